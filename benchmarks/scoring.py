@@ -1,0 +1,114 @@
+"""Log-probabilities of answers: whyprompt beside lm-evaluation-harness, in one run.
+
+The same local model, the same items, the same prompts as text, the same threads; tokenising is part of the time
+on both sides. lm-eval runs its `hf` backend on log-likelihood requests, at its default batch size of 1 and at
+larger ones; the ratio is to the fastest of them. Repetitions alternate, and the ratio is of medians.
+
+    python benchmarks/scoring.py                 # needs lm-eval: pip install "lm-eval[hf]"
+    python benchmarks/scoring.py --items 96 --repeats 3 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from whyprompt.study import DirectArm, FewShotArm, ReasoningGymSource
+from whyprompt.trials.items import load_items
+from whyprompt.trials.models import ScoreRequest, load_model, score
+from whyprompt.trials.prompts import Prompt, render
+
+if TYPE_CHECKING:
+    from whyprompt.trials.models import LocalModel
+
+
+def ours(lm: LocalModel, prompts: list[Prompt]) -> tuple[float, list[float]]:
+    start = time.perf_counter()
+    encoded = [lm.codec.encode(p) for p in prompts]
+    scores = score(lm, [ScoreRequest(e.ids + e.answer_ids, len(e.ids)) for e in encoded])
+    return time.perf_counter() - start, [s.total for s in scores]
+
+
+def theirs(harness: Any, prompts: list[Prompt], batch_size: int) -> tuple[float, list[float]]:
+    from lm_eval.api.instance import Instance
+
+    harness.batch_size_per_gpu = batch_size
+    requests = [
+        Instance(request_type="loglikelihood", doc={}, arguments=(p.text, p.answer), idx=i)
+        for i, p in enumerate(prompts)
+    ]
+    start = time.perf_counter()
+    answers = harness.loglikelihood(requests, disable_tqdm=True)
+    return time.perf_counter() - start, [float(log_prob) for log_prob, _greedy in answers]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--items", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 16, 32])
+    args = parser.parse_args()
+
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    logging.disable(logging.WARNING)
+    from lm_eval.models.huggingface import HFLM
+
+    lm = load_model(args.model, dtype="float32", threads=args.threads)
+    harness = HFLM(
+        pretrained=str(lm.files.folder), device="cpu", dtype="float32", batch_size=1, add_bos_token=False
+    )
+    torch.set_num_threads(args.threads)
+    source = ReasoningGymSource(
+        source="reasoning_gym",
+        dataset="letter_counting",
+        size=args.items,
+        settings={"min_words": 2, "max_words": 4},
+    )
+    pool = load_items([source], seed=5)
+    arms = {"direct": DirectArm(kind="direct"), "few_shot": FewShotArm(kind="few_shot", shots=3)}
+    report: dict[str, Any] = {"items": args.items, "threads": args.threads, "notes": list(lm.notes)}
+    for name, arm in arms.items():
+        prompts = [render(i, arm, name=name, pool=pool, renderer=lm.codec) for i in pool.items]
+        mine: list[float] = []
+        peer: dict[int, list[float]] = {b: [] for b in args.batch_sizes}
+        ours(lm, prompts[:8])
+        theirs(harness, prompts[:8], 1)
+        worst = 0.0
+        for _ in range(args.repeats):
+            seconds, values = ours(lm, prompts)
+            mine.append(seconds)
+            for batch in args.batch_sizes:
+                seconds, reference = theirs(harness, prompts, batch)
+                peer[batch].append(seconds)
+                worst = max(worst, float(np.max(np.abs(np.subtract(values, reference)))))
+        medians = {b: statistics.median(t) for b, t in peer.items()}
+        best = min(medians, key=lambda b: medians[b])
+        median = statistics.median(mine)
+        report[name] = {
+            "whyprompt_s": median,
+            "lm_eval_s": medians,
+            "ratio_to_fastest": medians[best] / median,
+            "ratio_to_default_batch_1": medians.get(1, float("nan")) / median,
+            "largest_difference": worst,
+        }
+        print(
+            f"{name}: whyprompt {median:.2f} s; lm-eval "
+            + ", ".join(f"{t:.2f} s at batch {b}" for b, t in medians.items())
+            + f"; {medians[best] / median:.1f} times the throughput of lm-eval at its fastest (batch {best}); "
+            f"log-probabilities differ by at most {worst:.1e}"
+        )
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()

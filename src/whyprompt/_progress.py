@@ -1,0 +1,68 @@
+"""Progress on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["show_progress"]
+
+_LINE_EVERY_S = 10.0
+
+
+@contextlib.contextmanager
+def show_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """Show the progress of one long task.
+
+    Parameters
+    ----------
+    title : str
+        What is going on.
+
+    Yields
+    ------
+    callable
+        ``report(done, total, text)``.
+    """
+    if sys.stderr.isatty():
+        yield from _bar(title)
+    else:
+        yield from _lines(title)
+
+
+def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(title, total=None)
+
+        def report(done: int, total: int, text: str) -> None:
+            progress.update(task, completed=done, total=total or None, description=f"{title}: {text}")
+
+        yield report
+
+
+def _lines(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    last = [0.0, ""]
+
+    def report(done: int, total: int, text: str) -> None:
+        now = time.monotonic()
+        finished = total > 0 and done >= total
+        if text != last[1] or finished or now - float(last[0]) > _LINE_EVERY_S:
+            count = f" {done}/{total}" if total else ""
+            print(f"{title}: {text}{count}", file=sys.stderr, flush=True)  # noqa: T201 - progress is printed
+            last[:] = [now, text]
+
+    yield report

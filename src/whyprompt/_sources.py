@@ -1,0 +1,141 @@
+"""YAML and TOML files whose keys know the line they stand on."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from whyprompt.errors import StudyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["SourceText", "read_source"]
+
+Location = tuple["str | int", ...]
+
+
+@dataclass(frozen=True)
+class SourceText:
+    """A parsed file, its text, and the line of every key."""
+
+    path: Path
+    text: str
+    data: Any
+    lines: Mapping[Location, int]
+
+    def known_location(self, location: Sequence[str | int]) -> Location:
+        """Drop from a location the parts that are not in the file, other than its last."""
+        kept: Location = ()
+        for i, part in enumerate(location):
+            if (*kept, part) in self.lines or (i == len(location) - 1 and not self._is_tag(kept, part)):
+                kept = (*kept, part)
+        return kept
+
+    def _is_tag(self, parent: Location, part: str | int) -> bool:
+        # The last part is a union's tag, not a missing key, when the parent is not a mapping
+        # or holds it as a value ("kind: direct").
+        node: Any = self.data
+        for step in parent:
+            node = node[step]
+        return not isinstance(node, dict) or part in {v for v in node.values() if isinstance(v, str)}
+
+    def line_of(self, location: Location) -> int:
+        """Give the line of a key, or of the nearest key around it."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return self.lines.get(location, 1)
+
+
+def read_source(path: Path) -> SourceText:
+    """Read a YAML or TOML file.
+
+    Raises
+    ------
+    StudyError
+        If the file cannot be read, has another extension, or is malformed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise StudyError(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: cannot be read: {error}") from None
+    suffix = path.suffix.lower()
+    if suffix in {".yaml", ".yml"}:
+        return _read_yaml(path, text)
+    if suffix == ".toml":
+        return _read_toml(path, text)
+    raise StudyError(f"{path}: a study is a .yaml, .yml or .toml file")
+
+
+def _read_yaml(path: Path, text: str) -> SourceText:
+    lines: dict[Location, int] = {}
+
+    def walk(node: yaml.Node, location: Location) -> None:
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                name = str(key.value)
+                line = key.start_mark.line + 1
+                if name in seen:
+                    raise StudyError(
+                        f"{path}:{line}: {'.'.join(map(str, (*location, name)))}: key given twice"
+                    )
+                seen.add(name)
+                lines[*location, name] = line
+                walk(value, (*location, name))
+        elif isinstance(node, yaml.SequenceNode):
+            for i, value in enumerate(node.value):
+                lines[*location, i] = value.start_mark.line + 1
+                walk(value, (*location, i))
+
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        if root is not None:
+            walk(root, ())
+        data = yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise StudyError(f"{path}:{line}: not valid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise StudyError(f"{path}: not valid YAML: {error}") from None
+    return SourceText(path, text, data, lines)
+
+
+def _read_toml(path: Path, text: str) -> SourceText:
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path}: not valid TOML: {error}") from None
+    lines: dict[Location, int] = {}
+    table: Location = ()
+    arrays: dict[Location, int] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := re.match(r"\s*\[\[([^\]]+)\]\]", line):
+            name: Location = tuple(p.strip().strip("\"'") for p in header[1].split("."))
+            arrays[name] = arrays.get(name, -1) + 1
+            table = (*name, arrays[name])
+            lines.setdefault(name, number)
+            lines[table] = number
+        elif header := re.match(r"\s*\[([^\]]+)\]", line):
+            table = ()
+            for part in header[1].split("."):
+                table = (*table, part.strip().strip("\"'"))
+                if table in arrays:
+                    table = (*table, arrays[table])
+                lines.setdefault(table, number)
+        elif key := re.match(r"\s*([A-Za-z0-9_\-.\"']+)\s*=", line):
+            name = table
+            for part in key[1].split("."):
+                name = (*name, part.strip("\"'"))
+                lines.setdefault(name, number)
+            # Keys of an inline table stand on the same line.
+            for inner in re.findall(r"[{,]\s*([A-Za-z0-9_\-]+)\s*=", line):
+                lines.setdefault((*name, inner), number)
+    return SourceText(path, text, data, lines)

@@ -1,0 +1,1 @@
+"""effects: see the module docstrings inside."""

@@ -1,0 +1,136 @@
+"""Augmented inverse probability weighting with cross-fitted nuisance models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from whyprompt.effects._influence import with_intercept
+from whyprompt.effects.propensity import fit_logistic
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
+
+__all__ = ["ArmFit", "OutcomeModel", "cross_fitted_aipw", "raw_weights"]
+
+
+class OutcomeModel(Protocol):
+    """What is asked of an outcome model: scikit-learn's ``fit`` and ``predict``."""
+
+    def fit(self, X: Any, y: Any) -> object:  # noqa: ANN401 - scikit-learn's own types
+        """Fit to the rows of one arm."""
+
+    def predict(self, X: Any) -> Any:  # noqa: ANN401 - scikit-learn's own types
+        """Predict the outcome."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArmFit:
+    """Weights and means on the rows kept."""
+
+    weights: Floats
+    propensity: Floats | None
+    means: Floats
+    influence: Floats
+
+
+def raw_weights(linear: NDArray[Any], treated: Bools, estimand: str) -> NDArray[Any]:
+    """Weights as a function of the linear predictor (complex for differentiation)."""
+    odds = np.exp(linear)
+    # The pair is the weight of a treated and of a control row with these odds of treatment.
+    pairs = {
+        "ate": (1.0 + 1.0 / odds, 1.0 + odds),
+        "att": (1.0, odds),
+        "atc": (1.0 / odds, 1.0),
+        "ato": (1.0 / (1.0 + odds), odds / (1.0 + odds)),
+    }
+    return np.asarray(np.where(treated, *pairs[estimand]))
+
+
+def cross_fitted_aipw(
+    y: Floats,
+    treated: Bools,
+    matrix: Floats,
+    names: Sequence[str],
+    estimand: str,
+    given: Floats | None,
+    codes: NDArray[np.intp] | None,
+    folds: int,
+    outcome_model: OutcomeModel | None,
+    random_state: int,
+) -> ArmFit:
+    n = len(y)
+    score = np.empty(n) if given is None else given
+    predicted = np.empty((n, 2))
+    for test in _folds(treated, codes, folds, random_state):
+        train = ~test if folds > 1 else test
+        if given is None:
+            fit = fit_logistic(matrix[train], treated[train], names=names)
+            score[test] = 1.0 / (1.0 + np.exp(-(fit.coef[0] + matrix[test] @ fit.coef[1:])))
+        for column, arm in enumerate((treated, ~treated)):
+            predicted[test, column] = _predict(matrix, y, train & arm, test, outcome_model)
+    t = treated.astype(float)
+    parts = np.column_stack(
+        [
+            predicted[:, 0] + t * (y - predicted[:, 0]) / score,
+            predicted[:, 1] + (1 - t) * (y - predicted[:, 1]) / (1 - score),
+        ]
+    )
+    if estimand == "att":
+        other = t * predicted[:, 1] + (1 - t) * score / (1 - score) * (y - predicted[:, 1])
+        parts = np.column_stack([t * y, other])
+    elif estimand == "atc":
+        other = (1 - t) * predicted[:, 0] + t * (1 - score) / score * (y - predicted[:, 0])
+        parts = np.column_stack([other, (1 - t) * y])
+    size = {"att": t, "atc": 1 - t}.get(estimand, np.ones(n))
+    means = parts.sum(axis=0) / size.sum()
+    influence = (parts - size[:, None] * means) / size.sum()
+    weights = raw_weights(np.log(score / (1 - score)), treated, estimand).astype(float)
+    return ArmFit(weights=weights, propensity=score, means=means, influence=influence)
+
+
+def _folds(treated: Bools, codes: NDArray[np.intp] | None, folds: int, random_state: int) -> list[Bools]:
+    """Deal units (rows, or whole clusters) to folds, each arm separately so that shares agree."""
+    n = len(treated)
+    if folds == 1:
+        return [np.ones(n, dtype=bool)]
+    units = np.arange(n) if codes is None else codes
+    n_units = int(units.max()) + 1
+    smallest = int(min(treated.sum(), n - treated.sum()))
+    if not 2 <= folds <= min(n_units, smallest):
+        raise EstimationError(f"folds={folds}: with {smallest} rows in an arm, choose 1 to {smallest}")
+    rng = np.random.default_rng(random_state)
+    # A cluster goes by the arm of most of its rows.
+    mostly = np.bincount(units, weights=treated) / np.bincount(units) > 0.5 if codes is not None else treated
+    fold_of = np.empty(n_units, dtype=int)
+    offset = 0
+    for arm in (True, False):
+        members = rng.permutation(np.flatnonzero(mostly == arm))
+        fold_of[members] = (np.arange(len(members)) + offset) % folds
+        offset += len(members)
+    return [fold_of[units] == k for k in range(folds)]
+
+
+def _predict(matrix: Floats, y: Floats, train: Bools, test: Bools, model: OutcomeModel | None) -> Floats:
+    if not train.any():
+        raise EstimationError(
+            "a fold leaves an arm without rows to fit its outcome model", hint="use fewer folds"
+        )
+    if model is not None:
+        from sklearn.base import clone
+
+        fitted = clone(model)
+        fitted.fit(matrix[train], y[train])
+        return np.asarray(fitted.predict(matrix[test]), dtype=float)
+    centre = matrix[train].mean(axis=0)
+    scale = np.where(matrix[train].std(axis=0) > 0, matrix[train].std(axis=0), 1.0)
+    coef = np.linalg.lstsq(with_intercept((matrix[train] - centre) / scale), y[train], rcond=1e-10)[0]
+    return np.asarray(with_intercept((matrix[test] - centre) / scale) @ coef)

@@ -1,0 +1,313 @@
+"""Columns out of any data frame, checked once, as numpy arrays.
+
+Everything in `effects` computes on arrays. This module is the only place that touches a
+caller's frame; it reads columns by name and never writes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.errors import DataError, EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Arms", "Table", "arms", "open_table"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arms:
+    """A binary treatment read from a column.
+
+    Attributes
+    ----------
+    indicator : ndarray of bool, shape (n,)
+        True where the row received the treated arm.
+    treated, control : str
+        The two levels, as text.
+    """
+
+    indicator: NDArray[np.bool_]
+    treated: str
+    control: str
+
+
+class Table:
+    """A read-only view of a caller's frame.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        pandas, polars, pyarrow or anything else narwhals reads eagerly.
+
+    Raises
+    ------
+    DataError
+        If the object is not a frame, has no rows, or has a column name twice.
+    """
+
+    __slots__ = ("_frame", "columns", "n_rows")
+
+    def __init__(self, frame: Any) -> None:  # noqa: ANN401 - any frame library's type
+        import narwhals as nw
+
+        # A pandas frame may carry a name twice, which narwhals would report without saying what to do.
+        native_names = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
+        if native_names is not None:
+            names = [str(name) for name in native_names]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise DataError(
+                    f"the table has more than one column named {', '.join(map(repr, twice))}",
+                    hint="rename or drop the copies, so that a name means one column",
+                )
+        try:
+            wrapped = nw.from_native(frame, eager_only=True)
+        except TypeError as error:
+            raise DataError(
+                f"expected a data frame, got {type(frame).__name__}",
+                hint="pass a pandas, polars or pyarrow table; collect a lazy frame first",
+            ) from error
+        self._frame = wrapped
+        self.columns: tuple[str, ...] = tuple(wrapped.columns)
+        self.n_rows: int = len(wrapped)
+        if self.n_rows == 0:
+            raise DataError("the table has no rows")
+
+    def require(self, names: Sequence[str], *, role: str) -> None:
+        """Check that every name is a column.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Columns to look for.
+        role : str
+            What the caller wants them for, used in the message.
+
+        Raises
+        ------
+        DataError
+            Naming the first column that is absent and the closest one that is there.
+        """
+        for name in names:
+            if name not in self.columns:
+                near = difflib.get_close_matches(name, self.columns, n=1)
+                guess = f"; did you mean {near[0]!r}?" if near else ""
+                raise DataError(
+                    f"{role} column {name!r} is not in the table{guess}",
+                    hint=f"the table has: {', '.join(self.columns)}",
+                )
+
+    def values(self, name: str, *, role: str) -> NDArray[Any]:
+        """Return a column as a numpy array: float64 for numbers and booleans, str objects for text.
+
+        Parameters
+        ----------
+        name : str
+            Column.
+        role : str
+            What the caller wants it for, used in messages.
+
+        Returns
+        -------
+        ndarray of float64 or of object (str), shape (n,)
+
+        Raises
+        ------
+        DataError
+            If the column is absent, holds missing or infinite values, or is of a kind (dates, lists)
+            that has no meaning as a covariate.
+        """
+        self.require([name], role=role)
+        series = self._frame.get_column(name)
+        n_null = int(series.null_count())
+        if n_null:
+            raise _missing(name, role, n_null, self.n_rows)
+        dtype = series.dtype
+        if dtype.is_numeric() or str(dtype) == "Boolean":
+            numbers = np.asarray(series.to_numpy(), dtype=np.float64)
+            bad = ~np.isfinite(numbers)
+            if bad.any():
+                n_nan = int(np.isnan(numbers).sum())
+                if n_nan:
+                    raise _missing(name, role, n_nan, self.n_rows)
+                raise DataError(
+                    f"{role} column {name!r} has {int(bad.sum())} infinite value(s), the first in row"
+                    f" {int(np.flatnonzero(bad)[0])}",
+                    hint="an infinite value has no mean; correct it or remove those rows on purpose",
+                )
+            return numbers
+        raw = series.to_list()
+        if all(isinstance(value, bool | np.bool_) for value in raw):
+            return np.asarray(raw, dtype=np.float64)
+        if not all(isinstance(value, str) for value in raw):
+            kinds = sorted({type(value).__name__ for value in raw})
+            if set(kinds) <= {"bool", "float", "int"}:
+                return self._numbers_from_objects(raw, name, role)
+            raise DataError(
+                f"{role} column {name!r} holds {' and '.join(kinds)}; expected numbers, booleans or text",
+                hint="convert it to a number or to text levels first",
+            )
+        return np.asarray(raw, dtype=object)
+
+    def _numbers_from_objects(self, raw: list[Any], name: str, role: str) -> NDArray[np.float64]:
+        numbers = np.asarray([float(value) for value in raw], dtype=np.float64)
+        n_bad = int((~np.isfinite(numbers)).sum())
+        if n_bad:
+            raise _missing(name, role, n_bad, self.n_rows)
+        return numbers
+
+    def numbers(self, name: str, *, role: str) -> NDArray[np.float64]:
+        """Return a numeric column.
+
+        Parameters
+        ----------
+        name : str
+            Column.
+        role : str
+            What the caller wants it for, used in messages.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+
+        Raises
+        ------
+        DataError
+            If the column is text, or as for `values`.
+        """
+        column = self.values(name, role=role)
+        if column.dtype == object:
+            example = str(column[0])
+            raise DataError(
+                f"{role} column {name!r} is text (for example {example!r}); a number is needed",
+                hint="score it first: 1 for a success and 0 for a failure, or a numeric measure",
+            )
+        return np.asarray(column, dtype=np.float64)
+
+    def labels(self, name: str, *, role: str) -> NDArray[Any]:
+        """Return a column as text labels, whole numbers without a decimal point.
+
+        Parameters
+        ----------
+        name : str
+            Column.
+        role : str
+            What the caller wants it for, used in messages.
+
+        Returns
+        -------
+        ndarray of object (str), shape (n,)
+        """
+        column = self.values(name, role=role)
+        if column.dtype == object:
+            return column
+        return np.asarray([_text(value) for value in column], dtype=object)
+
+
+def open_table(frame: Any) -> Table:  # noqa: ANN401 - any frame library's type
+    """Wrap a caller's frame for reading.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        pandas, polars, pyarrow or anything else narwhals reads eagerly.
+
+    Returns
+    -------
+    Table
+    """
+    return frame if isinstance(frame, Table) else Table(frame)
+
+
+def arms(
+    table: Table, column: str, *, treated: object | None = None, control: object | None = None
+) -> Arms:
+    """Read a binary treatment.
+
+    Parameters
+    ----------
+    table : Table
+        The frame.
+    column : str
+        Treatment column: 0/1, booleans, or two levels of any kind with `treated` naming one.
+    treated, control : object, optional
+        The level that counts as treated, and as control. Needed unless the column is 0/1 or boolean.
+
+    Returns
+    -------
+    Arms
+
+    Raises
+    ------
+    DataError
+        If the column has missing values or not exactly two levels.
+    EstimationError
+        If every row received the same arm, or a named level does not occur.
+    """
+    raw = table.values(column, role="treatment")
+    is_text = raw.dtype == object
+    names = raw if is_text else None
+    levels = sorted(set(raw.tolist()))
+    shown = [str(level) if is_text else _text(level) for level in levels]
+    if len(levels) == 1:
+        raise EstimationError(
+            f"treatment column {column!r} is constant: every row is {shown[0]!r}",
+            hint="an effect needs both arms; run the other arm, or give the table that holds both",
+        )
+    if len(levels) > 2:
+        listed = ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
+        raise DataError(
+            f"treatment column {column!r} has {len(levels)} levels ({listed}); a contrast needs two",
+            hint="keep the rows of the two arms to be compared",
+        )
+    if treated is None and control is None:
+        if is_text or shown != ["0", "1"]:
+            raise DataError(
+                f"treatment column {column!r} has the levels {shown[0]!r} and {shown[1]!r};"
+                " it is not known which one is the treated arm",
+                hint=f"say treated={shown[1]!r} (or {shown[0]!r})",
+            )
+        chosen = 1
+    else:
+        chosen = _named_level(shown, treated=treated, control=control, column=column)
+    indicator = (names if names is not None else raw) == levels[chosen]
+    return Arms(
+        indicator=np.asarray(indicator, dtype=bool), treated=shown[chosen], control=shown[1 - chosen]
+    )
+
+
+def _named_level(shown: list[str], *, treated: object | None, control: object | None, column: str) -> int:
+    wanted = [None if level is None else _text(level) for level in (treated, control)]
+    for level in wanted:
+        if level is not None and level not in shown:
+            raise EstimationError(
+                f"no row of treatment column {column!r} has the level {level!r}: that arm is empty",
+                hint=f"the levels are {shown[0]!r} and {shown[1]!r}",
+            )
+    if wanted[0] is not None and wanted[0] == wanted[1]:
+        raise EstimationError(f"the treated and the control level of {column!r} are both {wanted[0]!r}")
+    return shown.index(wanted[0]) if wanted[0] is not None else 1 - shown.index(str(wanted[1]))
+
+
+def _text(value: object) -> str:
+    """Write a level as text, so that 1, 1.0 and True name the same level of a numeric column."""
+    if isinstance(value, bool | np.bool_):
+        return str(int(value))
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _missing(name: str, role: str, count: int, n_rows: int) -> DataError:
+    return DataError(
+        f"{role} column {name!r} has {count} missing value(s) in {n_rows} rows",
+        hint="no row is dropped unasked: impute (whyprompt.effects.missing), or remove those rows on purpose",
+    )

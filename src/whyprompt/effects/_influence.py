@@ -1,0 +1,229 @@
+"""Standard errors by stacked estimating equations, in the form of influence values.
+
+An estimator that solves ``sum psi_i(theta) = 0`` has influence values ``-J^{-1} psi_i`` with ``J`` the mean
+derivative of ``psi``. Estimating nuisance parameters first and plugging them in stacks their equations on
+top; the influence of a weighted mean or slope then carries the influence of the weights' parameters. The
+variance is the sum of squares of the influence values, or of their sums within clusters: the sandwich.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt.errors import DataError, EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    # Functions of parameters are differentiated by a complex step, so they must accept complex arrays.
+    Function = Callable[[NDArray[Any]], NDArray[Any]]
+
+__all__ = [
+    "clean_arrays",
+    "cluster_codes",
+    "effective_sample_size",
+    "nuisance_influence",
+    "regression_influence",
+    "standard_error",
+    "with_intercept",
+]
+
+_STEP = 1e-30
+
+
+def with_intercept(X: Floats) -> Floats:
+    """Put a column of ones before the covariates, shape (n, p + 1)."""
+    return np.column_stack([np.ones(len(X)), X])
+
+
+def derivative(function: Function, theta: Floats, j: int) -> Floats:
+    """Differentiate with respect to one parameter, exact to rounding, by a complex step."""
+    moved = theta.astype(complex)
+    moved[j] += 1j * _STEP
+    return np.asarray(function(moved).imag / _STEP, dtype=float)
+
+
+def nuisance_influence(psi: Function, theta: Floats) -> Floats:
+    """Influence values of the solution of ``sum psi(theta) = 0``.
+
+    Parameters
+    ----------
+    psi : callable
+        Maps parameters, shape (k,), to estimating functions, shape (n, k); analytic, so that it also accepts
+        complex parameters.
+    theta : ndarray, shape (k,)
+        The solution.
+
+    Returns
+    -------
+    ndarray, shape (n, k)
+        ``theta_hat - theta`` is their mean, to first order.
+
+    Raises
+    ------
+    EstimationError
+        If the equations do not determine the parameters.
+    """
+    values = np.asarray(psi(theta), dtype=float)
+    slope = np.column_stack([derivative(psi, theta, j).mean(axis=0) for j in range(len(theta))])
+    try:
+        return -np.linalg.solve(slope, values.T).T
+    except np.linalg.LinAlgError as error:
+        raise EstimationError(
+            "the estimating equations of the weights are singular: covariates are collinear",
+            hint="drop a covariate that the others determine",
+        ) from error
+
+
+def regression_influence(
+    y: Floats,
+    design: Floats,
+    weights: Floats,
+    *,
+    weight_function: Function | None = None,
+    theta: Floats | None = None,
+    nuisance: Floats | None = None,
+) -> tuple[Floats, Floats]:
+    """Fit a weighted regression and return its coefficients with their influence values.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,)
+        Outcome.
+    design : ndarray, shape (n, q)
+        Regressors; one indicator for each arm gives weighted means.
+    weights : ndarray, shape (n,)
+        Weights, not negative.
+    weight_function : callable, optional
+        Maps the weights' parameters to the weights. Left out, the weights count as known.
+    theta : ndarray, shape (k,), optional
+        The weights' parameters.
+    nuisance : ndarray, shape (n, k), optional
+        Their influence values.
+
+    Returns
+    -------
+    coef : ndarray, shape (q,)
+        Coefficients.
+    influence : ndarray, shape (n, q)
+        Divided by n: the squares of a column sum to its variance.
+    """
+    n = len(y)
+    bread = (design * weights[:, None]).T @ design / n
+    coef = np.asarray(np.linalg.solve(bread, design.T @ (weights * y) / n), dtype=float)
+    score = design * (y - design @ coef)[:, None]
+    values = score * weights[:, None]
+    if weight_function is not None and theta is not None and nuisance is not None:
+        for j in range(len(theta)):
+            slope = derivative(weight_function, theta, j) @ score / n
+            values += nuisance[:, [j]] * slope
+    return coef, np.asarray(np.linalg.solve(bread, values.T).T / n, dtype=float)
+
+
+def cluster_codes(cluster: NDArray[Any] | Sequence[object] | None, n: int) -> NDArray[np.intp] | None:
+    """Return the number of each row's cluster, from 0; missing labels are refused."""
+    if cluster is None:
+        return None
+    labels = np.asarray(cluster)
+    if labels.shape != (n,):
+        raise DataError(f"cluster has shape {labels.shape}; expected ({n},)")
+    missing = [label is None or label != label for label in labels.tolist()]  # noqa: PLR0124 - NaN is not itself
+    if any(missing):
+        raise DataError(f"cluster has {sum(missing)} missing labels")
+    codes: NDArray[np.intp] = np.unique(labels.astype(str), return_inverse=True)[1]
+    if codes.max() == 0:
+        raise EstimationError("all rows are in one cluster: no standard error can be computed")
+    return codes
+
+
+def standard_error(influence: Floats, codes: NDArray[np.intp] | None) -> float:
+    """Square root of the sum of squares, within clusters first where there are any (times G / (G - 1))."""
+    if codes is None:
+        return float(np.sqrt(influence @ influence))
+    sums = np.bincount(codes, weights=influence)
+    return float(np.sqrt(sums @ sums * len(sums) / (len(sums) - 1)))
+
+
+def effective_sample_size(weights: Floats) -> float:
+    """Kish's effective sample size, (sum w)^2 / sum w^2.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (n,)
+        Weights, not all zero.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    Kish (1965). Survey Sampling. Wiley, section 11.7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> effective_sample_size(np.array([1.0, 1.0, 0.0]))
+    2.0
+    """
+    return float(weights.sum() ** 2 / (weights @ weights))
+
+
+def clean_arrays(
+    X: NDArray[Any], names: Sequence[str] | None, **vectors: NDArray[Any]
+) -> tuple[Floats, tuple[str, ...], dict[str, Floats]]:
+    """Check shapes and finiteness, naming the array or the covariate that fails.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+        Covariates without an intercept.
+    names : sequence of str or None
+        Their names; by default ``x0``, ``x1``, ...
+    **vectors : ndarray, each shape (n,)
+        Numeric columns by the name that a message should use.
+
+    Returns
+    -------
+    X : ndarray, shape (n, p)
+        As float.
+    names : tuple of str
+        As given or made.
+    vectors : dict of str to ndarray
+        As float.
+
+    Raises
+    ------
+    DataError
+        If a shape is wrong or a value is missing, infinite or not a number.
+    """
+    matrix = np.asarray(X, dtype=float)
+    if matrix.ndim != 2:
+        raise DataError(f"X has {matrix.ndim} dimensions; expected 2 (rows, covariates)")
+    n, p = matrix.shape
+    columns = tuple(names) if names is not None else tuple(f"x{j}" for j in range(p))
+    if len(columns) != p:
+        raise DataError(f"names has {len(columns)} entries for {p} columns of X")
+    found: dict[str, Floats] = {}
+    for name, vector in vectors.items():
+        try:
+            values = np.asarray(vector, dtype=float)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{name} is not numeric: {error}") from error
+        if values.shape != (n,):
+            raise DataError(f"{name} has shape {values.shape}; X has {n} rows")
+        found[name] = values
+    for name, values in [*zip(columns, matrix.T, strict=True), *found.items()]:
+        bad = int((~np.isfinite(values)).sum())
+        if bad:
+            raise DataError(
+                f"{name!r} has {bad} missing or infinite values",
+                hint="impute them, or remove those rows on purpose",
+            )
+    return matrix, columns, found

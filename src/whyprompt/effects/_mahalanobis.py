@@ -1,0 +1,157 @@
+"""Nearest neighbours on several covariates at once, by the Mahalanobis distance.
+
+Distances use the covariance pooled within arms (Rubin 1980), and its generalised inverse where columns
+are linearly dependent. Distances are compared on a grid of 1e-9, so that rounding decides no tie.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+__all__ = ["dense_pairs", "pooled_whitening", "whitened"]
+
+_CELLS = 400_000_000
+
+
+def pooled_whitening(X: Floats, treated: Bools, eligible: Bools) -> tuple[Floats, Floats]:
+    """Return the matrix that turns Mahalanobis distance into Euclidean distance, and a scan direction.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+        Covariates.
+    treated, eligible : ndarray of bool, shape (n,)
+        The arm; the rows that enter the covariance.
+
+    Returns
+    -------
+    whitening : ndarray, shape (p, rank)
+    direction : ndarray, shape (p,)
+        The combination of covariates along which MatchIt scans the sample; it decides ties only.
+    """
+    sd = X.std(axis=0, ddof=1)
+    live = sd > 1e-8
+    scale = np.where(live, 1.0 / np.where(live, sd, 1.0), 0.0)
+    Z = X * scale
+    scatter = np.zeros((X.shape[1], X.shape[1]))
+    for arm in (treated & eligible, ~treated & eligible):
+        centred = Z[arm] - Z[arm].mean(axis=0)
+        scatter += centred.T @ centred
+    covariance = scatter / (eligible.sum() - 2)
+    values, vectors = np.linalg.eigh(covariance)
+    keep = values > 1e-9 * values.max()
+    if not keep.any():
+        raise EstimationError(
+            "the covariates do not vary within the arms: no Mahalanobis distance",
+            hint="match on the propensity score, or exactly",
+        )
+    root = vectors[:, keep] / np.sqrt(values[keep])
+    inverse = root @ root.T
+    pivot = int(np.argmax(np.diag(inverse)))
+    return root * scale[:, None], inverse[pivot] / np.sqrt(inverse[pivot, pivot]) * scale
+
+
+def whitened(X: Floats, whitening: Floats) -> Floats:
+    """Apply a whitening column by column, so that equal rows stay exactly equal.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+    whitening : ndarray, shape (p, r)
+
+    Returns
+    -------
+    ndarray, shape (n, r)
+    """
+    out = np.zeros((X.shape[0], whitening.shape[1]))
+    for k in range(whitening.shape[1]):
+        for j in range(X.shape[1]):
+            out[:, k] += X[:, j] * whitening[j, k]
+    return out
+
+
+def dense_pairs(
+    Z: Floats,
+    along: Floats,
+    focal: Ints,
+    candidates: Ints,
+    *,
+    ratio: int,
+    replace: bool,
+    strata: Ints | None,
+    limits: Sequence[tuple[Floats, float]],
+    tie_rank: Ints | None,
+) -> tuple[Ints, Ints]:
+    """Match on whitened covariates, looking at every candidate.
+
+    Parameters
+    ----------
+    Z : ndarray, shape (n, r)
+        Whitened covariates.
+    along : ndarray, shape (n,)
+        Scan coordinate: among candidates at the same distance one below the row is taken before one
+        above it, and the one most places away before a nearer one (found to be what MatchIt 4.7.2 does).
+    focal : ndarray of int
+        Rows to be matched, in the order they choose.
+    candidates : ndarray of int
+        Rows they may take.
+    ratio : int
+        Matches a row, in rounds where `replace` is false.
+    replace : bool
+        Whether a candidate may be taken twice.
+    strata : ndarray of int, shape (n,), optional
+        A match never leaves its stratum.
+    limits : sequence of (ndarray of shape (n,), float)
+        Calipers.
+    tie_rank : ndarray of int, shape (n,), optional
+        Order among equal scan coordinates.
+
+    Returns
+    -------
+    focal_rows, other_rows : ndarray of int
+    """
+    if len(focal) * len(candidates) > _CELLS:
+        raise EstimationError(
+            f"Mahalanobis matching of {len(focal)} rows with {len(candidates)} candidates compares"
+            f" {len(focal) * len(candidates):.0e} pairs",
+            hint="match on the propensity score, which sorts instead, or give exact columns",
+        )
+    rank = np.arange(len(along)) if tie_rank is None else tie_rank
+    place = np.empty(len(along), dtype=np.int64)
+    place[np.lexsort((rank, np.round(along, 9)))] = np.arange(len(along))
+    free = np.ones(len(candidates), dtype=bool)
+    z = np.ascontiguousarray(Z[candidates])
+    found: list[tuple[int, int]] = []
+    per_visit = ratio if replace else 1
+    for _ in range(1 if replace else ratio):
+        for row in focal.tolist():
+            allowed = np.ones(len(candidates), dtype=bool) if replace else free.copy()
+            if strata is not None:
+                allowed &= strata[candidates] == strata[row]
+            for values, width in limits:
+                allowed &= np.abs(values[candidates] - values[row]) <= width
+            at = np.flatnonzero(allowed)
+            for _ in range(min(per_visit, len(at))):
+                gap = np.round(((z[at] - Z[row]) ** 2).sum(axis=1), 9)
+                nearest = at[gap == gap.min()]
+                steps = place[candidates[nearest]] - place[row]
+                pick = nearest[np.argmax(np.abs(steps) + len(along) * (steps < 0))]
+                found.append((row, int(candidates[pick])))
+                at = at[at != pick]
+                if not replace:
+                    free[pick] = False
+    pairs = np.asarray(found, dtype=np.int64).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]

@@ -1,0 +1,237 @@
+"""The matched set: what every matching method returns, and the weights that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+__all__ = ["Estimand", "MatchedSet", "focal_rows", "require_matches", "set_from_pairs", "set_from_strata"]
+
+Estimand = Literal["att", "atc", "ate"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MatchedSet:
+    """Who was matched with whom, and the weights that follow.
+
+    Attributes
+    ----------
+    method : str
+        Such as ``"nearest"``.
+    estimand : {"att", "atc", "ate"}
+        Whose counterfactual was looked for.
+    weights : ndarray, shape (n,)
+        0 for rows not used. For ATT the treated weigh 1 and the controls sum to their number used, for
+        ATC the reverse, for ATE each arm sums to its number used (MatchIt's scaling).
+    focal, other : ndarray of int, shape (pairs,)
+        Row whose counterfactual is looked for, and the row that gives it. Empty for strata.
+    share : ndarray, shape (pairs,)
+        Weight of `other` in the counterfactual of `focal`; sums to 1 over each focal row.
+    stratum : ndarray of int, shape (n,), optional
+        Pair or stratum of each row, -1 for none; None with replacement, where a row may be in many.
+    replace : bool
+        Whether a row could be used more than once.
+    discarded : ndarray of bool, shape (n,)
+        Rows put aside before matching for want of common support.
+    settings : mapping
+        Caliper in absolute units, bandwidth, order, tie rule.
+    """
+
+    method: str
+    estimand: str
+    weights: Floats
+    focal: Ints
+    other: Ints
+    share: Floats
+    stratum: Ints | None
+    replace: bool
+    discarded: Bools
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_pairs(self) -> int:
+        """Number of pairs."""
+        return len(self.focal)
+
+
+def focal_rows(treated: Bools, estimand: str, eligible: Bools) -> tuple[Ints, Bools]:
+    """Return the rows to be matched and the mask of rows they may take.
+
+    Parameters
+    ----------
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    estimand : {"att", "atc"}
+        Whose counterfactual is looked for.
+    eligible : ndarray of bool, shape (n,)
+        Rows not discarded.
+
+    Returns
+    -------
+    focal : ndarray of int
+    candidates : ndarray of bool, shape (n,)
+    """
+    mine = treated if estimand == "att" else ~treated
+    return np.flatnonzero(mine & eligible), ~mine & eligible
+
+
+def require_matches(focal: Ints, *, method: str, hint: str) -> None:
+    """Raise if nothing was matched.
+
+    Raises
+    ------
+    EstimationError
+        If `focal` is empty.
+    """
+    if len(focal) == 0:
+        raise EstimationError(f"{method} matching found no pair: there is no effect to estimate", hint=hint)
+
+
+def set_from_pairs(
+    *,
+    method: str,
+    estimand: str,
+    treated: Bools,
+    focal: Ints,
+    other: Ints,
+    share: Floats | None = None,
+    replace: bool,
+    discarded: Bools,
+    settings: Mapping[str, Any],
+) -> MatchedSet:
+    """Build a matched set from pairs.
+
+    Parameters
+    ----------
+    method, estimand, treated, focal, other, replace, discarded, settings
+        As in `MatchedSet`.
+    share : ndarray, optional
+        Default: equal shares over the matches of a focal row.
+
+    Returns
+    -------
+    MatchedSet
+    """
+    n = len(treated)
+    require_matches(
+        focal, method=method, hint="widen the caliper, drop an exact column, or use another method"
+    )
+    if share is None:
+        share = 1.0 / np.bincount(focal, minlength=n)[focal]
+    own = np.zeros(n)
+    own[focal] = 1.0
+    received = np.bincount(other, weights=share, minlength=n)
+    weights = own + received
+    if estimand == "ate":
+        for arm in (treated, ~treated):
+            total = weights[arm].sum()
+            weights[arm] *= np.count_nonzero(weights[arm]) / total if total > 0 else 0.0
+    else:
+        given = ~treated if estimand == "att" else treated
+        weights[given] *= np.count_nonzero(weights[given]) / weights[given].sum()
+    stratum = None
+    if not replace:
+        stratum = np.full(n, -1, dtype=np.int64)
+        rows, code = np.unique(focal, return_inverse=True)
+        stratum[rows] = np.arange(len(rows))
+        stratum[other] = code
+    return MatchedSet(
+        method=method,
+        estimand=estimand,
+        weights=weights,
+        focal=focal,
+        other=other,
+        share=share,
+        stratum=stratum,
+        replace=replace,
+        discarded=discarded,
+        settings=dict(settings),
+    )
+
+
+def set_from_strata(
+    *,
+    method: str,
+    estimand: str,
+    treated: Bools,
+    stratum: Ints,
+    discarded: Bools,
+    settings: Mapping[str, Any],
+) -> MatchedSet:
+    """Build a matched set from strata; strata without both arms are left out.
+
+    Parameters
+    ----------
+    method, estimand, treated, discarded, settings
+        As in `MatchedSet`.
+    stratum : ndarray of int, shape (n,)
+        -1 for a row in none.
+
+    Returns
+    -------
+    MatchedSet
+    """
+    n_strata = int(stratum.max(initial=-1)) + 1
+    inside = stratum >= 0
+    n_t = np.bincount(stratum[inside & treated], minlength=n_strata)
+    n_c = np.bincount(stratum[inside & ~treated], minlength=n_strata)
+    both = (n_t > 0) & (n_c > 0)
+    require_matches(
+        np.flatnonzero(both), method=method, hint="coarsen further, ask for fewer strata, or drop a column"
+    )
+    renumber = np.where(both, np.cumsum(both) - 1, -1)
+    code = np.where(inside, renumber[np.where(inside, stratum, 0)], -1).astype(np.int64)
+    n_t, n_c = n_t[both].astype(float), n_c[both].astype(float)
+    target = {"att": n_t, "atc": n_c}.get(estimand, n_t + n_c)
+    weights = np.zeros(len(treated))
+    for arm, count in ((treated, n_t), (~treated, n_c)):
+        rows = arm & (code >= 0)
+        weights[rows] = (target / count)[code[rows]]
+        weights[rows] *= rows.sum() / weights[rows].sum()
+    empty = np.zeros(0, dtype=np.int64)
+    return MatchedSet(
+        method=method,
+        estimand=estimand,
+        weights=weights,
+        focal=empty,
+        other=empty,
+        share=np.zeros(0),
+        stratum=code,
+        replace=False,
+        discarded=discarded,
+        settings=dict(settings),
+    )
+
+
+def codes(columns: Sequence[NDArray[Any]]) -> Ints:
+    """Number the distinct combinations of columns, in sorted order.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray, each shape (n,)
+        Numbers or text.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    total: Ints | None = None
+    for column in columns:
+        values = column.astype(str) if column.dtype == object else column
+        _, code = np.unique(values, return_inverse=True)
+        total = code if total is None else np.unique(total * (int(code.max()) + 1) + code, return_inverse=True)[1]
+    assert total is not None
+    return total.astype(np.int64)

@@ -1,0 +1,404 @@
+"""What an estimate is worth: the number, its interval, and what was checked on the way.
+
+The result classes hold plain values. `EffectResult.sentence` is written here, by `effect_sentence`,
+from the same values that a caller can read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.matching import MatchedSet
+
+__all__ = [
+    "SMD_LIMIT",
+    "Assumption",
+    "BalanceRow",
+    "EffectResult",
+    "Status",
+    "effect_sentence",
+    "format_number",
+    "plain",
+]
+
+Status = Literal["holds", "fails", "doubtful", "untestable", "not checked"]
+
+SMD_LIMIT = 0.1
+"""A standardised mean difference above this is called an imbalance (Austin 2009; Stuart 2010)."""
+
+_ESTIMAND_NAMES = {
+    "ate": "the average effect over all rows",
+    "att": "the average effect on the treated rows",
+    "atc": "the average effect on the control rows",
+    "ato": "the average effect on the rows where the arms overlap",
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assumption:
+    """One thing that must be true for the estimate to be an effect.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``"exchangeability"`` or ``"overlap"``.
+    status : {"holds", "fails", "doubtful", "untestable", "not checked"}
+        The verdict of the check. ``"untestable"`` where no data of this design could decide.
+    check : str
+        What was looked at.
+    detail : str
+        What was found.
+    """
+
+    name: str
+    status: Status
+    check: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BalanceRow:
+    """The balance of one covariate before and after adjustment.
+
+    Attributes
+    ----------
+    covariate : str
+        Column, or ``column_level`` for one level of a text column.
+    binary : bool
+        Whether the covariate takes two values; a variance ratio is then not informative and is None.
+    smd_before, smd_after : float or None
+        Standardised mean difference, treated minus control. None where the denominator is zero.
+    variance_ratio_before, variance_ratio_after : float or None
+        Variance of the treated over that of the control.
+    ks_before, ks_after : float or None
+        Largest distance between the two (weighted) distribution functions.
+    """
+
+    covariate: str
+    binary: bool
+    smd_before: float | None
+    smd_after: float | None
+    variance_ratio_before: float | None
+    variance_ratio_after: float | None
+    ks_before: float | None
+    ks_after: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EffectResult:
+    """An estimated effect with everything needed to judge it.
+
+    Attributes
+    ----------
+    treatment, outcome : str
+        Columns.
+    treated_level, control_level : str
+        The two arms.
+    estimand : {"ate", "att", "atc", "ato"}
+        Whose average effect it is.
+    method : str
+        Such as ``"nearest"``.
+    estimate : float
+        Mean difference, treated minus control, in units of the outcome.
+    std_error : float or None
+        None where no standard error can be computed (a single pair, for example).
+    ci_low, ci_high : float or None
+        Interval at `level`.
+    level : float
+        Confidence level, 0.95 unless asked otherwise.
+    n_treated, n_control : int
+        Rows of each arm in the table.
+    n_treated_used, n_control_used : int
+        Rows of each arm with a non-zero weight in the estimate.
+    ess_treated, ess_control : float
+        Kish effective sample sizes, (sum w)^2 / sum w^2.
+    balance : tuple of BalanceRow
+        One row a covariate.
+    assumptions : tuple of Assumption
+        Each with the check made of it.
+    warnings : tuple of str
+        What a reader must know before quoting the number.
+    sentence : str
+        The result in words, with what may not be claimed.
+    se_method : str
+        How `std_error` was computed.
+    settings : mapping
+        Options that change the number: caliper and its unit, tie rule, bandwidth, dropped columns.
+    confounders : tuple of str
+        Columns adjusted for.
+    weights : ndarray, shape (n,), optional
+        Weight of each row in the table's order. Not part of `to_dict`.
+    matched : MatchedSet, optional
+        The pairs or strata. Not part of `to_dict`.
+    """
+
+    treatment: str
+    outcome: str
+    treated_level: str
+    control_level: str
+    estimand: str
+    method: str
+    estimate: float
+    std_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    level: float
+    n_treated: int
+    n_control: int
+    n_treated_used: int
+    n_control_used: int
+    ess_treated: float
+    ess_control: float
+    balance: tuple[BalanceRow, ...]
+    assumptions: tuple[Assumption, ...]
+    warnings: tuple[str, ...]
+    sentence: str
+    se_method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    confounders: tuple[str, ...] = ()
+    weights: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    propensity: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    matched: MatchedSet | None = field(default=None, repr=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            Every field but the per-row arrays. A number that is not finite becomes None.
+
+        Examples
+        --------
+        >>> import json, pandas as pd
+        >>> from whyprompt.effects import estimate_effect
+        >>> frame = pd.DataFrame({"arm": [0, 0, 0, 1, 1, 1], "y": [1.0, 2.0, 3.0, 2.0, 4.0, 6.0]})
+        >>> result = estimate_effect(frame, treatment="arm", outcome="y", method="naive")
+        >>> json.loads(json.dumps(result.to_dict()))["estimate"]
+        2.0
+        """
+        hidden = {"weights", "propensity", "matched"}
+        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in hidden}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the result as one row.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One column for each scalar field.
+        """
+        import pandas as pd
+
+        scalars = {
+            name: value
+            for name, value in self.to_dict().items()
+            if isinstance(value, str | int | float) or value is None
+        }
+        return pd.DataFrame([scalars])
+
+    def balance_frame(self) -> pd.DataFrame:
+        """Return the balance table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a covariate, with the columns of `BalanceRow`.
+        """
+        import pandas as pd
+
+        names = [f.name for f in fields(BalanceRow)]
+        return pd.DataFrame([plain(row) for row in self.balance], columns=names)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - any field of any result
+    """Turn a value into what JSON can hold; a number that is not finite becomes None.
+
+    Parameters
+    ----------
+    value : object
+        Number, text, sequence, mapping or dataclass instance.
+
+    Returns
+    -------
+    object
+        Nested dicts, lists, str, int, float, bool and None.
+    """
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
+    if hasattr(value, "items"):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [plain(item) for item in items]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def format_number(value: float | None, *, digits: int = 3) -> str:
+    """Write a number with `digits` significant digits and no exponent where it can be avoided.
+
+    Parameters
+    ----------
+    value : float or None
+        The number; None is written as ``"n/a"``.
+    digits : int, default 3
+        Significant digits.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> format_number(0.012345), format_number(1571.744)
+    ('0.0123', '1572')
+    """
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-6 or abs(value) >= 1e9:
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}"
+
+
+def effect_sentence(
+    *,
+    outcome: str,
+    treated: str,
+    control: str,
+    estimand: str,
+    method: str,
+    estimate: float,
+    ci: tuple[float | None, float | None],
+    level: float,
+    used: tuple[int, int],
+    total: tuple[int, int],
+    balance: Sequence[BalanceRow],
+    assumptions: Sequence[Assumption],
+    confounders: Sequence[str],
+    design: str = "observational",
+) -> str:
+    """Say the result so that a careful scientist would sign it.
+
+    Parameters
+    ----------
+    outcome, treated, control : str
+        Column and arms.
+    estimand, method : str
+        As in `EffectResult`.
+    estimate : float
+        The difference.
+    ci : tuple of float or None
+        Interval.
+    level : float
+        Its level.
+    used, total : tuple of int
+        Treated and control rows used, and in the table.
+    balance : sequence of BalanceRow
+        After adjustment.
+    assumptions : sequence of Assumption
+        With their verdicts.
+    confounders : sequence of str
+        Columns adjusted for.
+    design : {"observational", "randomized"}
+        How the arms were given.
+
+    Returns
+    -------
+    str
+    """
+    low, high = ci
+    interval = (
+        f"{level:.0%} interval {format_number(low)} to {format_number(high)}"
+        if low is not None and high is not None
+        else "no interval can be given"
+    )
+    numbers = (
+        f"{used[0]} of {total[0]} {treated!r} rows and {used[1]} of {total[1]} {control!r} rows are used"
+    )
+    failed = [a for a in assumptions if a.status == "fails"]
+    unbalanced = [r for r in balance if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
+    change = f"a difference of {format_number(estimate)} in {outcome!r} ({interval})"
+    if design != "randomized" and not confounders:
+        return (
+            f"Rows under {treated!r} and rows under {control!r} show {change}; {numbers}. This is a"
+            " comparison and not an effect: nothing was adjusted for, so whatever decided which row got"
+            " which arm may explain it. Randomising the arm, running both arms on the same items, or"
+            " naming the confounders would help."
+        )
+    if failed or unbalanced:
+        return (
+            f"Comparing {treated!r} with {control!r} gives {change} by {method} for the"
+            f" {estimand.upper()}; {numbers}. {_what_may_not_be_claimed(failed, unbalanced)}"
+        )
+    whose = _ESTIMAND_NAMES.get(estimand, estimand)
+    zero = (
+        " The interval includes zero: the data do not decide the sign."
+        if low is not None and high is not None and low <= 0 <= high
+        else ""
+    )
+    condition = (
+        "since the arms were randomised"
+        if design == "randomized" and not confounders
+        else f"if {_listed(confounders)} {'is' if len(confounders) == 1 else 'are'} all that affects both"
+        " the choice of arm and the outcome"
+    )
+    dropped = (
+        f" It speaks for the rows that found a counterpart: {numbers}."
+        if used != total
+        else f" All rows are used ({total[0]} and {total[1]})."
+    )
+    return (
+        f"Under {treated!r} instead of {control!r}, {outcome!r} changes by {format_number(estimate)}"
+        f" ({interval}), {whose}, by {method}, {condition}.{dropped}{zero}"
+    )
+
+
+def _what_may_not_be_claimed(failed: Sequence[Assumption], unbalanced: Sequence[BalanceRow]) -> str:
+    parts = []
+    if unbalanced:
+        worst = sorted(
+            unbalanced, key=lambda r: math.inf if r.smd_after is None else abs(r.smd_after), reverse=True
+        )
+        shown = _listed(
+            [
+                r.covariate
+                if r.smd_after is None
+                else f"{r.covariate} (standardised difference {format_number(r.smd_after, digits=2)})"
+                for r in worst[:4]
+            ]
+        )
+        more = f" and {len(worst) - 4} more" if len(worst) > 4 else ""
+        parts.append(f"The arms still differ in {shown}{more}")
+    parts.extend(a.detail.rstrip(".") for a in failed if not (a.name == "balance" and unbalanced))
+    reason = ". ".join(parts)
+    return (
+        f"{reason}. The difference may therefore not be claimed as an effect of the arm."
+        " Running both arms on the same items or randomising would settle it; a caliper, another method"
+        " (overlap weights, entropy balancing) or a narrower population may restore balance."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    items = list(names)
+    if len(items) < 2:
+        return "".join(items)
+    return ", ".join(items[:-1]) + " and " + items[-1]

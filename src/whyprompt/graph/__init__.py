@@ -1,0 +1,8 @@
+"""Causal graphs: what causes what, what to adjust for, and what may not be adjusted for."""
+
+from __future__ import annotations
+
+from whyprompt.graph._model import CausalGraph
+from whyprompt.graph._types import Implication, ImplicationTest, Instrument, Path
+
+__all__ = ["CausalGraph", "Implication", "ImplicationTest", "Instrument", "Path"]

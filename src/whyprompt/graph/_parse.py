@@ -1,0 +1,376 @@
+"""Readers of a causal graph: arrow text, a subset of DOT, a subset of GML.
+
+Each reader returns ``(nodes, directed, bidirected, unobserved)`` and refuses, naming the line, whatever it
+does not understand: a graph that is silently half-read gives a wrong adjustment set.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from whyprompt.errors import GraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["Parts", "parse_arrows", "parse_dot", "parse_gml"]
+
+ARROWS = ("<->", "->", "<-")
+LATENT_WORDS = frozenset({"latent", "unobserved"})
+
+
+@dataclass(kw_only=True, slots=True)
+class Parts:
+    """What a reader has collected, in order of appearance."""
+
+    nodes: dict[str, None] = field(default_factory=dict)
+    directed: list[tuple[str, str]] = field(default_factory=list)
+    bidirected: list[tuple[str, str]] = field(default_factory=list)
+    unobserved: dict[str, None] = field(default_factory=dict)
+
+    def add(self, left: str, arrow: str, right: str) -> None:
+        """Record one edge and its two ends."""
+        self.nodes.setdefault(left)
+        self.nodes.setdefault(right)
+        if arrow == "->":
+            self.directed.append((left, right))
+        elif arrow == "<-":
+            self.directed.append((right, left))
+        else:
+            self.bidirected.append((left, right))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Token:
+    kind: str
+    text: str
+    line: int
+
+
+def _scan(text: str, pattern: re.Pattern[str], what: str) -> Iterator[_Token]:
+    position, line = 0, 1
+    while position < len(text):
+        match = pattern.match(text, position)
+        if match is None or match.lastgroup is None:
+            snippet = text[position:].split("\n", 1)[0][:30]
+            raise GraphError(f"{what}, line {line}: cannot read {snippet!r}")
+        kind, value = match.lastgroup, match.group()
+        if kind == "string":
+            yield _Token(kind="name", text=re.sub(r'\\(["\\])', r"\1", value[1:-1]), line=line)
+        elif kind != "skip":
+            yield _Token(kind=kind, text=value, line=line)
+        line += value.count("\n")
+        position = match.end()
+
+
+class _Cursor:
+    """Tokens with one of lookahead."""
+
+    def __init__(self, tokens: Iterator[_Token], what: str) -> None:
+        self.tokens = list(tokens)
+        self.what = what
+        self.at = 0
+
+    def peek(self) -> _Token:
+        if self.at < len(self.tokens):
+            return self.tokens[self.at]
+        line = self.tokens[-1].line if self.tokens else 1
+        return _Token(kind="end", text="end of text", line=line)
+
+    def take(self) -> _Token:
+        token = self.peek()
+        self.at += 1
+        return token
+
+    def fail(self, message: str, token: _Token | None = None) -> GraphError:
+        where = token or self.peek()
+        return GraphError(f"{self.what}, line {where.line}: {message}")
+
+    def expect(self, kind: str, wanted: str) -> _Token:
+        token = self.take()
+        if token.kind != kind:
+            raise self.fail(f"expected {wanted}, found {token.text!r}", token)
+        return token
+
+
+_ARROW_TEXT = re.compile(
+    r"""(?P<skip>[ \t\r]+|\#[^\n]*)
+    |(?P<end_statement>[;\n])
+    |(?P<string>"(?:[^"\\\n]|\\.)+")
+    |(?P<arrow><->|->|<-)
+    |(?P<comma>,)
+    |(?P<tag>\[[^\]\n]*\])
+    |(?P<name>(?:(?!->|<-)[^\s;,\[\]{}"\#<>])+)""",
+    re.VERBOSE,
+)
+
+
+def parse_arrows(text: str) -> Parts:
+    """Read ``a -> b; b <- c, d; a <-> c; u [latent]``, statements split by ``;`` or a new line."""
+    cursor = _Cursor(_scan(text, _ARROW_TEXT, "graph"), "graph")
+    parts = Parts()
+    while cursor.peek().kind != "end":
+        if cursor.peek().kind == "end_statement":
+            cursor.take()
+            continue
+        left = _names(cursor, parts)
+        while cursor.peek().kind == "arrow":
+            arrow = cursor.take().text
+            right = _names(cursor, parts)
+            for a in left:
+                for b in right:
+                    parts.add(a, arrow, b)
+            left = right
+        if cursor.peek().kind not in {"end_statement", "end"}:
+            raise cursor.fail(f"expected an arrow ({', '.join(ARROWS)}) or ';', found {cursor.peek().text!r}")
+    return parts
+
+
+def _names(cursor: _Cursor, parts: Parts) -> list[str]:
+    names: list[str] = []
+    while True:
+        name = cursor.expect("name", "a variable's name").text
+        names.append(name)
+        parts.nodes.setdefault(name)
+        if cursor.peek().kind == "tag":
+            tag = cursor.take()
+            if tag.text[1:-1].strip().lower() not in LATENT_WORDS:
+                raise cursor.fail(f"unknown tag {tag.text!r}; [latent] is the only one", tag)
+            parts.unobserved.setdefault(name)
+        if cursor.peek().kind != "comma":
+            return names
+        cursor.take()
+
+
+_DOT = re.compile(
+    r"""(?P<skip>\s+|//[^\n]*|\#[^\n]*|/\*.*?\*/)
+    |(?P<string>"(?:[^"\\]|\\.)*")
+    |(?P<arrow><->|->|<-)
+    |(?P<undirected>--)
+    |(?P<punct>[{}\[\];,=:])
+    |(?P<name>[A-Za-z_\u0080-\uffff][\w.]*|-?(?:\.\d+|\d+(?:\.\d*)?))""",
+    re.VERBOSE | re.DOTALL,
+)
+# Attributes that change how a graph looks and not what it means; anything else is refused.
+_DOT_COSMETIC = frozenset(
+    re.findall(
+        r"\w+",
+        """label xlabel color fillcolor fontcolor fontname fontsize style shape width height pos penwidth
+        margin tooltip weight constraint arrowhead arrowtail arrowsize headport tailport minlen len comment
+        rankdir splines nodesep ranksep size ratio bgcolor pad bb dpi layout labelloc rank
+        concentrate ordering""",
+    )
+)
+
+
+def parse_dot(text: str) -> Parts:
+    """Read one directed DOT graph (or DAGitty's ``dag { ... }``): nodes, edges, chains, ``{a b}`` groups."""
+    cursor = _Cursor(_scan(text, _DOT, "DOT"), "DOT")
+    parts = Parts()
+    head = cursor.take()
+    if head.text.lower() == "strict":
+        head = cursor.take()
+    if head.text.lower() not in {"digraph", "dag"}:
+        raise cursor.fail(f"expected 'digraph', found {head.text!r}; an undirected graph has no causes", head)
+    if cursor.peek().kind == "name":
+        cursor.take()
+    if cursor.take().text != "{":
+        raise cursor.fail("expected '{' after the graph's name")
+    while cursor.peek().text != "}" or cursor.peek().kind == "name":
+        token = cursor.peek()
+        if token.kind == "end":
+            raise cursor.fail("the closing '}' is missing")
+        if token.text == ";" and token.kind == "punct":
+            cursor.take()
+            continue
+        if token.kind == "name" and token.text.lower() in {"subgraph", "cluster"}:
+            raise cursor.fail("subgraphs are not read; list their nodes and edges at the top level")
+        following = cursor.tokens[cursor.at + 1] if cursor.at + 1 < len(cursor.tokens) else token
+        if token.kind == "name" and following.text == "=" and following.kind == "punct":
+            _dot_attribute(cursor)
+            continue
+        if token.kind == "name" and token.text in {"node", "edge", "graph"} and following.text == "[":
+            cursor.take()
+            _dot_attributes(cursor)
+            continue
+        _dot_statement(cursor, parts)
+    cursor.take()
+    if cursor.peek().kind != "end":
+        raise cursor.fail(f"text after the closing '}}': {cursor.peek().text!r}")
+    return parts
+
+
+def _dot_group(cursor: _Cursor) -> list[str]:
+    token = cursor.take()
+    if token.kind == "name":
+        if cursor.peek().text == ":" and cursor.peek().kind == "punct":
+            raise cursor.fail("ports (node:port) are not read")
+        return [token.text]
+    if token.text != "{":
+        raise cursor.fail(f"expected a node, found {token.text!r}", token)
+    group: list[str] = []
+    while True:
+        token = cursor.take()
+        if token.kind == "name":
+            group.append(token.text)
+        elif token.text == "}":
+            return group
+        elif token.text not in {",", ";"}:
+            raise cursor.fail(f"expected a node in '{{...}}', found {token.text!r}", token)
+
+
+def _dot_statement(cursor: _Cursor, parts: Parts) -> None:
+    line = cursor.peek()
+    groups, arrows = [_dot_group(cursor)], []
+    while cursor.peek().kind == "arrow":
+        arrows.append(cursor.take().text)
+        groups.append(_dot_group(cursor))
+    if cursor.peek().kind == "undirected":
+        raise cursor.fail("'--' has no direction; write '->', or '<->' for an unobserved common cause")
+    attributes = _dot_attributes(cursor) if cursor.peek().text == "[" else {}
+    for name in (name for group in groups for name in group):
+        parts.nodes.setdefault(name)
+    if not arrows:
+        hidden = LATENT_WORDS & attributes.keys() or attributes.get("observed", "yes").lower() in {
+            "no",
+            "false",
+        }
+        if hidden:
+            for name in groups[0]:
+                parts.unobserved.setdefault(name)
+        if "dir" in attributes:
+            raise cursor.fail("a node has no 'dir'", line)
+        return
+    direction = attributes.get("dir", "forward")
+    if direction not in {"forward", "back", "both"}:
+        raise cursor.fail(f"dir={direction} has no causal meaning; use forward, back or both", line)
+    for left, arrow, right in zip(groups[:-1], arrows, groups[1:], strict=True):
+        if arrow != "->" and direction != "forward":
+            raise cursor.fail(f"'{arrow}' and dir={direction} contradict each other", line)
+        meant = {"forward": arrow, "back": "<-", "both": "<->"}[direction]
+        for a in left:
+            for b in right:
+                parts.add(a, meant, b)
+
+
+def _dot_attributes(cursor: _Cursor) -> dict[str, str]:
+    attributes: dict[str, str] = {}
+    cursor.take()
+    while True:
+        token = cursor.peek()
+        if token.text == "]" and token.kind == "punct":
+            cursor.take()
+            return attributes
+        if token.text in {",", ";"} and token.kind == "punct":
+            cursor.take()
+            continue
+        key, value = _dot_attribute(cursor)
+        attributes[key] = value
+
+
+def _dot_attribute(cursor: _Cursor) -> tuple[str, str]:
+    token = cursor.expect("name", "an attribute")
+    key = token.text.lower()
+    value = ""
+    if cursor.peek().text == "=":
+        cursor.take()
+        value = cursor.expect("name", f"a value for {key!r}").text
+    # DAGitty marks roles as bare words; only 'latent' changes what may be adjusted for.
+    known = _DOT_COSMETIC | LATENT_WORDS | {"dir", "observed", "exposure", "outcome", "adjusted"}
+    if key not in known:
+        raise cursor.fail(f"unknown attribute {token.text!r}", token)
+    return key, value
+
+
+_GML = re.compile(
+    r"""(?P<skip>\s+|\#[^\n]*)
+    |(?P<string>"[^"]*")
+    |(?P<open>\[)|(?P<close>\])
+    |(?P<number>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)
+    |(?P<key>[A-Za-z]\w*)""",
+    re.VERBOSE,
+)
+_GML_IGNORED = frozenset({"creator", "version", "name", "comment", "graphics", "labelgraphics"})
+
+_Gml = list[tuple[str, "str | _Gml", int]]
+
+
+def _gml_block(cursor: _Cursor, *, top: bool) -> _Gml:
+    entries: _Gml = []
+    while True:
+        token = cursor.take()
+        if token.kind == "end" and top:
+            return entries
+        if token.kind == "close" and not top:
+            return entries
+        if token.kind != "key":
+            raise cursor.fail(f"expected a key, found {token.text!r}", token)
+        value = cursor.take()
+        if value.kind == "open":
+            entries.append((token.text.lower(), _gml_block(cursor, top=False), token.line))
+        elif value.kind in {"name", "number"}:
+            entries.append((token.text.lower(), value.text, token.line))
+        else:
+            raise cursor.fail(f"expected a value for {token.text!r}, found {value.text!r}", value)
+
+
+def _gml_record(block: str | _Gml, line: int, what: str, keys: frozenset[str]) -> dict[str, str]:
+    if isinstance(block, str):
+        raise GraphError(f"GML, line {line}: {what!r} needs a [...] block")
+    record: dict[str, str] = {}
+    for key, value, at in block:
+        if key in _GML_IGNORED:
+            continue
+        if key not in keys or not isinstance(value, str):
+            raise GraphError(f"GML, line {at}: unknown key {key!r} in a {what}")
+        record[key] = value
+    return record
+
+
+def parse_gml(text: str) -> Parts:  # noqa: C901, PLR0912 - one grammar rule, read from top to bottom
+    """Read one directed GML graph: nodes by ``id`` and ``label``, edges by ``source`` and ``target``."""
+    top = _gml_block(_Cursor(_scan(text, _GML, "GML"), "GML"), top=True)
+    graphs = [(value, line) for key, value, line in top if key == "graph"]
+    strange = [(key, line) for key, _, line in top if key != "graph" and key not in _GML_IGNORED]
+    if strange:
+        raise GraphError(f"GML, line {strange[0][1]}: unknown key {strange[0][0]!r}")
+    if len(graphs) != 1:
+        raise GraphError(f"GML: expected one 'graph [...]', found {len(graphs)}")
+    body, line = graphs[0]
+    if isinstance(body, str):
+        raise GraphError(f"GML, line {line}: 'graph' needs a [...] block")
+    parts, labels, directed = Parts(), dict[str, str](), False
+    edges: list[tuple[str, str, int]] = []
+    for key, value, at in body:
+        if key == "directed":
+            directed = value == "1"
+        elif key == "node":
+            node = _gml_record(value, at, "node", frozenset({"id", "label", "observed"}))
+            if "id" not in node:
+                raise GraphError(f"GML, line {at}: a node without 'id'")
+            if node["id"] in labels:
+                raise GraphError(f"GML, line {at}: node id {node['id']} is used twice")
+            name = node.get("label", node["id"])
+            if name in parts.nodes:
+                raise GraphError(f"GML, line {at}: two nodes are labelled {name!r}")
+            labels[node["id"]] = name
+            parts.nodes.setdefault(name)
+            if node.get("observed", "yes").lower() in {"no", "0", "false"}:
+                parts.unobserved.setdefault(name)
+        elif key == "edge":
+            edge = _gml_record(value, at, "edge", frozenset({"source", "target", "label"}))
+            if not {"source", "target"} <= edge.keys():
+                raise GraphError(f"GML, line {at}: an edge needs 'source' and 'target'")
+            edges.append((edge["source"], edge["target"], at))
+        elif not (key in _GML_IGNORED or (key in {"multigraph", "label", "id"} and value != "1")):
+            raise GraphError(f"GML, line {at}: unknown key {key!r} in the graph")
+    if not directed:
+        raise GraphError("GML: the graph is not directed; 'directed 1' is missing")
+    for source, target, at in edges:
+        for end in (source, target):
+            if end not in labels:
+                raise GraphError(f"GML, line {at}: an edge names node {end}, which is not declared")
+        parts.add(labels[source], "->", labels[target])
+    return parts

@@ -1,0 +1,107 @@
+"""What a causal graph answers with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["Implication", "ImplicationTest", "Instrument", "Path", "PathKind"]
+
+PathKind = Literal["causal", "backdoor", "non-causal"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Path:
+    """One path between a treatment and an outcome.
+
+    Attributes
+    ----------
+    nodes : tuple of str
+        From the treatment to the outcome.
+    arrows : tuple of str
+        ``->``, ``<-`` or ``<->`` between successive nodes.
+    kind : {"causal", "backdoor", "non-causal"}
+        Causal: every arrow points to the outcome. Backdoor: an arrowhead at the treatment. Non-causal: leaves
+        the treatment by its own arrow but turns back (it has a collider, and is blocked unless that is
+        adjusted for).
+    open : bool
+        Whether it transmits association given the adjustment.
+    colliders : tuple of str
+        Nodes where two arrowheads meet.
+    blocked_by : tuple of str
+        The nodes that block it: non-colliders adjusted for, and colliders neither adjusted for nor with a
+        descendant that is. Empty when open.
+    """
+
+    nodes: tuple[str, ...]
+    arrows: tuple[str, ...]
+    kind: PathKind
+    open: bool
+    colliders: tuple[str, ...]
+    blocked_by: tuple[str, ...]
+
+    def __str__(self) -> str:
+        words = [self.nodes[0]]
+        for arrow, node in zip(self.arrows, self.nodes[1:], strict=True):
+            words += [arrow, node]
+        return " ".join(words)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instrument:
+    """A variable that moves the treatment and reaches the outcome only through it.
+
+    Attributes
+    ----------
+    name : str
+        The instrument.
+    given : frozenset of str
+        What must be adjusted for to make it one; empty for an unconditional instrument.
+    """
+
+    name: str
+    given: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Implication:
+    """A conditional independence that the graph implies: ``x`` and ``y`` are independent given ``given``."""
+
+    x: str
+    y: str
+    given: frozenset[str]
+
+    def __str__(self) -> str:
+        tail = f" | {', '.join(sorted(self.given))}" if self.given else ""
+        return f"{self.x} _||_ {self.y}{tail}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImplicationTest:
+    """The test of one implied independence.
+
+    Attributes
+    ----------
+    implication : Implication
+        What the graph says.
+    partial_correlation : float
+        The largest canonical partial correlation; signed where both variables have one column.
+    statistic : float
+        Rao's F of Wilks' lambda; the square of the t of the partial correlation for two numeric variables.
+    df : tuple of float
+        Its numerator and denominator degrees of freedom.
+    p_value : float
+        Unadjusted.
+    p_holm : float
+        Adjusted by Holm's step-down over all tests made.
+    n : int
+        Rows used.
+    """
+
+    implication: Implication
+    partial_correlation: float
+    statistic: float
+    df: tuple[float, float]
+    p_value: float
+    p_holm: float
+    n: int

@@ -1,0 +1,112 @@
+"""Attention over a shared prefix, and what a patch does to it. Tensors only, no model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from whyprompt.mediation.intercept import AttentionCall
+
+__all__ = ["LayerState", "attend_blockwise", "attend_rows", "attention_weights"]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """One layer of a clean run, as the patched runs need it.
+
+    Attributes
+    ----------
+    keys, values : Tensor, shape (kv_heads, prefix, head_dim)
+        Before the answer positions.
+    z : Tensor, shape (answer, heads, head_dim)
+        Head outputs at the answer positions.
+    mask : Tensor or None, shape (answer, prefix + answer)
+        Additive; None where everything is visible.
+    weights : Tensor or None, shape (heads, answer, prefix + answer)
+        Attention rows of the answer positions, where asked for.
+    """
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    z: torch.Tensor
+    mask: torch.Tensor | None
+    weights: torch.Tensor | None
+
+
+def attend_rows(
+    call: AttentionCall, state: LayerState
+) -> tuple[torch.Tensor, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+    """Heads' outputs of all rows over one shared prefix and their own last tokens.
+
+    Returns z (rows, answer, heads, head_dim) and a function (rows, heads) -> weights.
+    """
+    r, h, a, d = call.query.shape
+    kv, prefix, _ = state.keys.shape
+    g = h // kv
+    q = (call.query * call.scaling).reshape(r, kv, g * a, d)
+    # One product a key-value head serves every row: the prefix is never copied.
+    shared = q.transpose(0, 1).reshape(kv, r * g * a, d) @ state.keys.transpose(1, 2)
+    own = (q @ call.key.transpose(2, 3)).transpose(0, 1).reshape(kv, r * g * a, a)
+    scores = torch.cat([shared, own], -1)
+    del shared, own
+    w = _softmax(scores.view(kv, r, g, a, prefix + a), state.mask, call.softcap, _grouped(call.sinks, kv, g))
+    w = w.to(call.value.dtype)
+    flat = w.view(kv, r * g * a, prefix + a)
+    z = (flat[..., :prefix] @ state.values).view(kv, r, g * a, d)
+    z = z + (w[..., prefix:].reshape(kv, r, g * a, a) @ call.value.transpose(0, 1))
+    z = z.view(kv, r, g, a, d).permute(1, 3, 0, 2, 4).reshape(r, a, h, d)
+
+    def weights(rows: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
+        return w[heads // g, rows, heads % g]
+
+    return z, weights
+
+
+def _grouped(sinks: torch.Tensor | None, kv: int, g: int) -> torch.Tensor | None:
+    return None if sinks is None else sinks.view(kv, 1, g, 1, 1)
+
+
+def _softmax(
+    scores: torch.Tensor, mask: torch.Tensor | None, softcap: float | None, sinks: torch.Tensor | None
+) -> torch.Tensor:
+    """Attention weights from scaled scores; softcap, mask and sinks in the order models use."""
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        if mask.dtype == torch.bool:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+        else:
+            scores = scores + mask
+    dtype = torch.promote_types(scores.dtype, torch.float32)
+    if sinks is None:
+        return torch.softmax(scores, -1, dtype=dtype)
+    sinks = sinks.to(scores.dtype).expand(*scores.shape[:-1], 1)
+    return torch.softmax(torch.cat([scores, sinks], -1), -1, dtype=dtype)[..., :-1]
+
+
+def attention_weights(call: AttentionCall, query: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Attention weights (1, heads, queries, keys) of some queries of a clean run."""
+    _, h, t, d = query.shape
+    kv = call.key.shape[1]
+    q = (query * call.scaling).reshape(kv, (h // kv) * t, d)
+    scores = (q @ call.key[0].transpose(1, 2)).view(kv, 1, h // kv, t, -1)
+    return _softmax(scores, mask, call.softcap, _grouped(call.sinks, kv, h // kv)).view(1, h, t, -1)
+
+
+def attend_blockwise(call: AttentionCall, visible: torch.Tensor) -> torch.Tensor:
+    """Clean attention with soft-capping or sinks, some queries at a time."""
+    _, h, t, d = call.query.shape
+    kv = call.key.shape[1]
+    out = torch.empty(1, t, h, d, dtype=call.query.dtype, device=call.query.device)
+    step = max(1, (1 << 22) // (h * t))
+    for start in range(0, t, step):
+        stop = min(t, start + step)
+        w = attention_weights(call, call.query[:, :, start:stop], visible[start:stop]).to(call.value.dtype)
+        z = w.reshape(kv, -1, t) @ call.value[0]
+        out[0, start:stop] = z.reshape(h, stop - start, d).transpose(0, 1)
+    return out

@@ -1,0 +1,494 @@
+"""Sweeps over heads, layers and sets of heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from whyprompt.errors import MediationError
+from whyprompt.mediation.align import align_shorter
+from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairOutcomes, SetSweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from whyprompt.mediation.engine import ModelRuntime, World
+    from whyprompt.mediation.pairs import PromptPair
+
+__all__ = [
+    "Direction",
+    "Mediator",
+    "Outcome",
+    "head_sweep",
+    "joint_effect",
+    "knockout_sweep",
+    "layer_sweep",
+    "set_sweep",
+]
+
+Mediator = Literal["head_output", "attention_row"]
+Outcome = Literal["log_prob", "prob", "margin"]
+Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
+Head = tuple[int, int]
+
+_MAX_EXTRA_BYTES = 256 << 20
+
+
+def head_sweep(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    *,
+    heads: Sequence[Head] | None = None,
+    mediator: Mediator = "head_output",
+    directions: Sequence[Direction] = get_args(Direction),
+    outcome: Outcome = "log_prob",
+    max_extra_bytes: int = _MAX_EXTRA_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+    on_pair: Callable[[PairOutcomes], None] | None = None,
+    done: Mapping[str, PairOutcomes] | None = None,
+) -> HeadSweep:
+    """Effect of every head, each patched alone, item by item.
+
+    Exact: no gradient and no sampling. The price of a patched run is the answer positions.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model whose attention goes through ``AttentionInterface``.
+    pairs : sequence of PromptPair
+        One an item.
+    heads : sequence of (layer, head), optional
+        All heads by default.
+    mediator : {"head_output", "attention_row"}
+        What a head mediates with: its output z at the answer positions, or its attention row
+        there. The latter has the longer prompt as base only, so it gives `nie` and `nde`
+        where prompt 1 is the longer, and `pure_nie` and `total_nde` where prompt 0 is.
+    directions : sequence of {"nie", "nde", "pure_nie", "total_nde"}
+        Which effects to run. The first two need one set of patched runs, the last two another.
+    outcome : {"log_prob", "prob", "margin"}
+        Log-probability of the whole gold answer, its probability, or its log-probability less
+        the foil's (each teacher-forced).
+    max_extra_bytes : int
+        Budget for the activations of patched rows; rows are chunked to it.
+    progress : callable, optional
+        Called with (pairs finished, pairs in all).
+    on_pair : callable, optional
+        Called with each finished item's `PairOutcomes`, to save it.
+    done : mapping of item_id to PairOutcomes, optional
+        Items finished in an earlier run, which are not run again.
+
+    Returns
+    -------
+    HeadSweep
+
+    Raises
+    ------
+    MediationError
+        If the architecture cannot be analysed, a head is out of range, logits are not finite,
+        the prompts cannot be aligned (``attention_row``), or `done` does not fit this sweep.
+
+    References
+    ----------
+    Vig et al. (2020). Investigating gender bias in language models using causal mediation
+    analysis. NeurIPS 33, section 3.
+
+    Examples
+    --------
+    >>> sweep = head_sweep(model, pairs)  # doctest: +SKIP
+    >>> sweep.grid("nie").mean(0)  # doctest: +SKIP
+    """
+    with open_runtime(model, pairs, max_extra_bytes) as runtime:
+        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
+        runner = _Runner(runtime, [(h,) for h in chosen], mediator, _directions(directions), outcome)
+        rows = _run_pairs(runner, pairs, progress, on_pair, done)
+        return HeadSweep(
+            mediator=mediator,
+            outcome=outcome,
+            model=runtime.model_type,
+            n_layers=runtime.n_layers,
+            n_heads=runtime.n_heads,
+            heads=tuple(chosen),
+            **_stack(rows),
+        )
+
+
+def set_sweep(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    sets: Mapping[str, Sequence[Head]],
+    *,
+    mediator: Mediator = "head_output",
+    directions: Sequence[Direction] = get_args(Direction),
+    outcome: Outcome = "log_prob",
+    max_extra_bytes: int = _MAX_EXTRA_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+    on_pair: Callable[[PairOutcomes], None] | None = None,
+    done: Mapping[str, PairOutcomes] | None = None,
+) -> SetSweep:
+    """Joint effect of each of several sets of heads, patched together.
+
+    Effects of single heads do not add up to it: heads back each other up and feed each other.
+
+    Parameters
+    ----------
+    model, pairs, mediator, directions, outcome, max_extra_bytes, progress, on_pair, done
+        As in `head_sweep`.
+    sets : mapping of str to sequence of (layer, head)
+        Named sets.
+
+    Returns
+    -------
+    SetSweep
+
+    Raises
+    ------
+    MediationError
+        As in `head_sweep`, or if a set is empty.
+
+    Examples
+    --------
+    >>> set_sweep(model, pairs, {"late": [(23, 0), (25, 4)]}).nie.mean(0)  # doctest: +SKIP
+    """
+    if not sets:
+        raise MediationError("sets is empty", hint="name at least one set of heads")
+    with open_runtime(model, pairs, max_extra_bytes) as runtime:
+        checked = {}
+        for name, heads in sets.items():
+            if not heads:
+                raise MediationError(f"the set {name!r} holds no heads")
+            checked[name] = tuple(check_heads(heads, runtime.n_layers, runtime.n_heads))
+        runner = _Runner(runtime, list(checked.values()), mediator, _directions(directions), outcome)
+        rows = _run_pairs(runner, pairs, progress, on_pair, done)
+        return SetSweep(
+            mediator=mediator,
+            outcome=outcome,
+            model=runtime.model_type,
+            names=tuple(checked),
+            sets=tuple(checked.values()),
+            **_stack(rows),
+        )
+
+
+def joint_effect(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    heads: Sequence[Head],
+    **options: Any,  # noqa: ANN401  # handed to set_sweep
+) -> SetSweep:
+    """Joint effect of one set of heads.
+
+    Parameters
+    ----------
+    model, pairs
+        As in `head_sweep`.
+    heads : sequence of (layer, head)
+        The set.
+    **options
+        As in `set_sweep`.
+
+    Returns
+    -------
+    SetSweep
+        With one set, named "joint".
+
+    Examples
+    --------
+    >>> joint_effect(model, pairs, [(23, 0), (25, 4)]).nie[:, 0]  # doctest: +SKIP
+    """
+    return set_sweep(model, pairs, {"joint": heads}, **options)
+
+
+def layer_sweep(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    **options: Any,  # noqa: ANN401  # handed to set_sweep
+) -> SetSweep:
+    """Joint effect of all heads of each layer.
+
+    Parameters
+    ----------
+    model, pairs
+        As in `head_sweep`.
+    **options
+        As in `set_sweep`.
+
+    Returns
+    -------
+    SetSweep
+        One set a layer, named "layer 0", "layer 1" and so on.
+
+    Examples
+    --------
+    >>> layer_sweep(model, pairs).nie.mean(0)  # doctest: +SKIP
+    """
+    with open_runtime(model, pairs, _MAX_EXTRA_BYTES) as runtime:
+        sets = {
+            f"layer {layer}": [(layer, head) for head in range(runtime.n_heads)]
+            for layer in range(runtime.n_layers)
+        }
+    return set_sweep(model, pairs, sets, **options)
+
+
+def knockout_sweep(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    segment: str,
+    *,
+    arm: Literal[0, 1] = 1,
+    heads: Sequence[Head] | None = None,
+    outcome: Literal["log_prob", "prob"] = "log_prob",
+    max_extra_bytes: int = _MAX_EXTRA_BYTES,
+    progress: Callable[[int, int], None] | None = None,
+) -> KnockoutSweep:
+    """Cut each head's edges from the answer positions to a segment, and renormalise its row.
+
+    A controlled effect of one prompt, not a natural indirect effect.
+
+    Parameters
+    ----------
+    model, pairs, heads, max_extra_bytes, progress
+        As in `head_sweep`.
+    segment : str
+        Name of a segment of the prompt of `arm`, in every pair.
+    arm : {0, 1}
+        Which prompt.
+    outcome : {"log_prob", "prob"}
+
+    Returns
+    -------
+    KnockoutSweep
+
+    Raises
+    ------
+    MediationError
+        If a pair has no such segment, or the segment holds every token that could be attended.
+
+    References
+    ----------
+    Geva et al. (2023). Dissecting recall of factual associations in auto-regressive language
+    models. EMNLP, section 5 (attention knockout).
+
+    Examples
+    --------
+    >>> knockout_sweep(model, pairs, "reasoning").controlled_effect.mean(0)  # doctest: +SKIP
+    """
+    import torch
+
+    from whyprompt.mediation.actions import CutEdges
+
+    with open_runtime(model, pairs, max_extra_bytes) as runtime:
+        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
+        y, cut = [], []
+        for number, pair in enumerate(pairs):
+            ids, segments = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
+            if segment not in segments:
+                raise MediationError(
+                    f"item {pair.item_id!r}: prompt {arm} has no segment {segment!r}",
+                    hint=f"it has: {', '.join(segments) or 'none'}",
+                )
+            world = runtime.clean(ids, pair.answer_ids, item=pair.item_id)
+            keep = torch.ones(pair.n_answer, len(world.ids), device=world.hidden.device)
+            for start, stop in segments[segment]:
+                keep[:, start:stop] = 0
+            if any(stop == len(ids) for _, stop in segments[segment]):
+                raise MediationError(
+                    f"item {pair.item_id!r}: the segment {segment!r} holds the answer position itself"
+                )
+            out = runtime.patched(world, [(h,) for h in chosen], CutEdges(keep), item=pair.item_id)
+            y.append(float(_score(world.log_probs[None], outcome)[0]))
+            cut.append(_score(out, outcome))
+            if progress is not None:
+                progress(number + 1, len(pairs))
+        return KnockoutSweep(
+            segment=segment,
+            arm=arm,
+            outcome=outcome,
+            model=runtime.model_type,
+            item_ids=tuple(p.item_id for p in pairs),
+            clusters=tuple(p.cluster for p in pairs),
+            n_layers=runtime.n_layers,
+            n_heads=runtime.n_heads,
+            heads=tuple(chosen),
+            y=np.array(y),
+            y_cut=np.stack(cut),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """Runs one pair: both clean runs, and the crossed runs that the directions need."""
+
+    runtime: ModelRuntime
+    rows: Sequence[Sequence[Head]]
+    mediator: Mediator
+    directions: frozenset[str]
+    outcome: Outcome
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("mediator", self.mediator, get_args(Mediator)),
+            ("outcome", self.outcome, get_args(Outcome)),
+        ):
+            if value not in allowed:
+                raise MediationError(f"unknown {name} {value!r}", hint=f"one of {', '.join(allowed)}")
+
+    def __call__(self, pair: PromptPair) -> PairOutcomes:
+        if self.outcome == "margin":
+            if pair.foil_ids is None:
+                raise MediationError(f"item {pair.item_id!r} has no foil_ids, which outcome='margin' needs")
+            gold, foil = self._potential(pair, pair.answer_ids), self._potential(pair, pair.foil_ids)
+            y = {k: None if v is None or (w := foil[k]) is None else v - w for k, v in gold.items()}
+        else:
+            y = self._potential(pair, pair.answer_ids)
+        assert y["y00"] is not None and y["y11"] is not None  # noqa: PT018  # for mypy
+        return PairOutcomes(
+            item_id=pair.item_id,
+            cluster=pair.cluster,
+            y00=float(y["y00"][0]),
+            y11=float(y["y11"][0]),
+            y10=y["y10"],
+            y01=y["y01"],
+        )
+
+    def _potential(self, pair: PromptPair, answer: Sequence[int]) -> dict[str, NDArray[np.float64] | None]:
+        rows = self.mediator == "attention_row"
+        worlds = [
+            self.runtime.clean(ids, answer, keep_weights=rows, item=pair.item_id)
+            for ids in (pair.ids0, pair.ids1)
+        ]
+        out: dict[str, Any] = {
+            "y00": _score(worlds[0].log_probs[None], self.outcome),
+            "y11": _score(worlds[1].log_probs[None], self.outcome),
+        }
+        for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
+            out[name] = None
+            if self._wanted(pair, name):
+                action = self._action(pair, worlds, base, source)
+                out[name] = _score(
+                    self.runtime.patched(worlds[base], self.rows, action, item=pair.item_id), self.outcome
+                )
+        return out
+
+    def _wanted(self, pair: PromptPair, name: str) -> bool:
+        if self.mediator == "attention_row":
+            # Only the longer prompt can be the base: the other way, mass on inserted tokens has no place.
+            return name == ("y10" if len(pair.ids1) >= len(pair.ids0) else "y01")
+        return bool(self.directions & ({"nie", "nde"} if name == "y10" else {"pure_nie", "total_nde"}))
+
+    def _action(self, pair: PromptPair, worlds: list[World], base: int, source: int) -> Any:  # noqa: ANN401  # an Action
+        from whyprompt.mediation.actions import SetOutput, SetRow
+
+        if self.mediator == "head_output":
+            return SetOutput(worlds[source].layers)
+        place = align_shorter(pair)
+        n = len(worlds[source].answer)
+        into = list(place) + [len(worlds[base].ids) - n + 1 + j for j in range(n - 1)]
+        rows: list[torch.Tensor] = []
+        for state in worlds[source].layers:
+            assert state.weights is not None
+            row = state.weights.new_zeros(*state.weights.shape[:2], len(worlds[base].ids))
+            row[..., into] = state.weights
+            rows.append(row)
+        return SetRow(rows)
+
+
+def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) -> Any:  # noqa: ANN401  # a context manager
+    """Check the pairs as a whole and open the model on the longest prompt among them."""
+    from whyprompt.mediation.engine import model_runtime
+
+    if not pairs:
+        raise MediationError("no prompt pairs were given")
+    seen: set[str] = set()
+    for pair in pairs:
+        if pair.item_id in seen:
+            raise MediationError(f"item {pair.item_id!r} is given twice", hint="one pair an item")
+        seen.add(pair.item_id)
+    longest = max(pairs, key=lambda p: max(len(p.ids0), len(p.ids1)))
+    ids = max(longest.ids0, longest.ids1, key=len)
+    return model_runtime(model, check=(ids, longest.answer_ids), max_extra_bytes=max_extra_bytes)
+
+
+def check_heads(heads: Sequence[Head] | None, n_layers: int, n_heads: int) -> list[Head]:
+    """Fill in all heads, or check the chosen ones against the model."""
+    if heads is None:
+        return [(layer, head) for layer in range(n_layers) for head in range(n_heads)]
+    out = [(int(layer), int(head)) for layer, head in heads]
+    if not out:
+        raise MediationError("heads is empty", hint="leave it out for all heads")
+    for layer, head in out:
+        if not (0 <= layer < n_layers and 0 <= head < n_heads):
+            raise MediationError(
+                f"head ({layer}, {head}) is out of range: the model has {n_layers} layers of {n_heads} heads"
+            )
+    if len(set(out)) != len(out):
+        raise MediationError("heads names a head twice")
+    return out
+
+
+def _directions(directions: Sequence[str]) -> frozenset[str]:
+    unknown = set(directions) - set(get_args(Direction))
+    if unknown or not directions:
+        raise MediationError(
+            f"unknown directions {sorted(unknown)}" if unknown else "directions is empty",
+            hint=f"any of {', '.join(get_args(Direction))}",
+        )
+    return frozenset(directions)
+
+
+def _score(log_probs: torch.Tensor, outcome: str) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = log_probs.sum(-1).numpy()
+    return np.exp(total) if outcome == "prob" else total
+
+
+def _run_pairs(
+    runner: _Runner,
+    pairs: Sequence[PromptPair],
+    progress: Callable[[int, int], None] | None,
+    on_pair: Callable[[PairOutcomes], None] | None,
+    done: Mapping[str, PairOutcomes] | None,
+) -> list[PairOutcomes]:
+    rows = []
+    for number, pair in enumerate(pairs):
+        if done is not None and pair.item_id in done:
+            row = done[pair.item_id]
+            for name in ("y10", "y01"):
+                array = getattr(row, name)
+                if (array is not None) != runner._wanted(pair, name) or (  # noqa: SLF001  # same module
+                    array is not None and array.shape != (len(runner.rows),)
+                ):
+                    raise MediationError(
+                        f"item {pair.item_id!r}: the saved {name} does not fit this sweep",
+                        hint="resume with the same heads, mediator and directions, or start afresh",
+                    )
+        else:
+            row = runner(pair)
+            if on_pair is not None:
+                on_pair(row)
+        rows.append(row)
+        if progress is not None:
+            progress(number + 1, len(pairs))
+    return rows
+
+
+def _stack(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "item_ids": tuple(r.item_id for r in rows),
+        "clusters": tuple(r.cluster for r in rows),
+        "y00": np.array([r.y00 for r in rows]),
+        "y11": np.array([r.y11 for r in rows]),
+    }
+    for name in ("y10", "y01"):
+        have = [getattr(r, name) is not None for r in rows]
+        if any(have) and not all(have):
+            missing = rows[have.index(False)].item_id
+            raise MediationError(
+                f"item {missing!r}: which prompt is the longer differs between the items",
+                hint="attention rows move from the shorter to the longer prompt; split the items",
+            )
+        out[name] = np.stack([getattr(r, name) for r in rows]) if all(have) else None
+    return out

@@ -1,0 +1,500 @@
+"""A study: the question, its items, arms, outcomes, design and seeds, as one validated model.
+
+A study is written in YAML or TOML. Every key is checked; an unknown one is refused with the file and the
+line it stands on. :meth:`Study.trial_spec` gives the part of a study that decides what its trials are: a
+change there makes new trials, a change elsewhere (the question, the graph, the estimator) does not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from whyprompt._sources import SourceText, read_source
+from whyprompt.errors import StudyError
+
+__all__ = [
+    "Arm",
+    "AuditSettings",
+    "ChainOfThoughtArm",
+    "DirectArm",
+    "EffectSettings",
+    "FewShotArm",
+    "FileSource",
+    "FormatArm",
+    "GenerationSettings",
+    "Gsm8kSource",
+    "HubSource",
+    "ItemSource",
+    "MediationSettings",
+    "ModelSettings",
+    "NaturalInstructionsSource",
+    "OutcomeSettings",
+    "ReasoningGymSource",
+    "Seeds",
+    "Study",
+    "TemperatureRange",
+    "TemplateArm",
+    "load_study",
+    "study_json_schema",
+]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+
+# ------------------------------------------------------------------------------------------- items
+class _Source(_Strict):
+    size: Annotated[int, Field(ge=1, description="How many items enter the study.")] = 32
+    shot_pool: Annotated[
+        int, Field(ge=0, description="Items kept out of the study, from which worked examples are drawn.")
+    ] = 16
+    task_type: Annotated[str | None, Field(description="Name of the task family.")] = None
+
+
+class ReasoningGymSource(_Source):
+    """Items made by a generator of ``reasoning-gym``."""
+
+    source: Literal["reasoning_gym"]
+    dataset: str
+    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the generator.")
+    levels: list[dict[str, Any]] | None = Field(
+        default=None,
+        min_length=1,
+        description="Settings of difficulty 1, 2, ...: items are shared out evenly among them.",
+    )
+    difficulty: str | None = Field(
+        default=None, description="Key of the generator's metadata that measures an item's difficulty."
+    )
+
+    @model_validator(mode="after")
+    def _one_difficulty(self) -> ReasoningGymSource:
+        if self.levels is not None and self.difficulty is not None:
+            raise ValueError("'levels' and 'difficulty' both define the difficulty: keep one")
+        return self
+
+
+class _Columns(_Strict):
+    question: str = "question"
+    answer: str = "answer"
+    item_id: str | None = None
+    task_type: str | None = None
+    difficulty: str | None = None
+    solution: str | None = None
+    choices: str | None = None
+    cluster: str | None = None
+    covariates: list[str] = Field(default_factory=list)
+
+
+class FileSource(_Source):
+    """Items in a CSV, JSONL or Parquet file."""
+
+    source: Literal["file"]
+    path: str
+    columns: _Columns = _Columns()
+
+
+class HubSource(_Source):
+    """Items of a data set on the Hugging Face hub."""
+
+    source: Literal["hub"]
+    name: str
+    config: str | None = None
+    split: str = "test"
+    revision: str | None = None
+    layout: Literal["columns", "gsm8k", "natural_instructions"] = "columns"
+    columns: _Columns = _Columns()
+
+
+class Gsm8kSource(_Source):
+    """A local file or folder in the layout of GSM8K: ``question``, and ``answer`` ending in ``#### 42``."""
+
+    source: Literal["gsm8k"]
+    path: str
+    split: str = "test"
+
+
+class NaturalInstructionsSource(_Source):
+    """A local task file, or a folder of them, in the layout of Natural Instructions.
+
+    ``size`` counts the items of each task.
+    """
+
+    source: Literal["natural_instructions"]
+    path: str
+    tasks: list[str] | None = None
+
+
+ItemSource = Annotated[
+    ReasoningGymSource | FileSource | HubSource | Gsm8kSource | NaturalInstructionsSource,
+    Field(discriminator="source"),
+]
+
+
+# -------------------------------------------------------------------------------------------- arms
+class TemperatureRange(_Strict):
+    """A continuous treatment: each trial draws its temperature uniformly from ``[low, high]``."""
+
+    low: Annotated[float, Field(ge=0)]
+    high: Annotated[float, Field(gt=0, le=5)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TemperatureRange:
+        if self.low >= self.high:
+            raise ValueError("'low' must be below 'high'")
+        return self
+
+
+class _Arm(_Strict):
+    system: str | None = Field(default=None, description="System prompt. Default: the chat template's own.")
+    instruction: str | None = Field(default=None, description="Text put before the question.")
+    cue: str | None = Field(default=None, description="Text after which the answer is scored.")
+    chat: Literal["auto", "always", "never"] = Field(
+        default="auto", description="Whether the tokenizer's chat template wraps the prompt."
+    )
+    temperature: Annotated[float, Field(ge=0, le=5)] | TemperatureRange = Field(
+        default=0.0, description="Sampling temperature of completions; 0 is greedy."
+    )
+
+
+class DirectArm(_Arm):
+    """The question, then the cue."""
+
+    kind: Literal["direct"]
+
+
+class FewShotArm(_Arm):
+    """Worked examples before the question, from items that are not in the study."""
+
+    kind: Literal["few_shot"]
+    shots: Annotated[int, Field(ge=1)] = 3
+    draw: Literal["fixed", "per_rep", "per_item"] = Field(
+        default="fixed",
+        description="The same shots always; anew for each repetition; or anew for each item and repetition.",
+    )
+    with_solution: bool = Field(default=False, description="Show each example's worked solution.")
+
+
+class ChainOfThoughtArm(_Arm):
+    """Reasoning before the answer."""
+
+    kind: Literal["chain_of_thought"]
+    reasoning: Literal["instruction", "worked", "cut", "other", "generated"] = Field(
+        default="instruction",
+        description=(
+            "instruction: only asked for; worked: the item's own solution inserted; cut: the same, cut "
+            "before the answer first appears; other: another item's solution; generated: the model's own, "
+            "made first."
+        ),
+    )
+    ask: str = "Let's think step by step."
+
+
+class FormatArm(_Arm):
+    """An instruction format."""
+
+    kind: Literal["format"]
+    format: Literal["plain", "role", "question_answer", "json"]
+
+
+class TemplateArm(_Arm):
+    """A template of the user's own (jinja2, sandboxed)."""
+
+    kind: Literal["template"]
+    template: str
+    shots: Annotated[int, Field(ge=0)] = 0
+
+
+Arm = Annotated[
+    DirectArm | FewShotArm | ChainOfThoughtArm | FormatArm | TemplateArm, Field(discriminator="kind")
+]
+
+
+# -------------------------------------------------------------------------------- model and outcomes
+class ModelSettings(_Strict):
+    """Which model, and how it runs."""
+
+    name: str = Field(default="embedded", description="'embedded', a local folder, or a name on the hub.")
+    revision: str | None = None
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    threads: Annotated[int, Field(ge=1)] | None = None
+
+
+BUILTIN_OUTCOMES = (
+    "log_prob",
+    "perplexity",
+    "exact_match",
+    "numeric_match",
+    "string_match",
+    "multiple_choice",
+    "embedding_similarity",
+)
+
+
+class OutcomeSettings(_Strict):
+    """One outcome: a built-in scorer by name, or a Python callable by import path."""
+
+    name: Name
+    call: str | None = Field(
+        default=None, pattern=r"^[\w.]+:[\w.]+$", description="'package.module:function'"
+    )
+    kind: Literal["continuous", "binary", "ordinal"] | None = None
+    needs: Literal["completion", "scores"] = "completion"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> OutcomeSettings:
+        if self.call is None and self.name not in BUILTIN_OUTCOMES:
+            raise ValueError(
+                f"no built-in outcome {self.name!r}: choose one of {', '.join(BUILTIN_OUTCOMES)}, "
+                "or give 'call: package.module:function'"
+            )
+        return self
+
+
+class GenerationSettings(_Strict):
+    """How completions are made, for the outcomes that read one."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 32
+    max_reasoning_tokens: Annotated[int, Field(ge=1)] = 160
+    stop: list[str] = Field(default_factory=lambda: ["\n"])
+
+
+# ------------------------------------------------------------------------------------------ analysis
+class Contrast(_Strict):
+    """Two arms, compared as ``treated`` minus ``control``."""
+
+    treated: str
+    control: str
+
+
+class AuditSettings(_Strict):
+    """A confounded assignment drawn from a study with both arms, held against the paired truth."""
+
+    assignment: dict[str, float] = Field(
+        description="Log-odds of the treated arm for each standard deviation of an item covariate."
+    )
+    intercept: float = 0.0
+    method: str = "nearest"
+    estimand: Literal["ate", "att", "atc"] = "att"
+    caliper: Annotated[float, Field(gt=0)] | None = None
+    replace: bool = False
+    exact: list[str] = Field(default_factory=list)
+    draws: Annotated[int, Field(ge=0)] = 200
+
+
+class EffectSettings(_Strict):
+    """The external level: which contrast, on which outcome, by which estimator."""
+
+    outcome: str = "log_prob"
+    contrast: Contrast | None = None
+    estimand: Literal["ate", "att", "atc"] = "ate"
+    by: str | None = "task_type"
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confounders: list[str] = Field(default_factory=list)
+    audit: AuditSettings | None = None
+
+
+class MediationSettings(_Strict):
+    """The internal level: which contrast, on how many items, through which mediator."""
+
+    contrast: Contrast | None = None
+    mediator: Literal["head_output"] = "head_output"
+    items_per_task: Annotated[int, Field(ge=1)] = 8
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    placebo: str | None = Field(default=None, description="An arm whose sweep is the noise floor.")
+    contrasts: list[Contrast] = Field(
+        default_factory=list, description="Further contrasts to sweep, reported beside the first."
+    )
+
+
+class Seeds(_Strict):
+    """Every source of chance, seeded apart."""
+
+    items: int = 0
+    shots: int = 0
+    sampling: int = 0
+    analysis: int = 0
+
+
+class Study(_Strict):
+    """A study, validated.
+
+    Examples
+    --------
+    >>> from whyprompt.study import Study
+    >>> study = Study.model_validate({
+    ...     "name": "demo",
+    ...     "question": "Do shots help?",
+    ...     "items": [{"source": "reasoning_gym", "dataset": "chain_sum", "size": 4}],
+    ...     "arms": {"direct": {"kind": "direct"}, "shots": {"kind": "few_shot", "shots": 2}},
+    ... })
+    >>> study.contrast.treated, study.contrast.control
+    ('shots', 'direct')
+    """
+
+    name: Name
+    question: str
+    items: list[ItemSource] = Field(min_length=1)
+    model: ModelSettings = ModelSettings()
+    arms: dict[Name, Arm] = Field(min_length=1)
+    outcomes: list[OutcomeSettings] = Field(
+        default_factory=lambda: [OutcomeSettings(name="log_prob"), OutcomeSettings(name="exact_match")],
+        min_length=1,
+    )
+    covariates: tuple[Literal["question_tokens", "question_perplexity"], ...] = Field(
+        default=("question_tokens", "question_perplexity"),
+        description="Measured for every item, beside task_type, difficulty and the source's own.",
+    )
+    generation: GenerationSettings = GenerationSettings()
+    reps: Annotated[int, Field(ge=1, description="Repetitions, each with seeds of its own.")] = 1
+    graph: str | None = Field(default=None, description="Causal graph, as 'a -> b; b -> c'.")
+    design: Literal["paired", "randomized", "observational"] = "paired"
+    effect: EffectSettings = EffectSettings()
+    mediation: MediationSettings | None = None
+    seeds: Seeds = Seeds()
+
+    @field_validator("outcomes", mode="before")
+    @classmethod
+    def _short_outcomes(cls, value: Any) -> Any:  # noqa: ANN401 - raw input, whatever the file holds
+        if isinstance(value, list):
+            return [{"name": v} if isinstance(v, str) else v for v in value]
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        names = [o.name for o in self.outcomes]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ValueError(f"outcome {twice[0]!r} is listed twice")
+        if self.effect.outcome not in names:
+            raise ValueError(
+                f"effect.outcome is {self.effect.outcome!r}, which is not among the outcomes: "
+                f"{', '.join(names)}"
+            )
+        contrasts = [("effect.contrast", self.effect.contrast)]
+        if self.mediation is not None:
+            contrasts.append(("mediation.contrast", self.mediation.contrast))
+            contrasts += [("mediation.contrasts", c) for c in self.mediation.contrasts]
+        for where, contrast in contrasts:
+            if contrast is None:
+                continue
+            for arm in (contrast.treated, contrast.control):
+                if arm not in self.arms:
+                    raise ValueError(f"{where} names the arm {arm!r}; the arms are {', '.join(self.arms)}")
+            if contrast.treated == contrast.control:
+                raise ValueError(f"{where} compares {contrast.treated!r} with itself")
+        needs_shots = [n for n, a in self.arms.items() if getattr(a, "shots", 0) > 0]
+        for name in needs_shots:
+            want = getattr(self.arms[name], "shots", 0)
+            for i, source in enumerate(self.items):
+                if source.shot_pool < want:
+                    raise ValueError(
+                        f"arm {name!r} draws {want} shots, but items[{i}].shot_pool is {source.shot_pool}"
+                    )
+        return self
+
+    @property
+    def contrast(self) -> Contrast:
+        """The contrast of the external level: as given, else the second arm against the first."""
+        if self.effect.contrast is not None:
+            return self.effect.contrast
+        arms = list(self.arms)
+        if len(arms) < 2:
+            raise StudyError(
+                f"study {self.name!r} has one arm ({arms[0]}): there is nothing to compare",
+                hint="add a second arm",
+            )
+        return Contrast(treated=arms[1], control=arms[0])
+
+    def trial_spec(self) -> dict[str, Any]:
+        """Give the part of the study that decides what its trials are.
+
+        Returns
+        -------
+        dict
+            JSON-serialisable; its hash, with the items' own, is the study's fingerprint.
+        """
+        keep = {"name", "items", "arms", "outcomes", "covariates", "generation", "reps"}
+        spec = self.model_dump(mode="json", include=keep)
+        for source in spec["items"]:
+            source.pop("path", None)  # the items' content has a digest of its own; a moved file is the same
+        spec["seeds"] = {
+            "items": self.seeds.items,
+            "shots": self.seeds.shots,
+            "sampling": self.seeds.sampling,
+        }
+        return spec
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and validate a study file.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``.yaml``, ``.yml`` or ``.toml`` file.
+
+    Returns
+    -------
+    Study
+        Relative paths of item files are resolved against the study file's folder.
+
+    Raises
+    ------
+    StudyError
+        If the file is missing, is not valid YAML or TOML, or a key is unknown or malformed; the message
+        names the file, the line and the key.
+    """
+    source = read_source(Path(path))
+    if not isinstance(source.data, dict):
+        raise StudyError(f"{source.path}: a study is a mapping of keys, not {type(source.data).__name__}")
+    try:
+        study = Study.model_validate(source.data)
+    except ValidationError as error:
+        raise StudyError(_explain(source, error)) from None
+    return _resolve_paths(study, source.path.parent)
+
+
+def _resolve_paths(study: Study, folder: Path) -> Study:
+    items = [
+        s.model_copy(update={"path": str((folder / s.path).resolve())}) if hasattr(s, "path") else s
+        for s in study.items
+    ]
+    model = study.model
+    if model.name.startswith((".", "/", "~")):
+        model = model.model_copy(update={"name": str((folder / Path(model.name).expanduser()).resolve())})
+    return study.model_copy(update={"items": items, "model": model})
+
+
+def _explain(source: SourceText, error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        # pydantic puts the chosen member of a union (its tag or class) into the location: not a key.
+        location = source.known_location(problem["loc"])
+        key = ".".join(str(p) for p in location) or "study"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "unknown key"
+        elif problem["type"] == "missing":
+            message = "required key is missing"
+        lines.append(f"{source.path}:{source.line_of(location)}: {key}: {message}")
+    return "\n".join(dict.fromkeys(lines))
+
+
+def study_json_schema() -> dict[str, Any]:
+    """Give the JSON schema of a study file, for editors.
+
+    Returns
+    -------
+    dict
+        A JSON Schema (draft 2020-12).
+    """
+    schema = Study.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "whyprompt study"}

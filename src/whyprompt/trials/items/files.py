@@ -1,0 +1,137 @@
+"""Items from local files and folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError
+from whyprompt.trials.items.layouts import column_item, gsm8k_item, natural_instructions_items
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from whyprompt.study import FileSource, Gsm8kSource, NaturalInstructionsSource
+    from whyprompt.trials.items.item import Item
+
+__all__ = ["from_file", "from_gsm8k", "from_natural_instructions", "read_rows"]
+
+
+def read_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the rows of a CSV, JSONL or Parquet file.
+
+    Yields
+    ------
+    dict
+        Column name to value.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, malformed, or of another kind; the message names the line.
+    """
+    if not path.is_file():
+        raise DataError(f"no such file: {path}")
+    suffix = path.suffix.lower()
+    if suffix == ".csv":
+        yield from _csv_rows(path)
+    elif suffix in {".jsonl", ".ndjson"}:
+        yield from _jsonl_rows(path)
+    elif suffix == ".parquet":
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        try:
+            yield from parquet.read_table(path).to_pylist()
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path}: not a Parquet file: {error}") from None
+    else:
+        raise DataError(f"{path}: items are read from .csv, .jsonl and .parquet files")
+
+
+def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, strict=True)
+        names = reader.fieldnames or []
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise DataError(f"{path}: column {twice[0]!r} occurs twice")
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(f"{path}:{reader.line_num}: the row has not {len(names)} fields")
+                yield dict(row)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise DataError(f"{path}:{reader.line_num}: {error}") from None
+
+
+def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: a row is an object, not {type(row).__name__}")
+            yield row
+
+
+def from_file(source: FileSource) -> list[Item]:
+    """Read every item of a file, its columns named by the source."""
+    path = Path(source.path)
+    task = source.task_type or path.stem
+    return [
+        column_item(row, source.columns, index=i, task=task, where=str(path))
+        for i, row in enumerate(read_rows(path))
+    ]
+
+
+def from_gsm8k(source: Gsm8kSource) -> list[Item]:
+    """Read every item of a JSONL file, or of ``<split>.jsonl`` in a folder, in the layout of GSM8K."""
+    path = Path(source.path)
+    if path.is_dir():
+        path /= f"{source.split}.jsonl"
+    task = source.task_type or "gsm8k"
+    return [gsm8k_item(row, index=i, task=task, where=str(path)) for i, row in enumerate(read_rows(path))]
+
+
+def from_natural_instructions(
+    source: NaturalInstructionsSource,
+) -> dict[str, tuple[list[Item], list[Item]]]:
+    """Read the tasks of a file, or of every ``task*.json`` in a folder.
+
+    Returns
+    -------
+    dict
+        Task name to its items and its worked examples.
+
+    Raises
+    ------
+    DataError
+        If the path or a named task does not exist, or a file has another layout.
+    """
+    path = Path(source.path)
+    if path.is_dir():
+        files = {f.stem: f for f in sorted(path.glob("task*.json"))}
+        if not files:
+            raise DataError(f"{path}: no task*.json in this folder")
+    elif path.is_file():
+        files = {path.stem: path}
+    else:
+        raise DataError(f"no such file or folder: {path}")
+    for name in source.tasks or []:
+        if name not in files:
+            raise DataError(f"{path}: no task {name!r}; it has {', '.join(files)}")
+    tasks: dict[str, tuple[list[Item], list[Item]]] = {}
+    for name in source.tasks or files:
+        try:
+            content = json.loads(files[name].read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise DataError(f"{files[name]}:{error.lineno}: not JSON: {error.msg}") from None
+        tasks[name] = natural_instructions_items(content, name=name, where=str(files[name]))
+    return tasks

@@ -1,0 +1,70 @@
+"""Items from data sets on the Hugging Face hub."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError
+from whyprompt.trials.items.layouts import column_item, gsm8k_item
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from whyprompt.study import HubSource
+    from whyprompt.trials.items.item import Item
+
+__all__ = ["from_hub", "hub_items"]
+
+
+def from_hub(source: HubSource) -> list[Item]:
+    """Load a data set of the hub by name, or a local folder that ``datasets`` can load.
+
+    Raises
+    ------
+    DataError
+        If ``datasets`` is not installed, or the data set cannot be loaded.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise DataError(
+            "datasets is not installed, and an item source needs it", hint='pip install "whyprompt[data]"'
+        ) from None
+    try:
+        rows: Iterable[dict[str, Any]] = datasets.load_dataset(
+            source.name, source.config, split=source.split, revision=source.revision
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"the data set {source.name!r} (split {source.split!r}) cannot be loaded: {reason}",
+            hint="check the name, the configuration and the network, or use a local file",
+        ) from None
+    return hub_items(source, rows)
+
+
+def hub_items(source: HubSource, rows: Iterable[dict[str, Any]]) -> list[Item]:
+    """Turn the rows of a loaded data set into items, by the layout the source names."""
+    task = source.task_type or source.name.rsplit("/", 1)[-1].replace("-", "_")
+    if source.layout == "gsm8k":
+        return [gsm8k_item(row, index=i, task=task, where=source.name) for i, row in enumerate(rows)]
+    if source.layout == "natural_instructions":
+        # The hub's copy holds one row an instance, with the task's definition beside it.
+        return [
+            column_item(
+                {
+                    "question": f"{str(row['definition']).strip()}\n\n{str(row['inputs']).strip()}",
+                    "answer": row["targets"],
+                    "id": row.get("id", f"{task}-{i}"),
+                    "task": row.get("task_name", task),
+                },
+                source.columns.model_copy(update={"item_id": "id", "task_type": "task"}),
+                index=i,
+                task=task,
+                where=source.name,
+            )
+            for i, row in enumerate(rows)
+        ]
+    return [
+        column_item(row, source.columns, index=i, task=task, where=source.name) for i, row in enumerate(rows)
+    ]

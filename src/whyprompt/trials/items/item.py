@@ -1,0 +1,109 @@
+"""What one item is, and the checks every pool of items passes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
+
+from whyprompt.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Item", "ItemPool", "check_items", "item_digest"]
+
+Scalar = str | float | int | bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One question with its gold answer.
+
+    Parameters
+    ----------
+    item_id : str
+        Unique in a study.
+    question, answer : str
+        Neither is empty.
+    task_type : str
+        The task family.
+    difficulty : float, optional
+        As its source defines it; larger is harder.
+    solution : str, optional
+        A worked solution.
+    choices : tuple of str
+        For multiple choice; holds the answer.
+    cluster : str, optional
+        Sampling unit for standard errors; the item itself by default.
+    covariates : mapping
+        Further columns known before the prompt is chosen.
+    """
+
+    item_id: str
+    question: str
+    answer: str
+    task_type: str
+    difficulty: float | None = None
+    solution: str | None = None
+    choices: tuple[str, ...] = ()
+    cluster: str | None = None
+    covariates: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemPool:
+    """The items of a study, and those kept out of it for worked examples, by task family."""
+
+    items: tuple[Item, ...]
+    shots: Mapping[str, tuple[Item, ...]]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every item and every example, in order."""
+        return item_digest([*self.items, *(i for k in sorted(self.shots) for i in self.shots[k])])
+
+
+def item_digest(items: Iterable[Item]) -> str:
+    """Give a SHA-256 of the items' content."""
+    sha = hashlib.sha256()
+    for item in items:
+        sha.update(json.dumps(asdict(item), sort_keys=True, ensure_ascii=False).encode())
+        sha.update(b"\n")
+    return sha.hexdigest()
+
+
+def check_items(items: Sequence[Item], *, where: str) -> None:
+    """Refuse empty questions and answers, answers that are not among the choices, and duplicate ids.
+
+    Raises
+    ------
+    DataError
+        Naming ``where`` and the item.
+    """
+    seen: set[str] = set()
+    for item in items:
+        if not item.item_id.strip():
+            raise DataError(f"{where}: an item has an empty id")
+        if item.item_id in seen:
+            raise DataError(
+                f"{where}: item id {item.item_id!r} occurs twice",
+                hint="give every item an id of its own, or drop the duplicate row",
+            )
+        seen.add(item.item_id)
+        if not item.question.strip():
+            raise DataError(f"{where}: item {item.item_id!r} has an empty question")
+        if not item.answer.strip():
+            raise DataError(
+                f"{where}: item {item.item_id!r} has an empty answer",
+                hint="an outcome needs a gold answer; drop the row or fill it in",
+            )
+        if item.choices and item.answer not in item.choices:
+            raise DataError(f"{where}: item {item.item_id!r}: the answer is not among its choices")
+
+
+def normalised_question(text: str) -> str:
+    """Give a question's text without case, punctuation and spacing, to find the same question twice."""
+    return " ".join(re.findall(r"\w+", text.casefold()))

@@ -1,0 +1,141 @@
+"""Rows of known layouts, as items: plain columns, GSM8K, Natural Instructions."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError
+from whyprompt.trials.items.item import Item, Scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from whyprompt.study import _Columns
+
+__all__ = ["column_item", "gsm8k_item", "natural_instructions_items"]
+
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+
+
+def _text(row: Mapping[str, Any], column: str, where: str) -> str:
+    if column not in row:
+        raise DataError(f"{where}: no column {column!r}; it has {', '.join(map(str, row))}")
+    value = row[column]
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value).strip()
+
+
+def _scalar(row: Mapping[str, Any], column: str, where: str) -> Scalar:
+    text = _text(row, column, where)
+    if not text:
+        raise DataError(f"{where}: column {column!r} is empty", hint="fill it in, or drop the column")
+    value = row[column]
+    return value if isinstance(value, bool | int | float | str) else text
+
+
+def column_item(row: Mapping[str, Any], columns: _Columns, *, index: int, task: str, where: str) -> Item:
+    """Make an item from a row of named columns.
+
+    Raises
+    ------
+    DataError
+        Naming ``where`` and the column.
+    """
+    place = f"{where}, row {index + 1}"
+    difficulty: float | None = None
+    if columns.difficulty is not None:
+        raw = _text(row, columns.difficulty, place)
+        try:
+            difficulty = float(raw)
+        except ValueError:
+            difficulty = math.nan
+        if not math.isfinite(difficulty):
+            raise DataError(f"{place}: column {columns.difficulty!r} holds {raw!r}, not a number")
+    choices: tuple[str, ...] = ()
+    if columns.choices is not None:
+        raw_choices = row.get(columns.choices)
+        if raw_choices is None:
+            raise DataError(f"{place}: no column {columns.choices!r}")
+        if isinstance(raw_choices, str):
+            try:
+                raw_choices = json.loads(raw_choices)
+            except json.JSONDecodeError:
+                raw_choices = raw_choices.split("|")
+        choices = tuple(str(c).strip() for c in raw_choices)
+    return Item(
+        item_id=_text(row, columns.item_id, place) if columns.item_id else f"{task}-{index}",
+        question=_text(row, columns.question, place),
+        answer=_text(row, columns.answer, place),
+        task_type=_text(row, columns.task_type, place) if columns.task_type else task,
+        difficulty=difficulty,
+        solution=(_text(row, columns.solution, place) or None) if columns.solution else None,
+        choices=choices,
+        cluster=_text(row, columns.cluster, place) if columns.cluster else None,
+        covariates={c: _scalar(row, c, place) for c in columns.covariates},
+    )
+
+
+def gsm8k_item(row: Mapping[str, Any], *, index: int, task: str, where: str) -> Item:
+    """Make an item from a row of GSM8K: the text after ``####`` is the answer, before it the solution.
+
+    Calculator marks (``<<16-3-4=9>>``) are taken out of the solution; difficulty is its number of steps.
+
+    Raises
+    ------
+    DataError
+        If a column is missing or the answer has no ``####``.
+    """
+    place = f"{where}, row {index + 1}"
+    question, full = _text(row, "question", place), _text(row, "answer", place)
+    solution, mark, answer = full.rpartition("####")
+    if not mark:
+        raise DataError(f"{place}: the answer has no '####', so this is not the layout of GSM8K")
+    steps = max(1, len(_CALCULATOR.findall(solution)))
+    return Item(
+        item_id=f"{task}-{index}",
+        question=question,
+        answer=answer.strip().replace(",", ""),
+        task_type=task,
+        difficulty=float(steps),
+        solution=_CALCULATOR.sub("", solution).strip(),
+    )
+
+
+def natural_instructions_items(
+    task: Mapping[str, Any], *, name: str, where: str
+) -> tuple[list[Item], list[Item]]:
+    """Make items and worked examples from one task file of Natural Instructions.
+
+    The question is the task's definition followed by the instance's input; the first of the listed outputs
+    is the gold answer. ``Positive Examples`` are the worked examples.
+
+    Raises
+    ------
+    DataError
+        If a key is missing.
+    """
+    for key in ("Definition", "Positive Examples", "Instances"):
+        if key not in task:
+            raise DataError(f"{where}: no key {key!r}, so this is not the layout of Natural Instructions")
+    definition = task["Definition"]
+    text = " ".join(definition) if isinstance(definition, list) else str(definition)
+
+    def item(number: str, row: Mapping[str, Any]) -> Item:
+        output = row["output"]
+        answer = output[0] if isinstance(output, list) else output
+        return Item(
+            item_id=number,
+            question=f"{text.strip()}\n\n{str(row['input']).strip()}",
+            answer=str(answer).strip(),
+            task_type=name,
+        )
+
+    instances = [item(str(r.get("id", f"{name}-{i}")), r) for i, r in enumerate(task["Instances"])]
+    examples = [item(f"{name}-example-{i}", r) for i, r in enumerate(task["Positive Examples"])]
+    return instances, examples

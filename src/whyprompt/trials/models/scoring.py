@@ -1,0 +1,341 @@
+"""Log-probabilities of answers, for thousands of prompts.
+
+Prompts are computed as packed tries (:mod:`whyprompt.trials.models.packing`): every distinct prefix once, no
+padding, logits only where an answer token is predicted.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.errors import WhypromptError
+from whyprompt.trials.models.packing import Pack, plan_packs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from numpy.typing import NDArray
+
+    from whyprompt.trials.models.local import LocalModel
+
+__all__ = ["RootCache", "ScoreRequest", "TokenScores", "plan_scoring", "probe_packing", "score", "score_pack"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Tokens to score.
+
+    Parameters
+    ----------
+    ids : tuple of int
+        The whole sequence, the scored tokens last.
+    start : int
+        Index of the first scored token, at least 1.
+    look_ahead : bool
+        Whether the greedy token after the last is wanted too (one more token to compute).
+    """
+
+    ids: tuple[int, ...]
+    start: int
+    look_ahead: bool = False
+
+    @property
+    def fed(self) -> tuple[int, ...]:
+        """The tokens the model must read."""
+        return self.ids if self.look_ahead else self.ids[:-1]
+
+
+Requests = Sequence[ScoreRequest] | Mapping[int, ScoreRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScores:
+    """What was found at the scored tokens.
+
+    Parameters
+    ----------
+    log_probs : ndarray of float64, shape (n_scored,)
+        Natural logarithms, each given all tokens before it.
+    greedy : bool
+        Whether every scored token is the most probable one.
+    next_token : int or None
+        The most probable token after the last, where it was asked for.
+    """
+
+    log_probs: NDArray[np.float64]
+    greedy: bool
+    next_token: int | None
+
+    @property
+    def total(self) -> float:
+        """Log-probability of the scored tokens together."""
+        return float(self.log_probs.sum())
+
+
+class RootCache:
+    """Keys and values of the last root computed: packs of a group come one after the other."""
+
+    def __init__(self) -> None:
+        self._root: tuple[int, ...] = ()
+        self._layers: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def fresh(self, lm: LocalModel, root: tuple[int, ...], rows: int = 1) -> Any:  # noqa: ANN401 - transformers' Cache
+        """Give a cache that holds the root's keys and values and may be appended to."""
+        import torch
+        from transformers import DynamicCache
+
+        if root and root != self._root:
+            cache = DynamicCache()
+            lm.model.base_model(
+                input_ids=torch.tensor([root], device=lm.device), past_key_values=cache, use_cache=True
+            )
+            self._layers = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr, misc]
+            self._root = root
+        cache = DynamicCache()
+        if root:
+            for i, (keys, values) in enumerate(self._layers):
+                cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), i)
+        return cache
+
+
+def plan_scoring(
+    lm: LocalModel, requests: Sequence[ScoreRequest], *, budget: int | None = None
+) -> list[Pack]:
+    """Plan which requests are computed together; the plan depends on the requests alone.
+
+    Parameters
+    ----------
+    lm : LocalModel
+    requests : sequence of ScoreRequest
+    budget : int, optional
+        Tokens a pack; the model's own by default.
+
+    Returns
+    -------
+    list of Pack
+    """
+    return plan_packs(
+        [r.fed for r in requests], limits=[r.start - 1 for r in requests], budget=budget or lm.token_budget
+    )
+
+
+def score(lm: LocalModel, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
+    """Score any number of requests.
+
+    Parameters
+    ----------
+    lm : LocalModel
+    requests : sequence of ScoreRequest
+
+    Returns
+    -------
+    list of TokenScores
+        In the order of the requests.
+
+    Raises
+    ------
+    WhypromptError
+        If the model gives a log-probability that is not a number.
+    """
+    results: list[TokenScores | None] = [None] * len(requests)
+    cache = RootCache()
+    for pack in plan_scoring(lm, requests):
+        for index, scores in score_pack(lm, requests, pack, cache):
+            results[index] = scores
+    return [r for r in results if r is not None]
+
+
+def score_pack(
+    lm: LocalModel, requests: Requests, pack: Pack, cache: RootCache
+) -> Iterator[tuple[int, TokenScores]]:
+    """Score the members of one pack.
+
+    Parameters
+    ----------
+    lm : LocalModel
+    requests : sequence of ScoreRequest, or mapping of int to ScoreRequest
+        Those the plan was made of, by the indices that the pack's members are.
+    pack : Pack
+    cache : RootCache
+        Kept between the packs of a run.
+
+    Yields
+    ------
+    index : int
+        Into ``requests``.
+    scores : TokenScores
+    """
+    import torch
+
+    with torch.inference_mode():
+        wanted, logits = _packed(lm, requests, pack, cache) if lm.packs else _padded(lm, requests, pack)
+        # Several members may want the same token of the trie: its row stands in `logits` once.
+        where = np.concatenate(wanted)
+        log_norm = torch.logsumexp(logits, dim=-1)
+        best = logits.argmax(dim=-1).cpu().numpy()
+        at = 0
+        pairs: list[tuple[int, int]] = []
+        for m, i in enumerate(pack.members):
+            targets = requests[i].ids[requests[i].start :]
+            # A look-ahead adds a last wanted row, which has no target.
+            pairs += zip(where[at : at + len(targets)], targets, strict=True)
+            at += len(wanted[m])
+        row, token = (torch.tensor(x, device=lm.device) for x in zip(*pairs, strict=True))
+        found = (logits[row, token] - log_norm[row]).double().cpu().numpy()
+    at = scored = 0
+    for m, i in enumerate(pack.members):
+        request = requests[i]
+        n = len(request.ids) - request.start
+        mine = where[at : at + len(wanted[m])]
+        log_probs = found[scored : scored + n]
+        if not np.all(np.isfinite(log_probs)):
+            raise WhypromptError(
+                f"the model {lm.files.name!r} gives a log-probability that is not finite",
+                hint="try dtype float32",
+            )
+        yield (
+            i,
+            TokenScores(
+                log_probs=log_probs,
+                greedy=bool(np.array_equal(best[mine[:n]], request.ids[request.start :])),
+                next_token=int(best[mine[n]]) if request.look_ahead else None,
+            ),
+        )
+        at += len(wanted[m])
+        scored += n
+
+
+def _logits(lm: LocalModel, rows: NDArray[np.int64], **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the model's own
+    """Run the model, with its own head on the wanted positions only."""
+    import torch
+
+    keep = torch.from_numpy(rows).to(lm.device)
+    if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
+        logits = lm.model(**inputs, logits_to_keep=keep).logits
+    else:
+        logits = lm.model(**inputs).logits[:, keep]
+    result: torch.Tensor = logits.float()
+    return result
+
+
+def _packed(
+    lm: LocalModel, requests: Requests, pack: Pack, cache: RootCache
+) -> tuple[list[NDArray[np.int64]], torch.Tensor]:
+    """Run the trie as one row whose mask lets a token see the root and its ancestors."""
+    import torch
+
+    nodes = [pack.paths[m][requests[i].start - 1 - len(pack.root) :] for m, i in enumerate(pack.members)]
+    rows = np.unique(np.concatenate(nodes))
+    n, root = len(pack.tokens), len(pack.root)
+    mask = torch.zeros(1, 1, n, root + n, dtype=lm.dtype)
+    mask[0, 0, :, root:].masked_fill_(~torch.from_numpy(pack.ancestors()), torch.finfo(lm.dtype).min)
+    logits = _logits(
+        lm,
+        rows,
+        input_ids=torch.from_numpy(pack.tokens)[None].to(lm.device),
+        position_ids=torch.from_numpy(pack.depth)[None].to(lm.device),
+        attention_mask=mask.to(lm.device),
+        past_key_values=cache.fresh(lm, pack.root),
+        use_cache=True,
+    )
+    return [np.searchsorted(rows, path) for path in nodes], logits[0]
+
+
+def _padded(lm: LocalModel, requests: Requests, pack: Pack) -> tuple[list[NDArray[np.int64]], torch.Tensor]:
+    """Run the members in full, padded at the right, a few at a time."""
+    import torch
+
+    order = sorted(range(len(pack.members)), key=lambda m: len(requests[pack.members[m]].fed))
+    wanted: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * len(order)
+    found: list[torch.Tensor] = []
+    kept = at = 0
+    while at < len(order):
+        batch = order[at : at + 1]
+        while at + len(batch) < len(order):
+            longest = len(requests[pack.members[order[at + len(batch)]]].fed)
+            if longest * (len(batch) + 1) > 4 * lm.token_budget:
+                break
+            batch.append(order[at + len(batch)])
+        at += len(batch)
+        fed = [requests[pack.members[m]].fed for m in batch]
+        spans = [
+            np.arange(requests[pack.members[m]].start - 1, len(f)) for m, f in zip(batch, fed, strict=True)
+        ]
+        rows = np.unique(np.concatenate(spans))
+        width = max(map(len, fed))
+        logits = _logits(
+            lm,
+            rows,
+            input_ids=torch.tensor([[*f, *([f[-1]] * (width - len(f)))] for f in fed], device=lm.device),
+            attention_mask=torch.tensor(
+                [[1] * len(f) + [0] * (width - len(f)) for f in fed], device=lm.device
+            ),
+            use_cache=False,
+        )
+        for row, (m, span) in enumerate(zip(batch, spans, strict=True)):
+            found.append(logits[row, torch.from_numpy(np.searchsorted(rows, span)).to(lm.device)])
+            wanted[m] = np.arange(kept, kept + len(span))
+            kept += len(span)
+    return wanted, torch.cat(found)
+
+
+def probe_packing(lm: LocalModel) -> tuple[bool, str]:
+    """Find out whether a model computes packed tries exactly, by comparing with plain runs.
+
+    Parameters
+    ----------
+    lm : LocalModel
+
+    Returns
+    -------
+    exact : bool
+    note : str
+        The largest difference, or why the model cannot pack.
+
+    Raises
+    ------
+    WhypromptError
+        If even the padded runs do not give the model's own log-probabilities.
+    """
+    import torch
+
+    vocabulary = int(lm.model.get_input_embeddings().weight.shape[0])
+    rng = np.random.default_rng(0)
+    root, stem = rng.integers(0, vocabulary, 9).tolist(), rng.integers(0, vocabulary, 4).tolist()
+    tails = [rng.integers(0, vocabulary, k).tolist() for k in (3, 5, 4)]
+    requests = [ScoreRequest((*root, *stem, *t), len(root) + 5) for t in tails[:2]]
+    requests.append(ScoreRequest((*root, *tails[2]), len(root) + 2))
+    with torch.inference_mode():
+        plain = []
+        for r in requests:
+            logits = lm.model(input_ids=torch.tensor([r.ids], device=lm.device)).logits[0].float()
+            log_probs = torch.log_softmax(logits, -1)
+            plain.append(sum(log_probs[p - 1, r.ids[p]].item() for p in range(r.start, len(r.ids))))
+    tolerance = 1e-3 if lm.dtype in {torch.float32, torch.float64} else 0.25
+    window = getattr(lm.model.config, "sliding_window", None)
+    if isinstance(window, int) and 0 < window < lm.codec.context:
+        why = f"layers look back {window} tokens only"
+    else:
+        try:
+            found = [s.total for s in score(lm, requests)]
+        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            worst = float(np.max(np.abs(np.subtract(found, plain))))
+            if worst <= tolerance:
+                return True, f"packed scoring: differs from plain runs by at most {worst:.1e}"
+            why = f"differs from plain runs by {worst:.1e}"
+    found = [s.total for s in score(replace(lm, packs=False), requests)]
+    worst = float(np.max(np.abs(np.subtract(found, plain))))
+    if worst > tolerance:
+        raise WhypromptError(
+            f"the model {lm.files.name!r} does not give its own log-probabilities in a padded batch "
+            f"(they differ by {worst:.1e})"
+        )
+    return False, f"padded scoring, prefixes computed anew: {why}"

@@ -1,0 +1,238 @@
+"""From a study to the trials it needs, rendered, tokenised and checked before anything runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from whyprompt.errors import StudyError
+from whyprompt.study import TemperatureRange
+from whyprompt.trials.items import load_items
+from whyprompt.trials.models.packing import Pack, plan_packs
+from whyprompt.trials.models.scoring import ScoreRequest
+from whyprompt.trials.outcomes import check_outcomes, needs_completion, needs_look_ahead
+from whyprompt.trials.prompts import Prompt, check_templates, render, trial_seed
+
+if TYPE_CHECKING:
+    from whyprompt.study import Study
+    from whyprompt.trials.items import Item, ItemPool
+    from whyprompt.trials.models import Encoded, PromptCodec
+
+__all__ = ["PlannedTrial", "TrialPlan", "Unit", "gold_request", "make_plan", "study_fingerprint"]
+
+# Part of every fingerprint: raised when the same study would give other trials.
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """One trial to run.
+
+    Parameters
+    ----------
+    item : Item
+    arm : str
+    rep : int
+    temperature : float
+    seed : int
+        Of its sampling.
+    prompt : Prompt
+    encoded : Encoded or None
+        None while the model's own chain, which comes first, is not made.
+    """
+
+    item: Item
+    arm: str
+    rep: int
+    temperature: float
+    seed: int
+    prompt: Prompt
+    encoded: Encoded | None
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Item, arm and repetition."""
+        return self.item.item_id, self.arm, self.rep
+
+    @property
+    def where(self) -> str:
+        """Names the trial in messages."""
+        return f"arm {self.arm!r}, item {self.item.item_id!r}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """Trials that are computed together and written in one transaction.
+
+    Parameters
+    ----------
+    trials : tuple of int
+        Indices into the plan's trials.
+    packs : tuple of Pack
+        How their gold answers are scored; members are the same indices. Empty while the model's own chains,
+        which come first, are not made.
+    """
+
+    trials: tuple[int, ...]
+    packs: tuple[Pack, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialPlan:
+    """Everything a study needs to run.
+
+    Parameters
+    ----------
+    study : Study
+    pool : ItemPool
+    trials : tuple of PlannedTrial
+    units : tuple of Unit
+        They depend on the study alone, never on what is in a store, so an interrupted run computes the same
+        numbers as an undisturbed one.
+    fingerprint : str
+    """
+
+    study: Study
+    pool: ItemPool
+    trials: tuple[PlannedTrial, ...]
+    units: tuple[Unit, ...]
+    fingerprint: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all prompts and answers."""
+        return sum(
+            len(t.encoded.ids) + len(t.encoded.answer_ids) for t in self.trials if t.encoded is not None
+        )
+
+    @property
+    def spec(self) -> dict[str, object]:
+        """What decides the trials: the study's part, and the digest of its items."""
+        return {**self.study.trial_spec(), "data": self.pool.digest, "format": _FORMAT}
+
+
+def study_fingerprint(study: Study, pool: ItemPool) -> str:
+    """Hash what decides a study's trials: its items' content, arms, outcomes, seeds."""
+    spec = {**study.trial_spec(), "data": pool.digest, "format": _FORMAT}
+    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+def make_plan(study: Study, codec: PromptCodec, *, budget: int) -> TrialPlan:
+    """Load the items, render and tokenise every trial, and decide what is computed together.
+
+    Parameters
+    ----------
+    study : Study
+    codec : PromptCodec
+        The model's tokenizer.
+    budget : int
+        Tokens computed at once.
+
+    Returns
+    -------
+    TrialPlan
+
+    Raises
+    ------
+    InputError
+        Whatever would go wrong later, where it can be known now: a template with an unknown variable, an
+        answer that merges with its cue, a prompt longer than the context, an outcome these items cannot have.
+    """
+    pool = load_items(study.items, seed=study.seeds.items)
+    check_templates(study.arms, pool.items)
+    check_outcomes(study.outcomes, pool.items)
+    reads = needs_completion(study.outcomes)
+    trials: list[PlannedTrial] = []
+    units: list[Unit] = []
+    for name, arm in study.arms.items():
+        if arm.temperature != 0 and not reads:
+            raise StudyError(
+                f"arm {name!r} sets a temperature, and no outcome reads a completion",
+                hint="add an outcome such as numeric_match or string_match, or drop the temperature",
+            )
+        first = len(trials)
+        for rep in range(study.reps):
+            for item in pool.items:
+                prompt = render(
+                    item, arm, name=name, pool=pool, renderer=codec, rep=rep, seed=study.seeds.shots
+                )
+                where = f"arm {name!r}, item {item.item_id!r}"
+                room = study.generation.max_new_tokens if reads else 0
+                if prompt.reasoning_first is None:
+                    encoded = codec.encode(prompt, where=where, room=room)
+                else:
+                    # The chain is not known yet: the boundary is checked, and room kept for the longest.
+                    room += study.generation.max_reasoning_tokens
+                    codec.encode(prompt.with_chain("."), where=where, room=room)
+                    encoded = None
+                trials.append(
+                    PlannedTrial(
+                        item=item,
+                        arm=name,
+                        rep=rep,
+                        temperature=_temperature(study, name, item, rep),
+                        seed=trial_seed(study.seeds.sampling, item.item_id, name, rep),
+                        prompt=prompt,
+                        encoded=encoded,
+                    )
+                )
+        units += _units(study, trials, first, codec, budget)
+    return TrialPlan(
+        study=study,
+        pool=pool,
+        trials=tuple(trials),
+        units=tuple(units),
+        fingerprint=study_fingerprint(study, pool),
+    )
+
+
+def _temperature(study: Study, arm: str, item: Item, rep: int) -> float:
+    setting = study.arms[arm].temperature
+    if isinstance(setting, TemperatureRange):
+        seed = trial_seed(study.seeds.sampling, "temperature", item.item_id, arm, rep)
+        return random.Random(seed).uniform(setting.low, setting.high)  # noqa: S311 - a reproducible draw
+    return setting
+
+
+def gold_request(trial: PlannedTrial, *, look_ahead: bool) -> ScoreRequest:
+    """Ask for the gold answer of a trial whose prompt is complete."""
+    assert trial.encoded is not None
+    whole = trial.encoded.ids + trial.encoded.answer_ids
+    return ScoreRequest(whole, len(trial.encoded.ids), look_ahead)
+
+
+def _units(
+    study: Study, trials: list[PlannedTrial], first: int, codec: PromptCodec, budget: int
+) -> list[Unit]:
+    """Group an arm's trials: one pack of the scorer each, or more where completions profit from a batch."""
+    ahead = needs_look_ahead(study.outcomes)
+    sequences: list[tuple[int, ...]] = []
+    limits: list[int] = []
+    chains = False
+    for trial in trials[first:]:
+        if trial.encoded is None:
+            assert trial.prompt.reasoning_first is not None
+            sequences.append(codec.tokens(trial.prompt.reasoning_first, special=not trial.prompt.chat))
+            limits.append(len(sequences[-1]) - 1)
+            chains = True
+        else:
+            request = gold_request(trial, look_ahead=ahead)
+            sequences.append(request.fed)
+            limits.append(request.start - 1)
+    packs = [
+        replace(pack, members=tuple(first + m for m in pack.members))
+        for pack in plan_packs(sequences, limits=limits, budget=budget)
+    ]
+    least = 16 if chains or needs_completion(study.outcomes) else 1
+    units: list[Unit] = []
+    gathered: list[Pack] = []
+    for n, pack in enumerate(packs):
+        gathered.append(pack)
+        members = tuple(m for p in gathered for m in p.members)
+        if len(members) >= least or n == len(packs) - 1:
+            units.append(Unit(trials=members, packs=() if chains else tuple(gathered)))
+            gathered = []
+    return units

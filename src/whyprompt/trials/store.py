@@ -1,0 +1,393 @@
+"""The store of trials: SQLite, one row a trial, complete at every moment.
+
+A trial is unique on (study fingerprint, model fingerprint, item, arm, repetition). Trials are written a unit
+at a time, each unit in one transaction, so a process killed at any moment leaves whole units behind, and the
+next run computes the missing units exactly as an undisturbed run would have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import filelock
+
+from whyprompt.errors import StoreError, WhypromptError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pandas as pd
+
+__all__ = ["ItemRow", "TrialRow", "TrialStore", "export"]
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE studies (
+    fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, spec TEXT NOT NULL, started_at TEXT NOT NULL
+) STRICT;
+CREATE TABLE models (fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, detail TEXT NOT NULL) STRICT;
+CREATE TABLE items (
+    study TEXT NOT NULL REFERENCES studies, model TEXT NOT NULL REFERENCES models,
+    item_id TEXT NOT NULL, position INTEGER NOT NULL, task_type TEXT NOT NULL, difficulty REAL,
+    cluster TEXT NOT NULL, question TEXT NOT NULL, answer TEXT NOT NULL, covariates TEXT NOT NULL,
+    PRIMARY KEY (study, model, item_id)
+) STRICT;
+CREATE TABLE trials (
+    study TEXT NOT NULL REFERENCES studies, model TEXT NOT NULL REFERENCES models,
+    item_id TEXT NOT NULL, arm TEXT NOT NULL, rep INTEGER NOT NULL, unit INTEGER NOT NULL,
+    prompt TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion TEXT, completion_tokens INTEGER,
+    outcomes TEXT NOT NULL, temperature REAL NOT NULL, seed INTEGER NOT NULL,
+    cost REAL, latency_s REAL NOT NULL, started_at TEXT NOT NULL, error TEXT,
+    UNIQUE (study, model, item_id, arm, rep)
+) STRICT;
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ItemRow:
+    """One item as the store keeps it."""
+
+    item_id: str
+    position: int
+    task_type: str
+    difficulty: float | None
+    cluster: str
+    question: str
+    answer: str
+    covariates: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRow:
+    """One trial as the store keeps it."""
+
+    item_id: str
+    arm: str
+    rep: int
+    unit: int
+    prompt: str
+    prompt_tokens: int
+    completion: str | None
+    completion_tokens: int | None
+    outcomes: Mapping[str, float]
+    temperature: float
+    seed: int
+    latency_s: float
+    started_at: str
+    cost: float | None = None
+    error: str | None = None
+
+
+def _insert(row: ItemRow | TrialRow, table: str) -> tuple[str, list[Any]]:
+    values = {
+        k: json.dumps(v, ensure_ascii=False, sort_keys=False) if isinstance(v, dict) else v
+        for k, v in asdict(row).items()
+    }
+    columns = ", ".join(values)
+    marks = ", ".join("?" * (len(values) + 2))
+    return f"INSERT INTO {table} (study, model, {columns}) VALUES ({marks})", list(values.values())  # noqa: S608 - fixed names
+
+
+class TrialStore:
+    """An open store.
+
+    Parameters
+    ----------
+    path : Path
+        The SQLite file.
+    write : bool
+        Whether to write. One process at a time may; any number may read.
+    """
+
+    def __init__(self, path: Path, *, write: bool) -> None:
+        self.path = path
+        self._lock: filelock.BaseFileLock | None = None
+        if write:
+            self._lock = _locked(path)
+        elif not path.is_file():
+            raise StoreError(f"no store at {path}", hint="run the study first: whyprompt run STUDY")
+        try:
+            # A store only read is opened so that nothing here can change it.
+            target = str(path) if write else f"{path.absolute().as_uri()}?mode=ro"
+            self._db = sqlite3.connect(target, uri=not write, timeout=5, isolation_level=None)
+            with _errors(path):
+                self._prepare(write=write)
+        except BaseException:
+            self._release()
+            raise
+
+    def _prepare(self, *, write: bool) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if write:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            if version == 0:
+                (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+                if tables:
+                    raise StoreError(f"{self.path} is an SQLite file, but no store of trials")
+                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+                version = _VERSION
+        if version != _VERSION:
+            raise StoreError(
+                f"{self.path} is a store of version {version}, this whyprompt reads version {_VERSION}",
+                hint="move it aside and run the study anew",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let others write."""
+        self._db.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+
+    def begin(
+        self,
+        *,
+        study: str,
+        name: str,
+        spec: Mapping[str, Any],
+        model: str,
+        model_name: str,
+        detail: Mapping[str, Any],
+        started_at: str,
+    ) -> list[str]:
+        """Announce a study and a model, and say what changed since they were last here.
+
+        Returns
+        -------
+        list of str
+            One line for each change; empty where nothing changed or nothing was here.
+        """
+        with _errors(self.path):
+            known = {
+                fingerprint: json.loads(text)
+                for fingerprint, text in self._db.execute(
+                    "SELECT fingerprint, spec FROM studies WHERE name = ? ORDER BY started_at", (name,)
+                )
+            }
+            models = dict(self._db.execute("SELECT fingerprint, detail FROM models").fetchall())
+            with self._transaction():
+                self._db.execute(
+                    "INSERT OR IGNORE INTO studies VALUES (?, ?, ?, ?)",
+                    (study, name, json.dumps(spec), started_at),
+                )
+                self._db.execute(
+                    "INSERT OR IGNORE INTO models VALUES (?, ?, ?)", (model, model_name, json.dumps(detail))
+                )
+        changes: list[str] = []
+        if known and study not in known:
+            changes += [
+                f"study {name!r} changed: {line}" for line in _differences(list(known.values())[-1], spec)
+            ]
+        if models and model not in models:
+            before = json.loads(list(models.values())[-1])
+            changes += [f"model changed: {line}" for line in _differences(before, detail)]
+        return changes
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            # A full disk may have rolled it back already.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def add(self, study: str, model: str, rows: Sequence[ItemRow | TrialRow]) -> None:
+        """Write the rows of one unit, all or none.
+
+        Raises
+        ------
+        WhypromptError
+            If the disk is full or the file cannot be written; the store keeps what it had.
+        """
+        with _errors(self.path), self._transaction():
+            for row in rows:
+                statement, values = _insert(row, "items" if isinstance(row, ItemRow) else "trials")
+                self._db.execute(statement, [study, model, *values])
+
+    def done_items(self, study: str, model: str) -> set[str]:
+        """Give the ids of the items that are measured."""
+        with _errors(self.path):
+            rows = self._db.execute("SELECT item_id FROM items WHERE study = ? AND model = ?", (study, model))
+            return {item for (item,) in rows}
+
+    def done_trials(self, study: str, model: str) -> set[tuple[str, str, int]]:
+        """Give the keys (item, arm, repetition) of the trials that are there."""
+        with _errors(self.path):
+            rows = self._db.execute(
+                "SELECT item_id, arm, rep FROM trials WHERE study = ? AND model = ?", (study, model)
+            )
+            return {(item, arm, rep) for item, arm, rep in rows}
+
+    def latest(self, name: str) -> tuple[str, str]:
+        """Give the study and model fingerprints of the trials last written for a study's name.
+
+        Raises
+        ------
+        StoreError
+            If it has none.
+        """
+        with _errors(self.path):
+            row = self._db.execute(
+                "SELECT t.study, t.model FROM trials t JOIN studies s ON s.fingerprint = t.study "
+                "WHERE s.name = ? ORDER BY t.rowid DESC LIMIT 1",
+                (name,),
+            ).fetchone()
+        if row is None:
+            raise StoreError(
+                f"{self.path} has no trials of study {name!r}", hint="run it first: whyprompt run STUDY"
+            )
+        return row[0], row[1]
+
+    def frame(self, study: str, model: str) -> pd.DataFrame:
+        """Give the trial table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a trial, ordered by item, arm and repetition; columns as in the documentation of the
+            trial table. A column that is empty throughout (a difficulty no source gives) is left out.
+        """
+        import pandas as pd
+
+        with _errors(self.path):
+            cursor = self._db.execute(
+                "SELECT i.position, i.task_type, i.difficulty, i.cluster, i.covariates, m.name AS model, t.* "
+                "FROM trials t JOIN items i ON (i.study, i.model, i.item_id) = (t.study, t.model, t.item_id) "
+                "JOIN models m ON m.fingerprint = t.model "
+                "WHERE t.study = ? AND t.model = ? ORDER BY i.position, t.rowid",
+                (study, model),
+            )
+            names = [d[0] for d in cursor.description]
+            # The joined name of the model comes before the fingerprint of the same column name.
+            names[names.index("model", names.index("model") + 1)] = "model_fingerprint"
+            raw = [dict(zip(names, row, strict=True)) for row in cursor]
+            spec = json.loads(
+                self._db.execute("SELECT spec FROM studies WHERE fingerprint = ?", (study,)).fetchone()[0]
+            )
+        arms = {arm: n for n, arm in enumerate(spec["arms"])}
+        raw.sort(key=lambda r: (r["position"], arms.get(r["arm"], len(arms)), r["rep"]))
+        rows = [
+            {
+                "item_id": r["item_id"],
+                "arm": r["arm"],
+                "rep": r["rep"],
+                "task_type": r["task_type"],
+                "difficulty": r["difficulty"],
+                **json.loads(r["covariates"]),
+                "prompt": r["prompt"],
+                "prompt_tokens": r["prompt_tokens"],
+                "completion": r["completion"],
+                "completion_tokens": r["completion_tokens"],
+                **json.loads(r["outcomes"]),
+                "temperature": r["temperature"],
+                "cluster": r["cluster"],
+                "cost": r["cost"],
+                "latency_s": r["latency_s"],
+                "started_at": r["started_at"],
+                "model": r["model"],
+                "seed": r["seed"],
+                "unit": r["unit"],
+                "error": r["error"],
+            }
+            for r in raw
+        ]
+        return pd.DataFrame(rows).dropna(axis="columns", how="all")
+
+
+def export(frame: pd.DataFrame, path: Path) -> None:
+    """Write a trial table as CSV or Parquet, by the file's extension.
+
+    Raises
+    ------
+    StoreError
+        If the extension is another.
+    """
+    if path.suffix.lower() == ".csv":
+        frame.to_csv(path, index=False)
+    elif path.suffix.lower() == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        raise StoreError(f"{path}: a trial table is exported as .csv or .parquet")
+
+
+def _locked(path: Path) -> filelock.BaseFileLock:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"the folder {path.parent} cannot be made: {error.strerror}") from None
+    lock = filelock.FileLock(path.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise StoreError(
+            f"another process is writing to {path}", hint="wait for it, or give this run a store of its own"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"the store {path} cannot be locked: {error.strerror}") from None
+    return lock
+
+
+@contextlib.contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "full" in text:
+            raise WhypromptError(
+                f"the disk is full: {path} could not be written",
+                hint="free some space and run again: it goes on",
+            ) from None
+        if "locked" in text:
+            raise StoreError(
+                f"another process is writing to {path}", hint="wait for it and run again"
+            ) from None
+        if "not a database" in text or "malformed" in text:
+            raise StoreError(f"{path} is not a store of trials: {text}") from None
+        raise WhypromptError(f"the store {path} failed: {text}") from None
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Name the leaves that differ, as ``arms.few_shot.shots: 3 -> 4``."""
+    a, b = dict(_leaves(before)), dict(_leaves(after))
+    return [
+        f"{key}: {_short(a, key)} -> {_short(b, key)}"
+        for key in dict.fromkeys([*a, *b])
+        if a.get(key) != b.get(key)
+    ]
+
+
+def _short(leaves: Mapping[str, Any], key: str) -> str:
+    if key not in leaves:
+        return "(absent)"
+    text = json.dumps(leaves[key], ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _leaves(node: Any, at: str = "") -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - any JSON
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{at}.{key}" if at else str(key))
+    elif isinstance(node, list) and node:
+        for i, value in enumerate(node):
+            yield from _leaves(value, f"{at}[{i}]")
+    else:
+        yield at, node

@@ -1,0 +1,289 @@
+import contextlib
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from whyprompt.errors import MediationError
+from whyprompt.mediation import PromptPair, head_sweep, joint_effect, layer_sweep, set_sweep
+from whyprompt.mediation.actions import SetOutput
+from whyprompt.mediation.engine import model_runtime
+
+ATOL = 1e-9
+
+
+def pair(n0=12, n1=19, answer=(5, 9), seed=0, **extra):
+    rng = np.random.default_rng(seed)
+    ids0, ids1 = (rng.integers(3, tiny.VOCAB, n).tolist() for n in (n0, n1))
+    return PromptPair(item_id=f"item{seed}", ids0=[*ids0, 7], ids1=[*ids1, 7], answer_ids=answer, **extra)
+
+
+@pytest.mark.parametrize("model_type", tiny.ARCHITECTURES)
+def test_equals_a_hook_loop_on_every_architecture(model_type):
+    model = tiny.make(model_type)
+    p = pair()
+    with tiny.exact_softmax():  # a router's softmax in float32 would blur both sides alike
+        sweep = head_sweep(model, [p])
+        joint = set_sweep(model, [p], {"two": [(2, 3), (0, 1)], "three": [(1, 0), (1, 1), (2, 2)]})
+    assert len(sweep.heads) == 12
+    sets = [[h] for h in sweep.heads]
+    for sweep_, sets_ in ((sweep, sets), (joint, joint.sets)):
+        want10 = tiny.hook_loop(model, p.ids1, p.ids0, list(p.answer_ids), sets_)
+        want01 = tiny.hook_loop(model, p.ids0, p.ids1, list(p.answer_ids), sets_)
+        np.testing.assert_allclose(sweep_.y10[0], want10, rtol=0, atol=ATOL)
+        np.testing.assert_allclose(sweep_.y01[0], want01, rtol=0, atol=ATOL)
+    # A test of equality means something only where patching does something.
+    assert np.abs(sweep.nie).max() > 0.1
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt_bigcode", "gemma2", "gpt_oss", "mistral"])
+@pytest.mark.parametrize("n_answer", [1, 4])
+def test_chunks_of_rows_change_nothing(model_type, n_answer):
+    model = tiny.make(model_type)
+    p = pair(answer=tuple(range(5, 5 + n_answer)))
+    whole, small = head_sweep(model, [p]), head_sweep(model, [p], max_extra_bytes=1)
+    np.testing.assert_allclose(small.y10, whole.y10, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(small.y01, whole.y01, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("model_type", tiny.NEVER)
+def test_refuses_by_name_before_anything_runs(model_type, monkeypatch):
+    model = tiny.make(model_type)
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("the model was run"))
+    with pytest.raises(MediationError, match=f"'{model_type}'"):
+        head_sweep(model, [pair()])
+
+
+def test_refuses_an_unknown_architecture_that_never_calls_the_function(monkeypatch):
+    from whyprompt.mediation import support
+
+    monkeypatch.setattr(support, "NEVER_CALLS", {})
+    with pytest.raises(MediationError, match=r"'gptj'.*never calls"):
+        head_sweep(tiny.make("gptj"), [pair()])
+
+
+def test_refuses_a_model_whose_logits_change(monkeypatch):
+    from whyprompt.mediation import engine
+
+    own = engine.attend_blockwise
+    monkeypatch.setattr(engine, "attend_blockwise", lambda *a: own(*a) + 0.01)
+    with pytest.raises(MediationError, match=r"'gemma2'.*logits change"):
+        head_sweep(tiny.make("gemma2"), [pair()])
+
+
+def test_refuses_a_model_whose_answer_positions_alone_go_wrong(monkeypatch):
+    from whyprompt.mediation import engine
+
+    own = engine.attend_rows
+
+    def wrong(call, state):
+        z, weights = own(call, state)
+        return z * 1.001, weights
+
+    monkeypatch.setattr(engine, "attend_rows", wrong)
+    with pytest.raises(MediationError, match=r"'llama'.*nothing patched"):
+        head_sweep(tiny.make("llama"), [pair()])
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_leaves_the_model_as_it_was(implementation):
+    model = tiny.make("llama", dtype=torch.float32)
+    model.config._attn_implementation = implementation
+    model.train()
+    before = model(torch.tensor([[3, 4, 5]])).logits
+    head_sweep(model, [pair()])
+    assert model.config._attn_implementation == implementation
+    assert model.training
+    assert not any(m._forward_pre_hooks for m in model.modules())
+    assert torch.equal(model(torch.tensor([[3, 4, 5]])).logits, before)
+
+
+def test_leaves_the_model_as_it_was_after_an_error():
+    model = tiny.make("llama")
+    with pytest.raises(MediationError, match="out of range"):
+        head_sweep(model, [pair()], heads=[(3, 0)])
+    assert model.config._attn_implementation == "eager"
+
+
+def test_a_mediator_set_to_its_own_value_changes_nothing():
+    p = pair()
+    same = PromptPair(item_id="same", ids0=p.ids1, ids1=p.ids1, answer_ids=p.answer_ids)
+    sweep = head_sweep(tiny.make("qwen3"), [same])
+    for quantity in (sweep.te, sweep.nie, sweep.nde, sweep.pure_nie, sweep.total_nde):
+        np.testing.assert_allclose(quantity, 0, atol=1e-12)
+
+
+def test_effects_add_up_both_ways():
+    sweep = head_sweep(tiny.make("llama", dtype=torch.float32), [pair(seed=s) for s in range(3)])
+    te = sweep.te[:, None]
+    np.testing.assert_allclose(sweep.nie + sweep.nde, np.broadcast_to(te, sweep.nie.shape), atol=1e-12)
+    np.testing.assert_allclose(
+        sweep.pure_nie + sweep.total_nde, np.broadcast_to(te, sweep.nie.shape), atol=1e-12
+    )
+
+
+def test_the_shared_prefix_holds_the_same_in_both_worlds():
+    # Patching positions before the first difference is a no-op, which is why it is not offered.
+    model = tiny.make("gemma3_text")
+    p = PromptPair(item_id="a", ids0=[3, 4, 5, 6, 8, 7], ids1=[3, 4, 5, 6, 9, 10, 8, 7], answer_ids=[11])
+    with model_runtime(model) as runtime:
+        w0, w1 = (runtime.clean(ids, p.answer_ids) for ids in (p.ids0, p.ids1))
+    for a, b in zip(w0.layers, w1.layers, strict=True):
+        torch.testing.assert_close(a.keys[:, :4], b.keys[:, :4], rtol=0, atol=1e-12)
+        torch.testing.assert_close(a.values[:, :4], b.values[:, :4], rtol=0, atol=1e-12)
+
+
+def test_the_last_residual_stream_is_a_complete_mediator():
+    model, p = tiny.make("gemma2"), pair()
+    with model_runtime(model) as runtime:
+        w0, w1 = (runtime.clean(ids, p.answer_ids) for ids in (p.ids0, p.ids1))
+        # Y(1, M(0)) with M the stream that the head reads: prompt 1 has no other way to it.
+        y10, _ = runtime.log_probs(w0.hidden[None], w1.answer)
+    torch.testing.assert_close(y10[0], w0.log_probs, rtol=0, atol=1e-12)
+
+
+def test_all_heads_of_all_layers_leave_only_the_residual_path():
+    # The cue token is the same, so with every head's output taken from prompt 0 a model without
+    # positions in its stream (rotary) computes prompt 0's answer exactly: joint NDE = 0.
+    model, p = tiny.make("llama"), pair()
+    joint = joint_effect(model, [p], [(layer, head) for layer in range(3) for head in range(4)])
+    np.testing.assert_allclose(joint.nde, 0, atol=1e-12)
+    np.testing.assert_allclose(joint.total_nde, 0, atol=1e-12)
+    # With learned positions in the stream it does not.
+    joint = joint_effect(tiny.make("gpt2"), [p], [(layer, head) for layer in range(3) for head in range(4)])
+    assert abs(joint.nde[0, 0]) > 1e-3
+
+
+def test_layer_sweep_is_the_joint_effect_of_each_layer():
+    model, p = tiny.make("llama"), pair()
+    layers = layer_sweep(model, [p])
+    assert layers.names == ("layer 0", "layer 1", "layer 2")
+    one = joint_effect(model, [p], [(1, h) for h in range(4)])
+    np.testing.assert_allclose(layers.y10[:, 1], one.y10[:, 0], atol=1e-12)
+
+
+def test_outcomes():
+    model = tiny.make("llama")
+    p = pair(answer=(5, 9), foil_ids=(6, 3, 2))
+    base = head_sweep(model, [p])
+    prob = head_sweep(model, [p], outcome="prob")
+    np.testing.assert_allclose(prob.y10, np.exp(base.y10), rtol=1e-12)
+    margin = head_sweep(model, [p], outcome="margin")
+    want = np.array(tiny.hook_loop(model, p.ids1, p.ids0, [5, 9], [[h] for h in base.heads])) - np.array(
+        tiny.hook_loop(model, p.ids1, p.ids0, [6, 3, 2], [[h] for h in base.heads])
+    )
+    np.testing.assert_allclose(margin.y10[0], want, atol=ATOL)
+    with pytest.raises(MediationError, match="'item0' has no foil_ids"):
+        head_sweep(model, [pair()], outcome="margin")
+
+
+def test_only_what_is_asked_for_is_run():
+    model, p = tiny.make("llama"), pair()
+    one = head_sweep(model, [p], heads=[(2, 1), (0, 3)], directions=("nie",))
+    assert one.quantities == ("nie", "nde")
+    assert one.y01 is None
+    with pytest.raises(MediationError, match="pure_nie needs y01"):
+        _ = one.pure_nie
+    whole = head_sweep(model, [p])
+    np.testing.assert_allclose(one.nie[0], [whole.grid()[0, 2, 1], whole.grid()[0, 0, 3]], atol=1e-12)
+    assert np.isfinite(one.grid()).sum() == 2
+
+
+def test_resumes_by_pair():
+    model, pairs = tiny.make("llama"), [pair(seed=s) for s in range(3)]
+    saved, seen = {}, []
+    whole = head_sweep(
+        model,
+        pairs,
+        on_pair=lambda r: saved.update({r.item_id: r}),
+        progress=lambda i, n: seen.append((i, n)),
+    )
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    again = []
+    resumed = head_sweep(model, pairs, done={k: saved[k] for k in ("item0", "item2")}, on_pair=again.append)
+    assert [r.item_id for r in again] == ["item1"]
+    np.testing.assert_array_equal(resumed.y10, whole.y10)
+    with pytest.raises(MediationError, match="'item0': the saved y10 does not fit"):
+        head_sweep(model, pairs, heads=[(0, 0)], done=saved)
+
+
+def test_results_survive_a_round_trip():
+    import json
+
+    from whyprompt.mediation import HeadSweep
+
+    sweep = head_sweep(tiny.make("llama"), [pair(seed=s, cluster="t") for s in range(2)])
+    again = HeadSweep.from_dict(json.loads(json.dumps(sweep.to_dict())))
+    assert again.heads == sweep.heads
+    assert again.clusters == ("t", "t")
+    np.testing.assert_array_equal(again.nie, sweep.nie)
+    frame = sweep.to_frame()
+    assert len(frame) == 24
+    row = frame[(frame.item_id == "item1") & (frame["layer"] == 2) & (frame["head"] == 3)].iloc[0]
+    assert row.nie == sweep.grid()[1, 2, 3]
+    assert row.te == sweep.te[1]
+    assert sweep.ranked()[0] == sweep.heads[int(sweep.nie.mean(0).argmax())]
+
+
+def test_bad_input_is_named():
+    model, p = tiny.make("llama"), pair()
+    for match, run in (
+        ("no prompt pairs", lambda: head_sweep(model, [])),
+        ("'item0' is given twice", lambda: head_sweep(model, [p, p])),
+        (
+            r"head \(0, 4\) is out of range: the model has 3 layers of 4 heads",
+            lambda: head_sweep(model, [p], heads=[(0, 4)]),
+        ),
+        (r"head \(-1, 0\)", lambda: head_sweep(model, [p], heads=[(-1, 0)])),
+        ("names a head twice", lambda: head_sweep(model, [p], heads=[(0, 0), (0, 0)])),
+        ("heads is empty", lambda: head_sweep(model, [p], heads=[])),
+        ("unknown outcome 'accuracy'", lambda: head_sweep(model, [p], outcome="accuracy")),
+        ("unknown mediator 'mlp'", lambda: head_sweep(model, [p], mediator="mlp")),
+        (r"unknown directions \['te'\]", lambda: head_sweep(model, [p], directions=("te",))),
+        ("directions is empty", lambda: head_sweep(model, [p], directions=())),
+        ("'empty' holds no heads", lambda: set_sweep(model, [p], {"empty": []})),
+        ("sets is empty", lambda: set_sweep(model, [p], {})),
+        ("token id 61 is outside the vocabulary of 61", lambda: head_sweep(model, [pair(answer=(61,))])),
+        ("unknown quantity 'te'", lambda: head_sweep(model, [p]).grid("te")),
+    ):
+        with pytest.raises(MediationError, match=match):
+            run()
+
+
+def test_nan_logits_are_an_error_that_names_the_item():
+    model = tiny.make("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[5] = float("nan")
+    good = PromptPair(item_id="good", ids0=[3, 7], ids1=[3, 4, 6, 7], answer_ids=[9])
+    bad = PromptPair(item_id="bad", ids0=[3, 7], ids1=[3, 5, 7], answer_ids=[9])
+    with pytest.raises(MediationError, match=r"'bad'.*not finite"):
+        head_sweep(model, [good, bad])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_precisions_run_and_stay_near(dtype):
+    exact = head_sweep(tiny.make("llama"), [pair()])
+    other = head_sweep(tiny.make("llama", dtype=dtype), [pair()])
+    limit = 1e-4 if dtype == torch.float32 else 0.5
+    assert np.abs(other.nie - exact.nie).max() < limit
+
+
+def test_a_prompt_of_one_token_has_no_prefix():
+    model = tiny.make("llama")
+    p = PromptPair(item_id="short", ids0=[7], ids1=[3, 7], answer_ids=[9, 4])
+    want = tiny.hook_loop(model, p.ids0, p.ids1, [9, 4], [[(1, 2)]])
+    np.testing.assert_allclose(head_sweep(model, [p], heads=[(1, 2)]).y01[0], want, atol=ATOL)
+
+
+def test_row_zero_is_checked_on_every_chunk():
+    model, p = tiny.make("llama"), pair()
+    with model_runtime(model, max_extra_bytes=1) as runtime, contextlib.ExitStack() as stack:
+        w0, w1 = (runtime.clean(ids, p.answer_ids) for ids in (p.ids0, p.ids1))
+        checked = []
+        stack.callback(checked.clear)
+        own = type(runtime)._check_sentinel
+        stack.callback(setattr, type(runtime), "_check_sentinel", own)
+        type(runtime)._check_sentinel = lambda *a: (checked.append(1), own(*a))
+        runtime.patched(w1, [[(0, 0)], [(1, 1)], [(2, 2)]], SetOutput(w0.layers))
+        assert len(checked) == 3

@@ -1,0 +1,158 @@
+from itertools import product
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from whyprompt.errors import MediationError
+from whyprompt.mediation import HeadSweep, contrast_heads, infer_heads, mean_interval
+
+
+def sweep(nie, clusters=None, te=None):
+    """A sweep whose NIE is the given array of items x heads."""
+    nie = np.asarray(nie, float)
+    n, m = nie.shape
+    y11 = np.zeros(n)
+    return HeadSweep(
+        mediator="head_output",
+        outcome="log_prob",
+        model="toy",
+        item_ids=tuple(f"i{i}" for i in range(n)),
+        clusters=tuple(clusters) if clusters is not None else tuple(f"i{i}" for i in range(n)),
+        n_layers=m,
+        n_heads=1,
+        heads=tuple((j, 0) for j in range(m)),
+        y00=y11 - (nie.sum(1) if te is None else te),
+        y11=y11,
+        y10=y11[:, None] - nie,
+        y01=None,
+    )
+
+
+def test_interval_without_clusters_is_the_t_interval():
+    x = np.random.default_rng(0).normal(1, 2, 25)
+    got = mean_interval(x, conf_level=0.9)
+    want = stats.ttest_1samp(x, 0).confidence_interval(0.9)
+    np.testing.assert_allclose([got.ci_low, got.ci_high], [want.low, want.high], rtol=1e-12)
+
+
+def test_clustered_interval_is_that_of_statsmodels():
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(1)
+    groups = rng.integers(0, 9, 60)
+    x = rng.normal(size=60) + rng.normal(size=9)[groups]
+    got = mean_interval(x, clusters=[f"g{g}" for g in groups])
+    # statsmodels' small-sample factor is G/(G-1) * (n-1)/(n-k); with k = 1 the last part is 1.
+    fit = sm.OLS(x, np.ones(60)).fit(
+        cov_type="cluster", cov_kwds={"groups": groups, "use_correction": True}, use_t=True
+    )
+    np.testing.assert_allclose(got.standard_error, fit.bse[0], rtol=1e-10)
+    np.testing.assert_allclose([got.ci_low, got.ci_high], fit.conf_int()[0], rtol=1e-10)
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_exhaustive_p_values_equal_brute_force(clustered):
+    rng = np.random.default_rng(2)
+    x = rng.normal((1.5, 0.8, 0, 0, 0.3), 1, size=(12, 5))
+    clusters = [f"c{i // 2}" for i in range(12)] if clustered else None
+    got = infer_heads(sweep(x, clusters))
+    assert got.exhaustive
+    units = np.arange(12) // 2 if clustered else np.arange(12)
+    g = units.max() + 1
+
+    def t_of(y):
+        mean = y.mean(0)
+        u = np.stack([(y[units == k] - mean).sum(0) for k in range(g)])
+        return np.abs(mean / (np.sqrt(g / (g - 1) * (u**2).sum(0)) / len(y)))
+
+    t = t_of(x)
+    patterns = np.array([t_of(x * np.array(s)[units][:, None]) for s in product((1, -1), repeat=g)])
+    np.testing.assert_allclose(got.p_value, (patterns >= t * (1 - 1e-9)).mean(0))
+    order, running = np.argsort(-t), 0.0
+    for k, j in enumerate(order):
+        running = max(running, (patterns[:, order[k:]].max(1) >= t[j] * (1 - 1e-9)).mean())
+        np.testing.assert_allclose(got.p_fwer[j], running)
+    np.testing.assert_allclose(got.q_value, stats.false_discovery_control(got.p_value))
+    assert got.min_p == 2 / 2**g
+    assert got.p_value.min() >= got.min_p
+
+
+def test_familywise_error_is_held_and_power_is_there():
+    rng = np.random.default_rng(3)
+    false = 0
+    for rep in range(200):
+        shared = rng.normal(size=(14, 1))
+        x = rng.standard_t(4, size=(14, 20)) + shared  # heavy tails and dependent heads
+        false += bool((infer_heads(sweep(x), n_flips=500, n_splits=0, random_state=rep).p_fwer < 0.05).any())
+    # 200 draws at 0.05: the 99.9% binomial bound is 22.
+    assert false <= 22
+    x = rng.normal(size=(20, 50))
+    x[:, 7] += 2.5
+    got = infer_heads(sweep(x), n_flips=5000)
+    assert got.p_fwer[7] < 0.01
+    assert got.to_frame().iloc[0]["layer"] == 7
+    assert "layer 7 head 0" in got.sentence
+
+
+def test_monte_carlo_flips_approach_the_exhaustive_ones():
+    rng = np.random.default_rng(4)
+    x = rng.normal(0.4, 1, size=(12, 6))
+    exact = infer_heads(sweep(x), n_flips=2**11)
+    drawn = infer_heads(sweep(x), n_flips=2**11 - 1, random_state=1)
+    assert exact.exhaustive
+    assert not drawn.exhaustive
+    np.testing.assert_allclose(drawn.p_value, exact.p_value, atol=0.05)
+    assert drawn.p_value.min() > 0
+
+
+def test_heads_that_never_move_are_not_marked():
+    x = np.zeros((8, 3))
+    x[:, 1] = 1.0
+    got = infer_heads(sweep(x))
+    assert got.t.tolist() == [0.0, np.inf, 0.0]
+    assert got.p_value.tolist() == [1.0, 2 / 2**8, 1.0]
+    assert got.p_fwer[1] == 2 / 2**8
+
+
+def test_the_sentence_says_what_so_few_items_cannot_show():
+    x = np.random.default_rng(5).normal(3, 0.1, size=(5, 4))
+    got = infer_heads(sweep(x))
+    assert got.min_p == 0.0625
+    assert "can show no head at all" in got.sentence
+    got = infer_heads(sweep(np.random.default_rng(5).normal(3, 0.1, size=(8, 40))))
+    assert "absence of a mark is no evidence" in got.sentence
+
+
+def test_split_half_tells_signal_from_noise():
+    rng = np.random.default_rng(6)
+    noise = rng.normal(size=(20, 60))
+    signal = noise * 0.1 + rng.normal(size=60)
+    strong, weak = infer_heads(sweep(signal)).split_half, infer_heads(sweep(noise)).split_half
+    assert strong.rank_correlation > 0.95
+    assert strong.top_overlap > 0.8
+    assert abs(weak.rank_correlation) < 0.3
+    assert infer_heads(sweep(noise[:3])).split_half is None
+
+
+def test_contrast_subtracts_item_by_item():
+    rng = np.random.default_rng(7)
+    noise = rng.normal(0, 5, size=(10, 1))  # the items' own level, the same in both
+    a, b = sweep(rng.normal(1, 0.1, (10, 3)) + noise), sweep(rng.normal(0, 0.1, (10, 3)) + noise)
+    got = contrast_heads(a, b)
+    np.testing.assert_allclose(got.mean, (a.nie - b.nie).mean(0))
+    assert (got.p_fwer < 0.05).all()
+    assert not (infer_heads(a).p_fwer < 0.05).any()
+    with pytest.raises(MediationError, match="differ in heads"):
+        contrast_heads(a, sweep(rng.normal(size=(10, 2))))
+
+
+def test_bad_input():
+    with pytest.raises(MediationError, match="at least two sampling units, but 3 items form 1"):
+        infer_heads(sweep(np.ones((3, 2)), clusters=["a"] * 3))
+    with pytest.raises(MediationError, match="not finite"):
+        mean_interval([1.0, np.nan])
+    with pytest.raises(MediationError, match="unknown quantity 'ate'"):
+        infer_heads(sweep(np.ones((3, 2))), quantity="ate")
+    with pytest.raises(MediationError, match="pure_nie needs y01"):
+        infer_heads(sweep(np.ones((3, 2))), quantity="pure_nie")

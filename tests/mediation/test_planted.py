@@ -1,0 +1,151 @@
+import numpy as np
+import planted
+import pytest
+from planted import BOS, CUE, MARK, log_prob
+
+from whyprompt.errors import MediationError
+from whyprompt.mediation import (
+    PromptPair,
+    find_heads,
+    head_sweep,
+    infer_heads,
+    joint_effect,
+    knockout_sweep,
+    set_sweep,
+)
+
+GAIN = 2.0
+ALL = [(layer, head) for layer in range(2) for head in range(4)]
+
+
+def pairs(n=8):
+    """Prompts ``BOS a b CUE`` and ``BOS a b MARK x CUE``; the answer is x."""
+    rng = np.random.default_rng(0)
+    out = []
+    for i in range(n):
+        a, b, x = (int(t) for t in rng.integers(3, planted.V, 3))
+        out.append(
+            PromptPair(
+                item_id=f"i{i}",
+                ids0=[BOS, a, b, CUE],
+                ids1=[BOS, a, b, MARK, x, CUE],
+                answer_ids=[x],
+                segments0={"question": ((1, 3),)},
+                segments1={"question": ((1, 3),), "reasoning": ((3, 5),)},
+            )
+        )
+    return out
+
+
+def expect(got, **planted_heads):
+    """Every head has effect zero but those named by layer and head as ``h12=value``."""
+    want = np.zeros(len(ALL))
+    for name, value in planted_heads.items():
+        want[ALL.index((int(name[1]), int(name[2])))] = value
+    np.testing.assert_allclose(got, np.broadcast_to(want, got.shape), atol=1e-9)
+
+
+def test_finds_the_copying_head_and_no_other():
+    sweep = head_sweep(planted.build({2: 1.0}), pairs())
+    te = log_prob(GAIN) - log_prob(0)
+    np.testing.assert_allclose(sweep.te, te, atol=1e-9)
+    expect(sweep.nie, h12=te)
+    expect(sweep.pure_nie, h12=te)
+    expect(sweep.te[:, None] - sweep.nde, h12=te)
+    expect(sweep.te[:, None] - sweep.total_nde, h12=te)
+    assert infer_heads(sweep).to_frame().iloc[0][["layer", "head"]].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("mediator", ["head_output", "attention_row"])
+def test_both_mediators_agree_where_only_attention_moves(mediator):
+    sweep = head_sweep(planted.build({2: 1.0}), pairs(), mediator=mediator)
+    expect(sweep.nie, h12=log_prob(GAIN) - log_prob(0))
+
+
+def test_attention_rows_have_the_longer_prompt_as_base_only():
+    sweep = head_sweep(planted.build({2: 1.0}), pairs(), mediator="attention_row")
+    assert sweep.quantities == ("nie", "nde")
+    turned = [
+        PromptPair(item_id=p.item_id, ids0=p.ids1, ids1=p.ids0, answer_ids=p.answer_ids) for p in pairs()
+    ]
+    sweep = head_sweep(planted.build({2: 1.0}), turned, mediator="attention_row")
+    assert sweep.quantities == ("pure_nie", "total_nde")
+    expect(sweep.pure_nie, h12=log_prob(0) - log_prob(GAIN))
+    with pytest.raises(MediationError, match="which prompt is the longer differs"):
+        head_sweep(planted.build({2: 1.0}), [*turned[:1], *pairs()[1:]], mediator="attention_row")
+
+
+def test_knockout_of_the_reasoning_and_of_what_is_not_read():
+    model, items = planted.build({2: 1.0}), pairs()
+    cut = knockout_sweep(model, items, "reasoning")
+    expect(cut.controlled_effect, h12=log_prob(GAIN) - log_prob(0))
+    expect(knockout_sweep(model, items, "question").controlled_effect)
+    assert len(cut.to_frame()) == len(items) * 8
+    with pytest.raises(MediationError, match="prompt 0 has no segment 'reasoning'"):
+        knockout_sweep(model, items, "reasoning", arm=0)
+
+
+def test_a_suppressing_head_has_a_negative_effect():
+    sweep = head_sweep(planted.build({2: 1.0, 3: -0.5}), pairs())
+    expect(
+        sweep.nie,
+        h12=log_prob(GAIN / 2) - log_prob(-GAIN / 2),
+        h13=log_prob(GAIN / 2) - log_prob(GAIN),
+    )
+    expect(
+        sweep.pure_nie,
+        h12=log_prob(GAIN) - log_prob(0),
+        h13=log_prob(-GAIN / 2) - log_prob(0),
+    )
+    np.testing.assert_allclose(
+        joint_effect(planted.build({2: 1.0, 3: -0.5}), pairs(), [(1, 2), (1, 3)]).nie[:, 0],
+        log_prob(GAIN / 2) - log_prob(0),
+        atol=1e-9,
+    )
+
+
+def test_a_backup_head_hides_from_single_patches_but_not_from_joint_ones():
+    model, te = planted.build({0: 1.0, 2: 1.0}, saturate=True), log_prob(GAIN) - log_prob(0)
+    sweep = head_sweep(model, pairs())
+    expect(sweep.nie)  # either suffices, so neither is needed
+    expect(sweep.pure_nie, h10=te, h12=te)  # and each is enough
+    joint = set_sweep(model, pairs(), {"both": [(1, 0), (1, 2)], "one": [(1, 0), (1, 3)]})
+    np.testing.assert_allclose(joint.nie[:, 0], te, atol=1e-9)
+    np.testing.assert_allclose(joint.nie[:, 1], 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["greedy", "ranked"])
+def test_the_search_finds_both_heads_of_a_backup_circuit(method):
+    model = planted.build({0: 1.0, 2: 1.0}, saturate=True)
+    steps = []
+    found = find_heads(model, pairs(), method=method, max_heads=5, progress=lambda k, s: steps.append((k, s)))
+    assert set(found.heads) == {(1, 0), (1, 2)}
+    assert found.reached
+    np.testing.assert_allclose(found.search_share[:2], [0, 1], atol=1e-9)
+    np.testing.assert_allclose(found.held_out_share[:2], [0, 1], atol=1e-9)
+    assert set(found.search_items) | set(found.held_out_items) == {p.item_id for p in pairs()}
+    assert not set(found.search_items) & set(found.held_out_items)
+    assert "2 heads" in found.sentence
+    assert "carry 100%" in found.sentence
+    if method == "greedy":
+        np.testing.assert_allclose(steps, [(1, 0), (2, 1)], atol=1e-9)
+    assert found.to_frame().chosen.sum() == 2
+
+
+def test_the_search_passes_over_a_suppressing_head():
+    found = find_heads(planted.build({2: 1.0, 3: -0.5}), pairs(), share=1.0)
+    assert found.heads == ((1, 2),)
+    assert found.search_share[0] > 1  # the suppressor takes some back
+
+
+def test_the_search_says_when_it_cannot_reach_the_share():
+    # With both directions in play the total is carried by layer 1; heads of layer 0 carry nothing.
+    model = planted.build({0: 1.0, 2: 1.0}, saturate=True)
+    found = find_heads(model, pairs(), max_heads=1)
+    assert not found.reached
+    assert "stopped before 80%" in found.sentence
+    with pytest.raises(MediationError, match="each side needs two"):
+        find_heads(model, pairs(3))
+    same = [PromptPair(item_id=p.item_id, ids0=p.ids1, ids1=p.ids1, answer_ids=p.answer_ids) for p in pairs()]
+    with pytest.raises(MediationError, match="no total effect"):
+        find_heads(model, same)

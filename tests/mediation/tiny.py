@@ -1,0 +1,175 @@
+"""Tiny random models of many architectures, and a plain hook loop as the oracle."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+VOCAB = 61
+_BASE = {
+    "vocab_size": VOCAB,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_GPT = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "n_inner": 48}
+_NO_KV = {k: v for k, v in _BASE.items() if k not in {"num_key_value_heads", "head_dim"}}
+_MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+
+ARCHITECTURES = {
+    "gpt2": _GPT,
+    "gpt_bigcode": _GPT,
+    "llama": _BASE,
+    "mistral": _BASE | {"sliding_window": 6},
+    "qwen2": _BASE,
+    "qwen3": _BASE,
+    "gemma": _BASE,
+    "gemma2": _BASE | {"sliding_window": 5, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0},
+    "gemma3_text": _BASE
+    | {"sliding_window": 5, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    "phi": _NO_KV,
+    "phi3": _BASE | {"sliding_window": 6},
+    "gpt_neox": _NO_KV,
+    "opt": {**_NO_KV, "ffn_dim": 48, "word_embed_proj_dim": 32},
+    "olmo": _BASE,
+    "olmo2": _BASE,
+    "stablelm": _BASE,
+    "cohere": _BASE | {"logit_scale": 0.3},
+    "starcoder2": _BASE | {"sliding_window": 6},
+    "granite": _BASE | {"attention_multiplier": 0.3, "residual_multiplier": 0.7, "logits_scaling": 2.0},
+    "glm": _BASE,
+    "smollm3": _BASE,
+    "mixtral": _BASE | _MOE,
+    "qwen3_moe": _BASE | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "biogpt": _NO_KV,
+    "exaone4": _BASE | {"sliding_window": 5, "sliding_window_pattern": 2},
+    "helium": _BASE,
+    "ministral": _BASE | {"sliding_window": 6},
+    "gpt_oss": _BASE
+    | _MOE
+    | {"sliding_window": 6, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+}
+
+NEVER = {
+    "gptj": {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+    "gpt_neo": {
+        "vocab_size": VOCAB,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+    },
+    "bloom": {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "falcon": {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
+    "mpt": {"vocab_size": VOCAB, "d_model": 32, "n_layers": 2, "n_heads": 4},
+    "codegen": {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
+}
+
+_PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
+
+
+def make(model_type, *, dtype=torch.float64, seed=0, **changes):
+    """Random model of an architecture, with weights large enough for heads to matter."""
+    config = AutoConfig.for_model(model_type, **(ARCHITECTURES | NEVER)[model_type] | changes)
+    config._attn_implementation = "eager"
+    config._experts_implementation = "eager"
+    transformers.set_seed(seed)
+    model = (
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+        .to(dtype)
+        .eval()
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim >= 2 or float(p.abs().max()) == 0:
+                p.copy_(
+                    torch.randn(p.shape, generator=generator, dtype=torch.float64)
+                    * (0.25 if p.ndim >= 2 else 0.1)
+                )
+    return model
+
+
+def projections(model):
+    """The output projection of every attention module, in order."""
+    out = []
+    for name, module in model.named_modules():
+        parent = name.rsplit(".", 2)[-2] if name.count(".") else ""
+        if (name.rsplit(".", 1)[-1] in _PROJECTIONS and "attn" in parent) or (
+            "attention" in parent and name.endswith("dense")
+        ):
+            out.append(module)
+    return out
+
+
+@contextlib.contextmanager
+def exact_softmax():
+    """Eager attention takes its softmax in float32; the oracle wants the model's own dtype."""
+    own = torch.nn.functional.softmax
+
+    def softmax(x, dim=None, _stacklevel=3, dtype=None):
+        return own(x, dim=dim, dtype=None if x.dtype == torch.float64 else dtype)
+
+    torch.nn.functional.softmax = softmax
+    try:
+        yield
+    finally:
+        torch.nn.functional.softmax = own
+
+
+def hook_loop(model, base, source, answer, head_sets):
+    """Log-probability of the answer after `base`, with each head set's z taken from `source`.
+
+    One full forward for each set, by pre-hooks on the output projections.
+    """
+    mods = projections(model)
+    n = len(answer)
+    n_heads = getattr(model.config, "num_attention_heads", None) or model.config.n_head
+
+    def run(ids, hooks):
+        handles = [mods[i].register_forward_pre_hook(h) for i, h in hooks.items()]
+        try:
+            with torch.no_grad(), exact_softmax():
+                logits = model(torch.tensor([[*ids, *answer[:-1]]]), use_cache=False).logits[0, -n:]
+        finally:
+            for h in handles:
+                h.remove()
+        return float(torch.log_softmax(logits, -1).gather(-1, torch.tensor(answer)[:, None]).sum())
+
+    z = {}
+
+    def keep(i):
+        def hook(_, args):
+            z[i] = args[0][0, -n:].clone()
+
+        return hook
+
+    run(source, {i: keep(i) for i in range(len(mods))})
+
+    def patch(i, heads):
+        def hook(_, args):
+            x = args[0].clone()
+            d = x.shape[-1] // n_heads
+            for h in heads:
+                x[0, -n:, h * d : (h + 1) * d] = z[i][:, h * d : (h + 1) * d]
+            return (x, *args[1:])
+
+        return hook
+
+    out = []
+    for heads in head_sets:
+        by_layer = {}
+        for layer, head in heads:
+            by_layer.setdefault(layer, []).append(head)
+        out.append(run(base, {i: patch(i, hs) for i, hs in by_layer.items()}))
+    return out
