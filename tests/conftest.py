@@ -72,13 +72,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
-    """Keep the tests' hashes out of the user's cache; the converted default model may be shared."""
-    own = os.environ.get("WHYPROMPT_CACHE")
-    if own is None:
-        os.environ["WHYPROMPT_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    """Keep the tests' hashes out of the user's cache; the converted default model is shared with it."""
+    from whyprompt.trials.models.locate import cache_dir
+
+    converted = cache_dir() / "models"
+    converted.mkdir(parents=True, exist_ok=True)
+    own = tmp_path_factory.mktemp("cache")
+    (own / "models").symlink_to(converted, target_is_directory=True)
+    before = os.environ.get("WHYPROMPT_CACHE")
+    os.environ["WHYPROMPT_CACHE"] = str(own)
     yield
-    if own is None:
+    if before is None:
         del os.environ["WHYPROMPT_CACHE"]
+    else:
+        os.environ["WHYPROMPT_CACHE"] = before
 
 
 def write_items(path: Path, n: int = 30) -> Path:

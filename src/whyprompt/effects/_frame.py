@@ -192,6 +192,46 @@ class Table:
             )
         return np.asarray(column, dtype=np.float64)
 
+    def numbers_with_gaps(self, name: str, *, role: str) -> NDArray[np.float64]:
+        """Return a numeric column whose missing values become NaN, for a caller who counts them.
+
+        Parameters
+        ----------
+        name : str
+            Column.
+        role : str
+            What the caller wants it for, used in messages.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+
+        Raises
+        ------
+        DataError
+            If the column is absent, text, or has infinite values.
+        """
+        self.require([name], role=role)
+        raw = self._frame.get_column(name).to_list()
+        present = [value for value in raw if value is not None and value == value]  # noqa: PLR0124 - NaN test
+        if any(isinstance(value, str) for value in present):
+            example = next(value for value in present if isinstance(value, str))
+            raise DataError(
+                f"{role} column {name!r} is text (for example {example!r}); a number is needed",
+                hint="score it first: 1 for a success and 0 for a failure, or a numeric measure",
+            )
+        numbers = np.asarray(
+            [float(v) if v is not None and v == v else np.nan for v in raw],  # noqa: PLR0124 - NaN test
+            dtype=np.float64,
+        )
+        n_infinite = int(np.isinf(numbers).sum())
+        if n_infinite:
+            raise DataError(
+                f"{role} column {name!r} has {n_infinite} infinite value(s)",
+                hint="an infinite value has no mean; correct it or remove those rows on purpose",
+            )
+        return numbers
+
     def labels(self, name: str, *, role: str) -> NDArray[Any]:
         """Return a column as text labels, whole numbers without a decimal point.
 
@@ -227,9 +267,7 @@ def open_table(frame: Any) -> Table:  # noqa: ANN401 - any frame library's type
     return frame if isinstance(frame, Table) else Table(frame)
 
 
-def arms(
-    table: Table, column: str, *, treated: object | None = None, control: object | None = None
-) -> Arms:
+def arms(table: Table, column: str, *, treated: object | None = None, control: object | None = None) -> Arms:
     """Read a binary treatment.
 
     Parameters
@@ -279,9 +317,7 @@ def arms(
     else:
         chosen = _named_level(shown, treated=treated, control=control, column=column)
     indicator = (names if names is not None else raw) == levels[chosen]
-    return Arms(
-        indicator=np.asarray(indicator, dtype=bool), treated=shown[chosen], control=shown[1 - chosen]
-    )
+    return Arms(indicator=np.asarray(indicator, dtype=bool), treated=shown[chosen], control=shown[1 - chosen])
 
 
 def _named_level(shown: list[str], *, treated: object | None, control: object | None, column: str) -> int:

@@ -217,7 +217,7 @@ def set_from_strata(
 
 
 def codes(columns: Sequence[NDArray[Any]]) -> Ints:
-    """Number the distinct combinations of columns, in sorted order.
+    """Give a number to the distinct combinations of columns, in sorted order.
 
     Parameters
     ----------
@@ -232,6 +232,8 @@ def codes(columns: Sequence[NDArray[Any]]) -> Ints:
     for column in columns:
         values = column.astype(str) if column.dtype == object else column
         _, code = np.unique(values, return_inverse=True)
-        total = code if total is None else np.unique(total * (int(code.max()) + 1) + code, return_inverse=True)[1]
+        total = (
+            code if total is None else np.unique(total * (int(code.max()) + 1) + code, return_inverse=True)[1]
+        )
     assert total is not None
     return total.astype(np.int64)

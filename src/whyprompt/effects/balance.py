@@ -182,7 +182,7 @@ def balance_table(
     >>> x = np.array([[1.0], [2.0], [1.0], [2.0], [9.0]])
     >>> row = balance_table(x, arm, np.array([1.0, 1.0, 1.0, 1.0, 0.0]), names=["x"])[0]
     >>> round(row.smd_before, 3), row.smd_after
-    (-0.783, 0.0)
+    (-0.801, 0.0)
     """
     if denominator not in {"pooled", "treated", "control", "all", "weighted"}:
         raise EstimationError(

@@ -266,7 +266,7 @@ def abadie_imbens(
     >>> pairs = match_nearest(score, arm, replace=True)
     >>> result = abadie_imbens(np.array([1.0, 2.0, 3.0, 0.0, 1.0]), arm, pairs, neighbours=0)
     >>> result.estimate, round(result.std_error, 3)
-    (2.0, 0.745)
+    (2.0, 0.667)
     """
     if matched.n_pairs == 0:
         raise EstimationError("the Abadie-Imbens variance needs matched pairs", hint="strata have their own")
@@ -545,9 +545,9 @@ def refuse_naive_bootstrap(matched: MatchedSet) -> None:
         )
 
 
-def interval(estimate: float, std_error: float | None, *, level: float, df: int | None = None) -> tuple[
-    float | None, float | None
-]:
+def interval(
+    estimate: float, std_error: float | None, *, level: float, df: int | None = None
+) -> tuple[float | None, float | None]:
     """Return a two-sided interval, by the t distribution where degrees of freedom are given.
 
     Parameters

@@ -48,7 +48,7 @@ def silverman_bandwidth(score: Floats) -> float:
     sd = float(score.std(ddof=1))
     low, high = np.quantile(score, [0.25, 0.75])
     spread = min(sd, float(high - low) / 1.34) or sd
-    return 0.9 * spread * len(score) ** -0.2
+    return float(0.9 * spread * len(score) ** -0.2)
 
 
 def match_kernel(

@@ -289,11 +289,15 @@ def match_mahalanobis(
     n = len(treated)
     out = np.zeros(n, dtype=bool) if discarded is None else discarded
     if caliper is not None and score is None:
-        raise EstimationError("a caliper needs a propensity score", hint="give score, or limits on covariates")
+        raise EstimationError(
+            "a caliper needs a propensity score", hint="give score, or limits on covariates"
+        )
     if estimand == "ate" and not replace:
         raise EstimationError("the ATE by Mahalanobis matching needs replace=True")
     if order == "closest":
-        raise EstimationError("order='closest' is offered on a score only", hint="use order='data' or 'largest'")
+        raise EstimationError(
+            "order='closest' is offered on a score only", hint="use order='data' or 'largest'"
+        )
     whitening, direction = pooled_whitening(X, treated, ~out)
     Z = whitened(X, whitening)
     along = whitened(X, direction[:, None])[:, 0]

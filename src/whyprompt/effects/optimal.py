@@ -123,7 +123,10 @@ def match_optimal(
         ok = allowed[i, j]
         focal_parts.append(r[i[ok]])
         other_parts.append(c[j[ok]])
-    settings: dict[str, object] = {"ratio": ratio, "distance": "score" if score is not None else "mahalanobis"}
+    settings: dict[str, object] = {
+        "ratio": ratio,
+        "distance": "score" if score is not None else "mahalanobis",
+    }
     if caliper is not None:
         settings["caliper_width"] = float(caliper)
     return set_from_pairs(

@@ -318,8 +318,8 @@ def effect_sentence(
         With their verdicts.
     confounders : sequence of str
         Columns adjusted for.
-    design : {"observational", "randomized"}
-        How the arms were given.
+    design : {"observational", "randomized", "graph"}
+        How the arms were given; ``"graph"`` where a graph says that nothing needs adjusting.
 
     Returns
     -------
@@ -337,7 +337,7 @@ def effect_sentence(
     failed = [a for a in assumptions if a.status == "fails"]
     unbalanced = [r for r in balance if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
     change = f"a difference of {format_number(estimate)} in {outcome!r} ({interval})"
-    if design != "randomized" and not confounders:
+    if design == "observational" and not confounders:
         return (
             f"Rows under {treated!r} and rows under {control!r} show {change}; {numbers}. This is a"
             " comparison and not an effect: nothing was adjusted for, so whatever decided which row got"
@@ -357,7 +357,9 @@ def effect_sentence(
     )
     condition = (
         "since the arms were randomised"
-        if design == "randomized" and not confounders
+        if design == "randomized"
+        else "if the graph is right that nothing confounds the two"
+        if design == "graph"
         else f"if {_listed(confounders)} {'is' if len(confounders) == 1 else 'are'} all that affects both"
         " the choice of arm and the outcome"
     )
@@ -366,9 +368,11 @@ def effect_sentence(
         if used != total
         else f" All rows are used ({total[0]} and {total[1]})."
     )
+    thin = next((a.detail for a in assumptions if a.name == "overlap" and a.status == "doubtful"), None)
+    caution = f" Overlap is thin: {thin}." if thin else ""
     return (
         f"Under {treated!r} instead of {control!r}, {outcome!r} changes by {format_number(estimate)}"
-        f" ({interval}), {whose}, by {method}, {condition}.{dropped}{zero}"
+        f" ({interval}), {whose}, by {method}, {condition}.{dropped}{zero}{caution}"
     )
 
 

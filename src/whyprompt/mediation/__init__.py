@@ -1,8 +1,9 @@
 """Internal causality: through which attention heads a prompt change acts.
 
 `head_sweep` gives the exact natural effects of every head, `set_sweep` and `joint_effect`
-those of sets of heads; `knockout_sweep` cuts a head's view of a segment. The estimands are
-pure functions in `whyprompt.mediation.estimands`.
+those of sets of heads; `find_heads` searches for the smallest set, `infer_heads` does the
+statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attention` measures it.
+`mediate` is the statistical mediation of any measured mediator.
 """
 
 from whyprompt.mediation.align import align_shorter
@@ -19,25 +20,37 @@ from whyprompt.mediation.inference import (
 from whyprompt.mediation.pairs import PromptPair, pair_from_text
 from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairOutcomes, SetSweep
 from whyprompt.mediation.search import HeadSearch, find_heads
+from whyprompt.mediation.statistical import (
+    Estimate,
+    MediationResult,
+    RhoSensitivity,
+    contrast_mediations,
+    mediate,
+    sensitivity,
+)
 from whyprompt.mediation.sweep import head_sweep, joint_effect, knockout_sweep, layer_sweep, set_sweep
 
 __all__ = [
     "AttentionCapture",
     "AttentionRow",
     "Effects",
+    "Estimate",
     "HeadInference",
     "HeadSearch",
     "HeadSweep",
     "KnockoutSweep",
     "MeanInterval",
+    "MediationResult",
     "PairOutcomes",
     "PromptPair",
+    "RhoSensitivity",
     "SetSweep",
     "SplitHalf",
     "align_shorter",
     "attention_row",
     "capture_attention",
     "contrast_heads",
+    "contrast_mediations",
     "find_heads",
     "head_sweep",
     "infer_heads",
@@ -45,7 +58,9 @@ __all__ = [
     "knockout_sweep",
     "layer_sweep",
     "mean_interval",
+    "mediate",
     "mediation_effects",
     "pair_from_text",
+    "sensitivity",
     "set_sweep",
 ]

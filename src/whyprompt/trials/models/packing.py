@@ -83,7 +83,7 @@ def pack_groups(sequences: Sequence[Sequence[int]], *, limits: Sequence[int]) ->
     """Split sorted sequences into runs that share a root.
 
     The runs maximise the number of root tokens that are not computed again, ``(n - 1) * root`` summed over
-    runs. Candidates are the intervals of the sorted sequences' common-prefix tree.
+    runs, by dynamic programming over the end of the last run.
 
     Parameters
     ----------
@@ -94,40 +94,29 @@ def pack_groups(sequences: Sequence[Sequence[int]], *, limits: Sequence[int]) ->
     Returns
     -------
     list of (start, stop, root_length)
+        The root of a run of one is empty: nothing is shared.
     """
     n = len(sequences)
     if n == 0:
         return []
-    shared = [
-        min(common_prefix(sequences[i], sequences[i + 1]), limits[i], limits[i + 1]) for i in range(n - 1)
-    ]
-    # Each stack entry is an open interval of the tree: its depth, start, and the best split of what is closed
-    # inside it, as (saving, runs).
-    stack: list[tuple[int, int, int, list[tuple[int, int, int]]]] = []
-
-    def close(
-        depth: int, start: int, stop: int, saving: int, runs: list[tuple[int, int, int]]
-    ) -> tuple[int, list[tuple[int, int, int]]]:
-        whole = (stop - start - 1) * depth
-        return (whole, [(start, stop, depth)]) if whole >= saving else (saving, runs)
-
-    for i in range(n):
-        left = shared[i - 1] if i else 0
-        right = shared[i] if i < n - 1 else 0
-        saving, runs, start = 0, [(i, i + 1, min(max(left, right), limits[i]))], i
-        while stack and stack[-1][0] > right:
-            depth, begun, before, before_runs = stack.pop()
-            saving, runs = close(depth, begun, i + 1, before + saving, before_runs + runs)
-            start = begun
-        if stack and stack[-1][0] == right:
-            depth, begun, before, before_runs = stack.pop()
-            stack.append((depth, begun, before + saving, before_runs + runs))
-        else:
-            stack.append((right, start, saving, runs))
-    total: list[tuple[int, int, int]] = []
-    for depth, begun, saving, runs in stack:
-        total += close(depth, begun, n, saving, runs)[1]
-    return total
+    limit = np.asarray(limits, dtype=np.int64)
+    root = limit.copy()  # root[i]: what the run from i to the current end shares
+    best = np.zeros(n + 1, dtype=np.int64)  # best[j]: the most saved among the first j
+    begun = np.zeros(n + 1, dtype=np.int64)  # where the last run of that split begins
+    length = np.zeros(n + 1, dtype=np.int64)
+    for j in range(1, n + 1):
+        if j > 1:
+            shared = min(common_prefix(sequences[j - 2], sequences[j - 1]), limits[j - 1])
+            np.minimum(root[: j - 1], shared, out=root[: j - 1])
+        saved = best[:j] + np.arange(j - 1, -1, -1) * root[:j]
+        start = int(np.argmax(saved))
+        best[j], begun[j], length[j] = saved[start], start, root[start] if j - start > 1 else 0
+    runs: list[tuple[int, int, int]] = []
+    stop = n
+    while stop > 0:
+        runs.append((int(begun[stop]), stop, int(length[stop])))
+        stop = int(begun[stop])
+    return runs[::-1]
 
 
 def pack_sequences(
@@ -215,7 +204,7 @@ def plan_packs(
     groups = pack_groups([sequences[i] for i in order], limits=[limits[i] for i in order])
     merged: list[tuple[int, int, int]] = []
     for start, stop, root in groups:
-        length = root if root >= least_root and stop - start > 1 else 0
+        length = root if root >= least_root else 0
         if length == 0 and merged and merged[-1][2] == 0:
             merged[-1] = (merged[-1][0], stop, 0)
         else:

@@ -1,0 +1,205 @@
+"""The assumptions behind an adjusted comparison, each with the check that was made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt.effects.result import SMD_LIMIT, Assumption, BalanceRow, format_number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
+
+__all__ = ["describe_assumptions", "judge_balance", "judge_overlap"]
+
+# Share of the rows whose effect is wanted that may lie beyond the other arm's scores.
+_FEW, _MANY = 0.01, 0.10
+# Below this effective share of the rows used, the estimate rests on a handful of them.
+_LOW_ESS = 0.2
+
+
+def describe_assumptions(
+    *,
+    design: str,
+    confounders: Sequence[str],
+    from_graph: bool,
+    cautions: Sequence[str],
+    clustered: bool,
+    balance: Sequence[BalanceRow],
+    overlap: Assumption | None,
+) -> tuple[Assumption, ...]:
+    """List the assumptions.
+
+    Parameters
+    ----------
+    design : {"observational", "randomized"}
+    confounders : sequence of str
+    from_graph : bool
+        Whether a causal graph chose or approved the confounders.
+    cautions : sequence of str
+        What the graph had to remark.
+    clustered : bool
+        Whether rows were grouped by a sampling unit.
+    balance : sequence of BalanceRow
+    overlap : Assumption or None
+        From `judge_overlap`; None where there is no score to judge by.
+
+    Returns
+    -------
+    tuple of Assumption
+    """
+    named = ", ".join(confounders) or "nothing"
+    out = [_exchangeability(design, named, from_graph=from_graph)]
+    if from_graph:
+        out.append(
+            Assumption(
+                name="no post-treatment adjustment",
+                status="doubtful" if cautions else "holds",
+                check="the graph was asked whether any covariate is caused by the arm or opens a path",
+                detail="; ".join(cautions) or "none is",
+            )
+        )
+    elif confounders:
+        out.append(
+            Assumption(
+                name="no post-treatment adjustment",
+                status="not checked",
+                check="the names were compared with the columns that an arm is known to cause",
+                detail="none is among them; without a graph no more can be said",
+            )
+        )
+    if overlap is not None:
+        out.append(overlap)
+    if balance:
+        out.append(judge_balance(balance))
+    out.append(
+        Assumption(
+            name="no interference",
+            status="not checked",
+            check="repeated trials with another batch composition would be needed",
+            detail="an item's outcome is taken not to depend on which arm other items got",
+        )
+    )
+    out.append(
+        Assumption(
+            name="independent units",
+            status="holds" if clustered else "not checked",
+            check="rows were grouped by the cluster column" if clustered else "no cluster column was given",
+            detail="errors may be correlated within a cluster and not between them"
+            if clustered
+            else "every row is taken to be sampled by itself; repeated items need cluster=",
+        )
+    )
+    return tuple(out)
+
+
+def _exchangeability(design: str, named: str, *, from_graph: bool) -> Assumption:
+    if design == "randomized":
+        return Assumption(
+            name="exchangeability",
+            status="holds",
+            check="the design",
+            detail="the arm was drawn at random, as the caller states",
+        )
+    source = "by the graph" if from_graph else "as the caller states"
+    return Assumption(
+        name="exchangeability",
+        status="untestable",
+        check="none is possible from these data; see the sensitivity analyses",
+        detail=f"{source}, nothing but {named} affects both the choice of arm and the outcome",
+    )
+
+
+def judge_balance(balance: Sequence[BalanceRow]) -> Assumption:
+    """Say whether the covariates are balanced after adjustment.
+
+    Parameters
+    ----------
+    balance : sequence of BalanceRow
+
+    Returns
+    -------
+    Assumption
+        Fails where a standardised mean difference exceeds 0.1 in size or cannot be computed.
+    """
+    bad = [r for r in balance if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
+    largest = max((abs(r.smd_after) for r in balance if r.smd_after is not None), default=0.0)
+    listed = ", ".join(
+        r.covariate if r.smd_after is None else f"{r.covariate} {format_number(r.smd_after, digits=2)}"
+        for r in bad
+    )
+    return Assumption(
+        name="balance",
+        status="fails" if bad else "holds",
+        check=f"standardised mean difference of each covariate, limit {SMD_LIMIT}",
+        detail=f"over the limit: {listed}" if bad else f"the largest is {format_number(largest, digits=2)}",
+    )
+
+
+def judge_overlap(
+    score: Floats,
+    treated: Bools,
+    *,
+    estimand: str,
+    weights: Floats,
+    discarded: Bools,
+    ess: tuple[float, float],
+) -> Assumption:
+    """Say whether rows of the other arm exist where the effect is wanted.
+
+    Parameters
+    ----------
+    score : ndarray, shape (n,)
+        Propensity score.
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    estimand : str
+        Whose effect is wanted.
+    weights : ndarray, shape (n,)
+        0 for rows not used.
+    discarded : ndarray of bool, shape (n,)
+        Rows put aside for want of support.
+    ess : tuple of float
+        Effective sample sizes of the treated and the controls.
+
+    Returns
+    -------
+    Assumption
+        Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores;
+        doubtful above 1%, or where an arm's weight rests on less than a fifth of its rows used, or where
+        a tenth of the rows wanted found no counterpart.
+    """
+    wanted = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(treated), dtype=bool))
+    used = weights > 0
+    beyond = np.zeros(len(score), dtype=bool)
+    for arm, other in ((treated, score[~treated]), (~treated, score[treated])):
+        beyond |= arm & ((score < other.min()) | (score > other.max()))
+    spoken_for = wanted & used
+    share = float(beyond[spoken_for].mean()) if spoken_for.any() else 1.0
+    lost = 1.0 - float(used[wanted].mean())
+    n_used = (int((used & treated).sum()), int((used & ~treated).sum()))
+    thin = min(e / max(n, 1) for e, n in zip(ess, n_used, strict=True))
+    remarks = [
+        f"{share:.1%} of the rows the effect speaks for lie beyond the other arm's scores",
+    ]
+    if lost > 0:
+        remarks.append(f"{lost:.1%} of the rows wanted are not used")
+    if discarded.any():
+        remarks.append(f"{int(discarded.sum())} row(s) were put aside before matching")
+    if thin < _LOW_ESS:
+        remarks.append(f"an arm's weight rests on {thin:.0%} of its rows")
+    status = (
+        "fails" if share > _MANY else "doubtful" if share > _FEW or thin < _LOW_ESS or lost > 0.1 else "holds"
+    )
+    return Assumption(
+        name="overlap",
+        status=status,
+        check="range of the propensity scores of the two arms, rows used, effective sample sizes",
+        detail="; ".join(remarks),
+    )

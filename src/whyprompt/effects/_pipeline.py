@@ -1,0 +1,517 @@
+"""The pipeline behind `estimate_effect`, on arrays: score, match or weigh, estimate, standard error.
+
+The bootstrap and the audit call it on resampled or redrawn rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects import inference, matching
+from whyprompt.effects.propensity import crossfit_propensity, design_matrix, fit_logistic
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects._matched import MatchedSet
+    from whyprompt.effects._problem import Problem
+    from whyprompt.effects.balance import Denominator
+    from whyprompt.effects.matching import Order, TieRule
+    from whyprompt.effects.propensity import LogisticFit
+
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
+
+__all__ = ["METHODS", "Core", "Options", "Score", "bootstrapped", "check_options", "compute"]
+
+METHODS = (
+    "naive",
+    "nearest",
+    "optimal",
+    "kernel",
+    "subclass",
+    "cem",
+    "ipw",
+    "overlap",
+    "entropy",
+    "aipw",
+)
+_WEIGHTING = ("ipw", "overlap", "entropy", "aipw")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Every option of `estimate_effect` that is not a column, checked."""
+
+    method: str
+    estimand: str
+    caliper: float | None
+    caliper_unit: str
+    replace: bool
+    ratio: int
+    order: Order | None
+    distance: Any
+    discard: str
+    kernel: str
+    bandwidth: float | None
+    n_strata: int
+    cutpoints: Mapping[str, Any] | None
+    ties: TieRule
+    level: float
+    se: str
+    draws: int
+    neighbours: int
+    denominator: Denominator
+    random_state: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Score:
+    """A propensity score, its fit where there is one, and what is matched on."""
+
+    propensity: Floats
+    fit: LogisticFit | None
+    along: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Core:
+    """An estimate with its error and the weights it came from."""
+
+    estimate: float
+    std_error: float | None
+    ci: tuple[float | None, float | None]
+    se_method: str
+    weights: Floats
+    discarded: Bools
+    matched: MatchedSet | None = None
+    score: Score | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def check_options(
+    *,
+    method: str,
+    estimand: str | None,
+    design: str,
+    level: float,
+    se: str,
+    replace: bool | None,
+    **rest: Any,  # noqa: ANN401 - passed on to `Options`, which types them
+) -> Options:
+    """Check the options of `estimate_effect` and settle their defaults.
+
+    Returns
+    -------
+    Options
+
+    Raises
+    ------
+    EstimationError
+        If an option is not known, or two contradict each other.
+    """
+    name = {"difference": "naive", "naive difference": "naive"}.get(method, method)
+    if name not in METHODS:
+        raise EstimationError(f"method {method!r} is not known", hint=f"one of: {', '.join(METHODS)}")
+    default = {"naive": "ate", "overlap": "ato"}.get(name, "att")
+    wanted = (estimand or default).lower()
+    if wanted not in {"att", "atc", "ate", "ato"}:
+        raise EstimationError(f"estimand {estimand!r} is not known", hint="one of: att, atc, ate, ato")
+    if wanted == "ato" and name not in {"overlap", "ipw"}:
+        raise EstimationError("the ATO is estimated by overlap weights", hint="method='overlap'")
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(
+            f"design {design!r} is not known",
+            hint="observational or randomized; for both arms on the same items use paired_effect",
+        )
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    kinds = {"auto", "pairs", "abadie_imbens", "strata", "bootstrap", "wild_bootstrap"}
+    if se not in kinds:
+        raise EstimationError(
+            f"standard error {se!r} is not known", hint=f"one of: {', '.join(sorted(kinds))}"
+        )
+    units = {"sd", "raw", "sd_logit", "raw_logit"}
+    if rest["caliper_unit"] not in units:
+        raise EstimationError(
+            f"caliper unit {rest['caliper_unit']!r} is not known", hint=f"one of: {', '.join(sorted(units))}"
+        )
+    if rest["caliper"] is not None and name not in {"nearest", "optimal"}:
+        raise EstimationError(f"a caliper has no meaning for method {name!r}", hint="use nearest or optimal")
+    if isinstance(rest["distance"], str) and rest["distance"] not in {"logistic", "logit", "mahalanobis"}:
+        raise EstimationError(
+            f"distance {rest['distance']!r} is not known",
+            hint="logistic, logit, mahalanobis or a scikit-learn classifier",
+        )
+    reuse = replace if replace is not None else (name == "nearest" and wanted == "ate")
+    return Options(method=name, estimand=wanted, level=level, se=se, replace=reuse, **rest)
+
+
+def compute(problem: Problem, options: Options, *, with_error: bool = True) -> Core:
+    """Estimate from arrays.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+    with_error : bool, default True
+        False leaves the standard error out, for a bootstrap.
+
+    Returns
+    -------
+    Core
+    """
+    if options.method == "naive":
+        return _naive(problem, options)
+    if options.method in _WEIGHTING:
+        return _weighting(problem, options)
+    score = None
+    if options.method != "cem" and not (options.distance == "mahalanobis" and options.caliper is None):
+        score = _score(problem, options)
+    matched, discarded = _match(problem, options, score)
+    t, w = problem.treated, matched.weights
+    estimate = float(np.average(problem.y[t], weights=w[t]) - np.average(problem.y[~t], weights=w[~t]))
+    core = Core(
+        estimate=estimate,
+        std_error=None,
+        ci=(None, None),
+        se_method="none",
+        weights=w,
+        discarded=discarded,
+        matched=matched,
+        score=score,
+        settings=dict(matched.settings),
+        warnings=_tie_warning(problem, matched, score),
+    )
+    if with_error and options.se != "bootstrap":
+        return _with_error(problem, options, core, matched)
+    return core
+
+
+def _naive(problem: Problem, options: Options) -> Core:
+    y, t = problem.y, problem.treated
+    estimate = float(y[t].mean() - y[~t].mean())
+    n = len(y)
+    if problem.cluster is not None:
+        _, error, df = inference.weighted_difference(
+            y, t, np.ones(n), kind="cluster", clusters=[problem.cluster]
+        )
+        name = "cluster-robust"
+    else:
+        parts = [float(y[arm].var(ddof=1)) / int(arm.sum()) for arm in (t, ~t)]
+        error = float(np.sqrt(sum(parts)))
+        sizes = (int(t.sum()), int((~t).sum()))
+        # Welch's degrees of freedom
+        below = sum(p**2 / (m - 1) for p, m in zip(parts, sizes, strict=True))
+        df = int(sum(parts) ** 2 / below) if below > 0 else n - 2
+        name = "unequal variances (Welch)"
+    return Core(
+        estimate=estimate,
+        std_error=error,
+        ci=inference.interval(estimate, error, level=options.level, df=df),
+        se_method=name,
+        weights=np.ones(n),
+        discarded=np.zeros(n, dtype=bool),
+    )
+
+
+def _weighting(problem: Problem, options: Options) -> Core:
+    from whyprompt.effects.weighting import weight_estimate
+
+    if options.se not in {"auto", "bootstrap"}:
+        raise EstimationError(
+            f"standard error {options.se!r} is for matching; weighting has that of its estimating equations",
+            hint="leave se='auto'",
+        )
+    given = problem.known_score
+    if given is None and not isinstance(options.distance, str):
+        given = crossfit_propensity(
+            problem.design.matrix, problem.treated, options.distance, random_state=options.random_state
+        )
+    method: Any = options.method
+    estimand: Any = options.estimand
+    fit = weight_estimate(
+        problem.y,
+        problem.treated,
+        problem.design.matrix,
+        method=method,
+        estimand=estimand,
+        cluster=problem.cluster,
+        names=problem.design.names,
+        propensity=given,
+        trim="crump" if options.discard == "crump" else None,
+        level=options.level,
+        random_state=options.random_state,
+    )
+    score = None
+    if fit.propensity is not None and bool(np.isfinite(fit.propensity).all()):
+        score = Score(propensity=fit.propensity, fit=None, along=fit.propensity)
+    return Core(
+        estimate=fit.estimate,
+        std_error=fit.std_error,
+        ci=(fit.ci_low, fit.ci_high),
+        se_method="stacked estimating equations, score estimated"
+        + (", cluster-robust" if problem.cluster is not None else ""),
+        weights=np.where(fit.kept, fit.weights, 0.0),
+        discarded=~fit.kept,
+        score=score,
+        warnings=tuple(fit.warnings),
+    )
+
+
+def _score(problem: Problem, options: Options) -> Score:
+    if problem.known_score is not None:
+        p, fit = problem.known_score, None
+    elif isinstance(options.distance, str):
+        fit = fit_logistic(problem.design.matrix, problem.treated, names=problem.design.names)
+        p = fit.fitted
+    else:
+        fit = None
+        p = crossfit_propensity(
+            problem.design.matrix, problem.treated, options.distance, random_state=options.random_state
+        )
+    if options.distance == "logit":
+        along = fit.linear if fit is not None else np.log(p / (1.0 - p))
+    else:
+        along = p
+    return Score(propensity=p, fit=fit, along=along)
+
+
+def _match(problem: Problem, options: Options, score: Score | None) -> tuple[MatchedSet, Bools]:
+    t = problem.treated
+    out = np.zeros(len(t), dtype=bool)
+    if score is not None and options.discard != "none":
+        out = matching.common_support(score.propensity, t, rule=options.discard)
+    shared: dict[str, Any] = {"estimand": options.estimand, "discarded": out}
+    if options.method == "cem":
+        columns = dict(problem.columns)
+        return matching.match_cem(columns, t, cutpoints=options.cutpoints, **shared), out
+    shared["strata"] = problem.strata
+    if options.method == "subclass":
+        assert score is not None
+        return matching.match_subclass(score.along, t, n_strata=options.n_strata, **shared), out
+    if options.method == "kernel":
+        assert score is not None
+        matched = matching.match_kernel(
+            score.along, t, kernel=options.kernel, bandwidth=options.bandwidth, **shared
+        )
+        return matched, out
+    width, limits = _caliper(problem, options, score)
+    shared |= {"ratio": options.ratio, "caliper": width, "limits": limits}
+    # Every level has its own column, so that no level is nearer to the reference than to another.
+    full = design_matrix(problem.columns, full=True).matrix if options.distance == "mahalanobis" else None
+    along = None if score is None else score.along
+    if options.method == "optimal":
+        where = {"score": along} if full is None else {"X": full}
+        if full is not None and width is not None and along is not None:
+            shared |= {"caliper": None, "limits": [*limits, (along, width)]}
+        return matching.match_optimal(t, **where, **shared), out
+    shared |= {
+        "replace": options.replace,
+        "order": options.order,
+        "tie_rank": problem.tie_rank,
+        "random_state": options.random_state,
+    }
+    if full is not None:
+        return matching.match_mahalanobis(full, t, score=along, **shared), out
+    assert along is not None
+    return matching.match_nearest(along, t, ties=options.ties, **shared), out
+
+
+def _caliper(
+    problem: Problem, options: Options, score: Score | None
+) -> tuple[float | None, list[tuple[Floats, float]]]:
+    limits = list(problem.limits)
+    if options.caliper is None or score is None:
+        return None, limits
+    unit = options.caliper_unit.removesuffix("_logit")
+    if unit == options.caliper_unit:
+        return matching.caliper_width(options.caliper, score.along, unit=unit), limits
+    logit = np.log(score.propensity / (1.0 - score.propensity))
+    limits.append((logit, matching.caliper_width(options.caliper, logit, unit=unit)))
+    return None, limits
+
+
+def _tie_warning(problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:
+    follows_rows = problem.tie_rank is None and matched.settings.get("ties", "sorted") == "sorted"
+    if matched.method != "nearest" or score is None or not follows_rows:
+        return ()
+    n_tied = len(score.along) - len(np.unique(np.round(score.along, 12)))
+    if n_tied == 0:
+        return ()
+    way_out = "give tie_break= a column that identifies rows"
+    if matched.replace:
+        way_out += ", or ties='average'"
+    return (
+        f"{n_tied} rows share their score with another row: which of them is matched follows the order of"
+        f" the table; {way_out}",
+    )
+
+
+def _with_error(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
+    y, t = problem.y, problem.treated
+    kind = options.se
+    if kind == "auto":
+        if matched.n_pairs == 0:
+            kind = "strata"
+        else:
+            kind = "abadie_imbens" if matched.replace else "pairs"
+    if (kind == "strata") != (matched.n_pairs == 0):
+        raise EstimationError(
+            f"standard error {options.se!r} does not go with method {options.method!r}",
+            hint="leave se='auto'",
+        )
+    extra: list[str] = []
+    df: int | None = None
+    if kind == "strata":
+        assert matched.stratum is not None
+        if problem.cluster is None:
+            error, df = inference.stratified_error(y, t, matched.stratum, estimand=options.estimand)
+            name = "stratified (Neyman)"
+        else:
+            _, error, df = inference.weighted_difference(
+                y, t, core.weights, kind="cluster", clusters=[problem.cluster]
+            )
+            name = "cluster-robust, strata ignored"
+    elif kind == "pairs":
+        if matched.stratum is None:
+            raise EstimationError(
+                "pairs that share rows are not independent clusters", hint="use se='abadie_imbens'"
+            )
+        labels: list[NDArray[Any]] = [matched.stratum]
+        if problem.cluster is not None:
+            labels.append(problem.cluster)
+        _, error, df = inference.weighted_difference(y, t, core.weights, kind="cluster", clusters=labels)
+        name = "pair-cluster-robust" + (", two-way with the cluster column" if len(labels) > 1 else "")
+    else:
+        if problem.cluster is not None:
+            raise EstimationError(
+                "no standard error is known here for matching with replacement and clustered rows",
+                hint="match without replacement (replace=False), or use ipw, overlap, entropy or aipw",
+            )
+        if kind == "wild_bootstrap":
+            return _wild(problem, options, core, matched)
+        error, name, extra = _abadie_imbens(problem, options, core, matched)
+    finite = float(error) if np.isfinite(error) else None
+    if finite is None:
+        extra.append("there are too few pairs or rows for a standard error")
+    return replace(
+        core,
+        std_error=finite,
+        ci=inference.interval(core.estimate, finite, level=options.level, df=df),
+        se_method=name,
+        warnings=(*core.warnings, *extra),
+    )
+
+
+def _abadie_imbens(
+    problem: Problem, options: Options, core: Core, matched: MatchedSet
+) -> tuple[float, str, list[str]]:
+    y, t, score = problem.y, problem.treated, core.score
+    along = None if score is None else score.along
+    neighbours = options.neighbours if along is not None else 0
+    # A kernel's shares are smooth in the score; its variance is that of fixed shares.
+    base = inference.abadie_imbens(y, t, matched, score=along, neighbours=neighbours)
+    name = "Abadie-Imbens (2006)" + (
+        f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
+    )
+    simple = (
+        matched.method == "nearest"
+        and score is not None
+        and score.fit is not None
+        and problem.strata is None
+        and not problem.limits
+        and options.caliper is None
+        and min(int(t.sum()), int((~t).sum())) >= 2
+    )
+    if not simple:
+        return base.std_error, name + ", score taken as known", []
+    assert score is not None
+    assert score.fit is not None
+    term = inference.estimated_score_term(
+        y,
+        t,
+        matched,
+        X=problem.design.matrix,
+        propensity=score.propensity,
+        score_covariance=score.fit.information_inverse,
+        score=along,
+    )
+    if base.variance + term <= 0.1 * base.variance:
+        note = "the 2016 correction for the estimated score exceeds the variance in this sample; not applied"
+        return base.std_error, name, [note]
+    return float(np.sqrt(base.variance + term)), name + ", corrected for the estimated score (2016)", []
+
+
+def _wild(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
+    X = problem.design.matrix
+    if core.score is not None:
+        X = np.column_stack([X, core.score.along])
+    estimate, influence = inference.influence_after_matching(problem.y, problem.treated, matched, X=X)
+    errors = inference.wild_bootstrap(influence, draws=options.draws, random_state=options.random_state)
+    low, high = np.quantile(errors, [0.5 - options.level / 2, 0.5 + options.level / 2])
+    return replace(
+        core,
+        estimate=estimate,
+        std_error=float(errors.std(ddof=1)),
+        ci=(float(estimate - high), float(estimate - low)),
+        se_method=f"wild bootstrap (Otsu and Rai 2017), {options.draws} draws, bias-corrected estimate",
+        settings={**core.settings, "estimate_without_bias_correction": core.estimate},
+    )
+
+
+def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
+    """Replace the standard error by a bootstrap that refits the whole pipeline.
+
+    Rows (or clusters) are resampled, the score is fitted again, and rows are matched again.
+
+    Returns
+    -------
+    Core
+
+    Raises
+    ------
+    EstimationError
+        Where the bootstrap is not valid, or too many samples cannot be estimated.
+    """
+    if core.matched is not None:
+        inference.refuse_naive_bootstrap(core.matched)
+    rng = np.random.default_rng(options.random_state)
+    n = len(problem.y)
+    groups = None
+    if problem.cluster is not None:
+        _, label = np.unique(problem.cluster.astype(str), return_inverse=True)
+        order = np.argsort(label, kind="stable")
+        groups = np.split(order, np.cumsum(np.bincount(label))[:-1])
+    values: list[float] = []
+    failed = 0
+    for _ in range(options.draws):
+        if groups is None:
+            rows = rng.integers(0, n, n)
+        else:
+            rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
+        try:
+            values.append(compute(problem.take(rows), options, with_error=False).estimate)
+        except EstimationError:
+            failed += 1
+    if failed > 0.1 * options.draws or len(values) < 2:
+        raise EstimationError(
+            f"{failed} of {options.draws} bootstrap samples could not be estimated (an arm or a level is lost)",
+            hint="use the analytical standard error, se='auto'",
+        )
+    low, high = np.quantile(values, [0.5 - options.level / 2, 0.5 + options.level / 2])
+    note = (f"{failed} of {options.draws} bootstrap samples could not be estimated",) if failed else ()
+    return replace(
+        core,
+        std_error=float(np.std(values, ddof=1)),
+        ci=(float(low), float(high)),
+        se_method=f"bootstrap of the whole pipeline, {options.draws} draws, percentile interval",
+        warnings=(*core.warnings, *note),
+    )

@@ -1,0 +1,184 @@
+"""Linear, logit and probit regressions with the covariances that mediation draws from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy import special
+
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+__all__ = ["Family", "Fit", "fit", "solve_irls"]
+
+Family = Literal["linear", "logit", "probit"]
+
+_TOLERANCE = 1e-11
+_MAX_ITERATIONS = 50
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fit:
+    """A fitted regression.
+
+    Attributes
+    ----------
+    family : {"linear", "logit", "probit"}
+    names : tuple of str
+    coef : ndarray, shape (p,)
+    covariance : ndarray, shape (p, p)
+    sigma : float
+        Residual standard deviation of a linear model, 1 otherwise.
+    """
+
+    family: Family
+    names: tuple[str, ...]
+    coef: Array
+    covariance: Array
+    sigma: float
+
+    def to_dict(self) -> dict[str, float]:
+        """Coefficients by name.
+
+        Returns
+        -------
+        dict
+        """
+        return dict(zip(self.names, self.coef.tolist(), strict=True))
+
+
+def _derivatives(family: Family, eta: Array) -> tuple[Array, Array, Array]:
+    """Mean, its derivative, and the IRLS weight of a binary response."""
+    if family == "logit":
+        mu = np.asarray(special.expit(eta))
+        slope = mu * special.expit(-eta)
+        return mu, slope, slope
+    mu = np.asarray(special.ndtr(eta))
+    slope = np.exp(-0.5 * eta**2) / np.sqrt(2 * np.pi)
+    variance = np.maximum(mu * special.ndtr(-eta), 1e-300)
+    return mu, slope, slope**2 / variance
+
+
+def solve_irls(
+    x: Array, y: Array, family: Family, *, weights: Array | None = None, start: Array | None = None
+) -> tuple[Array, int]:
+    """Maximum likelihood of a binary regression by iteratively reweighted least squares.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, p)
+    y : ndarray, shape (n,)
+        0 or 1.
+    family : {"logit", "probit"}
+    weights : ndarray, shape (n,), optional
+        Case weights.
+    start : ndarray, shape (p,), optional
+
+    Returns
+    -------
+    coef : ndarray, shape (p,)
+    iterations : int
+        0 where it did not converge.
+
+    References
+    ----------
+    McCullagh and Nelder (1989). Generalized Linear Models, section 2.5.
+    """
+    beta = np.zeros(x.shape[1]) if start is None else start.copy()
+    for iteration in range(1, _MAX_ITERATIONS + 1):
+        mu, slope, w = _derivatives(family, x @ beta)
+        step_weight = w if weights is None else w * weights
+        score = x.T @ (step_weight * (y - mu) / np.maximum(slope, 1e-300))
+        information = x.T @ (x * step_weight[:, None])
+        try:
+            step = np.linalg.solve(information, score)
+        except np.linalg.LinAlgError:
+            return beta, 0
+        beta = beta + step
+        if np.abs(step).max() <= _TOLERANCE * max(1.0, float(np.abs(beta).max())):
+            return beta, iteration
+        if not np.isfinite(beta).all() or np.abs(beta).max() > 1e6:
+            return beta, 0
+    return beta, 0
+
+
+def fit(
+    x: Array,
+    y: Array,
+    family: Family,
+    *,
+    names: tuple[str, ...],
+    what: str,
+    robust: bool = False,
+    clusters: NDArray[np.intp] | None = None,
+) -> Fit:
+    """Fit one regression.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, p)
+    y : ndarray, shape (n,)
+    family : {"linear", "logit", "probit"}
+    names : tuple of str
+        Of the columns of `x`.
+    what : str
+        "mediator" or "outcome", named in errors.
+    robust : bool
+        Heteroscedasticity-robust covariance, HC3.
+    clusters : ndarray of int, optional
+        Cluster-robust covariance, with the factor G/(G-1) (n-1)/(n-p).
+
+    Returns
+    -------
+    Fit
+
+    Raises
+    ------
+    EstimationError
+        If the design is singular, there are too few rows, or a binary model separates.
+    """
+    n, p = x.shape
+    if n <= p:
+        raise EstimationError(f"the {what} model has {p} coefficients for {n} rows")
+    if np.linalg.matrix_rank(x) < p:
+        raise EstimationError(
+            f"the {what} model's design is singular: its columns {', '.join(names)} are linearly dependent",
+            hint="leave out a covariate that is constant or a combination of others",
+        )
+    sigma = 1.0
+    if family == "linear":
+        gram = x.T @ x
+        coef = np.asarray(np.linalg.lstsq(x, y, rcond=None)[0], dtype=np.float64)
+        residual = y - x @ coef
+        sigma = float(np.sqrt(residual @ residual / (n - p)))
+        bread = np.asarray(np.linalg.inv(gram), dtype=np.float64)
+        covariance = sigma**2 * bread
+        score, hat_weight = residual, np.ones(n)
+    else:
+        coef, iterations = solve_irls(x, y, family)
+        if not iterations:
+            raise EstimationError(
+                f"the {what} model does not converge: the design predicts some outcomes perfectly",
+                hint="use fewer covariates, or a linear model",
+            )
+        mu, slope, hat_weight = _derivatives(family, x @ coef)
+        score = hat_weight * (y - mu) / slope
+        bread = np.asarray(np.linalg.inv(x.T @ (x * hat_weight[:, None])), dtype=np.float64)
+        covariance = bread
+    if clusters is not None:
+        g = int(clusters.max()) + 1
+        sums = np.zeros((g, p))
+        np.add.at(sums, clusters, x * score[:, None])
+        covariance = g / (g - 1) * (n - 1) / (n - p) * bread @ (sums.T @ sums) @ bread
+    elif robust:
+        leverage = hat_weight * np.einsum("ij,jk,ik->i", x, bread, x)
+        weighted = x * (score / (1 - leverage))[:, None]
+        covariance = bread @ (weighted.T @ weighted) @ bread
+    covariance = np.asarray(covariance, dtype=np.float64)
+    return Fit(family=family, names=names, coef=coef, covariance=covariance, sigma=sigma)

@@ -1,0 +1,491 @@
+"""Weighting: WeightIt's numbers on the LaLonde data and on four arms, and coverage of every interval."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whyprompt.effects._balancing import entropy_multipliers
+from whyprompt.effects.weighting import (
+    continuous_weights,
+    crump_threshold,
+    effective_sample_size,
+    multinomial_weights,
+    truncate_weights,
+    weight_estimate,
+)
+from whyprompt.errors import DataError, EstimationError
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+NAMES = ("age", "educ", "hispan", "white", "married", "nodegree", "re74", "re75")
+
+
+@pytest.fixture(scope="module")
+def lalonde():
+    d = pd.read_csv(REFERENCE / "lalonde.csv")
+    dummies = [d["race"] == "hispan", d["race"] == "white"]
+    columns = [d["age"], d["educ"], *dummies, d["married"], d["nodegree"], d["re74"], d["re75"]]
+    return d["re78"].to_numpy(float), d["treat"].to_numpy(), np.column_stack(columns).astype(float)
+
+
+@pytest.fixture(scope="module")
+def weightit():
+    return json.loads((REFERENCE / "weighting_lalonde.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def multi():
+    d = pd.read_csv(REFERENCE / "synth_multi.csv")
+    return d, d[["difficulty", "log_len", "is_math"]].to_numpy(float)
+
+
+@pytest.fixture(scope="module")
+def multi_r():
+    return json.loads((REFERENCE / "multi_treatment.json").read_text())
+
+
+# --------------------------------------------------------------------------------------------- WeightIt
+
+
+@pytest.mark.parametrize(
+    ("key", "options"),
+    [
+        ("glm_ATE", {"estimand": "ate"}),
+        ("glm_ATT", {"estimand": "att"}),
+        ("glm_ATO", {"method": "overlap"}),
+    ],
+)
+def test_score_weights_equal_weightit(lalonde, weightit, key, options):
+    result = weight_estimate(*lalonde, names=NAMES, **options)
+    wanted = weightit[key]
+    assert np.abs(result.weights - wanted["weights"]).max() < 1e-6
+    assert result.estimate == pytest.approx(wanted["est"], rel=1e-7)
+    assert result.std_error == pytest.approx(wanted["se_mestimation"], rel=1e-7)
+
+
+def test_entropy_balancing_is_at_least_as_balanced_as_weightit(lalonde, weightit):
+    y, t, X = lalonde
+    wanted = weightit["ebal_ATT"]
+    result = weight_estimate(y, t, X, method="entropy", estimand="att", targets="fixed", names=NAMES)
+    # WeightIt's optimiser stops with weighted means off by up to 0.02 dollars; ours are exact, so its weights
+    # (up to 6) agree to 3e-4 only. Its standard error holds the treated rows' means for constants.
+    assert np.abs(result.weights - wanted["weights"]).max() < 5e-4
+    assert result.estimate == pytest.approx(wanted["est"], rel=2e-5)
+    assert result.std_error == pytest.approx(wanted["se_mestimation"], rel=1e-5)
+    control, treated = t == 0, t == 1
+
+    def off(weights):
+        means = weights[control] @ X[control] / weights[control].sum()
+        return np.abs((means - X[treated].mean(axis=0)) / X.std(axis=0)).max()
+
+    assert off(result.weights) < 1e-10
+    assert off(np.array(wanted["weights"])) > 1e-7
+    estimated = weight_estimate(y, t, X, method="entropy", estimand="att", names=NAMES)
+    assert estimated.estimate == result.estimate
+    assert estimated.std_error == pytest.approx(
+        789.744, rel=1e-4
+    )  # computed from the stacked equations by hand
+
+
+@pytest.mark.parametrize(
+    ("key", "options"),
+    [("ATE", {}), ("ATO", {"estimand": "ato"}), ("ATT", {"estimand": "att", "focal": "direct"})],
+)
+def test_many_arms_equal_weightit(multi, multi_r, key, options):
+    d, X = multi
+    wanted = multi_r[f"multinomial_{key}"]
+    result = multinomial_weights(d["variant"], X, y=d["score"], reference="direct", **options)
+    # R's multinom stops at a relative change of 1e-8 in the likelihood: weights up to 16 agree to 3e-6.
+    assert np.abs(result.weights / wanted["weights"] - 1).max() < 1e-6
+    assert result.means[0] == pytest.approx(wanted["coef"]["(Intercept)"], rel=1e-6)
+    assert np.sqrt(result.covariance[0, 0]) == pytest.approx(
+        wanted["se_mestimation"]["(Intercept)"], rel=1e-6
+    )
+    assert result.arms == ("direct", "cot", "cot_few", "few_shot")
+    for contrast in result.contrasts[:3]:
+        assert contrast.reference == "direct"
+        assert contrast.estimate == pytest.approx(wanted["coef"][f"variant{contrast.arm}"], rel=1e-6)
+        error = wanted["se_mestimation"][f"variant{contrast.arm}"]
+        assert contrast.std_error == pytest.approx(error, rel=1e-6)
+    assert len(result.contrasts) == 6
+    for arm, size, n in zip(result.arms, result.ess, result.n, strict=True):
+        assert size == pytest.approx(wanted["ess"]["Weighted"][arm], rel=1e-6)
+        assert n == wanted["ess"]["Unweighted"][arm]
+
+
+def test_truncated_weights_equal_weightit(multi, multi_r):
+    d, X = multi
+    result = multinomial_weights(d["variant"], X, truncate=0.99)
+    assert np.abs(result.weights / multi_r["trim_at_99"]["weights"] - 1).max() < 1e-6
+    assert result.means is None
+    assert result.contrasts == ()
+
+
+def test_a_continuous_dose_equals_weightit(multi, multi_r):
+    d, X = multi
+    wanted = multi_r["continuous_normal_density"]
+    result = continuous_weights(d["dose"], X, y=d["score_dose"])
+    assert np.abs(result.weights - wanted["weights"]).max() < 1e-10
+    assert result.coef == pytest.approx([wanted["coef"]["(Intercept)"], wanted["coef"]["dose"]], rel=1e-10)
+    errors = [wanted["se_mestimation"]["(Intercept)"], wanted["se_mestimation"]["dose"]]
+    assert result.std_error == pytest.approx(errors, rel=1e-7)
+    balance = [wanted["balance"][name] for name in ("difficulty", "log_len")]
+    assert result.correlation_before[:2] == pytest.approx([b["Corr.Un"] for b in balance], rel=1e-6)
+    assert result.correlation_after[:2] == pytest.approx([b["Corr.Adj"] for b in balance], rel=1e-6)
+
+
+def test_entropy_balancing_of_a_dose_is_more_exact_than_weightit(multi, multi_r):
+    d, X = multi
+    wanted = multi_r["continuous_entropy_balancing"]
+    result = continuous_weights(d["dose"], X, y=d["score_dose"], method="entropy")
+    assert np.abs(result.weights - wanted["weights"]).max() < 1e-4
+    assert result.coef == pytest.approx([wanted["coef"]["(Intercept)"], wanted["coef"]["dose"]], rel=1e-6)
+    assert np.abs(result.correlation_after).max() < 1e-12
+    assert result.weights.mean() == pytest.approx(1.0, abs=1e-12)
+    assert result.weights @ X / len(X) == pytest.approx(X.mean(axis=0), abs=1e-10)
+
+
+# --------------------------------------------------------------------------------------------- coverage
+
+
+def simulate(rng, n):
+    X = np.column_stack([rng.normal(size=(n, 2)), rng.random(n) < 0.4])
+    score = 1 / (1 + np.exp(-(-0.3 + 0.5 * X[:, 0] - 0.4 * X[:, 1] + 0.4 * X[:, 2])))
+    t = rng.random(n) < score
+    effect = 1 + 0.5 * X[:, 0]
+    y = X[:, 0] + 0.5 * X[:, 1] + X[:, 2] + effect * t + rng.normal(size=n)
+    return y, t, X, effect, score
+
+
+@pytest.mark.slow
+def test_intervals_cover():
+    *_, effect, e = simulate(np.random.default_rng(1), 1_000_000)
+    tilt = {"ate": np.ones_like(e), "att": e, "atc": 1 - e, "ato": e * (1 - e)}
+    truth = {name: float(effect @ w / w.sum()) for name, w in tilt.items()}
+    specs = [("ipw", "ate"), ("ipw", "att"), ("ipw", "atc"), ("overlap", "ato"), ("entropy", "ate")]
+    specs += [("entropy", "att"), ("entropy", "atc"), ("aipw", "ate"), ("aipw", "att"), ("aipw", "atc")]
+    hits = dict.fromkeys(specs, 0)
+    rng = np.random.default_rng(20)
+    for _ in range(500):
+        y, t, X, _, _ = simulate(rng, 400)
+        for method, estimand in specs:
+            folds = 2  # two folds cost the least and are the least favourable
+            r = weight_estimate(y, t, X, method=method, estimand=estimand, folds=folds)
+            hits[method, estimand] += r.ci_low <= truth[estimand] <= r.ci_high
+    assert {spec: h / 500 for spec, h in hits.items() if not 0.93 <= h / 500 <= 0.97} == {}
+
+
+@pytest.mark.slow
+def test_intervals_of_many_arms_and_of_a_dose_cover():
+    hits = dict.fromkeys(["arms", "gps", "entropy"], 0)
+    rng = np.random.default_rng(3)
+    for _ in range(500):
+        X = rng.normal(size=(400, 2))
+        odds = np.exp(np.column_stack([np.zeros(400), 0.4 * X[:, 0], -0.4 * X[:, 1]]))
+        arm = (rng.random(400)[:, None] > np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)).sum(
+            axis=1
+        )
+        y = X @ [1.0, 0.5] + np.array([0.0, 1.0, 2.0])[arm] + rng.normal(size=400)
+        (contrast, *_) = multinomial_weights(arm, X, y=y).contrasts
+        hits["arms"] += contrast.ci_low <= 1.0 <= contrast.ci_high
+        # Weak confounding: ratios of normal densities have heavy tails beyond it (see the next test).
+        dose = 0.15 * X[:, 0] + rng.normal(size=400)
+        y = X @ [1.0, 0.5] + 0.5 * dose + rng.normal(size=400)
+        for method in ("gps", "entropy"):
+            r = continuous_weights(dose, X, y=y, method=method)
+            hits[method] += r.ci_low <= 0.5 <= r.ci_high
+    assert {name: h / 500 for name, h in hits.items() if not 0.93 <= h / 500 <= 0.97} == {}
+
+
+def test_heavy_tails_of_density_ratios_are_said():
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(1500, 1))
+    noise = rng.normal(size=1500)
+    assert continuous_weights(0.15 * X[:, 0] + noise, X).warnings == ()
+    (heavy,) = continuous_weights(0.4 * X[:, 0] + noise, X).warnings
+    assert "the interval is too short; use method='entropy'" in heavy
+    (infinite,) = continuous_weights(0.7 * X[:, 0] + noise, X).warnings
+    assert "variance is infinite" in infinite
+    assert continuous_weights(0.7 * X[:, 0] + noise, X, method="entropy").warnings == ()
+
+
+@pytest.mark.slow
+def test_clustered_intervals_cover_where_independent_ones_do_not():
+    rng = np.random.default_rng(9)
+    hits = {"clustered": 0, "independent": 0}
+    for _ in range(500):
+        group = np.repeat(np.arange(50), 8)
+        t = rng.random(400) < 1 / (1 + np.exp(-rng.normal(size=50)))[group]
+        X = rng.normal(size=(400, 1))
+        y = X[:, 0] + t + 1.5 * (rng.normal(size=50)[group] * (t - 0.5)) + rng.normal(size=400)
+        for name, cluster in (("clustered", group), ("independent", None)):
+            r = weight_estimate(y, t, X, method="overlap", cluster=cluster)
+            hits[name] += r.ci_low <= 1.0 <= r.ci_high
+    assert 0.93 <= hits["clustered"] / 500 <= 0.97
+    assert hits["independent"] / 500 < 0.9
+
+
+# --------------------------------------------------------------------------------------------- properties
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_what_must_hold_of_every_weighted_estimate(seed):
+    rng = np.random.default_rng(seed)
+    y, t, X, _, _ = simulate(rng, 300)
+    order = rng.permutation(300)
+    for method in ("ipw", "overlap", "entropy"):
+        one = weight_estimate(y, t, X, method=method)
+        other = weight_estimate(
+            y[order], t[order], X[order] * [1e3, 1.0, 1.0] + [0.0, 50.0, 0.0], method=method
+        )
+        assert other.estimate == pytest.approx(one.estimate, rel=1e-7)
+        assert other.std_error == pytest.approx(one.std_error, rel=1e-6)
+        assert other.weights == pytest.approx(one.weights[order], rel=1e-6)
+        assert (one.weights >= 0).all()
+        # Swapping the arms flips the sign.
+        flipped = weight_estimate(y, ~t, X, method=method)
+        assert flipped.estimate == pytest.approx(-one.estimate, rel=1e-7)
+        joint = one.influence_treated - one.influence_control
+        assert one.std_error == pytest.approx(np.sqrt(joint @ joint), rel=1e-12)
+    # Overlap weights from a logistic score balance the means exactly.
+    w = weight_estimate(y, t, X, method="overlap").weights
+    means = [w[arm] @ X[arm] / w[arm].sum() for arm in (t, ~t)]
+    assert means[0] == pytest.approx(means[1], abs=1e-9)
+    # Stabilised weights change neither the estimate nor its error.
+    plain, stable = (weight_estimate(y, t, X, stabilised=s) for s in (False, True))
+    assert stable.estimate == pytest.approx(plain.estimate, rel=1e-12)
+    assert stable.std_error == pytest.approx(plain.std_error, rel=1e-9)
+    assert abs(stable.weights.mean() - 1) < 0.2 < plain.weights.mean()
+
+
+def test_one_row_clusters_give_the_unclustered_error_times_the_small_sample_factor():
+    y, t, X, _, _ = simulate(np.random.default_rng(5), 200)
+    plain = weight_estimate(y, t, X)
+    single = weight_estimate(y, t, X, cluster=np.arange(200))
+    assert single.std_error == pytest.approx(plain.std_error * np.sqrt(200 / 199), rel=1e-12)
+
+
+def test_the_error_equals_a_numerically_stacked_sandwich():
+    """All equations in one vector, differentiated by finite differences: nothing shared with the code."""
+    y, t, X, _, _ = simulate(np.random.default_rng(8), 250)
+    design = np.column_stack([np.ones(250), X])
+
+    def psi(theta):
+        e = 1 / (1 + np.exp(-design @ theta[:4]))
+        w = np.where(t, 1 / e, 1 / (1 - e))
+        means = np.column_stack([w * t * (y - theta[4]), w * ~t * (y - theta[5])])
+        return np.column_stack([design * (t - e)[:, None], means])
+
+    from scipy.optimize import root
+
+    theta = root(lambda v: psi(v).mean(axis=0), np.r_[np.zeros(4), y[t].mean(), y[~t].mean()], tol=1e-12).x
+    step = 1e-5
+    bread = np.column_stack(
+        [
+            (psi(theta + step * v).mean(axis=0) - psi(theta - step * v).mean(axis=0)) / (2 * step)
+            for v in np.eye(6)
+        ]
+    )
+    inverse = np.linalg.inv(bread)
+    cov = inverse @ (psi(theta).T @ psi(theta) / 250) @ inverse.T / 250
+    result = weight_estimate(y, t, X)
+    assert result.estimate == pytest.approx(theta[4] - theta[5], rel=1e-8)
+    assert result.std_error == pytest.approx(np.sqrt(cov[4, 4] + cov[5, 5] - 2 * cov[4, 5]), rel=1e-6)
+
+
+def test_a_known_score_is_used_as_it_is():
+    y, t, X, _, e = simulate(np.random.default_rng(6), 400)
+    result = weight_estimate(y, t, X, propensity=e)
+    w = np.where(t, 1 / e, 1 / (1 - e))
+    assert result.weights == pytest.approx(w)
+    treated, control = (np.average(y[arm], weights=w[arm]) for arm in (t, ~t))
+    assert result.estimate == pytest.approx(treated - control, rel=1e-12)
+    assert (result.mean_treated, result.mean_control) == pytest.approx((treated, control))
+
+
+def test_aipw_without_crossfitting_is_the_textbook_formula():
+    from whyprompt.effects.propensity import fit_logistic
+
+    y, t, X, _, _ = simulate(np.random.default_rng(2), 300)
+    e = fit_logistic(X, t).fitted
+    design = np.column_stack([np.ones(300), X])
+    m1, m0 = (design @ np.linalg.lstsq(design[arm], y[arm], rcond=None)[0] for arm in (t, ~t))
+    phi = m1 - m0 + t * (y - m1) / e - ~t * (y - m0) / (1 - e)
+    result = weight_estimate(y, t, X, method="aipw", folds=1)
+    assert result.estimate == pytest.approx(phi.mean(), rel=1e-9)
+    assert result.std_error == pytest.approx(phi.std() / np.sqrt(300), rel=1e-9)
+    att = weight_estimate(y, t, X, method="aipw", estimand="att", folds=1)
+    assert att.estimate == pytest.approx(
+        (t * (y - m0) - ~t * e / (1 - e) * (y - m0)).sum() / t.sum(), rel=1e-9
+    )
+
+
+def test_aipw_is_doubly_robust_and_takes_any_outcome_model():
+    from sklearn.dummy import DummyRegressor
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    rng = np.random.default_rng(4)
+    n = 4000
+    X = rng.normal(size=(n, 1))
+    t = rng.random(n) < 1 / (1 + np.exp(-X[:, 0]))
+    y = 2.0 * t + 3 * np.tanh(3 * X[:, 0]) + rng.normal(size=n)
+    wrong = {"propensity": np.full(n, 0.5)}
+    constant, boosting = DummyRegressor(), HistGradientBoostingRegressor(max_iter=60)
+    right_score = weight_estimate(y, t, X, method="aipw", outcome_model=constant)
+    right_outcome = weight_estimate(y, t, X, method="aipw", outcome_model=boosting, **wrong)
+    both_wrong = weight_estimate(y, t, X, method="aipw", outcome_model=constant, **wrong)
+    assert abs(right_score.estimate - 2) < 4 * right_score.std_error
+    assert abs(right_outcome.estimate - 2) < 4 * right_outcome.std_error
+    assert abs(both_wrong.estimate - 2) > 10 * both_wrong.std_error
+
+
+def test_clusters_are_not_split_between_folds():
+    from whyprompt.effects._aipw import _folds
+
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 40, size=200)
+    codes = np.unique(codes, return_inverse=True)[1]
+    folds = _folds(rng.random(200) < 0.5, codes, 5, 0)
+    assert sum(folds).tolist() == [1] * 200
+    for fold in folds:
+        assert not set(codes[fold]) & set(codes[~fold])
+
+
+def test_crump_minimises_its_criterion_and_rows_are_left_out_by_it():
+    rng = np.random.default_rng(10)
+    e = rng.beta(0.4, 0.6, size=500).clip(1e-4, 1 - 1e-4)
+    alpha = crump_threshold(e)
+    g = 1 / (e * (1 - e))
+
+    def bound(a):
+        kept = (e >= a) & (e <= 1 - a)
+        return g[kept].sum() / kept.sum() ** 2
+
+    assert 0.02 < alpha < 0.2
+    assert all(bound(alpha) <= bound(a) + 1e-15 for a in np.linspace(0, 0.45, 1000))
+    # The published condition: 1 / (alpha (1 - alpha)) is twice the mean of g among the rows kept.
+    kept = (e >= alpha) & (e <= 1 - alpha)
+    assert 1 / (alpha * (1 - alpha)) == pytest.approx(2 * g[kept].mean(), rel=0.02)
+    assert crump_threshold(rng.uniform(0.3, 0.7, size=100)) == 0.0
+    with pytest.raises(EstimationError, match="strictly between"):
+        crump_threshold([0.0, 0.5])
+
+
+def test_trimmed_rows_are_counted_described_and_weightless(lalonde):
+    y, t, X = lalonde
+    result = weight_estimate(y, t, X, trim="crump", names=NAMES)
+    assert 0 < result.kept.sum() < 614
+    assert (result.weights[~result.kept] == 0).all()
+    assert np.isnan(result.propensity[~result.kept]).all()
+    assert result.n_treated_used + result.n_control_used == result.kept.sum()
+    assert any(f"{(~result.kept).sum()} of 614 rows" in w for w in result.warnings)
+    inside = weight_estimate(y[result.kept], t[result.kept], X[result.kept], names=NAMES)
+    assert result.estimate == pytest.approx(inside.estimate, rel=1e-12)
+    assert result.std_error == pytest.approx(inside.std_error, rel=1e-12)
+
+
+def test_a_copied_column_changes_nothing(lalonde):
+    y, t, X = lalonde
+    for method in ("ipw", "entropy", "aipw"):
+        plain = weight_estimate(y, t, X, method=method)
+        doubled = weight_estimate(y, t, np.column_stack([X, X[:, 0], np.ones(614)]), method=method)
+        assert doubled.estimate == pytest.approx(plain.estimate, rel=1e-6)
+        assert doubled.std_error == pytest.approx(plain.std_error, rel=1e-6)
+
+
+def test_truncation_is_at_an_observed_weight():
+    w = np.arange(1.0, 101.0)
+    assert truncate_weights(w, 0.95).max() == 95.0
+    assert effective_sample_size(np.ones(7)) == pytest.approx(7)
+
+
+def test_few_effective_rows_are_said():
+    rng = np.random.default_rng(12)
+    X = rng.normal(size=(1000, 1))
+    t = rng.random(1000) < 1 / (1 + np.exp(-4 * X[:, 0]))
+    result = weight_estimate(X[:, 0] + t, t, X)
+    assert any("rests on few rows" in w for w in result.warnings)
+
+
+# --------------------------------------------------------------------------------------------- bad input
+
+
+def bad(index, value):
+    y, t, X, _, _ = simulate(np.random.default_rng(0), 60)
+    arrays = [y.astype(float), t.astype(float), X.copy()]
+    arrays[index].flat[3] = value
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "error", "message"),
+    [
+        (bad(0, np.nan), {}, DataError, "'outcome' has 1 missing or infinite"),
+        (bad(1, np.nan), {}, DataError, "'treatment' has 1 missing"),
+        (bad(2, np.inf), {"names": ["a", "b", "c"]}, DataError, "'a' has 1 missing or infinite"),
+        (bad(1, 2.0), {}, EstimationError, "expected 0 and 1"),
+        (bad(0, 0.0), {"method": "magic"}, EstimationError, "method='magic'"),
+        (bad(0, 0.0), {"method": "overlap", "estimand": "att"}, EstimationError, "does not estimate 'att'"),
+        (bad(0, 0.0), {"method": "entropy", "trim": "crump"}, EstimationError, "no propensity score"),
+        (bad(0, 0.0), {"method": "entropy", "targets": "guess"}, EstimationError, "targets='guess'"),
+        (bad(0, 0.0), {"stabilised": True, "estimand": "att"}, EstimationError, "stabilised"),
+        (bad(0, 0.0), {"truncate": 0.2}, EstimationError, "truncate=0.2"),
+        (bad(0, 0.0), {"method": "aipw", "truncate": 0.9}, EstimationError, "not defined"),
+        (bad(0, 0.0), {"trim": 0.7}, EstimationError, "trim=0.7"),
+        (bad(0, 0.0), {"trim": 0.4999}, EstimationError, "leaves an arm empty"),
+        (bad(0, 0.0), {"propensity": np.zeros(60)}, EstimationError, "strictly between 0 and 1"),
+        (bad(0, 0.0), {"propensity": np.full(59, 0.5)}, DataError, r"propensity has shape \(59,\)"),
+        (bad(0, 0.0), {"names": ["a"]}, DataError, "names has 1 entries"),
+        (bad(0, 0.0), {"cluster": np.zeros(60)}, EstimationError, "all rows are in one cluster"),
+        (bad(0, 0.0), {"cluster": np.full(60, np.nan)}, DataError, "cluster has 60 missing"),
+        (bad(0, 0.0), {"method": "aipw", "folds": 100}, EstimationError, "folds=100"),
+    ],
+)
+def test_bad_input_is_named(arrays, options, error, message):
+    with pytest.raises(error, match=message):
+        weight_estimate(*arrays, **options)
+
+
+def test_arms_that_do_not_overlap_are_refused():
+    x = np.arange(40.0)
+    t = x >= 20
+    for method in ("ipw", "overlap", "entropy", "aipw"):
+        with pytest.raises(EstimationError, match="age"):
+            weight_estimate(x, t, x[:, None], method=method, names=["age"])
+    with pytest.raises(EstimationError, match="one arm is empty"):
+        weight_estimate(x, np.ones(40), x[:, None])
+    with pytest.raises(EstimationError, match="no weights balance 'a'"):
+        entropy_multipliers(np.array([[1.0], [2.0]]), ["a"])
+    # Zero lies between the extremes of each column and still outside the hull.
+    hull = np.array([[-1.0, 2.0], [2.0, -1.0], [3.0, 3.0]])
+    with pytest.raises(EstimationError, match="no weights balance"):
+        entropy_multipliers(hull, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda X: multinomial_weights(["a"] * 60, X), "nothing to compare"),
+        (lambda X: multinomial_weights(["a"] * 59 + ["b"], X), "arm 'b' has one row"),
+        (lambda X: multinomial_weights(["a", "b"] * 30, X, focal="a"), "both or neither"),
+        (lambda X: multinomial_weights(["a", "b"] * 30, X, estimand="att", focal="z"), "focal='z'"),
+        (lambda X: multinomial_weights(["a", "b"] * 30, X, reference="z"), "reference='z'"),
+        (lambda X: multinomial_weights(["a", "b"] * 30, X, estimand="late"), "estimand='late'"),
+        (lambda X: multinomial_weights(X[:, 0] > 0, X), "separate some arms"),
+        (lambda X: multinomial_weights(["a", "b"] * 30, 0 * X), "no covariate varies"),
+        (lambda X: multinomial_weights(["a", "b"] * 29 + ["a", None], X), "1 missing"),
+        (lambda X: multinomial_weights(["a", "b"], X), "shape"),
+        (lambda X: continuous_weights(np.ones(60), X), "the dose is constant"),
+        (lambda X: continuous_weights(X[:, 0], X), "determine the dose"),
+        (lambda X: continuous_weights(X[:, 0], X, method="magic"), "method='magic'"),
+    ],
+)
+def test_bad_arms_and_doses_are_named(call, message):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises((DataError, EstimationError), match=message):
+        call(X)

@@ -1,0 +1,355 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.mediation import contrast_mediations, mediate, sensitivity
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+NAMES = {
+    "d0": "acme_control",
+    "d1": "acme_treated",
+    "z0": "ade_control",
+    "z1": "ade_treated",
+    "tau": "total_effect",
+}
+OPTIONS = {
+    "treatment": "treat",
+    "mediator": "emo",
+    "outcome": "cong_mesg",
+    "covariates": ["age", "hs", "sc", "ba", "female", "income"],
+    "outcome_model": "probit",
+    "n_draws": 10_000,
+}
+
+
+@pytest.fixture(scope="module")
+def framing():
+    frame = pd.read_csv(REFERENCE / "framing.csv")
+    frame["female"] = (frame["gender"] == "female").astype(float)
+    # R's first level is "less than high school", which is not the first of the alphabet.
+    for name, level in (("hs", "high school"), ("sc", "some college"), ("ba", "bachelor's degree or higher")):
+        frame[name] = (frame["educ"] == level).astype(float)
+    return frame.assign(cond=frame["cond"].astype(str))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return json.loads((REFERENCE / "mediation_framing.json").read_text())
+
+
+def agrees(result, ref):
+    """Within Monte Carlo error of R's figures, on both sides: 4 standard errors, or 8% of a width."""
+    for theirs, ours in NAMES.items():
+        entry, effect = ref["tau.coef" if theirs == "tau" else theirs], result.effects[ours]
+        sd = ref["sd_of_sims"][theirs]
+        mc = sd * np.sqrt(1 / result.n_draws + 1 / ref.get("sims", 10_000))
+        assert abs(effect.estimate - entry["est"]) < 4 * mc, ours
+        assert abs(effect.standard_error / sd - 1) < 0.06, ours
+        for low_or_high, bound in zip((effect.ci_low, effect.ci_high), entry["ci"], strict=True):
+            assert abs(low_or_high - bound) < 0.16 * sd, ours
+        assert abs(effect.p_value - entry["p"]) < 0.03, ours
+
+
+def coefficients(fit, ref):
+    rename = {"hs": "educhigh school", "sc": "educsome college", "ba": "educbachelor's degree or higher"}
+    ours = {rename.get(k, k).replace("female", "genderfemale"): v for k, v in fit.to_dict().items()}
+    assert ours.keys() == ref.keys()
+    for name, value in ref.items():
+        # R's glm stops at a relative change of the deviance of 1e-8, some 1e-6 away from the maximum.
+        assert abs(ours[name] - value) < 1e-6 * max(1, abs(value)), name
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        (("probit", "quasi_bayes"), {}),
+        (("probit", "bootstrap_perc"), {"method": "bootstrap", "n_draws": 2000}),
+        (("probit_robustSE",), {"robust": True}),
+        (("logit_interaction", "quasi_bayes"), {"outcome_model": "logit", "interaction": True}),
+        (("moderated_age20",), {"moderators": ["age"], "at": {"age": 20}}),
+        (("moderated_age60",), {"moderators": ["age"], "at": {"age": 60}}),
+        (("multivalued_cond_2_vs_3",), {"treatment": "cond", "control_value": "2", "treat_value": "3"}),
+    ],
+)
+def test_equals_r_within_monte_carlo_error(framing, reference, key, changes):
+    for k in key:
+        reference = reference[k]
+    agrees(mediate(framing, **OPTIONS | changes), reference)
+
+
+def test_coefficients_equal_those_of_r(framing, reference):
+    probit = mediate(framing, **OPTIONS | {"n_draws": 2})
+    coefficients(probit.mediator_fit, reference["probit"]["coef_m"])
+    coefficients(probit.outcome_fit, reference["probit"]["coef_y"])
+    logit = mediate(framing, **OPTIONS | {"n_draws": 2, "outcome_model": "logit", "interaction": True})
+    ours = logit.outcome_fit
+    renamed = tuple("emo:treat" if n == "emo:treat" else n for n in ours.names)
+    assert renamed == ours.names
+    coefficients(ours, reference["logit_interaction"]["coef_y"])
+
+
+@pytest.mark.parametrize("family", ["linear", "logit", "probit"])
+@pytest.mark.parametrize("clustered", [False, True])
+def test_fits_equal_statsmodels(framing, family, clustered):
+    import statsmodels.api as sm
+
+    outcome = "income" if family == "linear" else "cong_mesg"
+    changes = {"outcome": outcome, "outcome_model": family, "n_draws": 2, "covariates": ["age", "female"]}
+    if clustered:
+        framing = framing.assign(unit=framing["age"] // 3)
+        changes["clusters"] = "unit"
+    got = mediate(framing, **OPTIONS | changes).outcome_fit
+    x = np.column_stack([np.ones(len(framing)), framing[["treat", "age", "female", "emo"]].to_numpy(float)])
+    y = framing[outcome].to_numpy(float)
+    link = {"logit": sm.families.links.Logit(), "probit": sm.families.links.Probit()}
+    model = sm.OLS(y, x) if family == "linear" else sm.GLM(y, x, family=sm.families.Binomial(link[family]))
+    options = {} if family == "linear" else {"tol": 1e-14, "maxiter": 200}
+    if clustered:
+        options |= {"cov_type": "cluster", "cov_kwds": {"groups": framing["unit"].to_numpy(int)}}
+    want = model.fit(**options)
+    np.testing.assert_allclose(got.coef, want.params, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(got.covariance, want.cov_params(), rtol=1e-6, atol=1e-10)
+
+
+def test_robust_covariance_is_hc3(framing):
+    import statsmodels.api as sm
+
+    got = mediate(framing, **OPTIONS | {"n_draws": 2, "robust": True}).mediator_fit
+    x = framing[["treat", *OPTIONS["covariates"]]].to_numpy(float)
+    want = sm.OLS(framing["emo"].to_numpy(float), np.column_stack([np.ones(len(x)), x])).fit(cov_type="HC3")
+    np.testing.assert_allclose(got.covariance, want.cov_params(), rtol=1e-8)
+
+
+def test_moderation_is_tested_on_common_draws(framing, reference):
+    options = OPTIONS | {"moderators": ["age"]}
+    young, old = (mediate(framing, **options, at={"age": age}) for age in (20, 60))
+    got = contrast_mediations(young, old)
+    for name, ref in zip(("acme", "ade"), reference["test_modmed"], strict=True):
+        assert abs(got[name].p_value - ref["p"]) < 0.15
+        width = ref["ci"][1] - ref["ci"][0]
+        assert abs(got[name].ci_low - ref["ci"][0]) < 0.1 * width
+        assert abs(got[name].ci_high - ref["ci"][1]) < 0.1 * width
+
+
+def test_interaction_of_treatment_and_mediator_is_tested(framing, reference):
+    got = mediate(framing, **OPTIONS | {"outcome_model": "logit", "interaction": True}).effects["interaction"]
+    ref = reference["TMint"]
+    assert abs(got.p_value - ref["p"]) < 0.06
+    assert abs(got.ci_low - ref["ci"][0]) < 0.01
+    assert abs(got.ci_high - ref["ci"][1]) < 0.01
+
+
+def world(n=4000, seed=0, kind="linear", interaction=0.5):
+    """A known world with treatment-mediator interaction; returns the frame and the sample's truth."""
+    rng = np.random.default_rng(seed)
+    c, t = rng.normal(size=n), rng.integers(0, 2, n).astype(float)
+    e, u = rng.normal(size=n), rng.normal(size=n)
+
+    def mediator(t):
+        eta = -0.4 + 1.2 * t + 0.5 * c
+        return eta + e if kind == "linear" else (eta + e > 0).astype(float)
+
+    def outcome(t, m):
+        return 0.3 * t + 0.8 * m + interaction * t * m + 0.4 * c + u
+
+    m0, m1, m = mediator(0), mediator(1), mediator(t)
+    truth = {
+        "acme_control": (outcome(0, m1) - outcome(0, m0)).mean(),
+        "acme_treated": (outcome(1, m1) - outcome(1, m0)).mean(),
+        "ade_control": (outcome(1, m0) - outcome(0, m0)).mean(),
+        "ade_treated": (outcome(1, m1) - outcome(0, m1)).mean(),
+    }
+    return pd.DataFrame({"t": t, "m": m, "y": outcome(t, m), "c": c}), truth
+
+
+KNOWN = {
+    "treatment": "t",
+    "mediator": "m",
+    "outcome": "y",
+    "covariates": ["c"],
+    "interaction": True,
+    "n_draws": 300,
+}
+
+
+@pytest.mark.parametrize("kind", ["linear", "probit"])
+@pytest.mark.parametrize("method", ["quasi_bayes", "bootstrap"])
+def test_recovers_a_known_world(kind, method):
+    frame, truth = world(kind=kind)
+    got = mediate(frame, **KNOWN, mediator_model=kind, method=method)
+    for name, value in truth.items():
+        effect = got.effects[name]
+        assert abs(effect.estimate - value) < 4 * effect.standard_error, name
+        assert effect.ci_low < effect.estimate < effect.ci_high
+    total = got.effects["acme_control"].estimate + got.effects["ade_treated"].estimate
+    np.testing.assert_allclose(got.effects["total_effect"].estimate, total, atol=1e-10)
+
+
+def test_a_binary_mediator_is_not_multiplied_through_on_the_wrong_scale():
+    # The log-odds slope times the linear slope would be four times the effect.
+    rng = np.random.default_rng(3)
+    n = 20_000
+    t = rng.integers(0, 2, n).astype(float)
+    m = (rng.random(n) < 1 / (1 + np.exp(0.5 - t))).astype(float)
+    frame = pd.DataFrame({"t": t, "m": m, "y": m + 0.5 * t + rng.normal(size=n)})
+    got = mediate(frame, treatment="t", mediator="m", outcome="y", mediator_model="logit")
+    truth = 1 / (1 + np.exp(-0.5)) - 1 / (1 + np.exp(0.5))
+    assert abs(got.effects["acme"].estimate - truth) < 4 * got.effects["acme"].standard_error
+    wrong = got.mediator_fit.to_dict()["t"] * got.outcome_fit.to_dict()["m"]
+    assert wrong > 3.5 * truth
+
+
+def test_the_bootstrap_resamples_both_models_together():
+    # Heavy shared tails: the product of slopes from one resample is not that of two.
+    rng = np.random.default_rng(4)
+    n = 60
+    t = rng.integers(0, 2, n).astype(float)
+    m = t + rng.standard_t(2.2, n) * (1 + 2 * t)
+    y = m * (1 + t) + rng.normal(size=n)
+    frame = pd.DataFrame({"t": t, "m": m, "y": y})
+    got = mediate(frame, treatment="t", mediator="m", outcome="y", method="bootstrap", n_draws=4000)
+    brute = []
+    for _ in range(4000):
+        i = rng.integers(0, n, n)
+        one = np.ones(n)
+        a = np.linalg.lstsq(np.column_stack([one, t[i]]), m[i], rcond=None)[0]
+        b = np.linalg.lstsq(np.column_stack([one, t[i], m[i]]), y[i], rcond=None)[0]
+        brute.append(a[1] * b[2])
+    assert abs(got.effects["acme"].standard_error / np.std(brute) - 1) < 0.08
+    np.testing.assert_allclose(
+        [got.effects["acme"].ci_low, got.effects["acme"].ci_high],
+        np.quantile(brute, [0.025, 0.975]),
+        atol=0.15 * np.std(brute),
+    )
+
+
+@pytest.mark.parametrize("moderators", [[], ["c"]])
+def test_the_moment_bootstrap_equals_refitting(moderators):
+    from whyprompt.mediation import counterfactual as cf
+    from whyprompt.mediation import statistical
+
+    frame, _ = world(n=150)
+    table = statistical._Table(statistical.nw.from_native(frame, eager_only=True))
+    m, y = frame["m"].to_numpy(), frame["y"].to_numpy()
+    design, t = statistical._design(table, table.column("t"), "t", "m", ["c"], moderators, True)
+    xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)
+    arms = [design.treat(v) for v in (0, 1)]
+    world_ = cf.World(
+        family_m="linear",
+        family_y="linear",
+        mediator=tuple(design.mediator_matrix(a) for a in arms),
+        slope=tuple(design.slope_matrix(a) for a in arms),
+        flat=not moderators,
+    )
+    rng = np.random.default_rng(0)
+    w = rng.multinomial(150, np.full(150, 1 / 150), 5).astype(float)
+    got, good = cf._linear_sample(world_, xm.shape[1], xy, y, w)
+    assert good.all()
+    alpha, beta = (
+        np.stack([np.linalg.lstsq(x * np.sqrt(k)[:, None], v * np.sqrt(k), rcond=None)[0] for k in w])
+        for x, v in ((xm, m), (xy, y))
+    )
+    want = world_.effects(alpha, beta, np.ones(5), rng, w)
+    for name, value in want.items():
+        np.testing.assert_allclose(got[name], value, atol=1e-9, err_msg=name)
+
+
+def test_clusters_widen_the_interval():
+    rng = np.random.default_rng(5)
+    g = np.repeat(np.arange(40), 10)
+    t = (g % 2).astype(float)
+    m = t + rng.normal(size=40)[g] + 0.2 * rng.normal(size=400)
+    frame = pd.DataFrame({"t": t, "m": m, "y": m + rng.normal(size=400), "g": g})
+    options = {"treatment": "t", "mediator": "m", "outcome": "y", "n_draws": 400}
+    plain = mediate(frame, **options).effects["acme"].standard_error
+    for method in ("quasi_bayes", "bootstrap"):
+        assert (
+            mediate(frame, **options, clusters="g", method=method).effects["acme"].standard_error > 2 * plain
+        )
+
+
+def test_sensitivity_undoes_a_known_correlation():
+    rng = np.random.default_rng(6)
+    n, rho = 40_000, 0.5
+    t, c = rng.integers(0, 2, n).astype(float), rng.normal(size=n)
+    e2, v = rng.normal(size=(2, n))
+    e3 = rho * e2 + np.sqrt(1 - rho**2) * v
+    m = 0.8 * t + 0.3 * c + e2
+    y = 0.4 * t + 0.6 * m + 0.2 * c + 1.5 * e3
+    frame = pd.DataFrame({"t": t, "m": m, "y": y, "c": c})
+    options = {"treatment": "t", "mediator": "m", "outcome": "y", "covariates": ["c"]}
+    got = sensitivity(frame, **options, n_draws=50)
+    truth = 0.8 * 0.6
+    assert abs(got.acme[got.rho == 0.5][0] - truth) < 0.03
+    naive = mediate(frame, **options, n_draws=2)
+    at_zero = got.acme[got.rho == 0][0]
+    a, b = naive.mediator_fit.to_dict()["t"], naive.outcome_fit.to_dict()["m"]
+    np.testing.assert_allclose(at_zero, a * b, rtol=1e-10)
+    assert at_zero > 2 * truth
+    at = sensitivity(frame, **options, rho=[got.rho_at_zero], n_draws=50)
+    np.testing.assert_allclose(at.acme, 0, atol=1e-12)
+    assert (got.ci_low < got.acme).all()
+    assert (got.acme < got.ci_high).all()
+    # R^2 of the full regressions, by hand.
+    x = np.column_stack([np.ones(n), t, c])
+    shares = []
+    for design, response in ((x, m), (np.column_stack([x, m]), y)):
+        r = response - design @ np.linalg.lstsq(design, response, rcond=None)[0]
+        shares.append(r.var() / response.var())
+    np.testing.assert_allclose(got.r2_tilde_product, got.rho_at_zero**2 * shares[0] * shares[1], rtol=1e-6)
+
+
+def test_any_frame_and_text_covariates():
+    frame, _ = world(n=200)
+    frame["group"] = np.where(frame["c"] > 0, "high", "low")
+    options = KNOWN | {"covariates": ["group"], "n_draws": 20}
+    by_hand = mediate(
+        frame.assign(low=(frame["group"] == "low").astype(float)), **options | {"covariates": ["low"]}
+    )
+    for given in (frame, pd.DataFrame(frame).convert_dtypes()):
+        got = mediate(given, **options)
+        assert "group=low" in got.mediator_fit.names
+        np.testing.assert_allclose(got.effects["acme"].estimate, by_hand.effects["acme"].estimate)
+    held = mediate(frame, **options, at={"group": "low"})
+    assert held.effects["ade_treated"].estimate != got.effects["ade_treated"].estimate
+    assert list(got.to_frame()["effect"])[:2] == ["acme_control", "acme_treated"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"mediator": "nope"}, DataError, "no column 'nope'"),
+        ({"covariates": ["hole"]}, DataError, "column 'hole' holds 1 missing"),
+        ({"mediator": "text"}, DataError, "column 'text' is text"),
+        ({"outcome_model": "logit"}, DataError, "column 'y' must hold 0 and 1"),
+        ({"mediator_model": "poisson"}, DataError, "unknown mediator_model 'poisson'"),
+        ({"treatment": "one"}, DataError, "column 'one' holds one treatment only"),
+        (
+            {"treatment": "text", "treat_value": "z", "control_value": "a"},
+            DataError,
+            "treat_value 'z' is not a level",
+        ),
+        ({"moderators": ["t"]}, DataError, "moderator 't' is not a numeric covariate"),
+        ({"at": {"t": 1}}, DataError, "`at` names 't'"),
+        ({"covariates": ["c", "twice"]}, EstimationError, "mediator model's design is singular"),
+        ({"outcome": "split", "outcome_model": "logit"}, EstimationError, "outcome model does not converge"),
+        ({"method": "bayes"}, DataError, "unknown method 'bayes'"),
+        ({"n_draws": 1}, DataError, "n_draws is at least 2"),
+        ({"clusters": "one"}, DataError, "one cluster only"),
+    ],
+)
+def test_bad_input_is_named(changes, error, match):
+    frame, _ = world(n=100)
+    frame = frame.assign(
+        hole=np.where(np.arange(100) == 3, np.nan, 1.0),
+        text=np.where(frame["c"] > 0, "a", "b"),
+        one=1.0,
+        twice=2 * frame["c"],
+        split=(frame["m"] > 0).astype(float),
+    )
+    with pytest.raises(error, match=match):
+        mediate(frame, **KNOWN | {"n_draws": 20} | changes)

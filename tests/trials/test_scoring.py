@@ -1,0 +1,219 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from whyprompt.errors import ModelError, WhypromptError
+from whyprompt.trials.models import CompletionRequest, ScoreRequest, complete, load_model, plan_scoring, score
+from whyprompt.trials.models.local import LocalModel, PromptCodec
+from whyprompt.trials.models.locate import ModelFiles
+from whyprompt.trials.models.scoring import probe_packing
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+TINY = {
+    "llama": lambda: transformers.LlamaConfig(**SMALL),
+    "qwen2": lambda: transformers.Qwen2Config(**SMALL),
+    "mistral": lambda: transformers.MistralConfig(**SMALL, sliding_window=None),
+    "mistral_window": lambda: transformers.MistralConfig(**SMALL, sliding_window=6),
+    "gemma2": lambda: transformers.Gemma2Config(**SMALL, head_dim=4, sliding_window=6),
+    "granite": lambda: transformers.GraniteConfig(**SMALL, logits_scaling=3.0),
+    "cohere": lambda: transformers.CohereConfig(**SMALL, logit_scale=0.3),
+    "gpt2": lambda: transformers.GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=4, n_positions=128),
+    "gpt_neo": lambda: transformers.GPTNeoConfig(
+        vocab_size=64,
+        hidden_size=16,
+        num_layers=2,
+        num_heads=4,
+        attention_types=[[["global", "local"], 1]],
+        window_size=4,
+        max_position_embeddings=128,
+    ),
+    "bloom": lambda: transformers.BloomConfig(vocab_size=64, hidden_size=16, n_layer=2, n_head=4),
+    "mamba": lambda: transformers.MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2),
+}
+# These compute a packed trie exactly; the others must be noticed and scored another way.
+PACKS = {"llama", "qwen2", "mistral", "granite", "cohere", "gpt2"}
+
+
+class NoTokenizer:
+    all_special_ids = (2,)
+
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
+
+def tiny(name):
+    torch.manual_seed(1)
+    model = transformers.AutoModelForCausalLM.from_config(TINY[name]()).eval().double()
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3)
+    return LocalModel(
+        model=model,
+        codec=PromptCodec(NoTokenizer(), 128),
+        files=ModelFiles(name=name, folder=None, sha256=""),
+        device=torch.device("cpu"),
+        dtype=torch.float64,
+        packs=True,
+    )
+
+
+def requests(seed=0, n=14):
+    rng = np.random.default_rng(seed)
+    root = rng.integers(3, 64, 12).tolist()
+    made = []
+    for i in range(n):
+        middle = rng.integers(3, 64, rng.integers(1, 6)).tolist() if i % 3 else [7, 8, 9]
+        answer = rng.integers(3, 64, rng.integers(1, 4)).tolist()
+        ids = (*root, *middle, *answer)
+        made.append(ScoreRequest(ids, len(ids) - len(answer), look_ahead=bool(i % 2)))
+    return made
+
+
+def plain(model, request):
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([request.ids])).logits[0]
+        log_probs = torch.log_softmax(logits.double(), -1)
+    values = [log_probs[p - 1, request.ids[p]].item() for p in range(request.start, len(request.ids))]
+    greedy = all(logits[p - 1].argmax() == request.ids[p] for p in range(request.start, len(request.ids)))
+    return values, greedy, int(logits[-1].argmax())
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_scores_equal_plain_runs_on_every_kind_of_model(name):
+    lm = tiny(name)
+    packs, why = probe_packing(lm)
+    assert packs == (name in PACKS), why
+    lm = replace(lm, packs=packs)
+    asked = requests()
+    for request, found in zip(asked, score(lm, asked), strict=True):
+        values, greedy, after = plain(lm.model, request)
+        # score() computes the final log-probabilities in float32.
+        np.testing.assert_allclose(found.log_probs, values, atol=2e-5)
+        assert found.greedy == greedy
+        assert found.next_token == (after if request.look_ahead else None)
+
+
+def test_scores_do_not_depend_on_order_or_company(tiny_model):
+    lm = load_model(str(tiny_model), threads=1)
+    asked = requests(3)
+    together = [s.total for s in score(lm, asked)]
+    backwards = [s.total for s in score(lm, asked[::-1])][::-1]
+    alone = [score(lm, [r])[0].total for r in asked]
+    np.testing.assert_allclose(together, backwards, atol=1e-5)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_the_plan_computes_less_than_the_prompts_hold(tiny_model):
+    lm = load_model(str(tiny_model), threads=1)
+    asked = requests(n=40)
+    computed = sum(len(p.tokens) for p in plan_scoring(lm, asked))
+    assert computed < 0.5 * sum(len(r.fed) for r in asked)
+
+
+def test_log_probabilities_that_are_not_finite_are_refused(tiny_model):
+    lm = load_model(str(tiny_model), threads=1)
+    lm.model.get_output_embeddings().weight.data[5] = float("nan")
+    with pytest.raises(WhypromptError, match="not finite"):
+        score(lm, requests())
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
+def test_greedy_completions_equal_generate(name):
+    lm = tiny(name)
+    lm = replace(lm, packs=probe_packing(lm)[0])
+    prompts = [r.ids for r in requests(5, 6)]
+    found = complete(lm, [CompletionRequest(p) for p in prompts], max_new_tokens=8)
+    for ids, completion in zip(prompts, found, strict=True):
+        with torch.inference_mode():
+            out = lm.model.generate(
+                torch.tensor([ids]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                max_new_tokens=8,
+                do_sample=False,
+                eos_token_id=2,
+                pad_token_id=0,
+            )
+        new = [t for t in out[0, len(ids) :].tolist() if t != 2]
+        assert completion.text == " ".join(map(str, new))
+        assert completion.n_tokens == len(new)
+
+
+def test_a_sampled_completion_does_not_depend_on_its_neighbours():
+    lm = tiny("llama")
+    asked = [CompletionRequest(r.ids, temperature=1.3, seed=11 + i) for i, r in enumerate(requests(2, 5))]
+    together = complete(lm, asked, max_new_tokens=6)
+    alone = [complete(lm, [a], max_new_tokens=6)[0] for a in asked]
+    assert together == alone
+    again = [replace(a, seed=a.seed + 100) for a in asked]
+    assert complete(lm, again, max_new_tokens=6) != together
+
+
+def test_sampling_follows_the_models_probabilities():
+    lm = tiny("llama")
+    ids = requests()[0].ids
+    drawn = complete(
+        lm, [CompletionRequest(ids, temperature=0.7, seed=s) for s in range(600)], max_new_tokens=1
+    )
+    with torch.inference_mode():
+        p = torch.softmax(lm.model(torch.tensor([ids])).logits[0, -1] / 0.7, -1)
+    top = int(p.argmax())
+    share = np.mean([c.text == str(top) for c in drawn])
+    assert abs(share - p[top].item()) < 4 * np.sqrt(p[top].item() / 600)
+
+
+def test_stop_strings_cut_the_completion():
+    lm = tiny("llama")
+    ids = requests()[0].ids
+    whole = complete(lm, [CompletionRequest(ids)], max_new_tokens=6)[0].text
+    second = whole.split()[1]
+    cut = complete(lm, [CompletionRequest(ids)], max_new_tokens=6, stop=[f" {second}"])[0]
+    assert cut.text == whole.split()[0]
+
+
+def test_model_names_that_lead_nowhere(tmp_path):
+    with pytest.raises(ModelError, match="no such model folder"):
+        load_model(str(tmp_path / "absent"))
+    with pytest.raises(ModelError, match=r"not a model folder: it has no config\.json"):
+        load_model(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="no weights"):
+        load_model(str(tmp_path))
+
+
+def test_an_unusable_device_is_named(tiny_model):
+    with pytest.raises(ModelError, match=r"model\.device is 'abacus'"):
+        load_model(str(tiny_model), device="abacus")
+
+
+def test_the_fingerprint_knows_files_and_dtype(tiny_model):
+    a = load_model(str(tiny_model), threads=1)
+    b = load_model(str(tiny_model), threads=1, dtype="float64")
+    assert a.fingerprint == load_model(str(tiny_model), threads=1).fingerprint
+    assert a.fingerprint != b.fingerprint
+
+
+@pytest.mark.model
+def test_the_embedded_model_loads_packs_and_answers():
+    lm = load_model()
+    assert lm.packs
+    assert lm.notes[1].startswith("packed scoring")
+    assert sum(p.numel() for p in lm.model.parameters()) == 134_515_008
+    text = (
+        lm.codec.chat([{"role": "user", "content": "What is the capital of France?"}])
+        + "The capital of France is"
+    )
+    found = complete(lm, [CompletionRequest(lm.codec.tokens(text))], max_new_tokens=3)
+    assert "Paris" in found[0].text
