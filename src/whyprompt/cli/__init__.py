@@ -1,0 +1,76 @@
+"""The command line: ``whyprompt run | effect | mediate | report | export | doctor | schema``.
+
+Exit codes: 0 done; 1 a failure that is not the user's; 2 something the user can mend; 130 stopped by Ctrl-C.
+Every verb takes ``--json`` and then prints one JSON object on standard output and nothing else there;
+progress and messages go to standard error. One module a group of verbs; nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Annotated
+
+import typer
+
+from whyprompt import __version__
+from whyprompt.cli import run as _run
+from whyprompt.cli._common import say, show
+from whyprompt.errors import InputError, WhypromptError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="whyprompt",
+    help="What a change of prompt causes in a language model, how sure you may be, and which heads carry it.",
+    no_args_is_help=True,
+    add_completion=False,
+    # Plain help: importing rich for it would double the time that --help takes.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+app.command()(_run.run)
+app.command()(_run.export)
+app.command()(_run.schema)
+app.command()(_run.doctor)
+
+
+def _version(value: bool) -> None:
+    if value:
+        show(f"whyprompt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    _ = version
+
+
+def main() -> None:
+    """Run the command line and turn errors into messages and exit codes."""
+    try:
+        app()
+    except InputError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except WhypromptError as error:
+        say(f"error: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        say("stopped; what is complete is kept, and the same command goes on from there")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except OSError as error:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            say(f"error: the disk is full: {error.filename or 'a file'} could not be written")
+            sys.exit(1)
+        if error.errno in {errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EPERM}:
+            say(f"error: {error.filename}: {error.strerror}")
+            sys.exit(2)
+        raise

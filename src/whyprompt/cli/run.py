@@ -1,0 +1,136 @@
+"""``whyprompt run | export | schema | doctor``: trials, and what they need."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whyprompt.cli._common import AsJson, Out, StudyPath, results_folder, say, show, show_json
+from whyprompt.errors import WhypromptError
+
+__all__ = ["doctor", "export", "run", "schema"]
+
+
+def run(
+    study: StudyPath,
+    out: Out = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Count trials and tokens, run nothing.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Score a sample of stored trials again and compare.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run what is missing of a study, and only that."""
+    from whyprompt._progress import show_progress
+    from whyprompt.study import load_study
+    from whyprompt.trials import dry_run, run_study, verify_study
+
+    plan = load_study(study)
+    folder = results_folder(out, plan.name)
+    if dry:
+        count = dry_run(plan)
+        if as_json:
+            show_json(
+                {
+                    "trials": count.trials,
+                    "items": count.items,
+                    "tokens": count.tokens,
+                    "tokens_by_arm": count.arms,
+                }
+            )
+        else:
+            show(f"{count.trials} trials of {count.items} items, {count.tokens} tokens:")
+            for arm, tokens in count.arms.items():
+                show(f"  {arm}: {tokens} tokens")
+        return
+    if verify:
+        with show_progress(plan.name) as progress:
+            found = verify_study(plan, folder, progress=progress)
+        if as_json:
+            show_json(
+                {
+                    "checked": found.checked,
+                    "largest_difference": found.largest_difference,
+                    "tolerance": found.tolerance,
+                    "passed": found.passed,
+                }
+            )
+        else:
+            show(
+                f"{found.checked} trials scored again, each alone: log-probabilities differ by at most "
+                f"{found.largest_difference:.1e} ({found.where}); tolerance {found.tolerance:.0e}."
+            )
+        if not found.passed:
+            raise WhypromptError(
+                f"stored log-probabilities differ from new ones by {found.largest_difference:.1e}",
+                hint="the model, its dtype or a library changed: run into a new folder",
+            )
+        return
+    with show_progress(plan.name) as progress:
+        result = run_study(plan, folder, text=study.read_text(encoding="utf-8"), progress=progress)
+    for notice in result.notices:
+        say(f"note: {notice}")
+    if as_json:
+        show_json(
+            {
+                "trials": result.trials,
+                "new_trials": result.new_trials,
+                "store": str(result.store),
+                "study_fingerprint": result.study,
+                "model_fingerprint": result.model,
+                "seconds": round(result.seconds, 3),
+                "notices": list(result.notices),
+            }
+        )
+    else:
+        kept = result.trials - result.new_trials
+        show(
+            f"{result.trials} trials in {result.store}: {result.new_trials} new in {result.seconds:.1f} s, "
+            f"{kept} kept."
+        )
+
+
+def export(study: StudyPath, target: Path, out: Out = None, as_json: AsJson = False) -> None:
+    """Write a study's trial table as .csv or .parquet."""
+    from whyprompt.study import load_study
+    from whyprompt.trials import export as write
+    from whyprompt.trials import load_trials
+
+    plan = load_study(study)
+    frame = load_trials(plan, results_folder(out, plan.name))
+    write(frame, target)
+    if as_json:
+        show_json({"trials": len(frame), "columns": list(frame.columns), "file": str(target)})
+    else:
+        show(f"{len(frame)} trials, {len(frame.columns)} columns: {target}")
+
+
+def schema(as_json: AsJson = False) -> None:
+    """Print the JSON schema of a study file."""
+    from whyprompt.study import study_json_schema
+
+    show(json.dumps(study_json_schema(), indent=None if as_json else 2))
+
+
+def doctor(as_json: AsJson = False) -> None:
+    """Check that this environment can run a study."""
+    from whyprompt.trials.doctor import examine
+
+    checks = examine()
+    failed = [c for c in checks if c.status == "fail"]
+    if as_json:
+        show_json(
+            {
+                "ok": not failed,
+                "checks": [{"name": c.name, "status": c.status, "detail": c.detail} for c in checks],
+            }
+        )
+    else:
+        for check in checks:
+            show(f"{check.status:>4}  {check.name}: {check.detail}")
+        show("Everything a study needs is here." if not failed else f"{len(failed)} check(s) failed.")
+    if failed:
+        raise typer.Exit(1)
