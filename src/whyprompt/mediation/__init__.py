@@ -17,7 +17,7 @@ from whyprompt.mediation.inference import (
     infer_heads,
     mean_interval,
 )
-from whyprompt.mediation.pairs import PromptPair, pair_from_text
+from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
 from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairOutcomes, SetSweep
 from whyprompt.mediation.search import HeadSearch, find_heads
 from whyprompt.mediation.statistical import (
@@ -60,6 +60,7 @@ __all__ = [
     "mean_interval",
     "mediate",
     "mediation_effects",
+    "pair_from_rendered",
     "pair_from_text",
     "sensitivity",
     "set_sweep",

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from whyprompt.errors import MediationError
+from whyprompt.mediation.pairs import TEMPLATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,9 +19,10 @@ __all__ = ["align_shorter"]
 def align_shorter(pair: PromptPair) -> tuple[int, ...]:
     """Position in the longer prompt of every token of the shorter one.
 
-    The longer prompt must be the shorter one with blocks inserted. The common prefix and the
-    common suffix align by their tokens; what lies between them aligns by the segments that
-    both prompts name, in order and with the same tokens.
+    The longer prompt must be the shorter one with blocks inserted. Segments that both prompts
+    name, with the same tokens, align first: how the prompts were rendered comes before what
+    their tokens look like. Between them, and before the first and after the last, a common
+    prefix and then a common suffix align by their tokens.
 
     Parameters
     ----------
@@ -46,16 +48,7 @@ def align_shorter(pair: PromptPair) -> tuple[int, ...]:
         short, long, named_short, named_long = pair.ids0, pair.ids1, pair.segments0, pair.segments1
     else:
         short, long, named_short, named_long = pair.ids1, pair.ids0, pair.segments1, pair.segments0
-    prefix = 0
-    while prefix < len(short) and short[prefix] == long[prefix]:
-        prefix += 1
-    suffix = 0
-    while suffix < len(short) - prefix and short[-1 - suffix] == long[-1 - suffix]:
-        suffix += 1
-    place: dict[int, int] = {i: i for i in range(prefix)}
-    place |= {len(short) - 1 - i: len(long) - 1 - i for i in range(suffix)}
-    if len(place) < len(short):
-        place = _by_segments(short, long, named_short, named_long) | place
+    place = _by_gaps(short, long, _by_segments(short, long, named_short, named_long))
     missing = [i for i in range(len(short)) if i not in place]
     out = tuple(place.get(i, -1) for i in range(len(short)))
     if missing or any(b <= a for a, b in pairwise(out)):
@@ -79,9 +72,28 @@ def _by_segments(
     place: dict[int, int] = {}
     for name, spans in named_short.items():
         others = named_long.get(name, ())
-        if len(others) != len(spans):
+        # What a template puts between the parts is not one part: its stretches need not correspond.
+        if name == TEMPLATE or len(others) != len(spans):
             continue
         for (a, b), (c, d) in zip(spans, others, strict=True):
             if tuple(short[a:b]) == tuple(long[c:d]):
                 place |= dict(zip(range(a, b), range(c, d), strict=True))
+    return place
+
+
+def _by_gaps(short: Sequence[int], long: Sequence[int], anchors: dict[int, int]) -> dict[int, int]:
+    """Add to the anchors the common prefix and suffix of each stretch between them."""
+    place = dict(anchors)
+    stops = [*sorted(anchors.items()), (len(short), len(long))]
+    a, b = 0, 0
+    for c, d in stops:
+        i, j = a, b
+        while i < c and j < d and short[i] == long[j]:
+            place[i] = j
+            i, j = i + 1, j + 1
+        m, n = c, d
+        while m > i and n > j and short[m - 1] == long[n - 1]:
+            m, n = m - 1, n - 1
+            place[m] = n
+        a, b = c + 1, d + 1
     return place

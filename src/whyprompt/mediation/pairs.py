@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from whyprompt.errors import MediationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["PromptPair", "Spans", "pair_from_text"]
+__all__ = ["TEMPLATE", "PromptPair", "RenderedPrompt", "Spans", "pair_from_rendered", "pair_from_text"]
+
+TEMPLATE = "template"
+"""Segment of the tokens between the named parts: special tokens, role names, separators."""
 
 Spans = tuple[tuple[int, int], ...]
 """Half-open token spans ``(start, stop)`` of one named segment."""
@@ -107,6 +112,212 @@ class PromptPair:
     def n_answer(self) -> int:
         """Number of answer tokens, and of answer positions patched."""
         return len(self.answer_ids)
+
+
+class _Named(Protocol):
+    """A named stretch ``[start, end)`` of a prompt, in characters."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+
+
+class RenderedPrompt(Protocol):
+    """What `pair_from_rendered` reads of a prompt that an arm was rendered to; a dataclass."""
+
+    @property
+    def text(self) -> str:
+        """The prompt, ending with its cue."""
+
+    @property
+    def answer(self) -> str:
+        """The separator and the gold answer."""
+
+    @property
+    def segments(self) -> Sequence[_Named]:
+        """Named stretches of the text, in order."""
+
+
+class _Encoded(Protocol):
+    @property
+    def ids(self) -> Sequence[int]: ...
+    @property
+    def answer_ids(self) -> Sequence[int]: ...
+    @property
+    def segments(self) -> Sequence[tuple[str, int, int]]: ...
+
+
+_P = TypeVar("_P", bound=RenderedPrompt)
+_P_contra = TypeVar("_P_contra", bound=RenderedPrompt, contravariant=True)
+
+
+class _Codec(Protocol[_P_contra]):
+    def encode(self, prompt: _P_contra, *, answer: str | None = None, where: str = "") -> _Encoded: ...
+
+
+class _Stretch(NamedTuple):
+    name: str
+    start: int
+    end: int
+
+
+_NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
+
+
+def pair_from_rendered(
+    codec: _Codec[_P],
+    *,
+    item_id: str,
+    prompt0: _P,
+    prompt1: _P,
+    arms: tuple[str, str] = ("0", "1"),
+    cluster: str = "",
+    foil: str | None = None,
+    numbers: bool = False,
+) -> PromptPair:
+    """Turn one item's two rendered prompts into a pair, its segments known from the rendering.
+
+    Parameters
+    ----------
+    codec
+        A tokenizer with ``encode(prompt, *, answer, where)``, which gives the ids of the prompt
+        (special tokens before it included, unless a chat template has put them into the text),
+        the ids of the answer after it, and the prompt's segments in tokens.
+    item_id, cluster
+        As in `PromptPair`.
+    prompt0, prompt1 : RenderedPrompt
+        The prompts of arms 0 and 1: text, answer and named segments in characters.
+    arms : (str, str)
+        The arms' names, for messages.
+    foil : str, optional
+        A wrong answer, its separator included, for ``outcome="margin"``.
+    numbers : bool, default False
+        Whether each number in the question becomes a segment of its own beside the question
+        (``"number 1"``, ``"number 2"``, in order).
+
+    Returns
+    -------
+    PromptPair
+        Tokens in no segment make up the segment ``"template"``. The cue is the last segment
+        named ``"cue"``; without one, the last token alone is compared.
+
+    Raises
+    ------
+    MediationError
+        If the prompts do not end in the same cue, or the answer or the foil tokenises
+        differently after them; the message names the item and both arms.
+
+    Examples
+    --------
+    >>> from collections import namedtuple
+    >>> from dataclasses import dataclass
+    >>> Encoded = namedtuple("Encoded", "ids answer_ids segments")
+    >>> @dataclass
+    ... class Prompt:
+    ...     text: str
+    ...     answer: str
+    ...     segments: tuple
+    >>> class Bytes:
+    ...     def encode(self, prompt, *, answer=None, where=""):
+    ...         spans = [(s[0], s[1], s[2]) for s in prompt.segments]
+    ...         return Encoded(prompt.text.encode(), (answer or prompt.answer).encode(), spans)
+    >>> pair = pair_from_rendered(
+    ...     Bytes(),
+    ...     item_id="a",
+    ...     prompt0=Prompt("2+2?A:", "4", (_Stretch("question", 0, 4), _Stretch("cue", 4, 6))),
+    ...     prompt1=Prompt("Add.2+2?A:", "4", (_Stretch("question", 4, 8), _Stretch("cue", 8, 10))),
+    ... )
+    >>> pair.cue_tokens, dict(pair.segments1)
+    (2, {'question': ((4, 8),), 'cue': ((8, 10),), 'template': ((0, 4),)})
+    """
+    who = f"item {item_id!r}"
+    prompts = (prompt0, prompt1)
+    where = [f"{who}, arm {arm!r}" for arm in arms]
+    gold = [codec.encode(p, where=w) for p, w in zip(prompts, where, strict=True)]
+    foils = (
+        []
+        if foil is None
+        else [codec.encode(p, answer=foil, where=w) for p, w in zip(prompts, where, strict=True)]
+    )
+    for what, texts, both in (
+        ("answer", [p.answer for p in prompts], gold),
+        ("foil", [foil, foil], foils),
+    ):
+        if both and tuple(both[0].answer_ids) != tuple(both[1].answer_ids):
+            raise MediationError(
+                f"{who}: the {what} tokenises differently after the prompts of arms {arms[0]!r} and "
+                f"{arms[1]!r}: {texts[0]!r} is {list(both[0].answer_ids)}, "
+                f"{texts[1]!r} is {list(both[1].answer_ids)}",
+                hint="give both arms the same format and cue, so that the same tokens are scored after both",
+            )
+    tails = [_cue_ids(e) for e in gold]
+    if tails[0] != tails[1]:
+        shown = [_cue_text(p) for p in prompts]
+        raise MediationError(
+            f"{who}: the prompts of arms {arms[0]!r} and {arms[1]!r} do not end in the same cue: "
+            f"{shown[0]!r} is {list(tails[0])}, {shown[1]!r} is {list(tails[1])}",
+            hint="give both arms the same format and cue, since heads are compared at the answer positions",
+        )
+    spans = []
+    for prompt, encoded in zip(prompts, gold, strict=True):
+        named = [*encoded.segments]
+        if numbers:
+            # Numbers lie inside the question, so they are found in a second pass of their own.
+            named += codec.encode(_with_numbers(prompt), where=who).segments
+        spans.append(_grouped(named, len(encoded.ids)))
+    return PromptPair(
+        item_id=item_id,
+        cluster=cluster,
+        ids0=gold[0].ids,
+        ids1=gold[1].ids,
+        answer_ids=gold[0].answer_ids,
+        foil_ids=foils[0].answer_ids if foils else None,
+        cue_tokens=len(tails[0]),
+        segments0=spans[0],
+        segments1=spans[1],
+    )
+
+
+def _cue_ids(encoded: _Encoded) -> tuple[int, ...]:
+    """Tokens of the cue that ends a prompt, or its last token."""
+    ids = tuple(encoded.ids)
+    cues = [(a, b) for name, a, b in encoded.segments if name == "cue" and b == len(ids)]
+    return ids[cues[-1][0] :] if cues else ids[-1:]
+
+
+def _cue_text(prompt: RenderedPrompt) -> str:
+    cues = [s for s in prompt.segments if s.name == "cue"]
+    return prompt.text[cues[-1].start : cues[-1].end] if cues else prompt.text[-16:]
+
+
+def _with_numbers(prompt: _P) -> _P:
+    """Make the numbers of the question the prompt's only segments."""
+    found = [
+        (s.start + m.start(), s.start + m.end())
+        for s in prompt.segments
+        if s.name == "question"
+        for m in _NUMBER.finditer(prompt.text[s.start : s.end])
+    ]
+    segments = tuple(_Stretch(f"number {i}", a, b) for i, (a, b) in enumerate(found, start=1))
+    out: _P = replace(prompt, segments=segments)  # type: ignore[type-var]  # checked at run time
+    return out
+
+
+def _grouped(named: Sequence[tuple[str, int, int]], n: int) -> dict[str, Spans]:
+    """Spans by name, and the tokens in none as the template."""
+    out: dict[str, Spans] = {}
+    free = [True] * n
+    for name, start, stop in named:
+        out[name] = (*out.get(name, ()), (start, stop))
+        free[start:stop] = [False] * (stop - start)
+    edges = [i for i in range(n + 1) if (0 < i < n and free[i] != free[i - 1]) or i in {0, n}]
+    rest = tuple((a, b) for a, b in pairwise(edges) if free[a])
+    if rest:
+        out[TEMPLATE] = (*out.get(TEMPLATE, ()), *rest)
+    return out
 
 
 def pair_from_text(
