@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._frame import Arms, open_table
-from whyprompt.effects._problem import Problem, refuse_post_treatment
 from whyprompt.effects._audit_result import AuditResult, AuditRow, OneDraw
+from whyprompt.effects._frame import Arms, open_table
+from whyprompt.effects._matched import codes
 from whyprompt.effects._pipeline import METHODS, Options, check_options, compute
+from whyprompt.effects._problem import Problem, refuse_post_treatment
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.paired import paired_differences
 from whyprompt.effects.propensity import Design, design_matrix
@@ -131,6 +132,7 @@ def audit(
     draws: int = 200,
     methods: Sequence[str] = ("naive", "nearest", "ipw", "overlap", "aipw"),
     estimand: str | None = None,
+    exact: Sequence[str] = (),
     level: float = 0.95,
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - options of estimate_effect
@@ -156,6 +158,9 @@ def audit(
         Of `estimate_effect`.
     estimand : {"att", "atc", "ate"}, optional
         Default: that of each method.
+    exact : sequence of str
+        Confounders on which matched items must be equal (``nearest``, ``optimal``, ``kernel``,
+        ``subclass``).
     level : float, default 0.95
         Of intervals.
     random_state : int, default 0
@@ -215,12 +220,14 @@ def audit(
     )
     pairs = setup.pairs
     effect = pairs.treated - pairs.control
+    strata = _exact_strata(setup, exact)
     rng = np.random.default_rng(random_state)
     drawn = rng.random((draws, len(effect))) < setup.probability
     rows = []
     for method in methods:
         settings = _settings_of(method, estimand, level, random_state, options)
-        rows.append(_run(setup, drawn, effect, settings, arm, outcome, (str(treated), str(control))))
+        names = (str(treated), str(control))
+        rows.append(_run(setup, drawn, effect, settings, arm, outcome, names, strata))
     warnings = []
     low, high = float(setup.probability.min()), float(setup.probability.max())
     if low < 0.02 or high > 0.98:
@@ -244,6 +251,18 @@ def audit(
         warnings=tuple(warnings),
         sentence=_audit_sentence(rows, float(effect.mean()), len(effect), draws, level),
     )
+
+
+def _exact_strata(setup: _Setup, exact: Sequence[str]) -> NDArray[np.int64] | None:
+    if not exact:
+        return None
+    for name in exact:
+        if name not in setup.columns:
+            raise EstimationError(
+                f"exact names {name!r}, which is not among the audit's confounders",
+                hint=f"they are {', '.join(setup.columns)}",
+            )
+    return codes([setup.columns[name] for name in exact])
 
 
 _DEFAULTS: dict[str, Any] = {
@@ -298,6 +317,7 @@ def _run(
     arm: str,
     outcome: str,
     names: tuple[str, str],
+    strata: NDArray[np.int64] | None,
 ) -> AuditRow:
     pairs = setup.pairs
     found: list[tuple[float, float, float | None, bool | None, int]] = []
@@ -314,7 +334,7 @@ def _run(
             confounders=tuple(setup.columns),
             columns=setup.columns,
             design=setup.design,
-            strata=None,
+            strata=strata,
             limits=(),
             cluster=None,
             tie_rank=None,
