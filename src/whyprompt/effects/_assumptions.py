@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.result import Status
+
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
@@ -194,7 +196,7 @@ def judge_overlap(
         remarks.append(f"{int(discarded.sum())} row(s) were put aside before matching")
     if thin < _LOW_ESS:
         remarks.append(f"an arm's weight rests on {thin:.0%} of its rows")
-    status = (
+    status: Status = (
         "fails" if share > _MANY else "doubtful" if share > _FEW or thin < _LOW_ESS or lost > 0.1 else "holds"
     )
     return Assumption(

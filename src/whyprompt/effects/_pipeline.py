@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects import inference, matching
+from whyprompt.effects._uncertainty import with_error as _with_error
 from whyprompt.effects.propensity import crossfit_propensity, design_matrix, fit_logistic
 from whyprompt.errors import EstimationError
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["METHODS", "Core", "Options", "Score", "bootstrapped", "check_options", "compute"]
+__all__ = ["METHODS", "Core", "Options", "Score", "bootstrapped", "check_options", "compute", "with_outcome"]
 
 METHODS = (
     "naive",
@@ -82,7 +83,11 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Core:
-    """An estimate with its error and the weights it came from."""
+    """An estimate with its error and the weights it came from.
+
+    `means` are those of the treated and the control arm; `df` are the degrees of freedom of the interval, None
+    for the normal distribution; `mean_draws`, shape (draws, 2), are the bootstrap's.
+    """
 
     estimate: float
     std_error: float | None
@@ -90,6 +95,9 @@ class Core:
     se_method: str
     weights: Floats
     discarded: Bools
+    means: tuple[float, float]
+    df: float | None = None
+    mean_draws: Floats | None = None
     matched: MatchedSet | None = None
     score: Score | None = None
     settings: dict[str, Any] = field(default_factory=dict)
@@ -176,28 +184,60 @@ def compute(problem: Problem, options: Options, *, with_error: bool = True) -> C
     if options.method != "cem" and not (options.distance == "mahalanobis" and options.caliper is None):
         score = _score(problem, options)
     matched, discarded = _match(problem, options, score)
-    t, w = problem.treated, matched.weights
-    estimate = float(np.average(problem.y[t], weights=w[t]) - np.average(problem.y[~t], weights=w[~t]))
     core = Core(
-        estimate=estimate,
+        estimate=float("nan"),
         std_error=None,
         ci=(None, None),
         se_method="none",
-        weights=w,
+        weights=matched.weights,
         discarded=discarded,
+        means=(float("nan"), float("nan")),
         matched=matched,
         score=score,
         settings=dict(matched.settings),
         warnings=_tie_warning(problem, matched, score),
     )
+    return _after_matching(problem, options, core, matched, with_error=with_error)
+
+
+def _after_matching(
+    problem: Problem, options: Options, core: Core, matched: MatchedSet, *, with_error: bool = True
+) -> Core:
+    t, w = problem.treated, matched.weights
+    means = tuple(float(np.average(problem.y[arm], weights=w[arm])) for arm in (t, ~t))
+    core = replace(core, estimate=means[0] - means[1], means=(means[0], means[1]))
     if with_error and options.se != "bootstrap":
         return _with_error(problem, options, core, matched)
     return core
 
 
+def with_outcome(problem: Problem, options: Options, core: Core, y: Floats) -> Core:
+    """Estimate again for another outcome of the same rows, with the matches already made.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+    core : Core
+        Of the first outcome.
+    y : ndarray, shape (n,)
+        The other outcome, or the derivative of a functional by row (see `_uncertainty`).
+
+    Returns
+    -------
+    Core
+    """
+    other = replace(problem, y=y)
+    if core.matched is None:
+        return compute(other, options)
+    bare = replace(core, warnings=_tie_warning(problem, core.matched, core.score), df=None)
+    return _after_matching(other, options, bare, core.matched)
+
+
 def _naive(problem: Problem, options: Options) -> Core:
     y, t = problem.y, problem.treated
-    estimate = float(y[t].mean() - y[~t].mean())
+    means = (float(y[t].mean()), float(y[~t].mean()))
+    estimate = means[0] - means[1]
     n = len(y)
     if problem.cluster is not None:
         _, error, df = inference.weighted_difference(
@@ -219,6 +259,8 @@ def _naive(problem: Problem, options: Options) -> Core:
         se_method=name,
         weights=np.ones(n),
         discarded=np.zeros(n, dtype=bool),
+        means=means,
+        df=float(df),
     )
 
 
@@ -261,6 +303,8 @@ def _weighting(problem: Problem, options: Options) -> Core:
         + (", cluster-robust" if problem.cluster is not None else ""),
         weights=np.where(fit.kept, fit.weights, 0.0),
         discarded=~fit.kept,
+        means=(fit.mean_treated, fit.mean_control),
+        df=None if problem.cluster is None else float(len(set(problem.cluster[fit.kept].tolist())) - 1),
         score=score,
         warnings=tuple(fit.warnings),
     )
@@ -355,118 +399,6 @@ def _tie_warning(problem: Problem, matched: MatchedSet, score: Score | None) -> 
     )
 
 
-def _with_error(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
-    y, t = problem.y, problem.treated
-    kind = options.se
-    if kind == "auto":
-        if matched.n_pairs == 0:
-            kind = "strata"
-        else:
-            kind = "abadie_imbens" if matched.replace else "pairs"
-    if (kind == "strata") != (matched.n_pairs == 0):
-        raise EstimationError(
-            f"standard error {options.se!r} does not go with method {options.method!r}",
-            hint="leave se='auto'",
-        )
-    extra: list[str] = []
-    df: int | None = None
-    if kind == "strata":
-        assert matched.stratum is not None
-        if problem.cluster is None:
-            error, df = inference.stratified_error(y, t, matched.stratum, estimand=options.estimand)
-            name = "stratified (Neyman)"
-        else:
-            _, error, df = inference.weighted_difference(
-                y, t, core.weights, kind="cluster", clusters=[problem.cluster]
-            )
-            name = "cluster-robust, strata ignored"
-    elif kind == "pairs":
-        if matched.stratum is None:
-            raise EstimationError(
-                "pairs that share rows are not independent clusters", hint="use se='abadie_imbens'"
-            )
-        labels: list[NDArray[Any]] = [matched.stratum]
-        if problem.cluster is not None:
-            labels.append(problem.cluster)
-        _, error, df = inference.weighted_difference(y, t, core.weights, kind="cluster", clusters=labels)
-        name = "pair-cluster-robust" + (", two-way with the cluster column" if len(labels) > 1 else "")
-    else:
-        if problem.cluster is not None:
-            raise EstimationError(
-                "no standard error is known here for matching with replacement and clustered rows",
-                hint="match without replacement (replace=False), or use ipw, overlap, entropy or aipw",
-            )
-        if kind == "wild_bootstrap":
-            return _wild(problem, options, core, matched)
-        error, name, extra = _abadie_imbens(problem, options, core, matched)
-    finite = float(error) if np.isfinite(error) else None
-    if finite is None:
-        extra.append("there are too few pairs or rows for a standard error")
-    return replace(
-        core,
-        std_error=finite,
-        ci=inference.interval(core.estimate, finite, level=options.level, df=df),
-        se_method=name,
-        warnings=(*core.warnings, *extra),
-    )
-
-
-def _abadie_imbens(
-    problem: Problem, options: Options, core: Core, matched: MatchedSet
-) -> tuple[float, str, list[str]]:
-    y, t, score = problem.y, problem.treated, core.score
-    along = None if score is None else score.along
-    neighbours = options.neighbours if along is not None else 0
-    # A kernel's shares are smooth in the score; its variance is that of fixed shares.
-    base = inference.abadie_imbens(y, t, matched, score=along, neighbours=neighbours)
-    name = "Abadie-Imbens (2006)" + (
-        f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
-    )
-    simple = (
-        matched.method == "nearest"
-        and score is not None
-        and score.fit is not None
-        and problem.strata is None
-        and not problem.limits
-        and options.caliper is None
-        and min(int(t.sum()), int((~t).sum())) >= 2
-    )
-    if not simple:
-        return base.std_error, name + ", score taken as known", []
-    assert score is not None
-    assert score.fit is not None
-    term = inference.estimated_score_term(
-        y,
-        t,
-        matched,
-        X=problem.design.matrix,
-        propensity=score.propensity,
-        score_covariance=score.fit.information_inverse,
-        score=along,
-    )
-    if base.variance + term <= 0.1 * base.variance:
-        note = "the 2016 correction for the estimated score exceeds the variance in this sample; not applied"
-        return base.std_error, name, [note]
-    return float(np.sqrt(base.variance + term)), name + ", corrected for the estimated score (2016)", []
-
-
-def _wild(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
-    X = problem.design.matrix
-    if core.score is not None:
-        X = np.column_stack([X, core.score.along])
-    estimate, influence = inference.influence_after_matching(problem.y, problem.treated, matched, X=X)
-    errors = inference.wild_bootstrap(influence, draws=options.draws, random_state=options.random_state)
-    low, high = np.quantile(errors, [0.5 - options.level / 2, 0.5 + options.level / 2])
-    return replace(
-        core,
-        estimate=estimate,
-        std_error=float(errors.std(ddof=1)),
-        ci=(float(estimate - high), float(estimate - low)),
-        se_method=f"wild bootstrap (Otsu and Rai 2017), {options.draws} draws, bias-corrected estimate",
-        settings={**core.settings, "estimate_without_bias_correction": core.estimate},
-    )
-
-
 def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
     """Replace the standard error by a bootstrap that refits the whole pipeline.
 
@@ -490,7 +422,7 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
         _, label = np.unique(problem.cluster.astype(str), return_inverse=True)
         order = np.argsort(label, kind="stable")
         groups = np.split(order, np.cumsum(np.bincount(label))[:-1])
-    values: list[float] = []
+    values: list[tuple[float, float]] = []
     failed = 0
     for _ in range(options.draws):
         if groups is None:
@@ -498,7 +430,7 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
         else:
             rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
         try:
-            values.append(compute(problem.take(rows), options, with_error=False).estimate)
+            values.append(compute(problem.take(rows), options, with_error=False).means)
         except EstimationError:
             failed += 1
     if failed > 0.1 * options.draws or len(values) < 2:
@@ -506,12 +438,16 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
             f"{failed} of {options.draws} bootstrap samples could not be estimated (an arm or a level is lost)",
             hint="use the analytical standard error, se='auto'",
         )
-    low, high = np.quantile(values, [0.5 - options.level / 2, 0.5 + options.level / 2])
+    drawn = np.asarray(values)
+    effects = drawn[:, 0] - drawn[:, 1]
+    low, high = np.quantile(effects, [0.5 - options.level / 2, 0.5 + options.level / 2])
     note = (f"{failed} of {options.draws} bootstrap samples could not be estimated",) if failed else ()
     return replace(
         core,
-        std_error=float(np.std(values, ddof=1)),
+        std_error=float(np.std(effects, ddof=1)),
         ci=(float(low), float(high)),
+        df=None,
+        mean_draws=drawn,
         se_method=f"bootstrap of the whole pipeline, {options.draws} draws, percentile interval",
         warnings=(*core.warnings, *note),
     )

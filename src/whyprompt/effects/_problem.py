@@ -178,7 +178,7 @@ def choose_confounders(
                 f"confounders is the text {confounders!r}; a list of columns is needed",
                 hint=f"confounders=[{confounders!r}]",
             )
-        names = tuple(confounders)
+        names: tuple[str, ...] = tuple(confounders)
         refuse_post_treatment(names, treatment=treatment, outcome=outcome)
         table.require(names, role="confounder")
         cautions = graph.check_adjustment(treatment, outcome, names) if graph is not None else ()
@@ -196,7 +196,7 @@ def choose_confounders(
             if wanted
             else "no adjustment identifies it: randomise the arm, or run both arms on the same items",
         )
-    chosen = tuple(sorted(min(here, key=lambda s: (len(s), sorted(s)))))
+    chosen: tuple[str, ...] = tuple(sorted(sorted(here, key=lambda s: (len(s), sorted(s)))[0]))
     refuse_post_treatment(chosen, treatment=treatment, outcome=outcome)
     return chosen, ()
 

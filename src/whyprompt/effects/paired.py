@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._frame import open_table
+from whyprompt.effects._multiplicity import holm, two_sided_p
 from whyprompt.effects._paired_result import PairedDifferences, PairedResult, SubgroupRow
 from whyprompt.effects.result import Assumption, format_number
 from whyprompt.errors import DataError, EstimationError
@@ -333,37 +334,6 @@ def _subgroups(
             )
     adjusted = holm([row["p_value"] for row in rows])
     return tuple(SubgroupRow(**row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p-values for their number by Holm's step-down rule.
-
-    Parameters
-    ----------
-    p_values : sequence of float or None
-        None stays None and is not counted.
-
-    Returns
-    -------
-    list of float or None
-
-    References
-    ----------
-    Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of
-    Statistics 6, 65-70.
-
-    Examples
-    --------
-    >>> holm([0.01, None, 0.04, 0.03])
-    [0.03, None, 0.06, 0.06]
-    """
-    known = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
-    out: list[float | None] = [None] * len(p_values)
-    running = 0.0
-    for rank, (p, k) in enumerate(known):
-        running = max(running, min(1.0, p * (len(known) - rank)))
-        out[k] = running
-    return out
 
 
 def _assumptions(pairs: PairedDifferences, *, clustered: bool, n_incomplete: int) -> tuple[Assumption, ...]:

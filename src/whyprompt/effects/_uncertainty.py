@@ -1,0 +1,161 @@
+"""The standard error that goes with each way of matching, and that of any linear functional of the outcome.
+
+A smooth function of the two arms' outcome distributions has, to first order, the error of the difference of
+weighted means of its influence: the outcome is replaced by the function's derivative, row by row, and the
+method's own error is computed. One variance estimator so serves differences, ratios, odds and thresholds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects import inference
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from whyprompt.effects._matched import MatchedSet
+    from whyprompt.effects._pipeline import Core, Options
+    from whyprompt.effects._problem import Problem
+
+__all__ = ["with_error"]
+
+
+def with_error(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
+    """Give a matched estimate the standard error that goes with its method.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+    core : Core
+        With its estimate.
+    matched : MatchedSet
+
+    Returns
+    -------
+    Core
+
+    Raises
+    ------
+    EstimationError
+        If the error asked for does not go with the method.
+    """
+    y, t = problem.y, problem.treated
+    kind = options.se
+    if kind == "auto":
+        if matched.n_pairs == 0:
+            kind = "strata"
+        else:
+            kind = "abadie_imbens" if matched.replace else "pairs"
+    if (kind == "strata") != (matched.n_pairs == 0):
+        raise EstimationError(
+            f"standard error {options.se!r} does not go with method {options.method!r}",
+            hint="leave se='auto'",
+        )
+    extra: list[str] = []
+    df: int | None = None
+    if kind == "strata":
+        assert matched.stratum is not None
+        if problem.cluster is None:
+            error, df = inference.stratified_error(y, t, matched.stratum, estimand=options.estimand)
+            name = "stratified (Neyman)"
+        else:
+            _, error, df = inference.weighted_difference(
+                y, t, core.weights, kind="cluster", clusters=[problem.cluster]
+            )
+            name = "cluster-robust, strata ignored"
+    elif kind == "pairs":
+        if matched.stratum is None:
+            raise EstimationError(
+                "pairs that share rows are not independent clusters", hint="use se='abadie_imbens'"
+            )
+        labels: list[NDArray[Any]] = [matched.stratum]
+        if problem.cluster is not None:
+            labels.append(problem.cluster)
+        _, error, df = inference.weighted_difference(y, t, core.weights, kind="cluster", clusters=labels)
+        name = "pair-cluster-robust" + (", two-way with the cluster column" if len(labels) > 1 else "")
+    else:
+        if problem.cluster is not None:
+            raise EstimationError(
+                "no standard error is known here for matching with replacement and clustered rows",
+                hint="match without replacement (replace=False), or use ipw, overlap, entropy or aipw",
+            )
+        if kind == "wild_bootstrap":
+            return _wild(problem, options, core, matched)
+        error, name, extra = _abadie_imbens(problem, options, core, matched)
+    finite = float(error) if np.isfinite(error) else None
+    if finite is None:
+        extra.append("there are too few pairs or rows for a standard error")
+    return replace(
+        core,
+        std_error=finite,
+        ci=inference.interval(core.estimate, finite, level=options.level, df=df),
+        df=None if df is None else float(df),
+        se_method=name,
+        warnings=(*core.warnings, *extra),
+    )
+
+
+def _abadie_imbens(
+    problem: Problem, options: Options, core: Core, matched: MatchedSet
+) -> tuple[float, str, list[str]]:
+    y, t, score = problem.y, problem.treated, core.score
+    along = None if score is None else score.along
+    neighbours = options.neighbours if along is not None else 0
+    # A kernel's shares are smooth in the score; its variance is that of fixed shares.
+    base = inference.abadie_imbens(y, t, matched, score=along, neighbours=neighbours)
+    name = "Abadie-Imbens (2006)" + (
+        f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
+    )
+    simple = (
+        matched.method == "nearest"
+        and score is not None
+        and score.fit is not None
+        and problem.strata is None
+        and not problem.limits
+        and options.caliper is None
+        and min(int(t.sum()), int((~t).sum())) >= 2
+    )
+    if not simple:
+        return base.std_error, name + ", score taken as known", []
+    assert score is not None
+    assert score.fit is not None
+    term = inference.estimated_score_term(
+        y,
+        t,
+        matched,
+        X=problem.design.matrix,
+        propensity=score.propensity,
+        score_covariance=score.fit.information_inverse,
+        score=along,
+    )
+    if base.variance + term <= 0.1 * base.variance:
+        note = "the 2016 correction for the estimated score exceeds the variance in this sample; not applied"
+        return base.std_error, name, [note]
+    return float(np.sqrt(base.variance + term)), name + ", corrected for the estimated score (2016)", []
+
+
+def _wild(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
+    X = problem.design.matrix
+    if core.score is not None:
+        X = np.column_stack([X, core.score.along])
+    estimate, influence = inference.influence_after_matching(problem.y, problem.treated, matched, X=X)
+    # Linear in the outcome: the treated mean is the estimate for an outcome that is nil in the control arm.
+    only_treated = np.where(problem.treated, problem.y, 0.0)
+    mean_treated, _ = inference.influence_after_matching(only_treated, problem.treated, matched, X=X)
+    errors = inference.wild_bootstrap(influence, draws=options.draws, random_state=options.random_state)
+    low, high = np.quantile(errors, [0.5 - options.level / 2, 0.5 + options.level / 2])
+    return replace(
+        core,
+        estimate=estimate,
+        std_error=float(errors.std(ddof=1)),
+        ci=(float(estimate - high), float(estimate - low)),
+        means=(mean_treated, mean_treated - estimate),
+        se_method=f"wild bootstrap (Otsu and Rai 2017), {options.draws} draws, bias-corrected estimate",
+        settings={**core.settings, "estimate_without_bias_correction": core.estimate},
+    )
