@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whyprompt.effects._influence import effective_sample_size
+from whyprompt.effects._threads import one_blas_thread
 from whyprompt.effects.result import BalanceRow
 from whyprompt.errors import EstimationError
 
@@ -190,6 +191,18 @@ def balance_table(
             hint="one of: pooled, treated, control, all, weighted",
         )
     base = np.ones(len(treated)) if base_weights is None else base_weights
+    with one_blas_thread(len(treated)):
+        return _rows(X, treated, weights, base, names, denominator)
+
+
+def _rows(
+    X: Floats,
+    treated: Bools,
+    weights: Floats,
+    base: Floats,
+    names: Sequence[str],
+    denominator: Denominator,
+) -> tuple[BalanceRow, ...]:
     signed = [_signed(treated, base), _signed(treated, weights)]
     sides = (np.flatnonzero(treated), np.flatnonzero(~treated))
     base_by_arm = [base[side] for side in sides]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects._threads import one_blas_thread
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -234,6 +235,13 @@ def fit_logistic(
         raise EstimationError(
             "a propensity score needs rows of both arms", hint="one arm is empty in this table"
         )
+    with one_blas_thread(n):
+        return _fit(X, y, columns, max_iterations)
+
+
+def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) -> LogisticFit:
+    n, p = X.shape
+    n_treated = float(y.sum())
     centre, scale = _moments(X)
     kept = _independent(X, centre, scale)
     # The intercept is the logit of the share treated when every covariate is centred and beta is 0.
@@ -243,7 +251,6 @@ def fit_logistic(
         start = _warm_start(X, y, kept, centre, scale, start)
     beta, inverse, iterations, converged = _newton(X, y, kept, centre, scale, start, max_iterations)
 
-    coef = np.zeros(p + 1)
     to_raw = np.zeros((p + 1, len(kept) + 1))
     to_raw[0, 0] = 1.0
     for k, j in enumerate(kept):
