@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Arms", "Table", "arms", "open_table"]
+__all__ = ["Arms", "Table", "arms", "open_table", "rows_of_two_arms"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,6 +80,24 @@ class Table:
         self.n_rows: int = len(wrapped)
         if self.n_rows == 0:
             raise DataError("the table has no rows")
+
+    def keep(self, rows: NDArray[np.bool_]) -> Table:
+        """Return the table of some rows.
+
+        Parameters
+        ----------
+        rows : ndarray of bool, shape (n,)
+
+        Returns
+        -------
+        Table
+
+        Raises
+        ------
+        DataError
+            If no row is kept.
+        """
+        return Table(self._frame.filter(rows.tolist()))
 
     def require(self, names: Sequence[str], *, role: str) -> None:
         """Check that every name is a column.
@@ -304,7 +322,8 @@ def arms(table: Table, column: str, *, treated: object | None = None, control: o
         listed = ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
         raise DataError(
             f"treatment column {column!r} has {len(levels)} levels ({listed}); a contrast needs two",
-            hint="keep the rows of the two arms to be compared",
+            hint="name both arms (treated= and control=); for every pair of arms there is compare_arms, for a"
+            " dose dose_response",
         )
     if treated is None and control is None:
         if is_text or shown != ["0", "1"]:
@@ -318,6 +337,45 @@ def arms(table: Table, column: str, *, treated: object | None = None, control: o
         chosen = _named_level(shown, treated=treated, control=control, column=column)
     indicator = (names if names is not None else raw) == levels[chosen]
     return Arms(indicator=np.asarray(indicator, dtype=bool), treated=shown[chosen], control=shown[1 - chosen])
+
+
+def rows_of_two_arms(
+    table: Table, column: str, *, treated: object, control: object
+) -> NDArray[np.bool_] | None:
+    """Return the rows of two named arms, or None where the table has no other.
+
+    Parameters
+    ----------
+    table : Table
+        The frame.
+    column : str
+        Treatment column.
+    treated, control : object
+        The two levels.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,), or None
+
+    Raises
+    ------
+    EstimationError
+        If a named level does not occur, or both are the same.
+    """
+    labels = table.labels(column, role="treatment")
+    levels = sorted(set(labels.tolist()))
+    wanted = (_text(treated), _text(control))
+    if wanted[0] == wanted[1]:
+        raise EstimationError(f"the treated and the control level of {column!r} are both {wanted[0]!r}")
+    if len(levels) <= 2:
+        return None
+    for level in wanted:
+        if level not in levels:
+            raise EstimationError(
+                f"no row of treatment column {column!r} has the level {level!r}: that arm is empty",
+                hint=f"the levels are {', '.join(map(repr, levels[:8]))}",
+            )
+    return np.asarray(np.isin(labels, wanted), dtype=bool)
 
 
 def _named_level(shown: list[str], *, treated: object | None, control: object | None, column: str) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.result import Assumption, plain
+from whyprompt.effects._power import detectable_effect, items_needed
+from whyprompt.effects.result import Assumption, Measure, plain
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ class PairedResult:
     minimum_detectable : float or None
         Effect that this design detects with power 0.8 at 1 - level.
     subgroups : tuple of SubgroupRow
+    measures : tuple of Measure
+        For a 0/1 outcome: risk difference, risk ratio and odds ratio (marginal), with errors that account for
+        the pairing.
     assumptions : tuple of Assumption
     warnings : tuple of str
     sentence : str
@@ -151,6 +155,7 @@ class PairedResult:
     warnings: tuple[str, ...]
     sentence: str
     se_method: str
+    measures: tuple[Measure, ...] = ()
     estimand: str = "ate"
     method: str = "paired"
     differences: PairedDifferences | None = field(default=None, repr=False, compare=False)
@@ -162,7 +167,12 @@ class PairedResult:
         -------
         dict
         """
-        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "differences"}
+        shown = {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name != "differences"}
+        # The keys of an `EffectResult`, so that one reader serves both: every item is in both arms.
+        total = self.n_pairs + self.n_incomplete
+        shown |= {"n_treated": total, "n_control": total}
+        shown |= {"n_treated_used": self.n_pairs, "n_control_used": self.n_pairs, "balance": []}
+        return shown
 
     def to_frame(self) -> pd.DataFrame:
         """Return the overall row and the subgroups.
@@ -207,25 +217,52 @@ class PairedResult:
         EstimationError
             If the effect is 0, the power is not between 0 and 1, or the spread is not known.
         """
-        from scipy import stats
-
         if not (np.isfinite(effect) and effect != 0):
             raise EstimationError("a sample size needs an effect other than 0")
-        if not 0 < power < 1:
-            raise EstimationError(f"the power is {power}; it lies between 0 and 1")
-        if self.std_error is None:
+        if self.std_error is None or self.df is None:
             raise EstimationError("the spread of the differences is not known from this table")
-        spread = self.std_error * np.sqrt(self.n_pairs)
-        z = float(stats.norm.ppf(0.5 + self.level / 2) + stats.norm.ppf(power))
-        n = max(2, int(np.ceil((z * spread / effect) ** 2)))
-        # The t distribution asks for a few more; it depends on n, so one or two steps settle it.
-        for _ in range(50):
-            q = float(stats.t.ppf(0.5 + self.level / 2, n - 1) + stats.t.ppf(power, n - 1))
-            needed = max(2, int(np.ceil((q * spread / effect) ** 2)))
-            if needed <= n:
-                break
-            n = needed
-        return n
+        return items_needed(
+            effect, error=self.std_error, df=self.df, n=self.n_pairs, level=self.level, power=power
+        )
+
+    def detectable(self, *, n: int | None = None, power: float = 0.8) -> float:
+        """Return the effect that a number of items of this kind would detect.
+
+        Parameters
+        ----------
+        n : int, optional
+            Items under both arms; default those of this table.
+        power : float, default 0.8
+            Wanted.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        EstimationError
+            If the power is not between 0 and 1, the spread is not known, or `n` is below 2.
+        """
+        if self.std_error is None or self.df is None:
+            raise EstimationError("the spread of the differences is not known from this table")
+        items = self.n_pairs if n is None else n
+        if items < 2:
+            raise EstimationError(f"{items} item(s) cannot detect anything; give at least 2")
+        scale = items / self.n_pairs
+        df = max(self.df * scale if self.n_clusters < self.n_pairs else items - 1.0, 1.0)
+        return detectable_effect(self.std_error / np.sqrt(scale), df=df, level=self.level, power=power)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the effect and its subgroups as a forest plot.
+
+        Returns
+        -------
+        altair.Chart
+        """
+        from whyprompt.report import charts
+
+        return charts.forest_plot(self)
 
     def __str__(self) -> str:
         return self.sentence

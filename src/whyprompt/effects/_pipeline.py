@@ -70,6 +70,7 @@ class Options:
     neighbours: int
     denominator: Denominator
     random_state: int
+    mahalanobis_on: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -85,8 +86,8 @@ class Score:
 class Core:
     """An estimate with its error and the weights it came from.
 
-    `means` are those of the treated and the control arm; `df` are the degrees of freedom of the interval, None
-    for the normal distribution; `mean_draws`, shape (draws, 2), are the bootstrap's.
+    `means` are those of the treated and the control arm; `df` are the degrees of freedom of the interval,
+    None for the normal distribution; `mean_draws`, shape (draws, 2), are the bootstrap's.
     """
 
     estimate: float
@@ -157,6 +158,10 @@ def check_options(
         raise EstimationError(
             f"distance {rest['distance']!r} is not known",
             hint="logistic, logit, mahalanobis or a scikit-learn classifier",
+        )
+    if rest.get("mahalanobis_on") is not None and rest["distance"] != "mahalanobis":
+        raise EstimationError(
+            "mahalanobis_on names what the Mahalanobis distance is over", hint="distance='mahalanobis'"
         )
     reuse = replace if replace is not None else (name == "nearest" and wanted == "ate")
     return Options(method=name, estimand=wanted, level=level, se=se, replace=reuse, **rest)
@@ -321,10 +326,9 @@ def _score(problem: Problem, options: Options) -> Score:
         p = crossfit_propensity(
             problem.design.matrix, problem.treated, options.distance, random_state=options.random_state
         )
+    along = p
     if options.distance == "logit":
         along = fit.linear if fit is not None else np.log(p / (1.0 - p))
-    else:
-        along = p
     return Score(propensity=p, fit=fit, along=along)
 
 
@@ -349,8 +353,7 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
         return matched, out
     width, limits = _caliper(problem, options, score)
     shared |= {"ratio": options.ratio, "caliper": width, "limits": limits}
-    # Every level has its own column, so that no level is nearer to the reference than to another.
-    full = design_matrix(problem.columns, full=True).matrix if options.distance == "mahalanobis" else None
+    full = _metric(problem, options) if options.distance == "mahalanobis" else None
     along = None if score is None else score.along
     if options.method == "optimal":
         where = {"score": along} if full is None else {"X": full}
@@ -367,6 +370,18 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
         return matching.match_mahalanobis(full, t, score=along, **shared), out
     assert along is not None
     return matching.match_nearest(along, t, ties=options.ties, **shared), out
+
+
+def _metric(problem: Problem, options: Options) -> Floats:
+    names = options.mahalanobis_on if options.mahalanobis_on is not None else problem.confounders
+    for name in names:
+        if name not in problem.columns:
+            raise EstimationError(
+                f"mahalanobis_on names {name!r}, which is not a confounder",
+                hint=f"the confounders are {', '.join(problem.confounders)}",
+            )
+    # Every level has its own column, so that no level is nearer to the reference than to another.
+    return design_matrix({name: problem.columns[name] for name in names}, full=True).matrix
 
 
 def _caliper(
@@ -393,10 +408,11 @@ def _tie_warning(problem: Problem, matched: MatchedSet, score: Score | None) -> 
     way_out = "give tie_break= a column that identifies rows"
     if matched.replace:
         way_out += ", or ties='average'"
-    return (
+    text = (
         f"{n_tied} rows share their score with another row: which of them is matched follows the order of"
-        f" the table; {way_out}",
+        f" the table; {way_out}"
     )
+    return (text,)
 
 
 def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
@@ -435,7 +451,7 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
             failed += 1
     if failed > 0.1 * options.draws or len(values) < 2:
         raise EstimationError(
-            f"{failed} of {options.draws} bootstrap samples could not be estimated (an arm or a level is lost)",
+            f"{failed} of {options.draws} bootstrap samples could not be estimated (an arm or level is lost)",
             hint="use the analytical standard error, se='auto'",
         )
     drawn = np.asarray(values)

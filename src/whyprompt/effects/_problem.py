@@ -13,7 +13,7 @@ from whyprompt.effects.propensity import Design, design_matrix
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -139,6 +139,10 @@ def refuse_post_treatment(names: Sequence[str], *, treatment: str, outcome: str)
             )
 
 
+def _by_size(names: Collection[str]) -> tuple[int, list[str]]:
+    return len(names), sorted(names)
+
+
 def choose_confounders(
     table: Table,
     *,
@@ -196,7 +200,7 @@ def choose_confounders(
             if wanted
             else "no adjustment identifies it: randomise the arm, or run both arms on the same items",
         )
-    chosen: tuple[str, ...] = tuple(sorted(sorted(here, key=lambda s: (len(s), sorted(s)))[0]))
+    chosen: tuple[str, ...] = tuple(sorted(min(here, key=_by_size)))
     refuse_post_treatment(chosen, treatment=treatment, outcome=outcome)
     return chosen, ()
 

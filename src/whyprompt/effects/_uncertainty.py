@@ -48,10 +48,7 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
     y, t = problem.y, problem.treated
     kind = options.se
     if kind == "auto":
-        if matched.n_pairs == 0:
-            kind = "strata"
-        else:
-            kind = "abadie_imbens" if matched.replace else "pairs"
+        kind = "strata" if matched.n_pairs == 0 else "abadie_imbens" if matched.replace else "pairs"
     if (kind == "strata") != (matched.n_pairs == 0):
         raise EstimationError(
             f"standard error {options.se!r} does not go with method {options.method!r}",

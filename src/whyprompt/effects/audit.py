@@ -487,8 +487,8 @@ def one_draw(
         truth_all=float(effect.mean()),
         table=table,
         sentence=(
-            f"From one arm an item, the plain difference is {format_number(naive.estimate)} and {method} gives"
-            f" {format_number(adjusted.estimate)}; run under both arms, the same items show"
+            f"From one arm an item, the plain difference is {format_number(naive.estimate)} and {method}"
+            f" gives {format_number(adjusted.estimate)}; run under both arms, the same items show"
             f" {format_number(truth)}. {method.capitalize()} is off by"
             f" {format_number(adjusted.estimate - truth)}{held}."
         ),

@@ -6,28 +6,34 @@ that goes with the method, and says in words what the number is worth.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
-from whyprompt.effects._frame import open_table
+from whyprompt.effects._frame import open_table, rows_of_two_arms
+from whyprompt.effects._measures import risk_measures
+from whyprompt.effects._multiplicity import two_sided_p
 from whyprompt.effects._pipeline import METHODS, bootstrapped, check_options, compute
 from whyprompt.effects._problem import choose_confounders, prepare
+from whyprompt.effects._subgroups import heterogeneity, subgroup_effects
 from whyprompt.effects.balance import balance_table, effective_sample_size
 from whyprompt.effects.propensity import design_matrix
-from whyprompt.effects.result import EffectResult, effect_sentence
+from whyprompt.effects.result import EffectResult, effect_sentence, format_number
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from whyprompt.effects._pipeline import Core, Options
     from whyprompt.effects._problem import Problem
     from whyprompt.effects.balance import Denominator
     from whyprompt.effects.matching import Order, TieRule
-    from whyprompt.effects.result import BalanceRow
+    from whyprompt.effects.result import BalanceRow, EffectSubgroup, Measure
     from whyprompt.graph import CausalGraph
 
 __all__ = ["METHODS", "estimate_effect"]
@@ -57,12 +63,14 @@ def estimate_effect(
     discard: str = "none",
     kernel: str = "epanechnikov",
     bandwidth: float | None = None,
+    mahalanobis_on: Sequence[str] | None = None,
     n_strata: int = 6,
     cutpoints: Mapping[str, Any] | None = None,
     ties: TieRule = "sorted",
     tie_break: str | None = None,
     reference: Mapping[str, str] | None = None,
     cluster: str | None = None,
+    by: str | Sequence[str] | None = None,
     level: float = 0.95,
     se: str = "auto",
     draws: int = 1000,
@@ -77,7 +85,8 @@ def estimate_effect(
     frame : DataFrame
         pandas, polars or pyarrow. It is read and never written.
     treatment, outcome : str
-        Columns. The treatment is 0/1, boolean, or two levels with `treated` naming one.
+        Columns. The treatment is 0/1, boolean, or has levels of which `treated` names one. An outcome of 0
+        and 1 is also given as a risk ratio and an odds ratio (`EffectResult.measures`).
     confounders : sequence of str, optional
         Columns that affect both the choice of arm and the outcome. Text columns are coded by reference
         coding. Columns that the arm causes (``prompt_tokens``, ...) are refused.
@@ -89,7 +98,8 @@ def estimate_effect(
         ``naive`` (difference of means), ``nearest``, ``optimal``, ``kernel``, ``subclass``, ``cem``,
         ``ipw``, ``overlap``, ``entropy`` or ``aipw``.
     treated, control : object, optional
-        Levels of the treatment.
+        Levels of the treatment. Where both are named, rows of other arms are put aside and counted; for all
+        arms at once see `compare_arms`.
     design : {"observational", "randomized"}, default "observational"
         How rows got their arms.
     caliper : float, optional
@@ -115,6 +125,9 @@ def estimate_effect(
         Rows put aside for want of common support.
     kernel, bandwidth
         For ``method="kernel"``, see `match_kernel`.
+    mahalanobis_on : sequence of str, optional
+        Confounders that ``distance="mahalanobis"`` is over (MatchIt's ``mahvars``); default all. A caliper
+        stays one on the score, which uses all confounders.
     n_strata : int, default 6
         For ``method="subclass"``.
     cutpoints : mapping, optional
@@ -127,6 +140,9 @@ def estimate_effect(
         Reference level of a text column; default the first in sorted order.
     cluster : str, optional
         Column with the sampling unit.
+    by : str or sequence of str, optional
+        Columns known before the arm was chosen. The whole pipeline is run within each of their levels, with
+        Holm's adjustment over all of them and a test of whether the effects differ.
     level : float, default 0.95
         Of the interval.
     se : {"auto", "pairs", "abadie_imbens", "strata", "bootstrap", "wild_bootstrap"}, default "auto"
@@ -173,32 +189,85 @@ def estimate_effect(
     >>> result.ci_low < 2.0 < result.ci_high
     True
     """
+    given = dict(locals())
+    return estimated(given.pop("frame"), **given).result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Estimated:
+    """A result with the arrays it came from, for analyses that go on from there."""
+
+    result: EffectResult
+    problem: Problem
+    options: Options
+    core: Core
+
+
+def defaults(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete options passed on to another function by that function's defaults.
+
+    Parameters
+    ----------
+    function : callable
+        Such as `estimate_effect`.
+    options : mapping
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    EstimationError
+        If an option is not one of the function's.
+    """
+    import inspect
+
+    known = {k: p.default for k, p in inspect.signature(function).parameters.items() if k != "frame"}
+    for name in options:
+        if name not in known:
+            raise EstimationError(f"option {name!r} is not known", hint=f"one of: {', '.join(sorted(known))}")
+    return {k: v for k, v in known.items() if v is not inspect.Parameter.empty} | dict(options)
+
+
+def estimated(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    treatment: str,
+    outcome: str,
+    confounders: Sequence[str] | None,
+    graph: CausalGraph | None,
+    design: str,
+    treated: object | None,
+    control: object | None,
+    exact: Sequence[str],
+    covariate_calipers: Mapping[str, float] | None,
+    mahalanobis_on: Sequence[str] | None,
+    propensity: str | None,
+    tie_break: str | None,
+    reference: Mapping[str, str] | None,
+    cluster: str | None,
+    by: str | Sequence[str] | None,
+    **rest: Any,  # noqa: ANN401 - checked by `check_options`
+) -> Estimated:
+    """Do what `estimate_effect` does, and keep the arrays.
+
+    Returns
+    -------
+    Estimated
+    """
     options = check_options(
-        method=method,
-        estimand=estimand,
         design=design,
-        caliper=caliper,
-        caliper_unit=caliper_unit,
-        replace=replace,
-        ratio=ratio,
-        order=order,
-        distance=distance,
-        discard=discard,
-        kernel=kernel,
-        bandwidth=bandwidth,
-        n_strata=n_strata,
-        cutpoints=cutpoints,
-        ties=ties,
-        level=level,
-        se=se,
-        draws=draws,
-        neighbours=neighbours,
-        denominator=denominator,
-        random_state=random_state,
+        mahalanobis_on=None if mahalanobis_on is None else tuple(mahalanobis_on),
+        **rest,
     )
     table = open_table(frame)
     table.require([treatment], role="treatment")
     table.require([outcome], role="outcome")
+    whole, rows = table, None
+    if treated is not None and control is not None:
+        rows = rows_of_two_arms(table, treatment, treated=treated, control=control)
+        table = table if rows is None else table.keep(rows)
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
@@ -226,7 +295,63 @@ def estimate_effect(
     core = compute(problem, options)
     if options.se == "bootstrap":
         core = bootstrapped(problem, options, core)
-    return _result(problem, options, core, design=design, from_graph=graph is not None, cautions=cautions)
+    result = _result(
+        problem, options, core, design=design, from_graph=graph is not None, cautions=tuple(cautions)
+    )
+    if by is not None:
+        subgroups = subgroup_effects(table, by, problem, options)
+        differ = heterogeneity(subgroups, table=table, cluster=problem.cluster)
+        result = changed(
+            result,
+            subgroups=subgroups,
+            heterogeneity=differ,
+            sentence=result.sentence + _subgroup_words(subgroups, differ, options.level),
+        )
+    if rows is not None:
+        result = _spread(result, rows, whole.n_rows)
+    return Estimated(result=result, problem=problem, options=options, core=core)
+
+
+def _spread(result: EffectResult, rows: NDArray[np.bool_], n: int) -> EffectResult:
+    """Put per-row arrays back on the rows of the whole table, and say that some rows were put aside."""
+    where = np.flatnonzero(rows)
+
+    def wide(values: NDArray[Any], fill: float) -> NDArray[Any]:
+        out = np.full(n, fill, dtype=values.dtype)
+        out[where] = values
+        return out
+
+    matched = result.matched
+    if matched is not None:
+        matched = changed(
+            matched,
+            weights=wide(matched.weights, 0.0),
+            focal=where[matched.focal],
+            other=where[matched.other],
+            stratum=None if matched.stratum is None else wide(matched.stratum, -1),
+            discarded=wide(matched.discarded, 1),
+        )
+    note = f"{n - len(where)} rows of other arms are put aside"
+    return changed(
+        result,
+        weights=None if result.weights is None else wide(result.weights, 0.0),
+        propensity=None if result.propensity is None else wide(result.propensity, np.nan),
+        treated_rows=None if result.treated_rows is None else wide(result.treated_rows, 0),
+        matched=matched,
+        warnings=(*result.warnings, note),
+    )
+
+
+def _subgroup_words(rows: Sequence[EffectSubgroup], differ: Mapping[str, float], level: float) -> str:
+    seen = [r for r in rows if r.p_holm is not None and r.p_holm < 1 - level]
+    text = ""
+    if seen:
+        listed = ", ".join(f"{r.by}={r.level} ({format_number(r.estimate)})" for r in seen)
+        text += f" Adjusted for the number of subgroups looked at, a difference is seen in {listed}."
+    for name, p in differ.items():
+        verdict = "differ" if p < 1 - level else "are not shown to differ"
+        text += f" Over {name!r} the effects {verdict} (p {format_number(p, digits=2)})."
+    return text
 
 
 def _result(
@@ -267,6 +392,7 @@ def _result(
     used = (int((w[t] > 0).sum()), int((w[~t] > 0).sum()))
     adjusted = () if options.method == "naive" else problem.confounders
     settled = "graph" if from_graph and not problem.confounders and design != "randomized" else design
+    measures = risk_measures(problem, options, core)
     sentence = effect_sentence(
         outcome=problem.outcome_name,
         treated=problem.arms.treated,
@@ -304,14 +430,33 @@ def _result(
         balance=balance,
         assumptions=assumptions,
         warnings=_warnings(problem, options, core, total, used, balance_fails=_fails(assumptions, "balance")),
-        sentence=sentence,
+        sentence=sentence + _risk_words(core, measures),
         se_method=core.se_method,
         settings=_settings(problem, options, core),
         confounders=adjusted,
+        mean_treated=core.means[0],
+        mean_control=core.means[1],
+        df=core.df,
+        p_value=two_sided_p(core.estimate, core.std_error, core.df),
+        measures=measures,
+        treated_rows=t,
         weights=w,
         propensity=None if core.score is None else core.score.propensity,
         matched=core.matched,
     )
+
+
+def _risk_words(core: Core, measures: Sequence[Measure]) -> str:
+    ratio = next((m for m in measures if m.name == "risk ratio"), None)
+    if ratio is None:
+        return ""
+    text = f" The risks are {format_number(core.means[0])} and {format_number(core.means[1])}"
+    if ratio.estimate is None:
+        return f"{text}; {ratio.note}."
+    text += f", a risk ratio of {format_number(ratio.estimate)}"
+    if ratio.ci_low is not None and ratio.ci_high is not None:
+        text += f" ({format_number(ratio.ci_low)} to {format_number(ratio.ci_high)})"
+    return text + "."
 
 
 def _fails(assumptions: Sequence[Any], name: str) -> str | None:

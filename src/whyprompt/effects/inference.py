@@ -546,7 +546,7 @@ def refuse_naive_bootstrap(matched: MatchedSet) -> None:
 
 
 def interval(
-    estimate: float, std_error: float | None, *, level: float, df: int | None = None
+    estimate: float, std_error: float | None, *, level: float, df: float | None = None
 ) -> tuple[float | None, float | None]:
     """Return a two-sided interval, by the t distribution where degrees of freedom are given.
 
@@ -556,7 +556,7 @@ def interval(
     std_error : float or None
     level : float
         Between 0 and 1.
-    df : int, optional
+    df : float, optional
         Degrees of freedom; default the normal distribution.
 
     Returns

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._frame import open_table
+from whyprompt.effects._measures import is_binary, ratio_measures
 from whyprompt.effects._multiplicity import holm, two_sided_p
 from whyprompt.effects._paired_result import PairedDifferences, PairedResult, SubgroupRow
-from whyprompt.effects.result import Assumption, format_number
+from whyprompt.effects._power import detectable_effect
+from whyprompt.effects.result import Assumption, Measure, format_number
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -202,8 +204,7 @@ def paired_effect(
     error, df, n_clusters = _mean_error(d, label)
     low, high, p = _t_interval(float(d.mean()), error, df, level)
     subgroups = _subgroups(table, by, unit, pairs, d, label, level)
-    values = set(np.unique(np.concatenate([pairs.treated, pairs.control])).tolist())
-    binary = values <= {0.0, 1.0}
+    binary = is_binary(pairs.treated, pairs.control)
     counts = (int((d > 0).sum()), int((d < 0).sum()))
     names = [str(treated), str(control)]
     n_incomplete = sum(pairs.incomplete.values())
@@ -230,7 +231,10 @@ def paired_effect(
         share_unchanged=1.0 - gain - harmed,
         mcnemar_p=_mcnemar(*counts) if binary else None,
         mcnemar_counts=counts if binary else None,
-        minimum_detectable=_detectable(error, df, level),
+        measures=_measures(pairs, label, (low, high), error, level) if binary else (),
+        minimum_detectable=None
+        if error is None or df is None
+        else detectable_effect(error, df=df, level=level, power=0.8),
         subgroups=subgroups,
         assumptions=_assumptions(pairs, clustered=label is not None, n_incomplete=n_incomplete),
         warnings=_warnings(pairs, n, n_clusters, error, binary=binary, clustered=label is not None),
@@ -282,17 +286,31 @@ def _t_interval(
     if error is None or df is None:
         return None, None, None
     q = float(stats.t.ppf(0.5 + level / 2, df))
-    if error == 0:
-        return estimate, estimate, 1.0 if estimate == 0 else 0.0
-    return estimate - q * error, estimate + q * error, float(2 * stats.t.sf(abs(estimate) / error, df))
+    return estimate - q * error, estimate + q * error, two_sided_p(estimate, error, df)
 
 
-def _detectable(error: float | None, df: float | None, level: float) -> float | None:
-    from scipy import stats
+def _measures(
+    pairs: PairedDifferences,
+    cluster: NDArray[Any] | None,
+    ci: tuple[float | None, float | None],
+    error: float | None,
+    level: float,
+) -> tuple[Measure, ...]:
+    means = (float(pairs.treated.mean()), float(pairs.control.mean()))
 
-    if error is None or df is None:
-        return None
-    return float((stats.t.ppf(0.5 + level / 2, df) + stats.t.ppf(0.8, df)) * error)
+    def scaled(a: float, b: float) -> tuple[float | None, float | None]:
+        se, df, _ = _mean_error(a * pairs.treated - b * pairs.control, cluster)
+        return se, df
+
+    difference = Measure(
+        name="risk difference",
+        estimate=means[0] - means[1],
+        std_error=error,
+        ci_low=ci[0],
+        ci_high=ci[1],
+        scale="identity",
+    )
+    return (difference, *ratio_measures(means, scaled, level=level))
 
 
 def _mcnemar(gained: int, lost: int) -> float:

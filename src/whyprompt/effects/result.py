@@ -24,6 +24,8 @@ __all__ = [
     "Assumption",
     "BalanceRow",
     "EffectResult",
+    "EffectSubgroup",
+    "Measure",
     "Status",
     "effect_sentence",
     "format_number",
@@ -93,6 +95,71 @@ class BalanceRow:
     ks_after: float | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """One way to state the effect on a 0/1 outcome.
+
+    Attributes
+    ----------
+    name : {"risk difference", "risk ratio", "odds ratio"}
+        All three compare the two arms' risks over the estimand's rows: marginal, not given covariates.
+    estimate : float or None
+        None where it is not defined (an arm without successes, or without failures).
+    std_error : float or None
+        Of the estimate for a difference, of its logarithm for a ratio.
+    ci_low, ci_high : float or None
+        For a ratio the exponentials of an interval for the logarithm.
+    scale : {"identity", "log"}
+        Of the standard error.
+    note : str
+        Why a number is absent.
+    """
+
+    name: str
+    estimate: float | None
+    std_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    scale: Literal["identity", "log"]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EffectSubgroup:
+    """The effect within one subgroup, from a score and matches of its own.
+
+    Attributes
+    ----------
+    by, level : str
+        Column and value.
+    n_treated, n_control, n_treated_used, n_control_used : int
+        Rows.
+    estimate, std_error, ci_low, ci_high, p_value : float or None
+        None where the subgroup could not be estimated.
+    p_holm : float or None
+        Adjusted for the number of subgroups looked at.
+    largest_smd : float or None
+        Largest absolute standardised mean difference after adjustment.
+    note : str
+        Why there is no estimate, or what to know about it.
+    """
+
+    by: str
+    level: str
+    n_treated: int
+    n_control: int
+    n_treated_used: int
+    n_control_used: int
+    estimate: float | None
+    std_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    p_holm: float | None
+    largest_smd: float | None
+    note: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EffectResult:
     """An estimated effect with everything needed to judge it.
@@ -135,8 +202,24 @@ class EffectResult:
         Options that change the number: caliper and its unit, tie rule, bandwidth, dropped columns.
     confounders : tuple of str
         Columns adjusted for.
+    mean_treated, mean_control : float
+        The two arms' (weighted) means, whose difference is `estimate`.
+    df : float or None
+        Degrees of freedom of the interval; None for the normal distribution or a bootstrap.
+    p_value : float or None
+        Two-sided, of no average effect.
+    measures : tuple of Measure
+        For a 0/1 outcome: risk difference, risk ratio and odds ratio.
+    subgroups : tuple of EffectSubgroup
+        Where `by` was given.
+    heterogeneity : mapping of str to float
+        For each `by` column, the p-value of equal effects in its subgroups (Cochran's Q).
+    treated_rows : ndarray of bool, shape (n,), optional
+        Mask of the treated rows. Not part of `to_dict`.
     weights : ndarray, shape (n,), optional
         Weight of each row in the table's order. Not part of `to_dict`.
+    propensity : ndarray, shape (n,), optional
+        The score; NaN for rows of other arms. Not part of `to_dict`.
     matched : MatchedSet, optional
         The pairs or strata. Not part of `to_dict`.
     """
@@ -165,6 +248,14 @@ class EffectResult:
     se_method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     confounders: tuple[str, ...] = ()
+    mean_treated: float | None = None
+    mean_control: float | None = None
+    df: float | None = None
+    p_value: float | None = None
+    measures: tuple[Measure, ...] = ()
+    subgroups: tuple[EffectSubgroup, ...] = ()
+    heterogeneity: Mapping[str, float] = field(default_factory=dict)
+    treated_rows: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
     weights: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     propensity: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     matched: MatchedSet | None = field(default=None, repr=False, compare=False)
@@ -186,7 +277,7 @@ class EffectResult:
         >>> json.loads(json.dumps(result.to_dict()))["estimate"]
         2.0
         """
-        hidden = {"weights", "propensity", "matched"}
+        hidden = {"treated_rows", "weights", "propensity", "matched"}
         return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in hidden}
 
     def to_frame(self) -> pd.DataFrame:
@@ -218,6 +309,66 @@ class EffectResult:
 
         names = [f.name for f in fields(BalanceRow)]
         return pd.DataFrame([plain(row) for row in self.balance], columns=names)
+
+    def subgroup_frame(self) -> pd.DataFrame:
+        """Return the subgroups.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a subgroup, with the columns of `EffectSubgroup`.
+        """
+        import pandas as pd
+
+        names = [f.name for f in fields(EffectSubgroup)]
+        return pd.DataFrame([plain(row) for row in self.subgroups], columns=names)
+
+    def measure_frame(self) -> pd.DataFrame:
+        """Return risk difference, risk ratio and odds ratio.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a measure, with the columns of `Measure`.
+        """
+        import pandas as pd
+
+        names = [f.name for f in fields(Measure)]
+        return pd.DataFrame([plain(row) for row in self.measures], columns=names)
+
+    def plot(self, kind: Literal["balance", "overlap", "effect"] = "balance") -> Any:  # noqa: ANN401 - a chart
+        """Draw the result.
+
+        Parameters
+        ----------
+        kind : {"balance", "overlap", "effect"}, default "balance"
+            Love plot, propensity overlap, or the estimate (with its subgroups) as a forest plot.
+
+        Returns
+        -------
+        altair.Chart
+
+        Raises
+        ------
+        EstimationError
+            If there is nothing of that kind to draw.
+        """
+        from whyprompt.errors import EstimationError
+        from whyprompt.report import charts
+
+        if kind == "balance":
+            if not self.balance:
+                raise EstimationError("there is no balance table to draw: nothing was adjusted for")
+            return charts.love_plot(self.balance)
+        if kind == "overlap":
+            if self.propensity is None or self.treated_rows is None:
+                raise EstimationError(
+                    f"method {self.method!r} has no propensity score to draw", hint="kind='balance'"
+                )
+            return charts.overlap_plot(self.propensity, self.treated_rows)
+        if kind == "effect":
+            return charts.forest_plot(self)
+        raise EstimationError(f"plot kind {kind!r} is not known", hint="one of: balance, overlap, effect")
 
     def __str__(self) -> str:
         return self.sentence

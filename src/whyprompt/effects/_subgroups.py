@@ -1,0 +1,168 @@
+"""The effect within subgroups: the whole pipeline again on each, and a test of whether they differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt.effects._multiplicity import holm, two_sided_p
+from whyprompt.effects._pipeline import bootstrapped, compute
+from whyprompt.effects._problem import refuse_post_treatment
+from whyprompt.effects.balance import balance_table
+from whyprompt.effects.propensity import design_matrix
+from whyprompt.effects.result import EffectSubgroup
+from whyprompt.errors import DataError, EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects._frame import Table
+    from whyprompt.effects._pipeline import Core, Options
+    from whyprompt.effects._problem import Problem
+
+__all__ = ["heterogeneity", "subgroup_effects"]
+
+# More levels than this are not subgroups; a number of that kind is to be binned by the caller.
+_MANY_LEVELS = 30
+
+
+def subgroup_effects(
+    table: Table, by: str | Sequence[str], problem: Problem, options: Options
+) -> tuple[EffectSubgroup, ...]:
+    """Estimate within each level of each column.
+
+    Parameters
+    ----------
+    table : Table
+    by : str or sequence of str
+        Columns known before the arm was chosen.
+    problem : Problem
+    options : Options
+
+    Returns
+    -------
+    tuple of EffectSubgroup
+
+    Raises
+    ------
+    DataError
+        If a column is absent or has too many levels.
+    EstimationError
+        If a column is caused by the arm.
+    """
+    names = [by] if isinstance(by, str) else list(by)
+    refuse_post_treatment(names, treatment=problem.treatment_name, outcome=problem.outcome_name)
+    rows: list[EffectSubgroup] = []
+    for name in names:
+        labels = table.labels(name, role="subgroup")
+        levels = sorted(set(labels.tolist()))
+        if len(levels) > _MANY_LEVELS:
+            raise DataError(
+                f"subgroup column {name!r} has {len(levels)} levels: too many to look at one by one",
+                hint="bin it into a few levels first",
+            )
+        rows.extend(_one(name, level, labels == level, problem, options) for level in levels)
+    adjusted = holm([row.p_value for row in rows])
+    return tuple(replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
+
+
+def _one(
+    name: str, level: str, here: NDArray[np.bool_], problem: Problem, options: Options
+) -> EffectSubgroup:
+    rows = np.flatnonzero(here)
+    part = problem.take(rows)
+    if problem.tie_rank is not None:
+        part = replace(part, tie_rank=problem.tie_rank[rows])
+    t = part.treated
+    total = (int(t.sum()), int((~t).sum()))
+    empty: dict[str, Any] = dict.fromkeys(("estimate", "std_error", "ci_low", "ci_high", "p_value"))
+    base: dict[str, Any] = {
+        "by": name,
+        "level": str(level),
+        "n_treated": total[0],
+        "n_control": total[1],
+        "p_holm": None,
+    }
+    note = f"an arm has fewer than two rows ({total[0]} and {total[1]})" if min(total) < 2 else ""
+    core: Core | None = None
+    if not note:
+        try:
+            core = compute(part, options)
+            if options.se == "bootstrap":
+                core = bootstrapped(part, options, core)
+        except EstimationError as error:
+            note = error.message
+    if core is None:
+        return EffectSubgroup(
+            **base, **empty, n_treated_used=0, n_control_used=0, largest_smd=None, note=note
+        )
+    smd = None
+    if part.confounders:
+        shown = design_matrix(part.columns, full=True)
+        table = balance_table(
+            shown.matrix, t, core.weights, names=shown.names, denominator=options.denominator
+        )
+        sizes = [abs(row.smd_after) for row in table if row.smd_after is not None]
+        smd = max(sizes, default=None)
+        if any(row.smd_after is None for row in table):
+            note = "the arms do not share the values of a covariate"
+    return EffectSubgroup(
+        **base,
+        n_treated_used=int((core.weights[t] > 0).sum()),
+        n_control_used=int((core.weights[~t] > 0).sum()),
+        estimate=core.estimate,
+        std_error=core.std_error,
+        ci_low=core.ci[0],
+        ci_high=core.ci[1],
+        p_value=two_sided_p(core.estimate, core.std_error, core.df),
+        largest_smd=smd,
+        note=note,
+    )
+
+
+def heterogeneity(
+    rows: Sequence[EffectSubgroup], *, table: Table, cluster: NDArray[Any] | None
+) -> dict[str, float]:
+    """Test for each column whether its subgroups have the same effect.
+
+    Parameters
+    ----------
+    rows : sequence of EffectSubgroup
+    table : Table
+    cluster : ndarray, shape (n,), optional
+        A column whose subgroups share clusters is left out: their estimates are then not independent.
+
+    Returns
+    -------
+    dict of str to float
+        p-values of Cochran's Q, chi-squared with one degree of freedom less than subgroups estimated.
+
+    References
+    ----------
+    Cochran, W. G. (1954). The combination of estimates from different experiments. Biometrics 10, 101-129.
+    """
+    from scipy import stats
+
+    out: dict[str, float] = {}
+    for name in dict.fromkeys(row.by for row in rows):
+        known = [
+            (row.estimate, row.std_error)
+            for row in rows
+            if row.by == name and row.estimate is not None and row.std_error is not None and row.std_error > 0
+        ]
+        if len(known) < 2:
+            continue
+        if cluster is not None:
+            labels = table.labels(name, role="subgroup")
+            if len(set(zip(cluster.tolist(), labels.tolist(), strict=True))) > len(set(cluster.tolist())):
+                continue
+        value, error = (np.array(column) for column in zip(*known, strict=True))
+        share = 1.0 / error**2
+        q = float(share @ (value - np.average(value, weights=share)) ** 2)
+        out[name] = float(stats.chi2.sf(q, len(known) - 1))
+    return out
