@@ -55,12 +55,35 @@ def test_refuses_by_name_before_anything_runs(model_type, monkeypatch):
         head_sweep(model, [pair()])
 
 
-def test_refuses_an_unknown_architecture_that_never_calls_the_function(monkeypatch):
+def test_refuses_an_architecture_whose_code_never_mentions_the_interface(monkeypatch):
     from whyprompt.mediation import support
 
     monkeypatch.setattr(support, "NEVER_CALLS", {})
-    with pytest.raises(MediationError, match=r"'gptj'.*never calls"):
-        head_sweep(tiny.make("gptj"), [pair()])
+    model = tiny.make("bloom")
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("the model was run"))
+    with pytest.raises(MediationError, match=r"'bloom'.*never looks into"):
+        head_sweep(model, [pair()])
+
+
+def test_refuses_an_architecture_that_is_found_never_to_call_the_function(monkeypatch):
+    from whyprompt.mediation import support
+
+    monkeypatch.setattr(support, "NEVER_CALLS", {})
+    monkeypatch.setattr(support, "_INTERFACE", "__name__")
+    with pytest.raises(MediationError, match=r"'bloom'.*never calls"):
+        head_sweep(tiny.make("bloom"), [pair()])
+
+
+def test_the_table_of_refusals_is_true(monkeypatch):
+    """Every name in it really never calls the function, and the reading of the code agrees."""
+    from whyprompt.mediation import support
+
+    names = set(support.NEVER_CALLS)
+    assert names == set(tiny.NEVER)
+    monkeypatch.setattr(support, "NEVER_CALLS", {})
+    for name in names:
+        with pytest.raises(MediationError, match="never looks into"):
+            support.refuse_known(tiny.make(name), name)
 
 
 def test_refuses_a_model_whose_logits_change(monkeypatch):

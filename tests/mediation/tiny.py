@@ -6,6 +6,7 @@ import contextlib
 
 import torch
 import transformers
+from packaging.version import Version
 from transformers import AutoConfig, AutoModelForCausalLM
 
 VOCAB = 61
@@ -60,8 +61,11 @@ ARCHITECTURES = {
     | {"sliding_window": 6, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
 }
 
+# These two call the interface since transformers 5.24, and never did before.
+if Version(transformers.__version__) >= Version("5.24"):
+    ARCHITECTURES |= {"gptj": _GPT | {"rotary_dim": 4}, "codegen": _GPT | {"rotary_dim": 4}}
+
 NEVER = {
-    "gptj": {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
     "gpt_neo": {
         "vocab_size": VOCAB,
         "hidden_size": 32,
@@ -72,7 +76,6 @@ NEVER = {
     "bloom": {"vocab_size": VOCAB, "hidden_size": 32, "n_layer": 2, "n_head": 4},
     "falcon": {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4},
     "mpt": {"vocab_size": VOCAB, "d_model": 32, "n_layers": 2, "n_heads": 4},
-    "codegen": {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4},
 }
 
 _PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
@@ -81,11 +84,13 @@ _PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
 def make(model_type, *, dtype=torch.float64, seed=0, **changes):
     """Random model of an architecture, with weights large enough for heads to matter."""
     config = AutoConfig.for_model(model_type, **(ARCHITECTURES | NEVER)[model_type] | changes)
-    config._attn_implementation = "eager"
+    # Their eager attention rounds queries and keys to float32, which would blur the oracle.
+    implementation = "sdpa" if model_type in {"gptj", "codegen"} else "eager"
+    config._attn_implementation = implementation
     config._experts_implementation = "eager"
     transformers.set_seed(seed)
     model = (
-        AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager")
+        AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=implementation)
         .to(dtype)
         .eval()
     )

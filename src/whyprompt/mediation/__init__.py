@@ -7,7 +7,13 @@ statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attent
 """
 
 from whyprompt.mediation.align import align_shorter
-from whyprompt.mediation.capture import AttentionCapture, AttentionRow, attention_row, capture_attention
+from whyprompt.mediation.capture import (
+    AttentionCapture,
+    AttentionRow,
+    attention_row,
+    attention_rows,
+    capture_attention,
+)
 from whyprompt.mediation.estimands import Effects, mediation_effects
 from whyprompt.mediation.inference import (
     HeadInference,
@@ -48,6 +54,7 @@ __all__ = [
     "SplitHalf",
     "align_shorter",
     "attention_row",
+    "attention_rows",
     "capture_attention",
     "contrast_heads",
     "contrast_mediations",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["AttentionCapture", "AttentionRow", "attention_row", "capture_attention"]
+__all__ = ["AttentionCapture", "AttentionRow", "attention_row", "attention_rows", "capture_attention"]
 
 Head = tuple[int, int]
 
@@ -197,26 +197,63 @@ def attention_row(
     --------
     >>> attention_row(model, pairs[0], 23, 0).weights  # doctest: +SKIP
     """
+    return attention_rows(model, pair, heads=[(layer, head)], arm=arm)[0]
+
+
+def attention_rows(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pair: PromptPair,
+    *,
+    heads: Sequence[Head] | None = None,
+    arm: Literal[0, 1] = 1,
+) -> list[AttentionRow]:
+    """Attention of several heads at the answer positions, from one run.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    pair : PromptPair
+    heads : sequence of (layer, head), optional
+        All heads by default.
+    arm : {0, 1}
+
+    Returns
+    -------
+    list of AttentionRow
+        In the order of the heads.
+
+    Raises
+    ------
+    MediationError
+        As in `head_sweep`.
+
+    Examples
+    --------
+    >>> [row.weights for row in attention_rows(model, pairs[0])]  # doctest: +SKIP
+    """
     if arm not in (0, 1):
         raise MediationError(f"arm is {arm!r}, but it is 0 or 1")
     ids, spans = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
     with open_runtime(model, [pair], 256 << 20) as runtime:
-        check_heads([(layer, head)], runtime.n_layers, runtime.n_heads)
+        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
         world = runtime.clean(ids, pair.answer_ids, keep_weights=True, item=pair.item_id)
-        weights = _numpy(world.layers[layer].weights, head)
+        weights = [_numpy(world.layers[layer].weights, head) for layer, head in chosen]
     names = [""] * len(world.ids)
     for name, value in spans.items():
         for start, stop in value:
             names[start:stop] = [name] * (stop - start)
-    return AttentionRow(
-        item_id=pair.item_id,
-        arm=arm,
-        layer=layer,
-        head=head,
-        token_ids=world.ids,
-        segments=tuple(names),
-        weights=weights,
-    )
+    return [
+        AttentionRow(
+            item_id=pair.item_id,
+            arm=arm,
+            layer=layer,
+            head=head,
+            token_ids=world.ids,
+            segments=tuple(names),
+            weights=w,
+        )
+        for (layer, head), w in zip(chosen, weights, strict=True)
+    ]
 
 
 def _numpy(weights: Any, head: int) -> Array:  # noqa: ANN401  # a tensor; torch is not imported here

@@ -427,7 +427,7 @@ def model_runtime(
         If the architecture cannot be analysed; the message names it.
     """
     model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
-    refuse_known(model_type)
+    refuse_known(model, model_type)
     ids, answer = check if check is not None else ((0, 1, 2, 3), (1,))
     tokens = torch.tensor([[*ids, *answer[:-1]]], device=model.device)
     was_training = model.training

@@ -6,6 +6,7 @@ whether its logits stay the same under it, is checked at run time and not looked
 
 from __future__ import annotations
 
+import sys
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ from whyprompt.errors import MediationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
 __all__ = ["ENTER_AT_BOTTOM", "NEVER_CALLS", "refuse", "refuse_known", "tolerance"]
 
@@ -23,11 +26,17 @@ ENTER_AT_BOTTOM: Mapping[str, str] = MappingProxyType(
 
 NEVER_CALLS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(
-        ("bloom", "codegen", "falcon", "gpt_neo", "gptj", "mpt"),
+        ("bloom", "falcon", "gpt_neo", "mpt"),
         "computes attention in its own code and never calls a registered attention function",
     )
 )
-"""Architectures that ignore a registered attention function without saying so."""
+"""Architectures that ignore a registered attention function without saying so.
+
+gptj and codegen did so too before transformers 5.24. `refuse_known` reads from the code at hand
+which side of that change it is on.
+"""
+
+_INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 
 
 def refuse(model_type: str, reason: str) -> MediationError:
@@ -46,8 +55,8 @@ def refuse(model_type: str, reason: str) -> MediationError:
 
     Examples
     --------
-    >>> print(refuse("gptj", "never calls it").message)
-    architecture 'gptj' cannot be analysed head by head: never calls it
+    >>> print(refuse("mpt", "never calls it").message)
+    architecture 'mpt' cannot be analysed head by head: never calls it
     """
     return MediationError(
         f"architecture {model_type!r} cannot be analysed head by head: {reason}",
@@ -56,25 +65,33 @@ def refuse(model_type: str, reason: str) -> MediationError:
     )
 
 
-def refuse_known(model_type: str) -> None:
-    """Raise for an architecture in `NEVER_CALLS`.
+def refuse_known(model: torch.nn.Module, model_type: str) -> None:
+    """Raise for an architecture that can be told never to call a registered attention function.
 
     Parameters
     ----------
+    model : transformers.PreTrainedModel
+        Nothing of it is run.
     model_type : str
         ``model.config.model_type``.
 
     Raises
     ------
     MediationError
-        If the architecture is known never to call a registered attention function.
+        If the architecture is in `NEVER_CALLS`, or it is transformers' own and no file of its
+        code mentions the table of attention functions.
 
     Examples
     --------
-    >>> refuse_known("llama")
+    >>> refuse_known(model, "llama")  # doctest: +SKIP
     """
     if model_type in NEVER_CALLS:
         raise refuse(model_type, NEVER_CALLS[model_type])
+    files = {type(m).__module__ for m in model.modules()}
+    own = [sys.modules[name] for name in files if name.startswith("transformers.models.")]
+    # Code from elsewhere may import the table under another name; a run tells of that.
+    if own and not any(hasattr(module, _INTERFACE) for module in own):
+        raise refuse(model_type, f"its code never looks into transformers' {_INTERFACE}")
 
 
 def tolerance(eps: float) -> float:
