@@ -1,12 +1,13 @@
 """Nearest neighbours on several covariates at once, by the Mahalanobis distance.
 
-Distances use the covariance pooled within arms (Rubin 1980), and its generalised inverse where columns
-are linearly dependent. Distances are compared on a grid of 1e-9, so that rounding decides no tie.
+Distances use the covariance pooled within arms (Rubin 1980, MatchIt), that of the whole sample, or its
+diagonal (Matching), and a generalised inverse where columns are linearly dependent. Distances are compared
+on a grid of 1e-9, so that rounding decides no tie.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -21,13 +22,19 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["dense_pairs", "pooled_whitening", "whitened"]
+__all__ = ["Metric", "dense_pairs", "dense_ties", "whitened", "whitening_of"]
+
+Metric = Literal["pooled", "sample", "diagonal"]
 
 _CELLS = 400_000_000
+# Distances held at a time where all of a row's ties are wanted.
+_CHUNK = 4_000_000
 
 
-def pooled_whitening(X: Floats, treated: Bools, eligible: Bools) -> tuple[Floats, Floats]:
-    """Return the matrix that turns Mahalanobis distance into Euclidean distance, and a scan direction.
+def whitening_of(
+    X: Floats, treated: Bools, eligible: Bools, *, metric: Metric = "pooled"
+) -> tuple[Floats, Floats]:
+    """Return the matrix that turns a distance on covariates into Euclidean distance, and a scan direction.
 
     Parameters
     ----------
@@ -35,22 +42,34 @@ def pooled_whitening(X: Floats, treated: Bools, eligible: Bools) -> tuple[Floats
         Covariates.
     treated, eligible : ndarray of bool, shape (n,)
         The arm; the rows that enter the covariance.
+    metric : {"pooled", "sample", "diagonal"}, default "pooled"
+        Covariance within arms, of the whole sample (divisor n), or the variances of the sample alone.
 
     Returns
     -------
     whitening : ndarray, shape (p, rank)
     direction : ndarray, shape (p,)
         The combination of covariates along which MatchIt scans the sample; it decides ties only.
+
+    Raises
+    ------
+    EstimationError
+        If the metric is not known, or the covariates do not vary.
     """
-    sd = X.std(axis=0, ddof=1)
+    if metric not in {"pooled", "sample", "diagonal"}:
+        raise EstimationError(f"metric {metric!r} is not known", hint="one of: pooled, sample, diagonal")
+    sd = X[eligible].std(axis=0) if metric != "pooled" else X.std(axis=0, ddof=1)
     live = sd > 1e-8
     scale = np.where(live, 1.0 / np.where(live, sd, 1.0), 0.0)
+    if metric == "diagonal":
+        return np.diag(scale)[:, live], scale
     Z = X * scale
     scatter = np.zeros((X.shape[1], X.shape[1]))
-    for arm in (treated & eligible, ~treated & eligible):
+    parts = (treated & eligible, ~treated & eligible) if metric == "pooled" else (eligible,)
+    for arm in parts:
         centred = Z[arm] - Z[arm].mean(axis=0)
         scatter += centred.T @ centred
-    covariance = scatter / (eligible.sum() - 2)
+    covariance = scatter / (eligible.sum() - (2 if metric == "pooled" else 0))
     values, vectors = np.linalg.eigh(covariance)
     keep = values > 1e-9 * values.max()
     if not keep.any():
@@ -123,12 +142,7 @@ def dense_pairs(
     -------
     focal_rows, other_rows : ndarray of int
     """
-    if len(focal) * len(candidates) > _CELLS:
-        raise EstimationError(
-            f"Mahalanobis matching of {len(focal)} rows with {len(candidates)} candidates compares"
-            f" {len(focal) * len(candidates):.0e} pairs",
-            hint="match on the propensity score, which sorts instead, or give exact columns",
-        )
+    _refuse_large(focal, candidates)
     rank = np.arange(len(along)) if tie_rank is None else tie_rank
     place = np.empty(len(along), dtype=np.int64)
     place[np.lexsort((rank, np.round(along, 9)))] = np.arange(len(along))
@@ -155,3 +169,58 @@ def dense_pairs(
                     free[pick] = False
     pairs = np.asarray(found, dtype=np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
+
+
+def _refuse_large(focal: Ints, candidates: Ints) -> None:
+    if len(focal) * len(candidates) > _CELLS:
+        raise EstimationError(
+            f"Mahalanobis matching of {len(focal)} rows with {len(candidates)} candidates compares"
+            f" {len(focal) * len(candidates):.0e} pairs",
+            hint="match on the propensity score, which sorts instead, or give exact columns",
+        )
+
+
+def dense_ties(
+    Z: Floats,
+    focal: Ints,
+    candidates: Ints,
+    *,
+    ratio: int,
+    strata: Ints | None,
+    limits: Sequence[tuple[Floats, float]],
+    tolerance: float,
+) -> tuple[Ints, Ints]:
+    """Match with replacement to every candidate as near as the `ratio`-th nearest, up to a tolerance.
+
+    Parameters
+    ----------
+    Z, focal, candidates, ratio, strata, limits
+        As for `dense_pairs`.
+    tolerance : float
+        Added to the squared distance of the `ratio`-th nearest.
+
+    Returns
+    -------
+    focal_rows, other_rows : ndarray of int
+    """
+    _refuse_large(focal, candidates)
+    z = Z[candidates]
+    rows_out, others_out = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+    step = max(1, _CHUNK // max(len(candidates), 1))
+    for a in range(0, len(focal), step):
+        rows = focal[a : a + step]
+        gap = np.zeros((len(rows), len(candidates)))
+        for k in range(Z.shape[1]):
+            gap += (Z[rows, k][:, None] - z[:, k]) ** 2
+        if strata is not None:
+            gap[strata[rows][:, None] != strata[candidates]] = np.inf
+        for values, width in limits:
+            gap[np.abs(values[rows][:, None] - values[candidates]) > width] = np.inf
+        last = min(ratio, len(candidates)) - 1
+        reach = np.partition(gap, last, axis=1)[:, last]
+        # Fewer than `ratio` candidates: all of them.
+        reach = np.where(np.isfinite(reach), reach * (1 + 1e-12) + tolerance + 1e-15, np.finfo(float).max)
+        i, j = np.nonzero(gap <= reach[:, None])
+        rows_out.append(rows[i])
+        others_out.append(candidates[j])
+    return np.concatenate(rows_out), np.concatenate(others_out)

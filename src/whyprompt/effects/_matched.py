@@ -18,9 +18,28 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Estimand", "MatchedSet", "focal_rows", "require_matches", "set_from_pairs", "set_from_strata"]
+__all__ = [
+    "GRID",
+    "Estimand",
+    "MatchedSet",
+    "codes",
+    "focal_rows",
+    "on_grid",
+    "require_matches",
+    "set_from_pairs",
+    "set_from_strata",
+]
 
 Estimand = Literal["att", "atc", "ate"]
+
+GRID = 12
+"""Decimals of a score that are compared, so that rounding (and so the order of the rows) decides no tie."""
+
+
+def on_grid(score: Floats) -> Floats:
+    """Round a score to the grid on which scores are compared, shape (n,)."""
+    rounded: Floats = np.round(np.asarray(score, dtype=np.float64), GRID)
+    return rounded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

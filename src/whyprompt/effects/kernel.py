@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._matched import MatchedSet, focal_rows, set_from_pairs
+from whyprompt.effects._matched import MatchedSet, focal_rows, on_grid, set_from_pairs
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def match_kernel(
     >>> np.round(matched.share, 3).tolist()
     [0.3, 0.4, 0.3]
     """
-    score = np.round(np.asarray(score, dtype=np.float64), 12)
+    score = on_grid(score)
     if kernel not in {"epanechnikov", "gaussian", "biweight"}:
         raise EstimationError(
             f"kernel {kernel!r} is not known", hint="one of: epanechnikov, gaussian, biweight"

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt.effects._greedy import closest_pairs, greedy_pairs, reused_neighbours, sort_sample
-from whyprompt.effects._mahalanobis import dense_pairs, pooled_whitening, whitened
-from whyprompt.effects._matched import MatchedSet, focal_rows, set_from_pairs
+from whyprompt.effects._mahalanobis import dense_pairs, dense_ties, whitened, whitening_of
+from whyprompt.effects._matched import GRID as _GRID
+from whyprompt.effects._matched import MatchedSet, focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.full import match_full
 from whyprompt.effects.kernel import match_kernel
 from whyprompt.effects.optimal import match_optimal
 from whyprompt.effects.strata import match_cem, match_subclass
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects._greedy import Sorted
+    from whyprompt.effects._mahalanobis import Metric
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -39,6 +42,7 @@ __all__ = [
     "caliper_width",
     "common_support",
     "match_cem",
+    "match_full",
     "match_kernel",
     "match_mahalanobis",
     "match_nearest",
@@ -47,9 +51,7 @@ __all__ = [
 ]
 
 Order = Literal["largest", "smallest", "random", "data", "closest"]
-TieRule = Literal["sorted", "average"]
-
-_GRID = 12
+TieRule = Literal["sorted", "average", "first"]
 
 
 def match_nearest(
@@ -95,10 +97,11 @@ def match_nearest(
         Codes 0..S-1; only rows with the same code are matched.
     discarded : ndarray of bool, shape (n,), optional
         Rows to leave out, from `common_support`.
-    ties : {"sorted", "average"}, default "sorted"
+    ties : {"sorted", "average", "first"}, default "sorted"
         With replacement and several rows equally near: ``"sorted"`` takes the one fewest places away in
         the sorted sample, as MatchIt does; ``"average"`` takes them all with equal shares, as Matching
-        does. On the LaLonde data the first gives 1991.6 and the second 1933.4.
+        does; ``"first"`` takes the one that comes first in the table, or in `tie_rank`. On the LaLonde
+        data the ATT is 1991.6, 1933.4 and 1967.9.
     tie_tolerance : float, default 1e-5
         For ``"average"``: squared differences within this of the nearest, in variances of the score,
         count as ties (Matching's ``distance.tolerance``).
@@ -130,7 +133,7 @@ def match_nearest(
     >>> matched.focal.tolist(), matched.other.tolist()
     ([1, 0], [3, 2])
     """
-    score = np.round(np.asarray(score, dtype=np.float64), _GRID)
+    score = on_grid(score)
     n = len(score)
     out = np.zeros(n, dtype=bool) if discarded is None else discarded
     if ratio < 1:
@@ -140,11 +143,9 @@ def match_nearest(
             "the ATE by nearest-neighbour matching needs replacement: without it only the smaller arm is matched",
             hint="set replace=True, ask for the ATT or the ATC, or use overlap or inverse probability weights",
         )
-    if ties == "average" and (not replace or limits):
-        raise EstimationError(
-            "ties='average' is defined with replace=True and without further calipers",
-            hint="use ties='sorted'",
-        )
+    _check_ties(ties, replace=replace)
+    if ties != "sorted" and limits:
+        raise EstimationError(f"ties={ties!r} is not defined with further calipers", hint="use ties='sorted'")
     focal_parts: list[Ints] = []
     other_parts: list[Ints] = []
     for side in ("att", "atc") if estimand == "ate" else (estimand,):
@@ -152,6 +153,10 @@ def match_nearest(
         sample = sort_sample(score, candidate, strata=strata, tie_rank=tie_rank)
         if replace and ties == "average":
             pair = _all_nearest(sample, score, rows, ratio, caliper, tie_tolerance, strata)
+        elif replace and ties == "first":
+            rank = np.arange(n) if tie_rank is None else tie_rank
+            pair = _all_nearest(sample, score, rows, ratio, caliper, 0.0, strata)
+            pair = _first_of_each(score, *pair, ratio=ratio, rank=rank)
         elif replace:
             pair = reused_neighbours(sample, score, rows, ratio=ratio, caliper=caliper, limits=limits)
         else:
@@ -177,6 +182,22 @@ def match_nearest(
         discarded=out,
         settings=settings,
     )
+
+
+def _check_ties(ties: str, *, replace: bool) -> None:
+    if ties not in {"sorted", "average", "first"}:
+        raise EstimationError(f"tie rule {ties!r} is not known", hint="one of: sorted, average, first")
+    if ties != "sorted" and not replace:
+        raise EstimationError(f"ties={ties!r} is defined with replace=True", hint="use ties='sorted'")
+
+
+def _first_of_each(score: Floats, focal: Ints, other: Ints, *, ratio: int, rank: Ints) -> tuple[Ints, Ints]:
+    """Keep the `ratio` nearest of each focal row, those first in `rank` among equally near ones."""
+    order = np.lexsort((rank[other], np.round(np.abs(score[focal] - score[other]), _GRID), focal))
+    focal, other = focal[order], other[order]
+    first = np.searchsorted(focal, focal, side="left")
+    keep = np.arange(len(focal)) - first < ratio
+    return focal[keep], other[keep]
 
 
 def _in_order(
@@ -239,12 +260,15 @@ def match_mahalanobis(
     estimand: str = "att",
     ratio: int = 1,
     replace: bool = False,
+    metric: Metric = "pooled",
     score: Floats | None = None,
     order: Order | None = None,
     caliper: float | None = None,
     limits: Sequence[tuple[Floats, float]] = (),
     strata: Ints | None = None,
     discarded: Bools | None = None,
+    ties: TieRule = "sorted",
+    tie_tolerance: float = 1e-5,
     tie_rank: Ints | None = None,
     random_state: int = 0,
 ) -> MatchedSet:
@@ -258,6 +282,14 @@ def match_mahalanobis(
         The arm.
     estimand, ratio, replace, limits, strata, discarded, tie_rank, random_state
         As for `match_nearest`.
+    metric : {"pooled", "sample", "diagonal"}, default "pooled"
+        Covariance of the distance: pooled within arms (Rubin 1980, MatchIt), of the whole sample
+        (Matching's ``Weight = 2``), or the variances alone (Matching's ``Weight = 1``, its default).
+    ties : {"sorted", "average"}, default "sorted"
+        With replacement and several rows equally near: the first in MatchIt's scan, or all with equal
+        shares (Matching).
+    tie_tolerance : float, default 1e-5
+        For ``"average"``: squared distances within this of the nearest count as ties.
     score : ndarray, shape (n,), optional
         A propensity score that orders the rows and carries `caliper`.
     order : optional
@@ -298,34 +330,50 @@ def match_mahalanobis(
         raise EstimationError(
             "order='closest' is offered on a score only", hint="use order='data' or 'largest'"
         )
-    whitening, direction = pooled_whitening(X, treated, ~out)
+    _check_ties(ties, replace=replace)
+    if ties == "first":
+        raise EstimationError("ties='first' is offered on a score only", hint="use 'sorted' or 'average'")
+    whitening, direction = whitening_of(X, treated, ~out, metric=metric)
     Z = whitened(X, whitening)
     along = whitened(X, direction[:, None])[:, 0]
     bounds = list(limits)
     if caliper is not None and score is not None:
-        bounds.append((np.round(score, _GRID), caliper))
+        bounds.append((on_grid(score), caliper))
     focal_parts, other_parts = [], []
     for side in ("att", "atc") if estimand == "ate" else (estimand,):
         rows, candidate = focal_rows(treated, side, ~out)
         if not replace:
-            by = np.zeros(n) if score is None else np.round(score, _GRID)
+            by = np.zeros(n) if score is None else on_grid(score)
             rows = _in_order(
                 by, rows, order or ("data" if score is None else None), side, tie_rank, random_state
             )
-        pair = dense_pairs(
-            Z,
-            along,
-            rows,
-            np.flatnonzero(candidate),
-            ratio=ratio,
-            replace=replace,
-            strata=strata,
-            limits=bounds,
-            tie_rank=tie_rank,
-        )
+        others = np.flatnonzero(candidate)
+        if ties == "average":
+            pair = dense_ties(
+                Z, rows, others, ratio=ratio, strata=strata, limits=bounds, tolerance=tie_tolerance
+            )
+        else:
+            pair = dense_pairs(
+                Z,
+                along,
+                rows,
+                others,
+                ratio=ratio,
+                replace=replace,
+                strata=strata,
+                limits=bounds,
+                tie_rank=tie_rank,
+            )
         focal_parts.append(pair[0])
         other_parts.append(pair[1])
-    settings: dict[str, Any] = {"ratio": ratio, "replace": replace, "distance": "mahalanobis"}
+    settings: dict[str, Any] = {
+        "ratio": ratio,
+        "replace": replace,
+        "distance": "mahalanobis",
+        "metric": metric,
+    }
+    if replace:
+        settings["ties"] = ties
     if caliper is not None:
         settings["caliper_width"] = float(caliper)
     return set_from_pairs(

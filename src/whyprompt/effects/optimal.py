@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whyprompt.effects._mahalanobis import pooled_whitening, whitened
-from whyprompt.effects._matched import MatchedSet, focal_rows, set_from_pairs
+from whyprompt.effects._mahalanobis import whitened, whitening_of
+from whyprompt.effects._matched import MatchedSet, focal_rows, on_grid, set_from_pairs
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ def match_optimal(
     code = np.zeros(n, dtype=np.int64) if strata is None else strata
     bounds = list(limits)
     if score is not None:
-        values = np.round(np.asarray(score, dtype=np.float64), 12)[:, None]
+        values = on_grid(score)[:, None]
         if caliper is not None:
             bounds.append((values[:, 0], caliper))
     else:
         assert X is not None
-        values = whitened(X, pooled_whitening(X, treated, ~out)[0])
+        values = whitened(X, whitening_of(X, treated, ~out)[0])
     focal_parts: list[Ints] = []
     other_parts: list[Ints] = []
     for stratum in np.intersect1d(code[rows], code[others]):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects._matched import MatchedSet, codes, set_from_strata
+from whyprompt.effects._matched import MatchedSet, codes, on_grid, set_from_strata
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["coarsen", "match_cem", "match_subclass"]
+__all__ = ["OneSided", "coarsen", "match_cem", "match_subclass"]
+
+OneSided = Literal["move", "merge"]
 
 
 def match_subclass(
@@ -27,14 +29,14 @@ def match_subclass(
     *,
     estimand: str = "att",
     n_strata: int = 6,
+    one_sided: OneSided = "move",
     strata: Ints | None = None,
     discarded: Bools | None = None,
 ) -> MatchedSet:
     """Put rows into subclasses at quantiles of the score.
 
     Quantiles are those of the treated for the ATT, of the controls for the ATC, and of all rows for the
-    ATE. A subclass without both arms is merged with its neighbour below (above, for the first), so that
-    no row is lost; MatchIt moves single rows instead.
+    ATE, discarded rows included (as in MatchIt).
 
     Parameters
     ----------
@@ -46,6 +48,10 @@ def match_subclass(
         Whose average effect.
     n_strata : int, default 6
         Subclasses asked for.
+    one_sided : {"move", "merge"}, default "move"
+        What is done with a subclass that holds one arm only, so that no row is lost. ``"move"`` takes the
+        nearest row of the missing arm from the subclasses beside it, as MatchIt does; ``"merge"`` joins it
+        with its neighbour below (above, for the first).
     strata : ndarray of int, shape (n,), optional
         Codes of exact columns; they split every subclass further, and parts without both arms are lost.
     discarded : ndarray of bool, shape (n,), optional
@@ -73,14 +79,19 @@ def match_subclass(
     >>> match_subclass(score, arm, n_strata=2).stratum.tolist()
     [0, 0, 1, 1, 0, 1]
     """
-    score = np.round(np.asarray(score, dtype=np.float64), 12)
+    score = on_grid(score)
     if n_strata < 1:
         raise EstimationError(f"{n_strata} subclasses were asked for; at least one is needed")
+    if one_sided not in {"move", "merge"}:
+        raise EstimationError(f"one_sided {one_sided!r} is not known", hint="one of: move, merge")
     out = np.zeros(len(score), dtype=bool) if discarded is None else discarded
     base = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(score), dtype=bool))
     cuts = np.quantile(score[base], np.linspace(0, 1, n_strata + 1))
     code = np.clip(np.searchsorted(cuts, score, side="right") - 1, 0, n_strata - 1)
-    code = _merge_one_sided(code, treated, ~out)
+    if one_sided == "merge":
+        code = _merge_one_sided(code, treated, ~out)
+    else:
+        code = _move_into_one_sided(code, treated, score, ~out)
     n_formed = len(np.unique(code[~out]))
     if strata is not None:
         code = codes([code, strata])
@@ -91,8 +102,42 @@ def match_subclass(
         treated=treated,
         stratum=code,
         discarded=out,
-        settings={"n_strata": n_formed, "n_strata_asked": n_strata},
+        settings={"n_strata": n_formed, "n_strata_asked": n_strata, "one_sided": one_sided},
     )
+
+
+def _move_into_one_sided(code: Ints, treated: Bools, score: Floats, eligible: Bools) -> Ints:
+    """Fill every subclass that lacks an arm with that arm's nearest row from a subclass beside it.
+
+    The side is that on which the arm has more rows to spare, each subclass counted by the inverse of its
+    distance; so does MatchIt, down to the row taken among equals (the last in the table).
+    """
+    present = np.unique(code[eligible])
+    code = np.searchsorted(present, code)
+    n_strata = len(present)
+    for arm in (treated & eligible, ~treated & eligible):
+        rows = np.flatnonzero(arm)
+        if len(rows) < n_strata:
+            raise EstimationError(
+                f"{n_strata} subclasses cannot all hold both arms: one arm has {len(rows)} rows",
+                hint="ask for fewer subclasses, or merge them with one_sided='merge'",
+            )
+        count = np.bincount(code[rows], minlength=n_strata)
+        while (count == 0).any():
+            lacking = int(np.argmin(count))
+            spare = np.flatnonzero(count > 1)
+            pull = float(((count[spare] - 1) / (spare - lacking)).sum())
+            below = np.flatnonzero(count[:lacking] > 0)
+            above = np.flatnonzero(count[lacking + 1 :] > 0) + lacking + 1
+            left = len(above) == 0 or (len(below) > 0 and pull <= 0)
+            giver = below[-1] if left else above[0]
+            inside = rows[code[rows] == giver]
+            values = score[inside]
+            nearest = values.max() if left else values.min()
+            code[inside[values == nearest][-1]] = lacking
+            count[lacking] += 1
+            count[giver] -= 1
+    return code.astype(np.int64)
 
 
 def _merge_one_sided(code: Ints, treated: Bools, eligible: Bools) -> Ints:
