@@ -218,6 +218,8 @@ def abadie_imbens(
     score: Floats | None = None,
     neighbours: int = 2,
     tolerance: float = 1e-5,
+    adjust: Floats | None = None,
+    unmatched: Literal["left_out", "no_effect"] = "left_out",
 ) -> MatchingVariance:
     """Return the variance of a matching estimator that uses rows more than once.
 
@@ -236,6 +238,14 @@ def abadie_imbens(
         2006, equation 14). 0 assumes one variance for all rows, which is the default of R's Matching.
     tolerance : float, default 1e-5
         Squared differences, in variances of the score, that count as ties among neighbours.
+    adjust : ndarray, shape (n, q), optional
+        Covariates whose remaining differences within pairs are taken out by a regression of the outcome
+        on them among the rows used as matches, weighted by their use (Abadie and Imbens 2011; Matching's
+        ``BiasAdjust``).
+    unmatched : {"left_out", "no_effect"}, default "left_out"
+        Focal rows without a match within the caliper. ``"no_effect"`` counts them with an effect of 0 in
+        the variance, as R's Matching does; that is no property of the effect on the rows that were
+        matched, and makes the error smaller by their share.
 
     Returns
     -------
@@ -273,11 +283,13 @@ def abadie_imbens(
     n = len(y)
     sign = np.where(treated[matched.focal], 1.0, -1.0)
     gap = sign * (y[matched.focal] - y[matched.other])
+    received = np.bincount(matched.other, weights=matched.share, minlength=n)
+    if adjust is not None:
+        gap = gap - sign * _remaining_difference(y, treated, matched, received, adjust)
     used = np.bincount(matched.focal, minlength=n) > 0
     tau = np.bincount(matched.focal, weights=matched.share * gap, minlength=n)[used]
     count = len(tau)
     estimate = float(tau.mean())
-    received = np.bincount(matched.other, weights=matched.share, minlength=n)
     squared = np.bincount(matched.other, weights=matched.share**2, minlength=n)
     if neighbours == 0:
         sigma2 = np.full(n, 0.5 * float(matched.share @ (gap - estimate) ** 2) / count)
@@ -288,8 +300,15 @@ def abadie_imbens(
     factor = received**2 - squared
     if matched.estimand == "ate":
         factor = factor + 2.0 * received
+    spread = float(((tau - estimate) ** 2).sum())
+    if unmatched == "no_effect":
+        side = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(n, dtype=bool))
+        lost = int((side & ~matched.discarded).sum()) - count
+        count, spread = count + lost, spread + lost * estimate**2
+    elif unmatched != "left_out":
+        raise EstimationError(f"unmatched={unmatched!r} is not known", hint="one of: left_out, no_effect")
     reuse = float(sigma2 @ factor) / count**2
-    heterogeneity = float(((tau - estimate) ** 2).sum()) / count**2
+    heterogeneity = spread / count**2
     variance = heterogeneity + reuse
     return MatchingVariance(
         estimate=estimate,
@@ -298,6 +317,24 @@ def abadie_imbens(
         heterogeneity=heterogeneity,
         reuse=reuse,
     )
+
+
+def _remaining_difference(
+    y: Floats, treated: Bools, matched: MatchedSet, received: Floats, covariates: Floats
+) -> Floats:
+    """Predict the outcome difference of each pair from the covariates that still differ within it."""
+    difference = covariates[matched.focal] - covariates[matched.other]
+    predicted = np.zeros(len(difference))
+    for arm in (treated, ~treated):
+        given = arm[matched.other]
+        rows = arm & (received > 0)
+        if not given.any():
+            continue
+        root = np.sqrt(received[rows])[:, None]
+        design = np.column_stack([np.ones(int(rows.sum())), covariates[rows]]) * root
+        slope = np.linalg.lstsq(design, y[rows] * root[:, 0], rcond=1e-12)[0][1:]
+        predicted[given] = difference[given] @ slope
+    return predicted
 
 
 def conditional_variance(
