@@ -35,6 +35,7 @@ METHODS = (
     "naive",
     "nearest",
     "optimal",
+    "full",
     "kernel",
     "subclass",
     "cem",
@@ -152,8 +153,10 @@ def check_options(
         raise EstimationError(
             f"caliper unit {rest['caliper_unit']!r} is not known", hint=f"one of: {', '.join(sorted(units))}"
         )
-    if rest["caliper"] is not None and name not in {"nearest", "optimal"}:
-        raise EstimationError(f"a caliper has no meaning for method {name!r}", hint="use nearest or optimal")
+    if rest["caliper"] is not None and name not in {"nearest", "optimal", "full"}:
+        raise EstimationError(
+            f"a caliper has no meaning for method {name!r}", hint="use nearest, optimal or full"
+        )
     if isinstance(rest["distance"], str) and rest["distance"] not in {"logistic", "logit", "mahalanobis"}:
         raise EstimationError(
             f"distance {rest['distance']!r} is not known",
@@ -355,10 +358,13 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
     shared |= {"ratio": options.ratio, "caliper": width, "limits": limits}
     full = _metric(problem, options) if options.distance == "mahalanobis" else None
     along = None if score is None else score.along
-    if options.method == "optimal":
+    if options.method in {"optimal", "full"}:
         where = {"score": along} if full is None else {"X": full}
         if full is not None and width is not None and along is not None:
             shared |= {"caliper": None, "limits": [*limits, (along, width)]}
+        if options.method == "full":
+            del shared["ratio"]
+            return matching.match_full(t, **where, **shared), out
         return matching.match_optimal(t, **where, **shared), out
     shared |= {
         "replace": options.replace,
@@ -367,7 +373,7 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
         "random_state": options.random_state,
     }
     if full is not None:
-        return matching.match_mahalanobis(full, t, score=along, **shared), out
+        return matching.match_mahalanobis(full, t, score=along, ties=options.ties, **shared), out
     assert along is not None
     return matching.match_nearest(along, t, ties=options.ties, **shared), out
 
@@ -399,7 +405,7 @@ def _caliper(
 
 
 def _tie_warning(problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:
-    follows_rows = problem.tie_rank is None and matched.settings.get("ties", "sorted") == "sorted"
+    follows_rows = problem.tie_rank is None and matched.settings.get("ties", "sorted") != "average"
     if matched.method != "nearest" or score is None or not follows_rows:
         return ()
     n_tied = len(score.along) - len(np.unique(np.round(score.along, 12)))

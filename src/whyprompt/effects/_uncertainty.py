@@ -48,8 +48,13 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
     y, t = problem.y, problem.treated
     kind = options.se
     if kind == "auto":
-        kind = "strata" if matched.n_pairs == 0 else "abadie_imbens" if matched.replace else "pairs"
-    if (kind == "strata") != (matched.n_pairs == 0):
+        if matched.method == "full":
+            # Nearly every set has one row of an arm: no spread within it, so the sets are the units.
+            kind = "pairs"
+        else:
+            kind = "strata" if matched.n_pairs == 0 else "abadie_imbens" if matched.replace else "pairs"
+    allowed = {"pairs"} if matched.method == "full" else {"strata"} if matched.n_pairs == 0 else None
+    if (kind == "strata" and matched.n_pairs > 0) or (allowed is not None and kind not in allowed):
         raise EstimationError(
             f"standard error {options.se!r} does not go with method {options.method!r}",
             hint="leave se='auto'",
@@ -75,7 +80,11 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
         if problem.cluster is not None:
             labels.append(problem.cluster)
         _, error, df = inference.weighted_difference(y, t, core.weights, kind="cluster", clusters=labels)
-        name = "pair-cluster-robust" + (", two-way with the cluster column" if len(labels) > 1 else "")
+        name = (
+            ("set" if matched.method == "full" else "pair")
+            + "-cluster-robust"
+            + (", two-way with the cluster column" if len(labels) > 1 else "")
+        )
     else:
         if problem.cluster is not None:
             raise EstimationError(
