@@ -15,6 +15,7 @@ from whyprompt.mediation.capture import (
     capture_attention,
 )
 from whyprompt.mediation.estimands import Effects, mediation_effects
+from whyprompt.mediation.historical import BaronKenny, baron_kenny
 from whyprompt.mediation.inference import (
     HeadInference,
     MeanInterval,
@@ -25,20 +26,20 @@ from whyprompt.mediation.inference import (
 )
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
 from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairOutcomes, SetSweep
+from whyprompt.mediation.rho import RhoSensitivity, sensitivity
 from whyprompt.mediation.search import HeadSearch, find_heads
 from whyprompt.mediation.statistical import (
     Estimate,
     MediationResult,
-    RhoSensitivity,
     contrast_mediations,
     mediate,
-    sensitivity,
 )
 from whyprompt.mediation.sweep import head_sweep, joint_effect, knockout_sweep, layer_sweep, set_sweep
 
 __all__ = [
     "AttentionCapture",
     "AttentionRow",
+    "BaronKenny",
     "Effects",
     "Estimate",
     "HeadInference",
@@ -54,6 +55,7 @@ __all__ = [
     "SplitHalf",
     "align_shorter",
     "attention_row",
+    "baron_kenny",
     "attention_rows",
     "capture_attention",
     "contrast_heads",

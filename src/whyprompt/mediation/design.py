@@ -1,0 +1,181 @@
+"""Columns of a data frame, and the design matrices of a mediator and an outcome model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import narwhals as nw
+import numpy as np
+
+from whyprompt.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.mediation.regression import Family
+
+    Array = NDArray[np.float64]
+
+__all__ = ["Design", "Table", "design_of", "held_at", "response_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Design matrices of both models, at the observed or at set treatments and mediators."""
+
+    levels: tuple[str, ...] | None
+    covariates: Array
+    covariate_names: tuple[str, ...]
+    moderators: tuple[int, ...]
+    treatment: str
+    mediator: str
+    interaction: bool
+
+    def treat(self, value: Any) -> Array:  # noqa: ANN401  # a number or a level
+        """Treatment columns of one row set to `value`."""
+        if self.levels is None:
+            return np.array([float(value)])
+        return np.array([float(value == level) for level in self.levels[1:]])
+
+    @property
+    def treat_names(self) -> list[str]:
+        """Names of the treatment columns."""
+        if self.levels is None:
+            return [self.treatment]
+        return [f"{self.treatment}={level}" for level in self.levels[1:]]
+
+    def mediator_names(self) -> tuple[str, ...]:
+        """Names of the mediator model's columns."""
+        extra = [f"{t}:{self.covariate_names[j]}" for t in self.treat_names for j in self.moderators]
+        return ("(Intercept)", *self.treat_names, *self.covariate_names, *extra)
+
+    def outcome_names(self) -> tuple[str, ...]:
+        """Names of the outcome model's columns."""
+        moderators = [self.covariate_names[j] for j in self.moderators]
+        return (
+            *self.mediator_names(),
+            self.mediator,
+            *([f"{self.mediator}:{t}" for t in self.treat_names] if self.interaction else []),
+            *[f"{self.mediator}:{c}" for c in moderators],
+        )
+
+    def mediator_matrix(self, t: Array, c: Array | None = None) -> Array:
+        """Design of the mediator model; `t` has one row, or as many as `c`."""
+        c = self.covariates if c is None else c
+        t = np.broadcast_to(np.atleast_2d(t), (len(c), np.atleast_2d(t).shape[1]))
+        extra = [t[:, [k]] * c[:, [j]] for k in range(t.shape[1]) for j in self.moderators]
+        return np.hstack([np.ones((len(c), 1)), t, c, *extra])
+
+    def slope_matrix(self, t: Array, c: Array | None = None) -> Array:
+        """Build what multiplies the mediator in the outcome model: 1, treatment, moderators."""
+        c = self.covariates if c is None else c
+        t = np.broadcast_to(np.atleast_2d(t), (len(c), np.atleast_2d(t).shape[1]))
+        return np.hstack(
+            [np.ones((len(c), 1)), *([t] if self.interaction else []), c[:, list(self.moderators)]]
+        )
+
+    def outcome_matrix(self, t: Array, m: Array) -> Array:
+        """Design of the outcome model."""
+        return np.hstack([self.mediator_matrix(t), m[:, None] * self.slope_matrix(t)])
+
+
+class Table:
+    """Columns of a frame, checked as they are asked for."""
+
+    def __init__(self, frame: nw.DataFrame[Any]) -> None:
+        self.frame = frame
+        if len(frame) == 0:
+            raise DataError("the table has no rows")
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Give a column: float64, or text as objects; refuse a missing or infinite value."""
+        if name not in self.frame.columns:
+            raise DataError(f"there is no column {name!r}", hint=f"columns: {', '.join(self.frame.columns)}")
+        series = self.frame[name]
+        missing = int(series.is_null().sum())
+        values: NDArray[Any]
+        if series.dtype.is_numeric() or series.dtype == nw.Boolean:
+            values = series.to_numpy().astype(np.float64) if not missing else np.array([np.nan])
+            missing = missing or int((~np.isfinite(values)).sum())
+        else:
+            values = np.array([str(v) for v in series.to_list()], dtype=object)
+        if missing:
+            raise DataError(
+                f"column {name!r} holds {missing} missing or infinite values",
+                hint="drop or impute those rows before",
+            )
+        return values
+
+
+def response_of(table: Table, name: str, family: Family) -> Array:
+    """Give a response, checked against what its model needs."""
+    values = table.column(name)
+    if values.dtype == object:
+        raise DataError(f"column {name!r} is text, but a {family} model needs numbers")
+    if family != "linear" and set(np.unique(values)) != {0.0, 1.0}:
+        raise DataError(f"column {name!r} must hold 0 and 1 for a {family} model")
+    return np.asarray(values, dtype=np.float64)
+
+
+def _dummies(values: NDArray[Any], name: str) -> tuple[Array, list[str]]:
+    if values.dtype != object:
+        return np.asarray(values, dtype=np.float64)[:, None], [name]
+    levels = sorted(set(values))
+    return np.stack([(values == v).astype(float) for v in levels[1:]], 1).reshape(len(values), -1), [
+        f"{name}={v}" for v in levels[1:]
+    ]
+
+
+def design_of(
+    table: Table,
+    t_values: NDArray[Any],
+    treatment: str,
+    mediator: str,
+    covariates: Sequence[str],
+    moderators: Sequence[str],
+    interaction: bool,  # noqa: FBT001  # private
+) -> tuple[Design, Array]:
+    """Build the design, and the treatment columns at their observed values."""
+    columns, names = [np.empty((len(t_values), 0))], list[str]()
+    for name in covariates:
+        c, labels = _dummies(table.column(name), name)
+        columns.append(c)
+        names += labels
+    for name in moderators:
+        if name not in names:
+            raise DataError(f"moderator {name!r} is not a numeric covariate", hint="add it to `covariates`")
+    levels = tuple(sorted(set(t_values))) if t_values.dtype == object else None
+    if len(np.unique(t_values)) < 2:
+        raise DataError(f"column {treatment!r} holds one treatment only")
+    design = Design(
+        levels,
+        np.hstack(columns),
+        tuple(names),
+        tuple(names.index(name) for name in moderators),
+        treatment,
+        mediator,
+        interaction,
+    )
+    return design, np.stack([design.treat(v) for v in t_values])
+
+
+def held_at(
+    design: Design, table: Table, covariates: Sequence[str], at: Mapping[str, float | str] | None
+) -> Array:
+    """Covariates with some held at a value."""
+    out = design.covariates.copy()
+    for name, value in (at or {}).items():
+        if name not in covariates:
+            raise DataError(f"`at` names {name!r}, which is not a covariate")
+        values = table.column(name)
+        if values.dtype == object and value not in set(values):
+            raise DataError(f"`at` holds {name!r} at {value!r}, which is not one of its levels")
+        for j, label in enumerate(design.covariate_names):
+            if values.dtype != object and label == name:
+                out[:, j] = float(value)
+            elif values.dtype == object and label.startswith(f"{name}="):
+                out[:, j] = float(label == f"{name}={value}")
+    return out

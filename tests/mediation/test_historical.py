@@ -1,0 +1,76 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from whyprompt.errors import DataError
+from whyprompt.mediation import baron_kenny, mediate
+
+NAMES = {"treatment": "t", "mediator": "m", "outcome": "y", "covariates": ["c"]}
+
+
+def world(a=0.7, b=0.8, direct=0.5, interaction=0.0, n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    t, c = rng.integers(0, 2, n).astype(float), rng.normal(size=n)
+    m = a * t + 0.3 * c + rng.normal(size=n)
+    y = direct * t + b * m + interaction * t * m + 0.2 * c + rng.normal(size=n)
+    return pd.DataFrame({"t": t, "m": m, "y": y, "c": c})
+
+
+def test_every_step_equals_statsmodels():
+    import statsmodels.formula.api as smf
+
+    frame = world()
+    got = baron_kenny(frame, **NAMES).to_frame().set_index("step")
+    total = smf.ols("y ~ t + c", frame).fit()
+    first = smf.ols("m ~ t + c", frame).fit()
+    full = smf.ols("y ~ t + c + m", frame).fit()
+    for step, model, name in (
+        ("total", total, "t"),
+        ("first_stage", first, "t"),
+        ("second_stage", full, "m"),
+        ("direct", full, "t"),
+    ):
+        want = [model.params[name], model.bse[name], model.tvalues[name], model.pvalues[name]]
+        np.testing.assert_allclose(got.loc[step].to_numpy(float), want, rtol=1e-9)
+    # The total splits exactly into the direct slope and the product, in linear models.
+    np.testing.assert_allclose(got.estimate["total"], got.estimate["direct"] + got.estimate["product"])
+
+
+def test_sobel_is_the_delta_method():
+    got = baron_kenny(world(), **NAMES)
+    a, b = got.first_stage, got.second_stage
+    gradient, cov = np.array([b.estimate, a.estimate]), np.diag([a.standard_error**2, b.standard_error**2])
+    np.testing.assert_allclose(got.product.standard_error, np.sqrt(gradient @ cov @ gradient))
+    quasi = mediate(world(), **NAMES, n_draws=4000).effects["acme"]
+    np.testing.assert_allclose(got.product.standard_error, quasi.standard_error, rtol=0.06)
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [({"direct": 0.0}, "full"), ({"direct": 0.6}, "partial"), ({"a": 0.0}, "none"), ({"b": 0.0}, "none")],
+)
+def test_verdicts(changes, verdict):
+    got = baron_kenny(world(n=2000, **changes), **NAMES)
+    assert got.verdict == verdict
+    assert verdict in got.sentence
+
+
+def test_what_it_misses():
+    # Opposite paths: no total effect, so step 1 fails, and yet the mediated effect is large.
+    frame = world(a=1.0, b=0.8, direct=-0.8, n=4000)
+    assert baron_kenny(frame, **NAMES).verdict == "none"
+    assert mediate(frame, **NAMES, n_draws=200).effects["acme"].ci_low > 0.5
+    # Under interaction its product is neither arm's effect.
+    frame = world(a=1.0, b=0.0, interaction=1.0, direct=1.0, n=4000)
+    product = baron_kenny(frame, **NAMES).product.estimate
+    effects = mediate(frame, **NAMES, interaction=True, n_draws=200).effects
+    assert effects["acme_control"].ci_high < product < effects["acme_treated"].ci_low
+
+
+def test_bad_input_is_named():
+    frame = world(n=50)
+    frame["text"] = np.where(frame["t"] > 0, "a", "b")
+    with pytest.raises(DataError, match="'text' is categorical"):
+        baron_kenny(frame, **NAMES | {"treatment": "text"})
+    with pytest.raises(DataError, match="no column 'gone'"):
+        baron_kenny(frame, **NAMES | {"mediator": "gone"})

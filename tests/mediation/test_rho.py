@@ -1,0 +1,185 @@
+"""Sensitivity to correlated errors: R's figures, known worlds, closed forms."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from whyprompt.errors import DataError
+from whyprompt.mediation import mediate, sensitivity
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+FRAMING = {
+    "treatment": "treat",
+    "mediator": "emo",
+    "outcome": "cong_mesg",
+    "covariates": ["age", "hs", "sc", "ba", "female", "income"],
+    "outcome_model": "probit",
+}
+KNOWN = {"treatment": "t", "mediator": "m", "outcome": "y", "covariates": ["c"]}
+
+
+@pytest.fixture(scope="module")
+def framing():
+    frame = pd.read_csv(REFERENCE / "framing.csv")
+    frame["female"] = (frame["gender"] == "female").astype(float)
+    for name, level in (("hs", "high school"), ("sc", "some college"), ("ba", "bachelor's degree or higher")):
+        frame[name] = (frame["educ"] == level).astype(float)
+    return frame
+
+
+@pytest.fixture(scope="module")
+def medsens():
+    return json.loads((REFERENCE / "mediation_framing.json").read_text())["probit_medsens"]
+
+
+def test_deterministic_parts_equal_those_of_r(framing, medsens):
+    got = sensitivity(framing, **FRAMING, n_draws=2)
+    np.testing.assert_allclose(got.rho, medsens["rho"], atol=1e-12)
+    np.testing.assert_allclose(got.r2_mediator, medsens["r.square.m"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got.r2_outcome, np.ravel(medsens["r.square.y"])[0], rtol=0, atol=1e-6)
+    # R gives its products at the nearest rho of its grid.
+    at = got.to_frame().set_index("rho").loc[medsens["err.cr.d"][0]]
+    np.testing.assert_allclose(at["r2_star_product"], medsens["R2star.d.thresh"][0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(at["r2_tilde_product"], medsens["R2tilde.d.thresh"][0], rtol=0, atol=1e-6)
+
+
+def test_the_curve_of_r_has_a_slip_and_ours_is_its_curve_without_it(framing, medsens):
+    """R's error correlation s / (1 + |s|) put in place of s / sqrt(1 + s^2) gives R's curve."""
+    fit = mediate(framing, **FRAMING, n_draws=2)
+    a, b, sigma = fit.mediator_fit.coef, fit.outcome_fit.coef, fit.mediator_fit.sigma
+    x = np.column_stack([np.ones(len(framing)), framing[["treat", *FRAMING["covariates"]]]]).astype(float)
+    arms = [x.copy(), x.copy()]
+    arms[0][:, 1], arms[1][:, 1] = 0, 1
+    rho = np.array(medsens["rho"])
+
+    def curves(a, b, sigma, rho12):
+        """Both arms' effects, by the steps of R's code, for one set of coefficients."""
+        total = b[:-1] * np.sqrt(1 - rho12**2) + a * rho12 / sigma
+        gamma = (-rho + rho12 * np.sqrt((1 - rho**2) / (1 - rho12**2))) / sigma
+        shift = gamma * a[1] / np.sqrt(gamma**2 * sigma**2 + 2 * gamma * rho * sigma + 1)
+        eta = [(z @ total)[:, None] for z in arms]
+        return np.stack(
+            [
+                (norm.cdf(eta[0] + shift) - norm.cdf(eta[0])).mean(0),
+                (norm.cdf(eta[1]) - norm.cdf(eta[1] - shift)).mean(0),
+            ]
+        )
+
+    s = b[-1] * sigma
+    got = sensitivity(framing, **FRAMING, n_draws=1000)
+    right = curves(a, b, sigma, s / np.sqrt(1 + s**2))
+    np.testing.assert_allclose([got.acme_control, got.acme_treated], right, atol=1e-12)
+    # R reports means of draws.
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(1000):
+        aa = rng.multivariate_normal(a, fit.mediator_fit.covariance)
+        bb = rng.multivariate_normal(b, fit.outcome_fit.covariance)
+        sd = sigma * np.sqrt(257 / rng.chisquare(257))
+        draws.append([curves(aa, bb, sd, v / d) for v in [bb[-1] * sd] for d in (1 + abs(v), np.hypot(1, v))])
+    draws = np.array(draws)  # draws, slipped or right, arm, rho
+    want = np.array([medsens["d0"], medsens["d1"]])
+    off = np.abs(draws.mean(0) - want) / (draws.std(0) * np.sqrt(2 / 1000))
+    assert off[0].max() < 4
+    assert off[1].max() > 20
+    # The interval of the curve without the slip, from the same kind of draws.
+    low, high = np.quantile(draws[:, 1].mean(1), [0.025, 0.975], axis=0)
+    np.testing.assert_allclose((got.ci_high - got.ci_low) / (high - low), 1, atol=0.1)
+    # Ours meets the effect that `mediate` reports at rho = 0, and R's own mediate; R's curve does not.
+    at_zero = got.rho == 0
+    np.testing.assert_allclose(got.acme_control[at_zero][0], 0.0821, atol=0.003)
+    assert medsens["d0"][9] < 0.05
+
+
+def world(kind, rho, n=60_000, seed=0):
+    rng = np.random.default_rng(seed)
+    t, c, e2, v = rng.integers(0, 2, n).astype(float), rng.normal(size=n), *rng.normal(size=(2, n))
+    e3 = rho * e2 + np.sqrt(1 - rho**2) * v
+    if kind == "probit outcome":
+
+        def mediator(t):
+            return 0.8 * t + 0.3 * c + 1.5 * e2
+
+        def outcome(t, m):
+            return (-0.3 + 0.4 * t + 0.5 * m + 0.2 * c + e3 > 0).astype(float)
+    else:
+
+        def mediator(t):
+            return (-0.2 + 0.8 * t + 0.3 * c + e2 > 0).astype(float)
+
+        def outcome(t, m):
+            return 0.4 * t + 0.9 * m + 0.2 * c + 1.5 * e3
+
+    m = mediator(t)
+    frame = pd.DataFrame({"t": t, "m": m, "y": outcome(t, m), "c": c})
+    truth = [(outcome(s, mediator(1)) - outcome(s, mediator(0))).mean() for s in (0, 1)]
+    return frame, truth
+
+
+@pytest.mark.parametrize("rho", [-0.5, 0.0, 0.4])
+@pytest.mark.parametrize("kind", ["probit outcome", "probit mediator"])
+def test_a_known_correlation_is_undone(kind, rho):
+    frame, truth = world(kind, rho)
+    model = {"outcome_model": "probit"} if kind == "probit outcome" else {"mediator_model": "probit"}
+    got = sensitivity(frame, **KNOWN, **model, rho=[0, rho], n_draws=2)
+    assert abs(got.acme_control[1] - truth[0]) < 0.02
+    assert abs(got.acme_treated[1] - truth[1]) < 0.02
+    naive = mediate(frame, **KNOWN, **model, n_draws=2)
+    np.testing.assert_allclose(got.acme[0], mean_of_plug_in(naive, frame, kind), atol=2e-3)
+    if rho:
+        assert abs(got.acme[0] - np.mean(truth)) > 0.04  # what the correlation would have cost
+
+
+def mean_of_plug_in(result, frame, kind):
+    a, b = result.mediator_fit.to_dict(), result.outcome_fit.to_dict()
+    base = a["(Intercept)"] + a["c"] * frame["c"]
+    if kind == "probit mediator":
+        return b["m"] * (norm.cdf(base + a["t"]) - norm.cdf(base)).mean()
+    root = np.sqrt(1 + (b["m"] * result.mediator_fit.sigma) ** 2)
+    eta = b["(Intercept)"] + b["c"] * frame["c"]
+    return np.mean(
+        [
+            (
+                norm.cdf((eta + b["t"] * t + b["m"] * (base + a["t"])) / root)
+                - norm.cdf((eta + b["t"] * t + b["m"] * base) / root)
+            ).mean()
+            for t in (0, 1)
+        ]
+    )
+
+
+@pytest.mark.parametrize("kind", ["probit outcome", "probit mediator", "linear"])
+def test_the_effect_vanishes_at_rho_at_zero_and_the_interval_holds_the_curve(kind):
+    frame, _ = world("probit outcome" if kind != "probit mediator" else kind, 0.3, n=800)
+    model = {"probit outcome": {"outcome_model": "probit"}, "probit mediator": {"mediator_model": "probit"}}
+    options = KNOWN | model.get(kind, {})
+    got = sensitivity(frame, **options, n_draws=60)
+    at = sensitivity(frame, **options, rho=[got.rho_at_zero], n_draws=2)
+    np.testing.assert_allclose(at.acme, 0, atol=1e-9)
+    assert (got.ci_low < got.acme).all()
+    assert (got.acme < got.ci_high).all()
+    assert f"{got.rho_at_zero:.3g}" in got.sentence
+    frame = got.to_frame()
+    np.testing.assert_allclose(frame["r2_star_product"], got.rho**2)
+    tilde = np.interp(got.rho_at_zero**2, frame["r2_star_product"][9:], frame["r2_tilde_product"][9:])
+    np.testing.assert_allclose(tilde, got.r2_tilde_product, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"rho": [1.0]}, "strictly between"),
+        ({"outcome_model": "logit"}, "no sensitivity analysis for a linear mediator and a logit outcome"),
+        ({"outcome_model": "probit"}, "'y' must hold 0 and 1"),
+        ({"treatment": "text"}, "'text' is categorical"),
+    ],
+)
+def test_bad_input_is_named(changes, match):
+    frame, _ = world("probit mediator", 0, n=100)
+    frame["text"] = np.where(frame["t"] > 0, "a", "b")
+    with pytest.raises(DataError, match=match):
+        sensitivity(frame, **KNOWN | {"n_draws": 2} | changes)
