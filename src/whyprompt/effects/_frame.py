@@ -99,6 +99,29 @@ class Table:
         """
         return Table(self._frame.filter(rows.tolist()))
 
+    def replace(self, name: str, values: NDArray[np.float64]) -> Table:
+        """Return the table with one column replaced by numbers.
+
+        Parameters
+        ----------
+        name : str
+        values : ndarray, shape (n,)
+
+        Returns
+        -------
+        Table
+            The caller's frame keeps its column.
+        """
+        import narwhals as nw
+
+        column = nw.new_series(name, values, dtype=nw.Float64, backend=self._frame.implementation)
+        if self._frame.implementation.is_pandas():
+            # pandas would align on the index, which may repeat or be in any order.
+            native = column.to_native()
+            native.index = self._frame.to_native().index
+            column = nw.from_native(native, series_only=True)
+        return Table(self._frame.with_columns(column))
+
     def require(self, names: Sequence[str], *, role: str) -> None:
         """Check that every name is a column.
 

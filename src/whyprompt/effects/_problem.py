@@ -13,7 +13,7 @@ from whyprompt.effects.propensity import Design, design_matrix
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -139,10 +139,6 @@ def refuse_post_treatment(names: Sequence[str], *, treatment: str, outcome: str)
             )
 
 
-def _by_size(names: Collection[str]) -> tuple[int, list[str]]:
-    return len(names), sorted(names)
-
-
 def choose_confounders(
     table: Table,
     *,
@@ -200,7 +196,8 @@ def choose_confounders(
             if wanted
             else "no adjustment identifies it: randomise the arm, or run both arms on the same items",
         )
-    chosen: tuple[str, ...] = tuple(sorted(min(here, key=_by_size)))
+    smallest = min(here, key=lambda s: (len(s), sorted(s)))
+    chosen: tuple[str, ...] = tuple(sorted(smallest))
     refuse_post_treatment(chosen, treatment=treatment, outcome=outcome)
     return chosen, ()
 

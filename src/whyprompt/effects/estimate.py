@@ -195,12 +195,16 @@ def estimate_effect(
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Estimated:
-    """A result with the arrays it came from, for analyses that go on from there."""
+    """A result with the arrays it came from, for analyses that go on from there.
+
+    `rows` masks the rows of the two arms, None where the table has no other.
+    """
 
     result: EffectResult
     problem: Problem
     options: Options
     core: Core
+    rows: NDArray[np.bool_] | None
 
 
 def defaults(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -309,7 +313,7 @@ def estimated(
         )
     if rows is not None:
         result = _spread(result, rows, whole.n_rows)
-    return Estimated(result=result, problem=problem, options=options, core=core)
+    return Estimated(result=result, problem=problem, options=options, core=core, rows=rows)
 
 
 def _spread(result: EffectResult, rows: NDArray[np.bool_], n: int) -> EffectResult:

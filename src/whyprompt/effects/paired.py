@@ -32,6 +32,8 @@ __all__ = [
     "PairedResult",
     "SubgroupRow",
     "holm",
+    "item_labels",
+    "mean_error",
     "paired_differences",
     "paired_effect",
 ]
@@ -200,8 +202,8 @@ def paired_effect(
     pairs = paired_differences(table, unit=unit, arm=arm, outcome=outcome, treated=treated, control=control)
     d = pairs.treated - pairs.control
     n = len(d)
-    label = None if cluster is None else _item_column(table, cluster, unit, pairs, role="cluster")
-    error, df, n_clusters = _mean_error(d, label)
+    label = None if cluster is None else item_labels(table, cluster, unit, pairs, role="cluster")
+    error, df, n_clusters = mean_error(d, label)
     low, high, p = _t_interval(float(d.mean()), error, df, level)
     subgroups = _subgroups(table, by, unit, pairs, d, label, level)
     binary = is_binary(pairs.treated, pairs.control)
@@ -246,7 +248,27 @@ def paired_effect(
     )
 
 
-def _item_column(table: Table, name: str, unit: str, pairs: PairedDifferences, *, role: str) -> NDArray[Any]:
+def item_labels(table: Table, name: str, unit: str, pairs: PairedDifferences, *, role: str) -> NDArray[Any]:
+    """Read a property of the item for each complete item.
+
+    Parameters
+    ----------
+    table : Table
+    name, unit : str
+        Columns.
+    pairs : PairedDifferences
+    role : str
+        For messages.
+
+    Returns
+    -------
+    ndarray of str, shape (items,)
+
+    Raises
+    ------
+    DataError
+        If it varies within an item.
+    """
     labels = table.labels(name, role=role)
     units = table.labels(unit, role="unit")
     seen: dict[str, str] = {}
@@ -259,7 +281,24 @@ def _item_column(table: Table, name: str, unit: str, pairs: PairedDifferences, *
     return labels[pairs.first_row]
 
 
-def _mean_error(d: Floats, cluster: NDArray[Any] | None) -> tuple[float | None, float | None, int]:
+def mean_error(d: Floats, cluster: NDArray[Any] | None) -> tuple[float | None, float | None, int]:
+    """Return the standard error of a mean, CR2 where items are clustered, its degrees of freedom and units.
+
+    Parameters
+    ----------
+    d : ndarray, shape (items,)
+    cluster : ndarray, shape (items,), optional
+
+    Returns
+    -------
+    std_error, df : float or None
+        None with fewer than two units.
+    n_units : int
+
+    References
+    ----------
+    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
+    """
     n = len(d)
     if cluster is None:
         if n < 2:
@@ -299,7 +338,7 @@ def _measures(
     means = (float(pairs.treated.mean()), float(pairs.control.mean()))
 
     def scaled(a: float, b: float) -> tuple[float | None, float | None]:
-        se, df, _ = _mean_error(a * pairs.treated - b * pairs.control, cluster)
+        se, df, _ = mean_error(a * pairs.treated - b * pairs.control, cluster)
         return se, df
 
     difference = Measure(
@@ -333,10 +372,10 @@ def _subgroups(
     columns = [] if by is None else [by] if isinstance(by, str) else list(by)
     rows: list[dict[str, Any]] = []
     for name in columns:
-        labels = _item_column(table, name, unit, pairs, role="subgroup")
+        labels = item_labels(table, name, unit, pairs, role="subgroup")
         for value in sorted(set(labels.tolist())):
             here = labels == value
-            error, df, _ = _mean_error(d[here], None if cluster is None else cluster[here])
+            error, df, _ = mean_error(d[here], None if cluster is None else cluster[here])
             low, high, p = _t_interval(float(d[here].mean()), error, df, level)
             rows.append(
                 {
