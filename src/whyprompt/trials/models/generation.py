@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whyprompt.trials.models.packing import common_prefix
-from whyprompt.trials.models.scoring import RootCache
+from whyprompt.trials.models.scoring import RootCache, cache_argument
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,15 +95,16 @@ def _batch(
     mask[:, root:] = (torch.arange(width)[None] < lengths[:, None]).long()
     # A lone prompt runs with the model's own kind of cache, which every architecture has.
     cache = RootCache().fresh(lm, requests[0].ids[:root], rows=n) if n > 1 else None
+    named = cache_argument(lm.model)
     output = lm.model(
         input_ids=ids,
         attention_mask=mask.to(lm.device),
         position_ids=(root + torch.arange(width).expand(n, -1)).to(lm.device),
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=0 if n > 1 else 1,
+        **{named: cache},
     )
-    cache = output.past_key_values
+    cache = output[named]
     logits = output.logits[torch.arange(n), lengths - 1 if n > 1 else -1].float().cpu()
     draws = [torch.Generator().manual_seed(r.seed) for r in requests]
     written: list[list[int]] = [[] for _ in requests]
@@ -128,8 +129,8 @@ def _batch(
             input_ids=torch.tensor(chosen, device=lm.device)[:, None],
             attention_mask=mask.to(lm.device),
             position_ids=(root + lengths + step)[:, None].to(lm.device),
-            past_key_values=cache,
             use_cache=True,
+            **{named: cache},
         )
         logits = output.logits[:, -1].float().cpu()
     return [Completion(_cut(t, stop), len(w)) for t, w in zip(texts, written, strict=True)]

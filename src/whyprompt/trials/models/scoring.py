@@ -24,7 +24,16 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.models.local import LocalModel
 
-__all__ = ["RootCache", "ScoreRequest", "TokenScores", "plan_scoring", "probe_packing", "score", "score_pack"]
+__all__ = [
+    "RootCache",
+    "ScoreRequest",
+    "TokenScores",
+    "cache_argument",
+    "plan_scoring",
+    "probe_packing",
+    "score",
+    "score_pack",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +101,11 @@ class RootCache:
 
         if root and root != self._root:
             cache = DynamicCache()
-            lm.model.base_model(
-                input_ids=torch.tensor([root], device=lm.device), past_key_values=cache, use_cache=True
+            base = lm.model.base_model
+            base(
+                input_ids=torch.tensor([root], device=lm.device),
+                use_cache=True,
+                **{cache_argument(base): cache},
             )
             self._layers = [(layer.keys, layer.values) for layer in cache.layers]  # type: ignore[union-attr, misc]
             self._root = root
@@ -102,6 +114,11 @@ class RootCache:
             for i, (keys, values) in enumerate(self._layers):
                 cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), i)
         return cache
+
+
+def cache_argument(model: Any) -> str:  # noqa: ANN401 - a transformers model
+    """Give the name under which a model's ``forward`` takes its cache: newer transformers renamed it."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
 def plan_scoring(
@@ -241,8 +258,8 @@ def _packed(
         input_ids=torch.from_numpy(pack.tokens)[None].to(lm.device),
         position_ids=torch.from_numpy(pack.depth)[None].to(lm.device),
         attention_mask=mask.to(lm.device),
-        past_key_values=cache.fresh(lm, pack.root),
         use_cache=True,
+        **{cache_argument(lm.model): cache.fresh(lm, pack.root)},
     )
     return [np.searchsorted(rows, path) for path in nodes], logits[0]
 
