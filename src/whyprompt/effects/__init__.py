@@ -5,8 +5,10 @@ from __future__ import annotations
 from whyprompt.effects.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
 from whyprompt.effects.balance import balance_table, effective_sample_size
 from whyprompt.effects.estimate import METHODS, estimate_effect
+from whyprompt.effects.ordinal import OrdinalResult, ThresholdRow, ordinal_effect, paired_ordinal_effect
+from whyprompt.effects.outcomes import EffectsResult, OutcomeRow, estimate_effects, paired_effects
 from whyprompt.effects.paired import PairedResult, SubgroupRow, paired_effect
-from whyprompt.effects.result import Assumption, BalanceRow, EffectResult
+from whyprompt.effects.result import Assumption, BalanceRow, EffectResult, EffectSubgroup, Measure
 
 __all__ = [
     "METHODS",
@@ -15,13 +17,23 @@ __all__ = [
     "AuditRow",
     "BalanceRow",
     "EffectResult",
+    "EffectSubgroup",
+    "EffectsResult",
+    "Measure",
     "OneDraw",
+    "OrdinalResult",
+    "OutcomeRow",
     "PairedResult",
     "SubgroupRow",
+    "ThresholdRow",
     "audit",
     "balance_table",
     "effective_sample_size",
     "estimate_effect",
+    "estimate_effects",
     "one_draw",
+    "ordinal_effect",
     "paired_effect",
+    "paired_effects",
+    "paired_ordinal_effect",
 ]

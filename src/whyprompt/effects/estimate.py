@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["METHODS", "estimate_effect"]
 
+# A column whose variance beyond the columns before it is below this share is a copy of them.
+_COPY = 1e-9
+
 
 def estimate_effect(
     frame: Any,  # noqa: ANN401 - any frame library's type
@@ -490,13 +493,37 @@ def _warnings(
                 f"{n - m} of {n} {name!r} rows are not used; the effect is that on the other {m},"
                 f" which is not the {options.estimand.upper()} of the whole table"
             )
-    if core.score is not None and core.score.fit is not None and core.score.fit.dropped:
-        out.append(
-            f"left out of the propensity score as constant or collinear: {', '.join(core.score.fit.dropped)}"
-        )
+    fit = None if core.score is None else core.score.fit
+    spare = fit.dropped if fit is not None else _spare_columns(problem) if options.method != "naive" else ()
+    if spare:
+        out.append(f"left out of the adjustment as constant or a copy of others: {', '.join(spare)}")
     if set(np.unique(problem.y)) <= {0.0, 1.0} and min(used) < 30:
         out.append("a risk difference from fewer than 30 rows in an arm: the interval is approximate")
     return tuple(out)
+
+
+def _spare_columns(problem: Problem) -> tuple[str, ...]:
+    """Columns of the design that the ones before them determine."""
+    X = problem.design.matrix
+    if X.shape[1] == 0:
+        return ()
+    centred = X - X.mean(axis=0)
+    spread = np.sqrt((centred**2).mean(axis=0))
+    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(X).max(axis=0))
+    Z = centred / np.where(flat, 1.0, spread)
+    gram = Z.T @ Z / len(Z)
+    kept: list[int] = []
+    spare = []
+    for j, name in enumerate(problem.design.names):
+        left = 0.0 if flat[j] else 1.0
+        if kept and not flat[j]:
+            part = gram[np.ix_(kept, [j])]
+            left -= float((part.T @ np.linalg.solve(gram[np.ix_(kept, kept)], part))[0, 0])
+        if left < _COPY:
+            spare.append(name)
+        else:
+            kept.append(j)
+    return tuple(spare)
 
 
 def _settings(problem: Problem, options: Options, core: Core) -> dict[str, Any]:

@@ -163,7 +163,7 @@ class _Source:
     """What a design must give: shares of a level, and the error of a linear functional of the levels.
 
     `shares(code)` are the two arms' shares of one level; `error(g)` is the standard error (and its degrees
-    of freedom) of the sum over arms a and levels j of ``g[a, j]`` times the share of j in a; the treated are arm 0.
+    of freedom) of the sum over arms a (the treated first) and levels j of ``g[a, j]`` times a share.
     """
 
     shares: Callable[[int], tuple[float, float]]

@@ -1,0 +1,433 @@
+"""``whyprompt effect`` on tables: MatchIt's numbers by command line, its JSON, and every bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from whyprompt.cli import main
+from whyprompt.effects import estimate_effect, estimate_effects, paired_effect
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+LALONDE = REFERENCE / "lalonde.csv"
+COVARIATES = "age,educ,race,married,nodegree,re74,re75"
+KEYS = {
+    "estimand", "estimate", "std_error", "ci_low", "ci_high", "n_treated", "n_control", "n_treated_used",
+    "n_control_used", "balance", "assumptions", "warnings", "sentence",
+}  # fmt: skip
+BALANCE_KEYS = {"covariate", "smd_before", "smd_after", "variance_ratio_after"}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command as a shell would: exit code, standard output, standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["whyprompt", "effect", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def matchit():
+    return json.loads((REFERENCE / "matchit_lalonde.json").read_text())["specs"]
+
+
+def lalonde(*extra):
+    return (LALONDE, "--treatment", "treat", "--outcome", "re78", "--confounders", COVARIATES, *extra)
+
+
+@pytest.mark.parametrize(
+    ("key", "options"),
+    [
+        ("nearest_largest", ["--method", "nearest"]),
+        ("nearest_data", ["--order", "data"]),
+        ("nearest_caliper02", ["--caliper", "0.2"]),
+        ("nearest_linear_cal02", ["--caliper", "0.2", "--distance", "logit"]),
+        ("nearest_replace", ["--replace"]),
+        ("nearest_replace_k3", ["--replace", "--ratio", "3"]),
+        ("nearest_ratio2", ["--ratio", "2", "--no-replace"]),
+        ("nearest_atc", ["--estimand", "atc", "--replace"]),
+        ("nearest_exact", ["--exact", "race"]),
+        ("nearest_mahal", ["--distance", "mahalanobis"]),
+        (
+            "nearest_mahal_cal",
+            ["--distance", "mahalanobis", "--mahalanobis-on", "age,educ,re74,re75", "--caliper", "0.25"],
+        ),
+        ("subclass6", ["--method", "subclass"]),
+        ("cem_default", ["--method", "cem"]),
+        ("discard_both", ["--discard", "both"]),
+    ],
+)
+def test_the_command_gives_matchits_numbers(run, matchit, key, options):
+    code, out, err = run(*lalonde(*options, "--json"))
+    assert code == 0, err
+    assert err == ""
+    found, wanted = json.loads(out), matchit[key]
+    assert set(found) >= KEYS
+    assert found["estimate"] == pytest.approx(wanted["att"], abs=1e-6)
+    assert (found["n_treated"], found["n_control"]) == (185, 429)
+    assert found["n_treated_used"] == wanted["n_treated_matched"]
+    assert found["n_control_used"] == wanted["n_control_matched"]
+    if "lm_cluster_subclass_se_HC1" in wanted and found["se_method"] == "pair-cluster-robust":
+        assert found["std_error"] == pytest.approx(wanted["lm_cluster_subclass_se_HC1"], rel=1e-4)
+    assert found["ci_low"] < found["estimate"] < found["ci_high"]
+    assert [row["covariate"] for row in found["balance"]][:3] == ["age", "educ", "race_black"]
+    assert all(set(row) >= BALANCE_KEYS for row in found["balance"])
+    assert all(set(a) == {"name", "status", "check", "detail"} for a in found["assumptions"])
+
+
+def test_the_command_and_the_library_give_the_same(run):
+    _, out, _ = run(
+        *lalonde("--method", "aipw", "--estimand", "ate", "--seed", "3", "--by", "race", "--json")
+    )
+    library = estimate_effect(
+        pd.read_csv(LALONDE),
+        treatment="treat",
+        outcome="re78",
+        confounders=COVARIATES.split(","),
+        method="aipw",
+        estimand="ate",
+        random_state=3,
+        by=["race"],
+    )
+    assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
+    assert len(json.loads(out)["subgroups"]) == 3
+
+
+def test_in_a_process_of_its_own(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "whyprompt.cli", "effect", *map(str, lalonde("--caliper", "0.2"))],
+        capture_output=True, text=True, cwd=tmp_path, check=False,
+    )  # fmt: skip
+    if done.returncode == 1 and "No module named whyprompt.cli.__main__" in done.stderr:
+        done = subprocess.run(
+            [sys.executable, "-c", "from whyprompt.cli import main; main()", "effect",
+             *map(str, lalonde("--caliper", "0.2"))],
+            capture_output=True, text=True, cwd=tmp_path, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "a difference of 1572" in done.stdout
+    assert "race_hispan" in done.stdout
+    assert "FAILS        balance" in done.stdout
+    assert "72 of 185 '1' rows are not used" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl", "json"])
+def test_every_kind_of_file_gives_the_same(run, tmp_path, kind):
+    frame = pd.read_csv(LALONDE)
+    path = tmp_path / f"trials.{kind}"
+    if kind == "csv":
+        frame.to_csv(path, index=False)
+    elif kind == "tsv":
+        frame.to_csv(path, index=False, sep="\t")
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_json(path, orient="records", lines=kind == "jsonl")
+    code, out, err = run(path, *lalonde("--caliper", "0.2", "--json")[1:])
+    assert code == 0, err
+    assert json.loads(out)["estimate"] == pytest.approx(1571.74445442478, abs=1e-6)
+
+
+GRAPH = "race, age, educ -> treat, re78; treat -> re78"
+
+
+@pytest.mark.parametrize("form", ["text", "file", "dot"])
+def test_a_graph_chooses_the_confounders(run, tmp_path, form):
+    graph = GRAPH
+    if form == "file":
+        graph = tmp_path / "graph.txt"
+        graph.write_text(GRAPH)
+    elif form == "dot":
+        graph = tmp_path / "graph.dot"
+        edges = "; ".join(f"{v} -> {w}" for v in ("race", "age", "educ") for w in ("treat", "re78"))
+        graph.write_text(f"digraph {{ {edges}; treat -> re78 }}")
+    code, out, err = run(LALONDE, "--treatment", "treat", "--outcome", "re78", "--graph", graph, "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["confounders"] == ["age", "educ", "race"]
+    assert {a["name"]: a["status"] for a in found["assumptions"]}["no post-treatment adjustment"] == "holds"
+
+
+def paired_table(path, n=20, **columns):
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=n)
+    pd.DataFrame(
+        {
+            "q": np.tile(np.arange(n), 2),
+            "arm": ["direct"] * n + ["cot"] * n,
+            "score": np.concatenate([base, base + rng.normal(0.5, 1, n)]),
+            "right": rng.integers(0, 2, 2 * n),
+            "template": np.tile(np.arange(n) // 4, 2),
+            **{name: np.tile(values, 2) for name, values in columns.items()},
+        }
+    ).to_csv(path, index=False)
+    return path
+
+
+PAIRED = (
+    "--treatment",
+    "arm",
+    "--treated",
+    "cot",
+    "--control",
+    "direct",
+    "--design",
+    "paired",
+    "--unit",
+    "q",
+)
+
+
+def test_a_paired_design(run, tmp_path):
+    path = paired_table(tmp_path / "trials.csv")
+    code, out, err = run(path, *PAIRED, "--outcome", "score", "--cluster", "template", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    library = paired_effect(
+        pd.read_csv(path), unit="q", outcome="score", treated="cot", control="direct", cluster="template"
+    )
+    assert set(found) >= KEYS
+    assert found["estimate"] == library.estimate
+    assert found["std_error"] == library.std_error
+    assert (found["n_treated"], found["n_treated_used"], found["balance"]) == (20, 20, [])
+    code, out, _ = run(path, *PAIRED, "--outcome", "right", "--by", "template")
+    assert code == 0
+    assert "risk ratio" in out
+    assert "Subgroups:" in out
+    code, out, _ = run(path, *PAIRED, "--outcome", "right", "--outcome", "score", "--json")
+    assert code == 0
+    assert [row["outcome"] for row in json.loads(out)["rows"]] == ["right", "score"]
+
+
+def test_several_outcomes_are_adjusted_for_their_number(run):
+    code, out, _ = run(*lalonde("--outcome", "married", "--outcome", "re75", "--json"))
+    assert code == 2, "an outcome may not be a confounder as well"
+    assert out == ""
+    options = ("--treatment", "treat", "--confounders", "age,educ,race", "--method", "ipw")
+    code, out, _ = run(LALONDE, *options, "--outcome", "re78", "--outcome", "re75", "--json")
+    assert code == 0
+    library = estimate_effects(
+        pd.read_csv(LALONDE), treatment="treat", outcomes=["re78", "re75"],
+        confounders=["age", "educ", "race"], method="ipw",
+    )  # fmt: skip
+    assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
+    code, out, _ = run(LALONDE, *options, "--outcome", "re78", "--outcome", "re75")
+    assert code == 0
+    assert "p (max-T)" in out
+
+
+# ------------------------------------------------------------------------------------------- bad input
+
+
+def trials(**change):
+    rng = np.random.default_rng(1)
+    n = 40
+    x = rng.normal(size=n)
+    columns = {
+        "arm": (rng.random(n) < 1 / (1 + np.exp(-x))).astype(int),
+        "x": x,
+        "y": x + rng.normal(size=n),
+        "prompt_tokens": rng.integers(5, 50, n),
+    }
+    return pd.DataFrame({**columns, **change})
+
+
+N = 40
+ALMOST = [1] + [0] * (N - 1)
+BAD = {
+    "constant treatment": ({"arm": [1] * N}, [], "treatment column 'arm' is constant: every row is '1'"),
+    "one arm empty": ({}, ["--treated", "2"], "has the level '2': that arm is empty"),
+    "one arm of three empty": (
+        {"arm": ["a", "b"] * 19 + ["c"] * 2}, ["--treated", "d", "--control", "a"], "that arm is empty",
+    ),
+    "one row": ({"arm": ALMOST}, [], "arm '1' of treatment column 'arm' has one row"),
+    "three arms, none named": ({"arm": ["a", "b"] * 19 + ["c"] * 2}, [], "has 3 levels (a, b, c)"),
+    "text arms, none named": ({"arm": ["a", "b"] * 20}, [], "not known which one is the treated arm"),
+    "separated": ({"x": [0.0] * 20 + [1.0] * 20, "arm": [0] * 20 + [1] * 20}, [], "x predicts the arm"),
+    "missing confounder": ({"x": [np.nan] + [0.5] * (N - 1)}, [], "column 'x' has 1 missing value(s)"),
+    "missing outcome": ({"y": [np.nan] * 3 + [0.5] * (N - 3)}, [], "column 'y' has 3 missing value(s)"),
+    "missing treatment": ({"arm": [np.nan] + [0, 1, 1] * 13}, [], "column 'arm' has 1 missing value(s)"),
+    "infinite confounder": ({"x": [np.inf] + [0.5] * (N - 1)}, [], "'x' has 1 infinite value(s)"),
+    "infinite outcome": ({"y": [-np.inf] + [0.5] * (N - 1)}, [], "'y' has 1 infinite value(s)"),
+    "text outcome": ({"y": ["good", "bad"] * 20}, [], "outcome column 'y' is text (for example 'good')"),
+    "unknown treatment": ({}, ["--treatment", "amr"], "column 'amr' is not in the table; did you mean 'arm'"),
+    "unknown outcome": ({}, ["--outcome", "z"], "outcome column 'z' is not in the table"),
+    "unknown confounder": ({}, ["--confounders", "x,xx"], "'xx' is not in the table; did you mean 'x'"),
+    "unknown cluster": ({}, ["--cluster", "g"], "cluster column 'g' is not in the table"),
+    "unknown subgroup": ({}, ["--by", "g"], "subgroup column 'g' is not in the table"),
+    "unknown exact": ({}, ["--exact", "g"], "exact column 'g' is not in the table"),
+    "confounder twice": ({}, ["--confounders", "x,x"], "confounder 'x' is named twice"),
+    "post-treatment": ({}, ["--confounders", "x,prompt_tokens"], "'prompt_tokens' cannot be a confounder"),
+    "post-treatment exact": ({}, ["--exact", "prompt_tokens"], "'prompt_tokens' cannot be a confounder"),
+    "post-treatment subgroup": ({}, ["--by", "prompt_tokens"], "'prompt_tokens' cannot be a confounder"),
+    "an identifier": ({"x": [f"id{i}" for i in range(N)]}, [], "it identifies rows"),
+    "no confounders": ({}, ["--confounders", ""], None),
+    "unknown method": ({}, ["--method", "nearst"], "method 'nearst' is not known"),
+    "unknown estimand": ({}, ["--estimand", "atx"], "estimand 'atx' is not known"),
+    "unknown design": ({}, ["--design", "parallel"], "design 'parallel' is not known"),
+    "contradicting options": ({}, ["--method", "ipw", "--caliper", "0.1"], "no meaning for method 'ipw'"),
+    "impossible caliper": ({}, ["--caliper", "-1"], "caliper"),
+    "impossible level": ({}, ["--level", "95"], "level"),
+    "bootstrap that fails": ({}, ["--replace", "--se", "bootstrap"], "not valid for nearest neighbours"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_clear_message_and_exit_code_2(run, tmp_path, case):
+    change, options, message = BAD[case]
+    path = tmp_path / "trials.csv"
+    trials(**change).to_csv(path, index=False)
+    base = {"--treatment": "arm", "--outcome": "y", "--confounders": "x"}
+    for name, value in zip(options[::2], options[1::2], strict=False):
+        if name in base:
+            base[name] = value
+    extra = [o for o in options if o not in base and o not in base.values()]
+    code, out, err = run(path, *[part for pair in base.items() for part in pair], *extra, "--json")
+    if message is None:
+        # Nothing to adjust for is allowed, and said.
+        assert code == 0
+        assert "nothing was adjusted for" in json.loads(out)["warnings"]
+        return
+    assert code == 2, out
+    assert out == ""
+    assert err.startswith("error: ")
+    assert message in err
+    assert err.count("error:") == 1
+    assert "Traceback" not in err
+
+
+def table_error(run, path, *options):
+    code, out, err = run(path, "--treatment", "arm", "--outcome", "y", *options)
+    assert code == 2, out
+    assert out == ""
+    return err
+
+
+def test_a_column_twice_is_named_in_every_format(run, tmp_path):
+    csv = tmp_path / "t.csv"
+    csv.write_text("arm,x,y,x\n0,1,2,3\n1,2,3,4\n")
+    assert "more than one column named 'x'" in table_error(run, csv, "--confounders", "x")
+    lines = tmp_path / "t.jsonl"
+    lines.write_text('{"arm": 1, "x": 1, "x": 2, "y": 1}\n')
+    assert "more than one column named 'x'" in table_error(run, lines, "--confounders", "x")
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    twice = pa.table([[0, 1], [1.0, 2.0], [1.0, 2.0], [2.0, 3.0]], names=["arm", "x", "x", "y"])
+    parquet.write_table(twice, tmp_path / "t.parquet")
+    assert "more than one column named 'x'" in table_error(run, tmp_path / "t.parquet", "--confounders", "x")
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ("x -> arm; arm -> y; y -> x", "cycle"),
+        ("x -> arm -> m -> y; x -> y", None),
+        ("u [latent] -> arm, y; arm -> y; x -> y", "no set of columns"),
+        ("x -> arm; x -> z", "y"),
+        ("graph.txt", "neither a file nor arrow text"),
+        ("x => arm; x -> y", "cannot read"),
+    ],
+)
+def test_graphs(run, tmp_path, graph, message):
+    path = tmp_path / "trials.csv"
+    trials().to_csv(path, index=False)
+    if message is None:
+        code, _, err = run(path, "--treatment", "arm", "--outcome", "y", "--graph", graph)
+        assert code == 0, err
+        return
+    err = table_error(run, path, "--graph", graph)
+    assert message in err
+
+
+@pytest.mark.parametrize(
+    ("graph", "confounders", "path_named"),
+    [
+        ("x -> arm; x -> y; arm -> m -> y", "x,m", "arm -> m -> y"),
+        ("x -> arm; x -> y; arm -> y; arm -> c <- y", "x,c", "arm -> c"),
+        ("x -> arm; x -> y; arm -> y; a -> c <- b; a -> arm; b -> y", "x,c", "c"),
+        ("x -> arm; w -> arm; x -> y; w -> y; arm -> y", "x", "arm <- w -> y"),
+    ],
+)
+def test_the_graph_forbids_with_the_path(run, tmp_path, graph, confounders, path_named):
+    rng = np.random.default_rng(0)
+    path = tmp_path / "trials.csv"
+    trials(m=rng.normal(size=N), c=rng.normal(size=N), w=rng.normal(size=N)).to_csv(path, index=False)
+    err = table_error(run, path, "--graph", graph, "--confounders", confounders)
+    assert path_named in err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("absent.csv", None, "there is no such file"),
+        ("empty.csv", "", "empty.csv"),
+        ("only_header.csv", "arm,x,y\n", "no rows"),
+        ("ragged.csv", "arm,x,y\n1,2,3\n1,2,3,4,5\n", "cannot be read as a table"),
+        ("binary.csv", b"\xff\xfe\x00arm", "not UTF-8"),
+        ("broken.jsonl", '{"arm": 1}\n{"arm": \n', "line 2: not JSON"),
+        ("object.json", '{"arm": 1}', "does not hold records"),
+        ("not.parquet", "arm,x,y\n", "not a Parquet file"),
+        ("table.xlsx", "x", "neither a table nor a study"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(run, tmp_path, name, content, message):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        path.write_text(content)
+    assert message in table_error(run, path, "--confounders", "x")
+
+
+def test_options_that_have_no_meaning_together(run, tmp_path):
+    path = paired_table(tmp_path / "trials.csv")
+    code, _, err = run(path, *PAIRED, "--outcome", "score", "--confounders", "template")
+    assert (code, "no meaning in a paired design" in err) == (2, True)
+    code, _, err = run(path, "--treatment", "arm", "--outcome", "score", "--design", "paired", "--unit", "q")
+    assert (code, "names of both arms" in err) == (2, True)
+    code, _, err = run(path, "--treatment", "arm")
+    assert (code, "--outcome must be given" in err) == (2, True)
+    code, _, err = run(path, "--outcome", "score")
+    assert (code, "--treatment must be given" in err) == (2, True)
+    study = tmp_path / "study.yaml"
+    study.write_text("name: s\n")
+    code, _, err = run(study, "--treatment", "arm")
+    assert (code, "names its own arms" in err) == (2, True)
+
+
+def test_two_of_three_arms_by_name(run, tmp_path):
+    rng = np.random.default_rng(2)
+    path = tmp_path / "trials.csv"
+    trials(arm=rng.choice(["direct", "cot", "few_shot"], N)).to_csv(path, index=False)
+    options = ("--treatment", "arm", "--outcome", "y", "--confounders", "x", "--method", "ipw")
+    code, out, err = run(path, *options, "--treated", "cot", "--control", "direct", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    frame = pd.read_csv(path)
+    alone = estimate_effect(
+        frame[frame.arm != "few_shot"],
+        treatment="arm",
+        outcome="y",
+        confounders=["x"],
+        method="ipw",
+        treated="cot",
+    )
+    assert found["estimate"] == pytest.approx(alone.estimate, rel=1e-12)
+    others = int((frame.arm == "few_shot").sum())
+    assert f"{others} rows of other arms are put aside" in found["warnings"]
+    assert found["n_treated"] + found["n_control"] == N - others
