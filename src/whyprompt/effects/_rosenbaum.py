@@ -235,8 +235,8 @@ def rosenbaum_bounds(
     for every gamma. rbounds' ``hlsens`` does so for a gamma above 1, on a grid, taking the end next to the
     median where a bound is an interval; at gamma 1 it reports R's ``wilcox.test`` estimate, which leaves out
     pairs that do not differ, and so may jump between 1 and the next gamma. ``convention="rbounds"`` follows
-    it, to its grid; where a whole interval solves the equation at gamma 1 it takes the middle, and R whichever
-    point of the interval its root finder meets first.
+    it, to its grid; where a whole interval solves the equation at gamma 1 it takes the middle, and R
+    whichever point of it the root finder meets first.
 
     References
     ----------
