@@ -128,7 +128,9 @@ def _read(series: nw.Series[Any], role: str) -> Column:
     )
 
 
-def write_columns(frame: nw.DataFrame[Any], values: Mapping[str, NDArray[Any]]) -> Any:  # noqa: ANN401
+def write_columns(
+    frame: nw.DataFrame[Any], values: Mapping[str, NDArray[Any]], *, keep_types: bool = True
+) -> Any:  # noqa: ANN401 - the caller's kind
     """Return the caller's kind of frame with columns set; the frame given is not touched.
 
     Parameters
@@ -136,8 +138,11 @@ def write_columns(frame: nw.DataFrame[Any], values: Mapping[str, NDArray[Any]]) 
     frame : narwhals.DataFrame
         From `read_columns`.
     values : mapping of str to ndarray, each shape (n,)
-        Floats with NaN for a gap, booleans, or text objects with None for a gap. A column that exists keeps
-        its type where the values allow it; others are put at the end.
+        Floats with NaN for a gap, booleans, or text objects with None for a gap. New columns are put at the
+        end.
+    keep_types : bool, default True
+        Whether a column that exists keeps its type where the values allow it; False gives it the type of the
+        values, whatever they happen to be.
 
     Returns
     -------
@@ -148,7 +153,7 @@ def write_columns(frame: nw.DataFrame[Any], values: Mapping[str, NDArray[Any]]) 
 
     made = []
     for name, column in values.items():
-        before = frame.schema[name] if name in frame.columns else None
+        before = frame.schema[name] if keep_types and name in frame.columns else None
         if column.dtype == object:
             series = nw.new_series(name, list(column), nw.String, backend=frame.implementation)
             if before is not None and before in {nw.Categorical, nw.Enum}:
