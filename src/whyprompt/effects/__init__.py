@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from whyprompt.effects.arms import ArmContrast, ArmMean, ArmsResult, PairBalanceRow, compare_arms
 from whyprompt.effects.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
 from whyprompt.effects.balance import balance_table, effective_sample_size
+from whyprompt.effects.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
 from whyprompt.effects.estimate import METHODS, estimate_effect
 from whyprompt.effects.ordinal import OrdinalResult, ThresholdRow, ordinal_effect, paired_ordinal_effect
 from whyprompt.effects.outcomes import EffectsResult, OutcomeRow, estimate_effects, paired_effects
@@ -12,10 +14,16 @@ from whyprompt.effects.result import Assumption, BalanceRow, EffectResult, Effec
 
 __all__ = [
     "METHODS",
+    "ArmContrast",
+    "ArmMean",
+    "ArmsResult",
     "Assumption",
     "AuditResult",
     "AuditRow",
     "BalanceRow",
+    "DoseBalanceRow",
+    "DosePoint",
+    "DoseResponse",
     "EffectResult",
     "EffectSubgroup",
     "EffectsResult",
@@ -23,11 +31,14 @@ __all__ = [
     "OneDraw",
     "OrdinalResult",
     "OutcomeRow",
+    "PairBalanceRow",
     "PairedResult",
     "SubgroupRow",
     "ThresholdRow",
     "audit",
     "balance_table",
+    "compare_arms",
+    "dose_response",
     "effective_sample_size",
     "estimate_effect",
     "estimate_effects",

@@ -22,12 +22,8 @@ from whyprompt.effects._influence import (
     with_intercept,
 )
 from whyprompt.effects.propensity import fit_logistic
-from whyprompt.effects.weighting_multi import (
-    MultiWeightEstimate,
-    WeightedSlope,
-    continuous_weights,
-    multinomial_weights,
-)
+from whyprompt.effects.weighting_dose import WeightedSlope, continuous_weights
+from whyprompt.effects.weighting_multi import MultiWeightEstimate, multinomial_weights
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:

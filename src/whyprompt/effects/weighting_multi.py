@@ -1,4 +1,4 @@
-"""Weights for many arms (multinomial score) and for a continuous dose (generalised propensity score)."""
+"""Weights for many arms, by a multinomial score."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whyprompt.effects._balancing import entropy_multipliers
 from whyprompt.effects._influence import (
     clean_arrays,
     cluster_codes,
@@ -31,15 +30,11 @@ if TYPE_CHECKING:
 __all__ = [
     "Contrast",
     "MultiWeightEstimate",
-    "WeightedSlope",
-    "continuous_weights",
+    "interval_quantile",
+    "mean_covariance",
     "multinomial_weights",
+    "standardised",
 ]
-
-
-# R-squared of the dose on the covariates: heavy tails from the first, E[w^2] infinite from the second (for a
-# normal dose and linear predictor with R^2 = R, E[w^2] is finite when 2 R / (1 - 2 R) < 1).
-_HEAVY_R2, _INFINITE_R2 = 0.05, 0.25
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,47 +97,24 @@ class MultiWeightEstimate:
     n: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WeightedSlope:
-    """The weighted linear dose-response.
+def standardised(matrix: Floats, names: Sequence[str]) -> Floats:
+    """Centre and scale, leaving out columns that are constant or determined by those before them.
 
-    Attributes
+    Parameters
     ----------
-    method : str
-        ``gps`` or ``entropy``.
-    weights : ndarray, shape (n,)
-        Weights.
-    coef : tuple of float or None
-        Intercept and slope, where an outcome was given.
-    std_error : tuple of float or None
-        Theirs, the estimated weights accounted for.
-    covariance : ndarray, shape (2, 2), or None
-        Of the coefficients.
-    ci_low, ci_high : float or None
-        Interval of the slope.
-    correlation_before, correlation_after : tuple of float
-        Of the dose with each covariate, unweighted and weighted: what balance means for a dose.
-    ess : float
-        Kish's effective sample size.
-    warnings : tuple of str
-        What a reader must know.
+    matrix : ndarray, shape (n, p)
+    names : sequence of str
+        For the message.
+
+    Returns
+    -------
+    ndarray, shape (n, columns kept)
+
+    Raises
+    ------
+    EstimationError
+        If no column varies.
     """
-
-    method: str
-    weights: Floats
-    coef: tuple[float, float] | None
-    std_error: tuple[float, float] | None
-    covariance: Floats | None
-    ci_low: float | None
-    ci_high: float | None
-    correlation_before: tuple[float, ...]
-    correlation_after: tuple[float, ...]
-    ess: float
-    warnings: tuple[str, ...]
-
-
-def _standardised(matrix: Floats, names: Sequence[str]) -> Floats:
-    """Centre and scale, leaving out columns that are constant or determined by those before them."""
     spread = matrix.std(axis=0)
     live = np.flatnonzero(spread > 1e-12 * np.maximum(1.0, np.abs(matrix.mean(axis=0))))
     columns = (matrix[:, live] - matrix[:, live].mean(axis=0)) / spread[live]
@@ -276,7 +248,7 @@ def multinomial_weights(
         raise EstimationError(f"focal={focal!r} is not an arm; the arms are {', '.join(arms)}")
     focal_at = arms.index(str(focal)) if focal is not None else None
 
-    design = with_intercept(_standardised(matrix, columns))
+    design = with_intercept(standardised(matrix, columns))
     k = design.shape[1]
     theta = _fit_multinomial(design, index, n_arms).T.ravel()
     chosen = np.eye(n_arms)[index]
@@ -320,7 +292,7 @@ def multinomial_weights(
             nuisance=nuisance_influence(psi, theta),
         )
         means = tuple(float(c) for c in coef)
-        covariance = _covariance(influence, codes)
+        covariance = mean_covariance(influence, codes)
         contrasts = _contrasts(arms, coef, influence, codes, level)
     return MultiWeightEstimate(
         estimand=estimand,
@@ -359,14 +331,38 @@ def _arms(t: ArrayLike, n: int, reference: object | None) -> tuple[tuple[str, ..
     return tuple(found), index
 
 
-def _covariance(influence: Floats, codes: NDArray[np.intp] | None) -> Floats:
+def mean_covariance(influence: Floats, codes: NDArray[np.intp] | None) -> Floats:
+    """Return the covariance of estimates from their influence values.
+
+    Parameters
+    ----------
+    influence : ndarray, shape (n, k)
+        Divided by n.
+    codes : ndarray of int, shape (n,), optional
+        Cluster of each row.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+    """
     if codes is None:
         return np.asarray(influence.T @ influence)
     sums = np.column_stack([np.bincount(codes, weights=column) for column in influence.T])
     return np.asarray(sums.T @ sums * len(sums) / (len(sums) - 1))
 
 
-def _interval(codes: NDArray[np.intp] | None, level: float) -> float:
+def interval_quantile(codes: NDArray[np.intp] | None, level: float) -> float:
+    """Return how many standard errors an interval reaches: normal, or t with clusters minus one.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n,), optional
+    level : float
+
+    Returns
+    -------
+    float
+    """
     from scipy import stats
 
     if codes is None:
@@ -377,7 +373,7 @@ def _interval(codes: NDArray[np.intp] | None, level: float) -> float:
 def _contrasts(
     arms: tuple[str, ...], coef: Floats, influence: Floats, codes: NDArray[np.intp] | None, level: float
 ) -> tuple[Contrast, ...]:
-    quantile = _interval(codes, level)
+    quantile = interval_quantile(codes, level)
     made = []
     for a, b in combinations(range(len(arms)), 2):
         estimate = float(coef[b] - coef[a])
@@ -393,198 +389,3 @@ def _contrasts(
             )
         )
     return tuple(made)
-
-
-def continuous_weights(
-    dose: ArrayLike,
-    X: ArrayLike,
-    *,
-    y: ArrayLike | None = None,
-    method: Literal["gps", "entropy"] = "gps",
-    names: Sequence[str] | None = None,
-    cluster: ArrayLike | None = None,
-    level: float = 0.95,
-) -> WeightedSlope:
-    """Weight rows so that a continuous dose does not depend on the covariates.
-
-    Parameters
-    ----------
-    dose : array_like, shape (n,)
-        The continuous treatment.
-    X : array_like, shape (n, p)
-        Covariates, numeric, without an intercept.
-    y : array_like, shape (n,), optional
-        Outcome, regressed on the dose with the weights. Left out, weights alone are returned.
-    method : {"gps", "entropy"}, default "gps"
-        ``gps``: the stabilised ratio of normal densities, of the dose by itself and given the covariates (a
-        linear model), each of the standardised residual. ``entropy``: the weights closest to uniform under
-        which the dose and the covariates keep their means and are uncorrelated, exactly.
-    names : sequence of str, optional
-        Columns of `X`, for messages.
-    cluster : array_like, shape (n,), optional
-        Sampling unit.
-    level : float, default 0.95
-        Of the interval.
-
-    Returns
-    -------
-    WeightedSlope
-
-    Raises
-    ------
-    DataError
-        If an array has missing or infinite values or a wrong shape.
-    EstimationError
-        If the dose is constant, is determined by the covariates, or balance cannot be reached.
-
-    Notes
-    -----
-    Variances are maximum likelihood ones; the density of the standardised residual leaves out the constant
-    ratio of the two standard deviations, as in WeightIt; estimates do not depend on it.
-
-    Normal density ratios have an infinite variance from an R-squared of dose on covariates of 1/4 on, and
-    heavy tails well before. In simulations the 95% interval of ``gps`` covered 92% at an R-squared of 0.14
-    (1,500 rows; the bootstrap no more), that of ``entropy`` 95%. From 0.05 on the result says so.
-
-    References
-    ----------
-    Robins, Hernan and Brumback (2000). Marginal structural models and causal inference in epidemiology.
-    Epidemiology 11.
-    Tübbicke (2022). Entropy balancing for continuous treatments. Journal of Econometric Methods 11.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(1)
-    >>> x = rng.normal(size=(500, 1))
-    >>> dose = x[:, 0] + rng.normal(size=500)
-    >>> result = continuous_weights(dose, x, method="entropy")
-    >>> bool(abs(result.correlation_after[0]) < 1e-8)
-    True
-    """
-    vectors = {"dose": np.asarray(dose)} | ({} if y is None else {"outcome": np.asarray(y)})
-    matrix, columns, clean = clean_arrays(np.asarray(X), names, **vectors)
-    codes = cluster_codes(None if cluster is None else np.asarray(cluster), len(matrix))
-    d, n = clean["dose"], len(matrix)
-    if d.std() <= 1e-12 * max(1.0, abs(d.mean())):
-        raise EstimationError("the dose is constant: it has no effect to estimate")
-    scaled = _standardised(matrix, columns)
-    if method == "gps":
-        theta, psi, weigh = _gps(d, scaled)
-    elif method == "entropy":
-        theta, psi, weigh = _dose_balance(d, scaled)
-    else:
-        raise EstimationError(f"method={method!r}: choose 'gps' or 'entropy'")
-    weights = weigh(theta).real
-    coef = errors = covariance = low = high = None
-    if y is not None:
-        fitted, influence = regression_influence(
-            clean["outcome"],
-            with_intercept(d[:, None]),
-            weights,
-            weight_function=weigh,
-            theta=theta,
-            nuisance=nuisance_influence(psi, theta),
-        )
-        covariance = _covariance(influence, codes)
-        coef = (float(fitted[0]), float(fitted[1]))
-        errors = (float(np.sqrt(covariance[0, 0])), float(np.sqrt(covariance[1, 1])))
-        margin = _interval(codes, level) * errors[1]
-        low, high = coef[1] - margin, coef[1] + margin
-    return WeightedSlope(
-        method=method,
-        weights=weights,
-        coef=coef,
-        std_error=errors,
-        covariance=covariance,
-        ci_low=low,
-        ci_high=high,
-        correlation_before=_correlations(d, matrix, np.ones(n)),
-        correlation_after=_correlations(d, matrix, weights),
-        ess=effective_sample_size(weights),
-        warnings=_heavy_tails(d, scaled) if method == "gps" else (),
-    )
-
-
-def _heavy_tails(d: Floats, scaled: Floats) -> tuple[str, ...]:
-    design = with_intercept(scaled)
-    r2 = 1.0 - float(np.mean((d - design @ np.linalg.lstsq(design, d, rcond=None)[0]) ** 2)) / float(d.var())
-    if r2 < _HEAVY_R2:
-        return ()
-    variance = "their variance is infinite" if r2 >= _INFINITE_R2 else "a few rows carry much of the estimate"
-    return (
-        (
-            f"the covariates explain {r2:.0%} of the dose's variance; ratios of normal densities then have "
-            f"heavy tails ({variance}): the interval is too short; use method='entropy'"
-        ),
-    )
-
-
-def _correlations(d: Floats, matrix: Floats, weights: Floats) -> tuple[float, ...]:
-    """Weighted covariance (unbiased) over the unweighted standard deviations, as cobalt has it."""
-    share = weights / weights.sum()
-    centred = (share * (d - share @ d)) / (1.0 - share @ share)
-    answer = []
-    for column in matrix.T:
-        spread = column.std(ddof=1) * d.std(ddof=1)
-        answer.append(float(centred @ (column - share @ column) / spread) if spread > 0 else 0.0)
-    return tuple(answer)
-
-
-def _gps(d: Floats, scaled: Floats) -> tuple[Floats, Any, Any]:
-    design = with_intercept(scaled)
-    beta = np.linalg.lstsq(design, d, rcond=None)[0]
-    inner = float(np.mean((d - design @ beta) ** 2))
-    if inner <= 1e-12 * d.var():
-        raise EstimationError(
-            "the covariates determine the dose: there is no overlap",
-            hint="drop the covariate that is a copy of the dose",
-        )
-    theta = np.concatenate([[d.mean(), d.var()], beta, [inner]])
-
-    def weigh(parameters: NDArray[Any]) -> NDArray[Any]:
-        mean, outer, coef, within = parameters[0], parameters[1], parameters[2:-1], parameters[-1]
-        ratio = 0.5 * (d - design @ coef) ** 2 / within - 0.5 * (d - mean) ** 2 / outer
-        return np.asarray(np.exp(ratio))
-
-    def psi(parameters: NDArray[Any]) -> NDArray[Any]:
-        mean, outer, coef, within = parameters[0], parameters[1], parameters[2:-1], parameters[-1]
-        residual = d - design @ coef
-        return np.column_stack(
-            [d - mean, (d - mean) ** 2 - outer, design * residual[:, None], residual**2 - within]
-        )
-
-    return theta, psi, weigh
-
-
-def _dose_balance(d: Floats, scaled: Floats) -> tuple[Floats, Any, Any]:
-    """Means of dose and covariates are parameters too: they are estimates that the weights are held to."""
-    p = scaled.shape[1]
-    unit = d.std()
-    z = (d - d.mean()) / unit
-    moments = np.column_stack([z, scaled, scaled * z[:, None]])
-    labels = ["the dose", *("a covariate" for _ in range(p)), *("dose by covariate" for _ in range(p))]
-    multipliers = entropy_multipliers(moments, labels)
-    eta = moments @ multipliers
-    log_scale = -np.log(np.exp(eta - eta.max()).mean()) - eta.max()
-    theta = np.concatenate([[0.0], np.zeros(p), [log_scale], multipliers])
-
-    def centred(parameters: NDArray[Any]) -> NDArray[Any]:
-        dose, covariates = z - parameters[0], scaled - parameters[1 : p + 1]
-        return np.column_stack([dose, covariates, covariates * dose[:, None]])
-
-    def weigh(parameters: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(np.exp(parameters[p + 1] + centred(parameters) @ parameters[p + 2 :]))
-
-    def psi(parameters: NDArray[Any]) -> NDArray[Any]:
-        held = weigh(parameters)
-        return np.column_stack(
-            [
-                z - parameters[0],
-                scaled - parameters[1 : p + 1],
-                held - 1.0,
-                centred(parameters) * held[:, None],
-            ]
-        )
-
-    return theta, psi, weigh
