@@ -295,6 +295,9 @@ class EffectSettings(_Strict):
     outcome: str = "log_prob"
     contrast: Contrast | None = None
     estimand: Literal["ate", "att", "atc"] = "ate"
+    method: str = Field(default="nearest", description="Estimator where the design is observational.")
+    caliper: Annotated[float, Field(gt=0)] | None = None
+    exact: list[str] = Field(default_factory=list, description="Columns on which matched rows are equal.")
     by: str | None = "task_type"
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     confounders: list[str] = Field(default_factory=list)
@@ -309,6 +312,13 @@ class MediationSettings(_Strict):
     items_per_task: Annotated[int, Field(ge=1)] = 8
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     placebo: str | None = Field(default=None, description="An arm whose sweep is the noise floor.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.8, description="Share of the total effect that the smallest set of heads is to carry."
+    )
+    max_heads: Annotated[int, Field(ge=1)] = Field(default=10, description="The most heads in that set.")
+    candidates: Annotated[int, Field(ge=1)] = Field(
+        default=16, description="Heads of the ranking among which the search chooses."
+    )
     contrasts: list[Contrast] = Field(
         default_factory=list, description="Further contrasts to sweep, reported beside the first."
     )

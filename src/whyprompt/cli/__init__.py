@@ -14,6 +14,9 @@ from typing import Annotated
 import typer
 
 from whyprompt import __version__
+from whyprompt.cli import effect as _effect
+from whyprompt.cli import mediate as _mediate
+from whyprompt.cli import report as _report
 from whyprompt.cli import run as _run
 from whyprompt.cli._common import say, show
 from whyprompt.errors import InputError, WhypromptError
@@ -31,6 +34,9 @@ app = typer.Typer(
 )
 
 app.command()(_run.run)
+app.command()(_effect.effect)
+app.command()(_mediate.mediate)
+app.command()(_report.report)
 app.command()(_run.export)
 app.command()(_run.schema)
 app.command()(_run.doctor)

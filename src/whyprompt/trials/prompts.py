@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.items import Item, ItemPool
 
 __all__ = [
+    "CHAIN_MARK",
     "ChatRenderer",
     "Prompt",
     "Segment",
@@ -321,23 +322,26 @@ def check_templates(arms: Mapping[str, Arm], items: Sequence[Item]) -> None:
 
 
 def _template_text(arm: TemplateArm, name: str, item: Item, shots: Sequence[Item]) -> str:
+    variables = {
+        **item.covariates,
+        "question": item.question,
+        "task_type": item.task_type,
+        "difficulty": item.difficulty,
+        "solution": item.solution,
+        "choices": list(item.choices),
+        "item_id": item.item_id,
+        "shots": [{"question": s.question, "answer": s.answer, "solution": s.solution} for s in shots],
+    }
     try:
-        return (
-            _jinja(arm, name)
-            .render(
-                question=item.question,
-                task_type=item.task_type,
-                difficulty=item.difficulty,
-                solution=item.solution,
-                choices=list(item.choices),
-                item_id=item.item_id,
-                shots=[{"question": s.question, "answer": s.answer, "solution": s.solution} for s in shots],
-                **item.covariates,
-            )
-            .strip()
-        )
-    except jinja2.TemplateError as error:
-        raise PromptError(f"arm {name!r}: the template fails on item {item.item_id!r}: {error}") from None
+        text = _jinja(arm, name).render(variables).strip()
+    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
+        # A template computes: it may divide by zero or add to a difficulty that is not there.
+        raise PromptError(
+            f"arm {name!r}: the template fails on item {item.item_id!r}: {type(error).__name__}: {error}"
+        ) from None
+    if not text:
+        raise PromptError(f"arm {name!r}: the template gives an empty text for item {item.item_id!r}")
+    return text
 
 
 def render(  # noqa: C901 - one straight story: shots, question, reasoning, cue

@@ -1,0 +1,22 @@
+"""``whyprompt mediate``: through which heads a study's contrast acts."""
+
+from __future__ import annotations
+
+from whyprompt.cli._common import AsJson, Out, StudyPath, results_folder, show, show_json
+
+__all__ = ["mediate"]
+
+
+def mediate(study: StudyPath, out: Out = None, as_json: AsJson = False) -> None:
+    """Find the attention heads through which a study's arms act. Resumes where it was stopped."""
+    from whyprompt._progress import show_progress
+    from whyprompt.analysis import run_mediation
+    from whyprompt.study import load_study
+
+    folder = results_folder(out, load_study(study).name)
+    with show_progress("mediate") as progress:
+        answer = run_mediation(study, folder, progress=progress)
+    if as_json:
+        show_json(answer.to_dict())
+    else:
+        show(answer.summary())

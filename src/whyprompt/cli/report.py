@@ -1,0 +1,20 @@
+"""``whyprompt report``: one page that a person hands to a colleague."""
+
+from __future__ import annotations
+
+from whyprompt.cli._common import AsJson, Out, StudyPath, results_folder, show, show_json
+
+__all__ = ["report"]
+
+
+def report(study: StudyPath, out: Out = None, as_json: AsJson = False) -> None:
+    """Write a study's self-contained HTML page."""
+    from whyprompt.report import write_report
+    from whyprompt.study import load_study
+
+    folder = results_folder(out, load_study(study).name)
+    path = write_report(study, folder)
+    if as_json:
+        show_json({"report": str(path), "bytes": path.stat().st_size})
+    else:
+        show(f"The report is at {path.resolve()}")
