@@ -92,7 +92,7 @@ def sort_sample(score: Floats, candidate: Bools, *, strata: Ints | None, tie_ran
     place[order] = np.arange(n)
     is_control = candidate[order]
     controls = order[is_control]
-    before = np.cumsum(is_control) - is_control
+    before: Ints = np.cumsum(is_control) - is_control
     n_strata = 1 if strata is None else int(strata.max()) + 1
     block = np.zeros(n, dtype=np.int64) if strata is None else strata
     start = np.empty(n, dtype=np.int64)
@@ -207,8 +207,8 @@ def _round(
     places = sample.slot_place
     taken: list[int] = []
     take = taken.append
-    for s, right in zip(score[rows].tolist(), sample.start[rows].tolist(), strict=True):
-        left = right - 1
+    for s, first in zip(score[rows].tolist(), sample.start[rows].tolist(), strict=True):
+        right, left = first, first - 1
         nearer = up[right]
         while nearer != right:
             nearer = up[right] = up[nearer]

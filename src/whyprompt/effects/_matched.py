@@ -38,8 +38,7 @@ GRID = 12
 
 def on_grid(score: Floats) -> Floats:
     """Round a score to the grid on which scores are compared, shape (n,)."""
-    rounded: Floats = np.round(np.asarray(score, dtype=np.float64), GRID)
-    return rounded
+    return np.asarray(np.round(score, GRID), dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

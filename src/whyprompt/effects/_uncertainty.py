@@ -53,38 +53,19 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
             kind = "pairs"
         else:
             kind = "strata" if matched.n_pairs == 0 else "abadie_imbens" if matched.replace else "pairs"
-    allowed = {"pairs"} if matched.method == "full" else {"strata"} if matched.n_pairs == 0 else None
-    if (kind == "strata" and matched.n_pairs > 0) or (allowed is not None and kind not in allowed):
+    fits = {"pairs", "abadie_imbens", "wild_bootstrap"}
+    if matched.n_pairs == 0:
+        fits = {"pairs"} if matched.method == "full" else {"pairs", "strata"}
+    if kind not in fits:
         raise EstimationError(
             f"standard error {options.se!r} does not go with method {options.method!r}",
             hint="leave se='auto'",
         )
-    extra: list[str] = []
     df: int | None = None
     if kind == "strata":
-        assert matched.stratum is not None
-        if problem.cluster is None:
-            error, df = inference.stratified_error(y, t, matched.stratum, estimand=options.estimand)
-            name = "stratified (Neyman)"
-        else:
-            _, error, df = inference.weighted_difference(
-                y, t, core.weights, kind="cluster", clusters=[problem.cluster]
-            )
-            name = "cluster-robust, strata ignored"
+        error, name, df = _strata(problem, options, core, matched)
     elif kind == "pairs":
-        if matched.stratum is None:
-            raise EstimationError(
-                "pairs that share rows are not independent clusters", hint="use se='abadie_imbens'"
-            )
-        labels: list[NDArray[Any]] = [matched.stratum]
-        if problem.cluster is not None:
-            labels.append(problem.cluster)
-        _, error, df = inference.weighted_difference(y, t, core.weights, kind="cluster", clusters=labels)
-        name = (
-            ("set" if matched.method == "full" else "pair")
-            + "-cluster-robust"
-            + (", two-way with the cluster column" if len(labels) > 1 else "")
-        )
+        error, name, df = _pairs(problem, options, core, matched)
     else:
         if problem.cluster is not None:
             raise EstimationError(
@@ -93,10 +74,9 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
             )
         if kind == "wild_bootstrap":
             return _wild(problem, options, core, matched)
-        error, name, extra = _abadie_imbens(problem, options, core, matched)
+        error, name = _abadie_imbens(problem, options, core, matched)
     finite = float(error) if np.isfinite(error) else None
-    if finite is None:
-        extra.append("there are too few pairs or rows for a standard error")
+    extra = () if finite is not None else ("there are too few pairs or rows for a standard error",)
     return replace(
         core,
         std_error=finite,
@@ -107,43 +87,39 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
     )
 
 
-def _abadie_imbens(
-    problem: Problem, options: Options, core: Core, matched: MatchedSet
-) -> tuple[float, str, list[str]]:
-    y, t, score = problem.y, problem.treated, core.score
-    along = None if score is None else score.along
+def _abadie_imbens(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str]:
+    along = None if core.score is None else core.score.along
     neighbours = options.neighbours if along is not None else 0
     # A kernel's shares are smooth in the score; its variance is that of fixed shares.
-    base = inference.abadie_imbens(y, t, matched, score=along, neighbours=neighbours)
+    base = inference.abadie_imbens(problem.y, problem.treated, matched, score=along, neighbours=neighbours)
     name = "Abadie-Imbens (2006)" + (
         f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
     )
-    simple = (
-        matched.method == "nearest"
-        and score is not None
-        and score.fit is not None
-        and problem.strata is None
-        and not problem.limits
-        and options.caliper is None
-        and min(int(t.sum()), int((~t).sum())) >= 2
-    )
-    if not simple:
-        return base.std_error, name + ", score taken as known", []
-    assert score is not None
-    assert score.fit is not None
-    term = inference.estimated_score_term(
-        y,
-        t,
+    return _for_estimated_score(problem, options, core, matched, base.std_error, name)
+
+
+def _for_estimated_score(
+    problem: Problem, options: Options, core: Core, matched: MatchedSet, error: float, name: str
+) -> tuple[float, str]:
+    """Correct an error for the estimated score, unless it was asked for by its name."""
+    score = core.score
+    if score is None or score.fit is None or not np.isfinite(error):
+        return error, name
+    # With further restrictions on pairs the score alone no longer says who is compared with whom.
+    restricted = problem.strata is not None or bool(problem.limits) or options.distance == "mahalanobis"
+    if options.se != "auto" or restricted:
+        return error, name + ", score taken as known"
+    variance = inference.for_estimated_score(
+        error**2,
+        problem.y,
+        problem.treated,
         matched,
         X=problem.design.matrix,
         propensity=score.propensity,
         score_covariance=score.fit.information_inverse,
-        score=along,
+        score=score.along,
     )
-    if base.variance + term <= 0.1 * base.variance:
-        note = "the 2016 correction for the estimated score exceeds the variance in this sample; not applied"
-        return base.std_error, name, [note]
-    return float(np.sqrt(base.variance + term)), name + ", corrected for the estimated score (2016)", []
+    return float(np.sqrt(variance)), name + ", corrected for the estimated score (2016)"
 
 
 def _wild(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:

@@ -6,6 +6,8 @@ their 2016 paper where the score was estimated. Strata are a stratified experime
 
 The ordinary bootstrap is wrong for nearest neighbours with replacement, however many draws are made
 (Abadie and Imbens 2008); `refuse_naive_bootstrap` says so, and `wild_bootstrap` is the valid one.
+
+An error that takes the score as known is corrected by `for_estimated_score`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whyprompt.effects._greedy import reused_neighbours, sort_sample
 from whyprompt.effects._matched import codes
+from whyprompt.effects._resampling import influence_after_matching, refuse_naive_bootstrap, wild_bootstrap
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MatchingVariance",
     "abadie_imbens",
-    "estimated_score_term",
+    "for_estimated_score",
     "influence_after_matching",
     "interval",
     "refuse_naive_bootstrap",
@@ -155,8 +157,15 @@ def _cluster_variance(psi: Floats, labels: Sequence[Ints], n: int) -> tuple[floa
     return max(parts[0][0] + parts[1][0] - both, parts[0][0], parts[1][0]), df
 
 
-def stratified_error(y: Floats, treated: Bools, stratum: Ints, *, estimand: str) -> tuple[float, int]:
-    """Return the standard error of a difference within strata, strata taken as given.
+def stratified_error(
+    y: Floats,
+    treated: Bools,
+    stratum: Ints,
+    *,
+    estimand: str,
+    population: Literal["sampled", "fixed"] = "sampled",
+) -> tuple[float, int]:
+    """Return the standard error of a difference within strata.
 
     An arm with a single row in a stratum lends itself the variance pooled over that arm's other strata.
 
@@ -170,6 +179,11 @@ def stratified_error(y: Floats, treated: Bools, stratum: Ints, *, estimand: str)
         -1 for a row in none; every stratum holds both arms.
     estimand : {"att", "atc", "ate"}
         Whose shares weigh the strata.
+    population : {"sampled", "fixed"}, default "sampled"
+        ``"fixed"`` takes the strata's shares as they are (Neyman's variance). ``"sampled"`` adds what
+        their sampling adds where the effect differs between strata: the variance of the strata's effects
+        beyond their own errors, over the number of rows. Without it intervals cover 91 to 92% rather than
+        95% where the effect varies with the covariates.
 
     Returns
     -------
@@ -192,9 +206,11 @@ def stratified_error(y: Floats, treated: Bools, stratum: Ints, *, estimand: str)
     >>> round(se, 4), df
     (1.4142, 2)
     """
+    if population not in {"sampled", "fixed"}:
+        raise EstimationError(f"population {population!r} is not known", hint="one of: sampled, fixed")
     inside = stratum >= 0
     n_strata = int(stratum.max()) + 1
-    counts, variances = [], []
+    counts, means, variances = [], [], []
     for arm in (treated & inside, ~treated & inside):
         code, values = stratum[arm], y[arm]
         n = np.bincount(code, minlength=n_strata).astype(float)
@@ -203,10 +219,16 @@ def stratified_error(y: Floats, treated: Bools, stratum: Ints, *, estimand: str)
         free = float((n - 1)[n > 1].sum())
         pooled = float(squares.sum()) / free if free > 0 else float("nan")
         counts.append(n)
+        means.append(mean)
         variances.append(np.where(n > 1, squares / np.maximum(n - 1, 1), pooled))
     target = {"att": counts[0], "atc": counts[1]}.get(estimand, counts[0] + counts[1])
     share = target / target.sum()
-    variance = float((share**2 * (variances[0] / counts[0] + variances[1] / counts[1])).sum())
+    own = variances[0] / counts[0] + variances[1] / counts[1]
+    variance = float((share**2 * own).sum())
+    if population == "sampled":
+        effect = means[0] - means[1]
+        between = float(share @ (effect - share @ effect) ** 2 - (share * (1.0 - share)) @ own)
+        variance += max(between, 0.0) / float(target.sum())
     return float(np.sqrt(variance)), max(int(inside.sum()) - 2 * n_strata, 1)
 
 
@@ -283,9 +305,9 @@ def abadie_imbens(
     n = len(y)
     sign = np.where(treated[matched.focal], 1.0, -1.0)
     gap = sign * (y[matched.focal] - y[matched.other])
-    received = np.bincount(matched.other, weights=matched.share, minlength=n)
+    received = np.asarray(np.bincount(matched.other, weights=matched.share, minlength=n), dtype=np.float64)
     if adjust is not None:
-        gap = gap - sign * _remaining_difference(y, treated, matched, received, adjust)
+        gap -= sign * _remaining_difference(y, treated, matched, received, adjust)
     used = np.bincount(matched.focal, minlength=n) > 0
     tau = np.bincount(matched.focal, weights=matched.share * gap, minlength=n)[used]
     count = len(tau)
@@ -393,7 +415,8 @@ def conditional_variance(
     return sigma2
 
 
-def estimated_score_term(
+def for_estimated_score(
+    variance: float,
     y: Floats,
     treated: Bools,
     matched: MatchedSet,
@@ -403,19 +426,23 @@ def estimated_score_term(
     score_covariance: Floats,
     score: Floats | None = None,
 ) -> float:
-    """Return what the estimation of a logistic score adds to the Abadie-Imbens variance.
+    """Correct the variance of a matching estimator for a logistic score having been estimated.
 
-    Negative for the ATE: matching on the estimated score is more precise than on the true one. For the
-    ATT and ATC either sign.
+    A fitted score balances the sample's covariates better than the true score would: the part of the error
+    that moves with the score's own estimating equations is absent. It can be most of it, where covariates
+    matter for the outcome beyond their part in the score. The ATT and ATC also move with the score
+    themselves, which adds to the variance where the effect differs between rows.
 
     Parameters
     ----------
+    variance : float
+        That takes the score as known.
     y : ndarray, shape (n,)
         Outcome.
     treated : ndarray of bool, shape (n,)
         The arm.
     matched : MatchedSet
-        Nearest neighbours with replacement on the score.
+        Made on the score: nearest neighbours, kernel, full matching or subclasses.
     X : ndarray, shape (n, p)
         Covariates of the logistic regression, without the intercept.
     propensity : ndarray, shape (n,)
@@ -428,158 +455,50 @@ def estimated_score_term(
     Returns
     -------
     float
-        To be added to the variance.
+
+    Notes
+    -----
+    Abadie and Imbens write the variance as ``sigma^2 - c' I^-1 c + d' I^-1 d``, with c the covariance of the
+    estimator with the score equations, and estimate c from neighbours. The difference of two estimates can
+    be far too small or negative: in samples of 400 its intervals covered 88 to 93%. Here the first two terms
+    are ``sigma^2 (1 - R^2)``, with R^2 that of a regression of the estimator's influence values on the score
+    equations, which is the same number in large samples and never negative. The derivative d takes the
+    effect given covariates from linear regressions in each arm.
 
     References
     ----------
     Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica 84,
-    781-807, theorems 1 and 2 and section 4, with two neighbours for the local covariances.
+    781-807, theorems 1 and 2.
     """
     along = propensity if score is None else score
-    n, p = X.shape
-    # The ATC is the ATT with the arms exchanged; the score's derivative f is the same for both.
-    mine, e = (~treated, 1.0 - propensity) if matched.estimand == "atc" else (treated, propensity)
-    f = e * (1.0 - e)
-    everyone = np.arange(n)
-    if matched.estimand == "ate":
-        weight_mine, weight_other, size = 1.0 - e, e, n
-    else:
-        weight_mine, weight_other, size = f, e**2, int(mine.sum())
-    c = np.zeros(p + 1)
-    for arm, weight in ((mine, weight_mine), (~mine, weight_other)):
-        sample = sort_sample(along, arm, strata=None, tie_rank=None)
-        rows, others = reused_neighbours(sample, along, everyone, ratio=2)
-        # Rows come in pairs, nearest first, as every arm has at least two rows.
-        a, b = others[0::2], others[1::2]
-        local = 0.5 * weight[rows[0::2]] * (y[a] - y[b])
-        c[1:] += (local @ X[a] - local @ X[b]) / size
-    term = -float(c @ score_covariance @ c)
-    if matched.estimand == "ate":
-        return term
-    # Derivative of the ATT with respect to the score's coefficients.
-    difference = np.empty(n)
-    for arm in (mine, ~mine):
-        sample = sort_sample(along, ~arm, strata=None, tie_rank=None)
-        rows, others = reused_neighbours(sample, along, np.flatnonzero(arm))
-        difference[rows] = np.where(arm[rows] & mine[rows], 1.0, -1.0) * (y[rows] - y[others])
-    focal_gap = np.bincount(matched.focal, weights=matched.share * (y[matched.focal] - y[matched.other]))
-    tau = float(focal_gap.sum()) / len(np.unique(matched.focal))
-    scaled = f * (difference - tau) / size
-    d = np.concatenate([[scaled.sum()], scaled @ X])
-    return term + float(d @ score_covariance @ d)
-
-
-def influence_after_matching(
-    y: Floats, treated: Bools, matched: MatchedSet, *, X: Floats
-) -> tuple[float, Floats]:
-    """Return the estimate and the values that its wild bootstrap resamples.
-
-    Outcome regressions are linear in `X` within each arm.
-
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    matched : MatchedSet
-        With pairs.
-    X : ndarray, shape (n, p)
-        Covariates of the outcome regressions, the score among them.
-
-    Returns
-    -------
-    estimate : float
-        Bias-corrected by the regressions (Abadie and Imbens 2011), which the bootstrap is valid for.
-    influence : ndarray, shape (n,)
-        Values whose sum is 0 and whose resampled sums are draws of the error.
-
-    References
-    ----------
-    Otsu, T. and Rai, Y. (2017). Bootstrap inference of matching estimators for average treatment effects.
-    JASA 112, 1720-1732, equation 6.
-    """
     n = len(y)
-    Z = np.column_stack([np.ones(n), (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)])
-    mu = np.empty((2, n))
+    w = matched.weights
+    target = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(n, dtype=bool)) & (w > 0)
+    count = int(target.sum())
+    centred = (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)
+    s = (along - along.mean()) / (along.std() or 1.0)
+    curve = np.column_stack([np.ones(n), s, s**2, s**3])
+    by_score, by_all = np.empty((2, n)), np.empty((2, n))
     for k, arm in enumerate((~treated, treated)):
-        mu[k] = Z @ np.linalg.lstsq(Z[arm], y[arm], rcond=None)[0]
-    own = np.where(treated, mu[1], mu[0])
-    is_focal = np.zeros(n, dtype=bool)
-    is_focal[matched.focal] = True
-    received = np.bincount(matched.other, weights=matched.share, minlength=n)
-    count = int(is_focal.sum())
+        for out, design in ((by_score, curve), (by_all, np.column_stack([curve, centred]))):
+            out[k] = design @ np.linalg.lstsq(design[arm], y[arm], rcond=1e-10)[0]
+    tau = float(np.average(y[treated], weights=w[treated]) - np.average(y[~treated], weights=w[~treated]))
+    total = np.where(treated, w[treated].sum(), w[~treated].sum())
     sign = np.where(treated, 1.0, -1.0)
-    raw = is_focal * (mu[1] - mu[0]) + sign * (is_focal + received) * (y - own)
-    estimate = float(raw.sum()) / count
-    return estimate, (raw - is_focal * estimate) / count
-
-
-def wild_bootstrap(influence: Floats, *, draws: int = 1000, random_state: int = 0) -> Floats:
-    """Draw the error of a matching estimator by random signs on its influence values.
-
-    Parameters
-    ----------
-    influence : ndarray, shape (n,)
-        From `influence_after_matching`.
-    draws : int, default 1000
-        Draws.
-    random_state : int, default 0
-        Seed.
-
-    Returns
-    -------
-    ndarray, shape (draws,)
-        Draws of estimate minus truth.
-
-    References
-    ----------
-    Otsu, T. and Rai, Y. (2017). JASA 112, 1720-1732, section 2.3 (Rademacher weights).
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> errors = wild_bootstrap(np.array([0.1, -0.2, 0.1]), draws=4000)
-    >>> bool(abs(errors.std() - np.sqrt(0.06)) < 0.01)
-    True
-    """
-    rng = np.random.default_rng(random_state)
-    n = len(influence)
-    out = np.empty(draws)
-    step = max(1, 40_000_000 // max(n, 1))
-    # One random bit a sign, not one random byte.
-    for a in range(0, draws, step):
-        rows = min(step, draws - a)
-        bits = np.unpackbits(np.frombuffer(rng.bytes(rows * (n + 7) // 8 + 1), dtype=np.uint8))
-        signs = bits[: rows * n].reshape(rows, n)
-        out[a : a + rows] = 2.0 * (signs @ influence) - influence.sum()
-    return out
-
-
-def refuse_naive_bootstrap(matched: MatchedSet) -> None:
-    """Raise if the ordinary bootstrap is known to fail for this estimator.
-
-    Parameters
-    ----------
-    matched : MatchedSet
-        The match whose pipeline would be refitted.
-
-    Raises
-    ------
-    EstimationError
-        For nearest neighbours with replacement.
-
-    References
-    ----------
-    Abadie, A. and Imbens, G. W. (2008). On the failure of the bootstrap for matching estimators.
-    Econometrica 76, 1537-1557.
-    """
-    if matched.replace and matched.method != "kernel":
-        raise EstimationError(
-            "the bootstrap is not valid for nearest neighbours with replacement (Abadie and Imbens 2008):"
-            " resampling rows changes how often a row is matched in a way that sampling does not",
-            hint="use se='abadie_imbens', or se='wild_bootstrap' (Otsu and Rai 2017)",
-        )
+    own = np.where(treated, by_score[1], by_score[0])
+    influence = sign * w * count / total * (y - own) + target * (by_score[1] - by_score[0] - tau)
+    equations = (treated - propensity)[:, None] * np.column_stack([np.ones(n), centred])
+    basis = np.linalg.qr(equations)[0]
+    leverage = np.minimum((basis**2).sum(axis=1), 0.99)
+    # Residuals as of a fit without the row itself: rows of great weight have great leverage as well.
+    residual = (influence - basis @ (basis.T @ influence)) / (1.0 - leverage)
+    left, whole = float(residual @ residual), float(influence @ influence)
+    corrected = variance * min(1.0, left / whole) if whole > 0 else variance
+    if matched.estimand == "ate":
+        return corrected
+    moved = propensity * (1.0 - propensity) * (by_all[1] - by_all[0] - tau) / count
+    d = np.concatenate([[moved.sum()], moved @ X])
+    return corrected + float(d @ score_covariance @ d)
 
 
 def interval(

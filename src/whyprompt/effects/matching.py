@@ -140,8 +140,10 @@ def match_nearest(
         raise EstimationError(f"ratio is {ratio}; a row needs at least one match")
     if estimand == "ate" and not replace:
         raise EstimationError(
-            "the ATE by nearest-neighbour matching needs replacement: without it only the smaller arm is matched",
-            hint="set replace=True, ask for the ATT or the ATC, or use overlap or inverse probability weights",
+            "the ATE by nearest-neighbour matching needs replacement: without it only the smaller arm is"
+            " matched",
+            hint="set replace=True, ask for the ATT or the ATC, or use overlap or inverse probability"
+            " weights",
         )
     _check_ties(ties, replace=replace)
     if ties != "sorted" and limits:

@@ -106,7 +106,8 @@ def match_optimal(
         r, c = rows[code[rows] == stratum], others[code[others] == stratum]
         if len(r) * ratio * len(c) > _CELLS:
             raise EstimationError(
-                f"optimal matching of {len(r)} with {len(c)} rows needs {len(r) * ratio * len(c):.0e} distances",
+                f"optimal matching of {len(r)} with {len(c)} rows needs {len(r) * ratio * len(c):.0e}"
+                " distances",
                 hint="match exactly on a column to split the problem, or use method='nearest'",
             )
         cost = np.zeros((len(r), len(c)))

@@ -366,7 +366,7 @@ def _newton(
         if not np.isfinite(decrement):
             return beta, np.full_like(information, np.nan), iteration, False
         if decrement < 1e-14 * max(1.0, abs(loglik)):
-            return beta + step, np.linalg.inv(information), iteration, True
+            return beta + step, np.asarray(np.linalg.inv(information), dtype=np.float64), iteration, True
         size = 1.0
         for _ in range(30):
             candidate = beta + size * step
@@ -411,7 +411,8 @@ def _refuse_separation(
     if together:
         raise EstimationError(
             f"the propensity score is separated: {', '.join(together)}"
-            f" {'predicts' if len(together) == 1 else 'predict'} the arm without error, for some rows or for all",
+            f" {'predicts' if len(together) == 1 else 'predict'} the arm without error, for some rows or for"
+            " all",
             hint="rows with no counterpart in the other arm carry no information on the effect: match exactly"
             " on the column, restrict the table to where both arms occur, or run the missing arm there",
         )
@@ -434,7 +435,9 @@ def _separating_columns(X: Floats, y: Floats, names: Sequence[str], kept: list[i
     solved = linprog(
         -signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1.0, 1.0), method="highs"
     )
-    if solved.status != 0 or -float(solved.fun) < 1e-6 * X.shape[0] ** 0.5:
+    if solved.status != 0 or solved.fun is None or solved.x is None:
+        return []
+    if -float(solved.fun) < 1e-6 * X.shape[0] ** 0.5:
         return []
     return [names[j] for k, j in enumerate(kept, start=1) if abs(float(solved.x[k])) > 1e-6]
 
