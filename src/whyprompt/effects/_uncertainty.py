@@ -45,7 +45,6 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
     EstimationError
         If the error asked for does not go with the method.
     """
-    y, t = problem.y, problem.treated
     kind = options.se
     if kind == "auto":
         if matched.method == "full":
@@ -85,6 +84,38 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
         se_method=name,
         warnings=(*core.warnings, *extra),
     )
+
+
+def _strata(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, int]:
+    assert matched.stratum is not None
+    if problem.cluster is not None:
+        _, error, df = inference.weighted_difference(
+            problem.y, problem.treated, core.weights, kind="cluster", clusters=[problem.cluster]
+        )
+        return error, "cluster-robust, strata ignored", df
+    error, df = inference.stratified_error(
+        problem.y, problem.treated, matched.stratum, estimand=options.estimand
+    )
+    return *_for_estimated_score(problem, options, core, matched, error, "stratified"), df
+
+
+def _pairs(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, int]:
+    if matched.stratum is None:
+        raise EstimationError(
+            "pairs that share rows are not independent clusters", hint="use se='abadie_imbens'"
+        )
+    labels: list[NDArray[Any]] = [matched.stratum]
+    if problem.cluster is not None:
+        labels.append(problem.cluster)
+    _, error, df = inference.weighted_difference(
+        problem.y, problem.treated, core.weights, kind="cluster", clusters=labels
+    )
+    name = f"{'set' if matched.n_pairs == 0 else 'pair'}-cluster-robust"
+    if len(labels) > 1:
+        name += ", two-way with the cluster column"
+    elif matched.method == "full":
+        error, name = _for_estimated_score(problem, options, core, matched, error, name)
+    return error, name, df
 
 
 def _abadie_imbens(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str]:
