@@ -113,10 +113,22 @@ def _read_toml(path: Path, text: str) -> SourceText:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path}: not valid TOML: {error}") from None
+    return SourceText(path, text, data, _toml_lines(text))
+
+
+def _toml_lines(text: str) -> dict[Location, int]:
+    """Give the line of every key of a valid TOML text; those of an inline table stand where it begins."""
     lines: dict[Location, int] = {}
     table: Location = ()
     arrays: dict[Location, int] = {}
+    inside = ""  # the mark that closes the text of several lines we are in
     for number, line in enumerate(text.splitlines(), start=1):
+        if inside:
+            inside = "" if inside in line else inside
+            continue
+        for mark in ('"""', "'''"):
+            if line.count(mark) % 2:
+                inside = mark
         if header := re.match(r"\s*\[\[([^\]]+)\]\]", line):
             name: Location = tuple(p.strip().strip("\"'") for p in header[1].split("."))
             arrays[name] = arrays.get(name, -1) + 1
@@ -138,4 +150,4 @@ def _read_toml(path: Path, text: str) -> SourceText:
             # Keys of an inline table stand on the same line.
             for inner in re.findall(r"[{,]\s*([A-Za-z0-9_\-]+)\s*=", line):
                 lines.setdefault((*name, inner), number)
-    return SourceText(path, text, data, lines)
+    return lines

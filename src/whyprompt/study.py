@@ -48,6 +48,43 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
 
 
+BUILTIN_OUTCOMES = (
+    "log_prob",
+    "perplexity",
+    "exact_match",
+    "numeric_match",
+    "string_match",
+    "multiple_choice",
+    "embedding_similarity",
+)
+
+# Columns that every trial table has: no covariate and no outcome may take their names.
+_RESERVED = frozenset(
+    [
+        "item_id",
+        "arm",
+        "rep",
+        "task_type",
+        "difficulty",
+        "question_tokens",
+        "question_perplexity",
+        "prompt",
+        "prompt_tokens",
+        "completion",
+        "completion_tokens",
+        "temperature",
+        "cluster",
+        "cost",
+        "latency_s",
+        "started_at",
+        "model",
+        "seed",
+        "unit",
+        "error",
+    ]
+)
+
+
 # ------------------------------------------------------------------------------------------- items
 class _Source(_Strict):
     size: Annotated[int, Field(ge=1, description="How many items enter the study.")] = 32
@@ -89,6 +126,14 @@ class _Columns(_Strict):
     choices: str | None = None
     cluster: str | None = None
     covariates: list[str] = Field(default_factory=list)
+
+    @field_validator("covariates")
+    @classmethod
+    def _not_reserved(cls, value: list[str]) -> list[str]:
+        taken = next((c for c in value if c in _RESERVED or c in BUILTIN_OUTCOMES), None)
+        if taken is not None:
+            raise ValueError(f"{taken!r} is a column of the trial table itself: rename it in the file")
+        return value
 
 
 class FileSource(_Source):
@@ -226,17 +271,6 @@ class ModelSettings(_Strict):
     threads: Annotated[int, Field(ge=1)] | None = None
 
 
-BUILTIN_OUTCOMES = (
-    "log_prob",
-    "perplexity",
-    "exact_match",
-    "numeric_match",
-    "string_match",
-    "multiple_choice",
-    "embedding_similarity",
-)
-
-
 class OutcomeSettings(_Strict):
     """One outcome: a built-in scorer by name, or a Python callable by import path."""
 
@@ -250,12 +284,29 @@ class OutcomeSettings(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> OutcomeSettings:
+        if self.name in _RESERVED:
+            raise ValueError(f"{self.name!r} is a column of the trial table itself: choose another name")
         if self.call is None and self.name not in BUILTIN_OUTCOMES:
             raise ValueError(
                 f"no built-in outcome {self.name!r}: choose one of {', '.join(BUILTIN_OUTCOMES)}, "
                 "or give 'call: package.module:function'"
             )
         return self
+
+
+# In a file the name of a built-in outcome stands for the whole entry; the published schema says so.
+_SHORT = {"type": "string", "enum": list(BUILTIN_OUTCOMES), "description": "A built-in outcome by name."}
+
+
+class _ShortOutcome:
+    """Adds the short form to the schema of an outcome."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's protocol
+        return {"anyOf": [_SHORT, handler(core)]}
+
+
+Outcome = Annotated[OutcomeSettings, _ShortOutcome]
 
 
 class GenerationSettings(_Strict):
@@ -354,7 +405,7 @@ class Study(_Strict):
     items: list[ItemSource] = Field(min_length=1)
     model: ModelSettings = ModelSettings()
     arms: dict[Name, Arm] = Field(min_length=1)
-    outcomes: list[OutcomeSettings] = Field(
+    outcomes: list[Outcome] = Field(
         default_factory=lambda: [OutcomeSettings(name="log_prob"), OutcomeSettings(name="exact_match")],
         min_length=1,
     )
@@ -383,6 +434,11 @@ class Study(_Strict):
         twice = sorted({n for n in names if names.count(n) > 1})
         if twice:
             raise ValueError(f"outcome {twice[0]!r} is listed twice")
+        for i, source in enumerate(self.items):
+            columns = getattr(source, "columns", None)
+            clash = next((c for c in columns.covariates if c in names), None) if columns is not None else None
+            if clash is not None:
+                raise ValueError(f"{clash!r} is both an outcome and a covariate of items[{i}]: rename one")
         if self.effect.outcome not in names:
             raise ValueError(
                 f"effect.outcome is {self.effect.outcome!r}, which is not among the outcomes: "
@@ -400,6 +456,15 @@ class Study(_Strict):
                     raise ValueError(f"{where} names the arm {arm!r}; the arms are {', '.join(self.arms)}")
             if contrast.treated == contrast.control:
                 raise ValueError(f"{where} compares {contrast.treated!r} with itself")
+        placebo = self.mediation.placebo if self.mediation is not None else None
+        if placebo is not None and placebo not in self.arms:
+            raise ValueError(
+                f"mediation.placebo names the arm {placebo!r}; the arms are {', '.join(self.arms)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shots_can_be_drawn(self) -> Study:
         needs_shots = [n for n, a in self.arms.items() if getattr(a, "shots", 0) > 0]
         for name in needs_shots:
             want = getattr(self.arms[name], "shots", 0)

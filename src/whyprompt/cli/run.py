@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from whyprompt.cli._common import AsJson, Out, StudyPath, results_folder, say, show, show_json
 from whyprompt.errors import WhypromptError
+
+if TYPE_CHECKING:
+    from whyprompt.study import Study
+    from whyprompt.trials import RepVariance
 
 __all__ = ["doctor", "export", "run", "schema"]
 
@@ -73,6 +78,7 @@ def run(
         result = run_study(plan, folder, text=study.read_text(encoding="utf-8"), progress=progress)
     for notice in result.notices:
         say(f"note: {notice}")
+    spread = _spread_over_reps(plan, folder) if plan.reps > 1 else {}
     if as_json:
         show_json(
             {
@@ -83,6 +89,9 @@ def run(
                 "model_fingerprint": result.model,
                 "seconds": round(result.seconds, 3),
                 "notices": list(result.notices),
+                "variance_over_reps": {
+                    outcome: [asdict(v) for v in arms] for outcome, arms in spread.items()
+                },
             }
         )
     else:
@@ -91,6 +100,23 @@ def run(
             f"{result.trials} trials in {result.store}: {result.new_trials} new in {result.seconds:.1f} s, "
             f"{kept} kept."
         )
+        for outcome, arms in spread.items():
+            for v in arms:
+                show(
+                    f"  {outcome}, {v.arm}: mean {v.mean:.4f}; variance over repetitions of an item "
+                    f"{v.within:.4f}, between items {v.between:.4f}; the mean moves by {v.rep_mean_sd:.4f} "
+                    f"(standard deviation over {v.reps} repetitions)"
+                )
+
+
+def _spread_over_reps(plan: Study, folder: Path) -> dict[str, tuple[RepVariance, ...]]:
+    """Give every outcome's variance over repetitions."""
+    from whyprompt.trials import load_trials, rep_variance
+
+    frame = load_trials(plan, folder)
+    if frame["item_id"].nunique() < 2:
+        return {}
+    return {o.name: rep_variance(frame, o.name) for o in plan.outcomes}
 
 
 def export(study: StudyPath, target: Path, out: Out = None, as_json: AsJson = False) -> None:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any
 from whyprompt import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from whyprompt.trials.models import LocalModel
     from whyprompt.trials.plan import TrialPlan
 
-__all__ = ["build_manifest", "package_versions", "seed_everything", "write_json"]
+__all__ = ["build_manifest", "package_versions", "save_manifest", "seed_everything", "write_json"]
 
 _PACKAGES = (
     "numpy",
@@ -109,6 +111,54 @@ def build_manifest(plan: TrialPlan, lm: LocalModel, *, started_at: str, text: st
         "command": ["whyprompt", *sys.argv[1:]],
         "started_at": started_at,
     }
+
+
+def save_manifest(
+    folder: Path,
+    plan: TrialPlan,
+    lm: LocalModel,
+    *,
+    started_at: str,
+    text: str | None,
+    notices: Sequence[str],
+    new_trials: int | None = None,
+) -> None:
+    """Write ``manifest.json`` of a run, and keep in it what earlier runs of the same trials were made with.
+
+    Parameters
+    ----------
+    folder : Path
+    plan, lm, started_at, text
+        As for :func:`build_manifest`.
+    notices : sequence of str
+        What changed since the store's last study of this name.
+    new_trials : int, optional
+        How many trials this run computed; None while it runs.
+    """
+    path = folder / "manifest.json"
+    content = build_manifest(plan, lm, started_at=started_at, text=text)
+    run = {
+        "started_at": started_at,
+        "new_trials": new_trials,
+        **{k: content[k] for k in ("threads", "versions", "platform", "command")},
+    }
+    earlier = [r for r in _earlier_runs(path, content) if r.get("started_at") != started_at]
+    write_json(path, {**content, "notices": list(notices), "runs": [*earlier, run]})
+
+
+def _earlier_runs(path: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return []
+    same = (
+        isinstance(before, dict)
+        and before.get("study_fingerprint") == content["study_fingerprint"]
+        and isinstance(before.get("model"), dict)
+        and before["model"].get("fingerprint") == content["model"]["fingerprint"]
+    )
+    # A run that computed nothing left nothing to tell of; a killed one (None) may have.
+    return [r for r in before.get("runs", []) if r.get("new_trials") != 0] if same else []
 
 
 def write_json(path: Path, content: object) -> None:

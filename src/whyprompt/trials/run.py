@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whyprompt.errors import StoreError, WhypromptError
-from whyprompt.trials.manifest import build_manifest, seed_everything, write_json
+from whyprompt.errors import DataError, StoreError
+from whyprompt.trials.items import load_items
+from whyprompt.trials.manifest import save_manifest, seed_everything
 from whyprompt.trials.models import (
     CompletionRequest,
     RootCache,
@@ -30,7 +31,7 @@ from whyprompt.trials.outcomes import (
     needs_look_ahead,
     score_outcomes,
 )
-from whyprompt.trials.plan import TrialPlan, Unit, gold_request, make_plan
+from whyprompt.trials.plan import TrialPlan, Unit, gold_request, make_plan, study_fingerprint
 from whyprompt.trials.store import ItemRow, TrialRow, TrialStore
 
 if TYPE_CHECKING:
@@ -197,12 +198,11 @@ def run_study(
         )
         begun = time.perf_counter()
         _measure_items(store, plan, lm, progress)
+        # Written before and after: a run that is killed leaves a manifest beside what it computed.
+        save_manifest(folder, plan, lm, started_at=started, text=text, notices=notices)
         new = _run_units(store, plan, lm, progress)
         seconds = time.perf_counter() - begun
-        write_json(
-            folder / "manifest.json",
-            {**build_manifest(plan, lm, started_at=started, text=text), "notices": notices},
-        )
+        save_manifest(folder, plan, lm, started_at=started, text=text, notices=notices, new_trials=new)
     return RunResult(
         study=plan.fingerprint,
         model=lm.fingerprint,
@@ -230,7 +230,7 @@ def _measure_items(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress:
         which = [n for n, i in enumerate(ids) if len(i) > 1]
         short = next((items[n].item_id for n, i in enumerate(ids) if len(i) < 2), None)
         if short is not None:
-            raise WhypromptError(
+            raise DataError(
                 f"item {short!r}: its question is one token, which has no perplexity",
                 hint="leave question_perplexity out of the study's covariates",
             )
@@ -432,18 +432,31 @@ def load_trials(study: Study, folder: str | Path) -> pd.DataFrame:
     Raises
     ------
     StoreError
-        If the study was not run, or was changed since: trials of two versions are never mixed.
+        If the study was not run, was changed since, ran on another model, or its run is not complete: trials
+        of two versions or two models are never mixed.
     """
     path = Path(folder) / "trials.sqlite"
+    pool = load_items(study.items, seed=study.seeds.items)
     with TrialStore(path, write=False) as store:
         fingerprint, model = store.latest(study.name)
-        from whyprompt.trials.items import load_items
-        from whyprompt.trials.plan import study_fingerprint
-
-        if fingerprint != study_fingerprint(study, load_items(study.items, seed=study.seeds.items)):
+        if fingerprint != study_fingerprint(study, pool):
             raise StoreError(
                 f"{path} holds trials of another version of study {study.name!r}",
                 hint="run the study again: whyprompt run computes what this version needs",
+            )
+        if (name := store.model_name(model)) != study.model.name:
+            raise StoreError(
+                f"{path} was last run on the model {name!r}, and the study names {study.model.name!r}",
+                hint="run the study again: whyprompt run computes what this model needs",
+            )
+        done, wanted = (
+            len(store.done_trials(fingerprint, model)),
+            len(pool.items) * len(study.arms) * study.reps,
+        )
+        if done < wanted:
+            raise StoreError(
+                f"{path} holds {done} of the {wanted} trials of study {study.name!r}",
+                hint="run the study again: whyprompt run goes on where it stopped",
             )
         return store.frame(fingerprint, model)
 

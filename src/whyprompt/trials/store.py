@@ -45,6 +45,9 @@ CREATE TABLE trials (
     cost REAL, latency_s REAL NOT NULL, started_at TEXT NOT NULL, error TEXT,
     UNIQUE (study, model, item_id, arm, rep)
 ) STRICT;
+CREATE TABLE runs (
+    study TEXT NOT NULL REFERENCES studies, model TEXT NOT NULL REFERENCES models, started_at TEXT NOT NULL
+) STRICT;
 """
 
 
@@ -112,10 +115,10 @@ class TrialStore:
         elif not path.is_file():
             raise StoreError(f"no store at {path}", hint="run the study first: whyprompt run STUDY")
         try:
-            # A store only read is opened so that nothing here can change it.
-            target = str(path) if write else f"{path.absolute().as_uri()}?mode=ro"
-            self._db = sqlite3.connect(target, uri=not write, timeout=5, isolation_level=None)
             with _errors(path):
+                # A store only read is opened so that nothing here can change it.
+                target = str(path) if write else f"{path.absolute().as_uri()}?mode=ro"
+                self._db = sqlite3.connect(target, uri=not write, timeout=5, isolation_level=None)
                 self._prepare(write=write)
         except BaseException:
             self._release()
@@ -185,8 +188,12 @@ class TrialStore:
                     (study, name, json.dumps(spec), started_at),
                 )
                 self._db.execute(
-                    "INSERT OR IGNORE INTO models VALUES (?, ?, ?)", (model, model_name, json.dumps(detail))
+                    # The same files under another name are the same model: the name is the latest.
+                    "INSERT INTO models VALUES (?, ?, ?) ON CONFLICT (fingerprint) "
+                    "DO UPDATE SET name = excluded.name, detail = excluded.detail",
+                    (model, model_name, json.dumps(detail)),
                 )
+                self._db.execute("INSERT INTO runs VALUES (?, ?, ?)", (study, model, started_at))
         changes: list[str] = []
         if known and study not in known:
             changes += [
@@ -237,17 +244,17 @@ class TrialStore:
             return {(item, arm, rep) for item, arm, rep in rows}
 
     def latest(self, name: str) -> tuple[str, str]:
-        """Give the study and model fingerprints of the trials last written for a study's name.
+        """Give the study and model fingerprints of the last run of a study's name.
 
         Raises
         ------
         StoreError
-            If it has none.
+            If it was never run.
         """
         with _errors(self.path):
             row = self._db.execute(
-                "SELECT t.study, t.model FROM trials t JOIN studies s ON s.fingerprint = t.study "
-                "WHERE s.name = ? ORDER BY t.rowid DESC LIMIT 1",
+                "SELECT r.study, r.model FROM runs r JOIN studies s ON s.fingerprint = r.study "
+                "WHERE s.name = ? ORDER BY r.rowid DESC LIMIT 1",
                 (name,),
             ).fetchone()
         if row is None:
@@ -255,6 +262,12 @@ class TrialStore:
                 f"{self.path} has no trials of study {name!r}", hint="run it first: whyprompt run STUDY"
             )
         return row[0], row[1]
+
+    def model_name(self, model: str) -> str:
+        """Give the name under which a model, given by its fingerprint, last wrote here."""
+        with _errors(self.path):
+            row = self._db.execute("SELECT name FROM models WHERE fingerprint = ?", (model,)).fetchone()
+        return str(row[0])
 
     def frame(self, study: str, model: str) -> pd.DataFrame:
         """Give the trial table.
@@ -350,18 +363,28 @@ def _errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.DatabaseError as error:
-        text = str(error)
-        if "full" in text:
+        text, name = str(error), getattr(error, "sqlite_errorname", "")
+        if name == "SQLITE_FULL":
             raise WhypromptError(
                 f"the disk is full: {path} could not be written",
                 hint="free some space and run again: it goes on",
             ) from None
-        if "locked" in text:
+        if name.startswith("SQLITE_IOERR"):
+            # A quota or a limit on a file's size shows as this, not as a full disk.
+            raise WhypromptError(
+                f"{path} could not be read or written: {text} ({name})",
+                hint="check the disk, its quota and limits on file size, and run again: it goes on",
+            ) from None
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             raise StoreError(
                 f"another process is writing to {path}", hint="wait for it and run again"
             ) from None
-        if "not a database" in text or "malformed" in text:
+        if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
             raise StoreError(f"{path} is not a store of trials: {text}") from None
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
+            raise StoreError(
+                f"the store {path} cannot be opened: {text}", hint="check that it is a file you may write"
+            ) from None
         raise WhypromptError(f"the store {path} failed: {text}") from None
 
 

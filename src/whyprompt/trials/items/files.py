@@ -54,11 +54,11 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
 def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file, strict=True)
-        names = reader.fieldnames or []
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise DataError(f"{path}: column {twice[0]!r} occurs twice")
         try:
+            names = reader.fieldnames or []
+            twice = sorted({n for n in names if names.count(n) > 1})
+            if twice:
+                raise DataError(f"{path}: column {twice[0]!r} occurs twice")
             for row in reader:
                 if None in row or None in row.values():
                     raise DataError(f"{path}:{reader.line_num}: the row has not {len(names)} fields")
@@ -68,14 +68,16 @@ def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = json.loads(line.decode("utf-8"))
             except json.JSONDecodeError as error:
                 raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: {error}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number}: a row is an object, not {type(row).__name__}")
             yield row
@@ -133,5 +135,7 @@ def from_natural_instructions(
             content = json.loads(files[name].read_text(encoding="utf-8"))
         except json.JSONDecodeError as error:
             raise DataError(f"{files[name]}:{error.lineno}: not JSON: {error.msg}") from None
+        except UnicodeDecodeError as error:
+            raise DataError(f"{files[name]}: {error}") from None
         tasks[name] = natural_instructions_items(content, name=name, where=str(files[name]))
     return tasks

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
+from whyprompt.trials.items.item import Item
 from whyprompt.trials.items.layouts import column_item, gsm8k_item
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from whyprompt.study import HubSource
-    from whyprompt.trials.items.item import Item
 
 __all__ = ["from_hub", "hub_items"]
 
@@ -49,22 +49,24 @@ def hub_items(source: HubSource, rows: Iterable[dict[str, Any]]) -> list[Item]:
     if source.layout == "gsm8k":
         return [gsm8k_item(row, index=i, task=task, where=source.name) for i, row in enumerate(rows)]
     if source.layout == "natural_instructions":
-        # The hub's copy holds one row an instance, with the task's definition beside it.
-        return [
-            column_item(
-                {
-                    "question": f"{str(row['definition']).strip()}\n\n{str(row['inputs']).strip()}",
-                    "answer": row["targets"],
-                    "id": row.get("id", f"{task}-{i}"),
-                    "task": row.get("task_name", task),
-                },
-                source.columns.model_copy(update={"item_id": "id", "task_type": "task"}),
-                index=i,
-                task=task,
-                where=source.name,
-            )
-            for i, row in enumerate(rows)
-        ]
+        return [_instance(row, i, task, source.name) for i, row in enumerate(rows)]
     return [
         column_item(row, source.columns, index=i, task=task, where=source.name) for i, row in enumerate(rows)
     ]
+
+
+def _instance(row: dict[str, Any], index: int, task: str, where: str) -> Item:
+    """Make an item of the hub's copy of Natural Instructions: a row an instance, its definition beside it."""
+    for key in ("definition", "inputs", "targets"):
+        if key not in row:
+            raise DataError(
+                f"{where}, row {index + 1}: no column {key!r}, which Natural Instructions has",
+                hint=f"it has {', '.join(row)}; use layout: columns, and name them",
+            )
+    targets = row["targets"]
+    return Item(
+        item_id=str(row.get("id", f"{task}-{index}")),
+        question=f"{str(row['definition']).strip()}\n\n{str(row['inputs']).strip()}",
+        answer=str((targets[0] if targets else "") if isinstance(targets, list) else targets).strip(),
+        task_type=str(row.get("task_name", task)),
+    )

@@ -67,6 +67,11 @@ def column_item(row: Mapping[str, Any], columns: _Columns, *, index: int, task: 
                 raw_choices = json.loads(raw_choices)
             except json.JSONDecodeError:
                 raw_choices = raw_choices.split("|")
+        if not isinstance(raw_choices, list):
+            raise DataError(
+                f"{place}: column {columns.choices!r} holds {raw_choices!r}, not a list",
+                hint="write a list, a JSON list, or the choices with '|' between them",
+            )
         choices = tuple(str(c).strip() for c in raw_choices)
     return Item(
         item_id=_text(row, columns.item_id, place) if columns.item_id else f"{task}-{index}",
@@ -108,7 +113,10 @@ def gsm8k_item(row: Mapping[str, Any], *, index: int, task: str, where: str) -> 
 
 
 def natural_instructions_items(
-    task: Mapping[str, Any], *, name: str, where: str
+    task: Any,  # noqa: ANN401 - whatever the file holds
+    *,
+    name: str,
+    where: str,
 ) -> tuple[list[Item], list[Item]]:
     """Make items and worked examples from one task file of Natural Instructions.
 
@@ -121,14 +129,18 @@ def natural_instructions_items(
         If a key is missing.
     """
     for key in ("Definition", "Positive Examples", "Instances"):
-        if key not in task:
+        if not isinstance(task, dict) or key not in task:
             raise DataError(f"{where}: no key {key!r}, so this is not the layout of Natural Instructions")
     definition = task["Definition"]
     text = " ".join(definition) if isinstance(definition, list) else str(definition)
 
     def item(number: str, row: Mapping[str, Any]) -> Item:
+        missing = next((k for k in ("input", "output") if k not in row), None)
+        if missing is not None:
+            raise DataError(f"{where}: {number}: no key {missing!r}")
         output = row["output"]
-        answer = output[0] if isinstance(output, list) else output
+        # Several outputs are equally right; an empty list is an empty answer, refused with the others.
+        answer = (output[0] if output else "") if isinstance(output, list) else output
         return Item(
             item_id=number,
             question=f"{text.strip()}\n\n{str(row['input']).strip()}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,13 @@ def _batch(
     tails = [r.ids[root:] for r in requests]
     lengths = torch.tensor([len(t) for t in tails])
     width = int(lengths.max())
+    # The last token of each prompt is all that is looked at: a row of logits for each distinct length.
+    last = sorted({len(t) - 1 for t in tails})
+    keep: dict[str, torch.Tensor] = {}
+    rows = [len(t) - 1 for t in tails]
+    if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
+        keep = {"logits_to_keep": torch.tensor(last, device=lm.device)}
+        rows = [last.index(r) for r in rows]
     ids = torch.tensor([[*t, *([t[-1]] * (width - len(t)))] for t in tails], device=lm.device)
     mask = torch.ones(n, root + width, dtype=torch.long)
     mask[:, root:] = (torch.arange(width)[None] < lengths[:, None]).long()
@@ -101,11 +109,11 @@ def _batch(
         attention_mask=mask.to(lm.device),
         position_ids=(root + torch.arange(width).expand(n, -1)).to(lm.device),
         use_cache=True,
-        logits_to_keep=0 if n > 1 else 1,
         **{named: cache},
+        **keep,
     )
     cache = output[named]
-    logits = output.logits[torch.arange(n), lengths - 1 if n > 1 else -1].float().cpu()
+    logits = output.logits[torch.arange(n), rows].float().cpu()
     draws = [torch.Generator().manual_seed(r.seed) for r in requests]
     written: list[list[int]] = [[] for _ in requests]
     texts = [""] * n

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import ModelError, PromptError
-from whyprompt.trials.models.locate import ModelFiles, locate_model
+from whyprompt.trials.models.locate import ModelFiles, cache_dir, locate_model
 from whyprompt.trials.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -348,11 +349,28 @@ def _dtype(name: str, config: Any, device: torch.device) -> tuple[torch.dtype, s
     if device.type != "cpu":
         return own, f"dtype {own}: the checkpoint's own"
     width = int(getattr(config, "hidden_size", 512))
-    ratio = _matmul_seconds(torch.float32, width) / _matmul_seconds(own, width)
+    ratio = _speed_ratio(own, width)
     # Half precision costs accuracy: it must be clearly faster to be worth it.
     if ratio > 1.3:
         return own, f"dtype {own}: measured {ratio:.1f} times as fast as float32 here"
     return torch.float32, f"dtype float32: {own} measured {ratio:.2f} times as fast here"
+
+
+def _speed_ratio(own: torch.dtype, width: int) -> float:
+    """Measure how many times as fast as float32 a type is, once: a run that goes on must decide alike."""
+    import torch
+
+    key = f"{torch.__version__}-{platform.machine()}-{torch.get_num_threads()}-{own}-{width}"
+    kept = cache_dir() / "speed" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if kept.is_file():
+        return float(kept.read_text(encoding="ascii"))
+    ratio = _matmul_seconds(torch.float32, width) / _matmul_seconds(own, width)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(f"{ratio:.2f}", encoding="ascii")
+    except OSError:
+        return ratio  # a cache that cannot be written: measured anew in each run
+    return round(ratio, 2)
 
 
 def _matmul_seconds(dtype: torch.dtype, width: int) -> float:

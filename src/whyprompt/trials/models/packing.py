@@ -202,15 +202,35 @@ def plan_packs(
     """
     order = sorted(range(len(sequences)), key=lambda i: (tuple(sequences[i]), i))
     groups = pack_groups([sequences[i] for i in order], limits=[limits[i] for i in order])
-    merged: list[tuple[int, int, int]] = []
+    planned: list[tuple[int, int, list[Pack]]] = []
     for start, stop, root in groups:
         length = root if root >= least_root else 0
-        if length == 0 and merged and merged[-1][2] == 0:
-            merged[-1] = (merged[-1][0], stop, 0)
-        else:
-            merged.append((start, stop, length))
-    return [
-        pack
-        for start, stop, root in merged
-        for pack in pack_sequences(sequences, order[start:stop], root=root, budget=budget)
-    ]
+        here = (start, stop, pack_sequences(sequences, order[start:stop], root=length, budget=budget))
+        # Roots are weighed one against the other above; a trie shares what they have in common as well. So
+        # two neighbours become one group wherever that computes less in all.
+        while planned:
+            begun, _, before = planned[-1]
+            members = order[begun:stop]
+            # Sorted: what the first and the last share, all share.
+            shared = common_prefix(sequences[members[0]], sequences[members[-1]])
+            shared = min(shared, *(limits[i] for i in members))
+            joined = pack_sequences(
+                sequences, members, root=shared if shared >= least_root else 0, budget=budget
+            )
+            if _cost(joined) > _cost(before) + _cost(here[2]):
+                break
+            planned.pop()
+            here = (begun, stop, joined)
+        planned.append(here)
+    return [pack for _, _, packs in planned for pack in packs]
+
+
+# What one more call of the model costs, in tokens: its weights are read once more.
+_CALL = 16
+
+
+def _cost(packs: Sequence[Pack]) -> int:
+    """Count the tokens that the packs of one group compute, its root and the calls included."""
+    root = len(packs[0].root)
+    calls = len(packs) + (root > 0)
+    return root + sum(len(p.tokens) for p in packs) + _CALL * calls

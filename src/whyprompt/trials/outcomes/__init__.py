@@ -99,6 +99,7 @@ def check_outcomes(outcomes: Sequence[OutcomeSettings], items: Sequence[Item]) -
         Naming the outcome and what it lacks.
     """
     for outcome in outcomes:
+        _check_options(outcome)
         if outcome.call is not None:
             load_callable(outcome.call, outcome=outcome.name)
         elif outcome.name == "multiple_choice":
@@ -118,6 +119,25 @@ def check_outcomes(outcomes: Sequence[OutcomeSettings], items: Sequence[Item]) -
                 )
         elif outcome.name == "embedding_similarity":
             check_embedding(outcome.options)
+
+
+_OPTIONS = {"multiple_choice": ("normalise",), "embedding_similarity": ("model",)}
+_NORMALISE = ("none", "tokens", "bytes")
+
+
+def _check_options(outcome: OutcomeSettings) -> None:
+    if outcome.call is not None:
+        return
+    known = _OPTIONS.get(outcome.name, ())
+    unknown = next((k for k in outcome.options if k not in known), None)
+    if unknown is not None:
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise StudyError(f"outcome {outcome.name!r}: unknown option {unknown!r}; {takes}")
+    by = outcome.options.get("normalise", "none")
+    if by not in _NORMALISE:
+        raise StudyError(
+            f"outcome {outcome.name!r}: options.normalise is {by!r}: use {', '.join(_NORMALISE)}"
+        )
 
 
 def score_outcomes(
@@ -176,8 +196,6 @@ def _choice_score(outcome: OutcomeSettings, observed: Observed, choice: str) -> 
         return scores.total / len(scores.log_probs)
     if by == "bytes":
         return scores.total / len(choice.encode())
-    if by != "none":
-        raise StudyError(f"outcome 'multiple_choice': options.normalise is {by!r}: use none, tokens or bytes")
     return scores.total
 
 

@@ -32,8 +32,12 @@ def load_callable(path: str, *, outcome: str) -> Callable[..., Any]:
         target: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             target = getattr(target, part)
-    except (ImportError, AttributeError) as error:
-        raise StudyError(f"outcome {outcome!r}: {path!r} cannot be imported: {error}") from None
+    except Exception as error:
+        # Importing runs the user's module: whatever it raises is theirs to see.
+        raise StudyError(
+            f"outcome {outcome!r}: {path!r} cannot be imported: {type(error).__name__}: {error}",
+            hint="modules are found on Python's path and in the current folder",
+        ) from error
     if not callable(target):
         raise StudyError(f"outcome {outcome!r}: {path!r} is not callable")
     result: Callable[..., Any] = target
