@@ -101,6 +101,7 @@ def dose_response(
     reference: float | None = None,
     design: str = "observational",
     cluster: str | None = None,
+    se: str = "hc3",
     level: float = 0.95,
     random_state: int = 0,
 ) -> DoseResponse:
@@ -129,6 +130,10 @@ def dose_response(
         How rows got their doses.
     cluster : str, optional
         Column with the sampling unit.
+    se : {"hc3", "hc0"}, default "hc3"
+        ``hc0``: the sandwich of the stacked equations (for ``gps`` that of R's WeightIt). ``hc3``: each row's
+        influence is divided by one minus its leverage, in the weighted regression on all that the weights
+        balance; weights and the ends of a spline give single rows much leverage.
     level : float, default 0.95
         Of the intervals and of the band.
     random_state : int, default 0
@@ -157,6 +162,8 @@ def dose_response(
 
     References
     ----------
+    MacKinnon, J. G. and White, H. (1985). Some heteroskedasticity-consistent covariance matrix estimators
+    with improved finite sample properties. Journal of Econometrics 29, 305-325.
     Hirano, K. and Imbens, G. W. (2004). The propensity score with continuous treatments. In Applied Bayesian
     Modeling and Causal Inference from Incomplete-Data Perspectives, 73-84.
     Tübbicke, S. (2022). Entropy balancing for continuous treatments. Journal of Econometric Methods 11.
@@ -172,12 +179,7 @@ def dose_response(
     >>> curve.slope_ci_low < 0.7 < curve.slope_ci_high
     True
     """
-    if method not in {"entropy", "gps", "naive"}:
-        raise EstimationError(f"method {method!r} is not known", hint="one of: entropy, gps, naive")
-    if design not in {"observational", "randomized"}:
-        raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
-    if not 0 < level < 1:
-        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    _check_options(method, design, se, level)
     table = open_table(frame)
     table.require([treatment], role="treatment")
     d = table.numbers(treatment, role="treatment")
@@ -205,6 +207,7 @@ def dose_response(
     warnings: list[str] = []
     weights = np.ones(len(d))
     wiring: dict[str, Any] = {}
+    balanced = [np.ones((len(d), 1)), (basis - basis.mean(axis=0)) / basis.std(axis=0)]
     if names:
         covariates = design_matrix({name: table.values(name, role="confounder") for name in names})
         if used != "naive":
@@ -212,6 +215,9 @@ def dose_response(
             theta, psi, weigh = dose_weights(d, scaled, method=used, basis=basis)
             weights = np.asarray(weigh(theta).real, dtype=float)
             wiring = {"weight_function": weigh, "theta": theta, "nuisance": nuisance_influence(psi, theta)}
+            balanced.append(scaled)
+            if used == "entropy":
+                balanced.extend(scaled * column[:, None] for column in balanced[1].T)
             if used == "gps":
                 warnings.extend(heavy_tails(d, scaled))
         before, after = (dose_correlations(d, covariates.matrix, w) for w in (np.ones(len(d)), weights))
@@ -219,9 +225,12 @@ def dose_response(
             DoseBalanceRow(covariate=name, correlation_before=b, correlation_after=a)
             for name, b, a in zip(covariates.names, before, after, strict=True)
         )
+    spare = _spare(np.column_stack(balanced), weights) if se == "hc3" else np.ones(len(d))
     coef, influence = regression_influence(y, with_intercept(basis), weights, **wiring)
+    influence /= spare[:, None]
     covariance = mean_covariance(influence, codes)
     line, line_influence = regression_influence(y, with_intercept(d[:, None]), weights, **wiring)
+    line_influence /= spare[:, None]
     slope_error = float(np.sqrt(mean_covariance(line_influence, codes)[1, 1]))
     slope_low, slope_high = interval(float(line[1]), slope_error, level=level, df=df)
     assert slope_low is not None
@@ -268,10 +277,30 @@ def dose_response(
             assumptions, adjusted, design,
         ),
         se_method=("robust" if used == "naive" else "stacked estimating equations, weights estimated")
+        + (", HC3" if se == "hc3" else "")
         + (", cluster-robust" if cluster is not None else ""),
         confounders=adjusted,
         weights=weights,
     )  # fmt: skip
+
+
+def _check_options(method: str, design: str, se: str, level: float) -> None:
+    if method not in {"entropy", "gps", "naive"}:
+        raise EstimationError(f"method {method!r} is not known", hint="one of: entropy, gps, naive")
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
+    if se not in {"hc3", "hc0"}:
+        raise EstimationError(f"standard error {se!r} is not known", hint="one of: hc3, hc0")
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+
+
+def _spare(matrix: Floats, weights: Floats) -> Floats:
+    """One minus each row's leverage in the weighted regression on the columns."""
+    root = np.sqrt(weights)
+    q, _ = np.linalg.qr(matrix * root[:, None])
+    # A row that alone decides a coefficient has no residual to judge it by.
+    return np.asarray(np.clip(1.0 - (q**2).sum(axis=1), 1e-3, None), dtype=np.float64)
 
 
 def _check_dose(d: Floats, name: str) -> None:

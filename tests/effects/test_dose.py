@@ -1,0 +1,232 @@
+"""Dose-response: WeightIt's slope, statsmodels without weights, known truths, coverage of the band."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.interpolate import CubicSpline
+
+from whyprompt.effects import dose_response
+from whyprompt.effects.dose import natural_spline
+from whyprompt.errors import DataError, EstimationError, GraphError
+from whyprompt.graph import CausalGraph
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+X = ["difficulty", "log_len", "is_math"]
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return pd.read_csv(REFERENCE / "synth_multi.csv")
+
+
+def curve(frame, **options):
+    options = {"confounders": X, **options}
+    return dose_response(frame, treatment="dose", outcome="score_dose", **options)
+
+
+def test_density_weights_give_weightits_slope(trials):
+    wanted = json.loads((REFERENCE / "multi_treatment.json").read_text())["continuous_normal_density"]
+    result = curve(trials, method="gps", se="hc0")
+    assert result.slope == pytest.approx(wanted["coef"]["dose"], rel=1e-10)
+    assert result.slope_std_error == pytest.approx(wanted["se_mestimation"]["dose"], rel=1e-6)
+    assert np.abs(result.weights - wanted["weights"]).max() < 1e-9
+    assert any("use method='entropy'" in w for w in result.warnings)
+    # cobalt's correlations of continuous covariates
+    for row in result.balance[:2]:
+        assert row.correlation_before == pytest.approx(wanted["balance"][row.covariate]["Corr.Un"], rel=1e-6)
+        assert row.correlation_after == pytest.approx(wanted["balance"][row.covariate]["Corr.Adj"], rel=1e-5)
+
+
+def test_two_knots_balance_as_weightits_entropy_weights_do(trials):
+    wanted = json.loads((REFERENCE / "multi_treatment.json").read_text())["continuous_entropy_balancing"]
+    result = curve(trials, knots=2)
+    assert result.slope == pytest.approx(wanted["coef"]["dose"], rel=1e-6)
+    assert np.abs(result.weights - wanted["weights"]).max() < 1e-4
+    assert result.nonlinear_p is None
+
+
+def test_the_known_slope_is_found_where_the_plain_one_is_far_off(trials):
+    truth = json.loads((REFERENCE / "synth_multi.truth.json").read_text())["dose_slope"]
+    result, naive = curve(trials), curve(trials, method="naive")
+    assert result.slope_ci_low < truth < result.slope_ci_high
+    assert naive.slope_ci_high < truth - 0.3
+    assert result.nonlinear_p > 0.05
+    for point in result.points:
+        wanted = truth * (point.dose - result.reference)
+        assert point.effect_band_low <= wanted <= point.effect_band_high
+    assert {a.name: a.status for a in result.assumptions}["balance"] == "holds"
+    assert "may therefore not be claimed" in naive.sentence
+
+
+@pytest.mark.parametrize("kind", ["hc0", "hc3"])
+def test_without_weights_it_is_a_spline_regression_with_robust_errors(trials, kind):
+    result = curve(trials, method="naive", se=kind, grid=[0.0, 1.0, 2.0], reference=0.5)
+    basis = sm.add_constant(natural_spline(trials.dose, result.knots))
+    oracle = sm.OLS(trials.score_dose, basis).fit(cov_type=kind.upper())
+    at = sm.add_constant(natural_spline([0.0, 1.0, 2.0], result.knots), has_constant="add")
+    found = oracle.get_prediction(at).summary_frame(alpha=0.05)
+    assert [p.mean for p in result.points] == pytest.approx(found["mean"].tolist(), rel=1e-9)
+    assert [p.std_error for p in result.points] == pytest.approx(found["mean_se"].tolist(), rel=1e-7)
+    assert [p.ci_low for p in result.points] == pytest.approx(found["mean_ci_lower"].tolist(), rel=1e-7)
+    origin = sm.add_constant(natural_spline([0.5], result.knots), has_constant="add")
+    contrast = oracle.t_test(at - origin)
+    assert [p.effect for p in result.points] == pytest.approx(contrast.effect.tolist(), rel=1e-9)
+    assert [p.effect_std_error for p in result.points] == pytest.approx(
+        np.ravel(contrast.sd).tolist(), rel=1e-7
+    )
+    wald = oracle.wald_test(np.eye(4)[1:], scalar=True, use_f=False)
+    assert result.flat_p == pytest.approx(float(wald.pvalue), rel=1e-6, abs=1e-300)
+    nonlinear = oracle.wald_test(np.eye(4)[2:], scalar=True, use_f=False)
+    assert result.nonlinear_p == pytest.approx(float(nonlinear.pvalue), rel=1e-6)
+
+
+@given(st.integers(3, 7), st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_the_basis_spans_scipys_natural_splines(k, seed):
+    rng = np.random.default_rng(seed)
+    knots = np.sort(rng.normal(size=k)) + np.arange(k)
+    values = rng.normal(size=k)
+    x = np.linspace(knots[0], knots[-1], 50)
+    wanted = CubicSpline(knots, values, bc_type="natural")(x)
+    design = np.column_stack([np.ones(50), natural_spline(x, knots)])
+    fitted = design @ np.linalg.lstsq(design, wanted, rcond=None)[0]
+    assert np.abs(fitted - wanted).max() < 1e-7 * max(1.0, np.abs(values).max())
+    beyond = natural_spline([knots[-1] + 1, knots[-1] + 2, knots[-1] + 3], knots)
+    assert np.abs(np.diff(beyond, n=2, axis=0)).max() < 1e-6 * np.abs(beyond).max()
+
+
+def simulate(rng, n, strength):
+    x = rng.normal(size=(n, 2))
+    dose = strength * x[:, 0] - strength * x[:, 1] + rng.normal(size=n)
+    knots = np.array([-2.0, -0.5, 0.5, 2.0])
+    shape = np.array([0.6, 0.8, -1.5])
+    y = natural_spline(dose, knots) @ shape + x @ [1.0, -0.7] + rng.normal(size=n)
+    frame = pd.DataFrame({"dose": dose, "a": x[:, 0], "b": x[:, 1], "y": y})
+    grid = np.linspace(-1.5, 1.5, 11)
+    effect = (natural_spline(grid, knots) - natural_spline([0.0], knots)) @ shape
+    mean = natural_spline(grid, knots) @ shape
+    return frame, knots, grid, mean, effect
+
+
+@pytest.mark.slow
+def test_intervals_and_bands_cover_a_curved_truth():
+    rng = np.random.default_rng(11)
+    hits = dict.fromkeys(["mean", "effect", "band", "effect band"], 0.0)
+    draws, errors, naive_bias = 500, [], []
+    for _ in range(draws):
+        frame, knots, grid, mean, effect = simulate(rng, 800, 0.35)
+        shared = {"treatment": "dose", "outcome": "y", "knots": knots, "grid": grid, "reference": 0.0}
+        r = dose_response(frame, confounders=["a", "b"], **shared)
+        at = {
+            name: np.array([getattr(p, name) for p in r.points])
+            for name in (
+                "mean", "ci_low", "ci_high", "band_low", "band_high", "effect", "effect_ci_low",
+                "effect_ci_high", "effect_band_low", "effect_band_high", "effect_std_error",
+            )
+        }  # fmt: skip
+        live = at["effect_std_error"] > 0
+        hits["mean"] += ((at["ci_low"] <= mean) & (mean <= at["ci_high"])).mean()
+        inside = (at["effect_ci_low"] <= effect) & (effect <= at["effect_ci_high"])
+        hits["effect"] += inside[live].mean()
+        hits["band"] += ((at["band_low"] <= mean) & (mean <= at["band_high"])).all()
+        hits["effect band"] += (
+            (at["effect_band_low"] <= effect + 1e-9) & (effect - 1e-9 <= at["effect_band_high"])
+        ).all()
+        errors.append(at["effect"] - effect)
+        if len(naive_bias) < 50:
+            naive = dose_response(frame, confounders=["a", "b"], method="naive", **shared)
+            naive_bias.append(np.array([p.effect for p in naive.points]) - effect)
+    shares = {name: h / draws for name, h in hits.items()}
+    assert {name: s for name, s in shares.items() if not 0.93 <= s <= 0.97} == {}
+    assert np.abs(np.mean(errors, axis=0)).max() < 0.03
+    assert np.abs(np.mean(naive_bias, axis=0)).max() > 0.5
+
+
+def test_entropy_weights_balance_every_function_of_the_spline(trials):
+    result = curve(trials, knots=5)
+    basis = natural_spline(trials.dose, result.knots)
+    w = result.weights / result.weights.sum()
+    centred = trials[X] - w @ trials[X]
+    assert np.abs((basis - w @ basis).T @ (centred.to_numpy() * w[:, None])).max() < 1e-8
+    assert w @ trials[X].to_numpy() == pytest.approx(trials[X].mean().to_numpy(), rel=1e-8)
+
+
+def test_order_scale_and_index_change_what_they_must(trials):
+    base = curve(trials)
+    mixed = trials.sample(frac=1.0, random_state=2).set_index(np.zeros(len(trials), dtype=int))
+    before = mixed.copy()
+    again = curve(mixed)
+    pd.testing.assert_frame_equal(mixed, before)
+    assert [p.mean for p in again.points] == pytest.approx([p.mean for p in base.points], rel=1e-7)
+    scaled = curve(trials.assign(dose=trials.dose * 10 + 3))
+    assert scaled.slope == pytest.approx(base.slope / 10, rel=1e-6)
+    assert [p.effect for p in scaled.points] == pytest.approx(
+        [p.effect for p in base.points], rel=1e-5, abs=1e-9
+    )
+    assert [p.dose for p in scaled.points] == pytest.approx([p.dose * 10 + 3 for p in base.points])
+
+
+def test_a_group_of_one_row_is_no_group(trials):
+    base, each = curve(trials), curve(trials.assign(g=np.arange(len(trials))), cluster="g")
+    n = len(trials)
+    assert each.slope_std_error == pytest.approx(base.slope_std_error * np.sqrt(n / (n - 1)), rel=1e-9)
+    assert "cluster-robust" in each.se_method
+
+
+def test_what_is_reported(trials):
+    result = curve(trials)
+    json.dumps(result.to_dict(), allow_nan=False)
+    assert len(result.to_frame()) == 21
+    assert result.points[0].dose == pytest.approx(np.quantile(trials.dose, 0.05))
+    assert result.points[0].effect == pytest.approx(0.0, abs=1e-12)
+    assert str(result).startswith("For one unit more of 'dose', 'score_dose' changes by")
+    assert result.plot().to_dict()["layer"]
+    bent = curve(trials.assign(score_dose=trials.score_dose + trials.dose**2))
+    assert "not a straight line" in bent.sentence
+    drawn = curve(trials, design="randomized")
+    assert "The dose was randomised" in drawn.sentence
+    blind = dose_response(trials, treatment="dose", outcome="score_dose", method="naive")
+    assert "not an effect: nothing was adjusted for" in blind.sentence
+
+
+def test_a_graph_chooses_and_forbids(trials):
+    graph = CausalGraph.parse("difficulty, log_len -> dose, score_dose; dose -> m -> score_dose")
+    result = curve(trials, confounders=None, graph=graph)
+    assert result.confounders == ("difficulty", "log_len")
+    with pytest.raises(GraphError, match="dose -> m -> score_dose"):
+        curve(trials.assign(m=0.0), confounders=["difficulty", "log_len", "m"], graph=graph)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        ({"dose": 1.0}, {}, EstimationError, "dose 'dose' is constant"),
+        ({"dose": [0, 1, 2] * 500}, {}, DataError, "takes 3 values"),
+        ({"dose": "high"}, {}, DataError, "is text"),
+        ({"dose": np.nan}, {}, DataError, "missing"),
+        ({"score_dose": np.inf}, {}, DataError, "infinite"),
+        ({}, {"grid": [0.0, 99.0]}, EstimationError, "at 99, outside the doses seen"),
+        ({}, {"reference": -99}, EstimationError, "outside the doses seen"),
+        ({}, {"grid": []}, EstimationError, "list of finite doses"),
+        ({}, {"knots": 1}, EstimationError, "1 knots"),
+        ({}, {"knots": [1.0, 0.0]}, EstimationError, "not in increasing order"),
+        ({}, {"method": "ebal"}, EstimationError, "method 'ebal'"),
+        ({}, {"confounders": None}, EstimationError, "needs to know what to adjust for"),
+        ({}, {"confounders": ["completion_tokens"]}, EstimationError, "cannot be a confounder"),
+        ({}, {"confounders": ["dose"]}, EstimationError, "is the treatment"),
+        ({}, {"design": "paired"}, EstimationError, "design 'paired'"),
+        ({}, {"confounders": ["flat"]}, EstimationError, "no covariate varies among flat"),
+        ({}, {"confounders": ["copy"], "method": "gps"}, EstimationError, "determine the dose"),
+        ({}, {"confounders": ["copy"]}, EstimationError, "no solution"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(trials, change, options, error, message):
+    frame = trials.assign(flat=1.0, copy=trials.dose * 2).assign(**change)
+    with pytest.raises(error, match=message):
+        curve(frame, **options)

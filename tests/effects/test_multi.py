@@ -1,0 +1,277 @@
+"""Many arms: WeightIt's and cobalt's figures, Tukey's test, matched pairs, and family-wise coverage."""
+
+import json
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from whyprompt.effects import compare_arms, estimate_effect
+from whyprompt.effects._multiplicity import correlation, max_t, sign_flip_max_t
+from whyprompt.errors import DataError, EstimationError, GraphError
+from whyprompt.graph import CausalGraph
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+X = ["difficulty", "log_len", "is_math"]
+
+
+@pytest.fixture(scope="module")
+def trials():
+    return pd.read_csv(REFERENCE / "synth_multi.csv")
+
+
+@pytest.fixture(scope="module")
+def weightit():
+    return json.loads((REFERENCE / "multi_treatment.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return json.loads((REFERENCE / "synth_multi.truth.json").read_text())
+
+
+def compare(frame, **options):
+    options = {"confounders": X, "reference": "direct", **options}
+    return compare_arms(frame, treatment="variant", outcome="score", **options)
+
+
+@pytest.mark.parametrize(
+    ("key", "options"),
+    [("ATE", {}), ("ATO", {"method": "overlap"}), ("ATT", {"estimand": "att", "focal": "direct"})],
+)
+def test_contrasts_and_balance_are_those_of_weightit_and_cobalt(trials, weightit, key, options):
+    wanted = weightit[f"multinomial_{key}"]
+    result = compare(trials, **options)
+    for row in result.rows[:3]:
+        assert row.reference == "direct"
+        assert row.estimate == pytest.approx(wanted["coef"][f"variant{row.arm}"], rel=1e-6)
+        assert row.std_error == pytest.approx(wanted["se_mestimation"][f"variant{row.arm}"], rel=1e-6)
+    for mean in result.means:
+        assert mean.ess == pytest.approx(wanted["ess"]["Weighted"][mean.arm], rel=1e-6)
+        assert mean.n == wanted["ess"]["Unweighted"][mean.arm]
+    for row in result.balance:
+        cobalt = wanted["balance_across_pairs"][row.covariate]
+        assert row.smd_before == pytest.approx(cobalt["Max.Diff.Un"], rel=1e-6)
+        assert row.smd_after == pytest.approx(cobalt["Max.Diff.Adj"], rel=2e-5)
+    worst = max(row.largest_smd for row in result.rows)
+    assert worst == pytest.approx(max(row.smd_after for row in result.balance), rel=1e-9)
+
+
+def test_the_known_effects_lie_in_the_simultaneous_intervals(trials, truth):
+    effect = truth["effect_vs_direct"]
+    for method in ("ipw", "overlap"):
+        for row in compare(trials, method=method).rows:
+            wanted = effect[row.arm] - effect[row.reference]
+            assert row.simultaneous_low < wanted < row.simultaneous_high
+    naive = {row.arm: row for row in compare(trials, method="naive").rows[:3]}
+    missed = [a for a, row in naive.items() if not row.ci_low < effect[a] < row.ci_high]
+    assert missed, "the plain differences are confounded in these data"
+
+
+def test_contrasts_add_up_and_turn_around(trials):
+    result = compare(trials)
+    there, back = result.contrast("cot", "direct"), result.contrast("direct", "cot")
+    assert (back.estimate, back.ci_low) == (-there.estimate, -there.ci_high)
+    assert (back.n_arm, back.n_reference) == (there.n_reference, there.n_arm)
+    around = result.contrast("cot", "direct").estimate + result.contrast("few_shot", "cot").estimate
+    assert around == pytest.approx(result.contrast("few_shot", "direct").estimate, rel=1e-12)
+    with pytest.raises(EstimationError, match="no pair of 'cot' and 'x'"):
+        result.contrast("cot", "x")
+
+
+def test_independent_equal_means_give_tukeys_studentised_range():
+    """All pairs of k independent means: the largest |t| times sqrt(2) is the studentised range."""
+    k, n = 4, 12
+    C = np.zeros((6, k))
+    for row, (first, second) in enumerate(combinations(range(k), 2)):
+        C[row, first], C[row, second] = -1.0, 1.0
+    df = k * (n - 1)
+    joint = max_t(np.zeros(6), correlation(C @ C.T), df=df, draws=200_000)
+    wanted = stats.studentized_range.ppf(0.95, k, df) / np.sqrt(2)
+    assert joint.critical == pytest.approx(wanted, rel=0.01)
+    rng = np.random.default_rng(0)
+    groups = [rng.normal(loc=m, size=n) for m in (0, 0.2, 0.9, 1.1)]
+    oracle = stats.tukey_hsd(*groups)
+    pooled = np.sqrt(np.mean([g.var(ddof=1) for g in groups]) * 2 / n)
+    t = C @ [g.mean() for g in groups] / pooled
+    adjusted = max_t(t, correlation(C @ C.T), df=df, draws=200_000)
+    largest = int(np.abs(t).argmax())
+    pairs = list(combinations(range(k), 2))
+    # The largest |t| of a step-down test is adjusted for all pairs, as in Tukey's.
+    assert adjusted.p_values[largest] == pytest.approx(oracle.pvalue[pairs[largest]], abs=0.004)
+    assert (adjusted.p_values <= np.array([oracle.pvalue[p] for p in pairs]) + 0.004).all()
+
+
+def test_naive_contrasts_are_welchs(trials):
+    result = compare(trials, method="naive")
+    for row in result.rows:
+        a, b = (trials.score[trials.variant == arm] for arm in (row.arm, row.reference))
+        assert row.estimate == pytest.approx(a.mean() - b.mean(), rel=1e-12)
+        assert row.std_error == pytest.approx(np.sqrt(a.var() / len(a) + b.var() / len(b)), rel=1e-10)
+
+
+def test_pairs_are_matched_each_by_itself(trials):
+    result = compare(trials, method="nearest", caliper=0.1)
+    assert len(result.rows) == 6
+    for row in result.rows:
+        two = trials[trials.variant.isin([row.arm, row.reference])]
+        alone = estimate_effect(
+            two, treatment="variant", outcome="score", confounders=X, treated=row.arm, caliper=0.1
+        )
+        assert row.estimate == pytest.approx(alone.estimate, rel=1e-12)
+        assert row.std_error == pytest.approx(alone.std_error, rel=1e-12)
+        assert (row.n_arm_used, row.n_reference_used) == (alone.n_treated_used, alone.n_control_used)
+        bonferroni = row.std_error * stats.t.ppf(1 - 0.025 / 6, alone.df)
+        assert row.simultaneous_high == pytest.approx(row.estimate + bonferroni, rel=1e-9)
+        assert row.p_max_t is None
+    adjusted = multipletests([r.p_value for r in result.rows], method="holm")[1]
+    assert [r.p_holm for r in result.rows] == pytest.approx(list(adjusted), rel=1e-9)
+    assert any("need not add up" in w for w in result.warnings)
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.slow
+def test_simultaneous_intervals_hold_all_pairs_at_once():
+    rng = np.random.default_rng(2)
+    effects = np.array([0.0, 1.0, 0.5, 2.0])
+    hits = {"each": 0.0, "all": 0}
+    draws = 600
+    for _ in range(draws):
+        x = rng.normal(size=(400, 2))
+        odds = np.exp(np.column_stack([np.zeros(400), 0.5 * x[:, 0], -0.4 * x[:, 1], 0.3 * x[:, 0]]))
+        cut = np.cumsum(odds / odds.sum(axis=1, keepdims=True), axis=1)
+        arm = (rng.random(400)[:, None] > cut).sum(axis=1)
+        y = x @ [1.0, 0.5] + effects[arm] + rng.normal(size=400)
+        frame = pd.DataFrame({"arm": arm, "a": x[:, 0], "b": x[:, 1], "y": y})
+        result = compare_arms(frame, treatment="arm", outcome="y", confounders=["a", "b"], method="overlap")
+        wanted = [effects[int(r.arm)] - effects[int(r.reference)] for r in result.rows]
+        each = [r.ci_low <= w <= r.ci_high for r, w in zip(result.rows, wanted, strict=True)]
+        at_once = [
+            r.simultaneous_low <= w <= r.simultaneous_high for r, w in zip(result.rows, wanted, strict=True)
+        ]
+        hits["each"] += float(np.mean(each))
+        hits["all"] += all(at_once)
+    assert 0.93 <= hits["each"] / draws <= 0.97
+    assert 0.93 <= hits["all"] / draws <= 0.97
+
+
+def test_with_two_arms_it_is_estimate_effect(trials):
+    two = trials[trials.variant.isin(["direct", "cot"])]
+    row = compare(two).rows[0]
+    alone = estimate_effect(
+        two, treatment="variant", outcome="score", confounders=X, treated="cot", method="ipw", estimand="ate"
+    )
+    assert row.estimate == pytest.approx(alone.estimate, rel=1e-6)
+    assert row.std_error == pytest.approx(alone.std_error, rel=1e-6)
+    assert row.p_max_t == pytest.approx(row.p_value, abs=0.01)
+
+
+def test_order_and_index_change_nothing(trials):
+    base = compare(trials, method="nearest", caliper=0.1).rows
+    mixed = trials.sample(frac=1.0, random_state=1).set_index(np.zeros(len(trials), dtype=int))
+    before = mixed.copy()
+    again = compare(mixed, method="ipw").rows
+    pd.testing.assert_frame_equal(mixed, before)
+    same = compare(trials).rows
+    assert [r.estimate for r in again] == pytest.approx([r.estimate for r in same], rel=1e-9)
+    assert [r.std_error for r in again] == pytest.approx([r.std_error for r in same], rel=1e-9)
+    assert len(base) == len(same)
+
+
+def test_clusters_widen_what_they_should(trials):
+    grouped = trials.assign(item=np.arange(len(trials)) // 5)
+    result = compare(grouped, cluster="item")
+    assert "cluster-robust" in result.se_method
+    alone = compare(grouped.assign(item=np.arange(len(trials))), cluster="item")
+    g = len(trials)
+    for row, plain in zip(alone.rows, compare(trials).rows, strict=True):
+        assert row.std_error == pytest.approx(plain.std_error * np.sqrt(g / (g - 1)), rel=1e-9)
+
+
+def test_the_sentence_and_the_assumptions(trials):
+    result = compare(trials)
+    assert "Of 6 pairs of arms, 6 differ" in result.sentence
+    assert "if difficulty, log_len, is_math are all that affects" in result.sentence
+    assert {a.name: a.status for a in result.assumptions}["balance"] == "holds"
+    naive = compare(trials, method="naive")
+    assert "may therefore not be claimed" in naive.sentence
+    blind = compare_arms(trials, treatment="variant", outcome="score", method="naive")
+    assert "not effects: nothing was adjusted for" in blind.sentence
+    drawn = compare(trials, design="randomized")
+    assert "The arms were randomised" in drawn.sentence
+
+
+def test_a_graph_chooses_and_forbids(trials):
+    graph = CausalGraph.parse(
+        "difficulty, log_len, is_math -> variant, score; variant -> tokens -> score; variant -> score"
+    )
+    result = compare(trials, confounders=None, graph=graph)
+    assert result.confounders == ("difficulty", "is_math", "log_len")
+    with pytest.raises(GraphError, match="variant -> tokens -> score"):
+        compare(trials.assign(tokens=1.0), confounders=[*X, "tokens"], graph=graph)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        ({"variant": "cot"}, {}, EstimationError, "constant: every row is 'cot'"),
+        ({}, {"reference": "none"}, EstimationError, "reference 'none' is not an arm"),
+        ({}, {"confounders": None}, EstimationError, "needs to know what to adjust for"),
+        ({}, {"estimand": "atc"}, EstimationError, "does not estimate 'atc'"),
+        ({}, {"estimand": "att"}, EstimationError, "focal"),
+        ({}, {"estimand": "att", "focal": "none"}, EstimationError, "not an arm"),
+        ({}, {"caliper": 0.1}, EstimationError, "option 'caliper' is for methods that match pairs"),
+        ({}, {"method": "nearest", "focal": "cot"}, EstimationError, "focal= is for method='ipw'"),
+        ({}, {"method": "nearst"}, EstimationError, "method 'nearst' is not known"),
+        ({}, {"design": "paired"}, EstimationError, "design 'paired'"),
+        ({}, {"level": 2}, EstimationError, "level"),
+        ({}, {"confounders": ["prompt_tokens"]}, EstimationError, "'prompt_tokens' cannot be a confounder"),
+        ({"score": "good"}, {}, DataError, "outcome column 'score' is text"),
+        ({"difficulty": np.nan}, {}, DataError, "missing"),
+        ({"variant": range(1500)}, {"reference": None}, EstimationError, "1500 levels"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(trials, change, options, error, message):
+    with pytest.raises(error, match=message):
+        compare(trials.assign(**change), **options)
+
+
+def test_an_arm_with_one_row_is_named(trials):
+    frame = pd.concat([trials, trials.iloc[:1].assign(variant="rare")])
+    with pytest.raises(EstimationError, match="arm 'rare' of treatment column 'variant' has one row"):
+        compare(frame)
+
+
+# --------------------------------------------------------------------------------------- multiplicity
+
+
+def test_sign_flips_of_few_units_are_exact():
+    """All eight patterns of three units by hand."""
+    d = np.array([[1.0, -1.0], [2.0, 0.5], [3.0, 0.25]])
+    result = sign_flip_max_t(d)
+    assert result.draws == 8
+
+    def t(values):
+        return abs(values.mean() / (values.std(ddof=1) / np.sqrt(3)))
+
+    signs = [np.array([a, b, c]) for a in (1, -1) for b in (1, -1) for c in (1, -1)]
+    table = np.array([[t(s * d[:, 0]), t(s * d[:, 1])] for s in signs])
+    first, second = t(d[:, 0]), t(d[:, 1])
+    assert first > second
+    p_first = (table.max(axis=1) >= first - 1e-12).mean()
+    p_second = max(p_first, (table[:, 1] >= second - 1e-12).mean())
+    assert result.p_values.tolist() == pytest.approx([p_first, p_second])
+
+
+def test_equal_outcomes_need_no_adjustment_and_independent_ones_sidaks():
+    t = np.array([2.2, 2.2, 2.2])
+    same = max_t(t, np.ones((3, 3)), draws=100_000)
+    p = 2 * stats.norm.sf(2.2)
+    assert same.p_values == pytest.approx([p] * 3, abs=0.002)
+    apart = max_t(t, np.eye(3), draws=100_000)
+    assert apart.p_values[0] == pytest.approx(1 - (1 - p) ** 3, abs=0.003)
+    assert apart.critical == pytest.approx(stats.norm.ppf(1 - (1 - 0.95 ** (1 / 3)) / 2), abs=0.02)
