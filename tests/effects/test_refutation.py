@@ -1,0 +1,248 @@
+"""Refutations: calibrated where nothing is wrong, and failing where something is."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from scipy import stats
+
+from whyprompt.effects import estimate_effect
+from whyprompt.effects.refutation import (
+    data_subset,
+    leave_one_covariate_out,
+    negative_control_outcome,
+    placebo_treatment,
+    random_common_cause,
+    refute,
+)
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.graph import CausalGraph
+
+
+def confounded(n=300, seed=0, effect=1.0):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, n))
+    arm = rng.random(n) < 1 / (1 + np.exp(-a))
+    frame = pd.DataFrame({"a": a, "b": b, "arm": np.where(arm, "cot", "direct")})
+    frame["before"] = a + rng.normal(size=n)
+    frame["y"] = effect * arm + a + 0.5 * b + rng.normal(size=n)
+    return frame
+
+
+ARM = {"treatment": "arm", "treated": "cot"}
+ADJUSTED = {**ARM, "outcome": "y", "confounders": ["a", "b"], "method": "overlap"}
+
+
+# ------------------------------------------------------------------------------------------------- placebo
+
+
+def test_the_placebo_p_is_uniform_when_a_randomised_arm_does_nothing():
+    p = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        frame = pd.DataFrame({"arm": rng.permutation(np.repeat([0, 1], 15)), "y": rng.exponential(size=30)})
+        got = placebo_treatment(
+            frame, treatment="arm", outcome="y", method="naive", placebos=19, random_state=seed
+        )
+        p.append(got.p_value)
+    # Exact: each of the 20 ranks is equally likely.
+    counts = np.bincount(np.round(np.array(p) * 20).astype(int), minlength=21)[1:]
+    assert counts.sum() == 200
+    assert stats.chisquare(counts.reshape(5, 4).sum(axis=1)).pvalue > 0.001
+    assert 0.01 <= np.mean(np.array(p) <= 0.05) <= 0.1
+
+
+def test_drawn_from_the_propensity_it_is_about_uniform_for_a_confounded_arm_without_effect():
+    p = [
+        placebo_treatment(
+            confounded(150, seed, effect=0.0), **ADJUSTED, how="propensity", placebos=19, random_state=seed
+        ).p_value
+        for seed in range(100)
+    ]
+    assert stats.kstest(np.array(p) - 0.025, "uniform").pvalue > 0.001
+    assert np.mean(np.array(p) <= 0.1) < 0.22
+
+
+def test_a_pipeline_that_ignores_the_confounder_is_found_out():
+    options = {**ADJUSTED, "method": "naive"}
+    got = placebo_treatment(confounded(), **options, how="propensity", placebos=60)
+    assert got.verdict == "fails"
+    assert got.placebo_mean > 0.4
+    assert got.false_positive_rate > 0.5
+    assert "not to be trusted" in got.sentence
+    right = placebo_treatment(confounded(), **ADJUSTED, how="propensity", placebos=60)
+    assert right.verdict == "passes"
+    assert abs(right.placebo_mean) < 4 * right.placebo_sd / np.sqrt(60)
+    assert "not against hidden confounding" in right.sentence
+
+
+def test_a_shuffled_arm_averages_zero_and_a_real_effect_is_unusual():
+    got = placebo_treatment(confounded(), **ADJUSTED, placebos=99)
+    assert (got.draws, got.n_failed) == (99, 0)
+    assert got.p_value == 0.01
+    assert got.verdict == "passes"
+    assert got.false_positive_rate < 0.12
+    assert len(got.estimates) == 99
+    none = placebo_treatment(confounded(effect=0.0), **ADJUSTED, placebos=99)
+    assert none.verdict == "doubtful"
+    assert "do not show an effect of the arm on any row" in none.sentence
+    again = placebo_treatment(confounded(), **ADJUSTED, placebos=99)
+    assert again == got
+
+
+def test_shuffling_within_blocks_keeps_the_counts_of_each():
+    rng = np.random.default_rng(1)
+    block = np.repeat(["x", "y", "z"], 20)
+    arm = np.concatenate([rng.permutation(np.repeat([0, 1], [20 - k, k])) for k in (4, 10, 16)])
+    shift = np.repeat([0.0, 5.0, 10.0], 20)
+    frame = pd.DataFrame({"arm": arm, "block": block, "y": shift + rng.normal(size=60)})
+    options = {"treatment": "arm", "outcome": "y", "method": "naive", "placebos": 99}
+    within = placebo_treatment(frame, within=["block"], **options)
+    # Within blocks the placebo is as unequal between them as the real arm: its mean is the blocks'
+    difference.expected = shift[arm == 1].mean() - shift[arm == 0].mean()
+    assert within.placebo_mean == pytest.approx(expected, abs=0.3)
+    across = placebo_treatment(frame, **options)
+    assert abs(across.placebo_mean) < 1
+    with pytest.raises(EstimationError, match="no block of y holds both arms"):
+        placebo_treatment(frame, within=["y"], **options)
+
+
+def test_wrong_options_of_a_placebo_are_named():
+    with pytest.raises(EstimationError, match="how='swap' is not known"):
+        placebo_treatment(confounded(), **ADJUSTED, how="swap")
+    with pytest.raises(EstimationError, match="placebos=3: at least 10"):
+        placebo_treatment(confounded(), **ADJUSTED, placebos=3)
+    with pytest.raises(DataError, match="'arms' is not in the table"):
+        placebo_treatment(confounded(), **{**ADJUSTED, "treatment": "arms"})
+
+
+# --------------------------------------------------------------------------------------- negative controls
+
+
+def test_a_negative_control_finds_confounding_and_only_that():
+    frame = confounded(600)
+    bad = negative_control_outcome(frame, **ARM, outcomes=["before"], method="naive")
+    assert bad.verdict == "fails"
+    assert "which it cannot have done" in bad.sentence
+    good = negative_control_outcome(
+        frame, **ARM, outcomes=["before", "b"], confounders=["a"], method="overlap"
+    )
+    assert good.verdict == "passes"
+    direct = estimate_effect(frame, **ARM, outcome="before", confounders=["a"], method="overlap")
+    assert good.rows[0].estimate == direct.estimate
+    raw = [row.p_value for row in good.rows]
+    z = stats.norm.sf(abs(direct.estimate) / direct.std_error) * 2
+    assert raw[0] == pytest.approx(z)
+    assert [r.p_holm for r in good.rows] == pytest.approx(
+        [min(1, 2 * p) if p == min(raw) else max(min(1, 2 * min(raw)), p) for p in raw]
+    )
+    assert len(good.to_frame()) == 2
+
+
+def test_negative_controls_reject_at_their_level_where_nothing_is_confounded():
+    rejected = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        frame = pd.DataFrame(
+            {"arm": rng.integers(0, 2, 80), "u": rng.normal(size=80), "v": rng.normal(size=80)}
+        )
+        got = negative_control_outcome(frame, treatment="arm", outcomes=["u", "v"], method="naive")
+        rejected += got.verdict == "fails"
+    # Binomial standard error 0.0154; the normal p of 80 rows is a little liberal.
+    assert 0.01 < rejected / 200 < 0.11
+
+
+def test_what_the_arm_causes_is_no_negative_control():
+    graph = CausalGraph.parse("a -> arm -> y; a -> y; a -> before")
+    frame = confounded()
+    with pytest.raises(EstimationError, match="the graph says that 'arm' causes 'y'"):
+        negative_control_outcome(frame, **ARM, outcomes=["y"], graph=graph)
+    found = negative_control_outcome(frame, **ARM, outcomes=["before"], graph=graph, method="overlap")
+    assert found.verdict == "passes"
+    with pytest.raises(EstimationError, match="at least one column"):
+        negative_control_outcome(frame, **ARM, outcomes=[])
+
+
+# ------------------------------------------------------------------------------ noise, subsets, leaving out
+
+
+def test_noise_moves_a_weighted_estimate_little_and_a_matched_one_more():
+    frame = confounded()
+    weighted = random_common_cause(frame, **ADJUSTED, repeats=30)
+    assert weighted.verdict == "passes"
+    assert weighted.rms_in_std_errors < 0.3
+    assert weighted.mean_change_p > 0.001
+    matched = random_common_cause(frame, **{**ADJUSTED, "method": "nearest"}, repeats=30)
+    assert matched.rms_in_std_errors > weighted.rms_in_std_errors
+    with pytest.raises(EstimationError, match="nothing is adjusted for"):
+        random_common_cause(frame, **{**ADJUSTED, "method": "naive"})
+    assert "noise" in weighted.sentence
+
+
+def test_the_spread_over_subsets_gives_back_the_standard_error():
+    """For a mean difference the delete-d jackknife has a closed form: the plug-in standard error."""
+    rng = np.random.default_rng(3)
+    arm = np.repeat([0, 1], 150)
+    frame = pd.DataFrame({"arm": arm, "y": arm + rng.normal(size=300)})
+    got = data_subset(frame, treatment="arm", outcome="y", method="naive", subsets=600)
+    assert got.ratio == pytest.approx(1.0, abs=0.1)
+    assert got.verdict == "passes"
+    half = data_subset(frame, treatment="arm", outcome="y", method="naive", subsets=600, fraction=0.5)
+    assert half.subset_std_error == pytest.approx(got.subset_std_error, rel=0.12)
+
+
+def test_a_standard_error_that_ignores_clusters_is_found_out():
+    rng = np.random.default_rng(4)
+    cluster = np.repeat(np.arange(40), 10)
+    arm = (cluster % 2).astype(int)
+    frame = pd.DataFrame({"arm": arm, "c": cluster, "y": rng.normal(size=40)[cluster] + rng.normal(size=400)})
+    options = {"treatment": "arm", "outcome": "y", "method": "naive", "subsets": 150}
+    honest = data_subset(frame, cluster="c", **options)
+    assert honest.verdict == "passes"
+    assert "of the clusters" in honest.sentence
+    naive = data_subset(frame, **options)
+    # Rows drawn one by one do not show it either; whole clusters do.
+    assert honest.subset_std_error > 2 * naive.std_error
+    with pytest.raises(EstimationError, match=r"fraction=1\.5"):
+        data_subset(frame, **options, fraction=1.5)
+
+
+def test_leaving_out_the_confounder_that_matters_gives_the_biased_estimate():
+    frame = confounded(800)
+    got = leave_one_covariate_out(frame, **ADJUSTED)
+    assert got.rows[0].covariate == "a"
+    without = estimate_effect(frame, **{**ADJUSTED, "confounders": ["b"]})
+    assert got.rows[0].estimate == without.estimate
+    assert got.rows[0].change == pytest.approx(without.estimate - got.estimate)
+    assert got.rows[0].change_in_std_errors > 3
+    assert abs(got.rows[1].change_in_std_errors) < 1
+    assert "rests most on 'a'" in got.sentence
+    assert got.sign_changes == ()
+    nothing = leave_one_covariate_out(confounded(800, effect=0.0), **ADJUSTED)
+    assert "a" in nothing.decides
+    # A graph is asked once; without a confounder it would refuse.
+    graph = CausalGraph.parse("a, b -> arm, y; arm -> y")
+    options = {k: v for k, v in ADJUSTED.items() if k != "confounders"}
+    assert leave_one_covariate_out(frame, **options, graph=graph).rows == got.rows
+    with pytest.raises(EstimationError, match="needs at least two"):
+        leave_one_covariate_out(frame, **{**ADJUSTED, "confounders": ["a"]})
+
+
+def test_all_of_them_in_one_report_for_any_kind_of_frame():
+    frame = confounded(200)
+    copy = frame.copy()
+    got = refute(frame, **ADJUSTED, negative_controls=["before"], draws=20)
+    pd.testing.assert_frame_equal(frame, copy)
+    assert got.not_done == ()
+    assert len(got.to_frame()) == 5
+    json.dumps(got.to_dict())
+    arrow = refute(pa.Table.from_pandas(frame), **ADJUSTED, negative_controls=["before"], draws=20)
+    assert arrow == got
+    plain = refute(frame, **{**ADJUSTED, "method": "naive", "confounders": ["a", "b"]}, draws=20)
+    assert plain.random_cause is None
+    assert any("random common cause (nothing is adjusted for" in reason for reason in plain.not_done)
+    assert "negative control outcome (none was named)" in plain.sentence
