@@ -102,8 +102,8 @@ def test_shuffling_within_blocks_keeps_the_counts_of_each():
     frame = pd.DataFrame({"arm": arm, "block": block, "y": shift + rng.normal(size=60)})
     options = {"treatment": "arm", "outcome": "y", "method": "naive", "placebos": 99}
     within = placebo_treatment(frame, within=["block"], **options)
-    # Within blocks the placebo is as unequal between them as the real arm: its mean is the blocks'
-    difference.expected = shift[arm == 1].mean() - shift[arm == 0].mean()
+    # Within blocks the placebo is as unequal between them as the real arm: its mean is their difference.
+    expected = shift[arm == 1].mean() - shift[arm == 0].mean()
     assert within.placebo_mean == pytest.approx(expected, abs=0.3)
     across = placebo_treatment(frame, **options)
     assert abs(across.placebo_mean) < 1

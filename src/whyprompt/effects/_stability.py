@@ -316,7 +316,7 @@ def data_subset(
     )
     words += {
         "passes": " The two agree, and no small part of the data carries the result.",
-        "fails": " The average moves by more than half a standard error: the answer depends on how many rows.",
+        "fails": " The average moves by over half a standard error: the answer depends on how many rows.",
         "doubtful": " The two disagree: the reported standard error, or the method's stability, is in doubt.",
     }[verdict]
     return DataSubset(
