@@ -39,7 +39,8 @@ def match_optimal(
     """Match without replacement so that the sum of distances is the smallest possible.
 
     With a caliper, as many rows as possible are matched first, and among those matchings the sum is
-    smallest.
+    smallest. On a score many pairings of the same rows have that sum; the one in order of the score is
+    taken.
 
     Parameters
     ----------
@@ -122,8 +123,14 @@ def match_optimal(
         i, j = linear_sum_assignment(np.repeat(cost, ratio, axis=0) if ratio > 1 else cost)
         i = i // ratio
         ok = allowed[i, j]
-        focal_parts.append(r[i[ok]])
-        other_parts.append(c[j[ok]])
+        focal, other = r[i[ok]], c[j[ok]]
+        if score is not None and not limits:
+            # On a line crossing pairs cost the same as straight ones: of all pairings of the chosen rows
+            # the one in order of the score is taken, which also has the smallest largest difference.
+            focal = focal[np.argsort(values[focal, 0], kind="stable")]
+            other = other[np.argsort(values[other, 0], kind="stable")]
+        focal_parts.append(focal)
+        other_parts.append(other)
     settings: dict[str, object] = {
         "ratio": ratio,
         "distance": "score" if score is not None else "mahalanobis",
