@@ -360,6 +360,9 @@ class MediationSettings(_Strict):
 
     contrast: Contrast | None = None
     mediator: Literal["head_output"] = "head_output"
+    tasks: list[str] | None = Field(
+        default=None, min_length=1, description="Task families to sweep; all by default."
+    )
     items_per_task: Annotated[int, Field(ge=1)] = 8
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     placebo: str | None = Field(default=None, description="An arm whose sweep is the noise floor.")
