@@ -193,8 +193,10 @@ def max_t(
     sample = np.abs(rng.standard_normal((draws, len(t))) @ root.T)
     if df is not None:
         sample /= np.sqrt(rng.chisquare(max(df, 1.0), draws) / max(df, 1.0))[:, None]
+    # Simulation noise must not make an adjusted p-value smaller than the one it adjusts.
+    alone = np.array([two_sided_p(float(value), 1.0, df) for value in t], dtype=np.float64)
     return MaxT(
-        p_values=_step_down(np.abs(t), sample, exact=False),
+        p_values=np.maximum(_step_down(np.abs(t), sample, exact=False), alone),
         critical=float(np.quantile(sample.max(axis=1), level)),
         draws=draws,
     )
