@@ -22,13 +22,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_tiny_model(folder: Path, *, context: int = 512, chat: bool = True) -> Path:
-    """Save a random two-layer Llama with a byte-level tokenizer trained on a few words."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+SPECIALS = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 
-    specials = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
+
+def make_tokenizer(*, chat: bool = True):
+    """Train a byte-level tokenizer on a few words; every digit is a token."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -36,16 +37,25 @@ def make_tiny_model(folder: Path, *, context: int = 512, chat: bool = True) -> P
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=400,
-        special_tokens=specials,
+        special_tokens=SPECIALS,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator([WORDS] * 4, trainer)
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
-    wrapped.add_special_tokens({"additional_special_tokens": specials[1:]})
+    wrapped.add_special_tokens({"additional_special_tokens": SPECIALS[1:]})
     if chat:
         wrapped.chat_template = CHAT_TEMPLATE
-    torch.manual_seed(0)
+    return wrapped
+
+
+def make_tiny_model(folder: Path, *, context: int = 512, chat: bool = True, seed: int = 0) -> Path:
+    """Save a random two-layer Llama with a byte-level tokenizer trained on a few words."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    wrapped = make_tokenizer(chat=chat)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(wrapped),
         hidden_size=32,
@@ -65,9 +75,62 @@ def make_tiny_model(folder: Path, *, context: int = 512, chat: bool = True) -> P
     return folder
 
 
+def make_tiny_gpt2(folder: Path, *, context: int = 512) -> Path:
+    """Save a random two-layer GPT-2 without a chat template, as base models have none."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    wrapped = make_tokenizer(chat=False)
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(wrapped),
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=context,
+        eos_token_id=wrapped.eos_token_id,
+        bos_token_id=wrapped.eos_token_id,
+        pad_token_id=wrapped.pad_token_id,
+        initializer_range=0.3,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    wrapped.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def tokenizer_maker():
+    return make_tokenizer
+
+
+@pytest.fixture(scope="session")
+def model_maker():
+    return make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def items_writer():
+    return write_items
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_gpt2(tmp_path_factory.mktemp("tiny_gpt2") / "model")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The real GSM8K and Natural Instructions files: $WHYPROMPT_SHARED, or shared/data beside the repository."""
+    own = os.environ.get("WHYPROMPT_SHARED")
+    folder = Path(own) if own else Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not (folder / "gsm8k").is_dir() or not (folder / "natural_instructions").is_dir():
+        pytest.skip(f"no real data sets at {folder}: set WHYPROMPT_SHARED to the folder that holds them")
+    return folder
 
 
 @pytest.fixture(autouse=True, scope="session")

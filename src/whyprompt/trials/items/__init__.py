@@ -59,7 +59,8 @@ def load_items(sources: Sequence[ItemSource], *, seed: int = 0) -> ItemPool:
             for example in examples:
                 shots.setdefault(example.task_type, []).append(example)
     check_items(items, where="the study's items")
-    return ItemPool(items=tuple(items), shots={k: tuple(v) for k, v in shots.items()})
+    # Sources of one task may overlap: an example of one must not be an item of another.
+    return ItemPool(items=tuple(items), shots={k: tuple(_without(items, v)) for k, v in shots.items()})
 
 
 def _load(source: ItemSource, seed: int) -> list[tuple[list[Item], list[Item]]]:

@@ -1,0 +1,297 @@
+import json
+import textwrap
+import tomllib
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from whyprompt.errors import StudyError
+from whyprompt.study import Study, load_study, study_json_schema
+
+STUDIES = Path(__file__).resolve().parents[1] / "studies"
+
+YAML = """\
+name: pair
+question: Do shots help?
+model: {name: embedded, dtype: float32}
+items:
+  - source: reasoning_gym
+    dataset: chain_sum
+    size: 4
+    settings: {min_terms: 2, max_terms: 3}
+    difficulty: num_digits
+  - source: file
+    path: items.jsonl
+    columns:
+      difficulty: level
+      covariates: [tone]
+arms:
+  direct: {kind: direct}
+  shots:
+    kind: few_shot
+    shots: 2
+    temperature: {low: 0.1, high: 1.5}
+outcomes: [log_prob, {name: numeric_match}]
+reps: 2
+graph: |
+  difficulty -> log_prob
+  arm -> log_prob
+effect:
+  contrast: {treated: shots, control: direct}
+seeds: {items: 3}
+"""
+TOML = '''\
+name = "pair"
+question = "Do shots help?"
+outcomes = ["log_prob", {name = "numeric_match"}]
+reps = 2
+graph = """
+difficulty -> log_prob
+arm -> log_prob
+"""
+model = {name = "embedded", dtype = "float32"}
+seeds.items = 3
+
+[[items]]
+source = "reasoning_gym"
+dataset = "chain_sum"
+size = 4
+settings = {min_terms = 2, max_terms = 3}
+difficulty = "num_digits"
+
+[[items]]
+source = "file"
+path = "items.jsonl"
+
+[items.columns]
+difficulty = "level"
+covariates = ["tone"]
+
+[arms.direct]
+kind = "direct"
+
+[arms.shots]
+kind = "few_shot"
+shots = 2
+temperature = {low = 0.1, high = 1.5}
+
+[effect]
+contrast = {treated = "shots", control = "direct"}
+'''
+
+
+def write(folder, text, name="study.yaml"):
+    path = folder / name
+    path.write_text(textwrap.dedent(text), encoding="utf-8")
+    return path
+
+
+def problem(folder, text, name="study.yaml"):
+    with pytest.raises(StudyError) as caught:
+        load_study(write(folder, text, name))
+    return str(caught.value)
+
+
+def test_yaml_and_toml_give_the_same_study(tmp_path):
+    a = load_study(write(tmp_path, YAML))
+    b = load_study(write(tmp_path, TOML, "study.toml"))
+    assert a == b
+    assert a.trial_spec() == b.trial_spec()
+    assert [o.name for o in a.outcomes] == ["log_prob", "numeric_match"]
+    assert a.items[1].path == str((tmp_path / "items.jsonl").resolve())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key"),
+    [
+        ("question: Do", "qestion: Do", 2, "qestion: unknown key"),
+        ("    size: 4", "    sise: 4", 7, "items.0.sise: unknown key"),
+        ("      difficulty: level", "      dificulty: level", 13, "items.1.columns.dificulty: unknown key"),
+        ("    shots: 2", "    shot: 2", 19, "arms.shots.shot: unknown key"),
+        ("    shots: 2", "    shots: none", 19, "arms.shots.shots: Input should be a valid integer"),
+        ("low: 0.1", "lo: 0.1", 20, "arms.shots.temperature.lo: unknown key"),
+        ("{items: 3}", "{itms: 3}", 28, "seeds.itms: unknown key"),
+        ("dtype: float32", "dtype: float31", 3, "model.dtype: Input should be"),
+        ("{name: numeric_match}", "{name: nmeric_match}", 21, "no built-in outcome 'nmeric_match'"),
+        ("  direct: {kind: direct}", "  direct: {kind: drect}", 16, "'drect'"),
+        ("    dataset: chain_sum\n", "", 5, "items.0.dataset: required key is missing"),
+    ],
+)
+def test_a_mistake_is_named_with_file_line_and_key(tmp_path, old, new, line, key):
+    assert old in YAML
+    message = problem(tmp_path, YAML.replace(old, new))
+    assert f"{tmp_path / 'study.yaml'}:{line}: " in message, message
+    assert key in message
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("reps = 2", "rep = 2", "rep: unknown key"),
+        ("size = 4", "sise = 4", "items.0.sise: unknown key"),
+        ('difficulty = "level"', 'dificulty = "level"', "items.1.columns.dificulty: unknown key"),
+        ("shots = 2", "shot = 2", "arms.shots.shot: unknown key"),
+        ("low = 0.1", "lo = 0.1", "arms.shots.temperature.lo: unknown key"),
+        ("seeds.items", "seeds.itms", "seeds.itms: unknown key"),
+    ],
+)
+def test_toml_mistakes_have_their_line(tmp_path, old, new, key):
+    text = TOML.replace(old, new, 1)
+    message = problem(tmp_path, text, "study.toml")
+    line = next(n for n, row in enumerate(text.splitlines(), start=1) if new in row)
+    assert f"study.toml:{line}: {key}" in message
+
+
+def test_text_of_several_lines_in_toml_is_no_table(tmp_path):
+    text = TOML.replace("difficulty -> log_prob\n", "difficulty -> log_prob\n[nonsense]\nsize = 3\n")
+    message = problem(tmp_path, text.replace('path = "items.jsonl"', 'pth = "x"'), "study.toml")
+    line = next(n for n, row in enumerate(text.splitlines(), start=1) if row.startswith("path ="))
+    assert f":{line}: items.1.pth: unknown key" in message
+
+
+def test_every_mistake_is_reported_at_once(tmp_path):
+    message = problem(tmp_path, YAML.replace("reps: 2", "rep: 2").replace("seeds:", "seed:"))
+    assert "rep: unknown key" in message
+    assert "seed: unknown key" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("name: [", "not valid YAML"),
+        ("- a\n- b\n", "a study is a mapping"),
+        ("", "a study is a mapping"),
+        ("name: a\nname: b\n", r"study\.yaml:2: name: key given twice"),
+    ],
+)
+def test_what_is_no_study(tmp_path, text, match):
+    with pytest.raises(StudyError, match=match):
+        load_study(write(tmp_path, text))
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(StudyError, match="no such file"):
+        load_study(tmp_path / "absent.yaml")
+    with pytest.raises(StudyError, match=r"\.yaml, \.yml or \.toml"):
+        load_study(write(tmp_path, "x", "study.txt"))
+    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StudyError, match="cannot be read"):
+        load_study(tmp_path / "bytes.yaml")
+    with pytest.raises(StudyError, match="cannot be read"):
+        load_study(tmp_path)
+    with pytest.raises(StudyError, match="not valid TOML"):
+        load_study(write(tmp_path, "a = ", "broken.toml"))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"effect": {"outcome": "perplexity"}}, "effect.outcome is 'perplexity'"),
+        ({"effect": {"contrast": {"treated": "shts", "control": "direct"}}}, "names the arm 'shts'"),
+        ({"effect": {"contrast": {"treated": "direct", "control": "direct"}}}, "with itself"),
+        ({"mediation": {"placebo": "plcebo"}}, "mediation.placebo names the arm 'plcebo'"),
+        (
+            {"mediation": {"contrasts": [{"treated": "x", "control": "direct"}]}},
+            "mediation.contrasts names the arm 'x'",
+        ),
+        ({"outcomes": ["log_prob", "log_prob"]}, "'log_prob' is listed twice"),
+        ({"outcomes": [{"name": "arm", "call": "a:b"}]}, "column of the trial table"),
+        ({"outcomes": [{"name": "mine", "call": "no colon"}]}, "call"),
+        ({"arms": {"direct": {"kind": "direct"}, "shots": {"kind": "few_shot", "shots": 99}}}, "draws 99"),
+        ({"arms": {}}, "at least 1 item"),
+        ({"arms": {"bad name": {"kind": "direct"}}}, "pattern"),
+        ({"items": []}, "at least 1 item"),
+        ({"reps": 0}, "greater than or equal to 1"),
+        (
+            {"items": [{"source": "reasoning_gym", "dataset": "a", "levels": [{}], "difficulty": "b"}]},
+            "both define",
+        ),
+        (
+            {"items": [{"source": "file", "path": "a", "columns": {"covariates": ["log_prob"]}}]},
+            "column of the trial table",
+        ),
+        (
+            {
+                "items": [{"source": "file", "path": "a", "columns": {"covariates": ["mine"]}}],
+                "outcomes": ["log_prob", {"name": "mine", "call": "a:b"}],
+            },
+            "both an outcome and a covariate",
+        ),
+    ],
+)
+def test_what_does_not_fit_together(change, match):
+    base = yaml.safe_load(YAML)
+    del base["effect"]
+    with pytest.raises(ValueError, match=match):
+        Study.model_validate({**base, **change})
+
+
+def test_a_temperature_range_is_ordered():
+    base = yaml.safe_load(YAML)
+    base["arms"]["shots"]["temperature"] = {"low": 1.0, "high": 0.5}
+    with pytest.raises(ValueError, match="'low' must be below 'high'"):
+        Study.model_validate(base)
+
+
+def test_one_arm_compares_with_nothing():
+    base = yaml.safe_load(YAML)
+    del base["effect"], base["arms"]["shots"]
+    with pytest.raises(StudyError, match="nothing to compare"):
+        _ = Study.model_validate(base).contrast
+
+
+def test_what_decides_the_trials_and_what_does_not(tmp_path):
+    study = load_study(write(tmp_path, YAML))
+    for text in (
+        YAML.replace("Do shots help?", "Do they?"),
+        YAML.replace("difficulty -> log_prob", "difficulty -> arm"),
+        YAML.replace("{items: 3}", "{items: 3, analysis: 9}"),
+        YAML.replace("name: embedded, dtype: float32", "name: embedded"),  # the model has its own fingerprint
+    ):
+        assert load_study(write(tmp_path, text)).trial_spec() == study.trial_spec()
+    for text in (
+        YAML.replace("shots: 2", "shots: 3"),
+        YAML.replace("{items: 3}", "{items: 4}"),
+        YAML.replace("reps: 2", "reps: 3"),
+        YAML.replace("{name: numeric_match}", "{name: string_match}"),
+    ):
+        assert load_study(write(tmp_path, text)).trial_spec() != study.trial_spec()
+
+
+def test_a_moved_study_keeps_its_trials(tmp_path):
+    (tmp_path / "there").mkdir()
+    here, there = load_study(write(tmp_path, YAML)), load_study(write(tmp_path / "there", YAML))
+    assert here.trial_spec() == there.trial_spec()
+
+
+def test_the_published_schema_is_the_models():
+    assert json.loads((STUDIES / "schema.json").read_text(encoding="utf-8")) == study_json_schema()
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_the_studies_are_valid_and_match_the_schema(path):
+    study = load_study(path)
+    assert study.name == path.stem
+    jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), study_json_schema())
+
+
+def test_the_schema_accepts_and_refuses_what_the_model_does():
+    check = jsonschema.Draft202012Validator(study_json_schema())
+    check.check_schema(study_json_schema())
+    assert check.is_valid(yaml.safe_load(YAML))
+    assert check.is_valid(tomllib.loads(TOML))
+    for old, new in (("reps: 2", "rep: 2"), ("[log_prob,", "[log_prb,"), ("kind: few_shot", "kind: fw_shot")):
+        assert not check.is_valid(yaml.safe_load(YAML.replace(old, new)))
+
+
+def test_the_arms_of_the_chain_of_thought_study():
+    study = load_study(STUDIES / "chain_of_thought.yaml")
+    assert {n: getattr(a, "reasoning", None) for n, a in study.arms.items()} == {
+        "direct": None,
+        "worked": "worked",
+        "cut": "cut",
+        "other": "other",
+    }
+    assert study.mediation.placebo == "other"
