@@ -1,0 +1,253 @@
+"""Charts of attention over tokens, and of the two levels side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects.result import format_number
+from whyprompt.report._head_charts import FIT, colours, position
+from whyprompt.report._rows import records
+from whyprompt.report._style import BLUE, GREY, INK, MUTED, VERMILION, data, finish, span, title_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import altair as alt
+
+    from whyprompt.analysis import AttentionPicture
+
+__all__ = ["attention_plot", "levels_plot", "segment_colours", "statistical_vs_interventional"]
+
+_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
+
+
+def segment_colours(segments: Sequence[str]) -> dict[str, str]:
+    """Give each named segment a colour, in the order in which they appear."""
+    names = [s for s in dict.fromkeys(segments) if s]
+    return dict(zip(names, colours(len(names)), strict=True))
+
+
+def attention_plot(
+    picture: AttentionPicture, head: tuple[int, int], *, width: int = 680, labels: int = 6
+) -> alt.LayerChart:
+    """Draw where one head looks from the answer positions, token by token, coloured by segment.
+
+    Parameters
+    ----------
+    picture : AttentionPicture
+        One item's attention under one arm.
+    head : (layer, head)
+    width : int, default 680
+        Of the whole picture, in pixels.
+    labels : int, default 6
+        Tokens that carry their text: those with the largest weights.
+
+    Returns
+    -------
+    altair.LayerChart
+
+    Raises
+    ------
+    MediationError
+        If the picture has no such head.
+    """
+    import altair as alt
+
+    at = position(picture.heads, head, "the attention picture")
+    weight = np.asarray(picture.weights[at], dtype=float) / 255
+    top = set(np.argsort(-weight, kind="stable")[:labels].tolist())
+    rows = [
+        {
+            "position": i,
+            "next": i + 1,
+            "weight": float(weight[i]),
+            "segment": segment or "no segment",
+            "label": token.strip() or "space" if i in top else "",
+            "words": f"token {i}, {token!r}, {segment or 'no segment'}: weight {weight[i]:.3f}",
+        }
+        for i, (token, segment) in enumerate(zip(picture.tokens, picture.segments, strict=True))
+    ]
+    shades = segment_colours(picture.segments)
+    if any(r["segment"] == "no segment" for r in rows):
+        shades["no segment"] = GREY
+    base = alt.Chart(data(rows))
+    x = alt.X("position:Q", title="token of the prompt", scale=alt.Scale(domain=[0, len(rows)], nice=False))
+    colour = alt.Color(
+        "segment:N",
+        title="segment",
+        scale=alt.Scale(domain=list(shades), range=list(shades.values())),
+        legend=alt.Legend(orient="top", columns=4),
+    )
+    y = alt.Y("weight:Q", title="attention weight")
+    bars = base.mark_rect().encode(
+        x=x,
+        x2="next:Q",
+        y=y,
+        y2=alt.datum(0),
+        color=colour,
+        tooltip=alt.Tooltip("words:N", title=" "),
+        description="words:N",
+    )
+    strip = base.mark_rect(height=6, aria=False).encode(x=x, x2="next:Q", y=alt.datum(-0.015), color=colour)
+    text = (
+        base.transform_filter("datum.label")
+        .mark_text(dy=-7, fontSize=11, color=INK, aria=False)
+        .encode(x=x, y=y, text="label:N")
+    )
+    mass: dict[str, float] = {}
+    for row in rows:
+        mass[row["segment"]] = mass.get(row["segment"], 0.0) + row["weight"]
+    said = ", ".join(f"{name} {value:.0%}" for name, value in sorted(mass.items(), key=lambda m: -m[1]))
+    chart = alt.layer(bars, strip, text).properties(width=width, height=190, autosize=FIT)
+    out: alt.LayerChart = finish(
+        chart,
+        description=f"Attention of layer {head[0]} head {head[1]} on item {picture.item_id} under "
+        f"{picture.arm}, by segment: {said}.",
+    )
+    return out
+
+
+def statistical_vs_interventional(frame: Any, *, width: int = 520) -> alt.LayerChart:  # noqa: ANN401 - any frame
+    """Draw the mediated effect that statistics claims for each head against the one that intervention shows.
+
+    Parameters
+    ----------
+    frame : DataFrame or sequence of mappings
+        Columns ``layer``, ``head``, ``acme``, ``acme_ci_low``, ``acme_ci_high``, ``nie``, ``nie_ci_low``,
+        ``nie_ci_high``.
+    width : int, default 520
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+        Heads on the diagonal are those where the two agree.
+    """
+    import altair as alt
+
+    keys = ("acme", "acme_ci_low", "acme_ci_high", "nie", "nie_ci_low", "nie_ci_high")
+    rows: list[dict[str, Any]] = []
+    for row in records(frame, ("layer", "head", *keys), what="statistical_vs_interventional"):
+        values = {k: float(row[k]) for k in keys}
+        apart = values["acme_ci_low"] > values["nie_ci_high"] or values["nie_ci_low"] > values["acme_ci_high"]
+        words = (
+            f"layer {int(row['layer'])} head {int(row['head'])}: statistical {format_number(values['acme'])} "
+            f"({span(values['acme_ci_low'], values['acme_ci_high'])}), interventional "
+            f"{format_number(values['nie'])} ({span(values['nie_ci_low'], values['nie_ci_high'])})"
+        )
+        rows.append(
+            {
+                **values,
+                "state": "intervals apart" if apart else "intervals meet",
+                "words": words,
+                "name": f"{int(row['layer'])}.{int(row['head'])}",
+                "size": abs(values["acme"]) + abs(values["nie"]),
+            }
+        )
+    ends = [min(min(r["acme"], r["nie"]) for r in rows), max(max(r["acme"], r["nie"]) for r in rows)]
+    states = ["intervals meet", "intervals apart"]
+    x = alt.X("nie:Q", title="interventional NIE")
+    y = alt.Y("acme:Q", title="statistical ACME")
+    colour = alt.Color(
+        "state:N",
+        title=None,
+        scale=alt.Scale(domain=states, range=[BLUE, VERMILION]),
+        legend=alt.Legend(orient="top"),
+    )
+    base = alt.Chart(data(rows)).encode(color=colour)
+    diagonal = (
+        alt.Chart(data([{"at": e} for e in ends]))
+        .mark_line(color=MUTED, strokeDash=[4, 3], aria=False)
+        .encode(x="at:Q", y="at:Q")
+    )
+    across = base.mark_rule(opacity=0.25, aria=False).encode(x="nie_ci_low:Q", x2="nie_ci_high:Q", y=y)
+    down = base.mark_rule(opacity=0.25, aria=False).encode(x=x, y="acme_ci_low:Q", y2="acme_ci_high:Q")
+    dots = base.mark_point(filled=True, size=50, opacity=0.9).encode(
+        x=x,
+        y=y,
+        shape=alt.Shape("state:N", title=None, scale=alt.Scale(domain=states, range=["circle", "diamond"])),
+        tooltip=alt.Tooltip("words:N", title=" "),
+        description="words:N",
+    )
+    top = sorted(rows, key=lambda r: -r["size"])[:4]
+    labels = (
+        alt.Chart(data(top))
+        .mark_text(align="left", dx=6, dy=-6, fontSize=11, color=INK, aria=False)
+        .encode(x=x, y=y, text="name:N")
+    )
+    apart_n = sum(r["state"] == states[1] for r in rows)
+    chart = alt.layer(diagonal, across, down, dots, labels).properties(width=width, height=360, autosize=FIT)
+    out: alt.LayerChart = finish(
+        chart,
+        description=f"Statistical against interventional mediation for {len(rows)} heads: the intervals of "
+        f"{apart_n} do not meet.",
+    )
+    return out
+
+
+def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -> alt.LayerChart:  # noqa: ANN401 - any frame
+    """Draw each item's effect as the trials give it against its total effect inside the model.
+
+    Parameters
+    ----------
+    frame : DataFrame or sequence of mappings
+        Columns ``item_id``, ``task``, ``external``, ``internal``.
+    outcome : str
+        For the axes.
+    width : int, default 520
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+    """
+    import altair as alt
+
+    rows = [
+        {
+            "task": str(r["task"]),
+            "external": float(r["external"]),
+            "internal": float(r["internal"]),
+            "words": f"{r['item_id']}: {format_number(float(r['external']))} in the trials, "
+            f"{format_number(float(r['internal']))} inside the model",
+        }
+        for r in records(frame, ("item_id", "task", "external", "internal"), what="levels_plot")
+    ]
+    tasks = sorted({r["task"] for r in rows})
+    ends = [
+        min(min(r["external"], r["internal"]) for r in rows),
+        max(max(r["external"], r["internal"]) for r in rows),
+    ]
+    diagonal = (
+        alt.Chart(data([{"at": e} for e in ends]))
+        .mark_line(color=MUTED, strokeDash=[4, 3], aria=False)
+        .encode(x="at:Q", y="at:Q")
+    )
+    shapes = [_SHAPES[i % len(_SHAPES)] for i in range(len(tasks))]
+    dots = (
+        alt.Chart(data(rows))
+        .mark_point(filled=True, size=60, opacity=0.9)
+        .encode(
+            x=alt.X("external:Q", title=title_lines(f"change in {outcome} in the trials", width)),
+            y=alt.Y("internal:Q", title=f"effect on {outcome} inside the model"),
+            color=alt.Color(
+                "task:N",
+                title="task",
+                scale=alt.Scale(domain=tasks, range=colours(len(tasks))),
+                legend=alt.Legend(orient="top", columns=3),
+            ),
+            shape=alt.Shape("task:N", title="task", scale=alt.Scale(domain=tasks, range=shapes)),
+            tooltip=alt.Tooltip("words:N", title=" "),
+            description="words:N",
+        )
+    )
+    gap = max(abs(r["external"] - r["internal"]) for r in rows)
+    chart = alt.layer(diagonal, dots).properties(width=width, height=320, autosize=FIT)
+    out: alt.LayerChart = finish(
+        chart,
+        description=f"{len(rows)} items: effect in the trials against total effect inside the model; the largest "
+        f"difference between the two is {format_number(gap)}.",
+    )
+    return out

@@ -1,0 +1,89 @@
+"""Charts as PNG and SVG, by vl-convert: no browser, no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError, WhypromptError
+
+if TYPE_CHECKING:
+    import altair as alt
+
+__all__ = ["can_render", "inline_svg", "save_chart"]
+
+_KINDS = {".svg", ".png"}
+# vl-convert brings several releases of Vega-Lite; altair says which one it writes for.
+_HINT = "pip install 'whyprompt[charts]'"
+
+
+def can_render() -> bool:
+    """Say whether charts can be turned into pictures here."""
+    return find_spec("vl_convert") is not None
+
+
+def _spec(chart: alt.TopLevelMixin) -> tuple[dict[str, Any], str]:
+    import altair as alt
+
+    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+    return json.loads(chart.to_json()), version
+
+
+def save_chart(chart: alt.TopLevelMixin, path: str | Path, *, scale: float = 2.0) -> Path:
+    """Write a chart as PNG or SVG.
+
+    Parameters
+    ----------
+    chart : altair.Chart
+        From any of this package's functions.
+    path : str or Path
+        Ends in ``.png`` or ``.svg``.
+    scale : float, default 2
+        Pixels of a PNG for each pixel of the chart.
+
+    Returns
+    -------
+    Path
+        What was written.
+
+    Raises
+    ------
+    DataError
+        If the ending is neither.
+    WhypromptError
+        If vl-convert is not installed.
+
+    Examples
+    --------
+    >>> save_chart(forest_plot(result), "forest.png")  # doctest: +SKIP
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _KINDS:
+        raise DataError(f"{str(path)!r} ends in {target.suffix!r}", hint="save a chart as .png or .svg")
+    if not can_render():
+        raise WhypromptError("pictures of charts need the package vl-convert-python", hint=_HINT)
+    import vl_convert
+
+    spec, version = _spec(chart)
+    if target.suffix.lower() == ".svg":
+        target.write_text(vl_convert.vegalite_to_svg(spec, vl_version=version), encoding="utf-8")
+    else:
+        target.write_bytes(vl_convert.vegalite_to_png(spec, vl_version=version, scale=scale))
+    return target
+
+
+def inline_svg(chart: alt.TopLevelMixin, *, prefix: str) -> str:
+    """Draw a chart as an SVG element for a page: no background, and ids that no other chart has."""
+    import vl_convert
+
+    spec, version = _spec(chart)
+    spec["background"] = "transparent"
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version=version)
+    # Two charts on one page would otherwise share "clip0", and the second be cut by the first's.
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
+    svg = re.sub(r'(xlink:href|href)="#([^"]+)"', rf'\1="#{prefix}-\2"', svg)
+    return svg[svg.index("<svg") :]

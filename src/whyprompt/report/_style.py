@@ -1,0 +1,124 @@
+"""The look that all charts share, and how values get into them."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.effects.result import format_number
+from whyprompt.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import altair as alt
+
+__all__ = [
+    "BLUE",
+    "DIVERGING",
+    "GREEN",
+    "GREY",
+    "GRID",
+    "INK",
+    "MUTED",
+    "ORANGE",
+    "PURPLE",
+    "SKY",
+    "VERMILION",
+    "data",
+    "finish",
+    "finite",
+    "span",
+    "title_lines",
+    "wrap",
+]
+
+# Okabe and Ito (2008), Color Universal Design: told apart under every common colour blindness.
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+SKY, PURPLE, GREY = "#56B4E9", "#CC79A7", "#8A8F98"
+# The page's style sheet finds these three by their values and gives them the colours of dark mode.
+INK, MUTED, GRID = "#1B1F24", "#57606A", "#D8DEE4"
+# Nearly clear in the middle, so that zero is the background's colour, whichever that is.
+DIVERGING = (BLUE, "rgba(138,143,152,0.10)", VERMILION)
+
+
+def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN401 - the chart's own type
+    """Give a chart the shared look and its description."""
+    shown: Any = chart
+    return shown.properties(description=description, background="#FFFFFF").configure(
+        font="sans-serif",
+        view={"stroke": None},
+        axis={
+            "labelColor": INK,
+            "titleColor": INK,
+            "gridColor": GRID,
+            "domainColor": MUTED,
+            "tickColor": MUTED,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "titlePadding": 8,
+            "labelLimit": 260,
+            "labelOverlap": "greedy",
+            "labelSeparation": 5,
+        },
+        legend={
+            "symbolOpacity": 1,
+            "labelColor": INK,
+            "titleColor": INK,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "labelLimit": 320,
+        },
+        header={"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontWeight": "normal"},
+        title={"color": INK, "fontSize": 13, "fontWeight": "normal", "anchor": "start"},
+        text={"color": INK},
+    )
+
+
+def data(rows: Iterable[Mapping[str, Any]]) -> alt.Data:
+    """Put rows into a chart as plain values; a number that is not finite is an error, None stays absent.
+
+    Raises
+    ------
+    DataError
+        If a number is not finite.
+    """
+    import altair as alt
+
+    return alt.Data(values=[{str(k): finite(v, str(k)) for k, v in row.items()} for row in rows])
+
+
+def finite(value: Any, name: str) -> Any:  # noqa: ANN401 - any cell
+    """Give a cell as Python's own type.
+
+    Raises
+    ------
+    DataError
+        If it is a number that is not finite.
+    """
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float) and not math.isfinite(plain):
+        raise DataError(
+            f"the chart's column {name!r} holds {plain}", hint="draw finite numbers; None is an absent one"
+        )
+    return plain
+
+
+def span(low: float | None, high: float | None) -> str:
+    """Write an interval in words."""
+    return "no interval" if low is None or high is None else f"{format_number(low)} to {format_number(high)}"
+
+
+def title_lines(text: str, width: int) -> list[str]:
+    """Break an axis title so that a narrow picture does not cut it."""
+    import textwrap
+
+    return textwrap.wrap(text, max(24, (width - 130) // 6))
+
+
+def wrap(words: Sequence[str], limit: int = 4) -> str:
+    """List a few names and say how many more there are."""
+    shown = ", ".join(words[:limit])
+    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

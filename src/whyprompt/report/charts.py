@@ -1,0 +1,41 @@
+"""Every chart, as a function from values to an altair chart.
+
+Each has axes with units, intervals, colours of Okabe and Ito's palette and a description for those who do not
+see it. `save_chart` writes one as PNG or SVG.
+"""
+
+from __future__ import annotations
+
+from whyprompt.report._balance_charts import density_plot, ecdf_plot, love_plot, overlap_plot
+from whyprompt.report._effect_charts import (
+    audit_plot,
+    dose_response_plot,
+    draw_plot,
+    forest_plot,
+    gain_harm_plot,
+    specification_plot,
+)
+from whyprompt.report._head_charts import head_heatmap, head_items_plot, layer_plot, search_plot
+from whyprompt.report._level_charts import attention_plot, levels_plot, statistical_vs_interventional
+from whyprompt.report._render import save_chart
+
+__all__ = [
+    "attention_plot",
+    "audit_plot",
+    "density_plot",
+    "dose_response_plot",
+    "draw_plot",
+    "ecdf_plot",
+    "forest_plot",
+    "gain_harm_plot",
+    "head_heatmap",
+    "head_items_plot",
+    "layer_plot",
+    "levels_plot",
+    "love_plot",
+    "overlap_plot",
+    "save_chart",
+    "search_plot",
+    "specification_plot",
+    "statistical_vs_interventional",
+]
