@@ -425,7 +425,8 @@ def _audit(
     draw = one_draw(
         frame,
         method=settings.method,
-        estimand=settings.estimand,
+        # Overlap weights define their own population.
+        estimand=None if settings.method == "overlap" else settings.estimand,
         level=study.effect.level,
         tie_break="item_id",
         **shared,

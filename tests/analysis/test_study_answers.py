@@ -1,0 +1,197 @@
+"""A tiny study, answered at both levels through the store, and the verbs on top of it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from whyprompt.analysis import load_mediation, run_effect, run_mediation, study_effect, study_mediation
+from whyprompt.cli import main
+from whyprompt.errors import MediationError, StoreError, StudyError
+from whyprompt.study import load_study
+from whyprompt.trials import load_trials, run_study
+
+
+@pytest.fixture
+def ran(tiny_study, tmp_path):
+    study = load_study(tiny_study)
+    run_study(study, tmp_path / "out")
+    return study, tmp_path / "out"
+
+
+def test_paired_effect_is_the_mean_of_the_stored_differences(ran):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    answer = study_effect(study, frame)
+    wide = frame.pivot_table(index="item_id", columns="arm", values="log_prob")
+    d = wide["few_shot"] - wide["direct"]
+    assert answer.main.estimate == pytest.approx(d.mean(), abs=1e-12)
+    assert answer.main.std_error == pytest.approx(d.std(ddof=1) / len(d) ** 0.5, abs=1e-12)
+    content = answer.to_dict()
+    for key in ("estimand", "estimate", "std_error", "ci_low", "ci_high", "n_treated_used", "sentence"):
+        assert content[key] is not None
+    assert content["n_treated"] == content["n_control"] == len(d)
+    assert set(content["outcomes"]) == {"exact_match"}
+    json.dumps(content, allow_nan=False)
+
+
+def test_effect_by_task_type_is_in_the_summary(ran):
+    study, folder = ran
+    text = study_effect(study, load_trials(study, folder)).summary()
+    assert "sum" in text
+    assert "count" in text
+
+
+def test_audit_holds_the_draw_against_the_same_items(ran):
+    study, folder = ran
+    settings = {"assignment": {"difficulty": 0.7}, "method": "overlap", "draws": 20}
+    changed = study.model_copy(
+        update={
+            "effect": study.effect.model_validate(
+                {**study.effect.model_dump(), "audit": settings, "confounders": ["difficulty"]}
+            )
+        }
+    )
+    answer = study_effect(changed, load_trials(study, folder))
+    assert answer.draw is not None
+    assert answer.audit is not None
+    assert {r.method for r in answer.audit.rows} >= {"naive", "overlap"}
+    # The truth of the audit is the paired effect of the study.
+    assert answer.audit.paired_effect == pytest.approx(answer.main.estimate, abs=1e-12)
+
+
+def test_graph_chooses_what_the_audit_adjusts_for(ran):
+    study, folder = ran
+    text = "difficulty -> arm; difficulty -> log_prob; question_tokens -> log_prob; arm -> log_prob"
+    changed = study.model_copy(update={"graph": text})
+    assert study_effect(changed, load_trials(study, folder)).confounders == ("difficulty",)
+
+
+def test_graph_without_the_treatment_is_refused(ran):
+    study, folder = ran
+    changed = study.model_copy(update={"graph": "difficulty -> log_prob"})
+    with pytest.raises(StudyError, match="no node 'arm'"):
+        study_effect(changed, load_trials(study, folder))
+
+
+def test_graph_that_identifies_nothing_is_refused(ran):
+    study, folder = ran
+    changed = study.model_copy(update={"graph": "skill -> arm; skill -> log_prob; arm -> log_prob"})
+    with pytest.raises(StudyError, match="no measured columns identify"):
+        study_effect(changed, load_trials(study, folder))
+
+
+def test_mediation_decomposes_the_stored_total_effect(ran):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    answer = study_mediation(study, folder, frame)
+    sweep = answer.main.sweep
+    assert sweep.n_layers * sweep.n_heads == 8
+    assert np.allclose(sweep.te[:, None], sweep.nie + sweep.nde, atol=1e-9)
+    stored = frame.pivot_table(index="item_id", columns="arm", values="log_prob").loc[list(sweep.item_ids)]
+    # Both levels look at the same prompts: the sweep's clean runs are the stored trials.
+    assert np.allclose(sweep.te, stored["few_shot"] - stored["direct"], atol=1e-4)
+    content = answer.to_dict()
+    assert len(content["heads"]) == 8
+    for key in ("layer", "head", "nie", "nde", "ci_low", "ci_high", "q_value"):
+        assert key in content["heads"][0]
+    json.dumps(content, allow_nan=False)
+
+
+def test_mediation_resumes_after_a_stop_with_the_same_numbers(ran, monkeypatch):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    from whyprompt.analysis import _saved
+
+    undisturbed = study_mediation(study, folder, frame).main.sweep
+    lines = next(folder.glob("mediation/*/few_shot-direct.jsonl"))
+    kept = lines.read_text().splitlines()
+    # Killed in the middle of the fourth line.
+    lines.write_text("\n".join(kept[:3]) + "\n" + kept[3][:25])
+    (lines.parent / "rest.json").unlink()
+    written = []
+    original = _saved.Saved.keeper
+
+    def counting(self, contrast):
+        keep = original(self, contrast)
+        return lambda one: (written.append(one.item_id), keep(one))[1]
+
+    monkeypatch.setattr(_saved.Saved, "keeper", counting)
+    again = study_mediation(study, folder, frame).main.sweep
+    assert len(written) == len(kept) - 3
+    assert np.array_equal(again.y10, undisturbed.y10)
+    assert load_mediation(study, folder, frame) is not None
+
+
+def test_mediation_of_changed_settings_is_not_mixed_with_the_old_one(ran):
+    study, folder = ran
+    frame = load_trials(study, folder)
+    study_mediation(study, folder, frame)
+    fewer = study.model_copy(update={"mediation": study.mediation.model_copy(update={"items_per_task": 3})})
+    assert load_mediation(fewer, folder, frame) is None
+    assert len(study_mediation(fewer, folder, frame).main.sweep.item_ids) == 6
+    assert len(load_mediation(study, folder, frame).main.sweep.item_ids) == 8
+
+
+def test_unknown_task_family_is_named(ran):
+    study, folder = ran
+    odd = study.model_copy(update={"mediation": study.mediation.model_copy(update={"tasks": ["poetry"]})})
+    with pytest.raises(StudyError, match="'poetry'"):
+        study_mediation(odd, folder, load_trials(study, folder))
+
+
+def test_arms_with_other_cues_cannot_be_compared_inside_the_model(tiny_study, tmp_path):
+    text = tiny_study.read_text().replace("direct: {kind: direct}", "direct: {kind: direct, cue: 'Result:'}")
+    tiny_study.write_text(text)
+    study = load_study(tiny_study)
+    run_study(study, tmp_path / "out")
+    with pytest.raises(MediationError, match="cue"):
+        study_mediation(study, tmp_path / "out", load_trials(study, tmp_path / "out"))
+
+
+def test_nothing_was_run_yet(tiny_study, tmp_path):
+    with pytest.raises(StoreError, match="run the study first"):
+        run_effect(tiny_study, tmp_path / "none")
+    with pytest.raises(StoreError, match="run the study first"):
+        run_mediation(tiny_study, tmp_path / "none")
+
+
+def _cli(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr("sys.argv", ["whyprompt", *map(str, arguments)])
+    code = 0
+    try:
+        main()
+    except SystemExit as stop:
+        code = stop.code or 0
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_the_verbs_in_order(tiny_study, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    code, text, _ = _cli(monkeypatch, capsys, "run", tiny_study, "--out", out, "--json")
+    assert code == 0
+    assert json.loads(text)["new_trials"] == 24
+    code, text, _ = _cli(monkeypatch, capsys, "effect", tiny_study, "--out", out, "--json")
+    assert code == 0
+    assert json.loads(text) == json.loads((out / "effect.json").read_text())
+    code, text, _ = _cli(monkeypatch, capsys, "mediate", tiny_study, "--out", out, "--json")
+    assert code == 0
+    heads = json.loads(text)["heads"]
+    assert len(heads) == 8
+    assert abs(heads[0]["nie"]) >= abs(heads[-1]["nie"])
+    code, text, _ = _cli(monkeypatch, capsys, "report", tiny_study, "--out", out, "--json")
+    assert code == 0
+    assert json.loads(text)["bytes"] == (out / "report.html").stat().st_size
+    code, text, _ = _cli(monkeypatch, capsys, "run", tiny_study, "--out", out, "--json")
+    assert json.loads(text)["new_trials"] == 0
+
+
+def test_mediate_before_run_is_a_message_and_exit_code_two(tiny_study, tmp_path, monkeypatch, capsys):
+    code, text, message = _cli(monkeypatch, capsys, "mediate", tiny_study, "--out", tmp_path / "none")
+    assert code == 2
+    assert text == ""
+    assert "run the study first" in message
+    assert "Traceback" not in message
