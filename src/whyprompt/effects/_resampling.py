@@ -43,7 +43,7 @@ def influence_after_matching(
     estimate : float
         Bias-corrected by the regressions (Abadie and Imbens 2011), which the bootstrap is valid for.
     influence : ndarray, shape (n,)
-        Values whose sum is 0 and whose resampled sums are draws of the error.
+        Values whose sums under random signs are draws of the error.
 
     References
     ----------
@@ -53,17 +53,24 @@ def influence_after_matching(
     n = len(y)
     Z = np.column_stack([np.ones(n), (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)])
     mu = np.empty((2, n))
+    leverage = np.zeros(n)
     for k, arm in enumerate((~treated, treated)):
-        mu[k] = Z @ np.linalg.lstsq(Z[arm], y[arm], rcond=None)[0]
+        u, size, vt = np.linalg.svd(Z[arm], full_matrices=False)
+        u, size, vt = (part[..., : int((size > 1e-10 * size[0]).sum())] for part in (u, size, vt.T))
+        mu[k] = Z @ (vt @ ((u.T @ y[arm]) / size))
+        leverage[arm] = (u**2).sum(axis=1)
     own = np.where(treated, mu[1], mu[0])
     is_focal = np.zeros(n, dtype=bool)
     is_focal[matched.focal] = True
     received = np.bincount(matched.other, weights=matched.share, minlength=n)
     count = int(is_focal.sum())
     sign = np.where(treated, 1.0, -1.0)
-    raw = is_focal * (mu[1] - mu[0]) + sign * (is_focal + received) * (y - own)
-    estimate = float(raw.sum()) / count
-    return estimate, (raw - is_focal * estimate) / count
+    effect = is_focal * (mu[1] - mu[0])
+    noise = sign * (is_focal + received) * (y - own)
+    estimate = float((effect + noise).sum()) / count
+    # Residuals are smaller than errors; they are brought to the errors' variance (as HC2 does).
+    noise = noise / np.sqrt(1.0 - np.minimum(leverage, 0.99))
+    return estimate, (effect - is_focal * estimate + noise) / count
 
 
 def wild_bootstrap(influence: Floats, *, draws: int = 1000, random_state: int = 0) -> Floats:
