@@ -1,0 +1,247 @@
+"""The audit: one arm an item from a known rule, held against a truth that is known by construction."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from whyprompt.effects import METHODS, audit, estimate_effect, one_draw, paired_effect
+from whyprompt.errors import DataError, EstimationError
+
+ARMS = {"outcome": "y", "treated": "cot", "control": "direct"}
+
+
+def both_arms(seed=0, n=400, effect=1.0, varying=0.0, noise=0.5):
+    """Every item under both arms; harder items score lower, and gain more where effects vary."""
+    rng = np.random.default_rng(seed)
+    hard, length = rng.normal(size=n), rng.normal(size=n)
+    base = -hard + 0.5 * length
+    y0 = base + rng.normal(0, noise, n)
+    y1 = base + effect + varying * hard + rng.normal(0, noise, n)
+    return pd.DataFrame(
+        {
+            "item_id": np.repeat(np.arange(n), 2),
+            "arm": ["direct", "cot"] * n,
+            "hard": np.repeat(hard, 2),
+            "length": np.repeat(length, 2),
+            "kind": np.repeat(rng.choice(["a", "b"], n), 2),
+            "y": np.column_stack([y0, y1]).ravel(),
+        }
+    )
+
+
+RULE = {"hard": 0.8, "length": -0.4}
+
+
+def run(frame, **options):
+    return audit(frame, confounders=["hard", "length"], rule=RULE, **{**ARMS, **options})
+
+
+def test_the_plain_difference_is_biased_and_adjustment_is_not():
+    result = run(
+        both_arms(n=500),
+        draws=200,
+        methods=["naive", "nearest", "ipw", "overlap", "entropy", "aipw"],
+        caliper=0.1,
+    )
+    rows = {row.method: row for row in result.rows}
+    assert rows["naive"].bias < -0.7
+    assert abs(rows["naive"].bias) > 20 * rows["naive"].bias_error
+    assert rows["naive"].coverage < 0.05
+    for name in ("ipw", "overlap", "entropy", "aipw"):
+        assert abs(rows[name].bias) < 3 * rows[name].bias_error + 0.01, name
+        assert rows[name].coverage > 0.9
+    # A caliper leaves pairs up to its width apart: a remnant of the confounding, a tenth of it at most.
+    assert abs(rows["nearest"].bias) < 0.1 * abs(rows["naive"].bias)
+    assert all(row.n_failed == 0 for row in result.rows)
+
+
+def test_what_the_audit_reports_is_what_its_draws_give():
+    """The same draws by hand, through `estimate_effect`."""
+    frame = both_arms(n=150, varying=0.5)
+    result = run(frame, draws=20, methods=["ipw"], estimand="att", random_state=7)
+    row = result.rows[0]
+    wide = frame.pivot_table(index="item_id", columns="arm", values="y")
+    items = frame.drop_duplicates("item_id").set_index("item_id")[["hard", "length"]]
+    z = (items - items.mean()) / items.std(ddof=0)
+    probability = 1 / (1 + np.exp(-(0.8 * z.hard - 0.4 * z.length)))
+    assert result.mean_share_treated == pytest.approx(float(probability.mean()), rel=1e-12)
+    drawn = np.random.default_rng(7).random((20, 150)) < probability.to_numpy()
+    errors, covered, spreads = [], [], []
+    for treated in drawn:
+        table = items.assign(arm=treated, y=np.where(treated, wide.cot, wide.direct))
+        one = estimate_effect(
+            table, treatment="arm", outcome="y", confounders=["hard", "length"], method="ipw"
+        )
+        truth = float((wide.cot - wide.direct)[treated].mean())
+        errors.append(one.estimate - truth)
+        covered.append(one.ci_low <= truth <= one.ci_high)
+        spreads.append(one.std_error)
+    assert row.bias == pytest.approx(np.mean(errors), rel=1e-9)
+    assert row.bias_error == pytest.approx(np.std(errors, ddof=1) / np.sqrt(20), rel=1e-9)
+    assert row.rmse == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-9)
+    assert row.coverage == pytest.approx(np.mean(covered))
+    assert row.mean_std_error == pytest.approx(np.mean(spreads), rel=1e-9)
+    assert row.mean_used == 150
+    assert result.paired_effect == pytest.approx(paired_effect(frame, **ARMS).estimate, rel=1e-12)
+
+
+@pytest.mark.slow
+def test_intervals_cover_when_the_items_are_new_each_time():
+    """Fixed items would flatter the interval, which is for items yet to be seen; here they are drawn anew."""
+    draws = 500
+    hits = dict.fromkeys(["nearest", "ipw", "overlap", "aipw"], 0)
+    naive_hits, bias = 0, {name: [] for name in hits}
+    for seed in range(draws):
+        rng = np.random.default_rng(seed)
+        n = 300
+        hard = rng.normal(size=n)
+        arm = rng.random(n) < 1 / (1 + np.exp(-0.7 * hard))
+        y = -hard + 1.0 * arm + rng.normal(size=n)
+        table = pd.DataFrame({"arm": arm, "hard": hard, "y": y})
+        shared = {"treatment": "arm", "outcome": "y", "confounders": ["hard"]}
+        for name in hits:
+            options = {"replace": True} if name == "nearest" else {}
+            one = estimate_effect(table, method=name, **shared, **options)
+            hits[name] += one.ci_low <= 1.0 <= one.ci_high
+            bias[name].append(one.estimate - 1.0)
+        naive = estimate_effect(table, method="naive", **shared)
+        naive_hits += naive.ci_low <= 1.0 <= naive.ci_high
+    assert {name: h / draws for name, h in hits.items() if not 0.93 <= h / draws <= 0.97} == {}
+    assert naive_hits / draws < 0.1
+    for name, errors in bias.items():
+        assert abs(np.mean(errors)) < 3 * np.std(errors) / np.sqrt(draws) + 0.02, name
+
+
+def test_the_truth_is_that_of_the_rows_the_estimand_names():
+    frame = both_arms(n=400, varying=1.0, noise=0.0)
+    rows = {e: run(frame, draws=30, methods=["ipw"], estimand=e).rows[0] for e in ("ate", "att", "atc")}
+    # Harder items gain more and get the arm more often.
+    assert rows["att"].truth > rows["ate"].truth + 0.2 > rows["atc"].truth + 0.4
+    paired = run(frame, draws=2).paired_effect
+    assert rows["ate"].truth == pytest.approx(paired, rel=1e-12)
+    # With an outcome linear in the covariates the doubly robust estimate is the truth of every draw.
+    exact = run(frame, draws=20, methods=["aipw"], estimand="ate").rows[0]
+    assert abs(exact.bias) < 1e-6
+    overlap = run(frame, draws=100, methods=["overlap"]).rows[0]
+    assert overlap.estimand == "ato"
+    assert abs(overlap.bias) < 3 * overlap.bias_error + 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_can_be_audited(method):
+    result = run(both_arms(n=200), draws=5, methods=[method], caliper=0.5)
+    row = result.rows[0]
+    assert (row.method, row.n_draws, row.n_failed) == (method, 5, 0)
+    assert np.isfinite(row.bias)
+    assert 0 <= row.coverage <= 1
+    assert 0 < row.mean_used <= 200
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_a_rule_may_be_a_function_and_exact_columns_hold():
+    frame = both_arms(n=300)
+
+    def by_hardness(covariates):
+        return np.where(covariates["hard"] > 0, 0.7, 0.3)
+
+    result = audit(
+        frame,
+        confounders=["hard", "length", "kind"],
+        rule=by_hardness,
+        draws=40,
+        methods=["naive", "nearest"],
+        exact=["kind"],
+        caliper=0.1,
+        **ARMS,
+    )
+    assert result.rule == "the function by_hardness"
+    assert abs(result.rows[1].bias) < abs(result.rows[0].bias) / 2
+    assert len(result.to_frame()) == 2
+    assert result.sentence.startswith("Run under both arms, the 300 items show an effect of")
+    assert "naive is off by" in result.sentence
+
+
+def test_draws_that_cannot_be_estimated_are_counted_by_reason():
+    frame = both_arms(n=12)
+    result = audit(frame, confounders=["hard"], rule={"intercept": -2.0}, draws=40, methods=["ipw"], **ARMS)
+    row = result.rows[0]
+    assert row.n_failed > 0
+    assert sum(row.failures.values()) == row.n_failed
+    assert any("fewer than two rows" in reason for reason in row.failures)
+    assert any("could not estimate in" in w for w in result.warnings)
+
+
+def test_no_estimate_at_all_is_said_and_not_a_number():
+    frame = both_arms(n=6)
+    result = audit(frame, confounders=["hard"], rule={"intercept": -4.5}, draws=10, methods=["ipw"], **ARMS)
+    assert result.rows[0].bias is None
+    assert "ipw never gave an estimate" in result.sentence
+    assert any("hardly ever change arm" in w for w in result.warnings)
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_one_draw_is_the_estimate_beside_the_truth():
+    frame = both_arms(n=400, varying=0.3)
+    one = one_draw(frame, confounders=["hard", "length"], rule=RULE, method="ipw", random_state=3, **ARMS)
+    assert abs(one.naive.estimate - one.truth_all) > 3 * abs(one.adjusted.estimate - one.truth)
+    again = estimate_effect(
+        one.table, treatment="arm", outcome="y", confounders=["hard", "length"], method="ipw", treated="cot"
+    )
+    assert again.estimate == one.adjusted.estimate
+    wide = frame.pivot_table(index="item_id", columns="arm", values="y")
+    treated = one.table.arm.to_numpy() == "cot"
+    assert one.truth == pytest.approx(float((wide.cot - wide.direct)[treated].mean()), rel=1e-12)
+    assert "and its interval holds it" in one.sentence or "and its interval misses it" in one.sentence
+    assert one.adjusted.ci_low <= one.truth <= one.adjusted.ci_high
+    json.dumps(one.to_dict(), allow_nan=False)
+
+
+def test_the_same_seed_gives_the_same_audit_in_any_row_order():
+    frame = both_arms(n=100)
+    base = run(frame, draws=10, methods=["ipw"])
+    assert run(frame, draws=10, methods=["ipw"]).to_dict() == base.to_dict()
+    swapped = frame.sort_values(["item_id", "arm"]).set_index(np.zeros(len(frame), dtype=int))
+    before = swapped.copy()
+    assert run(swapped, draws=10, methods=["ipw"]).rows[0].bias == pytest.approx(base.rows[0].bias, rel=1e-9)
+    pd.testing.assert_frame_equal(swapped, before)
+
+
+def test_the_drawn_arms_follow_the_rule():
+    frame = both_arms(n=2000)
+    one = one_draw(
+        frame, confounders=["hard", "length"], rule={"intercept": 0.5, "hard": 1.0}, method="ipw", **ARMS
+    )
+    z = (one.table.hard - one.table.hard.mean()) / one.table.hard.std(ddof=0)
+    expected = 1 / (1 + np.exp(-(0.5 + z)))
+    got = one.table.arm == "cot"
+    chi = (got - expected).sum() / np.sqrt((expected * (1 - expected)).sum())
+    assert abs(chi) < stats.norm.ppf(0.9999)
+    assert got[z > 1].mean() > got[z < -1].mean() + 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"confounders": ["y_before"]}, DataError, "'y_before' is not in the table"),
+        ({"confounders": []}, EstimationError, "at least one confounder"),
+        ({"confounders": ["noise"], "rule": {"noise": 1.0}}, DataError, "varies within 'item_id'"),
+        ({"confounders": ["hard", "prompt_tokens"]}, EstimationError, "cannot be a confounder"),
+        ({"rule": {"size": 1.0}}, EstimationError, "the rule names 'size'"),
+        ({"confounders": ["hard", "flat"], "rule": {"flat": 1.0}}, EstimationError, "does not vary"),
+        ({"rule": lambda _: np.full(60, 1.0)}, EstimationError, "not strictly between 0 and 1"),
+        ({"rule": lambda _: np.array([0.5])}, EstimationError, "one probability an item"),
+        ({"methods": ["psm"]}, EstimationError, "method 'psm' is not known"),
+        ({"calliper": 0.1}, EstimationError, "option 'calliper' is not one of an audit"),
+        ({"draws": 1}, EstimationError, "at least two"),
+        ({"exact": ["kind"]}, EstimationError, "exact names 'kind'"),
+        ({"treated": "few_shot"}, EstimationError, "no row of arm column 'arm' is 'few_shot'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_named(options, error, message):
+    frame = both_arms(n=60).assign(noise=np.arange(120.0), prompt_tokens=1, flat=1.0)
+    asked = {"confounders": ["hard"], "rule": {"hard": 1.0}, "draws": 3, **ARMS, **options}
+    with pytest.raises(error, match=message):
+        audit(frame, **asked)
