@@ -497,7 +497,7 @@ def _warnings(
     spare = fit.dropped if fit is not None else _spare_columns(problem) if options.method != "naive" else ()
     if spare:
         out.append(f"left out of the adjustment as constant or a copy of others: {', '.join(spare)}")
-    if set(np.unique(problem.y)) <= {0.0, 1.0} and min(used) < 30:
+    if min(used) < 30 and set(np.unique(problem.y)) <= {0.0, 1.0}:
         out.append("a risk difference from fewer than 30 rows in an arm: the interval is approximate")
     return tuple(out)
 
