@@ -1,0 +1,298 @@
+"""Repeats, batches and order: variance components, permutation tests, and a scoring function under test."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from whyprompt.effects.interference import batch_consistency, batch_interference, repeat_variance
+from whyprompt.errors import DataError, EstimationError
+
+# ------------------------------------------------------------------------------------------------- repeats
+
+
+def test_variance_components_by_hand():
+    # Means 0.5, 4, 7.5; within (0.25 * 2 + 0 + 0.25 * 2) / 3 = 1/3; between 2 * 24.5 / 2 = 24.5.
+    frame = pd.DataFrame({"item": [1, 1, 2, 2, 3, 3], "y": [0.0, 1.0, 4.0, 4.0, 8.0, 7.0]})
+    got = repeat_variance(frame, item="item", outcome="y").rows[0]
+    assert got.sd_repeats**2 == pytest.approx(1 / 3)
+    assert got.sd_items**2 == pytest.approx((24.5 - 1 / 3) / 2)
+    assert got.share_repeats == pytest.approx((1 / 3) / (1 / 3 + (24.5 - 1 / 3) / 2))
+    assert (got.n_items, got.n_trials, got.n_changed, got.largest_range, got.repeats) == (3, 6, 2, 1.0, 2.0)
+    ratio = 24.5 * 3
+    low = ratio / stats.f.ppf(0.975, 2, 3)
+    assert got.ci_high == pytest.approx(1 - (low - 1) / (low + 1))
+    assert got.std_error(10, 4) == pytest.approx(np.sqrt((got.sd_items**2 + got.sd_repeats**2 / 4) / 10))
+
+
+def test_variance_components_equal_the_restricted_likelihood_of_a_balanced_design():
+    import statsmodels.formula.api as smf
+
+    rng = np.random.default_rng(0)
+    item = np.repeat(np.arange(40), 5)
+    y = rng.normal(0, 2, 40)[item] + rng.normal(size=200)
+    frame = pd.DataFrame({"item": item, "y": y})
+    got = repeat_variance(frame, item="item", outcome="y").rows[0]
+    fit = smf.mixedlm("y ~ 1", frame, groups="item").fit(reml=True)
+    assert got.sd_repeats**2 == pytest.approx(fit.scale, rel=1e-4)
+    assert got.sd_items**2 == pytest.approx(float(fit.cov_re.iloc[0, 0]), rel=1e-3)
+
+
+def test_the_interval_for_the_share_of_repeats_covers():
+    hits = 0
+    for seed in range(500):
+        rng = np.random.default_rng(seed)
+        item = np.repeat(np.arange(15), 3)
+        y = rng.normal(size=15)[item] + 0.7 * rng.normal(size=45)
+        row = repeat_variance(pd.DataFrame({"i": item, "y": y}), item="i", outcome="y").rows[0]
+        hits += row.ci_low <= 0.49 / 1.49 <= row.ci_high
+    assert 0.93 <= hits / 500 <= 0.97
+
+
+def test_arms_are_looked_at_one_by_one_and_deterministic_ones_said_to_be():
+    item = np.tile(np.repeat(["p", "q", "r"], 2), 2)
+    arm = np.repeat(["cot", "direct"], 6)
+    y = [0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.3, 0.3, 0.1, 0.1, 0.7, 0.7]
+    frame = pd.DataFrame({"item": item, "arm": arm, "y": y})
+    got = repeat_variance(frame, item="item", outcome="y", arm="arm")
+    cot, direct = got.rows
+    assert (cot.arm, cot.n_changed, cot.worst_item) == ("cot", 1, "p")
+    # Means of 0.1 + 0.1 and the like are rounded; equal outcomes are equal all the same.
+    assert (direct.n_changed, direct.sd_repeats, direct.share_repeats, direct.worst_item) == (
+        0,
+        0.0,
+        0.0,
+        None,
+    )
+    assert "Under 'direct' 3 items keep their 'y' in 6 trials: repeats add nothing" in got.sentence
+    assert len(got.to_frame()) == 2
+    json.dumps(got.to_dict())
+    alone = pd.concat([frame, pd.DataFrame({"item": ["s"], "arm": ["cot"], "y": [1.0]})])
+    assert repeat_variance(alone, item="item", outcome="y", arm="arm").rows[0].n_single == 1
+    with pytest.raises(EstimationError, match=r"0 item\(s\) are repeated; at least two are needed"):
+        repeat_variance(frame.iloc[[0, 2, 4]], item="item", outcome="y")
+    with pytest.raises(DataError, match="'y' has 1 missing"):
+        repeat_variance(frame.assign(y=[np.nan, *y[1:]]), item="item", outcome="y")
+
+
+# ------------------------------------------------------------------------------------------------- batches
+
+
+def trials(rng, *, items=12, repeats=4, size=4, batch_sd=0.0, noise=1.0, padding=0.0):
+    """Items in batches drawn anew for each repeat."""
+    tokens = rng.integers(5, 60, items)
+    base = rng.normal(0, 3, items)
+    rows = []
+    for rep in range(repeats):
+        for b, chunk in enumerate(np.array_split(rng.permutation(items), items // size)):
+            shock = batch_sd * rng.normal()
+            for i in chunk:
+                others = np.mean([tokens[j] for j in chunk if j != i])
+                y = base[i] + shock + padding * others + noise * rng.normal()
+                rows.append(
+                    {"item": f"q{i}", "rep": rep, "batch": f"{rep}.{b}", "tokens": int(tokens[i]), "y": y}
+                )
+    return pd.DataFrame(rows)
+
+
+def test_the_exact_test_enumerates_by_hand():
+    frame = pd.DataFrame(
+        {
+            "item": ["a", "a", "b", "b", "c", "c"],
+            "batch": ["1", "2", "1", "2", "2", "1"],
+            "y": [0.0, 1.0, 2.0, 3.0, 9.0, 7.0],
+        }
+    )
+    got = batch_interference(frame, item="item", outcome="y", batch="batch")
+    assert (got.exact, got.arrangements) == (True, 8)
+    # All three items are higher in batch 2: only this arrangement and its mirror are as extreme.
+    assert got.tests[0].p_value == 2 / 8
+    signs = [0.5, 0.5, 1.0]
+    values = [
+        2 * sum(s * v for s, v in zip(pick, signs, strict=True)) ** 2 / 3
+        for pick in itertools.product((1, -1), repeat=3)
+    ]
+    assert got.tests[0].statistic == pytest.approx(max(values))
+    assert (got.n_items, got.n_trials, got.n_batches, got.n_changed, got.largest_range) == (3, 6, 2, 3, 2.0)
+
+
+def test_drawn_and_enumerated_arrangements_agree(monkeypatch):
+    frame = trials(np.random.default_rng(1), items=6, repeats=3, size=3, batch_sd=1.0)
+    monkeypatch.setattr("whyprompt.effects._batches._EXACT", 10**6)
+    exact = batch_interference(frame, item="item", outcome="y", batch="batch", features=["tokens"])
+    assert (exact.exact, exact.arrangements) == (True, 6**6)
+    monkeypatch.setattr("whyprompt.effects._batches._EXACT", 1)
+    drawn = batch_interference(
+        frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=4999
+    )
+    assert not drawn.exact
+    for one, other in zip(exact.tests, drawn.tests, strict=True):
+        assert one.statistic == other.statistic
+        # Monte Carlo error of a share over 4,999 draws is at most 0.0071.
+        assert one.p_value == pytest.approx(other.p_value, abs=0.03)
+
+
+def test_the_test_keeps_its_size_for_a_skewed_outcome_and_finds_a_batch_effect():
+    p = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        frame = trials(rng)
+        frame["y"] = np.exp(frame["y"] / 3)
+        got = batch_interference(
+            frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=99, random_state=seed
+        )
+        p.append([t.p_value for t in got.tests])
+    p = np.array(p)
+    for column in p.T:
+        assert stats.kstest(column - 0.005, "uniform").pvalue > 0.001
+        assert np.mean(column <= 0.05) < 0.12
+    found = [
+        batch_interference(
+            trials(np.random.default_rng(s), batch_sd=1.0), item="item", outcome="y", batch="batch", draws=199
+        )
+        for s in range(30)
+    ]
+    assert np.mean([g.tests[0].p_value <= 0.05 for g in found]) > 0.8
+    assert "An item's outcome is not its own" in found[0].sentence
+    # The components are unbiased: batch 1, repeats 1.
+    assert np.mean([g.sd_batch**2 for g in found]) == pytest.approx(1.0, abs=0.45)
+    assert np.mean([g.sd_repeats**2 for g in found]) == pytest.approx(1.0, abs=0.2)
+
+
+def test_padding_by_long_neighbours_is_found_by_their_length():
+    frame = trials(np.random.default_rng(3), items=24, padding=0.1, noise=0.3)
+    got = batch_interference(frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=999)
+    by_name = {t.of: t for t in got.tests}
+    assert by_name["tokens"].p_value == 0.001
+    assert by_name["tokens"].statistic > 0.5
+    assert "the neighbours mean of 'tokens'" in got.sentence
+    arrow = batch_interference(
+        pa.Table.from_pandas(frame), item="item", outcome="y", batch="batch", features=["tokens"], draws=999
+    )
+    assert arrow == got
+
+
+def test_components_equal_least_squares_in_a_crossed_design():
+    """Every item once in every batch: the two-way analysis of variance."""
+    import statsmodels.formula.api as smf
+    from statsmodels.stats.anova import anova_lm
+
+    rng = np.random.default_rng(5)
+    item, batch = (v.ravel() for v in np.meshgrid(np.arange(8), np.arange(5), indexing="ij"))
+    y = rng.normal(0, 3, 8)[item] + rng.normal(0, 2, 5)[batch] + rng.normal(size=40)
+    frame = pd.DataFrame({"item": item, "batch": batch, "y": y})
+    got = batch_interference(frame, item="item", outcome="y", batch="batch", draws=99)
+    table = anova_lm(smf.ols("y ~ C(item) + C(batch)", frame).fit())
+    assert got.sd_repeats**2 == pytest.approx(table.loc["Residual", "mean_sq"])
+    expected = (table.loc["C(batch)", "mean_sq"] - table.loc["Residual", "mean_sq"]) / 8
+    assert got.sd_batch**2 == pytest.approx(expected)
+    assert got.tests[0].statistic == pytest.approx(table.loc["C(batch)", "sum_sq"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000))
+def test_names_order_and_shifts_of_items_do_not_matter(seed):
+    rng = np.random.default_rng(seed)
+    frame = trials(rng, items=6, repeats=2, size=3)
+    base = batch_interference(frame, item="item", outcome="y", batch="batch")
+    shift = dict(zip(frame["item"].unique(), rng.normal(0, 100, 6), strict=True))
+    changed = frame.assign(
+        y=frame["y"] + frame["item"].map(shift), batch=frame["batch"].map(lambda b: f"b{hash(b) % 1000}{b}")
+    ).sample(frac=1, random_state=seed)
+    got = batch_interference(changed, item="item", outcome="y", batch="batch")
+    assert got.tests[0].p_value == base.tests[0].p_value
+    assert got.tests[0].statistic == pytest.approx(base.tests[0].statistic)
+
+
+def test_what_never_changes_and_what_never_moved():
+    frame = trials(np.random.default_rng(2), noise=0.0)
+    still = batch_interference(frame, item="item", outcome="y", batch="batch", draws=99)
+    assert (still.n_changed, still.tests[0].p_value, still.sd_batch) == (0, 1.0, 0.0)
+    assert "no sign of interference" in still.sentence
+    frame["one"] = frame["item"]
+    with pytest.raises(EstimationError, match="no item was run in two values of 'one'"):
+        batch_interference(frame, item="item", outcome="y", batch="one")
+    extra = pd.concat([frame, frame.iloc[:2].assign(item="lone", batch="0.0")])
+    assert batch_interference(extra, item="item", outcome="y", batch="batch", draws=99).n_left_out == 2
+    # The same item under another arm is another item.
+    arms = frame.assign(arm=np.where(frame["rep"] < 2, "a", "b"))
+    got = batch_interference(arms, item="item", outcome="y", batch="batch", arm="arm", draws=99)
+    assert got.n_items == 24
+    assert len(got.to_frame()) == 1
+    json.dumps(got.to_dict())
+    with pytest.raises(EstimationError, match="the neighbours' mean of 'flat' does not change"):
+        batch_interference(frame.assign(flat=1.0), item="item", outcome="y", batch="batch", features=["flat"])
+
+
+# ---------------------------------------------------------------------------------------- a scoring function
+
+
+class Scorer:
+    """Lengths of texts, with a fault to be found, counting its calls."""
+
+    def __init__(self, fault="none"):
+        self.fault, self.calls, self.rng = fault, [], np.random.default_rng(0)
+
+    def __call__(self, batch):
+        self.calls.append(list(batch))
+        out = np.array([float(len(text)) for text in batch])
+        if self.fault == "padding":
+            out += 0.5 * (out.max() - out)
+        if self.fault == "noise":
+            out += self.rng.normal(size=len(out))
+        if self.fault == "first":
+            out[0] += 2.0 * (len(batch) > 1)
+        return out.tolist()
+
+
+TEXTS = ["a" * k for k in (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)]
+
+
+def test_a_function_of_the_item_alone_is_consistent_and_called_as_promised():
+    score = Scorer()
+    got = batch_consistency(score, TEXTS, batch_size=4, shuffles=2)
+    assert (got.verdict, got.largest, got.largest_order, got.n_beyond) == ("consistent", 0.0, 0.0, 0)
+    sizes = [len(call) for call in score.calls]
+    assert sizes == [1] * 20 + [4, 4, 2] * 3
+    assert score.calls[20] == TEXTS[:4]
+    assert sorted(sum(score.calls[23:26], [])) == sorted(TEXTS)
+    assert score.calls[23:26] != score.calls[20:23]
+    assert [row.alone for row in got.items] == [len(t) for t in TEXTS]
+    assert "neighbours do not change an item's score" in got.sentence
+    assert len(got.to_frame()) == 10
+    json.dumps(got.to_dict())
+
+
+def test_padding_position_and_noise_are_told_apart():
+    padded = batch_consistency(Scorer("padding"), TEXTS, batch_size=5, shuffles=4)
+    assert padded.verdict == "interference"
+    assert 0 < padded.largest <= 4.0
+    worst = padded.items[padded.worst]
+    assert worst.largest == padded.largest == max(row.largest for row in padded.items)
+    assert padded.largest_repeat == 0.0
+    assert "depends on its neighbours" in padded.sentence
+    first = batch_consistency(Scorer("first"), TEXTS, batch_size=5, shuffles=3)
+    assert (first.largest, first.largest_order) == (2.0, 2.0)
+    noisy = batch_consistency(Scorer("noise"), TEXTS, batch_size=5)
+    assert noisy.verdict == "not deterministic"
+    assert "neighbours cannot be blamed" in noisy.sentence
+    assert batch_consistency(Scorer("padding"), TEXTS, tolerance=10.0).verdict == "consistent"
+
+
+def test_a_scoring_function_that_misbehaves_is_named():
+    with pytest.raises(DataError, match=r"score returned 2 numbers for 1 items \(alone\)"):
+        batch_consistency(lambda batch: [0.0, 1.0], TEXTS)  # noqa: ARG005 - what is tested
+    with pytest.raises(DataError, match=r"score returned nan for item 0 \(in order\)"):
+        batch_consistency(lambda batch: [np.nan if len(batch) > 1 else 0.0] * len(batch), TEXTS)
+    with pytest.raises(EstimationError, match=r"1 item\(s\)"):
+        batch_consistency(Scorer(), TEXTS[:1])
+    with pytest.raises(EstimationError, match="batch_size=1"):
+        batch_consistency(Scorer(), TEXTS, batch_size=1)
