@@ -6,9 +6,16 @@ import tiny
 import torch
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PromptPair, head_sweep, joint_effect, layer_sweep, set_sweep
+from whyprompt.mediation import (
+    PromptPair,
+    capture_attention,
+    head_sweep,
+    joint_effect,
+    layer_sweep,
+    set_sweep,
+)
 from whyprompt.mediation.actions import SetOutput
-from whyprompt.mediation.engine import model_runtime
+from whyprompt.mediation.opening import model_runtime
 
 ATOL = 1e-9
 
@@ -310,3 +317,99 @@ def test_row_zero_is_checked_on_every_chunk():
         type(runtime)._check_sentinel = lambda *a: (checked.append(1), own(*a))
         runtime.patched(w1, [[(0, 0)], [(1, 1)], [(2, 2)]], SetOutput(w0.layers))
         assert len(checked) == 3
+
+
+PLAIN = ["gpt2", "llama", "qwen3", "gpt_neox", "opt", "phi", "olmo2", "mixtral", "gpt_bigcode", "biogpt"]
+
+
+def long_pairs(n_answer=2, **changes):
+    """Three pairs: a block inserted, a block put before, nothing in common."""
+    rng = np.random.default_rng(1)
+    a, b, c = (rng.integers(3, tiny.VOCAB, n).tolist() for n in (14, 9, 17))
+    answer = tuple(range(20, 20 + n_answer))
+    ids = {"inserted": ([*a, 7], [*a, *b, 7]), "before": ([*a, 7], [*b, *a, 7]), "other": ([*a, 7], [*c, 7])}
+    return [PromptPair(item_id=k, ids0=v[0], ids1=v[1], answer_ids=answer, **changes) for k, v in ids.items()]
+
+
+@pytest.mark.parametrize("model_type", PLAIN)
+@pytest.mark.parametrize("n_answer", [1, 3])
+def test_packed_clean_runs_equal_whole_ones(model_type, n_answer, monkeypatch):
+    from whyprompt.mediation import packing
+
+    model, pairs = tiny.make(model_type), long_pairs(n_answer)
+    seen = []
+    own = packing.plan_stretches
+    monkeypatch.setattr(
+        "whyprompt.mediation.engine.plan_stretches", lambda r: seen.append(own(r)) or seen[-1]
+    )
+    packed = head_sweep(model, pairs)
+    taken_over = [s.shared for s in seen[-1]]
+    assert len(taken_over) == 6
+    assert taken_over[1] == 14  # the second prompt brings the inserted block, the cue and the answer
+    monkeypatch.setattr("whyprompt.mediation.opening._try_packing", lambda runtime, *_: runtime)
+    count = len(seen)
+    whole = head_sweep(model, pairs)
+    assert len(seen) == count
+    for name in ("y00", "y11", "y10", "y01"):
+        np.testing.assert_allclose(getattr(packed, name), getattr(whole, name), rtol=0, atol=ATOL)
+
+
+def test_packed_runs_keep_attention_rows_and_foils(monkeypatch):
+    model = tiny.make("llama")
+    pairs = long_pairs(foil_ids=(9, 8, 30))[:1]
+    runs = [
+        lambda: head_sweep(model, pairs, mediator="attention_row").y10,
+        lambda: head_sweep(model, pairs, outcome="margin").y01,
+        lambda: capture_attention(model, pairs).entropy,
+    ]
+    packed = [run() for run in runs]
+    monkeypatch.setattr("whyprompt.mediation.opening._try_packing", lambda runtime, *_: runtime)
+    for got, run in zip(packed, runs, strict=True):
+        np.testing.assert_allclose(got, run(), rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("model_type", ["mistral", "gemma2", "gpt_oss", "gemma3_text"])
+def test_windows_capping_and_sinks_are_never_packed(model_type):
+    p = long_pairs()[0]
+    with model_runtime(tiny.make(model_type), check=(p.ids1, p.answer_ids)) as runtime:
+        assert runtime.packs_up_to == 0
+
+
+def test_packing_is_given_up_where_it_changes_the_numbers(monkeypatch):
+    from whyprompt.mediation import packing
+
+    own = packing.Packed.__call__
+    monkeypatch.setattr(packing.Packed, "__call__", lambda self, call: own(self, call) * 1.001)
+    p = long_pairs()[0]
+    with model_runtime(tiny.make("llama"), check=(p.ids1, p.answer_ids)) as runtime:
+        assert runtime.packs_up_to == 0
+
+
+def test_runs_longer_than_the_one_that_was_tried_are_not_packed():
+    p = long_pairs()[0]
+    with model_runtime(tiny.make("llama"), check=(p.ids0, p.answer_ids)) as runtime:
+        assert runtime.packs_up_to == len(p.ids0) + 1
+        a, b = runtime.clean_many([(p.ids0, p.answer_ids), (p.ids1, p.answer_ids)])
+        torch.testing.assert_close(b.log_probs, runtime.clean(p.ids1, p.answer_ids).log_probs)
+    assert len(a.layers) == 3
+
+
+@pytest.mark.parametrize(
+    ("model_type", "plain"),
+    [
+        ("llama", True),
+        ("gpt2", True),
+        ("cohere", False),
+        ("granite", False),
+        ("gemma2", False),
+        ("phi", False),
+    ],
+)
+def test_a_head_that_scales_caps_or_shifts_is_left_to_the_model(model_type, plain):
+    p = long_pairs()[0]
+    with model_runtime(tiny.make(model_type), check=(p.ids1, p.answer_ids)) as runtime:
+        assert (runtime.unembedding is not None) == plain
+        if plain:
+            hidden = torch.randn(5, 1, 32, dtype=torch.float64)
+            by_model = torch.log_softmax(runtime.head(hidden), -1)[..., 9]
+            torch.testing.assert_close(runtime.log_probs(hidden, [9])[0], by_model)

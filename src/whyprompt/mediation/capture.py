@@ -140,8 +140,13 @@ def capture_attention(
         mass = np.full((len(pairs), 2, len(chosen), len(segments)), np.nan)
         entropy = np.zeros(mass.shape[:3])
         for i, pair in enumerate(pairs):
+            worlds = runtime.clean_many(
+                [(ids, pair.answer_ids) for ids in (pair.ids0, pair.ids1)],
+                keep_weights=True,
+                items=[pair.item_id] * 2,
+            )
             for arm, (ids, spans) in enumerate(((pair.ids0, pair.segments0), (pair.ids1, pair.segments1))):
-                world = runtime.clean(ids, pair.answer_ids, keep_weights=True, item=pair.item_id)
+                world = worlds[arm]
                 rows = [state.weights for state in world.layers]
                 w = np.stack([_numpy(rows[layer], head) for layer, head in chosen])
                 other = np.ones(len(ids), dtype=bool)

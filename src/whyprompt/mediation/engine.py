@@ -17,8 +17,9 @@ import torch
 
 from whyprompt.errors import MediationError
 from whyprompt.mediation.attention import LayerState, attend_blockwise, attend_rows, attention_weights
-from whyprompt.mediation.intercept import AttentionCall, grow_rows, handling, intercept
-from whyprompt.mediation.support import ENTER_AT_BOTTOM, refuse, refuse_known, tolerance
+from whyprompt.mediation.intercept import AttentionCall, grow_rows, handling
+from whyprompt.mediation.packing import Packed, plan_stretches
+from whyprompt.mediation.support import ENTER_AT_BOTTOM, refuse, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +28,10 @@ if TYPE_CHECKING:
 
     HeadSet = Sequence[tuple[int, int]]
 
-__all__ = ["ModelRuntime", "World", "model_runtime"]
+__all__ = ["ModelRuntime", "Recorder", "World"]
 
 _LOGITS_BYTES = 56 << 20
+_VOCABULARY_BLOCK, _HEAD_ROWS = 2048, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class World:
 class ModelRuntime:
     """A causal language model, probed and ready for clean and patched runs.
 
-    Built by `model_runtime`; valid only inside its context.
+    Built by `opening.model_runtime`; valid only inside its context.
     """
 
     model: Any
@@ -75,6 +77,10 @@ class ModelRuntime:
     n_heads: int
     row_width: int
     max_extra_bytes: int
+    packs_up_to: int = 0
+    """Length up to which runs may be packed; 0 for never."""
+    unembedding: torch.Tensor | None = None
+    """Weights of the model's head, (vocabulary, hidden), where it is a product with them and no more."""
 
     @property
     def n_layers(self) -> int:
@@ -116,18 +122,81 @@ class ModelRuntime:
         MediationError
             If a token is outside the vocabulary or the logits are not finite.
         """
-        tokens = (*ids, *answer[:-1])
-        vocabulary = self.model.get_input_embeddings().num_embeddings
-        if max(*tokens, *answer) >= vocabulary:
-            raise MediationError(
-                f"item {item!r}: token id {max(*tokens, *answer)} is outside the vocabulary of {vocabulary}",
-                hint="were the prompts tokenised for another model?",
-            )
+        tokens = self._tokens(ids, answer, item)
         n = len(answer)
-        recorder = _Recorder(n, keep_layers=keep_layers, keep_weights=keep_weights)
-        hidden = self._run_trunk(tokens, 0, recorder)[0, -n:]
+        recorder = Recorder(n, keep_layers=keep_layers, keep_weights=keep_weights)
+        hidden = self._run_trunk(tokens, range(len(tokens)), recorder)[0, -n:]
         log_probs, scale = self.log_probs(hidden[None], answer, item=item)
         return World(tokens, tuple(answer), recorder.states, hidden, log_probs[0], scale)
+
+    def clean_many(
+        self,
+        runs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        keep_weights: bool = False,
+        items: Sequence[str] | None = None,
+    ) -> list[World]:
+        """Run several prompts with their answers, in one pass where the model allows it.
+
+        Parameters
+        ----------
+        runs : sequence of (ids, answer)
+        keep_weights : bool, default False
+            Whether to keep the attention rows of the answer positions.
+        items : sequence of str, optional
+            Named in errors, one a run.
+
+        Returns
+        -------
+        list of World
+
+        Raises
+        ------
+        MediationError
+            As for `clean`.
+        """
+        names = [""] * len(runs) if items is None else items
+        tokens = [self._tokens(ids, answer, name) for (ids, answer), name in zip(runs, names, strict=True)]
+        if len(runs) == 1 or max(map(len, tokens)) > self.packs_up_to:
+            return [
+                self.clean(ids, answer, keep_weights=keep_weights, item=name)
+                for (ids, answer), name in zip(runs, names, strict=True)
+            ]
+        stretches = plan_stretches([(t, len(answer)) for t, (_, answer) in zip(tokens, runs, strict=True)])
+        handler = Packed(stretches, keep_weights=keep_weights)
+        own = [t[s.shared :] for t, s in zip(tokens, stretches, strict=True)]
+        hidden = self._run_trunk(
+            [i for part in own for i in part],
+            [i for t, s in zip(tokens, stretches, strict=True) for i in range(s.shared, len(t))],
+            handler,
+        )[0]
+        at_answer = [hidden[s.stop - s.n_answer : s.stop] for s in stretches]
+        gold = [i for _, answer in runs for i in answer]
+        scored, scale = self._scored(torch.cat(at_answer), gold)
+        worlds = []
+        for t, (_, answer), layers, h, log_probs, name in zip(
+            tokens,
+            runs,
+            handler.states,
+            at_answer,
+            scored.split([s.n_answer for s in stretches]),
+            names,
+            strict=True,
+        ):
+            _check_finite(log_probs, name)
+            worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale))
+        return worlds
+
+    def _tokens(self, ids: Sequence[int], answer: Sequence[int], item: str) -> tuple[int, ...]:
+        """Input tokens of a run, checked against the vocabulary."""
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        largest = max(*ids, *answer)
+        if largest >= vocabulary:
+            raise MediationError(
+                f"item {item!r}: token id {largest} is outside the vocabulary of {vocabulary}",
+                hint="were the prompts tokenised for another model?",
+            )
+        return (*ids, *answer[:-1])
 
     def log_probs(
         self, hidden: torch.Tensor, answer: Sequence[int], *, item: str = ""
@@ -145,30 +214,53 @@ class ModelRuntime:
         -------
         log_probs : Tensor, shape (rows, answer), float64, on the CPU
         scale : float
-            Largest absolute logit met.
+            Largest absolute logit met in the first block.
         """
-        gold = torch.tensor(answer, device=hidden.device)[None, :, None]
+        rows, n, _ = hidden.shape
+        scored, scale = self._scored(hidden.flatten(0, 1), [*answer] * rows)
+        log_probs = scored.view(rows, n)
+        _check_finite(log_probs, item)
+        return log_probs, scale
+
+    def _scored(self, hidden: torch.Tensor, gold: Sequence[int]) -> tuple[torch.Tensor, float]:
+        """Log-probability of one token after each position, and the largest logit of the first block."""
+        target = torch.tensor(gold, device=hidden.device)
+        if self.unembedding is not None:
+            return self._scored_in_cache(hidden, target, self.unembedding)
         vocabulary = self.model.get_input_embeddings().num_embeddings
         # Small blocks of logits are reused by the allocator; large ones are mapped afresh each time.
-        per_row = len(answer) * vocabulary * (hidden.element_size() + 4)
+        per_row = vocabulary * (hidden.element_size() + 4)
         step = max(1, min(self.max_extra_bytes // 2, _LOGITS_BYTES) // per_row)
         out, scale = [], 0.0
-        for start in range(0, hidden.shape[0], step):
-            logits = self.head(hidden[start : start + step])
-            picked = logits.gather(-1, gold.expand(logits.shape[0], -1, -1))[..., 0].double()
+        for start in range(0, len(hidden), step):
+            logits = self.head(hidden[start : start + step, None])[:, 0]
+            picked = logits.gather(-1, target[start : start + step, None])[:, 0].double()
             dtype = torch.promote_types(logits.dtype, torch.float32)
-            few = max(1, _LOGITS_BYTES // (16 * per_row)) if hidden.device.type == "cpu" else logits.shape[0]
+            few = max(1, _LOGITS_BYTES // (16 * per_row)) if hidden.device.type == "cpu" else len(logits)
             norm = torch.cat([torch.logsumexp(part.to(dtype), -1) for part in logits.split(few)])
             if start == 0:
-                scale = float(logits[0].abs().max())
+                scale = float(logits[:16].abs().max())
             out.append((picked - norm.double()).cpu())
-        log_probs = torch.cat(out)
-        if not torch.isfinite(log_probs).all():
-            raise MediationError(
-                f"item {item!r}: the model's logits are not finite",
-                hint="half precision overflows on some models; load the model in float32",
-            )
-        return log_probs, scale
+        return torch.cat(out), scale
+
+    def _scored_in_cache(
+        self, hidden: torch.Tensor, target: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, float]:
+        """Score by blocks of the vocabulary, whose logits are normalised while still in the cache."""
+        block = _VOCABULARY_BLOCK if hidden.device.type == "cpu" else 16 * _VOCABULARY_BLOCK
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        out: list[torch.Tensor] = []
+        scale = 0.0
+        for rows, gold in zip(hidden.split(_HEAD_ROWS), target.split(_HEAD_ROWS), strict=True):
+            norms = []
+            for part in weights.split(block):
+                logits = torch.nn.functional.linear(rows, part)
+                norms.append(torch.logsumexp(logits.to(dtype), -1))
+                if not out:
+                    scale = max(scale, float(logits[:16].abs().max()))
+            picked = (rows[:, None] @ weights[gold][:, :, None])[:, 0, 0]
+            out.append((picked.double() - torch.logsumexp(torch.stack(norms), 0).double()).cpu())
+        return torch.cat(out), scale
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
         """Compute the model's own logits from the decoder's output, its scaling and capping included.
@@ -234,11 +326,11 @@ class ModelRuntime:
     def _run_plan(self, base: World, plan: _Plan) -> torch.Tensor:
         n = len(base.answer)
         tokens = base.ids[-n:]
-        offset = len(base.ids) - n
+        positions = range(len(base.ids) - n, len(base.ids))
         if self.model_type in ENTER_AT_BOTTOM:
-            return self._run_trunk(tokens, offset, plan, rows=1 + sum(plan.entering))
+            return self._run_trunk(tokens, positions, plan, rows=1 + sum(plan.entering))
         with grow_rows(self.layers, plan.entering):
-            return self._run_trunk(tokens, offset, plan)
+            return self._run_trunk(tokens, positions, plan)
 
     def _check_sentinel(self, base: World, row: torch.Tensor, item: str) -> None:
         off = float((row - base.log_probs).abs().max())
@@ -251,22 +343,30 @@ class ModelRuntime:
             )
 
     def _run_trunk(
-        self, tokens: Sequence[int], offset: int, handler: _Handler, *, rows: int = 1
+        self, tokens: Sequence[int], at: Sequence[int], handler: _Handler, *, rows: int = 1
     ) -> torch.Tensor:
         device = self.model.device
         ids = torch.tensor([tokens], device=device).expand(rows, -1)
-        positions = torch.arange(offset, offset + len(tokens), device=device)[None].expand(rows, -1)
+        positions = torch.tensor([*at], device=device)[None].expand(rows, -1)
         with handling(handler):
             out = self.trunk(input_ids=ids, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = out.last_hidden_state
         return hidden
 
 
+def _check_finite(log_probs: torch.Tensor, item: str) -> None:
+    if not torch.isfinite(log_probs).all():
+        raise MediationError(
+            f"item {item!r}: the model's logits are not finite",
+            hint="half precision overflows on some models; load the model in float32",
+        )
+
+
 class _Handler(Protocol):
     def __call__(self, call: AttentionCall, /) -> torch.Tensor: ...
 
 
-class _Recorder:
+class Recorder:
     """Attention of a clean run; keeps the answer positions' share of each layer."""
 
     def __init__(self, n_answer: int, *, keep_layers: bool, keep_weights: bool) -> None:
@@ -277,12 +377,15 @@ class _Recorder:
         self.modules: list[torch.nn.Module] = []
         self.heads: list[int] = []
         self._masks: dict[tuple[int, int | None], tuple[torch.Tensor, bool, torch.Tensor | None]] = {}
+        self.plain = True
         self._alive: list[torch.Tensor | None] = []  # an id is unique only while its tensor lives
 
     def __call__(self, call: AttentionCall, /) -> torch.Tensor:
+        """Attend, and keep the layer."""
         self.modules.append(call.module)
         self.heads.append(call.query.shape[1])
         visible, causal, additive = self._mask(call)
+        self.plain &= causal and call.softcap is None and call.sinks is None
         if call.softcap is None and call.sinks is None:
             z = torch.nn.functional.scaled_dot_product_attention(
                 call.query,
@@ -396,137 +499,3 @@ def _replaced_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> I
             del module.__dict__["forward"]
         else:
             module.__dict__["forward"] = own
-
-
-@contextlib.contextmanager
-def model_runtime(
-    model: Any,  # noqa: ANN401  # a transformers model ships no type
-    *,
-    check: tuple[Sequence[int], Sequence[int]] | None = None,
-    max_extra_bytes: int = 256 << 20,
-) -> Iterator[ModelRuntime]:
-    """Probe a model, check that interception leaves its logits alone, and lend it out.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        A causal language model.
-    check : (ids, answer), optional
-        A prompt and answer on which the model's own logits must be met; the longest is best,
-        since windows and chunks show only there.
-    max_extra_bytes : int
-        Budget for the activations of a batch of patched rows.
-
-    Yields
-    ------
-    ModelRuntime
-
-    Raises
-    ------
-    MediationError
-        If the architecture cannot be analysed; the message names it.
-    """
-    model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
-    refuse_known(model, model_type)
-    ids, answer = check if check is not None else ((0, 1, 2, 3), (1,))
-    tokens = torch.tensor([[*ids, *answer[:-1]]], device=model.device)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            trunk, output, own = _find_trunk(model, model_type, tokens, len(answer))
-    finally:
-        model.train(was_training)
-    with torch.inference_mode(), intercept(model):
-        recorder = _Recorder(len(answer), keep_layers=False, keep_weights=False)
-        with handling(recorder):
-            hidden = trunk(input_ids=tokens, use_cache=False).last_hidden_state[:, -len(answer) :]
-        layers = _decoder_layers(model, model_type, recorder)
-        runtime = ModelRuntime(
-            model,
-            model_type,
-            trunk,
-            output,
-            layers,
-            recorder.heads[0],
-            _row_width(layers[0]),
-            max_extra_bytes,
-        )
-        logits = runtime.head(hidden)
-        off = float((logits - own).abs().max())
-        limit = tolerance(torch.finfo(logits.dtype).eps) * max(1.0, float(own.abs().max()))
-        if not off <= limit:
-            raise refuse(
-                model_type,
-                f"its logits change by {off:.2g} under a registered attention function ({limit:.2g} allowed)",
-            )
-        yield runtime
-
-
-def _find_trunk(
-    model: Any,  # noqa: ANN401  # a transformers model ships no type
-    model_type: str,
-    tokens: torch.Tensor,
-    n: int,
-) -> tuple[Any, type, torch.Tensor]:
-    """Find the decoder whose output the model's head reads, its output class, and the model's own logits."""
-    candidates = [model.get_decoder(), model.base_model]
-    for trunk in candidates:
-        if trunk is model:
-            continue
-        seen: list[Any] = []
-        handle = trunk.register_forward_hook(lambda _m, _a, out, seen=seen: seen.append(out))
-        try:
-            model(input_ids=tokens[:, :1], use_cache=False)
-        finally:
-            handle.remove()
-        if seen and hasattr(seen[0], "last_hidden_state"):
-            runtime = ModelRuntime(model, model_type, trunk, type(seen[0]), [], 0, 0, 0)
-            # All logits of a long prompt would not fit; the head is checked on its first tokens.
-            few = tokens[:, :8]
-            logits = model(input_ids=few, use_cache=False).logits
-            again = runtime.head(trunk(input_ids=few, use_cache=False).last_hidden_state)
-            if logits.shape != again.shape or not torch.allclose(logits, again, rtol=1e-5, atol=1e-5):
-                continue
-            return (
-                trunk,
-                type(seen[0]),
-                runtime.head(trunk(input_ids=tokens, use_cache=False).last_hidden_state[:, -n:]),
-            )
-    raise refuse(model_type, "no decoder was found whose output its language-model head reads")
-
-
-def _decoder_layers(
-    model: Any,  # noqa: ANN401  # a transformers model ships no type
-    model_type: str,
-    recorder: _Recorder,
-) -> list[torch.nn.Module]:
-    """List the decoder layers in the order in which they call the attention function."""
-    if not recorder.modules:
-        raise refuse(model_type, "it never calls a registered attention function")
-    if len({id(m) for m in recorder.modules}) != len(recorder.modules):
-        raise refuse(model_type, "it calls the attention function more than once a layer")
-    names = {id(m): name for name, m in model.named_modules()}
-    layers: list[torch.nn.Module] = []
-    total = 0
-    for module in recorder.modules:
-        parts = names[id(module)].split(".")
-        for i in range(1, len(parts) + 1):
-            parent = model.get_submodule(".".join(parts[: i - 1]))
-            if isinstance(parent, torch.nn.ModuleList):
-                layers.append(model.get_submodule(".".join(parts[:i])))
-                total = len(parent)
-                break
-    if len({id(m) for m in layers}) != len(recorder.modules):
-        raise refuse(model_type, "its attention layers are not one a decoder layer")
-    if total != len(layers):
-        raise refuse(model_type, f"only {len(layers)} of its {total} layers call the attention function")
-    if len(set(recorder.heads)) != 1:
-        raise refuse(model_type, f"its layers have different numbers of heads: {recorder.heads}")
-    return layers
-
-
-def _row_width(layer: torch.nn.Module) -> int:
-    """Numbers that one row holds at a time inside one layer, about."""
-    shapes = [p.shape for p in layer.parameters() if p.ndim >= 2]
-    return 6 * max((max(s[-2:]) for s in shapes), default=1)

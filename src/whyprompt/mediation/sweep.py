@@ -12,7 +12,7 @@ from whyprompt.mediation.align import align_shorter
 from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairOutcomes, SetSweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import torch
     from numpy.typing import NDArray
@@ -37,6 +37,7 @@ Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
 Head = tuple[int, int]
 
 _MAX_EXTRA_BYTES = 256 << 20
+_PACK_TOKENS = 640
 
 
 def head_sweep(
@@ -283,27 +284,22 @@ def knockout_sweep(
 
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
-        y, cut = [], []
-        for number, pair in enumerate(pairs):
-            ids, segments = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
-            if segment not in segments:
-                raise MediationError(
-                    f"item {pair.item_id!r}: prompt {arm} has no segment {segment!r}",
-                    hint=f"it has: {', '.join(segments) or 'none'}",
-                )
-            world = runtime.clean(ids, pair.answer_ids, item=pair.item_id)
-            keep = torch.ones(pair.n_answer, len(world.ids), device=world.hidden.device)
-            for start, stop in segments[segment]:
-                keep[:, start:stop] = 0
-            if any(stop == len(ids) for _, stop in segments[segment]):
-                raise MediationError(
-                    f"item {pair.item_id!r}: the segment {segment!r} holds the answer position itself"
-                )
-            out = runtime.patched(world, [(h,) for h in chosen], CutEdges(keep), item=pair.item_id)
-            y.append(float(_score(world.log_probs[None], outcome)[0]))
-            cut.append(_score(out, outcome))
-            if progress is not None:
-                progress(number + 1, len(pairs))
+        y: list[float] = []
+        cut: list[NDArray[np.float64]] = []
+        for pack in in_packs(pairs):
+            runs = [(pair.ids1 if arm else pair.ids0, pair.answer_ids) for pair in pack]
+            for pair in pack:
+                _check_segment(pair, segment, arm)
+            worlds = runtime.clean_many(runs, items=[pair.item_id for pair in pack])
+            for pair, world in zip(pack, worlds, strict=True):
+                keep = torch.ones(pair.n_answer, len(world.ids), device=world.hidden.device)
+                for start, stop in (pair.segments1 if arm else pair.segments0)[segment]:
+                    keep[:, start:stop] = 0
+                out = runtime.patched(world, [(h,) for h in chosen], CutEdges(keep), item=pair.item_id)
+                y.append(float(_score(world.log_probs[None], outcome)[0]))
+                cut.append(_score(out, outcome))
+                if progress is not None:
+                    progress(len(y), len(pairs))
         return KnockoutSweep(
             segment=segment,
             arm=arm,
@@ -319,9 +315,22 @@ def knockout_sweep(
         )
 
 
+def _check_segment(pair: PromptPair, segment: str, arm: int) -> None:
+    ids, segments = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
+    if segment not in segments:
+        raise MediationError(
+            f"item {pair.item_id!r}: prompt {arm} has no segment {segment!r}",
+            hint=f"it has: {', '.join(segments) or 'none'}",
+        )
+    if any(stop == len(ids) for _, stop in segments[segment]):
+        raise MediationError(
+            f"item {pair.item_id!r}: the segment {segment!r} holds the answer position itself"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Runner:
-    """Runs one pair: both clean runs, and the crossed runs that the directions need."""
+    """Runs pairs: both clean runs, and the crossed runs that the directions need."""
 
     runtime: ModelRuntime
     rows: Sequence[Sequence[Head]]
@@ -337,14 +346,32 @@ class _Runner:
             if value not in allowed:
                 raise MediationError(f"unknown {name} {value!r}", hint=f"one of {', '.join(allowed)}")
 
-    def __call__(self, pair: PromptPair) -> PairOutcomes:
+    def run(self, pairs: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
+        """Run some pairs, their clean runs in one pass."""
+        runs: list[tuple[Sequence[int], Sequence[int]]] = []
+        for pair in pairs:
+            answers = [pair.answer_ids]
+            if self.outcome == "margin":
+                if pair.foil_ids is None:
+                    raise MediationError(
+                        f"item {pair.item_id!r} has no foil_ids, which outcome='margin' needs"
+                    )
+                answers.append(pair.foil_ids)
+            runs += [(ids, answer) for answer in answers for ids in (pair.ids0, pair.ids1)]
+        each = len(runs) // len(pairs)
+        worlds = self.runtime.clean_many(
+            runs,
+            keep_weights=self.mediator == "attention_row",
+            items=[pair.item_id for pair in pairs for _ in range(each)],
+        )
+        for number, pair in enumerate(pairs):
+            yield self._outcomes(pair, worlds[each * number : each * (number + 1)])
+
+    def _outcomes(self, pair: PromptPair, worlds: list[World]) -> PairOutcomes:
+        y = self._potential(pair, worlds[:2])
         if self.outcome == "margin":
-            if pair.foil_ids is None:
-                raise MediationError(f"item {pair.item_id!r} has no foil_ids, which outcome='margin' needs")
-            gold, foil = self._potential(pair, pair.answer_ids), self._potential(pair, pair.foil_ids)
-            y = {k: None if v is None or (w := foil[k]) is None else v - w for k, v in gold.items()}
-        else:
-            y = self._potential(pair, pair.answer_ids)
+            foil = self._potential(pair, worlds[2:])
+            y = {k: None if v is None or (w := foil[k]) is None else v - w for k, v in y.items()}
         assert y["y00"] is not None and y["y11"] is not None  # noqa: PT018  # for mypy
         return PairOutcomes(
             item_id=pair.item_id,
@@ -355,26 +382,22 @@ class _Runner:
             y01=y["y01"],
         )
 
-    def _potential(self, pair: PromptPair, answer: Sequence[int]) -> dict[str, NDArray[np.float64] | None]:
-        rows = self.mediator == "attention_row"
-        worlds = [
-            self.runtime.clean(ids, answer, keep_weights=rows, item=pair.item_id)
-            for ids in (pair.ids0, pair.ids1)
-        ]
+    def _potential(self, pair: PromptPair, worlds: list[World]) -> dict[str, NDArray[np.float64] | None]:
         out: dict[str, Any] = {
             "y00": _score(worlds[0].log_probs[None], self.outcome),
             "y11": _score(worlds[1].log_probs[None], self.outcome),
         }
         for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
             out[name] = None
-            if self._wanted(pair, name):
+            if self.wanted(pair, name):
                 action = self._action(pair, worlds, base, source)
                 out[name] = _score(
                     self.runtime.patched(worlds[base], self.rows, action, item=pair.item_id), self.outcome
                 )
         return out
 
-    def _wanted(self, pair: PromptPair, name: str) -> bool:
+    def wanted(self, pair: PromptPair, name: str) -> bool:
+        """Say whether a crossed outcome is asked for and can be had."""
         if self.mediator == "attention_row":
             # Only the longer prompt can be the base: the other way, mass on inserted tokens has no place.
             return name == ("y10" if len(pair.ids1) >= len(pair.ids0) else "y01")
@@ -399,7 +422,7 @@ class _Runner:
 
 def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) -> Any:  # noqa: ANN401  # a context manager
     """Check the pairs as a whole and open the model on the longest prompt among them."""
-    from whyprompt.mediation.engine import model_runtime
+    from whyprompt.mediation.opening import model_runtime
 
     if not pairs:
         raise MediationError("no prompt pairs were given")
@@ -445,6 +468,21 @@ def _score(log_probs: torch.Tensor, outcome: str) -> NDArray[np.float64]:
     return np.exp(total) if outcome == "prob" else total
 
 
+def in_packs(pairs: Sequence[PromptPair]) -> Iterator[list[PromptPair]]:
+    """Pairs whose clean runs go into one pass: as many as keep matrix products fast, and no more."""
+    pack: list[PromptPair] = []
+    tokens = 0
+    for pair in pairs:
+        more = len(pair.ids0) + len(pair.ids1)
+        if pack and tokens + more > _PACK_TOKENS:
+            yield pack
+            pack, tokens = [], 0
+        pack.append(pair)
+        tokens += more
+    if pack:
+        yield pack
+
+
 def _run_pairs(
     runner: _Runner,
     pairs: Sequence[PromptPair],
@@ -452,27 +490,33 @@ def _run_pairs(
     on_pair: Callable[[PairOutcomes], None] | None,
     done: Mapping[str, PairOutcomes] | None,
 ) -> list[PairOutcomes]:
-    rows = []
-    for number, pair in enumerate(pairs):
-        if done is not None and pair.item_id in done:
-            row = done[pair.item_id]
-            for name in ("y10", "y01"):
-                array = getattr(row, name)
-                if (array is not None) != runner._wanted(pair, name) or (  # noqa: SLF001  # same module
-                    array is not None and array.shape != (len(runner.rows),)
-                ):
-                    raise MediationError(
-                        f"item {pair.item_id!r}: the saved {name} does not fit this sweep",
-                        hint="resume with the same heads, mediator and directions, or start afresh",
-                    )
-        else:
-            row = runner(pair)
+    rows = {p.item_id: _fitting(runner, p, done[p.item_id]) for p in pairs if done and p.item_id in done}
+    finished = len(rows)
+    if progress is not None and finished:
+        progress(finished, len(pairs))
+    for pack in in_packs([p for p in pairs if p.item_id not in rows]):
+        for row in runner.run(pack):
+            rows[row.item_id] = row
+            finished += 1
             if on_pair is not None:
                 on_pair(row)
-        rows.append(row)
-        if progress is not None:
-            progress(number + 1, len(pairs))
-    return rows
+            if progress is not None:
+                progress(finished, len(pairs))
+    return [rows[p.item_id] for p in pairs]
+
+
+def _fitting(runner: _Runner, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
+    """Check that a saved item is one of this sweep's."""
+    for name in ("y10", "y01"):
+        array = getattr(row, name)
+        if (array is not None) != runner.wanted(pair, name) or (
+            array is not None and array.shape != (len(runner.rows),)
+        ):
+            raise MediationError(
+                f"item {pair.item_id!r}: the saved {name} does not fit this sweep",
+                hint="resume with the same heads, mediator and directions, or start afresh",
+            )
+    return row
 
 
 def _stack(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
