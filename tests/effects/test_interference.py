@@ -263,7 +263,7 @@ def test_a_function_of_the_item_alone_is_consistent_and_called_as_promised():
     sizes = [len(call) for call in score.calls]
     assert sizes == [1] * 20 + [4, 4, 2] * 3
     assert score.calls[20] == TEXTS[:4]
-    assert sorted(sum(score.calls[23:26], [])) == sorted(TEXTS)
+    assert sorted(itertools.chain(*score.calls[23:26])) == sorted(TEXTS)
     assert score.calls[23:26] != score.calls[20:23]
     assert [row.alone for row in got.items] == [len(t) for t in TEXTS]
     assert "neighbours do not change an item's score" in got.sentence
