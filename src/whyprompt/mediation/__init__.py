@@ -3,7 +3,8 @@
 `head_sweep` gives the exact natural effects of every head, `set_sweep` and `joint_effect`
 those of sets of heads; `find_heads` searches for the smallest set, `infer_heads` does the
 statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attention` measures it.
-`mediate` is the statistical mediation of any measured mediator.
+`mediate` is the statistical mediation of any measured mediator, `sensitivity` what a cause of
+mediator and outcome would do to it, and `compare_mediation` holds it against the sweep.
 """
 
 from whyprompt.mediation.align import align_shorter
@@ -14,6 +15,7 @@ from whyprompt.mediation.capture import (
     attention_rows,
     capture_attention,
 )
+from whyprompt.mediation.compare import MediationComparison, compare_mediation
 from whyprompt.mediation.estimands import Effects, mediation_effects
 from whyprompt.mediation.historical import BaronKenny, baron_kenny
 from whyprompt.mediation.inference import (
@@ -47,6 +49,7 @@ __all__ = [
     "HeadSweep",
     "KnockoutSweep",
     "MeanInterval",
+    "MediationComparison",
     "MediationResult",
     "PairOutcomes",
     "PromptPair",
@@ -58,6 +61,7 @@ __all__ = [
     "attention_rows",
     "baron_kenny",
     "capture_attention",
+    "compare_mediation",
     "contrast_heads",
     "contrast_mediations",
     "find_heads",

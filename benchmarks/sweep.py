@@ -1,0 +1,468 @@
+"""Sweeps over all attention heads: whyprompt beside TransformerLens, nnsight and pyvene, in one run.
+
+The same pairs of prompts, the same weights in float32, one thread, the same quantity: the log-probability of
+the answer after prompt 1 with one head's output z taken from prompt 0 at the answer positions, for every head.
+Each tool runs in a process of its own, with the interpreter of an environment that has it, and reports its
+processor seconds a pair, the memory it took beyond the loaded model, and all its numbers; the driver compares
+them. A peer runs as `rows` (all heads of a layer as rows of one batch) where it can, and as `loop` (one forward
+a head) with --loops; the ratio is to the fastest.
+
+The arithmetic bound counts the floating-point operations that no exact method of this kind avoids (both clean
+runs, and one token a head and answer position from the head's layer up, the vocabulary's logits included) at the
+fastest rate that this machine's matrix products reach, on shapes from 256 to 2,048 and on the model's own.
+
+    python -m venv /tmp/tl && /tmp/tl/bin/pip install torch==2.13.0 transformer-lens==4.3.0
+    python -m venv /tmp/nn && /tmp/nn/bin/pip install torch==2.13.0 nnsight==0.8.1
+    python -m venv /tmp/pv && /tmp/pv/bin/pip install torch==2.13.0 pyvene==0.1.8
+    python benchmarks/sweep.py --peer transformer_lens=/tmp/tl/bin/python --peer nnsight=/tmp/nn/bin/python \
+        --peer pyvene=/tmp/pv/bin/python
+    python benchmarks/sweep.py --pairs 8                  # whyprompt alone, against the bound
+    python benchmarks/sweep.py --kinds nie both attention_row knockout
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+# Peers import this file in their own environments: nothing but the standard library at the top.
+
+MIB = 1 << 20
+
+
+# ---- measuring ------------------------------------------------------------------------------
+
+
+def status(key: str) -> float:
+    """Read one line of /proc/self/status, in MiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"/proc/self/status has no {key}")
+
+
+def measured(run: Any, pairs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Run all pairs after a warm-up on the first layer of one; memory counts from before the warm-up."""
+    resident = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # starts the peak afresh
+    run(pairs[:1], 1)
+    cpu, wall = time.process_time(), time.perf_counter()
+    numbers = run(pairs, None)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {
+        "cpu_s": cpu / len(pairs),
+        "wall_s": wall / len(pairs),
+        "extra_mib": status("VmHWM") - resident,
+        "numbers": numbers,
+    }
+
+
+# ---- the tools; each gives log-probabilities, pairs x heads -----------------------------------
+
+
+def load(folder: str) -> Any:
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa"
+    ).eval()
+    for p in model.parameters():
+        p.sum()  # weights mapped from their file count as the model's memory, not as a tool's
+    return model
+
+
+def shape(config: Any) -> tuple[int, int]:
+    return config.num_hidden_layers, config.num_attention_heads
+
+
+def gold(logits: Any, answer: list[int]) -> list[float]:
+    """Log-probability of the answer from logits (rows, answer, vocabulary)."""
+    import torch
+
+    picked = torch.log_softmax(logits.float(), -1).gather(
+        -1, torch.tensor(answer)[None, :, None].expand(len(logits), -1, -1)
+    )
+    return [float(v) for v in picked[..., 0].double().sum(-1)]
+
+
+def run_whyprompt(folder: str, kind: str) -> Any:
+    from whyprompt.mediation import PromptPair, head_sweep, knockout_sweep
+
+    model = load(folder)
+    heads = shape(model.config)[1]
+
+    def run(pairs: list[dict[str, Any]], first: int | None) -> list[list[float]]:
+        given = [
+            PromptPair(
+                item_id=str(i),
+                ids0=p["ids0"],
+                ids1=p["ids1"],
+                answer_ids=p["answer"],
+                segments1={"inserted": (tuple(p["inserted"]),)},
+            )
+            for i, p in enumerate(pairs)
+        ]
+        options: dict[str, Any] = {}
+        if first is not None:
+            options["heads"] = [(layer, h) for layer in range(first) for h in range(heads)]
+        if kind == "knockout":
+            return knockout_sweep(model, given, "inserted", **options).y_cut.tolist()
+        if kind != "both":
+            options["directions"] = ("nie",)
+        if kind == "attention_row":
+            options["mediator"] = "attention_row"
+        return head_sweep(model, given, **options).y10.tolist()
+
+    return run
+
+
+def run_transformer_lens(folder: str, kind: str) -> Any:
+    import torch
+    import transformers
+    from transformer_lens.model_bridge import TransformerBridge
+
+    hf = load(folder)
+    layers, heads = shape(hf.config)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(Path(folder) / "tokenizer"))
+    bridge = TransformerBridge.boot_transformers(folder, hf_model=hf, tokenizer=tokenizer, device="cpu")
+    names = [f"blocks.{layer}.attn.hook_z" for layer in range(layers)]
+
+    def view(z: Any) -> Any:
+        return z if z.ndim == 4 else z.view(*z.shape[:2], heads, -1)
+
+    def run(pairs: list[dict[str, Any]], first: int | None) -> list[list[float]]:
+        out = []
+        for p in pairs:
+            n = len(p["answer"])
+            base, source = (torch.tensor([p[k] + p["answer"][:-1]]) for k in ("ids1", "ids0"))
+            _, cache = bridge.run_with_cache(source, names_filter=lambda name: name in names)
+            row = []
+            for layer, name in enumerate(names[:first]):
+                z0 = view(cache[name])[0, -n:].clone()
+                groups = [list(range(heads))] if kind == "rows" else [[h] for h in range(heads)]
+                for group in groups:
+
+                    def patch(z: Any, hook: Any, z0: Any = z0, group: Any = group) -> Any:
+                        z = z.clone()
+                        for i, h in enumerate(group):
+                            view(z)[i, -n:, h] = z0[:, h]
+                        return z
+
+                    logits = bridge.run_with_hooks(
+                        base.expand(len(group), -1), return_type="logits", fwd_hooks=[(name, patch)]
+                    )
+                    row += gold(logits[:, -n:], p["answer"])
+            out.append(row)
+        return out
+
+    return run
+
+
+def run_nnsight(folder: str, kind: str) -> Any:
+    import torch
+    import transformers
+    from nnsight import LanguageModel, save
+
+    hf = load(folder)
+    layers, heads = shape(hf.config)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(Path(folder) / "tokenizer"))
+    model = LanguageModel(hf, tokenizer=tokenizer)
+    gpt2 = hf.config.model_type == "gpt2"
+    outs = [
+        model.transformer.h[i].attn.c_proj if gpt2 else model.model.layers[i].self_attn.o_proj
+        for i in range(layers)
+    ]
+
+    def run(pairs: list[dict[str, Any]], first: int | None) -> list[list[float]]:
+        result = []
+        for p in pairs:
+            n = len(p["answer"])
+            base, source = (torch.tensor([p[k] + p["answer"][:-1]]) for k in ("ids1", "ids0"))
+            with torch.no_grad(), model.trace(source):
+                z0 = save([o.input[0, -n:].clone() for o in outs])
+            d = z0[0].shape[-1] // heads
+            row = []
+            for layer in range(layers)[:first]:
+                groups = [list(range(heads))] if kind == "rows" else [[h] for h in range(heads)]
+                for group in groups:
+                    with torch.no_grad(), model.trace(base.expand(len(group), -1), logits_to_keep=n):
+                        z = outs[layer].input
+                        for i, h in enumerate(group):
+                            z[i, -n:, h * d : (h + 1) * d] = z0[layer][:, h * d : (h + 1) * d]
+                        logits = save(model.output.logits)
+                    row += gold(logits[:, -n:], p["answer"])
+            result.append(row)
+        return result
+
+    return run
+
+
+def run_pyvene(folder: str, _kind: str) -> Any:
+    import torch
+    from pyvene import IntervenableConfig, IntervenableModel, RepresentationConfig, VanillaIntervention
+
+    hf = load(folder)
+    layers, heads = shape(hf.config)
+
+    def run(pairs: list[dict[str, Any]], first: int | None) -> list[list[float]]:
+        out = []
+        for p in pairs:
+            n = len(p["answer"])
+            base, source = ({"input_ids": torch.tensor([p[k] + p["answer"][:-1]])} for k in ("ids1", "ids0"))
+            t1, t0 = base["input_ids"].shape[1], source["input_ids"].shape[1]
+            row = []
+            for layer in range(layers)[:first]:
+                where = RepresentationConfig(layer, "head_attention_value_output", "h.pos", n)
+                patched = IntervenableModel(IntervenableConfig([where], VanillaIntervention), hf)
+                for h in range(heads):
+                    # interventions x (head, position) x batch x units
+                    places = [[[[[h]], [list(range(t - n, t))]]] for t in (t0, t1)]
+                    with torch.no_grad():
+                        _, got = patched(base, [source], {"sources->base": tuple(places)})
+                    row += gold(got.logits[:, -n:], p["answer"])
+            out.append(row)
+        return out
+
+    return run
+
+
+TOOLS = {
+    "whyprompt": run_whyprompt,
+    "transformer_lens": run_transformer_lens,
+    "nnsight": run_nnsight,
+    "pyvene": run_pyvene,
+}
+
+
+def work(tool: str, kind: str, folder: str, pairs: str, out: str) -> None:
+    """Run one tool in this process and write what it found."""
+    from importlib import metadata
+
+    import torch
+
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        report = measured(TOOLS[tool](folder, kind), json.loads(Path(pairs).read_text()))
+    report["version"] = metadata.version(tool.replace("_", "-"))
+    Path(out).write_text(json.dumps(report))
+
+
+# ---- the driver -----------------------------------------------------------------------------
+
+
+def make_pairs(folder: Path, count: int, tokens: int) -> list[dict[str, Any]]:
+    """Make grade-school sums of about so many tokens: the question alone, and with a worked solution."""
+    from transformers import AutoTokenizer
+
+    from whyprompt.mediation import pair_from_text
+    from whyprompt.study import ReasoningGymSource
+    from whyprompt.trials.items import load_items
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    source = ReasoningGymSource(source="reasoning_gym", dataset="gsm_symbolic", size=400)
+    out = []
+    for item in load_items([source], seed=0).items:
+        if not item.answer.isdigit() or len(item.answer) > 1 or not item.solution:
+            continue
+        last = item.solution.split("####")[0].strip().splitlines()[-1]
+        ask, cue = ("question", item.question.splitlines()[0][-220:]), ("cue", "\nAnswer: ")
+        pair = pair_from_text(
+            tokenizer,
+            item_id=item.item_id,
+            prompt0=[ask, cue],
+            prompt1=[ask, ("inserted", "\n" + last), cue],
+            answer=item.answer,
+        )
+        if abs(len(pair.ids1) - tokens) <= 8 and pair.n_answer == 1:
+            out.append(
+                {
+                    "ids0": list(pair.ids0),
+                    "ids1": list(pair.ids1),
+                    "answer": list(pair.answer_ids),
+                    "inserted": pair.segments1["inserted"][0],
+                }
+            )
+        if len(out) == count:
+            return out
+    raise SystemExit(f"only {len(out)} items have about {tokens} tokens; ask for fewer --pairs")
+
+
+def save_models(where: Path, names: list[str]) -> dict[str, Path]:
+    """Write each model to a folder of its own, the embedded model's tokenizer beside it."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    from whyprompt.trials.models import locate_model
+
+    embedded = locate_model("embedded").folder
+    tokenizer = AutoTokenizer.from_pretrained(embedded)
+    out = {}
+    for name in names:
+        folder = where / name
+        if name == "smollm2":
+            folder.mkdir()
+            for file in embedded.iterdir():
+                (folder / file.name).symlink_to(file)
+        else:
+            torch.manual_seed(0)
+            # Twelve layers of twelve heads, as GPT-2; wider initial weights, so that heads matter.
+            GPT2LMHeadModel(GPT2Config(initializer_range=0.06)).save_pretrained(folder)
+        tokenizer.save_pretrained(folder / "tokenizer")
+        out[name] = folder
+    return out
+
+
+def flops(folder: Path, pairs: list[dict[str, Any]], *, both: bool = False) -> float:
+    """Count the operations a pair that the scheme cannot avoid."""
+    config = json.loads((folder / "config.json").read_text())
+    gpt2 = config["model_type"] == "gpt2"
+    layers = config["n_layer" if gpt2 else "num_hidden_layers"]
+    heads = config["n_head" if gpt2 else "num_attention_heads"]
+    width = config["n_embd" if gpt2 else "hidden_size"]
+    inner = 4 * width if gpt2 else config["intermediate_size"]
+    kv = heads if gpt2 else config["num_key_value_heads"]
+    qkv = 2 * width * width * (1 + 2 * kv / heads)
+    rest = 2 * width * width + 2 * width * inner * (2 if gpt2 else 3)  # after the head's output
+    logits = 2 * width * config["vocab_size"]
+    total = 0.0
+    for p in pairs:
+        n = len(p["answer"])
+        t0, t1 = (len(p[k]) + n - 1 for k in ("ids0", "ids1"))
+        for t in (t0, t1):
+            total += layers * (t * (qkv + rest) + 2 * width * t * (t + 1)) + n * logits
+        for base in (t0, t1) if both else (t1,):
+            for layer in range(layers):
+                above = layers - 1 - layer
+                total += heads * n * (rest + above * (qkv + rest + 4 * width * base) + logits)
+    return total / len(pairs)
+
+
+def fastest_rate() -> float:
+    """Operations a second of the fastest float32 matrix product on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    best = 0.0
+    for m, k, n in (
+        *((s, s, s) for s in (256, 512, 1024, 2048)),
+        (96, 576, 1536),
+        (270, 576, 1536),
+        (270, 1536, 576),
+        (144, 768, 3072),
+        (270, 576, 49152),
+    ):
+        a, b = torch.randn(m, k), torch.randn(n, k).T
+        for _ in range(6):
+            start = time.process_time()
+            for _ in range(repeat := max(1, int(2e9 / (2 * m * k * n)))):
+                a @ b
+            best = max(best, 2 * m * k * n * repeat / (time.process_time() - start))
+    return best
+
+
+def launch(python: str, tool: str, kind: str, folder: Path, pairs: Path, where: Path) -> dict[str, Any]:
+    out = where / "out.json"
+    out.unlink(missing_ok=True)
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MKL_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    command = [python, __file__, "--work", tool, kind, str(folder), str(pairs), str(out)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode or not out.exists():
+        return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1]}
+    return json.loads(out.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON")
+    parser.add_argument("--models", nargs="+", default=["smollm2", "gpt2"], choices=["smollm2", "gpt2"])
+    parser.add_argument("--kinds", nargs="+", default=["nie"])
+    parser.add_argument("--pairs", type=int, default=16, help="pairs that whyprompt runs")
+    parser.add_argument("--peer-pairs", type=int, default=1, help="how many of them the peers run")
+    parser.add_argument("--tokens", type=int, default=86)
+    parser.add_argument("--loops", action="store_true", help="run the peers one head at a time too")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if args.work:
+        work(*args.work)
+        return
+    import numpy as np
+
+    report: dict[str, Any] = {"pairs": args.pairs, "peer_pairs": args.peer_pairs, "models": {}}
+    with tempfile.TemporaryDirectory() as name:
+        where = Path(name)
+        folders = save_models(where, args.models)
+        pairs = make_pairs(folders[args.models[0]] / "tokenizer", args.pairs, args.tokens)
+        files = {}
+        for key, count in (("ours", args.pairs), ("peers", args.peer_pairs)):
+            files[key] = where / f"{key}.json"
+            files[key].write_text(json.dumps(pairs[:count]))
+        for model, folder in folders.items():
+            rows: dict[str, Any] = {}
+            mine = launch(sys.executable, "whyprompt", args.kinds[0], folder, files["ours"], where)
+            if "error" in mine:
+                raise SystemExit(mine["error"])
+            rate = fastest_rate()
+            bound = flops(folder, pairs, both=args.kinds[0] == "both") / rate
+            print(f"\n{model}: {len(mine['numbers'][0])} heads, {args.tokens} tokens or so, one thread")
+            print(f"  arithmetic bound {bound:.3f} s a pair ({rate / 1e9:.0f} Gflop/s)")
+            show("whyprompt " + args.kinds[0], mine, f"{mine['cpu_s'] / bound:.2f} x the bound")
+            for kind in args.kinds[1:]:
+                other = launch(sys.executable, "whyprompt", kind, folder, files["ours"], where)
+                show(
+                    "whyprompt " + kind, other, f"{other['cpu_s'] / bound:.2f} x the bound of {args.kinds[0]}"
+                )
+                rows["whyprompt " + kind] = other
+            peers = dict(p.split("=", 1) for p in args.peer)
+            for tool, python in peers.items():
+                for kind in ["loop"] if tool == "pyvene" else ["rows", "loop"][: 1 + args.loops]:
+                    theirs = launch(python, tool, kind, folder, files["peers"], where)
+                    if "error" not in theirs:
+                        a, b = np.array(theirs["numbers"]), np.array(mine["numbers"][: args.peer_pairs])
+                        theirs["largest_difference"] = float(np.abs(a - b).max())
+                        theirs["times_faster"] = theirs["cpu_s"] / mine["cpu_s"]
+                    show(f"{tool} {theirs.get('version', '')} {kind}", theirs, differs(theirs))
+                    rows[f"{tool} {kind}"] = theirs
+            rows["whyprompt"] = mine | {"bound_s": bound, "rate": rate}
+            ratios = [r["times_faster"] for r in rows.values() if "times_faster" in r]
+            if ratios:
+                print(f"  whyprompt is {min(ratios):.0f} times as fast as the fastest peer")
+            report["models"][model] = {
+                k: {a: b for a, b in v.items() if a != "numbers"} for k, v in rows.items()
+            }
+    if args.json:
+        args.json.write_text(json.dumps(report, indent=1))
+
+
+def differs(theirs: dict[str, Any]) -> str:
+    if "error" in theirs:
+        return ""
+    return f"{theirs['times_faster']:.0f} x slower, differs by {theirs['largest_difference']:.1g} at most"
+
+
+def show(name: str, result: dict[str, Any], note: str) -> None:
+    if "error" in result:
+        print(f"  {name:34} did not run: {result['error'][:200]}", flush=True)
+        return
+    print(
+        f"  {name:34} {result['cpu_s']:8.2f} s a pair, {result['extra_mib']:6.0f} MiB extra, {note}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
