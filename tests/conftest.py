@@ -42,7 +42,9 @@ def make_tokenizer(*, chat: bool = True):
         show_progress=False,
     )
     tokenizer.train_from_iterator([WORDS] * 4, trainer)
-    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, **{f"{t}_token": SPECIALS[0] for t in ("eos", "pad")}
+    )
     wrapped.add_special_tokens({"additional_special_tokens": SPECIALS[1:]})
     if chat:
         wrapped.chat_template = CHAT_TEMPLATE
@@ -125,7 +127,7 @@ def tiny_gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real GSM8K and Natural Instructions files: $WHYPROMPT_SHARED, or shared/data beside the repository."""
+    """Real GSM8K and Natural Instructions: $WHYPROMPT_SHARED, or shared/data beside the repository."""
     own = os.environ.get("WHYPROMPT_SHARED")
     folder = Path(own) if own else Path(__file__).resolve().parents[2] / "shared" / "data"
     if not (folder / "gsm8k").is_dir() or not (folder / "natural_instructions").is_dir():

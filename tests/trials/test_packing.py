@@ -78,7 +78,7 @@ def test_the_plan_does_not_depend_on_order(sequences, random):
 def test_a_worked_example():
     # Two families with long roots beat one short root for all.
     a, b = [9, 1, 1, 1, 1, 1], [9, 2, 2, 2, 2, 2]
-    sequences = [tuple(a + [i]) for i in range(4)] + [tuple(b + [i]) for i in range(4)]
+    sequences = [(*a, i) for i in range(4)] + [(*b, i) for i in range(4)]
     groups = pack_groups(sequences, limits=[6] * 8)
     assert groups == [(0, 4, 6), (4, 8, 6)]
 

@@ -1,5 +1,6 @@
 """Arms against prompts written out by hand, and against the tokenizer's own chat template."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -247,7 +248,7 @@ def test_cutting_before_the_answer(solution, answer, cut):
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 120), min_size=1, max_size=8), st.integers(0, 120))
 def test_a_cut_solution_never_states_the_answer(numbers, answer):
-    text = " then ".join(f"{a} + {b} = {a + b}" for a, b in zip(numbers, numbers[1:] + [1], strict=True))
+    text = " then ".join(f"{a} + {b} = {a + b}" for a, b in zip(numbers, [*numbers[1:], 1], strict=True))
     cut = cut_before_answer(text, str(answer))
     assert str(answer) not in cut.replace("+", " ").replace("=", " ").split()
     assert text.startswith(cut)
@@ -369,7 +370,7 @@ def test_segments_are_exact_in_tokens(arm, which, request):
     assert codec.tokenizer.decode(encoded.answer_ids) == prompt.answer
     spans = [(a, b) for _, a, b in encoded.segments]
     assert all(a < b for a, b in spans)
-    assert all(b <= c for (_, b), (c, _) in zip(spans, spans[1:], strict=False))
+    assert all(b <= c for (_, b), (c, _) in itertools.pairwise(spans))
     assert [n for n, _ in token_segments(codec, prompt)] == [n for n, _ in segments(prompt)]
     for (name, tokens), (_, chars) in zip(token_segments(codec, prompt), segments(prompt), strict=True):
         # A token may bring the space before its segment along, nothing else.

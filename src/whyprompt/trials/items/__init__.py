@@ -20,7 +20,18 @@ if TYPE_CHECKING:
 
     from whyprompt.study import ItemSource
 
-__all__ = ["Item", "ItemPool", "load_items", "read_rows"]
+__all__ = [
+    "Item",
+    "ItemPool",
+    "from_file",
+    "from_gsm8k",
+    "from_hub",
+    "from_natural_instructions",
+    "from_reasoning_gym",
+    "load_items",
+    "normalised_question",
+    "read_rows",
+]
 
 
 def load_items(sources: Sequence[ItemSource], *, seed: int = 0) -> ItemPool:
