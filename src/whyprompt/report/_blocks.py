@@ -1,0 +1,183 @@
+"""What a page is made of: paragraphs, tables with exact values behind them, figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from whyprompt.effects.result import format_number
+from whyprompt.report._render import can_render, inline_svg
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = [
+    "Artist",
+    "Block",
+    "Cell",
+    "Details",
+    "Figure",
+    "Html",
+    "Note",
+    "Para",
+    "Section",
+    "Table",
+    "num",
+    "table",
+]
+
+# CSS pixels: the text column on a screen, and a phone of 390 less its margins.
+WIDE, NARROW = 700, 346
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: what is read, and the number behind it."""
+
+    text: str
+    value: float | None = None
+
+
+def num(value: float | None, *, digits: int = 3, percent: bool = False) -> Cell:
+    """Make a cell of a number; it keeps the exact value."""
+    if value is None or not math.isfinite(value):
+        return Cell("n/a")
+    plain = float(value)
+    return Cell(f"{plain:.0%}" if percent else format_number(plain, digits=digits).replace("-", "−"), plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Para:
+    """A paragraph."""
+
+    text: str
+    kind: str = "para"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A remark set apart; `tone` is ``"note"`` or ``"warning"``."""
+
+    text: str
+    tone: str = "note"
+    kind: str = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Html:
+    """Markup made elsewhere in this package."""
+
+    markup: Markup
+    kind: str = "html"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table; the first column heads its rows."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    name: str = ""
+    kind: str = "table"
+
+    @property
+    def numeric(self) -> tuple[bool, ...]:
+        """Whether each column holds numbers."""
+        return tuple(any(row[k].value is not None for row in self.rows) for k in range(len(self.head)))
+
+
+def table(
+    caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell | str]], *, name: str = ""
+) -> Table:
+    """Make a table out of cells and plain texts."""
+    cells = tuple(tuple(c if isinstance(c, Cell) else Cell(str(c)) for c in row) for row in rows)
+    return Table(caption=caption, head=tuple(head), rows=cells, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart in two widths; each is an SVG element, or empty where no picture can be made."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    wide: Markup
+    narrow: Markup
+    interactive: bool = False
+    kind: str = "figure"
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    """Blocks that open on demand."""
+
+    summary: str
+    blocks: tuple[Block, ...]
+    kind: str = "details"
+
+
+Block = Para | Note | Html | Table | Figure | Details
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One part of the page."""
+
+    name: str
+    title: str
+    blocks: tuple[Block, ...] = field(default=())
+
+
+class Artist:
+    """Draws charts for a page, where pictures can be made."""
+
+    def __init__(self) -> None:
+        self.able = can_render()
+
+    def figure(
+        self,
+        name: str,
+        title: str,
+        make: Callable[[int], Any],
+        *,
+        caption: str = "",
+        interactive: bool = False,
+    ) -> Figure:
+        """Draw one chart at both widths.
+
+        Parameters
+        ----------
+        name : str
+            Unique on the page.
+        title, caption : str
+        make : callable
+            From a width in pixels to a chart.
+        interactive : bool
+            Whether its marks can be chosen.
+        """
+        wide, narrow = make(WIDE), make(NARROW)
+        alt = str(wide.to_dict()["description"])
+        return Figure(
+            name=name,
+            title=title,
+            caption=caption,
+            alt=alt,
+            wide=self._svg(wide, f"{name}-w", alt, interactive=interactive),
+            narrow=self._svg(narrow, f"{name}-n", alt, interactive=interactive),
+            interactive=interactive,
+        )
+
+    def _svg(self, chart: Any, prefix: str, alt: str, *, interactive: bool) -> Markup:  # noqa: ANN401 - a chart
+        if not self.able:
+            return Markup("")
+        svg = inline_svg(chart, prefix=prefix)
+        # A picture to a screen reader, except where its marks are buttons.
+        role = "group" if interactive else "img"
+        label = Markup.escape(alt)
+        start = svg.index("<svg") + 4
+        return Markup(f'{svg[:start]} role="{role}" aria-label="{label}"{svg[start:]}')  # noqa: S704 - our own SVG

@@ -1,0 +1,587 @@
+"""The page's sections on the external level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from whyprompt.effects.result import format_number
+from whyprompt.effects.sensitivity import sensitivity_report
+from whyprompt.errors import EstimationError
+from whyprompt.graph import CausalGraph
+from whyprompt.report import charts
+from whyprompt.report._blocks import Cell, Details, Html, Note, Para, Section, num, table
+from whyprompt.report._rows import effect_rows
+from whyprompt.report.strength import effect_strength
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from whyprompt.analysis import StudyEffect, StudyMediation
+    from whyprompt.effects import EffectResult
+    from whyprompt.report._blocks import Artist, Block, Table
+    from whyprompt.study import Study
+
+__all__ = ["Material", "answer", "design", "effects", "logs", "overlap", "question", "sensitivity", "who"]
+
+_INTERVAL = ("", "n", "estimate", "from", "to", "p")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Material:
+    """All that a page is made from.
+
+    Attributes
+    ----------
+    effect : StudyEffect
+    mediation : StudyMediation or None
+    manifest : mapping
+    study : Study
+    statistical : frame or None
+    artist : Artist
+    """
+
+    effect: StudyEffect
+    mediation: StudyMediation | None
+    manifest: dict[str, Any]
+    study: Study
+    statistical: Any
+    artist: Artist
+
+    @property
+    def paired(self) -> bool:
+        """Whether every item was run under both arms."""
+        return hasattr(self.effect.main, "n_pairs")
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """The task family of each item."""
+        frame = self.effect.frame
+        if "task_type" not in frame.columns:
+            return {}
+        return dict(zip(frame["item_id"].astype(str), frame["task_type"].astype(str), strict=True))
+
+
+def answer(m: Material) -> Section:
+    """The answer in one sentence, and its strength."""
+    strength = effect_strength(m.effect.main)
+    reasons = Markup("").join(Markup("<li>{}</li>").format(r) for r in strength.reasons)
+    inside: Markup = Markup("")
+    if m.mediation is not None:
+        said = m.mediation.sentence if m.mediation.search is None else m.mediation.search.sentence
+        inside = Markup("<p><strong>Inside the model.</strong> {}</p>").format(said)
+    box = Markup(
+        '<div class="answer"><p class="lead">{}</p><p><strong>Strength.</strong> {}</p>'
+        '<ul class="reasons">{}</ul>{}</div>'
+    ).format(m.effect.sentence, strength.headline, reasons, inside)
+    return Section("answer", "The answer", (Html(box),))
+
+
+def question(m: Material) -> Section:
+    """The question and the graph."""
+    e = m.effect
+    blocks: list[Block] = [
+        Para(e.question.strip()),
+        Para(
+            f"Compared: the arm {e.contrast.treated!r} in place of {e.contrast.control!r}. Outcome: {e.outcome!r}. "
+            "A positive number means that the outcome is higher under the first."
+        ),
+    ]
+    if m.study.graph is None:
+        blocks.append(
+            Note(
+                "The study states no causal graph. Where it had to adjust, it used the items' own covariates."
+            )
+        )
+        return Section("question", "The question and the graph", tuple(blocks))
+    graph = CausalGraph.parse(m.study.graph)
+    svg = graph.to_svg("arm", e.outcome)
+    blocks.append(
+        Html(
+            Markup(
+                '<figure class="graph"><figcaption>The causal graph that the study states</figcaption>'
+                '<div class="scroll" tabindex="0" role="region" aria-label="Causal graph, scrolls sideways">{}</div>'
+                "</figure>"
+            ).format(Markup(svg))  # noqa: S704 - drawn by whyprompt.graph, which escapes names
+        )
+    )
+    sets = graph.adjustment_sets("arm", e.outcome)
+    said = (
+        "No set of measured variables identifies the effect from logs."
+        if not sets
+        else "Nothing needs adjusting for."
+        if sets[0] == frozenset()
+        else "From logs alone the effect is identified by adjusting for "
+        + ", or for ".join(" and ".join(sorted(s)) for s in sets[:4])
+        + "."
+    )
+    if m.paired:
+        said += " Here both arms were run on every item, so nothing has to be adjusted for."
+    blocks.append(Para(said))
+    roles = graph.roles("arm", e.outcome)
+    rows = [
+        (name, ", ".join(role), ", ".join(graph.parents(name)) or "nothing named")
+        for name, role in roles.items()
+    ]
+    blocks.append(
+        Details(
+            "The graph in words",
+            (table("Variables, their roles and causes", ("variable", "role", "caused by"), rows),),
+        )
+    )
+    return Section("question", "The question and the graph", tuple(blocks))
+
+
+def design(m: Material) -> Section:
+    """Design and data."""
+    e, frame = m.effect, m.effect.frame
+    words = {
+        "paired": "Paired: every item is run under every arm.",
+        "randomized": "Randomised: chance decided which arm an item got.",
+        "observational": "Observational: something other than chance decided which arm an item got.",
+    }
+    facts = [
+        ("design", words[e.design]),
+        ("model", _model(m.manifest)),
+        ("items", Cell(str(frame["item_id"].nunique()), float(frame["item_id"].nunique()))),
+        ("trials", Cell(str(len(frame)), float(len(frame)))),
+        ("repetitions", Cell(str(m.study.reps), float(m.study.reps))),
+        ("arms", "; ".join(f"{name} ({arm.kind})" for name, arm in m.study.arms.items())),
+        ("outcomes", ", ".join(o.name for o in m.study.outcomes)),
+    ]
+    blocks: list[Block] = [table("Design", ("", "value"), facts, name="design")]
+    if "task_type" in frame.columns:
+        blocks.append(_data_table(m))
+    example = _example(m)
+    if example is not None:
+        blocks.append(example)
+    return Section("design", "Design and data", tuple(blocks))
+
+
+def _model(manifest: dict[str, Any]) -> str:
+    model = manifest.get("model")
+    if not isinstance(model, dict):
+        return "not recorded"
+    return f"{model.get('name')}, {model.get('dtype')}, on {model.get('device')}"
+
+
+def _data_table(m: Material) -> Table:
+    frame, e = m.effect.frame, m.effect
+    arms = [e.contrast.control, e.contrast.treated]
+    head = ["task family", "items"]
+    spread = [c for c in ("difficulty", "question_tokens") if c in frame.columns]
+    head += [f"{c} (least to most)" for c in spread]
+    head += [f"mean {e.outcome}, {arm}" for arm in arms]
+    rows = []
+    for task, part in frame.groupby("task_type", sort=True):
+        n = int(part["item_id"].nunique())
+        row: list[Cell | str] = [str(task), Cell(str(n), float(n))]
+        row += [f"{format_number(part[c].min())} to {format_number(part[c].max())}" for c in spread]
+        row += [num(float(part.loc[part["arm"] == arm, e.outcome].mean())) for arm in arms]
+        rows.append(row)
+    return table("Items by task family", head, rows, name="items")
+
+
+def _example(m: Material) -> Details | None:
+    frame, e = m.effect.frame, m.effect
+    if "prompt" not in frame.columns:
+        return None
+    item = frame["item_id"].iloc[0]
+    shown = []
+    for arm in (e.contrast.control, e.contrast.treated):
+        rows = frame[(frame["item_id"] == item) & (frame["arm"] == arm)]
+        if not rows.empty:
+            shown.append(
+                Markup("<p>{}</p><pre tabindex='0'>{}</pre>").format(
+                    f"Item {item} under {arm!r}:", rows["prompt"].iloc[0]
+                )
+            )
+    return Details("One item's prompt under both arms", (Html(Markup("").join(shown)),))
+
+
+def overlap(m: Material) -> Section:
+    """Overlap and balance."""
+    main = m.effect.main
+    blocks: list[Block] = []
+    if m.paired:
+        blocks.append(
+            Para(
+                "Each item is its own control: the two arms hold the same items, so every covariate is balanced "
+                "exactly and overlap is complete, whatever was measured or not."
+            )
+        )
+        if m.effect.draw is None:
+            return Section("overlap", "Overlap and balance", tuple(blocks))
+        blocks.append(
+            Para(
+                "Overlap and balance matter where only one arm an item is at hand. The pictures below are of such "
+                "a draw from this study, made by a stated confounded rule and adjusted as logs would have to be."
+            )
+        )
+        shown, where = m.effect.draw.adjusted, "draw"
+    else:
+        shown, where = main, "main"
+    blocks += _overlap(m, shown, where)
+    return Section("overlap", "Overlap and balance", tuple(blocks))
+
+
+def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
+    blocks: list[Block] = []
+    score, treated = result.propensity, result.treated_rows
+    if score is not None and treated is not None:
+        blocks.append(
+            m.artist.figure(
+                f"overlap-{where}",
+                "Who could have got either arm",
+                lambda w: charts.overlap_plot(score, treated, result.weights, width=w),
+                caption="Scores of the two arms; pale rows found no counterpart and are not in the estimate.",
+            )
+        )
+    used = [
+        (f"{level} rows", num(float(used)), num(float(total)), num(ess))
+        for level, used, total, ess in (
+            (result.treated_level, result.n_treated_used, result.n_treated, result.ess_treated),
+            (result.control_level, result.n_control_used, result.n_control, result.ess_control),
+        )
+    ]
+    blocks.append(
+        table(
+            "Rows that the estimate uses",
+            ("", "used", "in the table", "effective sample size"),
+            used,
+            name=f"used-{where}",
+        )
+    )
+    if result.balance:
+        if any(row.smd_before is not None or row.smd_after is not None for row in result.balance):
+            blocks.append(
+                m.artist.figure(
+                    f"love-{where}",
+                    "Balance before and after adjustment",
+                    lambda w: charts.love_plot(result.balance, width=w),
+                    caption="A difference above 0.1 standard deviations is called an imbalance.",
+                )
+            )
+        rows = [
+            (
+                row.covariate,
+                *(num(v) for v in (row.smd_before, row.smd_after, row.variance_ratio_after, row.ks_after)),
+            )
+            for row in result.balance
+        ]
+        blocks.append(
+            table(
+                "Balance of each covariate, treated minus control",
+                ("covariate", "SMD before", "SMD after", "variance ratio after", "KS after"),
+                rows,
+                name=f"balance-{where}",
+            )
+        )
+    return blocks
+
+
+def effects(m: Material) -> Section:
+    """The effects, with the truth where both arms were run."""
+    e, main = m.effect, m.effect.main
+    beside = None
+    if e.draw is not None:
+        beside = {f"logs, by {e.draw.adjusted.method}": (e.draw.adjusted, e.draw.truth)}
+    blocks: list[Block] = [Para(main.sentence)]
+    if any(row.estimate is not None for row in effect_rows(main)):
+        truth = (
+            " The last line is what adjusting one arm an item would give; the mark on it is the truth for the same "
+            "items, known because both arms were run."
+            if beside
+            else ""
+        )
+        blocks.append(
+            m.artist.figure(
+                "forest",
+                "The effect, over all items and within each task family",
+                lambda w: charts.forest_plot(main, beside=beside, width=w),
+                caption=f"Lines are {main.level:.0%} intervals, each by itself.{truth}",
+            )
+        )
+    blocks.append(_effect_table("Effects within families: p is adjusted by Holm's rule", main, "effects"))
+    further = [(name, r) for name, r in e.outcomes.items()]
+    further += [(f"{e.outcome}, arm {name}", r) for name, r in e.arms.items()]
+    if further:
+        rows = [_line(name, r) for name, r in further]
+        blocks.append(
+            table("Other outcomes, and other arms against the same control", _INTERVAL, rows, name="others")
+        )
+    if e.spread is not None:
+        cells = [
+            (f"repetition {rep}", num(v)) for rep, v in zip(e.spread.reps, e.spread.estimates, strict=True)
+        ]
+        cells.append(("variance between repetitions", num(e.spread.variance)))
+        blocks.append(
+            table(
+                "The effect in each repetition: new seeds of shots and sampling",
+                ("", "estimate"),
+                cells,
+                name="spread",
+            )
+        )
+    blocks.append(_assumption_table(main))
+    return Section("effects", "Effects", tuple(blocks))
+
+
+def _line(name: str, result: Any) -> tuple[Cell | str, ...]:  # noqa: ANN401 - a result of any kind
+    row = effect_rows(result)[0]
+    n = "" if row.n is None else Cell(str(row.n), float(row.n))
+    return (name, n, num(row.estimate), num(row.low), num(row.high), num(row.p, digits=2))
+
+
+def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN401 - a result of any kind
+    rows = [
+        (
+            row.label,
+            "" if row.n is None else Cell(str(row.n), float(row.n)),
+            num(row.estimate),
+            num(row.low),
+            num(row.high),
+            num(row.p, digits=2),
+        )
+        for row in effect_rows(result)
+    ]
+    return table(caption, _INTERVAL, rows, name=name)
+
+
+def _assumption_table(result: Any) -> Details:  # noqa: ANN401 - a result of any kind
+    rows = [(a.name, a.status, a.check, a.detail) for a in result.assumptions]
+    return Details(
+        "What the effect rests on: assumptions and the check of each",
+        (table("Assumptions", ("assumption", "verdict", "check", "found"), rows),),
+    )
+
+
+def who(m: Material) -> Section:
+    """Who gains and who is harmed."""
+    main = m.effect.main
+    blocks: list[Block] = []
+    if not m.paired:
+        blocks.append(
+            Para(
+                "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on the same "
+                "items (design: paired) to see it."
+            )
+        )
+        return Section("who", "Who gains and who is harmed", tuple(blocks))
+    blocks.append(
+        Para(
+            f"{main.share_gain:.0%} of {main.n_pairs} items gain, {main.share_harmed:.0%} are harmed and "
+            f"{main.share_unchanged:.0%} stay as they were. An item's change is one draw: with another seed, or "
+            "other shots, the same item may move the other way."
+        )
+    )
+    tasks = m.tasks
+    if main.differences is None:
+        return Section("who", "Who gains and who is harmed", tuple(blocks))
+    blocks.append(
+        m.artist.figure(
+            "gain-harm",
+            "Every item's change, sorted within its task family",
+            lambda w: charts.gain_harm_plot(main, tasks or None, width=w),
+        )
+    )
+    change = main.differences.treated - main.differences.control
+    names = [tasks.get(u, "all items") for u in main.differences.units]
+    rows = []
+    for task in sorted(set(names)):
+        part = change[[i for i, n in enumerate(names) if n == task]]
+        rows.append((task, Cell(str(len(part)), float(len(part))), *_shares(part)))
+    blocks.append(
+        table(
+            "Items that gain and are harmed",
+            ("task family", "items", "gain", "harmed", "unchanged", "largest gain", "largest harm"),
+            rows,
+            name="who",
+        )
+    )
+    return Section("who", "Who gains and who is harmed", tuple(blocks))
+
+
+def _shares(change: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Cell, ...]:
+    shares = [float(x.mean()) for x in (change > 0, change < 0, change == 0)]
+    most, least = float(change.max()), float(change.min())
+    return (
+        *(num(s, percent=True) for s in shares),
+        num(most) if most > 0 else Cell("none"),
+        num(least) if least < 0 else Cell("none"),
+    )
+
+
+def logs(m: Material) -> Section:
+    """What one would have found with one arm an item."""
+    e = m.effect
+    title = "If one had only logs"
+    if e.draw is None:
+        text = (
+            "The study asks for no audit: effect.audit in the study file draws one arm of each item by a stated "
+            "rule and holds the estimate against the truth."
+            if m.paired
+            else "These are such data: one arm an item, so there is no truth here to hold the estimate against."
+        )
+        return Section("logs", title, (Para(text),))
+    draw = e.draw
+    blocks: list[Block] = [
+        Para(
+            "Logs hold one arm an item, and something decided which. To see what that does, one arm of each item "
+            f"was hidden by a stated rule ({_rule(m)}), and the rest was analysed as logs are."
+        ),
+        Para(draw.sentence),
+        m.artist.figure(
+            "draw", "One draw: plain, adjusted, and true", lambda w: charts.draw_plot(draw, width=w)
+        ),
+        table(
+            "One draw",
+            ("", "estimate", "from", "to"),
+            [
+                (
+                    "plain difference",
+                    num(draw.naive.estimate),
+                    num(draw.naive.ci_low),
+                    num(draw.naive.ci_high),
+                ),
+                (
+                    f"adjusted, by {draw.adjusted.method}",
+                    num(draw.adjusted.estimate),
+                    num(draw.adjusted.ci_low),
+                    num(draw.adjusted.ci_high),
+                ),
+                ("truth, same items", num(draw.truth), "", ""),
+                ("truth, all items", num(draw.truth_all), "", ""),
+            ],
+            name="draw",
+        ),
+    ]
+    if e.audit is not None:
+        audited = e.audit
+        blocks.append(Para(audited.sentence))
+        for what, words in (
+            ("bias", "Bias of each method over the draws"),
+            ("coverage", "How often each method's interval holds the truth"),
+        ):
+            if any(getattr(row, what) is not None for row in audited.rows):
+                blocks.append(
+                    m.artist.figure(
+                        f"audit-{what}",
+                        words,
+                        lambda w, what=what: charts.audit_plot(audited, what=what, width=w),  # type: ignore[misc]
+                        caption=f"{audited.draws} draws; lines are the Monte Carlo error that so many leave.",
+                    )
+                )
+        rows = [
+            (
+                row.method,
+                num(row.bias),
+                num(row.bias_error, digits=2),
+                num(row.mean_std_error),
+                num(row.rmse),
+                num(row.coverage),
+                f"{row.n_failed} of {row.n_draws}",
+            )
+            for row in audited.rows
+        ]
+        blocks.append(
+            table(
+                f"Audit over {audited.draws} draws: {audited.rule}",
+                ("method", "bias", "its error", "mean std. error", "RMSE", "coverage", "no estimate"),
+                rows,
+                name="audit",
+            )
+        )
+    return Section("logs", title, tuple(blocks))
+
+
+def _rule(m: Material) -> str:
+    if m.effect.audit is not None:
+        return m.effect.audit.rule
+    settings = m.study.effect.audit
+    return "" if settings is None else ", ".join(f"{v:g} x {k}" for k, v in settings.assignment.items())
+
+
+def sensitivity(m: Material) -> Section:
+    """What an unmeasured cause could do."""
+    e = m.effect
+    blocks: list[Block] = []
+    if m.paired:
+        blocks.append(
+            Para(
+                "The paired effect has no confounder to be sensitive to: both outcomes of each item were observed. "
+                "It can still move with the items drawn (its interval) and with the seeds (its repetitions, above)."
+            )
+        )
+        if e.draw is None:
+            return Section("sensitivity", "Sensitivity", tuple(blocks))
+        blocks.append(Para("What follows is for the adjusted estimate from one arm an item."))
+        result, frame = e.draw.adjusted, e.draw.table
+    else:
+        result = e.main  # type: ignore[assignment]
+        both = e.frame["arm"].isin([e.contrast.treated, e.contrast.control])
+        frame = e.frame[both]
+    try:
+        found = sensitivity_report(frame, result)
+    except EstimationError as error:
+        blocks.append(Note(f"No sensitivity analysis can be made of this estimate: {error.message}."))
+        return Section("sensitivity", "Sensitivity", tuple(blocks))
+    blocks.append(Para(found.sentence))
+    ev = found.e_value
+    figures = [("E-value of the estimate", num(ev.e_value)), ("E-value of the interval", num(ev.e_value_ci))]
+    if found.rosenbaum is not None:
+        figures.append(("hidden bias that undoes significance (gamma)", num(found.rosenbaum.critical_gamma)))
+    if found.robustness is not None:
+        r = found.robustness
+        figures += [
+            ("robustness value", num(r.robustness_value)),
+            (f"robustness value at level {r.alpha:g}", num(r.robustness_value_alpha)),
+            ("partial R² of the arm with the outcome", num(r.partial_r2)),
+        ]
+    blocks.append(table("Key figures", ("", "value"), figures, name="sensitivity"))
+    if found.rosenbaum is not None:
+        rows = [
+            (f"gamma {b.gamma:g}", num(b.p_lower), num(b.p_upper), num(b.effect_low), num(b.effect_high))
+            for b in found.rosenbaum
+        ]
+        blocks.append(
+            Details(
+                "Rosenbaum bounds",
+                (
+                    table(
+                        "Bounds on the p-value and the effect, by the odds that a hidden cause may change",
+                        ("", "p from", "p to", "effect from", "effect to"),
+                        rows,
+                        name="rosenbaum",
+                    ),
+                ),
+            )
+        )
+    if found.robustness is not None and found.robustness.bounds:
+        blocks.append(_benchmarks(found.robustness.bounds))
+    return Section("sensitivity", "Sensitivity", tuple(blocks))
+
+
+def _benchmarks(bounds: Any) -> Details:  # noqa: ANN401 - bounds of a robustness report
+    rows = []
+    for b in bounds:
+        name = f"{b.times:g} times {b.benchmark}"
+        if b.r2_outcome >= 1:
+            # The bound says nothing there: such a confounder could be the whole outcome.
+            rows.append((name, num(b.r2_treatment), num(b.r2_outcome), Cell("no bound"), Cell(""), Cell("")))
+        else:
+            low, high = num(b.ci_low), num(b.ci_high)
+            rows.append((name, num(b.r2_treatment), num(b.r2_outcome), num(b.estimate), low, high))
+    return Details(
+        "A confounder as strong as a measured one",
+        (
+            table(
+                "What the regression estimate could become",
+                ("as strong as", "R² with the arm", "R² with the outcome", "estimate", "from", "to"),
+                rows,
+                name="benchmarks",
+            ),
+        ),
+    )

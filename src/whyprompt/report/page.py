@@ -1,0 +1,200 @@
+"""One self-contained page that a person hands to a colleague."""
+
+from __future__ import annotations
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from whyprompt.errors import DataError, StoreError, WhypromptError
+from whyprompt.report import _closing, _external, _internal
+from whyprompt.report._blocks import Artist
+from whyprompt.report._external import Material
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from whyprompt.analysis import StudyEffect, StudyMediation
+    from whyprompt.report._blocks import Section
+    from whyprompt.study import Study
+
+__all__ = ["MAX_BYTES", "build_report", "write_report"]
+
+MAX_BYTES = 3_000_000
+"""A page is smaller than this, so that it can be sent by mail."""
+
+_PARTS = (
+    _external.answer,
+    _external.question,
+    _external.design,
+    _external.overlap,
+    _external.effects,
+    _external.who,
+    _external.logs,
+    _external.sensitivity,
+    _internal.heads,
+    _internal.levels,
+    _closing.limits,
+    _closing.reproduce,
+)
+
+
+def build_report(
+    effect: StudyEffect,
+    mediation: StudyMediation | None,
+    manifest: Mapping[str, Any],
+    study: Study,
+    *,
+    statistical: Any = None,  # noqa: ANN401 - any frame
+) -> str:
+    """Write a study's page.
+
+    Parameters
+    ----------
+    effect : StudyEffect
+        The external level, from `study_effect`.
+    mediation : StudyMediation or None
+        The internal level, from `load_mediation`; None where it was not run.
+    manifest : mapping
+        Of the study's folder: model, versions, seeds, command.
+    study : Study
+    statistical : DataFrame, optional
+        As `statistical_vs_interventional` takes it, to set statistical mediation beside the intervention.
+
+    Returns
+    -------
+    str
+        One HTML document without references to anything outside it.
+
+    Raises
+    ------
+    DataError
+        If `effect` or `mediation` is of another study.
+    WhypromptError
+        If the page would be larger than 3 MB.
+
+    Examples
+    --------
+    >>> page = build_report(effect, None, manifest, study)  # doctest: +SKIP
+    """
+    for what, other in (("effect", effect), ("mediation", mediation)):
+        if other is not None and other.study != study.name:
+            raise DataError(f"{what} is of the study {other.study!r}, and the page is of {study.name!r}")
+    material = Material(
+        effect=effect,
+        mediation=mediation,
+        manifest=dict(manifest),
+        study=study,
+        statistical=statistical,
+        artist=Artist(),
+    )
+    sections = [part(material) for part in _PARTS]
+    page = _render(material, sections)
+    size = len(page.encode())
+    if size > MAX_BYTES:
+        raise WhypromptError(
+            f"the page would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}",
+            hint="sweep fewer contrasts, or report them in studies of their own",
+        )
+    return page
+
+
+def _render(material: Material, sections: list[Section]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    folder = files("whyprompt.report") / "templates"
+    texts = {
+        name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
+    }
+    # Text from models and studies is escaped by default; only our own markup is marked as safe.
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    results = {
+        "effect": material.effect.to_dict(),
+        "mediation": None if material.mediation is None else material.mediation.to_dict(),
+    }
+    return environment.from_string(texts["page.html"]).render(
+        title=f"{material.study.name}: what the change of prompt causes",
+        name=material.study.name,
+        sections=sections,
+        drawn=material.artist.able,
+        css=Markup(texts["page.css"]),  # noqa: S704 - a file of this package
+        js=Markup(texts["page.js"]),  # noqa: S704 - a file of this package
+        results=_json(results),
+        heads=_json(_internal.head_data(material)),
+    )
+
+
+def _json(content: Any) -> Markup:  # noqa: ANN401 - nested plain values
+    """Write JSON that may stand in a script element: a prompt can hold ``</script>``."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)  # noqa: S704 - escaped above
+
+
+def write_report(study: str | Path, folder: str | Path, *, target: str | Path | None = None) -> Path:
+    """Write the page of a study that was run.
+
+    Parameters
+    ----------
+    study : str or Path
+        The study file.
+    folder : str or Path
+        Of its results. The internal level is shown where `whyprompt mediate` finished.
+    target : str or Path, optional
+        Where to write. Default: ``report.html`` in the folder.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    StoreError
+        If the study was not run, or its manifest cannot be read.
+    InputError
+        If its contrast cannot be estimated.
+
+    Examples
+    --------
+    >>> write_report("studies/few_shot.yaml", "runs/few_shot")  # doctest: +SKIP
+    """
+    from whyprompt.analysis import load_mediation, study_effect
+    from whyprompt.study import load_study
+    from whyprompt.trials import load_trials
+
+    plan = load_study(study)
+    frame = load_trials(plan, folder)
+    page = build_report(
+        study_effect(plan, frame), load_mediation(plan, folder, frame), _manifest(Path(folder)), plan
+    )
+    path = Path(folder) / "report.html" if target is None else Path(target)
+    # A reader never finds half a page.
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise StoreError(f"the report {path} cannot be written: {error.strerror}") from None
+    return path
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / "manifest.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read: {error.strerror}", hint="run the study first: whyprompt run STUDY"
+        ) from None
+    except ValueError:
+        raise StoreError(f"{path} is not JSON", hint="run the study again: whyprompt run STUDY") from None
+    if not isinstance(content, dict):
+        raise StoreError(f"{path} is not a manifest", hint="run the study again: whyprompt run STUDY")
+    return content
