@@ -10,7 +10,14 @@ import pandas as pd
 import pytest
 
 from whyprompt.cli import main
-from whyprompt.effects import estimate_effect, estimate_effects, paired_effect
+from whyprompt.effects import (
+    compare_arms,
+    dose_response,
+    estimate_effect,
+    estimate_effects,
+    ordinal_effect,
+    paired_effect,
+)
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 LALONDE = REFERENCE / "lalonde.csv"
@@ -228,6 +235,110 @@ def test_several_outcomes_are_adjusted_for_their_number(run):
     code, out, _ = run(LALONDE, *options, "--outcome", "re78", "--outcome", "re75")
     assert code == 0
     assert "p (max-T)" in out
+
+
+MULTI = REFERENCE / "synth_multi.csv"
+X = ("--confounders", "difficulty,log_len,is_math")
+
+
+def test_every_pair_of_many_arms(run):
+    options = ("--treatment", "variant", "--outcome", "score", *X, "--all-arms", "--reference", "direct")
+    code, out, err = run(MULTI, *options, "--json")
+    assert code == 0, err
+    library = compare_arms(
+        pd.read_csv(MULTI), treatment="variant", outcome="score",
+        confounders=["difficulty", "log_len", "is_math"], reference="direct",
+    )  # fmt: skip
+    assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
+    code, out, _ = run(MULTI, *options, "--method", "nearest", "--caliper", "0.1")
+    assert code == 0
+    assert "instead of" in out
+    assert "need not add up" in out
+
+
+def test_a_dose(run):
+    options = (
+        "--treatment",
+        "dose",
+        "--outcome",
+        "score_dose",
+        *X,
+        "--dose",
+        "--knots",
+        "3",
+        "--reference",
+        "1",
+    )
+    code, out, err = run(MULTI, *options, "--json")
+    assert code == 0, err
+    library = dose_response(
+        pd.read_csv(MULTI), treatment="dose", outcome="score_dose",
+        confounders=["difficulty", "log_len", "is_math"], knots=3, reference=1.0,
+    )  # fmt: skip
+    assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
+    code, out, _ = run(MULTI, *options)
+    assert code == 0
+    assert "Balance (correlation of the dose with each covariate):" in out
+
+
+def test_ordered_levels(run, tmp_path):
+    frame = trials(grade=np.random.default_rng(0).choice(["bad", "fair", "good"], N))
+    path = tmp_path / "trials.csv"
+    frame.to_csv(path, index=False)
+    options = (
+        "--treatment",
+        "arm",
+        "--outcome",
+        "grade",
+        "--confounders",
+        "x",
+        "--method",
+        "ipw",
+        "--ordered",
+    )
+    code, out, err = run(path, *options, "--levels", "bad,fair,good", "--json")
+    assert code == 0, err
+    library = ordinal_effect(
+        pd.read_csv(path), treatment="arm", outcome="grade", confounders=["x"], method="ipw",
+        levels=["bad", "fair", "good"],
+    )  # fmt: skip
+    assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
+    code, out, _ = run(path, *options, "--levels", "bad,fair,good")
+    assert code == 0
+    assert "at least" in out
+    code, _, err = run(path, *options)
+    assert (code, "which level is higher is not known" in err) == (2, True)
+    both = paired_table(tmp_path / "paired.csv")
+    code, out, err = run(both, *PAIRED, "--outcome", "right", "--ordered", "--json")
+    assert code == 0, err
+    assert json.loads(out)["method"] == "paired"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--all-arms", "--dose"], "do not go together"),
+        (["--levels", "a,b"], "add --ordered"),
+        (["--focal", "a"], "--focal has no meaning without --all-arms"),
+        (["--knots", "3"], "--knots has no meaning without --dose"),
+        (["--reference", "a"], "--reference has no meaning without --all-arms"),
+        (["--unit", "q"], "--unit has no meaning without --design paired"),
+        (["--out", "x"], "--out has no meaning with a table"),
+        (["--dose", "--caliper", "1"], "--caliper has no meaning with --dose"),
+        (["--dose", "--reference", "a"], "with --dose it is a number"),
+        (["--all-arms", "--by", "x"], "--by has no meaning with --all-arms"),
+        (["--dose", "--outcome", "x"], "can be given once"),
+        (["--design", "paired", "--all-arms"], "compares two named arms"),
+        (["--ordered", "--by", "kind"], "by= is not made for ordered outcomes"),
+    ],
+)  # fmt: skip
+def test_an_option_without_meaning_is_refused_and_not_ignored(run, tmp_path, options, message):
+    path = tmp_path / "trials.csv"
+    trials(kind=["a", "b"] * 20, grade=[1, 2, 3, 3] * 10).to_csv(path, index=False)
+    base = ("--treatment", "arm", "--outcome", "grade", "--confounders", "x")
+    code, out, err = run(path, *base, *options)
+    assert (code, out) == (2, "")
+    assert message in err
 
 
 # ------------------------------------------------------------------------------------------- bad input

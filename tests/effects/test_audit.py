@@ -162,6 +162,8 @@ def test_a_rule_may_be_a_function_and_exact_columns_hold():
     assert len(result.to_frame()) == 2
     assert result.sentence.startswith("Run under both arms, the 300 items show an effect of")
     assert "naive is off by" in result.sentence
+    assert result.plot().to_dict()["description"]
+    assert result.plot("coverage").to_dict()["description"]
 
 
 def test_draws_that_cannot_be_estimated_are_counted_by_reason():
@@ -196,6 +198,9 @@ def test_one_draw_is_the_estimate_beside_the_truth():
     assert one.truth == pytest.approx(float((wide.cot - wide.direct)[treated].mean()), rel=1e-12)
     assert "and its interval holds it" in one.sentence or "and its interval misses it" in one.sentence
     assert one.adjusted.ci_low <= one.truth <= one.adjusted.ci_high
+    assert one.to_frame().what.tolist() == ["naive", "ipw", "truth"]
+    assert one.plot().to_dict()["description"]
+    assert str(one) == one.sentence
     json.dumps(one.to_dict(), allow_nan=False)
 
 

@@ -225,6 +225,20 @@ def test_every_method_reports_all_its_parts(method):
     assert "'cot'" not in result.sentence
 
 
+def test_every_kind_of_plot_is_drawn_or_refused():
+    frame = drawn().assign(y=lambda d: (d.y > 0).astype(int))
+    result = arm_effect(frame, method="ipw", by="kind")
+    for kind in ("balance", "overlap", "effect"):
+        assert "description" in result.plot(kind).to_dict()
+    with pytest.raises(EstimationError, match="'pie' is not known"):
+        result.plot("pie")
+    with pytest.raises(EstimationError, match="no propensity score to draw"):
+        arm_effect(frame, method="cem").plot("overlap")
+    with pytest.raises(EstimationError, match="nothing was adjusted for"):
+        arm_effect(frame, confounders=None, method="naive").plot("balance")
+    assert [m.name for m in result.measures] == result.measure_frame().name.tolist()
+
+
 def test_a_balanced_estimate_is_an_effect_under_its_condition():
     result = arm_effect(drawn(n=2000), method="ipw", estimand="ate")
     assert result.sentence.startswith("Under '1' instead of '0', 'y' changes by")

@@ -345,9 +345,9 @@ def test_text_levels_need_an_order(frame):
     options = {"treatment": "arm", "outcome": "grade", "confounders": ["x", "z"], "method": "ipw"}
     with pytest.raises(DataError, match="which level is higher is not known"):
         ordinal_effect(words, **options)
-    with pytest.raises(DataError, match="has the level 'best', which is not in order"):
-        ordinal_effect(words, order=["bad", "fair", "good"], **options)
-    named = ordinal_effect(words, order=["bad", "fair", "good", "best"], **options)
+    with pytest.raises(DataError, match="has the level 'best', which is not in levels"):
+        ordinal_effect(words, levels=["bad", "fair", "good"], **options)
+    named = ordinal_effect(words, levels=["bad", "fair", "good", "best"], **options)
     numbers = ordinal_effect(frame, **options)
     assert named.levels == ("bad", "fair", "good", "best")
     assert [r.difference for r in named.rows] == [r.difference for r in numbers.rows]

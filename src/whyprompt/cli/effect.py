@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whyprompt.cli._common import AsJson, Out, results_folder, show, show_json
+from whyprompt.cli._effect_report import effect_text
 from whyprompt.cli._tables import TABLES, read_graph, read_table
 from whyprompt.errors import EstimationError
 
@@ -17,18 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["effect"]
 
 _STUDIES = {".yaml", ".yml", ".toml"}
-_MARKS = {
-    "holds": "holds",
-    "fails": "FAILS",
-    "doubtful": "doubtful",
-    "untestable": "untestable",
-    "not checked": "not checked",
-}
-
 _Columns = str | None
 
 
 def effect(
+    ctx: typer.Context,
     table: Annotated[
         Path,
         typer.Argument(help="A table (.csv, .tsv, .parquet, .jsonl, .json) or a study (.yaml, .toml)."),
@@ -88,6 +82,17 @@ def effect(
     denominator: Annotated[
         str, typer.Option(help="Of balance: pooled, treated, control, all or weighted.")
     ] = "pooled",
+    ordered: Annotated[bool, typer.Option("--ordered", help="The outcome has ordered levels.")] = False,
+    levels: Annotated[
+        _Columns, typer.Option(help="With --ordered: text levels from the lowest to the highest.")
+    ] = None,
+    all_arms: Annotated[bool, typer.Option("--all-arms", help="Compare every pair of arms.")] = False,
+    reference: Annotated[
+        str | None, typer.Option(help="The arm (or dose) that others are compared with.")
+    ] = None,
+    focal: Annotated[str | None, typer.Option(help="With --all-arms: arm of an att.")] = None,
+    dose: Annotated[bool, typer.Option("--dose", help="The treatment is a continuous dose.")] = False,
+    knots: Annotated[int, typer.Option(help="With --dose: knots of the curve.")] = 4,
     seed: Annotated[int, typer.Option(help="For everything random.")] = 0,
     out: Out = None,
     as_json: AsJson = False,
@@ -96,79 +101,99 @@ def effect(
 
     One of --graph and --confounders says what to adjust for; with neither, use --method naive.
     """
+    given = _given(ctx)
     if table.suffix.lower() in _STUDIES:
-        _study(table, out, treatment, outcome, as_json=as_json)
+        _refuse(
+            given - {"table", "out", "as_json"}, "with a study file, which names its own arms and outcomes"
+        )
+        _study(table, out, as_json=as_json)
         return
     if table.suffix.lower() not in TABLES:
         raise EstimationError(
-            f"{table} is neither a table nor a study", hint=f"one of: {', '.join((*TABLES, *_STUDIES))}"
+            f"{table} is neither a table nor a study",
+            hint=f"one of: {', '.join((*TABLES, *sorted(_STUDIES)))}",
         )
     if treatment is None or not outcome:
         missing = " and ".join(
             name for name, value in (("--treatment", treatment), ("--outcome", outcome)) if not value
         )
         raise EstimationError(f"{missing} must be given with a table", hint="name columns of the table")
-    if graph is not None and confounders is not None and not confounders.strip():
-        raise EstimationError("--confounders is empty", hint="leave it out, and the graph chooses")
+    _refuse(given & {"out"}, "with a table: only a study has a folder of results")
+    chosen = [
+        name for name, flag in (("--all-arms", all_arms), ("--dose", dose), ("--ordered", ordered)) if flag
+    ]
+    if len(chosen) > 1:
+        raise EstimationError(f"{' and '.join(chosen)} do not go together", hint="give one of them")
+    if (levels is not None) and not ordered:
+        raise EstimationError("--levels names the levels of an ordered outcome", hint="add --ordered")
+    values: dict[str, Any] = {
+        "confounders": _split(confounders),
+        "graph": None if graph is None else read_graph(graph),
+        "estimand": estimand,
+        "method": method,
+        "treated": treated,
+        "control": control,
+        "design": design,
+        "unit": unit,
+        "caliper": caliper,
+        "caliper_unit": caliper_unit,
+        "replace": replace,
+        "ratio": ratio,
+        "exact": _split(exact) or (),
+        "order": order,
+        "distance": distance,
+        "mahalanobis_on": _split(mahalanobis_on),
+        "discard": discard,
+        "kernel": kernel,
+        "bandwidth": bandwidth,
+        "n_strata": n_strata,
+        "ties": ties,
+        "tie_break": tie_break,
+        "propensity": propensity,
+        "cluster": cluster,
+        "by": _split(by),
+        "level": level,
+        "se": se,
+        "draws": draws,
+        "neighbours": neighbours,
+        "denominator": denominator,
+        "reference": reference,
+        "focal": focal,
+        "knots": knots,
+        "random_state": seed,
+    }
+    asked = {name: values[name] for name in values if name in given}
+    if "seed" in given:
+        asked["random_state"] = seed
     frame = read_table(table)
-    if design == "paired":
-        refused = {"--graph": graph, "--confounders": confounders, "--method": method, "--caliper": caliper}
-        for name, value in refused.items():
-            if value is not None:
-                raise EstimationError(
-                    f"{name} has no meaning in a paired design: each item is compared with itself",
-                    hint="leave it out, or give the design as observational",
-                )
-        result = _paired(
-            frame,
-            treatment,
-            outcome,
-            unit=unit,
-            treated=treated,
-            control=control,
-            cluster=cluster,
-            by=_split(by),
-            level=level,
-        )
-    else:
-        options: dict[str, Any] = {
-            "treatment": treatment,
-            "confounders": _split(confounders),
-            "graph": None if graph is None else read_graph(graph),
-            "estimand": estimand,
-            "method": method or "nearest",
-            "treated": treated,
-            "control": control,
-            "design": design,
-            "caliper": caliper,
-            "caliper_unit": caliper_unit,
-            "replace": replace,
-            "ratio": ratio,
-            "exact": _split(exact) or (),
-            "order": order,
-            "distance": distance,
-            "mahalanobis_on": _split(mahalanobis_on),
-            "discard": discard,
-            "kernel": kernel,
-            "bandwidth": bandwidth,
-            "n_strata": n_strata,
-            "ties": ties,
-            "tie_break": tie_break,
-            "propensity": propensity,
-            "cluster": cluster,
-            "by": _split(by),
-            "level": level,
-            "se": se,
-            "draws": draws,
-            "neighbours": neighbours,
-            "denominator": denominator,
-            "random_state": seed,
-        }
-        result = _adjusted(frame, outcome, options)
+    result = _analyse(
+        frame,
+        treatment,
+        outcome,
+        asked,
+        kind="dose" if dose else "arms" if all_arms else "ordered" if ordered else "difference",
+        levels=_split(levels),
+    )
     if as_json:
         show_json(result.to_dict())
     else:
-        show(_report(result))
+        show(effect_text(result))
+
+
+def _given(ctx: typer.Context) -> set[str]:
+    """Names of the parameters that the caller wrote, so that one without meaning is refused, not ignored."""
+    out = set()
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            out.add(name)
+    return out
+
+
+def _refuse(names: set[str], where: str) -> None:
+    if names:
+        listed = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
+        raise EstimationError(f"{listed} has no meaning {where}", hint="leave it out")
 
 
 def _split(text: str | None) -> list[str] | None:
@@ -177,36 +202,86 @@ def _split(text: str | None) -> list[str] | None:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _adjusted(frame: Any, outcomes: Sequence[str], options: dict[str, Any]) -> Any:  # noqa: ANN401 - a result
-    from whyprompt.effects import estimate_effect, estimate_effects
+_PAIRED = {"design", "unit", "treated", "control", "cluster", "level"}
+_ARMS_ONLY, _DOSE_ONLY = {"focal"}, {"knots"}
 
+
+def _analyse(
+    frame: Any,  # noqa: ANN401 - any frame
+    treatment: str,
+    outcomes: Sequence[str],
+    asked: dict[str, Any],
+    *,
+    kind: str,
+    levels: Sequence[str] | None,
+) -> Any:  # noqa: ANN401 - any result of an effect
+    """Call the library function that the options ask for; an option it does not take is refused."""
+    import whyprompt.effects as library
+
+    if len(outcomes) > 1 and kind != "difference":
+        raise EstimationError("--outcome can be given once with --all-arms, --dose and --ordered")
+    if asked.get("design") == "paired":
+        return _paired(frame, treatment, outcomes, asked, kind=kind, levels=levels)
+    _refuse(set(asked) & {"unit"}, "without --design paired")
+    if kind == "dose":
+        allowed = {"confounders", "graph", "method", "knots", "reference", "design", "cluster", "se", "level"}
+        _refuse(set(asked) - allowed - {"random_state"}, "with --dose")
+        if "reference" in asked:
+            asked["reference"] = _as_number(asked["reference"], "--reference")
+        return library.dose_response(frame, treatment=treatment, outcome=outcomes[0], **asked)
+    _refuse(set(asked) & _DOSE_ONLY, "without --dose")
+    if kind == "arms":
+        _refuse(set(asked) & {"treated", "control", "by", "propensity"}, "with --all-arms")
+        return library.compare_arms(frame, treatment=treatment, outcome=outcomes[0], **asked)
+    _refuse(set(asked) & (_ARMS_ONLY | {"reference"}), "without --all-arms")
+    if kind == "ordered":
+        return library.ordinal_effect(frame, treatment=treatment, outcome=outcomes[0], levels=levels, **asked)
     if len(outcomes) > 1:
-        return estimate_effects(frame, outcomes=list(outcomes), **options)
-    return estimate_effect(frame, outcome=outcomes[0], **options)
+        return library.estimate_effects(frame, treatment=treatment, outcomes=list(outcomes), **asked)
+    return library.estimate_effect(frame, treatment=treatment, outcome=outcomes[0], **asked)
 
 
-def _paired(frame: Any, arm: str, outcomes: Sequence[str], **options: Any) -> Any:  # noqa: ANN401 - a result
-    from whyprompt.effects import paired_effect, paired_effects
+def _paired(
+    frame: Any,  # noqa: ANN401 - any frame
+    arm: str,
+    outcomes: Sequence[str],
+    asked: dict[str, Any],
+    *,
+    kind: str,
+    levels: Sequence[str] | None,
+) -> Any:  # noqa: ANN401 - any result of an effect
+    import whyprompt.effects as library
 
-    treated, control = options["treated"], options["control"]
-    if treated is None or control is None:
+    if kind in {"dose", "arms"}:
+        raise EstimationError(
+            "a paired design compares two named arms", hint="leave out --all-arms and --dose"
+        )
+    takes = set(_PAIRED)
+    if len(outcomes) > 1:
+        takes |= {"random_state"}
+    elif kind == "difference":
+        takes |= {"by"}
+    _refuse(set(asked) - takes, "in a paired design, where each item is compared with itself")
+    if asked.get("treated") is None or asked.get("control") is None:
         raise EstimationError(
             "a paired design needs the names of both arms", hint="--treated NAME --control NAME"
         )
+    options = {name: value for name, value in asked.items() if name != "design"}
+    if kind == "ordered":
+        return library.paired_ordinal_effect(frame, arm=arm, outcome=outcomes[0], levels=levels, **options)
     if len(outcomes) > 1:
-        if options.pop("by") is not None:
-            raise EstimationError("--by is for one outcome at a time")
-        return paired_effects(frame, arm=arm, outcomes=list(outcomes), **options)
-    return paired_effect(frame, arm=arm, outcome=outcomes[0], **options)
+        return library.paired_effects(frame, arm=arm, outcomes=list(outcomes), **options)
+    return library.paired_effect(frame, arm=arm, outcome=outcomes[0], **options)
 
 
-def _study(
-    path: Path, out: Path | None, treatment: str | None, outcome: Sequence[str] | None, *, as_json: bool
-) -> None:
-    if treatment is not None or outcome:
-        raise EstimationError(
-            "a study file names its own arms and outcomes", hint="leave out --treatment and --outcome"
-        )
+def _as_number(text: str, name: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise EstimationError(f"{name} is {text!r}; with --dose it is a number") from error
+
+
+def _study(path: Path, out: Path | None, *, as_json: bool) -> None:
     from whyprompt.analysis import run_effect
     from whyprompt.study import load_study
 
@@ -215,102 +290,3 @@ def _study(
         show_json(found.to_dict())
     else:
         show(found.summary())
-
-
-def _report(result: Any) -> str:  # noqa: ANN401 - any of the results
-    """Write the result for a reader: sentence, tables, assumptions, warnings."""
-    parts = [result.sentence]
-    rows = getattr(result, "rows", ())
-    if rows:
-        parts.append(
-            _grid(
-                ["outcome", "estimate", "std error", "interval", "p", "p (max-T)"],
-                [
-                    [
-                        row.outcome,
-                        _number(row.estimate),
-                        _number(row.std_error),
-                        f"{_number(row.ci_low)} to {_number(row.ci_high)}",
-                        _number(row.p_value, 2),
-                        _number(row.p_max_t, 2),
-                    ]
-                    for row in rows
-                ],
-            )
-        )
-    else:
-        parts.append(
-            f"estimate {_number(result.estimate)}, standard error {_number(result.std_error)}"
-            f" ({result.se_method}), {result.level:.0%} interval {_number(result.ci_low)} to"
-            f" {_number(result.ci_high)}, p {_number(result.p_value, 2)}"
-        )
-    parts.extend(
-        f"{m.name} {_number(m.estimate)} ({_number(m.ci_low)} to {_number(m.ci_high)})"
-        for m in getattr(result, "measures", ())[1:]
-        if m.estimate is not None
-    )
-    balance = getattr(result, "balance", ())
-    if balance:
-        parts.append(
-            "Balance (standardised mean difference; variance ratio after):\n"
-            + _grid(
-                ["covariate", "before", "after", "ratio"],
-                [
-                    [
-                        row.covariate,
-                        _number(row.smd_before, 2),
-                        _number(row.smd_after, 2),
-                        "" if row.binary else _number(row.variance_ratio_after, 2),
-                    ]
-                    for row in balance
-                ],
-            )
-        )
-    subgroups = getattr(result, "subgroups", ())
-    if subgroups:
-        parts.append(
-            "Subgroups:\n"
-            + _grid(
-                ["by", "level", "rows", "estimate", "interval", "p (Holm)", ""],
-                [
-                    [
-                        row.by,
-                        row.level,
-                        str(row.n_pairs)
-                        if hasattr(row, "n_pairs")
-                        else f"{row.n_treated_used}+{row.n_control_used}",
-                        _number(row.estimate),
-                        f"{_number(row.ci_low)} to {_number(row.ci_high)}",
-                        _number(row.p_holm, 2),
-                        getattr(row, "note", ""),
-                    ]
-                    for row in subgroups
-                ],
-            )
-        )
-    parts.append(
-        "Assumptions:\n"
-        + "\n".join(f"  {_MARKS[a.status]:<12} {a.name}: {a.detail} [{a.check}]" for a in result.assumptions)
-    )
-    if result.warnings:
-        parts.append("Warnings:\n" + "\n".join(f"  {text}" for text in result.warnings))
-    return "\n\n".join(parts)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    from whyprompt.effects.result import format_number
-
-    return format_number(value, digits=digits)
-
-
-def _grid(header: list[str], rows: list[list[str]]) -> str:
-    widths = [max(len(line[k]) for line in (header, *rows)) for k in range(len(header))]
-
-    def one(line: list[str]) -> str:
-        cells = [
-            text.ljust(w) if k == 0 else text.rjust(w)
-            for k, (text, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        return ("  " + "  ".join(cells)).rstrip()
-
-    return "\n".join(one(line) for line in (header, *rows))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.effects.result import plain
 
@@ -110,6 +110,21 @@ class AuditResult:
 
         return pd.DataFrame([plain(row) for row in self.rows]).drop(columns="failures")
 
+    def plot(self, what: Literal["bias", "coverage"] = "bias") -> Any:  # noqa: ANN401 - a chart
+        """Draw the bias, or the coverage, of each method.
+
+        Parameters
+        ----------
+        what : {"bias", "coverage"}, default "bias"
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        return charts.audit_plot(self, what=what)
+
     def __str__(self) -> str:
         return self.sentence
 
@@ -154,3 +169,34 @@ class OneDraw:
             "truth_all": plain(self.truth_all),
             "sentence": self.sentence,
         }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the plain difference, the adjusted one and the truth.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``what``, ``estimate``, ``ci_low``, ``ci_high``; a truth has no interval.
+        """
+        import pandas as pd
+
+        rows = [
+            {"what": name, "estimate": one.estimate, "ci_low": one.ci_low, "ci_high": one.ci_high}
+            for name, one in (("naive", self.naive), (self.adjusted.method, self.adjusted))
+        ]
+        rows.append({"what": "truth", "estimate": self.truth, "ci_low": None, "ci_high": None})
+        return pd.DataFrame(rows)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the two estimates against the truth.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        return charts.draw_plot(self)
+
+    def __str__(self) -> str:
+        return self.sentence

@@ -150,22 +150,20 @@ class DoseResponse:
         return pd.DataFrame([plain(point) for point in self.points])
 
     def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw the curve with its pointwise interval and its band.
+        """Draw the curve with the band that holds over all of it at once.
 
         Returns
         -------
         altair.LayerChart
         """
-        import altair as alt
+        from whyprompt.report import charts
 
-        base = alt.Chart(self.to_frame()).encode(x=alt.X("dose:Q", title=self.treatment))
-        title = f"mean of {self.outcome}"
-        band = base.mark_area(opacity=0.15).encode(
-            y=alt.Y("band_low:Q", title=title, scale=alt.Scale(zero=False)), y2="band_high:Q"
+        rows = [
+            {"dose": p.dose, "estimate": p.mean, "low": p.band_low, "high": p.band_high} for p in self.points
+        ]
+        return charts.dose_response_plot(
+            rows, dose_title=self.treatment, outcome_title=f"mean of {self.outcome}"
         )
-        inner = base.mark_area(opacity=0.25).encode(y="ci_low:Q", y2="ci_high:Q")
-        line = base.mark_line().encode(y="mean:Q", tooltip=["dose:Q", "mean:Q", "ci_low:Q", "ci_high:Q"])
-        return alt.layer(band, inner, line)
 
     def __str__(self) -> str:
         return self.sentence

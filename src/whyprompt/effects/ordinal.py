@@ -176,7 +176,7 @@ def ordinal_effect(
     *,
     treatment: str,
     outcome: str,
-    order: Sequence[object] | None = None,
+    levels: Sequence[object] | None = None,
     **options: Any,  # noqa: ANN401 - options of estimate_effect
 ) -> OrdinalResult:
     """Estimate the effect of one arm against another on an ordered outcome.
@@ -187,8 +187,8 @@ def ordinal_effect(
         One arm a row.
     treatment, outcome : str
         Columns.
-    order : sequence, optional
-        Levels from the lowest to the highest; needed where the outcome is text.
+    levels : sequence, optional
+        Of the outcome, from the lowest to the highest; needed where it is text.
     **options
         Of `estimate_effect`: confounders or graph, method, estimand, caliper, cluster, level, ...
 
@@ -199,7 +199,7 @@ def ordinal_effect(
     Raises
     ------
     DataError
-        If a column is absent or has missing values, or a level is not in `order`.
+        If a column is absent or has missing values, or a level is not in `levels`.
     EstimationError
         As `estimate_effect`; also for ``se="bootstrap"``, which is not made for this.
 
@@ -225,7 +225,7 @@ def ordinal_effect(
     from whyprompt.effects.estimate import defaults, estimate_effect, estimated
 
     table = open_table(frame)
-    codes, levels = _levels(table, outcome, order)
+    codes, names = _levels(table, outcome, levels)
     settings = defaults(estimate_effect, {"treatment": treatment, "outcome": outcome, **options})
     if settings["se"] == "bootstrap":
         raise EstimationError("the bootstrap is not made for ordered outcomes", hint="leave se='auto'")
@@ -248,7 +248,7 @@ def ordinal_effect(
     sizes = (float(result.n_treated_used), float(result.n_control_used))
     return _ordinal(
         _Source(shares=shares, error=error, sizes=sizes),
-        levels,
+        names,
         level=chosen.level,
         about={
             "treatment": treatment,
@@ -278,7 +278,7 @@ def paired_ordinal_effect(
     outcome: str,
     treated: object,
     control: object,
-    order: Sequence[object] | None = None,
+    levels: Sequence[object] | None = None,
     cluster: str | None = None,
     level: float = 0.95,
 ) -> OrdinalResult:
@@ -292,8 +292,8 @@ def paired_ordinal_effect(
         Columns.
     treated, control : object
         Levels of `arm`.
-    order : sequence, optional
-        Levels of the outcome from the lowest to the highest; needed where it is text.
+    levels : sequence, optional
+        Of the outcome, from the lowest to the highest; needed where it is text.
     cluster : str, optional
         Column that groups items sampled together; the errors are then CR2.
     level : float, default 0.95
@@ -306,7 +306,7 @@ def paired_ordinal_effect(
     Raises
     ------
     DataError
-        If a column is absent or has missing values, or a level is not in `order`.
+        If a column is absent or has missing values, or a level is not in `levels`.
     EstimationError
         If items are repeated within an arm (a mean of levels is not a level), or none has both outcomes.
 
@@ -327,7 +327,7 @@ def paired_ordinal_effect(
     from whyprompt.effects.paired import item_labels, mean_error, paired_differences, paired_effect
 
     table = open_table(frame)
-    codes, levels = _levels(table, outcome, order)
+    codes, shown = _levels(table, outcome, levels)
     coded = _with_codes(table, outcome, codes)
     names: dict[str, Any] = {"unit": unit, "arm": arm, "outcome": outcome}
     names |= {"treated": treated, "control": control}
@@ -352,7 +352,7 @@ def paired_ordinal_effect(
     total = n + overall.n_incomplete
     return _ordinal(
         _Source(shares=shares, error=error, sizes=(float(n), float(n))),
-        levels,
+        shown,
         level=level,
         about={
             "treatment": arm,
@@ -381,7 +381,7 @@ def _levels(table: Table, outcome: str, order: Sequence[object] | None) -> tuple
             shown = ", ".join(map(repr, sorted(set(labels.tolist()))[:6]))
             raise DataError(
                 f"outcome column {outcome!r} is text ({shown}); which level is higher is not known",
-                hint="give order=[lowest, ..., highest]",
+                hint="give levels=[lowest, ..., highest]",
             )
         distinct, codes = np.unique(values, return_inverse=True)
         names = tuple(f"{v:g}" for v in distinct)
@@ -391,13 +391,13 @@ def _levels(table: Table, outcome: str, order: Sequence[object] | None) -> tuple
             for v in order
         )
         if len(set(names)) != len(names):
-            raise DataError(f"order names a level of {outcome!r} twice: {', '.join(names)}")
+            raise DataError(f"levels names a level of {outcome!r} twice: {', '.join(names)}")
         place = {name: k for k, name in enumerate(names)}
         unknown = sorted(set(labels.tolist()) - set(names))
         if unknown:
             raise DataError(
-                f"outcome column {outcome!r} has the level {unknown[0]!r}, which is not in order",
-                hint=f"order is {', '.join(names)}",
+                f"outcome column {outcome!r} has the level {unknown[0]!r}, which is not in levels",
+                hint=f"levels is {', '.join(names)}",
             )
         codes = np.array([place[label] for label in labels.tolist()])
     if len(names) > _MANY_LEVELS:
@@ -490,7 +490,7 @@ def _model(
     sizes = np.array(source.sizes) / sum(source.sizes)
     weights = np.clip(share, 0.0, None) * sizes[:, None]
     if (weights.sum(axis=0) <= 0).any():
-        raise EstimationError("a level has no weight in either arm; leave it out of order")
+        raise EstimationError("a level has no weight in either arm; leave it out of levels")
     fit = fit_proportional_odds(codes, arm, weights=weights.ravel())
     theta = np.concatenate([fit.intercepts, fit.coef])
     # Influence of a share on the coefficients; the information of the weights sums to one row.

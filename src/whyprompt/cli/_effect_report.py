@@ -1,0 +1,173 @@
+"""What ``whyprompt effect`` prints for a reader: sentence, tables, assumptions with checks, warnings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["effect_text"]
+
+
+def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
+    """Write a result for a reader.
+
+    Parameters
+    ----------
+    result : EffectResult, PairedResult, EffectsResult, OrdinalResult, ArmsResult or DoseResponse
+
+    Returns
+    -------
+    str
+    """
+    parts = [result.sentence]
+    if hasattr(result, "estimate"):
+        parts.append(
+            f"estimate {_number(result.estimate)}, standard error {_number(result.std_error)}"
+            f" ({result.se_method}), {result.level:.0%} interval {_span(result, 'ci')},"
+            f" p {_number(result.p_value, 2)}"
+        )
+        parts.extend(
+            f"{m.name} {_number(m.estimate)} ({_number(m.ci_low)} to {_number(m.ci_high)})"
+            for m in result.measures[1:]
+            if m.estimate is not None
+        )
+    else:
+        parts.append(_parts_table(result))
+    if getattr(result, "balance", ()):
+        parts.append(_balance_table(result.balance))
+    if getattr(result, "subgroups", ()):
+        parts.append(_subgroup_table(result.subgroups))
+    parts.append(
+        "Assumptions:\n"
+        + "\n".join(
+            f"  {'FAILS' if a.status == 'fails' else a.status:<12} {a.name}: {a.detail} [{a.check}]"
+            for a in result.assumptions
+        )
+    )
+    if result.warnings:
+        parts.append("Warnings:\n" + "\n".join(f"  {text}" for text in result.warnings))
+    return "\n\n".join(parts)
+
+
+def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several estimates
+    if hasattr(result, "points"):
+        header = ["dose", "mean", "interval", "band", "effect", "interval"]
+        rows = [
+            [
+                _number(p.dose),
+                _number(p.mean),
+                _span(p, "ci"),
+                _span(p, "band"),
+                _number(p.effect),
+                _span(p, "effect_ci"),
+            ]
+            for p in result.points
+        ]
+    elif hasattr(result, "odds_ratio"):
+        header = ["at least", "treated", "control", "difference", "interval", "p (Holm)"]
+        rows = [
+            [
+                r.level,
+                _number(r.p_treated),
+                _number(r.p_control),
+                _number(r.difference),
+                _span(r, "ci"),
+                _number(r.p_holm, 2),
+            ]
+            for r in result.rows
+        ]
+    elif hasattr(result, "adjustment"):
+        header = ["arm", "instead of", "estimate", "interval", "at once", "p (adjusted)"]
+        rows = [
+            [
+                r.arm,
+                r.reference,
+                _number(r.estimate),
+                _span(r, "ci"),
+                _span(r, "simultaneous"),
+                _number(r.p_holm if r.p_max_t is None else r.p_max_t, 2),
+            ]
+            for r in result.rows
+        ]
+    else:
+        header = ["outcome", "estimate", "std error", "interval", "at once", "p", "p (max-T)"]
+        rows = [
+            [
+                r.outcome,
+                _number(r.estimate),
+                _number(r.std_error),
+                _span(r, "ci"),
+                _span(r, "simultaneous"),
+                _number(r.p_value, 2),
+                _number(r.p_max_t, 2),
+            ]
+            for r in result.rows
+        ]
+    return _grid(header, rows)
+
+
+def _balance_table(balance: Sequence[Any]) -> str:
+    if hasattr(balance[0], "correlation_after"):
+        title, header = (
+            "Balance (correlation of the dose with each covariate):",
+            ["covariate", "before", "after"],
+        )
+        rows = [
+            [r.covariate, _number(r.correlation_before, 2), _number(r.correlation_after, 2)] for r in balance
+        ]
+    elif hasattr(balance[0], "worst_pair"):
+        title = "Balance (largest standardised mean difference of any two arms):"
+        header = ["covariate", "before", "after"]
+        rows = [[r.covariate, _number(r.smd_before, 2), _number(r.smd_after, 2)] for r in balance]
+    else:
+        title = "Balance (standardised mean difference; variance ratio after):"
+        header = ["covariate", "before", "after", "ratio"]
+        rows = [
+            [
+                r.covariate,
+                _number(r.smd_before, 2),
+                _number(r.smd_after, 2),
+                "" if r.binary else _number(r.variance_ratio_after, 2),
+            ]
+            for r in balance
+        ]
+    return f"{title}\n{_grid(header, rows)}"
+
+
+def _subgroup_table(subgroups: Sequence[Any]) -> str:
+    rows = [
+        [
+            r.by,
+            r.level,
+            str(r.n_pairs) if hasattr(r, "n_pairs") else f"{r.n_treated_used}+{r.n_control_used}",
+            _number(r.estimate),
+            _span(r, "ci"),
+            _number(r.p_holm, 2),
+            getattr(r, "note", ""),
+        ]
+        for r in subgroups
+    ]
+    header = ["by", "level", "rows", "estimate", "interval", "p (Holm)", ""]
+    return f"Subgroups:\n{_grid(header, rows)}"
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    from whyprompt.effects.result import format_number
+
+    return format_number(value, digits=digits)
+
+
+def _span(row: Any, name: str) -> str:  # noqa: ANN401 - a row of any result
+    return f"{_number(getattr(row, f'{name}_low'))} to {_number(getattr(row, f'{name}_high'))}"
+
+
+def _grid(header: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(line[k]) for line in (header, *rows)) for k in range(len(header))]
+
+    def one(line: list[str]) -> str:
+        cells = [t.rjust(w) if k else t.ljust(w) for k, (t, w) in enumerate(zip(line, widths, strict=True))]
+        return ("  " + "  ".join(cells)).rstrip()
+
+    return "\n".join(one(line) for line in (header, *rows))
