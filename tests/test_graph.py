@@ -1,6 +1,7 @@
 """Causal graphs: textbook graphs by hand, separation against networkx, adjustment against brute force."""
 
 import itertools
+import json
 from xml.etree import ElementTree as ET
 
 import networkx as nx
@@ -559,3 +560,128 @@ def test_fills_keep_black_text_readable():
 
     text = luminance("#111111")
     assert min((luminance(fill) + 0.05) / (text + 0.05) for fill in FILLS.values()) > 7
+
+
+# ------------------------------------------------------------------------------- identification in one result
+
+
+@settings(max_examples=80, deadline=None)
+@given(graphs(most=6, bidirected=True), st.data())
+def test_front_door_sets_are_all_the_minimal_ones_of_the_definition(graph, data):
+    x, y, *rest = data.draw(st.permutations(graph.nodes))
+    digraph = explicit(graph)
+
+    def opens(drop, ends, others, given_):
+        cut = explicit(graph, drop=[e for e in graph.directed if e[0] in drop])
+        return not nx.is_d_separator(cut, set(ends), set(others), set(given_))
+
+    valid = []
+    for size in range(1, len(rest) + 1):
+        for subset in itertools.combinations(rest, size):
+            chosen = set(subset)
+            paths = list(nx.all_simple_paths(digraph, x, y))
+            if not paths or any(not chosen & set(path) for path in paths):
+                continue
+            if opens({x}, {x}, chosen, ()) or opens(chosen, chosen, {y}, {x}):
+                continue
+            valid.append(frozenset(subset))
+    minimal = {s for s in valid if not any(other < s for other in valid)}
+    assert set(graph.front_door_sets(x, y)) == minimal
+
+
+@settings(max_examples=80, deadline=None)
+@given(graphs(most=6, bidirected=True), st.data())
+def test_instruments_are_those_of_the_definition(graph, data):
+    x, y, *rest = data.draw(st.permutations(graph.nodes))
+    digraph = explicit(graph)
+    paths = list(nx.all_simple_paths(digraph, x, y))
+    on_causal = {v for path in paths for v in path} - {x}
+    cut = explicit(graph, drop=[(x, v) for v in on_causal if digraph.has_edge(x, v)])
+    after = nx.descendants(digraph, x) | nx.descendants(digraph, y)
+    free = [v for v in rest if v not in after]
+
+    def works(v, given_):
+        return nx.is_d_separator(cut, {v}, {y}, given_) and not nx.is_d_separator(digraph, {v}, {x}, given_)
+
+    expected = {v for v in free if paths and works(v, set())}
+    assert {i.name for i in graph.instruments(x, y)} == expected
+    for found in graph.instruments(x, y, conditional=True):
+        assert works(found.name, set(found.given))
+        # No smaller set of those tried works: minimal.
+        for size in range(len(found.given)):
+            for subset in itertools.combinations(sorted(found.given), size):
+                assert not nx.is_d_separator(cut, {found.name}, {y}, set(subset))
+
+
+@pytest.mark.parametrize(
+    ("text", "strategy", "words"),
+    [
+        ("x -> y", "nothing to adjust for", "identified without adjustment"),
+        ("c -> x -> y; c -> y", "adjustment", "by adjusting for {c}. Open without adjustment: x <- c -> y."),
+        (FRONT_DOOR, "front-door", "by the front door through {m}"),
+        (INSTRUMENT, "instrument", "'z' is an instrument"),
+        ("x -> y; x <-> y", "none", "run both arms on the same items"),
+        ("y -> x", "no effect", "no causal path joins them"),
+    ],
+)
+def test_identification_names_the_strategy(text, strategy, words):
+    graph = CausalGraph.parse(text)
+    found = graph.identify("x", "y")
+    assert found.strategy == strategy
+    assert words in found.sentence
+    assert str(found) == found.sentence
+    assert found.paths == graph.paths("x", "y")
+    assert found.adjustment_sets == tuple(graph.adjustment_sets("x", "y"))
+    table = found.to_frame()
+    assert list(table["path"]) == [str(p) for p in found.paths]
+    json.dumps(found.to_dict())
+    ET.fromstring(found.svg)  # noqa: S314 - our own text
+
+
+def test_front_door_paths_are_listed_and_what_is_too_much_is_said():
+    found = CausalGraph.parse(FRONT_DOOR).identify("x", "y")
+    assert [str(p) for p in found.front_door_paths] == ["x -> m -> y"]
+    assert "Never adjust for m" in found.sentence
+    many = CausalGraph.parse("x -> y; x <- c -> y; x <- d -> y").identify("x", "y", max_paths=2)
+    assert many.paths == ()
+    assert "Not looked at: paths: more than 2 paths" in many.sentence
+    assert many.strategy == "adjustment"
+
+
+def test_paths_are_drawn_by_kind_and_told_in_words():
+    graph = CausalGraph.parse("x -> m -> y; c -> x; c -> y; x -> s; y -> s; x <-> y; z")
+    space = {"s": "http://www.w3.org/2000/svg"}
+    root = ET.fromstring(graph.to_svg("x", "y", given="c"))  # noqa: S314 - our own text
+    strokes = [p.get("stroke") for p in root.iterfind("s:path", space)]
+    # x -> m -> y is causal; x <-> y stays open; the paths over c and s are blocked.
+    assert sorted(strokes) == sorted(["#0072b2"] * 2 + ["#d55e00"] + ["#9a9a9a"] * 4)
+    words = [t.text for t in root.iterfind(".//s:text", space)]
+    assert {"on a causal path", "on an open path that is not causal", "on blocked paths only"} <= set(words)
+    assert "on no path between the two" not in words
+    told = root.find("s:desc", space).text
+    assert "Causal path: x -> m -> y." in told
+    assert "Open path that is not causal: x <-> y." in told
+    assert "x <- c -> y" not in told
+    free = ET.fromstring(graph.to_svg("x", "y", given=()))  # noqa: S314 - our own text
+    assert "Open path that is not causal: x <- c -> y." in free.find("s:desc", space).text
+    with pytest.raises(GraphError, match="name both"):
+        graph.to_svg(given=())
+
+
+def test_the_tests_of_a_graph_have_a_sentence_and_a_table():
+    rng = np.random.default_rng(7)
+    a, c = rng.normal(size=(2, 500))
+    b = a + c + rng.normal(size=500)
+    frame = pd.DataFrame({"a": a, "b": b, "c": c})
+    right = CausalGraph.parse("a -> b <- c").test_implications(frame)
+    assert "None of the 1 independencies that the graph implies is contradicted" in right.sentence
+    wrong = CausalGraph.parse("a -> c; b").test_implications(frame)
+    assert "2 of the 2 independencies that the graph implies are contradicted" in str(wrong)
+    table = wrong.to_frame()
+    assert list(table["implication"]) == [str(t.implication) for t in wrong]
+    assert json.loads(json.dumps(wrong.to_dict()))["tests"][0]["n"] == 500
+    full = CausalGraph.parse("a -> b -> c; a -> c").test_implications(frame)
+    assert (
+        full.sentence
+        == "The graph implies no independence among these columns, so data cannot contradict it."
+    )

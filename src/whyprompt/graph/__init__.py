@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from whyprompt.graph._model import CausalGraph
+from whyprompt.graph._report import Identification
+from whyprompt.graph._testing import ImplicationTests
 from whyprompt.graph._types import Implication, ImplicationTest, Instrument, Path
 
-__all__ = ["CausalGraph", "Implication", "ImplicationTest", "Instrument", "Path"]
+__all__ = [
+    "CausalGraph",
+    "Identification",
+    "Implication",
+    "ImplicationTest",
+    "ImplicationTests",
+    "Instrument",
+    "Path",
+]

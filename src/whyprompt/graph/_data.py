@@ -94,6 +94,7 @@ class GraphData:
 
         Examples
         --------
+        >>> from whyprompt.graph import CausalGraph
         >>> CausalGraph.parse("a -> b -> c; a <-> c").bidirected
         (('a', 'c'),)
         """
@@ -125,6 +126,7 @@ class GraphData:
 
         Examples
         --------
+        >>> from whyprompt.graph import CausalGraph
         >>> CausalGraph.from_dot('digraph { a -> {b c}; b -> c [dir=both] }').directed
         (('a', 'b'), ('a', 'c'))
         """
@@ -153,6 +155,7 @@ class GraphData:
 
         Examples
         --------
+        >>> from whyprompt.graph import CausalGraph
         >>> text = 'graph [directed 1 node [id 0 label "a"] node [id 1 label "b"] edge [source 0 target 1]]'
         >>> CausalGraph.from_gml(text).directed
         (('a', 'b'),)
@@ -214,6 +217,7 @@ class GraphData:
 
         Examples
         --------
+        >>> from whyprompt.graph import CausalGraph
         >>> CausalGraph.read("a -> b") == CausalGraph.read("digraph { a -> b }")
         True
         """
@@ -260,6 +264,7 @@ class GraphData:
 
         Examples
         --------
+        >>> from whyprompt.graph import CausalGraph
         >>> graph = CausalGraph.parse("a -> b; a <-> b; u [latent]")
         >>> CausalGraph.from_dot(graph.to_dot()) == graph
         True

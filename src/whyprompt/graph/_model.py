@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from whyprompt.errors import GraphError
 from whyprompt.graph import _identify
 from whyprompt.graph._data import GraphData
+from whyprompt.graph._report import identify, stories, traces
 from whyprompt.graph._separation import Step, ancestors, connected, descendants
 from whyprompt.graph._svg import draw
 from whyprompt.graph._testing import run_tests
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
     from narwhals.typing import IntoDataFrame
 
+    from whyprompt.graph._report import Identification
     from whyprompt.graph._separation import Adjacency
-    from whyprompt.graph._types import Implication, ImplicationTest, Instrument, Path
+    from whyprompt.graph._testing import ImplicationTests
+    from whyprompt.graph._types import Implication, Instrument, Path
 
 __all__ = ["CausalGraph"]
 
@@ -69,7 +72,13 @@ class CausalGraph(GraphData):
     ('post-treatment',)
     """
 
-    def to_svg(self, treatment: str | None = None, outcome: str | None = None) -> str:
+    def to_svg(
+        self,
+        treatment: str | None = None,
+        outcome: str | None = None,
+        *,
+        given: str | Collection[str] | None = None,
+    ) -> str:
         """Draw the graph, causes left of effects.
 
         Parameters
@@ -77,6 +86,10 @@ class CausalGraph(GraphData):
         treatment, outcome : str, optional
             With both, every box carries the variable's role in words and in a colour of Okabe and Ito's
             palette, and the accessible description lists them.
+        given : str or collection of str, optional
+            Also draw the paths between the two when this is adjusted for (``()`` for nothing): edges on
+            causal paths, on open paths that are not causal, and on blocked ones, with a legend; the
+            accessible description lists the open paths.
 
         Returns
         -------
@@ -86,7 +99,7 @@ class CausalGraph(GraphData):
         Raises
         ------
         GraphError
-            If only one of the two is given, or a name is not in the graph.
+            If only one of the two is given, or `given` without them, or a name is not in the graph.
 
         Examples
         --------
@@ -95,8 +108,54 @@ class CausalGraph(GraphData):
         """
         if (treatment is None) != (outcome is None):
             raise GraphError("to_svg needs both treatment and outcome, or neither")
-        named = self.roles(treatment, outcome) if treatment is not None and outcome is not None else {}
-        return draw(self.nodes, self.directed, self.bidirected, named)
+        if treatment is None or outcome is None:
+            if given is not None:
+                raise GraphError("to_svg draws paths between a treatment and an outcome: name both")
+            return draw(self.nodes, self.directed, self.bidirected, {})
+        named = self.roles(treatment, outcome)
+        if given is None:
+            return draw(self.nodes, self.directed, self.bidirected, named)
+        found = self.paths(treatment, outcome, given=given)
+        return draw(self.nodes, self.directed, self.bidirected, named, traces(found), stories(found))
+
+    def identify(
+        self,
+        treatment: str,
+        outcome: str,
+        *,
+        observed: Collection[str] | None = None,
+        max_paths: int = MAX_PATHS,
+    ) -> Identification:
+        """Say whether and how the effect can be had from what is observed.
+
+        Parameters
+        ----------
+        treatment, outcome : str
+            The question.
+        observed : collection of str, optional
+            What is in the table; by default every node not declared unobserved.
+        max_paths : int, default 10000
+            Beyond it paths are not listed, which the result says.
+
+        Returns
+        -------
+        Identification
+            Paths of every kind, roles, minimal adjustment sets, front-door sets with their paths,
+            instruments.
+
+        Raises
+        ------
+        GraphError
+            If a name is not in the graph.
+
+        Examples
+        --------
+        >>> found = CausalGraph.parse("x -> m -> y; x <-> y").identify("x", "y")
+        >>> found.strategy, [str(p) for p in found.front_door_paths]
+        ('front-door', ['x -> m -> y'])
+        """
+        self._ends(treatment, outcome)
+        return identify(self, treatment, outcome, observed=observed, max_paths=max_paths)
 
     # ---------------------------------------------------------------------------------------- structure
 
@@ -427,9 +486,7 @@ class CausalGraph(GraphData):
         """
         return _identify.implications(self._adjacency, self.nodes, self._observed(observed), HINT_SETS)
 
-    def test_implications(
-        self, data: IntoDataFrame, *, missing: str = "raise"
-    ) -> tuple[ImplicationTest, ...]:
+    def test_implications(self, data: IntoDataFrame, *, missing: str = "raise") -> ImplicationTests:
         """Test the implied independencies among the columns of a table, assuming linear relations.
 
         Each variable is one column, or one dummy a level less the first for text, categories and booleans.
@@ -447,8 +504,9 @@ class CausalGraph(GraphData):
 
         Returns
         -------
-        tuple of ImplicationTest
-            With p-values as they are and adjusted by Holm's method over all tests.
+        ImplicationTests
+            A tuple of ImplicationTest, with p-values as they are and adjusted by Holm's method over all
+            tests, that also has a sentence, ``to_dict`` and ``to_frame``.
 
         Raises
         ------

@@ -5,7 +5,10 @@ from __future__ import annotations
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["draw"]
+__all__ = ["Traces", "draw"]
+
+Traces = dict[tuple[str, str, str], str]
+"""What runs along an edge (tail, arrow, head): ``"causal"``, ``"open"`` or ``"blocked"``."""
 
 # Okabe and Ito's palette, lightened for fills so that black text keeps a contrast above 7:1; the word under
 # the name says the same, so no one depends on colour.
@@ -27,6 +30,14 @@ PLAIN = "#f4f4f4"
 FONT = "font-family='system-ui, sans-serif'"
 HEIGHT, GAP_X, GAP_Y, MARGIN, CHARACTER = 46.0, 70.0, 30.0, 24.0, 7.6
 SWEEPS = 8
+# Colour, width and words of a drawn path; widths differ as well, so that no one depends on colour.
+STROKES = {
+    "causal": ("#0072b2", 2.5, "on a causal path"),
+    "open": ("#d55e00", 4.5, "on an open path that is not causal"),
+    "blocked": ("#9a9a9a", 1.5, "on blocked paths only"),
+    "": ("#333", 1.5, "on no path between the two"),
+}
+LEGEND = 20.0
 
 
 class _Box(NamedTuple):
@@ -74,8 +85,10 @@ def draw(
     directed: tuple[tuple[str, str], ...],
     bidirected: tuple[tuple[str, str], ...],
     roles: dict[str, tuple[str, ...]],
+    traces: Traces | None = None,
+    stories: tuple[str, ...] = (),
 ) -> str:
-    """Draw the graph as one SVG element."""
+    """Draw the graph as one SVG element, with the paths that run along its edges where they are given."""
     layer = _layers(nodes, directed)
     # An edge across several layers gets a bend in each, so that it does not run through boxes.
     bends: dict[tuple[str, str], list[str]] = {}
@@ -90,19 +103,34 @@ def draw(
     width = max((box.x + box.width / 2 for box in boxes.values()), default=0.0) + MARGIN
     height = max((box.y + HEIGHT / 2 for box in boxes.values()), default=0.0) + MARGIN
 
-    shapes = [_edge(boxes, a, bends[a, b], b) for a, b in directed]
-    shapes += [_arc(boxes[a], boxes[b]) for a, b in bidirected]
+    kinds = traces or {}
+    shapes = [_edge(boxes, a, bends[a, b], b, kinds.get((a, "->", b), "")) for a, b in directed]
+    shapes += [_arc(boxes[a], boxes[b], kinds.get((a, "<->", b), "")) for a, b in bidirected]
     shapes += [_node(node, boxes[node], roles.get(node, ())) for node in nodes]
     title, description = _words(nodes, directed, bidirected, roles)
+    description = " ".join([description, *stories])
+    if traces is not None:
+        used = [k for k in STROKES if any(kinds.get(edge, "") == k for edge in _edges(directed, bidirected))]
+        shapes += [_legend(k, height + (i + 0.5) * LEGEND) for i, k in enumerate(used)]
+        height += len(used) * LEGEND + 8
+        longest = max((len(STROKES[k][2]) for k in used), default=0)
+        width = max(width, MARGIN + 48 + longest * CHARACTER)
     # Arcs may rise above the top row.
     rise = 60.0 if bidirected else 0.0
     head = (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 {-rise:.0f} {width:.0f} {height + rise:.0f}' "
         f"width='{width:.0f}' height='{height + rise:.0f}' role='img' aria-labelledby='wp-title wp-desc'>"
     )
+    heads = {_head(k): STROKES[k][0] for k in ["", *sorted({k for k in kinds.values() if k})]}
     marker = (
-        "<defs><marker id='wp-head' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='8' markerHeight='8' "
-        "orient='auto-start-reverse'><path d='M0 0 10 5 0 10z' fill='#333'/></marker></defs>"
+        "<defs>"
+        + "".join(
+            f"<marker id='{name}' viewBox='0 0 10 10' refX='9' refY='5' markerWidth='12' "
+            "markerHeight='12' markerUnits='userSpaceOnUse' "
+            f"orient='auto-start-reverse'><path d='M0 0 10 5 0 10z' fill='{colour}'/></marker>"
+            for name, colour in heads.items()
+        )
+        + "</defs>"
     )
     return "\n".join(
         [
@@ -142,7 +170,26 @@ def _caption(roles: tuple[str, ...]) -> str:
     return ", ".join([*shown, *(["unobserved"] if "unobserved" in roles else [])])
 
 
-def _edge(boxes: dict[str, _Box], a: str, bends: list[str], b: str) -> str:
+def _edges(
+    directed: tuple[tuple[str, str], ...], bidirected: tuple[tuple[str, str], ...]
+) -> list[tuple[str, str, str]]:
+    return [(a, "->", b) for a, b in directed] + [(a, "<->", b) for a, b in bidirected]
+
+
+def _head(kind: str) -> str:
+    return f"wp-head-{kind}" if kind else "wp-head"
+
+
+def _legend(kind: str, y: float) -> str:
+    colour, wide, words = STROKES[kind]
+    return (
+        f"<g><line x1='{MARGIN:.0f}' y1='{y:.1f}' x2='{MARGIN + 32:.0f}' y2='{y:.1f}' stroke='{colour}' "
+        f"stroke-width='{wide}'/><text x='{MARGIN + 40:.0f}' y='{y + 4:.1f}' {FONT} font-size='11'"
+        f" fill='#111'>{escape(words)}</text></g>"
+    )
+
+
+def _edge(boxes: dict[str, _Box], a: str, bends: list[str], b: str, kind: str) -> str:
     start, end = boxes[a], boxes[b]
     # Flat across the column that a bend stands in: a curve there would run behind the column's boxes.
     flats = [(boxes[bend].x, boxes[bend].y, boxes[bend].width) for bend in bends]
@@ -156,19 +203,21 @@ def _edge(boxes: dict[str, _Box], a: str, bends: list[str], b: str) -> str:
         x0, y0 = middle + wide / 2, y1
         if number < len(flats):
             path.append(f"H{x0:.1f}")
+    colour, wide, _ = STROKES[kind]
     return (
-        f"<path d='{' '.join(path)}' fill='none' stroke='#333' stroke-width='1.5' "
-        "marker-end='url(#wp-head)'/>"
+        f"<path d='{' '.join(path)}' fill='none' stroke='{colour}' stroke-width='{wide}' "
+        f"marker-end='url(#{_head(kind)})'/>"
     )
 
 
-def _arc(a: _Box, b: _Box) -> str:
+def _arc(a: _Box, b: _Box, kind: str) -> str:
     x0, y0, x1, y1 = a.x, a.y - HEIGHT / 2 - 2, b.x, b.y - HEIGHT / 2 - 2
     top = min(y0, y1) - 44
+    colour, wide, _ = STROKES[kind]
     return (
         f"<path d='M{x0:.1f} {y0:.1f} C{x0:.1f} {top:.1f} {x1:.1f} {top:.1f} {x1:.1f} {y1:.1f}' fill='none' "
-        "stroke='#333' stroke-width='1.5' stroke-dasharray='6 4' marker-start='url(#wp-head)' "
-        "marker-end='url(#wp-head)'/>"
+        f"stroke='{colour}' stroke-width='{wide}' stroke-dasharray='6 4' "
+        f"marker-start='url(#{_head(kind)})' marker-end='url(#{_head(kind)})'/>"
     )
 
 

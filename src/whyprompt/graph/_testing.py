@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError, GraphError
 from whyprompt.graph._types import ImplicationTest
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas as pd
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
@@ -17,10 +18,78 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["run_tests"]
+__all__ = ["ImplicationTests", "run_tests"]
 
 
-def run_tests(graph: CausalGraph, data: IntoDataFrame, *, missing: str) -> tuple[ImplicationTest, ...]:
+class ImplicationTests(tuple["ImplicationTest", ...]):
+    """The tests of all implied independencies of a graph: a tuple with a sentence."""
+
+    __slots__ = ()
+
+    @property
+    def sentence(self) -> str:
+        """The outcome in words."""
+        if not self:
+            return "The graph implies no independence among these columns, so data cannot contradict it."
+        bad = sorted((t for t in self if t.p_holm < 0.05), key=lambda t: t.p_holm)
+        if not bad:
+            return (
+                f"None of the {len(self)} independencies that the graph implies is contradicted at 5% (Holm);"
+                " graphs with more arrows fit as well, and a relation that is not linear may have been"
+                " missed."
+            )
+        shown = "; ".join(
+            f"{t.implication} (partial correlation {t.partial_correlation:.2f}, p = {t.p_holm:.2g})"
+            for t in bad[:3]
+        )
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        return (
+            f"{len(bad)} of the {len(self)} independencies that the graph implies are contradicted at 5%"
+            f" (Holm): {shown}{more}. An arrow or a common cause is missing there, or the relation is not"
+            " linear; what the graph says may be adjusted for is in doubt."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the tests as values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            ``sentence`` and ``tests``.
+        """
+        return {"sentence": self.sentence, "tests": [_row(test) for test in self]}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the tests.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a test.
+        """
+        import pandas as pd
+
+        columns = ["implication", "partial_correlation", "statistic", "df1", "df2", "p_value", "p_holm", "n"]
+        return pd.DataFrame([_row(test) for test in self], columns=columns)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def _row(test: ImplicationTest) -> dict[str, Any]:
+    return {
+        "implication": str(test.implication),
+        "partial_correlation": test.partial_correlation,
+        "statistic": test.statistic,
+        "df1": test.df[0],
+        "df2": test.df[1],
+        "p_value": test.p_value,
+        "p_holm": test.p_holm,
+        "n": test.n,
+    }
+
+
+def run_tests(graph: CausalGraph, data: IntoDataFrame, *, missing: str) -> ImplicationTests:
     """Test every implication whose variables are columns."""
     import narwhals as nw
     import numpy as np
@@ -43,7 +112,7 @@ def run_tests(graph: CausalGraph, data: IntoDataFrame, *, missing: str) -> tuple
     for rank, at in enumerate(order.tolist()):
         running = max(running, min(1.0, (len(raw) - rank) * raw[at].p_value))
         adjusted[at] = running
-    return tuple(
+    return ImplicationTests(
         ImplicationTest(
             implication=entry.implication,
             partial_correlation=entry.partial_correlation,
