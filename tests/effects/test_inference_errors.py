@@ -31,7 +31,7 @@ def wls(y, t, w):
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6), n=st.integers(8, 80))
+@given(seed=st.integers(0, 10**6), n=st.integers(24, 80))
 def test_robust_errors_equal_statsmodels(seed, n):
     rng = np.random.default_rng(seed)
     y, t, w = rng.normal(size=n), rng.random(n) < 0.5, rng.exponential(size=n)

@@ -448,7 +448,8 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
     failed = 0
     for _ in range(options.draws):
         if groups is None:
-            rows = rng.integers(0, n, n)
+            # In the order of the table: memory is read in order, and ties stay as they were.
+            rows = np.sort(rng.integers(0, n, n))
         else:
             rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
         try:

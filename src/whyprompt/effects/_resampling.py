@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt.effects._influence import least_squares
 from whyprompt.effects._threads import one_blas_thread
 from whyprompt.errors import EstimationError
 
@@ -50,15 +51,18 @@ def influence_after_matching(
     Otsu, T. and Rai, Y. (2017). Bootstrap inference of matching estimators for average treatment effects.
     JASA 112, 1720-1732, equation 6.
     """
+    with one_blas_thread(len(y)):
+        return _influence(y, treated, matched, X)
+
+
+def _influence(y: Floats, treated: Bools, matched: MatchedSet, X: Floats) -> tuple[float, Floats]:
     n = len(y)
     Z = np.column_stack([np.ones(n), (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)])
     mu = np.empty((2, n))
     leverage = np.zeros(n)
     for k, arm in enumerate((~treated, treated)):
-        u, size, vt = np.linalg.svd(Z[arm], full_matrices=False)
-        u, size, vt = (part[..., : int((size > 1e-10 * size[0]).sum())] for part in (u, size, vt.T))
-        mu[k] = Z @ (vt @ ((u.T @ y[arm]) / size))
-        leverage[arm] = (u**2).sum(axis=1)
+        mu[k], reach = least_squares(Z, y, arm)
+        leverage[arm] = reach[arm]
     own = np.where(treated, mu[1], mu[0])
     is_focal = np.zeros(n, dtype=bool)
     is_focal[matched.focal] = True
@@ -69,7 +73,7 @@ def influence_after_matching(
     noise = sign * (is_focal + received) * (y - own)
     estimate = float((effect + noise).sum()) / count
     # Residuals are smaller than errors; they are brought to the errors' variance (as HC2 does).
-    noise = noise / np.sqrt(1.0 - np.minimum(leverage, 0.99))
+    noise = noise / np.sqrt(1.0 - leverage)
     return estimate, (effect - is_focal * estimate + noise) / count
 
 

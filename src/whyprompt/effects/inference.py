@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt.effects._influence import least_squares
 from whyprompt.effects._matched import codes
 from whyprompt.effects._resampling import influence_after_matching, refuse_naive_bootstrap, wild_bootstrap
+from whyprompt.effects._threads import one_blas_thread
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -470,7 +472,29 @@ def for_estimated_score(
     Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica 84,
     781-807, theorems 1 and 2.
     """
-    along = propensity if score is None else score
+    with one_blas_thread(len(y)):
+        return _for_estimated_score(
+            variance,
+            y,
+            treated,
+            matched,
+            X,
+            propensity,
+            score_covariance,
+            propensity if score is None else score,
+        )
+
+
+def _for_estimated_score(
+    variance: float,
+    y: Floats,
+    treated: Bools,
+    matched: MatchedSet,
+    X: Floats,
+    propensity: Floats,
+    score_covariance: Floats,
+    along: Floats,
+) -> float:
     n = len(y)
     w = matched.weights
     target = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(n, dtype=bool)) & (w > 0)
@@ -480,18 +504,17 @@ def for_estimated_score(
     curve = np.column_stack([np.ones(n), s, s**2, s**3])
     by_score, by_all = np.empty((2, n)), np.empty((2, n))
     for k, arm in enumerate((~treated, treated)):
-        for out, design in ((by_score, curve), (by_all, np.column_stack([curve, centred]))):
-            out[k] = design @ np.linalg.lstsq(design[arm], y[arm], rcond=1e-10)[0]
+        by_score[k] = least_squares(curve, y, arm)[0]
+        by_all[k] = least_squares(np.column_stack([curve, centred]), y, arm)[0]
     tau = float(np.average(y[treated], weights=w[treated]) - np.average(y[~treated], weights=w[~treated]))
     total = np.where(treated, w[treated].sum(), w[~treated].sum())
     sign = np.where(treated, 1.0, -1.0)
     own = np.where(treated, by_score[1], by_score[0])
     influence = sign * w * count / total * (y - own) + target * (by_score[1] - by_score[0] - tau)
     equations = (treated - propensity)[:, None] * np.column_stack([np.ones(n), centred])
-    basis = np.linalg.qr(equations)[0]
-    leverage = np.minimum((basis**2).sum(axis=1), 0.99)
+    explained, leverage = least_squares(equations, influence)
     # Residuals as of a fit without the row itself: rows of great weight have great leverage as well.
-    residual = (influence - basis @ (basis.T @ influence)) / (1.0 - leverage)
+    residual = (influence - explained) / (1.0 - leverage)
     left, whole = float(residual @ residual), float(influence @ influence)
     corrected = variance * min(1.0, left / whole) if whole > 0 else variance
     if matched.estimand == "ate":

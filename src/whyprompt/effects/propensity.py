@@ -247,7 +247,7 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
     # The intercept is the logit of the share treated when every covariate is centred and beta is 0.
     start = np.zeros(len(kept) + 1)
     start[0] = np.log(n_treated / (n - n_treated))
-    if n >= 200_000:
+    if n >= 50_000:
         start = _warm_start(X, y, kept, centre, scale, start)
     beta, inverse, iterations, converged = _newton(X, y, kept, centre, scale, start, max_iterations)
 
@@ -382,7 +382,7 @@ def _warm_start(
     X: Floats, y: Floats, kept: list[int], centre: Floats, scale: Floats, start: Floats
 ) -> Floats:
     """Start from the estimate on evenly spaced rows: two full passes then do the work of six."""
-    stride = X.shape[0] // 20_000
+    stride = X.shape[0] // (20_000 if X.shape[0] >= 200_000 else 10_000)
     rows = slice(None, None, stride)
     small = np.asfortranarray(X[rows])
     if not 0 < y[rows].sum() < len(small):
