@@ -1,4 +1,4 @@
-"""The command line: ``whyprompt run | effect | mediate | report | export | doctor | schema``.
+"""The command line: ``whyprompt run | effect | mediate | report | export | doctor | schema | data``.
 
 Exit codes: 0 done; 1 a failure that is not the user's; 2 something the user can mend; 130 stopped by Ctrl-C.
 Every verb takes ``--json`` and then prints one JSON object on standard output and nothing else there;
@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from whyprompt import __version__
+from whyprompt.cli import data as _data
 from whyprompt.cli import effect as _effect
 from whyprompt.cli import mediate as _mediate
 from whyprompt.cli import report as _report
@@ -40,6 +41,7 @@ app.command()(_report.report)
 app.command()(_run.export)
 app.command()(_run.schema)
 app.command()(_run.doctor)
+app.add_typer(_data.app, name="data")
 
 
 def _version(value: bool) -> None:

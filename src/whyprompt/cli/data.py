@@ -1,0 +1,117 @@
+"""``whyprompt data``: the data of the two worked examples, prepared, explored and saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from whyprompt.cli._common import AsJson, say, show, show_json
+
+if TYPE_CHECKING:
+    from whyprompt.examples import ExampleData
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    help="Prepare, explore and save the data of the two worked examples.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+
+_Out = Annotated[Path, typer.Option("--out", help="Folder that gets the data set's folder.", metavar="DIR")]
+_Examples = Annotated[int, typer.Option(min=0, help="Items kept out, from which worked examples are drawn.")]
+_Words = Annotated[int, typer.Option(min=1, help="Longer questions are left out, and counted.")]
+_Seed = Annotated[int, typer.Option(help="Of the draw, and of generators.")]
+_Charts = Annotated[bool, typer.Option("--charts/--no-charts", help="Draw the exploration as PNG files.")]
+
+
+@app.command()
+def example1(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of Natural Instructions task files, a name on the hub, or 'generated'. Default: "
+            "Natural Instructions from the hub, else P3 from the hub, else generated tasks.",
+        ),
+    ] = None,
+    out: _Out = Path(),
+    size: Annotated[int, typer.Option(min=1, help="Items of each task.")] = 60,
+    examples: _Examples = 8,
+    max_question_words: _Words = 150,
+    max_answer_words: Annotated[
+        int, typer.Option(min=1, help="Items with longer answers are left out, and counted.")
+    ] = 6,
+    seed: _Seed = 0,
+    charts: _Charts = True,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare Example 1, instruction formats: Example1_Dataset/instruction_format_data.csv."""
+    from whyprompt.examples import prepare_example1
+
+    data = prepare_example1(
+        out,
+        source=source,
+        size=size,
+        examples=examples,
+        max_question_words=max_question_words,
+        max_answer_words=max_answer_words,
+        seed=seed,
+    )
+    _explored(data, charts=charts, as_json=as_json)
+
+
+@app.command()
+def example2(
+    source: Annotated[
+        str | None,
+        typer.Option(
+            help="File in the layout of GSM8K or folder with test.jsonl, a name on the hub, or 'generated'. "
+            "Default: GSM8K from the hub, else generated problems.",
+        ),
+    ] = None,
+    out: _Out = Path(),
+    size: Annotated[int, typer.Option(min=1, help="Items.")] = 120,
+    examples: _Examples = 16,
+    max_question_words: _Words = 150,
+    seed: _Seed = 0,
+    charts: _Charts = True,
+    as_json: AsJson = False,
+) -> None:
+    """Prepare Example 2, reasoning: Example2_Dataset/attention_reasoning_data.csv."""
+    from whyprompt.examples import prepare_example2
+
+    data = prepare_example2(
+        out, source=source, size=size, examples=examples, max_question_words=max_question_words, seed=seed
+    )
+    _explored(data, charts=charts, as_json=as_json)
+
+
+def _explored(data: ExampleData, *, charts: bool, as_json: bool) -> None:
+    from whyprompt.examples import exploration_charts, explore
+
+    # Which data these are is the first thing to know: said before anything else can fail.
+    for notice in data.notices:
+        say(f"note: {notice}")
+    if data.generated:
+        say(f"NOTE: the items of {data.example} were GENERATED ({data.source}); no published data set")
+    found = explore(data.frame, data.examples)
+    table = data.path.with_name("exploration.csv")
+    found.to_frame().to_csv(table, index=False)
+    pictures: dict[str, str] = {}
+    if charts:
+        from whyprompt.report import save_chart
+
+        pictures = {
+            name: str(save_chart(chart, data.path.with_name(f"exploration_{name}.png")))
+            for name, chart in exploration_charts(data.frame, data.examples).items()
+        }
+    if as_json:
+        show_json({**data.to_dict(), "exploration": found.to_dict(), "table": str(table), "charts": pictures})
+        return
+    show(data.sentence)
+    show("")
+    show(found.summary())
+    show(f"\nExploration: {', '.join([str(table), *pictures.values()])}")

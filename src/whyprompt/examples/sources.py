@@ -1,0 +1,261 @@
+"""Where the items of the two examples come from, in order of preference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError
+from whyprompt.study import (
+    Gsm8kSource,
+    HubSource,
+    NaturalInstructionsSource,
+    ReasoningGymSource,
+    _Columns,
+)
+from whyprompt.trials.items import (
+    Item,
+    from_gsm8k,
+    from_hub,
+    from_natural_instructions,
+    from_reasoning_gym,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["GENERATED", "Found", "example1_items", "example2_items"]
+
+GENERATED = "generated"
+"""The name that asks for generated tasks outright, so that no hub is tried."""
+
+_NATURAL_INSTRUCTIONS = "Muennighoff/natural-instructions"
+# The hub's copy lists its rows task by task: ten slices over its length reach different tasks.
+_NI_SPLIT = "+".join(f"test[{k}%:{k + 1}%]" for k in range(5, 100, 10))
+_P3 = "bigscience/P3"
+# Data sets of P3 whose answers are a word or a phrase: they can be checked.
+_P3_CONFIGS = {
+    "ag_news_classify": "ag_news",
+    "super_glue_copa_choose": "copa",
+    "super_glue_rte_does_it_follow_that": "rte",
+    "trec_what_category_best_describe": "trec",
+}
+_GSM8K = "openai/gsm8k"
+
+# Settings that a small model sometimes solves and sometimes does not, each with a measured difficulty.
+_TASKS: dict[str, dict[str, Any]] = {
+    "letter_counting": {"settings": {"min_words": 2, "max_words": 4}, "difficulty": "span_length"},
+    "simple_equations": {
+        "levels": [
+            {"min_terms": 2, "max_terms": 2, "max_value": 20},
+            {"min_terms": 2, "max_terms": 4, "max_value": 100},
+        ]
+    },
+    "gsm_symbolic": {},
+    "spell_backward": {"settings": {"min_word_len": 3, "max_word_len": 8}, "difficulty": "word_len"},
+    "chain_sum": {
+        "settings": {"min_terms": 2, "max_terms": 3, "min_digits": 1, "max_digits": 2},
+        "difficulty": "num_digits",
+    },
+    "syllogism": {},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Items as their source holds them, before any is dropped or drawn.
+
+    Parameters
+    ----------
+    kind : str
+        ``natural_instructions``, ``p3``, ``gsm8k`` or ``reasoning_gym``.
+    name : str
+        The path or the name on the hub.
+    items, examples : tuple of Item
+    notices : tuple of str
+        What was tried and failed, and what stands in its place.
+    """
+
+    kind: str
+    name: str
+    items: tuple[Item, ...]
+    examples: tuple[Item, ...]
+    notices: tuple[str, ...] = ()
+
+
+def example1_items(source: str | None, *, size: int, examples: int, seed: int) -> Found:
+    """Find the items of Example 1.
+
+    Parameters
+    ----------
+    source : str or None
+        A task file or a folder of them, a name on the hub, ``"generated"``, or None for the order of
+        preference: Natural Instructions, P3, generated tasks.
+    size, examples : int
+        Of each task; generated tasks are made in this number, data sets are read whole.
+    seed : int
+        Of the generators.
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    DataError
+        If a source that was asked for cannot be read.
+    """
+
+    def generated() -> Found:
+        return _generated(_TASKS, size=size, examples=examples, seed=seed)
+
+    if source is None:
+        return _first(
+            [
+                (f"Natural Instructions ({_NATURAL_INSTRUCTIONS})", lambda: _hub_instructions(None)),
+                (f"P3 ({_P3})", _p3),
+            ],
+            generated,
+            "generated, verifiable tasks of reasoning-gym; these are NOT Natural Instructions",
+        )
+    if source == GENERATED:
+        return generated()
+    path = _local(source)
+    if path is not None:
+        tasks = from_natural_instructions(
+            NaturalInstructionsSource(source="natural_instructions", path=str(path))
+        )
+        return Found(
+            kind="natural_instructions",
+            name=source,
+            items=tuple(i for instances, _ in tasks.values() for i in instances),
+            examples=tuple(e for _, shown in tasks.values() for e in shown),
+        )
+    return _p3() if source == _P3 else _hub_instructions(source)
+
+
+def example2_items(source: str | None, *, size: int, examples: int, seed: int) -> Found:
+    """Find the items of Example 2.
+
+    Parameters
+    ----------
+    source : str or None
+        A file in the layout of GSM8K or a folder with ``test.jsonl``, a name on the hub, ``"generated"``, or
+        None for the order of preference: GSM8K, generated problems with worked solutions.
+    size, examples : int
+        Generated problems are made in this number, data sets are read whole.
+    seed : int
+        Of the generator.
+
+    Returns
+    -------
+    Found
+
+    Raises
+    ------
+    DataError
+        If a source that was asked for cannot be read.
+    """
+
+    def generated() -> Found:
+        return _generated({"gsm_symbolic": {}}, size=size, examples=examples, seed=seed)
+
+    if source is None:
+        return _first(
+            [(f"GSM8K ({_GSM8K})", lambda: _hub_gsm8k(_GSM8K))],
+            generated,
+            "gsm_symbolic of reasoning-gym, generated problems with worked solutions; these are NOT GSM8K",
+        )
+    if source == GENERATED:
+        return generated()
+    path = _local(source)
+    if path is None:
+        return _hub_gsm8k(source)
+    items = from_gsm8k(Gsm8kSource(source="gsm8k", path=str(path)))
+    return Found(kind="gsm8k", name=source, items=tuple(items), examples=())
+
+
+def _first(tries: list[tuple[str, Callable[[], Found]]], last: Callable[[], Found], last_name: str) -> Found:
+    """Take the first source that can be read, and say what failed before it."""
+    failed: list[str] = []
+    for name, read in tries:
+        try:
+            found = read()
+        except DataError as error:
+            failed.append(f"{name} cannot be had: {error.message}")
+            continue
+        notices = [*failed, f"fallback taken: {name}"] if failed else []
+        return _with_notices(found, notices)
+    return _with_notices(last(), [*failed, f"fallback taken: {last_name}"])
+
+
+def _with_notices(found: Found, notices: list[str]) -> Found:
+    return Found(
+        kind=found.kind,
+        name=found.name,
+        items=found.items,
+        examples=found.examples,
+        notices=(*found.notices, *notices),
+    )
+
+
+def _local(source: str) -> Path | None:
+    """Give the path that a source names, or None where it can only be a name on the hub."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    plain_name = source.count("/") <= 1 and not source.startswith((".", "~", "/"))
+    if plain_name and "\\" not in source and path.suffix not in {".json", ".jsonl", ".csv"}:
+        return None
+    raise DataError(f"no such file or folder: {source}")
+
+
+def _generated(tasks: dict[str, dict[str, Any]], *, size: int, examples: int, seed: int) -> Found:
+    items: list[Item] = []
+    shown: list[Item] = []
+    for name, options in tasks.items():
+        source = ReasoningGymSource(
+            source="reasoning_gym", dataset=name, size=size, shot_pool=examples, **options
+        )
+        made, kept = from_reasoning_gym(source, seed=seed)
+        items += made
+        shown += kept
+    return Found(
+        kind="reasoning_gym",
+        name=", ".join(tasks),
+        items=tuple(items),
+        examples=tuple(shown),
+    )
+
+
+def _hub_instructions(name: str | None) -> Found:
+    source = HubSource(
+        source="hub",
+        name=name or _NATURAL_INSTRUCTIONS,
+        split=_NI_SPLIT if name in {None, _NATURAL_INSTRUCTIONS} else "test",
+        layout="natural_instructions",
+    )
+    return Found(kind="natural_instructions", name=source.name, items=tuple(from_hub(source)), examples=())
+
+
+def _p3() -> Found:
+    items: list[Item] = []
+    for config, task in _P3_CONFIGS.items():
+        source = HubSource(
+            source="hub",
+            name=_P3,
+            config=config,
+            split="train[:2000]",
+            task_type=task,
+            columns=_Columns(question="inputs_pretokenized", answer="targets_pretokenized"),
+        )
+        items += from_hub(source)
+    return Found(kind="p3", name=_P3, items=tuple(items), examples=())
+
+
+def _hub_gsm8k(name: str) -> Found:
+    source = HubSource(
+        source="hub", name=name, config="main", split="test", layout="gsm8k", task_type="gsm8k"
+    )
+    return Found(kind="gsm8k", name=name, items=tuple(from_hub(source)), examples=())
