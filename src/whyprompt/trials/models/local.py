@@ -295,6 +295,7 @@ def load_model(
     """
     _require_local()
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from whyprompt.trials.models.scoring import probe_packing
@@ -307,9 +308,19 @@ def load_model(
         try:
             config = AutoConfig.from_pretrained(str(files.folder))
             chosen, note = _dtype(dtype, config, where)
-            model = AutoModelForCausalLM.from_pretrained(str(files.folder), dtype=chosen)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            loading: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+                str(files.folder), dtype=chosen, output_loading_info=True
+            )
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"the model {name!r} cannot be loaded: {_first_line(error)}") from None
+    model, found = loading
+    # Left alone, transformers fills weights that the files lack with random numbers.
+    lacking = sorted({*found["missing_keys"], *(m[0] for m in found["mismatched_keys"])})
+    if lacking:
+        raise ModelError(
+            f"the model {name!r} has no usable weights for {lacking[0]!r} ({len(lacking)} in all)",
+            hint="is it a causal language model, and are its files complete?",
+        )
     model = model.eval().requires_grad_(requires_grad=False).to(where)
     codec = PromptCodec(tokenizer, _context(config, tokenizer))
     loaded = LocalModel(
