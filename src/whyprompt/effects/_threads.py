@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +29,30 @@ def _controller() -> Any:  # noqa: ANN401 - threadpoolctl has no type informatio
     return ThreadpoolController()
 
 
+class _Limit:
+    """The limit belongs to the process: the first to enter sets it and the last to leave lifts it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.inside = 0
+        self.limiter: Any = None
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.limiter = _controller().limit(limits=1, user_api="blas")
+            self.inside += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                self.limiter.restore_original_limits()
+
+
+_LIMIT = _Limit()
+
+
 @contextmanager
 def one_blas_thread(n_rows: int) -> Iterator[None]:
     """Limit BLAS to one thread inside the block, for tables of many rows.
@@ -40,5 +65,8 @@ def one_blas_thread(n_rows: int) -> Iterator[None]:
     if n_rows < _MANY_ROWS:
         yield
         return
-    with _controller().limit(limits=1, user_api="blas"):
+    _LIMIT.enter()
+    try:
         yield
+    finally:
+        _LIMIT.leave()

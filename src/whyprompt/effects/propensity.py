@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Design", "LogisticFit", "crossfit_propensity", "design_matrix", "fit_logistic"]
 
 # Rows handled at a time, so that the temporaries of a block stay in cache and memory stays flat.
-_BLOCK = 16_384
+_BLOCK = 8_192
 # A column whose variance beyond the columns before it is below this share is a copy of them.
 _COLLINEAR = 1e-9
 
@@ -323,6 +323,7 @@ def _pass(
 ) -> tuple[float, Floats, Floats]:
     """One pass over the rows: log-likelihood, gradient and information at `beta`."""
     k = len(kept) + 1
+    inverse = 1.0 / np.where(scale > 0, scale, 1.0)
     loglik = 0.0
     gradient = np.zeros(k)
     information = np.zeros((k, k))
@@ -333,7 +334,7 @@ def _pass(
         block = Z[: b - a]
         for column, j in enumerate(kept, start=1):
             np.subtract(X[a:b, j], centre[j], out=block[:, column])
-            block[:, column] /= scale[j]
+            block[:, column] *= inverse[j]
         eta = block @ beta
         e = np.exp(-np.abs(eta))
         mu = np.where(eta >= 0, 1.0, e) / (1.0 + e)
