@@ -326,19 +326,27 @@ class TrialStore:
 
 
 def export(frame: pd.DataFrame, path: Path) -> None:
-    """Write a trial table as CSV or Parquet, by the file's extension.
+    """Write a trial table as CSV or Parquet, by the file's extension, whole or not at all.
 
     Raises
     ------
     StoreError
-        If the extension is another.
+        If the extension is another, or the folder does not exist.
     """
-    if path.suffix.lower() == ".csv":
-        frame.to_csv(path, index=False)
-    elif path.suffix.lower() == ".parquet":
-        frame.to_parquet(path, index=False)
-    else:
+    suffix = path.suffix.lower()
+    if suffix not in {".csv", ".parquet"}:
         raise StoreError(f"{path}: a trial table is exported as .csv or .parquet")
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: no such folder: {path.parent}", hint="make it first")
+    making = path.with_name(f".{path.name}.making{suffix}")
+    try:
+        if suffix == ".csv":
+            frame.to_csv(making, index=False)
+        else:
+            frame.to_parquet(making, index=False)
+        making.replace(path)
+    finally:
+        making.unlink(missing_ok=True)
 
 
 def _locked(path: Path) -> filelock.BaseFileLock:

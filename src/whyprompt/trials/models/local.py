@@ -308,12 +308,10 @@ def load_model(
         try:
             config = AutoConfig.from_pretrained(str(files.folder))
             chosen, note = _dtype(dtype, config, where)
-            loading: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
-                str(files.folder), dtype=chosen, output_loading_info=True
-            )
+            loader: Any = AutoModelForCausalLM  # its type does not know the second value asked for
+            model, found = loader.from_pretrained(str(files.folder), dtype=chosen, output_loading_info=True)
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"the model {name!r} cannot be loaded: {_first_line(error)}") from None
-    model, found = loading
     # Left alone, transformers fills weights that the files lack with random numbers.
     lacking = sorted({*found["missing_keys"], *(m[0] for m in found["mismatched_keys"])})
     if lacking:

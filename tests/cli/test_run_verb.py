@@ -1,0 +1,344 @@
+"""``run``, ``export``, ``schema`` and ``doctor`` as a person calls them."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+from whyprompt import __version__, cli
+from whyprompt.study import study_json_schema
+
+MAIN = "from whyprompt.cli import main; main()"
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run the command line here, and give its exit code and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["whyprompt", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def fails(call):
+    """Run the command line and check that it fails as a person may expect: a message, no traceback."""
+
+    def run(*arguments, code=2):
+        found, out, err = call(*arguments)
+        assert found == code, err
+        assert out == ""
+        assert "Traceback" not in err
+        errors = [line for line in err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, err
+        return err[err.index("error: ") :]
+
+    return run
+
+
+def edit(path, **changes):
+    study = yaml.safe_load(path.read_text(encoding="utf-8"))
+    study.update(changes)
+    path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
+    return path
+
+
+# ------------------------------------------------------------------------------------- what it does
+def test_run_as_json_prints_one_object(call, tiny_study, tmp_path):
+    code, out, err = call("run", tiny_study, "--out", tmp_path / "o", "--json")
+    assert code == 0
+    answer = json.loads(out)
+    assert out.count("\n") == 1
+    assert (answer["trials"], answer["new_trials"]) == (24, 24)
+    assert answer["store"] == str(tmp_path / "o" / "trials.sqlite")
+    assert len(answer["study_fingerprint"]) == len(answer["model_fingerprint"]) == 64
+    assert answer["notices"] == []
+    assert "tiny: arm direct" in err
+    again = json.loads(call("run", tiny_study, "--out", tmp_path / "o", "--json")[1])
+    assert again["new_trials"] == 0
+    assert again["study_fingerprint"] == answer["study_fingerprint"]
+
+
+def test_run_in_words_and_its_default_folder(call, tiny_study, tmp_path):
+    code, out, _ = call("run", tiny_study)
+    assert code == 0
+    assert out.startswith("24 trials in runs/tiny/trials.sqlite: 24 new in ")
+    assert (tmp_path / "runs" / "tiny" / "manifest.json").is_file()
+    text = json.loads((tmp_path / "runs" / "tiny" / "manifest.json").read_text(encoding="utf-8"))[
+        "study_text"
+    ]
+    assert text == tiny_study.read_text(encoding="utf-8")
+    assert ": 0 new in" in call("run", tiny_study)[1]
+
+
+def test_a_change_is_said(call, tiny_study):
+    call("run", tiny_study)
+    edit(tiny_study, arms={"direct": {"kind": "direct"}, "few_shot": {"kind": "few_shot", "shots": 3}})
+    _, out, err = call("run", tiny_study, "--json")
+    assert json.loads(out)["notices"] == ["study 'tiny' changed: arms.few_shot.shots: 2 -> 3"]
+    assert "note: study 'tiny' changed: arms.few_shot.shots: 2 -> 3" in err
+
+
+def test_dry_run(call, tiny_study, tmp_path):
+    code, out, _ = call("run", tiny_study, "--dry-run", "--json")
+    assert code == 0
+    count = json.loads(out)
+    assert (count["trials"], count["items"]) == (24, 12)
+    assert count["tokens"] == sum(count["tokens_by_arm"].values()) > 500
+    assert not (tmp_path / "runs").exists()
+    assert f"24 trials of 12 items, {count['tokens']} tokens" in call("run", tiny_study, "--dry-run")[1]
+
+
+def test_verify(call, tiny_study, tmp_path):
+    call("run", tiny_study)
+    code, out, _ = call("run", tiny_study, "--verify", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["passed"] is True
+    assert found["checked"] == 24
+    assert found["largest_difference"] < 1e-4
+    assert call("run", tiny_study, "--verify")[1].startswith("24 trials scored again, each alone")
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "runs" / "tiny" / "trials.sqlite") as db:
+        db.execute("UPDATE trials SET outcomes = json_set(outcomes, '$.log_prob', 1.0)")
+    db.close()
+    code, out, err = call("run", tiny_study, "--verify", "--json")
+    assert code == 1
+    assert json.loads(out)["passed"] is False
+    assert "stored log-probabilities differ from new ones by" in err
+
+
+def test_variance_over_repetitions(call, tiny_study):
+    arms = {"direct": {"kind": "direct"}, "few_shot": {"kind": "few_shot", "shots": 2, "draw": "per_rep"}}
+    edit(tiny_study, reps=3, arms=arms)
+    answer = json.loads(call("run", tiny_study, "--json")[1])
+    direct, few = answer["variance_over_reps"]["log_prob"]
+    assert (direct["arm"], few["arm"], few["reps"], few["items"]) == ("direct", "few_shot", 3, 12)
+    assert direct["within"] < 1e-8 < few["within"]
+    assert set(answer["variance_over_reps"]) == {"log_prob", "exact_match"}
+    assert "log_prob, few_shot: mean " in call("run", tiny_study)[1]
+
+
+def test_export(call, fails, tiny_study, tmp_path):
+    call("run", tiny_study)
+    for name in ("t.csv", "t.parquet"):
+        code, out, _ = call("export", tiny_study, tmp_path / name, "--json")
+        assert code == 0
+        assert json.loads(out)["trials"] == 24
+    csv, parquet = pd.read_csv(tmp_path / "t.csv"), pd.read_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(csv, parquet, check_dtype=False)
+    assert list(csv.columns[:3]) == ["item_id", "arm", "rep"]
+    assert "exported as .csv or .parquet" in fails("export", tiny_study, tmp_path / "t.xlsx")
+    assert "no such folder" in fails("export", tiny_study, tmp_path / "no-such-folder" / "t.csv")
+
+
+def test_schema_doctor_version(call):
+    assert json.loads(call("schema")[1]) == study_json_schema()
+    assert json.loads(call("schema", "--json")[1]) == study_json_schema()
+    assert call("--version")[1] == f"whyprompt {__version__}\n"
+    code, out, _ = call("doctor", "--json")
+    checks = json.loads(out)
+    assert code == (0 if checks["ok"] else 1)
+    assert {"Python", "torch", "cache folder", "device", "embedded model"} <= {
+        c["name"] for c in checks["checks"]
+    }
+    assert "  Python: " in call("doctor")[1]
+
+
+# ---------------------------------------------------------------------------------------- bad input
+def test_an_unknown_key(fails, tiny_study):
+    tiny_study.write_text(tiny_study.read_text(encoding="utf-8") + "repz: 2\n", encoding="utf-8")
+    line = len(tiny_study.read_text(encoding="utf-8").splitlines())
+    assert f"study.yaml:{line}: repz: unknown key" in fails("run", tiny_study)
+
+
+def test_an_unknown_variable_in_a_template(fails, tiny_study):
+    edit(
+        tiny_study,
+        arms={"direct": {"kind": "direct"}, "mine": {"kind": "template", "template": "{{ qestion }}"}},
+    )
+    message = fails("run", tiny_study, "--json")
+    assert "arm 'mine': the template uses 'qestion', which is not a variable" in message
+    assert "hint: variables are" in message
+    assert "mine" in fails("run", tiny_study, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"answer": " "}, "item 'q3' has an empty answer"),
+        ({"id": "q2"}, "item id 'q2' occurs twice"),
+        ({"level": "much"}, "column 'level' holds 'much', not a number"),
+    ],
+)
+def test_bad_items(fails, tiny_study, tmp_path, change, match):
+    rows = [json.loads(x) for x in (tmp_path / "items.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows[3].update(change)
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    message = fails("run", tiny_study)
+    assert match in message
+    assert str(tmp_path / "items.jsonl") in message
+
+
+def test_missing_files(fails, tiny_study, tmp_path):
+    assert "no such file: absent.yaml" in fails("run", "absent.yaml")
+    (tmp_path / "items.jsonl").unlink()
+    assert f"no such file: {tmp_path / 'items.jsonl'}" in fails("run", tiny_study)
+
+
+def test_folders_that_are_no_model(fails, tiny_study, tmp_path):
+    (tmp_path / "empty").mkdir()
+    edit(tiny_study, model={"name": "./empty"})
+    assert f"{tmp_path / 'empty'} is not a model folder: it has no config.json" in fails("run", tiny_study)
+    edit(tiny_study, model={"name": "./absent"})
+    assert f"no such model folder: {tmp_path / 'absent'}" in fails("run", tiny_study)
+    edit(tiny_study, model={"name": "no-such-owner/no-such-model"})
+    assert "cannot be had from the hub" in fails("run", tiny_study)
+    assert "cannot be had from the hub" in fails("run", tiny_study, "--dry-run")
+
+
+def test_an_arm_longer_than_the_context(fails, tiny_study, tmp_path, model_maker):
+    model = model_maker(tmp_path / "short", context=48)
+    edit(tiny_study, model={"name": str(model), "threads": 1})
+    message = fails("run", tiny_study)
+    assert "arm 'few_shot', item 'q" in message
+    assert "and the model's context is 48" in message
+    assert "fewer or shorter shots" in message
+
+
+def test_an_answer_that_merges_with_its_cue(fails, tiny_study, tmp_path):
+    rows = [
+        {"id": f"q{i}", "question": f"What is {i}?", "answer": "fore", "kind": "k", "level": 1}
+        for i in range(30)
+    ]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    study = yaml.safe_load(tiny_study.read_text(encoding="utf-8"))
+    study["items"][0]["columns"] = {"item_id": "id", "task_type": "kind", "difficulty": "level"}
+    # After "<" the answer follows at once, and "<|end|>" is one token.
+    study["arms"] = {"direct": {"kind": "direct", "cue": "so <"}}
+    tiny_study.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
+    rows = [{**r, "answer": "|end|>"} for r in rows]
+    (tmp_path / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+    message = fails("run", tiny_study)
+    assert "merges with the cue" in message
+    assert "into one token" in message
+
+
+def test_a_device_and_an_outcome_that_do_not_exist(fails, tiny_study, tiny_model):
+    edit(tiny_study, model={"name": str(tiny_model), "device": "abacus"})
+    assert "model.device is 'abacus'" in fails("run", tiny_study)
+    edit(
+        tiny_study,
+        model={"name": str(tiny_model)},
+        outcomes=["log_prob", {"name": "mine", "call": "no_module:f"}],
+    )
+    assert "outcome 'mine': 'no_module:f' cannot be imported" in fails("run", tiny_study)
+
+
+def test_what_was_not_run(fails, call, tiny_study, tmp_path):
+    assert "run the study first" in fails("run", tiny_study, "--verify")
+    assert "run the study first" in fails("export", tiny_study, tmp_path / "t.csv")
+    call("run", tiny_study)
+    edit(tiny_study, reps=2)
+    assert "another version of study 'tiny'" in fails("export", tiny_study, tmp_path / "t.csv")
+
+
+def test_a_store_that_is_none(fails, tiny_study, tmp_path):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "trials.sqlite").write_text("not a database, and longer than a header would be" * 9)
+    assert "is not a store of trials" in fails("run", tiny_study, "--out", tmp_path / "o")
+    (tmp_path / "file").write_text("x")
+    assert "cannot be made" in fails("run", tiny_study, "--out", tmp_path / "file" / "o")
+
+
+def test_unknown_options_and_verbs(call, tiny_study):
+    for arguments in (("run", tiny_study, "--colour"), ("walk",), ("run",)):
+        code, out, err = call(*arguments)
+        assert (code, out) == (2, "")
+        assert "Traceback" not in err
+
+
+# ------------------------------------------------------------------------- processes of their own
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def wait_for(path, run):
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert run.poll() is None, run.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_store_that_another_process_writes(fails, tiny_study, tmp_path):
+    first = start("run", tiny_study, "--out", tmp_path / "o")
+    wait_for(tmp_path / "o" / "trials.lock", first)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        message = fails("run", tiny_study, "--out", tmp_path / "o")
+        assert f"another process is writing to {tmp_path / 'o' / 'trials.sqlite'}" in message
+    finally:
+        first.send_signal(signal.SIGCONT)
+        out, err = first.communicate()
+    assert first.returncode == 0, err
+    assert "24 new" in out
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_a_message_and_keeps_the_store(call, tiny_study, tmp_path):
+    edit(tiny_study, reps=40)
+    limit = 400_000
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+    run = start("run", tiny_study, "--out", tmp_path / "o", "--json", preexec_fn=full)
+    out, err = run.communicate()
+    assert run.returncode == 1, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert "could not be read or written" in err
+    assert "it goes on" in err
+    code, out, _ = call("run", tiny_study, "--out", tmp_path / "o", "--json")
+    answer = json.loads(out)
+    assert code == 0
+    assert 0 < answer["new_trials"] < answer["trials"] == 960
+
+
+@pytest.mark.slow
+def test_a_run_stopped_by_the_keyboard_says_so(tiny_study, tmp_path):
+    edit(tiny_study, reps=60)
+    run = start("run", tiny_study, "--out", tmp_path / "o")
+    wait_for(tmp_path / "o" / "manifest.json", run)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate()
+    assert run.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert "the same command goes on from there" in err
