@@ -25,10 +25,14 @@ __all__ = [
     "Para",
     "Section",
     "Table",
+    "count",
     "num",
+    "p_value",
     "table",
 ]
 
+_NO_NUMBER = ("", "n/a", "none", "no bound")
+_LEAST_P = 1e-4
 # CSS pixels: the text column on a screen, and a phone of 390 less its margins.
 WIDE, NARROW = 700, 346
 
@@ -47,6 +51,18 @@ def num(value: float | None, *, digits: int = 3, percent: bool = False) -> Cell:
         return Cell("n/a")
     plain = float(value)
     return Cell(f"{plain:.0%}" if percent else format_number(plain, digits=digits).replace("-", "−"), plain)
+
+
+def count(value: float) -> Cell:
+    """Make a cell of a count, or of another number that is written as it is."""
+    return Cell(f"{value:g}", float(value))
+
+
+def p_value(value: float | None) -> Cell:
+    """Make a cell of a p-value; it keeps the exact one."""
+    if value is not None and value < _LEAST_P:
+        return Cell(f"<{_LEAST_P:g}", float(value))
+    return num(value, digits=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +103,12 @@ class Table:
     @property
     def numeric(self) -> tuple[bool, ...]:
         """Whether each column holds numbers."""
-        return tuple(any(row[k].value is not None for row in self.rows) for k in range(len(self.head)))
+        columns = zip(*self.rows, strict=True)
+        return tuple(
+            any(c.value is not None for c in column)
+            and all(c.value is not None or c.text in _NO_NUMBER for c in column)
+            for column in columns
+        ) or (False,) * len(self.head)
 
 
 def table(
@@ -147,6 +168,7 @@ class Artist:
         *,
         caption: str = "",
         interactive: bool = False,
+        narrow: bool = True,
     ) -> Figure:
         """Draw one chart at both widths.
 
@@ -159,23 +181,26 @@ class Artist:
             From a width in pixels to a chart.
         interactive : bool
             Whether its marks can be chosen.
+        narrow : bool
+            Whether phones get a drawing of their own; else the wide one scrolls.
         """
-        wide, narrow = make(WIDE), make(NARROW)
+        wide = make(WIDE)
         alt = str(wide.to_dict()["description"])
+        slim = self._svg(make(NARROW), f"{name}-n", alt, interactive=interactive) if narrow else Markup("")
         return Figure(
             name=name,
             title=title,
             caption=caption,
             alt=alt,
             wide=self._svg(wide, f"{name}-w", alt, interactive=interactive),
-            narrow=self._svg(narrow, f"{name}-n", alt, interactive=interactive),
+            narrow=slim,
             interactive=interactive,
         )
 
     def _svg(self, chart: Any, prefix: str, alt: str, *, interactive: bool) -> Markup:  # noqa: ANN401 - a chart
         if not self.able:
             return Markup("")
-        svg = inline_svg(chart, prefix=prefix)
+        svg = inline_svg(chart, prefix=prefix, interactive=interactive)
         # A picture to a screen reader, except where its marks are buttons.
         role = "group" if interactive else "img"
         label = Markup.escape(alt)

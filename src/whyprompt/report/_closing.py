@@ -16,12 +16,20 @@ __all__ = ["limits", "reproduce"]
 
 
 def limits(m: Material) -> Section:
-    """What may not be claimed, from the assumptions and warnings that the results carry."""
-    said = [*_scope(m), *_assumed(m), *_warned(m), *_inside(m)]
-    items = Markup("").join(Markup("<li>{}</li>").format(text) for text in said)
-    return Section(
-        "limits", "What may not be claimed", (Html(Markup('<ul class="limits">{}</ul>').format(items)),)
-    )
+    """Say what may not be claimed, from the assumptions and warnings that the results carry."""
+    blocks: list[Block] = [
+        Para("On the strength of this page nobody may claim:"),
+        _list([*_scope(m), *_assumed(m), *_inside(m)]),
+    ]
+    noted = _warned(m)
+    if noted:
+        blocks += [Para("Notes that the results carry:"), _list(noted)]
+    return Section("limits", "What may not be claimed", tuple(blocks))
+
+
+def _list(lines: list[str]) -> Html:
+    items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
+    return Html(Markup('<ul class="limits">{}</ul>').format(items))
 
 
 def _scope(m: Material) -> list[str]:
@@ -29,17 +37,17 @@ def _scope(m: Material) -> list[str]:
     name = model.get("name") if isinstance(model, dict) else m.study.model.name
     items = m.effect.frame["item_id"].nunique()
     out = [
-        f"Anything about another model, another wording of the arms, or other kinds of items: this is the model "
+        f"anything about another model, another wording of the arms, or other kinds of items: this is the model "
         f"{name!r}, these two arms, and items drawn as these {items} were."
     ]
     if m.effect.outcome in {"log_prob", "perplexity"}:
         out.append(
-            f"That the model answers correctly more often: {m.effect.outcome!r} is how probable the right answer is, "
+            f"that the model answers correctly more often: {m.effect.outcome!r} is how probable the right answer is, "
             "not whether it is given. See the other outcomes for that."
         )
     if m.paired:
         out.append(
-            "That an item which gained once always gains: the share of items that gain counts single differences, "
+            "that an item which gained once always gains: the share of items that gain counts single differences, "
             "chance of seeds included."
         )
     return out
@@ -50,58 +58,58 @@ def _assumed(m: Material) -> list[str]:
     for a in m.effect.main.assumptions:
         if a.status == "fails":
             out.append(
-                f"That the difference is an effect of the prompt: {a.name} fails its check ({a.detail})."
+                f"that the difference is an effect of the prompt: {a.name!r} fails its check ({a.detail})."
             )
         elif a.status == "doubtful":
-            out.append(f"Anything that leans on {a.name}, which is doubtful: {a.detail}.")
+            out.append(f"anything that leans on {a.name!r}, which is doubtful: {a.detail}.")
         elif a.status == "untestable":
             out.append(
-                f"That {a.name} was shown to hold; it was assumed, for no such data can test it: {a.detail}."
+                f"that {a.name!r} was shown to hold; it was assumed, for no such data can test it: {a.detail}."
             )
         elif a.status == "not checked":
-            out.append(f"That {a.name} was checked; it was taken for granted: {a.detail}.")
+            out.append(f"that {a.name!r} was checked; it was taken for granted: {a.detail}.")
     low, high = m.effect.main.ci_low, m.effect.main.ci_high
     if low is not None and high is not None and low <= 0 <= high:
-        out.append("That there is no effect: an interval that includes zero is not evidence of none.")
+        out.append("that there is no effect: an interval that includes zero is not evidence of none.")
     return out
 
 
 def _warned(m: Material) -> list[str]:
-    out = [f"Note on the effect: {w}." for w in m.effect.main.warnings]
+    out = [f"On the effect: {w}." for w in m.effect.main.warnings]
     if m.effect.draw is not None:
-        out += [f"Note on the adjusted draw: {w}." for w in m.effect.draw.adjusted.warnings]
+        out += [f"On the adjusted draw: {w}." for w in m.effect.draw.adjusted.warnings]
     if m.effect.audit is not None:
-        out += [f"Note on the audit: {w}." for w in m.effect.audit.warnings]
+        out += [f"On the audit: {w}." for w in m.effect.audit.warnings]
     return out
 
 
 def _inside(m: Material) -> list[str]:
     found = m.mediation
     if found is None:
-        return ["Anything about what happens inside the model: the internal level was not run."]
+        return ["anything about what happens inside the model: the internal level was not run."]
     inference = found.main.inference
     out = [
-        "That the effects of single heads add up: they do not; the joint effect of a set is what was computed for "
+        "that the effects of single heads add up: they do not; the joint effect of a set is what was computed for "
         "the set.",
-        "That a head acts only as seen here: a head was replaced at the answer positions, and what it does at "
+        "that a head acts only as seen here: a head was replaced at the answer positions, and what it does at "
         "earlier tokens is not part of its effect.",
-        "That attention explains the effect: where a head looks is shown, and it is not what was changed.",
-        f"That a head without a mark does nothing: with {inference.n_clusters} sampling units no sign-flip p is below "
+        "that attention explains the effect: where a head looks is shown, and it is not what was changed.",
+        f"that a head without a mark does nothing: with {inference.n_clusters} sampling units no sign-flip p is below "
         f"{inference.min_p:.2g}, and {len(inference.heads)} heads were tested.",
     ]
     if found.search is not None:
         out.append(
-            "That the set found is the only one, or the smallest there is: the search is a heuristic, and other sets "
+            "that the set found is the only one, or the smallest there is: the search is a heuristic, and other sets "
             "may carry as much."
         )
         if not found.search.reached:
             out.append(
-                f"That these heads are where the effect is: the search ended before they carried "
+                f"that these heads are where the effect is: the search ended before they carried "
                 f"{found.search.share:.0%} of it."
             )
         elif found.search.share_low <= 0:
             out.append(
-                "That the set carries any of the effect on new items: the interval of its share on held-out items "
+                "that the set carries any of the effect on new items: the interval of its share on held-out items "
                 "includes zero."
             )
     return out

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from whyprompt.effects.result import format_number
 from whyprompt.effects.sensitivity import sensitivity_report
 from whyprompt.errors import EstimationError
 from whyprompt.graph import CausalGraph
 from whyprompt.report import charts
-from whyprompt.report._blocks import Cell, Details, Html, Note, Para, Section, num, table
+from whyprompt.report._blocks import Cell, Details, Html, Note, Para, Section, count, num, p_value, table
 from whyprompt.report._rows import effect_rows
 from whyprompt.report.strength import effect_strength
 
@@ -145,9 +144,9 @@ def design(m: Material) -> Section:
     facts = [
         ("design", words[e.design]),
         ("model", _model(m.manifest)),
-        ("items", Cell(str(frame["item_id"].nunique()), float(frame["item_id"].nunique()))),
-        ("trials", Cell(str(len(frame)), float(len(frame)))),
-        ("repetitions", Cell(str(m.study.reps), float(m.study.reps))),
+        ("items", count(frame["item_id"].nunique())),
+        ("trials", count(len(frame))),
+        ("repetitions", count(m.study.reps)),
         ("arms", "; ".join(f"{name} ({arm.kind})" for name, arm in m.study.arms.items())),
         ("outcomes", ", ".join(o.name for o in m.study.outcomes)),
     ]
@@ -177,8 +176,8 @@ def _data_table(m: Material) -> Table:
     rows = []
     for task, part in frame.groupby("task_type", sort=True):
         n = int(part["item_id"].nunique())
-        row: list[Cell | str] = [str(task), Cell(str(n), float(n))]
-        row += [f"{format_number(part[c].min())} to {format_number(part[c].max())}" for c in spread]
+        row: list[Cell | str] = [str(task), count(n)]
+        row += [f"{part[c].min():.4g} to {part[c].max():.4g}" for c in spread]
         row += [num(float(part.loc[part["arm"] == arm, e.outcome].mean())) for arm in arms]
         rows.append(row)
     return table("Items by task family", head, rows, name="items")
@@ -240,7 +239,7 @@ def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
             )
         )
     used = [
-        (f"{level} rows", num(float(used)), num(float(total)), num(ess))
+        (f"{level} rows", count(used), count(total), num(ess))
         for level, used, total, ess in (
             (result.treated_level, result.n_treated_used, result.n_treated, result.ess_treated),
             (result.control_level, result.n_control_used, result.n_control, result.ess_control),
@@ -331,19 +330,19 @@ def effects(m: Material) -> Section:
 
 def _line(name: str, result: Any) -> tuple[Cell | str, ...]:  # noqa: ANN401 - a result of any kind
     row = effect_rows(result)[0]
-    n = "" if row.n is None else Cell(str(row.n), float(row.n))
-    return (name, n, num(row.estimate), num(row.low), num(row.high), num(row.p, digits=2))
+    n = "" if row.n is None else count(row.n)
+    return (name, n, num(row.estimate), num(row.low), num(row.high), p_value(row.p))
 
 
 def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN401 - a result of any kind
     rows = [
         (
             row.label,
-            "" if row.n is None else Cell(str(row.n), float(row.n)),
+            "" if row.n is None else count(row.n),
             num(row.estimate),
             num(row.low),
             num(row.high),
-            num(row.p, digits=2),
+            p_value(row.p),
         )
         for row in effect_rows(result)
     ]
@@ -392,7 +391,7 @@ def who(m: Material) -> Section:
     rows = []
     for task in sorted(set(names)):
         part = change[[i for i, n in enumerate(names) if n == task]]
-        rows.append((task, Cell(str(len(part)), float(len(part))), *_shares(part)))
+        rows.append((task, count(len(part)), *_shares(part)))
     blocks.append(
         table(
             "Items that gain and are harmed",
@@ -528,7 +527,10 @@ def sensitivity(m: Material) -> Section:
     except EstimationError as error:
         blocks.append(Note(f"No sensitivity analysis can be made of this estimate: {error.message}."))
         return Section("sensitivity", "Sensitivity", tuple(blocks))
-    blocks.append(Para(found.sentence))
+    said = [part.sentence for part in (found.rosenbaum, found.e_value, found.robustness) if part is not None]
+    blocks += [Para(sentence) for sentence in said]
+    if found.left_out:
+        blocks.append(Para("Not done: " + "; ".join(found.left_out) + "."))
     ev = found.e_value
     figures = [("E-value of the estimate", num(ev.e_value)), ("E-value of the interval", num(ev.e_value_ci))]
     if found.rosenbaum is not None:
@@ -543,7 +545,13 @@ def sensitivity(m: Material) -> Section:
     blocks.append(table("Key figures", ("", "value"), figures, name="sensitivity"))
     if found.rosenbaum is not None:
         rows = [
-            (f"gamma {b.gamma:g}", num(b.p_lower), num(b.p_upper), num(b.effect_low), num(b.effect_high))
+            (
+                f"gamma {b.gamma:g}",
+                p_value(b.p_lower),
+                p_value(b.p_upper),
+                num(b.effect_low),
+                num(b.effect_high),
+            )
             for b in found.rosenbaum
         ]
         blocks.append(

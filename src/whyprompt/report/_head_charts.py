@@ -287,7 +287,7 @@ def search_plot(search: HeadSearch, *, width: int = 560) -> alt.LayerChart:
     interval = (
         alt.Chart(data([{"heads": k, "low": search.share_low, "high": search.share_high}]))
         .mark_rule(color=BLUE, strokeWidth=2, aria=False)
-        .encode(x="heads:Q", y="low:Q", y2="high:Q")
+        .encode(x=x, y="low:Q", y2="high:Q")
     )
     aim = (
         alt.Chart(data([{"at": search.share}]))
@@ -367,7 +367,7 @@ def head_items_plot(
                 "task:N",
                 title="task",
                 scale=alt.Scale(domain=tasks, range=colours(len(tasks))),
-                legend=alt.Legend(orient="top", columns=3) if len(tasks) > 1 else None,
+                legend=alt.Legend(orient="top", columns=3 if width >= 500 else 2) if len(tasks) > 1 else None,
             ),
             tooltip=alt.Tooltip("words:N", title=" "),
             description="words:N",

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from whyprompt.effects.result import format_number
 from whyprompt.errors import MediationError
 from whyprompt.report import charts
-from whyprompt.report._blocks import Cell, Details, Html, Note, Para, Section, num, table
+from whyprompt.report._blocks import Cell, Details, Html, Note, Para, Section, num, p_value, table
 from whyprompt.report._head_charts import head_words
 from whyprompt.report._level_charts import segment_colours
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from whyprompt.report._blocks import Block, Table
     from whyprompt.report._external import Material
 
-__all__ = ["head_data", "heads", "levels"]
+__all__ = ["ATTENTION_BYTES", "head_data", "heads", "levels"]
 
 # Of a page of 3 MB: with more heads and tokens than this, only the strongest heads keep their attention.
-_ATTENTION_BYTES = 1_100_000
+ATTENTION_BYTES = 1_100_000
 _LISTED = 12
 _COLUMNS = ("head", "NIE", "from", "to", "NDE", "q", "p (family-wise)")
 
@@ -71,7 +71,7 @@ def heads(m: Material) -> Section:
         )
     )
     blocks += _search(m, found)
-    blocks += _floor(m, found)
+    blocks += _floor(found)
     blocks += _contrasts(m, found)
     return Section("heads", title, tuple(blocks))
 
@@ -198,7 +198,7 @@ def _head_table(inference: HeadInference, caption: str, name: str) -> Table:
             num(float(inference.ci_high[at])),
         ]
         cells.append(num(None if inference.nde is None else float(inference.nde[at])))
-        cells += [num(float(x[at]), digits=2) for x in (inference.q_value, inference.p_fwer)]
+        cells += [p_value(float(x[at])) for x in (inference.q_value, inference.p_fwer)]
         rows.append((f"layer {layer} head {head}", *cells))
     return table(caption, _COLUMNS, rows, name=name)
 
@@ -236,7 +236,7 @@ def _search(m: Material, found: StudyMediation) -> list[Block]:
     ]
 
 
-def _floor(m: Material, found: StudyMediation) -> list[Block]:
+def _floor(found: StudyMediation) -> list[Block]:
     placebo = found.placebo
     if placebo is None:
         return [
@@ -278,8 +278,9 @@ def _contrasts(m: Material, found: StudyMediation) -> list[Block]:
                 slug,
                 f"Difference of the heads' effects: {name}",
                 lambda w, i=inference: charts.head_heatmap(  # type: ignore[misc]
-                    i, outcome=found.outcome, transpose=w < 500, width=w
+                    i, outcome=found.outcome, width=w
                 ),
+                narrow=False,
             ),
             _head_table(inference, "The heads that differ most", slug),
         )
@@ -294,16 +295,18 @@ def _one_contrast(m: Material, study: HeadStudy, outcome: str) -> tuple[Block, .
         m.artist.figure(
             slug,
             f"Effect of every head, {study.name}",
-            lambda w: charts.head_heatmap(study.inference, outcome=outcome, transpose=w < 500, width=w),
+            lambda w: charts.head_heatmap(study.inference, outcome=outcome, width=w),
+            narrow=False,
         ),
         _head_table(study.inference, f"The heads with the largest effects, {study.name}", slug),
     )
 
 
-def head_data(m: Material) -> dict[str, Any] | None:
+def head_data(m: Material, *, room: int = ATTENTION_BYTES) -> dict[str, Any] | None:
     """Give what the page's script needs to show any head: its effect by item and its attention.
 
-    Weights are one byte each, in base64. Where all heads would not fit, the strongest keep theirs.
+    Weights are one byte each, in base64. Where those of all heads would take more than `room` bytes, the
+    strongest heads keep theirs.
     """
     found = m.mediation
     if found is None:
@@ -311,8 +314,8 @@ def head_data(m: Material) -> dict[str, Any] | None:
     inference, sweep = found.main.inference, found.main.sweep
     order = np.argsort(-np.abs(inference.mean), kind="stable").tolist()
     tokens = sum(len(p.tokens) for p in found.attention)
-    room = len(order) if tokens == 0 else max(1, int(_ATTENTION_BYTES * 3 / 4) // tokens)
-    kept = sorted(order[:room])
+    fit = len(order) if tokens == 0 else max(1, int(room * 3 / 4) // tokens)
+    kept = sorted(order[:fit])
     pictures = []
     for p in found.attention:
         at = {head: i for i, head in enumerate(p.heads)}

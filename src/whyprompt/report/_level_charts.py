@@ -78,7 +78,7 @@ def attention_plot(
         "segment:N",
         title="segment",
         scale=alt.Scale(domain=list(shades), range=list(shades.values())),
-        legend=alt.Legend(orient="top", columns=4),
+        legend=alt.Legend(orient="top", columns=5 if width >= 500 else 3),
     )
     y = alt.Y("weight:Q", title="attention weight")
     bars = base.mark_rect().encode(
@@ -236,7 +236,7 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
                 "task:N",
                 title="task",
                 scale=alt.Scale(domain=tasks, range=colours(len(tasks))),
-                legend=alt.Legend(orient="top", columns=3),
+                legend=alt.Legend(orient="top", columns=3 if width >= 500 else 2),
             ),
             shape=alt.Shape("task:N", title="task", scale=alt.Scale(domain=tasks, range=shapes)),
             tooltip=alt.Tooltip("words:N", title=" "),

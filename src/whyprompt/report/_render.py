@@ -75,8 +75,11 @@ def save_chart(chart: alt.TopLevelMixin, path: str | Path, *, scale: float = 2.0
     return target
 
 
-def inline_svg(chart: alt.TopLevelMixin, *, prefix: str) -> str:
-    """Draw a chart as an SVG element for a page: no background, and ids that no other chart has."""
+def inline_svg(chart: alt.TopLevelMixin, *, prefix: str, interactive: bool = False) -> str:
+    """Draw a chart as an SVG element for a page: no background, ids that no other chart has, short.
+
+    A mark's words stay with it, as ``data-say``; where marks are to be chosen, as its accessible name.
+    """
     import vl_convert
 
     spec, version = _spec(chart)
@@ -86,4 +89,18 @@ def inline_svg(chart: alt.TopLevelMixin, *, prefix: str) -> str:
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', svg)
     svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", svg)
     svg = re.sub(r'(xlink:href|href)="#([^"]+)"', rf'\1="#{prefix}-\2"', svg)
-    return svg[svg.index("<svg") :]
+    return _short(svg[svg.index("<svg") :], interactive=interactive)
+
+
+def _short(svg: str, *, interactive: bool) -> str:
+    # The drawing's numbers to a hundredth of a pixel; what marks say is left as it is.
+    svg = re.sub(
+        r' (?:d|transform|fill|[xy][12]?|width|height)="[^"]*"',
+        lambda found: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", found[0]),
+        svg,
+    )
+    svg = re.sub(r' role="graphics-(?:object|document)" aria-roledescription="[^"]*"', "", svg)
+    mark = r' role="graphics-symbol" aria-roledescription="[^"]*"'
+    if interactive:
+        return re.sub(mark, ' role="img"', svg)
+    return re.sub(mark, "", svg).replace(' aria-label="', ' data-say="')

@@ -45,6 +45,9 @@ DIVERGING = (BLUE, "rgba(138,143,152,0.10)", VERMILION)
 def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN401 - the chart's own type
     """Give a chart the shared look and its description."""
     shown: Any = chart
+    width = getattr(shown, "width", None)
+    # One label about every 95 pixels: closer ones run into each other.
+    ticks = max(3, width // 95) if isinstance(width, int) else 6
     return shown.properties(description=description, background="#FFFFFF").configure(
         font="sans-serif",
         view={"stroke": None},
@@ -62,6 +65,7 @@ def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN40
             "labelOverlap": "greedy",
             "labelSeparation": 5,
         },
+        axisXQuantitative={"tickCount": ticks},
         legend={
             "symbolOpacity": 1,
             "labelColor": INK,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.report import _closing, _external, _internal
 from whyprompt.report._blocks import Artist
 from whyprompt.report._external import Material
+from whyprompt.report._internal import ATTENTION_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -93,8 +93,13 @@ def build_report(
         artist=Artist(),
     )
     sections = [part(material) for part in _PARTS]
-    page = _render(material, sections)
+    page = _render(material, sections, room=ATTENTION_BYTES)
     size = len(page.encode())
+    if size > MAX_BYTES:
+        # Many heads and a long prompt: fewer heads keep their attention.
+        room = max(0, ATTENTION_BYTES - (size - MAX_BYTES))
+        page = _render(material, sections, room=room)
+        size = len(page.encode())
     if size > MAX_BYTES:
         raise WhypromptError(
             f"the page would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}",
@@ -103,7 +108,7 @@ def build_report(
     return page
 
 
-def _render(material: Material, sections: list[Section]) -> str:
+def _render(material: Material, sections: list[Section], *, room: int) -> str:
     from jinja2 import Environment, StrictUndefined
 
     folder = files("whyprompt.report") / "templates"
@@ -126,7 +131,7 @@ def _render(material: Material, sections: list[Section]) -> str:
         css=Markup(texts["page.css"]),  # noqa: S704 - a file of this package
         js=Markup(texts["page.js"]),  # noqa: S704 - a file of this package
         results=_json(results),
-        heads=_json(_internal.head_data(material)),
+        heads=_json(_internal.head_data(material, room=room)),
     )
 
 
@@ -179,7 +184,7 @@ def write_report(study: str | Path, folder: str | Path, *, target: str | Path | 
     part = path.with_name(path.name + ".part")
     try:
         part.write_text(page, encoding="utf-8")
-        os.replace(part, path)
+        part.replace(path)
     except OSError as error:
         raise StoreError(f"the report {path} cannot be written: {error.strerror}") from None
     return path

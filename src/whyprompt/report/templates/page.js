@@ -7,7 +7,7 @@
   var tip = document.getElementById("tip");
   var hide = function () { tip.hidden = true; };
   var show = function (event) {
-    var mark = event.target.closest(".chart [aria-label], .tokens [data-say]");
+    var mark = event.target.closest(".chart [data-say], .live svg [aria-label], .tokens [data-say]");
     var words = mark && (mark.getAttribute("data-say") || mark.getAttribute("aria-label"));
     if (!words || mark.tagName.toLowerCase() === "svg") { hide(); return; }
     tip.textContent = words;
@@ -23,6 +23,17 @@
   document.addEventListener("pointerdown", show);
   document.addEventListener("scroll", hide, true);
   document.addEventListener("keydown", function (event) { if (event.key === "Escape") { hide(); } });
+
+  /* Only what scrolls needs to be reached by the keyboard. */
+  var reach = function () {
+    document.querySelectorAll(".scroll, .tokens, pre").forEach(function (box) {
+      var scrolls = box.scrollWidth > box.clientWidth + 1 || box.scrollHeight > box.clientHeight + 1;
+      if (scrolls) { box.setAttribute("tabindex", "0"); } else { box.removeAttribute("tabindex"); }
+    });
+  };
+  window.addEventListener("resize", reach);
+  document.addEventListener("toggle", reach, true);
+  reach();
 
   /* What is folded on the screen is open on paper. */
   var folded = [];
