@@ -8,21 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects.full import line_cover, match_full, matrix_cover
-from whyprompt.effects.matching import match_optimal, match_subclass
+from whyprompt.effects._line import line_cover, line_pairs
+from whyprompt.effects.full import match_full, matrix_cover
+from whyprompt.effects.matching import match_nearest, match_optimal, match_subclass
 from whyprompt.errors import EstimationError
 
 
 def least_cover(cost):
     """Find the least edge cover as a linear program (integral: the graph is bipartite)."""
     from scipy.optimize import linprog
+    from scipy.sparse import csr_array
 
     m, k = cost.shape
     finite = np.isfinite(cost)
     rows, columns = np.nonzero(finite)
-    cover = np.zeros((m + k, len(rows)))
-    cover[rows, np.arange(len(rows))] = 1
-    cover[m + columns, np.arange(len(rows))] = 1
+    pair = np.arange(len(rows))
+    ones = np.ones(2 * len(rows))
+    cover = csr_array((ones, (np.append(rows, m + columns), np.append(pair, pair))), shape=(m + k, len(rows)))
     needed = np.concatenate([finite.any(axis=1), finite.any(axis=0)]).astype(float)
     return linprog(cost[finite], A_ub=-cover, b_ub=-needed, bounds=(0, None), method="highs").fun
 
@@ -110,6 +112,43 @@ def test_full_matching_of_many_rows_takes_no_matrix():
     assert (matched.weights > 0).all()
     with pytest.raises(EstimationError, match=r"full matching of .* needs .* distances"):
         match_full(treated, X=np.column_stack([score, score**2]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    m=st.integers(1, 10),
+    spare=st.integers(0, 12),
+    ratio=st.integers(1, 3),
+    tied=st.booleans(),
+)
+def test_pairs_on_a_line_are_the_cheapest_assignment(seed, m, spare, ratio, tied):
+    from scipy.optimize import linear_sum_assignment
+
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=m) + rng.normal(), rng.normal(size=m * ratio + spare)
+    if tied:
+        a, b = np.round(a), np.round(b)
+    cost = np.repeat(np.abs(a[:, None] - b), ratio, axis=0)
+    wanted = cost[linear_sum_assignment(cost)].sum()
+    i, j = line_pairs(a, b, ratio)
+    assert np.bincount(i, minlength=m).tolist() == [ratio] * m
+    assert len(set(j.tolist())) == m * ratio
+    assert np.abs(a[i] - b[j]).sum() == pytest.approx(wanted, abs=1e-9)
+    assert (np.diff(b[j]) >= 0).all()
+
+
+def test_optimal_pairs_of_many_rows_take_no_matrix():
+    rng = np.random.default_rng(0)
+    score = rng.normal(size=100_000)
+    treated = rng.random(100_000) < 1 / (1 + np.exp(2 - score))
+    greedy = match_nearest(score, treated)
+    start = time.perf_counter()
+    best = match_optimal(treated, score=score)
+    assert time.perf_counter() - start < 20
+    assert best.n_pairs == greedy.n_pairs == treated.sum()
+    totals = [np.abs(score[m.focal] - score[m.other]).sum() for m in (best, greedy)]
+    assert totals[0] < totals[1]
 
 
 @settings(max_examples=60, deadline=None)

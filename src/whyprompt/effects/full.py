@@ -3,20 +3,18 @@
 A full matching of least total distance is an edge cover of least weight between the arms: every row has at
 least one partner, and where distances are positive no pair joins two rows that both have another partner.
 
-On a score the cover is found in n log n. Let S be the number of treated minus the number of control places
-among the k lowest rows, where a row has one place for each of its partners. Sorted rows are joined at the
-cost of the sum of gap times |S|, which is convex in S, so a function of S is carried along the sorted rows
-by its slopes alone. On covariates the cover is the cheapest partner of every row, improved by a matching of
-those pairs that cost less than the two cheapest partners they replace (an assignment problem).
+On a score the cover is found in n log n (`_line`). On covariates the cover is the cheapest partner of every
+row, improved by a matching of those pairs that cost less than the two cheapest partners they replace (an
+assignment problem).
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt.effects._line import line_cover, split_at_gaps
 from whyprompt.effects._mahalanobis import whitened, whitening_of
 from whyprompt.effects._matched import MatchedSet, on_grid, require_matches, set_from_strata
 from whyprompt.errors import EstimationError
@@ -32,10 +30,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["cover_cost", "line_cover", "match_full", "matrix_cover"]
+__all__ = ["cover_cost", "match_full", "matrix_cover"]
 
 _CELLS = 40_000_000
-_INF = float("inf")
 
 
 def match_full(
@@ -119,7 +116,7 @@ def match_full(
         rows = np.flatnonzero((code == stratum) & ~out)
         if treated[rows].all() or not treated[rows].any():
             continue
-        for part in _parts(values[rows, 0], caliper) if score is not None else [np.arange(len(rows))]:
+        for part in split_at_gaps(values[rows, 0], caliper) if score is not None else [np.arange(len(rows))]:
             inside = rows[part]
             a, b = inside[treated[inside]], inside[~treated[inside]]
             if len(a) == 0 or len(b) == 0:
@@ -165,14 +162,6 @@ def cover_cost(values: Floats, left: Ints, right: Ints) -> float:
     return float(np.sqrt(((values[left] - values[right]) ** 2).sum(axis=1)).sum())
 
 
-def _parts(score: Floats, caliper: float | None) -> list[Ints]:
-    """Split rows where neighbours in the score are further apart than the caliper: no pair crosses."""
-    order = np.argsort(score, kind="stable")
-    if caliper is None:
-        return [order]
-    return list(np.split(order, np.flatnonzero(np.diff(score[order]) > caliper) + 1))
-
-
 def _cover(
     values: Floats, a: Ints, b: Ints, bounds: Sequence[tuple[Floats, float]], *, on_line: bool
 ) -> tuple[Ints, Ints]:
@@ -211,82 +200,6 @@ def _with_counterpart(a: Ints, b: Ints, bounds: Sequence[tuple[Floats, float]]) 
             keep &= np.minimum(below, above) <= width
         kept.append(np.flatnonzero(keep))
     return kept[0], kept[1]
-
-
-def line_cover(a: Floats, b: Floats) -> tuple[Ints, Ints]:
-    """Join every point of two sets on a line at the least total distance.
-
-    Parameters
-    ----------
-    a, b : ndarray, shapes (m,), (k,)
-        Places on the line; neither empty unless both are.
-
-    Returns
-    -------
-    i, j : ndarray of int
-        ``a[i]`` is joined with ``b[j]``.
-
-    Notes
-    -----
-    The state S after a point of `a` is at least one more than before it, after a point of `b` at least one
-    less. The cost so far, as a function of S, is convex: it is kept as two heaps of the places where its
-    slope changes. A point of `a` lets S rise for free, so the function is cut at its minimum on the right; a
-    point of `b` cuts it on the left; the gap to the next point adds gap times |S|. Going back from S = 0 at
-    the end, the best earlier S is the minimum remembered there, or the nearest that the point allows.
-    """
-    if len(a) == 0 or len(b) == 0:
-        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    place = np.concatenate([a, b])
-    order = np.argsort(place, kind="stable")
-    step = np.where(order < len(a), 1, -1)
-    states = _best_states(np.append(np.diff(place[order]), 0.0).tolist(), step.tolist())
-    count = np.abs(np.diff(np.concatenate([[0], states])))
-    # In sorted order the k-th place of `a` is joined with the k-th place of `b`.
-    i = np.repeat(order[step > 0], count[step > 0])
-    j = np.repeat(order[step < 0], count[step < 0]) - len(a)
-    return i.astype(np.int64), j.astype(np.int64)
-
-
-def _best_states(gaps: list[float], steps: list[int]) -> Ints:
-    # Places where the slope changes and by how much, left of the minimum (negated: a heap gives its least)
-    # and right of it. S starts at 0 and nowhere else. All places move by `shift`.
-    low: list[tuple[int, float]] = [(0, _INF)]
-    high: list[tuple[int, float]] = [(0, _INF)]
-    shift = 0
-    minima: list[tuple[float, float]] = []
-    for gap, step in zip(gaps, steps, strict=True):
-        minima.append((shift - low[0][0] if low else -_INF, shift + high[0][0] if high else _INF))
-        (high if step > 0 else low).clear()
-        shift += step
-        if gap > 0:
-            heappush(low, (shift, gap))
-            _hand_over(low, high, gap)
-            heappush(high, (-shift, gap))
-            _hand_over(high, low, gap)
-    state = 0
-    states = [0] * len(steps)
-    for k in range(len(steps) - 1, -1, -1):
-        states[k] = state
-        left, right = minima[k]
-        # Before a point of `a` the state is at most one less, before one of `b` at least one more. Among
-        # the best the one nearest to 0 is taken, so that no row gets partners that it does not need.
-        allowed = state - steps[k]
-        if steps[k] > 0:
-            state = allowed if allowed < left else int(max(left, min(0, right, allowed)))
-        else:
-            state = allowed if allowed > right else int(min(right, max(0, left, allowed)))
-    return np.asarray(states, dtype=np.int64)
-
-
-def _hand_over(giver: list[tuple[int, float]], taker: list[tuple[int, float]], weight: float) -> None:
-    """Move slope changes of a total weight from the top of one heap to the other."""
-    while weight > 0:
-        place, change = heappop(giver)
-        moved = min(change, weight)
-        heappush(taker, (-place, moved))
-        if change > moved:
-            heappush(giver, (place, change - moved))
-        weight -= moved
 
 
 def matrix_cover(cost: Floats) -> tuple[Ints, Ints]:

@@ -1,4 +1,7 @@
-"""Optimal pair matching: the assignment with the smallest total distance."""
+"""Optimal pair matching: the assignment with the smallest total distance.
+
+On a score it is found in n log n (`_line`), else as an assignment problem on the distance matrix.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt.effects._line import line_pairs, split_at_gaps
 from whyprompt.effects._mahalanobis import whitened, whitening_of
 from whyprompt.effects._matched import MatchedSet, focal_rows, on_grid, set_from_pairs
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -66,7 +70,9 @@ def match_optimal(
     Raises
     ------
     EstimationError
-        If the estimand is the ATE, the cost matrix would not fit memory, or nothing can be matched.
+        If the estimand is the ATE, nothing can be matched, or a distance matrix of more than 1.2e8 cells
+        would be needed: on covariates, and on a score where a caliper binds or there are fewer rows than
+        `ratio` asks for.
 
     References
     ----------
@@ -80,8 +86,6 @@ def match_optimal(
     >>> sorted(zip(matched.focal.tolist(), matched.other.tolist()))
     [(0, 3), (1, 2)]
     """
-    from scipy.optimize import linear_sum_assignment
-
     if estimand == "ate":
         raise EstimationError(
             "optimal pair matching estimates the ATT or the ATC", hint="for the ATE use weights or subclasses"
@@ -103,34 +107,14 @@ def match_optimal(
         values = whitened(X, whitening_of(X, treated, ~out)[0])
     focal_parts: list[Ints] = []
     other_parts: list[Ints] = []
+    on_line = score is not None and not limits
     for stratum in np.intersect1d(code[rows], code[others]):
-        r, c = rows[code[rows] == stratum], others[code[others] == stratum]
-        if len(r) * ratio * len(c) > _CELLS:
-            raise EstimationError(
-                f"optimal matching of {len(r)} with {len(c)} rows needs {len(r) * ratio * len(c):.0e}"
-                " distances",
-                hint="match exactly on a column to split the problem, or use method='nearest'",
-            )
-        cost = np.zeros((len(r), len(c)))
-        for k in range(values.shape[1]):
-            cost += (values[r, k][:, None] - values[c, k]) ** 2
-        cost = np.sqrt(cost)
-        allowed = np.ones(cost.shape, dtype=bool)
-        for column, width in bounds:
-            allowed &= np.abs(column[r][:, None] - column[c]) <= width
-        # A forbidden pair costs more than any matching without one, so as few as possible are chosen.
-        cost[~allowed] = (float(cost.max()) + 1.0) * (min(len(r) * ratio, len(c)) + 1)
-        i, j = linear_sum_assignment(np.repeat(cost, ratio, axis=0) if ratio > 1 else cost)
-        i = i // ratio
-        ok = allowed[i, j]
-        focal, other = r[i[ok]], c[j[ok]]
-        if score is not None and not limits:
-            # On a line crossing pairs cost the same as straight ones: of all pairings of the chosen rows
-            # the one in order of the score is taken, which also has the smallest largest difference.
-            focal = focal[np.argsort(values[focal, 0], kind="stable")]
-            other = other[np.argsort(values[other, 0], kind="stable")]
-        focal_parts.append(focal)
-        other_parts.append(other)
+        for r, c in _parts(values, rows, others, code == stratum, caliper if on_line else None):
+            pairs = _on_line(values[:, 0], r, c, ratio, caliper) if on_line else None
+            if pairs is None:
+                pairs = _by_matrix(values, r, c, ratio, bounds, straight=on_line)
+            focal_parts.append(pairs[0])
+            other_parts.append(pairs[1])
     settings: dict[str, object] = {
         "ratio": ratio,
         "distance": "score" if score is not None else "mahalanobis",
@@ -147,3 +131,58 @@ def match_optimal(
         discarded=out,
         settings=settings,
     )
+
+
+def _parts(
+    values: Floats, rows: Ints, others: Ints, inside: Bools, caliper: float | None
+) -> Iterator[tuple[Ints, Ints]]:
+    r, c = rows[inside[rows]], others[inside[others]]
+    both = np.concatenate([r, c])
+    for part in split_at_gaps(values[both, 0], caliper) if caliper is not None else [np.arange(len(both))]:
+        mine, theirs = r[part[part < len(r)]], c[part[part >= len(r)] - len(r)]
+        if len(mine) and len(theirs):
+            yield mine, theirs
+
+
+def _on_line(score: Floats, r: Ints, c: Ints, ratio: int, caliper: float | None) -> tuple[Ints, Ints] | None:
+    """Match on a score without a matrix; None where the caliper binds or rows cannot get their number."""
+    if len(r) * ratio <= len(c):
+        i, j = line_pairs(score[r], score[c], ratio)
+    elif ratio == 1:
+        j, i = line_pairs(score[c], score[r])
+    else:
+        return None
+    if caliper is not None and (np.abs(score[r[i]] - score[c[j]]) > caliper).any():
+        return None
+    return r[i], c[j]
+
+
+def _by_matrix(
+    values: Floats, r: Ints, c: Ints, ratio: int, bounds: Sequence[tuple[Floats, float]], *, straight: bool
+) -> tuple[Ints, Ints]:
+    from scipy.optimize import linear_sum_assignment
+
+    if len(r) * ratio * len(c) > _CELLS:
+        raise EstimationError(
+            f"optimal matching of {len(r)} with {len(c)} rows needs {len(r) * ratio * len(c):.0e} distances",
+            hint="match on a score without a caliper, match exactly on a column to split the problem, or use"
+            " method='nearest'",
+        )
+    cost = np.zeros((len(r), len(c)))
+    for k in range(values.shape[1]):
+        cost += (values[r, k][:, None] - values[c, k]) ** 2
+    cost = np.sqrt(cost)
+    allowed = np.ones(cost.shape, dtype=bool)
+    for column, width in bounds:
+        allowed &= np.abs(column[r][:, None] - column[c]) <= width
+    # A forbidden pair costs more than any matching without one, so as few as possible are chosen.
+    cost[~allowed] = (float(cost.max()) + 1.0) * (min(len(r) * ratio, len(c)) + 1)
+    i, j = linear_sum_assignment(np.repeat(cost, ratio, axis=0) if ratio > 1 else cost)
+    i = i // ratio
+    ok = allowed[i, j]
+    focal, other = r[i[ok]], c[j[ok]]
+    if straight:
+        # On a line crossing pairs cost the same as straight ones; see `line_pairs`.
+        focal = focal[np.argsort(values[focal, 0], kind="stable")]
+        other = other[np.argsort(values[other, 0], kind="stable")]
+    return focal, other
