@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whyprompt.trials.models.packing import common_prefix, pack_groups, plan_packs
+from whyprompt.trials.models.packing import common_prefix, pack_groups, pack_sequences, plan_packs
 
 sequence = st.lists(st.integers(0, 3), min_size=1, max_size=7).map(tuple)
 
@@ -81,6 +81,44 @@ def test_a_worked_example():
     sequences = [(*a, i) for i in range(4)] + [(*b, i) for i in range(4)]
     groups = pack_groups(sequences, limits=[6] * 8)
     assert groups == [(0, 4, 6), (4, 8, 6)]
+
+
+def cost(packs):
+    """Tokens computed: every root once in a row of packs that share it."""
+    total, root = 0, ()
+    for pack in packs:
+        total += len(pack.tokens) + (len(pack.root) if pack.root != root else 0)
+        root = pack.root
+    return total
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(sequence, min_size=2, max_size=12), st.integers(4, 16))
+def test_joining_groups_never_costs_more_than_the_calls_it_saves(sequences, budget):
+    order = sorted(sequences)
+    limits = [len(s) - 1 for s in order]
+    apart = []
+    for a, b, root in pack_groups(order, limits=limits):
+        apart += pack_sequences(order, range(a, b), root=root, budget=budget)
+    joined = plan_packs(order, limits=limits, budget=budget, least_root=1)
+    calls = [len(p) + len({q.root for q in p if q.root}) for p in (joined, apart)]
+    assert cost(joined) + 16 * calls[0] <= cost(apart) + 16 * calls[1]
+
+
+def test_questions_that_differ_late_share_one_root():
+    # A system prompt of 30 tokens, five letters asked for, twenty questions of 12 tokens under each letter:
+    # five roots of 38 would compute the system prompt five times.
+    system, rng = list(range(1000, 1030)), np.random.default_rng(0)
+    sequences = [
+        (*system, 2000 + letter, *range(7), *rng.integers(0, 999, 12).tolist())
+        for letter in range(5)
+        for _ in range(20)
+    ]
+    packs = plan_packs(sequences, limits=[len(s) - 2 for s in sequences], budget=384)
+    assert {p.root for p in packs} == {tuple(system)}
+    assert len(packs) == 4
+    # 30 for the root, 100 questions of 12, 8 a letter, and at most 8 again where a pack ends within a letter.
+    assert 30 + 1200 + 40 <= cost(packs) <= 30 + 1200 + 40 + 3 * 8
 
 
 def test_nothing_to_plan():
