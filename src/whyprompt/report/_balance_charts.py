@@ -223,7 +223,8 @@ def overlap_plot(
     zero = alt.Chart(data([{"at": 0}])).mark_rule(color=MUTED, aria=False).encode(y="at:Q")
     spans = {a: (float(score[t == a].min()), float(score[t == a].max())) for a in (True, False)}
     words = "Propensity scores. " + " ".join(
-        f"{name}: {int((t == a).sum())} rows from {format_number(spans[a][0])} to {format_number(spans[a][1])}"
+        f"{name}: {int((t == a).sum())} rows from {format_number(spans[a][0])} to "
+        f"{format_number(spans[a][1])}"
         f", {int((used & (t == a)).sum())} used."
         for a, name in ((True, "Treated"), (False, "Control"))
     )

@@ -15,16 +15,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
+    "Answer",
     "Artist",
     "Block",
     "Cell",
     "Details",
     "Figure",
-    "Html",
+    "Graph",
+    "ItemRow",
+    "Lines",
     "Note",
+    "Panel",
     "Para",
     "Section",
+    "Strip",
     "Table",
+    "Token",
+    "Verbatim",
     "count",
     "num",
     "p_value",
@@ -83,11 +90,82 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True)
-class Html:
-    """Markup made elsewhere in this package."""
+class Lines:
+    """A list."""
 
-    markup: Markup
-    kind: str = "html"
+    items: tuple[str, ...]
+    kind: str = "lines"
+
+
+@dataclass(frozen=True, slots=True)
+class Verbatim:
+    """Text as it is: a prompt, a command, a file."""
+
+    text: str
+    label: str = ""
+    kind: str = "verbatim"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer, its strength, and what stands inside the model."""
+
+    sentence: str
+    headline: str
+    reasons: tuple[str, ...]
+    inside: str
+    kind: str = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """The causal graph; `svg` is drawn by `whyprompt.graph`, which escapes its names."""
+
+    svg: Markup
+    kind: str = "graph"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRow:
+    """One item's line in the panel of a chosen head; `bar` places its bar, in percent of the cell."""
+
+    number: int
+    item: str
+    task: str
+    effect: str
+    total: str
+    bar: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token of a strip: its text, its shade from 0 to 1, and its words."""
+
+    text: str
+    shade: float
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """One prompt's tokens, in runs of one segment, shaded by one head's attention."""
+
+    item: str
+    arm: str
+    runs: tuple[tuple[str, str, tuple[Token, ...]], ...]
+    mass: tuple[tuple[str, str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """A chosen head: its effect by item and its attention."""
+
+    options: tuple[tuple[int, str], ...]
+    chosen: int
+    words: str
+    rows: tuple[ItemRow, ...]
+    strips: tuple[Strip, ...]
+    kind: str = "panel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +220,7 @@ class Details:
     kind: str = "details"
 
 
-Block = Para | Note | Html | Table | Figure | Details
+Block = Para | Note | Lines | Verbatim | Answer | Graph | Panel | Table | Figure | Details
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
-from whyprompt.report._blocks import Details, Html, Para, Section, table
+from whyprompt.report._blocks import Details, Lines, Para, Section, Verbatim, table
 
 if TYPE_CHECKING:
     from whyprompt.report._blocks import Block
@@ -19,35 +17,33 @@ def limits(m: Material) -> Section:
     """Say what may not be claimed, from the assumptions and warnings that the results carry."""
     blocks: list[Block] = [
         Para("On the strength of this page nobody may claim:"),
-        _list([*_scope(m), *_assumed(m), *_inside(m)]),
+        Lines((*_scope(m), *_assumed(m), *_inside(m))),
     ]
     noted = _warned(m)
     if noted:
-        blocks += [Para("Notes that the results carry:"), _list(noted)]
+        blocks += [Para("Notes that the results carry:"), Lines(tuple(noted))]
     return Section("limits", "What may not be claimed", tuple(blocks))
-
-
-def _list(lines: list[str]) -> Html:
-    items = Markup("").join(Markup("<li>{}</li>").format(line) for line in lines)
-    return Html(Markup('<ul class="limits">{}</ul>').format(items))
 
 
 def _scope(m: Material) -> list[str]:
     model = m.manifest.get("model")
     name = model.get("name") if isinstance(model, dict) else m.study.model.name
     items = m.effect.frame["item_id"].nunique()
-    out = [
-        f"anything about another model, another wording of the arms, or other kinds of items: this is the model "
+    scope = (
+        "anything about another model, another wording of the arms, or other kinds of items: this is the model "
         f"{name!r}, these two arms, and items drawn as these {items} were."
-    ]
+    )
+    out = [scope]
     if m.effect.outcome in {"log_prob", "perplexity"}:
         out.append(
-            f"that the model answers correctly more often: {m.effect.outcome!r} is how probable the right answer is, "
+            f"that the model answers correctly more often: {m.effect.outcome!r} is how probable the "
+            "right answer is, "
             "not whether it is given. See the other outcomes for that."
         )
     if m.paired:
         out.append(
-            "that an item which gained once always gains: the share of items that gain counts single differences, "
+            "that an item which gained once always gains: the share of items that gain counts single "
+            "differences, "
             "chance of seeds included."
         )
     return out
@@ -64,7 +60,8 @@ def _assumed(m: Material) -> list[str]:
             out.append(f"anything that leans on {a.name!r}, which is doubtful: {a.detail}.")
         elif a.status == "untestable":
             out.append(
-                f"that {a.name!r} was shown to hold; it was assumed, for no such data can test it: {a.detail}."
+                f"that {a.name!r} was shown to hold; it was assumed, for no such data can test it: "
+                f"{a.detail}."
             )
         elif a.status == "not checked":
             out.append(f"that {a.name!r} was checked; it was taken for granted: {a.detail}.")
@@ -88,18 +85,24 @@ def _inside(m: Material) -> list[str]:
     if found is None:
         return ["anything about what happens inside the model: the internal level was not run."]
     inference = found.main.inference
-    out = [
-        "that the effects of single heads add up: they do not; the joint effect of a set is what was computed for "
-        "the set.",
-        "that a head acts only as seen here: a head was replaced at the answer positions, and what it does at "
-        "earlier tokens is not part of its effect.",
-        "that attention explains the effect: where a head looks is shown, and it is not what was changed.",
-        f"that a head without a mark does nothing: with {inference.n_clusters} sampling units no sign-flip p is below "
-        f"{inference.min_p:.2g}, and {len(inference.heads)} heads were tested.",
-    ]
+    adds = (
+        "that the effects of single heads add up: they do not; the joint effect of a set is what was computed "
+        "for the set."
+    )
+    place = (
+        "that a head acts only as seen here: it was replaced at the answer positions, and what it does at "
+        "earlier tokens is not part of its effect."
+    )
+    looks = "that attention explains the effect: where a head looks is shown, and it is not what was changed."
+    absent = (
+        f"that a head without a mark does nothing: with {inference.n_clusters} sampling units no sign-flip p "
+        f"is below {inference.min_p:.2g}, and {len(inference.heads)} heads were tested."
+    )
+    out = [adds, place, looks, absent]
     if found.search is not None:
         out.append(
-            "that the set found is the only one, or the smallest there is: the search is a heuristic, and other sets "
+            "that the set found is the only one, or the smallest there is: the search is a "
+            "heuristic, and other sets "
             "may carry as much."
         )
         if not found.search.reached:
@@ -109,7 +112,8 @@ def _inside(m: Material) -> list[str]:
             )
         elif found.search.share_low <= 0:
             out.append(
-                "that the set carries any of the effect on new items: the interval of its share on held-out items "
+                "that the set carries any of the effect on new items: the interval of its share on "
+                "held-out items "
                 "includes zero."
             )
     return out
@@ -122,7 +126,7 @@ def reproduce(m: Material) -> Section:
     verbs = "\n".join(f"whyprompt {verb} {file} --out DIR" for verb in ("run", "effect", "mediate", "report"))
     blocks: list[Block] = [
         Para("Save the study below as STUDY.yaml. These commands run it, and write this page again:"),
-        Html(Markup("<pre tabindex='0'>{}</pre>").format(verbs)),
+        Verbatim(verbs),
         table("What was run", ("", "value"), _facts(manifest), name="manifest"),
     ]
     versions = manifest.get("versions")
@@ -131,7 +135,7 @@ def reproduce(m: Material) -> Section:
         blocks.append(Details("Versions", (table("Versions", ("package", "version"), rows),)))
     text = manifest.get("study_text")
     if isinstance(text, str) and text:
-        blocks.append(Details("The study", (Html(Markup("<pre tabindex='0'>{}</pre>").format(text)),)))
+        blocks.append(Details("The study", (Verbatim(text),)))
     return Section("reproduce", "How to reproduce it", tuple(blocks))
 
 

@@ -120,7 +120,8 @@ def forest_plot(
     --------
     >>> import pandas as pd
     >>> from whyprompt.effects import paired_effect
-    >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3, "y": [1, 2, 1, 4, 0, 2.0]})
+    >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3})
+    >>> frame["y"] = [1.0, 2.0, 1.0, 4.0, 0.0, 2.0]
     >>> found = paired_effect(frame, outcome="y", treated="b", control="a")
     >>> forest_plot(found).to_dict()["description"]
     'Forest plot. all items: 2.00 (-0.484 to 4.48), n = 3.'

@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from whyprompt.effects.sensitivity import sensitivity_report
-from whyprompt.errors import EstimationError
 from whyprompt.graph import CausalGraph
 from whyprompt.report import charts
-from whyprompt.report._blocks import Cell, Details, Html, Note, Para, Section, count, num, p_value, table
+from whyprompt.report._blocks import (
+    Answer,
+    Cell,
+    Details,
+    Graph,
+    Note,
+    Para,
+    Section,
+    Verbatim,
+    count,
+    num,
+    p_value,
+    table,
+)
 from whyprompt.report._rows import effect_rows
 from whyprompt.report.strength import effect_strength
 
@@ -23,7 +34,7 @@ if TYPE_CHECKING:
     from whyprompt.report._blocks import Artist, Block, Table
     from whyprompt.study import Study
 
-__all__ = ["Material", "answer", "design", "effects", "logs", "overlap", "question", "sensitivity", "who"]
+__all__ = ["Material", "answer", "design", "effects", "overlap", "question", "who"]
 
 _INTERVAL = ("", "n", "estimate", "from", "to", "p")
 
@@ -64,27 +75,23 @@ class Material:
 
 
 def answer(m: Material) -> Section:
-    """The answer in one sentence, and its strength."""
+    """Give the answer in one sentence, and its strength."""
     strength = effect_strength(m.effect.main)
-    reasons = Markup("").join(Markup("<li>{}</li>").format(r) for r in strength.reasons)
-    inside: Markup = Markup("")
+    inside = ""
     if m.mediation is not None:
-        said = m.mediation.sentence if m.mediation.search is None else m.mediation.search.sentence
-        inside = Markup("<p><strong>Inside the model.</strong> {}</p>").format(said)
-    box = Markup(
-        '<div class="answer"><p class="lead">{}</p><p><strong>Strength.</strong> {}</p>'
-        '<ul class="reasons">{}</ul>{}</div>'
-    ).format(m.effect.sentence, strength.headline, reasons, inside)
-    return Section("answer", "The answer", (Html(box),))
+        inside = m.mediation.sentence if m.mediation.search is None else m.mediation.search.sentence
+    said = Answer(m.effect.sentence, strength.headline, strength.reasons, inside)
+    return Section("answer", "The answer", (said,))
 
 
 def question(m: Material) -> Section:
-    """The question and the graph."""
+    """Show the question and the graph."""
     e = m.effect
     blocks: list[Block] = [
         Para(e.question.strip()),
         Para(
-            f"Compared: the arm {e.contrast.treated!r} in place of {e.contrast.control!r}. Outcome: {e.outcome!r}. "
+            f"Compared: the arm {e.contrast.treated!r} in place of {e.contrast.control!r}. Outcome: "
+            f"{e.outcome!r}. "
             "A positive number means that the outcome is higher under the first."
         ),
     ]
@@ -96,16 +103,7 @@ def question(m: Material) -> Section:
         )
         return Section("question", "The question and the graph", tuple(blocks))
     graph = CausalGraph.parse(m.study.graph)
-    svg = graph.to_svg("arm", e.outcome)
-    blocks.append(
-        Html(
-            Markup(
-                '<figure class="graph"><figcaption>The causal graph that the study states</figcaption>'
-                '<div class="scroll" tabindex="0" role="region" aria-label="Causal graph, scrolls sideways">{}</div>'
-                "</figure>"
-            ).format(Markup(svg))  # noqa: S704 - drawn by whyprompt.graph, which escapes names
-        )
-    )
+    blocks.append(Graph(Markup(graph.to_svg("arm", e.outcome))))  # noqa: S704 - names are escaped there
     sets = graph.adjustment_sets("arm", e.outcome)
     said = (
         "No set of measured variables identifies the effect from logs."
@@ -134,7 +132,7 @@ def question(m: Material) -> Section:
 
 
 def design(m: Material) -> Section:
-    """Design and data."""
+    """Describe design and data."""
     e, frame = m.effect, m.effect.frame
     words = {
         "paired": "Paired: every item is run under every arm.",
@@ -188,26 +186,23 @@ def _example(m: Material) -> Details | None:
     if "prompt" not in frame.columns:
         return None
     item = frame["item_id"].iloc[0]
-    shown = []
+    shown: list[Block] = []
     for arm in (e.contrast.control, e.contrast.treated):
         rows = frame[(frame["item_id"] == item) & (frame["arm"] == arm)]
         if not rows.empty:
-            shown.append(
-                Markup("<p>{}</p><pre tabindex='0'>{}</pre>").format(
-                    f"Item {item} under {arm!r}:", rows["prompt"].iloc[0]
-                )
-            )
-    return Details("One item's prompt under both arms", (Html(Markup("").join(shown)),))
+            shown.append(Verbatim(str(rows["prompt"].iloc[0]), f"Item {item} under {arm!r}"))
+    return Details("One item's prompt under both arms", tuple(shown))
 
 
 def overlap(m: Material) -> Section:
-    """Overlap and balance."""
+    """Show overlap and balance."""
     main = m.effect.main
     blocks: list[Block] = []
     if m.paired:
         blocks.append(
             Para(
-                "Each item is its own control: the two arms hold the same items, so every covariate is balanced "
+                "Each item is its own control: the two arms hold the same items, so every covariate "
+                "is balanced "
                 "exactly and overlap is complete, whatever was measured or not."
             )
         )
@@ -215,8 +210,10 @@ def overlap(m: Material) -> Section:
             return Section("overlap", "Overlap and balance", tuple(blocks))
         blocks.append(
             Para(
-                "Overlap and balance matter where only one arm an item is at hand. The pictures below are of such "
-                "a draw from this study, made by a stated confounded rule and adjusted as logs would have to be."
+                "Overlap and balance matter where only one arm an item is at hand. The pictures "
+                "below are of such "
+                "a draw from this study, made by a stated confounded rule and adjusted as logs would "
+                "have to be."
             )
         )
         shown, where = m.effect.draw.adjusted, "draw"
@@ -282,7 +279,7 @@ def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
 
 
 def effects(m: Material) -> Section:
-    """The effects, with the truth where both arms were run."""
+    """Show the effects, with the truth where both arms were run."""
     e, main = m.effect, m.effect.main
     beside = None
     if e.draw is not None:
@@ -290,7 +287,8 @@ def effects(m: Material) -> Section:
     blocks: list[Block] = [Para(main.sentence)]
     if any(row.estimate is not None for row in effect_rows(main)):
         truth = (
-            " The last line is what adjusting one arm an item would give; the mark on it is the truth for the same "
+            " The last line is what adjusting one arm an item would give; the mark on it is the "
+            "truth for the same "
             "items, known because both arms were run."
             if beside
             else ""
@@ -358,13 +356,14 @@ def _assumption_table(result: Any) -> Details:  # noqa: ANN401 - a result of any
 
 
 def who(m: Material) -> Section:
-    """Who gains and who is harmed."""
+    """Show who gains and who is harmed."""
     main = m.effect.main
     blocks: list[Block] = []
     if not m.paired:
         blocks.append(
             Para(
-                "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on the same "
+                "With one arm an item nobody can see whether an item gains or is harmed. Run both "
+                "arms on the same "
                 "items (design: paired) to see it."
             )
         )
@@ -372,7 +371,8 @@ def who(m: Material) -> Section:
     blocks.append(
         Para(
             f"{main.share_gain:.0%} of {main.n_pairs} items gain, {main.share_harmed:.0%} are harmed and "
-            f"{main.share_unchanged:.0%} stay as they were. An item's change is one draw: with another seed, or "
+            f"{main.share_unchanged:.0%} stay as they were. An item's change is one draw: with "
+            "another seed, or "
             "other shots, the same item may move the other way."
         )
     )
@@ -410,186 +410,4 @@ def _shares(change: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Cell, ...]:
         *(num(s, percent=True) for s in shares),
         num(most) if most > 0 else Cell("none"),
         num(least) if least < 0 else Cell("none"),
-    )
-
-
-def logs(m: Material) -> Section:
-    """What one would have found with one arm an item."""
-    e = m.effect
-    title = "If one had only logs"
-    if e.draw is None:
-        text = (
-            "The study asks for no audit: effect.audit in the study file draws one arm of each item by a stated "
-            "rule and holds the estimate against the truth."
-            if m.paired
-            else "These are such data: one arm an item, so there is no truth here to hold the estimate against."
-        )
-        return Section("logs", title, (Para(text),))
-    draw = e.draw
-    blocks: list[Block] = [
-        Para(
-            "Logs hold one arm an item, and something decided which. To see what that does, one arm of each item "
-            f"was hidden by a stated rule ({_rule(m)}), and the rest was analysed as logs are."
-        ),
-        Para(draw.sentence),
-        m.artist.figure(
-            "draw", "One draw: plain, adjusted, and true", lambda w: charts.draw_plot(draw, width=w)
-        ),
-        table(
-            "One draw",
-            ("", "estimate", "from", "to"),
-            [
-                (
-                    "plain difference",
-                    num(draw.naive.estimate),
-                    num(draw.naive.ci_low),
-                    num(draw.naive.ci_high),
-                ),
-                (
-                    f"adjusted, by {draw.adjusted.method}",
-                    num(draw.adjusted.estimate),
-                    num(draw.adjusted.ci_low),
-                    num(draw.adjusted.ci_high),
-                ),
-                ("truth, same items", num(draw.truth), "", ""),
-                ("truth, all items", num(draw.truth_all), "", ""),
-            ],
-            name="draw",
-        ),
-    ]
-    if e.audit is not None:
-        audited = e.audit
-        blocks.append(Para(audited.sentence))
-        for what, words in (
-            ("bias", "Bias of each method over the draws"),
-            ("coverage", "How often each method's interval holds the truth"),
-        ):
-            if any(getattr(row, what) is not None for row in audited.rows):
-                blocks.append(
-                    m.artist.figure(
-                        f"audit-{what}",
-                        words,
-                        lambda w, what=what: charts.audit_plot(audited, what=what, width=w),  # type: ignore[misc]
-                        caption=f"{audited.draws} draws; lines are the Monte Carlo error that so many leave.",
-                    )
-                )
-        rows = [
-            (
-                row.method,
-                num(row.bias),
-                num(row.bias_error, digits=2),
-                num(row.mean_std_error),
-                num(row.rmse),
-                num(row.coverage),
-                f"{row.n_failed} of {row.n_draws}",
-            )
-            for row in audited.rows
-        ]
-        blocks.append(
-            table(
-                f"Audit over {audited.draws} draws: {audited.rule}",
-                ("method", "bias", "its error", "mean std. error", "RMSE", "coverage", "no estimate"),
-                rows,
-                name="audit",
-            )
-        )
-    return Section("logs", title, tuple(blocks))
-
-
-def _rule(m: Material) -> str:
-    if m.effect.audit is not None:
-        return m.effect.audit.rule
-    settings = m.study.effect.audit
-    return "" if settings is None else ", ".join(f"{v:g} x {k}" for k, v in settings.assignment.items())
-
-
-def sensitivity(m: Material) -> Section:
-    """What an unmeasured cause could do."""
-    e = m.effect
-    blocks: list[Block] = []
-    if m.paired:
-        blocks.append(
-            Para(
-                "The paired effect has no confounder to be sensitive to: both outcomes of each item were observed. "
-                "It can still move with the items drawn (its interval) and with the seeds (its repetitions, above)."
-            )
-        )
-        if e.draw is None:
-            return Section("sensitivity", "Sensitivity", tuple(blocks))
-        blocks.append(Para("What follows is for the adjusted estimate from one arm an item."))
-        result, frame = e.draw.adjusted, e.draw.table
-    else:
-        result = e.main  # type: ignore[assignment]
-        both = e.frame["arm"].isin([e.contrast.treated, e.contrast.control])
-        frame = e.frame[both]
-    try:
-        found = sensitivity_report(frame, result)
-    except EstimationError as error:
-        blocks.append(Note(f"No sensitivity analysis can be made of this estimate: {error.message}."))
-        return Section("sensitivity", "Sensitivity", tuple(blocks))
-    said = [part.sentence for part in (found.rosenbaum, found.e_value, found.robustness) if part is not None]
-    blocks += [Para(sentence) for sentence in said]
-    if found.left_out:
-        blocks.append(Para("Not done: " + "; ".join(found.left_out) + "."))
-    ev = found.e_value
-    figures = [("E-value of the estimate", num(ev.e_value)), ("E-value of the interval", num(ev.e_value_ci))]
-    if found.rosenbaum is not None:
-        figures.append(("hidden bias that undoes significance (gamma)", num(found.rosenbaum.critical_gamma)))
-    if found.robustness is not None:
-        r = found.robustness
-        figures += [
-            ("robustness value", num(r.robustness_value)),
-            (f"robustness value at level {r.alpha:g}", num(r.robustness_value_alpha)),
-            ("partial R² of the arm with the outcome", num(r.partial_r2)),
-        ]
-    blocks.append(table("Key figures", ("", "value"), figures, name="sensitivity"))
-    if found.rosenbaum is not None:
-        rows = [
-            (
-                f"gamma {b.gamma:g}",
-                p_value(b.p_lower),
-                p_value(b.p_upper),
-                num(b.effect_low),
-                num(b.effect_high),
-            )
-            for b in found.rosenbaum
-        ]
-        blocks.append(
-            Details(
-                "Rosenbaum bounds",
-                (
-                    table(
-                        "Bounds on the p-value and the effect, by the odds that a hidden cause may change",
-                        ("", "p from", "p to", "effect from", "effect to"),
-                        rows,
-                        name="rosenbaum",
-                    ),
-                ),
-            )
-        )
-    if found.robustness is not None and found.robustness.bounds:
-        blocks.append(_benchmarks(found.robustness.bounds))
-    return Section("sensitivity", "Sensitivity", tuple(blocks))
-
-
-def _benchmarks(bounds: Any) -> Details:  # noqa: ANN401 - bounds of a robustness report
-    rows = []
-    for b in bounds:
-        name = f"{b.times:g} times {b.benchmark}"
-        if b.r2_outcome >= 1:
-            # The bound says nothing there: such a confounder could be the whole outcome.
-            rows.append((name, num(b.r2_treatment), num(b.r2_outcome), Cell("no bound"), Cell(""), Cell("")))
-        else:
-            low, high = num(b.ci_low), num(b.ci_high)
-            rows.append((name, num(b.r2_treatment), num(b.r2_outcome), num(b.estimate), low, high))
-    return Details(
-        "A confounder as strong as a measured one",
-        (
-            table(
-                "What the regression estimate could become",
-                ("as strong as", "R² with the arm", "R² with the outcome", "estimate", "from", "to"),
-                rows,
-                name="benchmarks",
-            ),
-        ),
     )

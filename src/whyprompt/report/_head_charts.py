@@ -145,8 +145,8 @@ def head_heatmap(
     chart = alt.layer(cells, dots).properties(width=width, height=cell * len(down), autosize=FIT)
     out: alt.LayerChart = finish(
         chart,
-        description=f"Heat map of {len(rows)} heads. The largest effect is that of {head_words(inference, best)}. "
-        f"{marked} heads are marked: q < {inference.alpha:g}.",
+        description=f"Heat map of {len(rows)} heads. The largest effect is that of "
+        f"{head_words(inference, best)}. {marked} heads are marked: q < {inference.alpha:g}.",
     )
     return out
 
@@ -380,8 +380,8 @@ def head_items_plot(
     )
     out: alt.LayerChart = finish(
         chart,
-        description=f"{name} of layer {head[0]} head {head[1]}, item by item: positive in {up} of {len(rows)}, "
-        f"mean {format_number(float(effect.mean()))}.",
+        description=f"{name} of layer {head[0]} head {head[1]}, item by item: positive in {up} of "
+        f"{len(rows)}, mean {format_number(float(effect.mean()))}.",
     )
     return out
 

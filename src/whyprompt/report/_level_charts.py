@@ -247,7 +247,7 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
     chart = alt.layer(diagonal, dots).properties(width=width, height=320, autosize=FIT)
     out: alt.LayerChart = finish(
         chart,
-        description=f"{len(rows)} items: effect in the trials against total effect inside the model; the largest "
-        f"difference between the two is {format_number(gap)}.",
+        description=f"{len(rows)} items: effect in the trials against total effect inside the model; the "
+        f"largest difference between the two is {format_number(gap)}.",
     )
     return out

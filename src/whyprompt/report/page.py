@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from whyprompt.errors import DataError, StoreError, WhypromptError
-from whyprompt.report import _closing, _external, _internal
+from whyprompt.report import _closing, _external, _internal, _logs
 from whyprompt.report._blocks import Artist
 from whyprompt.report._external import Material
-from whyprompt.report._internal import ATTENTION_BYTES
+from whyprompt.report._panel import ATTENTION_BYTES, head_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +34,8 @@ _PARTS = (
     _external.overlap,
     _external.effects,
     _external.who,
-    _external.logs,
-    _external.sensitivity,
+    _logs.logs,
+    _logs.sensitivity,
     _internal.heads,
     _internal.levels,
     _closing.limits,
@@ -131,7 +131,7 @@ def _render(material: Material, sections: list[Section], *, room: int) -> str:
         css=Markup(texts["page.css"]),  # noqa: S704 - a file of this package
         js=Markup(texts["page.js"]),  # noqa: S704 - a file of this package
         results=_json(results),
-        heads=_json(_internal.head_data(material, room=room)),
+        heads=_json(head_data(material.mediation, room=room)),
     )
 
 

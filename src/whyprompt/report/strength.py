@@ -51,14 +51,15 @@ def effect_strength(result: PairedResult | EffectResult) -> Strength:
     Notes
     -----
     The rule, in this order: an assumption that fails its check makes the number no effect; without an
-    interval nothing is said; an interval that includes zero leaves the sign undecided; a half-width of at most
-    a third of the estimate (the ends then differ by a factor of two at most) settles the size as well.
+    interval nothing is said; an interval that includes zero leaves the sign undecided; a half-width of at
+    most a third of the estimate (the ends then differ by a factor of two at most) settles the size too.
 
     Examples
     --------
     >>> import pandas as pd
     >>> from whyprompt.effects import paired_effect
-    >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3, "y": [1, 2, 1, 4, 0, 2.0]})
+    >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3})
+    >>> frame["y"] = [1.0, 2.0, 1.0, 4.0, 0.0, 2.0]
     >>> effect_strength(paired_effect(frame, outcome="y", treated="b", control="a")).verdict
     'undecided'
     """
@@ -96,7 +97,8 @@ def _design(result: PairedResult | EffectResult) -> list[str]:
     out = []
     if hasattr(result, "n_pairs"):
         out.append(
-            f"Measured, not modelled: each of {result.n_pairs} items was run under both arms, so no difference "
+            f"Measured, not modelled: each of {result.n_pairs} items was run under both arms, so no "
+            "difference "
             "between items can explain it."
         )
         if result.minimum_detectable is not None:

@@ -1,0 +1,123 @@
+"""The panel of a chosen head: its effect by item and its attention over the tokens, for any head."""
+
+from __future__ import annotations
+
+import base64
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.report._blocks import ItemRow, Panel, Strip, Token, num
+from whyprompt.report._head_charts import head_words
+from whyprompt.report._level_charts import segment_colours
+
+if TYPE_CHECKING:
+    from whyprompt.analysis import AttentionPicture, StudyMediation
+
+__all__ = ["ATTENTION_BYTES", "head_data", "head_panel"]
+
+ATTENTION_BYTES = 1_100_000
+"""Of a page of 3 MB: where all heads' attention takes more, only the strongest keep theirs."""
+
+_OTHER = "other"
+
+
+def head_panel(found: StudyMediation) -> Panel:
+    """Show the head with the largest effect; the page's script shows any other."""
+    inference, sweep = found.main.inference, found.main.sweep
+    order = np.argsort(-np.abs(inference.mean), kind="stable").tolist()
+    best = order[0]
+    effect = sweep.nie[:, best]
+    most = float(np.abs(sweep.nie).max()) or 1.0
+    rows = tuple(
+        ItemRow(
+            number=i,
+            item=sweep.item_ids[i],
+            task=found.item_tasks.get(sweep.item_ids[i], ""),
+            effect=num(float(effect[i])).text,
+            total=num(float(sweep.te[i])).text,
+            bar=_bar(float(effect[i]) / most),
+        )
+        for i in np.argsort(-effect, kind="stable").tolist()
+    )
+    strips = (_strip(picture, inference.heads[best]) for picture in found.attention)
+    return Panel(
+        options=tuple((i, "layer {} head {}".format(*inference.heads[i])) for i in order),
+        chosen=best,
+        words=head_words(inference, best),
+        rows=rows,
+        strips=tuple(s for s in strips if s is not None),
+    )
+
+
+def _bar(share: float) -> tuple[float, float]:
+    """Place a bar about the middle of its cell: where it starts and how wide it is, in percent."""
+    return (50.0, 50 * share) if share >= 0 else (50 + 50 * share, 50 * share)
+
+
+def _strip(picture: AttentionPicture, head: tuple[int, int]) -> Strip | None:
+    if head not in picture.heads:
+        return None
+    weight = np.asarray(picture.weights[picture.heads.index(head)], dtype=float) / 255
+    most = float(weight.max()) or 1.0
+    colours = {**segment_colours(picture.segments), _OTHER: "var(--grid)"}
+    segments = [s or _OTHER for s in picture.segments]
+    tokens = [
+        Token(_visible(text), float(np.sqrt(w / most)), f"{text!r}: weight {w:.3f}")
+        for text, w in zip(picture.tokens, weight.tolist(), strict=True)
+    ]
+    runs = tuple(
+        (name, colours[name], tuple(token for _, token in run))
+        for name, run in groupby(zip(segments, tokens, strict=True), key=lambda pair: pair[0])
+    )
+    mass = tuple(
+        (name, colours[name], float(weight[[s == name for s in segments]].sum()))
+        for name in dict.fromkeys(segments)
+    )
+    return Strip(item=picture.item_id, arm=picture.arm, runs=runs, mass=mass)
+
+
+def _visible(token: str) -> str:
+    """Show what a reader would not see."""
+    return token.replace("\n", "↵\n") if token.strip(" ") else token.replace(" ", "␣")
+
+
+def head_data(found: StudyMediation | None, *, room: int = ATTENTION_BYTES) -> dict[str, Any] | None:
+    """Give what the page's script needs to show any head: its effect by item and its attention.
+
+    Weights are one byte each, in base64. Where those of all heads would take more than `room` bytes, the
+    strongest heads keep theirs.
+    """
+    if found is None:
+        return None
+    inference, sweep = found.main.inference, found.main.sweep
+    order = np.argsort(-np.abs(inference.mean), kind="stable").tolist()
+    tokens = sum(len(p.tokens) for p in found.attention)
+    fit = len(order) if tokens == 0 else max(1, int(room * 3 / 4) // tokens)
+    kept = sorted(order[:fit])
+    pictures = []
+    for p in found.attention:
+        at = {head: i for i, head in enumerate(p.heads)}
+        rows = [i for i in kept if inference.heads[i] in at]
+        block = (
+            np.stack([p.weights[at[inference.heads[i]]] for i in rows])
+            if rows
+            else np.zeros((0, 0), np.uint8)
+        )
+        pictures.append(
+            {
+                "n": len(p.tokens),
+                "rows": {str(i): k for k, i in enumerate(rows)},
+                "segments": [s or _OTHER for s in p.segments],
+                "tokens": list(p.tokens),
+                "weights": base64.b64encode(np.ascontiguousarray(block, dtype=np.uint8).tobytes()).decode(),
+            }
+        )
+    return {
+        "heads": [list(h) for h in inference.heads],
+        "words": [head_words(inference, i) for i in range(len(inference.heads))],
+        "nie": [[float(f"{v:.4g}") for v in row] for row in sweep.nie.T.tolist()],
+        "chosen": order[0],
+        "pictures": pictures,
+    }
