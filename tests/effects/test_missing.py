@@ -432,6 +432,9 @@ def test_imputation_names_what_is_wrong():
         impute(frame.assign(x=frame["x"].where(frame.index != 3, np.inf)))
     with pytest.raises(DataError, match="did you mean 'passed'"):
         impute(frame, columns=["x", "y", "pased"])
+    few = frame.assign(x=frame["x"].where(np.arange(len(frame)) < 4))
+    with pytest.raises(EstimationError, match=r"column 'x' has \d known values here for 7 coefficients"):
+        impute(few)
     with pytest.raises(EstimationError, match="only two can be shifted"):
         impute(frame, shift={"kind": 1.0})
     with pytest.raises(DataError, match="shift names 'y', which has no gaps"):
@@ -524,6 +527,28 @@ def test_the_pooled_result_is_estimate_effect_in_each_table_and_rubins_rules():
     del options["confounders"]
     from_graph = estimate_with_imputation(frame, graph=graph, m=4, iterations=2, **options)
     assert from_graph.estimate == got.estimate
+
+
+def test_ratios_of_a_binary_outcome_are_pooled_by_their_logarithms():
+    frame = _study(5, rule="mcar")
+    frame["y"] = (frame["y"] > 0.5).astype(int)
+    options = {
+        "treatment": "arm",
+        "outcome": "y",
+        "confounders": ["hard"],
+        "method": "ipw",
+        "estimand": "ate",
+    }
+    got = estimate_with_imputation(frame, m=4, iterations=2, **options)
+    by_name = {m.name: m for m in got.measures}
+    assert by_name["risk difference"].estimate == pytest.approx(got.estimate)
+    assert by_name["risk difference"].std_error == pytest.approx(got.std_error)
+    ratios = [next(m for m in r.measures if m.name == "risk ratio") for r in got.results]
+    logs = pool(
+        np.log([m.estimate for m in ratios]), [m.std_error**2 for m in ratios], df_complete=298, level=0.95
+    )
+    assert by_name["risk ratio"].estimate == pytest.approx(np.exp(logs.estimate))
+    assert by_name["risk ratio"].ci_low == pytest.approx(np.exp(logs.ci_low))
 
 
 def test_an_outcome_is_not_imputed_unasked_and_an_arm_never():

@@ -319,5 +319,10 @@ def test_the_report_runs_what_applies_and_says_what_does_not(lalonde):
     report = sens.sensitivity_report(lalonde, weighted, times=[1])
     assert report.rosenbaum is None
     assert "Rosenbaum bounds (method 'ipw' makes no pairs)" in report.sentence
+    binary = lalonde.assign(employed=(lalonde["re78"] > 0).astype(int))
+    found = estimate_effect(binary, **{**options, "outcome": "employed"}, method="ipw")
+    report = sens.sensitivity_report(binary, found, times=[1])
+    ratio = next(m for m in found.measures if m.name == "risk ratio")
+    assert report.e_value == sens.e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high))
     with pytest.raises(DataError, match="is not the one that was estimated from"):
         sens.sensitivity_report(lalonde.iloc[:300], found)

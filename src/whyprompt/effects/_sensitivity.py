@@ -173,6 +173,10 @@ def _e_value(y: NDArray[np.float64], t: NDArray[np.bool_], result: EffectResult)
     w = result.weights
     assert w is not None
     risks = [float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t)]
+    ratio = next((m for m in result.measures if m.name == "risk ratio"), None)
+    if ratio is not None and ratio.estimate is not None:
+        known = ratio.ci_low is not None and ratio.ci_high is not None
+        return e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high) if known else None)  # type: ignore[arg-type]  # both are known
     if set(np.unique(y).tolist()) <= {0.0, 1.0} and min(risks) > 0:
         return e_value(risks[0] / risks[1])
     spread = float(np.sqrt((y[t].var(ddof=1) + y[~t].var(ddof=1)) / 2))

@@ -370,6 +370,12 @@ def _draw(
 ) -> NDArray[Any]:
     gone = ~known
     shift = None if moved is None else moved[rows][gone]
+    if int(known.sum()) <= X.shape[1]:
+        raise EstimationError(
+            f"column {name!r} has {int(known.sum())} known values here for {X.shape[1]} coefficients of its"
+            " model",
+            hint="leave predictors out of columns=, or leave by= out",
+        )
     if method in {"pmm", "norm"}:
         y = values[known].astype(float)
         if method == "pmm":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from whyprompt.effects._reported import Reported
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.missing._chained import impute
 from whyprompt.effects.missing._pooling import pool
-from whyprompt.effects.result import SMD_LIMIT, Assumption, EffectResult, format_number
+from whyprompt.effects.result import SMD_LIMIT, Assumption, EffectResult, Measure, format_number
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class ImputedEffect(Reported):
         Rows of each arm in the estimate, before matching.
     worst_balance : mapping of str to float or None
         Largest absolute standardised mean difference after adjustment over the tables, a covariate.
+    measures : tuple of Measure
+        Of a 0/1 outcome: risk difference, and risk and odds ratios pooled by their logarithms.
     assumptions : tuple of Assumption
         Of the first table, the worst verdict of any table taken for each, and that of the imputation.
     warnings : tuple of str
@@ -94,6 +96,7 @@ class ImputedEffect(Reported):
     n_treated: int
     n_control: int
     worst_balance: Mapping[str, float | None]
+    measures: tuple[Measure, ...]
     assumptions: tuple[Assumption, ...]
     warnings: tuple[str, ...]
     sentence: str
@@ -248,11 +251,12 @@ def estimate_with_imputation(
                 hint="take a method with one (ipw, aipw, overlap, nearest with more pairs)",
             )
     first = results[0]
-    n_used = min(r.n_treated_used + r.n_control_used for r in results)
+    # What complete data would have: rows less two means. Smaller than n, so on the safe side of normal.
+    df = max(min(r.n_treated_used + r.n_control_used for r in results) - 2, 1)
     pooled = pool(
         [r.estimate for r in results],
         [r.std_error**2 for r in results if r.std_error is not None],
-        df_complete=max(n_used - 2, 1),
+        df_complete=df,
         level=first.level,
     )
     whole = np.ones(len(wrapped), dtype=bool)
@@ -286,6 +290,7 @@ def estimate_with_imputation(
         n_treated=first.n_treated,
         n_control=first.n_control,
         worst_balance=balance,
+        measures=_measures(results, df),
         assumptions=assumptions,
         warnings=_warnings(results, made, pooled, excluded, filled, outcome, why_not),
         sentence=_sentence(
@@ -337,6 +342,33 @@ def _complete_case(
     except (DataError, EstimationError) as error:
         # The comparison is a courtesy; that it cannot be had is itself worth a line.
         return None, error.message
+
+
+def _measures(results: Sequence[EffectResult], df: float) -> tuple[Measure, ...]:
+    out = []
+    for k, first in enumerate(results[0].measures):
+        every = [r.measures[k] for r in results if len(r.measures) > k]
+        values = [(m.estimate, m.std_error) for m in every]
+        if len(every) < len(results) or any(e is None or s is None or not s > 0 for e, s in values):
+            out.append(
+                replace(
+                    first,
+                    estimate=None,
+                    std_error=None,
+                    ci_low=None,
+                    ci_high=None,
+                    note="not defined in every completed table",
+                )
+            )
+            continue
+        logs = first.scale == "log"
+        q = np.array([e for e, _ in values], dtype=float)
+        u = np.array([s for _, s in values], dtype=float) ** 2
+        pooled = pool(np.log(q) if logs else q, u, df_complete=df, level=results[0].level)
+        three = np.array([pooled.estimate, pooled.ci_low, pooled.ci_high])
+        middle, low, high = (float(v) for v in (np.exp(three) if logs else three))
+        out.append(replace(first, estimate=middle, std_error=pooled.std_error, ci_low=low, ci_high=high))
+    return tuple(out)
 
 
 def _worst_balance(results: Sequence[EffectResult]) -> dict[str, float | None]:

@@ -77,8 +77,8 @@ def little_test(
     columns : sequence of str, optional
         Default: all. A text column is compared by dummies, one for each level but the first.
     covariance : {"unbiased", "ml"}, default "unbiased"
-        The maximum-likelihood covariance times n / (n - 1), as in the paper, or as it is (as some programs
-        have it; the statistic is then larger by the same factor).
+        The maximum-likelihood covariance times n / (n - 1), as in the paper, or as it is (as
+        naniar's ``mcar_test`` has it; the statistic is then larger by that factor).
     max_iterations : int, default 10000
         Of the EM algorithm.
 
