@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -224,8 +224,7 @@ def overlap_plot(
     spans = {a: (float(score[t == a].min()), float(score[t == a].max())) for a in (True, False)}
     words = "Propensity scores. " + " ".join(
         f"{name}: {int((t == a).sum())} rows from {format_number(spans[a][0])} to "
-        f"{format_number(spans[a][1])}"
-        f", {int((used & (t == a)).sum())} used."
+        f"{format_number(spans[a][1])}, {int((used & (t == a)).sum())} used."
         for a, name in ((True, "Treated"), (False, "Control"))
     )
     chart = alt.layer(bars, zero).properties(
@@ -250,12 +249,12 @@ def _curves(
                 {"value": a, "height": h, "arm": "treated" if arm else "control", "stage": stage}
                 for a, h in zip(at.tolist(), height.tolist(), strict=True)
             ]
-    mark = {"density": {"interpolate": "linear"}, "ecdf": {"interpolate": "step-after"}}[kind]
+    interpolate: Literal["linear", "step-after"] = "linear" if kind == "density" else "step-after"
     title = "density" if kind == "density" else "share of rows at or below"
     shown = [stage for stage, _ in stages]
     chart = (
         alt.Chart(data(rows))
-        .mark_line(strokeWidth=2, aria=False, **mark)
+        .mark_line(strokeWidth=2, aria=False, interpolate=interpolate)
         .encode(
             x=alt.X("value:Q", title=name, scale=alt.Scale(zero=False)),
             y=alt.Y("height:Q", title=title),
@@ -276,8 +275,8 @@ def _curves(
         .properties(width=width, height=220, autosize={"type": "fit-x", "contains": "padding"})
     )
     means = "; ".join(
-        f"{stage}: treated mean {format_number(float(np.average(x[t], weights=weight[t])))}, "
-        f"control mean {format_number(float(np.average(x[~t], weights=weight[~t])))}"
+        f"{stage}: treated mean {format_number(float(np.average(x[t], weights=weight[t])))}, control mean "
+        f"{format_number(float(np.average(x[~t], weights=weight[~t])))}"
         for stage, weight in stages
     )
     what = "Densities" if kind == "density" else "Distribution functions"

@@ -30,21 +30,19 @@ def _scope(m: Material) -> list[str]:
     name = model.get("name") if isinstance(model, dict) else m.study.model.name
     items = m.effect.frame["item_id"].nunique()
     scope = (
-        "anything about another model, another wording of the arms, or other kinds of items: this is the model "
-        f"{name!r}, these two arms, and items drawn as these {items} were."
+        "anything about another model, another wording of the arms, or other kinds of items: this is the "
+        f"model {name!r}, these two arms, and items drawn as these {items} were."
     )
     out = [scope]
     if m.effect.outcome in {"log_prob", "perplexity"}:
         out.append(
-            f"that the model answers correctly more often: {m.effect.outcome!r} is how probable the "
-            "right answer is, "
-            "not whether it is given. See the other outcomes for that."
+            f"that the model answers correctly more often: {m.effect.outcome!r} is how probable the right "
+            "answer is, not whether it is given. See the other outcomes for that."
         )
     if m.paired:
         out.append(
             "that an item which gained once always gains: the share of items that gain counts single "
-            "differences, "
-            "chance of seeds included."
+            "differences, chance of seeds included."
         )
     return out
 
@@ -86,8 +84,8 @@ def _inside(m: Material) -> list[str]:
         return ["anything about what happens inside the model: the internal level was not run."]
     inference = found.main.inference
     adds = (
-        "that the effects of single heads add up: they do not; the joint effect of a set is what was computed "
-        "for the set."
+        "that the effects of single heads add up: they do not; the joint effect of a set is what was "
+        "computed for the set."
     )
     place = (
         "that a head acts only as seen here: it was replaced at the answer positions, and what it does at "
@@ -95,26 +93,24 @@ def _inside(m: Material) -> list[str]:
     )
     looks = "that attention explains the effect: where a head looks is shown, and it is not what was changed."
     absent = (
-        f"that a head without a mark does nothing: with {inference.n_clusters} sampling units no sign-flip p "
-        f"is below {inference.min_p:.2g}, and {len(inference.heads)} heads were tested."
+        f"that a head without a mark does nothing: with {inference.n_clusters} sampling units no sign-flip "
+        f"p is below {inference.min_p:.2g}, and {len(inference.heads)} heads were tested."
     )
     out = [adds, place, looks, absent]
     if found.search is not None:
         out.append(
-            "that the set found is the only one, or the smallest there is: the search is a "
-            "heuristic, and other sets "
-            "may carry as much."
+            "that the set found is the only one, or the smallest there is: the search is a heuristic, and "
+            "other sets may carry as much."
         )
         if not found.search.reached:
             out.append(
-                f"that these heads are where the effect is: the search ended before they carried "
+                "that these heads are where the effect is: the search ended before they carried "
                 f"{found.search.share:.0%} of it."
             )
         elif found.search.share_low <= 0:
             out.append(
                 "that the set carries any of the effect on new items: the interval of its share on "
-                "held-out items "
-                "includes zero."
+                "held-out items includes zero."
             )
     return out
 

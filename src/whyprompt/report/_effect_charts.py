@@ -345,7 +345,8 @@ def gain_harm_plot(
     for i, name in enumerate(names):
         members.setdefault(name, []).append(i)
     order = sorted(members, key=lambda name: -float(change[members[name]].mean()))
-    rows, counts = [], []
+    rows: list[dict[str, Any]] = []
+    counts: list[str] = []
     for name in order:
         at = sorted(members[name], key=lambda i: -change[i])
         up, down = int((change[at] > 0).sum()), int((change[at] < 0).sum())
@@ -424,7 +425,7 @@ def dose_response_plot(
     import altair as alt
 
     needed = ("dose", "estimate", "low", "high")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             **{k: float(row[k]) for k in needed},
             "words": f"at {format_number(float(row['dose']))}: {format_number(float(row['estimate']))} "
@@ -494,7 +495,8 @@ def specification_plot(
     )
     if not kept:
         raise EstimationError("no specification has an estimate to draw")
-    rows, dots = [], []
+    rows: list[dict[str, Any]] = []
+    dots: list[dict[str, Any]] = []
     for rank, row in enumerate(kept, start=1):
         low, high = _number(row["ci_low"]), _number(row["ci_high"])
         said = ", ".join(f"{c} {row[c]}" for c in choices)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from whyprompt.effects import PairedResult
 from whyprompt.graph import CausalGraph
 from whyprompt.report import charts
 from whyprompt.report._blocks import (
@@ -63,7 +64,7 @@ class Material:
     @property
     def paired(self) -> bool:
         """Whether every item was run under both arms."""
-        return hasattr(self.effect.main, "n_pairs")
+        return isinstance(self.effect.main, PairedResult)
 
     @property
     def tasks(self) -> dict[str, str]:
@@ -91,8 +92,7 @@ def question(m: Material) -> Section:
         Para(e.question.strip()),
         Para(
             f"Compared: the arm {e.contrast.treated!r} in place of {e.contrast.control!r}. Outcome: "
-            f"{e.outcome!r}. "
-            "A positive number means that the outcome is higher under the first."
+            f"{e.outcome!r}. A positive number means that the outcome is higher under the first."
         ),
     ]
     if m.study.graph is None:
@@ -139,7 +139,7 @@ def design(m: Material) -> Section:
         "randomized": "Randomised: chance decided which arm an item got.",
         "observational": "Observational: something other than chance decided which arm an item got.",
     }
-    facts = [
+    facts: list[tuple[Cell | str, ...]] = [
         ("design", words[e.design]),
         ("model", _model(m.manifest)),
         ("items", count(frame["item_id"].nunique())),
@@ -198,22 +198,20 @@ def overlap(m: Material) -> Section:
     """Show overlap and balance."""
     main = m.effect.main
     blocks: list[Block] = []
-    if m.paired:
+    if isinstance(main, PairedResult):
         blocks.append(
             Para(
-                "Each item is its own control: the two arms hold the same items, so every covariate "
-                "is balanced "
-                "exactly and overlap is complete, whatever was measured or not."
+                "Each item is its own control: the two arms hold the same items, so every covariate is "
+                "balanced exactly and overlap is complete, whatever was measured or not."
             )
         )
         if m.effect.draw is None:
             return Section("overlap", "Overlap and balance", tuple(blocks))
         blocks.append(
             Para(
-                "Overlap and balance matter where only one arm an item is at hand. The pictures "
-                "below are of such "
-                "a draw from this study, made by a stated confounded rule and adjusted as logs would "
-                "have to be."
+                "Overlap and balance matter where only one arm an item is at hand. The pictures below are "
+                "of such a draw from this study, made by a stated confounded rule and adjusted as logs "
+                "would have to be."
             )
         )
         shown, where = m.effect.draw.adjusted, "draw"
@@ -260,7 +258,7 @@ def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
                     caption="A difference above 0.1 standard deviations is called an imbalance.",
                 )
             )
-        rows = [
+        rows: list[tuple[Cell | str, ...]] = [
             (
                 row.covariate,
                 *(num(v) for v in (row.smd_before, row.smd_after, row.variance_ratio_after, row.ks_after)),
@@ -287,9 +285,8 @@ def effects(m: Material) -> Section:
     blocks: list[Block] = [Para(main.sentence)]
     if any(row.estimate is not None for row in effect_rows(main)):
         truth = (
-            " The last line is what adjusting one arm an item would give; the mark on it is the "
-            "truth for the same "
-            "items, known because both arms were run."
+            " The last line is what adjusting one arm an item would give; the mark on it is the truth for "
+            "the same items, known because both arms were run."
             if beside
             else ""
         )
@@ -359,21 +356,19 @@ def who(m: Material) -> Section:
     """Show who gains and who is harmed."""
     main = m.effect.main
     blocks: list[Block] = []
-    if not m.paired:
+    if not isinstance(main, PairedResult):
         blocks.append(
             Para(
-                "With one arm an item nobody can see whether an item gains or is harmed. Run both "
-                "arms on the same "
-                "items (design: paired) to see it."
+                "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on "
+                "the same items (design: paired) to see it."
             )
         )
         return Section("who", "Who gains and who is harmed", tuple(blocks))
     blocks.append(
         Para(
             f"{main.share_gain:.0%} of {main.n_pairs} items gain, {main.share_harmed:.0%} are harmed and "
-            f"{main.share_unchanged:.0%} stay as they were. An item's change is one draw: with "
-            "another seed, or "
-            "other shots, the same item may move the other way."
+            f"{main.share_unchanged:.0%} stay as they were. An item's change is one draw: with another "
+            "seed, or other shots, the same item may move the other way."
         )
     )
     tasks = m.tasks
@@ -388,7 +383,7 @@ def who(m: Material) -> Section:
     )
     change = main.differences.treated - main.differences.control
     names = [tasks.get(u, "all items") for u in main.differences.units]
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for task in sorted(set(names)):
         part = change[[i for i, n in enumerate(names) if n == task]]
         rows.append((task, count(len(part)), *_shares(part)))

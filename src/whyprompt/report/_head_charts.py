@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -55,8 +55,8 @@ def head_words(inference: HeadInference, at: int) -> str:
     low, high = float(inference.ci_low[at]), float(inference.ci_high[at])
     return (
         f"layer {layer} head {head}: {name} {format_number(float(inference.mean[at]))} ({span(low, high)}), "
-        f"q {format_number(float(inference.q_value[at]), digits=2)}, "
-        f"family-wise p {format_number(float(inference.p_fwer[at]), digits=2)}"
+        f"q {format_number(float(inference.q_value[at]), digits=2)}, family-wise p "
+        f"{format_number(float(inference.p_fwer[at]), digits=2)}"
     )
 
 
@@ -93,7 +93,7 @@ def head_heatmap(
     """
     import altair as alt
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "layer": layer,
             "head": head,
@@ -173,7 +173,7 @@ def layer_plot(inference: HeadInference, *, outcome: str = "the outcome", width:
     """
     import altair as alt
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "layer": layer,
             "effect": float(inference.mean[i]),
@@ -338,7 +338,7 @@ def head_items_plot(
     at = position(sweep.heads, head, "the sweep")
     effect = np.asarray(getattr(sweep, quantity))[:, at]
     order = np.argsort(-effect, kind="stable")
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "item": sweep.item_ids[i],
             "effect": float(effect[i]),
@@ -399,9 +399,9 @@ def position(heads: Sequence[tuple[int, int]], head: tuple[int, int], where: str
     MediationError
         If it is not there.
     """
-    if tuple(head) not in heads:
+    if head not in heads:
         raise MediationError(
             f"{where} has no layer {head[0]} head {head[1]}",
             hint=f"its {len(heads)} heads run from {heads[0]} to {heads[-1]}",
         )
-    return list(heads).index(tuple(head))
+    return list(heads).index(head)

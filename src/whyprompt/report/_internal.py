@@ -39,14 +39,11 @@ def heads(m: Material) -> Section:
     blocks: list[Block] = [
         Para(
             f"The question: of the effect of {main.contrast.treated!r} in place of "
-            f"{main.contrast.control!r} on "
-            f"{found.outcome!r}, how much goes through one attention head? NIE is the effect lost "
-            "when one head, at "
-            f"the answer positions, is set to what it computes under {main.contrast.control!r} while "
-            "the rest stays "
-            f"under {main.contrast.treated!r}; NDE is what is left. Each is computed by running the "
-            "model with that "
-            "head replaced. Nothing is assumed about the head; what is uncertain is which items were drawn."
+            f"{main.contrast.control!r} on {found.outcome!r}, how much goes through one attention head? NIE "
+            "is the effect lost when one head, at the answer positions, is set to what it computes under "
+            f"{main.contrast.control!r} while the rest stays under {main.contrast.treated!r}; NDE is what "
+            "is left. Each is computed by running the model with that head replaced. Nothing is assumed "
+            "about the head; what is uncertain is which items were drawn."
         ),
         Para(inference.sentence),
     ]
@@ -56,11 +53,9 @@ def heads(m: Material) -> Section:
         half = inference.split_half
         blocks.append(
             Para(
-                "Stability: between random halves of the items, the heads' effects have a rank "
-                "correlation of "
-                f"{format_number(half.rank_correlation)}, and the halves agree on "
-                f"{half.top_overlap:.0%} of their "
-                f"{half.top} largest heads (mean over {half.n_splits} splits)."
+                "Stability: between random halves of the items, the heads' effects have a rank correlation "
+                f"of {format_number(half.rank_correlation)}, and the halves agree on {half.top_overlap:.0%} "
+                f"of their {half.top} largest heads (mean over {half.n_splits} splits)."
             )
         )
     blocks.append(
@@ -93,7 +88,7 @@ def _map(m: Material, found: StudyMediation) -> list[Block]:
 
 
 def _head_table(inference: HeadInference, caption: str, name: str) -> Table:
-    rows = []
+    rows: list[tuple[Cell | str, ...]] = []
     for at in np.argsort(-np.abs(inference.mean), kind="stable")[:_LISTED].tolist():
         layer, head = inference.heads[at]
         cells = [
@@ -145,9 +140,8 @@ def _floor(found: StudyMediation) -> list[Block]:
     if placebo is None:
         return [
             Note(
-                "No placebo arm was swept, so there is no noise floor to hold the heads against: "
-                "some of these "
-                "effects may come from any change of the prompt."
+                "No placebo arm was swept, so there is no noise floor to hold the heads against: some of "
+                "these effects may come from any change of the prompt."
             )
         ]
     largest = float(np.abs(placebo.inference.mean).max())
@@ -155,11 +149,9 @@ def _floor(found: StudyMediation) -> list[Block]:
     te = placebo.inference.te
     return [
         Para(
-            f"Noise floor. The placebo arm {placebo.contrast.treated!r} inserts text of no use. Its "
-            "largest single "
-            f"head has {format_number(largest)}; {above} of {len(found.main.inference.heads)} heads "
-            "exceed that in "
-            f"{found.main.name}."
+            f"Noise floor. The placebo arm {placebo.contrast.treated!r} inserts text of no use. Its largest "
+            f"single head has {format_number(largest)}; {above} of {len(found.main.inference.heads)} heads "
+            f"exceed that in {found.main.name}."
             + (
                 ""
                 if te is None
@@ -228,19 +220,17 @@ def levels(m: Material) -> Section:
     else:
         blocks.append(
             Para(
-                "The two levels answer different questions here: the contrast or the outcome is not "
-                "the same, so "
-                "their numbers are not compared."
+                "The two levels answer different questions here: the contrast or the outcome is not the "
+                "same, so their numbers are not compared."
             )
         )
     if m.statistical is not None:
         blocks += [
             Para(
-                "Statistical mediation takes a head's attention mass as a measured mediator and "
-                "assumes that nothing "
-                "else links mediator and outcome (sequential ignorability). Intervention assumes "
-                "nothing of the kind. "
-                "Where the two disagree, that is what the assumption costs here."
+                "Statistical mediation takes a head's attention mass as a measured mediator and assumes "
+                "that nothing else links mediator and outcome (sequential ignorability). Intervention "
+                "assumes nothing of the kind. Where the two disagree, that is what the assumption costs "
+                "here."
             ),
             m.artist.figure(
                 "statistical",
@@ -257,7 +247,7 @@ def _joined(m: Material, found: StudyMediation) -> list[Block]:
     first = e.frame[e.frame["rep"] == e.frame["rep"].min()]
     wide = first.pivot_table(index="item_id", columns="arm", values=e.outcome)
     change = wide[e.contrast.treated] - wide[e.contrast.control]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "item_id": item,
             "task": found.item_tasks.get(item, "all items"),
@@ -274,11 +264,9 @@ def _joined(m: Material, found: StudyMediation) -> list[Block]:
     gap = max(abs(r["external"] - r["internal"]) for r in rows)
     parts: list[Block] = [
         Para(
-            f"Both levels speak of one quantity: for an item, the change in {e.outcome!r} in the "
-            "trials (first "
-            "repetition) is its total effect inside the model, TE = NDE + NIE. They are computed by "
-            "different code, "
-            f"and over {len(rows)} items the largest difference between them is "
+            f"Both levels speak of one quantity: for an item, the change in {e.outcome!r} in the trials "
+            "(first repetition) is its total effect inside the model, TE = NDE + NIE. They are computed by "
+            f"different code, and over {len(rows)} items the largest difference between them is "
             f"{format_number(gap, digits=2)}."
         ),
         m.artist.figure(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-    from whyprompt.analysis import AttentionPicture
+    from whyprompt.analysis.internal import AttentionPicture
 
 __all__ = ["attention_plot", "levels_plot", "segment_colours", "statistical_vs_interventional"]
 
@@ -58,7 +58,7 @@ def attention_plot(
     at = position(picture.heads, head, "the attention picture")
     weight = np.asarray(picture.weights[at], dtype=float) / 255
     top = set(np.argsort(-weight, kind="stable")[:labels].tolist())
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "position": i,
             "next": i + 1,
@@ -133,9 +133,10 @@ def statistical_vs_interventional(frame: Any, *, width: int = 520) -> alt.LayerC
         values = {k: float(row[k]) for k in keys}
         apart = values["acme_ci_low"] > values["nie_ci_high"] or values["nie_ci_low"] > values["acme_ci_high"]
         words = (
-            f"layer {int(row['layer'])} head {int(row['head'])}: statistical {format_number(values['acme'])} "
-            f"({span(values['acme_ci_low'], values['acme_ci_high'])}), interventional "
-            f"{format_number(values['nie'])} ({span(values['nie_ci_low'], values['nie_ci_high'])})"
+            f"layer {int(row['layer'])} head {int(row['head'])}: statistical "
+            f"{format_number(values['acme'])} ({span(values['acme_ci_low'], values['acme_ci_high'])}), "
+            f"interventional {format_number(values['nie'])} "
+            f"({span(values['nie_ci_low'], values['nie_ci_high'])})"
         )
         rows.append(
             {
@@ -205,7 +206,7 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
     """
     import altair as alt
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "task": str(r["task"]),
             "external": float(r["external"]),

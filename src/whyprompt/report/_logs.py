@@ -22,9 +22,8 @@ def logs(m: Material) -> Section:
     title = "If one had only logs"
     if e.draw is None:
         text = (
-            "The study asks for no audit: effect.audit in the study file draws one arm of each item "
-            "by a stated "
-            "rule and holds the estimate against the truth."
+            "The study asks for no audit: effect.audit in the study file draws one arm of each item by a "
+            "stated rule and holds the estimate against the truth."
             if m.paired
             else "These are such data: one arm an item, so no truth is here to hold the estimate against."
         )
@@ -32,9 +31,8 @@ def logs(m: Material) -> Section:
     draw = e.draw
     blocks: list[Block] = [
         Para(
-            "Logs hold one arm an item, and something decided which. To see what that does, one arm "
-            "of each item "
-            f"was hidden by a stated rule ({_rule(m)}), and the rest was analysed as logs are."
+            "Logs hold one arm an item, and something decided which. To see what that does, one arm of "
+            f"each item was hidden by a stated rule ({_rule(m)}), and the rest was analysed as logs are."
         ),
         Para(draw.sentence),
         m.artist.figure(
@@ -115,9 +113,8 @@ def sensitivity(m: Material) -> Section:
     if m.paired:
         blocks.append(
             Para(
-                "The paired effect has no confounder to be sensitive to: both outcomes of each item "
-                "were observed. "
-                "It can still move with the items drawn (its interval) and with the seeds (its "
+                "The paired effect has no confounder to be sensitive to: both outcomes of each item were "
+                "observed. It can still move with the items drawn (its interval) and with the seeds (its "
                 "repetitions, above)."
             )
         )

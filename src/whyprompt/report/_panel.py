@@ -13,7 +13,8 @@ from whyprompt.report._head_charts import head_words
 from whyprompt.report._level_charts import segment_colours
 
 if TYPE_CHECKING:
-    from whyprompt.analysis import AttentionPicture, StudyMediation
+    from whyprompt.analysis import StudyMediation
+    from whyprompt.analysis.internal import AttentionPicture
 
 __all__ = ["ATTENTION_BYTES", "head_data", "head_panel"]
 

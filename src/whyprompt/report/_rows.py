@@ -117,7 +117,7 @@ def records(frame: Any, columns: Sequence[str], *, what: str) -> list[Mapping[st
         If the table is empty.
     """
     if isinstance(frame, list | tuple):
-        rows = [dict(row) for row in frame]
+        rows: list[Mapping[str, Any]] = [dict(row) for row in frame]
     else:
         rows = list(nw.from_native(frame, eager_only=True).iter_rows(named=True))
     if not rows:

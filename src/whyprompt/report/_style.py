@@ -81,7 +81,7 @@ def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN40
     )
 
 
-def data(rows: Iterable[Mapping[str, Any]]) -> alt.Data:
+def data(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
     """Put rows into a chart as plain values; a number that is not finite is an error, None stays absent.
 
     Raises
@@ -91,7 +91,8 @@ def data(rows: Iterable[Mapping[str, Any]]) -> alt.Data:
     """
     import altair as alt
 
-    return alt.Data(values=[{str(k): finite(v, str(k)) for k, v in row.items()} for row in rows])
+    values = [{str(k): finite(v, str(k)) for k, v in row.items()} for row in rows]
+    return alt.InlineData(values=values)
 
 
 def finite(value: Any, name: str) -> Any:  # noqa: ANN401 - any cell

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from whyprompt.effects import PairedResult
 from whyprompt.effects.result import format_number
 
 if TYPE_CHECKING:
-    from whyprompt.effects import EffectResult, PairedResult
+    from whyprompt.effects import EffectResult
 
 __all__ = ["Strength", "effect_strength"]
 
@@ -95,11 +96,10 @@ def effect_strength(result: PairedResult | EffectResult) -> Strength:
 
 def _design(result: PairedResult | EffectResult) -> list[str]:
     out = []
-    if hasattr(result, "n_pairs"):
+    if isinstance(result, PairedResult):
         out.append(
             f"Measured, not modelled: each of {result.n_pairs} items was run under both arms, so no "
-            "difference "
-            "between items can explain it."
+            "difference between items can explain it."
         )
         if result.minimum_detectable is not None:
             out.append(
@@ -109,8 +109,8 @@ def _design(result: PairedResult | EffectResult) -> list[str]:
     else:
         out.append(
             f"{result.n_treated_used} of {result.n_treated} {result.treated_level!r} rows and "
-            f"{result.n_control_used} of {result.n_control} {result.control_level!r} rows are used, "
-            f"by {result.method}."
+            f"{result.n_control_used} of {result.n_control} {result.control_level!r} rows are used, by "
+            f"{result.method}."
         )
     if result.p_value is not None:
         out.append(f"Two-sided p of no average effect: {format_number(result.p_value, digits=2)}.")
