@@ -230,3 +230,22 @@ def test_bad_input_is_named(trials, change, options, error, message):
     frame = trials.assign(flat=1.0, copy=trials.dose * 2).assign(**change)
     with pytest.raises(error, match=message):
         curve(frame, **options)
+
+
+def test_the_closed_form_of_the_influence_is_that_of_the_stacked_equations(trials):
+    from whyprompt.effects._influence import nuisance_influence, regression_influence, with_intercept
+    from whyprompt.effects.weighting_dose import dose_weights, entropy_influence
+    from whyprompt.effects.weighting_multi import standardised
+
+    d, y = trials.dose.to_numpy(), trials.score_dose.to_numpy()
+    scaled = standardised(trials[X].to_numpy(float), X)
+    basis = natural_spline(d, np.quantile(d, [0, 0.3, 0.7, 1]))
+    theta, psi, weigh = dose_weights(d, scaled, method="entropy", basis=basis)
+    weights = weigh(theta).real
+    design = with_intercept(d[:, None] ** [1, 2])
+    wanted = regression_influence(
+        y, design, weights, weight_function=weigh, theta=theta, nuisance=nuisance_influence(psi, theta)
+    )
+    coef, influence = entropy_influence(y, design, weights, basis, scaled)
+    assert coef == pytest.approx(wanted[0], rel=1e-10)
+    assert np.abs(influence - wanted[1]).max() < 1e-9 * np.abs(wanted[1]).max()

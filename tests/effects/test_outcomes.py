@@ -249,6 +249,7 @@ def test_each_level_is_the_binary_effect_of_reaching_it(frame, options):
     assert (result.n_treated_used, result.n_control_used) == (alone.n_treated_used, alone.n_control_used)
     json.dumps(result.to_dict(), allow_nan=False)
     assert len(result.to_frame()) == 3
+    assert result.plot().to_dict()["description"]
 
 
 def test_with_two_levels_the_model_is_the_odds_ratio(frame):
@@ -381,6 +382,7 @@ def test_each_of_several_outcomes_is_estimated_as_by_itself(frame, options):
     adjusted = multipletests([r.p_value for r in result.rows], method="holm")[1]
     assert [r.p_holm for r in result.rows] == pytest.approx(list(adjusted), rel=1e-9)
     json.dumps(result.to_dict(), allow_nan=False)
+    assert result.plot().to_dict()["description"]
 
 
 def test_the_correlation_of_the_estimates_is_that_of_their_influence_values(frame):

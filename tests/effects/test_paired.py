@@ -120,6 +120,20 @@ def test_exact_mcnemar_and_the_paired_ratio_have_their_closed_forms(seed):
     assert np.log(odds.ci_high) == pytest.approx(np.log(odds.estimate) + q * odds.std_error, rel=1e-9)
 
 
+def test_repeats_of_a_binary_outcome_are_risks_and_no_discordant_pairs():
+    rng = np.random.default_rng(2)
+    once = [long_table((rng.random(30) < 0.4) * 1.0, (rng.random(30) < 0.6) * 1.0) for _ in range(3)]
+    frame = pd.concat(once)
+    result = effect(frame)
+    assert result.mcnemar_p is None
+    means = frame.groupby("arm").score.mean()
+    assert result.measures[1].estimate == pytest.approx(means.cot / means.direct, rel=1e-12)
+    by_item = frame.pivot_table(index="item_id", columns="arm", values="score")
+    d = by_item.cot / means.cot - by_item.direct / means.direct
+    assert result.measures[1].std_error == pytest.approx(d.std(ddof=1) / np.sqrt(30), rel=1e-10)
+    assert effect(long_table(*clustered()[:2])).measures == ()
+
+
 def test_a_ratio_without_successes_says_so():
     result = effect(long_table(np.zeros(6), np.array([1.0, 1, 0, 0, 1, 0])))
     ratio = result.measures[1]
@@ -186,6 +200,7 @@ def test_subgroups_are_t_tests_of_their_own_adjusted_by_holm():
     adjusted = multipletests([r.p_value for r in result.subgroups], method="holm")[1]
     assert [r.p_holm for r in result.subgroups] == pytest.approx(list(adjusted), rel=1e-12)
     assert len(result.to_frame()) == 6
+    assert result.plot().to_dict()["description"]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))

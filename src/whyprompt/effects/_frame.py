@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Arms", "Table", "arms", "open_table", "rows_of_two_arms"]
+__all__ = ["Arms", "Table", "arms", "level_name", "open_table", "rows_of_two_arms"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -290,7 +290,7 @@ class Table:
         column = self.values(name, role=role)
         if column.dtype == object:
             return column
-        return np.asarray([_text(value) for value in column], dtype=object)
+        return np.asarray([level_name(value) for value in column], dtype=object)
 
 
 def open_table(frame: Any) -> Table:  # noqa: ANN401 - any frame library's type
@@ -335,7 +335,7 @@ def arms(table: Table, column: str, *, treated: object | None = None, control: o
     is_text = raw.dtype == object
     names = raw if is_text else None
     levels = sorted(set(raw.tolist()))
-    shown = [str(level) if is_text else _text(level) for level in levels]
+    shown = [str(level) if is_text else level_name(level) for level in levels]
     if len(levels) == 1:
         raise EstimationError(
             f"treatment column {column!r} is constant: every row is {shown[0]!r}",
@@ -353,7 +353,7 @@ def arms(table: Table, column: str, *, treated: object | None = None, control: o
             raise DataError(
                 f"treatment column {column!r} has the levels {shown[0]!r} and {shown[1]!r};"
                 " it is not known which one is the treated arm",
-                hint=f"say treated={shown[1]!r} (or {shown[0]!r})",
+                hint=f"say treated={shown[1]!r} (or {shown[0]!r}); on the command line --treated {shown[1]}",
             )
         chosen = 1
     else:
@@ -387,7 +387,7 @@ def rows_of_two_arms(
     """
     labels = table.labels(column, role="treatment")
     levels = sorted(set(labels.tolist()))
-    wanted = (_text(treated), _text(control))
+    wanted = (level_name(treated), level_name(control))
     if wanted[0] == wanted[1]:
         raise EstimationError(f"the treated and the control level of {column!r} are both {wanted[0]!r}")
     if len(levels) <= 2:
@@ -402,7 +402,7 @@ def rows_of_two_arms(
 
 
 def _named_level(shown: list[str], *, treated: object | None, control: object | None, column: str) -> int:
-    wanted = [None if level is None else _text(level) for level in (treated, control)]
+    wanted = [None if level is None else level_name(level) for level in (treated, control)]
     for level in wanted:
         if level is not None and level not in shown:
             raise EstimationError(
@@ -414,8 +414,17 @@ def _named_level(shown: list[str], *, treated: object | None, control: object | 
     return shown.index(wanted[0]) if wanted[0] is not None else 1 - shown.index(str(wanted[1]))
 
 
-def _text(value: object) -> str:
-    """Write a level as text, so that 1, 1.0 and True name the same level of a numeric column."""
+def level_name(value: object) -> str:
+    """Write a level as text, so that 1, 1.0 and True name the same level of a numeric column.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    str
+    """
     if isinstance(value, bool | np.bool_):
         return str(int(value))
     if isinstance(value, float | np.floating) and float(value).is_integer():

@@ -15,7 +15,7 @@ import numpy as np
 from whyprompt.effects._arms_balance import pair_balance, pair_smd
 from whyprompt.effects._arms_result import ArmContrast, ArmMean, ArmsResult, PairBalanceRow
 from whyprompt.effects._assumptions import describe_assumptions
-from whyprompt.effects._frame import open_table
+from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._multiplicity import correlation, holm, max_t, two_sided_p
 from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.inference import interval
@@ -227,11 +227,7 @@ def _arms(table: Table, treatment: str, reference: object | None) -> tuple[list[
                 hint="run that arm on more items, or leave its row out",
             )
     if reference is not None:
-        named = (
-            str(int(reference))
-            if isinstance(reference, bool | float) and reference == int(reference)
-            else str(reference)
-        )
+        named = level_name(reference)
         if named not in found:
             raise EstimationError(
                 f"reference {named!r} is not an arm of {treatment!r}", hint=f"the arms are {', '.join(found)}"

@@ -296,7 +296,7 @@ def _settings_of(
             f"option {unknown[0]!r} is not one of an audit", hint=f"one of: {', '.join(_DEFAULTS)}"
         )
     chosen = {**_DEFAULTS, **options}
-    if method not in {"nearest", "optimal"}:
+    if method not in {"nearest", "optimal", "full"}:
         chosen["caliper"] = None
     wanted = "ato" if method == "overlap" else estimand
     return check_options(

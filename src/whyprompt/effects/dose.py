@@ -6,6 +6,7 @@ natural cubic spline of the dose. The sandwich error accounts for the weights ha
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +26,12 @@ from whyprompt.effects._problem import choose_confounders
 from whyprompt.effects.inference import interval
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number
-from whyprompt.effects.weighting_dose import dose_correlations, dose_weights, heavy_tails
+from whyprompt.effects.weighting_dose import dose_correlations, dose_weights, entropy_influence, heavy_tails
 from whyprompt.effects.weighting_multi import mean_covariance, standardised
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -206,7 +207,7 @@ def dose_response(
     balance: tuple[DoseBalanceRow, ...] = ()
     warnings: list[str] = []
     weights = np.ones(len(d))
-    wiring: dict[str, Any] = {}
+    regress: Callable[[Floats], tuple[Floats, Floats]] = partial(regression_influence, y, weights=weights)
     balanced = [np.ones((len(d), 1)), (basis - basis.mean(axis=0)) / basis.std(axis=0)]
     if names:
         covariates = design_matrix({name: table.values(name, role="confounder") for name in names})
@@ -214,22 +215,30 @@ def dose_response(
             scaled = standardised(covariates.matrix, covariates.names)
             theta, psi, weigh = dose_weights(d, scaled, method=used, basis=basis)
             weights = np.asarray(weigh(theta).real, dtype=float)
-            wiring = {"weight_function": weigh, "theta": theta, "nuisance": nuisance_influence(psi, theta)}
             balanced.append(scaled)
             if used == "entropy":
                 balanced.extend(scaled * column[:, None] for column in balanced[1].T)
-            if used == "gps":
+                regress = partial(entropy_influence, y, weights=weights, basis=basis, scaled=scaled)
+            else:
                 warnings.extend(heavy_tails(d, scaled))
+                regress = partial(
+                    regression_influence,
+                    y,
+                    weights=weights,
+                    weight_function=weigh,
+                    theta=theta,
+                    nuisance=nuisance_influence(psi, theta),
+                )
         before, after = (dose_correlations(d, covariates.matrix, w) for w in (np.ones(len(d)), weights))
         balance = tuple(
             DoseBalanceRow(covariate=name, correlation_before=b, correlation_after=a)
             for name, b, a in zip(covariates.names, before, after, strict=True)
         )
     spare = _spare(np.column_stack(balanced), weights) if se == "hc3" else np.ones(len(d))
-    coef, influence = regression_influence(y, with_intercept(basis), weights, **wiring)
+    coef, influence = regress(with_intercept(basis))
     influence /= spare[:, None]
     covariance = mean_covariance(influence, codes)
-    line, line_influence = regression_influence(y, with_intercept(d[:, None]), weights, **wiring)
+    line, line_influence = regress(with_intercept(d[:, None]))
     line_influence /= spare[:, None]
     slope_error = float(np.sqrt(mean_covariance(line_influence, codes)[1, 1]))
     slope_low, slope_high = interval(float(line[1]), slope_error, level=level, df=df)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._frame import open_table
+from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._multiplicity import holm, two_sided_p
 from whyprompt.effects._pipeline import with_outcome
 from whyprompt.effects._proportional_odds import category_scores, fit_proportional_odds
@@ -386,10 +386,7 @@ def _levels(table: Table, outcome: str, order: Sequence[object] | None) -> tuple
         distinct, codes = np.unique(values, return_inverse=True)
         names = tuple(f"{v:g}" for v in distinct)
     else:
-        names = tuple(
-            str(int(v)) if isinstance(v, bool) or (isinstance(v, float) and v.is_integer()) else str(v)
-            for v in order
-        )
+        names = tuple(level_name(v) for v in order)
         if len(set(names)) != len(names):
             raise DataError(f"levels names a level of {outcome!r} twice: {', '.join(names)}")
         place = {name: k for k, name in enumerate(names)}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._frame import open_table
+from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._measures import is_binary, ratio_measures
 from whyprompt.effects._multiplicity import holm, two_sided_p
 from whyprompt.effects._paired_result import PairedDifferences, PairedResult, SubgroupRow
@@ -82,10 +82,7 @@ def paired_differences(
     labels = table.labels(unit, role="unit")
     levels = table.labels(arm, role="arm")
     y = table.numbers_with_gaps(outcome, role="outcome")
-    names = [
-        str(int(v)) if isinstance(v, bool) or (isinstance(v, float) and v.is_integer()) else str(v)
-        for v in (treated, control)
-    ]
+    names = [level_name(v) for v in (treated, control)]
     if names[0] == names[1]:
         raise EstimationError(f"the treated and the control arm are both {names[0]!r}")
     present = sorted(set(levels.tolist()))
@@ -207,6 +204,8 @@ def paired_effect(
     low, high, p = _t_interval(float(d.mean()), error, df, level)
     subgroups = _subgroups(table, by, unit, pairs, d, label, level)
     binary = is_binary(pairs.treated, pairs.control)
+    # Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same.
+    risks = binary or is_binary(_raw_outcomes(table, arm, outcome, (treated, control)))
     counts = (int((d > 0).sum()), int((d < 0).sum()))
     names = [str(treated), str(control)]
     n_incomplete = sum(pairs.incomplete.values())
@@ -233,7 +232,7 @@ def paired_effect(
         share_unchanged=1.0 - gain - harmed,
         mcnemar_p=_mcnemar(*counts) if binary else None,
         mcnemar_counts=counts if binary else None,
-        measures=_measures(pairs, label, (low, high), error, level) if binary else (),
+        measures=_measures(pairs, label, (low, high), error, level) if risks else (),
         minimum_detectable=None
         if error is None or df is None
         else detectable_effect(error, df=df, level=level, power=0.8),
@@ -246,6 +245,12 @@ def paired_effect(
         se_method="CR2 by cluster, Satterthwaite df" if label is not None else "items, t distribution",
         differences=pairs,
     )
+
+
+def _raw_outcomes(table: Table, arm: str, outcome: str, levels: tuple[object, object]) -> Floats:
+    y = table.numbers_with_gaps(outcome, role="outcome")
+    here = np.isin(table.labels(arm, role="arm"), [level_name(value) for value in levels])
+    return np.asarray(y[here & ~np.isnan(y)], dtype=np.float64)
 
 
 def item_labels(table: Table, name: str, unit: str, pairs: PairedDifferences, *, role: str) -> NDArray[Any]:

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["WeightedSlope", "continuous_weights", "dose_correlations", "dose_weights", "heavy_tails"]
+__all__ = [
+    "WeightedSlope",
+    "continuous_weights",
+    "dose_correlations",
+    "dose_weights",
+    "entropy_influence",
+    "heavy_tails",
+]
 
 # R-squared of the dose on the covariates: heavy tails from the first, E[w^2] infinite from the second (for a
 # normal dose and linear predictor with R^2 = R, E[w^2] is finite when 2 R / (1 - 2 R) < 1).
@@ -216,6 +223,44 @@ def dose_weights(
     raise EstimationError(f"method={method!r}: choose 'gps' or 'entropy'")
 
 
+def entropy_influence(
+    y: Floats, design: Floats, weights: Floats, basis: Floats, scaled: Floats
+) -> tuple[Floats, Floats]:
+    """Fit a regression under entropy weights; return coefficients and their influence values.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,)
+        Outcome.
+    design : ndarray, shape (n, r)
+        Regressors.
+    weights : ndarray, shape (n,)
+        From `dose_weights` with ``entropy``.
+    basis : ndarray, shape (n, q)
+        Functions of the dose that were balanced.
+    scaled : ndarray, shape (n, p)
+        Covariates from `standardised`.
+
+    Returns
+    -------
+    coef : ndarray, shape (r,)
+    influence : ndarray, shape (n, r)
+        Divided by n, with what the estimation of the weights and of the means balanced to adds. The same as
+        the stacked equations of `dose_weights`, in closed form.
+    """
+    moments = _crossed((basis - basis.mean(axis=0)) / basis.std(axis=0), scaled)
+    # The weights are held to the means of dose and covariates, which are estimates; products are held to nil.
+    target = moments.copy()
+    target[:, basis.shape[1] + scaled.shape[1] :] = 0.0
+    held = moments * weights[:, None]
+    bread = (design * weights[:, None]).T @ design
+    coef = np.linalg.solve(bread, design.T @ (weights * y))
+    score = design * (y - design @ coef)[:, None]
+    gamma = np.linalg.lstsq(held.T @ moments, held.T @ score, rcond=1e-12)[0]
+    values = score * weights[:, None] + (target - held) @ gamma
+    return np.asarray(coef), np.asarray(np.linalg.solve(bread, values.T).T, dtype=np.float64)
+
+
 def heavy_tails(d: Floats, scaled: Floats) -> tuple[str, ...]:
     """Warn where ratios of normal densities have heavy tails.
 
@@ -291,16 +336,17 @@ def _gps(d: Floats, scaled: Floats) -> tuple[Floats, Any, Any]:
     return theta, psi, weigh
 
 
+def _crossed(dose: NDArray[Any], covariates: NDArray[Any]) -> NDArray[Any]:
+    products = [covariates * column[:, None] for column in dose.T]
+    return np.column_stack([dose, covariates, *products])
+
+
 def _dose_balance(basis: Floats, scaled: Floats) -> tuple[Floats, Any, Any]:
     """Means of dose and covariates are parameters too: they are estimates that the weights are held to."""
     p, q = scaled.shape[1], basis.shape[1]
     z = (basis - basis.mean(axis=0)) / basis.std(axis=0)
 
-    def crossed(dose: NDArray[Any], covariates: NDArray[Any]) -> NDArray[Any]:
-        products = [covariates * dose[:, [j]] for j in range(q)]
-        return np.column_stack([dose, covariates, *products])
-
-    moments = crossed(z, scaled)
+    moments = _crossed(z, scaled)
     labels = ["the dose"] * q + ["a covariate"] * p + ["dose by covariate"] * (p * q)
     multipliers = entropy_multipliers(moments, labels)
     eta = moments @ multipliers
@@ -308,7 +354,7 @@ def _dose_balance(basis: Floats, scaled: Floats) -> tuple[Floats, Any, Any]:
     theta = np.concatenate([np.zeros(q), np.zeros(p), [log_scale], multipliers])
 
     def centred(parameters: NDArray[Any]) -> NDArray[Any]:
-        return crossed(z - parameters[:q], scaled - parameters[q : p + q])
+        return _crossed(z - parameters[:q], scaled - parameters[q : p + q])
 
     def weigh(parameters: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(np.exp(parameters[p + q] + centred(parameters) @ parameters[p + q + 1 :]))

@@ -12,7 +12,6 @@ from whyprompt.effects._influence import (
     clean_arrays,
     cluster_codes,
     effective_sample_size,
-    nuisance_influence,
     regression_influence,
     standard_error,
     with_intercept,
@@ -20,7 +19,7 @@ from whyprompt.effects._influence import (
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from numpy.typing import ArrayLike, NDArray
@@ -254,11 +253,10 @@ def multinomial_weights(
     chosen = np.eye(n_arms)[index]
     cap = np.inf
 
-    def score(parameters: NDArray[Any]) -> NDArray[Any]:
-        return _softmax(design @ parameters.reshape(n_arms - 1, k).T)
+    eta = design @ theta.reshape(n_arms - 1, k).T
 
-    def weigh(parameters: NDArray[Any]) -> NDArray[Any]:
-        p = score(parameters)
+    def weigh(linear: NDArray[Any]) -> NDArray[Any]:
+        p = _softmax(linear)
         own = (p * chosen).sum(axis=1)
         if estimand == "ate":
             raw = 1.0 / own
@@ -268,29 +266,19 @@ def multinomial_weights(
             raw = 1.0 / (own * (1.0 / p).sum(axis=1))
         return np.where(raw.real <= cap, raw, cap)
 
-    def psi(parameters: NDArray[Any]) -> NDArray[Any]:
-        residual = (chosen - score(parameters))[:, 1:]
-        return np.hstack([design * residual[:, [a]] for a in range(n_arms - 1)])
-
-    weights = weigh(theta).real
+    weights = weigh(eta).real
     if truncate is not None:
         from whyprompt.effects.weighting import truncate_weights
 
         reweighted = index != focal_at if focal_at is not None else np.ones(n, dtype=bool)
         cap = float(truncate_weights(weights[reweighted], truncate).max())
-        weights = weigh(theta).real
+        weights = weigh(eta).real
     means: tuple[float, ...] | None = None
     covariance: Floats | None = None
     contrasts: tuple[Contrast, ...] = ()
     if y is not None:
-        coef, influence = regression_influence(
-            clean["outcome"],
-            chosen,
-            weights,
-            weight_function=weigh,
-            theta=theta,
-            nuisance=nuisance_influence(psi, theta),
-        )
+        coef, influence = regression_influence(clean["outcome"], chosen, weights)
+        influence += _score_influence(clean["outcome"], chosen, weights, weigh, eta, design, coef)
         means = tuple(float(c) for c in coef)
         covariance = mean_covariance(influence, codes)
         contrasts = _contrasts(arms, coef, influence, codes, level)
@@ -298,7 +286,7 @@ def multinomial_weights(
         estimand=estimand,
         arms=arms,
         focal=None if focal is None else str(focal),
-        propensity=score(theta).real,
+        propensity=_softmax(eta).real,
         weights=weights,
         means=means,
         covariance=covariance,
@@ -329,6 +317,41 @@ def _arms(t: ArrayLike, n: int, reference: object | None) -> tuple[tuple[str, ..
         if count < 2:
             raise EstimationError(f"arm {found[a]!r} has one row: its mean has no standard error")
     return tuple(found), index
+
+
+def _score_influence(
+    y: Floats,
+    chosen: Floats,
+    weights: Floats,
+    weigh: Callable[[NDArray[Any]], NDArray[Any]],
+    eta: Floats,
+    design: Floats,
+    means: Floats,
+) -> Floats:
+    """Add to the influence of the arms' means what the estimation of the score does, shape (n, arms).
+
+    The score's influence is its likelihood score over the information; the means move with the weights, whose
+    derivative by each linear predictor is exact by a complex step.
+    """
+    n_arms, k = chosen.shape[1], design.shape[1]
+    p = _softmax(eta).real
+    information = np.empty(((n_arms - 1) * k, (n_arms - 1) * k))
+    moves = np.empty(((n_arms - 1) * k, n_arms))
+    residual = chosen * (y[:, None] - means)
+    for a in range(n_arms - 1):
+        rows = slice(a * k, (a + 1) * k)
+        for b in range(a + 1):
+            block = p[:, a + 1] * ((a == b) - p[:, b + 1])
+            information[rows, b * k : (b + 1) * k] = (design * block[:, None]).T @ design
+            information[b * k : (b + 1) * k, rows] = information[rows, b * k : (b + 1) * k].T
+        moved = eta.astype(complex)
+        moved[:, a] += 1e-30j
+        slope = weigh(moved).imag / 1e-30
+        moves[rows] = (design * slope[:, None]).T @ residual
+    # The coefficients move by score / information, and each mean by its share of its arm's weight.
+    change = np.linalg.solve(information, moves) / (chosen.T @ weights)
+    off = (chosen - p)[:, 1:]
+    return np.asarray(sum((design * off[:, [a]]) @ change[a * k : (a + 1) * k] for a in range(n_arms - 1)))
 
 
 def mean_covariance(influence: Floats, codes: NDArray[np.intp] | None) -> Floats:
