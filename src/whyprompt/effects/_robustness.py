@@ -409,7 +409,7 @@ def _sentence(
     what = "to zero" if q == 1 else f"down by {q:.0%}"
     words = (
         f"A confounder that explains {value:.1%} of what is left of both the treatment and the outcome would"
-        f" bring the regression estimate of {format_number(estimate)} {what}; a weaker one would not. "
+        f" bring the regression estimate of {format_number(estimate)} {what}; one weaker in both would not. "
     )
     words += (
         f"It is not significant at level {alpha:g} as it stands."
@@ -426,8 +426,9 @@ def _sentence(
             f" ({', '.join(dict.fromkeys(b.benchmark for b in bounds))}) would leave it significant."
         )
     first = min(undone, key=lambda b: b.times)
+    strength = "as strong as" if first.times == 1 else f"{first.times:g} times as strong as"
     return words + (
-        f" One {first.times:g} times as strong as {first.benchmark!r} could leave an estimate of"
+        f" One {strength} {first.benchmark!r} could leave an estimate of"
         f" {format_number(first.estimate)} with an interval that includes zero."
     )
 

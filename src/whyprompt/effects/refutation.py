@@ -17,6 +17,7 @@ from whyprompt.effects._placebo import (
     placebo_treatment,
 )
 from whyprompt.effects._reported import Reported
+from whyprompt.effects._rerun import Base
 from whyprompt.effects._stability import (
     DataSubset,
     LeaveOneOut,
@@ -161,7 +162,14 @@ def refute(
             not_done.append(f"{name} ({error.message})")
             return None
 
-    placebo = placebo_treatment(frame, outcome=outcome, placebos=draws, random_state=random_state, **shared)
+    # What is wrong with the table or the question is an error, and not a refutation that does not apply.
+    Base(frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options)
+    placebo = attempt(
+        "placebo treatment",
+        lambda: placebo_treatment(
+            frame, outcome=outcome, placebos=draws, random_state=random_state, **shared
+        ),
+    )
     controls = None
     if negative_controls:
         controls = attempt(

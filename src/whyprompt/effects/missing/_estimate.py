@@ -427,6 +427,10 @@ def _warnings(
     return tuple(out)
 
 
+def _share(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.01 else "less than 1%"
+
+
 def _sentence(
     first: EffectResult,
     pooled: PooledEstimate,
@@ -470,8 +474,8 @@ def _sentence(
     gaps = ", ".join(f"{name!r} ({n})" for name, n in made.n_missing.items())
     start += (
         f" Missing values of {gaps} were imputed {made.m} times given {', '.join(made.predictors)}, as"
-        f" missing at random; they account for {pooled.lambda_:.0%} of the variance. No row was dropped for a"
-        " missing covariate."
+        f" missing at random; they account for {_share(pooled.lambda_)} of the variance. No row was dropped"
+        " for a missing covariate."
     )
     if excluded:
         start += f" {excluded} rows without an outcome are left out of the estimate, as asked."
