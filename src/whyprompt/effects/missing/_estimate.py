@@ -13,7 +13,7 @@ from whyprompt.effects._problem import choose_confounders
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.missing._chained import impute
-from whyprompt.effects.missing._pooling import pool
+from whyprompt.effects.missing._pooling import in_words, pool
 from whyprompt.effects.result import SMD_LIMIT, Assumption, EffectResult, Measure, format_number
 from whyprompt.errors import DataError, EstimationError
 
@@ -427,10 +427,6 @@ def _warnings(
     return tuple(out)
 
 
-def _share(value: float) -> str:
-    return f"{value:.0%}" if value >= 0.01 else "less than 1%"
-
-
 def _sentence(
     first: EffectResult,
     pooled: PooledEstimate,
@@ -474,7 +470,7 @@ def _sentence(
     gaps = ", ".join(f"{name!r} ({n})" for name, n in made.n_missing.items())
     start += (
         f" Missing values of {gaps} were imputed {made.m} times given {', '.join(made.predictors)}, as"
-        f" missing at random; they account for {_share(pooled.lambda_)} of the variance. No row was dropped"
+        f" missing at random; they account for {in_words(pooled.lambda_)} of the variance. No row was dropped"
         " for a missing covariate."
     )
     if excluded:

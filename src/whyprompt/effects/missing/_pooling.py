@@ -159,7 +159,12 @@ def pool(
         fmi=float(fmi),
         sentence=(
             f"Pooled over {m} imputations the estimate is {format_number(estimate)} ({level:.0%} interval"
-            f" {format_number(estimate - width)} to {format_number(estimate + width)}); missing values"
-            f" account for {share:.0%} of its variance."
+            f" {format_number(estimate - width)} to {format_number(estimate + width)}); missing values account"
+            f" for {in_words(share)} of its variance."
         ),
     )
+
+
+def in_words(share: float) -> str:
+    """Write a share as a percentage, without rounding a little to nothing."""
+    return f"{share:.0%}" if share >= 0.01 or share == 0 else "less than 1%"
