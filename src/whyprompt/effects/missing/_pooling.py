@@ -159,8 +159,8 @@ def pool(
         fmi=float(fmi),
         sentence=(
             f"Pooled over {m} imputations the estimate is {format_number(estimate)} ({level:.0%} interval"
-            f" {format_number(estimate - width)} to {format_number(estimate + width)}); missing values account"
-            f" for {in_words(share)} of its variance."
+            f" {format_number(estimate - width)} to {format_number(estimate + width)}); missing values"
+            f" account for {in_words(share)} of its variance."
         ),
     )
 
