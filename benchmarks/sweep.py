@@ -1,15 +1,17 @@
+# ruff: noqa: ANN401  # the peers ship no types
 """Sweeps over all attention heads: whyprompt beside TransformerLens, nnsight and pyvene, in one run.
 
-The same pairs of prompts, the same weights in float32, one thread, the same quantity: the log-probability of
-the answer after prompt 1 with one head's output z taken from prompt 0 at the answer positions, for every head.
-Each tool runs in a process of its own, with the interpreter of an environment that has it, and reports its
-processor seconds a pair, the memory it took beyond the loaded model, and all its numbers; the driver compares
-them. A peer runs as `rows` (all heads of a layer as rows of one batch) where it can, and as `loop` (one forward
-a head) with --loops; the ratio is to the fastest.
+The same pairs of prompts, the same weights in float32, one thread, the same quantity: the log-probability
+of the answer after prompt 1 with one head's output z taken from prompt 0 at the answer positions, for every
+head. Each tool runs in a process of its own, with the interpreter of an environment that has it, and reports
+its processor seconds a pair, the memory it took beyond the loaded model, and all its numbers; the driver
+compares them. A peer runs as `rows` (all heads of a layer as rows of one batch) where it can, and as `loop`
+(one forward a head) with --loops; the ratio is to the fastest.
 
-The arithmetic bound counts the floating-point operations that no exact method of this kind avoids (both clean
-runs, and one token a head and answer position from the head's layer up, the vocabulary's logits included) at the
-fastest rate that this machine's matrix products reach, on shapes from 256 to 2,048 and on the model's own.
+The arithmetic bound counts the floating-point operations of both clean runs and of one token a head and
+answer position from the head's layer up, the vocabulary's logits included, at the fastest rate that this
+machine's matrix products reach, on shapes from 256 to 2,048 and on the model's own. (What two prompts begin
+with is counted twice, and run once.)
 
     python -m venv /tmp/tl && /tmp/tl/bin/pip install torch==2.13.0 transformer-lens==4.3.0
     python -m venv /tmp/nn && /tmp/nn/bin/pip install torch==2.13.0 nnsight==0.8.1
@@ -146,12 +148,12 @@ def run_transformer_lens(folder: str, kind: str) -> Any:
             base, source = (torch.tensor([p[k] + p["answer"][:-1]]) for k in ("ids1", "ids0"))
             _, cache = bridge.run_with_cache(source, names_filter=lambda name: name in names)
             row = []
-            for layer, name in enumerate(names[:first]):
+            for name in names[:first]:
                 z0 = view(cache[name])[0, -n:].clone()
                 groups = [list(range(heads))] if kind == "rows" else [[h] for h in range(heads)]
                 for group in groups:
 
-                    def patch(z: Any, hook: Any, z0: Any = z0, group: Any = group) -> Any:
+                    def patch(z: Any, hook: Any, z0: Any = z0, group: Any = group, n: int = n) -> Any:  # noqa: ARG001
                         z = z.clone()
                         for i, h in enumerate(group):
                             view(z)[i, -n:, h] = z0[:, h]

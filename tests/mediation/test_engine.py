@@ -221,6 +221,10 @@ def test_only_what_is_asked_for_is_run():
 
 
 def test_resumes_by_pair():
+    import json
+
+    from whyprompt.mediation import PairOutcomes
+
     model, pairs = tiny.make("llama"), [pair(seed=s) for s in range(3)]
     saved, seen = {}, []
     whole = head_sweep(
@@ -230,6 +234,8 @@ def test_resumes_by_pair():
         progress=lambda i, n: seen.append((i, n)),
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
+    stored = {k: PairOutcomes.from_dict(json.loads(json.dumps(v.to_dict()))) for k, v in saved.items()}
+    np.testing.assert_array_equal(head_sweep(model, pairs, done=stored).y01, whole.y01)
     again = []
     resumed = head_sweep(model, pairs, done={k: saved[k] for k in ("item0", "item2")}, on_pair=again.append)
     assert [r.item_id for r in again] == ["item1"]

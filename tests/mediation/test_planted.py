@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import planted
 import pytest
@@ -6,6 +8,7 @@ from planted import BOS, CUE, MARK, log_prob
 from whyprompt.errors import MediationError
 from whyprompt.mediation import (
     PromptPair,
+    contrast_heads,
     find_heads,
     head_sweep,
     infer_heads,
@@ -112,6 +115,22 @@ def test_a_backup_head_hides_from_single_patches_but_not_from_joint_ones():
     joint = set_sweep(model, pairs(), {"both": [(1, 0), (1, 2)], "one": [(1, 0), (1, 3)]})
     np.testing.assert_allclose(joint.nie[:, 0], te, atol=1e-9)
     np.testing.assert_allclose(joint.nie[:, 1], 0, atol=1e-9)
+
+
+def test_a_placebo_is_the_noise_floor_and_the_contrast_is_what_the_answer_adds():
+    """Another item's solution copies another answer; the contrast credits the head for the difference."""
+    model, items = planted.build({2: 1.0}), pairs(12)
+    rng = np.random.default_rng(1)
+    placebo = []
+    for p in items:
+        other = int(rng.choice([t for t in range(3, planted.V) if t != p.answer_ids[0]]))
+        placebo.append(replace(p, ids1=[*p.ids1[:4], other, p.ids1[5]]))
+    real, floor = head_sweep(model, items), head_sweep(model, placebo)
+    wrong = -np.log(np.exp(GAIN) + planted.V - 1) + np.log(planted.V)  # another token takes the mass
+    expect(floor.nie, h12=wrong)
+    got = contrast_heads(real, floor)
+    expect(got.mean, h12=log_prob(GAIN) - log_prob(0) - wrong)
+    assert [h for h, p in zip(got.heads, got.p_fwer, strict=True) if p < 0.05] == [(1, 2)]
 
 
 @pytest.mark.parametrize("method", ["greedy", "ranked"])

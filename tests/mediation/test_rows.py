@@ -15,6 +15,7 @@ from whyprompt.mediation import (
     align_shorter,
     attention_row,
     capture_attention,
+    capture_heads,
     head_sweep,
     knockout_sweep,
 )
@@ -140,6 +141,84 @@ def test_one_row_of_one_head():
         attention_row(model, PAIR, 2, 4)
     with pytest.raises(MediationError, match="arm is 2"):
         attention_row(model, PAIR, 2, 1, arm=2)
+
+
+@pytest.mark.parametrize("model_type", MODULES)
+def test_patterns_and_outputs_at_chosen_positions_equal_eager_attention(model_type):
+    model, module = tiny.make(model_type), MODULES[model_type]
+    heads, positions = [(2, 1), (0, 3)], [2, 5, -1]
+    got = capture_heads(model, PAIR, heads=heads, positions=positions)
+    assert got.positions == (2, 5, 8)
+    assert got.token_ids == (*LONG, 5)
+    own, seen = module.eager_attention_forward, {}
+
+    def forward(attn, *args, **kwargs):
+        z, weights = own(attn, *args, **kwargs)
+        seen[attn.layer_idx] = (weights[0], z[0])
+        return z, weights
+
+    module.eager_attention_forward = forward
+    try:
+        with torch.no_grad(), tiny.exact_softmax():
+            model(torch.tensor([[*LONG, 5]]), use_cache=False)
+    finally:
+        module.eager_attention_forward = own
+    for k, (layer, head) in enumerate(heads):
+        weights, z = seen[layer]
+        np.testing.assert_allclose(got.weights[k], weights[head, positions], atol=1e-9)
+        np.testing.assert_allclose(got.outputs[k], z[positions, head], atol=1e-9)
+    whole = capture_heads(model, PAIR, arm=0)
+    assert whole.weights.shape == (12, 1, 6)
+    for changes, match in (
+        ({"positions": [9]}, "'a': position 9 is outside prompt 1, which has 9 tokens"),
+        ({"positions": []}, "positions is empty"),
+        ({"heads": [(3, 0)]}, r"head \(3, 0\) is out of range"),
+        ({"arm": 2}, "arm is 2"),
+    ):
+        with pytest.raises(MediationError, match=match):
+            capture_heads(model, PAIR, **changes)
+
+
+def test_knockouts_resume_by_pair():
+    import json
+    from dataclasses import replace
+
+    from whyprompt.mediation import PairCut
+
+    model = tiny.make("llama")
+    pairs = [replace(PAIR, item_id=f"i{k}", ids1=[*LONG[:3], 20 + k, *LONG[4:]]) for k in range(3)]
+    saved, again = {}, []
+    whole = knockout_sweep(model, pairs, "reasoning", on_pair=lambda r: saved.update({r.item_id: r}))
+    stored = {
+        k: PairCut.from_dict(json.loads(json.dumps(v.to_dict()))) for k, v in saved.items() if k != "i1"
+    }
+    seen = []
+    resumed = knockout_sweep(
+        model,
+        pairs,
+        "reasoning",
+        done=stored,
+        on_pair=again.append,
+        progress=lambda i, n: seen.append((i, n)),
+    )
+    assert [r.item_id for r in again] == ["i1"]
+    assert seen == [(2, 3), (3, 3)]
+    np.testing.assert_array_equal(resumed.y_cut, whole.y_cut)
+    np.testing.assert_array_equal(resumed.y, whole.y)
+    with pytest.raises(MediationError, match="'i0': the saved y_cut does not fit"):
+        knockout_sweep(model, pairs, "reasoning", done=stored, heads=[(0, 0)])
+
+
+@pytest.mark.parametrize("run", ["attention_row", "knockout"])
+def test_rows_and_knockouts_in_chunks_change_nothing(run):
+    model = tiny.make("llama")
+
+    def numbers(**options):
+        if run == "knockout":
+            return knockout_sweep(model, [PAIR], "reasoning", **options).y_cut
+        return head_sweep(model, [PAIR], mediator="attention_row", **options).y10
+
+    np.testing.assert_allclose(numbers(max_extra_bytes=1), numbers(), rtol=0, atol=1e-12)
 
 
 def test_alignment_of_inserted_blocks():

@@ -64,8 +64,6 @@ def in_r_names(fit):
 
 def r_glm(x, y, link, epsilon=1e-8):
     """R's glm.fit, from its start to its stopping rule: the deviance, not the coefficients, must settle."""
-    from scipy import stats
-
     law = stats.norm if link == "probit" else stats.logistic
     mu = (y + 0.5) / 2
     eta, deviance = law.ppf(mu), np.inf
@@ -306,6 +304,74 @@ def test_the_moment_bootstrap_equals_refitting(moderators):
     want = world_.effects(alpha, beta, np.ones(5), rng, w)
     for name, value in want.items():
         np.testing.assert_allclose(got[name], value, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("method", ["quasi_bayes", "bootstrap"])
+def test_intervals_cover_the_truth_under_interaction(method):
+    """ACME(t) = a (b + d t) and ADE(t) = c + d (a0 + a t): 95% intervals, 250 samples of 120 rows."""
+    a0, a, b, c, d = 0.3, 0.8, 0.5, 0.4, 0.6
+    truth = {
+        "acme_control": a * b,
+        "acme_treated": a * (b + d),
+        "ade_control": c + d * a0,
+        "ade_treated": c + d * (a0 + a),
+        "total_effect": c + a * b + d * (a0 + a),
+    }
+    covered, reps = dict.fromkeys(truth, 0), 250
+    for rep in range(reps):
+        rng = np.random.default_rng(rep)
+        t = rng.integers(0, 2, 120).astype(float)
+        m = a0 + a * t + rng.normal(size=120)
+        y = c * t + b * m + d * t * m + rng.normal(size=120)
+        got = mediate(
+            pd.DataFrame({"t": t, "m": m, "y": y}),
+            **KNOWN | {"covariates": [], "n_draws": 300, "method": method, "random_state": rep},
+        )
+        for name, value in truth.items():
+            covered[name] += got.effects[name].ci_low < value < got.effects[name].ci_high
+    # 99.9% binomial bounds, from a coverage of 0.94: percentiles fall a little short at 120 rows.
+    low, high = stats.binom.ppf(0.0005, reps, 0.94), stats.binom.ppf(0.9995, reps, 0.95)
+    for name, count in covered.items():
+        assert low <= count <= high, (name, count)
+
+
+def test_intervals_cover_the_truth_of_a_binary_outcome():
+    rng = np.random.default_rng(0)
+    reps, n, covered = 100, 400, 0
+    big = rng.normal(size=(2, 400_000))
+
+    def probability(t, s):
+        # Outcome under arm t with the mediator of arm s, a logit of a normal mediator.
+        return 1 / (1 + np.exp(0.5 - 0.3 * t - 0.8 * (0.2 + 0.7 * s + big[0])))
+
+    truth = (probability(1, 1) - probability(1, 0)).mean()
+    for rep in range(reps):
+        rng = np.random.default_rng(rep)
+        t = rng.integers(0, 2, n).astype(float)
+        m = 0.2 + 0.7 * t + rng.normal(size=n)
+        y = (rng.random(n) < 1 / (1 + np.exp(0.5 - 0.3 * t - 0.8 * m))).astype(float)
+        got = mediate(
+            pd.DataFrame({"t": t, "m": m, "y": y}),
+            treatment="t",
+            mediator="m",
+            outcome="y",
+            outcome_model="logit",
+            n_draws=300,
+            random_state=rep,
+        ).effects["acme_treated"]
+        covered += got.ci_low < truth < got.ci_high
+    assert 88 <= covered <= 100  # 99.9% bounds of a binomial (100, 0.95)
+
+
+def test_an_interaction_left_out_gives_both_arms_one_effect_that_is_neither():
+    frame, truth = world(n=20_000, interaction=1.5)
+    ignoring = mediate(frame, **KNOWN | {"interaction": False}).effects
+    assert ignoring["acme_control"].estimate == pytest.approx(ignoring["acme_treated"].estimate)
+    assert ignoring["acme_control"].ci_low > truth["acme_control"] * 1.2
+    assert ignoring["acme_treated"].ci_high < truth["acme_treated"] * 0.9
+    got = mediate(frame, **KNOWN).effects
+    for name, value in truth.items():
+        assert got[name].ci_low < value < got[name].ci_high
 
 
 def test_clusters_widen_the_interval():

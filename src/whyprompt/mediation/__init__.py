@@ -11,9 +11,11 @@ from whyprompt.mediation.align import align_shorter
 from whyprompt.mediation.capture import (
     AttentionCapture,
     AttentionRow,
+    HeadCapture,
     attention_row,
     attention_rows,
     capture_attention,
+    capture_heads,
 )
 from whyprompt.mediation.compare import MediationComparison, compare_mediation
 from whyprompt.mediation.estimands import Effects, mediation_effects
@@ -27,7 +29,7 @@ from whyprompt.mediation.inference import (
     mean_interval,
 )
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
-from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairOutcomes, SetSweep
+from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, PairOutcomes, SetSweep
 from whyprompt.mediation.rho import RhoSensitivity, sensitivity
 from whyprompt.mediation.search import HeadSearch, find_heads
 from whyprompt.mediation.statistical import (
@@ -44,6 +46,7 @@ __all__ = [
     "BaronKenny",
     "Effects",
     "Estimate",
+    "HeadCapture",
     "HeadInference",
     "HeadSearch",
     "HeadSweep",
@@ -51,6 +54,7 @@ __all__ = [
     "MeanInterval",
     "MediationComparison",
     "MediationResult",
+    "PairCut",
     "PairOutcomes",
     "PromptPair",
     "RhoSensitivity",
@@ -61,6 +65,7 @@ __all__ = [
     "attention_rows",
     "baron_kenny",
     "capture_attention",
+    "capture_heads",
     "compare_mediation",
     "contrast_heads",
     "contrast_mediations",

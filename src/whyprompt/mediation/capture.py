@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["AttentionCapture", "AttentionRow", "attention_row", "attention_rows", "capture_attention"]
+__all__ = [
+    "AttentionCapture",
+    "AttentionRow",
+    "HeadCapture",
+    "attention_row",
+    "attention_rows",
+    "capture_attention",
+    "capture_heads",
+]
 
 Head = tuple[int, int]
 
@@ -101,6 +109,34 @@ class AttentionRow:
     token_ids: tuple[int, ...]
     segments: tuple[str, ...]
     weights: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadCapture:
+    """Attention patterns and outputs of chosen heads at chosen positions of one prompt.
+
+    Attributes
+    ----------
+    item_id : str
+    arm : int
+    heads : tuple of (layer, head)
+    positions : tuple of int
+        Of the prompt with all answer tokens but the last, counted from its start.
+    token_ids : tuple of int
+        Those tokens.
+    weights : ndarray, shape (heads, positions, tokens)
+        Attention, zero on tokens that a position cannot see. Rows sum to one, less what a sink took.
+    outputs : ndarray, shape (heads, positions, head_dim)
+        Each head's own output z, before the output projection mixes the heads.
+    """
+
+    item_id: str
+    arm: int
+    heads: tuple[Head, ...]
+    positions: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    weights: Array
+    outputs: Array
 
 
 def capture_attention(
@@ -259,6 +295,75 @@ def attention_rows(
         )
         for (layer, head), w in zip(chosen, weights, strict=True)
     ]
+
+
+def capture_heads(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pair: PromptPair,
+    *,
+    arm: Literal[0, 1] = 1,
+    heads: Sequence[Head] | None = None,
+    positions: Sequence[int] = (-1,),
+) -> HeadCapture:
+    """Attention patterns and head outputs at chosen positions; nothing else is kept.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    pair : PromptPair
+    arm : {0, 1}
+        Which of its prompts.
+    heads : sequence of (layer, head), optional
+        All heads by default.
+    positions : sequence of int, default (-1,)
+        Of the prompt with all answer tokens but the last; negative ones count from its end, so
+        that -1 predicts the last answer token.
+
+    Returns
+    -------
+    HeadCapture
+
+    Raises
+    ------
+    MediationError
+        If a position is outside the prompt, and as in `head_sweep`.
+
+    Examples
+    --------
+    >>> capture_heads(model, pairs[0], heads=[(23, 0)], positions=[40, -1]).outputs  # doctest: +SKIP
+    """
+    from whyprompt.mediation.engine import Observer
+
+    if arm not in (0, 1):
+        raise MediationError(f"arm is {arm!r}, but it is 0 or 1")
+    ids = pair.ids1 if arm else pair.ids0
+    tokens = (*ids, *pair.answer_ids[:-1])
+    if not positions:
+        raise MediationError("positions is empty", hint="leave it out for the last position")
+    for position in positions:
+        if not -len(tokens) <= position < len(tokens):
+            raise MediationError(
+                f"item {pair.item_id!r}: position {position} is outside prompt {arm}, which has "
+                f"{len(tokens)} tokens"
+            )
+    at = tuple(int(p) % len(tokens) for p in positions)
+    with open_runtime(model, [pair], 256 << 20) as runtime:
+        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
+        observer = Observer(at, chosen)
+        runtime.observe(ids, pair.answer_ids, observer, item=pair.item_id)
+    weights, outputs = (
+        np.stack([part[head].double().cpu().numpy() for head in chosen])
+        for part in (observer.weights, observer.outputs)
+    )
+    return HeadCapture(
+        item_id=pair.item_id,
+        arm=arm,
+        heads=tuple(chosen),
+        positions=at,
+        token_ids=tokens,
+        weights=weights,
+        outputs=outputs,
+    )
 
 
 def _numpy(weights: Any, head: int) -> Array:  # noqa: ANN401  # a tensor; torch is not imported here

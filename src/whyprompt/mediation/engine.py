@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     HeadSet = Sequence[tuple[int, int]]
 
-__all__ = ["ModelRuntime", "Recorder", "World"]
+__all__ = ["ModelRuntime", "Observer", "Recorder", "World"]
 
 _LOGITS_BYTES = 56 << 20
 _VOCABULARY_BLOCK, _HEAD_ROWS = 2048, 512
@@ -186,6 +186,22 @@ class ModelRuntime:
             _check_finite(log_probs, name)
             worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale))
         return worlds
+
+    def observe(
+        self, ids: Sequence[int], answer: Sequence[int], observer: Observer, *, item: str = ""
+    ) -> None:
+        """Run a prompt with its answer under an observer.
+
+        Parameters
+        ----------
+        ids, answer : sequence of int
+        observer : Observer
+            Keeps what it was made for.
+        item : str
+            Named in errors.
+        """
+        tokens = self._tokens(ids, answer, item)
+        self._run_trunk(tokens, range(len(tokens)), observer)
 
     def _tokens(self, ids: Sequence[int], answer: Sequence[int], item: str) -> tuple[int, ...]:
         """Input tokens of a run, checked against the vocabulary."""
@@ -414,6 +430,10 @@ class Recorder:
             )
         return z.contiguous()
 
+    def visible(self, call: AttentionCall) -> torch.Tensor:
+        """Which token sees which, boolean or additive, (tokens, tokens)."""
+        return self._mask(call)[0]
+
     def _mask(self, call: AttentionCall) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
         """Visible (boolean or additive), whether it is plainly causal, and the answer rows."""
         key = (id(call.mask), call.window if call.mask is None else None)
@@ -440,6 +460,42 @@ class Recorder:
                 )
             self._masks[key] = (visible, plain, rows.clone() if bool((rows != 0).any()) else None)
         return self._masks[key]
+
+
+class Observer:
+    """Attention of a clean run; keeps some heads' patterns and outputs at some positions.
+
+    Parameters
+    ----------
+    positions : sequence of int
+    heads : sequence of (layer, head)
+
+    Attributes
+    ----------
+    weights : dict of (layer, head) to Tensor, shape (positions, tokens)
+    outputs : dict of (layer, head) to Tensor, shape (positions, head_dim)
+    """
+
+    def __init__(self, positions: Sequence[int], heads: HeadSet) -> None:
+        self.positions = list(positions)
+        self.weights: dict[tuple[int, int], torch.Tensor] = {}
+        self.outputs: dict[tuple[int, int], torch.Tensor] = {}
+        self._wanted = set(heads)
+        self._recorder = Recorder(1, keep_layers=False, keep_weights=False)
+        self._layer = 0
+
+    def __call__(self, call: AttentionCall, /) -> torch.Tensor:
+        """Attend, and keep what was asked for."""
+        z = self._recorder(call)
+        heads = [h for layer, h in self._wanted if layer == self._layer]
+        if heads:
+            visible = self._recorder.visible(call)[self.positions]
+            rows = attention_weights(call, call.query[:, :, self.positions], visible)[0]
+            for h in heads:
+                self.weights[self._layer, h] = rows[h].clone()
+                self.outputs[self._layer, h] = z[0, self.positions, h].clone()
+        self._layer += 1
+        return z
 
 
 class _Plan:

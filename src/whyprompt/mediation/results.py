@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["HeadSweep", "KnockoutSweep", "PairOutcomes", "SetSweep"]
+__all__ = ["HeadSweep", "KnockoutSweep", "PairCut", "PairOutcomes", "SetSweep"]
 
 _QUANTITIES = ("nie", "nde", "pure_nie", "total_nde")
 
@@ -71,6 +71,54 @@ class PairOutcomes:
         PairOutcomes
         """
         return cls(**_arrays(data, ("y10", "y01")))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PairCut:
+    """Outcomes of one item in a knockout sweep: the unit in which it is saved and resumed.
+
+    Attributes
+    ----------
+    item_id, cluster : str
+    y : float
+        Outcome of the prompt as it is.
+    y_cut : ndarray, shape (mediators,)
+        Outcome with each head's edges cut.
+    """
+
+    item_id: str
+    cluster: str
+    y: float
+    y_cut: Array
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+
+        Examples
+        --------
+        >>> p = PairCut(item_id="a", cluster="a", y=-1.0, y_cut=np.array([-1.5]))
+        >>> PairCut.from_dict(p.to_dict()).y_cut.tolist()
+        [-1.5]
+        """
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> PairCut:
+        """Inverse of `to_dict`.
+
+        Parameters
+        ----------
+        data : mapping
+
+        Returns
+        -------
+        PairCut
+        """
+        return cls(**_arrays(data, ("y_cut",)))
 
 
 class _Effects:

@@ -122,8 +122,14 @@ def mediate(
 ) -> MediationResult:
     """Average causal mediation effect (ACME) and average direct effect (ADE) under both arms.
 
-    ``ACME(t) = E[Y(t, M(1)) - Y(t, M(0))]`` and ``ADE(t) = E[Y(1, M(t)) - Y(0, M(t))]``, by
-    simulating the mediator and then the outcome from their models for every row.
+    How much of a treatment's effect on an outcome goes through a measured mediator? With the
+    outcome ``Y(t, m)`` and the mediator ``M(t)``,
+
+    ``ACME(t) = E[Y(t, M(1)) - Y(t, M(0))]`` and ``ADE(t) = E[Y(1, M(t)) - Y(0, M(t))]``,
+
+    and the total effect is ``ACME(1) + ADE(0) = ACME(0) + ADE(1)``. One model is fitted for the
+    mediator given treatment and covariates, one for the outcome given treatment, mediator and
+    covariates; the counterfactual means are those of the two models, averaged over the rows.
 
     Parameters
     ----------
@@ -164,10 +170,45 @@ def mediate(
     EstimationError
         If a model cannot be fitted.
 
+    See Also
+    --------
+    sensitivity : What a cause of mediator and outcome would do to the effect.
+    contrast_mediations : Moderated mediation, two strata on common draws.
+    compare_mediation : All heads of a model, beside intervening on them.
+    baron_kenny : The historical view.
+
+    Notes
+    -----
+    *What is assumed.* Sequential ignorability (Imai, Keele and Yamamoto 2010, assumption 1): given
+    the covariates, the treatment is as good as randomised, and given treatment and covariates, so
+    is the mediator. Randomising the treatment secures the first half only, and no data can show
+    the second.
+
+    *How the means are had.* Nothing is simulated that has a closed form. For two linear models the
+    means are products of moments and coefficients. A normal mediator inside a probit integrates to
+    a probit, and a binary mediator is summed over its two values with its probability, never its
+    log-odds. Only a linear mediator inside a logit needs its error's distribution: all normal
+    quantiles, shuffled over the rows and shifted anew in every draw. Rows times draws are never held.
+
+    *Intervals* are percentiles of the draws. ``quasi_bayes`` draws the coefficients of both models
+    from their normal approximations (algorithm 1), from the cluster-robust or HC3 covariance where
+    asked for. ``bootstrap`` draws rows, or whole clusters, and refits both models on the same rows
+    (algorithm 2 without its simulation step), which keeps the dependence between their errors. The
+    estimate is the mean of the draws for ``quasi_bayes``, as in R's mediation package, and the effect
+    at the fitted coefficients for ``bootstrap``. A proportion mediated is a ratio whose
+    denominator may cross zero; ``quasi_bayes`` reports its median.
+
+    *Binary models* are fitted to the maximum of the likelihood. R's ``glm`` stops when the
+    deviance settles, which can leave its coefficients some 1e-6 short of it.
+
     References
     ----------
     Imai, Keele and Tingley (2010). A general approach to causal mediation analysis.
     Psychological Methods 15(4), algorithms 1 and 2.
+    Imai, Keele and Yamamoto (2010). Identification, inference and sensitivity analysis for
+    causal mediation effects. Statistical Science 25(1).
+    Tingley, Yamamoto, Hirose, Keele and Imai (2014). mediation: R package for causal mediation
+    analysis. Journal of Statistical Software 59(5).
 
     Examples
     --------

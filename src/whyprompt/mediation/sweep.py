@@ -9,7 +9,7 @@ import numpy as np
 
 from whyprompt.errors import MediationError
 from whyprompt.mediation.align import align_shorter
-from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairOutcomes, SetSweep
+from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, PairOutcomes, SetSweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -245,6 +245,8 @@ def knockout_sweep(
     outcome: Literal["log_prob", "prob"] = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
     progress: Callable[[int, int], None] | None = None,
+    on_pair: Callable[[PairCut], None] | None = None,
+    done: Mapping[str, PairCut] | None = None,
 ) -> KnockoutSweep:
     """Cut each head's edges from the answer positions to a segment, and renormalise its row.
 
@@ -259,6 +261,10 @@ def knockout_sweep(
     arm : {0, 1}
         Which prompt.
     outcome : {"log_prob", "prob"}
+    on_pair : callable, optional
+        Called with each finished item's `PairCut`, to save it.
+    done : mapping of item_id to PairCut, optional
+        Items finished in an earlier run, which are not run again.
 
     Returns
     -------
@@ -284,22 +290,37 @@ def knockout_sweep(
 
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
-        y: list[float] = []
-        cut: list[NDArray[np.float64]] = []
-        for pack in in_packs(pairs):
-            runs = [(pair.ids1 if arm else pair.ids0, pair.answer_ids) for pair in pack]
+        rows = {p.item_id: done[p.item_id] for p in pairs if done and p.item_id in done}
+        for row in rows.values():
+            if row.y_cut.shape != (len(chosen),):
+                raise MediationError(
+                    f"item {row.item_id!r}: the saved y_cut does not fit this sweep",
+                    hint="resume with the same heads, or start afresh",
+                )
+        if progress is not None and rows:
+            progress(len(rows), len(pairs))
+        for pack in in_packs([p for p in pairs if p.item_id not in rows]):
             for pair in pack:
                 _check_segment(pair, segment, arm)
-            worlds = runtime.clean_many(runs, items=[pair.item_id for pair in pack])
+            worlds = runtime.clean_many(
+                [(pair.ids1 if arm else pair.ids0, pair.answer_ids) for pair in pack],
+                items=[pair.item_id for pair in pack],
+            )
             for pair, world in zip(pack, worlds, strict=True):
                 keep = torch.ones(pair.n_answer, len(world.ids), device=world.hidden.device)
                 for start, stop in (pair.segments1 if arm else pair.segments0)[segment]:
                     keep[:, start:stop] = 0
                 out = runtime.patched(world, [(h,) for h in chosen], CutEdges(keep), item=pair.item_id)
-                y.append(float(_score(world.log_probs[None], outcome)[0]))
-                cut.append(_score(out, outcome))
+                rows[pair.item_id] = PairCut(
+                    item_id=pair.item_id,
+                    cluster=pair.cluster,
+                    y=float(_score(world.log_probs[None], outcome)[0]),
+                    y_cut=_score(out, outcome),
+                )
+                if on_pair is not None:
+                    on_pair(rows[pair.item_id])
                 if progress is not None:
-                    progress(len(y), len(pairs))
+                    progress(len(rows), len(pairs))
         return KnockoutSweep(
             segment=segment,
             arm=arm,
@@ -310,8 +331,8 @@ def knockout_sweep(
             n_layers=runtime.n_layers,
             n_heads=runtime.n_heads,
             heads=tuple(chosen),
-            y=np.array(y),
-            y_cut=np.stack(cut),
+            y=np.array([rows[p.item_id].y for p in pairs]),
+            y_cut=np.stack([rows[p.item_id].y_cut for p in pairs]),
         )
 
 
