@@ -214,6 +214,8 @@ def test_a_paired_design(run, tmp_path):
     code, out, _ = run(path, *PAIRED, "--outcome", "right", "--by", "template")
     assert code == 0
     assert "risk ratio" in out
+    assert "exact McNemar p" in out
+    assert "these 20 items detect an effect of" in out
     assert "Subgroups:" in out
     code, out, _ = run(path, *PAIRED, "--outcome", "right", "--outcome", "score", "--json")
     assert code == 0

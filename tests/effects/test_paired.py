@@ -1,4 +1,4 @@
-"""Paired designs: statsmodels and closed forms for errors, McNemar and power, and coverage on known truths."""
+"""Paired designs: statsmodels and closed forms for errors, McNemar and power; coverage of known truths."""
 
 import json
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
 from whyprompt.effects import paired_effect
@@ -199,10 +200,16 @@ def test_subgroups_are_t_tests_of_their_own_adjusted_by_holm():
         assert row.p_value == pytest.approx(oracle.pvalue, rel=1e-9)
     adjusted = multipletests([r.p_value for r in result.subgroups], method="holm")[1]
     assert [r.p_holm for r in result.subgroups] == pytest.approx(list(adjusted), rel=1e-12)
+    groups = [(treated - control)[kind == k] for k in ("algebra", "logic", "words")]
+    welch = anova_oneway(groups, use_var="unequal", welch_correction=True)
+    assert result.heterogeneity["kind"] == pytest.approx(welch.pvalue, rel=1e-9)
+    pair = stats.ttest_ind(*((treated - control)[level == k] for k in (0, 1)), equal_var=False)
+    assert result.heterogeneity["level"] == pytest.approx(pair.pvalue, rel=1e-9)
     assert len(result.to_frame()) == 6
     assert result.plot().to_dict()["description"]
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
 def test_holm_is_statsmodels(p):
     assert holm(p) == pytest.approx(list(multipletests(p, method="holm")[1]))

@@ -33,6 +33,7 @@ def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
             for m in result.measures[1:]
             if m.estimate is not None
         )
+        parts.extend(_paired_lines(result))
     else:
         parts.append(_parts_table(result))
     if getattr(result, "balance", ()):
@@ -49,6 +50,22 @@ def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
     if result.warnings:
         parts.append("Warnings:\n" + "\n".join(f"  {text}" for text in result.warnings))
     return "\n\n".join(parts)
+
+
+def _paired_lines(result: Any) -> list[str]:  # noqa: ANN401 - a result with one estimate
+    out = []
+    if getattr(result, "mcnemar_p", None) is not None:
+        only = result.mcnemar_counts
+        out.append(
+            f"exact McNemar p {_number(result.mcnemar_p, 2)}: {only[0]} items right under"
+            f" {result.treated!r} only, {only[1]} under {result.control!r} only"
+        )
+    if getattr(result, "minimum_detectable", None) is not None:
+        out.append(
+            f"these {result.n_pairs} items detect an effect of {_number(result.minimum_detectable)}"
+            " with power 0.8"
+        )
+    return out
 
 
 def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several estimates

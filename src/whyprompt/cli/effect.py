@@ -41,7 +41,7 @@ def effect(
     method: Annotated[
         str | None,
         typer.Option(
-            help="nearest (default), optimal, full, kernel, subclass, cem, ipw, overlap, entropy, aipw, naive."
+            help="nearest (default), optimal, full, kernel, subclass, cem, ipw, overlap, entropy, aipw, naive"
         ),
     ] = None,
     treated: Annotated[str | None, typer.Option(help="Level that counts as treated.")] = None,

@@ -117,6 +117,9 @@ class PairedResult:
     minimum_detectable : float or None
         Effect that this design detects with power 0.8 at 1 - level.
     subgroups : tuple of SubgroupRow
+    heterogeneity : mapping of str to float
+        For each `by` column, the p-value of equal effects in its subgroups (Welch's analysis of variance);
+        not given with clusters.
     measures : tuple of Measure
         For a 0/1 outcome: risk difference, risk ratio and odds ratio (marginal), with errors that account for
         the pairing.
@@ -156,6 +159,7 @@ class PairedResult:
     sentence: str
     se_method: str
     measures: tuple[Measure, ...] = ()
+    heterogeneity: Mapping[str, float] = field(default_factory=dict)
     estimand: str = "ate"
     method: str = "paired"
     differences: PairedDifferences | None = field(default=None, repr=False, compare=False)

@@ -232,6 +232,7 @@ def paired_effect(
         share_unchanged=1.0 - gain - harmed,
         mcnemar_p=_mcnemar(*counts) if binary else None,
         mcnemar_counts=counts if binary else None,
+        heterogeneity={} if label is not None else _heterogeneity(subgroups),
         measures=_measures(pairs, label, (low, high), error, level) if risks else (),
         minimum_detectable=None
         if error is None or df is None
@@ -396,6 +397,30 @@ def _subgroups(
             )
     adjusted = holm([row["p_value"] for row in rows])
     return tuple(SubgroupRow(**row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
+
+
+def _heterogeneity(rows: Sequence[SubgroupRow]) -> dict[str, float]:
+    """Welch's analysis of variance of the differences over each column's subgroups.
+
+    Reference: Welch, B. L. (1951). On the comparison of several mean values: an alternative approach.
+    Biometrika 38, 330-336.
+    """
+    from scipy import stats
+
+    out = {}
+    for name in dict.fromkeys(row.by for row in rows):
+        known = [r for r in rows if r.by == name and r.std_error is not None and r.std_error > 0]
+        k = len(known)
+        if k < 2:
+            continue
+        value = np.array([r.estimate for r in known])
+        share = np.array([float(r.std_error or 1.0) for r in known]) ** -2.0
+        free = np.array([r.n_pairs - 1.0 for r in known])
+        centre = float(share @ value / share.sum())
+        loss = float(((1.0 - share / share.sum()) ** 2 / free).sum()) / (k**2 - 1.0)
+        f = float(share @ (value - centre) ** 2) / (k - 1.0) / (1.0 + 2.0 * (k - 2.0) * loss)
+        out[name] = float(stats.f.sf(f, k - 1, 1.0 / (3.0 * loss)))
+    return out
 
 
 def _assumptions(pairs: PairedDifferences, *, clustered: bool, n_incomplete: int) -> tuple[Assumption, ...]:
