@@ -228,6 +228,12 @@ def test_what_never_changes_and_what_never_moved():
     assert got.n_items == 24
     assert len(got.to_frame()) == 1
     json.dumps(got.to_dict())
+    # Units numbered anew in each repetition are told apart by both columns.
+    split = frame.assign(unit=frame["batch"].str.split(".").str[1])
+    both = batch_interference(split, item="item", outcome="y", batch=["rep", "unit"], draws=99)
+    assert both == still
+    with pytest.raises(EstimationError, match="batch names no column"):
+        batch_interference(split, item="item", outcome="y", batch=[])
     with pytest.raises(EstimationError, match="the neighbours' mean of 'flat' does not change"):
         batch_interference(frame.assign(flat=1.0), item="item", outcome="y", batch="batch", features=["flat"])
 
@@ -296,3 +302,33 @@ def test_a_scoring_function_that_misbehaves_is_named():
         batch_consistency(Scorer(), TEXTS[:1])
     with pytest.raises(EstimationError, match="batch_size=1"):
         batch_consistency(Scorer(), TEXTS, batch_size=1)
+
+
+def test_the_packed_scoring_of_a_real_model_is_consistent(tiny_model):
+    """Prompts that share prefixes are packed together: the case where neighbours could leak."""
+    import torch
+
+    from whyprompt.trials.models import ScoreRequest, load_model, score
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        lm = load_model(str(tiny_model), device="cpu")
+        rng = np.random.default_rng(0)
+        stem = tuple(rng.integers(10, 200, 12).tolist())
+        requests = [
+            ScoreRequest((*stem[: 4 + i % 9], *rng.integers(10, 200, 3 + i).tolist()), 4 + i % 3)
+            for i in range(10)
+        ]
+        got = batch_consistency(
+            lambda batch: [one.total for one in score(lm, batch)],
+            requests,
+            batch_size=5,
+            shuffles=2,
+            tolerance=1e-3,
+        )
+    finally:
+        torch.set_num_threads(before)
+    assert got.verdict == "consistent", got.sentence
+    # The scores differ between items by far more than between companies.
+    assert np.std([row.alone for row in got.items]) > 100 * got.largest

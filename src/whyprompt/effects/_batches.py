@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from whyprompt.effects._frame import Table
+
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
@@ -109,7 +111,7 @@ def batch_interference(
     *,
     item: str,
     outcome: str,
-    batch: str,
+    batch: str | Sequence[str],
     arm: str | None = None,
     features: Sequence[str] = (),
     draws: int = 4999,
@@ -122,8 +124,11 @@ def batch_interference(
     frame : DataFrame
         One row a trial, items repeated in batches of changed composition; pandas, polars or pyarrow. It is
         read and never written.
-    item, outcome, batch : str
-        Columns; a batch is a set of trials that were run together.
+    item, outcome : str
+        Columns.
+    batch : str or sequence of str
+        Column, or columns that name a batch together: a set of trials that were run together. In a whyprompt
+        store ``unit`` is one, numbered anew in each arm and repetition: ``["arm", "rep", "unit"]``.
     arm : str, optional
         Column; the same item under another arm counts as another item.
     features : sequence of str
@@ -181,14 +186,14 @@ def batch_interference(
             [f"{a}\0{b}" for a, b in zip(labels, table.labels(arm, role="arm").tolist(), strict=True)]
         )
     y = table.numbers(outcome, role="outcome")
-    where = table.labels(batch, role="batch").astype(str)
+    where = _labels(table, batch)
     neighbours = {f: _neighbours(table.numbers(f, role="feature"), where, f) for f in features}
     pairs = np.unique(np.column_stack([labels, where]), axis=0)
     names, batches = np.unique(pairs[:, 0], return_counts=True)
     moved = np.isin(labels, names[batches >= 2])
     if not moved.any():
         raise EstimationError(
-            f"no item was run in two values of {batch!r}: its neighbours never changed",
+            f"no item was run in two values of {_name(batch)}: its neighbours never changed",
             hint="run repeats in batches of changed composition",
         )
     code = np.unique(labels[moved], return_inverse=True)[1]
@@ -240,6 +245,18 @@ def batch_interference(
         largest_range=float(spread.max()),
         sentence=result_words,
     )
+
+
+def _labels(table: Table, batch: str | Sequence[str]) -> NDArray[Any]:
+    names = [batch] if isinstance(batch, str) else list(batch)
+    if not names:
+        raise EstimationError("batch names no column")
+    parts = [table.labels(name, role="batch").astype(str).tolist() for name in names]
+    return np.array(["\0".join(row) for row in zip(*parts, strict=True)])
+
+
+def _name(batch: str | Sequence[str]) -> str:
+    return repr(batch) if isinstance(batch, str) else ", ".join(map(repr, batch))
 
 
 def _neighbours(values: Floats, where: NDArray[Any], name: str) -> Floats:
