@@ -5,6 +5,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.mediation import contrast_mediations, mediate, sensitivity
