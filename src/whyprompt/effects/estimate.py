@@ -181,13 +181,13 @@ def estimate_effect(
     Examples
     --------
     >>> import numpy as np, pandas as pd
-    >>> rng = np.random.default_rng(1)
+    >>> rng = np.random.default_rng(0)
     >>> difficulty = rng.normal(size=400)
     >>> arm = rng.random(400) < 1 / (1 + np.exp(-difficulty))
     >>> score = 2.0 * arm - difficulty + rng.normal(size=400)
     >>> frame = pd.DataFrame({"arm": arm, "score": score, "difficulty": difficulty})
     >>> result = estimate_effect(
-    ...     frame, treatment="arm", outcome="score", confounders=["difficulty"], caliper=0.2
+    ...     frame, treatment="arm", outcome="score", confounders=["difficulty"], caliper=0.1
     ... )
     >>> result.ci_low < 2.0 < result.ci_high
     True
