@@ -1,11 +1,11 @@
 """Log-probabilities of answers: whyprompt beside lm-evaluation-harness, in one run.
 
 The same local model, the same items, the same prompts as text, the same threads; tokenising is part of the
-time on both sides. lm-eval runs its `hf` backend on log-likelihood requests, at its default batch size of 1 and
-at larger ones; the ratio is to the fastest of them. Repetitions alternate, and the ratio is of medians.
+time on both sides. lm-eval runs its `hf` backend on log-likelihood requests, at its default batch size of 1
+and at larger ones; the ratio is to the fastest of them. Repetitions alternate, and the ratio is of medians.
 
-Beside the time on the clock stands the processor time of the same calls, which tells more where the machine is
-shared (take --threads 1 then: threads that wait for a processor count as busy).
+Beside the time on the clock stands the processor time of the same calls, which tells more where the machine
+is shared (take --threads 1 then: threads that wait for a processor count as busy).
 
     python benchmarks/scoring.py                 # needs lm-eval: pip install "lm-eval[hf]"
     python benchmarks/scoring.py --items 96 --repeats 3 --threads 2
