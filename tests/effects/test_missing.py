@@ -381,6 +381,8 @@ def test_a_categorical_column_stays_one_and_arms_may_have_models_of_their_own():
     frame = _mixed().assign(kind=lambda f: f["kind"].astype("category"))
     made = impute(frame, m=2, iterations=2, by="arm")
     assert made.frames[0]["kind"].dtype == frame["kind"].dtype
+    ordered = frame.assign(kind=frame["kind"].cat.reorder_categories(["math", "law", "code"], ordered=True))
+    assert impute(ordered, m=2, iterations=1).frames[0]["kind"].dtype == ordered["kind"].dtype
     # With a slope that differs by arm, separate models keep it and a common one does not.
     rng = np.random.default_rng(4)
     n = 3000
@@ -412,6 +414,35 @@ def test_imputation_recovers_a_mean_that_complete_rows_get_wrong():
         assert abs(frame[name].mean() - truth) > 0.15
     share = np.mean([(f["k"] == "p").mean() for f in made.frames])
     assert share == pytest.approx((k == "p").mean(), abs=0.02)
+
+
+def test_chained_equations_agree_with_maximum_likelihood_for_normal_data():
+    """Two routes to one answer: the slopes of the EM covariance, and slopes pooled over completed tables."""
+    rng = np.random.default_rng(8)
+    n = 1500
+    frame = _trivariate(rng, n)
+    frame["y"] = frame["a"] - 0.5 * frame["b"] + rng.normal(size=n)
+    # Each gap depends on a column that is never missing.
+    frame["a"] = frame["a"].where(rng.random(n) > stats.norm.cdf(frame["c"] - 0.8))
+    frame["b"] = frame["b"].where(rng.random(n) > stats.norm.cdf(frame["y"] / 2 - 0.8))
+    names = ["a", "b", "c"]
+    _, cov = em_normal(frame[[*names, "y"]].to_numpy())
+    expected = np.linalg.solve(cov[:3, :3], cov[:3, 3])
+    made = impute(frame, m=30, iterations=8, methods=dict.fromkeys(["a", "b"], "norm"))
+    slopes, variances = [], []
+    for one in made.frames:
+        X = np.column_stack([np.ones(n), one[names]])
+        coef, rss, *_ = np.linalg.lstsq(X, one["y"], rcond=None)
+        slopes.append(coef[1:])
+        variances.append(np.diag(np.linalg.inv(X.T @ X))[1:] * rss[0] / (n - 4))
+    for j, truth in enumerate([1.0, -0.5, 0.0]):
+        got = pool(np.array(slopes)[:, j], np.array(variances)[:, j], df_complete=n - 4)
+        # The Monte Carlo error of a mean over thirty tables is the between part over thirty.
+        assert got.estimate == pytest.approx(expected[j], abs=5 * np.sqrt(got.between / 30))
+        assert abs(got.estimate - truth) < 4 * got.std_error
+        assert got.fmi > 0.05
+    assert max(made.r_hat.values()) < 1.2
+    assert made.warnings == ()
 
 
 def test_imputation_names_what_is_wrong():
@@ -575,6 +606,9 @@ def test_an_outcome_is_not_imputed_unasked_and_an_arm_never():
     frame.loc[50, "arm"] = np.nan
     with pytest.raises(DataError, match="an arm that is not known is not imputed"):
         estimate_with_imputation(frame, **options)
+    tell = _study(6).assign(tell=lambda f: f["arm"] * 1.0)
+    with pytest.raises(EstimationError, match="completed table 1: the propensity score is separated"):
+        estimate_with_imputation(tell, **{**options, "confounders": ["hard", "tell"]})
     with pytest.raises(EstimationError, match="use estimate_effect"):
         estimate_with_imputation(_study(4).dropna(), **options)
 

@@ -156,7 +156,7 @@ def write_columns(
         before = frame.schema[name] if keep_types and name in frame.columns else None
         if column.dtype == object:
             series = nw.new_series(name, list(column), nw.String, backend=frame.implementation)
-            if before is not None and before in {nw.Categorical, nw.Enum}:
+            if before is not None and isinstance(before, nw.Categorical | nw.Enum):
                 series = series.cast(before)
         elif column.dtype == bool or (before is not None and before == nw.Boolean):
             flags = [None if v != v else bool(v) for v in column.tolist()]  # noqa: PLR0124 - NaN test

@@ -243,7 +243,7 @@ def estimate_with_imputation(
     # A graph has given or checked the confounders; passing it on lets the assumptions say so.
     options |= {"confounders": confounders, "graph": graph}
     kept = ~no_outcome if missing_outcome == "exclude" else np.ones(len(no_outcome), dtype=bool)
-    results = tuple(estimate_effect(_rows(one, kept), **options) for one in made.frames)
+    results = tuple(_one(k, _rows(one, kept), options) for k, one in enumerate(made.frames, start=1))
     for k, one in enumerate(results, start=1):
         if one.std_error is None or not one.std_error > 0:
             raise EstimationError(
@@ -297,6 +297,13 @@ def estimate_with_imputation(
             first, pooled, made, alone, balance, assumptions, int(whole.sum()), excluded, filled
         ),
     )
+
+
+def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  # noqa: ANN401
+    try:
+        return estimate_effect(frame, **options)
+    except EstimationError as error:
+        raise EstimationError(f"completed table {number}: {error.message}", hint=error.hint) from error
 
 
 def _rows(frame: Any, kept: NDArray[np.bool_]) -> Any:  # noqa: ANN401 - the caller's kind
