@@ -6,8 +6,8 @@ import importlib
 import pytest
 
 MODULES = (
-    "_measures", "_multiplicity", "_power", "_proportional_odds", "arms", "audit", "dose", "estimate", "ordinal",
-    "outcomes", "paired", "result", "weighting_dose", "weighting_multi",
+    "_measures", "_multiplicity", "_power", "_proportional_odds", "arms", "audit", "dose", "estimate",
+    "ordinal", "outcomes", "paired", "result", "weighting_dose", "weighting_multi",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from whyprompt.effects.result import Assumption, Measure, format_number
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -203,6 +203,7 @@ def paired_effect(
     error, df, n_clusters = mean_error(d, label)
     low, high, p = _t_interval(float(d.mean()), error, df, level)
     subgroups = _subgroups(table, by, unit, pairs, d, label, level)
+    differ = {} if label is not None else _heterogeneity(subgroups)
     binary = is_binary(pairs.treated, pairs.control)
     # Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same.
     risks = binary or is_binary(_raw_outcomes(table, arm, outcome, (treated, control)))
@@ -232,7 +233,7 @@ def paired_effect(
         share_unchanged=1.0 - gain - harmed,
         mcnemar_p=_mcnemar(*counts) if binary else None,
         mcnemar_counts=counts if binary else None,
-        heterogeneity={} if label is not None else _heterogeneity(subgroups),
+        heterogeneity=differ,
         measures=_measures(pairs, label, (low, high), error, level) if risks else (),
         minimum_detectable=None
         if error is None or df is None
@@ -242,7 +243,8 @@ def paired_effect(
         warnings=_warnings(pairs, n, n_clusters, error, binary=binary, clustered=label is not None),
         sentence=_sentence(
             outcome, names, float(d.mean()), (low, high), level, n, n_incomplete, (gain, harmed), subgroups
-        ),
+        )
+        + _differ_words(differ, level),
         se_method="CR2 by cluster, Satterthwaite df" if label is not None else "items, t distribution",
         differences=pairs,
     )
@@ -397,6 +399,14 @@ def _subgroups(
             )
     adjusted = holm([row["p_value"] for row in rows])
     return tuple(SubgroupRow(**row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
+
+
+def _differ_words(differ: Mapping[str, float], level: float) -> str:
+    return "".join(
+        f" Over {name!r} the effects {'differ' if p < 1 - level else 'are not shown to differ'}"
+        f" (p {format_number(p, digits=2)})."
+        for name, p in differ.items()
+    )
 
 
 def _heterogeneity(rows: Sequence[SubgroupRow]) -> dict[str, float]:
