@@ -1,0 +1,329 @@
+"""The page is well formed, self-contained, and holds exactly the values of the results."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from page_reader import body, read
+from report_study import GRAPH, HOSTILE, MANIFEST, make_frame, make_mediation, make_picture, make_study
+
+from whyprompt.analysis import study_effect
+from whyprompt.effects.result import format_number
+from whyprompt.effects.sensitivity import sensitivity_report
+from whyprompt.errors import DataError, StoreError, WhypromptError
+from whyprompt.report import build_report, write_report
+from whyprompt.report.page import MAX_BYTES
+
+ORDER = [
+    "The answer",
+    "The question and the graph",
+    "Design and data",
+    "Overlap and balance",
+    "Effects",
+    "Who gains and who is harmed",
+    "If one had only logs",
+    "Sensitivity",
+    "Inside the model: which heads carry it",
+    "The two levels joined",
+    "What may not be claimed",
+    "How to reproduce it",
+]
+
+
+@pytest.fixture(scope="module")
+def page(small):
+    return read(small.page)
+
+
+def test_the_page_is_well_formed_and_in_order(page):
+    assert [text for tag, text in page.headings if tag == "h2"] == ORDER
+    assert len([1 for tag, _ in page.headings if tag == "h1"]) == 1
+    assert len(page.ids) == len(set(page.ids))
+
+
+def test_what_is_referred_to_exists(page):
+    ids = set(page.ids)
+    for tag, name, value in page.attributes:
+        if name == "href" and value.startswith("#"):
+            assert value[1:] in ids, (tag, value)
+        elif name in {"for", "aria-labelledby", "aria-describedby"}:
+            assert set(value.split()) <= ids, (tag, name, value)
+        for found in re.findall(r"url\(#([^)]+)\)", value):
+            assert found in ids, (tag, name, value)
+
+
+def test_nothing_is_loaded_from_outside(small, page):
+    for tag, name, value in page.attributes:
+        if name.startswith("xmlns"):
+            continue
+        assert "//" not in value or name in {"aria-label", "data-say"}, (tag, name, value)
+        if name in {"src", "href", "xlink:href", "data", "action", "poster", "srcset"}:
+            assert value.startswith(("#", "data:")), (tag, name, value)
+    rest = re.sub(r"""xmlns(:xlink)?=("[^"]*"|'[^']*')""", "", small.page)
+    assert "http" not in re.sub(r"http-equiv", "", rest)
+    assert "@import" not in rest
+    assert not re.search(r"url\((?!#)", rest)
+    assert len(small.page.encode()) < MAX_BYTES / 2
+
+
+def test_text_from_prompts_and_models_is_never_markup(small, page):
+    assert HOSTILE not in small.page
+    assert HOSTILE in page.words
+    assert "window.broken" not in page.scripts[""]
+    assert "</script>" in json.loads(page.scripts["head-data"])["pictures"][0]["tokens"]
+
+
+def test_embedded_results_are_those_of_the_library(small, page):
+    found = json.loads(page.scripts["results"])
+    assert found["effect"] == json.loads(json.dumps(small.effect.to_dict()))
+    assert found["mediation"] == json.loads(json.dumps(small.mediation.to_dict()))
+
+
+def test_sentences_are_those_of_the_results(small, page):
+    said = [small.effect.sentence, small.effect.draw.sentence, small.effect.audit.sentence]
+    said += [small.mediation.search.sentence, small.mediation.main.inference.sentence]
+    said += [i.sentence for i in small.mediation.differences.values()]
+    for sentence in said:
+        assert " ".join(sentence.split()) in page.words
+
+
+def test_effect_tables_hold_the_exact_values(small, page):
+    main = small.effect.main
+    rows = body(page.tables["effects"])
+    assert rows["all items"] == [main.n_pairs, main.estimate, main.ci_low, main.ci_high, main.p_value]
+    for part in main.subgroups:
+        expected = [part.n_pairs, part.estimate, part.ci_low, part.ci_high, part.p_holm]
+        assert rows[part.level] == expected
+    other = small.effect.outcomes["exact_match"]
+    assert body(page.tables["others"])["exact_match"][1:4] == [other.estimate, other.ci_low, other.ci_high]
+    arm = small.effect.arms["other"]
+    assert body(page.tables["others"])["log_prob, arm other"][1] == arm.estimate
+    spread = body(page.tables["spread"])
+    assert [spread["repetition 0"], spread["repetition 1"]] == [[v] for v in small.effect.spread.estimates]
+
+
+def test_what_is_read_is_what_is_behind_it(page):
+    """Every number shown is its exact value, to the digits shown."""
+    checked = 0
+    for name, rows in page.tables.items():
+        for text, value in (cell for row in rows for cell in row):
+            if value is None:
+                continue
+            checked += 1
+            shown = text.replace("−", "-").replace(",", "")
+            if shown.endswith("%"):
+                assert float(shown[:-1]) == pytest.approx(100 * value, abs=0.51), (name, text, value)
+            elif shown.startswith("<"):
+                assert value < float(shown[1:]), (name, text, value)
+            else:
+                assert float(shown) == pytest.approx(value, rel=0.051), (name, text, value)
+    assert checked > 150
+
+
+def test_logs_and_balance_hold_the_exact_values(small, page):
+    d, a = small.effect.draw, small.effect.audit
+    rows = body(page.tables["draw"])
+    assert rows["plain difference"] == [d.naive.estimate, d.naive.ci_low, d.naive.ci_high]
+    adjusted = [d.adjusted.estimate, d.adjusted.ci_low, d.adjusted.ci_high]
+    assert rows[f"adjusted, by {d.adjusted.method}"] == adjusted
+    assert rows["truth, same items"][0] == d.truth
+    assert rows["truth, all items"][0] == d.truth_all
+    rows = body(page.tables["audit"])
+    for row in a.rows:
+        assert rows[row.method][0] == row.bias
+        assert rows[row.method][4] == row.coverage
+    rows = body(page.tables["balance-draw"])
+    for row in d.adjusted.balance:
+        assert rows[row.covariate][:2] == [row.smd_before, row.smd_after]
+
+
+def test_who_gains_is_counted_from_the_differences(small, page):
+    main = small.effect.main
+    change = main.differences.treated - main.differences.control
+    tasks = np.array([u.rsplit("-", 1)[0] for u in main.differences.units])
+    for task, cells in body(page.tables["who"]).items():
+        part = change[tasks == task]
+        assert cells[:4] == [len(part), (part > 0).mean(), (part < 0).mean(), (part == 0).mean()]
+
+
+def test_sensitivity_is_that_of_the_library(small, page):
+    found = sensitivity_report(small.effect.draw.table, small.effect.draw.adjusted)
+    rows = body(page.tables["sensitivity"])
+    assert rows["E-value of the estimate"] == [found.e_value.e_value]
+    assert rows["robustness value"] == [found.robustness.robustness_value]
+    gammas = body(page.tables["rosenbaum"])
+    for bound in found.rosenbaum:
+        assert gammas[f"gamma {bound.gamma:g}"][:2] == [bound.p_lower, bound.p_upper]
+
+
+def test_heads_hold_the_exact_values(small, page):
+    i = small.mediation.main.inference
+    rows = body(page.tables["heads"])
+    best = int(np.argmax(np.abs(i.mean)))
+    assert next(iter(rows)) == "layer {} head {}".format(*i.heads[best])
+    for name, cells in rows.items():
+        at = i.heads.index(tuple(map(int, re.findall(r"\d+", name))))
+        assert cells == [i.mean[at], i.ci_low[at], i.ci_high[at], i.nde[at], i.q_value[at], i.p_fwer[at]]
+    search = body(page.tables["search"])
+    assert [c[1] for c in search.values()] == small.mediation.search.held_out_share.tolist()
+
+
+def test_the_script_gets_every_head_and_item(small, page):
+    data = json.loads(page.scripts["head-data"])
+    sweep = small.mediation.main.sweep
+    assert [tuple(h) for h in data["heads"]] == list(sweep.heads)
+    np.testing.assert_allclose(np.array(data["nie"]), sweep.nie.T, rtol=1e-3)
+    import base64
+
+    for picture, given in zip(small.mediation.attention, data["pictures"], strict=True):
+        weights = np.frombuffer(base64.b64decode(given["weights"]), np.uint8).reshape(-1, given["n"])
+        np.testing.assert_array_equal(weights[given["rows"]["8"]], picture.weights[8])
+
+
+def test_the_levels_are_joined_item_by_item(small, page):
+    sweep = small.mediation.main.sweep
+    first = small.frame[small.frame["rep"] == 0].set_index(["item_id", "arm"])["log_prob"]
+    gap = max(
+        abs(te - (first[i, "shots"] - first[i, "direct"]))
+        for i, te in zip(sweep.item_ids, sweep.te, strict=True)
+    )
+    assert gap < 1e-9
+    assert f"the largest difference between them is {format_number(gap, digits=2)}." in page.words
+    rows = body(page.tables["levels"])
+    for part in small.effect.main.subgroups:
+        assert rows[part.level][0] == part.estimate
+
+
+def test_limits_name_every_assumption_that_was_not_shown_to_hold(small, page):
+    limits = small.page.split('id="limits"')[1].split("</section>")[0]
+    words = read(f'<section id="limits"{limits}</section>').words
+    open_ones = [a for a in small.effect.main.assumptions if a.status != "holds"]
+    assert open_ones
+    for assumption in open_ones:
+        assert repr(assumption.name) in words
+    for warning in (*small.effect.main.warnings, *small.effect.audit.warnings):
+        assert warning in words
+    assert "do not; the joint effect" in words
+    assert "the model 'tiny'" in words
+    assert page.words.count("On the strength of this page nobody may claim") == 1
+
+
+def test_the_noise_floor_counts_heads_above_it(small, page):
+    floor = np.abs(small.mediation.placebo.inference.mean).max()
+    above = int((np.abs(small.mediation.main.inference.mean) > floor).sum())
+    assert above >= 2
+    assert f"{above} of 15 heads exceed that" in page.words
+
+
+def test_without_pictures_words_and_tables_tell_everything(small, monkeypatch):
+    monkeypatch.setattr("whyprompt.report._blocks.can_render", lambda: False)
+    bare = read(build_report(small.effect, small.mediation, MANIFEST, small.study))
+    full = read(small.page)
+    assert bare.tables == full.tables
+    assert "vl-convert-python" in bare.words
+    assert "Forest plot. all items:" in bare.words
+    # The causal graph is drawn by whyprompt itself.
+    assert sum(tag == "svg" and name == "viewbox" for tag, name, _ in bare.attributes) == 1
+
+
+def test_without_the_internal_level_the_page_says_so(small):
+    page = read(build_report(small.effect, None, MANIFEST, small.study))
+    assert [text for tag, text in page.headings if tag == "h2"] == ORDER
+    assert "The internal level was not run for these trials." in page.words
+    assert "the internal level was not run" in page.words.split("What may not be claimed")[-1]
+    assert json.loads(page.scripts["head-data"]) is None
+
+
+def test_an_observational_study_shows_its_own_balance_and_claims_no_truth():
+    study = make_study(design="observational", effect={"outcome": "log_prob", "method": "ipw"}, reps=1)
+    frame = make_frame(per_task=40, reps=1)
+    rng = np.random.default_rng(2)
+    chance = 1 / (1 + np.exp(-(frame["difficulty"] - 3) / 2))
+    got = dict(zip(frame["item_id"], rng.random(len(frame)) < chance, strict=True))
+    frame = frame[frame["arm"] == frame["item_id"].map(lambda i: "shots" if got[i] else "direct")]
+    effect = study_effect(study, frame.reset_index(drop=True))
+    page = read(build_report(effect, None, MANIFEST, study))
+    rows = body(page.tables["balance-main"])
+    for row in effect.main.balance:
+        assert rows[row.covariate][:2] == [row.smd_before, row.smd_after]
+    assert "no truth is here to hold the estimate against" in page.words
+    assert "nobody can see whether an item gains or is harmed" in page.words
+    assert body(page.tables["effects"])["overall"][1] == effect.main.estimate
+    assert "sensitivity" in page.tables
+
+
+def test_a_study_without_graph_audit_or_families(small):
+    frame = small.frame.drop(columns="task_type")
+    plan = make_study(graph=None, mediation=None, effect={"outcome": "log_prob"})
+    page = read(build_report(study_effect(plan, frame), None, {}, plan))
+    assert "The study states no causal graph" in page.words
+    assert "The study asks for no audit" in page.words
+    assert "not recorded" in page.words
+
+
+def test_statistical_mediation_is_set_beside_the_intervention(small):
+    row = {"layer": 1, "head": 1, "acme": 0.2, "acme_ci_low": 0.1, "acme_ci_high": 0.3}
+    row |= {"nie": 0.9, "nie_ci_low": 0.8, "nie_ci_high": 1.0}
+    page = build_report(small.effect, small.mediation, MANIFEST, small.study, statistical=[row])
+    assert 'id="figure-statistical"' in page
+    assert "sequential ignorability" in page
+
+
+def test_many_heads_and_a_long_prompt_still_fit(small):
+    big = make_mediation(small.frame, layers=32, heads=32, swept=40)
+    tokens = [f" w{i}" for i in range(900)]
+    pictures = tuple(
+        make_picture(big.main.sweep, arm, tokens, ["question"] * 900, k)
+        for k, arm in enumerate(("direct", "shots"))
+    )
+    from dataclasses import replace
+
+    page = build_report(small.effect, replace(big, attention=pictures), MANIFEST, small.study)
+    assert len(page.encode()) < MAX_BYTES
+    data = json.loads(read(page).scripts["head-data"])
+    kept = [len(p["rows"]) for p in data["pictures"]]
+    assert kept[0] == kept[1] < 1024
+    # The strongest heads are those that are kept.
+    order = np.argsort(-np.abs(big.main.inference.mean), kind="stable")
+    assert set(data["pictures"][0]["rows"]) == {str(i) for i in order[: kept[0]]}
+
+
+def test_a_page_that_cannot_be_small_is_refused(small, monkeypatch):
+    monkeypatch.setattr("whyprompt.report.page.MAX_BYTES", 50_000)
+    with pytest.raises(WhypromptError, match=r"more than 0\.05"):
+        build_report(small.effect, None, MANIFEST, small.study)
+
+
+def test_results_of_another_study_are_refused(small):
+    other = make_study(name="another")
+    with pytest.raises(DataError, match="effect is of the study 'small_study'"):
+        build_report(small.effect, None, MANIFEST, other)
+
+
+def test_write_report_reads_a_results_folder(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("whyprompt.trials.load_trials", lambda _study, _folder: small.frame)
+    monkeypatch.setattr("whyprompt.analysis.load_mediation", lambda *_: small.mediation)
+    import yaml
+
+    plan = small.study.model_dump(mode="json", exclude_defaults=True)
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(plan | {"graph": GRAPH}, sort_keys=False))
+    folder = tmp_path / "results"
+    folder.mkdir()
+    with pytest.raises(StoreError, match="whyprompt run STUDY"):
+        write_report(file, folder)
+    (folder / "manifest.json").write_text("{")
+    with pytest.raises(StoreError, match="is not JSON"):
+        write_report(file, folder)
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    path = write_report(file, folder)
+    assert path == folder / "report.html"
+    assert path.read_text(encoding="utf-8") == small.page
+    assert not list(folder.glob("*.part"))
+    elsewhere = write_report(file, folder, target=tmp_path / "page.html")
+    assert elsewhere.is_file()
+    with pytest.raises(StoreError, match="cannot be written"):
+        write_report(file, folder, target=tmp_path / "absent" / "page.html")
