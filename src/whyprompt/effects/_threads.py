@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["one_blas_thread"]
 
-# Below this many rows the products are too small for OpenBLAS to use more than one thread anyway.
-_MANY_ROWS = 20_000
+# Below this many rows the products are too small for OpenBLAS to wake its threads.
+_MANY_ROWS = 2_000
 
 
 @cache
