@@ -196,7 +196,7 @@ def test_the_sentence_and_the_assumptions(trials):
     result = compare(trials)
     assert "Of 6 pairs of arms, 6 differ" in result.sentence
     assert result.plot().to_dict()["description"]
-    assert "if difficulty, log_len, is_math are all that affects" in result.sentence
+    assert "if nothing but difficulty, log_len, is_math affects both" in result.sentence
     assert {a.name: a.status for a in result.assumptions}["balance"] == "holds"
     naive = compare(trials, method="naive")
     assert "may therefore not be claimed" in naive.sentence

@@ -131,6 +131,30 @@ def test_the_bootstrap_gives_percentiles_of_the_ratios(frame):
         assert b.ci_low < b.estimate < b.ci_high
 
 
+def test_one_variance_for_both_arms_is_said_of_ratios(frame):
+    pooled, by_arm = (effect(frame, replace=True, neighbours=k) for k in (0, 2))
+    assert "one variance for both arms" in pooled.measures[1].note
+    assert by_arm.measures[1].note == ""
+    assert pooled.measures[1].std_error == pytest.approx(by_arm.measures[1].std_error, rel=0.15)
+
+
+@pytest.mark.parametrize("method", ["nearest", "full", "kernel", "subclass", "ipw", "entropy"])
+def test_the_error_of_a_functional_is_that_of_its_derivative(frame, method):
+    """Scaling both arms scales the error; adding a constant to the outcome changes neither."""
+    from whyprompt.effects._pipeline import with_outcome
+    from whyprompt.effects.estimate import defaults, estimated
+
+    asked = {"treatment": "arm", "outcome": "score", "confounders": ["x", "z"], "method": method}
+    base = estimated(frame, **defaults(estimate_effect, asked))
+    moved = with_outcome(base.problem, base.options, base.core, 3.0 * base.problem.y + 7.0)
+    assert moved.estimate == pytest.approx(3.0 * base.core.estimate, rel=1e-9)
+    assert moved.std_error == pytest.approx(3.0 * base.core.std_error, rel=1e-7)
+    again = with_outcome(base.problem, base.options, base.core, base.problem.y)
+    assert (again.estimate, again.std_error) == pytest.approx(
+        (base.core.estimate, base.core.std_error), rel=1e-12
+    )
+
+
 def test_a_number_is_no_risk_and_no_success_no_ratio(frame):
     assert effect(frame, "score").measures == ()
     never = effect(frame.assign(right=np.where(frame.arm == 1, frame.right, 0)), method="naive")

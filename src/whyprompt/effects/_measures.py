@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -160,4 +161,10 @@ def risk_measures(problem: Problem, options: Options, core: Core) -> tuple[Measu
         return other.std_error, other.df
 
     ratios = ratio_measures(core.means, error, level=options.level, draws=core.mean_draws)
+    if "one variance for all rows" in core.se_method:
+        note = "its error takes one variance for both arms on the log scale; neighbours=2 does not"
+        ratios = (
+            replace(ratios[0], note=ratios[0].note or note),
+            replace(ratios[1], note=ratios[1].note or note),
+        )
     return (difference, *ratios)

@@ -586,4 +586,4 @@ def _sentence(
         return f"{text} The arms were randomised, so these are effects of the arms."
     if not confounders:
         return f"{text} These are comparisons and not effects: nothing was adjusted for."
-    return f"{text} They are effects if {', '.join(confounders)} are all that affects both arm and outcome."
+    return f"{text} They are effects if nothing but {', '.join(confounders)} affects both arm and outcome."

@@ -488,4 +488,4 @@ def _sentence(
         return f"{text} The dose was randomised, so this is its effect."
     if not confounders:
         return f"{text} This is a comparison and not an effect: nothing was adjusted for."
-    return f"{text} It is an effect if {', '.join(confounders)} are all that affects both dose and outcome."
+    return f"{text} It is an effect if nothing but {', '.join(confounders)} affects both dose and outcome."

@@ -475,5 +475,5 @@ def _sentence(
     ):
         text += " This is a comparison and not an effect: nothing was adjusted for."
     elif about["method"] != "paired" and about.get("confounders"):
-        text += f" They are effects if {', '.join(about['confounders'])} are all that confounds the two."
+        text += f" They are effects if nothing but {', '.join(about['confounders'])} confounds the two."
     return text
