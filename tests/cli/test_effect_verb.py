@@ -544,3 +544,20 @@ def test_two_of_three_arms_by_name(run, tmp_path):
     others = int((frame.arm == "few_shot").sum())
     assert f"{others} rows of other arms are put aside" in found["warnings"]
     assert found["n_treated"] + found["n_control"] == N - others
+
+
+def test_a_study_is_answered_by_its_own_names(run, monkeypatch, capsys, tiny_study, tmp_path):
+    out = tmp_path / "results"
+    monkeypatch.setattr(sys, "argv", ["whyprompt", "run", str(tiny_study), "--out", str(out)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    capsys.readouterr()
+    code, text, err = run(tiny_study, "--out", out, "--json")
+    assert code == 0, err
+    found = json.loads(text)
+    assert {"estimate", "std_error", "ci_low", "ci_high", "sentence", "assumptions", "warnings"} <= set(found)
+    assert found["design"] == "paired"
+    code, text, _ = run(tiny_study, "--out", out)
+    assert code == 0
+    assert "On 12 items run under both arms, 'few_shot' instead of 'direct'" in text

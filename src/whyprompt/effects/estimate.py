@@ -494,7 +494,11 @@ def _warnings(
                 f" which is not the {options.estimand.upper()} of the whole table"
             )
     fit = None if core.score is None else core.score.fit
-    spare = fit.dropped if fit is not None else _spare_columns(problem) if options.method != "naive" else ()
+    spare: tuple[str, ...] = ()
+    if fit is not None:
+        spare = fit.dropped
+    elif options.method not in {"naive", "cem"}:
+        spare = _spare_columns(problem)
     if spare:
         out.append(f"left out of the adjustment as constant or a copy of others: {', '.join(spare)}")
     if min(used) < 30 and set(np.unique(problem.y)) <= {0.0, 1.0}:
