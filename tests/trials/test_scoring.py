@@ -6,10 +6,19 @@ import torch
 import transformers
 
 from whyprompt.errors import ModelError, WhypromptError
-from whyprompt.trials.models import CompletionRequest, ScoreRequest, complete, load_model, plan_scoring, score
+from whyprompt.trials.models import (
+    CompletionRequest,
+    RootCache,
+    ScoreRequest,
+    complete,
+    load_model,
+    plan_scoring,
+    score,
+    score_pack,
+)
 from whyprompt.trials.models.local import LocalModel, PromptCodec
 from whyprompt.trials.models.locate import ModelFiles
-from whyprompt.trials.models.scoring import probe_packing
+from whyprompt.trials.models.scoring import cache_argument, probe_packing
 
 SMALL = {
     "vocab_size": 64,
@@ -217,3 +226,36 @@ def test_the_embedded_model_loads_packs_and_answers():
     )
     found = complete(lm, [CompletionRequest(lm.codec.tokens(text))], max_new_tokens=3)
     assert "Paris" in found[0].text
+
+
+def test_a_root_is_computed_once_and_its_keys_and_values_reused(tiny_model):
+    lm = load_model(str(tiny_model), threads=1)
+    rng = np.random.default_rng(0)
+    root = rng.integers(3, 64, 40).tolist()
+    asked = [ScoreRequest((*root, *rng.integers(3, 64, 30).tolist()), 66) for _ in range(30)]
+    packs = plan_scoring(lm, asked, budget=100)
+    assert len(packs) == 10
+    assert {p.root for p in packs} == {tuple(root)}
+    read = []
+    hook = lm.model.get_input_embeddings().register_forward_pre_hook(lambda _, x: read.append(x[0].numel()))
+    cache = RootCache()
+    found = {i: s.total for p in packs for i, s in score_pack(lm, asked, p, cache)}
+    hook.remove()
+    # The root once, then each pack's own tokens; the last token of a sequence is scored, not read.
+    assert read == [40, *(len(p.tokens) for p in packs)]
+    assert sum(read) <= 40 + 30 * 29
+    for i, request in enumerate(asked):
+        assert found[i] == pytest.approx(sum(plain(lm.model, request)[0]), abs=1e-4)
+
+
+def test_a_model_whose_forward_takes_past_key_values_by_its_older_name():
+    class Older:
+        def forward(self, input_ids, past_key_values=None):
+            return input_ids, past_key_values
+
+    class Newer:
+        def forward(self, input_ids, cache=None):
+            return input_ids, cache
+
+    assert cache_argument(Older()) == "past_key_values"
+    assert cache_argument(Newer()) == "cache"
