@@ -370,6 +370,14 @@ class MediationSettings(_Strict):
         default=0.8, description="Share of the total effect that the smallest set of heads is to carry."
     )
     max_heads: Annotated[int, Field(ge=1)] = Field(default=10, description="The most heads in that set.")
+    segment: str | None = Field(
+        default=None,
+        description=(
+            "Segment of the prompt, attention to which is the measured mediator of the statistical side. "
+            "Default: what the treated arm's prompt has and the control's has not (shots, reasoning), else "
+            "the question."
+        ),
+    )
     candidates: Annotated[int, Field(ge=1)] = Field(
         default=16, description="Heads of the ranking among which the search chooses."
     )

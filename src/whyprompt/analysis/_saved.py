@@ -1,8 +1,8 @@
 """What a mediation keeps on disk: one line an item and sweep, so that a stopped sweep goes on where it was.
 
 ``mediation/FINGERPRINT/`` beside the store holds ``TREATED-CONTROL.jsonl`` (potential outcomes of each item),
-``TREATED-CONTROL.json`` (the grid of heads) and ``rest.json`` (the set found, attention of one item). The
-fingerprint covers the trials, the model and the settings: what belongs to another study is never read.
+``TREATED-CONTROL.json`` (the grid of heads), ``rest.json`` and ``attention.npz`` (the set found, attention).
+The fingerprint covers the trials, the model and the settings: what belongs to another study is never read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from whyprompt.analysis._pairs import chosen_items
 from whyprompt.errors import StoreError
-from whyprompt.mediation import HeadSearch, HeadSweep, MeanInterval, PairOutcomes
+from whyprompt.mediation import AttentionCapture, HeadSearch, HeadSweep, MeanInterval, PairOutcomes
 from whyprompt.study import MediationSettings
 from whyprompt.trials.manifest import write_json
 from whyprompt.trials.store import TrialStore
@@ -32,10 +32,20 @@ if TYPE_CHECKING:
     from whyprompt.analysis.internal import AttentionPicture
     from whyprompt.study import Contrast, Study
 
-__all__ = ["Saved", "search_to_dict"]
+__all__ = ["Rest", "Saved", "search_to_dict"]
 
 # Raised when the same study and model would give other numbers.
-_FORMAT = 1
+_FORMAT = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rest:
+    """What a mediation has beside its sweeps; pictures as the arguments of their class."""
+
+    search: HeadSearch | None
+    note: str
+    pictures: list[dict[str, Any]]
+    capture: AttentionCapture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +99,10 @@ class Saved:
 
     def complete(self, contrasts: list[Contrast]) -> bool:
         """Say whether every sweep and the rest are there."""
-        return (self.folder / "rest.json").is_file() and all(
-            self._grid(c).is_file() and len(self.outcomes(c)) == len(self.items) for c in contrasts
+        return (
+            (self.folder / "rest.json").is_file()
+            and self._mass.is_file()
+            and all(self._grid(c).is_file() and len(self.outcomes(c)) == len(self.items) for c in contrasts)
         )
 
     def outcomes(self, contrast: Contrast) -> dict[str, PairOutcomes]:
@@ -164,8 +176,16 @@ class Saved:
             y01=stack("y01"),
         )
 
-    def close(self, search: HeadSearch | None, note: str, pictures: list[AttentionPicture]) -> None:
-        """Keep the set found and the attention of one item."""
+    def close(
+        self,
+        search: HeadSearch | None,
+        note: str,
+        pictures: list[AttentionPicture],
+        capture: AttentionCapture,
+    ) -> None:
+        """Keep the set found, the attention of one item, and the attention mass of all."""
+        np.savez_compressed(self._mass, mass=capture.mass, entropy=capture.entropy)
+        # Last: where this file is, everything is.
         write_json(
             self.folder / "rest.json",
             {
@@ -178,11 +198,17 @@ class Saved:
                     }
                     for p in pictures
                 ],
+                "capture": {
+                    "item_ids": list(capture.item_ids),
+                    "clusters": list(capture.clusters),
+                    "heads": [list(h) for h in capture.heads],
+                    "segments": list(capture.segments),
+                },
             },
         )
 
-    def read_rest(self) -> tuple[HeadSearch | None, str, list[dict[str, Any]]]:
-        """Read what :meth:`close` kept; pictures as the arguments of their class."""
+    def read_rest(self) -> Rest:
+        """Read what :meth:`close` kept."""
         rest = json.loads((self.folder / "rest.json").read_text(encoding="utf-8"))
         pictures = []
         for picture in rest["attention"]:
@@ -196,8 +222,26 @@ class Saved:
                     "weights": weights.reshape(len(picture["heads"]), len(picture["tokens"])),
                 }
             )
-        found = rest["search"]
-        return (None if found is None else _search_from_dict(found)), rest["note"], pictures
+        found, names = rest["search"], rest["capture"]
+        with np.load(self._mass) as arrays:
+            capture = AttentionCapture(
+                item_ids=tuple(names["item_ids"]),
+                clusters=tuple(names["clusters"]),
+                heads=tuple((int(layer), int(head)) for layer, head in names["heads"]),
+                segments=tuple(names["segments"]),
+                mass=arrays["mass"],
+                entropy=arrays["entropy"],
+            )
+        return Rest(
+            search=None if found is None else _search_from_dict(found),
+            note=rest["note"],
+            pictures=pictures,
+            capture=capture,
+        )
+
+    @property
+    def _mass(self) -> Path:
+        return self.folder / "attention.npz"
 
     def _lines(self, contrast: Contrast) -> Path:
         return self.folder / f"{contrast.treated}-{contrast.control}.jsonl"

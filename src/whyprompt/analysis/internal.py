@@ -10,6 +10,8 @@ from whyprompt.analysis._pairs import chosen_items, study_pairs
 from whyprompt.errors import MediationError, StudyError
 from whyprompt.mediation import (
     attention_rows,
+    capture_attention,
+    compare_mediation,
     contrast_heads,
     find_heads,
     head_sweep,
@@ -23,7 +25,14 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from whyprompt.mediation import HeadInference, HeadSearch, HeadSweep, PromptPair
+    from whyprompt.mediation import (
+        AttentionCapture,
+        HeadInference,
+        HeadSearch,
+        HeadSweep,
+        MediationComparison,
+        PromptPair,
+    )
     from whyprompt.study import Study
     from whyprompt.trials.models import LocalModel
 
@@ -102,6 +111,12 @@ class StudyMediation:
         Why there is no search; empty where there is one.
     attention : tuple of AttentionPicture
         One item under both arms.
+    capture : AttentionCapture
+        Attention mass by segment, of every head and item under both arms of the main contrast.
+    comparison : MediationComparison or None
+        Statistical mediation by that mass beside the intervention; None where it cannot be had.
+    comparison_note : str
+        Why there is none; empty where there is one.
     item_tasks : mapping of str to str
         The task family of each item swept.
     sentence : str
@@ -118,6 +133,9 @@ class StudyMediation:
     search: HeadSearch | None
     search_note: str
     attention: tuple[AttentionPicture, ...]
+    capture: AttentionCapture
+    comparison: MediationComparison | None
+    comparison_note: str
     item_tasks: dict[str, str]
     sentence: str
 
@@ -168,6 +186,15 @@ class StudyMediation:
                 "total_effect": _interval(self.placebo.inference),
                 "largest_head": _heads(self.placebo.inference)[0],
             },
+            "statistical_beside": None
+            if self.comparison is None
+            else {
+                "segment": self.comparison.segment,
+                "rank_correlation": self.comparison.rank_correlation,
+                "heads": _comparison_rows(self.comparison)[:20],
+                "sentence": self.comparison.sentence,
+            },
+            "statistical_note": self.comparison_note,
             "sentence": self.sentence,
         }
 
@@ -192,6 +219,8 @@ class StudyMediation:
         blocks += [f"{name}: {inference.sentence}" for name, inference in self.differences.items()]
         if self.placebo is not None:
             blocks.append(_floor(self.main, self.placebo))
+        if self.comparison is not None:
+            blocks.append(self.comparison.sentence)
         return "\n\n".join(blocks)
 
 
@@ -202,6 +231,26 @@ def _heads(inference: HeadInference) -> list[dict[str, Any]]:
         {str(k): (int(v) if k in {"layer", "head"} else float(v)) for k, v in row.items()}
         for row in frame[[k for k in keep if k in frame.columns]].to_dict("records")
     ]
+
+
+def _comparison_rows(comparison: MediationComparison) -> list[dict[str, Any]]:
+    import math
+
+    rows = []
+    for row in comparison.to_frame().to_dict("records"):
+        values = {str(k): v for k, v in row.items()}
+        rows.append(
+            {
+                k: int(v)
+                if k in {"layer", "head"}
+                else bool(v)
+                if k == "disagree"
+                # A head whose attention does not vary has no statistical answer.
+                else (float(v) if math.isfinite(v) else None)
+                for k, v in values.items()
+            }
+        )
+    return rows
 
 
 def _interval(inference: HeadInference) -> dict[str, float] | None:
@@ -358,9 +407,12 @@ def _compute(
     except MediationError as error:
         # A study too small to hold items out still has its sweep; it says why it has no set.
         search, note = None, error.message
-    report(0, 2, "attention")
+    report(0, len(main_pairs), "attention")
+    capture = capture_attention(
+        lm.model, main_pairs, progress=lambda done, total: report(done, total, "attention")
+    )
     pictures = _pictures(lm, main_pairs, contrasts[0], main)
-    saved.close(search, note, pictures)
+    saved.close(search, note, pictures, capture)
 
 
 def _pictures(
@@ -409,7 +461,21 @@ def _gather(
         for other in others
         if other.contrast.control == main.contrast.control
     }
-    search, note, pictures = saved.read_rest()
+    rest = saved.read_rest()
+    capture = rest.capture
+    try:
+        comparison, why = (
+            compare_mediation(
+                main.sweep,
+                capture,
+                settings.segment or _segment(capture),
+                conf_level=settings.level,
+                random_state=study.seeds.analysis,
+            ),
+            "",
+        )
+    except MediationError as error:
+        comparison, why = None, error.message
     return StudyMediation(
         study=study.name,
         model=main.sweep.model,
@@ -419,9 +485,28 @@ def _gather(
         further=further,
         differences=differences,
         placebo=placebo,
-        search=search,
-        search_note=note,
-        attention=tuple(AttentionPicture(**p) for p in pictures),
+        search=rest.search,
+        search_note=rest.note,
+        attention=tuple(AttentionPicture(**p) for p in rest.pictures),
+        capture=capture,
+        comparison=comparison,
+        comparison_note=why,
         item_tasks=saved.item_tasks,
         sentence=f"{main.contrast.treated!r} against {main.contrast.control!r}: {main.inference.sentence}",
     )
+
+
+def _segment(capture: AttentionCapture) -> str:
+    """Name what the treated arm's prompt has and the control's has not; else the question."""
+    import numpy as np
+
+    has = np.isfinite(capture.mass).any(axis=(0, 2))
+    own = [
+        name
+        for k, name in enumerate(capture.segments)
+        if has[1, k] and not has[0, k] and not name.startswith("(")
+    ]
+    for name in ("reasoning", "shots", *own):
+        if name in own:
+            return name
+    return "question"
