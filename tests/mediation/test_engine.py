@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -353,9 +354,8 @@ def test_packed_clean_runs_equal_whole_ones(model_type, n_answer, monkeypatch):
     assert len(taken_over) == 6
     assert taken_over[1] == 14  # the second prompt brings the inserted block, the cue and the answer
     monkeypatch.setattr("whyprompt.mediation.opening._try_packing", lambda runtime, *_: runtime)
-    count = len(seen)
+    monkeypatch.setattr("whyprompt.mediation.engine.Packed", lambda *_, **__: pytest.fail("it was packed"))
     whole = head_sweep(model, pairs)
-    assert len(seen) == count
     for name in ("y00", "y11", "y10", "y01"):
         np.testing.assert_allclose(getattr(packed, name), getattr(whole, name), rtol=0, atol=ATOL)
 
@@ -419,3 +419,12 @@ def test_a_head_that_scales_caps_or_shifts_is_left_to_the_model(model_type, plai
             hidden = torch.randn(5, 1, 32, dtype=torch.float64)
             by_model = torch.log_softmax(runtime.head(hidden), -1)[..., 9]
             torch.testing.assert_close(runtime.log_probs(hidden, [9])[0], by_model)
+
+
+def test_a_pack_beyond_the_budget_is_run_one_by_one(monkeypatch):
+    model, pairs = tiny.make("llama"), long_pairs()
+    whole = head_sweep(model, pairs)
+    monkeypatch.setattr("whyprompt.mediation.engine.Packed", lambda *_, **__: pytest.fail("it was packed"))
+    monkeypatch.setattr("whyprompt.mediation.opening._try_packing", lambda r, *_: replace(r, packs_up_to=99))
+    small = head_sweep(model, pairs, max_extra_bytes=1000)
+    np.testing.assert_allclose(small.y10, whole.y10, rtol=0, atol=ATOL)

@@ -80,7 +80,7 @@ class MediationComparison:
     sentence: str
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head, the largest disagreement first.
+        """One row a head, the surest disagreement first, and the largest among equally sure ones.
 
         Returns
         -------
@@ -95,7 +95,8 @@ class MediationComparison:
             "head": [head for _, head in self.heads],
         }
         columns |= {name: getattr(self, name) for name in (*_COLUMNS, "difference", "p_fwer", "disagree")}
-        order = np.argsort(-np.nan_to_num(np.abs(self.difference), nan=-1.0), kind="stable")
+        size = np.nan_to_num(np.abs(self.difference), nan=-1.0)
+        order = np.lexsort((-size, self.p_fwer))
         return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
 
 
@@ -352,7 +353,7 @@ def _sentence(r: dict[str, Any]) -> str:
     stat = int(((r["acme_low"] > 0) | (r["acme_high"] < 0))[known].sum())
     real = int(((r["nie_low"] > 0) | (r["nie_high"] < 0)).sum())
     text = (
-        f"Attention to the {r['segment']}, taken as a measured mediator, has an effect whose "
+        f"Attention to the segment {r['segment']!r}, taken as a measured mediator, has an effect whose "
         f"{100 * r['conf_level']:g}% interval excludes zero in {stat} of {len(known)} heads; intervening on "
         f"the heads shows such an {name} in {real}. The two rank the heads with a correlation of "
         f"{r['rank_correlation']:.2f}. "

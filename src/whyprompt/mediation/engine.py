@@ -157,12 +157,14 @@ class ModelRuntime:
         """
         names = [""] * len(runs) if items is None else items
         tokens = [self._tokens(ids, answer, name) for (ids, answer), name in zip(runs, names, strict=True)]
-        if len(runs) == 1 or max(map(len, tokens)) > self.packs_up_to:
+        stretches = plan_stretches([(t, len(answer)) for t, (_, answer) in zip(tokens, runs, strict=True)])
+        too_long = max(map(len, tokens)) > self.packs_up_to
+        width = self.model.dtype.itemsize * self.row_width
+        if len(runs) == 1 or too_long or stretches[-1].stop * width > self.max_extra_bytes // 2:
             return [
                 self.clean(ids, answer, keep_weights=keep_weights, item=name)
                 for (ids, answer), name in zip(runs, names, strict=True)
             ]
-        stretches = plan_stretches([(t, len(answer)) for t, (_, answer) in zip(tokens, runs, strict=True)])
         handler = Packed(stretches, keep_weights=keep_weights)
         own = [t[s.shared :] for t, s in zip(tokens, stretches, strict=True)]
         hidden = self._run_trunk(
