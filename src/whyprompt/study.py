@@ -427,7 +427,13 @@ class Study(_Strict):
     generation: GenerationSettings = GenerationSettings()
     reps: Annotated[int, Field(ge=1, description="Repetitions, each with seeds of its own.")] = 1
     graph: str | None = Field(default=None, description="Causal graph, as 'a -> b; b -> c'.")
-    design: Literal["paired", "randomized", "observational"] = "paired"
+    design: Literal["paired", "randomized", "observational"] = Field(
+        default="paired",
+        description=(
+            "paired: every item under every arm; randomized: one arm for each item and repetition, drawn "
+            "with equal chances; observational: the arms were chosen by others, as in a log."
+        ),
+    )
     effect: EffectSettings = EffectSettings()
     mediation: MediationSettings | None = None
     seeds: Seeds = Seeds()
@@ -516,7 +522,23 @@ class Study(_Strict):
             "shots": self.seeds.shots,
             "sampling": self.seeds.sampling,
         }
+        if self.design == "randomized":
+            spec["assignment"] = "one arm an item and repetition, equal chances"
         return spec
+
+    def n_trials(self, n_items: int) -> int:
+        """Give how many trials so many items make under this design.
+
+        Parameters
+        ----------
+        n_items : int
+
+        Returns
+        -------
+        int
+            Every item under every arm where the design is paired; one arm an item where it is randomized.
+        """
+        return n_items * self.reps * (1 if self.design == "randomized" else len(self.arms))
 
 
 def load_study(path: str | Path) -> Study:

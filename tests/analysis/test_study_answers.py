@@ -195,3 +195,25 @@ def test_mediate_before_run_is_a_message_and_exit_code_two(tiny_study, tmp_path,
     assert text == ""
     assert "run the study first" in message
     assert "Traceback" not in message
+
+
+def test_a_randomized_study_gives_each_item_one_arm_and_a_difference_of_means(tiny_study, tmp_path):
+    text = tiny_study.read_text().replace("size: 12", "size: 20") + "design: randomized\nreps: 2\n"
+    tiny_study.write_text(text)
+    study = load_study(tiny_study)
+    result = run_study(study, tmp_path / "out")
+    frame = load_trials(study, tmp_path / "out")
+    assert result.trials == len(frame) == 40
+    assert (frame.groupby(["item_id", "rep"])["arm"].nunique() == 1).all()
+    assert frame["arm"].value_counts().min() >= 10  # 40 fair draws: fewer has a chance below 1 in 1,000
+    answer = study_effect(study, frame)
+    means = frame.groupby("arm")["log_prob"].mean()
+    assert answer.main.estimate == pytest.approx(means["few_shot"] - means["direct"], abs=1e-12)
+    assert "cluster" in answer.main.se_method
+    assert "randomised" in answer.main.sentence
+
+
+def test_an_observational_study_is_not_run(tiny_study, tmp_path):
+    tiny_study.write_text(tiny_study.read_text() + "design: observational\n")
+    with pytest.raises(StudyError, match="nothing to run"):
+        run_study(load_study(tiny_study), tmp_path / "out")

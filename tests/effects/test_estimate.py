@@ -441,3 +441,22 @@ def test_a_frame_is_needed():
     twice = pd.concat([drawn(), drawn()[["hard"]]], axis=1)
     with pytest.raises(DataError, match="more than one column named 'hard'"):
         arm_effect(twice)
+
+
+def test_chance_imbalance_does_not_unmake_a_randomised_effect():
+    import numpy as np
+    import pandas as pd
+
+    # Eight rows, half of them treated at random: the covariate differs by far more than 0.1.
+    frame = pd.DataFrame(
+        {"arm": [0, 1] * 4, "x": [0.0, 3.0, 1.0, 2.0, 0.5, 4.0, 1.5, 2.5], "y": np.arange(8.0)}
+    )
+    options = {"treatment": "arm", "outcome": "y", "confounders": ["x"], "method": "naive"}
+    drawn = estimate_effect(frame, design="randomized", **options)
+    balance = next(a for a in drawn.assumptions if a.name == "balance")
+    assert balance.status == "holds"
+    assert "by chance" in balance.detail
+    assert "since the arms were randomised" in drawn.sentence
+    assert "may therefore not be claimed" not in drawn.sentence
+    logged = estimate_effect(frame, **options)
+    assert next(a for a in logged.assumptions if a.name == "balance").status == "fails"

@@ -486,7 +486,9 @@ def effect_sentence(
         f"{used[0]} of {total[0]} {treated!r} rows and {used[1]} of {total[1]} {control!r} rows are used"
     )
     failed = [a for a in assumptions if a.status == "fails"]
-    unbalanced = [r for r in balance if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
+    # Chance imbalance is part of a randomised design's interval, and no bias.
+    judged = () if design == "randomized" else balance
+    unbalanced = [r for r in judged if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
     change = f"a difference of {format_number(estimate)} in {outcome!r} ({interval})"
     if design == "observational" and not confounders:
         return (

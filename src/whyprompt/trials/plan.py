@@ -141,6 +141,11 @@ def make_plan(study: Study, codec: PromptCodec, *, budget: int) -> TrialPlan:
         Whatever would go wrong later, where it can be known now: a template with an unknown variable, an
         answer that merges with its cue, a prompt longer than the context, an outcome these items cannot have.
     """
+    if study.design == "observational":
+        raise StudyError(
+            f"study {study.name!r} is observational: its arms were chosen by others; there is nothing to run",
+            hint="analyse the log with 'whyprompt effect TABLE', or set design to paired or randomized",
+        )
     pool = load_items(study.items, seed=study.seeds.items)
     check_templates(study.arms, pool.items)
     check_outcomes(study.outcomes, pool.items)
@@ -156,6 +161,8 @@ def make_plan(study: Study, codec: PromptCodec, *, budget: int) -> TrialPlan:
         first = len(trials)
         for rep in range(study.reps):
             for item in pool.items:
+                if study.design == "randomized" and name != _drawn_arm(study, item, rep):
+                    continue
                 prompt = render(
                     item, arm, name=name, pool=pool, renderer=codec, rep=rep, seed=study.seeds.shots
                 )
@@ -187,6 +194,12 @@ def make_plan(study: Study, codec: PromptCodec, *, budget: int) -> TrialPlan:
         units=tuple(units),
         fingerprint=study_fingerprint(study, pool),
     )
+
+
+def _drawn_arm(study: Study, item: Item, rep: int) -> str:
+    """Draw the one arm of an item, each with the same chance, whatever the item is."""
+    rng = random.Random(trial_seed(study.seeds.sampling, "assignment", item.item_id, rep))  # noqa: S311
+    return rng.choice(list(study.arms))
 
 
 def _temperature(study: Study, arm: str, item: Item, rep: int) -> float:

@@ -449,10 +449,7 @@ def load_trials(study: Study, folder: str | Path) -> pd.DataFrame:
                 f"{path} was last run on the model {name!r}, and the study names {study.model.name!r}",
                 hint="run the study again: whyprompt run computes what this model needs",
             )
-        done, wanted = (
-            len(store.done_trials(fingerprint, model)),
-            len(pool.items) * len(study.arms) * study.reps,
-        )
+        done, wanted = len(store.done_trials(fingerprint, model)), study.n_trials(len(pool.items))
         if done < wanted:
             raise StoreError(
                 f"{path} holds {done} of the {wanted} trials of study {study.name!r}",
