@@ -256,7 +256,8 @@ def test_draws_from_a_linear_model_have_its_predictive_distribution():
     x = rng.normal(size=40)
     y = 1 + 2 * x + rng.normal(size=40)
     X = np.column_stack([np.ones(40), x])
-    gap = np.array([[1.0, 1.5]])
+    # Far out, where most of the spread is that of the coefficients: it must be drawn as well.
+    gap = np.array([[1.0, 8.0]])
     drawn = np.array([draw_normal(y, X, gap, rng)[0] for _ in range(4000)])
     coef, rss, *_ = np.linalg.lstsq(X, y, rcond=None)
     s2 = rss[0] / 38
@@ -297,6 +298,12 @@ def test_category_draws_match_the_logistic_fit_and_survive_separation():
     expected = fit.predict(np.array([[1.0, 1.2]]))[0]
     # One draw of the parameters, whose standard error on the probability is about 0.01.
     assert share == pytest.approx(expected, abs=0.05)
+    shares = [draw_categories(code, 2, X, gap, rng, name="c").mean() for _ in range(150)]
+    row = np.array([1.0, 1.2])
+    slope = expected * (1 - expected) * np.sqrt(row @ np.asarray(fit.cov_params()) @ row)
+    assert np.std(shares) == pytest.approx(
+        np.hypot(slope, np.sqrt(expected * (1 - expected) / 20_000)), rel=0.25
+    )
     three = np.where(x < -0.5, 0, np.where(x < 0.5, 1, 2))
     separated = draw_categories(three, 3, X, np.array([[1.0, -3.0], [1.0, 3.0]] * 200), rng, name="c")
     assert (separated[::2] == 0).mean() > 0.95
