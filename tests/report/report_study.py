@@ -9,7 +9,15 @@ import pandas as pd
 
 from whyprompt.analysis import HeadStudy, StudyMediation
 from whyprompt.analysis.internal import AttentionPicture
-from whyprompt.mediation import HeadSearch, HeadSweep, contrast_heads, infer_heads, mean_interval
+from whyprompt.mediation import (
+    AttentionCapture,
+    HeadSearch,
+    HeadSweep,
+    compare_mediation,
+    contrast_heads,
+    infer_heads,
+    mean_interval,
+)
 from whyprompt.study import Contrast, Study
 
 TASKS = ("arithmetic", "letters", "spelling")
@@ -117,6 +125,24 @@ def make_picture(sweep, arm, tokens, segments, seed):
     )
 
 
+def make_capture(sweep, seed=9):
+    """Give attention mass that goes with the outcome in one head, and does not vary in another."""
+    rng = np.random.default_rng(seed)
+    segments = ("question", "shots", "template", "(other)")
+    mass = rng.dirichlet(np.ones(4), (len(sweep.item_ids), 2, len(sweep.heads)))
+    mass[:, 0, :, 1] = np.nan
+    mass[:, 1, 3, 1] = 0.25
+    mass[:, 1, 6, 1] = 0.5 + 0.05 * (sweep.y11 - sweep.y11.mean())
+    return AttentionCapture(
+        item_ids=sweep.item_ids,
+        clusters=sweep.clusters,
+        heads=sweep.heads,
+        segments=segments,
+        mass=mass,
+        entropy=np.ones(mass.shape[:3]),
+    )
+
+
 def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="small_study"):
     main = make_sweep(frame, "shots", layers=layers, heads=heads, swept=swept)
     placebo = make_sweep(frame, "other", layers=layers, heads=heads, swept=swept, seed=1, scale=0.1)
@@ -151,6 +177,7 @@ def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="smal
     more = ["<|user|>", "\n", "1", " +", " 1", " =", " 2", *words[1:]]
     more_parts = ["template"] * 2 + ["shots"] * 5 + parts[1:]
     study = studied("shots", main)
+    capture = make_capture(main)
     held = studied("other", placebo)
     return StudyMediation(
         study=name,
@@ -167,6 +194,9 @@ def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="smal
             make_picture(main, "direct", words, parts, 5),
             make_picture(main, "shots", more, more_parts, 6),
         ),
+        capture=capture,
+        comparison=compare_mediation(main, capture, "shots", n_draws=200),
+        comparison_note="",
         item_tasks={i: i.rsplit("-", 1)[0] for i in main.item_ids},
         sentence=f"'shots' against 'direct': {study.inference.sentence}",
     )

@@ -23,8 +23,6 @@ def every_chart(small):
     d = e.draw.adjusted
     hard = e.draw.table["difficulty"]
     levels = [{"item_id": "a", "task": "t", "external": 1.0, "internal": 1.1}]
-    head = {"layer": 0, "head": 1, "acme": 0.2, "acme_ci_low": 0.1, "acme_ci_high": 0.3}
-    head |= {"nie": 0.9, "nie_ci_low": 0.8, "nie_ci_high": 1.0}
     dose = [{"dose": x, "estimate": x**2, "low": x**2 - 1, "high": x**2 + 1} for x in (0.0, 0.5, 1.0)]
     specs = [{"estimate": 1.0, "ci_low": 0.5, "ci_high": 1.5, "method": "ipw"}]
     return {
@@ -42,7 +40,7 @@ def every_chart(small):
         "search": charts.search_plot(m.search),
         "head_items": charts.head_items_plot(m.main.sweep, (1, 1), m.item_tasks),
         "attention": charts.attention_plot(m.attention[1], (1, 1)),
-        "statistical": charts.statistical_vs_interventional([head]),
+        "statistical": charts.statistical_vs_interventional(m.comparison),
         "levels": charts.levels_plot(levels),
         "dose": charts.dose_response_plot(dose),
         "specification": charts.specification_plot(specs, choices=["method"]),
@@ -291,17 +289,32 @@ def test_attention_plot_holds_weights_and_segments(small):
         charts.attention_plot(picture, (0, 7))
 
 
-def test_statistical_vs_interventional_says_where_intervals_are_apart():
-    keys = ("acme", "acme_ci_low", "acme_ci_high", "nie", "nie_ci_low", "nie_ci_high")
+def test_statistical_vs_interventional_says_where_the_two_differ(small):
+    c = small.mediation.comparison
+    rows = {r["name"]: r for r in rows_with(charts.statistical_vs_interventional(c), "state", "acme_low")}
+    for i, (layer, head) in enumerate(c.heads):
+        if np.isnan(c.acme[i]):
+            assert f"{layer}.{head}" not in rows
+            continue
+        row = rows[f"{layer}.{head}"]
+        assert (row["acme"], row["nie"], row["nie_high"]) == (c.acme[i], c.nie[i], c.nie_high[i])
+        assert (row["state"] == "differ") == c.disagree[i]
+    words = charts.statistical_vs_interventional(c).to_dict()["description"]
+    assert f"in {int(c.disagree.sum())} the two differ. 1 heads have no statistical effect." in words
+
+
+def test_statistical_vs_interventional_takes_a_frame():
+    keys = ("acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high")
     frame = pd.DataFrame(
         [(0, 0, 0.2, 0.1, 0.3, 0.25, 0.2, 0.4), (0, 1, 0.2, 0.1, 0.3, 0.9, 0.8, 1.0)],
         columns=["layer", "head", *keys],
     )
-    chart = charts.statistical_vs_interventional(frame)
-    assert [r["state"] for r in rows_with(chart, "state")] == ["intervals meet", "intervals apart"]
-    assert "the intervals of 1 do not meet" in chart.to_dict()["description"]
-    with pytest.raises(DataError, match="no column 'nie_ci_high'"):
-        charts.statistical_vs_interventional(frame.drop(columns="nie_ci_high"))
+    rows = rows_with(charts.statistical_vs_interventional(frame), "state", "acme_low")
+    assert {r["name"]: r["state"] for r in rows} == {"0.0": "intervals meet", "0.1": "intervals apart"}
+    with pytest.raises(DataError, match="no column 'nie_high'"):
+        charts.statistical_vs_interventional(frame.drop(columns="nie_high"))
+    with pytest.raises(EstimationError, match="no head has a statistical effect"):
+        charts.statistical_vs_interventional(frame.assign(acme=np.nan))
 
 
 def test_specification_plot_sorts_and_counts_what_failed():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_the_script_gets_every_head_and_item(small, page):
     data = json.loads(page.scripts["head-data"])
     sweep = small.mediation.main.sweep
     assert [tuple(h) for h in data["heads"]] == list(sweep.heads)
-    np.testing.assert_allclose(np.array(data["nie"]), sweep.nie.T, rtol=1e-3)
+    np.testing.assert_allclose(np.array(data["nie"]), sweep.nie.T, rtol=1e-5)
     import base64
 
     for picture, given in zip(small.mediation.attention, data["pictures"], strict=True):
@@ -264,12 +265,27 @@ def test_a_study_without_graph_audit_or_families(small):
     assert "not recorded" in page.words
 
 
-def test_statistical_mediation_is_set_beside_the_intervention(small):
-    row = {"layer": 1, "head": 1, "acme": 0.2, "acme_ci_low": 0.1, "acme_ci_high": 0.3}
-    row |= {"nie": 0.9, "nie_ci_low": 0.8, "nie_ci_high": 1.0}
-    page = build_report(small.effect, small.mediation, MANIFEST, small.study, statistical=[row])
-    assert 'id="figure-statistical"' in page
-    assert "sequential ignorability" in page
+def test_statistical_mediation_is_set_beside_the_intervention(small, page):
+    c = small.mediation.comparison
+    assert c.disagree.any()
+    rows = body(page.tables["statistical"])
+    for name, cells in rows.items():
+        at = c.heads.index(tuple(map(int, re.findall(r"\d+", name))))
+        expected = [c.acme[at], c.acme_low[at], c.acme_high[at], c.nie[at], c.nie_low[at], c.nie_high[at]]
+        assert cells == [*(None if np.isnan(v) else v for v in expected), c.p_fwer[at]]
+    assert c.sentence in page.words
+    assert "sequential ignorability" in page.words
+
+
+def test_without_statistical_mediation_the_page_says_why(small, monkeypatch):
+    monkeypatch.setattr("whyprompt.report._blocks.can_render", lambda: False)
+    bare = replace(small.mediation, comparison=None, comparison_note="3 sampling units are too few")
+    page = read(build_report(small.effect, bare, MANIFEST, small.study))
+    assert "not set beside the intervention: 3 sampling units are too few." in page.words
+    bare = replace(bare, search=None, search_note="4 sampling units", placebo=None, differences={})
+    page = read(build_report(small.effect, bare, MANIFEST, small.study))
+    assert "No set of heads was searched for: 4 sampling units." in page.words
+    assert "there is no noise floor" in page.words
 
 
 def test_many_heads_and_a_long_prompt_still_fit(small):
@@ -279,8 +295,6 @@ def test_many_heads_and_a_long_prompt_still_fit(small):
         make_picture(big.main.sweep, arm, tokens, ["question"] * 900, k)
         for k, arm in enumerate(("direct", "shots"))
     )
-    from dataclasses import replace
-
     page = build_report(small.effect, replace(big, attention=pictures), MANIFEST, small.study)
     assert len(page.encode()) < MAX_BYTES
     data = json.loads(read(page).scripts["head-data"])
@@ -323,6 +337,7 @@ def test_write_report_reads_a_results_folder(small, tmp_path, monkeypatch):
     assert path == folder / "report.html"
     assert path.read_text(encoding="utf-8") == small.page
     assert not list(folder.glob("*.part"))
+    monkeypatch.setattr("whyprompt.report._blocks.can_render", lambda: False)
     elsewhere = write_report(file, folder, target=tmp_path / "page.html")
     assert elsewhere.is_file()
     with pytest.raises(StoreError, match="cannot be written"):

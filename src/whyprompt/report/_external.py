@@ -50,7 +50,6 @@ class Material:
     mediation : StudyMediation or None
     manifest : mapping
     study : Study
-    statistical : frame or None
     artist : Artist
     """
 
@@ -58,7 +57,6 @@ class Material:
     mediation: StudyMediation | None
     manifest: dict[str, Any]
     study: Study
-    statistical: Any
     artist: Artist
 
     @property

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["heads", "levels"]
 
 _LISTED = 12
+# With more heads than this, marks of their own for phones would take too much of the page.
+_MANY = 400
 _COLUMNS = ("head", "NIE", "from", "to", "NDE", "q", "p (family-wise)")
 
 
@@ -64,6 +66,7 @@ def heads(m: Material) -> Section:
             "Effects by layer",
             lambda w: charts.layer_plot(inference, outcome=found.outcome, width=w),
             caption="One mark a head. Heads of a layer do not add up to the layer's joint effect.",
+            narrow=len(inference.heads) <= _MANY,
         )
     )
     blocks += _search(m, found)
@@ -224,21 +227,41 @@ def levels(m: Material) -> Section:
                 "same, so their numbers are not compared."
             )
         )
-    if m.statistical is not None:
-        blocks += [
-            Para(
-                "Statistical mediation takes a head's attention mass as a measured mediator and assumes "
-                "that nothing else links mediator and outcome (sequential ignorability). Intervention "
-                "assumes nothing of the kind. Where the two disagree, that is what the assumption costs "
-                "here."
-            ),
-            m.artist.figure(
-                "statistical",
-                "Statistical against interventional",
-                lambda w: charts.statistical_vs_interventional(m.statistical, width=w),
-            ),
-        ]
+    blocks += _beside(m, found)
     return Section("levels", title, tuple(blocks))
+
+
+def _beside(m: Material, found: StudyMediation) -> list[Block]:
+    """Set statistical mediation beside the intervention."""
+    comparison = found.comparison
+    if comparison is None:
+        why = f": {found.comparison_note}" if found.comparison_note else ""
+        return [Note(f"Statistical mediation is not set beside the intervention{why}.")]
+    rows: list[tuple[Cell | str, ...]] = []
+    for row in comparison.to_frame().head(_LISTED).to_dict("records"):
+        cells = [num(row[k]) for k in ("acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high")]
+        rows.append((f"layer {row['layer']} head {row['head']}", *cells, p_value(row["p_fwer"])))
+    return [
+        Para(
+            "Statistical mediation is what one could do who may look but not touch: a head's attention "
+            f"mass on {comparison.segment!r} is taken as a measured mediator, and nothing else is assumed "
+            "to link mediator and outcome (sequential ignorability). Intervention assumes none of that."
+        ),
+        Para(comparison.sentence),
+        m.artist.figure(
+            "statistical",
+            "Statistical against interventional",
+            lambda w: charts.statistical_vs_interventional(comparison, width=w),
+            narrow=len(comparison.heads) <= _MANY,
+            caption="On the dashed line the two agree. Lines are intervals, head by head.",
+        ),
+        table(
+            "The heads where the two differ most surely",
+            ("head", "ACME", "from", "to", "NIE", "from", "to", "p of no difference"),
+            rows,
+            name="statistical",
+        ),
+    ]
 
 
 def _joined(m: Material, found: StudyMediation) -> list[Block]:

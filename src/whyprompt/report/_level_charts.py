@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects.result import format_number
+from whyprompt.errors import EstimationError
 from whyprompt.report._head_charts import FIT, colours, position
 from whyprompt.report._rows import records
 from whyprompt.report._style import BLUE, GREY, INK, MUTED, VERMILION, data, finish, span, title_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import altair as alt
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["attention_plot", "levels_plot", "segment_colours", "statistical_vs_interventional"]
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
+_LINES = 60
 
 
 def segment_colours(segments: Sequence[str]) -> dict[str, str]:
@@ -109,14 +111,20 @@ def attention_plot(
     return out
 
 
-def statistical_vs_interventional(frame: Any, *, width: int = 520) -> alt.LayerChart:  # noqa: ANN401 - any frame
-    """Draw the mediated effect that statistics claims for each head against the one that intervention shows.
+def statistical_vs_interventional(
+    comparison: Any,  # noqa: ANN401 - or any frame
+    *,
+    width: int = 520,
+) -> alt.LayerChart:
+    """Draw the mediated effect that statistics claims for each head against that of intervention.
 
     Parameters
     ----------
-    frame : DataFrame or sequence of mappings
-        Columns ``layer``, ``head``, ``acme``, ``acme_ci_low``, ``acme_ci_high``, ``nie``, ``nie_ci_low``,
-        ``nie_ci_high``.
+    comparison : MediationComparison, DataFrame or sequence of mappings
+        From `compare_mediation`; or columns ``layer``, ``head``, ``acme``, ``acme_low``, ``acme_high``,
+        ``nie``, ``nie_low``, ``nie_high``, and ``disagree`` where it is known. Without ``disagree``, heads are
+        told apart by whether their two intervals meet. A head without an ``acme`` (None or NaN) is counted
+        in the description and not drawn.
     width : int, default 520
         Of the whole picture, in pixels.
 
@@ -124,68 +132,84 @@ def statistical_vs_interventional(frame: Any, *, width: int = 520) -> alt.LayerC
     -------
     altair.LayerChart
         Heads on the diagonal are those where the two agree.
+
+    Raises
+    ------
+    EstimationError
+        If no head has both effects.
     """
     import altair as alt
 
-    keys = ("acme", "acme_ci_low", "acme_ci_high", "nie", "nie_ci_low", "nie_ci_high")
-    rows: list[dict[str, Any]] = []
-    for row in records(frame, ("layer", "head", *keys), what="statistical_vs_interventional"):
-        values = {k: float(row[k]) for k in keys}
-        apart = values["acme_ci_low"] > values["nie_ci_high"] or values["nie_ci_low"] > values["acme_ci_high"]
-        words = (
-            f"layer {int(row['layer'])} head {int(row['head'])}: statistical "
-            f"{format_number(values['acme'])} ({span(values['acme_ci_low'], values['acme_ci_high'])}), "
-            f"interventional {format_number(values['nie'])} "
-            f"({span(values['nie_ci_low'], values['nie_ci_high'])})"
-        )
-        rows.append(
-            {
-                **values,
-                "state": "intervals apart" if apart else "intervals meet",
-                "words": words,
-                "name": f"{int(row['layer'])}.{int(row['head'])}",
-                "size": abs(values["acme"]) + abs(values["nie"]),
-            }
-        )
-    ends = [min(min(r["acme"], r["nie"]) for r in rows), max(max(r["acme"], r["nie"]) for r in rows)]
-    states = ["intervals meet", "intervals apart"]
+    frame = comparison.to_frame() if hasattr(comparison, "to_frame") else comparison
+    keys = ("acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high")
+    table = records(frame, ("layer", "head", *keys), what="statistical_vs_interventional")
+    kept = [row for row in table if row["acme"] is not None and row["acme"] == row["acme"]]
+    if not kept:
+        raise EstimationError("no head has a statistical effect to draw")
+    known = "disagree" in kept[0]
+    states = ["differ", "not told apart"] if known else ["intervals apart", "intervals meet"]
+    rows = [_both(row, keys, states, known=known) for row in kept]
     x = alt.X("nie:Q", title="interventional NIE")
     y = alt.Y("acme:Q", title="statistical ACME")
     colour = alt.Color(
         "state:N",
-        title=None,
-        scale=alt.Scale(domain=states, range=[BLUE, VERMILION]),
+        title="the two",
+        scale=alt.Scale(domain=states, range=[VERMILION, BLUE]),
         legend=alt.Legend(orient="top"),
     )
-    base = alt.Chart(data(rows)).encode(color=colour)
-    diagonal = (
-        alt.Chart(data([{"at": e} for e in ends]))
-        .mark_line(color=MUTED, strokeDash=[4, 3], aria=False)
-        .encode(x="at:Q", y="at:Q")
-    )
-    across = base.mark_rule(opacity=0.25, aria=False).encode(x="nie_ci_low:Q", x2="nie_ci_high:Q", y=y)
-    down = base.mark_rule(opacity=0.25, aria=False).encode(x=x, y="acme_ci_low:Q", y2="acme_ci_high:Q")
-    dots = base.mark_point(filled=True, size=50, opacity=0.9).encode(
+    # Those that differ last, on top of the others.
+    base = alt.Chart(data(sorted(rows, key=lambda r: r["state"] == states[0]))).encode(color=colour)
+    # The lines of all heads of a large model would be a blot: those of heads that differ, and of the largest.
+    size = sorted((abs(r["acme"]) + abs(r["nie"]) for r in rows), reverse=True)[:_LINES][-1]
+    lined = [r for r in rows if r["state"] == states[0] or abs(r["acme"]) + abs(r["nie"]) >= size]
+    lines = alt.Chart(data(lined)).encode(color=colour)
+    across = lines.mark_rule(opacity=0.2, aria=False).encode(x=alt.X("nie_low:Q"), x2="nie_high:Q", y=y)
+    down = lines.mark_rule(opacity=0.2, aria=False).encode(x=x, y=alt.Y("acme_low:Q"), y2="acme_high:Q")
+    dots = base.mark_point(filled=True, size=45, opacity=0.85).encode(
         x=x,
         y=y,
-        shape=alt.Shape("state:N", title=None, scale=alt.Scale(domain=states, range=["circle", "diamond"])),
+        shape=alt.Shape(
+            "state:N", title="the two", scale=alt.Scale(domain=states, range=["diamond", "circle"])
+        ),
         tooltip=alt.Tooltip("words:N", title=" "),
         description="words:N",
     )
-    top = sorted(rows, key=lambda r: -r["size"])[:4]
+    top = sorted(rows, key=lambda r: -abs(r["acme"]) - abs(r["nie"]))[:4]
     labels = (
         alt.Chart(data(top))
         .mark_text(align="left", dx=6, dy=-6, fontSize=11, color=INK, aria=False)
         .encode(x=x, y=y, text="name:N")
     )
-    apart_n = sum(r["state"] == states[1] for r in rows)
-    chart = alt.layer(diagonal, across, down, dots, labels).properties(width=width, height=360, autosize=FIT)
-    out: alt.LayerChart = finish(
-        chart,
-        description=f"Statistical against interventional mediation for {len(rows)} heads: the intervals of "
-        f"{apart_n} do not meet.",
+    both = [r[k] for r in rows for k in ("acme", "nie")]
+    chart = alt.layer(_diagonal(both), across, down, dots, labels)
+    apart, lost = sum(r["state"] == states[0] for r in rows), len(table) - len(rows)
+    words = f"Statistical against interventional mediation for {len(rows)} heads: in {apart} " + (
+        "the two differ." if known else "their intervals do not meet."
     )
+    words += f" {lost} heads have no statistical effect." if lost else ""
+    shaped = chart.properties(width=width, height=360, autosize=FIT)
+    out: alt.LayerChart = finish(shaped, description=words)
     return out
+
+
+def _both(row: Mapping[str, Any], keys: Sequence[str], states: list[str], *, known: bool) -> dict[str, Any]:
+    values = {k: float(row[k]) for k in keys}
+    meet = values["acme_low"] <= values["nie_high"] and values["nie_low"] <= values["acme_high"]
+    differ = bool(row["disagree"]) if known else not meet
+    name = f"{int(row['layer'])}.{int(row['head'])}"
+    words = (
+        f"head {name}: statistical {format_number(values['acme'])} "
+        f"({span(values['acme_low'], values['acme_high'])}), interventional "
+        f"{format_number(values['nie'])} ({span(values['nie_low'], values['nie_high'])})"
+    )
+    return {**values, "state": states[0 if differ else 1], "words": words, "name": name}
+
+
+def _diagonal(values: Sequence[float]) -> Any:  # noqa: ANN401 - a chart
+    import altair as alt
+
+    ends = data({"at": end} for end in (min(values), max(values)))
+    return alt.Chart(ends).mark_line(color=MUTED, strokeDash=[4, 3], aria=False).encode(x="at:Q", y="at:Q")
 
 
 def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -> alt.LayerChart:  # noqa: ANN401 - any frame
@@ -217,15 +241,6 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
         for r in records(frame, ("item_id", "task", "external", "internal"), what="levels_plot")
     ]
     tasks = sorted({r["task"] for r in rows})
-    ends = [
-        min(min(r["external"], r["internal"]) for r in rows),
-        max(max(r["external"], r["internal"]) for r in rows),
-    ]
-    diagonal = (
-        alt.Chart(data([{"at": e} for e in ends]))
-        .mark_line(color=MUTED, strokeDash=[4, 3], aria=False)
-        .encode(x="at:Q", y="at:Q")
-    )
     shapes = [_SHAPES[i % len(_SHAPES)] for i in range(len(tasks))]
     dots = (
         alt.Chart(data(rows))
@@ -245,7 +260,9 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
         )
     )
     gap = max(abs(r["external"] - r["internal"]) for r in rows)
-    chart = alt.layer(diagonal, dots).properties(width=width, height=320, autosize=FIT)
+    chart = alt.layer(_diagonal([r[k] for r in rows for k in ("external", "internal")]), dots).properties(
+        width=width, height=320, autosize=FIT
+    )
     out: alt.LayerChart = finish(
         chart,
         description=f"{len(rows)} items: effect in the trials against total effect inside the model; the "

@@ -118,7 +118,8 @@ def head_data(found: StudyMediation | None, *, room: int = ATTENTION_BYTES) -> d
     return {
         "heads": [list(h) for h in inference.heads],
         "words": [head_words(inference, i) for i in range(len(inference.heads))],
-        "nie": [[float(f"{v:.4g}") for v in row] for row in sweep.nie.T.tolist()],
+        # Twice the digits shown: rounded again on the page, they read as the tables do.
+        "nie": [[float(f"{v:.6g}") for v in row] for row in sweep.nie.T.tolist()],
         "chosen": order[0],
         "pictures": pictures,
     }

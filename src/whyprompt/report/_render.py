@@ -85,8 +85,8 @@ def inline_svg(chart: alt.TopLevelMixin, *, prefix: str, interactive: bool = Fal
     spec, version = _spec(chart)
     spec["background"] = "transparent"
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=version)
-    # Two charts on one page would otherwise share "clip0", and the second be cut by the first's. Numbered anew:
-    # vl-convert counts gradients over its lifetime, and a page is the same however it came to be written.
+    # Two charts on one page would otherwise share "clip0", and the second be cut by the first's. Numbered
+    # anew: vl-convert counts over its lifetime, and a page is the same however it came to be written.
     names = {old: f"{prefix}-{k}" for k, old in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', svg)))}
     for old, new in names.items():
         svg = svg.replace(f'id="{old}"', f'id="{new}"').replace(f"url(#{old})", f"url(#{new})")

@@ -48,8 +48,6 @@ def build_report(
     mediation: StudyMediation | None,
     manifest: Mapping[str, Any],
     study: Study,
-    *,
-    statistical: Any = None,  # noqa: ANN401 - any frame
 ) -> str:
     """Write a study's page.
 
@@ -62,8 +60,6 @@ def build_report(
     manifest : mapping
         Of the study's folder: model, versions, seeds, command.
     study : Study
-    statistical : DataFrame, optional
-        As `statistical_vs_interventional` takes it, to set statistical mediation beside the intervention.
 
     Returns
     -------
@@ -89,7 +85,6 @@ def build_report(
         mediation=mediation,
         manifest=dict(manifest),
         study=study,
-        statistical=statistical,
         artist=Artist(),
     )
     sections = [part(material) for part in _PARTS]

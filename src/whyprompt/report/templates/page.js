@@ -115,8 +115,9 @@
       var on = m.at === at;
       m.node.setAttribute("aria-pressed", String(on));
       m.node.setAttribute("tabindex", on ? "0" : "-1");
-      if (on && focus === m.map) { m.node.focus(); }
+      /* Last in its group, so that its frame is drawn over its neighbours; a moved node loses the focus. */
       if (on) { m.node.parentNode.appendChild(m.node); }
+      if (on && focus === m.map) { m.node.focus(); }
     });
     panel.querySelector("#head-title").textContent = data.words[at];
     select.value = String(at);

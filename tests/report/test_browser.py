@@ -1,0 +1,345 @@
+"""The page in a real browser: headless Chromium, with its network cut."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install 'whyprompt[dev]'")
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None or DRIVER is None,
+        reason="no headless Chromium here: apt-get install chromium chromium-driver",
+    ),
+]
+
+PHONE = (390, 844)
+DESK = (1280, 900)
+
+
+@pytest.fixture(scope="module")
+def url(small, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(small.page, encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--disable-background-networking",
+        # No name resolves: whatever the page asked for would fail and be logged.
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+    ):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def visit(browser, url):
+    """Open the page anew: a size, a colour scheme, a medium, with or without scripts."""
+
+    def open_page(size=DESK, *, scheme="light", media="", scripts=True):
+        browser.execute_cdp_cmd("Network.enable", {})
+        offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 500},
+        )
+        browser.execute_cdp_cmd(
+            "Emulation.setEmulatedMedia",
+            {"media": media, "features": [{"name": "prefers-color-scheme", "value": scheme}]},
+        )
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": not scripts})
+        browser.get_log("browser")
+        browser.get(url)
+        return browser
+
+    return open_page
+
+
+def head(layer, number):
+    return f'.wide [data-head][aria-label^="layer {layer} head {number}:"]'
+
+
+def shown(driver):
+    """Give what the panel says: title, items in order with their text, and attention by segment."""
+    return driver.execute_script(
+        """
+        const panel = document.getElementById("head-panel");
+        const rows = [...panel.querySelectorAll("#head-items tbody tr")];
+        return {
+          title: panel.querySelector("h3").textContent,
+          items: rows.map(r => [r.cells[0].textContent, r.querySelector(".v").textContent]),
+          bars: rows.map(r => [parseFloat(r.querySelector(".bar span").style.left),
+                               parseFloat(r.querySelector(".bar span").style.width)]),
+          mass: [...panel.querySelectorAll(".mass")].map(t => Object.fromEntries(
+            [...t.querySelectorAll("[data-seg]")].map(r => [r.dataset.seg, r.cells[1].textContent]))),
+          shades: [...panel.querySelectorAll(".attention")].map(a =>
+            [...a.querySelectorAll(".t")].map(t => parseFloat(t.style.getPropertyValue("--w")))),
+        };"""
+    )
+
+
+def expected(small, layer, number):
+    """Give the same from the results."""
+    from whyprompt.report._blocks import num
+    from whyprompt.report._head_charts import head_words
+
+    m = small.mediation
+    at = m.main.sweep.heads.index((layer, number))
+    effect = m.main.sweep.nie[:, at]
+    order = np.argsort(-effect, kind="stable")
+    mass, shades = [], []
+    for p in m.attention:
+        weight = p.weights[at] / 255
+        names = [s or "other" for s in p.segments]
+        total = {n: sum(w for w, k in zip(weight, names, strict=True) if k == n) for n in names}
+        mass.append({n: f"{100 * v:.1f}%" for n, v in total.items()})
+        shades.append(np.sqrt(weight / weight.max()))
+    return {
+        "title": head_words(m.main.inference, at),
+        "items": [[m.main.sweep.item_ids[i], num(float(effect[i])).text] for i in order],
+        "mass": mass,
+        "shades": shades,
+    }
+
+
+def assert_shows(driver, small, layer, number):
+    found, right = shown(driver), expected(small, layer, number)
+    assert found["title"] == right["title"]
+    assert found["items"] == right["items"]
+    assert found["mass"] == right["mass"]
+    for a, b in zip(found["shades"], right["shades"], strict=True):
+        np.testing.assert_allclose(a, b, atol=6e-4)
+    most = np.abs(small.mediation.main.sweep.nie).max()
+    for (left, width), (_, text) in zip(found["bars"], found["items"], strict=True):
+        value = float(text.replace("−", "-"))
+        assert width == pytest.approx(50 * abs(value) / most, abs=0.5)
+        assert left == pytest.approx(50 if value >= 0 else 50 - width, abs=0.1)
+
+
+def test_the_page_loads_with_the_network_cut_and_logs_no_error(visit, small):
+    driver = visit()
+    assert driver.title == "small_study: what the change of prompt causes"
+    assert driver.get_log("browser") == []
+    assert driver.execute_script("return performance.getEntriesByType('resource').length") == 0
+    assert driver.execute_script("return window.broken === undefined")
+    assert_shows(driver, small, 1, 1)
+
+
+def test_a_head_that_is_clicked_shows_its_items_and_attention(visit, small):
+    from selenium.webdriver.common.by import By
+
+    driver = visit()
+    for layer, number in ((2, 2), (4, 0)):
+        mark = driver.find_element(By.CSS_SELECTOR, head(layer, number))
+        driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
+        mark.click()
+        assert_shows(driver, small, layer, number)
+        pressed = driver.find_elements(By.CSS_SELECTOR, '.wide [aria-pressed="true"]')
+        assert len(pressed) == 1
+        assert pressed[0].get_attribute("aria-label").startswith(f"layer {layer} head {number}:")
+    assert driver.get_log("browser") == []
+
+
+def test_heads_are_reached_and_chosen_by_the_keyboard(visit, small):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    driver = visit()
+
+    def press(*keys):
+        ActionChains(driver).send_keys(*keys).perform()
+
+    def focused():
+        return driver.execute_script("return document.activeElement.getAttribute('aria-label') || ''")
+
+    # The map is one stop for the tabulator, on the chosen head.
+    for _ in range(60):
+        press(Keys.TAB)
+        if focused().startswith("layer "):
+            break
+    assert focused().startswith("layer 1 head 1:")
+    press(Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    assert focused().startswith("layer 2 head 2:")
+    assert_shows(driver, small, 1, 1)
+    press(Keys.ENTER)
+    assert_shows(driver, small, 2, 2)
+    assert focused().startswith("layer 2 head 2:")
+    press(Keys.ARROW_LEFT, Keys.ARROW_UP, Keys.ARROW_UP, Keys.ARROW_UP, " ")
+    assert_shows(driver, small, 1, 0)
+    press(Keys.TAB)
+    assert driver.execute_script("return document.activeElement.id") == "head-select"
+    outline = driver.execute_script(
+        "const s = getComputedStyle(document.activeElement); return s.outlineStyle + ' ' + s.outlineWidth"
+    )
+    assert outline == "solid 3px"
+
+
+def test_the_list_of_heads_chooses_too(visit, small):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    driver = visit(PHONE)
+    box = Select(driver.find_element(By.ID, "head-select"))
+    assert len(box.options) == len(small.mediation.main.sweep.heads)
+    assert box.first_selected_option.text == "layer 1 head 1"
+    box.select_by_visible_text("layer 3 head 2")
+    assert_shows(driver, small, 3, 2)
+
+
+def test_the_map_of_a_phone_is_turned_and_works(visit, small):
+    from selenium.webdriver.common.by import By
+
+    driver = visit(PHONE)
+    assert not driver.find_element(By.CSS_SELECTOR, ".live .wide").is_displayed()
+    mark = driver.find_element(By.CSS_SELECTOR, head(2, 2).replace(".wide", ".live .narrow"))
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
+    assert mark.size["width"] >= 24
+    mark.click()
+    assert_shows(driver, small, 2, 2)
+
+
+def test_words_of_a_mark_show_at_the_pointer(visit):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    driver = visit()
+    mark = driver.find_element(By.CSS_SELECTOR, '#figure-forest .wide [data-say^="all items:"]')
+    driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
+    ActionChains(driver).move_to_element(mark).perform()
+    tip = driver.find_element(By.ID, "tip")
+    assert tip.text == mark.get_attribute("data-say")
+    ActionChains(driver).send_keys("\ue00c").perform()
+    assert not tip.is_displayed()
+
+
+def test_the_page_reads_without_scripts(visit, small):
+    driver = visit(scripts=False)
+    text = driver.execute_cdp_cmd(
+        "Runtime.evaluate", {"expression": "document.body.innerText", "returnByValue": True}
+    )["result"]["value"]
+    flat = " ".join(text.split())
+    assert " ".join(small.effect.sentence.split()) in flat
+    assert " ".join(small.mediation.search.sentence.split()) in flat
+    assert "Its effect, item by item" in flat
+    assert "Head, the largest effect first" not in flat
+    found = driver.execute_cdp_cmd(
+        "Runtime.evaluate",
+        {
+            "expression": "JSON.stringify([document.documentElement.className, "
+            "document.querySelectorAll('figure .wide svg').length, "
+            "[...document.querySelectorAll('#head-items .v')].map(v => v.textContent)])",
+            "returnByValue": True,
+        },
+    )["result"]["value"]
+    scripted, pictures, effects = json.loads(found)
+    assert scripted == ""
+    assert pictures >= 10
+    assert effects == [text for _, text in expected(small, 1, 1)["items"]]
+
+
+@pytest.mark.parametrize("size", [PHONE, (320, 640), (768, 1024), DESK])
+def test_the_page_never_scrolls_sideways(visit, size):
+    driver = visit(size)
+    driver.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    wide, window = driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert window == size[0]
+    assert wide <= window
+    # Nothing sticks out, but for what scrolls in a box of its own.
+    out = driver.execute_script(
+        """
+        return [...document.querySelectorAll("main *")].filter(e => {
+          const r = e.getBoundingClientRect();
+          if (!r.width || r.right <= innerWidth + 1) return false;
+          for (let p = e.parentElement; p; p = p.parentElement)
+            if (getComputedStyle(p).overflowX !== "visible") return false;
+          return true;
+        }).map(e => e.outerHTML.slice(0, 80));"""
+    )
+    assert out == []
+
+
+def luminance(colour):
+    r, g, b = (int(c) / 255 for c in re.findall(r"\d+", colour)[:3])
+    return sum(
+        w * (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4)
+        for w, c in ((0.2126, r), (0.7152, g), (0.0722, b))
+    )
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_follow_the_colour_scheme(visit, scheme):
+    driver = visit(scheme=scheme)
+    paper, ink, label, grid = driver.execute_script(
+        """
+        const style = (q, p) => getComputedStyle(document.querySelector(q))[p];
+        return [style("body", "backgroundColor"), style("body", "color"),
+                style("#figure-forest .wide text", "fill"),
+                style("#figure-forest .wide .role-axis-grid line", "stroke")];"""
+    )
+    assert (luminance(paper) > 0.5) == (scheme == "light")
+    assert label == ink
+    bright, dark = sorted((luminance(paper), luminance(ink)), reverse=True)
+    assert (bright + 0.05) / (dark + 0.05) > 7
+    assert grid != ink
+
+
+@pytest.mark.parametrize(("size", "scheme"), [(DESK, "light"), (DESK, "dark"), (PHONE, "light")])
+def test_axe_finds_nothing_serious(visit, size, scheme):
+    from importlib.resources import files
+
+    pytest.importorskip("axe_core_python", reason="axe is not installed: pip install 'whyprompt[dev]'")
+    driver = visit(size, scheme=scheme)
+    driver.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    driver.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
+    result = driver.execute_async_script("axe.run(document).then(arguments[arguments.length - 1])")
+    assert len(result["passes"]) > 20
+    found = [
+        (v["id"], v["impact"], [n["html"][:120] for n in v["nodes"][:3]])
+        for v in result["violations"]
+        if v["impact"] in {"serious", "critical"}
+    ]
+    assert found == []
+
+
+def test_on_paper_everything_is_open_and_nothing_is_left_out(visit):
+    driver = visit((794, 1123), media="print")
+    driver.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    hidden, closed, clipped, wide = driver.execute_script(
+        """
+        const gone = q => getComputedStyle(document.querySelector(q)).display === "none";
+        return [gone("nav") && gone(".choose") && !gone(".answer"),
+                document.querySelectorAll("details:not([open])").length,
+                [...document.querySelectorAll(".tokens, .tall")].filter(
+                  e => e.scrollHeight > e.clientHeight + 1).length,
+                document.documentElement.scrollWidth];"""
+    )
+    assert hidden
+    assert closed == 0
+    assert clipped == 0
+    assert wide <= 794
+    driver.execute_script("window.dispatchEvent(new Event('afterprint'))")
+    assert driver.execute_script("return document.querySelectorAll('details[open]').length") == 0
