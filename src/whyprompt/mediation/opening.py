@@ -10,6 +10,7 @@ import torch
 
 from whyprompt.mediation.engine import ModelRuntime, Recorder
 from whyprompt.mediation.intercept import handling, intercept
+from whyprompt.mediation.packing import WORTHWHILE
 from whyprompt.mediation.support import refuse, refuse_known, tolerance
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def _try_packing(
     runtime: ModelRuntime, ids: Sequence[int], answer: Sequence[int], hidden: torch.Tensor
 ) -> ModelRuntime:
     """Allow packed runs where the second of two, begun inside the first, gives a whole run's numbers."""
-    half = len(ids) // 2 + 1
+    half = max(len(ids) // 2, WORTHWHILE) + 1
     packing = replace(runtime, packs_up_to=len(ids) + len(answer) - 1)
     _, packed = packing.clean_many([(ids[:half], answer[:1]), (ids, answer)])
     whole, scale = runtime.log_probs(hidden, answer)

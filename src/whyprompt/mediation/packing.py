@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.intercept import AttentionCall
 
-__all__ = ["Packed", "Stretch", "plan_stretches"]
+__all__ = ["WORTHWHILE", "Packed", "Stretch", "plan_stretches"]
 
-_WORTHWHILE = 8
+WORTHWHILE = 8
+"""So many first tokens alike are taken over; fewer are run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def plan_stretches(runs: Sequence[tuple[Sequence[int], int]]) -> list[Stretch]:
             p = 0
             while p < most and tokens[p] == other[p]:
                 p += 1
-            if p >= max(_WORTHWHILE, shared + 1):
+            if p >= max(WORTHWHILE, shared + 1):
                 shared, parent = p, i
         own = len(tokens) - shared
         out.append(Stretch(at, at + own, shared, parent, n))
