@@ -330,6 +330,30 @@ def test_what_cannot_be_matched_is_refused():
             call()
 
 
+def test_what_would_be_ignored_is_refused(simulated):
+    data = simulated(5, 120)
+    frame = pd.DataFrame({"t": data.treated, "y": data.y, "a": data.x[:, 0], "b": data.x[:, 1]})
+    frame["group"] = np.where(np.arange(120) % 2, "u", "v")
+    asked = {"treatment": "t", "outcome": "y", "confounders": ["a", "b"]}
+    for options, message in [
+        ({"method": "ipw", "exact": ["group"]}, "exact columns have no meaning for method 'ipw'"),
+        ({"method": "kernel", "covariate_calipers": {"a": 1.0}}, "calipers on covariates"),
+        ({"method": "subclass", "distance": "mahalanobis"}, "Mahalanobis distance has no meaning"),
+        ({"method": "kernel", "caliper": 0.2}, "a caliper has no meaning"),
+    ]:
+        with pytest.raises(EstimationError, match=message):
+            estimate_effect(frame, **asked, **options)
+    # Exact columns split the strata of coarsened exact matching as well.
+    for method in ("cem", "nearest", "optimal", "full", "subclass", "kernel"):
+        result = estimate_effect(frame, **asked, method=method, exact=["group"])
+        matched, group = result.matched, frame["group"].to_numpy()
+        if matched.n_pairs:
+            assert (group[matched.focal] == group[matched.other]).all()
+        else:
+            for code in range(int(matched.stratum.max()) + 1):
+                assert len(set(group[matched.stratum == code])) == 1
+
+
 def test_crump_trimming_and_support_are_described():
     rng = np.random.default_rng(4)
     x = rng.normal(size=400) * 2

@@ -130,7 +130,7 @@ def regression_influence(
 def least_squares(design: Floats, y: Floats, rows: NDArray[np.bool_] | None = None) -> tuple[Floats, Floats]:
     """Fit a regression on some rows and predict it on all; columns may be linearly dependent.
 
-    By the eigenvectors of the Gram matrix of the scaled columns: ten times as fast on many rows as a
+    By the eigenvectors of the Gram matrix of the scaled columns: faster on many rows than a
     decomposition of the design, and as good for predictions.
 
     Parameters

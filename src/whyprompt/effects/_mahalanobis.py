@@ -58,6 +58,11 @@ def whitening_of(
     """
     if metric not in {"pooled", "sample", "diagonal"}:
         raise EstimationError(f"metric {metric!r} is not known", hint="one of: pooled, sample, diagonal")
+    if eligible.sum() < 3:
+        raise EstimationError(
+            f"{int(eligible.sum())} rows are left for a Mahalanobis distance: too few for a covariance",
+            hint="discard fewer rows, or match on the propensity score",
+        )
     sd = X[eligible].std(axis=0) if metric != "pooled" else X.std(axis=0, ddof=1)
     live = sd > 1e-8
     scale = np.where(live, 1.0 / np.where(live, sd, 1.0), 0.0)

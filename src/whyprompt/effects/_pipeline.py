@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["METHODS", "Core", "Options", "Score", "bootstrapped", "check_options", "compute", "with_outcome"]
+__all__ = [
+    "METHODS",
+    "Core",
+    "Options",
+    "Score",
+    "bootstrapped",
+    "check_options",
+    "compute",
+    "refuse_ignored",
+    "with_outcome",
+]
 
 METHODS = (
     "naive",
@@ -168,6 +178,37 @@ def check_options(
         )
     reuse = replace if replace is not None else (name == "nearest" and wanted == "ate")
     return Options(method=name, estimand=wanted, level=level, se=se, replace=reuse, **rest)
+
+
+def refuse_ignored(problem: Problem, options: Options) -> None:
+    """Refuse what was asked for and would have no effect.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+
+    Raises
+    ------
+    EstimationError
+        If exact columns, covariate calipers or the Mahalanobis distance do not go with the method.
+    """
+    method = options.method
+    pairs = ("nearest", "optimal", "full")
+    if problem.strata is not None and (method == "naive" or method in _WEIGHTING):
+        raise EstimationError(
+            f"exact columns have no meaning for method {method!r}", hint="use a matching method"
+        )
+    if problem.limits and method not in pairs:
+        raise EstimationError(
+            f"calipers on covariates have no meaning for method {method!r}",
+            hint="use nearest, optimal or full",
+        )
+    if options.distance == "mahalanobis" and method not in pairs:
+        raise EstimationError(
+            f"the Mahalanobis distance has no meaning for method {method!r}",
+            hint="use nearest, optimal or full",
+        )
 
 
 def compute(problem: Problem, options: Options, *, with_error: bool = True) -> Core:
@@ -341,10 +382,10 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
     if score is not None and options.discard != "none":
         out = matching.common_support(score.propensity, t, rule=options.discard)
     shared: dict[str, Any] = {"estimand": options.estimand, "discarded": out}
+    shared["strata"] = problem.strata
     if options.method == "cem":
         columns = dict(problem.columns)
         return matching.match_cem(columns, t, cutpoints=options.cutpoints, **shared), out
-    shared["strata"] = problem.strata
     if options.method == "subclass":
         assert score is not None
         return matching.match_subclass(score.along, t, n_strata=options.n_strata, **shared), out

@@ -1,8 +1,7 @@
 """Keep BLAS on one thread where its threads cost more than they give.
 
 The products here are tall and narrow, and they are taken block by block. OpenBLAS wakes its threads for each
-of them, and on a machine with other work it waits for them longer than the product takes: a logistic
-regression on a million rows took 1.4 to 4.6 s with two threads on two busy cores and 0.14 s with one.
+of them, and on a machine with other work it waits for them many times longer than the product takes.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
             kind = "strata" if matched.n_pairs == 0 else "abadie_imbens" if matched.replace else "pairs"
     fits = {"pairs", "abadie_imbens", "wild_bootstrap"}
     if matched.n_pairs == 0:
-        # A handful of subclasses are no sample of clusters: that error was 1.8 times too large.
+        # A handful of subclasses are no sample of clusters: that error would be far too large.
         fits = {"full": {"pairs"}, "cem": {"pairs", "strata"}}.get(matched.method, {"strata"})
     if kind not in fits:
         raise EstimationError(

@@ -16,7 +16,7 @@ from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects._frame import open_table, rows_of_two_arms
 from whyprompt.effects._measures import risk_measures
 from whyprompt.effects._multiplicity import two_sided_p
-from whyprompt.effects._pipeline import METHODS, bootstrapped, check_options, compute
+from whyprompt.effects._pipeline import METHODS, bootstrapped, check_options, compute, refuse_ignored
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._subgroups import heterogeneity, subgroup_effects
 from whyprompt.effects.balance import balance_table, effective_sample_size
@@ -98,8 +98,8 @@ def estimate_effect(
     estimand : {"att", "atc", "ate", "ato"}, optional
         Default ``"att"``; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for ``method="naive"``.
     method : str, default "nearest"
-        ``naive`` (difference of means), ``nearest``, ``optimal``, ``kernel``, ``subclass``, ``cem``,
-        ``ipw``, ``overlap``, ``entropy`` or ``aipw``.
+        ``naive`` (difference of means), ``nearest``, ``optimal``, ``full``, ``kernel``, ``subclass``,
+        ``cem``, ``ipw``, ``overlap``, ``entropy`` or ``aipw``.
     treated, control : object, optional
         Levels of the treatment. Where both are named, rows of other arms are put aside and counted; for all
         arms at once see `compare_arms`.
@@ -116,7 +116,7 @@ def estimate_effect(
     ratio : int, default 1
         Matches a row.
     exact : sequence of str
-        Columns on which matched rows must be equal (``nearest``, ``optimal``, ``kernel``, ``subclass``).
+        Columns on which matched rows must be equal (matching methods only).
     order : {"largest", "smallest", "random", "data", "closest"}, optional
         Who chooses first. See `match_nearest`.
     distance : {"logistic", "logit", "mahalanobis"} or classifier, default "logistic"
@@ -135,8 +135,9 @@ def estimate_effect(
         For ``method="subclass"``.
     cutpoints : mapping, optional
         For ``method="cem"``, see `match_cem`.
-    ties : {"sorted", "average"}, default "sorted"
-        With replacement: take the tied row nearest in sorted order, or all of them.
+    ties : {"sorted", "average", "first"}, default "sorted"
+        With replacement: take the tied row nearest in sorted order (MatchIt), all of them (Matching), or
+        the first in the table.
     tie_break : str, optional
         Column that identifies rows and orders equal scores, so that the order of the table is irrelevant.
     reference : mapping of str to str, optional
@@ -149,7 +150,8 @@ def estimate_effect(
     level : float, default 0.95
         Of the interval.
     se : {"auto", "pairs", "abadie_imbens", "strata", "bootstrap", "wild_bootstrap"}, default "auto"
-        Standard error. ``auto`` is the one that goes with the method.
+        Standard error. ``auto`` is the one that goes with the method, corrected for the estimated score
+        where the correction is known; one asked for by name is the textbook's, score taken as known.
     draws : int, default 1000
         Of a bootstrap.
     neighbours : int, default 2
@@ -299,6 +301,7 @@ def estimated(
         propensity=propensity,
         reference=reference,
     )
+    refuse_ignored(problem, options)
     core = compute(problem, options)
     if options.se == "bootstrap":
         core = bootstrapped(problem, options, core)

@@ -7,7 +7,10 @@ their 2016 paper where the score was estimated. Strata are a stratified experime
 The ordinary bootstrap is wrong for nearest neighbours with replacement, however many draws are made
 (Abadie and Imbens 2008); `refuse_naive_bootstrap` says so, and `wild_bootstrap` is the valid one.
 
-An error that takes the score as known is corrected by `for_estimated_score`.
+These take the score as known, as MatchIt's and Matching's do. A fitted score balances better than a known
+one, so they are too large, and much too large where covariates matter for the outcome apart from the score;
+`for_estimated_score` corrects those of matches with replacement, kernels, full matching and subclasses. For
+pairs without replacement no correction is known: their error stays on the safe side.
 """
 
 from __future__ import annotations
@@ -184,8 +187,8 @@ def stratified_error(
     population : {"sampled", "fixed"}, default "sampled"
         ``"fixed"`` takes the strata's shares as they are (Neyman's variance). ``"sampled"`` adds what
         their sampling adds where the effect differs between strata: the variance of the strata's effects
-        beyond their own errors, over the number of rows. Without it intervals cover 91 to 92% rather than
-        95% where the effect varies with the covariates.
+        beyond their own errors, over the number of rows. Without it intervals are too short where the
+        effect varies with the covariates.
 
     Returns
     -------
@@ -462,8 +465,8 @@ def for_estimated_score(
     -----
     Abadie and Imbens write the variance as ``sigma^2 - c' I^-1 c + d' I^-1 d``, with c the covariance of the
     estimator with the score equations, and estimate c from neighbours. The difference of two estimates can
-    be far too small or negative: in samples of 400 its intervals covered 88 to 93%. Here the first two terms
-    are ``sigma^2 (1 - R^2)``, with R^2 that of a regression of the estimator's influence values on the score
+    be far too small or negative in samples of some hundred rows. Here the first two terms are
+    ``sigma^2 (1 - R^2)``, with R^2 that of a regression of the estimator's influence values on the score
     equations, which is the same number in large samples and never negative. The derivative d takes the
     effect given covariates from linear regressions in each arm.
 

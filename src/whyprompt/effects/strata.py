@@ -168,6 +168,7 @@ def match_cem(
     *,
     estimand: str = "att",
     cutpoints: Mapping[str, int | str | Sequence[float]] | None = None,
+    strata: Ints | None = None,
     discarded: Bools | None = None,
 ) -> MatchedSet:
     """Match exactly on coarsened covariates.
@@ -183,6 +184,8 @@ def match_cem(
     cutpoints : mapping, optional
         For a numeric column: a number of equal bins, the edges between bins, ``"q4"`` for that many
         quantile bins, 0 for no binning, or ``"sturges"``, which is the default.
+    strata : ndarray of int, shape (n,), optional
+        Codes of further columns on which matched rows must be equal.
     discarded : ndarray of bool, shape (n,), optional
         Rows to leave out.
 
@@ -228,6 +231,8 @@ def match_cem(
             parts.append(values)
         else:
             parts.append(coarsen(values, cuts.get(name, "sturges"), name=name))
+    if strata is not None:
+        parts.append(strata)
     code = np.where(out, -1, codes(parts)).astype(np.int64)
     return set_from_strata(
         method="cem",
