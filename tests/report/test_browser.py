@@ -96,6 +96,8 @@ def shown(driver):
                                parseFloat(r.querySelector(".bar span").style.width)]),
           mass: [...panel.querySelectorAll(".mass")].map(t => Object.fromEntries(
             [...t.querySelectorAll("[data-seg]")].map(r => [r.dataset.seg, r.cells[1].textContent]))),
+          mean: [...panel.querySelectorAll("#head-mass tbody tr")].map(
+            r => [...r.cells].map(c => c.textContent)),
           shades: [...panel.querySelectorAll(".attention")].map(a =>
             [...a.querySelectorAll(".t")].map(t => parseFloat(t.style.getPropertyValue("--w")))),
         };"""
@@ -118,10 +120,16 @@ def expected(small, layer, number):
         total = {n: sum(w for w, k in zip(weight, names, strict=True) if k == n) for n in names}
         mass.append({n: f"{100 * v:.1f}%" for n, v in total.items()})
         shades.append(np.sqrt(weight / weight.max()))
+    mean = [[name] for name in m.capture.segments]
+    for k, row in enumerate(mean):
+        for arm in (0, 1):
+            part = m.capture.mass[:, arm, at, k]
+            row.append("none" if np.isnan(part).all() else f"{100 * np.nanmean(part):.1f}%")
     return {
         "title": head_words(m.main.inference, at),
         "items": [[m.main.sweep.item_ids[i], num(float(effect[i])).text] for i in order],
         "mass": mass,
+        "mean": mean,
         "shades": shades,
     }
 
@@ -131,6 +139,7 @@ def assert_shows(driver, small, layer, number):
     assert found["title"] == right["title"]
     assert found["items"] == right["items"]
     assert found["mass"] == right["mass"]
+    assert found["mean"] == right["mean"]
     for a, b in zip(found["shades"], right["shades"], strict=True):
         np.testing.assert_allclose(a, b, atol=6e-4)
     most = np.abs(small.mediation.main.sweep.nie).max()

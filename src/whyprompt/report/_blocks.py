@@ -165,6 +165,9 @@ class Panel:
     words: str
     rows: tuple[ItemRow, ...]
     strips: tuple[Strip, ...]
+    arms: tuple[str, str]
+    mass: tuple[tuple[str, str, str], ...]
+    n_items: int
     kind: str = "panel"
 
 

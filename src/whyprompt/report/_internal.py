@@ -99,10 +99,12 @@ def _head_table(inference: HeadInference, caption: str, name: str) -> Table:
             num(float(inference.ci_low[at])),
             num(float(inference.ci_high[at])),
         ]
-        cells.append(num(None if inference.nde is None else float(inference.nde[at])))
+        if inference.nde is not None:
+            cells.append(num(float(inference.nde[at])))
         cells += [p_value(float(x[at])) for x in (inference.q_value, inference.p_fwer)]
         rows.append((f"layer {layer} head {head}", *cells))
-    return table(caption, _COLUMNS, rows, name=name)
+    head = [c for c in _COLUMNS if c != "NDE" or inference.nde is not None]
+    return table(caption, head, rows, name=name)
 
 
 def _search(m: Material, found: StudyMediation) -> list[Block]:
@@ -176,6 +178,7 @@ def _contrasts(m: Material, found: StudyMediation) -> list[Block]:
     for number, (name, inference) in enumerate(found.differences.items()):
         slug = f"difference-{number}"
         blocks: tuple[Block, ...] = (
+            Para("What follows is of the difference of the two sweeps, first less second, head by head."),
             Para(inference.sentence),
             m.artist.figure(
                 slug,

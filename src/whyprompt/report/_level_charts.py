@@ -122,7 +122,7 @@ def statistical_vs_interventional(
     ----------
     comparison : MediationComparison, DataFrame or sequence of mappings
         From `compare_mediation`; or columns ``layer``, ``head``, ``acme``, ``acme_low``, ``acme_high``,
-        ``nie``, ``nie_low``, ``nie_high``, and ``disagree`` where it is known. Without ``disagree``, heads are
+        ``nie``, ``nie_low``, ``nie_high`` and, where it is known, ``disagree``. Without it heads are
         told apart by whether their two intervals meet. A head without an ``acme`` (None or NaN) is counted
         in the description and not drawn.
     width : int, default 520
@@ -180,8 +180,12 @@ def statistical_vs_interventional(
         .mark_text(align="left", dx=6, dy=-6, fontSize=11, color=INK, aria=False)
         .encode(x=x, y=y, text="name:N")
     )
-    both = [r[k] for r in rows for k in ("acme", "nie")]
-    chart = alt.layer(_diagonal(both), across, down, dots, labels)
+    # Where the two axes overlap: the line must not stretch them.
+    inner = (
+        max(min(r["nie_low"] for r in rows), min(r["acme_low"] for r in rows)),
+        min(max(r["nie_high"] for r in rows), max(r["acme_high"] for r in rows)),
+    )
+    chart = alt.layer(_diagonal(inner), across, down, dots, labels)
     apart, lost = sum(r["state"] == states[0] for r in rows), len(table) - len(rows)
     words = f"Statistical against interventional mediation for {len(rows)} heads: in {apart} " + (
         "the two differ." if known else "their intervals do not meet."

@@ -49,7 +49,29 @@ def head_panel(found: StudyMediation) -> Panel:
         words=head_words(inference, best),
         rows=rows,
         strips=tuple(s for s in strips if s is not None),
+        arms=(found.main.contrast.control, found.main.contrast.treated),
+        mass=tuple(
+            (name, *("none" if v is None else f"{100 * v:.1f}%" for v in arms))
+            for name, *arms in zip(
+                found.capture.segments, *_mean_mass(found, inference.heads[best]), strict=True
+            )
+        ),
+        n_items=len(found.capture.item_ids),
     )
+
+
+def _mean_mass(found: StudyMediation, head: tuple[int, int]) -> list[list[float | None]]:
+    """Average one head's mass over items, arms x segments; None where an arm has no such segment."""
+    capture = found.capture
+    if head not in capture.heads:
+        return [[None] * len(capture.segments)] * 2
+    mass = capture.mass[:, :, capture.heads.index(head)]
+    has = ~np.isnan(mass)
+    count = has.sum(0)
+    mean = np.where(has, mass, 0.0).sum(0) / np.maximum(count, 1)
+    return [
+        [float(v) if n else None for v, n in zip(*arm, strict=True)] for arm in zip(mean, count, strict=True)
+    ]
 
 
 def _bar(share: float) -> tuple[float, float]:
@@ -120,6 +142,10 @@ def head_data(found: StudyMediation | None, *, room: int = ATTENTION_BYTES) -> d
         "words": [head_words(inference, i) for i in range(len(inference.heads))],
         # Twice the digits shown: rounded again on the page, they read as the tables do.
         "nie": [[float(f"{v:.6g}") for v in row] for row in sweep.nie.T.tolist()],
+        "mass": [
+            [[None if v is None else float(f"{v:.6f}") for v in arm] for arm in _mean_mass(found, head)]
+            for head in inference.heads
+        ],
         "chosen": order[0],
         "pictures": pictures,
     }

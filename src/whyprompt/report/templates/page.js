@@ -108,6 +108,15 @@
     });
   };
 
+  var mean = function (at) {
+    Array.prototype.forEach.call(panel.querySelector("#head-mass tbody").rows, function (row, k) {
+      [0, 1].forEach(function (arm) {
+        var v = data.mass[at][arm][k];
+        row.cells[arm + 1].textContent = v === null ? "none" : (100 * v).toFixed(1) + "%";
+      });
+    });
+  };
+
   var select = document.getElementById("head-select");
   var marks = [];
   var choose = function (at, focus) {
@@ -124,6 +133,7 @@
     panel.dataset.chosen = String(at);
     items(at);
     attention(at);
+    mean(at);
   };
 
   document.querySelectorAll(".live .chart").forEach(function (map) {
