@@ -43,6 +43,8 @@ app.command()(_run.schema)
 app.command()(_run.doctor)
 app.add_typer(_data.app, name="data")
 
+_STOPPED = 130
+
 
 def _version(value: bool) -> None:
     if value:
@@ -69,13 +71,15 @@ def main() -> None:
     except WhypromptError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        say("stopped; what is complete is kept, and the same command goes on from there")
-        sys.exit(130)
+    except SystemExit as stop:
+        # typer turns Ctrl-C into this code without a word.
+        if stop.code == _STOPPED:
+            say("stopped; what is complete is kept, and the same command goes on from there")
+        raise
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             say(f"error: the disk is full: {error.filename or 'a file'} could not be written")
             sys.exit(1)
         if error.errno in {errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EPERM}:

@@ -74,12 +74,8 @@ def run(
                 hint="the model, its dtype or a library changed: run into a new folder",
             )
         return
-    try:
-        with show_progress(plan.name) as progress:
-            result = run_study(plan, folder, text=study.read_text(encoding="utf-8"), progress=progress)
-    except KeyboardInterrupt:
-        say("stopped; what is complete is kept, and the same command goes on from there")
-        raise typer.Exit(130) from None
+    with show_progress(plan.name) as progress:
+        result = run_study(plan, folder, text=study.read_text(encoding="utf-8"), progress=progress)
     for notice in result.notices:
         say(f"note: {notice}")
     spread = _spread_over_reps(plan, folder) if plan.reps > 1 else {}
