@@ -151,6 +151,31 @@ def test_the_search_finds_both_heads_of_a_backup_circuit(method):
     assert found.to_frame().chosen.sum() == 2
 
 
+def test_the_search_runs_each_prompt_once_and_again_where_memory_is_short(monkeypatch):
+    from whyprompt.mediation.engine import ModelRuntime
+
+    model = planted.build({0: 1.0, 2: 1.0}, saturate=True)
+    items = pairs()
+    sweep = head_sweep(model, items)
+    runs, own = [], ModelRuntime.clean_many
+
+    def counted(self, given, **options):
+        runs.extend(given)
+        return own(self, given, **options)
+
+    monkeypatch.setattr(ModelRuntime, "clean_many", counted)
+    found = find_heads(model, items, sweep=sweep)
+    once = len(runs)
+    # Both prompts of every item once, searched on or held out, whatever the number of steps.
+    trials = 2 * 2  # opening the model, twice, tries a pack of two
+    assert once == 2 * len(items) + trials
+    runs.clear()
+    again = find_heads(model, items, sweep=sweep, max_extra_bytes=1)
+    assert len(runs) > once
+    assert again.heads == found.heads
+    np.testing.assert_allclose(again.search_share, found.search_share, atol=1e-12)
+
+
 def test_the_search_passes_over_a_suppressing_head():
     found = find_heads(planted.build({2: 1.0, 3: -0.5}), pairs(), share=1.0)
     assert found.heads == ((1, 2),)

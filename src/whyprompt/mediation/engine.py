@@ -61,6 +61,12 @@ class World:
     log_probs: torch.Tensor
     scale: float
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept of the layers."""
+        parts = [t for s in self.layers for t in (s.keys, s.values, s.z, s.weights) if t is not None]
+        return sum(t.nbytes for t in parts)
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRuntime:

@@ -10,7 +10,7 @@ from scipy import stats
 
 from whyprompt.errors import MediationError
 from whyprompt.mediation.inference import MeanInterval, mean_interval
-from whyprompt.mediation.sweep import Direction, head_sweep, set_sweep
+from whyprompt.mediation.sweep import head_sweep, open_search, set_sweep, sweep_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import HeadSweep, SetSweep
+    from whyprompt.mediation.runner import Direction
 
     Array = NDArray[np.float64]
 
@@ -173,25 +174,27 @@ def find_heads(
     ranking = [sweep.heads[i] for i in order]
     sign = np.sign(total)
 
-    def grow(sets: list[list[Head]]) -> SetSweep:
-        return set_sweep(model, seen, {str(i): s for i, s in enumerate(sets)}, **options)
-
     path: list[Head] = []
     curve: list[float] = []
-    if method == "ranked":
-        nested = [ranking[: k + 1] for k in range(min(max_heads, len(ranking)))]
-        joint = getattr(grow(nested), quantity).mean(0) / total
-        path, curve = nested[-1], list(joint)
-    else:
-        pool = ranking[:candidates]
-        while pool and len(path) < max_heads and not (curve and curve[-1] >= share):
-            result = grow([[*path, h] for h in pool])
-            both = (result.nie.mean(0) + result.pure_nie.mean(0)) / 2 * sign
-            best = int(np.argmax(both))
-            path.append(pool.pop(best))
-            curve.append(float(getattr(result, quantity)[:, best].mean() / total))
-            if progress is not None:
-                progress(len(path), curve[-1])
+    with open_search(model, seen, **options) as runner:
+
+        def grow(sets: list[list[Head]]) -> SetSweep:
+            return sweep_sets(runner, seen, {str(i): s for i, s in enumerate(sets)})
+
+        if method == "ranked":
+            nested = [ranking[: k + 1] for k in range(min(max_heads, len(ranking)))]
+            joint = getattr(grow(nested), quantity).mean(0) / total
+            path, curve = nested[-1], list(joint)
+        else:
+            pool = ranking[:candidates]
+            while pool and len(path) < max_heads and not (curve and curve[-1] >= share):
+                result = grow([[*path, h] for h in pool])
+                both = (result.nie.mean(0) + result.pure_nie.mean(0)) / 2 * sign
+                best = int(np.argmax(both))
+                path.append(pool.pop(best))
+                curve.append(float(getattr(result, quantity)[:, best].mean() / total))
+                if progress is not None:
+                    progress(len(path), curve[-1])
     at = next((k for k, value in enumerate(curve) if value >= share), None)
     chosen = path if at is None else path[: at + 1]
     nested = [path[: k + 1] for k in range(len(path))]

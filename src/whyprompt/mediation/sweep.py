@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation.align import align_shorter
-from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, PairOutcomes, SetSweep
+from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, SetSweep
+from whyprompt.mediation.runner import (
+    Direction,
+    Mediator,
+    Outcome,
+    Runner,
+    WorldCache,
+    in_packs,
+    run_pairs,
+    score_of,
+    stack,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import torch
-    from numpy.typing import NDArray
-
-    from whyprompt.mediation.engine import ModelRuntime, World
     from whyprompt.mediation.pairs import PromptPair
+    from whyprompt.mediation.results import PairOutcomes
 
 __all__ = [
     "Direction",
@@ -31,13 +39,9 @@ __all__ = [
     "set_sweep",
 ]
 
-Mediator = Literal["head_output", "attention_row"]
-Outcome = Literal["log_prob", "prob", "margin"]
-Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
 Head = tuple[int, int]
 
 _MAX_EXTRA_BYTES = 256 << 20
-_PACK_TOKENS = 640
 
 
 def head_sweep(
@@ -105,8 +109,8 @@ def head_sweep(
     """
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
-        runner = _Runner(runtime, [(h,) for h in chosen], mediator, _directions(directions), outcome)
-        rows = _run_pairs(runner, pairs, progress, on_pair, done)
+        runner = Runner(runtime, [(h,) for h in chosen], mediator, _directions(directions), outcome)
+        rows = run_pairs(runner, pairs, progress, on_pair, done)
         return HeadSweep(
             mediator=mediator,
             outcome=outcome,
@@ -114,7 +118,7 @@ def head_sweep(
             n_layers=runtime.n_layers,
             n_heads=runtime.n_heads,
             heads=tuple(chosen),
-            **_stack(rows),
+            **stack(rows),
         )
 
 
@@ -158,21 +162,49 @@ def set_sweep(
     if not sets:
         raise MediationError("sets is empty", hint="name at least one set of heads")
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
-        checked = {}
-        for name, heads in sets.items():
-            if not heads:
-                raise MediationError(f"the set {name!r} holds no heads")
-            checked[name] = tuple(check_heads(heads, runtime.n_layers, runtime.n_heads))
-        runner = _Runner(runtime, list(checked.values()), mediator, _directions(directions), outcome)
-        rows = _run_pairs(runner, pairs, progress, on_pair, done)
-        return SetSweep(
-            mediator=mediator,
-            outcome=outcome,
-            model=runtime.model_type,
-            names=tuple(checked),
-            sets=tuple(checked.values()),
-            **_stack(rows),
-        )
+        runner = Runner(runtime, (), mediator, _directions(directions), outcome)
+        return sweep_sets(runner, pairs, sets, progress, on_pair, done)
+
+
+def sweep_sets(
+    runner: Runner,
+    pairs: Sequence[PromptPair],
+    sets: Mapping[str, Sequence[Head]],
+    progress: Callable[[int, int], None] | None = None,
+    on_pair: Callable[[PairOutcomes], None] | None = None,
+    done: Mapping[str, PairOutcomes] | None = None,
+) -> SetSweep:
+    """Joint effects on a model that is open already; the runner's own rows are left out."""
+    runtime = runner.runtime
+    checked = {}
+    for name, heads in sets.items():
+        if not heads:
+            raise MediationError(f"the set {name!r} holds no heads")
+        checked[name] = tuple(check_heads(heads, runtime.n_layers, runtime.n_heads))
+    rows = run_pairs(replace(runner, rows=list(checked.values())), pairs, progress, on_pair, done)
+    return SetSweep(
+        mediator=runner.mediator,
+        outcome=runner.outcome,
+        model=runtime.model_type,
+        names=tuple(checked),
+        sets=tuple(checked.values()),
+        **stack(rows),
+    )
+
+
+@contextlib.contextmanager
+def open_search(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    *,
+    mediator: Mediator = "head_output",
+    outcome: Outcome = "log_prob",
+    max_extra_bytes: int = _MAX_EXTRA_BYTES,
+) -> Iterator[Runner]:
+    """Open a model for many sweeps of sets over the same pairs, whose clean runs are kept if they fit."""
+    with open_runtime(model, pairs, max_extra_bytes) as runtime:
+        cache = WorldCache(max_extra_bytes // 2)
+        yield Runner(runtime, (), mediator, _directions(get_args(Direction)), outcome, cache)
 
 
 def joint_effect(
@@ -314,8 +346,8 @@ def knockout_sweep(
                 rows[pair.item_id] = PairCut(
                     item_id=pair.item_id,
                     cluster=pair.cluster,
-                    y=float(_score(world.log_probs[None], outcome)[0]),
-                    y_cut=_score(out, outcome),
+                    y=float(score_of(world.log_probs[None], outcome)[0]),
+                    y_cut=score_of(out, outcome),
                 )
                 if on_pair is not None:
                     on_pair(rows[pair.item_id])
@@ -347,98 +379,6 @@ def _check_segment(pair: PromptPair, segment: str, arm: int) -> None:
         raise MediationError(
             f"item {pair.item_id!r}: the segment {segment!r} holds the answer position itself"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Runner:
-    """Runs pairs: both clean runs, and the crossed runs that the directions need."""
-
-    runtime: ModelRuntime
-    rows: Sequence[Sequence[Head]]
-    mediator: Mediator
-    directions: frozenset[str]
-    outcome: Outcome
-
-    def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("mediator", self.mediator, get_args(Mediator)),
-            ("outcome", self.outcome, get_args(Outcome)),
-        ):
-            if value not in allowed:
-                raise MediationError(f"unknown {name} {value!r}", hint=f"one of {', '.join(allowed)}")
-
-    def run(self, pairs: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
-        """Run some pairs, their clean runs in one pass."""
-        runs: list[tuple[Sequence[int], Sequence[int]]] = []
-        for pair in pairs:
-            answers = [pair.answer_ids]
-            if self.outcome == "margin":
-                if pair.foil_ids is None:
-                    raise MediationError(
-                        f"item {pair.item_id!r} has no foil_ids, which outcome='margin' needs"
-                    )
-                answers.append(pair.foil_ids)
-            runs += [(ids, answer) for answer in answers for ids in (pair.ids0, pair.ids1)]
-        each = len(runs) // len(pairs)
-        worlds = self.runtime.clean_many(
-            runs,
-            keep_weights=self.mediator == "attention_row",
-            items=[pair.item_id for pair in pairs for _ in range(each)],
-        )
-        for number, pair in enumerate(pairs):
-            yield self._outcomes(pair, worlds[each * number : each * (number + 1)])
-
-    def _outcomes(self, pair: PromptPair, worlds: list[World]) -> PairOutcomes:
-        y = self._potential(pair, worlds[:2])
-        if self.outcome == "margin":
-            foil = self._potential(pair, worlds[2:])
-            y = {k: None if v is None or (w := foil[k]) is None else v - w for k, v in y.items()}
-        assert y["y00"] is not None and y["y11"] is not None  # noqa: PT018  # for mypy
-        return PairOutcomes(
-            item_id=pair.item_id,
-            cluster=pair.cluster,
-            y00=float(y["y00"][0]),
-            y11=float(y["y11"][0]),
-            y10=y["y10"],
-            y01=y["y01"],
-        )
-
-    def _potential(self, pair: PromptPair, worlds: list[World]) -> dict[str, NDArray[np.float64] | None]:
-        out: dict[str, Any] = {
-            "y00": _score(worlds[0].log_probs[None], self.outcome),
-            "y11": _score(worlds[1].log_probs[None], self.outcome),
-        }
-        for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
-            out[name] = None
-            if self.wanted(pair, name):
-                action = self._action(pair, worlds, base, source)
-                out[name] = _score(
-                    self.runtime.patched(worlds[base], self.rows, action, item=pair.item_id), self.outcome
-                )
-        return out
-
-    def wanted(self, pair: PromptPair, name: str) -> bool:
-        """Say whether a crossed outcome is asked for and can be had."""
-        if self.mediator == "attention_row":
-            # Only the longer prompt can be the base: the other way, mass on inserted tokens has no place.
-            return name == ("y10" if len(pair.ids1) >= len(pair.ids0) else "y01")
-        return bool(self.directions & ({"nie", "nde"} if name == "y10" else {"pure_nie", "total_nde"}))
-
-    def _action(self, pair: PromptPair, worlds: list[World], base: int, source: int) -> Any:  # noqa: ANN401  # an Action
-        from whyprompt.mediation.actions import SetOutput, SetRow
-
-        if self.mediator == "head_output":
-            return SetOutput(worlds[source].layers)
-        place = align_shorter(pair)
-        n = len(worlds[source].answer)
-        into = list(place) + [len(worlds[base].ids) - n + 1 + j for j in range(n - 1)]
-        rows: list[torch.Tensor] = []
-        for state in worlds[source].layers:
-            assert state.weights is not None
-            row = state.weights.new_zeros(*state.weights.shape[:2], len(worlds[base].ids))
-            row[..., into] = state.weights
-            rows.append(row)
-        return SetRow(rows)
 
 
 def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) -> Any:  # noqa: ANN401  # a context manager
@@ -482,78 +422,3 @@ def _directions(directions: Sequence[str]) -> frozenset[str]:
             hint=f"any of {', '.join(get_args(Direction))}",
         )
     return frozenset(directions)
-
-
-def _score(log_probs: torch.Tensor, outcome: str) -> NDArray[np.float64]:
-    total: NDArray[np.float64] = log_probs.sum(-1).numpy()
-    return np.exp(total) if outcome == "prob" else total
-
-
-def in_packs(pairs: Sequence[PromptPair]) -> Iterator[list[PromptPair]]:
-    """Pairs whose clean runs go into one pass: as many as keep matrix products fast, and no more."""
-    pack: list[PromptPair] = []
-    tokens = 0
-    for pair in pairs:
-        more = len(pair.ids0) + len(pair.ids1)
-        if pack and tokens + more > _PACK_TOKENS:
-            yield pack
-            pack, tokens = [], 0
-        pack.append(pair)
-        tokens += more
-    if pack:
-        yield pack
-
-
-def _run_pairs(
-    runner: _Runner,
-    pairs: Sequence[PromptPair],
-    progress: Callable[[int, int], None] | None,
-    on_pair: Callable[[PairOutcomes], None] | None,
-    done: Mapping[str, PairOutcomes] | None,
-) -> list[PairOutcomes]:
-    rows = {p.item_id: _fitting(runner, p, done[p.item_id]) for p in pairs if done and p.item_id in done}
-    finished = len(rows)
-    if progress is not None and finished:
-        progress(finished, len(pairs))
-    for pack in in_packs([p for p in pairs if p.item_id not in rows]):
-        for row in runner.run(pack):
-            rows[row.item_id] = row
-            finished += 1
-            if on_pair is not None:
-                on_pair(row)
-            if progress is not None:
-                progress(finished, len(pairs))
-    return [rows[p.item_id] for p in pairs]
-
-
-def _fitting(runner: _Runner, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
-    """Check that a saved item is one of this sweep's."""
-    for name in ("y10", "y01"):
-        array = getattr(row, name)
-        if (array is not None) != runner.wanted(pair, name) or (
-            array is not None and array.shape != (len(runner.rows),)
-        ):
-            raise MediationError(
-                f"item {pair.item_id!r}: the saved {name} does not fit this sweep",
-                hint="resume with the same heads, mediator and directions, or start afresh",
-            )
-    return row
-
-
-def _stack(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        "item_ids": tuple(r.item_id for r in rows),
-        "clusters": tuple(r.cluster for r in rows),
-        "y00": np.array([r.y00 for r in rows]),
-        "y11": np.array([r.y11 for r in rows]),
-    }
-    for name in ("y10", "y01"):
-        have = [getattr(r, name) is not None for r in rows]
-        if any(have) and not all(have):
-            missing = rows[have.index(False)].item_id
-            raise MediationError(
-                f"item {missing!r}: which prompt is the longer differs between the items",
-                hint="attention rows move from the shorter to the longer prompt; split the items",
-            )
-        out[name] = np.stack([getattr(r, name) for r in rows]) if all(have) else None
-    return out

@@ -1,0 +1,246 @@
+"""Running pairs: clean runs in packs, crossed runs one pair at a time, finished ones taken over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from whyprompt.errors import MediationError
+from whyprompt.mediation.align import align_shorter
+from whyprompt.mediation.results import PairOutcomes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from whyprompt.mediation.engine import ModelRuntime, World
+    from whyprompt.mediation.pairs import PromptPair
+
+__all__ = [
+    "Direction",
+    "Mediator",
+    "Outcome",
+    "Runner",
+    "WorldCache",
+    "in_packs",
+    "run_pairs",
+    "score_of",
+    "stack",
+]
+
+Mediator = Literal["head_output", "attention_row"]
+Outcome = Literal["log_prob", "prob", "margin"]
+Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
+Head = tuple[int, int]
+
+_PACK_TOKENS = 640
+
+
+class WorldCache:
+    """Clean runs kept for the next sweep over the same pairs, within a budget.
+
+    Parameters
+    ----------
+    max_bytes : int
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._held: dict[str, list[World]] = {}
+
+    def get(self, item: str) -> list[World] | None:
+        """Give the runs of an item, or None."""
+        return self._held.get(item)
+
+    def offer(self, item: str, worlds: list[World]) -> None:
+        """Keep the runs of an item if they still fit."""
+        size = sum(world.nbytes for world in worlds)
+        if item not in self._held and size <= self._left:
+            self._held[item] = worlds
+            self._left -= size
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs pairs: both clean runs, and the crossed runs that the directions need."""
+
+    runtime: ModelRuntime
+    rows: Sequence[Sequence[Head]]
+    mediator: Mediator
+    directions: frozenset[str]
+    outcome: Outcome
+    cache: WorldCache | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("mediator", self.mediator, get_args(Mediator)),
+            ("outcome", self.outcome, get_args(Outcome)),
+        ):
+            if value not in allowed:
+                raise MediationError(f"unknown {name} {value!r}", hint=f"one of {', '.join(allowed)}")
+
+    def run(self, pairs: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
+        """Run some pairs, their clean runs in one pass."""
+        held = {p.item_id: None if self.cache is None else self.cache.get(p.item_id) for p in pairs}
+        fresh = self._clean([p for p in pairs if held[p.item_id] is None])
+        for pair in pairs:
+            worlds = held[pair.item_id] or fresh[pair.item_id]
+            if self.cache is not None:
+                self.cache.offer(pair.item_id, worlds)
+            yield self._outcomes(pair, worlds)
+
+    def _clean(self, pairs: Sequence[PromptPair]) -> dict[str, list[World]]:
+        """Clean runs of both prompts of each pair, after the answer and, for a margin, after the foil."""
+        if not pairs:
+            return {}
+        runs: list[tuple[Sequence[int], Sequence[int]]] = []
+        for pair in pairs:
+            answers = [pair.answer_ids]
+            if self.outcome == "margin":
+                if pair.foil_ids is None:
+                    raise MediationError(
+                        f"item {pair.item_id!r} has no foil_ids, which outcome='margin' needs"
+                    )
+                answers.append(pair.foil_ids)
+            runs += [(ids, answer) for answer in answers for ids in (pair.ids0, pair.ids1)]
+        each = len(runs) // len(pairs)
+        worlds = self.runtime.clean_many(
+            runs,
+            keep_weights=self.mediator == "attention_row",
+            items=[pair.item_id for pair in pairs for _ in range(each)],
+        )
+        return {p.item_id: worlds[each * i : each * (i + 1)] for i, p in enumerate(pairs)}
+
+    def _outcomes(self, pair: PromptPair, worlds: list[World]) -> PairOutcomes:
+        y = self._potential(pair, worlds[:2])
+        if self.outcome == "margin":
+            foil = self._potential(pair, worlds[2:])
+            y = {k: None if v is None or (w := foil[k]) is None else v - w for k, v in y.items()}
+        assert y["y00"] is not None and y["y11"] is not None  # noqa: PT018  # for mypy
+        return PairOutcomes(
+            item_id=pair.item_id,
+            cluster=pair.cluster,
+            y00=float(y["y00"][0]),
+            y11=float(y["y11"][0]),
+            y10=y["y10"],
+            y01=y["y01"],
+        )
+
+    def _potential(self, pair: PromptPair, worlds: list[World]) -> dict[str, NDArray[np.float64] | None]:
+        out: dict[str, Any] = {
+            "y00": score_of(worlds[0].log_probs[None], self.outcome),
+            "y11": score_of(worlds[1].log_probs[None], self.outcome),
+        }
+        for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
+            out[name] = None
+            if self.wanted(pair, name):
+                action = self._action(pair, worlds, base, source)
+                out[name] = score_of(
+                    self.runtime.patched(worlds[base], self.rows, action, item=pair.item_id), self.outcome
+                )
+        return out
+
+    def wanted(self, pair: PromptPair, name: str) -> bool:
+        """Say whether a crossed outcome is asked for and can be had."""
+        if self.mediator == "attention_row":
+            # Only the longer prompt can be the base: the other way, mass on inserted tokens has no place.
+            return name == ("y10" if len(pair.ids1) >= len(pair.ids0) else "y01")
+        return bool(self.directions & ({"nie", "nde"} if name == "y10" else {"pure_nie", "total_nde"}))
+
+    def _action(self, pair: PromptPair, worlds: list[World], base: int, source: int) -> Any:  # noqa: ANN401  # an Action
+        from whyprompt.mediation.actions import SetOutput, SetRow
+
+        if self.mediator == "head_output":
+            return SetOutput(worlds[source].layers)
+        place = align_shorter(pair)
+        n = len(worlds[source].answer)
+        into = list(place) + [len(worlds[base].ids) - n + 1 + j for j in range(n - 1)]
+        rows: list[torch.Tensor] = []
+        for state in worlds[source].layers:
+            assert state.weights is not None
+            row = state.weights.new_zeros(*state.weights.shape[:2], len(worlds[base].ids))
+            row[..., into] = state.weights
+            rows.append(row)
+        return SetRow(rows)
+
+
+def score_of(log_probs: torch.Tensor, outcome: str) -> NDArray[np.float64]:
+    """Outcome of each row from its answer tokens' log-probabilities."""
+    total: NDArray[np.float64] = log_probs.sum(-1).numpy()
+    return np.exp(total) if outcome == "prob" else total
+
+
+def in_packs(pairs: Sequence[PromptPair]) -> Iterator[list[PromptPair]]:
+    """Pairs whose clean runs go into one pass: as many as keep matrix products fast, and no more."""
+    pack: list[PromptPair] = []
+    tokens = 0
+    for pair in pairs:
+        more = len(pair.ids0) + len(pair.ids1)
+        if pack and tokens + more > _PACK_TOKENS:
+            yield pack
+            pack, tokens = [], 0
+        pack.append(pair)
+        tokens += more
+    if pack:
+        yield pack
+
+
+def run_pairs(
+    runner: Runner,
+    pairs: Sequence[PromptPair],
+    progress: Callable[[int, int], None] | None,
+    on_pair: Callable[[PairOutcomes], None] | None,
+    done: Mapping[str, PairOutcomes] | None,
+) -> list[PairOutcomes]:
+    """Run all pairs but those done, and give their outcomes in the order of the pairs."""
+    rows = {p.item_id: _fitting(runner, p, done[p.item_id]) for p in pairs if done and p.item_id in done}
+    finished = len(rows)
+    if progress is not None and finished:
+        progress(finished, len(pairs))
+    for pack in in_packs([p for p in pairs if p.item_id not in rows]):
+        for row in runner.run(pack):
+            rows[row.item_id] = row
+            finished += 1
+            if on_pair is not None:
+                on_pair(row)
+            if progress is not None:
+                progress(finished, len(pairs))
+    return [rows[p.item_id] for p in pairs]
+
+
+def _fitting(runner: Runner, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
+    """Check that a saved item is one of this sweep's."""
+    for name in ("y10", "y01"):
+        array = getattr(row, name)
+        if (array is not None) != runner.wanted(pair, name) or (
+            array is not None and array.shape != (len(runner.rows),)
+        ):
+            raise MediationError(
+                f"item {pair.item_id!r}: the saved {name} does not fit this sweep",
+                hint="resume with the same heads, mediator and directions, or start afresh",
+            )
+    return row
+
+
+def stack(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
+    """Arrays of a sweep from its items' outcomes."""
+    out: dict[str, Any] = {
+        "item_ids": tuple(r.item_id for r in rows),
+        "clusters": tuple(r.cluster for r in rows),
+        "y00": np.array([r.y00 for r in rows]),
+        "y11": np.array([r.y11 for r in rows]),
+    }
+    for name in ("y10", "y01"):
+        have = [getattr(r, name) is not None for r in rows]
+        if any(have) and not all(have):
+            missing = rows[have.index(False)].item_id
+            raise MediationError(
+                f"item {missing!r}: which prompt is the longer differs between the items",
+                hint="attention rows move from the shorter to the longer prompt; split the items",
+            )
+        out[name] = np.stack([getattr(r, name) for r in rows]) if all(have) else None
+    return out
