@@ -55,14 +55,15 @@ def _bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def _lines(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    last = [0.0, ""]
+    shown_at, shown = 0.0, ""
 
     def report(done: int, total: int, text: str) -> None:
+        nonlocal shown_at, shown
         now = time.monotonic()
         finished = total > 0 and done >= total
-        if text != last[1] or finished or now - float(last[0]) > _LINE_EVERY_S:
+        if text != shown or finished or now - shown_at > _LINE_EVERY_S:
             count = f" {done}/{total}" if total else ""
             print(f"{title}: {text}{count}", file=sys.stderr, flush=True)  # noqa: T201 - progress is printed
-            last[:] = [now, text]
+            shown_at, shown = now, text
 
     yield report

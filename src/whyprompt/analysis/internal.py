@@ -500,7 +500,7 @@ def _segment(capture: AttentionCapture) -> str:
     """Name what the treated arm's prompt has and the control's has not; else the question."""
     import numpy as np
 
-    has = np.isfinite(capture.mass).any(axis=(0, 2))
+    has = np.asarray(np.isfinite(capture.mass).any(axis=(0, 2)))
     own = [
         name
         for k, name in enumerate(capture.segments)
