@@ -316,6 +316,24 @@ def test_pictures_follow_the_colour_scheme(visit, scheme):
     assert grid != ink
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_deepest_token_can_still_be_read(visit, scheme):
+    driver = visit(scheme=scheme)
+    ink, shade, panel = driver.execute_script(
+        """
+        const token = [...document.querySelectorAll(".t")].find(
+          t => t.style.getPropertyValue("--w") === "1.000");
+        const s = getComputedStyle(token);
+        return [s.color, s.backgroundColor, getComputedStyle(document.getElementById("head-panel"))
+          .backgroundColor];"""
+    )
+    *colour, opacity = map(float, re.findall(r"[\d.]+", shade + ("" if "rgba" in shade else " 1")))
+    below = [float(c) for c in re.findall(r"\d+", panel)[:3]]
+    mixed = [round(opacity * c + (1 - opacity) * b) for c, b in zip(colour, below, strict=True)]
+    bright, dark = sorted((luminance(ink), luminance(str(mixed))), reverse=True)
+    assert (bright + 0.05) / (dark + 0.05) > 4.5
+
+
 @pytest.mark.parametrize(("size", "scheme"), [(DESK, "light"), (DESK, "dark"), (PHONE, "light")])
 def test_axe_finds_nothing_serious(visit, size, scheme):
     from importlib.resources import files
