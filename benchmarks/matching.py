@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects import BalanceRow
-    from whyprompt.effects.matching import MatchedSet
+    from whyprompt.effects.matching.nearest import MatchedSet
     from whyprompt.effects.propensity import LogisticFit
 
     Floats = NDArray[np.float64]
@@ -149,7 +149,7 @@ def ours(n: int, repeats: int, draws: int) -> dict[str, Any]:
 
     from whyprompt.effects import balance_table, estimate_effect
     from whyprompt.effects import inference as errors
-    from whyprompt.effects.matching import caliper_width, match_full, match_nearest, match_optimal
+    from whyprompt.effects.matching.nearest import caliper_width, match_full, match_nearest, match_optimal
     from whyprompt.effects.propensity import fit_logistic
 
     X, treated, y = table(n)
@@ -204,7 +204,7 @@ def _at_one_size(
 ) -> dict[str, Any]:
     from whyprompt.effects import estimate_effect
     from whyprompt.effects import inference as errors
-    from whyprompt.effects.matching import match_nearest
+    from whyprompt.effects.matching.nearest import match_nearest
 
     out: dict[str, Any] = {}
     paired = match_nearest(fit.fitted, treated, replace=True)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from whyprompt.effects.balance import balance_table, effective_sample_size, ks_distance, moments
-from whyprompt.effects.matching import common_support, match_cem, match_nearest, match_subclass
-from whyprompt.effects.weighting import weight_estimate
+from whyprompt.effects.matching.nearest import common_support, match_cem, match_nearest, match_subclass
+from whyprompt.effects.weighting.two_arms import weight_estimate
 from whyprompt.errors import EstimationError
 
 CASES = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.interpolate import CubicSpline
 
 from whyprompt.effects import dose_response
-from whyprompt.effects.dose import natural_spline
+from whyprompt.effects.dose.dose import natural_spline
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
 
@@ -234,8 +234,8 @@ def test_bad_input_is_named(trials, change, options, error, message):
 
 def test_the_closed_form_of_the_influence_is_that_of_the_stacked_equations(trials):
     from whyprompt.effects._influence import nuisance_influence, regression_influence, with_intercept
-    from whyprompt.effects.weighting_dose import dose_weights, entropy_influence
-    from whyprompt.effects.weighting_multi import standardised
+    from whyprompt.effects.weighting.doses import dose_weights, entropy_influence
+    from whyprompt.effects.weighting.many_arms import standardised
 
     d, y = trials.dose.to_numpy(), trials.score_dose.to_numpy()
     scaled = standardised(trials[X].to_numpy(float), X)

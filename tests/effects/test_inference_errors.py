@@ -18,7 +18,7 @@ from whyprompt.effects.inference import (
     weighted_difference,
     wild_bootstrap,
 )
-from whyprompt.effects.matching import match_kernel, match_nearest, match_subclass
+from whyprompt.effects.matching.nearest import match_kernel, match_nearest, match_subclass
 from whyprompt.effects.propensity import fit_logistic
 from whyprompt.errors import EstimationError
 

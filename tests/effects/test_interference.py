@@ -126,10 +126,10 @@ def test_the_exact_test_enumerates_by_hand():
 
 def test_drawn_and_enumerated_arrangements_agree(monkeypatch):
     frame = trials(np.random.default_rng(1), items=6, repeats=3, size=3, batch_sd=1.0)
-    monkeypatch.setattr("whyprompt.effects._batches._EXACT", 10**6)
+    monkeypatch.setattr("whyprompt.effects.interference._batches._EXACT", 10**6)
     exact = batch_interference(frame, item="item", outcome="y", batch="batch", features=["tokens"])
     assert (exact.exact, exact.arrangements) == (True, 6**6)
-    monkeypatch.setattr("whyprompt.effects._batches._EXACT", 1)
+    monkeypatch.setattr("whyprompt.effects.interference._batches._EXACT", 1)
     drawn = batch_interference(
         frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=4999
     )

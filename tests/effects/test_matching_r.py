@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from whyprompt.effects import estimate_effect, matching
-from whyprompt.effects._matched import codes
 from whyprompt.effects.inference import abadie_imbens
+from whyprompt.effects.matching._matched import codes
 
 SPECS = {
     "nearest_largest": {},

@@ -19,8 +19,8 @@ from whyprompt.effects import (
     paired_effects,
     paired_ordinal_effect,
 )
-from whyprompt.effects._proportional_odds import fit_proportional_odds
-from whyprompt.effects.weighting import weight_estimate
+from whyprompt.effects.outcomes._proportional_odds import fit_proportional_odds
+from whyprompt.effects.weighting.two_arms import weight_estimate
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
 

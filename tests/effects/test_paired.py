@@ -15,7 +15,7 @@ from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
 from whyprompt.effects import paired_effect
-from whyprompt.effects.paired import holm, paired_differences
+from whyprompt.effects.paired.paired import holm, paired_differences
 from whyprompt.errors import DataError, EstimationError
 
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects.refutation import (
+from whyprompt.effects.refutation.refute import (
     data_subset,
     leave_one_covariate_out,
     negative_control_outcome,

@@ -15,8 +15,8 @@ from scipy import stats
 
 from whyprompt.effects import estimate_effect
 from whyprompt.effects import sensitivity as sens
-from whyprompt.effects._rosenbaum import _kth_walsh, _walsh_quantile
 from whyprompt.effects.propensity import design_matrix
+from whyprompt.effects.sensitivity._rosenbaum import _kth_walsh, _walsh_quantile
 from whyprompt.errors import DataError, EstimationError
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -129,7 +129,7 @@ def test_counting_walsh_averages_equals_listing_them(monkeypatch):
     rng = np.random.default_rng(4)
     d = np.round(rng.normal(size=80), 1)
     listed = [_walsh_quantile(d, share) for share in (0.2, 0.5, 0.61)]
-    monkeypatch.setattr("whyprompt.effects._rosenbaum._WALSH_PAIRS", 10)
+    monkeypatch.setattr("whyprompt.effects.sensitivity._rosenbaum._WALSH_PAIRS", 10)
     assert [_walsh_quantile(d, share) for share in (0.2, 0.5, 0.61)] == pytest.approx(listed, abs=1e-12)
     ordered = np.sort(d)
     i, j = np.triu_indices(80)

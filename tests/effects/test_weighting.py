@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects._balancing import entropy_multipliers
-from whyprompt.effects.weighting import (
+from whyprompt.effects.weighting._balancing import entropy_multipliers
+from whyprompt.effects.weighting.two_arms import (
     continuous_weights,
     crump_threshold,
     effective_sample_size,
@@ -345,7 +345,7 @@ def test_aipw_is_doubly_robust_and_takes_any_outcome_model():
 
 
 def test_clusters_are_not_split_between_folds():
-    from whyprompt.effects._aipw import _folds
+    from whyprompt.effects.weighting._aipw import _folds
 
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 40, size=200)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from whyprompt.effects.arms import ArmContrast, ArmMean, ArmsResult, PairBalanceRow, compare_arms
-from whyprompt.effects.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
+from whyprompt.effects.arms.arms import ArmContrast, ArmMean, ArmsResult, PairBalanceRow, compare_arms
+from whyprompt.effects.audit.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
 from whyprompt.effects.balance import balance_table, effective_sample_size
-from whyprompt.effects.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
+from whyprompt.effects.dose.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
 from whyprompt.effects.estimate import METHODS, estimate_effect
 from whyprompt.effects.interference import (
     BatchConsistency,
@@ -30,10 +30,15 @@ from whyprompt.effects.missing import (
     pool,
     tipping_point,
 )
-from whyprompt.effects.ordinal import OrdinalResult, ThresholdRow, ordinal_effect, paired_ordinal_effect
-from whyprompt.effects.outcomes import EffectsResult, OutcomeRow, estimate_effects, paired_effects
-from whyprompt.effects.paired import PairedResult, SubgroupRow, paired_effect
-from whyprompt.effects.preparation import (
+from whyprompt.effects.outcomes.ordinal import (
+    OrdinalResult,
+    ThresholdRow,
+    ordinal_effect,
+    paired_ordinal_effect,
+)
+from whyprompt.effects.outcomes.several import EffectsResult, OutcomeRow, estimate_effects, paired_effects
+from whyprompt.effects.paired.paired import PairedResult, SubgroupRow, paired_effect
+from whyprompt.effects.preparation.recipe import (
     Bin,
     Code,
     FlagOutliers,
@@ -43,7 +48,7 @@ from whyprompt.effects.preparation import (
     Winsorise,
     prepare_table,
 )
-from whyprompt.effects.refutation import (
+from whyprompt.effects.refutation.refute import (
     DataSubset,
     LeaveOneOut,
     NegativeControls,
@@ -57,6 +62,7 @@ from whyprompt.effects.refutation import (
     random_common_cause,
     refute,
 )
+from whyprompt.effects.refutation.specification import SpecificationCurve, specification_curve
 from whyprompt.effects.result import Assumption, BalanceRow, EffectResult, EffectSubgroup, Measure
 from whyprompt.effects.sensitivity import (
     EValue,
@@ -68,7 +74,6 @@ from whyprompt.effects.sensitivity import (
     rosenbaum_bounds,
     sensitivity_report,
 )
-from whyprompt.effects.specification import SpecificationCurve, specification_curve
 
 __all__ = [
     "METHODS",

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._matched import MatchedSet
     from whyprompt.effects._problem import Problem
     from whyprompt.effects.balance import Denominator
-    from whyprompt.effects.matching import Order, TieRule
+    from whyprompt.effects.matching._matched import MatchedSet
+    from whyprompt.effects.matching.nearest import Order, TieRule
     from whyprompt.effects.propensity import LogisticFit
 
     Floats = NDArray[np.float64]
@@ -314,7 +314,7 @@ def _naive(problem: Problem, options: Options) -> Core:
 
 
 def _weighting(problem: Problem, options: Options) -> Core:
-    from whyprompt.effects.weighting import weight_estimate
+    from whyprompt.effects.weighting.two_arms import weight_estimate
 
     if options.se not in {"auto", "bootstrap"}:
         raise EstimationError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._frame import arms, open_table
-from whyprompt.effects._matched import codes
+from whyprompt.effects.matching._matched import codes
 from whyprompt.effects.propensity import Design, design_matrix
 from whyprompt.errors import DataError, EstimationError
 

@@ -13,7 +13,7 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whyprompt.effects._matched import MatchedSet
+    from whyprompt.effects.matching._matched import MatchedSet
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]

@@ -18,9 +18,9 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whyprompt.effects._matched import MatchedSet
     from whyprompt.effects._pipeline import Core, Options
     from whyprompt.effects._problem import Problem
+    from whyprompt.effects.matching._matched import MatchedSet
 
 __all__ = ["with_error"]
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from whyprompt.effects._pipeline import Core, Options
     from whyprompt.effects._problem import Problem
     from whyprompt.effects.balance import Denominator
-    from whyprompt.effects.matching import Order, TieRule
+    from whyprompt.effects.matching.nearest import Order, TieRule
     from whyprompt.effects.result import BalanceRow, EffectSubgroup, Measure
     from whyprompt.graph import CausalGraph
 

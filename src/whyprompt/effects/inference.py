@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whyprompt.effects._influence import least_squares
-from whyprompt.effects._matched import codes
 from whyprompt.effects._resampling import influence_after_matching, refuse_naive_bootstrap, wild_bootstrap
 from whyprompt.effects._threads import one_blas_thread
+from whyprompt.effects.matching._matched import codes
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._matched import MatchedSet
+    from whyprompt.effects.matching._matched import MatchedSet
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -297,7 +297,7 @@ def abadie_imbens(
     Examples
     --------
     >>> import numpy as np
-    >>> from whyprompt.effects.matching import match_nearest
+    >>> from whyprompt.effects.matching.nearest import match_nearest
     >>> score = np.array([0.2, 0.5, 0.3, 0.6, 0.9])
     >>> arm = np.array([True, True, True, False, False])
     >>> pairs = match_nearest(score, arm, replace=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects.matching import MatchedSet
+    from whyprompt.effects.matching.nearest import MatchedSet
 
 __all__ = [
     "SMD_LIMIT",

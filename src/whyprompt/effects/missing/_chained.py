@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from whyprompt.effects._columns import read_columns, write_columns
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.missing._draws import draw_categories, draw_normal, draw_pmm
+from whyprompt.effects.preparation._columns import read_columns, write_columns
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects._columns import Column
+    from whyprompt.effects.preparation._columns import Column
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]

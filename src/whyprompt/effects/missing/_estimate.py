@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from whyprompt.effects._columns import keep_rows, read_columns
 from whyprompt.effects._frame import open_table
 from whyprompt.effects._problem import choose_confounders
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.missing._chained import impute
 from whyprompt.effects.missing._pooling import in_words, pool
+from whyprompt.effects.preparation._columns import keep_rows, read_columns
 from whyprompt.effects.result import SMD_LIMIT, Assumption, EffectResult, Measure, format_number
 from whyprompt.errors import DataError, EstimationError
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects._columns import Column
     from whyprompt.effects.missing._chained import Imputation
     from whyprompt.effects.missing._pooling import PooledEstimate
+    from whyprompt.effects.preparation._columns import Column
     from whyprompt.graph import CausalGraph
 
 __all__ = ["ImputedEffect", "estimate_with_imputation"]

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects._columns import read_columns
 from whyprompt.effects._reported import Reported
+from whyprompt.effects.preparation._columns import read_columns
 from whyprompt.effects.result import format_number
 from whyprompt.errors import DataError, EstimationError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._columns import Column
+    from whyprompt.effects.preparation._columns import Column
 
     Floats = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._columns import keep_rows, read_columns
 from whyprompt.effects._reported import Reported, rows_frame
+from whyprompt.effects.preparation._columns import keep_rows, read_columns
 from whyprompt.effects.result import format_number
 from whyprompt.errors import DataError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from whyprompt.effects._columns import Column
+    from whyprompt.effects.preparation._columns import Column
 
 __all__ = [
     "DropReport",

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects._columns import read_columns
 from whyprompt.effects._frame import arms, open_table
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.missing._estimate import estimate_with_imputation
+from whyprompt.effects.preparation._columns import read_columns
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 

@@ -1,0 +1,589 @@
+"""Many arms: every pair of them, with p-values and intervals that account for their number.
+
+Weights of a multinomial score bring all arms to one population, so that the contrasts add up. Matching takes
+each pair by itself; its contrasts speak of different rows, and do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace as changed
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects._assumptions import describe_assumptions
+from whyprompt.effects._frame import level_name, open_table
+from whyprompt.effects._multiplicity import correlation, holm, max_t, two_sided_p
+from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
+from whyprompt.effects.arms._balance import pair_balance, pair_smd
+from whyprompt.effects.arms._result import ArmContrast, ArmMean, ArmsResult, PairBalanceRow
+from whyprompt.effects.inference import interval
+from whyprompt.effects.propensity import design_matrix
+from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number
+from whyprompt.effects.weighting.many_arms import multinomial_weights
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects._frame import Table
+    from whyprompt.effects.weighting.many_arms import MultiWeightEstimate
+    from whyprompt.graph import CausalGraph
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["ArmContrast", "ArmMean", "ArmsResult", "PairBalanceRow", "compare_arms"]
+
+_MANY_ARMS = 30
+_LOW_ESS = 0.2
+
+
+def compare_arms(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    treatment: str,
+    outcome: str,
+    confounders: Sequence[str] | None = None,
+    graph: CausalGraph | None = None,
+    method: str = "ipw",
+    estimand: str | None = None,
+    focal: object | None = None,
+    reference: object | None = None,
+    design: str = "observational",
+    cluster: str | None = None,
+    level: float = 0.95,
+    random_state: int = 0,
+    **options: Any,  # noqa: ANN401 - options of estimate_effect, for methods that take pairs
+) -> ArmsResult:
+    """Compare every pair of many arms.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One arm a row.
+    treatment, outcome : str
+        Columns. The treatment has two levels or more.
+    confounders : sequence of str, optional
+        Columns that affect both the choice of arm and the outcome.
+    graph : CausalGraph, optional
+        Gives the confounders, or checks those given.
+    method : str, default "ipw"
+        ``ipw`` (inverse probability weights of a multinomial score), ``overlap``, ``naive``, or a method of
+        `estimate_effect` that takes each pair by itself: ``nearest``, ``optimal``, ``full``, ``kernel``,
+        ``subclass``, ``cem``, ``entropy``, ``aipw``.
+    estimand : {"ate", "att", "atc", "ato"}, optional
+        With ``ipw``: ``ate`` (default) or ``att`` (of `focal`). With pairs: as in `estimate_effect`, of the
+        two arms compared.
+    focal : object, optional
+        With ``ipw`` and ``att``: the arm whose population the effects are for.
+    reference : object, optional
+        The arm that others are compared with first; default the first in sorted order.
+    design : {"observational", "randomized"}, default "observational"
+        How rows got their arms.
+    cluster : str, optional
+        Column with the sampling unit.
+    level : float, default 0.95
+        Of the intervals, each by itself and all at once.
+    random_state : int, default 0
+        For everything random.
+    **options
+        Further options of `estimate_effect` (caliper, exact, ...), for methods that take pairs.
+
+    Returns
+    -------
+    ArmsResult
+
+    Raises
+    ------
+    DataError
+        If a column is absent, has missing or infinite values, or is of the wrong kind.
+    EstimationError
+        If there is one arm, an arm has one row, options contradict each other, or no pair can be estimated.
+    GraphError
+        If the graph forbids a confounder.
+
+    Notes
+    -----
+    Weighted means have a joint covariance, which accounts for the estimated score; from it comes the
+    distribution of the largest |t| over all pairs. Pairs matched each by itself share rows in ways for which
+    no joint distribution is known; they get Holm's p-values and Bonferroni's intervals.
+
+    References
+    ----------
+    Imbens, G. W. (2000). The role of the propensity score in estimating dose-response functions. Biometrika
+    87, 706-710.
+    Hothorn, T., Bretz, F. and Westfall, P. (2008). Simultaneous inference in general parametric models.
+    Biometrical Journal 50, 346-363.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> arm = rng.choice(["direct", "cot", "few_shot"], 600)
+    >>> x = rng.normal(size=600)
+    >>> frame = pd.DataFrame({"arm": arm, "x": x, "y": x + (arm == "cot") + rng.normal(size=600)})
+    >>> result = compare_arms(frame, treatment="arm", outcome="y", confounders=["x"], reference="direct")
+    >>> [(row.arm, row.reference, row.p_max_t < 0.05) for row in result.rows]
+    [('cot', 'direct', True), ('few_shot', 'direct', False), ('few_shot', 'cot', True)]
+    """
+    table = open_table(frame)
+    table.require([treatment], role="treatment")
+    table.require([outcome], role="outcome")
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
+    arms, labels = _arms(table, treatment, reference)
+    chosen, cautions = choose_confounders(
+        table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
+    )
+    if chosen is None and method != "naive":
+        raise EstimationError(
+            f"method {method!r} needs to know what to adjust for",
+            hint="give confounders=[...] or a graph, or method='naive' for plain differences",
+        )
+    names = tuple(chosen or ())
+    if method in {"ipw", "overlap", "naive"}:
+        if options:
+            raise EstimationError(
+                f"option {min(options)!r} is for methods that match pairs", hint="method='nearest'"
+            )
+        result = _weighted(
+            table,
+            treatment,
+            outcome,
+            names,
+            arms,
+            labels,
+            method,
+            estimand,
+            focal,
+            cluster,
+            level,
+            random_state,
+        )
+    else:
+        if focal is not None:
+            raise EstimationError(
+                "focal= is for method='ipw'", hint="with pairs, name the estimand att or atc"
+            )
+        result = _pairwise(
+            table,
+            treatment,
+            outcome,
+            names,
+            arms,
+            labels,
+            method,
+            estimand,
+            cluster,
+            level,
+            random_state,
+            options,
+        )
+    adjusted = () if method == "naive" else names
+    assumptions = describe_assumptions(
+        design=design,
+        confounders=adjusted,
+        from_graph=graph is not None,
+        cautions=cautions,
+        clustered=cluster is not None,
+        balance=(),
+        overlap=_overlap(result),
+    )
+    if result.balance or not names:
+        assumptions = _with_balance(assumptions, result.balance)
+    else:
+        assumptions = _with_pair_balance(assumptions, result.rows)
+    return changed(
+        result,
+        assumptions=assumptions,
+        confounders=adjusted,
+        sentence=_sentence(result, assumptions, adjusted, design),
+    )
+
+
+def _arms(table: Table, treatment: str, reference: object | None) -> tuple[list[str], NDArray[Any]]:
+    labels = table.labels(treatment, role="treatment")
+    arms, counts = np.unique(labels.astype(str), return_counts=True)
+    found = [str(a) for a in arms]
+    if len(found) < 2:
+        raise EstimationError(
+            f"treatment column {treatment!r} is constant: every row is {found[0]!r}",
+            hint="an effect needs two arms or more",
+        )
+    if len(found) > _MANY_ARMS:
+        raise EstimationError(
+            f"treatment column {treatment!r} has {len(found)} levels: too many to compare pair by pair",
+            hint="a number that takes many values is a dose: use dose_response",
+        )
+    for arm, count in zip(found, counts.tolist(), strict=True):
+        if count < 2:
+            raise EstimationError(
+                f"arm {arm!r} of treatment column {treatment!r} has one row: its spread cannot be known",
+                hint="run that arm on more items, or leave its row out",
+            )
+    if reference is not None:
+        named = level_name(reference)
+        if named not in found:
+            raise EstimationError(
+                f"reference {named!r} is not an arm of {treatment!r}", hint=f"the arms are {', '.join(found)}"
+            )
+        found.remove(named)
+        found.insert(0, named)
+    return found, labels.astype(str)
+
+
+def _weighted(
+    table: Table,
+    treatment: str,
+    outcome: str,
+    names: tuple[str, ...],
+    arms: list[str],
+    labels: NDArray[Any],
+    method: str,
+    estimand: str | None,
+    focal: object | None,
+    cluster: str | None,
+    level: float,
+    random_state: int,
+) -> ArmsResult:
+    y = table.numbers(outcome, role="outcome")
+    units = None if cluster is None else table.labels(cluster, role="cluster")
+    columns = {name: table.values(name, role="confounder") for name in names}
+    wanted = (estimand or ("ato" if method == "overlap" else "ate")).lower()
+    allowed = {"ipw": {"ate", "att"}, "overlap": {"ato"}, "naive": {"ate"}}[method]
+    if wanted not in allowed:
+        raise EstimationError(
+            f"method {method!r} does not estimate {wanted!r} of many arms",
+            hint=f"it estimates {', '.join(sorted(allowed))}",
+        )
+    target: Any = wanted
+    if method == "naive" or not names:
+        fit = _plain_means(y, labels, arms, units)
+    else:
+        design = design_matrix(columns)
+        fit = multinomial_weights(
+            labels,
+            design.matrix,
+            y=y,
+            estimand=target,
+            focal=focal,
+            reference=arms[0],
+            names=design.names,
+            cluster=units,
+            level=level,
+        )
+    assert fit.means is not None
+    assert fit.covariance is not None
+    balance: tuple[PairBalanceRow, ...] = ()
+    if names:
+        shown = design_matrix(columns, full=True)
+        balance = pair_balance(shown.matrix, shown.names, labels, fit, None if focal is None else str(focal))
+    df = None if units is None else float(len(set(units.tolist())) - 1)
+    rows = _contrasts(fit, level, df, random_state, balance_of=pair_smd(columns, labels, fit))
+    warnings = [
+        f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"
+        for arm, ess, n in zip(fit.arms, fit.ess, fit.n, strict=True)
+        if ess < _LOW_ESS * n
+    ]
+    if not names:
+        warnings.append("nothing was adjusted for")
+    errors = np.sqrt(np.diag(fit.covariance))
+    return ArmsResult(
+        treatment=treatment,
+        outcome=outcome,
+        estimand=wanted,
+        method=method,
+        reference=arms[0],
+        focal=None if focal is None else str(focal),
+        means=tuple(
+            ArmMean(arm=a, n=n, ess=e, mean=m, std_error=float(s))
+            for a, n, e, m, s in zip(fit.arms, fit.n, fit.ess, fit.means, errors, strict=True)
+        ),
+        rows=rows,
+        balance=balance,
+        adjustment="the joint distribution of the contrasts (largest |t|)",
+        level=level,
+        assumptions=(),
+        warnings=tuple(warnings),
+        sentence="",
+        se_method=(
+            "unequal variances"
+            if method == "naive" or not names
+            else "stacked estimating equations, score estimated"
+        )
+        + (", cluster-robust" if cluster is not None else ""),
+        confounders=names,
+        weights=fit.weights,
+    )
+
+
+def _plain_means(
+    y: Floats, labels: NDArray[Any], arms: list[str], units: NDArray[Any] | None
+) -> MultiWeightEstimate:
+    from whyprompt.effects._influence import cluster_codes
+    from whyprompt.effects.weighting.many_arms import MultiWeightEstimate, mean_covariance
+
+    n = len(y)
+    indicator = np.column_stack([labels == arm for arm in arms]).astype(float)
+    counts = indicator.sum(axis=0)
+    means = indicator.T @ y / counts
+    influence = indicator * (y[:, None] - means) / counts
+    # The usual n - 1 of a variance; clusters have a correction of their own.
+    if units is None:
+        influence = influence * np.sqrt(counts / (counts - 1.0))
+    return MultiWeightEstimate(
+        estimand="ate",
+        arms=tuple(arms),
+        focal=None,
+        propensity=np.tile(counts / n, (n, 1)),
+        weights=np.ones(n),
+        means=tuple(float(m) for m in means),
+        covariance=mean_covariance(influence, cluster_codes(units, n)),
+        contrasts=(),
+        ess=tuple(float(c) for c in counts),
+        n=tuple(int(c) for c in counts),
+    )
+
+
+def _contrasts(
+    fit: MultiWeightEstimate,
+    level: float,
+    df: float | None,
+    random_state: int,
+    *,
+    balance_of: dict[tuple[int, int], float | None],
+) -> tuple[ArmContrast, ...]:
+    assert fit.means is not None
+    assert fit.covariance is not None
+    pairs = list(combinations(range(len(fit.arms)), 2))
+    C = np.zeros((len(pairs), len(fit.arms)))
+    for k, (a, b) in enumerate(pairs):
+        C[k, a], C[k, b] = -1.0, 1.0
+    estimates = C @ np.array(fit.means)
+    covariance = C @ fit.covariance @ C.T
+    errors = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
+    t = np.divide(estimates, errors, out=np.zeros(len(pairs)), where=errors > 0)
+    joint = max_t(t, correlation(covariance), level=level, df=df, random_state=random_state)
+    p = [two_sided_p(float(e), float(s), df) for e, s in zip(estimates, errors, strict=True)]
+    rows = []
+    for k, ((a, b), p_holm) in enumerate(zip(pairs, holm(p), strict=True)):
+        estimate, error = float(estimates[k]), float(errors[k])
+        low, high = interval(estimate, error, level=level, df=df)
+        rows.append(
+            ArmContrast(
+                arm=fit.arms[b],
+                reference=fit.arms[a],
+                estimate=estimate,
+                std_error=error,
+                ci_low=low,
+                ci_high=high,
+                p_value=p[k],
+                p_holm=p_holm,
+                p_max_t=float(joint.p_values[k]),
+                simultaneous_low=estimate - joint.critical * error,
+                simultaneous_high=estimate + joint.critical * error,
+                n_arm=fit.n[b],
+                n_reference=fit.n[a],
+                n_arm_used=fit.n[b],
+                n_reference_used=fit.n[a],
+                largest_smd=balance_of.get((a, b)),
+            )
+        )
+    return tuple(rows)
+
+
+def _pairwise(
+    table: Table,
+    treatment: str,
+    outcome: str,
+    names: tuple[str, ...],
+    arms: list[str],
+    labels: NDArray[Any],
+    method: str,
+    estimand: str | None,
+    cluster: str | None,
+    level: float,
+    random_state: int,
+    options: dict[str, Any],
+) -> ArmsResult:
+    from whyprompt.effects.estimate import estimate_effect
+
+    refuse_post_treatment(names, treatment=treatment, outcome=outcome)
+    pairs = list(combinations(arms, 2))
+    found: list[dict[str, Any]] = []
+    warnings: list[str] = []
+    se_methods: list[str] = []
+    wanted = estimand
+    for a, b in pairs:
+        counts = (int((labels == b).sum()), int((labels == a).sum()))
+        base: dict[str, Any] = {"arm": b, "reference": a, "n_arm": counts[0], "n_reference": counts[1]}
+        try:
+            one = estimate_effect(
+                table,
+                treatment=treatment,
+                outcome=outcome,
+                confounders=names,
+                treated=b,
+                control=a,
+                method=method,
+                estimand=estimand,
+                cluster=cluster,
+                level=level,
+                random_state=random_state,
+                **options,
+            )
+        except EstimationError as error:
+            nothing = dict.fromkeys(("estimate", "std_error", "ci_low", "ci_high", "p_value", "largest_smd"))
+            found.append(
+                {**base, **nothing, "n_arm_used": 0, "n_reference_used": 0, "note": error.message, "df": None}
+            )
+            continue
+        wanted = one.estimand
+        se_methods.append(one.se_method)
+        sizes = [None if r.smd_after is None else abs(r.smd_after) for r in one.balance]
+        found.append(
+            {
+                **base,
+                "estimate": one.estimate,
+                "std_error": one.std_error,
+                "ci_low": one.ci_low,
+                "ci_high": one.ci_high,
+                "p_value": one.p_value,
+                "largest_smd": None
+                if None in sizes
+                else max((s for s in sizes if s is not None), default=None),
+                "n_arm_used": one.n_treated_used,
+                "n_reference_used": one.n_control_used,
+                "note": "",
+                "df": one.df,
+            }
+        )
+        warnings.extend(
+            f"{b} against {a}: {text}" for text in one.warnings if "other arms are put aside" not in text
+        )
+    if all(row["estimate"] is None for row in found):
+        raise EstimationError(f"no pair of arms could be estimated; the first: {found[0]['note']}")
+    rows = []
+    strict = 1.0 - (1.0 - level) / len(pairs)
+    for row, p_holm in zip(found, holm([row["p_value"] for row in found]), strict=True):
+        df = row.pop("df")
+        low = high = None
+        if row["estimate"] is not None:
+            low, high = interval(row["estimate"], row["std_error"], level=strict, df=df)
+        rows.append(
+            ArmContrast(**row, p_holm=p_holm, p_max_t=None, simultaneous_low=low, simultaneous_high=high)
+        )
+    if len(arms) > 2:
+        warnings.append(
+            "each pair is matched by itself: the contrasts speak of different rows and need not add up;"
+            " method='ipw' or 'overlap' brings all arms to one population"
+        )
+    return ArmsResult(
+        treatment=treatment,
+        outcome=outcome,
+        estimand=wanted or "att",
+        method=method,
+        reference=arms[0],
+        focal=None,
+        means=(),
+        rows=tuple(rows),
+        balance=(),
+        adjustment="Bonferroni",
+        level=level,
+        assumptions=(),
+        warnings=tuple(dict.fromkeys(warnings)),
+        sentence="",
+        se_method="; ".join(dict.fromkeys(se_methods)),
+        confounders=names,
+    )
+
+
+def _overlap(result: ArmsResult) -> Assumption | None:
+    if not result.means or result.method == "naive":
+        return None
+    thin = min(result.means, key=lambda m: m.ess / m.n)
+    share = thin.ess / thin.n
+    return Assumption(
+        name="overlap",
+        status="doubtful" if share < _LOW_ESS else "holds",
+        check="effective sample size of each arm under its weights",
+        detail=f"the least is {thin.ess:.0f} of {thin.n} rows, arm {thin.arm!r}",
+    )
+
+
+def _with_balance(
+    assumptions: tuple[Assumption, ...], balance: Sequence[PairBalanceRow]
+) -> tuple[Assumption, ...]:
+    if not balance:
+        return assumptions
+    bad = [r for r in balance if r.smd_after is None or r.smd_after > SMD_LIMIT]
+    largest = max((r.smd_after for r in balance if r.smd_after is not None), default=0.0)
+    listed = ", ".join(
+        f"{r.covariate} {format_number(r.smd_after, digits=2)} ({r.worst_pair[1]} and {r.worst_pair[0]})"
+        for r in bad
+    )
+    return (
+        *assumptions,
+        Assumption(
+            name="balance",
+            status="fails" if bad else "holds",
+            check=f"largest standardised mean difference over all pairs of arms, limit {SMD_LIMIT}",
+            detail=f"over the limit: {listed}"
+            if bad
+            else f"the largest is {format_number(largest, digits=2)}",
+        ),
+    )
+
+
+def _with_pair_balance(
+    assumptions: tuple[Assumption, ...], rows: Sequence[ArmContrast]
+) -> tuple[Assumption, ...]:
+    known = [r for r in rows if r.estimate is not None]
+    bad = [r for r in known if r.largest_smd is None or r.largest_smd > SMD_LIMIT]
+    listed = ", ".join(f"{r.arm} against {r.reference} {format_number(r.largest_smd, digits=2)}" for r in bad)
+    return (
+        *assumptions,
+        Assumption(
+            name="balance",
+            status="fails" if bad else "holds",
+            check=f"largest standardised mean difference within each pair of arms, limit {SMD_LIMIT}",
+            detail=f"over the limit: {listed}" if bad else "within the limit for every pair",
+        ),
+    )
+
+
+def _sentence(
+    result: ArmsResult, assumptions: Sequence[Assumption], confounders: Sequence[str], design: str
+) -> str:
+    seen = [
+        r
+        for r in result.rows
+        if r.simultaneous_low is not None
+        and r.simultaneous_high is not None
+        and (r.simultaneous_low > 0 or r.simultaneous_high < 0)
+    ]
+    parts = [
+        f"{r.arm!r} in place of {r.reference!r} by {format_number(r.estimate)}"
+        f" ({format_number(r.simultaneous_low)} to {format_number(r.simultaneous_high)})"
+        for r in seen
+    ]
+    compared = sum(r.estimate is not None for r in result.rows)
+    text = (
+        f"Of {compared} pairs of arms, {len(seen)} differ in {result.outcome!r} after adjustment for their"
+        f" number ({result.estimand.upper()} by {result.method})"
+    )
+    text += f": {'; '.join(parts)}; intervals hold at once at {result.level:.0%}." if parts else "."
+    failed = [a for a in assumptions if a.status == "fails"]
+    if failed:
+        reasons = ". ".join(a.detail.rstrip(".") for a in failed)
+        return f"{text} {reasons}. The differences may therefore not be claimed as effects of the arms."
+    if design == "randomized":
+        return f"{text} The arms were randomised, so these are effects of the arms."
+    if not confounders:
+        return f"{text} These are comparisons and not effects: nothing was adjusted for."
+    return f"{text} They are effects if nothing but {', '.join(confounders)} affects both arm and outcome."

@@ -1,0 +1,491 @@
+"""A continuous treatment: how the outcome changes along the dose, with a band that holds everywhere at once.
+
+Rows are weighted so that the dose no longer depends on the confounders; the outcome is then regressed on a
+natural cubic spline of the dose. The sandwich error accounts for the weights having been estimated.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects._assumptions import describe_assumptions
+from whyprompt.effects._frame import open_table
+from whyprompt.effects._influence import (
+    cluster_codes,
+    effective_sample_size,
+    nuisance_influence,
+    regression_influence,
+    with_intercept,
+)
+from whyprompt.effects._multiplicity import correlation, max_t
+from whyprompt.effects._problem import choose_confounders
+from whyprompt.effects.dose._result import DoseBalanceRow, DosePoint, DoseResponse
+from whyprompt.effects.inference import interval
+from whyprompt.effects.propensity import design_matrix
+from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number
+from whyprompt.effects.weighting.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
+from whyprompt.effects.weighting.many_arms import mean_covariance, standardised
+from whyprompt.errors import DataError, EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from whyprompt.graph import CausalGraph
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["DoseBalanceRow", "DosePoint", "DoseResponse", "dose_response", "natural_spline"]
+
+_FEW_VALUES = 5
+_LOW_ESS = 0.2
+
+
+def natural_spline(x: ArrayLike, knots: ArrayLike) -> Floats:
+    """Return a basis of the natural cubic splines, without the constant.
+
+    Parameters
+    ----------
+    x : array_like, shape (n,)
+        Values.
+    knots : array_like, shape (K,)
+        In increasing order; beyond the outermost the functions are straight lines.
+
+    Returns
+    -------
+    ndarray, shape (n, K - 1)
+        The first column is `x` itself, so that the others are what is not a straight line.
+
+    References
+    ----------
+    Hastie, T., Tibshirani, R. and Friedman, J. (2009). The Elements of Statistical Learning, equations 5.4
+    and 5.5.
+
+    Examples
+    --------
+    >>> natural_spline([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0]).round(2).tolist()
+    [[0.0, 0.0], [1.0, 0.25], [2.0, 1.5], [3.0, 3.0]]
+    """
+    values = np.asarray(x, dtype=float)
+    ends = np.asarray(knots, dtype=float)
+    span = ends[-1] - ends[0]
+
+    def cube(knot: float) -> Floats:
+        return np.asarray(np.clip((values - knot) / span, 0.0, None) ** 3 * span**2, dtype=float)
+
+    last, before = ends[-1], ends[-2]
+
+    def d(knot: float) -> Floats:
+        return np.asarray((cube(knot) - cube(last)) / (last - knot), dtype=float)
+
+    return (
+        np.column_stack([values, *(d(k) - d(before) for k in ends[:-2])])
+        if len(ends) > 2
+        else values[:, None]
+    )
+
+
+def dose_response(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    treatment: str,
+    outcome: str,
+    confounders: Sequence[str] | None = None,
+    graph: CausalGraph | None = None,
+    method: str = "entropy",
+    knots: int | Sequence[float] = 4,
+    grid: Sequence[float] | None = None,
+    reference: float | None = None,
+    design: str = "observational",
+    cluster: str | None = None,
+    se: str = "hc3",
+    level: float = 0.95,
+    random_state: int = 0,
+) -> DoseResponse:
+    """Estimate the mean outcome along a continuous dose.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a trial.
+    treatment, outcome : str
+        Columns, both numeric.
+    confounders : sequence of str, optional
+        Columns that affect both the dose and the outcome.
+    graph : CausalGraph, optional
+        Gives the confounders, or checks those given.
+    method : {"entropy", "gps", "naive"}, default "entropy"
+        ``entropy``: weights under which every function of the spline is uncorrelated with every covariate,
+        exactly. ``gps``: ratios of normal densities of the dose. ``naive``: no weights.
+    knots : int or sequence of float, default 4
+        Number of knots, at quantiles of the dose, or their places; 2 give a straight line.
+    grid : sequence of float, optional
+        Doses at which the curve is given; default 21 from the 5% to the 95% quantile.
+    reference : float, optional
+        Dose that effects are measured from; default the first of the grid.
+    design : {"observational", "randomized"}, default "observational"
+        How rows got their doses.
+    cluster : str, optional
+        Column with the sampling unit.
+    se : {"hc3", "hc0"}, default "hc3"
+        ``hc0``: the sandwich of the stacked equations (for ``gps`` that of R's WeightIt). ``hc3``: each row's
+        influence is divided by one minus its leverage, in the weighted regression on all that the weights
+        balance; weights and the ends of a spline give single rows much leverage.
+    level : float, default 0.95
+        Of the intervals and of the band.
+    random_state : int, default 0
+        Seed of the band.
+
+    Returns
+    -------
+    DoseResponse
+
+    Raises
+    ------
+    DataError
+        If a column is absent, text, or has missing or infinite values, or the dose takes few values.
+    EstimationError
+        If the dose is constant or determined by the covariates, balance cannot be reached, or a dose asked
+        for lies outside those seen.
+    GraphError
+        If the graph forbids a confounder.
+
+    Notes
+    -----
+    The curve is that of all rows: their covariates as they are, the dose set. Entropy weights remove the
+    bias of confounders that act linearly on the outcome, whatever the form of the dose-response within the
+    spline; add squares or products as confounders where that is doubtful. The band takes the largest |t| over
+    the grid from the joint normal distribution of the curve.
+
+    References
+    ----------
+    MacKinnon, J. G. and White, H. (1985). Some heteroskedasticity-consistent covariance matrix estimators
+    with improved finite sample properties. Journal of Econometrics 29, 305-325.
+    Hirano, K. and Imbens, G. W. (2004). The propensity score with continuous treatments. In Applied Bayesian
+    Modeling and Causal Inference from Incomplete-Data Perspectives, 73-84.
+    Tübbicke, S. (2022). Entropy balancing for continuous treatments. Journal of Econometric Methods 11.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=800)
+    >>> shots = 2 + 0.5 * x + rng.normal(size=800)
+    >>> frame = pd.DataFrame({"shots": shots, "x": x, "y": 0.7 * shots - x + rng.normal(size=800)})
+    >>> curve = dose_response(frame, treatment="shots", outcome="y", confounders=["x"])
+    >>> curve.slope_ci_low < 0.7 < curve.slope_ci_high
+    True
+    """
+    _check_options(method, design, se, level)
+    table = open_table(frame)
+    table.require([treatment], role="treatment")
+    d = table.numbers(treatment, role="treatment")
+    y = table.numbers(outcome, role="outcome")
+    _check_dose(d, treatment)
+    chosen, cautions = choose_confounders(
+        table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
+    )
+    if chosen is None and method != "naive":
+        raise EstimationError(
+            f"method {method!r} needs to know what to adjust for",
+            hint="give confounders=[...] or a graph, or method='naive' for the plain curve",
+        )
+    names = tuple(chosen or ())
+    used = method if names else "naive"
+    codes = cluster_codes(None if cluster is None else table.labels(cluster, role="cluster"), len(d))
+    df = None if codes is None else float(codes.max())
+    places = _knots(d, knots, treatment)
+    doses = _grid(d, grid, treatment)
+    start = float(doses[0]) if reference is None else float(reference)
+    _inside(np.array([start]), d, treatment, "reference")
+    basis = natural_spline(d, places)
+
+    balance: tuple[DoseBalanceRow, ...] = ()
+    warnings: list[str] = []
+    weights = np.ones(len(d))
+    regress: Callable[[Floats], tuple[Floats, Floats]] = partial(regression_influence, y, weights=weights)
+    balanced = [np.ones((len(d), 1)), (basis - basis.mean(axis=0)) / basis.std(axis=0)]
+    if names:
+        covariates = design_matrix({name: table.values(name, role="confounder") for name in names})
+        if used != "naive":
+            scaled = standardised(covariates.matrix, covariates.names)
+            theta, psi, weigh = dose_weights(d, scaled, method=used, basis=basis)
+            weights = np.asarray(weigh(theta).real, dtype=float)
+            balanced.append(scaled)
+            if used == "entropy":
+                balanced.extend(scaled * column[:, None] for column in balanced[1].T)
+                regress = partial(entropy_influence, y, weights=weights, basis=basis, scaled=scaled)
+            else:
+                warnings.extend(heavy_tails(d, scaled))
+                regress = partial(
+                    regression_influence,
+                    y,
+                    weights=weights,
+                    weight_function=weigh,
+                    theta=theta,
+                    nuisance=nuisance_influence(psi, theta),
+                )
+        before, after = (dose_correlations(d, covariates.matrix, w) for w in (np.ones(len(d)), weights))
+        balance = tuple(
+            DoseBalanceRow(covariate=name, correlation_before=b, correlation_after=a)
+            for name, b, a in zip(covariates.names, before, after, strict=True)
+        )
+    spare = _spare(np.column_stack(balanced), weights) if se == "hc3" else np.ones(len(d))
+    coef, influence = regress(with_intercept(basis))
+    influence /= spare[:, None]
+    covariance = mean_covariance(influence, codes)
+    line, line_influence = regress(with_intercept(d[:, None]))
+    line_influence /= spare[:, None]
+    slope_error = float(np.sqrt(mean_covariance(line_influence, codes)[1, 1]))
+    slope_low, slope_high = interval(float(line[1]), slope_error, level=level, df=df)
+    assert slope_low is not None
+    assert slope_high is not None
+    points = _points(coef, covariance, doses, start, places, level, df, random_state)
+    ess = effective_sample_size(weights)
+    if not names:
+        warnings.append("nothing was adjusted for")
+    flat, nonlinear = _wald(coef, covariance, slice(1, None)), _wald(coef, covariance, slice(2, None))
+    adjusted = () if used == "naive" else names
+    assumptions = (
+        *describe_assumptions(
+            design=design,
+            confounders=adjusted,
+            from_graph=graph is not None,
+            cautions=cautions,
+            clustered=cluster is not None,
+            balance=(),
+            overlap=_overlap(ess, len(d)) if adjusted else None,
+        ),
+        *_balanced(balance),
+    )
+    return DoseResponse(
+        treatment=treatment,
+        outcome=outcome,
+        method=used,
+        points=points,
+        reference=start,
+        slope=float(line[1]),
+        slope_std_error=slope_error,
+        slope_ci_low=slope_low,
+        slope_ci_high=slope_high,
+        flat_p=flat,
+        nonlinear_p=nonlinear,
+        knots=tuple(float(k) for k in places),
+        level=level,
+        n=len(d),
+        ess=ess,
+        balance=balance,
+        assumptions=assumptions,
+        warnings=tuple(warnings),
+        sentence=_sentence(
+            treatment, outcome, points, start, (float(line[1]), slope_low, slope_high), nonlinear, level,
+            assumptions, adjusted, design,
+        ),
+        se_method=("robust" if used == "naive" else "stacked estimating equations, weights estimated")
+        + (", HC3" if se == "hc3" else "")
+        + (", cluster-robust" if cluster is not None else ""),
+        confounders=adjusted,
+        weights=weights,
+    )  # fmt: skip
+
+
+def _check_options(method: str, design: str, se: str, level: float) -> None:
+    if method not in {"entropy", "gps", "naive"}:
+        raise EstimationError(f"method {method!r} is not known", hint="one of: entropy, gps, naive")
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
+    if se not in {"hc3", "hc0"}:
+        raise EstimationError(f"standard error {se!r} is not known", hint="one of: hc3, hc0")
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+
+
+def _spare(matrix: Floats, weights: Floats) -> Floats:
+    """One minus each row's leverage in the weighted regression on the columns."""
+    root = np.sqrt(weights)
+    q, _ = np.linalg.qr(matrix * root[:, None])
+    # A row that alone decides a coefficient has no residual to judge it by.
+    return np.asarray(np.clip(1.0 - (q**2).sum(axis=1), 1e-3, None), dtype=np.float64)
+
+
+def _check_dose(d: Floats, name: str) -> None:
+    values = np.unique(d)
+    if len(values) == 1:
+        raise EstimationError(
+            f"the dose {name!r} is constant: every row is {values[0]:g}", hint="run other doses"
+        )
+    if len(values) < _FEW_VALUES:
+        raise DataError(
+            f"the dose {name!r} takes {len(values)} values: no curve can be drawn through them",
+            hint="use compare_arms (or estimate_effect for two)",
+        )
+
+
+def _knots(d: Floats, knots: int | Sequence[float], name: str) -> Floats:
+    if isinstance(knots, int):
+        if not 2 <= knots <= 10:
+            raise EstimationError(f"{knots} knots were asked for; give 2 (a straight line) to 10")
+        places = np.quantile(d, np.linspace(0.0, 1.0, knots))
+    else:
+        places = np.asarray(knots, dtype=float)
+        if len(places) < 2:
+            raise EstimationError("at least two knots are needed")
+    if not (np.diff(places) > 0).all():
+        raise EstimationError(
+            f"the knots of {name!r} are not in increasing order: {', '.join(f'{k:g}' for k in places)}",
+            hint="ask for fewer knots, or give their places",
+        )
+    return np.asarray(places, dtype=np.float64)
+
+
+def _grid(d: Floats, grid: Sequence[float] | None, name: str) -> Floats:
+    if grid is None:
+        low, high = np.quantile(d, [0.05, 0.95])
+        if not low < high:
+            low, high = float(d.min()), float(d.max())
+        return np.linspace(low, high, 21)
+    doses = np.asarray(grid, dtype=float)
+    if doses.ndim != 1 or len(doses) == 0 or not np.isfinite(doses).all():
+        raise EstimationError("the grid must be a list of finite doses")
+    _inside(doses, d, name, "grid")
+    return np.sort(doses)
+
+
+def _inside(doses: Floats, d: Floats, name: str, what: str) -> None:
+    out = doses[(doses < d.min()) | (doses > d.max())]
+    if len(out):
+        raise EstimationError(
+            f"the {what} asks for {name!r} at {out[0]:g}, outside the doses seen"
+            f" ({d.min():g} to {d.max():g})",
+            hint="no data speak for a dose that was not run",
+        )
+
+
+def _points(
+    coef: Floats,
+    covariance: Floats,
+    doses: Floats,
+    reference: float,
+    knots: Floats,
+    level: float,
+    df: float | None,
+    random_state: int,
+) -> tuple[DosePoint, ...]:
+    at = with_intercept(natural_spline(doses, knots))
+    origin = with_intercept(natural_spline([reference], knots))
+    parts = []
+    for rows in (at, at - origin):
+        value, joint = rows @ coef, rows @ covariance @ rows.T
+        error = np.sqrt(np.clip(np.diag(joint), 0.0, None))
+        live = error > 1e-12 * max(float(error.max()), 1e-300)
+        critical = 0.0
+        if live.any():
+            r = correlation(joint[np.ix_(live, live)])
+            t = np.zeros(int(live.sum()))
+            critical = max_t(t, r, level=level, df=df, random_state=random_state).critical
+        parts.append((value, error, critical))
+    (mean, se, wide), (effect, effect_se, effect_wide) = parts
+    made = []
+    for k, dose in enumerate(doses):
+        low, high = interval(float(mean[k]), float(se[k]), level=level, df=df)
+        e_low, e_high = interval(float(effect[k]), float(effect_se[k]), level=level, df=df)
+        assert low is not None
+        assert high is not None
+        assert e_low is not None
+        assert e_high is not None
+        made.append(
+            DosePoint(
+                dose=float(dose),
+                mean=float(mean[k]),
+                std_error=float(se[k]),
+                ci_low=low,
+                ci_high=high,
+                band_low=float(mean[k] - wide * se[k]),
+                band_high=float(mean[k] + wide * se[k]),
+                effect=float(effect[k]),
+                effect_std_error=float(effect_se[k]),
+                effect_ci_low=e_low,
+                effect_ci_high=e_high,
+                effect_band_low=float(effect[k] - effect_wide * effect_se[k]),
+                effect_band_high=float(effect[k] + effect_wide * effect_se[k]),
+            )
+        )
+    return tuple(made)
+
+
+def _wald(coef: Floats, covariance: Floats, which: slice) -> float | None:
+    from scipy import stats
+
+    value, matrix = coef[which], covariance[which, which]
+    if len(value) == 0:
+        return None
+    try:
+        statistic = float(value @ np.linalg.solve(matrix, value))
+    except np.linalg.LinAlgError:
+        return None
+    return float(stats.chi2.sf(max(statistic, 0.0), len(value)))
+
+
+def _overlap(ess: float, n: int) -> Assumption:
+    return Assumption(
+        name="overlap",
+        status="doubtful" if ess < _LOW_ESS * n else "holds",
+        check="effective sample size under the weights",
+        detail=f"the weighted rows are worth {ess:.0f} of {n}",
+    )
+
+
+def _balanced(balance: Sequence[DoseBalanceRow]) -> tuple[Assumption, ...]:
+    if not balance:
+        return ()
+    bad = [r for r in balance if abs(r.correlation_after) > SMD_LIMIT]
+    largest = max(abs(r.correlation_after) for r in balance)
+    listed = ", ".join(f"{r.covariate} {format_number(r.correlation_after, digits=2)}" for r in bad)
+    return (
+        Assumption(
+            name="balance",
+            status="fails" if bad else "holds",
+            check=f"weighted correlation of the dose with each covariate, limit {SMD_LIMIT}",
+            detail=f"over the limit: {listed}"
+            if bad
+            else f"the largest is {format_number(largest, digits=2)}",
+        ),
+    )
+
+
+def _sentence(
+    treatment: str,
+    outcome: str,
+    points: Sequence[DosePoint],
+    reference: float,
+    slope: tuple[float, float, float],
+    nonlinear: float | None,
+    level: float,
+    assumptions: Sequence[Assumption],
+    confounders: Sequence[str],
+    design: str,
+) -> str:
+    last = points[-1]
+    text = (
+        f"For one unit more of {treatment!r}, {outcome!r} changes by {format_number(slope[0])} on average"
+        f" ({level:.0%} interval {format_number(slope[1])} to {format_number(slope[2])}); at"
+        f" {format_number(last.dose)} instead of {format_number(reference)} by {format_number(last.effect)}"
+        f" ({format_number(last.effect_ci_low)} to {format_number(last.effect_ci_high)})."
+    )
+    if nonlinear is not None and nonlinear < 1 - level:
+        text += (
+            f" The response is not a straight line (p {format_number(nonlinear, digits=2)}): read the curve."
+        )
+    failed = [a for a in assumptions if a.status == "fails"]
+    if failed:
+        reasons = ". ".join(a.detail.rstrip(".") for a in failed)
+        return f"{text} {reasons}. The change may therefore not be claimed as an effect of the dose."
+    if design == "randomized":
+        return f"{text} The dose was randomised, so this is its effect."
+    if not confounders:
+        return f"{text} This is a comparison and not an effect: nothing was adjusted for."
+    return f"{text} It is an effect if nothing but {', '.join(confounders)} affects both dose and outcome."
