@@ -6,10 +6,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STUDY ?= studies/few_shot.yaml
 RUNS ?= runs
+SIZE ?= full
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types check env dev clean help
+.PHONY: demo test lint types check notebooks docs env dev clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -49,6 +50,20 @@ types: $(VENV)/.dev  ## mypy, strict
 	$(BIN)/mypy
 
 check: lint types test  ## everything but the demo
+
+$(VENV)/.notebooks: $(VENV)/.runtime
+	$(PIP) install -c constraints.txt -e '.[local,data,charts,notebooks]'
+	@touch $@
+
+notebooks: $(VENV)/.notebooks  ## run the notebooks; in place, or with SIZE=small as copies into build/notebooks
+	$(BIN)/python notebooks/execute.py --size $(SIZE) $(if $(filter small,$(SIZE)),--out build/notebooks)
+
+$(VENV)/.docs: $(VENV)/.runtime
+	$(PIP) install -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs  ## build the documentation into build/site; strict, and without a network
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 clean:  ## remove the environment and the results
 	rm -rf $(VENV) $(RUNS)
