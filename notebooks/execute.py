@@ -57,7 +57,9 @@ def execute(source: Path, target: Path, *, timeout: int) -> list[str]:
 
 def main() -> None:
     """Run what is asked for and report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", default=list(NAMES), metavar="NAME")
     parser.add_argument("--size", choices=["full", "small"], default="full")
     parser.add_argument("--out", type=Path, help="Folder for copies; in place by default.")
@@ -75,7 +77,9 @@ def main() -> None:
         file = f"{name.removesuffix('.ipynb')}.ipynb"
         begun = time.perf_counter()
         problems = execute(HERE / file, out / file, timeout=chosen.timeout)
-        print(f"{file}: {time.perf_counter() - begun:.0f} s, {'FAILED' if problems else 'passed'}", flush=True)
+        print(
+            f"{file}: {time.perf_counter() - begun:.0f} s, {'FAILED' if problems else 'passed'}", flush=True
+        )
         for problem in problems:
             print(problem, file=sys.stderr)
         failed = failed or bool(problems)

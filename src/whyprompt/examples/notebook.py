@@ -41,7 +41,8 @@ def svg_picture(svg: str, *, scale: float = 1.5) -> Any:  # noqa: ANN401 - IPyth
     import vl_convert
     from IPython.display import Image
 
-    return Image(data=vl_convert.svg_to_png(svg, scale=scale))
+    picture: Any = Image  # its constructor is untyped
+    return picture(data=vl_convert.svg_to_png(svg, scale=scale))
 
 
 def graph_picture(
