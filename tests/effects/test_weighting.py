@@ -489,3 +489,32 @@ def test_bad_arms_and_doses_are_named(call, message):
     X = np.random.default_rng(0).normal(size=(60, 2))
     with pytest.raises((DataError, EstimationError), match=message):
         call(X)
+
+
+def test_a_cross_fitted_score_near_zero_does_not_become_the_estimate():
+    # A steep assignment rule: fitted on other rows, some scores are below 1e-4.
+    rng = np.random.default_rng(8)
+    errors: dict[float, list[float]] = {0.0: [], 0.01: []}
+    for _ in range(60):
+        x = rng.normal(size=(150, 1))
+        t = rng.random(150) < 1 / (1 + np.exp(-3.0 * x[:, 0]))
+        y = 1.0 * t + x[:, 0] ** 2 + rng.normal(size=150)
+        for clip, kept in errors.items():
+            result = weight_estimate(y, t, x, method="aipw", clip=clip)
+            kept.append(result.estimate - 1.0)
+            assert any("cross-fitted" in w for w in result.warnings) == (
+                clip > 0 and bool(np.isin(result.propensity, [clip, 1 - clip]).any())
+            )
+    spread = {clip: float(np.std(kept)) for clip, kept in errors.items()}
+    assert spread[0.01] < 0.5 * spread[0.0]
+
+
+def test_scores_that_are_given_are_not_clipped():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(200, 1))
+    e = np.clip(1 / (1 + np.exp(-2 * x[:, 0])), 0.002, 0.998)
+    t = rng.random(200) < e
+    result = weight_estimate(x[:, 0] + t, t, x, method="aipw", propensity=e)
+    assert np.array_equal(result.propensity, e)
+    with pytest.raises(EstimationError, match=r"clip=0\.5"):
+        weight_estimate(x[:, 0] + t, t, x, method="aipw", clip=0.5)

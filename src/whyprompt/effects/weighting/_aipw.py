@@ -34,12 +34,13 @@ class OutcomeModel(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmFit:
-    """Weights and means on the rows kept."""
+    """Weights and means on the rows kept, and how many scores were moved away from 0 and 1."""
 
     weights: Floats
     propensity: Floats | None
     means: Floats
     influence: Floats
+    clipped: int = 0
 
 
 def raw_weights(linear: NDArray[Any], treated: Bools, estimand: str) -> NDArray[Any]:
@@ -66,8 +67,10 @@ def cross_fitted_aipw(
     folds: int,
     outcome_model: OutcomeModel | None,
     random_state: int,
+    clip: float,
 ) -> ArmFit:
     n = len(y)
+    clipped = 0
     score = np.empty(n) if given is None else given
     predicted = np.empty((n, 2))
     for test in _folds(treated, codes, folds, random_state):
@@ -77,6 +80,10 @@ def cross_fitted_aipw(
             score[test] = 1.0 / (1.0 + np.exp(-(fit.coef[0] + matrix[test] @ fit.coef[1:])))
         for column, arm in enumerate((treated, ~treated)):
             predicted[test, column] = _predict(matrix, y, train & arm, test, outcome_model)
+    if given is None:
+        # A score from other rows can be all but 0 or 1, and one such row would then be the whole estimate.
+        clipped = int(((score < clip) | (score > 1 - clip)).sum())
+        score = np.clip(score, clip, 1 - clip)
     t = treated.astype(float)
     parts = np.column_stack(
         [
@@ -94,7 +101,7 @@ def cross_fitted_aipw(
     means = parts.sum(axis=0) / size.sum()
     influence = (parts - size[:, None] * means) / size.sum()
     weights = raw_weights(np.log(score / (1 - score)), treated, estimand).astype(float)
-    return ArmFit(weights=weights, propensity=score, means=means, influence=influence)
+    return ArmFit(weights=weights, propensity=score, means=means, influence=influence, clipped=clipped)
 
 
 def _folds(treated: Bools, codes: NDArray[np.intp] | None, folds: int, random_state: int) -> list[Bools]:

@@ -212,6 +212,7 @@ def weight_estimate(
     targets: Literal["estimated", "fixed"] = "estimated",
     folds: int = 5,
     outcome_model: OutcomeModel | None = None,
+    clip: float = 0.01,
     random_state: int = 0,
     level: float = 0.95,
 ) -> WeightEstimate:
@@ -257,6 +258,10 @@ def weight_estimate(
         Folds of ``aipw``; 1 fits the nuisance models on all rows.
     outcome_model : object with fit and predict, optional
         For ``aipw``, cloned for each arm and fold. Default: least squares on `X`.
+    clip : float, default 0.01
+        With ``aipw``, scores estimated here are kept in ``[clip, 1 - clip]``, and a warning counts those that
+        were not: a row's score comes from other rows and can be all but 0 or 1. DoubleML's default; 0 leaves
+        them as they are. Scores that are given are never changed.
     random_state : int, default 0
         Draws the folds.
     level : float, default 0.95
@@ -310,6 +315,8 @@ def weight_estimate(
     outcome, n = clean["outcome"], len(treated)
     codes = cluster_codes(None if cluster is None else np.asarray(cluster), n)
     given = clean.get("propensity")
+    if not 0 <= clip < 0.5:
+        raise EstimationError(f"clip={clip}: expected a number from 0 to below 0.5")
     if given is not None and not ((given > 0) & (given < 1)).all():
         raise EstimationError("a propensity score given is not strictly between 0 and 1")
 
@@ -332,11 +339,11 @@ def weight_estimate(
     elif method == "aipw":
         inner = None if codes is None else codes[kept]
         fit = cross_fitted_aipw(
-            *part, columns, estimand, score_kept, inner, folds, outcome_model, random_state
+            *part, columns, estimand, score_kept, inner, folds, outcome_model, random_state, clip
         )
     else:
         fit = _score_weights(*part, columns, estimand, score_kept, stabilised=stabilised, truncate=truncate)
-    return _result(fit, method, estimand, treated, kept, alpha, codes, level)
+    return _result(fit, method, estimand, treated, kept, alpha, codes, level, clip)
 
 
 def _check_options(
@@ -476,6 +483,7 @@ def _result(
     alpha: float | None,
     codes: NDArray[np.intp] | None,
     level: float,
+    clip: float,
 ) -> WeightEstimate:
     from scipy import stats
 
@@ -498,6 +506,11 @@ def _result(
         for arm, size, rows in zip(("treated", "control"), ess, used, strict=True)
         if size < _LOW_ESS * rows.sum()
     ]
+    if fit.clipped:
+        warnings.append(
+            f"{fit.clipped} of {len(fit.weights)} cross-fitted propensity scores lay beyond {clip:g} or "
+            f"{1 - clip:g} and were set to it: there the arms hardly overlap"
+        )
     if not kept.all():
         warnings.append(
             f"{(~kept).sum()} of {n} rows have a propensity score outside "
