@@ -311,10 +311,43 @@ def test_bad_input_is_named(change, options, error, message):
         paired_effect(frame, **given_options)
 
 
-def test_items_that_behave_alike_have_an_interval_of_no_width_and_a_warning():
+def test_items_that_behave_alike_do_not_settle_a_risk_without_doubt():
     result = effect(long_table(np.zeros(12), np.ones(12)))
-    assert (result.ci_low, result.ci_high, result.std_error) == (1.0, 1.0, 0.0)
+    assert (result.estimate, result.std_error) == (1.0, 0.0)
+    # Bonett and Price (2012) by hand: p12 = 13/14, p21 = 1/14, n + 2 = 14.
+    a, b = 13 / 14, 1 / 14
+    half = 1.959963984540054 * np.sqrt((a + b - (a - b) ** 2) / 14)
+    assert result.ci_low == pytest.approx(a - b - half, abs=1e-12)
+    assert result.ci_high == 1.0
+    assert result.p_value == pytest.approx(2 / 2**12)
     assert any("not in the population" in w for w in result.warnings)
+
+
+def test_a_risk_difference_stays_within_its_range():
+    never = effect(long_table(np.zeros(8), np.r_[np.ones(7), 0.0]))
+    assert never.ci_high <= 1.0
+    repeats = pd.concat([long_table(np.zeros(8), np.r_[np.ones(7), v]) for v in (0.0, 1.0)])
+    averaged = effect(repeats)
+    assert averaged.ci_high == 1.0
+    assert averaged.se_method == "items, t distribution"
+
+
+def test_intervals_of_paired_risks_cover():
+    # Every table of 24 items with its probability: items that only one arm gets right have 0.3 and 0.1.
+    n, gains, losses = 24, 0.3, 0.1
+    covered = total = 0.0
+    for f in range(n + 1):
+        for g in range(n + 1 - f):
+            chance = stats.multinomial.pmf([f, g, n - f - g], n, [gains, losses, 1 - gains - losses])
+            total += chance
+            if chance < 1e-4:
+                continue
+            control = np.r_[np.zeros(f), np.ones(g), np.zeros(n - f - g)]
+            treated = np.r_[np.ones(f), np.zeros(g), np.zeros(n - f - g)]
+            result = effect(long_table(control, treated))
+            covered += chance * (result.ci_low <= gains - losses <= result.ci_high)
+    assert total == pytest.approx(1.0)
+    assert 0.94 <= covered <= 0.97
 
 
 def test_differences_are_by_item_in_order_of_appearance():

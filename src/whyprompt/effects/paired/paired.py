@@ -6,7 +6,7 @@ how arms were chosen has to be assumed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from whyprompt.effects._frame import Table
 
     Floats = NDArray[np.float64]
+    Scale = Literal["free", "risks", "counts"]
 
 __all__ = [
     "PairedDifferences",
@@ -177,6 +178,8 @@ def paired_effect(
     Bell, R. M. and McCaffrey, D. F. (2002). Bias reduction in standard errors for linear regression with
     multi-stage samples. Survey Methodology 28, 169-181.
     McNemar, Q. (1947). Psychometrika 12, 153-157, in the exact binomial form.
+    Bonett, D. G. and Price, R. M. (2012). Adjusted Wald confidence interval for a difference of binomial
+    proportions based on paired data. Journal of Educational and Behavioral Statistics 37, 479-488.
     Holm, S. (1979). Scandinavian Journal of Statistics 6, 65-70.
 
     Examples
@@ -201,12 +204,13 @@ def paired_effect(
     n = len(d)
     label = None if cluster is None else item_labels(table, cluster, unit, pairs, role="cluster")
     error, df, n_clusters = mean_error(d, label)
-    low, high, p = _t_interval(float(d.mean()), error, df, level)
-    subgroups = _subgroups(table, by, unit, pairs, d, label, level)
-    differ = {} if label is not None else _heterogeneity(subgroups)
     binary = is_binary(pairs.treated, pairs.control)
     # Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same.
     risks = binary or is_binary(_raw_outcomes(table, arm, outcome, (treated, control)))
+    scale: Scale = "free" if not risks else "counts" if binary and label is None else "risks"
+    low, high, p = _interval(d, error, df, level, scale)
+    subgroups = _subgroups(table, by, unit, pairs, d, label, level, scale)
+    differ = {} if label is not None else _heterogeneity(subgroups)
     counts = (int((d > 0).sum()), int((d < 0).sum()))
     names = [str(treated), str(control)]
     n_incomplete = sum(pairs.incomplete.values())
@@ -240,12 +244,16 @@ def paired_effect(
         else detectable_effect(error, df=df, level=level, power=0.8),
         subgroups=subgroups,
         assumptions=_assumptions(pairs, clustered=label is not None, n_incomplete=n_incomplete),
-        warnings=_warnings(pairs, n, n_clusters, error, binary=binary, clustered=label is not None),
+        warnings=_warnings(pairs, n, n_clusters, error, clustered=label is not None),
         sentence=_sentence(
             outcome, names, float(d.mean()), (low, high), level, n, n_incomplete, (gain, harmed), subgroups
         )
         + _differ_words(differ, level),
-        se_method="CR2 by cluster, Satterthwaite df" if label is not None else "items, t distribution",
+        se_method="CR2 by cluster, Satterthwaite df"
+        if label is not None
+        else "items; interval of Bonett and Price (2012)"
+        if scale == "counts"
+        else "items, t distribution",
         differences=pairs,
     )
 
@@ -325,15 +333,30 @@ def mean_error(d: Floats, cluster: NDArray[Any] | None) -> tuple[float | None, f
     return float(np.sqrt(variance)), (1.0 / n) ** 2 / squares, len(size)
 
 
-def _t_interval(
-    estimate: float, error: float | None, df: float | None, level: float
+def _interval(
+    d: Floats, error: float | None, df: float | None, level: float, scale: Scale
 ) -> tuple[float | None, float | None, float | None]:
+    """Give the interval and the two-sided p of the mean difference.
+
+    For 0/1 outcomes the t interval can leave [-1, 1], and has no width where all items behave alike: there
+    the adjusted Wald interval of Bonett and Price is used, and the exact McNemar p. Means of repeated 0/1
+    outcomes keep the t interval, within [-1, 1].
+    """
     from scipy import stats
 
     if error is None or df is None:
         return None, None, None
-    q = float(stats.t.ppf(0.5 + level / 2, df))
-    return estimate - q * error, estimate + q * error, two_sided_p(estimate, error, df)
+    estimate, n = float(d.mean()), len(d)
+    if scale == "counts":
+        gained, lost = int((d > 0).sum()), int((d < 0).sum())
+        a, b = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+        half = float(stats.norm.ppf(0.5 + level / 2)) * float(np.sqrt((a + b - (a - b) ** 2) / (n + 2)))
+        return max(a - b - half, -1.0), min(a - b + half, 1.0), _mcnemar(gained, lost)
+    half = float(stats.t.ppf(0.5 + level / 2, df)) * error
+    low, high = estimate - half, estimate + half
+    if scale == "risks":
+        low, high = max(low, -1.0), min(high, 1.0)
+    return low, high, two_sided_p(estimate, error, df)
 
 
 def _measures(
@@ -376,6 +399,7 @@ def _subgroups(
     d: Floats,
     cluster: NDArray[Any] | None,
     level: float,
+    scale: Scale,
 ) -> tuple[SubgroupRow, ...]:
     columns = [] if by is None else [by] if isinstance(by, str) else list(by)
     rows: list[dict[str, Any]] = []
@@ -384,7 +408,7 @@ def _subgroups(
         for value in sorted(set(labels.tolist())):
             here = labels == value
             error, df, _ = mean_error(d[here], None if cluster is None else cluster[here])
-            low, high, p = _t_interval(float(d[here].mean()), error, df, level)
+            low, high, p = _interval(d[here], error, df, level, scale)
             rows.append(
                 {
                     "by": name,
@@ -467,7 +491,7 @@ def _assumptions(pairs: PairedDifferences, *, clustered: bool, n_incomplete: int
 
 
 def _warnings(
-    pairs: PairedDifferences, n: int, n_clusters: int, error: float | None, *, binary: bool, clustered: bool
+    pairs: PairedDifferences, n: int, n_clusters: int, error: float | None, *, clustered: bool
 ) -> tuple[str, ...]:
     out = []
     if pairs.incomplete:
@@ -482,7 +506,7 @@ def _warnings(
         out.append(f"only {n_clusters} clusters: the interval rests on few degrees of freedom")
     elif n < 10:
         out.append(f"only {n} items: the interval rests on their differences being roughly normal")
-    if binary and error == 0:
+    if error == 0:
         out.append("all items behave alike: the spread is zero in this sample, not in the population")
     return tuple(out)
 
