@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.effects._pipeline import bootstrapped, check_options, compute
+from whyprompt.effects._options import check_options
+from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import prepare
 
 DRAWS, N = 600, 500

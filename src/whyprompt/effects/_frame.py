@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Arms", "Table", "arms", "level_name", "open_table", "rows_of_two_arms"]
 
+# Whole numbers below this are exact as float64.
+_EXACT = 2.0**53
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arms:
@@ -287,12 +290,44 @@ class Table:
         -------
         ndarray of object (str), shape (n,)
         """
-        column = self.values(name, role=role)
+        column = self.keys(name, role=role)
         if column.dtype == object:
             return column
         # A name for each distinct value: a million rows have few.
         distinct, place = np.unique(column, return_inverse=True)
         return np.asarray([level_name(value) for value in distinct], dtype=object)[place]
+
+    def keys(self, name: str, *, role: str) -> NDArray[Any]:
+        """Return a column that tells rows or groups apart: as `values`, but whole numbers stay exact.
+
+        Parameters
+        ----------
+        name : str
+            Column.
+        role : str
+            What the caller wants it for, used in messages.
+
+        Returns
+        -------
+        ndarray of float64, of integers or of object (str), shape (n,)
+            As float64 two 64-bit identifiers (a hash) beyond 2**53 may be one number. Whole numbers beyond
+            64 bits are given as text.
+
+        Raises
+        ------
+        DataError
+            As for `values`.
+        """
+        column = self.values(name, role=role)
+        if column.dtype == object or not (np.abs(column) >= _EXACT).any():
+            return column
+        series = self._frame.get_column(name)
+        if series.dtype.is_integer():
+            return np.asarray(series.to_numpy())
+        raw = series.to_list()
+        if any(isinstance(value, float | np.floating) for value in raw):
+            return column
+        return np.asarray([str(int(value)) for value in raw], dtype=object)
 
 
 def open_table(frame: Any) -> Table:  # noqa: ANN401 - any frame library's type
@@ -333,7 +368,7 @@ def arms(table: Table, column: str, *, treated: object | None = None, control: o
     EstimationError
         If every row received the same arm, or a named level does not occur.
     """
-    raw = table.values(column, role="treatment")
+    raw = table.keys(column, role="treatment")
     is_text = raw.dtype == object
     names = raw if is_text else None
     levels = sorted(set(raw.tolist()))

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._pipeline import Core, Options
+    from whyprompt.effects._options import Options
+    from whyprompt.effects._pipeline import Core
     from whyprompt.effects._problem import Problem
 
     Floats = NDArray[np.float64]
@@ -156,6 +157,8 @@ def risk_measures(problem: Problem, options: Options, core: Core) -> tuple[Measu
     )
 
     def error(a: float, b: float) -> tuple[float | None, float | None]:
+        if core.std_error is None:
+            return None, None
         scaled = problem.y * np.where(problem.treated, a, b)
         other = with_outcome(problem, options, core, scaled)
         return other.std_error, other.df

@@ -11,77 +11,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects import inference, matching
+from whyprompt.effects._options import WEIGHTING
 from whyprompt.effects._uncertainty import with_error as _with_error
 from whyprompt.effects.propensity import crossfit_propensity, design_matrix, fit_logistic
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
+    from whyprompt.effects._options import Options
     from whyprompt.effects._problem import Problem
-    from whyprompt.effects.balance import Denominator
     from whyprompt.effects.matching._matched import MatchedSet
-    from whyprompt.effects.matching.nearest import Order, TieRule
     from whyprompt.effects.propensity import LogisticFit
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
 __all__ = [
-    "METHODS",
     "Core",
-    "Options",
     "Score",
     "bootstrapped",
-    "check_options",
     "compute",
-    "refuse_ignored",
+    "if_known",
     "with_outcome",
 ]
-
-METHODS = (
-    "naive",
-    "nearest",
-    "optimal",
-    "full",
-    "kernel",
-    "subclass",
-    "cem",
-    "ipw",
-    "overlap",
-    "entropy",
-    "aipw",
-)
-_WEIGHTING = ("ipw", "overlap", "entropy", "aipw")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Every option of `estimate_effect` that is not a column, checked."""
-
-    method: str
-    estimand: str
-    caliper: float | None
-    caliper_unit: str
-    replace: bool
-    ratio: int
-    order: Order | None
-    distance: Any
-    discard: str
-    kernel: str
-    bandwidth: float | None
-    n_strata: int
-    cutpoints: Mapping[str, Any] | None
-    ties: TieRule
-    level: float
-    se: str
-    draws: int
-    neighbours: int
-    denominator: Denominator
-    random_state: int
-    mahalanobis_on: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -116,101 +69,6 @@ class Core:
     warnings: tuple[str, ...] = ()
 
 
-def check_options(
-    *,
-    method: str,
-    estimand: str | None,
-    design: str,
-    level: float,
-    se: str,
-    replace: bool | None,
-    **rest: Any,  # noqa: ANN401 - passed on to `Options`, which types them
-) -> Options:
-    """Check the options of `estimate_effect` and settle their defaults.
-
-    Returns
-    -------
-    Options
-
-    Raises
-    ------
-    EstimationError
-        If an option is not known, or two contradict each other.
-    """
-    name = {"difference": "naive", "naive difference": "naive"}.get(method, method)
-    if name not in METHODS:
-        raise EstimationError(f"method {method!r} is not known", hint=f"one of: {', '.join(METHODS)}")
-    default = {"naive": "ate", "overlap": "ato"}.get(name, "att")
-    wanted = (estimand or default).lower()
-    if wanted not in {"att", "atc", "ate", "ato"}:
-        raise EstimationError(f"estimand {estimand!r} is not known", hint="one of: att, atc, ate, ato")
-    if wanted == "ato" and name not in {"overlap", "ipw"}:
-        raise EstimationError("the ATO is estimated by overlap weights", hint="method='overlap'")
-    if design not in {"observational", "randomized"}:
-        raise EstimationError(
-            f"design {design!r} is not known",
-            hint="observational or randomized; for both arms on the same items use paired_effect",
-        )
-    if not 0 < level < 1:
-        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
-    kinds = {"auto", "pairs", "abadie_imbens", "strata", "bootstrap", "wild_bootstrap"}
-    if se not in kinds:
-        raise EstimationError(
-            f"standard error {se!r} is not known", hint=f"one of: {', '.join(sorted(kinds))}"
-        )
-    units = {"sd", "raw", "sd_logit", "raw_logit"}
-    if rest["caliper_unit"] not in units:
-        raise EstimationError(
-            f"caliper unit {rest['caliper_unit']!r} is not known", hint=f"one of: {', '.join(sorted(units))}"
-        )
-    if rest["caliper"] is not None and name not in {"nearest", "optimal", "full"}:
-        raise EstimationError(
-            f"a caliper has no meaning for method {name!r}", hint="use nearest, optimal or full"
-        )
-    if isinstance(rest["distance"], str) and rest["distance"] not in {"logistic", "logit", "mahalanobis"}:
-        raise EstimationError(
-            f"distance {rest['distance']!r} is not known",
-            hint="logistic, logit, mahalanobis or a scikit-learn classifier",
-        )
-    if rest.get("mahalanobis_on") is not None and rest["distance"] != "mahalanobis":
-        raise EstimationError(
-            "mahalanobis_on names what the Mahalanobis distance is over", hint="distance='mahalanobis'"
-        )
-    reuse = replace if replace is not None else (name == "nearest" and wanted == "ate")
-    return Options(method=name, estimand=wanted, level=level, se=se, replace=reuse, **rest)
-
-
-def refuse_ignored(problem: Problem, options: Options) -> None:
-    """Refuse what was asked for and would have no effect.
-
-    Parameters
-    ----------
-    problem : Problem
-    options : Options
-
-    Raises
-    ------
-    EstimationError
-        If exact columns, covariate calipers or the Mahalanobis distance do not go with the method.
-    """
-    method = options.method
-    pairs = ("nearest", "optimal", "full")
-    if problem.strata is not None and (method == "naive" or method in _WEIGHTING):
-        raise EstimationError(
-            f"exact columns have no meaning for method {method!r}", hint="use a matching method"
-        )
-    if problem.limits and method not in pairs:
-        raise EstimationError(
-            f"calipers on covariates have no meaning for method {method!r}",
-            hint="use nearest, optimal or full",
-        )
-    if options.distance == "mahalanobis" and method not in pairs:
-        raise EstimationError(
-            f"the Mahalanobis distance has no meaning for method {method!r}",
-            hint="use nearest, optimal or full",
-        )
-
-
 def compute(problem: Problem, options: Options, *, with_error: bool = True) -> Core:
     """Estimate from arrays.
 
@@ -224,13 +82,55 @@ def compute(problem: Problem, options: Options, *, with_error: bool = True) -> C
     Returns
     -------
     Core
+        Without a standard error where the sample shows no spread to judge it by: outcomes that do not
+        differ within an arm, or an arm whose rows are all in one cluster.
     """
+    core = _compute(problem, options, with_error=with_error)
+    return if_known(problem, core) if with_error else core
+
+
+def if_known(problem: Problem, core: Core) -> Core:
+    """Take away a standard error that only says that the sample cannot show one.
+
+    Parameters
+    ----------
+    problem : Problem
+    core : Core
+
+    Returns
+    -------
+    Core
+    """
+    if core.std_error is None:
+        return core
+    arms = [arm & (core.weights > 0) for arm in (problem.treated, ~problem.treated)]
+    why = ""
+    if all(bool((problem.y[arm] == problem.y[arm][0]).all()) for arm in arms):
+        why = (
+            "the outcome does not differ within either arm: the spread is zero in this sample, not in the"
+            " population, and no standard error can be given"
+        )
+        # What is left of a difference of equal means is rounding.
+        means = (float(problem.y[arms[0]][0]), float(problem.y[arms[1]][0]))
+        core = replace(core, estimate=means[0] - means[1], means=means)
+    elif problem.cluster is not None:
+        count = [len(set(problem.cluster[arm].tolist())) for arm in arms]
+        if min(count) == 1:
+            name = problem.arms.treated if count[0] == 1 else problem.arms.control
+            why = f"all rows of {name!r} are in one cluster: no standard error can be given"
+    if not why:
+        return core
+    return replace(core, std_error=None, ci=(None, None), df=None, warnings=(*core.warnings, why))
+
+
+def _compute(problem: Problem, options: Options, *, with_error: bool) -> Core:
     if options.method == "naive":
         return _naive(problem, options)
-    if options.method in _WEIGHTING:
+    if options.method in WEIGHTING:
         return _weighting(problem, options)
     score = None
-    if options.method != "cem" and not (options.distance == "mahalanobis" and options.caliper is None):
+    by_score = options.distance != "mahalanobis" or options.caliper is not None or options.discard != "none"
+    if options.method != "cem" and by_score:
         score = _score(problem, options)
     matched, discarded = _match(problem, options, score)
     core = Core(
@@ -244,7 +144,7 @@ def compute(problem: Problem, options: Options, *, with_error: bool = True) -> C
         matched=matched,
         score=score,
         settings=dict(matched.settings),
-        warnings=_tie_warning(problem, matched, score),
+        warnings=_tie_warning(problem, options, matched, score),
     )
     return _after_matching(problem, options, core, matched, with_error=with_error)
 
@@ -270,7 +170,8 @@ def with_outcome(problem: Problem, options: Options, core: Core, y: Floats) -> C
     core : Core
         Of the first outcome.
     y : ndarray, shape (n,)
-        The other outcome, or the derivative of a functional by row (see `_uncertainty`).
+        The other outcome, or the derivative of a functional by row (see `_uncertainty`). A derivative may
+        be the same in every row, so that its error is nil; for an outcome see `if_known`.
 
     Returns
     -------
@@ -278,8 +179,8 @@ def with_outcome(problem: Problem, options: Options, core: Core, y: Floats) -> C
     """
     other = replace(problem, y=y)
     if core.matched is None:
-        return compute(other, options)
-    bare = replace(core, warnings=_tie_warning(problem, core.matched, core.score), df=None)
+        return _compute(other, options, with_error=True)
+    bare = replace(core, warnings=_tie_warning(problem, options, core.matched, core.score), df=None)
     return _after_matching(other, options, bare, core.matched)
 
 
@@ -292,6 +193,7 @@ def _naive(problem: Problem, options: Options) -> Core:
         _, error, df = inference.weighted_difference(
             y, t, np.ones(n), kind="cluster", clusters=[problem.cluster]
         )
+        free = float(df)
         name = "cluster-robust"
     else:
         parts = [float(y[arm].var(ddof=1)) / int(arm.sum()) for arm in (t, ~t)]
@@ -299,17 +201,17 @@ def _naive(problem: Problem, options: Options) -> Core:
         sizes = (int(t.sum()), int((~t).sum()))
         # Welch's degrees of freedom
         below = sum(p**2 / (m - 1) for p, m in zip(parts, sizes, strict=True))
-        df = int(sum(parts) ** 2 / below) if below > 0 else n - 2
+        free = sum(parts) ** 2 / below if below > 0 else n - 2.0
         name = "unequal variances (Welch)"
     return Core(
         estimate=estimate,
         std_error=error,
-        ci=inference.interval(estimate, error, level=options.level, df=df),
+        ci=inference.interval(estimate, error, level=options.level, df=free),
         se_method=name,
         weights=np.ones(n),
         discarded=np.zeros(n, dtype=bool),
         means=means,
-        df=float(df),
+        df=free,
     )
 
 
@@ -403,10 +305,7 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
         where = {"score": along} if full is None else {"X": full}
         if full is not None and width is not None and along is not None:
             shared |= {"caliper": None, "limits": [*limits, (along, width)]}
-        if options.method == "full":
-            del shared["ratio"]
-            return matching.match_full(t, **where, **shared), out
-        return matching.match_optimal(t, **where, **shared), out
+        return _by_distance(problem, options, where, shared), out
     shared |= {
         "replace": options.replace,
         "order": options.order,
@@ -414,9 +313,44 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
         "random_state": options.random_state,
     }
     if full is not None:
-        return matching.match_mahalanobis(full, t, score=along, ties=options.ties, **shared), out
+        by = along if width is not None else None
+        return matching.match_mahalanobis(full, t, score=by, ties=options.ties, **shared), out
     assert along is not None
     return matching.match_nearest(along, t, ties=options.ties, **shared), out
+
+
+def _by_distance(
+    problem: Problem, options: Options, where: dict[str, Any], shared: dict[str, Any]
+) -> MatchedSet:
+    """Match optimally or fully, on rows in the order of the tie-break column where there is one."""
+    t = problem.treated
+    # Equally good solutions differ by the order of tied rows, which that column settles.
+    order = None if problem.tie_rank is None else np.argsort(problem.tie_rank)
+    if order is not None:
+        where = {name: values[order] for name, values in where.items()}
+        t = t[order]
+        strata = shared["strata"]
+        shared = shared | {
+            "discarded": shared["discarded"][order],
+            "strata": None if strata is None else strata[order],
+            "limits": [(values[order], width) for values, width in shared["limits"]],
+        }
+    if options.method == "full":
+        shared = {name: value for name, value in shared.items() if name != "ratio"}
+        matched = matching.match_full(t, **where, **shared)
+    else:
+        matched = matching.match_optimal(t, **where, **shared)
+    if order is None:
+        return matched
+    back = np.argsort(order)
+    return replace(
+        matched,
+        weights=matched.weights[back],
+        focal=order[matched.focal],
+        other=order[matched.other],
+        stratum=None if matched.stratum is None else matched.stratum[back],
+        discarded=matched.discarded[back],
+    )
 
 
 def _metric(problem: Problem, options: Options) -> Floats:
@@ -445,18 +379,26 @@ def _caliper(
     return None, limits
 
 
-def _tie_warning(problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:
+def _tie_warning(
+    problem: Problem, options: Options, matched: MatchedSet, score: Score | None
+) -> tuple[str, ...]:
     follows_rows = problem.tie_rank is None and matched.settings.get("ties", "sorted") != "average"
-    if matched.method != "nearest" or score is None or not follows_rows:
+    if options.method not in {"nearest", "optimal", "full"} or not follows_rows:
         return ()
-    n_tied = len(score.along) - len(np.unique(np.round(score.along, 12)))
+    if options.distance == "mahalanobis":
+        n_tied = len(problem.y) - len(np.unique(_metric(problem, options), axis=0))
+        what = "covariates"
+    else:
+        assert score is not None
+        n_tied = len(score.along) - len(np.unique(np.round(score.along, 12)))
+        what = "score"
     if n_tied == 0:
         return ()
     way_out = "give tie_break= a column that identifies rows"
     if matched.replace:
         way_out += ", or ties='average'"
     text = (
-        f"{n_tied} rows share their score with another row: which of them is matched follows the order of"
+        f"{n_tied} rows share their {what} with another row: which of them is matched follows the order of"
         f" the table; {way_out}"
     )
     return (text,)
@@ -506,7 +448,7 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
     effects = drawn[:, 0] - drawn[:, 1]
     low, high = np.quantile(effects, [0.5 - options.level / 2, 0.5 + options.level / 2])
     note = (f"{failed} of {options.draws} bootstrap samples could not be estimated",) if failed else ()
-    return replace(
+    made = replace(
         core,
         std_error=float(np.std(effects, ddof=1)),
         ci=(float(low), float(high)),
@@ -515,3 +457,4 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
         se_method=f"bootstrap of the whole pipeline, {options.draws} draws, percentile interval",
         warnings=(*core.warnings, *note),
     )
+    return if_known(problem, made)

@@ -283,7 +283,7 @@ def prepare(
         confounders=tuple(confounders),
         columns=columns,
         design=design_matrix(columns, reference=reference),
-        strata=codes([table.values(name, role="exact") for name in exact]) if exact else None,
+        strata=codes([table.keys(name, role="exact") for name in exact]) if exact else None,
         limits=tuple(limits),
         cluster=None if cluster is None else table.labels(cluster, role="cluster"),
         tie_rank=None if tie_break is None else _ranks(table, tie_break),
@@ -292,7 +292,7 @@ def prepare(
 
 
 def _ranks(table: Table, name: str) -> Ints:
-    values = table.values(name, role="tie-break")
+    values = table.keys(name, role="tie-break")
     _, rank = np.unique(values.astype(str) if values.dtype == object else values, return_inverse=True)
     if int(rank.max()) + 1 != len(rank):
         raise DataError(

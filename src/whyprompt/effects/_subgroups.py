@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects._frame import Table
-    from whyprompt.effects._pipeline import Core, Options
+    from whyprompt.effects._options import Options
+    from whyprompt.effects._pipeline import Core
     from whyprompt.effects._problem import Problem
 
 __all__ = ["heterogeneity", "subgroup_effects"]
@@ -111,6 +112,8 @@ def _one(
         smd = max(sizes, default=None)
         if any(row.smd_after is None for row in table):
             note = "the arms do not share the values of a covariate"
+    if core.std_error is None and core.warnings:
+        note = "; ".join(part for part in (note, core.warnings[-1]) if part)
     return EffectSubgroup(
         **base,
         n_treated_used=int((core.weights[t] > 0).sum()),

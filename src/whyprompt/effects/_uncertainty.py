@@ -18,7 +18,8 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whyprompt.effects._pipeline import Core, Options
+    from whyprompt.effects._options import Options
+    from whyprompt.effects._pipeline import Core
     from whyprompt.effects._problem import Problem
     from whyprompt.effects.matching._matched import MatchedSet
 

@@ -249,7 +249,8 @@ def _standardised(pair: Sequence[Moments], scale: float) -> float | None:
     if scale > 0:
         return _finite(difference / scale)
     # Without spread a difference of nothing is balance, and any other is not on any scale.
-    return 0.0 if abs(difference) < 1e-12 else None
+    size = max(abs(pair[0].mean), abs(pair[1].mean))
+    return 0.0 if abs(difference) <= 1e-12 * size else None
 
 
 def _ratio(pair: Sequence[Moments]) -> float | None:

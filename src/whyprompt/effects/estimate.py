@@ -16,7 +16,8 @@ from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects._frame import open_table, rows_of_two_arms
 from whyprompt.effects._measures import risk_measures
 from whyprompt.effects._multiplicity import two_sided_p
-from whyprompt.effects._pipeline import METHODS, bootstrapped, check_options, compute, refuse_ignored
+from whyprompt.effects._options import METHODS, check_options, refuse_ignored
+from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._subgroups import heterogeneity, subgroup_effects
 from whyprompt.effects.balance import balance_table, effective_sample_size
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._pipeline import Core, Options
+    from whyprompt.effects._options import Options
+    from whyprompt.effects._pipeline import Core
     from whyprompt.effects._problem import Problem
     from whyprompt.effects.balance import Denominator
     from whyprompt.effects.matching.nearest import Order, TieRule
@@ -516,7 +518,7 @@ def _spare_columns(problem: Problem) -> tuple[str, ...]:
         return ()
     centred = X - X.mean(axis=0)
     spread = np.sqrt((centred**2).mean(axis=0))
-    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(X).max(axis=0))
+    flat = spread <= 1e-12 * np.abs(X).max(axis=0)
     Z = centred / np.where(flat, 1.0, spread)
     gram = Z.T @ Z / len(Z)
     kept: list[int] = []

@@ -284,7 +284,7 @@ def _moments(X: Floats) -> tuple[Floats, Floats]:
     centre = X.mean(axis=0) if X.shape[1] else np.zeros(0)
     scale = np.array([np.sqrt(np.mean((X[:, j] - centre[j]) ** 2)) for j in range(X.shape[1])])
     # Rounding leaves a constant column with a tiny spread; it carries no information.
-    flat = scale <= 1e-12 * np.maximum(1.0, np.abs(centre))
+    flat = scale <= 1e-12 * np.abs(centre)
     return centre, np.where(flat, 0.0, scale)
 
 

@@ -75,7 +75,8 @@ def pair_balance(
     rows = []
     for j, name in enumerate(names):
         spread = [float(np.ptp(means[:, j])) for means in (before, after)]
-        smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s < 1e-12 else None) for s in spread]
+        none = 1e-12 * float(np.abs(before[:, j]).max())
+        smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s <= none else None) for s in spread]
         worst = (fit.arms[int(after[:, j].argmin())], fit.arms[int(after[:, j].argmax())])
         rows.append(PairBalanceRow(covariate=name, smd_before=smd[0], smd_after=smd[1], worst_pair=worst))
     return tuple(rows)
@@ -108,6 +109,6 @@ def pair_smd(
     for a, b in combinations(range(len(fit.arms)), 2):
         gap = np.abs(means[b] - means[a])
         live = scale > 0
-        unknown = bool((gap[~live] > 1e-12).any())
+        unknown = bool((gap > 1e-12 * np.abs(means).max(axis=0))[~live].any())
         out[(a, b)] = None if unknown else float((gap[live] / scale[live]).max(initial=0.0))
     return out

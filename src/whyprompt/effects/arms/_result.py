@@ -27,14 +27,15 @@ class ArmMean:
     ess : float
         Kish's effective sample size under the weights.
     mean : float
-    std_error : float
+    std_error : float or None
+        None where the rows show no spread, or are all in one cluster.
     """
 
     arm: str
     n: int
     ess: float
     mean: float
-    std_error: float
+    std_error: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._multiplicity import correlation, holm, max_t, two_sided_p
 from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.arms._balance import pair_balance, pair_smd
+from whyprompt.effects.arms._errors import pair_known, without_error
 from whyprompt.effects.arms._result import ArmContrast, ArmMean, ArmsResult, PairBalanceRow
 from whyprompt.effects.inference import interval
 from whyprompt.effects.propensity import design_matrix
@@ -284,7 +285,8 @@ def _weighted(
         shown = design_matrix(columns, full=True)
         balance = pair_balance(shown.matrix, shown.names, labels, fit, None if focal is None else str(focal))
     df = None if units is None else float(len(set(units.tolist())) - 1)
-    rows = _contrasts(fit, level, df, random_state, balance_of=pair_smd(columns, labels, fit))
+    blind = without_error(y, labels, arms, units)
+    rows = _contrasts(fit, level, df, random_state, balance_of=pair_smd(columns, labels, fit), blind=blind)
     warnings = [
         f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"
         for arm, ess, n in zip(fit.arms, fit.ess, fit.n, strict=True)
@@ -292,6 +294,7 @@ def _weighted(
     ]
     if not names:
         warnings.append("nothing was adjusted for")
+    warnings.extend(f"no standard error of arm {arm!r}: {why}" for arm, why in blind.items())
     errors = np.sqrt(np.diag(fit.covariance))
     return ArmsResult(
         treatment=treatment,
@@ -301,7 +304,7 @@ def _weighted(
         reference=arms[0],
         focal=None if focal is None else str(focal),
         means=tuple(
-            ArmMean(arm=a, n=n, ess=e, mean=m, std_error=float(s))
+            ArmMean(arm=a, n=n, ess=e, mean=m, std_error=None if a in blind else float(s))
             for a, n, e, m, s in zip(fit.arms, fit.n, fit.ess, fit.means, errors, strict=True)
         ),
         rows=rows,
@@ -357,6 +360,7 @@ def _contrasts(
     random_state: int,
     *,
     balance_of: dict[tuple[int, int], float | None],
+    blind: dict[str, str],
 ) -> tuple[ArmContrast, ...]:
     assert fit.means is not None
     assert fit.covariance is not None
@@ -369,10 +373,14 @@ def _contrasts(
     errors = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
     t = np.divide(estimates, errors, out=np.zeros(len(pairs)), where=errors > 0)
     joint = max_t(t, correlation(covariance), level=level, df=df, random_state=random_state)
-    p = [two_sided_p(float(e), float(s), df) for e, s in zip(estimates, errors, strict=True)]
+    known = [pair_known(blind, fit.arms[a], fit.arms[b]) for a, b in pairs]
+    p = [
+        two_sided_p(float(e), float(s), df) if k else None
+        for e, s, k in zip(estimates, errors, known, strict=True)
+    ]
     rows = []
     for k, ((a, b), p_holm) in enumerate(zip(pairs, holm(p), strict=True)):
-        estimate, error = float(estimates[k]), float(errors[k])
+        estimate, error = float(estimates[k]), float(errors[k]) if known[k] else None
         low, high = interval(estimate, error, level=level, df=df)
         rows.append(
             ArmContrast(
@@ -384,9 +392,9 @@ def _contrasts(
                 ci_high=high,
                 p_value=p[k],
                 p_holm=p_holm,
-                p_max_t=float(joint.p_values[k]),
-                simultaneous_low=estimate - joint.critical * error,
-                simultaneous_high=estimate + joint.critical * error,
+                p_max_t=None if error is None else float(joint.p_values[k]),
+                simultaneous_low=None if error is None else estimate - joint.critical * error,
+                simultaneous_high=None if error is None else estimate + joint.critical * error,
                 n_arm=fit.n[b],
                 n_reference=fit.n[a],
                 n_arm_used=fit.n[b],

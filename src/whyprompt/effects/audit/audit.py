@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._frame import Arms, open_table
-from whyprompt.effects._pipeline import METHODS, Options, check_options, compute
+from whyprompt.effects._options import METHODS, Options, check_options
+from whyprompt.effects._pipeline import compute
 from whyprompt.effects._problem import Problem, refuse_post_treatment
 from whyprompt.effects.audit._result import AuditResult, AuditRow, OneDraw
 from whyprompt.effects.estimate import estimate_effect

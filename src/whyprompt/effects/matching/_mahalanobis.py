@@ -64,7 +64,7 @@ def whitening_of(
             hint="discard fewer rows, or match on the propensity score",
         )
     sd = X[eligible].std(axis=0) if metric != "pooled" else X.std(axis=0, ddof=1)
-    live = sd > 1e-8
+    live = sd > 1e-12 * np.abs(X[eligible].mean(axis=0))
     scale = np.where(live, 1.0 / np.where(live, sd, 1.0), 0.0)
     if metric == "diagonal":
         return np.diag(scale)[:, live], scale
@@ -101,6 +101,8 @@ def whitened(X: Floats, whitening: Floats) -> Floats:
     ndarray, shape (n, r)
     """
     out = np.zeros((X.shape[0], whitening.shape[1]))
+    # Distances do not depend on where the covariates lie, their rounding does.
+    X = X - X.min(axis=0)
     for k in range(whitening.shape[1]):
         for j in range(X.shape[1]):
             out[:, k] += X[:, j] * whitening[j, k]

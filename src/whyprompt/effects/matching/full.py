@@ -128,6 +128,8 @@ def match_full(
     right = np.concatenate([np.zeros(0, dtype=np.int64), *right_parts])
     require_matches(left, method="full", hint="widen the caliper, drop an exact column, or use weights")
     left, right = _only_stars(left, right, n)
+    if not limits:
+        left, right = _even_stars(values, code, left, right)
     settings: dict[str, object] = {
         "distance": "score" if score is not None else "mahalanobis",
         "total_distance": cover_cost(values, left, right),
@@ -248,6 +250,29 @@ def _only_stars(left: Ints, right: Ints, n: int) -> tuple[Ints, Ints]:
             degree[left[k]] -= 1
             degree[right[k]] -= 1
     return left[keep], right[keep]
+
+
+def _even_stars(values: Floats, code: Ints, left: Ints, right: Ints) -> tuple[Ints, Ints]:
+    """Deal partners evenly to the centres that lie at one place, which costs no distance.
+
+    Among equal rows every way to share partners out is equally good by distance. One row with nearly all of
+    them and others with one each would weigh rows far more unequally than need be.
+    """
+    _, place = np.unique(np.column_stack([code, values]), axis=0, return_inverse=True)
+    place = place.reshape(-1)
+    pairs = [left.copy(), right.copy()]
+    for side in (0, 1):
+        centre, leaf = pairs[side], pairs[1 - side]
+        # A pair of two may count as a centre of this side with one partner.
+        free = np.flatnonzero(np.bincount(leaf, minlength=len(place))[leaf] == 1)
+        free = free[np.lexsort((leaf[free], centre[free], place[centre[free]]))]
+        spot = place[centre[free]]
+        for part in np.split(free, np.flatnonzero(np.diff(spot)) + 1):
+            centres = np.unique(centre[part])
+            if 1 < len(centres) < len(part):
+                by_place = part[np.lexsort((leaf[part], place[leaf[part]]))]
+                centre[by_place] = centres[np.arange(len(part)) % len(centres)]
+    return pairs[0], pairs[1]
 
 
 def _components(left: Ints, right: Ints, n: int) -> Ints:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from whyprompt.effects._frame import open_table
 from whyprompt.effects._multiplicity import correlation, holm, max_t, sign_flip_max_t, two_sided_p
-from whyprompt.effects._pipeline import with_outcome
+from whyprompt.effects._pipeline import if_known, with_outcome
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects.inference import interval
 from whyprompt.effects.result import Assumption, BalanceRow, format_number, plain
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects._multiplicity import MaxT
-    from whyprompt.effects._pipeline import Core, Options
+    from whyprompt.effects._options import Options
+    from whyprompt.effects._pipeline import Core
     from whyprompt.effects._problem import Problem
 
     Floats = NDArray[np.float64]
@@ -234,9 +236,10 @@ def estimate_effects(
             settings["graph"].check_adjustment(treatment, name, problem.confounders)
     columns = [table.numbers(name, role="outcome") for name in names]
     ys = columns if base.rows is None else [y[base.rows] for y in columns]
-    cores = [first, *(with_outcome(problem, chosen, first, y) for y in ys[1:])]
+    drawn = [with_outcome(problem, chosen, first, y) for y in ys]
+    cores = [if_known(changed(problem, y=y), core) for y, core in zip(ys, drawn, strict=True)]
     found = [_Found(core.estimate, core.std_error, core.ci, core.df, core.means) for core in cores]
-    matrix = _joint(problem, chosen, cores, ys)
+    matrix = None if all(f.std_error is None for f in found) else _joint(problem, chosen, drawn, ys)
     adjusted: MaxT | None = None
     result = base.result
     warnings = [w for w in result.warnings if "risk difference" not in w]
@@ -320,7 +323,7 @@ def _rows(names: Sequence[str], found: Sequence[_Found], adjusted: MaxT | None) 
                 ci_high=f.ci[1],
                 p_value=p,
                 p_holm=p_holm,
-                p_max_t=None if adjusted is None else float(adjusted.p_values[k]),
+                p_max_t=None if adjusted is None or f.std_error is None else float(adjusted.p_values[k]),
                 simultaneous_low=None if reach is None else f.estimate - reach,
                 simultaneous_high=None if reach is None else f.estimate + reach,
                 mean_treated=f.means[0],

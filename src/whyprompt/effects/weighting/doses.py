@@ -151,7 +151,7 @@ def continuous_weights(
     matrix, columns, clean = clean_arrays(np.asarray(X), names, **vectors)
     codes = cluster_codes(None if cluster is None else np.asarray(cluster), len(matrix))
     d, n = clean["dose"], len(matrix)
-    if d.std() <= 1e-12 * max(1.0, abs(d.mean())):
+    if d.std() <= 1e-12 * abs(d.mean()):
         raise EstimationError("the dose is constant: it has no effect to estimate")
     scaled = standardised(matrix, columns)
     theta, psi, weigh = dose_weights(d, scaled, method=method)

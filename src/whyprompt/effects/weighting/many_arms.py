@@ -115,7 +115,7 @@ def standardised(matrix: Floats, names: Sequence[str]) -> Floats:
         If no column varies.
     """
     spread = matrix.std(axis=0)
-    live = np.flatnonzero(spread > 1e-12 * np.maximum(1.0, np.abs(matrix.mean(axis=0))))
+    live = np.flatnonzero(spread > 1e-12 * np.abs(matrix.mean(axis=0)))
     columns = (matrix[:, live] - matrix[:, live].mean(axis=0)) / spread[live]
     kept: list[int] = []
     for j in range(columns.shape[1]):

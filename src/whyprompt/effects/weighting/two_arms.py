@@ -443,7 +443,7 @@ def _entropy(
     if targets not in {"estimated", "fixed"}:
         raise EstimationError(f"targets={targets!r}: choose 'estimated' or 'fixed'")
     spread = matrix.std(axis=0)
-    used = spread > 1e-12 * np.maximum(1.0, np.abs(matrix.mean(axis=0)))
+    used = spread > 1e-12 * np.abs(matrix.mean(axis=0))
     moments = (matrix[:, used] - matrix[:, used].mean(axis=0)) / spread[used]
     labels = [name for name, keep in zip(names, used, strict=True) if keep]
     reference = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(y), dtype=bool))

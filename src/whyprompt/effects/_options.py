@@ -1,0 +1,199 @@
+"""The options of `estimate_effect`: checked, defaults settled, and refused where they would do nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from whyprompt.effects._problem import Problem
+    from whyprompt.effects.balance import Denominator
+    from whyprompt.effects.matching.nearest import Order, TieRule
+
+__all__ = ["METHODS", "WEIGHTING", "Options", "check_options", "refuse_ignored"]
+
+METHODS = (
+    "naive",
+    "nearest",
+    "optimal",
+    "full",
+    "kernel",
+    "subclass",
+    "cem",
+    "ipw",
+    "overlap",
+    "entropy",
+    "aipw",
+)
+WEIGHTING = ("ipw", "overlap", "entropy", "aipw")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """Every option of `estimate_effect` that is not a column, checked."""
+
+    method: str
+    estimand: str
+    caliper: float | None
+    caliper_unit: str
+    replace: bool
+    ratio: int
+    order: Order | None
+    distance: Any
+    discard: str
+    kernel: str
+    bandwidth: float | None
+    n_strata: int
+    cutpoints: Mapping[str, Any] | None
+    ties: TieRule
+    level: float
+    se: str
+    draws: int
+    neighbours: int
+    denominator: Denominator
+    random_state: int
+    mahalanobis_on: tuple[str, ...] | None = None
+
+
+def check_options(
+    *,
+    method: str,
+    estimand: str | None,
+    design: str,
+    level: float,
+    se: str,
+    replace: bool | None,
+    **rest: Any,  # noqa: ANN401 - passed on to `Options`, which types them
+) -> Options:
+    """Check the options of `estimate_effect` and settle their defaults.
+
+    Returns
+    -------
+    Options
+
+    Raises
+    ------
+    EstimationError
+        If an option is not known, or two contradict each other.
+    """
+    name = {"difference": "naive", "naive difference": "naive"}.get(method, method)
+    if name not in METHODS:
+        raise EstimationError(f"method {method!r} is not known", hint=f"one of: {', '.join(METHODS)}")
+    default = {"naive": "ate", "overlap": "ato"}.get(name, "att")
+    wanted = (estimand or default).lower()
+    if wanted not in {"att", "atc", "ate", "ato"}:
+        raise EstimationError(f"estimand {estimand!r} is not known", hint="one of: att, atc, ate, ato")
+    if wanted == "ato" and name not in {"overlap", "ipw"}:
+        raise EstimationError("the ATO is estimated by overlap weights", hint="method='overlap'")
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(
+            f"design {design!r} is not known",
+            hint="observational or randomized; for both arms on the same items use paired_effect",
+        )
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    kinds = {"auto", "pairs", "abadie_imbens", "strata", "bootstrap", "wild_bootstrap"}
+    if se not in kinds:
+        raise EstimationError(
+            f"standard error {se!r} is not known", hint=f"one of: {', '.join(sorted(kinds))}"
+        )
+    units = {"sd", "raw", "sd_logit", "raw_logit"}
+    if rest["caliper_unit"] not in units:
+        raise EstimationError(
+            f"caliper unit {rest['caliper_unit']!r} is not known", hint=f"one of: {', '.join(sorted(units))}"
+        )
+    if rest["caliper"] is not None and name not in {"nearest", "optimal", "full"}:
+        raise EstimationError(
+            f"a caliper has no meaning for method {name!r}", hint="use nearest, optimal or full"
+        )
+    _refuse_meaningless(name, replace=replace, **rest)
+    if isinstance(rest["distance"], str) and rest["distance"] not in {"logistic", "logit", "mahalanobis"}:
+        raise EstimationError(
+            f"distance {rest['distance']!r} is not known",
+            hint="logistic, logit, mahalanobis or a scikit-learn classifier",
+        )
+    if rest.get("mahalanobis_on") is not None and rest["distance"] != "mahalanobis":
+        raise EstimationError(
+            "mahalanobis_on names what the Mahalanobis distance is over", hint="distance='mahalanobis'"
+        )
+    reuse = replace if replace is not None else (name == "nearest" and wanted == "ate")
+    return Options(method=name, estimand=wanted, level=level, se=se, replace=reuse, **rest)
+
+
+def _refuse_meaningless(
+    method: str,
+    *,
+    replace: bool | None,
+    ratio: int,
+    order: Order | None,
+    ties: TieRule,
+    kernel: str,
+    bandwidth: float | None,
+    n_strata: int,
+    cutpoints: Mapping[str, Any] | None,
+    discard: str,
+    **_: Any,  # noqa: ANN401 - options that every method takes
+) -> None:
+    """Refuse an option away from its default that the method would not look at."""
+    asked: tuple[tuple[str, bool, tuple[str, ...]], ...] = (
+        ("replace", bool(replace), ("nearest",)),
+        ("ratio", ratio != 1, ("nearest", "optimal")),
+        ("order", order is not None, ("nearest",)),
+        ("ties", ties != "sorted", ("nearest",)),
+        ("kernel", kernel != "epanechnikov", ("kernel",)),
+        ("bandwidth", bandwidth is not None, ("kernel",)),
+        ("n_strata", n_strata != 6, ("subclass",)),
+        ("cutpoints", cutpoints is not None, ("cem",)),
+    )
+    for name, is_asked, methods in asked:
+        if is_asked and method not in methods:
+            raise EstimationError(
+                f"{name} has no meaning for method {method!r}", hint=f"use {' or '.join(methods)}"
+            )
+    if discard == "none":
+        return
+    if method in {"naive", "cem", "entropy"}:
+        raise EstimationError(
+            f"discard={discard!r} has no meaning for method {method!r}, which has no propensity score",
+            hint="leave it out",
+        )
+    if method in WEIGHTING and discard != "crump":
+        raise EstimationError(
+            f"discard={discard!r} is for matching methods",
+            hint="for weights discard='crump' trims to the scores where the arms overlap",
+        )
+
+
+def refuse_ignored(problem: Problem, options: Options) -> None:
+    """Refuse what was asked for and would have no effect.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+
+    Raises
+    ------
+    EstimationError
+        If exact columns, covariate calipers or the Mahalanobis distance do not go with the method.
+    """
+    method = options.method
+    pairs = ("nearest", "optimal", "full")
+    if problem.strata is not None and (method == "naive" or method in WEIGHTING):
+        raise EstimationError(
+            f"exact columns have no meaning for method {method!r}", hint="use a matching method"
+        )
+    if problem.limits and method not in pairs:
+        raise EstimationError(
+            f"calipers on covariates have no meaning for method {method!r}",
+            hint="use nearest, optimal or full",
+        )
+    if options.distance == "mahalanobis" and method not in pairs:
+        raise EstimationError(
+            f"the Mahalanobis distance has no meaning for method {method!r}",
+            hint="use nearest, optimal or full",
+        )
