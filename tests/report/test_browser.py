@@ -234,15 +234,18 @@ def test_the_map_of_a_phone_is_turned_and_works(visit, small):
 def test_words_of_a_mark_show_at_the_pointer(visit):
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
 
     driver = visit()
     mark = driver.find_element(By.CSS_SELECTOR, '#figure-forest .wide [data-say^="all items:"]')
     driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
     ActionChains(driver).move_to_element(mark).perform()
     tip = driver.find_element(By.ID, "tip")
-    assert tip.text == mark.get_attribute("data-say")
+    # A busy machine delivers the pointer's move late.
+    patient = WebDriverWait(driver, 20)
+    patient.until(lambda _: tip.text == mark.get_attribute("data-say"))
     ActionChains(driver).send_keys("\ue00c").perform()
-    assert not tip.is_displayed()
+    patient.until(lambda _: not tip.is_displayed())
 
 
 def test_the_page_reads_without_scripts(visit, small):
