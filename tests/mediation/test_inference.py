@@ -36,19 +36,48 @@ def test_interval_without_clusters_is_the_t_interval():
     np.testing.assert_allclose([got.ci_low, got.ci_high], [want.low, want.high], rtol=1e-12)
 
 
-def test_clustered_interval_is_that_of_statsmodels():
+def test_clustered_interval_with_clusters_of_one_size_is_that_of_statsmodels():
     import statsmodels.api as sm
 
     rng = np.random.default_rng(1)
-    groups = rng.integers(0, 9, 60)
-    x = rng.normal(size=60) + rng.normal(size=9)[groups]
+    groups = rng.permutation(np.arange(9).repeat(7))
+    x = rng.normal(size=63) + rng.normal(size=9)[groups]
     got = mean_interval(x, clusters=[f"g{g}" for g in groups])
     # statsmodels' small-sample factor is G/(G-1) * (n-1)/(n-k); with k = 1 the last part is 1.
-    fit = sm.OLS(x, np.ones(60)).fit(
+    fit = sm.OLS(x, np.ones(63)).fit(
         cov_type="cluster", cov_kwds={"groups": groups, "use_correction": True}, use_t=True
     )
     np.testing.assert_allclose(got.standard_error, fit.bse[0], rtol=1e-10)
     np.testing.assert_allclose([got.ci_low, got.ci_high], fit.conf_int()[0], rtol=1e-10)
+
+
+def test_clustered_error_is_cr2_by_matrices():
+    groups = np.arange(4).repeat([1, 2, 3, 9])
+    x = np.random.default_rng(3).normal(size=15) + groups
+    centred = np.eye(15) - 1 / 15
+    # Each cluster's residuals times (I - H_gg)^(-1/2), as Bell and McCaffrey define it.
+    a = np.zeros((15, 4))
+    for g in range(4):
+        rows = groups == g
+        values, vectors = np.linalg.eigh(centred[np.ix_(rows, rows)])
+        a[rows, g] = vectors @ (vectors.T.sum(1) / np.sqrt(values)) / 15
+    inner = a.T @ centred @ a
+    df = np.trace(inner) ** 2 / (inner**2).sum()
+    got = mean_interval(x, clusters=[f"g{g}" for g in groups])
+    assert got.standard_error == pytest.approx(np.sqrt(((a.T @ centred @ x) ** 2).sum()), rel=1e-10)
+    assert got.ci_high - got.mean == pytest.approx(stats.t.ppf(0.975, df) * got.standard_error, rel=1e-10)
+    head = infer_heads(sweep(x[:, None], [f"g{g}" for g in groups]))
+    assert (head.ci_low[0], head.ci_high[0]) == pytest.approx((got.ci_low, got.ci_high))
+
+
+def test_interval_covers_where_one_cluster_holds_most_items():
+    groups = np.arange(12).repeat([1] * 11 + [30])
+    names, hits = [f"g{g}" for g in groups], 0
+    for seed in range(1000):
+        rng = np.random.default_rng(seed)
+        got = mean_interval(rng.normal(size=12)[groups] + rng.normal(size=41), clusters=names)
+        hits += got.ci_low <= 0 <= got.ci_high
+    assert 930 <= hits <= 985
 
 
 @pytest.mark.parametrize("clustered", [False, True])

@@ -470,3 +470,16 @@ def test_bad_input_is_named(changes, error, match):
     )
     with pytest.raises(error, match=match):
         mediate(frame, **KNOWN | {"n_draws": 20} | changes)
+
+
+def test_64_bit_cluster_identifiers_stay_apart():
+    rng = np.random.default_rng(0)
+    t = np.tile([0.0, 1.0], 40)
+    m = t + rng.normal(size=80)
+    frame = pd.DataFrame({"t": t, "m": m, "y": m + rng.normal(size=80), "small": np.arange(80) // 4})
+    frame["big"] = frame["small"] + 2**60
+    found = [
+        mediate(frame, treatment="t", mediator="m", outcome="y", clusters=name).effects["acme"]
+        for name in ("small", "big")
+    ]
+    assert found[0] == found[1]

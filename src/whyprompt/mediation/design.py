@@ -109,6 +109,13 @@ class Table:
             )
         return values
 
+    def groups(self, name: str) -> NDArray[np.intp]:
+        """Give each row the number of its group; whole numbers beyond 2**53 stay apart."""
+        values = self.column(name)
+        if self.frame[name].dtype.is_integer():
+            values = self.frame[name].to_numpy()
+        return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.intp)
+
 
 def response_of(table: Table, name: str, family: Family) -> Array:
     """Give a response, checked against what its model needs."""

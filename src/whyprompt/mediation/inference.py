@@ -75,7 +75,8 @@ class HeadInference:
     quantity : str
     heads : tuple of (layer, head)
     mean, standard_error, ci_low, ci_high, t : ndarray, shape (heads,)
-        Cluster-robust, `n_clusters` - 1 degrees of freedom; intervals are for one head at a time.
+        Cluster-robust (CR2, Satterthwaite's degrees of freedom; `t` is the sign flips' own statistic);
+        intervals are for one head at a time.
     p_value : ndarray
         Two-sided sign-flip p of the head's own \|t\|.
     p_fwer : ndarray
@@ -165,8 +166,9 @@ def mean_interval(
 
     References
     ----------
-    Liang and Zeger (1986). Longitudinal data analysis using generalized linear models.
-    Biometrika 73, with the G / (G - 1) correction and G - 1 degrees of freedom.
+    Bell and McCaffrey (2002). Bias reduction in standard errors for linear regression with multi-stage
+    samples. Survey Methodology 28 (CR2, Satterthwaite's degrees of freedom): with clusters of one size
+    G / (G - 1) and G - 1, and fewer degrees of freedom where one cluster holds most items.
 
     Examples
     --------
@@ -176,8 +178,8 @@ def mean_interval(
     """
     x = np.asarray(values, dtype=np.float64)[:, None]
     groups = _clusters(x, clusters)
-    mean, se = _mean_se(*_cluster_sums(x, groups), n=len(x))
-    half = float(stats.t.ppf(0.5 + conf_level / 2, groups.max()) * se[0])
+    mean, se, df = _mean_error(*_cluster_sums(x, groups), n=len(x))
+    half = float(stats.t.ppf(0.5 + conf_level / 2, df) * se[0])
     return MeanInterval(
         mean=float(mean[0]),
         standard_error=float(se[0]),
@@ -333,9 +335,10 @@ def _infer(
     groups = _clusters(x, clusters)
     n_clusters = int(groups.max()) + 1
     sums, sizes = _cluster_sums(x, groups)
-    mean, se = _mean_se(sums, sizes, n=len(x))
-    t = _t(mean, se)
-    half = stats.t.ppf(0.5 + conf_level / 2, n_clusters - 1) * se
+    # The flips' own statistic; the interval needs an error that knows one cluster may hold most items.
+    t = _t(*_mean_se(sums, sizes, n=len(x)))
+    mean, se, df = _mean_error(sums, sizes, n=len(x))
+    half = stats.t.ppf(0.5 + conf_level / 2, df) * se
     rng = np.random.default_rng(random_state)
     p, p_fwer, used, exhaustive = _flip_p(sums, sizes, t, n_flips=n_flips, rng=rng)
     q = np.asarray(stats.false_discovery_control(p))
@@ -422,6 +425,17 @@ def _mean_se(sums: Array, sizes: Array, *, n: int) -> tuple[Array, Array]:
     g = len(sizes)
     residual = sums - sizes[:, None] * mean
     return mean, np.sqrt(g / (g - 1) * (residual**2).sum(0)) / n
+
+
+def _mean_error(sums: Array, sizes: Array, *, n: int) -> tuple[Array, Array, float]:
+    """Mean, its CR2 error and Bell and McCaffrey's degrees of freedom under independent errors."""
+    mean = sums.sum(0) / n
+    spare = 1.0 - sizes / n
+    residual = sums - sizes[:, None] * mean
+    se = np.sqrt((residual**2 / spare[:, None]).sum(0)) / n
+    cross = sizes**2 / spare / n**3
+    squares = float((sizes**2).sum()) / n**4 + float(cross.sum() ** 2 - (cross**2).sum())
+    return mean, se, (1.0 / n) ** 2 / squares
 
 
 def _t(mean: Array, se: Array) -> Array:

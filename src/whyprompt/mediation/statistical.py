@@ -236,7 +236,7 @@ def mediate(
     for label, value in (("control_value", control_value), ("treat_value", treat_value)):
         if design.levels is not None and value not in design.levels:
             raise DataError(f"{label} {value!r} is not a level of {treatment!r}: {', '.join(design.levels)}")
-    groups = None if clusters is None else np.unique(table.column(clusters), return_inverse=True)[1]
+    groups = None if clusters is None else table.groups(clusters)
     if groups is not None and groups.max() < 1:
         raise DataError(f"column {clusters!r} holds one cluster only")
     xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)
