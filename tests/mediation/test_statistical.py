@@ -483,3 +483,10 @@ def test_64_bit_cluster_identifiers_stay_apart():
         for name in ("small", "big")
     ]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("constant", ["m", "y"])
+def test_a_constant_mediator_or_outcome_is_refused_by_name(constant):
+    frame = pd.DataFrame({"t": [0.0, 1.0] * 20, "m": np.sin(np.arange(40)), "y": np.cos(np.arange(40))})
+    with pytest.raises(DataError, match=f"'{constant}' is constant"):
+        mediate(frame.assign(**{constant: 1.0}), treatment="t", mediator="m", outcome="y")

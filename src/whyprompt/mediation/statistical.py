@@ -232,6 +232,12 @@ def mediate(
     t_values = table.column(treatment)
     m = response_of(table, mediator, mediator_model)
     y = response_of(table, outcome, outcome_model)
+    for name, values in ((mediator, m), (outcome, y)):
+        if (values == values[0]).all():
+            raise DataError(
+                f"column {name!r} is constant: nothing acts on it, and a share of nothing is no number",
+                hint="give more items, or an outcome that can differ between them",
+            )
     design, t = design_of(table, t_values, treatment, mediator, covariates, moderators, interaction)
     for label, value in (("control_value", control_value), ("treat_value", treat_value)):
         if design.levels is not None and value not in design.levels:
