@@ -76,9 +76,8 @@ def run_whyprompt(data: np.ndarray, kind: str, draws: int) -> float:
     options: dict[str, Any] = {"outcome": "y", "interaction": True}
     if world == "logit":
         options = {"outcome": "binary", "outcome_model": "logit"}
-    result = mediate(
-        frame, treatment="t", mediator="m", covariates=["c"], method=method, n_draws=draws, **options
-    )
+    options["method"] = method
+    result = mediate(frame, treatment="t", mediator="m", covariates=["c"], n_draws=draws, **options)
     return result.effects["acme_treated"].estimate
 
 

@@ -73,8 +73,9 @@ def load(folder: str) -> Any:
     import torch
     import transformers
 
-    transformers.utils.logging.disable_progress_bar()
-    model = transformers.AutoModelForCausalLM.from_pretrained(
+    library: Any = transformers
+    library.utils.logging.disable_progress_bar()
+    model = library.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="sdpa"
     ).eval()
     for p in model.parameters():
@@ -117,12 +118,16 @@ def run_whyprompt(folder: str, kind: str) -> Any:
         if first is not None:
             options["heads"] = [(layer, h) for layer in range(first) for h in range(heads)]
         if kind == "knockout":
-            return knockout_sweep(model, given, "inserted", **options).y_cut.tolist()
+            cut: list[list[float]] = knockout_sweep(model, given, "inserted", **options).y_cut.tolist()
+            return cut
         if kind != "both":
             options["directions"] = ("nie",)
         if kind == "attention_row":
             options["mediator"] = "attention_row"
-        return head_sweep(model, given, **options).y10.tolist()
+        crossed = head_sweep(model, given, **options).y10
+        assert crossed is not None
+        values: list[list[float]] = crossed.tolist()
+        return values
 
     return run
 
@@ -384,7 +389,8 @@ def launch(python: str, tool: str, kind: str, folder: Path, pairs: Path, where: 
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode or not out.exists():
         return {"error": (done.stderr.strip().splitlines() or ["no output"])[-1]}
-    return json.loads(out.read_text())
+    report: dict[str, Any] = json.loads(out.read_text())
+    return report
 
 
 def main() -> None:
