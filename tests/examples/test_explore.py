@@ -84,6 +84,12 @@ def _drawn(chart):
     return spec["data"]["values"] if "values" in spec["data"] else spec["datasets"][spec["data"]["name"]]
 
 
+def rows_of(chart):
+    spec = chart.to_dict()
+    held = spec["data"]
+    return held["values"] if "values" in held else spec["datasets"][held["name"]]
+
+
 def test_charts_hold_the_table():
     charts = exploration_charts(ITEMS, EXAMPLES)
     bars = _drawn(charts["categories"])

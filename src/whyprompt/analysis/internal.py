@@ -198,6 +198,11 @@ class StudyMediation:
             "sentence": self.sentence,
         }
 
+    @property
+    def tasks(self) -> str:
+        """The task families swept, in words; of others nothing is said."""
+        return _listed(self.item_tasks)
+
     def summary(self, *, top: int = 8) -> str:
         """Return the answer as text for a terminal.
 
@@ -222,6 +227,11 @@ class StudyMediation:
         if self.comparison is not None:
             blocks.append(self.comparison.sentence)
         return "\n\n".join(blocks)
+
+
+def _listed(item_tasks: dict[str, str]) -> str:
+    names = list(dict.fromkeys(item_tasks.values()))
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
 
 
 def _heads(inference: HeadInference) -> list[dict[str, Any]]:
@@ -492,7 +502,10 @@ def _gather(
         comparison=comparison,
         comparison_note=why,
         item_tasks=saved.item_tasks,
-        sentence=f"{main.contrast.treated!r} against {main.contrast.control!r}: {main.inference.sentence}",
+        sentence=(
+            f"{main.contrast.treated!r} against {main.contrast.control!r}, on items of "
+            f"{_listed(saved.item_tasks)}: {main.inference.sentence}"
+        ),
     )
 
 

@@ -78,7 +78,10 @@ def answer(m: Material) -> Section:
     strength = effect_strength(m.effect.main)
     inside = ""
     if m.mediation is not None:
-        inside = m.mediation.sentence if m.mediation.search is None else m.mediation.search.sentence
+        found = m.mediation
+        inside = (
+            found.sentence if found.search is None else f"On items of {found.tasks}: {found.search.sentence}"
+        )
     said = Answer(m.effect.sentence, strength.headline, strength.reasons, inside)
     return Section("answer", "The answer", (said,))
 

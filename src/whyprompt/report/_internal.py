@@ -47,7 +47,7 @@ def heads(m: Material) -> Section:
             "is left. Each is computed by running the model with that head replaced. Nothing is assumed "
             "about the head; what is uncertain is which items were drawn."
         ),
-        Para(inference.sentence),
+        Para(f"On items of {found.tasks}: {inference.sentence}"),
     ]
     blocks += _map(m, found)
     blocks.append(_head_table(inference, "The heads with the largest effects", "heads"))
