@@ -1,0 +1,83 @@
+"""The notebooks as they are stored: run in order, without errors, with pictures, on the embedded model."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "notebooks"
+NAMES = ["00_setup_and_theory", "01_example1_psm", "02_example2_mediation"]
+
+
+def read(name):
+    return json.loads((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+def code(name):
+    return [c for c in read(name)["cells"] if c["cell_type"] == "code"]
+
+
+def printed(cell):
+    return "".join("".join(o["text"]) for o in cell["outputs"] if o["output_type"] == "stream")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_cell_ran_once_and_in_order_without_an_error(name):
+    cells = code(name)
+    assert [c["execution_count"] for c in cells] == list(range(1, len(cells) + 1))
+    assert [o for c in cells for o in c["outputs"] if o["output_type"] == "error"] == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_exercises_have_checks_and_their_solutions_pass(name):
+    checks = [c for c in code(name) if re.search(r"^\s*check\(", "".join(c["source"]), re.MULTILINE)]
+    assert len(checks) == 3
+    assert all(printed(c).startswith("Right:") for c in checks)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_opens_with_what_the_reader_learns_and_shows_pictures_as_png(name):
+    first = "".join(read(name)["cells"][0]["source"])
+    assert "What you will learn" in first
+    pictures = [
+        o["data"] for c in code(name) for o in c["outputs"] if "data" in o and "image/png" in o["data"]
+    ]
+    assert len(pictures) >= 5
+    scripts = [
+        key
+        for c in code(name)
+        for o in c["outputs"]
+        for key in o.get("data", {})
+        if "vega" in key or "javascript" in key
+    ]
+    assert scripts == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_stored_was_run_at_full_size_on_the_embedded_model(name):
+    text = "".join(printed(c) for c in code(name))
+    assert "model: embedded | size: full" in text
+    assert re.search(r"this notebook took \d+ s", text) is not None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_path_of_a_machine_is_stored(name):
+    text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert re.findall(r"/(?:home|root|work|tmp|Users)/", text) == []
+
+
+def test_matching_in_example_1_balanced_every_covariate():
+    text = "".join(printed(c) for c in code("01_example1_psm"))
+    found = re.search(r"(\d+) of (\d+) covariates under 0\.1", text)
+    assert found is not None
+    assert found.group(1) == found.group(2)
+
+
+def test_recorded_figures_of_other_tools_name_their_versions_and_command():
+    recorded = json.loads((FOLDER / "crosscheck_example1.json").read_text(encoding="utf-8"))
+    assert recorded["versions"]["dowhy"] == "0.14"
+    assert recorded["versions"]["causalml"] == "0.15.5"
+    assert "crosscheck.py" in recorded["command"]
+    assert {e["tool"] for e in recorded["estimates"]} == {"DoWhy", "CausalML"}
+    assert re.fullmatch(r"[0-9a-f]{64}", recorded["csv_sha256"])
