@@ -9,7 +9,7 @@ import pytest
 
 from whyprompt.analysis import load_mediation, run_effect, run_mediation, study_effect, study_mediation
 from whyprompt.cli import main
-from whyprompt.errors import MediationError, StoreError, StudyError
+from whyprompt.errors import EstimationError, MediationError, StoreError, StudyError
 from whyprompt.study import load_study
 from whyprompt.trials import load_trials, run_study
 
@@ -62,25 +62,41 @@ def test_audit_holds_the_draw_against_the_same_items(ran):
     assert answer.audit.paired_effect == pytest.approx(answer.main.estimate, abs=1e-12)
 
 
+def _audited(study, graph=None, **settings):
+    audit = {"assignment": {"difficulty": 0.7}, "method": "overlap", "draws": 20, **settings}
+    effect = study.effect.model_validate({**study.effect.model_dump(), "audit": audit})
+    return study.model_copy(update={"effect": effect, "graph": graph})
+
+
 def test_graph_chooses_what_the_audit_adjusts_for(ran):
     study, folder = ran
     text = "difficulty -> arm; difficulty -> log_prob; question_tokens -> log_prob; arm -> log_prob"
-    changed = study.model_copy(update={"graph": text})
-    assert study_effect(changed, load_trials(study, folder)).confounders == ("difficulty",)
+    answer = study_effect(_audited(study, graph=text), load_trials(study, folder))
+    assert answer.confounders == ("difficulty",)
 
 
 def test_graph_without_the_treatment_is_refused(ran):
     study, folder = ran
-    changed = study.model_copy(update={"graph": "difficulty -> log_prob"})
+    changed = _audited(study, graph="difficulty -> log_prob")
     with pytest.raises(StudyError, match="no node 'arm'"):
         study_effect(changed, load_trials(study, folder))
 
 
-def test_graph_that_identifies_nothing_is_refused(ran):
+def test_graph_that_identifies_nothing_stops_the_audit_and_not_the_pairs(ran):
     study, folder = ran
-    changed = study.model_copy(update={"graph": "skill -> arm; skill -> log_prob; arm -> log_prob"})
+    frame = load_trials(study, folder)
+    text = "skill -> arm; skill -> log_prob; arm -> log_prob"
     with pytest.raises(StudyError, match="no measured columns identify"):
-        study_effect(changed, load_trials(study, folder))
+        study_effect(_audited(study, graph=text), frame)
+    # Both arms were run on every item: nothing hidden can confound that.
+    paired = study_effect(study.model_copy(update={"graph": text}), frame)
+    assert paired.main.estimate == study_effect(study, frame).main.estimate
+
+
+def test_audit_settings_that_its_method_does_not_take_are_refused(ran):
+    study, folder = ran
+    with pytest.raises(EstimationError, match="caliper"):
+        study_effect(_audited(study, caliper=0.2), load_trials(study, folder))
 
 
 def test_mediation_decomposes_the_stored_total_effect(ran):
@@ -211,6 +227,8 @@ def test_a_randomized_study_gives_each_item_one_arm_and_a_difference_of_means(ti
     assert answer.main.estimate == pytest.approx(means["few_shot"] - means["direct"], abs=1e-12)
     assert "cluster" in answer.main.se_method
     assert "randomised" in answer.main.sentence
+    assert {r.level for r in answer.main.subgroups} == {"sum", "count"}
+    assert "rows" in answer.summary()
 
 
 def test_an_observational_study_is_not_run(tiny_study, tmp_path):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.effects import AuditResult, EffectResult, OneDraw, PairedResult
-    from whyprompt.study import AuditSettings, Study
+    from whyprompt.study import AuditSettings, EffectSettings, Study
 
 __all__ = ["RepSpread", "StudyEffect", "adjustment", "study_effect"]
 
@@ -140,20 +140,16 @@ class StudyEffect:
         blocks = [self.question.strip(), self.sentence]
         rows = getattr(self.main, "subgroups", ())
         if rows:
-            blocks.append(
-                _table(("", "items", "effect", "interval", "p (Holm)"), [_subgroup(r) for r in rows])
-            )
-        others = [(name, r) for name, r in self.outcomes.items()]
-        others += [(f"{self.outcome}, {name}", r) for name, r in self.arms.items()]
+            counted = "items" if self.design == "paired" else "rows"
+            head = ("", counted, "effect", "interval", "p (Holm)")
+            blocks.append(_table(head, [_subgroup(r) for r in rows]))
+        control = self.contrast.control
+        others = [(name, self.contrast.treated, r) for name, r in self.outcomes.items()]
+        others += [(self.outcome, name, r) for name, r in self.arms.items()]
         if others:
             lines = [
-                (
-                    name,
-                    format_number(r.estimate),
-                    _span(r.ci_low, r.ci_high),
-                    f"{r.treated_name} - {r.control_name}",
-                )
-                for name, r in ((n, _Named(r)) for n, r in others)
+                (name, format_number(r.estimate), _span(r.ci_low, r.ci_high), f"{treated} - {control}")
+                for name, treated, r in others
             ]
             blocks.append(_table(("also", "effect", "interval", "arms"), lines))
         if self.spread is not None:
@@ -183,19 +179,10 @@ class StudyEffect:
         return "\n\n".join(blocks)
 
 
-class _Named:
-    """A result's numbers with the names of its arms, whichever kind it is."""
-
-    def __init__(self, result: PairedResult | EffectResult) -> None:
-        self.estimate, self.ci_low, self.ci_high = result.estimate, result.ci_low, result.ci_high
-        self.treated_name = getattr(result, "treated", None) or getattr(result, "treated_level", "")
-        self.control_name = getattr(result, "control", None) or getattr(result, "control_level", "")
-
-
 def _subgroup(row: Any) -> tuple[str, ...]:  # noqa: ANN401 - a subgroup of either kind of result
     return (
         row.level,
-        str(row.n_pairs),
+        str(row.n_pairs if hasattr(row, "n_pairs") else row.n_treated_used + row.n_control_used),
         format_number(row.estimate),
         _span(row.ci_low, row.ci_high),
         format_number(row.p_holm, digits=2),
@@ -296,7 +283,10 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
             f"study {study.name!r}: effect.by names {effect.by!r}, which is not a column of the trial table",
             hint=f"columns are {', '.join(frame.columns)}",
         )
-    confounders, graph = adjustment(study, frame)
+    # Items run under both arms are their own controls: only the audit, which hides one, has to adjust.
+    confounders, graph = (
+        ((), None) if study.design == "paired" and effect.audit is None else adjustment(study, frame)
+    )
 
     def compare(outcome: str, against: Contrast, *, subgroups: bool = False) -> PairedResult | EffectResult:
         if study.design == "paired":
@@ -321,6 +311,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
             estimand=effect.estimand,
             design=study.design,
             cluster=_cluster(frame) or ("item_id" if both["item_id"].duplicated().any() else None),
+            by=by if subgroups else None,
             level=effect.level,
             random_state=study.seeds.analysis,
             **_observational(study),
@@ -361,10 +352,12 @@ def _observational(study: Study) -> dict[str, Any]:
     """Give the estimator of a design that is not paired."""
     if study.design == "randomized":
         return {"method": "naive"}
-    settings = study.effect
-    if settings.method in {"nearest", "optimal", "full", "kernel", "subclass"}:
-        return {"method": settings.method, "caliper": settings.caliper, "exact": settings.exact}
-    return {"method": settings.method}
+    return {"method": study.effect.method, **_given(study.effect, "caliper", "exact")}
+
+
+def _given(settings: EffectSettings | AuditSettings, *names: str) -> dict[str, Any]:
+    """Give the options that a study sets; one that its method does not take is then refused by name."""
+    return {name: value for name in names if (value := getattr(settings, name))}
 
 
 def _cluster(frame: pd.DataFrame) -> str | None:
@@ -415,13 +408,7 @@ def _audit(
         "rule": {**settings.assignment, "intercept": settings.intercept},
         "random_state": study.seeds.analysis,
     }
-    options: dict[str, Any] = {
-        "exact": settings.exact,
-        "caliper": settings.caliper,
-        "replace": settings.replace,
-    }
-    if settings.method not in {"nearest", "optimal", "full"}:
-        options = {}
+    options = _given(settings, "exact", "caliper", "replace")
     draw = one_draw(
         frame,
         method=settings.method,
