@@ -498,3 +498,17 @@ def test_the_digest_covers_the_examples():
     a = Item(item_id="a", question="q", answer="x", task_type="t")
     b = Item(item_id="b", question="r", answer="x", task_type="t")
     assert ItemPool(items=(a,), shots={}).digest != ItemPool(items=(a,), shots={"t": (b,)}).digest
+
+
+def test_numeric_covariates_of_a_csv_are_numbers_and_codes_stay_text(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text(
+        "q,a,words,share,code,mixed\nOne?,1,3,0.5,007,1\nTwo?,2,12,1e-2,010,x\n", encoding="utf-8"
+    )
+    columns = {"question": "q", "answer": "a", "covariates": ["words", "share", "code", "mixed"]}
+    source = FileSource(source="file", path=str(path), size=2, shot_pool=0, columns=columns)
+    items = load_items([source], seed=0).items
+    by_question = {i.question: dict(i.covariates) for i in items}
+    assert by_question["One?"] == {"words": 3, "share": 0.5, "code": "007", "mixed": "1"}
+    assert by_question["Two?"] == {"words": 12, "share": 0.01, "code": "010", "mixed": "x"}
+    assert isinstance(by_question["One?"]["words"], int)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,15 @@ from whyprompt.errors import DataError
 from whyprompt.trials.items.layouts import column_item, gsm8k_item, natural_instructions_items
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from whyprompt.study import FileSource, Gsm8kSource, NaturalInstructionsSource
     from whyprompt.trials.items.item import Item
 
 __all__ = ["from_file", "from_gsm8k", "from_natural_instructions", "read_rows"]
+
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,14})")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d{1,2})?")
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -87,10 +91,25 @@ def from_file(source: FileSource) -> list[Item]:
     """Read every item of a file, its columns named by the source."""
     path = Path(source.path)
     task = source.task_type or path.stem
+    rows = list(read_rows(path))
+    if path.suffix.lower() == ".csv":
+        _numbers(rows, source.columns.covariates)
     return [
-        column_item(row, source.columns, index=i, task=task, where=str(path))
-        for i, row in enumerate(read_rows(path))
+        column_item(row, source.columns, index=i, task=task, where=str(path)) for i, row in enumerate(rows)
     ]
+
+
+def _numbers(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Read the covariates of a CSV file, where all is text, as numbers if every value of a column is one.
+
+    A code with a leading zero (``007``) stays text.
+    """
+    for column in columns:
+        if not all(_NUMBER.fullmatch(str(row.get(column, "")).strip()) for row in rows):
+            continue
+        whole = all(_WHOLE.fullmatch(row[column].strip()) for row in rows)
+        for row in rows:
+            row[column] = int(row[column]) if whole else float(row[column])
 
 
 def from_gsm8k(source: Gsm8kSource) -> list[Item]:
