@@ -490,3 +490,13 @@ def test_a_constant_mediator_or_outcome_is_refused_by_name(constant):
     frame = pd.DataFrame({"t": [0.0, 1.0] * 20, "m": np.sin(np.arange(40)), "y": np.cos(np.arange(40))})
     with pytest.raises(DataError, match=f"'{constant}' is constant"):
         mediate(frame.assign(**{constant: 1.0}), treatment="t", mediator="m", outcome="y")
+
+
+def test_too_few_clusters_to_draw_from_are_said():
+    rng = np.random.default_rng(2)
+    n = 24
+    arm = np.tile([0, 1], n // 2)
+    m = arm + rng.normal(size=n)
+    frame = pd.DataFrame({"t": arm, "m": m, "y": m + rng.normal(size=n), "g": np.repeat([0, 1], n // 2)})
+    with pytest.raises(EstimationError, match="too few clusters"):
+        mediate(frame, treatment="t", mediator="m", outcome="y", clusters="g", method="quasi_bayes")

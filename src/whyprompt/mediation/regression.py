@@ -52,6 +52,34 @@ class Fit:
         """
         return dict(zip(self.names, self.coef.tolist(), strict=True))
 
+    def draw(self, n_draws: int, rng: np.random.Generator, *, what: str) -> Array:
+        """Draw coefficients from their normal approximation.
+
+        Parameters
+        ----------
+        n_draws : int
+        rng : numpy.random.Generator
+        what : str
+            Names the model in messages.
+
+        Returns
+        -------
+        ndarray, shape (n_draws, p)
+
+        Raises
+        ------
+        EstimationError
+            If the covariance is singular, as with no more clusters than coefficients.
+        """
+        try:
+            return rng.multivariate_normal(self.coef, self.covariance, n_draws, method="cholesky")
+        except np.linalg.LinAlgError:
+            raise EstimationError(
+                f"the covariance of the {what} model's {len(self.coef)} coefficients is singular: "
+                "there are too few clusters (or rows) to draw from it",
+                hint="use method='bootstrap', fewer covariates, or more clusters",
+            ) from None
+
 
 def _derivatives(family: Family, eta: Array) -> tuple[Array, Array, Array]:
     """Mean, its derivative, and the IRLS weight of a binary response."""

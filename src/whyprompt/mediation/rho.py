@@ -301,8 +301,8 @@ def _draw(
     fit_m: Fit, fit_y: Fit, n: int, n_draws: int, rng: np.random.Generator
 ) -> tuple[Array, Array, Array]:
     """Coefficients from their normal approximation, the residual deviation from its posterior."""
-    alpha = rng.multivariate_normal(fit_m.coef, fit_m.covariance, n_draws, method="cholesky")
-    beta = rng.multivariate_normal(fit_y.coef, fit_y.covariance, n_draws, method="cholesky")
+    alpha = fit_m.draw(n_draws, rng, what="mediator")
+    beta = fit_y.draw(n_draws, rng, what="outcome")
     free = n - len(fit_m.coef)
     return alpha, beta, fit_m.sigma * np.sqrt(free / rng.chisquare(free, n_draws))
 

@@ -261,8 +261,8 @@ def mediate(
     rng = np.random.default_rng(random_state)
     point = world.effects(fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), rng, None)
     if method == "quasi_bayes":
-        alpha = rng.multivariate_normal(fit_m.coef, fit_m.covariance, n_draws, method="cholesky")
-        beta = rng.multivariate_normal(fit_y.coef, fit_y.covariance, n_draws, method="cholesky")
+        alpha = fit_m.draw(n_draws, rng, what="mediator")
+        beta = fit_y.draw(n_draws, rng, what="outcome")
         draws = world.effects(alpha, beta, np.full(n_draws, fit_m.sigma), rng, None)
         centre = {k: float(v.mean()) for k, v in draws.items()}
     else:
