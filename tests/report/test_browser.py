@@ -239,13 +239,21 @@ def test_words_of_a_mark_show_at_the_pointer(visit):
     driver = visit()
     mark = driver.find_element(By.CSS_SELECTOR, '#figure-forest .wide [data-say^="all items:"]')
     driver.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", mark)
-    ActionChains(driver).move_to_element(mark).perform()
     tip = driver.find_element(By.ID, "tip")
-    # A busy machine delivers the pointer's move late.
     patient = WebDriverWait(driver, 20)
-    patient.until(lambda _: tip.text == mark.get_attribute("data-say"))
-    ActionChains(driver).send_keys("\ue00c").perform()
-    patient.until(lambda _: not tip.is_displayed())
+
+    # The scroll's own event, which hides the words, may be delivered after the pointer came: like a
+    # reader, the test moves the pointer again until the words are there.
+    def words_at_the_pointer(_):
+        ActionChains(driver).move_by_offset(1, 0).move_to_element(mark).perform()
+        return tip.text == mark.get_attribute("data-say")
+
+    def gone_at_escape(_):
+        ActionChains(driver).send_keys("\ue00c").perform()
+        return not tip.is_displayed()
+
+    patient.until(words_at_the_pointer)
+    patient.until(gone_at_escape)
 
 
 def test_the_page_reads_without_scripts(visit, small):
