@@ -103,9 +103,8 @@ def plain(model, request):
 @pytest.mark.parametrize("name", TINY)
 def test_scores_equal_plain_runs_on_every_kind_of_model(name):
     lm = tiny(name)
-    packs, why = probe_packing(lm)
-    assert packs == (name in PACKS), why
-    lm = replace(lm, packs=packs)
+    lm, why = probe_packing(lm)
+    assert lm.packs == (name in PACKS), why
     asked = requests()
     for request, found in zip(asked, score(lm, asked), strict=True):
         values, greedy, after = plain(lm.model, request)
@@ -142,7 +141,7 @@ def test_log_probabilities_that_are_not_finite_are_refused(tiny_model):
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
 def test_greedy_completions_equal_generate(name):
     lm = tiny(name)
-    lm = replace(lm, packs=probe_packing(lm)[0])
+    lm, _ = probe_packing(lm)
     prompts = [r.ids for r in requests(5, 6)]
     found = complete(lm, [CompletionRequest(p) for p in prompts], max_new_tokens=8)
     for ids, completion in zip(prompts, found, strict=True):

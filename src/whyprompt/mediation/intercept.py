@@ -16,6 +16,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
+from whyprompt._attention import attention_through
 from whyprompt.errors import MediationError
 
 if TYPE_CHECKING:
@@ -124,21 +125,12 @@ def intercept(model: torch.nn.Module) -> Iterator[None]:
     None
         Calls of the model inside must be made under `handling`.
     """
-    configs = {
-        id(c): c
-        for c in (getattr(m, "config", None) for m in model.modules())
-        if c is not None and hasattr(c, "_attn_implementation")
-    }
-    before = [(c, c._attn_implementation) for c in configs.values()]  # noqa: SLF001  # transformers' own switch
     was_training = model.training
     try:
-        for config, _ in before:
-            config._attn_implementation = NAME  # noqa: SLF001  # transformers' own switch
         model.eval()
-        yield
+        with attention_through(model, NAME):
+            yield
     finally:
-        for config, name in before:
-            config._attn_implementation = name  # noqa: SLF001  # transformers' own switch
         model.train(was_training)
 
 

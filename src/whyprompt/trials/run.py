@@ -58,7 +58,7 @@ __all__ = [
 Progress = Callable[[int, int, str], None]
 """Called with what is done, what there is in all, and what is being done."""
 
-_CPU_BUDGET = 384
+_CPU_BUDGET = 768
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +172,8 @@ class LocalModel:
     dtype : torch.dtype
     packs : bool
         Whether the model computes packed tries exactly; else batches are padded and prefixes computed anew.
+    blocks : bool
+        Whether it does so too with its attention in blocks (:mod:`whyprompt.trials.models.blocks`).
     notes : tuple of str
         What was measured and decided at loading.
     """
@@ -182,6 +184,7 @@ class LocalModel:
     device: torch.device
     dtype: torch.dtype
     packs: bool
+    blocks: bool = True
     notes: tuple[str, ...] = ()
 
     @property
@@ -193,7 +196,7 @@ class LocalModel:
     @property
     def token_budget(self) -> int:
         """Tokens computed at once: enough to keep the device busy, few enough for its caches."""
-        return 384 if self.device.type == "cpu" else 4096
+        return 768 if self.device.type == "cpu" else 4096
 
 
 def _load_tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401 - transformers has no common tokenizer type
@@ -324,10 +327,8 @@ def load_model(
     loaded = LocalModel(
         model=model, codec=codec, files=files, device=where, dtype=chosen, packs=True, notes=(note,)
     )
-    packs, why = probe_packing(loaded)
-    return LocalModel(
-        model=model, codec=codec, files=files, device=where, dtype=chosen, packs=packs, notes=(note, why)
-    )
+    probed, why = probe_packing(loaded)
+    return replace(probed, notes=(note, why))
 
 
 def _device(name: str) -> torch.device:

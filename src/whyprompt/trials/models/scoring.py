@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -247,20 +248,25 @@ def _packed(
     """Run the trie as one row whose mask lets a token see the root and its ancestors."""
     import torch
 
+    from whyprompt.trials.models.blocks import in_blocks
+
     nodes = [pack.paths[m][requests[i].start - 1 - len(pack.root) :] for m, i in enumerate(pack.members)]
     rows = np.unique(np.concatenate(nodes))
     n, root = len(pack.tokens), len(pack.root)
     mask = torch.zeros(1, 1, n, root + n, dtype=lm.dtype)
     mask[0, 0, :, root:].masked_fill_(~torch.from_numpy(pack.ancestors()), torch.finfo(lm.dtype).min)
-    logits = _logits(
-        lm,
-        rows,
-        input_ids=torch.from_numpy(pack.tokens)[None].to(lm.device),
-        position_ids=torch.from_numpy(pack.depth)[None].to(lm.device),
-        attention_mask=mask.to(lm.device),
-        use_cache=True,
-        **{cache_argument(lm.model): cache.fresh(lm, pack.root)},
-    )
+    mask = mask.to(lm.device)
+    held = cache.fresh(lm, pack.root)
+    with in_blocks(lm.model, mask) if lm.blocks else nullcontext():
+        logits = _logits(
+            lm,
+            rows,
+            input_ids=torch.from_numpy(pack.tokens)[None].to(lm.device),
+            position_ids=torch.from_numpy(pack.depth)[None].to(lm.device),
+            attention_mask=mask,
+            use_cache=True,
+            **{cache_argument(lm.model): held},
+        )
     return [np.searchsorted(rows, path) for path in nodes], logits[0]
 
 
@@ -276,7 +282,7 @@ def _padded(lm: LocalModel, requests: Requests, pack: Pack) -> tuple[list[NDArra
         batch = order[at : at + 1]
         while at + len(batch) < len(order):
             longest = len(requests[pack.members[order[at + len(batch)]]].fed)
-            if longest * (len(batch) + 1) > 4 * lm.token_budget:
+            if longest * (len(batch) + 1) > 2 * lm.token_budget:
                 break
             batch.append(order[at + len(batch)])
         at += len(batch)
@@ -302,8 +308,8 @@ def _padded(lm: LocalModel, requests: Requests, pack: Pack) -> tuple[list[NDArra
     return wanted, torch.cat(found)
 
 
-def probe_packing(lm: LocalModel) -> tuple[bool, str]:
-    """Find out whether a model computes packed tries exactly, by comparing with plain runs.
+def probe_packing(lm: LocalModel) -> tuple[LocalModel, str]:
+    """Find out how a model computes packed tries exactly, if it does, by comparing with plain runs.
 
     Parameters
     ----------
@@ -311,7 +317,8 @@ def probe_packing(lm: LocalModel) -> tuple[bool, str]:
 
     Returns
     -------
-    exact : bool
+    model : LocalModel
+        The same, with what it can do.
     note : str
         The largest difference, or why the model cannot pack.
 
@@ -321,6 +328,8 @@ def probe_packing(lm: LocalModel) -> tuple[bool, str]:
         If even the padded runs do not give the model's own log-probabilities.
     """
     import torch
+
+    from whyprompt.trials.models.blocks import block_queries
 
     vocabulary = int(lm.model.get_input_embeddings().weight.shape[0])
     rng = np.random.default_rng(0)
@@ -339,20 +348,24 @@ def probe_packing(lm: LocalModel) -> tuple[bool, str]:
     if isinstance(window, int) and 0 < window < lm.codec.context:
         why = f"layers look back {window} tokens only"
     else:
-        try:
-            found = [s.total for s in score(lm, requests)]
-        except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
-            why = f"{type(error).__name__}: {error}".splitlines()[0]
-        else:
-            worst = float(np.max(np.abs(np.subtract(found, plain))))
-            if worst <= tolerance:
-                return True, f"packed scoring: differs from plain runs by at most {worst:.1e}"
-            why = f"differs from plain runs by {worst:.1e}"
-    found = [s.total for s in score(replace(lm, packs=False), requests)]
+        for blocks in (True, False):
+            able = replace(lm, packs=True, blocks=blocks)
+            try:
+                with block_queries(4):
+                    found = [s.total for s in score(able, requests)]
+            except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError) as error:
+                why = f"{type(error).__name__}: {error}".splitlines()[0]
+            else:
+                worst = float(np.max(np.abs(np.subtract(found, plain))))
+                if worst <= tolerance:
+                    return able, f"packed scoring: differs from plain runs by at most {worst:.1e}"
+                why = f"differs from plain runs by {worst:.1e}"
+    able = replace(lm, packs=False)
+    found = [s.total for s in score(able, requests)]
     worst = float(np.max(np.abs(np.subtract(found, plain))))
     if worst > tolerance:
         raise WhypromptError(
             f"the model {lm.files.name!r} does not give its own log-probabilities in a padded batch "
             f"(they differ by {worst:.1e})"
         )
-    return False, f"padded scoring, prefixes computed anew: {why}"
+    return able, f"padded scoring, prefixes computed anew: {why}"

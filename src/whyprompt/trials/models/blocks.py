@@ -1,0 +1,147 @@
+"""Attention over a packed trie in blocks: what no token of a block may see is not computed.
+
+A token of a trie sees its root and its ancestors only, so most of the square of a pack's tokens is masked.
+Tokens stand in depth-first order, and what a run of neighbours may see between them is a small part of all
+keys: each run attends to that part, through the model's own function.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from whyprompt._attention import attention_through
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+__all__ = ["block_queries", "in_blocks", "plan_blocks"]
+
+_NAME = "whyprompt_blocks"
+
+# Queries a block: fewer see fewer keys, and make more calls.
+_queries: ContextVar[int] = ContextVar("whyprompt_block_queries", default=64)
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Neighbouring queries and the keys that any of them may see."""
+
+    queries: slice
+    keys: torch.Tensor
+    mask: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    mask: torch.Tensor
+    blocks: tuple[Block, ...]
+
+
+_plan: ContextVar[_Plan | None] = ContextVar("whyprompt_attention_blocks", default=None)
+
+
+def plan_blocks(mask: torch.Tensor, *, queries: int) -> tuple[Block, ...]:
+    """Cut a mask into blocks of neighbouring queries.
+
+    Parameters
+    ----------
+    mask : Tensor, shape (1, 1, n_queries, n_keys)
+        Additive: zero where a query may look, hugely negative elsewhere.
+    queries : int
+        About how many a block has.
+
+    Returns
+    -------
+    tuple of Block
+        Every query is in one, and every key that it may see is among the block's.
+    """
+    n = mask.shape[2]
+    parts = max(1, round(n / queries))
+    edges = [n * i // parts for i in range(parts + 1)]
+    blocks = []
+    for start, stop in pairwise(edges):
+        rows = mask[:, :, start:stop]
+        keys = (rows[0, 0] == 0).any(0).nonzero()[:, 0]
+        blocks.append(Block(slice(start, stop), keys, rows[..., keys].contiguous()))
+    return tuple(blocks)
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,  # noqa: ANN401 - what the model's own function is given
+) -> tuple[torch.Tensor, None]:
+    plan = _plan.get()
+    # A layer that makes a mask of its own, or adds a bias for each position, is left as it is.
+    if plan is None or attention_mask is not plan.mask or kwargs.get("position_bias") is not None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    outputs = [
+        sdpa_attention_forward(
+            module, query[:, :, b.queries], key[:, :, b.keys], value[:, :, b.keys], b.mask, **kwargs
+        )[0]
+        for b in plan.blocks
+    ]
+    return torch.cat(outputs, dim=1), None
+
+
+AttentionInterface.register(_NAME, _attention)
+AttentionMaskInterface.register(_NAME, sdpa_mask)
+
+
+@contextmanager
+def _blocks(model: torch.nn.Module, mask: torch.Tensor) -> Iterator[None]:
+    token = _plan.set(_Plan(mask, plan_blocks(mask, queries=_queries.get())))
+    try:
+        with attention_through(model, _NAME):
+            yield
+    finally:
+        _plan.reset(token)
+
+
+def in_blocks(model: Any, mask: torch.Tensor) -> AbstractContextManager[None]:  # noqa: ANN401 - a transformers model
+    """Compute a model's attention under a mask in blocks, where that is known to be the same and faster.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+    mask : Tensor, shape (1, 1, n_queries, n_keys)
+        The additive mask that the model is then given.
+
+    Returns
+    -------
+    context manager
+        Does nothing for a model whose attention is not torch's own ("sdpa"), on another device than a CPU,
+        and for a mask of few queries.
+    """
+    own = getattr(model.config, "_attn_implementation", None)
+    if own != "sdpa" or mask.device.type != "cpu" or mask.shape[2] < 2 * _queries.get():
+        return nullcontext()
+    return _blocks(model, mask)
+
+
+@contextmanager
+def block_queries(n: int) -> Iterator[None]:
+    """Set how many queries a block has: a probe of few tokens takes small ones.
+
+    Parameters
+    ----------
+    n : int
+    """
+    token = _queries.set(n)
+    try:
+        yield
+    finally:
+        _queries.reset(token)
