@@ -350,7 +350,7 @@ def test_clusters_are_not_split_between_folds():
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 40, size=200)
     codes = np.unique(codes, return_inverse=True)[1]
-    folds = _folds(rng.random(200) < 0.5, codes, 5, 0)
+    folds = _folds(rng.random(200) < 0.5, codes, 5, 0, rng.integers(0, 50, 200))
     assert sum(folds).tolist() == [1] * 200
     for fold in folds:
         assert not set(codes[fold]) & set(codes[~fold])

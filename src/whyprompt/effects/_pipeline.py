@@ -12,6 +12,7 @@ import numpy as np
 
 from whyprompt.effects import inference, matching
 from whyprompt.effects._options import WEIGHTING
+from whyprompt.effects._order import cluster_places
 from whyprompt.effects._uncertainty import with_error as _with_error
 from whyprompt.effects.propensity import crossfit_propensity, design_matrix, fit_logistic
 from whyprompt.errors import EstimationError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.propensity import LogisticFit
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
 __all__ = [
@@ -51,7 +53,8 @@ class Core:
     """An estimate with its error and the weights it came from.
 
     `means` are those of the treated and the control arm; `df` are the degrees of freedom of the interval,
-    None for the normal distribution; `mean_draws`, shape (draws, 2), are the bootstrap's.
+    None for the normal distribution; `mean_draws`, shape (draws, 2), are the bootstrap's; `rank` are the
+    places of the rows that folds were dealt by.
     """
 
     estimate: float
@@ -62,6 +65,7 @@ class Core:
     discarded: Bools
     means: tuple[float, float]
     df: float | None = None
+    rank: Ints | None = None
     mean_draws: Floats | None = None
     matched: MatchedSet | None = None
     score: Score | None = None
@@ -177,7 +181,7 @@ def with_outcome(problem: Problem, options: Options, core: Core, y: Floats) -> C
     -------
     Core
     """
-    other = replace(problem, y=y)
+    other = replace(problem, y=y, rank=core.rank if problem.rank is None else problem.rank)
     if core.matched is None:
         return _compute(other, options, with_error=True)
     bare = replace(core, warnings=_tie_warning(problem, options, core.matched, core.score), df=None)
@@ -224,9 +228,15 @@ def _weighting(problem: Problem, options: Options) -> Core:
             hint="leave se='auto'",
         )
     given = problem.known_score
-    if given is None and not isinstance(options.distance, str):
+    crossfitted = given is None and not isinstance(options.distance, str)
+    rank = problem.places if crossfitted or options.method == "aipw" else None
+    if crossfitted:
         given = crossfit_propensity(
-            problem.design.matrix, problem.treated, options.distance, random_state=options.random_state
+            problem.design.matrix,
+            problem.treated,
+            options.distance,
+            random_state=options.random_state,
+            rank=rank,
         )
     method: Any = options.method
     estimand: Any = options.estimand
@@ -242,6 +252,7 @@ def _weighting(problem: Problem, options: Options) -> Core:
         trim="crump" if options.discard == "crump" else None,
         level=options.level,
         random_state=options.random_state,
+        rank=rank,
     )
     score = None
     if fit.propensity is not None and bool(np.isfinite(fit.propensity).all()):
@@ -257,6 +268,7 @@ def _weighting(problem: Problem, options: Options) -> Core:
         means=(fit.mean_treated, fit.mean_control),
         df=None if problem.cluster is None else float(len(set(problem.cluster[fit.kept].tolist())) - 1),
         score=score,
+        rank=rank,
         warnings=tuple(fit.warnings),
     )
 
@@ -270,7 +282,11 @@ def _score(problem: Problem, options: Options) -> Score:
     else:
         fit = None
         p = crossfit_propensity(
-            problem.design.matrix, problem.treated, options.distance, random_state=options.random_state
+            problem.design.matrix,
+            problem.treated,
+            options.distance,
+            random_state=options.random_state,
+            rank=problem.places,
         )
     along = p
     if options.distance == "logit":
@@ -309,7 +325,7 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
     shared |= {
         "replace": options.replace,
         "order": options.order,
-        "tie_rank": problem.tie_rank,
+        "tie_rank": problem.tie_rank if options.order != "random" else _shuffled(problem, options),
         "random_state": options.random_state,
     }
     if full is not None:
@@ -317,6 +333,16 @@ def _match(problem: Problem, options: Options, score: Score | None) -> tuple[Mat
         return matching.match_mahalanobis(full, t, score=by, ties=options.ties, **shared), out
     assert along is not None
     return matching.match_nearest(along, t, ties=options.ties, **shared), out
+
+
+def _shuffled(problem: Problem, options: Options) -> Ints:
+    """Places drawn by the seed for rows in the order of their content; also decides between equal matches."""
+    n = len(problem.y)
+    places = np.empty(n, dtype=np.int64)
+    places[np.argsort(problem.places, kind="stable")] = np.random.default_rng(
+        [options.random_state, 1]
+    ).permutation(n)
+    return places
 
 
 def _by_distance(
@@ -383,6 +409,8 @@ def _tie_warning(
     problem: Problem, options: Options, matched: MatchedSet, score: Score | None
 ) -> tuple[str, ...]:
     follows_rows = problem.tie_rank is None and matched.settings.get("ties", "sorted") != "average"
+    # In random order the seed decides between equal rows as well.
+    follows_rows &= options.order != "random"
     if options.method not in {"nearest", "optimal", "full"} or not follows_rows:
         return ()
     if options.distance == "mahalanobis":
@@ -421,18 +449,27 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
     if core.matched is not None:
         inference.refuse_naive_bootstrap(core.matched)
     rng = np.random.default_rng(options.random_state)
-    n = len(problem.y)
+    n, whole = len(problem.y), problem
+    if problem.tie_rank is not None:
+        # A sample holds rows more than once and cannot be told apart by the column: ties go by its order.
+        problem = problem.take(np.argsort(problem.tie_rank))
+    places = problem.places
+    problem = replace(problem, rank=places)
+    own = np.argsort(places, kind="stable")
     groups = None
     if problem.cluster is not None:
         _, label = np.unique(problem.cluster.astype(str), return_inverse=True)
         order = np.argsort(label, kind="stable")
         groups = np.split(order, np.cumsum(np.bincount(label))[:-1])
+        groups = [
+            groups[g] for g in np.argsort(cluster_places(2 * places + problem.treated, label), kind="stable")
+        ]
     values: list[tuple[float, float]] = []
     failed = 0
     for _ in range(options.draws):
         if groups is None:
             # In the order of the table: memory is read in order, and ties stay as they were.
-            rows = np.sort(rng.integers(0, n, n))
+            rows = np.sort(own[rng.integers(0, n, n)])
         else:
             rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
         try:
@@ -457,4 +494,4 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
         se_method=f"bootstrap of the whole pipeline, {options.draws} draws, percentile interval",
         warnings=(*core.warnings, *note),
     )
-    return if_known(problem, made)
+    return if_known(whole, made)

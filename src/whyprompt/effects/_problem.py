@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._frame import arms, open_table
+from whyprompt.effects._order import content_rank
 from whyprompt.effects.matching._matched import codes
 from whyprompt.effects.propensity import Design, design_matrix
 from whyprompt.errors import DataError, EstimationError
@@ -61,6 +62,8 @@ class Problem:
     tie_rank : ndarray of int, shape (n,), optional
     known_score : ndarray, shape (n,), optional
         A propensity that is known.
+    rank : ndarray of int, shape (n,), optional
+        The rows' places by content, where it is settled already; see `places`.
     """
 
     outcome_name: str
@@ -75,6 +78,22 @@ class Problem:
     cluster: NDArray[Any] | None
     tie_rank: Ints | None
     known_score: Floats | None
+    rank: Ints | None = None
+
+    @property
+    def places(self) -> Ints:
+        """The rows' places in an order of their own, for what a seed deals: equal where rows are.
+
+        By covariates first and by outcome last, so that a shift or a positive scale of the outcome changes
+        nothing; the arm is left out, so that its name does not matter.
+        """
+        if self.rank is not None:
+            return self.rank
+        held: list[NDArray[Any]] = [self.design.matrix, *(values for values, _ in self.limits)]
+        held += [
+            x for x in (self.known_score, self.strata, self.tie_rank, self.y, self.cluster) if x is not None
+        ]
+        return content_rank(*held)
 
     @property
     def treated(self) -> NDArray[np.bool_]:
@@ -105,6 +124,7 @@ class Problem:
             cluster=None if self.cluster is None else self.cluster[rows],
             tie_rank=None,
             known_score=None if self.known_score is None else self.known_score[rows],
+            rank=None if self.rank is None else self.rank[rows],
         )
 
 

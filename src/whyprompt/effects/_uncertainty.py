@@ -163,7 +163,10 @@ def _wild(problem: Problem, options: Options, core: Core, matched: MatchedSet) -
     # Linear in the outcome: the treated mean is the estimate for an outcome that is nil in the control arm.
     only_treated = np.where(problem.treated, problem.y, 0.0)
     mean_treated, _ = inference.influence_after_matching(only_treated, problem.treated, matched, X=X)
-    errors = inference.wild_bootstrap(influence, draws=options.draws, random_state=options.random_state)
+    # Signs are dealt to the values in order of size, so that the order of the table is irrelevant.
+    errors = inference.wild_bootstrap(
+        np.sort(influence), draws=options.draws, random_state=options.random_state
+    )
     low, high = np.quantile(errors, [0.5 - options.level / 2, 0.5 + options.level / 2])
     return replace(
         core,

@@ -161,7 +161,8 @@ def estimate_effect(
     denominator : {"pooled", "treated", "control", "all", "weighted"}, default "pooled"
         Of standardised mean differences.
     random_state : int, default 0
-        For everything random.
+        For everything random (folds, draws, a random order), dealt to rows by what they hold: the order of
+        the table decides only between equal scores, and not where `tie_break` is given.
 
     Returns
     -------

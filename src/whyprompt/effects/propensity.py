@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects._order import content_rank
 from whyprompt.effects._threads import one_blas_thread
 from whyprompt.errors import DataError, EstimationError
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 __all__ = ["Design", "LogisticFit", "crossfit_propensity", "design_matrix", "fit_logistic"]
 
@@ -450,6 +452,7 @@ def crossfit_propensity(
     *,
     n_folds: int = 5,
     random_state: int = 0,
+    rank: Ints | None = None,
 ) -> Floats:
     """Predict each row's propensity from a classifier that did not see the row.
 
@@ -465,6 +468,11 @@ def crossfit_propensity(
         Folds, stratified by arm.
     random_state : int, default 0
         For the assignment of rows to folds.
+    rank : ndarray of int, shape (n,), optional
+        Places of the rows in an order of their own, equal for interchangeable rows; folds are drawn and the
+        classifier is fitted in that order, so that the order of the table is irrelevant. Default: by `X` and
+        the arm. Rows equal in both are interchangeable for the score, but get different ones where their
+        folds differ: give a rank that tells them apart if what is done with the scores does.
 
     Returns
     -------
@@ -501,11 +509,15 @@ def crossfit_propensity(
             f"cross-fitting in {n_folds} folds needs {n_folds} rows in each arm; the smaller has {smallest}",
             hint="ask for fewer folds or use the logistic score",
         )
-    score = np.empty(len(t))
+    order = np.argsort(content_rank(X, t) if rank is None else rank, kind="stable")
+    X, t = X[order], t[order]
+    drawn = np.empty(len(t))
     for train, test in StratifiedKFold(n_folds, shuffle=True, random_state=random_state).split(X, t):
         model = clone(classifier).fit(X[train], t[train])
         positive = list(model.classes_).index(1)
-        score[test] = model.predict_proba(X[test])[:, positive]
+        drawn[test] = model.predict_proba(X[test])[:, positive]
+    score = np.empty(len(t))
+    score[order] = drawn
     extreme = int(((score <= 0) | (score >= 1) | ~np.isfinite(score)).sum())
     if extreme:
         raise EstimationError(

@@ -6,9 +6,10 @@ it. The pipeline sees only that; its estimates are held against the paired truth
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +65,9 @@ def _setup(
     if not confounders:
         raise EstimationError("an audit needs at least one confounder for its rule to act on")
     table = open_table(frame)
-    pairs = paired_differences(table, unit=unit, arm=arm, outcome=outcome, treated=treated, control=control)
+    pairs = _by_name(
+        paired_differences(table, unit=unit, arm=arm, outcome=outcome, treated=treated, control=control)
+    )
     columns: dict[str, NDArray[Any]] = {}
     units = table.labels(unit, role="unit")
     for name in confounders:
@@ -99,6 +102,20 @@ def _setup(
         )
     return _Setup(
         pairs=pairs, columns=columns, design=design, probability=probability, description=description
+    )
+
+
+def _by_name(pairs: PairedDifferences) -> PairedDifferences:
+    """Put items in the order of their names, so that a seed draws the same arms in any order of the table."""
+    # Numbers within a name count as numbers: item-2 comes before item-10.
+    keys = [[int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", name)] for name in pairs.units]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return replace(
+        pairs,
+        units=tuple(pairs.units[k] for k in order),
+        first_row=pairs.first_row[order],
+        treated=pairs.treated[order],
+        control=pairs.control[order],
     )
 
 

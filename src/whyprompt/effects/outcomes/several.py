@@ -424,6 +424,8 @@ def paired_effects(
         ci = interval(estimate, error, level=level, df=df)
         found.append(_Found(estimate, error, ci, df, (float(t.mean()), float(c.mean()))))
     units = d if label is None else _sums(d, label)
+    # Random signs are dealt to the units in an order of their own, not in that of the table.
+    units = units[np.lexsort(units.T[::-1])]
     adjusted = None
     if len(units) > 1:
         adjusted = sign_flip_max_t(units, level=level, draws=draws, random_state=random_state)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from whyprompt.effects._influence import with_intercept
+from whyprompt.effects._order import cluster_places
 from whyprompt.effects.propensity import fit_logistic
 from whyprompt.errors import EstimationError
 
@@ -68,12 +69,52 @@ def cross_fitted_aipw(
     outcome_model: OutcomeModel | None,
     random_state: int,
     clip: float,
+    rank: NDArray[np.int64],
+) -> ArmFit:
+    """Fit on rows in the order of their content, so that neither folds nor models see that of the table."""
+    order = np.argsort(rank, kind="stable")
+    back = np.argsort(order)
+    made = _fit(
+        y[order],
+        treated[order],
+        matrix[order],
+        names,
+        estimand,
+        None if given is None else given[order],
+        None if codes is None else codes[order],
+        folds,
+        outcome_model,
+        random_state,
+        clip,
+        rank[order],
+    )
+    return replace(
+        made,
+        weights=made.weights[back],
+        propensity=None if made.propensity is None else made.propensity[back],
+        influence=made.influence[back],
+    )
+
+
+def _fit(
+    y: Floats,
+    treated: Bools,
+    matrix: Floats,
+    names: Sequence[str],
+    estimand: str,
+    given: Floats | None,
+    codes: NDArray[np.intp] | None,
+    folds: int,
+    outcome_model: OutcomeModel | None,
+    random_state: int,
+    clip: float,
+    rank: NDArray[np.int64],
 ) -> ArmFit:
     n = len(y)
     clipped = 0
     score = np.empty(n) if given is None else given
     predicted = np.empty((n, 2))
-    for test in _folds(treated, codes, folds, random_state):
+    for test in _folds(treated, codes, folds, random_state, rank):
         train = ~test if folds > 1 else test
         if given is None:
             fit = fit_logistic(matrix[train], treated[train], names=names)
@@ -104,8 +145,18 @@ def cross_fitted_aipw(
     return ArmFit(weights=weights, propensity=score, means=means, influence=influence, clipped=clipped)
 
 
-def _folds(treated: Bools, codes: NDArray[np.intp] | None, folds: int, random_state: int) -> list[Bools]:
-    """Deal units (rows, or whole clusters) to folds, each arm separately so that shares agree."""
+def _folds(
+    treated: Bools,
+    codes: NDArray[np.intp] | None,
+    folds: int,
+    random_state: int,
+    rank: NDArray[np.int64],
+) -> list[Bools]:
+    """Deal units (rows, or whole clusters) to folds, each arm separately so that shares agree.
+
+    The deal depends on what units hold and on the seed: not on their order, on the names of clusters, or on
+    which arm is called treated.
+    """
     n = len(treated)
     if folds == 1:
         return [np.ones(n, dtype=bool)]
@@ -115,12 +166,17 @@ def _folds(treated: Bools, codes: NDArray[np.intp] | None, folds: int, random_st
     if not 2 <= folds <= min(n_units, smallest):
         raise EstimationError(f"folds={folds}: with {smallest} rows in an arm, choose 1 to {smallest}")
     rng = np.random.default_rng(random_state)
-    # A cluster goes by the arm of most of its rows.
-    mostly = np.bincount(units, weights=treated) / np.bincount(units) > 0.5 if codes is not None else treated
+    # A cluster goes by the arm of most of its rows; those with as many of each are dealt by themselves.
+    lean = np.sign(np.bincount(units, weights=treated - 0.5))
+    place = rank if codes is None else cluster_places(2 * rank + treated, codes)
+    groups = [np.flatnonzero(lean == side) for side in (1.0, -1.0, 0.0)]
+    groups = [members[np.argsort(place[members], kind="stable")] for members in groups]
+    # The larger group is dealt first; of two equal ones, that whose units come first.
+    groups.sort(key=lambda members: (-len(members), place[members].tolist()))
     fold_of = np.empty(n_units, dtype=int)
     offset = 0
-    for arm in (True, False):
-        members = rng.permutation(np.flatnonzero(mostly == arm))
+    for ordered in groups:
+        members = rng.permutation(ordered)
         fold_of[members] = (np.arange(len(members)) + offset) % folds
         offset += len(members)
     return [fold_of[units] == k for k in range(folds)]

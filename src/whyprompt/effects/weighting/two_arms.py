@@ -19,12 +19,13 @@ from whyprompt.effects._influence import (
     standard_error,
     with_intercept,
 )
+from whyprompt.effects._order import content_rank
 from whyprompt.effects.propensity import fit_logistic
 from whyprompt.effects.weighting._aipw import ArmFit, cross_fitted_aipw, raw_weights
 from whyprompt.effects.weighting._balancing import entropy_multipliers
 from whyprompt.effects.weighting.doses import WeightedSlope, continuous_weights
 from whyprompt.effects.weighting.many_arms import MultiWeightEstimate, multinomial_weights
-from whyprompt.errors import EstimationError
+from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -215,6 +216,7 @@ def weight_estimate(
     clip: float = 0.01,
     random_state: int = 0,
     level: float = 0.95,
+    rank: ArrayLike | None = None,
 ) -> WeightEstimate:
     """Estimate an effect by weighting.
 
@@ -266,6 +268,10 @@ def weight_estimate(
         Draws the folds.
     level : float, default 0.95
         Of the interval.
+    rank : array_like of int, shape (n,), optional
+        Places of the rows in an order of their own, before folds are drawn: equal for rows that are
+        interchangeable. Default: by `X`, then the outcome, so that the order of the rows is irrelevant. Give
+        one where several outcomes of the same rows must share their folds.
 
     Returns
     -------
@@ -337,13 +343,37 @@ def weight_estimate(
     if method == "entropy":
         fit = _entropy(*part, columns, estimand, targets)
     elif method == "aipw":
-        inner = None if codes is None else codes[kept]
+        # Trimming can leave clusters without rows; codes must have no gaps.
+        inner = None if codes is None else np.unique(codes[kept], return_inverse=True)[1]
+        places = _places(rank, matrix, outcome, given)
         fit = cross_fitted_aipw(
-            *part, columns, estimand, score_kept, inner, folds, outcome_model, random_state, clip
+            *part,
+            columns,
+            estimand,
+            score_kept,
+            inner,
+            folds,
+            outcome_model,
+            random_state,
+            clip,
+            places[kept],
         )
     else:
         fit = _score_weights(*part, columns, estimand, score_kept, stabilised=stabilised, truncate=truncate)
     return _result(fit, method, estimand, treated, kept, alpha, codes, level, clip)
+
+
+def _places(
+    rank: ArrayLike | None, matrix: Floats, outcome: Floats, given: Floats | None
+) -> NDArray[np.int64]:
+    if rank is None:
+        return content_rank(matrix, *([] if given is None else [given]), outcome)
+    places = np.asarray(rank)
+    if places.shape != outcome.shape or places.dtype.kind not in "iu":
+        raise DataError(
+            f"rank has shape {places.shape}; expected a whole number for each of {len(outcome)} rows"
+        )
+    return np.asarray(places, dtype=np.int64)
 
 
 def _check_options(
