@@ -122,14 +122,14 @@ def test_the_plain_difference_is_welchs(lalonde):
     assert result.confounders == ()
 
 
-def test_the_plain_difference_of_clustered_rows_is_statsmodels():
+def test_with_many_clusters_the_plain_difference_is_all_but_statsmodels_cr1():
     frame = drawn()
     result = arm_effect(frame, method="naive", cluster="item")
     oracle = sm.OLS(frame.y, sm.add_constant(frame.arm)).fit(
         cov_type="cluster", cov_kwds={"groups": frame["item"]}
     )
-    assert result.std_error == pytest.approx(oracle.bse["arm"], rel=1e-9)
-    assert result.df == 149
+    assert result.std_error == pytest.approx(oracle.bse["arm"], rel=0.003)
+    assert 100 < result.df < 149
 
 
 # -------------------------------------------------------------------------- what may not matter

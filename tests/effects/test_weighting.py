@@ -263,11 +263,16 @@ def test_what_must_hold_of_every_weighted_estimate(seed):
     assert abs(stable.weights.mean() - 1) < 0.2 < plain.weights.mean()
 
 
-def test_one_row_clusters_give_the_unclustered_error_times_the_small_sample_factor():
+def test_one_row_clusters_give_the_unclustered_error_with_each_row_s_share_of_its_arm_set_aside():
     y, t, X, _, _ = simulate(np.random.default_rng(5), 200)
     plain = weight_estimate(y, t, X)
     single = weight_estimate(y, t, X, cluster=np.arange(200))
-    assert single.std_error == pytest.approx(plain.std_error * np.sqrt(200 / 199), rel=1e-12)
+    share = [np.where(arm, plain.weights, 0.0) / plain.weights[arm].sum() for arm in (t, ~t)]
+    parts = plain.influence_treated / np.sqrt(1 - share[0]) - plain.influence_control / np.sqrt(1 - share[1])
+    assert single.std_error == pytest.approx(np.sqrt(parts @ parts), rel=1e-12)
+    assert plain.std_error < single.std_error < 1.05 * plain.std_error
+    assert plain.df is None
+    assert 50 < single.df < 199
 
 
 def test_the_error_equals_a_numerically_stacked_sandwich():

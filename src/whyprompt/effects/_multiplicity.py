@@ -20,7 +20,16 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["MaxT", "correlation", "holm", "max_t", "sign_flip_max_t", "two_sided_p"]
+__all__ = [
+    "MaxT",
+    "correlation",
+    "holm",
+    "max_t",
+    "normal_scores",
+    "reach",
+    "sign_flip_max_t",
+    "two_sided_p",
+]
 
 # All sign patterns are used up to this number of units, random ones beyond.
 _EXHAUSTIVE = 14
@@ -86,6 +95,60 @@ def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> f
         return 1.0 if estimate == 0 else 0.0
     z = abs(estimate) / std_error
     return float(2.0 * (stats.norm.sf(z) if df is None else stats.t.sf(z, max(df, 1.0))))
+
+
+def normal_scores(t: Floats, df: Sequence[float | None]) -> Floats:
+    """Turn t statistics with degrees of freedom of their own into normal ones with the same p-values.
+
+    Parameters
+    ----------
+    t : ndarray, shape (k,)
+    df : sequence of float or None, length k
+        None for a statistic that is normal already.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> normal_scores(np.array([-2.228, 1.96]), [10.0, None]).round(2).tolist()
+    [-1.96, 1.96]
+    """
+    from scipy import stats
+
+    out = np.array(t, dtype=np.float64)
+    for k, free in enumerate(df):
+        if free is not None and np.isfinite(free):
+            size = float(stats.norm.isf(stats.t.sf(abs(out[k]), max(free, 1.0))))
+            # Beyond the smallest number that a p-value can be, the size itself will do.
+            out[k] = np.sign(out[k]) * (size if np.isfinite(size) else abs(out[k]))
+    return out
+
+
+def reach(critical: float, df: float | None) -> float:
+    """Return how many standard errors an estimate's own t reaches where a normal one reaches `critical`.
+
+    Parameters
+    ----------
+    critical : float
+    df : float or None
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> round(reach(1.96, 10.0), 3), reach(1.96, None)
+    (2.228, 1.96)
+    """
+    from scipy import stats
+
+    if df is None or not np.isfinite(df):
+        return critical
+    return float(stats.t.isf(stats.norm.sf(critical), max(df, 1.0)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

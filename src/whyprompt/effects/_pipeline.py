@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects import inference, matching
+from whyprompt.effects._clusters import few_clusters
 from whyprompt.effects._options import WEIGHTING
 from whyprompt.effects._order import cluster_places
 from whyprompt.effects._uncertainty import with_error as _with_error
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
+
+# A standard error below this share of the outcome's size is rounding.
+_NOTHING = 1e-13
 
 __all__ = [
     "Core",
@@ -122,6 +126,11 @@ def if_known(problem: Problem, core: Core) -> Core:
         if min(count) == 1:
             name = problem.arms.treated if count[0] == 1 else problem.arms.control
             why = f"all rows of {name!r} are in one cluster: no standard error can be given"
+    if not why and (core.std_error or 0.0) <= _NOTHING * float(np.abs(problem.y).max()):
+        why = (
+            "what is left of the outcome, or of its means by cluster, does not differ in this sample: no"
+            " standard error can be given"
+        )
     if not why:
         return core
     return replace(core, std_error=None, ci=(None, None), df=None, warnings=(*core.warnings, why))
@@ -193,12 +202,11 @@ def _naive(problem: Problem, options: Options) -> Core:
     means = (float(y[t].mean()), float(y[~t].mean()))
     estimate = means[0] - means[1]
     n = len(y)
+    warnings: tuple[str, ...] = ()
     if problem.cluster is not None:
-        _, error, df = inference.weighted_difference(
-            y, t, np.ones(n), kind="cluster", clusters=[problem.cluster]
-        )
-        free = float(df)
-        name = "cluster-robust"
+        _, error, free = inference.clustered_difference(y, t, np.ones(n), problem.cluster)
+        warnings = few_clusters(np.unique(problem.cluster.astype(str), return_inverse=True)[1], free)
+        name = "CR2 by cluster, Satterthwaite df"
     else:
         parts = [float(y[arm].var(ddof=1)) / int(arm.sum()) for arm in (t, ~t)]
         error = float(np.sqrt(sum(parts)))
@@ -216,6 +224,7 @@ def _naive(problem: Problem, options: Options) -> Core:
         discarded=np.zeros(n, dtype=bool),
         means=means,
         df=free,
+        warnings=warnings,
     )
 
 
@@ -266,7 +275,7 @@ def _weighting(problem: Problem, options: Options) -> Core:
         weights=np.where(fit.kept, fit.weights, 0.0),
         discarded=~fit.kept,
         means=(fit.mean_treated, fit.mean_control),
-        df=None if problem.cluster is None else float(len(set(problem.cluster[fit.kept].tolist())) - 1),
+        df=fit.df,
         score=score,
         rank=rank,
         warnings=tuple(fit.warnings),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects import inference
+from whyprompt.effects._clusters import few_clusters
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
             f"standard error {options.se!r} does not go with method {options.method!r}",
             hint="leave se='auto'",
         )
-    df: int | None = None
+    df: float | None = None
     if kind == "strata":
         error, name, df = _strata(problem, options, core, matched)
     elif kind == "pairs":
@@ -77,7 +78,12 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
             return _wild(problem, options, core, matched)
         error, name = _abadie_imbens(problem, options, core, matched)
     finite = float(error) if np.isfinite(error) else None
-    extra = () if finite is not None else ("there are too few pairs or rows for a standard error",)
+    extra: tuple[str, ...] = (
+        () if finite is not None else ("there are too few pairs or rows for a standard error",)
+    )
+    if finite is not None and problem.cluster is not None:
+        used = np.unique(problem.cluster[core.weights > 0].astype(str), return_inverse=True)[1]
+        extra += few_clusters(used, df if kind == "strata" else None)
     return replace(
         core,
         std_error=finite,
@@ -88,13 +94,13 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
     )
 
 
-def _strata(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, int]:
+def _strata(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, float]:
     assert matched.stratum is not None
     if problem.cluster is not None:
-        _, error, df = inference.weighted_difference(
-            problem.y, problem.treated, core.weights, kind="cluster", clusters=[problem.cluster]
+        _, error, free = inference.clustered_difference(
+            problem.y, problem.treated, core.weights, problem.cluster
         )
-        return error, "cluster-robust, strata ignored", df
+        return error, "CR2 by cluster, Satterthwaite df, strata ignored", free
     error, df = inference.stratified_error(
         problem.y, problem.treated, matched.stratum, estimand=options.estimand
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt.effects._clusters import cluster_design
 from whyprompt.effects._influence import least_squares
 from whyprompt.effects._resampling import influence_after_matching, refuse_naive_bootstrap, wild_bootstrap
 from whyprompt.effects._threads import one_blas_thread
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MatchingVariance",
     "abadie_imbens",
+    "clustered_difference",
     "for_estimated_score",
     "influence_after_matching",
     "interval",
@@ -143,6 +145,54 @@ def weighted_difference(
         psi = np.divide(psi, 1.0 - share, out=np.full(n, np.nan), where=share < 1)
     factor = n / (n - 2) if kind == "HC1" else 1.0
     return estimate, float(np.sqrt(factor * (psi @ psi))), n - 2
+
+
+def clustered_difference(
+    y: Floats, treated: Bools, weights: Floats, cluster: NDArray[Any]
+) -> tuple[float, float, float]:
+    """Weighted difference of means with the CR2 error of clustered rows, fit for few clusters.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,)
+        Outcome.
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    weights : ndarray, shape (n,)
+        Rows with weight 0 are not in the sample.
+    cluster : ndarray, shape (n,)
+        Sampling unit.
+
+    Returns
+    -------
+    estimate : float
+    std_error : float
+        NaN where an arm's rows are all in one cluster.
+    df : float
+        Satterthwaite's.
+
+    References
+    ----------
+    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
+    Imbens, G. W. and Kolesar, M. (2016). Review of Economics and Statistics 98, 701-712.
+    Pustejovsky, J. E. and Tipton, E. (2018). Journal of Business and Economic Statistics 36, 672-683.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> y, team = np.array([1.0, 3.0, 4.0, 4.0, 0.0, 2.0, 1.0, 1.0]), np.repeat([0, 1, 2, 3], 2)
+    >>> [round(value, 9) for value in clustered_difference(y, team < 2, np.ones(8), team)]
+    [2.0, 1.0, 2.0]
+    """
+    use = weights > 0
+    y, t, w = y[use], treated[use], weights[use]
+    design = cluster_design(np.column_stack([t, ~t]), w, codes([cluster[use]]).astype(np.intp))
+    means = design.means(y)
+    contrast = np.array([1.0, -1.0])
+    if design.cluster_share.max() > 1.0 - 1e-12:
+        return float(means @ contrast), float("nan"), float("nan")
+    sums = design.contributions(y) @ contrast
+    return float(means @ contrast), float(np.sqrt(sums @ sums)), design.df(contrast)
 
 
 def _cluster_variance(psi: Floats, labels: Sequence[Ints], n: int) -> tuple[float, int]:

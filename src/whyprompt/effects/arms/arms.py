@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._assumptions import describe_assumptions
+from whyprompt.effects._clusters import cluster_design, few_clusters
 from whyprompt.effects._frame import level_name, open_table
-from whyprompt.effects._multiplicity import correlation, holm, max_t, two_sided_p
+from whyprompt.effects._multiplicity import correlation, holm, max_t, normal_scores, reach, two_sided_p
 from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.arms._balance import pair_balance, pair_smd
 from whyprompt.effects.arms._errors import pair_known, without_error
@@ -284,9 +285,8 @@ def _weighted(
     if names:
         shown = design_matrix(columns, full=True)
         balance = pair_balance(shown.matrix, shown.names, labels, fit, None if focal is None else str(focal))
-    df = None if units is None else float(len(set(units.tolist())) - 1)
     blind = without_error(y, labels, arms, units)
-    rows = _contrasts(fit, level, df, random_state, balance_of=pair_smd(columns, labels, fit), blind=blind)
+    rows = _contrasts(fit, level, random_state, balance_of=pair_smd(columns, labels, fit), blind=blind)
     warnings = [
         f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"
         for arm, ess, n in zip(fit.arms, fit.ess, fit.n, strict=True)
@@ -294,6 +294,9 @@ def _weighted(
     ]
     if not names:
         warnings.append("nothing was adjusted for")
+    if units is not None and fit.df is not None:
+        known = [float(fit.df[a, b]) for a, b in combinations(range(len(arms)), 2)]
+        warnings.extend(few_clusters(np.unique(units.astype(str), return_inverse=True)[1], min(known)))
     warnings.extend(f"no standard error of arm {arm!r}: {why}" for arm, why in blind.items())
     errors = np.sqrt(np.diag(fit.covariance))
     return ArmsResult(
@@ -315,11 +318,13 @@ def _weighted(
         warnings=tuple(warnings),
         sentence="",
         se_method=(
-            "unequal variances"
-            if method == "naive" or not names
-            else "stacked estimating equations, score estimated"
-        )
-        + (", cluster-robust" if cluster is not None else ""),
+            "stacked estimating equations, score estimated"
+            + (", cluster-robust" if cluster is not None else "")
+            if method != "naive" and names
+            else "unequal variances (Welch)"
+            if cluster is None
+            else "CR2 by cluster, Satterthwaite df"
+        ),
         confounders=names,
         weights=fit.weights,
     )
@@ -329,16 +334,20 @@ def _plain_means(
     y: Floats, labels: NDArray[Any], arms: list[str], units: NDArray[Any] | None
 ) -> MultiWeightEstimate:
     from whyprompt.effects._influence import cluster_codes
-    from whyprompt.effects.weighting.many_arms import MultiWeightEstimate, mean_covariance
+    from whyprompt.effects.weighting.many_arms import MultiWeightEstimate, contrast_df
 
     n = len(y)
-    indicator = np.column_stack([labels == arm for arm in arms]).astype(float)
-    counts = indicator.sum(axis=0)
-    means = indicator.T @ y / counts
-    influence = indicator * (y[:, None] - means) / counts
-    # The usual n - 1 of a variance; clusters have a correction of their own.
-    if units is None:
-        influence = influence * np.sqrt(counts / (counts - 1.0))
+    indicator = np.column_stack([labels == arm for arm in arms])
+    counts = indicator.sum(axis=0).astype(float)
+    codes = cluster_codes(units, n)
+    if codes is not None:
+        clusters = cluster_design(indicator, np.ones(n), codes)
+        means, sums = clusters.means(y), clusters.contributions(y)
+        covariance, df = sums.T @ sums, contrast_df(clusters)
+    else:
+        means = indicator.T @ y / counts
+        own = ((indicator * (y[:, None] - means)) ** 2).sum(axis=0) / (counts - 1.0) / counts
+        covariance, df = np.diag(own), _welch(own, counts)
     return MultiWeightEstimate(
         estimand="ate",
         arms=tuple(arms),
@@ -346,17 +355,25 @@ def _plain_means(
         propensity=np.tile(counts / n, (n, 1)),
         weights=np.ones(n),
         means=tuple(float(m) for m in means),
-        covariance=mean_covariance(influence, cluster_codes(units, n)),
+        covariance=covariance,
+        df=df,
         contrasts=(),
         ess=tuple(float(c) for c in counts),
         n=tuple(int(c) for c in counts),
     )
 
 
+def _welch(own: Floats, counts: Floats) -> Floats:
+    """Welch's degrees of freedom of each difference of two means with the variances `own`."""
+    both = own[:, None] + own[None, :]
+    below = own**2 / (counts - 1.0)
+    below = below[:, None] + below[None, :]
+    return np.asarray(np.divide(both**2, below, out=np.full(both.shape, np.inf), where=below > 0))
+
+
 def _contrasts(
     fit: MultiWeightEstimate,
     level: float,
-    df: float | None,
     random_state: int,
     *,
     balance_of: dict[tuple[int, int], float | None],
@@ -372,16 +389,18 @@ def _contrasts(
     covariance = C @ fit.covariance @ C.T
     errors = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
     t = np.divide(estimates, errors, out=np.zeros(len(pairs)), where=errors > 0)
-    joint = max_t(t, correlation(covariance), level=level, df=df, random_state=random_state)
+    free = [None if fit.df is None else float(fit.df[a, b]) for a, b in pairs]
+    joint = max_t(normal_scores(t, free), correlation(covariance), level=level, random_state=random_state)
     known = [pair_known(blind, fit.arms[a], fit.arms[b]) for a, b in pairs]
     p = [
         two_sided_p(float(e), float(s), df) if k else None
-        for e, s, k in zip(estimates, errors, known, strict=True)
+        for e, s, df, k in zip(estimates, errors, free, known, strict=True)
     ]
     rows = []
     for k, ((a, b), p_holm) in enumerate(zip(pairs, holm(p), strict=True)):
         estimate, error = float(estimates[k]), float(errors[k]) if known[k] else None
-        low, high = interval(estimate, error, level=level, df=df)
+        low, high = interval(estimate, error, level=level, df=free[k])
+        wide = None if error is None else reach(joint.critical, free[k]) * error
         rows.append(
             ArmContrast(
                 arm=fit.arms[b],
@@ -393,8 +412,8 @@ def _contrasts(
                 p_value=p[k],
                 p_holm=p_holm,
                 p_max_t=None if error is None else float(joint.p_values[k]),
-                simultaneous_low=None if error is None else estimate - joint.critical * error,
-                simultaneous_high=None if error is None else estimate + joint.critical * error,
+                simultaneous_low=None if wide is None else estimate - wide,
+                simultaneous_high=None if wide is None else estimate + wide,
                 n_arm=fit.n[b],
                 n_reference=fit.n[a],
                 n_arm_used=fit.n[b],

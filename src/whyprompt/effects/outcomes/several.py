@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whyprompt.effects._frame import open_table
-from whyprompt.effects._multiplicity import correlation, holm, max_t, sign_flip_max_t, two_sided_p
+from whyprompt.effects._multiplicity import (
+    correlation,
+    holm,
+    max_t,
+    normal_scores,
+    reach,
+    sign_flip_max_t,
+    two_sided_p,
+)
 from whyprompt.effects._pipeline import if_known, with_outcome
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects.inference import interval
@@ -248,8 +256,9 @@ def estimate_effects(
         warnings.append("an outcome has no standard error: no joint adjustment can be made")
     else:
         t = np.array([f.estimate / f.std_error if f.std_error else 0.0 for f in found])
-        adjusted = max_t(t, matrix, level=chosen.level, df=first.df, random_state=random_state)
-    rows = _rows(names, found, adjusted)
+        t = normal_scores(t, [f.df for f in found])
+        adjusted = max_t(t, matrix, level=chosen.level, random_state=random_state)
+    rows = _rows(names, found, adjusted, own_df=True)
     return EffectsResult(
         treatment=treatment,
         treated_level=result.treated_level,
@@ -307,13 +316,16 @@ def _joint(problem: Problem, options: Options, cores: Sequence[Core], ys: Sequen
     return correlation(matrix)
 
 
-def _rows(names: Sequence[str], found: Sequence[_Found], adjusted: MaxT | None) -> tuple[OutcomeRow, ...]:
+def _rows(
+    names: Sequence[str], found: Sequence[_Found], adjusted: MaxT | None, *, own_df: bool
+) -> tuple[OutcomeRow, ...]:
     p_values = [two_sided_p(f.estimate, f.std_error, f.df) for f in found]
     rows = []
     for k, (name, f, p, p_holm) in enumerate(zip(names, found, p_values, holm(p_values), strict=True)):
-        reach = None
+        wide = None
         if adjusted is not None and f.std_error is not None and np.isfinite(adjusted.critical):
-            reach = adjusted.critical * f.std_error
+            # Sign flips give the distribution of t itself; simulated scores are normal, each t has its df.
+            wide = reach(adjusted.critical, f.df if own_df else None) * f.std_error
         rows.append(
             OutcomeRow(
                 outcome=name,
@@ -324,8 +336,8 @@ def _rows(names: Sequence[str], found: Sequence[_Found], adjusted: MaxT | None) 
                 p_value=p,
                 p_holm=p_holm,
                 p_max_t=None if adjusted is None or f.std_error is None else float(adjusted.p_values[k]),
-                simultaneous_low=None if reach is None else f.estimate - reach,
-                simultaneous_high=None if reach is None else f.estimate + reach,
+                simultaneous_low=None if wide is None else f.estimate - wide,
+                simultaneous_high=None if wide is None else f.estimate + wide,
                 mean_treated=f.means[0],
                 mean_control=f.means[1],
             )
@@ -438,7 +450,7 @@ def paired_effects(
         warnings.append(
             f"with {len(units)} items (or clusters) no sign-flip p can be below {2 / 2 ** len(units):.3g}"
         )
-    rows = _rows(names, found, adjusted)
+    rows = _rows(names, found, adjusted, own_df=False)
     varies = d.std(axis=0) > 0
     matrix = np.eye(len(names))
     if varies.sum() > 1:

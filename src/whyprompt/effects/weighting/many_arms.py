@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt.effects._clusters import cluster_design
 from whyprompt.effects._influence import (
     clean_arrays,
     cluster_codes,
     effective_sample_size,
     regression_influence,
-    standard_error,
     with_intercept,
 )
 from whyprompt.errors import DataError, EstimationError
@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from whyprompt.effects._clusters import ClusterDesign
+
     Floats = NDArray[np.float64]
 
 __all__ = [
     "Contrast",
     "MultiWeightEstimate",
+    "contrast_df",
     "interval_quantile",
     "mean_covariance",
     "multinomial_weights",
@@ -82,6 +85,8 @@ class MultiWeightEstimate:
         Kish's effective sample size by arm.
     n : tuple of int
         Rows by arm.
+    df : ndarray, shape (arms, arms), or None
+        Degrees of freedom of each difference of two means; None for the normal distribution.
     """
 
     estimand: str
@@ -94,6 +99,7 @@ class MultiWeightEstimate:
     contrasts: tuple[Contrast, ...]
     ess: tuple[float, ...]
     n: tuple[int, ...]
+    df: Floats | None = None
 
 
 def standardised(matrix: Floats, names: Sequence[str]) -> Floats:
@@ -203,7 +209,7 @@ def multinomial_weights(
     names : sequence of str, optional
         Columns of `X`, for messages.
     cluster : array_like, shape (n,), optional
-        Sampling unit.
+        Sampling unit; errors and degrees of freedom are then as in `weight_estimate`.
     truncate : float, optional
         Lower the largest weights to this quantile (see `truncate_weights`).
     level : float, default 0.95
@@ -276,12 +282,18 @@ def multinomial_weights(
     means: tuple[float, ...] | None = None
     covariance: Floats | None = None
     contrasts: tuple[Contrast, ...] = ()
+    free: Floats | None = None
     if y is not None:
         coef, influence = regression_influence(clean["outcome"], chosen, weights)
         influence += _score_influence(clean["outcome"], chosen, weights, weigh, eta, design, coef)
         means = tuple(float(c) for c in coef)
-        covariance = mean_covariance(influence, codes)
-        contrasts = _contrasts(arms, coef, influence, codes, level)
+        covariance = mean_covariance(influence, None)
+        if codes is not None:
+            clusters = cluster_design(chosen > 0, weights, codes)
+            sums = clusters.scaled(influence)
+            covariance = np.asarray(sums.T @ sums)
+            free = contrast_df(clusters)
+        contrasts = _contrasts(arms, coef, covariance, free, level)
     return MultiWeightEstimate(
         estimand=estimand,
         arms=arms,
@@ -290,6 +302,7 @@ def multinomial_weights(
         weights=weights,
         means=means,
         covariance=covariance,
+        df=free,
         contrasts=contrasts,
         ess=tuple(effective_sample_size(weights[index == a]) for a in range(n_arms)),
         n=tuple(int((index == a).sum()) for a in range(n_arms)),
@@ -393,14 +406,38 @@ def interval_quantile(codes: NDArray[np.intp] | None, level: float) -> float:
     return float(stats.t.ppf((1 + level) / 2, codes.max()))
 
 
+def contrast_df(clusters: ClusterDesign) -> Floats:
+    """Return Satterthwaite's degrees of freedom of each difference of two arms' means.
+
+    Parameters
+    ----------
+    clusters : ClusterDesign
+
+    Returns
+    -------
+    ndarray, shape (arms, arms)
+        Symmetric; infinite on the diagonal.
+    """
+    k = clusters.share.shape[1]
+    out = np.full((k, k), np.inf)
+    for a, b in combinations(range(k), 2):
+        contrast = np.zeros(k)
+        contrast[a], contrast[b] = -1.0, 1.0
+        out[a, b] = out[b, a] = clusters.df(contrast)
+    return out
+
+
 def _contrasts(
-    arms: tuple[str, ...], coef: Floats, influence: Floats, codes: NDArray[np.intp] | None, level: float
+    arms: tuple[str, ...], coef: Floats, covariance: Floats, df: Floats | None, level: float
 ) -> tuple[Contrast, ...]:
-    quantile = interval_quantile(codes, level)
+    from scipy import stats
+
     made = []
     for a, b in combinations(range(len(arms)), 2):
         estimate = float(coef[b] - coef[a])
-        error = standard_error(influence[:, b] - influence[:, a], codes)
+        error = float(np.sqrt(max(covariance[a, a] + covariance[b, b] - 2.0 * covariance[a, b], 0.0)))
+        tail = (1 + level) / 2
+        quantile = float(stats.norm.ppf(tail) if df is None else stats.t.ppf(tail, df[a, b]))
         made.append(
             Contrast(
                 arm=arms[b],

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt.effects._clusters import cluster_design, few_clusters
 from whyprompt.effects._influence import (
     clean_arrays,
     cluster_codes,
@@ -87,10 +88,12 @@ class WeightEstimate:
     n_treated, n_control, n_treated_used, n_control_used : int
         Rows given and rows used.
     influence_treated, influence_control : ndarray, shape (n,)
-        Influence values of the two means, divided by n: squares sum to the variance (over sums within
-        clusters where there are any), so that any smooth function of the means has its standard error.
+        Influence values of the two means, divided by n: squares sum to the variance (before what a cluster
+        column adds), so that any smooth function of the means has its standard error.
     warnings : tuple of str
         What a reader must know.
+    df : float or None
+        Degrees of freedom of the interval; None for the normal distribution.
     """
 
     method: str
@@ -115,6 +118,7 @@ class WeightEstimate:
     influence_treated: Floats
     influence_control: Floats
     warnings: tuple[str, ...]
+    df: float | None = None
 
 
 def crump_threshold(propensity: ArrayLike) -> float:
@@ -234,8 +238,10 @@ def weight_estimate(
     estimand : {"ate", "att", "atc", "ato"}, optional
         Default ``ato`` for ``overlap`` and ``ate`` for the others.
     cluster : array_like, shape (n,), optional
-        Sampling unit. Influence values are summed within it, times G / (G - 1), and the interval uses the t
-        distribution with G - 1 degrees of freedom. With ``aipw`` a cluster is never split between folds.
+        Sampling unit. Influence values are summed within it, each sum divided by the root of one minus the
+        cluster's share of its arm's weight, and the interval uses the t distribution with Satterthwaite's
+        degrees of freedom: CR2 where weights are equal. With ``aipw`` a cluster is never split between
+        folds; residuals are then out of sample, the factor is G / (G - 1) and the degrees of freedom G - 1.
     names : sequence of str, optional
         Columns of `X`, for messages.
     propensity : array_like, shape (n,), optional
@@ -293,6 +299,8 @@ def weight_estimate(
     ----------
     Lunceford and Davidian (2004). Stratification and weighting via the propensity score. Statistics in
     Medicine 23, section 3.
+    Bell and McCaffrey (2002). Bias reduction in standard errors for linear regression with multi-stage
+    samples. Survey Methodology 28.
     Li, Morgan and Zaslavsky (2018). Balancing covariates via propensity score weighting. JASA 113, table 1.
     Hainmueller (2012). Entropy balancing for causal effects. Political Analysis 20.
     Robins, Rotnitzky and Zhao (1994). JASA 89; Chernozhukov et al. (2018). Double/debiased machine learning.
@@ -504,6 +512,29 @@ def _entropy(
     return ArmFit(weights=weights, propensity=None, means=means, influence=influence / len(y))
 
 
+def _error(
+    fit: ArmFit, method: str, treated: Bools, codes: NDArray[np.intp] | None
+) -> tuple[float, float | None, tuple[str, ...]]:
+    """Return the standard error, its degrees of freedom (None: normal) and remarks."""
+    if codes is None:
+        return standard_error(fit.influence[:, 0] - fit.influence[:, 1], None), None, ()
+    if method == "aipw":
+        # Cross-fitted residuals are those of other clusters' fits: they are not too small.
+        error = standard_error(fit.influence[:, 0] - fit.influence[:, 1], codes)
+        return error, float(codes.max()), few_clusters(codes)
+    design = cluster_design(np.column_stack([treated, ~treated]), fit.weights, codes)
+    sums = design.scaled(fit.influence) @ [1.0, -1.0]
+    df = design.df(np.array([1.0, -1.0]))
+    return float(np.sqrt(sums @ sums)), df, few_clusters(codes, df)
+
+
+def _quantile(level: float, df: float | None) -> float:
+    from scipy import stats
+
+    tail = (1 + level) / 2
+    return float(stats.norm.ppf(tail) if df is None else stats.t.ppf(tail, df))
+
+
 def _result(
     fit: ArmFit,
     method: str,
@@ -515,8 +546,6 @@ def _result(
     level: float,
     clip: float,
 ) -> WeightEstimate:
-    from scipy import stats
-
     n = len(treated)
     weights, influence = np.zeros(n), np.zeros((n, 2))
     weights[kept], influence[kept] = fit.weights, fit.influence
@@ -525,9 +554,8 @@ def _result(
         score = np.full(n, np.nan)
         score[kept] = fit.propensity
     inner = None if codes is None else np.unique(codes[kept], return_inverse=True)[1]
-    std_error = standard_error(fit.influence[:, 0] - fit.influence[:, 1], inner)
-    tail = (1 + level) / 2
-    quantile = stats.norm.ppf(tail) if inner is None else stats.t.ppf(tail, inner.max())
+    std_error, df, remarks = _error(fit, method, treated[kept], inner)
+    quantile = _quantile(level, df)
     estimate = float(fit.means[0] - fit.means[1])
     used = [kept & treated, kept & ~treated]
     ess = [effective_sample_size(weights[arm]) for arm in used]
@@ -541,6 +569,7 @@ def _result(
             f"{fit.clipped} of {len(fit.weights)} cross-fitted propensity scores lay beyond {clip:g} or "
             f"{1 - clip:g} and were set to it: there the arms hardly overlap"
         )
+    warnings.extend(remarks)
     if not kept.all():
         warnings.append(
             f"{(~kept).sum()} of {n} rows have a propensity score outside "
@@ -551,9 +580,10 @@ def _result(
         estimand=estimand,
         estimate=estimate,
         std_error=std_error,
-        ci_low=estimate - float(quantile) * std_error,
-        ci_high=estimate + float(quantile) * std_error,
+        ci_low=estimate - quantile * std_error,
+        ci_high=estimate + quantile * std_error,
         level=level,
+        df=df,
         mean_treated=float(fit.means[0]),
         mean_control=float(fit.means[1]),
         weights=weights,
