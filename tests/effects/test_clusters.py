@@ -152,6 +152,8 @@ def test_few_clusters_are_said_where_the_interval_cannot_count_them():
         result = effect(data, method=method)
         assert not any("clusters" in w for w in result.warnings), result.warnings
         assert 4 < result.df < 12
+    for options in ({}, {"method": "full"}):
+        assert 3 < effect(data, **options).df < 11
     tiny = clustered(clusters=4, size=20)
     assert any("worth" in w and "degrees of freedom" in w for w in effect(tiny, method="naive").warnings)
 

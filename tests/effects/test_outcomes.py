@@ -570,3 +570,27 @@ def test_subgroups_that_share_clusters_are_not_tested_against_each_other(frame):
     assert shared.heterogeneity == {}
     apart = grouped.assign(side=np.where(grouped.item < 100, "early", "late"))
     assert set(effect(apart, "score", by="side", method="ipw", cluster="item").heterogeneity) == {"side"}
+
+
+def test_a_level_that_nobody_leaves_has_no_interval():
+    items = np.repeat(np.arange(12), 2)
+    grade = (
+        np.column_stack([np.arange(12) % 3, np.where(np.arange(12) < 5, 2, np.arange(12) % 3)]).ravel() + 1
+    )
+    grade[grade == 1] = 2
+    grade[:2] = 1
+    data = pd.DataFrame({"item_id": items, "arm": ["direct", "cot"] * 12, "grade": grade, "k": items})
+    result = paired_ordinal_effect(data, outcome="grade", treated="cot", control="direct")
+    first, second = result.rows
+    assert (first.difference, first.std_error, first.ci_low, first.p_value) == (0.0, None, None, None)
+    assert second.ci_low < second.difference < second.ci_high
+    rows = paired_effects(
+        data.assign(same=data.k + (data.arm == "cot")),
+        outcomes=["same", "grade"],
+        treated="cot",
+        control="direct",
+    )
+    same, other = rows.rows
+    assert (same.estimate, same.std_error, same.p_value, same.p_max_t) == (1.0, None, None, None)
+    assert other.p_max_t >= other.p_holm * 0.5
+    assert any("no standard error of same" in w for w in rows.warnings)

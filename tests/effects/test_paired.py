@@ -313,7 +313,7 @@ def test_bad_input_is_named(change, options, error, message):
 
 def test_items_that_behave_alike_do_not_settle_a_risk_without_doubt():
     result = effect(long_table(np.zeros(12), np.ones(12)))
-    assert (result.estimate, result.std_error) == (1.0, 0.0)
+    assert (result.estimate, result.std_error, result.minimum_detectable) == (1.0, None, None)
     # Bonett and Price (2012) by hand: p12 = 13/14, p21 = 1/14, n + 2 = 14.
     a, b = 13 / 14, 1 / 14
     half = 1.959963984540054 * np.sqrt((a + b - (a - b) ** 2) / 14)
@@ -356,3 +356,38 @@ def test_differences_are_by_item_in_order_of_appearance():
     assert d.units == ("2", "1")
     assert d.treated.tolist() == [4.0, 8.0]
     assert d.control.tolist() == [1.0, 2.0]
+
+
+def test_items_that_change_alike_have_no_standard_error_and_no_p():
+    control = np.array([0.1, 0.2, 0.3, 0.7, 1.1, 0.4])
+    for shift in (0.0, 0.2, 1e9):
+        frame = long_table(control, control + shift, template=np.arange(6) // 2)
+        for cluster in (None, "template"):
+            result = effect(frame, cluster=cluster)
+            assert result.estimate == pytest.approx(shift, rel=1e-6)
+            assert (result.std_error, result.ci_low, result.ci_high, result.p_value) == (None,) * 4
+            assert (result.df, result.minimum_detectable) == (None, None)
+            assert any("by the same amount" in w for w in result.warnings)
+            assert "no interval can be given" in result.sentence
+            with pytest.raises(EstimationError, match="is not known"):
+                result.sample_size(0.1)
+    # A spread however small, beyond rounding, is a spread.
+    nearly = effect(long_table(control, control + 0.2 + 1e-6 * np.arange(6)))
+    assert nearly.p_value < 1e-10
+
+
+def test_clusters_that_change_alike_have_no_standard_error():
+    d = np.tile([-1.0, 1.0], 6)
+    result = effect(long_table(np.zeros(12), d, template=np.arange(12) // 2), cluster="template")
+    assert (result.estimate, result.std_error, result.p_value) == (0.0, None, None)
+    assert any("clusters change by the same amount" in w for w in result.warnings)
+
+
+def test_a_subgroup_that_changes_alike_is_not_a_discovery():
+    rng = np.random.default_rng(0)
+    control = rng.normal(size=20)
+    treated = control + np.where(np.arange(20) < 10, 0.3, rng.normal(size=20))
+    frame = long_table(control, treated, kind=np.where(np.arange(20) < 10, "a", "b"))
+    rows = {row.level: row for row in effect(frame, by="kind").subgroups}
+    assert (rows["a"].p_value, rows["a"].p_holm, rows["a"].ci_low) == (None, None, None)
+    assert rows["b"].p_holm == rows["b"].p_value

@@ -326,3 +326,64 @@ def test_the_report_runs_what_applies_and_says_what_does_not(lalonde):
     assert report.e_value == sens.e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high))
     with pytest.raises(DataError, match="is not the one that was estimated from"):
         sens.sensitivity_report(lalonde.iloc[:300], found)
+
+
+def test_a_benchmark_that_explains_the_outcome_wholly_is_refused_and_named():
+    rng = np.random.default_rng(0)
+    x, t = rng.normal(size=60), rng.integers(0, 2, 60)
+    data = pd.DataFrame(
+        {"t": t, "x": x, "w": rng.normal(size=60), "y": 0.4 * t + 30.0 * x + rng.normal(size=60)}
+    )
+    X = data[["x", "w"]].to_numpy()
+    with pytest.raises(EstimationError, match="all that is left of the outcome"):
+        sens.robustness(data.y, t, X, benchmarks=["x0"], times=[3])
+    found = estimate_effect(data, treatment="t", outcome="y", confounders=["x", "w"], method="ipw")
+    report = sens.sensitivity_report(data, found)
+    assert all(
+        b.r2_outcome < 1 and b.std_error > 0 and np.isfinite(b.t_statistic) for b in report.robustness.bounds
+    )
+    assert any("3 times 'x'" in reason for reason in report.left_out)
+    assert "all that is left of the outcome" in report.sentence
+    # A copy of the outcome leaves nothing: neither a bound nor a robustness value.
+    data["y"] = 0.5 * t + x
+    found = estimate_effect(data, treatment="t", outcome="y", confounders=["x", "w"], method="ipw")
+    report = sens.sensitivity_report(data, found)
+    assert report.robustness is None
+    assert any("fits the outcome without error" in reason for reason in report.left_out)
+    for scale in (1e-9, 1e9):
+        with pytest.raises(EstimationError, match="without error"):
+            sens.robustness(scale * data.y, t, X)
+    with pytest.raises(EstimationError, match="outcome is constant"):
+        sens.robustness(np.full(60, 0.1), t, X)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"times": [0]}, "positive"),
+        ({"times": [np.nan]}, "positive"),
+        ({"q": -1}, "q=-1"),
+        ({"alpha": 1.5}, "alpha=1.5"),
+    ],
+)
+def test_strengths_without_meaning_are_refused(regression, options, message):
+    y, t, design = regression
+    with pytest.raises(EstimationError, match=message):
+        sens.robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"], **options)
+
+
+@pytest.mark.parametrize(
+    ("estimate", "options"),
+    [
+        (np.nan, {}),
+        (np.inf, {}),
+        (2.0, {"ci": (1.0, np.inf)}),
+        (2.0, {"ci": (np.nan, 3.0)}),
+        (1.0, {"measure": "difference", "sd": 1.0, "std_error": np.nan}),
+        (1.0, {"measure": "difference", "sd": 1.0, "std_error": -1.0}),
+        (1.0, {"measure": "difference", "sd": 1e-9}),
+    ],
+)
+def test_an_e_value_of_what_is_no_number_is_refused(estimate, options):
+    with pytest.raises(EstimationError):
+        sens.e_value(estimate, **options)

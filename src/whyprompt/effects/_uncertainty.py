@@ -107,7 +107,7 @@ def _strata(problem: Problem, options: Options, core: Core, matched: MatchedSet)
     return *_for_estimated_score(problem, options, core, matched, error, "stratified"), df
 
 
-def _pairs(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, int]:
+def _pairs(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, float]:
     if matched.stratum is None:
         raise EstimationError(
             "pairs that share rows are not independent clusters", hint="use se='abadie_imbens'"
@@ -119,8 +119,14 @@ def _pairs(problem: Problem, options: Options, core: Core, matched: MatchedSet) 
         problem.y, problem.treated, core.weights, kind="cluster", clusters=labels
     )
     name = f"{'set' if matched.n_pairs == 0 else 'pair'}-cluster-robust"
-    if len(labels) > 1:
+    if problem.cluster is not None:
+        # The two-way variance takes residuals for errors; with few clusters CR2 of them may be larger.
+        _, alone, free = inference.clustered_difference(
+            problem.y, problem.treated, core.weights, problem.cluster
+        )
         name += ", two-way with the cluster column"
+        if np.isfinite(alone):
+            return max(error, alone), name, min(df, free)
     elif matched.method == "full":
         error, name = _for_estimated_score(problem, options, core, matched, error, name)
     return error, name, df

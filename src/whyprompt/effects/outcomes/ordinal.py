@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["OrdinalResult", "ThresholdRow", "ordinal_effect", "paired_ordinal_effect"]
 
 _MANY_LEVELS = 20
+# Shares are of size one: an error below this is rounding.
+_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -300,7 +302,7 @@ def _ordinal(
     for j in range(k - 1):
         g = np.zeros((2, k))
         g[0, j + 1 :], g[1, j + 1 :] = 1.0, -1.0
-        se, df = source.error(g)
+        se, df = _known(*source.error(g))
         difference = float(tails[0, j] - tails[1, j])
         low, high = interval(difference, se, level=level, df=df)
         rows.append(
@@ -353,6 +355,11 @@ def _ordinal(
     )
 
 
+def _known(se: float | None, df: float | None) -> tuple[float | None, float | None]:
+    """Take away an error of nil: no row of the sample differs, which says nothing of the population's."""
+    return (None, None) if se is None or se <= _ROUNDING else (se, df)
+
+
 def _model(
     source: _Source, share: Floats, level: float
 ) -> tuple[dict[str, Any], list[tuple[float | None, float | None, float | None, float | None]]]:
@@ -371,7 +378,7 @@ def _model(
     scores = category_scores(theta, codes, arm, k).reshape(2, k, -1) * sizes[:, None, None]
     influence = scores @ fit.covariance.T
     beta = float(fit.coef[0])
-    se, df = source.error(influence[:, :, -1])
+    se, df = _known(*source.error(influence[:, :, -1]))
     low, high = interval(beta, se, level=level, df=df)
     odds = {
         "odds_ratio": float(np.exp(beta)),
@@ -385,7 +392,7 @@ def _model(
         slope = np.zeros(len(theta))
         slope[j] = p1[j] * (1 - p1[j]) - p0[j] * (1 - p0[j])
         slope[-1] = p1[j] * (1 - p1[j])
-        se, df = source.error(influence @ slope)
+        se, df = _known(*source.error(influence @ slope))
         difference = float(p1[j] - p0[j])
         smooth.append((difference, se, *interval(difference, se, level=level, df=df)))
     return odds, smooth

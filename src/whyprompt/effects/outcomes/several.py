@@ -414,7 +414,7 @@ def paired_effects(
     >>> [row.estimate for row in result.rows]
     [2.0, 3.0]
     """
-    from whyprompt.effects.paired.paired import item_labels, mean_error, paired_differences, paired_effect
+    from whyprompt.effects.paired.paired import item_labels, known_error, paired_differences, paired_effect
 
     names = _names(outcomes)
     table = open_table(frame)
@@ -431,7 +431,8 @@ def paired_effects(
         label = item_labels(table, cluster, unit, made[0], role="cluster")[places[0]]
     found = []
     for j, (t, c) in enumerate(each):
-        error, df, _ = mean_error(d[:, j], label)
+        size = float(max(np.abs(t).max(), np.abs(c).max()))
+        error, df, _ = known_error(d[:, j], label, size)
         estimate = float(d[:, j].mean())
         ci = interval(estimate, error, level=level, df=df)
         found.append(_Found(estimate, error, ci, df, (float(t.mean()), float(c.mean()))))
@@ -443,7 +444,11 @@ def paired_effects(
         adjusted = sign_flip_max_t(units, level=level, draws=draws, random_state=random_state)
     overall = paired_effect(table, outcome=names[0], cluster=cluster, level=level, **shared)
     n, total = len(d), overall.n_pairs + overall.n_incomplete
-    warnings = [w for w in overall.warnings if "left out as incomplete" not in w]
+    elsewhere = ("left out as incomplete", "by the same amount")
+    warnings = [w for w in overall.warnings if not any(text in w for text in elsewhere)]
+    still = [name for name, f in zip(names, found, strict=True) if f.std_error is None]
+    if still and n > 1:
+        warnings.append(f"no standard error of {', '.join(still)}: all items (or clusters) change alike")
     if n < total:
         warnings.append(f"{total - n} item(s) without all outcomes under both arms are left out")
     if adjusted is not None and len(units) < 7:

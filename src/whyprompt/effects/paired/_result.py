@@ -66,7 +66,7 @@ class SubgroupRow:
     n_pairs : int
     estimate : float
     std_error, ci_low, ci_high, p_value : float or None
-        None with fewer than two items (or clusters).
+        None with fewer than two items (or clusters), or where all change by the same amount.
     p_holm : float or None
         Adjusted for the number of subgroups looked at.
     """
@@ -93,7 +93,8 @@ class PairedResult:
     estimate : float
         Mean of the within-item differences, treated minus control.
     std_error, ci_low, ci_high : float or None
-        None where the items (or clusters) are too few.
+        None where the items (or clusters) are too few, or all change by the same amount (the interval of a
+        0/1 outcome is then still given).
     level : float
         Of the interval.
     df : float or None

@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Scale = Literal["free", "risks", "counts"]
 
+# A standard error below this share of the outcomes' size is rounding.
+_ROUNDING = 1e-13
+
 __all__ = [
     "PairedDifferences",
     "PairedResult",
     "SubgroupRow",
     "holm",
     "item_labels",
+    "known_error",
     "mean_error",
     "paired_differences",
     "paired_effect",
@@ -203,13 +207,14 @@ def paired_effect(
     d = pairs.treated - pairs.control
     n = len(d)
     label = None if cluster is None else item_labels(table, cluster, unit, pairs, role="cluster")
-    error, df, n_clusters = mean_error(d, label)
+    size = float(max(np.abs(pairs.treated).max(), np.abs(pairs.control).max()))
+    error, df, n_clusters = known_error(d, label, size)
     binary = is_binary(pairs.treated, pairs.control)
     # Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same.
     risks = binary or is_binary(_raw_outcomes(table, arm, outcome, (treated, control)))
     scale: Scale = "free" if not risks else "counts" if binary and label is None else "risks"
     low, high, p = _interval(d, error, df, level, scale)
-    subgroups = _subgroups(table, by, unit, pairs, d, label, level, scale)
+    subgroups = _subgroups(table, by, unit, pairs, d, label, level, scale, size)
     differ = {} if label is not None else _heterogeneity(subgroups)
     counts = (int((d > 0).sum()), int((d < 0).sum()))
     names = [str(treated), str(control)]
@@ -333,6 +338,33 @@ def mean_error(d: Floats, cluster: NDArray[Any] | None) -> tuple[float | None, f
     return float(np.sqrt(variance)), (1.0 / n) ** 2 / squares, len(size)
 
 
+def known_error(
+    d: Floats, cluster: NDArray[Any] | None, size: float
+) -> tuple[float | None, float | None, int]:
+    """Return what `mean_error` does, without an error where the sample shows no spread.
+
+    Parameters
+    ----------
+    d : ndarray, shape (items,)
+        Differences.
+    cluster : ndarray, shape (items,), optional
+    size : float
+        Largest outcome in size, which tells a spread from rounding.
+
+    Returns
+    -------
+    std_error, df : float or None
+        None with fewer than two units, and where all units change by the same amount: that the spread is nil
+        in the sample does not make it nil in the population, and an interval without width, or a p of 0,
+        would claim that it is.
+    n_units : int
+    """
+    error, df, units = mean_error(d, cluster)
+    if error is None or error <= _ROUNDING * size:
+        return None, None, units
+    return error, df, units
+
+
 def _interval(
     d: Floats, error: float | None, df: float | None, level: float, scale: Scale
 ) -> tuple[float | None, float | None, float | None]:
@@ -344,14 +376,14 @@ def _interval(
     """
     from scipy import stats
 
-    if error is None or df is None:
-        return None, None, None
     estimate, n = float(d.mean()), len(d)
-    if scale == "counts":
+    if scale == "counts" and n > 1:
         gained, lost = int((d > 0).sum()), int((d < 0).sum())
         a, b = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
         half = float(stats.norm.ppf(0.5 + level / 2)) * float(np.sqrt((a + b - (a - b) ** 2) / (n + 2)))
         return max(a - b - half, -1.0), min(a - b + half, 1.0), _mcnemar(gained, lost)
+    if error is None or df is None:
+        return None, None, None
     half = float(stats.t.ppf(0.5 + level / 2, df)) * error
     low, high = estimate - half, estimate + half
     if scale == "risks":
@@ -400,6 +432,7 @@ def _subgroups(
     cluster: NDArray[Any] | None,
     level: float,
     scale: Scale,
+    size: float,
 ) -> tuple[SubgroupRow, ...]:
     columns = [] if by is None else [by] if isinstance(by, str) else list(by)
     rows: list[dict[str, Any]] = []
@@ -407,7 +440,7 @@ def _subgroups(
         labels = item_labels(table, name, unit, pairs, role="subgroup")
         for value in sorted(set(labels.tolist())):
             here = labels == value
-            error, df, _ = mean_error(d[here], None if cluster is None else cluster[here])
+            error, df, _ = known_error(d[here], None if cluster is None else cluster[here], size)
             low, high, p = _interval(d[here], error, df, level, scale)
             rows.append(
                 {
@@ -500,14 +533,22 @@ def _warnings(
         out.append(f"{sum(pairs.incomplete.values())} item(s) left out as incomplete: {reasons} ({shown})")
     if pairs.n_repeats:
         out.append(f"{pairs.n_repeats} repeated trial(s) were averaged within item and arm")
-    if error is None:
+    if n_clusters < 2:
         out.append(f"{n} item(s) in {n_clusters} cluster(s): no standard error can be given")
+    elif error is None:
+        units = (
+            "clusters change by the same amount on average"
+            if clustered
+            else "items change by the same amount"
+        )
+        out.append(
+            f"all {units}: the spread is zero in this sample, not in the population, and no standard error"
+            " can be given"
+        )
     elif clustered and n_clusters < 10:
         out.append(f"only {n_clusters} clusters: the interval rests on few degrees of freedom")
     elif n < 10:
         out.append(f"only {n} items: the interval rests on their differences being roughly normal")
-    if error == 0:
-        out.append("all items behave alike: the spread is zero in this sample, not in the population")
     return tuple(out)
 
 

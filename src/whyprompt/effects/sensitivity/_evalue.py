@@ -13,6 +13,9 @@ from whyprompt.errors import EstimationError
 
 __all__ = ["EValue", "e_value"]
 
+# In standard deviations; beyond it a risk ratio of exp(0.91 d) is no longer a number to speak of.
+_LARGEST = 100.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class EValue(Reported):
@@ -73,7 +76,8 @@ def e_value(
     Raises
     ------
     EstimationError
-        If a ratio is not positive, the interval does not hold the estimate, or `sd` is missing.
+        If a number is not finite, a ratio is not positive, the interval does not hold the estimate, or `sd`
+        is missing or far too small.
 
     References
     ----------
@@ -87,6 +91,13 @@ def e_value(
     (7.26, 3.0)
     """
     limits: tuple[float, float] | None = None
+    given = {"estimate": estimate, "std_error": std_error, "sd": sd}
+    given |= {} if ci is None else {"lower limit": ci[0], "upper limit": ci[1]}
+    for name, value in given.items():
+        if value is not None and not np.isfinite(value):
+            raise EstimationError(f"the {name} is {value}: an E-value needs finite numbers")
+    if std_error is not None and std_error < 0:
+        raise EstimationError(f"std_error={std_error}: a standard error is not negative")
     if measure == "difference":
         if sd is None or not sd > 0:
             raise EstimationError(
@@ -95,6 +106,12 @@ def e_value(
         if ci is not None:
             raise EstimationError("give std_error= and not ci= for a difference")
         effect = estimate / sd
+        reach = abs(effect) + 2.0 * (std_error or 0.0) / sd
+        if not reach < _LARGEST:
+            raise EstimationError(
+                f"a difference of {reach:.3g} standard deviations has no meaning as a risk ratio",
+                hint="check sd=, which is the outcome's within the arms",
+            )
         ratio = float(np.exp(0.91 * effect))
         if std_error is not None:
             margin = 1.78 * std_error / sd

@@ -133,6 +133,11 @@ def sensitivity_report(
     y = table.numbers(result.outcome, role="outcome")
     t = arms(table, result.treatment, treated=result.treated_level, control=result.control_level).indicator
     left_out: list[str] = []
+    if not 0 < alpha < 0.5:
+        raise EstimationError(f"alpha={alpha}: the level lies between 0 and 0.5")
+    for k in times:
+        if not (np.isfinite(k) and k > 0):
+            raise EstimationError(f"times={k}: how many times as strong is a positive number")
     pairs = _rosenbaum(y, t, result, alpha, left_out)
     ratio = _e_value(y, t, result)
     report = _robustness(table, y, t, result, benchmarks, times, alpha, left_out)
@@ -211,7 +216,11 @@ def _robustness(
             )
         groups[name] = members
     kept: list[Any] = []
-    whole = robustness(y, t.astype(float), design.matrix, names=design.names, alpha=alpha)
+    try:
+        whole = robustness(y, t.astype(float), design.matrix, names=design.names, alpha=alpha)
+    except EstimationError as error:
+        left_out.append(f"robustness values ({error.message})")
+        return None
     for name, members in groups.items():
         for k in times:
             try:

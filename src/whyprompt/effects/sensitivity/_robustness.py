@@ -323,7 +323,7 @@ def robustness(
         If a value is missing or infinite, or a benchmark is not a covariate.
     EstimationError
         If the treatment is constant or determined by the covariates, or a bound cannot hold (a confounder
-        that many times as strong would explain the treatment wholly).
+        that many times as strong would explain the treatment, or the outcome, wholly).
 
     References
     ----------
@@ -344,6 +344,7 @@ def robustness(
         np.asarray(X), names, outcome=np.asarray(y), treatment=np.asarray(t)
     )
     outcome, treatment = clean["outcome"], clean["treatment"]
+    _check_strengths(times, q, alpha)
     groups = _groups(benchmarks, columns)
     base = with_intercept(matrix)
     _, left, rank, _ = _regress(treatment, base)
@@ -356,7 +357,10 @@ def robustness(
     coef, residual, _, inverse = _regress(outcome, design)
     estimate = float(coef[0])
     std_error = float(np.sqrt(residual @ residual / df * inverse[0, 0]))
-    if std_error == 0:
+    spread = outcome - outcome.mean()
+    if spread @ spread <= 1e-24 * (outcome @ outcome):
+        raise EstimationError("the outcome is constant: there is no effect to confound")
+    if residual @ residual <= 1e-20 * (spread @ spread):
         raise EstimationError("the regression fits the outcome without error; nothing is left to confound")
     bounds = []
     for label, members in groups.items():
@@ -375,7 +379,7 @@ def robustness(
                     r2_outcome=r2_outcome,
                     estimate=float(after),
                     std_error=float(error),
-                    t_statistic=float(after / error) if error > 0 else float(np.sign(after) * np.inf),
+                    t_statistic=float(after / error),
                     ci_low=float(after) - margin,
                     ci_high=float(after) + margin,
                 )
@@ -395,6 +399,16 @@ def robustness(
         bounds=tuple(bounds),
         sentence=_sentence(estimate, value, value_alpha, q=q, alpha=alpha, bounds=bounds),
     )
+
+
+def _check_strengths(times: Sequence[float], q: float, alpha: float) -> None:
+    for k in times:
+        if not (np.isfinite(k) and k > 0):
+            raise EstimationError(f"times={k}: how many times as strong is a positive number")
+    if not (np.isfinite(q) and q > 0):
+        raise EstimationError(f"q={q}: the share of the estimate to be explained away is a positive number")
+    if not 0 < alpha < 1:
+        raise EstimationError(f"alpha={alpha}: the level lies between 0 and 1")
 
 
 def _sentence(
@@ -466,11 +480,21 @@ def _bound(r2_d: float, r2_y: float, k: float, label: str) -> tuple[float, float
             f"a confounder {k:g} times as strong as {label!r} would explain the treatment wholly",
             hint="ask for fewer times, or take another benchmark",
         )
+    if r2_y >= 1.0 - 1e-12:
+        raise EstimationError(
+            f"{label!r} explains all that is left of the outcome; no confounder can be as strong",
+            hint="take another benchmark",
+        )
     overlap = k * r2_d**2 / ((1 - k * r2_d) * (1 - r2_d))
     if overlap >= 1:
         raise EstimationError(
             f"a confounder {k:g} times as strong as {label!r} is not possible", hint="ask for fewer times"
         )
     share = ((np.sqrt(k) + np.sqrt(overlap)) / np.sqrt(1 - overlap)) ** 2 * r2_y / (1 - r2_y)
-    # Above one the bound says nothing: a confounder cannot explain more than all.
-    return r2_treatment, float(min(share, 1.0))
+    if not share < 1.0 - 1e-12:
+        raise EstimationError(
+            f"a confounder {k:g} times as strong as {label!r} would explain all that is left of the outcome,"
+            " and more: the bound says nothing",
+            hint="ask for fewer times, or take another benchmark",
+        )
+    return r2_treatment, float(share)
