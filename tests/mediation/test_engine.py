@@ -104,15 +104,15 @@ def test_refuses_a_model_whose_logits_change(monkeypatch):
 
 
 def test_refuses_a_model_whose_answer_positions_alone_go_wrong(monkeypatch):
-    from whyprompt.mediation import engine
+    from whyprompt.mediation import patching
 
-    own = engine.attend_rows
+    own = patching.attend_rows
 
     def wrong(call, state):
         z, weights = own(call, state)
         return z * 1.001, weights
 
-    monkeypatch.setattr(engine, "attend_rows", wrong)
+    monkeypatch.setattr(patching, "attend_rows", wrong)
     with pytest.raises(MediationError, match=r"'llama'.*nothing patched"):
         head_sweep(tiny.make("llama"), [pair()])
 

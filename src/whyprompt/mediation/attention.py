@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.intercept import AttentionCall
 
-__all__ = ["LayerState", "attend_blockwise", "attend_rows", "attention_weights"]
+__all__ = ["LayerState", "World", "attend_blockwise", "attend_rows", "attention_weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +21,8 @@ class LayerState:
 
     Attributes
     ----------
-    keys, values : Tensor, shape (kv_heads, prefix, head_dim)
-        Before the answer positions.
+    keys, values : Tensor or None, shape (kv_heads, prefix, head_dim)
+        Before the answer positions; None in a run that is not to be patched.
     z : Tensor, shape (answer, heads, head_dim)
         Head outputs at the answer positions.
     mask : Tensor or None, shape (answer, prefix + answer)
@@ -31,11 +31,51 @@ class LayerState:
         Attention rows of the answer positions, where asked for.
     """
 
-    keys: torch.Tensor
-    values: torch.Tensor
+    keys: torch.Tensor | None
+    values: torch.Tensor | None
     z: torch.Tensor
     mask: torch.Tensor | None
     weights: torch.Tensor | None
+
+    def prefix(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a run that may be patched."""
+        if self.keys is None or self.values is None:
+            raise RuntimeError("this run was made without keys and values, so it cannot be patched")
+        return self.keys, self.values
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """A clean run of one prompt with the answer after it.
+
+    Attributes
+    ----------
+    ids : tuple of int
+        Input tokens: the prompt and all answer tokens but the last.
+    answer : tuple of int
+        Tokens predicted at the answer positions.
+    layers : list of LayerState
+        Empty where only the outcome was asked for.
+    hidden : Tensor, shape (answer, hidden)
+        Output of the decoder at the answer positions.
+    log_probs : Tensor, shape (answer,)
+        Log-probability of each answer token, float64.
+    scale : float
+        Largest absolute logit, which sets the scale of rounding.
+    """
+
+    ids: tuple[int, ...]
+    answer: tuple[int, ...]
+    layers: list[LayerState]
+    hidden: torch.Tensor
+    log_probs: torch.Tensor
+    scale: float
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept of the layers."""
+        parts = [t for s in self.layers for t in (s.keys, s.values, s.z, s.weights) if t is not None]
+        return sum(t.nbytes for t in parts)
 
 
 def attend_rows(
@@ -46,18 +86,19 @@ def attend_rows(
     Returns z (rows, answer, heads, head_dim) and a function (rows, heads) -> weights.
     """
     r, h, a, d = call.query.shape
-    kv, prefix, _ = state.keys.shape
+    keys, values = state.prefix()
+    kv, prefix, _ = keys.shape
     g = h // kv
     q = (call.query * call.scaling).reshape(r, kv, g * a, d)
     # One product a key-value head serves every row: the prefix is never copied.
-    shared = q.transpose(0, 1).reshape(kv, r * g * a, d) @ state.keys.transpose(1, 2)
+    shared = q.transpose(0, 1).reshape(kv, r * g * a, d) @ keys.transpose(1, 2)
     own = (q @ call.key.transpose(2, 3)).transpose(0, 1).reshape(kv, r * g * a, a)
     scores = torch.cat([shared, own], -1)
     del shared, own
     w = _softmax(scores.view(kv, r, g, a, prefix + a), state.mask, call.softcap, _grouped(call.sinks, kv, g))
     w = w.to(call.value.dtype)
     flat = w.view(kv, r * g * a, prefix + a)
-    z = (flat[..., :prefix] @ state.values).view(kv, r, g * a, d)
+    z = (flat[..., :prefix] @ values).view(kv, r, g * a, d)
     z = z + (w[..., prefix:].reshape(kv, r, g * a, a) @ call.value.transpose(0, 1))
     z = z.view(kv, r, g, a, d).permute(1, 3, 0, 2, 4).reshape(r, a, h, d)
 

@@ -180,6 +180,7 @@ def capture_attention(
                 [(ids, pair.answer_ids) for ids in (pair.ids0, pair.ids1)],
                 keep_weights=True,
                 items=[pair.item_id] * 2,
+                patched=[False] * 2,
             )
             for arm, (ids, spans) in enumerate(((pair.ids0, pair.segments0), (pair.ids1, pair.segments1))):
                 world = worlds[arm]
@@ -277,7 +278,7 @@ def attention_rows(
     ids, spans = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
     with open_runtime(model, [pair], 256 << 20) as runtime:
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
-        world = runtime.clean(ids, pair.answer_ids, keep_weights=True, item=pair.item_id)
+        world = runtime.clean(ids, pair.answer_ids, keep_weights=True, patched=False, item=pair.item_id)
         weights = [_numpy(world.layers[layer].weights, head) for layer, head in chosen]
     names = [""] * len(world.ids)
     for name, value in spans.items():

@@ -1,10 +1,9 @@
 """Exact patched runs at the price of the answer positions.
 
 A clean run of each prompt keeps the keys and values before the answer positions, and the
-heads' outputs z at them. A patched run then needs the answer positions only. All patched
-runs are rows of one batch: row 0 is never patched, the others join the batch as its copies
-at the first layer they patch. Every row attends to the clean prefix, which is shared, and
-to its own keys and values at the answer positions.
+heads' outputs z at them. A patched run then needs the answer positions only. The patched
+runs of several pairs are rows of one batch. Every row attends to the clean prefix of its
+pair, which is shared, and to its own keys and values at the answer positions.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation.attention import LayerState, attend_blockwise, attend_rows, attention_weights
-from whyprompt.mediation.intercept import AttentionCall, grow_rows, handling
+from whyprompt.mediation.attention import LayerState, World, attend_blockwise, attention_weights
+from whyprompt.mediation.intercept import AttentionCall, handling
 from whyprompt.mediation.packing import Packed, plan_stretches
+from whyprompt.mediation.patching import Job, Plan, rows_in_play, split_jobs
 from whyprompt.mediation.support import ENTER_AT_BOTTOM, refuse, tolerance
 
 if TYPE_CHECKING:
@@ -31,41 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelRuntime", "Observer", "Recorder", "World"]
 
 _LOGITS_BYTES = 56 << 20
-_VOCABULARY_BLOCK, _HEAD_ROWS = 2048, 512
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """A clean run of one prompt with the answer after it.
-
-    Attributes
-    ----------
-    ids : tuple of int
-        Input tokens: the prompt and all answer tokens but the last.
-    answer : tuple of int
-        Tokens predicted at the answer positions.
-    layers : list of LayerState
-        Empty where only the outcome was asked for.
-    hidden : Tensor, shape (answer, hidden)
-        Output of the decoder at the answer positions.
-    log_probs : Tensor, shape (answer,)
-        Log-probability of each answer token, float64.
-    scale : float
-        Largest absolute logit, which sets the scale of rounding.
-    """
-
-    ids: tuple[int, ...]
-    answer: tuple[int, ...]
-    layers: list[LayerState]
-    hidden: torch.Tensor
-    log_probs: torch.Tensor
-    scale: float
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what is kept of the layers."""
-        parts = [t for s in self.layers for t in (s.keys, s.values, s.z, s.weights) if t is not None]
-        return sum(t.nbytes for t in parts)
+_VOCABULARY_BLOCK, _HEAD_ROWS, _CACHE_ROWS = 2048, 512, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +49,8 @@ class ModelRuntime:
     n_heads: int
     row_width: int
     max_extra_bytes: int
+    token_bytes: int = 0
+    """Bytes of the keys and values of one token, all layers together."""
     packs_up_to: int = 0
     """Length up to which runs may be packed; 0 for never."""
     unembedding: torch.Tensor | None = None
@@ -102,6 +70,7 @@ class ModelRuntime:
         *,
         keep_layers: bool = True,
         keep_weights: bool = False,
+        patched: bool = True,
         item: str = "",
     ) -> World:
         """Run a prompt with its answer and keep what patched runs need.
@@ -116,6 +85,8 @@ class ModelRuntime:
             Whether to keep keys, values and head outputs.
         keep_weights : bool, default False
             Whether to keep the attention rows of the answer positions.
+        patched : bool, default True
+            Whether the run is to be patched: without, keys and values are not kept.
         item : str
             Named in errors.
 
@@ -130,8 +101,8 @@ class ModelRuntime:
         """
         tokens = self._tokens(ids, answer, item)
         n = len(answer)
-        recorder = Recorder(n, keep_layers=keep_layers, keep_weights=keep_weights)
-        hidden = self._run_trunk(tokens, range(len(tokens)), recorder)[0, -n:]
+        recorder = Recorder(n, keep_layers=keep_layers, keep_weights=keep_weights, patched=patched)
+        hidden = self._run_trunk([tokens], [range(len(tokens))], recorder)[0, -n:]
         log_probs, scale = self.log_probs(hidden[None], answer, item=item)
         return World(tokens, tuple(answer), recorder.states, hidden, log_probs[0], scale)
 
@@ -141,6 +112,7 @@ class ModelRuntime:
         *,
         keep_weights: bool = False,
         items: Sequence[str] | None = None,
+        patched: Sequence[bool] | None = None,
     ) -> list[World]:
         """Run several prompts with their answers, in one pass where the model allows it.
 
@@ -151,6 +123,8 @@ class ModelRuntime:
             Whether to keep the attention rows of the answer positions.
         items : sequence of str, optional
             Named in errors, one a run.
+        patched : sequence of bool, optional
+            Whether each run is to be patched; all by default.
 
         Returns
         -------
@@ -162,20 +136,21 @@ class ModelRuntime:
             As for `clean`.
         """
         names = [""] * len(runs) if items is None else items
+        bases = [True] * len(runs) if patched is None else patched
         tokens = [self._tokens(ids, answer, name) for (ids, answer), name in zip(runs, names, strict=True)]
         stretches = plan_stretches([(t, len(answer)) for t, (_, answer) in zip(tokens, runs, strict=True)])
         too_long = max(map(len, tokens)) > self.packs_up_to
         width = self.model.dtype.itemsize * self.row_width
         if len(runs) == 1 or too_long or stretches[-1].stop * width > self.max_extra_bytes // 2:
             return [
-                self.clean(ids, answer, keep_weights=keep_weights, item=name)
-                for (ids, answer), name in zip(runs, names, strict=True)
+                self.clean(ids, answer, keep_weights=keep_weights, patched=base, item=name)
+                for (ids, answer), name, base in zip(runs, names, bases, strict=True)
             ]
-        handler = Packed(stretches, keep_weights=keep_weights)
+        handler = Packed(stretches, keep_weights=keep_weights, patched=bases)
         own = [t[s.shared :] for t, s in zip(tokens, stretches, strict=True)]
         hidden = self._run_trunk(
-            [i for part in own for i in part],
-            [i for t, s in zip(tokens, stretches, strict=True) for i in range(s.shared, len(t))],
+            [[i for part in own for i in part]],
+            [[i for t, s in zip(tokens, stretches, strict=True) for i in range(s.shared, len(t))]],
             handler,
         )[0]
         at_answer = [hidden[s.stop - s.n_answer : s.stop] for s in stretches]
@@ -209,7 +184,7 @@ class ModelRuntime:
             Named in errors.
         """
         tokens = self._tokens(ids, answer, item)
-        self._run_trunk(tokens, range(len(tokens)), observer)
+        self._run_trunk([tokens], [range(len(tokens))], observer)
 
     def _tokens(self, ids: Sequence[int], answer: Sequence[int], item: str) -> tuple[int, ...]:
         """Input tokens of a run, checked against the vocabulary."""
@@ -271,7 +246,8 @@ class ModelRuntime:
         self, hidden: torch.Tensor, target: torch.Tensor, weights: torch.Tensor
     ) -> tuple[torch.Tensor, float]:
         """Score by blocks of the vocabulary, whose logits are normalised while still in the cache."""
-        block = _VOCABULARY_BLOCK if hidden.device.type == "cpu" else 16 * _VOCABULARY_BLOCK
+        on_cpu = hidden.device.type == "cpu"
+        block = _VOCABULARY_BLOCK if on_cpu else 16 * _VOCABULARY_BLOCK
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         out: list[torch.Tensor] = []
         scale = 0.0
@@ -279,9 +255,10 @@ class ModelRuntime:
             norms = []
             for part in weights.split(block):
                 logits = torch.nn.functional.linear(rows, part)
-                norms.append(torch.logsumexp(logits.to(dtype), -1))
                 if not out:
                     scale = max(scale, float(logits[:16].abs().max()))
+                few = _CACHE_ROWS if on_cpu else len(logits)
+                norms.append(torch.cat([_log_sum_exp(some.to(dtype)) for some in logits.split(few)]))
             picked = (rows[:, None] @ weights[gold][:, :, None])[:, 0, 0]
             out.append((picked.double() - torch.logsumexp(torch.stack(norms), 0).double()).cpu())
         return torch.cat(out), scale
@@ -333,28 +310,54 @@ class ModelRuntime:
         MediationError
             If the unpatched row does not reproduce the clean run, or logits are not finite.
         """
-        n = len(base.answer)
-        order = sorted(range(len(rows)), key=lambda i: min(layer for layer, _ in rows[i]))
-        width = n * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
-        step = max(1, self.max_extra_bytes // (2 * width))
-        out = torch.empty(len(rows), n, dtype=torch.float64)
-        for start in range(0, len(order), step):
-            chosen = order[start : start + step]
-            plan = _Plan(base, [rows[i] for i in chosen], action, self.n_layers)
-            hidden = self._run_plan(base, plan)
-            log_probs, _ = self.log_probs(hidden, base.answer, item=item)
-            self._check_sentinel(base, log_probs[0], item)
-            out[chosen] = log_probs[1:]
+        return self.patched_many([Job(base, rows, action, item)])[0]
+
+    def patched_many(self, jobs: Sequence[Job]) -> list[torch.Tensor]:
+        """Patched runs of several clean runs, their rows in common batches within the budget.
+
+        Parameters
+        ----------
+        jobs : sequence of Job
+
+        Returns
+        -------
+        list of Tensor, shape (rows, answer), float64
+
+        Raises
+        ------
+        MediationError
+            As for `patched`.
+        """
+        out = [torch.empty(len(job.rows), len(job.base.answer), dtype=torch.float64) for job in jobs]
+        # Runs with as many answer tokens share batches: nothing is padded.
+        for n in sorted({len(job.base.answer) for job in jobs}):
+            which = [j for j, job in enumerate(jobs) if len(job.base.answer) == n]
+            alike = [jobs[j] for j in which]
+            for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
+                plan = Plan(alike, parts, self.n_layers, at_once=self.model_type in ENTER_AT_BOTTOM)
+                hidden = self._run_plan(plan)
+                gold = [i for job in plan.owners for i in job.base.answer]
+                scored = self._scored(hidden.flatten(0, 1), gold)[0].view(-1, n)
+                for part, first in zip(parts, plan.unpatched, strict=True):
+                    job, last = alike[part.job], first + 1 + len(part.rows)
+                    _check_finite(scored[first:last], job.item)
+                    self._check_sentinel(job.base, scored[first], job.item)
+                    out[which[part.job]][list(part.rows)] = scored[first + 1 : last]
         return out
 
-    def _run_plan(self, base: World, plan: _Plan) -> torch.Tensor:
+    def _row_bytes(self, base: World) -> int:
+        """Bytes that a patched row takes at a time, about."""
         n = len(base.answer)
-        tokens = base.ids[-n:]
-        positions = range(len(base.ids) - n, len(base.ids))
+        return n * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
+
+    def _run_plan(self, plan: Plan) -> torch.Tensor:
+        n = len(plan.owners[0].base.answer)
+        ids = [job.base.ids[-n:] for job in plan.owners]
+        at = [range(len(job.base.ids) - n, len(job.base.ids)) for job in plan.owners]
         if self.model_type in ENTER_AT_BOTTOM:
-            return self._run_trunk(tokens, positions, plan, rows=1 + sum(plan.entering))
-        with grow_rows(self.layers, plan.entering):
-            return self._run_trunk(tokens, positions, plan)
+            return self._run_trunk(ids, at, plan)
+        with rows_in_play(self.layers, plan):
+            return self._run_trunk(ids, at, plan)
 
     def _check_sentinel(self, base: World, row: torch.Tensor, item: str) -> None:
         off = float((row - base.log_probs).abs().max())
@@ -367,15 +370,21 @@ class ModelRuntime:
             )
 
     def _run_trunk(
-        self, tokens: Sequence[int], at: Sequence[int], handler: _Handler, *, rows: int = 1
+        self, tokens: Sequence[Sequence[int]], at: Sequence[Sequence[int]], handler: _Handler
     ) -> torch.Tensor:
-        device = self.model.device
-        ids = torch.tensor([tokens], device=device).expand(rows, -1)
-        positions = torch.tensor([*at], device=device)[None].expand(rows, -1)
+        ids, positions = (
+            torch.tensor([[*row] for row in rows], device=self.model.device) for rows in (tokens, at)
+        )
         with handling(handler):
             out = self.trunk(input_ids=ids, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = out.last_hidden_state
         return hidden
+
+
+def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
+    """Normaliser of finite logits, which are overwritten: no temporary of their size."""
+    top = logits.amax(-1, keepdim=True)
+    return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0])
 
 
 def _check_finite(log_probs: torch.Tensor, item: str) -> None:
@@ -393,8 +402,12 @@ class _Handler(Protocol):
 class Recorder:
     """Attention of a clean run; keeps the answer positions' share of each layer."""
 
-    def __init__(self, n_answer: int, *, keep_layers: bool, keep_weights: bool) -> None:
+    def __init__(
+        self, n_answer: int, *, keep_layers: bool, keep_weights: bool = False, patched: bool = True
+    ) -> None:
         self.n = n_answer
+        self.patched = patched
+        self.token_bytes = 0
         self.keep_layers = keep_layers
         self.keep_weights = keep_weights
         self.states: list[LayerState] = []
@@ -408,6 +421,7 @@ class Recorder:
         """Attend, and keep the layer."""
         self.modules.append(call.module)
         self.heads.append(call.query.shape[1])
+        self.token_bytes += sum(x[0, :, 0].numel() * x.element_size() for x in (call.key, call.value))
         visible, causal, additive = self._mask(call)
         self.plain &= causal and call.softcap is None and call.sinks is None
         if call.softcap is None and call.sinks is None:
@@ -429,8 +443,8 @@ class Recorder:
                 weights = attention_weights(call, call.query[:, :, t:], additive)[0]
             self.states.append(
                 LayerState(
-                    call.key[0, :, :t].contiguous(),
-                    call.value[0, :, :t].contiguous(),
+                    call.key[0, :, :t].contiguous() if self.patched else None,
+                    call.value[0, :, :t].contiguous() if self.patched else None,
                     z[0, t:].clone(),
                     additive,
                     weights,
@@ -489,7 +503,7 @@ class Observer:
         self.weights: dict[tuple[int, int], torch.Tensor] = {}
         self.outputs: dict[tuple[int, int], torch.Tensor] = {}
         self._wanted = set(heads)
-        self._recorder = Recorder(1, keep_layers=False, keep_weights=False)
+        self._recorder = Recorder(1, keep_layers=False)
         self._layer = 0
 
     def __call__(self, call: AttentionCall, /) -> torch.Tensor:
@@ -503,52 +517,6 @@ class Observer:
                 self.weights[self._layer, h] = rows[h].clone()
                 self.outputs[self._layer, h] = z[0, self.positions, h].clone()
         self._layer += 1
-        return z
-
-
-class _Plan:
-    """Attention of the patched rows of one chunk: shared prefix, own answer positions, patches."""
-
-    def __init__(self, base: World, rows: Sequence[HeadSet], action: Action, n_layers: int) -> None:
-        self.base = base
-        self.action = action
-        self.entering = [0] * n_layers
-        self._at = 0
-        entries: list[list[tuple[int, int]]] = [[] for _ in range(n_layers)]
-        for number, row in enumerate(rows, start=1):
-            self.entering[min(layer for layer, _ in row)] += 1
-            for layer, head in row:
-                entries[layer].append((number, head))
-        device = base.hidden.device
-        self._entries = [
-            tuple(torch.tensor(column, device=device) for column in zip(*layer, strict=True))
-            if layer
-            else None
-            for layer in entries
-        ]
-
-    def __call__(self, call: AttentionCall, /) -> torch.Tensor:
-        layer = self._at
-        self._at += 1
-        state = self.base.layers[layer]
-        entries = self._entries[layer]
-        z, weights = attend_rows(call, state)
-        if entries is not None:
-            rows, heads = entries
-            new = self.action.output(layer, heads)
-            if new is None:
-                n_kv = state.values.shape[0]
-                kv = heads // (z.shape[2] // n_kv)
-                prefix = state.values.shape[1]
-                old = weights(rows, heads)
-                w = self.action.weights(layer, heads, old).to(z.dtype)
-                new = torch.empty(len(rows), z.shape[1], z.shape[3], dtype=z.dtype, device=z.device)
-                for j in range(n_kv):
-                    at = (kv == j).nonzero()[:, 0]
-                    new[at] = (
-                        w[at, :, :prefix] @ state.values[j] + w[at, :, prefix:] @ call.value[rows[at], j]
-                    )
-            z[rows, :, heads] = new.to(z.dtype)
         return z
 
 

@@ -12,17 +12,19 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from whyprompt._attention import attention_through
 from whyprompt.errors import MediationError
+from whyprompt.mediation.activations import lean_activations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["NAME", "AttentionCall", "Handler", "grow_rows", "handling", "intercept"]
+    import torch
+
+__all__ = ["NAME", "AttentionCall", "Handler", "handling", "intercept"]
 
 NAME = "whyprompt"
 
@@ -128,7 +130,7 @@ def intercept(model: torch.nn.Module) -> Iterator[None]:
     was_training = model.training
     try:
         model.eval()
-        with attention_through(model, NAME):
+        with attention_through(model, NAME), lean_activations(model):
             yield
     finally:
         model.train(was_training)
@@ -148,37 +150,3 @@ def handling(handler: Handler) -> Iterator[None]:
         yield
     finally:
         _handler.reset(token)
-
-
-@contextmanager
-def grow_rows(layers: list[torch.nn.Module], entering: list[int]) -> Iterator[None]:
-    """Let rows join the batch at their layer, as copies of row 0.
-
-    Parameters
-    ----------
-    layers : list of Module
-        The decoder layers in order.
-    entering : list of int
-        How many rows join before each layer.
-    """
-
-    def hook(count: int) -> Callable[..., Any]:
-        def grow(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-            hidden = args[0] if args else kwargs["hidden_states"]
-            grown = torch.cat([hidden, hidden[:1].expand(count, *hidden.shape[1:])])
-            if args:
-                return (grown, *args[1:]), kwargs
-            return args, {**kwargs, "hidden_states": grown}
-
-        return grow
-
-    handles = [
-        layer.register_forward_pre_hook(hook(n), with_kwargs=True)
-        for layer, n in zip(layers, entering, strict=True)
-        if n
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -59,7 +59,7 @@ def model_runtime(
     finally:
         model.train(was_training)
     with torch.inference_mode(), intercept(model):
-        recorder = Recorder(len(answer), keep_layers=False, keep_weights=False)
+        recorder = Recorder(len(answer), keep_layers=False)
         with handling(recorder):
             hidden = trunk(input_ids=tokens, use_cache=False).last_hidden_state[:, -len(answer) :]
         layers = _decoder_layers(model, model_type, recorder)
@@ -72,6 +72,7 @@ def model_runtime(
             recorder.heads[0],
             _row_width(layers[0]),
             max_extra_bytes,
+            recorder.token_bytes,
         )
         logits = runtime.head(hidden)
         off = float((logits - own).abs().max())

@@ -90,10 +90,13 @@ class Packed:
     stretches : sequence of Stretch
     keep_weights : bool
         Whether to keep the attention rows of the answer positions.
+    patched : sequence of bool
+        Whether each run is to be patched, so that its keys and values are kept.
     """
 
-    def __init__(self, stretches: Sequence[Stretch], *, keep_weights: bool) -> None:
+    def __init__(self, stretches: Sequence[Stretch], *, keep_weights: bool, patched: Sequence[bool]) -> None:
         self.stretches = stretches
+        self.patched = patched
         self.keep_weights = keep_weights
         self.states: list[list[LayerState]] = [[] for _ in stretches]
         self._masks: dict[tuple[int, int], torch.Tensor] = {}
@@ -128,8 +131,8 @@ class Packed:
             before = s.shared + t
             self.states[run].append(
                 LayerState(
-                    k[0, :, :before].contiguous(),
-                    v[0, :, :before].contiguous(),
+                    k[0, :, :before].contiguous() if self.patched[run] else None,
+                    v[0, :, :before].contiguous() if self.patched[run] else None,
                     z[0, t:].clone(),
                     answer,
                     weights,

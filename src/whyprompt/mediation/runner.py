@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from whyprompt.mediation.engine import ModelRuntime, World
+    from whyprompt.mediation.attention import World
+    from whyprompt.mediation.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
 
 __all__ = [
@@ -84,14 +85,26 @@ class Runner:
                 raise MediationError(f"unknown {name} {value!r}", hint=f"one of {', '.join(allowed)}")
 
     def run(self, pairs: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
-        """Run some pairs, their clean runs in one pass."""
+        """Run some pairs: their clean runs in one pass, their patched rows in common batches."""
+        from whyprompt.mediation.patching import Job
+
         held = {p.item_id: None if self.cache is None else self.cache.get(p.item_id) for p in pairs}
         fresh = self._clean([p for p in pairs if held[p.item_id] is None])
+        worlds = {item: known or fresh[item] for item, known in held.items()}
+        jobs: dict[tuple[str, int, str], Job] = {}
         for pair in pairs:
-            worlds = held[pair.item_id] or fresh[pair.item_id]
+            runs = worlds[pair.item_id]
             if self.cache is not None:
-                self.cache.offer(pair.item_id, worlds)
-            yield self._outcomes(pair, worlds)
+                self.cache.offer(pair.item_id, runs)
+            # After the gold answer and, for a margin, after the foil.
+            for k in range(0, len(runs), 2):
+                for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
+                    if self.wanted(pair, name):
+                        action = self._action(pair, runs[k : k + 2], base, source)
+                        jobs[pair.item_id, k, name] = Job(runs[k + base], self.rows, action, pair.item_id)
+        crossed = dict(zip(jobs, self.runtime.patched_many([*jobs.values()]), strict=True))
+        for pair in pairs:
+            yield self._outcomes(pair, worlds[pair.item_id], crossed)
 
     def _clean(self, pairs: Sequence[PromptPair]) -> dict[str, list[World]]:
         """Clean runs of both prompts of each pair, after the answer and, for a margin, after the foil."""
@@ -112,13 +125,29 @@ class Runner:
             runs,
             keep_weights=self.mediator == "attention_row",
             items=[pair.item_id for pair in pairs for _ in range(each)],
+            patched=[base for pair in pairs for base in self._bases(pair) * (each // 2)],
         )
         return {p.item_id: worlds[each * i : each * (i + 1)] for i, p in enumerate(pairs)}
 
-    def _outcomes(self, pair: PromptPair, worlds: list[World]) -> PairOutcomes:
-        y = self._potential(pair, worlds[:2])
+    def _outcomes(
+        self,
+        pair: PromptPair,
+        worlds: list[World],
+        crossed: Mapping[tuple[str, int, str], torch.Tensor],
+    ) -> PairOutcomes:
+        def potential(k: int) -> dict[str, NDArray[np.float64] | None]:
+            out: dict[str, NDArray[np.float64] | None] = {
+                name: score_of(world.log_probs[None], self.outcome)
+                for name, world in zip(("y00", "y11"), worlds[k : k + 2], strict=True)
+            }
+            for name in ("y10", "y01"):
+                rows = crossed.get((pair.item_id, k, name))
+                out[name] = None if rows is None else score_of(rows, self.outcome)
+            return out
+
+        y = potential(0)
         if self.outcome == "margin":
-            foil = self._potential(pair, worlds[2:])
+            foil = potential(2)
             y = {k: None if v is None or (w := foil[k]) is None else v - w for k, v in y.items()}
         assert y["y00"] is not None and y["y11"] is not None  # noqa: PT018  # for mypy
         return PairOutcomes(
@@ -130,19 +159,16 @@ class Runner:
             y01=y["y01"],
         )
 
-    def _potential(self, pair: PromptPair, worlds: list[World]) -> dict[str, NDArray[np.float64] | None]:
-        out: dict[str, Any] = {
-            "y00": score_of(worlds[0].log_probs[None], self.outcome),
-            "y11": score_of(worlds[1].log_probs[None], self.outcome),
-        }
-        for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
-            out[name] = None
-            if self.wanted(pair, name):
-                action = self._action(pair, worlds, base, source)
-                out[name] = score_of(
-                    self.runtime.patched(worlds[base], self.rows, action, item=pair.item_id), self.outcome
-                )
-        return out
+    def _bases(self, pair: PromptPair) -> tuple[bool, bool]:
+        """Which of its prompts are patched, so that their keys and values are kept."""
+        return self.wanted(pair, "y01"), self.wanted(pair, "y10")
+
+    def kept_tokens(self, pair: PromptPair) -> int:
+        """Count the tokens whose keys and values a pair keeps."""
+        kept = sum(
+            len(ids) for ids, base in zip((pair.ids0, pair.ids1), self._bases(pair), strict=True) if base
+        )
+        return kept * (2 if self.outcome == "margin" else 1)
 
     def wanted(self, pair: PromptPair, name: str) -> bool:
         """Say whether a crossed outcome is asked for and can be had."""
@@ -174,19 +200,35 @@ def score_of(log_probs: torch.Tensor, outcome: str) -> NDArray[np.float64]:
     return np.exp(total) if outcome == "prob" else total
 
 
-def in_packs(pairs: Sequence[PromptPair]) -> Iterator[list[PromptPair]]:
-    """Pairs whose clean runs go into one pass: as many as keep matrix products fast, and no more."""
+def in_packs(
+    runtime: ModelRuntime, pairs: Sequence[PromptPair], *, kept: Callable[[PromptPair], int]
+) -> Iterator[list[PromptPair]]:
+    """Pairs that run together: as many as keep matrix products fast, and no more than the budget holds.
+
+    `kept` counts the tokens whose keys and values a pair keeps.
+    """
+    # A quarter of the budget for what is kept; what passes through has the rest.
+    most_kept = runtime.max_extra_bytes // (4 * max(1, runtime.token_bytes))
+    most_run = min(
+        _PACK_TOKENS, runtime.max_extra_bytes // (2 * runtime.model.dtype.itemsize * runtime.row_width)
+    )
     pack: list[PromptPair] = []
-    tokens = 0
+    run = keep = 0
     for pair in pairs:
-        more = len(pair.ids0) + len(pair.ids1)
-        if pack and tokens + more > _PACK_TOKENS:
+        # The second prompt brings only what is its own.
+        own = len(pair.ids0) + len(pair.ids1) - _common(pair.ids0, pair.ids1)
+        if pack and (run + own > most_run or keep + kept(pair) > most_kept):
             yield pack
-            pack, tokens = [], 0
+            pack, run, keep = [], 0, 0
         pack.append(pair)
-        tokens += more
+        run, keep = run + own, keep + kept(pair)
     if pack:
         yield pack
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Count the first tokens that are alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def run_pairs(
@@ -201,7 +243,8 @@ def run_pairs(
     finished = len(rows)
     if progress is not None and finished:
         progress(finished, len(pairs))
-    for pack in in_packs([p for p in pairs if p.item_id not in rows]):
+    left = [p for p in pairs if p.item_id not in rows]
+    for pack in in_packs(runner.runtime, left, kept=runner.kept_tokens):
         for row in runner.run(pack):
             rows[row.item_id] = row
             finished += 1

@@ -319,6 +319,7 @@ def knockout_sweep(
     import torch
 
     from whyprompt.mediation.actions import CutEdges
+    from whyprompt.mediation.patching import Job
 
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
@@ -331,18 +332,21 @@ def knockout_sweep(
                 )
         if progress is not None and rows:
             progress(len(rows), len(pairs))
-        for pack in in_packs([p for p in pairs if p.item_id not in rows]):
+        left = [p for p in pairs if p.item_id not in rows]
+        for pack in in_packs(runtime, left, kept=lambda p: len(p.ids1 if arm else p.ids0)):
             for pair in pack:
                 _check_segment(pair, segment, arm)
             worlds = runtime.clean_many(
                 [(pair.ids1 if arm else pair.ids0, pair.answer_ids) for pair in pack],
                 items=[pair.item_id for pair in pack],
             )
+            jobs = []
             for pair, world in zip(pack, worlds, strict=True):
                 keep = torch.ones(pair.n_answer, len(world.ids), device=world.hidden.device)
                 for start, stop in (pair.segments1 if arm else pair.segments0)[segment]:
                     keep[:, start:stop] = 0
-                out = runtime.patched(world, [(h,) for h in chosen], CutEdges(keep), item=pair.item_id)
+                jobs.append(Job(world, [(h,) for h in chosen], CutEdges(keep), pair.item_id))
+            for pair, world, out in zip(pack, worlds, runtime.patched_many(jobs), strict=True):
                 rows[pair.item_id] = PairCut(
                     item_id=pair.item_id,
                     cluster=pair.cluster,
