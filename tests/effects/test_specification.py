@@ -159,18 +159,34 @@ def test_shuffled_arms_give_a_joint_p_value():
     real = specification_curve(table(300, 3), **ASKED, grid=grid, permutations=19)
     assert (real.permutations, real.p_median) == (19, 0.05)
     assert real.p_share <= 0.15
-    assert "curves with shuffled arms" in real.sentence
+    assert "curves with arms drawn from the propensity" in real.sentence
     rng = np.random.default_rng(0)
     p = []
     for seed in range(20):
         frame = table(60, seed, effect=0.0)
         frame["arm"] = rng.permutation(np.repeat([0, 1], 30))
         got = specification_curve(
-            frame, treatment="arm", outcome="y", confounders=["hard"], grid=grid, permutations=9
+            frame,
+            treatment="arm",
+            outcome="y",
+            confounders=["hard"],
+            grid=grid,
+            permutations=9,
+            design="randomized",
         )
         p.append(got.p_median)
     # Randomised and without effect: uniform on tenths, so the mean of twenty is 0.55 with error 0.064.
     assert abs(np.mean(p) - 0.55) < 0.26
+
+
+def test_a_curve_of_two_of_three_arms_is_that_of_their_rows():
+    frame = table(200)
+    both = pd.concat([frame, frame.head(50).assign(arm=7, y=99.0)], ignore_index=True)
+    asked = {**ASKED, "grid": {"method": ["ipw", "nearest"]}, "treated": 1, "control": 0, "permutations": 10}
+    alone, beside = specification_curve(frame, **asked), specification_curve(both, **asked)
+    assert [r.estimate for r in beside.rows] == [r.estimate for r in alone.rows]
+    assert [r.max_smd for r in beside.rows] == [r.max_smd for r in alone.rows]
+    assert beside.p_median == alone.p_median
 
 
 def test_a_grid_that_makes_no_sense_is_refused():

@@ -525,7 +525,12 @@ def specification_plot(
     below = (
         alt.Chart(data(dots))
         .mark_point(filled=True, color=BLUE, size=18, opacity=1, aria=False)
-        .encode(x=x, y=alt.Y("choice:N", sort=order, title=None), tooltip="words:N")
+        .encode(
+            x=x,
+            # Every choice has its label: the shared look would hide each that comes close to another.
+            y=alt.Y("choice:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False)),
+            tooltip="words:N",
+        )
     )
     lost = len(table) - len(kept)
     ends = f"{format_number(rows[0]['estimate'])} to {format_number(rows[-1]['estimate'])}"
@@ -535,7 +540,7 @@ def specification_plot(
     words += f"; choices: {wrap(order, 12)}."
     chart = alt.vconcat(
         alt.layer(rule, bar, point).properties(width=width, height=220),
-        below.properties(width=width, height=14 * len(order)),
+        below.properties(width=width, height=18 * len(order)),
         spacing=6,
     )
     out: alt.VConcatChart = finish(chart, description=words)

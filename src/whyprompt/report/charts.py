@@ -7,6 +7,16 @@ see it. `save_chart` writes one as PNG or SVG.
 from __future__ import annotations
 
 from whyprompt.report._balance_charts import density_plot, ecdf_plot, love_plot, overlap_plot
+from whyprompt.report._check_charts import (
+    count_plot,
+    draws_plot,
+    imputation_plot,
+    interval_plot,
+    items_batch_plot,
+    little_plot,
+    pattern_plot,
+    tipping_plot,
+)
 from whyprompt.report._effect_charts import (
     audit_plot,
     dose_response_plot,
@@ -22,20 +32,28 @@ from whyprompt.report._render import save_chart
 __all__ = [
     "attention_plot",
     "audit_plot",
+    "count_plot",
     "density_plot",
     "dose_response_plot",
     "draw_plot",
+    "draws_plot",
     "ecdf_plot",
     "forest_plot",
     "gain_harm_plot",
     "head_heatmap",
     "head_items_plot",
+    "imputation_plot",
+    "interval_plot",
+    "items_batch_plot",
     "layer_plot",
     "levels_plot",
+    "little_plot",
     "love_plot",
     "overlap_plot",
+    "pattern_plot",
     "save_chart",
     "search_plot",
     "specification_plot",
     "statistical_vs_interventional",
+    "tipping_plot",
 ]

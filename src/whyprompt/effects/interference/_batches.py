@@ -105,6 +105,24 @@ class BatchInterference(Reported):
         """
         return rows_frame(self.tests, BatchTest)
 
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw how much outcomes vary between batches and between repeats.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        rows = [
+            {"label": "between batches", "value": self.sd_batch, "group": ""},
+            {"label": "between trials of an item", "value": self.sd_repeats, "group": ""},
+        ]
+        p = format_number(self.tests[0].p_holm, digits=2)
+        return charts.count_plot(
+            rows, title=f"standard deviation of {self.outcome} (p of no difference between batches: {p})"
+        )
+
 
 def batch_interference(
     frame: Any,  # noqa: ANN401 - any frame library's type

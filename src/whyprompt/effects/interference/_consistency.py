@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
@@ -105,6 +105,17 @@ class BatchConsistency(Reported):
             One row an item.
         """
         return rows_frame(self.items, ItemScores)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw how far each item's score in company is from its score alone.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        return charts.items_batch_plot(self)
 
 
 def batch_consistency(

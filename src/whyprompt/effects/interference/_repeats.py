@@ -112,6 +112,26 @@ class RepeatVariance(Reported):
         """
         return rows_frame(self.rows, RepeatRow)
 
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the share of a trial's variance that comes from repeats, an arm a line.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        rows = [
+            {
+                "label": row.arm or "all trials",
+                "estimate": row.share_repeats,
+                "low": row.ci_low,
+                "high": row.ci_high,
+            }
+            for row in self.rows
+        ]
+        return charts.interval_plot(rows, title=f"share of the variance of {self.outcome} from repeats")
+
 
 def repeat_variance(
     frame: Any,  # noqa: ANN401 - any frame library's type

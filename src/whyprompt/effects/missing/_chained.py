@@ -92,6 +92,17 @@ class Imputation(Reported):
         ]
         return pd.DataFrame(rows, columns=["column", "method", "n_missing", "r_hat"])
 
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the chains.
+
+        Returns
+        -------
+        altair.VConcatChart
+        """
+        from whyprompt.report import charts
+
+        return charts.imputation_plot(self)
+
 
 def impute(
     frame: Any,  # noqa: ANN401 - any frame library's type

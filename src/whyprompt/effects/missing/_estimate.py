@@ -132,6 +132,27 @@ class ImputedEffect(Reported):
         rows = [{"source": name, **{c: getattr(one, c) for c in columns}} for name, one in named]
         return pd.DataFrame(rows, columns=["source", *columns])
 
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the pooled estimate, the complete rows' and each completed table's.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        rows: list[dict[str, Any]] = [
+            {"label": "pooled", "estimate": self.estimate, "low": self.ci_low, "high": self.ci_high}
+        ]
+        named = [] if self.complete_case is None else [("complete rows", self.complete_case)]
+        named += [(f"table {k}", r) for k, r in enumerate(self.results, start=1)]
+        rows += [
+            {"label": label, "estimate": r.estimate, "low": r.ci_low, "high": r.ci_high} for label, r in named
+        ]
+        return charts.interval_plot(
+            rows, title=f"difference in {self.outcome}, {self.treated_level} minus {self.control_level}"
+        )
+
 
 def estimate_with_imputation(
     frame: Any,  # noqa: ANN401 - any frame library's type

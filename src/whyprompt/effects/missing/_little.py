@@ -60,6 +60,17 @@ class LittleTest(Reported):
     covariance: str
     sentence: str
 
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the statistic on its reference distribution.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        return charts.little_plot(self)
+
 
 def little_test(
     frame: Any,  # noqa: ANN401 - any frame library's type

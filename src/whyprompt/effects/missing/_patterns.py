@@ -9,7 +9,7 @@ import numpy as np
 
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.preparation._columns import keep_rows, read_columns
-from whyprompt.effects.result import format_number
+from whyprompt.effects.result import SMD_LIMIT, format_number
 from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
@@ -88,6 +88,17 @@ class MissingPatterns(Reported):
             for p in self.patterns
         ]
         return pd.DataFrame(rows, columns=[*self.columns, "pattern_n", "pattern_share"])
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw which columns are missing together.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        return charts.pattern_plot(self)
 
 
 def missing_patterns(
@@ -225,6 +236,22 @@ class DropReport(Reported):
             One row a column.
         """
         return rows_frame(self.differences, DroppedDifference)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw how dropped rows differ from kept ones.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        rows = [{"label": d.column, "estimate": d.smd, "low": None, "high": None} for d in self.differences]
+        return charts.interval_plot(
+            rows,
+            title="dropped minus kept rows (pooled standard deviations)",
+            limits=(-SMD_LIMIT, SMD_LIMIT),
+        )
 
 
 def drop_incomplete(

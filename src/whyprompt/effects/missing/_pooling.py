@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,6 +64,29 @@ class PooledEstimate(Reported):
     lambda_: float
     fmi: float
     sentence: str
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the pooled estimate, and what its interval would be were nothing missing.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from scipy import stats
+
+        from whyprompt.report import charts
+
+        half = float(stats.norm.ppf(0.5 + self.level / 2)) * self.within**0.5
+        rows = [
+            {"label": "pooled", "estimate": self.estimate, "low": self.ci_low, "high": self.ci_high},
+            {
+                "label": "were nothing missing",
+                "estimate": self.estimate,
+                "low": self.estimate - half,
+                "high": self.estimate + half,
+            },
+        ]
+        return charts.interval_plot(rows, title="estimate (units of the outcome)")
 
 
 def pool(

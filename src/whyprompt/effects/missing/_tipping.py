@@ -88,6 +88,17 @@ class TippingPoint(Reported):
         """
         return rows_frame(self.rows, TippingRow)
 
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the estimate over departures from missing at random.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        return charts.tipping_plot(self)
+
 
 def tipping_point(
     frame: Any,  # noqa: ANN401 - any frame library's type

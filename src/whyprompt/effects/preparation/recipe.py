@@ -116,6 +116,21 @@ class Prepared(Reported):
         """
         return rows_frame(self.changes, StepChange)
 
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw how many values each step changed, an arm a colour.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        rows: list[dict[str, Any]] = []
+        for change in self.changes:
+            for arm, n in (change.by_arm or {"": change.n_changed}).items():
+                rows.append({"label": change.step, "value": n, "group": arm})
+        return charts.count_plot(rows, title="values changed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:

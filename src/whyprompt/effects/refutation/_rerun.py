@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects._frame import arms, open_table
+from whyprompt.effects._frame import open_table
+from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import choose_confounders
-from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.estimate import defaults, estimate_effect, estimated
+from whyprompt.effects.propensity import design_matrix
 from whyprompt.errors import EstimationError, WhypromptError
 
 if TYPE_CHECKING:
@@ -16,10 +19,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects._pipeline import Core
+    from whyprompt.effects._problem import Problem
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph import CausalGraph
 
-__all__ = ["Base", "Verdict", "at_least", "failed_share", "two_sided"]
+__all__ = ["Base", "Verdict", "at_least", "failed_share"]
 
 Verdict = Literal["passes", "fails", "doubtful"]
 
@@ -39,6 +44,15 @@ class Base:
         As in `estimate_effect`; the graph is asked once.
     options : dict
         Others of `estimate_effect`.
+
+    Attributes
+    ----------
+    result : EffectResult
+        Of the table as it is.
+    problem, settings : Problem, Options
+        Its arrays, of the rows of the two arms, and its options.
+    table : Table
+        Those rows.
     """
 
     def __init__(
@@ -51,72 +65,83 @@ class Base:
         graph: CausalGraph | None,
         options: dict[str, Any],
     ) -> None:
-        import narwhals as nw
-
         table = open_table(frame)
-        self.result: EffectResult = estimate_effect(
-            frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, **options
-        )
+        asked = {"treatment": treatment, "outcome": outcome, "confounders": confounders, "graph": graph}
+        for name in asked:
+            if name in options:
+                raise EstimationError(f"option {name!r} is given twice")
+        found = estimated(frame, **defaults(estimate_effect, {**asked, **options}))
         chosen, _ = choose_confounders(
             table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
         )
-        self.frame = nw.from_native(frame, eager_only=True)
-        self.table = table
+        self.result: EffectResult = found.result
+        problem = found.problem
+        if not problem.columns:  # a design without columns has no rows to take
+            empty = np.empty((len(problem.y), 0))
+            problem = replace(problem, design=replace(problem.design, matrix=empty))
+        self.problem, self.settings = problem, found.options
+        self.score = None if found.core.score is None else found.core.score.propensity
+        self.frame = frame
+        self.table = table if found.rows is None else table.keep(found.rows)
         self.treatment, self.outcome = treatment, outcome
         self.confounders: tuple[str, ...] | None = None if chosen is None else tuple(chosen)
         self.options = options
-        two = arms(table, treatment, treated=options.get("treated"), control=options.get("control"))
-        self.treated: NDArray[np.bool_] = two.indicator
-        raw = self.frame.get_column(treatment).to_list()
-        self._levels = (
-            raw[int(np.flatnonzero(~two.indicator)[0])],
-            raw[int(np.flatnonzero(two.indicator)[0])],
-        )
+        self.treated: NDArray[np.bool_] = found.problem.treated
 
-    def estimate(
-        self,
-        frame: Any = None,  # noqa: ANN401 - any frame library's type
-        *,
-        outcome: str | None = None,
-        confounders: Sequence[str] | None = None,
-        **changes: Any,  # noqa: ANN401 - options of `estimate_effect`
-    ) -> EffectResult:
-        """Estimate with something changed; the rest as before, without asking the graph again."""
+    def estimate(self, *, confounders: Sequence[str]) -> EffectResult:
+        """Estimate with other confounders; the rest as before, without asking the graph again."""
         return estimate_effect(
-            self.frame.to_native() if frame is None else frame,
+            self.frame,
             treatment=self.treatment,
-            outcome=self.outcome if outcome is None else outcome,
-            confounders=self.confounders if confounders is None else tuple(confounders),
-            **{**self.options, **changes},
+            outcome=self.outcome,
+            confounders=tuple(confounders),
+            **self.options,
         )
 
-    def try_estimate(self, frame: Any, **changes: Any) -> EffectResult | str:  # noqa: ANN401
-        """Estimate, or say why it cannot be done."""
+    def try_estimate(self, *, confounders: Sequence[str]) -> EffectResult | str:
+        """Estimate with other confounders, or say why it cannot be done."""
         try:
-            return self.estimate(frame, **changes)
+            return self.estimate(confounders=confounders)
         except WhypromptError as error:
             return error.message
 
-    def with_arm(self, indicator: NDArray[np.bool_]) -> Any:  # noqa: ANN401 - the caller's kind
-        """Return the table with other arms."""
-        import narwhals as nw
+    def with_arm(self, indicator: NDArray[np.bool_]) -> Core | str:
+        """Estimate with other arms, or say why it cannot be done."""
+        problem = self.problem
+        return self._run(replace(problem, arms=replace(problem.arms, indicator=indicator)))
 
-        values = [self._levels[int(flag)] for flag in indicator.tolist()]
-        series = nw.new_series(
-            self.treatment, values, self.frame.schema[self.treatment], backend=self.frame.implementation
+    def with_covariate(self, name: str, values: NDArray[np.float64]) -> Core | str:
+        """Estimate with a numeric confounder added, or say why it cannot be done."""
+        problem = self.problem
+        columns = {**problem.columns, name: values}
+        levels = {column: kept[0] for column, kept in problem.design.levels.items()}
+        return self._run(
+            replace(
+                problem,
+                confounders=(*problem.confounders, name),
+                columns=columns,
+                design=design_matrix(columns, reference=levels),
+            ),
+            with_error=False,
         )
-        return self.frame.with_columns(series).to_native()
 
-    def with_column(self, name: str, values: NDArray[np.float64]) -> Any:  # noqa: ANN401 - the caller's kind
-        """Return the table with a numeric column added."""
-        import narwhals as nw
+    def of_rows(self, rows: NDArray[np.int64]) -> Core | str:
+        """Estimate from some of the rows, in the table's order, or say why it cannot be done."""
+        rank = self.problem.tie_rank
+        part = replace(self.problem.take(rows), tie_rank=None if rank is None else rank[rows])
+        return self._run(part, with_error=False)
 
-        series = nw.new_series(name, values.tolist(), nw.Float64, backend=self.frame.implementation)
-        return self.frame.with_columns(series).to_native()
-
-    def take(self, mask: NDArray[np.bool_]) -> Any:  # noqa: ANN401 - the caller's kind
-        """Return some rows of the table."""
-        return self.frame.filter(mask.tolist()).to_native()
+    def _run(self, problem: Problem, *, with_error: bool = True) -> Core | str:
+        n = int(problem.treated.sum())
+        if min(n, len(problem.treated) - n) < 2:
+            return "an arm has fewer than two rows"
+        try:
+            core = compute(problem, self.settings, with_error=with_error)
+            if with_error and self.settings.se == "bootstrap":
+                core = bootstrapped(problem, self.settings, core)
+        except WhypromptError as error:
+            return error.message
+        return core
 
 
 def failed_share(failed: Sequence[str], draws: int, what: str) -> None:
@@ -135,16 +160,9 @@ def failed_share(failed: Sequence[str], draws: int, what: str) -> None:
         )
 
 
-def two_sided(estimate: float, std_error: float | None) -> float | None:
-    """Return a two-sided p-value by the normal distribution; None without a standard error."""
-    from scipy import stats
-
-    if std_error is None or not std_error > 0:
-        return None
-    return float(2 * stats.norm.sf(abs(estimate) / std_error))
-
-
-def at_least(value: int, least: int, name: str) -> None:
-    """Refuse a count that is too small, by its name."""
+def at_least(value: object, least: int, name: str) -> None:
+    """Refuse a count that is no whole number, or too small, by its name."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise EstimationError(f"{name}={value!r} is no whole number", hint="100, for example")
     if value < least:
         raise EstimationError(f"{name}={value}: at least {least} are needed")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects._options import WEIGHTING
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.refutation._rerun import Base, at_least, failed_share
 from whyprompt.effects.result import format_number
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from whyprompt.effects.refutation._rerun import Verdict
     from whyprompt.effects.result import EffectResult
@@ -45,7 +47,8 @@ class RandomCommonCause(Reported):
     mean_change : float
         Of the estimate; should be zero.
     mean_change_p : float
-        Of the test that it is.
+        Of the test that the estimate without noise is one more draw of those with it. Its own spread counts:
+        a matched estimate is one of many that equally good matches would have given.
     rms_change : float
         Root mean square of the changes.
     rms_in_std_errors : float or None
@@ -70,6 +73,22 @@ class RandomCommonCause(Reported):
     estimates: tuple[float, ...]
     verdict: Verdict
     sentence: str
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the estimates with noise beside the one without.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        return charts.draws_plot(
+            self.estimates,
+            marks={"without noise": self.estimate},
+            title="estimate (units of the outcome)",
+            what="noise covariates",
+        )
 
 
 def random_common_cause(
@@ -123,8 +142,6 @@ def random_common_cause(
     ... ).verdict
     'passes'
     """
-    from scipy import stats
-
     at_least(repeats, 5, "repeats")
     base = Base(
         frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
@@ -138,7 +155,7 @@ def random_common_cause(
     found, failed = [], []
     for _ in range(repeats):
         noise = rng.normal(size=base.table.n_rows)
-        one = base.try_estimate(base.with_column(name, noise), confounders=[*base.confounders, name])
+        one = base.with_covariate(name, noise)
         if isinstance(one, str):
             failed.append(one)
         else:
@@ -147,8 +164,7 @@ def random_common_cause(
     before, error = base.result.estimate, base.result.std_error
     change = np.array(found) - before
     mean, rms = float(change.mean()), float(np.sqrt((change**2).mean()))
-    spread = float(change.std(ddof=1)) / np.sqrt(len(change))
-    p = float(2 * stats.norm.sf(abs(mean) / spread)) if spread > 0 else 1.0
+    p = _one_more(change)
     share = rms / error if error else None
     biased = p < 0.01 and error is not None and abs(mean) > 0.1 * error
     verdict: Verdict = "fails" if biased else "doubtful" if share is None or share > 0.5 else "passes"
@@ -178,6 +194,17 @@ def random_common_cause(
     )
 
 
+def _one_more(change: NDArray[np.float64]) -> float:
+    """P-value of zero as one more draw of these (a prediction interval by the t distribution)."""
+    from scipy import stats
+
+    spread = float(change.std(ddof=1)) * np.sqrt(1 + 1 / len(change))
+    mean = abs(float(change.mean()))
+    if spread <= 1e-12 * max(mean, float(np.abs(change).max())):
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(mean / spread, len(change) - 1))
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataSubset(Reported):
     """Estimates from random subsets of the rows.
@@ -196,12 +223,13 @@ class DataSubset(Reported):
         The standard error that the spread over subsets implies: their standard deviation around the full
         estimate times sqrt(fraction / (1 - fraction)) (the delete-d jackknife).
     ratio : float or None
-        `subset_std_error` over `std_error`; should be near 1.
+        `subset_std_error` over `std_error`; should be near 1 for a difference of means and for weights. Of
+        matching it says little: the spread holds which rows were matched, which the jackknife magnifies.
     estimates : tuple of float
         From each subset.
     verdict : {"passes", "fails", "doubtful"}
-        ``"fails"`` where the mean moves by more than half a standard error, ``"doubtful"`` where `ratio` is
-        outside 2/3 to 3/2.
+        ``"fails"`` where the mean moves by more than half a standard error and by more than one draw would
+        (p below 0.01); ``"doubtful"`` where `ratio` is below 2/3, or, but for matching, above 3/2.
     sentence : str
         The result in words.
     """
@@ -217,6 +245,29 @@ class DataSubset(Reported):
     estimates: tuple[float, ...]
     verdict: Verdict
     sentence: str
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the subsets' estimates beside the one from all rows.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        return charts.draws_plot(
+            self.estimates,
+            marks={"all rows": self.estimate},
+            title="estimate (units of the outcome)",
+            what="random subsets",
+        )
+
+
+_SUBSET_WORDS: dict[str, str] = {
+    "passes": " The two agree, and no small part of the data carries the result.",
+    "fails": " The average moves by over half a standard error: the answer depends on how many rows.",
+    "doubtful": " The two disagree: the reported standard error, or the method's stability, is in doubt.",
+}
 
 
 def data_subset(
@@ -262,6 +313,7 @@ def data_subset(
     References
     ----------
     Shao and Wu (1989). A general theory for jackknife variance estimation. Annals of Statistics 17.
+    Abadie and Imbens (2008). On the failure of the bootstrap for matching estimators. Econometrica 76.
 
     Examples
     --------
@@ -280,10 +332,10 @@ def data_subset(
         frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
     )
     n = base.table.n_rows
-    cluster = options.get("cluster")
+    cluster = base.problem.cluster
     code = np.arange(n)
     if cluster is not None:
-        code = np.unique(base.table.labels(cluster, role="cluster").astype(str), return_inverse=True)[1]
+        code = np.unique(cluster.astype(str), return_inverse=True)[1]
     groups = int(code.max()) + 1
     size = round(fraction * groups)
     if not 0 < size < groups:
@@ -293,7 +345,7 @@ def data_subset(
     for _ in range(subsets):
         kept = np.zeros(groups, dtype=bool)
         kept[rng.choice(groups, size=size, replace=False)] = True
-        one = base.try_estimate(base.take(kept[code]))
+        one = base.of_rows(np.flatnonzero(kept[code]))
         if isinstance(one, str):
             failed.append(one)
         else:
@@ -304,21 +356,26 @@ def data_subset(
     share = size / groups
     implied = float(np.sqrt((change**2).mean() * share / (1 - share)))
     ratio = implied / error if error else None
-    moved = error is not None and abs(float(change.mean())) > 0.5 * error
+    moved = error is not None and abs(float(change.mean())) > 0.5 * error and _one_more(change) < 0.01
+    most = 3 / 2 if base.settings.method in {"naive", *WEIGHTING} else np.inf
     verdict: Verdict = (
-        "fails" if moved else "doubtful" if ratio is None or not 2 / 3 <= ratio <= 3 / 2 else "passes"
+        "fails" if moved else "doubtful" if ratio is None or not 2 / 3 <= ratio <= most else "passes"
     )
+    if verdict == "passes" and ratio is not None and ratio > 3 / 2:
+        verdict_words = (
+            " The first is larger, as it must be where every subset is matched anew; no small part of the"
+            " data carries the result."
+        )
+    else:
+        verdict_words = _SUBSET_WORDS[verdict]
+    unit = "rows" if cluster is None else "clusters"
     words = (
-        f"Over {len(found)} random subsets of {share:.0%} of the {'clusters' if cluster else 'rows'} the"
+        f"Over {len(found)} random subsets of {share:.0%} of the {unit} the"
         f" estimate of {format_number(before)} moves by {format_number(float(change.mean()))} on average;"
         f" their spread implies a standard error of {format_number(implied)}, against {format_number(error)}"
         " reported."
     )
-    words += {
-        "passes": " The two agree, and no small part of the data carries the result.",
-        "fails": " The average moves by over half a standard error: the answer depends on how many rows.",
-        "doubtful": " The two disagree: the reported standard error, or the method's stability, is in doubt.",
-    }[verdict]
+    words += verdict_words
     return DataSubset(
         estimate=before,
         std_error=error,
@@ -367,7 +424,7 @@ class LeaveOneOut(Reported):
 
     Attributes
     ----------
-    estimate, std_error : float, float or None
+    estimate, std_error, ci_low, ci_high : float, the others or None
         With all confounders.
     rows : tuple of LeftOut
         The most influential first, failures last.
@@ -381,6 +438,8 @@ class LeaveOneOut(Reported):
 
     estimate: float
     std_error: float | None
+    ci_low: float | None
+    ci_high: float | None
     rows: tuple[LeftOut, ...]
     sign_changes: tuple[str, ...]
     decides: tuple[str, ...]
@@ -395,6 +454,22 @@ class LeaveOneOut(Reported):
             One row a confounder.
         """
         return rows_frame(self.rows, LeftOut)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the estimate without each confounder.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt.report import charts
+
+        rows = [{"label": "with all", "estimate": self.estimate, "low": self.ci_low, "high": self.ci_high}]
+        rows += [
+            {"label": f"without {r.covariate}", "estimate": r.estimate, "low": r.ci_low, "high": r.ci_high}
+            for r in self.rows
+        ]
+        return charts.interval_plot(rows, title="estimate (units of the outcome)")
 
 
 def leave_one_covariate_out(
@@ -451,7 +526,7 @@ def leave_one_covariate_out(
     whole = base.result
     rows, signs, decides = [], [], []
     for name in names:
-        one = base.try_estimate(None, confounders=[c for c in names if c != name])
+        one = base.try_estimate(confounders=[c for c in names if c != name])
         if isinstance(one, str):
             rows.append(
                 LeftOut(
@@ -487,6 +562,8 @@ def leave_one_covariate_out(
     return LeaveOneOut(
         estimate=whole.estimate,
         std_error=whole.std_error,
+        ci_low=whole.ci_low,
+        ci_high=whole.ci_high,
         rows=tuple(rows),
         sign_changes=tuple(signs),
         decides=tuple(decides),

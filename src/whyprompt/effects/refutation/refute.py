@@ -100,6 +100,39 @@ class Refutation(Reported):
         rows = [(name, getattr(r, "verdict", None), r.sentence) for name, r in named if r is not None]
         return pd.DataFrame(rows, columns=["refutation", "verdict", "sentence"])
 
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the real estimate beside those of every refutation, with the middle 95% of their draws.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        import numpy as np
+
+        from whyprompt.report import charts
+
+        rows: list[dict[str, Any]] = []
+        drawn = (
+            ("placebo arms", self.placebo),
+            ("noise added", self.random_cause),
+            ("random subsets", self.subset),
+        )
+        for label, found in drawn:
+            if found is None:
+                continue
+            if not rows:
+                rows.append({"label": "estimate", "estimate": found.estimate, "low": None, "high": None})
+            low, middle, high = np.quantile(found.estimates, [0.025, 0.5, 0.975]).tolist()
+            rows.append({"label": label, "estimate": middle, "low": low, "high": high})
+        left = () if self.left_out is None else self.left_out.rows
+        rows += [
+            {"label": f"without {r.covariate}", "estimate": r.estimate, "low": r.ci_low, "high": r.ci_high}
+            for r in left
+        ]
+        return charts.interval_plot(
+            rows, title="estimate (units of the outcome); lines: middle 95% of draws, or interval"
+        )
+
 
 def refute(
     frame: Any,  # noqa: ANN401 - any frame library's type

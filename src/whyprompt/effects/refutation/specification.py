@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._frame import arms, open_table
-from whyprompt.effects._problem import choose_confounders
+from whyprompt.effects._frame import arms, open_table, rows_of_two_arms
+from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.balance import balance_table
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.preparation._columns import read_columns
 from whyprompt.effects.preparation.recipe import Bin, Recipe, Winsorise, prepare_table
 from whyprompt.effects.propensity import design_matrix
-from whyprompt.effects.refutation._rerun import Base, two_sided
+from whyprompt.effects.refutation._arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
+from whyprompt.effects.refutation._rerun import failed_share
 from whyprompt.effects.result import SMD_LIMIT, format_number, plain
 from whyprompt.errors import DataError, EstimationError, WhypromptError
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from whyprompt.effects._frame import Table
+    from whyprompt.effects._problem import Problem
     from whyprompt.effects.preparation._steps import Step
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph import CausalGraph
@@ -65,7 +68,7 @@ class Specification:
         Whose average effect it is.
     estimate : float
     std_error, ci_low, ci_high, p_value : float or None
-        The p-value is two-sided, by the normal distribution.
+        The p-value is two-sided.
     n_treated_used, n_control_used : int
         Rows with a weight.
     max_smd : float or None
@@ -131,6 +134,8 @@ class SpecificationCurve(Reported):
 
     Attributes
     ----------
+    dimensions : tuple of str
+        Of the grid.
     rows : tuple of Specification
         Sorted by estimate.
     failures : tuple of SpecificationFailure
@@ -146,14 +151,15 @@ class SpecificationCurve(Reported):
     influence : tuple of ChoiceEffect
         The most influential dimension first.
     permutations : int
-        Curves of shuffled arms; 0 where none were asked for.
+        Curves of placebo arms; 0 where none were asked for.
     p_median, p_share : float or None
-        Share of shuffled curves (the real one counted in) whose median statistic, or whose number of
+        Share of those curves (the real one counted in) whose median statistic, or whose number of
         significant estimates of one sign, is at least as large.
     sentence : str
         The curve in words.
     """
 
+    dimensions: tuple[str, ...]
     rows: tuple[Specification, ...]
     failures: tuple[SpecificationFailure, ...]
     n_specifications: int
@@ -187,6 +193,19 @@ class SpecificationCurve(Reported):
             rows.append({**values.pop("choices"), **values, "failure": None})
         rows += [{**dict(f.choices), "failure": f.reason} for f in self.failures]
         return pd.DataFrame(rows)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the curve with the choices below it.
+
+        Returns
+        -------
+        altair.VConcatChart
+        """
+        from whyprompt.report import charts
+
+        return charts.specification_plot(
+            self.to_frame(), choices=self.dimensions, title="estimate (units of the outcome)"
+        )
 
 
 def specification_curve(
@@ -222,7 +241,9 @@ def specification_curve(
         One for the whole curve, so that its estimates answer one question; only overlap weights, if the grid
         has them, answer their own.
     permutations : int, default 0
-        Curves of shuffled arms, for the joint test of no effect in any specification.
+        Curves of placebo arms, for the joint test of no effect in any specification. The arms are shuffled
+        with ``design="randomized"``, and drawn from the propensity given all confounders where they were
+        not given by chance (see `placebo_treatment`).
     random_state : int, default 0
         For everything random.
     **options
@@ -279,12 +300,14 @@ def specification_curve(
     median = float(np.median(values))
     good = [row.estimate for row in rows if row.balanced]
     p_median, p_share, done = (None, None, 0)
+    how = "propensity" if options.get("design") != "randomized" else "permute"
     if permutations:
-        p_median, p_share, done = _permute(plan, frame, rows, permutations, random_state)
+        p_median, p_share, done = _permute(plan, frame, rows, permutations, random_state, how)
     influence = _influence(rows, plan.dimensions)
     share = float(np.mean([row.significant for row in rows]))
     same = float(np.mean(np.sign(values) == np.sign(median)))
     return SpecificationCurve(
+        dimensions=plan.dimensions,
         rows=tuple(rows),
         failures=tuple(failures),
         n_specifications=len(rows) + len(failures),
@@ -299,7 +322,9 @@ def specification_curve(
         permutations=done,
         p_median=p_median,
         p_share=p_share,
-        sentence=_sentence(rows, failures, median, share, same, good, influence, p_median, p_share, done),
+        sentence=_sentence(
+            rows, failures, median, share, same, good, influence, p_median, p_share, done, how
+        ),
     )
 
 
@@ -355,12 +380,37 @@ class _Plan:
         self.grid = named
         self.dimensions = tuple(named)
         self.sets = named.get("confounders", {"": confounders})
-        raw = {name: open_table(frame).values(name, role="confounder") for name in confounders}
+        self.confounders = confounders
+        table = open_table(frame)
+        # Rows of other arms than the two that are compared.
+        self.rows: NDArray[np.bool_] | None = None
+        if options.get("treated") is not None and options.get("control") is not None:
+            self.rows = rows_of_two_arms(
+                table, treatment, treated=options["treated"], control=options["control"]
+            )
+        table = self.kept(frame)
+        raw = {name: table.values(name, role="confounder") for name in confounders}
         self.raw = design_matrix(raw, full=True)
         # Recipes look at the whole table and never at the arm, so shuffled arms need no other.
         self.prepared: dict[str, tuple[Recipe | None, str]] = {}
         for name, steps in named.get("preparation", {"": ()}).items():
             self.prepared[name] = self._fit(frame, steps)
+
+    def kept(self, frame: Any) -> Table:  # noqa: ANN401
+        """Return the rows of the two arms."""
+        table = open_table(frame)
+        return table if self.rows is None else table.keep(self.rows)
+
+    def problem(self, frame: Any) -> Problem:  # noqa: ANN401
+        """Return the arrays of the rows of the two arms, with every confounder."""
+        names = ("treated", "control", "cluster", "propensity", "reference")
+        return prepare(
+            self.kept(frame),
+            treatment=self.treatment,
+            outcome=self.outcome,
+            confounders=self.confounders,
+            **{name: self.options[name] for name in names if name in self.options},
+        )
 
     def _fit(self, frame: Any, steps: Sequence[Step]) -> tuple[Recipe | None, str]:  # noqa: ANN401
         if not steps:
@@ -379,7 +429,7 @@ class _Plan:
         for name, (recipe, _) in self.prepared.items():
             tables[name] = frame if recipe is None else recipe.apply(frame).frame
         treated = arms(
-            open_table(frame),
+            self.kept(frame),
             self.treatment,
             treated=self.options.get("treated"),
             control=self.options.get("control"),
@@ -430,9 +480,8 @@ class _Plan:
         self, result: EffectResult, choices: Mapping[str, str], treated: NDArray[np.bool_]
     ) -> Specification:
         assert result.weights is not None
-        left = [
-            r.smd_after for r in balance_table(self.raw.matrix, treated, result.weights, names=self.raw.names)
-        ]
+        weights = result.weights if self.rows is None else result.weights[self.rows]
+        left = [r.smd_after for r in balance_table(self.raw.matrix, treated, weights, names=self.raw.names)]
         known = [abs(v) for v in left if v is not None]
         largest = max(known) if len(known) == len(left) else None
         return Specification(
@@ -442,7 +491,7 @@ class _Plan:
             std_error=result.std_error,
             ci_low=result.ci_low,
             ci_high=result.ci_high,
-            p_value=two_sided(result.estimate, result.std_error),
+            p_value=result.p_value,
             n_treated_used=result.n_treated_used,
             n_control_used=result.n_control_used,
             max_smd=largest,
@@ -505,26 +554,51 @@ def _permute(
     rows: Sequence[Specification],
     permutations: int,
     random_state: int,
+    how: str,
 ) -> tuple[float, float, int]:
-    base = Base(
-        frame,
-        treatment=plan.treatment,
-        outcome=plan.outcome,
-        confounders=(),
-        graph=None,
-        options={k: v for k, v in plan.options.items() if k in {"treated", "control"}} | {"method": "naive"},
+    import narwhals as nw
+
+    problem = plan.problem(frame)
+    chance = chance_of_arm(problem, None) if how == "propensity" else None
+    if chance is not None and arm_units(problem) is not None:
+        raise EstimationError(
+            "every cluster has one arm, so clusters got the arm and a propensity of rows cannot draw it",
+            hint="permutations=0, or design='randomized' if chance gave clusters their arm",
+        )
+    draw = placebo_drawer(
+        problem.treated,
+        placebo_blocks((), len(problem.y)),
+        chance=chance,
+        within=False,
+        units=arm_units(problem),
+        rng=np.random.default_rng(random_state),
     )
-    rng = np.random.default_rng(random_state)
+    given = nw.from_native(frame, eager_only=True)
+    raw = given.get_column(plan.treatment).to_list()
+    place = np.arange(len(raw)) if plan.rows is None else np.flatnonzero(plan.rows)
+    levels = [raw[int(place[np.flatnonzero(arm)[0]])] for arm in (~problem.treated, problem.treated)]
     real = _summary(rows)
     median, share, done = 1, 1, 0
     for _ in range(permutations):
-        shuffled, _ = plan.run(base.with_arm(rng.permutation(base.treated)))
+        values = list(raw)
+        for row, flag in zip(place.tolist(), draw().tolist(), strict=True):
+            values[row] = levels[int(flag)]
+        series = nw.new_series(
+            plan.treatment, values, given.schema[plan.treatment], backend=given.implementation
+        )
+        try:
+            shuffled, _ = plan.run(given.with_columns(series).to_native())
+        except WhypromptError:  # an arm is empty
+            continue
         if not shuffled:
             continue
         done += 1
         one = _summary(shuffled)
         median += one[0] >= real[0] * (1 - 1e-12)
         share += one[1] >= real[1]
+    failed_share(
+        ["no specification gives an estimate"] * (permutations - done), permutations, "placebo curves"
+    )
     return median / (1 + done), share / (1 + done), done
 
 
@@ -539,6 +613,7 @@ def _sentence(
     p_median: float | None,
     p_share: float | None,
     done: int,
+    how: str,
 ) -> str:
     words = (
         f"Over {len(rows)} specifications the estimates run from {format_number(rows[0].estimate)} to"
@@ -567,8 +642,9 @@ def _sentence(
         reasons = Counter(f.reason for f in failures).most_common(2)
         words += f" {len(failures)} give no estimate (" + "; ".join(f"{n}: {r}" for r, n in reasons) + ")."
     if done and p_median is not None and p_share is not None:
+        drawn = "shuffled" if how == "permute" else "drawn from the propensity"
         words += (
-            f" Of {done} curves with shuffled arms, as strong a median comes with p ="
+            f" Of {done} curves with arms {drawn}, as strong a median comes with p ="
             f" {format_number(p_median, digits=2)} and as many significant estimates with p ="
             f" {format_number(p_share, digits=2)}."
         )

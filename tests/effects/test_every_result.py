@@ -1,0 +1,182 @@
+"""Every result gives values for JSON, a table and a picture: one that does not fails here."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import whyprompt.effects as public
+from whyprompt.effects import interference, missing, preparation, refutation, sensitivity
+from whyprompt.report import charts
+
+# Sensitivity results have a sentence, values and a table; their picture is the page's.
+NOT_DRAWN = {"EValue", "RobustnessReport", "RosenbaumResult", "SensitivityReport"}
+
+
+def public_results():
+    found = {}
+    for module in (public, interference, missing, preparation, refutation, sensitivity):
+        for name in module.__all__:
+            kind = getattr(module, name)
+            if (
+                inspect.isclass(kind)
+                and dataclasses.is_dataclass(kind)
+                and any(f.name == "sentence" for f in dataclasses.fields(kind))
+            ):
+                found[name] = kind
+    return found
+
+
+@cache
+def table():
+    rng = np.random.default_rng(0)
+    n = 160
+    hard, size = rng.normal(size=(2, n))
+    arm = rng.random(n) < 1 / (1 + np.exp(-hard))
+    y = arm - hard + rng.normal(size=n)
+    frame = pd.DataFrame({"arm": arm.astype(int), "hard": hard, "size": size, "y": y})
+    frame["z"] = hard + rng.normal(size=n)
+    frame["grade"] = np.digitize(y, [-1, 0, 1])
+    frame["three"] = np.where(rng.random(n) < 0.33, "c", np.where(arm, "b", "a"))
+    frame["dose"] = hard + rng.normal(size=n)
+    frame["item"] = np.arange(n) // 4
+    frame["batch"] = np.arange(n) % 4
+    return frame
+
+
+@cache
+def with_gaps():
+    frame = table().copy()
+    rng = np.random.default_rng(1)
+    for name in ("hard", "size", "y"):
+        frame.loc[rng.random(len(frame)) < 0.1, name] = np.nan
+    return frame
+
+
+@cache
+def both_arms():
+    rng = np.random.default_rng(2)
+    rows = []
+    for i in range(60):
+        hard = rng.normal()
+        rows += [
+            {
+                "item_id": i,
+                "arm": a,
+                "hard": hard,
+                "y": b - hard + rng.normal(),
+                "z": rng.normal(),
+                "grade": k,
+            }
+            for a, b, k in (("p", 0, i % 3), ("q", 1, (i + 1) % 4))
+        ]
+    return pd.DataFrame(rows)
+
+
+ARM = {"treatment": "arm", "outcome": "y"}
+ASKED = {**ARM, "confounders": ["hard", "size"], "method": "overlap"}
+PAIR = {"treated": "q", "control": "p"}
+
+
+def imputed():
+    return public.estimate_with_imputation(with_gaps(), **ASKED, m=3, iterations=4, missing_outcome="exclude")
+
+
+MADE = {
+    "ArmsResult": lambda: public.compare_arms(
+        table(), treatment="three", outcome="y", confounders=["hard"], method="ipw"
+    ),
+    "AuditResult": lambda: public.audit(
+        both_arms(), outcome="y", **PAIR, confounders=["hard"], rule={"hard": 1.0}, draws=10, methods=("ipw",)
+    ),
+    "BatchConsistency": lambda: public.batch_consistency(
+        lambda batch: [x + 1e-3 * len(batch) for x in batch], [1.0, 2.0, 3.0, 4.0, 5.0], batch_size=2
+    ),
+    "BatchInterference": lambda: public.batch_interference(
+        table(), item="item", batch="batch", outcome="y", draws=99
+    ),
+    "DataSubset": lambda: public.data_subset(table(), **ASKED, subsets=10),
+    "DoseResponse": lambda: public.dose_response(
+        table(), treatment="dose", outcome="y", confounders=["hard"]
+    ),
+    "DropReport": lambda: public.drop_incomplete(with_gaps(), ["hard", "size"])[1],
+    "EffectResult": lambda: public.estimate_effect(table(), **ASKED),
+    "EffectsResult": lambda: public.estimate_effects(
+        table(), treatment="arm", outcomes=["y", "z"], confounders=["hard"], method="ipw"
+    ),
+    "Imputation": lambda: public.impute(with_gaps(), m=3, iterations=4),
+    "ImputedEffect": imputed,
+    "LeaveOneOut": lambda: public.leave_one_covariate_out(table(), **ASKED),
+    "LittleTest": lambda: public.little_test(with_gaps(), ["hard", "size", "y"]),
+    "MissingPatterns": lambda: public.missing_patterns(with_gaps()),
+    "NegativeControls": lambda: public.negative_control_outcome(
+        table(), treatment="arm", outcomes=["z", "size"], confounders=["hard"], method="overlap"
+    ),
+    "OneDraw": lambda: public.one_draw(
+        both_arms(), outcome="y", **PAIR, confounders=["hard"], rule={"hard": 1.0}, method="ipw"
+    ),
+    "OrdinalResult": lambda: public.ordinal_effect(
+        table(), treatment="arm", outcome="grade", confounders=["hard"], method="ipw"
+    ),
+    "PairedResult": lambda: public.paired_effect(both_arms(), outcome="y", **PAIR),
+    "PlaceboTreatment": lambda: public.placebo_treatment(table(), **ASKED, placebos=20),
+    "PooledEstimate": lambda: public.pool([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
+    "Prepared": lambda: public.prepare_table(table(), [preparation.Winsorise("size")], treatment="arm"),
+    "RandomCommonCause": lambda: public.random_common_cause(table(), **ASKED, repeats=10),
+    "Refutation": lambda: public.refute(table(), **ASKED, negative_controls=["z"], draws=10),
+    "RepeatVariance": lambda: public.repeat_variance(table(), item="item", outcome="y"),
+    "SpecificationCurve": lambda: refutation.specification_curve(
+        table(), **{**ARM, "confounders": ["hard", "size"]}, grid={"method": ["ipw", "entropy"]}
+    ),
+    "TippingPoint": lambda: public.tipping_point(
+        with_gaps(), **ASKED, m=3, iterations=4, column="y", deltas=[-1.0, 0.0, 1.0]
+    ),
+    "EValue": lambda: public.e_value(2.0, ci=(1.2, 3.4)),
+    "RobustnessReport": lambda: public.robustness(
+        *(table()[c].to_numpy() for c in ("y", "arm")),
+        table()[["hard", "size"]].to_numpy(),
+        names=["hard", "size"],
+        benchmarks=["hard"],
+    ),
+    "RosenbaumResult": lambda: public.rosenbaum_bounds(np.arange(40) % 7 + 1.0, np.arange(40) % 5),
+    "SensitivityReport": lambda: public.sensitivity_report(
+        table(), public.estimate_effect(table(), **{**ASKED, "method": "nearest"})
+    ),
+}
+
+
+def test_every_public_result_is_looked_at():
+    assert set(public_results()) == set(MADE)
+    assert set(MADE) >= NOT_DRAWN
+
+
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_a_result_has_values_a_table_and_a_picture(name, tmp_path):
+    kind = public_results()[name]
+    assert kind.__dataclass_params__.frozen
+    found = MADE[name]()
+    assert type(found) is kind
+    assert str(found) == found.sentence
+    stored = found.to_dict()
+    assert json.loads(json.dumps(stored, allow_nan=False)) == stored
+    assert stored["sentence"] == found.sentence
+    out = found.to_frame()
+    assert isinstance(out, pd.DataFrame)
+    assert len(out) >= 1
+    assert len(out.columns) == len(set(out.columns))
+    if name in NOT_DRAWN:
+        return
+    chart = found.plot()
+    spec = chart.to_dict()
+    assert len(spec["description"]) > 30
+    assert "nan" not in spec["description"].lower().replace("finance", "")
+    svg = charts.save_chart(chart, tmp_path / "chart.svg").read_text()
+    assert "NaN" not in svg
+    # At least one axis with a title.
+    assert svg.count('class="mark-text role-axis-title"') >= 1
