@@ -250,3 +250,50 @@ def test_bad_input_is_named(options, error, message):
     asked = {"confounders": ["hard"], "rule": {"hard": 1.0}, "draws": 3, **ARMS, **options}
     with pytest.raises(error, match=message):
         audit(frame, **asked)
+
+
+def test_draws_without_an_interval_are_counted_and_said():
+    """Six items: some draws leave arms whose outcomes do not differ, and so no spread."""
+    frame = both_arms(n=6)
+    items = frame.item_id
+    frame["y"] = np.where(frame.arm == "cot", 1.0, 0.0) * (items < 5)
+    result = run(frame, draws=60, methods=["naive"])
+    row = result.rows[0]
+    wide = frame.pivot_table(index="item_id", columns="arm", values="y")
+    hard, length = (frame.drop_duplicates("item_id")[c].to_numpy() for c in ("hard", "length"))
+    z = [(v - v.mean()) / v.std() for v in (hard, length)]
+    drawn = np.random.default_rng(0).random((60, 6)) < 1 / (1 + np.exp(-0.8 * z[0] + 0.4 * z[1]))
+    enough = [t for t in drawn if 2 <= t.sum() <= 4]
+    still = sum(len(set(wide.cot[t])) == 1 and len(set(wide.direct[~t])) == 1 for t in enough)
+    assert 0 < still < len(enough)
+    assert (row.n_failed, row.n_no_interval) == (60 - len(enough), still)
+    assert row.coverage_error == pytest.approx(
+        np.sqrt(row.coverage * (1 - row.coverage) / (len(enough) - still)), rel=1e-9
+    )
+    assert f"({still} draws gave an estimate and no interval)" in result.sentence
+    assert f"({row.n_failed} draws gave no estimate)" in result.sentence
+    assert any(f"no interval in {still} of 60 draws" in w for w in result.warnings)
+    assert result.to_dict()["rows"][0]["n_no_interval"] == still
+    assert result.to_frame().n_no_interval.tolist() == [still]
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_an_audit_lists_what_it_rests_on():
+    frame = both_arms(n=60)
+    told = {a["name"]: a for a in run(frame, draws=5, methods=["ipw"]).to_dict()["assumptions"]}
+    assert told["exchangeability"]["status"] == "holds"
+    assert "x hard" in told["exchangeability"]["detail"]
+    assert told["the rule of the logs"]["status"] == "untestable"
+    assert told["complete pairs"]["detail"].startswith("0 of 60")
+    assert told["overlap"]["status"] == "holds"
+    steep = audit(
+        frame.iloc[:-5],
+        confounders=["hard", "length"],
+        rule={"hard": 4.0},
+        draws=5,
+        methods=["naive"],
+        **ARMS,
+    )
+    told = {a.name: a for a in steep.assumptions}
+    assert told["overlap"].status == "doubtful"
+    assert told["complete pairs"].detail.startswith("1 of 58")

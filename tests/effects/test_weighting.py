@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from whyprompt.effects import compare_arms, estimate_effect
 from whyprompt.effects.weighting._balancing import entropy_multipliers
 from whyprompt.effects.weighting.two_arms import (
     continuous_weights,
@@ -523,3 +524,43 @@ def test_scores_that_are_given_are_not_clipped():
     assert np.array_equal(result.propensity, e)
     with pytest.raises(EstimationError, match=r"clip=0\.5"):
         weight_estimate(x[:, 0] + t, t, x, method="aipw", clip=0.5)
+
+
+# ------------------------------------------------------------------------------- overlap of overlap weights
+
+
+@pytest.mark.parametrize("slope", [1.0, 3.0, 5.0])
+def test_overlap_weights_are_not_blamed_for_rows_that_they_leave_out(slope):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=1500)
+    t = (rng.random(1500) < 1 / (1 + np.exp(-slope * x))).astype(int)
+    data = pd.DataFrame(
+        {"t": t, "x": x, "y": t + x + rng.normal(size=1500), "arm": np.where(t == 1, "b", "a")}
+    )
+    options = {"treatment": "t", "outcome": "y", "confounders": ["x"]}
+    found = estimate_effect(data, method="overlap", **options)
+    told = {a.name: a for a in found.assumptions}
+    assert (told["overlap"].status, told["balance"].status, found.warnings) == ("holds", "holds", ())
+    assert (
+        f"worth {found.ess_treated:.0f} treated and {found.ess_control:.0f} control rows"
+        in told["overlap"].detail
+    )
+    # What lies beyond the other arm's scores, by weight.
+    score, w = found.propensity, found.weights
+    beyond = np.where(t == 1, score > score[t == 0].max(), score < score[t == 1].min())
+    assert told["overlap"].detail.startswith(f"{w[beyond].sum() / w.sum():.1%} of the weight")
+    many = compare_arms(data, treatment="arm", outcome="y", confounders=["x"], method="overlap")
+    assert {a.name: a.status for a in many.assumptions}["overlap"] == "holds"
+    whole = estimate_effect(data, method="ipw", estimand="ate", **options)
+    assert {a.name: a.status for a in whole.assumptions}["overlap"] != "holds"
+
+
+def test_overlap_weights_worth_a_handful_of_rows_are_said():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=200)
+    t = (rng.random(200) < 1 / (1 + np.exp(-14 * x))).astype(int)
+    data = pd.DataFrame({"t": t, "x": x, "y": t + x + rng.normal(size=200)})
+    found = estimate_effect(data, treatment="t", outcome="y", confounders=["x"], method="overlap")
+    assert min(found.ess_treated, found.ess_control) < 30
+    assert {a.name: a.status for a in found.assumptions}["overlap"] in {"doubtful", "fails"}
+    assert any("rests on few rows" in w for w in found.warnings)

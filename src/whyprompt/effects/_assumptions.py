@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["describe_assumptions", "judge_balance", "judge_overlap"]
+__all__ = ["FEW_ROWS", "describe_assumptions", "judge_balance", "judge_overlap"]
 
 # Share of the rows whose effect is wanted that may lie beyond the other arm's scores.
 _FEW, _MANY = 0.01, 0.10
 # Below this effective share of the rows used, the estimate rests on a handful of them.
 _LOW_ESS = 0.2
+# Overlap weights leave out rows without a counterpart on purpose; what is left must still be a sample.
+FEW_ROWS = 30.0
 
 
 def describe_assumptions(
@@ -182,7 +184,9 @@ def judge_overlap(
     Assumption
         Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores;
         doubtful above 1%, or where an arm's weight rests on less than a fifth of its rows used, or where
-        a tenth of the rows wanted found no counterpart.
+        a tenth of the rows wanted found no counterpart. For the ATO rows count by their weight, which is
+        small where the other arm is rare, and it is doubtful only where the weights of an arm are worth
+        fewer than 30 rows, or a tenth of all rows were put aside.
     """
     wanted = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(treated), dtype=bool))
     used = weights > 0
@@ -190,21 +194,31 @@ def judge_overlap(
     for arm, other in ((treated, score[~treated]), (~treated, score[treated])):
         beyond |= arm & ((score < other.min()) | (score > other.max()))
     spoken_for = wanted & used
-    share = float(beyond[spoken_for].mean()) if spoken_for.any() else 1.0
+    by_weight = estimand == "ato"
+    counts = np.where(spoken_for, weights if by_weight else 1.0, 0.0)
+    share = float(counts @ beyond / counts.sum()) if spoken_for.any() else 1.0
     lost = 1.0 - float(used[wanted].mean())
     n_used = (int((used & treated).sum()), int((used & ~treated).sum()))
     thin = min(e / max(n, 1) for e, n in zip(ess, n_used, strict=True))
+    few = min(ess) < FEW_ROWS if by_weight else thin < _LOW_ESS
+    what = "weight" if by_weight else "rows the effect speaks for"
     remarks = [
-        f"{share:.1%} of the rows the effect speaks for lie beyond the other arm's scores",
+        f"{share:.1%} of the {what} {'lies' if by_weight else 'lie'} beyond the other arm's scores",
     ]
     if lost > 0:
         remarks.append(f"{lost:.1%} of the rows wanted are not used")
     if discarded.any():
         remarks.append(f"{int(discarded.sum())} row(s) were put aside before matching")
-    if thin < _LOW_ESS:
+    if by_weight:
+        remarks.append(f"the weights are worth {ess[0]:.0f} treated and {ess[1]:.0f} control rows")
+    elif few:
         remarks.append(f"an arm's weight rests on {thin:.0%} of its rows")
     status: Status = (
-        "fails" if share > _MANY else "doubtful" if share > _FEW or thin < _LOW_ESS or lost > 0.1 else "holds"
+        "fails"
+        if share > _MANY
+        else "doubtful"
+        if (share > _FEW and not by_weight) or few or lost > 0.1
+        else "holds"
     )
     return Assumption(
         name="overlap",

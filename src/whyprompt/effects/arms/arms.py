@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._assumptions import describe_assumptions
+from whyprompt.effects._assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects._clusters import cluster_design, few_clusters
 from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._multiplicity import correlation, holm, max_t, normal_scores, reach, two_sided_p
@@ -290,7 +290,7 @@ def _weighted(
     warnings = [
         f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"
         for arm, ess, n in zip(fit.arms, fit.ess, fit.n, strict=True)
-        if ess < _LOW_ESS * n
+        if ess < min(_LOW_ESS * n, FEW_ROWS if wanted == "ato" else np.inf)
     ]
     if not names:
         warnings.append("nothing was adjusted for")
@@ -535,9 +535,11 @@ def _overlap(result: ArmsResult) -> Assumption | None:
         return None
     thin = min(result.means, key=lambda m: m.ess / m.n)
     share = thin.ess / thin.n
+    # Overlap weights leave rows without counterparts out on purpose.
+    few = min(m.ess for m in result.means) < FEW_ROWS if result.estimand == "ato" else share < _LOW_ESS
     return Assumption(
         name="overlap",
-        status="doubtful" if share < _LOW_ESS else "holds",
+        status="doubtful" if few else "holds",
         check="effective sample size of each arm under its weights",
         detail=f"the least is {thin.ess:.0f} of {thin.n} rows, arm {thin.arm!r}",
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from whyprompt.effects.result import EffectResult
+    from whyprompt.effects.result import Assumption, EffectResult
 
 __all__ = ["AuditResult", "AuditRow", "OneDraw"]
 
@@ -28,6 +28,8 @@ class AuditRow:
         Draws made, and those in which the method refused to estimate.
     failures : mapping of str to int
         The reasons.
+    n_no_interval : int
+        Draws with an estimate and no interval; they count in the bias and not in the coverage.
     truth : float
         Mean over draws of the paired effect on the items the estimand names.
     mean_estimate : float
@@ -37,7 +39,8 @@ class AuditRow:
     mean_std_error : float or None
         As the method reports it.
     coverage, coverage_error : float or None
-        Share of intervals that hold the paired effect on the same items, and its Monte Carlo error.
+        Share of intervals that hold the paired effect on the same items, and its Monte Carlo error. Of the
+        ``n_draws - n_failed - n_no_interval`` draws that have one.
     mean_used : float
         Rows with a weight, on average.
     """
@@ -47,6 +50,7 @@ class AuditRow:
     n_draws: int
     n_failed: int
     failures: Mapping[str, int]
+    n_no_interval: int
     truth: float | None
     mean_estimate: float | None
     bias: float | None
@@ -75,6 +79,8 @@ class AuditResult:
         Mean probability of the treated arm.
     confounders : tuple of str
     level : float
+    assumptions : tuple of Assumption
+        What the verdict on the methods rests on, each with its check.
     warnings : tuple of str
     sentence : str
     """
@@ -87,6 +93,7 @@ class AuditResult:
     mean_share_treated: float
     confounders: tuple[str, ...]
     level: float
+    assumptions: tuple[Assumption, ...]
     warnings: tuple[str, ...]
     sentence: str
 

@@ -23,7 +23,7 @@ from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.matching._matched import codes
 from whyprompt.effects.paired.paired import paired_differences
 from whyprompt.effects.propensity import Design, design_matrix
-from whyprompt.effects.result import format_number
+from whyprompt.effects.result import Assumption, format_number
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ __all__ = ["AuditResult", "AuditRow", "OneDraw", "Rule", "audit", "one_draw"]
 
 Rule = Callable[[Mapping[str, "NDArray[Any]"]], "NDArray[np.float64]"] | Mapping[str, float]
 """The probability of the treated arm: a function of the covariates, or logistic coefficients."""
+
+
+# An item with a probability beyond this of one arm hardly ever has the other.
+_RARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -248,7 +252,7 @@ def audit(
         rows.append(_run(setup, drawn, effect, settings, arm, outcome, names, strata))
     warnings = []
     low, high = float(setup.probability.min()), float(setup.probability.max())
-    if low < 0.02 or high > 0.98:
+    if low < _RARE or high > 1.0 - _RARE:
         warnings.append(
             f"the rule gives probabilities from {low:.3f} to {high:.3f}: some items hardly ever change arm"
         )
@@ -256,6 +260,11 @@ def audit(
         warnings.append(f"{sum(pairs.incomplete.values())} item(s) without both outcomes are left out")
     warnings.extend(
         f"{row.method} could not estimate in {row.n_failed} of {draws} draws" for row in rows if row.n_failed
+    )
+    warnings.extend(
+        f"{row.method} gave no interval in {row.n_no_interval} of {draws} draws; coverage is of the others"
+        for row in rows
+        if row.n_no_interval
     )
     return AuditResult(
         rows=tuple(rows),
@@ -266,6 +275,7 @@ def audit(
         mean_share_treated=float(setup.probability.mean()),
         confounders=tuple(confounders),
         level=level,
+        assumptions=_assumptions(setup),
         warnings=tuple(warnings),
         sentence=_audit_sentence(rows, float(effect.mean()), len(effect), draws, level),
     )
@@ -374,6 +384,7 @@ def _run(
         "n_draws": len(drawn),
         "n_failed": n_failed,
         "failures": dict(failures.most_common(5)),
+        "n_no_interval": sum(row[3] is None for row in found),
     }
     if not found:
         empty = [f.name for f in fields(AuditRow) if f.name not in base]
@@ -401,6 +412,51 @@ def _run(
     )
 
 
+def _assumptions(setup: _Setup) -> tuple[Assumption, ...]:
+    low, high = float(setup.probability.min()), float(setup.probability.max())
+    lost = sum(setup.pairs.incomplete.values())
+    total = len(setup.pairs.units) + lost
+    return (
+        Assumption(
+            name="exchangeability",
+            status="holds",
+            check="the rule, which is given the covariates and nothing else",
+            detail=f"arms are drawn by {setup.description}; no other cause of the arm exists in the draws",
+        ),
+        Assumption(
+            name="overlap",
+            status="holds" if low >= _RARE and high <= 1.0 - _RARE else "doubtful",
+            check=f"the rule's probabilities, limits {_RARE:g} and {1.0 - _RARE:g}",
+            detail=f"they lie between {low:.3f} and {high:.3f}",
+        ),
+        Assumption(
+            name="complete pairs",
+            status="doubtful" if lost > 0.05 * total else "holds",
+            check="items with an outcome under both arms were counted",
+            detail=f"{lost} of {total} items are incomplete and have no truth to be held against",
+        ),
+        Assumption(
+            name="fixed items",
+            status="holds",
+            check="the design of the audit",
+            detail="each draw chooses arms for the same items, and the truth is these items' own: an interval"
+            " that also counts the sampling of items should cover at least its level",
+        ),
+        Assumption(
+            name="the rule of the logs",
+            status="untestable",
+            check="none is possible without logs whose rule is known",
+            detail="a method that does well under this rule need not do so under the one that made the logs",
+        ),
+        Assumption(
+            name="no interference",
+            status="not checked",
+            check="repeated trials with another batch composition would be needed",
+            detail="an item's outcome is taken not to depend on which arm other items got",
+        ),
+    )
+
+
 def _truth(effect: Floats, indicator: NDArray[np.bool_], weights: Floats, estimand: str) -> float:
     """Paired effect on the items that the estimate speaks of: those wanted that have a weight."""
     if estimand == "ato":
@@ -417,7 +473,14 @@ def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, 
             parts.append(f"{row.method} never gave an estimate")
             continue
         covers = f", its {level:.0%} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
-        parts.append(f"{row.method} is off by {format_number(row.bias)} on average{covers}")
+        if row.n_no_interval:
+            covers += (
+                f" ({row.n_no_interval} draws gave an estimate and no interval)"
+                if row.coverage is not None
+                else ", without an interval in any draw"
+            )
+        failed = f" ({row.n_failed} draws gave no estimate)" if row.n_failed else ""
+        parts.append(f"{row.method} is off by {format_number(row.bias)} on average{failed}{covers}")
     return (
         f"Run under both arms, the {n} items show an effect of {format_number(truth)}. Over {draws} draws of"
         f" one arm an item, {'; '.join(parts)}."

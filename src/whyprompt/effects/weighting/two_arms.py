@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt.effects._assumptions import FEW_ROWS
 from whyprompt.effects._clusters import cluster_design, few_clusters
 from whyprompt.effects._influence import (
     clean_arrays,
@@ -562,7 +563,7 @@ def _result(
     warnings = [
         f"the weights of the {arm} rows are worth {size:.0f} of {rows.sum()}: the estimate rests on few rows"
         for arm, size, rows in zip(("treated", "control"), ess, used, strict=True)
-        if size < _LOW_ESS * rows.sum()
+        if size < min(_LOW_ESS * rows.sum(), FEW_ROWS if estimand == "ato" else np.inf)
     ]
     if fit.clipped:
         warnings.append(
