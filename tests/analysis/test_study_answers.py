@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from whyprompt.analysis import load_mediation, run_effect, run_mediation, study_effect, study_mediation
+from whyprompt.analysis._family import family_rows, family_words
 from whyprompt.cli import main
 from whyprompt.errors import EstimationError, MediationError, StoreError, StudyError
 from whyprompt.study import load_study
@@ -35,6 +38,50 @@ def test_paired_effect_is_the_mean_of_the_stored_differences(ran):
     assert content["n_treated"] == content["n_control"] == len(d)
     assert set(content["outcomes"]) == {"exact_match"}
     json.dumps(content, allow_nan=False)
+
+
+def test_several_outcomes_of_a_study_are_adjusted_for_their_number(ran):
+    study, folder = ran
+    answer = study_effect(study, load_trials(study, folder))
+    main, other = answer.family
+    assert (main.outcome, other.outcome) == ("log_prob", "exact_match")
+    assert (main.treated, main.control) == ("few_shot", "direct")
+    assert (main.ci_low, main.ci_high) == (answer.main.ci_low, answer.main.ci_high)
+    content = answer.to_dict()["family"]
+    assert [row["p_holm"] for row in content] == [row.p_holm for row in answer.family]
+    assert "at once" in answer.summary()
+    known = [row for row in answer.family if row.p_value is not None]
+    if len(known) == 2:
+        assert answer.sentence.startswith(answer.main.sentence)
+        assert "asks 2 questions of these data. Adjusted for their number (Holm)" in answer.sentence
+
+
+def test_the_family_is_holms_and_bonferronis_by_hand():
+    """Three questions: p times 3, 2 and 1, and quantiles of a third of the tail."""
+    asked = {
+        ("score", "cot"): result(2.0, 0.9, p=0.03),
+        ("length", "cot"): result(5.0, 1.0, p=0.0001),
+        ("score", "few"): result(0.1, 0.5, p=0.8, df=None),
+        ("flat", "cot"): result(0.0, None, p=None),
+    }
+    rows = family_rows(asked, control="plain")
+    assert [r.p_holm for r in rows] == [pytest.approx(0.06), pytest.approx(0.0003), 0.8, None]
+    t, z = stats.t.isf(0.025 / 3, 30), stats.norm.isf(0.025 / 3)
+    assert rows[0].simultaneous_low == pytest.approx(2.0 - 0.9 * t)
+    assert rows[2].simultaneous_high == pytest.approx(0.1 + 0.5 * z)
+    assert rows[3].simultaneous_low is None
+    words = family_words(rows, level=0.95)
+    assert "asks 3 questions" in words
+    assert "0.060 for score, 0.00030 for length, 0.80 for score under few" in words
+    assert "Counted so, score may not be claimed" in words
+    assert family_words(rows[:1], level=0.95) == ""
+
+
+def result(estimate, error, *, p, df=30):
+    low, high = (None, None) if error is None else (estimate - 2 * error, estimate + 2 * error)
+    return SimpleNamespace(
+        estimate=estimate, std_error=error, ci_low=low, ci_high=high, p_value=p, df=df, level=0.95
+    )
 
 
 def test_effect_by_task_type_is_in_the_summary(ran):

@@ -99,9 +99,17 @@ def test_effect_tables_hold_the_exact_values(small, page):
         expected = [part.n_pairs, part.estimate, part.ci_low, part.ci_high, part.p_holm]
         assert rows[part.level] == expected
     other = small.effect.outcomes["exact_match"]
-    assert body(page.tables["others"])["exact_match"][1:4] == [other.estimate, other.ci_low, other.ci_high]
+    others = body(page.tables["others"])
+    family = {(row.outcome, row.treated): row for row in small.effect.family}
+    row = family["exact_match", small.effect.contrast.treated]
+    assert others["exact_match"] == [
+        other.estimate, other.ci_low, other.ci_high, row.simultaneous_low, row.simultaneous_high,
+        other.p_value, row.p_holm,
+    ]  # fmt: skip
+    assert others["log_prob"][0] == main.estimate
     arm = small.effect.arms["other"]
-    assert body(page.tables["others"])["log_prob, arm other"][1] == arm.estimate
+    assert others["log_prob, arm other"][0] == arm.estimate
+    assert others["log_prob, arm other"][-1] == family["log_prob", "other"].p_holm
     spread = body(page.tables["spread"])
     assert [spread["repetition 0"], spread["repetition 1"]] == [[v] for v in small.effect.spread.estimates]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from whyprompt.analysis._family import FamilyRow, family_rows, family_words
 from whyprompt.effects import audit, estimate_effect, one_draw, paired_effect
-from whyprompt.effects.result import format_number
+from whyprompt.effects.result import format_number, plain
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph import CausalGraph
 from whyprompt.study import Contrast
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from whyprompt.effects import AuditResult, EffectResult, OneDraw, PairedResult
     from whyprompt.study import AuditSettings, EffectSettings, Study
 
-__all__ = ["RepSpread", "StudyEffect", "adjustment", "study_effect"]
+__all__ = ["FamilyRow", "RepSpread", "StudyEffect", "adjustment", "study_effect"]
 
 _ITEM_COVARIATES = ("task_type", "difficulty", "question_tokens")
 _AUDITED = ("naive", "ipw", "overlap", "aipw")
@@ -88,8 +89,17 @@ class StudyEffect:
 
     @property
     def sentence(self) -> str:
-        """The answer to the study's question at the external level."""
-        return self.main.sentence
+        """The answer to the study's question at the external level, with the number of questions asked."""
+        return self.main.sentence + family_words(self.family, level=self.main.level)
+
+    @property
+    def family(self) -> tuple[FamilyRow, ...]:
+        """Every overall comparison of the study, the main one first, adjusted for their number."""
+        treated = self.contrast.treated
+        asked = {(self.outcome, treated): self.main}
+        asked |= {(name, treated): r for name, r in self.outcomes.items()}
+        asked |= {(self.outcome, name): r for name, r in self.arms.items()}
+        return family_rows(asked, control=self.contrast.control)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as values that JSON can hold.
@@ -119,6 +129,7 @@ class StudyEffect:
             **main,
             "outcomes": {name: r.to_dict() for name, r in self.outcomes.items()},
             "arms": {name: r.to_dict() for name, r in self.arms.items()},
+            "family": [plain(row) for row in self.family],
             "spread_over_reps": None
             if self.spread is None
             else {
@@ -143,15 +154,20 @@ class StudyEffect:
             counted = "items" if self.design == "paired" else "rows"
             head = ("", counted, "effect", "interval", "p (Holm)")
             blocks.append(_table(head, [_subgroup(r) for r in rows]))
-        control = self.contrast.control
-        others = [(name, self.contrast.treated, r) for name, r in self.outcomes.items()]
-        others += [(self.outcome, name, r) for name, r in self.arms.items()]
-        if others:
+        if len(self.family) > 1:
             lines = [
-                (name, format_number(r.estimate), _span(r.ci_low, r.ci_high), f"{treated} - {control}")
-                for name, treated, r in others
+                (
+                    row.outcome,
+                    format_number(row.estimate),
+                    _span(row.ci_low, row.ci_high),
+                    _span(row.simultaneous_low, row.simultaneous_high),
+                    format_number(row.p_holm, digits=2),
+                    f"{row.treated} - {row.control}",
+                )
+                for row in self.family
             ]
-            blocks.append(_table(("also", "effect", "interval", "arms"), lines))
+            titles = ("all questions", "effect", "interval", "at once", "p (Holm)", "arms")
+            blocks.append(_table(titles, lines))
         if self.spread is not None:
             values = ", ".join(format_number(v) for v in self.spread.estimates)
             blocks.append(

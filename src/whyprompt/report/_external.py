@@ -300,12 +300,29 @@ def effects(m: Material) -> Section:
             )
         )
     blocks.append(_effect_table("Effects within families: p is adjusted by Holm's rule", main, "effects"))
-    further = [(name, r) for name, r in e.outcomes.items()]
-    further += [(f"{e.outcome}, arm {name}", r) for name, r in e.arms.items()]
-    if further:
-        rows = [_line(name, r) for name, r in further]
+    if len(e.family) > 1:
+        rows = [
+            (
+                row.outcome if row.treated == e.contrast.treated else f"{row.outcome}, arm {row.treated}",
+                num(row.estimate),
+                num(row.ci_low),
+                num(row.ci_high),
+                num(row.simultaneous_low),
+                num(row.simultaneous_high),
+                p_value(row.p_value),
+                p_value(row.p_holm),
+            )
+            for row in e.family
+        ]
+        head = ("", "effect", "low", "high", "low, all at once", "high, all at once", "p", "p (Holm)")
         blocks.append(
-            table("Other outcomes, and other arms against the same control", _INTERVAL, rows, name="others")
+            table(
+                "Every outcome, and every other arm against the same control: each by itself, and adjusted"
+                f" for their number ({len(e.family)}; Holm's p, Bonferroni's intervals)",
+                head,
+                rows,
+                name="others",
+            )
         )
     if e.spread is not None:
         cells = [
@@ -322,12 +339,6 @@ def effects(m: Material) -> Section:
         )
     blocks.append(_assumption_table(main))
     return Section("effects", "Effects", tuple(blocks))
-
-
-def _line(name: str, result: Any) -> tuple[Cell | str, ...]:  # noqa: ANN401 - a result of any kind
-    row = effect_rows(result)[0]
-    n = "" if row.n is None else count(row.n)
-    return (name, n, num(row.estimate), num(row.low), num(row.high), p_value(row.p))
 
 
 def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN401 - a result of any kind
