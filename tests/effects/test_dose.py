@@ -9,6 +9,7 @@ import pytest
 import statsmodels.api as sm
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.interpolate import CubicSpline
 
 from whyprompt.effects import dose_response
@@ -73,16 +74,19 @@ def test_without_weights_it_is_a_spline_regression_with_robust_errors(trials, ki
     found = oracle.get_prediction(at).summary_frame(alpha=0.05)
     assert [p.mean for p in result.points] == pytest.approx(found["mean"].tolist(), rel=1e-9)
     assert [p.std_error for p in result.points] == pytest.approx(found["mean_se"].tolist(), rel=1e-7)
-    assert [p.ci_low for p in result.points] == pytest.approx(found["mean_ci_lower"].tolist(), rel=1e-7)
+    # Leverage corrections go with the t distribution, the plain sandwich with the normal one.
+    q = stats.norm.ppf(0.975) if kind == "hc0" else stats.t.ppf(0.975, oracle.df_resid)
+    low = (found["mean"] - q * found["mean_se"]).tolist()
+    assert [p.ci_low for p in result.points] == pytest.approx(low, rel=1e-9)
     origin = sm.add_constant(natural_spline([0.5], result.knots), has_constant="add")
     contrast = oracle.t_test(at - origin)
     assert [p.effect for p in result.points] == pytest.approx(contrast.effect.tolist(), rel=1e-9)
     assert [p.effect_std_error for p in result.points] == pytest.approx(
         np.ravel(contrast.sd).tolist(), rel=1e-7
     )
-    wald = oracle.wald_test(np.eye(4)[1:], scalar=True, use_f=False)
+    wald = oracle.wald_test(np.eye(4)[1:], scalar=True, use_f=kind == "hc3")
     assert result.flat_p == pytest.approx(float(wald.pvalue), rel=1e-6, abs=1e-300)
-    nonlinear = oracle.wald_test(np.eye(4)[2:], scalar=True, use_f=False)
+    nonlinear = oracle.wald_test(np.eye(4)[2:], scalar=True, use_f=kind == "hc3")
     assert result.nonlinear_p == pytest.approx(float(nonlinear.pvalue), rel=1e-6)
 
 
@@ -249,3 +253,77 @@ def test_the_closed_form_of_the_influence_is_that_of_the_stacked_equations(trial
     coef, influence = entropy_influence(y, design, weights, basis, scaled)
     assert coef == pytest.approx(wanted[0], rel=1e-10)
     assert np.abs(influence - wanted[1]).max() < 1e-9 * np.abs(wanted[1]).max()
+
+
+# ------------------------------------------------------------------------------------------- at the edge
+
+
+def few(n=60, seed=0):
+    rng = np.random.default_rng(seed)
+    x, dose = rng.normal(size=n), rng.normal(size=n)
+    return pd.DataFrame({"dose": dose, "x": x, "y": 0.7 * dose + rng.normal(size=n), "g": np.arange(n) // 6})
+
+
+def response(data, **options):
+    given = {"treatment": "dose", "outcome": "y", "confounders": ["x"], "design": "randomized", "knots": 3}
+    return dose_response(data, **{**given, **options})
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        ({"y": 3.0}, {}, "outcome 'y' is constant"),
+        ({"y": lambda f: 2 * f.dose + 1}, {}, "follows from 'dose' without error"),
+        ({}, {"outcome": "dose"}, "both the treatment and the outcome"),
+        ({}, {"knots": [10.0, 11.0, 12.0]}, "do not tell the parts of the spline apart"),
+        ({}, {"knots": [0.0, np.nan, 1.0]}, "not all finite"),
+        ({}, {"knots": True}, "True knots"),
+        ({}, {"reference": np.nan}, "the reference asks"),
+        ({"dose": lambda f: f.dose.where(f.index != 3, 1e9)}, {"method": "naive"}, "take the logarithm"),
+        ({"dose": lambda f: f.dose.where(f.index != 3, 1e9)}, {"method": "gps"}, "take the logarithm"),
+    ],
+)
+def test_doses_and_outcomes_without_an_answer_are_refused(change, options, message):
+    with pytest.raises(EstimationError, match=message):
+        response(few().assign(**change), **options)
+    with pytest.raises(EstimationError, match="rows are too few"):
+        response(few(6), method="naive", knots=6)
+
+
+def test_few_clusters_are_said_and_allow_no_joint_test():
+    data = few()
+    found = response(data, cluster="g")
+    assert any("only 10 clusters" in w for w in found.warnings)
+    two = response(data.assign(g=np.arange(60) % 2), cluster="g")
+    assert (two.flat_p, two.nonlinear_p is None or 0 < two.nonlinear_p <= 1) == (None, True)
+    assert response(data, se="hc0").warnings == ()
+
+
+@pytest.mark.parametrize("method", ["naive", "entropy"])
+def test_with_few_rows_interval_and_band_cover(method):
+    rng = np.random.default_rng(1)
+    hits, draws = np.zeros(3), 0
+    for _ in range(510):
+        x = rng.normal(size=60)
+        dose = (0.5 * x if method == "entropy" else 0.0) + rng.normal(size=60)
+        y = 0.7 * dose + (x if method == "entropy" else 0.0) + rng.normal(size=60)
+        try:
+            found = response(
+                pd.DataFrame({"dose": dose, "x": x, "y": y}), method=method, grid=[-1.0, -0.5, 0.0, 0.5, 1.0]
+            )
+        except EstimationError:
+            # Now and then no weights balance sixty rows; `draws` counts the others.
+            continue
+        draws += 1
+        truth = [0.7 * (p.dose - found.reference) for p in found.points]
+        hits += (
+            found.slope_ci_low <= 0.7 <= found.slope_ci_high,
+            found.points[-1].effect_ci_low <= truth[-1] <= found.points[-1].effect_ci_high,
+            all(
+                p.effect_band_low - 1e-9 <= v <= p.effect_band_high + 1e-9
+                for p, v in zip(found.points, truth, strict=True)
+            ),
+        )
+    assert draws >= 500
+    assert (hits / draws >= 0.93).all(), hits / draws
+    assert (hits / draws <= 0.98).all(), hits / draws

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._assumptions import describe_assumptions
+from whyprompt.effects._clusters import few_clusters
 from whyprompt.effects._frame import open_table
 from whyprompt.effects._influence import (
     cluster_codes,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from whyprompt.effects._frame import Table
     from whyprompt.graph import CausalGraph
 
     Floats = NDArray[np.float64]
@@ -134,7 +136,9 @@ def dose_response(
     se : {"hc3", "hc0"}, default "hc3"
         ``hc0``: the sandwich of the stacked equations (for ``gps`` that of R's WeightIt). ``hc3``: each row's
         influence is divided by one minus its leverage, in the weighted regression on all that the weights
-        balance; weights and the ends of a spline give single rows much leverage.
+        balance; weights and the ends of a spline give single rows much leverage. Intervals and the band then
+        take the t distribution with rows minus regressors as degrees of freedom (clusters minus one where
+        there are clusters), as normal ones are too short with few rows.
     level : float, default 0.95
         Of the intervals and of the band.
     random_state : int, default 0
@@ -149,8 +153,9 @@ def dose_response(
     DataError
         If a column is absent, text, or has missing or infinite values, or the dose takes few values.
     EstimationError
-        If the dose is constant or determined by the covariates, balance cannot be reached, or a dose asked
-        for lies outside those seen.
+        If the dose is constant or determined by the covariates, the outcome is constant or determined by the
+        dose, balance cannot be reached, the spline's parts cannot be told apart, or a dose asked for lies
+        outside those seen.
     GraphError
         If the graph forbids a confounder.
 
@@ -159,7 +164,7 @@ def dose_response(
     The curve is that of all rows: their covariates as they are, the dose set. Entropy weights remove the
     bias of confounders that act linearly on the outcome, whatever the form of the dose-response within the
     spline; add squares or products as confounders where that is doubtful. The band takes the largest |t| over
-    the grid from the joint normal distribution of the curve.
+    the grid from the joint distribution of the curve.
 
     References
     ----------
@@ -182,10 +187,7 @@ def dose_response(
     """
     _check_options(method, design, se, level)
     table = open_table(frame)
-    table.require([treatment], role="treatment")
-    d = table.numbers(treatment, role="treatment")
-    y = table.numbers(outcome, role="outcome")
-    _check_dose(d, treatment)
+    d, y = _read(table, treatment, outcome)
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
@@ -197,12 +199,12 @@ def dose_response(
     names = tuple(chosen or ())
     used = method if names else "naive"
     codes = cluster_codes(None if cluster is None else table.labels(cluster, role="cluster"), len(d))
-    df = None if codes is None else float(codes.max())
     places = _knots(d, knots, treatment)
     doses = _grid(d, grid, treatment)
     start = float(doses[0]) if reference is None else float(reference)
     _inside(np.array([start]), d, treatment, "reference")
     basis = natural_spline(d, places)
+    _check_basis(basis, treatment)
 
     balance: tuple[DoseBalanceRow, ...] = ()
     warnings: list[str] = []
@@ -234,8 +236,12 @@ def dose_response(
             DoseBalanceRow(covariate=name, correlation_before=b, correlation_after=a)
             for name, b, a in zip(covariates.names, before, after, strict=True)
         )
-    spare = _spare(np.column_stack(balanced), weights) if se == "hc3" else np.ones(len(d))
+    regressors = np.column_stack(balanced)
+    spare = _spare(regressors, weights) if se == "hc3" else np.ones(len(d))
+    df = _degrees(len(d), regressors.shape[1], codes, se)
+    warnings.extend(() if codes is None else few_clusters(codes))
     coef, influence = regress(with_intercept(basis))
+    _check_fit(y, with_intercept(basis) @ coef, outcome, treatment)
     influence /= spare[:, None]
     covariance = mean_covariance(influence, codes)
     line, line_influence = regress(with_intercept(d[:, None]))
@@ -248,7 +254,7 @@ def dose_response(
     ess = effective_sample_size(weights)
     if not names:
         warnings.append("nothing was adjusted for")
-    flat, nonlinear = _wald(coef, covariance, slice(1, None)), _wald(coef, covariance, slice(2, None))
+    flat, nonlinear = (_wald(coef, covariance, slice(first, None), df) for first in (1, 2))
     adjusted = () if used == "naive" else names
     assumptions = (
         *describe_assumptions(
@@ -325,15 +331,68 @@ def _check_dose(d: Floats, name: str) -> None:
         )
 
 
+def _read(table: Table, treatment: str, outcome: str) -> tuple[Floats, Floats]:
+    table.require([treatment], role="treatment")
+    d = table.numbers(treatment, role="treatment")
+    y = table.numbers(outcome, role="outcome")
+    if treatment == outcome:
+        raise EstimationError(f"{treatment!r} is both the treatment and the outcome")
+    _check_dose(d, treatment)
+    if np.ptp(y) <= 1e-12 * float(np.abs(y).max()):
+        raise EstimationError(
+            f"outcome {outcome!r} is constant: its spread is zero in this sample, no interval can be given"
+        )
+    return d, y
+
+
+def _degrees(n: int, regressors: int, codes: NDArray[np.intp] | None, se: str) -> float | None:
+    """Degrees of freedom of the intervals; None for the normal distribution."""
+    if codes is not None:
+        return float(codes.max())
+    if se == "hc0":
+        return None
+    if n <= regressors:
+        raise EstimationError(
+            f"{n} rows are too few for {regressors} things to be estimated or balanced",
+            hint="ask for fewer knots or confounders",
+        )
+    return float(n - regressors)
+
+
+def _check_fit(y: Floats, fitted: Floats, outcome: str, treatment: str) -> None:
+    if float(np.abs(y - fitted).max()) <= 1e-10 * float(np.ptp(y)):
+        raise EstimationError(
+            f"{outcome!r} follows from {treatment!r} without error in these rows: no interval can be given",
+            hint="if it is computed from the dose, read the response off its formula",
+        )
+
+
+def _check_basis(basis: Floats, name: str) -> None:
+    """Refuse knots between which the doses lie so that the spline's functions cannot be told apart."""
+    spread = basis.std(axis=0)
+    if (spread > 1e-12 * np.abs(basis).max(axis=0)).all():
+        scaled = (basis - basis.mean(axis=0)) / spread
+        values = np.linalg.svd(scaled, compute_uv=False)
+        if values[-1] > 1e-7 * values[0]:
+            return
+    raise EstimationError(
+        f"the doses of {name!r} do not tell the parts of the spline apart (an extreme dose, or too few doses"
+        " between knots)",
+        hint="ask for fewer knots, give their places, or take the logarithm of the dose",
+    )
+
+
 def _knots(d: Floats, knots: int | Sequence[float], name: str) -> Floats:
     if isinstance(knots, int):
-        if not 2 <= knots <= 10:
+        if isinstance(knots, bool) or not 2 <= knots <= 10:
             raise EstimationError(f"{knots} knots were asked for; give 2 (a straight line) to 10")
         places = np.quantile(d, np.linspace(0.0, 1.0, knots))
     else:
         places = np.asarray(knots, dtype=float)
-        if len(places) < 2:
+        if places.ndim != 1 or len(places) < 2:
             raise EstimationError("at least two knots are needed")
+        if not np.isfinite(places).all():
+            raise EstimationError(f"the knots of {name!r} are not all finite numbers")
     if not (np.diff(places) > 0).all():
         raise EstimationError(
             f"the knots of {name!r} are not in increasing order: {', '.join(f'{k:g}' for k in places)}",
@@ -356,7 +415,7 @@ def _grid(d: Floats, grid: Sequence[float] | None, name: str) -> Floats:
 
 
 def _inside(doses: Floats, d: Floats, name: str, what: str) -> None:
-    out = doses[(doses < d.min()) | (doses > d.max())]
+    out = doses[~((doses >= d.min()) & (doses <= d.max()))]
     if len(out):
         raise EstimationError(
             f"the {what} asks for {name!r} at {out[0]:g}, outside the doses seen"
@@ -417,17 +476,24 @@ def _points(
     return tuple(made)
 
 
-def _wald(coef: Floats, covariance: Floats, which: slice) -> float | None:
+def _wald(coef: Floats, covariance: Floats, which: slice, df: float | None) -> float | None:
     from scipy import stats
 
     value, matrix = coef[which], covariance[which, which]
-    if len(value) == 0:
+    count = len(value)
+    # With as many coefficients as degrees of freedom the covariance has no full rank.
+    if count == 0 or (df is not None and df < count):
         return None
-    try:
-        statistic = float(value @ np.linalg.solve(matrix, value))
-    except np.linalg.LinAlgError:
+    spread = np.sqrt(np.diag(matrix))
+    if not (spread > 0).all():
         return None
-    return float(stats.chi2.sf(max(statistic, 0.0), len(value)))
+    joint = matrix / np.outer(spread, spread)
+    if np.linalg.eigvalsh(joint)[0] < 1e-10:
+        return None
+    statistic = max(float(value / spread @ np.linalg.solve(joint, value / spread)), 0.0)
+    if df is None:
+        return float(stats.chi2.sf(statistic, count))
+    return float(stats.f.sf(statistic / count, count, df))
 
 
 def _overlap(ess: float, n: int) -> Assumption:
