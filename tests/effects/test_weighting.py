@@ -272,8 +272,8 @@ def test_one_row_clusters_give_the_unclustered_error_with_each_row_s_share_of_it
     parts = plain.influence_treated / np.sqrt(1 - share[0]) - plain.influence_control / np.sqrt(1 - share[1])
     assert single.std_error == pytest.approx(np.sqrt(parts @ parts), rel=1e-12)
     assert plain.std_error < single.std_error < 1.05 * plain.std_error
-    assert plain.df is None
     assert 50 < single.df < 199
+    assert plain.df == pytest.approx(single.df, rel=0.1)
 
 
 def test_the_error_equals_a_numerically_stacked_sandwich():
@@ -564,3 +564,36 @@ def test_overlap_weights_worth_a_handful_of_rows_are_said():
     assert min(found.ess_treated, found.ess_control) < 30
     assert {a.name: a.status for a in found.assumptions}["overlap"] in {"doubtful", "fails"}
     assert any("rests on few rows" in w for w in found.warnings)
+
+
+@pytest.mark.parametrize(
+    ("method", "estimand"),
+    [("ipw", "ate"), ("ipw", "att"), ("overlap", "ato"), ("entropy", "att"), ("aipw", "ate")],
+)
+def test_intervals_cover_with_fifty_rows(method, estimand):
+    rng = np.random.default_rng(3)
+    hits, draws = 0, 0
+    for _ in range(600):
+        X = rng.normal(size=(50, 2))
+        t = rng.random(50) < 1 / (1 + np.exp(-0.6 * X[:, 0] + 0.4))
+        if not 8 <= t.sum() <= 42:
+            continue
+        try:
+            r = weight_estimate(
+                t + X @ [1, 0.5] + rng.normal(size=50), t, X, method=method, estimand=estimand
+            )
+        except EstimationError:  # A separated draw; `draws` counts the others.
+            continue
+        draws += 1
+        hits += r.ci_low <= 1 <= r.ci_high
+    assert draws >= 550
+    assert 0.925 <= hits / draws <= (0.99 if method == "aipw" else 0.975)
+
+
+def test_a_constant_covariate_leaves_entropy_nothing_to_balance_and_few_clusters_no_folds():
+    rng = np.random.default_rng(0)
+    t, y = np.arange(30) % 2, rng.normal(size=30)
+    with pytest.raises(EstimationError, match="no covariate varies among k"):
+        weight_estimate(y, t, np.ones((30, 1)), method="entropy", names=["k"])
+    with pytest.raises(EstimationError, match="with 3 clusters, choose 1 to 3"):
+        weight_estimate(y, t, rng.normal(size=(30, 1)), method="aipw", cluster=np.arange(30) % 3)

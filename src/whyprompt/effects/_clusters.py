@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["FEW_CLUSTERS", "FEW_DF", "ClusterDesign", "cluster_design", "few_clusters"]
+__all__ = ["FEW_CLUSTERS", "FEW_DF", "ClusterDesign", "cluster_design", "few_clusters", "rows_df"]
 
 FEW_CLUSTERS = 40
 """Below this many clusters an interval with G - 1 degrees of freedom is said to be approximate (Angrist and
@@ -170,6 +170,42 @@ class ClusterDesign:
         norm = float(own @ own + 2.0 * own @ low + np.trace(turned @ turned))
         trace = float((own + low).sum())
         return max(trace**2 / norm, 1.0) if norm > 0 else 1.0
+
+
+def rows_df(arms: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Return degrees of freedom of the differences of weighted means of independent rows.
+
+    Parameters
+    ----------
+    arms : ndarray of bool, shape (n, k)
+        The rows of each mean.
+    weights : ndarray, shape (n,)
+        Not negative.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+        Satterthwaite's, to first order: ``(sum q^2)^2 / sum q^4`` with q the rows' shares of their arm's
+        weight. With a few dozen rows the normal distribution is too narrow, the more so the less equal the
+        weights.
+
+    References
+    ----------
+    Imbens, G. W. and Kolesar, M. (2016). Review of Economics and Statistics 98, 701-712.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> treated = np.arange(30) < 15
+    >>> round(float(rows_df(np.column_stack([treated, ~treated]), np.ones(30))[0, 1]), 6)
+    30.0
+    """
+    second, fourth = np.empty(arms.shape[1]), np.empty(arms.shape[1])
+    for a, arm in enumerate(arms.T):
+        q2 = (weights[arm] / weights[arm].sum()) ** 2
+        second[a], fourth[a] = q2.sum(), q2 @ q2
+    both = (second[:, None] + second[None, :]) ** 2 / (fourth[:, None] + fourth[None, :])
+    return np.asarray(np.maximum(both, 1.0), dtype=np.float64)
 
 
 def cluster_design(arms: NDArray[np.bool_], weights: Floats, codes: NDArray[np.intp]) -> ClusterDesign:

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-# A standard error below this share of the outcome's size is rounding.
-_NOTHING = 1e-13
+# A standard error below this share of the outcome's range, or of its size, is rounding.
+_NOTHING, _ROUNDING = 1e-10, 1e-15
 
 __all__ = [
     "Core",
@@ -126,7 +126,8 @@ def if_known(problem: Problem, core: Core) -> Core:
         if min(count) == 1:
             name = problem.arms.treated if count[0] == 1 else problem.arms.control
             why = f"all rows of {name!r} are in one cluster: no standard error can be given"
-    if not why and (core.std_error or 0.0) <= _NOTHING * float(np.abs(problem.y).max()):
+    nothing = max(_NOTHING * float(np.ptp(problem.y)), _ROUNDING * float(np.abs(problem.y).max()))
+    if not why and (core.std_error or 0.0) <= nothing:
         why = (
             "what is left of the outcome, or of its means by cluster, does not differ in this sample: no"
             " standard error can be given"

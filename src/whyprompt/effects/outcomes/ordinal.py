@@ -34,7 +34,7 @@ __all__ = ["OrdinalResult", "ThresholdRow", "ordinal_effect", "paired_ordinal_ef
 
 _MANY_LEVELS = 20
 # Shares are of size one: an error below this is rounding.
-_ROUNDING = 1e-13
+_ROUNDING = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -163,8 +163,13 @@ def _folds(
     units = np.arange(n) if codes is None else codes
     n_units = int(units.max()) + 1
     smallest = int(min(treated.sum(), n - treated.sum()))
-    if not 2 <= folds <= min(n_units, smallest):
-        raise EstimationError(f"folds={folds}: with {smallest} rows in an arm, choose 1 to {smallest}")
+    most = min(n_units, smallest)
+    if not 2 <= folds <= most:
+        what = f"{smallest} rows in an arm" if most == smallest else f"{n_units} clusters"
+        raise EstimationError(
+            f"folds={folds}: with {what}, choose 1 to {most}",
+            hint="cross-fitting needs units to fit on and units to predict; ipw and overlap do not",
+        )
     rng = np.random.default_rng(random_state)
     # A cluster goes by the arm of most of its rows; those with as many of each are dealt by themselves.
     lean = np.sign(np.bincount(units, weights=treated - 0.5))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whyprompt.effects._clusters import cluster_design
+from whyprompt.effects._clusters import cluster_design, rows_df
 from whyprompt.effects._influence import (
     clean_arrays,
     cluster_codes,
@@ -287,7 +287,7 @@ def multinomial_weights(
         coef, influence = regression_influence(clean["outcome"], chosen, weights)
         influence += _score_influence(clean["outcome"], chosen, weights, weigh, eta, design, coef)
         means = tuple(float(c) for c in coef)
-        covariance = mean_covariance(influence, None)
+        covariance, free = mean_covariance(influence, None), rows_df(chosen > 0, weights)
         if codes is not None:
             clusters = cluster_design(chosen > 0, weights, codes)
             sums = clusters.scaled(influence)

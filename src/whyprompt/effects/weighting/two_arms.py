@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whyprompt.effects._assumptions import FEW_ROWS
-from whyprompt.effects._clusters import cluster_design, few_clusters
+from whyprompt.effects._clusters import cluster_design, few_clusters, rows_df
 from whyprompt.effects._influence import (
     clean_arrays,
     cluster_codes,
@@ -296,6 +296,9 @@ def weight_estimate(
     Weights for treated and control rows with score ``e``: ATE ``1/e, 1/(1-e)``; ATT ``1, e/(1-e)``; ATC
     ``(1-e)/e, 1``; ATO ``1-e, e``. Entropy weights average one over each reweighted arm.
 
+    The interval takes the t distribution with degrees of freedom that follow from the weights; with a few
+    dozen rows the normal one is too short. For ``aipw`` it is normal: cross-fitted residuals are not too small.
+
     References
     ----------
     Lunceford and Davidian (2004). Stratification and weighting via the propensity score. Statistics in
@@ -483,6 +486,11 @@ def _entropy(
         raise EstimationError(f"targets={targets!r}: choose 'estimated' or 'fixed'")
     spread = matrix.std(axis=0)
     used = spread > 1e-12 * np.abs(matrix.mean(axis=0))
+    if not used.any():
+        raise EstimationError(
+            f"no covariate varies among {', '.join(names) or 'none given'}: there is nothing to balance",
+            hint="method='naive' gives the plain difference",
+        )
     moments = (matrix[:, used] - matrix[:, used].mean(axis=0)) / spread[used]
     labels = [name for name, keep in zip(names, used, strict=True) if keep]
     reference = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(y), dtype=bool))
@@ -517,13 +525,15 @@ def _error(
     fit: ArmFit, method: str, treated: Bools, codes: NDArray[np.intp] | None
 ) -> tuple[float, float | None, tuple[str, ...]]:
     """Return the standard error, its degrees of freedom (None: normal) and remarks."""
-    if codes is None:
-        return standard_error(fit.influence[:, 0] - fit.influence[:, 1], None), None, ()
     if method == "aipw":
-        # Cross-fitted residuals are those of other clusters' fits: they are not too small.
+        # Cross-fitted residuals are those of other rows' fits: they are not too small.
         error = standard_error(fit.influence[:, 0] - fit.influence[:, 1], codes)
-        return error, float(codes.max()), few_clusters(codes)
-    design = cluster_design(np.column_stack([treated, ~treated]), fit.weights, codes)
+        return error, *((None, ()) if codes is None else (float(codes.max()), few_clusters(codes)))
+    arms = np.column_stack([treated, ~treated])
+    if codes is None:
+        df = float(rows_df(arms, fit.weights)[0, 1])
+        return standard_error(fit.influence[:, 0] - fit.influence[:, 1], None), df, ()
+    design = cluster_design(arms, fit.weights, codes)
     sums = design.scaled(fit.influence) @ [1.0, -1.0]
     df = design.df(np.array([1.0, -1.0]))
     return float(np.sqrt(sums @ sums)), df, few_clusters(codes, df)
