@@ -685,3 +685,19 @@ def test_the_tests_of_a_graph_have_a_sentence_and_a_table():
         full.sentence
         == "The graph implies no independence among these columns, so data cannot contradict it."
     )
+
+
+@pytest.mark.parametrize("read", [CausalGraph.parse, CausalGraph.from_dot, CausalGraph.from_gml])
+def test_what_is_no_text_is_named(read):
+    with pytest.raises(GraphError, match="a graph is read from text, not from NoneType"):
+        read(None)
+
+
+def test_a_big_graph_and_names_with_spaces_are_read_and_answered():
+    text = "; ".join(f'"task {i}" -> "task {j}"' for i in range(40) for j in range(i + 1, 40))
+    graph = CausalGraph.parse(text)
+    assert len(graph.nodes) == 40
+    (only,) = graph.adjustment_sets("task 20", "task 39")
+    assert only == {f"task {i}" for i in range(20)}
+    assert graph.check_adjustment("task 20", "task 39", only) == ()
+    assert CausalGraph.from_dot(graph.to_dot()).nodes == graph.nodes

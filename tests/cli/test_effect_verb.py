@@ -15,8 +15,12 @@ from whyprompt.effects import (
     dose_response,
     estimate_effect,
     estimate_effects,
+    estimate_with_imputation,
     ordinal_effect,
     paired_effect,
+    placebo_treatment,
+    refute,
+    sensitivity_report,
 )
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -234,9 +238,64 @@ def test_several_outcomes_are_adjusted_for_their_number(run):
         confounders=["age", "educ", "race"], method="ipw",
     )  # fmt: skip
     assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
+    code, listed, _ = run(LALONDE, *options, "--outcome", "re78,re75", "--json")
+    assert (code, listed) == (0, out)
     code, out, _ = run(LALONDE, *options, "--outcome", "re78", "--outcome", "re75")
     assert code == 0
     assert "p (max-T)" in out
+    code, _, err = run(LALONDE, *options, "--outcome", "re78,re75,re78")
+    assert (code, "names 're78' twice" in err) == (2, True)
+    code, _, err = run(LALONDE, *options, "--outcome", ",")
+    assert (code, "--outcome names no column" in err) == (2, True)
+
+
+def test_checks_beside_the_estimate_are_the_librarys(run):
+    options = ("--confounders", "age,educ,race", "--method", "ipw", "--by", "married", "--seed", "3")
+    asked = ("--treatment", "treat", "--outcome", "re78")
+    checks = ("--sensitivity", "--placebo", "--within", "race", "--refute", "--negative-controls", "re75")
+    code, out, err = run(LALONDE, *asked, *options, *checks, "--placebos", "20", "--json")
+    assert code == 0, err
+    frame = pd.read_csv(LALONDE)
+    shared = {
+        "treatment": "treat", "outcome": "re78", "confounders": ["age", "educ", "race"], "method": "ipw",
+        "random_state": 3,
+    }  # fmt: skip
+    library = estimate_effect(frame, **shared, by=["married"])
+    expected = library.to_dict() | {
+        "sensitivity": sensitivity_report(frame, library).to_dict(),
+        "placebo": placebo_treatment(frame, **shared, within=["race"], placebos=20).to_dict(),
+        "refutation": refute(frame, **shared, negative_controls=["re75"], draws=20).to_dict(),
+    }
+    assert json.loads(out) == json.loads(json.dumps(expected))
+    code, out, _ = run(LALONDE, *asked, *options, *checks, "--placebos", "20")
+    assert code == 0
+    for title in ("Hidden confounding:", "Placebo arm:", "Refutation:", "negative control outcome ("):
+        assert title in out
+
+
+def test_gaps_are_imputed_as_the_library_does(run, tmp_path):
+    frame = pd.read_csv(LALONDE)
+    frame.loc[np.random.default_rng(0).random(len(frame)) < 0.15, "educ"] = np.nan
+    path = tmp_path / "gaps.csv"
+    frame.to_csv(path, index=False)
+    asked = ("--treatment", "treat", "--outcome", "re78", "--confounders", "age,educ", "--method", "ipw")
+    code, _, err = run(path, *asked)
+    assert (code, "column 'educ' has" in err) == (2, True)
+    code, _, err = run(path, *asked, "--impute", "0")
+    assert (code, "m=0" in err) == (2, True), err
+    code, out, err = run(path, *asked, "--impute", "3", "--auxiliary", "re75", "--seed", "1", "--json")
+    assert code == 0, err
+    library = estimate_with_imputation(
+        frame, treatment="treat", outcome="re78", confounders=["age", "educ"], method="ipw", m=3,
+        auxiliary=["re75"], random_state=1,
+    )  # fmt: skip
+    got = json.loads(out)
+    assert got["estimate"] == pytest.approx(library.estimate, rel=1e-9)
+    assert got["pooled"]["fmi"] == pytest.approx(library.pooled.fmi, rel=1e-9)
+    code, out, _ = run(path, *asked, "--impute", "3", "--auxiliary", "re75", "--seed", "1")
+    assert code == 0
+    assert "Rubin's rules, 3 imputations" in out
+    assert "complete rows alone" in out
 
 
 MULTI = REFERENCE / "synth_multi.csv"
@@ -332,6 +391,18 @@ def test_ordered_levels(run, tmp_path):
         (["--dose", "--outcome", "x"], "can be given once"),
         (["--design", "paired", "--all-arms"], "compares two named arms"),
         (["--ordered", "--by", "kind"], "by= is not made for ordered outcomes"),
+        (["--negative-controls", "x"], "--negative-controls has no meaning without --refute"),
+        (["--within", "kind"], "--within has no meaning without --placebo"),
+        (["--placebos", "9"], "--placebos has no meaning without --placebo or --refute"),
+        (["--placebo", "--placebos", "9"], "placebos=9: at least 10"),
+        (["--placebo", "--within", "nothing"], "within column 'nothing' is not in the table"),
+        (["--auxiliary", "x"], "--auxiliary has no meaning without --impute"),
+        (["--impute", "3"], "no value is missing in the columns of this estimate"),
+        (["--impute", "3", "--refute"], "--refute has no meaning with --impute"),
+        (["--refute", "--dose"], "--refute has no meaning but for one outcome and two arms"),
+        (["--sensitivity", "--all-arms"], "--sensitivity has no meaning but for one outcome"),
+        (["--placebo", "--design", "paired"], "--placebo has no meaning but for one outcome"),
+        (["--impute", "3", "--by", "kind"], "--by has no meaning with --impute"),
     ],
 )  # fmt: skip
 def test_an_option_without_meaning_is_refused_and_not_ignored(run, tmp_path, options, message):

@@ -142,7 +142,7 @@ MADE = {
         *(table()[c].to_numpy() for c in ("y", "arm")),
         table()[["hard", "size"]].to_numpy(),
         names=["hard", "size"],
-        benchmarks=["hard"],
+        benchmarks=["size"],
     ),
     "RosenbaumResult": lambda: public.rosenbaum_bounds(np.arange(40) % 7 + 1.0, np.arange(40) % 5),
     "SensitivityReport": lambda: public.sensitivity_report(

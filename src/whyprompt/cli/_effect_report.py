@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["effect_text"]
+__all__ = ["check_text", "effect_text"]
 
 
 def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
@@ -15,14 +15,17 @@ def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
 
     Parameters
     ----------
-    result : EffectResult, PairedResult, EffectsResult, OrdinalResult, ArmsResult or DoseResponse
+    result : EffectResult, PairedResult, EffectsResult, OrdinalResult, ArmsResult, DoseResponse or
+        ImputedEffect
 
     Returns
     -------
     str
     """
     parts = [result.sentence]
-    if hasattr(result, "estimate"):
+    if hasattr(result, "pooled"):
+        parts.extend(_imputed_parts(result))
+    elif hasattr(result, "estimate"):
         parts.append(
             f"estimate {_number(result.estimate)}, standard error {_number(result.std_error)}"
             f" ({result.se_method}), {result.level:.0%} interval {_span(result, 'ci')},"
@@ -50,6 +53,58 @@ def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
     if result.warnings:
         parts.append("Warnings:\n" + "\n".join(f"  {text}" for text in result.warnings))
     return "\n\n".join(parts)
+
+
+def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a check
+    """Write a check for a reader.
+
+    Parameters
+    ----------
+    name : str
+        What was checked.
+    found : SensitivityReport, PlaceboTreatment or Refutation
+
+    Returns
+    -------
+    str
+    """
+    title = {"sensitivity": "Hidden confounding", "placebo": "Placebo arm", "refutation": "Refutation"}[name]
+    if name != "refutation":
+        return f"{title}:\n  {found.sentence}"
+    lines = []
+    for row in found.to_frame().to_dict("records"):
+        verdict = f" ({row['verdict']})" if isinstance(row["verdict"], str) else ""
+        lines.append(f"  {row['refutation']}{verdict}: {row['sentence']}")
+    lines += [f"  not done: {text}" for text in found.not_done]
+    return "\n".join([f"{title}:", *lines])
+
+
+def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect
+    pooled = result.pooled
+    parts = [
+        (
+            f"estimate {_number(result.estimate)}, standard error {_number(result.std_error)}"
+            f" (Rubin's rules, {pooled.m} imputations), {result.level:.0%} interval {_span(result, 'ci')},"
+            f" p {_number(pooled.p_value, 2)}"
+        ),
+        f"fraction of information missing {_number(pooled.fmi, 2)}",
+    ]
+    alone = result.complete_case
+    if alone is not None:
+        parts.append(
+            f"complete rows alone ({result.n_complete} of {result.n_rows}): {_number(alone.estimate)},"
+            f" {alone.level:.0%} interval {_span(alone, 'ci')}"
+        )
+    parts.extend(
+        f"{m.name} {_number(m.estimate)} ({_number(m.ci_low)} to {_number(m.ci_high)})"
+        for m in result.measures[1:]
+        if m.estimate is not None
+    )
+    rows = [[name, _number(value, 2)] for name, value in result.worst_balance.items()]
+    if rows:
+        grid = _grid(["covariate", "worst after"], rows)
+        parts.append(f"Balance (largest standardised mean difference of any completed table):\n{grid}")
+    return parts
 
 
 def _paired_lines(result: Any) -> list[str]:  # noqa: ANN401 - a result with one estimate

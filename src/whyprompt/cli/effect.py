@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from whyprompt.cli._common import AsJson, Out, results_folder, show, show_json
-from whyprompt.cli._effect_report import effect_text
+from whyprompt.cli._effect_report import check_text, effect_text
 from whyprompt.cli._tables import TABLES, read_graph, read_table
 from whyprompt.errors import EstimationError
 
@@ -31,7 +32,9 @@ def effect(
     treatment: Annotated[str | None, typer.Option(help="Column with the arm.")] = None,
     outcome: Annotated[
         list[str] | None,
-        typer.Option(help="Column with the outcome. Given more than once: adjusted for their number."),
+        typer.Option(
+            help="Column with the outcome. Several (a,b or given again) are adjusted for their number."
+        ),
     ] = None,
     graph: Annotated[
         str | None, typer.Option(help="Causal graph: a file, or text such as 'x -> arm; x -> y; arm -> y'.")
@@ -93,6 +96,37 @@ def effect(
     focal: Annotated[str | None, typer.Option(help="With --all-arms: arm of an att.")] = None,
     dose: Annotated[bool, typer.Option("--dose", help="The treatment is a continuous dose.")] = False,
     knots: Annotated[int, typer.Option(help="With --dose: knots of the curve.")] = 4,
+    impute: Annotated[
+        int | None,
+        typer.Option(help="Fill gaps in covariates so many times, and pool the estimates.", metavar="M"),
+    ] = None,
+    missing_outcome: Annotated[
+        str, typer.Option(help="With --impute: raise, exclude or impute rows without an outcome.")
+    ] = "raise",
+    auxiliary: Annotated[
+        _Columns, typer.Option(help="With --impute: columns that help to fill gaps: a,b.")
+    ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Say how strong a hidden confounder would have to be.")
+    ] = False,
+    refute: Annotated[
+        bool, typer.Option("--refute", help="Repeat with placebo arms, noise, subsets, a covariate less.")
+    ] = False,
+    negative_controls: Annotated[
+        _Columns, typer.Option(help="With --refute: outcomes that the arm cannot have moved: a,b.")
+    ] = None,
+    placebo: Annotated[
+        bool, typer.Option("--placebo", help="Repeat with placebo arms alone, for their p-value.")
+    ] = False,
+    within: Annotated[
+        _Columns, typer.Option(help="With --placebo: hold the number of treated rows within: a,b.")
+    ] = None,
+    placebos: Annotated[
+        int | None,
+        typer.Option(
+            help="Placebo arms of --placebo (199); with --refute also noise covariates and subsets (100)."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="For everything random.")] = 0,
     out: Out = None,
     as_json: AsJson = False,
@@ -124,6 +158,22 @@ def effect(
     ]
     if len(chosen) > 1:
         raise EstimationError(f"{' and '.join(chosen)} do not go together", hint="give one of them")
+    outcomes = [name for text in outcome for name in _split(text) or ()]
+    if not outcomes:
+        raise EstimationError("--outcome names no column", hint="name columns of the table")
+    twice = sorted({name for name in outcomes if outcomes.count(name) > 1})
+    if twice:
+        raise EstimationError(f"--outcome names {twice[0]!r} twice")
+    checks = _Checks(
+        sensitivity=sensitivity,
+        refute=refute,
+        placebo=placebo,
+        placebos=placebos,
+        negative_controls=tuple(_split(negative_controls) or ()),
+        within=tuple(_split(within) or ()),
+    )
+    plain = not chosen and len(outcomes) == 1 and design != "paired"
+    _refuse_checks(given, checks, plain=plain, imputed=impute is not None)
     if (levels is not None) and not ordered:
         raise EstimationError("--levels names the levels of an ordered outcome", hint="add --ordered")
     values: dict[str, Any] = {
@@ -166,18 +216,92 @@ def effect(
     if "seed" in given:
         asked["random_state"] = seed
     frame = read_table(table)
-    result = _analyse(
-        frame,
-        treatment,
-        outcome,
-        asked,
-        kind="dose" if dose else "arms" if all_arms else "ordered" if ordered else "difference",
-        levels=_split(levels),
-    )
-    if as_json:
-        show_json(result.to_dict())
+    if impute is not None:
+        gaps = {"m": impute, "missing_outcome": missing_outcome, "auxiliary": _split(auxiliary) or ()}
+        _refuse(set(asked) & {*_ARMS_ONLY, *_DOSE_ONLY, "reference", "unit", "by"}, "with --impute")
+        result = _imputed(frame, treatment, outcomes[0], {**asked, **gaps})
     else:
-        show(effect_text(result))
+        result = _analyse(
+            frame,
+            treatment,
+            outcomes,
+            asked,
+            kind="dose" if dose else "arms" if all_arms else "ordered" if ordered else "difference",
+            levels=_split(levels),
+        )
+    checked = _checked(frame, treatment, outcomes[0], asked, result, checks)
+    if as_json:
+        show_json(result.to_dict() | {name: found.to_dict() for name, found in checked.items()})
+    else:
+        show("\n\n".join([effect_text(result), *(check_text(n, found) for n, found in checked.items())]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Checks:
+    """What is asked for beside the estimate."""
+
+    sensitivity: bool
+    refute: bool
+    placebo: bool
+    placebos: int | None
+    negative_controls: tuple[str, ...]
+    within: tuple[str, ...]
+
+    @property
+    def any(self) -> bool:
+        return self.sensitivity or self.refute or self.placebo
+
+
+def _refuse_checks(given: set[str], checks: _Checks, *, plain: bool, imputed: bool) -> None:
+    """Refuse checks that would do nothing, or that are not made for the analysis asked for."""
+    _refuse(given & {"negative_controls"} if not checks.refute else set(), "without --refute")
+    _refuse(given & {"within"} if not checks.placebo else set(), "without --placebo")
+    _refuse(
+        given & {"placebos"} if not (checks.placebo or checks.refute) else set(),
+        "without --placebo or --refute",
+    )
+    _refuse(given & {"missing_outcome", "auxiliary"} if not imputed else set(), "without --impute")
+    asked = given & {"sensitivity", "refute", "placebo"}
+    if imputed:
+        _refuse(asked, "with --impute: a check looks at one table")
+    if not plain:
+        _refuse(asked | given & {"impute"}, "but for one outcome and two arms that are not paired")
+
+
+def _imputed(frame: Any, treatment: str, outcome: str, asked: dict[str, Any]) -> Any:  # noqa: ANN401
+    import whyprompt.effects as library
+
+    return library.estimate_with_imputation(frame, treatment=treatment, outcome=outcome, **asked)
+
+
+def _checked(
+    frame: Any,  # noqa: ANN401 - any frame
+    treatment: str,
+    outcome: str,
+    asked: dict[str, Any],
+    result: Any,  # noqa: ANN401 - an EffectResult where there is a check
+    checks: _Checks,
+) -> dict[str, Any]:
+    """Run the checks asked for, each as the library's function of that name would."""
+    import whyprompt.effects as library
+
+    found: dict[str, Any] = {}
+    if not checks.any:
+        return found
+    # Subgroups are looked at once, and not in every placebo.
+    options = {name: value for name, value in asked.items() if name != "by"}
+    shared = {"treatment": treatment, "outcome": outcome, **options}
+    count: dict[str, Any] = {} if checks.placebos is None else {"placebos": checks.placebos}
+    if checks.sensitivity:
+        found["sensitivity"] = library.sensitivity_report(frame, result)
+    if checks.placebo:
+        found["placebo"] = library.placebo_treatment(frame, within=checks.within, **count, **shared)
+    if checks.refute:
+        count = {} if checks.placebos is None else {"draws": checks.placebos}
+        found["refutation"] = library.refute(
+            frame, negative_controls=checks.negative_controls, **count, **shared
+        )
+    return found
 
 
 def _given(ctx: typer.Context) -> set[str]:

@@ -50,6 +50,10 @@ class _Token:
 
 
 def _scan(text: str, pattern: re.Pattern[str], what: str) -> Iterator[_Token]:
+    if not isinstance(text, str):
+        raise GraphError(
+            f"a graph is read from text, not from {type(text).__name__}", hint='"x -> arm, y; arm -> y"'
+        )
     position, line = 0, 1
     while position < len(text):
         match = pattern.match(text, position)

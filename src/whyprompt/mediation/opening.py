@@ -120,22 +120,20 @@ def _find_trunk(
     n: int,
 ) -> tuple[Any, type, torch.Tensor]:
     """Find the decoder whose output the model's head reads, its output class, and the model's own logits."""
-    candidates = [model.get_decoder(), model.base_model]
-    for trunk in candidates:
+    # All logits of a long prompt would not fit; the head is checked on its first tokens.
+    few = tokens[:, :8]
+    for trunk in (model.get_decoder(), model.base_model):
         if trunk is model:
             continue
         seen: list[Any] = []
         handle = trunk.register_forward_hook(lambda _m, _a, out, seen=seen: seen.append(out))
         try:
-            model(input_ids=tokens[:, :1], use_cache=False)
+            logits = model(input_ids=few, use_cache=False).logits
         finally:
             handle.remove()
         if seen and hasattr(seen[0], "last_hidden_state"):
             runtime = ModelRuntime(model, model_type, trunk, type(seen[0]), [], 0, 0, 0)
-            # All logits of a long prompt would not fit; the head is checked on its first tokens.
-            few = tokens[:, :8]
-            logits = model(input_ids=few, use_cache=False).logits
-            again = runtime.head(trunk(input_ids=few, use_cache=False).last_hidden_state)
+            again = runtime.head(seen[0].last_hidden_state)
             if logits.shape != again.shape or not torch.allclose(logits, again, rtol=1e-5, atol=1e-5):
                 continue
             return (

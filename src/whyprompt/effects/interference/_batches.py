@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects._arguments import generator
 from whyprompt.effects._frame import open_table
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.paired.paired import holm
@@ -317,7 +318,7 @@ def _arrangements(code: Ints, draws: int, random_state: int) -> tuple[Iterator[I
             for size, start in zip(sizes.tolist(), starts.tolist(), strict=True)
         ]
         return (np.concatenate(chosen) for chosen in product(*each)), True
-    rng = np.random.default_rng(random_state)
+    rng = generator(random_state)
     # Rows are sorted by item, so sorting by item plus a uniform number shuffles within items.
     return (np.argsort(code + rng.random(len(code)), kind="stable") for _ in range(draws)), False
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 
+from whyprompt.effects._arguments import generator
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.result import format_number
 from whyprompt.errors import DataError, EstimationError
@@ -178,7 +179,7 @@ def batch_consistency(
             f"batch_size={batch_size}, shuffles={shuffles}, tolerance={tolerance}: at least 2, 1 and 0 are"
             " needed"
         )
-    rng = np.random.default_rng(random_state)
+    rng = generator(random_state)
     alone, again = (_scored(score, items, np.arange(n), 1, "alone") for _ in range(2))
     ordered = _scored(score, items, np.arange(n), batch_size, "in order")
     mixed = np.array(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from whyprompt.effects._arguments import at_least, names, seed
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.missing._draws import draw_categories, draw_normal, draw_pmm
 from whyprompt.effects.preparation._columns import read_columns, write_columns
@@ -174,10 +175,9 @@ def impute(
     >>> made.m, made.methods, [int(f["x"].isna().sum()) for f in made.frames]
     (2, {'x': 'pmm'}, [0, 0])
     """
-    if m < 2 or iterations < 1 or donors < 1:
-        raise EstimationError(
-            f"m={m}, iterations={iterations}, donors={donors}: at least 2, 1 and 1 are needed"
-        )
+    for count, least, name in ((m, 2, "m"), (iterations, 1, "iterations"), (donors, 1, "donors")):
+        at_least(count, least, name)
+    columns = None if columns is None else names(columns, "columns")
     wrapped, read = read_columns(frame, columns, role="imputation")
     n = len(wrapped)
     _check(read, by)
@@ -187,7 +187,7 @@ def impute(
     moved = _shifts(shift or {}, how, read, n)
     groups = _groups(read, by)
     in_models = {name: column for name, column in read.items() if name != by}
-    state = np.random.SeedSequence(random_state)
+    state = np.random.SeedSequence(seed(random_state))
     frames, traces = [], {name: np.zeros((m, iterations)) for name in how}
     for k, child in enumerate(state.spawn(m)):
         rng = np.random.default_rng(child)

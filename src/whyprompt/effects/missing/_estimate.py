@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from whyprompt.effects._arguments import names
 from whyprompt.effects._frame import open_table
 from whyprompt.effects._problem import choose_confounders
 from whyprompt.effects._reported import Reported
@@ -237,6 +238,12 @@ def estimate_with_imputation(
         raise EstimationError(
             f"missing_outcome={missing_outcome!r} is not known", hint="'raise', 'exclude' or 'impute'"
         )
+    if options.get("by") is not None:
+        raise EstimationError(
+            "by= is not made for imputed tables", hint="estimate the subgroups one by one, on their rows"
+        )
+    auxiliary = names(auxiliary, "auxiliary")
+    options["exact"] = names(options.get("exact"), "exact")
     table = open_table(frame)
     table.require([treatment], role="treatment")
     table.require([outcome], role="outcome")

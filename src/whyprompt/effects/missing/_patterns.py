@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects._arguments import names
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.preparation._columns import keep_rows, read_columns
 from whyprompt.effects.result import SMD_LIMIT, format_number
@@ -134,14 +135,16 @@ def missing_patterns(
     >>> [(p.missing, p.n) for p in found.patterns]
     [((), 1), (('a', 'b'), 1), (('b',), 1)]
     """
+    if columns is not None and not names(columns, "columns"):
+        raise DataError("no column is named", hint="leave columns= out for all of them")
     _, read = read_columns(frame, columns)
-    names = tuple(read)
+    kept = tuple(read)
     gaps = np.column_stack([column.missing for column in read.values()])
     kinds, counts = np.unique(gaps, axis=0, return_counts=True)
     n = len(gaps)
     found = [
         MissingPattern(
-            missing=tuple(c for c, gone in zip(names, kind.tolist(), strict=True) if gone),
+            missing=tuple(c for c, gone in zip(kept, kind.tolist(), strict=True) if gone),
             n=int(count),
             share=float(count / n),
         )
@@ -151,7 +154,7 @@ def missing_patterns(
     missing = {name: column.n_missing for name, column in read.items()}
     complete = int((~gaps.any(axis=1)).sum())
     return MissingPatterns(
-        columns=names,
+        columns=kept,
         patterns=tuple(found),
         n_missing=missing,
         n_rows=n,
@@ -293,7 +296,7 @@ def drop_incomplete(
     >>> len(kept), dict(report.by_group)
     (2, {'a': (0, 1), 'b': (1, 2)})
     """
-    asked = tuple(columns)
+    asked = names(columns, "columns")
     shown = tuple(describe) if describe is not None else (*asked, *((by,) if by else ()))
     every = tuple(dict.fromkeys([*asked, *((by,) if by else ()), *shown]))
     wrapped, read = read_columns(frame, every)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects._frame import arms, open_table
+from whyprompt.effects._frame import arms, open_table, rows_of_two_arms
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.missing._estimate import estimate_with_imputation
 from whyprompt.effects.preparation._columns import read_columns
@@ -173,10 +173,16 @@ def tipping_point(
     table = open_table(frame)
     table.require([name], role="tipping")
     read = read_columns(frame, [name], role="tipping")[1][name]
-    two = arms(table, treatment, treated=options.get("treated"), control=options.get("control"))
-    chosen = two.indicator if arm == "treated" else ~two.indicator
-    if arm == "both":
-        chosen = np.ones(table.n_rows, dtype=bool)
+    named = (options.get("treated"), options.get("control"))
+    rows_used = None
+    if None not in named:
+        rows_used = rows_of_two_arms(table, treatment, treated=named[0], control=named[1])
+    kept = table if rows_used is None else table.keep(rows_used)
+    two = arms(kept, treatment, treated=named[0], control=named[1])
+    # Gaps in rows of other arms are filled and stay as they are: those rows are in no estimate.
+    chosen = np.ones(table.n_rows, dtype=bool) if rows_used is None else rows_used.copy()
+    if arm != "both":
+        chosen[chosen] = two.indicator if arm == "treated" else ~two.indicator
     varied = int((read.missing & chosen).sum())
     if not varied:
         raise EstimationError(
@@ -193,9 +199,12 @@ def tipping_point(
         spread = 3.0 if logs else 2 * float(known.std(ddof=1))
         grid = np.linspace(-spread, spread, 17)
     else:
-        grid = np.asarray(deltas, dtype=float)
-    if not np.isfinite(grid).all():
-        raise EstimationError("deltas are finite numbers")
+        grid = _numbers(deltas)
+        most = 1e6 if logs else 1e6 * max(float(np.abs(known).max()), 1.0)
+        if np.abs(grid).max() > most:
+            raise EstimationError(
+                f"a delta of {np.abs(grid).max():g} is beyond a million times the values of {name!r}"
+            )
     grid = np.unique(np.append(grid, 0.0))
     how = "impute" if name == outcome else missing_outcome
     if how is not None:
@@ -221,6 +230,16 @@ def tipping_point(
             name, arm, two.treated, two.control, scale, rows, rows[at], varied, conclusion, low, high
         ),
     )
+
+
+def _numbers(deltas: object) -> NDArray[np.float64]:
+    try:
+        grid = np.ravel(np.array([] if isinstance(deltas, str) else deltas, dtype=np.float64))
+    except (TypeError, ValueError):
+        grid = np.empty(0)
+    if not len(grid) or not np.isfinite(grid).all():
+        raise EstimationError(f"deltas={deltas!r}: a list of finite numbers is needed", hint="[-1, 0, 1]")
+    return np.asarray(grid, dtype=np.float64)
 
 
 def _row(

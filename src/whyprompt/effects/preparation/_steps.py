@@ -228,8 +228,13 @@ class Bin:
                 raise DataError(f"binning {self.column!r}: cutpoints must be given and increase")
             asked = len(cuts) + 1
         elif self.how in {"quantile", "width"}:
-            if self.n_bins < 2:
+            whole = isinstance(self.n_bins, int | np.integer) and not isinstance(self.n_bins, bool)
+            if not whole or self.n_bins < 2:
                 raise DataError(f"binning {self.column!r}: n_bins is {self.n_bins}; at least 2 are needed")
+            if self.n_bins > len(known):
+                raise DataError(
+                    f"binning {self.column!r}: n_bins is {self.n_bins}, more than its {len(known)} values"
+                )
             inner = np.arange(1, self.n_bins) / self.n_bins
             cuts = (
                 np.quantile(known, inner) if self.how == "quantile" else known.min() + inner * np.ptp(known)

@@ -303,6 +303,13 @@ def prepare_table(
     >>> Recipe.from_json(done.recipe.to_json()) == done.recipe
     True
     """
+    kinds = (Winsorise, FlagOutliers, Scale, Bin, Code)
+    given: object = steps
+    if not isinstance(given, list | tuple) or not all(isinstance(step, kinds) for step in given):
+        raise DataError(
+            "steps is a list of steps, each a Winsorise, FlagOutliers, Scale, Bin or Code",
+            hint="prepare_table(frame, [Winsorise('question_tokens')])",
+        )
     if not steps:
         raise DataError("the recipe has no step", hint="give Winsorise, FlagOutliers, Scale, Bin or Code")
     for step in steps:

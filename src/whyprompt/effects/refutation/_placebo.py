@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt.effects._arguments import at_least, generator, names
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.paired.paired import holm
@@ -17,7 +18,7 @@ from whyprompt.effects.refutation._arms import (
     placebo_drawer,
     settle_how,
 )
-from whyprompt.effects.refutation._rerun import Base, at_least, failed_share
+from whyprompt.effects.refutation._rerun import Base, failed_share
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 
@@ -200,19 +201,18 @@ def placebo_treatment(
     from scipy import stats
 
     at_least(placebos, 10, "placebos")
-    if isinstance(within, str):
-        raise EstimationError(f"within is the text {within!r}; a list of columns is needed")
+    within = tuple(dict.fromkeys(names(within, "within")))
     base = Base(
         frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
     )
     for name in {treatment, outcome} & set(within):
         role = "treatment" if name == treatment else "outcome"
         raise EstimationError(f"within names {name!r}, the {role}", hint="name columns known before the arm")
-    refuse_post_treatment(tuple(within), treatment=treatment, outcome=outcome)
+    refuse_post_treatment(within, treatment=treatment, outcome=outcome)
     randomised = options.get("design") == "randomized"
     adjusted = bool(base.problem.confounders) or base.problem.known_score is not None
     chosen = settle_how(how, randomised=randomised, adjusted=adjusted)
-    draw = _drawer(base, chosen, within, np.random.default_rng(random_state))
+    draw = _drawer(base, chosen, within, generator(random_state))
     found: list[Core] = []
     failed: list[str] = []
     for _ in range(placebos):
@@ -474,6 +474,11 @@ def negative_control_outcome(
     """
     if isinstance(outcomes, str) or not outcomes:
         raise EstimationError("outcomes is a list of at least one column", hint="outcomes=['score_before']")
+    repeated = sorted({name for name in outcomes if list(outcomes).count(name) > 1})
+    if repeated:
+        raise EstimationError(f"outcomes names {repeated[0]!r} twice")
+    if not 0 < alpha < 1:
+        raise EstimationError(f"alpha={alpha}: it lies between 0 and 1, 0.05 for example")
     if graph is not None:
         for name in outcomes:
             if name in graph.nodes and name in graph.descendants(treatment):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph import CausalGraph
 
-__all__ = ["Base", "Verdict", "at_least", "failed_share"]
+__all__ = ["Base", "Verdict", "failed_share"]
 
 Verdict = Literal["passes", "fails", "doubtful"]
 
@@ -158,11 +158,3 @@ def failed_share(failed: Sequence[str], draws: int, what: str) -> None:
             f"{len(failed)} of {draws} {what} could not be estimated: {reason}",
             hint="ask for a method that needs less (ipw, overlap), or give more rows",
         )
-
-
-def at_least(value: object, least: int, name: str) -> None:
-    """Refuse a count that is no whole number, or too small, by its name."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise EstimationError(f"{name}={value!r} is no whole number", hint="100, for example")
-    if value < least:
-        raise EstimationError(f"{name}={value}: at least {least} are needed")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects._arguments import at_least, generator
 from whyprompt.effects._options import WEIGHTING
 from whyprompt.effects._reported import Reported, rows_frame
-from whyprompt.effects.refutation._rerun import Base, at_least, failed_share
+from whyprompt.effects.refutation._rerun import Base, failed_share
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 
@@ -148,10 +149,12 @@ def random_common_cause(
     )
     if not base.confounders or base.result.method == "naive":
         raise EstimationError("nothing is adjusted for, so a random covariate would change nothing")
+    if base.problem.known_score is not None:
+        raise EstimationError("the propensity is known, so a random covariate would change nothing")
     name = "random_cause"
     while name in base.table.columns:
         name += "_"
-    rng = np.random.default_rng(random_state)
+    rng = generator(random_state)
     found, failed = [], []
     for _ in range(repeats):
         noise = rng.normal(size=base.table.n_rows)
@@ -325,8 +328,8 @@ def data_subset(
     >>> found.verdict, 0.8 < found.ratio < 1.2
     ('passes', True)
     """
-    if not 0 < fraction < 1:
-        raise EstimationError(f"fraction={fraction}: it lies between 0 and 1, 0.8 for example")
+    if not isinstance(fraction, int | float | np.number) or not 0 < fraction < 1:
+        raise EstimationError(f"fraction={fraction!r}: it lies between 0 and 1, 0.8 for example")
     at_least(subsets, 10, "subsets")
     base = Base(
         frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
@@ -340,7 +343,7 @@ def data_subset(
     size = round(fraction * groups)
     if not 0 < size < groups:
         raise EstimationError(f"{fraction:g} of {groups} rows or clusters is no proper subset")
-    rng = np.random.default_rng(random_state)
+    rng = generator(random_state)
     found, failed = [], []
     for _ in range(subsets):
         kept = np.zeros(groups, dtype=bool)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from whyprompt.effects._arguments import at_least, names
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.refutation._placebo import (
     NegativeControl,
@@ -187,6 +188,8 @@ def refute(
     """
     shared = {"treatment": treatment, "confounders": confounders, "graph": graph, **options}
     not_done: list[str] = []
+    at_least(draws, 10, "draws")
+    negative_controls = names(negative_controls, "negative_controls")
 
     def attempt(name: str, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - one of the results
         try:

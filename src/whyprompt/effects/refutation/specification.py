@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects._arguments import at_least, generator
 from whyprompt.effects._frame import arms, open_table, rows_of_two_arms
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._reported import Reported
@@ -284,6 +285,10 @@ def specification_curve(
     chosen, _ = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
+    at_least(permutations, 0, "permutations")
+    for name in options:
+        if name not in _OPTIONS:
+            raise EstimationError(f"option {name!r} is not known", hint="an option of estimate_effect")
     if not chosen:
         raise EstimationError(
             "nothing is adjusted for, so there is nothing to specify", hint="confounders=[...]"
@@ -374,6 +379,11 @@ class _Plan:
             if name in {"preparation", "confounders"}:
                 if not hasattr(values, "items"):
                     raise EstimationError(f"dimension {name!r} of the grid maps names to lists")
+                for label, value in values.items():
+                    if isinstance(value, str):
+                        raise EstimationError(
+                            f"{name} {label!r} of the grid is the text {value!r}; a list is needed"
+                        )
                 named[name] = {str(k): v for k, v in values.items()}
             else:
                 named[name] = {_shown(v): v for v in values}
@@ -571,7 +581,7 @@ def _permute(
         chance=chance,
         within=False,
         units=arm_units(problem),
-        rng=np.random.default_rng(random_state),
+        rng=generator(random_state),
     )
     given = nw.from_native(frame, eager_only=True)
     raw = given.get_column(plan.treatment).to_list()

@@ -334,7 +334,7 @@ def robustness(
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(300, 1))
     >>> t = (x[:, 0] + rng.normal(size=300) > 0).astype(float)
-    >>> report = robustness(2 * t + x[:, 0] + rng.normal(size=300), t, x, benchmarks=["x0"], times=[1])
+    >>> report = robustness(2 * t + x[:, 0] / 2 + rng.normal(size=300), t, x, benchmarks=["x0"], times=[1])
     >>> report.bounds[0].benchmark, report.robustness_value > 0.4
     ('x0', True)
     """

@@ -297,7 +297,7 @@ def weight_estimate(
     ``(1-e)/e, 1``; ATO ``1-e, e``. Entropy weights average one over each reweighted arm.
 
     The interval takes the t distribution with degrees of freedom that follow from the weights; with a few
-    dozen rows the normal one is too short. For ``aipw`` it is normal: cross-fitted residuals are not too small.
+    dozen rows the normal one is too short. For ``aipw`` it is normal: its residuals are large enough.
 
     References
     ----------

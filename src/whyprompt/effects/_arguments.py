@@ -1,0 +1,64 @@
+"""Arguments of every check: counts, seeds and lists of names, refused by name where they are none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["at_least", "generator", "names", "seed"]
+
+
+def at_least(value: object, least: int, name: str) -> None:
+    """Refuse a count that is no whole number, or too small, by its name.
+
+    Raises
+    ------
+    EstimationError
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise EstimationError(f"{name}={value!r} is no whole number", hint="100, for example")
+    if value < least:
+        raise EstimationError(f"{name}={value}: at least {least} are needed")
+
+
+def seed(random_state: object) -> int:
+    """Give a seed, or refuse what is none.
+
+    Raises
+    ------
+    EstimationError
+    """
+    whole = isinstance(random_state, int | np.integer) and not isinstance(random_state, bool)
+    if not isinstance(random_state, int | np.integer) or not whole or random_state < 0:
+        raise EstimationError(f"random_state={random_state!r} is no seed", hint="a whole number from 0 on")
+    return int(random_state)
+
+
+def generator(random_state: object) -> np.random.Generator:
+    """Give the generator of a seed, or refuse what is no seed.
+
+    Raises
+    ------
+    EstimationError
+    """
+    return np.random.default_rng(seed(random_state))
+
+
+def names(value: Sequence[str] | None, what: str) -> tuple[str, ...]:
+    """Give a list of columns; one text is refused, for its letters are no columns.
+
+    Raises
+    ------
+    EstimationError
+    """
+    if isinstance(value, str):
+        raise EstimationError(
+            f"{what} is the text {value!r}; a list of columns is needed", hint=f"{what}=[{value!r}]"
+        )
+    return () if value is None else tuple(value)

@@ -1,0 +1,128 @@
+"""What is wrong with an argument of a check is one message that names it, and never a traceback."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from whyprompt import effects as fx
+from whyprompt.effects.preparation import Bin, Recipe, Scale, Winsorise
+from whyprompt.errors import DataError, EstimationError
+
+N = 120
+
+
+def table():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=N)
+    arm = (rng.random(N) < 1 / (1 + np.exp(-hard))).astype(int)
+    frame = pd.DataFrame({"arm": arm, "hard": hard, "how long": rng.normal(size=N)})
+    return frame.assign(y=arm - hard + rng.normal(size=N), kind=rng.choice(["a", "b"], N))
+
+
+def gaps():
+    frame, rng = table(), np.random.default_rng(1)
+    for name in ("hard", "y"):
+        frame.loc[rng.random(N) < 0.12, name] = np.nan
+    return frame.assign(empty=np.nan)
+
+
+ASKED = {"treatment": "arm", "outcome": "y", "confounders": ["hard", "how long"], "method": "ipw"}
+FILL = {**ASKED, "missing_outcome": "exclude", "m": 2, "iterations": 2}
+TIP = {**ASKED, "m": 2, "iterations": 2, "column": "y"}
+CURVE = {k: v for k, v in ASKED.items() if k != "method"} | {"grid": {"method": ["ipw"]}}
+CONTROL = {"treatment": "arm", "confounders": ["hard"], "method": "ipw"}
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fx.placebo_treatment(table(), **ASKED, random_state=-1), "random_state=-1 is no seed"),
+        (lambda: fx.placebo_treatment(table(), **ASKED, random_state="x"), "random_state='x' is no seed"),
+        (lambda: fx.placebo_treatment(table(), **ASKED, placebos=1.5), "placebos=1.5 is no whole number"),
+        (lambda: fx.placebo_treatment(table(), **ASKED, foo=1), "option 'foo' is not known"),
+        (lambda: fx.placebo_treatment(table().head(0), **ASKED), "has no rows"),
+        (
+            lambda: fx.negative_control_outcome(table(), outcomes=["y", "y"], **CONTROL),
+            "outcomes names 'y' twice",
+        ),
+        (lambda: fx.negative_control_outcome(table(), outcomes=["y"], alpha=5, **CONTROL), "alpha=5"),
+        (
+            lambda: fx.negative_control_outcome(table(), outcomes=["y"], alpha=float("nan"), **CONTROL),
+            "alpha=nan",
+        ),
+        (
+            lambda: fx.random_common_cause(table().assign(p=0.5), **ASKED, propensity="p"),
+            "the propensity is known",
+        ),
+        (lambda: fx.data_subset(table(), **ASKED, fraction="0.5"), "fraction='0.5'"),
+        (lambda: fx.data_subset(table(), **ASKED, fraction=float("nan")), "fraction=nan"),
+        (lambda: fx.refute(table(), **ASKED, negative_controls="kind"), "negative_controls is the text"),
+        (lambda: fx.refute(table(), **ASKED, draws=3), "draws=3: at least 10"),
+        (lambda: fx.specification_curve(table(), **CURVE, permutations=-3), "permutations=-3"),
+        (lambda: fx.specification_curve(table(), **CURVE, permutations=2.5), "permutations=2.5 is no"),
+        (lambda: fx.specification_curve(table(), **CURVE, foo=1), "option 'foo' is not known"),
+        (
+            lambda: fx.specification_curve(
+                table(), **{**CURVE, "grid": {"preparation": {"a": "winsorise"}, "method": ["ipw"]}}
+            ),
+            "preparation 'a' of the grid is the text",
+        ),
+        (lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "m": "3"}), "m='3' is no whole number"),
+        (lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "m": 1}), "m=1: at least 2"),
+        (lambda: fx.estimate_with_imputation(gaps(), **FILL, random_state=-1), "random_state=-1"),
+        (lambda: fx.estimate_with_imputation(gaps(), **FILL, by="kind"), "by= is not made for imputed"),
+        (lambda: fx.estimate_with_imputation(gaps(), **FILL, auxiliary="kind"), "auxiliary is the text"),
+        (
+            lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "method": "nearest"}, exact="kind"),
+            "exact is the text 'kind'",
+        ),
+        (lambda: fx.impute(gaps(), columns="hard"), "columns is the text 'hard'"),
+        (lambda: fx.drop_incomplete(gaps(), "hard"), "columns is the text 'hard'"),
+        (lambda: fx.missing_patterns(gaps(), []), "no column is named"),
+        (lambda: fx.tipping_point(gaps(), **TIP, deltas=[]), r"deltas=\[\]: a list of finite numbers"),
+        (lambda: fx.tipping_point(gaps(), **TIP, deltas="12"), "deltas='12'"),
+        (lambda: fx.tipping_point(gaps(), **TIP, deltas=[0, float("inf")]), "a list of finite numbers"),
+        (lambda: fx.tipping_point(gaps(), **TIP, deltas=[0, 1e300]), "beyond a million times"),
+        (lambda: fx.prepare_table(table(), Winsorise("hard")), "steps is a list of steps"),
+        (lambda: fx.prepare_table(table(), [{"column": "hard"}]), "steps is a list of steps"),
+        (lambda: fx.prepare_table(table(), [Bin("hard", n_bins=10**9)]), "more than its 120 values"),
+        (lambda: fx.prepare_table(table(), [Bin("hard", n_bins=2.5)]), "n_bins is 2.5"),
+        (lambda: fx.prepare_table(gaps(), [Scale("empty")]), "'empty'"),
+        (lambda: Recipe.from_json("{}"), "recipe"),
+        (lambda: Recipe.from_json("no"), "recipe"),
+        (lambda: Recipe.from_json('{"steps": [{"kind": "x"}], "n_fitted": 3}'), "recipe"),
+        (
+            lambda: fx.batch_interference(
+                table().assign(item=np.arange(N) // 2, batch=np.arange(N) % 5),
+                item="item", outcome="y", batch="batch", draws=99, random_state=-1,
+            ),
+            "random_state=-1",
+        ),
+        (lambda: fx.batch_consistency(list, [1.0, 2.0], random_state=-1), "random_state=-1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_is_named(call, message):
+    with pytest.raises((DataError, EstimationError), match=message):
+        call()
+
+
+def test_names_with_spaces_and_a_third_arm_do_no_harm():
+    frame = gaps()
+    two = fx.tipping_point(frame, **TIP, deltas=[0.0, 1.0], treated=1, control=0, arm="treated")
+    assert len(two.rows) == 2
+    third = frame.head(10).assign(arm=7)
+    three = fx.tipping_point(
+        pd.concat([frame, third], ignore_index=True), **TIP, deltas=[0.0, 1.0], treated=1, control=0,
+        arm="treated",
+    )  # fmt: skip
+    assert three.n_varied == two.n_varied
+    done = fx.prepare_table(table(), [Scale("how long")])
+    assert done.frame["how long"].std(ddof=1) == pytest.approx(1.0)
+
+
+def test_a_flat_placebo_has_no_excess_and_is_no_error():
+    got = fx.placebo_treatment(table().assign(y=1.0), **ASKED, placebos=10)
+    assert (got.placebo_mean, got.p_value, got.false_positive_rate) == (0.0, 1.0, None)
+    assert "nan" not in got.sentence
