@@ -167,6 +167,12 @@ def test_a_head_whose_mass_never_varies_has_no_statistics_and_says_so():
     assert np.isfinite(np.delete(got.acme, 2)).all()
 
 
+def test_few_items_are_said():
+    few, enough = (compare_mediation(*world(n=n)[:2], "reasoning", n_draws=50).sentence for n in (12, 20))
+    assert "With 12 sampling units the statistical side's intervals may be too narrow." in few
+    assert "may be too narrow" not in enough
+
+
 def test_270_heads_take_a_moment():
     sweep, capture, _ = world(n=120, m=270)
     compare_mediation(sweep, capture, "reasoning", n_draws=10)

@@ -188,7 +188,10 @@ def test_all_heads_of_all_layers_leave_only_the_residual_path():
 
 def test_layer_sweep_is_the_joint_effect_of_each_layer():
     model, p = tiny.make("llama"), pair()
-    layers = layer_sweep(model, [p])
+    saved = {}
+    layers = layer_sweep(model, [p], on_pair=lambda r: saved.update({r.item_id: r}))
+    again = layer_sweep(model, [p], done=saved, on_pair=lambda _: pytest.fail("it was run again"))
+    np.testing.assert_array_equal(again.y10, layers.y10)
     assert layers.names == ("layer 0", "layer 1", "layer 2")
     one = joint_effect(model, [p], [(1, h) for h in range(4)])
     np.testing.assert_allclose(layers.y10[:, 1], one.y10[:, 0], atol=1e-12)
@@ -296,6 +299,67 @@ def test_nan_logits_are_an_error_that_names_the_item():
     bad = PromptPair(item_id="bad", ids0=[3, 7], ids1=[3, 5, 7], answer_ids=[9])
     with pytest.raises(MediationError, match=r"'bad'.*not finite"):
         head_sweep(model, [good, bad])
+
+
+def test_nan_logits_of_every_item_are_not_blamed_on_the_architecture():
+    model = tiny.make("llama")
+    with torch.no_grad():
+        model.model.embed_tokens.weight[5] = float("nan")
+    for ids in ([3, 4, 5, 7], [5, 3, 4, 7], [*range(6, 20), 5, 7]):
+        bad = PromptPair(item_id="bad", ids0=[5, 7], ids1=ids, answer_ids=[9])
+        with pytest.raises(MediationError, match=r"'bad'.*not finite"):
+            head_sweep(model, [bad])
+
+
+def test_a_token_outside_the_vocabulary_of_the_longest_prompt_is_named():
+    far = PromptPair(item_id="far", ids0=[3, 7], ids1=[3, 61, 7], answer_ids=[9])
+    with pytest.raises(MediationError, match="'far': token id 61 is outside the vocabulary of 61"):
+        head_sweep(tiny.make("llama"), [far])
+
+
+@pytest.mark.parametrize("given", ["gpt2", None, torch.nn.Linear(2, 2)])
+def test_what_is_no_language_model_is_refused(given):
+    with pytest.raises(MediationError, match="not a causal language model"):
+        head_sweep(given, [pair()])
+
+
+def test_a_model_that_looks_ahead_is_refused():
+    # Its prefix would change with a patch at the answer, which a cached prefix cannot show.
+    with pytest.raises(MediationError, match="lets tokens see later ones"):
+        head_sweep(tiny.make("bert"), [pair()])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"outcome": "prob"}, {"heads": [(0, 0), (1, 1)]}, {"pairs": [pair(answer=(5, 8))]}, {"seed": 1}],
+)
+def test_saved_items_of_other_settings_are_refused(changes):
+    model, saved = tiny.make("llama"), {}
+    options = {"pairs": [pair()], "heads": [(0, 0), (2, 2)]}
+    head_sweep(model, **options, on_pair=lambda r: saved.update({r.item_id: r}))
+    if "seed" in changes:  # other prompts for the same item
+        changes = {"pairs": [replace(pair(seed=1), item_id="item0")]}
+    with pytest.raises(MediationError, match="'item0': what is saved of it was made with other"):
+        head_sweep(model, **options | changes, done=saved)
+
+
+def test_a_saved_item_takes_the_cluster_of_its_pair():
+    model, saved = tiny.make("llama"), {}
+    head_sweep(model, [pair()], on_pair=lambda r: saved.update({r.item_id: replace(r, made_with="")}))
+    assert head_sweep(model, [pair(cluster="new")], done=saved).clusters == ("new",)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "gemma2", "gpt_oss", "qwen3"])
+def test_cuda_gives_the_numbers_of_the_processor(model_type):
+    pairs = long_pairs()
+    here, there = tiny.make(model_type), tiny.make(model_type).cuda()
+    for run in (
+        lambda m: head_sweep(m, pairs).y10,
+        lambda m: head_sweep(m, pairs[:2], mediator="attention_row").y10,
+        lambda m: capture_attention(m, pairs).entropy,
+    ):
+        np.testing.assert_allclose(run(there), run(here), rtol=0, atol=ATOL)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -74,3 +74,7 @@ def test_bad_input_is_named():
         baron_kenny(frame, **NAMES | {"treatment": "text"})
     with pytest.raises(DataError, match="no column 'gone'"):
         baron_kenny(frame, **NAMES | {"mediator": "gone"})
+    with pytest.raises(DataError, match="'one' is constant"):
+        baron_kenny(frame.assign(one=1.0), **NAMES | {"outcome": "one"})
+    with pytest.raises(DataError, match="is mediator and covariate"):
+        baron_kenny(frame, **NAMES | {"covariates": [NAMES["mediator"]]})

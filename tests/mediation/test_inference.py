@@ -5,7 +5,14 @@ import pytest
 from scipy import stats
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation import HeadSweep, contrast_heads, infer_heads, mean_interval
+from whyprompt.mediation import (
+    HeadSweep,
+    SetSweep,
+    contrast_heads,
+    infer_heads,
+    infer_sets,
+    mean_interval,
+)
 
 
 def sweep(nie, clusters=None, te=None):
@@ -185,3 +192,86 @@ def test_bad_input():
         infer_heads(sweep(np.ones((3, 2))), quantity="ate")
     with pytest.raises(MediationError, match="pure_nie needs y01"):
         infer_heads(sweep(np.ones((3, 2))), quantity="pure_nie")
+
+
+@pytest.mark.parametrize("n_flips", [20_000, 200])
+def test_effects_that_are_nearly_alike_in_every_item_have_no_p_of_zero(n_flips):
+    """Rounding of a spread that nearly cancels must not make the sample rarer than it is."""
+    x = np.full((9, 4), 0.7)
+    x[:, 1] = 0.3 + 1e-12 * np.arange(9)
+    x[:, 2] = 0.3 + 1e-8 * np.arange(9)
+    x[:, 3] = 1 + 1e-4 * np.random.default_rng(0).normal(size=9)
+    got = infer_heads(sweep(x), n_flips=n_flips)
+    if n_flips > 256:
+        assert got.p_value.tolist() == got.p_fwer.tolist() == [2 / 2**9] * 4
+    assert got.p_value.min() >= min(got.min_p, 1 / n_flips)
+
+
+def test_split_half_names_fewer_heads_than_there_are():
+    x = np.random.default_rng(0).normal(size=(20, 6))
+    got = infer_heads(sweep(x)).split_half
+    assert got.top == 3
+    assert got.top_overlap < 1
+
+
+def layers(nie):
+    """The same numbers as joint effects of named sets."""
+    s = sweep(nie)
+    return SetSweep(
+        mediator=s.mediator,
+        outcome=s.outcome,
+        model=s.model,
+        item_ids=s.item_ids,
+        clusters=s.clusters,
+        names=tuple(f"layer {j}" for j in range(len(s.heads))),
+        sets=tuple(((j, 0), (j, 1)) for j in range(len(s.heads))),
+        y00=s.y00,
+        y11=s.y11,
+        y10=s.y10,
+        y01=None,
+    )
+
+
+def test_sets_have_the_statistics_of_heads():
+    import json
+
+    x = np.random.default_rng(8).normal((2.0, 0, 0.5), 1, size=(10, 3))
+    heads, sets = infer_heads(sweep(x)), infer_sets(layers(x))
+    for name in ("mean", "ci_low", "ci_high", "p_value", "p_fwer", "q_value", "nde"):
+        np.testing.assert_array_equal(getattr(sets, name), getattr(heads, name))
+    assert sets.te == heads.te
+    frame = sets.to_frame()
+    assert frame["set"].tolist() == ["layer 0", "layer 1", "layer 2"]
+    assert frame["n_heads"].tolist() == [2, 2, 2]
+    np.testing.assert_allclose(frame["nie"], x.mean(0))
+    assert "Of 3 sets, layer 0 has the largest mean joint NIE" in sets.sentence
+    assert "do not add up to the total effect" in sets.sentence
+    assert json.loads(json.dumps(sets.to_dict()))["sets"][0]["set"] == "layer 0"
+    with pytest.raises(MediationError, match="pure_nie needs y01"):
+        infer_sets(layers(x), quantity="pure_nie")
+    with pytest.raises(MediationError, match="unknown quantity 'te'"):
+        infer_sets(layers(x), quantity="te")
+
+
+def test_sweeps_of_sets_survive_a_round_trip():
+    import json
+
+    given = layers(np.random.default_rng(8).normal(size=(4, 3)))
+    again = SetSweep.from_dict(json.loads(json.dumps(given.to_dict())))
+    assert again.sets == given.sets
+    assert again.names == given.names
+    np.testing.assert_array_equal(again.nie, given.nie)
+
+
+@pytest.mark.parametrize("quantity", ["ate", "te"])
+def test_a_contrast_of_what_is_no_effect_is_refused(quantity):
+    with pytest.raises(MediationError, match=f"unknown quantity '{quantity}'"):
+        contrast_heads(sweep(np.ones((3, 2))), sweep(np.ones((3, 2))), quantity=quantity)
+
+
+@pytest.mark.parametrize("level", [95, 0.0, 1.0, np.nan])
+def test_a_level_that_is_none_is_refused(level):
+    with pytest.raises(MediationError, match="between 0 and 1"):
+        mean_interval([1.0, 2.0, 3.0], conf_level=level)
+    with pytest.raises(MediationError, match="between 0 and 1"):
+        infer_heads(sweep(np.random.default_rng(0).normal(size=(5, 2))), conf_level=level)

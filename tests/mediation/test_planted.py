@@ -12,8 +12,11 @@ from whyprompt.mediation import (
     find_heads,
     head_sweep,
     infer_heads,
+    infer_sets,
     joint_effect,
     knockout_sweep,
+    layer_sweep,
+    mean_interval,
     set_sweep,
 )
 
@@ -193,3 +196,50 @@ def test_the_search_says_when_it_cannot_reach_the_share():
     same = [PromptPair(item_id=p.item_id, ids0=p.ids1, ids1=p.ids1, answer_ids=p.answer_ids) for p in pairs()]
     with pytest.raises(MediationError, match="no total effect"):
         find_heads(model, same)
+
+
+def test_the_search_takes_the_outcome_of_its_sweep():
+    model, items = planted.build({2: 1.0}), pairs()
+    sweep = head_sweep(model, items, outcome="prob")
+    found = find_heads(model, items, sweep=sweep)
+    assert found.heads == ((1, 2),)
+    np.testing.assert_allclose(found.search_share, 1, atol=1e-9)  # a share of one outcome, not of two
+    np.testing.assert_allclose(found.held_out_share, 1, atol=1e-9)
+    with pytest.raises(MediationError, match="outcome is 'prob', but 'log_prob' was asked for"):
+        find_heads(model, items, sweep=sweep, outcome="log_prob")
+    one_way = head_sweep(model, items, directions=("nie",))
+    with pytest.raises(MediationError, match="one direction only"):
+        find_heads(model, items, sweep=one_way)
+    with pytest.raises(MediationError, match="conf_level is 95"):
+        find_heads(model, items, conf_level=95)
+
+
+@pytest.mark.parametrize("method", ["greedy", "ranked"])
+def test_the_search_over_attention_rows(method):
+    model, items = planted.build({2: 1.0}), pairs()
+    found = find_heads(model, items, mediator="attention_row", method=method)
+    assert found.heads == ((1, 2),)
+    np.testing.assert_allclose(found.held_out_share[0], 1, atol=1e-9)
+    with pytest.raises(MediationError, match="pure_nie needs y01"):
+        find_heads(model, items, mediator="attention_row", quantity="pure_nie")
+
+
+def test_the_interval_of_a_share_knows_that_one_cluster_may_hold_most_items():
+    from whyprompt.mediation.search import _ratio_interval
+
+    rng = np.random.default_rng(0)
+    clusters = [f"c{max(0, i - 19)}" for i in range(25)]  # one of 20, five of one
+    part, whole = rng.normal(1, 1, 25), rng.normal(2, 0.1, 25)
+    wide, narrow = (_ratio_interval(part, whole, c, 0.95) for c in (clusters, [str(i) for i in range(25)]))
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
+    ratio = part.mean() / whole.mean()
+    want = mean_interval((part - ratio * whole) / whole.mean(), clusters=clusters)
+    np.testing.assert_allclose(wide, (ratio + want.ci_low, ratio + want.ci_high))
+
+
+def test_the_joint_effect_of_a_layer_is_inferred():
+    model, items = planted.build({0: 1.0, 2: 1.0}, saturate=True), pairs()
+    te = log_prob(GAIN) - log_prob(0)
+    got = infer_sets(layer_sweep(model, items))
+    np.testing.assert_allclose(got.mean, [0, te], atol=1e-9)  # no single head of it has any effect
+    assert (got.p_fwer < 0.05).tolist() == [False, True]

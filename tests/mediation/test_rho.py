@@ -176,10 +176,20 @@ def test_the_effect_vanishes_at_rho_at_zero_and_the_interval_holds_the_curve(kin
         ({"outcome_model": "logit"}, "no sensitivity analysis for a linear mediator and a logit outcome"),
         ({"outcome_model": "probit"}, "'y' must hold 0 and 1"),
         ({"treatment": "text"}, "'text' is categorical"),
+        ({"rho": []}, "at least one rho"),
+        ({"rho": [np.nan]}, "strictly between"),
+        ({"n_draws": 1}, "n_draws is at least 2"),
+        ({"conf_level": 95}, "conf_level lies between 0 and 1"),
+        ({"control_value": 1}, "both 1: nothing is compared"),
+        ({"treat_value": "x"}, "treat_value 'x' is not a finite number"),
+        ({"covariates": ["m"]}, "column 'm' is mediator and covariate"),
+        ({"mediator": "t"}, "column 't' is treatment and mediator"),
+        ({"outcome": "one"}, "column 'one' is constant"),
     ],
 )
 def test_bad_input_is_named(changes, match):
     frame, _ = world("probit mediator", 0, n=100)
     frame["text"] = np.where(frame["t"] > 0, "a", "b")
+    frame["one"] = 1.0
     with pytest.raises(DataError, match=match):
         sensitivity(frame, **KNOWN | {"n_draws": 2} | changes)

@@ -14,6 +14,7 @@ from whyprompt.mediation import (
     PromptPair,
     align_shorter,
     attention_row,
+    attention_rows,
     capture_attention,
     capture_heads,
     head_sweep,
@@ -264,3 +265,30 @@ def test_a_knockout_of_the_answer_position_itself_is_refused():
     p = PromptPair(item_id="a", ids0=[3, 7], ids1=[3, 4, 7], answer_ids=[5], segments1={"end": ((1, 3),)})
     with pytest.raises(MediationError, match="holds the answer position itself"):
         knockout_sweep(tiny.make("llama"), [p], "end")
+
+
+def test_a_knockout_of_all_that_a_head_looks_at_is_exact_in_float32():
+    """The rest of the row is renormalised from its scores: after rounding there is nothing left of it."""
+    exact, single = (tiny.make("llama", dtype=dtype) for dtype in (torch.float64, torch.float32))
+    for model in (exact, single):
+        with torch.no_grad():
+            for layer in model.model.layers:
+                layer.self_attn.q_proj.weight.mul_(12.0)
+    rest = min(1 - row.weights[:, 3:6].sum(1).max() for row in attention_rows(exact, PAIR))
+    assert 0 < rest < 1e-12  # far below what float32 can tell from one
+    want, got = (knockout_sweep(m, [PAIR], "reasoning") for m in (exact, single))
+    np.testing.assert_allclose(got.y, want.y, atol=1e-3)
+    np.testing.assert_allclose(got.y_cut, want.y_cut, atol=1e-3)
+
+
+def test_saved_knockouts_of_other_settings_are_refused():
+    from dataclasses import replace
+
+    model, saved = tiny.make("llama"), {}
+    knockout_sweep(model, [PAIR], "reasoning", on_pair=lambda r: saved.update({r.item_id: r}))
+    for changes in ({"segment": "question"}, {"outcome": "prob"}):
+        with pytest.raises(MediationError, match="'a': what is saved of it was made with other"):
+            knockout_sweep(model, [PAIR], **{"segment": "reasoning", "done": saved} | changes)
+    trusted = {"a": replace(saved["a"], made_with="", cluster="old")}
+    again = knockout_sweep(model, [replace(PAIR, cluster="new")], "reasoning", done=trusted)
+    assert again.clusters == ("new",)

@@ -78,12 +78,14 @@ NEVER = {
     "mpt": {"vocab_size": VOCAB, "d_model": 32, "n_layers": 2, "n_heads": 4},
 }
 
+OTHER = {"bert": _NO_KV}
+
 _PROJECTIONS = ("o_proj", "c_proj", "out_proj", "dense")
 
 
 def make(model_type, *, dtype=torch.float64, seed=0, **changes):
     """Random model of an architecture, with weights large enough for heads to matter."""
-    config = AutoConfig.for_model(model_type, **(ARCHITECTURES | NEVER)[model_type] | changes)
+    config = AutoConfig.for_model(model_type, **(ARCHITECTURES | NEVER | OTHER)[model_type] | changes)
     # Their eager attention rounds queries and keys to float32, which would blur the oracle.
     implementation = "sdpa" if model_type in {"gptj", "codegen"} else "eager"
     config._attn_implementation = implementation

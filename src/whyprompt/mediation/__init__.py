@@ -23,9 +23,11 @@ from whyprompt.mediation.historical import BaronKenny, baron_kenny
 from whyprompt.mediation.inference import (
     HeadInference,
     MeanInterval,
+    SetInference,
     SplitHalf,
     contrast_heads,
     infer_heads,
+    infer_sets,
     mean_interval,
 )
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
@@ -58,6 +60,7 @@ __all__ = [
     "PairOutcomes",
     "PromptPair",
     "RhoSensitivity",
+    "SetInference",
     "SetSweep",
     "SplitHalf",
     "align_shorter",
@@ -72,6 +75,7 @@ __all__ = [
     "find_heads",
     "head_sweep",
     "infer_heads",
+    "infer_sets",
     "joint_effect",
     "knockout_sweep",
     "layer_sweep",

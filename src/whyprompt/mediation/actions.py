@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from whyprompt.mediation.attention import LayerState
+    from whyprompt.mediation.attention import LayerState, RowWeights
 
 __all__ = ["Action", "CutEdges", "SetOutput", "SetRow"]
 
@@ -21,8 +21,10 @@ class Action(Protocol):
     def output(self, layer: int, heads: torch.Tensor, /) -> torch.Tensor | None:
         """Give outputs z of shape (entries, answer, head_dim), or None to act on the weights."""
 
-    def weights(self, layer: int, heads: torch.Tensor, weights: torch.Tensor, /) -> torch.Tensor:
-        """Turn the rows' own attention, (entries, answer, prefix + answer), into the patched one."""
+    def weights(
+        self, layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
+    ) -> torch.Tensor:
+        """Give the patched attention, (entries, answer, prefix + answer), from the rows' own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +43,11 @@ class SetOutput:
         """Give the other run's z."""
         return self.source[layer].z[:, heads].transpose(0, 1)
 
-    def weights(self, _layer: int, _heads: torch.Tensor, weights: torch.Tensor, /) -> torch.Tensor:
+    def weights(
+        self, _layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
+    ) -> torch.Tensor:
         """Leave the weights alone: outputs were given."""
-        return weights
+        return own(rows, heads)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +66,21 @@ class SetRow:
         """Give none: the weights are set."""
         return None
 
-    def weights(self, layer: int, heads: torch.Tensor, _weights: torch.Tensor, /) -> torch.Tensor:
+    def weights(
+        self, layer: int, _rows: torch.Tensor, heads: torch.Tensor, _own: RowWeights, /
+    ) -> torch.Tensor:
         """Give the rows."""
         return self.rows[layer][heads]
 
 
 @dataclass(frozen=True, slots=True)
 class CutEdges:
-    """Edges to some tokens are cut and the row renormalised.
+    """Edges to some tokens are cut and the row renormalised over the others and a sink, if there is one.
 
     Attributes
     ----------
-    keep : Tensor, shape (answer, prefix + answer)
-        1 where an edge is kept, 0 where it is cut.
+    keep : Tensor of bool, shape (answer, prefix + answer)
+        Which edges are kept.
     """
 
     keep: torch.Tensor
@@ -83,9 +89,8 @@ class CutEdges:
         """Give none: the weights are cut."""
         return None
 
-    def weights(self, _layer: int, _heads: torch.Tensor, weights: torch.Tensor, /) -> torch.Tensor:
+    def weights(
+        self, _layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
+    ) -> torch.Tensor:
         """Cut and renormalise."""
-        # What the row does not give to tokens went to a sink, which is not cut.
-        sink = (1 - weights.sum(-1, keepdim=True)).clamp(min=0)
-        kept = weights * self.keep.to(weights.dtype)
-        return kept / (kept.sum(-1, keepdim=True) + sink)
+        return own(rows, heads, self.keep)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from whyprompt.mediation.intercept import AttentionCall
 
-__all__ = ["LayerState", "World", "attend_blockwise", "attend_rows", "attention_weights"]
+__all__ = ["LayerState", "RowWeights", "World", "attend_blockwise", "attend_rows", "attention_weights"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +76,19 @@ class World:
         return sum(t.nbytes for t in parts)
 
 
-def attend_rows(
-    call: AttentionCall, state: LayerState
-) -> tuple[torch.Tensor, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+class RowWeights(Protocol):
+    """Attention weights of some heads of some rows, (entries, answer, prefix + answer)."""
+
+    def __call__(
+        self, rows: torch.Tensor, heads: torch.Tensor, keep: torch.Tensor | None = None, /
+    ) -> torch.Tensor:
+        """Give them as they are, or with a softmax over the tokens of `keep` (answer, prefix + answer)."""
+
+
+def attend_rows(call: AttentionCall, state: LayerState) -> tuple[torch.Tensor, RowWeights]:
     """Heads' outputs of all rows over one shared prefix and their own last tokens.
 
-    Returns z (rows, answer, heads, head_dim) and a function (rows, heads) -> weights.
+    Returns z (rows, answer, heads, head_dim) and the weights behind it.
     """
     r, h, a, d = call.query.shape
     keys, values = state.prefix()
@@ -93,17 +98,21 @@ def attend_rows(
     # One product a key-value head serves every row: the prefix is never copied.
     shared = q.transpose(0, 1).reshape(kv, r * g * a, d) @ keys.transpose(1, 2)
     own = (q @ call.key.transpose(2, 3)).transpose(0, 1).reshape(kv, r * g * a, a)
-    scores = torch.cat([shared, own], -1)
+    scores = torch.cat([shared, own], -1).view(kv, r, g, a, prefix + a)
     del shared, own
-    w = _softmax(scores.view(kv, r, g, a, prefix + a), state.mask, call.softcap, _grouped(call.sinks, kv, g))
-    w = w.to(call.value.dtype)
+    w = _softmax(scores, state.mask, call.softcap, _grouped(call.sinks, kv, g)).to(call.value.dtype)
     flat = w.view(kv, r * g * a, prefix + a)
     z = (flat[..., :prefix] @ values).view(kv, r, g * a, d)
     z = z + (w[..., prefix:].reshape(kv, r, g * a, a) @ call.value.transpose(0, 1))
     z = z.view(kv, r, g, a, d).permute(1, 3, 0, 2, 4).reshape(r, a, h, d)
 
-    def weights(rows: torch.Tensor, heads: torch.Tensor) -> torch.Tensor:
-        return w[heads // g, rows, heads % g]
+    def weights(rows: torch.Tensor, heads: torch.Tensor, keep: torch.Tensor | None = None, /) -> torch.Tensor:
+        at = heads // g, rows, heads % g
+        if keep is None:
+            return w[at]
+        # Afresh from the scores: what rounding left of a row that looked elsewhere is no weight.
+        sinks = None if call.sinks is None else call.sinks[heads][:, None, None]
+        return _softmax(scores[at], state.mask, call.softcap, sinks, keep).to(w.dtype)
 
     return z, weights
 
@@ -113,7 +122,11 @@ def _grouped(sinks: torch.Tensor | None, kv: int, g: int) -> torch.Tensor | None
 
 
 def _softmax(
-    scores: torch.Tensor, mask: torch.Tensor | None, softcap: float | None, sinks: torch.Tensor | None
+    scores: torch.Tensor,
+    mask: torch.Tensor | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+    keep: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Attention weights from scaled scores; softcap, mask and sinks in the order models use."""
     if softcap is not None:
@@ -123,6 +136,8 @@ def _softmax(
             scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
         else:
             scores = scores + mask
+    if keep is not None:
+        scores = scores.masked_fill(~keep, -torch.inf)
     dtype = torch.promote_types(scores.dtype, torch.float32)
     if sinks is None:
         return torch.softmax(scores, -1, dtype=dtype)

@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["Design", "Table", "design_of", "held_at", "response_of"]
+__all__ = [
+    "Design",
+    "Table",
+    "check_draws",
+    "check_roles",
+    "check_varies",
+    "design_of",
+    "held_at",
+    "level_of",
+    "response_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,65 @@ class Table:
         return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.intp)
 
 
+def check_roles(treatment: str, mediator: str, outcome: str, covariates: Sequence[str]) -> None:
+    """Refuse a column in two roles.
+
+    Raises
+    ------
+    DataError
+        If treatment, mediator, outcome and covariates are not columns of their own.
+    """
+    if isinstance(covariates, str):
+        raise DataError(f"covariates is the text {covariates!r}", hint=f"give a list: [{covariates!r}]")
+    roles = {"treatment": treatment, "mediator": mediator, "outcome": outcome}
+    taken: dict[str, str] = {}
+    for role, name in (*roles.items(), *(("covariate", c) for c in covariates)):
+        if name in taken:
+            raise DataError(
+                f"column {name!r} is {taken[name]} and {role}: each role needs a column of its own"
+                if role != taken[name]
+                else f"covariates name {name!r} twice"
+            )
+        taken[name] = role
+
+
+def check_draws(n_draws: int, conf_level: float) -> None:
+    """Refuse a number of draws or a level of confidence from which there is no interval."""
+    if n_draws < 2 or not 0 < conf_level < 1:
+        raise DataError("n_draws is at least 2, and conf_level lies between 0 and 1")
+
+
+def check_varies(*responses: tuple[str, Array]) -> None:
+    """Refuse a mediator or an outcome that is the same in every row."""
+    for name, values in responses:
+        if (values == values[0]).all():
+            raise DataError(
+                f"column {name!r} is constant: nothing acts on it, and a share of nothing is no number",
+                hint="give more items, or an outcome that can differ between them",
+            )
+
+
+def level_of(design: Design, label: str, value: float | str) -> float | str:
+    """Give a value of the treatment, checked to be a level of it, or a finite number."""
+    if design.levels is not None:
+        if value not in design.levels:
+            raise DataError(
+                f"{label} {value!r} is not a level of {design.treatment!r}: {', '.join(design.levels)}"
+            )
+        return value
+    return _finite(value, f"{label} {value!r} is not a finite number, and {design.treatment!r} holds numbers")
+
+
+def _finite(value: float | str, message: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DataError(message) from None
+    if not np.isfinite(number):
+        raise DataError(message)
+    return number
+
+
 def response_of(table: Table, name: str, family: Family) -> Array:
     """Give a response, checked against what its model needs."""
     values = table.column(name)
@@ -182,7 +251,7 @@ def held_at(
             raise DataError(f"`at` holds {name!r} at {value!r}, which is not one of its levels")
         for j, label in enumerate(design.covariate_names):
             if values.dtype != object and label == name:
-                out[:, j] = float(value)
+                out[:, j] = _finite(value, f"`at` holds {name!r} at {value!r}, which is not a finite number")
             elif values.dtype == object and label.startswith(f"{name}="):
                 out[:, j] = float(label == f"{name}={value}")
     return out

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     HeadSet = Sequence[tuple[int, int]]
 
-__all__ = ["ModelRuntime", "Observer", "Recorder", "World"]
+__all__ = ["ModelRuntime", "Observer", "Recorder", "World", "check_finite", "check_vocabulary"]
 
 _LOGITS_BYTES = 56 << 20
 _VOCABULARY_BLOCK, _HEAD_ROWS, _CACHE_ROWS = 2048, 512, 64
@@ -166,7 +166,7 @@ class ModelRuntime:
             names,
             strict=True,
         ):
-            _check_finite(log_probs, name)
+            check_finite(log_probs, name)
             worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale))
         return worlds
 
@@ -188,13 +188,7 @@ class ModelRuntime:
 
     def _tokens(self, ids: Sequence[int], answer: Sequence[int], item: str) -> tuple[int, ...]:
         """Input tokens of a run, checked against the vocabulary."""
-        vocabulary = self.model.get_input_embeddings().num_embeddings
-        largest = max(*ids, *answer)
-        if largest >= vocabulary:
-            raise MediationError(
-                f"item {item!r}: token id {largest} is outside the vocabulary of {vocabulary}",
-                hint="were the prompts tokenised for another model?",
-            )
+        check_vocabulary(self.model, ids, answer, item)
         return (*ids, *answer[:-1])
 
     def log_probs(
@@ -218,7 +212,7 @@ class ModelRuntime:
         rows, n, _ = hidden.shape
         scored, scale = self._scored(hidden.flatten(0, 1), [*answer] * rows)
         log_probs = scored.view(rows, n)
-        _check_finite(log_probs, item)
+        check_finite(log_probs, item)
         return log_probs, scale
 
     def _scored(self, hidden: torch.Tensor, gold: Sequence[int]) -> tuple[torch.Tensor, float]:
@@ -343,7 +337,7 @@ class ModelRuntime:
                 scored = self._scored(hidden.flatten(0, 1), gold)[0].view(-1, n)
                 for part, first in zip(parts, plan.unpatched, strict=True):
                     job, last = alike[part.job], first + 1 + len(part.rows)
-                    _check_finite(scored[first:last], job.item)
+                    check_finite(scored[first:last], job.item)
                     self._check_sentinel(job.base, scored[first], job.item)
                     out[which[part.job]][list(part.rows)] = scored[first + 1 : last]
         return out
@@ -390,8 +384,25 @@ def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
     return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0])
 
 
-def _check_finite(log_probs: torch.Tensor, item: str) -> None:
-    if not torch.isfinite(log_probs).all():
+def check_vocabulary(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    ids: Sequence[int],
+    answer: Sequence[int],
+    item: str,
+) -> None:
+    """Refuse a token that the model has no embedding for."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    largest = max(*ids, *answer)
+    if largest >= vocabulary:
+        raise MediationError(
+            f"item {item!r}: token id {largest} is outside the vocabulary of {vocabulary}",
+            hint="were the prompts tokenised for another model?",
+        )
+
+
+def check_finite(values: torch.Tensor, item: str) -> None:
+    """Refuse logits, or log-probabilities made of them, that are not finite."""
+    if not torch.isfinite(values).all():
         raise MediationError(
             f"item {item!r}: the model's logits are not finite",
             hint="half precision overflows on some models; load the model in float32",
@@ -476,7 +487,15 @@ class Recorder:
                 )
             else:
                 visible = call.mask[0, 0, :, :t]
-            plain = visible.dtype == torch.bool and torch.equal(visible, causal)
+            boolean = visible.dtype == torch.bool
+            seen = visible if boolean else visible > torch.finfo(visible.dtype).min / 2
+            if bool((seen & ~causal).any()):
+                # Tokens before the answer would change with a patch, and they are run once.
+                raise MediationError(
+                    f"{type(call.module).__name__} lets tokens see later ones: the model is not causal",
+                    hint="use a decoder; for some models set config.is_decoder",
+                )
+            plain = boolean and torch.equal(visible, causal)
             rows = visible[-self.n :]
             if rows.dtype == torch.bool:
                 dtype = call.query.dtype

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats
 
 from whyprompt.errors import DataError
-from whyprompt.mediation.design import Table, design_of, response_of
+from whyprompt.mediation.design import Table, check_roles, check_varies, design_of, response_of
 from whyprompt.mediation.regression import fit
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def baron_kenny(
     Raises
     ------
     DataError
-        If a column is missing, holds missing values, or is of the wrong kind.
+        If a column is missing, constant or in two roles, holds missing values, or is of the wrong kind.
     EstimationError
         If a design is singular.
 
@@ -134,8 +134,10 @@ def baron_kenny(
     >>> baron_kenny(frame, treatment="t", mediator="m", outcome="y").verdict
     'full'
     """
+    check_roles(treatment, mediator, outcome, covariates)
     table = Table(nw.from_native(data, eager_only=True))
     m, y = (response_of(table, name, "linear") for name in (mediator, outcome))
+    check_varies((mediator, m), (outcome, y))
     design, t = design_of(table, table.column(treatment), treatment, mediator, covariates, (), False)
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the four steps need a number")

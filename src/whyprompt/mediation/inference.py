@@ -13,6 +13,7 @@ import numpy as np
 from scipy import stats
 
 from whyprompt.errors import MediationError
+from whyprompt.mediation.results import quantity_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,13 +21,26 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.mediation.results import HeadSweep
+    from whyprompt.mediation.results import HeadSweep, SetSweep
 
     Array = NDArray[np.float64]
 
-__all__ = ["HeadInference", "MeanInterval", "SplitHalf", "contrast_heads", "infer_heads", "mean_interval"]
+__all__ = [
+    "HeadInference",
+    "MeanInterval",
+    "SetInference",
+    "SplitHalf",
+    "contrast_heads",
+    "infer_heads",
+    "infer_sets",
+    "mean_interval",
+]
 
 _BLOCK = 1 << 22
+_FLAT = 1e-5
+"""Spread, as a share of the squares, below which effects count as all alike: rounding hides the rest."""
+_SAME = 1e-9
+_NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "total NDE"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,10 +151,96 @@ class HeadInference:
         }
         if self.nde is not None:
             columns["nde"] = self.nde
-        for name in ("standard_error", "ci_low", "ci_high", "t", "p_value", "p_fwer", "q_value"):
-            columns[name] = getattr(self, name)
+        columns |= {name: getattr(self, name) for name in _COLUMNS}
         order = np.argsort(-np.abs(self.mean), kind="stable")
         return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+
+
+_COLUMNS = ("standard_error", "ci_low", "ci_high", "t", "p_value", "p_fwer", "q_value")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SetInference:
+    """Joint effects of sets of heads, a layer's for instance, and how sure one may be.
+
+    Attributes
+    ----------
+    quantity : str
+    names : tuple of str
+    sets : tuple of tuples of (layer, head)
+    mean, standard_error, ci_low, ci_high, t, p_value, p_fwer, q_value : ndarray, shape (sets,)
+        As in `HeadInference`; the family is that of the sets.
+    nde : ndarray or None
+        Mean direct effect beside each `nie`.
+    te : MeanInterval
+        Total effect.
+    n_items, n_clusters, n_flips : int
+    exhaustive : bool
+    min_p, alpha : float
+    split_half : SplitHalf or None
+    sentence : str
+    """
+
+    quantity: str
+    names: tuple[str, ...]
+    sets: tuple[tuple[tuple[int, int], ...], ...]
+    mean: Array
+    standard_error: Array
+    ci_low: Array
+    ci_high: Array
+    t: Array
+    p_value: Array
+    p_fwer: Array
+    q_value: Array
+    nde: Array | None
+    te: MeanInterval
+    n_items: int
+    n_clusters: int
+    n_flips: int
+    exhaustive: bool
+    min_p: float
+    alpha: float
+    split_half: SplitHalf | None
+    sentence: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a set, in the sweep's order.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns set, n_heads, the quantity's name, nde (beside nie), standard_error, ci_low,
+            ci_high, t, p_value, p_fwer, q_value.
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "set": list(self.names),
+            "n_heads": [len(s) for s in self.sets],
+            self.quantity: self.mean,
+        }
+        if self.nde is not None:
+            columns["nde"] = self.nde
+        return pd.DataFrame(columns | {name: getattr(self, name) for name in _COLUMNS})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+            One entry a set under ``sets``, the total effect, and the sentence.
+        """
+        rows = [{str(k): v for k, v in row.items()} for row in self.to_frame().to_dict("records")]
+        return {
+            "quantity": self.quantity,
+            "sets": rows,
+            "total_effect": {"estimate": self.te.mean, "ci_low": self.te.ci_low, "ci_high": self.te.ci_high},
+            "n_items": self.n_items,
+            "n_clusters": self.n_clusters,
+            "smallest_possible_p": self.min_p,
+            "sentence": self.sentence,
+        }
 
 
 def mean_interval(
@@ -162,7 +262,7 @@ def mean_interval(
     Raises
     ------
     MediationError
-        If there are fewer than two clusters or a value is not finite.
+        If there are fewer than two clusters, a value is not finite, or `conf_level` is no level.
 
     References
     ----------
@@ -176,6 +276,8 @@ def mean_interval(
     >>> round(i.mean, 3), round(i.ci_low, 3), round(i.ci_high, 3)
     (2.0, -0.484, 4.484)
     """
+    if not 0 < conf_level < 1:
+        raise MediationError(f"conf_level is {conf_level!r}, but it lies between 0 and 1")
     x = np.asarray(values, dtype=np.float64)[:, None]
     groups = _clusters(x, clusters)
     mean, se, df = _mean_error(*_cluster_sums(x, groups), n=len(x))
@@ -235,20 +337,74 @@ def infer_heads(
     --------
     >>> infer_heads(sweep).to_frame().head()  # doctest: +SKIP
     """
-    if quantity not in {"nie", "nde", "pure_nie", "total_nde"}:
-        raise MediationError(f"unknown quantity {quantity!r}", hint="nie, nde, pure_nie or total_nde")
-    return _infer(
-        getattr(sweep, quantity),
+    return HeadInference(
         heads=sweep.heads,
-        clusters=sweep.clusters,
-        quantity=quantity,
-        te=mean_interval(sweep.te, clusters=sweep.clusters, conf_level=conf_level),
-        nde=sweep.nde.mean(0) if quantity == "nie" else None,
-        conf_level=conf_level,
-        alpha=alpha,
-        n_flips=n_flips,
-        n_splits=n_splits,
-        random_state=random_state,
+        **_infer(
+            quantity_of(sweep, quantity),
+            labels=[_head_words(h) for h in sweep.heads],
+            unit=("head", _HEADS_END),
+            clusters=sweep.clusters,
+            quantity=quantity,
+            te=sweep.te,
+            nde=sweep.nde.mean(0) if quantity == "nie" else None,
+            conf_level=conf_level,
+            alpha=alpha,
+            n_flips=n_flips,
+            n_splits=n_splits,
+            random_state=random_state,
+        ),
+    )
+
+
+def infer_sets(
+    sweep: SetSweep,
+    *,
+    quantity: str = "nie",
+    conf_level: float = 0.95,
+    alpha: float = 0.05,
+    n_flips: int = 20_000,
+    n_splits: int = 100,
+    random_state: int = 0,
+) -> SetInference:
+    """Intervals, familywise p-values and q-values of joint effects: of each layer, of named sets.
+
+    Parameters
+    ----------
+    sweep : SetSweep
+        From `layer_sweep`, `set_sweep` or `joint_effect`.
+    quantity, conf_level, alpha, n_flips, n_splits, random_state
+        As in `infer_heads`.
+
+    Returns
+    -------
+    SetInference
+
+    Raises
+    ------
+    MediationError
+        As in `infer_heads`.
+
+    Examples
+    --------
+    >>> infer_sets(layer_sweep(model, pairs)).to_frame()  # doctest: +SKIP
+    """
+    return SetInference(
+        names=sweep.names,
+        sets=sweep.sets,
+        **_infer(
+            quantity_of(sweep, quantity),
+            labels=list(sweep.names),
+            unit=("set", _SETS_END),
+            clusters=sweep.clusters,
+            quantity=quantity,
+            te=sweep.te,
+            nde=sweep.nde.mean(0) if quantity == "nie" else None,
+            conf_level=conf_level,
+            alpha=alpha,
+            n_flips=n_flips,
+            n_splits=n_splits,
+            random_state=random_state,
+        ),
     )
 
 
@@ -300,36 +456,49 @@ def contrast_heads(
     for i, j in both:
         if sweep.clusters[i] != other.clusters[j]:
             raise MediationError(f"item {sweep.item_ids[i]!r} is in different clusters in the two sweeps")
-    clusters = tuple(sweep.clusters[i] for i in mine)
-    return _infer(
-        getattr(sweep, quantity)[mine] - getattr(other, quantity)[theirs],
+    return HeadInference(
         heads=sweep.heads,
-        clusters=clusters,
-        quantity=quantity,
-        te=mean_interval(sweep.te[mine] - other.te[theirs], clusters=clusters, conf_level=conf_level),
-        nde=None,
-        conf_level=conf_level,
-        alpha=alpha,
-        n_flips=n_flips,
-        n_splits=n_splits,
-        random_state=random_state,
+        **_infer(
+            quantity_of(sweep, quantity)[mine] - quantity_of(other, quantity)[theirs],
+            labels=[_head_words(h) for h in sweep.heads],
+            unit=("head", _HEADS_END),
+            clusters=tuple(sweep.clusters[i] for i in mine),
+            quantity=quantity,
+            te=sweep.te[mine] - other.te[theirs],
+            nde=None,
+            conf_level=conf_level,
+            alpha=alpha,
+            n_flips=n_flips,
+            n_splits=n_splits,
+            random_state=random_state,
+        ),
     )
+
+
+_HEADS_END = "Effects of single heads do not add up to the joint effect of several."
+_SETS_END = "Joint effects of sets do not add up to the total effect: what one passes on, another may use."
+
+
+def _head_words(head: tuple[int, int]) -> str:
+    return f"layer {head[0]} head {head[1]}"
 
 
 def _infer(
     x: Array,
     *,
-    heads: tuple[tuple[int, int], ...],
+    labels: list[str],
+    unit: tuple[str, str],
     clusters: Sequence[str],
     quantity: str,
-    te: MeanInterval,
+    te: Array,
     nde: Array | None,
     conf_level: float,
     alpha: float,
     n_flips: int,
     n_splits: int,
     random_state: int,
-) -> HeadInference:
+) -> dict[str, Any]:
+    """Everything about the columns of an items-by-mediators array but what the mediators are."""
     if not 0 < conf_level < 1 or not 0 < alpha < 1 or n_flips < 1:
         raise MediationError("conf_level and alpha lie between 0 and 1, and n_flips is at least 1")
     groups = _clusters(x, clusters)
@@ -340,12 +509,11 @@ def _infer(
     mean, se, df = _mean_error(sums, sizes, n=len(x))
     half = stats.t.ppf(0.5 + conf_level / 2, df) * se
     rng = np.random.default_rng(random_state)
-    p, p_fwer, used, exhaustive = _flip_p(sums, sizes, t, n_flips=n_flips, rng=rng)
+    p, p_fwer, used, exhaustive = _flip_p(sums, sizes, n_flips=n_flips, rng=rng)
     q = np.asarray(stats.false_discovery_control(p))
     min_p = 2.0 ** (1 - n_clusters)
     out: dict[str, Any] = {
         "quantity": quantity,
-        "heads": heads,
         "mean": mean,
         "standard_error": se,
         "ci_low": mean - half,
@@ -355,7 +523,7 @@ def _infer(
         "p_fwer": p_fwer,
         "q_value": q,
         "nde": nde,
-        "te": te,
+        "te": mean_interval(te, clusters=clusters, conf_level=conf_level),
         "n_items": len(x),
         "n_clusters": n_clusters,
         "n_flips": used,
@@ -364,15 +532,14 @@ def _infer(
         "alpha": alpha,
         "split_half": _split_half(sums, sizes, n_splits, rng) if n_clusters >= 4 and n_splits else None,
     }
-    return HeadInference(**out, sentence=_sentence(out, conf_level))
+    return out | {"sentence": _sentence(out, labels, unit, conf_level)}
 
 
-def _sentence(r: dict[str, Any], conf_level: float) -> str:
-    name = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "total NDE"}.get(
-        r["quantity"], r["quantity"]
-    )
+def _sentence(r: dict[str, Any], labels: list[str], kind: tuple[str, str], conf_level: float) -> str:
+    name = _NAMES[r["quantity"]]
+    (what, end), m = kind, len(labels)
+    joint = "joint " if what == "set" else ""
     best = int(np.argmax(np.abs(r["mean"])))
-    (layer, head), m = r["heads"][best], len(r["heads"])
     unit = "items" if r["n_items"] == r["n_clusters"] else f"items in {r['n_clusters']} clusters"
     strong = int((r["p_fwer"] < r["alpha"]).sum())
     loose = int((r["q_value"] < r["alpha"]).sum())
@@ -380,19 +547,19 @@ def _sentence(r: dict[str, Any], conf_level: float) -> str:
     text = (
         f"Over {r['n_items']} {unit} the total effect is {te.mean:.3g} "
         f"({100 * conf_level:g}% interval {te.ci_low:.3g} to {te.ci_high:.3g}). "
-        f"Of {m} heads, layer {layer} head {head} has the largest mean {name}, {r['mean'][best]:.3g} "
+        f"Of {m} {what}s, {labels[best]} has the largest mean {joint}{name}, {r['mean'][best]:.3g} "
         f"({r['ci_low'][best]:.3g} to {r['ci_high'][best]:.3g}). "
         f"{strong} of them differ from zero with the familywise error held at {r['alpha']:g}, "
         f"{loose} with the false discovery rate held there. "
     )
     text += f"With {r['n_clusters']} sampling units no two-sided sign-flip p can be below {r['min_p']:.2g}"
     if r["min_p"] >= r["alpha"]:
-        return text + f": at {r['alpha']:g} these items can show no head at all, whatever the heads do."
+        return text + f": at {r['alpha']:g} these items can show no {what} at all, whatever the heads do."
     floor = r["min_p"] if r["exhaustive"] else max(r["min_p"], 1 / r["n_flips"])
     if floor * m >= r["alpha"]:
-        text += f"; a single head among {m} then cannot reach q < {r['alpha']:g}"
+        text += f"; a single {what} among {m} then cannot reach q < {r['alpha']:g}"
         text += ", and absence of a mark is no evidence"
-    return text + ". Effects of single heads do not add up to the joint effect of several."
+    return f"{text}. {end}"
 
 
 def _clusters(x: Array, clusters: Sequence[str] | None) -> NDArray[np.intp]:
@@ -444,17 +611,31 @@ def _t(mean: Array, se: Array) -> Array:
         return np.where(mean == 0, 0.0, mean / se)
 
 
+def _flip_t(signs: Array, sums: Array, sizes: Array, squares: Array) -> Array:
+    """Absolute t of each pattern of signs, patterns x mediators.
+
+    The spread is a difference of sums that nearly cancel where effects are all alike. There rounding
+    would make up the order of the patterns, so all spreads below `_FLAT` of the squares are one.
+    """
+    g = len(sizes)
+    mean = signs @ sums / sizes.sum()
+    spread = squares - 2 * mean * (signs @ (sums * sizes[:, None])) + mean**2 * (sizes**2).sum()
+    se = np.sqrt(g / (g - 1) * np.maximum(spread, _FLAT * squares)) / sizes.sum()
+    return np.abs(_t(mean, se))
+
+
 def _flip_p(
-    sums: Array, sizes: Array, t: Array, *, n_flips: int, rng: np.random.Generator
+    sums: Array, sizes: Array, *, n_flips: int, rng: np.random.Generator
 ) -> tuple[Array, Array, int, bool]:
     """Two-sided p and step-down familywise p from sign flips of whole clusters."""
     g, m = sums.shape
     exhaustive = g <= 40 and 2 ** (g - 1) <= n_flips
     total = 2 ** (g - 1) if exhaustive else n_flips
-    order = np.argsort(-np.abs(t), kind="stable")
+    squares = (sums**2).sum(0)
+    own = _flip_t(np.ones((1, g)), sums, sizes, squares)[0]
+    order = np.argsort(-own, kind="stable")
     # Rounding must not separate a pattern from its own mirror image.
-    bar = np.abs(t)[order] * (1 - 1e-10)
-    squares, weighted = (sums**2).sum(0), sums * sizes[:, None]
+    bar = own[order] * (1 - _SAME)
     single, family = np.zeros(m), np.zeros(m)
     step = max(1, _BLOCK // max(m, g))
     for start in range(0, total, step):
@@ -462,15 +643,12 @@ def _flip_p(
         if exhaustive:
             # The last cluster keeps its sign: a pattern and its mirror image have the same |t|.
             bits = (np.arange(start, start + count)[:, None] >> np.arange(g)) & 1
-            signs = 1.0 - 2.0 * bits
+            signs = np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
         else:
             signs = rng.choice((-1.0, 1.0), size=(count, g))
             if start == 0:
                 signs[0] = 1.0  # the sample itself is one of its patterns
-        mean = signs @ sums / sizes.sum()
-        spread = squares - 2 * mean * (signs @ weighted) + mean**2 * (sizes**2).sum()
-        se = np.sqrt(g / (g - 1) * np.maximum(spread, 0)) / sizes.sum()
-        flipped = np.abs(_t(mean, se))[:, order]
+        flipped = _flip_t(signs, sums, sizes, squares)[:, order]
         single += (flipped >= bar).sum(0)
         # Successive maxima from the smallest observed |t| up: the step-down of Westfall and Young.
         family += (np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1] >= bar).sum(0)
@@ -482,7 +660,7 @@ def _flip_p(
 
 def _split_half(sums: Array, sizes: Array, n_splits: int, rng: np.random.Generator) -> SplitHalf:
     g, m = sums.shape
-    top = min(10, m)
+    top = max(1, min(10, m // 2))  # halves that name every head would always agree
     correlations, overlaps = [], []
     for _ in range(n_splits):
         shuffled = rng.permutation(g)

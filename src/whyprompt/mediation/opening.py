@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from whyprompt.mediation.engine import ModelRuntime, Recorder
+from whyprompt.errors import MediationError
+from whyprompt.mediation.engine import ModelRuntime, Recorder, check_finite, check_vocabulary
 from whyprompt.mediation.intercept import handling, intercept
 from whyprompt.mediation.packing import WORTHWHILE
 from whyprompt.mediation.support import refuse, refuse_known, tolerance
@@ -24,6 +25,7 @@ def model_runtime(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     *,
     check: tuple[Sequence[int], Sequence[int]] | None = None,
+    item: str = "",
     max_extra_bytes: int = 256 << 20,
 ) -> Iterator[ModelRuntime]:
     """Probe a model, check that interception leaves its logits alone, and lend it out.
@@ -35,6 +37,8 @@ def model_runtime(
     check : (ids, answer), optional
         A prompt and answer on which the model's own logits must be met; the longest is best,
         since windows and chunks show only there.
+    item : str
+        The item that `check` belongs to, named in errors.
     max_extra_bytes : int
         Budget for the activations of a batch of patched rows.
 
@@ -45,11 +49,18 @@ def model_runtime(
     Raises
     ------
     MediationError
-        If the architecture cannot be analysed; the message names it.
+        If the architecture cannot be analysed; the message names it. If the model's logits are not finite.
     """
     model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+    module = isinstance(model, torch.nn.Module)
+    if not module or not hasattr(model, "get_decoder"):
+        raise MediationError(
+            f"model is a {type(model).__name__}, not a causal language model of transformers",
+            hint="give what AutoModelForCausalLM.from_pretrained returns, or load_model(...).model",
+        )
     refuse_known(model, model_type)
     ids, answer = check if check is not None else ((0, 1, 2, 3), (1,))
+    check_vocabulary(model, ids, answer, item)
     tokens = torch.tensor([[*ids, *answer[:-1]]], device=model.device)
     was_training = model.training
     model.eval()
@@ -58,6 +69,8 @@ def model_runtime(
             trunk, output, own = _find_trunk(model, model_type, tokens, len(answer))
     finally:
         model.train(was_training)
+    # Before the comparison: what is not a number is never the same, whatever the architecture does.
+    check_finite(own, item)
     with torch.inference_mode(), intercept(model):
         recorder = Recorder(len(answer), keep_layers=False)
         with handling(recorder):
@@ -134,7 +147,9 @@ def _find_trunk(
         if seen and hasattr(seen[0], "last_hidden_state"):
             runtime = ModelRuntime(model, model_type, trunk, type(seen[0]), [], 0, 0, 0)
             again = runtime.head(seen[0].last_hidden_state)
-            if logits.shape != again.shape or not torch.allclose(logits, again, rtol=1e-5, atol=1e-5):
+            if logits.shape != again.shape or not torch.allclose(
+                logits, again, rtol=1e-5, atol=1e-5, equal_nan=True
+            ):
                 continue
             return (
                 trunk,

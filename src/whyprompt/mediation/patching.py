@@ -201,7 +201,7 @@ def _attend(
         values = state.prefix()[1]
         n_kv, prefix, _ = values.shape
         kv = heads // (z.shape[2] // n_kv)
-        w = action.weights(layer, heads, weights(rows, heads)).to(z.dtype)
+        w = action.weights(layer, rows, heads, weights).to(z.dtype)
         new = torch.empty(len(rows), z.shape[1], z.shape[3], dtype=z.dtype, device=z.device)
         for j in range(n_kv):
             at = (kv == j).nonzero()[:, 0]

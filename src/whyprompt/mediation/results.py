@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["HeadSweep", "KnockoutSweep", "PairCut", "PairOutcomes", "SetSweep"]
+__all__ = ["HeadSweep", "KnockoutSweep", "PairCut", "PairOutcomes", "SetSweep", "quantity_of"]
 
 _QUANTITIES = ("nie", "nde", "pure_nie", "total_nde")
 
@@ -34,6 +34,9 @@ class PairOutcomes:
         Outcomes of the clean runs.
     y10, y01 : ndarray or None, shape (mediators,)
         ``Y(1, M(0))`` and ``Y(0, M(1))`` for each mediator in the sweep's order.
+    made_with : str
+        Digest of the prompts, the answer, the mediators and the outcome, by which a resumed sweep
+        knows its own; "" where it is unknown.
     """
 
     item_id: str
@@ -42,6 +45,7 @@ class PairOutcomes:
     y11: float
     y10: Array | None
     y01: Array | None
+    made_with: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON.
@@ -84,12 +88,15 @@ class PairCut:
         Outcome of the prompt as it is.
     y_cut : ndarray, shape (mediators,)
         Outcome with each head's edges cut.
+    made_with : str
+        As in `PairOutcomes`.
     """
 
     item_id: str
     cluster: str
     y: float
     y_cut: Array
+    made_with: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON.
@@ -222,7 +229,7 @@ class HeadSweep(_Effects):
         """
         out = np.full((len(self.item_ids), self.n_layers, self.n_heads), np.nan)
         layers, heads = np.array(self.heads).T
-        out[:, layers, heads] = _quantity(self, quantity)
+        out[:, layers, heads] = quantity_of(self, quantity)
         return out
 
     def ranked(self, quantity: str = "nie") -> tuple[tuple[int, int], ...]:
@@ -236,7 +243,7 @@ class HeadSweep(_Effects):
         -------
         tuple of (layer, head)
         """
-        return tuple(self.heads[i] for i in np.argsort(-_quantity(self, quantity).mean(0), kind="stable"))
+        return tuple(self.heads[i] for i in np.argsort(-quantity_of(self, quantity).mean(0), kind="stable"))
 
     def to_frame(self) -> pd.DataFrame:
         """One row an item and head: item_id, cluster, layer, head, te and the effects run.
@@ -255,7 +262,7 @@ class HeadSweep(_Effects):
             "head": np.tile([head for _, head in self.heads], n),
             "te": np.repeat(self.te, k),
         }
-        columns |= {q: _quantity(self, q).ravel() for q in self.quantities}
+        columns |= {q: quantity_of(self, q).ravel() for q in self.quantities}
         return pd.DataFrame(columns)
 
     def to_dict(self) -> dict[str, Any]:
@@ -329,8 +336,34 @@ class SetSweep(_Effects):
             "n_heads": np.tile([len(s) for s in self.sets], n),
             "te": np.repeat(self.te, k),
         }
-        columns |= {q: _quantity(self, q).ravel() for q in self.quantities}
+        columns |= {q: quantity_of(self, q).ravel() for q in self.quantities}
         return pd.DataFrame(columns)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+        """
+        return _plain(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SetSweep:
+        """Inverse of `to_dict`.
+
+        Parameters
+        ----------
+        data : mapping
+
+        Returns
+        -------
+        SetSweep
+        """
+        out = _arrays(data, ("y00", "y11", "y10", "y01"))
+        out["sets"] = tuple(tuple((int(layer), int(head)) for layer, head in s) for s in out["sets"])
+        out |= {name: tuple(out[name]) for name in ("item_ids", "clusters", "names")}
+        return cls(**out)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -391,7 +424,14 @@ class KnockoutSweep:
         )
 
 
-def _quantity(result: _Effects, quantity: str) -> Array:
+def quantity_of(result: HeadSweep | SetSweep, quantity: str) -> Array:
+    """One effect of a sweep by its name, items x mediators.
+
+    Raises
+    ------
+    MediationError
+        If the quantity is unknown or was not run.
+    """
     if quantity not in _QUANTITIES:
         raise MediationError(f"unknown quantity {quantity!r}", hint=f"one of {', '.join(_QUANTITIES)}")
     array: Array = getattr(result, quantity)

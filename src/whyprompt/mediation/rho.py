@@ -14,7 +14,15 @@ import numpy as np
 from scipy import optimize, special
 
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.mediation.design import Table, design_of, response_of
+from whyprompt.mediation.design import (
+    Table,
+    check_draws,
+    check_roles,
+    check_varies,
+    design_of,
+    level_of,
+    response_of,
+)
 from whyprompt.mediation.regression import fit, solve_irls
 
 if TYPE_CHECKING:
@@ -127,7 +135,8 @@ def sensitivity(
     Raises
     ------
     DataError
-        If a column is missing, a rho is not inside (-1, 1), or a model is not offered.
+        If a column is missing or has two roles, a rho is not inside (-1, 1), the two treatments are
+        one, or a model is not offered.
     EstimationError
         If a model cannot be fitted.
 
@@ -157,8 +166,10 @@ def sensitivity(
     True
     """
     grid = np.round(np.arange(-9, 10) / 10, 1) if rho is None else np.asarray(rho, dtype=np.float64)
-    if not (np.abs(grid) < 1).all():
-        raise DataError("every rho lies strictly between -1 and 1")
+    if not grid.size or not (np.abs(grid) < 1).all():
+        raise DataError("there is at least one rho, and every rho lies strictly between -1 and 1")
+    check_draws(n_draws, conf_level)
+    check_roles(treatment, mediator, outcome, covariates)
     models = (mediator_model, outcome_model)
     if models not in {("linear", "linear"), ("linear", "probit"), ("probit", "linear")}:
         raise DataError(
@@ -167,9 +178,14 @@ def sensitivity(
         )
     table = Table(nw.from_native(data, eager_only=True))
     m, y = response_of(table, mediator, mediator_model), response_of(table, outcome, outcome_model)
+    check_varies((mediator, m), (outcome, y))
     design, t = design_of(table, table.column(treatment), treatment, mediator, covariates, (), False)
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the sensitivity analysis needs a number")
+    control_value = float(level_of(design, "control_value", control_value))
+    treat_value = float(level_of(design, "treat_value", treat_value))
+    if control_value == treat_value:
+        raise DataError(f"control_value and treat_value are both {control_value:g}: nothing is compared")
     x = design.mediator_matrix(t)
     arms = tuple(design.mediator_matrix(design.treat(v)) for v in (control_value, treat_value))
     fit_m = fit(x, m, mediator_model, names=design.mediator_names(), what="mediator")
@@ -181,7 +197,7 @@ def sensitivity(
         zero = float(slope / np.sqrt(1 + slope**2))
         draws = _probit_outcome(arms, *_draw(fit_m, fit_y, len(y), n_draws, rng), grid).mean(0)
     else:
-        contrast = float(treat_value) - float(control_value)
+        contrast = treat_value - control_value
         curve = _linear if mediator_model == "linear" else _probit_mediator
         curves, zero = curve(x, m, y, arms, grid, fit_m.coef, contrast)
         draws = _bootstrap(curve, x, m, y, arms, grid, fit_m.coef, contrast, n_draws, rng)

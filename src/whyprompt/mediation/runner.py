@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -27,6 +28,8 @@ __all__ = [
     "Outcome",
     "Runner",
     "WorldCache",
+    "check_digest",
+    "digest_of",
     "in_packs",
     "run_pairs",
     "score_of",
@@ -157,7 +160,14 @@ class Runner:
             y11=float(y["y11"][0]),
             y10=y["y10"],
             y01=y["y01"],
+            made_with=self.digest(pair),
         )
+
+    def digest(self, pair: PromptPair) -> str:
+        """Name everything that a saved item's numbers depend on, but for the model."""
+        rows = [[tuple(h) for h in row] for row in self.rows]
+        foil = pair.foil_ids if self.outcome == "margin" else None
+        return digest_of(pair.ids0, pair.ids1, pair.answer_ids, foil, self.mediator, self.outcome, rows)
 
     def _bases(self, pair: PromptPair) -> tuple[bool, bool]:
         """Which of its prompts are patched, so that their keys and values are kept."""
@@ -192,6 +202,11 @@ class Runner:
             row[..., into] = state.weights
             rows.append(row)
         return SetRow(rows)
+
+
+def digest_of(*parts: object) -> str:
+    """Digest of plain values."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def score_of(log_probs: torch.Tensor, outcome: str) -> NDArray[np.float64]:
@@ -257,16 +272,25 @@ def run_pairs(
 
 def _fitting(runner: Runner, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
     """Check that a saved item is one of this sweep's."""
+    hint = "resume with the same prompts, heads, mediator, outcome and directions, or start afresh"
     for name in ("y10", "y01"):
         array = getattr(row, name)
         if (array is not None) != runner.wanted(pair, name) or (
             array is not None and array.shape != (len(runner.rows),)
         ):
             raise MediationError(
-                f"item {pair.item_id!r}: the saved {name} does not fit this sweep",
-                hint="resume with the same heads, mediator and directions, or start afresh",
+                f"item {pair.item_id!r}: the saved {name} does not fit this sweep", hint=hint
             )
-    return row
+    check_digest(pair, row.made_with, runner.digest(pair), hint)
+    return replace(row, cluster=pair.cluster)
+
+
+def check_digest(pair: PromptPair, saved: str, wanted: str, hint: str) -> None:
+    """Refuse a saved item that was made with something else; an item that does not say is trusted."""
+    if saved and saved != wanted:
+        raise MediationError(
+            f"item {pair.item_id!r}: what is saved of it was made with other prompts or options", hint=hint
+        )
 
 
 def stack(rows: Sequence[PairOutcomes]) -> dict[str, Any]:

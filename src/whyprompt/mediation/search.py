@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from whyprompt.errors import MediationError
 from whyprompt.mediation.inference import MeanInterval, mean_interval
+from whyprompt.mediation.results import quantity_of
 from whyprompt.mediation.sweep import head_sweep, open_search, set_sweep, sweep_sets
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ def find_heads(
     `nie`, since the backup steps in, but it has a `pure_nie`. The greedy search adds the head
     with which the joint effect, averaged over the same two directions, is largest; the ranked
     search adds heads in the order of the ranking. Both see the search items only; the share
-    that is reported is that of the held-out items.
+    that is reported is that of the held-out items. Attention rows move in one direction only, so
+    with ``mediator="attention_row"`` that one ranks, and a backup stays hidden.
 
     Parameters
     ----------
@@ -125,6 +126,7 @@ def find_heads(
         As in `head_sweep`.
     sweep : HeadSweep, optional
         A finished sweep over at least the search items, in both directions; run here if absent.
+        Its mediator and outcome are those of the search.
     method : {"greedy", "ranked"}
     share : float, default 0.8
         Share of the total effect to reach on the search items.
@@ -150,8 +152,8 @@ def find_heads(
     Raises
     ------
     MediationError
-        If there are fewer than two clusters on either side of the split, or the search items
-        have no total effect to share out.
+        If there are fewer than two clusters on either side of the split, the search items
+        have no total effect to share out, or the sweep's mediator or outcome is another.
 
     References
     ----------
@@ -166,6 +168,9 @@ def find_heads(
         raise MediationError(f"unknown method {method!r} or quantity {quantity!r}")
     if not share > 0 or not 0 < held_out < 1 or max_heads < 1 or candidates < 1:
         raise MediationError("share, max_heads and candidates are positive; held_out lies between 0 and 1")
+    if not 0 < conf_level < 1:
+        raise MediationError(f"conf_level is {conf_level!r}, but it lies between 0 and 1")
+    options = _matching(sweep, options)
     seen, unseen = _split(pairs, held_out, random_state)
     if sweep is None:
         sweep = head_sweep(model, seen, **options)
@@ -189,8 +194,7 @@ def find_heads(
             pool = ranking[:candidates]
             while pool and len(path) < max_heads and not (curve and curve[-1] >= share):
                 result = grow([[*path, h] for h in pool])
-                both = (result.nie.mean(0) + result.pure_nie.mean(0)) / 2 * sign
-                best = int(np.argmax(both))
+                best = int(np.argmax(_both_ways(result) * sign))
                 path.append(pool.pop(best))
                 curve.append(float(getattr(result, quantity)[:, best].mean() / total))
                 if progress is not None:
@@ -254,8 +258,33 @@ def _scores(sweep: HeadSweep, seen: Sequence[PromptPair]) -> tuple[Array, float]
     total = float(te.mean())
     if abs(total) <= 1e-9 * max(1.0, float(np.abs(te).max())):
         raise MediationError("the search items have no total effect, so there is nothing to share out")
-    both = (sweep.nie[rows].mean(0) + sweep.pure_nie[rows].mean(0)) / 2
-    return np.asarray(both * np.sign(total)), total
+    return _both_ways(sweep, rows) * np.sign(total), total
+
+
+def _both_ways(sweep: HeadSweep | SetSweep, rows: list[int] | None = None) -> Array:
+    """Mean effect of each mediator over some items and the directions that were run."""
+    ways = [q for q in ("nie", "pure_nie") if q in sweep.quantities]
+    means = [quantity_of(sweep, q)[slice(None) if rows is None else rows].mean(0) for q in ways]
+    return np.asarray(sum(means) / len(means))
+
+
+def _matching(sweep: HeadSweep | None, options: dict[str, Any]) -> dict[str, Any]:
+    """Give the options of the search: a finished sweep's mediator and outcome, unless they differ."""
+    if sweep is None:
+        return options
+    own = {"mediator": sweep.mediator, "outcome": sweep.outcome}
+    for name, value in own.items():
+        if options.get(name, value) != value:
+            raise MediationError(
+                f"the sweep's {name} is {value!r}, but {options[name]!r} was asked for",
+                hint="a share of one is no share of the other: leave `sweep` out, or the option",
+            )
+    if sweep.mediator == "head_output" and not {"nie", "pure_nie"} <= set(sweep.quantities):
+        raise MediationError(
+            "the sweep ran in one direction only",
+            hint="the search ranks heads by both: run head_sweep without `directions`",
+        )
+    return own | options
 
 
 def _ratio_interval(
@@ -265,7 +294,7 @@ def _ratio_interval(
     ratio = float(part.mean() / whole.mean())
     # The ratio's influence on each item; its mean is zero, so its standard error is the ratio's.
     influence = mean_interval((part - ratio * whole) / whole.mean(), clusters=clusters, conf_level=conf_level)
-    half = float(stats.t.ppf(0.5 + conf_level / 2, influence.n_clusters - 1)) * influence.standard_error
+    half = influence.ci_high - influence.mean
     return ratio - half, ratio + half
 
 

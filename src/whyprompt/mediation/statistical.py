@@ -14,7 +14,16 @@ import numpy as np
 
 from whyprompt.errors import DataError
 from whyprompt.mediation.counterfactual import World, bootstrap_effects
-from whyprompt.mediation.design import Table, design_of, held_at, response_of
+from whyprompt.mediation.design import (
+    Table,
+    check_draws,
+    check_roles,
+    check_varies,
+    design_of,
+    held_at,
+    level_of,
+    response_of,
+)
 from whyprompt.mediation.regression import Family, Fit, fit
 
 if TYPE_CHECKING:
@@ -157,7 +166,7 @@ def mediate(
         models refitted on the same rows.
     n_draws : int, default 1000
     robust : bool, default False
-        HC3 covariance (quasi_bayes).
+        HC3 covariance (quasi_bayes, without clusters).
     clusters : str, optional
         Column of sampling units, for cluster-robust covariance or a bootstrap of clusters.
     conf_level : float, default 0.95
@@ -170,7 +179,8 @@ def mediate(
     Raises
     ------
     DataError
-        If a column is missing, holds missing values, or is of the wrong kind.
+        If a column is missing, holds missing values, is of the wrong kind or has two roles, the two
+        treatments are one, or `robust` would do nothing.
     EstimationError
         If a model cannot be fitted.
 
@@ -231,8 +241,13 @@ def mediate(
     """
     if method not in {"quasi_bayes", "bootstrap"}:
         raise DataError(f"unknown method {method!r}", hint="quasi_bayes or bootstrap")
-    if n_draws < 2 or not 0 < conf_level < 1:
-        raise DataError("n_draws is at least 2, and conf_level lies between 0 and 1")
+    check_draws(n_draws, conf_level)
+    check_roles(treatment, mediator, outcome, covariates)
+    if robust and (method == "bootstrap" or clusters is not None):
+        raise DataError(
+            "robust=True does nothing here",
+            hint="HC3 is for quasi_bayes without clusters; a bootstrap and clusters are robust by themselves",
+        )
     for name, family in (("mediator_model", mediator_model), ("outcome_model", outcome_model)):
         if family not in get_args(Family):
             raise DataError(f"unknown {name} {family!r}", hint="linear, logit or probit")
@@ -240,16 +255,12 @@ def mediate(
     t_values = table.column(treatment)
     m = response_of(table, mediator, mediator_model)
     y = response_of(table, outcome, outcome_model)
-    for name, values in ((mediator, m), (outcome, y)):
-        if (values == values[0]).all():
-            raise DataError(
-                f"column {name!r} is constant: nothing acts on it, and a share of nothing is no number",
-                hint="give more items, or an outcome that can differ between them",
-            )
+    check_varies((mediator, m), (outcome, y))
     design, t = design_of(table, t_values, treatment, mediator, covariates, moderators, interaction)
-    for label, value in (("control_value", control_value), ("treat_value", treat_value)):
-        if design.levels is not None and value not in design.levels:
-            raise DataError(f"{label} {value!r} is not a level of {treatment!r}: {', '.join(design.levels)}")
+    control_value = level_of(design, "control_value", control_value)
+    treat_value = level_of(design, "treat_value", treat_value)
+    if control_value == treat_value:
+        raise DataError(f"control_value and treat_value are both {control_value!r}: nothing is compared")
     groups = None if clusters is None else table.groups(clusters)
     if groups is not None and groups.max() < 1:
         raise DataError(f"column {clusters!r} holds one cluster only")

@@ -16,6 +16,8 @@ from whyprompt.mediation.runner import (
     Outcome,
     Runner,
     WorldCache,
+    check_digest,
+    digest_of,
     in_packs,
     run_pairs,
     score_of,
@@ -25,6 +27,7 @@ from whyprompt.mediation.runner import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from whyprompt.mediation.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import PairOutcomes
 
@@ -161,9 +164,35 @@ def set_sweep(
     """
     if not sets:
         raise MediationError("sets is empty", hint="name at least one set of heads")
+    return _sweep_of_sets(
+        model,
+        pairs,
+        lambda _: sets,
+        mediator=mediator,
+        directions=directions,
+        outcome=outcome,
+        max_extra_bytes=max_extra_bytes,
+        progress=progress,
+        on_pair=on_pair,
+        done=done,
+    )
+
+
+def _sweep_of_sets(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
+    sets: Callable[[ModelRuntime], Mapping[str, Sequence[Head]]],
+    *,
+    mediator: Mediator = "head_output",
+    directions: Sequence[Direction] = get_args(Direction),
+    outcome: Outcome = "log_prob",
+    max_extra_bytes: int = _MAX_EXTRA_BYTES,
+    **rest: Any,  # noqa: ANN401  # progress, on_pair, done
+) -> SetSweep:
+    """Open the model once, see which sets it has, and sweep them."""
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         runner = Runner(runtime, (), mediator, _directions(directions), outcome)
-        return sweep_sets(runner, pairs, sets, progress, on_pair, done)
+        return sweep_sets(runner, pairs, sets(runtime), **rest)
 
 
 def sweep_sets(
@@ -255,16 +284,22 @@ def layer_sweep(
     SetSweep
         One set a layer, named "layer 0", "layer 1" and so on.
 
+    See Also
+    --------
+    infer_sets : Intervals and p-values of each layer.
+
     Examples
     --------
     >>> layer_sweep(model, pairs).nie.mean(0)  # doctest: +SKIP
     """
-    with open_runtime(model, pairs, _MAX_EXTRA_BYTES) as runtime:
-        sets = {
+
+    def layers(runtime: ModelRuntime) -> dict[str, list[Head]]:
+        return {
             f"layer {layer}": [(layer, head) for head in range(runtime.n_heads)]
             for layer in range(runtime.n_layers)
         }
-    return set_sweep(model, pairs, sets, **options)
+
+    return _sweep_of_sets(model, pairs, layers, **options)
 
 
 def knockout_sweep(
@@ -323,13 +358,15 @@ def knockout_sweep(
 
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
-        rows = {p.item_id: done[p.item_id] for p in pairs if done and p.item_id in done}
-        for row in rows.values():
-            if row.y_cut.shape != (len(chosen),):
-                raise MediationError(
-                    f"item {row.item_id!r}: the saved y_cut does not fit this sweep",
-                    hint="resume with the same heads, or start afresh",
-                )
+
+        def digest(pair: PromptPair) -> str:
+            ids, segments = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
+            return digest_of(ids, pair.answer_ids, segments.get(segment), outcome, chosen)
+
+        rows: dict[str, PairCut] = {}
+        for pair in pairs:
+            if done and pair.item_id in done:
+                rows[pair.item_id] = _fitting_cut(pair, done[pair.item_id], len(chosen), digest(pair))
         if progress is not None and rows:
             progress(len(rows), len(pairs))
         left = [p for p in pairs if p.item_id not in rows]
@@ -342,9 +379,10 @@ def knockout_sweep(
             )
             jobs = []
             for pair, world in zip(pack, worlds, strict=True):
-                keep = torch.ones(pair.n_answer, len(world.ids), device=world.hidden.device)
+                shape = pair.n_answer, len(world.ids)
+                keep = torch.ones(shape, dtype=torch.bool, device=world.hidden.device)
                 for start, stop in (pair.segments1 if arm else pair.segments0)[segment]:
-                    keep[:, start:stop] = 0
+                    keep[:, start:stop] = False
                 jobs.append(Job(world, [(h,) for h in chosen], CutEdges(keep), pair.item_id))
             for pair, world, out in zip(pack, worlds, runtime.patched_many(jobs), strict=True):
                 rows[pair.item_id] = PairCut(
@@ -352,6 +390,7 @@ def knockout_sweep(
                     cluster=pair.cluster,
                     y=float(score_of(world.log_probs[None], outcome)[0]),
                     y_cut=score_of(out, outcome),
+                    made_with=digest(pair),
                 )
                 if on_pair is not None:
                     on_pair(rows[pair.item_id])
@@ -370,6 +409,14 @@ def knockout_sweep(
             y=np.array([rows[p.item_id].y for p in pairs]),
             y_cut=np.stack([rows[p.item_id].y_cut for p in pairs]),
         )
+
+
+def _fitting_cut(pair: PromptPair, row: PairCut, n_heads: int, wanted: str) -> PairCut:
+    hint = "resume with the same prompts, segment, heads and outcome, or start afresh"
+    if row.y_cut.shape != (n_heads,):
+        raise MediationError(f"item {pair.item_id!r}: the saved y_cut does not fit this sweep", hint=hint)
+    check_digest(pair, row.made_with, wanted, hint)
+    return replace(row, cluster=pair.cluster)
 
 
 def _check_segment(pair: PromptPair, segment: str, arm: int) -> None:
@@ -398,7 +445,9 @@ def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) 
         seen.add(pair.item_id)
     longest = max(pairs, key=lambda p: max(len(p.ids0), len(p.ids1)))
     ids = max(longest.ids0, longest.ids1, key=len)
-    return model_runtime(model, check=(ids, longest.answer_ids), max_extra_bytes=max_extra_bytes)
+    return model_runtime(
+        model, check=(ids, longest.answer_ids), item=longest.item_id, max_extra_bytes=max_extra_bytes
+    )
 
 
 def check_heads(heads: Sequence[Head] | None, n_layers: int, n_heads: int) -> list[Head]:
