@@ -162,7 +162,10 @@ def test_every_mistake_is_reported_at_once(tmp_path):
     [
         ("name: [", "not valid YAML"),
         ("- a\n- b\n", "a study is a mapping"),
-        ("", "a study is a mapping"),
+        ("", r"study\.yaml is empty"),
+        ("# only a remark\n", r"study\.yaml is empty"),
+        ("name: &a [*a]\n", r"study\.yaml: it holds itself"),
+        ("[" * 3000, r"study\.yaml: it holds itself, by an alias \(\*\), or is nested too deeply"),
         ("name: a\nname: b\n", r"study\.yaml:2: name: key given twice"),
     ],
 )
@@ -177,9 +180,9 @@ def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(StudyError, match=r"\.yaml, \.yml or \.toml"):
         load_study(write(tmp_path, "x", "study.txt"))
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StudyError, match="cannot be read"):
+    with pytest.raises(StudyError, match=r"bytes\.yaml is not UTF-8 text \(byte 0\)"):
         load_study(tmp_path / "bytes.yaml")
-    with pytest.raises(StudyError, match="cannot be read"):
+    with pytest.raises(StudyError, match="cannot be read: Is a directory"):
         load_study(tmp_path)
     with pytest.raises(StudyError, match="not valid TOML"):
         load_study(write(tmp_path, "a = ", "broken.toml"))

@@ -64,8 +64,10 @@ def read_source(path: Path) -> SourceText:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StudyError(f"no such file: {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: cannot be read: {error}") from None
+    except OSError as error:
+        raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from None
     suffix = path.suffix.lower()
     if suffix in {".yaml", ".yml"}:
         return _read_yaml(path, text)
@@ -105,6 +107,8 @@ def _read_yaml(path: Path, text: str) -> SourceText:
         raise StudyError(f"{path}:{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not valid YAML: {error}") from None
+    except RecursionError:
+        raise StudyError(f"{path}: it holds itself, by an alias (*), or is nested too deeply") from None
     return SourceText(path, text, data, lines)
 
 

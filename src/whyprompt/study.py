@@ -19,6 +19,8 @@ __all__ = [
     "Arm",
     "AuditSettings",
     "ChainOfThoughtArm",
+    "Columns",
+    "Contrast",
     "DirectArm",
     "EffectSettings",
     "FewShotArm",
@@ -116,7 +118,9 @@ class ReasoningGymSource(_Source):
         return self
 
 
-class _Columns(_Strict):
+class Columns(_Strict):
+    """Which columns of a file or data set hold what."""
+
     question: str = "question"
     answer: str = "answer"
     item_id: str | None = None
@@ -141,7 +145,7 @@ class FileSource(_Source):
 
     source: Literal["file"]
     path: str
-    columns: _Columns = _Columns()
+    columns: Columns = Columns()
 
 
 class HubSource(_Source):
@@ -153,7 +157,7 @@ class HubSource(_Source):
     split: str = "test"
     revision: str | None = None
     layout: Literal["columns", "gsm8k", "natural_instructions"] = "columns"
-    columns: _Columns = _Columns()
+    columns: Columns = Columns()
 
 
 class Gsm8kSource(_Source):
@@ -561,6 +565,8 @@ def load_study(path: str | Path) -> Study:
         names the file, the line and the key.
     """
     source = read_source(Path(path))
+    if source.data is None:
+        raise StudyError(f"{source.path} is empty", hint="a study names its question, items and arms")
     if not isinstance(source.data, dict):
         raise StudyError(f"{source.path}: a study is a mapping of keys, not {type(source.data).__name__}")
     try:

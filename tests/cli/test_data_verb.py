@@ -65,6 +65,8 @@ def test_json_is_one_object_and_messages_stay_apart(tmp_path):
         (("example2", "--source", "empty.jsonl"), "nothing is left to prepare"),
         (("example2", "--source", "broken.jsonl"), "broken.jsonl:1"),
         (("example3",), "example3"),
+        (("example1", "--source", ""), "the source has no name"),
+        (("example2", "--source", "generated", "--size", "2", "--out", "empty.jsonl"), "empty.jsonl"),
     ],
 )
 def test_a_mistake_exits_with_2_and_one_message(tmp_path, arguments, message):

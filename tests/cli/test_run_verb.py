@@ -252,6 +252,12 @@ def test_a_device_and_an_outcome_that_do_not_exist(fails, tiny_study, tiny_model
     assert "outcome 'mine': 'no_module:f' cannot be imported" in fails("run", tiny_study)
 
 
+def test_options_that_contradict_each_other(fails, tiny_study):
+    assert "--dry-run runs nothing, and --verify scores again" in fails(
+        "run", tiny_study, "--dry-run", "--verify"
+    )
+
+
 def test_what_was_not_run(fails, call, tiny_study, tmp_path):
     assert "run the study first" in fails("run", tiny_study, "--verify")
     assert "run the study first" in fails("export", tiny_study, tmp_path / "t.csv")
@@ -269,7 +275,7 @@ def test_a_store_that_is_none(fails, tiny_study, tmp_path):
 
 
 def test_unknown_options_and_verbs(call, tiny_study):
-    for arguments in (("run", tiny_study, "--colour"), ("walk",), ("run",)):
+    for arguments in (("run", tiny_study, "--colour"), ("walk",), ("run",), ("export", tiny_study)):
         code, out, err = call(*arguments)
         assert (code, out) == (2, "")
         assert "Traceback" not in err

@@ -129,6 +129,37 @@ def test_a_source_asked_for_by_name_is_never_replaced(tmp_path, prepare, source)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_hub_out_of_reach_is_not_waited_for_but_its_copy_here_is_read(monkeypatch, tmp_path, copied):
+    """The client of the hub asks six times, half a minute for each name, before it gives up."""
+    import datasets
+    from huggingface_hub import constants
+
+    modes = []
+
+    def load_dataset(name, *_arguments, **_options):
+        modes.append((constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE))
+        if not copied:
+            raise ConnectionError(f"Couldn't reach '{name}' on the Hub")
+        return [{"question": f"How much is {n} and 1?", "answer": f"#### {n + 1}"} for n in range(5)]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    for proxy in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.upper(), raising=False)
+    # Nothing listens there.
+    monkeypatch.setattr(constants, "ENDPOINT", "http://localhost:1")
+    data = prepare_example2(tmp_path, size=3, examples=1)
+    assert modes == [(True, True)]
+    assert (constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE) == (False, False)
+    assert data.kind == ("gsm8k" if copied else "reasoning_gym")
+    if not copied:
+        said = data.notices[0]
+        assert "http://localhost:1 cannot be reached, and no copy of 'openai/gsm8k' is here" in said
+
+
 @pytest.mark.parametrize("source", ["./tasks", "/no/such/folder", "a/b/c", "tasks.json", "~/nothing-here"])
 def test_a_path_that_is_not_there_is_not_taken_for_a_name(hub, tmp_path, source):
     with pytest.raises(DataError, match="no such file or folder"):
@@ -162,6 +193,19 @@ def test_what_cannot_be_asked_or_checked_is_left_out_and_counted(tmp_path):
     assert list(data.frame["answer"]) == ["Paris", "Rome", "N'Djamena"]
     # Italy is an item, so it is no example.
     assert list(data.examples["answer"]) == ["Havana"]
+
+
+def test_a_task_that_is_lost_wholly_is_named(tmp_path):
+    task_file(tmp_path, "task1_capital", [("France", "Paris"), ("Italy", "Rome")])
+    task_file(tmp_path, "task2_story", [("Peru " * 30, "Lima"), ("Cuba " * 30, "Havana")])
+    data = prepare_example1(tmp_path, source=str(tmp_path), size=1, examples=1, max_question_words=20)
+    assert data.lost == ("task2_story",)
+    assert "That leaves nothing of task2_story." in data.sentence
+    about = json.loads(data.path.with_name("source.json").read_text(encoding="utf-8"))
+    assert about["lost"] == ["task2_story"]
+    everything = prepare_example1(tmp_path, source=str(tmp_path), size=1, examples=1)
+    assert everything.lost == ()
+    assert "nothing of" not in everything.sentence
 
 
 def test_a_source_of_which_nothing_is_left_is_refused_with_the_reason(tmp_path):

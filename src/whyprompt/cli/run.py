@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whyprompt.cli._common import AsJson, Out, StudyPath, results_folder, say, show, show_json
-from whyprompt.errors import WhypromptError
+from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
     from whyprompt.study import Study
@@ -33,6 +33,8 @@ def run(
     from whyprompt.study import load_study
     from whyprompt.trials import dry_run, run_study, verify_study
 
+    if dry and verify:
+        raise InputError("--dry-run runs nothing, and --verify scores again", hint="give one of them")
     plan = load_study(study)
     folder = results_folder(out, plan.name)
     if dry:
@@ -119,7 +121,12 @@ def _spread_over_reps(plan: Study, folder: Path) -> dict[str, tuple[RepVariance,
     return {o.name: rep_variance(frame, o.name) for o in plan.outcomes}
 
 
-def export(study: StudyPath, target: Path, out: Out = None, as_json: AsJson = False) -> None:
+def export(
+    study: StudyPath,
+    target: Annotated[Path, typer.Argument(help="The table to write (.csv or .parquet).", metavar="FILE")],
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
     """Write a study's trial table as .csv or .parquet."""
     from whyprompt.study import load_study
     from whyprompt.trials import export as write

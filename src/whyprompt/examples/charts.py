@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.examples.explore import explore, table_columns
-from whyprompt.report._style import BLUE, GREY, VERMILION, data, finish
+from whyprompt.report.style import BLUE, GREY, VERMILION, data, finish
 
 if TYPE_CHECKING:
     import altair as alt

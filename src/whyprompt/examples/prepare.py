@@ -46,6 +46,8 @@ class ExampleData:
         Items that the source holds.
     dropped : dict of str to int
         Reason to number of items that were left out for it, before ``size`` were drawn.
+    lost : tuple of str
+        Tasks of which nothing is left, for these reasons.
     frame : pandas.DataFrame
         One row an item: ``item_id``, ``task_type``, ``difficulty``, ``question``, ``answer``, lengths in
         words and characters, ``source``; for Example 2 also ``solution``.
@@ -64,6 +66,7 @@ class ExampleData:
     notices: tuple[str, ...]
     n_read: int
     dropped: dict[str, int]
+    lost: tuple[str, ...]
     frame: pd.DataFrame
     examples: pd.DataFrame
     path: Path
@@ -85,6 +88,7 @@ class ExampleData:
             "notices": list(self.notices),
             "n_read": self.n_read,
             "dropped": dict(self.dropped),
+            "lost": list(self.lost),
             "n_items": len(self.frame),
             "n_examples": len(self.examples),
             "path": str(self.path),
@@ -270,6 +274,7 @@ def _save(
     examples_path = path.with_name(f"{path.stem}_examples.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
     generated = found.kind == "reasoning_gym"
+    lost = tuple(dict.fromkeys(i.task_type for i in found.items if i.task_type not in by_task))
     data = ExampleData(
         example=example,
         kind=found.kind,
@@ -278,11 +283,12 @@ def _save(
         notices=found.notices,
         n_read=len(found.items),
         dropped=dropped,
+        lost=lost,
         frame=frame,
         examples=others,
         path=path,
         examples_path=examples_path,
-        sentence=_sentence(found, frame, len(others), dropped, path),
+        sentence=_sentence(found, frame, len(others), dropped, lost, path),
     )
     frame.to_csv(path, index=False)
     others.to_csv(examples_path, index=False)
@@ -337,7 +343,14 @@ def _row(item: Item, found: Found, *, solutions: bool) -> dict[str, Any]:
     return row
 
 
-def _sentence(found: Found, frame: pd.DataFrame, n_examples: int, dropped: dict[str, int], path: Path) -> str:
+def _sentence(
+    found: Found,
+    frame: pd.DataFrame,
+    n_examples: int,
+    dropped: dict[str, int],
+    lost: tuple[str, ...],
+    path: Path,
+) -> str:
     origin = {
         "natural_instructions": f"Natural Instructions ({found.name})",
         "p3": f"P3 ({found.name})",
@@ -350,5 +363,6 @@ def _sentence(found: Found, frame: pd.DataFrame, n_examples: int, dropped: dict[
         f"Source: {origin}. {len(frame)} items of {tasks} {'task' if tasks == 1 else 'tasks'}, drawn from "
         f"{len(found.items)}; {n_examples} more kept out for worked examples."
         + (f" Left out before the draw: {left_out}." if left_out else "")
+        + (f" That leaves nothing of {', '.join(lost)}." if lost else "")
         + f" Saved as {path}."
     )

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from whyprompt.errors import DataError
 from whyprompt.study import (
+    Columns,
     Gsm8kSource,
     HubSource,
     NaturalInstructionsSource,
     ReasoningGymSource,
-    _Columns,
 )
 from whyprompt.trials.items import (
     Item,
@@ -42,6 +45,8 @@ _P3_CONFIGS = {
     "trec_what_category_best_describe": "trec",
 }
 _GSM8K = "openai/gsm8k"
+_PATIENCE = 5.0
+"""Seconds in which a host that can be reached takes a connection."""
 
 # Tasks of a short answer that a model of 135M parameters sometimes gets right and sometimes does not.
 _TASKS: dict[str, dict[str, Any]] = {
@@ -203,6 +208,8 @@ def _with_notices(found: Found, notices: list[str]) -> Found:
 
 def _local(source: str) -> Path | None:
     """Give the path that a source names, or None where it can only be a name on the hub."""
+    if not source.strip():
+        raise DataError("the source has no name", hint=f"give a path, a name on the hub, or {GENERATED!r}")
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -230,6 +237,44 @@ def _generated(tasks: dict[str, dict[str, Any]], *, size: int, examples: int, se
     )
 
 
+def _read_hub(source: HubSource) -> list[Item]:
+    """Read a data set of the hub; where the hub cannot be reached, the copy that an earlier read left here.
+
+    Left to itself the hub's client would ask six times, half a minute for each name, before it said so.
+    """
+    try:
+        from datasets import config
+        from huggingface_hub import constants
+    except ImportError:
+        return from_hub(source)  # which says what to install
+    if constants.HF_HUB_OFFLINE or _reachable(constants.ENDPOINT):
+        return from_hub(source)
+    before = constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
+    try:
+        return from_hub(source)
+    except DataError:
+        raise DataError(
+            f"{constants.ENDPOINT} cannot be reached, and no copy of {source.name!r} is here",
+            hint="check the network, or give a local folder",
+        ) from None
+    finally:
+        constants.HF_HUB_OFFLINE, config.HF_HUB_OFFLINE = before
+
+
+def _reachable(address: str) -> bool:
+    """Say whether a connection to a host can be opened; behind a proxy, whose affair that is, yes."""
+    parts = urlsplit(address)
+    if parts.hostname is None or getproxies():
+        return True
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((parts.hostname, port), timeout=_PATIENCE).close()
+    except OSError:
+        return False
+    return True
+
+
 def _hub_instructions(name: str | None) -> Found:
     source = HubSource(
         source="hub",
@@ -237,7 +282,7 @@ def _hub_instructions(name: str | None) -> Found:
         split=_NI_SPLIT if name in {None, _NATURAL_INSTRUCTIONS} else "test",
         layout="natural_instructions",
     )
-    return Found(kind="natural_instructions", name=source.name, items=tuple(from_hub(source)), examples=())
+    return Found(kind="natural_instructions", name=source.name, items=tuple(_read_hub(source)), examples=())
 
 
 def _p3() -> Found:
@@ -249,9 +294,9 @@ def _p3() -> Found:
             config=config,
             split="train[:2000]",
             task_type=task,
-            columns=_Columns(question="inputs_pretokenized", answer="targets_pretokenized"),
+            columns=Columns(question="inputs_pretokenized", answer="targets_pretokenized"),
         )
-        items += from_hub(source)
+        items += _read_hub(source)
     return Found(kind="p3", name=_P3, items=tuple(items), examples=())
 
 
@@ -259,4 +304,4 @@ def _hub_gsm8k(name: str) -> Found:
     source = HubSource(
         source="hub", name=name, config="main", split="test", layout="gsm8k", task_type="gsm8k"
     )
-    return Found(kind="gsm8k", name=name, items=tuple(from_hub(source)), examples=())
+    return Found(kind="gsm8k", name=name, items=tuple(_read_hub(source)), examples=())

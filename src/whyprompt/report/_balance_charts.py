@@ -8,7 +8,7 @@ import numpy as np
 
 from whyprompt.effects.result import SMD_LIMIT, format_number
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.report._style import BLUE, MUTED, VERMILION, data, finish, title_lines
+from whyprompt.report.style import BLUE, MUTED, VERMILION, data, finish, title_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.report._rows import effect_rows, records
-from whyprompt.report._style import (
+from whyprompt.report.style import (
     BLUE,
     GREY,
     MUTED,

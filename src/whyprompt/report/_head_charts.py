@@ -8,7 +8,7 @@ import numpy as np
 
 from whyprompt.effects.result import format_number
 from whyprompt.errors import MediationError
-from whyprompt.report._style import (
+from whyprompt.report.style import (
     BLUE,
     DIVERGING,
     GREEN,

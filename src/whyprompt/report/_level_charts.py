@@ -10,7 +10,7 @@ from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.report._head_charts import FIT, colours, position
 from whyprompt.report._rows import records
-from whyprompt.report._style import BLUE, GREY, INK, MUTED, VERMILION, data, finish, span, title_lines
+from whyprompt.report.style import BLUE, GREY, INK, MUTED, VERMILION, data, finish, span, title_lines
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

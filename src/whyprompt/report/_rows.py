@@ -9,7 +9,7 @@ import narwhals as nw
 
 from whyprompt.effects.result import format_number
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.report._style import span
+from whyprompt.report.style import span
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,8 @@
-"""The look that all charts share, and how values get into them."""
+"""The look that all charts share, and how values get into them.
+
+For a chart of your own that is to sit beside these: `data` puts rows into it, `finish` gives it the look, and
+the colours are those of Okabe and Ito.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,28 @@ DIVERGING = (BLUE, "rgba(138,143,152,0.10)", VERMILION)
 
 
 def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN401 - the chart's own type
-    """Give a chart the shared look and its description."""
+    """Give a chart the shared look and its description.
+
+    Parameters
+    ----------
+    chart : altair chart
+        With its width set, so that its axis gets as many labels as it has room for.
+    description : str
+        What it shows, for those who do not see it.
+
+    Returns
+    -------
+    altair chart
+        Of the same type.
+
+    Examples
+    --------
+    >>> import altair as alt
+    >>> bars = alt.Chart(data([{"task": "sum", "items": 3}]), width=300).mark_bar(color=BLUE)
+    >>> chart = finish(bars.encode(x="items:Q", y="task:N"), description="Items of each task")
+    >>> chart.to_dict()["description"]
+    'Items of each task'
+    """
     shown: Any = chart
     width = getattr(shown, "width", None)
     # One label about every 95 pixels: closer ones run into each other.
@@ -84,6 +109,15 @@ def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN40
 def data(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
     """Put rows into a chart as plain values; a number that is not finite is an error, None stays absent.
 
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Column to value, a row each.
+
+    Returns
+    -------
+    altair.InlineData
+
     Raises
     ------
     DataError
@@ -97,6 +131,16 @@ def data(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
 
 def finite(value: Any, name: str) -> Any:  # noqa: ANN401 - any cell
     """Give a cell as Python's own type.
+
+    Parameters
+    ----------
+    value : any
+    name : str
+        Of its column, for the message.
+
+    Returns
+    -------
+    any
 
     Raises
     ------
@@ -112,18 +156,53 @@ def finite(value: Any, name: str) -> Any:  # noqa: ANN401 - any cell
 
 
 def span(low: float | None, high: float | None) -> str:
-    """Write an interval in words."""
+    """Write an interval in words.
+
+    Parameters
+    ----------
+    low, high : float or None
+
+    Returns
+    -------
+    str
+    """
     return "no interval" if low is None or high is None else f"{format_number(low)} to {format_number(high)}"
 
 
 def title_lines(text: str, width: int) -> list[str]:
-    """Break an axis title so that a narrow picture does not cut it."""
+    """Break an axis title so that a narrow picture does not cut it.
+
+    Parameters
+    ----------
+    text : str
+    width : int
+        Of the picture, in pixels.
+
+    Returns
+    -------
+    list of str
+    """
     import textwrap
 
     return textwrap.wrap(text, max(24, (width - 130) // 6))
 
 
 def wrap(words: Sequence[str], limit: int = 4) -> str:
-    """List a few names and say how many more there are."""
+    """List a few names and say how many more there are.
+
+    Parameters
+    ----------
+    words : sequence of str
+    limit : int, default 4
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> wrap(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
     shown = ", ".join(words[:limit])
     return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

@@ -13,7 +13,7 @@ from whyprompt.trials.items.item import Item, Scalar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from whyprompt.study import _Columns
+    from whyprompt.study import Columns
 
 __all__ = ["column_item", "gsm8k_item", "natural_instructions_items"]
 
@@ -39,7 +39,7 @@ def _scalar(row: Mapping[str, Any], column: str, where: str) -> Scalar:
     return value if isinstance(value, bool | int | float | str) else text
 
 
-def column_item(row: Mapping[str, Any], columns: _Columns, *, index: int, task: str, where: str) -> Item:
+def column_item(row: Mapping[str, Any], columns: Columns, *, index: int, task: str, where: str) -> Item:
     """Make an item from a row of named columns.
 
     Raises

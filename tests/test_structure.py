@@ -1,0 +1,32 @@
+"""The house rules that a reader relies on: who may import what."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+from pathlib import Path
+
+SOURCE = Path(__file__).parents[1] / "src" / "whyprompt"
+
+
+def test_no_part_reaches_into_another_parts_private_modules():
+    """A folder's face is public; a module with an underscore is its own affair."""
+    found = []
+    for file in sorted(SOURCE.rglob("*.py")):
+        part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("whyprompt."):
+                continue
+            _, other, *inner = node.module.split(".")
+            names = [*inner, *(alias.name for alias in node.names)]
+            if other not in {part, *(f"_{n}" for n in ("attention", "progress", "sources"))}:
+                found += [f"{file.name}: {node.module}.{n}" for n in names if n.startswith("_")]
+    assert found == []
+
+
+def test_every_chart_is_in_the_face_of_the_report():
+    report = importlib.import_module("whyprompt.report")
+    charts = importlib.import_module("whyprompt.report.charts")
+    assert set(charts.__all__) < set(report.__all__)
+    for name in report.__all__:
+        assert getattr(report, name).__name__ == name
