@@ -110,6 +110,9 @@ MADE = {
     "EffectsResult": lambda: public.estimate_effects(
         table(), treatment="arm", outcomes=["y", "z"], confounders=["hard"], method="ipw"
     ),
+    "HeterogeneousEffects": lambda: public.heterogeneous_effects(
+        table(), **ARM, confounders=["hard", "size"]
+    ),
     "Imputation": lambda: public.impute(with_gaps(), m=3, iterations=4),
     "ImputedEffect": imputed,
     "LeaveOneOut": lambda: public.leave_one_covariate_out(table(), **ASKED),
@@ -128,6 +131,9 @@ MADE = {
     "PlaceboTreatment": lambda: public.placebo_treatment(table(), **ASKED, placebos=20),
     "PooledEstimate": lambda: public.pool([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
     "Prepared": lambda: public.prepare_table(table(), [preparation.Winsorise("size")], treatment="arm"),
+    "PromptPolicy": lambda: public.prompt_policy(
+        public.paired_heterogeneity(both_arms(), outcome="y", **PAIR, modifiers=["hard"])
+    ),
     "RandomCommonCause": lambda: public.random_common_cause(table(), **ASKED, repeats=10),
     "Refutation": lambda: public.refute(table(), **ASKED, negative_controls=["z"], draws=10),
     "RepeatVariance": lambda: public.repeat_variance(table(), item="item", outcome="y"),

@@ -351,12 +351,12 @@ def test_aipw_is_doubly_robust_and_takes_any_outcome_model():
 
 
 def test_clusters_are_not_split_between_folds():
-    from whyprompt.effects.weighting._aipw import _folds
+    from whyprompt.effects.weighting._aipw import deal_folds
 
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 40, size=200)
     codes = np.unique(codes, return_inverse=True)[1]
-    folds = _folds(rng.random(200) < 0.5, codes, 5, 0, rng.integers(0, 50, 200))
+    folds = deal_folds(rng.random(200) < 0.5, codes, 5, 0, rng.integers(0, 50, 200))
     assert sum(folds).tolist() == [1] * 200
     for fold in folds:
         assert not set(codes[fold]) & set(codes[~fold])

@@ -245,7 +245,7 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
     n, p = X.shape
     n_treated = float(y.sum())
     centre, scale = _moments(X)
-    kept = _independent(X, centre, scale)
+    kept = independent_columns(X, centre, scale)
     # The intercept is the logit of the share treated when every covariate is centred and beta is 0.
     start = np.zeros(len(kept) + 1)
     start[0] = np.log(n_treated / (n - n_treated))
@@ -290,7 +290,7 @@ def _moments(X: Floats) -> tuple[Floats, Floats]:
     return centre, np.where(flat, 0.0, scale)
 
 
-def _independent(X: Floats, centre: Floats, scale: Floats) -> list[int]:
+def independent_columns(X: Floats, centre: Floats, scale: Floats) -> list[int]:
     """Return the columns that are not constant nor a linear combination of those before them."""
     live = [j for j in range(X.shape[1]) if scale[j] > 0]
     if not live:

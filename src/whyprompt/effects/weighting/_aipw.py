@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["ArmFit", "OutcomeModel", "cross_fitted_aipw", "raw_weights"]
+__all__ = ["ArmFit", "OutcomeModel", "cross_fitted_aipw", "deal_folds", "predict_outcome", "raw_weights"]
 
 
 class OutcomeModel(Protocol):
@@ -114,13 +114,13 @@ def _fit(
     clipped = 0
     score = np.empty(n) if given is None else given
     predicted = np.empty((n, 2))
-    for test in _folds(treated, codes, folds, random_state, rank):
+    for test in deal_folds(treated, codes, folds, random_state, rank):
         train = ~test if folds > 1 else test
         if given is None:
             fit = fit_logistic(matrix[train], treated[train], names=names)
             score[test] = 1.0 / (1.0 + np.exp(-(fit.coef[0] + matrix[test] @ fit.coef[1:])))
         for column, arm in enumerate((treated, ~treated)):
-            predicted[test, column] = _predict(matrix, y, train & arm, test, outcome_model)
+            predicted[test, column] = predict_outcome(matrix, y, train & arm, test, outcome_model)
     if given is None:
         # A score from other rows can be all but 0 or 1, and one such row would then be the whole estimate.
         clipped = int(((score < clip) | (score > 1 - clip)).sum())
@@ -145,7 +145,7 @@ def _fit(
     return ArmFit(weights=weights, propensity=score, means=means, influence=influence, clipped=clipped)
 
 
-def _folds(
+def deal_folds(
     treated: Bools,
     codes: NDArray[np.intp] | None,
     folds: int,
@@ -187,7 +187,23 @@ def _folds(
     return [fold_of[units] == k for k in range(folds)]
 
 
-def _predict(matrix: Floats, y: Floats, train: Bools, test: Bools, model: OutcomeModel | None) -> Floats:
+def predict_outcome(
+    matrix: Floats, y: Floats, train: Bools, test: Bools, model: OutcomeModel | None
+) -> Floats:
+    """Predict rows from others, by least squares where no model is given.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (n, p)
+    y : ndarray, shape (n,)
+    train, test : ndarray of bool, shape (n,)
+    model : scikit-learn regressor, optional
+        Cloned, and left as it was.
+
+    Returns
+    -------
+    ndarray, shape (test.sum(),)
+    """
     if not train.any():
         raise EstimationError(
             "a fold leaves an arm without rows to fit its outcome model", hint="use fewer folds"
