@@ -1,0 +1,294 @@
+"""What the README and the documentation say is so: links, names, flags, files, and code that runs."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+PUBLIC = (
+    "whyprompt.analysis",
+    "whyprompt.effects",
+    "whyprompt.examples",
+    "whyprompt.graph",
+    "whyprompt.mediation",
+    "whyprompt.report.charts",
+    "whyprompt.study",
+    "whyprompt.trials",
+    "whyprompt.trials.items",
+    "whyprompt.trials.models",
+    "whyprompt.trials.outcomes",
+    "whyprompt.trials.prompts",
+)
+
+
+def name(path):
+    return str(path.relative_to(ROOT)) if isinstance(path, Path) else str(path)
+
+
+def blocks(path, language):
+    """Give the code blocks of a page in one language; '' is a block that names none."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [code for kind, code in found if kind == language]
+
+
+def commands(path):
+    """Give every command line of a page, from blocks and from inline code, as a list of words."""
+    text = path.read_text(encoding="utf-8")
+    lines = [line for code in blocks(path, "") for line in code.replace("\\\n", " ").splitlines()]
+    lines += re.findall(r"(?<!`)`((?:whyprompt|make) [^`\n]+)`", text)
+    for line in lines:
+        for part in line.split("#")[0].split("&&"):
+            if part.strip().startswith(("whyprompt ", "make ")):
+                yield shlex.split(part)
+
+
+def verbs():
+    """Give every verb of the command line with the options it takes."""
+    import typer
+
+    from whyprompt.cli import app
+
+    root = typer.main.get_command(app)
+    found = {}
+    for verb, command in root.commands.items():
+        inner = getattr(command, "commands", None)
+        for key, one in {verb: command}.items() if inner is None else inner.items():
+            words = verb if inner is None else f"{verb} {key}"
+            found[words] = {o for p in one.params for o in (*p.opts, *p.secondary_opts) if o.startswith("--")}
+    return found
+
+
+# ------------------------------------------------------------------------------------------- prose
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, anchor = target.partition("#")
+        other = (path.parent / file).resolve() if file else path
+        assert other.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", h).strip().lower()) for h in heads}
+            assert anchor in slugs, f"{target}: {sorted(slugs)}"
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_files_that_are_named_are_there(path):
+    text = path.read_text(encoding="utf-8")
+    named = re.findall(r"\b(?:src|tests|studies|notebooks|benchmarks|docs)/[\w./-]*", text)
+    for file in {n.rstrip("./") for n in named}:
+        assert (ROOT / file).exists(), file
+
+
+def test_every_page_is_in_the_menu():
+    menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for path in PAGES:
+        assert f": {path.relative_to(ROOT / 'docs')}\n" in menu, path
+
+
+# --------------------------------------------------------------------------------------- reference
+def documented():
+    pages = "\n".join(p.read_text(encoding="utf-8") for p in PAGES)
+    return re.findall(r"^::: (\S+)$", pages, re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_reference_holds_every_public_name(module):
+    names = {f"{module}.{n}" for n in importlib.import_module(module).__all__}
+    assert sorted(names - set(documented())) == []
+
+
+def test_what_the_reference_holds_exists_once():
+    found = documented()
+    assert len(found) == len(set(found))
+    for one in found:
+        module, _, member = one.rpartition(".")
+        assert hasattr(importlib.import_module(module), member), one
+
+
+# ------------------------------------------------------------------------------------ command line
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_commands_have_verbs_and_options_that_exist(path):
+    known = verbs()
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for tool, *words in commands(path):
+        plain = [w for w in words if not w.startswith("-") and "=" not in w]
+        if tool == "make":
+            assert set(plain) <= targets, words
+            continue
+        if words[0] in {"VERB", "--help"}:
+            continue
+        verb = next((v for v in known if words[: len(v.split())] == v.split()), None)
+        assert verb is not None or words == ["data"], words
+        for option in (w.split("=")[0] for w in words if w.startswith("--")):
+            assert option in known[verb] | {"--help"}, f"{verb} {option}"
+
+
+def test_the_page_of_the_command_line_names_every_option_and_no_other():
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
+    sections = {
+        "run": ["run"],
+        "effect": ["effect"],
+        "mediate and report": ["mediate", "report"],
+        "export": ["export"],
+        "data": ["data example1", "data example2"],
+        "schema and doctor": ["schema", "doctor"],
+    }
+    assert set(parts) == set(sections)
+    known = verbs()
+    assert sorted(itertools.chain(*sections.values())) == sorted(known)
+    for section, of in sections.items():
+        written = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", parts[section]))
+        assert written == set().union(*(known[v] for v in of)), section
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_options_of_benchmarks_exist(path):
+    for script, line in re.findall(r"python (benchmarks/\w+\.py)([^`\n]*)", path.read_text(encoding="utf-8")):
+        code = (ROOT / script).read_text(encoding="utf-8")
+        for option in re.findall(r"--[a-z-]+", line):
+            assert f'"{option}"' in code, f"{script} {option}"
+
+
+# ------------------------------------------------------------------------------------------ studies
+BASE = {
+    "name": "base",
+    "question": "Does it?",
+    "items": [{"source": "reasoning_gym", "dataset": "chain_sum"}],
+    "arms": {
+        "direct": {"kind": "direct"},
+        "few_shot": {"kind": "few_shot"},
+        "worked": {"kind": "chain_of_thought", "reasoning": "worked"},
+        "other": {"kind": "chain_of_thought", "reasoning": "other"},
+    },
+}
+YAML = [
+    pytest.param(path, code, id=f"{name(path)}-{number}")
+    for path in TEXTS
+    for number, code in enumerate(blocks(path, "yaml"))
+]
+
+
+@pytest.mark.parametrize(("path", "code"), YAML)
+def test_studies_and_parts_of_studies_are_valid(path, code):
+    from whyprompt.study import Study
+
+    part = yaml.safe_load(code)
+    whole = {"name", "question", "items", "arms"} <= set(part)
+    # Items alone may leave no pool for shots.
+    rest = BASE | {"arms": {"direct": {"kind": "direct"}}} if set(part) == {"items"} else BASE
+    Study.model_validate(part if whole else rest | part)
+    if path.name == "tutorial.md":
+        held = yaml.safe_load((ROOT / "studies" / "small.yaml").read_text(encoding="utf-8"))
+        assert part["items"][0].items() <= held["items"][0].items()
+        assert (part["arms"], part["outcomes"]) == (held["arms"], held["outcomes"])
+
+
+# ----------------------------------------------------------------------------------- code that runs
+def log(arms):
+    """Make a log in which hard items got the first arm more often."""
+    rng = np.random.default_rng(5)
+    n = 240
+    difficulty = rng.normal(size=n)
+    first = rng.random(n) < 1 / (1 + np.exp(-0.8 * difficulty))
+    correct = (rng.random(n) < 1 / (1 + np.exp(difficulty - 0.8 * first))).astype(int)
+    return pd.DataFrame(
+        {
+            "item_id": [f"q{i}" for i in range(n)],
+            "arm": np.where(first, *arms),
+            "task_type": rng.choice(["sum", "word"], n),
+            "difficulty": difficulty,
+            "question_tokens": 12 + rng.poisson(6, n) + np.round(2 * difficulty),
+            "question_perplexity": 20 + 3 * difficulty + rng.normal(size=n),
+            "prompt_tokens": 30 + 60 * first + rng.poisson(5, n),
+            "correct": correct,
+            "score": -difficulty + 0.7 * first + rng.normal(size=n),
+        }
+    )
+
+
+def with_gaps():
+    gaps = log(("few_shot", "direct"))
+    gaps.loc[::7, "difficulty"] = np.nan
+    return gaps
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, tiny_model):
+    """A folder as the pages assume it: logs, the repository's own folders, and a model that is quick."""
+    from whyprompt.trials import models
+
+    for folder in ("tests", "studies"):
+        (tmp_path / folder).symlink_to(ROOT / folder, target_is_directory=True)
+    log(("cot", "direct")).to_csv(tmp_path / "log.csv", index=False)
+    with_gaps().to_csv(tmp_path / "gaps.csv", index=False)
+    log(("few_shot", "direct")).to_csv(tmp_path / "logs.csv", index=False)
+    monkeypatch.chdir(tmp_path)
+    load = models.load_model
+    monkeypatch.setattr(models, "load_model", lambda _name: load(str(tiny_model)))
+    return tmp_path
+
+
+PYTHON = [path for path in TEXTS if blocks(path, "python")]
+# These read the results of a study that the page says to run first.
+NEEDS_A_RUN = ("write_report(",)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PYTHON, ids=name)
+def test_python_runs_in_the_order_of_the_page(path, place):
+    space = {"frame": with_gaps() if path.name == "missing.md" else log(("few_shot", "direct"))}
+    for code in blocks(path, "python"):
+        if any(word in code for word in NEEDS_A_RUN):
+            compile(code, name(path), "exec")
+            continue
+        exec(compile(code, name(path), "exec"), space)  # noqa: S102 - the page's own code
+    if path.name == "report.md":
+        assert {"balance.svg", "overlap.png"} <= {p.name for p in place.iterdir()}
+
+
+EFFECTS = [
+    pytest.param(path, words, id=f"{name(path)}-{number}")
+    for path in TEXTS
+    for number, (tool, *words) in enumerate(commands(path))
+    if words[0] == "effect" and any(w.endswith(".csv") for w in words)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("path", "words"), EFFECTS)
+def test_commands_on_tables_run_and_print_what_the_page_shows(path, words, monkeypatch, capsys):
+    from whyprompt.cli import main
+
+    if path.name == "missing.md":
+        Path("gaps.csv").replace("logs.csv")
+    monkeypatch.setattr(sys, "argv", ["whyprompt", *words])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    out, err = capsys.readouterr()
+    assert stop.value.code == 0, err
+    shown = [code.strip() for code in blocks(path, "") if code.startswith("estimate ")]
+    if path.name == "effect-from-table.md" and "--caliper" in words:
+        assert shown
+        assert all(line in out for line in shown)
+
+
+def test_the_pages_have_code_to_run():
+    assert len(PYTHON) >= 5
+    assert len(EFFECTS) >= 5
