@@ -16,9 +16,11 @@ from whyprompt.effects import (
     estimate_effect,
     estimate_effects,
     estimate_with_imputation,
+    heterogeneous_effects,
     ordinal_effect,
     paired_effect,
     placebo_treatment,
+    prompt_policy,
     refute,
     sensitivity_report,
 )
@@ -249,6 +251,54 @@ def test_several_outcomes_are_adjusted_for_their_number(run):
     assert (code, "--outcome names no column" in err) == (2, True)
 
 
+def test_whom_the_arm_helps_and_which_to_choose_are_the_librarys(run, tmp_path):
+    asked = (
+        "--treatment",
+        "treat",
+        "--outcome",
+        "re78",
+        "--confounders",
+        "age,educ,race,re74",
+        "--seed",
+        "2",
+    )
+    options = ("--method", "ipw", "--modifiers", "age,re74", "--cost", "500")
+    code, out, err = run(LALONDE, *asked, *options, "--json")
+    assert code == 0, err
+    found = heterogeneous_effects(
+        pd.read_csv(LALONDE), treatment="treat", outcome="re78", modifiers=["age", "re74"],
+        confounders=["age", "educ", "race", "re74"], random_state=2,
+    )  # fmt: skip
+    got = json.loads(out)
+    assert got["heterogeneity"] == json.loads(json.dumps(found.to_dict()))
+    assert got["policy"] == json.loads(json.dumps(prompt_policy(found, cost=500).to_dict()))
+    code, out, _ = run(LALONDE, *asked, *options)
+    assert code == 0
+    assert "Whom the arm helps and harms:" in out
+    assert "Which arm for which row:" in out
+    rng = np.random.default_rng(0)
+    items = pd.DataFrame({"item_id": np.repeat(np.arange(40), 2), "arm": ["p", "q"] * 40})
+    items["hard"] = np.repeat(rng.normal(size=40), 2)
+    items["y"] = items["hard"] * (items["arm"] == "q") + rng.normal(size=80)
+    path = tmp_path / "items.csv"
+    items.to_csv(path, index=False)
+    paired = (
+        "--treatment",
+        "arm",
+        "--outcome",
+        "y",
+        "--design",
+        "paired",
+        "--treated",
+        "q",
+        "--control",
+        "p",
+    )
+    code, out, err = run(path, *paired, "--modifiers", "hard", "--better", "lower", "--json")
+    assert code == 0, err
+    assert json.loads(out)["policy"]["better"] == "lower"
+
+
 def test_checks_beside_the_estimate_are_the_librarys(run):
     options = ("--confounders", "age,educ,race", "--method", "ipw", "--by", "married", "--seed", "3")
     asked = ("--treatment", "treat", "--outcome", "re78")
@@ -403,6 +453,11 @@ def test_ordered_levels(run, tmp_path):
         (["--sensitivity", "--all-arms"], "--sensitivity has no meaning but for one outcome"),
         (["--placebo", "--design", "paired"], "--placebo has no meaning but for one outcome"),
         (["--impute", "3", "--by", "kind"], "--by has no meaning with --impute"),
+        (["--cost", "1"], "--cost has no meaning without --modifiers"),
+        (["--modifiers", "kind", "--better", "best"], "better='best' is not known"),
+        (["--modifiers", "kind", "--dose"], "--modifiers has no meaning but for one outcome and two arms"),
+        (["--modifiers", "kind", "--impute", "3"], "--modifiers has no meaning with --impute"),
+        (["--modifiers", "nothing"], "'nothing' is not in the table"),
     ],
 )  # fmt: skip
 def test_an_option_without_meaning_is_refused_and_not_ignored(run, tmp_path, options, message):

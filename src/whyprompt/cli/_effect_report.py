@@ -62,13 +62,21 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
     ----------
     name : str
         What was checked.
-    found : SensitivityReport, PlaceboTreatment or Refutation
+    found : SensitivityReport, PlaceboTreatment, Refutation, HeterogeneousEffects or PromptPolicy
 
     Returns
     -------
     str
     """
-    title = {"sensitivity": "Hidden confounding", "placebo": "Placebo arm", "refutation": "Refutation"}[name]
+    title = {
+        "sensitivity": "Hidden confounding",
+        "placebo": "Placebo arm",
+        "refutation": "Refutation",
+        "heterogeneity": "Whom the arm helps and harms",
+        "policy": "Which arm for which row",
+    }[name]
+    if name == "heterogeneity":
+        return f"{title}:\n  {found.sentence}\n\n{_group_table(found)}"
     if name != "refutation":
         return f"{title}:\n  {found.sentence}"
     lines = []
@@ -77,6 +85,15 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
         lines.append(f"  {row['refutation']}{verdict}: {row['sentence']}")
     lines += [f"  not done: {text}" for text in found.not_done]
     return "\n".join([f"{title}:", *lines])
+
+
+def _group_table(found: Any) -> str:  # noqa: ANN401 - HeterogeneousEffects
+    shown = [*found.groups, *(row for row in (found.gain, found.harmed) if row is not None)]
+    rows = [
+        [row.name, str(row.n), _number(row.predicted), _number(row.estimate), _span(row, "ci")]
+        for row in shown
+    ]
+    return _grid(["rows", "n", "predicted", "effect", "interval"], rows)
 
 
 def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect

@@ -127,6 +127,14 @@ def effect(
             help="Placebo arms of --placebo (199); with --refute also noise covariates and subsets (100)."
         ),
     ] = None,
+    modifiers: Annotated[
+        _Columns,
+        typer.Option(help="Say whom the arm helps and harms by these columns, and which arm to choose: a,b."),
+    ] = None,
+    cost: Annotated[
+        float, typer.Option(help="With --modifiers: of the treated arm, a row, in units of the outcome.")
+    ] = 0.0,
+    better: Annotated[str, typer.Option(help="With --modifiers: higher or lower.")] = "higher",
     seed: Annotated[int, typer.Option(help="For everything random.")] = 0,
     out: Out = None,
     as_json: AsJson = False,
@@ -171,9 +179,12 @@ def effect(
         placebos=placebos,
         negative_controls=tuple(_split(negative_controls) or ()),
         within=tuple(_split(within) or ()),
+        modifiers=tuple(_split(modifiers) or ()),
+        cost=cost,
+        better=better,
     )
-    plain = not chosen and len(outcomes) == 1 and design != "paired"
-    _refuse_checks(given, checks, plain=plain, imputed=impute is not None)
+    single = not chosen and len(outcomes) == 1
+    _refuse_checks(given, checks, single=single, paired=design == "paired", imputed=impute is not None)
     if (levels is not None) and not ordered:
         raise EstimationError("--levels names the levels of an ordered outcome", hint="add --ordered")
     values: dict[str, Any] = {
@@ -246,13 +257,16 @@ class _Checks:
     placebos: int | None
     negative_controls: tuple[str, ...]
     within: tuple[str, ...]
+    modifiers: tuple[str, ...]
+    cost: float
+    better: str
 
     @property
     def any(self) -> bool:
-        return self.sensitivity or self.refute or self.placebo
+        return self.sensitivity or self.refute or self.placebo or bool(self.modifiers)
 
 
-def _refuse_checks(given: set[str], checks: _Checks, *, plain: bool, imputed: bool) -> None:
+def _refuse_checks(given: set[str], checks: _Checks, *, single: bool, paired: bool, imputed: bool) -> None:
     """Refuse checks that would do nothing, or that are not made for the analysis asked for."""
     _refuse(given & {"negative_controls"} if not checks.refute else set(), "without --refute")
     _refuse(given & {"within"} if not checks.placebo else set(), "without --placebo")
@@ -261,10 +275,13 @@ def _refuse_checks(given: set[str], checks: _Checks, *, plain: bool, imputed: bo
         "without --placebo or --refute",
     )
     _refuse(given & {"missing_outcome", "auxiliary"} if not imputed else set(), "without --impute")
+    _refuse(given & {"cost", "better"} if not checks.modifiers else set(), "without --modifiers")
     asked = given & {"sensitivity", "refute", "placebo"}
     if imputed:
-        _refuse(asked, "with --impute: a check looks at one table")
-    if not plain:
+        _refuse(asked | given & {"modifiers"}, "with --impute: a check looks at one table")
+    if not single:
+        _refuse(given & {"modifiers"}, "but for one outcome and two arms")
+    if not single or paired:
         _refuse(asked | given & {"impute"}, "but for one outcome and two arms that are not paired")
 
 
@@ -301,7 +318,34 @@ def _checked(
         found["refutation"] = library.refute(
             frame, negative_controls=checks.negative_controls, **count, **shared
         )
+    if checks.modifiers:
+        found["heterogeneity"] = _heterogeneity(frame, treatment, outcome, asked, checks.modifiers)
+        better: Any = checks.better
+        found["policy"] = library.prompt_policy(found["heterogeneity"], cost=checks.cost, better=better)
     return found
+
+
+def _heterogeneity(
+    frame: Any,  # noqa: ANN401 - any frame
+    treatment: str,
+    outcome: str,
+    asked: dict[str, Any],
+    modifiers: tuple[str, ...],
+) -> Any:  # noqa: ANN401 - HeterogeneousEffects
+    """Group rows by predicted effect: by doubly robust scores, whatever the method of the estimate is."""
+    import whyprompt.effects as library
+
+    takes = {"treated", "control", "cluster", "level", "random_state"}
+    if asked.get("design") == "paired":
+        shared = {name: value for name, value in asked.items() if name in takes | {"unit"}}
+        return library.paired_heterogeneity(
+            frame, arm=treatment, outcome=outcome, modifiers=modifiers, **shared
+        )
+    takes |= {"confounders", "graph", "design", "propensity"}
+    shared = {name: value for name, value in asked.items() if name in takes}
+    return library.heterogeneous_effects(
+        frame, treatment=treatment, outcome=outcome, modifiers=modifiers, **shared
+    )
 
 
 def _given(ctx: typer.Context) -> set[str]:
