@@ -11,11 +11,13 @@ import torch
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine import ModelRuntime, Recorder, check_finite, check_vocabulary
 from whyprompt.mediation.intercept import handling, intercept
-from whyprompt.mediation.packing import WORTHWHILE
+from whyprompt.mediation.packing import WORTHWHILE, Packed, plan_stretches
 from whyprompt.mediation.support import refuse, refuse_known, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from whyprompt.mediation.intercept import AttentionCall
 
 __all__ = ["model_runtime"]
 
@@ -73,8 +75,11 @@ def model_runtime(
     check_finite(own, item)
     with torch.inference_mode(), intercept(model):
         recorder = Recorder(len(answer), keep_layers=False)
-        with handling(recorder):
-            hidden = trunk(input_ids=tokens, use_cache=False).last_hidden_state[:, -len(answer) :]
+        probe = _Probe(recorder, tokens[0].tolist(), len(answer))
+        positions = torch.arange(tokens.shape[1], device=model.device)[None]
+        with handling(probe):
+            out = trunk(input_ids=tokens, position_ids=positions, use_cache=False)
+        hidden = out.last_hidden_state[:, -len(answer) :]
         layers = _decoder_layers(model, model_type, recorder)
         runtime = ModelRuntime(
             model,
@@ -96,9 +101,36 @@ def model_runtime(
                 f"its logits change by {off:.2g} under a registered attention function ({limit:.2g} allowed)",
             )
         runtime = _with_plain_head(runtime, hidden, logits)
-        if recorder.plain:
-            runtime = _try_packing(runtime, ids, answer, hidden)
-        yield runtime
+        yield _try_packing(runtime, probe, tokens.shape[1])
+
+
+class _Probe:
+    """Attention of a whole run, and how far that of two runs in a pack is from it, layer by layer.
+
+    The second run of the pack begins inside the first: their own tokens, one behind the other, are
+    the whole run's. So both attend to the same queries, keys and values, and no pass is made twice.
+    """
+
+    def __init__(self, recorder: Recorder, tokens: list[int], n_answer: int) -> None:
+        self.recorder = recorder
+        self.off = 0.0
+        half = max((len(tokens) - n_answer) // 2, WORTHWHILE) + 1
+        runs = [(tokens[:half], 1), (tokens, n_answer)]
+        self._stretches = plan_stretches(runs) if half < len(tokens) - n_answer else []
+
+    def __call__(self, call: AttentionCall, /) -> torch.Tensor:
+        z = self.recorder(call)
+        if self.recorder.plain and self._stretches:
+            # Anew for each layer, so that nothing is kept of the last one.
+            packed = Packed(self._stretches, keep_weights=False, patched=[False, False])(call)
+            limit = tolerance(torch.finfo(z.dtype).eps) * max(1.0, float(z.abs().max()))
+            self.off = max(self.off, float((packed - z).abs().max()) / limit)
+        return z
+
+    @property
+    def packs(self) -> bool:
+        """Whether runs may be packed: every mask is plainly causal, and a pack gives the same."""
+        return self.recorder.plain and bool(self._stretches) and self.off <= 1
 
 
 def _with_plain_head(runtime: ModelRuntime, hidden: torch.Tensor, logits: torch.Tensor) -> ModelRuntime:
@@ -113,17 +145,9 @@ def _with_plain_head(runtime: ModelRuntime, hidden: torch.Tensor, logits: torch.
     return replace(runtime, unembedding=head.weight) if same else runtime
 
 
-def _try_packing(
-    runtime: ModelRuntime, ids: Sequence[int], answer: Sequence[int], hidden: torch.Tensor
-) -> ModelRuntime:
-    """Allow packed runs where the second of two, begun inside the first, gives a whole run's numbers."""
-    half = max(len(ids) // 2, WORTHWHILE) + 1
-    packing = replace(runtime, packs_up_to=len(ids) + len(answer) - 1)
-    _, packed = packing.clean_many([(ids[:half], answer[:1]), (ids, answer)])
-    whole, scale = runtime.log_probs(hidden, answer)
-    off = float((packed.log_probs - whole[0]).abs().max())
-    limit = tolerance(torch.finfo(hidden.dtype).eps) * max(1.0, scale)
-    return packing if off <= limit else runtime
+def _try_packing(runtime: ModelRuntime, probe: _Probe, length: int) -> ModelRuntime:
+    """Allow packed runs, up to the length that was tried, where they give a whole run's numbers."""
+    return replace(runtime, packs_up_to=length) if probe.packs else runtime
 
 
 def _find_trunk(
