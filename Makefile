@@ -10,7 +10,7 @@ SIZE ?= full
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test lint types check notebooks docs env dev clean help
+.PHONY: demo test lint types check crosscheck notebooks docs env dev clean help
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -51,6 +51,16 @@ types: $(VENV)/.dev  ## mypy, strict
 
 check: lint types test  ## everything but the demo
 
+# Neither can share an environment with current releases of what whyprompt uses.
+$(VENV)-crosscheck/.peers: pyproject.toml
+	$(PYTHON) -m venv $(VENV)-crosscheck
+	@echo "installing DoWhy and CausalML into $(VENV)-crosscheck"
+	$(VENV)-crosscheck/bin/python -m pip --disable-pip-version-check --quiet install -e '.[crosscheck]'
+	@touch $@
+
+crosscheck: $(VENV)/.dev $(VENV)-crosscheck/.peers  ## DoWhy and CausalML beside our figures, in an environment of their own
+	WHYPROMPT_CROSSCHECK_PYTHON=$(abspath $(VENV)-crosscheck/bin/python) $(BIN)/python -m pytest tests/effects/test_cross_check.py
+
 $(VENV)/.notebooks: $(VENV)/.runtime
 	$(PIP) install -c constraints.txt -e '.[local,data,charts,notebooks]'
 	@touch $@
@@ -66,4 +76,4 @@ docs: $(VENV)/.docs  ## build the documentation into build/site; strict, and wit
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
 clean:  ## remove the environment and the results
-	rm -rf $(VENV) $(RUNS)
+	rm -rf $(VENV) $(VENV)-crosscheck $(RUNS)

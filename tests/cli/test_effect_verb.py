@@ -458,15 +458,45 @@ def test_ordered_levels(run, tmp_path):
         (["--modifiers", "kind", "--dose"], "--modifiers has no meaning but for one outcome and two arms"),
         (["--modifiers", "kind", "--impute", "3"], "--modifiers has no meaning with --impute"),
         (["--modifiers", "nothing"], "'nothing' is not in the table"),
+        (["--cross-check", "--design", "paired"], "--cross-check has no meaning but for one outcome"),
+        (["--cross-check", "--impute", "3"], "--cross-check has no meaning with --impute"),
+        (["--cross-check", "--caliper", "1", "--caliper-unit", "raw"], "no meaning with --caliper-unit"),
+        (["--cross-check"], "WHYPROMPT_CROSSCHECK_PYTHON='/no/python' is no program"),
     ],
 )  # fmt: skip
-def test_an_option_without_meaning_is_refused_and_not_ignored(run, tmp_path, options, message):
+def test_an_option_without_meaning_is_refused_and_not_ignored(run, tmp_path, monkeypatch, options, message):
+    monkeypatch.setenv("WHYPROMPT_CROSSCHECK_PYTHON", "/no/python")
     path = tmp_path / "trials.csv"
     trials(kind=["a", "b"] * 20, grade=[1, 2, 3, 3] * 10).to_csv(path, index=False)
     base = ("--treatment", "arm", "--outcome", "grade", "--confounders", "x")
     code, out, err = run(path, *base, *options)
     assert (code, out) == (2, "")
     assert message in err
+
+
+def test_other_tools_beside_ours(run, monkeypatch):
+    """An interpreter without the tools will do: what is ours is shown, and what is missing is named."""
+    monkeypatch.setenv("WHYPROMPT_CROSSCHECK_PYTHON", sys.executable)
+    asked = (
+        "--treatment",
+        "treat",
+        "--outcome",
+        "re78",
+        "--confounders",
+        "age,educ,re74",
+        "--caliper",
+        "0.1",
+    )
+    code, out, err = run(LALONDE, *asked, "--cross-check", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    ours = {row["method"]: row["estimate"] for row in found["cross_check"]["rows"]}
+    assert list(ours) == ["nearest", "ipw", "aipw"]
+    assert ours["nearest"] == found["estimate"]
+    code, out, _ = run(LALONDE, *asked, "--cross-check")
+    assert code == 0
+    assert "Beside DoWhy and CausalML:" in out
+    assert "dowhy of DoWhy: not installed" in out
 
 
 # ------------------------------------------------------------------------------------------- bad input

@@ -278,6 +278,11 @@ def test_commands_on_tables_run_and_print_what_the_page_shows(path, words, monke
 
     if path.name == "missing.md":
         Path("gaps.csv").replace("logs.csv")
+    if "--cross-check" in words:
+        peers = ROOT / ".venv-crosscheck" / "bin" / "python"
+        if not peers.exists():
+            pytest.skip("no environment with DoWhy and CausalML: `make crosscheck` makes one")
+        monkeypatch.setenv("WHYPROMPT_CROSSCHECK_PYTHON", str(peers))
     monkeypatch.setattr(sys, "argv", ["whyprompt", *words])
     with pytest.raises(SystemExit) as stop:
         main()

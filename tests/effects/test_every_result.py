@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import sys
 from functools import cache
 
 import numpy as np
@@ -100,6 +101,10 @@ MADE = {
     ),
     "BatchInterference": lambda: public.batch_interference(
         table(), item="item", batch="batch", outcome="y", draws=99
+    ),
+    # An interpreter without the tools: our own figures, and what is missing.
+    "CrossCheck": lambda: public.cross_check(
+        table(), **{**ARM, "confounders": ["hard"]}, python=sys.executable, n_simulations=0
     ),
     "DataSubset": lambda: public.data_subset(table(), **ASKED, subsets=10),
     "DoseResponse": lambda: public.dose_response(

@@ -506,13 +506,33 @@ def test_a_cross_fitted_score_near_zero_does_not_become_the_estimate():
         t = rng.random(150) < 1 / (1 + np.exp(-3.0 * x[:, 0]))
         y = 1.0 * t + x[:, 0] ** 2 + rng.normal(size=150)
         for clip, kept in errors.items():
-            result = weight_estimate(y, t, x, method="aipw", clip=clip)
+            result = weight_estimate(y, t, x, method="aipw", clip=clip, splits=1)
             kept.append(result.estimate - 1.0)
             assert any("cross-fitted" in w for w in result.warnings) == (
                 clip > 0 and bool(np.isin(result.propensity, [clip, 1 - clip]).any())
             )
     spread = {clip: float(np.std(kept)) for clip, kept in errors.items()}
     assert spread[0.01] < 0.5 * spread[0.0]
+
+
+def test_several_deals_of_the_folds_leave_little_to_the_seed_and_cover():
+    """One deal moves the estimate by a good part of its error; the mean of ten moves a third of that."""
+    rng = np.random.default_rng(11)
+    x = rng.normal(size=(160, 8))
+    t = rng.random(160) < 1 / (1 + np.exp(-x[:, :3].sum(axis=1) * 0.8))
+    y = t + x.sum(axis=1) + rng.normal(size=160) * 2
+
+    def spread(splits):
+        runs = [
+            weight_estimate(y, t, x, method="aipw", splits=splits, random_state=s).estimate for s in range(25)
+        ]
+        return float(np.std(runs))
+
+    assert spread(None) < 0.6 * spread(1)
+    one, two = (weight_estimate(y, t, x, method="aipw", splits=k, random_state=3) for k in (1, 1))
+    assert one.estimate == two.estimate
+    with pytest.raises(EstimationError, match="splits=0"):
+        weight_estimate(y, t, x, method="aipw", splits=0)
 
 
 def test_scores_that_are_given_are_not_clipped():

@@ -253,6 +253,24 @@ def test_sets_have_the_statistics_of_heads():
         infer_sets(layers(x), quantity="te")
 
 
+def test_joint_effects_are_drawn_with_their_intervals_beside_the_total(tmp_path):
+    from whyprompt.report.charts import joint_plot, save_chart
+
+    sets = infer_sets(layers(np.random.default_rng(8).normal((2.0, 0, 0.5), 1, size=(10, 3))))
+    chart = joint_plot(sets, outcome="log_prob")
+    spec = chart.to_dict()
+    drawn = [row for rows in spec["datasets"].values() for row in rows if "words" in row]
+    assert [row["set"] for row in drawn] == ["0", "1", "2"]
+    np.testing.assert_allclose([row["effect"] for row in drawn], sets.mean)
+    np.testing.assert_allclose([row["low"] for row in drawn], sets.ci_low)
+    assert {"at": sets.te.mean, "line": "total effect"} in [
+        r for rows in spec["datasets"].values() for r in rows
+    ]
+    assert spec["description"].startswith("Joint NIE of 3 layers, beside a total effect of")
+    assert "layer 0: NIE" in spec["description"]
+    assert save_chart(chart, tmp_path / "joint.svg").read_text().startswith("<svg")
+
+
 def test_sweeps_of_sets_survive_a_round_trip():
     import json
 

@@ -78,6 +78,12 @@ def test_recorded_figures_of_other_tools_name_their_versions_and_command():
     recorded = json.loads((FOLDER / "crosscheck_example1.json").read_text(encoding="utf-8"))
     assert recorded["versions"]["dowhy"] == "0.14"
     assert recorded["versions"]["causalml"] == "0.15.5"
-    assert "crosscheck.py" in recorded["command"]
-    assert {e["tool"] for e in recorded["estimates"]} == {"DoWhy", "CausalML"}
-    assert re.fullmatch(r"[0-9a-f]{64}", recorded["csv_sha256"])
+    assert "execute.py" in recorded["command"]
+    assert {e["tool"] for e in recorded["rows"]} == {"whyprompt", "DoWhy", "CausalML"}
+    assert re.fullmatch(r"[0-9a-f]{64}", recorded["log"])
+
+
+def test_the_caliper_of_example_1_is_one_whose_placebo_arms_show_nothing():
+    text = "".join(printed(c) for c in code("01_example1_psm"))
+    assert "the widest caliper that passes: " in text
+    assert "passes - With the arm drawn anew" in text or "doubtful - With the arm drawn anew" in text

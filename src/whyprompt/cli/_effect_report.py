@@ -62,7 +62,7 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
     ----------
     name : str
         What was checked.
-    found : SensitivityReport, PlaceboTreatment, Refutation, HeterogeneousEffects or PromptPolicy
+    found : SensitivityReport, PlaceboTreatment, Refutation, HeterogeneousEffects, PromptPolicy or CrossCheck
 
     Returns
     -------
@@ -74,9 +74,12 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
         "refutation": "Refutation",
         "heterogeneity": "Whom the arm helps and harms",
         "policy": "Which arm for which row",
+        "cross_check": "Beside DoWhy and CausalML",
     }[name]
     if name == "heterogeneity":
         return f"{title}:\n  {found.sentence}\n\n{_group_table(found)}"
+    if name == "cross_check":
+        return f"{title}:\n  {found.sentence}\n\n{_tools_table(found)}"
     if name != "refutation":
         return f"{title}:\n  {found.sentence}"
     lines = []
@@ -94,6 +97,22 @@ def _group_table(found: Any) -> str:  # noqa: ANN401 - HeterogeneousEffects
         for row in shown
     ]
     return _grid(["rows", "n", "predicted", "effect", "interval"], rows)
+
+
+def _tools_table(found: Any) -> str:  # noqa: ANN401 - a CrossCheck
+    rows = [
+        [
+            f"{row.tool}: {row.method}",
+            row.estimand.upper(),
+            _number(row.estimate),
+            _span(row, "ci") if row.ci_low is not None else "none",
+            *("" if v is None else _number(v) for v in (row.from_settings, row.from_score, row.unexplained)),
+        ]
+        for row in found.rows
+    ]
+    words = [f"  {row.tool}, {row.method}: {'; '.join(row.why)}." for row in found.rows if row.why]
+    grid = _grid(["tool", "of", "estimate", "interval", "by settings", "by score", "left"], rows)
+    return "\n".join([grid, "", *words])
 
 
 def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect

@@ -135,6 +135,13 @@ def effect(
         float, typer.Option(help="With --modifiers: of the treated arm, a row, in units of the outcome.")
     ] = 0.0,
     better: Annotated[str, typer.Option(help="With --modifiers: higher or lower.")] = "higher",
+    cross_check: Annotated[
+        bool,
+        typer.Option(
+            "--cross-check",
+            help="Beside DoWhy and CausalML, in the environment that WHYPROMPT_CROSSCHECK_PYTHON names.",
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="For everything random.")] = 0,
     out: Out = None,
     as_json: AsJson = False,
@@ -182,6 +189,7 @@ def effect(
         modifiers=tuple(_split(modifiers) or ()),
         cost=cost,
         better=better,
+        cross_check=cross_check,
     )
     single = not chosen and len(outcomes) == 1
     _refuse_checks(given, checks, single=single, paired=design == "paired", imputed=impute is not None)
@@ -260,10 +268,11 @@ class _Checks:
     modifiers: tuple[str, ...]
     cost: float
     better: str
+    cross_check: bool
 
     @property
     def any(self) -> bool:
-        return self.sensitivity or self.refute or self.placebo or bool(self.modifiers)
+        return self.sensitivity or self.refute or self.placebo or self.cross_check or bool(self.modifiers)
 
 
 def _refuse_checks(given: set[str], checks: _Checks, *, single: bool, paired: bool, imputed: bool) -> None:
@@ -276,7 +285,7 @@ def _refuse_checks(given: set[str], checks: _Checks, *, single: bool, paired: bo
     )
     _refuse(given & {"missing_outcome", "auxiliary"} if not imputed else set(), "without --impute")
     _refuse(given & {"cost", "better"} if not checks.modifiers else set(), "without --modifiers")
-    asked = given & {"sensitivity", "refute", "placebo"}
+    asked = given & {"sensitivity", "refute", "placebo", "cross_check"}
     if imputed:
         _refuse(asked | given & {"modifiers"}, "with --impute: a check looks at one table")
     if not single:
@@ -322,6 +331,14 @@ def _checked(
         found["heterogeneity"] = _heterogeneity(frame, treatment, outcome, asked, checks.modifiers)
         better: Any = checks.better
         found["policy"] = library.prompt_policy(found["heterogeneity"], cost=checks.cost, better=better)
+    if checks.cross_check:
+        if asked.get("caliper_unit", "sd") != "sd":
+            raise EstimationError(
+                "--cross-check has no meaning with --caliper-unit: CausalML's caliper is in deviations"
+            )
+        takes = ("confounders", "graph", "treated", "control", "level", "estimand", "caliper", "replace")
+        also = {name: asked[name] for name in (*takes, "random_state") if name in asked}
+        found["cross_check"] = library.cross_check(frame, treatment=treatment, outcome=outcome, **also)
     return found
 
 

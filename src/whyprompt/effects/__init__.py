@@ -5,6 +5,14 @@ from __future__ import annotations
 from whyprompt.effects.arms.arms import ArmContrast, ArmMean, ArmsResult, PairBalanceRow, compare_arms
 from whyprompt.effects.audit.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
 from whyprompt.effects.balance import balance_table, effective_sample_size
+from whyprompt.effects.crosscheck import (
+    CrossCheck,
+    CrossCheckRow,
+    IdentificationCheck,
+    RefuterRow,
+    UpliftPoint,
+    cross_check,
+)
 from whyprompt.effects.dose.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
 from whyprompt.effects.estimate import METHODS, estimate_effect
 from whyprompt.effects.heterogeneity import (
@@ -100,6 +108,8 @@ __all__ = [
     "BatchInterference",
     "Bin",
     "Code",
+    "CrossCheck",
+    "CrossCheckRow",
     "DataSubset",
     "DoseBalanceRow",
     "DosePoint",
@@ -113,6 +123,7 @@ __all__ = [
     "GroupEffect",
     "GroupProfile",
     "HeterogeneousEffects",
+    "IdentificationCheck",
     "Imputation",
     "ImputedEffect",
     "LeaveOneOut",
@@ -133,6 +144,7 @@ __all__ = [
     "RandomCommonCause",
     "Recipe",
     "Refutation",
+    "RefuterRow",
     "RepeatVariance",
     "RobustnessReport",
     "RosenbaumResult",
@@ -143,12 +155,14 @@ __all__ = [
     "TargetingPoint",
     "ThresholdRow",
     "TippingPoint",
+    "UpliftPoint",
     "Winsorise",
     "audit",
     "balance_table",
     "batch_consistency",
     "batch_interference",
     "compare_arms",
+    "cross_check",
     "data_subset",
     "dose_response",
     "drop_incomplete",

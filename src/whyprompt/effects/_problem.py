@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,14 +112,12 @@ class Problem:
         -------
         Problem
         """
-        from dataclasses import replace
-
-        return replace(
+        return changed(
             self,
-            arms=replace(self.arms, indicator=self.treated[rows]),
+            arms=changed(self.arms, indicator=self.treated[rows]),
             y=self.y[rows],
             columns={name: values[rows] for name, values in self.columns.items()},
-            design=replace(self.design, matrix=np.asfortranarray(self.design.matrix[rows])),
+            design=changed(self.design, matrix=np.asfortranarray(self.design.matrix[rows])),
             strata=None if self.strata is None else self.strata[rows],
             limits=tuple((values[rows], width) for values, width in self.limits),
             cluster=None if self.cluster is None else self.cluster[rows],
@@ -295,6 +294,10 @@ def prepare(
                 f"propensity column {propensity!r} must lie strictly between 0 and 1",
                 hint="a row that could have had one arm only carries no information on the effect",
             )
+    design = design_matrix(columns, reference=reference)
+    if not columns:
+        # With a known propensity nothing need be adjusted for; the rows are there all the same.
+        design = changed(design, matrix=np.empty((table.n_rows, 0)))
     return Problem(
         outcome_name=outcome,
         treatment_name=treatment,
@@ -302,7 +305,7 @@ def prepare(
         y=y,
         confounders=tuple(confounders),
         columns=columns,
-        design=design_matrix(columns, reference=reference),
+        design=design,
         strata=codes([table.keys(name, role="exact") for name in exact]) if exact else None,
         limits=tuple(limits),
         cluster=None if cluster is None else table.labels(cluster, role="cluster"),

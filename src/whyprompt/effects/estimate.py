@@ -108,7 +108,8 @@ def estimate_effect(
     design : {"observational", "randomized"}, default "observational"
         How rows got their arms.
     caliper : float, optional
-        Largest allowed distance of a pair, in `caliper_unit`.
+        Largest allowed distance of a pair, in `caliper_unit`. Pairs within a wide one still differ, which
+        biases the estimate and which the error of pairs does not know: `placebo_treatment` shows it.
     caliper_unit : {"sd", "raw", "sd_logit", "raw_logit"}, default "sd"
         Standard deviations (over all rows) or units of what is matched on, or of the logit of the score.
     covariate_calipers : mapping of str to float, optional

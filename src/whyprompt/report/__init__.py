@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         imputation_plot,
         interval_plot,
         items_batch_plot,
+        joint_plot,
         layer_plot,
         levels_plot,
         little_plot,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         specification_plot,
         statistical_vs_interventional,
         tipping_plot,
+        uplift_plot,
     )
     from whyprompt.report.page import build_report, write_report
     from whyprompt.report.strength import Strength, effect_strength
@@ -58,6 +60,7 @@ __all__ = [
     "imputation_plot",
     "interval_plot",
     "items_batch_plot",
+    "joint_plot",
     "layer_plot",
     "levels_plot",
     "little_plot",
@@ -69,6 +72,7 @@ __all__ = [
     "specification_plot",
     "statistical_vs_interventional",
     "tipping_plot",
+    "uplift_plot",
     "write_report",
 ]
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-    from whyprompt.mediation import HeadInference, HeadSearch, HeadSweep
+    from whyprompt.mediation import HeadInference, HeadSearch, HeadSweep, SetInference
 
 __all__ = [
     "FIT",
@@ -38,6 +38,7 @@ __all__ = [
     "head_heatmap",
     "head_items_plot",
     "head_words",
+    "joint_plot",
     "layer_plot",
     "position",
     "search_plot",
@@ -169,7 +170,7 @@ def layer_plot(inference: HeadInference, *, outcome: str = "the outcome", width:
 
     Notes
     -----
-    Heads are drawn one by one, not added up: their sum is not the layer's joint effect.
+    Heads are drawn one by one, not added up: their sum is not the layer's joint effect (see `joint_plot`).
     """
     import altair as alt
 
@@ -230,6 +231,86 @@ def layer_plot(inference: HeadInference, *, outcome: str = "the outcome", width:
     )
     chart = alt.layer(zero, bars, dots, labels).properties(width=width, height=240, autosize=FIT)
     out: alt.LayerChart = finish(chart, description=words + ". Five heads carry their intervals.")
+    return out
+
+
+def joint_plot(inference: SetInference, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:
+    """Draw the joint effect of each set, a layer's for instance, with its interval, beside the total effect.
+
+    Parameters
+    ----------
+    inference : SetInference
+        From `infer_sets`, over `layer_sweep` or `set_sweep`.
+    outcome : str
+        What the effect is on, for the axis.
+    width : int, default 680
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+
+    Notes
+    -----
+    Sets are drawn in the sweep's order. Joint effects do not add up either: a layer reads what another wrote.
+
+    Examples
+    --------
+    >>> joint_plot(infer_sets(layer_sweep(model, pairs)))  # doctest: +SKIP
+    """
+    import altair as alt
+
+    name = _NAMES.get(inference.quantity, inference.quantity)
+    states = [f"q < {inference.alpha:g}", "not marked"]
+    rows: list[dict[str, Any]] = []
+    for i, label in enumerate(inference.names):
+        mean, low, high = (float(v[i]) for v in (inference.mean, inference.ci_low, inference.ci_high))
+        rows.append(
+            {
+                "set": label.removeprefix("layer "),
+                "effect": mean,
+                "low": low,
+                "high": high,
+                "sure": states[0] if inference.q_value[i] < inference.alpha else states[1],
+                "words": f"{label}: {name} {format_number(mean)} ({span(low, high)}), q "
+                f"{format_number(float(inference.q_value[i]), digits=2)}",
+            }
+        )
+    layers = all(label.startswith("layer ") for label in inference.names)
+    x = alt.X(
+        "set:N",
+        sort=[str(r["set"]) for r in rows],
+        title="layer" if layers else "set",
+        axis=alt.Axis(labelAngle=0 if layers else -40),
+    )
+    y = alt.Y("effect:Q", title=title_lines(f"joint {name} on {outcome}", 240))
+    colour = alt.Color(
+        "sure:N",
+        title=None,
+        scale=alt.Scale(domain=states, range=[VERMILION, BLUE]),
+        legend=alt.Legend(orient="top"),
+    )
+    total = float(inference.te.mean)
+    lines = [{"at": 0.0, "line": "none"}, {"at": total, "line": "total effect"}]
+    rules = (
+        alt.Chart(data(lines)).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y=alt.Y("at:Q"))
+    )
+    base = alt.Chart(data(rows)).encode(x=x)
+    bars = base.mark_rule(opacity=0.7, aria=False).encode(y="low:Q", y2="high:Q", color=colour)
+    dots = base.mark_point(filled=True, size=50, opacity=1).encode(
+        y=y,
+        color=colour,
+        shape=alt.Shape("sure:N", title=None, scale=alt.Scale(domain=states, range=["diamond", "circle"])),
+        tooltip=alt.Tooltip("words:N", title=" "),
+        description="words:N",
+    )
+    strongest = sorted(rows, key=lambda r: -abs(float(r["effect"])))[:3]
+    words = (
+        f"Joint {name} of {len(rows)} {'layers' if layers else 'sets'}, beside a total effect of"
+        f" {format_number(total)}. The largest: " + "; ".join(str(r["words"]) for r in strongest) + "."
+    )
+    chart = alt.layer(rules, bars, dots).properties(width=width, height=240, autosize=FIT)
+    out: alt.LayerChart = finish(chart, description=words)
     return out
 
 

@@ -24,8 +24,9 @@ from whyprompt.report._effect_charts import (
     forest_plot,
     gain_harm_plot,
     specification_plot,
+    uplift_plot,
 )
-from whyprompt.report._head_charts import head_heatmap, head_items_plot, layer_plot, search_plot
+from whyprompt.report._head_charts import head_heatmap, head_items_plot, joint_plot, layer_plot, search_plot
 from whyprompt.report._level_charts import attention_plot, levels_plot, statistical_vs_interventional
 from whyprompt.report._render import save_chart
 
@@ -45,6 +46,7 @@ __all__ = [
     "imputation_plot",
     "interval_plot",
     "items_batch_plot",
+    "joint_plot",
     "layer_plot",
     "levels_plot",
     "little_plot",
@@ -56,4 +58,5 @@ __all__ = [
     "specification_plot",
     "statistical_vs_interventional",
     "tipping_plot",
+    "uplift_plot",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 __all__ = ["ArmFit", "OutcomeModel", "cross_fitted_aipw", "deal_folds", "predict_outcome", "raw_weights"]
+
+# Deals of the folds by default: so many, and fewer where rows are so many that one decides little.
+_SPLITS, _ROWS = 10, 100_000
 
 
 class OutcomeModel(Protocol):
@@ -70,29 +73,45 @@ def cross_fitted_aipw(
     random_state: int,
     clip: float,
     rank: NDArray[np.int64],
+    *,
+    splits: int | None,
 ) -> ArmFit:
-    """Fit on rows in the order of their content, so that neither folds nor models see that of the table."""
+    """Average over several deals of the folds: one deal decides too much where rows are few.
+
+    Rows are put in the order of their content, so that neither folds nor models see that of the table.
+    """
     order = np.argsort(rank, kind="stable")
     back = np.argsort(order)
-    made = _fit(
-        y[order],
-        treated[order],
-        matrix[order],
-        names,
-        estimand,
-        None if given is None else given[order],
-        None if codes is None else codes[order],
-        folds,
-        outcome_model,
-        random_state,
-        clip,
-        rank[order],
-    )
-    return replace(
-        made,
-        weights=made.weights[back],
-        propensity=None if made.propensity is None else made.propensity[back],
-        influence=made.influence[back],
+    seeds = [random_state]
+    if splits is None:
+        splits = max(1, min(_SPLITS, _ROWS // len(y)))
+    if folds > 1 and splits > 1:
+        more = np.random.SeedSequence(random_state).generate_state(splits - 1, dtype=np.uint64)
+        seeds += more.tolist()
+    made = [
+        _fit(
+            y[order],
+            treated[order],
+            matrix[order],
+            names,
+            estimand,
+            None if given is None else given[order],
+            None if codes is None else codes[order],
+            folds,
+            outcome_model,
+            one,
+            clip,
+            rank[order],
+        )
+        for one in seeds
+    ]
+    scores = [fit.propensity for fit in made if fit.propensity is not None]
+    return ArmFit(
+        weights=np.mean([fit.weights for fit in made], axis=0)[back],
+        propensity=given if given is not None else np.mean(np.stack(scores), axis=0)[back],
+        means=np.mean([fit.means for fit in made], axis=0),
+        influence=np.mean([fit.influence for fit in made], axis=0)[back],
+        clipped=max(fit.clipped for fit in made),
     )
 
 
