@@ -535,6 +535,24 @@ def test_several_deals_of_the_folds_leave_little_to_the_seed_and_cover():
         weight_estimate(y, t, x, method="aipw", splits=0)
 
 
+def test_a_deal_that_separates_the_arms_is_left_out_and_counted_and_most_of_them_are_refused():
+    """Of a rare kind some rows have the one arm: where a fold holds them all, the rest tells the arms apart."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(90, 1))
+    rare = (np.arange(90) % 15 == 0).astype(float)
+    X = np.column_stack([x, rare])
+    t = rng.random(90) < 0.5
+    y = t + x[:, 0] + rng.normal(size=90)
+    t[rare > 0] = [True, True, False, False, True, True]  # two controls: together in one of five deals
+    found = [weight_estimate(y, t, X, method="aipw", random_state=s) for s in range(12)]
+    counted = [w for r in found for w in r.warnings if "deals of the folds the rest of the rows tells" in w]
+    assert 3 <= len(counted) <= 12
+    assert all(abs(r.estimate - 1.0) < 4 * r.std_error for r in found)
+    t[rare > 0] = [True, True, True, False, True, True]  # one control: some fold holds it in every deal
+    with pytest.raises(EstimationError, match="separated"):
+        weight_estimate(y, t, X, method="aipw")
+
+
 def test_scores_that_are_given_are_not_clipped():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(200, 1))

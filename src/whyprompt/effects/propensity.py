@@ -23,12 +23,24 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["Design", "LogisticFit", "crossfit_propensity", "design_matrix", "fit_logistic"]
+__all__ = [
+    "Design",
+    "LogisticFit",
+    "SeparatedError",
+    "crossfit_propensity",
+    "design_matrix",
+    "fit_logistic",
+    "independent_columns",
+]
 
 # Rows handled at a time, so that the temporaries of a block stay in cache and memory stays flat.
 _BLOCK = 8_192
 # A column whose variance beyond the columns before it is below this share is a copy of them.
 _COLLINEAR = 1e-9
+
+
+class SeparatedError(EstimationError):
+    """The covariates tell the arms apart without error, for some rows or for all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -412,7 +424,7 @@ def _refuse_separation(
             )
     together = by_itself or _separating_columns(X, y, names, kept)
     if together:
-        raise EstimationError(
+        raise SeparatedError(
             f"the propensity score is separated: {', '.join(together)}"
             f" {'predicts' if len(together) == 1 else 'predict'} the arm without error, for some rows or for"
             " all",

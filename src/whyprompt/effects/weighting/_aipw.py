@@ -9,7 +9,7 @@ import numpy as np
 
 from whyprompt.effects._influence import with_intercept
 from whyprompt.effects._order import cluster_places
-from whyprompt.effects.propensity import fit_logistic
+from whyprompt.effects.propensity import SeparatedError, fit_logistic
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -38,13 +38,15 @@ class OutcomeModel(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArmFit:
-    """Weights and means on the rows kept, and how many scores were moved away from 0 and 1."""
+    """Weights and means on the rows kept; scores moved away from 0 and 1; deals, and those left out."""
 
     weights: Floats
     propensity: Floats | None
     means: Floats
     influence: Floats
     clipped: int = 0
+    deals: int = 1
+    separated: int = 0
 
 
 def raw_weights(linear: NDArray[Any], treated: Bools, estimand: str) -> NDArray[Any]:
@@ -88,23 +90,31 @@ def cross_fitted_aipw(
     if folds > 1 and splits > 1:
         more = np.random.SeedSequence(random_state).generate_state(splits - 1, dtype=np.uint64)
         seeds += more.tolist()
-    made = [
-        _fit(
-            y[order],
-            treated[order],
-            matrix[order],
-            names,
-            estimand,
-            None if given is None else given[order],
-            None if codes is None else codes[order],
-            folds,
-            outcome_model,
-            one,
-            clip,
-            rank[order],
-        )
-        for one in seeds
-    ]
+    made: list[ArmFit] = []
+    refused: list[SeparatedError] = []
+    for one in seeds:
+        try:
+            made.append(
+                _fit(
+                    y[order],
+                    treated[order],
+                    matrix[order],
+                    names,
+                    estimand,
+                    None if given is None else given[order],
+                    None if codes is None else codes[order],
+                    folds,
+                    outcome_model,
+                    one,
+                    clip,
+                    rank[order],
+                )
+            )
+        except SeparatedError as error:
+            refused.append(error)
+        # Where most deals separate the arms, the others are lucky ones.
+        if 2 * len(refused) >= len(seeds):
+            raise refused[0]
     scores = [fit.propensity for fit in made if fit.propensity is not None]
     return ArmFit(
         weights=np.mean([fit.weights for fit in made], axis=0)[back],
@@ -112,6 +122,8 @@ def cross_fitted_aipw(
         means=np.mean([fit.means for fit in made], axis=0),
         influence=np.mean([fit.influence for fit in made], axis=0)[back],
         clipped=max(fit.clipped for fit in made),
+        deals=len(seeds),
+        separated=len(refused),
     )
 
 

@@ -589,6 +589,11 @@ def _result(
             f"{fit.clipped} of {len(fit.weights)} cross-fitted propensity scores lay beyond {clip:g} or "
             f"{1 - clip:g} and were set to it: there the arms hardly overlap"
         )
+    if fit.separated:
+        warnings.append(
+            f"in {fit.separated} of {fit.deals} deals of the folds the rest of the rows tells the arms apart;"
+            " the estimate is the mean over the others: overlap is thin"
+        )
     warnings.extend(remarks)
     if not kept.all():
         warnings.append(
