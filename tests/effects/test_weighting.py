@@ -536,7 +536,7 @@ def test_several_deals_of_the_folds_leave_little_to_the_seed_and_cover():
 
 
 def test_a_deal_that_separates_the_arms_is_left_out_and_counted_and_most_of_them_are_refused():
-    """Of a rare kind some rows have the one arm: where a fold holds them all, the rest tells the arms apart."""
+    """Of a rare kind some rows have one arm: where a fold holds them all, the rest tells the arms apart."""
     rng = np.random.default_rng(2)
     x = rng.normal(size=(90, 1))
     rare = (np.arange(90) % 15 == 0).astype(float)
