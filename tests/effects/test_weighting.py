@@ -515,7 +515,7 @@ def test_a_cross_fitted_score_near_zero_does_not_become_the_estimate():
     assert spread[0.01] < 0.5 * spread[0.0]
 
 
-def test_several_deals_of_the_folds_leave_little_to_the_seed_and_cover():
+def test_several_deals_of_the_folds_leave_little_to_the_seed():
     """One deal moves the estimate by a good part of its error; the mean of ten moves a third of that."""
     rng = np.random.default_rng(11)
     x = rng.normal(size=(160, 8))
