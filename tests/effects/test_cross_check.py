@@ -211,6 +211,19 @@ def test_it_has_a_table_values_pictures_and_the_versions(lalonde):
 
 
 @needs_the_tools
+@pytest.mark.parametrize("estimand", ["att", "atc"])
+def test_matches_with_replacement_are_ours_up_to_ties(estimand):
+    found = cross_check(
+        pd.read_csv(LALONDE), treatment="treat", outcome="re78", confounders=CONFOUNDERS, estimand=estimand,
+        replace=True, python=PYTHON, n_simulations=0, uplift=False,
+    )  # fmt: skip
+    row = by_method(found)["CausalML", "nearest-neighbour matching"]
+    assert row.tie_range[0] <= row.estimate <= row.tie_range[1]
+    assert row.tie_range[0] < row.tie_range[1]
+    assert not [w for w in found.warnings if w.startswith("unexplained")]
+
+
+@needs_the_tools
 def test_all_find_a_known_effect():
     found = cross_check(
         table(3000, effect=1.0, seed=4), **ASK, estimand="ate", python=PYTHON, n_simulations=0

@@ -9,7 +9,7 @@ import numpy as np
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.report._effect_charts import _ROW, _fit, _intervals, _zero
-from whyprompt.report._rows import records
+from whyprompt.report._rows import number, records
 from whyprompt.report.style import BLUE, GREY, MUTED, PURPLE, SKY, VERMILION, data, finish, span, title_lines
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def interval_plot(
     rows: list[dict[str, Any]] = []
     lost = []
     for row in table:
-        value, low, high = (_number(row[k]) for k in ("estimate", "low", "high"))
+        value, low, high = (number(row[k]) for k in ("estimate", "low", "high"))
         if value is None:
             lost.append(str(row["label"]))
             continue
@@ -240,7 +240,7 @@ def count_plot(
 
     rows: list[dict[str, Any]] = []
     for row in records(frame, ("label", "value", "group"), what="count_plot"):
-        value = _number(row["value"])
+        value = number(row["value"])
         if value is not None:
             name = f"{row['label']}, {row['group']}" if row["group"] else str(row["label"])
             shown = f"{name}: {format_number(value)}"
@@ -518,7 +518,3 @@ def items_batch_plot(found: BatchConsistency, *, width: int = 560) -> alt.LayerC
     ]
     title = "score in a batch minus score alone (point: order given; line: shuffled batches)"
     return interval_plot(rows, title=title, limits=(-found.tolerance, found.tolerance), width=width)
-
-
-def _number(value: Any) -> float | None:  # noqa: ANN401 - a cell
-    return None if value is None or value != value else float(value)  # noqa: PLR0124 - NaN is not itself

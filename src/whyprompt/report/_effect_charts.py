@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
-from whyprompt.report._rows import effect_rows, records
+from whyprompt.report._rows import effect_rows, number, records
 from whyprompt.report.style import (
     BLUE,
     GREY,
@@ -490,15 +490,13 @@ def specification_plot(
     import altair as alt
 
     table = records(frame, ("estimate", "ci_low", "ci_high", *choices), what="specification_plot")
-    kept = sorted(
-        (r for r in table if _number(r["estimate"]) is not None), key=lambda r: float(r["estimate"])
-    )
+    kept = sorted((r for r in table if number(r["estimate"]) is not None), key=lambda r: float(r["estimate"]))
     if not kept:
         raise EstimationError("no specification has an estimate to draw")
     rows: list[dict[str, Any]] = []
     dots: list[dict[str, Any]] = []
     for rank, row in enumerate(kept, start=1):
-        low, high = _number(row["ci_low"]), _number(row["ci_high"])
+        low, high = number(row["ci_low"]), number(row["ci_high"])
         said = ", ".join(f"{c} {row[c]}" for c in choices)
         words = f"{format_number(float(row['estimate']))} ({span(low, high)}): {said}"
         rows.append(
@@ -545,8 +543,3 @@ def specification_plot(
     )
     out: alt.VConcatChart = finish(chart, description=words)
     return out
-
-
-def _number(value: Any) -> float | None:  # noqa: ANN401 - a cell
-    """Read a cell that may be empty: frames write an absent number as NaN."""
-    return None if value is None or value != value else float(value)  # noqa: PLR0124 - NaN is not itself

@@ -14,7 +14,7 @@ from whyprompt.report.style import span
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["EffectRow", "effect_rows", "records"]
+__all__ = ["EffectRow", "effect_rows", "number", "records"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,3 +128,13 @@ def records(frame: Any, columns: Sequence[str], *, what: str) -> list[Mapping[st
                 f"{what}: the table has no column {column!r}", hint=f"it has {', '.join(map(str, rows[0]))}"
             )
     return rows
+
+
+def number(value: Any) -> float | None:  # noqa: ANN401 - a cell
+    """Read a cell that may be empty: frames write an absent number as NaN.
+
+    Returns
+    -------
+    float or None
+    """
+    return None if value is None or value != value else float(value)  # noqa: PLR0124 - NaN is not itself

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.effects.result import format_number
-from whyprompt.report._rows import records
+from whyprompt.report._rows import number, records
 from whyprompt.report.style import BLUE, MUTED, VERMILION, data, finish, span, title_lines
 
 if TYPE_CHECKING:
@@ -60,11 +60,11 @@ def uplift_plot(
         said = f"At {share:.0%}: "
         parts = []
         for tool in ("CausalML", "whyprompt"):
-            value = _number(row[tool])
+            value = number(row[tool])
             if value is None:
                 continue
             text = f"{tool} {format_number(value)}"
-            low, high = _number(row["low"]), _number(row["high"])
+            low, high = number(row["low"]), number(row["high"])
             if tool == "whyprompt" and low is not None and high is not None:
                 bands.append({"share": share, "low": low, "high": high})
                 text += f" ({span(low, high)})"
@@ -95,8 +95,3 @@ def uplift_plot(
         description=words,
     )
     return out
-
-
-def _number(value: Any) -> float | None:  # noqa: ANN401 - a cell
-    """Read a cell that may be empty: frames write an absent number as NaN."""
-    return None if value is None or value != value else float(value)  # noqa: PLR0124 - NaN is not itself

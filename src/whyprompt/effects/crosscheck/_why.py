@@ -71,8 +71,10 @@ def _tied(score: Floats) -> str | None:
     return f"{n} rows share their score with another: of rows equally near it takes one as they come"
 
 
-def _tie_range(problem: Problem, score: Floats, estimand: str) -> tuple[float, float]:
-    """Give the smallest and largest mean difference to a nearest row of the other arm."""
+def _tie_range(
+    problem: Problem, score: Floats, estimand: str, *, caliper: float = np.inf
+) -> tuple[float, float]:
+    """Give the smallest and largest mean difference to a nearest row of the other arm, within a caliper."""
     t, y = problem.treated, problem.y
     total, ends = 0, np.zeros(2)
     for focal, sign in ((t, 1.0), (~t, -1.0)):
@@ -91,8 +93,9 @@ def _tie_range(problem: Problem, score: Floats, estimand: str) -> tuple[float, f
         lowest = np.where(near, low[np.stack([left, right])], np.inf).min(axis=0)
         highest = np.where(near, high[np.stack([left, right])], -np.inf).max(axis=0)
         apart = np.stack([sign * (y[focal] - highest), sign * (y[focal] - lowest)])
-        ends += np.sort(apart, axis=0).sum(axis=1)
-        total += int(focal.sum())
+        inside = gap.min(axis=0) < caliper
+        ends += np.sort(apart, axis=0)[:, inside].sum(axis=1)
+        total += int(inside.sum())
     return float(ends[0] / total), float(ends[1] / total)
 
 
@@ -156,7 +159,10 @@ def causalml_matching(
         _tied(score),
         "it gives the rows it keeps, and no estimate or error: this is the difference of their means",
     ]
-    return Twin(settings=run(ours), both=run(score), why=tuple(w for w in why if w))
+    ties = None
+    if replace and len(np.unique(score)) < len(score):
+        ties = _tie_range(problem, score, estimand, caliper=float(caliper * np.std(score)))
+    return Twin(settings=run(ours), both=run(score), why=tuple(w for w in why if w), ties=ties)
 
 
 def learner(problem: Problem, key: str) -> Twin:

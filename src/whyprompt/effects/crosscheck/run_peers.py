@@ -122,7 +122,7 @@ def by_causalml(job: Job, frame: pd.DataFrame, names: list[str], ledger: Ledger)
     """Match within a caliper, fit the learners, and draw the uplift curve."""
     from causalml.inference.meta import BaseDRRegressor, BaseTRegressor, BaseXRegressor, LRSRegressor
     from causalml.match import NearestNeighborMatch
-    from causalml.metrics import auuc_score, get_cumgain
+    from causalml.metrics import get_cumgain
     from causalml.propensity import ElasticNetPropensityModel
     from sklearn.linear_model import LinearRegression
 
@@ -178,7 +178,6 @@ def by_causalml(job: Job, frame: pd.DataFrame, names: list[str], ledger: Ledger)
             gain = get_cumgain(table)["T-learner"].to_numpy()
             n = len(table)
             row["gain"] = [float(gain[round(s * n)]) / n for s in job["shares"]]
-            row["auuc"] = float(auuc_score(table)["T-learner"])
 
 
 def main(folder: Path) -> None:
