@@ -145,7 +145,7 @@ def shared_data() -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     """Keep the tests' hashes out of the user's cache; the converted default model is shared with it."""
-    from whyprompt.trials.models.locate import cache_dir
+    from whyprompt._cache import cache_dir
 
     converted = cache_dir() / "models"
     converted.mkdir(parents=True, exist_ok=True)

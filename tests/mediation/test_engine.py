@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 
+from whyprompt._lean import products
 from whyprompt.errors import MediationError
 from whyprompt.mediation import (
     PromptPair,
@@ -368,6 +369,25 @@ def test_other_precisions_run_and_stay_near(dtype):
     other = head_sweep(tiny.make("llama", dtype=dtype), [pair()])
     limit = 1e-4 if dtype == torch.float32 else 0.5
     assert np.abs(other.nie - exact.nie).max() < limit
+
+
+@pytest.mark.parametrize("model_type", tiny.ARCHITECTURES)
+@pytest.mark.parametrize("routine", ["onednn", "own"])
+def test_either_routine_of_products_gives_the_numbers(model_type, routine, monkeypatch):
+    if products._measure() == 0:
+        pytest.skip("this build of torch has no oneDNN product")
+    monkeypatch.setattr(products, "_ratio", lambda _: 2.0 if routine == "onednn" else 0.5)
+    used = []
+    own = products._onednn
+    monkeypatch.setattr(products, "_onednn", lambda *a: used.append(1) or own(*a))
+    # Answers of one token fill batches with spare rows; of three, their products are padded.
+    pairs = [pair(seed=s, answer=(5,)) for s in range(3)] + [pair(seed=3, answer=(5, 9, 4))]
+    exact = head_sweep(tiny.make(model_type), pairs)
+    assert not used
+    single = head_sweep(tiny.make(model_type, dtype=torch.float32), pairs)
+    assert bool(used) == (routine == "onednn")
+    np.testing.assert_allclose(single.y10, exact.y10, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(single.y01, exact.y01, rtol=0, atol=1e-4)
 
 
 def test_a_prompt_of_one_token_has_no_prefix():

@@ -73,14 +73,14 @@ def test_the_device_is_cuda_where_there_is_one(monkeypatch):
 def test_half_precision_is_taken_where_it_is_measured_clearly_faster(monkeypatch, tmp_path, speed, expected):
     monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path))
     monkeypatch.setattr(
-        local, "_matmul_seconds", lambda dtype, _: 1.0 if dtype == torch.float32 else 1 / speed
+        local, "_product_seconds", lambda dtype, _: 1.0 if dtype == torch.float32 else 1 / speed
     )
     config = types.SimpleNamespace(dtype=torch.bfloat16, hidden_size=64)
     chosen, note = local._dtype("auto", config, torch.device("cpu"))
     assert chosen == expected
     assert "measured" in note
     # The decision is kept: a run that goes on must not change its mind.
-    monkeypatch.setattr(local, "_matmul_seconds", lambda *_: 1.0)
+    monkeypatch.setattr(local, "_product_seconds", lambda *_: 1.0)
     assert local._dtype("auto", config, torch.device("cpu"))[0] == expected
     assert local._dtype("float64", config, torch.device("cpu"))[0] == torch.float64
     assert local._dtype("auto", config, torch.device("cuda"))[0] == torch.bfloat16
@@ -96,7 +96,7 @@ def test_a_bfloat16_checkpoint_is_run_in_a_measured_type(tiny_model, tmp_path, m
     shutil.copytree(tiny_model, tmp_path / "half")
     model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
     model.save_pretrained(tmp_path / "half")
-    monkeypatch.setattr(local, "_matmul_seconds", lambda dtype, _: 1.0 if dtype == torch.float32 else 4.0)
+    monkeypatch.setattr(local, "_product_seconds", lambda dtype, _: 1.0 if dtype == torch.float32 else 4.0)
     lm = load_model(str(tmp_path / "half"), threads=1)
     assert lm.dtype == next(lm.model.parameters()).dtype == torch.float32
     assert lm.notes[0] == "dtype float32: torch.bfloat16 measured 0.25 times as fast here"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from whyprompt._lean import linear
 from whyprompt.errors import MediationError
 from whyprompt.mediation.attention import LayerState, World, attend_blockwise, attention_weights
 from whyprompt.mediation.intercept import AttentionCall, handling
@@ -247,11 +248,8 @@ class ModelRuntime:
         scale = 0.0
         for rows, gold in zip(hidden.split(_HEAD_ROWS), target.split(_HEAD_ROWS), strict=True):
             norms = []
-            # One buffer for all blocks: memory that is mapped afresh costs a tenth of the product.
-            room = rows.new_empty(len(rows) * min(block, len(weights)))
             for part in weights.split(block):
-                logits = room[: len(rows) * len(part)].view(len(rows), len(part))
-                torch.mm(rows, part.T, out=logits)
+                logits = linear(rows, part)
                 if not out:
                     scale = max(scale, float(logits[:16].abs().max()))
                 few = _CACHE_ROWS if on_cpu else len(logits)
@@ -354,7 +352,7 @@ class ModelRuntime:
         if self.model_type in ENTER_AT_BOTTOM:
             return self._run_trunk(ids, at, plan)
         with rows_in_play(self.layers, plan):
-            return self._run_trunk(ids, at, plan)
+            return self._run_trunk(ids, at, plan)[: len(plan.owners)]
 
     def _check_sentinel(self, base: World, row: torch.Tensor, item: str) -> None:
         off = float((row - base.log_probs).abs().max())

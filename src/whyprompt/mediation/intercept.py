@@ -16,8 +16,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from whyprompt._attention import attention_through
+from whyprompt._lean import lean_layers
 from whyprompt.errors import MediationError
-from whyprompt.mediation.activations import lean_activations
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -130,7 +130,7 @@ def intercept(model: torch.nn.Module) -> Iterator[None]:
     was_training = model.training
     try:
         model.eval()
-        with attention_through(model, NAME), lean_activations(model):
+        with attention_through(model, NAME), lean_layers(model):
             yield
     finally:
         model.train(was_training)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from whyprompt._lean import room_for
 from whyprompt.mediation.attention import attend_rows
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ class Plan:
         Rows in play at every layer, in order.
     copied : list of list of int
         Where each of them was among those in play one layer before.
+
+    Notes
+    -----
+    At the end of a layer's rows there may be spare ones, copies of the first, which fill the batch up to a
+    number of rows that is multiplied faster.
     """
 
     def __init__(self, jobs: Sequence[Job], parts: Sequence[Part], n_layers: int, *, at_once: bool) -> None:
@@ -136,6 +142,12 @@ class Plan:
         self._entries: list[list[tuple[torch.Tensor, torch.Tensor] | None]] = [[] for _ in range(n_layers)]
         for part in parts:
             self._add(jobs[part.job], part, n_layers, at_once=at_once)
+        like = self.owners[0].base.hidden
+        # A trunk that is handed the whole batch is handed nothing else.
+        self._spare = [0 if at_once else room_for(len(r), len(like), like) - len(r) for r in self.in_play]
+        for layer, spare in enumerate(self._spare):
+            self.in_play[layer] += [0] * spare
+            self.copied[layer] += [0] * spare
 
     def _add(self, job: Job, part: Part, n_layers: int, *, at_once: bool) -> None:
         first = len(self.owners)
@@ -181,6 +193,8 @@ class Plan:
             )
             for job, rows, entries in parts
         ]
+        if spare := self._spare[layer]:
+            done.append(done[0].new_zeros(spare, *done[0].shape[1:]))
         return done[0] if len(done) == 1 else torch.cat(done)
 
 

@@ -41,7 +41,7 @@ Outcome = Literal["log_prob", "prob", "margin"]
 Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
 Head = tuple[int, int]
 
-_PACK_TOKENS = 640
+_PACK_TOKENS = 448
 
 
 class WorldCache:

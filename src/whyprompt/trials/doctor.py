@@ -8,9 +8,10 @@ import tempfile
 from dataclasses import dataclass
 from typing import Literal
 
+from whyprompt._cache import cache_dir
 from whyprompt.errors import WhypromptError
 from whyprompt.trials.manifest import package_versions
-from whyprompt.trials.models.locate import EMBEDDED, cache_dir, locate_model
+from whyprompt.trials.models.locate import EMBEDDED, locate_model
 
 __all__ = ["Check", "examine"]
 

@@ -69,9 +69,11 @@ def complete(
     """
     import torch
 
+    from whyprompt._lean import lean_layers
+
     if not requests:
         return []
-    with torch.inference_mode():
+    with torch.inference_mode(), lean_layers(lm.model):
         if lm.packs:
             return _batch(lm, requests, max_new_tokens, stop)
         # Without packing nothing is known of how the model treats padding: one prompt at a time is right.

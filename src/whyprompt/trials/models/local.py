@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import time
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._cache import remembered_ratio
 from whyprompt.errors import ModelError, PromptError
-from whyprompt.trials.models.locate import ModelFiles, cache_dir, locate_model
+from whyprompt.trials.models.locate import ModelFiles, locate_model
 from whyprompt.trials.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
@@ -301,6 +301,7 @@ def load_model(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from whyprompt._lean import products_note
     from whyprompt.trials.models.scoring import probe_packing
 
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
@@ -328,7 +329,10 @@ def load_model(
         model=model, codec=codec, files=files, device=where, dtype=chosen, packs=True, notes=(note,)
     )
     probed, why = probe_packing(loaded)
-    return replace(probed, notes=(note, why))
+    notes = [note, why]
+    if where.type == "cpu" and chosen is torch.float32:
+        notes.insert(1, products_note())
+    return replace(probed, notes=tuple(notes))
 
 
 def _device(name: str) -> torch.device:
@@ -367,30 +371,26 @@ def _dtype(name: str, config: Any, device: torch.device) -> tuple[torch.dtype, s
 
 
 def _speed_ratio(own: torch.dtype, width: int) -> float:
-    """Measure how many times as fast as float32 a type is, once: a run that goes on must decide alike."""
+    """Measure how many times as fast as float32 a type is."""
     import torch
 
-    key = f"{torch.__version__}-{platform.machine()}-{torch.get_num_threads()}-{own}-{width}"
-    kept = cache_dir() / "speed" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    if kept.is_file():
-        return float(kept.read_text(encoding="ascii"))
-    ratio = _matmul_seconds(torch.float32, width) / _matmul_seconds(own, width)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(f"{ratio:.2f}", encoding="ascii")
-    except OSError:
-        return ratio  # a cache that cannot be written: measured anew in each run
-    return round(ratio, 2)
+    return remembered_ratio(
+        f"{own}-{torch.get_num_threads()}-{width}",
+        lambda: _product_seconds(torch.float32, width) / _product_seconds(own, width),
+    )
 
 
-def _matmul_seconds(dtype: torch.dtype, width: int) -> float:
+def _product_seconds(dtype: torch.dtype, width: int) -> float:
     import torch
 
-    a = torch.ones(64, width, dtype=dtype)
-    b = torch.ones(width, 4 * width, dtype=dtype)
+    from whyprompt._lean import linear
+
+    x = torch.ones(64, width, dtype=dtype)
+    weight = torch.ones(4 * width, width, dtype=dtype)
     best = float("inf")
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        best = min(best, time.perf_counter() - start)
+    with torch.inference_mode():
+        for _ in range(5):
+            start = time.perf_counter()
+            linear(x, weight)
+            best = min(best, time.perf_counter() - start)
     return best

@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whyprompt._cache import cache_dir
 from whyprompt.errors import ModelError, WhypromptError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EMBEDDED", "ModelFiles", "cache_dir", "embedded_gguf", "hash_files", "locate_model"]
+__all__ = ["EMBEDDED", "ModelFiles", "embedded_gguf", "hash_files", "locate_model"]
 
 EMBEDDED = "embedded"
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -39,14 +39,6 @@ class ModelFiles:
     name: str
     folder: Path
     sha256: str
-
-
-def cache_dir() -> Path:
-    """Give the folder for converted models: ``$WHYPROMPT_CACHE``, or ``whyprompt`` in the user's cache."""
-    if own := os.environ.get("WHYPROMPT_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "whyprompt"
 
 
 def embedded_gguf() -> Path:

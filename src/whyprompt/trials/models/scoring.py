@@ -191,7 +191,9 @@ def score_pack(
     """
     import torch
 
-    with torch.inference_mode():
+    from whyprompt._lean import lean_layers
+
+    with torch.inference_mode(), lean_layers(lm.model):
         wanted, logits = _packed(lm, requests, pack, cache) if lm.packs else _padded(lm, requests, pack)
         # Several members may want the same token of the trie: its row stands in `logits` once.
         where = np.concatenate(wanted)

@@ -7,16 +7,15 @@ the products around it once a batch leaves the cache.
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from transformers.activations import NewGELUActivation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-__all__ = ["gelu_new", "lean_activations"]
+__all__ = ["activation_forward", "gelu_new"]
 
 _BLOCK = 1 << 15
 _LINEAR = 2 * math.sqrt(2 / math.pi)
@@ -52,23 +51,13 @@ def gelu_new(x: torch.Tensor) -> torch.Tensor:
     return out
 
 
-@contextmanager
-def lean_activations(model: torch.nn.Module) -> Iterator[None]:
-    """Compute a model's ``gelu_new`` by the function above for a while.
+def activation_forward(
+    module: torch.nn.Module, model: torch.nn.Module
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Give the ``forward`` of a ``gelu_new`` layer by the function above; None for another layer.
 
     In half precision the order of the operations shows, so those models keep their own.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
     """
-    full = getattr(model, "dtype", None) in {torch.float32, torch.float64}
-    found = [m for m in model.modules() if full and type(m) is NewGELUActivation]
-    found = [m for m in found if "forward" not in m.__dict__]
-    for module in found:
-        module.__dict__["forward"] = gelu_new
-    try:
-        yield
-    finally:
-        for module in found:
-            del module.__dict__["forward"]
+    if type(module) is NewGELUActivation and getattr(model, "dtype", None) in {torch.float32, torch.float64}:
+        return gelu_new
+    return None

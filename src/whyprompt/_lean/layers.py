@@ -1,0 +1,47 @@
+"""The switch by which a model's layers are computed by faster routines for a while."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from whyprompt._lean.activations import activation_forward
+from whyprompt._lean.products import linear_forward
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+__all__ = ["lean_layers"]
+
+
+@contextmanager
+def lean_layers(model: torch.nn.Module) -> Iterator[None]:
+    """Compute a model's linear layers and ``gelu_new`` by faster routines for a while.
+
+    Only layers of exactly the known classes are touched, and none whose ``forward`` somebody has replaced:
+    whoever did so meant it.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Yields
+    ------
+    None
+        Afterwards every layer has its own ``forward`` again.
+    """
+    replaced = []
+    try:
+        for module in model.modules():
+            if "forward" in module.__dict__:
+                continue
+            forward = linear_forward(module) or activation_forward(module, model)
+            if forward is not None:
+                module.__dict__["forward"] = forward
+                replaced.append(module)
+        yield
+    finally:
+        for module in replaced:
+            del module.__dict__["forward"]

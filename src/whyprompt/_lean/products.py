@@ -1,0 +1,178 @@
+"""Products with a layer's weights by oneDNN, where that is measured to be clearly faster than torch's own.
+
+torch computes float32 products by MKL, which leaves half of the vector unit of some processors idle that are
+not its maker's. oneDNN, which torch carries for half precision, uses all of it.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from whyprompt._cache import remembered_ratio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["linear", "linear_forward", "products_note", "room_for"]
+
+_CLEARLY = 1.2
+# Fewer rows wait for the weights to be read, by either routine.
+_LEAST_ROWS = 4
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """``x @ weight.T + bias``, by the faster routine.
+
+    Parameters
+    ----------
+    x : Tensor, shape (..., inputs)
+    weight : Tensor, shape (outputs, inputs)
+    bias : Tensor, shape (outputs,), optional
+
+    Returns
+    -------
+    Tensor, shape (..., outputs)
+
+    Examples
+    --------
+    >>> linear(torch.ones(5, 2), torch.ones(3, 2)).tolist()[0]
+    [2.0, 2.0, 2.0]
+    """
+    if _fits(weight) and _takes(x) and onednn_pays():
+        return _onednn(x, weight, bias)
+    return torch.nn.functional.linear(x, weight, bias)
+
+
+def linear_forward(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Give a linear layer's ``forward`` by oneDNN; None for another layer, or where it does not pay."""
+    kind = type(module)
+    if kind not in {torch.nn.Linear, Conv1D} or not _fits(module.weight) or not onednn_pays():
+        return None
+    own: Callable[[Any, torch.Tensor], torch.Tensor] = kind.forward
+    turned = kind is Conv1D  # transformers' GPT-2 stores its weights (inputs, outputs)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        if not _takes(x):
+            return own(module, x)
+        weight: Any = module.weight
+        bias: Any = module.bias
+        return _onednn(x, weight.T if turned else weight, bias)
+
+    return forward
+
+
+def _fits(weight: Any) -> bool:  # noqa: ANN401 - a module's attribute
+    """Whether weights are plain float32 numbers on the CPU, neither quantised nor wrapped."""
+    return (
+        type(weight) in {torch.nn.Parameter, torch.Tensor}
+        and weight.dtype is torch.float32
+        and weight.device.type == "cpu"
+        and weight.layout is torch.strided
+        and weight.ndim == 2
+        and 1 in weight.stride()
+    )
+
+
+def _takes(x: torch.Tensor) -> bool:
+    return (
+        x.dtype is torch.float32
+        and x.numel() >= _LEAST_ROWS * x.shape[-1] > 0
+        and not torch.is_grad_enabled()  # oneDNN's product knows no gradient
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def _round_up(rows: int) -> int:
+    """Give the next of eight sizes an octave.
+
+    oneDNN compiles a routine of 0.6 MiB for every new number of rows and keeps a thousand of them.
+
+    Examples
+    --------
+    >>> [_round_up(n) for n in (5, 16, 100, 600, 640)]
+    [8, 16, 104, 640, 640]
+    """
+    step = max(4, 1 << max(rows.bit_length() - 4, 0))
+    return -(-rows // step) * step
+
+
+def room_for(rows: int, tokens: int, like: torch.Tensor) -> int:
+    """Say how many rows a batch takes: products of rows that come in such numbers are not padded by a copy.
+
+    Parameters
+    ----------
+    rows : int
+        Rows that are wanted.
+    tokens : int
+        Tokens of each.
+    like : Tensor
+        Of the device and type of the batch.
+
+    Returns
+    -------
+    int
+        At least ``rows``.
+    """
+    if like.dtype is not torch.float32 or like.device.type != "cpu" or not onednn_pays():
+        return rows
+    room = _round_up(rows * tokens)
+    return rows if room % tokens else room // tokens
+
+
+def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    flat = x.reshape(-1, x.shape[-1])
+    rows = len(flat)
+    if (room := _round_up(rows)) > rows:
+        padded = flat.new_empty(room, flat.shape[1])
+        padded[:rows] = flat
+        padded[rows:] = 0
+        flat = padded
+    # What torch.compile calls for a linear layer on a CPU.
+    y: torch.Tensor = torch.ops.mkldnn._linear_pointwise(flat, weight, bias, "none", [], "")  # noqa: SLF001
+    return y[:rows].view(*x.shape[:-1], len(weight))
+
+
+def onednn_pays() -> bool:
+    """Whether oneDNN's products are clearly faster here, as measured once on this machine."""
+    return _ratio(torch.get_num_threads()) >= _CLEARLY
+
+
+def products_note() -> str:
+    """Say which routine multiplies, and why."""
+    ratio = _ratio(torch.get_num_threads())
+    if ratio == 0:
+        return "products by torch's own routine: oneDNN's cannot be used here"
+    chosen = "oneDNN" if ratio >= _CLEARLY else "torch's own routine"
+    return f"products by {chosen}: oneDNN measured {ratio:.2f} times as fast in float32 here"
+
+
+@lru_cache
+def _ratio(threads: int) -> float:
+    return remembered_ratio(f"onednn-{threads}", _measure)
+
+
+def _measure() -> float:
+    """How many times as fast as torch's own oneDNN multiplies; 0 where it cannot, or differs."""
+    draw = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(shape, generator=draw) for shape in ((96, 768), (3072, 768)))
+    try:
+        with torch.inference_mode():
+            off = (_onednn(x, weight, None) - x @ weight.T).abs().max()
+            turned = (_onednn(x, weight.T.contiguous().T, None) - x @ weight.T).abs().max()
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return 0.0
+    if not max(float(off), float(turned)) <= 1e-5 * 768:  # entries are sums of 768 products of size one
+        return 0.0
+    best = [float("inf")] * 2
+    with torch.inference_mode():
+        for _ in range(8):
+            for i in range(2):
+                start = time.perf_counter()
+                _onednn(x, weight, None) if i else torch.nn.functional.linear(x, weight)
+                best[i] = min(best[i], time.perf_counter() - start)
+    return best[0] / best[1]
