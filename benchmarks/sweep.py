@@ -275,7 +275,7 @@ def make_pairs(folder: Path, count: int, tokens: int) -> list[dict[str, Any]]:
     from whyprompt.trials.items import load_items
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    source = ReasoningGymSource(source="reasoning_gym", dataset="gsm_symbolic", size=800)
+    source = ReasoningGymSource(source="reasoning_gym", dataset="gsm_symbolic", size=1600)
     out = []
     for item in load_items([source], seed=0).items:
         if not item.answer.isdigit() or len(item.answer) > 1 or not item.solution:
@@ -404,7 +404,7 @@ def main() -> None:
     parser.add_argument("--peer", action="append", default=[], metavar="TOOL=PYTHON")
     parser.add_argument("--models", nargs="+", default=["smollm2", "gpt2"], choices=["smollm2", "gpt2"])
     parser.add_argument("--kinds", nargs="+", default=["nie"])
-    parser.add_argument("--pairs", type=int, default=32, help="pairs that whyprompt runs")
+    parser.add_argument("--pairs", type=int, default=64, help="pairs that whyprompt runs")
     parser.add_argument("--peer-pairs", type=int, default=1, help="how many of them the peers run")
     parser.add_argument("--tokens", type=int, default=86)
     parser.add_argument("--loops", action="store_true", help="run the peers one head at a time too")

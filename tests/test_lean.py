@@ -11,7 +11,7 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from whyprompt import _cache
-from whyprompt._lean import gelu_new, lean_layers, linear, products, products_note, room_for
+from whyprompt._lean import blocks, gelu_new, lean_layers, linear, products, products_note, room_for
 
 
 @pytest.fixture
@@ -47,13 +47,13 @@ def test_products_are_the_layers_own_for_every_shape(lead, inputs, outputs, bias
 
 @given(rows=st.integers(1, 20_000))
 def test_batches_come_in_few_sizes(rows):
-    room = products._round_up(rows)
+    room = products.round_up(rows)
     assert rows <= room <= max(4, rows * 1.126 + 4)
-    assert products._round_up(room) == room
+    assert products.round_up(room) == room
 
 
 def test_there_are_eight_sizes_an_octave_at_most():
-    assert len({products._round_up(n) for n in range(1024, 2049)} - {1024}) == 8
+    assert len({products.round_up(n) for n in range(1024, 2049)} - {1024}) == 8
 
 
 @pytest.mark.usefixtures("onednn")
@@ -130,6 +130,57 @@ def test_gelu_new_is_its_formula():
     assert float((gelu_new(x).double() - wanted).abs().max()) < 1e-6
     assert float((gelu_new(x.double()) - wanted).abs().max()) < 1e-14
     assert torch.equal(gelu_new(x[None, ::2]), gelu_new(x[::2])[None])
+
+
+def feed_forward(**parts):
+    """Make a block of the shape models have, with some parts changed."""
+
+    class OwnMLP(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.up, self.act, self.down = torch.nn.Linear(3, 7), torch.nn.SiLU(), torch.nn.Linear(7, 3)
+            for name, part in parts.items():
+                setattr(self, name, part)
+
+        def forward(self, x):
+            self.seen = [*getattr(self, "seen", []), x.shape[-2]]
+            return self.down(self.act(self.up(x)))
+
+    return OwnMLP().eval()
+
+
+@pytest.mark.parametrize("shape", [(1, 50, 3), (50, 1, 3), (7, 9, 3), (40, 3)])
+def test_a_feed_forward_block_in_pieces_is_the_whole(monkeypatch, shape):
+    monkeypatch.setattr(blocks, "_ROWS", 8)
+    model = feed_forward()
+    x = torch.randn(shape, dtype=torch.float64)
+    model.double()
+    with torch.inference_mode():
+        whole = model(x)
+        model.seen = []
+        with lean_layers(model):
+            assert torch.allclose(model(x), whole, rtol=0, atol=1e-12)
+            assert len(model.seen) > 3
+            assert max(model.seen) <= 8
+            model.seen = []
+            model(x.reshape(-1, 3)[:12])
+            assert model.seen == [12]  # two pieces would be slower
+    with lean_layers(model):
+        model.seen = []
+        model(x)
+        assert len(model.seen) == 1  # a gradient is asked for
+
+
+def test_what_is_no_plain_feed_forward_block_stays_whole():
+    assert blocks.block_forward(feed_forward()) is not None
+    assert blocks.block_forward(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))) is None
+    assert blocks.block_forward(feed_forward(mix=torch.nn.Conv1d(3, 3, 1))) is None
+    assert blocks.block_forward(feed_forward(norm=torch.nn.LayerNorm(3))) is None
+    assert blocks.block_forward(feed_forward(scale=torch.nn.Parameter(torch.ones(3)))) is None
+    assert blocks.block_forward(feed_forward(down=torch.nn.Identity())) is None
+    watched = feed_forward()
+    watched.up.register_forward_hook(lambda *_: None)
+    assert blocks.block_forward(watched) is None
 
 
 @pytest.mark.parametrize(("ratio", "chosen"), [(0.0, "torch's own"), (1.1, "torch's own"), (1.9, "oneDNN")])

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from whyprompt._lean import products
+from whyprompt._lean import blocks, products
 from whyprompt.errors import MediationError
 from whyprompt.mediation import (
     PromptPair,
@@ -380,6 +380,9 @@ def test_either_routine_of_products_gives_the_numbers(model_type, routine, monke
     used = []
     own = products._onednn
     monkeypatch.setattr(products, "_onednn", lambda *a: used.append(1) or own(*a))
+    monkeypatch.setattr(
+        blocks, "_ROWS", 5
+    )  # feed-forward blocks in pieces, which these batches are too small for
     # Answers of one token fill batches with spare rows; of three, their products are padded.
     pairs = [pair(seed=s, answer=(5,)) for s in range(3)] + [pair(seed=3, answer=(5, 9, 4))]
     exact = head_sweep(tiny.make(model_type), pairs)

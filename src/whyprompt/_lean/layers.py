@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from whyprompt._lean.activations import activation_forward
+from whyprompt._lean.blocks import block_forward
 from whyprompt._lean.products import linear_forward
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["lean_layers"]
 
 @contextmanager
 def lean_layers(model: torch.nn.Module) -> Iterator[None]:
-    """Compute a model's linear layers and ``gelu_new`` by faster routines for a while.
+    """Compute a model's linear layers, ``gelu_new`` and feed-forward blocks by faster routines for a while.
 
     Only layers of exactly the known classes are touched, and none whose ``forward`` somebody has replaced:
     whoever did so meant it.
@@ -37,7 +38,7 @@ def lean_layers(model: torch.nn.Module) -> Iterator[None]:
         for module in model.modules():
             if "forward" in module.__dict__:
                 continue
-            forward = linear_forward(module) or activation_forward(module, model)
+            forward = linear_forward(module) or activation_forward(module, model) or block_forward(module)
             if forward is not None:
                 module.__dict__["forward"] = forward
                 replaced.append(module)

@@ -18,7 +18,7 @@ from whyprompt._cache import remembered_ratio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["linear", "linear_forward", "products_note", "room_for"]
+__all__ = ["linear", "linear_forward", "products_note", "room_for", "round_up"]
 
 _CLEARLY = 1.2
 # Fewer rows wait for the weights to be read, by either routine.
@@ -87,14 +87,14 @@ def _takes(x: torch.Tensor) -> bool:
     )
 
 
-def _round_up(rows: int) -> int:
+def round_up(rows: int) -> int:
     """Give the next of eight sizes an octave.
 
     oneDNN compiles a routine of 0.6 MiB for every new number of rows and keeps a thousand of them.
 
     Examples
     --------
-    >>> [_round_up(n) for n in (5, 16, 100, 600, 640)]
+    >>> [round_up(n) for n in (5, 16, 100, 600, 640)]
     [8, 16, 104, 640, 640]
     """
     step = max(4, 1 << max(rows.bit_length() - 4, 0))
@@ -120,14 +120,14 @@ def room_for(rows: int, tokens: int, like: torch.Tensor) -> int:
     """
     if like.dtype is not torch.float32 or like.device.type != "cpu" or not onednn_pays():
         return rows
-    room = _round_up(rows * tokens)
+    room = round_up(rows * tokens)
     return rows if room % tokens else room // tokens
 
 
 def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     flat = x.reshape(-1, x.shape[-1])
     rows = len(flat)
-    if (room := _round_up(rows)) > rows:
+    if (room := round_up(rows)) > rows:
         padded = flat.new_empty(room, flat.shape[1])
         padded[:rows] = flat
         padded[rows:] = 0

@@ -1,0 +1,59 @@
+"""A feed-forward block some rows at a time: what lies between its products stays in the processor's cache.
+
+The block computes every token by itself, so it may be given any number of them at once. Over a whole batch,
+the numbers between its products are written to memory and read again, several times as many as its input.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import activations
+from transformers.pytorch_utils import Conv1D
+
+from whyprompt._lean.products import round_up
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["block_forward"]
+
+# Enough for the products to be at full speed, about.
+_ROWS = 256
+_PRODUCTS = (torch.nn.Linear, Conv1D)
+_ELEMENTWISE = {
+    *(type(activations.ACT2FN[name]) for name in activations.ACT2FN if name != "xielu"),
+    torch.nn.Dropout,
+    torch.nn.Identity,
+}
+
+
+def block_forward(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Give a feed-forward block's ``forward`` by some rows at a time; None for a module that is not one.
+
+    A block is known by its parts: products with weights, elementwise functions, and nothing else.
+    """
+    parts = list(module.children())
+    kind = type(module)
+    if (
+        not kind.__name__.endswith("MLP")
+        or sum(type(part) in _PRODUCTS for part in parts) < 2
+        or not all(type(part) in _PRODUCTS or type(part) in _ELEMENTWISE for part in parts)
+        or any(True for _ in module.parameters(recurse=False))
+        or any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())  # noqa: SLF001 - each call counts
+    ):
+        return None
+    own = kind.forward
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        rows = x.shape[:-1].numel()
+        if rows <= _ROWS * 3 // 2 or x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
+            y: torch.Tensor = own(module, x)
+            return y
+        flat = x.reshape(1, rows, -1)
+        count = -(-rows // _ROWS)
+        done = [own(module, part) for part in flat.split(round_up(-(-rows // count)), 1)]
+        return torch.cat(done, 1).view(*x.shape[:-1], -1)
+
+    return forward
