@@ -20,6 +20,7 @@ with is counted twice, and run once.)
         --peer pyvene=/tmp/pv/bin/python
     python benchmarks/sweep.py --pairs 8                  # whyprompt alone, against the bound
     python benchmarks/sweep.py --kinds nie both attention_row knockout
+    python benchmarks/sweep.py --kinds nie own_products   # the same sweep, by the products that the peers use
 """
 
 from __future__ import annotations
@@ -102,6 +103,10 @@ def run_whyprompt(folder: str, kind: str) -> Any:
 
     model = load(folder)
     heads = shape(model.config)[1]
+    if kind == "own_products":
+        from whyprompt._lean import products
+
+        vars(products)["_ratio"] = lambda _threads: 0.0
 
     def run(pairs: list[dict[str, Any]], first: int | None) -> list[list[float]]:
         given = [
