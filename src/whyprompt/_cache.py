@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,9 @@ def remembered_ratio(what: str, measure: Callable[[], float]) -> float:
     float
         To two decimals.
     """
-    key = f"{metadata.version('torch')}-{_processor()}-{what}"
+    import torch
+
+    key = f"{torch.__version__}-{_processor()}-{what}"
     kept = cache_dir() / "speed" / hashlib.sha256(key.encode()).hexdigest()[:16]
     try:
         return float(kept.read_text(encoding="ascii"))
