@@ -52,6 +52,16 @@ def test_batches_come_in_few_sizes(rows):
     assert products.round_up(room) == room
 
 
+def test_weights_of_other_strides_are_left_to_torch():
+    whole = torch.randn(6, 8)
+    assert products._fits(whole)
+    assert products._fits(whole.T)
+    assert products._fits(whole[2:4])
+    assert not products._fits(whole[:, ::2])
+    assert not products._fits(whole[:1].expand(4, 8))
+    assert not products._fits(whole.to_sparse())
+
+
 def test_there_are_eight_sizes_an_octave_at_most():
     assert len({products.round_up(n) for n in range(1024, 2049)} - {1024}) == 8
 

@@ -74,7 +74,7 @@ def _fits(weight: Any) -> bool:  # noqa: ANN401 - a module's attribute
         and weight.device.type == "cpu"
         and weight.layout is torch.strided
         and weight.ndim == 2
-        and 1 in weight.stride()
+        and (weight.is_contiguous() or weight.T.is_contiguous())
     )
 
 
