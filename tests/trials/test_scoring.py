@@ -217,7 +217,7 @@ def test_the_fingerprint_knows_files_and_dtype(tiny_model):
 def test_the_embedded_model_loads_packs_and_answers():
     lm = load_model()
     assert lm.packs
-    assert lm.notes[1].startswith("packed scoring")
+    assert [note.split()[0] for note in lm.notes] == ["dtype", "products", "packed"]
     assert sum(p.numel() for p in lm.model.parameters()) == 134_515_008
     text = (
         lm.codec.chat([{"role": "user", "content": "What is the capital of France?"}])
