@@ -120,7 +120,8 @@ def test_layers_are_given_back_after_an_error():
 
 @pytest.mark.usefixtures("onednn")
 @pytest.mark.parametrize("which", ["tiny_model", "tiny_gpt2"])
-def test_a_models_logits_stay(request, which):
+def test_a_models_logits_stay(request, which, monkeypatch):
+    monkeypatch.setattr(blocks, "_ROWS", 8)
     model = AutoModelForCausalLM.from_pretrained(request.getfixturevalue(which), dtype=torch.float32).eval()
     ids = torch.randint(0, 20, (3, 17), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -128,8 +129,10 @@ def test_a_models_logits_stay(request, which):
         with lean_layers(model):
             lean = model(input_ids=ids).logits
         assert float((own - lean).abs().max()) < 1e-5
+        assert all(blocks._by_token[type(m)] for m in model.modules() if type(m).__name__.endswith("MLP"))
         half = copy.deepcopy(model).to(torch.bfloat16)
         own = half(input_ids=ids).logits
+        monkeypatch.setattr(blocks, "_ROWS", 256)  # a batch this small stays whole
         with lean_layers(half):
             assert torch.equal(own, half(input_ids=ids).logits)
 
@@ -169,6 +172,8 @@ def test_a_feed_forward_block_in_pieces_is_the_whole(monkeypatch, shape):
         whole = model(x)
         model.seen = []
         with lean_layers(model):
+            model(x)  # the first tries whether tokens see each other
+            model.seen = []
             assert torch.allclose(model(x), whole, rtol=0, atol=1e-12)
             assert len(model.seen) > 3
             assert max(model.seen) <= 8
@@ -179,6 +184,22 @@ def test_a_feed_forward_block_in_pieces_is_the_whole(monkeypatch, shape):
         model.seen = []
         model(x)
         assert len(model.seen) == 1  # a gradient is asked for
+
+
+def test_a_block_whose_tokens_see_each_other_stays_whole(monkeypatch):
+    monkeypatch.setattr(blocks, "_ROWS", 8)
+
+    class ShiftMLP(type(feed_forward())):
+        def forward(self, x):
+            return super().forward(x + x.roll(1, -2))
+
+    model = ShiftMLP().eval()
+    x = torch.randn(1, 50, 3)
+    assert blocks.block_forward(model) is not None
+    with torch.inference_mode():
+        whole = model(x)
+        with lean_layers(model):
+            assert torch.allclose(model(x), whole, rtol=0, atol=1e-5)
 
 
 def test_what_is_no_plain_feed_forward_block_stays_whole():
@@ -216,6 +237,10 @@ def test_a_routine_that_lacks_or_differs_is_not_taken(monkeypatch):
     monkeypatch.setattr(products, "_onednn", lambda x, w, _: x @ w.T + 1)
     assert products._measure() == 0
     monkeypatch.setattr(products, "_onednn", lambda x, w, _: torch.full((len(x), len(w)), torch.nan))
+    assert products._measure() == 0
+    # GPT-2's weights alone go wrong.
+    nan = torch.tensor(torch.nan)
+    monkeypatch.setattr(products, "_onednn", lambda x, w, _: x @ w.T + (0 if w.is_contiguous() else nan))
     assert products._measure() == 0
 
 
