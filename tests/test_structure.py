@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "whyprompt"
@@ -19,7 +20,7 @@ def test_no_part_reaches_into_another_parts_private_modules():
                 continue
             _, other, *inner = node.module.split(".")
             names = [*inner, *(alias.name for alias in node.names)]
-            if other not in {part, *(f"_{n}" for n in ("attention", "progress", "sources"))}:
+            if other not in {part, *(f"_{n}" for n in ("attention", "progress", "sources", "words"))}:
                 found += [f"{file.name}: {node.module}.{n}" for n in names if n.startswith("_")]
     assert found == []
 
@@ -30,3 +31,14 @@ def test_every_chart_is_in_the_face_of_the_report():
     assert set(charts.__all__) < set(report.__all__)
     for name in report.__all__:
         assert getattr(report, name).__name__ == name
+
+
+def test_a_level_is_never_rounded_to_whole_percents():
+    """0.995 is no 100%: `whyprompt._words.percent` writes levels."""
+    found = [
+        f"{file.name}: {line.strip()}"
+        for file in sorted(SOURCE.rglob("*.py"))
+        for line in file.read_text(encoding="utf-8").splitlines()
+        if re.search(r"level['\"\]]*:\.\d%|\{100 \* [^}]*level", line)
+    ]
+    assert found == []

@@ -391,3 +391,9 @@ def test_a_subgroup_that_changes_alike_is_not_a_discovery():
     rows = {row.level: row for row in effect(frame, by="kind").subgroups}
     assert (rows["a"].p_value, rows["a"].p_holm, rows["a"].ci_low) == (None, None, None)
     assert rows["b"].p_holm == rows["b"].p_value
+
+
+@pytest.mark.parametrize(("level", "words"), [(0.995, "99.5% interval"), (0.975, "97.5% interval")])
+def test_the_sentence_gives_the_level_that_was_asked_for(level, words):
+    control, treated, _ = clustered()
+    assert words in effect(long_table(control, treated), level=level).sentence

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from whyprompt._words import percent
+
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
     elif hasattr(result, "estimate"):
         parts.append(
             f"estimate {_number(result.estimate)}, standard error {_number(result.std_error)}"
-            f" ({result.se_method}), {result.level:.0%} interval {_span(result, 'ci')},"
+            f" ({result.se_method}), {percent(result.level)} interval {_span(result, 'ci')},"
             f" p {_number(result.p_value, 2)}"
         )
         parts.extend(
@@ -120,7 +122,7 @@ def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect
     parts = [
         (
             f"estimate {_number(result.estimate)}, standard error {_number(result.std_error)}"
-            f" (Rubin's rules, {pooled.m} imputations), {result.level:.0%} interval {_span(result, 'ci')},"
+            f" (Rubin's rules, {pooled.m} imputations), {percent(result.level)} interval {_span(result, 'ci')},"
             f" p {_number(pooled.p_value, 2)}"
         ),
         f"fraction of information missing {_number(pooled.fmi, 2)}",
@@ -129,7 +131,7 @@ def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect
     if alone is not None:
         parts.append(
             f"complete rows alone ({result.n_complete} of {result.n_rows}): {_number(alone.estimate)},"
-            f" {alone.level:.0%} interval {_span(alone, 'ci')}"
+            f" {percent(alone.level)} interval {_span(alone, 'ci')}"
         )
     parts.extend(
         f"{m.name} {_number(m.estimate)} ({_number(m.ci_low)} to {_number(m.ci_high)})"

@@ -6,6 +6,8 @@ from the same values that a caller can read.
 
 from __future__ import annotations
 
+from whyprompt._words import percent
+
 import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -478,7 +480,7 @@ def effect_sentence(
     """
     low, high = ci
     interval = (
-        f"{level:.0%} interval {format_number(low)} to {format_number(high)}"
+        f"{percent(level)} interval {format_number(low)} to {format_number(high)}"
         if low is not None and high is not None
         else "no interval can be given"
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import stats
 
+from whyprompt._words import percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.inference import infer_heads
 
@@ -356,7 +357,7 @@ def _sentence(r: dict[str, Any]) -> str:
     real = int(((r["nie_low"] > 0) | (r["nie_high"] < 0)).sum())
     text = (
         f"Attention to the segment {r['segment']!r}, taken as a measured mediator, has an effect whose "
-        f"{100 * r['conf_level']:g}% interval excludes zero in {stat} of {len(known)} heads; intervening on "
+        f"{percent(r['conf_level'])} interval excludes zero in {stat} of {len(known)} heads; intervening on "
         f"the heads shows such an {name} in {real}. The two rank the heads with a correlation of "
         f"{r['rank_correlation']:.2f}. "
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import stats
 
+from whyprompt._words import percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.results import quantity_of
 
@@ -546,7 +547,7 @@ def _sentence(r: dict[str, Any], labels: list[str], kind: tuple[str, str], conf_
     te = r["te"]
     text = (
         f"Over {r['n_items']} {unit} the total effect is {te.mean:.3g} "
-        f"({100 * conf_level:g}% interval {te.ci_low:.3g} to {te.ci_high:.3g}). "
+        f"({percent(conf_level)} interval {te.ci_low:.3g} to {te.ci_high:.3g}). "
         f"Of {m} {what}s, {labels[best]} has the largest mean {joint}{name}, {r['mean'][best]:.3g} "
         f"({r['ci_low'][best]:.3g} to {r['ci_high'][best]:.3g}). "
         f"{strong} of them differ from zero with the familywise error held at {r['alpha']:g}, "

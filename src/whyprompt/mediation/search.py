@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.inference import MeanInterval, mean_interval
 from whyprompt.mediation.results import quantity_of
@@ -309,7 +310,7 @@ def _sentence(
 ) -> str:
     names = ", ".join(f"{layer}.{head}" for layer, head in chosen[:8]) + (", ..." if len(chosen) > 8 else "")
     ratio = carried.mean / total.mean
-    level = f"{100 * conf_level:g}%"
+    level = percent(conf_level)
     text = (
         f"{len(chosen)} head{'s' if len(chosen) > 1 else ''} ({names}; layer.head) together carry "
         f"{100 * ratio:.0f}% ({level} interval {100 * interval[0]:.0f}% to {100 * interval[1]:.0f}%) "

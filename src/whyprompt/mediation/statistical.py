@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import narwhals as nw
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.errors import DataError
 from whyprompt.mediation.counterfactual import World, bootstrap_effects
 from whyprompt.mediation.design import (
@@ -369,7 +370,7 @@ def _result(draws: dict[str, Array], centre: dict[str, float], rest: dict[str, A
     acme, ade, total = effects["acme"], effects["ade"], effects["total_effect"]
     sentence = (
         f"Of the total effect {total.estimate:.3g} of {rest['treatment']} on {rest['outcome']}, "
-        f"{acme.estimate:.3g} ({100 * level:g}% interval {acme.ci_low:.3g} to {acme.ci_high:.3g}) goes "
+        f"{acme.estimate:.3g} ({percent(level)} interval {acme.ci_low:.3g} to {acme.ci_high:.3g}) goes "
         f"through {rest['mediator']} and {ade.estimate:.3g} ({ade.ci_low:.3g} to {ade.ci_high:.3g}) "
         "does not. "
         "This holds only under sequential ignorability: nothing unmeasured may cause both mediator "

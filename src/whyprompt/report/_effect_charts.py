@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from whyprompt._words import percent
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.report._rows import effect_rows, number, records
@@ -294,7 +295,7 @@ def audit_plot(
     title = (
         "bias (estimate minus truth, in units of the outcome)"
         if what == "bias"
-        else f"share of {result.level:.0%} intervals that hold the truth"
+        else f"share of {percent(result.level)} intervals that hold the truth"
     )
     base = _intervals(
         rows,

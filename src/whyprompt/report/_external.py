@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from whyprompt._words import percent
 from whyprompt.effects import PairedResult
 from whyprompt.graph import CausalGraph
 from whyprompt.report import charts
@@ -296,7 +297,7 @@ def effects(m: Material) -> Section:
                 "forest",
                 "The effect, over all items and within each task family",
                 lambda w: charts.forest_plot(main, beside=beside, width=w),
-                caption=f"Lines are {main.level:.0%} intervals, each by itself.{truth}",
+                caption=f"Lines are {percent(main.level)} intervals, each by itself.{truth}",
             )
         )
     blocks.append(_effect_table("Effects within families: p is adjusted by Holm's rule", main, "effects"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from whyprompt._words import percent
 from whyprompt.effects import PairedResult
 from whyprompt.effects.result import format_number
 
@@ -66,7 +67,7 @@ def effect_strength(result: PairedResult | EffectResult) -> Strength:
     """
     failed = [a for a in result.assumptions if a.status == "fails"]
     low, high = result.ci_low, result.ci_high
-    level = f"{100 * result.level:g}%"
+    level = percent(result.level)
     if failed:
         verdict: Verdict = "not an effect"
         headline = "This number may not be called an effect: an assumption it needs fails its check."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects._clusters import cluster_design, few_clusters
 from whyprompt.effects._frame import level_name, open_table
@@ -606,7 +607,7 @@ def _sentence(
         f"Of {compared} pairs of arms, {len(seen)} differ in {result.outcome!r} after adjustment for their"
         f" number ({result.estimand.upper()} by {result.method})"
     )
-    text += f": {'; '.join(parts)}; intervals hold at once at {result.level:.0%}." if parts else "."
+    text += f": {'; '.join(parts)}; intervals hold at once at {percent(result.level)}." if parts else "."
     failed = [a for a in assumptions if a.status == "fails"]
     if failed:
         reasons = ". ".join(a.detail.rstrip(".") for a in failed)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._frame import Arms, open_table
 from whyprompt.effects._options import METHODS, Options, check_options
 from whyprompt.effects._pipeline import compute
@@ -472,7 +473,7 @@ def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, 
         if row.bias is None or row.mean_estimate is None:
             parts.append(f"{row.method} never gave an estimate")
             continue
-        covers = f", its {level:.0%} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
+        covers = f", its {percent(level)} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
         if row.n_no_interval:
             covers += (
                 f" ({row.n_no_interval} draws gave an estimate and no interval)"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._assumptions import describe_assumptions
 from whyprompt.effects._clusters import few_clusters
 from whyprompt.effects._frame import open_table
@@ -538,7 +539,7 @@ def _sentence(
     last = points[-1]
     text = (
         f"For one unit more of {treatment!r}, {outcome!r} changes by {format_number(slope[0])} on average"
-        f" ({level:.0%} interval {format_number(slope[1])} to {format_number(slope[2])}); at"
+        f" ({percent(level)} interval {format_number(slope[1])} to {format_number(slope[2])}); at"
         f" {format_number(last.dose)} instead of {format_number(reference)} by {format_number(last.effect)}"
         f" ({format_number(last.effect_ci_low)} to {format_number(last.effect_ci_high)})."
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from whyprompt._words import percent
 from whyprompt.effects.result import Assumption, format_number
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def sentence(found: HeterogeneousEffects) -> str:
     text += (
         f"; of {found.n_judged} grouped by what {by} predict, by {_of(least)} for those predicted to gain"
         f" least and by {_of(most)} for those predicted to gain most, a difference of"
-        f" {_of(found.most_minus_least)} ({found.level:.0%} intervals)."
+        f" {_of(found.most_minus_least)} ({percent(found.level)} intervals)."
     )
     shown = found.calibration_p is not None and found.calibration_p < alpha
     if shown:

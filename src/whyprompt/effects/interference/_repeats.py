@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._frame import open_table
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.result import format_number
@@ -264,7 +265,7 @@ def _repeat_sentence(outcome: str, rows: Sequence[RepeatRow], level: float) -> s
             if row.share_repeats is not None:
                 start += f", which carry {row.share_repeats:.0%} of the variance of a single trial"
             if row.ci_low is not None and row.ci_high is not None:
-                start += f" ({level:.0%} interval {row.ci_low:.0%} to {row.ci_high:.0%})"
+                start += f" ({percent(level)} interval {row.ci_low:.0%} to {row.ci_high:.0%})"
             start += f"; the largest change is {format_number(row.largest_range)}, of item {row.worst_item!r}"
         if row.n_single:
             start += f"; {row.n_single} items were run once and say nothing"

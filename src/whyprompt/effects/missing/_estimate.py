@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._arguments import names
 from whyprompt.effects._frame import open_table
 from whyprompt.effects._problem import choose_confounders
@@ -474,7 +475,7 @@ def _sentence(
     filled: int,
 ) -> str:
     interval = (
-        f"{pooled.level:.0%} interval {format_number(pooled.ci_low)} to {format_number(pooled.ci_high)}"
+        f"{percent(pooled.level)} interval {format_number(pooled.ci_low)} to {format_number(pooled.ci_high)}"
     )
     unbalanced = [c for c, v in balance.items() if v is None or v > SMD_LIMIT]
     failed = [a for a in assumptions if a.status == "fails"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._multiplicity import holm, two_sided_p
 from whyprompt.effects._pipeline import with_outcome
@@ -465,7 +466,7 @@ def _sentence(
     text = (
         f"Under {about['treated_level']!r} instead of {about['control_level']!r} the chance in"
         f" {about['outcome']!r} changes {', '.join(one(row) for row in rows)}"
-        f" ({level:.0%} intervals; {about['estimand'].upper()}, by {about['method']})."
+        f" ({percent(level)} intervals; {about['estimand'].upper()}, by {about['method']})."
     )
     if odds["odds_ratio"] is not None:
         text += f" One odds ratio for all levels is {format_number(odds['odds_ratio'])}"

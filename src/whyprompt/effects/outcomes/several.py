@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._frame import open_table
 from whyprompt.effects._multiplicity import (
     correlation,
@@ -510,7 +511,7 @@ def _sentence(
     )
     text = (
         f"Under {arms[0]!r} instead of {arms[1]!r} there is a difference in {', '.join(one(r) for r in rows)}"
-        f" (intervals that hold at once at {level:.0%}; {method}). {verdict}"
+        f" (intervals that hold at once at {percent(level)}; {method}). {verdict}"
     )
     failed = [a.detail.rstrip(".") for a in assumptions if a.status == "fails"]
     open_question = any(a.name == "exchangeability" and a.status != "holds" for a in assumptions)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._measures import is_binary, ratio_measures
 from whyprompt.effects._multiplicity import holm, two_sided_p
@@ -564,7 +565,7 @@ def _sentence(
     subgroups: Sequence[SubgroupRow],
 ) -> str:
     interval = (
-        f"{level:.0%} interval {format_number(ci[0])} to {format_number(ci[1])}"
+        f"{percent(level)} interval {format_number(ci[0])} to {format_number(ci[1])}"
         if ci[0] is not None and ci[1] is not None
         else "no interval can be given"
     )

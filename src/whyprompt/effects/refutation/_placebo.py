@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._words import percent
 from whyprompt.effects._arguments import at_least, generator, names
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects._reported import Reported, rows_frame
@@ -310,7 +311,7 @@ def _placebo_sentence(
         f" with a standard deviation of {format_number(float(values.std(ddof=1)))}"
     )
     if rate is not None:
-        words += f", and {rate:.0%} of their {result.level:.0%} intervals exclude zero"
+        words += f", and {rate:.0%} of their {percent(result.level)} intervals exclude zero"
     if verdict == "fails":
         return words + (
             f" (mean zero: p = {format_number(bias_p, digits=2)}): the pipeline finds effects of arms that"
