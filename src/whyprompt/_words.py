@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["percent"]
+import math
+
+__all__ = ["counted", "format_number", "p_words", "percent"]
+
+# Distributions are not known this far out, and doubles end a little further.
+_LEAST_P = 1e-300
 
 
 def percent(share: float) -> str:
@@ -23,3 +28,92 @@ def percent(share: float) -> str:
     ('95%', '99.5%', '97.5%')
     """
     return f"{100 * share:.10g}%"
+
+
+def format_number(value: float | None, *, digits: int = 3) -> str:
+    """Write a number with `digits` significant digits and no exponent where it can be avoided.
+
+    Parameters
+    ----------
+    value : float or None
+        The number; None is written as ``"n/a"``.
+    digits : int, default 3
+        Significant digits.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> format_number(0.012345), format_number(1571.744), format_number(0.9996)
+    ('0.0123', '1572', '1.00')
+    """
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    if value == 0:
+        return "0"
+    # Rounding can carry into one more digit before the point: 0.9996 has the decimals of 1.00.
+    written = float(f"{value:.{digits - 1}e}")
+    if abs(written) < 1e-6 or abs(written) >= 1e9:
+        return f"{value:.{digits - 1}e}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(written))))
+    return f"{value:.{decimals}f}"
+
+
+def p_words(p: float | None, *, least: float | None = None) -> str:
+    """Write a p-value: two digits, and never as a value where it is only known to be smaller.
+
+    Parameters
+    ----------
+    p : float or None
+        None is written as ``"n/a"``.
+    least : float, optional
+        The least p that what it was counted from can show: ``1 / (draws + 1)`` of random draws. A p of that
+        size is written as smaller. Leave it out where every pattern was counted.
+
+    Returns
+    -------
+    str
+        To stand behind the letter: ``f"p {p_words(p)}"``.
+
+    Examples
+    --------
+    >>> p_words(0.04183), p_words(0.996), p_words(0.0)
+    ('0.042', '1.0', '< 1e-300')
+    >>> p_words(1 / 20_001, least=1 / 20_001), p_words(2 / 20_001, least=1 / 20_001)
+    ('< 0.00005', '0.00010')
+    """
+    if p is None or math.isnan(p):
+        return "n/a"
+    floor = max(_LEAST_P, 0.0 if least is None else least)
+    if p <= floor * (1.0 + 1e-9):
+        # Rounded up, so that what is said to be smaller is.
+        size = 10.0 ** (math.floor(math.log10(floor)) - 1)
+        above = math.ceil(floor / size * (1.0 - 1e-9)) * size
+        text = format_number(above, digits=2)
+        return f"< {text.replace('.0e', 'e') if 'e' in text else text.rstrip('0')}"
+    return format_number(p, digits=2)
+
+
+def counted(n: int, noun: str, plural: str | None = None) -> str:
+    """Write a number of things: "1 draw", "2 draws".
+
+    Parameters
+    ----------
+    n : int
+    noun : str
+        One of them.
+    plural : str, optional
+        Default: the noun with an s.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> counted(1, "draw"), counted(0, "draw"), counted(2, "family", "families")
+    ('1 draw', '0 draws', '2 families')
+    """
+    return f"{n} {noun if n == 1 else plural or noun + 's'}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from whyprompt._words import percent
-
 from typing import TYPE_CHECKING, Any
+
+from whyprompt._words import percent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

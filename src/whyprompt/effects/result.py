@@ -6,11 +6,11 @@ from the same values that a caller can read.
 
 from __future__ import annotations
 
-from whyprompt._words import percent
-
 import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
+
+from whyprompt._words import format_number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -401,35 +401,6 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - any field of any result
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
-
-
-def format_number(value: float | None, *, digits: int = 3) -> str:
-    """Write a number with `digits` significant digits and no exponent where it can be avoided.
-
-    Parameters
-    ----------
-    value : float or None
-        The number; None is written as ``"n/a"``.
-    digits : int, default 3
-        Significant digits.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> format_number(0.012345), format_number(1571.744)
-    ('0.0123', '1572')
-    """
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    if value == 0:
-        return "0"
-    if abs(value) < 1e-6 or abs(value) >= 1e9:
-        return f"{value:.{digits - 1}e}"
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
-    return f"{value:.{decimals}f}"
 
 
 def effect_sentence(
