@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from whyprompt._words import format_number
 from whyprompt.effects import estimate_effect
 from whyprompt.effects import sensitivity as sens
 from whyprompt.effects.propensity import design_matrix
@@ -298,6 +299,69 @@ def test_a_group_of_dummies_is_one_benchmark_and_impossible_bounds_are_refused(r
         sens.robustness(y, np.ones_like(t), design.matrix)
 
 
+def reversed_world(seed, slope=1.0):
+    """A benchmark that moves arm and outcome so much that another like it would turn the sign."""
+    rng = np.random.default_rng(seed)
+    n = 600
+    strong, weak = rng.normal(size=(2, n))
+    t = (0.7 * strong + rng.normal(size=n) > 0).astype(float)
+    y = slope * (0.3 * t + 0.6 * strong) + 0.01 * weak + 0.7 * rng.normal(size=n)
+    return y, t, np.column_stack([strong, weak])
+
+
+@pytest.mark.parametrize("slope", [1.0, -1.0])
+def test_a_bound_beyond_zero_is_said_to_reverse_the_sign_and_not_to_leave_it(slope):
+    y, t, X = reversed_world(0, slope)
+    report = sens.robustness(y, t, X, names=["strong", "weak"], benchmarks=["strong", "weak"], times=[1])
+    strong, weak = report.bounds
+    sign = np.sign(report.estimate)
+    # Every figure behind the words: the interval lies on the other side, or on the estimate's own.
+    assert sign * report.estimate > 0
+    assert max(sign * strong.ci_low, sign * strong.ci_high) < 0
+    assert min(sign * weak.ci_low, sign * weak.ci_high) > 0
+    assert "A confounder as strong as 'weak' would leave it significant." in report.sentence
+    assert (
+        f"One as strong as 'strong' could reverse its sign ({format_number(strong.estimate)},"
+        in report.sentence
+    )
+    assert "any benchmark" not in report.sentence
+    alone = sens.robustness(y, t, X, names=["strong", "weak"], benchmarks=["strong"], times=[1])
+    assert "leave it significant" not in alone.sentence
+    calm = sens.robustness(y, t, X, names=["strong", "weak"], benchmarks=["weak"], times=[2])
+    assert "A confounder 2 times as strong as any benchmark (weak) would leave it" in calm.sentence
+
+
+def test_bounds_that_include_zero_are_said_to_leave_the_sign_open(regression):
+    """By the figures of sensemakr every bound of re74 holds zero."""
+    y, t, design = regression
+    report = sens.robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
+    assert all(r["adjusted_lower_CI"] < 0 < r["adjusted_upper_CI"] for r in R["sensemakr"]["bounds"])
+    assert (
+        "One 1, 2 or 3 times as strong as 're74' could leave its sign open (as strong as 're74': 1217, -290 to"
+        " 2724)." in report.sentence
+    )
+    assert "leave it significant" not in report.sentence
+
+
+def test_no_sentence_speaks_for_a_benchmark_whose_bound_cannot_be_computed():
+    y, t, X = reversed_world(0)
+    data = pd.DataFrame({"t": t, "y": y, "strong": X[:, 0], "weak": X[:, 1]})
+    found = estimate_effect(
+        data, treatment="t", outcome="y", confounders=["strong", "weak"], method="overlap"
+    )
+    report = sens.sensitivity_report(data, found, times=[1, 3])
+    missing = set(report.robustness.not_bounded)
+    assert missing == {("strong", 3.0)}
+    assert {(b.benchmark, b.times) for b in report.robustness.bounds} == {
+        ("strong", 1.0),
+        ("weak", 1.0),
+        ("weak", 3.0),
+    }
+    assert "1 or 3 times as strong as 'weak' would leave it significant" in report.sentence
+    assert "For one 3 times as strong as 'strong' no bound can be computed" in report.sentence
+    assert "any benchmark" not in report.sentence
+
+
 # --------------------------------------------------------------------------------------------- one report
 
 
@@ -313,7 +377,8 @@ def test_the_report_runs_what_applies_and_says_what_does_not(lalonde):
     )
     assert report.rosenbaum.bounds == direct.bounds
     assert {b.benchmark for b in report.robustness.bounds} == {"race", "re74"}
-    assert any("the bound 3 times 'race'" in reason for reason in report.left_out)
+    assert any("the bound by one 3 times as strong as 'race'" in reason for reason in report.left_out)
+    assert report.robustness.not_bounded == (("race", 3.0),)
     assert set(report.to_frame()["analysis"]) == {"e_value", "rosenbaum", "robustness"}
     weighted = estimate_effect(lalonde, method="ipw", **options)
     report = sens.sensitivity_report(lalonde, weighted, times=[1])
@@ -342,7 +407,7 @@ def test_a_benchmark_that_explains_the_outcome_wholly_is_refused_and_named():
     assert all(
         b.r2_outcome < 1 and b.std_error > 0 and np.isfinite(b.t_statistic) for b in report.robustness.bounds
     )
-    assert any("3 times 'x'" in reason for reason in report.left_out)
+    assert any("3 times as strong as 'x'" in reason for reason in report.left_out)
     assert "all that is left of the outcome" in report.sentence
     # A copy of the outcome leaves nothing: neither a bound nor a robustness value.
     data["y"] = 0.5 * t + x

@@ -11,7 +11,7 @@ from whyprompt.effects._frame import arms, open_table
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.sensitivity._evalue import EValue, e_value
-from whyprompt.effects.sensitivity._robustness import RobustnessReport, robustness
+from whyprompt.effects.sensitivity._robustness import RobustnessReport, robustness, strength_words
 from whyprompt.effects.sensitivity._rosenbaum import RosenbaumResult, mcnemar_bounds, rosenbaum_bounds
 from whyprompt.errors import DataError, EstimationError
 
@@ -216,6 +216,7 @@ def _robustness(
             )
         groups[name] = members
     kept: list[Any] = []
+    missing: list[tuple[str, float]] = []
     try:
         whole = robustness(y, t.astype(float), design.matrix, names=design.names, alpha=alpha)
     except EstimationError as error:
@@ -234,7 +235,8 @@ def _robustness(
                     times=[k],
                 )
             except EstimationError as error:
-                left_out.append(f"the bound {k:g} times {name!r} ({error.message})")
+                left_out.append(f"the bound by one {strength_words([k])} {name!r} ({error.message})")
+                missing.append((name, float(k)))
                 continue
             kept.extend(one.bounds)
-    return whole.with_bounds(kept)
+    return whole.with_bounds(kept, not_bounded=missing)

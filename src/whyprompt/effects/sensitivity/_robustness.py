@@ -13,7 +13,7 @@ from whyprompt.effects.result import format_number
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
@@ -78,6 +78,9 @@ class RobustnessReport(Reported):
         As given.
     bounds : tuple of BenchmarkBound
         One for each benchmark and strength.
+    not_bounded : tuple of (str, float)
+        Benchmarks and strengths whose bound cannot be computed: no confounder of that kind is possible, or it
+        would explain all there is. Nothing is said of them.
     sentence : str
         The result in words.
     """
@@ -93,6 +96,7 @@ class RobustnessReport(Reported):
     alpha: float
     bounds: tuple[BenchmarkBound, ...]
     sentence: str
+    not_bounded: tuple[tuple[str, float], ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """Return the benchmark bounds.
@@ -104,13 +108,17 @@ class RobustnessReport(Reported):
         """
         return rows_frame(self.bounds, BenchmarkBound)
 
-    def with_bounds(self, bounds: Sequence[BenchmarkBound]) -> RobustnessReport:
+    def with_bounds(
+        self, bounds: Sequence[BenchmarkBound], *, not_bounded: Sequence[tuple[str, float]] = ()
+    ) -> RobustnessReport:
         """Return the same report with other benchmark bounds.
 
         Parameters
         ----------
         bounds : sequence of BenchmarkBound
             Of the same regression.
+        not_bounded : sequence of (str, float)
+            Benchmarks and strengths asked for whose bound cannot be computed.
 
         Returns
         -------
@@ -123,8 +131,9 @@ class RobustnessReport(Reported):
             q=self.q,
             alpha=self.alpha,
             bounds=bounds,
+            not_bounded=not_bounded,
         )
-        return replace(self, bounds=tuple(bounds), sentence=words)
+        return replace(self, bounds=tuple(bounds), not_bounded=tuple(not_bounded), sentence=words)
 
 
 def robustness_value(t_statistic: float, df: int, *, q: float = 1.0, alpha: float = 1.0) -> float:
@@ -419,6 +428,7 @@ def _sentence(
     q: float,
     alpha: float,
     bounds: Sequence[BenchmarkBound],
+    not_bounded: Sequence[tuple[str, float]] = (),
 ) -> str:
     what = "to zero" if q == 1 else f"down by {q:.0%}"
     words = (
@@ -430,21 +440,54 @@ def _sentence(
         if value_alpha == 0
         else f"{value_alpha:.1%} of both would make it insignificant at level {alpha:g}."
     )
-    if not bounds or value_alpha == 0:
-        return words
-    undone = [b for b in bounds if b.ci_low <= 0 <= b.ci_high]
-    if not undone:
-        top = max(bounds, key=lambda b: b.times)
-        return words + (
-            f" A confounder {top.times:g} times as strong as any benchmark named"
-            f" ({', '.join(dict.fromkeys(b.benchmark for b in bounds))}) would leave it significant."
-        )
-    first = min(undone, key=lambda b: b.times)
-    strength = "as strong as" if first.times == 1 else f"{first.times:g} times as strong as"
-    return words + (
-        f" One {strength} {first.benchmark!r} could leave an estimate of"
-        f" {format_number(first.estimate)} with an interval that includes zero."
-    )
+    return words if value_alpha == 0 else words + _bound_words(estimate, bounds, not_bounded)
+
+
+def _bound_words(
+    estimate: float, bounds: Sequence[BenchmarkBound], not_bounded: Sequence[tuple[str, float]]
+) -> str:
+    """Say what each bound does to a significant estimate: leaves it, leaves its sign open, or turns it."""
+    sign = 1.0 if estimate > 0 else -1.0
+    nearest = {id(b): min(sign * b.ci_low, sign * b.ci_high) for b in bounds}
+    furthest = {id(b): max(sign * b.ci_low, sign * b.ci_high) for b in bounds}
+    left = [b for b in bounds if nearest[id(b)] > 0]
+    turned = [b for b in bounds if furthest[id(b)] < 0]
+    open_ = [b for b in bounds if nearest[id(b)] <= 0 <= furthest[id(b)]]
+    words = ""
+    if left:
+        named = dict.fromkeys(b.benchmark for b in left)
+        if len(left) == len(bounds) and not not_bounded and len({b.times for b in left}) == 1:
+            words += f" A confounder {strength_words([left[0].times])} any benchmark ({', '.join(named)})"
+        else:
+            words += f" A confounder {_strengths((b.benchmark, b.times) for b in left)}"
+        words += " would leave it significant."
+    for found, what in ((open_, "leave its sign open"), (turned, "reverse its sign")):
+        if found:
+            first = min(found, key=lambda b: (b.times, sign * b.estimate))
+            at = "" if len(found) == 1 else f"{strength_words([first.times])} {first.benchmark!r}: "
+            words += (
+                f" One {_strengths((b.benchmark, b.times) for b in found)} could {what}"
+                f" ({at}{format_number(first.estimate)}, {format_number(first.ci_low)} to"
+                f" {format_number(first.ci_high)})."
+            )
+    if not_bounded:
+        words += f" For one {_strengths(not_bounded)} no bound can be computed, and nothing is said of it."
+    return words
+
+
+def _strengths(pairs: Iterable[tuple[str, float]]) -> str:
+    by: dict[str, list[float]] = {}
+    for name, times in pairs:
+        by.setdefault(name, []).append(times)
+    return ", or ".join(f"{strength_words(times)} {name!r}" for name, times in by.items())
+
+
+def strength_words(times: Sequence[float]) -> str:
+    shown = [f"{k:g}" for k in sorted(times)]
+    if shown == ["1"]:
+        return "as strong as"
+    listed = " or ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+    return f"{listed} times as strong as"
 
 
 def _groups(
@@ -477,7 +520,7 @@ def _bound(r2_d: float, r2_y: float, k: float, label: str) -> tuple[float, float
     r2_treatment = k * r2_d / (1 - r2_d)
     if r2_treatment >= 1 or k * r2_d >= 1:
         raise EstimationError(
-            f"a confounder {k:g} times as strong as {label!r} would explain the treatment wholly",
+            f"a confounder {strength_words([k])} {label!r} would explain the treatment wholly",
             hint="ask for fewer times, or take another benchmark",
         )
     if r2_y >= 1.0 - 1e-12:
@@ -488,12 +531,12 @@ def _bound(r2_d: float, r2_y: float, k: float, label: str) -> tuple[float, float
     overlap = k * r2_d**2 / ((1 - k * r2_d) * (1 - r2_d))
     if overlap >= 1:
         raise EstimationError(
-            f"a confounder {k:g} times as strong as {label!r} is not possible", hint="ask for fewer times"
+            f"a confounder {strength_words([k])} {label!r} is not possible", hint="ask for fewer times"
         )
     share = ((np.sqrt(k) + np.sqrt(overlap)) / np.sqrt(1 - overlap)) ** 2 * r2_y / (1 - r2_y)
     if not share < 1.0 - 1e-12:
         raise EstimationError(
-            f"a confounder {k:g} times as strong as {label!r} would explain all that is left of the outcome,"
+            f"a confounder {strength_words([k])} {label!r} would explain all that is left of the outcome,"
             " and more: the bound says nothing",
             hint="ask for fewer times, or take another benchmark",
         )
