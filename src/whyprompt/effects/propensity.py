@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._order import content_rank
-from whyprompt.effects._threads import one_blas_thread
+from whyprompt.effects._threads import one_blas_thread, one_openmp_thread
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -525,9 +525,10 @@ def crossfit_propensity(
     X, t = X[order], t[order]
     drawn = np.empty(len(t))
     for train, test in StratifiedKFold(n_folds, shuffle=True, random_state=random_state).split(X, t):
-        model = clone(classifier).fit(X[train], t[train])
-        positive = list(model.classes_).index(1)
-        drawn[test] = model.predict_proba(X[test])[:, positive]
+        with one_openmp_thread(len(train)):
+            model = clone(classifier).fit(X[train], t[train])
+            positive = list(model.classes_).index(1)
+            drawn[test] = model.predict_proba(X[test])[:, positive]
     score = np.empty(len(t))
     score[order] = drawn
     extreme = int(((score <= 0) | (score >= 1) | ~np.isfinite(score)).sum())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._influence import with_intercept
+from whyprompt.effects._threads import one_openmp_thread
 from whyprompt.effects.heterogeneity._result import EffectRule
 
 if TYPE_CHECKING:
@@ -76,5 +77,6 @@ def effect_rule(
         from sklearn.base import clone
 
         fitted = clone(model)
-    fitted.fit(shown.matrix[order], effect[order])
+    with one_openmp_thread(len(order)):
+        fitted.fit(shown.matrix[order], effect[order])
     return EffectRule(modifiers=tuple(columns), levels=dict(shown.levels), model=fitted)

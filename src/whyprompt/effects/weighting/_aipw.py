@@ -9,6 +9,7 @@ import numpy as np
 
 from whyprompt.effects._influence import with_intercept
 from whyprompt.effects._order import cluster_places
+from whyprompt.effects._threads import one_openmp_thread
 from whyprompt.effects.propensity import SeparatedError, fit_logistic
 from whyprompt.errors import EstimationError
 
@@ -243,8 +244,9 @@ def predict_outcome(
         from sklearn.base import clone
 
         fitted = clone(model)
-        fitted.fit(matrix[train], y[train])
-        return np.asarray(fitted.predict(matrix[test]), dtype=float)
+        with one_openmp_thread(int(train.sum())):
+            fitted.fit(matrix[train], y[train])
+            return np.asarray(fitted.predict(matrix[test]), dtype=float)
     centre = matrix[train].mean(axis=0)
     scale = np.where(matrix[train].std(axis=0) > 0, matrix[train].std(axis=0), 1.0)
     coef = np.linalg.lstsq(with_intercept((matrix[train] - centre) / scale), y[train], rcond=1e-10)[0]
