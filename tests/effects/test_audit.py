@@ -130,6 +130,49 @@ def test_the_truth_is_that_of_the_rows_the_estimand_names():
     assert abs(overlap.bias) < 3 * overlap.bias_error + 0.01
 
 
+@pytest.mark.parametrize("estimand", ["att", "atc"])
+def test_the_truth_is_that_of_the_rows_that_a_caliper_leaves(estimand):
+    """A caliper leaves out the hardest items of one arm, which gain most: theirs is no part of the truth."""
+    frame = both_arms(n=150, varying=1.0)
+    options = {"caliper": 0.05, "estimand": estimand}
+    row = run(frame, draws=20, methods=["nearest"], random_state=3, **options).rows[0]
+    wide = frame.pivot_table(index="item_id", columns="arm", values="y")
+    items = frame.drop_duplicates("item_id").set_index("item_id")[["hard", "length"]]
+    z = (items - items.mean()) / items.std(ddof=0)
+    probability = 1 / (1 + np.exp(-(0.8 * z.hard - 0.4 * z.length)))
+    drawn = np.random.default_rng(3).random((20, 150)) < probability.to_numpy()
+    gain = (wide.cot - wide.direct).to_numpy()
+    truths, all_wanted, errors, covered, used = [], [], [], [], []
+    for treated in drawn:
+        table = items.assign(arm=treated, y=np.where(treated, wide.cot, wide.direct))
+        one = estimate_effect(
+            table,
+            treatment="arm",
+            outcome="y",
+            confounders=["hard", "length"],
+            method="nearest",
+            random_state=3,
+            **options,
+        )
+        wanted = treated if estimand == "att" else ~treated
+        kept = wanted & (one.weights > 0)
+        assert kept.sum() < wanted.sum()
+        truths.append(gain[kept].mean())
+        all_wanted.append(gain[wanted].mean())
+        errors.append(one.estimate - truths[-1])
+        covered.append(one.ci_low <= truths[-1] <= one.ci_high)
+        used.append((one.weights > 0).sum())
+    assert abs(np.mean(truths) - np.mean(all_wanted)) > 0.1
+    assert row.truth == pytest.approx(np.mean(truths), rel=1e-9)
+    assert row.bias == pytest.approx(np.mean(errors), rel=1e-9)
+    assert row.coverage == pytest.approx(np.mean(covered))
+    assert row.mean_used == pytest.approx(np.mean(used))
+    # And of one draw, which is shown by itself.
+    shown = one_draw(frame, **ARMS, confounders=["hard", "length"], rule=RULE, random_state=3, **options)
+    assert shown.truth == pytest.approx(truths[0], rel=1e-9)
+    assert abs(shown.truth - all_wanted[0]) > 0.05
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_audited(method):
     result = run(both_arms(n=200), draws=5, methods=[method], caliper=0.5)

@@ -63,6 +63,34 @@ def test_two_way_clusters_equal_statsmodels_where_it_is_not_negative():
     assert df == 24
 
 
+def test_two_way_clusters_are_never_below_one_way():
+    """Rows that go together one way and against each other the other way: the plain formula would say 0.
+
+    Three by two cells of one arm and as many of the other; within it a row's residual is the product of its two
+    signs, so that both one-way sums are zero up to what the second arm adds by its own pattern.
+    """
+    a = np.tile(np.repeat(np.arange(4), 4), 2)
+    b = np.tile(np.arange(4), 8)
+    t = np.repeat([True, False], 16)
+    signs = np.array([1.0, -1.0, 1.0, -1.0])
+    y = np.where(t, signs[a] * signs[b], 0.3 * signs[a])
+    ones = np.ones(32)
+
+    def plain(labels):
+        """Sums of the influence values within clusters, with the usual small-sample factor."""
+        psi = np.where(t, y - y[t].mean(), y[~t].mean() - y) / 16
+        sums = np.bincount(labels, weights=psi)
+        return (sums @ sums) * len(sums) / (len(sums) - 1) * 31 / 30
+
+    one_way = plain(a), plain(b)
+    formula = one_way[0] + one_way[1] - plain(4 * a + b)
+    assert formula < max(one_way)
+    _, error, _ = weighted_difference(y, t, ones, kind="cluster", clusters=[a, b])
+    assert error**2 == pytest.approx(max(one_way), rel=1e-12)
+    _, turned, _ = weighted_difference(y, t, ones, kind="cluster", clusters=[b, a])
+    assert turned == pytest.approx(error, rel=1e-12)
+
+
 def test_robust_errors_of_matchit_specifications(job, matchit):
     for name, made in {
         "nearest_replace": match_nearest(job.score, job.treated, replace=True),
@@ -182,6 +210,27 @@ def test_strata_are_weighed_by_the_estimand():
     lone = np.array([True, False, False, True, False, False])
     error, _ = stratified_error(np.arange(6.0), lone, np.repeat([0, 1], 3), estimand="att")
     assert np.isnan(error)
+
+
+def test_effects_that_differ_between_strata_add_their_spread():
+    """Two strata of four rows; effects 1 and 9, every arm's variance within a stratum 2, all by hand.
+
+    Each effect has the variance 2 / 2 + 2 / 2 = 2. The strata's shares are a half: 2 / 4 + 2 / 4 = 1 with the
+    shares fixed. The effects lie 4 from their mean: 16, less what their own errors make of it, a quarter of 2
+    from each, is 15, and over the 8 rows that the shares come from 15 / 8.
+    """
+    y = np.array([0.0, 2.0, -1.0, 1.0, 9.0, 11.0, 0.0, 2.0])
+    t = np.tile([True, True, False, False], 2)
+    stratum = np.repeat([0, 1], 4)
+    for estimand, rows in (("ate", 8), ("att", 4), ("atc", 4)):
+        fixed, _ = stratified_error(y, t, stratum, estimand=estimand, population="fixed")
+        sampled, df = stratified_error(y, t, stratum, estimand=estimand)
+        assert fixed**2 == pytest.approx(1.0, rel=1e-12)
+        assert sampled**2 == pytest.approx(1.0 + 15.0 / rows, rel=1e-12)
+        assert df == 4
+    # Where they do not differ, sampling the strata adds nothing.
+    same = y - np.where(t & (stratum == 1), 8.0, 0.0)
+    assert stratified_error(same, t, stratum, estimand="ate")[0] == pytest.approx(1.0, rel=1e-12)
 
 
 def test_the_wild_bootstrap_resamples_the_influence_values(simulated):

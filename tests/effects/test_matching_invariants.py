@@ -234,6 +234,32 @@ def test_greedy_without_replacement_equals_a_loop_over_all_candidates(seed, n, t
     assert found == dict(zip(matched.focal.tolist(), matched.other.tolist(), strict=True))
 
 
+@pytest.mark.parametrize(
+    ("way", "beside"),
+    [(way, None) for way in WAYS] + [(way, limit) for way in WITH_LIMITS for limit in (1e9, 5.0)],
+)
+def test_a_pair_at_exactly_the_caliper_is_within_it(way, beside):
+    """In whole numbers, which have no rounding: two rows 2 apart, and two 3 apart."""
+    treated = np.array([True, False, True, False])
+    columns = {
+        "score": np.array([0.0, 2.0, 100.0, 97.0]),
+        "other": np.array([0.0, 5.0, 1.0, 6.0]),
+        "id": np.arange(4),
+    }
+
+    def used(caliper, limit):
+        limits = {} if limit is None else {"limits": [(columns["other"], limit)]}
+        return (WAYS[way](columns, treated, caliper=caliper, **limits).weights > 0).tolist()
+
+    assert used(2.0, beside) == [True, True, False, False]
+    assert used(3.0, beside) == [True] * 4
+    with pytest.raises(EstimationError, match="nothing|no "):
+        used(np.nextafter(2.0, 0.0), beside)
+    if beside == 5.0:
+        with pytest.raises(EstimationError, match="nothing|no "):
+            used(3.0, np.nextafter(5.0, 0.0))
+
+
 METHODS = [
     {"method": "nearest", "tie_break": "item"},
     {"method": "nearest", "tie_break": "item", "caliper": 0.3, "exact": ["task"]},

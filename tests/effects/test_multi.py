@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
@@ -275,3 +277,33 @@ def test_equal_outcomes_need_no_adjustment_and_independent_ones_sidaks():
     apart = max_t(t, np.eye(3), draws=100_000)
     assert apart.p_values[0] == pytest.approx(1 - (1 - p) ** 3, abs=0.003)
     assert apart.critical == pytest.approx(stats.norm.ppf(1 - (1 - 0.95 ** (1 / 3)) / 2), abs=0.02)
+
+
+@pytest.mark.parametrize("routine", ["joint normal", "sign flips"])
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    n=st.integers(4, 12),
+    k=st.integers(2, 6),
+    shared=st.floats(0.0, 3.0),
+    alike=st.booleans(),
+)
+def test_an_adjusted_p_value_never_falls_as_the_statistic_does(routine, seed, n, k, shared, alike):
+    """Step-down: what is not rejected stands in the way of all that speak less clearly."""
+    rng = np.random.default_rng(seed)
+    # Columns that go together, of few units each: there the plain chances of the maxima change places.
+    d = shared * rng.normal(size=(n, 1)) + rng.standard_exponential(size=(n, k)) - rng.choice([0.0, 1.0], k)
+    if alike:
+        d[:, 1] = d[:, 0]
+    if routine == "sign flips":
+        t = np.abs(d.mean(axis=0) / (d.std(axis=0, ddof=1) / np.sqrt(n)))
+        p = sign_flip_max_t(d, draws=300).p_values
+    else:
+        t = np.abs(rng.normal(0, 2, k))
+        # Few draws, as each p is then rough.
+        p = max_t(t, correlation(np.cov(d, rowvar=False)), draws=50).p_values
+    order = np.argsort(-t, kind="stable")
+    # Statistics of columns that are alike may differ by rounding.
+    apart = np.diff(t[order]) < -1e-9 * t[order][1:]
+    assert (np.diff(p[order])[apart] >= 0).all()
+    assert ((p > 0) & (p <= 1)).all()
