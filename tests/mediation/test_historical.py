@@ -72,7 +72,7 @@ def test_bad_input_is_named():
     frame["text"] = np.where(frame["t"] > 0, "a", "b")
     with pytest.raises(DataError, match="'text' is categorical"):
         baron_kenny(frame, **NAMES | {"treatment": "text"})
-    with pytest.raises(DataError, match="no column 'gone'"):
+    with pytest.raises(DataError, match="mediator column 'gone' is not in the table"):
         baron_kenny(frame, **NAMES | {"mediator": "gone"})
     with pytest.raises(DataError, match="'one' is constant"):
         baron_kenny(frame.assign(one=1.0), **NAMES | {"outcome": "one"})

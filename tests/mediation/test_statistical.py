@@ -1,7 +1,6 @@
 import json
 from pathlib import Path
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +8,7 @@ from scipy import stats
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.mediation import contrast_mediations, mediate, sensitivity
+from whyprompt.tables import open_table
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 NAMES = {
@@ -282,9 +282,9 @@ def test_the_moment_bootstrap_equals_refitting(moderators):
     from whyprompt.mediation import design as ds
 
     frame, _ = world(n=150)
-    table = ds.Table(nw.from_native(frame, eager_only=True))
+    table = open_table(frame)
     m, y = frame["m"].to_numpy(), frame["y"].to_numpy()
-    design, t = ds.design_of(table, table.column("t"), "t", "m", ["c"], moderators, True)
+    design, t = ds.design_of(table, table.values("t", role="treatment"), "t", "m", ["c"], moderators, True)
     xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)
     arms = [design.treat(v) for v in (0, 1)]
     world_ = cf.World(
@@ -439,8 +439,8 @@ def test_any_frame_and_text_covariates():
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"mediator": "nope"}, DataError, "no column 'nope'"),
-        ({"covariates": ["hole"]}, DataError, "column 'hole' holds 1 missing"),
+        ({"mediator": "nope"}, DataError, "mediator column 'nope' is not in the table"),
+        ({"covariates": ["hole"]}, DataError, "covariate column 'hole' has 1 missing"),
         ({"mediator": "text"}, DataError, "column 'text' is text"),
         ({"outcome_model": "logit"}, DataError, "column 'y' must hold 0 and 1"),
         ({"mediator_model": "poisson"}, DataError, "unknown mediator_model 'poisson'"),
@@ -513,3 +513,35 @@ def test_too_few_clusters_to_draw_from_are_said():
     frame = pd.DataFrame({"t": arm, "m": m, "y": m + rng.normal(size=n), "g": np.repeat([0, 1], n // 2)})
     with pytest.raises(EstimationError, match="too few clusters"):
         mediate(frame, treatment="t", mediator="m", outcome="y", clusters="g", method="quasi_bayes")
+
+
+def test_a_column_means_what_it_means_to_the_effects():
+    """Booleans of any dtype are 1 and 0; what is no number, boolean or text is refused, here as there."""
+    from whyprompt.effects import estimate_effect
+
+    frame, _ = world(n=60)
+    hard = frame["c"] > 0
+    options = KNOWN | {"covariates": ["hard"], "n_draws": 20}
+    want = mediate(frame.assign(hard=hard.astype(float)), **options)
+    for given in (hard, hard.astype(object), hard.astype("boolean")):
+        got = mediate(frame.assign(hard=given), **options)
+        assert got.mediator_fit.names == want.mediator_fit.names
+        np.testing.assert_array_equal(got.outcome_fit.coef, want.outcome_fit.coef)
+    arm = (frame["t"] > 0).astype(object)
+    np.testing.assert_array_equal(
+        mediate(frame.assign(t=arm), **KNOWN).draws["acme"], mediate(frame, **KNOWN).draws["acme"]
+    )
+    for strange, kind in (
+        (pd.Series(pd.date_range("2024-01-01", periods=60)), "Timestamp"),
+        (pd.Series([[1]] * 60), "list"),
+    ):
+        given = frame.assign(hard=strange)
+        messages = []
+        for call in (
+            lambda given=given: mediate(given, **options),
+            lambda given=given: estimate_effect(given, treatment="t", outcome="y", confounders=["hard"]),
+        ):
+            with pytest.raises(DataError, match=f"column 'hard' holds {kind}") as caught:
+                call()
+            messages.append(caught.value.message.removeprefix("covariate ").removeprefix("confounder "))
+        assert messages[0] == messages[1]

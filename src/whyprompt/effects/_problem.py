@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._frame import arms, open_table
 from whyprompt.effects._order import content_rank
 from whyprompt.effects.matching._matched import codes
 from whyprompt.effects.propensity import Design, design_matrix
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import arms, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._frame import Arms, Table
     from whyprompt.graph import CausalGraph
+    from whyprompt.tables import Arms, Table
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._frame import Table
     from whyprompt.effects._options import Options
     from whyprompt.effects._pipeline import Core
     from whyprompt.effects._problem import Problem
+    from whyprompt.tables import Table
 
 __all__ = ["heterogeneity", "subgroup_effects"]
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
-from whyprompt.effects._frame import open_table, rows_of_two_arms
 from whyprompt.effects._measures import risk_measures
 from whyprompt.effects._multiplicity import two_sided_p
 from whyprompt.effects._options import METHODS, check_options, refuse_ignored
@@ -24,6 +23,7 @@ from whyprompt.effects.balance import balance_table, effective_sample_size
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.result import EffectResult, effect_sentence, format_number
 from whyprompt.errors import EstimationError
+from whyprompt.tables import open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

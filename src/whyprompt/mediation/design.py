@@ -1,11 +1,10 @@
-"""Columns of a data frame, and the design matrices of a mediator and an outcome model."""
+"""The design matrices of a mediator and an outcome model, from columns of a table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
 import numpy as np
 
 from whyprompt.errors import DataError
@@ -16,16 +15,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.mediation.regression import Family
+    from whyprompt.tables import Table
 
     Array = NDArray[np.float64]
 
 __all__ = [
     "Design",
-    "Table",
     "check_draws",
     "check_roles",
     "check_varies",
     "design_of",
+    "groups_of",
     "held_at",
     "level_of",
     "response_of",
@@ -92,39 +92,10 @@ class Design:
         return np.hstack([self.mediator_matrix(t), m[:, None] * self.slope_matrix(t)])
 
 
-class Table:
-    """Columns of a frame, checked as they are asked for."""
-
-    def __init__(self, frame: nw.DataFrame[Any]) -> None:
-        self.frame = frame
-        if len(frame) == 0:
-            raise DataError("the table has no rows")
-
-    def column(self, name: str) -> NDArray[Any]:
-        """Give a column: float64, or text as objects; refuse a missing or infinite value."""
-        if name not in self.frame.columns:
-            raise DataError(f"there is no column {name!r}", hint=f"columns: {', '.join(self.frame.columns)}")
-        series = self.frame[name]
-        missing = int(series.is_null().sum())
-        values: NDArray[Any]
-        if series.dtype.is_numeric() or series.dtype == nw.Boolean:
-            values = series.to_numpy().astype(np.float64) if not missing else np.array([np.nan])
-            missing = missing or int((~np.isfinite(values)).sum())
-        else:
-            values = np.array([str(v) for v in series.to_list()], dtype=object)
-        if missing:
-            raise DataError(
-                f"column {name!r} holds {missing} missing or infinite values",
-                hint="drop or impute those rows before",
-            )
-        return values
-
-    def groups(self, name: str) -> NDArray[np.intp]:
-        """Give each row the number of its group; whole numbers beyond 2**53 stay apart."""
-        values = self.column(name)
-        if self.frame[name].dtype.is_integer():
-            values = self.frame[name].to_numpy()
-        return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.intp)
+def groups_of(table: Table, name: str) -> NDArray[np.intp]:
+    """Give each row the number of its group; whole numbers beyond 2**53 stay apart."""
+    keys = table.keys(name, role="clusters")
+    return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
 
 
 def check_roles(treatment: str, mediator: str, outcome: str, covariates: Sequence[str]) -> None:
@@ -186,14 +157,12 @@ def _finite(value: float | str, message: str) -> float:
     return number
 
 
-def response_of(table: Table, name: str, family: Family) -> Array:
+def response_of(table: Table, name: str, family: Family, role: str) -> Array:
     """Give a response, checked against what its model needs."""
-    values = table.column(name)
-    if values.dtype == object:
-        raise DataError(f"column {name!r} is text, but a {family} model needs numbers")
+    values = table.numbers(name, role=role)
     if family != "linear" and set(np.unique(values)) != {0.0, 1.0}:
         raise DataError(f"column {name!r} must hold 0 and 1 for a {family} model")
-    return np.asarray(values, dtype=np.float64)
+    return values
 
 
 def _dummies(values: NDArray[Any], name: str) -> tuple[Array, list[str]]:
@@ -217,7 +186,7 @@ def design_of(
     """Build the design, and the treatment columns at their observed values."""
     columns, names = [np.empty((len(t_values), 0))], list[str]()
     for name in covariates:
-        c, labels = _dummies(table.column(name), name)
+        c, labels = _dummies(table.values(name, role="covariate"), name)
         columns.append(c)
         names += labels
     for name in moderators:
@@ -246,7 +215,7 @@ def held_at(
     for name, value in (at or {}).items():
         if name not in covariates:
             raise DataError(f"`at` names {name!r}, which is not a covariate")
-        values = table.column(name)
+        values = table.values(name, role="covariate")
         if values.dtype == object and value not in set(values):
             raise DataError(f"`at` holds {name!r} at {value!r}, which is not one of its levels")
         for j, label in enumerate(design.covariate_names):

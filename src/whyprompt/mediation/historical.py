@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import narwhals as nw
 import numpy as np
 from scipy import stats
 
 from whyprompt.errors import DataError
-from whyprompt.mediation.design import Table, check_roles, check_varies, design_of, response_of
+from whyprompt.mediation.design import check_roles, check_varies, design_of, response_of
 from whyprompt.mediation.regression import fit
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,10 +135,15 @@ def baron_kenny(
     'full'
     """
     check_roles(treatment, mediator, outcome, covariates)
-    table = Table(nw.from_native(data, eager_only=True))
-    m, y = (response_of(table, name, "linear") for name in (mediator, outcome))
+    table = open_table(data)
+    m, y = (
+        response_of(table, name, "linear", role)
+        for name, role in ((mediator, "mediator"), (outcome, "outcome"))
+    )
     check_varies((mediator, m), (outcome, y))
-    design, t = design_of(table, table.column(treatment), treatment, mediator, covariates, (), False)
+    design, t = design_of(
+        table, table.values(treatment, role="treatment"), treatment, mediator, covariates, (), False
+    )
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the four steps need a number")
     x, names = design.mediator_matrix(t), design.mediator_names()

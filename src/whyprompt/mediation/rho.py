@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
 import numpy as np
 from scipy import optimize, special
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.mediation.design import (
-    Table,
     check_draws,
     check_roles,
     check_varies,
@@ -24,6 +22,7 @@ from whyprompt.mediation.design import (
     response_of,
 )
 from whyprompt.mediation.regression import fit, solve_irls
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -176,10 +175,15 @@ def sensitivity(
             f"no sensitivity analysis for a {mediator_model} mediator and a {outcome_model} outcome",
             hint="two linear models, or one linear and one probit",
         )
-    table = Table(nw.from_native(data, eager_only=True))
-    m, y = response_of(table, mediator, mediator_model), response_of(table, outcome, outcome_model)
+    table = open_table(data)
+    m, y = (
+        response_of(table, mediator, mediator_model, "mediator"),
+        response_of(table, outcome, outcome_model, "outcome"),
+    )
     check_varies((mediator, m), (outcome, y))
-    design, t = design_of(table, table.column(treatment), treatment, mediator, covariates, (), False)
+    design, t = design_of(
+        table, table.values(treatment, role="treatment"), treatment, mediator, covariates, (), False
+    )
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the sensitivity analysis needs a number")
     control_value = float(level_of(design, "control_value", control_value))

@@ -9,23 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-import narwhals as nw
 import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.errors import DataError
 from whyprompt.mediation.counterfactual import World, bootstrap_effects
 from whyprompt.mediation.design import (
-    Table,
     check_draws,
     check_roles,
     check_varies,
     design_of,
+    groups_of,
     held_at,
     level_of,
     response_of,
 )
 from whyprompt.mediation.regression import Family, Fit, fit
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -252,17 +252,17 @@ def mediate(
     for name, family in (("mediator_model", mediator_model), ("outcome_model", outcome_model)):
         if family not in get_args(Family):
             raise DataError(f"unknown {name} {family!r}", hint="linear, logit or probit")
-    table = Table(nw.from_native(data, eager_only=True))
-    t_values = table.column(treatment)
-    m = response_of(table, mediator, mediator_model)
-    y = response_of(table, outcome, outcome_model)
+    table = open_table(data)
+    t_values = table.values(treatment, role="treatment")
+    m = response_of(table, mediator, mediator_model, "mediator")
+    y = response_of(table, outcome, outcome_model, "outcome")
     check_varies((mediator, m), (outcome, y))
     design, t = design_of(table, t_values, treatment, mediator, covariates, moderators, interaction)
     control_value = level_of(design, "control_value", control_value)
     treat_value = level_of(design, "treat_value", treat_value)
     if control_value == treat_value:
         raise DataError(f"control_value and treat_value are both {control_value!r}: nothing is compared")
-    groups = None if clusters is None else table.groups(clusters)
+    groups = None if clusters is None else groups_of(table, clusters)
     if groups is not None and groups.max() < 1:
         raise DataError(f"column {clusters!r} holds one cluster only")
     xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)

@@ -15,7 +15,6 @@ import numpy as np
 from whyprompt._words import percent
 from whyprompt.effects._assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects._clusters import cluster_design, few_clusters
-from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._multiplicity import correlation, holm, max_t, normal_scores, reach, two_sided_p
 from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.arms._balance import pair_balance, pair_smd
@@ -26,15 +25,16 @@ from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number
 from whyprompt.effects.weighting.many_arms import multinomial_weights
 from whyprompt.errors import EstimationError
+from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._frame import Table
     from whyprompt.effects.weighting.many_arms import MultiWeightEstimate
     from whyprompt.graph import CausalGraph
+    from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import percent
-from whyprompt.effects._frame import Arms, open_table
 from whyprompt.effects._options import METHODS, Options, check_options
 from whyprompt.effects._pipeline import compute
 from whyprompt.effects._problem import Problem, refuse_post_treatment
@@ -26,6 +25,7 @@ from whyprompt.effects.paired.paired import paired_differences
 from whyprompt.effects.propensity import Design, design_matrix
 from whyprompt.effects.result import Assumption, format_number
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import Arms, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

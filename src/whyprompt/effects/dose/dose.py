@@ -14,7 +14,6 @@ import numpy as np
 from whyprompt._words import percent
 from whyprompt.effects._assumptions import describe_assumptions
 from whyprompt.effects._clusters import few_clusters
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._influence import (
     cluster_codes,
     effective_sample_size,
@@ -31,14 +30,15 @@ from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number
 from whyprompt.effects.weighting.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
 from whyprompt.effects.weighting.many_arms import mean_covariance, standardised
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from whyprompt.effects._frame import Table
     from whyprompt.graph import CausalGraph
+    from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
 

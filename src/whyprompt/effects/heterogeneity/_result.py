@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.propensity import design_matrix
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,6 @@ import numpy as np
 from whyprompt.effects._arguments import at_least, names, seed
 from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects._clusters import few_clusters
-from whyprompt.effects._frame import open_table, rows_of_two_arms
 from whyprompt.effects._order import content_rank
 from whyprompt.effects._problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.balance import effective_sample_size
@@ -34,6 +33,7 @@ from whyprompt.effects.heterogeneity._words import GROUPING, sentence
 from whyprompt.effects.paired.paired import item_labels, paired_differences, paired_effect
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.errors import EstimationError
+from whyprompt.tables import open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

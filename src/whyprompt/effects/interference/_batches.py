@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._arguments import generator
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.paired.paired import holm
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects._frame import Table
+    from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import percent
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,6 @@ import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.effects._arguments import names
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._problem import choose_confounders
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.estimate import estimate_effect
@@ -18,6 +17,7 @@ from whyprompt.effects.missing._pooling import in_words, pool
 from whyprompt.effects.preparation._columns import keep_rows, read_columns
 from whyprompt.effects.result import SMD_LIMIT, Assumption, EffectResult, Measure, format_number
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects._frame import arms, open_table, rows_of_two_arms
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.missing._estimate import estimate_with_imputation
 from whyprompt.effects.preparation._columns import read_columns
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
+from whyprompt.tables import arms, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import percent
-from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._multiplicity import holm, two_sided_p
 from whyprompt.effects._pipeline import with_outcome
 from whyprompt.effects.inference import interval
@@ -20,13 +19,14 @@ from whyprompt.effects.outcomes._ordinal_result import OrdinalResult, ThresholdR
 from whyprompt.effects.outcomes._proportional_odds import category_scores, fit_proportional_odds
 from whyprompt.effects.result import Assumption, format_number
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._frame import Table
+    from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]

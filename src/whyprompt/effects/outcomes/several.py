@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whyprompt._words import percent
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._multiplicity import (
     correlation,
     holm,
@@ -24,6 +23,7 @@ from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects.inference import interval
 from whyprompt.effects.result import Assumption, BalanceRow, format_number, plain
 from whyprompt.errors import EstimationError
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

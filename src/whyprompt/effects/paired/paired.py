@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._words import percent
-from whyprompt.effects._frame import level_name, open_table
 from whyprompt.effects._measures import is_binary, ratio_measures
 from whyprompt.effects._multiplicity import holm, two_sided_p
 from whyprompt.effects.paired._power import detectable_effect
 from whyprompt.effects.paired._result import PairedDifferences, PairedResult, SubgroupRow
 from whyprompt.effects.result import Assumption, Measure, format_number
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._frame import Table
+    from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
     Scale = Literal["free", "risks", "counts"]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.preparation._columns import Column, read_columns, write_columns
 from whyprompt.effects.preparation._steps import (
@@ -27,6 +26,7 @@ from whyprompt.effects.preparation._steps import (
 )
 from whyprompt.effects.result import plain
 from whyprompt.errors import DataError
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

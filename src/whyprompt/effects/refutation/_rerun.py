@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import choose_confounders
 from whyprompt.effects.estimate import defaults, estimate_effect, estimated
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.errors import EstimationError, WhypromptError
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

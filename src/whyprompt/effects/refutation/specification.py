@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._arguments import at_least, generator
-from whyprompt.effects._frame import arms, open_table, rows_of_two_arms
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.balance import balance_table
@@ -28,6 +27,7 @@ from whyprompt.effects.refutation._arms import arm_units, chance_of_arm, placebo
 from whyprompt.effects.refutation._rerun import failed_share
 from whyprompt.effects.result import SMD_LIMIT, format_number, plain
 from whyprompt.errors import DataError, EstimationError, WhypromptError
+from whyprompt.tables import arms, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects._frame import Table
     from whyprompt.effects._problem import Problem
     from whyprompt.effects.preparation._steps import Step
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph import CausalGraph
+    from whyprompt.tables import Table
 
 __all__ = [
     "ChoiceEffect",

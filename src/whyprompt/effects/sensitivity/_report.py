@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._frame import arms, open_table
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.sensitivity._evalue import EValue, e_value
 from whyprompt.effects.sensitivity._robustness import RobustnessReport, robustness, strength_words
 from whyprompt.effects.sensitivity._rosenbaum import RosenbaumResult, mcnemar_bounds, rosenbaum_bounds
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import arms, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

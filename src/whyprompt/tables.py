@@ -1,7 +1,7 @@
 """Columns out of any data frame, checked once, as numpy arrays.
 
-Everything in `effects` computes on arrays. This module is the only place that touches a
-caller's frame; it reads columns by name and never writes.
+What computes an effect or a mediation does so on arrays. This module reads a caller's columns for it, by
+name, so that one column means one thing everywhere; it never writes.
 """
 
 from __future__ import annotations
