@@ -7,7 +7,7 @@ import contextlib
 import torch
 import transformers
 from packaging.version import Version
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
 VOCAB = 61
 _BASE = {
@@ -26,6 +26,31 @@ _BASE = {
 _GPT = {"vocab_size": VOCAB, "n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64, "n_inner": 48}
 _NO_KV = {k: v for k, v in _BASE.items() if k not in {"num_key_value_heads", "head_dim"}}
 _MOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+# Latent attention: values are narrower than queries and keys.
+_MLA = _NO_KV | {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "q_lora_rank": 12,
+    "qk_rope_head_dim": 4,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 6,
+}
+_ROUTED = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "n_shared_experts": 1,
+    "moe_intermediate_size": 16,
+    "n_group": 2,
+    "topk_group": 1,
+    "first_k_dense_replace": 1,
+}
+_GEMMA_SHARED = _BASE | {
+    "sliding_window": 5,
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    "num_kv_shared_layers": 1,  # the last layer attends to the keys and values of an earlier one
+    "vocab_size_per_layer_input": VOCAB,
+    "hidden_size_per_layer_input": 8,
+}
 
 ARCHITECTURES = {
     "gpt2": _GPT,
@@ -59,6 +84,38 @@ ARCHITECTURES = {
     "gpt_oss": _BASE
     | _MOE
     | {"sliding_window": 6, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}},
+    "deepseek_v2": _MLA | _ROUTED,
+    "deepseek_v3": _MLA | _ROUTED,
+}
+
+# Some are of newer versions of transformers only.
+ARCHITECTURES |= {
+    name: config
+    for name, config in {
+        "axk1": _MLA | _ROUTED | {"mlp_layer_types": ["dense", "sparse", "sparse"]},
+        "glm4_moe_lite": _MLA | _ROUTED | {"mlp_layer_types": ["dense", "sparse", "sparse"]},
+        "minicpm3": _MLA,
+        "sarvam_mla": _MLA | _ROUTED,
+        "youtu": _MLA,
+        "gemma3n_text": _GEMMA_SHARED
+        | {
+            "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+            "intermediate_size": [48] * 3,
+            "activation_sparsity_pattern": [0.5, 0.0, 0.0],
+            "laurel_rank": 4,
+        },
+        "gemma4_text": _GEMMA_SHARED,
+        "llama4_text": _BASE
+        | _MOE
+        | {
+            "intermediate_size_mlp": 48,
+            "no_rope_layers": [1, 0, 1],
+            "layer_types": ["chunked_attention", "full_attention", "chunked_attention"],
+            "attention_chunk_size": 6,
+            "moe_layers": [1],
+        },
+    }.items()
+    if name in CONFIG_MAPPING
 }
 
 # These two call the interface since transformers 5.24, and never did before.

@@ -19,9 +19,9 @@ class LayerState:
 
     Attributes
     ----------
-    keys, values : Tensor or None, shape (kv_heads, prefix, head_dim)
+    keys, values : Tensor or None, shape (kv_heads, prefix, key_dim), (kv_heads, prefix, value_dim)
         Before the answer positions; None in a run that is not to be patched.
-    z : Tensor, shape (answer, heads, head_dim)
+    z : Tensor, shape (answer, heads, value_dim)
         Head outputs at the answer positions.
     mask : Tensor or None, shape (answer, prefix + answer)
         Additive; None where everything is visible.
@@ -88,11 +88,12 @@ class RowWeights(Protocol):
 def attend_rows(call: AttentionCall, state: LayerState) -> tuple[torch.Tensor, RowWeights]:
     """Heads' outputs of all rows over one shared prefix and their own last tokens.
 
-    Returns z (rows, answer, heads, head_dim) and the weights behind it.
+    Returns z (rows, answer, heads, value_dim) and the weights behind it.
     """
     r, h, a, d = call.query.shape
     keys, values = state.prefix()
     kv, prefix, _ = keys.shape
+    wide = values.shape[-1]  # latent attention has values narrower than its queries and keys
     g = h // kv
     q = (call.query * call.scaling).reshape(r, kv, g * a, d)
     # One product a key-value head serves every row: the prefix is never copied.
@@ -102,9 +103,9 @@ def attend_rows(call: AttentionCall, state: LayerState) -> tuple[torch.Tensor, R
     del shared, own
     w = _softmax(scores, state.mask, call.softcap, _grouped(call.sinks, kv, g)).to(call.value.dtype)
     flat = w.view(kv, r * g * a, prefix + a)
-    z = (flat[..., :prefix] @ values).view(kv, r, g * a, d)
+    z = (flat[..., :prefix] @ values).view(kv, r, g * a, wide)
     z = z + (w[..., prefix:].reshape(kv, r, g * a, a) @ call.value.transpose(0, 1))
-    z = z.view(kv, r, g, a, d).permute(1, 3, 0, 2, 4).reshape(r, a, h, d)
+    z = z.view(kv, r, g, a, wide).permute(1, 3, 0, 2, 4).reshape(r, a, h, wide)
 
     def weights(rows: torch.Tensor, heads: torch.Tensor, keep: torch.Tensor | None = None, /) -> torch.Tensor:
         at = heads // g, rows, heads % g
@@ -156,13 +157,13 @@ def attention_weights(call: AttentionCall, query: torch.Tensor, mask: torch.Tens
 
 def attend_blockwise(call: AttentionCall, visible: torch.Tensor) -> torch.Tensor:
     """Clean attention with soft-capping or sinks, some queries at a time."""
-    _, h, t, d = call.query.shape
-    kv = call.key.shape[1]
-    out = torch.empty(1, t, h, d, dtype=call.query.dtype, device=call.query.device)
+    _, h, t, _ = call.query.shape
+    kv, wide = call.key.shape[1], call.value.shape[-1]
+    out = torch.empty(1, t, h, wide, dtype=call.query.dtype, device=call.query.device)
     step = max(1, (1 << 22) // (h * t))
     for start in range(0, t, step):
         stop = min(t, start + step)
         w = attention_weights(call, call.query[:, :, start:stop], visible[start:stop]).to(call.value.dtype)
         z = w.reshape(kv, -1, t) @ call.value[0]
-        out[0, start:stop] = z.reshape(h, stop - start, d).transpose(0, 1)
+        out[0, start:stop] = z.reshape(h, stop - start, wide).transpose(0, 1)
     return out

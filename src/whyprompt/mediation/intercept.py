@@ -37,8 +37,8 @@ class AttentionCall:
     ----------
     module : torch.nn.Module
         The attention module.
-    query : Tensor, shape (rows, heads, tokens, head_dim)
-    key, value : Tensor, shape (rows, kv_heads, tokens, head_dim)
+    query, key : Tensor, shape (rows, heads, tokens, key_dim), (rows, kv_heads, tokens, key_dim)
+    value : Tensor, shape (rows, kv_heads, tokens, value_dim)
     mask : Tensor or None
         Boolean (True is visible) or additive, shape (1, 1, tokens, tokens).
     scaling : float
@@ -143,7 +143,7 @@ def handling(handler: Handler) -> Iterator[None]:
     Parameters
     ----------
     handler : callable
-        Takes an `AttentionCall`, returns z of shape (rows, tokens, heads, head_dim).
+        Takes an `AttentionCall`, returns z of shape (rows, tokens, heads, value_dim).
     """
     token = _handler.set(handler)
     try:
