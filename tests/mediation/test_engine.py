@@ -20,6 +20,8 @@ from whyprompt.mediation.actions import SetOutput
 from whyprompt.mediation.opening import model_runtime
 
 ATOL = 1e-9
+# Their routers choose in float32, whatever the model's type.
+ATOL_OF = dict.fromkeys(("deepseek_v2", "deepseek_v3", "axk1", "glm4_moe_lite", "sarvam_mla"), 1e-6)
 
 
 def pair(n0=12, n1=19, answer=(5, 9), seed=0, **extra):
@@ -40,8 +42,9 @@ def test_equals_a_hook_loop_on_every_architecture(model_type):
     for sweep_, sets_ in ((sweep, sets), (joint, joint.sets)):
         want10 = tiny.hook_loop(model, p.ids1, p.ids0, list(p.answer_ids), sets_)
         want01 = tiny.hook_loop(model, p.ids0, p.ids1, list(p.answer_ids), sets_)
-        np.testing.assert_allclose(sweep_.y10[0], want10, rtol=0, atol=ATOL)
-        np.testing.assert_allclose(sweep_.y01[0], want01, rtol=0, atol=ATOL)
+        atol = ATOL_OF.get(model_type, ATOL)
+        np.testing.assert_allclose(sweep_.y10[0], want10, rtol=0, atol=atol)
+        np.testing.assert_allclose(sweep_.y01[0], want01, rtol=0, atol=atol)
     # A test of equality means something only where patching does something.
     assert np.abs(sweep.nie).max() > 0.1
 

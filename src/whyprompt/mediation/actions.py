@@ -19,7 +19,7 @@ class Action(Protocol):
     """What happens to the heads that a row patches: either their outputs or their weights."""
 
     def output(self, layer: int, heads: torch.Tensor, /) -> torch.Tensor | None:
-        """Give outputs z of shape (entries, answer, head_dim), or None to act on the weights."""
+        """Give outputs z of shape (entries, answer, value_dim), or None to act on the weights."""
 
     def weights(
         self, layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
@@ -93,4 +93,4 @@ class CutEdges:
         self, _layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
     ) -> torch.Tensor:
         """Cut and renormalise."""
-        return own(rows, heads, self.keep)
+        return own(rows, heads, self.keep.to(rows.device))

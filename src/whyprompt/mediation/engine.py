@@ -20,7 +20,7 @@ from whyprompt.mediation.attention import LayerState, World, attend_blockwise, a
 from whyprompt.mediation.intercept import AttentionCall, handling
 from whyprompt.mediation.packing import Packed, plan_stretches
 from whyprompt.mediation.patching import Job, Plan, rows_in_play, split_jobs
-from whyprompt.mediation.support import ENTER_AT_BOTTOM, refuse, tolerance
+from whyprompt.mediation.support import refuse, refusing, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -56,6 +56,12 @@ class ModelRuntime:
     """Length up to which runs may be packed; 0 for never."""
     unembedding: torch.Tensor | None = None
     """Weights of the model's head, (vocabulary, hidden), where it is a product with them and no more."""
+    at_once: bool = False
+    """Whether all rows enter at the first layer: same numbers, about twice the work."""
+    device: torch.device | None = None
+    """Where the model takes its tokens."""
+    notes: tuple[str, ...] = ()
+    """What a reader of a sweep has to know of this architecture."""
 
     @property
     def n_layers(self) -> int:
@@ -228,6 +234,7 @@ class ModelRuntime:
         out, scale = [], 0.0
         for start in range(0, len(hidden), step):
             logits = self.head(hidden[start : start + step, None])[:, 0]
+            target = target.to(logits.device)
             picked = logits.gather(-1, target[start : start + step, None])[:, 0].double()
             dtype = torch.promote_types(logits.dtype, torch.float32)
             few = max(1, _LOGITS_BYTES // (16 * per_row)) if hidden.device.type == "cpu" else len(logits)
@@ -329,7 +336,7 @@ class ModelRuntime:
             which = [j for j, job in enumerate(jobs) if len(job.base.answer) == n]
             alike = [jobs[j] for j in which]
             for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
-                plan = Plan(alike, parts, self.n_layers, at_once=self.model_type in ENTER_AT_BOTTOM)
+                plan = Plan(alike, parts, self.n_layers, at_once=self.at_once)
                 hidden = self._run_plan(plan)
                 gold = [i for job in plan.owners for i in job.base.answer]
                 scored = self._scored(hidden.flatten(0, 1), gold)[0].view(-1, n)
@@ -349,10 +356,10 @@ class ModelRuntime:
         n = len(plan.owners[0].base.answer)
         ids = [job.base.ids[-n:] for job in plan.owners]
         at = [range(len(job.base.ids) - n, len(job.base.ids)) for job in plan.owners]
-        if self.model_type in ENTER_AT_BOTTOM:
+        if self.at_once:
             return self._run_trunk(ids, at, plan)
         with rows_in_play(self.layers, plan):
-            return self._run_trunk(ids, at, plan)[: len(plan.owners)]
+            return self._run_trunk(ids, at, plan)
 
     def _check_sentinel(self, base: World, row: torch.Tensor, item: str) -> None:
         off = float((row - base.log_probs).abs().max())
@@ -368,9 +375,9 @@ class ModelRuntime:
         self, tokens: Sequence[Sequence[int]], at: Sequence[Sequence[int]], handler: _Handler
     ) -> torch.Tensor:
         ids, positions = (
-            torch.tensor([[*row] for row in rows], device=self.model.device) for rows in (tokens, at)
+            torch.tensor([[*row] for row in rows], device=self.device) for rows in (tokens, at)
         )
-        with handling(handler):
+        with refusing(self.model_type, "its decoder was run alone"), handling(handler):
             out = self.trunk(input_ids=ids, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = out.last_hidden_state
         return hidden
@@ -425,7 +432,9 @@ class Recorder:
         self.states: list[LayerState] = []
         self.modules: list[torch.nn.Module] = []
         self.heads: list[int] = []
-        self._masks: dict[tuple[int, int | None], tuple[torch.Tensor, bool, torch.Tensor | None]] = {}
+        self._masks: dict[
+            tuple[int, int | None, torch.device], tuple[torch.Tensor, bool, torch.Tensor | None]
+        ] = {}
         self.plain = True
         self._alive: list[torch.Tensor | None] = []  # an id is unique only while its tensor lives
 
@@ -470,7 +479,7 @@ class Recorder:
 
     def _mask(self, call: AttentionCall) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
         """Visible (boolean or additive), whether it is plainly causal, and the answer rows."""
-        key = (id(call.mask), call.window if call.mask is None else None)
+        key = id(call.mask), call.window if call.mask is None else None, call.query.device
         if key not in self._masks:
             self._alive.append(call.mask)
             t = call.key.shape[2]

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from whyprompt.errors import MediationError
+from whyprompt.mediation.actions import SetOutput
+from whyprompt.mediation.attention import World
 from whyprompt.mediation.engine import ModelRuntime, Recorder, check_finite, check_vocabulary
 from whyprompt.mediation.intercept import handling, intercept
 from whyprompt.mediation.packing import WORTHWHILE, Packed, plan_stretches
-from whyprompt.mediation.support import refuse, refuse_known, tolerance
+from whyprompt.mediation.patching import Job
+from whyprompt.mediation.support import refuse, refuse_known, refusing, tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,25 +64,27 @@ def model_runtime(
             hint="give what AutoModelForCausalLM.from_pretrained returns, or load_model(...).model",
         )
     refuse_known(model, model_type)
+    device = _entry_device(model, model_type)
     ids, answer = check if check is not None else ((0, 1, 2, 3), (1,))
     check_vocabulary(model, ids, answer, item)
-    tokens = torch.tensor([[*ids, *answer[:-1]]], device=model.device)
+    n = len(answer)
+    tokens = torch.tensor([[*ids, *answer[:-1]]], device=device)
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            trunk, output, own = _find_trunk(model, model_type, tokens, len(answer))
+            trunk, output, own = _find_trunk(model, model_type, tokens, n)
     finally:
         model.train(was_training)
     # Before the comparison: what is not a number is never the same, whatever the architecture does.
     check_finite(own, item)
     with torch.inference_mode(), intercept(model):
-        recorder = Recorder(len(answer), keep_layers=False)
-        probe = _Probe(recorder, tokens[0].tolist(), len(answer))
-        positions = torch.arange(tokens.shape[1], device=model.device)[None]
-        with handling(probe):
+        recorder = Recorder(n, keep_layers=True)
+        probe = _Probe(recorder, tokens[0].tolist(), n)
+        positions = torch.arange(tokens.shape[1], device=device)[None]
+        with refusing(model_type, "its decoder was run alone"), handling(probe), probe.watching(model):
             out = trunk(input_ids=tokens, position_ids=positions, use_cache=False)
-        hidden = out.last_hidden_state[:, -len(answer) :]
+        hidden = out.last_hidden_state[:, -n:]
         layers = _decoder_layers(model, model_type, recorder)
         runtime = ModelRuntime(
             model,
@@ -91,6 +96,8 @@ def model_runtime(
             _row_width(layers[0]),
             max_extra_bytes,
             recorder.token_bytes,
+            device=device,
+            notes=probe.notes,
         )
         logits = runtime.head(hidden)
         off = float((logits - own).abs().max())
@@ -101,7 +108,32 @@ def model_runtime(
                 f"its logits change by {off:.2g} under a registered attention function ({limit:.2g} allowed)",
             )
         runtime = _with_plain_head(runtime, hidden, logits)
+        log_probs, scale = runtime.log_probs(hidden, answer, item=item)
+        whole = World(
+            tuple(tokens[0].tolist()), tuple(answer), recorder.states, hidden[0], log_probs[0], scale
+        )
+        runtime = _try_stages(runtime, whole, item)
+        recorder.states.clear()
         yield _try_packing(runtime, probe, tokens.shape[1])
+
+
+def _entry_device(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    model_type: str,
+) -> torch.device:
+    """Where the model takes its tokens; weights that have no values and that nobody will load are refused."""
+    for name, module in model.named_modules():
+        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(t.device.type == "meta" for t in own) and not hasattr(module, "_hf_hook"):
+            raise MediationError(
+                f"the weights of {name or model_type!r} hold no values (they are on the device 'meta')",
+                hint="load the model's weights, for example by load_model(...)",
+            )
+    embedding = model.get_input_embeddings()
+    # Weights that accelerate keeps elsewhere are on no device until it loads them for a call.
+    runs_on = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
+    own = next(embedding.parameters(), None)
+    return torch.device(runs_on if runs_on is not None else model.device if own is None else own.device)
 
 
 class _Probe:
@@ -114,18 +146,56 @@ class _Probe:
     def __init__(self, recorder: Recorder, tokens: list[int], n_answer: int) -> None:
         self.recorder = recorder
         self.off = 0.0
+        self._last: tuple[set[int], torch.Tensor] | None = None
+        self._handed_on: list[list[bool]] = []
         half = max((len(tokens) - n_answer) // 2, WORTHWHILE) + 1
         runs = [(tokens[:half], 1), (tokens, n_answer)]
         self._stretches = plan_stretches(runs) if half < len(tokens) - n_answer else []
 
     def __call__(self, call: AttentionCall, /) -> torch.Tensor:
         z = self.recorder(call)
+        self._last = {id(m) for m in call.module.modules()}, z
+        self._handed_on.append([])
         if self.recorder.plain and self._stretches:
             # Anew for each layer, so that nothing is kept of the last one.
             packed = Packed(self._stretches, keep_weights=False, patched=[False, False])(call)
             limit = tolerance(torch.finfo(z.dtype).eps) * max(1.0, float(z.abs().max()))
             self.off = max(self.off, float((packed - z).abs().max()) / limit)
         return z
+
+    @contextlib.contextmanager
+    def watching(self, model: torch.nn.Module) -> Iterator[None]:
+        """See whether the products inside the attention modules that come after z are given z itself."""
+        handles = [
+            module.register_forward_pre_hook(self._see)
+            for module in model.modules()
+            if isinstance(weight := getattr(module, "weight", None), torch.Tensor) and weight.ndim >= 2
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._last = None
+
+    def _see(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if self._last is None or id(module) not in self._last[0] or not args:
+            return
+        x, z = args[0], self._last[1]
+        same = x.numel() == z.numel() and torch.equal(x.reshape(-1), z.reshape(-1).to(x.device))
+        self._handed_on[-1].append(same)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Say which z is meant, where the output projection is given something else."""
+        between = sum(bool(seen) and not any(seen) for seen in self._handed_on)
+        if not between:
+            return ()
+        some = "" if between == len(self._handed_on) else f" in {between} of {len(self._handed_on)} layers"
+        return (
+            f"z is what the attention of a head gives{some}, before the gate, norm or other step that stands "
+            "between it and the output projection",
+        )
 
     @property
     def packs(self) -> bool:
@@ -136,7 +206,12 @@ class _Probe:
 def _with_plain_head(runtime: ModelRuntime, hidden: torch.Tensor, logits: torch.Tensor) -> ModelRuntime:
     """Note the head's weights where it is one product with them: no bias, scaling or capping."""
     head = runtime.model.get_output_embeddings()
-    plain: bool = type(head) is torch.nn.Linear and head.bias is None
+    plain: bool = (
+        type(head) is torch.nn.Linear
+        and head.bias is None
+        and type(head.weight) in {torch.nn.Parameter, torch.Tensor}  # quantised weights know few operations
+        and head.weight.device == hidden.device
+    )
     if not plain:
         return runtime
     again = torch.nn.functional.linear(hidden, head.weight)
@@ -150,37 +225,94 @@ def _try_packing(runtime: ModelRuntime, probe: _Probe, length: int) -> ModelRunt
     return replace(runtime, packs_up_to=length) if probe.packs else runtime
 
 
+def _try_stages(runtime: ModelRuntime, whole: World, item: str) -> ModelRuntime:
+    """Let rows join at the layer they patch where that gives what rows that all enter at the bottom give.
+
+    Some models hand more from layer to layer than their hidden states: keys and values that later layers
+    use again, or several streams. One row a layer, without that layer's heads, shows it; twice, so that rows
+    change their places in the batch too.
+    """
+    rows = [[(layer, head) for head in range(runtime.n_heads)] for layer in range(runtime.n_layers)]
+    nothing = SetOutput([replace(state, z=torch.zeros_like(state.z)) for state in whole.layers])
+    jobs = [Job(whole, rows, nothing, item)] * 2
+    at_once = replace(runtime, at_once=True)
+    wanted = torch.cat(at_once.patched_many(jobs))
+    try:
+        staged = torch.cat(runtime.patched_many(jobs))
+    except MediationError:
+        return at_once
+    limit = tolerance(torch.finfo(whole.hidden.dtype).eps) * max(1.0, whole.scale)
+    return runtime if float((staged - wanted).abs().max()) <= limit else at_once
+
+
 def _find_trunk(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     model_type: str,
     tokens: torch.Tensor,
     n: int,
 ) -> tuple[Any, type, torch.Tensor]:
-    """Find the decoder whose output the model's head reads, its output class, and the model's own logits."""
-    # All logits of a long prompt would not fit; the head is checked on its first tokens.
-    few = tokens[:, :8]
-    for trunk in (model.get_decoder(), model.base_model):
-        if trunk is model:
+    """Find the decoder whose output the model's head reads, its output class, and the model's last logits."""
+    candidates = model.get_decoder(), model.base_model, getattr(model, "model", None)
+    for trunk in dict.fromkeys(candidates):
+        if trunk is model or not isinstance(trunk, torch.nn.Module):
             continue
-        seen: list[Any] = []
-        handle = trunk.register_forward_hook(lambda _m, _a, out, seen=seen: seen.append(out))
-        try:
-            logits = model(input_ids=few, use_cache=False).logits
-        finally:
-            handle.remove()
-        if seen and hasattr(seen[0], "last_hidden_state"):
-            runtime = ModelRuntime(model, model_type, trunk, type(seen[0]), [], 0, 0, 0)
-            again = runtime.head(seen[0].last_hidden_state)
-            if logits.shape != again.shape or not torch.allclose(
-                logits, again, rtol=1e-5, atol=1e-5, equal_nan=True
-            ):
-                continue
-            return (
-                trunk,
-                type(seen[0]),
-                runtime.head(trunk(input_ids=tokens, use_cache=False).last_hidden_state[:, -n:]),
+        watched = _Watched(n)
+        with watched.on(trunk), refusing(model_type, "it was run on tokens alone"):
+            logits = model(input_ids=tokens, use_cache=False).logits
+        if len(watched.outputs) != 1:
+            continue
+        given, output = watched.given[0], watched.outputs[0]
+        if given != (tokens.shape[1], 0):
+            raise refuse(
+                model_type,
+                f"it hands its decoder more than the prompt ({given[0]} tokens and {given[1]} cached ones for "
+                f"{tokens.shape[1]}): the virtual tokens of prompt or prefix tuning are of no head",
             )
+        again = ModelRuntime(model, model_type, trunk, type(output), [], 0, 0, 0).head(output.last_hidden_state)
+        if logits.shape == again.shape and torch.allclose(
+            logits, again, rtol=1e-5, atol=1e-5, equal_nan=True
+        ):
+            return trunk, type(output), logits
     raise refuse(model_type, "no decoder was found whose output its language-model head reads")
+
+
+class _Watched:
+    """What a decoder is given and gives in a run of the whole model, of which the last positions go on.
+
+    All logits of a long prompt would not fit.
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.given: list[tuple[int, int]] = []
+        """Tokens, and tokens whose keys and values are handed over ready."""
+        self.outputs: list[Any] = []
+
+    @contextlib.contextmanager
+    def on(self, trunk: torch.nn.Module) -> Iterator[None]:
+        """Watch a decoder."""
+        handles = (
+            trunk.register_forward_pre_hook(self._before, with_kwargs=True),
+            trunk.register_forward_hook(self._after),
+        )
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = [kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args]
+        count = next((x.shape[1] for x in named if isinstance(x, torch.Tensor) and x.ndim >= 2), -1)
+        cached = [x.get_seq_length() for x in kwargs.values() if hasattr(x, "get_seq_length")]
+        self.given.append((count, max(map(int, cached), default=0)))
+
+    def _after(self, _: torch.nn.Module, __: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401  # the decoder's own class
+        if not hasattr(output, "last_hidden_state"):
+            return output
+        output.last_hidden_state = output.last_hidden_state[:, -self.n :]
+        self.outputs.append(output)
+        return output
 
 
 def _decoder_layers(

@@ -99,7 +99,7 @@ class Packed:
         self.patched = patched
         self.keep_weights = keep_weights
         self.states: list[list[LayerState]] = [[] for _ in stretches]
-        self._masks: dict[tuple[int, int], torch.Tensor] = {}
+        self._masks: dict[tuple[int, int, torch.device], torch.Tensor] = {}
 
     def __call__(self, call: AttentionCall, /) -> torch.Tensor:
         """Attend, and keep the layer of each run."""
@@ -142,10 +142,11 @@ class Packed:
 
     def _mask(self, s: Stretch, like: torch.Tensor) -> torch.Tensor:
         own = s.stop - s.start
-        if (own, s.shared) not in self._masks:
+        key = own, s.shared, like.device  # layers may lie on several devices
+        if key not in self._masks:
             ones = torch.ones(own, s.shared + own, dtype=torch.bool, device=like.device)
-            self._masks[own, s.shared] = ones.tril(s.shared)
-        return self._masks[own, s.shared]
+            self._masks[key] = ones.tril(s.shared)
+        return self._masks[key]
 
     def _answer_rows(self, s: Stretch, like: torch.Tensor) -> torch.Tensor | None:
         """Additive mask of the answer positions; None where everything is visible."""

@@ -154,7 +154,6 @@ class Plan:
         self.unpatched.append(first)
         self.owners += [job] * (1 + len(part.rows))
         entries = [0 if at_once else job.entry(row) for row in part.rows]
-        device = job.base.hidden.device
         count = len(entries) + 1  # the trunk is handed the whole batch
         start = first
         for layer in range(n_layers):
@@ -169,11 +168,9 @@ class Plan:
                 for at, head in job.rows[row]
                 if at == layer
             ]
+            # On the processor: which device a layer is on, it alone knows.
             self._entries[layer].append(
-                (
-                    torch.tensor([number for number, _ in patched], device=device),
-                    torch.tensor([head for _, head in patched], device=device),
-                )
+                (torch.tensor([n for n, _ in patched]), torch.tensor([head for _, head in patched]))
                 if patched
                 else None
             )
@@ -209,7 +206,7 @@ def _attend(
     z, weights = attend_rows(call, state)
     if entries is None:
         return z
-    rows, heads = entries
+    rows, heads = (at.to(z.device) for at in entries)
     new = action.output(layer, heads)
     if new is None:
         values = state.prefix()[1]
@@ -235,30 +232,36 @@ def rows_in_play(layers: Sequence[torch.nn.Module], plan: Plan) -> Iterator[None
     plan : Plan
     """
     whole = len(plan.owners)
-    device = plan.owners[0].base.hidden.device
 
     def hook(copied: list[int], in_play: list[int]) -> Callable[..., Any]:
-        into, own = (torch.tensor(rows, device=device) for rows in (copied, in_play))
+        into, own = torch.tensor(copied), torch.tensor(in_play)
 
         def pick(value: Any) -> Any:  # noqa: ANN401  # positions, rotary phases, masks, in any nesting
             if isinstance(value, torch.Tensor):
-                return value[own] if value.ndim >= 2 and len(value) == whole else value
+                fits = value.ndim >= 2 and len(value) == whole
+                return value[own.to(value.device)] if fits else value
             if type(value) in {tuple, list}:
                 return type(value)(pick(v) for v in value)
             return {k: pick(v) for k, v in value.items()} if type(value) is dict else value
 
         def choose(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-            hidden = (args[0] if args else kwargs["hidden_states"])[into]
+            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden = hidden[into.to(hidden.device)]
             if args:
                 return (hidden, *map(pick, args[1:])), {k: pick(v) for k, v in kwargs.items()}
             return args, {k: hidden if k == "hidden_states" else pick(v) for k, v in kwargs.items()}
 
         return choose
 
+    def without_spare(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401  # or a tuple with it
+        return output[:whole] if isinstance(output, torch.Tensor) else (output[0][:whole], *output[1:])
+
     handles = [
         layer.register_forward_pre_hook(hook(copied, in_play), with_kwargs=True)
         for layer, copied, in_play in zip(layers, plan.copied, plan.in_play, strict=True)
     ]
+    # What comes after the last layer is given as many rows as the trunk was.
+    handles.append(layers[-1].register_forward_hook(without_spare))
     try:
         yield
     finally:

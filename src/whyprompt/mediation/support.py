@@ -1,4 +1,4 @@
-"""What is known about architectures: fallbacks, refusals, and how exact is exact enough.
+"""What is known about architectures: refusals, and how exact is exact enough.
 
 Everything here is a table. Whether a model really calls the attention function, and
 whether its logits stay the same under it, is checked at run time and not looked up.
@@ -7,22 +7,18 @@ whether its logits stay the same under it, is checked at run time and not looked
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import torch
 
 from whyprompt.errors import MediationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    import torch
-
-__all__ = ["ENTER_AT_BOTTOM", "NEVER_CALLS", "refuse", "refuse_known", "tolerance"]
-
-ENTER_AT_BOTTOM: Mapping[str, str] = MappingProxyType(
-    {"gpt_bigcode": "its forward fixes the batch size at the embedding, so rows cannot join at a layer"}
-)
-"""Architectures whose rows all enter at the first layer: same numbers, about twice the work."""
+__all__ = ["NEVER_CALLS", "refuse", "refuse_known", "refusing", "tolerance"]
 
 NEVER_CALLS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(
@@ -92,6 +88,44 @@ def refuse_known(model: torch.nn.Module, model_type: str) -> None:
     # Code from elsewhere may import the table under another name; a run tells of that.
     if own and not any(hasattr(module, _INTERFACE) for module in own):
         raise refuse(model_type, f"its code never looks into transformers' {_INTERFACE}")
+
+
+@contextmanager
+def refusing(model_type: str, doing: str) -> Iterator[None]:
+    """Refuse by name an architecture whose own code breaks inside the block.
+
+    Parameters
+    ----------
+    model_type : str
+        ``model.config.model_type``.
+    doing : str
+        What was done with it.
+
+    Yields
+    ------
+    None
+
+    Raises
+    ------
+    MediationError
+        In place of an error of the model's own code; memory that runs out stays what it is.
+
+    Examples
+    --------
+    >>> with refusing("odd", "its rows were batched"):
+    ...     [][0]
+    Traceback (most recent call last):
+    whyprompt.errors.MediationError: architecture 'odd' cannot be analysed head by head: when its rows were \
+batched, its code raised IndexError: list index out of range
+    ...
+    """
+    try:
+        yield
+    except (MediationError, torch.OutOfMemoryError):
+        raise
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+        text = str(e).strip().splitlines() or ["no message"]
+        raise refuse(model_type, f"when {doing}, its code raised {type(e).__name__}: {text[0]}") from e
 
 
 def tolerance(eps: float) -> float:
