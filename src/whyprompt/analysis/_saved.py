@@ -148,6 +148,8 @@ class Saved:
                 "n_layers": sweep.n_layers,
                 "n_heads": sweep.n_heads,
                 "heads": [list(h) for h in sweep.heads],
+                "floor": sweep.floor,
+                "notes": list(sweep.notes),
             },
         )
 
@@ -174,6 +176,8 @@ class Saved:
             y11=np.array([r.y11 for r in rows]),
             y10=stack("y10"),
             y01=stack("y01"),
+            floor=grid.get("floor"),
+            notes=tuple(grid.get("notes", ())),
         )
 
     def close(

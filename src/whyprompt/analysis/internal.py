@@ -195,8 +195,15 @@ class StudyMediation:
                 "sentence": self.comparison.sentence,
             },
             "statistical_note": self.comparison_note,
+            "numerical_floor": self.main.sweep.floor,
+            "notes": list(self.notes),
             "sentence": self.sentence,
         }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the main sweep has to know: its numerical floor, and which z is meant."""
+        return tuple(f"{note[0].upper()}{note[1:]}." for note in self.main.sweep.notes)
 
     @property
     def tasks(self) -> str:
@@ -215,7 +222,7 @@ class StudyMediation:
         -------
         str
         """
-        blocks = [self.sentence, _head_table(self.main.inference, top)]
+        blocks = [self.sentence, _head_table(self.main.inference, top), *self.notes]
         if self.search is not None:
             blocks.append(self.search.sentence)
         elif self.search_note:

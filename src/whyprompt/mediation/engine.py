@@ -312,7 +312,7 @@ class ModelRuntime:
         MediationError
             If the unpatched row does not reproduce the clean run, or logits are not finite.
         """
-        return self.patched_many([Job(base, rows, action, item)])[0]
+        return self.patched_many([Job(base, rows, action, item)])[0][1:]
 
     def patched_many(self, jobs: Sequence[Job]) -> list[torch.Tensor]:
         """Patched runs of several clean runs, their rows in common batches within the budget.
@@ -323,14 +323,16 @@ class ModelRuntime:
 
         Returns
         -------
-        list of Tensor, shape (rows, answer), float64
+        list of Tensor, shape (1 + rows, answer), float64
+            The first with nothing patched: what it differs from the whole run by is rounding. Of several
+            batches, the one that differs most.
 
         Raises
         ------
         MediationError
             As for `patched`.
         """
-        out = [torch.empty(len(job.rows), len(job.base.answer), dtype=torch.float64) for job in jobs]
+        out = [job.base.log_probs.repeat(1 + len(job.rows), 1) for job in jobs]
         # Runs with as many answer tokens share batches: nothing is padded.
         for n in sorted({len(job.base.answer) for job in jobs}):
             which = [j for j, job in enumerate(jobs) if len(job.base.answer) == n]
@@ -344,7 +346,11 @@ class ModelRuntime:
                     job, last = alike[part.job], first + 1 + len(part.rows)
                     check_finite(scored[first:last], job.item)
                     self._check_sentinel(job.base, scored[first], job.item)
-                    out[which[part.job]][list(part.rows)] = scored[first + 1 : last]
+                    rows = out[which[part.job]]
+                    off, most = ((r - job.base.log_probs).sum().abs() for r in (scored[first], rows[0]))
+                    if off > most:
+                        rows[0] = scored[first]
+                    rows[[1 + row for row in part.rows]] = scored[first + 1 : last]
         return out
 
     def _row_bytes(self, base: World) -> int:

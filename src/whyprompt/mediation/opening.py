@@ -97,7 +97,7 @@ def model_runtime(
             max_extra_bytes,
             recorder.token_bytes,
             device=device,
-            notes=probe.notes,
+            notes=(*_precision_note(recorder.states[0].z.dtype), *probe.notes),
         )
         logits = runtime.head(hidden)
         off = float((logits - own).abs().max())
@@ -115,6 +115,16 @@ def model_runtime(
         runtime = _try_stages(runtime, whole, item)
         recorder.states.clear()
         yield _try_packing(runtime, probe, tokens.shape[1])
+
+
+def _precision_note(dtype: torch.dtype) -> tuple[str, ...]:
+    """Say what half precision does to effects."""
+    if torch.finfo(dtype).eps < 1e-4:
+        return ()
+    return (
+        f"the model was run in {str(dtype).removeprefix('torch.')}, whose rounding can be as large as the effect "
+        "of a head and turn its sign; load it in float32",
+    )
 
 
 def _entry_device(

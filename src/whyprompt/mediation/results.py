@@ -34,6 +34,8 @@ class PairOutcomes:
         Outcomes of the clean runs.
     y10, y01 : ndarray or None, shape (mediators,)
         ``Y(1, M(0))`` and ``Y(0, M(1))`` for each mediator in the sweep's order.
+    floor : float or None
+        By how much a patched run in which nothing is patched differs from the whole run: rounding.
     made_with : str
         Digest of the prompts, the answer, the mediators and the outcome, by which a resumed sweep
         knows its own; "" where it is unknown.
@@ -45,6 +47,7 @@ class PairOutcomes:
     y11: float
     y10: Array | None
     y01: Array | None
+    floor: float | None = None
     made_with: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -88,7 +91,7 @@ class PairCut:
         Outcome of the prompt as it is.
     y_cut : ndarray, shape (mediators,)
         Outcome with each head's edges cut.
-    made_with : str
+    floor, made_with
         As in `PairOutcomes`.
     """
 
@@ -96,6 +99,7 @@ class PairCut:
     cluster: str
     y: float
     y_cut: Array
+    floor: float | None = None
     made_with: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -195,6 +199,12 @@ class HeadSweep(_Effects):
     y10, y01 : ndarray or None, shape (items, mediators)
         `nie`, `nde`, `pure_nie` and `total_nde` have the same shape; `grid` lays one out
         as items x layers x heads.
+    floor : float or None
+        The numerical floor, in the outcome's unit: the most by which a patched run in which nothing is
+        patched differed from the whole run. An effect below it cannot be told from rounding.
+    notes : tuple of str
+        The floor in words, and what else a reader has to know: which output z of a head is meant where
+        more than one could be, and half precision.
     """
 
     mediator: str
@@ -209,6 +219,8 @@ class HeadSweep(_Effects):
     y11: Array
     y10: Array | None
     y01: Array | None
+    floor: float | None = None
+    notes: tuple[str, ...] = ()
 
     def grid(self, quantity: str = "nie") -> Array:
         """One quantity as an array of items x layers x heads.
@@ -288,7 +300,7 @@ class HeadSweep(_Effects):
         """
         out = _arrays(data, ("y00", "y11", "y10", "y01"))
         out["heads"] = tuple((int(layer), int(head)) for layer, head in out["heads"])
-        out |= {name: tuple(out[name]) for name in ("item_ids", "clusters")}
+        out |= {name: tuple(out[name]) for name in ("item_ids", "clusters", "notes") if name in out}
         return cls(**out)
 
 
@@ -305,6 +317,8 @@ class SetSweep(_Effects):
     sets : tuple of tuples of (layer, head)
     y00, y11 : ndarray, shape (items,)
     y10, y01 : ndarray or None, shape (items, sets)
+    floor, notes
+        As in `HeadSweep`.
     """
 
     mediator: str
@@ -318,6 +332,8 @@ class SetSweep(_Effects):
     y11: Array
     y10: Array | None
     y01: Array | None
+    floor: float | None = None
+    notes: tuple[str, ...] = ()
 
     def to_frame(self) -> pd.DataFrame:
         """One row an item and set: item_id, cluster, set, n_heads, te and the effects run.
@@ -362,7 +378,7 @@ class SetSweep(_Effects):
         """
         out = _arrays(data, ("y00", "y11", "y10", "y01"))
         out["sets"] = tuple(tuple((int(layer), int(head)) for layer, head in s) for s in out["sets"])
-        out |= {name: tuple(out[name]) for name in ("item_ids", "clusters", "names")}
+        out |= {name: tuple(out[name]) for name in ("item_ids", "clusters", "names", "notes") if name in out}
         return cls(**out)
 
 
@@ -384,6 +400,8 @@ class KnockoutSweep:
         Outcome of the prompt as it is.
     y_cut : ndarray, shape (items, mediators)
         Outcome with one head's edges to the segment cut.
+    floor, notes
+        As in `HeadSweep`.
     """
 
     segment: str
@@ -397,6 +415,8 @@ class KnockoutSweep:
     heads: tuple[tuple[int, int], ...]
     y: Array
     y_cut: Array
+    floor: float | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def controlled_effect(self) -> Array:

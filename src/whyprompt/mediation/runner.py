@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from whyprompt.mediation.attention import World
     from whyprompt.mediation.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
+    from whyprompt.mediation.results import PairCut
 
 __all__ = [
     "Direction",
@@ -30,6 +31,7 @@ __all__ = [
     "WorldCache",
     "check_digest",
     "digest_of",
+    "floor_of",
     "in_packs",
     "run_pairs",
     "score_of",
@@ -138,14 +140,23 @@ class Runner:
         worlds: list[World],
         crossed: Mapping[tuple[str, int, str], torch.Tensor],
     ) -> PairOutcomes:
+        floor: float | None = None
+
         def potential(k: int) -> dict[str, NDArray[np.float64] | None]:
+            nonlocal floor
             out: dict[str, NDArray[np.float64] | None] = {
                 name: score_of(world.log_probs[None], self.outcome)
                 for name, world in zip(("y00", "y11"), worlds[k : k + 2], strict=True)
             }
-            for name in ("y10", "y01"):
+            off = [0.0]
+            for name, base in (("y10", out["y11"]), ("y01", out["y00"])):
                 rows = crossed.get((pair.item_id, k, name))
-                out[name] = None if rows is None else score_of(rows, self.outcome)
+                out[name] = None
+                if rows is not None:
+                    y = score_of(rows, self.outcome)
+                    out[name] = y[1:]
+                    off.append(float(abs(y[0] - base)[0]))
+            floor = max(off) + (floor or 0.0)
             return out
 
         y = potential(0)
@@ -160,6 +171,7 @@ class Runner:
             y11=float(y["y11"][0]),
             y10=y["y10"],
             y01=y["y01"],
+            floor=floor,
             made_with=self.digest(pair),
         )
 
@@ -293,9 +305,16 @@ def check_digest(pair: PromptPair, saved: str, wanted: str, hint: str) -> None:
         )
 
 
+def floor_of(rows: Sequence[PairOutcomes] | Sequence[PairCut]) -> float | None:
+    """Largest floor of the items; None where one does not know its own."""
+    floors = [r.floor for r in rows if r.floor is not None]
+    return max(floors) if len(floors) == len(rows) else None
+
+
 def stack(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
     """Arrays of a sweep from its items' outcomes."""
     out: dict[str, Any] = {
+        "floor": floor_of(rows),
         "item_ids": tuple(r.item_id for r in rows),
         "clusters": tuple(r.cluster for r in rows),
         "y00": np.array([r.y00 for r in rows]),

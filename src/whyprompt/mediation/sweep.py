@@ -18,6 +18,7 @@ from whyprompt.mediation.runner import (
     WorldCache,
     check_digest,
     digest_of,
+    floor_of,
     in_packs,
     run_pairs,
     score_of,
@@ -121,7 +122,7 @@ def head_sweep(
             n_layers=runtime.n_layers,
             n_heads=runtime.n_heads,
             heads=tuple(chosen),
-            **stack(rows),
+            **_stacked(runtime, rows),
         )
 
 
@@ -217,7 +218,7 @@ def sweep_sets(
         model=runtime.model_type,
         names=tuple(checked),
         sets=tuple(checked.values()),
-        **stack(rows),
+        **_stacked(runtime, rows),
     )
 
 
@@ -389,7 +390,8 @@ def knockout_sweep(
                     item_id=pair.item_id,
                     cluster=pair.cluster,
                     y=float(score_of(world.log_probs[None], outcome)[0]),
-                    y_cut=score_of(out, outcome),
+                    y_cut=(cut := score_of(out, outcome))[1:],
+                    floor=abs(float(cut[0] - score_of(world.log_probs[None], outcome)[0])),
                     made_with=digest(pair),
                 )
                 if on_pair is not None:
@@ -408,6 +410,8 @@ def knockout_sweep(
             heads=tuple(chosen),
             y=np.array([rows[p.item_id].y for p in pairs]),
             y_cut=np.stack([rows[p.item_id].y_cut for p in pairs]),
+            floor=(floor := floor_of([*rows.values()])),
+            notes=_notes(runtime, floor),
         )
 
 
@@ -430,6 +434,22 @@ def _check_segment(pair: PromptPair, segment: str, arm: int) -> None:
         raise MediationError(
             f"item {pair.item_id!r}: the segment {segment!r} holds the answer position itself"
         )
+
+
+def _stacked(runtime: ModelRuntime, rows: Sequence[PairOutcomes]) -> dict[str, Any]:
+    """Arrays of a sweep, and what has to be said of it."""
+    out = stack(rows)
+    return out | {"notes": _notes(runtime, out["floor"])}
+
+
+def _notes(runtime: ModelRuntime, floor: float | None) -> tuple[str, ...]:
+    if floor is None:
+        return runtime.notes
+    return (
+        f"numerical floor {floor:.1g}: the most by which a run with nothing patched differed from the whole "
+        "one; an effect below it cannot be told from rounding",
+        *runtime.notes,
+    )
 
 
 def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) -> Any:  # noqa: ANN401  # a context manager

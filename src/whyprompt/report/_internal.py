@@ -49,6 +49,7 @@ def heads(m: Material) -> Section:
         ),
         Para(f"On items of {found.tasks}: {inference.sentence}"),
     ]
+    blocks += [Note(note) for note in found.notes]
     blocks += _map(m, found)
     blocks.append(_head_table(inference, "The heads with the largest effects", "heads"))
     if inference.split_half is not None:

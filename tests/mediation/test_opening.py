@@ -1,0 +1,251 @@
+"""What a model may do that a sweep must notice: each is handled or refused by name, none is passed over."""
+
+import importlib.util
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from test_engine import ATOL, pair
+
+from whyprompt.errors import MediationError
+from whyprompt.mediation import head_sweep
+from whyprompt.mediation.actions import SetOutput
+from whyprompt.mediation.attention import attend_blockwise
+from whyprompt.mediation.intercept import AttentionCall
+from whyprompt.mediation.opening import model_runtime
+from whyprompt.mediation.patching import Job, Part, Plan, rows_in_play
+from whyprompt.trials.models.scoring import cache_argument
+
+
+def equals_a_loop(model, p, **options):
+    sweep = head_sweep(model, [p], **options)
+    sets = [[h] for h in sweep.heads]
+    for got, base, source in ((sweep.y10, p.ids1, p.ids0), (sweep.y01, p.ids0, p.ids1)):
+        want = tiny.hook_loop(model, base, source, list(p.answer_ids), sets)
+        np.testing.assert_allclose(got[0], want, rtol=0, atol=ATOL)
+    return sweep
+
+
+def opened(model, p):
+    return model_runtime(model, check=(p.ids1, p.answer_ids))
+
+
+# ---- rows that join at a layer ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("model_type", "at_once"),
+    [("llama", False), ("gpt_bigcode", False), ("gemma3n_text", True), ("gemma4_text", True)],
+)
+def test_rows_join_at_a_layer_where_the_model_allows_it(model_type, at_once, dtype):
+    if model_type not in tiny.ARCHITECTURES:
+        pytest.skip("not in this version of transformers")
+    with opened(tiny.make(model_type, dtype=dtype), pair()) as runtime:
+        assert runtime.at_once == at_once
+
+
+def test_a_layer_that_reads_what_an_earlier_one_left_is_given_all_rows_at_once():
+    model, left = tiny.make("llama"), []
+    model.model.layers[0].register_forward_hook(lambda *_: left.clear() or left.append(_[2]))
+
+    def read(_, args):
+        rows = args[0] if args else None
+        early = left[0][torch.arange(len(rows)) % len(left[0])]  # no error where the numbers differ
+        return (rows + 0.5 * early, *args[1:])
+
+    model.model.layers[2].register_forward_pre_hook(read)
+    p = pair()
+    with opened(model, p) as runtime:
+        assert runtime.at_once
+    equals_a_loop(model, p)
+
+
+def test_a_model_that_takes_no_batch_of_rows_is_refused_by_name():
+    model = tiny.make("llama")
+
+    def alone(_, args):
+        if len(args[0]) > 1:
+            raise ValueError("one at a time\nplease")
+
+    model.model.layers[1].register_forward_pre_hook(alone)
+    with pytest.raises(MediationError, match=r"'llama'.*ValueError: one at a time\n"):
+        head_sweep(model, [pair()])
+
+
+def test_memory_that_runs_out_is_not_blamed_on_the_architecture():
+    model = tiny.make("llama")
+
+    def full(*_):
+        raise torch.OutOfMemoryError("no memory")
+
+    model.model.layers[1].register_forward_pre_hook(full)
+    with pytest.raises(torch.OutOfMemoryError):
+        head_sweep(model, [pair()])
+
+
+def test_values_narrower_than_queries_with_sinks_or_capping():
+    draw = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(1, h, 7, 8, generator=draw, dtype=torch.float64) for h in (4, 2))
+    v = torch.randn(1, 2, 7, 5, generator=draw, dtype=torch.float64)
+    visible = torch.ones(7, 7, dtype=torch.bool).tril()
+    call = AttentionCall(torch.nn.Identity(), q, k, v, None, 0.3, 1e9, None, None)
+    want = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3, enable_gqa=True)
+    torch.testing.assert_close(attend_blockwise(call, visible), want.transpose(1, 2))
+
+
+# ---- a decoder that is given more than the prompt ----------------------------------------
+
+
+class SoftPrompt(torch.nn.Module):
+    """A causal language model behind virtual tokens, put together as the package peft does."""
+
+    def __init__(self, model, *, kind, n=4):
+        super().__init__()
+        self.base_model, self.config, self.kind, self.n = model, model.config, kind, n
+        self.virtual = torch.nn.Parameter(torch.randn(1, n, 32, dtype=model.dtype))
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base_model"), name)
+
+    def forward(self, input_ids, **kwargs):
+        rows = len(input_ids)
+        if self.kind == "prompt":
+            embedded = self.get_input_embeddings()(input_ids)
+            embedded = torch.cat([self.virtual.expand(rows, -1, -1), embedded], 1)
+            return self.base_model(inputs_embeds=embedded, **kwargs)
+        from transformers import DynamicCache
+
+        cache = DynamicCache()
+        for layer in range(3):
+            keys = self.virtual.view(1, self.n, 4, 8).transpose(1, 2)[:, :2].expand(rows, -1, -1, -1)
+            cache.update(keys, -keys, layer)
+        return self.base_model(input_ids=input_ids, **{cache_argument(self.base_model): cache}, **kwargs)
+
+
+@pytest.mark.parametrize("kind", ["prompt", "prefix"])
+def test_a_model_with_virtual_tokens_is_refused_by_name(kind):
+    model = SoftPrompt(tiny.make("llama"), kind=kind).eval()
+    with pytest.raises(MediationError, match=r"'llama'.*virtual tokens"):
+        head_sweep(model, [pair()])
+
+
+@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="needs the package peft")
+@pytest.mark.parametrize("kind", ["PromptTuningConfig", "PrefixTuningConfig", "PromptEncoderConfig"])
+def test_models_tuned_by_peft_are_refused_by_name(kind):
+    import peft
+
+    config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    with pytest.raises(MediationError, match=r"'llama'.*virtual tokens"):
+        head_sweep(peft.get_peft_model(tiny.make("llama"), config), [pair()])
+
+
+def test_a_decoder_that_gives_other_numbers_alone_is_refused():
+    model = tiny.make("llama")
+    own = type(model).forward
+
+    def louder(self, input_ids, **kwargs):
+        embedded = self.get_input_embeddings()(input_ids)
+        return own(self, inputs_embeds=2 * embedded + 0.1, **kwargs)
+
+    model.forward = louder.__get__(model)
+    with pytest.raises(MediationError, match=r"'llama'.*logits"):
+        head_sweep(model, [pair()])
+
+
+# ---- which z -----------------------------------------------------------------------------
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama", "opt", "phi", "gpt_neox", "gpt_bigcode", "cohere"])
+def test_nothing_is_said_where_the_output_projection_is_given_z(model_type):
+    with opened(tiny.make(model_type), pair()) as runtime:
+        assert runtime.notes == ()
+
+
+def test_a_norm_before_the_output_projection_is_said_and_z_is_before_it(monkeypatch):
+    monkeypatch.setitem(tiny.ARCHITECTURES, "bitnet", tiny._BASE)
+    monkeypatch.setattr(tiny, "_PROJECTIONS", ("attn_sub_norm",))
+    sweep = equals_a_loop(tiny.make("bitnet"), pair())
+    assert [n for n in sweep.notes if n.startswith("z is what the attention of a head gives, before the gate, norm")]
+    assert type(sweep).from_dict(sweep.to_dict()).notes == sweep.notes
+
+
+def test_a_gate_before_the_output_projection_is_said(monkeypatch):
+    monkeypatch.setitem(tiny.ARCHITECTURES, "afmoe", tiny._BASE | {"num_dense_layers": 3})
+    with opened(tiny.make("afmoe"), pair()) as runtime:
+        assert "before the gate" in runtime.notes[0]
+
+
+# ---- weights that are elsewhere, or are no plain numbers -----------------------------------
+
+
+def test_weights_without_values_are_refused_before_anything_runs(monkeypatch):
+    model = tiny.make("llama").to("meta")
+    monkeypatch.setattr(type(model), "forward", lambda *_, **__: pytest.fail("the model was run"))
+    with pytest.raises(MediationError, match=r"'model.embed_tokens' hold no values"):
+        head_sweep(model, [pair()])
+
+
+def test_weights_that_accelerate_keeps_elsewhere_are_loaded_as_they_are_needed():
+    accelerate = pytest.importorskip("accelerate")
+    p = pair()
+    want = head_sweep(tiny.make("llama"), [p])
+    model = accelerate.cpu_offload(tiny.make("llama"), execution_device="cpu")
+    assert model.device.type == "meta"
+    got = head_sweep(model, [p])
+    np.testing.assert_allclose(got.y10, want.y10, rtol=0, atol=ATOL)
+    np.testing.assert_allclose(got.y01, want.y01, rtol=0, atol=ATOL)
+
+
+class Quantised(torch.Tensor):
+    """Weights as quantising libraries keep them: a tensor that knows how to be multiplied, and little else."""
+
+    @staticmethod
+    def __new__(cls, numbers):
+        return torch.Tensor._make_wrapper_subclass(cls, numbers.shape, dtype=numbers.dtype)
+
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is torch.nn.functional.linear:
+            x, weight, bias = (*args, None)[:3]
+            return func(x, weight.numbers, bias)
+        return super().__torch_function__(func, types, args, kwargs or {})
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].numbers)
+        raise NotImplementedError(f"{func} of quantised weights")
+
+
+def test_quantised_weights_are_left_to_their_own_products():
+    p = pair()
+    want = head_sweep(tiny.make("llama"), [p])
+    model = tiny.make("llama")
+    for module in model.modules():
+        if type(module) is torch.nn.Linear:
+            module.weight = torch.nn.Parameter(Quantised(module.weight.data), requires_grad=False)
+    np.testing.assert_allclose(head_sweep(model, [p]).y10, want.y10, rtol=0, atol=ATOL)
+
+
+def test_rows_are_picked_on_the_device_of_what_they_are_picked_from():
+    # A model over several devices: its last hidden states are elsewhere than what its first layer is given.
+    p = pair()
+    with opened(tiny.make("llama"), p) as runtime:
+        world = runtime.clean(p.ids1, p.answer_ids)
+    base = replace(world, hidden=world.hidden.to("meta"))
+    job = Job(base, [[(0, 0)], [(1, 1)]], SetOutput(world.layers))
+    plan = Plan([job], [Part(0, (0, 1))], 3, at_once=False)
+    layers = [torch.nn.Identity() for _ in range(3)]
+    with rows_in_play(layers, plan):
+        first = layers[0](torch.arange(6.0).view(3, 2))
+        second = layers[1](first)
+    assert first.tolist() == [[0, 1], [2, 3]]
+    assert second.tolist() == [[0, 1], [2, 3], [0, 1]]
