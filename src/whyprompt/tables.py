@@ -7,6 +7,7 @@ name, so that one column means one thing everywhere; it never writes.
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ __all__ = ["Arms", "Table", "arms", "level_name", "open_table", "rows_of_two_arm
 
 # Whole numbers below this are exact as float64.
 _EXACT = 2.0**53
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -199,10 +201,17 @@ class Table:
                 f"{role} column {name!r} holds {' and '.join(kinds)}; expected numbers, booleans or text",
                 hint="convert it to a number or to text levels first",
             )
+        half = next((value for value in dict.fromkeys(raw) if _HALF.search(value)), None)
+        if half is not None:
+            raise DataError(
+                f"{role} column {name!r} holds half a character (a lone surrogate) in"
+                f" {half[:40].encode('ascii', 'backslashreplace').decode()!r}",
+                hint="write the text anew; such halves come from text that was cut",
+            )
         return np.asarray(raw, dtype=object)
 
     def _numbers_from_objects(self, raw: list[Any], name: str, role: str) -> NDArray[np.float64]:
-        numbers = np.asarray([float(value) for value in raw], dtype=np.float64)
+        numbers = np.asarray([_as_float(value, name, role) for value in raw], dtype=np.float64)
         n_bad = int((~np.isfinite(numbers)).sum())
         if n_bad:
             raise _missing(name, role, n_bad, self.n_rows)
@@ -265,7 +274,7 @@ class Table:
                 hint="score it first: 1 for a success and 0 for a failure, or a numeric measure",
             )
         numbers = np.asarray(
-            [float(v) if v is not None and v == v else np.nan for v in raw],  # noqa: PLR0124 - NaN test
+            [_as_float(v, name, role) if v is not None and v == v else np.nan for v in raw],  # noqa: PLR0124 - NaN test
             dtype=np.float64,
         )
         n_infinite = int(np.isinf(numbers).sum())
@@ -474,3 +483,13 @@ def _missing(name: str, role: str, count: int, n_rows: int) -> DataError:
         f"{role} column {name!r} has {count} missing value(s) in {n_rows} rows",
         hint="no row is dropped unasked: impute (whyprompt.effects.missing), or remove those rows on purpose",
     )
+
+
+def _as_float(value: Any, name: str, role: str) -> float:  # noqa: ANN401 - a number of any kind
+    try:
+        return float(value)
+    except OverflowError:
+        raise DataError(
+            f"{role} column {name!r} holds a whole number of more than 308 digits",
+            hint="a covariate or an outcome is a quantity; leave an identifier out, or make it text",
+        ) from None

@@ -646,9 +646,9 @@ def test_the_graph_forbids_with_the_path(run, tmp_path, graph, confounders, path
         ("absent.csv", None, "there is no such file"),
         ("empty.csv", "", "empty.csv"),
         ("only_header.csv", "arm,x,y\n", "no rows"),
-        ("ragged.csv", "arm,x,y\n1,2,3\n1,2,3,4,5\n", "cannot be read as a table"),
+        ("ragged.csv", "arm,x,y\n1,2,3\n1,2,3,4,5\n", "ragged.csv:3: 5 fields, where the first line names 3"),
         ("binary.csv", b"\xff\xfe\x00arm", "not UTF-8"),
-        ("broken.jsonl", '{"arm": 1}\n{"arm": \n', "line 2: not JSON"),
+        ("broken.jsonl", '{"arm": 1}\n{"arm": \n', "broken.jsonl:2: not JSON"),
         ("object.json", '{"arm": 1}', "does not hold records"),
         ("not.parquet", "arm,x,y\n", "not a Parquet file"),
         ("table.xlsx", "x", "neither a table nor a study"),
@@ -717,3 +717,31 @@ def test_a_study_is_answered_by_its_own_names(run, monkeypatch, capsys, tiny_stu
     code, text, _ = run(tiny_study, "--out", out)
     assert code == 0
     assert "On 12 items run under both arms, 'few_shot' instead of 'direct'" in text
+
+
+def test_a_separator_of_lines_within_a_text_does_not_end_a_line(run, tmp_path):
+    rows = [
+        {"arm": i % 2, "correct": i % 3, "x": i % 5, "said": f"a{mark}b"}
+        for i, mark in enumerate("\u2028\u2029\u0085" * 8)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    options = (
+        "--treatment",
+        "arm",
+        "--outcome",
+        "correct",
+        "--confounders",
+        "x",
+        "--method",
+        "ipw",
+        "--json",
+    )
+    answers = []
+    # The mark of UTF-8 at the start of a file, which editors on Windows write, changes nothing.
+    for mark in ("", "\ufeff"):
+        (tmp_path / "t.jsonl").write_text(mark + text, encoding="utf-8", newline="\n")
+        answers.append(run(tmp_path / "t.jsonl", *options))
+        (tmp_path / "t.json").write_text(mark + json.dumps(rows), encoding="utf-8")
+        answers.append(run(tmp_path / "t.json", *options))
+    assert all(code == 0 for code, _, _ in answers), answers
+    assert len({out for _, out, _ in answers}) == 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, refuse_repeats, unreadable
 from whyprompt.errors import DataError, GraphError
 
 if TYPE_CHECKING:
@@ -37,37 +37,37 @@ def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
     DataError
         If the file is absent, empty, not of its ending's format, or has a column twice.
     """
-    if not path.exists():
-        raise DataError(f"{path}: there is no such file")
-    if path.is_dir():
-        raise DataError(f"{path} is a folder", hint="give a table file")
     suffix = path.suffix.lower()
+    if suffix not in TABLES:
+        raise DataError(
+            f"{path}: a table ending in {suffix or 'nothing'} is not known",
+            hint=f"one of: {', '.join(TABLES)}",
+        )
+    if not is_file(path):
+        raise DataError(f"{path}: there is no such file")
     if suffix in {".csv", ".tsv"}:
         return _delimited(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".parquet":
         return _parquet(path)
-    if suffix in {".jsonl", ".ndjson", ".json"}:
-        return _records(path, lines=suffix != ".json")
-    raise DataError(
-        f"{path}: a table ending in {suffix or 'nothing'} is not known", hint=f"one of: {', '.join(TABLES)}"
-    )
+    return _records(path, lines=suffix != ".json")
 
 
 def _delimited(path: Path, separator: str) -> Any:  # noqa: ANN401 - pandas.DataFrame
-    import csv
-
     import pandas as pd
 
+    # pandas fills a short row, and takes the first column for an index where every row has one field more.
+    for _ in delimited_rows(path, separator):
+        pass
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file, delimiter=separator), [])
-        _refuse_repeats(header, path)
         return pd.read_csv(
-            path, sep=separator, encoding="utf-8-sig", keep_default_na=False, na_values=_MISSING
+            path,
+            sep=separator,
+            encoding="utf-8-sig",
+            keep_default_na=False,
+            na_values=_MISSING,
+            index_col=False,
         )
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, csv.Error) as error:
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} cannot be read as a table: {str(error).strip()}") from error
 
 
@@ -77,48 +77,27 @@ def _parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow.Table
 
     try:
         table = parquet.ParquetFile(path).read()
-    except pa.ArrowException as error:
-        raise DataError(f"{path} is not a Parquet file: {error}") from error
-    _refuse_repeats(table.column_names, path)
+    except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
+        raise DataError(f"{path} is not a Parquet file, or is damaged: {error}") from error
+    refuse_repeats(table.column_names, path)
     return table
 
 
 def _records(path: Path, *, lines: bool) -> Any:  # noqa: ANN401 - pandas.DataFrame
     import pandas as pd
 
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _refuse_repeats([key for key, _ in pairs], path)
-        return dict(pairs)
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        if lines:
-            rows = []
-            for number, line in enumerate(text.splitlines(), 1):
-                if not line.strip():
-                    continue
-                try:
-                    rows.append(json.loads(line, object_pairs_hook=once))
-                except json.JSONDecodeError as error:
-                    raise DataError(f"{path}, line {number}: not JSON ({error.msg})") from error
-        else:
-            rows = json.loads(text, object_pairs_hook=once)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg})") from error
+    rows: Any = [row for _, row in json_rows(path)] if lines else json_value(path.read_bytes(), path)
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path} does not hold records, one object a trial")
+    for number, row in enumerate(rows, start=1):
+        for name, value in row.items():
+            # No column of text can hold a half character; a number is judged where it is used.
+            if isinstance(value, str) and (why := unreadable(value)) is not None:
+                raise DataError(
+                    f"{path}, record {number}: column {name!r} {why}",
+                    hint="write the file anew; such halves come from text that was cut",
+                )
     return pd.DataFrame(rows)
-
-
-def _refuse_repeats(names: list[str], path: Path) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(
-            f"{path} has more than one column named {', '.join(map(repr, twice))}",
-            hint="rename or drop the copies, so that a name means one column",
-        )
 
 
 def read_graph(text: str) -> CausalGraph:
@@ -144,9 +123,9 @@ def read_graph(text: str) -> CausalGraph:
     content, suffix = text, ""
     if not any(mark in text for mark in ("->", "<-", "{", "\n", ";")):
         path = Path(text)
-        if not path.is_file():
+        if not is_file(path):
             raise GraphError(
-                f"the graph {text!r} is neither a file nor arrow text",
+                f"the graph {text[:80]!r} is neither a file nor arrow text",
                 hint='write arrows, for example --graph "difficulty -> arm, score; arm -> score"',
             )
         try:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._rows import delimited_rows, is_file, json_rows, json_value
 from whyprompt.errors import DataError
 from whyprompt.trials.items.layouts import column_item, gsm8k_item, natural_instructions_items
 
@@ -36,55 +35,25 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     DataError
         If the file is missing, malformed, or of another kind; the message names the line.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DataError(f"no such file: {path}")
     suffix = path.suffix.lower()
     if suffix == ".csv":
-        yield from _csv_rows(path)
+        rows = delimited_rows(path, ",")
+        _, names = next(rows)
+        yield from (dict(zip(names, row, strict=True)) for _, row in rows)
     elif suffix in {".jsonl", ".ndjson"}:
-        yield from _jsonl_rows(path)
+        yield from (row for _, row in json_rows(path))
     elif suffix == ".parquet":
         import pyarrow as pa
         from pyarrow import parquet
 
         try:
             yield from parquet.read_table(path).to_pylist()
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path}: not a Parquet file: {error}") from None
+        except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
+            raise DataError(f"{path}: not a Parquet file, or damaged: {error}") from None
     else:
         raise DataError(f"{path}: items are read from .csv, .jsonl and .parquet files")
-
-
-def _csv_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            names = reader.fieldnames or []
-            twice = sorted({n for n in names if names.count(n) > 1})
-            if twice:
-                raise DataError(f"{path}: column {twice[0]!r} occurs twice")
-            for row in reader:
-                if None in row or None in row.values():
-                    raise DataError(f"{path}:{reader.line_num}: the row has not {len(names)} fields")
-                yield dict(row)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise DataError(f"{path}:{reader.line_num}: {error}") from None
-
-
-def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except json.JSONDecodeError as error:
-                raise DataError(f"{path}:{number}: not JSON: {error.msg}") from None
-            except UnicodeDecodeError as error:
-                raise DataError(f"{path}:{number}: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: a row is an object, not {type(row).__name__}")
-            yield row
 
 
 def from_file(source: FileSource) -> list[Item]:
@@ -141,7 +110,7 @@ def from_natural_instructions(
         files = {f.stem: f for f in sorted(path.glob("task*.json"))}
         if not files:
             raise DataError(f"{path}: no task*.json in this folder")
-    elif path.is_file():
+    elif is_file(path):
         files = {path.stem: path}
     else:
         raise DataError(f"no such file or folder: {path}")
@@ -150,11 +119,6 @@ def from_natural_instructions(
             raise DataError(f"{path}: no task {name!r}; it has {', '.join(files)}")
     tasks: dict[str, tuple[list[Item], list[Item]]] = {}
     for name in source.tasks or files:
-        try:
-            content = json.loads(files[name].read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{files[name]}:{error.lineno}: not JSON: {error.msg}") from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"{files[name]}: {error}") from None
+        content = json_value(files[name].read_bytes(), files[name])
         tasks[name] = natural_instructions_items(content, name=name, where=str(files[name]))
     return tasks

@@ -8,6 +8,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
+from whyprompt._rows import unreadable
 from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def item_digest(items: Iterable[Item]) -> str:
 
 
 def check_items(items: Sequence[Item], *, where: str) -> None:
-    """Refuse empty questions and answers, answers that are not among the choices, and duplicate ids.
+    """Refuse empty questions and answers, half characters, answers outside the choices, and ids given twice.
 
     Raises
     ------
@@ -93,6 +94,9 @@ def check_items(items: Sequence[Item], *, where: str) -> None:
                 hint="give every item an id of its own, or drop the duplicate row",
             )
         seen.add(item.item_id)
+        for name, value in vars(item).items():
+            if (why := unreadable(value)) is not None:
+                raise DataError(f"{where}: the {name} of item {item.item_id!r} {why}", hint="write it anew")
         if not item.question.strip():
             raise DataError(f"{where}: item {item.item_id!r} has an empty question")
         if not item.answer.strip():

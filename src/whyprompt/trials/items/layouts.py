@@ -7,6 +7,7 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._rows import unreadable
 from whyprompt.errors import DataError
 from whyprompt.trials.items.item import Item, Scalar
 
@@ -28,6 +29,8 @@ def _text(row: Mapping[str, Any], column: str, where: str) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if (why := unreadable(value)) is not None:
+        raise DataError(f"{where}: column {column!r} {why}")
     return str(value).strip()
 
 
@@ -65,7 +68,7 @@ def column_item(row: Mapping[str, Any], columns: Columns, *, index: int, task: s
         if isinstance(raw_choices, str):
             try:
                 raw_choices = json.loads(raw_choices)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 raw_choices = raw_choices.split("|")
         if not isinstance(raw_choices, list):
             raise DataError(

@@ -1,0 +1,190 @@
+"""Rows of delimited text and of JSON, read strictly: a row that does not fit is refused by its line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+__all__ = ["delimited_rows", "is_file", "json_rows", "json_value", "refuse_repeats", "unreadable"]
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def is_file(path: Path) -> bool:
+    """Say whether a path is a file that ends: a pipe is none, nor is a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def unreadable(value: object) -> str | None:
+    r"""Say what makes a value one that cannot be computed with or written down; None where nothing does.
+
+    Examples
+    --------
+    >>> unreadable("half an emoji: \ud83d")
+    'holds half a character (a lone surrogate, U+D83D)'
+    >>> unreadable({"a": [1.0, float("inf")]})
+    'holds inf, which is no number to compute with'
+    """
+    if isinstance(value, str):
+        half = _SURROGATE.search(value)
+        return None if half is None else f"holds half a character (a lone surrogate, U+{ord(half[0]):04X})"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"holds {value}, which is no number to compute with"
+    if isinstance(value, int):
+        return None if abs(value) <= sys.float_info.max else "holds a whole number of more than 308 digits"
+    if isinstance(value, dict):
+        return next((why for part in value.items() for v in part if (why := unreadable(v))), None)
+    if isinstance(value, list | tuple):
+        return next((why for v in value if (why := unreadable(v))), None)
+    return None
+
+
+def delimited_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Read a delimited file row by row, the header first.
+
+    Yields
+    ------
+    int, list of str
+        The line that a row ends on, and its fields, as many as the header has.
+
+    Raises
+    ------
+    DataError
+        If a row has more fields than the header, or fewer; if a column occurs twice; if the file is not UTF-8
+        text, or is separated by something else.
+    """
+    before = csv.field_size_limit(sys.maxsize)  # a prompt may be longer than 128 KiB
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            header = next(reader, [])
+            _refuse_other_separator(header, separator, path)
+            refuse_repeats(header, path)
+            yield reader.line_num, header
+            for row in reader:
+                if not row:
+                    continue
+                if len(row) != len(header):
+                    raise _misfit(path, reader.line_num, row, header)
+                yield reader.line_num, row
+    except UnicodeDecodeError as error:
+        # Text is decoded in pieces: the line is at or after the last one read.
+        raise DataError(
+            f"{path}:{reader.line_num + 1}: not UTF-8 text: {error.reason}", hint="save it as UTF-8"
+        ) from None
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: cannot be read as a table: {error}") from None
+    finally:
+        csv.field_size_limit(before)
+
+
+def _misfit(path: Path, line: int, row: list[str], header: list[str]) -> DataError:
+    hint = "quote a field that holds the separator or a line break; give an empty field for a missing value"
+    if len(row) == len(header) + 1 and not row[-1].strip():
+        hint = "drop the separator at the end of the line"
+    elif len(row) == len(header) + 1:
+        hint = "name every column in the first line, and quote a field that holds the separator"
+    return DataError(
+        f"{path}:{line}: {len(row)} fields, where the first line names {len(header)} columns", hint=hint
+    )
+
+
+def _refuse_other_separator(header: list[str], separator: str, path: Path) -> None:
+    if len(header) != 1:
+        return
+    other = max(_SEPARATORS, key=header[0].count)
+    if other != separator and other in header[0]:
+        raise DataError(
+            f"{path} is separated by {_SEPARATORS[other]}, not by {_SEPARATORS[separator]}",
+            hint="save it with commas as .csv, or with tabs as .tsv",
+        )
+
+
+def refuse_repeats(names: Sequence[str], path: Path) -> None:
+    """Refuse a table in which a name means more than one column.
+
+    Raises
+    ------
+    DataError
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(
+            f"{path} has more than one column named {', '.join(map(repr, twice))}",
+            hint="rename or drop the copies, so that a name means one column",
+        )
+
+
+def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # noqa: ANN401 - any JSON
+    """Read one JSON value.
+
+    Parameters
+    ----------
+    text : bytes
+        UTF-8, with or without the mark of it.
+    path : Path
+        The file, for messages.
+    line : int, optional
+        The line it stands on, where it stands on one.
+
+    Raises
+    ------
+    DataError
+        If it is not JSON, is nested too deeply, gives a key twice, or holds a number of thousands of digits.
+    """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        refuse_repeats([key for key, _ in pairs], path)
+        return dict(pairs)
+
+    where = str(path) if line is None else f"{path}:{line}"
+    try:
+        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=once)
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: not UTF-8 text: {error.reason}", hint="save it as UTF-8") from None
+    except json.JSONDecodeError as error:
+        place = f"{path}:{error.lineno}" if line is None else where
+        raise DataError(f"{place}: not JSON: {error.msg}") from None
+    except RecursionError:
+        raise DataError(f"{where}: the JSON is nested too deeply") from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise DataError(f"{where}: holds a whole number of more than 4,300 digits") from None
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a file of one JSON object a line.
+
+    Only a line feed ends a line: other separators of lines may stand in a text.
+
+    Yields
+    ------
+    int, dict
+        Line number and object.
+
+    Raises
+    ------
+    DataError
+        As `json_value`; or if a line holds something else than an object.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            row = json_value(line, path, line=number)
+            if not isinstance(row, dict):
+                raise DataError(f"{path}:{number}: a row is an object, not {type(row).__name__}")
+            yield number, row
