@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from whyprompt._rows import is_file
 from whyprompt.errors import StudyError
 
 if TYPE_CHECKING:
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["SourceText", "read_source"]
 
 Location = tuple["str | int", ...]
+
+
+_MOST_BYTES = 1 << 20
+_MOST_ENTRIES = 20_000  # an alias counts as often as it is used
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,10 @@ class SourceText:
         return kept
 
     def _is_tag(self, parent: Location, part: str | int) -> bool:
-        # The last part is a union's tag, not a missing key, when the parent is not a mapping
-        # or holds it as a value ("kind: direct").
+        # The last part is a union's tag, not a missing key, when the parent is not a mapping,
+        # or holds it as a value ("kind: direct"), or the tag is in parentheses.
+        if str(part).startswith("("):
+            return True
         node: Any = self.data
         for step in parent:
             node = node[step]
@@ -60,26 +67,71 @@ def read_source(path: Path) -> SourceText:
     StudyError
         If the file cannot be read, has another extension, or is malformed.
     """
+    if not is_file(path):
+        raise StudyError(f"{path} is a folder" if path.is_dir() else f"no such file: {path}")
+    if path.suffix.lower() not in {".yaml", ".yml", ".toml"}:
+        raise StudyError(f"{path}: a study is a .yaml, .yml or .toml file")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise StudyError(
+                f"{path} has {path.stat().st_size:,} bytes; a study has at most {_MOST_BYTES:,}",
+                hint="keep items in a file of their own, and name it: {source: file, path: ...}",
+            )
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise StudyError(f"no such file: {path}") from None
     except OSError as error:
         raise StudyError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise StudyError(f"{path} is not UTF-8 text (byte {error.start})", hint="save it as UTF-8") from None
-    suffix = path.suffix.lower()
-    if suffix in {".yaml", ".yml"}:
-        return _read_yaml(path, text)
-    if suffix == ".toml":
-        return _read_toml(path, text)
-    raise StudyError(f"{path}: a study is a .yaml, .yml or .toml file")
+    try:
+        return _read_toml(path, text) if path.suffix.lower() == ".toml" else _read_yaml(path, text)
+    except RecursionError:
+        raise StudyError(f"{path}: it holds itself, by an alias (*), or is nested too deeply") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses what cannot be read as its tag says, by its line, and a file of too many entries."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        super().__init__(text)
+        self.path = path
+        self.entries = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:  # noqa: ANN401 - yaml's own
+        self.count()
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - yaml's own
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError):
+            # What yaml's own readers raise on 2024-13-45, "!!int abc" or a number of thousands of digits.
+            kind = node.tag.rpartition(":")[2]
+            raise StudyError(
+                f"{self.path}:{node.start_mark.line + 1}: {_shown(node.value)} cannot be read as {kind}",
+                hint="put text in quotes",
+            ) from None
+
+    def count(self) -> None:
+        """Count an entry, and refuse the file where there are too many."""
+        self.entries += 1
+        if self.entries > _MOST_ENTRIES:
+            raise StudyError(
+                f"{self.path} has more than {_MOST_ENTRIES:,} entries, those of aliases (*) counted as often "
+                "as they are used",
+                hint="a study has some dozens; keep items in a file of their own",
+            )
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _read_yaml(path: Path, text: str) -> SourceText:
     lines: dict[Location, int] = {}
 
     def walk(node: yaml.Node, location: Location) -> None:
+        loader.count()
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
@@ -97,18 +149,19 @@ def _read_yaml(path: Path, text: str) -> SourceText:
                 lines[*location, i] = value.start_mark.line + 1
                 walk(value, (*location, i))
 
+    data = None
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader = _Loader(path, text)
+        root = loader.get_single_node()
         if root is not None:
+            loader.entries = 0
             walk(root, ())
-        data = yaml.safe_load(text)
+            data = loader.construct_document(root)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise StudyError(f"{path}:{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not valid YAML: {error}") from None
-    except RecursionError:
-        raise StudyError(f"{path}: it holds itself, by an alias (*), or is nested too deeply") from None
     return SourceText(path, text, data, lines)
 
 
@@ -117,6 +170,8 @@ def _read_toml(path: Path, text: str) -> SourceText:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path}: not valid TOML: {error}") from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise StudyError(f"{path}: holds a whole number of more than 4,300 digits") from None
     return SourceText(path, text, data, _toml_lines(text))
 
 

@@ -8,12 +8,27 @@ change there makes new trials, a change elsewhere (the question, the graph, the 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from whyprompt._contradictions import Problem, contradictions, unreadable_values
 from whyprompt._sources import SourceText, read_source
 from whyprompt.errors import StudyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "Arm",
@@ -47,7 +62,15 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+    # Strict: True is no number, and bytes are no text. No setting may be nan or infinite.
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        protected_namespaces=(),
+        populate_by_name=True,
+        strict=True,
+        allow_inf_nan=False,
+    )
 
 
 BUILTIN_OUTCOMES = (
@@ -89,9 +112,14 @@ _RESERVED = frozenset(
 
 # ------------------------------------------------------------------------------------------- items
 class _Source(_Strict):
-    size: Annotated[int, Field(ge=1, description="How many items enter the study.")] = 32
+    size: Annotated[int, Field(ge=1, le=100_000, description="How many items enter the study.")] = 32
     shot_pool: Annotated[
-        int, Field(ge=0, description="Items kept out of the study, from which worked examples are drawn.")
+        int,
+        Field(
+            ge=0,
+            le=100_000,
+            description="Items kept out of the study, from which worked examples are drawn.",
+        ),
     ] = 16
     task_type: Annotated[str | None, Field(description="Name of the task family.")] = None
 
@@ -199,6 +227,9 @@ class TemperatureRange(_Strict):
         return self
 
 
+_Temperature = Annotated[float, Field(ge=0, le=5)]
+
+
 class _Arm(_Strict):
     system: str | None = Field(default=None, description="System prompt. Default: the chat template's own.")
     instruction: str | None = Field(default=None, description="Text put before the question.")
@@ -206,9 +237,11 @@ class _Arm(_Strict):
     chat: Literal["auto", "always", "never"] = Field(
         default="auto", description="Whether the tokenizer's chat template wraps the prompt."
     )
-    temperature: Annotated[float, Field(ge=0, le=5)] | TemperatureRange = Field(
-        default=0.0, description="Sampling temperature of completions; 0 is greedy."
-    )
+    temperature: Annotated[
+        Annotated[_Temperature, Tag("(number)")] | Annotated[TemperatureRange, Tag("(range)")],
+        # Judged as what it is written as: a message then speaks of that alone.
+        Discriminator(lambda v: "(range)" if isinstance(v, dict | TemperatureRange) else "(number)"),
+    ] = Field(default=0.0, description="Sampling temperature of completions; 0 is greedy.")
 
 
 class DirectArm(_Arm):
@@ -272,7 +305,7 @@ class ModelSettings(_Strict):
     revision: str | None = None
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    threads: Annotated[int, Field(ge=1)] | None = None
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
 
 class OutcomeSettings(_Strict):
@@ -318,10 +351,25 @@ class GenerationSettings(_Strict):
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 32
     max_reasoning_tokens: Annotated[int, Field(ge=1)] = 160
-    stop: list[str] = Field(default_factory=lambda: ["\n"])
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=lambda: ["\n"])
 
 
 # ------------------------------------------------------------------------------------------ analysis
+Method = Literal[
+    "naive",
+    "nearest",
+    "optimal",
+    "full",
+    "kernel",
+    "subclass",
+    "cem",
+    "ipw",
+    "overlap",
+    "entropy",
+    "aipw",
+]
+
+
 class Contrast(_Strict):
     """Two arms, compared as ``treated`` minus ``control``."""
 
@@ -336,12 +384,12 @@ class AuditSettings(_Strict):
         description="Log-odds of the treated arm for each standard deviation of an item covariate."
     )
     intercept: float = 0.0
-    method: str = "nearest"
+    method: Method = "nearest"
     estimand: Literal["ate", "att", "atc"] = "att"
     caliper: Annotated[float, Field(gt=0)] | None = None
     replace: bool = False
     exact: list[str] = Field(default_factory=list)
-    draws: Annotated[int, Field(ge=0)] = 200
+    draws: Annotated[int, Field(ge=0, le=100_000)] = 200
 
 
 class EffectSettings(_Strict):
@@ -350,7 +398,7 @@ class EffectSettings(_Strict):
     outcome: str = "log_prob"
     contrast: Contrast | None = None
     estimand: Literal["ate", "att", "atc"] = "ate"
-    method: str = Field(default="nearest", description="Estimator where the design is observational.")
+    method: Method = Field(default="nearest", description="Estimator where the design is observational.")
     caliper: Annotated[float, Field(gt=0)] | None = None
     exact: list[str] = Field(default_factory=list, description="Columns on which matched rows are equal.")
     by: str | None = "task_type"
@@ -390,13 +438,16 @@ class MediationSettings(_Strict):
     )
 
 
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
 class Seeds(_Strict):
     """Every source of chance, seeded apart."""
 
-    items: int = 0
-    shots: int = 0
-    sampling: int = 0
-    analysis: int = 0
+    items: _Seed = 0
+    shots: _Seed = 0
+    sampling: _Seed = 0
+    analysis: _Seed = 0
 
 
 class Study(_Strict):
@@ -426,10 +477,11 @@ class Study(_Strict):
     )
     covariates: tuple[Literal["question_tokens", "question_perplexity"], ...] = Field(
         default=("question_tokens", "question_perplexity"),
+        strict=False,  # a file has lists, not tuples
         description="Measured for every item, beside task_type, difficulty and the source's own.",
     )
     generation: GenerationSettings = GenerationSettings()
-    reps: Annotated[int, Field(ge=1, description="Repetitions, each with seeds of its own.")] = 1
+    reps: Annotated[int, Field(ge=1, le=10_000, description="Repetitions, each with seeds of its own.")] = 1
     graph: str | None = Field(default=None, description="Causal graph, as 'a -> b; b -> c'.")
     design: Literal["paired", "randomized", "observational"] = Field(
         default="paired",
@@ -449,52 +501,45 @@ class Study(_Strict):
             return [{"name": v} if isinstance(v, str) else v for v in value]
         return value
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Study:
-        names = [o.name for o in self.outcomes]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"outcome {twice[0]!r} is listed twice")
-        for i, source in enumerate(self.items):
-            columns = getattr(source, "columns", None)
-            clash = next((c for c in columns.covariates if c in names), None) if columns is not None else None
-            if clash is not None:
-                raise ValueError(f"{clash!r} is both an outcome and a covariate of items[{i}]: rename one")
-        if self.effect.outcome not in names:
-            raise ValueError(
-                f"effect.outcome is {self.effect.outcome!r}, which is not among the outcomes: "
-                f"{', '.join(names)}"
-            )
-        contrasts = [("effect.contrast", self.effect.contrast)]
-        if self.mediation is not None:
-            contrasts.append(("mediation.contrast", self.mediation.contrast))
-            contrasts += [("mediation.contrasts", c) for c in self.mediation.contrasts]
-        for where, contrast in contrasts:
-            if contrast is None:
-                continue
-            for arm in (contrast.treated, contrast.control):
-                if arm not in self.arms:
-                    raise ValueError(f"{where} names the arm {arm!r}; the arms are {', '.join(self.arms)}")
-            if contrast.treated == contrast.control:
-                raise ValueError(f"{where} compares {contrast.treated!r} with itself")
-        placebo = self.mediation.placebo if self.mediation is not None else None
-        if placebo is not None and placebo not in self.arms:
-            raise ValueError(
-                f"mediation.placebo names the arm {placebo!r}; the arms are {', '.join(self.arms)}"
-            )
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:  # noqa: ANN401 - raw input, whatever the file holds
+        _refuse(unreadable_values(value))
+        return value
 
     @model_validator(mode="after")
-    def _shots_can_be_drawn(self) -> Study:
-        needs_shots = [n for n, a in self.arms.items() if getattr(a, "shots", 0) > 0]
-        for name in needs_shots:
-            want = getattr(self.arms[name], "shots", 0)
-            for i, source in enumerate(self.items):
-                if source.shot_pool < want:
-                    raise ValueError(
-                        f"arm {name!r} draws {want} shots, but items[{i}].shot_pool is {source.shot_pool}"
-                    )
+    def _consistent(self) -> Study:
+        _refuse(contradictions(self))
         return self
+
+    # Where the study was read is no part of what it says: two of the same settings are equal.
+    _source: SourceText | None = PrivateAttr(default=None)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Study) and dict(self) == dict(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def refusal(self, problems: Iterable[Problem]) -> StudyError:
+        """Give the error that names what is wrong, each with its key and, where it was read, file and line.
+
+        Parameters
+        ----------
+        problems : iterable of (location, message)
+            A location is a path of keys, such as ``("effect", "by")``.
+
+        Returns
+        -------
+        StudyError
+        """
+        lines = []
+        for location, message in problems:
+            key = ".".join(map(str, location))
+            place = f"study {self.name!r}"
+            if self._source is not None:
+                place = f"{self._source.path}:{self._source.line_of(location)}"
+            lines.append(f"{place}: {key}: {message}")
+        return StudyError("\n".join(lines))
 
     @property
     def contrast(self) -> Contrast:
@@ -573,6 +618,7 @@ def load_study(path: str | Path) -> Study:
         study = Study.model_validate(source.data)
     except ValidationError as error:
         raise StudyError(_explain(source, error)) from None
+    study._source = source  # noqa: SLF001 - its own module
     return _resolve_paths(study, source.path.parent)
 
 
@@ -587,6 +633,21 @@ def _resolve_paths(study: Study, folder: Path) -> Study:
     return study.model_copy(update={"items": items, "model": model})
 
 
+def _refuse(problems: Iterable[Problem]) -> None:
+    """Raise problems as pydantic's own, each at its key."""
+    found = [
+        InitErrorDetails(
+            type=PydanticCustomError("study", "{message}", {"message": message}), loc=location, input=None
+        )
+        for location, message in problems
+    ]
+    if found:
+        raise ValidationError.from_exception_data("Study", found)
+
+
+_MOST_LINES = 20
+
+
 def _explain(source: SourceText, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
@@ -599,7 +660,10 @@ def _explain(source: SourceText, error: ValidationError) -> str:
         elif problem["type"] == "missing":
             message = "required key is missing"
         lines.append(f"{source.path}:{source.line_of(location)}: {key}: {message}")
-    return "\n".join(dict.fromkeys(lines))
+    lines = list(dict.fromkeys(lines))
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]
+    return "\n".join(lines)
 
 
 def study_json_schema() -> dict[str, Any]:
