@@ -52,7 +52,20 @@ def test_sobel_is_the_delta_method():
 def test_verdicts(changes, verdict):
     got = baron_kenny(world(n=2000, **changes), **NAMES)
     assert got.verdict == verdict
-    assert verdict in got.sentence
+    shown = {
+        "full": "conclude full mediation of the effect of t on y through m",
+        "partial": "conclude partial mediation of the effect of t on y through m",
+        "none": "show no mediation of the effect of t on y through m, since at level 0.05 they see no",
+    }
+    assert shown[verdict] in got.sentence
+    assert "none mediation" not in got.sentence
+
+
+def test_the_step_that_is_not_passed_is_named():
+    got = baron_kenny(world(n=2000, a=0.0), **NAMES)
+    assert "see no effect of t on m (step 2);" in got.sentence
+    got = baron_kenny(world(n=2000, b=0.0, direct=0.0), **NAMES)
+    assert "see no effect of t on y (step 1) and no slope of y on m (step 3);" in got.sentence
 
 
 def test_what_it_misses():

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.mediation import contrast_mediations, mediate, sensitivity
+from whyprompt.mediation import baron_kenny, contrast_mediations, mediate, sensitivity
 from whyprompt.tables import open_table
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -132,36 +132,59 @@ def test_binary_coefficients_are_the_maximum_that_those_of_r_stop_short_of(
 
 
 @pytest.mark.parametrize("family", ["linear", "logit", "probit"])
-@pytest.mark.parametrize("clustered", [False, True])
-def test_fits_equal_statsmodels(framing, family, clustered):
+def test_fits_equal_statsmodels(framing, family):
     import statsmodels.api as sm
 
     outcome = "income" if family == "linear" else "cong_mesg"
     changes = {"outcome": outcome, "outcome_model": family, "n_draws": 2, "covariates": ["age", "female"]}
-    if clustered:
-        framing = framing.assign(unit=framing["age"] // 3)
-        changes["clusters"] = "unit"
     got = mediate(framing, **OPTIONS | changes).outcome_fit
     x = np.column_stack([np.ones(len(framing)), framing[["treat", "age", "female", "emo"]].to_numpy(float)])
     y = framing[outcome].to_numpy(float)
     link = {"logit": sm.families.links.Logit(), "probit": sm.families.links.Probit()}
     model = sm.OLS(y, x) if family == "linear" else sm.GLM(y, x, family=sm.families.Binomial(link[family]))
     options = {} if family == "linear" else {"tol": 1e-14, "maxiter": 200}
-    groups = (
-        {"cov_type": "cluster", "cov_kwds": {"groups": framing["unit"].to_numpy(int)}} if clustered else {}
-    )
-    want = model.fit(**options | groups)
+    want = model.fit(**options)
     np.testing.assert_allclose(got.coef, want.params, rtol=1e-7, atol=1e-9)
-    cov = want.cov_params()
-    if clustered and family == "probit":
-        # statsmodels' bread is the observed information; R's sandwich, and ours, the expected one.
-        # For a logit they are the same.
-        observed, expected = (
-            np.linalg.inv(-model.hessian(want.params, observed=which)) for which in (True, False)
-        )
-        swap = expected @ np.linalg.inv(observed)
-        cov = swap @ cov @ swap.T
-    np.testing.assert_allclose(got.covariance, cov, rtol=1e-6, atol=1e-10)
+    np.testing.assert_allclose(got.covariance, want.cov_params(), rtol=1e-6, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", ["linear", "logit", "probit"])
+def test_the_covariance_of_clusters_is_that_of_leaving_one_out(framing, family):
+    """Refitted by statsmodels without each cluster; a binary model by one step of Fisher's scoring."""
+    import statsmodels.api as sm
+
+    outcome = "income" if family == "linear" else "cong_mesg"
+    frame = framing.assign(unit=framing["age"] // 3)
+    changes = {"outcome": outcome, "outcome_model": family, "n_draws": 2, "covariates": ["age", "female"]}
+    got = mediate(frame, **OPTIONS | changes, clusters="unit").outcome_fit
+    x = np.column_stack([np.ones(len(frame)), frame[["treat", "age", "female", "emo"]].to_numpy(float)])
+    y, unit = frame[outcome].to_numpy(float), frame["unit"].to_numpy()
+    link = {"logit": sm.families.links.Logit(), "probit": sm.families.links.Probit()}
+
+    def step(rows):
+        if family == "linear":
+            return sm.OLS(y[rows], x[rows]).fit().params - got.coef
+        model = sm.GLM(y[rows], x[rows], family=sm.families.Binomial(link[family]))
+        return np.linalg.solve(-model.hessian(got.coef, observed=False), model.score(got.coef))
+
+    units = np.unique(unit)
+    shift = np.stack([step(unit != u) for u in units])
+    want = (len(units) - 1) / len(units) * shift.T @ shift
+    scale = np.sqrt(np.outer(np.diag(want), np.diag(want)))
+    np.testing.assert_allclose(got.covariance / scale, want / scale, rtol=0, atol=1e-6)
+    assert (got.n_clusters, got.df) == (len(units), len(units) - 1)
+
+
+def test_a_coefficient_that_one_cluster_alone_decides_has_a_covariance_all_the_same():
+    frame, _ = world(n=120)
+    frame = frame.assign(g=np.arange(120) // 6)
+    alone = frame.assign(alone=(frame["g"] == 3).astype(float))
+    options = KNOWN | {"covariates": ["alone"], "clusters": "g", "n_draws": 2}
+    # No clusters differ in what is left of the others: the fit without that cluster is theirs.
+    got = mediate(alone, **options | {"method": "bootstrap"}).outcome_fit
+    kept = [i for i, n in enumerate(got.names) if n != "alone"]
+    assert np.isfinite(got.covariance).all()
+    assert (np.diag(got.covariance)[kept] > 0).all()
 
 
 def test_robust_covariance_is_hc3(framing):
@@ -268,6 +291,9 @@ def test_the_bootstrap_resamples_both_models_together():
         a = np.linalg.lstsq(np.column_stack([one, t[i]]), m[i], rcond=None)[0]
         b = np.linalg.lstsq(np.column_stack([one, t[i], m[i]]), y[i], rcond=None)[0]
         brute.append(a[1] * b[2])
+    # Widened as Student's t with 59 degrees of freedom, which is what 60 rows are short of.
+    centre = got.effects["acme"].estimate
+    brute = centre + (np.array(brute) - centre) * np.sqrt(60 / rng.chisquare(59, 4000))
     assert abs(got.effects["acme"].standard_error / np.std(brute) - 1) < 0.08
     np.testing.assert_allclose(
         [got.effects["acme"].ci_low, got.effects["acme"].ci_high],
@@ -456,7 +482,12 @@ def test_any_frame_and_text_covariates():
         ({"outcome": "split", "outcome_model": "logit"}, EstimationError, "outcome model does not converge"),
         ({"method": "bayes"}, DataError, "unknown method 'bayes'"),
         ({"n_draws": 1}, DataError, "n_draws is at least 2"),
-        ({"clusters": "one"}, DataError, "one cluster only"),
+        ({"clusters": "one"}, EstimationError, "column 'one' holds 1 cluster: no interval"),
+        (
+            {"clusters": "five"},
+            EstimationError,
+            "'five' holds 5 clusters: no interval",
+        ),
         ({"treat_value": 0}, DataError, "both 0.0: nothing is compared"),
         ({"treatment": "text", "treat_value": "a", "control_value": "a"}, DataError, "both 'a'"),
         ({"treat_value": "b"}, DataError, "treat_value 'b' is not a finite number, and 't' holds numbers"),
@@ -478,6 +509,7 @@ def test_bad_input_is_named(changes, error, match):
         hole=np.where(np.arange(100) == 3, np.nan, 1.0),
         text=np.where(frame["c"] > 0, "a", "b"),
         one=1.0,
+        five=np.arange(100) % 5,
         twice=2 * frame["c"],
         split=(frame["m"] > 0).astype(float),
     )
@@ -506,13 +538,152 @@ def test_a_constant_mediator_or_outcome_is_refused_by_name(constant):
 
 
 def test_too_few_clusters_to_draw_from_are_said():
+    frame, _ = world(n=60)
     rng = np.random.default_rng(2)
-    n = 24
-    arm = np.tile([0, 1], n // 2)
-    m = arm + rng.normal(size=n)
-    frame = pd.DataFrame({"t": arm, "m": m, "y": m + rng.normal(size=n), "g": np.repeat([0, 1], n // 2)})
+    more = {f"c{j}": rng.normal(size=60) for j in range(6)}
+    frame = frame.assign(**more, g=np.arange(60) % 6)
     with pytest.raises(EstimationError, match="too few clusters"):
-        mediate(frame, treatment="t", mediator="m", outcome="y", clusters="g", method="quasi_bayes")
+        mediate(frame, **KNOWN | {"covariates": list(more), "clusters": "g"})
+
+
+def test_so_few_rows_that_no_interval_can_be_had_are_refused():
+    frame, _ = world(n=40)
+    frame = frame.sort_values("t", kind="stable").iloc[[*range(5), *range(-5, 0)]]
+    options = KNOWN | {"covariates": [], "interaction": False}
+    assert "With 8 rows the intervals are rough." in mediate(frame.iloc[1:-1], **options).warnings
+    assert "rough" not in mediate(frame, **options).sentence
+    for method in ("quasi_bayes", "bootstrap"):
+        with pytest.raises(EstimationError, match="7 rows are too few for an outcome model"):
+            mediate(frame.iloc[1:-2], **options, method=method)
+        with pytest.raises(EstimationError, match="4 rows are too few"):
+            mediate(frame.iloc[3:-3], **options, method=method)
+
+
+@pytest.mark.parametrize("method", ["quasi_bayes", "bootstrap"])
+def test_no_p_value_is_zero_and_the_least_is_called_a_bound(method):
+    frame, _ = world(n=200)
+    got = mediate(frame, **KNOWN | {"n_draws": 100}, method=method)
+    table = got.to_frame().set_index("effect")
+    assert table["p_value"].min() == 2 / 101 == table.p_value["total_effect"]
+    assert "With 100 draws no p-value can be below 0.02." in got.sentence
+    noise = frame.assign(m=np.random.default_rng(1).normal(size=200))
+    none = mediate(noise, **KNOWN | {"outcome": "c", "covariates": []})
+    assert none.effects["acme"].p_value > 0.05
+    assert "no p-value" not in none.sentence
+
+
+def test_a_difference_that_is_zero_by_construction_is_no_row():
+    frame, _ = world(n=200)
+    plain = mediate(frame, **KNOWN | {"interaction": False})
+    assert "interaction" not in plain.effects
+    assert "interaction" not in set(plain.to_frame()["effect"])
+    with_it = mediate(frame, **KNOWN)
+    assert with_it.effects["interaction"].estimate == pytest.approx(
+        with_it.effects["acme_treated"].estimate - with_it.effects["acme_control"].estimate
+    )
+    # A binary outcome's arms differ by its link.
+    binary = mediate(
+        frame.assign(y=frame["y"] > 0), **KNOWN | {"interaction": False, "outcome_model": "probit"}
+    )
+    assert binary.effects["interaction"].standard_error > 1e-4
+    with pytest.raises(DataError, match="only one of the results has interaction"):
+        contrast_mediations(plain, with_it)
+
+
+@pytest.mark.parametrize("part", [0, 1e-12, 1e-9, 1e-7])
+@pytest.mark.parametrize("covariates", [[], ["c"]])
+def test_a_mediator_that_is_all_but_the_arm_is_refused_by_name(part, covariates):
+    frame, _ = world(n=200)
+    given = frame.assign(m=3 * frame["t"] + part * np.sin(np.arange(200.0)))
+    names = {"treatment": "t", "mediator": "m", "outcome": "y", "covariates": covariates}
+    for call in (mediate, sensitivity, baron_kenny):
+        with pytest.raises(EstimationError, match="mediator 'm' is all but a function of 't'"):
+            call(given, **names)
+
+
+def test_a_mediator_that_nearly_is_the_arm_keeps_its_digits():
+    """The slope and its error do not change with the unit in which what is left of the mediator is told."""
+    frame, _ = world(n=200)
+    left = np.sin(np.arange(200.0) ** 2)
+    parts = (1.0, 1e-5)
+    fits = [
+        mediate(frame.assign(m=frame["t"] + part * left), **KNOWN | {"interaction": False}).outcome_fit
+        for part in parts
+    ]
+    slopes = [
+        part * np.array([f.coef[-1], f.covariance[-1, -1] ** 0.5])
+        for f, k in zip(fits, (1, 1e-5), strict=True)
+    ]
+    np.testing.assert_allclose(slopes[0], slopes[1], rtol=1e-6)
+
+
+SHORT = {"treatment": "t", "mediator": "m", "outcome": "y", "n_draws": 50}
+
+
+def overlap_of(m0, m1, **more):
+    rng = np.random.default_rng(0)
+    m = np.concatenate([m0, m1])
+    t = np.repeat([0.0, 1.0], [len(m0), len(m1)])
+    frame = pd.DataFrame({"t": t, "m": m, "y": m + t + rng.normal(size=len(m)), **more})
+    return mediate(frame, **SHORT, covariates=list(more)), frame
+
+
+@pytest.mark.parametrize("method", ["quasi_bayes", "bootstrap"])
+def test_a_mediator_that_one_arm_does_not_have_is_said(method):
+    """Attention to a text that only one prompt has: zero by construction under the other."""
+    rng = np.random.default_rng(0)
+    got, frame = overlap_of(np.zeros(24), rng.beta(8, 2, size=24))
+    assert len(got.warnings) == 1
+    for words in (
+        "Under t 0 m is constant, 0, so nothing there shows what it does;",
+        "in all rows of t 0 m lies outside the range seen under t 1.",
+        "therefore extrapolates",
+        "The total effect does not rest on that.",
+    ):
+        assert words in got.warnings[0]
+    assert got.warnings[0] in got.sentence
+    assert mediate(frame, **SHORT, method=method).warnings == got.warnings
+    # The same of a treatment of text, of the other arm, and of any unit.
+    text = frame.assign(t=np.where(frame["t"] > 0, "worked", "direct"))
+    named = mediate(text, **SHORT, control_value="worked", treat_value="direct")
+    assert "under t direct m is constant" in named.warnings[0]
+    scaled = mediate(frame.assign(m=1e6 * frame["m"] - 5e7), **SHORT)
+    assert "is constant, -5e+07" in scaled.warnings[0]
+    assert "in all rows" in scaled.warnings[0]
+
+
+def test_how_much_the_arms_overlap_is_what_is_said():
+    rng = np.random.default_rng(1)
+    e = rng.normal(size=(2, 400))
+    assert overlap_of(e[0], e[1] + 1)[0].warnings == ()
+    apart = overlap_of(e[0], e[1] + 9)[0].warnings[0]
+    assert apart.lower().count("in all rows") == 2
+    assert "is constant" not in apart
+    # One stray row is no support, two rows are.
+    zeros, ones = np.zeros(30), rng.uniform(0.2, 0.9, size=30)
+    stray, two = zeros.copy(), zeros.copy()
+    stray[3], two[3:5] = 0.9, 0.9
+    assert "hardly varies" in overlap_of(stray, ones)[0].warnings[0]
+    assert "hardly varies" not in " ".join(overlap_of(two, ones)[0].warnings)
+    # A binary mediator that one arm never has; one that it seldom has is seen there.
+    some = (np.arange(60) % 3 == 0).astype(float)
+    seldom = (np.arange(60) % 20 == 0).astype(float)
+    assert "m is constant, 0" in overlap_of(np.zeros(60), some)[0].warnings[0]
+    assert overlap_of(seldom, some)[0].warnings == ()
+
+
+def test_covariates_count_in_the_overlap():
+    """Given a covariate the arms may be apart though over all rows they are not, and the reverse."""
+    rng = np.random.default_rng(2)
+    c, e = rng.normal(size=400), rng.normal(size=400)
+    arm = np.repeat([0.0, 1.0], 200)
+    hidden = 9 * c + 5 * arm + 0.3 * e
+    assert overlap_of(hidden[:200], hidden[200:])[0].warnings == ()
+    assert "n all rows" in overlap_of(hidden[:200], hidden[200:], c=c)[0].warnings[0]
+    shifted = c + 6 * arm
+    moved = 3 * shifted + 0.5 * arm + e
+    assert "lies outside" in overlap_of(moved[:200], moved[200:])[0].warnings[0]
+    assert overlap_of(moved[:200], moved[200:], c=shifted)[0].warnings == ()
 
 
 def test_a_column_means_what_it_means_to_the_effects():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["World", "bootstrap_effects"]
+__all__ = ["World", "bootstrap_effects", "widened"]
 
 _ROWS, _DRAWS = 4096, 8
 _WEIGHTS = 1 << 22
@@ -166,6 +166,36 @@ def _effects(mean: Array) -> dict[str, Array]:
     out["ade"] = (out["ade_control"] + out["ade_treated"]) / 2
     out["interaction"] = out["acme_treated"] - out["acme_control"]
     return out
+
+
+def widened(draws: Array, centre: Array | float, units: int, rng: np.random.Generator) -> Array:
+    """Bootstrap draws with the spread that a sample of so few units is in want of.
+
+    A resample varies about its sample by the sample's own variance, which is (units - 1) / units of what is
+    meant and itself an estimate with units - 1 degrees of freedom. What a formula mends by Student's t is
+    mended here in the same way: a mean's percentiles become its t interval.
+
+    Parameters
+    ----------
+    draws : ndarray, shape (n_draws, ...)
+    centre : ndarray, shape (...)
+        The estimate.
+    units : int
+        Rows or clusters that were drawn.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray, shape (n_draws, ...)
+
+    References
+    ----------
+    Hesterberg (2015). What teachers should know about the bootstrap. The American Statistician 69(4),
+    section 5 (narrowness bias).
+    """
+    df = units - 1
+    factor = np.sqrt(units / rng.chisquare(df, len(draws)))
+    return np.asarray(centre + (draws - centre) * factor.reshape(-1, *[1] * (draws.ndim - 1)))
 
 
 def bootstrap_effects(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.errors import DataError
+from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
+_FEWEST_CLUSTERS = 6
+_FEWEST_LEFT = 5
+
 __all__ = [
     "Design",
     "check_draws",
     "check_roles",
+    "check_size",
     "check_varies",
     "design_of",
     "groups_of",
@@ -124,6 +128,25 @@ def check_draws(n_draws: int, conf_level: float) -> None:
     """Refuse a number of draws or a level of confidence from which there is no interval."""
     if n_draws < 2 or not 0 < conf_level < 1:
         raise DataError("n_draws is at least 2, and conf_level lies between 0 and 1")
+
+
+def check_size(n: int, n_coefficients: int, clusters: NDArray[np.intp] | None, name: str | None) -> None:
+    """Refuse so few rows or clusters that no interval made of them can be relied on.
+
+    Student's t has no variance at one or two degrees of freedom, and below five the draws of a product of
+    two of them are all tail.
+    """
+    if clusters is not None and (g := int(clusters.max()) + 1) < _FEWEST_CLUSTERS:
+        raise EstimationError(
+            f"column {name!r} holds {g} cluster{'s' if g > 1 else ''}: no interval can be had from so few",
+            hint=f"at least {_FEWEST_CLUSTERS} clusters are needed",
+        )
+    if n - n_coefficients < _FEWEST_LEFT:
+        raise EstimationError(
+            f"{n} rows are too few for an outcome model of {n_coefficients} coefficients: no interval can be "
+            "had from so few",
+            hint=f"at least {n_coefficients + _FEWEST_LEFT} rows are needed, or fewer covariates",
+        )
 
 
 def check_varies(*responses: tuple[str, Array]) -> None:

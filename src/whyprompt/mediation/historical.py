@@ -10,6 +10,7 @@ from scipy import stats
 
 from whyprompt.errors import DataError
 from whyprompt.mediation.design import check_roles, check_varies, design_of, response_of
+from whyprompt.mediation.overlap import check_left
 from whyprompt.mediation.regression import fit
 from whyprompt.tables import open_table
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from whyprompt.mediation.regression import Fit
 
 __all__ = ["BaronKenny", "Slope", "baron_kenny"]
+
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +119,7 @@ def baron_kenny(
     DataError
         If a column is missing, constant or in two roles, holds missing values, or is of the wrong kind.
     EstimationError
-        If a design is singular.
+        If a design is singular, or treatment and covariates leave nothing of the mediator.
 
     References
     ----------
@@ -147,6 +150,7 @@ def baron_kenny(
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the four steps need a number")
     x, names = design.mediator_matrix(t), design.mediator_names()
+    check_left(m, x, mediator, (treatment, *covariates))
     c = fit(x, y, "linear", names=names, what="outcome")
     a = fit(x, m, "linear", names=names, what="mediator")
     full = fit(np.column_stack([x, m]), y, "linear", names=design.outcome_names(), what="outcome")
@@ -156,8 +160,21 @@ def baron_kenny(
     product = first.estimate * second.estimate
     error = float(np.hypot(first.estimate * second.standard_error, second.estimate * first.standard_error))
     z = product / error
-    passed = all(step.p_value < 0.05 for step in (total, first, second))
-    verdict = "none" if not passed else "partial" if direct.p_value < 0.05 else "full"
+    seen = {
+        f"effect of {treatment} on {outcome}": total,
+        f"effect of {treatment} on {mediator}": first,
+        f"slope of {outcome} on {mediator}": second,
+    }
+    missed = [
+        f"{name} (step {k})" for k, (name, step) in enumerate(seen.items(), 1) if step.p_value >= _LEVEL
+    ]
+    verdict = "none" if missed else "partial" if direct.p_value < _LEVEL else "full"
+    path = f"mediation of the effect of {treatment} on {outcome} through {mediator}"
+    concluded = (
+        f"show no {path}, since at level {_LEVEL} they see no {' and no '.join(missed)}"
+        if missed
+        else f"conclude {verdict} {path}"
+    )
     return BaronKenny(
         total=total,
         first_stage=first,
@@ -168,9 +185,9 @@ def baron_kenny(
         ),
         verdict=verdict,
         sentence=(
-            f"Baron and Kenny's four steps conclude {verdict} mediation of {treatment} on {outcome} through "
-            f"{mediator}; the product of slopes is {product:.3g} (Sobel z = {z:.3g}). The steps neither "
-            "allow an interaction nor say what an unmeasured cause of both would do."
+            f"Baron and Kenny's four steps {concluded}; the product of slopes is {product:.3g} (Sobel z = "
+            f"{z:.3g}). The steps neither allow an interaction nor say what an unmeasured cause of both "
+            "would do."
         ),
     )
 

@@ -21,6 +21,8 @@ Family = Literal["linear", "logit", "probit"]
 
 _TOLERANCE = 1e-11
 _MAX_ITERATIONS = 50
+_ALONE = 1e-10
+"""A row or cluster of which the others leave less decides a coefficient alone: it has no value without it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +39,9 @@ class Fit:
         Residual standard deviation of a linear model, 1 otherwise.
     n_clusters : int or None
         Clusters that the covariance is robust to.
+    df : int or None
+        Degrees of freedom of the covariance: clusters less one, or rows less coefficients of a linear
+        model; None for a binary model without clusters, whose covariance holds no estimated variance.
     """
 
     family: Family
@@ -45,6 +50,7 @@ class Fit:
     covariance: Array
     sigma: float
     n_clusters: int | None = None
+    df: int | None = None
 
     def to_dict(self) -> dict[str, float]:
         """Coefficients by name.
@@ -56,10 +62,10 @@ class Fit:
         return dict(zip(self.names, self.coef.tolist(), strict=True))
 
     def draw(self, n_draws: int, rng: np.random.Generator, *, what: str) -> Array:
-        """Draw coefficients from their normal approximation, or Student's t with clusters.
+        """Draw coefficients from Student's t with `df` degrees of freedom, or normal ones where it is None.
 
-        A covariance from G clusters is itself an estimate with about G - 1 degrees of freedom;
-        normal draws from it are too narrow where clusters are few.
+        The covariance is itself an estimate: of a linear model with rows less coefficients, from G clusters
+        with about G - 1 degrees of freedom. Normal draws from it are too narrow where those are few.
 
         Parameters
         ----------
@@ -90,10 +96,9 @@ class Fit:
                 "there are too few clusters (or rows) to draw from it",
                 hint="use method='bootstrap', fewer covariates, or more clusters",
             ) from None
-        if self.n_clusters is None:
+        if self.df is None:
             return draws
-        df = self.n_clusters - 1
-        wider = np.sqrt(df / rng.chisquare(df, n_draws))
+        wider = np.sqrt(self.df / rng.chisquare(self.df, n_draws))
         return np.asarray(self.coef + (draws - self.coef) * wider[:, None])
 
 
@@ -176,7 +181,7 @@ def fit(
     robust : bool
         Heteroscedasticity-robust covariance, HC3.
     clusters : ndarray of int, optional
-        Cluster-robust covariance, with the factor G/(G-1) (n-1)/(n-p).
+        Cluster-robust covariance, the jackknife over clusters: HC3's counterpart.
 
     Returns
     -------
@@ -186,6 +191,11 @@ def fit(
     ------
     EstimationError
         If the design is singular, there are too few rows, or a binary model separates.
+
+    References
+    ----------
+    MacKinnon, Nielsen and Webb (2023). Cluster-robust inference: a guide to empirical practice.
+    Journal of Econometrics 232(2), section 3 (CV3, with G - 1 degrees of freedom).
     """
     n, p = x.shape
     if n <= p:
@@ -197,11 +207,13 @@ def fit(
         )
     sigma = 1.0
     if family == "linear":
-        gram = x.T @ x
         coef = np.asarray(np.linalg.lstsq(x, y, rcond=None)[0], dtype=np.float64)
         residual = y - x @ coef
         sigma = float(np.sqrt(residual @ residual / (n - p)))
-        bread = np.asarray(np.linalg.inv(gram), dtype=np.float64)
+        # From the triangle and not from x'x, which would square the condition of a mediator that is
+        # nearly a function of the treatment.
+        half = np.linalg.inv(np.linalg.qr(x, mode="r"))
+        bread = np.asarray(half @ half.T, dtype=np.float64)
         covariance = sigma**2 * bread
         score, hat_weight = residual, np.ones(n)
     else:
@@ -216,15 +228,13 @@ def fit(
         bread = np.asarray(np.linalg.inv(x.T @ (x * hat_weight[:, None])), dtype=np.float64)
         covariance = bread
     if clusters is not None:
-        g = int(clusters.max()) + 1
-        sums = np.zeros((g, p))
-        np.add.at(sums, clusters, x * score[:, None])
-        covariance = g / (g - 1) * (n - 1) / (n - p) * bread @ (sums.T @ sums) @ bread
+        covariance = _jackknife(x, score, hat_weight, bread, clusters)
     elif robust:
         leverage = hat_weight * np.einsum("ij,jk,ik->i", x, bread, x)
-        weighted = x * (score / (1 - leverage))[:, None]
+        weighted = x * (score / np.where(leverage < 1 - _ALONE, 1 - leverage, np.inf))[:, None]
         covariance = bread @ (weighted.T @ weighted) @ bread
     covariance = np.asarray(covariance, dtype=np.float64)
+    df = n - p if family == "linear" else None
     return Fit(
         family=family,
         names=names,
@@ -232,4 +242,25 @@ def fit(
         covariance=covariance,
         sigma=sigma,
         n_clusters=None if clusters is None else int(clusters.max()) + 1,
+        df=df if clusters is None else int(clusters.max()),
     )
+
+
+def _jackknife(x: Array, score: Array, weight: Array, bread: Array, clusters: NDArray[np.intp]) -> Array:
+    """Covariance from leaving out one cluster at a time, to one step of a binary model.
+
+    The coefficients without cluster g differ from those with it by ``B (I - S B)^-1 s``, where B is the
+    bread, and S and s are the cluster's own part of the information and of the score.
+    """
+    g, p = int(clusters.max()) + 1, x.shape[1]
+    half = np.linalg.cholesky(bread)
+    z = x @ half
+    rows = np.argsort(clusters, kind="stable")
+    first = np.searchsorted(clusters[rows], np.arange(g))
+    scores = np.add.reduceat((z * score[:, None])[rows], first)
+    own = np.stack([np.add.reduceat((z * (z[:, j] * weight)[:, None])[rows], first) for j in range(p)], 2)
+    left, axes = np.linalg.eigh(np.eye(p) - own)
+    # Its score there is zero: the fit goes through it.
+    turned = np.einsum("gij,gi->gj", axes, scores) / np.where(left > _ALONE, left, np.inf)
+    shift = np.einsum("gij,gj->gi", axes, turned) @ half.T
+    return np.asarray((g - 1) / g * shift.T @ shift)

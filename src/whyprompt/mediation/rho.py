@@ -13,14 +13,18 @@ import numpy as np
 from scipy import optimize, special
 
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.mediation.counterfactual import widened
 from whyprompt.mediation.design import (
     check_draws,
     check_roles,
+    check_size,
     check_varies,
     design_of,
+    groups_of,
     level_of,
     response_of,
 )
+from whyprompt.mediation.overlap import check_left
 from whyprompt.mediation.regression import fit, solve_irls
 from whyprompt.tables import open_table
 
@@ -107,13 +111,15 @@ def sensitivity(
     control_value: float = 0,
     treat_value: float = 1,
     rho: Sequence[float] | None = None,
+    interaction: bool = False,
     n_draws: int = 1000,
+    clusters: str | None = None,
     conf_level: float = 0.95,
     random_state: int = 0,
 ) -> RhoSensitivity:
     """Mediation effect as a function of the correlation of the two models' errors.
 
-    Both linear; or one linear and the other a probit. No interaction.
+    Both linear; or one linear and the other a probit. No interaction of treatment and mediator.
 
     Parameters
     ----------
@@ -123,9 +129,14 @@ def sensitivity(
         Not both a probit.
     rho : sequence of float, optional
         Correlations, -0.9 to 0.9 in steps of 0.1 by default.
+    interaction : bool, default False
+        Only False: the effect at a given rho is known without an interaction. A call with the options of a
+        `mediate` that had one is refused, and not answered for another model.
     n_draws, conf_level, random_state
-        Of the draws behind the intervals: a bootstrap of rows, or for a probit outcome the
-        normal approximation of the coefficients.
+        Of the draws behind the intervals: a bootstrap of rows, or for a probit outcome draws of the
+        coefficients; both as in `mediate`.
+    clusters : str, optional
+        Column of sampling units, as in `mediate`: whole clusters are drawn, or their covariance is used.
 
     Returns
     -------
@@ -135,9 +146,10 @@ def sensitivity(
     ------
     DataError
         If a column is missing or has two roles, a rho is not inside (-1, 1), the two treatments are
-        one, or a model is not offered.
+        one, or a model or an interaction is not offered.
     EstimationError
-        If a model cannot be fitted.
+        If a model cannot be fitted, there are too few rows or clusters, or treatment and covariates leave
+        nothing of the mediator.
 
     Notes
     -----
@@ -169,6 +181,11 @@ def sensitivity(
         raise DataError("there is at least one rho, and every rho lies strictly between -1 and 1")
     check_draws(n_draws, conf_level)
     check_roles(treatment, mediator, outcome, covariates)
+    if interaction:
+        raise DataError(
+            "no sensitivity analysis for an interaction of treatment and mediator",
+            hint="leave interaction out here: the curve is then that of the model without it",
+        )
     models = (mediator_model, outcome_model)
     if models not in {("linear", "linear"), ("linear", "probit"), ("probit", "linear")}:
         raise DataError(
@@ -192,8 +209,18 @@ def sensitivity(
         raise DataError(f"control_value and treat_value are both {control_value:g}: nothing is compared")
     x = design.mediator_matrix(t)
     arms = tuple(design.mediator_matrix(design.treat(v)) for v in (control_value, treat_value))
-    fit_m = fit(x, m, mediator_model, names=design.mediator_names(), what="mediator")
-    fit_y = fit(np.column_stack([x, m]), y, outcome_model, names=design.outcome_names(), what="outcome")
+    groups = None if clusters is None else groups_of(table, clusters)
+    check_size(len(y), x.shape[1] + 1, groups, clusters)
+    check_left(m, x, mediator, (treatment, *covariates))
+    fit_m = fit(x, m, mediator_model, names=design.mediator_names(), what="mediator", clusters=groups)
+    fit_y = fit(
+        np.column_stack([x, m]),
+        y,
+        outcome_model,
+        names=design.outcome_names(),
+        what="outcome",
+        clusters=groups,
+    )
     rng = np.random.default_rng(random_state)
     if outcome_model == "probit":
         curves = _probit_outcome(arms, fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), grid)
@@ -204,7 +231,9 @@ def sensitivity(
         contrast = treat_value - control_value
         curve = _linear if mediator_model == "linear" else _probit_mediator
         curves, zero = curve(x, m, y, arms, grid, fit_m.coef, contrast)
-        draws = _bootstrap(curve, x, m, y, arms, grid, fit_m.coef, contrast, n_draws, rng)
+        drawn = _bootstrap(curve, x, m, y, arms, grid, fit_m.coef, contrast, groups, n_draws, rng)
+        units = len(y) if groups is None else int(groups.max()) + 1
+        draws = widened(drawn, curves.mean((0, 1)), units, rng)
     low, high = np.quantile(draws, [(1 - conf_level) / 2, (1 + conf_level) / 2], axis=0)
     r2 = [_r2(fit_m, x, m), _r2(fit_y, np.column_stack([x, m]), y)]
     tilde = zero**2 * (1 - r2[0]) * (1 - r2[1])
@@ -336,13 +365,23 @@ def _bootstrap(
     rho: Array,
     coef: Array,
     contrast: float,
+    groups: NDArray[np.intp] | None,
     n_draws: int,
     rng: np.random.Generator,
 ) -> Array:
-    """Both models refitted on the same resampled rows."""
+    """Both models refitted on the same resampled rows, or rows of resampled clusters."""
+    members = None if groups is None else np.split(np.argsort(groups, kind="stable"), _ends(groups))
     out = []
     for _ in range(n_draws):
-        rows = rng.integers(0, len(y), len(y))
+        if members is None:
+            rows = rng.integers(0, len(y), len(y))
+        else:
+            rows = np.concatenate([members[k] for k in rng.integers(0, len(members), len(members))])
         drawn = tuple(a[rows] for a in arms)
         out.append(curve(x[rows], m[rows], y[rows], drawn, rho, coef, contrast)[0].mean((0, 1)))
     return np.stack(out)
+
+
+def _ends(groups: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where each group but the last ends, among rows sorted by group."""
+    return np.cumsum(np.bincount(groups))[:-1]

@@ -13,10 +13,11 @@ import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.errors import DataError
-from whyprompt.mediation.counterfactual import World, bootstrap_effects
+from whyprompt.mediation.counterfactual import World, bootstrap_effects, widened
 from whyprompt.mediation.design import (
     check_draws,
     check_roles,
+    check_size,
     check_varies,
     design_of,
     groups_of,
@@ -24,8 +25,9 @@ from whyprompt.mediation.design import (
     level_of,
     response_of,
 )
+from whyprompt.mediation.overlap import check_left, overlap_warnings
 from whyprompt.mediation.regression import Family, Fit, fit
-from whyprompt.tables import open_table
+from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
+
+    from whyprompt.mediation.design import Design
 
     Array = NDArray[np.float64]
 
@@ -43,7 +47,7 @@ __all__ = [
     "mediate",
 ]
 
-_FEW_CLUSTERS = 10
+_FEW = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +56,11 @@ class Estimate:
 
     Attributes
     ----------
-    estimate, standard_error, ci_low, ci_high, p_value : float
-        Percentile interval; two-sided p from the share of draws on either side of zero.
+    estimate, standard_error, ci_low, ci_high : float
+        Percentile interval.
+    p_value : float
+        Two-sided, from the share of draws on either side of zero, the sample itself counted as one of them.
+        At its least, ``2 / (n_draws + 1)``, it is a bound: more draws could show a smaller one.
     """
 
     estimate: float
@@ -71,7 +78,8 @@ class MediationResult:
     ----------
     effects : mapping of str to Estimate
         acme_control, acme_treated, ade_control, ade_treated, total_effect, their averages acme
-        and ade, and proportion_control, proportion_treated, proportion (mediated).
+        and ade, interaction (``acme_treated - acme_control``, where the models let the two differ), and
+        proportion_control, proportion_treated, proportion (mediated).
     draws : mapping of str to ndarray, shape (n_draws,)
         Draws of every effect.
     mediator_fit, outcome_fit : Fit
@@ -80,7 +88,10 @@ class MediationResult:
     n_rows, n_draws : int
     n_clusters : int or None
     conf_level : float
+    warnings : tuple of str
+        What the estimates rest on beyond their assumptions: a mediator that one arm hardly has, few rows.
     sentence : str
+        With the warnings.
     """
 
     effects: Mapping[str, Estimate]
@@ -97,6 +108,7 @@ class MediationResult:
     n_draws: int
     n_clusters: int | None
     conf_level: float
+    warnings: tuple[str, ...]
     sentence: str
 
     def to_frame(self) -> pd.DataFrame:
@@ -205,17 +217,31 @@ def mediate(
     log-odds. Only a linear mediator inside a logit needs its error's distribution: all normal
     quantiles, shuffled over the rows and shifted anew in every draw. Rows times draws are never held.
 
+    *What can be seen of it* is whether each arm takes the mediator's values of the other. Where a mediator
+    is constant in an arm (attention to a text that only one prompt has), or most values of one arm lie
+    outside the range of the other, ``E[Y(t, M(1 - t))]`` is read off the fitted line where there are no
+    data; `warnings` and the sentence say so. A mediator of which treatment and covariates leave nothing is
+    refused.
+
     *Intervals* are percentiles of the draws. ``quasi_bayes`` draws the coefficients of both models
-    from their normal approximations (algorithm 1), from the cluster-robust or HC3 covariance where
-    asked for; with G clusters the draws are Student's t with G - 1 degrees of freedom, since normal
-    ones are too narrow where clusters are few (R's package draws normal ones), and the standard
-    error, which is the spread of the draws, is wider with them. Below ten clusters the sentence says so:
-    where the treatment differs between clusters and not within them, a 95% interval then covers
-    about nine times in ten. ``bootstrap`` draws rows, or whole clusters, and refits both models on the
-    same rows (algorithm 2 without its simulation step), which keeps the dependence between their errors. The
-    estimate is the mean of the draws for ``quasi_bayes``, as in R's mediation package, and the effect
+    (algorithm 1) from Student's t where their covariance is estimated with few degrees of freedom: rows
+    less coefficients of a linear model, G - 1 with G clusters, whose covariance is the jackknife's.
+    Normal draws, as R's package has them, are too narrow there; a binary model without clusters has them.
+    ``bootstrap`` draws rows, or whole clusters, and refits both models on the same rows (algorithm 2
+    without its simulation step), which keeps the dependence between their errors; the draws' distance from
+    the estimate is then widened as Student's t is. The standard error is the spread of the draws.
+
+    ``benchmarks/coverage_mediate.py`` measures what 95% intervals cover: COVERAGE
+    Fewer than 6 clusters, or than 5 rows beyond the coefficients, are refused. ``quasi_bayes`` without
+    `robust` and clusters takes the two errors to vary as much in one arm as in the other; where they do
+    not, its intervals fall short, and ``robust=True`` mends it.
+
+    The estimate is the mean of the draws for ``quasi_bayes``, as in R's mediation package, and the effect
     at the fitted coefficients for ``bootstrap``. A proportion mediated is a ratio whose
     denominator may cross zero; ``quasi_bayes`` reports its median.
+
+    *P-values* count the sample itself as one draw, so that none is zero. R's package does not: it reports
+    0 where no draw lies on the other side, and otherwise the same within 2 / n_draws.
 
     *Binary models* are fitted to the maximum of the likelihood. R's ``glm`` stops when the
     deviance settles, which can leave its coefficients some 1e-6 short of it.
@@ -263,9 +289,9 @@ def mediate(
     if control_value == treat_value:
         raise DataError(f"control_value and treat_value are both {control_value!r}: nothing is compared")
     groups = None if clusters is None else groups_of(table, clusters)
-    if groups is not None and groups.max() < 1:
-        raise DataError(f"column {clusters!r} holds one cluster only")
     xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)
+    check_size(len(y), xy.shape[1], groups, clusters)
+    check_left(m, xm, mediator, (treatment, *covariates))
     options: dict[str, Any] = {"robust": robust, "clusters": groups}
     fit_m = fit(xm, m, mediator_model, names=design.mediator_names(), what="mediator", **options)
     fit_y = fit(xy, y, outcome_model, names=design.outcome_names(), what="outcome", **options)
@@ -288,6 +314,13 @@ def mediate(
     else:
         draws = bootstrap_effects(world, xm, m, xy, y, fit_m, fit_y, groups, n_draws, rng)
         centre = {k: float(v[0]) for k, v in point.items()}
+        units = len(y) if groups is None else int(groups.max()) + 1
+        widths = np.stack(list(draws.values()), 1)
+        wide = widened(widths, np.array([centre[k] for k in draws]), units, rng)
+        draws = dict(zip(draws, wide.T, strict=True))
+    if outcome_model == "linear" and not interaction:
+        # Both arms have one mediated effect by construction: their difference is rounding.
+        del draws["interaction"]
     return _result(
         draws,
         centre,
@@ -305,7 +338,33 @@ def mediate(
             "n_clusters": fit_m.n_clusters,
             "conf_level": conf_level,
         },
+        _overlap(design, fit_m, xm, m, t_values, treatment, mediator, (control_value, treat_value)),
     )
+
+
+def _overlap(
+    design: Design,
+    fit_m: Fit,
+    xm: Array,
+    m: Array,
+    t_values: NDArray[Any],
+    treatment: str,
+    mediator: str,
+    values: tuple[float | str, float | str],
+) -> tuple[str, ...]:
+    """Warn where the mediator of one arm is not that of the other, for arms that rows were given."""
+    rows = [t_values == value for value in values]
+    if min(int(at.sum()) for at in rows) < 2:
+        return ()
+    adjusted = m
+    if fit_m.family == "linear" and design.covariates.size:
+        # Without what the covariates move: the arm's mean and the row's own residual.
+        adjusted = m - xm @ fit_m.coef
+        for at, value in zip(rows, values, strict=True):
+            adjusted[at] += (design.mediator_matrix(design.treat(value)) @ fit_m.coef).mean()
+    raw, out = ((v[rows[0]], v[rows[1]]) for v in (m, adjusted))
+    names = [f"{treatment} {level_name(value)}" for value in values]
+    return overlap_warnings(raw, out, (names[0], names[1]), mediator)
 
 
 def contrast_mediations(
@@ -328,7 +387,7 @@ def contrast_mediations(
     Raises
     ------
     DataError
-        If the two have different numbers of draws.
+        If the two have different numbers of draws, or different models.
 
     Examples
     --------
@@ -336,6 +395,10 @@ def contrast_mediations(
     """
     if result.n_draws != other.n_draws:
         raise DataError(f"the results have {result.n_draws} and {other.n_draws} draws")
+    if apart := sorted(result.draws.keys() ^ other.draws.keys()):
+        raise DataError(
+            f"only one of the results has {' and '.join(apart)}", hint="use the same models in both"
+        )
     return {
         name: _estimate(
             result.draws[name] - other.draws[name],
@@ -348,17 +411,19 @@ def contrast_mediations(
 
 def _estimate(draws: Array, centre: float, conf_level: float) -> Estimate:
     low, high = np.quantile(draws, [(1 - conf_level) / 2, (1 + conf_level) / 2])
-    tail = min(int((draws > 0).sum()), int((draws < 0).sum())) / len(draws)
+    tail = 1 + min(int((draws >= 0).sum()), int((draws <= 0).sum()))
     return Estimate(
         estimate=centre,
         standard_error=float(draws.std(ddof=1)),
         ci_low=float(low),
         ci_high=float(high),
-        p_value=min(1.0, 2 * tail) if centre else 1.0,
+        p_value=min(1.0, 2 * tail / (1 + len(draws))),
     )
 
 
-def _result(draws: dict[str, Array], centre: dict[str, float], rest: dict[str, Any]) -> MediationResult:
+def _result(
+    draws: dict[str, Array], centre: dict[str, float], rest: dict[str, Any], overlap: tuple[str, ...]
+) -> MediationResult:
     level = rest["conf_level"]
     for name, part in (("control", "acme_control"), ("treated", "acme_treated"), ("", "acme")):
         key = f"proportion_{name}".rstrip("_")
@@ -376,6 +441,12 @@ def _result(draws: dict[str, Array], centre: dict[str, float], rest: dict[str, A
         "This holds only under sequential ignorability: nothing unmeasured may cause both mediator "
         "and outcome."
     )
-    if (g := rest["n_clusters"]) is not None and g < _FEW_CLUSTERS:
-        sentence += f" With {g} clusters the intervals are rough, and may be too narrow."
-    return MediationResult(effects=effects, draws=draws, sentence=sentence, **rest)
+    warnings = list(overlap)
+    units, of = (rest["n_rows"], "rows") if rest["n_clusters"] is None else (rest["n_clusters"], "clusters")
+    if units < _FEW:
+        warnings.append(f"With {units} {of} the intervals are rough.")
+    sentence = " ".join([sentence, *warnings])
+    least = 2 / (1 + rest["n_draws"])
+    if min(e.p_value for e in effects.values()) <= least:
+        sentence += f" With {rest['n_draws']} draws no p-value can be below {least:.2g}."
+    return MediationResult(effects=effects, draws=draws, warnings=tuple(warnings), sentence=sentence, **rest)
