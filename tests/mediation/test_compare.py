@@ -98,7 +98,7 @@ def test_every_head_is_what_mediate_gives_for_it(quantity, clusters):
         np.testing.assert_allclose(
             [got.acme_low[h], got.acme_high[h]],
             [want.ci_low, want.ci_high],
-            atol=0.2 * want.standard_error,
+            atol=0.3 * want.standard_error,
         )
     np.testing.assert_allclose(got.nie, getattr(sweep, quantity).mean(0), atol=1e-12)
 
@@ -168,9 +168,45 @@ def test_a_head_whose_mass_never_varies_has_no_statistics_and_says_so():
 
 
 def test_few_items_are_said():
-    few, enough = (compare_mediation(*world(n=n)[:2], "reasoning", n_draws=50).sentence for n in (12, 20))
-    assert "With 12 sampling units the statistical side's intervals may be too narrow." in few
-    assert "may be too narrow" not in enough
+    few, enough = (compare_mediation(*world(n=n)[:2], "reasoning", n_draws=50).sentence for n in (8, 10))
+    assert "With 8 sampling units the statistical side's intervals are rough." in few
+    assert "are rough" not in enough
+
+
+def test_intervals_of_few_items_cover_as_those_of_many():
+    """Masses without effect: of the heads' 95% intervals more than 91% hold zero, with 8 items as with 12."""
+    for n in (8, 12):
+        held = 0
+        for rep in range(40):
+            sweep, capture, _ = world(n=n, m=20, effect=0.0, seed=rep, noise=1.0)
+            got = compare_mediation(sweep, capture, "reasoning", n_draws=400, random_state=rep)
+            held += int(((got.acme_low < 0) & (got.acme_high > 0)).sum())
+        assert held / 800 >= 0.91
+
+
+def test_masses_that_the_other_prompt_never_has_are_said():
+    """A segment that one prompt lacks has mass zero there by construction: the slope is drawn out to it."""
+    sweep, capture, _ = world(both=False)
+    got = compare_mediation(sweep, capture, "reasoning", n_draws=50)
+    assert got.overlap.tolist() == [0, 0, 0, 0]
+    assert got.to_frame()["overlap"].tolist() == [0, 0, 0, 0]
+    assert (
+        "In 4 of 4 heads most items' mass on 'reasoning' under prompt 0 lies outside the range seen under "
+        "prompt 1, as where only one prompt has that segment. There the statistical effect extrapolates"
+    ) in got.sentence
+    # Of heads whose masses mingle nothing is said; of one among them it is.
+    capture.mass[:, 0, :, 0] = np.random.default_rng(5).permuted(capture.mass[:, 1, :, 0], axis=0)
+    mingled = compare_mediation(sweep, capture, "reasoning", n_draws=50)
+    assert (mingled.overlap > 0.9).all()
+    assert "extrapolates" not in mingled.sentence
+    capture.mass[:, 0, 2, 0] -= 0.3
+    assert "In 1 of 4 heads" in compare_mediation(sweep, capture, "reasoning", n_draws=50).sentence
+    # The control arm's slope is asked about the treated arm's masses.
+    capture.mass[:40, 0, 1, 0] -= 0.5
+    swapped = compare_mediation(sweep, capture, "reasoning", quantity="pure_nie", n_draws=50)
+    assert compare_mediation(sweep, capture, "reasoning", n_draws=50).overlap[1] < 0.4
+    assert swapped.overlap[1] > 0.8
+    assert "under prompt 1 lies outside the range seen under prompt 0" in swapped.sentence
 
 
 def test_270_heads_take_a_moment():
