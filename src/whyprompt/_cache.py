@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whyprompt._files import whole_file
+from whyprompt.errors import WhypromptError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["cache_dir", "remembered_ratio"]
+__all__ = ["cache_dir", "remembered", "remembered_ratio"]
 
 
 def cache_dir() -> Path:
@@ -21,6 +26,40 @@ def cache_dir() -> Path:
         return Path(own).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "whyprompt"
+
+
+def remembered(kind: str, key: str, form: str, make: Callable[[], str]) -> str:
+    """Give a short text that is made once and kept.
+
+    Parameters
+    ----------
+    kind : str
+        Folder in the cache.
+    key : str
+        All that the text depends on.
+    form : str
+        Regular expression of a whole text: a file that holds anything else is made anew.
+    make : callable
+        Makes the text.
+
+    Returns
+    -------
+    str
+    """
+    kept = cache_dir() / kind / hashlib.sha256(key.encode()).hexdigest()
+    try:
+        text = kept.read_text(encoding="ascii")
+    except (OSError, ValueError):
+        text = ""
+    if re.fullmatch(form, text):
+        return text
+    text = make()
+    # A cache that is full or may not be written costs the time to make the text again, nothing else.
+    with contextlib.suppress(OSError, WhypromptError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(kept) as file:
+            file.write(text.encode("ascii"))
+    return text
 
 
 def remembered_ratio(what: str, measure: Callable[[], float]) -> float:
@@ -41,17 +80,7 @@ def remembered_ratio(what: str, measure: Callable[[], float]) -> float:
     import torch
 
     key = f"{torch.__version__}-{_processor()}-{what}"
-    kept = cache_dir() / "speed" / hashlib.sha256(key.encode()).hexdigest()[:16]
-    try:
-        return float(kept.read_text(encoding="ascii"))
-    except (OSError, ValueError):  # none yet, or not whole: measured now
-        ratio = round(measure(), 2)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(f"{ratio:.2f}", encoding="ascii")
-    except OSError:
-        pass  # a cache that cannot be written: measured anew in each run
-    return ratio
+    return float(remembered("speed", key, r"\d+\.\d\d", lambda: f"{measure():.2f}"))
 
 
 @lru_cache

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from whyprompt import _files
 from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.trials import doctor, manifest
 from whyprompt.trials.models import load_model, local, locate, locate_model
@@ -49,11 +50,11 @@ def test_what_lacks_is_found(monkeypatch, tmp_path):
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "deep" / "a.json"
-    manifest.write_json(path, {"a": "ä"})
+    path = tmp_path / "a.json"
+    _files.write_json(path, {"a": "ä"})
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": "ä"}
     with pytest.raises(ValueError, match="nan"):
-        manifest.write_json(path, {"a": [1, float("nan")]})
+        _files.write_json(path, {"a": [1, float("nan")]})
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": "ä"}
     assert [f.name for f in path.parent.iterdir()] == ["a.json"]
 

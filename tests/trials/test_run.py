@@ -398,8 +398,7 @@ def test_a_prompt_longer_than_the_context_is_refused_before_anything_is_written(
     study = load_study(study_file(ARMS, model=model))
     with pytest.raises(PromptError, match=r"arm '\w+', item '\w+': prompt and answer have \d+ tokens"):
         run_study(study, tmp_path / "out")
-    with pytest.raises(StoreError, match="no trials"):
-        load_trials(study, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
     # Room for what is yet to be written counts too.
     model = model_maker(tmp_path / "longer", context=110)
     body = "arms: {direct: {kind: direct}}\noutcomes: [log_prob, string_match]\n"

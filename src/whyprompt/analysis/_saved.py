@@ -3,29 +3,31 @@
 ``mediation/FINGERPRINT/`` beside the store holds ``TREATED-CONTROL.jsonl`` (potential outcomes of each item),
 ``TREATED-CONTROL.json`` (the grid of heads), ``rest.json`` and ``attention.npz`` (the set found, attention).
 The fingerprint covers the trials, the model and the settings: what belongs to another study is never read.
+All of it can be computed again, so a damaged file is computed again, or named.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._files import file_errors, lock_for, read_json, whole_file, write_json
 from whyprompt.analysis._pairs import chosen_items
 from whyprompt.errors import StoreError
 from whyprompt.mediation import AttentionCapture, HeadSearch, HeadSweep, MeanInterval, PairOutcomes
 from whyprompt.study import MediationSettings
-from whyprompt.trials.manifest import write_json
 from whyprompt.trials.store import TrialStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import pandas as pd
 
@@ -36,6 +38,7 @@ __all__ = ["Rest", "Saved", "search_to_dict"]
 
 # Raised when the same study and model would give other numbers.
 _FORMAT = 2
+_DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,8 +68,8 @@ class Saved:
     item_tasks: dict[str, str]
 
     @classmethod
-    def open(cls, study: Study, folder: str | Path, frame: pd.DataFrame, *, write: bool = True) -> Saved:
-        """Find the folder that belongs to this study, model and settings; make it if `write`."""
+    def open(cls, study: Study, folder: str | Path, frame: pd.DataFrame) -> Saved:
+        """Find the folder that belongs to this study, model and settings; nothing is made or written."""
         settings = study.mediation or MediationSettings()
         with TrialStore(Path(folder) / "trials.sqlite", write=False) as store:
             trials, model = store.latest(study.name)
@@ -77,49 +80,59 @@ class Saved:
                 f"the trial table has no item {missing[0]!r}, which the sweep needs",
                 hint="run the study again: whyprompt run STUDY",
             )
+        main = settings.contrast or study.contrast
         key = {
             "format": _FORMAT,
             "trials": trials,
             "model": model,
+            # The search and the attention are of this one.
+            "contrast": [main.treated, main.control],
             "settings": settings.model_dump(mode="json"),
             "seed": study.seeds.analysis,
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-        path = Path(folder) / "mediation" / name
-        if write:
-            try:
-                path.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"the folder {path} cannot be made: {error.strerror}") from None
         return cls(
-            folder=path,
+            folder=Path(folder) / "mediation" / name,
             items=tuple(i.item_id for i in items),
             item_tasks={i.item_id: i.task_type for i in items},
         )
 
-    def complete(self, contrasts: list[Contrast]) -> bool:
-        """Say whether every sweep and the rest are there."""
-        return (
-            (self.folder / "rest.json").is_file()
-            and self._mass.is_file()
-            and all(self._grid(c).is_file() and len(self.outcomes(c)) == len(self.items) for c in contrasts)
-        )
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make the folder, and let no other process write into it meanwhile."""
+        lock = lock_for(self.folder)
+        try:
+            with file_errors(self.folder):
+                self.folder.mkdir(exist_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    def read(self, contrasts: list[Contrast]) -> tuple[list[HeadSweep], Rest] | None:
+        """Read the sweeps of these contrasts, and the rest.
+
+        Returns
+        -------
+        tuple of (list of HeadSweep, Rest), or None
+            None where they were not finished.
+
+        Raises
+        ------
+        StoreError
+            If they were, and a file is damaged.
+        """
+        # Written last: where this file is, everything was.
+        if not (self.folder / "rest.json").is_file():
+            return None
+        return [self.sweep(c) for c in contrasts], self._read_rest()
 
     def outcomes(self, contrast: Contrast) -> dict[str, PairOutcomes]:
-        """Read the finished items of one sweep."""
+        """Read the finished items of one sweep; a line that is not whole is an item not finished."""
         path = self._lines(contrast)
-        found: dict[str, PairOutcomes] = {}
         if not path.is_file():
-            return found
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                one = PairOutcomes.from_dict(json.loads(line))
-            except json.JSONDecodeError:
-                # The last line of a sweep that was killed while it wrote.
-                continue
-            if one.item_id in self.item_tasks:
-                found[one.item_id] = one
-        return found
+            return {}
+        found = (_outcomes_of(line) for line in path.read_bytes().splitlines())
+        return {one.item_id: one for one in found if one is not None and one.item_id in self.item_tasks}
 
     def keeper(self, contrast: Contrast) -> Callable[[PairOutcomes], None]:
         """Give the function that keeps each finished item."""
@@ -130,7 +143,7 @@ class Saved:
                 file.write("\n")
 
         def keep(one: PairOutcomes) -> None:
-            with path.open("a", encoding="utf-8") as file:
+            with file_errors(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(one.to_dict()) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
@@ -154,24 +167,46 @@ class Saved:
         )
 
     def sweep(self, contrast: Contrast) -> HeadSweep:
-        """Read a finished sweep."""
-        grid = json.loads(self._grid(contrast).read_text(encoding="utf-8"))
+        """Read a finished sweep.
+
+        Raises
+        ------
+        StoreError
+            If a file of it is damaged.
+        """
         done = self.outcomes(contrast)
+        lost = [i for i in self.items if i not in done]
+        if lost:
+            raise StoreError(
+                f"{self._lines(contrast)} is damaged: it has no whole line of item {lost[0]!r}", hint=_DELETE
+            )
         rows = [done[i] for i in self.items]
+        path = self._grid(contrast)
+        with _reading(path):
+            grid = read_json(path, hint=_DELETE)
+            n_layers, n_heads = int(grid["n_layers"]), int(grid["n_heads"])
+            heads = _heads(grid["heads"])
+            if not all(0 <= layer < n_layers and 0 <= head < n_heads for layer, head in heads):
+                raise ValueError("heads outside the model")
+            names = {name: _text(grid[name]) for name in ("mediator", "outcome", "model")}
 
         def stack(name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
             values = [getattr(r, name) for r in rows]
-            return None if any(v is None for v in values) else np.stack(values)
+            if any(v is None for v in values):
+                return None
+            if any(v.shape != (len(heads),) for v in values):
+                raise StoreError(
+                    f"{self._lines(contrast)} is damaged: a line has not one value a head", hint=_DELETE
+                )
+            return np.stack(values)
 
         return HeadSweep(
-            mediator=grid["mediator"],
-            outcome=grid["outcome"],
-            model=grid["model"],
+            **names,
             item_ids=tuple(r.item_id for r in rows),
             clusters=tuple(r.cluster for r in rows),
-            n_layers=grid["n_layers"],
-            n_heads=grid["n_heads"],
-            heads=tuple((int(layer), int(head)) for layer, head in grid["heads"]),
+            n_layers=n_layers,
+            n_heads=n_heads,
+            heads=heads,
             y00=np.array([r.y00 for r in rows]),
             y11=np.array([r.y11 for r in rows]),
             y10=stack("y10"),
@@ -188,7 +223,8 @@ class Saved:
         capture: AttentionCapture,
     ) -> None:
         """Keep the set found, the attention of one item, and the attention mass of all."""
-        np.savez_compressed(self._mass, mass=capture.mass, entropy=capture.entropy)
+        with whole_file(self._mass) as file:
+            np.savez_compressed(file, mass=capture.mass, entropy=capture.entropy)
         # Last: where this file is, everything is.
         write_json(
             self.folder / "rest.json",
@@ -211,37 +247,27 @@ class Saved:
             },
         )
 
-    def read_rest(self) -> Rest:
-        """Read what :meth:`close` kept."""
-        rest = json.loads((self.folder / "rest.json").read_text(encoding="utf-8"))
-        pictures = []
-        for picture in rest["attention"]:
-            weights = np.frombuffer(base64.b64decode(picture["weights"]), dtype=np.uint8)
-            pictures.append(
-                {
-                    **picture,
-                    "tokens": tuple(picture["tokens"]),
-                    "segments": tuple(picture["segments"]),
-                    "heads": tuple((int(layer), int(head)) for layer, head in picture["heads"]),
-                    "weights": weights.reshape(len(picture["heads"]), len(picture["tokens"])),
-                }
+    def _read_rest(self) -> Rest:
+        path = self.folder / "rest.json"
+        with _reading(path):
+            rest = read_json(path, hint=_DELETE)
+            pictures = [_picture(one) for one in rest["attention"]]
+            found, names = rest["search"], rest["capture"]
+            search = None if found is None else _search_from_dict(found)
+            note = _text(rest["note"])
+            item_ids, clusters, segments = (
+                tuple(_text(x) for x in names[k]) for k in ("item_ids", "clusters", "segments")
             )
-        found, names = rest["search"], rest["capture"]
-        with np.load(self._mass) as arrays:
-            capture = AttentionCapture(
-                item_ids=tuple(names["item_ids"]),
-                clusters=tuple(names["clusters"]),
-                heads=tuple((int(layer), int(head)) for layer, head in names["heads"]),
-                segments=tuple(names["segments"]),
-                mass=arrays["mass"],
-                entropy=arrays["entropy"],
-            )
-        return Rest(
-            search=None if found is None else _search_from_dict(found),
-            note=rest["note"],
-            pictures=pictures,
-            capture=capture,
+            heads = _heads(names["heads"])
+        with _reading(self._mass), np.load(self._mass) as arrays:
+            mass, entropy = arrays["mass"], arrays["entropy"]
+            shape = (len(item_ids), 2, len(heads))
+            if mass.shape != (*shape, len(segments)) or entropy.shape != shape:
+                raise ValueError("arrays of another shape")
+        capture = AttentionCapture(
+            item_ids=item_ids, clusters=clusters, heads=heads, segments=segments, mass=mass, entropy=entropy
         )
+        return Rest(search=search, note=note, pictures=pictures, capture=capture)
 
     @property
     def _mass(self) -> Path:
@@ -252,6 +278,58 @@ class Saved:
 
     def _grid(self, contrast: Contrast) -> Path:
         return self.folder / f"{contrast.treated}-{contrast.control}.json"
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name a file whose content is not what was written."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        # Only the system names a file; a damaged archive can raise anything.
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        reason = " ".join(str(error).split())
+        raise StoreError(
+            f"{path} is damaged ({type(error).__name__}{f': {reason}' if reason else ''})", hint=_DELETE
+        ) from None
+
+
+def _outcomes_of(line: bytes) -> PairOutcomes | None:
+    """Read one line of a sweep; None where it was cut by a kill, or damaged."""
+    try:
+        one = PairOutcomes.from_dict(json.loads(line))
+        one = replace(one, y00=float(one.y00), y11=float(one.y11))
+        texts = (one.item_id, one.cluster, one.made_with)
+        arrays = [y for y in (one.y10, one.y01) if y is not None]
+        whole = all(isinstance(t, str) for t in texts) and all(y.ndim == 1 for y in arrays)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        return None
+    return one if whole else None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _heads(value: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(layer), int(head)) for layer, head in value)
+
+
+def _picture(saved: dict[str, Any]) -> dict[str, Any]:
+    """Give one picture of attention as the arguments of its class."""
+    weights = np.frombuffer(base64.b64decode(saved["weights"]), dtype=np.uint8)
+    return {
+        **saved,
+        "tokens": tuple(saved["tokens"]),
+        "segments": tuple(saved["segments"]),
+        "heads": _heads(saved["heads"]),
+        "weights": weights.reshape(len(saved["heads"]), len(saved["tokens"])),
+    }
 
 
 def search_to_dict(search: HeadSearch) -> dict[str, Any]:
@@ -271,12 +349,11 @@ def search_to_dict(search: HeadSearch) -> dict[str, Any]:
 
 
 def _search_from_dict(data: dict[str, Any]) -> HeadSearch:
-    heads, path = (tuple((int(a), int(b)) for a, b in data[k]) for k in ("heads", "path"))
     return HeadSearch(
         **{
             **data,
-            "heads": heads,
-            "path": path,
+            "heads": _heads(data["heads"]),
+            "path": _heads(data["path"]),
             "search_share": np.array(data["search_share"]),
             "held_out_share": np.array(data["held_out_share"]),
             "carried": MeanInterval(**data["carried"]),

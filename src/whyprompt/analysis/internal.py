@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.analysis import _saved
 from whyprompt.analysis._pairs import chosen_items, study_pairs
-from whyprompt.errors import MediationError, StudyError
+from whyprompt.errors import MediationError, StoreError, StudyError
 from whyprompt.mediation import (
     attention_rows,
     capture_attention,
@@ -326,24 +326,32 @@ def study_mediation(
     ------
     MediationError
         If the arms end in different cues, the model cannot be analysed, or there are too few items.
+    StoreError
+        If another process is at the same mediation.
     """
-    from whyprompt.trials.models import load_model
-
     report = progress or (lambda _done, _total, _text: None)
     settings = study.mediation or MediationSettings()
     contrasts = _contrasts(study, settings)
     saved = _saved.Saved.open(study, folder, frame)
-    if not saved.complete(contrasts):
-        report(0, 0, "loading the model")
-        lm = load_model(
-            study.model.name,
-            revision=study.model.revision,
-            device=study.model.device,
-            dtype=study.model.dtype,
-            threads=study.model.threads,
-        )
-        _compute(study, settings, contrasts, saved, lm, frame, report)
-    return _gather(study, settings, contrasts, saved)
+    kept = _whole(saved, contrasts, report)
+    if kept is None:
+        with saved.writing():
+            # Another process may have finished meanwhile.
+            kept = _whole(saved, contrasts, report) or _computed(
+                study, settings, contrasts, saved, frame, report
+            )
+    return _gather(study, settings, contrasts, saved, *kept)
+
+
+def _whole(
+    saved: _saved.Saved, contrasts: list[Contrast], report: Progress
+) -> tuple[list[HeadSweep], _saved.Rest] | None:
+    """Read a mediation; None where it is not finished, or a file of it is damaged, which is said."""
+    try:
+        return saved.read(contrasts)
+    except StoreError as error:
+        report(0, 0, f"{error.message}: computed again")
+        return None
 
 
 def load_mediation(study: Study, folder: str | Path, frame: pd.DataFrame) -> StudyMediation | None:
@@ -359,11 +367,17 @@ def load_mediation(study: Study, folder: str | Path, frame: pd.DataFrame) -> Stu
     Returns
     -------
     StudyMediation or None
+
+    Raises
+    ------
+    StoreError
+        If it was finished, and a file of it is damaged since.
     """
     settings = study.mediation or MediationSettings()
     contrasts = _contrasts(study, settings)
-    saved = _saved.Saved.open(study, folder, frame, write=False)
-    return _gather(study, settings, contrasts, saved) if saved.complete(contrasts) else None
+    saved = _saved.Saved.open(study, folder, frame)
+    kept = saved.read(contrasts)
+    return None if kept is None else _gather(study, settings, contrasts, saved, *kept)
 
 
 def _contrasts(study: Study, settings: MediationSettings) -> list[Contrast]:
@@ -377,6 +391,30 @@ def _contrasts(study: Study, settings: MediationSettings) -> list[Contrast]:
             )
         out.append(Contrast(treated=settings.placebo, control=main.control))
     return list({(c.treated, c.control): c for c in out}.values())
+
+
+def _computed(
+    study: Study,
+    settings: MediationSettings,
+    contrasts: list[Contrast],
+    saved: _saved.Saved,
+    frame: pd.DataFrame,
+    report: Progress,
+) -> tuple[list[HeadSweep], _saved.Rest]:
+    from whyprompt.trials.models import load_model
+
+    report(0, 0, "loading the model")
+    lm = load_model(
+        study.model.name,
+        revision=study.model.revision,
+        device=study.model.device,
+        dtype=study.model.dtype,
+        threads=study.model.threads,
+    )
+    _compute(study, settings, contrasts, saved, lm, frame, report)
+    kept = saved.read(contrasts)
+    assert kept is not None
+    return kept
 
 
 def _compute(
@@ -460,15 +498,18 @@ def _pictures(
 
 
 def _gather(
-    study: Study, settings: MediationSettings, contrasts: list[Contrast], saved: _saved.Saved
+    study: Study,
+    settings: MediationSettings,
+    contrasts: list[Contrast],
+    saved: _saved.Saved,
+    sweeps: list[HeadSweep],
+    rest: _saved.Rest,
 ) -> StudyMediation:
-    def studied(contrast: Contrast) -> HeadStudy:
-        sweep = saved.sweep(contrast)
+    def studied(contrast: Contrast, sweep: HeadSweep) -> HeadStudy:
         inference = infer_heads(sweep, conf_level=settings.level, random_state=study.seeds.analysis)
         return HeadStudy(contrast=contrast, sweep=sweep, inference=inference)
 
-    main = studied(contrasts[0])
-    others = [studied(c) for c in contrasts[1:]]
+    main, *others = (studied(c, s) for c, s in zip(contrasts, sweeps, strict=True))
     placebo = next((s for s in others if s.contrast.treated == settings.placebo), None)
     further = tuple(s for s in others if s is not placebo)
     differences = {
@@ -478,7 +519,6 @@ def _gather(
         for other in others
         if other.contrast.control == main.contrast.control
     }
-    rest = saved.read_rest()
     capture = rest.capture
     try:
         comparison, why = (

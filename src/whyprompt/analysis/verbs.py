@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whyprompt._files import write_json
 from whyprompt.analysis.external import StudyEffect, study_effect
 from whyprompt.analysis.internal import StudyMediation, study_mediation
+from whyprompt.errors import StoreError
 from whyprompt.study import load_study
 from whyprompt.trials import load_trials
-from whyprompt.trials.manifest import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +27,7 @@ def run_effect(study: str | Path, out: str | Path) -> StudyEffect:
     study : str or Path
         The study file.
     out : str or Path
-        Folder of its results; gets ``effect.json``.
+        Folder of its results; gets ``effect.json``. Where it may not be written, a warning says so.
 
     Returns
     -------
@@ -38,7 +40,7 @@ def run_effect(study: str | Path, out: str | Path) -> StudyEffect:
     """
     plan = load_study(study)
     answer = study_effect(plan, load_trials(plan, out))
-    write_json(Path(out) / "effect.json", answer.to_dict())
+    _keep(Path(out) / "effect.json", answer)
     return answer
 
 
@@ -52,7 +54,8 @@ def run_mediation(
     study : str or Path
         The study file.
     out : str or Path
-        Folder of its results; gets ``mediation.json`` and the folder ``mediation``.
+        Folder of its results; gets ``mediation.json`` and the folder ``mediation``. Where it may not be
+        written, a finished mediation is read, and a warning says that the answer is not kept.
     progress : callable, optional
         Called as ``progress(done, total, text)``.
 
@@ -67,5 +70,13 @@ def run_mediation(
     """
     plan = load_study(study)
     answer = study_mediation(plan, out, load_trials(plan, out), progress=progress)
-    write_json(Path(out) / "mediation.json", answer.to_dict())
+    _keep(Path(out) / "mediation.json", answer)
     return answer
+
+
+def _keep(path: Path, answer: StudyEffect | StudyMediation) -> None:
+    try:
+        write_json(path, answer.to_dict())
+    except StoreError as error:
+        # Results on a place that may only be read are answered like any other.
+        warnings.warn(f"the answer is not kept: {error.message}", stacklevel=3)

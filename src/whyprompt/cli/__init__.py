@@ -1,6 +1,7 @@
 """The command line: ``whyprompt run | effect | mediate | report | export | doctor | schema | data``.
 
-Exit codes: 0 done; 1 a failure that is not the user's; 2 something the user can mend; 130 stopped by Ctrl-C.
+Exit codes: 0 done; 1 a failure that is not the user's; 2 something the user can mend; 130 stopped by Ctrl-C,
+143 by the system's request to end.
 Every verb takes ``--json`` and then prints one JSON object on standard output and nothing else there;
 progress and messages go to standard error. One module a group of verbs; nothing heavy is imported here.
 """
@@ -8,8 +9,11 @@ progress and messages go to standard error. One module a group of verbs; nothing
 from __future__ import annotations
 
 import errno
+import signal
 import sys
-from typing import Annotated
+import threading
+import warnings
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,6 +25,9 @@ from whyprompt.cli import report as _report
 from whyprompt.cli import run as _run
 from whyprompt.cli._common import say, show
 from whyprompt.errors import InputError, WhypromptError
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 __all__ = ["app", "main"]
 
@@ -43,7 +50,9 @@ app.command()(_run.schema)
 app.command()(_run.doctor)
 app.add_typer(_data.app, name="data")
 
-_STOPPED = 130
+_STOPPED = 128 + signal.SIGINT
+_ENDED = 128 + signal.SIGTERM
+_GOES_ON = "stopped; what is complete is kept, and the same command goes on from there"
 
 
 def _version(value: bool) -> None:
@@ -61,9 +70,21 @@ def _root(
     _ = version
 
 
+def _end(_number: int, _frame: FrameType | None) -> None:
+    """End as Ctrl-C does: files being written are taken away, and the store is closed."""
+    raise SystemExit(_ENDED)
+
+
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    say(f"note: {message}")
+
+
 def main() -> None:
     """Run the command line and turn errors into messages and exit codes."""
     try:
+        warnings.showwarning = _note
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _end)
         app()
     except InputError as error:
         say(f"error: {error}")
@@ -73,9 +94,13 @@ def main() -> None:
         sys.exit(error.exit_code)
     except SystemExit as stop:
         # typer turns Ctrl-C into this code without a word.
-        if stop.code == _STOPPED:
-            say("stopped; what is complete is kept, and the same command goes on from there")
+        if stop.code in {_STOPPED, _ENDED}:
+            say(_GOES_ON)
         raise
+    except KeyboardInterrupt:
+        # Before typer took over.
+        say(_GOES_ON)
+        sys.exit(_STOPPED)
     except BrokenPipeError:
         sys.exit(1)
     except OSError as error:

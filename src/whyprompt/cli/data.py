@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whyprompt._files import whole_file
 from whyprompt.cli._common import AsJson, say, show, show_json
 
 if TYPE_CHECKING:
@@ -99,7 +100,8 @@ def _explored(data: ExampleData, *, charts: bool, as_json: bool) -> None:
         say(f"NOTE: the items of {data.example} were GENERATED ({data.source}); no published data set")
     found = explore(data.frame, data.examples)
     table = data.path.with_name("exploration.csv")
-    found.to_frame().to_csv(table, index=False)
+    with whole_file(table) as file:
+        found.to_frame().to_csv(file, index=False)
     pictures: dict[str, str] = {}
     if charts:
         from whyprompt.report import save_chart

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
 from whyprompt.cli._common import AsJson, Out, StudyPath, results_folder, show, show_json
 
 __all__ = ["report"]
 
 
-def report(study: StudyPath, out: Out = None, as_json: AsJson = False) -> None:
+def report(
+    study: StudyPath,
+    target: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The page to write. Default: report.html in the folder of results.", metavar="[FILE]"
+        ),
+    ] = None,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
     """Write a study's self-contained HTML page."""
     from whyprompt.report import write_report
     from whyprompt.study import load_study
 
     folder = results_folder(out, load_study(study).name)
-    path = write_report(study, folder)
+    path = write_report(study, folder, target=target)
     if as_json:
         show_json({"report": str(path), "bytes": path.stat().st_size})
     else:

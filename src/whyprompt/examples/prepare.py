@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._files import whole_file, write_json
 from whyprompt.errors import DataError
 from whyprompt.examples.sources import Found, example1_items, example2_items
 from whyprompt.trials.items import normalised_question
@@ -290,12 +290,11 @@ def _save(
         examples_path=examples_path,
         sentence=_sentence(found, frame, len(others), dropped, lost, path),
     )
-    frame.to_csv(path, index=False)
-    others.to_csv(examples_path, index=False)
+    for table, place in ((frame, path), (others, examples_path)):
+        with whole_file(place) as file:
+            table.to_csv(file, index=False)
     about = {**data.to_dict(), "seed": seed, "path": path.name, "examples_path": examples_path.name}
-    path.with_name("source.json").write_text(
-        json.dumps(about, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-    )
+    write_json(path.with_name("source.json"), about)
     return data
 
 

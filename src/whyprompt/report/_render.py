@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._files import whole_file
 from whyprompt.errors import DataError, WhypromptError
 
 if TYPE_CHECKING:
@@ -69,9 +70,11 @@ def save_chart(chart: alt.TopLevelMixin, path: str | Path, *, scale: float = 2.0
 
     spec, version = _spec(chart)
     if target.suffix.lower() == ".svg":
-        target.write_text(vl_convert.vegalite_to_svg(spec, vl_version=version), encoding="utf-8")
+        picture = vl_convert.vegalite_to_svg(spec, vl_version=version).encode()
     else:
-        target.write_bytes(vl_convert.vegalite_to_png(spec, vl_version=version, scale=scale))
+        picture = vl_convert.vegalite_to_png(spec, vl_version=version, scale=scale)
+    with whole_file(target) as file:
+        file.write(picture)
     return target
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from whyprompt._files import read_json, whole_file
 from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.report import _closing, _external, _internal, _logs
 from whyprompt.report._blocks import Artist
@@ -175,26 +176,15 @@ def write_report(study: str | Path, folder: str | Path, *, target: str | Path | 
         study_effect(plan, frame), load_mediation(plan, folder, frame), _manifest(Path(folder)), plan
     )
     path = Path(folder) / "report.html" if target is None else Path(target)
-    # A reader never finds half a page.
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(page, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise StoreError(f"the report {path} cannot be written: {error.strerror}") from None
+    with whole_file(path, hint="write it elsewhere: whyprompt report STUDY FILE") as file:
+        file.write(page.encode())
     return path
 
 
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
+    hint = "run the study again: whyprompt run STUDY"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path, hint=hint)
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be read: {error.strerror}", hint="run the study first: whyprompt run STUDY"
-        ) from None
-    except ValueError:
-        raise StoreError(f"{path} is not JSON", hint="run the study again: whyprompt run STUDY") from None
-    if not isinstance(content, dict):
-        raise StoreError(f"{path} is not a manifest", hint="run the study again: whyprompt run STUDY")
-    return content
+        raise StoreError(f"{path} cannot be read: {error.strerror}", hint=hint) from None

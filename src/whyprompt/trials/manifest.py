@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import random
 import sys
-import tempfile
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whyprompt import __version__
+from whyprompt._files import read_json, write_json
+from whyprompt.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from whyprompt.trials.models import LocalModel
     from whyprompt.trials.plan import TrialPlan
 
-__all__ = ["build_manifest", "package_versions", "save_manifest", "seed_everything", "write_json"]
+__all__ = ["build_manifest", "package_versions", "save_manifest", "seed_everything"]
 
 _PACKAGES = (
     "numpy",
@@ -148,29 +148,16 @@ def save_manifest(
 
 def _earlier_runs(path: Path, content: Mapping[str, Any]) -> list[dict[str, Any]]:
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        before = read_json(path, hint="it is written anew")
+    except (FileNotFoundError, StoreError):
         return []
+    model, runs = before.get("model"), before.get("runs")
     same = (
-        isinstance(before, dict)
-        and before.get("study_fingerprint") == content["study_fingerprint"]
-        and isinstance(before.get("model"), dict)
-        and before["model"].get("fingerprint") == content["model"]["fingerprint"]
+        before.get("study_fingerprint") == content["study_fingerprint"]
+        and isinstance(model, dict)
+        and model.get("fingerprint") == content["model"]["fingerprint"]
     )
+    if not same or not isinstance(runs, list):
+        return []
     # A run that computed nothing left nothing to tell of; a killed one (None) may have.
-    return [r for r in before.get("runs", []) if r.get("new_trials") != 0] if same else []
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    made = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False, allow_nan=False)
-            file.write("\n")
-        made.chmod(0o644)
-        made.replace(path)
-    finally:
-        made.unlink(missing_ok=True)
+    return [r for r in runs if isinstance(r, dict) and r.get("new_trials") != 0]

@@ -166,7 +166,8 @@ def run_study(
     Raises
     ------
     InputError
-        If the study, its items, its model or the store cannot be used; nothing is written then.
+        If the study, its items, its model or the store cannot be used; nothing is written then. Or if the
+        folder was deleted, moved or replaced while the run was writing into it.
     """
     folder = Path(folder)
     path = folder / "trials.sqlite"
@@ -203,6 +204,7 @@ def run_study(
         new = _run_units(store, plan, lm, progress)
         seconds = time.perf_counter() - begun
         save_manifest(folder, plan, lm, started_at=started, text=text, notices=notices, new_trials=new)
+        store.check_there()
     return RunResult(
         study=plan.fingerprint,
         model=lm.fingerprint,
@@ -289,10 +291,13 @@ def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Pro
         if all(t.key in done for t in trials):
             continue
         progress(count, len(plan.trials), f"arm {trials[0].arm}")
-        rows = _run_unit(plan, unit, number, lm, cache)
-        store.add(
-            plan.fingerprint, lm.fingerprint, [r for r in rows if (r.item_id, r.arm, r.rep) not in done]
-        )
+        # Another version may have laid the units otherwise: a trial that is there stays as it is.
+        rows = [
+            row
+            for row in _run_unit(plan, unit, number, lm, cache)
+            if (row.item_id, row.arm, row.rep) not in done
+        ]
+        store.add(plan.fingerprint, lm.fingerprint, rows)
         count += len(rows)
         new += len(rows)
     progress(len(plan.trials), len(plan.trials), "done")

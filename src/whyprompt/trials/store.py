@@ -13,19 +13,20 @@ import sqlite3
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import filelock
-
+from whyprompt._files import lock_for, whole_file
 from whyprompt.errors import StoreError, WhypromptError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import filelock
     import pandas as pd
 
 __all__ = ["ItemRow", "TrialRow", "TrialStore", "export"]
 
 _VERSION = 1
+_ANEW = "move it aside and run the study again: whyprompt run STUDY"
 _SCHEMA = """
 CREATE TABLE studies (
     fingerprint TEXT PRIMARY KEY, name TEXT NOT NULL, spec TEXT NOT NULL, started_at TEXT NOT NULL
@@ -104,42 +105,63 @@ class TrialStore:
     path : Path
         The SQLite file.
     write : bool
-        Whether to write. One process at a time may; any number may read.
+        Whether to write. One process at a time may; any number may read, from a place that may not be
+        written too. A new store in which no study is begun is not left behind.
     """
 
     def __init__(self, path: Path, *, write: bool) -> None:
         self.path = path
         self._lock: filelock.BaseFileLock | None = None
+        self._made: list[Path] = []
+        self._identity: tuple[int, int] | None = None
         if write:
-            self._lock = _locked(path)
+            if not path.exists():
+                made = (path, path.with_suffix(".lock"), *path.parents)
+                self._made = [place for place in made if not place.exists()]
+            self._lock = lock_for(path)
         elif not path.is_file():
             raise StoreError(f"no store at {path}", hint="run the study first: whyprompt run STUDY")
         try:
             with _errors(path):
-                # A store only read is opened so that nothing here can change it.
-                target = str(path) if write else f"{path.absolute().as_uri()}?mode=ro"
-                self._db = sqlite3.connect(target, uri=not write, timeout=5, isolation_level=None)
-                self._prepare(write=write)
+                self._db = self._opened(write=write)
+            self._identity = _identity(path)
         except BaseException:
             self._release()
             raise
 
-    def _prepare(self, *, write: bool) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if write:
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            if version == 0:
-                (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-                if tables:
-                    raise StoreError(f"{self.path} is an SQLite file, but no store of trials")
-                self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-                version = _VERSION
-        if version != _VERSION:
+    def _opened(self, *, write: bool) -> sqlite3.Connection:
+        # A store only read is opened so that nothing here can change it.
+        target = str(self.path) if write else f"{self.path.absolute().as_uri()}?mode=ro"
+        db = sqlite3.connect(target, uri=not write, timeout=5, isolation_level=None)
+        try:
+            self._prepare(db, write=write)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare(self, db: sqlite3.Connection, *, write: bool) -> None:
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            if tables:
+                raise StoreError(f"{self.path} is an SQLite file, but no store of trials")
+            if not write:
+                raise StoreError(
+                    f"{self.path} holds no trials yet",
+                    hint="run the study first, or wait for the run that is starting: whyprompt run STUDY",
+                )
+        elif version != _VERSION:
             raise StoreError(
                 f"{self.path} is a store of version {version}, this whyprompt reads version {_VERSION}",
-                hint="move it aside and run the study anew",
+                hint=_ANEW,
             )
+        if write:
+            # While trials are written, others read what is complete; close() takes it back.
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = NORMAL")
+            if version == 0:
+                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
 
     def __enter__(self) -> Self:
         return self
@@ -149,12 +171,38 @@ class TrialStore:
 
     def close(self) -> None:
         """Close the file and let others write."""
+        if self._lock is not None:
+            # In the writer's mode a file can only be read where one may write beside it. Where a reader is in
+            # it just now, it stays so until the next run.
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
         self._release()
 
     def _release(self) -> None:
+        """Take away what opening made, where no study was begun, and give the lock back."""
+        if self._identity in {None, _identity(self.path)}:
+            for place in self._made:
+                # A folder that holds anything else stays.
+                with contextlib.suppress(OSError):
+                    place.rmdir() if place.is_dir() else place.unlink()
         if self._lock is not None:
             self._lock.release()
+
+    def check_there(self) -> None:
+        """Check that what is written goes where it will be looked for.
+
+        Raises
+        ------
+        StoreError
+            If the file was deleted, moved or replaced since it was opened: the system would let a process
+            write on into a file that has no name.
+        """
+        if _identity(self.path) != self._identity:
+            raise StoreError(
+                f"{self.path} was deleted, moved or replaced while this run was writing to it",
+                hint="what was written since is lost: run the study again, and leave its folder in place",
+            )
 
     def begin(
         self,
@@ -175,13 +223,16 @@ class TrialStore:
             One line for each change; empty where nothing changed or nothing was here.
         """
         with _errors(self.path):
-            known = {
-                fingerprint: json.loads(text)
-                for fingerprint, text in self._db.execute(
-                    "SELECT fingerprint, spec FROM studies WHERE name = ? ORDER BY started_at", (name,)
-                )
-            }
-            models = dict(self._db.execute("SELECT fingerprint, detail FROM models").fetchall())
+            # By the order of the runs: a clock may have been put back.
+            studies = self._db.execute(
+                "SELECT s.fingerprint, s.spec FROM runs r JOIN studies s ON s.fingerprint = r.study "
+                "WHERE s.name = ? ORDER BY r.rowid",
+                (name,),
+            ).fetchall()
+            models = self._db.execute(
+                "SELECT m.fingerprint, m.detail FROM runs r JOIN models m ON m.fingerprint = r.model "
+                "ORDER BY r.rowid"
+            ).fetchall()
             with self._transaction():
                 self._db.execute(
                     "INSERT OR IGNORE INTO studies VALUES (?, ?, ?, ?)",
@@ -194,15 +245,25 @@ class TrialStore:
                     (model, model_name, json.dumps(detail)),
                 )
                 self._db.execute("INSERT INTO runs VALUES (?, ?, ?)", (study, model, started_at))
+        self._made = []
         changes: list[str] = []
-        if known and study not in known:
-            changes += [
-                f"study {name!r} changed: {line}" for line in _differences(list(known.values())[-1], spec)
-            ]
-        if models and model not in models:
-            before = json.loads(list(models.values())[-1])
+        if studies and study not in dict(studies):
+            before = self._object(studies[-1][1], f"the specification of study {name!r}")
+            changes += [f"study {name!r} changed: {line}" for line in _differences(before, spec)]
+        if models and model not in dict(models):
+            before = self._object(models[-1][1], "the record of the model")
             changes += [f"model changed: {line}" for line in _differences(before, detail)]
         return changes
+
+    def _object(self, text: str, what: str) -> dict[str, Any]:
+        """Read a JSON object that stands in a column."""
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise StoreError(f"{self.path} is damaged: {what} is not a JSON object", hint=_ANEW)
+        return found
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -223,11 +284,14 @@ class TrialStore:
         ------
         WhypromptError
             If the disk is full or the file cannot be written; the store keeps what it had.
+        StoreError
+            As :meth:`check_there`.
         """
         with _errors(self.path), self._transaction():
             for row in rows:
                 statement, values = _insert(row, "items" if isinstance(row, ItemRow) else "trials")
                 self._db.execute(statement, [study, model, *values])
+        self.check_there()
 
     def done_items(self, study: str, model: str) -> set[str]:
         """Give the ids of the items that are measured."""
@@ -292,10 +356,9 @@ class TrialStore:
             # The joined name of the model comes before the fingerprint of the same column name.
             names[names.index("model", names.index("model") + 1)] = "model_fingerprint"
             raw = [dict(zip(names, row, strict=True)) for row in cursor]
-            spec = json.loads(
-                self._db.execute("SELECT spec FROM studies WHERE fingerprint = ?", (study,)).fetchone()[0]
-            )
-        arms = {arm: n for n, arm in enumerate(spec["arms"])}
+            (text,) = self._db.execute("SELECT spec FROM studies WHERE fingerprint = ?", (study,)).fetchone()
+        spec = self._object(text, "the specification of the study")
+        arms = {arm: n for n, arm in enumerate(spec.get("arms", ()))}
         raw.sort(key=lambda r: (r["position"], arms.get(r["arm"], len(arms)), r["rep"]))
         rows = [
             {
@@ -304,12 +367,12 @@ class TrialStore:
                 "rep": r["rep"],
                 "task_type": r["task_type"],
                 "difficulty": r["difficulty"],
-                **json.loads(r["covariates"]),
+                **self._object(r["covariates"], f"covariates of item {r['item_id']!r}"),
                 "prompt": r["prompt"],
                 "prompt_tokens": r["prompt_tokens"],
                 "completion": r["completion"],
                 "completion_tokens": r["completion_tokens"],
-                **json.loads(r["outcomes"]),
+                **self._object(r["outcomes"], f"outcomes of item {r['item_id']!r} under arm {r['arm']!r}"),
                 "temperature": r["temperature"],
                 "cluster": r["cluster"],
                 "cost": r["cost"],
@@ -338,32 +401,20 @@ def export(frame: pd.DataFrame, path: Path) -> None:
         raise StoreError(f"{path}: a trial table is exported as .csv or .parquet")
     if not path.parent.is_dir():
         raise StoreError(f"{path}: no such folder: {path.parent}", hint="make it first")
-    making = path.with_name(f".{path.name}.making{suffix}")
-    try:
+    with whole_file(path) as file:
         if suffix == ".csv":
-            frame.to_csv(making, index=False)
+            frame.to_csv(file, index=False)
         else:
-            frame.to_parquet(making, index=False)
-        making.replace(path)
-    finally:
-        making.unlink(missing_ok=True)
+            frame.to_parquet(file, index=False)
 
 
-def _locked(path: Path) -> filelock.BaseFileLock:
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tell a file from any other that has had its name; None where there is none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"the folder {path.parent} cannot be made: {error.strerror}") from None
-    lock = filelock.FileLock(path.with_suffix(".lock"), timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise StoreError(
-            f"another process is writing to {path}", hint="wait for it, or give this run a store of its own"
-        ) from None
-    except OSError as error:
-        raise StoreError(f"the store {path} cannot be locked: {error.strerror}") from None
-    return lock
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
@@ -389,9 +440,12 @@ def _errors(path: Path) -> Iterator[None]:
             ) from None
         if name in {"SQLITE_NOTADB", "SQLITE_CORRUPT"}:
             raise StoreError(f"{path} is not a store of trials: {text}") from None
+        if text.startswith("Could not decode"):
+            raise StoreError(f"{path} is damaged: {text}", hint=_ANEW) from None
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM")):
             raise StoreError(
-                f"the store {path} cannot be opened: {text}", hint="check that it is a file you may write"
+                f"the store {path} cannot be opened: {text}",
+                hint="check that you may write it and its folder, or copy the folder to where you may",
             ) from None
         raise WhypromptError(f"the store {path} failed: {text}") from None
 

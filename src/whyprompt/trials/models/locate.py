@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whyprompt._cache import cache_dir
+from whyprompt._cache import cache_dir, remembered
 from whyprompt.errors import ModelError, WhypromptError
 
 if TYPE_CHECKING:
@@ -142,17 +142,7 @@ def _folder_hash(folder: Path) -> str:
     files = sorted({f for pattern in patterns for f in folder.glob(pattern) if f.is_file()})
     # Hashing half a gigabyte takes a second: the answer is kept, and trusted while size and time agree.
     stamp = json.dumps([[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files])
-    key = hashlib.sha256(f"{folder.resolve()}\0{stamp}".encode()).hexdigest()
-    kept = cache_dir() / "hashes" / key
-    if kept.is_file():
-        return kept.read_text(encoding="ascii")
-    digest = hash_files(files)
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(digest, encoding="ascii")
-    except OSError:
-        return digest  # a read-only or full cache costs a second a run, nothing else
-    return digest
+    return remembered("hashes", f"{folder.resolve()}\0{stamp}", "[0-9a-f]{64}", lambda: hash_files(files))
 
 
 def _converted(gguf: Path) -> Path:
