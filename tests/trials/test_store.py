@@ -1,9 +1,12 @@
 """The store: whole units, one writer, readable messages. The kill test is in test_kill.py."""
 
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -263,3 +266,222 @@ def test_a_failed_opening_leaves_no_lock(tmp_path):
 def test_a_study_that_was_never_run(path):
     with TrialStore(path, write=True) as store, pytest.raises(StoreError, match="no trials of study 'n'"):
         store.latest("n")
+
+
+# --------------------------------------------------------------------- what a place allows and keeps
+def filled(path, n=3):
+    with TrialStore(path, write=True) as store:
+        begin(store)
+        store.add("s", "m", [item(f"i{k}", k) for k in range(n)])
+        store.add("s", "m", [trial(f"i{k}") for k in range(n)])
+    return path
+
+
+def test_a_closed_store_is_one_file_and_a_reader_makes_no_other(path):
+    filled(path)
+    assert path.read_bytes()[18:20] == b"\1\1"  # not in the mode that needs files beside it
+    with TrialStore(path, write=False) as store:
+        assert len(store.frame("s", "m")) == 3
+        assert {f.name for f in path.parent.iterdir()} == {"trials.sqlite", "trials.lock"}
+    assert {f.name for f in path.parent.iterdir()} == {"trials.sqlite", "trials.lock"}
+
+
+def read_only(folder, code):
+    """Run Python where a folder may only be read: a mount of its own, which root obeys too."""
+    mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a folder read-only")
+    command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+needs_mounts = pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here")
+READ = """
+from pathlib import Path
+from whyprompt.trials.store import TrialStore
+with TrialStore(Path({path!r}), write=False) as store:
+    print(len(store.frame("s", "m")))
+"""
+
+
+@needs_mounts
+def test_a_store_on_a_place_that_may_only_be_read_is_read(path):
+    filled(path)
+    run = read_only(path.parent, READ.format(path=str(path)))
+    assert run.stdout == "3\n", run.stderr
+
+
+@needs_mounts
+def test_the_store_of_a_killed_run_is_read_there_too(path):
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        import tests_store as t
+        t.filled(Path({str(path)!r}))
+        store = t.TrialStore(Path({str(path)!r}), write=True)
+        store.add("s", "m", [t.item("more", 9), t.trial("more")])
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    here = path.parent.parent / "tests_store.py"
+    here.write_bytes(Path(__file__).read_bytes())
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, cwd=here.parent)
+    run = read_only(path.parent, READ.format(path=str(path)))
+    assert run.stdout == "4\n", run.stderr
+
+
+def test_a_reader_at_the_moment_of_closing_costs_nothing(path):
+    with TrialStore(path, write=True) as store:
+        begin(store)
+        store.add("s", "m", [item("a"), trial("a")])
+        reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM trials").fetchone() == (1,)
+    assert reader.execute("SELECT count(*) FROM trials").fetchone() == (1,)
+    reader.close()
+    with TrialStore(path, write=True) as store:
+        store.add("s", "m", [item("b", 1), trial("b")])
+    with TrialStore(path, write=False) as store:
+        assert len(store.frame("s", "m")) == 2
+
+
+def test_readers_see_whole_units_while_writers_come_and_go(path):
+    filled(path, 0)
+    seen, stop = [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            with TrialStore(path, write=False) as store:
+                seen.append(len(store.done_trials("s", "m")))
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        for n in range(40):
+            with TrialStore(path, write=True) as store:
+                store.add("s", "m", [trial(f"{n}-{k}") for k in range(10)])
+    finally:
+        stop.set()
+        thread.join()
+    assert seen == sorted(seen)
+    assert all(n % 10 == 0 for n in seen)
+    assert len(set(seen)) > 3
+
+
+def test_a_store_that_is_deleted_moved_or_replaced_under_a_run_is_missed(path):
+    for name, change in {
+        "deleted": lambda: shutil.rmtree(path.parent),
+        "moved": lambda: path.parent.rename(path.parent.with_name("moved")),
+        "replaced": lambda: (path.unlink(), shutil.copy(__file__, path)),
+    }.items():
+        with TrialStore(path, write=True) as store:
+            begin(store, study=name)
+            store.add(name, "m", [trial("a")])
+            store.check_there()
+            change()
+            with pytest.raises(StoreError, match="was deleted, moved or replaced") as caught:
+                store.add(name, "m", [trial("b")])
+            assert caught.value.exit_code == 2
+        # Closing a lost store takes nothing away from who has its place now.
+        assert path.exists() == (name == "replaced")
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_a_store_in_which_nothing_was_begun_is_not_left_behind(tmp_path, deep):
+    folder = tmp_path / "runs" / "name"
+    if not deep:
+        folder.mkdir(parents=True)
+        (folder / "mine.txt").write_text("x")
+    store = TrialStore(folder / "trials.sqlite", write=True)
+    assert (folder / "trials.sqlite").exists()
+    store.close()
+    left = {str(f.relative_to(tmp_path)) for f in tmp_path.rglob("*")}
+    assert left == (set() if deep else {"runs", "runs/name", "runs/name/mine.txt"})
+
+
+def test_a_store_that_was_there_stays(path):
+    filled(path)
+    TrialStore(path, write=True).close()
+    with TrialStore(path, write=False) as store:
+        assert len(store.frame("s", "m")) == 3
+
+
+def test_a_store_that_is_just_being_made_has_no_version_yet(path):
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(StoreError, match="holds no trials yet") as caught:
+        TrialStore(path, write=False)
+    assert "wait for the run that is starting" in caught.value.hint
+
+
+def test_another_versions_store_is_left_as_it_is(path):
+    filled(path)
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="version 99"):
+        TrialStore(path, write=True)
+    assert path.read_bytes() == before
+
+
+def test_what_changed_is_told_by_the_order_of_runs_not_by_the_clock(path):
+    def run(store, shots, model, clock):
+        return store.begin(
+            study=f"s{shots}",
+            name="n",
+            spec={"arms": {"direct": {"shots": shots}}},
+            model=model,
+            model_name=model,
+            detail={"name": model},
+            started_at=clock,
+        )
+
+    with TrialStore(path, write=True) as store:
+        run(store, 1, "m1", "2030")
+        run(store, 2, "m2", "2020")  # the clock was put back
+        run(store, 1, "m1", "2021")  # and the first version was run again
+        assert run(store, 3, "m3", "2022") == [
+            "study 'n' changed: arms.direct.shots: 1 -> 3",
+            'model changed: name: "m1" -> "m3"',
+        ]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", "null", "\0\0", '{"a": '])
+@pytest.mark.parametrize(
+    ("table", "column", "what"),
+    [
+        ("trials", "outcomes", "outcomes of item 'i0' under arm 'direct'"),
+        ("items", "covariates", "covariates of item 'i0'"),
+        ("studies", "spec", "the specification of the study"),
+    ],
+)
+def test_a_damaged_value_is_named(path, table, column, what, damage):
+    filled(path)
+    with sqlite3.connect(path) as db:
+        db.execute(f"UPDATE {table} SET {column} = ?", (damage,))  # noqa: S608 - names of this test
+    db.close()
+    with TrialStore(path, write=False) as store, pytest.raises(StoreError) as caught:
+        store.frame("s", "m")
+    assert caught.value.message == f"{path} is damaged: {what} is not a JSON object"
+    assert "move it aside" in caught.value.hint
+    if table == "studies":
+        with TrialStore(path, write=True) as store, pytest.raises(StoreError, match="is damaged"):
+            begin(store, study="s2")
+
+
+def test_text_that_is_no_text_is_named(path):
+    filled(path)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE trials SET outcomes = CAST(x'ff00fe' AS TEXT)")
+    db.close()
+    with TrialStore(path, write=False) as store, pytest.raises(StoreError, match="is damaged: Could not"):
+        store.frame("s", "m")
+
+
+def test_the_file_is_for_whom_the_umask_says(path):
+    before = os.umask(0o077)
+    try:
+        filled(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o077 == 0

@@ -233,19 +233,6 @@ class TrialStore:
                 "SELECT m.fingerprint, m.detail FROM runs r JOIN models m ON m.fingerprint = r.model "
                 "ORDER BY r.rowid"
             ).fetchall()
-            with self._transaction():
-                self._db.execute(
-                    "INSERT OR IGNORE INTO studies VALUES (?, ?, ?, ?)",
-                    (study, name, json.dumps(spec), started_at),
-                )
-                self._db.execute(
-                    # The same files under another name are the same model: the name is the latest.
-                    "INSERT INTO models VALUES (?, ?, ?) ON CONFLICT (fingerprint) "
-                    "DO UPDATE SET name = excluded.name, detail = excluded.detail",
-                    (model, model_name, json.dumps(detail)),
-                )
-                self._db.execute("INSERT INTO runs VALUES (?, ?, ?)", (study, model, started_at))
-        self._made = []
         changes: list[str] = []
         if studies and study not in dict(studies):
             before = self._object(studies[-1][1], f"the specification of study {name!r}")
@@ -253,6 +240,19 @@ class TrialStore:
         if models and model not in dict(models):
             before = self._object(models[-1][1], "the record of the model")
             changes += [f"model changed: {line}" for line in _differences(before, detail)]
+        with _errors(self.path), self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO studies VALUES (?, ?, ?, ?)",
+                (study, name, json.dumps(spec), started_at),
+            )
+            self._db.execute(
+                # The same files under another name are the same model: the name is the latest.
+                "INSERT INTO models VALUES (?, ?, ?) ON CONFLICT (fingerprint) "
+                "DO UPDATE SET name = excluded.name, detail = excluded.detail",
+                (model, model_name, json.dumps(detail)),
+            )
+            self._db.execute("INSERT INTO runs VALUES (?, ?, ?)", (study, model, started_at))
+        self._made = []
         return changes
 
     def _object(self, text: str, what: str) -> dict[str, Any]:
