@@ -6,6 +6,7 @@ the numbers between its products are written to memory and read again, several t
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,25 +46,32 @@ def block_forward(module: torch.nn.Module) -> Callable[[torch.Tensor], torch.Ten
         or sum(type(part) in _PRODUCTS for part in parts) < 2
         or not all(type(part) in _PRODUCTS or type(part) in _ELEMENTWISE for part in parts)
         or any(True for _ in module.parameters(recurse=False))
-        or any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())  # noqa: SLF001 - each call counts
     ):
         return None
+    return MethodType(_in_pieces, module)
+
+
+# A method, not a closure: a copy of the block then computes with its own weights.
+def _in_pieces(module: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+    kind = type(module)
     own: Callable[[torch.nn.Module, torch.Tensor], torch.Tensor] = kind.forward
-
-    def forward(x: torch.Tensor) -> torch.Tensor:
-        rows = x.shape[:-1].numel()
-        if rows <= _ROWS * 3 // 2 or x.device.type != "cpu" or torch.is_grad_enabled() or module.training:
-            return own(module, x)
-        flat = x.reshape(1, rows, -1)
-        if kind not in _by_token:
-            _by_token[kind] = _takes_each_by_itself(own, module, flat[:, :1])
-        if not _by_token[kind]:
-            return own(module, x)
-        count = -(-rows // _ROWS)
-        done = [own(module, part) for part in flat.split(round_up(-(-rows // count)), 1)]
-        return torch.cat(done, 1).view(*x.shape[:-1], -1)
-
-    return forward
+    rows = x.shape[:-1].numel()
+    if (
+        rows <= _ROWS * 3 // 2
+        or x.device.type != "cpu"
+        or torch.is_grad_enabled()
+        or module.training
+        or any(m._forward_hooks or m._forward_pre_hooks for m in module.children())  # noqa: SLF001 - each call counts
+    ):
+        return own(module, x)
+    flat = x.reshape(1, rows, -1)
+    if kind not in _by_token:
+        _by_token[kind] = _takes_each_by_itself(own, module, flat[:, :1])
+    if not _by_token[kind]:
+        return own(module, x)
+    count = -(-rows // _ROWS)
+    done = [own(module, part) for part in flat.split(round_up(-(-rows // count)), 1)]
+    return torch.cat(done, 1).view(*x.shape[:-1], -1)
 
 
 def _takes_each_by_itself(

@@ -22,7 +22,8 @@ def lean_layers(model: torch.nn.Module) -> Iterator[None]:
     """Compute a model's linear layers, ``gelu_new`` and feed-forward blocks by faster routines for a while.
 
     Only layers of exactly the known classes are touched, and none whose ``forward`` somebody has replaced:
-    whoever did so meant it.
+    whoever did so meant it. Hooks on a layer are called once a call of the model, as ever. A model that is
+    copied inside the block keeps the faster routines, with the copy's own weights.
 
     Parameters
     ----------
