@@ -380,9 +380,7 @@ class ModelRuntime:
     def _run_trunk(
         self, tokens: Sequence[Sequence[int]], at: Sequence[Sequence[int]], handler: _Handler
     ) -> torch.Tensor:
-        ids, positions = (
-            torch.tensor([[*row] for row in rows], device=self.device) for rows in (tokens, at)
-        )
+        ids, positions = (torch.tensor([[*row] for row in rows], device=self.device) for rows in (tokens, at))
         with refusing(self.model_type, "its decoder was run alone"), handling(handler):
             out = self.trunk(input_ids=ids, position_ids=positions, use_cache=False)
         hidden: torch.Tensor = out.last_hidden_state

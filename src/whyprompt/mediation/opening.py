@@ -121,10 +121,12 @@ def _precision_note(dtype: torch.dtype) -> tuple[str, ...]:
     """Say what half precision does to effects."""
     if torch.finfo(dtype).eps < 1e-4:
         return ()
-    return (
-        f"the model was run in {str(dtype).removeprefix('torch.')}, whose rounding can be as large as the effect "
-        "of a head and turn its sign; load it in float32",
+    name = str(dtype).removeprefix("torch.")
+    note = (
+        f"the model was run in {name}, whose rounding can be as large as the effect of a head and turn its "
+        "sign; load it in float32"
     )
+    return (note,)
 
 
 def _entry_device(
@@ -132,18 +134,19 @@ def _entry_device(
     model_type: str,
 ) -> torch.device:
     """Where the model takes its tokens; weights that have no values and that nobody will load are refused."""
-    for name, module in model.named_modules():
-        own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if any(t.device.type == "meta" for t in own) and not hasattr(module, "_hf_hook"):
-            raise MediationError(
-                f"the weights of {name or model_type!r} hold no values (they are on the device 'meta')",
-                hint="load the model's weights, for example by load_model(...)",
-            )
+    without = (
+        name for name, t in (*model.named_parameters(), *model.named_buffers()) if t.device.type == "meta"
+    )
+    if (name := next(without, None)) and not any(hasattr(m, "_hf_hook") for m in model.modules()):
+        raise MediationError(
+            f"{name!r} of {model_type!r} holds no values (it is on the device 'meta')",
+            hint="load the model's weights, for example by load_model(...)",
+        )
     embedding = model.get_input_embeddings()
     # Weights that accelerate keeps elsewhere are on no device until it loads them for a call.
     runs_on = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
-    own = next(embedding.parameters(), None)
-    return torch.device(runs_on if runs_on is not None else model.device if own is None else own.device)
+    first = next(embedding.parameters(), None)
+    return torch.device(runs_on if runs_on is not None else model.device if first is None else first.device)
 
 
 class _Probe:
@@ -192,7 +195,8 @@ class _Probe:
         if self._last is None or id(module) not in self._last[0] or not args:
             return
         x, z = args[0], self._last[1]
-        same = x.numel() == z.numel() and torch.equal(x.reshape(-1), z.reshape(-1).to(x.device))
+        alike = (x.numel(), x.dtype) == (z.numel(), z.dtype)
+        same = alike and torch.equal(x.reshape(-1), z.reshape(-1).to(x.device))
         self._handed_on[-1].append(same)
 
     @property
@@ -202,10 +206,11 @@ class _Probe:
         if not between:
             return ()
         some = "" if between == len(self._handed_on) else f" in {between} of {len(self._handed_on)} layers"
-        return (
-            f"z is what the attention of a head gives{some}, before the gate, norm or other step that stands "
-            "between it and the output projection",
+        note = (
+            "z is what the attention of a head gives, before the gate, norm or other step that stands "
+            f"between it and the output projection{some}"
         )
+        return (note,)
 
     @property
     def packs(self) -> bool:
@@ -216,18 +221,17 @@ class _Probe:
 def _with_plain_head(runtime: ModelRuntime, hidden: torch.Tensor, logits: torch.Tensor) -> ModelRuntime:
     """Note the head's weights where it is one product with them: no bias, scaling or capping."""
     head = runtime.model.get_output_embeddings()
-    plain: bool = (
-        type(head) is torch.nn.Linear
-        and head.bias is None
-        and type(head.weight) in {torch.nn.Parameter, torch.Tensor}  # quantised weights know few operations
-        and head.weight.device == hidden.device
-    )
+    plain: bool = type(head) is torch.nn.Linear and head.bias is None
     if not plain:
         return runtime
-    again = torch.nn.functional.linear(hidden, head.weight)
+    weight: Any = head.weight
+    # Quantised weights know few operations; a layer on another device moves what it is given.
+    if type(weight) not in {torch.nn.Parameter, torch.Tensor} or weight.device != hidden.device:
+        return runtime
+    again = torch.nn.functional.linear(hidden, weight)
     limit = 8 * torch.finfo(logits.dtype).eps * max(1.0, float(logits.abs().max()))
     same = again.shape == logits.shape and float((again - logits).abs().max()) <= limit
-    return replace(runtime, unembedding=head.weight) if same else runtime
+    return replace(runtime, unembedding=weight) if same else runtime
 
 
 def _try_packing(runtime: ModelRuntime, probe: _Probe, length: int) -> ModelRuntime:
@@ -275,10 +279,14 @@ def _find_trunk(
         if given != (tokens.shape[1], 0):
             raise refuse(
                 model_type,
-                f"it hands its decoder more than the prompt ({given[0]} tokens and {given[1]} cached ones for "
-                f"{tokens.shape[1]}): the virtual tokens of prompt or prefix tuning are of no head",
+                f"it hands its decoder more than the prompt ({given[0]} tokens and {given[1]} cached ones "
+                f"for {tokens.shape[1]}), as prompt and prefix tuning do; a sweep would leave their virtual "
+                "tokens out",
+                hint="write the tuned prompt as text, or use the model without it",
             )
-        again = ModelRuntime(model, model_type, trunk, type(output), [], 0, 0, 0).head(output.last_hidden_state)
+        again = ModelRuntime(model, model_type, trunk, type(output), [], 0, 0, 0).head(
+            output.last_hidden_state
+        )
         if logits.shape == again.shape and torch.allclose(
             logits, again, rtol=1e-5, atol=1e-5, equal_nan=True
         ):
@@ -313,7 +321,7 @@ class _Watched:
 
     def _before(self, _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = [kwargs.get("input_ids"), kwargs.get("inputs_embeds"), *args]
-        count = next((x.shape[1] for x in named if isinstance(x, torch.Tensor) and x.ndim >= 2), -1)
+        count = next(x.shape[1] for x in named if isinstance(x, torch.Tensor) and x.ndim >= 2)
         cached = [x.get_seq_length() for x in kwargs.values() if hasattr(x, "get_seq_length")]
         self.given.append((count, max(map(int, cached), default=0)))
 

@@ -35,7 +35,13 @@ which side of that change it is on.
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"
 
 
-def refuse(model_type: str, reason: str) -> MediationError:
+_HINT = (
+    "use a model whose attention goes through transformers.AttentionInterface "
+    "(gpt2, llama, qwen, gemma, gpt_neox, opt and most others)"
+)
+
+
+def refuse(model_type: str, reason: str, *, hint: str = _HINT) -> MediationError:
     """Error that names the architecture and the reason.
 
     Parameters
@@ -44,6 +50,8 @@ def refuse(model_type: str, reason: str) -> MediationError:
         ``model.config.model_type``.
     reason : str
         What it does or does not do.
+    hint : str
+        What to do.
 
     Returns
     -------
@@ -56,8 +64,7 @@ def refuse(model_type: str, reason: str) -> MediationError:
     """
     return MediationError(
         f"architecture {model_type!r} cannot be analysed head by head: {reason}",
-        hint="use a model whose attention goes through transformers.AttentionInterface "
-        "(gpt2, llama, qwen, gemma, gpt_neox, opt and most others)",
+        hint=hint,
     )
 
 
@@ -123,7 +130,15 @@ batched, its code raised IndexError: list index out of range
         yield
     except (MediationError, torch.OutOfMemoryError):
         raise
-    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as e:
         text = str(e).strip().splitlines() or ["no message"]
         raise refuse(model_type, f"when {doing}, its code raised {type(e).__name__}: {text[0]}") from e
 

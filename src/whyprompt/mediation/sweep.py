@@ -445,11 +445,11 @@ def _stacked(runtime: ModelRuntime, rows: Sequence[PairOutcomes]) -> dict[str, A
 def _notes(runtime: ModelRuntime, floor: float | None) -> tuple[str, ...]:
     if floor is None:
         return runtime.notes
-    return (
+    note = (
         f"numerical floor {floor:.1g}: the most by which a run with nothing patched differed from the whole "
-        "one; an effect below it cannot be told from rounding",
-        *runtime.notes,
+        "one; an effect below it cannot be told from rounding"
     )
+    return (note, *runtime.notes)
 
 
 def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) -> Any:  # noqa: ANN401  # a context manager
