@@ -5,14 +5,16 @@ import shutil
 import types
 from importlib import metadata
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 from whyprompt import _files
 from whyprompt.errors import ModelError, WhypromptError
+from whyprompt.mediation import PromptPair, head_sweep
 from whyprompt.trials import doctor, manifest
-from whyprompt.trials.models import load_model, local, locate, locate_model
+from whyprompt.trials.models import ScoreRequest, load_codec, load_model, local, locate, locate_model, score
 
 
 def status(checks, name):
@@ -68,39 +70,48 @@ def test_the_device_is_cuda_where_there_is_one(monkeypatch):
         local._device("meta2")
 
 
-@pytest.mark.parametrize(
-    ("speed", "expected"), [(0.4, torch.float32), (1.2, torch.float32), (2.0, torch.bfloat16)]
-)
-def test_half_precision_is_taken_where_it_is_measured_clearly_faster(monkeypatch, tmp_path, speed, expected):
-    monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path))
-    monkeypatch.setattr(
-        local, "_product_seconds", lambda dtype, _: 1.0 if dtype == torch.float32 else 1 / speed
-    )
-    config = types.SimpleNamespace(dtype=torch.bfloat16, hidden_size=64)
-    chosen, note = local._dtype("auto", config, torch.device("cpu"))
-    assert chosen == expected
-    assert "measured" in note
-    # The decision is kept: a run that goes on must not change its mind.
-    monkeypatch.setattr(local, "_product_seconds", lambda *_: 1.0)
-    assert local._dtype("auto", config, torch.device("cpu"))[0] == expected
-    assert local._dtype("float64", config, torch.device("cpu"))[0] == torch.float64
-    assert local._dtype("auto", config, torch.device("cuda"))[0] == torch.bfloat16
-    plain = types.SimpleNamespace(dtype=torch.float32, hidden_size=64)
-    assert local._dtype("auto", plain, torch.device("cpu")) == (
-        torch.float32,
-        "dtype float32: the checkpoint's own",
-    )
+def half_precision(tiny_model, folder, dtype=torch.bfloat16):
+    """Save a checkpoint of the tiny model in half precision."""
+    shutil.copytree(tiny_model, folder)
+    transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=dtype).save_pretrained(folder)
+    return folder
 
 
-def test_a_bfloat16_checkpoint_is_run_in_a_measured_type(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path / "cache"))
-    shutil.copytree(tiny_model, tmp_path / "half")
-    model = transformers.AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16)
-    model.save_pretrained(tmp_path / "half")
-    monkeypatch.setattr(local, "_product_seconds", lambda dtype, _: 1.0 if dtype == torch.float32 else 4.0)
-    lm = load_model(str(tmp_path / "half"), threads=1)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_checkpoint_in_half_precision_is_scored_and_swept_in_float32(tiny_model, tmp_path, dtype):
+    folder = half_precision(tiny_model, tmp_path / "half", dtype)
+    lm = load_model(str(folder), device="cpu", threads=1)
     assert lm.dtype == next(lm.model.parameters()).dtype == torch.float32
-    assert lm.notes[0] == "dtype float32: torch.bfloat16 measured 0.25 times as fast here"
+    assert lm.notes[0] == (
+        f"dtype float32: the checkpoint is in {str(dtype)[6:]}, whose rounding would blur the effects"
+    )
+    exact = load_model(str(folder), device="cpu", dtype="float64", threads=1)
+    requests = [ScoreRequest((5, 6, 7, 8, 9, 10), 4)]
+    assert abs(score(lm, requests)[0].total - score(exact, requests)[0].total) < 1e-4
+    pairs = [PromptPair(item_id="a", ids0=[5, 6, 7], ids1=[8, 9, 5, 6, 7], answer_ids=[9, 10])]
+    sweep, want = (head_sweep(m.model, pairs) for m in (lm, exact))
+    assert abs(sweep.nie - want.nie).max() < 1e-4
+    assert sweep.floor < 1e-4
+    assert not any("float16" in note for note in sweep.notes)
+
+
+def test_a_checkpoint_in_full_precision_keeps_it(tiny_model):
+    lm = load_model(str(tiny_model), device="cpu", threads=1)
+    assert lm.notes[0] == "dtype float32: the checkpoint's own"
+    assert local._dtype("float64", lm.model.config) == (torch.float64, "dtype float64: as the study asks")
+
+
+def test_half_precision_that_is_asked_for_is_said(tiny_study, tmp_path):
+    from whyprompt.study import load_study
+    from whyprompt.trials.run import run_study
+
+    text = tiny_study.read_text(encoding="utf-8").replace("threads: 1", "threads: 1, dtype: bfloat16")
+    tiny_study.write_text(text, encoding="utf-8")
+    found = run_study(load_study(tiny_study), tmp_path / "out")
+    assert found.notices[-1] == (
+        "half precision, dtype bfloat16: as the study asks; logits between 16 and 32 are rounded to steps of "
+        "0.12; the default is float32"
+    )
 
 
 @pytest.mark.parametrize(
@@ -165,6 +176,175 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
     with pytest.raises(WhypromptError, match=r"the cache folder .* cannot be written") as caught:
         locate_model("embedded")
     assert caught.value.hint == "set WHYPROMPT_CACHE"
+
+
+@pytest.fixture
+def tiny_gguf(tmp_path, monkeypatch, tokenizer_maker):
+    """A Llama of one layer in a GGUF file, and a cache of its own."""
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path / "cache"))
+    inside = json.loads(tokenizer_maker()._tokenizer.to_str())["model"]
+    words = sorted(inside["vocab"], key=inside["vocab"].get)
+    path = tmp_path / "small.gguf"
+    writer = gguf.GGUFWriter(str(path), "llama")
+    for name, value in (
+        ("block_count", 1),
+        ("context_length", 64),
+        ("embedding_length", 32),
+        ("feed_forward_length", 64),
+        ("head_count", 2),
+        ("head_count_kv", 2),
+        ("vocab_size", len(words)),
+    ):
+        getattr(writer, f"add_{name}")(value)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(16)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(words)
+    writer.add_token_types([1] * len(words))
+    writer.add_token_merges([" ".join(m) if isinstance(m, list) else m for m in inside["merges"]])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    draw = np.random.default_rng(0)
+    shapes = {
+        "token_embd": (len(words), 32),
+        "output": (len(words), 32),
+        **{f"blk.0.attn_{part}": (32, 32) for part in ("q", "k", "v", "output")},
+        "blk.0.ffn_gate": (64, 32),
+        "blk.0.ffn_up": (64, 32),
+        "blk.0.ffn_down": (32, 64),
+        **dict.fromkeys(("blk.0.attn_norm", "blk.0.ffn_norm", "output_norm"), (32,)),
+    }
+    for name, shape in shapes.items():
+        writer.add_tensor(f"{name}.weight", draw.normal(0, 0.3, shape).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_gguf_file_is_converted_once(tiny_gguf, monkeypatch):
+    files = locate_model(str(tiny_gguf))
+    assert files.folder.parent == tiny_gguf.parent / "cache" / "models"
+    assert files.folder.name.startswith("small-")
+    monkeypatch.setattr(locate, "_convert", lambda *_: pytest.fail("it was converted again"))
+    assert locate_model(str(tiny_gguf)).sha256 == files.sha256
+    lm = load_model(str(tiny_gguf), device="cpu", threads=1)
+    assert len(lm.model.model.layers) == 1
+    assert lm.codec.tokens("one two")
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "gone", "no list"])
+def test_a_damaged_conversion_is_made_again(tiny_gguf, damage):
+    files = locate_model(str(tiny_gguf))
+    weights = files.folder / "model.safetensors"
+    whole = weights.read_bytes()
+    if damage == "cut":
+        weights.write_bytes(whole[:-5])
+    elif damage == "empty":
+        weights.write_bytes(b"")
+    elif damage == "gone":
+        weights.unlink()
+    else:
+        (files.folder / "sizes.json").write_text("[]")
+    again = locate_model(str(tiny_gguf))
+    assert weights.read_bytes() == whole
+    assert (again.folder, again.sha256) == (files.folder, files.sha256)
+    assert [f.name for f in files.folder.parent.iterdir() if f.name != ".lock"] == [files.folder.name]
+
+
+def test_damage_that_no_size_shows_is_said_with_the_folder_to_delete(tiny_gguf):
+    files = locate_model(str(tiny_gguf))
+    weights = files.folder / "model.safetensors"
+    weights.write_bytes(b"\xff" * weights.stat().st_size)
+    with pytest.raises(ModelError, match=r"the model of .* cannot be loaded") as caught:
+        load_model(str(tiny_gguf), device="cpu", threads=1)
+    assert caught.value.hint == f"delete the folder {files.folder}: it is made again"
+
+
+def test_what_a_killed_conversion_left_is_swept(tiny_gguf):
+    left = tiny_gguf.parent / "cache" / "models" / ".making-abc"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    locate_model(str(tiny_gguf))
+    assert not left.exists()
+
+
+def test_a_conversion_waits_for_another_process(tiny_gguf):
+    import threading
+
+    import filelock
+
+    models = tiny_gguf.parent / "cache" / "models"
+    making = models / ".making-another"
+    making.mkdir(parents=True)
+    lock = filelock.FileLock(models / ".lock")
+    with lock:
+        waiting = threading.Thread(target=locate_model, args=(str(tiny_gguf),))
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        assert making.exists()
+    waiting.join(60)
+    assert not making.exists()
+
+
+def test_a_conversion_that_fails_leaves_nothing(tiny_gguf, monkeypatch):
+    def breaks(_, folder):
+        (folder / "config.json").write_text("{}")
+        raise ValueError("GGUF of the architecture 'odd' is not supported")
+
+    monkeypatch.setattr(locate, "_convert", breaks)
+    with pytest.raises(ModelError, match=r"small\.gguf cannot be converted: GGUF of the architecture 'odd'"):
+        locate_model(str(tiny_gguf))
+    assert [f.name for f in (tiny_gguf.parent / "cache" / "models").iterdir()] == [".lock"]
+
+
+def test_files_that_are_no_models(tmp_path, monkeypatch):
+    monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ModelError, match=r"notes\.txt is neither a model folder nor a \.gguf file"):
+        locate_model(str(tmp_path / "notes.txt"))
+    with pytest.raises(ModelError, match=r"bad\.gguf cannot be converted"):
+        locate_model(str(tmp_path / "bad.gguf"))
+    with pytest.raises(ModelError, match="no such model folder"):
+        locate_model(str(tmp_path / "none.gguf"))
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+def test_code_that_a_model_brings_is_never_run_nor_asked_for(tiny_model, tmp_path, monkeypatch, file):
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_model, folder)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'was run')!r}, 'w')\nclass Own: pass\n")
+    config = json.loads((folder / file).read_text(encoding="utf-8"))
+    if file == "config.json":
+        config |= {
+            "model_type": "own",
+            "auto_map": {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Own"},
+        }
+    else:
+        config |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
+    (folder / file).write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it was asked for"))
+    for load in (load_model, load_codec):
+        with pytest.raises(ModelError, match=r"brings code of its own .auto_map in .*, which is never run"):
+            load(str(folder))
+    assert not (tmp_path / "was run").exists()
+
+
+def test_an_adapter_is_not_left_out_silently(tiny_model, tmp_path, monkeypatch):
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_model, folder)
+    (folder / "adapter_config.json").write_text("{}")
+    own = locate.importlib.util.find_spec
+    monkeypatch.setattr(
+        locate.importlib.util, "find_spec", lambda name: None if name == "peft" else own(name)
+    )
+    with pytest.raises(ModelError, match=r"holds an adapter .adapter_config\.json.*peft is not installed"):
+        locate_model(str(folder))
 
 
 def test_the_hash_follows_the_files(tiny_model, tmp_path):

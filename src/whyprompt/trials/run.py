@@ -197,6 +197,8 @@ def run_study(
             },
             started_at=started,
         )
+        if lm.dtype.itemsize < 4:
+            notices = [*notices, f"half precision, {lm.notes[0]}; the default is float32"]
         begun = time.perf_counter()
         _measure_items(store, plan, lm, progress)
         # Written before and after: a run that is killed leaves a manifest beside what it computed.

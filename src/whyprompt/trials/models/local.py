@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._cache import remembered_ratio
 from whyprompt.errors import ModelError, PromptError
-from whyprompt.trials.models.locate import ModelFiles, locate_model
+from whyprompt.trials.models.locate import ModelFiles, locate_model, made_again
 from whyprompt.trials.models.quiet import quiet_transformers
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import torch
 
@@ -202,16 +201,42 @@ class LocalModel:
 def _load_tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401 - transformers has no common tokenizer type
     from transformers import AutoTokenizer
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(files.folder))
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"the tokenizer of {files.name!r} cannot be loaded: {_first_line(error)}") from None
+    with _loading(files, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(str(files.folder), trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
             f"the tokenizer of {files.name!r} does not give character offsets",
             hint="use a model with a fast tokenizer (tokenizer.json)",
         )
     return tokenizer
+
+
+def _load_config(files: ModelFiles) -> Any:  # noqa: ANN401 - transformers configurations differ
+    from transformers import AutoConfig
+
+    with _loading(files, "configuration"):
+        return AutoConfig.from_pretrained(str(files.folder), trust_remote_code=False)
+
+
+@contextmanager
+def _loading(files: ModelFiles, what: str) -> Iterator[None]:
+    """Turn what a library raises on a model's files into one message."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"the model {files.name!r} brings code of its own (auto_map in {files.folder}), "
+                "which is never run",
+                hint="use a model whose architecture is part of transformers",
+            ) from None
+        again = made_again(files.folder)
+        raise ModelError(
+            f"the {what} of {files.name!r} cannot be loaded: {_first_line(error)}",
+            hint=f"delete the folder {files.folder}: it is made again" if again else None,
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -239,17 +264,10 @@ def load_codec(name: str, *, revision: str | None = None) -> PromptCodec:
         If there is no such model, or its tokenizer cannot be used.
     """
     _require_local()
-    from transformers import AutoConfig
-
     files = locate_model(name, revision=revision)
     with quiet_transformers():
         tokenizer = _load_tokenizer(files)
-        try:
-            config = AutoConfig.from_pretrained(str(files.folder))
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(
-                f"the configuration of {name!r} cannot be loaded: {_first_line(error)}"
-            ) from None
+        config = _load_config(files)
     return PromptCodec(tokenizer, _context(config, tokenizer))
 
 
@@ -277,13 +295,15 @@ def load_model(
     Parameters
     ----------
     name : str, default "embedded"
-        ``"embedded"``, a local folder, or a name on the hub.
+        ``"embedded"``, a local folder, a ``.gguf`` file, or a name on the hub. Code that a model brings along
+        is never run.
     revision : str, optional
         Of a hub model.
     device : str, default "auto"
-        ``"auto"`` takes a CUDA device where there is one.
+        ``"auto"`` takes a CUDA device where there is one. The whole model is on one device.
     dtype : str, default "auto"
-        ``"auto"`` keeps the checkpoint's own type unless float32 is measured to be faster here.
+        ``"auto"`` is float32, also for a checkpoint in half precision, whose weights then take twice the
+        memory of their files. The rounding of half precision can be as large as the effects to be measured.
     threads : int, optional
         Threads of torch; all cores by default.
 
@@ -298,8 +318,7 @@ def load_model(
     """
     _require_local()
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     from whyprompt._lean import products_note
     from whyprompt.trials.models.scoring import probe_packing
@@ -309,13 +328,13 @@ def load_model(
     where = _device(device)
     with quiet_transformers():
         tokenizer = _load_tokenizer(files)
-        try:
-            config = AutoConfig.from_pretrained(str(files.folder))
-            chosen, note = _dtype(dtype, config, where)
-            loader: Any = AutoModelForCausalLM  # its type does not know the second value asked for
-            model, found = loader.from_pretrained(str(files.folder), dtype=chosen, output_loading_info=True)
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"the model {name!r} cannot be loaded: {_first_line(error)}") from None
+        config = _load_config(files)
+        chosen, note = _dtype(dtype, config)
+        loader: Any = AutoModelForCausalLM  # its type does not know the second value asked for
+        with _loading(files, "model"):
+            model, found = loader.from_pretrained(
+                str(files.folder), dtype=chosen, trust_remote_code=False, output_loading_info=True
+            )
     # Left alone, transformers fills weights that the files lack with random numbers.
     lacking = sorted({*found["missing_keys"], *(m[0] for m in found["mismatched_keys"])})
     if lacking:
@@ -351,46 +370,20 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _dtype(name: str, config: Any, device: torch.device) -> tuple[torch.dtype, str]:  # noqa: ANN401
+def _dtype(name: str, config: Any) -> tuple[torch.dtype, str]:  # noqa: ANN401
     import torch
 
     if name != "auto":
         chosen: torch.dtype = getattr(torch, name)
-        return chosen, f"dtype {name}: as the study asks"
+        step = 16 * torch.finfo(chosen).eps
+        # Logits of that size are usual; float32 has them to a millionth.
+        rounded = f"; logits between 16 and 32 are rounded to steps of {step:.2g}" if step > 1e-3 else ""
+        return chosen, f"dtype {name}: as the study asks{rounded}"
     own = getattr(config, "dtype", None) or torch.float32
-    if own not in {torch.bfloat16, torch.float16}:
-        return torch.float32, "dtype float32: the checkpoint's own"
-    if device.type != "cpu":
-        return own, f"dtype {own}: the checkpoint's own"
-    width = int(getattr(config, "hidden_size", 512))
-    ratio = _speed_ratio(own, width)
-    # Half precision costs accuracy: it must be clearly faster to be worth it.
-    if ratio > 1.3:
-        return own, f"dtype {own}: measured {ratio:.1f} times as fast as float32 here"
-    return torch.float32, f"dtype float32: {own} measured {ratio:.2f} times as fast here"
-
-
-def _speed_ratio(own: torch.dtype, width: int) -> float:
-    """Measure how many times as fast as float32 a type is."""
-    import torch
-
-    return remembered_ratio(
-        f"{own}-{torch.get_num_threads()}-{width}",
-        lambda: _product_seconds(torch.float32, width) / _product_seconds(own, width),
-    )
-
-
-def _product_seconds(dtype: torch.dtype, width: int) -> float:
-    import torch
-
-    from whyprompt._lean import linear
-
-    x = torch.ones(64, width, dtype=dtype)
-    weight = torch.ones(4 * width, width, dtype=dtype)
-    best = float("inf")
-    with torch.inference_mode():
-        for _ in range(5):
-            start = time.perf_counter()
-            linear(x, weight)
-            best = min(best, time.perf_counter() - start)
-    return best
+    if own in {torch.bfloat16, torch.float16}:
+        own = str(own).removeprefix("torch.")
+        return (
+            torch.float32,
+            f"dtype float32: the checkpoint is in {own}, whose rounding would blur the effects",
+        )
+    return torch.float32, "dtype float32: the checkpoint's own"

@@ -1,4 +1,4 @@
-"""Where a model's name points: the embedded default, a local folder, or a name on the hub."""
+"""Where a model's name points: the embedded default, a folder, a GGUF file, or a name on the hub."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import hashlib
 import importlib.util
 import json
 import shutil
+import struct
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import filelock
 
 from whyprompt._cache import cache_dir, remembered
 from whyprompt.errors import ModelError, WhypromptError
@@ -17,7 +20,7 @@ from whyprompt.errors import ModelError, WhypromptError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EMBEDDED", "ModelFiles", "embedded_gguf", "hash_files", "locate_model"]
+__all__ = ["EMBEDDED", "ModelFiles", "embedded_gguf", "hash_files", "locate_model", "made_again"]
 
 EMBEDDED = "embedded"
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -29,7 +32,9 @@ _REST = (
     "merges*",
     "special_tokens*",
     "*.jinja",
+    "adapter_config.json",
 )
+_SIZES = "sizes.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +81,7 @@ def locate_model(name: str, *, revision: str | None = None) -> ModelFiles:
     Parameters
     ----------
     name : str
-        ``"embedded"``, a local folder, or a name on the hub.
+        ``"embedded"``, a local folder, a ``.gguf`` file, or a name on the hub.
     revision : str, optional
         Of a hub model.
 
@@ -87,12 +92,13 @@ def locate_model(name: str, *, revision: str | None = None) -> ModelFiles:
     Raises
     ------
     ModelError
-        If the folder is not a model, or the hub has no such model or cannot be reached.
+        If the folder is not a model, the GGUF cannot be converted, or the hub has no such model or cannot be
+        reached.
     """
     if name == EMBEDDED:
         folder = _converted(embedded_gguf())
     elif (local := Path(name).expanduser()).exists() or name.startswith((".", "/", "~")):
-        folder = local
+        folder = _converted(local) if local.suffix == ".gguf" and local.is_file() else local
         _check_folder(folder)
     else:
         folder = _from_hub(name, revision)
@@ -100,6 +106,8 @@ def locate_model(name: str, *, revision: str | None = None) -> ModelFiles:
 
 
 def _check_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise ModelError(f"{folder} is neither a model folder nor a .gguf file")
     if not folder.is_dir():
         raise ModelError(f"no such model folder: {folder}")
     if not (folder / "config.json").is_file():
@@ -111,6 +119,12 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"{folder} is not a model folder: it has no weights (*.safetensors)")
     if not any(next(folder.glob(pattern), None) for pattern in ("tokenizer*", "vocab*")):
         raise ModelError(f"{folder} is not a model folder: it has no tokenizer")
+    # transformers leaves an adapter out without a word where that package is not installed.
+    if (folder / "adapter_config.json").is_file() and importlib.util.find_spec("peft") is None:
+        raise ModelError(
+            f"{folder} holds an adapter (adapter_config.json), which cannot be loaded: peft is not installed",
+            hint="pip install peft, or merge the adapter into the weights (merge_and_unload)",
+        )
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
@@ -145,35 +159,78 @@ def _folder_hash(folder: Path) -> str:
     return remembered("hashes", f"{folder.resolve()}\0{stamp}", "[0-9a-f]{64}", lambda: hash_files(files))
 
 
+def made_again(folder: Path) -> bool:
+    """Whether a folder is one of converted models, which are made again once it is gone."""
+    return folder.parent == cache_dir() / "models"
+
+
 def _converted(gguf: Path) -> Path:
     """Convert a GGUF to a folder of safetensors once; a half-made folder is never left under its name."""
     with gguf.open("rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
     target = cache_dir() / "models" / f"{gguf.stem}-{digest[:16]}"
-    if (target / "config.json").is_file():
+    if _whole(target):
         return target
-    from whyprompt.trials.models.quiet import quiet_transformers
-
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
+        lock = filelock.FileLock(target.parent / ".lock")
+        lock.acquire()
     except OSError as error:
         raise WhypromptError(
             f"the cache folder {target.parent} cannot be written: {error}", hint="set WHYPROMPT_CACHE"
         ) from None
     try:
-        with quiet_transformers():
-            _convert(gguf, making)
+        if not _whole(target):  # another process may have made it meanwhile
+            _make(gguf, target)
+    finally:
+        lock.release()
+    return target
+
+
+def _whole(folder: Path) -> bool:
+    """Whether all files of a conversion are there, each of the size it was written with."""
+    try:
+        sizes = json.loads((folder / _SIZES).read_text(encoding="ascii"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _make(gguf: Path, target: Path) -> None:
+    """Convert under the lock: what else was being made there was left by a process that is gone."""
+    from whyprompt.trials.models.quiet import quiet_transformers
+
+    for left in target.parent.glob(".making-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    try:
+        making = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
         try:
+            with quiet_transformers():
+                _convert(gguf, making)
+            sizes = {file.name: file.stat().st_size for file in sorted(making.iterdir())}
+            (making / _SIZES).write_text(json.dumps(sizes), encoding="ascii")
+            if target.exists():  # damaged: set aside before it is deleted, so that no one sees half of it
+                target.rename(target.parent / f"{making.name}-damaged")
             making.rename(target)
-        except OSError:
-            if not (target / "config.json").is_file():
-                raise
+        finally:
+            for left in target.parent.glob(".making-*"):
+                shutil.rmtree(left, ignore_errors=True)
     except OSError as error:
         raise WhypromptError(f"the model could not be converted into {target}: {error}") from None
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    return target
+    except (
+        ValueError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        struct.error,
+    ) as error:
+        text = str(error).strip().splitlines() or [type(error).__name__]
+        raise ModelError(
+            f"{gguf} cannot be converted: {text[0]}",
+            hint="use a GGUF of an architecture that transformers can read, or the model's safetensors",
+        ) from None
 
 
 def _convert(gguf: Path, folder: Path) -> None:
@@ -181,9 +238,13 @@ def _convert(gguf: Path, folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name, trust_remote_code=False)
     model = AutoModelForCausalLM.from_pretrained(
-        str(gguf.parent), gguf_file=gguf.name, dtype=torch.float32, low_cpu_mem_usage=True
+        str(gguf.parent),
+        gguf_file=gguf.name,
+        dtype=torch.float32,
+        low_cpu_mem_usage=True,
+        trust_remote_code=False,
     )
     tokenizer.save_pretrained(folder)
     # The weights are plain float32 now; the mark of the GGUF would make transformers refuse to load them.

@@ -343,6 +343,12 @@ def probe_packing(lm: LocalModel) -> tuple[LocalModel, str]:
         plain = []
         for r in requests:
             logits = lm.model(input_ids=torch.tensor([r.ids], device=lm.device)).logits[0].float()
+            if len(logits) != len(r.ids):
+                raise WhypromptError(
+                    f"the model {lm.files.name!r} gives {len(logits)} rows of logits for {len(r.ids)} "
+                    "tokens: it puts virtual tokens before the prompt, which cannot be scored",
+                    hint="write the tuned prompt as text, or use the model without it",
+                )
             log_probs = torch.log_softmax(logits, -1)
             plain.append(sum(log_probs[p - 1, r.ids[p]].item() for p in range(r.start, len(r.ids))))
     tolerance = 1e-3 if lm.dtype in {torch.float32, torch.float64} else 0.25
