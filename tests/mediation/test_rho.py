@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from whyprompt.errors import DataError
+from whyprompt.errors import DataError, EstimationError
 from whyprompt.mediation import mediate, sensitivity
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -134,6 +134,50 @@ def test_a_known_correlation_is_undone(kind, rho):
         assert abs(got.acme[0] - np.mean(truth)) > 0.04  # what the correlation would have cost
 
 
+def r_probit_mediator(frame, rho, power):
+    """R's steps for a probit mediator, with the residual's variance to a power as the weight."""
+    a = mediate(frame, **KNOWN, mediator_model="probit", n_draws=2).mediator_fit.coef
+    x = np.column_stack([np.ones(len(frame)), frame[["t", "c"]]])
+    m, y = frame["m"].to_numpy(), frame["y"].to_numpy()
+    eta, side = x @ a, 2 * m - 1
+    mills = side * norm.pdf(eta) / norm.cdf(side * eta)
+    w = (1 - rho**2 * mills * (mills + eta)) ** power
+    full = np.column_stack([x, m])
+
+    root, df = np.sqrt(w)[:, None], len(y) - full.shape[1]
+    both = np.column_stack([y, rho * mills])
+    # Each step regresses y - sigma * rho * mills, so that two regressions give all steps.
+    b = np.linalg.lstsq(full * root, both * root, rcond=None)[0]
+    left = (both - full @ b) * root
+    moments, sigma = left.T @ left / df, 1.0
+    for _ in range(2000):
+        sigma = np.sqrt(np.array([1, -sigma]) @ moments @ np.array([1, -sigma]))
+    b = b @ np.array([1, -sigma])
+    arms = [x.copy(), x.copy()]
+    arms[0][:, 1], arms[1][:, 1] = 0, 1
+    return b[-1] * (norm.cdf(arms[1] @ a) - norm.cdf(arms[0] @ a)).mean()
+
+
+def test_the_curve_of_r_for_a_probit_mediator_has_its_weights_upside_down():
+    frame, truth = world("probit mediator", 0.4)
+    ours = dict(
+        zip(
+            (0, 0.4, 0.7),
+            sensitivity(frame, **KNOWN, mediator_model="probit", rho=[0, 0.4, 0.7], n_draws=2).acme,
+            strict=True,
+        )
+    )
+    for power in (1, -1):
+        assert abs(r_probit_mediator(frame, 0, power) - ours[0]) < 1e-9
+    for rho in (0.4, 0.7):
+        assert abs(r_probit_mediator(frame, rho, -1) - ours[rho]) < 0.002
+    assert abs(ours[0.4] - truth[0]) < 0.01
+    # With R's weights what a correlation takes is less, and no row more mends it.
+    assert r_probit_mediator(frame, 0.4, 1) - ours[0.4] > 0.02
+    assert r_probit_mediator(frame, 0.7, 1) > 0.1
+    assert ours[0.7] < 0
+
+
 def mean_of_plug_in(result, frame, kind):
     a, b = result.mediator_fit.to_dict(), result.outcome_fit.to_dict()
     base = a["(Intercept)"] + a["c"] * frame["c"]
@@ -185,6 +229,7 @@ def test_the_effect_vanishes_at_rho_at_zero_and_the_interval_holds_the_curve(kin
         ({"covariates": ["m"]}, "column 'm' is mediator and covariate"),
         ({"mediator": "t"}, "column 't' is treatment and mediator"),
         ({"outcome": "one"}, "column 'one' is constant"),
+        ({"interaction": True}, "no sensitivity analysis for an interaction"),
     ],
 )
 def test_bad_input_is_named(changes, match):
@@ -193,3 +238,23 @@ def test_bad_input_is_named(changes, match):
     frame["one"] = 1.0
     with pytest.raises(DataError, match=match):
         sensitivity(frame, **KNOWN | {"n_draws": 2} | changes)
+
+
+@pytest.mark.parametrize("kind", ["linear", "probit mediator", "probit outcome"])
+def test_clusters_widen_the_interval_and_leave_the_curve(kind):
+    """Every row four times is four rows of a cluster: the interval is that of the rows once."""
+    frame, _ = world("probit outcome" if kind == "probit outcome" else "probit mediator", 0.2, n=300)
+    names = {"probit mediator": "mediator_model", "probit outcome": "outcome_model"}
+    model = {names[kind]: "probit"} if kind in names else {}
+    options = KNOWN | model | {"rho": [0.0, 0.3], "n_draws": 300}
+    once = sensitivity(frame, **options)
+    again = pd.concat([frame.assign(g=range(300))] * 4, ignore_index=True)
+    wrong = sensitivity(again, **options)
+    right = sensitivity(again, **options, clusters="g")
+    np.testing.assert_allclose(right.acme, once.acme, rtol=0.02)
+    np.testing.assert_allclose(right.acme, wrong.acme, rtol=1e-12)
+    widths = [r.ci_high - r.ci_low for r in (once, wrong, right)]
+    np.testing.assert_allclose(widths[2] / widths[0], 1, atol=0.2)
+    assert (widths[1] < 0.65 * widths[0]).all()
+    with pytest.raises(EstimationError, match="'few' holds 3 clusters"):
+        sensitivity(again.assign(few=again["g"] % 3), **options, clusters="few")

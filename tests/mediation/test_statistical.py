@@ -552,6 +552,8 @@ def test_so_few_rows_that_no_interval_can_be_had_are_refused():
     options = KNOWN | {"covariates": [], "interaction": False}
     assert "With 8 rows the intervals are rough." in mediate(frame.iloc[1:-1], **options).warnings
     assert "intervals are rough" not in mediate(frame, **options).sentence
+    lopsided = frame.assign(t=[0.0] * 6 + [1.0] * 4)
+    assert "With 4 rows under t 1 the intervals are rough." in mediate(lopsided, **options).warnings
     for method in ("quasi_bayes", "bootstrap"):
         with pytest.raises(EstimationError, match="7 rows are too few for an outcome model"):
             mediate(frame.iloc[1:-2], **options, method=method)

@@ -158,6 +158,13 @@ def sensitivity(
     cites implies ``s / sqrt(1 + s**2)``. Its curve at ``rho = 0`` is therefore not the effect
     that its own ``mediate`` reports, and its effects vanish too early. Here they agree.
 
+    Of a probit mediator it fits the outcome by weighted least squares whose weights are the residual's
+    conditional variance, where its inverse is meant. The error's deviation then comes out too small, and so
+    does what a rho takes from the effect: with a true rho of 0.4 and 60,000 rows its steps give 0.281 where
+    the truth is 0.263; with the inverse they give 0.255 as here. At ``rho = 0`` all agree. It reports means
+    of draws of the coefficients, here it is the curve of the fit. It offers an interaction where the
+    outcome is linear, which is refused here.
+
     References
     ----------
     Imai, Keele and Yamamoto (2010). Identification, inference and sensitivity analysis for

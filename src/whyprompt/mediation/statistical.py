@@ -338,8 +338,30 @@ def mediate(
             "n_clusters": fit_m.n_clusters,
             "conf_level": conf_level,
         },
-        _overlap(design, fit_m, xm, m, t_values, treatment, mediator, (control_value, treat_value)),
+        (
+            *_overlap(design, fit_m, xm, m, t_values, treatment, mediator, (control_value, treat_value)),
+            *_few(t_values, groups, treatment, (control_value, treat_value)),
+        ),
     )
+
+
+def _few(
+    t_values: NDArray[Any],
+    groups: NDArray[np.intp] | None,
+    treatment: str,
+    values: tuple[float | str, float | str],
+) -> tuple[str, ...]:
+    """Warn where there are few units, or few under one of the arms."""
+    units, of = (np.arange(len(t_values)), "rows") if groups is None else (groups, "clusters")
+    n = len(np.unique(units))
+    if n < _FEW:
+        return (f"With {n} {of} the intervals are rough.",)
+    for value in values:
+        here = len(np.unique(units[t_values == value]))
+        # None is a dose that no row was given, between those that were.
+        if 0 < here < _FEW // 2:
+            return (f"With {here} {of} under {treatment} {level_name(value)} the intervals are rough.",)
+    return ()
 
 
 def _overlap(
@@ -422,7 +444,7 @@ def _estimate(draws: Array, centre: float, conf_level: float) -> Estimate:
 
 
 def _result(
-    draws: dict[str, Array], centre: dict[str, float], rest: dict[str, Any], overlap: tuple[str, ...]
+    draws: dict[str, Array], centre: dict[str, float], rest: dict[str, Any], warnings: tuple[str, ...]
 ) -> MediationResult:
     level = rest["conf_level"]
     for name, part in (("control", "acme_control"), ("treated", "acme_treated"), ("", "acme")):
@@ -441,12 +463,8 @@ def _result(
         "This holds only under sequential ignorability: nothing unmeasured may cause both mediator "
         "and outcome."
     )
-    warnings = list(overlap)
-    units, of = (rest["n_rows"], "rows") if rest["n_clusters"] is None else (rest["n_clusters"], "clusters")
-    if units < _FEW:
-        warnings.append(f"With {units} {of} the intervals are rough.")
     sentence = " ".join([sentence, *warnings])
     least = 2 / (1 + rest["n_draws"])
     if min(e.p_value for e in effects.values()) <= least:
         sentence += f" With {rest['n_draws']} draws no p-value can be below {least:.2g}."
-    return MediationResult(effects=effects, draws=draws, warnings=tuple(warnings), sentence=sentence, **rest)
+    return MediationResult(effects=effects, draws=draws, warnings=warnings, sentence=sentence, **rest)
