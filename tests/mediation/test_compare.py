@@ -123,6 +123,7 @@ def test_without_a_confounder_the_two_agree_and_with_one_they_do_not():
     biased = compare_mediation(sweep, capture, "reasoning")
     assert biased.disagree.tolist() == [True, False, False, False]
     assert biased.acme[0] > 2 * biased.nie[0]
+    assert "They differ in 1 head with" in biased.sentence
     assert "layer 0 head 0" in biased.sentence
     assert "sequential ignorability" in biased.sentence
     frame = biased.to_frame()
@@ -163,7 +164,7 @@ def test_a_head_whose_mass_never_varies_has_no_statistics_and_says_so():
     got = compare_mediation(sweep, capture, "reasoning")
     assert np.isnan(got.acme[2])
     assert not got.disagree[2]
-    assert "In 1 heads the mass does not vary" in got.sentence
+    assert "In 1 head the mass does not vary" in got.sentence
     assert np.isfinite(np.delete(got.acme, 2)).all()
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from scipy import stats
 
-from whyprompt._words import percent
+from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.counterfactual import widened
 from whyprompt.mediation.inference import infer_heads
@@ -373,9 +373,9 @@ def _sentence(r: dict[str, Any]) -> str:
         worst = int(np.argmax(np.where(r["disagree"], np.abs(r["difference"]), -1)))
         layer, head = r["heads"][worst]
         text += (
-            f"They differ in {disagree} heads with the familywise error held at {r['alpha']:g}, most in "
-            f"layer {layer} head {head} ({r['acme'][worst]:.3g} by statistics, {r['nie'][worst]:.3g} by "
-            "intervention): so much do sequential ignorability and a straight line cost there."
+            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g}, most "
+            f"in layer {layer} head {head} ({r['acme'][worst]:.3g} by statistics, {r['nie'][worst]:.3g} "
+            "by intervention): so much do sequential ignorability and a straight line cost there."
         )
     else:
         text += (
@@ -386,7 +386,8 @@ def _sentence(r: dict[str, Any]) -> str:
     if r["n_clusters"] < _FEW_CLUSTERS:
         text += f" With {r['n_clusters']} sampling units the statistical side's intervals are rough."
     if (~known).any():
-        text += f" In {int((~known).sum())} heads the mass does not vary, so statistics have no answer."
+        still = counted(int((~known).sum()), "head")
+        text += f" In {still} the mass does not vary, so statistics have no answer."
     return text
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import percent
+from whyprompt._words import counted, percent
 from whyprompt.effects._options import METHODS, Options, check_options
 from whyprompt.effects._pipeline import compute
 from whyprompt.effects._problem import Problem, refuse_post_treatment
@@ -476,15 +476,15 @@ def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, 
         covers = f", its {percent(level)} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
         if row.n_no_interval:
             covers += (
-                f" ({row.n_no_interval} draws gave an estimate and no interval)"
+                f" ({counted(row.n_no_interval, 'draw')} gave an estimate and no interval)"
                 if row.coverage is not None
                 else ", without an interval in any draw"
             )
-        failed = f" ({row.n_failed} draws gave no estimate)" if row.n_failed else ""
+        failed = f" ({counted(row.n_failed, 'draw')} gave no estimate)" if row.n_failed else ""
         parts.append(f"{row.method} is off by {format_number(row.bias)} on average{failed}{covers}")
     return (
-        f"Run under both arms, the {n} items show an effect of {format_number(truth)}. Over {draws} draws of"
-        f" one arm an item, {'; '.join(parts)}."
+        f"Run under both arms, the {n} items show an effect of {format_number(truth)}. Over"
+        f" {counted(draws, 'draw')} of one arm an item, {'; '.join(parts)}."
     )
 
 
