@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+import sqlite3
 import textwrap
 
 import numpy as np
@@ -12,8 +14,10 @@ import transformers
 
 from whyprompt.errors import DataError, PromptError, StoreError, StudyError
 from whyprompt.study import load_study
-from whyprompt.trials import dry_run, export, load_trials, rep_variance, run_study, verify_study
-from whyprompt.trials.models import load_model, locate_model
+from whyprompt.trials import dry_run, export, load_trials, rep_variance, run, run_study, verify_study
+from whyprompt.trials.models import LocalModel, complete, load_model, locate_model
+from whyprompt.trials.plan import make_plan
+from whyprompt.trials.store import ItemRow, TrialStore
 
 ARMS = """\
 arms:
@@ -190,6 +194,111 @@ def test_the_models_own_chain_comes_first_and_stands_in_the_prompt(study_file, t
     assert found.passed
 
 
+def test_the_models_own_chain_has_a_random_stream_of_its_own(study_file, tmp_path, monkeypatch):
+    """Else the completion would repeat the draws that wrote the chain before it."""
+    body = GENERATED.replace('ask: "Think."', "temperature: 1.0").replace(
+        "log_prob, ", "string_match, log_prob, "
+    )
+    study = load_study(study_file(body + "reps: 2\n", size=4))
+    seeds = {"chain": [], "completion": []}
+
+    def spied(lm, requests, *, max_new_tokens, **rest):
+        kind = "chain" if max_new_tokens == 9 else "completion"
+        seeds[kind] += [r.seed for r in requests if r.temperature > 0]
+        return complete(lm, requests, max_new_tokens=max_new_tokens, **rest)
+
+    monkeypatch.setattr(run, "complete", spied)
+    run_study(study, tmp_path / "out")
+    frame = load_trials(study, tmp_path / "out")
+    own = frame.loc[frame["arm"] == "own", "seed"].tolist()
+    assert sorted(seeds["completion"]) == sorted(own)
+    assert len(seeds["chain"]) == len(set(seeds["chain"])) == len(own) == 8
+    assert not set(seeds["chain"]) & set(own)
+
+
+def test_a_unit_that_was_laid_otherwise_keeps_the_trials_that_are_there(study_file, tmp_path, monkeypatch):
+    """A version that lays units otherwise finds some of them half done; it adds what is missing."""
+    study = load_study(study_file(ARMS + "reps: 2\n"))
+    out = tmp_path / "out"
+    real = TrialStore.add
+
+    def killed(self, study_, model, rows):
+        if len(self.done_trials(study_, model)) > 20:
+            raise KeyboardInterrupt
+        real(self, study_, model, rows)
+
+    monkeypatch.setattr(LocalModel, "token_budget", 160)
+    monkeypatch.setattr(TrialStore, "add", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, out)
+    monkeypatch.setattr(TrialStore, "add", real)
+    query = "SELECT item_id, arm, rep, outcomes, unit, started_at FROM trials"
+    with sqlite3.connect(out / "trials.sqlite") as db:
+        before = db.execute(query).fetchall()
+        units = {u for (u,) in db.execute("SELECT DISTINCT unit FROM trials")}
+    db.close()
+    monkeypatch.setattr(LocalModel, "token_budget", 2000)
+    lm = load_model(study.model.name, device="cpu", threads=1)
+    keys = {row[:3] for row in before}
+    plan = make_plan(study, lm.codec, budget=2000)
+    halves = [{plan.trials[n].key in keys for n in u.trials} for u in plan.units]
+    assert {True, False} in halves
+    assert len(units) > 1
+    result = run_study(study, out)
+    assert (result.trials, result.new_trials) == (128, 128 - len(before))
+    with sqlite3.connect(out / "trials.sqlite") as db:
+        after = db.execute(query).fetchall()
+    db.close()
+    assert after[: len(before)] == before
+    assert len({row[:3] for row in after}) == len(after) == 128
+
+
+@pytest.mark.parametrize("when", ["items", "trials", "last", "manifest"])
+def test_a_folder_deleted_under_a_run_is_no_success(study_file, tmp_path, monkeypatch, when):
+    study = load_study(study_file("arms: {direct: {kind: direct}, asked: {kind: chain_of_thought}}\n"))
+    out = tmp_path / "out"
+    real = TrialStore.add
+
+    def deleting(self, study_, model, rows):
+        done = len(self.done_trials(study_, model)) + len(rows)
+        real(self, study_, model, rows)
+        here = {"items": isinstance(rows[0], ItemRow), "trials": done < 16, "last": done == 16}
+        if here.get(when) and out.exists():
+            shutil.rmtree(out)
+
+    monkeypatch.setattr(TrialStore, "add", deleting)
+    if when == "manifest":
+        saved = run.save_manifest
+        monkeypatch.setattr(run, "save_manifest", lambda *a, **k: (saved(*a, **k), shutil.rmtree(out)))
+    with pytest.raises(StoreError, match=r"was deleted, moved or replaced|cannot be written") as caught:
+        run_study(study, out)
+    assert caught.value.exit_code == 2
+    assert not out.exists()
+
+
+def test_a_damaged_manifest_is_written_anew(study_file, tmp_path):
+    study = load_study(study_file("arms: {direct: {kind: direct}}\n"))
+    run_study(study, tmp_path / "out")
+    path = tmp_path / "out" / "manifest.json"
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    for damage in (
+        b"",
+        b"\xff\xfe",
+        b"[1]",
+        b"[" * 9999,
+        *(
+            json.dumps({**whole, "runs": runs}).encode()
+            for runs in ([1], 7, None, {"a": 1}, [None, whole["runs"][0]])
+        ),
+    ):
+        path.write_bytes(damage)
+        run_study(study, tmp_path / "out")
+        again = json.loads(path.read_text(encoding="utf-8"))
+        assert again["trials"] == 8
+        assert all(isinstance(r, dict) for r in again["runs"])
+    assert [r["new_trials"] for r in again["runs"]] == [8, 0]
+
+
 def test_temperature_as_a_continuous_treatment(study_file, tmp_path):
     body = """\
         arms:
@@ -315,8 +424,6 @@ def test_dry_run_counts_what_a_run_stores(study_file, tmp_path):
 
 
 def test_verify_finds_a_number_that_was_changed(study_file, tmp_path):
-    import sqlite3
-
     study = load_study(study_file(ARMS))
     run_study(study, tmp_path / "out")
     found = verify_study(study, tmp_path / "out", sample=64)

@@ -14,6 +14,7 @@ import pytest
 from whyprompt.errors import StoreError, WhypromptError
 from whyprompt.trials.store import ItemRow, TrialRow, TrialStore
 
+UNSHARE = shutil.which("unshare")
 SPEC = {"arms": {"direct": {"shots": 3}, "b": {}}, "reps": 1}
 
 
@@ -289,13 +290,14 @@ def test_a_closed_store_is_one_file_and_a_reader_makes_no_other(path):
 def read_only(folder, code):
     """Run Python where a folder may only be read: a mount of its own, which root obeys too."""
     mount = f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
-    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+    apart = [UNSHARE, "-m", "sh", "-c"]
+    if subprocess.run([*apart, mount], capture_output=True, check=False).returncode:
         pytest.skip("this user may not mount a folder read-only")
-    command = ["unshare", "-m", "sh", "-c", f'{mount} && exec "$@"', "sh", sys.executable, "-c", code]
+    command = [*apart, f'{mount} && exec "$@"', "sh", sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-needs_mounts = pytest.mark.skipif(shutil.which("unshare") is None, reason="no unshare here")
+needs_mounts = pytest.mark.skipif(UNSHARE is None, reason="no unshare here")
 READ = """
 from pathlib import Path
 from whyprompt.trials.store import TrialStore

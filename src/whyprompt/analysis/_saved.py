@@ -259,7 +259,7 @@ class Saved:
                 tuple(_text(x) for x in names[k]) for k in ("item_ids", "clusters", "segments")
             )
             heads = _heads(names["heads"])
-        with _reading(self._mass), np.load(self._mass) as arrays:
+        with _reading(self._mass), self._mass.open("rb") as file, np.load(file) as arrays:
             mass, entropy = arrays["mass"], arrays["entropy"]
             shape = (len(item_ids), 2, len(heads))
             if mass.shape != (*shape, len(segments)) or entropy.shape != shape:
