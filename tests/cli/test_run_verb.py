@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pandas as pd
 import pytest
@@ -281,6 +282,38 @@ def test_unknown_options_and_verbs(call, tiny_study):
         assert "Traceback" not in err
 
 
+def test_what_cannot_be_run_leaves_nothing_behind(fails, tiny_study, tmp_path):
+    edit(tiny_study, model={"name": "./absent"})
+    before = set(tmp_path.rglob("*"))
+    assert "no such model folder" in fails("run", tiny_study)
+    assert "no such model folder" in fails("run", tiny_study, "--out", tmp_path / "deep" / "o")
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_store_that_is_just_being_made(fails, tiny_study, tmp_path):
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "trials.sqlite").touch()
+    for verb in ("effect", "mediate", "report"):
+        message = fails(verb, tiny_study, "--out", tmp_path / "o")
+        assert "holds no trials yet" in message
+        assert "move it aside" not in message
+
+
+def test_ctrl_c_before_the_verb_begins(call, monkeypatch):
+    def pressed():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", pressed)
+    assert call("run") == (130, "", f"{cli._GOES_ON}\n")
+
+
+def test_a_warning_is_a_note(call, monkeypatch):
+    monkeypatch.setattr(cli, "app", lambda: warnings.warn("look here", stacklevel=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert call("run") == (0, "", "note: look here\n")
+
+
 # ------------------------------------------------------------------------- processes of their own
 def start(*arguments, **options):
     return subprocess.Popen(
@@ -348,3 +381,65 @@ def test_a_run_stopped_by_the_keyboard_says_so(tiny_study, tmp_path):
     assert out == ""
     assert "Traceback" not in err
     assert "the same command goes on from there" in err
+
+
+@pytest.mark.slow
+def test_a_run_that_the_system_ends_closes_what_it_has_open(call, tiny_study, tmp_path):
+    edit(tiny_study, reps=60)
+    run = start("run", tiny_study, "--out", tmp_path / "o")
+    wait_for(tmp_path / "o" / "manifest.json", run)
+    run.terminate()
+    out, err = run.communicate()
+    assert run.returncode == 143, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert "the same command goes on from there" in err
+    left = {f.name for f in (tmp_path / "o").iterdir()}
+    assert left == {"trials.sqlite", "trials.lock", "manifest.json"}
+    answer = json.loads(call("run", tiny_study, "--out", tmp_path / "o", "--json")[1])
+    assert 0 < answer["new_trials"] <= answer["trials"] == 1440
+
+
+@pytest.mark.slow
+def test_a_report_that_cannot_be_written_or_drawn(call, tiny_study, tmp_path):
+    pytest.importorskip("vl_convert")
+    out = tmp_path / "o"
+    call("run", tiny_study, "--out", out)
+    before = set(out.iterdir())
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    def narrow():
+        resource.setrlimit(resource.RLIMIT_AS, (8 * 10**9, 8 * 10**9))
+
+    for limit, code, message in (
+        (full, 1, f"error: the disk is full: {out / 'report.html'} could not be written"),
+        (
+            narrow,
+            2,
+            "error: charts cannot be drawn: their engine, V8, reserves more address space than the 8 GB",
+        ),
+    ):
+        run = start("report", tiny_study, "--out", out, preexec_fn=limit)
+        printed, err = run.communicate()
+        assert run.returncode == code, err
+        assert printed == ""
+        assert err.startswith(message)
+        assert len(err.splitlines()) == 2  # a hint, and no stack
+        assert set(out.iterdir()) == before
+
+
+@pytest.mark.slow
+def test_a_full_disk_does_not_hinder_reading(call, tiny_study, tmp_path):
+    """Nothing is written beside a store that is read: a table may go where there is room."""
+    out = tmp_path / "o"
+    call("run", tiny_study, "--out", out)
+
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+    run = start("effect", tiny_study, "--out", out, preexec_fn=full)
+    _, err = run.communicate()
+    assert run.returncode == 1, err
+    assert f"error: the disk is full: {out / 'effect.json'} could not be written" in err

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._files import whole_file
-from whyprompt.errors import DataError, WhypromptError
+from whyprompt.errors import DataError, InputError, WhypromptError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     import altair as alt
 
 __all__ = ["can_render", "inline_svg", "save_chart"]
@@ -24,6 +29,37 @@ _HINT = "pip install 'whyprompt[charts]'"
 def can_render() -> bool:
     """Say whether charts can be turned into pictures here."""
     return find_spec("vl_convert") is not None
+
+
+@cache
+def _renderer() -> ModuleType:
+    """Give vl-convert, once it is known that its engine can start here.
+
+    V8 reserves address space by the dozen GiB as it starts, and where a limit forbids that it ends the
+    process. So where there is a limit it is first tried in another one.
+
+    Raises
+    ------
+    InputError
+        If it cannot.
+    """
+    import vl_convert
+
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return vl_convert
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        draw = "import vl_convert; vl_convert.vega_to_svg({})"
+        tried = subprocess.run([sys.executable, "-c", draw], capture_output=True, check=False)  # noqa: S603 - fixed
+        if tried.returncode < 0:
+            raise InputError(
+                "charts cannot be drawn: their engine, V8, reserves more address space than the "
+                f"{limit / 1e9:.3g} GB that this process is limited to",
+                hint="lift that limit: ulimit -v unlimited; limits on memory in use do no harm",
+            )
+    return vl_convert
 
 
 def _spec(chart: alt.TopLevelMixin) -> tuple[dict[str, Any], str]:
@@ -56,6 +92,8 @@ def save_chart(chart: alt.TopLevelMixin, path: str | Path, *, scale: float = 2.0
         If the ending is neither.
     WhypromptError
         If vl-convert is not installed.
+    InputError
+        If a limit on address space keeps it from starting.
 
     Examples
     --------
@@ -66,9 +104,8 @@ def save_chart(chart: alt.TopLevelMixin, path: str | Path, *, scale: float = 2.0
         raise DataError(f"{str(path)!r} ends in {target.suffix!r}", hint="save a chart as .png or .svg")
     if not can_render():
         raise WhypromptError("pictures of charts need the package vl-convert-python", hint=_HINT)
-    import vl_convert
-
     spec, version = _spec(chart)
+    vl_convert = _renderer()
     if target.suffix.lower() == ".svg":
         picture = vl_convert.vegalite_to_svg(spec, vl_version=version).encode()
     else:
@@ -83,9 +120,8 @@ def inline_svg(chart: alt.TopLevelMixin, *, prefix: str, interactive: bool = Fal
 
     A mark's words stay with it, as ``data-say``; where marks are to be chosen, as its accessible name.
     """
-    import vl_convert
-
     spec, version = _spec(chart)
+    vl_convert = _renderer()
     spec["background"] = "transparent"
     svg: str = vl_convert.vegalite_to_svg(spec, vl_version=version)
     # Two charts on one page would otherwise share "clip0", and the second be cut by the first's. Numbered
