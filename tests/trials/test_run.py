@@ -269,7 +269,13 @@ def test_a_folder_deleted_under_a_run_is_no_success(study_file, tmp_path, monkey
     monkeypatch.setattr(TrialStore, "add", deleting)
     if when == "manifest":
         saved = run.save_manifest
-        monkeypatch.setattr(run, "save_manifest", lambda *a, **k: (saved(*a, **k), shutil.rmtree(out)))
+
+        def deleting_last(*given, new_trials=None, **rest):
+            saved(*given, new_trials=new_trials, **rest)
+            if new_trials is not None:
+                shutil.rmtree(out)
+
+        monkeypatch.setattr(run, "save_manifest", deleting_last)
     with pytest.raises(StoreError, match=r"was deleted, moved or replaced|cannot be written") as caught:
         run_study(study, out)
     assert caught.value.exit_code == 2

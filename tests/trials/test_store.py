@@ -400,6 +400,14 @@ def test_a_store_in_which_nothing_was_begun_is_not_left_behind(tmp_path, deep):
     assert left == (set() if deep else {"runs", "runs/name", "runs/name/mine.txt"})
 
 
+def test_what_took_the_place_of_a_store_in_which_nothing_was_begun_stays(path):
+    store = TrialStore(path, write=True)
+    path.unlink()
+    path.write_text("another's")
+    store.close()
+    assert path.read_text() == "another's"
+
+
 def test_a_store_that_was_there_stays(path):
     filled(path)
     TrialStore(path, write=True).close()
@@ -439,9 +447,9 @@ def test_what_changed_is_told_by_the_order_of_runs_not_by_the_clock(path):
         )
 
     with TrialStore(path, write=True) as store:
-        run(store, 1, "m1", "2030")
-        run(store, 2, "m2", "2020")  # the clock was put back
-        run(store, 1, "m1", "2021")  # and the first version was run again
+        run(store, 1, "m1", "2020")
+        run(store, 2, "m2", "2030")
+        run(store, 1, "m1", "2021")  # the clock was put back, and the first version was run again
         assert run(store, 3, "m3", "2022") == [
             "study 'n' changed: arms.direct.shots: 1 -> 3",
             'model changed: name: "m1" -> "m3"',
