@@ -440,6 +440,7 @@ def test_a_full_disk_does_not_hinder_reading(call, tiny_study, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
     run = start("effect", tiny_study, "--out", out, preexec_fn=full)
-    _, err = run.communicate()
-    assert run.returncode == 1, err
-    assert f"error: the disk is full: {out / 'effect.json'} could not be written" in err
+    printed, err = run.communicate()
+    assert run.returncode == 0, err
+    assert "few_shot" in printed
+    assert f"note: the answer is not kept: the disk is full: {out / 'effect.json'} could not be" in err

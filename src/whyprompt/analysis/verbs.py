@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from whyprompt._files import write_json
 from whyprompt.analysis.external import StudyEffect, study_effect
 from whyprompt.analysis.internal import StudyMediation, study_mediation
-from whyprompt.errors import StoreError
+from whyprompt.errors import WhypromptError
 from whyprompt.study import load_study
 from whyprompt.trials import load_trials
 
@@ -27,7 +27,7 @@ def run_effect(study: str | Path, out: str | Path) -> StudyEffect:
     study : str or Path
         The study file.
     out : str or Path
-        Folder of its results; gets ``effect.json``. Where it may not be written, a warning says so.
+        Folder of its results; gets ``effect.json``. Where that cannot be written, a warning says so.
 
     Returns
     -------
@@ -54,8 +54,8 @@ def run_mediation(
     study : str or Path
         The study file.
     out : str or Path
-        Folder of its results; gets ``mediation.json`` and the folder ``mediation``. Where it may not be
-        written, a finished mediation is read, and a warning says that the answer is not kept.
+        Folder of its results; gets ``mediation.json`` and the folder ``mediation``. Where they
+        cannot be written, a finished mediation is read, and a warning says that the answer is not kept.
     progress : callable, optional
         Called as ``progress(done, total, text)``.
 
@@ -77,6 +77,6 @@ def run_mediation(
 def _keep(path: Path, answer: StudyEffect | StudyMediation) -> None:
     try:
         write_json(path, answer.to_dict())
-    except StoreError as error:
-        # Results on a place that may only be read are answered like any other.
+    except WhypromptError as error:
+        # Results on a full disk, or on a place that may only be read, are answered like any other.
         warnings.warn(f"the answer is not kept: {error.message}", stacklevel=3)
