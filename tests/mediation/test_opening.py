@@ -1,6 +1,7 @@
 """What a model may do that a sweep must notice: each is handled or refused by name, none is passed over."""
 
 import importlib.util
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from test_engine import ATOL, pair
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation import head_sweep
+from whyprompt.mediation import PairOutcomes, head_sweep, set_sweep
 from whyprompt.mediation.actions import SetOutput
 from whyprompt.mediation.attention import attend_blockwise
 from whyprompt.mediation.intercept import AttentionCall
@@ -257,3 +258,72 @@ def test_rows_are_picked_on_the_device_of_what_they_are_picked_from():
         second = layers[1](first)
     assert first.tolist() == [[0, 1], [2, 3]]
     assert second.tolist() == [[0, 1], [2, 3], [0, 1]]
+
+
+# ---- what a sweep says of its own accuracy --------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_the_floor_is_of_the_size_of_the_error(model_type, dtype):
+    pairs = [pair(seed=s) for s in range(6)]
+    sweep = head_sweep(tiny.make(model_type, dtype=dtype), pairs)
+    exact = head_sweep(tiny.make(model_type, dtype=dtype).double(), pairs)
+    for name in ("nie", "pure_nie"):
+        error = np.abs(getattr(sweep, name) - getattr(exact, name))
+        assert np.sqrt((error**2).mean()) < 1.5 * sweep.floor
+        assert error.max() < 4 * sweep.floor
+        assert sweep.floor < 4 * error.max()
+    assert sweep.notes[0].startswith(f"numerical floor {sweep.floor:.1g}:")
+    half = [f"the model was run in {str(dtype)[6:]}, whose rounding"] if dtype != torch.float32 else []
+    assert [n[: len(half[0])] for n in sweep.notes[1:]] == half
+
+
+def test_the_floor_is_in_the_unit_of_the_outcome_and_survives_a_resumed_sweep(monkeypatch):
+    from whyprompt.mediation import engine, knockout_sweep
+
+    own = engine.ModelRuntime._run_plan
+
+    def shifted(self, plan):
+        hidden = own(self, plan)
+        hidden[plan.unpatched] *= 1 + 1e-7  # rounding of a known size, in the unpatched rows alone
+        return hidden
+
+    monkeypatch.setattr(engine.ModelRuntime, "_run_plan", shifted)
+    model, p = tiny.make("llama"), pair(foil_ids=(8, 4), segments0={"a": [(0, 4)]}, segments1={"a": [(0, 4)]})
+    with opened(model, p) as runtime:
+        offs = []
+        for ids, answer in ((p.ids1, p.answer_ids), (p.ids0, p.answer_ids), (p.ids1, p.foil_ids)):
+            world = runtime.clean(ids, answer)
+            moved, _ = runtime.log_probs(world.hidden[None] * (1 + 1e-7), answer)
+            y, off = float(world.log_probs.sum()), float((moved[0] - world.log_probs).sum())
+            offs.append((off, np.exp(y + off) - np.exp(y)))
+    saved = {}
+    sweep = head_sweep(model, [p], on_pair=lambda r: saved.update({r.item_id: r}))
+    np.testing.assert_allclose(sweep.floor, max(abs(offs[0][0]), abs(offs[1][0])), rtol=1e-5)
+    one_way = {"directions": ("nie",)}
+    prob = head_sweep(model, [p], outcome="prob", **one_way)
+    np.testing.assert_allclose(prob.floor, abs(offs[0][1]), rtol=1e-5)
+    margin = head_sweep(model, [p], outcome="margin", **one_way)
+    np.testing.assert_allclose(margin.floor, abs(offs[0][0]) + abs(offs[2][0]), rtol=1e-5)
+    cut = knockout_sweep(model, [p], "a")
+    np.testing.assert_allclose(cut.floor, abs(offs[0][0]), rtol=1e-5)
+    assert cut.notes == head_sweep(model, [p], **one_way).notes
+    assert set_sweep(model, [p], {"one": [(0, 0)]}, **one_way).floor == cut.floor
+    stored = {k: PairOutcomes.from_dict(json.loads(json.dumps(v.to_dict()))) for k, v in saved.items()}
+    assert head_sweep(model, [p], done=stored).notes == sweep.notes
+    unknown = {k: replace(v, floor=None) for k, v in stored.items()}
+    assert head_sweep(model, [p], done=unknown).floor is None
+
+
+def test_a_batch_of_rows_without_a_chunk_and_with_many_has_the_largest_floor():
+    model, p = tiny.make("llama", dtype=torch.float32), pair()
+    with model_runtime(model, check=(p.ids1, p.answer_ids), max_extra_bytes=1) as runtime:
+        worlds = [runtime.clean(ids, p.answer_ids) for ids in (p.ids0, p.ids1)]
+        rows = [[(layer, 0)] for layer in range(3)]
+        job = Job(worlds[1], rows, SetOutput(worlds[0].layers))
+        many = runtime.patched_many([job])[0]
+        each = [runtime.patched_many([replace(job, rows=[row])])[0] for row in rows]
+    off = [float((x[0] - worlds[1].log_probs).sum().abs()) for x in (many, *each)]
+    assert off[0] == pytest.approx(max(off[1:]), abs=1e-12)
+    torch.testing.assert_close(many[1:], torch.cat([x[1:] for x in each]))

@@ -242,3 +242,12 @@ def test_the_joint_effect_of_a_layer_is_inferred():
     got = infer_sets(layer_sweep(model, items))
     np.testing.assert_allclose(got.mean, [0, te], atol=1e-9)  # no single head of it has any effect
     assert (got.p_fwer < 0.05).tolist() == [False, True]
+
+
+def test_attention_rows_of_prompts_of_one_length_have_prompt_1_as_base():
+    # Of one length they can be aligned only where they are the same.
+    same = replace(pairs()[0], ids0=pairs()[0].ids1, segments0={})
+    for items in ([same], [same, *pairs()[1:]]):
+        sweep = head_sweep(planted.build({2: 1.0}), items, mediator="attention_row")
+        assert sweep.quantities == ("nie", "nde")
+        np.testing.assert_allclose(sweep.nie[0], 0, atol=1e-12)
