@@ -64,6 +64,20 @@ def test_a_layer_that_reads_what_an_earlier_one_left_is_given_all_rows_at_once()
     equals_a_loop(model, p)
 
 
+@pytest.mark.parametrize("layers", [1, 2, 9, 30])
+def test_whether_rows_may_join_is_tried_at_few_layers_of_a_deep_model(layers, monkeypatch):
+    from whyprompt.mediation import opening
+
+    tried = []
+    own = opening.Job
+    monkeypatch.setattr(opening, "Job", lambda *a: tried.append(a[1]) or own(*a))
+    with opened(tiny.make("llama", num_hidden_layers=layers), pair()) as runtime:
+        assert not runtime.at_once
+    at = [row[0][0] for row in tried[0]]
+    assert (at[0], at[-1]) == (0, layers - 1)
+    assert len(at) == len(set(at)) == min(layers, 8)
+
+
 def test_a_model_that_takes_no_batch_of_rows_is_refused_by_name():
     model = tiny.make("llama")
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["model_runtime"]
 
+_STAGES = 8
+
 
 @contextlib.contextmanager
 def model_runtime(
@@ -243,12 +245,14 @@ def _try_stages(runtime: ModelRuntime, whole: World, item: str) -> ModelRuntime:
     """Let rows join at the layer they patch where that gives what rows that all enter at the bottom give.
 
     Some models hand more from layer to layer than their hidden states: keys and values that later layers
-    use again, or several streams. One row a layer, without that layer's heads, shows it; twice, so that rows
-    change their places in the batch too.
+    use again, or several streams. Rows that join at some layers, the last among them, without those layers'
+    heads, show it; another pair's rows after them change their places in the batch.
     """
-    rows = [[(layer, head) for head in range(runtime.n_heads)] for layer in range(runtime.n_layers)]
+    count = min(_STAGES, runtime.n_layers)
+    at = sorted({round(i * (runtime.n_layers - 1) / max(1, count - 1)) for i in range(count)})
+    rows = [[(layer, head) for head in range(runtime.n_heads)] for layer in at]
     nothing = SetOutput([replace(state, z=torch.zeros_like(state.z)) for state in whole.layers])
-    jobs = [Job(whole, rows, nothing, item)] * 2
+    jobs = [Job(whole, rows, nothing, item), Job(whole, rows[:1] + rows[-1:], nothing, item)]
     at_once = replace(runtime, at_once=True)
     wanted = torch.cat(at_once.patched_many(jobs))
     try:
