@@ -301,10 +301,18 @@ Arm = Annotated[
 class ModelSettings(_Strict):
     """Which model, and how it runs."""
 
-    name: str = Field(default="embedded", description="'embedded', a local folder, or a name on the hub.")
+    name: str = Field(
+        default="embedded",
+        description="'embedded', a local folder, a .gguf file, or a name on the hub. Code that a model "
+        "brings along is never run.",
+    )
     revision: str | None = None
     device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        default="auto",
+        description="auto is float32, also for a checkpoint in half precision: its weights then take twice "
+        "the memory of their files.",
+    )
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
 

@@ -161,6 +161,11 @@ def test_mediation_decomposes_the_stored_total_effect(ran):
     for key in ("layer", "head", "nie", "nde", "ci_low", "ci_high", "q_value"):
         assert key in content["heads"][0]
     json.dumps(content, allow_nan=False)
+    assert 0 < answer.main.sweep.floor < 1e-3
+    assert answer.to_dict()["numerical_floor"] == answer.main.sweep.floor
+    said = f"Numerical floor {answer.main.sweep.floor:.1g}: the most by which a run with nothing patched"
+    assert said in answer.summary()
+    assert answer.to_dict()["notes"] == list(answer.notes)
 
 
 def test_mediation_resumes_after_a_stop_with_the_same_numbers(ran, monkeypatch):

@@ -227,6 +227,16 @@ def test_the_noise_floor_counts_heads_above_it(small, page):
     assert f"{above} of 15 heads exceed that" in page.words
 
 
+def test_what_a_sweep_says_of_its_numbers_is_on_the_page(small, page):
+    m = small.mediation
+    noted = replace(m.main.sweep, notes=("numerical floor 2e-06: rounding", "z is before the <gate>"))
+    found = replace(m, main=replace(m.main, sweep=noted))
+    told = read(build_report(small.effect, found, MANIFEST, small.study))
+    assert "Numerical floor 2e-06: rounding." in told.words
+    assert "Z is before the <gate>." in told.words
+    assert "Numerical floor" not in page.words
+
+
 def test_without_pictures_words_and_tables_tell_everything(small, monkeypatch):
     monkeypatch.setattr("whyprompt.report._blocks.can_render", lambda: False)
     bare = read(build_report(small.effect, small.mediation, MANIFEST, small.study))

@@ -100,6 +100,22 @@ def plain(model, request):
     return values, greedy, int(logits[-1].argmax())
 
 
+def test_a_model_behind_virtual_tokens_is_refused():
+    """A prompt that was tuned stands before the tokens, and its rows of logits are not theirs."""
+    lm = tiny("llama")
+    own = type(lm.model).forward
+
+    def behind(self, input_ids=None, **rest):
+        embedded = self.get_input_embeddings()(input_ids)
+        return own(self, inputs_embeds=torch.cat([embedded[:, :3], embedded], 1), **rest)
+
+    lm.model.forward = behind.__get__(lm.model)
+    with pytest.raises(
+        WhypromptError, match=r"'llama' gives 19 rows of logits for 16 tokens: .* virtual tokens"
+    ):
+        probe_packing(lm)
+
+
 @pytest.mark.parametrize("name", TINY)
 def test_scores_equal_plain_runs_on_every_kind_of_model(name):
     lm = tiny(name)
