@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import jinja2
 from jinja2 import meta
-from jinja2.sandbox import SandboxedEnvironment
 
 from whyprompt.errors import PromptError
 from whyprompt.study import ChainOfThoughtArm, FewShotArm, FormatArm, TemplateArm
+from whyprompt.trials.templates import ADDRESS, Sandbox, compiled, filled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,8 +36,10 @@ __all__ = [
     "Prompt",
     "Segment",
     "check_templates",
+    "cue_of",
     "cut_before_answer",
     "render",
+    "segments_of",
     "trial_seed",
 ]
 
@@ -290,13 +292,19 @@ def _answer_text(fmt: _Format, answer: str) -> str:
 
 
 def _jinja(arm: TemplateArm, name: str) -> jinja2.Template:
-    environment = SandboxedEnvironment(undefined=jinja2.StrictUndefined, autoescape=False)
     try:
-        return environment.from_string(arm.template)
+        return compiled(arm.template)
     except jinja2.TemplateSyntaxError as error:
         raise PromptError(
             f"arm {name!r}: the template is malformed at line {error.lineno}: {error.message}"
         ) from None
+    except Exception as error:
+        # Parts without variables are computed while it is read: it may fail here as on an item.
+        raise PromptError(f"arm {name!r}: the template cannot be read: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def check_templates(arms: Mapping[str, Arm], items: Sequence[Item]) -> None:
@@ -312,8 +320,7 @@ def check_templates(arms: Mapping[str, Arm], items: Sequence[Item]) -> None:
         if not isinstance(arm, TemplateArm):
             continue
         _jinja(arm, name)
-        tree = SandboxedEnvironment().parse(arm.template)
-        unknown = sorted(meta.find_undeclared_variables(tree) - known)
+        unknown = sorted(meta.find_undeclared_variables(Sandbox().parse(arm.template)) - known)
         if unknown:
             raise PromptError(
                 f"arm {name!r}: the template uses {unknown[0]!r}, which is not a variable",
@@ -332,16 +339,46 @@ def _template_text(arm: TemplateArm, name: str, item: Item, shots: Sequence[Item
         "item_id": item.item_id,
         "shots": [{"question": s.question, "answer": s.answer, "solution": s.solution} for s in shots],
     }
+    where = f"arm {name!r}: the template"
+    template = _jinja(arm, name)
     try:
-        text = _jinja(arm, name).render(variables).strip()
-    except (jinja2.TemplateError, ArithmeticError, TypeError, ValueError, LookupError) as error:
-        # A template computes: it may divide by zero or add to a difficulty that is not there.
-        raise PromptError(
-            f"arm {name!r}: the template fails on item {item.item_id!r}: {type(error).__name__}: {error}"
-        ) from None
+        text = filled(template, variables).strip()
+    except Exception as error:
+        # A template computes: whatever that raises, recursion and memory included, is its author's to see.
+        raise PromptError(f"{where} fails on item {item.item_id!r}: {_said(error)}") from error
     if not text:
-        raise PromptError(f"arm {name!r}: the template gives an empty text for item {item.item_id!r}")
+        raise PromptError(f"{where} gives an empty text for item {item.item_id!r}")
+    place = ADDRESS.search(text)
+    if place is not None and not any(place[0] in str(value) for value in variables.values()):
+        raise PromptError(
+            f"{where} prints {place[0]!r} for item {item.item_id!r}, which differs from run to run",
+            hint="print values: |list or |join after a filter that gives a generator, () after a function",
+        )
     return text
+
+
+def _asks(arm: Arm) -> bool:
+    return isinstance(arm, ChainOfThoughtArm) and arm.reasoning in {"instruction", "generated"}
+
+
+def cue_of(arm: Arm) -> str:
+    """Give the text that an arm's prompt ends with."""
+    return _format_of(arm).cue
+
+
+def segments_of(arm: Arm) -> tuple[str, ...]:
+    """Name the segments that an arm's prompts have; what a chat template adds has none."""
+    reasoning = arm.reasoning if isinstance(arm, ChainOfThoughtArm) else None
+    asks = isinstance(arm, ChainOfThoughtArm) and _asks(arm) and bool(arm.ask.strip())
+    found = {
+        "system": bool((arm.system or "").strip()),
+        "shots": isinstance(arm, FewShotArm),
+        "instruction": asks or bool((arm.instruction or "").strip()),
+        "question": True,
+        "reasoning": reasoning not in {None, "instruction"},
+        "cue": bool(cue_of(arm)),
+    }
+    return tuple(name for name, there in found.items() if there)
 
 
 def render(  # noqa: C901 - one straight story: shots, question, reasoning, cue
@@ -391,7 +428,7 @@ def render(  # noqa: C901 - one straight story: shots, question, reasoning, cue
     shots = _draw_shots(arm, name, item, pool, rep=rep, seed=seed)
 
     instruction = (arm.instruction or "").strip()
-    asks = isinstance(arm, ChainOfThoughtArm) and arm.reasoning in {"instruction", "generated"}
+    asks = _asks(arm)
     own_template = isinstance(arm, TemplateArm)
 
     def user(question: str, *, marked: bool) -> str:
