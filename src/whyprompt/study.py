@@ -84,7 +84,7 @@ BUILTIN_OUTCOMES = (
 )
 
 # Columns that every trial table has: no covariate and no outcome may take their names.
-_RESERVED = frozenset(
+BUILTIN_COLUMNS = frozenset(
     [
         "item_id",
         "arm",
@@ -162,7 +162,7 @@ class Columns(_Strict):
     @field_validator("covariates")
     @classmethod
     def _not_reserved(cls, value: list[str]) -> list[str]:
-        taken = next((c for c in value if c in _RESERVED or c in BUILTIN_OUTCOMES), None)
+        taken = next((c for c in value if c in BUILTIN_COLUMNS or c in BUILTIN_OUTCOMES), None)
         if taken is not None:
             raise ValueError(f"{taken!r} is a column of the trial table itself: rename it in the file")
         return value
@@ -329,7 +329,7 @@ class OutcomeSettings(_Strict):
 
     @model_validator(mode="after")
     def _known(self) -> OutcomeSettings:
-        if self.name in _RESERVED:
+        if self.name in BUILTIN_COLUMNS:
             raise ValueError(f"{self.name!r} is a column of the trial table itself: choose another name")
         if self.call is None and self.name not in BUILTIN_OUTCOMES:
             raise ValueError(
@@ -598,13 +598,15 @@ class Study(_Strict):
         return n_items * self.reps * (1 if self.design == "randomized" else len(self.arms))
 
 
-def load_study(path: str | Path) -> Study:
-    """Read and validate a study file.
+def load_study(path: str | Path, *, code: bool = True) -> Study:
+    """Read and validate a study file. Nothing that it names is imported or run yet.
 
     Parameters
     ----------
     path : str or Path
         A ``.yaml``, ``.yml`` or ``.toml`` file.
+    code : bool, default True
+        Whether the study may import Python code, as an outcome with ``call`` does when the study is run.
 
     Returns
     -------
@@ -615,7 +617,7 @@ def load_study(path: str | Path) -> Study:
     ------
     StudyError
         If the file is missing, is not valid YAML or TOML, or a key is unknown or malformed; the message
-        names the file, the line and the key.
+        names the file, the line and the key. Or if it imports code and may not.
     """
     source = read_source(Path(path))
     if source.data is None:
@@ -627,6 +629,12 @@ def load_study(path: str | Path) -> Study:
     except ValidationError as error:
         raise StudyError(_explain(source, error)) from None
     study._source = source  # noqa: SLF001 - its own module
+    calls = [(i, o.call) for i, o in enumerate(study.outcomes) if o.call is not None]
+    if calls and not code:
+        raise study.refusal(
+            (("outcomes", i, "call"), f"imports and runs {call!r}, and code is not allowed here")
+            for i, call in calls
+        )
     return _resolve_paths(study, source.path.parent)
 
 

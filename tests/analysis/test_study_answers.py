@@ -210,12 +210,16 @@ def test_unknown_task_family_is_named(ran):
     study, folder = ran
     odd = study.model_copy(update={"mediation": study.mediation.model_copy(update={"tasks": ["poetry"]})})
     with pytest.raises(StudyError, match="'poetry'"):
-        study_mediation(odd, folder, load_trials(study, folder))
+        load_trials(odd, folder)
 
 
 def test_arms_with_other_cues_cannot_be_compared_inside_the_model(tiny_study, tmp_path):
     text = tiny_study.read_text().replace("direct: {kind: direct}", "direct: {kind: direct, cue: 'Result:'}")
     tiny_study.write_text(text)
+    with pytest.raises(StudyError, match="arm 'direct' ends in 'Result:'"):
+        run_study(load_study(tiny_study), tmp_path / "out")
+    # Without a mediation in the study its arms may end as they like, and cannot be swept.
+    tiny_study.write_text(text.replace("mediation: {items_per_task: 4}\n", ""))
     study = load_study(tiny_study)
     run_study(study, tmp_path / "out")
     with pytest.raises(MediationError, match="cue"):

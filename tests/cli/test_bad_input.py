@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 import pytest
+import yaml
 
 from whyprompt import cli
 
@@ -103,6 +104,31 @@ TABLES = [
         "t.parquet is not a Parquet file, or is damaged",
         file="t.parquet",
     ),
+    *(
+        Case(
+            f"{flag} {value}",
+            ("effect", "t.csv", *EFFECT, flag, value),
+            (f"Invalid value for '{flag}'", limit),
+            {"t.csv": TABLE},
+        )
+        for flag, value, limit in (
+            ("--draws", "1000000000000", "100000"),
+            ("--placebos", "1000000000", "100000"),
+            ("--ratio", "1000000000", "1000"),
+            ("--n-strata", "1000000000", "1000"),
+            ("--neighbours", "1000000000", "1000"),
+            ("--impute", "1000000000", "1000"),
+            ("--seed", "-1", "0"),
+        )
+    ),
+    *(
+        Case(f"{flag} nan", ("effect", "t.csv", *EFFECT[:-1], method, flag, "nan"), words, {"t.csv": TABLE})
+        for flag, method, *words in (
+            ("--caliper", "nearest", "caliper is nan"),
+            ("--bandwidth", "kernel", "bandwidth is nan"),
+            ("--level", "ipw", "the level is nan"),
+        )
+    ),
     Case("a name of 300 letters", ("effect", "a" * 300 + ".csv", *EFFECT), ("there is no such file",)),
     Case(
         "a graph of 300 letters",
@@ -113,14 +139,378 @@ TABLES = [
 ]
 
 
+ITEMS = "".join(
+    json.dumps(
+        {"id": f"q{i}", "q": f"What is {i} plus {i % 7}?", "a": str(i + i % 7), "lv": 1 + i % 3, "same": 1}
+    )
+    + "\n"
+    for i in range(12)
+)
+BASE = {
+    "name": "bad",
+    "question": "Do shots help?",
+    "model": {"name": "MODEL", "device": "cpu", "threads": 1},
+    "items": [
+        {
+            "source": "file",
+            "path": "items.jsonl",
+            "size": 8,
+            "shot_pool": 4,
+            "columns": {
+                "item_id": "id",
+                "question": "q",
+                "answer": "a",
+                "difficulty": "lv",
+                "covariates": ["same"],
+            },
+        }
+    ],
+    "arms": {"direct": {"kind": "direct"}, "shots": {"kind": "few_shot", "shots": 2}},
+    "outcomes": ["log_prob"],
+}
+DRY, RUN = ("run", "s.yaml", "--dry-run"), ("run", "s.yaml")
+
+
+def study(name: str, *words: str, command=DRY, text=None, items=ITEMS, **changes) -> Case:
+    """A study that is refused: the base, with some keys changed, or the text itself."""
+    text = text or yaml.safe_dump({**BASE, **changes}, sort_keys=False)
+    return Case(name, command, words, {"s.yaml": text, "items.jsonl": items})
+
+
+def said(text: str, old: str, new: str) -> str:
+    assert old in text
+    return text.replace(old, new)
+
+
+TEXT = yaml.safe_dump(BASE, sort_keys=False)
+AUDIT = {"assignment": {"difficulty": 1.0}}
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{new}: &{new} [{', '.join(['*' + old] * 10)}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+SETTINGS = [
+    study(
+        "no such method",
+        "s.yaml:28: effect.method: Input should be 'naive', 'nearest'",
+        effect={"method": "zzz"},
+    ),
+    study(
+        "no such audit method",
+        "effect.audit.method: Input should be",
+        effect={"audit": {**AUDIT, "method": "z"}},
+    ),
+    study(
+        "no such confounder",
+        "s.yaml:29: effect.confounders.0: 'zzz' is no column that the items have; they have item_id,",
+        effect={"confounders": ["zzz"], "audit": AUDIT},
+    ),
+    study(
+        "confounders that nothing adjusts for",
+        "s.yaml:28: effect.confounders: has no meaning with design: paired",
+        effect={"confounders": ["difficulty"]},
+    ),
+    study(
+        "exact in a paired design",
+        "effect.exact: has no meaning with design: paired",
+        effect={"exact": ["zzz"]},
+    ),
+    study("a method in a paired design", "effect.method: has no meaning with", effect={"method": "ipw"}),
+    study(
+        "a caliper where the lot decides",
+        "effect.caliper: has no meaning",
+        design="randomized",
+        effect={"caliper": 0.1},
+    ),
+    study(
+        "an audit of one arm an item",
+        "effect.audit: an audit needs every item",
+        design="randomized",
+        effect={"audit": AUDIT},
+    ),
+    study(
+        "an audit of one draw", "effect.audit.draws: an audit needs", effect={"audit": {**AUDIT, "draws": 1}}
+    ),
+    study(
+        "a caliper for weights",
+        "effect.audit.caliper: has no meaning for method 'overlap'",
+        effect={"audit": {**AUDIT, "method": "overlap", "caliper": 0.1}},
+    ),
+    study(
+        "no such subgroup",
+        "s.yaml:28: effect.by: 'zzz' is no column that the items have",
+        effect={"by": "zzz"},
+    ),
+    study(
+        "subgroups of what the arm causes",
+        "effect.by: 'prompt_tokens' is known only after the arm",
+        effect={"by": "prompt_tokens"},
+    ),
+    study(
+        "no such column in a rule",
+        "effect.audit.assignment.zzz: 'zzz' is no column",
+        effect={"audit": {"assignment": {"zzz": 1.0}}},
+    ),
+    study(
+        "a rule on text",
+        "effect.audit.assignment.task_type: is text",
+        effect={"audit": {"assignment": {"task_type": 1.0}}},
+    ),
+    study(
+        "a rule on a constant",
+        "effect.audit.assignment.same: is the same for every item",
+        effect={"audit": {"assignment": {"same": 1.0}}},
+    ),
+    study(
+        "a rule with nan",
+        "effect.audit.assignment.difficulty: holds nan",
+        effect={"audit": {"assignment": {"difficulty": float("nan")}}},
+    ),
+    study(
+        "no such exact column in an audit",
+        "effect.audit.exact.0: 'zzz' is no column",
+        effect={"audit": {**AUDIT, "exact": ["zzz"]}},
+    ),
+    study("a graph that is none", "s.yaml:27: graph: line 1: cannot read '['", graph="-> -> ["),
+    study(
+        "a graph with a cycle",
+        "s.yaml:27: graph: ",
+        "cycle",
+        graph="arm -> log_prob; log_prob -> x; x -> log_prob",
+    ),
+    study("a graph without the arm", "graph: has no node 'arm'", graph="difficulty -> log_prob"),
+    study(
+        "a graph that hides the confounder",
+        "graph: no columns of the items identify",
+        graph="u [latent]; u -> arm; u -> log_prob; arm -> log_prob; difficulty -> log_prob",
+        effect={"audit": AUDIT},
+    ),
+    study(
+        "no such segment",
+        "mediation.segment: no prompt of 'shots' or 'direct'",
+        "shots",
+        mediation={"segment": "zzz"},
+    ),
+    study(
+        "no such task",
+        "s.yaml:29: mediation.tasks.0: 'zzz' is no task family of the items; they are items",
+        mediation={"tasks": ["zzz"]},
+    ),
+    study(
+        "a placebo that is the control",
+        "mediation.placebo: 'direct' is the control",
+        mediation={"placebo": "direct"},
+    ),
+    study(
+        "one arm to mediate",
+        "mediation: compares two arms",
+        arms={"direct": {"kind": "direct"}},
+        mediation={},
+    ),
+    study(
+        "arms that end in different cues",
+        "mediation.contrast: arm 'shots' ends in 'So:' and arm 'direct' ends in 'Answer:'",
+        arms={"direct": {"kind": "direct"}, "shots": {"kind": "few_shot", "shots": 2, "cue": "So:"}},
+        mediation={},
+    ),
+    study(
+        "a stop that is nothing",
+        "generation.stop.0: String should have at least 1",
+        generation={"stop": [""]},
+    ),
+    study(
+        "True for a number",
+        "s.yaml:10: items.0.size: Input should be a valid integer",
+        text=said(TEXT, "size: 8", "size: true"),
+    ),
+    study(
+        "a temperature below zero",
+        "temperature: Input should be greater",
+        arms={"a": {"kind": "direct", "temperature": -1.0}},
+    ),
+    study(
+        "bytes as a question",
+        "question: Input should be a valid string",
+        text=said(TEXT, "question: Do", "question: !!binary RG8=  #"),
+    ),
+    study("a seed below zero", "seeds.items: Input should be greater", seeds={"items": -1}),
+    study(
+        "a seed of 31 digits",
+        "seeds.sampling: holds a whole number beyond 64 bits",
+        seeds={"sampling": 10**30},
+    ),
+    study(
+        "a million million threads",
+        "model.threads: Input should be less",
+        model={**BASE["model"], "threads": 10**12},
+    ),
+    study("a device that holds nothing", "model.device", "'meta'", model={**BASE["model"], "device": "meta"}),
+    study(
+        "items without end",
+        "items.0.size: Input should be less",
+        text=said(TEXT, "size: 8", "size: 1000000000"),
+    ),
+    study(
+        "shots without end",
+        "shot_pool: Input should be less",
+        text=said(TEXT, "shot_pool: 4", "shot_pool: 1000000000"),
+    ),
+    study("repetitions without end", "reps: Input should be less", reps=10**9),
+    study(
+        "more trials than a plan holds",
+        "has 1,440,000 trials; a study has at most 1,000,000",
+        reps=10_000,
+        arms={f"a{i}": {"kind": "direct"} for i in range(18)},
+    ),
+    study(
+        "draws without end",
+        "effect.audit.draws: Input should be less",
+        effect={"audit": {**AUDIT, "draws": 10**12}},
+    ),
+    study(
+        "half a character",
+        "s.yaml:2: question: holds half a character",
+        text=said(TEXT, "question: Do", 'question: "\\ud800 Do').replace("help?", 'help?"'),
+    ),
+    study(
+        "half a character in an instruction",
+        "arms.direct.instruction: holds half a character",
+        text=said(TEXT, "kind: direct", 'kind: direct\n    instruction: "\\ud83d"'),
+    ),
+    study(
+        "half a character in an item",
+        "items.jsonl, row 1: column 'q' holds half a character",
+        items=ITEMS.replace("What is 0", "\\ud83d", 1),
+    ),
+    study(
+        "an infinite answer",
+        "items.jsonl, row 1: column 'a' holds inf",
+        items=ITEMS.replace('"a": "0"', '"a": Infinity', 1),
+    ),
+    study(
+        "an infinite covariate",
+        "items.jsonl, row 1: column 'same' holds inf",
+        items=ITEMS.replace('"same": 1', '"same": Infinity', 1),
+    ),
+    study(
+        "a covariate of 400 digits",
+        "column 'same' holds a whole number of more than 308",
+        items=ITEMS.replace('"same": 1', '"same": 1' + "0" * 400, 1),
+    ),
+    study("items nested without end", "items.jsonl:1: the JSON is nested too deeply", items="[" * 200_000),
+    study("a NUL in a path", "items.0.path: holds a NUL", text=said(TEXT, "items.jsonl", '"a\\0b"')),
+    study("a NUL in a model's name", "model.name: holds a NUL", text=said(TEXT, "MODEL", '"a\\0b"')),
+    study("a path of 300 letters", "no such file: ", text=said(TEXT, "items.jsonl", "a" * 300 + ".jsonl")),
+    study("an alias bomb", "s.yaml has more than 20,000 entries", text=BOMB),
+    study(
+        "an alias bomb of mappings",
+        "s.yaml has more than 20,000 entries",
+        text="".join(
+            [
+                "a: &a {k: v, l: v}\n",
+                *(
+                    f"{new}: &{new} {{{', '.join(f'k{i}: *{old}' for i in range(10))}}}\n"
+                    for old, new in zip("abcdef", "bcdefg", strict=True)
+                ),
+            ]
+        ),
+    ),
+    study(
+        "five megabytes of keys",
+        "s.yaml has",
+        "a study has at most 1,048,576",
+        text="".join(f"key{i}: {i}\n" for i in range(400_000)),
+    ),
+    study(
+        "thousands of keys",
+        "s.yaml has more than 20,000 entries",
+        text="".join(f"key{i}: {i}\n" for i in range(30_000)),
+    ),
+    study(
+        "hundreds of unknown keys",
+        "s.yaml:1: key0: unknown key",
+        "and 984 more",
+        text="".join(f"key{i}: {i}\n" for i in range(1000)),
+    ),
+    study(
+        "a number of 5,000 digits",
+        "s.yaml:27: '1111",
+        "cannot be read as int",
+        text=TEXT + "reps: " + "1" * 5000,
+    ),
+    Case(
+        "a number of 5,000 digits in TOML",
+        ("run", "s.toml"),
+        ("s.toml: holds a whole number of more than 4,300",),
+        {"s.toml": "reps = " + "1" * 5000},
+    ),
+    Case(
+        "TOML nested without end",
+        ("run", "s.toml"),
+        ("s.toml: ", "nested too deeply"),
+        {"s.toml": "a = " + "[" * 50_000},
+    ),
+    *(
+        study(
+            f"{value} unquoted",
+            "s.yaml:1: ",
+            "cannot be read as",
+            "hint: put text in quotes",
+            text=f"name: {value}\n",
+        )
+        for value in (
+            "2024-13-45",
+            "2024-02-30",
+            "!!int abc",
+            "!!float x",
+            "!!timestamp x",
+            "!!bool zz",
+            "0b_",
+        )
+    ),
+]
+TEMPLATES = [
+    study(
+        f"template {number}: {text[:30]}",
+        "arm 't'",
+        *words,
+        arms={"direct": {"kind": "direct"}, "t": {"kind": "template", "template": text}},
+    )
+    for number, (text, *words) in enumerate(
+        [
+            ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "fails on item 'q", "RecursionError"),
+            ("{{ 5|dictsort }}", "fails on item 'q", "AttributeError"),
+            ("{{ question|xmlattr }}", "fails on item 'q", "AttributeError"),
+            ("{{ 10**5000 }}", "a power has more than 4,000 digits"),
+            ("{{ 'a'*10**10 }}", "has more than"),
+            ("{{ question|center(10000000000) }}", "the filter 'center' takes a number above 1,000,000"),
+            ("{{ question.center(10000000000) }}", "center() takes a number above 1,000,000"),
+            (
+                "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}x",
+                "its loops make more than 1,000,000 passes",
+            ),
+            (
+                "{% for a in range(99) %}{{ 'a' * 99999 }}{% endfor %}",
+                "its text has more than 1,000,000 characters",
+            ),
+            ("{{ [1, 2, 3]|random }}", "No filter named 'random'"),
+            ("{{ lipsum() }}", "uses 'lipsum', which is not a variable"),
+            ("{{ shots|map('upper') }}", "prints '<generator object", "which differs from run to run"),
+            ("{{ question.upper }}", "prints '<built-in method upper"),
+            ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "the template cannot be read: RecursionError"),
+        ]
+    )
+]
+
+
 @pytest.fixture
-def refused(monkeypatch, capsys, tmp_path):
+def refused(monkeypatch, capsys, tmp_path, tiny_model):
     """Run a command in a folder of its own, check how it is refused, and give the message."""
     monkeypatch.chdir(tmp_path)
 
     def run(case: Case) -> str:
         for name, content in case.files.items():
             data = content if isinstance(content, bytes) else content.encode()
+            data = data.replace(b"name: MODEL", f"name: {tiny_model}".encode())
             (tmp_path / name).write_bytes(data)
         before = sorted(p.name for p in tmp_path.rglob("*"))
         monkeypatch.setattr(sys, "argv", ["whyprompt", *case.command])
@@ -133,7 +523,7 @@ def refused(monkeypatch, capsys, tmp_path):
         assert code == 2, (code, out[-500:], err)
         assert out == ""
         assert "Traceback" not in err
-        assert len([line for line in err.splitlines() if line.startswith("error: ")]) == 1, err
+        assert len([line for line in err.splitlines() if line.lower().startswith("error: ")]) == 1, err
         assert sorted(p.name for p in tmp_path.rglob("*")) == before
         return err
 
@@ -142,9 +532,64 @@ def refused(monkeypatch, capsys, tmp_path):
 
 @pytest.mark.parametrize("case", TABLES, ids=lambda case: case.name)
 def test_a_table_that_is_refused(case, refused):
-    said = refused(case)
+    text = refused(case)
     for word in case.words:
-        assert word in said, said
+        assert word in text, text
+
+
+@pytest.mark.parametrize("case", [*SETTINGS, *TEMPLATES], ids=lambda case: case.name)
+def test_a_study_that_is_refused(case, refused):
+    text = refused(case)
+    for word in case.words:
+        assert word in text, text
+
+
+@pytest.mark.parametrize("command", [RUN, ("effect", "s.yaml"), ("mediate", "s.yaml"), ("report", "s.yaml")])
+def test_every_verb_checks_the_whole_study(command, refused):
+    """And lists every mistake at once, before it looks for trials."""
+    text = refused(
+        study(
+            "all of it",
+            command=command,
+            effect={"by": "zzz", "audit": {"assignment": {"yyy": 1.0}}},
+            graph="a -> b; b -> a",
+            mediation={"tasks": ["xxx"], "segment": "www"},
+        )
+    )
+    for key in (
+        "effect.by",
+        "effect.audit.assignment.yyy",
+        "graph",
+        "mediation.tasks.0",
+        "mediation.segment",
+    ):
+        assert f": {key}: " in text
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        DRY,
+        RUN,
+        ("effect", "s.yaml"),
+        ("mediate", "s.yaml"),
+        ("report", "s.yaml"),
+        ("export", "s.yaml", "t.csv"),
+    ],
+)
+def test_no_code_is_imported_where_it_may_not_be(command, refused):
+    outcomes = ["log_prob", {"name": "mine", "call": "harmful:score"}]
+    files = study("", outcomes=outcomes).files | {"harmful.py": "raise SystemExit('ran')"}
+    text = refused(Case("", (*command, "--no-code"), (), files))
+    assert (
+        "s.yaml:28: outcomes.1.call: imports and runs 'harmful:score', and code is not allowed here" in text
+    )
+
+
+def test_no_code_means_nothing_with_a_table(refused):
+    assert "--no-code has no meaning with a table" in refused(
+        Case("", ("effect", "t.csv", *EFFECT, "--no-code"), (), {"t.csv": TABLE})
+    )
 
 
 def test_a_pipe_is_no_table(refused, tmp_path):

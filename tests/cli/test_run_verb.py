@@ -234,6 +234,7 @@ def test_an_answer_that_merges_with_its_cue(fails, tiny_study, tmp_path):
     study["items"][0]["columns"] = {"item_id": "id", "task_type": "kind", "difficulty": "level"}
     # After "<" the answer follows at once, and "<|end|>" is one token.
     study["arms"] = {"direct": {"kind": "direct", "cue": "so <"}}
+    del study["mediation"]
     tiny_study.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     rows = [{**r, "answer": "|end|>"} for r in rows]
     (tmp_path / "items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from whyprompt.errors import MediationError, StudyError
+from whyprompt.errors import MediationError
 from whyprompt.mediation import pair_from_rendered
 from whyprompt.trials.items import load_items
 from whyprompt.trials.prompts import CHAIN_MARK, render
@@ -22,21 +22,8 @@ __all__ = ["chosen_items", "study_pairs"]
 
 
 def chosen_items(study: Study, settings: MediationSettings) -> list[Item]:
-    """Give the items a sweep runs on: the first of every task family, as many as the study says.
-
-    Raises
-    ------
-    StudyError
-        If the settings name a task family that the study does not have.
-    """
+    """Give the items a sweep runs on: the first of every task family, as many as the study says."""
     items = load_items(study.items, seed=study.seeds.items).items
-    tasks = dict.fromkeys(i.task_type for i in items)
-    for task in settings.tasks or ():
-        if task not in tasks:
-            raise StudyError(
-                f"study {study.name!r}: mediation.tasks names {task!r}, which is no task family of its items",
-                hint=f"they are {', '.join(tasks)}",
-            )
     taken: dict[str, int] = {}
     out = []
     for item in items:

@@ -8,13 +8,11 @@ import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from whyprompt.errors import StudyError
 from whyprompt.study import TemperatureRange
-from whyprompt.trials.items import load_items
 from whyprompt.trials.models.packing import Pack, plan_packs
 from whyprompt.trials.models.scoring import ScoreRequest
-from whyprompt.trials.outcomes import check_outcomes, needs_completion, needs_look_ahead
-from whyprompt.trials.prompts import Prompt, check_templates, render, trial_seed
+from whyprompt.trials.outcomes import needs_completion, needs_look_ahead
+from whyprompt.trials.prompts import Prompt, render, trial_seed
 
 if TYPE_CHECKING:
     from whyprompt.study import Study
@@ -120,12 +118,14 @@ def study_fingerprint(study: Study, pool: ItemPool) -> str:
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(study: Study, codec: PromptCodec, *, budget: int) -> TrialPlan:
-    """Load the items, render and tokenise every trial, and decide what is computed together.
+def make_plan(study: Study, pool: ItemPool, codec: PromptCodec, *, budget: int) -> TrialPlan:
+    """Render and tokenise every trial, and decide what is computed together.
 
     Parameters
     ----------
     study : Study
+    pool : ItemPool
+        From :func:`whyprompt.trials.check.runnable_items`.
     codec : PromptCodec
         The model's tokenizer.
     budget : int
@@ -138,26 +138,13 @@ def make_plan(study: Study, codec: PromptCodec, *, budget: int) -> TrialPlan:
     Raises
     ------
     InputError
-        Whatever would go wrong later, where it can be known now: a template with an unknown variable, an
-        answer that merges with its cue, a prompt longer than the context, an outcome these items cannot have.
+        Whatever would go wrong later, where it can be known now: a template that fails on an item, an answer
+        that merges with its cue, a prompt longer than the context.
     """
-    if study.design == "observational":
-        raise StudyError(
-            f"study {study.name!r} is observational: its arms were chosen by others; there is nothing to run",
-            hint="analyse the log with 'whyprompt effect TABLE', or set design to paired or randomized",
-        )
-    pool = load_items(study.items, seed=study.seeds.items)
-    check_templates(study.arms, pool.items)
-    check_outcomes(study.outcomes, pool.items)
     reads = needs_completion(study.outcomes)
     trials: list[PlannedTrial] = []
     units: list[Unit] = []
     for name, arm in study.arms.items():
-        if arm.temperature != 0 and not reads:
-            raise StudyError(
-                f"arm {name!r} sets a temperature, and no outcome reads a completion",
-                hint="add an outcome such as numeric_match or string_match, or drop the temperature",
-            )
         first = len(trials)
         for rep in range(study.reps):
             for item in pool.items:

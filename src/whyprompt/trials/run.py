@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whyprompt.errors import DataError, StoreError
+from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.items import load_items
 from whyprompt.trials.manifest import save_manifest, seed_everything
 from whyprompt.trials.models import (
@@ -23,6 +24,7 @@ from whyprompt.trials.models import (
     plan_scoring,
     score,
     score_pack,
+    usable_device,
 )
 from whyprompt.trials.outcomes import (
     Observed,
@@ -125,8 +127,10 @@ def dry_run(study: Study) -> DryRun:
     InputError
         Whatever :func:`run_study` would refuse.
     """
+    pool = runnable_items(study)
     codec = load_codec(study.model.name, revision=study.model.revision)
-    plan = make_plan(study, codec, budget=_CPU_BUDGET)
+    usable_device(study.model.device)
+    plan = make_plan(study, pool, codec, budget=_CPU_BUDGET)
     arms = {
         arm: sum(
             len(t.encoded.ids) + len(t.encoded.answer_ids)
@@ -171,6 +175,7 @@ def run_study(
     """
     folder = Path(folder)
     path = folder / "trials.sqlite"
+    pool = runnable_items(study)
     progress(0, 0, "loading the model")
     with TrialStore(path, write=True) as store:
         lm = load_model(
@@ -180,7 +185,7 @@ def run_study(
             dtype=study.model.dtype,
             threads=study.model.threads,
         )
-        plan = make_plan(study, lm.codec, budget=lm.token_budget)
+        plan = make_plan(study, pool, lm.codec, budget=lm.token_budget)
         seed_everything(study.seeds.sampling)
         started = _now()
         notices = store.begin(
@@ -438,12 +443,15 @@ def load_trials(study: Study, folder: str | Path) -> pd.DataFrame:
 
     Raises
     ------
+    StudyError
+        If the study names what its items, arms or graph do not have.
     StoreError
         If the study was not run, was changed since, ran on another model, or its run is not complete: trials
         of two versions or two models are never mixed.
     """
     path = Path(folder) / "trials.sqlite"
     pool = load_items(study.items, seed=study.seeds.items)
+    check_study(study, pool)
     with TrialStore(path, write=False) as store:
         fingerprint, model = store.latest(study.name)
         if fingerprint != study_fingerprint(study, pool):
@@ -504,7 +512,7 @@ def verify_study(
         dtype=study.model.dtype,
         threads=study.model.threads,
     )
-    plan = make_plan(study, lm.codec, budget=lm.token_budget)
+    plan = make_plan(study, runnable_items(study), lm.codec, budget=lm.token_budget)
     values = {
         (i, a, int(r)): float(v)
         for i, a, r, v in zip(

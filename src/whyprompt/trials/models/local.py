@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.prompts import Prompt
 
-__all__ = ["Encoded", "LocalModel", "PromptCodec", "load_codec", "load_model"]
+__all__ = ["Encoded", "LocalModel", "PromptCodec", "load_codec", "load_model", "usable_device"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,7 +325,7 @@ def load_model(
 
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     files = locate_model(name, revision=revision)
-    where = _device(device)
+    where = usable_device(device)
     with quiet_transformers():
         tokenizer = _load_tokenizer(files)
         config = _load_config(files)
@@ -354,14 +354,21 @@ def load_model(
     return replace(probed, notes=tuple(notes))
 
 
-def _device(name: str) -> torch.device:
+def usable_device(name: str) -> torch.device:
+    """Give the device of a name, ``"auto"`` included.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or it holds no numbers (``meta``).
+    """
     import torch
 
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
             f"model.device is {name!r}, which cannot be used: {_first_line(error)}",
