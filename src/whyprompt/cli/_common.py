@@ -9,12 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = ["AsJson", "Out", "StudyPath", "results_folder", "say", "show", "show_json"]
+__all__ = ["AsJson", "NoCode", "Out", "StudyPath", "results_folder", "say", "show", "show_json"]
 
 StudyPath = Annotated[Path, typer.Argument(help="A study file (.yaml, .yml or .toml).", metavar="STUDY")]
 Out = Annotated[
     Path | None,
     typer.Option("--out", help="The study's folder of results. Default: runs/NAME.", metavar="DIR"),
+]
+NoCode = Annotated[
+    bool, typer.Option("--no-code", help="Refuse a study that imports Python code (an outcome's 'call').")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 

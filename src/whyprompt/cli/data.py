@@ -23,9 +23,11 @@ app = typer.Typer(
 )
 
 _Out = Annotated[Path, typer.Option("--out", help="Folder that gets the data set's folder.", metavar="DIR")]
-_Examples = Annotated[int, typer.Option(min=0, help="Items kept out, from which worked examples are drawn.")]
+_Examples = Annotated[
+    int, typer.Option(min=0, max=100_000, help="Items kept out, from which worked examples are drawn.")
+]
 _Words = Annotated[int, typer.Option(min=1, help="Longer questions are left out, and counted.")]
-_Seed = Annotated[int, typer.Option(help="Of the draw, and of generators.")]
+_Seed = Annotated[int, typer.Option(min=0, help="Of the draw, and of generators.")]
 _Charts = Annotated[bool, typer.Option("--charts/--no-charts", help="Draw the exploration as PNG files.")]
 
 
@@ -39,7 +41,7 @@ def example1(
         ),
     ] = None,
     out: _Out = Path(),
-    size: Annotated[int, typer.Option(min=1, help="Items of each task.")] = 60,
+    size: Annotated[int, typer.Option(min=1, max=100_000, help="Items of each task.")] = 60,
     examples: _Examples = 8,
     max_question_words: _Words = 150,
     max_answer_words: Annotated[
@@ -74,7 +76,7 @@ def example2(
         ),
     ] = None,
     out: _Out = Path(),
-    size: Annotated[int, typer.Option(min=1, help="Items.")] = 120,
+    size: Annotated[int, typer.Option(min=1, max=100_000, help="Items.")] = 120,
     examples: _Examples = 16,
     max_question_words: _Words = 150,
     seed: _Seed = 0,

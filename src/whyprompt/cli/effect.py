@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whyprompt.cli._common import AsJson, Out, results_folder, show, show_json
+from whyprompt.cli._common import AsJson, NoCode, Out, results_folder, show, show_json
 from whyprompt.cli._effect_report import check_text, effect_text
 from whyprompt.cli._tables import TABLES, read_graph, read_table
 from whyprompt.errors import EstimationError
@@ -58,7 +58,7 @@ def effect(
     replace: Annotated[
         bool | None, typer.Option("--replace/--no-replace", help="Match with or without replacement.")
     ] = None,
-    ratio: Annotated[int, typer.Option(help="Matches a row.")] = 1,
+    ratio: Annotated[int, typer.Option(max=1_000, help="Matches a row.")] = 1,
     exact: Annotated[_Columns, typer.Option(help="Columns on which pairs are equal: a,b.")] = None,
     order: Annotated[
         str | None, typer.Option(help="largest, smallest, random, data or closest first.")
@@ -70,7 +70,7 @@ def effect(
     discard: Annotated[str, typer.Option(help="none, treated, control, both or crump.")] = "none",
     kernel: Annotated[str, typer.Option(help="epanechnikov, gaussian or biweight.")] = "epanechnikov",
     bandwidth: Annotated[float | None, typer.Option(help="Of the kernel.")] = None,
-    n_strata: Annotated[int, typer.Option(help="Of subclassification.")] = 6,
+    n_strata: Annotated[int, typer.Option(max=1_000, help="Of subclassification.")] = 6,
     ties: Annotated[str, typer.Option(help="sorted or average.")] = "sorted",
     tie_break: Annotated[str | None, typer.Option(help="Column that identifies rows.")] = None,
     propensity: Annotated[str | None, typer.Option(help="Column with known propensities.")] = None,
@@ -80,8 +80,8 @@ def effect(
     se: Annotated[
         str, typer.Option(help="auto, pairs, abadie_imbens, strata, bootstrap or wild_bootstrap.")
     ] = "auto",
-    draws: Annotated[int, typer.Option(help="Of a bootstrap.")] = 1000,
-    neighbours: Annotated[int, typer.Option(help="Of the Abadie-Imbens variance.")] = 2,
+    draws: Annotated[int, typer.Option(max=100_000, help="Of a bootstrap.")] = 1000,
+    neighbours: Annotated[int, typer.Option(max=1_000, help="Of the Abadie-Imbens variance.")] = 2,
     denominator: Annotated[
         str, typer.Option(help="Of balance: pooled, treated, control, all or weighted.")
     ] = "pooled",
@@ -98,7 +98,11 @@ def effect(
     knots: Annotated[int, typer.Option(help="With --dose: knots of the curve.")] = 4,
     impute: Annotated[
         int | None,
-        typer.Option(help="Fill gaps in covariates so many times, and pool the estimates.", metavar="M"),
+        typer.Option(
+            max=1_000,
+            help="Fill gaps in covariates so many times, and pool the estimates.",
+            metavar="M",
+        ),
     ] = None,
     missing_outcome: Annotated[
         str, typer.Option(help="With --impute: raise, exclude or impute rows without an outcome.")
@@ -124,7 +128,8 @@ def effect(
     placebos: Annotated[
         int | None,
         typer.Option(
-            help="Placebo arms of --placebo (199); with --refute also noise covariates and subsets (100)."
+            max=100_000,
+            help="Placebo arms of --placebo (199); with --refute also noise covariates and subsets (100).",
         ),
     ] = None,
     modifiers: Annotated[
@@ -142,7 +147,8 @@ def effect(
             help="Beside DoWhy and CausalML, in the environment that WHYPROMPT_CROSSCHECK_PYTHON names.",
         ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="For everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="For everything random.")] = 0,
+    no_code: NoCode = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
@@ -153,9 +159,10 @@ def effect(
     given = _given(ctx)
     if table.suffix.lower() in _STUDIES:
         _refuse(
-            given - {"table", "out", "as_json"}, "with a study file, which names its own arms and outcomes"
+            given - {"table", "out", "no_code", "as_json"},
+            "with a study file, which names its own arms and outcomes",
         )
-        _study(table, out, as_json=as_json)
+        _study(table, out, no_code=no_code, as_json=as_json)
         return
     if table.suffix.lower() not in TABLES:
         raise EstimationError(
@@ -168,6 +175,7 @@ def effect(
         )
         raise EstimationError(f"{missing} must be given with a table", hint="name columns of the table")
     _refuse(given & {"out"}, "with a table: only a study has a folder of results")
+    _refuse(given & {"no_code"}, "with a table: only a study can import code")
     chosen = [
         name for name, flag in (("--all-arms", all_arms), ("--dose", dose), ("--ordered", ordered)) if flag
     ]
@@ -466,11 +474,11 @@ def _as_number(text: str, name: str) -> float:
         raise EstimationError(f"{name} is {text!r}; with --dose it is a number") from error
 
 
-def _study(path: Path, out: Path | None, *, as_json: bool) -> None:
+def _study(path: Path, out: Path | None, *, no_code: bool, as_json: bool) -> None:
     from whyprompt.analysis import run_effect
     from whyprompt.study import load_study
 
-    found = run_effect(path, results_folder(out, load_study(path).name))
+    found = run_effect(path, results_folder(out, load_study(path, code=not no_code).name))
     if as_json:
         show_json(found.to_dict())
     else:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whyprompt.cli._common import AsJson, Out, StudyPath, results_folder, show, show_json
+from whyprompt.cli._common import AsJson, NoCode, Out, StudyPath, results_folder, show, show_json
 
 __all__ = ["report"]
 
@@ -21,13 +21,14 @@ def report(
         ),
     ] = None,
     out: Out = None,
+    no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a study's self-contained HTML page."""
     from whyprompt.report import write_report
     from whyprompt.study import load_study
 
-    folder = results_folder(out, load_study(study).name)
+    folder = results_folder(out, load_study(study, code=not no_code).name)
     path = write_report(study, folder, target=target)
     if as_json:
         show_json({"report": str(path), "bytes": path.stat().st_size})

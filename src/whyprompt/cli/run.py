@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whyprompt.cli._common import AsJson, Out, StudyPath, results_folder, say, show, show_json
+from whyprompt.cli._common import AsJson, NoCode, Out, StudyPath, results_folder, say, show, show_json
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def run(
     verify: Annotated[
         bool, typer.Option("--verify", help="Score a sample of stored trials again and compare.")
     ] = False,
+    no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Run what is missing of a study, and only that."""
@@ -35,7 +36,7 @@ def run(
 
     if dry and verify:
         raise InputError("--dry-run runs nothing, and --verify scores again", hint="give one of them")
-    plan = load_study(study)
+    plan = load_study(study, code=not no_code)
     folder = results_folder(out, plan.name)
     if dry:
         count = dry_run(plan)
@@ -125,6 +126,7 @@ def export(
     study: StudyPath,
     target: Annotated[Path, typer.Argument(help="The table to write (.csv or .parquet).", metavar="FILE")],
     out: Out = None,
+    no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a study's trial table as .csv or .parquet."""
@@ -132,7 +134,7 @@ def export(
     from whyprompt.trials import export as write
     from whyprompt.trials import load_trials
 
-    plan = load_study(study)
+    plan = load_study(study, code=not no_code)
     frame = load_trials(plan, results_folder(out, plan.name))
     write(frame, target)
     if as_json:

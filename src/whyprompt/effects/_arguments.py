@@ -11,11 +11,15 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["at_least", "generator", "names", "seed"]
+__all__ = ["MOST_DRAWS", "at_least", "generator", "names", "seed"]
 
 
-def at_least(value: object, least: int, name: str) -> None:
-    """Refuse a count that is no whole number, or too small, by its name.
+MOST_DRAWS = 100_000
+"""More repetitions of an analysis than this are a slip: they would take days, or all of the memory."""
+
+
+def at_least(value: object, least: int, name: str, *, most: int = MOST_DRAWS) -> None:
+    """Refuse a count that is no whole number, too small or beyond all use, by its name.
 
     Raises
     ------
@@ -25,6 +29,8 @@ def at_least(value: object, least: int, name: str) -> None:
         raise EstimationError(f"{name}={value!r} is no whole number", hint="100, for example")
     if value < least:
         raise EstimationError(f"{name}={value}: at least {least} are needed")
+    if value > most:
+        raise EstimationError(f"{name}={value}: at most {most:,} are computed")
 
 
 def seed(random_state: object) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from whyprompt.effects._arguments import MOST_DRAWS, at_least, seed
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ METHODS = (
     "overlap",
     "entropy",
     "aipw",
+)
+# Counts among the options, with the least and the most that is computed.
+_COUNTS = (
+    ("draws", 2, MOST_DRAWS),
+    ("ratio", 1, 1_000),
+    ("n_strata", 1, 1_000),
+    ("neighbours", 0, 1_000),
 )
 WEIGHTING = ("ipw", "overlap", "entropy", "aipw")
 
@@ -110,6 +119,12 @@ def check_options(
         raise EstimationError(
             f"a caliper has no meaning for method {name!r}", hint="use nearest, optimal or full"
         )
+    for count, least, most in _COUNTS:
+        at_least(rest[count], least, count, most=most)
+    seed(rest["random_state"])
+    for size in ("caliper", "bandwidth"):
+        if rest[size] is not None and not 0 < rest[size] < math.inf:
+            raise EstimationError(f"{size} is {rest[size]}; it is a distance above zero")
     _refuse_meaningless(name, replace=replace, **rest)
     if isinstance(rest["distance"], str) and rest["distance"] not in {"logistic", "logit", "mahalanobis"}:
         raise EstimationError(
