@@ -2,13 +2,14 @@ import json
 import textwrap
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import pytest
 import yaml
 
 from whyprompt.errors import StudyError
-from whyprompt.study import Study, load_study, study_json_schema
+from whyprompt.study import Method, Study, load_study, study_json_schema
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
@@ -298,3 +299,53 @@ def test_the_arms_of_the_chain_of_thought_study():
         "other": "other",
     }
     assert study.mediation.placebo == "other"
+
+
+def test_the_methods_of_a_study_are_those_of_the_library():
+    from whyprompt.effects import METHODS
+
+    assert get_args(Method) == METHODS
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (7.0, "arms.shots.temperature: Input should be less than or equal to 5"),
+        ("hot", "arms.shots.temperature: Input should be a valid number"),
+        ({"low": 0.1}, "arms.shots.temperature.high: required key is missing"),
+        ({"low": 1.0, "high": 0.5}, "arms.shots.temperature: 'low' must be below 'high'"),
+    ],
+)
+def test_a_temperature_is_judged_as_what_it_is_written_as(tmp_path, value, said):
+    base = yaml.safe_load(YAML)
+    base["arms"]["shots"]["temperature"] = value
+    message = problem(tmp_path, yaml.safe_dump(base))
+    assert message.count("\n") == 0
+    assert message.endswith(said)
+
+
+def test_a_study_in_python_is_held_to_the_same(tmp_path):
+    base = yaml.safe_load(YAML)
+    for change in (
+        {"seeds": {"items": -1}},
+        {"seeds": {"items": True}},
+        {"effect": {"level": float("nan")}},
+        {"question": "half \ud83d"},
+        {"items": [{"source": "reasoning_gym", "dataset": "a", "settings": {"x": float("inf")}}]},
+    ):
+        with pytest.raises(ValueError, match="validation error"):
+            Study.model_validate({**base, **change})
+    study = load_study(write(tmp_path, YAML))
+    where = f"{tmp_path / 'study.yaml'}:"
+    assert str(study.refusal([(("seeds", "items"), "is odd")])) == f"{where}28: seeds.items: is odd"
+    # What the file does not hold stands where the keys around it do.
+    assert str(study.refusal([(("effect", "by"), "is odd")])) == f"{where}26: effect.by: is odd"
+    assert str(Study.model_validate(base).refusal([(("reps",), "is odd")])) == "study 'pair': reps: is odd"
+
+
+def test_a_study_that_imports_code_is_refused_where_it_may_not(tmp_path):
+    text = YAML.replace("{name: numeric_match}", '{name: mine, call: "a.b:c"}')
+    assert load_study(write(tmp_path, text)).outcomes[1].call == "a.b:c"
+    with pytest.raises(StudyError, match=r"study\.yaml:21: outcomes\.1\.call: imports and runs 'a\.b:c'"):
+        load_study(write(tmp_path, text), code=False)
+    load_study(write(tmp_path, YAML), code=False)

@@ -468,6 +468,22 @@ SETTINGS = [
         )
     ),
 ]
+SETTINGS += [
+    Case(
+        "damaged Parquet as items",
+        DRY,
+        ("items.parquet: not a Parquet file, or damaged",),
+        {"s.yaml": said(TEXT, "items.jsonl", "items.parquet"), "items.parquet": damaged_parquet()},
+    ),
+    study(
+        "semicolons in items",
+        "items.csv is separated by semicolons",
+        text=said(TEXT, "items.jsonl", "items.csv"),
+    ),
+    study("a folder of 300 letters", "File name too long", command=(*RUN, "--out", "a" * 300)),
+    study("a model of 300 letters", "File name too long", text=said(TEXT, "MODEL", "a" * 300)),
+]
+SETTINGS[-3].files["items.csv"] = "id;q;a;lv;same\nq0;What?;1;1;1\n"
 TEMPLATES = [
     study(
         f"template {number}: {text[:30]}",

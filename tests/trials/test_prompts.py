@@ -1,8 +1,12 @@
 """Arms against prompts written out by hand, and against the tokenizer's own chat template."""
 
 import itertools
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
+import jinja2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +15,7 @@ from whyprompt.errors import PromptError
 from whyprompt.study import ChainOfThoughtArm, DirectArm, FewShotArm, FormatArm, TemplateArm
 from whyprompt.trials.items import Item, ItemPool
 from whyprompt.trials.models import PromptCodec, load_codec
-from whyprompt.trials.prompts import check_templates, cut_before_answer, render, trial_seed
+from whyprompt.trials.prompts import check_templates, cut_before_answer, render, segments_of, trial_seed
 
 ITEM = Item(
     item_id="a",
@@ -339,6 +343,89 @@ def test_templates_that_fail_name_the_item(base, text):
 def test_a_template_that_gives_nothing(base):
     with pytest.raises(PromptError, match="gives an empty text for item 'a'"):
         made(template("{% if tone == 'warm' %}x{% endif %}"), base)
+
+
+EVERYTHING = (
+    "{% set ns = namespace(n=0) %}{% set c = cycler('a', 'b') %}{% set j = joiner(',') %}"
+    "{% for s in shots recursive %}{{ j() }}{{ loop.index }}/{{ loop.length }}{% if loop.last %}!{% endif %}"
+    "{{ c.next() }}{{ s.answer }}{% set ns.n = ns.n + 1 %}{% else %}none{% endfor %}"
+    "{% for a, b in dict(x=1, y=2).items() %}{{ a }}{{ b * 3 }}{{ 2 ** b }}{% endfor %}"
+    "{{ ns.n }}{{ choices | map('int') | sum }}{{ question | wordcount }}{{ question | center(40) }}"
+    "{{ shots | map(attribute='question') | unique | join('; ') }}{{ 'ab' * 3 }}"
+    "{{ shots | groupby('answer') | length }}"
+)
+
+
+def test_a_template_gives_the_same_text_in_every_process(base):
+    """Loops, sums and filters do what jinja2 does; what would differ from run to run is not there."""
+    arm = template(EVERYTHING, shots=2)
+    here = made(arm, base).text
+    shots = [{"question": s.question, "answer": s.answer, "solution": s.solution} for s in _drawn(base)]
+    plain = jinja2.Environment(autoescape=False).from_string(EVERYTHING)  # noqa: S701 - an oracle
+    assert (
+        here
+        == plain.render(question=ITEM.question, choices=list(ITEM.choices), shots=shots).strip() + "\nAnswer:"
+    )
+    code = (
+        "import sys; from whyprompt.trials.templates import compiled, filled;"
+        "print(filled(compiled(sys.argv[1]), eval(sys.argv[2])))"
+    )
+    variables = {"question": ITEM.question, "choices": ["7", "8"], "shots": shots}
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", code, EVERYTHING, repr(variables)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert texts == {here.removesuffix("\nAnswer:")}
+
+
+def _drawn(codec):
+    """The shots of an arm with two, as items."""
+    text = made(FewShotArm(kind="few_shot", shots=2), codec).text
+    return sorted((s for s in SHOTS if s.question in text), key=lambda s: text.index(s.question))
+
+
+@pytest.mark.parametrize("text", ["{{ question | random }}", "{{ question | list | random }}"])
+def test_chance_is_not_among_the_filters(text):
+    with pytest.raises(PromptError, match="No filter named 'random'"):
+        check_templates({"mine": template(text)}, POOL.items)
+
+
+def test_an_address_in_the_items_own_text_is_text(base):
+    item = replace(ITEM, question="What does <object at 0x7f00aa> say?")
+    assert "<object at 0x7f00aa>" in made(template("{{ question }}"), base, item=item).text
+    with pytest.raises(PromptError, match="differs from run to run"):
+        made(template("{{ question.upper }}"), base)
+
+
+@pytest.mark.parametrize(
+    "arm",
+    [
+        DirectArm(kind="direct"),
+        DirectArm(kind="direct", system="Be terse.", instruction="Answer.", cue=""),
+        DirectArm(kind="direct", system=" ", instruction=" "),
+        FewShotArm(kind="few_shot", shots=2),
+        FormatArm(kind="format", format="json"),
+        template("{{ question }}", shots=2),
+        template("{{ question }}", instruction="Answer."),
+        *(
+            ChainOfThoughtArm(kind="chain_of_thought", reasoning=r, ask=ask)
+            for r in ("instruction", "worked", "cut", "other", "generated")
+            for ask in ("Think.", " ")
+        ),
+    ],
+    ids=repr,
+)
+def test_the_segments_said_beforehand_are_those_of_the_prompt(arm, base, chat):
+    for codec in (base, chat):
+        # A stretch without a character has no tokens: no head looks there.
+        there = {s.name for s in made(arm, codec).segments if s.end > s.start}
+        assert there == set(segments_of(arm))
 
 
 def test_a_covariate_named_like_a_variable_does_not_replace_it(base):

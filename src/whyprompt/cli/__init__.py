@@ -52,6 +52,17 @@ app.add_typer(_data.app, name="data")
 
 _STOPPED = 128 + signal.SIGINT
 _ENDED = 128 + signal.SIGTERM
+# Paths that a person can mend: of another kind, not theirs, absent, or with a name that none can have.
+_NOT_USABLE = {
+    errno.EACCES,
+    errno.EROFS,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENOENT,
+    errno.EPERM,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+}
 _GOES_ON = "stopped; what is complete is kept, and the same command goes on from there"
 
 
@@ -107,7 +118,7 @@ def main() -> None:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             say(f"error: the disk is full: {error.filename or 'a file'} could not be written")
             sys.exit(1)
-        if error.errno in {errno.EACCES, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EPERM}:
+        if error.errno in _NOT_USABLE:
             say(f"error: {error.filename}: {error.strerror}")
             sys.exit(2)
         raise

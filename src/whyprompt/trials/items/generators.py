@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 __all__ = ["from_reasoning_gym"]
 
 _MOST_DRAWS = 50
+# So many draws in a row without a question that is new: the generator has no more of them.
+_PATIENCE = 20_000
 
 
 def from_reasoning_gym(source: ReasoningGymSource, *, seed: int) -> tuple[list[Item], list[Item]]:
@@ -63,14 +65,16 @@ def from_reasoning_gym(source: ReasoningGymSource, *, seed: int) -> tuple[list[I
         except (TypeError, AssertionError, ValueError) as error:
             raise DataError(f"reasoning-gym refuses the settings of {source.dataset!r}: {error}") from None
         found: list[Item] = []
+        newest = 0
         for index in range(count * _MOST_DRAWS):
-            if len(found) == count:
+            if len(found) == count or index - newest > _PATIENCE:
                 break
             row = dataset[index]
             key = normalised_question(row["question"])
             if key in seen:
                 continue
             seen.add(key)
+            newest = index
             found.append(_item(source, task, row, f"{number}-{index}", float(number)))
         if len(found) < count:
             raise DataError(
