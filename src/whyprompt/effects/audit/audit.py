@@ -327,6 +327,8 @@ def _settings_of(
     chosen = {**_DEFAULTS, **options}
     if method not in {"nearest", "optimal", "full"}:
         chosen["caliper"] = None
+    if method != "nearest":
+        chosen["replace"] = None
     wanted = "ato" if method == "overlap" else estimand
     return check_options(
         method=method,
@@ -473,7 +475,9 @@ def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, 
         if row.bias is None or row.mean_estimate is None:
             parts.append(f"{row.method} never gave an estimate")
             continue
-        covers = f", its {percent(level)} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
+        covers = (
+            f", its {percent(level)} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
+        )
         if row.n_no_interval:
             covers += (
                 f" ({counted(row.n_no_interval, 'draw')} gave an estimate and no interval)"
