@@ -36,10 +36,8 @@ __all__ = [
     "Prompt",
     "Segment",
     "check_templates",
-    "cue_of",
     "cut_before_answer",
     "render",
-    "segments_of",
     "trial_seed",
 ]
 

@@ -24,8 +24,8 @@ from whyprompt.trials.models import (
     plan_scoring,
     score,
     score_pack,
-    usable_device,
 )
+from whyprompt.trials.models.local import usable_device
 from whyprompt.trials.outcomes import (
     Observed,
     needs_choices,

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 from whyprompt.trials.models.generation import Completion, CompletionRequest, complete
-from whyprompt.trials.models.local import (
-    Encoded,
-    LocalModel,
-    PromptCodec,
-    load_codec,
-    load_model,
-    usable_device,
-)
+from whyprompt.trials.models.local import Encoded, LocalModel, PromptCodec, load_codec, load_model
 from whyprompt.trials.models.locate import ModelFiles, locate_model
 from whyprompt.trials.models.scoring import (
     RootCache,
@@ -38,5 +31,4 @@ __all__ = [
     "plan_scoring",
     "score",
     "score_pack",
-    "usable_device",
 ]
