@@ -127,6 +127,25 @@ class Table:
             column = nw.from_native(native, series_only=True)
         return Table(self._frame.with_columns(column))
 
+    def raw(self, name: str) -> NDArray[Any]:
+        """Return a column as it is, gaps and all: numbers as such, anything else as objects.
+
+        Parameters
+        ----------
+        name : str
+            A column that is there.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+        """
+        series = self._frame.get_column(name)
+        if series.dtype.is_numeric() or str(series.dtype) == "Boolean":
+            return np.asarray(series.to_numpy())
+        out = np.empty(self.n_rows, dtype=object)
+        out[:] = series.to_list()
+        return out
+
     def require(self, names: Sequence[str], *, role: str) -> None:
         """Check that every name is a column.
 

@@ -439,7 +439,8 @@ def test_ordered_levels(run, tmp_path):
         (["--dose", "--reference", "a"], "with --dose it is a number"),
         (["--all-arms", "--by", "x"], "--by has no meaning with --all-arms"),
         (["--dose", "--outcome", "x"], "can be given once"),
-        (["--design", "paired", "--all-arms"], "compares two named arms"),
+        (["--design", "paired", "--all-arms"], "no meaning with --all-arms --design paired"),
+        (["--design", "paired", "--dose"], "a paired design compares arms, and no doses"),
         (["--ordered", "--by", "kind"], "by= is not made for ordered outcomes"),
         (["--negative-controls", "x"], "--negative-controls has no meaning without --refute"),
         (["--within", "kind"], "--within has no meaning without --placebo"),
@@ -526,7 +527,7 @@ BAD = {
     "one row": ({"arm": ALMOST}, [], "arm '1' of treatment column 'arm' has one row"),
     "three arms, none named": ({"arm": ["a", "b"] * 19 + ["c"] * 2}, [], "has 3 levels (a, b, c)"),
     "text arms, none named": ({"arm": ["a", "b"] * 20}, [], "not known which one is the treated arm"),
-    "separated": ({"x": [0.0] * 20 + [1.0] * 20, "arm": [0] * 20 + [1] * 20}, [], "x predicts the arm"),
+    "separated": ({"x": [0.0] * 20 + [1.0] * 20, "arm": [0] * 20 + [1] * 20}, [], "x = 0 (20 rows, all '0')"),
     "missing confounder": ({"x": [np.nan] + [0.5] * (N - 1)}, [], "column 'x' has 1 missing value(s)"),
     "missing outcome": ({"y": [np.nan] * 3 + [0.5] * (N - 3)}, [], "column 'y' has 3 missing value(s)"),
     "missing treatment": ({"arm": [np.nan] + [0, 1, 1] * 13}, [], "column 'arm' has 1 missing value(s)"),
@@ -745,3 +746,130 @@ def test_a_separator_of_lines_within_a_text_does_not_end_a_line(run, tmp_path):
         answers.append(run(tmp_path / "t.json", *options))
     assert all(code == 0 for code, _, _ in answers), answers
     assert len({out for _, out, _ in answers}) == 1
+
+
+# ---------------------------------------------------------------------------- designs nobody named
+
+
+@pytest.fixture
+def both_arms(tmp_path):
+    """Forty items, each run under both arms, and under four in another table."""
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=40)
+    frame = pd.concat(
+        pd.DataFrame(
+            {
+                "doc_id": np.arange(40),
+                "arm": arm,
+                "hard": hard,
+                "score": 3 * hard + k / 3 + rng.normal(size=40),
+                "passed": (hard + rng.normal(size=40) > 0).astype(int),
+            }
+        )
+        for k, arm in enumerate(["direct", "cot", "shots", "role"])
+    )
+    four, two = tmp_path / "four.csv", tmp_path / "two.csv"
+    frame.to_csv(four, index=False)
+    frame[frame.arm.isin(["direct", "cot"])].to_csv(two, index=False)
+    return four, two
+
+
+def test_a_table_with_both_arms_of_every_item_is_compared_item_by_item_and_says_so(run, both_arms):
+    four, two = both_arms
+    what = ("--treatment", "arm", "--outcome", "score", "--treated", "cot")
+    code, asked, _ = run(two, *what, "--control", "direct", "--design", "paired", "--unit", "doc_id")
+    assert code == 0
+    note = "every 'doc_id' was run under both arms: analysed as paired, each compared with itself"
+    for table, options in (
+        (two, what),
+        (two, (*what, "--confounders", "hard")),
+        (four, (*what, "--control", "direct")),
+    ):
+        code, out, _ = run(table, *options)
+        assert code == 0
+        assert out.splitlines()[0] == asked.splitlines()[0]
+        assert note in out
+        assert "--design paired --unit doc_id" in out
+        assert "name a --design or a --method" in out
+    code, out, _ = run(two, *what, "--json")
+    found = json.loads(out)
+    assert found["n_pairs"] == 40
+    assert found["warnings"][0].startswith(note)
+    code, out, _ = run(two, "--treatment", "arm", "--outcome", "score,passed", "--treated", "cot")
+    assert code == 0
+    assert note in out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--method", "naive"),
+        ("--design", "randomized"),
+        ("--design", "observational", "--confounders", "hard"),
+        ("--confounders", "hard", "--caliper", "0.5"),
+    ],
+)
+def test_what_is_asked_for_is_done_and_the_paired_analysis_is_named(run, both_arms, options):
+    code, out, _ = run(both_arms[1], "--treatment", "arm", "--outcome", "score", "--treated", "cot", *options)
+    assert code == 0
+    assert "items run under both arms" not in out.splitlines()[0]
+    assert "every 'doc_id' was run under both arms: a paired analysis" in out
+    assert "'doc_id' repeats (40 in 80 rows)" in out
+
+
+def test_rows_that_are_said_to_be_independent_are_taken_so(run, both_arms):
+    options = ("--treatment", "arm", "--outcome", "score", "--treated", "cot", "--confounders", "hard")
+    code, out, _ = run(both_arms[1], *options, "--cluster", "none", "--json")
+    assert code == 0
+    found = json.loads(out)
+    assert found["method"] == "nearest"
+    assert not any("doc_id" in text for text in found["warnings"])
+
+
+def test_every_arm_on_the_same_items(run, both_arms):
+    what = ("--treatment", "arm", "--outcome", "score", "--all-arms")
+    code, out, _ = run(both_arms[0], *what, "--design", "paired", "--unit", "doc_id", "--json")
+    assert code == 0
+    frame = pd.read_csv(both_arms[0])
+    for row in json.loads(out)["rows"]:
+        one = paired_effect(
+            frame, unit="doc_id", outcome="score", treated=row["arm"], control=row["reference"]
+        )
+        assert row["std_error"] == pytest.approx(one.std_error, rel=1e-9)
+    code, again, _ = run(both_arms[0], *what, "--design", "paired", "--json")
+    assert (code, again) == (0, out)
+    code, out, _ = run(both_arms[0], *what, "--design", "randomized")
+    assert code == 0
+    assert "nothing was adjusted for" not in out
+    code, _, err = run(both_arms[0], *what, "--design", "paired", "--confounders", "hard")
+    assert code == 2
+    assert "--confounders has no meaning with --all-arms --design paired" in err
+
+
+def test_the_commands_of_the_page_on_designs_work_as_printed(run, tmp_path):
+    """docs/which-design.md gives `--design randomized` and nothing else."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"arm": rng.integers(0, 2, 200), "y": rng.normal(size=200), "x": rng.normal(size=200)}
+    )
+    path = tmp_path / "log.csv"
+    frame.to_csv(path, index=False)
+    code, out, _ = run(path, "--treatment", "arm", "--outcome", "y", "--design", "randomized")
+    assert code == 0
+    assert "since the arms were randomised" in out
+    assert "Warnings" not in out
+    code, out, _ = run(
+        path, "--treatment", "arm", "--outcome", "y", "--design", "randomized", "--confounders", "x", "--json"
+    )
+    found = json.loads(out)
+    assert (found["method"], found["estimand"], found["n_treated_used"]) == ("ipw", "ate", found["n_treated"])
+
+
+def test_a_p_value_is_written_in_one_way(run, tmp_path):
+    frame = pd.DataFrame({"item_id": np.repeat(np.arange(20), 2), "arm": [0, 1] * 20, "y": [0, 1, 1, 0] * 10})
+    path = tmp_path / "same.csv"
+    frame.to_csv(path, index=False)
+    code, out, _ = run(path, "--treatment", "arm", "--outcome", "y")
+    assert code == 0
+    assert "p 1.00" not in out
+    assert "p 1.0" in out

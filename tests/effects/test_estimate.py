@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from whyprompt.effects import METHODS, estimate_effect
-from whyprompt.effects._problem import POST_TREATMENT
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
 
@@ -243,7 +242,8 @@ def test_a_balanced_estimate_is_an_effect_under_its_condition():
     result = arm_effect(drawn(n=2000), method="ipw", estimand="ate")
     assert result.sentence.startswith("Under '1' instead of '0', 'y' changes by")
     assert "if hard and size are all that affects both the choice of arm and the outcome" in result.sentence
-    drawn_arm = arm_effect(drawn(n=2000), method="ipw", estimand="ate", design="randomized")
+    lot = drawn(n=2000).assign(arm=np.random.default_rng(7).integers(0, 2, 2000))
+    drawn_arm = arm_effect(lot, method="ipw", estimand="ate", design="randomized")
     assert "since the arms were randomised" in drawn_arm.sentence
     assert {a.name: a.status for a in drawn_arm.assumptions}["exchangeability"] == "holds"
 
@@ -346,9 +346,9 @@ def test_without_an_adjustment_set_it_says_what_would_help():
         arm_effect(frame, confounders=None, graph=absent)
 
 
-@pytest.mark.parametrize("column", POST_TREATMENT)
-def test_columns_that_an_arm_causes_are_refused_everywhere(column):
-    frame = drawn().assign(**{column: 1.0})
+@pytest.mark.parametrize("column", ["prompt_tokens", "completion_chars", "latency_ms", "cost", "answer"])
+def test_columns_that_an_arm_causes_are_refused_everywhere_unless_a_graph_has_them(column):
+    frame = drawn().assign(**{column: np.arange(300.0) % 7})
     for options in (
         {"confounders": ["hard", column]},
         {"exact": [column]},
@@ -357,9 +357,20 @@ def test_columns_that_an_arm_causes_are_refused_everywhere(column):
     ):
         with pytest.raises(EstimationError, match=f"'{column}' cannot be a confounder"):
             arm_effect(frame, **options)
+    for graph, options in (
+        (f"arm -> {column} -> y; arm -> y; hard -> y", {"exact": [column]}),
+        (f"arm -> {column} -> y; arm -> y; hard -> y", {"by": column}),
+    ):
+        with pytest.raises(
+            EstimationError, match=f"'{column}' cannot be a confounder: it is caused by 'arm'"
+        ):
+            arm_effect(frame, confounders=["hard"], graph=CausalGraph.parse(graph), **options)
     graph = CausalGraph.parse(f"{column} -> arm; {column} -> y; arm -> y")
-    with pytest.raises(EstimationError, match=f"'{column}' cannot be a confounder"):
-        arm_effect(frame, confounders=None, graph=graph)
+    result = arm_effect(frame, confounders=None, graph=graph)
+    assert result.confounders == (column,)
+    (said,) = (a for a in result.assumptions if a.name == "no post-treatment adjustment")
+    assert said.status == "doubtful"
+    assert f"{column!r} is not caused by the arm as the graph has it" in said.detail
 
 
 # ------------------------------------------------------------------------------------ bad input

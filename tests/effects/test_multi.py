@@ -229,7 +229,7 @@ def test_a_graph_chooses_and_forbids(trials):
         ({}, {"caliper": 0.1}, EstimationError, "option 'caliper' is for methods that match pairs"),
         ({}, {"method": "nearest", "focal": "cot"}, EstimationError, "focal= is for method='ipw'"),
         ({}, {"method": "nearst"}, EstimationError, "method 'nearst' is not known"),
-        ({}, {"design": "paired"}, EstimationError, "design 'paired'"),
+        ({}, {"design": "mine"}, EstimationError, "design 'mine'"),
         ({}, {"level": 2}, EstimationError, "level"),
         ({}, {"confounders": ["prompt_tokens"]}, EstimationError, "'prompt_tokens' cannot be a confounder"),
         ({"score": "good"}, {}, DataError, "outcome column 'score' is text"),

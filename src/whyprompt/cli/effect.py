@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -45,6 +46,7 @@ def effect(
         str | None,
         typer.Option(
             help="nearest (default), optimal, full, kernel, subclass, cem, ipw, overlap, entropy, aipw, naive"
+            " (default in a randomised design; with confounders ipw)"
         ),
     ] = None,
     treated: Annotated[str | None, typer.Option(help="Level that counts as treated.")] = None,
@@ -74,7 +76,12 @@ def effect(
     ties: Annotated[str, typer.Option(help="sorted or average.")] = "sorted",
     tie_break: Annotated[str | None, typer.Option(help="Column that identifies rows.")] = None,
     propensity: Annotated[str | None, typer.Option(help="Column with known propensities.")] = None,
-    cluster: Annotated[str | None, typer.Option(help="Column with the sampling unit.")] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with the sampling unit; none: every row is one. Default: one that repeats."
+        ),
+    ] = None,
     by: Annotated[_Columns, typer.Option(help="Subgroups: a,b.")] = None,
     level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
     se: Annotated[
@@ -154,7 +161,8 @@ def effect(
 ) -> None:
     """Estimate what one arm changes against another, from a table or from a study.
 
-    One of --graph and --confounders says what to adjust for; with neither, use --method naive.
+    One of --graph and --confounders says what to adjust for; with neither, use --method naive. A table that
+    holds both arms of every item is compared item by item, unless a --design or a --method is named.
     """
     given = _given(ctx)
     if table.suffix.lower() in _STUDIES:
@@ -248,6 +256,9 @@ def effect(
         _refuse(set(asked) & {*_ARMS_ONLY, *_DOSE_ONLY, "reference", "unit", "by"}, "with --impute")
         result = _imputed(frame, treatment, outcomes[0], {**asked, **gaps})
     else:
+        note = ""
+        if not (dose or all_arms or sensitivity or refute or placebo or cross_check):
+            asked, note = _paired_instead(frame, treatment, outcomes, asked)
         result = _analyse(
             frame,
             treatment,
@@ -256,6 +267,8 @@ def effect(
             kind="dose" if dose else "arms" if all_arms else "ordered" if ordered else "difference",
             levels=_split(levels),
         )
+        if note:
+            result = changed(result, warnings=(note, *result.warnings))
     checked = _checked(frame, treatment, outcomes[0], asked, result, checks)
     if as_json:
         show_json(result.to_dict() | {name: found.to_dict() for name, found in checked.items()})
@@ -434,6 +447,39 @@ def _analyse(
     return library.estimate_effect(frame, treatment=treatment, outcome=outcomes[0], **asked)
 
 
+def _paired_instead(
+    frame: Any,  # noqa: ANN401 - any frame
+    treatment: str,
+    outcomes: Sequence[str],
+    asked: dict[str, Any],
+) -> tuple[dict[str, Any], str]:
+    """Take a table that holds both arms of every item as paired, where nothing else was asked for."""
+    from whyprompt.effects._units import NO_CLUSTER, paired_instead
+
+    takes = {*_PAIRED, "by", "random_state", "confounders", "graph"} - {"design"}
+    if set(asked) - takes or asked.get("cluster") == NO_CLUSTER:
+        return asked, ""
+    names = {name: asked[name] for name in ("confounders", "graph", "treated", "control") if name in asked}
+    found = paired_instead(frame, treatment=treatment, outcomes=outcomes, **names)
+    if found is None:
+        return asked, ""
+    unit, arms = found
+    settled = {"unit": unit.name, "treated": arms.treated, "control": arms.control, "design": "paired"}
+    kept = {name: value for name, value in asked.items() if name not in {"confounders", "graph"}}
+    if len(outcomes) == 1:
+        kept.pop("random_state", None)
+    if kept.get("cluster") == unit.name:
+        kept.pop("cluster")
+    share = "every" if unit.both == unit.count else f"{unit.both} of {unit.count}"
+    note = (
+        f"{share} {unit.name!r} was run under both arms: analysed as paired, each compared with itself"
+        f" (--design paired --unit {unit.name}); for a comparison of rows name a --design or a --method"
+    )
+    if {"confounders", "graph"} & set(asked):
+        note += "; what is the same in all rows of an item needs no adjustment"
+    return {**kept, **settled}, note
+
+
 def _paired(
     frame: Any,  # noqa: ANN401 - any frame
     arm: str,
@@ -445,10 +491,15 @@ def _paired(
 ) -> Any:  # noqa: ANN401 - any result of an effect
     import whyprompt.effects as library
 
-    if kind in {"dose", "arms"}:
-        raise EstimationError(
-            "a paired design compares two named arms", hint="leave out --all-arms and --dose"
+    if kind == "dose":
+        raise EstimationError("a paired design compares arms, and no doses", hint="leave out --dose")
+    if kind == "arms":
+        _refuse(
+            set(asked) - {"design", "unit", "reference", "level", "random_state"},
+            "with --all-arms --design paired, where each item is compared with itself",
         )
+        unit = {"cluster": asked.pop("unit")} if "unit" in asked else {}
+        return library.compare_arms(frame, treatment=arm, outcome=outcomes[0], **unit, **asked)
     takes = set(_PAIRED)
     if len(outcomes) > 1:
         takes |= {"random_state"}

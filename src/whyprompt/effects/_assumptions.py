@@ -37,6 +37,7 @@ def describe_assumptions(
     clustered: bool,
     balance: Sequence[BalanceRow],
     overlap: Assumption | None,
+    moved: Sequence[str] = (),
 ) -> tuple[Assumption, ...]:
     """List the assumptions.
 
@@ -53,14 +54,26 @@ def describe_assumptions(
     balance : sequence of BalanceRow
     overlap : Assumption or None
         From `judge_overlap`; None where there is no score to judge by.
+    moved : sequence of str
+        Covariates that differ between randomised arms by more than a lot would do.
 
     Returns
     -------
     tuple of Assumption
     """
-    named = ", ".join(confounders) or "nothing"
-    out = [_exchangeability(design, named, from_graph=from_graph)]
-    if from_graph:
+    out = [_exchangeability(design, confounders, from_graph=from_graph)]
+    if moved:
+        out.append(
+            Assumption(
+                name="no post-treatment adjustment",
+                status="fails",
+                check="a lot balances what the item was before: each covariate's difference between the arms"
+                " was tested at 0.001, over their number",
+                detail=f"the arms differ in {', '.join(moved)}: either the arm causes it, and it must be left"
+                " out, or the arm was not drawn by one lot for all rows",
+            )
+        )
+    elif from_graph:
         out.append(
             Assumption(
                 name="no post-treatment adjustment",
@@ -73,9 +86,9 @@ def describe_assumptions(
         out.append(
             Assumption(
                 name="no post-treatment adjustment",
-                status="not checked",
-                check="the names were compared with the columns that an arm is known to cause",
-                detail="none is among them; without a graph no more can be said",
+                status="doubtful" if cautions else "not checked",
+                check="the names were compared with those that the field gives to what an arm causes",
+                detail="; ".join(cautions) or "none is among them; without a graph no more can be said",
             )
         )
     if overlap is not None:
@@ -103,7 +116,7 @@ def describe_assumptions(
     return tuple(out)
 
 
-def _exchangeability(design: str, named: str, *, from_graph: bool) -> Assumption:
+def _exchangeability(design: str, confounders: Sequence[str], *, from_graph: bool) -> Assumption:
     if design == "randomized":
         return Assumption(
             name="exchangeability",
@@ -111,12 +124,28 @@ def _exchangeability(design: str, named: str, *, from_graph: bool) -> Assumption
             check="the design",
             detail="the arm was drawn at random, as the caller states",
         )
-    source = "by the graph" if from_graph else "as the caller states"
+    if design == "paired":
+        return Assumption(
+            name="exchangeability",
+            status="holds",
+            check="the design",
+            detail="each item was run under every arm, so that nothing about an item decided its arm",
+        )
+    named = ", ".join(confounders)
+    detail = (
+        f"by the graph, nothing{f' but {named}' if named else ''} affects both the choice of arm and the"
+        " outcome"
+        if from_graph
+        else f"as the caller states, nothing but {named} affects both the choice of arm and the outcome"
+        if named
+        else "nothing was adjusted for: nothing would have to affect both the choice of arm and the outcome,"
+        " which nobody states"
+    )
     return Assumption(
         name="exchangeability",
         status="untestable",
         check="none is possible from these data; see the sensitivity analyses",
-        detail=f"{source}, nothing but {named} affects both the choice of arm and the outcome",
+        detail=detail,
     )
 
 
@@ -154,20 +183,21 @@ def judge_balance(balance: Sequence[BalanceRow], *, randomized: bool = False) ->
 
 
 def judge_overlap(
-    score: Floats,
+    score: Floats | None,
     treated: Bools,
     *,
     estimand: str,
     weights: Floats,
     discarded: Bools,
     ess: tuple[float, float],
+    lost: tuple[int, int] = (0, 0),
 ) -> Assumption:
     """Say whether rows of the other arm exist where the effect is wanted.
 
     Parameters
     ----------
-    score : ndarray, shape (n,)
-        Propensity score.
+    score : ndarray, shape (n,), optional
+        Propensity score; None for a method that has none, which shows by the rows it leaves out.
     treated : ndarray of bool, shape (n,)
         The arm.
     estimand : str
@@ -178,6 +208,8 @@ def judge_overlap(
         Rows put aside for want of support.
     ess : tuple of float
         Effective sample sizes of the treated and the controls.
+    lost : tuple of int
+        Treated and control rows without a counterpart that are not among these.
 
     Returns
     -------
@@ -190,23 +222,29 @@ def judge_overlap(
     """
     wanted = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(treated), dtype=bool))
     used = weights > 0
-    beyond = np.zeros(len(score), dtype=bool)
-    for arm, other in ((treated, score[~treated]), (~treated, score[treated])):
-        beyond |= arm & ((score < other.min()) | (score > other.max()))
     spoken_for = wanted & used
     by_weight = estimand == "ato"
     counts = np.where(spoken_for, weights if by_weight else 1.0, 0.0)
-    share = float(counts @ beyond / counts.sum()) if spoken_for.any() else 1.0
-    lost = 1.0 - float(used[wanted].mean())
+    share = 0.0
+    remarks = []
+    if score is not None:
+        beyond = np.zeros(len(score), dtype=bool)
+        for arm, other in ((treated, score[~treated]), (~treated, score[treated])):
+            beyond |= arm & ((score < other.min()) | (score > other.max()))
+        share = float(counts @ beyond / counts.sum()) if spoken_for.any() else 1.0
+        what = "weight" if by_weight else "rows the effect speaks for"
+        remarks.append(
+            f"{share:.1%} of the {what} {'lies' if by_weight else 'lie'} beyond the other arm's scores"
+        )
+    all_wanted = int(wanted.sum()) + {"att": lost[0], "atc": lost[1]}.get(estimand, sum(lost))
+    gone = 1.0 - float(used[wanted].sum()) / all_wanted
     n_used = (int((used & treated).sum()), int((used & ~treated).sum()))
     thin = min(e / max(n, 1) for e, n in zip(ess, n_used, strict=True))
     few = min(ess) < FEW_ROWS if by_weight else thin < _LOW_ESS
-    what = "weight" if by_weight else "rows the effect speaks for"
-    remarks = [
-        f"{share:.1%} of the {what} {'lies' if by_weight else 'lie'} beyond the other arm's scores",
-    ]
-    if lost > 0:
-        remarks.append(f"{lost:.1%} of the rows wanted are not used")
+    if gone > 0:
+        remarks.append(f"{gone:.1%} of the rows wanted are not used")
+    elif score is None:
+        remarks.append("every row wanted found a counterpart")
     if discarded.any():
         remarks.append(f"{int(discarded.sum())} row(s) were put aside before matching")
     if by_weight:
@@ -217,12 +255,13 @@ def judge_overlap(
         "fails"
         if share > _MANY
         else "doubtful"
-        if (share > _FEW and not by_weight) or few or lost > 0.1
+        if (share > _FEW and not by_weight) or few or gone > 0.1
         else "holds"
     )
     return Assumption(
         name="overlap",
         status=status,
-        check="range of the propensity scores of the two arms, rows used, effective sample sizes",
+        check=("" if score is None else "range of the propensity scores of the two arms, ")
+        + "rows used, effective sample sizes",
         detail="; ".join(remarks),
     )

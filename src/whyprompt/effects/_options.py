@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.effects._arguments import MOST_DRAWS, at_least, seed
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from whyprompt.effects._problem import Problem
     from whyprompt.effects.balance import Denominator
     from whyprompt.effects.matching.nearest import Order, TieRule
 
-__all__ = ["METHODS", "WEIGHTING", "Options", "check_options", "refuse_ignored"]
+__all__ = [
+    "MATCHING",
+    "METHODS",
+    "WEIGHTING",
+    "Options",
+    "check_options",
+    "refuse_ignored",
+    "settle_options",
+]
 
 METHODS = (
     "naive",
@@ -39,6 +48,7 @@ _COUNTS = (
     ("neighbours", 0, 1_000),
 )
 WEIGHTING = ("ipw", "overlap", "entropy", "aipw")
+MATCHING = tuple(name for name in METHODS if name not in {"naive", *WEIGHTING})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +76,34 @@ class Options:
     denominator: Denominator
     random_state: int
     mahalanobis_on: tuple[str, ...] | None = None
+
+
+def _default_method(design: str, *, adjusts: bool) -> tuple[str, str | None]:
+    """Return the method, and the estimand, of a call that names no method.
+
+    Parameters
+    ----------
+    design : str
+    adjusts : bool
+        Whether there are covariates, or a known propensity.
+
+    Returns
+    -------
+    method : str
+        An observational table is matched. One whose arms were drawn by lot needs nothing but the difference
+        of means; where covariates are named, weights by their score keep every row, remove the chance
+        imbalance and so narrow the interval as regression would, and still average over all rows.
+    estimand : str or None
+        None for the method's own.
+
+    References
+    ----------
+    Williamson, E. J., Forbes, A. and White, I. R. (2014). Variance reduction in randomised trials by inverse
+    probability weighting using the propensity score. Statistics in Medicine 33, 721-737.
+    """
+    if design != "randomized":
+        return "nearest", None
+    return ("ipw", "ate") if adjusts else ("naive", None)
 
 
 def check_options(
@@ -181,6 +219,57 @@ def _refuse_meaningless(
             f"discard={discard!r} is for matching methods",
             hint="for weights discard='crump' trims to the scores where the arms overlap",
         )
+
+
+def settle_options(
+    chosen: tuple[str, ...] | None,
+    propensity: str | None,
+    *,
+    design: str,
+    method: str | None,
+    estimand: str | None,
+    mahalanobis_on: Sequence[str] | None,
+    **rest: Any,  # noqa: ANN401 - checked by `check_options`
+) -> Options:
+    """Settle the method of a call that names none, and check the options.
+
+    Parameters
+    ----------
+    chosen : tuple of str or None
+        What is adjusted for; None where it was not said.
+    propensity : str or None
+        Column with a known one.
+    design, method, estimand, mahalanobis_on, **rest
+        As in `estimate_effect`.
+
+    Returns
+    -------
+    Options
+
+    Raises
+    ------
+    EstimationError
+        As `check_options`, or if a method does not know what to adjust for.
+    """
+    adjusts = bool(chosen) or propensity is not None
+    if method is None:
+        method, wanted = _default_method(design, adjusts=adjusts)
+        estimand = estimand or wanted
+    options = check_options(
+        method=method,
+        estimand=estimand,
+        design=design,
+        mahalanobis_on=None if mahalanobis_on is None else tuple(mahalanobis_on),
+        **rest,
+    )
+    if adjusts or options.method == "naive":
+        return options
+    if chosen is None:
+        raise EstimationError(
+            f"method {options.method!r} needs to know what to adjust for",
+            hint="give confounders=[...] or a graph, or method='naive' for the plain difference",
+        )
+    return changed(options, method="naive")
 
 
 def refuse_ignored(problem: Problem, options: Options) -> None:

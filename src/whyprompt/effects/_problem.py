@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects._caused import caused_by_arm, set_by_arm
 from whyprompt.effects._order import content_rank
 from whyprompt.effects.matching._matched import codes
 from whyprompt.effects.propensity import Design, design_matrix
@@ -25,17 +26,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["POST_TREATMENT", "Problem", "choose_confounders", "prepare", "refuse_post_treatment"]
-
-POST_TREATMENT: dict[str, str] = {
-    "prompt": "the prompt is written by the arm",
-    "prompt_tokens": "a prompt's length is caused by the arm (a few-shot prompt is longer)",
-    "completion": "the completion is caused by the arm",
-    "completion_tokens": "a completion's length is caused by the arm (reasoning is longer)",
-    "latency_s": "latency is caused by what the arm makes the model write",
-    "cost": "cost is caused by what the arm makes the model read and write",
-}
-"""Columns of a trial table that the arm causes, and why."""
+__all__ = ["Problem", "choose_confounders", "prepare", "refuse_post_treatment"]
 
 # A text column with more levels than this share of its rows is an identifier, not a covariate.
 _IDENTIFIER_SHARE = 0.5
@@ -60,6 +51,9 @@ class Problem:
     limits : tuple of (ndarray, float)
         Calipers on covariates, in their units.
     cluster : ndarray, shape (n,), optional
+    cluster_name : str, optional
+    exact : tuple of str
+        Columns on which matched rows are equal.
     tie_rank : ndarray of int, shape (n,), optional
     known_score : ndarray, shape (n,), optional
         A propensity that is known.
@@ -80,6 +74,8 @@ class Problem:
     tie_rank: Ints | None
     known_score: Floats | None
     rank: Ints | None = None
+    cluster_name: str | None = None
+    exact: tuple[str, ...] = ()
 
     @property
     def places(self) -> Ints:
@@ -127,7 +123,14 @@ class Problem:
         )
 
 
-def refuse_post_treatment(names: Sequence[str], *, treatment: str, outcome: str) -> None:
+def refuse_post_treatment(
+    names: Sequence[str],
+    *,
+    treatment: str,
+    outcome: str,
+    table: Table | None = None,
+    graph: CausalGraph | None = None,
+) -> None:
     """Refuse covariates that the arm causes.
 
     Parameters
@@ -136,6 +139,10 @@ def refuse_post_treatment(names: Sequence[str], *, treatment: str, outcome: str)
         Columns to be adjusted for or matched on.
     treatment, outcome : str
         Never confounders themselves.
+    table : Table, optional
+        What the columns hold, where their names do not say enough.
+    graph : CausalGraph, optional
+        Settles the columns that it has, whatever their names are.
 
     Raises
     ------
@@ -150,11 +157,22 @@ def refuse_post_treatment(names: Sequence[str], *, treatment: str, outcome: str)
         if name in {treatment, outcome}:
             role = "treatment" if name == treatment else "outcome"
             raise EstimationError(f"{name!r} is the {role}; it cannot be a confounder as well")
-        if name in POST_TREATMENT:
+        if graph is not None and name in graph.nodes:
+            if name in graph.descendants(treatment):
+                raise EstimationError(
+                    f"{name!r} cannot be a confounder: it is caused by {treatment!r} in the graph",
+                    hint="adjust for what the item was before the arm was chosen, such as question_tokens",
+                )
+            continue
+        why = caused_by_arm(name)
+        if why is not None and table is not None and name in table.columns:
+            why = caused_by_arm(name, table.raw(name))
+        if why is not None:
             raise EstimationError(
-                f"{name!r} cannot be a confounder: {POST_TREATMENT[name]}; adjusting for it removes part of"
-                " the effect, or opens a path that biases it",
-                hint="adjust for what the item was before the arm was chosen, such as question_tokens",
+                f"{name!r} cannot be a confounder: {why}; adjusting for it removes part of the effect, or"
+                " opens a path that biases it",
+                hint="adjust for what the item was before the arm was chosen, such as question_tokens; if the"
+                f" arm does not cause {name!r}, say so with a graph that has it",
             )
 
 
@@ -198,10 +216,13 @@ def choose_confounders(
                 hint=f"confounders=[{confounders!r}]",
             )
         names: tuple[str, ...] = tuple(confounders)
-        refuse_post_treatment(names, treatment=treatment, outcome=outcome)
+        cautions: Sequence[str] = ()
+        if graph is not None and not {treatment, outcome} & set(names):
+            # The graph says by which path a column is forbidden.
+            cautions = graph.check_adjustment(treatment, outcome, names) or ()
+        refuse_post_treatment(names, treatment=treatment, outcome=outcome, table=table, graph=graph)
         table.require(names, role="confounder")
-        cautions = graph.check_adjustment(treatment, outcome, names) if graph is not None else ()
-        return names, tuple(cautions or ())
+        return names, (*cautions, *_doubts(names, graph))
     if graph is None:
         return None, ()
     found = graph.adjustment_sets(treatment, outcome)
@@ -217,8 +238,21 @@ def choose_confounders(
         )
     smallest = min(here, key=lambda s: (len(s), sorted(s)))
     chosen: tuple[str, ...] = tuple(sorted(smallest))
-    refuse_post_treatment(chosen, treatment=treatment, outcome=outcome)
-    return chosen, ()
+    refuse_post_treatment(chosen, treatment=treatment, outcome=outcome, table=table, graph=graph)
+    return chosen, _doubts(chosen, graph)
+
+
+def _doubts(names: Sequence[str], graph: CausalGraph | None) -> tuple[str, ...]:
+    """Say which columns an arm may prescribe, and which only the graph takes for what it does not cause."""
+    settled = () if graph is None else graph.nodes
+    return tuple(
+        f"{name!r} is a setting of the call: where the arm prescribes it, adjusting for it takes part of the"
+        " effect away"
+        if name not in settled
+        else f"{name!r} is not caused by the arm as the graph has it; its name says otherwise"
+        for name in names
+        if (caused_by_arm(name) is not None if name in settled else set_by_arm(name))
+    )
 
 
 def prepare(
@@ -235,6 +269,7 @@ def prepare(
     tie_break: str | None = None,
     propensity: str | None = None,
     reference: Mapping[str, str] | None = None,
+    graph: CausalGraph | None = None,
 ) -> Problem:
     """Read and check everything an estimate needs.
 
@@ -244,6 +279,8 @@ def prepare(
         As in `estimate_effect`.
     tie_break, propensity, reference
         As in `estimate_effect`.
+    graph : CausalGraph, optional
+        Says of the columns that it has whether the arm causes them.
 
     Returns
     -------
@@ -279,8 +316,8 @@ def prepare(
                     " and has no counterpart in the other arm",
                     hint="leave it out, or derive a covariate from it (a length, a task type)",
                 )
-    refuse_post_treatment(tuple(exact), treatment=treatment, outcome=outcome)
-    refuse_post_treatment(tuple(covariate_calipers or ()), treatment=treatment, outcome=outcome)
+    for named in (tuple(exact), tuple(covariate_calipers or ())):
+        refuse_post_treatment(named, treatment=treatment, outcome=outcome, table=table, graph=graph)
     limits = []
     for name, width in (covariate_calipers or {}).items():
         if not (np.isfinite(width) and width > 0):
@@ -309,6 +346,8 @@ def prepare(
         strata=codes([table.keys(name, role="exact") for name in exact]) if exact else None,
         limits=tuple(limits),
         cluster=None if cluster is None else table.labels(cluster, role="cluster"),
+        cluster_name=cluster,
+        exact=tuple(exact),
         tie_rank=None if tie_break is None else _ranks(table, tie_break),
         known_score=known,
     )

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt.effects._measures import is_binary
 from whyprompt.effects._multiplicity import holm, two_sided_p
 from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import refuse_post_treatment
-from whyprompt.effects.balance import balance_table
+from whyprompt.effects.balance import balance_table, effective_sample_size
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.result import EffectSubgroup
 from whyprompt.errors import DataError, EstimationError
@@ -24,16 +25,28 @@ if TYPE_CHECKING:
     from whyprompt.effects._options import Options
     from whyprompt.effects._pipeline import Core
     from whyprompt.effects._problem import Problem
+    from whyprompt.graph import CausalGraph
     from whyprompt.tables import Table
 
-__all__ = ["heterogeneity", "subgroup_effects"]
+__all__ = ["heterogeneity", "impossible_limits", "subgroup_effects"]
 
 # More levels than this are not subgroups; a number of that kind is to be binned by the caller.
 _MANY_LEVELS = 30
+# Fewer rows of an arm, and a t interval is to be trusted only if the outcome is close to normal (Moore and
+# McCabe, Introduction to the Practice of Statistics, section 7.1); outcomes of language models are not.
+_FEW_ROWS = 15.0
+# Fewer successes or failures expected in an arm, and the normal distribution does not fit a share (Cochran
+# 1954, Biometrics 10, 417-451: the expected counts of a two by two table).
+_FEW_COUNTS = 5.0
 
 
 def subgroup_effects(
-    table: Table, by: str | Sequence[str], problem: Problem, options: Options
+    table: Table,
+    by: str | Sequence[str],
+    problem: Problem,
+    options: Options,
+    *,
+    graph: CausalGraph | None = None,
 ) -> tuple[EffectSubgroup, ...]:
     """Estimate within each level of each column.
 
@@ -44,6 +57,8 @@ def subgroup_effects(
         Columns known before the arm was chosen.
     problem : Problem
     options : Options
+    graph : CausalGraph, optional
+        Says of the columns that it has whether the arm causes them.
 
     Returns
     -------
@@ -57,7 +72,9 @@ def subgroup_effects(
         If a column is caused by the arm.
     """
     names = [by] if isinstance(by, str) else list(by)
-    refuse_post_treatment(names, treatment=problem.treatment_name, outcome=problem.outcome_name)
+    refuse_post_treatment(
+        names, treatment=problem.treatment_name, outcome=problem.outcome_name, table=table, graph=graph
+    )
     rows: list[EffectSubgroup] = []
     for name in names:
         labels = table.labels(name, role="subgroup")
@@ -112,8 +129,10 @@ def _one(
         smd = max(sizes, default=None)
         if any(row.smd_after is None for row in table):
             note = "the arms do not share the values of a covariate"
+    caution = _too_few(part.y, t, core)
     if core.std_error is None and core.warnings:
         note = "; ".join(part for part in (note, core.warnings[-1]) if part)
+    note = "; ".join(part for part in (note, caution) if part)
     return EffectSubgroup(
         **base,
         n_treated_used=int((core.weights[t] > 0).sum()),
@@ -124,8 +143,43 @@ def _one(
         ci_high=core.ci[1],
         p_value=two_sided_p(core.estimate, core.std_error, core.df),
         largest_smd=smd,
+        few=bool(caution),
         note=note,
     )
+
+
+def _too_few(y: NDArray[np.float64], treated: NDArray[np.bool_], core: Core) -> str:
+    """Say why an interval from so few rows is not to be believed; empty where it may be."""
+    if core.std_error is None:
+        return ""
+    w = core.weights
+    worth = [effective_sample_size(w[arm]) for arm in (treated, ~treated)]
+    least = min(worth)
+    if not is_binary(y):
+        return f"an arm is worth {least:.0f} rows: too few for its interval" if least < _FEW_ROWS else ""
+    risk = float(np.dot(worth, core.means)) / sum(worth)
+    if least * min(risk, 1.0 - risk) < _FEW_COUNTS:
+        return f"an arm is worth {least:.0f} rows, with fewer than 5 successes or failures expected in it"
+    return "; ".join(impossible_limits(y, core))
+
+
+def impossible_limits(y: NDArray[np.float64], core: Core) -> tuple[str, ...]:
+    """Say that an interval for a difference of risks goes where no such difference can be.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,)
+    core : Core
+
+    Returns
+    -------
+    tuple of str
+        Empty where it does not, or where the outcome is no success or failure.
+    """
+    low, high = core.ci
+    if low is None or high is None or not is_binary(y) or (low >= -1.0 and high <= 1.0):
+        return ()
+    return ("the interval of the risk difference passes 1 or -1: the rows are too few for it",)
 
 
 def heterogeneity(
@@ -143,7 +197,8 @@ def heterogeneity(
     Returns
     -------
     dict of str to float
-        p-values of Cochran's Q, chi-squared with one degree of freedom less than subgroups estimated.
+        p-values of Cochran's Q, chi-squared with one degree of freedom less than subgroups estimated; those
+        with too few rows, whose errors mean little, do not count.
 
     References
     ----------
@@ -156,7 +211,11 @@ def heterogeneity(
         known = [
             (row.estimate, row.std_error)
             for row in rows
-            if row.by == name and row.estimate is not None and row.std_error is not None and row.std_error > 0
+            if row.by == name
+            and row.estimate is not None
+            and row.std_error is not None
+            and row.std_error > 0
+            and not row.few
         ]
         if len(known) < 2:
             continue

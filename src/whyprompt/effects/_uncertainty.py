@@ -14,6 +14,7 @@ import numpy as np
 
 from whyprompt.effects import inference
 from whyprompt.effects._clusters import few_clusters
+from whyprompt.effects._units import NO_CLUSTER
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -71,8 +72,10 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
     else:
         if problem.cluster is not None:
             raise EstimationError(
-                "no standard error is known here for matching with replacement and clustered rows",
-                hint="match without replacement (replace=False), or use ipw, overlap, entropy or aipw",
+                "no standard error is known here for matching with replacement (or a kernel) where rows are"
+                f" clustered by {problem.cluster_name!r}",
+                hint="match without replacement (replace=False), or use ipw, overlap, entropy or aipw; if"
+                f" every row is a unit of its own, say so: cluster={NO_CLUSTER!r}",
             )
         if kind == "wild_bootstrap":
             return _wild(problem, options, core, matched)

@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import counted, p_words
 from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
-from whyprompt.effects._measures import risk_measures
+from whyprompt.effects._caused import moves_with_arm
+from whyprompt.effects._measures import is_binary, risk_measures
 from whyprompt.effects._multiplicity import two_sided_p
-from whyprompt.effects._options import METHODS, check_options, refuse_ignored
+from whyprompt.effects._options import METHODS, refuse_ignored, settle_options
 from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import choose_confounders, prepare
-from whyprompt.effects._subgroups import heterogeneity, subgroup_effects
+from whyprompt.effects._separation import explain_separation, without_counterpart
+from whyprompt.effects._subgroups import heterogeneity, impossible_limits, subgroup_effects
+from whyprompt.effects._units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.effects.balance import balance_table, effective_sample_size
-from whyprompt.effects.propensity import design_matrix
+from whyprompt.effects.propensity import SeparatedError, design_matrix
 from whyprompt.effects.result import EffectResult, effect_sentence, format_number
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table, rows_of_two_arms
@@ -52,7 +56,7 @@ def estimate_effect(
     confounders: Sequence[str] | None = None,
     graph: CausalGraph | None = None,
     estimand: str | None = None,
-    method: str = "nearest",
+    method: str | None = None,
     treated: object | None = None,
     control: object | None = None,
     design: str = "observational",
@@ -94,14 +98,16 @@ def estimate_effect(
         and 1 is also given as a risk ratio and an odds ratio (`EffectResult.measures`).
     confounders : sequence of str, optional
         Columns that affect both the choice of arm and the outcome. Text columns are coded by reference
-        coding. Columns that the arm causes (``prompt_tokens``, ...) are refused.
+        coding. Columns that the arm causes are refused, by the names that the field gives to them
+        (``prompt_tokens``, ``latency_ms``, ...) and where rows of one item show it.
     graph : CausalGraph, optional
-        Gives the confounders, or checks those given.
+        Gives the confounders, or checks those given. It settles what the arm causes, whatever the names are.
     estimand : {"att", "atc", "ate", "ato"}, optional
         Default ``"att"``; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for ``method="naive"``.
-    method : str, default "nearest"
+    method : str, optional
         ``naive`` (difference of means), ``nearest``, ``optimal``, ``full``, ``kernel``, ``subclass``,
-        ``cem``, ``ipw``, ``overlap``, ``entropy`` or ``aipw``.
+        ``cem``, ``ipw``, ``overlap``, ``entropy`` or ``aipw``. Default ``nearest``; in a randomised design
+        ``naive``, or ``ipw`` of the ATE where there are confounders or a known propensity.
     treated, control : object, optional
         Levels of the treatment. Where both are named, rows of other arms are put aside and counted; for all
         arms at once see `compare_arms`.
@@ -146,7 +152,8 @@ def estimate_effect(
     reference : mapping of str to str, optional
         Reference level of a text column; default the first in sorted order.
     cluster : str, optional
-        Column with the sampling unit.
+        Column with the sampling unit. Default: ``cluster``, ``item_id`` or another column that plainly is one
+        where its values repeat, with a warning; ``"none"`` takes every row as a unit of its own.
     by : str or sequence of str, optional
         Columns known before the arm was chosen. The whole pipeline is run within each of their levels, with
         Holm's adjustment over all of them and a test of whether the effects differ.
@@ -269,11 +276,6 @@ def estimated(
     -------
     Estimated
     """
-    options = check_options(
-        design=design,
-        mahalanobis_on=None if mahalanobis_on is None else tuple(mahalanobis_on),
-        **rest,
-    )
     table = open_table(frame)
     table.require([treatment], role="treatment")
     table.require([outcome], role="outcome")
@@ -284,36 +286,64 @@ def estimated(
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
-    if not chosen and options.method != "naive" and propensity is None:
-        if chosen is None:
-            raise EstimationError(
-                f"method {options.method!r} needs to know what to adjust for",
-                hint="give confounders=[...] or a graph, or method='naive' for the plain difference",
-            )
-        options = changed(options, method="naive")
-    problem = prepare(
+    options = settle_options(chosen, propensity, design=design, mahalanobis_on=mahalanobis_on, **rest)
+    units = find_units(
         table,
         treatment=treatment,
-        outcome=outcome,
-        confounders=chosen or (),
-        treated=treated,
-        control=control,
-        exact=exact,
-        covariate_calipers=covariate_calipers,
-        cluster=cluster,
-        tie_break=tie_break,
-        propensity=propensity,
-        reference=reference,
+        outcomes=[outcome],
+        covariates=[*(chosen or ()), *((by,) if isinstance(by, str) else by or ())],
     )
+    named, notes = settle_cluster(cluster, units)
+    columns: dict[str, Any] = {
+        "treatment": treatment,
+        "outcome": outcome,
+        "confounders": chosen or (),
+        "treated": treated,
+        "control": control,
+        "exact": exact,
+        "covariate_calipers": covariate_calipers,
+        "cluster": named,
+        "tie_break": tie_break,
+        "propensity": propensity,
+        "reference": reference,
+        "graph": graph,
+    }
+    problem = prepare(table, **columns)
     refuse_ignored(problem, options)
-    core = compute(problem, options)
+    refuse_moved(table, units, problem, graph)
+    aside = without_counterpart(problem, options)
+    lost = (int((aside & problem.treated).sum()), int((aside & ~problem.treated).sum()))
+    here = np.flatnonzero(np.ones(whole.n_rows, dtype=bool) if rows is None else rows)
+    gone = here[aside & problem.treated]
+    if aside.any():
+        rows = np.zeros(whole.n_rows, dtype=bool)
+        rows[here[~aside]] = True
+        table = table.keep(~aside)
+        columns |= {"treated": problem.arms.treated, "control": problem.arms.control}
+        problem = prepare(table, **columns)
+    try:
+        core = compute(problem, options)
+    except SeparatedError as error:
+        raise explain_separation(problem, options.method, options.estimand, error) from None
     if options.se == "bootstrap":
         core = bootstrapped(problem, options, core)
+    item = units.item if units.item is not None and units.item.paired and cluster != NO_CLUSTER else None
+    if item is not None:
+        notes = (*notes, item.paired_note)
     result = _result(
-        problem, options, core, design=design, from_graph=graph is not None, cautions=tuple(cautions)
+        problem,
+        options,
+        core,
+        design=design,
+        graph=graph,
+        cautions=tuple(cautions),
+        lost=lost,
+        notes=notes,
+        repeats=cluster is None,
+        item=None if item is None else item.name,
     )
     if by is not None:
-        subgroups = subgroup_effects(table, by, problem, options)
+        subgroups = subgroup_effects(table, by, problem, options, graph=graph)
         differ = heterogeneity(subgroups, table=table, cluster=problem.cluster)
         result = changed(
             result,
@@ -322,12 +352,17 @@ def estimated(
             sentence=result.sentence + _subgroup_words(subgroups, differ, options.level),
         )
     if rows is not None:
-        result = _spread(result, rows, whole.n_rows)
+        result = _spread(result, rows, whole.n_rows, gone, sum(lost))
     return Estimated(result=result, problem=problem, options=options, core=core, rows=rows)
 
 
-def _spread(result: EffectResult, rows: NDArray[np.bool_], n: int) -> EffectResult:
-    """Put per-row arrays back on the rows of the whole table, and say that some rows were put aside."""
+def _spread(
+    result: EffectResult, rows: NDArray[np.bool_], n: int, gone: NDArray[np.intp], lost: int
+) -> EffectResult:
+    """Put per-row arrays back on the rows of the whole table, and say that some rows were put aside.
+
+    `gone` are the treated ones of the `lost` rows of the two arms that could not be matched.
+    """
     where = np.flatnonzero(rows)
 
     def wide(values: NDArray[Any], fill: float) -> NDArray[Any]:
@@ -345,26 +380,36 @@ def _spread(result: EffectResult, rows: NDArray[np.bool_], n: int) -> EffectResu
             stratum=None if matched.stratum is None else wide(matched.stratum, -1),
             discarded=wide(matched.discarded, 1),
         )
-    note = f"{n - len(where)} rows of other arms are put aside"
+    treated = None if result.treated_rows is None else wide(result.treated_rows, 0)
+    if treated is not None:
+        treated[gone] = True
+    others = n - len(where) - lost
+    notes = (f"{others} rows of other arms are put aside",) if others else ()
     return changed(
         result,
         weights=None if result.weights is None else wide(result.weights, 0.0),
         propensity=None if result.propensity is None else wide(result.propensity, np.nan),
-        treated_rows=None if result.treated_rows is None else wide(result.treated_rows, 0),
+        treated_rows=treated,
         matched=matched,
-        warnings=(*result.warnings, note),
+        warnings=(*result.warnings, *notes),
     )
 
 
 def _subgroup_words(rows: Sequence[EffectSubgroup], differ: Mapping[str, float], level: float) -> str:
-    seen = [r for r in rows if r.p_holm is not None and r.p_holm < 1 - level]
+    seen = [r for r in rows if r.p_holm is not None and r.p_holm < 1 - level and not r.few]
     text = ""
     if seen:
         listed = ", ".join(f"{r.by}={r.level} ({format_number(r.estimate)})" for r in seen)
         text += f" Adjusted for the number of subgroups looked at, a difference is seen in {listed}."
     for name, p in differ.items():
         verdict = "differ" if p < 1 - level else "are not shown to differ"
-        text += f" Over {name!r} the effects {verdict} (p {format_number(p, digits=2)})."
+        text += f" Over {name!r} the effects {verdict} (p {p_words(p)})."
+    few = [r for r in rows if r.few]
+    if few:
+        text += (
+            f" {counted(len(few), 'subgroup')} of {len(rows)} {'has' if len(few) == 1 else 'have'} too few"
+            " rows to say anything."
+        )
     return text
 
 
@@ -374,8 +419,12 @@ def _result(
     core: Core,
     *,
     design: str,
-    from_graph: bool,
+    graph: CausalGraph | None,
     cautions: Sequence[str],
+    lost: tuple[int, int],
+    notes: Sequence[str],
+    repeats: bool,
+    item: str | None,
 ) -> EffectResult:
     t, w = problem.treated, core.weights
     shown = design_matrix(problem.columns, full=True)
@@ -383,29 +432,38 @@ def _result(
     if problem.confounders:
         balance = balance_table(shown.matrix, t, w, names=shown.names, denominator=options.denominator)
     ess = (effective_sample_size(w[t]), effective_sample_size(w[~t]))
+    total = (int(t.sum()) + lost[0], int((~t).sum()) + lost[1])
+    used = (int((w[t] > 0).sum()), int((w[~t] > 0).sum()))
+    adjusted = () if options.method == "naive" else problem.confounders
     overlap = None
-    if core.score is not None:
+    if core.score is not None or core.matched is not None:
         overlap = judge_overlap(
-            core.score.propensity,
+            None if core.score is None else core.score.propensity,
             t,
             estimand=options.estimand,
             weights=w,
             discarded=core.discarded,
             ess=ess,
+            lost=lost,
         )
+    moved: tuple[str, ...] = ()
+    if design == "randomized" and problem.known_score is None:
+        named = [name for name in problem.confounders if graph is None or name not in graph.nodes]
+        shape = design_matrix({name: problem.columns[name] for name in named}) if named else None
+        if shape is not None:
+            moved = moves_with_arm(shape.matrix, shape.names, t, problem.cluster)
+    also = () if options.method == "naive" else tuple(n for n in problem.exact if n not in adjusted)
     assumptions = describe_assumptions(
         design=design,
-        confounders=problem.confounders,
-        from_graph=from_graph,
+        confounders=(*adjusted, *also),
+        from_graph=graph is not None,
         cautions=cautions,
         clustered=problem.cluster is not None,
         balance=balance,
         overlap=overlap,
+        moved=moved,
     )
-    total = (int(t.sum()), int((~t).sum()))
-    used = (int((w[t] > 0).sum()), int((w[~t] > 0).sum()))
-    adjusted = () if options.method == "naive" else problem.confounders
-    settled = "graph" if from_graph and not problem.confounders and design != "randomized" else design
+    settled = "graph" if graph is not None and not problem.confounders and design != "randomized" else design
     measures = risk_measures(problem, options, core)
     sentence = effect_sentence(
         outcome=problem.outcome_name,
@@ -420,8 +478,10 @@ def _result(
         total=total,
         balance=balance,
         assumptions=assumptions,
-        confounders=adjusted,
+        confounders=(*adjusted, *also),
         design=settled,
+        repeats=problem.cluster_name if repeats else None,
+        item=item,
     )
     return EffectResult(
         treatment=problem.treatment_name,
@@ -443,7 +503,18 @@ def _result(
         ess_control=ess[1],
         balance=balance,
         assumptions=assumptions,
-        warnings=_warnings(problem, options, core, total, used, balance_fails=_fails(assumptions, "balance")),
+        warnings=(
+            *notes,
+            *_warnings(
+                problem,
+                options,
+                core,
+                total,
+                used,
+                design=design,
+                balance_fails=_fails(assumptions, "balance"),
+            ),
+        ),
         sentence=sentence + _risk_words(core, measures),
         se_method=core.se_method,
         settings=_settings(problem, options, core),
@@ -484,10 +555,11 @@ def _warnings(
     total: tuple[int, int],
     used: tuple[int, int],
     *,
+    design: str,
     balance_fails: str | None,
 ) -> tuple[str, ...]:
     out = list(core.warnings)
-    if options.method == "naive" and not problem.confounders:
+    if options.method == "naive" and not problem.confounders and design != "randomized":
         out.append("nothing was adjusted for")
     if balance_fails:
         out.append(f"balance was not reached: {balance_fails}")
@@ -508,8 +580,9 @@ def _warnings(
         spare = _spare_columns(problem)
     if spare:
         out.append(f"left out of the adjustment as constant or a copy of others: {', '.join(spare)}")
-    if min(used) < 30 and set(np.unique(problem.y)) <= {0.0, 1.0}:
+    if min(used) < 30 and is_binary(problem.y):
         out.append("a risk difference from fewer than 30 rows in an arm: the interval is approximate")
+    out.extend(impossible_limits(problem.y, core))
     return tuple(out)
 
 
@@ -548,6 +621,10 @@ def _settings(problem: Problem, options: Options, core: Core) -> dict[str, Any]:
     if options.discard != "none":
         out["discard"] = options.discard
         out["n_discarded"] = int(core.discarded.sum())
+    if problem.exact:
+        out["exact"] = list(problem.exact)
+    if problem.cluster_name is not None:
+        out["cluster"] = problem.cluster_name
     if problem.design.levels:
         out["levels"] = {name: list(levels) for name, levels in problem.design.levels.items()}
     return out

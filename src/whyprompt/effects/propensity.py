@@ -37,6 +37,8 @@ __all__ = [
 _BLOCK = 8_192
 # A column whose variance beyond the columns before it is below this share is a copy of them.
 _COLLINEAR = 1e-9
+# Cells beyond which separation by a combination of columns is not looked for.
+_LARGE = 5_000_000
 
 
 class SeparatedError(EstimationError):
@@ -428,8 +430,8 @@ def _refuse_separation(
             f"the propensity score is separated: {', '.join(together)}"
             f" {'predicts' if len(together) == 1 else 'predict'} the arm without error, for some rows or for"
             " all",
-            hint="rows with no counterpart in the other arm carry no information on the effect: match exactly"
-            " on the column, restrict the table to where both arms occur, or run the missing arm there",
+            hint="rows with no counterpart in the other arm carry no information on the effect: leave them"
+            " out, leave the column out of the confounders and say so, or run the missing arm there",
         )
     if not converged:
         raise EstimationError(
@@ -439,11 +441,22 @@ def _refuse_separation(
 
 
 def _separating_columns(X: Floats, y: Floats, names: Sequence[str], kept: list[int]) -> list[str]:
-    """Find separation by a combination of columns, as a linear program (Konis 2007, section 4)."""
+    """Find separation by a combination of columns, and leave out those that it does not need."""
+    if X.shape[0] * (len(kept) + 1) > _LARGE:
+        return []
+    found = _separates(X, y, kept)
+    for j in list(found):
+        # The program's solution gives weight to columns, the dummies of a text column above all, that it can
+        # do without.
+        fewer = _separates(X, y, [k for k in found if k != j]) if len(found) > 1 and j in found else []
+        found = fewer or found
+    return [names[j] for j in found]
+
+
+def _separates(X: Floats, y: Floats, kept: list[int]) -> list[int]:
+    """Find columns whose combination separates the arms, as a linear program (Konis 2007, section 4)."""
     from scipy.optimize import linprog
 
-    if X.shape[0] * (len(kept) + 1) > 5_000_000:
-        return []
     centre, scale = _moments(X)
     Z = np.column_stack([np.ones(X.shape[0]), *((X[:, j] - centre[j]) / scale[j] for j in kept)])
     signed = Z * (2.0 * y - 1.0)[:, None]
@@ -454,7 +467,7 @@ def _separating_columns(X: Floats, y: Floats, names: Sequence[str], kept: list[i
         return []
     if -float(solved.fun) < 1e-6 * X.shape[0] ** 0.5:
         return []
-    return [names[j] for k, j in enumerate(kept, start=1) if abs(float(solved.x[k])) > 1e-6]
+    return [j for k, j in enumerate(kept, start=1) if abs(float(solved.x[k])) > 1e-6]
 
 
 def crossfit_propensity(

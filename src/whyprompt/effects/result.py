@@ -45,6 +45,45 @@ _ESTIMAND_NAMES = {
     "atc": "the average effect on the control rows",
     "ato": "the average effect on the rows where the arms overlap",
 }
+_HELP = "Randomising the arm, running both arms on the same items, or naming the confounders would help."
+# A method that is an option's word and no word of a sentence.
+_METHOD_NAMES = {"naive": "difference of means", "paired": "differences within items"}
+
+
+def estimand_words(
+    estimand: str, used: tuple[int, int], total: tuple[int, int], how: str = "could be matched"
+) -> str:
+    """Say whose average effect it is, also where rows that it is wanted for found no counterpart.
+
+    Parameters
+    ----------
+    estimand : str
+    used, total : tuple of int
+        Treated and control rows with a weight, and in the table.
+    how : str, default "could be matched"
+        What the rows that count have in common.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> estimand_words("att", (180, 300), (180, 400))
+    'the average effect on the treated rows'
+    >>> estimand_words("att", (112, 300), (180, 400))
+    'the average effect on the 112 of 180 treated rows that could be matched'
+    """
+    m, n = {"att": (used[0], total[0]), "atc": (used[1], total[1])}.get(estimand, (sum(used), sum(total)))
+    if estimand not in {"att", "atc", "ate"} or m == n:
+        return _ESTIMAND_NAMES.get(estimand, estimand)
+    which = {"att": "treated rows", "atc": "control rows", "ate": "rows"}[estimand]
+    return f"the average effect {'over' if estimand == 'ate' else 'on'} the {m} of {n} {which} that {how}"
+
+
+def method_words(method: str) -> str:
+    """Return the name of a method as it stands in a sentence, behind "by"."""
+    return _METHOD_NAMES.get(method, method)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,6 +181,8 @@ class EffectSubgroup:
         Adjusted for the number of subgroups looked at.
     largest_smd : float or None
         Largest absolute standardised mean difference after adjustment.
+    few : bool
+        Whether an arm has too few rows for the interval to be believed; such a subgroup shows nothing.
     note : str
         Why there is no estimate, or what to know about it.
     """
@@ -159,6 +200,7 @@ class EffectSubgroup:
     p_value: float | None
     p_holm: float | None
     largest_smd: float | None
+    few: bool = False
     note: str = ""
 
 
@@ -419,6 +461,8 @@ def effect_sentence(
     assumptions: Sequence[Assumption],
     confounders: Sequence[str],
     design: str = "observational",
+    repeats: str | None = None,
+    item: str | None = None,
 ) -> str:
     """Say the result so that a careful scientist would sign it.
 
@@ -444,6 +488,10 @@ def effect_sentence(
         Columns adjusted for.
     design : {"observational", "randomized", "graph"}
         How the arms were given; ``"graph"`` where a graph says that nothing needs adjusting.
+    repeats : str, optional
+        The column that rows repeat and that the interval allows for, where it was not asked to.
+    item : str, optional
+        The column of the items, where all of them were run under both arms.
 
     Returns
     -------
@@ -463,19 +511,22 @@ def effect_sentence(
     judged = () if design == "randomized" else balance
     unbalanced = [r for r in judged if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
     change = f"a difference of {format_number(estimate)} in {outcome!r} ({interval})"
+    # Weights leave out rows where they were told to trim, and not for want of a counterpart.
+    trimmed = method in {"ipw", "overlap", "entropy", "aipw"}
+    whose = estimand_words(estimand, used, total, "are left" if trimmed else "could be matched")
+    way_out = f"Both arms were run on the same {item!r}: compare each with itself." if item else ""
+    again = f" Rows repeat {repeats!r}, which the interval allows for." if repeats else ""
     if design == "observational" and not confounders:
         return (
             f"Rows under {treated!r} and rows under {control!r} show {change}; {numbers}. This is a"
             " comparison and not an effect: nothing was adjusted for, so whatever decided which row got"
-            " which arm may explain it. Randomising the arm, running both arms on the same items, or"
-            " naming the confounders would help."
+            f" which arm may explain it. {way_out or _HELP}{again}"
         )
     if failed or unbalanced:
         return (
-            f"Comparing {treated!r} with {control!r} gives {change} by {method} for the"
-            f" {estimand.upper()}; {numbers}. {_what_may_not_be_claimed(failed, unbalanced)}"
+            f"Comparing {treated!r} with {control!r} gives {change} by {method_words(method)} for"
+            f" {whose}; {numbers}. {_what_may_not_be_claimed(failed, unbalanced, way_out)}{again}"
         )
-    whose = _ESTIMAND_NAMES.get(estimand, estimand)
     zero = (
         " The interval includes zero: the data do not decide the sign."
         if low is not None and high is not None and low <= 0 <= high
@@ -498,11 +549,13 @@ def effect_sentence(
     caution = f" Overlap is thin: {thin}." if thin else ""
     return (
         f"Under {treated!r} instead of {control!r}, {outcome!r} changes by {format_number(estimate)}"
-        f" ({interval}), {whose}, by {method}, {condition}.{dropped}{zero}{caution}"
+        f" ({interval}), {whose}, by {method_words(method)}, {condition}.{dropped}{zero}{caution}{again}"
     )
 
 
-def _what_may_not_be_claimed(failed: Sequence[Assumption], unbalanced: Sequence[BalanceRow]) -> str:
+def _what_may_not_be_claimed(
+    failed: Sequence[Assumption], unbalanced: Sequence[BalanceRow], way_out: str
+) -> str:
     parts = []
     if unbalanced:
         worst = sorted(
@@ -518,12 +571,20 @@ def _what_may_not_be_claimed(failed: Sequence[Assumption], unbalanced: Sequence[
         )
         more = f" and {len(worst) - 4} more" if len(worst) > 4 else ""
         parts.append(f"The arms still differ in {shown}{more}")
-    parts.extend(a.detail.rstrip(".") for a in failed if not (a.name == "balance" and unbalanced))
+    parts.extend(
+        a.detail[:1].upper() + a.detail[1:].rstrip(".")
+        for a in failed
+        if not (a.name == "balance" and unbalanced)
+    )
     reason = ". ".join(parts)
+    claim = f"{reason}. The difference may therefore not be claimed as an effect of the arm."
+    if not unbalanced and all(a.name == "no post-treatment adjustment" for a in failed):
+        return claim
+    if way_out:
+        return f"{claim} {way_out}"
     return (
-        f"{reason}. The difference may therefore not be claimed as an effect of the arm."
-        " Running both arms on the same items or randomising would settle it; a caliper, another method"
-        " (overlap weights, entropy balancing) or a narrower population may restore balance."
+        f"{claim} Running both arms on the same items or randomising would settle it; a caliper, another"
+        " method (overlap weights, entropy balancing) or a narrower population may restore balance."
     )
 
 

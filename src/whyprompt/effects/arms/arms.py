@@ -17,12 +17,13 @@ from whyprompt.effects._assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects._clusters import cluster_design, few_clusters
 from whyprompt.effects._multiplicity import correlation, holm, max_t, normal_scores, reach, two_sided_p
 from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
+from whyprompt.effects._units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.effects.arms._balance import pair_balance, pair_smd
 from whyprompt.effects.arms._errors import pair_known, without_error
 from whyprompt.effects.arms._result import ArmContrast, ArmMean, ArmsResult, PairBalanceRow
 from whyprompt.effects.inference import interval
 from whyprompt.effects.propensity import design_matrix
-from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number
+from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number, method_words
 from whyprompt.effects.weighting.many_arms import multinomial_weights
 from whyprompt.errors import EstimationError
 from whyprompt.tables import level_name, open_table
@@ -51,7 +52,7 @@ def compare_arms(
     outcome: str,
     confounders: Sequence[str] | None = None,
     graph: CausalGraph | None = None,
-    method: str = "ipw",
+    method: str | None = None,
     estimand: str | None = None,
     focal: object | None = None,
     reference: object | None = None,
@@ -73,8 +74,9 @@ def compare_arms(
         Columns that affect both the choice of arm and the outcome.
     graph : CausalGraph, optional
         Gives the confounders, or checks those given.
-    method : str, default "ipw"
-        ``ipw`` (inverse probability weights of a multinomial score), ``overlap``, ``naive``, or a method of
+    method : str, optional
+        ``ipw`` (inverse probability weights of a multinomial score; the default), ``overlap``, ``naive`` (the
+        default of a randomised or paired design where nothing is adjusted for), or a method of
         `estimate_effect` that takes each pair by itself: ``nearest``, ``optimal``, ``full``, ``kernel``,
         ``subclass``, ``cem``, ``entropy``, ``aipw``.
     estimand : {"ate", "att", "atc", "ato"}, optional
@@ -84,10 +86,11 @@ def compare_arms(
         With ``ipw`` and ``att``: the arm whose population the effects are for.
     reference : object, optional
         The arm that others are compared with first; default the first in sorted order.
-    design : {"observational", "randomized"}, default "observational"
-        How rows got their arms.
+    design : {"observational", "randomized", "paired"}, default "observational"
+        How rows got their arms. Paired: every item was run under every arm, equally often; `cluster` names
+        the item, or the table shows it.
     cluster : str, optional
-        Column with the sampling unit.
+        Column with the sampling unit. Default: one whose values repeat, as in `estimate_effect`.
     level : float, default 0.95
         Of the intervals, each by itself and all at once.
     random_state : int, default 0
@@ -137,12 +140,22 @@ def compare_arms(
     table.require([outcome], role="outcome")
     if not 0 < level < 1:
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
-    if design not in {"observational", "randomized"}:
-        raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
+    if design not in {"observational", "randomized", "paired"}:
+        raise EstimationError(f"design {design!r} is not known", hint="observational, randomized or paired")
     arms, labels = _arms(table, treatment, reference)
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
+    units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=chosen or ())
+    named, notes = settle_cluster(cluster, units)
+    if units.item is not None and units.item.paired and design == "observational" and cluster != NO_CLUSTER:
+        every = f"{units.item.both} of {units.item.count} {units.item.name!r} were run under every arm"
+        way = "design='paired' (--design paired) compares each with itself, and needs no adjustment"
+        notes = (*notes, f"{every}: {way}")
+    if design == "paired":
+        named, notes = paired_item(table, labels, named, method, chosen), ()
+    if method is None:
+        method = "naive" if design != "observational" and not chosen else "ipw"
     if chosen is None and method != "naive":
         raise EstimationError(
             f"method {method!r} needs to know what to adjust for",
@@ -164,7 +177,7 @@ def compare_arms(
             method,
             estimand,
             focal,
-            cluster,
+            named,
             level,
             random_state,
         )
@@ -182,7 +195,7 @@ def compare_arms(
             labels,
             method,
             estimand,
-            cluster,
+            named or NO_CLUSTER,
             level,
             random_state,
             options,
@@ -193,7 +206,7 @@ def compare_arms(
         confounders=adjusted,
         from_graph=graph is not None,
         cautions=cautions,
-        clustered=cluster is not None,
+        clustered=named is not None,
         balance=(),
         overlap=_overlap(result),
     )
@@ -201,11 +214,19 @@ def compare_arms(
         assumptions = _with_balance(assumptions, result.balance)
     else:
         assumptions = _with_pair_balance(assumptions, result.rows)
+    if not names and design == "observational":
+        notes = (*notes, "nothing was adjusted for")
     return changed(
         result,
         assumptions=assumptions,
         confounders=adjusted,
-        sentence=_sentence(result, assumptions, adjusted, design),
+        warnings=(*notes, *result.warnings),
+        sentence=_sentence(result, assumptions, adjusted, design)
+        + (
+            f" Rows repeat {named!r}, which the intervals allow for."
+            if named and cluster is None and design != "paired"
+            else ""
+        ),
     )
 
 
@@ -293,8 +314,6 @@ def _weighted(
         for arm, ess, n in zip(fit.arms, fit.ess, fit.n, strict=True)
         if ess < min(_LOW_ESS * n, FEW_ROWS if wanted == "ato" else np.inf)
     ]
-    if not names:
-        warnings.append("nothing was adjusted for")
     if units is not None and fit.df is not None:
         known = [float(fit.df[a, b]) for a, b in combinations(range(len(arms)), 2)]
         warnings.extend(few_clusters(np.unique(units.astype(str), return_inverse=True)[1], min(known)))
@@ -605,13 +624,15 @@ def _sentence(
     compared = sum(r.estimate is not None for r in result.rows)
     text = (
         f"Of {compared} pairs of arms, {len(seen)} differ in {result.outcome!r} after adjustment for their"
-        f" number ({result.estimand.upper()} by {result.method})"
+        f" number ({result.estimand.upper()} by {method_words(result.method)})"
     )
     text += f": {'; '.join(parts)}; intervals hold at once at {percent(result.level)}." if parts else "."
     failed = [a for a in assumptions if a.status == "fails"]
     if failed:
         reasons = ". ".join(a.detail.rstrip(".") for a in failed)
         return f"{text} {reasons}. The differences may therefore not be claimed as effects of the arms."
+    if design == "paired":
+        return f"{text} Each item was run under every arm, so these are effects of the arms on these items."
     if design == "randomized":
         return f"{text} The arms were randomised, so these are effects of the arms."
     if not confounders:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._arguments import at_least, seed
+from whyprompt.effects._units import NO_CLUSTER
 from whyprompt.effects.crosscheck import _why
 from whyprompt.effects.crosscheck._peers import find_python, run_peers
 from whyprompt.effects.crosscheck._result import (
@@ -171,6 +172,8 @@ def cross_check(
                 "caliper": caliper,
                 "replace": replace,
                 "random_state": random_state,
+                # The peers take every row as a unit, so that is what is compared.
+                "cluster": NO_CLUSTER,
             },
         ),
     )
@@ -181,6 +184,7 @@ def cross_check(
             hint="give confounders=[...]",
         )
     settled = {**what, "confounders": list(names), "level": level, "random_state": random_state}
+    settled["cluster"] = NO_CLUSTER
     ours = {
         "nearest": own.result,
         "ipw": estimate_effect(frame, method="ipw", estimand=estimand, **settled),

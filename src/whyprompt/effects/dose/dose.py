@@ -23,6 +23,7 @@ from whyprompt.effects._influence import (
 )
 from whyprompt.effects._multiplicity import correlation, max_t
 from whyprompt.effects._problem import choose_confounders
+from whyprompt.effects._units import find_units, settle_cluster
 from whyprompt.effects.dose._result import DoseBalanceRow, DosePoint, DoseResponse
 from whyprompt.effects.inference import interval
 from whyprompt.effects.propensity import design_matrix
@@ -99,7 +100,7 @@ def dose_response(
     outcome: str,
     confounders: Sequence[str] | None = None,
     graph: CausalGraph | None = None,
-    method: str = "entropy",
+    method: str | None = None,
     knots: int | Sequence[float] = 4,
     grid: Sequence[float] | None = None,
     reference: float | None = None,
@@ -121,7 +122,8 @@ def dose_response(
         Columns that affect both the dose and the outcome.
     graph : CausalGraph, optional
         Gives the confounders, or checks those given.
-    method : {"entropy", "gps", "naive"}, default "entropy"
+    method : {"entropy", "gps", "naive"}, optional
+        Default ``entropy``; ``naive`` in a randomised design without confounders.
         ``entropy``: weights under which every function of the spline is uncorrelated with every covariate,
         exactly. ``gps``: ratios of normal densities of the dose. ``naive``: no weights.
     knots : int or sequence of float, default 4
@@ -133,7 +135,7 @@ def dose_response(
     design : {"observational", "randomized"}, default "observational"
         How rows got their doses.
     cluster : str, optional
-        Column with the sampling unit.
+        Column with the sampling unit. Default: one whose values repeat, as in `estimate_effect`.
     se : {"hc3", "hc0"}, default "hc3"
         ``hc0``: the sandwich of the stacked equations (for ``gps`` that of R's WeightIt). ``hc3``: each row's
         influence is divided by one minus its leverage, in the weighted regression on all that the weights
@@ -192,14 +194,11 @@ def dose_response(
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
-    if chosen is None and method != "naive":
-        raise EstimationError(
-            f"method {method!r} needs to know what to adjust for",
-            hint="give confounders=[...] or a graph, or method='naive' for the plain curve",
-        )
+    used = _method(method, design, chosen)
     names = tuple(chosen or ())
-    used = method if names else "naive"
-    codes = cluster_codes(None if cluster is None else table.labels(cluster, role="cluster"), len(d))
+    units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=names, dose=True)
+    named, notes = settle_cluster(cluster, units)
+    codes = cluster_codes(None if named is None else table.labels(named, role="cluster"), len(d))
     places = _knots(d, knots, treatment)
     doses = _grid(d, grid, treatment)
     start = float(doses[0]) if reference is None else float(reference)
@@ -208,7 +207,7 @@ def dose_response(
     _check_basis(basis, treatment)
 
     balance: tuple[DoseBalanceRow, ...] = ()
-    warnings: list[str] = []
+    warnings: list[str] = list(notes)
     weights = np.ones(len(d))
     regress: Callable[[Floats], tuple[Floats, Floats]] = partial(regression_influence, y, weights=weights)
     balanced = [np.ones((len(d), 1)), (basis - basis.mean(axis=0)) / basis.std(axis=0)]
@@ -253,7 +252,7 @@ def dose_response(
     assert slope_high is not None
     points = _points(coef, covariance, doses, start, places, level, df, random_state)
     ess = effective_sample_size(weights)
-    if not names:
+    if not names and design != "randomized":
         warnings.append("nothing was adjusted for")
     flat, nonlinear = (_wald(coef, covariance, slice(first, None), df) for first in (1, 2))
     adjusted = () if used == "naive" else names
@@ -263,7 +262,7 @@ def dose_response(
             confounders=adjusted,
             from_graph=graph is not None,
             cautions=cautions,
-            clustered=cluster is not None,
+            clustered=named is not None,
             balance=(),
             overlap=_overlap(ess, len(d)) if adjusted else None,
         ),
@@ -291,17 +290,30 @@ def dose_response(
         sentence=_sentence(
             treatment, outcome, points, start, (float(line[1]), slope_low, slope_high), nonlinear, level,
             assumptions, adjusted, design,
-        ),
+        )
+        + (f" Rows repeat {named!r}, which the intervals allow for." if notes else ""),
         se_method=("robust" if used == "naive" else "stacked estimating equations, weights estimated")
         + (", HC3" if se == "hc3" else "")
-        + (", cluster-robust" if cluster is not None else ""),
+        + (", cluster-robust" if named is not None else ""),
         confounders=adjusted,
         weights=weights,
     )  # fmt: skip
 
 
-def _check_options(method: str, design: str, se: str, level: float) -> None:
-    if method not in {"entropy", "gps", "naive"}:
+def _method(method: str | None, design: str, chosen: Sequence[str] | None) -> str:
+    """Settle the method: nothing need be said about covariates where doses were drawn by lot."""
+    if chosen:
+        return method or "entropy"
+    if chosen is None and method != "naive" and (method is not None or design != "randomized"):
+        raise EstimationError(
+            f"method {method or 'entropy'!r} needs to know what to adjust for",
+            hint="give confounders=[...] or a graph, or method='naive' for the plain curve",
+        )
+    return "naive"
+
+
+def _check_options(method: str | None, design: str, se: str, level: float) -> None:
+    if method not in {None, "entropy", "gps", "naive"}:
         raise EstimationError(f"method {method!r} is not known", hint="one of: entropy, gps, naive")
     if design not in {"observational", "randomized"}:
         raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")

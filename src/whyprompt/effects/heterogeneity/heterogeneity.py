@@ -17,6 +17,7 @@ from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects._clusters import few_clusters
 from whyprompt.effects._order import content_rank
 from whyprompt.effects._problem import choose_confounders, prepare, refuse_post_treatment
+from whyprompt.effects._units import find_units, settle_cluster
 from whyprompt.effects.balance import effective_sample_size
 from whyprompt.effects.heterogeneity._drivers import effect_drivers
 from whyprompt.effects.heterogeneity._groups import (
@@ -168,15 +169,19 @@ def heterogeneous_effects(
                     f"modifier {name!r} is caused by {treatment!r} in the graph",
                     hint="the effect can be said to differ by what is known before the arm is chosen",
                 )
+    covered = tuple(dict.fromkeys([*adjusted, *by]))
+    units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=covered)
+    named, notes = settle_cluster(cluster, units)
     problem = prepare(
         table,
         treatment=treatment,
         outcome=outcome,
-        confounders=tuple(dict.fromkeys([*adjusted, *by])),
+        confounders=covered,
         treated=treated,
         control=control,
-        cluster=cluster,
+        cluster=named,
         propensity=propensity,
+        graph=graph,
     )
     columns = {name: problem.columns[name] for name in by}
     shown = _coded(columns)
@@ -197,7 +202,7 @@ def heterogeneous_effects(
         random_state=random_state,
         rank=problem.places,
     )
-    warnings = []
+    warnings = list(notes)
     if scores.clipped:
         warnings.append(f"{scores.clipped} propensities were moved to 0.01 or 0.99: these rows say little")
     assert scores.propensity is not None
@@ -218,7 +223,7 @@ def heterogeneous_effects(
         confounders=adjusted,
         from_graph=graph is not None,
         cautions=cautions,
-        clustered=cluster is not None,
+        clustered=named is not None,
         balance=(),
         overlap=overlap,
     )

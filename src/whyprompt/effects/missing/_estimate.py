@@ -15,7 +15,15 @@ from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.missing._chained import impute
 from whyprompt.effects.missing._pooling import in_words, pool
 from whyprompt.effects.preparation._columns import keep_rows, read_columns
-from whyprompt.effects.result import SMD_LIMIT, Assumption, EffectResult, Measure, format_number
+from whyprompt.effects.result import (
+    SMD_LIMIT,
+    Assumption,
+    EffectResult,
+    Measure,
+    estimand_words,
+    format_number,
+    method_words,
+)
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.tables import open_table
 
@@ -323,7 +331,7 @@ def estimate_with_imputation(
         assumptions=assumptions,
         warnings=_warnings(results, made, pooled, excluded, filled, outcome, why_not),
         sentence=_sentence(
-            first, pooled, made, alone, balance, assumptions, int(whole.sum()), excluded, filled
+            results, pooled, made, alone, balance, assumptions, int(whole.sum()), excluded, filled
         ),
     )
 
@@ -463,8 +471,25 @@ def _warnings(
     return tuple(out)
 
 
+def _whose(results: Sequence[EffectResult]) -> str:
+    """Say whose average effect it is; completed tables may leave out different rows."""
+    used = [(r.n_treated_used, r.n_control_used) for r in results]
+    first = results[0]
+    fewest = min(used, key=sum)
+    text = estimand_words(
+        first.estimand,
+        fewest,
+        (first.n_treated, first.n_control),
+        "could be matched" if first.matched is not None else "are left",
+    )
+    varies = (
+        " in the completed table with the fewest" if len(set(used)) > 1 and str(fewest[0]) in text else ""
+    )
+    return text + varies
+
+
 def _sentence(
-    first: EffectResult,
+    results: Sequence[EffectResult],
     pooled: PooledEstimate,
     made: Imputation,
     alone: EffectResult | None,
@@ -474,6 +499,7 @@ def _sentence(
     excluded: int,
     filled: int,
 ) -> str:
+    first, whose = results[0], _whose(results)
     interval = (
         f"{percent(pooled.level)} interval {format_number(pooled.ci_low)} to {format_number(pooled.ci_high)}"
     )
@@ -494,14 +520,14 @@ def _sentence(
         )
         start = (
             f"Comparing {arms} gives a difference of {format_number(pooled.estimate)} in {first.outcome!r}"
-            f" ({interval}) by {first.method} for the {first.estimand.upper()}, but {reason}: it may not be"
+            f" ({interval}) by {method_words(first.method)} for {whose}, but {reason}: it may not be"
             " claimed as an effect of the arm."
         )
     else:
         start = (
-            f"Under {arms}, {first.outcome!r} changes by {format_number(pooled.estimate)} ({interval}) for"
-            f" the {first.estimand.upper()}, by {first.method}, if {', '.join(first.confounders)} are all"
-            " that affects both the choice of arm and the outcome."
+            f"Under {arms}, {first.outcome!r} changes by {format_number(pooled.estimate)} ({interval}),"
+            f" {whose}, by {method_words(first.method)}, if {', '.join(first.confounders)} are all that"
+            " affects both the choice of arm and the outcome."
         )
     gaps = ", ".join(f"{name!r} ({n})" for name, n in made.n_missing.items())
     start += (

@@ -21,7 +21,7 @@ from whyprompt.effects._multiplicity import (
 from whyprompt.effects._pipeline import if_known, with_outcome
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects.inference import interval
-from whyprompt.effects.result import Assumption, BalanceRow, format_number, plain
+from whyprompt.effects.result import Assumption, BalanceRow, format_number, method_words, plain
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table
 
@@ -283,6 +283,11 @@ def estimate_effects(
             chosen.level,
             result.assumptions,
             result.method,
+        )
+        + (
+            f" Rows repeat {problem.cluster_name!r}, which the intervals allow for."
+            if settings["cluster"] is None and problem.cluster_name
+            else ""
         ),
         se_method=result.se_method,
         confounders=result.confounders,
@@ -511,7 +516,7 @@ def _sentence(
     )
     text = (
         f"Under {arms[0]!r} instead of {arms[1]!r} there is a difference in {', '.join(one(r) for r in rows)}"
-        f" (intervals that hold at once at {percent(level)}; {method}). {verdict}"
+        f" (intervals that hold at once at {percent(level)}; {method_words(method)}). {verdict}"
     )
     failed = [a.detail.rstrip(".") for a in assumptions if a.status == "fails"]
     open_question = any(a.name == "exchangeability" and a.status != "holds" for a in assumptions)

@@ -9,6 +9,7 @@ import numpy as np
 
 from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import choose_confounders
+from whyprompt.effects._units import NO_CLUSTER
 from whyprompt.effects.estimate import defaults, estimate_effect, estimated
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.errors import EstimationError, WhypromptError
@@ -85,7 +86,8 @@ class Base:
         self.table = table if found.rows is None else table.keep(found.rows)
         self.treatment, self.outcome = treatment, outcome
         self.confounders: tuple[str, ...] | None = None if chosen is None else tuple(chosen)
-        self.options = options
+        # What the table shows of its units does not change with the confounders.
+        self.options = {**options, "cluster": found.problem.cluster_name or NO_CLUSTER}
         self.treated: NDArray[np.bool_] = found.problem.treated
 
     def estimate(self, *, confounders: Sequence[str]) -> EffectResult:

@@ -18,6 +18,7 @@ import numpy as np
 from whyprompt.effects._arguments import at_least, generator
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._reported import Reported
+from whyprompt.effects._units import NO_CLUSTER, find_units, settle_cluster
 from whyprompt.effects.balance import balance_table
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.preparation._columns import read_columns
@@ -399,6 +400,9 @@ class _Plan:
                 table, treatment, treated=options["treated"], control=options["control"]
             )
         table = self.kept(frame)
+        units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=confounders)
+        self.cluster, _ = settle_cluster(options.get("cluster"), units)
+        self.options["cluster"] = self.cluster or NO_CLUSTER
         raw = {name: table.values(name, role="confounder") for name in confounders}
         self.raw = design_matrix(raw, full=True)
         # Recipes look at the whole table and never at the arm, so shuffled arms need no other.
@@ -413,9 +417,10 @@ class _Plan:
 
     def problem(self, frame: Any) -> Problem:  # noqa: ANN401
         """Return the arrays of the rows of the two arms, with every confounder."""
-        names = ("treated", "control", "cluster", "propensity", "reference")
+        names = ("treated", "control", "propensity", "reference")
         return prepare(
             self.kept(frame),
+            cluster=self.cluster,
             treatment=self.treatment,
             outcome=self.outcome,
             confounders=self.confounders,

@@ -115,7 +115,11 @@ def cross_fitted_aipw(
             refused.append(error)
         # Where most deals separate the arms, the others are lucky ones.
         if 2 * len(refused) >= len(seeds):
-            raise refused[0]
+            raise SeparatedError(
+                f"without the rows of one fold, {refused[0].message}",
+                hint="method='ipw' or 'overlap' fits one score to all rows; a penalised score"
+                " (distance=LogisticRegression()) has no such limit",
+            )
     scores = [fit.propensity for fit in made if fit.propensity is not None]
     return ArmFit(
         weights=np.mean([fit.weights for fit in made], axis=0)[back],

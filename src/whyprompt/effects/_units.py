@@ -1,0 +1,391 @@
+"""The sampling unit of a table where nobody named it: items, users or templates that rows repeat.
+
+Rows of one item are no independent sample. An interval that takes them for one is too narrow by the root of
+the number of repeats, and nothing in the estimate shows it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects._caused import ITEM_WORDS, caused_by_arm, moved_within_items, name_words, set_by_arm
+from whyprompt.effects._problem import choose_confounders
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import arms, open_table, rows_of_two_arms
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects._problem import Problem
+    from whyprompt.graph import CausalGraph
+    from whyprompt.tables import Arms, Table
+
+__all__ = [
+    "NO_CLUSTER",
+    "Unit",
+    "Units",
+    "find_units",
+    "paired_instead",
+    "paired_item",
+    "refuse_moved",
+    "settle_cluster",
+]
+
+NO_CLUSTER = "none"
+"""Given as `cluster`, it says that every row is a unit of its own."""
+
+_CANONICAL = ("cluster", "item_id")
+_ITEMS = (
+    *(
+        "question_id",
+        "doc_id",
+        "document_id",
+        "sample_id",
+        "example_id",
+        "instance_id",
+        "problem_id",
+        "query_id",
+    ),
+    *("prompt_id", "task_id", "case_id", "puzzle_id", "passage_id", "record_id", "item", "uid", "id"),
+)
+_GROUPS = ("user_id", "customer_id", "author_id", "session_id", "conversation_id", "thread_id", "template_id")
+# Fewer values than this are levels of something: a task, a difficulty, a model.
+_FEWEST = 10
+# An item whose other arm failed now and then does not make a paired table an unpaired one.
+_MOST = 0.9
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Unit:
+    """A column whose values repeat because its things do.
+
+    `codes`, shape (n,), number its values; `is_item` says that it is what the arms are run on, and `both` how
+    many of the `count` have rows under every arm.
+    """
+
+    name: str
+    codes: NDArray[np.intp]
+    count: int
+    is_item: bool
+    both: int
+
+    @property
+    def paired(self) -> bool:
+        """Whether the table holds every arm of the items."""
+        return self.is_item and self.both >= max(2, _MOST * self.count)
+
+    def constant(self, values: NDArray[Any]) -> bool:
+        """Whether a column is a property of the unit."""
+        first = np.empty(self.count, dtype=values.dtype)
+        first[self.codes] = values
+        return bool((first[self.codes] == values).all())
+
+    @property
+    def clustered_note(self) -> str:
+        """What a reader must know where the error is clustered by it unasked."""
+        return (
+            f"{self.name!r} repeats ({self.count} in {len(self.codes)} rows): it is taken as the sampling"
+            " unit, and errors are clustered by it; to take every row as a unit of its own, say"
+            f" cluster={NO_CLUSTER!r}"
+        )
+
+    @property
+    def paired_note(self) -> str:
+        """What a reader must know where the table is not analysed as paired."""
+        share = "every" if self.both == self.count else f"{self.both} of {self.count}"
+        return (
+            f"{share} {self.name!r} was run under both arms: a paired analysis (paired_effect, or"
+            f" --design paired --unit {self.name}) compares each with itself, and needs no adjustment"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Units:
+    """The sampling unit, and the item that the arms are run on; None where the table shows none."""
+
+    sampling: Unit | None = None
+    item: Unit | None = None
+
+
+def settle_cluster(cluster: str | None, units: Units) -> tuple[str | None, tuple[str, ...]]:
+    """Take the sampling unit that a table shows where the caller names none.
+
+    Parameters
+    ----------
+    cluster : str or None
+        The caller's; `NO_CLUSTER` for none.
+    units : Units
+
+    Returns
+    -------
+    name : str or None
+    notes : tuple of str
+        What to say of it.
+    """
+    if cluster == NO_CLUSTER:
+        return None, ()
+    if cluster is not None or units.sampling is None:
+        return cluster, ()
+    return units.sampling.name, (units.sampling.clustered_note,)
+
+
+def find_units(
+    table: Table,
+    *,
+    treatment: str,
+    outcomes: Sequence[str],
+    covariates: Sequence[str] = (),
+    dose: bool = False,
+) -> Units:
+    """Find the units that rows repeat.
+
+    Parameters
+    ----------
+    table : Table
+    treatment : str
+    outcomes : sequence of str
+    covariates : sequence of str
+        What is adjusted for or looked at by level; none of them is a unit.
+    dose : bool, default False
+        Whether the treatment is a dose, so that no unit has rows under all of it.
+
+    Returns
+    -------
+    Units
+
+    Notes
+    -----
+    ``cluster`` and ``item_id`` are taken at their word. Other names that the field gives to items (such as
+    ``question_id``) are taken if what belongs to the item is the same in all rows of each. A column of any
+    name is taken if it has far fewer values than there are rows, every covariate is the same in all rows of
+    each value, and those that are numbers tell most of its values apart: it is what they are properties of.
+    """
+    covariates = [name for name in covariates if name in table.columns]
+    given = {treatment, *outcomes, *covariates}
+    free = [name for name in table.columns if name not in given]
+    called = {name: "_".join(name_words(name)) for name in free}
+    known = [*_CANONICAL, *_ITEMS, *_GROUPS]
+    ranked = sorted((name for name in free if called[name] in known), key=lambda n: known.index(called[n]))
+    found: list[Unit] = []
+    for name in ranked:
+        unit = _read(
+            table, name, None if dose else treatment, is_item=called[name] not in {"cluster", *_GROUPS}
+        )
+        if unit is not None and (called[name] in _CANONICAL or _plausible(table, unit, covariates, free)):
+            found.append(unit)
+    if not found and covariates:
+        found = _by_content(table, free, None if dose else treatment, covariates)
+    return Units(sampling=next(iter(found), None), item=next((unit for unit in found if unit.is_item), None))
+
+
+def paired_instead(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    treatment: str,
+    outcomes: Sequence[str],
+    confounders: Sequence[str] | None = None,
+    graph: CausalGraph | None = None,
+    treated: object | None = None,
+    control: object | None = None,
+) -> tuple[Unit, Arms] | None:
+    """Say whether a table holds both arms of its items, so that each is to be compared with itself.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    treatment : str
+    outcomes : sequence of str
+    confounders, graph
+        As in `estimate_effect`; a confounder that varies within an item is not settled by pairing.
+    treated, control : object, optional
+
+    Returns
+    -------
+    unit : Unit
+    arms : Arms
+        None in place of both where it does not, or where it cannot be told.
+    """
+    table = open_table(frame)
+    table.require([treatment], role="treatment")
+    table.require(outcomes, role="outcome")
+    if treated is not None and control is not None:
+        rows = rows_of_two_arms(table, treatment, treated=treated, control=control)
+        table = table if rows is None else table.keep(rows)
+    two = arms(table, treatment, treated=treated, control=control)
+    chosen, _ = choose_confounders(
+        table, treatment=treatment, outcome=outcomes[0], confounders=confounders, graph=graph
+    )
+    item = find_units(table, treatment=treatment, outcomes=outcomes, covariates=chosen or ()).item
+    if item is None or not item.paired or not all(item.constant(table.raw(name)) for name in chosen or ()):
+        return None
+    return item, two
+
+
+def refuse_moved(table: Table, units: Units, problem: Problem, graph: CausalGraph | None) -> None:
+    """Refuse a confounder that differs between the arms of the same items: only the arm can have moved it.
+
+    Parameters
+    ----------
+    table : Table
+    units : Units
+    problem : Problem
+    graph : CausalGraph or None
+        Settles the columns that it has.
+
+    Raises
+    ------
+    EstimationError
+        Naming the column.
+    """
+    item = units.item
+    if item is None or not item.paired:
+        return
+    asked = {
+        name: table.numbers(name, role="confounder")
+        for name in problem.confounders
+        if problem.columns[name].dtype != object and (graph is None or name not in graph.nodes)
+    }
+    moved = moved_within_items(
+        {name: values for name, values in asked.items() if not item.constant(values)},
+        item.codes,
+        problem.treated,
+    )
+    if moved:
+        raise EstimationError(
+            f"the arm moves {moved[0]} in the same {item.name!r}: it cannot be a confounder; adjusting for it"
+            " removes part of the effect, or opens a path that biases it",
+            hint="adjust for what the item was before the arm was chosen, or compare each item with itself"
+            " (paired_effect, --design paired); if the arm does not cause the column, say so with a graph"
+            " that has it",
+        )
+
+
+def paired_item(
+    table: Table, labels: NDArray[Any], name: str | None, method: str | None, chosen: Sequence[str] | None
+) -> str:
+    """Check that every item was run under every arm equally often: rows then compare items with themselves.
+
+    Parameters
+    ----------
+    table : Table
+    labels : ndarray of str, shape (n,)
+        The arms.
+    name : str or None
+        Column with the item.
+    method : str or None
+    chosen : sequence of str or None
+        What was to be adjusted for.
+
+    Returns
+    -------
+    str
+        The column.
+
+    Raises
+    ------
+    EstimationError
+        If there is none, something was to be adjusted for, or an item's rows are not those of the others.
+    """
+    if name is None:
+        raise EstimationError(
+            "a paired design needs the column with the item", hint="cluster='item_id' (--unit item_id)"
+        )
+    if chosen or method not in {None, "naive"}:
+        raise EstimationError(
+            "in a paired design each item is compared with itself: nothing is adjusted for",
+            hint="leave out confounders, graph and method",
+        )
+    items = table.labels(name, role="item").astype(str)
+    found, place = np.unique(items, return_inverse=True)
+    arms, arm = np.unique(labels, return_inverse=True)
+    counts = np.zeros((len(found), len(arms)), dtype=np.int64)
+    np.add.at(counts, (place, arm), 1)
+    usual = int(np.bincount(counts.ravel()).argmax())
+    uneven = counts != usual
+    if uneven.any():
+        k, a = (int(x) for x in np.argwhere(uneven)[0])
+        raise EstimationError(
+            f"{name} {str(found[k])!r} has {counts[k, a]} row(s) under {str(arms[a])!r}, where others have"
+            f" {usual}: a paired comparison of every arm needs each item under each arm equally often",
+            hint="average repeats, leave incomplete items out, or compare two arms at a time",
+        )
+    return name
+
+
+def _read(table: Table, name: str, treatment: str | None, *, is_item: bool) -> Unit | None:
+    """Read a column as a unit, or return None where its values do not repeat, or are all the same."""
+    import pandas as pd
+
+    try:
+        values = table.keys(name, role="unit")
+    except DataError:
+        return None
+    codes, distinct = pd.factorize(values)
+    count = len(distinct)
+    if not 1 < count < table.n_rows:
+        return None
+    both = 0
+    if treatment is not None:
+        arm, levels = pd.factorize(table.raw(treatment))
+        cells = np.unique(codes.astype(np.int64) * len(levels) + arm)
+        both = int((np.bincount(cells // len(levels), minlength=count) == len(levels)).sum())
+    return Unit(name=name, codes=np.asarray(codes, dtype=np.intp), count=count, is_item=is_item, both=both)
+
+
+def _plausible(table: Table, unit: Unit, covariates: Sequence[str], free: Sequence[str]) -> bool:
+    """Whether a column of a telling name is a unit: what belongs to an item does not vary within one."""
+    if unit.count < _FEWEST:
+        return False
+    if not unit.is_item:
+        return True
+    of_item = [
+        name
+        for name in free
+        if name != unit.name and set(name_words(name)) & ITEM_WORDS and caused_by_arm(name) is None
+    ]
+    return all(unit.constant(table.raw(name)) for name in (*covariates, *of_item))
+
+
+def _by_content(
+    table: Table, free: Sequence[str], treatment: str | None, covariates: Sequence[str]
+) -> list[Unit]:
+    """Return the column, if there is one, that the covariates are properties of."""
+    held = [table.raw(name) for name in covariates]
+    found: list[Unit] = []
+    for name in free:
+        if caused_by_arm(name) is not None or set_by_arm(name):
+            continue
+        values = table.raw(name)
+        whole = values.dtype == object or not np.issubdtype(values.dtype, np.floating)
+        if not whole and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+            continue
+        unit = _read(table, name, treatment, is_item=True)
+        if unit is None or not _FEWEST <= unit.count <= table.n_rows / 2:
+            continue
+        if all(unit.constant(column) for column in held) and _told_apart(unit, held):
+            found.append(unit)
+    return sorted(found, key=lambda unit: -unit.count)[:1]
+
+
+def _told_apart(unit: Unit, columns: Sequence[NDArray[Any]]) -> bool:
+    """Whether numbers among the covariates tell a column's values apart, and none only respells it."""
+    numbers = []
+    for values in columns:
+        coded = values.dtype == object or bool((values == np.floor(values)).all())
+        if coded and _profiles([values]) == unit.count:
+            return False
+        if values.dtype != object:
+            numbers.append(values)
+    return bool(numbers) and _profiles(numbers) >= unit.count / 2
+
+
+def _profiles(columns: Sequence[NDArray[Any]]) -> int:
+    """Count the distinct rows of some columns."""
+    import pandas as pd
+
+    return len(pd.DataFrame(dict(enumerate(columns))).drop_duplicates())
