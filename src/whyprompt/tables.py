@@ -127,23 +127,29 @@ class Table:
             column = nw.from_native(native, series_only=True)
         return Table(self._frame.with_columns(column))
 
-    def raw(self, name: str) -> NDArray[Any]:
+    def raw(self, name: str, *, first: int | None = None) -> NDArray[Any]:
         """Return a column as it is, gaps and all: numbers as such, anything else as objects.
 
         Parameters
         ----------
         name : str
             A column that is there.
+        first : int, optional
+            Only so many rows.
 
         Returns
         -------
         ndarray, shape (n,)
         """
         series = self._frame.get_column(name)
+        if first is not None:
+            series = series.head(first)
         if series.dtype.is_numeric() or str(series.dtype) == "Boolean":
             return np.asarray(series.to_numpy())
-        out = np.empty(self.n_rows, dtype=object)
-        out[:] = series.to_list()
+        out = np.empty(len(series), dtype=object)
+        # One by one: a column of lists of one length would be taken for a matrix.
+        for k, value in enumerate(series.to_list()):
+            out[k] = value
         return out
 
     def require(self, names: Sequence[str], *, role: str) -> None:

@@ -13,9 +13,9 @@ from whyprompt.effects import (
     heterogeneous_effects,
     paired_effect,
 )
-from whyprompt.effects._frame import open_table
 from whyprompt.effects._units import find_units
 from whyprompt.errors import EstimationError
+from whyprompt.tables import open_table
 
 ARM = {"treatment": "arm", "outcome": "y"}
 
@@ -139,6 +139,32 @@ def test_ordinary_columns_are_no_units():
     assert found(coded.drop(columns="task_id"), ["code"]) is None
     # A column that is adjusted for is no unit, whatever its name.
     assert found(frame.assign(question_id=frame.task_type), ["question_id"]) is None
+
+
+def test_columns_of_any_kind_do_not_disturb_the_search():
+    frame = repeated(m=5)
+    n = len(frame)
+    odd = frame.rename(columns={"item_id": "no"}).assign(
+        messages=[[{"role": "user"}, {"role": "model"}]] * n,
+        meta=[{"k": k} for k in range(n)],
+        gone=[None] * n,
+        part=[1.0, np.nan] * (n // 2),
+        day=pd.Timestamp("2026-01-01"),
+        flag=[True, False] * (n // 2),
+        question_id=[None, "a"] * (n // 2),
+    )
+    result = estimate_effect(odd, **ARM, confounders=["hard"], method="overlap")
+    assert result.settings["cluster"] == "no"
+    polars = pytest.importorskip("polars")
+    same = estimate_effect(
+        polars.from_pandas(odd.drop(columns=["messages", "meta"])),
+        **ARM,
+        confounders=["hard"],
+        method="overlap",
+    )
+    assert same.std_error == result.std_error
+    with pytest.raises(EstimationError, match="'messages' cannot be a confounder"):
+        estimate_effect(odd, **ARM, confounders=["hard", "messages"])
 
 
 def test_every_estimator_takes_the_units():

@@ -166,15 +166,17 @@ def _by_content(words: frozenset[str], listed: tuple[str, ...], values: NDArray[
     if words & _JUDGED or listed in {("exact", "match"), ("log", "prob")}:
         return "it is a judgement of what the model wrote, which the arm causes"
     alone = len(listed) == 1 and listed[0] in _THOUGHT
-    if alone or listed in {("prompt", "text"), ("rendered", "prompt")}:
-        factor = values is not None and (values.dtype != object or len(set(values.tolist())) <= _WORDINGS)
-        if not factor:
-            return (
-                "the prompt is written by the arm"
-                if "prompt" in words
-                else "it is what the model wrote, which the arm causes"
-            )
+    sent = alone or listed in {("prompt", "text"), ("rendered", "prompt"), ("messages",)}
+    if sent and (values is None or not _few_wordings(values)):
+        model = "it is what the model wrote, which the arm causes"
+        return "the prompt is written by the arm" if words & {"prompt", "messages"} else model
     return None
+
+
+def _few_wordings(values: NDArray[Any]) -> bool:
+    if values.dtype != object:
+        return True
+    return all(isinstance(v, str) for v in values) and len(set(values.tolist())) <= _WORDINGS
 
 
 def moves_with_arm(

@@ -58,6 +58,7 @@ _GROUPS = ("user_id", "customer_id", "author_id", "session_id", "conversation_id
 _FEWEST = 10
 # An item whose other arm failed now and then does not make a paired table an unpaired one.
 _MOST = 0.9
+_HEAD = 2_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -81,9 +82,7 @@ class Unit:
 
     def constant(self, values: NDArray[Any]) -> bool:
         """Whether a column is a property of the unit."""
-        first = np.empty(self.count, dtype=values.dtype)
-        first[self.codes] = values
-        return bool((first[self.codes] == values).all())
+        return _constant(self.codes, self.count, values)
 
     @property
     def clustered_note(self) -> str:
@@ -110,6 +109,19 @@ class Units:
 
     sampling: Unit | None = None
     item: Unit | None = None
+
+
+def _readable(values: NDArray[Any]) -> bool:
+    """Whether a column holds numbers or texts, and no gaps."""
+    if values.dtype == object:
+        return all(isinstance(value, str) for value in values)
+    return bool(np.isfinite(values.astype(np.float64)).all())
+
+
+def _constant(codes: NDArray[np.intp], count: int, values: NDArray[Any]) -> bool:
+    first = np.empty(count, dtype=values.dtype)
+    first[codes] = values
+    return bool((first[codes] == values).all())
 
 
 def settle_cluster(cluster: str | None, units: Units) -> tuple[str | None, tuple[str, ...]]:
@@ -355,14 +367,23 @@ def _by_content(
     table: Table, free: Sequence[str], treatment: str | None, covariates: Sequence[str]
 ) -> list[Unit]:
     """Return the column, if there is one, that the covariates are properties of."""
+    import pandas as pd
+
     held = [table.raw(name) for name in covariates]
+    if not all(_readable(values) for values in held):
+        return []
     found: list[Unit] = []
     for name in free:
         if caused_by_arm(name) is not None or set_by_arm(name):
             continue
-        values = table.raw(name)
-        whole = values.dtype == object or not np.issubdtype(values.dtype, np.floating)
-        if not whole and not (np.isfinite(values).all() and (values == np.floor(values)).all()):
+        # Of a large table the first rows tell most columns off.
+        some = table.raw(name, first=_HEAD)
+        if not _readable(some):
+            continue
+        head = pd.factorize(some)[0]
+        if not all(_constant(head, int(head.max()) + 1, column[: len(head)]) for column in held):
+            continue
+        if some.dtype != object and not bool((table.raw(name) == np.floor(table.raw(name))).all()):
             continue
         unit = _read(table, name, treatment, is_item=True)
         if unit is None or not _FEWEST <= unit.count <= table.n_rows / 2:
