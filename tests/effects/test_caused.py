@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from whyprompt.effects import compare_arms, dose_response, estimate_effect, heterogeneous_effects
-from whyprompt.effects._caused import caused_by_arm, moved_within_items, moves_with_arm, set_by_arm
+from whyprompt.effects._caused import caused_by_arm, doubt_of, moved_within_items, moves_with_arm
 from whyprompt.errors import EstimationError
 from whyprompt.graph import CausalGraph
 
@@ -58,7 +58,7 @@ def test_the_names_that_the_field_gives_to_what_an_arm_causes_are_refused(drawn,
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_setting_of_the_call_is_taken_with_a_doubt_that_names_it(drawn, name):
-    assert set_by_arm(name)
+    assert caused_by_arm(name) is None
     frame = drawn.assign(**{name: np.tile([1.0, 2.0, 4.0, 8.0], 100)})
     result = estimate_effect(frame, **ARM, confounders=["hard", name], method="overlap")
     (said,) = (a for a in result.assumptions if a.name == "no post-treatment adjustment")
@@ -69,7 +69,18 @@ def test_a_setting_of_the_call_is_taken_with_a_doubt_that_names_it(drawn, name):
 @pytest.mark.parametrize("name", ITEM)
 def test_what_belongs_to_the_item_is_taken_without_a_word(name):
     assert caused_by_arm(name) is None
-    assert not set_by_arm(name)
+    assert doubt_of(name) is None
+
+
+def test_the_length_of_an_answer_is_doubted_unless_a_graph_settles_it(drawn):
+    frame = drawn.assign(answer_chars=np.arange(400) % 9)
+    options = {**ARM, "confounders": ["hard", "answer_chars"], "method": "overlap"}
+    graph = CausalGraph.parse("hard -> arm; hard -> y; answer_chars -> arm; answer_chars -> y; arm -> y")
+    for asked, status in ((None, "doubtful"), (graph, "holds")):
+        result = estimate_effect(frame, **options, graph=asked)
+        (said,) = (a for a in result.assumptions if a.name == "no post-treatment adjustment")
+        assert said.status == status
+        assert ("'answer_chars' may be of the model's answer" in said.detail) == (asked is None)
 
 
 def test_a_prompt_of_a_few_wordings_is_a_factor_and_one_a_row_is_what_was_sent(drawn):

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ITEM_WORDS",
     "caused_by_arm",
+    "doubt_of",
     "moved_within_items",
     "moves_with_arm",
     "name_words",
-    "set_by_arm",
 ]
 
 
@@ -61,6 +61,7 @@ _SIZES = _words(
     "byte bytes char characters chars count len length lines sentences size token tokens word words"
 )
 _SENT = _words("input message messages prompts rendered total")
+_ANSWERS = _words("answer answers")
 # What an output is meant to be is known before the arm.
 _KINDS = _words("category choices format id kind schema type")
 _SETTINGS = _words(
@@ -93,8 +94,8 @@ def name_words(name: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[^0-9a-z]+", apart.lower()) if word)
 
 
-def set_by_arm(name: str) -> bool:
-    """Say whether a column holds a setting that an arm may prescribe, such as the number of shots.
+def doubt_of(name: str) -> str | None:
+    """Say why a column may be one that the arm causes, where its name leaves that open.
 
     Parameters
     ----------
@@ -102,9 +103,27 @@ def set_by_arm(name: str) -> bool:
 
     Returns
     -------
-    bool
+    str or None
+
+    Examples
+    --------
+    >>> doubt_of("n_shots")
+    'is a setting of the call: where the arm prescribes it, adjusting for it takes part of the effect away'
+    >>> doubt_of("question_tokens") is None
+    True
     """
-    return "_".join(name_words(name)) in _SETTINGS
+    words = frozenset(name_words(name))
+    if "_".join(name_words(name)) in _SETTINGS:
+        return (
+            "is a setting of the call: where the arm prescribes it, adjusting for it takes part of the effect"
+            " away"
+        )
+    if words & _ANSWERS and words & _SIZES and not words & ITEM_WORDS:
+        return (
+            "may be of the model's answer, which the arm causes, or of the right one, which it does not: a"
+            " graph can say so"
+        )
+    return None
 
 
 def caused_by_arm(name: str, values: NDArray[Any] | None = None) -> str | None:
@@ -130,7 +149,7 @@ def caused_by_arm(name: str, values: NDArray[Any] | None = None) -> str | None:
     """
     listed = name_words(name)
     words = frozenset(listed)
-    if set_by_arm(name) or not listed:
+    if doubt_of(name) is not None or not listed:
         return None
     of_item = listed[0] in ITEM_WORDS
     if words & _TIMES or ("time" in words and words & _CLOCK):
@@ -141,11 +160,7 @@ def caused_by_arm(name: str, values: NDArray[Any] | None = None) -> str | None:
         return "it is recorded when the model has answered, and the arm causes the answer"
     if words & _PREDICTED:
         return "it is what the model answered, which the arm causes"
-    if (
-        words & ITEM_WORDS
-        or words & _KINDS
-        or (words & {"answer", "answers"} and words & {"correct", "true"})
-    ):
+    if words & ITEM_WORDS or words & _KINDS or (words & _ANSWERS and words & {"correct", "true"}):
         return None
     return _by_content(words, listed, values)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._caused import caused_by_arm, set_by_arm
+from whyprompt.effects._caused import caused_by_arm, doubt_of
 from whyprompt.effects._order import content_rank
 from whyprompt.effects.matching._matched import codes
 from whyprompt.effects.propensity import Design, design_matrix
@@ -246,12 +246,11 @@ def _doubts(names: Sequence[str], graph: CausalGraph | None) -> tuple[str, ...]:
     """Say which columns an arm may prescribe, and which only the graph takes for what it does not cause."""
     settled = () if graph is None else graph.nodes
     return tuple(
-        f"{name!r} is a setting of the call: where the arm prescribes it, adjusting for it takes part of the"
-        " effect away"
+        f"{name!r} {doubt_of(name)}"
         if name not in settled
         else f"{name!r} is not caused by the arm as the graph has it; its name says otherwise"
         for name in names
-        if (caused_by_arm(name) is not None if name in settled else set_by_arm(name))
+        if (caused_by_arm(name) if name in settled else doubt_of(name)) is not None
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._caused import ITEM_WORDS, caused_by_arm, moved_within_items, name_words, set_by_arm
+from whyprompt.effects._caused import ITEM_WORDS, caused_by_arm, doubt_of, moved_within_items, name_words
 from whyprompt.effects._problem import choose_confounders
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.tables import arms, open_table, rows_of_two_arms
@@ -374,7 +374,7 @@ def _by_content(
         return []
     found: list[Unit] = []
     for name in free:
-        if caused_by_arm(name) is not None or set_by_arm(name):
+        if caused_by_arm(name) is not None or doubt_of(name) is not None:
             continue
         # Of a large table the first rows tell most columns off.
         some = table.raw(name, first=_HEAD)
