@@ -11,6 +11,7 @@ from statsmodels.miscmodels.ordinal_model import OrderedModel
 from statsmodels.stats.contingency_tables import Table2x2
 from statsmodels.stats.multitest import multipletests
 
+from whyprompt._words import format_number
 from whyprompt.effects import (
     estimate_effect,
     estimate_effects,
@@ -531,6 +532,9 @@ def test_a_subgroup_is_the_analysis_of_its_rows(frame, options):
         assert row.std_error == pytest.approx(alone.std_error, rel=1e-10)
         assert (row.n_treated_used, row.n_control_used) == (alone.n_treated_used, alone.n_control_used)
         assert row.largest_smd == pytest.approx(max(abs(r.smd_after) for r in alone.balance), rel=1e-9)
+        # Balance over all rows is no balance in each part: what is left in one stands beside its effect.
+        left = f"the arms still differ (standardised difference {format_number(row.largest_smd)})"
+        assert (left in row.note) == (row.largest_smd > 0.1)
     adjusted = multipletests([r.p_value for r in result.subgroups], method="holm")[1]
     assert [r.p_holm for r in result.subgroups] == pytest.approx(list(adjusted), rel=1e-9)
     value = np.array([r.estimate for r in result.subgroups])

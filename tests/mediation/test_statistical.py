@@ -561,6 +561,27 @@ def test_so_few_rows_that_no_interval_can_be_had_are_refused():
             mediate(frame.iloc[3:-3], **options, method=method)
 
 
+def test_errors_that_vary_much_more_under_one_arm_are_said_where_rows_are_few():
+    rng = np.random.default_rng(0)
+    for n, arm, words in (
+        (
+            60,
+            1,
+            "The errors of y vary 3.4 times as much under t 1 as under t 0: with 60 rows the intervals may",
+        ),
+        (60, 0, "as much under t 0 as under t 1: with 60 rows"),
+        (60, None, None),
+        (200, 1, None),
+    ):
+        t = np.tile([0.0, 1.0], n // 2)
+        m = t + rng.normal(size=n)
+        y = m + rng.normal(size=n) * np.where(t == arm, 3, 1)
+        got = mediate(pd.DataFrame({"t": t, "m": m, "y": y}), treatment="t", mediator="m", outcome="y")
+        found = [w for w in got.warnings if "times as much" in w]
+        assert len(found) == (words is not None)
+        assert all(str(words) in w and w in got.sentence for w in found)
+
+
 @pytest.mark.parametrize("method", ["quasi_bayes", "bootstrap"])
 def test_no_p_value_is_zero_and_the_least_is_called_a_bound(method):
     frame, _ = world(n=200)

@@ -13,7 +13,7 @@ from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects.balance import balance_table, effective_sample_size
 from whyprompt.effects.propensity import design_matrix
-from whyprompt.effects.result import EffectSubgroup
+from whyprompt.effects.result import SMD_LIMIT, EffectSubgroup, format_number
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -129,6 +129,8 @@ def _one(
         smd = max(sizes, default=None)
         if any(row.smd_after is None for row in table):
             note = "the arms do not share the values of a covariate"
+        elif smd is not None and smd > SMD_LIMIT:
+            note = f"the arms still differ (standardised difference {format_number(smd)})"
     caution = _too_few(part.y, t, core)
     if core.std_error is None and core.warnings:
         note = "; ".join(part for part in (note, core.warnings[-1]) if part)

@@ -373,9 +373,10 @@ def _sentence(r: dict[str, Any]) -> str:
         worst = int(np.argmax(np.where(r["disagree"], np.abs(r["difference"]), -1)))
         layer, head = r["heads"][worst]
         text += (
-            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g}, most "
-            f"in layer {layer} head {head} ({r['acme'][worst]:.3g} by statistics, {r['nie'][worst]:.3g} "
-            "by intervention): so much do sequential ignorability and a straight line cost there."
+            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g}, "
+            f"most in layer {layer} head {head} ({r['acme'][worst]:.3g} by statistics, "
+            f"{r['nie'][worst]:.3g} by intervention): so much do sequential ignorability and a straight line "
+            "cost there."
         )
     else:
         text += (

@@ -48,6 +48,8 @@ __all__ = [
 ]
 
 _FEW = 10
+_MANY = 100
+_UNEVEN = 2.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,6 +297,10 @@ def mediate(
     options: dict[str, Any] = {"robust": robust, "clusters": groups}
     fit_m = fit(xm, m, mediator_model, names=design.mediator_names(), what="mediator", **options)
     fit_y = fit(xy, y, outcome_model, names=design.outcome_names(), what="outcome", **options)
+    seen = _Seen(
+        rows=(t_values == control_value, t_values == treat_value),
+        labels=(f"{treatment} {level_name(control_value)}", f"{treatment} {level_name(treat_value)}"),
+    )
     held = held_at(design, table, covariates, at)
     arms = [design.treat(value) for value in (control_value, treat_value)]
     world = World(
@@ -339,29 +345,62 @@ def mediate(
             "conf_level": conf_level,
         },
         (
-            *_overlap(design, fit_m, xm, m, t_values, treatment, mediator, (control_value, treat_value)),
-            *_few(t_values, groups, treatment, (control_value, treat_value)),
+            *_overlap(design, fit_m, xm, m, seen, (control_value, treat_value), mediator),
+            *_few(seen, groups),
+            *_uneven(
+                {mediator: (fit_m, m - xm @ fit_m.coef), outcome: (fit_y, y - xy @ fit_y.coef)}, seen, groups
+            ),
         ),
     )
 
 
-def _few(
-    t_values: NDArray[Any],
-    groups: NDArray[np.intp] | None,
-    treatment: str,
-    values: tuple[float | str, float | str],
-) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The rows under each of the two treatments compared; none where a dose lies between those given."""
+
+    rows: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+    labels: tuple[str, str]
+
+
+def _few(seen: _Seen, groups: NDArray[np.intp] | None) -> tuple[str, ...]:
     """Warn where there are few units, or few under one of the arms."""
-    units, of = (np.arange(len(t_values)), "rows") if groups is None else (groups, "clusters")
+    units, of = (np.arange(len(seen.rows[0])), "rows") if groups is None else (groups, "clusters")
     n = len(np.unique(units))
     if n < _FEW:
         return (f"With {n} {of} the intervals are rough.",)
-    for value in values:
-        here = len(np.unique(units[t_values == value]))
-        # None is a dose that no row was given, between those that were.
-        if 0 < here < _FEW // 2:
-            return (f"With {here} {of} under {treatment} {level_name(value)} the intervals are rough.",)
+    for rows, label in zip(seen.rows, seen.labels, strict=True):
+        if 0 < (here := len(np.unique(units[rows]))) < _FEW // 2:
+            return (f"With {here} {of} under {label} the intervals are rough.",)
     return ()
+
+
+def _uneven(
+    models: dict[str, tuple[Fit, Array]], seen: _Seen, groups: NDArray[np.intp] | None
+) -> tuple[str, ...]:
+    """Warn where a linear model's errors vary much more under one arm, and the units are not many."""
+    units = len(seen.rows[0]) if groups is None else int(groups.max()) + 1
+    if units >= _MANY or min(int(rows.sum()) for rows in seen.rows) < 2:
+        return ()
+    found = []
+    for name, (fitted, residual) in models.items():
+        spread = [float(residual[rows].std(ddof=1)) for rows in seen.rows]
+        # An arm without any spread is a matter of overlap.
+        if (
+            fitted.family != "linear"
+            or min(spread) <= 1e-9 * max(spread)
+            or max(spread) < _UNEVEN * min(spread)
+        ):
+            continue
+        more = int(np.argmax(spread))
+        found.append(
+            f"the errors of {name} vary {max(spread) / min(spread):.2g} times as much under "
+            f"{seen.labels[more]} as under {seen.labels[1 - more]}"
+        )
+    if not found:
+        return ()
+    text = " and ".join(found)
+    of = "rows" if groups is None else "clusters"
+    return (f"{text[0].upper()}{text[1:]}: with {units} {of} the intervals may be too narrow.",)
 
 
 def _overlap(
@@ -369,24 +408,21 @@ def _overlap(
     fit_m: Fit,
     xm: Array,
     m: Array,
-    t_values: NDArray[Any],
-    treatment: str,
-    mediator: str,
+    seen: _Seen,
     values: tuple[float | str, float | str],
+    mediator: str,
 ) -> tuple[str, ...]:
     """Warn where the mediator of one arm is not that of the other, for arms that rows were given."""
-    rows = [t_values == value for value in values]
-    if min(int(at.sum()) for at in rows) < 2:
+    if min(int(rows.sum()) for rows in seen.rows) < 2:
         return ()
     adjusted = m
     if fit_m.family == "linear" and design.covariates.size:
         # Without what the covariates move: the arm's mean and the row's own residual.
         adjusted = m - xm @ fit_m.coef
-        for at, value in zip(rows, values, strict=True):
-            adjusted[at] += (design.mediator_matrix(design.treat(value)) @ fit_m.coef).mean()
-    raw, out = ((v[rows[0]], v[rows[1]]) for v in (m, adjusted))
-    names = [f"{treatment} {level_name(value)}" for value in values]
-    return overlap_warnings(raw, out, (names[0], names[1]), mediator)
+        for rows, value in zip(seen.rows, values, strict=True):
+            adjusted[rows] += (design.mediator_matrix(design.treat(value)) @ fit_m.coef).mean()
+    raw, out = ((v[seen.rows[0]], v[seen.rows[1]]) for v in (m, adjusted))
+    return overlap_warnings(raw, out, seen.labels, mediator)
 
 
 def contrast_mediations(
