@@ -46,7 +46,7 @@ METHODS: dict[str, dict[str, Any]] = {
 
 def skewed(rng: np.random.Generator, n: int) -> np.ndarray:
     """Log-normal errors with mean 0 and variance 1."""
-    return (np.exp(rng.normal(size=n)) - np.exp(0.5)) / np.sqrt(np.exp(2) - np.exp(1))
+    return np.asarray((np.exp(rng.normal(size=n)) - np.exp(0.5)) / np.sqrt(np.exp(2) - np.exp(1)))
 
 
 def tailed(rng: np.random.Generator, n: int) -> np.ndarray:
