@@ -7,6 +7,8 @@ import importlib
 import re
 from pathlib import Path
 
+# Modules of the package itself that every part may use.
+SHARED = {"_attention", "_progress", "_rules", "_sources", "_words"}
 SOURCE = Path(__file__).parents[1] / "src" / "whyprompt"
 
 
@@ -20,7 +22,7 @@ def test_no_part_reaches_into_another_parts_private_modules():
                 continue
             _, other, *inner = node.module.split(".")
             names = [*inner, *(alias.name for alias in node.names)]
-            if other not in {part, *(f"_{n}" for n in ("attention", "progress", "sources", "words"))}:
+            if other not in {part, *SHARED}:
                 found += [f"{file.name}: {node.module}.{n}" for n in names if n.startswith("_")]
     assert found == []
 

@@ -144,7 +144,7 @@ def effect(data, **options):
 
 
 def test_few_clusters_are_said_where_the_interval_cannot_count_them():
-    data, few = clustered(), "cluster-robust interval is approximate"
+    data, few = clustered(), "clusters intervals are approximate and may be too short"
     for options in ({}, {"method": "aipw"}, {"method": "optimal"}, {"method": "full"}):
         assert any(few in w for w in effect(data, **options).warnings), options
         assert not any(few in w for w in effect(clustered(clusters=60), **options).warnings)

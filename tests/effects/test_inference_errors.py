@@ -66,8 +66,8 @@ def test_two_way_clusters_equal_statsmodels_where_it_is_not_negative():
 def test_two_way_clusters_are_never_below_one_way():
     """Rows that go together one way and against each other the other way: the plain formula would say 0.
 
-    Three by two cells of one arm and as many of the other; within it a row's residual is the product of its two
-    signs, so that both one-way sums are zero up to what the second arm adds by its own pattern.
+    Within an arm each of the 4 x 4 cells has one row. The first arm's residual is the product of two signs,
+    whose sums are zero both ways; the second's goes with the first way alone.
     """
     a = np.tile(np.repeat(np.arange(4), 4), 2)
     b = np.tile(np.arange(4), 8)

@@ -253,10 +253,10 @@ def test_a_pair_at_exactly_the_caliper_is_within_it(way, beside):
 
     assert used(2.0, beside) == [True, True, False, False]
     assert used(3.0, beside) == [True] * 4
-    with pytest.raises(EstimationError, match="nothing|no "):
+    with pytest.raises(EstimationError, match=r"nothing|no "):
         used(np.nextafter(2.0, 0.0), beside)
     if beside == 5.0:
-        with pytest.raises(EstimationError, match="nothing|no "):
+        with pytest.raises(EstimationError, match=r"nothing|no "):
             used(3.0, np.nextafter(5.0, 0.0))
 
 

@@ -307,3 +307,9 @@ def test_an_adjusted_p_value_never_falls_as_the_statistic_does(routine, seed, n,
     apart = np.diff(t[order]) < -1e-9 * t[order][1:]
     assert (np.diff(p[order])[apart] >= 0).all()
     assert ((p > 0) & (p <= 1)).all()
+
+
+def test_a_p_value_of_random_patterns_counts_the_sample_among_them():
+    """None of 99 random patterns is as one-sided as 30 units that all gain: one in a hundred, not none."""
+    d = 1.0 + np.arange(30.0)[:, None] / 100.0
+    assert sign_flip_max_t(d, draws=99).p_values.tolist() == [0.01]

@@ -14,8 +14,9 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
+from whyprompt._rules import holm
 from whyprompt.effects import paired_effect
-from whyprompt.effects.paired.paired import holm, paired_differences
+from whyprompt.effects.paired.paired import paired_differences
 from whyprompt.errors import DataError, EstimationError
 
 
@@ -87,6 +88,18 @@ def test_unequal_clusters_give_bell_and_mccaffrey_in_matrices():
     result = effect(long_table(control, treated, template=cluster), cluster="template")
     assert result.std_error == pytest.approx(np.sqrt(meat) / n, rel=1e-10)
     assert result.df == pytest.approx(eigen.sum() ** 2 / (eigen**2).sum(), rel=1e-10)
+
+
+def test_few_clusters_are_said_by_what_they_are_worth():
+    """Nine clusters of one size are worth eight degrees of freedom; three, of which one holds most, few."""
+    control, treated, cluster = clustered(n_clusters=9, size=10)
+    even = effect(long_table(control, treated, template=cluster), cluster="template")
+    assert even.df > 4
+    assert not any("clusters" in w for w in even.warnings)
+    uneven = effect(long_table(control, treated, template=np.maximum(cluster, 6)), cluster="template")
+    assert uneven.n_clusters == 3
+    assert any("the 3 clusters are worth" in w and "approximate" in w for w in uneven.warnings)
+    assert uneven.df < 4
 
 
 def test_one_item_a_cluster_is_no_clustering():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from whyprompt.effects.paired.paired import holm
+from whyprompt._rules import holm
 from whyprompt.effects.result import format_number
 
 if TYPE_CHECKING:

@@ -20,46 +20,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["FEW_CLUSTERS", "FEW_DF", "ClusterDesign", "cluster_design", "few_clusters", "rows_df"]
-
-FEW_CLUSTERS = 40
-"""Below this many clusters an interval with G - 1 degrees of freedom is said to be approximate (Angrist and
-Pischke 2009, section 8.2.3)."""
-
-FEW_DF = 4.0
-"""Below this many Satterthwaite degrees of freedom an interval is said to be so (Pustejovsky and Tipton
-2018)."""
-
-
-def few_clusters(codes: NDArray[np.intp], df: float | None = None) -> tuple[str, ...]:
-    """Say that clusters are few.
-
-    Parameters
-    ----------
-    codes : ndarray of int, shape (n,)
-        Cluster of each row used.
-    df : float, optional
-        Satterthwaite's degrees of freedom; left out where an interval takes clusters minus one.
-
-    Returns
-    -------
-    tuple of str
-        Empty where they are enough.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> few_clusters(np.arange(100)), few_clusters(np.arange(9), df=7.5)
-    ((), ())
-    """
-    count = len(np.unique(codes))
-    if df is not None:
-        if df >= FEW_DF:
-            return ()
-        return (f"the {count} clusters are worth {df:.1f} degrees of freedom: the interval is approximate",)
-    if count >= FEW_CLUSTERS:
-        return ()
-    return (f"only {count} clusters: the cluster-robust interval is approximate and may be too short",)
+__all__ = ["ClusterDesign", "cluster_design", "rows_df"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

@@ -1,7 +1,7 @@
 """Several estimates at once: adjusted p-values and simultaneous intervals.
 
-Holm's rule needs nothing but the p-values. The max-T distribution uses how the estimates depend on each
-other and gives up less power: from their joint covariance, or from random signs on paired differences.
+The max-T distribution uses how the estimates depend on each other and gives up less power than Holm's rule,
+which needs nothing but the p-values: from their joint covariance, or from random signs on paired differences.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = [
     "MaxT",
     "correlation",
-    "holm",
     "max_t",
     "normal_scores",
     "reach",
@@ -34,37 +33,6 @@ __all__ = [
 # All sign patterns are used up to this number of units, random ones beyond.
 _EXHAUSTIVE = 14
 _BLOCK = 1 << 22
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Adjust p-values for their number by Holm's step-down rule.
-
-    Parameters
-    ----------
-    p_values : sequence of float or None
-        None stays None and is not counted.
-
-    Returns
-    -------
-    list of float or None
-
-    References
-    ----------
-    Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of
-    Statistics 6, 65-70.
-
-    Examples
-    --------
-    >>> holm([0.01, None, 0.04, 0.03])
-    [0.03, None, 0.06, 0.06]
-    """
-    known = sorted((p, k) for k, p in enumerate(p_values) if p is not None)
-    out: list[float | None] = [None] * len(p_values)
-    running = 0.0
-    for rank, (p, k) in enumerate(known):
-        running = max(running, min(1.0, p * (len(known) - rank)))
-        out[k] = running
-    return out
 
 
 def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> float | None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._rules import few_clusters
 from whyprompt.effects import inference, matching
-from whyprompt.effects._clusters import few_clusters
 from whyprompt.effects._options import WEIGHTING
 from whyprompt.effects._order import cluster_places
 from whyprompt.effects._uncertainty import with_error as _with_error
@@ -206,7 +206,7 @@ def _naive(problem: Problem, options: Options) -> Core:
     warnings: tuple[str, ...] = ()
     if problem.cluster is not None:
         _, error, free = inference.clustered_difference(y, t, np.ones(n), problem.cluster)
-        warnings = few_clusters(np.unique(problem.cluster.astype(str), return_inverse=True)[1], free)
+        warnings = few_clusters(len(np.unique(problem.cluster.astype(str))), free)
         name = "CR2 by cluster, Satterthwaite df"
     else:
         parts = [float(y[arm].var(ddof=1)) / int(arm.sum()) for arm in (t, ~t)]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt._rules import holm
 from whyprompt.effects._measures import is_binary
-from whyprompt.effects._multiplicity import holm, two_sided_p
+from whyprompt.effects._multiplicity import two_sided_p
 from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects.balance import balance_table, effective_sample_size

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._rules import few_clusters
 from whyprompt.effects import inference
-from whyprompt.effects._clusters import few_clusters
 from whyprompt.effects._units import NO_CLUSTER
 from whyprompt.errors import EstimationError
 
@@ -85,8 +85,8 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
         () if finite is not None else ("there are too few pairs or rows for a standard error",)
     )
     if finite is not None and problem.cluster is not None:
-        used = np.unique(problem.cluster[core.weights > 0].astype(str), return_inverse=True)[1]
-        extra += few_clusters(used, df if kind == "strata" else None)
+        used = np.unique(problem.cluster[core.weights > 0].astype(str))
+        extra += few_clusters(len(used), df if kind == "strata" else None)
     return replace(
         core,
         std_error=finite,

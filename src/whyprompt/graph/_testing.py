@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._rules import holm
 from whyprompt.errors import DataError, GraphError
 from whyprompt.graph._types import ImplicationTest
 
@@ -92,7 +93,6 @@ def _row(test: ImplicationTest) -> dict[str, Any]:
 def run_tests(graph: CausalGraph, data: IntoDataFrame, *, missing: str) -> ImplicationTests:
     """Test every implication whose variables are columns."""
     import narwhals as nw
-    import numpy as np
 
     if missing not in {"raise", "drop"}:
         raise GraphError(f"missing={missing!r}: choose 'raise' or 'drop'")
@@ -107,11 +107,7 @@ def run_tests(graph: CausalGraph, data: IntoDataFrame, *, missing: str) -> Impli
     used = {name for entry in implied for name in (entry.x, entry.y, *entry.given)}
     blocks = {name: _encode(frame[name], missing=missing) for name in columns if name in used}
     raw = [_test(entry, blocks) for entry in implied]
-    order = np.argsort([entry.p_value for entry in raw], kind="stable")
-    adjusted, running = [0.0] * len(raw), 0.0
-    for rank, at in enumerate(order.tolist()):
-        running = max(running, min(1.0, (len(raw) - rank) * raw[at].p_value))
-        adjusted[at] = running
+    adjusted = holm([entry.p_value for entry in raw])
     return ImplicationTests(
         ImplicationTest(
             implication=entry.implication,

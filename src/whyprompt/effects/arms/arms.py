@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._rules import few_clusters, holm
 from whyprompt._words import percent
 from whyprompt.effects._assumptions import FEW_ROWS, describe_assumptions
-from whyprompt.effects._clusters import cluster_design, few_clusters
-from whyprompt.effects._multiplicity import correlation, holm, max_t, normal_scores, reach, two_sided_p
+from whyprompt.effects._clusters import cluster_design
+from whyprompt.effects._multiplicity import correlation, max_t, normal_scores, reach, two_sided_p
 from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects._units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.effects.arms._balance import pair_balance, pair_smd
@@ -316,7 +317,7 @@ def _weighted(
     ]
     if units is not None and fit.df is not None:
         known = [float(fit.df[a, b]) for a, b in combinations(range(len(arms)), 2)]
-        warnings.extend(few_clusters(np.unique(units.astype(str), return_inverse=True)[1], min(known)))
+        warnings.extend(few_clusters(len(np.unique(units.astype(str))), min(known)))
     warnings.extend(f"no standard error of arm {arm!r}: {why}" for arm, why in blind.items())
     errors = np.sqrt(np.diag(fit.covariance))
     return ArmsResult(

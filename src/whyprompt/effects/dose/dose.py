@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._rules import few_clusters
 from whyprompt._words import percent
 from whyprompt.effects._assumptions import describe_assumptions
-from whyprompt.effects._clusters import few_clusters
 from whyprompt.effects._influence import (
     cluster_codes,
     effective_sample_size,
@@ -239,7 +239,7 @@ def dose_response(
     regressors = np.column_stack(balanced)
     spare = _spare(regressors, weights) if se == "hc3" else np.ones(len(d))
     df = _degrees(len(d), regressors.shape[1], codes, se)
-    warnings.extend(() if codes is None else few_clusters(codes))
+    warnings.extend(() if codes is None else few_clusters(len(np.unique(codes))))
     coef, influence = regress(with_intercept(basis))
     _check_fit(y, with_intercept(basis) @ coef, outcome, treatment)
     influence /= spare[:, None]

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._rules import holm
 from whyprompt.effects import inference
-from whyprompt.effects._multiplicity import holm, two_sided_p
+from whyprompt.effects._multiplicity import two_sided_p
 from whyprompt.effects.heterogeneity._result import GroupEffect, GroupProfile
 from whyprompt.effects.paired.paired import known_error
 

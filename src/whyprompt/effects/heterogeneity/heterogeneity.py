@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._rules import few_clusters
 from whyprompt.effects._arguments import at_least, names, seed
 from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
-from whyprompt.effects._clusters import few_clusters
 from whyprompt.effects._order import content_rank
 from whyprompt.effects._problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects._units import find_units, settle_cluster
@@ -418,7 +418,7 @@ def _report(
     if min(row.n for row in groups) < _FEW_IN_GROUP:
         warnings.append(f"a group has fewer than {_FEW_IN_GROUP} rows: its interval is approximate")
     if cluster is not None:
-        warnings.extend(few_clusters(np.unique(cluster.astype(str), return_inverse=True)[1]))
+        warnings.extend(few_clusters(len(np.unique(cluster.astype(str)))))
     drivers, differs = effect_drivers(effect, shown, cluster=cluster, level=level, size=size)
     result = HeterogeneousEffects(
         **{**about, "assumptions": (*about["assumptions"], GROUPING)},

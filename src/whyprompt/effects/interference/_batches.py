@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._rules import holm
 from whyprompt.effects._arguments import generator
 from whyprompt.effects._reported import Reported, rows_frame
-from whyprompt.effects.paired.paired import holm
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table

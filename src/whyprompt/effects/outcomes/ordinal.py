@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._rules import holm
 from whyprompt._words import percent
-from whyprompt.effects._multiplicity import holm, two_sided_p
+from whyprompt.effects._multiplicity import two_sided_p
 from whyprompt.effects._pipeline import with_outcome
 from whyprompt.effects.inference import interval
 from whyprompt.effects.outcomes._ordinal_result import OrdinalResult, ThresholdRow

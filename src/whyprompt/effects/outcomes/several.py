@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from whyprompt._rules import holm
 from whyprompt._words import percent
 from whyprompt.effects._multiplicity import (
     correlation,
-    holm,
     max_t,
     normal_scores,
     reach,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._rules import few_clusters, holm
 from whyprompt._words import percent
 from whyprompt.effects._measures import is_binary, ratio_measures
-from whyprompt.effects._multiplicity import holm, two_sided_p
+from whyprompt.effects._multiplicity import two_sided_p
 from whyprompt.effects.paired._power import detectable_effect
 from whyprompt.effects.paired._result import PairedDifferences, PairedResult, SubgroupRow
 from whyprompt.effects.result import Assumption, Measure, format_number
@@ -36,7 +37,6 @@ __all__ = [
     "PairedDifferences",
     "PairedResult",
     "SubgroupRow",
-    "holm",
     "item_labels",
     "known_error",
     "mean_error",
@@ -250,7 +250,7 @@ def paired_effect(
         else detectable_effect(error, df=df, level=level, power=0.8),
         subgroups=subgroups,
         assumptions=_assumptions(pairs, clustered=label is not None, n_incomplete=n_incomplete),
-        warnings=_warnings(pairs, n, n_clusters, error, clustered=label is not None),
+        warnings=_warnings(pairs, n, n_clusters, error, df, clustered=label is not None),
         sentence=_sentence(
             outcome, names, float(d.mean()), (low, high), level, n, n_incomplete, (gain, harmed), subgroups
         )
@@ -525,9 +525,15 @@ def _assumptions(pairs: PairedDifferences, *, clustered: bool, n_incomplete: int
 
 
 def _warnings(
-    pairs: PairedDifferences, n: int, n_clusters: int, error: float | None, *, clustered: bool
+    pairs: PairedDifferences,
+    n: int,
+    n_clusters: int,
+    error: float | None,
+    df: float | None,
+    *,
+    clustered: bool,
 ) -> tuple[str, ...]:
-    out = []
+    out: list[str] = []
     if pairs.incomplete:
         shown = ", ".join(pairs.incomplete_units[:5])
         reasons = ", ".join(f"{count} {why}" for why, count in pairs.incomplete.items())
@@ -546,8 +552,8 @@ def _warnings(
             f"all {units}: the spread is zero in this sample, not in the population, and no standard error"
             " can be given"
         )
-    elif clustered and n_clusters < 10:
-        out.append(f"only {n_clusters} clusters: the interval rests on few degrees of freedom")
+    elif clustered:
+        out += few_clusters(n_clusters, df)
     elif n < 10:
         out.append(f"only {n} items: the interval rests on their differences being roughly normal")
     return tuple(out)

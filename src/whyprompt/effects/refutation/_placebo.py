@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._rules import holm
 from whyprompt._words import percent
 from whyprompt.effects._arguments import at_least, generator, names
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects._reported import Reported, rows_frame
-from whyprompt.effects.paired.paired import holm
 from whyprompt.effects.refutation._arms import (
     arm_units,
     chance_of_arm,

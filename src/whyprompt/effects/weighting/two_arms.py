@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt._rules import few_clusters
 from whyprompt.effects._arguments import at_least
 from whyprompt.effects._assumptions import FEW_ROWS
-from whyprompt.effects._clusters import cluster_design, few_clusters, rows_df
+from whyprompt.effects._clusters import cluster_design, rows_df
 from whyprompt.effects._influence import (
     clean_arrays,
     cluster_codes,
@@ -537,7 +538,9 @@ def _error(
     if method == "aipw":
         # Cross-fitted residuals are those of other rows' fits: they are not too small.
         error = standard_error(fit.influence[:, 0] - fit.influence[:, 1], codes)
-        return error, *((None, ()) if codes is None else (float(codes.max()), few_clusters(codes)))
+        return error, *(
+            (None, ()) if codes is None else (float(codes.max()), few_clusters(len(np.unique(codes))))
+        )
     arms = np.column_stack([treated, ~treated])
     if codes is None:
         df = float(rows_df(arms, fit.weights)[0, 1])
@@ -545,7 +548,7 @@ def _error(
     design = cluster_design(arms, fit.weights, codes)
     sums = design.scaled(fit.influence) @ [1.0, -1.0]
     df = design.df(np.array([1.0, -1.0]))
-    return float(np.sqrt(sums @ sums)), df, few_clusters(codes, df)
+    return float(np.sqrt(sums @ sums)), df, few_clusters(len(np.unique(codes)), df)
 
 
 def _quantile(level: float, df: float | None) -> float:
