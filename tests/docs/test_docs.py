@@ -6,6 +6,7 @@ import importlib
 import itertools
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -262,6 +263,27 @@ def test_python_runs_in_the_order_of_the_page(path, place):
         assert {"balance.svg", "overlap.png"} <= {p.name for p in place.iterdir()}
 
 
+SNIPPETS = [
+    pytest.param(code, id=str(number), marks=[pytest.mark.model] if 'load_model("embedded")' in code else [])
+    for number, code in enumerate(blocks(ROOT / "README.md", "python"))
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_python_of_the_readme_runs_as_it_stands(code, tmp_path):
+    """Each by itself, in an empty folder and a process of its own: as a reader pastes it."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) >= code.count("print(") > 0
+
+
 EFFECTS = [
     pytest.param(path, words, id=f"{name(path)}-{number}")
     for path in TEXTS
@@ -296,4 +318,5 @@ def test_commands_on_tables_run_and_print_what_the_page_shows(path, words, monke
 
 def test_the_pages_have_code_to_run():
     assert len(PYTHON) >= 5
+    assert len(SNIPPETS) >= 2
     assert len(EFFECTS) >= 5
