@@ -12,10 +12,10 @@ __all__ = ["few_clusters", "holm"]
 _FEW_CLUSTERS = 40
 """Where an interval has no degrees of freedom of its own (Angrist and Pischke 2009, section 8.2.3)."""
 _FEW_DF = 4.0
-"""Of Satterthwaite's degrees of freedom, which count the clusters' sizes too (Pustejovsky and Tipton 2018)."""
+"""Of Satterthwaite's degrees of freedom, which count the sizes too (Pustejovsky and Tipton 2018)."""
 
 
-def few_clusters(count: int, df: float | None = None, *, units: str = "clusters") -> tuple[str, ...]:
+def few_clusters(count: int, df: float | None = None) -> tuple[str, ...]:
     """Say that clusters are few.
 
     Parameters
@@ -25,8 +25,6 @@ def few_clusters(count: int, df: float | None = None, *, units: str = "clusters"
     df : float, optional
         Satterthwaite's degrees of freedom; left out where an interval has none: by the bootstrap, the normal
         distribution or clusters minus one.
-    units : str, default "clusters"
-        What they are called.
 
     Returns
     -------
@@ -51,10 +49,10 @@ def few_clusters(count: int, df: float | None = None, *, units: str = "clusters"
     if df is not None:
         if df >= _FEW_DF:
             return ()
-        return (f"the {count} {units} are worth {df:.1f} degrees of freedom: intervals are approximate",)
+        return (f"the {count} clusters are worth {df:.1f} degrees of freedom: intervals are approximate",)
     if count >= _FEW_CLUSTERS:
         return ()
-    return (f"with only {count} {units} intervals are approximate and may be too short",)
+    return (f"with only {count} clusters intervals are approximate and may be too short",)
 
 
 @overload

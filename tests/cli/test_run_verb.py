@@ -106,6 +106,14 @@ def test_dry_run(call, tiny_study, tmp_path):
     assert f"24 trials of 12 items, {count['tokens']} tokens" in call("run", tiny_study, "--dry-run")[1]
 
 
+def test_one_item_is_no_items(call, tiny_study):
+    tiny_study.write_text(
+        tiny_study.read_text().replace("size: 12", "size: 1").replace("items_per_task: 4", "")
+    )
+    tiny_study.write_text(tiny_study.read_text().replace("mediation: {}\n", ""))
+    assert call("run", tiny_study, "--dry-run")[1].startswith("2 trials of 1 item, ")
+
+
 def test_verify(call, tiny_study, tmp_path):
     call("run", tiny_study)
     code, out, _ = call("run", tiny_study, "--verify", "--json")

@@ -139,6 +139,14 @@ def test_commands_have_verbs_and_options_that_exist(path):
             assert option in known[verb] | {"--help"}, f"{verb} {option}"
 
 
+def test_make_help_gives_each_target_a_line_as_it_is_written():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    told = dict(re.findall(r"^([a-z-]+):.*## +(.*)$", text, re.MULTILINE))
+    assert any(":" in words for words in told.values())
+    out = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout  # noqa: S607
+    assert dict(line.split(maxsplit=1) for line in out.splitlines()) == told
+
+
 def test_the_page_of_the_command_line_names_every_option_and_no_other():
     page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))

@@ -187,7 +187,7 @@ class StudyEffect:
                 for row in self.audit.rows
             ]
             blocks.append(
-                f"{self.audit.draws} such draws against the truth ({self.audit.rule}):\n"
+                f"{counted(self.audit.draws, 'such draw')} against the truth ({self.audit.rule}):\n"
                 + _table(("method", "bias", "std. error", "coverage", "failed"), found)
             )
         if self.main.warnings:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whyprompt._words import counted
 from whyprompt.cli._common import AsJson, NoCode, Out, StudyPath, results_folder, say, show, show_json
 from whyprompt.errors import InputError, WhypromptError
 
@@ -50,9 +51,12 @@ def run(
                 }
             )
         else:
-            show(f"{count.trials} trials of {count.items} items, {count.tokens} tokens:")
+            show(
+                f"{counted(count.trials, 'trial')} of {counted(count.items, 'item')}, "
+                f"{counted(count.tokens, 'token')}:"
+            )
             for arm, tokens in count.arms.items():
-                show(f"  {arm}: {tokens} tokens")
+                show(f"  {arm}: {counted(tokens, 'token')}")
         return
     if verify:
         with show_progress(plan.name) as progress:
@@ -68,8 +72,8 @@ def run(
             )
         else:
             show(
-                f"{found.checked} trials scored again, each alone: log-probabilities differ by at most "
-                f"{found.largest_difference:.1e} ({found.where}); tolerance {found.tolerance:.0e}."
+                f"{counted(found.checked, 'trial')} scored again, each alone: log-probabilities differ "
+                f"by at most {found.largest_difference:.1e} ({found.where}); tolerance {found.tolerance:.0e}."
             )
         if not found.passed:
             raise WhypromptError(
@@ -100,8 +104,8 @@ def run(
     else:
         kept = result.trials - result.new_trials
         show(
-            f"{result.trials} trials in {result.store}: {result.new_trials} new in {result.seconds:.1f} s, "
-            f"{kept} kept."
+            f"{counted(result.trials, 'trial')} in {result.store}: {result.new_trials} new "
+            f"in {result.seconds:.1f} s, {kept} kept."
         )
         for outcome, arms in spread.items():
             for v in arms:
@@ -140,7 +144,7 @@ def export(
     if as_json:
         show_json({"trials": len(frame), "columns": list(frame.columns), "file": str(target)})
     else:
-        show(f"{len(frame)} trials, {len(frame.columns)} columns: {target}")
+        show(f"{counted(len(frame), 'trial')}, {counted(len(frame.columns), 'column')}: {target}")
 
 
 def schema(as_json: AsJson = False) -> None:
