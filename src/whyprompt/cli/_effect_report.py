@@ -7,18 +7,20 @@ from typing import TYPE_CHECKING, Any
 from whyprompt._words import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["check_text", "effect_text"]
 
 
-def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
+def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # noqa: ANN401 - any result
     """Write a result for a reader.
 
     Parameters
     ----------
     result : EffectResult, PairedResult, EffectsResult, OrdinalResult, ArmsResult, DoseResponse or
         ImputedEffect
+    words : callable, default `str`
+        Puts assumptions and warnings into the words of where they are read.
 
     Returns
     -------
@@ -48,12 +50,12 @@ def effect_text(result: Any) -> str:  # noqa: ANN401 - any result of an effect
     parts.append(
         "Assumptions:\n"
         + "\n".join(
-            f"  {'FAILS' if a.status == 'fails' else a.status:<12} {a.name}: {a.detail} [{a.check}]"
+            f"  {'FAILS' if a.status == 'fails' else a.status:<12} {a.name}: {words(f'{a.detail} [{a.check}]')}"
             for a in result.assumptions
         )
     )
     if result.warnings:
-        parts.append("Warnings:\n" + "\n".join(f"  {text}" for text in result.warnings))
+        parts.append("Warnings:\n" + "\n".join(f"  {words(text)}" for text in result.warnings))
     return "\n\n".join(parts)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from whyprompt.cli._common import AsJson, NoCode, Out, results_folder, show, show_json
 from whyprompt.cli._effect_report import check_text, effect_text
+from whyprompt.cli._flags import in_flags, said_in_flags
 from whyprompt.cli._tables import TABLES, read_graph, read_table
 from whyprompt.errors import EstimationError
 
@@ -251,29 +252,31 @@ def effect(
     if "seed" in given:
         asked["random_state"] = seed
     frame = read_table(table)
-    if impute is not None:
-        gaps = {"m": impute, "missing_outcome": missing_outcome, "auxiliary": _split(auxiliary) or ()}
-        _refuse(set(asked) & {*_ARMS_ONLY, *_DOSE_ONLY, "reference", "unit", "by"}, "with --impute")
-        result = _imputed(frame, treatment, outcomes[0], {**asked, **gaps})
-    else:
-        note = ""
-        if not (dose or all_arms or sensitivity or refute or placebo or cross_check):
-            asked, note = _paired_instead(frame, treatment, outcomes, asked)
-        result = _analyse(
-            frame,
-            treatment,
-            outcomes,
-            asked,
-            kind="dose" if dose else "arms" if all_arms else "ordered" if ordered else "difference",
-            levels=_split(levels),
-        )
-        if note:
-            result = changed(result, warnings=(note, *result.warnings))
-    checked = _checked(frame, treatment, outcomes[0], asked, result, checks)
+    with said_in_flags(ctx.command):
+        if impute is not None:
+            gaps = {"m": impute, "missing_outcome": missing_outcome, "auxiliary": _split(auxiliary) or ()}
+            _refuse(set(asked) & {*_ARMS_ONLY, *_DOSE_ONLY, "reference", "unit", "by"}, "with --impute")
+            result = _imputed(frame, treatment, outcomes[0], {**asked, **gaps})
+        else:
+            note = ""
+            if not (dose or all_arms or sensitivity or refute or placebo or cross_check):
+                asked, note = _paired_instead(frame, treatment, outcomes, asked)
+            result = _analyse(
+                frame,
+                treatment,
+                outcomes,
+                asked,
+                kind="dose" if dose else "arms" if all_arms else "ordered" if ordered else "difference",
+                levels=_split(levels),
+            )
+            if note:
+                result = changed(result, warnings=(note, *result.warnings))
+        checked = _checked(frame, treatment, outcomes[0], asked, result, checks)
     if as_json:
         show_json(result.to_dict() | {name: found.to_dict() for name, found in checked.items()})
     else:
-        show("\n\n".join([effect_text(result), *(check_text(n, found) for n, found in checked.items())]))
+        said = effect_text(result, words=lambda text: in_flags(text, ctx.command))
+        show("\n\n".join([said, *(check_text(n, found) for n, found in checked.items())]))
 
 
 @dataclass(frozen=True, kw_only=True)

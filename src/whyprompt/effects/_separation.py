@@ -116,7 +116,7 @@ def _words(one: OneArmed, arms: Arms) -> str:
 
 def _hint(levels: Sequence[OneArmed], n: int, method: str, estimand: str) -> str:
     names = list(dict.fromkeys(one.column for one in levels))
-    exact = f"exact={names!r} (--exact {','.join(names)})"
+    exact = f"exact={names!r}"
     text = f"leave those {counted(n, 'row')} out of the table"
     if method in MATCHING:
         text = f"match exactly on {' and '.join(names)}, {exact}, which leaves those {counted(n, 'row')} out"

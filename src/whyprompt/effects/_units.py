@@ -305,7 +305,7 @@ def paired_item(
     """
     if name is None:
         raise EstimationError(
-            "a paired design needs the column with the item", hint="cluster='item_id' (--unit item_id)"
+            "a paired design needs the column with the item", hint="name the column that tells items apart"
         )
     if chosen or method not in {None, "naive"}:
         raise EstimationError(

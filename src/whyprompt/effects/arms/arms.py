@@ -151,7 +151,7 @@ def compare_arms(
     named, notes = settle_cluster(cluster, units)
     if units.item is not None and units.item.paired and design == "observational" and cluster != NO_CLUSTER:
         every = f"{units.item.both} of {units.item.count} {units.item.name!r} were run under every arm"
-        way = "design='paired' (--design paired) compares each with itself, and needs no adjustment"
+        way = "design='paired' compares each with itself, and needs no adjustment"
         notes = (*notes, f"{every}: {way}")
     if design == "paired":
         named, notes = paired_item(table, labels, named, method, chosen), ()
