@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from whyprompt.errors import StoreError, WhypromptError
+from whyprompt.trials import store as store_module
 from whyprompt.trials.store import ItemRow, TrialRow, TrialStore
 
 UNSHARE = shutil.which("unshare")
@@ -406,6 +407,20 @@ def test_what_took_the_place_of_a_store_in_which_nothing_was_begun_stays(path):
     path.write_text("another's")
     store.close()
     assert path.read_text() == "another's"
+
+
+def test_a_store_that_another_filled_before_the_lock_was_taken_stays(path, monkeypatch):
+    real = store_module.lock_for
+
+    def late(place):
+        monkeypatch.setattr(store_module, "lock_for", real)
+        filled(place)
+        return real(place)
+
+    monkeypatch.setattr(store_module, "lock_for", late)
+    TrialStore(path, write=True).close()
+    with TrialStore(path, write=False) as store:
+        assert len(store.frame("s", "m")) == 3
 
 
 def test_a_store_that_was_there_stays(path):

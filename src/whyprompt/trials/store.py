@@ -115,10 +115,10 @@ class TrialStore:
         self._made: list[Path] = []
         self._identity: tuple[int, int] | None = None
         if write:
-            if not path.exists():
-                made = (path, path.with_suffix(".lock"), *path.parents)
-                self._made = [place for place in made if not place.exists()]
+            absent = [p for p in (path, path.with_suffix(".lock"), *path.parents) if not p.exists()]
             self._lock = lock_for(path)
+            # Asked again under the lock: another process may have filled the store meanwhile.
+            self._made = [] if path.exists() else absent
         elif not path.is_file():
             raise StoreError(f"no store at {path}", hint="run the study first: whyprompt run STUDY")
         try:
