@@ -15,6 +15,7 @@ import transformers
 from whyprompt.errors import DataError, PromptError, StoreError, StudyError
 from whyprompt.study import load_study
 from whyprompt.trials import dry_run, export, load_trials, rep_variance, run, run_study, verify_study
+from whyprompt.trials.items import load_items
 from whyprompt.trials.models import LocalModel, complete, load_model, locate_model
 from whyprompt.trials.plan import make_plan
 from whyprompt.trials.store import ItemRow, TrialStore
@@ -240,7 +241,7 @@ def test_a_unit_that_was_laid_otherwise_keeps_the_trials_that_are_there(study_fi
     monkeypatch.setattr(LocalModel, "token_budget", 2000)
     lm = load_model(study.model.name, device="cpu", threads=1)
     keys = {row[:3] for row in before}
-    plan = make_plan(study, lm.codec, budget=2000)
+    plan = make_plan(study, load_items(study.items, seed=study.seeds.items), lm.codec, budget=2000)
     halves = [{plan.trials[n].key in keys for n in u.trials} for u in plan.units]
     assert {True, False} in halves
     assert len(units) > 1
