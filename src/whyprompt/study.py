@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     PrivateAttr,
@@ -25,6 +23,19 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from whyprompt._contradictions import Problem, contradictions, unreadable_values
 from whyprompt._sources import SourceText, read_source
+from whyprompt._study_items import (
+    BUILTIN_COLUMNS,
+    BUILTIN_OUTCOMES,
+    Columns,
+    FileSource,
+    Gsm8kSource,
+    HubSource,
+    ItemSource,
+    Name,
+    NaturalInstructionsSource,
+    ReasoningGymSource,
+    Strict,
+)
 from whyprompt.errors import StudyError
 
 if TYPE_CHECKING:
@@ -58,163 +69,9 @@ __all__ = [
     "study_json_schema",
 ]
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
-
-
-class _Strict(BaseModel):
-    # Strict: True is no number, and bytes are no text. No setting may be nan or infinite.
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        protected_namespaces=(),
-        populate_by_name=True,
-        strict=True,
-        allow_inf_nan=False,
-    )
-
-
-BUILTIN_OUTCOMES = (
-    "log_prob",
-    "perplexity",
-    "exact_match",
-    "numeric_match",
-    "string_match",
-    "multiple_choice",
-    "embedding_similarity",
-)
-
-# Columns that every trial table has: no covariate and no outcome may take their names.
-BUILTIN_COLUMNS = frozenset(
-    [
-        "item_id",
-        "arm",
-        "rep",
-        "task_type",
-        "difficulty",
-        "question_tokens",
-        "question_perplexity",
-        "prompt",
-        "prompt_tokens",
-        "completion",
-        "completion_tokens",
-        "temperature",
-        "cluster",
-        "cost",
-        "latency_s",
-        "started_at",
-        "model",
-        "seed",
-        "unit",
-        "error",
-    ]
-)
-
-
-# ------------------------------------------------------------------------------------------- items
-class _Source(_Strict):
-    size: Annotated[int, Field(ge=1, le=100_000, description="How many items enter the study.")] = 32
-    shot_pool: Annotated[
-        int,
-        Field(
-            ge=0,
-            le=100_000,
-            description="Items kept out of the study, from which worked examples are drawn.",
-        ),
-    ] = 16
-    task_type: Annotated[str | None, Field(description="Name of the task family.")] = None
-
-
-class ReasoningGymSource(_Source):
-    """Items made by a generator of ``reasoning-gym``."""
-
-    source: Literal["reasoning_gym"]
-    dataset: str
-    settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the generator.")
-    levels: list[dict[str, Any]] | None = Field(
-        default=None,
-        min_length=1,
-        description="Settings of difficulty 1, 2, ...: items are shared out evenly among them.",
-    )
-    difficulty: str | None = Field(
-        default=None, description="Key of the generator's metadata that measures an item's difficulty."
-    )
-
-    @model_validator(mode="after")
-    def _one_difficulty(self) -> ReasoningGymSource:
-        if self.levels is not None and self.difficulty is not None:
-            raise ValueError("'levels' and 'difficulty' both define the difficulty: keep one")
-        return self
-
-
-class Columns(_Strict):
-    """Which columns of a file or data set hold what."""
-
-    question: str = "question"
-    answer: str = "answer"
-    item_id: str | None = None
-    task_type: str | None = None
-    difficulty: str | None = None
-    solution: str | None = None
-    choices: str | None = None
-    cluster: str | None = None
-    covariates: list[str] = Field(default_factory=list)
-
-    @field_validator("covariates")
-    @classmethod
-    def _not_reserved(cls, value: list[str]) -> list[str]:
-        taken = next((c for c in value if c in BUILTIN_COLUMNS or c in BUILTIN_OUTCOMES), None)
-        if taken is not None:
-            raise ValueError(f"{taken!r} is a column of the trial table itself: rename it in the file")
-        return value
-
-
-class FileSource(_Source):
-    """Items in a CSV, JSONL or Parquet file."""
-
-    source: Literal["file"]
-    path: str
-    columns: Columns = Columns()
-
-
-class HubSource(_Source):
-    """Items of a data set on the Hugging Face hub."""
-
-    source: Literal["hub"]
-    name: str
-    config: str | None = None
-    split: str = "test"
-    revision: str | None = None
-    layout: Literal["columns", "gsm8k", "natural_instructions"] = "columns"
-    columns: Columns = Columns()
-
-
-class Gsm8kSource(_Source):
-    """A local file or folder in the layout of GSM8K: ``question``, and ``answer`` ending in ``#### 42``."""
-
-    source: Literal["gsm8k"]
-    path: str
-    split: str = "test"
-
-
-class NaturalInstructionsSource(_Source):
-    """A local task file, or a folder of them, in the layout of Natural Instructions.
-
-    ``size`` counts the items of each task.
-    """
-
-    source: Literal["natural_instructions"]
-    path: str
-    tasks: list[str] | None = None
-
-
-ItemSource = Annotated[
-    ReasoningGymSource | FileSource | HubSource | Gsm8kSource | NaturalInstructionsSource,
-    Field(discriminator="source"),
-]
-
 
 # -------------------------------------------------------------------------------------------- arms
-class TemperatureRange(_Strict):
+class TemperatureRange(Strict):
     """A continuous treatment: each trial draws its temperature uniformly from ``[low, high]``."""
 
     low: Annotated[float, Field(ge=0)]
@@ -230,7 +87,7 @@ class TemperatureRange(_Strict):
 _Temperature = Annotated[float, Field(ge=0, le=5)]
 
 
-class _Arm(_Strict):
+class _Arm(Strict):
     system: str | None = Field(default=None, description="System prompt. Default: the chat template's own.")
     instruction: str | None = Field(default=None, description="Text put before the question.")
     cue: str | None = Field(default=None, description="Text after which the answer is scored.")
@@ -298,7 +155,7 @@ Arm = Annotated[
 
 
 # -------------------------------------------------------------------------------- model and outcomes
-class ModelSettings(_Strict):
+class ModelSettings(Strict):
     """Which model, and how it runs."""
 
     name: str = Field(
@@ -316,7 +173,7 @@ class ModelSettings(_Strict):
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
 
-class OutcomeSettings(_Strict):
+class OutcomeSettings(Strict):
     """One outcome: a built-in scorer by name, or a Python callable by import path."""
 
     name: Name
@@ -354,7 +211,7 @@ class _ShortOutcome:
 Outcome = Annotated[OutcomeSettings, _ShortOutcome]
 
 
-class GenerationSettings(_Strict):
+class GenerationSettings(Strict):
     """How completions are made, for the outcomes that read one."""
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 32
@@ -378,14 +235,14 @@ Method = Literal[
 ]
 
 
-class Contrast(_Strict):
+class Contrast(Strict):
     """Two arms, compared as ``treated`` minus ``control``."""
 
     treated: str
     control: str
 
 
-class AuditSettings(_Strict):
+class AuditSettings(Strict):
     """A confounded assignment drawn from a study with both arms, held against the paired truth."""
 
     assignment: dict[str, float] = Field(
@@ -400,7 +257,7 @@ class AuditSettings(_Strict):
     draws: Annotated[int, Field(ge=0, le=100_000)] = 200
 
 
-class EffectSettings(_Strict):
+class EffectSettings(Strict):
     """The external level: which contrast, on which outcome, by which estimator."""
 
     outcome: str = "log_prob"
@@ -415,7 +272,7 @@ class EffectSettings(_Strict):
     audit: AuditSettings | None = None
 
 
-class MediationSettings(_Strict):
+class MediationSettings(Strict):
     """The internal level: which contrast, on how many items, through which mediator."""
 
     contrast: Contrast | None = None
@@ -449,7 +306,7 @@ class MediationSettings(_Strict):
 _Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-class Seeds(_Strict):
+class Seeds(Strict):
     """Every source of chance, seeded apart."""
 
     items: _Seed = 0
@@ -458,7 +315,7 @@ class Seeds(_Strict):
     analysis: _Seed = 0
 
 
-class Study(_Strict):
+class Study(Strict):
     """A study, validated.
 
     Examples

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from whyprompt._study_items import BUILTIN_COLUMNS
 from whyprompt.errors import GraphError, StudyError
 from whyprompt.graph import CausalGraph
-from whyprompt.study import BUILTIN_COLUMNS, Contrast
+from whyprompt.study import Contrast
 from whyprompt.trials.items import load_items
 from whyprompt.trials.outcomes import check_outcomes, needs_completion
 from whyprompt.trials.prompts import check_templates, cue_of, segments_of
