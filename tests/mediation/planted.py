@@ -18,11 +18,12 @@ JUNK = 48
 SHARP = 60.0  # leakage of attention is exp(-SHARP)
 
 
-def build(copy_heads, *, saturate=False, gain=2.0, seed=0):
+def build(copy_heads, *, gate=None, gain=2.0, seed=0):
     """Model whose layer-1 heads `copy_heads` ({head: weight}) copy the token after MARK.
 
-    The logit of a copied token is `gain` times the sum of the weights, or, with `saturate`,
-    times the smaller of that sum and 1.
+    The logit of a copied token is `gain` times the sum s of the weights; with the gate "or" times the
+    smaller of s and 1, so that one head of weight 1 suffices; with the gate "and" times what s has beyond
+    1, so that two heads of weight 1 are both needed.
     """
     config = transformers.GPT2Config(
         vocab_size=V,
@@ -74,11 +75,12 @@ def build(copy_heads, *, saturate=False, gain=2.0, seed=0):
             v[TOK + BOS] = 0
             o[:V] = weight * eye[OUT : OUT + V]
         mlp = trunk.h[1].mlp
-        if saturate:  # FINAL = relu(s) - relu(s - 1) = min(s, 1)
+        if gate is not None:  # relu(s) - relu(s - 1) = min(s, 1), or relu(s - 1)
             for j in range(V):
                 mlp.c_fc.weight[OUT + j, 2 * j : 2 * j + 2] = 1.0
                 mlp.c_fc.bias[2 * j + 1] = -1.0
-                mlp.c_proj.weight[2 * j, FINAL + j], mlp.c_proj.weight[2 * j + 1, FINAL + j] = 1.0, -1.0
+                mlp.c_proj.weight[2 * j, FINAL + j] = {"or": 1.0, "and": 0.0}[gate]
+                mlp.c_proj.weight[2 * j + 1, FINAL + j] = {"or": -1.0, "and": 1.0}[gate]
             model.lm_head.weight[:, FINAL : FINAL + V] = gain * torch.eye(V)
         else:
             model.lm_head.weight[:, OUT : OUT + V] = gain * torch.eye(V)

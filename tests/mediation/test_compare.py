@@ -118,7 +118,8 @@ def test_without_a_confounder_the_two_agree_and_with_one_they_do_not():
     clean = compare_mediation(sweep, capture, "reasoning")
     assert not clean.disagree.any()
     assert clean.acme_low[0] < clean.nie[0] < clean.acme_high[0]
-    assert "that is not evidence that they agree" in clean.sentence
+    assert "which is no evidence that they agree: the largest difference, in layer" in clean.sentence
+    assert "to be told from zero" in clean.sentence
     sweep, capture, hard = world(n=200, effect=2.0, confounding=1.0, seed=1)
     biased = compare_mediation(sweep, capture, "reasoning")
     assert biased.disagree.tolist() == [True, False, False, False]

@@ -12,7 +12,9 @@ from whyprompt.mediation import (
     infer_heads,
     infer_sets,
     mean_interval,
+    resampling,
 )
+from whyprompt.mediation.intervals import share_interval
 
 
 def sweep(nie, clusters=None, te=None):
@@ -36,14 +38,88 @@ def sweep(nie, clusters=None, te=None):
     )
 
 
-def test_interval_without_clusters_is_the_t_interval():
-    x = np.random.default_rng(0).normal(1, 2, 25)
+def resampled_t(x, groups, counts):
+    """Signed bootstrap t of one column, by making every sample and its CR2 error anew."""
+
+    def mean_error(cells):
+        y, units = np.concatenate(cells), np.repeat(np.arange(len(cells)), [len(c) for c in cells])
+        n, mean = len(y), y.mean()
+        sums = np.array([(y[units == u] - mean).sum() ** 2 / (1 - (units == u).mean()) for u in set(units)])
+        return mean, np.sqrt(sums.sum()) / n
+
+    cells = [x[groups == g] for g in range(groups.max() + 1)]
+    center, error = mean_error(cells)
+    draws = [
+        mean_error([c for c, k in zip(cells, row, strict=True) for _ in range(int(k))]) for row in counts
+    ]
+    with np.errstate(divide="ignore"):
+        return center / error, np.array([0.0 if m == center else (m - center) / e for m, e in draws])
+
+
+@pytest.mark.parametrize("clustered", [False, True])
+def test_intervals_and_p_values_are_those_of_samples_drawn_one_by_one(clustered):
+    rng = np.random.default_rng(2)
+    x = rng.exponential(size=(14, 4)) - [1.0, 0.2, 0.0, 1.0]
+    groups = np.arange(14) // 3 if clustered else np.arange(14)  # the last cluster is smaller
+    sums, sizes = resampling.cluster_sums(x, groups)
+    got = resampling.resample(sums, sizes, conf_level=0.9, n_draws=199, rng=np.random.default_rng(5))
+    counts = resampling.draw_counts(len(sizes), 199, np.random.default_rng(5))
+    own, star = zip(*(resampled_t(x[:, j], groups, counts) for j in range(4)), strict=True)
+    own, star = np.array(own), np.array(star).T
+    np.testing.assert_allclose(got.t, own)
+    ranked, size = np.sort(star, 0), np.sort(np.abs(star), 0)
+    # 199 draws: the 10th from either end, and the 20th of the sizes from theirs.
+    least = np.maximum(size[-20], stats.t.ppf(0.95, resampling.degrees_of_freedom(sizes)))
+    below, above = np.maximum(ranked[-10], least), np.maximum(-ranked[9], least)
+    np.testing.assert_allclose(got.low, x.mean(0) - below * got.se)
+    np.testing.assert_allclose(got.high, x.mean(0) + above * got.se)
+    reach = np.abs(star)[:, :, None] >= np.abs(own) * (1 - 1e-9)  # draws x drawn x observed
+    flips, family, _, exhaustive = resampling._flips(sums, sizes, n_flips=199, rng=np.random.default_rng(0))
+    np.testing.assert_array_equal(exhaustive, clustered)
+    single = (1 + np.array([reach[:, j, j].sum() for j in range(4)])) / 200
+    # For the largest of all, each column in units of its own 80% quantile.
+    units, order, running = np.abs(own) / size[159], np.argsort(-np.abs(own) / size[159]), 0.0
+    step_down = np.empty(4)
+    for k, j in enumerate(order):
+        beyond = np.abs(star)[:, order[k:]] / size[159, order[k:]] >= units[j] * (1 - 1e-9)
+        running = max(running, (1 + beyond.any(1).sum()) / 200)
+        step_down[j] = running
+    pooled = (1 + reach.sum((0, 1)) / 4) / 200
+    if clustered:  # all sign patterns, so nothing of them is drawn
+        np.testing.assert_allclose(got.p_value, np.maximum(single, flips))
+        np.testing.assert_allclose(got.p_fwer, np.maximum(step_down, family))
+        np.testing.assert_allclose(got.p_pooled, np.maximum(pooled, flips))
+    else:
+        assert (got.p_value >= single - 1e-12).all()
+        assert (got.p_fwer >= step_down - 1e-12).all()
+        assert got.p_fwer.min() < 0.2
+
+
+def test_interval_of_many_items_is_the_t_interval():
+    x = np.random.default_rng(0).normal(1, 2, 2000)
     got = mean_interval(x, conf_level=0.9)
     want = stats.ttest_1samp(x, 0).confidence_interval(0.9)
-    np.testing.assert_allclose([got.ci_low, got.ci_high], [want.low, want.high], rtol=1e-12)
+    np.testing.assert_allclose([got.ci_low, got.ci_high], [want.low, want.high], rtol=0.01)
 
 
-def test_clustered_interval_with_clusters_of_one_size_is_that_of_statsmodels():
+def test_the_interval_reaches_to_the_side_of_the_long_tail():
+    x = stats.expon.ppf((np.arange(20) + 0.5) / 20)
+    got = mean_interval(x)
+    assert got.ci_high - got.mean > 1.2 * (got.mean - got.ci_low)
+    turned = mean_interval(-x)
+    assert (turned.ci_low, turned.ci_high) == pytest.approx((-got.ci_high, -got.ci_low), rel=0.05)
+
+
+@pytest.mark.parametrize("x", [[1.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0]])
+def test_items_that_do_not_bound_a_mean_give_no_interval_and_say_so(x):
+    got = mean_interval(x)
+    assert (got.ci_low, got.ci_high) == (-np.inf, np.inf)
+    sentence = infer_heads(sweep(np.array(x)[:, None])).sentence
+    assert "no 95% interval: so few items that differ do not bound it" in sentence
+    assert "inf" not in sentence
+
+
+def test_clustered_error_with_clusters_of_one_size_is_that_of_statsmodels():
     import statsmodels.api as sm
 
     rng = np.random.default_rng(1)
@@ -55,7 +131,6 @@ def test_clustered_interval_with_clusters_of_one_size_is_that_of_statsmodels():
         cov_type="cluster", cov_kwds={"groups": groups, "use_correction": True}, use_t=True
     )
     np.testing.assert_allclose(got.standard_error, fit.bse[0], rtol=1e-10)
-    np.testing.assert_allclose([got.ci_low, got.ci_high], fit.conf_int()[0], rtol=1e-10)
 
 
 def test_clustered_error_is_cr2_by_matrices():
@@ -70,9 +145,10 @@ def test_clustered_error_is_cr2_by_matrices():
         a[rows, g] = vectors @ (vectors.T.sum(1) / np.sqrt(values)) / 15
     inner = a.T @ centred @ a
     df = np.trace(inner) ** 2 / (inner**2).sum()
+    sizes = np.array([1.0, 2.0, 3.0, 9.0])
+    assert resampling.degrees_of_freedom(sizes) == pytest.approx(df, rel=1e-10)
     got = mean_interval(x, clusters=[f"g{g}" for g in groups])
     assert got.standard_error == pytest.approx(np.sqrt(((a.T @ centred @ x) ** 2).sum()), rel=1e-10)
-    assert got.ci_high - got.mean == pytest.approx(stats.t.ppf(0.975, df) * got.standard_error, rel=1e-10)
     head = infer_heads(sweep(x[:, None], [f"g{g}" for g in groups]))
     assert (head.ci_low[0], head.ci_high[0]) == pytest.approx((got.ci_low, got.ci_high))
 
@@ -80,22 +156,23 @@ def test_clustered_error_is_cr2_by_matrices():
 def test_interval_covers_where_one_cluster_holds_most_items():
     groups = np.arange(12).repeat([1] * 11 + [30])
     names, hits = [f"g{g}" for g in groups], 0
-    for seed in range(1000):
+    for seed in range(300):
         rng = np.random.default_rng(seed)
         got = mean_interval(rng.normal(size=12)[groups] + rng.normal(size=41), clusters=names)
         hits += got.ci_low <= 0 <= got.ci_high
-    assert 930 <= hits <= 985
+    assert hits >= 276
 
 
 @pytest.mark.parametrize("clustered", [False, True])
-def test_exhaustive_p_values_equal_brute_force(clustered):
+def test_exhaustive_sign_flips_equal_brute_force(clustered):
     rng = np.random.default_rng(2)
     x = rng.normal((1.5, 0.8, 0, 0, 0.3), 1, size=(12, 5))
-    clusters = [f"c{i // 2}" for i in range(12)] if clustered else None
-    got = infer_heads(sweep(x, clusters))
-    assert got.exhaustive
     units = np.arange(12) // 2 if clustered else np.arange(12)
     g = units.max() + 1
+    sums, sizes = resampling.cluster_sums(x, units)
+    p, p_fwer, used, exhaustive = resampling._flips(sums, sizes, n_flips=2**11, rng=rng)
+    assert exhaustive
+    assert used == 2 ** (g - 1)
 
     def t_of(y):
         mean = y.mean(0)
@@ -104,42 +181,61 @@ def test_exhaustive_p_values_equal_brute_force(clustered):
 
     t = t_of(x)
     patterns = np.array([t_of(x * np.array(s)[units][:, None]) for s in product((1, -1), repeat=g)])
-    np.testing.assert_allclose(got.p_value, (patterns >= t * (1 - 1e-9)).mean(0))
+    np.testing.assert_allclose(p, (patterns >= t * (1 - 1e-9)).mean(0))
     order, running = np.argsort(-t), 0.0
     for k, j in enumerate(order):
         running = max(running, (patterns[:, order[k:]].max(1) >= t[j] * (1 - 1e-9)).mean())
-        np.testing.assert_allclose(got.p_fwer[j], running)
-    np.testing.assert_allclose(got.q_value, stats.false_discovery_control(got.p_value))
+        np.testing.assert_allclose(p_fwer[j], running)
+    got = infer_heads(sweep(x, [f"c{u}" for u in units]))
     assert got.min_p == 2 / 2**g
-    assert got.p_value.min() >= got.min_p
+    assert (got.p_value >= p - 1e-12).all()
+    assert (got.p_fwer >= p_fwer - 1e-12).all()
 
 
-def test_familywise_error_is_held_and_power_is_there():
+SHAPES = {
+    "normal": lambda rng, size: rng.normal(size=size),
+    "t3": lambda rng, size: rng.standard_t(3, size=size),
+    "exponential": lambda rng, size: rng.exponential(size=size) - 1,
+    "lognormal": lambda rng, size: rng.lognormal(size=size) - np.exp(0.5),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("n", [8, 20])
+def test_the_error_rates_are_held_for_effects_of_mean_zero_however_skewed(shape, n):
+    """Heads of mean zero: sign flips alone name one in 45 to 90% of such sweeps where they are skewed."""
+    rng, reps, family, discovery = np.random.default_rng(3), 60, 0, 0
+    for rep in range(reps):
+        x = SHAPES[shape](rng, (n, 40)) + 0.3 * SHAPES[shape](rng, (n, 1))  # heads that go together
+        got = infer_heads(sweep(x), n_draws=400, n_splits=0, random_state=rep)
+        family += bool((got.p_fwer < 0.05).any())
+        discovery += bool((got.q_value < 0.05).any())
+    # 60 draws at 0.05: the 99.9% binomial bound is 9.
+    assert family <= 9
+    assert discovery <= 9
+
+
+def test_a_skewed_head_with_an_effect_is_found():
     rng = np.random.default_rng(3)
-    false = 0
-    for rep in range(200):
-        shared = rng.normal(size=(14, 1))
-        x = rng.standard_t(4, size=(14, 20)) + shared  # heavy tails and dependent heads
-        false += bool((infer_heads(sweep(x), n_flips=500, n_splits=0, random_state=rep).p_fwer < 0.05).any())
-    # 200 draws at 0.05: the 99.9% binomial bound is 22.
-    assert false <= 22
-    x = rng.normal(size=(20, 50))
+    x = rng.exponential(size=(20, 50)) - 1
     x[:, 7] += 2.5
-    got = infer_heads(sweep(x), n_flips=5000)
-    assert got.p_fwer[7] < 0.01
+    got = infer_heads(sweep(x))
+    assert got.p_fwer[7] < 0.05
+    assert got.q_value[7] < 0.05
     assert got.to_frame().iloc[0]["layer"] == 7
     assert "layer 7 head 0" in got.sentence
+    assert "1 of them differs from zero with the familywise error held at 0.05" in got.sentence
 
 
-def test_monte_carlo_flips_approach_the_exhaustive_ones():
+def test_drawn_sign_flips_approach_the_exhaustive_ones():
     rng = np.random.default_rng(4)
-    x = rng.normal(0.4, 1, size=(12, 6))
-    exact = infer_heads(sweep(x), n_flips=2**11)
-    drawn = infer_heads(sweep(x), n_flips=2**11 - 1, random_state=1)
-    assert exact.exhaustive
-    assert not drawn.exhaustive
-    np.testing.assert_allclose(drawn.p_value, exact.p_value, atol=0.05)
-    assert drawn.p_value.min() > 0
+    x, sizes = rng.normal(0.4, 1, size=(12, 6)), np.ones(12)
+    exact, _, _, all_of_them = resampling._flips(x, sizes, n_flips=2**11, rng=rng)
+    drawn, _, _, not_all = resampling._flips(x, sizes, n_flips=2**11 - 1, rng=rng)
+    assert all_of_them
+    assert not not_all
+    np.testing.assert_allclose(drawn, exact, atol=0.05)
+    assert drawn.min() > 0
 
 
 def test_heads_that_never_move_are_not_marked():
@@ -194,17 +290,62 @@ def test_bad_input():
         infer_heads(sweep(np.ones((3, 2))), quantity="pure_nie")
 
 
-@pytest.mark.parametrize("n_flips", [20_000, 200])
-def test_effects_that_are_nearly_alike_in_every_item_have_no_p_of_zero(n_flips):
+@pytest.mark.parametrize("n_draws", [10_000, 200])
+def test_effects_that_are_nearly_alike_in_every_item_have_no_p_of_zero(n_draws):
     """Rounding of a spread that nearly cancels must not make the sample rarer than it is."""
     x = np.full((9, 4), 0.7)
     x[:, 1] = 0.3 + 1e-12 * np.arange(9)
     x[:, 2] = 0.3 + 1e-8 * np.arange(9)
     x[:, 3] = 1 + 1e-4 * np.random.default_rng(0).normal(size=9)
-    got = infer_heads(sweep(x), n_flips=n_flips)
-    if n_flips > 256:
+    got = infer_heads(sweep(x), n_draws=n_draws)
+    if n_draws > 256:
         assert got.p_value.tolist() == got.p_fwer.tolist() == [2 / 2**9] * 4
-    assert got.p_value.min() >= min(got.min_p, 1 / n_flips)
+    assert got.p_value.min() >= min(got.min_p, 1 / n_draws)
+
+
+def test_one_head_that_moves_on_one_item_only_takes_no_other_heads_mark_away():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20, 30))
+    x[:, 3] += 3
+    x[:, 9] = 0
+    x[4, 9] = 5.0
+    got = infer_heads(sweep(x))
+    assert got.p_fwer[3] < 0.05
+    assert got.p_fwer[9] > 0.3
+
+
+@pytest.mark.parametrize("kind", ["real", "near zero"])
+def test_a_share_is_bounded_where_the_whole_is_told_from_zero(kind):
+    rng = np.random.default_rng(0)
+    whole = rng.normal(2.0 if kind == "real" else 0.1, 1, size=12)
+    part = 0.5 * whole + 0.1 * rng.normal(size=12)
+    low, high = share_interval(part, whole)
+    if kind == "real":
+        assert 0.4 < low < part.mean() / whole.mean() < high < 0.6
+    else:
+        assert (low, high) == (-np.inf, np.inf)
+    # Turning both, or the sign of the part alone, turns the interval with them.
+    assert share_interval(-part, -whole) == pytest.approx((low, high))
+    assert share_interval(-part, whole) == pytest.approx((-high, -low), rel=0.1)
+
+
+def test_the_interval_of_a_share_covers_with_few_items():
+    hits, reps = 0, 300
+    rng = np.random.default_rng(1)
+    for _ in range(reps):
+        whole = rng.exponential(size=8) + 2
+        part = 0.7 * whole + rng.exponential(size=8) - 1
+        low, high = share_interval(part, whole)
+        hits += low <= 0.7 <= high
+    assert hits / reps >= 0.92
+
+
+def test_the_interval_of_a_share_knows_that_one_cluster_may_hold_most_items():
+    rng = np.random.default_rng(0)
+    clusters = [f"c{max(0, i - 19)}" for i in range(25)]  # one of 20, five of one
+    part, whole = rng.normal(1, 1, 25), rng.normal(2, 0.1, 25)
+    wide, narrow = (share_interval(part, whole, clusters=c) for c in (clusters, None))
+    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
 
 
 def test_split_half_names_fewer_heads_than_there_are():

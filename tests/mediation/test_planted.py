@@ -16,7 +16,6 @@ from whyprompt.mediation import (
     joint_effect,
     knockout_sweep,
     layer_sweep,
-    mean_interval,
     set_sweep,
 )
 
@@ -111,7 +110,7 @@ def test_a_suppressing_head_has_a_negative_effect():
 
 
 def test_a_backup_head_hides_from_single_patches_but_not_from_joint_ones():
-    model, te = planted.build({0: 1.0, 2: 1.0}, saturate=True), log_prob(GAIN) - log_prob(0)
+    model, te = planted.build({0: 1.0, 2: 1.0}, gate="or"), log_prob(GAIN) - log_prob(0)
     sweep = head_sweep(model, pairs())
     expect(sweep.nie)  # either suffices, so neither is needed
     expect(sweep.pure_nie, h10=te, h12=te)  # and each is enough
@@ -137,27 +136,60 @@ def test_a_placebo_is_the_noise_floor_and_the_contrast_is_what_the_answer_adds()
 
 
 @pytest.mark.parametrize("method", ["greedy", "ranked"])
-def test_the_search_finds_both_heads_of_a_backup_circuit(method):
-    model = planted.build({0: 1.0, 2: 1.0}, saturate=True)
+@pytest.mark.parametrize(("gate", "alone"), [("or", (0, 1)), ("and", (1, 0))])
+def test_the_search_finds_both_heads_where_one_suffices_and_where_both_are_needed(method, gate, alone):
+    model = planted.build({0: 1.0, 2: 1.0}, gate=gate)
     steps = []
     found = find_heads(model, pairs(), method=method, max_heads=5, progress=lambda k, s: steps.append((k, s)))
     assert set(found.heads) == {(1, 0), (1, 2)}
     assert found.reached
-    np.testing.assert_allclose(found.search_share[:2], [0, 1], atol=1e-9)
+    # One of the two has the whole effect in one direction and none in the other; the pair has both.
+    for way, first in zip(found.ways, alone, strict=True):
+        np.testing.assert_allclose(way.search_share[:2], [first, 1], atol=1e-9)
+        np.testing.assert_allclose(way.held_out_share[:2], [first, 1], atol=1e-9)
+        np.testing.assert_allclose([way.joint.mean, way.direct.mean], [found.total.mean, 0], atol=1e-9)
     np.testing.assert_allclose(found.held_out_share[:2], [0, 1], atol=1e-9)
+    assert [w.quantity for w in found.ways] == ["nie", "pure_nie"]
     assert set(found.search_items) | set(found.held_out_items) == {p.item_id for p in pairs()}
     assert not set(found.search_items) & set(found.held_out_items)
     assert "2 heads" in found.sentence
-    assert "carry 100%" in found.sentence
+    assert "100% (95% interval 100% to 100%) when taken out of prompt 1 (NIE) and 100%" in found.sentence
     if method == "greedy":
         np.testing.assert_allclose(steps, [(1, 0), (2, 1)], atol=1e-9)
-    assert found.to_frame().chosen.sum() == 2
+    frame = found.to_frame()
+    assert frame.chosen.sum() == 2
+    np.testing.assert_allclose(frame.held_out_pure_nie[:2], [alone[1], 1], atol=1e-9)
+
+
+def test_a_search_that_stops_at_one_of_two_needed_heads_says_what_it_lacks():
+    found = find_heads(planted.build({0: 1.0, 2: 1.0}, gate="and"), pairs(), max_heads=1)
+    assert not found.reached
+    assert "100% (95% interval 100% to 100%) when taken out" in found.sentence
+    assert "and 0% (95% interval 0% to 0%) when put into prompt 0 (pure NIE)" in found.sentence.replace(
+        "-0%", "0%"
+    )
+    assert "before 80% was reached on its own items (NIE 100%, pure NIE 0%)" in found.sentence.replace(
+        "-0%", "0%"
+    )
+
+
+@pytest.mark.parametrize("method", ["greedy", "ranked"])
+def test_the_search_finds_what_carries_a_harm(method):
+    """A change of prompt that takes the answer away: the head that carries the loss has negative effects."""
+    turned = [
+        PromptPair(item_id=p.item_id, ids0=p.ids1, ids1=p.ids0, answer_ids=p.answer_ids) for p in pairs()
+    ]
+    found = find_heads(planted.build({2: 1.0, 3: -0.5}), turned, method=method, max_heads=2, candidates=2)
+    assert found.total.mean < 0
+    assert found.heads == ((1, 2),)
+    assert all(w.joint.mean < 0 for w in found.ways)
+    assert found.search_share[0] > 1
 
 
 def test_the_search_runs_each_prompt_once_and_again_where_memory_is_short(monkeypatch):
     from whyprompt.mediation.engine import ModelRuntime
 
-    model = planted.build({0: 1.0, 2: 1.0}, saturate=True)
+    model = planted.build({0: 1.0, 2: 1.0}, gate="or")
     items = pairs()
     sweep = head_sweep(model, items)
     runs, own = [], ModelRuntime.clean_many
@@ -186,7 +218,7 @@ def test_the_search_passes_over_a_suppressing_head():
 
 def test_the_search_says_when_it_cannot_reach_the_share():
     # With both directions in play the total is carried by layer 1; heads of layer 0 carry nothing.
-    model = planted.build({0: 1.0, 2: 1.0}, saturate=True)
+    model = planted.build({0: 1.0, 2: 1.0}, gate="or")
     found = find_heads(model, pairs(), max_heads=1)
     assert not found.reached
     assert "stopped before 80%" in found.sentence
@@ -219,25 +251,12 @@ def test_the_search_over_attention_rows(method):
     found = find_heads(model, items, mediator="attention_row", method=method)
     assert found.heads == ((1, 2),)
     np.testing.assert_allclose(found.held_out_share[0], 1, atol=1e-9)
-    with pytest.raises(MediationError, match="pure_nie needs y01"):
-        find_heads(model, items, mediator="attention_row", quantity="pure_nie")
-
-
-def test_the_interval_of_a_share_knows_that_one_cluster_may_hold_most_items():
-    from whyprompt.mediation.search import _ratio_interval
-
-    rng = np.random.default_rng(0)
-    clusters = [f"c{max(0, i - 19)}" for i in range(25)]  # one of 20, five of one
-    part, whole = rng.normal(1, 1, 25), rng.normal(2, 0.1, 25)
-    wide, narrow = (_ratio_interval(part, whole, c, 0.95) for c in (clusters, [str(i) for i in range(25)]))
-    assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
-    ratio = part.mean() / whole.mean()
-    want = mean_interval((part - ratio * whole) / whole.mean(), clusters=clusters)
-    np.testing.assert_allclose(wide, (ratio + want.ci_low, ratio + want.ci_high))
+    assert [w.quantity for w in found.ways] == ["nie"]
+    assert "Only this direction can be run with mediator 'attention_row'" in found.sentence
 
 
 def test_the_joint_effect_of_a_layer_is_inferred():
-    model, items = planted.build({0: 1.0, 2: 1.0}, saturate=True), pairs()
+    model, items = planted.build({0: 1.0, 2: 1.0}, gate="or"), pairs()
     te = log_prob(GAIN) - log_prob(0)
     got = infer_sets(layer_sweep(model, items))
     np.testing.assert_allclose(got.mean, [0, te], atol=1e-9)  # no single head of it has any effect

@@ -11,6 +11,7 @@ from whyprompt.analysis import HeadStudy, StudyMediation
 from whyprompt.analysis.internal import AttentionPicture
 from whyprompt.mediation import (
     AttentionCapture,
+    CarriedShare,
     HeadSearch,
     HeadSweep,
     compare_mediation,
@@ -151,23 +152,37 @@ def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="smal
         return HeadStudy(
             contrast=Contrast(treated=treated, control="direct"),
             sweep=sweep,
-            inference=infer_heads(sweep, n_flips=2000),
+            inference=infer_heads(sweep, n_draws=2000),
         )
 
     te = main.te[:6]
     search = HeadSearch(
         method="greedy",
-        quantity="nie",
         share=0.8,
         heads=((1, 1),),
         path=((1, 1), (2, 2)),
-        search_share=np.array([0.82, 0.9]),
-        held_out_share=np.array([0.61, 0.66]),
+        ways=(
+            CarriedShare(
+                quantity="nie",
+                search_share=np.array([0.82, 0.9]),
+                held_out_share=np.array([0.61, 0.66]),
+                joint=mean_interval(0.61 * te),
+                direct=mean_interval(0.39 * te),
+                share_low=0.33,
+                share_high=0.89,
+            ),
+            CarriedShare(
+                quantity="pure_nie",
+                search_share=np.array([0.85, 0.95]),
+                held_out_share=np.array([0.7, 0.68]),
+                joint=mean_interval(0.7 * te),
+                direct=mean_interval(0.3 * te),
+                share_low=-np.inf,
+                share_high=np.inf,
+            ),
+        ),
         reached=True,
-        carried=mean_interval(0.61 * te),
         total=mean_interval(te),
-        share_low=0.33,
-        share_high=0.89,
         search_items=main.item_ids[6:],
         held_out_items=main.item_ids[:6],
         sentence="1 head (1.1; layer.head) carries 61% of the total effect on 6 held-out items.",

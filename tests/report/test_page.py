@@ -177,7 +177,9 @@ def test_heads_hold_the_exact_values(small, page):
         at = i.heads.index(tuple(map(int, re.findall(r"\d+", name))))
         assert cells == [i.mean[at], i.ci_low[at], i.ci_high[at], i.nde[at], i.q_value[at], i.p_fwer[at]]
     search = body(page.tables["search"])
-    assert [c[1] for c in search.values()] == small.mediation.search.held_out_share.tolist()
+    for at, way in enumerate(small.mediation.search.ways):
+        assert [c[at] for c in search.values()] == way.search_share.tolist()
+        assert [c[2 + at] for c in search.values()] == way.held_out_share.tolist()
 
 
 def test_the_script_gets_every_head_and_item(small, page):

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -22,7 +23,14 @@ import numpy as np
 from whyprompt._files import file_errors, lock_for, read_json, whole_file, write_json
 from whyprompt.analysis._pairs import chosen_items
 from whyprompt.errors import StoreError
-from whyprompt.mediation import AttentionCapture, HeadSearch, HeadSweep, MeanInterval, PairOutcomes
+from whyprompt.mediation import (
+    AttentionCapture,
+    CarriedShare,
+    HeadSearch,
+    HeadSweep,
+    MeanInterval,
+    PairOutcomes,
+)
 from whyprompt.study import MediationSettings
 from whyprompt.trials.store import TrialStore
 
@@ -37,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Rest", "Saved", "search_to_dict"]
 
 # Raised when the same study and model would give other numbers.
-_FORMAT = 2
+_FORMAT = 3
 _DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
 
 
@@ -339,13 +347,48 @@ def search_to_dict(search: HeadSearch) -> dict[str, Any]:
         **out,
         "heads": [list(h) for h in search.heads],
         "path": [list(h) for h in search.path],
-        "search_share": search.search_share.tolist(),
-        "held_out_share": search.held_out_share.tolist(),
-        "carried": asdict(search.carried),
-        "total": asdict(search.total),
+        "ways": [_way_to_dict(way) for way in search.ways],
+        "total": _ends_to_json(asdict(search.total)),
         "search_items": list(search.search_items),
         "held_out_items": list(search.held_out_items),
     }
+
+
+def _ends_to_json(values: dict[str, Any]) -> dict[str, Any]:
+    # JSON has no infinity: an end that the items do not bound is null.
+    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
+
+
+def _ends_from_json(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: (-math.inf if k.endswith("_low") else math.inf) if v is None else v for k, v in values.items()}
+
+
+def _way_to_dict(way: CarriedShare) -> dict[str, Any]:
+    return _ends_to_json(
+        {
+            "quantity": way.quantity,
+            "search_share": way.search_share.tolist(),
+            "held_out_share": way.held_out_share.tolist(),
+            "joint": _ends_to_json(asdict(way.joint)),
+            "direct": _ends_to_json(asdict(way.direct)),
+            "share_low": way.share_low,
+            "share_high": way.share_high,
+        }
+    )
+
+
+def _way_from_dict(data: dict[str, Any]) -> CarriedShare:
+    return CarriedShare(
+        **_ends_from_json(
+            {
+                **data,
+                "search_share": np.array(data["search_share"]),
+                "held_out_share": np.array(data["held_out_share"]),
+                "joint": MeanInterval(**_ends_from_json(data["joint"])),
+                "direct": MeanInterval(**_ends_from_json(data["direct"])),
+            }
+        )
+    )
 
 
 def _search_from_dict(data: dict[str, Any]) -> HeadSearch:
@@ -354,10 +397,8 @@ def _search_from_dict(data: dict[str, Any]) -> HeadSearch:
             **data,
             "heads": _heads(data["heads"]),
             "path": _heads(data["path"]),
-            "search_share": np.array(data["search_share"]),
-            "held_out_share": np.array(data["held_out_share"]),
-            "carried": MeanInterval(**data["carried"]),
-            "total": MeanInterval(**data["total"]),
+            "ways": tuple(_way_from_dict(way) for way in data["ways"]),
+            "total": MeanInterval(**_ends_from_json(data["total"])),
             "search_items": tuple(data["search_items"]),
             "held_out_items": tuple(data["held_out_items"]),
         }

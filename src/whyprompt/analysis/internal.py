@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -149,8 +150,6 @@ class StudyMediation:
             ``nie``, ``nde``, ``ci_low``, ``ci_high``, ``p_fwer``, ``q_value``), the set found, the further
             contrasts, and the sentence.
         """
-        te = self.main.inference.te
-        assert te is not None
         return {
             "study": self.study,
             "treated": self.main.contrast.treated,
@@ -160,7 +159,7 @@ class StudyMediation:
             "n_items": self.main.inference.n_items,
             "n_clusters": self.main.inference.n_clusters,
             "smallest_possible_p": self.main.inference.min_p,
-            "total_effect": {"estimate": te.mean, "ci_low": te.ci_low, "ci_high": te.ci_high},
+            "total_effect": _interval(self.main.inference),
             "heads": _heads(self.main.inference),
             "set": None if self.search is None else _saved.search_to_dict(self.search),
             "set_note": self.search_note,
@@ -245,14 +244,12 @@ def _heads(inference: HeadInference) -> list[dict[str, Any]]:
     keep = ("layer", "head", inference.quantity, "nde", "ci_low", "ci_high", "p_value", "p_fwer", "q_value")
     frame = inference.to_frame()
     return [
-        {str(k): (int(v) if k in {"layer", "head"} else float(v)) for k, v in row.items()}
+        {str(k): (int(v) if k in {"layer", "head"} else _known(v)) for k, v in row.items()}
         for row in frame[[k for k in keep if k in frame.columns]].to_dict("records")
     ]
 
 
 def _comparison_rows(comparison: MediationComparison) -> list[dict[str, Any]]:
-    import math
-
     rows = []
     for row in comparison.to_frame().to_dict("records"):
         values = {str(k): v for k, v in row.items()}
@@ -263,23 +260,31 @@ def _comparison_rows(comparison: MediationComparison) -> list[dict[str, Any]]:
                 else bool(v)
                 if k == "disagree"
                 # A head whose attention does not vary has no statistical answer.
-                else (float(v) if math.isfinite(v) else None)
+                else _known(v)
                 for k, v in values.items()
             }
         )
     return rows
 
 
-def _interval(inference: HeadInference) -> dict[str, float] | None:
+def _interval(inference: HeadInference) -> dict[str, float | None] | None:
     te = inference.te
-    return None if te is None else {"estimate": te.mean, "ci_low": te.ci_low, "ci_high": te.ci_high}
+    if te is None:
+        return None
+    return {"estimate": te.mean, "ci_low": _known(te.ci_low), "ci_high": _known(te.ci_high)}
+
+
+def _known(value: float) -> float | None:
+    """Give a value that JSON can hold; None where the items do not bound it, or nothing is known."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _head_table(inference: HeadInference, top: int) -> str:
     lines = ["  head     NIE     interval             NDE     q       p (family-wise)"]
     for row in _heads(inference)[:top]:
         name = f"{row['layer']}.{row['head']}"
-        span = f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+        ends = [row["ci_low"], row["ci_high"]]
+        span = "no interval" if None in ends else f"{ends[0]:.3f} to {ends[1]:.3f}"
         lines.append(
             f"  {name:6} {row[inference.quantity]:7.3f}  {span:18} {row.get('nde', float('nan')):7.3f}"
             f"  {row['q_value']:.4f}  {row['p_fwer']:.4f}"

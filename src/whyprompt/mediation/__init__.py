@@ -22,18 +22,17 @@ from whyprompt.mediation.estimands import Effects, mediation_effects
 from whyprompt.mediation.historical import BaronKenny, baron_kenny
 from whyprompt.mediation.inference import (
     HeadInference,
-    MeanInterval,
     SetInference,
     SplitHalf,
     contrast_heads,
     infer_heads,
     infer_sets,
-    mean_interval,
 )
+from whyprompt.mediation.intervals import MeanInterval, mean_interval
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
 from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, PairOutcomes, SetSweep
 from whyprompt.mediation.rho import RhoSensitivity, sensitivity
-from whyprompt.mediation.search import HeadSearch, find_heads
+from whyprompt.mediation.search import CarriedShare, HeadSearch, find_heads
 from whyprompt.mediation.statistical import (
     Estimate,
     MediationResult,
@@ -46,6 +45,7 @@ __all__ = [
     "AttentionCapture",
     "AttentionRow",
     "BaronKenny",
+    "CarriedShare",
     "Effects",
     "Estimate",
     "HeadCapture",

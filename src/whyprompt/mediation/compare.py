@@ -217,11 +217,14 @@ def compare_mediation(
     tail = (1 - conf_level) / 2
     low, high = np.full((2, len(chosen)), np.nan)
     low[varies], high[varies] = np.quantile(widened(draws, acme[varies], g, rng), [tail, 1 - tail], axis=0)
-    inference = infer_heads(sweep, quantity=quantity, conf_level=conf_level, n_flips=1, n_splits=0)
+    inference = infer_heads(sweep, quantity=quantity, conf_level=conf_level, n_splits=0)
     difference = acme - inference.mean[in_sweep]
-    p = np.ones(len(chosen))
-    p[varies] = _max_t(
-        draws - weights @ effect[:, varies] / weights.sum(1, keepdims=True), difference[varies]
+    p, tellable = np.ones(len(chosen)), np.full(len(chosen), np.nan)
+    p[varies], tellable[varies] = _max_t(
+        draws - weights @ effect[:, varies] / weights.sum(1, keepdims=True),
+        difference[varies],
+        df=g - needed,
+        alpha=alpha,
     )
     seen: dict[str, Any] = {
         "segment": segment,
@@ -244,7 +247,7 @@ def compare_mediation(
         "n_clusters": g,
         "n_draws": n_draws,
     }
-    return MediationComparison(**seen, sentence=_sentence(seen))
+    return MediationComparison(**seen, sentence=_sentence(seen, tellable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,18 +340,23 @@ def _bootstrap_weights(
     raise MediationError(f"{g} sampling units are too few for a bootstrap", hint="add items")
 
 
-def _max_t(draws: Array, difference: Array) -> Array:
-    """Step-down max-|t| p of each difference, from bootstrap draws of all."""
+def _max_t(draws: Array, difference: Array, *, df: int, alpha: float) -> tuple[Array, Array]:
+    """Step-down max-|t| p of each difference, from bootstrap draws of all, and the size that one must have.
+
+    The draws have one standard error, so they scatter as normal ones do, and the sample's own t, whose error
+    is estimated, as t does: it is turned into the normal one with the same tail.
+    """
     se = draws.std(0, ddof=1)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(difference == 0, 0.0, np.abs(difference) / se)
         null = np.where(se > 0, np.abs(draws - difference) / se, 0.0)
+    t = stats.norm.isf(stats.t.sf(t, df))
     order = np.argsort(-t, kind="stable")
     family = np.maximum.accumulate(null[:, order][:, ::-1], axis=1)[:, ::-1]
     p = np.empty(len(t))
     # The sample itself counts as one draw, so that no p is zero.
     p[order] = np.maximum.accumulate((1 + (family >= t[order]).sum(0)) / (1 + len(draws)))
-    return p
+    return p, stats.t.isf(stats.norm.sf(np.quantile(null.max(1), 1 - alpha)), df) * se
 
 
 def _spearman(a: Array, b: Array) -> float:
@@ -357,7 +365,7 @@ def _spearman(a: Array, b: Array) -> float:
     return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
 
 
-def _sentence(r: dict[str, Any]) -> str:
+def _sentence(r: dict[str, Any], tellable: Array) -> str:
     name = "NIE" if r["quantity"] == "nie" else "pure NIE"
     known = np.isfinite(r["acme"])
     disagree = int(r["disagree"].sum())
@@ -373,15 +381,20 @@ def _sentence(r: dict[str, Any]) -> str:
         worst = int(np.argmax(np.where(r["disagree"], np.abs(r["difference"]), -1)))
         layer, head = r["heads"][worst]
         text += (
-            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g}, "
+            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g} (the "
+            "others need not agree: nothing is known of them), "
             f"most in layer {layer} head {head} ({r['acme'][worst]:.3g} by statistics, "
             f"{r['nie'][worst]:.3g} by intervention): so much do sequential ignorability and a straight line "
             "cost there."
         )
     else:
+        most = int(np.nanargmax(np.abs(r["difference"])))
+        layer, head = r["heads"][most]
         text += (
-            f"In no head do they differ with the familywise error held at {r['alpha']:g}; with "
-            f"{r['n_clusters']} sampling units that is not evidence that they agree."
+            f"In no head can these {r['n_clusters']} sampling units tell the two apart with the familywise "
+            f"error held at {r['alpha']:g}, which is no evidence that they agree: the largest difference, in "
+            f"layer {layer} head {head}, is {r['acme'][most]:.3g} by statistics against {r['nie'][most]:.3g} "
+            f"by intervention, and one there would have to be {tellable[most]:.3g} to be told from zero."
         )
     text += _extrapolated(r["overlap"][known], r["segment"], 1 if r["quantity"] == "nie" else 0)
     if r["n_clusters"] < _FEW_CLUSTERS:

@@ -93,8 +93,8 @@ def _inside(m: Material) -> list[str]:
     )
     looks = "that attention explains the effect: where a head looks is shown, and it is not what was changed."
     absent = (
-        f"that a head without a mark does nothing: with {inference.n_clusters} sampling units no sign-flip "
-        f"p is below {inference.min_p:.2g}, and {len(inference.heads)} heads were tested."
+        f"that a head without a mark does nothing: with {inference.n_clusters} sampling units no p is "
+        f"below {inference.min_p:.2g}, and {len(inference.heads)} heads were tested."
     )
     out = [adds, place, looks, absent]
     if found.search is not None:
@@ -107,7 +107,7 @@ def _inside(m: Material) -> list[str]:
                 "that these heads are where the effect is: the search ended before they carried "
                 f"{found.search.share:.0%} of it."
             )
-        elif found.search.share_low <= 0:
+        elif found.search.least.share_low <= 0:
             out.append(
                 "that the set carries any of the effect on new items: the interval of its share on "
                 "held-out items includes zero."

@@ -61,6 +61,11 @@ def head_words(inference: HeadInference, at: int) -> str:
     )
 
 
+def _end(value: float) -> float | None:
+    """Give one end of an interval; where the items do not bound it, nothing is drawn."""
+    return float(value) if np.isfinite(value) else None
+
+
 def _unit(inference: HeadInference, outcome: str) -> str:
     return f"{_NAMES.get(inference.quantity, inference.quantity)} on {outcome}"
 
@@ -178,8 +183,8 @@ def layer_plot(inference: HeadInference, *, outcome: str = "the outcome", width:
         {
             "layer": layer,
             "effect": float(inference.mean[i]),
-            "low": float(inference.ci_low[i]),
-            "high": float(inference.ci_high[i]),
+            "low": _end(inference.ci_low[i]),
+            "high": _end(inference.ci_high[i]),
             "sure": f"q < {inference.alpha:g}" if inference.q_value[i] < inference.alpha else "not marked",
             "words": head_words(inference, i),
         }
@@ -269,8 +274,8 @@ def joint_plot(inference: SetInference, *, outcome: str = "the outcome", width: 
             {
                 "set": label.removeprefix("layer "),
                 "effect": mean,
-                "low": low,
-                "high": high,
+                "low": _end(low),
+                "high": _end(high),
                 "sure": states[0] if inference.q_value[i] < inference.alpha else states[1],
                 "words": f"{label}: {name} {format_number(mean)} ({span(low, high)}), q "
                 f"{format_number(float(inference.q_value[i]), digits=2)}",
@@ -364,9 +369,10 @@ def search_plot(search: HeadSearch, *, width: int = 560) -> alt.LayerChart:
     dots = base.mark_point(filled=True, size=60, opacity=1).encode(
         tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
     )
-    k = len(search.heads)
+    k, least = len(search.heads), search.least
+    ends = {"low": _end(least.share_low), "high": _end(least.share_high)}
     interval = (
-        alt.Chart(data([{"heads": k, "low": search.share_low, "high": search.share_high}]))
+        alt.Chart(data([{"heads": k, **ends}]))
         .mark_rule(color=BLUE, strokeWidth=2, aria=False)
         .encode(x=x, y="low:Q", y2="high:Q")
     )
@@ -378,7 +384,8 @@ def search_plot(search: HeadSearch, *, width: int = 560) -> alt.LayerChart:
     end = float(search.held_out_share[k - 1])
     words = (
         f"Cumulative joint effect. {k} heads carry {end:.0%} of the total effect on held-out items "
-        f"({search.share_low:.0%} to {search.share_high:.0%}); {search.share:.0%} was asked for."
+        + ("(no interval)" if None in ends.values() else f"({least.share_low:.0%} to {least.share_high:.0%})")
+        + f"; {search.share:.0%} was asked for."
     )
     chart = alt.layer(aim, interval, lines, dots).properties(width=width, height=260, autosize=FIT)
     out: alt.LayerChart = finish(chart, description=words)

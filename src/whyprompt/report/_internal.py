@@ -11,6 +11,7 @@ from whyprompt.errors import MediationError
 from whyprompt.report import charts
 from whyprompt.report._blocks import Cell, Details, Note, Para, Section, num, p_value, table
 from whyprompt.report._panel import head_panel
+from whyprompt.report.style import span
 
 if TYPE_CHECKING:
     from whyprompt.analysis import HeadStudy, StudyMediation
@@ -84,7 +85,7 @@ def _map(m: Material, found: StudyMediation) -> list[Block]:
         lambda w: charts.head_heatmap(
             inference, outcome=found.outcome, transpose=w < 500, width=w, cell=19 if w < 500 else 22
         ),
-        caption=f"A dot marks q < {inference.alpha:g} (Benjamini-Hochberg over all heads). "
+        caption=f"A dot marks q < {inference.alpha:g} (the false discovery rate over all heads). "
         "With scripts, choose a head to see its effect by item and its attention below.",
         interactive=True,
     )
@@ -113,16 +114,16 @@ def _search(m: Material, found: StudyMediation) -> list[Block]:
     if search is None:
         why = f": {found.search_note}" if found.search_note else ""
         return [Note(f"No set of heads was searched for{why}.")]
+    names = {"nie": "NIE", "pure_nie": "pure NIE"}
+    columns = {f"searched on, {names[w.quantity]}": w.search_share for w in search.ways}
+    columns |= {f"held out, {names[w.quantity]}": w.held_out_share for w in search.ways}
     rows = [
         (
             f"{k}: layer {layer} head {head}",
-            num(float(a), percent=True),
-            num(float(b), percent=True),
+            *(num(float(shares[k - 1]), percent=True) for shares in columns.values()),
             "yes" if k <= len(search.heads) else "no",
         )
-        for k, ((layer, head), a, b) in enumerate(
-            zip(search.path, search.search_share, search.held_out_share, strict=True), start=1
-        )
+        for k, (layer, head) in enumerate(search.path, start=1)
     ]
     return [
         Para(search.sentence),
@@ -130,11 +131,12 @@ def _search(m: Material, found: StudyMediation) -> list[Block]:
             "search",
             "The smallest set: joint effect of the first heads",
             lambda w: charts.search_plot(search, width=w),
-            caption="The search chose its heads on one half of the items; what counts is the other half.",
+            caption="The search chose its heads on one half of the items; what counts is the other half. "
+            "Drawn is the direction in which the set carries less.",
         ),
         table(
             f"Share of the total effect, {search.method} search",
-            ("heads so far, the last one", "items searched on", "held-out items", "in the set"),
+            ("heads so far, the last one", *columns, "in the set"),
             rows,
             name="search",
         ),
@@ -161,8 +163,7 @@ def _floor(found: StudyMediation) -> list[Block]:
             + (
                 ""
                 if te is None
-                else f" Its total effect is {format_number(te.mean)} ({format_number(te.ci_low)} to "
-                f"{format_number(te.ci_high)})."
+                else f" Its total effect is {format_number(te.mean)} ({span(te.ci_low, te.ci_high)})."
             )
         ),
         Details(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -206,6 +207,10 @@ def _both(row: Mapping[str, Any], keys: Sequence[str], states: list[str], *, kno
         f"({span(values['acme_low'], values['acme_high'])}), interventional "
         f"{format_number(values['nie'])} ({span(values['nie_low'], values['nie_high'])})"
     )
+    for side in ("acme", "nie"):
+        # An interval that the items do not bound has no line.
+        if not math.isfinite(values[f"{side}_high"] - values[f"{side}_low"]):
+            values[f"{side}_low"] = values[f"{side}_high"] = values[side]
     return {**values, "state": states[0 if differ else 1], "words": words, "name": name}
 
 

@@ -166,7 +166,9 @@ def span(low: float | None, high: float | None) -> str:
     -------
     str
     """
-    return "no interval" if low is None or high is None else f"{format_number(low)} to {format_number(high)}"
+    if low is None or high is None or not math.isfinite(high - low):
+        return "no interval"
+    return f"{format_number(low)} to {format_number(high)}"
 
 
 def title_lines(text: str, width: int) -> list[str]:

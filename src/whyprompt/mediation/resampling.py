@@ -1,0 +1,279 @@
+"""What a sample of items says about many mean effects at once: two resamplings of whole clusters.
+
+A studentised bootstrap asks how far a mean strays from the truth, in its own standard errors, in samples
+drawn from the sample. It takes the effects' own shape, skewed as those of heads are, and it gives intervals,
+familywise p-values and false discovery rates. Sign flips ask how often effects that are symmetric about zero
+would look like these: exact for a symmetric effect, however few items, and blind to skewness, which they take
+for an effect. Each p-value here is the larger of the two, so that a claim needs both.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import stats
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+__all__ = [
+    "Resampled",
+    "bootstrap_t",
+    "bounds",
+    "cluster_sums",
+    "degrees_of_freedom",
+    "draw_counts",
+    "mean_error",
+    "resample",
+    "t_of",
+    "tails",
+]
+
+_BLOCK = 1 << 21
+_FLAT = 1e-5
+"""Spread, as a share of the squares, below which effects count as all alike: rounding hides the rest."""
+_SAME = 1e-9
+_USUAL = 0.8
+"""Quantile of a column's bootstrapped |t| that is its unit in the largest of all: far enough out to see its
+skewness, near enough to be known from few items."""
+_NIL = 1e-10
+"""Spread of a bootstrap sample, as a share of its squares, below which it is rounding and counts as none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resampled:
+    """Statistics of the columns of a clusters-by-mediators array.
+
+    Attributes
+    ----------
+    mean, se, t : ndarray, shape (mediators,)
+        With the CR2 error.
+    low, high : ndarray, shape (mediators,)
+        Bootstrap-t interval; infinite where the sample does not bound the mean.
+    p_value, p_fwer, p_pooled : ndarray, shape (mediators,)
+        Of the own |t|; step-down of the largest |t|; of the |t| among those of all mediators, from which a
+        false discovery rate follows. Each the larger of the bootstrap's and the sign flips'.
+    n_flips : int
+    exhaustive : bool
+    """
+
+    mean: Array
+    se: Array
+    t: Array
+    low: Array
+    high: Array
+    p_value: Array
+    p_fwer: Array
+    p_pooled: Array
+    n_flips: int
+    exhaustive: bool
+
+
+def cluster_sums(x: Array, groups: NDArray[np.intp]) -> tuple[Array, Array]:
+    """Sum each cluster's items, clusters x columns, and count them."""
+    sums = np.zeros((groups.max() + 1, x.shape[1]))
+    np.add.at(sums, groups, x)
+    return sums, np.bincount(groups).astype(np.float64)
+
+
+def mean_error(sums: Array, sizes: Array, base: Array | None = None) -> tuple[Array, Array]:
+    """Mean over items and its CR2 error (Bell and McCaffrey), which knows that one cluster may hold most.
+
+    With another `base` than the number of items, the ratio of the two means and its delta-method error.
+    """
+    n, base = sizes.sum(), sizes if base is None else base
+    mean = sums.sum(0) / base.sum()
+    residual = sums - base[:, None] * mean
+    return mean, np.sqrt((residual**2 / (1.0 - sizes / n)[:, None]).sum(0)) / abs(base.sum())
+
+
+def t_of(mean: Array, se: Array) -> Array:
+    """Divide; a head that never moves has t = 0, one that always moves alike has infinity."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(mean == 0, 0.0, mean / se)
+
+
+def draw_counts(g: int, n_draws: int, rng: np.random.Generator) -> Array:
+    """How often each cluster is in each bootstrap sample, draws x clusters."""
+    return rng.multinomial(g, np.full(g, 1 / g), n_draws).astype(np.float64)
+
+
+def bootstrap_t(counts: Array, sums: Array, sizes: Array, base: Array | None = None) -> Array:
+    """Signed t of each bootstrap sample's mean against the sample's own, draws x columns.
+
+    A sample without spread whose mean is off is infinitely far off: it speaks against every claim, as it
+    must, since so few distinct items cannot tell how far off they are. `base` as in `mean_error`.
+    """
+    base = sizes if base is None else base
+    d = sums - base[:, None] * (sums.sum(0) / base.sum())
+    # Rounding in a column of effects that are all alike is no spread.
+    d[:, np.abs(d).max(0) <= _SAME * np.abs(sums).max(0)] = 0.0
+    total = (counts @ base)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        weights = np.where(counts > 0, counts / (1.0 - sizes / (counts @ sizes)[:, None]), 0.0)
+        off = counts @ d / total
+        squares, level = weights @ d**2, off**2 * (weights @ base**2)[:, None]
+        spread = squares - 2 * off * (weights @ (d * base[:, None])) + level
+        spread[spread <= _NIL * (squares + level)] = 0.0
+        t = t_of(off, np.sqrt(spread) / np.abs(total))
+    return np.where(np.isnan(t), np.inf, t)  # a ratio to nothing
+
+
+def degrees_of_freedom(sizes: Array) -> float:
+    """Bell and McCaffrey's, of the CR2 error under independent errors: few where one cluster is most."""
+    n = sizes.sum()
+    cross = sizes**2 / (1.0 - sizes / n) / n**3
+    squares = float((sizes**2).sum()) / n**4 + float(cross.sum() ** 2 - (cross**2).sum())
+    return float((1.0 / n) ** 2 / squares)
+
+
+def tails(star: Array, conf_level: float) -> tuple[Array, Array]:
+    """How many standard errors an interval reaches below and above, from bootstrap draws of t.
+
+    Above, as far as draws lie below the truth: skewness makes the two unequal. The shorter one is made as
+    long as a symmetric interval's: where items are few, the short tail of a skewed sample is a guess.
+    """
+    last = len(star) - 1
+    k, both = (
+        max(int(share * (last + 2) + _SAME) - 1, 0) for share in ((1 - conf_level) / 2, 1 - conf_level)
+    )
+    cut = np.partition(star, (k, last - k), axis=0)
+    symmetric = np.partition(np.abs(star), last - both, axis=0)[last - both]
+    return np.maximum(cut[last - k], symmetric), np.maximum(-cut[k], symmetric)
+
+
+def bounds(mean: Array, se: Array, star: Array, sizes: Array, conf_level: float) -> tuple[Array, Array]:
+    """Bootstrap-t interval of each mean; infinite where draws have no spread too often.
+
+    Nowhere shorter than the t interval, whose degrees of freedom know, as draws of few clusters do not,
+    that one cluster holds most items.
+    """
+    least = stats.t.ppf(0.5 + conf_level / 2, degrees_of_freedom(sizes))
+    below, above = (np.maximum(reach, least) for reach in tails(star, conf_level))
+    with np.errstate(invalid="ignore"):  # no spread at all, times no bound
+        return np.where(se == 0, mean, mean - below * se), np.where(se == 0, mean, mean + above * se)
+
+
+def resample(
+    sums: Array, sizes: Array, *, conf_level: float, n_draws: int, rng: np.random.Generator
+) -> Resampled:
+    """Both resamplings of every column."""
+    g, m = sums.shape
+    mean, se = mean_error(sums, sizes)
+    size = np.abs(t_of(mean, se))
+    counts = draw_counts(g, n_draws, rng)
+    step = max(1, _BLOCK // n_draws)
+    bar = size * (1 - _SAME)  # a tie that rounding breaks is a tie
+    ordered = np.sort(bar)
+    low, high, single, usual = np.empty((4, m))
+    reached = np.zeros(m + 1)
+    for start in range(0, m, step):
+        at = slice(start, start + step)
+        star = bootstrap_t(counts, sums[:, at], sizes)
+        low[at], high[at] = bounds(mean[at], se[at], star, sizes, conf_level)
+        star = np.abs(star)
+        single[at] = (star >= bar[at]).sum(0)
+        usual[at] = _quantile(star, _USUAL)
+        reached += np.bincount(np.searchsorted(ordered, star.ravel(), "right"), minlength=m + 1)
+    # How many columns' draws reach the k-th smallest |t|, a draw: counted over all columns.
+    anywhere = reached[:0:-1].cumsum()[::-1][np.searchsorted(ordered, bar)] / m
+    family = _largest(counts, sums, sizes, _in_units(bar[None], usual)[0], usual)
+    # The sample itself counts as one draw, so that no p is zero.
+    own, pooled, step_down = ((1 + count) / (1 + n_draws) for count in (single, anywhere, family))
+    flips, flip_family, n_flips, exhaustive = _flips(sums, sizes, n_flips=n_draws, rng=rng)
+    return Resampled(
+        mean=mean,
+        se=se,
+        t=t_of(mean, se),
+        low=low,
+        high=high,
+        p_value=np.maximum(own, flips),
+        p_fwer=np.maximum(step_down, flip_family),
+        p_pooled=np.maximum(pooled, flips),
+        n_flips=n_flips,
+        exhaustive=exhaustive,
+    )
+
+
+def _quantile(size: Array, level: float) -> Array:
+    k = min(int(level * len(size)), len(size) - 1)
+    return np.asarray(np.partition(size, k, axis=0)[k])
+
+
+def _in_units(size: Array, usual: Array) -> Array:
+    """Sizes in units of what is usual for their column; nothing where the usual has no bound."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = size / usual
+    return np.where(np.isinf(usual) | (size == 0), 0.0, scaled)
+
+
+def _largest(counts: Array, sums: Array, sizes: Array, bar: Array, usual: Array) -> Array:
+    """In how many draws the largest of the columns not beyond each one reaches it, made monotone.
+
+    From the smallest observed size up: the step-down's successive maxima in one pass. Each column is
+    measured by its own usual |t|, so that one whose mean hangs on an item or two, and whose draws without
+    them are far off, does not set the bar of all.
+    """
+    m, n_draws = len(bar), len(counts)
+    order = np.argsort(bar, kind="stable")
+    family, largest = np.empty(m), np.zeros((n_draws, 1))
+    step = max(1, _BLOCK // n_draws)
+    for start in range(0, m, step):
+        at = order[start : start + step]
+        star = _in_units(np.abs(bootstrap_t(counts, sums[:, at], sizes)), usual[at])
+        maxima = np.maximum.accumulate(np.hstack([largest, star]), axis=1)[:, 1:]
+        family[at] = (maxima >= bar[at]).sum(0)
+        largest = maxima[:, -1:]
+    family[order] = np.maximum.accumulate(family[order][::-1])[::-1]
+    return family
+
+
+def _flip_t(signs: Array, sums: Array, sizes: Array, squares: Array) -> Array:
+    """Absolute t of each pattern of signs, patterns x mediators.
+
+    The spread is a difference of sums that nearly cancel where effects are all alike. There rounding
+    would make up the order of the patterns, so all spreads below `_FLAT` of the squares are one.
+    """
+    g = len(sizes)
+    mean = signs @ sums / sizes.sum()
+    spread = squares - 2 * mean * (signs @ (sums * sizes[:, None])) + mean**2 * (sizes**2).sum()
+    se = np.sqrt(g / (g - 1) * np.maximum(spread, _FLAT * squares)) / sizes.sum()
+    return np.abs(t_of(mean, se))
+
+
+def _flips(
+    sums: Array, sizes: Array, *, n_flips: int, rng: np.random.Generator
+) -> tuple[Array, Array, int, bool]:
+    """Two-sided p and step-down familywise p from sign flips of whole clusters."""
+    g, m = sums.shape
+    exhaustive = g <= 40 and 2 ** (g - 1) <= n_flips
+    total = 2 ** (g - 1) if exhaustive else n_flips
+    squares = (sums**2).sum(0)
+    own = _flip_t(np.ones((1, g)), sums, sizes, squares)[0]
+    order = np.argsort(-own, kind="stable")
+    # Rounding must not separate a pattern from its own mirror image.
+    bar = own[order] * (1 - _SAME)
+    single, family = np.zeros(m), np.zeros(m)
+    step = max(1, _BLOCK // max(m, g))
+    for start in range(0, total, step):
+        count = min(step, total - start)
+        if exhaustive:
+            # The last cluster keeps its sign: a pattern and its mirror image have the same |t|.
+            bits = (np.arange(start, start + count)[:, None] >> np.arange(g)) & 1
+            signs = np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
+        else:
+            signs = rng.choice((-1.0, 1.0), size=(count, g))
+            if start == 0:
+                signs[0] = 1.0  # the sample itself is one of its patterns
+        flipped = _flip_t(signs, sums, sizes, squares)[:, order]
+        single += (flipped >= bar).sum(0)
+        # Successive maxima from the smallest observed |t| up: the step-down of Westfall and Young.
+        family += (np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1] >= bar).sum(0)
+    p, p_fwer = np.empty(m), np.empty(m)
+    p[order] = single / total
+    p_fwer[order] = np.maximum.accumulate(family / total)
+    return p, p_fwer, total, exhaustive
