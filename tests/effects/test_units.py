@@ -13,7 +13,7 @@ from whyprompt.effects import (
     heterogeneous_effects,
     paired_effect,
 )
-from whyprompt.effects._units import find_units
+from whyprompt.effects.units import find_units
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table
 

@@ -457,7 +457,7 @@ def _paired_instead(
     asked: dict[str, Any],
 ) -> tuple[dict[str, Any], str]:
     """Take a table that holds both arms of every item as paired, where nothing else was asked for."""
-    from whyprompt.effects._units import NO_CLUSTER, paired_instead
+    from whyprompt.effects.units import NO_CLUSTER, paired_instead
 
     takes = {*_PAIRED, "by", "random_state", "confounders", "graph"} - {"design"}
     if set(asked) - takes or asked.get("cluster") == NO_CLUSTER:

@@ -14,7 +14,7 @@ import numpy as np
 
 from whyprompt._rules import few_clusters
 from whyprompt.effects import inference
-from whyprompt.effects._units import NO_CLUSTER
+from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._separation import explain_separation, without_counterpart
 from whyprompt.effects._subgroups import heterogeneity, impossible_limits, subgroup_effects
-from whyprompt.effects._units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.effects.balance import balance_table, effective_sample_size
 from whyprompt.effects.propensity import SeparatedError, design_matrix
 from whyprompt.effects.result import EffectResult, effect_sentence, format_number
+from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table, rows_of_two_arms
 

@@ -18,13 +18,13 @@ from whyprompt.effects._assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects._clusters import cluster_design
 from whyprompt.effects._multiplicity import correlation, max_t, normal_scores, reach, two_sided_p
 from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
-from whyprompt.effects._units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.effects.arms._balance import pair_balance, pair_smd
 from whyprompt.effects.arms._errors import pair_known, without_error
 from whyprompt.effects.arms._result import ArmContrast, ArmMean, ArmsResult, PairBalanceRow
 from whyprompt.effects.inference import interval
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number, method_words
+from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.effects.weighting.many_arms import multinomial_weights
 from whyprompt.errors import EstimationError
 from whyprompt.tables import level_name, open_table

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects._arguments import at_least, seed
-from whyprompt.effects._units import NO_CLUSTER
 from whyprompt.effects.crosscheck import _why
 from whyprompt.effects.crosscheck._peers import find_python, run_peers
 from whyprompt.effects.crosscheck._result import (
@@ -21,6 +20,7 @@ from whyprompt.effects.estimate import defaults, estimate_effect, estimated
 from whyprompt.effects.heterogeneity import heterogeneous_effects, prompt_policy
 from whyprompt.effects.refutation import data_subset, placebo_treatment, random_common_cause
 from whyprompt.effects.result import format_number
+from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError, GraphError
 from whyprompt.tables import open_table
 

@@ -23,11 +23,11 @@ from whyprompt.effects._influence import (
 )
 from whyprompt.effects._multiplicity import correlation, max_t
 from whyprompt.effects._problem import choose_confounders
-from whyprompt.effects._units import find_units, settle_cluster
 from whyprompt.effects.dose._result import DoseBalanceRow, DosePoint, DoseResponse
 from whyprompt.effects.inference import interval
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number
+from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.effects.weighting.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
 from whyprompt.effects.weighting.many_arms import mean_covariance, standardised
 from whyprompt.errors import DataError, EstimationError

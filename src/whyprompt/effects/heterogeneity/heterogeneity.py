@@ -17,7 +17,6 @@ from whyprompt.effects._arguments import at_least, names, seed
 from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects._order import content_rank
 from whyprompt.effects._problem import choose_confounders, prepare, refuse_post_treatment
-from whyprompt.effects._units import find_units, settle_cluster
 from whyprompt.effects.balance import effective_sample_size
 from whyprompt.effects.heterogeneity._drivers import effect_drivers
 from whyprompt.effects.heterogeneity._groups import (
@@ -33,6 +32,7 @@ from whyprompt.effects.heterogeneity._scores import paired_scores, row_scores
 from whyprompt.effects.heterogeneity._words import GROUPING, sentence
 from whyprompt.effects.paired.paired import item_labels, paired_differences, paired_effect
 from whyprompt.effects.propensity import design_matrix
+from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table, rows_of_two_arms
 

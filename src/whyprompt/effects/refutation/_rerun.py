@@ -9,9 +9,9 @@ import numpy as np
 
 from whyprompt.effects._pipeline import bootstrapped, compute
 from whyprompt.effects._problem import choose_confounders
-from whyprompt.effects._units import NO_CLUSTER
 from whyprompt.effects.estimate import defaults, estimate_effect, estimated
 from whyprompt.effects.propensity import design_matrix
+from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError, WhypromptError
 from whyprompt.tables import open_table
 

@@ -18,7 +18,6 @@ import numpy as np
 from whyprompt.effects._arguments import at_least, generator
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._reported import Reported
-from whyprompt.effects._units import NO_CLUSTER, find_units, settle_cluster
 from whyprompt.effects.balance import balance_table
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.preparation._columns import read_columns
@@ -27,6 +26,7 @@ from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.refutation._arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
 from whyprompt.effects.refutation._rerun import failed_share
 from whyprompt.effects.result import SMD_LIMIT, format_number, plain
+from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError, WhypromptError
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
