@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import typer
 from typer.main import get_command
 
 from whyprompt.cli import app
 from whyprompt.cli._flags import in_flags
 
 SOURCE = Path(__file__).parents[2] / "src" / "whyprompt" / "effects"
-EFFECT = get_command(app).commands["effect"]
-OPTIONS = {option.name: option for option in EFFECT.params if option.param_type_name == "option"}
+EFFECT = typer.Context(get_command(app).commands["effect"])
+OPTIONS = {option.name: option for option in EFFECT.command.params if option.param_type_name == "option"}
 # The library's name of an option that has another.
 OWN_NAMES = {"random_state": "seed"}
 

@@ -239,7 +239,7 @@ def test_one_draw_is_the_estimate_beside_the_truth():
     wide = frame.pivot_table(index="item_id", columns="arm", values="y")
     treated = one.table.arm.to_numpy() == "cot"
     assert one.truth == pytest.approx(float((wide.cot - wide.direct)[treated].mean()), rel=1e-12)
-    assert "and its interval holds it" in one.sentence or "and its interval misses it" in one.sentence
+    assert "and its interval holds it" in one.sentence
     assert one.adjusted.ci_low <= one.truth <= one.adjusted.ci_high
     assert one.to_frame().what.tolist() == ["naive", "ipw", "truth"]
     assert one.plot().to_dict()["description"]

@@ -98,6 +98,9 @@ def test_matchits_effects_rows_and_errors(lalonde, matchit, key):
     assert result.n_control_used == wanted["n_control_matched"]
     assert result.ess_control == pytest.approx(wanted["ess_control"], rel=1e-9)
     assert result.weights == pytest.approx(np.array(wanted["weights"], dtype=float), abs=1e-9)
+    assert result.se_method.startswith("pair-cluster-robust") is (
+        {"pairs", "lm_cluster_subclass_se_HC1"} <= wanted.keys()
+    )
     if result.se_method.startswith("pair-cluster-robust"):
         assert result.std_error == pytest.approx(wanted["lm_cluster_subclass_se_HC1"], rel=1e-4)
         assert result.df == wanted["n_treated_matched"] - 1

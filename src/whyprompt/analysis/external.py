@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._words import counted
 from whyprompt.analysis._family import FamilyRow, family_rows, family_words
 from whyprompt.effects import audit, estimate_effect, one_draw, paired_effect
 from whyprompt.effects.result import format_number, plain
@@ -151,8 +152,8 @@ class StudyEffect:
         blocks = [self.question.strip(), self.sentence]
         rows = getattr(self.main, "subgroups", ())
         if rows:
-            counted = "items" if self.design == "paired" else "rows"
-            head = ("", counted, "effect", "interval", "p (Holm)")
+            what = "items" if self.design == "paired" else "rows"
+            head = ("", what, "effect", "interval", "p (Holm)")
             blocks.append(_table(head, [_subgroup(r) for r in rows]))
         if len(self.family) > 1:
             lines = [

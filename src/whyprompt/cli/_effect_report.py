@@ -50,7 +50,8 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
     parts.append(
         "Assumptions:\n"
         + "\n".join(
-            f"  {'FAILS' if a.status == 'fails' else a.status:<12} {a.name}: {words(f'{a.detail} [{a.check}]')}"
+            f"  {'FAILS' if a.status == 'fails' else a.status:<12} {a.name}:"
+            f" {words(f'{a.detail} [{a.check}]')}"
             for a in result.assumptions
         )
     )

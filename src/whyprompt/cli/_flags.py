@@ -12,7 +12,7 @@ from whyprompt.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import click
+    import typer
 
 __all__ = ["in_flags", "said_in_flags"]
 
@@ -28,7 +28,7 @@ _SAID = re.compile(
 _OTHER_NAMES = {"random_state": "seed"}
 
 
-def in_flags(text: str, command: click.Command) -> str:
+def in_flags(text: str, ctx: typer.Context) -> str:
     """Write arguments of the library, ``method='naive'``, as options of a verb, ``--method naive``.
 
     Arguments without an option of their own stay as they are, as does what is quoted.
@@ -37,8 +37,8 @@ def in_flags(text: str, command: click.Command) -> str:
     ----------
     text : str
         A message or a hint.
-    command : click.Command
-        The verb.
+    ctx : typer.Context
+        Of the verb.
 
     Returns
     -------
@@ -46,15 +46,15 @@ def in_flags(text: str, command: click.Command) -> str:
 
     Examples
     --------
-    >>> from typer.main import get_command
+    >>> import typer
     >>> from whyprompt.cli import app
-    >>> effect = get_command(app).commands["effect"]
+    >>> effect = typer.Context(typer.main.get_command(app).commands["effect"])
     >>> in_flags("give confounders=[...] or a graph, or method='naive'", effect)
     'give --confounders A,B or a graph, or --method naive'
     >>> in_flags("column 'cluster=' is missing; set replace=False, or folds=5", effect)
     "column 'cluster=' is missing; set --no-replace, or folds=5"
     """
-    options = {option.name: option for option in command.params if option.param_type_name == "option"}
+    options = {option.name: option for option in ctx.command.params if option.param_type_name == "option"}
 
     def said(found: re.Match[str]) -> str:
         name = found["name"]
@@ -79,17 +79,17 @@ def in_flags(text: str, command: click.Command) -> str:
 
 
 @contextmanager
-def said_in_flags(command: click.Command) -> Iterator[None]:
+def said_in_flags(ctx: typer.Context) -> Iterator[None]:
     """Put the errors that the library raises inside the block into the words of a verb.
 
     Parameters
     ----------
-    command : click.Command
-        The verb.
+    ctx : typer.Context
+        Of the verb.
     """
     try:
         yield
     except InputError as error:
-        hint = None if error.hint is None else in_flags(error.hint, command)
-        InputError.__init__(error, in_flags(error.message, command), hint=hint)
+        hint = None if error.hint is None else in_flags(error.hint, ctx)
+        InputError.__init__(error, in_flags(error.message, ctx), hint=hint)
         raise

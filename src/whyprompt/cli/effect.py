@@ -252,7 +252,7 @@ def effect(
     if "seed" in given:
         asked["random_state"] = seed
     frame = read_table(table)
-    with said_in_flags(ctx.command):
+    with said_in_flags(ctx):
         if impute is not None:
             gaps = {"m": impute, "missing_outcome": missing_outcome, "auxiliary": _split(auxiliary) or ()}
             _refuse(set(asked) & {*_ARMS_ONLY, *_DOSE_ONLY, "reference", "unit", "by"}, "with --impute")
@@ -275,7 +275,7 @@ def effect(
     if as_json:
         show_json(result.to_dict() | {name: found.to_dict() for name, found in checked.items()})
     else:
-        said = effect_text(result, words=lambda text: in_flags(text, ctx.command))
+        said = effect_text(result, words=lambda text: in_flags(text, ctx))
         show("\n\n".join([said, *(check_text(n, found) for n, found in checked.items())]))
 
 

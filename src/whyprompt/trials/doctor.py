@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from whyprompt._cache import cache_dir
+from whyprompt._words import counted
 from whyprompt.errors import WhypromptError
 from whyprompt.trials.manifest import package_versions
 from whyprompt.trials.models.locate import EMBEDDED, locate_model
@@ -82,7 +83,7 @@ def _device() -> Check:
         return Check(name="device", status="fail", detail="torch is not installed")
     if torch.cuda.is_available():
         return Check(name="device", status="ok", detail=f"CUDA: {torch.cuda.get_device_name(0)}")
-    return Check(name="device", status="ok", detail=f"CPU, {torch.get_num_threads()} threads")
+    return Check(name="device", status="ok", detail=f"CPU, {counted(torch.get_num_threads(), 'thread')}")
 
 
 def _model() -> Check:
