@@ -6,6 +6,7 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -13,7 +14,7 @@ from whyprompt.analysis import load_mediation, run_effect, run_mediation, study_
 from whyprompt.analysis._family import family_rows, family_words
 from whyprompt.cli import main
 from whyprompt.errors import EstimationError, MediationError, StoreError, StudyError
-from whyprompt.study import load_study
+from whyprompt.study import Study, load_study
 from whyprompt.trials import load_trials, run_study
 
 
@@ -106,6 +107,44 @@ def test_audit_holds_the_draw_against_the_same_items(ran):
     assert {r.method for r in answer.audit.rows} >= {"naive", "overlap"}
     # The truth of the audit is the paired effect of the study.
     assert answer.audit.paired_effect == pytest.approx(answer.main.estimate, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reps", "treated", "noise"),
+    [
+        ({"name": "log_prob"}, 1, {"kind": "few_shot", "draw": "per_item"}, "none"),
+        ({"name": "log_prob"}, 3, {"kind": "few_shot"}, "none"),
+        ({"name": "log_prob"}, 3, {"kind": "few_shot", "draw": "per_item"}, "independent"),
+        ({"name": "log_prob"}, 3, {"kind": "few_shot", "draw": "per_rep"}, "shared"),
+        ({"name": "log_prob"}, 1, {"kind": "chain_of_thought", "reasoning": "generated"}, "independent"),
+        ({"name": "log_prob"}, 3, {"kind": "chain_of_thought", "reasoning": "other"}, "independent"),
+        ({"name": "numeric_match"}, 1, {"kind": "format", "format": "json"}, "independent"),
+        ({"name": "own", "call": "module:function", "needs": "scores"}, 1, {"kind": "direct"}, "independent"),
+    ],
+)
+def test_only_scored_outcomes_of_fixed_prompts_are_said_to_be_without_noise(outcome, reps, treated, noise):
+    arms = {"direct": {"kind": "direct"}, "changed": treated}
+    rows = [
+        {"item_id": f"i{k}", "arm": arm, "rep": rep, "task_type": "t", outcome["name"]: float(k + at + rep)}
+        for k in range(6)
+        for at, arm in enumerate(arms)
+        for rep in range(reps)
+    ]
+    study = Study.model_validate(
+        {
+            "name": "noise",
+            "question": "What is known of one item?",
+            "items": [{"source": "reasoning_gym", "dataset": "chain_sum", "size": 6}],
+            "arms": arms,
+            "outcomes": [outcome],
+            "reps": reps,
+            "effect": {
+                "outcome": outcome["name"],
+                "contrast": {"treated": "changed", "control": "direct"},
+            },
+        }
+    )
+    assert study_effect(study, pd.DataFrame(rows)).main.items.noise == noise
 
 
 def _audited(study, graph=None, **settings):

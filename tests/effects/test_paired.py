@@ -15,7 +15,7 @@ from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
 from whyprompt._rules import holm
-from whyprompt.effects import paired_effect
+from whyprompt.effects import paired_effect, paired_effects, paired_heterogeneity, paired_ordinal_effect
 from whyprompt.effects.paired.paired import paired_differences
 from whyprompt.errors import DataError, EstimationError
 
@@ -134,6 +134,39 @@ def test_exact_mcnemar_and_the_paired_ratio_have_their_closed_forms(seed):
     assert np.log(odds.ci_high) == pytest.approx(np.log(odds.estimate) + q * odds.std_error, rel=1e-9)
 
 
+def test_with_clusters_no_p_is_given_that_takes_items_to_be_independent():
+    """Ten templates of twenty alike items: McNemar's exact p would count two hundred independent items."""
+    rng = np.random.default_rng(0)
+    template = np.repeat(np.arange(10), 20)
+    up = (rng.random(10) < 0.7)[template]
+    frame = long_table(np.zeros(200), up * 1.0, template=template)
+    alone, grouped = effect(frame), effect(frame, cluster="template")
+    assert alone.mcnemar_p < 1e-10
+    assert grouped.mcnemar_p is None
+    assert grouped.mcnemar_counts == alone.mcnemar_counts
+    assert grouped.p_value > 1e-4
+
+
+@pytest.mark.parametrize(("treated", "control"), [(1.0, 0.0), (1, False), (True, 0), ("1", "0")])
+def test_arms_are_called_as_the_table_has_them(treated, control):
+    """An arm is one level however it is written: 1, 1.0 and True are the level '1'."""
+    frame = long_table(*clustered()[:2], kind=["a", "b"] * 30)
+    frame["arm"] = (frame["arm"] == "cot").astype(int)
+    found = paired_effect(frame, outcome="score", treated=treated, control=control, by="kind")
+    assert (found.treated, found.control) == ("1", "0")
+    assert found.to_dict()["treated"] == "1"
+    assert "'1' instead of '0' changes" in found.sentence
+    frame["other"] = frame["score"] ** 2
+    both = paired_effects(frame, outcomes=["score", "other"], treated=treated, control=control)
+    assert (both.treated_level, both.control_level) == ("1", "0")
+    assert "Under '1' instead of '0'" in both.sentence
+    frame["grade"] = pd.qcut(frame["score"], 3, labels=False)
+    graded = paired_ordinal_effect(frame, outcome="grade", treated=treated, control=control)
+    assert (graded.treated_level, graded.control_level) == ("1", "0")
+    whom = paired_heterogeneity(frame, outcome="score", treated=treated, control=control, modifiers=["kind"])
+    assert (whom.treated_level, whom.control_level) == ("1", "0")
+
+
 def test_repeats_of_a_binary_outcome_are_risks_and_no_discordant_pairs():
     rng = np.random.default_rng(2)
     once = [long_table((rng.random(30) < 0.4) * 1.0, (rng.random(30) < 0.6) * 1.0) for _ in range(3)]
@@ -242,7 +275,7 @@ def test_incomplete_items_are_counted_by_reason_and_repeats_averaged():
     assert result.estimate == pytest.approx(0.5)
     assert any("1 repeated trial" in w for w in result.warnings)
     assert any("3 item(s) left out" in w and "c" in w for w in result.warnings)
-    assert "3 incomplete item(s) are left out" in result.sentence
+    assert "3 incomplete items left out" in result.sentence
     complete = next(a for a in result.assumptions if a.name == "complete pairs")
     assert complete.status == "doubtful"
     shown = result.to_dict()

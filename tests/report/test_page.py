@@ -16,6 +16,7 @@ from whyprompt.effects.result import format_number
 from whyprompt.effects.sensitivity import sensitivity_report
 from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.report import build_report, write_report
+from whyprompt.report.charts import gain_harm_plot
 from whyprompt.report.page import MAX_BYTES
 
 ORDER = [
@@ -155,7 +156,8 @@ def test_who_gains_is_counted_from_the_differences(small, page):
     tasks = np.array([u.rsplit("-", 1)[0] for u in main.differences.units])
     for task, cells in body(page.tables["who"]).items():
         part = change[tasks == task]
-        assert cells[:4] == [len(part), (part > 0).mean(), (part < 0).mean(), (part == 0).mean()]
+        assert cells[:4] == [len(part), (part > 0).sum(), (part < 0).sum(), (part == 0).sum()]
+        assert cells[4:] == [part.max(), part.min()]
 
 
 def test_sensitivity_is_that_of_the_library(small, page):
@@ -327,8 +329,35 @@ def test_many_heads_and_a_long_prompt_still_fit(small):
 
 def test_a_page_that_cannot_be_small_is_refused(small, monkeypatch):
     monkeypatch.setattr("whyprompt.report.page.MAX_BYTES", 50_000)
-    with pytest.raises(WhypromptError, match=r"more than 0\.05"):
+    with pytest.raises(WhypromptError, match=r"more than 0\.05") as refused:
         build_report(small.effect, None, MANIFEST, small.study)
+    # No heads were swept: there is nothing to sweep less of.
+    assert "sweep" not in refused.value.hint
+    with pytest.raises(WhypromptError) as refused:
+        build_report(small.effect, small.mediation, MANIFEST, small.study)
+    assert "sweep fewer contrasts" in refused.value.hint
+
+
+def test_a_page_of_many_items_stays_small_and_every_item_is_in_its_picture():
+    study = make_study(
+        effect={"outcome": "log_prob", "contrast": {"treated": "shots", "control": "direct"}},
+        arms={"direct": {"kind": "direct"}, "shots": {"kind": "few_shot", "shots": 2, "draw": "per_item"}},
+        mediation=None,
+    )
+    frame = make_frame(per_task=4000)
+    effect = study_effect(study, frame[frame["arm"] != "other"])
+    assert effect.main.n_pairs == 12_000
+    page = build_report(effect, None, MANIFEST, study)
+    assert len(page.encode()) < MAX_BYTES / 2
+    drawn = gain_harm_plot(effect.main).to_dict()
+    rows = max(drawn["datasets"].values(), key=len)
+    assert len(rows) < 1_600
+    counted = sum(int(r["words"].split()[0]) if "items:" in r["words"] else 1 for r in rows)
+    assert counted == 12_000
+    seen = sum(
+        int(r["words"].split()[0]) for r in rows if r["state"] == "seen to gain" and "items" in r["words"]
+    )
+    assert abs(seen - effect.main.items.seen_gain) <= 1
 
 
 def test_results_of_another_study_are_refused(small):

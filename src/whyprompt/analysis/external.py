@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt._words import counted
 from whyprompt.analysis._family import FamilyRow, family_rows, family_words
@@ -12,6 +12,7 @@ from whyprompt.effects.result import format_number, plain
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph import CausalGraph
 from whyprompt.study import Contrast
+from whyprompt.trials.outcomes import SCORED_OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -314,6 +315,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
                 control=against.control,
                 cluster=_cluster(frame),
                 by=by if subgroups else None,
+                noise=_noise(study, outcome, against),
                 level=effect.level,
             )
         both = frame[frame["arm"].isin([against.treated, against.control])]
@@ -363,6 +365,23 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         confounders=confounders,
         frame=frame,
     )
+
+
+def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independent", "shared", "none"]:
+    """Say what makes trials of one item and arm differ: only then can single items be spoken of."""
+    arms = [study.arms[name] for name in (against.treated, against.control)]
+    draws = {getattr(arm, "draw", "fixed") for arm in arms if getattr(arm, "shots", 0)}
+    told = next(o for o in study.outcomes if o.name == outcome)
+    scored = told.call is None and told.name in SCORED_OUTCOMES
+    made = {getattr(arm, "reasoning", "instruction") for arm in arms}
+    if (
+        scored
+        and "generated" not in made
+        and (study.reps == 1 or (draws <= {"fixed"} and "other" not in made))
+    ):
+        return "none"
+    # One set of shots for all items of a task: a lucky set lifts them together.
+    return "shared" if "per_rep" in draws else "independent"
 
 
 def _observational(study: Study) -> dict[str, Any]:

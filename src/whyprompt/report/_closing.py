@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from whyprompt.effects import PairedResult
 from whyprompt.report._blocks import Details, Lines, Para, Section, Verbatim, table
 
 if TYPE_CHECKING:
@@ -39,10 +40,13 @@ def _scope(m: Material) -> list[str]:
             f"that the model answers correctly more often: {m.effect.outcome!r} is how probable the right "
             "answer is, not whether it is given. See the other outcomes for that."
         )
-    if m.paired:
+    main = m.effect.main
+    if isinstance(main, PairedResult):
         out.append(
-            "that an item which gained once always gains: the share of items that gain counts single "
-            "differences, chance of seeds included."
+            "that these items would fare the same under other shots or another wording."
+            if main.items.noise == "none"
+            else "that an item whose outcome was higher once is higher always: single differences hold the"
+            " chance of sampling and of seeds."
         )
     return out
 

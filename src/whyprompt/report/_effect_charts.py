@@ -10,7 +10,6 @@ from whyprompt.errors import EstimationError
 from whyprompt.report._rows import effect_rows, number, records
 from whyprompt.report.style import (
     BLUE,
-    GREY,
     MUTED,
     PURPLE,
     VERMILION,
@@ -26,14 +25,13 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-    from whyprompt.effects import AuditResult, EffectResult, OneDraw, PairedResult
+    from whyprompt.effects import AuditResult, EffectResult, OneDraw
 
 __all__ = [
     "audit_plot",
     "dose_response_plot",
     "draw_plot",
     "forest_plot",
-    "gain_harm_plot",
     "specification_plot",
 ]
 
@@ -309,88 +307,6 @@ def audit_plot(
     description = f"Audit over {result.draws} draws. " + "; ".join(r["words"] for r in rows) + "."
     chart = _fit(base, width=width, height=_ROW * len(order) + 10)
     out: alt.LayerChart = finish(chart, description=description)
-    return out
-
-
-def gain_harm_plot(
-    result: PairedResult, groups: Mapping[str, str] | None = None, *, width: int = 560
-) -> alt.LayerChart:
-    """Draw every item's difference between the arms, sorted within its group.
-
-    Parameters
-    ----------
-    result : PairedResult
-        With its per-item differences.
-    groups : mapping of str to str, optional
-        The task family of each item. Default: one group.
-    width : int, default 560
-        Of the whole picture, in pixels.
-
-    Returns
-    -------
-    altair.LayerChart
-
-    Raises
-    ------
-    EstimationError
-        If the result does not hold its differences.
-    """
-    import altair as alt
-
-    found = result.differences
-    if found is None:
-        raise EstimationError("the result does not hold its items' differences", hint="use paired_effect")
-    change = found.treated - found.control
-    names = [(groups or {}).get(unit, "all items") for unit in found.units]
-    members: dict[str, list[int]] = {}
-    for i, name in enumerate(names):
-        members.setdefault(name, []).append(i)
-    order = sorted(members, key=lambda name: -float(change[members[name]].mean()))
-    rows: list[dict[str, Any]] = []
-    counts: list[str] = []
-    for name in order:
-        at = sorted(members[name], key=lambda i: -change[i])
-        up, down = int((change[at] > 0).sum()), int((change[at] < 0).sum())
-        counts.append(f"{name}: {up} of {len(at)} items gain, {down} are harmed")
-        for rank, i in enumerate(at):
-            state = "gains" if change[i] > 0 else "is harmed" if change[i] < 0 else "stays"
-            rows.append(
-                {
-                    "group": name,
-                    "rank": rank / max(len(at) - 1, 1),
-                    "change": float(change[i]),
-                    "state": state,
-                    "words": f"{found.units[i]}: {format_number(float(change[i]))}",
-                }
-            )
-    states = ["gains", "is harmed", "stays"]
-    y: dict[str, Any] = {
-        "y": alt.Y("group:N", sort=order, title=None, scale=alt.Scale(domain=order, paddingInner=0.25)),
-        "yOffset": alt.YOffset("rank:Q"),
-    }
-    base = alt.Chart(data(rows))
-    words = f"change in {result.outcome} of an item, {result.treated} minus {result.control}"
-    title = title_lines(words, width)
-    colour = alt.Color(
-        "state:N",
-        title="item",
-        scale=alt.Scale(domain=states, range=[BLUE, VERMILION, GREY]),
-        legend=alt.Legend(orient="top"),
-    )
-    lines = base.mark_rule(opacity=0.45, aria=False).encode(
-        x=alt.X("zero:Q", title=title), x2="change:Q", color=colour, **y
-    )
-    dots = base.mark_point(filled=True, size=22, opacity=0.9).encode(
-        x=alt.X("change:Q", title=title),
-        color=colour,
-        tooltip=alt.Tooltip("words:N", title=" "),
-        description="words:N",
-        **y,
-    )
-    layered = alt.layer(_zero(), lines.transform_calculate(zero="0"), dots)
-    tall = max(60, min(130, 4 * max(len(m) for m in members.values())))
-    chart = _fit(layered, width=width, height=tall * len(order))
-    out: alt.LayerChart = finish(chart, description="Change of every item. " + "; ".join(counts) + ".")
     return out
 
 

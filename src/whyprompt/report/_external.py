@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from markupsafe import Markup
 
-from whyprompt._words import percent
+from whyprompt._words import format_number, p_words, percent
 from whyprompt.effects import PairedResult
+from whyprompt.effects.paired import change_words, item_differences
 from whyprompt.graph import CausalGraph
 from whyprompt.report import charts
 from whyprompt.report._blocks import (
@@ -25,18 +27,17 @@ from whyprompt.report._blocks import (
     p_value,
     table,
 )
+from whyprompt.report._item_charts import item_states, state_labels
 from whyprompt.report._rows import effect_rows
 from whyprompt.report.strength import effect_strength
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from whyprompt.analysis import StudyEffect, StudyMediation
     from whyprompt.effects import EffectResult
     from whyprompt.report._blocks import Artist, Block, Table
     from whyprompt.study import Study
 
-__all__ = ["Material", "answer", "design", "effects", "overlap", "question", "who"]
+__all__ = ["Material", "answer", "design", "effects", "item_words", "overlap", "question", "who"]
 
 _INTERVAL = ("", "n", "estimate", "from", "to", "p")
 
@@ -377,13 +378,7 @@ def who(m: Material) -> Section:
             )
         )
         return Section("who", "Who gains and who is harmed", tuple(blocks))
-    blocks.append(
-        Para(
-            f"{main.share_gain:.0%} of {main.n_pairs} items gain, {main.share_harmed:.0%} are harmed and "
-            f"{main.share_unchanged:.0%} stay as they were. An item's change is one draw: with another "
-            "seed, or other shots, the same item may move the other way."
-        )
-    )
+    blocks.append(Para(item_words(main)))
     tasks = m.tasks
     if main.differences is None:
         return Section("who", "Who gains and who is harmed", tuple(blocks))
@@ -394,16 +389,39 @@ def who(m: Material) -> Section:
             lambda w: charts.gain_harm_plot(main, tasks or None, width=w),
         )
     )
-    change = main.differences.treated - main.differences.control
+    change = item_differences(main.differences)
+    labels, states = state_labels(main), item_states(main)
     names = [tasks.get(u, "all items") for u in main.differences.units]
     rows: list[tuple[Cell | str, ...]] = []
+    counted = main.items.gain_at_least is not None and main.items.noise != "none"
     for task in sorted(set(names)):
-        part = change[[i for i, n in enumerate(names) if n == task]]
-        rows.append((task, count(len(part)), *_shares(part)))
+        here = np.array([n == task for n in names])
+        part, state = change[here], states[here]
+        rows.append(
+            (
+                task,
+                count(len(part)),
+                *(count(int((side * part > 0).sum())) for side in (1, -1)),
+                count(int((part == 0).sum())),
+                *((count(int((state == s).sum())) for s in (1, -1)) if counted else ()),
+                num(float(part.max())),
+                num(float(part.min())),
+            )
+        )
     blocks.append(
         table(
-            "Items that gain and are harmed",
-            ("task family", "items", "gain", "harmed", "unchanged", "largest gain", "largest harm"),
+            "Items whose outcome was higher, lower and the same in these trials"
+            + (", and those whose change stands out of the noise of their repeats" if counted else ""),
+            (
+                "task family",
+                "items",
+                "higher",
+                "lower",
+                "the same",
+                *((labels[1], labels[-1]) if counted else ()),
+                "highest change",
+                "lowest change",
+            ),
             rows,
             name="who",
         )
@@ -411,11 +429,27 @@ def who(m: Material) -> Section:
     return Section("who", "Who gains and who is harmed", tuple(blocks))
 
 
-def _shares(change: np.ndarray[Any, np.dtype[np.float64]]) -> tuple[Cell, ...]:
-    shares = [float(x.mean()) for x in (change > 0, change < 0, change == 0)]
-    most, least = float(change.max()), float(change.min())
-    return (
-        *(num(s, percent=True) for s in shares),
-        num(most) if most > 0 else Cell("none"),
-        num(least) if least < 0 else Cell("none"),
+def item_words(main: PairedResult) -> str:
+    """Say how single items fare and what that rests on."""
+    found = main.items
+    said = change_words(found, binary=main.mcnemar_counts is not None)
+    said = f"{said[0].upper()}{said[1:]}."
+    if found.noise == "none":
+        return f"{said} Another wording, or other shots, may move the same item the other way."
+    if found.gain_at_least is None:
+        return said
+    said += (
+        f" In these trials the outcome was higher on average for {found.higher} of {main.n_pairs} items and"
+        f" lower for {found.lower}: that alone is what noise makes of items without any effect, too."
     )
+    if found.noise == "shared":
+        said += " Items share the shots of a repetition, so that many can be lucky together."
+    if found.spread is not None:
+        said += (
+            f" The items' own effects are spread with a standard deviation of {format_number(found.spread)},"
+            " the noise of repeats taken off"
+            if found.spread_p is not None and found.spread_p < 1 - found.level
+            else " The items' effects are not shown to differ from each other beyond the noise of repeats"
+        )
+        said += f" (p {p_words(found.spread_p)})."
+    return said

@@ -22,10 +22,10 @@ from whyprompt.report._effect_charts import (
     dose_response_plot,
     draw_plot,
     forest_plot,
-    gain_harm_plot,
     specification_plot,
 )
 from whyprompt.report._head_charts import head_heatmap, head_items_plot, joint_plot, layer_plot, search_plot
+from whyprompt.report._item_charts import gain_harm_plot
 from whyprompt.report._level_charts import attention_plot, levels_plot, statistical_vs_interventional
 from whyprompt.report._render import save_chart
 from whyprompt.report._uplift_charts import uplift_plot

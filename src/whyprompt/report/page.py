@@ -99,7 +99,9 @@ def build_report(
     if size > MAX_BYTES:
         raise WhypromptError(
             f"the page would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}",
-            hint="sweep fewer contrasts, or report them in studies of their own",
+            hint="have fewer subgroups (effect.by), outcomes or arms in one study"
+            if mediation is None
+            else "sweep fewer contrasts, or report them in studies of their own",
         )
     return page
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from whyprompt.tables import level_name
 from whyprompt.effects.result import Assumption, plain
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class ArmsResult:
 
         from whyprompt.errors import EstimationError
 
-        wanted = (str(arm), str(reference))
+        wanted = (level_name(arm), level_name(reference))
         for row in self.rows:
             if (row.arm, row.reference) == wanted:
                 return row

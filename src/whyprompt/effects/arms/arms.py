@@ -307,7 +307,9 @@ def _weighted(
     balance: tuple[PairBalanceRow, ...] = ()
     if names:
         shown = design_matrix(columns, full=True)
-        balance = pair_balance(shown.matrix, shown.names, labels, fit, None if focal is None else str(focal))
+        balance = pair_balance(
+            shown.matrix, shown.names, labels, fit, None if focal is None else level_name(focal)
+        )
     blind = without_error(y, labels, arms, units)
     rows = _contrasts(fit, level, random_state, balance_of=pair_smd(columns, labels, fit), blind=blind)
     warnings = [
@@ -326,7 +328,7 @@ def _weighted(
         estimand=wanted,
         method=method,
         reference=arms[0],
-        focal=None if focal is None else str(focal),
+        focal=None if focal is None else level_name(focal),
         means=tuple(
             ArmMean(arm=a, n=n, ess=e, mean=m, std_error=None if a in blind else float(s))
             for a, n, e, m, s in zip(fit.arms, fit.n, fit.ess, fit.means, errors, strict=True)

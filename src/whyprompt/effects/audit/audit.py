@@ -25,7 +25,7 @@ from whyprompt.effects.paired.paired import paired_differences
 from whyprompt.effects.propensity import Design, design_matrix
 from whyprompt.effects.result import Assumption, format_number
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.tables import Arms, open_table
+from whyprompt.tables import Arms, level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -249,7 +249,7 @@ def audit(
     rows = []
     for method in methods:
         settings = _settings_of(method, estimand, level, random_state, options)
-        names = (str(treated), str(control))
+        names = (level_name(treated), level_name(control))
         rows.append(_run(setup, drawn, effect, settings, arm, outcome, names, strata))
     warnings = []
     low, high = float(setup.probability.min()), float(setup.probability.max())
@@ -543,7 +543,7 @@ def one_draw(
     table = pd.DataFrame(
         {
             unit: list(pairs.units),
-            arm: np.where(indicator, str(treated), str(control)),
+            arm: np.where(indicator, level_name(treated), level_name(control)),
             outcome: np.where(indicator, pairs.treated, pairs.control),
             **setup.columns,
         }
@@ -551,7 +551,7 @@ def one_draw(
     shared: dict[str, Any] = {
         "treatment": arm,
         "outcome": outcome,
-        "treated": str(treated),
+        "treated": level_name(treated),
         "confounders": list(confounders),
     }
     naive = estimate_effect(table, method="naive", **shared)

@@ -34,7 +34,7 @@ from whyprompt.effects.paired.paired import item_labels, paired_differences, pai
 from whyprompt.effects.propensity import design_matrix
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.errors import EstimationError
-from whyprompt.tables import open_table, rows_of_two_arms
+from whyprompt.tables import level_name, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -349,8 +349,8 @@ def paired_heterogeneity(
         about={
             "treatment": arm,
             "outcome": outcome,
-            "treated_level": str(treated),
-            "control_level": str(control),
+            "treated_level": level_name(treated),
+            "control_level": level_name(control),
             "design": "paired",
             "confounders": (),
             "assumptions": overall.assumptions,

@@ -238,8 +238,8 @@ def paired_ordinal_effect(
         about={
             "treatment": arm,
             "outcome": outcome,
-            "treated_level": str(treated),
-            "control_level": str(control),
+            "treated_level": level_name(treated),
+            "control_level": level_name(control),
             "estimand": "ate",
             "method": "paired",
             "n_treated": total,

@@ -23,7 +23,7 @@ from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects.inference import interval
 from whyprompt.effects.result import Assumption, BalanceRow, format_number, method_words, plain
 from whyprompt.errors import EstimationError
-from whyprompt.tables import open_table
+from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -468,8 +468,8 @@ def paired_effects(
         matrix[np.ix_(varies, varies)] = np.corrcoef(units[:, varies].T)
     return EffectsResult(
         treatment=arm,
-        treated_level=str(treated),
-        control_level=str(control),
+        treated_level=level_name(treated),
+        control_level=level_name(control),
         estimand="ate",
         method="paired",
         rows=rows,
@@ -483,7 +483,9 @@ def paired_effects(
         balance=(),
         assumptions=overall.assumptions,
         warnings=tuple(warnings),
-        sentence=_sentence(rows, (str(treated), str(control)), level, overall.assumptions, "paired"),
+        sentence=_sentence(
+            rows, (level_name(treated), level_name(control)), level, overall.assumptions, "paired"
+        ),
         se_method=overall.se_method,
     )
 

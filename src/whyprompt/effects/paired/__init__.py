@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from whyprompt.effects.paired._items import ItemChanges, change_words, item_differences, seen_items
 from whyprompt.effects.paired.paired import (
     PairedDifferences,
     PairedResult,
@@ -13,11 +14,15 @@ from whyprompt.effects.paired.paired import (
 )
 
 __all__ = [
+    "ItemChanges",
     "PairedDifferences",
     "PairedResult",
     "SubgroupRow",
+    "change_words",
+    "item_differences",
     "item_labels",
     "mean_error",
     "paired_differences",
     "paired_effect",
+    "seen_items",
 ]

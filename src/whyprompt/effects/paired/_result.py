@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects.paired._items import ItemChanges
 from whyprompt.effects.paired._power import detectable_effect, items_needed
 from whyprompt.effects.result import Assumption, Measure, plain
 from whyprompt.errors import EstimationError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["PairedDifferences", "PairedResult", "SubgroupRow"]
+__all__ = ["ItemChanges", "PairedDifferences", "PairedResult", "SubgroupRow"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -43,6 +44,9 @@ class PairedDifferences:
         The first twenty of them.
     n_other_rows : int
         Rows of other arms, not used.
+    trial_item, trial_treated, trial_outcome : ndarray, shape (trials,)
+        The trials that the means are of: place of the item in `units`, whether it is of the treated arm, and
+        the outcome.
     """
 
     units: tuple[str, ...]
@@ -53,6 +57,9 @@ class PairedDifferences:
     incomplete: Mapping[str, int]
     incomplete_units: tuple[str, ...]
     n_other_rows: int
+    trial_item: Ints
+    trial_treated: NDArray[np.bool_]
+    trial_outcome: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,12 +116,13 @@ class PairedResult:
         Items left out.
     incomplete : mapping of str to int
         Why.
-    share_gain, share_harmed, share_unchanged : float
-        Items whose outcome rises, falls, stays.
+    items : ItemChanges
+        How single items fare: counts of these trials, and how many items must gain or be harmed, as far as
+        repeats show it.
     mcnemar_p : float or None
-        Exact McNemar p for a 0/1 outcome.
+        Exact McNemar p for a 0/1 outcome; None with clusters, whose items it would take to be independent.
     mcnemar_counts : tuple of int or None
-        Items that only the treated arm gets right, and that only the control arm does.
+        Items that only the treated arm gets right in these trials, and that only the control arm does.
     minimum_detectable : float or None
         Effect that this design detects with power 0.8 at 1 - level.
     subgroups : tuple of SubgroupRow
@@ -148,9 +156,7 @@ class PairedResult:
     n_clusters: int
     n_incomplete: int
     incomplete: Mapping[str, int]
-    share_gain: float
-    share_harmed: float
-    share_unchanged: float
+    items: ItemChanges
     mcnemar_p: float | None
     mcnemar_counts: tuple[int, int] | None
     minimum_detectable: float | None

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._rules import few_clusters, holm
-from whyprompt._words import percent
+from whyprompt._words import counted, p_words, percent
 from whyprompt.effects._measures import is_binary, ratio_measures
 from whyprompt.effects._multiplicity import two_sided_p
+from whyprompt.effects.paired._items import change_words, item_changes
 from whyprompt.effects.paired._power import detectable_effect
 from whyprompt.effects.paired._result import PairedDifferences, PairedResult, SubgroupRow
 from whyprompt.effects.result import Assumption, Measure, format_number
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.tables import Table
+    from whyprompt.effects.paired._items import Noise
 
     Floats = NDArray[np.float64]
     Scale = Literal["free", "risks", "counts"]
@@ -102,10 +104,11 @@ def paired_differences(
     index = np.fromiter((code.setdefault(u, len(code)) for u in labels), dtype=np.int64, count=len(labels))
     first = np.full(len(code), len(labels), dtype=np.int64)
     np.minimum.at(first, index, np.arange(len(labels)))
-    means, rows, finite = [], [], []
+    means, rows, finite, trials = [], [], [], []
     for name in names:
         mask = levels == name
         ok = mask & ~np.isnan(y)
+        trials.append(ok)
         n_ok = np.bincount(index[ok], minlength=len(code))
         total = np.bincount(index[ok], weights=y[ok], minlength=len(code))
         means.append(np.divide(total, n_ok, out=np.full(len(code), np.nan), where=n_ok > 0))
@@ -125,6 +128,8 @@ def paired_differences(
             hint="a paired effect needs both arms on the same items; otherwise use estimate_effect",
         )
     used = sum(int(f[complete].sum()) for f in finite)
+    place = np.cumsum(complete) - 1
+    kept = np.flatnonzero((trials[0] | trials[1]) & complete[index])
     return PairedDifferences(
         units=tuple(every[k] for k in np.flatnonzero(complete)),
         first_row=first[complete],
@@ -134,6 +139,9 @@ def paired_differences(
         incomplete={name: int(mask.sum()) for name, mask in why.items() if mask.any()},
         incomplete_units=tuple(every[k] for k in np.flatnonzero(here & ~complete)[:20]),
         n_other_rows=int((~np.isin(levels, names)).sum()),
+        trial_item=place[index[kept]],
+        trial_treated=trials[0][kept],
+        trial_outcome=y[kept],
     )
 
 
@@ -147,6 +155,7 @@ def paired_effect(
     control: object,
     cluster: str | None = None,
     by: str | Sequence[str] | None = None,
+    noise: Noise = "independent",
     level: float = 0.95,
 ) -> PairedResult:
     """Estimate the effect of one arm against another from items run under both.
@@ -164,6 +173,10 @@ def paired_effect(
         degrees of freedom.
     by : str or sequence of str, optional
         Columns of the item; an effect is given for each level, with Holm's adjustment over all of them.
+    noise : {"independent", "shared", "none"}, default "independent"
+        What makes trials of one item and arm differ, for what is said of single items: draws of their own;
+        draws that items share, as one set of shots for all items of a repetition; nothing, as where outcomes
+        are scored and prompts fixed.
     level : float, default 0.95
         Of intervals.
 
@@ -203,6 +216,8 @@ def paired_effect(
     """
     if not 0 < level < 1:
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    if noise not in {"independent", "shared", "none"}:
+        raise EstimationError(f"noise={noise!r}: choose 'independent', 'shared' or 'none'")
     table = open_table(frame)
     pairs = paired_differences(table, unit=unit, arm=arm, outcome=outcome, treated=treated, control=control)
     d = pairs.treated - pairs.control
@@ -218,9 +233,9 @@ def paired_effect(
     subgroups = _subgroups(table, by, unit, pairs, d, label, level, scale, size)
     differ = {} if label is not None else _heterogeneity(subgroups)
     counts = (int((d > 0).sum()), int((d < 0).sum()))
-    names = [str(treated), str(control)]
+    names = [level_name(treated), level_name(control)]
     n_incomplete = sum(pairs.incomplete.values())
-    gain, harmed = counts[0] / n, counts[1] / n
+    items = item_changes(pairs, level=level, noise=noise)
     return PairedResult(
         outcome=outcome,
         treated=names[0],
@@ -238,10 +253,8 @@ def paired_effect(
         n_clusters=n_clusters,
         n_incomplete=n_incomplete,
         incomplete=dict(pairs.incomplete),
-        share_gain=gain,
-        share_harmed=harmed,
-        share_unchanged=1.0 - gain - harmed,
-        mcnemar_p=_mcnemar(*counts) if binary else None,
+        items=items,
+        mcnemar_p=_mcnemar(*counts) if binary and label is None else None,
         mcnemar_counts=counts if binary else None,
         heterogeneity=differ,
         measures=_measures(pairs, label, (low, high), error, level) if risks else (),
@@ -252,7 +265,15 @@ def paired_effect(
         assumptions=_assumptions(pairs, clustered=label is not None, n_incomplete=n_incomplete),
         warnings=_warnings(pairs, n, n_clusters, error, df, clustered=label is not None),
         sentence=_sentence(
-            outcome, names, float(d.mean()), (low, high), level, n, n_incomplete, (gain, harmed), subgroups
+            outcome,
+            names,
+            float(d.mean()),
+            (low, high),
+            level,
+            n,
+            n_incomplete,
+            change_words(items, binary=binary),
+            subgroups,
         )
         + _differ_words(differ, level),
         se_method="CR2 by cluster, Satterthwaite df"
@@ -462,7 +483,7 @@ def _subgroups(
 def _differ_words(differ: Mapping[str, float], level: float) -> str:
     return "".join(
         f" Over {name!r} the effects {'differ' if p < 1 - level else 'are not shown to differ'}"
-        f" (p {format_number(p, digits=2)})."
+        f" (p {p_words(p)})."
         for name, p in differ.items()
     )
 
@@ -567,7 +588,7 @@ def _sentence(
     level: float,
     n: int,
     n_incomplete: int,
-    shares: tuple[float, float],
+    single: str,
     subgroups: Sequence[SubgroupRow],
 ) -> str:
     interval = (
@@ -575,11 +596,11 @@ def _sentence(
         if ci[0] is not None and ci[1] is not None
         else "no interval can be given"
     )
-    left_out = f"; {n_incomplete} incomplete item(s) are left out" if n_incomplete else ""
+    left_out = f"; {counted(n_incomplete, 'incomplete item')} left out" if n_incomplete else ""
     text = (
         f"On {n} items run under both arms, {names[0]!r} instead of {names[1]!r} changes {outcome!r} by"
-        f" {format_number(estimate)} on average ({interval}); {shares[0]:.0%} of items gain and"
-        f" {shares[1]:.0%} are harmed{left_out}."
+        f" {format_number(estimate)} on average ({interval}){left_out}."
+        f" {single[0].upper()}{single[1:]}."
     )
     if ci[0] is not None and ci[1] is not None and ci[0] <= 0 <= ci[1]:
         text += " The interval includes zero: these items do not decide the sign."
