@@ -83,6 +83,8 @@ def p_words(p: float | None, *, least: float | None = None) -> str:
     ('0.042', '1.0', '< 1e-300')
     >>> p_words(1 / 20_001, least=1 / 20_001), p_words(2 / 20_001, least=1 / 20_001)
     ('< 0.00005', '0.00010')
+    >>> p_words(0.01, least=0.01)
+    'at most 0.01'
     """
     if p is None or math.isnan(p):
         return "n/a"
@@ -92,7 +94,8 @@ def p_words(p: float | None, *, least: float | None = None) -> str:
         size = 10.0 ** (math.floor(math.log10(floor)) - 1)
         above = math.ceil(floor / size * (1.0 - 1e-9)) * size
         text = format_number(above, digits=2)
-        return f"< {text.replace('.0e', 'e') if 'e' in text else text.rstrip('0')}"
+        sign = "<" if above > floor * (1.0 + 1e-9) or least is None else "at most"
+        return f"{sign} {text.replace('.0e', 'e') if 'e' in text else text.rstrip('0')}"
     return format_number(p, digits=2)
 
 

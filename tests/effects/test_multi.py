@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from whyprompt._words import p_words
 from whyprompt.effects import compare_arms, estimate_effect
-from whyprompt.effects._multiplicity import correlation, max_t, sign_flip_max_t
+from whyprompt.effects._multiplicity import correlation, holm, max_t, sign_flip_max_t, two_sided_p
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
 
@@ -37,7 +38,7 @@ def truth():
 
 
 def compare(frame, **options):
-    options = {"confounders": X, "reference": "direct", **options}
+    options = {"confounders": X, **options}
     return compare_arms(frame, treatment="variant", outcome="score", **options)
 
 
@@ -48,7 +49,7 @@ def compare(frame, **options):
 def test_contrasts_and_balance_are_those_of_weightit_and_cobalt(trials, weightit, key, options):
     wanted = weightit[f"multinomial_{key}"]
     result = compare(trials, **options)
-    for row in result.rows[:3]:
+    for row in compare(trials, reference="direct", **options).rows:
         assert row.reference == "direct"
         assert row.estimate == pytest.approx(wanted["coef"][f"variant{row.arm}"], rel=1e-6)
         assert row.std_error == pytest.approx(wanted["se_mestimation"][f"variant{row.arm}"], rel=1e-6)
@@ -69,7 +70,7 @@ def test_the_known_effects_lie_in_the_simultaneous_intervals(trials, truth):
         for row in compare(trials, method=method).rows:
             wanted = effect[row.arm] - effect[row.reference]
             assert row.simultaneous_low < wanted < row.simultaneous_high
-    naive = {row.arm: row for row in compare(trials, method="naive").rows[:3]}
+    naive = {row.arm: row for row in compare(trials, method="naive", reference="direct").rows}
     missed = [a for a, row in naive.items() if not row.ci_low < effect[a] < row.ci_high]
     assert missed, "the plain differences are confounded in these data"
 
@@ -106,6 +107,68 @@ def test_independent_equal_means_give_tukeys_studentised_range():
     # The largest |t| of a step-down test is adjusted for all pairs, as in Tukey's.
     assert adjusted.p_values[largest] == pytest.approx(oracle.pvalue[pairs[largest]], abs=0.004)
     assert (adjusted.p_values <= np.array([oracle.pvalue[p] for p in pairs]) + 0.004).all()
+
+
+def test_with_a_reference_only_its_comparisons_are_made_and_they_are_dunnetts():
+    rng = np.random.default_rng(2)
+    groups = {"control": rng.normal(size=400), "a": rng.normal(0.12, 1, 400), "b": rng.normal(0.22, 1, 400)}
+    groups["c"] = rng.normal(size=400)
+    frame = pd.DataFrame({"arm": np.repeat(list(groups), 400), "y": np.concatenate(list(groups.values()))})
+    options = {"treatment": "arm", "outcome": "y", "method": "naive", "design": "randomized"}
+    result = compare_arms(frame, reference="control", **options)
+    assert {(r.arm, r.reference) for r in result.rows} == {(a, "control") for a in "abc"}
+    oracle = stats.dunnett(*(groups[a] for a in "abc"), control=groups["control"], random_state=0)
+    bounds = oracle.confidence_interval(0.95)
+    by_size = sorted(result.rows, key=lambda r: -abs(r.estimate))
+    for at, row in enumerate(result.rows):
+        # With 400 rows an arm Welch's errors are near the pooled one; 20,000 draws err by 0.0016 at 0.05.
+        assert row.simultaneous_low == pytest.approx(bounds.low[at], abs=0.006)
+        assert row.simultaneous_high == pytest.approx(bounds.high[at], abs=0.006)
+        if row is by_size[0]:
+            assert row.p_max_t == pytest.approx(oracle.pvalue[at], abs=0.006)
+        # Stepping down, the others can only gain.
+        assert row.p_max_t <= oracle.pvalue[at] + 0.006
+    every = compare_arms(frame, **options)
+    assert len(every.rows) == 6
+    assert every.contrast("b", "control").p_max_t > result.contrast("b", "control").p_max_t
+    assert "Of 3 comparisons with 'control', 1 differs" in result.sentence
+
+
+def test_a_step_down_p_that_an_interval_at_once_contradicts_is_explained():
+    """Of many arms the largest differences are rejected first; what is left is adjusted for fewer."""
+    rng = np.random.default_rng(0)
+    found = None
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        means = {"a": 0.0, "b": 0.28, "c": 1.5, "d": 3.0}
+        frame = pd.DataFrame(
+            {
+                "arm": np.repeat(list(means), 150),
+                "y": np.concatenate([rng.normal(m, 1, 150) for m in means.values()]),
+            }
+        )
+        result = compare_arms(frame, treatment="arm", outcome="y", method="naive", design="randomized")
+        row = result.contrast("b", "a")
+        if row.p_max_t < 0.05 and row.simultaneous_low < 0:
+            found = (result, row)
+            break
+    assert found is not None
+    result, row = found
+    assert "Of 6 pairs of arms, 5 differ" in result.sentence
+    assert (
+        f"step down, show a difference of 'b' in place of 'a' too (p {p_words(row.p_max_t)}), though its"
+        " interval includes zero: intervals that hold at once ask for more." in result.sentence
+    )
+
+
+def test_no_p_is_the_reciprocal_of_the_draws_nor_nil():
+    """What no draw reached is bounded by Holm's p, and a p beyond the reach of doubles is not 0."""
+    joint = max_t(np.array([9.0, 50.0, 7.5]), np.eye(3), draws=500)
+    alone = [two_sided_p(t, 1.0, None) for t in (9.0, 50.0, 7.5)]
+    assert min(alone) > 0
+    assert joint.p_values.tolist() == pytest.approx(holm(alone), rel=1e-12)
+    assert two_sided_p(1.0, 0.0, 5.0) is None
+    assert p_words(two_sided_p(50.0, 1.0, None)) == "< 1e-300"
 
 
 def test_naive_contrasts_are_welchs(trials):
@@ -163,7 +226,7 @@ def test_simultaneous_intervals_hold_all_pairs_at_once():
 
 def test_with_two_arms_it_is_estimate_effect(trials):
     two = trials[trials.variant.isin(["direct", "cot"])]
-    row = compare(two).rows[0]
+    row = compare(two, reference="direct").rows[0]
     alone = estimate_effect(
         two, treatment="variant", outcome="score", confounders=X, treated="cot", method="ipw", estimand="ate"
     )

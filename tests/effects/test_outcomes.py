@@ -12,6 +12,7 @@ from statsmodels.stats.contingency_tables import Table2x2
 from statsmodels.stats.multitest import multipletests
 
 from whyprompt._words import format_number
+from whyprompt.cli._effect_report import effect_text
 from whyprompt.effects import (
     estimate_effect,
     estimate_effects,
@@ -598,3 +599,75 @@ def test_a_level_that_nobody_leaves_has_no_interval():
     assert (same.estimate, same.std_error, same.p_value, same.p_max_t) == (1.0, None, None, None)
     assert other.p_max_t >= other.p_holm * 0.5
     assert any("no standard error of same" in w for w in rows.warnings)
+
+
+# ------------------------------------------------------------------------ one question, alone and with others
+
+
+def binary_items(n, up, down, seed=0):
+    rng = np.random.default_rng(seed)
+    control = (rng.random(n) < 0.5) * 1.0
+    control[: up + down] = np.r_[np.zeros(up), np.ones(down)]
+    treated = control.copy()
+    treated[: up + down] = 1.0 - control[: up + down]
+    return pd.DataFrame(
+        {
+            "item_id": np.tile([f"q{i}" for i in range(n)], 2),
+            "arm": np.repeat(["direct", "cot"], n),
+            "right": np.r_[control, treated],
+            "tokens": np.r_[rng.normal(10, 1, n), rng.normal(12, 1, n)],
+        }
+    )
+
+
+@pytest.mark.parametrize(("n", "up", "down"), [(1000, 220, 10), (12, 6, 1), (40, 9, 0)])
+def test_a_second_outcome_changes_neither_the_p_nor_the_interval_of_the_first(n, up, down):
+    frame = binary_items(n, up, down)
+    arms = {"treated": "cot", "control": "direct"}
+    alone = paired_effect(frame, outcome="right", **arms)
+    row = paired_effects(frame, outcomes=["right", "tokens"], **arms).rows[0]
+    assert (row.estimate, row.p_value) == (alone.estimate, alone.p_value)
+    assert (row.ci_low, row.ci_high) == (alone.ci_low, alone.ci_high)
+    assert row.p_value == alone.mcnemar_p
+    # What holds for both at once is never the narrower, and what is adjusted never the smaller.
+    assert row.simultaneous_low <= row.ci_low
+    assert row.simultaneous_high >= row.ci_high
+    assert row.p_max_t >= row.p_value
+
+
+def test_an_interval_at_once_is_never_narrower_than_by_itself():
+    """With perfectly dependent outcomes a simulated quantile falls short of the exact one by chance."""
+    rng = np.random.default_rng(3)
+    for seed in range(6):
+        y = rng.normal(size=80)
+        frame = pd.DataFrame(
+            {"item_id": np.tile(np.arange(40), 2), "arm": np.repeat(["a", "b"], 40), "y": y, "z": 2 * y}
+        )
+        paired = paired_effects(
+            frame, outcomes=["y", "z"], treated="b", control="a", random_state=seed, draws=400
+        )
+        randomised = estimate_effects(
+            frame, treatment="arm", outcomes=["y", "z"], treated="b", method="naive", design="randomized",
+            random_state=seed,
+        )  # fmt: skip
+        for row in (*paired.rows, *randomised.rows):
+            assert row.simultaneous_low <= row.ci_low + 1e-12
+            assert row.simultaneous_high >= row.ci_high - 1e-12
+            assert row.p_max_t >= row.p_value
+
+
+def test_a_p_below_what_random_signs_can_show_is_written_as_smaller():
+    frame = binary_items(1000, 220, 10)
+    found = paired_effects(frame, outcomes=["right", "tokens"], treated="cot", control="direct")
+    assert found.p_least == 1 / 20_001
+    assert all(row.p_max_t == found.p_least for row in found.rows)
+    lines = [line for line in effect_text(found).splitlines() if line.strip().startswith(("right", "tokens"))]
+    assert all(line.endswith("< 0.00005") for line in lines)
+    few = paired_effects(
+        frame[frame["item_id"].isin([f"q{i}" for i in range(8)])],
+        outcomes=["right", "tokens"],
+        treated="cot",
+        control="direct",
+    )
+    # All patterns of few units are counted: their least p is a p, and no floor.
+    assert few.p_least is None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whyprompt._rules import holm
-from whyprompt.effects.result import format_number
+from whyprompt._words import p_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,7 +118,7 @@ def family_words(rows: tuple[FamilyRow, ...], *, level: float) -> str:
     if len(known) < 2:
         return ""
     words = f" The study asks {len(known)} questions of these data. Adjusted for their number (Holm), p is "
-    words += ", ".join(f"{format_number(r.p_holm, digits=2)} for {_name(r, rows[0])}" for r in known)
+    words += ", ".join(f"{p_words(r.p_holm)} for {_name(r, rows[0])}" for r in known)
     words += "; the interval above is that of one question by itself."
     lost = [
         r

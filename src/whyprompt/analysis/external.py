@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from whyprompt._words import counted
+from whyprompt._words import counted, p_words
 from whyprompt.analysis._family import FamilyRow, family_rows, family_words
 from whyprompt.effects import audit, estimate_effect, one_draw, paired_effect
 from whyprompt.effects.result import format_number, plain
@@ -163,7 +163,7 @@ class StudyEffect:
                     format_number(row.estimate),
                     _span(row.ci_low, row.ci_high),
                     _span(row.simultaneous_low, row.simultaneous_high),
-                    format_number(row.p_holm, digits=2),
+                    p_words(row.p_holm),
                     f"{row.treated} - {row.control}",
                 )
                 for row in self.family
@@ -203,7 +203,7 @@ def _subgroup(row: Any) -> tuple[str, ...]:  # noqa: ANN401 - a subgroup of eith
         str(row.n_pairs if hasattr(row, "n_pairs") else row.n_treated_used + row.n_control_used),
         format_number(row.estimate),
         _span(row.ci_low, row.ci_high),
-        format_number(row.p_holm, digits=2),
+        p_words(row.p_holm),
     )
 
 

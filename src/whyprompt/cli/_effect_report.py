@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._words import percent
+from whyprompt._words import counted, format_number, p_words, percent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,12 +31,12 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
         parts.extend(_imputed_parts(result))
     elif hasattr(result, "estimate"):
         parts.append(
-            f"estimate {_number(result.estimate)}, standard error {_number(result.std_error)}"
+            f"estimate {format_number(result.estimate)}, standard error {format_number(result.std_error)}"
             f" ({result.se_method}), {percent(result.level)} interval {_span(result, 'ci')},"
-            f" p {_number(result.p_value, 2)}"
+            f" p {p_words(result.p_value)}"
         )
         parts.extend(
-            f"{m.name} {_number(m.estimate)} ({_number(m.ci_low)} to {_number(m.ci_high)})"
+            f"{m.name} {format_number(m.estimate)} ({format_number(m.ci_low)} to {format_number(m.ci_high)})"
             for m in result.measures[1:]
             if m.estimate is not None
         )
@@ -98,7 +98,7 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
 def _group_table(found: Any) -> str:  # noqa: ANN401 - HeterogeneousEffects
     shown = [*found.groups, *(row for row in (found.gain, found.harmed) if row is not None)]
     rows = [
-        [row.name, str(row.n), _number(row.predicted), _number(row.estimate), _span(row, "ci")]
+        [row.name, str(row.n), format_number(row.predicted), format_number(row.estimate), _span(row, "ci")]
         for row in shown
     ]
     return _grid(["rows", "n", "predicted", "effect", "interval"], rows)
@@ -109,9 +109,12 @@ def _tools_table(found: Any) -> str:  # noqa: ANN401 - a CrossCheck
         [
             f"{row.tool}: {row.method}",
             row.estimand.upper(),
-            _number(row.estimate),
+            format_number(row.estimate),
             _span(row, "ci") if row.ci_low is not None else "none",
-            *("" if v is None else _number(v) for v in (row.from_settings, row.from_score, row.unexplained)),
+            *(
+                "" if v is None else format_number(v)
+                for v in (row.from_settings, row.from_score, row.unexplained)
+            ),
         ]
         for row in found.rows
     ]
@@ -124,24 +127,24 @@ def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect
     pooled = result.pooled
     parts = [
         (
-            f"estimate {_number(result.estimate)}, standard error {_number(result.std_error)}"
-            f" (Rubin's rules, {pooled.m} imputations), {percent(result.level)} interval {_span(result, 'ci')},"
-            f" p {_number(pooled.p_value, 2)}"
+            f"estimate {format_number(result.estimate)}, standard error {format_number(result.std_error)}"
+            f" (Rubin's rules, {counted(pooled.m, 'imputation')}), {percent(result.level)} interval"
+            f" {_span(result, 'ci')}, p {p_words(pooled.p_value)}"
         ),
-        f"fraction of information missing {_number(pooled.fmi, 2)}",
+        f"fraction of information missing {format_number(pooled.fmi, digits=2)}",
     ]
     alone = result.complete_case
     if alone is not None:
         parts.append(
-            f"complete rows alone ({result.n_complete} of {result.n_rows}): {_number(alone.estimate)},"
+            f"complete rows alone ({result.n_complete} of {result.n_rows}): {format_number(alone.estimate)},"
             f" {percent(alone.level)} interval {_span(alone, 'ci')}"
         )
     parts.extend(
-        f"{m.name} {_number(m.estimate)} ({_number(m.ci_low)} to {_number(m.ci_high)})"
+        f"{m.name} {format_number(m.estimate)} ({format_number(m.ci_low)} to {format_number(m.ci_high)})"
         for m in result.measures[1:]
         if m.estimate is not None
     )
-    rows = [[name, _number(value, 2)] for name, value in result.worst_balance.items()]
+    rows = [[name, format_number(value, digits=2)] for name, value in result.worst_balance.items()]
     if rows:
         grid = _grid(["covariate", "worst after"], rows)
         parts.append(f"Balance (largest standardised mean difference of any completed table):\n{grid}")
@@ -153,13 +156,13 @@ def _paired_lines(result: Any) -> list[str]:  # noqa: ANN401 - a result with one
     if getattr(result, "mcnemar_p", None) is not None:
         only = result.mcnemar_counts
         out.append(
-            f"exact McNemar p {_number(result.mcnemar_p, 2)}: {only[0]} items right under"
+            f"exact McNemar p {p_words(result.mcnemar_p)}: {counted(only[0], 'item')} right under"
             f" {result.treated!r} only, {only[1]} under {result.control!r} only"
         )
     if getattr(result, "minimum_detectable", None) is not None:
         out.append(
-            f"these {result.n_pairs} items detect an effect of {_number(result.minimum_detectable)}"
-            " with power 0.8"
+            f"these {counted(result.n_pairs, 'item')} detect an effect of"
+            f" {format_number(result.minimum_detectable)} with power 0.8"
         )
     return out
 
@@ -169,11 +172,11 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
         header = ["dose", "mean", "interval", "band", "effect", "interval"]
         rows = [
             [
-                _number(p.dose),
-                _number(p.mean),
+                format_number(p.dose),
+                format_number(p.mean),
                 _span(p, "ci"),
                 _span(p, "band"),
-                _number(p.effect),
+                format_number(p.effect),
                 _span(p, "effect_ci"),
             ]
             for p in result.points
@@ -183,11 +186,11 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
         rows = [
             [
                 r.level,
-                _number(r.p_treated),
-                _number(r.p_control),
-                _number(r.difference),
+                format_number(r.p_treated),
+                format_number(r.p_control),
+                format_number(r.difference),
                 _span(r, "ci"),
-                _number(r.p_holm, 2),
+                p_words(r.p_holm),
             ]
             for r in result.rows
         ]
@@ -197,10 +200,10 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
             [
                 r.arm,
                 r.reference,
-                _number(r.estimate),
+                format_number(r.estimate),
                 _span(r, "ci"),
                 _span(r, "simultaneous"),
-                _number(r.p_holm if r.p_max_t is None else r.p_max_t, 2),
+                p_words(r.p_holm if r.p_max_t is None else r.p_max_t),
             ]
             for r in result.rows
         ]
@@ -209,12 +212,12 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
         rows = [
             [
                 r.outcome,
-                _number(r.estimate),
-                _number(r.std_error),
+                format_number(r.estimate),
+                format_number(r.std_error),
                 _span(r, "ci"),
                 _span(r, "simultaneous"),
-                _number(r.p_value, 2),
-                _number(r.p_max_t, 2),
+                p_words(r.p_value),
+                p_words(r.p_max_t, least=result.p_least),
             ]
             for r in result.rows
         ]
@@ -228,21 +231,29 @@ def _balance_table(balance: Sequence[Any]) -> str:
             ["covariate", "before", "after"],
         )
         rows = [
-            [r.covariate, _number(r.correlation_before, 2), _number(r.correlation_after, 2)] for r in balance
+            [
+                r.covariate,
+                format_number(r.correlation_before, digits=2),
+                format_number(r.correlation_after, digits=2),
+            ]
+            for r in balance
         ]
     elif hasattr(balance[0], "worst_pair"):
         title = "Balance (largest standardised mean difference of any two arms):"
         header = ["covariate", "before", "after"]
-        rows = [[r.covariate, _number(r.smd_before, 2), _number(r.smd_after, 2)] for r in balance]
+        rows = [
+            [r.covariate, format_number(r.smd_before, digits=2), format_number(r.smd_after, digits=2)]
+            for r in balance
+        ]
     else:
         title = "Balance (standardised mean difference; variance ratio after):"
         header = ["covariate", "before", "after", "ratio"]
         rows = [
             [
                 r.covariate,
-                _number(r.smd_before, 2),
-                _number(r.smd_after, 2),
-                "" if r.binary else _number(r.variance_ratio_after, 2),
+                format_number(r.smd_before, digits=2),
+                format_number(r.smd_after, digits=2),
+                "" if r.binary else format_number(r.variance_ratio_after, digits=2),
             ]
             for r in balance
         ]
@@ -255,9 +266,9 @@ def _subgroup_table(subgroups: Sequence[Any]) -> str:
             r.by,
             r.level,
             str(r.n_pairs) if hasattr(r, "n_pairs") else f"{r.n_treated_used}+{r.n_control_used}",
-            _number(r.estimate),
+            format_number(r.estimate),
             _span(r, "ci"),
-            _number(r.p_holm, 2),
+            p_words(r.p_holm),
             getattr(r, "note", ""),
         ]
         for r in subgroups
@@ -266,14 +277,8 @@ def _subgroup_table(subgroups: Sequence[Any]) -> str:
     return f"Subgroups:\n{_grid(header, rows)}"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    from whyprompt.effects.result import format_number
-
-    return format_number(value, digits=digits)
-
-
 def _span(row: Any, name: str) -> str:  # noqa: ANN401 - a row of any result
-    return f"{_number(getattr(row, f'{name}_low'))} to {_number(getattr(row, f'{name}_high'))}"
+    return f"{format_number(getattr(row, f'{name}_low'))} to {format_number(getattr(row, f'{name}_high'))}"
 
 
 def _grid(header: list[str], rows: list[list[str]]) -> str:

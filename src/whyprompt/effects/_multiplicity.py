@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt._words import format_number, p_words
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "MaxT",
     "correlation",
     "max_t",
+    "more_by_steps",
     "normal_scores",
     "reach",
     "sign_flip_max_t",
@@ -48,7 +50,7 @@ def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> f
     Returns
     -------
     float or None
-        None where there is no standard error.
+        None where there is no standard error, or none other than 0. Never 0.
 
     Examples
     --------
@@ -60,9 +62,12 @@ def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> f
     if std_error is None or not np.isfinite(std_error):
         return None
     if std_error == 0:
-        return 1.0 if estimate == 0 else 0.0
+        # No spread in the sample is no certainty of the population.
+        return None
     z = abs(estimate) / std_error
-    return float(2.0 * (stats.norm.sf(z) if df is None else stats.t.sf(z, max(df, 1.0))))
+    p = 2.0 * (stats.norm.sf(z) if df is None else stats.t.sf(z, max(df, 1.0)))
+    # Doubles end before distributions do.
+    return float(max(p, np.finfo(float).tiny))
 
 
 def normal_scores(t: Floats, df: Sequence[float | None]) -> Floats:
@@ -132,11 +137,15 @@ class MaxT:
         Standard errors to either side of each estimate for simultaneous intervals.
     draws : int
         Simulated, or sign patterns used.
+    least : float
+        The least p that the draws can show; an adjusted p of that size is only known to be smaller. 0 where
+        there is no such floor.
     """
 
     p_values: Floats
     critical: float
     draws: int
+    least: float
 
 
 def correlation(covariance: Floats) -> Floats:
@@ -173,6 +182,33 @@ def _step_down(observed: Floats, draws: Floats, *, exact: bool) -> Floats:
         raw[k] = hits / len(draws) if exact else (hits + 1.0) / (len(draws) + 1.0)
     raw[order] = np.maximum.accumulate(raw[order])
     return np.minimum(raw, 1.0)
+
+
+def more_by_steps(named: Sequence[str], *, least: Sequence[float], level: float) -> str:
+    """Say plainly why a step-down p finds what an interval that holds at once does not.
+
+    Parameters
+    ----------
+    named : sequence of str
+        Comparisons with an adjusted p below 1 - level and an interval at once that includes zero.
+    least : sequence of float
+        Adjusted p-values of all comparisons whose interval includes zero.
+    level : float
+
+    Returns
+    -------
+    str
+        Empty, or a sentence with a space before it.
+    """
+    if not named:
+        return ""
+    one = len(named) == 1
+    how = f"p {p_words(min(least))}" if one else f"each p below {format_number(1 - level)}"
+    return (
+        f" The adjusted p-values, which step down, show a difference of {' and of '.join(named)} too ({how}),"
+        f" though {'its interval includes' if one else 'their intervals include'} zero: intervals that hold at"
+        " once ask for more."
+    )
 
 
 def max_t(
@@ -224,13 +260,24 @@ def max_t(
     sample = np.abs(rng.standard_normal((draws, len(t))) @ root.T)
     if df is not None:
         sample /= np.sqrt(rng.chisquare(max(df, 1.0), draws) / max(df, 1.0))[:, None]
-    # Simulation noise must not make an adjusted p-value smaller than the one it adjusts.
-    alone = np.array([two_sided_p(float(value), 1.0, df) for value in t], dtype=np.float64)
+    # Simulation noise must not make an adjusted p-value smaller than the one it adjusts, nor larger than
+    # Holm's, which bounds it: what no draw reached is not the reciprocal of their number.
+    alone = [two_sided_p(float(value), 1.0, df) for value in t]
+    most = np.array(holm(alone), dtype=np.float64)
     return MaxT(
-        p_values=np.maximum(_step_down(np.abs(t), sample, exact=False), alone),
-        critical=float(np.quantile(sample.max(axis=1), level)),
+        p_values=np.clip(_step_down(np.abs(t), sample, exact=False), np.array(alone, dtype=float), most),
+        critical=max(float(np.quantile(sample.max(axis=1), level)), _quantile(level, df)),
         draws=draws,
+        least=0.0,
     )
+
+
+def _quantile(level: float, df: float | None) -> float:
+    """Return how many standard errors one estimate's own interval has: several at once have no fewer."""
+    from scipy import stats
+
+    law = stats.norm if df is None else stats.t(max(df, 1.0))
+    return float(law.ppf(0.5 + level / 2.0))
 
 
 def sign_flip_max_t(
@@ -296,6 +343,7 @@ def sign_flip_max_t(
         p_values=_step_down(observed, sample, exact=exact),
         critical=float(np.quantile(finite, level)) if len(finite) else float("nan"),
         draws=draws,
+        least=0.0 if exact else 1.0 / (draws + 1.0),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._rules import holm
+from whyprompt._words import p_words
 from whyprompt.errors import DataError, GraphError
 from whyprompt.graph._types import ImplicationTest
 
@@ -40,7 +41,7 @@ class ImplicationTests(tuple["ImplicationTest", ...]):
                 " missed."
             )
         shown = "; ".join(
-            f"{t.implication} (partial correlation {t.partial_correlation:.2f}, p = {t.p_holm:.2g})"
+            f"{t.implication} (partial correlation {t.partial_correlation:.2f}, p {p_words(t.p_holm)})"
             for t in bad[:3]
         )
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from whyprompt.effects.result import format_number
+from whyprompt._words import format_number, p_words
 from whyprompt.report._render import can_render, inline_svg
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ def count(value: float) -> Cell:
 
 def p_value(value: float | None) -> Cell:
     """Make a cell of a p-value; it keeps the exact one."""
-    if value is not None and value < _LEAST_P:
-        return Cell(f"<{_LEAST_P:g}", float(value))
-    return num(value, digits=2)
+    if value is None or not math.isfinite(value):
+        return Cell("n/a")
+    return Cell(f"< {_LEAST_P:g}" if value < _LEAST_P else p_words(value), float(value))
 
 
 @dataclass(frozen=True, slots=True)

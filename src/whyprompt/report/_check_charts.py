@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import p_words
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.report._effect_charts import _ROW, _fit, _intervals, _zero
@@ -371,7 +372,7 @@ def little_plot(found: LittleTest, *, width: int = 560) -> alt.LayerChart:
     tail = base.transform_filter("datum.tail").mark_area(color=SKY, opacity=0.5, aria=False)
     words = (
         f"Little's test: statistic {format_number(found.statistic)} on {found.df} degrees of freedom,"
-        f" p {format_number(found.p_value, digits=2)}, from {found.n_patterns} patterns."
+        f" p {p_words(found.p_value)}, from {found.n_patterns} patterns."
     )
     mark = (
         alt.Chart(data([{"at": found.statistic, "words": words}]))

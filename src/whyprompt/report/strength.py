@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from whyprompt._words import percent
+from whyprompt._words import p_words, percent
 from whyprompt.effects import PairedResult
 from whyprompt.effects.result import format_number
 
@@ -114,7 +114,7 @@ def _design(result: PairedResult | EffectResult) -> list[str]:
             f"{result.method}."
         )
     if result.p_value is not None:
-        out.append(f"Two-sided p of no average effect: {format_number(result.p_value, digits=2)}.")
+        out.append(f"Two-sided p of no average effect: {p_words(result.p_value)}.")
     return out
 
 

@@ -109,13 +109,13 @@ class ArmsResult:
     ----------
     treatment, outcome, estimand, method : str
     reference : str
-        The arm that others are compared with first.
+        The arm that others are compared with, first or alone.
     focal : str or None
         The arm whose population an ATT speaks of.
     means : tuple of ArmMean
         Empty for methods that match each pair by itself.
     rows : tuple of ArmContrast
-        Every pair, the reference's first.
+        Every pair, the reference's first; or its comparisons alone, where a reference was asked for.
     balance : tuple of PairBalanceRow
     adjustment : str
         Where the simultaneous intervals come from.

@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._rules import few_clusters, holm
-from whyprompt._words import percent
+from whyprompt._words import counted, percent
 from whyprompt.effects._assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects._clusters import cluster_design
-from whyprompt.effects._multiplicity import correlation, max_t, normal_scores, reach, two_sided_p
+from whyprompt.effects._multiplicity import (
+    correlation,
+    max_t,
+    more_by_steps,
+    normal_scores,
+    reach,
+    two_sided_p,
+)
 from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.arms._balance import pair_balance, pair_smd
 from whyprompt.effects.arms._errors import pair_known, without_error
@@ -63,7 +70,7 @@ def compare_arms(
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - options of estimate_effect, for methods that take pairs
 ) -> ArmsResult:
-    """Compare every pair of many arms.
+    """Compare every pair of many arms, or all of them with one.
 
     Parameters
     ----------
@@ -86,7 +93,8 @@ def compare_arms(
     focal : object, optional
         With ``ipw`` and ``att``: the arm whose population the effects are for.
     reference : object, optional
-        The arm that others are compared with first; default the first in sorted order.
+        The arm that every other is compared with: only these comparisons are made, and adjusted for. Default:
+        every pair is.
     design : {"observational", "randomized", "paired"}, default "observational"
         How rows got their arms. Paired: every item was run under every arm, equally often; `cluster` names
         the item, or the table shows it.
@@ -115,8 +123,10 @@ def compare_arms(
     Notes
     -----
     Weighted means have a joint covariance, which accounts for the estimated score; from it comes the
-    distribution of the largest |t| over all pairs. Pairs matched each by itself share rows in ways for which
-    no joint distribution is known; they get Holm's p-values and Bonferroni's intervals.
+    distribution of the largest |t| over all comparisons. Pairs matched each by itself share rows in ways for
+    which no joint distribution is known; they get Holm's p-values and Bonferroni's intervals. Both kinds of
+    adjusted p-values step down: they may fall below 1 - level where the interval that holds at once includes
+    zero, and hold the rate of false findings all the same.
 
     References
     ----------
@@ -124,6 +134,8 @@ def compare_arms(
     87, 706-710.
     Hothorn, T., Bretz, F. and Westfall, P. (2008). Simultaneous inference in general parametric models.
     Biometrical Journal 50, 346-363.
+    Dunnett, C. W. (1955). A multiple comparison procedure for comparing several treatments with a control.
+    JASA 50, 1096-1121.
 
     Examples
     --------
@@ -134,7 +146,7 @@ def compare_arms(
     >>> frame = pd.DataFrame({"arm": arm, "x": x, "y": x + (arm == "cot") + rng.normal(size=600)})
     >>> result = compare_arms(frame, treatment="arm", outcome="y", confounders=["x"], reference="direct")
     >>> [(row.arm, row.reference, row.p_max_t < 0.05) for row in result.rows]
-    [('cot', 'direct', True), ('few_shot', 'direct', False), ('few_shot', 'cot', True)]
+    [('cot', 'direct', True), ('few_shot', 'direct', False)]
     """
     table = open_table(frame)
     table.require([treatment], role="treatment")
@@ -144,6 +156,7 @@ def compare_arms(
     if design not in {"observational", "randomized", "paired"}:
         raise EstimationError(f"design {design!r} is not known", hint="observational, randomized or paired")
     arms, labels = _arms(table, treatment, reference)
+    pairs = [(a, b) for a, b in combinations(range(len(arms)), 2) if reference is None or a == 0]
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
@@ -181,6 +194,7 @@ def compare_arms(
             named,
             level,
             random_state,
+            pairs=pairs,
         )
     else:
         if focal is not None:
@@ -200,6 +214,7 @@ def compare_arms(
             level,
             random_state,
             options,
+            pairs=pairs,
         )
     adjusted = () if method == "naive" else names
     assumptions = describe_assumptions(
@@ -222,7 +237,7 @@ def compare_arms(
         assumptions=assumptions,
         confounders=adjusted,
         warnings=(*notes, *result.warnings),
-        sentence=_sentence(result, assumptions, adjusted, design)
+        sentence=_sentence(result, assumptions, adjusted, design, to_reference=reference is not None)
         + (
             f" Rows repeat {named!r}, which the intervals allow for."
             if named and cluster is None and design != "paired"
@@ -275,6 +290,8 @@ def _weighted(
     cluster: str | None,
     level: float,
     random_state: int,
+    *,
+    pairs: list[tuple[int, int]],
 ) -> ArmsResult:
     y = table.numbers(outcome, role="outcome")
     units = None if cluster is None else table.labels(cluster, role="cluster")
@@ -311,14 +328,14 @@ def _weighted(
             shown.matrix, shown.names, labels, fit, None if focal is None else level_name(focal)
         )
     blind = without_error(y, labels, arms, units)
-    rows = _contrasts(fit, level, random_state, balance_of=pair_smd(columns, labels, fit), blind=blind)
+    rows = _contrasts(fit, pairs, level, random_state, balance_of=pair_smd(columns, labels, fit), blind=blind)
     warnings = [
         f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"
         for arm, ess, n in zip(fit.arms, fit.ess, fit.n, strict=True)
         if ess < min(_LOW_ESS * n, FEW_ROWS if wanted == "ato" else np.inf)
     ]
     if units is not None and fit.df is not None:
-        known = [float(fit.df[a, b]) for a, b in combinations(range(len(arms)), 2)]
+        known = [float(fit.df[a, b]) for a, b in pairs]
         warnings.extend(few_clusters(len(np.unique(units.astype(str))), min(known)))
     warnings.extend(f"no standard error of arm {arm!r}: {why}" for arm, why in blind.items())
     errors = np.sqrt(np.diag(fit.covariance))
@@ -396,6 +413,7 @@ def _welch(own: Floats, counts: Floats) -> Floats:
 
 def _contrasts(
     fit: MultiWeightEstimate,
+    pairs: list[tuple[int, int]],
     level: float,
     random_state: int,
     *,
@@ -404,7 +422,6 @@ def _contrasts(
 ) -> tuple[ArmContrast, ...]:
     assert fit.means is not None
     assert fit.covariance is not None
-    pairs = list(combinations(range(len(fit.arms)), 2))
     C = np.zeros((len(pairs), len(fit.arms)))
     for k, (a, b) in enumerate(pairs):
         C[k, a], C[k, b] = -1.0, 1.0
@@ -460,16 +477,18 @@ def _pairwise(
     level: float,
     random_state: int,
     options: dict[str, Any],
+    *,
+    pairs: list[tuple[int, int]],
 ) -> ArmsResult:
     from whyprompt.effects.estimate import estimate_effect
 
     refuse_post_treatment(names, treatment=treatment, outcome=outcome)
-    pairs = list(combinations(arms, 2))
     found: list[dict[str, Any]] = []
     warnings: list[str] = []
     se_methods: list[str] = []
     wanted = estimand
-    for a, b in pairs:
+    for first, second in pairs:
+        a, b = arms[first], arms[second]
         counts = (int((labels == b).sum()), int((labels == a).sum()))
         base: dict[str, Any] = {"arm": b, "reference": a, "n_arm": counts[0], "n_reference": counts[1]}
         try:
@@ -609,8 +628,18 @@ def _with_pair_balance(
     )
 
 
+def _adjusted(row: ArmContrast) -> float:
+    p = row.p_holm if row.p_max_t is None else row.p_max_t
+    return 1.0 if p is None else p
+
+
 def _sentence(
-    result: ArmsResult, assumptions: Sequence[Assumption], confounders: Sequence[str], design: str
+    result: ArmsResult,
+    assumptions: Sequence[Assumption],
+    confounders: Sequence[str],
+    design: str,
+    *,
+    to_reference: bool,
 ) -> str:
     seen = [
         r
@@ -625,11 +654,25 @@ def _sentence(
         for r in seen
     ]
     compared = sum(r.estimate is not None for r in result.rows)
+    what = (
+        f"Of {counted(compared, 'comparison')} with {result.reference!r}"
+        if to_reference
+        else f"Of {counted(compared, 'pair')} of arms"
+    )
     text = (
-        f"Of {compared} pairs of arms, {len(seen)} differ in {result.outcome!r} after adjustment for their"
-        f" number ({result.estimand.upper()} by {method_words(result.method)})"
+        f"{what}, {len(seen)} {'differs' if len(seen) == 1 else 'differ'} in {result.outcome!r} after"
+        f" adjustment for their number ({result.estimand.upper()} by {method_words(result.method)})"
     )
     text += f": {'; '.join(parts)}; intervals hold at once at {percent(result.level)}." if parts else "."
+    text += more_by_steps(
+        [
+            f"{r.arm!r} in place of {r.reference!r}"
+            for r in result.rows
+            if r not in seen and _adjusted(r) < 1 - result.level
+        ],
+        least=[_adjusted(r) for r in result.rows if r not in seen],
+        level=result.level,
+    )
     failed = [a for a in assumptions if a.status == "fails"]
     if failed:
         reasons = ". ".join(a.detail.rstrip(".") for a in failed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._rules import few_clusters
-from whyprompt._words import percent
+from whyprompt._words import p_words, percent
 from whyprompt.effects._assumptions import describe_assumptions
 from whyprompt.effects._influence import (
     cluster_codes,
@@ -556,9 +556,7 @@ def _sentence(
         f" ({format_number(last.effect_ci_low)} to {format_number(last.effect_ci_high)})."
     )
     if nonlinear is not None and nonlinear < 1 - level:
-        text += (
-            f" The response is not a straight line (p {format_number(nonlinear, digits=2)}): read the curve."
-        )
+        text += f" The response is not a straight line (p {p_words(nonlinear)}): read the curve."
     failed = [a for a in assumptions if a.status == "fails"]
     if failed:
         reasons = ". ".join(a.detail.rstrip(".") for a in failed)

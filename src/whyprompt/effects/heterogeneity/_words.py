@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from whyprompt._words import percent
+from whyprompt._words import p_words, percent
 from whyprompt.effects.result import Assumption, format_number
 
 if TYPE_CHECKING:
@@ -66,16 +66,11 @@ def sentence(found: HeterogeneousEffects) -> str:
     )
     shown = found.calibration_p is not None and found.calibration_p < alpha
     if shown:
-        text += (
-            f" The effect does rise with its prediction (p {format_number(found.calibration_p, digits=2)})."
-        )
+        text += f" The effect does rise with its prediction (p {p_words(found.calibration_p)})."
     elif found.calibration_p is None:
         text += " Whether the effect goes with its prediction cannot be said."
     else:
-        text += (
-            " That the effect goes with its prediction is not shown"
-            f" (p {format_number(found.calibration_p, digits=2)})."
-        )
+        text += f" That the effect goes with its prediction is not shown (p {p_words(found.calibration_p)})."
     for row, verb, sign in ((found.gain, "gain", 1.0), (found.harmed, "be harmed", -1.0)):
         if row is None:
             continue

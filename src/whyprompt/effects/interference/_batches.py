@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._rules import holm
+from whyprompt._words import p_words
 from whyprompt.effects._arguments import generator
 from whyprompt.effects._reported import Reported, rows_frame
 from whyprompt.effects.result import format_number
@@ -119,7 +120,7 @@ class BatchInterference(Reported):
             {"label": "between batches", "value": self.sd_batch, "group": ""},
             {"label": "between trials of an item", "value": self.sd_repeats, "group": ""},
         ]
-        p = format_number(self.tests[0].p_holm, digits=2)
+        p = p_words(self.tests[0].p_holm, least=_floor(self.tests, self.arrangements, exact=self.exact))
         return charts.count_plot(
             rows, title=f"standard deviation of {self.outcome} (p of no difference between batches: {p})"
         )
@@ -372,6 +373,11 @@ def _components(y: Floats, code: Ints, place: Ints) -> tuple[float, float]:
     return float(np.sqrt(batch)), float(np.sqrt(max(repeat, 0.0)))
 
 
+def _floor(tests: Sequence[BatchTest], done: int, *, exact: bool) -> float | None:
+    """Return the least adjusted p that drawn arrangements can show; all of them have no floor."""
+    return None if exact else len(tests) / (done + 1.0)
+
+
 def _batch_sentence(
     outcome: str,
     tests: Sequence[BatchTest],
@@ -393,16 +399,17 @@ def _batch_sentence(
         f"{changed} of {items} items change their {outcome!r} between batches, by up to"
         f" {format_number(largest)}."
     )
+    floor = _floor(tests, done, exact=exact)
     bad = [t for t in tests if t.p_holm < 0.05]
     if not bad:
         least = min(t.p_holm for t in tests)
         return words + (
             f" Permuting outcomes within items ({how}) finds no link to the batch"
-            f" (p = {format_number(least, digits=2)}): the changes look like noise over repeats."
+            f" (p {p_words(least, least=floor)}): the changes look like noise over repeats."
         )
     found = ", ".join(
         f"{'the batch' if t.of == 'batch' else f'the neighbours mean of {t.of!r}'}"
-        f" (p = {format_number(t.p_holm, digits=2)})"
+        f" (p {p_words(t.p_holm, least=floor)})"
         for t in bad
     )
     return words + (

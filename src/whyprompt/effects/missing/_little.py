@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._words import p_words
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.preparation._columns import read_columns
 from whyprompt.effects.result import format_number
@@ -183,7 +184,7 @@ def little_test(
         covariance=covariance,
         sentence=(
             f"Little's test over {len(patterns)} patterns in {n} rows: chi-squared {format_number(statistic)}"
-            f" on {df} degrees of freedom, p = {format_number(p_value, digits=2)}; {verdict}."
+            f" on {df} degrees of freedom, p {p_words(p_value)}; {verdict}."
         ),
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._rules import holm
-from whyprompt._words import percent
+from whyprompt._words import p_words, percent
 from whyprompt.effects._multiplicity import two_sided_p
 from whyprompt.effects._pipeline import with_outcome
 from whyprompt.effects.inference import interval
@@ -334,7 +334,7 @@ def _ordinal(
     check = _proportional_odds_p(source, tails, k)
     if check is not None and check < 1 - level:
         warnings.append(
-            f"one odds ratio does not fit all levels (p {format_number(check, digits=2)}): read the"
+            f"one odds ratio does not fit all levels (p {p_words(check)}): read the"
             " differences by level, not the odds ratio"
         )
     assumptions = (*about.pop("assumptions"), _proportional(check, level, k))
@@ -445,7 +445,7 @@ def _proportional(check: float | None, level: float, k: int) -> Assumption:
         name="proportional odds",
         status="fails" if check < 1 - level else "holds",
         check="Wald test of one odds ratio for all cuts; the differences by level do not need it",
-        detail=f"p {format_number(check, digits=2)}",
+        detail=f"p {p_words(check)}",
     )
 
 

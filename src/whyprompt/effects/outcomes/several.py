@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from dataclasses import replace as changed
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,8 +14,8 @@ from whyprompt._words import percent
 from whyprompt.effects._multiplicity import (
     correlation,
     max_t,
+    more_by_steps,
     normal_scores,
-    reach,
     sign_flip_max_t,
     two_sided_p,
 )
@@ -26,7 +27,7 @@ from whyprompt.errors import EstimationError
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -89,6 +90,9 @@ class EffectsResult:
         Of the intervals, each by itself and all at once.
     max_t_by : str
         Where the joint distribution came from.
+    p_least : float or None
+        The least ``p_max_t`` that random draws can show: one of that size is only known to be smaller. None
+        where there is no such floor.
     n_treated, n_control, n_treated_used, n_control_used : int
     balance : tuple of BalanceRow
         The same for all outcomes.
@@ -108,6 +112,7 @@ class EffectsResult:
     correlation: tuple[tuple[float, ...], ...]
     level: float
     max_t_by: str
+    p_least: float | None
     n_treated: int
     n_control: int
     n_treated_used: int
@@ -247,7 +252,18 @@ def estimate_effects(
     ys = columns if base.rows is None else [y[base.rows] for y in columns]
     drawn = [with_outcome(problem, chosen, first, y) for y in ys]
     cores = [if_known(changed(problem, y=y), core) for y, core in zip(ys, drawn, strict=True)]
-    found = [_Found(core.estimate, core.std_error, core.ci, core.df, core.means) for core in cores]
+    found = [
+        _Found(
+            core.estimate,
+            core.std_error,
+            core.ci,
+            core.df,
+            core.means,
+            two_sided_p(core.estimate, core.std_error, core.df),
+            partial(_plain_interval, core),
+        )
+        for core in cores
+    ]
     matrix = None if all(f.std_error is None for f in found) else _joint(problem, chosen, drawn, ys)
     adjusted: MaxT | None = None
     result = base.result
@@ -259,7 +275,7 @@ def estimate_effects(
         t = np.array([f.estimate / f.std_error if f.std_error else 0.0 for f in found])
         t = normal_scores(t, [f.df for f in found])
         adjusted = max_t(t, matrix, level=chosen.level, random_state=random_state)
-    rows = _rows(names, found, adjusted, own_df=True)
+    rows = _rows(names, found, adjusted, level=chosen.level, normal=True)
     return EffectsResult(
         treatment=treatment,
         treated_level=result.treated_level,
@@ -270,6 +286,7 @@ def estimate_effects(
         correlation=() if matrix is None else tuple(tuple(float(v) for v in row) for row in matrix),
         level=chosen.level,
         max_t_by="the joint distribution of the estimates, simulated",
+        p_least=None,
         n_treated=result.n_treated,
         n_control=result.n_control,
         n_treated_used=result.n_treated_used,
@@ -300,6 +317,9 @@ class _Found(NamedTuple):
     ci: tuple[float | None, float | None]
     df: float | None
     means: tuple[float, float]
+    p_value: float | None
+    # The interval at another level.
+    at: Callable[[float], tuple[float | None, float | None]]
 
 
 def _joint(problem: Problem, options: Options, cores: Sequence[Core], ys: Sequence[Floats]) -> Floats | None:
@@ -322,16 +342,33 @@ def _joint(problem: Problem, options: Options, cores: Sequence[Core], ys: Sequen
     return correlation(matrix)
 
 
+def _plain_interval(core: Core, level: float) -> tuple[float | None, float | None]:
+    return interval(core.estimate, core.std_error, level=level, df=core.df)
+
+
+def _ends(
+    one: Callable[[float], tuple[float | None, float | None, float | None]], level: float
+) -> tuple[float | None, float | None]:
+    low, high, _ = one(level)
+    return low, high
+
+
 def _rows(
-    names: Sequence[str], found: Sequence[_Found], adjusted: MaxT | None, *, own_df: bool
+    names: Sequence[str], found: Sequence[_Found], adjusted: MaxT | None, *, level: float, normal: bool
 ) -> tuple[OutcomeRow, ...]:
-    p_values = [two_sided_p(f.estimate, f.std_error, f.df) for f in found]
+    """Make the rows; an interval that holds at once is the outcome's own kind at a stricter level."""
+    from scipy import stats
+
     rows = []
-    for k, (name, f, p, p_holm) in enumerate(zip(names, found, p_values, holm(p_values), strict=True)):
-        wide = None
+    for k, (name, f, p_holm) in enumerate(zip(names, found, holm([f.p_value for f in found]), strict=True)):
+        wide: tuple[float | None, float | None] = (None, None)
+        p_max_t = None
         if adjusted is not None and f.std_error is not None and np.isfinite(adjusted.critical):
             # Sign flips give the distribution of t itself; simulated scores are normal, each t has its df.
-            wide = reach(adjusted.critical, f.df if own_df else None) * f.std_error
+            law = stats.norm if normal or f.df is None else stats.t(f.df)
+            wide = f.at(max(level, 1.0 - 2.0 * float(law.sf(adjusted.critical))))
+            # Two reference distributions are in play: what is adjusted is never the smaller of the two.
+            p_max_t = max(float(adjusted.p_values[k]), f.p_value or 0.0)
         rows.append(
             OutcomeRow(
                 outcome=name,
@@ -339,11 +376,11 @@ def _rows(
                 std_error=f.std_error,
                 ci_low=f.ci[0],
                 ci_high=f.ci[1],
-                p_value=p,
+                p_value=f.p_value,
                 p_holm=p_holm,
-                p_max_t=None if adjusted is None or f.std_error is None else float(adjusted.p_values[k]),
-                simultaneous_low=None if wide is None else f.estimate - wide,
-                simultaneous_high=None if wide is None else f.estimate + wide,
+                p_max_t=p_max_t,
+                simultaneous_low=wide[0],
+                simultaneous_high=wide[1],
                 mean_treated=f.means[0],
                 mean_control=f.means[1],
             )
@@ -420,7 +457,14 @@ def paired_effects(
     >>> [row.estimate for row in result.rows]
     [2.0, 3.0]
     """
-    from whyprompt.effects.paired.paired import item_labels, known_error, paired_differences, paired_effect
+    from whyprompt.effects.paired.paired import (
+        item_labels,
+        known_error,
+        paired_differences,
+        paired_effect,
+        paired_interval,
+        paired_scale,
+    )
 
     names = _names(outcomes)
     table = open_table(frame)
@@ -439,9 +483,12 @@ def paired_effects(
     for j, (t, c) in enumerate(each):
         size = float(max(np.abs(t).max(), np.abs(c).max()))
         error, df, _ = known_error(d[:, j], label, size)
-        estimate = float(d[:, j].mean())
-        ci = interval(estimate, error, level=level, df=df)
-        found.append(_Found(estimate, error, ci, df, (float(t.mean()), float(c.mean()))))
+        one = partial(
+            paired_interval, d[:, j], error, df, scale=paired_scale(made[j], clustered=label is not None)
+        )
+        low, high, p = one(level)
+        means = (float(t.mean()), float(c.mean()))
+        found.append(_Found(float(d[:, j].mean()), error, (low, high), df, means, p, partial(_ends, one)))
     units = d if label is None else _sums(d, label)
     # Random signs are dealt to the units in an order of their own, not in that of the table.
     units = units[np.lexsort(units.T[::-1])]
@@ -461,7 +508,7 @@ def paired_effects(
         warnings.append(
             f"with {len(units)} items (or clusters) no sign-flip p can be below {2 / 2 ** len(units):.3g}"
         )
-    rows = _rows(names, found, adjusted, own_df=False)
+    rows = _rows(names, found, adjusted, level=level, normal=False)
     varies = d.std(axis=0) > 0
     matrix = np.eye(len(names))
     if varies.sum() > 1:
@@ -476,6 +523,7 @@ def paired_effects(
         correlation=tuple(tuple(float(v) for v in row) for row in matrix),
         level=level,
         max_t_by="random signs on items" if cluster is None else "random signs on clusters",
+        p_least=None if adjusted is None or not adjusted.least else adjusted.least,
         n_treated=total,
         n_control=total,
         n_treated_used=n,
@@ -493,6 +541,11 @@ def paired_effects(
 def _sums(d: Floats, label: NDArray[Any]) -> Floats:
     _, code = np.unique(label.astype(str), return_inverse=True)
     return np.column_stack([np.bincount(code, weights=column) for column in d.T])
+
+
+def _includes_zero(row: OutcomeRow) -> bool:
+    low, high = row.simultaneous_low, row.simultaneous_high
+    return low is not None and high is not None and low <= 0 <= high
 
 
 def _sentence(
@@ -519,6 +572,11 @@ def _sentence(
     text = (
         f"Under {arms[0]!r} instead of {arms[1]!r} there is a difference in {', '.join(one(r) for r in rows)}"
         f" (intervals that hold at once at {percent(level)}; {method_words(method)}). {verdict}"
+    )
+    text += more_by_steps(
+        [repr(row.outcome) for row in rows if row.outcome in seen and _includes_zero(row)],
+        least=[row.p_max_t for row in rows if row.p_max_t is not None and _includes_zero(row)],
+        level=level,
     )
     failed = [a.detail.rstrip(".") for a in assumptions if a.status == "fails"]
     open_question = any(a.name == "exchangeability" and a.status != "holds" for a in assumptions)

@@ -44,6 +44,8 @@ __all__ = [
     "mean_error",
     "paired_differences",
     "paired_effect",
+    "paired_interval",
+    "paired_scale",
 ]
 
 
@@ -226,10 +228,8 @@ def paired_effect(
     size = float(max(np.abs(pairs.treated).max(), np.abs(pairs.control).max()))
     error, df, n_clusters = known_error(d, label, size)
     binary = is_binary(pairs.treated, pairs.control)
-    # Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same.
-    risks = binary or is_binary(_raw_outcomes(table, arm, outcome, (treated, control)))
-    scale: Scale = "free" if not risks else "counts" if binary and label is None else "risks"
-    low, high, p = _interval(d, error, df, level, scale)
+    scale = paired_scale(pairs, clustered=label is not None)
+    low, high, p = paired_interval(d, error, df, level, scale)
     subgroups = _subgroups(table, by, unit, pairs, d, label, level, scale, size)
     differ = {} if label is not None else _heterogeneity(subgroups)
     counts = (int((d > 0).sum()), int((d < 0).sum()))
@@ -257,7 +257,7 @@ def paired_effect(
         mcnemar_p=_mcnemar(*counts) if binary and label is None else None,
         mcnemar_counts=counts if binary else None,
         heterogeneity=differ,
-        measures=_measures(pairs, label, (low, high), error, level) if risks else (),
+        measures=_measures(pairs, label, (low, high), error, level) if scale != "free" else (),
         minimum_detectable=None
         if error is None or df is None
         else detectable_effect(error, df=df, level=level, power=0.8),
@@ -285,10 +285,23 @@ def paired_effect(
     )
 
 
-def _raw_outcomes(table: Table, arm: str, outcome: str, levels: tuple[object, object]) -> Floats:
-    y = table.numbers_with_gaps(outcome, role="outcome")
-    here = np.isin(table.labels(arm, role="arm"), [level_name(value) for value in levels])
-    return np.asarray(y[here & ~np.isnan(y)], dtype=np.float64)
+def paired_scale(pairs: PairedDifferences, *, clustered: bool) -> Scale:
+    """Tell which interval a mean difference has: of counts, of risks, or of a number without bounds.
+
+    Parameters
+    ----------
+    pairs : PairedDifferences
+    clustered : bool
+        Whether items are sampled in groups: their counts are then no independent ones.
+
+    Returns
+    -------
+    {"free", "risks", "counts"}
+        Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same.
+    """
+    if not is_binary(pairs.trial_outcome, pairs.trial_outcome):
+        return "free"
+    return "counts" if is_binary(pairs.treated, pairs.control) and not clustered else "risks"
 
 
 def item_labels(table: Table, name: str, unit: str, pairs: PairedDifferences, *, role: str) -> NDArray[Any]:
@@ -387,7 +400,7 @@ def known_error(
     return error, df, units
 
 
-def _interval(
+def paired_interval(
     d: Floats, error: float | None, df: float | None, level: float, scale: Scale
 ) -> tuple[float | None, float | None, float | None]:
     """Give the interval and the two-sided p of the mean difference.
@@ -395,6 +408,20 @@ def _interval(
     For 0/1 outcomes the t interval can leave [-1, 1], and has no width where all items behave alike: there
     the adjusted Wald interval of Bonett and Price is used, and the exact McNemar p. Means of repeated 0/1
     outcomes keep the t interval, within [-1, 1].
+
+    Parameters
+    ----------
+    d : ndarray, shape (items,)
+        Differences.
+    error, df : float or None
+        From `known_error`.
+    level : float
+    scale : {"free", "risks", "counts"}
+        From `paired_scale`.
+
+    Returns
+    -------
+    low, high, p : float or None
     """
     from scipy import stats
 
@@ -463,7 +490,7 @@ def _subgroups(
         for value in sorted(set(labels.tolist())):
             here = labels == value
             error, df, _ = known_error(d[here], None if cluster is None else cluster[here], size)
-            low, high, p = _interval(d[here], error, df, level, scale)
+            low, high, p = paired_interval(d[here], error, df, level, scale)
             rows.append(
                 {
                     "by": name,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._rules import holm
-from whyprompt._words import percent
+from whyprompt._words import p_words, percent
 from whyprompt.effects._arguments import at_least, generator, names
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects._reported import Reported, rows_frame
@@ -314,7 +314,7 @@ def _placebo_sentence(
         words += f", and {rate:.0%} of their {percent(result.level)} intervals exclude zero"
     if verdict == "fails":
         return words + (
-            f" (mean zero: p = {format_number(bias_p, digits=2)}): the pipeline finds effects of arms that"
+            f" (mean zero: p {p_words(bias_p)}): the pipeline finds effects of arms that"
             " have none, so its estimate or its interval is not to be trusted."
         )
     if p_value is None:
@@ -331,7 +331,7 @@ def _placebo_sentence(
     )
     return words + (
         f"; the estimate of the real arm, {format_number(result.estimate)}, is {usual}"
-        f" (p = {format_number(p_value, digits=2)}){tail}"
+        f" (p {p_words(p_value, least=1 / (1 + len(values)))}){tail}"
     )
 
 
@@ -517,7 +517,7 @@ def negative_control_outcome(
         words = (
             f"The arm appears to change {worst.outcome!r} by {format_number(worst.estimate)}"
             f" ({format_number(worst.ci_low)} to {format_number(worst.ci_high)},"
-            f" p = {format_number(worst.p_holm, digits=2)}), which it cannot have done: the arms differ in"
+            f" p {p_words(worst.p_holm)}), which it cannot have done: the arms differ in"
             " something that was not adjusted for, and the effect on the real outcome is in doubt by as much."
         )
     elif unknown:

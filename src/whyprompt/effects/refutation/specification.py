@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import p_words
 from whyprompt.effects._arguments import at_least, generator
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._reported import Reported
@@ -659,8 +660,8 @@ def _sentence(
     if done and p_median is not None and p_share is not None:
         drawn = "shuffled" if how == "permute" else "drawn from the propensity"
         words += (
-            f" Of {done} curves with arms {drawn}, as strong a median comes with p ="
-            f" {format_number(p_median, digits=2)} and as many significant estimates with p ="
-            f" {format_number(p_share, digits=2)}."
+            f" Of {done} curves with arms {drawn}, as strong a median comes with p"
+            f" {p_words(p_median, least=1 / (1 + done))} and as many significant estimates with p"
+            f" {p_words(p_share, least=1 / (1 + done))}."
         )
     return words + " The specifications share their rows, so the curve is no sum of evidence."

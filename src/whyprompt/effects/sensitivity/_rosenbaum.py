@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 
+from whyprompt._words import p_words
 from whyprompt.effects._reported import Reported, rows_frame
-from whyprompt.effects.result import format_number
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def _result(
     direction = "positive" if alternative == "greater" else "negative"
     start = (
         f"In {n} matched pairs the one-sided {test} test for a {direction} effect gives"
-        f" p = {format_number(plain_p, digits=2)} if nothing hidden decided which row of a pair was treated."
+        f" p {p_words(plain_p)} if nothing hidden decided which row of a pair was treated."
     )
     if critical == 1.0:
         rest = (
