@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from whyprompt._words import format_number
 from whyprompt.effects import METHODS, audit, estimate_effect, one_draw, paired_effect
 from whyprompt.errors import DataError, EstimationError
 
@@ -204,7 +205,14 @@ def test_a_rule_may_be_a_function_and_exact_columns_hold():
     assert abs(result.rows[1].bias) < abs(result.rows[0].bias) / 2
     assert len(result.to_frame()) == 2
     assert result.sentence.startswith("Run under both arms, the 300 items show an effect of")
-    assert "naive is off by" in result.sentence
+    # Each method's figures stand together: what it gives, what its own items show, and the difference.
+    for row in result.rows:
+        shown = [format_number(v) for v in (row.mean_estimate, row.truth, row.bias)]
+        assert (
+            f"{row.method} gives {shown[0]} where its items show {shown[1]} ({row.estimand.upper()}): off by"
+            f" {shown[2]}" in result.sentence
+        )
+        assert row.mean_estimate - row.truth == pytest.approx(row.bias, abs=1e-12)
     assert result.plot().to_dict()["description"]
     assert result.plot("coverage").to_dict()["description"]
 

@@ -671,3 +671,72 @@ def test_a_p_below_what_random_signs_can_show_is_written_as_smaller():
     )
     # All patterns of few units are counted: their least p is a p, and no floor.
     assert few.p_least is None
+
+
+# ------------------------------------------------------------------------------- many cuts are many questions
+
+
+def graded(seed=0, n=90, shift=0.0, levels=9):
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=n)
+    cuts = np.linspace(-1.5, 1.5, levels - 1)
+    return pd.DataFrame(
+        {
+            "item_id": np.tile(np.arange(n), 2),
+            "arm": np.repeat(["direct", "cot"], n),
+            "grade": np.r_[
+                np.digitize(base + rng.normal(size=n), cuts),
+                np.digitize(base + shift + rng.normal(size=n), cuts),
+            ]
+            + 1,
+        }
+    )
+
+
+def test_intervals_of_all_cuts_hold_at_once_and_the_sentence_names_only_what_they_show():
+    """Under no effect a cut by itself excludes zero in far more than 5% of tables, all at once in 5%."""
+    arms = {"outcome": "grade", "treated": "cot", "control": "direct"}
+    alone = at_once = named = 0
+    worlds = 60
+    for seed in range(worlds):
+        found = paired_ordinal_effect(graded(seed), **arms)
+        alone += any(r.ci_low > 0 or r.ci_high < 0 for r in found.rows)
+        missed = [r for r in found.rows if r.simultaneous_low > 0 or r.simultaneous_high < 0]
+        at_once += bool(missed)
+        named += (
+            "is not shown to change (intervals that hold at once at 95% all include zero"
+            not in found.sentence
+        )
+        for r in found.rows:
+            assert r.simultaneous_low <= r.ci_low
+            assert r.simultaneous_high >= r.ci_high
+            assert (f"of reaching {r.level!r} by" in found.sentence) == (r in missed)
+    assert named == at_once
+    # At 5% a count of 60 lies at or below 8 with a chance of 0.997.
+    assert at_once <= 8 < alone
+    some = paired_ordinal_effect(graded(3, n=300, shift=0.5), **arms)
+    shown = [r.level for r in some.rows if r.simultaneous_low > 0]
+    assert 0 < len(shown) < len(some.rows)
+    assert f"of reaching '{shown[0]}' by" in some.sentence
+    assert "no change is shown" in some.sentence
+
+
+def test_one_cut_has_the_same_interval_by_itself_and_at_once():
+    frame = graded(1, shift=0.4)
+    frame["grade"] = (frame["grade"] > 5).astype(int)
+    (row,) = paired_ordinal_effect(frame, outcome="grade", treated="cot", control="direct").rows
+    assert (row.simultaneous_low, row.simultaneous_high) == pytest.approx((row.ci_low, row.ci_high), rel=0.02)
+
+
+def test_a_difference_that_rounding_made_is_nil():
+    thirds = [1, 2, 3] * 7
+    frame = pd.DataFrame({"arm": [0] * 21 + [1] * 21, "grade": thirds + thirds[::-1]})
+    found = ordinal_effect(frame, treatment="arm", outcome="grade", method="naive", design="randomized")
+    assert [row.difference for row in found.rows] == [0.0, 0.0]
+    assert "e-1" not in found.sentence
+
+
+def test_repeats_are_counted_in_items():
+    frame = pd.concat([graded(0, n=20)] * 50)
+    with pytest.raises(EstimationError, match="20 of 20 items have repeats within an arm"):
+        paired_ordinal_effect(frame, outcome="grade", treated="cot", control="direct")

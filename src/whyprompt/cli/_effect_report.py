@@ -182,7 +182,7 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
             for p in result.points
         ]
     elif hasattr(result, "odds_ratio"):
-        header = ["at least", "treated", "control", "difference", "interval", "p (Holm)"]
+        header = ["at least", "treated", "control", "difference", "interval", "at once", "p (Holm)"]
         rows = [
             [
                 r.level,
@@ -190,6 +190,7 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
                 format_number(r.p_control),
                 format_number(r.difference),
                 _span(r, "ci"),
+                _span(r, "simultaneous"),
                 p_words(r.p_holm),
             ]
             for r in result.rows

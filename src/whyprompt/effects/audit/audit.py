@@ -472,7 +472,7 @@ def _truth(effect: Floats, indicator: NDArray[np.bool_], weights: Floats, estima
 def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, level: float) -> str:
     parts = []
     for row in rows:
-        if row.bias is None or row.mean_estimate is None:
+        if row.bias is None or row.mean_estimate is None or row.truth is None:
             parts.append(f"{row.method} never gave an estimate")
             continue
         covers = (
@@ -485,10 +485,15 @@ def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, 
                 else ", without an interval in any draw"
             )
         failed = f" ({counted(row.n_failed, 'draw')} gave no estimate)" if row.n_failed else ""
-        parts.append(f"{row.method} is off by {format_number(row.bias)} on average{failed}{covers}")
+        parts.append(
+            f"{row.method} gives {format_number(row.mean_estimate)} where its items show"
+            f" {format_number(row.truth)} ({row.estimand.upper()}): off by"
+            f" {format_number(row.bias)}{failed}{covers}"
+        )
     return (
-        f"Run under both arms, the {n} items show an effect of {format_number(truth)}. Over"
-        f" {counted(draws, 'draw')} of one arm an item, {'; '.join(parts)}."
+        f"Run under both arms, the {counted(n, 'item')} show an effect of {format_number(truth)}. Over"
+        f" {counted(draws, 'draw')} of one arm an item, on average, each method beside the paired effect"
+        f" on the items that it speaks of: {'; '.join(parts)}."
     )
 
 
@@ -574,8 +579,8 @@ def one_draw(
         table=table,
         sentence=(
             f"From one arm an item, the plain difference is {format_number(naive.estimate)} and {method}"
-            f" gives {format_number(adjusted.estimate)}; run under both arms, the same items show"
-            f" {format_number(truth)}. {method.capitalize()} is off by"
-            f" {format_number(adjusted.estimate - truth)}{held}."
+            f" gives {format_number(adjusted.estimate)}; run under both arms, the items it"
+            f" speaks of show {format_number(truth)} ({adjusted.estimand.upper()}). {method.capitalize()} is off"
+            f" by {format_number(adjusted.estimate - truth)}{held}."
         ),
     )

@@ -27,6 +27,8 @@ class ThresholdRow:
         As the data have it, without a model of the levels.
     p_holm : float or None
         Adjusted for the number of levels.
+    simultaneous_low, simultaneous_high : float or None
+        Interval that holds for all levels at once.
     model_difference, model_std_error, model_ci_low, model_ci_high : float or None
         By the proportional odds model.
     """
@@ -40,6 +42,8 @@ class ThresholdRow:
     ci_high: float | None
     p_value: float | None
     p_holm: float | None
+    simultaneous_low: float | None
+    simultaneous_high: float | None
     model_difference: float | None
     model_std_error: float | None
     model_ci_low: float | None

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._rules import holm
-from whyprompt._words import p_words, percent
-from whyprompt.effects._multiplicity import two_sided_p
+from whyprompt._words import counted, p_words, percent
+from whyprompt.effects._multiplicity import correlation, max_t, reach, two_sided_p
 from whyprompt.effects._pipeline import with_outcome
 from whyprompt.effects.inference import interval
 from whyprompt.effects.outcomes._ordinal_result import OrdinalResult, ThresholdRow
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.tables import Table
+    from whyprompt.effects.paired.paired import PairedDifferences
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -215,7 +216,8 @@ def paired_ordinal_effect(
     pairs = paired_differences(coded, **names)
     if pairs.n_repeats:
         raise EstimationError(
-            f"{pairs.n_repeats} item(s) are repeated within an arm: a mean of levels is not a level",
+            f"{len(_repeated(pairs))} of {counted(len(pairs.units), 'item')} have repeats within an arm: a"
+            " mean of levels is not a level",
             hint="keep one repeat, or score the outcome as a number",
         )
     overall = paired_effect(coded, cluster=cluster, level=level, **names)
@@ -252,6 +254,12 @@ def paired_ordinal_effect(
             "se_method": overall.se_method,
         },
     )
+
+
+def _repeated(pairs: PairedDifferences) -> Ints:
+    """Return the items with more than one trial under an arm."""
+    arm = pairs.trial_item * 2 + pairs.trial_treated
+    return np.unique(np.flatnonzero(np.bincount(arm) > 1) // 2)
 
 
 def _levels(table: Table, outcome: str, order: Sequence[object] | None) -> tuple[Ints, tuple[str, ...]]:
@@ -301,11 +309,12 @@ def _ordinal(
     tails = share[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]
     warnings = list(about.pop("warnings"))
     rows: list[dict[str, Any]] = []
-    for j in range(k - 1):
-        g = np.zeros((2, k))
-        g[0, j + 1 :], g[1, j + 1 :] = 1.0, -1.0
-        se, df = _known(*source.error(g))
+    cuts = [_cut(j, k) for j in range(k - 1)]
+    errors = [_known(*source.error(g)) for g in cuts]
+    for j, (se, df) in enumerate(errors):
         difference = float(tails[0, j] - tails[1, j])
+        # Shares are of size one: what rounding leaves of their difference is nil.
+        difference = 0.0 if abs(difference) <= _ROUNDING else difference
         low, high = interval(difference, se, level=level, df=df)
         rows.append(
             {
@@ -325,6 +334,8 @@ def _ordinal(
     except EstimationError as error:
         warnings.append(f"no proportional odds model: {error.message}")
         smooth = [(None, None, None, None)] * (k - 1)
+    for row, ends in zip(rows, _at_once(source, cuts, rows, [df for _, df in errors], level), strict=True):
+        row["simultaneous_low"], row["simultaneous_high"] = ends
     adjusted = holm([row["p_value"] for row in rows])
     names = ("model_difference", "model_std_error", "model_ci_low", "model_ci_high")
     made = tuple(
@@ -355,6 +366,38 @@ def _ordinal(
         warnings=tuple(warnings),
         sentence=_sentence(about, made, odds, level, assumptions),
     )
+
+
+def _cut(j: int, k: int) -> Floats:
+    """Give the functional of the levels that is the difference in reaching level j + 1."""
+    g = np.zeros((2, k))
+    g[0, j + 1 :], g[1, j + 1 :] = 1.0, -1.0
+    return g
+
+
+def _at_once(
+    source: _Source,
+    cuts: Sequence[Floats],
+    rows: Sequence[dict[str, Any]],
+    df: Sequence[float | None],
+    level: float,
+) -> list[tuple[float | None, float | None]]:
+    """Give intervals that hold for all cuts at once, from how the cuts depend on each other."""
+    known = [j for j, row in enumerate(rows) if row["std_error"] is not None]
+    out: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
+    if not known:
+        return out
+    scaled = [cuts[j] / rows[j]["std_error"] for j in known]
+    matrix = np.eye(len(known))
+    for a in range(len(known)):
+        for b in range(a):
+            both = [source.error(scaled[a] + side * scaled[b])[0] or 0.0 for side in (1.0, -1.0)]
+            matrix[a, b] = matrix[b, a] = (both[0] ** 2 - both[1] ** 2) / 4.0
+    critical = max_t(np.zeros(len(known)), correlation(matrix), level=level).critical
+    for j in known:
+        wide = reach(critical, df[j]) * rows[j]["std_error"]
+        out[j] = (rows[j]["difference"] - wide, rows[j]["difference"] + wide)
+    return out
 
 
 def _known(se: float | None, df: float | None) -> tuple[float | None, float | None]:
@@ -457,18 +500,33 @@ def _sentence(
     assumptions: Sequence[Assumption],
 ) -> str:
     def one(row: ThresholdRow) -> str:
-        span = (
-            f" ({format_number(row.ci_low)} to {format_number(row.ci_high)})"
-            if row.ci_low is not None
-            else " (no interval)"
-        )
-        return f"of reaching {row.level!r} by {format_number(row.difference)}{span}"
+        span = f"{format_number(row.simultaneous_low)} to {format_number(row.simultaneous_high)}"
+        return f"of reaching {row.level!r} by {format_number(row.difference)} ({span})"
 
-    text = (
+    seen = [
+        row
+        for row in rows
+        if row.simultaneous_low is not None
+        and row.simultaneous_high is not None
+        and (row.simultaneous_low > 0 or row.simultaneous_high < 0)
+    ]
+    start = (
         f"Under {about['treated_level']!r} instead of {about['control_level']!r} the chance in"
-        f" {about['outcome']!r} changes {', '.join(one(row) for row in rows)}"
-        f" ({percent(level)} intervals; {about['estimand'].upper()}, by {about['method']})."
+        f" {about['outcome']!r}"
     )
+    by = f"{about['estimand'].upper()}, by {about['method']}"
+    several = "intervals that hold at once at" if len(rows) > 1 else "interval at"
+    others = ", ".join(repr(row.level) for row in rows if row not in seen)
+    if seen:
+        text = f"{start} changes {', '.join(one(row) for row in seen)} ({several} {percent(level)}; {by})."
+        text += f" Of reaching {others} no change is shown." if others else ""
+    else:
+        text = (
+            f"{start} of reaching {others} is not shown to change ({several} {percent(level)}"
+            f" {'all include' if len(rows) > 1 else 'includes'} zero; {by})."
+            if all(row.std_error is not None for row in rows)
+            else f"{start} of reaching {others} is not shown to change ({by})."
+        )
     if odds["odds_ratio"] is not None:
         text += f" One odds ratio for all levels is {format_number(odds['odds_ratio'])}"
         if odds["odds_ratio_ci_low"] is not None:
