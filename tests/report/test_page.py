@@ -18,6 +18,7 @@ from whyprompt.errors import DataError, StoreError, WhypromptError
 from whyprompt.report import build_report, write_report
 from whyprompt.report.charts import gain_harm_plot
 from whyprompt.report.page import MAX_BYTES
+from whyprompt.report.style import GRID, INK, MUTED
 
 ORDER = [
     "The answer",
@@ -325,6 +326,17 @@ def test_many_heads_and_a_long_prompt_still_fit(small):
     # The strongest heads are those that are kept.
     order = np.argsort(-np.abs(big.main.inference.mean), kind="stable")
     assert set(data["pictures"][0]["rows"]) == {str(i) for i in order[: kept[0]]}
+
+
+def test_nothing_drawn_keeps_a_colour_that_a_dark_page_cannot_change(small):
+    """Inks are found by their values and recoloured; black would be black on near-black."""
+    drawn = re.findall(
+        r'(?:fill|stroke)="([^"]+)"', "".join(re.findall(r"<svg.*?</svg>", small.page, re.DOTALL))
+    )
+    assert not {"black", "#000", "#000000", "gray"} & set(drawn)
+    style = small.page[: small.page.index("</style>")]
+    for ink in (INK, MUTED, GRID):
+        assert f'[fill="{ink}"]' in style or f'[stroke="{ink}"]' in style
 
 
 def test_a_page_that_cannot_be_small_is_refused(small, monkeypatch):

@@ -92,6 +92,9 @@ def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN40
         },
         axisXQuantitative={"tickCount": ticks},
         legend={
+            # Symbols of a scale without colours would be black, on a dark page too.
+            "symbolBaseFillColor": MUTED,
+            "symbolBaseStrokeColor": MUTED,
             "symbolOpacity": 1,
             "labelColor": INK,
             "titleColor": INK,
