@@ -335,7 +335,8 @@ def test_bounds_that_include_zero_are_said_to_leave_the_sign_open(regression):
     report = sens.robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
     assert all(r["adjusted_lower_CI"] < 0 < r["adjusted_upper_CI"] for r in R["sensemakr"]["bounds"])
     assert (
-        "One 1, 2 or 3 times as strong as 're74' could leave its sign open (as strong as 're74': 1217, -290 to"
+        "One 1, 2 or 3 times as strong as 're74' could leave its sign open (as strong as 're74': 1217, -290"
+        " to"
         " 2724)." in report.sentence
     )
     assert "leave it significant" not in report.sentence

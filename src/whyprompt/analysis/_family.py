@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whyprompt._rules import holm
-from whyprompt._words import p_words
+from whyprompt._words import counted, p_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,7 +117,8 @@ def family_words(rows: tuple[FamilyRow, ...], *, level: float) -> str:
     known = [r for r in rows if r.p_holm is not None]
     if len(known) < 2:
         return ""
-    words = f" The study asks {len(known)} questions of these data. Adjusted for their number (Holm), p is "
+    words = f" The study asks {counted(len(known), 'question')} of these data."
+    words += " Adjusted for their number (Holm), p is "
     words += ", ".join(f"{p_words(r.p_holm)} for {_name(r, rows[0])}" for r in known)
     words += "; the interval above is that of one question by itself."
     lost = [

@@ -112,7 +112,7 @@ def run(
                 show(
                     f"  {outcome}, {v.arm}: mean {v.mean:.4f}; variance over repetitions of an item "
                     f"{v.within:.4f}, between items {v.between:.4f}; the mean moves by {v.rep_mean_sd:.4f} "
-                    f"(standard deviation over {v.reps} repetitions)"
+                    f"(standard deviation over {counted(v.reps, 'repetition')})"
                 )
 
 

@@ -206,7 +206,8 @@ def more_by_steps(named: Sequence[str], *, least: Sequence[float], level: float)
     how = f"p {p_words(min(least))}" if one else f"each p below {format_number(1 - level)}"
     return (
         f" The adjusted p-values, which step down, show a difference of {' and of '.join(named)} too ({how}),"
-        f" though {'its interval includes' if one else 'their intervals include'} zero: intervals that hold at"
+        f" though {'its interval includes' if one else 'their intervals include'} zero: intervals that hold"
+        " at"
         " once ask for more."
     )
 

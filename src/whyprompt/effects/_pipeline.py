@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._rules import few_clusters
+from whyprompt._words import counted
 from whyprompt.effects import inference, matching
 from whyprompt.effects._options import WEIGHTING
 from whyprompt.effects._order import cluster_places
@@ -501,7 +502,7 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
         ci=(float(low), float(high)),
         df=None,
         mean_draws=drawn,
-        se_method=f"bootstrap of the whole pipeline, {options.draws} draws, percentile interval",
+        se_method=f"bootstrap of the whole pipeline, {counted(options.draws, 'draw')}, percentile interval",
         warnings=(*core.warnings, *note),
     )
     return if_known(whole, made)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.effects.result import SMD_LIMIT, format_number
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.report.style import BLUE, MUTED, VERMILION, data, finish, title_lines
@@ -175,7 +176,7 @@ def overlap_plot(
             for state in states:
                 n = int(counts[state][i])
                 if n:
-                    words = f"{name}, score {edges[i]:.2f} to {edges[i + 1]:.2f}: {n} rows {state}"
+                    words = f"{name}, score {edges[i]:.2f} to {edges[i + 1]:.2f}: {counted(n, 'row')} {state}"
                     rows.append(
                         {
                             "low": edges[i],

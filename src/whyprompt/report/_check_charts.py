@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import p_words
+from whyprompt._words import counted, p_words
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.report._effect_charts import _ROW, _fit, _intervals, _zero
@@ -296,7 +296,7 @@ def pattern_plot(found: MissingPatterns, *, width: int = 560) -> alt.LayerChart:
     rows: list[dict[str, Any]] = []
     order = []
     for rank, pattern in enumerate(shown, start=1):
-        label = f"{pattern.n} rows ({pattern.share:.1%})"
+        label = f"{counted(pattern.n, 'row')} ({pattern.share:.1%})"
         # Two patterns of as many rows are two lines.
         label += "\u200b" * rank
         order.append(label)
@@ -306,7 +306,7 @@ def pattern_plot(found: MissingPatterns, *, width: int = 560) -> alt.LayerChart:
                 "column": column,
                 "state": "missing" if column in pattern.missing else "known",
                 "words": f"{column} {'missing' if column in pattern.missing else 'known'}"
-                f" in {pattern.n} rows",
+                f" in {counted(pattern.n, 'row')}",
             }
             for column in found.columns
         ]
@@ -332,7 +332,7 @@ def pattern_plot(found: MissingPatterns, *, width: int = 560) -> alt.LayerChart:
         )
     )
     parts = [f"{p.n} rows lack {', '.join(p.missing) if p.missing else 'nothing'}" for p in shown[:12]]
-    words = f"Patterns of missing values in {found.n_rows} rows. " + "; ".join(parts) + "."
+    words = f"Patterns of missing values in {counted(found.n_rows, 'row')}. " + "; ".join(parts) + "."
     if len(found.patterns) > len(shown):
         words += f" The {len(shown)} most frequent of {len(found.patterns)} patterns are drawn."
     chart = _fit(alt.layer(tile), width=width, height=22 * len(order))
@@ -372,7 +372,7 @@ def little_plot(found: LittleTest, *, width: int = 560) -> alt.LayerChart:
     tail = base.transform_filter("datum.tail").mark_area(color=SKY, opacity=0.5, aria=False)
     words = (
         f"Little's test: statistic {format_number(found.statistic)} on {found.df} degrees of freedom,"
-        f" p {p_words(found.p_value)}, from {found.n_patterns} patterns."
+        f" p {p_words(found.p_value)}, from {counted(found.n_patterns, 'pattern')}."
     )
     mark = (
         alt.Chart(data([{"at": found.statistic, "words": words}]))
@@ -488,7 +488,11 @@ def imputation_plot(found: Imputation, *, width: int = 560) -> alt.VConcatChart:
             )
             .properties(width=width, height=110)
         )
-    words = f"Chains of {found.m} imputations over {found.iterations} rounds. " + "; ".join(said) + "."
+    words = (
+        f"Chains of {counted(found.m, 'imputation')} over {counted(found.iterations, 'round')}. "
+        + "; ".join(said)
+        + "."
+    )
     out: alt.VConcatChart = finish(alt.vconcat(*panels, spacing=14), description=words)
     return out
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from whyprompt._words import percent
+from whyprompt._words import counted, percent
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.report._rows import effect_rows, number, records
@@ -304,7 +304,7 @@ def audit_plot(
     )
     if what == "coverage":
         base = alt.layer(*base.layer[1:], _zero(result.level))
-    description = f"Audit over {result.draws} draws. " + "; ".join(r["words"] for r in rows) + "."
+    description = f"Audit over {counted(result.draws, 'draw')}. " + "; ".join(r["words"] for r in rows) + "."
     chart = _fit(base, width=width, height=_ROW * len(order) + 10)
     out: alt.LayerChart = finish(chart, description=description)
     return out
@@ -449,7 +449,7 @@ def specification_plot(
     )
     lost = len(table) - len(kept)
     ends = f"{format_number(rows[0]['estimate'])} to {format_number(rows[-1]['estimate'])}"
-    words = f"Specification curve: {len(kept)} estimates from {ends}"
+    words = f"Specification curve: {counted(len(kept), 'estimate')} from {ends}"
     words += f"; {lost} specifications gave none" if lost else ""
     words += f"; the effect known from both arms is {format_number(truth)}" if truth is not None else ""
     words += f"; choices: {wrap(order, 12)}."

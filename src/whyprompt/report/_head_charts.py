@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.effects.result import format_number
 from whyprompt.errors import MediationError
 from whyprompt.report.style import (
@@ -151,7 +152,7 @@ def head_heatmap(
     chart = alt.layer(cells, dots).properties(width=width, height=cell * len(down), autosize=FIT)
     out: alt.LayerChart = finish(
         chart,
-        description=f"Heat map of {len(rows)} heads. The largest effect is that of "
+        description=f"Heat map of {counted(len(rows), 'head')}. The largest effect is that of "
         f"{head_words(inference, best)}. {marked} heads are marked: q < {inference.alpha:g}.",
     )
     return out
@@ -344,7 +345,7 @@ def search_plot(search: HeadSearch, *, width: int = 560) -> alt.LayerChart:
                     "heads": k,
                     "share": value,
                     "items": name,
-                    "words": f"{k} heads, {layer}.{head} the last: {value:.0%} on {name}",
+                    "words": f"{counted(k, 'head')}, {layer}.{head} the last: {value:.0%} on {name}",
                 }
             )
     x = alt.X(
@@ -383,7 +384,8 @@ def search_plot(search: HeadSearch, *, width: int = 560) -> alt.LayerChart:
     )
     end = float(search.held_out_share[k - 1])
     words = (
-        f"Cumulative joint effect. {k} heads carry {end:.0%} of the total effect on held-out items "
+        f"Cumulative joint effect. {counted(k, 'head')} {'carries' if k == 1 else 'carry'} {end:.0%} of the"
+        " total effect on held-out items "
         + ("(no interval)" if None in ends.values() else f"({least.share_low:.0%} to {least.share_high:.0%})")
         + f"; {search.share:.0%} was asked for."
     )
@@ -490,6 +492,6 @@ def position(heads: Sequence[tuple[int, int]], head: tuple[int, int], where: str
     if head not in heads:
         raise MediationError(
             f"{where} has no layer {head[0]} head {head[1]}",
-            hint=f"its {len(heads)} heads run from {heads[0]} to {heads[-1]}",
+            hint=f"its {counted(len(heads), 'head')} run from {heads[0]} to {heads[-1]}",
         )
     return list(heads).index(head)

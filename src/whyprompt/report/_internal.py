@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.effects.result import format_number
 from whyprompt.errors import MediationError
 from whyprompt.report import charts
@@ -294,7 +295,7 @@ def _joined(m: Material, found: StudyMediation) -> list[Block]:
         Para(
             f"Both levels speak of one quantity: for an item, the change in {e.outcome!r} in the trials "
             "(first repetition) is its total effect inside the model, TE = NDE + NIE. They are computed by "
-            f"different code, and over {len(rows)} items the largest difference between them is "
+            f"different code, and over {counted(len(rows), 'item')} the largest difference between them is "
             f"{format_number(gap, digits=2)}."
         ),
         m.artist.figure(
@@ -333,7 +334,7 @@ def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a S
         rows.append((task, *cells))
     return table(
         "By task family: the effect over all its items, and inside the model over the "
-        f"{len(sweep.item_ids)} items swept",
+        f"{counted(len(sweep.item_ids), 'item')} swept",
         (
             "task family",
             "effect, all items",

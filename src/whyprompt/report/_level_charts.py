@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.report._head_charts import FIT, colours, position
@@ -188,7 +189,7 @@ def statistical_vs_interventional(
     )
     chart = alt.layer(_diagonal(inner), across, down, dots, labels)
     apart, lost = sum(r["state"] == states[0] for r in rows), len(table) - len(rows)
-    words = f"Statistical against interventional mediation for {len(rows)} heads: in {apart} " + (
+    words = f"Statistical against interventional mediation for {counted(len(rows), 'head')}: in {apart} " + (
         "the two differ." if known else "their intervals do not meet."
     )
     words += f" {lost} heads have no statistical effect." if lost else ""
@@ -274,7 +275,8 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
     )
     out: alt.LayerChart = finish(
         chart,
-        description=f"{len(rows)} items: effect in the trials against total effect inside the model; the "
+        description=f"{counted(len(rows), 'item')}: effect in the trials against total effect inside the"
+        " model; the "
         f"largest difference between the two is {format_number(gap)}.",
     )
     return out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._words import counted
 from whyprompt.effects.sensitivity import sensitivity_report
 from whyprompt.errors import EstimationError
 from whyprompt.report import charts
@@ -73,7 +74,8 @@ def logs(m: Material) -> Section:
                         f"audit-{what}",
                         words,
                         lambda w, what=what: charts.audit_plot(audited, what=what, width=w),  # type: ignore[misc]
-                        caption=f"{audited.draws} draws; lines are the Monte Carlo error that so many leave.",
+                        caption=f"{counted(audited.draws, 'draw')}; lines are the Monte Carlo error that so"
+                        " many leave.",
                     )
                 )
         rows = [
@@ -90,7 +92,7 @@ def logs(m: Material) -> Section:
         ]
         blocks.append(
             table(
-                f"Audit over {audited.draws} draws: {audited.rule}",
+                f"Audit over {counted(audited.draws, 'draw')}: {audited.rule}",
                 ("method", "bias", "its error", "mean std. error", "RMSE", "coverage", "no estimate"),
                 rows,
                 name="audit",

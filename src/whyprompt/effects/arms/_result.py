@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.tables import level_name
 from whyprompt.effects.result import Assumption, plain
+from whyprompt.tables import level_name
 
 if TYPE_CHECKING:
     import numpy as np

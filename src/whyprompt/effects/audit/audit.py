@@ -97,7 +97,7 @@ def _setup(
         )
     if probability.shape != (len(pairs.units),):
         raise EstimationError(
-            f"the rule gives {probability.shape} probabilities for {len(pairs.units)} items",
+            f"the rule gives {probability.shape} probabilities for {counted(len(pairs.units), 'item')}",
             hint="it takes a mapping of covariates and returns one probability an item",
         )
     if not (np.isfinite(probability).all() and (probability > 0).all() and (probability < 1).all()):
@@ -580,7 +580,8 @@ def one_draw(
         sentence=(
             f"From one arm an item, the plain difference is {format_number(naive.estimate)} and {method}"
             f" gives {format_number(adjusted.estimate)}; run under both arms, the items it"
-            f" speaks of show {format_number(truth)} ({adjusted.estimand.upper()}). {method.capitalize()} is off"
+            f" speaks of show {format_number(truth)} ({adjusted.estimand.upper()}). {method.capitalize()}"
+            " is off"
             f" by {format_number(adjusted.estimate - truth)}{held}."
         ),
     )

@@ -330,12 +330,14 @@ def _sentence(made: PromptPolicy, found: HeterogeneousEffects) -> str:
         row = made.over_control if made.share_treated else made.over_treated
         return (
             f"By {by}{price} {only!r} is chosen for every row: nothing is gained by choosing item by item."
-            f" Over always {other!r} it gains {words(row)} in {made.outcome!r} ({percent(made.level)} interval)."
+            f" Over always {other!r} it gains {words(row)} in {made.outcome!r} ({percent(made.level)}"
+            " interval)."
         ) + caveat(found, "The values")
     text = (
         f"Choosing by {by}{price} {arms[0]!r} is taken for {made.share_treated:.0%} of {made.n} rows. That is"
         f" better in {made.outcome!r} by {words(made.over_treated)} than always {arms[0]!r} and by"
-        f" {words(made.over_control)} than always {arms[1]!r} ({percent(made.level)} intervals, each row's arm"
+        f" {words(made.over_control)} than always {arms[1]!r} ({percent(made.level)} intervals, each row's"
+        " arm"
         " chosen by rows of earlier folds)."
     )
     ends = [row.ci_low is not None and row.ci_low > 0 for row in (made.over_treated, made.over_control)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from whyprompt._words import percent
+from whyprompt._words import counted, percent
 from whyprompt.effects._arguments import names
 from whyprompt.effects._problem import choose_confounders
 from whyprompt.effects._reported import Reported
@@ -461,7 +461,7 @@ def _warnings(
     if excluded:
         out.append(f"{excluded} rows without {outcome!r} are left out of the estimate")
     if filled:
-        out.append(f"{outcome!r} itself was imputed in {filled} rows")
+        out.append(f"{outcome!r} itself was imputed in {counted(filled, 'row')}")
     if pooled.fmi > 0.5:
         out.append(
             f"{pooled.fmi:.0%} of the information on the effect is missing: the imputation model decides much"
@@ -531,14 +531,15 @@ def _sentence(
         )
     gaps = ", ".join(f"{name!r} ({n})" for name, n in made.n_missing.items())
     start += (
-        f" Missing values of {gaps} were imputed {made.m} times given {', '.join(made.predictors)}, as"
+        f" Missing values of {gaps} were imputed {counted(made.m, 'time')} given"
+        f" {', '.join(made.predictors)}, as"
         f" missing at random; they account for {in_words(pooled.lambda_)} of the variance. No row was dropped"
         " for a missing covariate."
     )
     if excluded:
         start += f" {excluded} rows without an outcome are left out of the estimate, as asked."
     if filled:
-        start += f" The outcome itself was imputed in {filled} rows, as asked."
+        start += f" The outcome itself was imputed in {counted(filled, 'row')}, as asked."
     if alone is not None:
         start += f" The {complete} complete rows alone give {format_number(alone.estimate)}."
     return start

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import percent
+from whyprompt._words import counted, percent
 from whyprompt.effects._reported import Reported
 from whyprompt.effects.result import format_number
 from whyprompt.errors import EstimationError
@@ -182,7 +182,8 @@ def pool(
         lambda_=share,
         fmi=float(fmi),
         sentence=(
-            f"Pooled over {m} imputations the estimate is {format_number(estimate)} ({percent(level)} interval"
+            f"Pooled over {counted(m, 'imputation')} the estimate is {format_number(estimate)}"
+            f" ({percent(level)} interval"
             f" {format_number(estimate - width)} to {format_number(estimate + width)}); missing values"
             f" account for {in_words(share)} of its variance."
         ),

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.tables import Table
     from whyprompt.effects.paired.paired import PairedDifferences
+    from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]

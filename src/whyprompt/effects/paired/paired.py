@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.tables import Table
     from whyprompt.effects.paired._items import Noise
+    from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
     Scale = Literal["free", "risks", "counts"]
@@ -603,7 +603,7 @@ def _warnings(
     elif clustered:
         out += few_clusters(n_clusters, df)
     elif n < 10:
-        out.append(f"only {n} items: the interval rests on their differences being roughly normal")
+        out.append(f"only {counted(n, 'item')}: the interval rests on their differences being roughly normal")
     return tuple(out)
 
 
@@ -625,7 +625,8 @@ def _sentence(
     )
     left_out = f"; {counted(n_incomplete, 'incomplete item')} left out" if n_incomplete else ""
     text = (
-        f"On {n} items run under both arms, {names[0]!r} instead of {names[1]!r} changes {outcome!r} by"
+        f"On {counted(n, 'item')} run under both arms, {names[0]!r} instead of {names[1]!r} changes"
+        f" {outcome!r} by"
         f" {format_number(estimate)} on average ({interval}){left_out}."
         f" {single[0].upper()}{single[1:]}."
     )

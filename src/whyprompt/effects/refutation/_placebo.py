@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._rules import holm
-from whyprompt._words import p_words, percent
+from whyprompt._words import counted, p_words, percent
 from whyprompt.effects._arguments import at_least, generator, names
 from whyprompt.effects._problem import refuse_post_treatment
 from whyprompt.effects._reported import Reported, rows_frame
@@ -306,7 +306,7 @@ def _placebo_sentence(
     drawn = "shuffled" if how == "permute" else "drawn anew from the propensities"
     place = f"within {', '.join(within)}" if within else "over the rows"
     words = (
-        f"With the arm {drawn} {place} {len(values)} times, estimates average"
+        f"With the arm {drawn} {place} {counted(len(values), 'time')}, estimates average"
         f" {format_number(float(values.mean()))}"
         f" with a standard deviation of {format_number(float(values.std(ddof=1)))}"
     )

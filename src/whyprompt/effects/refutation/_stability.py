@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.effects._arguments import at_least, generator
 from whyprompt.effects._options import WEIGHTING
 from whyprompt.effects._reported import Reported, rows_frame
@@ -173,7 +174,7 @@ def random_common_cause(
     verdict: Verdict = "fails" if biased else "doubtful" if share is None or share > 0.5 else "passes"
     words = (
         f"Adding a covariate of noise moves the estimate of {format_number(before)} by {format_number(mean)}"
-        f" on average and {format_number(rms)} in root mean square over {len(found)} repeats"
+        f" on average and {format_number(rms)} in root mean square over {counted(len(found), 'repeat')}"
     )
     words += f", {share:.2f} standard errors" if share is not None else ""
     words += {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import p_words
+from whyprompt._words import counted, p_words
 from whyprompt.effects._arguments import at_least, generator
 from whyprompt.effects._problem import choose_confounders, prepare
 from whyprompt.effects._reported import Reported
@@ -300,7 +300,8 @@ def specification_curve(
     if not rows:
         reason, count = Counter(f.reason for f in failures).most_common(1)[0]
         raise EstimationError(
-            f"none of {len(failures)} specifications gives an estimate; {count} times: {reason}"
+            f"none of {counted(len(failures), 'specification')} gives an estimate;"
+            f" {counted(count, 'time')}: {reason}"
         )
     rows.sort(key=lambda row: row.estimate)
     values = np.array([row.estimate for row in rows])
@@ -632,7 +633,8 @@ def _sentence(
     how: str,
 ) -> str:
     words = (
-        f"Over {len(rows)} specifications the estimates run from {format_number(rows[0].estimate)} to"
+        f"Over {counted(len(rows), 'specification')} the estimates run from"
+        f" {format_number(rows[0].estimate)} to"
         f" {format_number(rows[-1].estimate)} with a median of {format_number(median)}; {share:.0%} of the"
         f" intervals exclude zero and {same:.0%} of the estimates have the sign of the median."
     )
@@ -660,7 +662,7 @@ def _sentence(
     if done and p_median is not None and p_share is not None:
         drawn = "shuffled" if how == "permute" else "drawn from the propensity"
         words += (
-            f" Of {done} curves with arms {drawn}, as strong a median comes with p"
+            f" Of {counted(done, 'curve')} with arms {drawn}, as strong a median comes with p"
             f" {p_words(p_median, least=1 / (1 + done))} and as many significant estimates with p"
             f" {p_words(p_share, least=1 / (1 + done))}."
         )
