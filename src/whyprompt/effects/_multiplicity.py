@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt._rules import holm
 from whyprompt._words import format_number, p_words
 from whyprompt.errors import EstimationError
 

@@ -381,8 +381,8 @@ def _sentence(r: dict[str, Any], tellable: Array) -> str:
         worst = int(np.argmax(np.where(r["disagree"], np.abs(r["difference"]), -1)))
         layer, head = r["heads"][worst]
         text += (
-            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g} (the "
-            "others need not agree: nothing is known of them), "
+            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g} "
+            "(the others need not agree: nothing is known of them), "
             f"most in layer {layer} head {head} ({r['acme'][worst]:.3g} by statistics, "
             f"{r['nie'][worst]:.3g} by intervention): so much do sequential ignorability and a straight line "
             "cost there."

@@ -6,6 +6,7 @@ An item's difference is noise as well as effect: one arm split into two halves o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -51,9 +52,9 @@ class ItemChanges:
         counts of trials' outcomes: chance alone makes them.
     gain_at_least, harmed_at_least : int or None
         Lower confidence bounds for the number of items that gain and that are harmed, both at once. None
-        where no item has two trials under each arm: then how many items gain or are harmed cannot be known.
+        where so few trials of an item could not show any, whatever their outcomes.
     seen_gain, seen_harmed : int or None
-        Items told apart from noise one by one (`seen_items`).
+        Items told apart from noise one by one (`seen_items`). None with the bounds.
     spread : float or None
         Standard deviation of the items' own effects, the noise of repeats taken off.
     spread_p : float or None
@@ -137,9 +138,10 @@ def item_changes(
     if noise == "none":
         bounds = seen = (higher, lower)
     elif tests is not None:
-        told = seen_items(pairs, level=level, noise=noise)
-        seen = (int((told > 0).sum()), int((told < 0).sum()))
-        bounds = seen if noise == "shared" else tuple(non_null(p, alpha) for p in tests)
+        if _could_show(pairs, alpha, noise):
+            told = seen_items(pairs, level=level, noise=noise)
+            seen = (int((told > 0).sum()), int((told < 0).sum()))
+            bounds = seen if noise == "shared" else tuple(non_null(p, alpha) for p in tests)
         spread = (None, None) if noise == "shared" else _spread(pairs)
     return ItemChanges(
         higher=higher,
@@ -153,6 +155,23 @@ def item_changes(
         spread_p=spread[1],
         noise=noise,
         level=level,
+    )
+
+
+def _could_show(pairs: PairedDifferences, alpha: float, noise: Noise) -> bool:
+    """Say whether these numbers of trials could show a change of any item, were all as large as can be."""
+    sizes = _sizes(pairs)
+    least = np.array([1.0 / math.comb(int(a + b), int(a)) for a, b in sizes])
+    if noise == "shared":
+        return bool(least.min() * len(least) <= alpha)
+    return non_null(least, alpha) > 0
+
+
+def _sizes(pairs: PairedDifferences) -> Ints:
+    """Count each item's trials under the treated arm and under the control arm."""
+    m, item, treated = len(pairs.units), pairs.trial_item, pairs.trial_treated
+    return np.column_stack(
+        [np.bincount(item[treated], minlength=m), np.bincount(item[~treated], minlength=m)]
     )
 
 
@@ -188,9 +207,7 @@ def item_tests(pairs: PairedDifferences) -> tuple[Floats, Floats] | None:
     """
     m = len(pairs.units)
     item, treated, y = pairs.trial_item, pairs.trial_treated, pairs.trial_outcome
-    sizes = np.column_stack(
-        [np.bincount(item[treated], minlength=m), np.bincount(item[~treated], minlength=m)]
-    )
+    sizes = _sizes(pairs)
     if not (sizes.min(axis=1) >= 2).any():
         return None
     # Rows of one item side by side, those of the treated arm first.
@@ -379,10 +396,7 @@ def change_words(found: ItemChanges, *, binary: bool) -> str:
             if binary
             else f"the outcome was higher for {found.higher} of {items} and lower for {found.lower}"
         )
-        return (
-            f"in these trials {moved} (how many items gain or are harmed cannot be known without two trials"
-            " of an item under each arm)"
-        )
+        return f"in these trials {moved} (so few trials of an item cannot tell how many gain or are harmed)"
     gain, harmed = found.gain_at_least, found.harmed_at_least
     if not gain and not harmed:
         return "no item is seen to gain or to be harmed beyond the noise of its repeats"
