@@ -12,7 +12,7 @@ from whyprompt.effects.result import format_number, plain
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph import CausalGraph
 from whyprompt.study import Contrast
-from whyprompt.trials.outcomes import SCORED_OUTCOMES
+from whyprompt.trials.outcomes import needs_completion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -372,7 +372,8 @@ def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independen
     arms = [study.arms[name] for name in (against.treated, against.control)]
     draws = {getattr(arm, "draw", "fixed") for arm in arms if getattr(arm, "shots", 0)}
     told = next(o for o in study.outcomes if o.name == outcome)
-    scored = told.call is None and told.name in SCORED_OUTCOMES
+    # What reads no completion is a function of the prompt: nothing is sampled.
+    scored = told.call is None and not needs_completion([told])
     made = {getattr(arm, "reasoning", "instruction") for arm in arms}
     if (
         scored

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from whyprompt.trials.models import TokenScores
 
 __all__ = [
-    "SCORED_OUTCOMES",
     "Observed",
     "check_outcomes",
     "needs_choices",
@@ -44,8 +43,6 @@ __all__ = [
     "score_outcomes",
 ]
 
-# These are functions of the prompt: nothing is sampled.
-SCORED_OUTCOMES = frozenset({"log_prob", "perplexity", "exact_match", "multiple_choice"})
 _READ_COMPLETION = {"numeric_match", "string_match", "embedding_similarity"}
 _BINARY = {"exact_match", "numeric_match", "string_match", "multiple_choice"}
 
