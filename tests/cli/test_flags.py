@@ -103,7 +103,8 @@ def test_errors_assumptions_and_warnings_are_said_in_options(tmp_path, monkeypat
     frame["y"] = rng.normal(size=60)
     frame.to_csv(tmp_path / "t.csv", index=False)
     asked = ("--treatment", "arm", "--outcome", "y", "--treated", "b", "--control", "a")
-    code, printed = told(*asked)
+    # Both arms of every item are there: unless another design is named, the table is paired.
+    code, printed = told(*asked, "--design", "observational")
     assert code == 2
     assert (
         "hint: give --confounders A,B or a graph, or --method naive for the plain difference" in printed.err
@@ -111,7 +112,7 @@ def test_errors_assumptions_and_warnings_are_said_in_options(tmp_path, monkeypat
     code, printed = told(*asked, "--design", "paired")
     assert code == 0
     assert "items from one template need --cluster [" in printed.out
-    code, printed = told(*asked, "--confounders", "x")
+    code, printed = told(*asked, "--confounders", "x", "--design", "observational")
     assert "--tie-break" in printed.out
     assert "tie_break=" not in printed.out
     # JSON has the library's own words: its keys are the library's too.
