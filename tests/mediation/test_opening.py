@@ -10,6 +10,7 @@ import tiny
 import torch
 from test_engine import ATOL, pair
 
+from whyprompt._lean import products
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PairOutcomes, head_sweep, set_sweep
 from whyprompt.mediation.actions import SetOutput
@@ -36,16 +37,19 @@ def opened(model, p):
 # ---- rows that join at a layer ----------------------------------------------------------
 
 
+@pytest.mark.parametrize("answer", [(5,), (5, 9), (5, 9, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     ("model_type", "at_once"),
     [("llama", False), ("gpt_bigcode", False), ("gemma3n_text", True), ("gemma4_text", True)],
 )
-def test_rows_join_at_a_layer_where_the_model_allows_it(model_type, at_once, dtype):
+def test_rows_join_at_a_layer_where_the_model_allows_it(model_type, at_once, dtype, answer, monkeypatch):
     if model_type not in tiny.ARCHITECTURES:
         pytest.skip("not in this version of transformers")
-    with opened(tiny.make(model_type, dtype=dtype), pair()) as runtime:
+    monkeypatch.setattr(products, "_ratio", lambda _: 2.0)  # batches in float32 are filled up
+    with opened(tiny.make(model_type, dtype=dtype), pair(answer=answer)) as runtime:
         assert runtime.at_once == at_once
+        assert runtime.spare
 
 
 def test_a_layer_that_reads_what_an_earlier_one_left_is_given_all_rows_at_once():

@@ -58,6 +58,8 @@ class ModelRuntime:
     """Weights of the model's head, (vocabulary, hidden), where it is a product with them and no more."""
     at_once: bool = False
     """Whether all rows enter at the first layer: same numbers, about twice the work."""
+    spare: bool = True
+    """Whether batches may be filled up to sizes that are multiplied faster."""
     device: torch.device | None = None
     """Where the model takes its tokens."""
     notes: tuple[str, ...] = ()
@@ -338,7 +340,7 @@ class ModelRuntime:
             which = [j for j, job in enumerate(jobs) if len(job.base.answer) == n]
             alike = [jobs[j] for j in which]
             for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
-                plan = Plan(alike, parts, self.n_layers, at_once=self.at_once)
+                plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare)
                 hidden = self._run_plan(plan)
                 gold = [i for job in plan.owners for i in job.base.answer]
                 scored = self._scored(hidden.flatten(0, 1), gold)[0].view(-1, n)

@@ -256,7 +256,8 @@ def _try_stages(runtime: ModelRuntime, whole: World, item: str) -> ModelRuntime:
     at_once = replace(runtime, at_once=True)
     wanted = torch.cat(at_once.patched_many(jobs))
     try:
-        staged = torch.cat(runtime.patched_many(jobs))
+        # Spare rows would make the sizes of some layers alike that are not.
+        staged = torch.cat(replace(runtime, spare=False).patched_many(jobs))
     except MediationError:
         return at_once
     limit = tolerance(torch.finfo(whole.hidden.dtype).eps) * max(1.0, whole.scale)

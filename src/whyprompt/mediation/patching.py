@@ -113,6 +113,8 @@ class Plan:
     n_layers : int
     at_once : bool
         Whether all rows are in play from the first layer.
+    spare : bool, default True
+        Whether a layer's rows may be filled up with spare ones.
 
     Attributes
     ----------
@@ -131,7 +133,15 @@ class Plan:
     number of rows that is multiplied faster.
     """
 
-    def __init__(self, jobs: Sequence[Job], parts: Sequence[Part], n_layers: int, *, at_once: bool) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        parts: Sequence[Part],
+        n_layers: int,
+        *,
+        at_once: bool,
+        spare: bool = True,
+    ) -> None:
         self.owners: list[Job] = []
         self.unpatched: list[int] = []
         self.in_play: list[list[int]] = [[] for _ in range(n_layers)]
@@ -144,10 +154,11 @@ class Plan:
             self._add(jobs[part.job], part, n_layers, at_once=at_once)
         like = self.owners[0].base.hidden
         # A trunk that is handed the whole batch is handed nothing else.
-        self._spare = [0 if at_once else room_for(len(r), len(like), like) - len(r) for r in self.in_play]
-        for layer, spare in enumerate(self._spare):
-            self.in_play[layer] += [0] * spare
-            self.copied[layer] += [0] * spare
+        filled = spare and not at_once
+        self._spare = [room_for(len(r), len(like), like) - len(r) if filled else 0 for r in self.in_play]
+        for layer, more in enumerate(self._spare):
+            self.in_play[layer] += [0] * more
+            self.copied[layer] += [0] * more
 
     def _add(self, job: Job, part: Part, n_layers: int, *, at_once: bool) -> None:
         first = len(self.owners)
@@ -179,6 +190,10 @@ class Plan:
         """Attend, and patch."""
         layer = self._at
         self._at += 1
+        given = {len(call.query), len(call.key), len(call.value)}
+        if given != {len(self.in_play[layer])}:
+            # A slice of keys of other rows may still fit the queries.
+            raise ValueError(f"{len(self.in_play[layer])} rows of queries, keys and values became {given}")
         parts = zip(self._jobs, self._slices[layer], self._entries[layer], strict=True)
         done = [
             _attend(
