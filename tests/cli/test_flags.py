@@ -97,24 +97,20 @@ def test_errors_assumptions_and_warnings_are_said_in_options(tmp_path, monkeypat
         return stop.value.code, capsys.readouterr()
 
     rng = np.random.default_rng(0)
-    frame = pd.DataFrame(
-        {"item_id": np.repeat(np.arange(30), 2), "arm": ["a", "b"] * 30, "x": [0, 1, 1, 0] * 15}
-    )
-    frame["y"] = rng.normal(size=60)
+    frame = pd.DataFrame({"arm": ["a", "b"] * 30, "x": [0, 1, 1, 0] * 15, "y": rng.normal(size=60)})
     frame.to_csv(tmp_path / "t.csv", index=False)
     asked = ("--treatment", "arm", "--outcome", "y", "--treated", "b", "--control", "a")
-    # Both arms of every item are there: unless another design is named, the table is paired.
-    code, printed = told(*asked, "--design", "observational")
+    code, printed = told(*asked)
     assert code == 2
-    assert (
-        "hint: give --confounders A,B or a graph, or --method naive for the plain difference" in printed.err
-    )
+    assert "give --confounders A,B or a graph, or --method naive for the plain difference" in printed.err
+    code, printed = told(*asked, "--confounders", "x")
+    assert code == 0
+    assert "--tie-break" in printed.out
+    assert "tie_break=" not in printed.out
+    frame.assign(item_id=np.repeat(np.arange(30), 2)).to_csv(tmp_path / "t.csv", index=False)
     code, printed = told(*asked, "--design", "paired")
     assert code == 0
     assert "items from one template need --cluster [" in printed.out
-    code, printed = told(*asked, "--confounders", "x", "--design", "observational")
-    assert "--tie-break" in printed.out
-    assert "tie_break=" not in printed.out
     # JSON has the library's own words: its keys are the library's too.
     code, printed = told(*asked, "--design", "paired", "--json")
     assert "need cluster=" in printed.out

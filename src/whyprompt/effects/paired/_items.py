@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt._rules import holm
 from whyprompt._words import counted, percent
-from whyprompt.effects._multiplicity import holm
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
