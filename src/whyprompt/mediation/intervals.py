@@ -130,8 +130,8 @@ def share_interval(
     --------
     >>> import numpy as np
     >>> whole = np.array([1.0, 2.0, 2.5, 3.0, 4.0, 2.0, 1.5, 3.5])
-    >>> [round(v, 2) for v in share_interval(0.5 * whole + [0.1, -0.1] * 4, whole)]
-    [0.46, 0.54]
+    >>> [round(v, 3) for v in share_interval(0.5 * whole + [0.1, -0.1] * 4, whole)]
+    [0.46, 0.545]
     """
     check_level(conf_level)
     x = np.column_stack([part, whole])
