@@ -112,7 +112,7 @@ def test_failures_are_kept_with_their_reason():
     assert len(out) == 6
     assert out["failure"].notna().sum() == len(reasons)
     json.dumps(curve.to_dict())
-    with pytest.raises(EstimationError, match="none of 1 specifications gives an estimate; 1 times: "):
+    with pytest.raises(EstimationError, match="none of 1 specifications gives an estimate; 1 time: "):
         specification_curve(frame, **ASKED, grid={"preparation": {"x": [Winsorise("kind")]}})
 
 

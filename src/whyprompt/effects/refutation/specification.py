@@ -300,8 +300,7 @@ def specification_curve(
     if not rows:
         reason, count = Counter(f.reason for f in failures).most_common(1)[0]
         raise EstimationError(
-            f"none of {counted(len(failures), 'specification')} gives an estimate;"
-            f" {counted(count, 'time')}: {reason}"
+            f"none of {len(failures)} specifications gives an estimate; {counted(count, 'time')}: {reason}"
         )
     rows.sort(key=lambda row: row.estimate)
     values = np.array([row.estimate for row in rows])
