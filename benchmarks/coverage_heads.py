@@ -97,7 +97,7 @@ def make(path: Path, items_per_task: int, first_layer: int) -> None:
             }
         )
         items = load_items(study.items, seed=study.seeds.items).items
-        pairs = study_pairs(study, study.contrast, items, lm.codec, pd.DataFrame())
+        pairs = study_pairs(study, study.contrast, list(items), lm.codec, pd.DataFrame())
         done = {d["item_id"]: PairOutcomes.from_dict(_without_task(d)) for d in lines if d["task"] == task}
         began = time.perf_counter()
         with path.open("a") as file:

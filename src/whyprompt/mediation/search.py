@@ -104,12 +104,12 @@ class HeadSearch:
     @property
     def search_share(self) -> Array:
         """Share that every direction reaches on the items searched on: the smallest, shape (path,)."""
-        return np.min([w.search_share for w in self.ways], axis=0)
+        return np.asarray(np.min([w.search_share for w in self.ways], axis=0))
 
     @property
     def held_out_share(self) -> Array:
         """Share that every direction reaches on the held-out items: the smallest, shape (path,)."""
-        return np.min([w.held_out_share for w in self.ways], axis=0)
+        return np.asarray(np.min([w.held_out_share for w in self.ways], axis=0))
 
     @property
     def least(self) -> CarriedShare:
