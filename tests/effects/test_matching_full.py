@@ -106,9 +106,9 @@ def test_full_matching_of_many_rows_takes_no_matrix():
     rng = np.random.default_rng(0)
     score = rng.normal(size=100_000)
     treated = rng.random(100_000) < 1 / (1 + np.exp(1 - score))
-    start = time.perf_counter()
+    start = time.process_time()
     matched = match_full(treated, score=score)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert (matched.weights > 0).all()
     with pytest.raises(EstimationError, match=r"full matching of .* needs .* distances"):
         match_full(treated, X=np.column_stack([score, score**2]))
@@ -143,9 +143,9 @@ def test_optimal_pairs_of_many_rows_take_no_matrix():
     score = rng.normal(size=100_000)
     treated = rng.random(100_000) < 1 / (1 + np.exp(2 - score))
     greedy = match_nearest(score, treated)
-    start = time.perf_counter()
+    start = time.process_time()
     best = match_optimal(treated, score=score)
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
     assert best.n_pairs == greedy.n_pairs == treated.sum()
     totals = [np.abs(score[m.focal] - score[m.other]).sum() for m in (best, greedy)]
     assert totals[0] < totals[1]
