@@ -63,11 +63,11 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 def test_the_device_is_cuda_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert local._device("auto").type == "cpu"
+    assert local.usable_device("auto").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert local._device("auto").type == "cuda"
+    assert local.usable_device("auto").type == "cuda"
     with pytest.raises(ModelError, match=r"model\.device is 'meta2'"):
-        local._device("meta2")
+        local.usable_device("meta2")
 
 
 def half_precision(tiny_model, folder, dtype=torch.bfloat16):
