@@ -77,11 +77,9 @@ def test_intervals_and_p_values_are_those_of_samples_drawn_one_by_one(clustered)
     flips, family, _, exhaustive = resampling._flips(sums, sizes, n_flips=199, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(exhaustive, clustered)
     single = (1 + np.array([reach[:, j, j].sum() for j in range(4)])) / 200
-    # For the largest of all, each column in units of its own 80% quantile.
-    units, order, running = np.abs(own) / size[159], np.argsort(-np.abs(own) / size[159]), 0.0
-    step_down = np.empty(4)
+    order, running, step_down = np.argsort(-np.abs(own)), 0.0, np.empty(4)
     for k, j in enumerate(order):
-        beyond = np.abs(star)[:, order[k:]] / size[159, order[k:]] >= units[j] * (1 - 1e-9)
+        beyond = np.abs(star)[:, order[k:]] >= np.abs(own[j]) * (1 - 1e-9)
         running = max(running, (1 + beyond.any(1).sum()) / 200)
         step_down[j] = running
     pooled = (1 + reach.sum((0, 1)) / 4) / 200

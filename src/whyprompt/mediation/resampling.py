@@ -37,9 +37,6 @@ _BLOCK = 1 << 21
 _FLAT = 1e-5
 """Spread, as a share of the squares, below which effects count as all alike: rounding hides the rest."""
 _SAME = 1e-9
-_USUAL = 0.8
-"""Quantile of a column's bootstrapped |t| that is its unit in the largest of all: far enough out to see its
-skewness, near enough to be known from few items."""
 _NIL = 1e-10
 """Spread of a bootstrap sample, as a share of its squares, below which it is rounding and counts as none."""
 
@@ -169,7 +166,7 @@ def resample(
     step = max(1, _BLOCK // n_draws)
     bar = size * (1 - _SAME)  # a tie that rounding breaks is a tie
     ordered = np.sort(bar)
-    low, high, single, usual = np.empty((4, m))
+    low, high, single = np.empty((3, m))
     reached = np.zeros(m + 1)
     for start in range(0, m, step):
         at = slice(start, start + step)
@@ -177,11 +174,12 @@ def resample(
         low[at], high[at] = bounds(mean[at], se[at], star, sizes, conf_level)
         star = np.abs(star)
         single[at] = (star >= bar[at]).sum(0)
-        usual[at] = _quantile(star, _USUAL)
         reached += np.bincount(np.searchsorted(ordered, star.ravel(), "right"), minlength=m + 1)
     # How many columns' draws reach the k-th smallest |t|, a draw: counted over all columns.
     anywhere = reached[:0:-1].cumsum()[::-1][np.searchsorted(ordered, bar)] / m
-    family = _largest(counts, sums, sizes, _in_units(bar[None], usual)[0], usual)
+    # A head that the items do not bound cannot be told from zero, so it need not be among the largest.
+    bounded = np.isfinite(low) & np.isfinite(high)
+    family = np.maximum(_largest(counts, sums, sizes, np.where(bounded, bar, 0.0), bounded), single)
     # The sample itself counts as one draw, so that no p is zero.
     own, pooled, step_down = ((1 + count) / (1 + n_draws) for count in (single, anywhere, family))
     flips, flip_family, n_flips, exhaustive = _flips(sums, sizes, n_flips=n_draws, rng=rng)
@@ -199,24 +197,12 @@ def resample(
     )
 
 
-def _quantile(size: Array, level: float) -> Array:
-    k = min(int(level * len(size)), len(size) - 1)
-    return np.asarray(np.partition(size, k, axis=0)[k])
+def _largest(counts: Array, sums: Array, sizes: Array, bar: Array, bounded: NDArray[np.bool_]) -> Array:
+    """In how many draws the largest |t| of the columns not beyond each one reaches it, made monotone.
 
-
-def _in_units(size: Array, usual: Array) -> Array:
-    """Sizes in units of what is usual for their column; nothing where the usual has no bound."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = size / usual
-    return np.where(np.isinf(usual) | (size == 0), 0.0, scaled)
-
-
-def _largest(counts: Array, sums: Array, sizes: Array, bar: Array, usual: Array) -> Array:
-    """In how many draws the largest of the columns not beyond each one reaches it, made monotone.
-
-    From the smallest observed size up: the step-down's successive maxima in one pass. Each column is
-    measured by its own usual |t|, so that one whose mean hangs on an item or two, and whose draws without
-    them are far off, does not set the bar of all.
+    From the smallest observed |t| up: the step-down's successive maxima in one pass. A column whose mean
+    hangs on an item or two is far off in the draws without them, and sets a high bar for all; it has to,
+    since another column's rare items may be missing from the sample itself.
     """
     m, n_draws = len(bar), len(counts)
     order = np.argsort(bar, kind="stable")
@@ -224,7 +210,7 @@ def _largest(counts: Array, sums: Array, sizes: Array, bar: Array, usual: Array)
     step = max(1, _BLOCK // n_draws)
     for start in range(0, m, step):
         at = order[start : start + step]
-        star = _in_units(np.abs(bootstrap_t(counts, sums[:, at], sizes)), usual[at])
+        star = np.where(bounded[at], np.abs(bootstrap_t(counts, sums[:, at], sizes)), 0.0)
         maxima = np.maximum.accumulate(np.hstack([largest, star]), axis=1)[:, 1:]
         family[at] = (maxima >= bar[at]).sum(0)
         largest = maxima[:, -1:]
