@@ -119,12 +119,13 @@ def refusing(model_type: str, doing: str) -> Iterator[None]:
 
     Examples
     --------
-    >>> with refusing("odd", "its rows were batched"):
-    ...     [][0]
-    Traceback (most recent call last):
-    whyprompt.errors.MediationError: architecture 'odd' cannot be analysed head by head: when its rows were \
-batched, its code raised IndexError: list index out of range
-    ...
+    >>> try:
+    ...     with refusing("odd", "its rows were batched"):
+    ...         [][0]
+    ... except MediationError as error:
+    ...     print(error.message)  # doctest: +NORMALIZE_WHITESPACE
+    architecture 'odd' cannot be analysed head by head: when its rows were batched, its code raised
+    IndexError: list index out of range
     """
     try:
         yield
