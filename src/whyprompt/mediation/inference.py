@@ -77,7 +77,6 @@ class HeadInference:
     q_value : ndarray
         False discovery rate: how many heads' \|t\| would be as large by chance, of those that are. By
         chance is counted over all heads, since a skewed head's \|t\| is large more often than another's.
-        Never above `p_fwer`.
         Each p is the larger of two: that of a studentised bootstrap of whole clusters, which takes the
         effects as skewed as they are, and that of sign flips, which is exact where they are symmetric.
     nde : ndarray or None
@@ -462,8 +461,7 @@ def _infer(
         "t": got.t,
         "p_value": got.p_value,
         "p_fwer": got.p_fwer,
-        # Whoever keeps every false name out keeps their share down too.
-        "q_value": np.minimum(stats.false_discovery_control(got.p_pooled), got.p_fwer),
+        "q_value": np.asarray(stats.false_discovery_control(got.p_pooled)),
         "nde": nde,
         "te": mean_interval(te, clusters=clusters, conf_level=conf_level),
         "n_items": len(x),
