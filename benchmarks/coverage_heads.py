@@ -156,7 +156,7 @@ def count(
             "familywise, flips": (family < ALPHA).any(),
             "familywise": (got.p_fwer < ALPHA).any(),
             "FDR, flips": (stats.false_discovery_control(flips) < ALPHA).any(),
-            "FDR": (stats.false_discovery_control(got.p_pooled) < ALPHA).any(),
+            "FDR": (got.q_value < ALPHA).any(),
             "one head": ((got.low <= 0) & (got.high >= 0)).mean(),
             "total effect": total.ci_low <= te <= total.ci_high,
             "share": low <= share <= high,
@@ -182,11 +182,11 @@ def power(columns: np.ndarray, n: int, draws: int) -> None:
     rng = np.random.default_rng(0)
     got = resampling.resample(heads, np.ones(len(heads)), conf_level=1 - ALPHA, n_draws=draws, rng=rng)
     flips, family, _, _ = resampling._flips(heads, np.ones(len(heads)), n_flips=draws, rng=rng)
-    q, q_flips = (stats.false_discovery_control(p) for p in (got.p_pooled, flips))
+    q_flips = stats.false_discovery_control(flips)
     print(
         f"  the first {len(heads)} items as they are: of {heads.shape[1]} heads the sign flips name "
         f"{(family < ALPHA).sum()} (FDR {(q_flips < ALPHA).sum()}), both together "
-        f"{(got.p_fwer < ALPHA).sum()} (FDR {(q < ALPHA).sum()})"
+        f"{(got.p_fwer < ALPHA).sum()} (FDR {(got.q_value < ALPHA).sum()})"
     )
 
 

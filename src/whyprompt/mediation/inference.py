@@ -73,7 +73,8 @@ class HeadInference:
     p_value : ndarray
         Two-sided p of the head's own \|t\|.
     p_fwer : ndarray
-        Step-down p of the largest \|t\|: familywise, using the heads' dependence.
+        Step-down p of the largest \|t\|: familywise, using the heads' dependence; nowhere below `q_value`,
+        so that a name held to the familywise error is one that the false discovery rate gives too.
     q_value : ndarray
         False discovery rate: how many heads' \|t\| would be as large by chance, of those that are. By
         chance is counted over all heads, since a skewed head's \|t\| is large more often than another's.
@@ -461,7 +462,7 @@ def _infer(
         "t": got.t,
         "p_value": got.p_value,
         "p_fwer": got.p_fwer,
-        "q_value": np.asarray(stats.false_discovery_control(got.p_pooled)),
+        "q_value": got.q_value,
         "nde": nde,
         "te": mean_interval(te, clusters=clusters, conf_level=conf_level),
         "n_items": len(x),
@@ -498,7 +499,7 @@ def _sentence(r: dict[str, Any], labels: list[str], kind: tuple[str, str], conf_
         return text + f": at {r['alpha']:g} these items can show no {what} at all, whatever the heads do."
     floor = max(r["min_p"], 1 / r["n_draws"])
     if floor * m >= r["alpha"]:
-        text += f"; a single {what} among {m} then cannot reach q < {r['alpha']:g}"
+        text += f"; a single {what} among {m} then cannot be told from zero at {r['alpha']:g}"
         text += ", and absence of a mark is no evidence"
     return f"{text}. {end}"
 

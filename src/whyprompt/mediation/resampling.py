@@ -51,9 +51,11 @@ class Resampled:
         With the CR2 error.
     low, high : ndarray, shape (mediators,)
         Bootstrap-t interval; infinite where the sample does not bound the mean.
-    p_value, p_fwer, p_pooled : ndarray, shape (mediators,)
-        Of the own |t|; step-down of the largest |t|; of the |t| among those of all mediators, from which a
-        false discovery rate follows. Each the larger of the bootstrap's and the sign flips'.
+    p_value, p_fwer, q_value : ndarray, shape (mediators,)
+        Of the own |t|; step-down of the largest |t|; the false discovery rate, from how often draws of any
+        mediator are as large. Each the larger of the bootstrap's and the sign flips', and `p_fwer` nowhere
+        below `q_value`: the step-down lets a mediator whose mean hangs on one or two unlike items speak for
+        itself alone, where the count over all mediators knows how often that happens.
     n_flips : int
     exhaustive : bool
     """
@@ -65,7 +67,7 @@ class Resampled:
     high: Array
     p_value: Array
     p_fwer: Array
-    p_pooled: Array
+    q_value: Array
     n_flips: int
     exhaustive: bool
 
@@ -183,6 +185,7 @@ def resample(
     # The sample itself counts as one draw, so that no p is zero.
     own, pooled, step_down = ((1 + count) / (1 + n_draws) for count in (single, anywhere, family))
     flips, flip_family, n_flips, exhaustive = _flips(sums, sizes, n_flips=n_draws, rng=rng)
+    q_value = np.asarray(stats.false_discovery_control(np.maximum(pooled, flips)))
     return Resampled(
         mean=mean,
         se=se,
@@ -190,8 +193,8 @@ def resample(
         low=low,
         high=high,
         p_value=np.maximum(own, flips),
-        p_fwer=np.maximum(step_down, flip_family),
-        p_pooled=np.maximum(pooled, flips),
+        p_fwer=np.maximum(np.maximum(step_down, flip_family), q_value),
+        q_value=q_value,
         n_flips=n_flips,
         exhaustive=exhaustive,
     )
