@@ -29,8 +29,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from whyprompt.mediation import mean_interval, resampling
-from whyprompt.mediation.intervals import share_interval
+from whyprompt.mediation import mean_interval
+from whyprompt.stats import resampling
+from whyprompt.stats.intervals import share_interval
 
 TASKS: dict[str, dict[str, Any]] = {
     "letter_counting": {"settings": {"min_words": 2, "max_words": 4}, "difficulty": "span_length"},
@@ -67,7 +68,7 @@ def make(path: Path, items_per_task: int, first_layer: int) -> None:
     """Sweep the items that the file does not hold yet."""
     import pandas as pd
 
-    from whyprompt.analysis._pairs import study_pairs
+    from whyprompt.answers.pairs import study_pairs
     from whyprompt.mediation import PairOutcomes, set_sweep
     from whyprompt.study import Study
     from whyprompt.trials.items import load_items

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects import BalanceRow
-    from whyprompt.effects.matching.nearest import MatchedSet
-    from whyprompt.effects.propensity import LogisticFit
+    from whyprompt.effects.methods.nearest import MatchedSet
+    from whyprompt.stats.propensity import LogisticFit
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
@@ -130,7 +130,7 @@ def floor_pass(score: Floats, treated: Bools, order: NDArray[np.int64], width: f
 
 
 def floor(X: Floats, treated: Bools, repeats: int) -> dict[str, Any]:
-    from whyprompt.effects._threads import one_blas_thread
+    from whyprompt.stats.threads import one_blas_thread
 
     # On one BLAS thread: on a shared machine it is the faster way, and the floor should be low.
     with one_blas_thread(len(X)):
@@ -148,9 +148,9 @@ def ours(n: int, repeats: int, draws: int) -> dict[str, Any]:
     import pandas as pd
 
     from whyprompt.effects import balance_table, estimate_effect
-    from whyprompt.effects import inference as errors
-    from whyprompt.effects.matching.nearest import caliper_width, match_full, match_nearest, match_optimal
-    from whyprompt.effects.propensity import fit_logistic
+    from whyprompt.effects.methods.nearest import caliper_width, match_full, match_nearest, match_optimal
+    from whyprompt.stats import errors
+    from whyprompt.stats.propensity import fit_logistic
 
     X, treated, y = table(n)
     names = [f"x{j}" for j in range(COVARIATES)]
@@ -203,8 +203,8 @@ def _at_one_size(
     draws: int,
 ) -> dict[str, Any]:
     from whyprompt.effects import estimate_effect
-    from whyprompt.effects import inference as errors
-    from whyprompt.effects.matching.nearest import match_nearest
+    from whyprompt.effects.methods.nearest import match_nearest
+    from whyprompt.stats import errors
 
     out: dict[str, Any] = {}
     paired = match_nearest(fit.fitted, treated, replace=True)

@@ -551,7 +551,7 @@ def test_the_drawing_says_in_words_what_it_shows():
 
 
 def test_fills_keep_black_text_readable():
-    from whyprompt.graph._svg import FILLS
+    from whyprompt.graph.svg import FILLS
 
     def luminance(colour):
         channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import ast
-import importlib
 import re
 from pathlib import Path
 
-# Modules of the package itself that every part may use.
-SHARED = {"_attention", "_progress", "_rules", "_sources", "_words"}
 SOURCE = Path(__file__).parents[1] / "src" / "whyprompt"
 
 
-def test_no_part_reaches_into_another_parts_private_modules():
-    """A folder's face is public; a module with an underscore is its own affair."""
+def test_no_part_reaches_into_another_parts_private_names():
+    """An underscore on a module of the package's root is for the package, on a name for its module."""
     found = []
     for file in sorted(SOURCE.rglob("*.py")):
-        part = file.relative_to(SOURCE).parts[0].removesuffix(".py")
+        part = file.relative_to(SOURCE).parts[0]
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("whyprompt."):
-                continue
-            _, other, *inner = node.module.split(".")
-            names = [*inner, *(alias.name for alias in node.names)]
-            if other not in {part, *SHARED}:
-                found += [f"{file.name}: {node.module}.{n}" for n in names if n.startswith("_")]
+            if isinstance(node, ast.ImportFrom) and not f"{node.module}.".startswith(f"whyprompt.{part}."):
+                found += [
+                    f"{file.name}: {node.module}.{a.name}" for a in node.names if _is_hidden(node, a.name)
+                ]
     assert found == []
 
 
-def test_every_chart_is_in_the_face_of_the_report():
-    report = importlib.import_module("whyprompt.report")
-    charts = importlib.import_module("whyprompt.report.charts")
-    assert set(charts.__all__) < set(report.__all__)
-    for name in report.__all__:
-        assert getattr(report, name).__name__ == name
+def _is_hidden(node, name):
+    return (node.module or "").startswith("whyprompt.") and re.match(r"_[^_]", name) is not None
+
+
+def test_one_convention_for_what_is_private():
+    """Only the package's own tools, at its root, have an underscore; a folder's rooms have none."""
+    hidden = [p for p in SOURCE.rglob("_*.py") if p.name != "__init__.py" and p.parent != SOURCE]
+    assert hidden == []
+
+
+def test_no_two_folders_have_one_name():
+    names = [p.parent.name for p in SOURCE.rglob("__init__.py")]
+    assert sorted(names) == sorted(set(names))
 
 
 def test_a_level_is_never_rounded_to_whole_percents():

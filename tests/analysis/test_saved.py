@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.analysis import _saved, load_mediation, run_effect, run_mediation, study_mediation
+from whyprompt.answers import load_mediation, run_effect, run_mediation, study_mediation
+from whyprompt.answers import saved as _saved
 from whyprompt.errors import StoreError
 from whyprompt.study import Contrast, load_study
 from whyprompt.trials import load_trials, run_study

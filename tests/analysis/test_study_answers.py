@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from whyprompt.analysis import load_mediation, run_effect, run_mediation, study_effect, study_mediation
-from whyprompt.analysis._family import family_rows, family_words
+from whyprompt.answers import load_mediation, run_effect, run_mediation, study_effect, study_mediation
+from whyprompt.answers.family import family_rows, family_words
 from whyprompt.cli import main
 from whyprompt.errors import EstimationError, MediationError, StoreError, StudyError
 from whyprompt.study import Study, load_study
@@ -209,7 +209,7 @@ def test_mediation_decomposes_the_stored_total_effect(ran):
 def test_mediation_resumes_after_a_stop_with_the_same_numbers(ran, monkeypatch):
     study, folder = ran
     frame = load_trials(study, folder)
-    from whyprompt.analysis import _saved
+    from whyprompt.answers import saved as _saved
 
     undisturbed = study_mediation(study, folder, frame).main.sweep
     lines = next(folder.glob("mediation/*/few_shot-direct.jsonl"))

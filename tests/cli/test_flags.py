@@ -11,7 +11,7 @@ import typer
 from typer.main import get_command
 
 from whyprompt.cli import app
-from whyprompt.cli._flags import in_flags
+from whyprompt.cli.flags import in_flags
 
 SOURCE = Path(__file__).parents[2] / "src" / "whyprompt" / "effects"
 EFFECT = typer.Context(get_command(app).commands["effect"])

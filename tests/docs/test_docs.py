@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
 PUBLIC = (
-    "whyprompt.analysis",
+    "whyprompt.answers",
     "whyprompt.effects",
     "whyprompt.examples",
     "whyprompt.graph",
     "whyprompt.mediation",
-    "whyprompt.report.charts",
+    "whyprompt.charts",
     "whyprompt.study",
     "whyprompt.trials",
     "whyprompt.trials.items",

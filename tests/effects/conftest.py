@@ -27,7 +27,7 @@ def checker():
 @pytest.fixture(scope="session")
 def job():
     """Return the LaLonde data as arrays, with our propensity score."""
-    from whyprompt.effects.propensity import design_matrix, fit_logistic
+    from whyprompt.stats.propensity import design_matrix, fit_logistic
 
     frame = pd.read_csv(REFERENCE / "lalonde.csv")
     columns = {name: frame[name].to_numpy(object if name == "race" else float) for name in COVARIATES}

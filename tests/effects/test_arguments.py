@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from whyprompt import effects as fx
-from whyprompt.effects.preparation import Bin, Recipe, Scale, Winsorise
+from whyprompt.effects.prepare.recipe import Bin, Recipe, Scale, Winsorise
 from whyprompt.errors import DataError, EstimationError
 
 N = 120

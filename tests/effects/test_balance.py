@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from whyprompt.effects.balance import balance_table, effective_sample_size, ks_distance, moments
-from whyprompt.effects.matching.nearest import common_support, match_cem, match_nearest, match_subclass
-from whyprompt.effects.weighting.two_arms import weight_estimate
+from whyprompt.effects.checks.balance import balance_table, effective_sample_size, ks_distance, moments
+from whyprompt.effects.methods.nearest import common_support, match_cem, match_nearest, match_subclass
+from whyprompt.effects.methods.two_arms import weight_estimate
 from whyprompt.errors import EstimationError
 
 CASES = {

@@ -7,9 +7,9 @@ import statsmodels.api as sm
 from scipy import stats
 
 from whyprompt.effects import compare_arms, estimate_effect, estimate_effects
-from whyprompt.effects._clusters import cluster_design
-from whyprompt.effects.inference import clustered_difference, weighted_difference
-from whyprompt.effects.weighting import weight_estimate
+from whyprompt.effects.methods.two_arms import weight_estimate
+from whyprompt.stats.clusters import cluster_design
+from whyprompt.stats.errors import clustered_difference, weighted_difference
 
 
 def matrices(y, X, w, codes, contrast):

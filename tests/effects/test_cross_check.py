@@ -13,12 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from whyprompt import charts
 from whyprompt.effects import cross_check, estimate_effect
-from whyprompt.effects._problem import prepare
-from whyprompt.effects.crosscheck import _peers, _why
+from whyprompt.effects.checks.peers import peers as _peers
+from whyprompt.effects.checks.peers import why as _why
+from whyprompt.effects.problem import prepare
 from whyprompt.errors import EstimationError, GraphError
 from whyprompt.graph import CausalGraph
-from whyprompt.report import charts
 
 ROOT = Path(__file__).parents[2]
 LALONDE = ROOT / "tests" / "reference" / "lalonde.csv"
@@ -291,7 +292,7 @@ def test_identification_gives_a_valid_set_and_the_same_each_time():
 def test_what_is_said_of_two_sets(backdoor, identified, note):
     graph = CausalGraph.parse("a -> c, y; c -> arm; arm -> m; m -> y")
     row = {"backdoor": backdoor, "identified": identified}
-    found = importlib.import_module("whyprompt.effects.crosscheck.cross_check")._identification(
+    found = importlib.import_module("whyprompt.effects.checks.peers.cross_check")._identification(
         {"identification": row}, graph, "arm", "y", ("a",)
     )
     assert found.note.startswith(note)

@@ -237,9 +237,9 @@ def test_bad_input_is_named(trials, change, options, error, message):
 
 
 def test_the_closed_form_of_the_influence_is_that_of_the_stacked_equations(trials):
-    from whyprompt.effects._influence import nuisance_influence, regression_influence, with_intercept
-    from whyprompt.effects.weighting.doses import dose_weights, entropy_influence
-    from whyprompt.effects.weighting.many_arms import standardised
+    from whyprompt.effects.methods.doses import dose_weights, entropy_influence
+    from whyprompt.effects.methods.many_arms import standardised
+    from whyprompt.stats.influence import nuisance_influence, regression_influence, with_intercept
 
     d, y = trials.dose.to_numpy(), trials.score_dose.to_numpy()
     scaled = standardised(trials[X].to_numpy(float), X)

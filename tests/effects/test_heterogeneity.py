@@ -15,7 +15,7 @@ from whyprompt.effects import (
     paired_heterogeneity,
     prompt_policy,
 )
-from whyprompt.effects.heterogeneity._groups import places
+from whyprompt.effects.whom.groups import places
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.effects._options import check_options
-from whyprompt.effects._pipeline import bootstrapped, compute
-from whyprompt.effects._problem import prepare
+from whyprompt.effects.options import check_options
+from whyprompt.effects.pipeline import bootstrapped, compute
+from whyprompt.effects.problem import prepare
 
 DRAWS, N = 600, 500
 STRENGTH, INTERCEPT, VARIES = 0.35, -0.5, 0.5

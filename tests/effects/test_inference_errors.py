@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects.inference import (
+from whyprompt.effects.methods.nearest import match_kernel, match_nearest, match_subclass
+from whyprompt.errors import EstimationError
+from whyprompt.stats.errors import (
     abadie_imbens,
     conditional_variance,
     for_estimated_score,
@@ -18,9 +20,7 @@ from whyprompt.effects.inference import (
     weighted_difference,
     wild_bootstrap,
 )
-from whyprompt.effects.matching.nearest import match_kernel, match_nearest, match_subclass
-from whyprompt.effects.propensity import fit_logistic
-from whyprompt.errors import EstimationError
+from whyprompt.stats.propensity import fit_logistic
 
 
 def wls(y, t, w):

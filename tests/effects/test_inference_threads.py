@@ -9,10 +9,10 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from whyprompt.effects import heterogeneous_effects
-from whyprompt.effects._threads import one_blas_thread, one_openmp_thread
-from whyprompt.effects.propensity import crossfit_propensity, fit_logistic
-from whyprompt.effects.weighting import weight_estimate
+from whyprompt.effects.methods.two_arms import weight_estimate
 from whyprompt.errors import EstimationError
+from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
+from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
 
 
 def blas_threads():

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from whyprompt.effects.interference import batch_consistency, batch_interference, repeat_variance
+from whyprompt.effects.checks.batches import batch_interference
+from whyprompt.effects.checks.consistency import batch_consistency
+from whyprompt.effects.checks.repeats import repeat_variance
 from whyprompt.errors import DataError, EstimationError
 
 # ------------------------------------------------------------------------------------------------- repeats
@@ -126,10 +128,10 @@ def test_the_exact_test_enumerates_by_hand():
 
 def test_drawn_and_enumerated_arrangements_agree(monkeypatch):
     frame = trials(np.random.default_rng(1), items=6, repeats=3, size=3, batch_sd=1.0)
-    monkeypatch.setattr("whyprompt.effects.interference._batches._EXACT", 10**6)
+    monkeypatch.setattr("whyprompt.effects.checks.batches._EXACT", 10**6)
     exact = batch_interference(frame, item="item", outcome="y", batch="batch", features=["tokens"])
     assert (exact.exact, exact.arrangements) == (True, 6**6)
-    monkeypatch.setattr("whyprompt.effects.interference._batches._EXACT", 1)
+    monkeypatch.setattr("whyprompt.effects.checks.batches._EXACT", 1)
     drawn = batch_interference(
         frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=4999
     )

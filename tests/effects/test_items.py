@@ -11,8 +11,15 @@ import pytest
 from scipy import stats
 
 from whyprompt.effects import paired_effect
-from whyprompt.effects.paired import paired_differences, seen_items
-from whyprompt.effects.paired._items import _tails, change_words, item_changes, item_tests, non_null
+from whyprompt.effects.paired.items import (
+    _tails,
+    change_words,
+    item_changes,
+    item_tests,
+    non_null,
+    seen_items,
+)
+from whyprompt.effects.paired.paired import paired_differences
 from whyprompt.errors import EstimationError
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects.matching._line import line_cover, line_pairs
-from whyprompt.effects.matching.full import match_full, matrix_cover
-from whyprompt.effects.matching.nearest import match_nearest, match_optimal, match_subclass
+from whyprompt.effects.methods.full import match_full, matrix_cover
+from whyprompt.effects.methods.line import line_cover, line_pairs
+from whyprompt.effects.methods.nearest import match_nearest, match_optimal, match_subclass
 from whyprompt.errors import EstimationError
 
 

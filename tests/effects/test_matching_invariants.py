@@ -6,33 +6,34 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects import estimate_effect, matching
+from whyprompt.effects import estimate_effect
+from whyprompt.effects.methods.full import match_full
+from whyprompt.effects.methods.kernel import match_kernel
+from whyprompt.effects.methods.nearest import caliper_width, common_support, match_mahalanobis, match_nearest
+from whyprompt.effects.methods.optimal import match_optimal
+from whyprompt.effects.methods.strata import match_cem, match_subclass
 from whyprompt.errors import EstimationError
 
 # Every way to match, as a function of the columns of a table. `tie_rank` identifies rows.
 WAYS = {
-    "largest": lambda c, t, **o: matching.match_nearest(c["score"], t, tie_rank=c["id"], **o),
-    "smallest": lambda c, t, **o: matching.match_nearest(
-        c["score"], t, order="smallest", tie_rank=c["id"], **o
-    ),
-    "closest": lambda c, t, **o: matching.match_nearest(
-        c["score"], t, order="closest", tie_rank=c["id"], **o
-    ),
-    "data": lambda c, t, **o: matching.match_nearest(c["score"], t, order="data", tie_rank=c["id"], **o),
-    "atc": lambda c, t, **o: matching.match_nearest(c["score"], t, estimand="atc", tie_rank=c["id"], **o),
-    "two": lambda c, t, **o: matching.match_nearest(c["score"], t, ratio=2, tie_rank=c["id"], **o),
-    "replace": lambda c, t, **o: matching.match_nearest(c["score"], t, replace=True, tie_rank=c["id"], **o),
-    "replace_first": lambda c, t, **o: matching.match_nearest(
+    "largest": lambda c, t, **o: match_nearest(c["score"], t, tie_rank=c["id"], **o),
+    "smallest": lambda c, t, **o: match_nearest(c["score"], t, order="smallest", tie_rank=c["id"], **o),
+    "closest": lambda c, t, **o: match_nearest(c["score"], t, order="closest", tie_rank=c["id"], **o),
+    "data": lambda c, t, **o: match_nearest(c["score"], t, order="data", tie_rank=c["id"], **o),
+    "atc": lambda c, t, **o: match_nearest(c["score"], t, estimand="atc", tie_rank=c["id"], **o),
+    "two": lambda c, t, **o: match_nearest(c["score"], t, ratio=2, tie_rank=c["id"], **o),
+    "replace": lambda c, t, **o: match_nearest(c["score"], t, replace=True, tie_rank=c["id"], **o),
+    "replace_first": lambda c, t, **o: match_nearest(
         c["score"], t, replace=True, ties="first", ratio=2, tie_rank=c["id"], **o
     ),
-    "replace_ate": lambda c, t, **o: matching.match_nearest(
+    "replace_ate": lambda c, t, **o: match_nearest(
         c["score"], t, replace=True, estimand="ate", ratio=3, tie_rank=c["id"], **o
     ),
-    "average": lambda c, t, **o: matching.match_nearest(c["score"], t, replace=True, ties="average", **o),
-    "mahalanobis": lambda c, t, **o: matching.match_mahalanobis(
+    "average": lambda c, t, **o: match_nearest(c["score"], t, replace=True, ties="average", **o),
+    "mahalanobis": lambda c, t, **o: match_mahalanobis(
         np.column_stack([c["score"], c["other"]]), t, score=c["score"], tie_rank=c["id"], **o
     ),
-    "mahalanobis_ties": lambda c, t, **o: matching.match_mahalanobis(
+    "mahalanobis_ties": lambda c, t, **o: match_mahalanobis(
         np.column_stack([c["score"], c["other"]]),
         t,
         score=c["score"],
@@ -42,20 +43,20 @@ WAYS = {
         estimand="ate",
         **o,
     ),
-    "optimal": lambda c, t, **o: matching.match_optimal(t, score=c["score"], **o),
-    "full": lambda c, t, **o: matching.match_full(t, score=c["score"], **o),
-    "full_ate": lambda c, t, **o: matching.match_full(t, score=c["score"], estimand="ate", **o),
+    "optimal": lambda c, t, **o: match_optimal(t, score=c["score"], **o),
+    "full": lambda c, t, **o: match_full(t, score=c["score"], **o),
+    "full_ate": lambda c, t, **o: match_full(t, score=c["score"], estimand="ate", **o),
 }
 WITHOUT_CALIPER = {
-    "kernel": lambda c, t, **o: matching.match_kernel(c["score"], t, bandwidth=0.7, **o),
-    "kernel_ate": lambda c, t, **o: matching.match_kernel(
+    "kernel": lambda c, t, **o: match_kernel(c["score"], t, bandwidth=0.7, **o),
+    "kernel_ate": lambda c, t, **o: match_kernel(
         c["score"], t, kernel="gaussian", estimand="ate", bandwidth=0.3, **o
     ),
-    "biweight": lambda c, t, **o: matching.match_kernel(
+    "biweight": lambda c, t, **o: match_kernel(
         c["score"], t, kernel="biweight", bandwidth=0.7, estimand="atc", **o
     ),
-    "subclass": lambda c, t, **o: matching.match_subclass(c["score"], t, n_strata=3, **o),
-    "subclass_ate": lambda c, t, **o: matching.match_subclass(
+    "subclass": lambda c, t, **o: match_subclass(c["score"], t, n_strata=3, **o),
+    "subclass_ate": lambda c, t, **o: match_subclass(
         c["score"], t, n_strata=4, estimand="ate", one_sided="merge", **o
     ),
 }
@@ -107,7 +108,7 @@ def test_every_matched_set_keeps_what_was_asked(checker, way, caliper, limit, ex
     columns, treated = table(seed, n, tied=tied)
     options, widths = {}, []
     try:
-        discarded = matching.common_support(columns["score"], treated, rule=discard)
+        discarded = common_support(columns["score"], treated, rule=discard)
     except EstimationError:
         assume(False)
     if way in WAYS and caliper is not None:
@@ -162,14 +163,12 @@ def test_coarsened_exact_matching(checker, seed, n, cuts):
     }
     rules = {"score": cuts, "other": [0.0]}
     try:
-        matched = matching.match_cem(data, treated, cutpoints=rules, estimand="ate")
+        matched = match_cem(data, treated, cutpoints=rules, estimand="ate")
     except EstimationError:
         assume(False)
-    bins = matching.match_cem.__globals__["coarsen"](data["score"], cuts)
+    bins = match_cem.__globals__["coarsen"](data["score"], cuts)
     checker.check_matched_set(matched, treated, exact=[bins, data["other"] >= 0, data["text"]])
-    checker.check_permutation(
-        lambda c, t: matching.match_cem(c, t, cutpoints=rules, estimand="ate"), data, treated
-    )
+    checker.check_permutation(lambda c, t: match_cem(c, t, cutpoints=rules, estimand="ate"), data, treated)
 
 
 @settings(max_examples=40, deadline=None)
@@ -177,35 +176,35 @@ def test_coarsened_exact_matching(checker, seed, n, cuts):
 def test_routes_that_must_agree(seed, n):
     columns, treated = table(seed, n, tied=False)
     score, group = columns["score"], columns["group"]
-    nearest = matching.match_nearest(score, treated, replace=True)
+    nearest = match_nearest(score, treated, replace=True)
     brute = np.abs(score[treated][:, None] - score[~treated])
     assert (nearest.focal == np.flatnonzero(treated)).all()
     assert (nearest.other == np.flatnonzero(~treated)[brute.argmin(axis=1)]).all()
     # One covariate's Mahalanobis distance is the distance on it.
-    by_covariate = matching.match_mahalanobis(score[:, None], treated, replace=True)
+    by_covariate = match_mahalanobis(score[:, None], treated, replace=True)
     assert (by_covariate.other == nearest.other).all()
     # A limit on the score is a caliper; a caliper that binds nowhere is none; strata split the table.
     for replace in (True, False):
         try:
-            by_caliper = matching.match_nearest(score, treated, replace=replace, caliper=0.4)
+            by_caliper = match_nearest(score, treated, replace=replace, caliper=0.4)
         except EstimationError:
             continue
-        by_limit = matching.match_nearest(score, treated, replace=replace, limits=[(score, 0.4)])
+        by_limit = match_nearest(score, treated, replace=replace, limits=[(score, 0.4)])
         assert sorted(zip(by_caliper.focal, by_caliper.other, strict=True)) == sorted(
             zip(by_limit.focal, by_limit.other, strict=True)
         )
-    wide = matching.match_nearest(score, treated, caliper=1e6)
-    free = matching.match_nearest(score, treated)
+    wide = match_nearest(score, treated, caliper=1e6)
+    free = match_nearest(score, treated)
     assert (wide.other == free.other).all()
     try:
-        split = matching.match_nearest(score, treated, strata=group)
+        split = match_nearest(score, treated, strata=group)
     except EstimationError:
         assume(False)
     parts = []
     for code in (0, 1):
         rows = np.flatnonzero(group == code)
         if treated[rows].any() and not treated[rows].all():
-            part = matching.match_nearest(score[rows], treated[rows])
+            part = match_nearest(score[rows], treated[rows])
             parts += list(zip(rows[part.focal], rows[part.other], strict=True))
     assert sorted(parts) == sorted(zip(split.focal, split.other, strict=True))
 
@@ -215,7 +214,7 @@ def test_routes_that_must_agree(seed, n):
 def test_greedy_without_replacement_equals_a_loop_over_all_candidates(seed, n, tied):
     columns, treated = table(seed, n, tied=tied)
     score = np.round(columns["score"], 12)
-    matched = matching.match_nearest(score, treated, caliper=0.8) if n > 20 else None
+    matched = match_nearest(score, treated, caliper=0.8) if n > 20 else None
     assume(matched is not None)
     order = np.lexsort((np.arange(n), score))
     place = np.empty(n, dtype=int)
@@ -319,38 +318,38 @@ def test_what_cannot_be_matched_is_refused():
     score = np.array([0.1, 0.2, 0.3, 0.9])
     t = np.array([True, False, False, False])
     for call, message in [
-        (lambda: matching.match_nearest(score, t, caliper=0.01), "found no pair"),
-        (lambda: matching.match_nearest(score, t, estimand="ate"), "needs replacement"),
-        (lambda: matching.match_nearest(score, t, ratio=0), "at least one match"),
-        (lambda: matching.match_nearest(score, t, ties="average"), "defined with replace=True"),
-        (lambda: matching.match_nearest(score, t, replace=True, ties="best"), "tie rule 'best'"),
+        (lambda: match_nearest(score, t, caliper=0.01), "found no pair"),
+        (lambda: match_nearest(score, t, estimand="ate"), "needs replacement"),
+        (lambda: match_nearest(score, t, ratio=0), "at least one match"),
+        (lambda: match_nearest(score, t, ties="average"), "defined with replace=True"),
+        (lambda: match_nearest(score, t, replace=True, ties="best"), "tie rule 'best'"),
         (
-            lambda: matching.match_nearest(score, t, replace=True, ties="first", limits=[(score, 1.0)]),
+            lambda: match_nearest(score, t, replace=True, ties="first", limits=[(score, 1.0)]),
             "further calipers",
         ),
-        (lambda: matching.match_nearest(score, t, order="up"), "order 'up'"),
-        (lambda: matching.match_mahalanobis(score[:, None], t, caliper=0.1), "needs a propensity score"),
-        (lambda: matching.match_mahalanobis(score[:, None], t, metric="L2"), "metric 'L2'"),
-        (lambda: matching.match_mahalanobis(score[:, None], t, order="closest"), "on a score only"),
-        (lambda: matching.match_mahalanobis(np.ones((4, 1)), t), "do not vary"),
-        (lambda: matching.match_optimal(t, score=score, estimand="ate"), "the ATT or the ATC"),
-        (lambda: matching.match_optimal(t), "one of the two"),
-        (lambda: matching.match_full(t), "one of the two"),
-        (lambda: matching.match_full(t, score=score, caliper=0.01), "found no pair"),
-        (lambda: matching.match_kernel(score, t, kernel="box"), "kernel 'box'"),
-        (lambda: matching.match_kernel(score, t, bandwidth=-1.0), "positive number"),
-        (lambda: matching.match_kernel(score, t, bandwidth=0.01), "found no pair"),
-        (lambda: matching.match_subclass(score, t, n_strata=0), "at least one"),
-        (lambda: matching.match_subclass(score, ~t, n_strata=3), "ask for fewer subclasses"),
-        (lambda: matching.match_subclass(score, t, one_sided="drop"), "one_sided 'drop'"),
-        (lambda: matching.match_cem({}, t), "at least one covariate"),
-        (lambda: matching.common_support(score, t, rule="all"), "rule 'all'"),
+        (lambda: match_nearest(score, t, order="up"), "order 'up'"),
+        (lambda: match_mahalanobis(score[:, None], t, caliper=0.1), "needs a propensity score"),
+        (lambda: match_mahalanobis(score[:, None], t, metric="L2"), "metric 'L2'"),
+        (lambda: match_mahalanobis(score[:, None], t, order="closest"), "on a score only"),
+        (lambda: match_mahalanobis(np.ones((4, 1)), t), "do not vary"),
+        (lambda: match_optimal(t, score=score, estimand="ate"), "the ATT or the ATC"),
+        (lambda: match_optimal(t), "one of the two"),
+        (lambda: match_full(t), "one of the two"),
+        (lambda: match_full(t, score=score, caliper=0.01), "found no pair"),
+        (lambda: match_kernel(score, t, kernel="box"), "kernel 'box'"),
+        (lambda: match_kernel(score, t, bandwidth=-1.0), "positive number"),
+        (lambda: match_kernel(score, t, bandwidth=0.01), "found no pair"),
+        (lambda: match_subclass(score, t, n_strata=0), "at least one"),
+        (lambda: match_subclass(score, ~t, n_strata=3), "ask for fewer subclasses"),
+        (lambda: match_subclass(score, t, one_sided="drop"), "one_sided 'drop'"),
+        (lambda: match_cem({}, t), "at least one covariate"),
+        (lambda: common_support(score, t, rule="all"), "rule 'all'"),
         (
-            lambda: matching.common_support(np.array([0.0, 0.5, 0.6, 0.7]), t, rule="treated"),
+            lambda: common_support(np.array([0.0, 0.5, 0.6, 0.7]), t, rule="treated"),
             "no treated row",
         ),
-        (lambda: matching.caliper_width(0.0, score), "must be a positive number"),
-        (lambda: matching.caliper_width(0.1, score, unit="cm"), "unit 'cm'"),
+        (lambda: caliper_width(0.0, score), "must be a positive number"),
+        (lambda: caliper_width(0.1, score, unit="cm"), "unit 'cm'"),
     ]:
         with pytest.raises(EstimationError, match=message):
             call()

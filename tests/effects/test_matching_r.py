@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from whyprompt.effects import estimate_effect, matching
-from whyprompt.effects.inference import abadie_imbens
-from whyprompt.effects.matching._matched import codes
+from whyprompt.effects import estimate_effect
+from whyprompt.effects.methods.matched import codes
+from whyprompt.effects.methods.nearest import caliper_width, common_support, match_mahalanobis, match_nearest
+from whyprompt.effects.methods.strata import match_cem, match_subclass
+from whyprompt.stats.errors import abadie_imbens
 
 SPECS = {
     "nearest_largest": {},
@@ -36,8 +38,8 @@ SPECS = {
 def array_call(job, options):
     """Make the same match from arrays."""
     t = job.treated
-    kinds = {"subclass": lambda: matching.match_subclass(job.score, t, n_strata=6)}
-    kinds["cem"] = lambda: matching.match_cem(job.columns, t)
+    kinds = {"subclass": lambda: match_subclass(job.score, t, n_strata=6)}
+    kinds["cem"] = lambda: match_cem(job.columns, t)
     if options.get("method") in kinds:
         return kinds[options["method"]]()
     options = dict(options)
@@ -45,17 +47,17 @@ def array_call(job, options):
     on = options.pop("mahalanobis_on", None)
     values = job.logit if distance == "logit" else job.score
     if "caliper" in options:
-        options["caliper"] = matching.caliper_width(options["caliper"], values)
+        options["caliper"] = caliper_width(options["caliper"], values)
     if "exact" in options:
         options["strata"] = codes([job.columns[name] for name in options.pop("exact")])
     if "discard" in options:
-        options["discarded"] = matching.common_support(job.score, t, rule=options.pop("discard"))
+        options["discarded"] = common_support(job.score, t, rule=options.pop("discard"))
     if distance == "mahalanobis":
         X = job.full.matrix if on is None else np.column_stack([job.columns[name] for name in on])
         if on is not None:
             options["score"] = job.score
-        return matching.match_mahalanobis(X, t, **options)
-    return matching.match_nearest(values, t, **options)
+        return match_mahalanobis(X, t, **options)
+    return match_nearest(values, t, **options)
 
 
 def r_pairs(spec):
@@ -166,11 +168,11 @@ def test_matching_and_its_abadie_imbens_errors(job, matching_r, checker, name, o
     t = job.treated
     values = job.logit if options.pop("logit", False) else job.score
     if "caliper" in options:
-        options["caliper"] = matching.caliper_width(options["caliper"], values)
+        options["caliper"] = caliper_width(options["caliper"], values)
     if "metric" in options:
-        matched = matching.match_mahalanobis(job.design.matrix, t, replace=True, ties="average", **options)
+        matched = match_mahalanobis(job.design.matrix, t, replace=True, ties="average", **options)
     else:
-        matched = matching.match_nearest(values, t, replace=True, ties="average", **options)
+        matched = match_nearest(values, t, replace=True, ties="average", **options)
     checker.check_matched_set(matched, t, widths=[(values, options.get("caliper", np.inf))])
     pairs = {
         (i - 1, j - 1): weight
@@ -203,9 +205,9 @@ def test_matching_and_its_abadie_imbens_errors(job, matching_r, checker, name, o
 
 def test_matching_without_replacement_by_random_ties_is_not_reproduced(job, matching_r):
     """Matching breaks ties by a random number there; ours are reproducible from a seed."""
-    first = matching.match_nearest(job.score, job.treated, order="random", random_state=3)
-    again = matching.match_nearest(job.score, job.treated, order="random", random_state=3)
-    other = matching.match_nearest(job.score, job.treated, order="random", random_state=4)
+    first = match_nearest(job.score, job.treated, order="random", random_state=3)
+    again = match_nearest(job.score, job.treated, order="random", random_state=3)
+    other = match_nearest(job.score, job.treated, order="random", random_state=4)
     assert (first.other == again.other).all()
     assert (first.focal != other.focal).any()
     assert matching_r["ps_M1_att_noreplace"]["se_abadie_imbens"] is None

@@ -15,17 +15,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects.missing import (
-    drop_incomplete,
-    em_normal,
-    estimate_with_imputation,
-    impute,
-    little_test,
-    missing_patterns,
-    pool,
-    tipping_point,
-)
-from whyprompt.effects.missing._draws import draw_categories, draw_normal, draw_pmm
+from whyprompt.effects.gaps.chained import impute
+from whyprompt.effects.gaps.draws import draw_categories, draw_normal, draw_pmm
+from whyprompt.effects.gaps.estimate import estimate_with_imputation
+from whyprompt.effects.gaps.little import em_normal, little_test
+from whyprompt.effects.gaps.patterns import drop_incomplete, missing_patterns
+from whyprompt.effects.gaps.pooling import pool
+from whyprompt.effects.gaps.tipping import tipping_point
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.graph import CausalGraph
 
@@ -313,7 +309,7 @@ def test_category_draws_match_the_logistic_fit_and_survive_separation():
 def test_multinomial_coefficients_equal_statsmodels():
     import statsmodels.api as sm
 
-    from whyprompt.effects.missing._draws import _fit_multinomial
+    from whyprompt.effects.gaps.draws import _fit_multinomial
 
     rng = np.random.default_rng(3)
     n = 800

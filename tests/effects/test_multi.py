@@ -14,9 +14,9 @@ from statsmodels.stats.multitest import multipletests
 
 from whyprompt._words import p_words
 from whyprompt.effects import compare_arms, estimate_effect
-from whyprompt.effects._multiplicity import correlation, holm, max_t, sign_flip_max_t, two_sided_p
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
+from whyprompt.stats.several import correlation, holm, max_t, sign_flip_max_t, two_sided_p
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 X = ["difficulty", "log_len", "is_math"]

@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import Table2x2
 from statsmodels.stats.multitest import multipletests
 
 from whyprompt._words import format_number
-from whyprompt.cli._effect_report import effect_text
+from whyprompt.cli.effect_report import effect_text
 from whyprompt.effects import (
     estimate_effect,
     estimate_effects,
@@ -21,10 +21,10 @@ from whyprompt.effects import (
     paired_effects,
     paired_ordinal_effect,
 )
-from whyprompt.effects.outcomes._proportional_odds import fit_proportional_odds
-from whyprompt.effects.weighting.two_arms import weight_estimate
+from whyprompt.effects.methods.two_arms import weight_estimate
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
+from whyprompt.stats.proportional_odds import fit_proportional_odds
 
 
 def logit(x):
@@ -143,8 +143,8 @@ def test_one_variance_for_both_arms_is_said_of_ratios(frame):
 @pytest.mark.parametrize("method", ["nearest", "full", "kernel", "subclass", "ipw", "entropy"])
 def test_the_error_of_a_functional_is_that_of_its_derivative(frame, method):
     """Scaling both arms scales the error; adding a constant to the outcome changes neither."""
-    from whyprompt.effects._pipeline import with_outcome
     from whyprompt.effects.estimate import defaults, estimated
+    from whyprompt.effects.pipeline import with_outcome
 
     asked = {"treatment": "arm", "outcome": "score", "confounders": ["x", "z"], "method": method}
     base = estimated(frame, **defaults(estimate_effect, asked))

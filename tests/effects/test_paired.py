@@ -14,10 +14,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
-from whyprompt._rules import holm
 from whyprompt.effects import paired_effect, paired_effects, paired_heterogeneity, paired_ordinal_effect
 from whyprompt.effects.paired.paired import paired_differences
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.rules import holm
 
 
 def long_table(control, treated, **columns):

@@ -13,15 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects.preparation.recipe import (
-    Bin,
-    Code,
-    FlagOutliers,
-    Recipe,
-    Scale,
-    Winsorise,
-    prepare_table,
-)
+from whyprompt.effects.prepare.recipe import Bin, Code, FlagOutliers, Recipe, Scale, Winsorise, prepare_table
 from whyprompt.errors import DataError
 
 STEPS = (

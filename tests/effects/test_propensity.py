@@ -5,9 +5,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects import propensity
-from whyprompt.effects.propensity import crossfit_propensity, design_matrix, fit_logistic
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats import propensity
+from whyprompt.stats.propensity import crossfit_propensity, design_matrix, fit_logistic
 
 
 def test_the_score_is_that_of_glm(job, matchit):

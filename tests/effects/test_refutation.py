@@ -11,8 +11,8 @@ import pytest
 from scipy import stats
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects.refutation._arms import placebo_drawer
-from whyprompt.effects.refutation.refute import (
+from whyprompt.effects.checks.placebo_arms import placebo_drawer
+from whyprompt.effects.checks.refute import (
     data_subset,
     leave_one_covariate_out,
     negative_control_outcome,

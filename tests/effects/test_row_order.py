@@ -7,8 +7,8 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier
 
 from whyprompt.effects import audit, estimate_effect, estimate_effects, one_draw, paired_effects
-from whyprompt.effects._order import cluster_places, content_rank
-from whyprompt.effects.weighting import weight_estimate
+from whyprompt.effects.methods.two_arms import weight_estimate
+from whyprompt.stats.order import cluster_places, content_rank
 
 
 def table(seed=0, n=240, *, graded=False):

@@ -15,10 +15,19 @@ from scipy import stats
 
 from whyprompt._words import format_number
 from whyprompt.effects import estimate_effect
-from whyprompt.effects import sensitivity as sens
-from whyprompt.effects.propensity import design_matrix
-from whyprompt.effects.sensitivity._rosenbaum import _kth_walsh, _walsh_quantile
+from whyprompt.effects.checks.evalue import e_value
+from whyprompt.effects.checks.hidden import sensitivity_report
+from whyprompt.effects.checks.robustness import adjusted_estimate, contour, robustness, robustness_value
+from whyprompt.effects.checks.rosenbaum import (
+    DEFAULT_GAMMAS,
+    _kth_walsh,
+    _walsh_quantile,
+    critical_gamma,
+    mcnemar_bounds,
+    rosenbaum_bounds,
+)
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.propensity import design_matrix
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 R = json.loads((REFERENCE / "sensitivity_lalonde.json").read_text())
@@ -43,7 +52,7 @@ def regression(lalonde):
 
 def test_signed_rank_bounds_equal_the_unrounded_ones_of_r():
     rows = R["signed_rank_bounds_unrounded"]
-    got = sens.rosenbaum_bounds(*PAIRS, gammas=[row["gamma"] for row in rows])
+    got = rosenbaum_bounds(*PAIRS, gammas=[row["gamma"] for row in rows])
     for mine, row in zip(got, rows, strict=True):
         assert mine.p_lower == pytest.approx(row["p_lower"], abs=1e-12)
         assert mine.p_upper == pytest.approx(row["p_upper"], abs=1e-12)
@@ -51,7 +60,7 @@ def test_signed_rank_bounds_equal_the_unrounded_ones_of_r():
 
 def test_psens_is_those_bounds_rounded():
     rows = R["rosenbaum_psens"]["bounds"]
-    got = sens.rosenbaum_bounds(*PAIRS, gammas=[row["Gamma"] for row in rows])
+    got = rosenbaum_bounds(*PAIRS, gammas=[row["Gamma"] for row in rows])
     for mine, row in zip(got, rows, strict=True):
         assert round(mine.p_lower, 4) == row["Lower bound"]
         assert round(mine.p_upper, 4) == row["Upper bound"]
@@ -59,7 +68,7 @@ def test_psens_is_those_bounds_rounded():
 
 def test_hodges_lehmann_bounds_follow_hlsens_within_its_grid():
     rows = R["rosenbaum_hlsens"]["bounds"]
-    got = sens.rosenbaum_bounds(*PAIRS, gammas=[row["Gamma"] for row in rows], convention="rbounds")
+    got = rosenbaum_bounds(*PAIRS, gammas=[row["Gamma"] for row in rows], convention="rbounds")
     for mine, row in zip(got[1:], rows[1:], strict=True):
         # hlsens walks a grid with steps of 0.1 from R's estimate.
         assert mine.effect_low == pytest.approx(row["Lower bound"], abs=0.11)
@@ -76,7 +85,7 @@ def test_hodges_lehmann_bounds_follow_hlsens_within_its_grid():
 def test_without_hidden_bias_it_is_scipys_wilcoxon_test_and_the_median_of_walsh_averages():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.4, 1, 60), rng.normal(size=60)
-    (got,) = sens.rosenbaum_bounds(a, b, gammas=[1.0])
+    (got,) = rosenbaum_bounds(a, b, gammas=[1.0])
     expected = stats.wilcoxon(a - b, alternative="greater", method="asymptotic", correction=False)
     assert got.p_upper == pytest.approx(expected.pvalue, rel=1e-10)
     d = a - b
@@ -87,7 +96,7 @@ def test_without_hidden_bias_it_is_scipys_wilcoxon_test_and_the_median_of_walsh_
 
 def test_mcnemar_bounds_are_binomial_tails_summed_by_hand():
     t, c = [1] * 12 + [0] * 5 + [1] * 3, [0] * 12 + [1] * 5 + [1] * 3
-    got = sens.mcnemar_bounds(t, c, gammas=[1.0, 2.0])
+    got = mcnemar_bounds(t, c, gammas=[1.0, 2.0])
     for mine, gamma in zip(got, (1.0, 2.0), strict=True):
         for share, value in ((1 / (1 + gamma), mine.p_lower), (gamma / (1 + gamma), mine.p_upper)):
             tail = sum(stats.binom.pmf(k, 17, share) for k in range(12, 18))
@@ -101,11 +110,11 @@ def test_mcnemar_bounds_are_binomial_tails_summed_by_hand():
 def test_the_bound_widens_with_gamma_and_turns_around_with_the_outcome(values, gamma):
     d = np.array(values, float)
     assume(d.any())
-    got = sens.rosenbaum_bounds(d, np.zeros(len(d)), gammas=[gamma, gamma + 1])
+    got = rosenbaum_bounds(d, np.zeros(len(d)), gammas=[gamma, gamma + 1])
     assert got[0].p_lower <= got[0].p_upper + 1e-15
     assert got[1].p_upper >= got[0].p_upper - 1e-12
     assert got[1].effect_low <= got[0].effect_low + 1e-12
-    other = sens.rosenbaum_bounds(np.zeros(len(d)), d, gammas=[gamma], alternative="less")
+    other = rosenbaum_bounds(np.zeros(len(d)), d, gammas=[gamma], alternative="less")
     assert other[0].p_upper == pytest.approx(got[0].p_upper)
 
 
@@ -119,7 +128,7 @@ def test_the_normal_bound_is_near_the_exact_one_by_enumerating_signs():
         s = np.array(signs)
         if (s * ranks).sum() >= observed:
             exact += share ** s.sum() * (1 - share) ** (len(d) - s.sum())
-    (got,) = sens.rosenbaum_bounds(d, np.zeros(len(d)), gammas=[1.5])
+    (got,) = rosenbaum_bounds(d, np.zeros(len(d)), gammas=[1.5])
     # Without a continuity correction the approximation is off by about half an atom.
     assert got.p_upper == pytest.approx(exact, abs=0.02)
 
@@ -128,7 +137,7 @@ def test_counting_walsh_averages_equals_listing_them(monkeypatch):
     rng = np.random.default_rng(4)
     d = np.round(rng.normal(size=80), 1)
     listed = [_walsh_quantile(d, share) for share in (0.2, 0.5, 0.61)]
-    monkeypatch.setattr("whyprompt.effects.sensitivity._rosenbaum._WALSH_PAIRS", 10)
+    monkeypatch.setattr("whyprompt.effects.checks.rosenbaum._WALSH_PAIRS", 10)
     assert [_walsh_quantile(d, share) for share in (0.2, 0.5, 0.61)] == pytest.approx(listed, abs=1e-12)
     ordered = np.sort(d)
     i, j = np.triu_indices(80)
@@ -140,36 +149,36 @@ def test_counting_walsh_averages_equals_listing_them(monkeypatch):
 def test_the_critical_gamma_is_where_the_bound_meets_the_level():
     rng = np.random.default_rng(5)
     a, b = rng.normal(0.8, 1, 80), rng.normal(size=80)
-    gamma = sens.critical_gamma(a, b)
+    gamma = critical_gamma(a, b)
     assert gamma > 1.5
-    (at,) = sens.rosenbaum_bounds(a, b, gammas=[gamma])
+    (at,) = rosenbaum_bounds(a, b, gammas=[gamma])
     assert at.p_upper == pytest.approx(0.05, abs=1e-9)
-    result = sens.rosenbaum_bounds(a, b)
+    result = rosenbaum_bounds(a, b)
     assert result.critical_gamma == pytest.approx(gamma)
     assert f"factor of {gamma:.2f}" in result.sentence
     assert "The data cannot say whether one exists" in str(result)
-    none = sens.rosenbaum_bounds(b, a)
+    none = rosenbaum_bounds(b, a)
     assert none.critical_gamma == 1.0
     assert "no significance for hidden bias to undo" in none.sentence
-    assert list(result.to_frame()["gamma"]) == list(sens.DEFAULT_GAMMAS)
+    assert list(result.to_frame()["gamma"]) == list(DEFAULT_GAMMAS)
     assert json.loads(json.dumps(result.to_dict()))["n_pairs"] == 80
 
 
 def test_wrong_pairs_are_named():
     with pytest.raises(DataError, match="the control outcomes have 1 missing"):
-        sens.rosenbaum_bounds([1.0, 2.0], [0.0, np.nan])
+        rosenbaum_bounds([1.0, 2.0], [0.0, np.nan])
     with pytest.raises(DataError, match="shapes"):
-        sens.rosenbaum_bounds([1.0, 2.0], [0.0])
+        rosenbaum_bounds([1.0, 2.0], [0.0])
     with pytest.raises(EstimationError, match="no pair differs"):
-        sens.rosenbaum_bounds([1.0, 2.0], [1.0, 2.0])
+        rosenbaum_bounds([1.0, 2.0], [1.0, 2.0])
     with pytest.raises(EstimationError, match=r"gamma=0\.5"):
-        sens.rosenbaum_bounds([1.0, 2.0], [0.0, 0.0], gammas=[0.5])
+        rosenbaum_bounds([1.0, 2.0], [0.0, 0.0], gammas=[0.5])
     with pytest.raises(EstimationError, match="alternative='both'"):
-        sens.critical_gamma([1.0], [0.0], alternative="both")
+        critical_gamma([1.0], [0.0], alternative="both")
     with pytest.raises(EstimationError, match=r"alpha=0\.7"):
-        sens.rosenbaum_bounds([1.0, 2.0], [0.0, 0.0], alpha=0.7)
+        rosenbaum_bounds([1.0, 2.0], [0.0, 0.0], alpha=0.7)
     with pytest.raises(DataError, match="McNemar's test is for outcomes of 0 and 1"):
-        sens.mcnemar_bounds([1.0, 2.0], [0.0, 0.0])
+        mcnemar_bounds([1.0, 2.0], [0.0, 0.0])
 
 
 # ------------------------------------------------------------------------------------------------- E-value
@@ -178,9 +187,9 @@ def test_wrong_pairs_are_named():
 def test_e_values_of_the_paper():
     # VanderWeele and Ding (2017): breast feeding, RR 3.9 (1.8 to 8.7) gives 7.26 and 3.0; Hammond and Horn's
     # lung cancer, RR 10.73 (8.02 to 14.36), gives 20.9 and 15.5.
-    got = sens.e_value(3.9, ci=(1.8, 8.7))
+    got = e_value(3.9, ci=(1.8, 8.7))
     assert (round(got.e_value, 2), round(got.e_value_ci, 1)) == (7.26, 3.0)
-    got = sens.e_value(10.73, ci=(8.02, 14.36))
+    got = e_value(10.73, ci=(8.02, 14.36))
     assert (round(got.e_value, 1), round(got.e_value_ci, 1)) == (20.9, 15.5)
     assert "beyond the measured covariates" in got.sentence
 
@@ -188,25 +197,25 @@ def test_e_values_of_the_paper():
 @settings(max_examples=50, deadline=None)
 @given(st.floats(1.01, 20))
 def test_the_e_value_solves_its_bias_equation_and_is_symmetric(ratio):
-    e = sens.e_value(ratio).e_value
+    e = e_value(ratio).e_value
     # Ding and VanderWeele's bounding factor for two equal ratios.
     assert e * e / (2 * e - 1) == pytest.approx(ratio, rel=1e-9)
-    assert sens.e_value(1 / ratio).e_value == pytest.approx(e, rel=1e-9)
-    assert sens.e_value(ratio**2, measure="odds_ratio").e_value == pytest.approx(e, rel=1e-9)
-    assert sens.e_value(ratio, measure="odds_ratio", rare=True).e_value == pytest.approx(e, rel=1e-9)
+    assert e_value(1 / ratio).e_value == pytest.approx(e, rel=1e-9)
+    assert e_value(ratio**2, measure="odds_ratio").e_value == pytest.approx(e, rel=1e-9)
+    assert e_value(ratio, measure="odds_ratio", rare=True).e_value == pytest.approx(e, rel=1e-9)
 
 
 def test_an_interval_with_no_effect_in_it_needs_no_confounder():
-    got = sens.e_value(0.3, measure="difference", sd=2.0, std_error=0.4)
+    got = e_value(0.3, measure="difference", sd=2.0, std_error=0.4)
     assert got.e_value_ci == 1.0
     assert got.approximate
     assert got.risk_ratio == pytest.approx(np.exp(0.91 * 0.15))
     with pytest.raises(EstimationError, match="does not hold the estimate"):
-        sens.e_value(2.0, ci=(2.5, 3.0))
+        e_value(2.0, ci=(2.5, 3.0))
     with pytest.raises(EstimationError, match="standard deviation"):
-        sens.e_value(2.0, measure="difference")
+        e_value(2.0, measure="difference")
     with pytest.raises(EstimationError, match="a ratio is positive"):
-        sens.e_value(-2.0)
+        e_value(-2.0)
 
 
 # ---------------------------------------------------------------------------------------- robustness values
@@ -214,7 +223,7 @@ def test_an_interval_with_no_effect_in_it_needs_no_confounder():
 
 def test_robustness_values_equal_sensemakr(regression):
     y, t, design = regression
-    got = sens.robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
+    got = robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
     expected = R["sensemakr"]["stats"]
     for mine, theirs in (
         (got.estimate, "estimate"),
@@ -230,7 +239,7 @@ def test_robustness_values_equal_sensemakr(regression):
 
 def test_benchmark_bounds_equal_sensemakr(regression):
     y, t, design = regression
-    got = sens.robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
+    got = robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
     assert len(got.bounds) == len(R["sensemakr"]["bounds"]) == 3
     for mine, row in zip(got.bounds, R["sensemakr"]["bounds"], strict=True):
         assert f"{mine.times:g}x {mine.benchmark}" == row["bound_label"]
@@ -248,14 +257,14 @@ def test_benchmark_bounds_equal_sensemakr(regression):
 
 def test_a_confounder_as_strong_as_the_robustness_value_brings_the_estimate_to_nothing(regression):
     y, t, design = regression
-    report = sens.robustness(y, t, design.matrix, names=design.names)
+    report = robustness(y, t, design.matrix, names=design.names)
     rv = report.robustness_value
-    after, _ = sens.adjusted_estimate(report.estimate, report.std_error, report.df, rv, rv)
+    after, _ = adjusted_estimate(report.estimate, report.std_error, report.df, rv, rv)
     assert float(after) == pytest.approx(0, abs=1e-8 * abs(report.estimate))
-    half = sens.robustness_value(report.t_statistic, report.df, q=0.5)
-    after, _ = sens.adjusted_estimate(report.estimate, report.std_error, report.df, half, half)
+    half = robustness_value(report.t_statistic, report.df, q=0.5)
+    after, _ = adjusted_estimate(report.estimate, report.std_error, report.df, half, half)
     assert float(after) == pytest.approx(report.estimate / 2)
-    x, yy, values = sens.contour(report, r2_treatment=[0, rv], r2_outcome=[0, rv, 2 * rv])
+    x, yy, values = contour(report, r2_treatment=[0, rv], r2_outcome=[0, rv, 2 * rv])
     assert values.shape == (len(yy), len(x)) == (3, 2)
     assert values[0, 0] == pytest.approx(report.estimate)
     assert values[1, 1] == pytest.approx(0, abs=1e-6)
@@ -277,11 +286,9 @@ def test_omitting_a_covariate_moves_the_estimate_by_the_omitted_variable_formula
     def r2(v, w, *columns):
         return np.corrcoef(residual(v, *columns), residual(w, *columns))[0, 1] ** 2
 
-    short = sens.robustness(y, t, x[:, None])
-    long = sens.robustness(y, t, np.column_stack([x, z]))
-    after, error = sens.adjusted_estimate(
-        short.estimate, short.std_error, short.df, r2(t, z, x), r2(y, z, x, t)
-    )
+    short = robustness(y, t, x[:, None])
+    long = robustness(y, t, np.column_stack([x, z]))
+    after, error = adjusted_estimate(short.estimate, short.std_error, short.df, r2(t, z, x), r2(y, z, x, t))
     assert float(after) == pytest.approx(long.estimate, rel=1e-9)
     assert float(error) == pytest.approx(long.std_error, rel=1e-9)
 
@@ -290,11 +297,11 @@ def test_a_group_of_dummies_is_one_benchmark_and_impossible_bounds_are_refused(r
     y, t, design = regression
     race = [j for j, source in enumerate(design.sources) if source == "race"]
     with pytest.raises(EstimationError, match="3 times as strong as 'race'"):
-        sens.robustness(y, t, design.matrix, names=design.names, benchmarks={"race": race}, times=[3])
+        robustness(y, t, design.matrix, names=design.names, benchmarks={"race": race}, times=[3])
     with pytest.raises(DataError, match="benchmark 'nope' is not a covariate"):
-        sens.robustness(y, t, design.matrix, names=design.names, benchmarks=["nope"])
+        robustness(y, t, design.matrix, names=design.names, benchmarks=["nope"])
     with pytest.raises(EstimationError, match="constant or determined"):
-        sens.robustness(y, np.ones_like(t), design.matrix)
+        robustness(y, np.ones_like(t), design.matrix)
 
 
 def reversed_world(seed, slope=1.0):
@@ -310,7 +317,7 @@ def reversed_world(seed, slope=1.0):
 @pytest.mark.parametrize("slope", [1.0, -1.0])
 def test_a_bound_beyond_zero_is_said_to_reverse_the_sign_and_not_to_leave_it(slope):
     y, t, X = reversed_world(0, slope)
-    report = sens.robustness(y, t, X, names=["strong", "weak"], benchmarks=["strong", "weak"], times=[1])
+    report = robustness(y, t, X, names=["strong", "weak"], benchmarks=["strong", "weak"], times=[1])
     strong, weak = report.bounds
     sign = np.sign(report.estimate)
     # Every figure behind the words: the interval lies on the other side, or on the estimate's own.
@@ -323,16 +330,16 @@ def test_a_bound_beyond_zero_is_said_to_reverse_the_sign_and_not_to_leave_it(slo
         in report.sentence
     )
     assert "any benchmark" not in report.sentence
-    alone = sens.robustness(y, t, X, names=["strong", "weak"], benchmarks=["strong"], times=[1])
+    alone = robustness(y, t, X, names=["strong", "weak"], benchmarks=["strong"], times=[1])
     assert "leave it significant" not in alone.sentence
-    calm = sens.robustness(y, t, X, names=["strong", "weak"], benchmarks=["weak"], times=[2])
+    calm = robustness(y, t, X, names=["strong", "weak"], benchmarks=["weak"], times=[2])
     assert "A confounder 2 times as strong as any benchmark (weak) would leave it" in calm.sentence
 
 
 def test_bounds_that_include_zero_are_said_to_leave_the_sign_open(regression):
     """By the figures of sensemakr every bound of re74 holds zero."""
     y, t, design = regression
-    report = sens.robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
+    report = robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
     assert all(r["adjusted_lower_CI"] < 0 < r["adjusted_upper_CI"] for r in R["sensemakr"]["bounds"])
     assert (
         "One 1, 2 or 3 times as strong as 're74' could leave its sign open (as strong as 're74': 1217, -290"
@@ -348,7 +355,7 @@ def test_no_sentence_speaks_for_a_benchmark_whose_bound_cannot_be_computed():
     found = estimate_effect(
         data, treatment="t", outcome="y", confounders=["strong", "weak"], method="overlap"
     )
-    report = sens.sensitivity_report(data, found, times=[1, 3])
+    report = sensitivity_report(data, found, times=[1, 3])
     missing = set(report.robustness.not_bounded)
     assert missing == {("strong", 3.0)}
     assert {(b.benchmark, b.times) for b in report.robustness.bounds} == {
@@ -367,9 +374,9 @@ def test_no_sentence_speaks_for_a_benchmark_whose_bound_cannot_be_computed():
 def test_the_report_runs_what_applies_and_says_what_does_not(lalonde):
     options = {"treatment": "treat", "outcome": "re78", "confounders": ["age", "educ", "race", "re74"]}
     found = estimate_effect(lalonde, **options)
-    report = sens.sensitivity_report(lalonde, found, benchmarks=["race", "re74"], times=[1, 3])
+    report = sensitivity_report(lalonde, found, benchmarks=["race", "re74"], times=[1, 3])
     y = lalonde["re78"].to_numpy()
-    direct = sens.rosenbaum_bounds(
+    direct = rosenbaum_bounds(
         y[found.matched.focal],
         y[found.matched.other],
         alternative="greater" if found.estimate >= 0 else "less",
@@ -380,16 +387,16 @@ def test_the_report_runs_what_applies_and_says_what_does_not(lalonde):
     assert report.robustness.not_bounded == (("race", 3.0),)
     assert set(report.to_frame()["analysis"]) == {"e_value", "rosenbaum", "robustness"}
     weighted = estimate_effect(lalonde, method="ipw", **options)
-    report = sens.sensitivity_report(lalonde, weighted, times=[1])
+    report = sensitivity_report(lalonde, weighted, times=[1])
     assert report.rosenbaum is None
     assert "Rosenbaum bounds (method 'ipw' makes no pairs)" in report.sentence
     binary = lalonde.assign(employed=(lalonde["re78"] > 0).astype(int))
     found = estimate_effect(binary, **{**options, "outcome": "employed"}, method="ipw")
-    report = sens.sensitivity_report(binary, found, times=[1])
+    report = sensitivity_report(binary, found, times=[1])
     ratio = next(m for m in found.measures if m.name == "risk ratio")
-    assert report.e_value == sens.e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high))
+    assert report.e_value == e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high))
     with pytest.raises(DataError, match="is not the one that was estimated from"):
-        sens.sensitivity_report(lalonde.iloc[:300], found)
+        sensitivity_report(lalonde.iloc[:300], found)
 
 
 def test_a_benchmark_that_explains_the_outcome_wholly_is_refused_and_named():
@@ -400,9 +407,9 @@ def test_a_benchmark_that_explains_the_outcome_wholly_is_refused_and_named():
     )
     X = data[["x", "w"]].to_numpy()
     with pytest.raises(EstimationError, match="all that is left of the outcome"):
-        sens.robustness(data.y, t, X, benchmarks=["x0"], times=[3])
+        robustness(data.y, t, X, benchmarks=["x0"], times=[3])
     found = estimate_effect(data, treatment="t", outcome="y", confounders=["x", "w"], method="ipw")
-    report = sens.sensitivity_report(data, found)
+    report = sensitivity_report(data, found)
     assert all(
         b.r2_outcome < 1 and b.std_error > 0 and np.isfinite(b.t_statistic) for b in report.robustness.bounds
     )
@@ -411,14 +418,14 @@ def test_a_benchmark_that_explains_the_outcome_wholly_is_refused_and_named():
     # A copy of the outcome leaves nothing: neither a bound nor a robustness value.
     data["y"] = 0.5 * t + x
     found = estimate_effect(data, treatment="t", outcome="y", confounders=["x", "w"], method="ipw")
-    report = sens.sensitivity_report(data, found)
+    report = sensitivity_report(data, found)
     assert report.robustness is None
     assert any("fits the outcome without error" in reason for reason in report.left_out)
     for scale in (1e-9, 1e9):
         with pytest.raises(EstimationError, match="without error"):
-            sens.robustness(scale * data.y, t, X)
+            robustness(scale * data.y, t, X)
     with pytest.raises(EstimationError, match="outcome is constant"):
-        sens.robustness(np.full(60, 0.1), t, X)
+        robustness(np.full(60, 0.1), t, X)
 
 
 @pytest.mark.parametrize(
@@ -433,7 +440,7 @@ def test_a_benchmark_that_explains_the_outcome_wholly_is_refused_and_named():
 def test_strengths_without_meaning_are_refused(regression, options, message):
     y, t, design = regression
     with pytest.raises(EstimationError, match=message):
-        sens.robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"], **options)
+        robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"], **options)
 
 
 @pytest.mark.parametrize(
@@ -450,4 +457,4 @@ def test_strengths_without_meaning_are_refused(regression, options, message):
 )
 def test_an_e_value_of_what_is_no_number_is_refused(estimate, options):
     with pytest.raises(EstimationError):
-        sens.e_value(estimate, **options)
+        e_value(estimate, **options)

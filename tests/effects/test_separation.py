@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects._separation import one_armed
-from whyprompt.effects.propensity import SeparatedError, fit_logistic
+from whyprompt.effects.separation import one_armed
+from whyprompt.stats.propensity import SeparatedError, fit_logistic
 
 ARM = {"treatment": "arm", "outcome": "y", "treated": "cot", "control": "direct"}
 SCORED = ["nearest", "optimal", "full", "subclass", "kernel", "ipw", "overlap", "aipw"]

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects.preparation.recipe import Bin, Code, Winsorise, prepare_table
-from whyprompt.effects.refutation.specification import specification_curve
+from whyprompt.effects.checks.specification import specification_curve
+from whyprompt.effects.prepare.recipe import Bin, Code, Winsorise, prepare_table
 from whyprompt.errors import EstimationError
 from whyprompt.graph import CausalGraph
 

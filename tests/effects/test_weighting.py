@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyprompt.effects import compare_arms, estimate_effect
-from whyprompt.effects.weighting._balancing import entropy_multipliers
-from whyprompt.effects.weighting.two_arms import (
+from whyprompt.effects.methods.balancing import entropy_multipliers
+from whyprompt.effects.methods.two_arms import (
     continuous_weights,
     crump_threshold,
     effective_sample_size,
@@ -315,7 +315,7 @@ def test_a_known_score_is_used_as_it_is():
 
 
 def test_aipw_without_crossfitting_is_the_textbook_formula():
-    from whyprompt.effects.propensity import fit_logistic
+    from whyprompt.stats.propensity import fit_logistic
 
     y, t, X, _, _ = simulate(np.random.default_rng(2), 300)
     e = fit_logistic(X, t).fitted
@@ -351,7 +351,7 @@ def test_aipw_is_doubly_robust_and_takes_any_outcome_model():
 
 
 def test_clusters_are_not_split_between_folds():
-    from whyprompt.effects.weighting._aipw import deal_folds
+    from whyprompt.effects.methods.aipw import deal_folds
 
     rng = np.random.default_rng(0)
     codes = rng.integers(0, 40, size=200)

@@ -16,8 +16,8 @@ from whyprompt.mediation import (
     layer_sweep,
     set_sweep,
 )
-from whyprompt.mediation.actions import SetOutput
-from whyprompt.mediation.opening import model_runtime
+from whyprompt.mediation.engine.actions import SetOutput
+from whyprompt.mediation.engine.opening import model_runtime
 
 ATOL = 1e-9
 # Their routers choose in float32, whatever the model's type.
@@ -68,7 +68,7 @@ def test_refuses_by_name_before_anything_runs(model_type, monkeypatch):
 
 
 def test_refuses_an_architecture_whose_code_never_mentions_the_interface(monkeypatch):
-    from whyprompt.mediation import support
+    from whyprompt.mediation.engine import support
 
     monkeypatch.setattr(support, "NEVER_CALLS", {})
     model = tiny.make("bloom")
@@ -78,7 +78,7 @@ def test_refuses_an_architecture_whose_code_never_mentions_the_interface(monkeyp
 
 
 def test_refuses_an_architecture_that_is_found_never_to_call_the_function(monkeypatch):
-    from whyprompt.mediation import support
+    from whyprompt.mediation.engine import support
 
     monkeypatch.setattr(support, "NEVER_CALLS", {})
     monkeypatch.setattr(support, "_INTERFACE", "__name__")
@@ -88,7 +88,7 @@ def test_refuses_an_architecture_that_is_found_never_to_call_the_function(monkey
 
 def test_the_table_of_refusals_is_true(monkeypatch):
     """Every name in it really never calls the function, and the reading of the code agrees."""
-    from whyprompt.mediation import support
+    from whyprompt.mediation.engine import support
 
     names = set(support.NEVER_CALLS)
     assert names == set(tiny.NEVER)
@@ -99,7 +99,7 @@ def test_the_table_of_refusals_is_true(monkeypatch):
 
 
 def test_refuses_a_model_whose_logits_change(monkeypatch):
-    from whyprompt.mediation import engine
+    from whyprompt.mediation.engine import engine
 
     own = engine.attend_blockwise
     monkeypatch.setattr(engine, "attend_blockwise", lambda *a: own(*a) + 0.01)
@@ -108,7 +108,7 @@ def test_refuses_a_model_whose_logits_change(monkeypatch):
 
 
 def test_refuses_a_model_whose_answer_positions_alone_go_wrong(monkeypatch):
-    from whyprompt.mediation import patching
+    from whyprompt.mediation.engine import patching
 
     own = patching.attend_rows
 
@@ -431,20 +431,22 @@ def long_pairs(n_answer=2, **changes):
 @pytest.mark.parametrize("model_type", PLAIN)
 @pytest.mark.parametrize("n_answer", [1, 3])
 def test_packed_clean_runs_equal_whole_ones(model_type, n_answer, monkeypatch):
-    from whyprompt.mediation import packing
+    from whyprompt.mediation.engine import packing
 
     model, pairs = tiny.make(model_type), long_pairs(n_answer)
     seen = []
     own = packing.plan_stretches
     monkeypatch.setattr(
-        "whyprompt.mediation.engine.plan_stretches", lambda r: seen.append(own(r)) or seen[-1]
+        "whyprompt.mediation.engine.engine.plan_stretches", lambda r: seen.append(own(r)) or seen[-1]
     )
     packed = head_sweep(model, pairs)
     taken_over = [s.shared for s in seen[-1]]
     assert len(taken_over) == 6
     assert taken_over[1] == 14  # the second prompt brings the inserted block, the cue and the answer
-    monkeypatch.setattr("whyprompt.mediation.opening._try_packing", lambda runtime, *_: runtime)
-    monkeypatch.setattr("whyprompt.mediation.engine.Packed", lambda *_, **__: pytest.fail("it was packed"))
+    monkeypatch.setattr("whyprompt.mediation.engine.opening._try_packing", lambda runtime, *_: runtime)
+    monkeypatch.setattr(
+        "whyprompt.mediation.engine.engine.Packed", lambda *_, **__: pytest.fail("it was packed")
+    )
     whole = head_sweep(model, pairs)
     for name in ("y00", "y11", "y10", "y01"):
         np.testing.assert_allclose(getattr(packed, name), getattr(whole, name), rtol=0, atol=ATOL)
@@ -459,7 +461,7 @@ def test_packed_runs_keep_attention_rows_and_foils(monkeypatch):
         lambda: capture_attention(model, pairs).entropy,
     ]
     packed = [run() for run in runs]
-    monkeypatch.setattr("whyprompt.mediation.opening._try_packing", lambda runtime, *_: runtime)
+    monkeypatch.setattr("whyprompt.mediation.engine.opening._try_packing", lambda runtime, *_: runtime)
     for got, run in zip(packed, runs, strict=True):
         np.testing.assert_allclose(got, run(), rtol=0, atol=ATOL)
 
@@ -472,7 +474,7 @@ def test_windows_capping_and_sinks_are_never_packed(model_type):
 
 
 def test_packing_is_given_up_where_it_changes_the_numbers(monkeypatch):
-    from whyprompt.mediation import packing
+    from whyprompt.mediation.engine import packing
 
     own = packing.Packed.__call__
     monkeypatch.setattr(packing.Packed, "__call__", lambda self, call: own(self, call) * 1.001)
@@ -514,7 +516,11 @@ def test_a_head_that_scales_caps_or_shifts_is_left_to_the_model(model_type, plai
 def test_a_pack_beyond_the_budget_is_run_one_by_one(monkeypatch):
     model, pairs = tiny.make("llama"), long_pairs()
     whole = head_sweep(model, pairs)
-    monkeypatch.setattr("whyprompt.mediation.engine.Packed", lambda *_, **__: pytest.fail("it was packed"))
-    monkeypatch.setattr("whyprompt.mediation.opening._try_packing", lambda r, *_: replace(r, packs_up_to=99))
+    monkeypatch.setattr(
+        "whyprompt.mediation.engine.engine.Packed", lambda *_, **__: pytest.fail("it was packed")
+    )
+    monkeypatch.setattr(
+        "whyprompt.mediation.engine.opening._try_packing", lambda r, *_: replace(r, packs_up_to=99)
+    )
     small = head_sweep(model, pairs, max_extra_bytes=1000)
     np.testing.assert_allclose(small.y10, whole.y10, rtol=0, atol=ATOL)

@@ -5,16 +5,9 @@ import pytest
 from scipy import stats
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation import (
-    HeadSweep,
-    SetSweep,
-    contrast_heads,
-    infer_heads,
-    infer_sets,
-    mean_interval,
-    resampling,
-)
-from whyprompt.mediation.intervals import share_interval
+from whyprompt.mediation import HeadSweep, SetSweep, contrast_heads, infer_heads, infer_sets, mean_interval
+from whyprompt.stats import resampling
+from whyprompt.stats.intervals import share_interval
 
 
 def sweep(nie, clusters=None, te=None):
@@ -397,7 +390,7 @@ def test_sets_have_the_statistics_of_heads():
 
 
 def test_joint_effects_are_drawn_with_their_intervals_beside_the_total(tmp_path):
-    from whyprompt.report.charts import joint_plot, save_chart
+    from whyprompt.charts import joint_plot, save_chart
 
     sets = infer_sets(layers(np.random.default_rng(8).normal((2.0, 0, 0.5), 1, size=(10, 3))))
     chart = joint_plot(sets, outcome="log_prob")

@@ -13,11 +13,11 @@ from test_engine import ATOL, pair
 from whyprompt._lean import products
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PairOutcomes, head_sweep, set_sweep
-from whyprompt.mediation.actions import SetOutput
-from whyprompt.mediation.attention import attend_blockwise
-from whyprompt.mediation.intercept import AttentionCall
-from whyprompt.mediation.opening import model_runtime
-from whyprompt.mediation.patching import Job, Part, Plan, rows_in_play
+from whyprompt.mediation.engine.actions import SetOutput
+from whyprompt.mediation.engine.attention import attend_blockwise
+from whyprompt.mediation.engine.intercept import AttentionCall
+from whyprompt.mediation.engine.opening import model_runtime
+from whyprompt.mediation.engine.patching import Job, Part, Plan, rows_in_play
 from whyprompt.trials.models.scoring import cache_argument
 
 
@@ -70,7 +70,7 @@ def test_a_layer_that_reads_what_an_earlier_one_left_is_given_all_rows_at_once()
 
 @pytest.mark.parametrize("layers", [1, 2, 9, 30])
 def test_whether_rows_may_join_is_tried_at_few_layers_of_a_deep_model(layers, monkeypatch):
-    from whyprompt.mediation import opening
+    from whyprompt.mediation.engine import opening
 
     tried = []
     own = opening.Job
@@ -298,7 +298,8 @@ def test_the_floor_is_of_the_size_of_the_error(model_type, dtype):
 
 
 def test_the_floor_is_in_the_unit_of_the_outcome_and_survives_a_resumed_sweep(monkeypatch):
-    from whyprompt.mediation import engine, knockout_sweep
+    from whyprompt.mediation import knockout_sweep
+    from whyprompt.mediation.engine import engine
 
     own = engine.ModelRuntime._run_plan
 

@@ -187,7 +187,7 @@ def test_the_search_finds_what_carries_a_harm(method):
 
 
 def test_the_search_runs_each_prompt_once_and_again_where_memory_is_short(monkeypatch):
-    from whyprompt.mediation.engine import ModelRuntime
+    from whyprompt.mediation.engine.engine import ModelRuntime
 
     model = planted.build({0: 1.0, 2: 1.0}, gate="or")
     items = pairs()

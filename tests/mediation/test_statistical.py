@@ -306,8 +306,8 @@ def test_the_bootstrap_resamples_both_models_together():
 
 @pytest.mark.parametrize("moderators", [[], ["c"]])
 def test_the_moment_bootstrap_equals_refitting(moderators):
-    from whyprompt.mediation import counterfactual as cf
-    from whyprompt.mediation import design as ds
+    from whyprompt.mediation.measured import counterfactual as cf
+    from whyprompt.mediation.measured import design as ds
 
     frame, _ = world(n=150)
     table = open_table(frame)
@@ -781,7 +781,7 @@ def test_the_direct_effect_of_few_rows_has_its_t_interval(robust):
 
 
 def test_bootstrap_draws_of_a_mean_are_widened_to_its_t_interval():
-    from whyprompt.mediation.counterfactual import widened
+    from whyprompt.mediation.measured.counterfactual import widened
 
     rng = np.random.default_rng(0)
     draws = 5 + np.sqrt(7 / 8) * rng.normal(size=(200_000, 2))  # of eight rows with variance 8

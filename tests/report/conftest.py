@@ -16,8 +16,8 @@ from report_study import MANIFEST, make_frame, make_mediation, make_study
 @pytest.fixture(scope="session")
 def small():
     """Give the study, both levels of its answer, and the page made from them."""
-    from whyprompt.analysis import study_effect
-    from whyprompt.report import build_report
+    from whyprompt.answers import study_effect
+    from whyprompt.page.page import build_report
 
     study, frame = make_study(), make_frame()
     effect = study_effect(study, frame)

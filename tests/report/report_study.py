@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pandas as pd
 
-from whyprompt.analysis import HeadStudy, StudyMediation
-from whyprompt.analysis.internal import AttentionPicture
+from whyprompt.answers import HeadStudy, StudyMediation
+from whyprompt.answers.internal import AttentionPicture
 from whyprompt.mediation import (
     AttentionCapture,
     CarriedShare,

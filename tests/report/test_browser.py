@@ -106,8 +106,8 @@ def shown(driver):
 
 def expected(small, layer, number):
     """Give the same from the results."""
-    from whyprompt.report._blocks import num
-    from whyprompt.report._head_charts import head_words
+    from whyprompt.charts.heads import head_words
+    from whyprompt.page.blocks import num
 
     m = small.mediation
     at = m.main.sweep.heads.index((layer, number))

@@ -10,10 +10,9 @@ import pandas as pd
 import pytest
 from report_study import rows_with, values
 
-from whyprompt import report
+from whyprompt import charts, page
 from whyprompt.effects import estimate_effect, paired_effect, paired_effects
 from whyprompt.errors import DataError, EstimationError, MediationError, WhypromptError
-from whyprompt.report import charts
 
 OKABE_ITO = {"#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"}
 
@@ -353,7 +352,7 @@ def test_save_chart_writes_png_and_svg_and_nothing_else(small, tmp_path):
 
 
 def test_save_chart_says_what_is_missing(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("whyprompt.report._render.can_render", lambda: False)
+    monkeypatch.setattr("whyprompt.charts.render.can_render", lambda: False)
     with pytest.raises(WhypromptError, match=r"whyprompt\[charts\]"):
         charts.save_chart(charts.forest_plot(small.effect.main), tmp_path / "a.png")
 
@@ -362,15 +361,13 @@ def test_the_package_is_light_until_used():
     import subprocess
     import sys
 
-    code = (
-        "import sys, whyprompt.report; print([m for m in ('altair', 'torch', 'pandas') if m in sys.modules])"
-    )
+    code = "import sys, whyprompt.page; print([m for m in ('altair', 'torch', 'pandas') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-    for name in report.__all__:
-        assert getattr(report, name) is not None
+    for name in page.__all__:
+        assert getattr(page, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = report.nothing
+        _ = page.nothing
 
 
 def test_strength_follows_its_rule(small):
@@ -382,8 +379,8 @@ def test_strength_follows_its_rule(small):
         (0.01, 10.0, "undecided"),
     ):
         frame["y"] = np.concatenate([np.zeros(8), shift + scale * noise])
-        found = report.effect_strength(paired_effect(frame, outcome="y", treated="b", control="a"))
+        found = page.effect_strength(paired_effect(frame, outcome="y", treated="b", control="a"))
         assert found.verdict == verdict
-    naive = report.effect_strength(small.effect.draw.naive)
+    naive = page.effect_strength(small.effect.draw.naive)
     assert naive.verdict == "not an effect"
     assert any("balance" in r for r in naive.reasons)

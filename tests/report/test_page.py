@@ -11,14 +11,13 @@ import pytest
 from page_reader import body, read
 from report_study import GRAPH, HOSTILE, MANIFEST, make_frame, make_mediation, make_picture, make_study
 
-from whyprompt.analysis import study_effect
-from whyprompt.effects.result import format_number
-from whyprompt.effects.sensitivity import sensitivity_report
+from whyprompt._words import format_number
+from whyprompt.answers import study_effect
+from whyprompt.charts import gain_harm_plot
+from whyprompt.charts.style import GRID, INK, MUTED
+from whyprompt.effects.checks.hidden import sensitivity_report
 from whyprompt.errors import DataError, StoreError, WhypromptError
-from whyprompt.report import build_report, write_report
-from whyprompt.report.charts import gain_harm_plot
-from whyprompt.report.page import MAX_BYTES
-from whyprompt.report.style import GRID, INK, MUTED
+from whyprompt.page.page import MAX_BYTES, build_report, write_report
 
 ORDER = [
     "The answer",
@@ -243,7 +242,7 @@ def test_what_a_sweep_says_of_its_numbers_is_on_the_page(small, page):
 
 
 def test_without_pictures_words_and_tables_tell_everything(small, monkeypatch):
-    monkeypatch.setattr("whyprompt.report._blocks.can_render", lambda: False)
+    monkeypatch.setattr("whyprompt.page.blocks.can_render", lambda: False)
     bare = read(build_report(small.effect, small.mediation, MANIFEST, small.study))
     full = read(small.page)
     assert bare.tables == full.tables
@@ -301,7 +300,7 @@ def test_statistical_mediation_is_set_beside_the_intervention(small, page):
 
 
 def test_without_statistical_mediation_the_page_says_why(small, monkeypatch):
-    monkeypatch.setattr("whyprompt.report._blocks.can_render", lambda: False)
+    monkeypatch.setattr("whyprompt.page.blocks.can_render", lambda: False)
     bare = replace(small.mediation, comparison=None, comparison_note="3 sampling units are too few")
     page = read(build_report(small.effect, bare, MANIFEST, small.study))
     assert "not set beside the intervention: 3 sampling units are too few." in page.words
@@ -340,7 +339,7 @@ def test_nothing_drawn_keeps_a_colour_that_a_dark_page_cannot_change(small):
 
 
 def test_a_page_that_cannot_be_small_is_refused(small, monkeypatch):
-    monkeypatch.setattr("whyprompt.report.page.MAX_BYTES", 50_000)
+    monkeypatch.setattr("whyprompt.page.page.MAX_BYTES", 50_000)
     with pytest.raises(WhypromptError, match=r"more than 0\.05") as refused:
         build_report(small.effect, None, MANIFEST, small.study)
     # No heads were swept: there is nothing to sweep less of.
@@ -379,8 +378,8 @@ def test_results_of_another_study_are_refused(small):
 
 
 def test_write_report_reads_a_results_folder(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("whyprompt.trials.load_trials", lambda _study, _folder: small.frame)
-    monkeypatch.setattr("whyprompt.analysis.load_mediation", lambda *_: small.mediation)
+    monkeypatch.setattr("whyprompt.trials.run.load_trials", lambda _study, _folder: small.frame)
+    monkeypatch.setattr("whyprompt.answers.internal.load_mediation", lambda *_: small.mediation)
     import yaml
 
     plan = small.study.model_dump(mode="json", exclude_defaults=True)
@@ -398,7 +397,7 @@ def test_write_report_reads_a_results_folder(small, tmp_path, monkeypatch):
     assert path == folder / "report.html"
     assert path.read_text(encoding="utf-8") == small.page
     assert not list(folder.glob("*.part"))
-    monkeypatch.setattr("whyprompt.report._blocks.can_render", lambda: False)
+    monkeypatch.setattr("whyprompt.page.blocks.can_render", lambda: False)
     elsewhere = write_report(file, folder, target=tmp_path / "page.html")
     assert elsewhere.is_file()
     with pytest.raises(StoreError, match="cannot be written"):

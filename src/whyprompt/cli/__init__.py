@@ -23,7 +23,7 @@ from whyprompt.cli import effect as _effect
 from whyprompt.cli import mediate as _mediate
 from whyprompt.cli import report as _report
 from whyprompt.cli import run as _run
-from whyprompt.cli._common import say, show
+from whyprompt.cli.common import say, show
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whyprompt._files import whole_file
-from whyprompt.cli._common import AsJson, say, show, show_json
+from whyprompt.cli.common import AsJson, say, show, show_json
 
 if TYPE_CHECKING:
-    from whyprompt.examples import ExampleData
+    from whyprompt.examples.prepare import ExampleData
 
 __all__ = ["app"]
 
@@ -52,7 +52,7 @@ def example1(
     as_json: AsJson = False,
 ) -> None:
     """Prepare Example 1, instruction formats: Example1_Dataset/instruction_format_data.csv."""
-    from whyprompt.examples import prepare_example1
+    from whyprompt.examples.prepare import prepare_example1
 
     data = prepare_example1(
         out,
@@ -84,7 +84,7 @@ def example2(
     as_json: AsJson = False,
 ) -> None:
     """Prepare Example 2, reasoning: Example2_Dataset/attention_reasoning_data.csv."""
-    from whyprompt.examples import prepare_example2
+    from whyprompt.examples.prepare import prepare_example2
 
     data = prepare_example2(
         out, source=source, size=size, examples=examples, max_question_words=max_question_words, seed=seed
@@ -93,7 +93,8 @@ def example2(
 
 
 def _explored(data: ExampleData, *, charts: bool, as_json: bool) -> None:
-    from whyprompt.examples import exploration_charts, explore
+    from whyprompt.examples.charts import exploration_charts
+    from whyprompt.examples.explore import explore
 
     # Which data these are is the first thing to know: said before anything else can fail.
     for notice in data.notices:
@@ -106,7 +107,7 @@ def _explored(data: ExampleData, *, charts: bool, as_json: bool) -> None:
         found.to_frame().to_csv(file, index=False)
     pictures: dict[str, str] = {}
     if charts:
-        from whyprompt.report import save_chart
+        from whyprompt.charts import save_chart
 
         pictures = {
             name: str(save_chart(chart, data.path.with_name(f"exploration_{name}.png")))

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whyprompt.cli._common import AsJson, NoCode, Out, results_folder, show, show_json
-from whyprompt.cli._effect_report import check_text, effect_text
-from whyprompt.cli._flags import in_flags, said_in_flags
-from whyprompt.cli._tables import TABLES, read_graph, read_table
+from whyprompt.cli.common import AsJson, NoCode, Out, results_folder, show, show_json
+from whyprompt.cli.effect_report import check_text, effect_text
+from whyprompt.cli.flags import in_flags, said_in_flags
+from whyprompt.cli.tables import TABLES, read_graph, read_table
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -529,7 +529,7 @@ def _as_number(text: str, name: str) -> float:
 
 
 def _study(path: Path, out: Path | None, *, no_code: bool, as_json: bool) -> None:
-    from whyprompt.analysis import run_effect
+    from whyprompt.answers.verbs import run_effect
     from whyprompt.study import load_study
 
     found = run_effect(path, results_folder(out, load_study(path, code=not no_code).name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whyprompt.cli._common import AsJson, NoCode, Out, StudyPath, results_folder, show, show_json
+from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, results_folder, show, show_json
 
 __all__ = ["mediate"]
 
@@ -10,7 +10,7 @@ __all__ = ["mediate"]
 def mediate(study: StudyPath, out: Out = None, no_code: NoCode = False, as_json: AsJson = False) -> None:
     """Find the attention heads through which a study's arms act. Resumes where it was stopped."""
     from whyprompt._progress import show_progress
-    from whyprompt.analysis import run_mediation
+    from whyprompt.answers.verbs import run_mediation
     from whyprompt.study import load_study
 
     folder = results_folder(out, load_study(study, code=not no_code).name)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whyprompt.cli._common import AsJson, NoCode, Out, StudyPath, results_folder, show, show_json
+from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, results_folder, show, show_json
 
 __all__ = ["report"]
 
@@ -25,7 +25,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write a study's self-contained HTML page."""
-    from whyprompt.report import write_report
+    from whyprompt.page.page import write_report
     from whyprompt.study import load_study
 
     folder = results_folder(out, load_study(study, code=not no_code).name)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whyprompt._words import counted
-from whyprompt.cli._common import AsJson, NoCode, Out, StudyPath, results_folder, say, show, show_json
+from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, results_folder, say, show, show_json
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
     from whyprompt.study import Study
-    from whyprompt.trials import RepVariance
+    from whyprompt.trials.variance import RepVariance
 
 __all__ = ["doctor", "export", "run", "schema"]
 
@@ -33,7 +33,7 @@ def run(
     """Run what is missing of a study, and only that."""
     from whyprompt._progress import show_progress
     from whyprompt.study import load_study
-    from whyprompt.trials import dry_run, run_study, verify_study
+    from whyprompt.trials.run import dry_run, run_study, verify_study
 
     if dry and verify:
         raise InputError("--dry-run runs nothing, and --verify scores again", hint="give one of them")
@@ -118,7 +118,8 @@ def run(
 
 def _spread_over_reps(plan: Study, folder: Path) -> dict[str, tuple[RepVariance, ...]]:
     """Give every outcome's variance over repetitions."""
-    from whyprompt.trials import load_trials, rep_variance
+    from whyprompt.trials.run import load_trials
+    from whyprompt.trials.variance import rep_variance
 
     frame = load_trials(plan, folder)
     if frame["item_id"].nunique() < 2:
@@ -135,8 +136,8 @@ def export(
 ) -> None:
     """Write a study's trial table as .csv or .parquet."""
     from whyprompt.study import load_study
-    from whyprompt.trials import export as write
-    from whyprompt.trials import load_trials
+    from whyprompt.trials.run import load_trials
+    from whyprompt.trials.store import export as write
 
     plan = load_study(study, code=not no_code)
     frame = load_trials(plan, results_folder(out, plan.name))

@@ -3,72 +3,21 @@
 from __future__ import annotations
 
 from whyprompt.effects.arms.arms import ArmContrast, ArmMean, ArmsResult, PairBalanceRow, compare_arms
-from whyprompt.effects.audit.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
-from whyprompt.effects.balance import balance_table, effective_sample_size
-from whyprompt.effects.crosscheck import (
+from whyprompt.effects.checks.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
+from whyprompt.effects.checks.balance import balance_table, effective_sample_size
+from whyprompt.effects.checks.batches import BatchInterference, batch_interference
+from whyprompt.effects.checks.consistency import BatchConsistency, batch_consistency
+from whyprompt.effects.checks.evalue import EValue, e_value
+from whyprompt.effects.checks.hidden import SensitivityReport, sensitivity_report
+from whyprompt.effects.checks.peers.cross_check import cross_check
+from whyprompt.effects.checks.peers.result import (
     CrossCheck,
     CrossCheckRow,
     IdentificationCheck,
     RefuterRow,
     UpliftPoint,
-    cross_check,
 )
-from whyprompt.effects.dose.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
-from whyprompt.effects.estimate import METHODS, estimate_effect
-from whyprompt.effects.heterogeneity import (
-    EffectDriver,
-    GroupEffect,
-    GroupProfile,
-    HeterogeneousEffects,
-    PolicyFigure,
-    PromptPolicy,
-    TargetingPoint,
-    heterogeneous_effects,
-    paired_heterogeneity,
-    prompt_policy,
-)
-from whyprompt.effects.interference import (
-    BatchConsistency,
-    BatchInterference,
-    RepeatVariance,
-    batch_consistency,
-    batch_interference,
-    repeat_variance,
-)
-from whyprompt.effects.missing import (
-    Imputation,
-    ImputedEffect,
-    LittleTest,
-    MissingPatterns,
-    PooledEstimate,
-    TippingPoint,
-    drop_incomplete,
-    estimate_with_imputation,
-    impute,
-    little_test,
-    missing_patterns,
-    pool,
-    tipping_point,
-)
-from whyprompt.effects.outcomes.ordinal import (
-    OrdinalResult,
-    ThresholdRow,
-    ordinal_effect,
-    paired_ordinal_effect,
-)
-from whyprompt.effects.outcomes.several import EffectsResult, OutcomeRow, estimate_effects, paired_effects
-from whyprompt.effects.paired.paired import PairedResult, SubgroupRow, paired_effect
-from whyprompt.effects.preparation.recipe import (
-    Bin,
-    Code,
-    FlagOutliers,
-    Prepared,
-    Recipe,
-    Scale,
-    Winsorise,
-    prepare_table,
-)
-from whyprompt.effects.refutation.refute import (
+from whyprompt.effects.checks.refute import (
     DataSubset,
     LeaveOneOut,
     NegativeControls,
@@ -82,18 +31,36 @@ from whyprompt.effects.refutation.refute import (
     random_common_cause,
     refute,
 )
-from whyprompt.effects.refutation.specification import SpecificationCurve, specification_curve
-from whyprompt.effects.result import Assumption, BalanceRow, EffectResult, EffectSubgroup, Measure
-from whyprompt.effects.sensitivity import (
-    EValue,
-    RobustnessReport,
-    RosenbaumResult,
-    SensitivityReport,
-    e_value,
-    robustness,
-    rosenbaum_bounds,
-    sensitivity_report,
+from whyprompt.effects.checks.repeats import RepeatVariance, repeat_variance
+from whyprompt.effects.checks.robustness import RobustnessReport, robustness
+from whyprompt.effects.checks.rosenbaum import RosenbaumResult, rosenbaum_bounds
+from whyprompt.effects.checks.specification import SpecificationCurve, specification_curve
+from whyprompt.effects.dose.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
+from whyprompt.effects.estimate import METHODS, estimate_effect
+from whyprompt.effects.gaps.chained import Imputation, impute
+from whyprompt.effects.gaps.estimate import ImputedEffect, estimate_with_imputation
+from whyprompt.effects.gaps.little import LittleTest, little_test
+from whyprompt.effects.gaps.patterns import MissingPatterns, drop_incomplete, missing_patterns
+from whyprompt.effects.gaps.pooling import PooledEstimate, pool
+from whyprompt.effects.gaps.tipping import TippingPoint, tipping_point
+from whyprompt.effects.ordinal import OrdinalResult, ThresholdRow, ordinal_effect, paired_ordinal_effect
+from whyprompt.effects.paired.paired import PairedResult, SubgroupRow, paired_effect
+from whyprompt.effects.prepare.recipe import (
+    Bin,
+    Code,
+    FlagOutliers,
+    Prepared,
+    Recipe,
+    Scale,
+    Winsorise,
+    prepare_table,
 )
+from whyprompt.effects.result import EffectResult, EffectSubgroup
+from whyprompt.effects.several import EffectsResult, OutcomeRow, estimate_effects, paired_effects
+from whyprompt.effects.whom.heterogeneity import heterogeneous_effects, paired_heterogeneity
+from whyprompt.effects.whom.policy import PolicyFigure, PromptPolicy, TargetingPoint, prompt_policy
+from whyprompt.effects.whom.result import EffectDriver, GroupEffect, GroupProfile, HeterogeneousEffects
+from whyprompt.results import Assumption, BalanceRow, Measure
 
 __all__ = [
     "METHODS",

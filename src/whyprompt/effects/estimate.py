@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import counted, p_words
-from whyprompt.effects._assumptions import describe_assumptions, judge_overlap
-from whyprompt.effects._caused import moves_with_arm
-from whyprompt.effects._measures import is_binary, risk_measures
-from whyprompt.effects._multiplicity import two_sided_p
-from whyprompt.effects._options import METHODS, refuse_ignored, settle_options
-from whyprompt.effects._pipeline import bootstrapped, compute
-from whyprompt.effects._problem import choose_confounders, prepare
-from whyprompt.effects._separation import explain_separation, without_counterpart
-from whyprompt.effects._subgroups import heterogeneity, impossible_limits, subgroup_effects
-from whyprompt.effects.balance import balance_table, effective_sample_size
-from whyprompt.effects.propensity import SeparatedError, design_matrix
-from whyprompt.effects.result import EffectResult, effect_sentence, format_number
+from whyprompt._words import counted, format_number, p_words
+from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
+from whyprompt.effects.caused import moves_with_arm
+from whyprompt.effects.checks.balance import balance_table, effective_sample_size
+from whyprompt.effects.measures import is_binary, risk_measures
+from whyprompt.effects.options import METHODS, refuse_ignored, settle_options
+from whyprompt.effects.pipeline import bootstrapped, compute
+from whyprompt.effects.problem import choose_confounders, prepare
+from whyprompt.effects.result import EffectResult, effect_sentence
+from whyprompt.effects.separation import explain_separation, without_counterpart
+from whyprompt.effects.subgroups import heterogeneity, impossible_limits, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.errors import EstimationError
+from whyprompt.stats.propensity import SeparatedError, design_matrix
+from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._options import Options
-    from whyprompt.effects._pipeline import Core
-    from whyprompt.effects._problem import Problem
-    from whyprompt.effects.balance import Denominator
-    from whyprompt.effects.matching.nearest import Order, TieRule
-    from whyprompt.effects.result import BalanceRow, EffectSubgroup, Measure
-    from whyprompt.graph import CausalGraph
+    from whyprompt.effects.checks.balance import Denominator
+    from whyprompt.effects.methods.nearest import Order, TieRule
+    from whyprompt.effects.options import Options
+    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.problem import Problem
+    from whyprompt.effects.result import EffectSubgroup
+    from whyprompt.graph.model import CausalGraph
+    from whyprompt.results import BalanceRow, Measure
 
 __all__ = ["METHODS", "estimate_effect"]
 

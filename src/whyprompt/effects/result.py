@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt._words import format_number, percent
+from whyprompt.results import Assumption, BalanceRow, Measure, plain
+from whyprompt.stats.rules import SMD_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,25 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects.matching.nearest import MatchedSet
+    from whyprompt.effects.methods.nearest import MatchedSet
 
-__all__ = [
-    "SMD_LIMIT",
-    "Assumption",
-    "BalanceRow",
-    "EffectResult",
-    "EffectSubgroup",
-    "Measure",
-    "Status",
-    "effect_sentence",
-    "format_number",
-    "plain",
-]
+__all__ = ["EffectResult", "EffectSubgroup", "effect_sentence"]
 
-Status = Literal["holds", "fails", "doubtful", "untestable", "not checked"]
-
-SMD_LIMIT = 0.1
-"""A standardised mean difference above this is called an imbalance (Austin 2009; Stuart 2010)."""
 
 _ESTIMAND_NAMES = {
     "ate": "the average effect over all rows",
@@ -84,85 +71,6 @@ def estimand_words(
 def method_words(method: str) -> str:
     """Return the name of a method as it stands in a sentence, behind "by"."""
     return _METHOD_NAMES.get(method, method)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Assumption:
-    """One thing that must be true for the estimate to be an effect.
-
-    Attributes
-    ----------
-    name : str
-        Such as ``"exchangeability"`` or ``"overlap"``.
-    status : {"holds", "fails", "doubtful", "untestable", "not checked"}
-        The verdict of the check. ``"untestable"`` where no data of this design could decide.
-    check : str
-        What was looked at.
-    detail : str
-        What was found.
-    """
-
-    name: str
-    status: Status
-    check: str
-    detail: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BalanceRow:
-    """The balance of one covariate before and after adjustment.
-
-    Attributes
-    ----------
-    covariate : str
-        Column, or ``column_level`` for one level of a text column.
-    binary : bool
-        Whether the covariate takes two values; a variance ratio is then not informative and is None.
-    smd_before, smd_after : float or None
-        Standardised mean difference, treated minus control. None where the denominator is zero.
-    variance_ratio_before, variance_ratio_after : float or None
-        Variance of the treated over that of the control.
-    ks_before, ks_after : float or None
-        Largest distance between the two (weighted) distribution functions.
-    """
-
-    covariate: str
-    binary: bool
-    smd_before: float | None
-    smd_after: float | None
-    variance_ratio_before: float | None
-    variance_ratio_after: float | None
-    ks_before: float | None
-    ks_after: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measure:
-    """One way to state the effect on a 0/1 outcome.
-
-    Attributes
-    ----------
-    name : {"risk difference", "risk ratio", "odds ratio"}
-        All three compare the two arms' risks over the estimand's rows: marginal, not given covariates.
-    estimate : float or None
-        None where it is not defined (an arm without successes, or without failures).
-    std_error : float or None
-        Of the estimate for a difference, of its logarithm for a ratio.
-    ci_low, ci_high : float or None
-        For a ratio the exponentials of an interval for the logarithm.
-    scale : {"identity", "log"}
-        Of the standard error.
-    note : str
-        Why a number is absent.
-    """
-
-    name: str
-    estimate: float | None
-    std_error: float | None
-    ci_low: float | None
-    ci_high: float | None
-    scale: Literal["identity", "log"]
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -397,8 +305,8 @@ class EffectResult:
         EstimationError
             If there is nothing of that kind to draw.
         """
+        from whyprompt import charts
         from whyprompt.errors import EstimationError
-        from whyprompt.report import charts
 
         if kind == "balance":
             if not self.balance:
@@ -416,33 +324,6 @@ class EffectResult:
 
     def __str__(self) -> str:
         return self.sentence
-
-
-def plain(value: Any) -> Any:  # noqa: ANN401 - any field of any result
-    """Turn a value into what JSON can hold; a number that is not finite becomes None.
-
-    Parameters
-    ----------
-    value : object
-        Number, text, sequence, mapping or dataclass instance.
-
-    Returns
-    -------
-    object
-        Nested dicts, lists, str, int, float, bool and None.
-    """
-    if hasattr(value, "__dataclass_fields__"):
-        return {f.name: plain(getattr(value, f.name)) for f in fields(value)}
-    if hasattr(value, "items"):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        items = sorted(value) if isinstance(value, set | frozenset) else value
-        return [plain(item) for item in items]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
 
 
 def effect_sentence(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects._caused import ITEM_WORDS, caused_by_arm, doubt_of, moved_within_items, name_words
-from whyprompt.effects._problem import choose_confounders
+from whyprompt.effects.caused import ITEM_WORDS, caused_by_arm, doubt_of, moved_within_items, name_words
+from whyprompt.effects.problem import choose_confounders
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects._problem import Problem
-    from whyprompt.graph import CausalGraph
+    from whyprompt.effects.problem import Problem
+    from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Arms, Table
 
 __all__ = [

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from whyprompt.charts.style import BLUE, GREY, VERMILION, data, finish
 from whyprompt.examples.explore import explore, table_columns
-from whyprompt.report.style import BLUE, GREY, VERMILION, data, finish
 
 if TYPE_CHECKING:
     import altair as alt

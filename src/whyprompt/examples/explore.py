@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
-from whyprompt.trials.items import normalised_question
+from whyprompt.trials.items.item import normalised_question
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

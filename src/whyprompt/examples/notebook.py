@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from whyprompt.graph import CausalGraph
+    from whyprompt.graph.model import CausalGraph
 
 __all__ = ["NOT_YET", "RIGHT", "check", "graph_picture", "png_charts", "svg_picture"]
 

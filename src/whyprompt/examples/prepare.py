@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from whyprompt._files import whole_file, write_json
 from whyprompt.errors import DataError
 from whyprompt.examples.sources import Found, example1_items, example2_items
-from whyprompt.trials.items import normalised_question
+from whyprompt.trials.items.item import normalised_question
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pandas as pd
 
-    from whyprompt.trials.items import Item
+    from whyprompt.trials.items.item import Item
 
 __all__ = ["ExampleData", "prepare_example1", "prepare_example2"]
 

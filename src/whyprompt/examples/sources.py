@@ -17,16 +17,14 @@ from whyprompt.study import (
     NaturalInstructionsSource,
     ReasoningGymSource,
 )
-from whyprompt.trials.items import (
-    Item,
-    from_gsm8k,
-    from_hub,
-    from_natural_instructions,
-    from_reasoning_gym,
-)
+from whyprompt.trials.items.files import from_gsm8k, from_natural_instructions
+from whyprompt.trials.items.generators import from_reasoning_gym
+from whyprompt.trials.items.hub import from_hub
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from whyprompt.trials.items.item import Item
 
 __all__ = ["GENERATED", "Found", "example1_items", "example2_items"]
 

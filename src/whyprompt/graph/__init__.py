@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from whyprompt.graph._model import CausalGraph
-from whyprompt.graph._report import Identification
-from whyprompt.graph._testing import ImplicationTests
-from whyprompt.graph._types import Implication, ImplicationTest, Instrument, Path
+from whyprompt.graph.model import CausalGraph
+from whyprompt.graph.report import Identification
+from whyprompt.graph.testing import ImplicationTests
+from whyprompt.graph.types import Implication, ImplicationTest, Instrument, Path
 
 __all__ = [
     "CausalGraph",

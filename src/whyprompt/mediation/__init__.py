@@ -7,7 +7,6 @@ statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attent
 mediator and outcome would do to it, and `compare_mediation` holds it against the sweep.
 """
 
-from whyprompt.mediation.align import align_shorter
 from whyprompt.mediation.capture import (
     AttentionCapture,
     AttentionRow,
@@ -17,9 +16,8 @@ from whyprompt.mediation.capture import (
     capture_attention,
     capture_heads,
 )
-from whyprompt.mediation.compare import MediationComparison, compare_mediation
+from whyprompt.mediation.engine.align import align_shorter
 from whyprompt.mediation.estimands import Effects, mediation_effects
-from whyprompt.mediation.historical import BaronKenny, baron_kenny
 from whyprompt.mediation.inference import (
     HeadInference,
     SetInference,
@@ -28,18 +26,15 @@ from whyprompt.mediation.inference import (
     infer_heads,
     infer_sets,
 )
-from whyprompt.mediation.intervals import MeanInterval, mean_interval
+from whyprompt.mediation.measured.baron_kenny import BaronKenny, baron_kenny
+from whyprompt.mediation.measured.compare import MediationComparison, compare_mediation
+from whyprompt.mediation.measured.mediate import Estimate, MediationResult, contrast_mediations, mediate
+from whyprompt.mediation.measured.rho import RhoSensitivity, sensitivity
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
 from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, PairOutcomes, SetSweep
-from whyprompt.mediation.rho import RhoSensitivity, sensitivity
 from whyprompt.mediation.search import CarriedShare, HeadSearch, find_heads
-from whyprompt.mediation.statistical import (
-    Estimate,
-    MediationResult,
-    contrast_mediations,
-    mediate,
-)
 from whyprompt.mediation.sweep import head_sweep, joint_effect, knockout_sweep, layer_sweep, set_sweep
+from whyprompt.stats.intervals import MeanInterval, mean_interval
 
 __all__ = [
     "AttentionCapture",

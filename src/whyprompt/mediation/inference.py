@@ -14,9 +14,9 @@ from scipy import stats
 
 from whyprompt._words import percent
 from whyprompt.errors import MediationError
-from whyprompt.mediation import resampling
-from whyprompt.mediation.intervals import DRAWS, MeanInterval, interval_words, mean_interval, units_of
 from whyprompt.mediation.results import quantity_of
+from whyprompt.stats import resampling
+from whyprompt.stats.intervals import DRAWS, MeanInterval, interval_words, mean_interval, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,14 +9,9 @@ import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.errors import MediationError
-from whyprompt.mediation.intervals import (
-    MeanInterval,
-    interval_words,
-    mean_interval,
-    share_interval,
-)
 from whyprompt.mediation.results import quantity_of
 from whyprompt.mediation.sweep import head_sweep, open_search, set_sweep, sweep_sets
+from whyprompt.stats.intervals import MeanInterval, interval_words, mean_interval, share_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

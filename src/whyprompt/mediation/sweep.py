@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, SetSweep
-from whyprompt.mediation.runner import (
+from whyprompt.mediation.engine.runner import (
     Direction,
     Mediator,
     Outcome,
@@ -24,11 +23,12 @@ from whyprompt.mediation.runner import (
     score_of,
     stack,
 )
+from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, SetSweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from whyprompt.mediation.engine import ModelRuntime
+    from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import PairOutcomes
 
@@ -354,8 +354,8 @@ def knockout_sweep(
     """
     import torch
 
-    from whyprompt.mediation.actions import CutEdges
-    from whyprompt.mediation.patching import Job
+    from whyprompt.mediation.engine.actions import CutEdges
+    from whyprompt.mediation.engine.patching import Job
 
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
@@ -454,7 +454,7 @@ def _notes(runtime: ModelRuntime, floor: float | None) -> tuple[str, ...]:
 
 def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) -> Any:  # noqa: ANN401  # a context manager
     """Check the pairs as a whole and open the model on the longest prompt among them."""
-    from whyprompt.mediation.opening import model_runtime
+    from whyprompt.mediation.engine.opening import model_runtime
 
     if not pairs:
         raise MediationError("no prompt pairs were given")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt._study_items import BUILTIN_COLUMNS
 from whyprompt.errors import GraphError, StudyError
-from whyprompt.graph import CausalGraph
+from whyprompt.graph.model import CausalGraph
 from whyprompt.study import Contrast
 from whyprompt.trials.items import load_items
 from whyprompt.trials.outcomes import check_outcomes, needs_completion
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from whyprompt._contradictions import Problem
     from whyprompt.study import MediationSettings, Study
-    from whyprompt.trials.items import ItemPool
+    from whyprompt.trials.items.item import ItemPool
 
 __all__ = ["check_study", "runnable_items"]
 

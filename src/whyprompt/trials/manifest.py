@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from whyprompt.trials.models import LocalModel
+    from whyprompt.trials.models.local import LocalModel
     from whyprompt.trials.plan import TrialPlan
 
 __all__ = ["build_manifest", "package_versions", "save_manifest", "seed_everything"]

@@ -16,8 +16,8 @@ from whyprompt.trials.prompts import Prompt, render, trial_seed
 
 if TYPE_CHECKING:
     from whyprompt.study import Study
-    from whyprompt.trials.items import Item, ItemPool
-    from whyprompt.trials.models import Encoded, PromptCodec
+    from whyprompt.trials.items.item import Item, ItemPool
+    from whyprompt.trials.models.local import Encoded, PromptCodec
 
 __all__ = ["PlannedTrial", "TrialPlan", "Unit", "gold_request", "make_plan", "study_fingerprint"]
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from whyprompt.study import Arm
-    from whyprompt.trials.items import Item, ItemPool
+    from whyprompt.trials.items.item import Item, ItemPool
 
 __all__ = [
     "CHAIN_MARK",

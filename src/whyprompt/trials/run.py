@@ -14,18 +14,9 @@ from whyprompt.errors import DataError, StoreError
 from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.items import load_items
 from whyprompt.trials.manifest import save_manifest, seed_everything
-from whyprompt.trials.models import (
-    CompletionRequest,
-    RootCache,
-    ScoreRequest,
-    complete,
-    load_codec,
-    load_model,
-    plan_scoring,
-    score,
-    score_pack,
-)
-from whyprompt.trials.models.local import usable_device
+from whyprompt.trials.models.generation import CompletionRequest, complete
+from whyprompt.trials.models.local import load_codec, load_model, usable_device
+from whyprompt.trials.models.scoring import RootCache, ScoreRequest, plan_scoring, score, score_pack
 from whyprompt.trials.outcomes import (
     Observed,
     needs_choices,
@@ -42,8 +33,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.study import Study
-    from whyprompt.trials.items import Item
-    from whyprompt.trials.models import LocalModel, TokenScores
+    from whyprompt.trials.items.item import Item
+    from whyprompt.trials.models.local import LocalModel
+    from whyprompt.trials.models.scoring import TokenScores
     from whyprompt.trials.plan import PlannedTrial
 
 __all__ = [

@@ -12,28 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._rules import few_clusters, holm
-from whyprompt._words import counted, percent
-from whyprompt.effects._assumptions import FEW_ROWS, describe_assumptions
-from whyprompt.effects._clusters import cluster_design
-from whyprompt.effects._multiplicity import (
-    correlation,
-    max_t,
-    more_by_steps,
-    normal_scores,
-    reach,
-    two_sided_p,
-)
-from whyprompt.effects._problem import choose_confounders, refuse_post_treatment
-from whyprompt.effects.arms._balance import pair_balance, pair_smd
-from whyprompt.effects.arms._errors import pair_known, without_error
-from whyprompt.effects.arms._result import ArmContrast, ArmMean, ArmsResult, PairBalanceRow
-from whyprompt.effects.inference import interval
-from whyprompt.effects.propensity import design_matrix
-from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number, method_words
+from whyprompt._words import counted, format_number, percent
+from whyprompt.effects.arms.balance import pair_balance, pair_smd
+from whyprompt.effects.arms.errors import pair_known, without_error
+from whyprompt.effects.arms.result import ArmContrast, ArmMean, ArmsResult, PairBalanceRow
+from whyprompt.effects.assumptions import FEW_ROWS, describe_assumptions
+from whyprompt.effects.methods.many_arms import multinomial_weights
+from whyprompt.effects.problem import choose_confounders, refuse_post_treatment
+from whyprompt.effects.result import method_words
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
-from whyprompt.effects.weighting.many_arms import multinomial_weights
 from whyprompt.errors import EstimationError
+from whyprompt.results import Assumption
+from whyprompt.stats.clusters import cluster_design
+from whyprompt.stats.errors import interval
+from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.rules import SMD_LIMIT, few_clusters, holm
+from whyprompt.stats.several import correlation, max_t, more_by_steps, normal_scores, reach, two_sided_p
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
@@ -41,8 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.weighting.many_arms import MultiWeightEstimate
-    from whyprompt.graph import CausalGraph
+    from whyprompt.effects.methods.many_arms import MultiWeightEstimate
+    from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
@@ -373,8 +367,8 @@ def _weighted(
 def _plain_means(
     y: Floats, labels: NDArray[Any], arms: list[str], units: NDArray[Any] | None
 ) -> MultiWeightEstimate:
-    from whyprompt.effects._influence import cluster_codes
-    from whyprompt.effects.weighting.many_arms import MultiWeightEstimate, contrast_df
+    from whyprompt.effects.methods.many_arms import MultiWeightEstimate, contrast_df
+    from whyprompt.stats.influence import cluster_codes
 
     n = len(y)
     indicator = np.column_stack([labels == arm for arm in arms])

@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._rules import few_clusters
-from whyprompt._words import p_words, percent
-from whyprompt.effects._assumptions import describe_assumptions
-from whyprompt.effects._influence import (
+from whyprompt._words import format_number, p_words, percent
+from whyprompt.effects.assumptions import describe_assumptions
+from whyprompt.effects.dose.result import DoseBalanceRow, DosePoint, DoseResponse
+from whyprompt.effects.methods.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
+from whyprompt.effects.methods.many_arms import mean_covariance, standardised
+from whyprompt.effects.problem import choose_confounders
+from whyprompt.effects.units import find_units, settle_cluster
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import Assumption
+from whyprompt.stats.errors import interval
+from whyprompt.stats.influence import (
     cluster_codes,
     effective_sample_size,
     nuisance_influence,
     regression_influence,
     with_intercept,
 )
-from whyprompt.effects._multiplicity import correlation, max_t
-from whyprompt.effects._problem import choose_confounders
-from whyprompt.effects.dose._result import DoseBalanceRow, DosePoint, DoseResponse
-from whyprompt.effects.inference import interval
-from whyprompt.effects.propensity import design_matrix
-from whyprompt.effects.result import SMD_LIMIT, Assumption, format_number
-from whyprompt.effects.units import find_units, settle_cluster
-from whyprompt.effects.weighting.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
-from whyprompt.effects.weighting.many_arms import mean_covariance, standardised
-from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.rules import SMD_LIMIT, few_clusters
+from whyprompt.stats.several import correlation, max_t
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from whyprompt.graph import CausalGraph
+    from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]

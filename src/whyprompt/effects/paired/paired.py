@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt._rules import few_clusters, holm
-from whyprompt._words import counted, p_words, percent
-from whyprompt.effects._measures import is_binary, ratio_measures
-from whyprompt.effects._multiplicity import two_sided_p
-from whyprompt.effects.paired._items import change_words, item_changes
-from whyprompt.effects.paired._power import detectable_effect
-from whyprompt.effects.paired._result import PairedDifferences, PairedResult, SubgroupRow
-from whyprompt.effects.result import Assumption, Measure, format_number
+from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt.effects.measures import is_binary, ratio_measures
+from whyprompt.effects.paired.items import change_words, item_changes
+from whyprompt.effects.paired.power import detectable_effect
+from whyprompt.effects.paired.result import PairedDifferences, PairedResult, SubgroupRow
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import Assumption, Measure
+from whyprompt.stats.rules import few_clusters, holm
+from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.paired._items import Noise
+    from whyprompt.effects.paired.items import Noise
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]

@@ -69,7 +69,7 @@ def complete(
     """
     import torch
 
-    from whyprompt._lean import lean_layers
+    from whyprompt._lean.layers import lean_layers
 
     if not requests:
         return []

@@ -320,7 +320,7 @@ def load_model(
     import torch
     from transformers import AutoModelForCausalLM
 
-    from whyprompt._lean import products_note
+    from whyprompt._lean.products import products_note
     from whyprompt.trials.models.scoring import probe_packing
 
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))

@@ -191,7 +191,7 @@ def score_pack(
     """
     import torch
 
-    from whyprompt._lean import lean_layers
+    from whyprompt._lean.layers import lean_layers
 
     with torch.inference_mode(), lean_layers(lm.model):
         wanted, logits = _packed(lm, requests, pack, cache) if lm.packs else _padded(lm, requests, pack)

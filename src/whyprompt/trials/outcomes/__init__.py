@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from whyprompt.study import OutcomeSettings
-    from whyprompt.trials.items import Item
-    from whyprompt.trials.models import TokenScores
+    from whyprompt.trials.items.item import Item
+    from whyprompt.trials.models.scoring import TokenScores
 
 __all__ = [
     "Observed",

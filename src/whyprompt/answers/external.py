@@ -1,0 +1,477 @@
+"""The external level of a study: what its arms do to its outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from whyprompt._words import counted, format_number, p_words
+from whyprompt.answers.family import FamilyRow, family_rows, family_words
+from whyprompt.effects.checks.audit import audit, one_draw
+from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.paired.paired import paired_effect
+from whyprompt.errors import EstimationError, StudyError
+from whyprompt.graph.model import CausalGraph
+from whyprompt.results import plain
+from whyprompt.study import Contrast
+from whyprompt.trials.outcomes import needs_completion
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+
+    from whyprompt.effects.checks.audit import AuditResult, OneDraw
+    from whyprompt.effects.paired.paired import PairedResult
+    from whyprompt.effects.result import EffectResult
+    from whyprompt.study import AuditSettings, EffectSettings, Study
+
+__all__ = ["FamilyRow", "RepSpread", "StudyEffect", "adjustment", "study_effect"]
+
+_ITEM_COVARIATES = ("task_type", "difficulty", "question_tokens")
+_AUDITED = ("naive", "ipw", "overlap", "aipw")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RepSpread:
+    """The effect in each repetition: how far it moves with the seeds of shots and sampling.
+
+    Attributes
+    ----------
+    reps : tuple of int
+    estimates : tuple of float
+        Mean within-item difference in each repetition.
+    variance : float
+        Between repetitions, with ``len(reps) - 1`` in the denominator.
+    """
+
+    reps: tuple[int, ...]
+    estimates: tuple[float, ...]
+    variance: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudyEffect:
+    """What a study says about its contrast.
+
+    Attributes
+    ----------
+    study, question, design : str
+    contrast : Contrast
+        The arms compared.
+    outcome : str
+        The outcome of the contrast.
+    main : PairedResult or EffectResult
+        The first for the design ``paired``, the second for the others.
+    outcomes : mapping of str to PairedResult or EffectResult
+        The same contrast on every other outcome of the study.
+    arms : mapping of str to PairedResult or EffectResult
+        Every further arm against the same control, on the main outcome.
+    spread : RepSpread or None
+        None with one repetition.
+    draw : OneDraw or None
+        One confounded draw of one arm an item: naive, adjusted and true, side by side.
+    audit : AuditResult or None
+        The same over many draws.
+    confounders : tuple of str
+        What the draw and the audit adjust for.
+    frame : pandas.DataFrame
+        The trial table.
+    """
+
+    study: str
+    question: str
+    design: str
+    contrast: Contrast
+    outcome: str
+    main: PairedResult | EffectResult
+    outcomes: dict[str, PairedResult | EffectResult]
+    arms: dict[str, PairedResult | EffectResult]
+    spread: RepSpread | None
+    draw: OneDraw | None
+    audit: AuditResult | None
+    confounders: tuple[str, ...]
+    frame: pd.DataFrame
+
+    @property
+    def sentence(self) -> str:
+        """The answer to the study's question at the external level, with the number of questions asked."""
+        return self.main.sentence + family_words(self.family, level=self.main.level)
+
+    @property
+    def family(self) -> tuple[FamilyRow, ...]:
+        """Every overall comparison of the study, the main one first, adjusted for their number."""
+        treated = self.contrast.treated
+        asked = {(self.outcome, treated): self.main}
+        asked |= {(name, treated): r for name, r in self.outcomes.items()}
+        asked |= {(self.outcome, name): r for name, r in self.arms.items()}
+        return family_rows(asked, control=self.contrast.control)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            The main result's keys, ``n_treated`` and its kin for a paired design too, and one key each for
+            the further results.
+        """
+        main = self.main.to_dict()
+        if self.design == "paired":
+            n = main["n_pairs"]
+            total = n + main["n_incomplete"]
+            main |= {
+                "n_treated": total,
+                "n_control": total,
+                "n_treated_used": n,
+                "n_control_used": n,
+                # Each item is its own control: there is nothing to balance.
+                "balance": [],
+            }
+        return {
+            "study": self.study,
+            "question": self.question,
+            "design": self.design,
+            **main,
+            "outcomes": {name: r.to_dict() for name, r in self.outcomes.items()},
+            "arms": {name: r.to_dict() for name, r in self.arms.items()},
+            "family": [plain(row) for row in self.family],
+            "spread_over_reps": None
+            if self.spread is None
+            else {
+                "reps": list(self.spread.reps),
+                "estimates": list(self.spread.estimates),
+                "variance": self.spread.variance,
+            },
+            "confounded_draw": None if self.draw is None else self.draw.to_dict(),
+            "audit": None if self.audit is None else self.audit.to_dict(),
+        }
+
+    def summary(self) -> str:
+        """Return the answer as text for a terminal.
+
+        Returns
+        -------
+        str
+        """
+        blocks = [self.question.strip(), self.sentence]
+        rows = getattr(self.main, "subgroups", ())
+        if rows:
+            what = "items" if self.design == "paired" else "rows"
+            head = ("", what, "effect", "interval", "p (Holm)")
+            blocks.append(_table(head, [_subgroup(r) for r in rows]))
+        if len(self.family) > 1:
+            lines = [
+                (
+                    row.outcome,
+                    format_number(row.estimate),
+                    _span(row.ci_low, row.ci_high),
+                    _span(row.simultaneous_low, row.simultaneous_high),
+                    p_words(row.p_holm),
+                    f"{row.treated} - {row.control}",
+                )
+                for row in self.family
+            ]
+            titles = ("all questions", "effect", "interval", "at once", "p (Holm)", "arms")
+            blocks.append(_table(titles, lines))
+        if self.spread is not None:
+            values = ", ".join(format_number(v) for v in self.spread.estimates)
+            blocks.append(
+                f"By repetition (new seeds each): {values}; variance {format_number(self.spread.variance)}."
+            )
+        if self.draw is not None:
+            blocks.append("If one had only logs: " + self.draw.sentence)
+        if self.audit is not None:
+            found = [
+                (
+                    row.method,
+                    format_number(row.bias),
+                    format_number(row.mean_std_error),
+                    "n/a" if row.coverage is None else f"{row.coverage:.0%}",
+                    f"{row.n_failed}/{row.n_draws}",
+                )
+                for row in self.audit.rows
+            ]
+            blocks.append(
+                f"{counted(self.audit.draws, 'such draw')} against the truth ({self.audit.rule}):\n"
+                + _table(("method", "bias", "std. error", "coverage", "failed"), found)
+            )
+        if self.main.warnings:
+            blocks.append("\n".join(f"note: {w}" for w in self.main.warnings))
+        return "\n\n".join(blocks)
+
+
+def _subgroup(row: Any) -> tuple[str, ...]:  # noqa: ANN401 - a subgroup of either kind of result
+    return (
+        row.level,
+        str(row.n_pairs if hasattr(row, "n_pairs") else row.n_treated_used + row.n_control_used),
+        format_number(row.estimate),
+        _span(row.ci_low, row.ci_high),
+        p_words(row.p_holm),
+    )
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "no interval" if low is None else f"{format_number(low)} to {format_number(high)}"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(str(r[k])) for r in (head, *rows)) for k in range(len(head))]
+    lines = []
+    for row in (head, *rows):
+        cells = [
+            str(c).ljust(w) if k == 0 else str(c).rjust(w)
+            for k, (c, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  " + "  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def adjustment(study: Study, frame: pd.DataFrame) -> tuple[tuple[str, ...], CausalGraph | None]:
+    """Say what a study adjusts for where it must: its own list, its graph's, or its items' covariates.
+
+    Parameters
+    ----------
+    study : Study
+    frame : pandas.DataFrame
+        The trial table.
+
+    Returns
+    -------
+    tuple of str
+        Columns.
+    CausalGraph or None
+
+    Raises
+    ------
+    StudyError
+        If the graph names the treatment's node otherwise than ``arm``, or lets nothing be identified.
+    """
+    graph = None if study.graph is None else CausalGraph.parse(study.graph)
+    outcome = study.effect.outcome
+    if graph is not None:
+        for node in ("arm", outcome):
+            if node not in graph.nodes:
+                raise StudyError(
+                    f"study {study.name!r}: the graph has no node {node!r}",
+                    hint=f"its nodes are {', '.join(graph.nodes)}; the treatment is called 'arm'",
+                )
+    if study.effect.confounders:
+        if graph is not None:
+            graph.check_adjustment("arm", outcome, study.effect.confounders)
+        return tuple(study.effect.confounders), graph
+    if graph is not None:
+        observed = [n for n in graph.nodes if n in frame.columns and n not in graph.unobserved]
+        sets = graph.adjustment_sets("arm", outcome, observed=observed)
+        if not sets:
+            raise StudyError(
+                f"study {study.name!r}: no measured columns identify the effect of 'arm' on {outcome!r}",
+                hint="measure what confounds them, or run both arms on every item (design: paired)",
+            )
+        # In the order of the table, so that results do not depend on a set's order.
+        return tuple(c for c in frame.columns if c in sets[0]), graph
+    return tuple(c for c in _ITEM_COVARIATES if c in frame.columns and _varies(frame, c)), None
+
+
+def _varies(frame: pd.DataFrame, column: str) -> bool:
+    values = frame[column]
+    return bool((values != values.iloc[0]).any())
+
+
+def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
+    """Answer a study's question at the external level.
+
+    Parameters
+    ----------
+    study : Study
+    frame : pandas.DataFrame
+        Its trial table, from :func:`whyprompt.trials.load_trials`.
+
+    Returns
+    -------
+    StudyEffect
+
+    Raises
+    ------
+    StudyError
+        If the study names a column that the table lacks.
+    EstimationError
+        If the contrast cannot be estimated.
+    """
+    effect, contrast = study.effect, study.contrast
+    by = effect.by if effect.by in frame.columns and _varies(frame, str(effect.by)) else None
+    if effect.by is not None and effect.by not in frame.columns and effect.by != "task_type":
+        raise StudyError(
+            f"study {study.name!r}: effect.by names {effect.by!r}, which is not a column of the trial table",
+            hint=f"columns are {', '.join(frame.columns)}",
+        )
+    # Items run under both arms are their own controls: only the audit, which hides one, has to adjust.
+    confounders, graph = (
+        ((), None) if study.design == "paired" and effect.audit is None else adjustment(study, frame)
+    )
+
+    def compare(outcome: str, against: Contrast, *, subgroups: bool = False) -> PairedResult | EffectResult:
+        if study.design == "paired":
+            return paired_effect(
+                frame,
+                outcome=outcome,
+                treated=against.treated,
+                control=against.control,
+                cluster=_cluster(frame),
+                by=by if subgroups else None,
+                noise=_noise(study, outcome, against),
+                level=effect.level,
+            )
+        both = frame[frame["arm"].isin([against.treated, against.control])]
+        return estimate_effect(
+            both,
+            treatment="arm",
+            outcome=outcome,
+            confounders=confounders,
+            graph=graph if outcome == effect.outcome else None,
+            treated=against.treated,
+            control=against.control,
+            estimand=effect.estimand,
+            design=study.design,
+            cluster=_cluster(frame) or ("item_id" if both["item_id"].duplicated().any() else None),
+            by=by if subgroups else None,
+            level=effect.level,
+            random_state=study.seeds.analysis,
+            **_observational(study),
+        )
+
+    main = compare(effect.outcome, contrast, subgroups=True)
+    further = [Contrast(treated=a, control=contrast.control) for a in study.arms]
+    ran = set(frame["arm"].unique())
+    draw = checked = None
+    if study.design == "paired" and effect.audit is not None:
+        draw, checked = _audit(study, frame, effect.audit, confounders)
+    return StudyEffect(
+        study=study.name,
+        question=study.question,
+        design=study.design,
+        contrast=contrast,
+        outcome=effect.outcome,
+        main=main,
+        outcomes={
+            o.name: compare(o.name, contrast)
+            for o in study.outcomes
+            if o.name != effect.outcome and o.name in frame.columns
+        },
+        arms={
+            c.treated: compare(effect.outcome, c)
+            for c in further
+            if c.treated not in {contrast.treated, contrast.control} and c.treated in ran
+        },
+        spread=_spread(study, frame, contrast) if study.design == "paired" else None,
+        draw=draw,
+        audit=checked,
+        confounders=confounders,
+        frame=frame,
+    )
+
+
+def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independent", "shared", "none"]:
+    """Say what makes trials of one item and arm differ: only then can single items be spoken of."""
+    arms = [study.arms[name] for name in (against.treated, against.control)]
+    draws = {getattr(arm, "draw", "fixed") for arm in arms if getattr(arm, "shots", 0)}
+    told = next(o for o in study.outcomes if o.name == outcome)
+    # What reads no completion is a function of the prompt: nothing is sampled.
+    scored = told.call is None and not needs_completion([told])
+    made = {getattr(arm, "reasoning", "instruction") for arm in arms}
+    if (
+        scored
+        and "generated" not in made
+        and (study.reps == 1 or (draws <= {"fixed"} and "other" not in made))
+    ):
+        return "none"
+    # One set of shots for all items of a task: a lucky set lifts them together.
+    return "shared" if "per_rep" in draws else "independent"
+
+
+def _observational(study: Study) -> dict[str, Any]:
+    """Give the estimator of a design that is not paired."""
+    if study.design == "randomized":
+        return {"method": "naive"}
+    return {"method": study.effect.method, **_given(study.effect, "caliper", "exact")}
+
+
+def _given(settings: EffectSettings | AuditSettings, *names: str) -> dict[str, Any]:
+    """Give the options that a study sets; one that its method does not take is then refused by name."""
+    return {name: value for name in names if (value := getattr(settings, name))}
+
+
+def _cluster(frame: pd.DataFrame) -> str | None:
+    """Name the column of sampling units, where items share them."""
+    if "cluster" not in frame.columns:
+        return None
+    return "cluster" if frame["cluster"].nunique() < frame["item_id"].nunique() else None
+
+
+def _spread(study: Study, frame: pd.DataFrame, contrast: Contrast) -> RepSpread | None:
+    reps = sorted(int(r) for r in frame["rep"].unique())
+    if len(reps) < 2:
+        return None
+    estimates = []
+    for rep in reps:
+        one = paired_effect(
+            frame[frame["rep"] == rep],
+            outcome=study.effect.outcome,
+            treated=contrast.treated,
+            control=contrast.control,
+        )
+        estimates.append(one.estimate)
+    mean = sum(estimates) / len(estimates)
+    return RepSpread(
+        reps=tuple(reps),
+        estimates=tuple(estimates),
+        variance=sum((e - mean) ** 2 for e in estimates) / (len(estimates) - 1),
+    )
+
+
+def _audit(
+    study: Study, frame: pd.DataFrame, settings: AuditSettings, confounders: tuple[str, ...]
+) -> tuple[OneDraw, AuditResult | None]:
+    contrast = study.contrast
+    ruled = tuple(c for c in settings.assignment if c in frame.columns)
+    adjusted = tuple(dict.fromkeys([*confounders, *ruled, *settings.exact]))
+    missing = [c for c in (*settings.assignment, *settings.exact) if c not in frame.columns]
+    if missing:
+        raise StudyError(
+            f"study {study.name!r}: effect.audit names {missing[0]!r}, which is no column of the trial table",
+            hint=f"columns are {', '.join(frame.columns)}",
+        )
+    shared: dict[str, Any] = {
+        "outcome": study.effect.outcome,
+        "treated": contrast.treated,
+        "control": contrast.control,
+        "confounders": adjusted,
+        "rule": {**settings.assignment, "intercept": settings.intercept},
+        "random_state": study.seeds.analysis,
+    }
+    options = _given(settings, "exact", "caliper", "replace")
+    draw = one_draw(
+        frame,
+        method=settings.method,
+        # Overlap weights define their own population.
+        estimand=None if settings.method == "overlap" else settings.estimand,
+        level=study.effect.level,
+        tie_break="item_id",
+        **shared,
+        **options,
+    )
+    if settings.draws < 2:
+        if settings.draws == 1:
+            raise EstimationError("effect.audit.draws is 1; an audit needs at least two, or 0 for none")
+        return draw, None
+    methods = dict.fromkeys(["naive", settings.method, *_AUDITED])
+    checked = audit(
+        frame,
+        draws=settings.draws,
+        methods=tuple(methods),
+        estimand=settings.estimand,
+        level=study.effect.level,
+        **shared,
+        **options,
+    )
+    return draw, checked

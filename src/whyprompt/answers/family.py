@@ -1,0 +1,139 @@
+"""The questions that one study asks of its data, adjusted for their number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from whyprompt._words import counted, p_words
+from whyprompt.stats.rules import holm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from whyprompt.effects.paired.paired import PairedResult
+    from whyprompt.effects.result import EffectResult
+
+__all__ = ["FamilyRow", "family_rows", "family_words"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FamilyRow:
+    """One question of a study, by itself and beside the others.
+
+    Attributes
+    ----------
+    outcome, treated, control : str
+        The outcome, and the arms compared.
+    estimate : float
+    ci_low, ci_high, p_value : float or None
+        By itself.
+    simultaneous_low, simultaneous_high : float or None
+        Interval that holds together with those of the study's other questions (Bonferroni).
+    p_holm : float or None
+        Adjusted for the number of questions (Holm).
+    """
+
+    outcome: str
+    treated: str
+    control: str
+    estimate: float
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    simultaneous_low: float | None
+    simultaneous_high: float | None
+    p_holm: float | None
+
+
+def family_rows(
+    results: Mapping[tuple[str, str], PairedResult | EffectResult], *, control: str
+) -> tuple[FamilyRow, ...]:
+    """Adjust the results of one study for their number.
+
+    Parameters
+    ----------
+    results : mapping of (str, str) to result
+        From outcome and treated arm.
+    control : str
+        The arm that all are compared with.
+
+    Returns
+    -------
+    tuple of FamilyRow
+        In the order given. A result without a standard error has no interval at once.
+
+    References
+    ----------
+    Holm (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics
+    6.
+    Dunn (1961). Multiple comparisons among means. Journal of the American Statistical Association 56.
+    """
+    from scipy import stats
+
+    found = list(results.values())
+    number = sum(r.p_value is not None for r in found)
+    adjusted = holm([r.p_value for r in found])
+    out = []
+    for (outcome, treated), r, p in zip(results, found, adjusted, strict=True):
+        low = high = None
+        if r.std_error is not None and number:
+            tail = (1 - r.level) / (2 * number)
+            q = float(stats.norm.isf(tail) if r.df is None else stats.t.isf(tail, r.df))
+            low, high = r.estimate - q * r.std_error, r.estimate + q * r.std_error
+            # That of a 0/1 outcome by itself is no t interval, and may reach further on one side.
+            low = low if r.ci_low is None else min(low, r.ci_low)
+            high = high if r.ci_high is None else max(high, r.ci_high)
+        out.append(
+            FamilyRow(
+                outcome=outcome,
+                treated=treated,
+                control=control,
+                estimate=r.estimate,
+                ci_low=r.ci_low,
+                ci_high=r.ci_high,
+                p_value=r.p_value,
+                simultaneous_low=low,
+                simultaneous_high=high,
+                p_holm=p,
+            )
+        )
+    return tuple(out)
+
+
+def family_words(rows: tuple[FamilyRow, ...], *, level: float) -> str:
+    """Say how many questions were asked and what is left of each answer; nothing for a single one.
+
+    Parameters
+    ----------
+    rows : tuple of FamilyRow
+        The study's main question first.
+    level : float
+        Of its intervals.
+
+    Returns
+    -------
+    str
+    """
+    known = [r for r in rows if r.p_holm is not None]
+    if len(known) < 2:
+        return ""
+    words = f" The study asks {counted(len(known), 'question')} of these data."
+    words += " Adjusted for their number (Holm), p is "
+    words += ", ".join(f"{p_words(r.p_holm)} for {_name(r, rows[0])}" for r in known)
+    words += "; the interval above is that of one question by itself."
+    lost = [
+        r
+        for r in known
+        if r.p_value is not None and r.p_holm is not None and r.p_value < 1 - level <= r.p_holm
+    ]
+    if lost:
+        words += (
+            f" Counted so, {', '.join(_name(r, rows[0]) for r in lost)} may not be claimed:"
+            " among as many questions such a difference comes by chance."
+        )
+    return words
+
+
+def _name(row: FamilyRow, main: FamilyRow) -> str:
+    return row.outcome if row.treated == main.treated else f"{row.outcome} under {row.treated}"

@@ -1,0 +1,571 @@
+"""The internal level of a study: through which heads its arms act."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from whyprompt.answers import saved as _saved
+from whyprompt.answers.pairs import chosen_items, study_pairs
+from whyprompt.errors import MediationError, StoreError, StudyError
+from whyprompt.mediation.capture import attention_rows, capture_attention
+from whyprompt.mediation.inference import contrast_heads, infer_heads
+from whyprompt.mediation.measured.compare import compare_mediation
+from whyprompt.mediation.search import find_heads
+from whyprompt.mediation.sweep import head_sweep
+from whyprompt.study import Contrast, MediationSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pandas as pd
+
+    from whyprompt.mediation.capture import AttentionCapture
+    from whyprompt.mediation.inference import HeadInference
+    from whyprompt.mediation.measured.compare import MediationComparison
+    from whyprompt.mediation.pairs import PromptPair
+    from whyprompt.mediation.results import HeadSweep
+    from whyprompt.mediation.search import HeadSearch
+    from whyprompt.study import Study
+    from whyprompt.trials.models.local import LocalModel
+
+    Progress = Callable[[int, int, str], None]
+
+__all__ = ["AttentionPicture", "HeadStudy", "StudyMediation", "load_mediation", "study_mediation"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class HeadStudy:
+    """Every head's effect in one contrast of arms.
+
+    Attributes
+    ----------
+    contrast : Contrast
+    sweep : HeadSweep
+        Potential outcomes, item by item.
+    inference : HeadInference
+        Of the natural indirect effects.
+    """
+
+    contrast: Contrast
+    sweep: HeadSweep
+    inference: HeadInference
+
+    @property
+    def name(self) -> str:
+        """The contrast in words."""
+        return f"{self.contrast.treated} against {self.contrast.control}"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionPicture:
+    """One item's tokens, and where every head looks from the answer positions.
+
+    Attributes
+    ----------
+    item_id : str
+    arm : str
+    tokens : tuple of str
+        The prompt's tokens and all answer tokens but the last, as text.
+    segments : tuple of str
+        The segment of every token; "" where it has none.
+    heads : tuple of (layer, head)
+    weights : ndarray of uint8, shape (heads, tokens)
+        Attention weights, 255 for 1, averaged over the answer positions.
+    """
+
+    item_id: str
+    arm: str
+    tokens: tuple[str, ...]
+    segments: tuple[str, ...]
+    heads: tuple[tuple[int, int], ...]
+    weights: Any
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StudyMediation:
+    """Through which heads a study's contrast acts.
+
+    Attributes
+    ----------
+    study, model : str
+    outcome, mediator : str
+    main : HeadStudy
+        The study's contrast.
+    further : tuple of HeadStudy
+        The other contrasts that the study asks for.
+    differences : mapping of str to HeadInference
+        The main sweep less another that has the same control arm, head by head.
+    placebo : HeadStudy or None
+        The noise floor: an arm that inserts text of no use.
+    search : HeadSearch or None
+        The smallest set of heads found that carries the wanted share; None where no search is possible.
+    search_note : str
+        Why there is no search; empty where there is one.
+    attention : tuple of AttentionPicture
+        One item under both arms.
+    capture : AttentionCapture
+        Attention mass by segment, of every head and item under both arms of the main contrast.
+    comparison : MediationComparison or None
+        Statistical mediation by that mass beside the intervention; None where it cannot be had.
+    comparison_note : str
+        Why there is none; empty where there is one.
+    item_tasks : mapping of str to str
+        The task family of each item swept.
+    sentence : str
+    """
+
+    study: str
+    model: str
+    outcome: str
+    mediator: str
+    main: HeadStudy
+    further: tuple[HeadStudy, ...]
+    differences: dict[str, HeadInference]
+    placebo: HeadStudy | None
+    search: HeadSearch | None
+    search_note: str
+    attention: tuple[AttentionPicture, ...]
+    capture: AttentionCapture
+    comparison: MediationComparison | None
+    comparison_note: str
+    item_tasks: dict[str, str]
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            ``total_effect``, ``heads`` (the largest absolute effect first, each with ``layer``, ``head``,
+            ``nie``, ``nde``, ``ci_low``, ``ci_high``, ``p_fwer``, ``q_value``), the set found, the further
+            contrasts, and the sentence.
+        """
+        return {
+            "study": self.study,
+            "treated": self.main.contrast.treated,
+            "control": self.main.contrast.control,
+            "mediator": self.mediator,
+            "outcome": self.outcome,
+            "n_items": self.main.inference.n_items,
+            "n_clusters": self.main.inference.n_clusters,
+            "smallest_possible_p": self.main.inference.min_p,
+            "total_effect": _interval(self.main.inference),
+            "heads": _heads(self.main.inference),
+            "set": None if self.search is None else _saved.search_to_dict(self.search),
+            "set_note": self.search_note,
+            "contrasts": [
+                {
+                    "treated": s.contrast.treated,
+                    "control": s.contrast.control,
+                    "total_effect": _interval(s.inference),
+                    "heads": _heads(s.inference)[:20],
+                    "sentence": s.inference.sentence,
+                }
+                for s in self.further
+            ],
+            "differences": {
+                name: {"heads": _heads(i)[:20], "sentence": i.sentence}
+                for name, i in self.differences.items()
+            },
+            "placebo": None
+            if self.placebo is None
+            else {
+                "treated": self.placebo.contrast.treated,
+                "control": self.placebo.contrast.control,
+                "total_effect": _interval(self.placebo.inference),
+                "largest_head": _heads(self.placebo.inference)[0],
+            },
+            "statistical_beside": None
+            if self.comparison is None
+            else {
+                "segment": self.comparison.segment,
+                "rank_correlation": self.comparison.rank_correlation,
+                "heads": _comparison_rows(self.comparison)[:20],
+                "sentence": self.comparison.sentence,
+            },
+            "statistical_note": self.comparison_note,
+            "numerical_floor": self.main.sweep.floor,
+            "notes": list(self.notes),
+            "sentence": self.sentence,
+        }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the main sweep has to know: its numerical floor, and which z is meant."""
+        return tuple(f"{note[0].upper()}{note[1:]}." for note in self.main.sweep.notes)
+
+    @property
+    def tasks(self) -> str:
+        """The task families swept, in words; of others nothing is said."""
+        return _listed(self.item_tasks)
+
+    def summary(self, *, top: int = 8) -> str:
+        """Return the answer as text for a terminal.
+
+        Parameters
+        ----------
+        top : int, default 8
+            Heads listed.
+
+        Returns
+        -------
+        str
+        """
+        blocks = [self.sentence, _head_table(self.main.inference, top), *self.notes]
+        if self.search is not None:
+            blocks.append(self.search.sentence)
+        elif self.search_note:
+            blocks.append(f"No set of heads was searched for: {self.search_note}.")
+        blocks += [f"{study.name}: {study.inference.sentence}" for study in self.further]
+        blocks += [f"{name}: {inference.sentence}" for name, inference in self.differences.items()]
+        if self.placebo is not None:
+            blocks.append(_floor(self.main, self.placebo))
+        if self.comparison is not None:
+            blocks.append(self.comparison.sentence)
+        return "\n\n".join(blocks)
+
+
+def _listed(item_tasks: dict[str, str]) -> str:
+    names = list(dict.fromkeys(item_tasks.values()))
+    return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
+
+
+def _heads(inference: HeadInference) -> list[dict[str, Any]]:
+    keep = ("layer", "head", inference.quantity, "nde", "ci_low", "ci_high", "p_value", "p_fwer", "q_value")
+    frame = inference.to_frame()
+    return [
+        {str(k): (int(v) if k in {"layer", "head"} else _known(v)) for k, v in row.items()}
+        for row in frame[[k for k in keep if k in frame.columns]].to_dict("records")
+    ]
+
+
+def _comparison_rows(comparison: MediationComparison) -> list[dict[str, Any]]:
+    rows = []
+    for row in comparison.to_frame().to_dict("records"):
+        values = {str(k): v for k, v in row.items()}
+        rows.append(
+            {
+                k: int(v)
+                if k in {"layer", "head"}
+                else bool(v)
+                if k == "disagree"
+                # A head whose attention does not vary has no statistical answer.
+                else _known(v)
+                for k, v in values.items()
+            }
+        )
+    return rows
+
+
+def _interval(inference: HeadInference) -> dict[str, float | None] | None:
+    te = inference.te
+    if te is None:
+        return None
+    return {"estimate": te.mean, "ci_low": _known(te.ci_low), "ci_high": _known(te.ci_high)}
+
+
+def _known(value: float) -> float | None:
+    """Give a value that JSON can hold; None where the items do not bound it, or nothing is known."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _head_table(inference: HeadInference, top: int) -> str:
+    lines = ["  head     NIE     interval             NDE     q       p (family-wise)"]
+    for row in _heads(inference)[:top]:
+        name = f"{row['layer']}.{row['head']}"
+        ends = [row["ci_low"], row["ci_high"]]
+        span = "no interval" if None in ends else f"{ends[0]:.3f} to {ends[1]:.3f}"
+        lines.append(
+            f"  {name:6} {row[inference.quantity]:7.3f}  {span:18} {row.get('nde', float('nan')):7.3f}"
+            f"  {row['q_value']:.4f}  {row['p_fwer']:.4f}"
+        )
+    return "\n".join(lines)
+
+
+def _floor(main: HeadStudy, placebo: HeadStudy) -> str:
+    largest = float(abs(placebo.inference.mean).max())
+    above = int((abs(main.inference.mean) > largest).sum())
+    return (
+        f"Noise floor: in {placebo.name}, where nothing useful is inserted, the largest effect of a head is "
+        f"{largest:.3g}; {above} of {len(main.inference.mean)} heads exceed it in {main.name}."
+    )
+
+
+def study_mediation(
+    study: Study,
+    folder: str | Path,
+    frame: pd.DataFrame,
+    *,
+    progress: Progress | None = None,
+) -> StudyMediation:
+    """Sweep every head in a study's contrasts, and search for the set that carries the effect.
+
+    Finished items are kept in ``folder/mediation``; an interrupted sweep goes on where it was.
+
+    Parameters
+    ----------
+    study : Study
+        With ``mediation`` settings; without them, the defaults.
+    folder : str or Path
+        Of the study's results.
+    frame : pandas.DataFrame
+        Its trial table.
+    progress : callable, optional
+        Called as ``progress(done, total, text)``.
+
+    Returns
+    -------
+    StudyMediation
+
+    Raises
+    ------
+    MediationError
+        If the arms end in different cues, the model cannot be analysed, or there are too few items.
+    StoreError
+        If another process is at the same mediation.
+    """
+    report = progress or (lambda _done, _total, _text: None)
+    settings = study.mediation or MediationSettings()
+    contrasts = _contrasts(study, settings)
+    saved = _saved.Saved.open(study, folder, frame)
+    kept = _whole(saved, contrasts, report)
+    if kept is None:
+        with saved.writing():
+            # Another process may have finished meanwhile.
+            kept = _whole(saved, contrasts, report) or _computed(
+                study, settings, contrasts, saved, frame, report
+            )
+    return _gather(study, settings, contrasts, saved, *kept)
+
+
+def _whole(
+    saved: _saved.Saved, contrasts: list[Contrast], report: Progress
+) -> tuple[list[HeadSweep], _saved.Rest] | None:
+    """Read a mediation; None where it is not finished, or a file of it is damaged, which is said."""
+    try:
+        return saved.read(contrasts)
+    except StoreError as error:
+        report(0, 0, f"{error.message}: computed again")
+        return None
+
+
+def load_mediation(study: Study, folder: str | Path, frame: pd.DataFrame) -> StudyMediation | None:
+    """Read a finished mediation; None where it was not run, or belongs to other trials.
+
+    Parameters
+    ----------
+    study : Study
+    folder : str or Path
+    frame : pandas.DataFrame
+        The study's trial table.
+
+    Returns
+    -------
+    StudyMediation or None
+
+    Raises
+    ------
+    StoreError
+        If it was finished, and a file of it is damaged since.
+    """
+    settings = study.mediation or MediationSettings()
+    contrasts = _contrasts(study, settings)
+    saved = _saved.Saved.open(study, folder, frame)
+    kept = saved.read(contrasts)
+    return None if kept is None else _gather(study, settings, contrasts, saved, *kept)
+
+
+def _contrasts(study: Study, settings: MediationSettings) -> list[Contrast]:
+    """Give all contrasts to sweep: the main one, the further ones, the placebo's."""
+    main = settings.contrast or study.contrast
+    out = [main, *settings.contrasts]
+    if settings.placebo is not None:
+        if settings.placebo not in study.arms:
+            raise StudyError(
+                f"mediation.placebo names the arm {settings.placebo!r}; the arms are {', '.join(study.arms)}"
+            )
+        out.append(Contrast(treated=settings.placebo, control=main.control))
+    return list({(c.treated, c.control): c for c in out}.values())
+
+
+def _computed(
+    study: Study,
+    settings: MediationSettings,
+    contrasts: list[Contrast],
+    saved: _saved.Saved,
+    frame: pd.DataFrame,
+    report: Progress,
+) -> tuple[list[HeadSweep], _saved.Rest]:
+    from whyprompt.trials.models.local import load_model
+
+    report(0, 0, "loading the model")
+    lm = load_model(
+        study.model.name,
+        revision=study.model.revision,
+        device=study.model.device,
+        dtype=study.model.dtype,
+        threads=study.model.threads,
+    )
+    _compute(study, settings, contrasts, saved, lm, frame, report)
+    kept = saved.read(contrasts)
+    assert kept is not None
+    return kept
+
+
+def _compute(
+    study: Study,
+    settings: MediationSettings,
+    contrasts: list[Contrast],
+    saved: _saved.Saved,
+    lm: LocalModel,
+    frame: pd.DataFrame,
+    report: Progress,
+) -> None:
+    items = chosen_items(study, settings)
+    main_pairs: list[PromptPair] = []
+    for contrast in contrasts:
+        pairs = study_pairs(study, contrast, items, lm.codec, frame)
+        main_pairs = main_pairs or pairs
+        done = saved.outcomes(contrast)
+        name = f"heads, {contrast.treated} against {contrast.control}"
+        report(len(done), len(pairs), name)
+        sweep = head_sweep(
+            lm.model,
+            pairs,
+            mediator=settings.mediator,
+            done=done,
+            on_pair=saved.keeper(contrast),
+            progress=lambda d, n, name=name: report(d, n, name),  # type: ignore[misc]
+        )
+        saved.finish(contrast, sweep)
+    main = saved.sweep(contrasts[0])
+    report(0, settings.max_heads, "the smallest set")
+    try:
+        search = find_heads(
+            lm.model,
+            main_pairs,
+            sweep=main,
+            share=settings.share,
+            max_heads=settings.max_heads,
+            candidates=settings.candidates,
+            mediator=settings.mediator,
+            conf_level=settings.level,
+            random_state=study.seeds.analysis,
+            progress=lambda n, share: report(n, settings.max_heads, f"the smallest set, {share:.0%} carried"),
+        )
+        note = ""
+    except MediationError as error:
+        # A study too small to hold items out still has its sweep; it says why it has no set.
+        search, note = None, error.message
+    report(0, len(main_pairs), "attention")
+    capture = capture_attention(
+        lm.model, main_pairs, progress=lambda done, total: report(done, total, "attention")
+    )
+    pictures = _pictures(lm, main_pairs, contrasts[0], main)
+    saved.close(search, note, pictures, capture)
+
+
+def _pictures(
+    lm: LocalModel, pairs: list[PromptPair], contrast: Contrast, sweep: HeadSweep
+) -> list[AttentionPicture]:
+    """Draw the item whose total effect is the median: neither the best nor the worst."""
+    import numpy as np
+
+    te = sweep.te
+    middle = int(np.argsort(te)[len(te) // 2])
+    pair = next(p for p in pairs if p.item_id == sweep.item_ids[middle])
+    out = []
+    arms: tuple[tuple[Literal[0, 1], str], ...] = ((0, contrast.control), (1, contrast.treated))
+    for arm, name in arms:
+        rows = attention_rows(lm.model, pair, arm=arm)
+        weights = np.stack([r.weights.mean(0) for r in rows])
+        out.append(
+            AttentionPicture(
+                item_id=pair.item_id,
+                arm=name,
+                tokens=tuple(lm.codec.tokenizer.decode([t]) for t in rows[0].token_ids),
+                segments=rows[0].segments,
+                heads=tuple((r.layer, r.head) for r in rows),
+                weights=np.round(weights * 255).astype(np.uint8),
+            )
+        )
+    return out
+
+
+def _gather(
+    study: Study,
+    settings: MediationSettings,
+    contrasts: list[Contrast],
+    saved: _saved.Saved,
+    sweeps: list[HeadSweep],
+    rest: _saved.Rest,
+) -> StudyMediation:
+    def studied(contrast: Contrast, sweep: HeadSweep) -> HeadStudy:
+        inference = infer_heads(sweep, conf_level=settings.level, random_state=study.seeds.analysis)
+        return HeadStudy(contrast=contrast, sweep=sweep, inference=inference)
+
+    main, *others = (studied(c, s) for c, s in zip(contrasts, sweeps, strict=True))
+    placebo = next((s for s in others if s.contrast.treated == settings.placebo), None)
+    further = tuple(s for s in others if s is not placebo)
+    differences = {
+        f"{main.name}, less {other.name}": contrast_heads(
+            main.sweep, other.sweep, conf_level=settings.level, random_state=study.seeds.analysis
+        )
+        for other in others
+        if other.contrast.control == main.contrast.control
+    }
+    capture = rest.capture
+    try:
+        comparison, why = (
+            compare_mediation(
+                main.sweep,
+                capture,
+                settings.segment or _segment(capture),
+                conf_level=settings.level,
+                random_state=study.seeds.analysis,
+            ),
+            "",
+        )
+    except MediationError as error:
+        comparison, why = None, error.message
+    return StudyMediation(
+        study=study.name,
+        model=main.sweep.model,
+        outcome=main.sweep.outcome,
+        mediator=main.sweep.mediator,
+        main=main,
+        further=further,
+        differences=differences,
+        placebo=placebo,
+        search=rest.search,
+        search_note=rest.note,
+        attention=tuple(AttentionPicture(**p) for p in rest.pictures),
+        capture=capture,
+        comparison=comparison,
+        comparison_note=why,
+        item_tasks=saved.item_tasks,
+        sentence=(
+            f"{main.contrast.treated!r} against {main.contrast.control!r}, on items of "
+            f"{_listed(saved.item_tasks)}: {main.inference.sentence}"
+        ),
+    )
+
+
+def _segment(capture: AttentionCapture) -> str:
+    """Name what the treated arm's prompt has and the control's has not; else the question."""
+    import numpy as np
+
+    has = np.asarray(np.isfinite(capture.mass).any(axis=(0, 2)))
+    own = [
+        name
+        for k, name in enumerate(capture.segments)
+        if has[1, k] and not has[0, k] and not name.startswith("(")
+    ]
+    for name in ("reasoning", "shots", *own):
+        if name in own:
+            return name
+    return "question"

@@ -1,0 +1,79 @@
+"""From a study's arms to the prompt pairs that a sweep runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whyprompt.errors import MediationError
+from whyprompt.mediation.pairs import pair_from_rendered
+from whyprompt.trials.items import load_items
+from whyprompt.trials.prompts import CHAIN_MARK, render
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from whyprompt.mediation.pairs import PromptPair
+    from whyprompt.study import Contrast, MediationSettings, Study
+    from whyprompt.trials.items.item import Item, ItemPool
+    from whyprompt.trials.models.local import PromptCodec
+    from whyprompt.trials.prompts import Prompt
+
+__all__ = ["chosen_items", "study_pairs"]
+
+
+def chosen_items(study: Study, settings: MediationSettings) -> list[Item]:
+    """Give the items a sweep runs on: the first of every task family, as many as the study says."""
+    items = load_items(study.items, seed=study.seeds.items).items
+    taken: dict[str, int] = {}
+    out = []
+    for item in items:
+        if settings.tasks is not None and item.task_type not in settings.tasks:
+            continue
+        if taken.get(item.task_type, 0) < settings.items_per_task:
+            taken[item.task_type] = taken.get(item.task_type, 0) + 1
+            out.append(item)
+    return out
+
+
+def study_pairs(
+    study: Study, contrast: Contrast, items: list[Item], codec: PromptCodec, frame: pd.DataFrame
+) -> list[PromptPair]:
+    """Render both arms of every item, as the first repetition of the study did.
+
+    Raises
+    ------
+    MediationError
+        If the arms' prompts do not end in the same cue, or an answer tokenises differently after them.
+    """
+    pool = load_items(study.items, seed=study.seeds.items)
+    return [
+        pair_from_rendered(
+            codec,
+            item_id=item.item_id,
+            cluster=item.cluster or item.item_id,
+            prompt0=_prompt(study, contrast.control, item, pool, codec, frame),
+            prompt1=_prompt(study, contrast.treated, item, pool, codec, frame),
+            arms=(contrast.control, contrast.treated),
+        )
+        for item in items
+    ]
+
+
+def _prompt(
+    study: Study, arm: str, item: Item, pool: ItemPool, codec: PromptCodec, frame: pd.DataFrame
+) -> Prompt:
+    prompt = render(item, study.arms[arm], name=arm, pool=pool, renderer=codec, seed=study.seeds.shots)
+    if prompt.reasoning_first is None:
+        return prompt
+    # The model wrote this chain itself: it stands in the prompt that was sent.
+    sent = frame.loc[
+        (frame["item_id"] == item.item_id) & (frame["arm"] == arm) & (frame["rep"] == 0), "prompt"
+    ]
+    before, after = prompt.text.split(CHAIN_MARK)
+    text = "" if sent.empty else str(sent.iloc[0])
+    if not (text.startswith(before) and text.endswith(after) and len(text) > len(before) + len(after)):
+        raise MediationError(
+            f"item {item.item_id!r}, arm {arm!r}: the chain that the model wrote is not in the trial table",
+            hint="run the study again: whyprompt run STUDY",
+        )
+    return prompt.with_chain(text[len(before) : len(text) - len(after)])

@@ -1,0 +1,401 @@
+"""What a mediation keeps on disk: one line an item and sweep, so that a stopped sweep goes on where it was.
+
+``mediation/FINGERPRINT/`` beside the store holds ``TREATED-CONTROL.jsonl`` (potential outcomes of each item),
+``TREATED-CONTROL.json`` (the grid of heads), ``rest.json`` and ``attention.npz`` (the set found, attention).
+The fingerprint covers the trials, the model and the settings: what belongs to another study is never read.
+All of it can be computed again, so a damaged file is computed again, or named.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._files import file_errors, lock_for, read_json, whole_file, write_json
+from whyprompt.answers.pairs import chosen_items
+from whyprompt.errors import StoreError
+from whyprompt.mediation.capture import AttentionCapture
+from whyprompt.mediation.results import HeadSweep, PairOutcomes
+from whyprompt.mediation.search import CarriedShare, HeadSearch
+from whyprompt.stats.intervals import MeanInterval
+from whyprompt.study import MediationSettings
+from whyprompt.trials.store import TrialStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pandas as pd
+
+    from whyprompt.answers.internal import AttentionPicture
+    from whyprompt.study import Contrast, Study
+
+__all__ = ["Rest", "Saved", "search_to_dict"]
+
+# Raised when the same study and model would give other numbers.
+_FORMAT = 3
+_DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rest:
+    """What a mediation has beside its sweeps; pictures as the arguments of their class."""
+
+    search: HeadSearch | None
+    note: str
+    pictures: list[dict[str, Any]]
+    capture: AttentionCapture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """The saved parts of one study's mediation.
+
+    Attributes
+    ----------
+    folder : Path
+    items : tuple of str
+        Items that belong to the sweep.
+    item_tasks : mapping of str to str
+    """
+
+    folder: Path
+    items: tuple[str, ...]
+    item_tasks: dict[str, str]
+
+    @classmethod
+    def open(cls, study: Study, folder: str | Path, frame: pd.DataFrame) -> Saved:
+        """Find the folder that belongs to this study, model and settings; nothing is made or written."""
+        settings = study.mediation or MediationSettings()
+        with TrialStore(Path(folder) / "trials.sqlite", write=False) as store:
+            trials, model = store.latest(study.name)
+        items = chosen_items(study, settings)
+        missing = sorted({i.item_id for i in items} - set(frame["item_id"]))
+        if missing:
+            raise StoreError(
+                f"the trial table has no item {missing[0]!r}, which the sweep needs",
+                hint="run the study again: whyprompt run STUDY",
+            )
+        main = settings.contrast or study.contrast
+        key = {
+            "format": _FORMAT,
+            "trials": trials,
+            "model": model,
+            # The search and the attention are of this one.
+            "contrast": [main.treated, main.control],
+            "settings": settings.model_dump(mode="json"),
+            "seed": study.seeds.analysis,
+        }
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+        return cls(
+            folder=Path(folder) / "mediation" / name,
+            items=tuple(i.item_id for i in items),
+            item_tasks={i.item_id: i.task_type for i in items},
+        )
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Make the folder, and let no other process write into it meanwhile."""
+        lock = lock_for(self.folder)
+        try:
+            with file_errors(self.folder):
+                self.folder.mkdir(exist_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    def read(self, contrasts: list[Contrast]) -> tuple[list[HeadSweep], Rest] | None:
+        """Read the sweeps of these contrasts, and the rest.
+
+        Returns
+        -------
+        tuple of (list of HeadSweep, Rest), or None
+            None where they were not finished.
+
+        Raises
+        ------
+        StoreError
+            If they were, and a file is damaged.
+        """
+        # Written last: where this file is, everything was.
+        if not (self.folder / "rest.json").is_file():
+            return None
+        return [self.sweep(c) for c in contrasts], self._read_rest()
+
+    def outcomes(self, contrast: Contrast) -> dict[str, PairOutcomes]:
+        """Read the finished items of one sweep; a line that is not whole is an item not finished."""
+        path = self._lines(contrast)
+        if not path.is_file():
+            return {}
+        found = (_outcomes_of(line) for line in path.read_bytes().splitlines())
+        return {one.item_id: one for one in found if one is not None and one.item_id in self.item_tasks}
+
+    def keeper(self, contrast: Contrast) -> Callable[[PairOutcomes], None]:
+        """Give the function that keeps each finished item."""
+        path = self._lines(contrast)
+        # A line cut short by a kill must not swallow the next one.
+        if path.is_file() and not path.read_bytes().endswith(b"\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+
+        def keep(one: PairOutcomes) -> None:
+            with file_errors(path), path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(one.to_dict()) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+        return keep
+
+    def finish(self, contrast: Contrast, sweep: HeadSweep) -> None:
+        """Keep what a finished sweep has beside its items."""
+        write_json(
+            self._grid(contrast),
+            {
+                "mediator": sweep.mediator,
+                "outcome": sweep.outcome,
+                "model": sweep.model,
+                "n_layers": sweep.n_layers,
+                "n_heads": sweep.n_heads,
+                "heads": [list(h) for h in sweep.heads],
+                "floor": sweep.floor,
+                "notes": list(sweep.notes),
+            },
+        )
+
+    def sweep(self, contrast: Contrast) -> HeadSweep:
+        """Read a finished sweep.
+
+        Raises
+        ------
+        StoreError
+            If a file of it is damaged.
+        """
+        done = self.outcomes(contrast)
+        lost = [i for i in self.items if i not in done]
+        if lost:
+            raise StoreError(
+                f"{self._lines(contrast)} is damaged: it has no whole line of item {lost[0]!r}", hint=_DELETE
+            )
+        rows = [done[i] for i in self.items]
+        path = self._grid(contrast)
+        with _reading(path):
+            grid = read_json(path, hint=_DELETE)
+            n_layers, n_heads = int(grid["n_layers"]), int(grid["n_heads"])
+            heads = _heads(grid["heads"])
+            if not all(0 <= layer < n_layers and 0 <= head < n_heads for layer, head in heads):
+                raise ValueError("heads outside the model")
+            names = {name: _text(grid[name]) for name in ("mediator", "outcome", "model")}
+
+        def stack(name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+            values = [getattr(r, name) for r in rows]
+            if any(v is None for v in values):
+                return None
+            if any(v.shape != (len(heads),) for v in values):
+                raise StoreError(
+                    f"{self._lines(contrast)} is damaged: a line has not one value a head", hint=_DELETE
+                )
+            return np.stack(values)
+
+        return HeadSweep(
+            **names,
+            item_ids=tuple(r.item_id for r in rows),
+            clusters=tuple(r.cluster for r in rows),
+            n_layers=n_layers,
+            n_heads=n_heads,
+            heads=heads,
+            y00=np.array([r.y00 for r in rows]),
+            y11=np.array([r.y11 for r in rows]),
+            y10=stack("y10"),
+            y01=stack("y01"),
+            floor=grid.get("floor"),
+            notes=tuple(grid.get("notes", ())),
+        )
+
+    def close(
+        self,
+        search: HeadSearch | None,
+        note: str,
+        pictures: list[AttentionPicture],
+        capture: AttentionCapture,
+    ) -> None:
+        """Keep the set found, the attention of one item, and the attention mass of all."""
+        with whole_file(self._mass) as file:
+            np.savez_compressed(file, mass=capture.mass, entropy=capture.entropy)
+        # Last: where this file is, everything is.
+        write_json(
+            self.folder / "rest.json",
+            {
+                "search": None if search is None else search_to_dict(search),
+                "note": note,
+                "attention": [
+                    {
+                        **{f.name: getattr(p, f.name) for f in fields(p) if f.name != "weights"},
+                        "weights": base64.b64encode(p.weights.tobytes()).decode(),
+                    }
+                    for p in pictures
+                ],
+                "capture": {
+                    "item_ids": list(capture.item_ids),
+                    "clusters": list(capture.clusters),
+                    "heads": [list(h) for h in capture.heads],
+                    "segments": list(capture.segments),
+                },
+            },
+        )
+
+    def _read_rest(self) -> Rest:
+        path = self.folder / "rest.json"
+        with _reading(path):
+            rest = read_json(path, hint=_DELETE)
+            pictures = [_picture(one) for one in rest["attention"]]
+            found, names = rest["search"], rest["capture"]
+            search = None if found is None else _search_from_dict(found)
+            note = _text(rest["note"])
+            item_ids, clusters, segments = (
+                tuple(_text(x) for x in names[k]) for k in ("item_ids", "clusters", "segments")
+            )
+            heads = _heads(names["heads"])
+        with _reading(self._mass), self._mass.open("rb") as file, np.load(file) as arrays:
+            mass, entropy = arrays["mass"], arrays["entropy"]
+            shape = (len(item_ids), 2, len(heads))
+            if mass.shape != (*shape, len(segments)) or entropy.shape != shape:
+                raise ValueError("arrays of another shape")
+        capture = AttentionCapture(
+            item_ids=item_ids, clusters=clusters, heads=heads, segments=segments, mass=mass, entropy=entropy
+        )
+        return Rest(search=search, note=note, pictures=pictures, capture=capture)
+
+    @property
+    def _mass(self) -> Path:
+        return self.folder / "attention.npz"
+
+    def _lines(self, contrast: Contrast) -> Path:
+        return self.folder / f"{contrast.treated}-{contrast.control}.jsonl"
+
+    def _grid(self, contrast: Contrast) -> Path:
+        return self.folder / f"{contrast.treated}-{contrast.control}.json"
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Name a file whose content is not what was written."""
+    try:
+        yield
+    except StoreError:
+        raise
+    except Exception as error:
+        # Only the system names a file; a damaged archive can raise anything.
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        reason = " ".join(str(error).split())
+        raise StoreError(
+            f"{path} is damaged ({type(error).__name__}{f': {reason}' if reason else ''})", hint=_DELETE
+        ) from None
+
+
+def _outcomes_of(line: bytes) -> PairOutcomes | None:
+    """Read one line of a sweep; None where it was cut by a kill, or damaged."""
+    try:
+        one = PairOutcomes.from_dict(json.loads(line))
+        one = replace(one, y00=float(one.y00), y11=float(one.y11))
+        texts = (one.item_id, one.cluster, one.made_with)
+        arrays = [y for y in (one.y10, one.y01) if y is not None]
+        whole = all(isinstance(t, str) for t in texts) and all(y.ndim == 1 for y in arrays)
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError):
+        return None
+    return one if whole else None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _heads(value: list[list[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((int(layer), int(head)) for layer, head in value)
+
+
+def _picture(saved: dict[str, Any]) -> dict[str, Any]:
+    """Give one picture of attention as the arguments of its class."""
+    weights = np.frombuffer(base64.b64decode(saved["weights"]), dtype=np.uint8)
+    return {
+        **saved,
+        "tokens": tuple(saved["tokens"]),
+        "segments": tuple(saved["segments"]),
+        "heads": _heads(saved["heads"]),
+        "weights": weights.reshape(len(saved["heads"]), len(saved["tokens"])),
+    }
+
+
+def search_to_dict(search: HeadSearch) -> dict[str, Any]:
+    """Return a search as values that JSON can hold."""
+    out: dict[str, Any] = {f.name: getattr(search, f.name) for f in fields(search)}
+    return {
+        **out,
+        "heads": [list(h) for h in search.heads],
+        "path": [list(h) for h in search.path],
+        "ways": [_way_to_dict(way) for way in search.ways],
+        "total": _ends_to_json(asdict(search.total)),
+        "search_items": list(search.search_items),
+        "held_out_items": list(search.held_out_items),
+    }
+
+
+def _ends_to_json(values: dict[str, Any]) -> dict[str, Any]:
+    # JSON has no infinity: an end that the items do not bound is null.
+    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
+
+
+def _ends_from_json(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: (-math.inf if k.endswith("_low") else math.inf) if v is None else v for k, v in values.items()}
+
+
+def _way_to_dict(way: CarriedShare) -> dict[str, Any]:
+    return _ends_to_json(
+        {
+            "quantity": way.quantity,
+            "search_share": way.search_share.tolist(),
+            "held_out_share": way.held_out_share.tolist(),
+            "joint": _ends_to_json(asdict(way.joint)),
+            "direct": _ends_to_json(asdict(way.direct)),
+            "share_low": way.share_low,
+            "share_high": way.share_high,
+        }
+    )
+
+
+def _way_from_dict(data: dict[str, Any]) -> CarriedShare:
+    return CarriedShare(
+        **_ends_from_json(
+            {
+                **data,
+                "search_share": np.array(data["search_share"]),
+                "held_out_share": np.array(data["held_out_share"]),
+                "joint": MeanInterval(**_ends_from_json(data["joint"])),
+                "direct": MeanInterval(**_ends_from_json(data["direct"])),
+            }
+        )
+    )
+
+
+def _search_from_dict(data: dict[str, Any]) -> HeadSearch:
+    return HeadSearch(
+        **{
+            **data,
+            "heads": _heads(data["heads"]),
+            "path": _heads(data["path"]),
+            "ways": tuple(_way_from_dict(way) for way in data["ways"]),
+            "total": MeanInterval(**_ends_from_json(data["total"])),
+            "search_items": tuple(data["search_items"]),
+            "held_out_items": tuple(data["held_out_items"]),
+        }
+    )

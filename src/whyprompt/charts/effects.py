@@ -1,0 +1,452 @@
+"""Charts of the external level: effects, subgroups, audits, curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from whyprompt._words import counted, format_number, percent
+from whyprompt.charts.rows import effect_rows, number, records
+from whyprompt.charts.style import BLUE, MUTED, PURPLE, VERMILION, data, finish, span, title_lines, wrap
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import altair as alt
+
+    from whyprompt.effects.checks.audit import AuditResult, OneDraw
+    from whyprompt.effects.result import EffectResult
+
+__all__ = [
+    "audit_plot",
+    "dose_response_plot",
+    "draw_plot",
+    "forest_plot",
+    "specification_plot",
+]
+
+_ROW = 30
+# A normal quantile: Monte Carlo errors are those of means over many draws.
+_Z95 = 1.959963984540054
+
+
+def _zero(at: float = 0.0) -> Any:  # noqa: ANN401 - a chart
+    import altair as alt
+
+    return (
+        alt.Chart(data([{"at": at}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(x="at:Q")
+    )
+
+
+def _fit(chart: Any, *, width: int, height: int) -> Any:  # noqa: ANN401 - a chart
+    """Make the whole picture, labels and all, as wide as asked."""
+    return chart.properties(width=width, height=height, autosize={"type": "fit-x", "contains": "padding"})
+
+
+def _intervals(
+    rows: list[dict[str, Any]],
+    order: list[str],
+    title: list[str],
+    *,
+    colour: Any,  # noqa: ANN401 - an encoding
+    domain: list[float] | None = None,
+) -> Any:  # noqa: ANN401 - a chart
+    """Lay points with intervals over named lines."""
+    import altair as alt
+
+    y = alt.Y("label:N", sort=order, title=None, scale=alt.Scale(domain=order))
+    scale = alt.Scale(zero=False) if domain is None else alt.Scale(domain=domain, clamp=True)
+    base = alt.Chart(data(rows)).encode(y=y)
+    bar = (
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(strokeWidth=2, aria=False)
+        .encode(x=alt.X("low:Q", title=title, scale=scale), x2="high:Q", color=colour)
+    )
+    points = base.mark_point(filled=True, opacity=1).encode(
+        x=alt.X("estimate:Q", title=title, scale=scale),
+        color=colour,
+        shape=alt.Shape("shape:N", scale=None),
+        size=alt.Size("size:Q", scale=None),
+        tooltip=alt.Tooltip("words:N", title=" "),
+        description="words:N",
+    )
+    return alt.layer(_zero(), bar, points)
+
+
+def forest_plot(
+    result: Any,  # noqa: ANN401 - any result with estimates
+    *,
+    truth: float | None = None,
+    beside: Mapping[str, tuple[EffectResult, float | None]] | None = None,
+    title: str | None = None,
+    width: int = 560,
+) -> alt.LayerChart:
+    """Draw an effect with its interval, and its subgroups below it.
+
+    Parameters
+    ----------
+    result : PairedResult, EffectResult, EffectsResult, ArmsResult or OrdinalResult
+        Its overall estimate is a diamond, its parts are circles.
+    truth : float, optional
+        The effect known from both arms, as a vertical mark on the overall line.
+    beside : mapping of str to (EffectResult, float or None), optional
+        Further estimates in lines of their own, each with its truth.
+    title : str, optional
+        Of the axis. Default: the outcome and the arms.
+    width : int, default 560
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+
+    Raises
+    ------
+    EstimationError
+        If there is no estimate to draw.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from whyprompt.effects import paired_effect
+    >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3})
+    >>> frame["y"] = [1.0, 2.0, 1.0, 4.0, 0.0, 2.0]
+    >>> found = paired_effect(frame, outcome="y", treated="b", control="a")
+    >>> forest_plot(found).to_dict()["description"]
+    'Forest plot. all items: 2.00 (-0.484 to 4.48), n = 3.'
+    """
+    import altair as alt
+
+    lines = effect_rows(result)
+    truths = {lines[0].label: truth} if truth is not None and lines else {}
+    for label, (other, known) in (beside or {}).items():
+        lines += [_renamed(line, label) for line in effect_rows(other)[:1]]
+        if known is not None:
+            truths[label] = known
+    drawn = [line for line in lines if line.estimate is not None]
+    if not drawn:
+        raise EstimationError("there is no estimate to draw: no part of the result could be estimated")
+    order = [line.label for line in drawn]
+    rows = [
+        {
+            "label": line.label,
+            "estimate": line.estimate,
+            "low": line.low,
+            "high": line.high,
+            "words": line.words,
+            "shape": "diamond" if line.kind == "overall" else "circle",
+            "size": 150 if line.kind == "overall" else 70,
+        }
+        for line in drawn
+    ]
+    chart = _intervals(rows, order, title_lines(title or _axis(result), width), colour=alt.value(BLUE))
+    if truths:
+        marks = alt.Chart(
+            data(
+                {"label": k, "truth": v, "words": f"{k}: both arms run give {format_number(v)}"}
+                for k, v in truths.items()
+            )
+        )
+        chart += marks.mark_tick(color=PURPLE, thickness=3, size=20).encode(
+            x="truth:Q", y=alt.Y("label:N", sort=order), tooltip="words:N", description="words:N"
+        )
+    description = "Forest plot. " + "; ".join(line.words for line in drawn) + "."
+    if truths:
+        description += " Vertical marks are the effects known from both arms: "
+        description += "; ".join(f"{k} {format_number(v)}" for k, v in truths.items()) + "."
+    shaped = _fit(chart, width=width, height=_ROW * len(order) + 10)
+    out: alt.LayerChart = finish(shaped, description=description)
+    return out
+
+
+def _renamed(line: Any, label: str) -> Any:  # noqa: ANN401 - an EffectRow
+    from dataclasses import replace
+
+    return replace(line, label=label, kind="part")
+
+
+def _axis(result: Any) -> str:  # noqa: ANN401 - any result
+    outcome = getattr(result, "outcome", None)
+    treated = getattr(result, "treated", None) or getattr(result, "treated_level", None)
+    control = getattr(result, "control", None) or getattr(result, "control_level", None)
+    what = "difference" if outcome is None else f"difference in {outcome}"
+    return what if treated is None or control is None else f"{what}, {treated} minus {control}"
+
+
+def draw_plot(draw: OneDraw, *, width: int = 560) -> alt.LayerChart:
+    """Draw what one confounded draw gives: naive, adjusted, and the truth from both arms.
+
+    Parameters
+    ----------
+    draw : OneDraw
+    width : int, default 560
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+    """
+    import altair as alt
+
+    names = (
+        "plain difference",
+        f"adjusted ({draw.adjusted.method})",
+        "truth, same items",
+        "truth, all items",
+    )
+    rows: list[dict[str, Any]] = []
+    for name, result in zip(names, (draw.naive, draw.adjusted), strict=False):
+        rows.append(
+            {
+                "label": name,
+                "estimate": result.estimate,
+                "low": result.ci_low,
+                "high": result.ci_high,
+                "words": f"{name}: {format_number(result.estimate)} ({span(result.ci_low, result.ci_high)})",
+                "shape": "circle",
+                "size": 90,
+                "colour": VERMILION if result is draw.naive else BLUE,
+            }
+        )
+    for name, value in zip(names[2:], (draw.truth, draw.truth_all), strict=True):
+        rows.append(
+            {
+                "label": name,
+                "estimate": value,
+                "low": None,
+                "high": None,
+                "words": f"{name}, both arms run: {format_number(value)}",
+                "shape": "diamond",
+                "size": 120,
+                "colour": PURPLE,
+            }
+        )
+    title = title_lines(_axis(draw.adjusted), width)
+    chart = _intervals(rows, list(names), title, colour=alt.Color("colour:N", scale=None))
+    mark = alt.Chart(data([{"at": draw.truth}])).mark_rule(color=PURPLE, aria=False).encode(x="at:Q")
+    description = "One arm an item, as logs would have it. " + "; ".join(r["words"] for r in rows) + "."
+    out: alt.LayerChart = finish(
+        _fit(mark + chart, width=width, height=_ROW * 4 + 10), description=description
+    )
+    return out
+
+
+def audit_plot(
+    result: AuditResult, *, what: Literal["bias", "coverage"] = "bias", width: int = 560
+) -> alt.LayerChart:
+    """Draw how each method did over many confounded draws.
+
+    Parameters
+    ----------
+    result : AuditResult
+    what : {"bias", "coverage"}, default "bias"
+        Mean error against the paired truth, or the share of intervals that hold it; each with the interval
+        that the Monte Carlo error of so many draws leaves.
+    width : int, default 560
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+
+    Raises
+    ------
+    EstimationError
+        If no method gave that figure.
+    """
+    import altair as alt
+
+    rows: list[dict[str, Any]] = []
+    for row in result.rows:
+        value = row.bias if what == "bias" else row.coverage
+        error = row.bias_error if what == "bias" else row.coverage_error
+        if value is None:
+            continue
+        wide = None if error is None else _Z95 * error
+        words = f"{row.method}: {what} {format_number(value)}"
+        words += "" if error is None else f", Monte Carlo error {format_number(error, digits=2)}"
+        rows.append(
+            {
+                "label": row.method,
+                "estimate": value,
+                "low": None if wide is None else value - wide,
+                "high": None if wide is None else value + wide,
+                "words": words,
+                "shape": "circle",
+                "size": 90,
+                "colour": VERMILION if row.method == "naive" else BLUE,
+            }
+        )
+    if not rows:
+        raise EstimationError(f"no method of the audit has a {what} to draw")
+    order = [r["label"] for r in rows]
+    title = (
+        "bias (estimate minus truth, in units of the outcome)"
+        if what == "bias"
+        else f"share of {percent(result.level)} intervals that hold the truth"
+    )
+    base = _intervals(
+        rows,
+        order,
+        title_lines(title, width),
+        colour=alt.Color("colour:N", scale=None),
+        domain=[0.0, 1.0] if what == "coverage" else None,
+    )
+    if what == "coverage":
+        base = alt.layer(*base.layer[1:], _zero(result.level))
+    description = f"Audit over {counted(result.draws, 'draw')}. " + "; ".join(r["words"] for r in rows) + "."
+    chart = _fit(base, width=width, height=_ROW * len(order) + 10)
+    out: alt.LayerChart = finish(chart, description=description)
+    return out
+
+
+def dose_response_plot(
+    frame: Any,  # noqa: ANN401 - any frame
+    *,
+    dose_title: str = "dose",
+    outcome_title: str = "mean outcome",
+    width: int = 560,
+) -> alt.LayerChart:
+    """Draw a mean outcome over a dose, with its interval.
+
+    Parameters
+    ----------
+    frame : DataFrame or sequence of mappings
+        Columns ``dose``, ``estimate``, ``low``, ``high``.
+    dose_title, outcome_title : str
+        Of the axes, with their units.
+    width : int, default 560
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+
+    Examples
+    --------
+    >>> chart = dose_response_plot([{"dose": 0.0, "estimate": 1.0, "low": 0.5, "high": 1.5},
+    ...                             {"dose": 1.0, "estimate": 2.0, "low": 1.5, "high": 2.5}])
+    >>> chart.to_dict()["description"]
+    'Dose and response: from 1.00 (0.500 to 1.50) at 0 to 2.00 (1.50 to 2.50) at 1.00.'
+    """
+    import altair as alt
+
+    needed = ("dose", "estimate", "low", "high")
+    rows: list[dict[str, Any]] = [
+        {
+            **{k: float(row[k]) for k in needed},
+            "words": f"at {format_number(float(row['dose']))}: {format_number(float(row['estimate']))} "
+            f"({span(float(row['low']), float(row['high']))})",
+        }
+        for row in sorted(records(frame, needed, what="dose_response_plot"), key=lambda r: float(r["dose"]))
+    ]
+    base = alt.Chart(data(rows)).encode(x=alt.X("dose:Q", title=dose_title, scale=alt.Scale(zero=False)))
+    y = alt.Y("low:Q", title=outcome_title, scale=alt.Scale(zero=False))
+    band = base.mark_area(color=BLUE, opacity=0.2, aria=False).encode(y=y, y2="high:Q")
+    line = base.mark_line(color=BLUE, aria=False).encode(y=alt.Y("estimate:Q", title=outcome_title))
+    dots = base.mark_point(color=BLUE, filled=True, size=30).encode(
+        y="estimate:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
+    )
+    ends = [
+        f"{format_number(r['estimate'])} ({span(r['low'], r['high'])}) at {format_number(r['dose'])}"
+        for r in (rows[0], rows[-1])
+    ]
+    words = f"Dose and response: from {ends[0]} to {ends[1]}."
+    chart = _fit(alt.layer(band, line, dots), width=width, height=260)
+    out: alt.LayerChart = finish(chart, description=words)
+    return out
+
+
+def specification_plot(
+    frame: Any,  # noqa: ANN401 - any frame
+    *,
+    choices: Sequence[str],
+    truth: float | None = None,
+    title: str = "estimate",
+    width: int = 560,
+) -> alt.VConcatChart:
+    """Draw a specification curve: every estimate in order, and the choices that gave it below.
+
+    Parameters
+    ----------
+    frame : DataFrame or sequence of mappings
+        One row a specification: ``estimate``, ``ci_low``, ``ci_high`` (absent where None) and the choices.
+        Rows without an estimate are counted in the description and not drawn.
+    choices : sequence of str
+        Columns that hold what was chosen.
+    truth : float, optional
+        The effect known from both arms.
+    title : str
+        Of the axis, with its unit.
+    width : int, default 560
+        Of the curve, in pixels, without its labels.
+
+    Returns
+    -------
+    altair.VConcatChart
+
+    Raises
+    ------
+    EstimationError
+        If no specification has an estimate.
+
+    References
+    ----------
+    Simonsohn, Simmons and Nelson (2020). Specification curve analysis. Nature Human Behaviour 4.
+    """
+    import altair as alt
+
+    table = records(frame, ("estimate", "ci_low", "ci_high", *choices), what="specification_plot")
+    kept = sorted((r for r in table if number(r["estimate"]) is not None), key=lambda r: float(r["estimate"]))
+    if not kept:
+        raise EstimationError("no specification has an estimate to draw")
+    rows: list[dict[str, Any]] = []
+    dots: list[dict[str, Any]] = []
+    for rank, row in enumerate(kept, start=1):
+        low, high = number(row["ci_low"]), number(row["ci_high"])
+        said = ", ".join(f"{c} {row[c]}" for c in choices)
+        words = f"{format_number(float(row['estimate']))} ({span(low, high)}): {said}"
+        rows.append(
+            {"rank": rank, "estimate": float(row["estimate"]), "low": low, "high": high, "words": words}
+        )
+        dots += [{"rank": rank, "choice": f"{c}: {row[c]}", "words": words} for c in choices]
+    x = alt.X("rank:O", axis=None)
+    base = alt.Chart(data(rows)).encode(x=x)
+    bar = (
+        base.transform_filter("isValid(datum.low)")
+        .mark_rule(color=BLUE, opacity=0.6, aria=False)
+        .encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    )
+    point = base.mark_point(filled=True, color=BLUE, size=28, opacity=1).encode(
+        y="estimate:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
+    )
+    lines = [{"at": 0.0, "colour": MUTED}] + ([] if truth is None else [{"at": truth, "colour": PURPLE}])
+    rule = (
+        alt.Chart(data(lines)).mark_rule(aria=False).encode(y="at:Q", color=alt.Color("colour:N", scale=None))
+    )
+    order = list(
+        dict.fromkeys(f"{c}: {r[c]}" for c in choices for r in sorted(kept, key=lambda r: str(r[c])))
+    )
+    below = (
+        alt.Chart(data(dots))
+        .mark_point(filled=True, color=BLUE, size=18, opacity=1, aria=False)
+        .encode(
+            x=x,
+            # Every choice has its label: the shared look would hide each that comes close to another.
+            y=alt.Y("choice:N", sort=order, title=None, axis=alt.Axis(labelOverlap=False)),
+            tooltip="words:N",
+        )
+    )
+    lost = len(table) - len(kept)
+    ends = f"{format_number(rows[0]['estimate'])} to {format_number(rows[-1]['estimate'])}"
+    words = f"Specification curve: {counted(len(kept), 'estimate')} from {ends}"
+    words += f"; {lost} specifications gave none" if lost else ""
+    words += f"; the effect known from both arms is {format_number(truth)}" if truth is not None else ""
+    words += f"; choices: {wrap(order, 12)}."
+    chart = alt.vconcat(
+        alt.layer(rule, bar, point).properties(width=width, height=220),
+        below.properties(width=width, height=18 * len(order)),
+        spacing=6,
+    )
+    out: alt.VConcatChart = finish(chart, description=words)
+    return out

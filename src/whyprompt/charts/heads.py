@@ -1,0 +1,498 @@
+"""Charts of the internal level: heads, layers, sets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._words import counted, format_number
+from whyprompt.charts.style import (
+    BLUE,
+    DIVERGING,
+    GREEN,
+    GREY,
+    INK,
+    MUTED,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILION,
+    data,
+    finish,
+    span,
+    title_lines,
+)
+from whyprompt.errors import MediationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import altair as alt
+
+    from whyprompt.mediation.inference import HeadInference, SetInference
+    from whyprompt.mediation.results import HeadSweep
+    from whyprompt.mediation.search import HeadSearch
+
+__all__ = [
+    "FIT",
+    "colours",
+    "head_heatmap",
+    "head_items_plot",
+    "head_words",
+    "joint_plot",
+    "layer_plot",
+    "position",
+    "search_plot",
+]
+
+_PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
+_NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "total NDE"}
+FIT = {"type": "fit-x", "contains": "padding"}
+
+
+def head_words(inference: HeadInference, at: int) -> str:
+    """Say what one head does, in the words that every mark of it carries."""
+    layer, head = inference.heads[at]
+    name = _NAMES.get(inference.quantity, inference.quantity)
+    low, high = float(inference.ci_low[at]), float(inference.ci_high[at])
+    return (
+        f"layer {layer} head {head}: {name} {format_number(float(inference.mean[at]))} ({span(low, high)}), "
+        f"q {format_number(float(inference.q_value[at]), digits=2)}, family-wise p "
+        f"{format_number(float(inference.p_fwer[at]), digits=2)}"
+    )
+
+
+def _end(value: float) -> float | None:
+    """Give one end of an interval; where the items do not bound it, nothing is drawn."""
+    return float(value) if np.isfinite(value) else None
+
+
+def _unit(inference: HeadInference, outcome: str) -> str:
+    return f"{_NAMES.get(inference.quantity, inference.quantity)} on {outcome}"
+
+
+def head_heatmap(
+    inference: HeadInference,
+    *,
+    outcome: str = "the outcome",
+    transpose: bool = False,
+    width: int = 680,
+    cell: int = 17,
+) -> alt.LayerChart:
+    """Draw every head's mean effect, layer by head, with a dot where its q-value is below the level.
+
+    Parameters
+    ----------
+    inference : HeadInference
+        From `infer_heads` or `contrast_heads`. The interval of a head is shown on hover.
+    outcome : str
+        What the effect is on, for the legend.
+    transpose : bool, default False
+        Layers downwards instead of to the right: for narrow screens.
+    width : int, default 680
+        Of the whole picture, in pixels.
+    cell : int, default 17
+        Height of a cell, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+    """
+    import altair as alt
+
+    rows: list[dict[str, Any]] = [
+        {
+            "layer": layer,
+            "head": head,
+            "effect": float(inference.mean[i]),
+            "mark": bool(inference.q_value[i] < inference.alpha),
+            "words": head_words(inference, i),
+        }
+        for i, (layer, head) in enumerate(inference.heads)
+    ]
+    most = max(abs(r["effect"]) for r in rows) or 1.0
+    layers = sorted({r["layer"] for r in rows})
+    heads = sorted({r["head"] for r in rows})
+    every = max(1, round(len(layers) / 16))
+    layer_axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=layers[::every])
+    head_axis = alt.Axis(
+        labelAngle=0, ticks=False, domain=False, values=heads[:: max(1, round(len(heads) / 16))]
+    )
+    across, down = (heads, layers) if transpose else (layers, heads)
+    x = alt.X(
+        "head:O" if transpose else "layer:O",
+        title="head" if transpose else "layer",
+        sort=across,
+        axis=head_axis if transpose else layer_axis,
+    )
+    y = alt.Y(
+        "layer:O" if transpose else "head:O",
+        title="layer" if transpose else "head",
+        sort=down,
+        axis=layer_axis if transpose else head_axis,
+    )
+    base = alt.Chart(data(rows)).encode(x=x, y=y)
+    cells = base.mark_rect(stroke="transparent").encode(
+        color=alt.Color(
+            "effect:Q",
+            title=_unit(inference, outcome),
+            scale=alt.Scale(domain=[-most, 0, most], range=list(DIVERGING), interpolate="rgb"),
+            legend=alt.Legend(orient="top", gradientLength=min(260, width - 90), format=".2~g", tickCount=5),
+        ),
+        tooltip=alt.Tooltip("words:N", title=" "),
+        description="words:N",
+    )
+    dots = (
+        base.transform_filter("datum.mark")
+        .mark_point(filled=True, size=22, color=INK, opacity=1, aria=False)
+        .encode(tooltip=alt.Tooltip("words:N", title=" "))
+    )
+    marked = sum(r["mark"] for r in rows)
+    best = int(np.argmax(np.abs(inference.mean)))
+    chart = alt.layer(cells, dots).properties(width=width, height=cell * len(down), autosize=FIT)
+    out: alt.LayerChart = finish(
+        chart,
+        description=f"Heat map of {counted(len(rows), 'head')}. The largest effect is that of "
+        f"{head_words(inference, best)}. {marked} heads are marked: q < {inference.alpha:g}.",
+    )
+    return out
+
+
+def layer_plot(inference: HeadInference, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:
+    """Draw the effects of the heads by layer.
+
+    Parameters
+    ----------
+    inference : HeadInference
+        From `infer_heads`, or over layers from a sweep of layers.
+    outcome : str
+        What the effect is on, for the axis.
+    width : int, default 680
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+
+    Notes
+    -----
+    Heads are drawn one by one, not added up: their sum is not the layer's joint effect (see `joint_plot`).
+    """
+    import altair as alt
+
+    rows: list[dict[str, Any]] = [
+        {
+            "layer": layer,
+            "effect": float(inference.mean[i]),
+            "low": _end(inference.ci_low[i]),
+            "high": _end(inference.ci_high[i]),
+            "sure": f"q < {inference.alpha:g}" if inference.q_value[i] < inference.alpha else "not marked",
+            "words": head_words(inference, i),
+        }
+        for i, (layer, _) in enumerate(inference.heads)
+    ]
+    states = [f"q < {inference.alpha:g}", "not marked"]
+    top = set(np.argsort(-np.abs(inference.mean), kind="stable")[:5].tolist())
+    named = [{**row, "name": "{}.{}".format(*inference.heads[i])} for i, row in enumerate(rows) if i in top]
+    x = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False, padding=10), axis=alt.Axis(tickMinStep=1))
+    y = alt.Y("effect:Q", title=_unit(inference, outcome))
+    colour = alt.Color(
+        "sure:N",
+        title="head",
+        scale=alt.Scale(domain=states, range=[VERMILION, BLUE]),
+        legend=alt.Legend(orient="top"),
+    )
+    zero = alt.Chart(data([{"at": 0}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y="at:Q")
+    bars = (
+        alt.Chart(data(named))
+        .mark_rule(opacity=0.7, aria=False)
+        .encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=colour)
+    )
+    dots = (
+        alt.Chart(data(rows))
+        .mark_point(filled=True, size=36, opacity=0.8)
+        .encode(
+            x=x,
+            y=y,
+            color=colour,
+            shape=alt.Shape(
+                "sure:N", title="head", scale=alt.Scale(domain=states, range=["diamond", "circle"])
+            ),
+            tooltip=alt.Tooltip("words:N", title=" "),
+            description="words:N",
+        )
+    )
+    labels = (
+        alt.Chart(data(named))
+        .mark_text(align="left", dx=6, fontSize=11, color=INK, aria=False)
+        .encode(x=x, y=y, text="name:N")
+    )
+    by_layer: dict[int, float] = {}
+    for row in rows:
+        if abs(row["effect"]) > abs(by_layer.get(row["layer"], 0.0)):
+            by_layer[row["layer"]] = row["effect"]
+    strongest = sorted(by_layer, key=lambda k: -abs(by_layer[k]))[:3]
+    words = "Heads by layer. The layers with the largest single heads: " + "; ".join(
+        f"layer {k}, {format_number(by_layer[k])}" for k in strongest
+    )
+    chart = alt.layer(zero, bars, dots, labels).properties(width=width, height=240, autosize=FIT)
+    out: alt.LayerChart = finish(chart, description=words + ". Five heads carry their intervals.")
+    return out
+
+
+def joint_plot(inference: SetInference, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:
+    """Draw the joint effect of each set, a layer's for instance, with its interval, beside the total effect.
+
+    Parameters
+    ----------
+    inference : SetInference
+        From `infer_sets`, over `layer_sweep` or `set_sweep`.
+    outcome : str
+        What the effect is on, for the axis.
+    width : int, default 680
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+
+    Notes
+    -----
+    Sets are drawn in the sweep's order. Joint effects do not add up either: a layer reads what another wrote.
+
+    Examples
+    --------
+    >>> joint_plot(infer_sets(layer_sweep(model, pairs)))  # doctest: +SKIP
+    """
+    import altair as alt
+
+    name = _NAMES.get(inference.quantity, inference.quantity)
+    states = [f"q < {inference.alpha:g}", "not marked"]
+    rows: list[dict[str, Any]] = []
+    for i, label in enumerate(inference.names):
+        mean, low, high = (float(v[i]) for v in (inference.mean, inference.ci_low, inference.ci_high))
+        rows.append(
+            {
+                "set": label.removeprefix("layer "),
+                "effect": mean,
+                "low": _end(low),
+                "high": _end(high),
+                "sure": states[0] if inference.q_value[i] < inference.alpha else states[1],
+                "words": f"{label}: {name} {format_number(mean)} ({span(low, high)}), q "
+                f"{format_number(float(inference.q_value[i]), digits=2)}",
+            }
+        )
+    layers = all(label.startswith("layer ") for label in inference.names)
+    x = alt.X(
+        "set:N",
+        sort=[str(r["set"]) for r in rows],
+        title="layer" if layers else "set",
+        axis=alt.Axis(labelAngle=0 if layers else -40),
+    )
+    y = alt.Y("effect:Q", title=title_lines(f"joint {name} on {outcome}", 240))
+    colour = alt.Color(
+        "sure:N",
+        title=None,
+        scale=alt.Scale(domain=states, range=[VERMILION, BLUE]),
+        legend=alt.Legend(orient="top"),
+    )
+    total = float(inference.te.mean)
+    lines = [{"at": 0.0, "line": "none"}, {"at": total, "line": "total effect"}]
+    rules = (
+        alt.Chart(data(lines)).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y=alt.Y("at:Q"))
+    )
+    base = alt.Chart(data(rows)).encode(x=x)
+    bars = base.mark_rule(opacity=0.7, aria=False).encode(y="low:Q", y2="high:Q", color=colour)
+    dots = base.mark_point(filled=True, size=50, opacity=1).encode(
+        y=y,
+        color=colour,
+        shape=alt.Shape("sure:N", title=None, scale=alt.Scale(domain=states, range=["diamond", "circle"])),
+        tooltip=alt.Tooltip("words:N", title=" "),
+        description="words:N",
+    )
+    strongest = sorted(rows, key=lambda r: -abs(float(r["effect"])))[:3]
+    words = (
+        f"Joint {name} of {len(rows)} {'layers' if layers else 'sets'}, beside a total effect of"
+        f" {format_number(total)}. The largest: " + "; ".join(str(r["words"]) for r in strongest) + "."
+    )
+    chart = alt.layer(rules, bars, dots).properties(width=width, height=240, autosize=FIT)
+    out: alt.LayerChart = finish(chart, description=words)
+    return out
+
+
+def search_plot(search: HeadSearch, *, width: int = 560) -> alt.LayerChart:
+    """Draw the share of the total effect that the first k heads carry, on searched and held-out items.
+
+    Parameters
+    ----------
+    search : HeadSearch
+    width : int, default 560
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+    """
+    import altair as alt
+
+    names = ["items searched on", "held-out items"]
+    rows = []
+    for k, (layer, head) in enumerate(search.path, start=1):
+        for name, shares in zip(names, (search.search_share, search.held_out_share), strict=True):
+            value = float(shares[k - 1])
+            rows.append(
+                {
+                    "heads": k,
+                    "share": value,
+                    "items": name,
+                    "words": f"{counted(k, 'head')}, {layer}.{head} the last: {value:.0%} on {name}",
+                }
+            )
+    x = alt.X(
+        "heads:Q",
+        title="heads in the set",
+        axis=alt.Axis(values=list(range(1, len(search.path) + 1)), format="d"),
+        scale=alt.Scale(domain=[0.8, len(search.path) + 0.2], nice=False),
+    )
+    y = alt.Y("share:Q", title="share of the total effect", axis=alt.Axis(format="%"))
+    colour = alt.Color(
+        "items:N",
+        title=None,
+        sort=names,
+        scale=alt.Scale(domain=names, range=[GREY, BLUE]),
+        legend=alt.Legend(orient="top"),
+    )
+    base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour)
+    dash = alt.StrokeDash(
+        "items:N", sort=names, scale=alt.Scale(domain=names, range=[[4, 3], [1, 0]]), title=None
+    )
+    lines = base.mark_line(strokeWidth=2, aria=False).encode(strokeDash=dash)
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(
+        tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
+    )
+    k, least = len(search.heads), search.least
+    ends = {"low": _end(least.share_low), "high": _end(least.share_high)}
+    interval = (
+        alt.Chart(data([{"heads": k, **ends}]))
+        .mark_rule(color=BLUE, strokeWidth=2, aria=False)
+        .encode(x=x, y="low:Q", y2="high:Q")
+    )
+    aim = (
+        alt.Chart(data([{"at": search.share}]))
+        .mark_rule(color=MUTED, strokeDash=[4, 3], aria=False)
+        .encode(y="at:Q")
+    )
+    end = float(search.held_out_share[k - 1])
+    words = (
+        f"Cumulative joint effect. {counted(k, 'head')} {'carries' if k == 1 else 'carry'} {end:.0%} of the"
+        " total effect on held-out items "
+        + ("(no interval)" if None in ends.values() else f"({least.share_low:.0%} to {least.share_high:.0%})")
+        + f"; {search.share:.0%} was asked for."
+    )
+    chart = alt.layer(aim, interval, lines, dots).properties(width=width, height=260, autosize=FIT)
+    out: alt.LayerChart = finish(chart, description=words)
+    return out
+
+
+def head_items_plot(
+    sweep: HeadSweep,
+    head: tuple[int, int],
+    groups: Mapping[str, str] | None = None,
+    *,
+    quantity: str = "nie",
+    width: int = 560,
+) -> alt.LayerChart:
+    """Draw one head's effect on every item, sorted.
+
+    Parameters
+    ----------
+    sweep : HeadSweep
+    head : (layer, head)
+    groups : mapping of str to str, optional
+        The task family of each item.
+    quantity : {"nie", "nde", "pure_nie", "total_nde"}
+    width : int, default 560
+        Of the whole picture, in pixels.
+
+    Returns
+    -------
+    altair.LayerChart
+
+    Raises
+    ------
+    MediationError
+        If the sweep has no such head.
+    """
+    import altair as alt
+
+    at = position(sweep.heads, head, "the sweep")
+    effect = np.asarray(getattr(sweep, quantity))[:, at]
+    order = np.argsort(-effect, kind="stable")
+    rows: list[dict[str, Any]] = [
+        {
+            "item": sweep.item_ids[i],
+            "effect": float(effect[i]),
+            "task": (groups or {}).get(sweep.item_ids[i], "all items"),
+            "words": f"{sweep.item_ids[i]}: {format_number(float(effect[i]))} of a total effect of "
+            f"{format_number(float(sweep.te[i]))}",
+        }
+        for i in order
+    ]
+    tasks = list(dict.fromkeys(sorted(r["task"] for r in rows)))
+    items = [r["item"] for r in rows]
+    y = alt.Y(
+        "item:N", sort=items, title=None, axis=alt.Axis(labels=len(items) <= 60, ticks=len(items) <= 60)
+    )
+    name = _NAMES.get(quantity, quantity)
+    bars = (
+        alt.Chart(data(rows))
+        .mark_bar()
+        .encode(
+            x=alt.X(
+                "effect:Q",
+                title=title_lines(f"{name} of layer {head[0]} head {head[1]} on {sweep.outcome}", width),
+            ),
+            y=y,
+            color=alt.Color(
+                "task:N",
+                title="task",
+                scale=alt.Scale(domain=tasks, range=colours(len(tasks))),
+                legend=alt.Legend(orient="top", columns=3 if width >= 500 else 2) if len(tasks) > 1 else None,
+            ),
+            tooltip=alt.Tooltip("words:N", title=" "),
+            description="words:N",
+        )
+    )
+    zero = alt.Chart(data([{"at": 0}])).mark_rule(color=MUTED, aria=False).encode(x="at:Q")
+    up = int((effect > 0).sum())
+    chart = alt.layer(bars, zero).properties(
+        width=width, height=max(90, min(14 * len(rows), 800)), autosize=FIT
+    )
+    out: alt.LayerChart = finish(
+        chart,
+        description=f"{name} of layer {head[0]} head {head[1]}, item by item: positive in {up} of "
+        f"{len(rows)}, mean {format_number(float(effect.mean()))}.",
+    )
+    return out
+
+
+def colours(n: int) -> list[str]:
+    """Give `n` colours of the palette, again from its start where it ends."""
+    return [_PALETTE[i % len(_PALETTE)] for i in range(n)]
+
+
+def position(heads: Sequence[tuple[int, int]], head: tuple[int, int], where: str) -> int:
+    """Find a head.
+
+    Raises
+    ------
+    MediationError
+        If it is not there.
+    """
+    if head not in heads:
+        raise MediationError(
+            f"{where} has no layer {head[0]} head {head[1]}",
+            hint=f"its {counted(len(heads), 'head')} run from {heads[0]} to {heads[-1]}",
+        )
+    return list(heads).index(head)

@@ -1,0 +1,213 @@
+"""The look that all charts share, and how values get into them.
+
+For a chart of your own that is to sit beside these: `data` puts rows into it, `finish` gives it the look, and
+the colours are those of Okabe and Ito.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from whyprompt._words import format_number
+from whyprompt.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import altair as alt
+
+__all__ = [
+    "BLUE",
+    "DIVERGING",
+    "GREEN",
+    "GREY",
+    "GRID",
+    "INK",
+    "MUTED",
+    "ORANGE",
+    "PURPLE",
+    "SKY",
+    "VERMILION",
+    "data",
+    "finish",
+    "finite",
+    "span",
+    "title_lines",
+    "wrap",
+]
+
+# Okabe and Ito (2008), Color Universal Design: told apart under every common colour blindness.
+BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
+SKY, PURPLE, GREY = "#56B4E9", "#CC79A7", "#8A8F98"
+# The page's style sheet finds these three by their values and gives them the colours of dark mode.
+INK, MUTED, GRID = "#1B1F24", "#57606A", "#D8DEE4"
+# Nearly clear in the middle, so that zero is the background's colour, whichever that is.
+DIVERGING = (BLUE, "rgba(138,143,152,0.10)", VERMILION)
+
+
+def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN401 - the chart's own type
+    """Give a chart the shared look and its description.
+
+    Parameters
+    ----------
+    chart : altair chart
+        With its width set, so that its axis gets as many labels as it has room for.
+    description : str
+        What it shows, for those who do not see it.
+
+    Returns
+    -------
+    altair chart
+        Of the same type.
+
+    Examples
+    --------
+    >>> import altair as alt
+    >>> bars = alt.Chart(data([{"task": "sum", "items": 3}]), width=300).mark_bar(color=BLUE)
+    >>> chart = finish(bars.encode(x="items:Q", y="task:N"), description="Items of each task")
+    >>> chart.to_dict()["description"]
+    'Items of each task'
+    """
+    shown: Any = chart
+    width = getattr(shown, "width", None)
+    # One label about every 95 pixels: closer ones run into each other.
+    ticks = max(3, width // 95) if isinstance(width, int) else 6
+    return shown.properties(description=description, background="#FFFFFF").configure(
+        font="sans-serif",
+        view={"stroke": None},
+        axis={
+            "labelColor": INK,
+            "titleColor": INK,
+            "gridColor": GRID,
+            "domainColor": MUTED,
+            "tickColor": MUTED,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "titlePadding": 8,
+            "labelLimit": 260,
+            "labelOverlap": "greedy",
+            "labelSeparation": 5,
+        },
+        axisXQuantitative={"tickCount": ticks},
+        legend={
+            # Symbols of a scale without colours would be black, on a dark page too.
+            "symbolBaseFillColor": MUTED,
+            "symbolBaseStrokeColor": MUTED,
+            "symbolOpacity": 1,
+            "labelColor": INK,
+            "titleColor": INK,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "titleFontWeight": "normal",
+            "labelLimit": 320,
+        },
+        header={"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontWeight": "normal"},
+        title={"color": INK, "fontSize": 13, "fontWeight": "normal", "anchor": "start"},
+        text={"color": INK},
+    )
+
+
+def data(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
+    """Put rows into a chart as plain values; a number that is not finite is an error, None stays absent.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Column to value, a row each.
+
+    Returns
+    -------
+    altair.InlineData
+
+    Raises
+    ------
+    DataError
+        If a number is not finite.
+    """
+    import altair as alt
+
+    values = [{str(k): finite(v, str(k)) for k, v in row.items()} for row in rows]
+    return alt.InlineData(values=values)
+
+
+def finite(value: Any, name: str) -> Any:  # noqa: ANN401 - any cell
+    """Give a cell as Python's own type.
+
+    Parameters
+    ----------
+    value : any
+    name : str
+        Of its column, for the message.
+
+    Returns
+    -------
+    any
+
+    Raises
+    ------
+    DataError
+        If it is a number that is not finite.
+    """
+    plain = value.item() if hasattr(value, "item") else value
+    if isinstance(plain, float) and not math.isfinite(plain):
+        raise DataError(
+            f"the chart's column {name!r} holds {plain}", hint="draw finite numbers; None is an absent one"
+        )
+    return plain
+
+
+def span(low: float | None, high: float | None) -> str:
+    """Write an interval in words.
+
+    Parameters
+    ----------
+    low, high : float or None
+
+    Returns
+    -------
+    str
+    """
+    if low is None or high is None or not math.isfinite(high - low):
+        return "no interval"
+    return f"{format_number(low)} to {format_number(high)}"
+
+
+def title_lines(text: str, width: int) -> list[str]:
+    """Break an axis title so that a narrow picture does not cut it.
+
+    Parameters
+    ----------
+    text : str
+    width : int
+        Of the picture, in pixels.
+
+    Returns
+    -------
+    list of str
+    """
+    import textwrap
+
+    return textwrap.wrap(text, max(24, (width - 130) // 6))
+
+
+def wrap(words: Sequence[str], limit: int = 4) -> str:
+    """List a few names and say how many more there are.
+
+    Parameters
+    ----------
+    words : sequence of str
+    limit : int, default 4
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> wrap(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(words[:limit])
+    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

@@ -1,0 +1,140 @@
+"""Reading a table or a graph that a command names; every failure names the file and says what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, refuse_repeats, unreadable
+from whyprompt.errors import DataError, GraphError
+
+if TYPE_CHECKING:
+    from whyprompt.graph.model import CausalGraph
+
+__all__ = ["TABLES", "read_graph", "read_table"]
+
+TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
+"""Endings of the files that `read_table` reads."""
+
+# pandas also takes "None" and "null" for missing; an arm may be called that.
+_MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL"]
+
+
+def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
+    """Read a table by the ending of its file.
+
+    Parameters
+    ----------
+    path : Path
+        ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``, ``.ndjson``, or ``.json`` with a list of records.
+
+    Returns
+    -------
+    pandas.DataFrame or pyarrow.Table
+
+    Raises
+    ------
+    DataError
+        If the file is absent, empty, not of its ending's format, or has a column twice.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in TABLES:
+        raise DataError(
+            f"{path}: a table ending in {suffix or 'nothing'} is not known",
+            hint=f"one of: {', '.join(TABLES)}",
+        )
+    if not is_file(path):
+        raise DataError(f"{path}: there is no such file")
+    if suffix in {".csv", ".tsv"}:
+        return _delimited(path, "\t" if suffix == ".tsv" else ",")
+    if suffix == ".parquet":
+        return _parquet(path)
+    return _records(path, lines=suffix != ".json")
+
+
+def _delimited(path: Path, separator: str) -> Any:  # noqa: ANN401 - pandas.DataFrame
+    import pandas as pd
+
+    # pandas fills a short row, and takes the first column for an index where every row has one field more.
+    for _ in delimited_rows(path, separator):
+        pass
+    try:
+        return pd.read_csv(
+            path,
+            sep=separator,
+            encoding="utf-8-sig",
+            keep_default_na=False,
+            na_values=_MISSING,
+            index_col=False,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise DataError(f"{path} cannot be read as a table: {str(error).strip()}") from error
+
+
+def _parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow.Table
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
+        raise DataError(f"{path} is not a Parquet file, or is damaged: {error}") from error
+    refuse_repeats(table.column_names, path)
+    return table
+
+
+def _records(path: Path, *, lines: bool) -> Any:  # noqa: ANN401 - pandas.DataFrame
+    import pandas as pd
+
+    rows: Any = [row for _, row in json_rows(path)] if lines else json_value(path.read_bytes(), path)
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise DataError(f"{path} does not hold records, one object a trial")
+    for number, row in enumerate(rows, start=1):
+        for name, value in row.items():
+            # No column of text can hold a half character; a number is judged where it is used.
+            if isinstance(value, str) and (why := unreadable(value)) is not None:
+                raise DataError(
+                    f"{path}, record {number}: column {name!r} {why}",
+                    hint="write the file anew; such halves come from text that was cut",
+                )
+    return pd.DataFrame(rows)
+
+
+def read_graph(text: str) -> CausalGraph:
+    """Read a causal graph from a file, or from the text itself.
+
+    Parameters
+    ----------
+    text : str
+        A file name (``.dot``, ``.gv``, ``.gml``, or any with arrow text), or arrow text such as
+        ``"difficulty -> arm; difficulty -> score; arm -> score"``.
+
+    Returns
+    -------
+    CausalGraph
+
+    Raises
+    ------
+    GraphError
+        If it cannot be read, or is not an acyclic graph.
+    """
+    from whyprompt.graph.model import CausalGraph
+
+    content, suffix = text, ""
+    if not any(mark in text for mark in ("->", "<-", "{", "\n", ";")):
+        path = Path(text)
+        if not is_file(path):
+            raise GraphError(
+                f"the graph {text[:80]!r} is neither a file nor arrow text",
+                hint='write arrows, for example --graph "difficulty -> arm, score; arm -> score"',
+            )
+        try:
+            content, suffix = path.read_text(encoding="utf-8"), path.suffix.lower()
+        except UnicodeDecodeError as error:
+            raise GraphError(f"{path} is not UTF-8 text") from error
+    start = content.lstrip().lower()
+    if suffix in {".dot", ".gv"} or (start.startswith(("digraph", "strict", "dag")) and "{" in start):
+        return CausalGraph.from_dot(content)
+    if suffix == ".gml" or (start.startswith("graph") and "[" in start and "->" not in start):
+        return CausalGraph.from_gml(content)
+    return CausalGraph.parse(content)

@@ -1,0 +1,114 @@
+"""Balance over many arms: the worst pair for each covariate, the worst covariate for each pair."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects.arms.result import PairBalanceRow
+from whyprompt.effects.checks.balance import moments
+from whyprompt.stats.propensity import design_matrix
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.many_arms import MultiWeightEstimate
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["pair_balance", "pair_smd"]
+
+
+def _two_valued(x: Floats) -> bool:
+    low, high = float(x.min()), float(x.max())
+    return bool(((x == low) | (x == high)).all())
+
+
+def _denominators(X: Floats, labels: NDArray[Any], fit: MultiWeightEstimate, focal: str | None) -> Floats:
+    """Spread of each covariate: pooled over arms for the ATE, the focal arm's, or the weighted sample's."""
+    out = np.empty(X.shape[1])
+    for j, x in enumerate(X.T):
+        binary = _two_valued(x)
+        unit = (x - x.min()) / (x.max() - x.min()) if binary and x.max() > x.min() else x
+        scale = float(x.max() - x.min()) if binary and x.max() > x.min() else 1.0
+        if fit.estimand == "ato":
+            variance = moments(unit, fit.weights, binary=binary).variance
+        else:
+            over = [focal] if focal is not None else list(fit.arms)
+            variance = float(np.mean([moments(unit[labels == arm], binary=binary).variance for arm in over]))
+        out[j] = scale * np.sqrt(max(variance, 0.0))
+    return out
+
+
+def _arm_means(X: Floats, labels: NDArray[Any], fit: MultiWeightEstimate, *, after: bool) -> Floats:
+    w = fit.weights if after else np.ones(len(labels))
+    return np.array([np.average(X[labels == arm], axis=0, weights=w[labels == arm]) for arm in fit.arms])
+
+
+def pair_balance(
+    X: Floats, names: Sequence[str], labels: NDArray[Any], fit: MultiWeightEstimate, focal: str | None
+) -> tuple[PairBalanceRow, ...]:
+    """Return the largest difference of any two arms for each covariate.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, q)
+        Covariates; every level of a text column as its own column.
+    names : sequence of str, length q
+    labels : ndarray of str, shape (n,)
+        The arm of each row.
+    fit : MultiWeightEstimate
+    focal : str or None
+        The arm whose spread is the denominator, for its ATT.
+
+    Returns
+    -------
+    tuple of PairBalanceRow
+        Denominators as in cobalt: pooled over arms for the ATE, of all weighted rows for overlap weights.
+    """
+    scale = _denominators(X, labels, fit, focal)
+    before, after = (_arm_means(X, labels, fit, after=flag) for flag in (False, True))
+    rows = []
+    for j, name in enumerate(names):
+        spread = [float(np.ptp(means[:, j])) for means in (before, after)]
+        none = 1e-12 * float(np.abs(before[:, j]).max())
+        smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s <= none else None) for s in spread]
+        worst = (fit.arms[int(after[:, j].argmin())], fit.arms[int(after[:, j].argmax())])
+        rows.append(PairBalanceRow(covariate=name, smd_before=smd[0], smd_after=smd[1], worst_pair=worst))
+    return tuple(rows)
+
+
+def pair_smd(
+    columns: dict[str, NDArray[Any]], labels: NDArray[Any], fit: MultiWeightEstimate
+) -> dict[tuple[int, int], float | None]:
+    """Return the largest standardised difference of each two arms over all covariates, after weighting.
+
+    Parameters
+    ----------
+    columns : dict of str to ndarray
+        Confounders as read.
+    labels : ndarray of str, shape (n,)
+        The arm of each row.
+    fit : MultiWeightEstimate
+
+    Returns
+    -------
+    dict of (int, int) to float or None
+        By the places of the two arms; None where a covariate has no spread to divide by.
+    """
+    if not columns:
+        return {}
+    X = design_matrix(columns, full=True).matrix
+    scale = _denominators(X, labels, fit, fit.focal)
+    means = _arm_means(X, labels, fit, after=True)
+    out: dict[tuple[int, int], float | None] = {}
+    for a, b in combinations(range(len(fit.arms)), 2):
+        gap = np.abs(means[b] - means[a])
+        live = scale > 0
+        unknown = bool((gap > 1e-12 * np.abs(means).max(axis=0))[~live].any())
+        out[(a, b)] = None if unknown else float((gap[live] / scale[live]).max(initial=0.0))
+    return out

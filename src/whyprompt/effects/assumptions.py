@@ -1,0 +1,269 @@
+"""The assumptions behind an adjusted comparison, each with the check that was made of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt._words import format_number
+from whyprompt.results import Assumption, BalanceRow
+from whyprompt.stats.rules import SMD_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.results import Status
+
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
+
+__all__ = ["FEW_ROWS", "describe_assumptions", "judge_balance", "judge_overlap"]
+
+# Share of the rows whose effect is wanted that may lie beyond the other arm's scores.
+_FEW, _MANY = 0.01, 0.10
+# Below this effective share of the rows used, the estimate rests on a handful of them.
+_LOW_ESS = 0.2
+# Overlap weights leave out rows without a counterpart on purpose; what is left must still be a sample.
+FEW_ROWS = 30.0
+
+
+def describe_assumptions(
+    *,
+    design: str,
+    confounders: Sequence[str],
+    from_graph: bool,
+    cautions: Sequence[str],
+    clustered: bool,
+    balance: Sequence[BalanceRow],
+    overlap: Assumption | None,
+    moved: Sequence[str] = (),
+) -> tuple[Assumption, ...]:
+    """List the assumptions.
+
+    Parameters
+    ----------
+    design : {"observational", "randomized"}
+    confounders : sequence of str
+    from_graph : bool
+        Whether a causal graph chose or approved the confounders.
+    cautions : sequence of str
+        What the graph had to remark.
+    clustered : bool
+        Whether rows were grouped by a sampling unit.
+    balance : sequence of BalanceRow
+    overlap : Assumption or None
+        From `judge_overlap`; None where there is no score to judge by.
+    moved : sequence of str
+        Covariates that differ between randomised arms by more than a lot would do.
+
+    Returns
+    -------
+    tuple of Assumption
+    """
+    out = [_exchangeability(design, confounders, from_graph=from_graph)]
+    if moved:
+        out.append(
+            Assumption(
+                name="no post-treatment adjustment",
+                status="fails",
+                check="a lot balances what the item was before: each covariate's difference between the arms"
+                " was tested at 0.001, over their number",
+                detail=f"the arms differ in {', '.join(moved)}: either the arm causes it, and it must be left"
+                " out, or the arm was not drawn by one lot for all rows",
+            )
+        )
+    elif from_graph:
+        out.append(
+            Assumption(
+                name="no post-treatment adjustment",
+                status="doubtful" if cautions else "holds",
+                check="the graph was asked whether any covariate is caused by the arm or opens a path",
+                detail="; ".join(cautions) or "none is",
+            )
+        )
+    elif confounders:
+        out.append(
+            Assumption(
+                name="no post-treatment adjustment",
+                status="doubtful" if cautions else "not checked",
+                check="the names were compared with those that the field gives to what an arm causes",
+                detail="; ".join(cautions) or "none is among them; without a graph no more can be said",
+            )
+        )
+    if overlap is not None:
+        out.append(overlap)
+    if balance:
+        out.append(judge_balance(balance, randomized=design == "randomized"))
+    out.append(
+        Assumption(
+            name="no interference",
+            status="not checked",
+            check="repeated trials with another batch composition would be needed",
+            detail="an item's outcome is taken not to depend on which arm other items got",
+        )
+    )
+    out.append(
+        Assumption(
+            name="independent units",
+            status="holds" if clustered else "not checked",
+            check="rows were grouped by the cluster column" if clustered else "no cluster column was given",
+            detail="errors may be correlated within a cluster and not between them"
+            if clustered
+            else "every row is taken to be sampled by itself; repeated items need cluster=",
+        )
+    )
+    return tuple(out)
+
+
+def _exchangeability(design: str, confounders: Sequence[str], *, from_graph: bool) -> Assumption:
+    if design == "randomized":
+        return Assumption(
+            name="exchangeability",
+            status="holds",
+            check="the design",
+            detail="the arm was drawn at random, as the caller states",
+        )
+    if design == "paired":
+        return Assumption(
+            name="exchangeability",
+            status="holds",
+            check="the design",
+            detail="each item was run under every arm, so that nothing about an item decided its arm",
+        )
+    named = ", ".join(confounders)
+    detail = (
+        f"by the graph, nothing{f' but {named}' if named else ''} affects both the choice of arm and the"
+        " outcome"
+        if from_graph
+        else f"as the caller states, nothing but {named} affects both the choice of arm and the outcome"
+        if named
+        else "nothing was adjusted for: nothing would have to affect both the choice of arm and the outcome,"
+        " which nobody states"
+    )
+    return Assumption(
+        name="exchangeability",
+        status="untestable",
+        check="none is possible from these data; see the sensitivity analyses",
+        detail=detail,
+    )
+
+
+def judge_balance(balance: Sequence[BalanceRow], *, randomized: bool = False) -> Assumption:
+    """Say whether the covariates are balanced after adjustment.
+
+    Parameters
+    ----------
+    balance : sequence of BalanceRow
+    randomized : bool, default False
+        Whether the arm was drawn at random: what differs then differs by chance, which the interval
+        already counts, and identifies nothing less.
+
+    Returns
+    -------
+    Assumption
+        Fails where a standardised mean difference exceeds 0.1 in size or cannot be computed; holds in a
+        randomised design, naming the difference.
+    """
+    bad = [r for r in balance if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
+    largest = max((abs(r.smd_after) for r in balance if r.smd_after is not None), default=0.0)
+    listed = ", ".join(
+        r.covariate if r.smd_after is None else f"{r.covariate} {format_number(r.smd_after, digits=2)}"
+        for r in bad
+    )
+    detail = f"over the limit: {listed}" if bad else f"the largest is {format_number(largest, digits=2)}"
+    if bad and randomized:
+        detail = f"by chance, {detail}; adjusting for it (method aipw) would narrow the interval"
+    return Assumption(
+        name="balance",
+        status="fails" if bad and not randomized else "holds",
+        check=f"standardised mean difference of each covariate, limit {SMD_LIMIT}",
+        detail=detail,
+    )
+
+
+def judge_overlap(
+    score: Floats | None,
+    treated: Bools,
+    *,
+    estimand: str,
+    weights: Floats,
+    discarded: Bools,
+    ess: tuple[float, float],
+    lost: tuple[int, int] = (0, 0),
+) -> Assumption:
+    """Say whether rows of the other arm exist where the effect is wanted.
+
+    Parameters
+    ----------
+    score : ndarray, shape (n,), optional
+        Propensity score; None for a method that has none, which shows by the rows it leaves out.
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    estimand : str
+        Whose effect is wanted.
+    weights : ndarray, shape (n,)
+        0 for rows not used.
+    discarded : ndarray of bool, shape (n,)
+        Rows put aside for want of support.
+    ess : tuple of float
+        Effective sample sizes of the treated and the controls.
+    lost : tuple of int
+        Treated and control rows without a counterpart that are not among these.
+
+    Returns
+    -------
+    Assumption
+        Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores;
+        doubtful above 1%, or where an arm's weight rests on less than a fifth of its rows used, or where
+        a tenth of the rows wanted found no counterpart. For the ATO rows count by their weight, which is
+        small where the other arm is rare, and it is doubtful only where the weights of an arm are worth
+        fewer than 30 rows, or a tenth of all rows were put aside.
+    """
+    wanted = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(treated), dtype=bool))
+    used = weights > 0
+    spoken_for = wanted & used
+    by_weight = estimand == "ato"
+    counts = np.where(spoken_for, weights if by_weight else 1.0, 0.0)
+    share = 0.0
+    remarks = []
+    if score is not None:
+        beyond = np.zeros(len(score), dtype=bool)
+        for arm, other in ((treated, score[~treated]), (~treated, score[treated])):
+            beyond |= arm & ((score < other.min()) | (score > other.max()))
+        share = float(counts @ beyond / counts.sum()) if spoken_for.any() else 1.0
+        what = "weight" if by_weight else "rows the effect speaks for"
+        remarks.append(
+            f"{share:.1%} of the {what} {'lies' if by_weight else 'lie'} beyond the other arm's scores"
+        )
+    all_wanted = int(wanted.sum()) + {"att": lost[0], "atc": lost[1]}.get(estimand, sum(lost))
+    gone = 1.0 - float(used[wanted].sum()) / all_wanted
+    n_used = (int((used & treated).sum()), int((used & ~treated).sum()))
+    thin = min(e / max(n, 1) for e, n in zip(ess, n_used, strict=True))
+    few = min(ess) < FEW_ROWS if by_weight else thin < _LOW_ESS
+    if gone > 0:
+        remarks.append(f"{gone:.1%} of the rows wanted are not used")
+    elif score is None:
+        remarks.append("every row wanted found a counterpart")
+    if discarded.any():
+        remarks.append(f"{int(discarded.sum())} row(s) were put aside before matching")
+    if by_weight:
+        remarks.append(f"the weights are worth {ess[0]:.0f} treated and {ess[1]:.0f} control rows")
+    elif few:
+        remarks.append(f"an arm's weight rests on {thin:.0%} of its rows")
+    status: Status = (
+        "fails"
+        if share > _MANY
+        else "doubtful"
+        if (share > _FEW and not by_weight) or few or gone > 0.1
+        else "holds"
+    )
+    return Assumption(
+        name="overlap",
+        status=status,
+        check=("" if score is None else "range of the propensity scores of the two arms, ")
+        + "rows used, effective sample sizes",
+        detail="; ".join(remarks),
+    )

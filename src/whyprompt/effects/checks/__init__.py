@@ -1,0 +1,1 @@
+"""What speaks for and against an estimate: one check a module."""

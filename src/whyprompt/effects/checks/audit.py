@@ -1,0 +1,587 @@
+"""The audit: estimates from one arm an item, held against the truth from both.
+
+From items run under both arms, one arm an item is drawn by a stated confounded rule, as logs would have
+it. The pipeline sees only that; its estimates are held against the paired truth for the same items.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._words import counted, format_number, percent
+from whyprompt.effects.checks.audit_result import AuditResult, AuditRow, OneDraw
+from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.methods.matched import codes
+from whyprompt.effects.options import METHODS, Options, check_options
+from whyprompt.effects.paired.paired import paired_differences
+from whyprompt.effects.pipeline import compute
+from whyprompt.effects.problem import Problem, refuse_post_treatment
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import Assumption
+from whyprompt.stats.propensity import Design, design_matrix
+from whyprompt.tables import Arms, level_name, open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.paired.paired import PairedDifferences
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["AuditResult", "AuditRow", "OneDraw", "Rule", "audit", "one_draw"]
+
+Rule = Callable[[Mapping[str, "NDArray[Any]"]], "NDArray[np.float64]"] | Mapping[str, float]
+"""The probability of the treated arm: a function of the covariates, or logistic coefficients."""
+
+
+# An item with a probability beyond this of one arm hardly ever has the other.
+_RARE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class _Setup:
+    pairs: PairedDifferences
+    columns: dict[str, NDArray[Any]]
+    design: Design
+    probability: Floats
+    description: str
+
+
+def _setup(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    unit: str,
+    arm: str,
+    outcome: str,
+    treated: object,
+    control: object,
+    confounders: Sequence[str],
+    rule: Rule,
+) -> _Setup:
+    refuse_post_treatment(tuple(confounders), treatment=arm, outcome=outcome)
+    if not confounders:
+        raise EstimationError("an audit needs at least one confounder for its rule to act on")
+    table = open_table(frame)
+    pairs = _by_name(
+        paired_differences(table, unit=unit, arm=arm, outcome=outcome, treated=treated, control=control)
+    )
+    columns: dict[str, NDArray[Any]] = {}
+    units = table.labels(unit, role="unit")
+    for name in confounders:
+        values = table.values(name, role="confounder")
+        columns[name] = values[pairs.first_row]
+        expected = dict(zip(pairs.units, columns[name].tolist(), strict=True))
+        for u, value in zip(units, values.tolist(), strict=True):
+            if u in expected and expected[u] != value:
+                raise DataError(
+                    f"confounder {name!r} varies within {unit!r} {u!r}: the arm may have caused it",
+                    hint="a confounder is a property of the item, known before the arm is chosen",
+                )
+    design = design_matrix(columns)
+    if callable(rule):
+        probability = np.asarray(rule(columns), dtype=np.float64)
+        description = f"the function {getattr(rule, '__name__', type(rule).__name__)}"
+    else:
+        probability = _logistic_rule(rule, design)
+        description = "logit of the probability = " + " + ".join(
+            f"{value:g}" if name == "intercept" else f"{value:g} x {name} (standardised)"
+            for name, value in rule.items()
+        )
+    if probability.shape != (len(pairs.units),):
+        raise EstimationError(
+            f"the rule gives {probability.shape} probabilities for {counted(len(pairs.units), 'item')}",
+            hint="it takes a mapping of covariates and returns one probability an item",
+        )
+    if not (np.isfinite(probability).all() and (probability > 0).all() and (probability < 1).all()):
+        raise EstimationError(
+            "the rule gives a probability that is not strictly between 0 and 1",
+            hint="an item that can have one arm only has no effect that such data could show",
+        )
+    return _Setup(
+        pairs=pairs, columns=columns, design=design, probability=probability, description=description
+    )
+
+
+def _by_name(pairs: PairedDifferences) -> PairedDifferences:
+    """Put items in the order of their names, so that a seed draws the same arms in any order of the table."""
+    # Numbers within a name count as numbers: item-2 comes before item-10.
+    keys = [[int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", name)] for name in pairs.units]
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    return replace(
+        pairs,
+        units=tuple(pairs.units[k] for k in order),
+        first_row=pairs.first_row[order],
+        treated=pairs.treated[order],
+        control=pairs.control[order],
+    )
+
+
+def _logistic_rule(rule: Mapping[str, float], design: Design) -> Floats:
+    linear = np.full(design.matrix.shape[0], float(rule.get("intercept", 0.0)))
+    for name, coefficient in rule.items():
+        if name == "intercept":
+            continue
+        if name not in design.names:
+            raise EstimationError(
+                f"the rule names {name!r}, which is not a covariate of the audit",
+                hint=f"its keys are intercept, {', '.join(design.names)}",
+            )
+        x = design.matrix[:, design.names.index(name)]
+        spread = float(x.std())
+        if spread == 0:
+            raise EstimationError(f"the rule acts on {name!r}, which does not vary over the items")
+        linear += float(coefficient) * (x - x.mean()) / spread
+    return np.asarray(1.0 / (1.0 + np.exp(-linear)), dtype=np.float64)
+
+
+def audit(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    unit: str = "item_id",
+    arm: str = "arm",
+    outcome: str,
+    treated: object,
+    control: object,
+    confounders: Sequence[str],
+    rule: Rule,
+    draws: int = 200,
+    methods: Sequence[str] = ("naive", "nearest", "ipw", "overlap", "aipw"),
+    estimand: str | None = None,
+    exact: Sequence[str] = (),
+    level: float = 0.95,
+    random_state: int = 0,
+    **options: Any,  # noqa: ANN401 - options of estimate_effect
+) -> AuditResult:
+    """Hold estimates from one arm an item against the paired truth.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Trials with both arms.
+    unit, arm, outcome : str
+        Columns.
+    treated, control : object
+        Levels of `arm`.
+    confounders : sequence of str
+        Item columns that the pipeline adjusts for.
+    rule : callable or mapping
+        Probability of the treated arm. A function of ``{covariate: array}``, or logistic coefficients on
+        the standardised covariates, with an optional ``"intercept"``.
+    draws : int, default 200
+        How often one arm an item is drawn.
+    methods : sequence of str
+        Of `estimate_effect`.
+    estimand : {"att", "atc", "ate"}, optional
+        Default: that of each method.
+    exact : sequence of str
+        Confounders on which matched items must be equal (``nearest``, ``optimal``, ``kernel``,
+        ``subclass``).
+    level : float, default 0.95
+        Of intervals.
+    random_state : int, default 0
+        Seed.
+    **options
+        Further options of `estimate_effect`, such as ``caliper=0.2``; one that a method does not take is
+        not given to it.
+
+    Returns
+    -------
+    AuditResult
+
+    Raises
+    ------
+    DataError
+        If a confounder varies within an item.
+    EstimationError
+        If the rule does not give probabilities, or a method is not known.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> hard = rng.normal(size=150)
+    >>> trials = pd.DataFrame(
+    ...     {
+    ...         "item_id": np.repeat(np.arange(150), 2),
+    ...         "arm": ["direct", "cot"] * 150,
+    ...         "hard": np.repeat(hard, 2),
+    ...         "y": (np.column_stack([-hard, 1 - hard]) + rng.normal(0, 0.5, (150, 2))).ravel(),
+    ...     }
+    ... )
+    >>> checked = audit(
+    ...     trials,
+    ...     outcome="y",
+    ...     treated="cot",
+    ...     control="direct",
+    ...     confounders=["hard"],
+    ...     rule={"hard": 1.0},
+    ...     draws=20,
+    ...     methods=["naive", "ipw"],
+    ... )
+    >>> abs(checked.rows[0].bias) > 3 * abs(checked.rows[1].bias)
+    True
+    """
+    if draws < 2:
+        raise EstimationError(f"{draws} draw(s) were asked for; an audit needs at least two")
+    setup = _setup(
+        frame,
+        unit=unit,
+        arm=arm,
+        outcome=outcome,
+        treated=treated,
+        control=control,
+        confounders=confounders,
+        rule=rule,
+    )
+    pairs = setup.pairs
+    effect = pairs.treated - pairs.control
+    strata = _exact_strata(setup, exact)
+    rng = np.random.default_rng(random_state)
+    drawn = rng.random((draws, len(effect))) < setup.probability
+    rows = []
+    for method in methods:
+        settings = _settings_of(method, estimand, level, random_state, options)
+        names = (level_name(treated), level_name(control))
+        rows.append(_run(setup, drawn, effect, settings, arm, outcome, names, strata))
+    warnings = []
+    low, high = float(setup.probability.min()), float(setup.probability.max())
+    if low < _RARE or high > 1.0 - _RARE:
+        warnings.append(
+            f"the rule gives probabilities from {low:.3f} to {high:.3f}: some items hardly ever change arm"
+        )
+    if pairs.incomplete:
+        warnings.append(f"{sum(pairs.incomplete.values())} item(s) without both outcomes are left out")
+    warnings.extend(
+        f"{row.method} could not estimate in {row.n_failed} of {draws} draws" for row in rows if row.n_failed
+    )
+    warnings.extend(
+        f"{row.method} gave no interval in {row.n_no_interval} of {draws} draws; coverage is of the others"
+        for row in rows
+        if row.n_no_interval
+    )
+    return AuditResult(
+        rows=tuple(rows),
+        paired_effect=float(effect.mean()),
+        n_items=len(effect),
+        draws=draws,
+        rule=setup.description,
+        mean_share_treated=float(setup.probability.mean()),
+        confounders=tuple(confounders),
+        level=level,
+        assumptions=_assumptions(setup),
+        warnings=tuple(warnings),
+        sentence=_audit_sentence(rows, float(effect.mean()), len(effect), draws, level),
+    )
+
+
+def _exact_strata(setup: _Setup, exact: Sequence[str]) -> NDArray[np.int64] | None:
+    if not exact:
+        return None
+    for name in exact:
+        if name not in setup.columns:
+            raise EstimationError(
+                f"exact names {name!r}, which is not among the audit's confounders",
+                hint=f"they are {', '.join(setup.columns)}",
+            )
+    return codes([setup.columns[name] for name in exact])
+
+
+_DEFAULTS: dict[str, Any] = {
+    "caliper": None,
+    "caliper_unit": "sd",
+    "replace": None,
+    "ratio": 1,
+    "order": None,
+    "distance": "logistic",
+    "discard": "none",
+    "kernel": "epanechnikov",
+    "bandwidth": None,
+    "n_strata": 6,
+    "cutpoints": None,
+    "ties": "sorted",
+    "se": "auto",
+    "draws": 1000,
+    "neighbours": 2,
+    "denominator": "pooled",
+}
+
+
+def _settings_of(
+    method: str, estimand: str | None, level: float, random_state: int, options: Mapping[str, Any]
+) -> Options:
+    if method not in METHODS:
+        raise EstimationError(f"method {method!r} is not known", hint=f"one of: {', '.join(METHODS)}")
+    unknown = sorted(set(options) - set(_DEFAULTS))
+    if unknown:
+        raise EstimationError(
+            f"option {unknown[0]!r} is not one of an audit", hint=f"one of: {', '.join(_DEFAULTS)}"
+        )
+    chosen = {**_DEFAULTS, **options}
+    if method not in {"nearest", "optimal", "full"}:
+        chosen["caliper"] = None
+    if method != "nearest":
+        chosen["replace"] = None
+    wanted = "ato" if method == "overlap" else estimand
+    return check_options(
+        method=method,
+        estimand=wanted,
+        design="observational",
+        level=level,
+        random_state=random_state,
+        **chosen,
+    )
+
+
+def _run(
+    setup: _Setup,
+    drawn: NDArray[np.bool_],
+    effect: Floats,
+    settings: Options,
+    arm: str,
+    outcome: str,
+    names: tuple[str, str],
+    strata: NDArray[np.int64] | None,
+) -> AuditRow:
+    pairs = setup.pairs
+    found: list[tuple[float, float, float | None, bool | None, int]] = []
+    failures: Counter[str] = Counter()
+    for indicator in drawn:
+        if not 2 <= int(indicator.sum()) <= len(indicator) - 2:
+            failures["an arm has fewer than two rows"] += 1
+            continue
+        problem = Problem(
+            outcome_name=outcome,
+            treatment_name=arm,
+            arms=Arms(indicator=indicator, treated=names[0], control=names[1]),
+            y=np.where(indicator, pairs.treated, pairs.control),
+            confounders=tuple(setup.columns),
+            columns=setup.columns,
+            design=setup.design,
+            strata=strata,
+            limits=(),
+            cluster=None,
+            tie_rank=None,
+            known_score=None,
+        )
+        try:
+            core = compute(problem, settings)
+        except EstimationError as error:
+            failures[error.message] += 1
+            continue
+        truth = _truth(effect, indicator, core.weights, settings.estimand)
+        low, high = core.ci
+        covered = None if low is None or high is None else bool(low <= truth <= high)
+        found.append((core.estimate, truth, core.std_error, covered, int((core.weights > 0).sum())))
+    n_failed = sum(failures.values())
+    base: dict[str, Any] = {
+        "method": settings.method,
+        "estimand": settings.estimand,
+        "n_draws": len(drawn),
+        "n_failed": n_failed,
+        "failures": dict(failures.most_common(5)),
+        "n_no_interval": sum(row[3] is None for row in found),
+    }
+    if not found:
+        empty = [f.name for f in fields(AuditRow) if f.name not in base]
+        unknown: dict[str, Any] = dict.fromkeys(empty)
+        return AuditRow(**base, **unknown)
+    estimates, truths = (np.array([row[k] for row in found]) for k in (0, 1))
+    errors = estimates - truths
+    spreads = [row[2] for row in found if row[2] is not None]
+    covered_all = [row[3] for row in found if row[3] is not None]
+    m = len(found)
+    coverage = float(np.mean(covered_all)) if covered_all else None
+    return AuditRow(
+        **base,
+        truth=float(truths.mean()),
+        mean_estimate=float(estimates.mean()),
+        bias=float(errors.mean()),
+        bias_error=float(errors.std(ddof=1) / np.sqrt(m)) if m > 1 else None,
+        rmse=float(np.sqrt(np.mean(errors**2))),
+        mean_std_error=float(np.mean(spreads)) if spreads else None,
+        coverage=coverage,
+        coverage_error=None
+        if coverage is None
+        else float(np.sqrt(coverage * (1 - coverage) / len(covered_all))),
+        mean_used=float(np.mean([row[4] for row in found])),
+    )
+
+
+def _assumptions(setup: _Setup) -> tuple[Assumption, ...]:
+    low, high = float(setup.probability.min()), float(setup.probability.max())
+    lost = sum(setup.pairs.incomplete.values())
+    total = len(setup.pairs.units) + lost
+    return (
+        Assumption(
+            name="exchangeability",
+            status="holds",
+            check="the rule, which is given the covariates and nothing else",
+            detail=f"arms are drawn by {setup.description}; no other cause of the arm exists in the draws",
+        ),
+        Assumption(
+            name="overlap",
+            status="holds" if low >= _RARE and high <= 1.0 - _RARE else "doubtful",
+            check=f"the rule's probabilities, limits {_RARE:g} and {1.0 - _RARE:g}",
+            detail=f"they lie between {low:.3f} and {high:.3f}",
+        ),
+        Assumption(
+            name="complete pairs",
+            status="doubtful" if lost > 0.05 * total else "holds",
+            check="items with an outcome under both arms were counted",
+            detail=f"{lost} of {total} items are incomplete and have no truth to be held against",
+        ),
+        Assumption(
+            name="fixed items",
+            status="holds",
+            check="the design of the audit",
+            detail="each draw chooses arms for the same items, and the truth is these items' own: an interval"
+            " that also counts the sampling of items should cover at least its level",
+        ),
+        Assumption(
+            name="the rule of the logs",
+            status="untestable",
+            check="none is possible without logs whose rule is known",
+            detail="a method that does well under this rule need not do so under the one that made the logs",
+        ),
+        Assumption(
+            name="no interference",
+            status="not checked",
+            check="repeated trials with another batch composition would be needed",
+            detail="an item's outcome is taken not to depend on which arm other items got",
+        ),
+    )
+
+
+def _truth(effect: Floats, indicator: NDArray[np.bool_], weights: Floats, estimand: str) -> float:
+    """Paired effect on the items that the estimate speaks of: those wanted that have a weight."""
+    if estimand == "ato":
+        # The overlap population weighs every item by e (1 - e), which is what weights of both arms sum to.
+        return float(np.average(effect, weights=weights))
+    wanted = {"att": indicator, "atc": ~indicator}.get(estimand, np.ones(len(effect), dtype=bool))
+    return float(effect[wanted & (weights > 0)].mean())
+
+
+def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, level: float) -> str:
+    parts = []
+    for row in rows:
+        if row.bias is None or row.mean_estimate is None or row.truth is None:
+            parts.append(f"{row.method} never gave an estimate")
+            continue
+        covers = (
+            f", its {percent(level)} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
+        )
+        if row.n_no_interval:
+            covers += (
+                f" ({counted(row.n_no_interval, 'draw')} gave an estimate and no interval)"
+                if row.coverage is not None
+                else ", without an interval in any draw"
+            )
+        failed = f" ({counted(row.n_failed, 'draw')} gave no estimate)" if row.n_failed else ""
+        parts.append(
+            f"{row.method} gives {format_number(row.mean_estimate)} where its items show"
+            f" {format_number(row.truth)} ({row.estimand.upper()}): off by"
+            f" {format_number(row.bias)}{failed}{covers}"
+        )
+    return (
+        f"Run under both arms, the {counted(n, 'item')} show an effect of {format_number(truth)}. Over"
+        f" {counted(draws, 'draw')} of one arm an item, on average, each method beside the paired effect"
+        f" on the items that it speaks of: {'; '.join(parts)}."
+    )
+
+
+def one_draw(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    unit: str = "item_id",
+    arm: str = "arm",
+    outcome: str,
+    treated: object,
+    control: object,
+    confounders: Sequence[str],
+    rule: Rule,
+    method: str = "nearest",
+    random_state: int = 0,
+    **options: Any,  # noqa: ANN401 - options of estimate_effect
+) -> OneDraw:
+    """Draw one arm an item once, and show the naive difference, the adjusted one and the truth.
+
+    Parameters
+    ----------
+    frame, unit, arm, outcome, treated, control, confounders, rule, random_state
+        As for `audit`.
+    method : str, default "nearest"
+        Of `estimate_effect`.
+    **options
+        Further options of `estimate_effect`.
+
+    Returns
+    -------
+    OneDraw
+
+    Raises
+    ------
+    EstimationError
+        As `estimate_effect`.
+    """
+    import pandas as pd
+
+    setup = _setup(
+        frame,
+        unit=unit,
+        arm=arm,
+        outcome=outcome,
+        treated=treated,
+        control=control,
+        confounders=confounders,
+        rule=rule,
+    )
+    pairs = setup.pairs
+    indicator = np.random.default_rng(random_state).random(len(pairs.units)) < setup.probability
+    table = pd.DataFrame(
+        {
+            unit: list(pairs.units),
+            arm: np.where(indicator, level_name(treated), level_name(control)),
+            outcome: np.where(indicator, pairs.treated, pairs.control),
+            **setup.columns,
+        }
+    )
+    shared: dict[str, Any] = {
+        "treatment": arm,
+        "outcome": outcome,
+        "treated": level_name(treated),
+        "confounders": list(confounders),
+    }
+    naive = estimate_effect(table, method="naive", **shared)
+    adjusted = estimate_effect(table, method=method, random_state=random_state, **shared, **options)
+    effect = pairs.treated - pairs.control
+    assert adjusted.weights is not None
+    truth = _truth(effect, indicator, adjusted.weights, adjusted.estimand)
+    held = (
+        ""
+        if adjusted.ci_low is None or adjusted.ci_high is None
+        else ", and its interval holds it"
+        if adjusted.ci_low <= truth <= adjusted.ci_high
+        else ", and its interval misses it"
+    )
+    return OneDraw(
+        naive=naive,
+        adjusted=adjusted,
+        truth=truth,
+        truth_all=float(effect.mean()),
+        table=table,
+        sentence=(
+            f"From one arm an item, the plain difference is {format_number(naive.estimate)} and {method}"
+            f" gives {format_number(adjusted.estimate)}; run under both arms, the items it"
+            f" speaks of show {format_number(truth)} ({adjusted.estimand.upper()}). {method.capitalize()}"
+            " is off"
+            f" by {format_number(adjusted.estimate - truth)}{held}."
+        ),
+    )

@@ -1,0 +1,160 @@
+"""E-values: how strong unmeasured confounding must be to explain an effect away."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from whyprompt._words import format_number
+from whyprompt.errors import EstimationError
+from whyprompt.results import Reported
+
+__all__ = ["EValue", "e_value"]
+
+# In standard deviations; beyond it a risk ratio of exp(0.91 d) is no longer a number to speak of.
+_LARGEST = 100.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EValue(Reported):
+    """How strong unmeasured confounding must be to explain an effect away.
+
+    Attributes
+    ----------
+    risk_ratio : float
+        The effect as a (possibly approximate) risk ratio.
+    e_value : float
+        The least risk ratio that a confounder must have with both treatment and outcome.
+    e_value_ci : float or None
+        The same for the interval's limit next to no effect; 1 where the interval includes it.
+    approximate : bool
+        Whether the risk ratio is an approximation.
+    sentence : str
+        The result in words.
+    """
+
+    risk_ratio: float
+    e_value: float
+    e_value_ci: float | None
+    approximate: bool
+    sentence: str
+
+
+def e_value(
+    estimate: float,
+    *,
+    measure: Literal["risk_ratio", "odds_ratio", "difference"] = "risk_ratio",
+    ci: tuple[float, float] | None = None,
+    std_error: float | None = None,
+    sd: float | None = None,
+    rare: bool = False,
+) -> EValue:
+    """Compute the E-value of VanderWeele and Ding.
+
+    Parameters
+    ----------
+    estimate : float
+        The effect: a risk ratio, an odds ratio or a difference of means.
+    measure : {"risk_ratio", "odds_ratio", "difference"}, default "risk_ratio"
+        What `estimate` is. An odds ratio of a common outcome counts as the square of a risk ratio; a
+        difference ``d`` in standard deviations as the risk ratio ``exp(0.91 d)``.
+    ci : tuple of float, optional
+        Interval of a ratio.
+    std_error : float, optional
+        Of a difference, for its interval ``exp(0.91 d +- 1.78 s)``.
+    sd : float, optional
+        Standard deviation of the outcome, needed for a difference.
+    rare : bool, default False
+        Whether the outcome of an odds ratio is rare (below 15%): it then is the risk ratio.
+
+    Returns
+    -------
+    EValue
+
+    Raises
+    ------
+    EstimationError
+        If a number is not finite, a ratio is not positive, the interval does not hold the estimate, or `sd`
+        is missing or far too small.
+
+    References
+    ----------
+    VanderWeele and Ding (2017). Sensitivity analysis in observational research: introducing the E-value.
+    Annals of Internal Medicine 167, table 2.
+
+    Examples
+    --------
+    >>> found = e_value(3.9, ci=(1.8, 8.7))
+    >>> round(found.e_value, 2), round(found.e_value_ci, 2)
+    (7.26, 3.0)
+    """
+    limits: tuple[float, float] | None = None
+    given = {"estimate": estimate, "std_error": std_error, "sd": sd}
+    given |= {} if ci is None else {"lower limit": ci[0], "upper limit": ci[1]}
+    for name, value in given.items():
+        if value is not None and not np.isfinite(value):
+            raise EstimationError(f"the {name} is {value}: an E-value needs finite numbers")
+    if std_error is not None and std_error < 0:
+        raise EstimationError(f"std_error={std_error}: a standard error is not negative")
+    if measure == "difference":
+        if sd is None or not sd > 0:
+            raise EstimationError(
+                f"sd={sd}: the E-value of a difference needs the outcome's standard deviation"
+            )
+        if ci is not None:
+            raise EstimationError("give std_error= and not ci= for a difference")
+        effect = estimate / sd
+        reach = abs(effect) + 2.0 * (std_error or 0.0) / sd
+        if not reach < _LARGEST:
+            raise EstimationError(
+                f"a difference of {reach:.3g} standard deviations has no meaning as a risk ratio",
+                hint="check sd=, which is the outcome's within the arms",
+            )
+        ratio = float(np.exp(0.91 * effect))
+        if std_error is not None:
+            margin = 1.78 * std_error / sd
+            limits = (float(np.exp(0.91 * effect - margin)), float(np.exp(0.91 * effect + margin)))
+    elif measure in {"risk_ratio", "odds_ratio"}:
+        if not estimate > 0 or (ci is not None and not ci[0] > 0):
+            raise EstimationError(f"a ratio is positive; got {estimate} with interval {ci}")
+        root = measure == "odds_ratio" and not rare
+        ratio = float(np.sqrt(estimate)) if root else float(estimate)
+        if ci is not None:
+            limits = (float(np.sqrt(ci[0])), float(np.sqrt(ci[1]))) if root else (float(ci[0]), float(ci[1]))
+    else:
+        raise EstimationError(f"measure={measure!r}: choose 'risk_ratio', 'odds_ratio' or 'difference'")
+    nearest = None
+    if limits is not None:
+        if not limits[0] <= ratio <= limits[1]:
+            raise EstimationError(f"the interval {ci} does not hold the estimate {estimate}")
+        nearest = 1.0 if limits[0] <= 1 <= limits[1] else _from_ratio(limits[0] if ratio > 1 else limits[1])
+    needed = _from_ratio(ratio)
+    approximate = measure == "difference" or (measure == "odds_ratio" and not rare)
+    return EValue(
+        risk_ratio=ratio,
+        e_value=needed,
+        e_value_ci=nearest,
+        approximate=approximate,
+        sentence=_sentence(ratio, needed, nearest, approximate=approximate),
+    )
+
+
+def _sentence(ratio: float, needed: float, nearest: float | None, *, approximate: bool) -> str:
+    about = "approximately " if approximate else ""
+    words = (
+        f"To explain away a risk ratio of {about}{format_number(ratio)}, an unmeasured confounder would need"
+        f" a risk ratio of at least {format_number(needed)} with the treatment and with the outcome, beyond"
+        " the measured covariates"
+    )
+    if nearest is None:
+        return words + "."
+    if nearest == 1.0:
+        return words + "; the interval includes no effect already, so none is needed to move it there."
+    return words + f"; to move the interval to no effect, at least {format_number(nearest)}."
+
+
+def _from_ratio(ratio: float) -> float:
+    above = max(ratio, 1 / ratio)
+    return float(above + np.sqrt(above * (above - 1)))

@@ -1,0 +1,242 @@
+"""Every sensitivity analysis that a given estimate allows, in one report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects.checks.evalue import EValue, e_value
+from whyprompt.effects.checks.robustness import RobustnessReport, robustness, strength_words
+from whyprompt.effects.checks.rosenbaum import RosenbaumResult, mcnemar_bounds, rosenbaum_bounds
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import Reported
+from whyprompt.stats.propensity import design_matrix
+from whyprompt.tables import arms, open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.result import EffectResult
+
+__all__ = ["SensitivityReport", "sensitivity_report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensitivityReport(Reported):
+    """What unmeasured confounding could do to an estimate.
+
+    Attributes
+    ----------
+    rosenbaum : RosenbaumResult or None
+        Of the matched pairs; None where the method made no one-to-one pairs.
+    e_value : EValue
+        Of the estimate.
+    robustness : RobustnessReport or None
+        Of the regression of the outcome on the arm and the confounders; None without confounders.
+    left_out : tuple of str
+        Analyses that do not apply, with the reason.
+    sentence : str
+        All of it in words.
+    """
+
+    rosenbaum: RosenbaumResult | None
+    e_value: EValue
+    robustness: RobustnessReport | None
+    left_out: tuple[str, ...]
+    sentence: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the key figures.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a figure: ``analysis``, ``figure``, ``value``.
+        """
+        import pandas as pd
+
+        rows: list[tuple[str, str, float | None]] = [
+            ("e_value", "e_value", self.e_value.e_value),
+            ("e_value", "e_value_ci", self.e_value.e_value_ci),
+        ]
+        if self.rosenbaum is not None:
+            rows.append(("rosenbaum", "critical_gamma", self.rosenbaum.critical_gamma))
+        if self.robustness is not None:
+            rows += [
+                ("robustness", name, getattr(self.robustness, name))
+                for name in ("robustness_value", "robustness_value_alpha", "partial_r2")
+            ]
+        return pd.DataFrame(rows, columns=["analysis", "figure", "value"])
+
+
+def sensitivity_report(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    result: EffectResult,
+    *,
+    benchmarks: Sequence[str] | None = None,
+    times: Sequence[float] = (1.0, 2.0, 3.0),
+    alpha: float = 0.05,
+) -> SensitivityReport:
+    """Run every sensitivity analysis that an estimate allows.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The table that `result` was estimated from.
+    result : EffectResult
+        From `estimate_effect`.
+    benchmarks : sequence of str, optional
+        Confounders to measure an unmeasured one by; a text column counts with all its dummies. Default: all.
+    times : sequence of float, default (1, 2, 3)
+        How many times as strong as a benchmark.
+    alpha : float, default 0.05
+        Level.
+
+    Returns
+    -------
+    SensitivityReport
+
+    Raises
+    ------
+    DataError
+        If the table is not the one that was estimated from, or a benchmark is no confounder.
+
+    Notes
+    -----
+    The robustness values are those of a linear regression on the same covariates and all rows, whatever the
+    method of `result` was; they speak of that regression.
+
+    References
+    ----------
+    Rosenbaum (2002); VanderWeele and Ding (2017); Cinelli and Hazlett (2020).
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from whyprompt.effects import estimate_effect
+    >>> rng = np.random.default_rng(1)
+    >>> hard = rng.normal(size=300)
+    >>> arm = rng.random(300) < 1 / (1 + np.exp(-hard))
+    >>> frame = pd.DataFrame({"arm": arm, "y": 1.0 * arm - hard + rng.normal(size=300), "hard": hard})
+    >>> found = estimate_effect(frame, treatment="arm", outcome="y", confounders=["hard"], caliper=0.2)
+    >>> sensitivity_report(frame, found).rosenbaum.critical_gamma > 1
+    True
+    """
+    table = open_table(frame)
+    if result.weights is None or len(result.weights) != table.n_rows:
+        raise DataError(f"the table has {table.n_rows} rows and is not the one that was estimated from")
+    y = table.numbers(result.outcome, role="outcome")
+    t = arms(table, result.treatment, treated=result.treated_level, control=result.control_level).indicator
+    left_out: list[str] = []
+    if not 0 < alpha < 0.5:
+        raise EstimationError(f"alpha={alpha}: the level lies between 0 and 0.5")
+    for k in times:
+        if not (np.isfinite(k) and k > 0):
+            raise EstimationError(f"times={k}: how many times as strong is a positive number")
+    pairs = _rosenbaum(y, t, result, alpha, left_out)
+    ratio = _e_value(y, t, result)
+    report = _robustness(table, y, t, result, benchmarks, times, alpha, left_out)
+    parts = [part.sentence for part in (pairs, ratio, report) if part is not None]
+    if left_out:
+        parts.append("Not done: " + "; ".join(left_out) + ".")
+    return SensitivityReport(
+        rosenbaum=pairs, e_value=ratio, robustness=report, left_out=tuple(left_out), sentence=" ".join(parts)
+    )
+
+
+def _rosenbaum(
+    y: NDArray[np.float64],
+    t: NDArray[np.bool_],
+    result: EffectResult,
+    alpha: float,
+    left_out: list[str],
+) -> RosenbaumResult | None:
+    matched = result.matched
+    if matched is None or matched.n_pairs == 0:
+        left_out.append(f"Rosenbaum bounds (method {result.method!r} makes no pairs)")
+        return None
+    used = np.concatenate([matched.focal, matched.other])
+    if len(np.unique(used)) != len(used):
+        left_out.append("Rosenbaum bounds (a row is in more than one pair)")
+        return None
+    first = np.where(t[matched.focal], matched.focal, matched.other)
+    second = np.where(t[matched.focal], matched.other, matched.focal)
+    if np.array_equal(y[first], y[second]):
+        left_out.append("Rosenbaum bounds (no pair differs in its outcome)")
+        return None
+    binary = set(np.unique(y).tolist()) <= {0.0, 1.0}
+    bounds = mcnemar_bounds if binary else rosenbaum_bounds
+    return bounds(y[first], y[second], alternative="greater" if result.estimate >= 0 else "less", alpha=alpha)
+
+
+def _e_value(y: NDArray[np.float64], t: NDArray[np.bool_], result: EffectResult) -> EValue:
+    w = result.weights
+    assert w is not None
+    risks = [float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t)]
+    ratio = next((m for m in result.measures if m.name == "risk ratio"), None)
+    if ratio is not None and ratio.estimate is not None:
+        known = ratio.ci_low is not None and ratio.ci_high is not None
+        return e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high) if known else None)  # type: ignore[arg-type]  # both are known
+    if set(np.unique(y).tolist()) <= {0.0, 1.0} and min(risks) > 0:
+        return e_value(risks[0] / risks[1])
+    spread = float(np.sqrt((y[t].var(ddof=1) + y[~t].var(ddof=1)) / 2))
+    if spread == 0:
+        raise EstimationError(f"outcome {result.outcome!r} does not vary within the arms")
+    return e_value(result.estimate, measure="difference", std_error=result.std_error, sd=spread)
+
+
+def _robustness(
+    table: Any,  # noqa: ANN401 - a Table
+    y: NDArray[np.float64],
+    t: NDArray[np.bool_],
+    result: EffectResult,
+    benchmarks: Sequence[str] | None,
+    times: Sequence[float],
+    alpha: float,
+    left_out: list[str],
+) -> RobustnessReport | None:
+    if not result.confounders:
+        left_out.append("robustness values (nothing was adjusted for)")
+        return None
+    columns = {name: table.values(name, role="confounder") for name in result.confounders}
+    design = design_matrix(columns)
+    wanted = tuple(result.confounders) if benchmarks is None else tuple(benchmarks)
+    groups: dict[str, list[int]] = {}
+    for name in wanted:
+        members = [j for j, source in enumerate(design.sources) if source == name]
+        if not members:
+            raise DataError(
+                f"benchmark {name!r} is not a confounder of this estimate",
+                hint=f"the confounders are {', '.join(result.confounders)}",
+            )
+        groups[name] = members
+    kept: list[Any] = []
+    missing: list[tuple[str, float]] = []
+    try:
+        whole = robustness(y, t.astype(float), design.matrix, names=design.names, alpha=alpha)
+    except EstimationError as error:
+        left_out.append(f"robustness values ({error.message})")
+        return None
+    for name, members in groups.items():
+        for k in times:
+            try:
+                one = robustness(
+                    y,
+                    t.astype(float),
+                    design.matrix,
+                    names=design.names,
+                    alpha=alpha,
+                    benchmarks={name: members},
+                    times=[k],
+                )
+            except EstimationError as error:
+                left_out.append(f"the bound by one {strength_words([k])} {name!r} ({error.message})")
+                missing.append((name, float(k)))
+                continue
+            kept.extend(one.bounds)
+    return whole.with_bounds(kept, not_bounded=missing)

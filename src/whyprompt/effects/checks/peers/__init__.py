@@ -1,0 +1,1 @@
+"""The same figures by DoWhy and CausalML, in an interpreter of their own."""

@@ -1,0 +1,196 @@
+"""Placebo arms: shuffled where the arm was given by chance, drawn from the propensity where it was not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.errors import EstimationError
+from whyprompt.stats.propensity import fit_logistic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.problem import Problem
+
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
+    Ints = NDArray[np.int64]
+
+__all__ = ["arm_units", "chance_of_arm", "placebo_blocks", "placebo_drawer", "settle_how"]
+
+# Steps of pair exchanges after which an arm has forgotten where it started (Berrett et al. take 50).
+_STEPS = 50
+
+
+def settle_how(how: str, *, randomised: bool, adjusted: bool) -> str:
+    """Choose how placebo arms are drawn where the caller left it open.
+
+    Parameters
+    ----------
+    how : {"auto", "permute", "propensity"}
+    randomised : bool
+        Whether the arms were given by chance.
+    adjusted : bool
+        Whether there are confounders, or a known propensity.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    EstimationError
+        If it is not known.
+    """
+    if how not in {"auto", "permute", "propensity"}:
+        raise EstimationError(f"how={how!r} is not known", hint="'auto', 'permute' or 'propensity'")
+    if how != "auto":
+        return how
+    return "propensity" if adjusted and not randomised else "permute"
+
+
+def chance_of_arm(problem: Problem, fitted: Floats | None) -> Floats:
+    """Give each row's chance of the treated arm: the pipeline's own score, or a logistic one.
+
+    Parameters
+    ----------
+    problem : Problem
+    fitted : ndarray, optional
+        The score that the estimate used.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+
+    Raises
+    ------
+    EstimationError
+        Without confounders there is none.
+    """
+    if problem.known_score is not None:
+        return problem.known_score
+    if fitted is not None:
+        return fitted
+    if not problem.confounders:
+        raise EstimationError("without confounders there is no propensity to draw from", hint="how='permute'")
+    return fit_logistic(problem.design.matrix, problem.treated, names=problem.design.names).fitted
+
+
+def arm_units(problem: Problem) -> Ints | None:
+    """Give the cluster of each row where every cluster has one arm, so that clusters got the arm, not rows.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    ndarray of int, shape (n,), or None
+    """
+    if problem.cluster is None:
+        return None
+    code = np.unique(problem.cluster.astype(str), return_inverse=True)[1].astype(np.int64)
+    size = np.bincount(code)
+    treated = np.bincount(code, weights=problem.treated)
+    return code if bool(((treated == 0) | (treated == size)).all()) and int(size.max()) > 1 else None
+
+
+def placebo_blocks(columns: Sequence[NDArray[Any]], n: int) -> list[Ints]:
+    """Group rows that are equal in every column.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray, each of shape (n,)
+    n : int
+
+    Returns
+    -------
+    list of ndarray of int
+        One block of all rows where there are no columns.
+    """
+    keys: dict[tuple[str, ...], list[int]] = {}
+    if not columns:
+        return [np.arange(n)]
+    for row, key in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+        keys.setdefault(key, []).append(row)
+    return [np.array(rows) for rows in keys.values()]
+
+
+def placebo_drawer(
+    treated: Bools,
+    blocks: Sequence[Ints],
+    *,
+    chance: Floats | None,
+    within: bool,
+    units: Ints | None,
+    rng: np.random.Generator,
+) -> Callable[[], Bools]:
+    """Make a function that draws one placebo arm.
+
+    Parameters
+    ----------
+    treated : ndarray of bool, shape (n,)
+        The real arm.
+    blocks : sequence of ndarray of int
+    chance : ndarray, shape (n,), optional
+        Of the treated arm; None shuffles.
+    within : bool
+        Whether the number of treated rows is held in each block. With `chance` this is the conditional
+        permutation test: exchanges of pairs, each decided by the odds of the two rows, from a hub that is
+        as far from the real arm as every placebo is, so that all of them are exchangeable.
+    units : ndarray of int, shape (n,), optional
+        Clusters that got the arm as a whole; they are shuffled in place of rows.
+    rng : Generator
+
+    Returns
+    -------
+    callable
+        Without arguments; returns a mask of shape (n,).
+
+    References
+    ----------
+    Berrett, Wang, Barber and Samworth (2020). The conditional permutation test for independence while
+    controlling for confounders. Journal of the Royal Statistical Society B 82, algorithms 1 and 2.
+    """
+    if chance is None:
+        return lambda: _shuffled(treated, blocks, units, rng)
+    if not within:
+        return lambda: np.asarray(rng.random(len(chance)) < chance)
+    odds = chance / (1.0 - chance)
+    hub = _exchanged(treated, odds, blocks, rng)
+    return lambda: _exchanged(hub, odds, blocks, rng)
+
+
+def _shuffled(treated: Bools, blocks: Sequence[Ints], units: Ints | None, rng: np.random.Generator) -> Bools:
+    drawn = treated.copy()
+    for rows in blocks:
+        if units is None:
+            drawn[rows] = rng.permutation(drawn[rows])
+            continue
+        _, first, code = np.unique(units[rows], return_index=True, return_inverse=True)
+        drawn[rows] = rng.permutation(treated[rows][first])[code]
+    return drawn
+
+
+def _exchanged(start: Bools, odds: Floats, blocks: Sequence[Ints], rng: np.random.Generator) -> Bools:
+    rows = np.concatenate(list(blocks))
+    sizes = [len(block) for block in blocks]
+    block = np.repeat(np.arange(len(sizes)), sizes)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    # Neighbours in a random order of the block are its pairs; the last of an odd number waits.
+    first = np.flatnonzero((place % 2 == 0) & (place + 1 < np.repeat(sizes, sizes)))
+    arm, weight = start[rows], odds[rows]
+    for _ in range(_STEPS):
+        order = np.lexsort((rng.random(len(rows)), block))
+        i, j = order[first], order[first + 1]
+        # Of a pair with one treated row it is the first with the odds of i against j.
+        is_open = arm[i] != arm[j]
+        is_first = rng.random(len(i)) * (weight[i] + weight[j]) < weight[i]
+        arm[i], arm[j] = np.where(is_open, is_first, arm[i]), np.where(is_open, ~is_first, arm[j])
+    drawn = start.copy()
+    drawn[rows] = arm
+    return drawn

@@ -1,0 +1,162 @@
+"""Estimating again on a changed table: what the refutations and the specification curve share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from whyprompt.effects.estimate import defaults, estimate_effect, estimated
+from whyprompt.effects.pipeline import bootstrapped, compute
+from whyprompt.effects.problem import choose_confounders
+from whyprompt.effects.units import NO_CLUSTER
+from whyprompt.errors import EstimationError, WhypromptError
+from whyprompt.stats.propensity import design_matrix
+from whyprompt.tables import open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.problem import Problem
+    from whyprompt.effects.result import EffectResult
+    from whyprompt.graph.model import CausalGraph
+
+__all__ = ["Base", "Verdict", "failed_share"]
+
+Verdict = Literal["passes", "fails", "doubtful"]
+
+# More failed draws than this and the rest are a selection.
+_MAX_FAILED = 0.2
+
+
+class Base:
+    """A table and an estimate, to be taken again with something changed.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Read and never written.
+    treatment, outcome : str
+    confounders, graph
+        As in `estimate_effect`; the graph is asked once.
+    options : dict
+        Others of `estimate_effect`.
+
+    Attributes
+    ----------
+    result : EffectResult
+        Of the table as it is.
+    problem, settings : Problem, Options
+        Its arrays, of the rows of the two arms, and its options.
+    table : Table
+        Those rows.
+    """
+
+    def __init__(
+        self,
+        frame: Any,  # noqa: ANN401 - any frame library's type
+        *,
+        treatment: str,
+        outcome: str,
+        confounders: Sequence[str] | None,
+        graph: CausalGraph | None,
+        options: dict[str, Any],
+    ) -> None:
+        table = open_table(frame)
+        asked = {"treatment": treatment, "outcome": outcome, "confounders": confounders, "graph": graph}
+        for name in asked:
+            if name in options:
+                raise EstimationError(f"option {name!r} is given twice")
+        found = estimated(frame, **defaults(estimate_effect, {**asked, **options}))
+        chosen, _ = choose_confounders(
+            table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
+        )
+        self.result: EffectResult = found.result
+        problem = found.problem
+        if not problem.columns:  # a design without columns has no rows to take
+            empty = np.empty((len(problem.y), 0))
+            problem = replace(problem, design=replace(problem.design, matrix=empty))
+        self.problem, self.settings = problem, found.options
+        self.score = None if found.core.score is None else found.core.score.propensity
+        self.frame = frame
+        self.table = table if found.rows is None else table.keep(found.rows)
+        self.treatment, self.outcome = treatment, outcome
+        self.confounders: tuple[str, ...] | None = None if chosen is None else tuple(chosen)
+        # What the table shows of its units does not change with the confounders.
+        self.options = {**options, "cluster": found.problem.cluster_name or NO_CLUSTER}
+        self.treated: NDArray[np.bool_] = found.problem.treated
+
+    def estimate(self, *, confounders: Sequence[str]) -> EffectResult:
+        """Estimate with other confounders; the rest as before, without asking the graph again."""
+        return estimate_effect(
+            self.frame,
+            treatment=self.treatment,
+            outcome=self.outcome,
+            confounders=tuple(confounders),
+            **self.options,
+        )
+
+    def try_estimate(self, *, confounders: Sequence[str]) -> EffectResult | str:
+        """Estimate with other confounders, or say why it cannot be done."""
+        try:
+            return self.estimate(confounders=confounders)
+        except WhypromptError as error:
+            return error.message
+
+    def with_arm(self, indicator: NDArray[np.bool_]) -> Core | str:
+        """Estimate with other arms, or say why it cannot be done."""
+        problem = self.problem
+        return self._run(replace(problem, arms=replace(problem.arms, indicator=indicator)))
+
+    def with_covariate(self, name: str, values: NDArray[np.float64]) -> Core | str:
+        """Estimate with a numeric confounder added, or say why it cannot be done."""
+        problem = self.problem
+        columns = {**problem.columns, name: values}
+        levels = {column: kept[0] for column, kept in problem.design.levels.items()}
+        return self._run(
+            replace(
+                problem,
+                confounders=(*problem.confounders, name),
+                columns=columns,
+                design=design_matrix(columns, reference=levels),
+            ),
+            with_error=False,
+        )
+
+    def of_rows(self, rows: NDArray[np.int64]) -> Core | str:
+        """Estimate from some of the rows, in the table's order, or say why it cannot be done."""
+        rank = self.problem.tie_rank
+        part = replace(self.problem.take(rows), tie_rank=None if rank is None else rank[rows])
+        return self._run(part, with_error=False)
+
+    def _run(self, problem: Problem, *, with_error: bool = True) -> Core | str:
+        n = int(problem.treated.sum())
+        if min(n, len(problem.treated) - n) < 2:
+            return "an arm has fewer than two rows"
+        try:
+            core = compute(problem, self.settings, with_error=with_error)
+            if with_error and self.settings.se == "bootstrap":
+                core = bootstrapped(problem, self.settings, core)
+        except WhypromptError as error:
+            return error.message
+        return core
+
+
+def failed_share(failed: Sequence[str], draws: int, what: str) -> None:
+    """Refuse to go on where too many draws failed, with the most frequent reason.
+
+    Raises
+    ------
+    EstimationError
+        If more than a fifth did.
+    """
+    if len(failed) > _MAX_FAILED * draws:
+        reason = max(set(failed), key=list(failed).count)
+        raise EstimationError(
+            f"{len(failed)} of {draws} {what} could not be estimated: {reason}",
+            hint="ask for a method that needs less (ipw, overlap), or give more rows",
+        )

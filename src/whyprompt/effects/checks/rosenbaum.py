@@ -1,0 +1,444 @@
+"""Rosenbaum bounds: what hidden bias in the choice of arm could do to matched pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, overload
+
+import numpy as np
+
+from whyprompt._words import p_words
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import Reported, rows_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = [
+    "DEFAULT_GAMMAS",
+    "RosenbaumBound",
+    "RosenbaumResult",
+    "critical_gamma",
+    "mcnemar_bounds",
+    "rosenbaum_bounds",
+]
+
+# All Walsh averages are held up to this many pairs (8 million numbers); beyond it they are counted.
+_WALSH_PAIRS = 4_000
+DEFAULT_GAMMAS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
+Side = Literal["greater", "less"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RosenbaumBound:
+    """What an unmeasured confounder of strength gamma could do to matched pairs.
+
+    Attributes
+    ----------
+    gamma : float
+        Two rows of a pair differ in their odds of treatment by at most this factor.
+    p_lower, p_upper : float
+        Bounds on the one-sided p-value.
+    effect_low, effect_high : float
+        Bounds on the Hodges-Lehmann estimate; NaN for a binary outcome.
+    """
+
+    gamma: float
+    p_lower: float
+    p_upper: float
+    effect_low: float
+    effect_high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RosenbaumResult(Reported):
+    """Rosenbaum bounds at several strengths of hidden bias; iterates over its bounds.
+
+    Attributes
+    ----------
+    bounds : tuple of RosenbaumBound
+        In the order asked for.
+    critical_gamma : float
+        The strength at which the upper bound of the p-value reaches `alpha`; 1 where the test is not
+        significant without hidden bias.
+    alpha : float
+        Level of the one-sided test.
+    alternative : {"greater", "less"}
+        The direction tested.
+    test : str
+        ``"signed rank"`` or ``"McNemar"``.
+    n_pairs : int
+        Pairs.
+    n_tied : int
+        Pairs whose outcomes do not differ; they carry no sign.
+    sentence : str
+        The result in words.
+    """
+
+    bounds: tuple[RosenbaumBound, ...]
+    critical_gamma: float
+    alpha: float
+    alternative: Side
+    test: str
+    n_pairs: int
+    n_tied: int
+    sentence: str
+
+    def __iter__(self) -> Iterator[RosenbaumBound]:
+        return iter(self.bounds)
+
+    def __len__(self) -> int:
+        return len(self.bounds)
+
+    @overload
+    def __getitem__(self, at: int) -> RosenbaumBound: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> tuple[RosenbaumBound, ...]: ...
+
+    def __getitem__(self, at: int | slice) -> RosenbaumBound | tuple[RosenbaumBound, ...]:
+        return self.bounds[at]
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the bounds.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a gamma.
+        """
+        return rows_frame(self.bounds, RosenbaumBound)
+
+
+def _differences(treated: ArrayLike, control: ArrayLike) -> Floats:
+    first, second = np.asarray(treated, dtype=float), np.asarray(control, dtype=float)
+    if first.ndim != 1 or first.shape != second.shape:
+        raise DataError(f"pairs have shapes {first.shape} and {second.shape}; expected two equal columns")
+    for name, values in (("treated", first), ("control", second)):
+        bad = int((~np.isfinite(values)).sum())
+        if bad:
+            raise DataError(f"the {name} outcomes have {bad} missing or infinite values")
+    difference = first - second
+    if not difference.any():
+        raise EstimationError("no pair differs in its outcome: there is nothing to test")
+    return np.asarray(difference)
+
+
+def _check_gamma(gamma: float) -> float:
+    if not (np.isfinite(gamma) and gamma >= 1):
+        raise EstimationError(f"gamma={gamma}: expected a number of at least 1 (1 is no hidden bias)")
+    return float(gamma)
+
+
+def _signed_rank_p(difference: Floats, gamma: float) -> tuple[float, float]:
+    from scipy import stats
+
+    # Pairs that do not differ carry no sign, as in Wilcoxon's test.
+    nonzero = difference[difference != 0]
+    ranks = stats.rankdata(np.abs(nonzero))
+    statistic = ranks[nonzero > 0].sum()
+    bounds = []
+    for share in (1 / (1 + gamma), gamma / (1 + gamma)):
+        spread = np.sqrt(share * (1 - share) * (ranks @ ranks))
+        bounds.append(float(stats.norm.sf((statistic - share * ranks.sum()) / spread)))
+    return bounds[0], bounds[1]
+
+
+def _walsh_quantile(difference: Floats, share: float, *, inner: bool = False) -> float:
+    """Solve ``T(tau) = share * n (n + 1) / 2``, where T counts the Walsh averages above tau.
+
+    T falls in steps. Where it takes the value on an interval, the solution is its middle (the usual
+    Hodges-Lehmann convention: for a share of one half, the median of the Walsh averages), or with `inner` its
+    end next to the median.
+    """
+    n = len(difference)
+    total = n * (n + 1) // 2
+    # Counted from below; rounding must not turn a whole number into the next one.
+    position = (1 - share) * total
+    whole = round(position)
+    between = abs(position - whole) < 1e-9 * total
+    low, high = (whole, whole + 1) if between else (int(np.ceil(position)),) * 2
+    low, high = (min(max(k, 1), total) for k in (low, high))
+    if inner and share != 0.5:
+        low = high = high if share > 0.5 else low
+    ordered = np.sort(difference)
+    if n <= _WALSH_PAIRS:
+        i, j = np.triu_indices(n)
+        averages = np.partition((ordered[i] + ordered[j]) / 2, sorted({low - 1, high - 1}))
+        return float((averages[low - 1] + averages[high - 1]) / 2)
+    return (_kth_walsh(ordered, low) + (_kth_walsh(ordered, high) if high != low else 0)) / (
+        1 + (high != low)
+    )
+
+
+def _kth_walsh(ordered: Floats, k: int) -> float:
+    """Find the k-th smallest Walsh average by bisection on counts, each O(n log n), to double precision."""
+    n = len(ordered)
+    low, high = float(ordered[0]), float(ordered[-1])
+    while True:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            return high if _walsh_at_most(ordered, low, n) < k else low
+        low, high = (low, middle) if _walsh_at_most(ordered, middle, n) >= k else (middle, high)
+
+
+def _walsh_at_most(ordered: Floats, tau: float, n: int) -> int:
+    ends = np.searchsorted(ordered, 2 * tau - ordered, side="right")
+    return int(np.maximum(ends - np.arange(n), 0).sum())
+
+
+def rosenbaum_bounds(
+    treated: ArrayLike,
+    control: ArrayLike,
+    *,
+    gammas: Sequence[float] = DEFAULT_GAMMAS,
+    alternative: Side = "greater",
+    convention: Literal["walsh", "rbounds"] = "walsh",
+    alpha: float = 0.05,
+) -> RosenbaumResult:
+    """Bound the Wilcoxon signed rank p-value and the Hodges-Lehmann estimate of matched pairs.
+
+    Parameters
+    ----------
+    treated, control : array_like, shape (pairs,)
+        Outcomes of the two rows of each pair.
+    gammas : sequence of float
+        Strengths of hidden bias, each at least 1.
+    alternative : {"greater", "less"}, default "greater"
+        Whether the p-value speaks against no effect in favour of a positive or of a negative one.
+    convention : {"walsh", "rbounds"}, default "walsh"
+        How the estimate's bounds are computed; see Notes.
+    alpha : float, default 0.05
+        Level at which the sentence speaks of significance.
+
+    Returns
+    -------
+    RosenbaumResult
+        A sequence of `RosenbaumBound`, in the order of `gammas`, with the strength that undoes significance.
+
+    Raises
+    ------
+    DataError
+        If outcomes are missing or infinite or the columns differ in length.
+    EstimationError
+        If no pair differs, or a gamma is below 1.
+
+    Notes
+    -----
+    The p-value is the normal approximation without continuity correction, pairs that do not differ left out,
+    as in rbounds' ``psens``. The estimate's bounds are exact quantiles of the Walsh averages of all pairs,
+    for every gamma. rbounds' ``hlsens`` does so for a gamma above 1, on a grid, taking the end next to the
+    median where a bound is an interval; at gamma 1 it reports R's ``wilcox.test`` estimate, which leaves out
+    pairs that do not differ, and so may jump between 1 and the next gamma. ``convention="rbounds"`` follows
+    it, to its grid; where a whole interval solves the equation at gamma 1 it takes the middle, and R
+    whichever point of it the root finder meets first.
+
+    References
+    ----------
+    Rosenbaum (2002). Observational Studies, 2nd edition. Springer, sections 4.3.3 and 4.3.5.
+
+    Examples
+    --------
+    >>> bound, *_ = rosenbaum_bounds([3.0, 5.0, 4.0, 6.0, 7.0], [1.0, 2.0, 3.5, 2.0, 2.0], gammas=[1.0])
+    >>> round(bound.p_upper, 4), bound.effect_low
+    (0.0216, 3.0)
+    """
+    if alternative not in {"greater", "less"}:
+        raise EstimationError(f"alternative={alternative!r}: choose 'greater' or 'less'")
+    if convention not in {"walsh", "rbounds"}:
+        raise EstimationError(f"convention={convention!r}: choose 'walsh' or 'rbounds'")
+    difference = _differences(treated, control)
+    signed = difference if alternative == "greater" else -difference
+    answer = []
+    for gamma in map(_check_gamma, gammas):
+        p_lower, p_upper = _signed_rank_p(signed, gamma)
+        share = gamma / (1 + gamma)
+        as_rbounds = convention == "rbounds"
+        used = difference[difference != 0] if as_rbounds and gamma == 1 else difference
+        answer.append(
+            RosenbaumBound(
+                gamma=gamma,
+                p_lower=p_lower,
+                p_upper=p_upper,
+                effect_low=_walsh_quantile(used, share, inner=as_rbounds),
+                effect_high=_walsh_quantile(used, 1 - share, inner=as_rbounds),
+            )
+        )
+    return _result(
+        answer,
+        difference,
+        lambda gamma: _signed_rank_p(signed, gamma)[1],
+        alternative=alternative,
+        alpha=alpha,
+        test="signed rank",
+    )
+
+
+def _result(
+    bounds: Sequence[RosenbaumBound],
+    difference: Floats,
+    p_upper: Callable[[float], float],
+    *,
+    alternative: Side,
+    alpha: float,
+    test: str,
+) -> RosenbaumResult:
+    critical = _critical(p_upper, alpha)
+    plain_p = p_upper(1.0)
+    n, tied = len(difference), int((difference == 0).sum())
+    direction = "positive" if alternative == "greater" else "negative"
+    start = (
+        f"In {n} matched pairs the one-sided {test} test for a {direction} effect gives"
+        f" p {p_words(plain_p)} if nothing hidden decided which row of a pair was treated."
+    )
+    if critical == 1.0:
+        rest = (
+            f" That is not below {alpha:g}, so there is no significance for hidden bias to undo; the pairs do"
+            " not show an effect in that direction."
+        )
+    else:
+        rest = (
+            f" It stays below {alpha:g} as long as an unmeasured cause changes the odds of treatment within a"
+            f" pair by less than a factor of {critical:.2f}; a stronger one could produce the result without"
+            " any effect. The data cannot say whether one exists."
+        )
+    ties = f" {tied} pairs do not differ and carry no sign." if tied else ""
+    return RosenbaumResult(
+        bounds=tuple(bounds),
+        critical_gamma=critical,
+        alpha=alpha,
+        alternative=alternative,
+        test=test,
+        n_pairs=n,
+        n_tied=tied,
+        sentence=start + rest + ties,
+    )
+
+
+def _critical(p_upper: Callable[[float], float], alpha: float) -> float:
+    from scipy.optimize import brentq
+
+    if not 0 < alpha < 0.5:
+        raise EstimationError(f"alpha={alpha}: the level of a one-sided test lies between 0 and 0.5")
+
+    def excess(log_gamma: float) -> float:
+        return p_upper(float(np.exp(log_gamma))) - alpha
+
+    if excess(0.0) >= 0:
+        return 1.0
+    top = 1.0
+    while excess(top) < 0:
+        top *= 2
+    return float(np.exp(brentq(excess, 0.0, top, xtol=1e-12)))
+
+
+def mcnemar_bounds(
+    treated: ArrayLike,
+    control: ArrayLike,
+    *,
+    gammas: Sequence[float] = DEFAULT_GAMMAS,
+    alternative: Side = "greater",
+    alpha: float = 0.05,
+) -> RosenbaumResult:
+    """Bound the exact McNemar p-value of matched pairs with a binary outcome.
+
+    Parameters
+    ----------
+    treated, control : array_like, shape (pairs,)
+        Outcomes, 0 or 1.
+    gammas : sequence of float
+        Strengths of hidden bias, each at least 1.
+    alternative : {"greater", "less"}, default "greater"
+        Whether the treatment is held to raise or to lower the outcome.
+    alpha : float, default 0.05
+        Level at which the sentence speaks of significance.
+
+    Returns
+    -------
+    RosenbaumResult
+        Without effect estimates (NaN).
+
+    Raises
+    ------
+    DataError
+        If an outcome is not 0 or 1.
+    EstimationError
+        If no pair differs, or a gamma is below 1.
+
+    References
+    ----------
+    Rosenbaum (2002), section 4.3.2.
+
+    Examples
+    --------
+    >>> bound, *_ = mcnemar_bounds([1, 1, 1, 1, 0], [0, 0, 0, 0, 0], gammas=[1.0])
+    >>> bound.p_upper
+    0.0625
+    """
+    from scipy import stats
+
+    if alternative not in {"greater", "less"}:
+        raise EstimationError(f"alternative={alternative!r}: choose 'greater' or 'less'")
+    difference = _differences(treated, control)
+    values = set(np.unique(np.concatenate([np.asarray(treated, float), np.asarray(control, float)])).tolist())
+    if not values <= {0.0, 1.0}:
+        raise DataError("McNemar's test is for outcomes of 0 and 1", hint="use rosenbaum_bounds for numbers")
+    wins = int((difference > 0).sum() if alternative == "greater" else (difference < 0).sum())
+    discordant = int((difference != 0).sum())
+    answer = []
+    for gamma in map(_check_gamma, gammas):
+        low, high = (
+            float(stats.binom.sf(wins - 1, discordant, s)) for s in (1 / (1 + gamma), gamma / (1 + gamma))
+        )
+        answer.append(
+            RosenbaumBound(gamma=gamma, p_lower=low, p_upper=high, effect_low=np.nan, effect_high=np.nan)
+        )
+    return _result(
+        answer,
+        difference,
+        lambda gamma: float(stats.binom.sf(wins - 1, discordant, gamma / (1 + gamma))),
+        alternative=alternative,
+        alpha=alpha,
+        test="McNemar",
+    )
+
+
+def critical_gamma(
+    treated: ArrayLike, control: ArrayLike, *, alpha: float = 0.05, alternative: Side = "greater"
+) -> float:
+    """Find the hidden bias that would be needed to undo significance.
+
+    Parameters
+    ----------
+    treated, control : array_like, shape (pairs,)
+        Outcomes of the two rows of each pair.
+    alpha : float, default 0.05
+        Level of the one-sided signed rank test.
+    alternative : {"greater", "less"}, default "greater"
+        The direction tested.
+
+    Returns
+    -------
+    float
+        The gamma at which the upper bound of the p-value reaches `alpha`; 1 where the test is not significant
+        without hidden bias.
+
+    References
+    ----------
+    Rosenbaum (2002), section 4.3.3.
+
+    Examples
+    --------
+    >>> critical_gamma([1.0, 2.0, 1.0], [2.0, 1.0, 1.5])
+    1.0
+    """
+    if alternative not in {"greater", "less"}:
+        raise EstimationError(f"alternative={alternative!r}: choose 'greater' or 'less'")
+    difference = _differences(treated, control)
+    signed = difference if alternative == "greater" else -difference
+    return _critical(lambda gamma: _signed_rank_p(signed, gamma)[1], alpha)

@@ -1,0 +1,668 @@
+"""The specification curve: every defensible way to get the estimate, side by side.
+
+An analyst chooses how to prepare covariates, how far apart a pair may be, and by which method to adjust. Each
+choice is defensible and the answer should not hang on it. The curve takes them all and shows the estimates in
+order, with the balance that each reached, and what failed and why.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._arguments import at_least, generator
+from whyprompt._words import counted, format_number, p_words
+from whyprompt.effects.checks.balance import balance_table
+from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
+from whyprompt.effects.checks.rerun import failed_share
+from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.prepare.columns import read_columns
+from whyprompt.effects.prepare.recipe import Bin, Recipe, Winsorise, prepare_table
+from whyprompt.effects.problem import choose_confounders, prepare
+from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
+from whyprompt.errors import DataError, EstimationError, WhypromptError
+from whyprompt.results import Reported, plain
+from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.rules import SMD_LIMIT
+from whyprompt.tables import arms, open_table, rows_of_two_arms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.prepare.steps import Step
+    from whyprompt.effects.problem import Problem
+    from whyprompt.effects.result import EffectResult
+    from whyprompt.graph.model import CausalGraph
+    from whyprompt.tables import Table
+
+__all__ = [
+    "ChoiceEffect",
+    "Specification",
+    "SpecificationCurve",
+    "SpecificationFailure",
+    "specification_curve",
+]
+
+_TAKES_CALIPER = frozenset({"nearest", "optimal", "full"})
+_DEFAULT_METHODS = ("nearest", "full", "subclass", "ipw", "entropy", "aipw")
+_DEFAULT_CALIPERS = (None, 0.1, 0.25)
+_OPTIONS = frozenset(inspect.signature(estimate_effect).parameters)
+# A covariate of fewer values is left as it is by the default preparations.
+_FEW_VALUES = 10
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Specification:
+    """One way to get the estimate.
+
+    Attributes
+    ----------
+    choices : mapping of str to str
+        What was chosen in each dimension of the grid.
+    estimand : str
+        Whose average effect it is.
+    estimate : float
+    std_error, ci_low, ci_high, p_value : float or None
+        The p-value is two-sided.
+    n_treated_used, n_control_used : int
+        Rows with a weight.
+    max_smd : float or None
+        Largest absolute standardised mean difference left in the confounders as they are in the table,
+        whatever the preparation made of them; None where one has no denominator.
+    balanced : bool
+        Whether that is at most 0.1.
+    significant : bool
+        Whether the interval excludes zero.
+    """
+
+    choices: Mapping[str, str]
+    estimand: str
+    estimate: float
+    std_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    n_treated_used: int
+    n_control_used: int
+    max_smd: float | None
+    balanced: bool
+    significant: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpecificationFailure:
+    """A way that gives no estimate.
+
+    Attributes
+    ----------
+    choices : mapping of str to str
+        What was chosen in each dimension.
+    reason : str
+        Why it gives none.
+    """
+
+    choices: Mapping[str, str]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChoiceEffect:
+    """How much one dimension of the grid moves the estimate.
+
+    Attributes
+    ----------
+    dimension : str
+    share : float
+        Of the variance of the estimates over the curve, between its choices (eta squared).
+    medians : mapping of str to float
+        Median estimate of each choice.
+    """
+
+    dimension: str
+    share: float
+    medians: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecificationCurve(Reported):
+    """Estimates from every specification, in order.
+
+    Attributes
+    ----------
+    dimensions : tuple of str
+        Of the grid.
+    rows : tuple of Specification
+        Sorted by estimate.
+    failures : tuple of SpecificationFailure
+        With the reason of each.
+    n_specifications : int
+        Tried, those that failed included.
+    median, low, high : float
+        Of the estimates.
+    median_balanced : float or None
+        Median of those that reached balance; None where none did.
+    share_significant, share_same_sign, share_balanced : float
+        Of the estimates: interval without zero; sign of the median; every difference at most 0.1.
+    influence : tuple of ChoiceEffect
+        The most influential dimension first.
+    permutations : int
+        Curves of placebo arms; 0 where none were asked for.
+    p_median, p_share : float or None
+        Share of those curves (the real one counted in) whose median statistic, or whose number of
+        significant estimates of one sign, is at least as large.
+    sentence : str
+        The curve in words.
+    """
+
+    dimensions: tuple[str, ...]
+    rows: tuple[Specification, ...]
+    failures: tuple[SpecificationFailure, ...]
+    n_specifications: int
+    median: float
+    low: float
+    high: float
+    median_balanced: float | None
+    share_significant: float
+    share_same_sign: float
+    share_balanced: float
+    influence: tuple[ChoiceEffect, ...]
+    permutations: int
+    p_median: float | None
+    p_share: float | None
+    sentence: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the curve.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a specification in the order of the estimates, a column for each dimension; then the
+            failures, with their ``failure``.
+        """
+        import pandas as pd
+
+        rows = []
+        for row in self.rows:
+            values = plain(row)
+            rows.append({**values.pop("choices"), **values, "failure": None})
+        rows += [{**dict(f.choices), "failure": f.reason} for f in self.failures]
+        return pd.DataFrame(rows)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the curve with the choices below it.
+
+        Returns
+        -------
+        altair.VConcatChart
+        """
+        from whyprompt import charts
+
+        return charts.specification_plot(
+            self.to_frame(), choices=self.dimensions, title="estimate (units of the outcome)"
+        )
+
+
+def specification_curve(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    treatment: str,
+    outcome: str,
+    confounders: Sequence[str] | None = None,
+    graph: CausalGraph | None = None,
+    grid: Mapping[str, Any] | None = None,
+    estimand: str = "att",
+    permutations: int = 0,
+    random_state: int = 0,
+    **options: Any,  # noqa: ANN401 - those of `estimate_effect`, the same in every specification
+) -> SpecificationCurve:
+    """Estimate in every combination of preparation, caliper, method and other choices.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        pandas, polars or pyarrow. It is read and never written.
+    treatment, outcome, confounders, graph
+        As in `estimate_effect`.
+    grid : mapping, optional
+        From a dimension to its choices. ``"preparation"`` maps names to lists of steps (`prepare_table`);
+        ``"confounders"`` maps names to lists of columns; every other dimension is an option of
+        `estimate_effect` with a list of values: ``"method"``, ``"caliper"``, ``"replace"``, ``"ratio"``,
+        ``"distance"``, ... A
+        caliper is tried only with methods that have one. Default: confounders as they are, winsorised at 1%
+        and 99%, and in five bins; nearest and full matching without a caliper and with 0.1 and 0.25;
+        subclasses; ipw, entropy balancing and aipw.
+    estimand : str, default "att"
+        One for the whole curve, so that its estimates answer one question; only overlap weights, if the grid
+        has them, answer their own.
+    permutations : int, default 0
+        Curves of placebo arms, for the joint test of no effect in any specification. The arms are shuffled
+        with ``design="randomized"``, and drawn from the propensity given all confounders where they were
+        not given by chance (see `placebo_treatment`).
+    random_state : int, default 0
+        For everything random.
+    **options
+        Of `estimate_effect`.
+
+    Returns
+    -------
+    SpecificationCurve
+
+    Raises
+    ------
+    EstimationError
+        If the grid is empty, names an option that is not known, or no specification gives an estimate.
+    DataError, GraphError
+        As for `estimate_effect`.
+
+    References
+    ----------
+    Simonsohn, Simmons and Nelson (2020). Specification curve analysis. Nature Human Behaviour 4.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> hard = rng.normal(size=300)
+    >>> arm = (hard + rng.normal(size=300) > 0).astype(int)
+    >>> frame = pd.DataFrame({"arm": arm, "y": arm - hard + rng.normal(size=300), "hard": hard})
+    >>> curve = specification_curve(
+    ...     frame, treatment="arm", outcome="y", confounders=["hard"],
+    ...     grid={"method": ["ipw", "entropy", "nearest"], "caliper": [None, 0.1]},
+    ... )
+    >>> curve.n_specifications, 0 < curve.low <= curve.median <= curve.high < 2
+    (4, True)
+    """
+    table = open_table(frame)
+    table.require([treatment], role="treatment")
+    table.require([outcome], role="outcome")
+    chosen, _ = choose_confounders(
+        table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
+    )
+    at_least(permutations, 0, "permutations")
+    for name in options:
+        if name not in _OPTIONS:
+            raise EstimationError(f"option {name!r} is not known", hint="an option of estimate_effect")
+    if not chosen:
+        raise EstimationError(
+            "nothing is adjusted for, so there is nothing to specify", hint="confounders=[...]"
+        )
+    plan = _Plan(frame, treatment, outcome, tuple(chosen), grid, estimand, random_state, options)
+    rows, failures = plan.run(frame)
+    if not rows:
+        reason, count = Counter(f.reason for f in failures).most_common(1)[0]
+        raise EstimationError(
+            f"none of {len(failures)} specifications gives an estimate; {counted(count, 'time')}: {reason}"
+        )
+    rows.sort(key=lambda row: row.estimate)
+    values = np.array([row.estimate for row in rows])
+    median = float(np.median(values))
+    good = [row.estimate for row in rows if row.balanced]
+    p_median, p_share, done = (None, None, 0)
+    how = "propensity" if options.get("design") != "randomized" else "permute"
+    if permutations:
+        p_median, p_share, done = _permute(plan, frame, rows, permutations, random_state, how)
+    influence = _influence(rows, plan.dimensions)
+    share = float(np.mean([row.significant for row in rows]))
+    same = float(np.mean(np.sign(values) == np.sign(median)))
+    return SpecificationCurve(
+        dimensions=plan.dimensions,
+        rows=tuple(rows),
+        failures=tuple(failures),
+        n_specifications=len(rows) + len(failures),
+        median=median,
+        low=float(values[0]),
+        high=float(values[-1]),
+        median_balanced=float(np.median(good)) if good else None,
+        share_significant=share,
+        share_same_sign=same,
+        share_balanced=len(good) / len(rows),
+        influence=influence,
+        permutations=done,
+        p_median=p_median,
+        p_share=p_share,
+        sentence=_sentence(
+            rows, failures, median, share, same, good, influence, p_median, p_share, done, how
+        ),
+    )
+
+
+class _Plan:
+    """The grid, settled once, to be run on the table and on tables with shuffled arms."""
+
+    def __init__(
+        self,
+        frame: Any,  # noqa: ANN401 - any frame library's type
+        treatment: str,
+        outcome: str,
+        confounders: tuple[str, ...],
+        grid: Mapping[str, Any] | None,
+        estimand: str,
+        random_state: int,
+        options: dict[str, Any],
+    ) -> None:
+        self.treatment, self.outcome = treatment, outcome
+        self.options = {**options, "random_state": random_state}
+        self.estimand = estimand
+        columns = read_columns(frame, confounders, role="confounder")[1]
+        if grid is None:
+            numeric = [
+                c.name
+                for c in columns.values()
+                if c.kind == "number" and len(np.unique(c.data[~c.missing])) >= _FEW_VALUES
+            ]
+            preparations: dict[str, list[Step]] = {"none": []}
+            if numeric:
+                preparations["winsorised"] = [Winsorise(name) for name in numeric]
+                preparations["five bins"] = [Bin(name, n_bins=5) for name in numeric]
+            grid = {
+                "preparation": preparations,
+                "method": list(_DEFAULT_METHODS),
+                "caliper": list(_DEFAULT_CALIPERS),
+            }
+        named: dict[str, dict[str, Any]] = {}
+        for name, values in grid.items():
+            if isinstance(values, str) or not len(values):
+                raise EstimationError(f"dimension {name!r} of the grid has no list of choices")
+            if name in {"treatment", "outcome", "graph", "estimand", "frame"}:
+                raise EstimationError(f"{name!r} changes the question and is no dimension of one curve")
+            if name not in {*_OPTIONS, "preparation"}:
+                raise EstimationError(f"the grid names {name!r}, which is no option of estimate_effect")
+            if name in options:
+                raise EstimationError(f"{name!r} is a dimension of the grid and an option as well")
+            if name in {"preparation", "confounders"}:
+                if not hasattr(values, "items"):
+                    raise EstimationError(f"dimension {name!r} of the grid maps names to lists")
+                for label, value in values.items():
+                    if isinstance(value, str):
+                        raise EstimationError(
+                            f"{name} {label!r} of the grid is the text {value!r}; a list is needed"
+                        )
+                named[name] = {str(k): v for k, v in values.items()}
+            else:
+                named[name] = {_shown(v): v for v in values}
+        self.grid = named
+        self.dimensions = tuple(named)
+        self.sets = named.get("confounders", {"": confounders})
+        self.confounders = confounders
+        table = open_table(frame)
+        # Rows of other arms than the two that are compared.
+        self.rows: NDArray[np.bool_] | None = None
+        if options.get("treated") is not None and options.get("control") is not None:
+            self.rows = rows_of_two_arms(
+                table, treatment, treated=options["treated"], control=options["control"]
+            )
+        table = self.kept(frame)
+        units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=confounders)
+        self.cluster, _ = settle_cluster(options.get("cluster"), units)
+        self.options["cluster"] = self.cluster or NO_CLUSTER
+        raw = {name: table.values(name, role="confounder") for name in confounders}
+        self.raw = design_matrix(raw, full=True)
+        # Recipes look at the whole table and never at the arm, so shuffled arms need no other.
+        self.prepared: dict[str, tuple[Recipe | None, str]] = {}
+        for name, steps in named.get("preparation", {"": ()}).items():
+            self.prepared[name] = self._fit(frame, steps)
+
+    def kept(self, frame: Any) -> Table:  # noqa: ANN401
+        """Return the rows of the two arms."""
+        table = open_table(frame)
+        return table if self.rows is None else table.keep(self.rows)
+
+    def problem(self, frame: Any) -> Problem:  # noqa: ANN401
+        """Return the arrays of the rows of the two arms, with every confounder."""
+        names = ("treated", "control", "propensity", "reference")
+        return prepare(
+            self.kept(frame),
+            cluster=self.cluster,
+            treatment=self.treatment,
+            outcome=self.outcome,
+            confounders=self.confounders,
+            **{name: self.options[name] for name in names if name in self.options},
+        )
+
+    def _fit(self, frame: Any, steps: Sequence[Step]) -> tuple[Recipe | None, str]:  # noqa: ANN401
+        if not steps:
+            return None, ""
+        try:
+            done = prepare_table(frame, steps, treatment=self.treatment, outcome=self.outcome)
+        except DataError as error:
+            return None, error.message
+        return done.recipe, ""
+
+    def run(self, frame: Any) -> tuple[list[Specification], list[SpecificationFailure]]:  # noqa: ANN401
+        """Estimate in every specification."""
+        rows: list[Specification] = []
+        failures: list[SpecificationFailure] = []
+        tables: dict[str, Any] = {}
+        for name, (recipe, _) in self.prepared.items():
+            tables[name] = frame if recipe is None else recipe.apply(frame).frame
+        treated = arms(
+            self.kept(frame),
+            self.treatment,
+            treated=self.options.get("treated"),
+            control=self.options.get("control"),
+        ).indicator
+        seen: set[tuple[tuple[str, str], ...]] = set()
+        for picked in product(*self.grid.values()):
+            choices = dict(zip(self.dimensions, picked, strict=True))
+            settings = {
+                d: self.grid[d][c] for d, c in choices.items() if d not in {"preparation", "confounders"}
+            }
+            method = settings.get("method", self.options.get("method", "nearest"))
+            if method not in _TAKES_CALIPER and settings.get("caliper") is not None:
+                # The same specification as without one.
+                choices["caliper"], settings["caliper"] = _shown(None), None
+            key = tuple(choices.items())
+            if key in seen:
+                continue
+            seen.add(key)
+            one = self._one(tables, choices, settings, method)
+            if isinstance(one, str):
+                failures.append(SpecificationFailure(choices=choices, reason=one))
+            else:
+                rows.append(self._row(one, choices, treated))
+        return rows, failures
+
+    def _one(
+        self, tables: Mapping[str, Any], choices: Mapping[str, str], settings: dict[str, Any], method: str
+    ) -> EffectResult | str:
+        name = choices.get("preparation", "")
+        recipe, failed = self.prepared[name]
+        if failed:
+            return failed
+        columns = _after(recipe, tuple(self.sets[choices.get("confounders", "")]))
+        try:
+            result = estimate_effect(
+                tables[name],
+                treatment=self.treatment,
+                outcome=self.outcome,
+                confounders=columns,
+                estimand="ato" if method == "overlap" else self.estimand,
+                **{**self.options, **settings},
+            )
+        except WhypromptError as error:
+            return error.message
+        return result
+
+    def _row(
+        self, result: EffectResult, choices: Mapping[str, str], treated: NDArray[np.bool_]
+    ) -> Specification:
+        assert result.weights is not None
+        weights = result.weights if self.rows is None else result.weights[self.rows]
+        left = [r.smd_after for r in balance_table(self.raw.matrix, treated, weights, names=self.raw.names)]
+        known = [abs(v) for v in left if v is not None]
+        largest = max(known) if len(known) == len(left) else None
+        return Specification(
+            choices=choices,
+            estimand=result.estimand,
+            estimate=result.estimate,
+            std_error=result.std_error,
+            ci_low=result.ci_low,
+            ci_high=result.ci_high,
+            p_value=result.p_value,
+            n_treated_used=result.n_treated_used,
+            n_control_used=result.n_control_used,
+            max_smd=largest,
+            balanced=largest is not None and largest <= SMD_LIMIT,
+            significant=result.ci_low is not None
+            and result.ci_high is not None
+            and (result.ci_low > 0 or result.ci_high < 0),
+        )
+
+
+def _shown(value: Any) -> str:  # noqa: ANN401 - any option
+    if value is None:
+        return "none"
+    if isinstance(value, str | int | float | bool):
+        return str(value)
+    return type(value).__name__
+
+
+def _after(recipe: Recipe | None, names: tuple[str, ...]) -> list[str]:
+    """Name the confounders after a preparation: dummies for a coded column, and columns added."""
+    out = list(names)
+    for step in () if recipe is None else recipe.steps:
+        if step.column not in out:
+            continue
+        if step.kind == "code":
+            out.remove(step.column)
+        out += [name for name in step.into if name not in out]
+    return out
+
+
+def _influence(rows: Sequence[Specification], dimensions: Sequence[str]) -> tuple[ChoiceEffect, ...]:
+    values = np.array([row.estimate for row in rows])
+    total = float(((values - values.mean()) ** 2).sum())
+    made = []
+    for name in dimensions:
+        labels = np.array([row.choices[name] for row in rows], dtype=object)
+        groups = {str(label): values[labels == label] for label in dict.fromkeys(labels.tolist())}
+        between = sum(len(g) * float(g.mean() - values.mean()) ** 2 for g in groups.values())
+        made.append(
+            ChoiceEffect(
+                dimension=name,
+                share=float(between / total) if total > 0 else 0.0,
+                medians={label: float(np.median(g)) for label, g in groups.items()},
+            )
+        )
+    return tuple(sorted(made, key=lambda effect: -effect.share))
+
+
+def _summary(rows: Sequence[Specification]) -> tuple[float, int]:
+    """Absolute median of estimate over error, and significant estimates of the more frequent sign."""
+    z = [row.estimate / row.std_error for row in rows if row.std_error]
+    up = sum(row.significant and row.estimate > 0 for row in rows)
+    down = sum(row.significant and row.estimate < 0 for row in rows)
+    return (abs(float(np.median(z))) if z else 0.0), max(up, down)
+
+
+def _permute(
+    plan: _Plan,
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    rows: Sequence[Specification],
+    permutations: int,
+    random_state: int,
+    how: str,
+) -> tuple[float, float, int]:
+    import narwhals as nw
+
+    problem = plan.problem(frame)
+    chance = chance_of_arm(problem, None) if how == "propensity" else None
+    if chance is not None and arm_units(problem) is not None:
+        raise EstimationError(
+            "every cluster has one arm, so clusters got the arm and a propensity of rows cannot draw it",
+            hint="permutations=0, or design='randomized' if chance gave clusters their arm",
+        )
+    draw = placebo_drawer(
+        problem.treated,
+        placebo_blocks((), len(problem.y)),
+        chance=chance,
+        within=False,
+        units=arm_units(problem),
+        rng=generator(random_state),
+    )
+    given = nw.from_native(frame, eager_only=True)
+    raw = given.get_column(plan.treatment).to_list()
+    place = np.arange(len(raw)) if plan.rows is None else np.flatnonzero(plan.rows)
+    levels = [raw[int(place[np.flatnonzero(arm)[0]])] for arm in (~problem.treated, problem.treated)]
+    real = _summary(rows)
+    median, share, done = 1, 1, 0
+    for _ in range(permutations):
+        values = list(raw)
+        for row, flag in zip(place.tolist(), draw().tolist(), strict=True):
+            values[row] = levels[int(flag)]
+        series = nw.new_series(
+            plan.treatment, values, given.schema[plan.treatment], backend=given.implementation
+        )
+        try:
+            shuffled, _ = plan.run(given.with_columns(series).to_native())
+        except WhypromptError:  # an arm is empty
+            continue
+        if not shuffled:
+            continue
+        done += 1
+        one = _summary(shuffled)
+        median += one[0] >= real[0] * (1 - 1e-12)
+        share += one[1] >= real[1]
+    failed_share(
+        ["no specification gives an estimate"] * (permutations - done), permutations, "placebo curves"
+    )
+    return median / (1 + done), share / (1 + done), done
+
+
+def _sentence(
+    rows: Sequence[Specification],
+    failures: Sequence[SpecificationFailure],
+    median: float,
+    share: float,
+    same: float,
+    good: Sequence[float],
+    influence: Sequence[ChoiceEffect],
+    p_median: float | None,
+    p_share: float | None,
+    done: int,
+    how: str,
+) -> str:
+    words = (
+        f"Over {counted(len(rows), 'specification')} the estimates run from"
+        f" {format_number(rows[0].estimate)} to"
+        f" {format_number(rows[-1].estimate)} with a median of {format_number(median)}; {share:.0%} of the"
+        f" intervals exclude zero and {same:.0%} of the estimates have the sign of the median."
+    )
+    if not good:
+        words += " None reaches balance in every confounder, so none may be claimed as an effect of the arm."
+    elif len(good) < len(rows):
+        words += (
+            f" The {len(good)} that reach balance have a median of {format_number(float(np.median(good)))}."
+        )
+    else:
+        words += " All reach balance."
+    others = sorted({row.estimand for row in rows})
+    if len(others) > 1:
+        words += f" They do not all answer one question: the estimands are {', '.join(others)}."
+    if influence and influence[0].share > 0 and len(influence[0].medians) > 1:
+        top = influence[0]
+        words += (
+            f" The choice of {top.dimension} moves them most ({top.share:.0%} of their variance: "
+            + ", ".join(f"{label} {format_number(value)}" for label, value in top.medians.items())
+            + ")."
+        )
+    if failures:
+        reasons = Counter(f.reason for f in failures).most_common(2)
+        words += f" {len(failures)} give no estimate (" + "; ".join(f"{n}: {r}" for r, n in reasons) + ")."
+    if done and p_median is not None and p_share is not None:
+        drawn = "shuffled" if how == "permute" else "drawn from the propensity"
+        words += (
+            f" Of {counted(done, 'curve')} with arms {drawn}, as strong a median comes with p"
+            f" {p_words(p_median, least=1 / (1 + done))} and as many significant estimates with p"
+            f" {p_words(p_share, least=1 / (1 + done))}."
+        )
+    return words + " The specifications share their rows, so the curve is no sum of evidence."

@@ -1,0 +1,538 @@
+"""An effect from a table with gaps: estimated in each completed table, pooled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from whyprompt._arguments import names
+from whyprompt._words import counted, format_number, percent
+from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.gaps.chained import impute
+from whyprompt.effects.gaps.pooling import in_words, pool
+from whyprompt.effects.prepare.columns import keep_rows, read_columns
+from whyprompt.effects.problem import choose_confounders
+from whyprompt.effects.result import EffectResult, estimand_words, method_words
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import Assumption, Measure, Reported
+from whyprompt.stats.rules import SMD_LIMIT
+from whyprompt.tables import open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import narwhals as nw
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.gaps.chained import Imputation
+    from whyprompt.effects.gaps.pooling import PooledEstimate
+    from whyprompt.effects.prepare.columns import Column
+    from whyprompt.graph.model import CausalGraph
+
+__all__ = ["ImputedEffect", "estimate_with_imputation"]
+
+MissingOutcome = Literal["raise", "exclude", "impute"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImputedEffect(Reported):
+    """An effect pooled over completed tables.
+
+    Attributes
+    ----------
+    treatment, outcome, treated_level, control_level, estimand, method : str
+        As in `EffectResult`.
+    estimate, std_error, ci_low, ci_high, level : float
+        By Rubin's rules, with Barnard and Rubin's degrees of freedom.
+    pooled : PooledEstimate
+        The parts of the variance.
+    imputation : Imputation
+        What was filled and how.
+    results : tuple of EffectResult
+        One from each completed table. Not part of `to_dict`.
+    complete_case : EffectResult or None
+        From the complete rows alone, for comparison; None where it cannot be had.
+    n_rows, n_complete : int
+        Rows of the table, and those complete in all columns used.
+    n_excluded : int
+        Rows with a missing outcome, used for the imputation and left out of the estimate on request.
+    n_outcome_imputed : int
+        Rows whose outcome was imputed on request.
+    n_treated, n_control : int
+        Rows of each arm in the estimate, before matching.
+    worst_balance : mapping of str to float or None
+        Largest absolute standardised mean difference after adjustment over the tables, a covariate.
+    measures : tuple of Measure
+        Of a 0/1 outcome: risk difference, and risk and odds ratios pooled by their logarithms.
+    assumptions : tuple of Assumption
+        Of the first table, the worst verdict of any table taken for each, and that of the imputation.
+    warnings : tuple of str
+        What a reader must know before quoting the number.
+    sentence : str
+        The result in words.
+    """
+
+    _unlisted: ClassVar[frozenset[str]] = frozenset({"results"})
+
+    treatment: str
+    outcome: str
+    treated_level: str
+    control_level: str
+    estimand: str
+    method: str
+    estimate: float
+    std_error: float
+    ci_low: float
+    ci_high: float
+    level: float
+    pooled: PooledEstimate
+    imputation: Imputation
+    results: tuple[EffectResult, ...] = field(repr=False, compare=False)
+    complete_case: EffectResult | None = field(repr=False)
+    n_rows: int
+    n_complete: int
+    n_excluded: int
+    n_outcome_imputed: int
+    n_treated: int
+    n_control: int
+    worst_balance: Mapping[str, float | None]
+    measures: tuple[Measure, ...]
+    assumptions: tuple[Assumption, ...]
+    warnings: tuple[str, ...]
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            Nested results by their own `to_dict`, without arrays of rows.
+        """
+        out = super().to_dict()
+        out["imputation"] = self.imputation.to_dict()
+        out["complete_case"] = None if self.complete_case is None else self.complete_case.to_dict()
+        return out
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the pooled estimate, that of complete rows, and one a completed table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            ``source``, ``estimate``, ``std_error``, ``ci_low``, ``ci_high``.
+        """
+        import pandas as pd
+
+        named: list[tuple[str, Any]] = [("pooled", self)]
+        if self.complete_case is not None:
+            named.append(("complete rows", self.complete_case))
+        named += [(f"imputation {k}", one) for k, one in enumerate(self.results, start=1)]
+        columns = ["estimate", "std_error", "ci_low", "ci_high"]
+        rows = [{"source": name, **{c: getattr(one, c) for c in columns}} for name, one in named]
+        return pd.DataFrame(rows, columns=["source", *columns])
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the pooled estimate, the complete rows' and each completed table's.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt import charts
+
+        rows: list[dict[str, Any]] = [
+            {"label": "pooled", "estimate": self.estimate, "low": self.ci_low, "high": self.ci_high}
+        ]
+        named = [] if self.complete_case is None else [("complete rows", self.complete_case)]
+        named += [(f"table {k}", r) for k, r in enumerate(self.results, start=1)]
+        rows += [
+            {"label": label, "estimate": r.estimate, "low": r.ci_low, "high": r.ci_high} for label, r in named
+        ]
+        return charts.interval_plot(
+            rows, title=f"difference in {self.outcome}, {self.treated_level} minus {self.control_level}"
+        )
+
+
+def estimate_with_imputation(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    treatment: str,
+    outcome: str,
+    confounders: Sequence[str] | None = None,
+    graph: CausalGraph | None = None,
+    auxiliary: Sequence[str] = (),
+    missing_outcome: MissingOutcome = "raise",
+    m: int = 20,
+    iterations: int = 10,
+    methods: Mapping[str, str] | None = None,
+    by_arm: bool = False,
+    donors: int = 5,
+    shift: Mapping[str, Any] | None = None,
+    random_state: int = 0,
+    **options: Any,  # noqa: ANN401 - those of `estimate_effect`
+) -> ImputedEffect:
+    """Estimate an effect from a table with gaps in its covariates.
+
+    Gaps are filled `m` times by chained equations whose models hold the treatment, the outcome, the
+    confounders and the auxiliary columns; `estimate_effect` runs on each completed table (score, matching and
+    all), and the estimates are pooled by Rubin's rules.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        pandas, polars or pyarrow. It is read and never written.
+    treatment, outcome, confounders, graph
+        As in `estimate_effect`.
+    auxiliary : sequence of str
+        Columns that help to fill gaps and are not adjusted for.
+    missing_outcome : {"raise", "exclude", "impute"}, default "raise"
+        What to do with rows whose outcome is missing. ``"exclude"`` uses them to fill covariates and leaves
+        them out of the estimate (von Hippel 2007); ``"impute"`` fills the outcome as well.
+    m, iterations, methods, donors, shift, random_state
+        As in `impute`.
+    by_arm : bool, default False
+        Whether each arm has imputation models of its own, which allows for effects that differ with
+        covariates.
+    **options
+        Of `estimate_effect`: estimand, method, caliper, ...
+
+    Returns
+    -------
+    ImputedEffect
+
+    Raises
+    ------
+    DataError
+        If the treatment is missing anywhere, the outcome is and it was not said what to do, or a column is
+        absent or of the wrong kind.
+    EstimationError
+        If an estimate has no standard error, or as for `estimate_effect`.
+    GraphError
+        If the graph forbids a confounder.
+
+    References
+    ----------
+    Rubin (1987). Multiple Imputation for Nonresponse in Surveys. Wiley.
+    Leyrat et al. (2019). Propensity score analysis with partially observed covariates: How should multiple
+    imputation be used? Statistical Methods in Medical Research 28 (estimates are pooled, and not scores).
+    Von Hippel (2007). Regression with missing Ys. Sociological Methodology 37.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(1)
+    >>> arm = rng.integers(0, 2, 400)
+    >>> hard = rng.normal(size=400) + arm
+    >>> y = 2.0 * arm - hard + rng.normal(size=400)
+    >>> hard[rng.random(400) < 0.2] = np.nan
+    >>> frame = pd.DataFrame({"arm": arm, "y": y, "hard": hard})
+    >>> got = estimate_with_imputation(
+    ...     frame, treatment="arm", outcome="y", confounders=["hard"], method="aipw", estimand="ate", m=5
+    ... )
+    >>> got.ci_low < 2.0 < got.ci_high, got.n_complete < 400
+    (True, True)
+    """
+    if missing_outcome not in {"raise", "exclude", "impute"}:
+        raise EstimationError(
+            f"missing_outcome={missing_outcome!r} is not known", hint="'raise', 'exclude' or 'impute'"
+        )
+    if options.get("by") is not None:
+        raise EstimationError(
+            "by= is not made for imputed tables", hint="estimate the subgroups one by one, on their rows"
+        )
+    auxiliary = names(auxiliary, "auxiliary")
+    options["exact"] = names(options.get("exact"), "exact")
+    table = open_table(frame)
+    table.require([treatment], role="treatment")
+    table.require([outcome], role="outcome")
+    chosen, _ = choose_confounders(
+        table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
+    )
+    covariates = chosen or ()
+    # Columns that the estimate reads must not have gaps it would meet: they are imputed as well, or refused.
+    extra = tuple(dict.fromkeys([*auxiliary, *options.get("exact", ())]))
+    used = tuple(dict.fromkeys([treatment, outcome, *covariates, *extra]))
+    wrapped, read = read_columns(frame, used, role="estimation")
+    no_outcome = _check_gaps(read, treatment, outcome, missing_outcome)
+    made = impute(
+        frame,
+        columns=used,
+        m=m,
+        iterations=iterations,
+        methods=methods,
+        by=treatment if by_arm else None,
+        donors=donors,
+        shift=shift,
+        random_state=random_state,
+    )
+    options = {**options, "treatment": treatment, "outcome": outcome, "random_state": random_state}
+    # A graph has given or checked the confounders; passing it on lets the assumptions say so.
+    options |= {"confounders": confounders, "graph": graph}
+    kept = ~no_outcome if missing_outcome == "exclude" else np.ones(len(no_outcome), dtype=bool)
+    results = tuple(_one(k, _rows(one, kept), options) for k, one in enumerate(made.frames, start=1))
+    for k, one in enumerate(results, start=1):
+        if one.std_error is None or not one.std_error > 0:
+            raise EstimationError(
+                f"imputation {k} has an estimate without a standard error: it cannot be pooled",
+                hint="take a method with one (ipw, aipw, overlap, nearest with more pairs)",
+            )
+    first = results[0]
+    # What complete data would have: rows less two means. Smaller than n, so on the safe side of normal.
+    df = max(min(r.n_treated_used + r.n_control_used for r in results) - 2, 1)
+    pooled = pool(
+        [r.estimate for r in results],
+        [r.std_error**2 for r in results if r.std_error is not None],
+        df_complete=df,
+        level=first.level,
+    )
+    whole = np.ones(len(wrapped), dtype=bool)
+    for column in read.values():
+        whole &= ~column.missing
+    alone, why_not = _complete_case(wrapped, whole, options)
+    balance = _worst_balance(results)
+    assumptions = _assumptions(results, made)
+    excluded = int((~kept).sum())
+    filled = int(no_outcome.sum()) if missing_outcome == "impute" else 0
+    return ImputedEffect(
+        treatment=treatment,
+        outcome=outcome,
+        treated_level=first.treated_level,
+        control_level=first.control_level,
+        estimand=first.estimand,
+        method=first.method,
+        estimate=pooled.estimate,
+        std_error=pooled.std_error,
+        ci_low=pooled.ci_low,
+        ci_high=pooled.ci_high,
+        level=pooled.level,
+        pooled=pooled,
+        imputation=made,
+        results=results,
+        complete_case=alone,
+        n_rows=len(wrapped),
+        n_complete=int(whole.sum()),
+        n_excluded=excluded,
+        n_outcome_imputed=filled,
+        n_treated=first.n_treated,
+        n_control=first.n_control,
+        worst_balance=balance,
+        measures=_measures(results, df),
+        assumptions=assumptions,
+        warnings=_warnings(results, made, pooled, excluded, filled, outcome, why_not),
+        sentence=_sentence(
+            results, pooled, made, alone, balance, assumptions, int(whole.sum()), excluded, filled
+        ),
+    )
+
+
+def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  # noqa: ANN401
+    try:
+        return estimate_effect(frame, **options)
+    except EstimationError as error:
+        raise EstimationError(f"completed table {number}: {error.message}", hint=error.hint) from error
+
+
+def _rows(frame: Any, kept: NDArray[np.bool_]) -> Any:  # noqa: ANN401 - the caller's kind
+    if kept.all():
+        return frame
+    import narwhals as nw
+
+    return keep_rows(nw.from_native(frame, eager_only=True), kept)
+
+
+def _check_gaps(
+    read: Mapping[str, Column], treatment: str, outcome: str, missing_outcome: MissingOutcome
+) -> NDArray[np.bool_]:
+    gaps = read[treatment].n_missing
+    if gaps:
+        raise DataError(
+            f"treatment column {treatment!r} has {gaps} missing value(s): an arm that is not known is not"
+            " imputed",
+            hint="remove those rows on purpose (drop_incomplete counts and describes them)",
+        )
+    gone = read[outcome].missing
+    if gone.any() and missing_outcome == "raise":
+        raise DataError(
+            f"outcome column {outcome!r} has {int(gone.sum())} missing value(s); an outcome is not imputed"
+            " unasked",
+            hint="missing_outcome='exclude' leaves those rows out of the estimate and counts them;"
+            " 'impute' fills them as well",
+        )
+    if not any(column.missing.any() for column in read.values()):
+        raise EstimationError(
+            "no value is missing in the columns of this estimate", hint="use estimate_effect"
+        )
+    return gone
+
+
+def _complete_case(
+    wrapped: nw.DataFrame[Any], whole: NDArray[np.bool_], options: Mapping[str, Any]
+) -> tuple[EffectResult | None, str]:
+    if not whole.any():
+        return None, "no row is complete"
+    try:
+        return estimate_effect(keep_rows(wrapped, whole), **options), ""
+    except (DataError, EstimationError) as error:
+        # The comparison is a courtesy; that it cannot be had is itself worth a line.
+        return None, error.message
+
+
+def _measures(results: Sequence[EffectResult], df: float) -> tuple[Measure, ...]:
+    out = []
+    for k, first in enumerate(results[0].measures):
+        every = [r.measures[k] for r in results if len(r.measures) > k]
+        values = [(m.estimate, m.std_error) for m in every]
+        if len(every) < len(results) or any(e is None or s is None or not s > 0 for e, s in values):
+            out.append(
+                replace(
+                    first,
+                    estimate=None,
+                    std_error=None,
+                    ci_low=None,
+                    ci_high=None,
+                    note="not defined in every completed table",
+                )
+            )
+            continue
+        logs = first.scale == "log"
+        q = np.array([e for e, _ in values], dtype=float)
+        u = np.array([s for _, s in values], dtype=float) ** 2
+        pooled = pool(np.log(q) if logs else q, u, df_complete=df, level=results[0].level)
+        three = np.array([pooled.estimate, pooled.ci_low, pooled.ci_high])
+        middle, low, high = (float(v) for v in (np.exp(three) if logs else three))
+        out.append(replace(first, estimate=middle, std_error=pooled.std_error, ci_low=low, ci_high=high))
+    return tuple(out)
+
+
+def _worst_balance(results: Sequence[EffectResult]) -> dict[str, float | None]:
+    worst: dict[str, float | None] = {}
+    for one in results:
+        for row in one.balance:
+            value = None if row.smd_after is None else abs(row.smd_after)
+            before = worst.get(row.covariate, 0.0)
+            worst[row.covariate] = None if value is None or before is None else max(value, before)
+    return worst
+
+
+def _assumptions(results: Sequence[EffectResult], made: Imputation) -> tuple[Assumption, ...]:
+    severity = {"fails": 0, "doubtful": 1, "not checked": 2, "untestable": 3, "holds": 4}
+    out = []
+    for k, first in enumerate(results[0].assumptions):
+        every = [r.assumptions[k] for r in results if len(r.assumptions) > k]
+        out.append(min(every, key=lambda a: severity[a.status]) if every else first)
+    out.append(
+        Assumption(
+            name="missing at random",
+            status="untestable",
+            check="none is possible from these data; see tipping_point",
+            detail=f"gaps in {', '.join(map(repr, made.methods))} are filled as if, given"
+            f" {', '.join(made.predictors)}, they had nothing to do with the values that are missing",
+        )
+    )
+    return tuple(out)
+
+
+def _warnings(
+    results: Sequence[EffectResult],
+    made: Imputation,
+    pooled: PooledEstimate,
+    excluded: int,
+    filled: int,
+    outcome: str,
+    why_not: str,
+) -> tuple[str, ...]:
+    out = list(made.warnings)
+    seen: dict[str, int] = {}
+    for one in results:
+        for warning in one.warnings:
+            seen[warning] = seen.get(warning, 0) + 1
+    out += [w if n == len(results) else f"{w} (in {n} of {len(results)} tables)" for w, n in seen.items()]
+    if excluded:
+        out.append(f"{excluded} rows without {outcome!r} are left out of the estimate")
+    if filled:
+        out.append(f"{outcome!r} itself was imputed in {counted(filled, 'row')}")
+    if pooled.fmi > 0.5:
+        out.append(
+            f"{pooled.fmi:.0%} of the information on the effect is missing: the imputation model decides much"
+        )
+    if why_not:
+        out.append(f"no estimate from complete rows alone: {why_not}")
+    return tuple(out)
+
+
+def _whose(results: Sequence[EffectResult]) -> str:
+    """Say whose average effect it is; completed tables may leave out different rows."""
+    used = [(r.n_treated_used, r.n_control_used) for r in results]
+    first = results[0]
+    fewest = min(used, key=sum)
+    text = estimand_words(
+        first.estimand,
+        fewest,
+        (first.n_treated, first.n_control),
+        "could be matched" if first.matched is not None else "are left",
+    )
+    varies = (
+        " in the completed table with the fewest" if len(set(used)) > 1 and str(fewest[0]) in text else ""
+    )
+    return text + varies
+
+
+def _sentence(
+    results: Sequence[EffectResult],
+    pooled: PooledEstimate,
+    made: Imputation,
+    alone: EffectResult | None,
+    balance: Mapping[str, float | None],
+    assumptions: Sequence[Assumption],
+    complete: int,
+    excluded: int,
+    filled: int,
+) -> str:
+    first, whose = results[0], _whose(results)
+    interval = (
+        f"{percent(pooled.level)} interval {format_number(pooled.ci_low)} to {format_number(pooled.ci_high)}"
+    )
+    unbalanced = [c for c, v in balance.items() if v is None or v > SMD_LIMIT]
+    failed = [a for a in assumptions if a.status == "fails"]
+    arms = f"{first.treated_level!r} instead of {first.control_level!r}"
+    if not first.confounders:
+        start = (
+            f"Rows under {first.treated_level!r} and under {first.control_level!r} differ in"
+            f" {first.outcome!r} by {format_number(pooled.estimate)} ({interval}); nothing was adjusted for,"
+            " so this is a comparison."
+        )
+    elif unbalanced or failed:
+        reason = (
+            f"the arms still differ in {', '.join(unbalanced[:4])} in at least one completed table"
+            if unbalanced
+            else failed[0].detail.rstrip(".")
+        )
+        start = (
+            f"Comparing {arms} gives a difference of {format_number(pooled.estimate)} in {first.outcome!r}"
+            f" ({interval}) by {method_words(first.method)} for {whose}, but {reason}: it may not be"
+            " claimed as an effect of the arm."
+        )
+    else:
+        start = (
+            f"Under {arms}, {first.outcome!r} changes by {format_number(pooled.estimate)} ({interval}),"
+            f" {whose}, by {method_words(first.method)}, if {', '.join(first.confounders)} are all that"
+            " affects both the choice of arm and the outcome."
+        )
+    gaps = ", ".join(f"{name!r} ({n})" for name, n in made.n_missing.items())
+    start += (
+        f" Missing values of {gaps} were imputed {counted(made.m, 'time')} given"
+        f" {', '.join(made.predictors)}, as"
+        f" missing at random; they account for {in_words(pooled.lambda_)} of the variance. No row was dropped"
+        " for a missing covariate."
+    )
+    if excluded:
+        start += f" {excluded} rows without an outcome are left out of the estimate, as asked."
+    if filled:
+        start += f" The outcome itself was imputed in {counted(filled, 'row')}, as asked."
+    if alone is not None:
+        start += f" The {complete} complete rows alone give {format_number(alone.estimate)}."
+    return start

@@ -1,0 +1,397 @@
+"""Where the gaps are: patterns of missing values, and rows dropped on purpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._arguments import names
+from whyprompt._words import format_number
+from whyprompt.effects.prepare.columns import keep_rows, read_columns
+from whyprompt.errors import DataError
+from whyprompt.results import Reported, rows_frame
+from whyprompt.stats.rules import SMD_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
+    from whyprompt.effects.prepare.columns import Column
+
+__all__ = [
+    "DropReport",
+    "DroppedDifference",
+    "MissingPattern",
+    "MissingPatterns",
+    "drop_incomplete",
+    "missing_patterns",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MissingPattern:
+    """Rows that have the same gaps.
+
+    Attributes
+    ----------
+    missing : tuple of str
+        The columns missing together; empty for complete rows.
+    n : int
+        Rows.
+    share : float
+        Of all rows.
+    """
+
+    missing: tuple[str, ...]
+    n: int
+    share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class MissingPatterns(Reported):
+    """The pattern table of a frame.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        Columns looked at.
+    patterns : tuple of MissingPattern
+        Complete rows first, then the most frequent pattern.
+    n_missing : mapping of str to int
+        Gaps a column.
+    n_rows, n_complete : int
+        Rows, and those without a gap.
+    sentence : str
+        The table in words.
+    """
+
+    columns: tuple[str, ...]
+    patterns: tuple[MissingPattern, ...]
+    n_missing: Mapping[str, int]
+    n_rows: int
+    n_complete: int
+    sentence: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the patterns.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a pattern: 1 for present and 0 for missing a column, ``pattern_n`` and ``pattern_share``.
+        """
+        import pandas as pd
+
+        rows = [
+            {**{c: int(c not in p.missing) for c in self.columns}, "pattern_n": p.n, "pattern_share": p.share}
+            for p in self.patterns
+        ]
+        return pd.DataFrame(rows, columns=[*self.columns, "pattern_n", "pattern_share"])
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw which columns are missing together.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt import charts
+
+        return charts.pattern_plot(self)
+
+
+def missing_patterns(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    columns: Sequence[str] | None = None,
+) -> MissingPatterns:
+    """Tabulate which columns are missing together.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        pandas, polars or pyarrow. It is read and never written.
+    columns : sequence of str, optional
+        Default: all.
+
+    Returns
+    -------
+    MissingPatterns
+
+    Raises
+    ------
+    DataError
+        If a column is absent or of a kind that is not read.
+
+    References
+    ----------
+    Van Buuren (2018). Flexible Imputation of Missing Data, 2nd edition. CRC Press, section 4.1.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> found = missing_patterns(pd.DataFrame({"a": [1.0, None, 3.0], "b": ["x", None, None]}))
+    >>> [(p.missing, p.n) for p in found.patterns]
+    [((), 1), (('a', 'b'), 1), (('b',), 1)]
+    """
+    if columns is not None and not names(columns, "columns"):
+        raise DataError("no column is named", hint="leave columns= out for all of them")
+    _, read = read_columns(frame, columns)
+    kept = tuple(read)
+    gaps = np.column_stack([column.missing for column in read.values()])
+    kinds, counts = np.unique(gaps, axis=0, return_counts=True)
+    n = len(gaps)
+    found = [
+        MissingPattern(
+            missing=tuple(c for c, gone in zip(kept, kind.tolist(), strict=True) if gone),
+            n=int(count),
+            share=float(count / n),
+        )
+        for kind, count in zip(kinds, counts, strict=True)
+    ]
+    found.sort(key=lambda p: (bool(p.missing), -p.n, p.missing))
+    missing = {name: column.n_missing for name, column in read.items()}
+    complete = int((~gaps.any(axis=1)).sum())
+    return MissingPatterns(
+        columns=kept,
+        patterns=tuple(found),
+        n_missing=missing,
+        n_rows=n,
+        n_complete=complete,
+        sentence=_pattern_sentence(found, missing, n, complete),
+    )
+
+
+def _pattern_sentence(
+    found: Sequence[MissingPattern], missing: Mapping[str, int], n: int, complete: int
+) -> str:
+    gappy = {name: count for name, count in missing.items() if count}
+    if not gappy:
+        return f"No value is missing in {n} rows and {len(missing)} columns."
+    worst = sorted(gappy.items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{name!r} in {count} ({count / n:.1%})" for name, count in worst[:5])
+    more = f" and {len(worst) - 5} more columns" if len(worst) > 5 else ""
+    return (
+        f"{complete} of {n} rows ({complete / n:.1%}) are complete; values are missing from {shown}{more},"
+        f" in {len([p for p in found if p.missing])} pattern(s)."
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DroppedDifference:
+    """How dropped rows differ from kept ones in one column.
+
+    Attributes
+    ----------
+    column : str
+        Column, or ``column_level`` for one level of a text column.
+    mean_kept, mean_dropped : float or None
+        Over the rows where it is known.
+    smd : float or None
+        Dropped minus kept, in pooled standard deviations.
+    n_dropped_known : int
+        Dropped rows where it is known.
+    """
+
+    column: str
+    mean_kept: float | None
+    mean_dropped: float | None
+    smd: float | None
+    n_dropped_known: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropReport(Reported):
+    """Which rows were dropped, and how they differ from those kept.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        A row with a gap in one of these was dropped.
+    n_rows, n_kept, n_dropped : int
+        Rows.
+    by_column : mapping of str to int
+        Dropped rows with a gap in each column; a row may count for several.
+    by_group : mapping of str to (int, int)
+        Dropped and all rows of each level of the column asked for.
+    differences : tuple of DroppedDifference
+        Of every readable column.
+    sentence : str
+        The report in words.
+    """
+
+    columns: tuple[str, ...]
+    n_rows: int
+    n_kept: int
+    n_dropped: int
+    by_column: Mapping[str, int]
+    by_group: Mapping[str, tuple[int, int]]
+    differences: tuple[DroppedDifference, ...]
+    sentence: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return how dropped and kept rows differ.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a column.
+        """
+        return rows_frame(self.differences, DroppedDifference)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw how dropped rows differ from kept ones.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt import charts
+
+        rows = [{"label": d.column, "estimate": d.smd, "low": None, "high": None} for d in self.differences]
+        return charts.interval_plot(
+            rows,
+            title="dropped minus kept rows (pooled standard deviations)",
+            limits=(-SMD_LIMIT, SMD_LIMIT),
+        )
+
+
+def drop_incomplete(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    columns: Sequence[str],
+    *,
+    by: str | None = None,
+    describe: Sequence[str] | None = None,
+) -> tuple[Any, DropReport]:
+    """Drop rows with a gap, on purpose, and describe who was dropped.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        pandas, polars or pyarrow. It is read and never written.
+    columns : sequence of str
+        A row with a gap in one of these is dropped.
+    by : str, optional
+        Column, such as the arm, by which dropped rows are counted.
+    describe : sequence of str, optional
+        Columns in which dropped and kept rows are compared. Default: `columns` and `by`.
+
+    Returns
+    -------
+    frame : DataFrame
+        The caller's kind, with the rows kept.
+    report : DropReport
+
+    Raises
+    ------
+    DataError
+        If a column is absent, or no row is left.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"arm": ["a", "b", "b"], "x": [1.0, None, 3.0]})
+    >>> kept, report = drop_incomplete(frame, ["x"], by="arm")
+    >>> len(kept), dict(report.by_group)
+    (2, {'a': (0, 1), 'b': (1, 2)})
+    """
+    asked = names(columns, "columns")
+    shown = tuple(describe) if describe is not None else (*asked, *((by,) if by else ()))
+    every = tuple(dict.fromkeys([*asked, *((by,) if by else ()), *shown]))
+    wrapped, read = read_columns(frame, every)
+    gone = np.zeros(len(wrapped), dtype=bool)
+    for name in asked:
+        gone |= read[name].missing
+    if gone.all():
+        raise DataError(
+            f"every row has a gap in one of {', '.join(asked)}; nothing would be left",
+            hint="impute (whyprompt.effects.gaps.chained.impute), or leave out the column with most gaps",
+        )
+    by_column = {name: int((read[name].missing & gone).sum()) for name in asked}
+    by_group = {} if by is None else _by_group(read[by], gone)
+    differences = tuple(d for name in dict.fromkeys(shown) for d in _differences(read[name], gone))
+    n, dropped = len(gone), int(gone.sum())
+    report = DropReport(
+        columns=asked,
+        n_rows=n,
+        n_kept=n - dropped,
+        n_dropped=dropped,
+        by_column=by_column,
+        by_group=by_group,
+        differences=differences,
+        sentence=_drop_sentence(n, dropped, by_column, by_group, differences),
+    )
+    return keep_rows(wrapped, ~gone), report
+
+
+def _by_group(column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, tuple[int, int]]:
+    labels = np.array(
+        [
+            "(missing)" if absent else str(int(v)) if isinstance(v, float) and v.is_integer() else str(v)
+            for v, absent in zip(column.data.tolist(), column.missing.tolist(), strict=True)
+        ],
+        dtype=object,
+    )
+    return {
+        str(level): (int(gone[labels == level].sum()), int((labels == level).sum()))
+        for level in sorted(set(labels.tolist()))
+    }
+
+
+def _differences(column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[DroppedDifference, ...]:
+    if column.kind != "text":
+        parts = [(column.name, column.data)]
+    else:
+        levels = column.levels if len(column.levels) <= 20 else ()
+        kept = levels if len(levels) > 2 else levels[1:]
+        parts = [
+            (
+                f"{column.name}_{level}",
+                np.where(column.missing, np.nan, (column.data == level).astype(float)),
+            )
+            for level in kept
+        ]
+    out = []
+    for name, values in parts:
+        known = ~np.isnan(values)
+        a, b = values[known & ~gone], values[known & gone]
+        smd = None
+        if len(a) > 1 and len(b) > 1:
+            scale = float(np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2))
+            smd = float((b.mean() - a.mean()) / scale) if scale > 0 else None
+        out.append(
+            DroppedDifference(
+                column=name,
+                mean_kept=float(a.mean()) if len(a) else None,
+                mean_dropped=float(b.mean()) if len(b) else None,
+                smd=smd,
+                n_dropped_known=len(b),
+            )
+        )
+    return tuple(out)
+
+
+def _drop_sentence(
+    n: int,
+    dropped: int,
+    by_column: Mapping[str, int],
+    by_group: Mapping[str, tuple[int, int]],
+    differences: Sequence[DroppedDifference],
+) -> str:
+    if not dropped:
+        return f"No row was dropped: all {n} are complete in {', '.join(map(repr, by_column))}."
+    reasons = ", ".join(f"{count} for {name!r}" for name, count in by_column.items() if count)
+    words = f"{dropped} of {n} rows ({dropped / n:.1%}) were dropped for missing values ({reasons})."
+    if by_group:
+        words += " By group: " + ", ".join(f"{a} of {b} in {g!r}" for g, (a, b) in by_group.items()) + "."
+    apart = [d for d in differences if d.smd is not None and abs(d.smd) > 0.1]
+    if apart:
+        worst = sorted(apart, key=lambda d: -abs(d.smd or 0))[:3]
+        words += (
+            " They differ from the rows kept in "
+            + ", ".join(f"{d.column!r} ({format_number(d.smd, digits=2)} standard deviations)" for d in worst)
+            + ": what is found in the rest need not hold for them."
+        )
+    return words

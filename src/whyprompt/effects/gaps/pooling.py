@@ -1,0 +1,194 @@
+"""Rubin's rules: one estimate from several completed tables."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._words import counted, format_number, percent
+from whyprompt.errors import EstimationError
+from whyprompt.results import Reported
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+__all__ = ["PooledEstimate", "pool"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledEstimate(Reported):
+    """An estimate pooled over imputations.
+
+    Attributes
+    ----------
+    estimate : float
+        Mean over imputations.
+    std_error : float
+        Square root of the total variance.
+    ci_low, ci_high : float
+        Interval at `level` from the t distribution with `df`.
+    p_value : float
+        Two-sided, against zero.
+    level : float
+        Of the interval.
+    m : int
+        Imputations.
+    within, between, total : float
+        Variances: mean within, between, and total = within + (1 + 1/m) between.
+    df : float
+        Barnard and Rubin's degrees of freedom; infinite where nothing limits them.
+    increase : float
+        Relative increase in variance due to missing values, (1 + 1/m) between / within.
+    lambda_ : float
+        Share of the variance due to missing values, (1 + 1/m) between / total.
+    fmi : float
+        Fraction of information missing, (increase + 2 / (df + 3)) / (increase + 1).
+    sentence : str
+        The result in words.
+    """
+
+    estimate: float
+    std_error: float
+    ci_low: float
+    ci_high: float
+    p_value: float
+    level: float
+    m: int
+    within: float
+    between: float
+    total: float
+    df: float
+    increase: float
+    lambda_: float
+    fmi: float
+    sentence: str
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw the pooled estimate, and what its interval would be were nothing missing.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from scipy import stats
+
+        from whyprompt import charts
+
+        half = float(stats.norm.ppf(0.5 + self.level / 2)) * self.within**0.5
+        rows = [
+            {"label": "pooled", "estimate": self.estimate, "low": self.ci_low, "high": self.ci_high},
+            {
+                "label": "were nothing missing",
+                "estimate": self.estimate,
+                "low": self.estimate - half,
+                "high": self.estimate + half,
+            },
+        ]
+        return charts.interval_plot(rows, title="estimate (units of the outcome)")
+
+
+def pool(
+    estimates: ArrayLike,
+    variances: ArrayLike,
+    *,
+    df_complete: float = np.inf,
+    level: float = 0.95,
+) -> PooledEstimate:
+    """Pool estimates from completed tables by Rubin's rules.
+
+    Parameters
+    ----------
+    estimates : array_like, shape (m,)
+        One from each table.
+    variances : array_like, shape (m,)
+        Squares of their standard errors.
+    df_complete : float, default infinity
+        Degrees of freedom that complete data would have given.
+    level : float, default 0.95
+        Of the interval.
+
+    Returns
+    -------
+    PooledEstimate
+
+    Raises
+    ------
+    EstimationError
+        If there are fewer than two estimates, a value is not finite, or a variance is not positive.
+
+    References
+    ----------
+    Rubin (1987). Multiple Imputation for Nonresponse in Surveys. Wiley, section 3.1.
+    Barnard and Rubin (1999). Small-sample degrees of freedom with multiple imputation. Biometrika 86,
+    equation 3.
+
+    Examples
+    --------
+    >>> got = pool([0.42, 0.51, 0.38, 0.47, 0.45], [0.01, 0.012, 0.009, 0.011, 0.01], df_complete=496)
+    >>> round(got.estimate, 3), round(got.total, 6), round(got.df, 4)
+    (0.446, 0.013316, 68.5853)
+    """
+    from scipy import stats
+
+    q, u = np.asarray(estimates, dtype=float), np.asarray(variances, dtype=float)
+    if q.ndim != 1 or q.shape != u.shape:
+        raise EstimationError(f"estimates and variances have shapes {q.shape} and {u.shape}")
+    m = len(q)
+    if m < 2:
+        raise EstimationError("pooling needs at least two imputations", hint="20 are usual")
+    if not (np.isfinite(q).all() and np.isfinite(u).all() and (u > 0).all()):
+        raise EstimationError(
+            "an imputation has no estimate or no positive variance",
+            hint="look at the estimates one by one",
+        )
+    if not df_complete > 0:
+        raise EstimationError(f"df_complete={df_complete}: degrees of freedom are positive")
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    estimate, within = float(q.mean()), float(u.mean())
+    # Estimates that agree to rounding vary by nothing that imputation did.
+    between = float(q.var(ddof=1)) if np.ptp(q) > 1e-12 * np.abs(q).max() else 0.0
+    extra = (1 + 1 / m) * between
+    total = within + extra
+    share = extra / total
+    # A share whose square is below the smallest double limits nothing.
+    old = (m - 1) / share**2 if share > 1e-150 else np.inf
+    observed = (
+        np.inf if np.isinf(df_complete) else (df_complete + 1) / (df_complete + 3) * df_complete * (1 - share)
+    )
+    inverse = (0.0 if np.isinf(old) else 1 / old) + (0.0 if np.isinf(observed) else 1 / observed)
+    df = float(1 / inverse) if inverse > 0 else float(np.inf)
+    error = float(np.sqrt(total))
+    reference = stats.t(df) if np.isfinite(df) else stats.norm()
+    width = float(reference.ppf(0.5 + level / 2)) * error
+    increase = extra / within
+    fmi = (increase + 2 / (df + 3)) / (increase + 1)
+    return PooledEstimate(
+        estimate=estimate,
+        std_error=error,
+        ci_low=estimate - width,
+        ci_high=estimate + width,
+        p_value=float(2 * reference.sf(abs(estimate) / error)),
+        level=level,
+        m=m,
+        within=within,
+        between=between,
+        total=total,
+        df=df,
+        increase=increase,
+        lambda_=share,
+        fmi=float(fmi),
+        sentence=(
+            f"Pooled over {counted(m, 'imputation')} the estimate is {format_number(estimate)}"
+            f" ({percent(level)} interval"
+            f" {format_number(estimate - width)} to {format_number(estimate + width)}); missing values"
+            f" account for {in_words(share)} of its variance."
+        ),
+    )
+
+
+def in_words(share: float) -> str:
+    """Write a share as a percentage, without rounding a little to nothing."""
+    return f"{share:.0%}" if share >= 0.01 or share == 0 else "less than 1%"

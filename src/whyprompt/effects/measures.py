@@ -1,0 +1,173 @@
+"""Risk difference, risk ratio and odds ratio of a 0/1 outcome, with delta-method intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt.effects.pipeline import with_outcome
+from whyprompt.results import Measure
+from whyprompt.stats.errors import interval
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.options import Options
+    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.problem import Problem
+
+    Floats = NDArray[np.float64]
+    # Standard error and degrees of freedom of a * mean(treated) - b * mean(control).
+    LinearError = Callable[[float, float], tuple[float | None, float | None]]
+
+__all__ = ["is_binary", "ratio_measures", "risk_measures"]
+
+
+def is_binary(*outcomes: Floats) -> bool:
+    """Say whether outcomes take the values 0 and 1 and no other.
+
+    Parameters
+    ----------
+    *outcomes : ndarray
+
+    Returns
+    -------
+    bool
+    """
+    return all(bool(((y == 0) | (y == 1)).all()) for y in outcomes)
+
+
+def ratio_measures(
+    means: tuple[float, float],
+    error: LinearError,
+    *,
+    level: float,
+    draws: Floats | None = None,
+) -> tuple[Measure, Measure]:
+    """Compare two marginal risks by their ratio and by the ratio of their odds.
+
+    Parameters
+    ----------
+    means : tuple of float
+        Risk under the treated and under the control arm.
+    error : callable
+        ``error(a, b)`` gives the standard error (and degrees of freedom) of ``a m_1 - b m_0``.
+    level : float
+        Of the intervals.
+    draws : ndarray, shape (draws, 2), optional
+        Bootstrap draws of the two risks; the intervals are then their percentiles.
+
+    Returns
+    -------
+    tuple of Measure
+        Risk ratio and odds ratio. The logarithm has the standard error of the difference of the risks, each
+        scaled by the derivative of its logarithm (or logit).
+
+    Examples
+    --------
+    >>> ratio, odds = ratio_measures((0.4, 0.2), lambda a, b: (0.1 * a + 0.1 * b, None), level=0.95)
+    >>> round(ratio.estimate, 6), round(ratio.std_error, 6)
+    (2.0, 0.75)
+    """
+    m1, m0 = means
+    made = []
+    for name in ("risk ratio", "odds ratio"):
+        odds = name == "odds ratio"
+        top = 1.0 if odds else np.inf
+        if not (0 < m1 < top and 0 < m0 < top and m1 <= 1 and m0 <= 1):
+            arm = "treated" if not (0 < m1 < top and m1 <= 1) else "control"
+            value = m1 if arm == "treated" else m0
+            inside = 0 <= value <= 1
+            made.append(
+                Measure(
+                    name=name,
+                    estimate=None,
+                    std_error=None,
+                    ci_low=None,
+                    ci_high=None,
+                    scale="log",
+                    note=f"the {arm} arm's risk is {value:g}: no ratio can be given"
+                    + ("" if inside else "; a risk outside 0 to 1 shows that the outcome model extrapolates"),
+                )
+            )
+            continue
+        a, b = (1.0 / (m1 * (1.0 - m1)), 1.0 / (m0 * (1.0 - m0))) if odds else (1.0 / m1, 1.0 / m0)
+        log = float(np.log(m1 / m0) + (np.log((1.0 - m0) / (1.0 - m1)) if odds else 0.0))
+        note = ""
+        if draws is None:
+            se, df = error(a, b)
+            low, high = interval(log, se, level=level, df=df)
+        else:
+            se, low, high, note = _percentiles(draws, level, odds=odds)
+        made.append(
+            Measure(
+                name=name,
+                estimate=float(np.exp(log)),
+                std_error=se,
+                ci_low=None if low is None else float(np.exp(low)),
+                ci_high=None if high is None else float(np.exp(high)),
+                scale="log",
+                note=note,
+            )
+        )
+    return made[0], made[1]
+
+
+def _percentiles(
+    draws: Floats, level: float, *, odds: bool
+) -> tuple[float | None, float | None, float | None, str]:
+    ok = (draws > 0).all(axis=1) & ((draws < 1).all(axis=1) if odds else True)
+    kept = draws[ok]
+    if len(kept) < 0.9 * len(draws):
+        return None, None, None, "in more than a tenth of the bootstrap samples no ratio is defined"
+    logs = np.log(kept[:, 0] / kept[:, 1])
+    if odds:
+        logs = logs + np.log((1.0 - kept[:, 1]) / (1.0 - kept[:, 0]))
+    low, high = np.quantile(logs, [0.5 - level / 2, 0.5 + level / 2])
+    return float(np.std(logs, ddof=1)), float(low), float(high), ""
+
+
+def risk_measures(problem: Problem, options: Options, core: Core) -> tuple[Measure, ...]:
+    """State the effect on a 0/1 outcome as risk difference, risk ratio and odds ratio.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+    core : Core
+
+    Returns
+    -------
+    tuple of Measure
+        Empty for an outcome with other values.
+    """
+    if not is_binary(problem.y):
+        return ()
+    difference = Measure(
+        name="risk difference",
+        estimate=core.estimate,
+        std_error=core.std_error,
+        ci_low=core.ci[0],
+        ci_high=core.ci[1],
+        scale="identity",
+    )
+
+    def error(a: float, b: float) -> tuple[float | None, float | None]:
+        if core.std_error is None:
+            return None, None
+        scaled = problem.y * np.where(problem.treated, a, b)
+        other = with_outcome(problem, options, core, scaled)
+        return other.std_error, other.df
+
+    ratios = ratio_measures(core.means, error, level=options.level, draws=core.mean_draws)
+    if "one variance for all rows" in core.se_method:
+        note = "its error takes one variance for both arms on the log scale; neighbours=2 does not"
+        ratios = (
+            replace(ratios[0], note=ratios[0].note or note),
+            replace(ratios[1], note=ratios[1].note or note),
+        )
+    return (difference, *ratios)

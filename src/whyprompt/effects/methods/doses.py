@@ -1,0 +1,373 @@
+"""Weights for a continuous dose: the generalised propensity score, and entropy balancing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from whyprompt.effects.methods.balancing import entropy_multipliers
+from whyprompt.effects.methods.many_arms import interval_quantile, mean_covariance, standardised
+from whyprompt.errors import EstimationError
+from whyprompt.stats.influence import (
+    clean_arrays,
+    cluster_codes,
+    effective_sample_size,
+    nuisance_influence,
+    regression_influence,
+    with_intercept,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import ArrayLike, NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = [
+    "WeightedSlope",
+    "continuous_weights",
+    "dose_correlations",
+    "dose_weights",
+    "entropy_influence",
+    "heavy_tails",
+]
+
+# R-squared of the dose on the covariates: heavy tails from the first, E[w^2] infinite from the second (for a
+# normal dose and linear predictor with R^2 = R, E[w^2] is finite when 2 R / (1 - 2 R) < 1).
+_HEAVY_R2, _INFINITE_R2 = 0.05, 0.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WeightedSlope:
+    """The weighted linear dose-response.
+
+    Attributes
+    ----------
+    method : str
+        ``gps`` or ``entropy``.
+    weights : ndarray, shape (n,)
+        Weights.
+    coef : tuple of float or None
+        Intercept and slope, where an outcome was given.
+    std_error : tuple of float or None
+        Theirs, the estimated weights accounted for.
+    covariance : ndarray, shape (2, 2), or None
+        Of the coefficients.
+    ci_low, ci_high : float or None
+        Interval of the slope.
+    correlation_before, correlation_after : tuple of float
+        Of the dose with each covariate, unweighted and weighted: what balance means for a dose.
+    ess : float
+        Kish's effective sample size.
+    warnings : tuple of str
+        What a reader must know.
+    """
+
+    method: str
+    weights: Floats
+    coef: tuple[float, float] | None
+    std_error: tuple[float, float] | None
+    covariance: Floats | None
+    ci_low: float | None
+    ci_high: float | None
+    correlation_before: tuple[float, ...]
+    correlation_after: tuple[float, ...]
+    ess: float
+    warnings: tuple[str, ...]
+
+
+def continuous_weights(
+    dose: ArrayLike,
+    X: ArrayLike,
+    *,
+    y: ArrayLike | None = None,
+    method: Literal["gps", "entropy"] = "gps",
+    names: Sequence[str] | None = None,
+    cluster: ArrayLike | None = None,
+    level: float = 0.95,
+) -> WeightedSlope:
+    """Weight rows so that a continuous dose does not depend on the covariates.
+
+    Parameters
+    ----------
+    dose : array_like, shape (n,)
+        The continuous treatment.
+    X : array_like, shape (n, p)
+        Covariates, numeric, without an intercept.
+    y : array_like, shape (n,), optional
+        Outcome, regressed on the dose with the weights. Left out, weights alone are returned.
+    method : {"gps", "entropy"}, default "gps"
+        ``gps``: the stabilised ratio of normal densities, of the dose by itself and given the covariates (a
+        linear model), each of the standardised residual. ``entropy``: the weights closest to uniform under
+        which the dose and the covariates keep their means and are uncorrelated, exactly.
+    names : sequence of str, optional
+        Columns of `X`, for messages.
+    cluster : array_like, shape (n,), optional
+        Sampling unit.
+    level : float, default 0.95
+        Of the interval.
+
+    Returns
+    -------
+    WeightedSlope
+
+    Raises
+    ------
+    DataError
+        If an array has missing or infinite values or a wrong shape.
+    EstimationError
+        If the dose is constant, is determined by the covariates, or balance cannot be reached.
+
+    Notes
+    -----
+    Variances are maximum likelihood ones; the density of the standardised residual leaves out the constant
+    ratio of the two standard deviations, as in WeightIt; estimates do not depend on it.
+
+    Normal density ratios have an infinite variance from an R-squared of dose on covariates of 1/4 on, and
+    heavy tails well before. In simulations the 95% interval of ``gps`` covered 92% at an R-squared of 0.14
+    (1,500 rows; the bootstrap no more), that of ``entropy`` 95%. From 0.05 on the result says so.
+
+    References
+    ----------
+    Robins, Hernan and Brumback (2000). Marginal structural models and causal inference in epidemiology.
+    Epidemiology 11.
+    Tübbicke (2022). Entropy balancing for continuous treatments. Journal of Econometric Methods 11.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(1)
+    >>> x = rng.normal(size=(500, 1))
+    >>> dose = x[:, 0] + rng.normal(size=500)
+    >>> result = continuous_weights(dose, x, method="entropy")
+    >>> bool(abs(result.correlation_after[0]) < 1e-8)
+    True
+    """
+    vectors = {"dose": np.asarray(dose)} | ({} if y is None else {"outcome": np.asarray(y)})
+    matrix, columns, clean = clean_arrays(np.asarray(X), names, **vectors)
+    codes = cluster_codes(None if cluster is None else np.asarray(cluster), len(matrix))
+    d, n = clean["dose"], len(matrix)
+    if d.std() <= 1e-12 * abs(d.mean()):
+        raise EstimationError("the dose is constant: it has no effect to estimate")
+    scaled = standardised(matrix, columns)
+    theta, psi, weigh = dose_weights(d, scaled, method=method)
+    weights = weigh(theta).real
+    coef = errors = covariance = low = high = None
+    if y is not None:
+        fitted, influence = regression_influence(
+            clean["outcome"],
+            with_intercept(d[:, None]),
+            weights,
+            weight_function=weigh,
+            theta=theta,
+            nuisance=nuisance_influence(psi, theta),
+        )
+        covariance = mean_covariance(influence, codes)
+        coef = (float(fitted[0]), float(fitted[1]))
+        errors = (float(np.sqrt(covariance[0, 0])), float(np.sqrt(covariance[1, 1])))
+        margin = interval_quantile(codes, level) * errors[1]
+        low, high = coef[1] - margin, coef[1] + margin
+    return WeightedSlope(
+        method=method,
+        weights=weights,
+        coef=coef,
+        std_error=errors,
+        covariance=covariance,
+        ci_low=low,
+        ci_high=high,
+        correlation_before=dose_correlations(d, matrix, np.ones(n)),
+        correlation_after=dose_correlations(d, matrix, weights),
+        ess=effective_sample_size(weights),
+        warnings=heavy_tails(d, scaled) if method == "gps" else (),
+    )
+
+
+def dose_weights(
+    d: Floats, scaled: Floats, *, method: str, basis: Floats | None = None
+) -> tuple[Floats, Any, Any]:
+    """Return the parameters of a dose's weights, their estimating functions, and the weights as functions.
+
+    Parameters
+    ----------
+    d : ndarray, shape (n,)
+        The dose.
+    scaled : ndarray, shape (n, p)
+        Covariates from `standardised`.
+    method : {"gps", "entropy"}
+        As in `continuous_weights`.
+    basis : ndarray, shape (n, q), optional
+        With ``entropy``: functions of the dose that are made uncorrelated with the covariates; default the
+        dose itself.
+
+    Returns
+    -------
+    theta : ndarray, shape (k,)
+    psi : callable
+        Maps theta to estimating functions, shape (n, k).
+    weigh : callable
+        Maps theta to weights, shape (n,).
+
+    Raises
+    ------
+    EstimationError
+        If the method is not known, the covariates determine the dose, or balance cannot be reached.
+    """
+    if method == "gps":
+        return _gps(d, scaled)
+    if method == "entropy":
+        return _dose_balance(d[:, None] if basis is None else basis, scaled)
+    raise EstimationError(f"method={method!r}: choose 'gps' or 'entropy'")
+
+
+def entropy_influence(
+    y: Floats, design: Floats, weights: Floats, basis: Floats, scaled: Floats
+) -> tuple[Floats, Floats]:
+    """Fit a regression under entropy weights; return coefficients and their influence values.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,)
+        Outcome.
+    design : ndarray, shape (n, r)
+        Regressors.
+    weights : ndarray, shape (n,)
+        From `dose_weights` with ``entropy``.
+    basis : ndarray, shape (n, q)
+        Functions of the dose that were balanced.
+    scaled : ndarray, shape (n, p)
+        Covariates from `standardised`.
+
+    Returns
+    -------
+    coef : ndarray, shape (r,)
+    influence : ndarray, shape (n, r)
+        Divided by n, with what the estimation of the weights and of the means balanced to adds. The same as
+        the stacked equations of `dose_weights`, in closed form.
+    """
+    moments = _crossed((basis - basis.mean(axis=0)) / basis.std(axis=0), scaled)
+    # The weights are held to the means of dose and covariates, which are estimates; products are held to nil.
+    target = moments.copy()
+    target[:, basis.shape[1] + scaled.shape[1] :] = 0.0
+    held = moments * weights[:, None]
+    bread = (design * weights[:, None]).T @ design
+    coef = np.linalg.solve(bread, design.T @ (weights * y))
+    score = design * (y - design @ coef)[:, None]
+    gamma = np.linalg.lstsq(held.T @ moments, held.T @ score, rcond=1e-12)[0]
+    values = score * weights[:, None] + (target - held) @ gamma
+    return np.asarray(coef), np.asarray(np.linalg.solve(bread, values.T).T, dtype=np.float64)
+
+
+def heavy_tails(d: Floats, scaled: Floats) -> tuple[str, ...]:
+    """Warn where ratios of normal densities have heavy tails.
+
+    Parameters
+    ----------
+    d : ndarray, shape (n,)
+    scaled : ndarray, shape (n, p)
+
+    Returns
+    -------
+    tuple of str
+        Empty where the covariates explain less than a twentieth of the dose's variance.
+    """
+    design = with_intercept(scaled)
+    r2 = 1.0 - float(np.mean((d - design @ np.linalg.lstsq(design, d, rcond=None)[0]) ** 2)) / float(d.var())
+    if r2 < _HEAVY_R2:
+        return ()
+    variance = "their variance is infinite" if r2 >= _INFINITE_R2 else "a few rows carry much of the estimate"
+    return (
+        (
+            f"the covariates explain {r2:.0%} of the dose's variance; ratios of normal densities then have "
+            f"heavy tails ({variance}): the interval is too short; use method='entropy'"
+        ),
+    )
+
+
+def dose_correlations(d: Floats, matrix: Floats, weights: Floats) -> tuple[float, ...]:
+    """Correlate the dose with each covariate under weights.
+
+    Parameters
+    ----------
+    d : ndarray, shape (n,)
+    matrix : ndarray, shape (n, p)
+    weights : ndarray, shape (n,)
+
+    Returns
+    -------
+    tuple of float
+        Weighted covariance (unbiased) over the unweighted standard deviations, as cobalt has it.
+    """
+    share = weights / weights.sum()
+    centred = (share * (d - share @ d)) / (1.0 - share @ share)
+    answer = []
+    for column in matrix.T:
+        spread = column.std(ddof=1) * d.std(ddof=1)
+        answer.append(float(centred @ (column - share @ column) / spread) if spread > 0 else 0.0)
+    return tuple(answer)
+
+
+def _gps(d: Floats, scaled: Floats) -> tuple[Floats, Any, Any]:
+    design = with_intercept(scaled)
+    beta = np.linalg.lstsq(design, d, rcond=None)[0]
+    inner = float(np.mean((d - design @ beta) ** 2))
+    if inner <= 1e-12 * d.var():
+        raise EstimationError(
+            "the covariates determine the dose: there is no overlap",
+            hint="drop the covariate that is a copy of the dose",
+        )
+    theta = np.concatenate([[d.mean(), d.var()], beta, [inner]])
+
+    def weigh(parameters: NDArray[Any]) -> NDArray[Any]:
+        mean, outer, coef, within = parameters[0], parameters[1], parameters[2:-1], parameters[-1]
+        ratio = 0.5 * (d - design @ coef) ** 2 / within - 0.5 * (d - mean) ** 2 / outer
+        return np.asarray(np.exp(ratio))
+
+    def psi(parameters: NDArray[Any]) -> NDArray[Any]:
+        mean, outer, coef, within = parameters[0], parameters[1], parameters[2:-1], parameters[-1]
+        residual = d - design @ coef
+        return np.column_stack(
+            [d - mean, (d - mean) ** 2 - outer, design * residual[:, None], residual**2 - within]
+        )
+
+    return theta, psi, weigh
+
+
+def _crossed(dose: NDArray[Any], covariates: NDArray[Any]) -> NDArray[Any]:
+    products = [covariates * column[:, None] for column in dose.T]
+    return np.column_stack([dose, covariates, *products])
+
+
+def _dose_balance(basis: Floats, scaled: Floats) -> tuple[Floats, Any, Any]:
+    """Means of dose and covariates are parameters too: they are estimates that the weights are held to."""
+    p, q = scaled.shape[1], basis.shape[1]
+    z = (basis - basis.mean(axis=0)) / basis.std(axis=0)
+
+    moments = _crossed(z, scaled)
+    labels = ["the dose"] * q + ["a covariate"] * p + ["dose by covariate"] * (p * q)
+    multipliers = entropy_multipliers(moments, labels)
+    eta = moments @ multipliers
+    log_scale = -np.log(np.exp(eta - eta.max()).mean()) - eta.max()
+    theta = np.concatenate([np.zeros(q), np.zeros(p), [log_scale], multipliers])
+
+    def centred(parameters: NDArray[Any]) -> NDArray[Any]:
+        return _crossed(z - parameters[:q], scaled - parameters[q : p + q])
+
+    def weigh(parameters: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.exp(parameters[p + q] + centred(parameters) @ parameters[p + q + 1 :]))
+
+    def psi(parameters: NDArray[Any]) -> NDArray[Any]:
+        held = weigh(parameters)
+        return np.column_stack(
+            [
+                z - parameters[:q],
+                scaled - parameters[q : p + q],
+                held - 1.0,
+                centred(parameters) * held[:, None],
+            ]
+        )
+
+    return theta, psi, weigh

@@ -1,0 +1,451 @@
+"""Weights for many arms, by a multinomial score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.clusters import cluster_design, rows_df
+from whyprompt.stats.influence import (
+    clean_arrays,
+    cluster_codes,
+    effective_sample_size,
+    regression_influence,
+    with_intercept,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from whyprompt.stats.clusters import ClusterDesign
+
+    Floats = NDArray[np.float64]
+
+__all__ = [
+    "Contrast",
+    "MultiWeightEstimate",
+    "contrast_df",
+    "interval_quantile",
+    "mean_covariance",
+    "multinomial_weights",
+    "standardised",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contrast:
+    """The difference of two arms' means.
+
+    Attributes
+    ----------
+    arm, reference : str
+        The effect of ``arm`` in place of ``reference``.
+    estimate, std_error, ci_low, ci_high : float
+        With its interval (not adjusted for the number of pairs).
+    """
+
+    arm: str
+    reference: str
+    estimate: float
+    std_error: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultiWeightEstimate:
+    """Means of many arms, weighted to one population.
+
+    Attributes
+    ----------
+    estimand : str
+        ``ate``, ``att`` or ``ato``.
+    arms : tuple of str
+        The reference first, then the others in sorted order.
+    focal : str or None
+        The arm whose population an ATT speaks of.
+    propensity : ndarray, shape (n, arms)
+        The multinomial score.
+    weights : ndarray, shape (n,)
+        Weights.
+    means : tuple of float or None
+        Weighted outcome means by arm, where an outcome was given.
+    covariance : ndarray, shape (arms, arms), or None
+        Of the means.
+    contrasts : tuple of Contrast
+        Every pair, the reference's first.
+    ess : tuple of float
+        Kish's effective sample size by arm.
+    n : tuple of int
+        Rows by arm.
+    df : ndarray, shape (arms, arms), or None
+        Degrees of freedom of each difference of two means; None for the normal distribution.
+    """
+
+    estimand: str
+    arms: tuple[str, ...]
+    focal: str | None
+    propensity: Floats
+    weights: Floats
+    means: tuple[float, ...] | None
+    covariance: Floats | None
+    contrasts: tuple[Contrast, ...]
+    ess: tuple[float, ...]
+    n: tuple[int, ...]
+    df: Floats | None = None
+
+
+def standardised(matrix: Floats, names: Sequence[str]) -> Floats:
+    """Centre and scale, leaving out columns that are constant or determined by those before them.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (n, p)
+    names : sequence of str
+        For the message.
+
+    Returns
+    -------
+    ndarray, shape (n, columns kept)
+
+    Raises
+    ------
+    EstimationError
+        If no column varies.
+    """
+    spread = matrix.std(axis=0)
+    live = np.flatnonzero(spread > 1e-12 * np.abs(matrix.mean(axis=0)))
+    columns = (matrix[:, live] - matrix[:, live].mean(axis=0)) / spread[live]
+    kept: list[int] = []
+    for j in range(columns.shape[1]):
+        basis = columns[:, kept]
+        rest = columns[:, j] - (basis @ np.linalg.lstsq(basis, columns[:, j], rcond=None)[0] if kept else 0.0)
+        if rest @ rest > 1e-9 * len(rest):
+            kept.append(j)
+    if not kept:
+        raise EstimationError(f"no covariate varies among {', '.join(names) or 'none given'}")
+    return np.asarray(columns[:, kept], dtype=float)
+
+
+def _softmax(eta: NDArray[Any]) -> NDArray[Any]:
+    """Probabilities of the arms, the first with linear predictor 0; complex for differentiation."""
+    whole = np.column_stack([np.zeros(len(eta)), eta])
+    raised = np.exp(whole - whole.real.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def _fit_multinomial(design: Floats, index: NDArray[np.intp], n_arms: int) -> Floats:
+    """Maximum likelihood by damped Newton steps; shape (k, arms - 1)."""
+    n, k = design.shape
+    chosen = np.eye(n_arms)[index]
+    beta = np.zeros((k, n_arms - 1))
+    loglik = -n * np.log(n_arms)
+    for _ in range(100):
+        p = _softmax(design @ beta)[:, 1:].real
+        gradient = design.T @ (chosen[:, 1:] - p)
+        blocks = [
+            [design.T @ (design * (p[:, a] * ((a == b) - p[:, b]))[:, None]) for b in range(n_arms - 1)]
+            for a in range(n_arms - 1)
+        ]
+        flat = gradient.T.ravel()
+        try:
+            step = np.linalg.solve(np.block(blocks), flat)
+        except np.linalg.LinAlgError:
+            break
+        if flat @ step < 1e-16 * max(1.0, abs(loglik)):
+            return beta
+        size = 1.0
+        while size > 1e-6:
+            trial = beta + size * step.reshape(n_arms - 1, k).T
+            reached = float(np.log(_softmax(design @ trial).real[np.arange(n), index] + 1e-300).sum())
+            if reached >= loglik - 1e-10 * abs(loglik):
+                break
+            size /= 2
+        beta, loglik = trial, reached
+        if np.abs(beta).max() > 50:
+            break
+    raise EstimationError(
+        "the multinomial score does not converge: covariates separate some arms",
+        hint="drop the covariate that determines the arm, or merge arms",
+    )
+
+
+def multinomial_weights(
+    t: ArrayLike,
+    X: ArrayLike,
+    *,
+    y: ArrayLike | None = None,
+    estimand: Literal["ate", "att", "ato"] = "ate",
+    focal: object | None = None,
+    reference: object | None = None,
+    names: Sequence[str] | None = None,
+    cluster: ArrayLike | None = None,
+    truncate: float | None = None,
+    level: float = 0.95,
+) -> MultiWeightEstimate:
+    """Weight many arms to one population by a multinomial logistic score.
+
+    Parameters
+    ----------
+    t : array_like, shape (n,)
+        Arms, as any labels.
+    X : array_like, shape (n, p)
+        Covariates, numeric, without an intercept.
+    y : array_like, shape (n,), optional
+        Outcome. Left out, weights alone are returned.
+    estimand : {"ate", "att", "ato"}, default "ate"
+        Weights ``1 / e_t``; ``e_focal / e_t``; ``1 / (e_t sum_k 1 / e_k)``.
+    focal : label, optional
+        The arm whose population the ATT speaks of.
+    reference : label, optional
+        The arm that others are compared with first. Default: the first in sorted order.
+    names : sequence of str, optional
+        Columns of `X`, for messages.
+    cluster : array_like, shape (n,), optional
+        Sampling unit; errors and degrees of freedom are then as in `weight_estimate`.
+    truncate : float, optional
+        Lower the largest weights to this quantile (see `truncate_weights`).
+    level : float, default 0.95
+        Of the intervals.
+
+    Returns
+    -------
+    MultiWeightEstimate
+
+    Raises
+    ------
+    DataError
+        If an array has missing or infinite values or a wrong shape.
+    EstimationError
+        If there are fewer than two arms, an arm has one row, or the score does not converge.
+
+    References
+    ----------
+    Imbens (2000). The role of the propensity score in estimating dose-response functions. Biometrika 87.
+    Li and Li (2019). Propensity score weighting for causal inference with multiple treatments. Annals of
+    Applied Statistics 13, table 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([0.0, 1.0, 2.0, 1.0, 0.0, 2.0, 1.0, 2.0, 0.0])[:, None]
+    >>> result = multinomial_weights(["a", "a", "a", "b", "b", "b", "c", "c", "c"], x, y=x[:, 0])
+    >>> [round(mean, 6) for mean in result.means]
+    [1.0, 1.0, 1.0]
+    """
+    vectors = {} if y is None else {"outcome": np.asarray(y)}
+    matrix, columns, clean = clean_arrays(np.asarray(X), names, **vectors)
+    arms, index = _arms(t, len(matrix), reference)
+    codes = cluster_codes(None if cluster is None else np.asarray(cluster), len(matrix))
+    n, n_arms = len(matrix), len(arms)
+    if estimand not in {"ate", "att", "ato"}:
+        raise EstimationError(f"estimand={estimand!r}: choose 'ate', 'att' (with focal=) or 'ato'")
+    if (estimand == "att") != (focal is not None):
+        raise EstimationError("focal= names the arm of estimand='att'; give both or neither")
+    if focal is not None and str(focal) not in arms:
+        raise EstimationError(f"focal={focal!r} is not an arm; the arms are {', '.join(arms)}")
+    focal_at = arms.index(str(focal)) if focal is not None else None
+
+    design = with_intercept(standardised(matrix, columns))
+    k = design.shape[1]
+    theta = _fit_multinomial(design, index, n_arms).T.ravel()
+    chosen = np.eye(n_arms)[index]
+    cap = np.inf
+
+    eta = design @ theta.reshape(n_arms - 1, k).T
+
+    def weigh(linear: NDArray[Any]) -> NDArray[Any]:
+        p = _softmax(linear)
+        own = (p * chosen).sum(axis=1)
+        if estimand == "ate":
+            raw = 1.0 / own
+        elif focal_at is not None:
+            raw = p[:, focal_at] / own
+        else:
+            raw = 1.0 / (own * (1.0 / p).sum(axis=1))
+        return np.where(raw.real <= cap, raw, cap)
+
+    weights = weigh(eta).real
+    if truncate is not None:
+        from whyprompt.effects.methods.two_arms import truncate_weights
+
+        reweighted = index != focal_at if focal_at is not None else np.ones(n, dtype=bool)
+        cap = float(truncate_weights(weights[reweighted], truncate).max())
+        weights = weigh(eta).real
+    means: tuple[float, ...] | None = None
+    covariance: Floats | None = None
+    contrasts: tuple[Contrast, ...] = ()
+    free: Floats | None = None
+    if y is not None:
+        coef, influence = regression_influence(clean["outcome"], chosen, weights)
+        influence += _score_influence(clean["outcome"], chosen, weights, weigh, eta, design, coef)
+        means = tuple(float(c) for c in coef)
+        covariance, free = mean_covariance(influence, None), rows_df(chosen > 0, weights)
+        if codes is not None:
+            clusters = cluster_design(chosen > 0, weights, codes)
+            sums = clusters.scaled(influence)
+            covariance = np.asarray(sums.T @ sums)
+            free = contrast_df(clusters)
+        contrasts = _contrasts(arms, coef, covariance, free, level)
+    return MultiWeightEstimate(
+        estimand=estimand,
+        arms=arms,
+        focal=None if focal is None else str(focal),
+        propensity=_softmax(eta).real,
+        weights=weights,
+        means=means,
+        covariance=covariance,
+        df=free,
+        contrasts=contrasts,
+        ess=tuple(effective_sample_size(weights[index == a]) for a in range(n_arms)),
+        n=tuple(int((index == a).sum()) for a in range(n_arms)),
+    )
+
+
+def _arms(t: ArrayLike, n: int, reference: object | None) -> tuple[tuple[str, ...], NDArray[np.intp]]:
+    labels = np.asarray(t)
+    if labels.shape != (n,):
+        raise DataError(f"treatment has shape {labels.shape}; X has {n} rows")
+    missing = sum(label is None or label != label for label in labels.tolist())  # noqa: PLR0124 - NaN is not itself
+    if missing:
+        raise DataError(f"treatment has {missing} missing values")
+    found = sorted(set(labels.astype(str).tolist()))
+    if len(found) < 2:
+        raise EstimationError(f"every row has treatment {found[0]!r}: there is nothing to compare")
+    if reference is not None:
+        if str(reference) not in found:
+            raise EstimationError(f"reference={reference!r} is not an arm; the arms are {', '.join(found)}")
+        found.remove(str(reference))
+        found.insert(0, str(reference))
+    place = {arm: a for a, arm in enumerate(found)}
+    index = np.array([place[label] for label in labels.astype(str).tolist()], dtype=np.intp)
+    for a, count in enumerate(np.bincount(index)):
+        if count < 2:
+            raise EstimationError(f"arm {found[a]!r} has one row: its mean has no standard error")
+    return tuple(found), index
+
+
+def _score_influence(
+    y: Floats,
+    chosen: Floats,
+    weights: Floats,
+    weigh: Callable[[NDArray[Any]], NDArray[Any]],
+    eta: Floats,
+    design: Floats,
+    means: Floats,
+) -> Floats:
+    """Add to the influence of the arms' means what the estimation of the score does, shape (n, arms).
+
+    The score's influence is its likelihood score over the information; the means move with the weights, whose
+    derivative by each linear predictor is exact by a complex step.
+    """
+    n_arms, k = chosen.shape[1], design.shape[1]
+    p = _softmax(eta).real
+    information = np.empty(((n_arms - 1) * k, (n_arms - 1) * k))
+    moves = np.empty(((n_arms - 1) * k, n_arms))
+    residual = chosen * (y[:, None] - means)
+    for a in range(n_arms - 1):
+        rows = slice(a * k, (a + 1) * k)
+        for b in range(a + 1):
+            block = p[:, a + 1] * ((a == b) - p[:, b + 1])
+            information[rows, b * k : (b + 1) * k] = (design * block[:, None]).T @ design
+            information[b * k : (b + 1) * k, rows] = information[rows, b * k : (b + 1) * k].T
+        moved = eta.astype(complex)
+        moved[:, a] += 1e-30j
+        slope = weigh(moved).imag / 1e-30
+        moves[rows] = (design * slope[:, None]).T @ residual
+    # The coefficients move by score / information, and each mean by its share of its arm's weight.
+    change = np.linalg.solve(information, moves) / (chosen.T @ weights)
+    off = (chosen - p)[:, 1:]
+    return np.asarray(sum((design * off[:, [a]]) @ change[a * k : (a + 1) * k] for a in range(n_arms - 1)))
+
+
+def mean_covariance(influence: Floats, codes: NDArray[np.intp] | None) -> Floats:
+    """Return the covariance of estimates from their influence values.
+
+    Parameters
+    ----------
+    influence : ndarray, shape (n, k)
+        Divided by n.
+    codes : ndarray of int, shape (n,), optional
+        Cluster of each row.
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+    """
+    if codes is None:
+        return np.asarray(influence.T @ influence)
+    sums = np.column_stack([np.bincount(codes, weights=column) for column in influence.T])
+    return np.asarray(sums.T @ sums * len(sums) / (len(sums) - 1))
+
+
+def interval_quantile(codes: NDArray[np.intp] | None, level: float) -> float:
+    """Return how many standard errors an interval reaches: normal, or t with clusters minus one.
+
+    Parameters
+    ----------
+    codes : ndarray of int, shape (n,), optional
+    level : float
+
+    Returns
+    -------
+    float
+    """
+    from scipy import stats
+
+    if codes is None:
+        return float(stats.norm.ppf((1 + level) / 2))
+    return float(stats.t.ppf((1 + level) / 2, codes.max()))
+
+
+def contrast_df(clusters: ClusterDesign) -> Floats:
+    """Return Satterthwaite's degrees of freedom of each difference of two arms' means.
+
+    Parameters
+    ----------
+    clusters : ClusterDesign
+
+    Returns
+    -------
+    ndarray, shape (arms, arms)
+        Symmetric; infinite on the diagonal.
+    """
+    k = clusters.share.shape[1]
+    out = np.full((k, k), np.inf)
+    for a, b in combinations(range(k), 2):
+        contrast = np.zeros(k)
+        contrast[a], contrast[b] = -1.0, 1.0
+        out[a, b] = out[b, a] = clusters.df(contrast)
+    return out
+
+
+def _contrasts(
+    arms: tuple[str, ...], coef: Floats, covariance: Floats, df: Floats | None, level: float
+) -> tuple[Contrast, ...]:
+    from scipy import stats
+
+    made = []
+    for a, b in combinations(range(len(arms)), 2):
+        estimate = float(coef[b] - coef[a])
+        error = float(np.sqrt(max(covariance[a, a] + covariance[b, b] - 2.0 * covariance[a, b], 0.0)))
+        tail = (1 + level) / 2
+        quantile = float(stats.norm.ppf(tail) if df is None else stats.t.ppf(tail, df[a, b]))
+        made.append(
+            Contrast(
+                arm=arms[b],
+                reference=arms[a],
+                estimate=estimate,
+                std_error=error,
+                ci_low=estimate - quantile * error,
+                ci_high=estimate + quantile * error,
+            )
+        )
+    return tuple(made)

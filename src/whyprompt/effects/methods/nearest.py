@@ -1,0 +1,481 @@
+"""Matching: who stands in for whom.
+
+Pure functions on arrays. Each returns a `MatchedSet`; `whyprompt.effects.estimate_effect` turns one
+into an effect with an interval, and `whyprompt.effects.checks.balance` says whether it balanced.
+
+Scores are compared on a grid of 1e-12, so that the order in which a sum was taken (and so the order of
+the rows) does not decide a tie.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from whyprompt.effects.methods.full import match_full
+from whyprompt.effects.methods.greedy import closest_pairs, greedy_pairs, reused_neighbours, sort_sample
+from whyprompt.effects.methods.kernel import match_kernel
+from whyprompt.effects.methods.mahalanobis import dense_pairs, dense_ties, whitened, whitening_of
+from whyprompt.effects.methods.matched import GRID as _GRID
+from whyprompt.effects.methods.matched import MatchedSet, focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.methods.optimal import match_optimal
+from whyprompt.effects.methods.strata import match_cem, match_subclass
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.greedy import Sorted
+    from whyprompt.effects.methods.mahalanobis import Metric
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+__all__ = [
+    "MatchedSet",
+    "Order",
+    "TieRule",
+    "caliper_width",
+    "common_support",
+    "match_cem",
+    "match_full",
+    "match_kernel",
+    "match_mahalanobis",
+    "match_nearest",
+    "match_optimal",
+    "match_subclass",
+]
+
+Order = Literal["largest", "smallest", "random", "data", "closest"]
+TieRule = Literal["sorted", "average", "first"]
+
+
+def match_nearest(
+    score: Floats,
+    treated: Bools,
+    *,
+    estimand: str = "att",
+    ratio: int = 1,
+    replace: bool = False,
+    order: Order | None = None,
+    caliper: float | None = None,
+    limits: Sequence[tuple[Floats, float]] = (),
+    strata: Ints | None = None,
+    discarded: Bools | None = None,
+    ties: TieRule = "sorted",
+    tie_tolerance: float = 1e-5,
+    tie_rank: Ints | None = None,
+    random_state: int = 0,
+) -> MatchedSet:
+    """Match each row to the nearest rows of the other arm on a score.
+
+    Parameters
+    ----------
+    score : ndarray, shape (n,)
+        Propensity or its logit.
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    estimand : {"att", "atc", "ate"}, default "att"
+        Whose counterfactual is looked for. The ATE matches both arms and needs `replace`.
+    ratio : int, default 1
+        Matches a row. Without replacement they are chosen in rounds.
+    replace : bool, default False
+        Whether a row may be taken more than once.
+    order : {"largest", "smallest", "random", "data", "closest"}, optional
+        Who chooses first, without replacement. Default: the rows hardest to match, which are those with
+        the largest score for the ATT and the smallest for the ATC. ``"closest"`` takes the closest pair
+        of the whole sample first.
+    caliper : float, optional
+        Largest allowed difference, in units of `score`. See `caliper_width`.
+    limits : sequence of (ndarray of shape (n,), float)
+        Calipers on other values: a covariate, or the logit.
+    strata : ndarray of int, shape (n,), optional
+        Codes 0..S-1; only rows with the same code are matched.
+    discarded : ndarray of bool, shape (n,), optional
+        Rows to leave out, from `common_support`.
+    ties : {"sorted", "average", "first"}, default "sorted"
+        With replacement and several rows equally near: ``"sorted"`` takes the one fewest places away in
+        the sorted sample, as MatchIt does; ``"average"`` takes them all with equal shares, as Matching
+        does; ``"first"`` takes the one that comes first in the table, or in `tie_rank`. On the LaLonde
+        data the ATT is 1991.6, 1933.4 and 1967.9.
+    tie_tolerance : float, default 1e-5
+        For ``"average"``: squared differences within this of the nearest, in variances of the score,
+        count as ties (Matching's ``distance.tolerance``).
+    tie_rank : ndarray of int, shape (n,), optional
+        Order among equal scores. Default: the order of the rows. Give the rank of an identifier to make
+        the result independent of how the table is sorted.
+    random_state : int, default 0
+        For ``order="random"``.
+
+    Returns
+    -------
+    MatchedSet
+
+    Raises
+    ------
+    EstimationError
+        If nothing can be matched, or the options contradict each other.
+
+    References
+    ----------
+    Rubin, D. B. (1973). Matching to remove bias in observational studies. Biometrics 29, 159-183.
+    Stuart, E. A. (2010). Matching methods for causal inference. Statistical Science 25, 1-21.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> score = np.array([0.2, 0.5, 0.21, 0.55, 0.9])
+    >>> matched = match_nearest(score, np.array([True, True, False, False, False]))
+    >>> matched.focal.tolist(), matched.other.tolist()
+    ([1, 0], [3, 2])
+    """
+    score = on_grid(score)
+    n = len(score)
+    out = np.zeros(n, dtype=bool) if discarded is None else discarded
+    if ratio < 1:
+        raise EstimationError(f"ratio is {ratio}; a row needs at least one match")
+    if estimand == "ate" and not replace:
+        raise EstimationError(
+            "the ATE by nearest-neighbour matching needs replacement: without it only the smaller arm is"
+            " matched",
+            hint="set replace=True, ask for the ATT or the ATC, or use overlap or inverse probability"
+            " weights",
+        )
+    _check_ties(ties, replace=replace)
+    if ties != "sorted" and limits:
+        raise EstimationError(f"ties={ties!r} is not defined with further calipers", hint="use ties='sorted'")
+    focal_parts: list[Ints] = []
+    other_parts: list[Ints] = []
+    for side in ("att", "atc") if estimand == "ate" else (estimand,):
+        rows, candidate = focal_rows(treated, side, ~out)
+        sample = sort_sample(score, candidate, strata=strata, tie_rank=tie_rank)
+        if replace and ties == "average":
+            pair = _all_nearest(sample, score, rows, ratio, caliper, tie_tolerance, strata)
+        elif replace and ties == "first":
+            rank = np.arange(n) if tie_rank is None else tie_rank
+            pair = _all_nearest(sample, score, rows, ratio, caliper, 0.0, strata)
+            pair = _first_of_each(score, *pair, ratio=ratio, rank=rank)
+        elif replace:
+            pair = reused_neighbours(sample, score, rows, ratio=ratio, caliper=caliper, limits=limits)
+        else:
+            rows = _in_order(score, rows, order, side, tie_rank, random_state)
+            find = closest_pairs if order == "closest" else greedy_pairs
+            pair = find(sample, score, rows, ratio=ratio, caliper=caliper, limits=limits)
+        focal_parts.append(pair[0])
+        other_parts.append(pair[1])
+    settings: dict[str, Any] = {"ratio": ratio, "replace": replace}
+    if caliper is not None:
+        settings["caliper_width"] = float(caliper)
+    if replace:
+        settings["ties"] = ties
+    else:
+        settings["order"] = order or ("smallest" if estimand == "atc" else "largest")
+    return set_from_pairs(
+        method="nearest",
+        estimand=estimand,
+        treated=treated,
+        focal=np.concatenate(focal_parts),
+        other=np.concatenate(other_parts),
+        replace=replace,
+        discarded=out,
+        settings=settings,
+    )
+
+
+def _check_ties(ties: str, *, replace: bool) -> None:
+    if ties not in {"sorted", "average", "first"}:
+        raise EstimationError(f"tie rule {ties!r} is not known", hint="one of: sorted, average, first")
+    if ties != "sorted" and not replace:
+        raise EstimationError(f"ties={ties!r} is defined with replace=True", hint="use ties='sorted'")
+
+
+def _first_of_each(score: Floats, focal: Ints, other: Ints, *, ratio: int, rank: Ints) -> tuple[Ints, Ints]:
+    """Keep the `ratio` nearest of each focal row, those first in `rank` among equally near ones."""
+    order = np.lexsort((rank[other], np.round(np.abs(score[focal] - score[other]), _GRID), focal))
+    focal, other = focal[order], other[order]
+    first = np.searchsorted(focal, focal, side="left")
+    keep = np.arange(len(focal)) - first < ratio
+    return focal[keep], other[keep]
+
+
+def _in_order(
+    score: Floats, rows: Ints, order: Order | None, side: str, tie_rank: Ints | None, random_state: int
+) -> Ints:
+    if tie_rank is not None:
+        rows = rows[np.argsort(tie_rank[rows], kind="stable")]
+    chosen = order or ("smallest" if side == "atc" else "largest")
+    if chosen == "largest":
+        return rows[np.argsort(-score[rows], kind="stable")]
+    if chosen == "smallest":
+        return rows[np.argsort(score[rows], kind="stable")]
+    if chosen == "random":
+        return np.random.default_rng(random_state).permutation(rows)
+    if chosen in {"data", "closest"}:
+        return rows
+    raise EstimationError(
+        f"order {chosen!r} is not known", hint="one of: largest, smallest, random, data, closest"
+    )
+
+
+def _all_nearest(
+    sample: Sorted,
+    score: Floats,
+    rows: Ints,
+    ratio: int,
+    caliper: float | None,
+    tolerance: float,
+    strata: Ints | None,
+) -> tuple[Ints, Ints]:
+    """Every candidate at most as far as the `ratio`-th nearest, up to the tolerance."""
+    focal, other = reused_neighbours(sample, score, rows, ratio=ratio, caliper=caliper)
+    reach = np.full(len(score), -1.0)
+    np.maximum.at(reach, focal, np.abs(score[focal] - score[other]))
+    matched = rows[reach[rows] >= 0]
+    reach = np.sqrt(reach[matched] ** 2 + tolerance * float(score.var()))
+    # The bound is widened by rounding error, so that a distance equal to the nearest one is inside.
+    reach = reach * (1 + 1e-12) + 1e-15
+    if caliper is not None:
+        reach = np.minimum(reach, caliper)
+    first = np.empty(len(matched), dtype=np.int64)
+    last = np.empty(len(matched), dtype=np.int64)
+    block = np.zeros(len(score), dtype=np.int64) if strata is None else strata
+    ordered = sample.controls
+    edges = np.searchsorted(block[ordered], np.arange(int(block.max()) + 2))
+    for code in np.unique(block[matched]):
+        at = np.flatnonzero(block[matched] == code)
+        values = score[ordered[edges[code] : edges[code + 1]]]
+        first[at] = edges[code] + np.searchsorted(values, score[matched[at]] - reach[at], side="left")
+        last[at] = edges[code] + np.searchsorted(values, score[matched[at]] + reach[at], side="right")
+    counts = last - first
+    offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(matched, counts), ordered[np.repeat(first, counts) + offset]
+
+
+def match_mahalanobis(
+    X: Floats,
+    treated: Bools,
+    *,
+    estimand: str = "att",
+    ratio: int = 1,
+    replace: bool = False,
+    metric: Metric = "pooled",
+    score: Floats | None = None,
+    order: Order | None = None,
+    caliper: float | None = None,
+    limits: Sequence[tuple[Floats, float]] = (),
+    strata: Ints | None = None,
+    discarded: Bools | None = None,
+    ties: TieRule = "sorted",
+    tie_tolerance: float = 1e-5,
+    tie_rank: Ints | None = None,
+    random_state: int = 0,
+) -> MatchedSet:
+    """Match each row to the nearest rows of the other arm by the Mahalanobis distance.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+        Covariates to match on.
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    estimand, ratio, replace, limits, strata, discarded, tie_rank, random_state
+        As for `match_nearest`.
+    metric : {"pooled", "sample", "diagonal"}, default "pooled"
+        Covariance of the distance: pooled within arms (Rubin 1980, MatchIt), of the whole sample
+        (Matching's ``Weight = 2``), or the variances alone (Matching's ``Weight = 1``, its default).
+    ties : {"sorted", "average"}, default "sorted"
+        With replacement and several rows equally near: the first in MatchIt's scan, or all with equal
+        shares (Matching).
+    tie_tolerance : float, default 1e-5
+        For ``"average"``: squared distances within this of the nearest count as ties.
+    score : ndarray, shape (n,), optional
+        A propensity score that orders the rows and carries `caliper`.
+    order : optional
+        As for `match_nearest`, without ``"closest"``; default ``"largest"`` (ATC: ``"smallest"``) where
+        a score is given and the order of the rows where not.
+    caliper : float, optional
+        In units of `score`.
+
+    Returns
+    -------
+    MatchedSet
+
+    Raises
+    ------
+    EstimationError
+        As for `match_nearest`.
+
+    References
+    ----------
+    Rubin, D. B. (1980). Bias reduction using Mahalanobis-metric matching. Biometrics 36, 293-298.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[0.0, 0.0], [1.0, 5.0], [0.1, 0.0], [1.0, 4.0], [3.0, 3.0]])
+    >>> match_mahalanobis(X, np.array([True, True, False, False, False])).other.tolist()
+    [2, 3]
+    """
+    n = len(treated)
+    out = np.zeros(n, dtype=bool) if discarded is None else discarded
+    if caliper is not None and score is None:
+        raise EstimationError(
+            "a caliper needs a propensity score", hint="give score, or limits on covariates"
+        )
+    if estimand == "ate" and not replace:
+        raise EstimationError("the ATE by Mahalanobis matching needs replace=True")
+    if order == "closest":
+        raise EstimationError(
+            "order='closest' is offered on a score only", hint="use order='data' or 'largest'"
+        )
+    _check_ties(ties, replace=replace)
+    if ties == "first":
+        raise EstimationError("ties='first' is offered on a score only", hint="use 'sorted' or 'average'")
+    whitening, direction = whitening_of(X, treated, ~out, metric=metric)
+    Z = whitened(X, whitening)
+    along = whitened(X, direction[:, None])[:, 0]
+    bounds = list(limits)
+    if caliper is not None and score is not None:
+        bounds.append((on_grid(score), caliper))
+    focal_parts, other_parts = [], []
+    for side in ("att", "atc") if estimand == "ate" else (estimand,):
+        rows, candidate = focal_rows(treated, side, ~out)
+        if not replace:
+            by = np.zeros(n) if score is None else on_grid(score)
+            rows = _in_order(
+                by, rows, order or ("data" if score is None else None), side, tie_rank, random_state
+            )
+        others = np.flatnonzero(candidate)
+        if ties == "average":
+            pair = dense_ties(
+                Z, rows, others, ratio=ratio, strata=strata, limits=bounds, tolerance=tie_tolerance
+            )
+        else:
+            pair = dense_pairs(
+                Z,
+                along,
+                rows,
+                others,
+                ratio=ratio,
+                replace=replace,
+                strata=strata,
+                limits=bounds,
+                tie_rank=tie_rank,
+            )
+        focal_parts.append(pair[0])
+        other_parts.append(pair[1])
+    settings: dict[str, Any] = {
+        "ratio": ratio,
+        "replace": replace,
+        "distance": "mahalanobis",
+        "metric": metric,
+    }
+    if replace:
+        settings["ties"] = ties
+    if caliper is not None:
+        settings["caliper_width"] = float(caliper)
+    return set_from_pairs(
+        method="mahalanobis",
+        estimand=estimand,
+        treated=treated,
+        focal=np.concatenate(focal_parts),
+        other=np.concatenate(other_parts),
+        replace=replace,
+        discarded=out,
+        settings=settings,
+    )
+
+
+def caliper_width(caliper: float, values: Floats, *, unit: str = "sd") -> float:
+    """Turn a caliper into the largest allowed difference.
+
+    Parameters
+    ----------
+    caliper : float
+        Positive.
+    values : ndarray, shape (n,)
+        The scale it applies to.
+    unit : {"sd", "raw"}, default "sd"
+        Standard deviations of `values` over the whole sample (MatchIt's ``std.caliper``), or the units
+        of `values`.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    EstimationError
+        If the caliper is not positive or the unit is not known.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(caliper_width(0.2, np.array([0.1, 0.3, 0.5])), 3)
+    0.04
+    """
+    if not (np.isfinite(caliper) and caliper > 0):
+        raise EstimationError(f"the caliper is {caliper}; it must be a positive number")
+    if unit == "raw":
+        return float(caliper)
+    if unit == "sd":
+        return float(caliper) * float(values.std(ddof=1))
+    raise EstimationError(f"caliper unit {unit!r} is not known", hint="one of: sd, raw, sd_logit, raw_logit")
+
+
+def common_support(score: Floats, treated: Bools, *, rule: str = "none") -> Bools:
+    """Say which rows lie outside the region where both arms occur.
+
+    Parameters
+    ----------
+    score : ndarray, shape (n,)
+        Propensity score.
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    rule : {"none", "treated", "control", "both", "crump"}, default "none"
+        Rows to discard: treated rows outside the range of the controls' scores, control rows outside
+        that of the treated, both, or scores beyond Crump's threshold.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        True where discarded.
+
+    Raises
+    ------
+    EstimationError
+        If the rule is not known, or would discard a whole arm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> score = np.array([0.2, 0.9, 0.1, 0.3])
+    >>> common_support(score, np.array([True, True, False, False]), rule="both").tolist()
+    [False, True, True, False]
+    """
+    a, b = score[treated], score[~treated]
+    out = np.zeros(len(score), dtype=bool)
+    if rule == "crump":
+        from whyprompt.effects.methods.two_arms import crump_threshold
+
+        alpha = crump_threshold(score)
+        out = (score < alpha) | (score > 1 - alpha)
+    elif rule not in {"none", "treated", "control", "both"}:
+        raise EstimationError(
+            f"discard rule {rule!r} is not known", hint="one of: none, treated, control, both, crump"
+        )
+    if rule in {"treated", "both"}:
+        out |= treated & ((score < b.min()) | (score > b.max()))
+    if rule in {"control", "both"}:
+        out |= ~treated & ((score < a.min()) | (score > a.max()))
+    for arm, name in ((treated, "treated"), (~treated, "control")):
+        if out[arm].all():
+            raise EstimationError(
+                f"no {name} row lies in the common support: the arms do not overlap",
+                hint="the table cannot say what these rows would have done under the other arm; run it",
+            )
+    return out

@@ -1,0 +1,1 @@
+"""Columns made ready, every step recorded and repeated on other rows as it was learnt."""

@@ -1,0 +1,154 @@
+"""Levels of a covariate that one arm has alone: which they are, and what can be done about them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from whyprompt._words import counted
+from whyprompt.effects.options import MATCHING
+from whyprompt.stats.propensity import SeparatedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.options import Options
+    from whyprompt.effects.problem import Problem
+    from whyprompt.tables import Arms
+
+    Bools = NDArray[np.bool_]
+
+__all__ = ["OneArmed", "explain_separation", "one_armed", "without_counterpart"]
+
+_SHOWN = 8
+
+
+class OneArmed(NamedTuple):
+    """A level that occurs in one arm only: its column, its value, that arm's treated flag and its rows."""
+
+    column: str
+    level: str
+    treated: bool
+    n: int
+
+
+def one_armed(columns: Mapping[str, NDArray[Any]], treated: Bools) -> tuple[tuple[OneArmed, ...], Bools]:
+    """Find the levels of text and two-valued columns that one arm has alone.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, each shape (n,)
+    treated : ndarray of bool, shape (n,)
+
+    Returns
+    -------
+    levels : tuple of OneArmed
+    rows : ndarray of bool, shape (n,)
+        Of those levels. Without them every level that is left has rows of both arms, also where leaving out
+        a level of one column takes an arm from a level of another.
+    """
+    coded = {}
+    for name, values in columns.items():
+        distinct, code = np.unique(
+            values.astype(str) if values.dtype == object else values, return_inverse=True
+        )
+        if values.dtype == object or len(distinct) == 2:
+            coded[name] = (distinct, code)
+    out = np.zeros(len(treated), dtype=bool)
+    found: list[OneArmed] = []
+    while True:
+        before = len(found)
+        for name, (distinct, code) in coded.items():
+            counts = [np.bincount(code[arm & ~out], minlength=len(distinct)) for arm in (treated, ~treated)]
+            for k in np.flatnonzero((counts[0] == 0) != (counts[1] == 0)).tolist():
+                found.append(
+                    OneArmed(
+                        name, _shown(distinct[k]), bool(counts[0][k] > 0), int(counts[0][k] + counts[1][k])
+                    )
+                )
+                out |= code == k
+        if len(found) == before:
+            return tuple(found), out
+
+
+def _shown(value: object) -> str:
+    return repr(str(value)) if isinstance(value, str) else f"{value:g}"
+
+
+def explain_separation(problem: Problem, method: str, estimand: str, error: SeparatedError) -> SeparatedError:
+    """Say which levels separate the arms, the reference level among them, and what to do.
+
+    Parameters
+    ----------
+    problem : Problem
+    method, estimand : str
+    error : SeparatedError
+        From the fit, which sees dummies and no levels.
+
+    Returns
+    -------
+    SeparatedError
+        The error given, where no level of a column is at fault.
+    """
+    levels, rows = one_armed(problem.columns, problem.treated)
+    if not levels:
+        return error
+    n = int(rows.sum())
+    listed = "; ".join(_words(one, problem.arms) for one in levels[:_SHOWN])
+    more = f"; and {len(levels) - _SHOWN} more" if len(levels) > _SHOWN else ""
+    message = f"the propensity score is separated by levels that one arm has alone: {listed}{more}"
+    if not 0 < (problem.treated & ~rows).sum() < (~rows).sum():
+        return SeparatedError(
+            f"{message}; without them no row of both arms is left",
+            hint="the arms share no level of these columns, so that nothing compares them: run both arms on"
+            " the same kinds of items",
+        )
+    return SeparatedError(message, hint=_hint(levels, n, method, estimand))
+
+
+def _words(one: OneArmed, arms: Arms) -> str:
+    arm = arms.treated if one.treated else arms.control
+    return f"{one.column} = {one.level} ({counted(one.n, 'row')}, all {arm!r})"
+
+
+def _hint(levels: Sequence[OneArmed], n: int, method: str, estimand: str) -> str:
+    names = list(dict.fromkeys(one.column for one in levels))
+    exact = f"exact={names!r}"
+    text = f"leave those {counted(n, 'row')} out of the table"
+    if method in MATCHING:
+        text = f"match exactly on {' and '.join(names)}, {exact}, which leaves those {counted(n, 'row')} out"
+    else:
+        text += f", or match, which can leave them out: method='nearest' with {exact}"
+    spared = {"att": False, "atc": True}.get(estimand)
+    if spared is not None and all(one.treated is spared for one in levels):
+        text += f". The {estimand.upper()} does not need them"
+    return text
+
+
+def without_counterpart(problem: Problem, options: Options) -> NDArray[np.bool_]:
+    """Mask the rows that matching exactly on a column leaves without a counterpart.
+
+    They cannot be matched, and a score that has the column among its covariates has no estimate with them.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    by_score = (
+        isinstance(options.distance, str) and problem.known_score is None and options.method in MATCHING
+    )
+    by_score &= options.method != "cem"
+    if options.distance == "mahalanobis":
+        by_score &= options.caliper is not None or options.discard != "none"
+    both = {name: problem.columns[name] for name in problem.exact if name in problem.columns}
+    if not by_score or not both:
+        return np.zeros(len(problem.y), dtype=bool)
+    return one_armed(both, problem.treated)[1]

@@ -1,0 +1,234 @@
+"""The effect within subgroups: the whole pipeline again on each, and a test of whether they differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt._words import format_number
+from whyprompt.effects.checks.balance import balance_table, effective_sample_size
+from whyprompt.effects.measures import is_binary
+from whyprompt.effects.pipeline import bootstrapped, compute
+from whyprompt.effects.problem import refuse_post_treatment
+from whyprompt.effects.result import EffectSubgroup
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.rules import SMD_LIMIT, holm
+from whyprompt.stats.several import two_sided_p
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.options import Options
+    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.problem import Problem
+    from whyprompt.graph.model import CausalGraph
+    from whyprompt.tables import Table
+
+__all__ = ["heterogeneity", "impossible_limits", "subgroup_effects"]
+
+# More levels than this are not subgroups; a number of that kind is to be binned by the caller.
+_MANY_LEVELS = 30
+# Fewer rows of an arm, and a t interval is to be trusted only if the outcome is close to normal (Moore and
+# McCabe, Introduction to the Practice of Statistics, section 7.1); outcomes of language models are not.
+_FEW_ROWS = 15.0
+# Fewer successes or failures expected in an arm, and the normal distribution does not fit a share (Cochran
+# 1954, Biometrics 10, 417-451: the expected counts of a two by two table).
+_FEW_COUNTS = 5.0
+
+
+def subgroup_effects(
+    table: Table,
+    by: str | Sequence[str],
+    problem: Problem,
+    options: Options,
+    *,
+    graph: CausalGraph | None = None,
+) -> tuple[EffectSubgroup, ...]:
+    """Estimate within each level of each column.
+
+    Parameters
+    ----------
+    table : Table
+    by : str or sequence of str
+        Columns known before the arm was chosen.
+    problem : Problem
+    options : Options
+    graph : CausalGraph, optional
+        Says of the columns that it has whether the arm causes them.
+
+    Returns
+    -------
+    tuple of EffectSubgroup
+
+    Raises
+    ------
+    DataError
+        If a column is absent or has too many levels.
+    EstimationError
+        If a column is caused by the arm.
+    """
+    names = [by] if isinstance(by, str) else list(by)
+    refuse_post_treatment(
+        names, treatment=problem.treatment_name, outcome=problem.outcome_name, table=table, graph=graph
+    )
+    rows: list[EffectSubgroup] = []
+    for name in names:
+        labels = table.labels(name, role="subgroup")
+        levels = sorted(set(labels.tolist()))
+        if len(levels) > _MANY_LEVELS:
+            raise DataError(
+                f"subgroup column {name!r} has {len(levels)} levels: too many to look at one by one",
+                hint="bin it into a few levels first",
+            )
+        rows.extend(_one(name, level, labels == level, problem, options) for level in levels)
+    adjusted = holm([row.p_value for row in rows])
+    return tuple(replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
+
+
+def _one(
+    name: str, level: str, here: NDArray[np.bool_], problem: Problem, options: Options
+) -> EffectSubgroup:
+    rows = np.flatnonzero(here)
+    part = problem.take(rows)
+    if problem.tie_rank is not None:
+        part = replace(part, tie_rank=problem.tie_rank[rows])
+    t = part.treated
+    total = (int(t.sum()), int((~t).sum()))
+    empty: dict[str, Any] = dict.fromkeys(("estimate", "std_error", "ci_low", "ci_high", "p_value"))
+    base: dict[str, Any] = {
+        "by": name,
+        "level": str(level),
+        "n_treated": total[0],
+        "n_control": total[1],
+        "p_holm": None,
+    }
+    note = f"an arm has fewer than two rows ({total[0]} and {total[1]})" if min(total) < 2 else ""
+    core: Core | None = None
+    if not note:
+        try:
+            core = compute(part, options)
+            if options.se == "bootstrap":
+                core = bootstrapped(part, options, core)
+        except EstimationError as error:
+            note = error.message
+    if core is None:
+        return EffectSubgroup(
+            **base, **empty, n_treated_used=0, n_control_used=0, largest_smd=None, note=note
+        )
+    smd = None
+    if part.confounders:
+        shown = design_matrix(part.columns, full=True)
+        table = balance_table(
+            shown.matrix, t, core.weights, names=shown.names, denominator=options.denominator
+        )
+        sizes = [abs(row.smd_after) for row in table if row.smd_after is not None]
+        smd = max(sizes, default=None)
+        if any(row.smd_after is None for row in table):
+            note = "the arms do not share the values of a covariate"
+        elif smd is not None and smd > SMD_LIMIT:
+            note = f"the arms still differ (standardised difference {format_number(smd)})"
+    caution = _too_few(part.y, t, core)
+    if core.std_error is None and core.warnings:
+        note = "; ".join(part for part in (note, core.warnings[-1]) if part)
+    note = "; ".join(part for part in (note, caution) if part)
+    return EffectSubgroup(
+        **base,
+        n_treated_used=int((core.weights[t] > 0).sum()),
+        n_control_used=int((core.weights[~t] > 0).sum()),
+        estimate=core.estimate,
+        std_error=core.std_error,
+        ci_low=core.ci[0],
+        ci_high=core.ci[1],
+        p_value=two_sided_p(core.estimate, core.std_error, core.df),
+        largest_smd=smd,
+        few=bool(caution),
+        note=note,
+    )
+
+
+def _too_few(y: NDArray[np.float64], treated: NDArray[np.bool_], core: Core) -> str:
+    """Say why an interval from so few rows is not to be believed; empty where it may be."""
+    if core.std_error is None:
+        return ""
+    w = core.weights
+    worth = [effective_sample_size(w[arm]) for arm in (treated, ~treated)]
+    least = min(worth)
+    if not is_binary(y):
+        return f"an arm is worth {least:.0f} rows: too few for its interval" if least < _FEW_ROWS else ""
+    risk = float(np.dot(worth, core.means)) / sum(worth)
+    if least * min(risk, 1.0 - risk) < _FEW_COUNTS:
+        return f"an arm is worth {least:.0f} rows, with fewer than 5 successes or failures expected in it"
+    return "; ".join(impossible_limits(y, core))
+
+
+def impossible_limits(y: NDArray[np.float64], core: Core) -> tuple[str, ...]:
+    """Say that an interval for a difference of risks goes where no such difference can be.
+
+    Parameters
+    ----------
+    y : ndarray, shape (n,)
+    core : Core
+
+    Returns
+    -------
+    tuple of str
+        Empty where it does not, or where the outcome is no success or failure.
+    """
+    low, high = core.ci
+    if low is None or high is None or not is_binary(y) or (low >= -1.0 and high <= 1.0):
+        return ()
+    return ("the interval of the risk difference passes 1 or -1: the rows are too few for it",)
+
+
+def heterogeneity(
+    rows: Sequence[EffectSubgroup], *, table: Table, cluster: NDArray[Any] | None
+) -> dict[str, float]:
+    """Test for each column whether its subgroups have the same effect.
+
+    Parameters
+    ----------
+    rows : sequence of EffectSubgroup
+    table : Table
+    cluster : ndarray, shape (n,), optional
+        A column whose subgroups share clusters is left out: their estimates are then not independent.
+
+    Returns
+    -------
+    dict of str to float
+        p-values of Cochran's Q, chi-squared with one degree of freedom less than subgroups estimated; those
+        with too few rows, whose errors mean little, do not count.
+
+    References
+    ----------
+    Cochran, W. G. (1954). The combination of estimates from different experiments. Biometrics 10, 101-129.
+    """
+    from scipy import stats
+
+    out: dict[str, float] = {}
+    for name in dict.fromkeys(row.by for row in rows):
+        known = [
+            (row.estimate, row.std_error)
+            for row in rows
+            if row.by == name
+            and row.estimate is not None
+            and row.std_error is not None
+            and row.std_error > 0
+            and not row.few
+        ]
+        if len(known) < 2:
+            continue
+        if cluster is not None:
+            labels = table.labels(name, role="subgroup")
+            if len(set(zip(cluster.tolist(), labels.tolist(), strict=True))) > len(set(cluster.tolist())):
+                continue
+        value, error = (np.array(column) for column in zip(*known, strict=True))
+        share = 1.0 / error**2
+        q = float(share @ (value - np.average(value, weights=share)) ** 2)
+        out[name] = float(stats.chi2.sf(q, len(known) - 1))
+    return out

@@ -1,0 +1,194 @@
+"""The standard error that goes with each way of matching, and that of any linear functional of the outcome.
+
+A smooth function of the two arms' outcome distributions has, to first order, the error of the difference of
+weighted means of its influence: the outcome is replaced by the function's derivative, row by row, and the
+method's own error is computed. One variance estimator so serves differences, ratios, odds and thresholds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects.units import NO_CLUSTER
+from whyprompt.errors import EstimationError
+from whyprompt.stats import errors as inference
+from whyprompt.stats.rules import few_clusters
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.options import Options
+    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.problem import Problem
+
+__all__ = ["with_error"]
+
+
+def with_error(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
+    """Give a matched estimate the standard error that goes with its method.
+
+    Parameters
+    ----------
+    problem : Problem
+    options : Options
+    core : Core
+        With its estimate.
+    matched : MatchedSet
+
+    Returns
+    -------
+    Core
+
+    Raises
+    ------
+    EstimationError
+        If the error asked for does not go with the method.
+    """
+    kind = options.se
+    if kind == "auto":
+        if matched.method == "full":
+            # Nearly every set has one row of an arm: no spread within it, so the sets are the units.
+            kind = "pairs"
+        else:
+            kind = "strata" if matched.n_pairs == 0 else "abadie_imbens" if matched.replace else "pairs"
+    fits = {"pairs", "abadie_imbens", "wild_bootstrap"}
+    if matched.n_pairs == 0:
+        # A handful of subclasses are no sample of clusters: that error would be far too large.
+        fits = {"full": {"pairs"}, "cem": {"pairs", "strata"}}.get(matched.method, {"strata"})
+    if kind not in fits:
+        raise EstimationError(
+            f"standard error {options.se!r} does not go with method {options.method!r}",
+            hint="leave se='auto'",
+        )
+    df: float | None = None
+    if kind == "strata":
+        error, name, df = _strata(problem, options, core, matched)
+    elif kind == "pairs":
+        error, name, df = _pairs(problem, options, core, matched)
+    else:
+        if problem.cluster is not None:
+            raise EstimationError(
+                "no standard error is known here for matching with replacement (or a kernel) where rows are"
+                f" clustered by {problem.cluster_name!r}",
+                hint="match without replacement (replace=False), or use ipw, overlap, entropy or aipw; if"
+                f" every row is a unit of its own, say so: cluster={NO_CLUSTER!r}",
+            )
+        if kind == "wild_bootstrap":
+            return _wild(problem, options, core, matched)
+        error, name = _abadie_imbens(problem, options, core, matched)
+    finite = float(error) if np.isfinite(error) else None
+    extra: tuple[str, ...] = (
+        () if finite is not None else ("there are too few pairs or rows for a standard error",)
+    )
+    if finite is not None and problem.cluster is not None:
+        used = np.unique(problem.cluster[core.weights > 0].astype(str))
+        extra += few_clusters(len(used), df if kind == "strata" else None)
+    return replace(
+        core,
+        std_error=finite,
+        ci=inference.interval(core.estimate, finite, level=options.level, df=df),
+        df=None if df is None else float(df),
+        se_method=name,
+        warnings=(*core.warnings, *extra),
+    )
+
+
+def _strata(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, float]:
+    assert matched.stratum is not None
+    if problem.cluster is not None:
+        _, error, free = inference.clustered_difference(
+            problem.y, problem.treated, core.weights, problem.cluster
+        )
+        return error, "CR2 by cluster, Satterthwaite df, strata ignored", free
+    error, df = inference.stratified_error(
+        problem.y, problem.treated, matched.stratum, estimand=options.estimand
+    )
+    return *_for_estimated_score(problem, options, core, matched, error, "stratified"), df
+
+
+def _pairs(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, float]:
+    if matched.stratum is None:
+        raise EstimationError(
+            "pairs that share rows are not independent clusters", hint="use se='abadie_imbens'"
+        )
+    labels: list[NDArray[Any]] = [matched.stratum]
+    if problem.cluster is not None:
+        labels.append(problem.cluster)
+    _, error, df = inference.weighted_difference(
+        problem.y, problem.treated, core.weights, kind="cluster", clusters=labels
+    )
+    name = f"{'set' if matched.n_pairs == 0 else 'pair'}-cluster-robust"
+    if problem.cluster is not None:
+        # The two-way variance takes residuals for errors; with few clusters CR2 of them may be larger.
+        _, alone, free = inference.clustered_difference(
+            problem.y, problem.treated, core.weights, problem.cluster
+        )
+        name += ", two-way with the cluster column"
+        if np.isfinite(alone):
+            return max(error, alone), name, min(df, free)
+    elif matched.method == "full":
+        error, name = _for_estimated_score(problem, options, core, matched, error, name)
+    return error, name, df
+
+
+def _abadie_imbens(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str]:
+    along = None if core.score is None else core.score.along
+    neighbours = options.neighbours if along is not None else 0
+    # A kernel's shares are smooth in the score; its variance is that of fixed shares.
+    base = inference.abadie_imbens(problem.y, problem.treated, matched, score=along, neighbours=neighbours)
+    name = "Abadie-Imbens (2006)" + (
+        f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
+    )
+    return _for_estimated_score(problem, options, core, matched, base.std_error, name)
+
+
+def _for_estimated_score(
+    problem: Problem, options: Options, core: Core, matched: MatchedSet, error: float, name: str
+) -> tuple[float, str]:
+    """Correct an error for the estimated score, unless it was asked for by its name."""
+    score = core.score
+    if score is None or score.fit is None or not np.isfinite(error):
+        return error, name
+    # With further restrictions on pairs the score alone no longer says who is compared with whom.
+    restricted = problem.strata is not None or bool(problem.limits) or options.distance == "mahalanobis"
+    if options.se != "auto" or restricted:
+        return error, name + ", score taken as known"
+    variance = inference.for_estimated_score(
+        error**2,
+        problem.y,
+        problem.treated,
+        matched,
+        X=problem.design.matrix,
+        propensity=score.propensity,
+        score_covariance=score.fit.information_inverse,
+        score=score.along,
+    )
+    return float(np.sqrt(variance)), name + ", corrected for the estimated score (2016)"
+
+
+def _wild(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
+    X = problem.design.matrix
+    if core.score is not None:
+        X = np.column_stack([X, core.score.along])
+    estimate, influence = inference.influence_after_matching(problem.y, problem.treated, matched, X=X)
+    # Linear in the outcome: the treated mean is the estimate for an outcome that is nil in the control arm.
+    only_treated = np.where(problem.treated, problem.y, 0.0)
+    mean_treated, _ = inference.influence_after_matching(only_treated, problem.treated, matched, X=X)
+    # Signs are dealt to the values in order of size, so that the order of the table is irrelevant.
+    errors = inference.wild_bootstrap(
+        np.sort(influence), draws=options.draws, random_state=options.random_state
+    )
+    low, high = np.quantile(errors, [0.5 - options.level / 2, 0.5 + options.level / 2])
+    return replace(
+        core,
+        estimate=estimate,
+        std_error=float(errors.std(ddof=1)),
+        ci=(float(estimate - high), float(estimate - low)),
+        means=(mean_treated, mean_treated - estimate),
+        se_method=f"wild bootstrap (Otsu and Rai 2017), {options.draws} draws, bias-corrected estimate",
+        settings={**core.settings, "estimate_without_bias_correction": core.estimate},
+    )

@@ -1,0 +1,271 @@
+"""Groups of rows by predicted effect, and the effect on each from the rows' own scores."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.effects.paired.paired import known_error
+from whyprompt.effects.whom.result import GroupEffect, GroupProfile
+from whyprompt.stats import errors as inference
+from whyprompt.stats.rules import holm
+from whyprompt.stats.several import two_sided_p
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.whom.scores import RowScores
+    from whyprompt.stats.propensity import Design
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+__all__ = ["calibration", "group_effect", "group_effects", "places", "profile_of"]
+
+# An error below this share of the outcome's size is rounding.
+_ROUNDING = 1e-13
+
+
+def places(predicted: Floats, ahead: Floats, upto: Floats, n_groups: int) -> Ints:
+    """Group rows by the rank of their predicted effect among the predictions for all rows.
+
+    Parameters
+    ----------
+    predicted, ahead, upto : ndarray, shape (n,)
+        As in `RowScores`.
+    n_groups : int
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+        From 0, the smallest effects; -1 for rows that only teach. Equal predictions stay together, so that a
+        group can be empty.
+    """
+    out = np.full(len(predicted), -1, dtype=np.int64)
+    here = np.isfinite(predicted)
+    along = np.round((ahead[here] + upto[here]) / 2.0 * n_groups, 9)
+    # A row on a border goes to the group nearer to the middle, and one in the middle by its sign: so it is
+    # the same group whichever arm is called treated.
+    middle = n_groups / 2
+    lower = (along < middle) | ((along == middle) & (predicted[here] > 0))
+    out[here] = np.where(lower, np.floor(along), np.ceil(along) - 1)
+    return out
+
+
+def group_effect(
+    name: str,
+    effect: Floats,
+    predicted: Floats,
+    here: Bools,
+    cluster: NDArray[Any] | None,
+    *,
+    level: float,
+    size: float,
+) -> GroupEffect:
+    """Average the effect over some rows.
+
+    Parameters
+    ----------
+    name : str
+    effect, predicted : ndarray, shape (n,)
+        Scores and predictions of the effect.
+    here : ndarray of bool, shape (n,)
+    cluster : ndarray, shape (n,), optional
+    level : float
+    size : float
+        Largest outcome in size, which tells a spread from rounding.
+
+    Returns
+    -------
+    GroupEffect
+    """
+    error, df, _ = known_error(effect[here], None if cluster is None else cluster[here], size)
+    return _row(name, here, predicted, float(effect[here].mean()), error, df, level)
+
+
+def _row(
+    name: str,
+    here: Bools,
+    predicted: Floats,
+    estimate: float,
+    error: float | None,
+    df: float | None,
+    level: float,
+) -> GroupEffect:
+    low, high = inference.interval(estimate, error, level=level, df=df)
+    return GroupEffect(
+        name=name,
+        n=int(here.sum()),
+        predicted=float(predicted[here].mean()),
+        estimate=estimate,
+        std_error=error,
+        ci_low=low,
+        ci_high=high,
+        p_value=two_sided_p(estimate, error, df),
+        p_holm=None,
+    )
+
+
+def group_effects(
+    effect: Floats,
+    scores: RowScores,
+    place: Ints,
+    n_groups: int,
+    cluster: NDArray[Any] | None,
+    *,
+    level: float,
+    size: float,
+) -> tuple[tuple[GroupEffect, ...], GroupEffect | None]:
+    """Give the effect on each group, and the last one's less the first one's.
+
+    Parameters
+    ----------
+    effect : ndarray, shape (n,)
+    scores : RowScores
+    place : ndarray of int, shape (n,)
+        From `places`.
+    n_groups : int
+    cluster : ndarray, shape (n,), optional
+    level, size : float
+
+    Returns
+    -------
+    groups : tuple of GroupEffect
+    most_minus_least : GroupEffect or None
+        None with one group.
+    """
+    found = np.unique(place[place >= 0]).tolist()
+    predicted = scores.predicted
+    rows = [
+        group_effect(
+            f"group {k + 1} of {n_groups}", effect, predicted, place == k, cluster, level=level, size=size
+        )
+        for k in found
+    ]
+    adjusted = holm([row.p_value for row in rows])
+    groups = tuple(replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
+    if len(found) < 2:
+        return groups, None
+    most, least = place == found[-1], place == found[0]
+    estimate, error, df = _difference(effect, most, least, cluster)
+    if error is not None and error <= _ROUNDING * size:
+        error, df = None, None
+    row = _row("most less least affected", most | least, predicted, estimate, error, df, level)
+    apart = float(predicted[most].mean() - predicted[least].mean())
+    return groups, replace(row, predicted=apart)
+
+
+def _difference(
+    x: Floats, most: Bools, least: Bools, cluster: NDArray[Any] | None
+) -> tuple[float, float | None, float | None]:
+    """Mean over `most` less that over `least`: Welch's error, or CR2 by cluster."""
+    estimate = float(x[most].mean() - x[least].mean())
+    if min(most.sum(), least.sum()) < 2:
+        return estimate, None, None
+    if cluster is not None:
+        use = most | least
+        _, error, df = inference.clustered_difference(
+            x[use], most[use], np.ones(int(use.sum())), cluster[use]
+        )
+        return (estimate, error, df) if np.isfinite(error) else (estimate, None, None)
+    parts = [(float(x[here].var(ddof=1)) / int(here.sum()), int(here.sum())) for here in (most, least)]
+    total = sum(p for p, _ in parts)
+    if total <= 0:
+        return estimate, None, None
+    return estimate, float(np.sqrt(total)), total**2 / sum(p**2 / (m - 1) for p, m in parts)
+
+
+def profile_of(
+    shown: Design, place: Ints, cluster: NDArray[Any] | None, *, level: float
+) -> tuple[GroupProfile, ...]:
+    """Say how the rows most and least affected differ in the modifiers.
+
+    Parameters
+    ----------
+    shown : Design
+        Every level of a text column as its own column.
+    place : ndarray of int, shape (n,)
+    cluster : ndarray, shape (n,), optional
+    level : float
+
+    Returns
+    -------
+    tuple of GroupProfile
+        Empty with one group.
+    """
+    used = place[place >= 0]
+    if used.max() == used.min():
+        return ()
+    most, least = place == used.max(), place == used.min()
+    rows = []
+    for name, x in zip(shown.names, shown.matrix.T, strict=True):
+        difference, error, df = _difference(x, most, least, cluster)
+        low, high = inference.interval(difference, error, level=level, df=df)
+        rows.append(
+            GroupProfile(
+                modifier=name,
+                mean_least=float(x[least].mean()),
+                mean_most=float(x[most].mean()),
+                difference=difference,
+                ci_low=low,
+                ci_high=high,
+            )
+        )
+    return tuple(rows)
+
+
+def calibration(
+    effect: Floats, scores: RowScores, cluster: NDArray[Any] | None, *, level: float, size: float
+) -> dict[str, Any]:
+    """Regress the effect on its prediction, both centred within folds.
+
+    Parameters
+    ----------
+    effect : ndarray, shape (n,)
+    scores : RowScores
+    cluster : ndarray, shape (n,), optional
+    level, size : float
+
+    Returns
+    -------
+    dict
+        Fields of `HeterogeneousEffects`; all None where predictions do not vary within folds.
+    """
+    from scipy import stats
+
+    none = dict.fromkeys(f"calibration{end}" for end in ("", "_std_error", "_ci_low", "_ci_high", "_p"))
+    judged = scores.judged
+    x, y, fold = scores.predicted[judged], effect[judged], scores.fold[judged]
+    for k in np.unique(fold):
+        here = fold == k
+        x[here] -= x[here].mean()
+        y[here] -= y[here].mean()
+    squares = float(x @ x)
+    n_folds = len(np.unique(fold))
+    if squares <= (1e-9 * size) ** 2 * len(x) or len(x) <= n_folds + 1:
+        return none
+    slope = float(x @ y) / squares
+    part = x * (y - slope * x)
+    df = len(x) - n_folds - 1.0
+    scale = len(x) / df
+    if cluster is not None:
+        _, code = np.unique(cluster[judged].astype(str), return_inverse=True)
+        part = np.bincount(code, weights=part).astype(np.float64)
+        if len(part) < 2:
+            return none | {"calibration": slope}
+        df = len(part) - 1.0
+        scale = len(part) / df
+    error = float(np.sqrt(scale * (part @ part))) / squares
+    if error <= _ROUNDING:
+        return none | {"calibration": slope}
+    low, high = inference.interval(slope, error, level=level, df=df)
+    return {
+        "calibration": slope,
+        "calibration_std_error": error,
+        "calibration_ci_low": low,
+        "calibration_ci_high": high,
+        "calibration_p": float(stats.t.sf(slope / error, df)),
+    }

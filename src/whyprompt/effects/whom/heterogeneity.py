@@ -1,0 +1,445 @@
+"""Whom an arm helps and whom it harms: effects on groups of rows that were formed without their outcomes.
+
+An effect is predicted for each row from other rows; rows are grouped by the prediction, and the effect on a
+group is the mean of its rows' own scores. Had the rows' outcomes chosen the groups, the largest group effect
+would be large by selection alone; so its interval is honest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._arguments import at_least, names, seed
+from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
+from whyprompt.effects.checks.balance import effective_sample_size
+from whyprompt.effects.paired.paired import item_labels, paired_differences, paired_effect
+from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
+from whyprompt.effects.units import find_units, settle_cluster
+from whyprompt.effects.whom.drivers import effect_drivers
+from whyprompt.effects.whom.groups import calibration, group_effect, group_effects, places, profile_of
+from whyprompt.effects.whom.result import HeterogeneousEffects
+from whyprompt.effects.whom.rule import effect_rule
+from whyprompt.effects.whom.scores import paired_scores, row_scores
+from whyprompt.effects.whom.words import GROUPING, sentence
+from whyprompt.errors import EstimationError
+from whyprompt.stats.order import content_rank
+from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.rules import few_clusters
+from whyprompt.tables import level_name, open_table, rows_of_two_arms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.aipw import OutcomeModel
+    from whyprompt.effects.whom.result import GroupEffect
+    from whyprompt.effects.whom.scores import RowScores
+    from whyprompt.graph.model import CausalGraph
+    from whyprompt.stats.propensity import Design
+
+
+__all__ = ["heterogeneous_effects", "paired_heterogeneity"]
+
+_FEW_IN_GROUP = 10
+
+
+def heterogeneous_effects(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    treatment: str,
+    outcome: str,
+    modifiers: Sequence[str] | None = None,
+    confounders: Sequence[str] | None = None,
+    graph: CausalGraph | None = None,
+    treated: object | None = None,
+    control: object | None = None,
+    design: str = "observational",
+    propensity: str | None = None,
+    cluster: str | None = None,
+    n_groups: int = 4,
+    folds: int = 10,
+    outcome_model: OutcomeModel | None = None,
+    effect_model: OutcomeModel | None = None,
+    level: float = 0.95,
+    random_state: int = 0,
+) -> HeterogeneousEffects:
+    """Find whom an arm helps and whom it harms, from a table with one arm a row.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        pandas, polars or pyarrow. It is read and never written.
+    treatment, outcome : str
+        Columns, as in `estimate_effect`.
+    modifiers : sequence of str, optional
+        Columns, known before the arm was chosen, by which the effect may differ. Default: the confounders.
+    confounders, graph, treated, control, cluster
+        As in `estimate_effect`.
+    design : {"observational", "randomized"}, default "observational"
+        How rows got their arms; a randomised design needs no confounders.
+    propensity : str, optional
+        Column with known propensities.
+    n_groups : int, default 4
+        Groups of rows by predicted effect.
+    folds : int, default 10
+        Of rows (or clusters), in sequence: a row's effect is predicted from the folds before its own. The
+        first three tenths of the folds only teach.
+    outcome_model, effect_model : scikit-learn regressor, optional
+        Default least squares. A random one needs a seed of its own.
+    level : float, default 0.95
+        Of the intervals.
+    random_state : int, default 0
+        Seed of the folds, which are dealt to rows by what they hold.
+
+    Returns
+    -------
+    HeterogeneousEffects
+
+    Raises
+    ------
+    DataError
+        If a column is absent, has missing or infinite values, or is of the wrong kind.
+    EstimationError
+        If no modifier varies, an arm or a fold has too few rows, scores are separated, or a covariate is
+        caused by the arm.
+    GraphError
+        If the graph forbids a confounder.
+
+    Notes
+    -----
+    Rows are scored by the doubly robust score of the ATE; scores outside 0.01 to 0.99 are moved to its ends.
+    Modifiers are held fixed in the propensity and the outcome models as well.
+    Intervals rest on a normal distribution of weighted scores within a group: give groups 100 rows or more.
+
+    References
+    ----------
+    Chernozhukov, V., Demirer, M., Duflo, E. and Fernandez-Val, I. (2025). Fisher-Schultz lecture: Generic
+    machine learning inference on heterogeneous treatment effects in randomized experiments. Econometrica 93.
+    Imai, K. and Li, M. L. (2025). Statistical inference for heterogeneous treatment effects discovered by
+    generic machine learning in randomized experiments. Journal of Business and Economic Statistics 43.
+    Semenova, V. and Chernozhukov, V. (2021). Debiased machine learning of conditional average treatment
+    effects and other causal functions. The Econometrics Journal 24, 264-289.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> hard = rng.normal(size=1000)
+    >>> arm = rng.random(1000) < 1 / (1 + np.exp(-hard))
+    >>> y = arm * (0.2 + hard) - hard + rng.normal(size=1000)
+    >>> frame = pd.DataFrame({"arm": arm, "hard": hard, "y": y})
+    >>> found = heterogeneous_effects(frame, treatment="arm", outcome="y", confounders=["hard"])
+    >>> [row.ci_low < true < row.ci_high for row, true in zip(found.groups, [-1.07, -0.12, 0.52, 1.47])]
+    [True, True, True, True]
+    """
+    _check(level, n_groups, folds, random_state)
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
+    table = open_table(frame)
+    table.require([treatment], role="treatment")
+    table.require([outcome], role="outcome")
+    if treated is not None and control is not None:
+        rows = rows_of_two_arms(table, treatment, treated=treated, control=control)
+        table = table if rows is None else table.keep(rows)
+    chosen, cautions = choose_confounders(
+        table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
+    )
+    if chosen is None and design != "randomized":
+        raise EstimationError(
+            "it is not said what to adjust for",
+            hint="give confounders=[...], a graph, or design='randomized'",
+        )
+    adjusted = chosen or ()
+    by = adjusted if modifiers is None else names(modifiers, "modifiers")
+    _refuse_modifiers(by, treatment=treatment, outcome=outcome)
+    if graph is not None:
+        for name in by:
+            if name in graph.nodes and name in graph.descendants(treatment):
+                raise EstimationError(
+                    f"modifier {name!r} is caused by {treatment!r} in the graph",
+                    hint="the effect can be said to differ by what is known before the arm is chosen",
+                )
+    covered = tuple(dict.fromkeys([*adjusted, *by]))
+    units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=covered)
+    named, notes = settle_cluster(cluster, units)
+    problem = prepare(
+        table,
+        treatment=treatment,
+        outcome=outcome,
+        confounders=covered,
+        treated=treated,
+        control=control,
+        cluster=named,
+        propensity=propensity,
+        graph=graph,
+    )
+    columns = {name: problem.columns[name] for name in by}
+    shown = _coded(columns)
+    codes = (
+        None if problem.cluster is None else np.unique(problem.cluster.astype(str), return_inverse=True)[1]
+    )
+    scores = row_scores(
+        problem.y,
+        problem.treated,
+        problem.design.matrix,
+        shown.matrix,
+        names=problem.design.names,
+        known=problem.known_score,
+        codes=codes,
+        folds=folds,
+        outcome_model=outcome_model,
+        effect_model=effect_model,
+        random_state=random_state,
+        rank=problem.places,
+    )
+    warnings = list(notes)
+    if scores.clipped:
+        warnings.append(f"{scores.clipped} propensities were moved to 0.01 or 0.99: these rows say little")
+    assert scores.propensity is not None
+    inverse = 1.0 / np.where(problem.treated, scores.propensity, 1.0 - scores.propensity)
+    overlap = judge_overlap(
+        scores.propensity,
+        problem.treated,
+        estimand="ate",
+        weights=np.ones(len(problem.y)),
+        discarded=np.zeros(len(problem.y), dtype=bool),
+        ess=(
+            effective_sample_size(inverse[problem.treated]),
+            effective_sample_size(inverse[~problem.treated]),
+        ),
+    )
+    assumptions = describe_assumptions(
+        design=design,
+        confounders=adjusted,
+        from_graph=graph is not None,
+        cautions=cautions,
+        clustered=named is not None,
+        balance=(),
+        overlap=overlap,
+    )
+    return _report(
+        scores,
+        columns,
+        level=level,
+        n_groups=n_groups,
+        folds=folds,
+        cluster=problem.cluster,
+        effect_model=effect_model,
+        rank=problem.places,
+        size=float(np.abs(problem.y).max()),
+        warnings=warnings,
+        about={
+            "treatment": treatment,
+            "outcome": outcome,
+            "treated_level": problem.arms.treated,
+            "control_level": problem.arms.control,
+            "design": design,
+            "confounders": adjusted,
+            "assumptions": assumptions,
+        },
+    )
+
+
+def paired_heterogeneity(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    unit: str = "item_id",
+    arm: str = "arm",
+    outcome: str,
+    treated: object,
+    control: object,
+    modifiers: Sequence[str],
+    cluster: str | None = None,
+    n_groups: int = 4,
+    folds: int = 10,
+    effect_model: OutcomeModel | None = None,
+    level: float = 0.95,
+    random_state: int = 0,
+) -> HeterogeneousEffects:
+    """Find whom an arm helps and whom it harms, from items run under both arms.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a trial; repeats of an item under an arm are averaged.
+    unit, arm, outcome, treated, control, cluster
+        As in `paired_effect`.
+    modifiers : sequence of str
+        Columns of the item by which the effect may differ.
+    n_groups, folds, effect_model, level, random_state
+        As in `heterogeneous_effects`.
+
+    Returns
+    -------
+    HeterogeneousEffects
+
+    Raises
+    ------
+    DataError
+        As `paired_effect`; also if a modifier varies within an item.
+    EstimationError
+        If no modifier varies, or there are too few items.
+
+    Notes
+    -----
+    The share of items whose outcome rises or falls is `paired_effect`'s; one trial an arm, it holds the noise
+    of sampling. Here items are told apart by what is known of them before the arm is chosen.
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> rng = np.random.default_rng(0)
+    >>> hard = rng.normal(size=400)
+    >>> frame = pd.DataFrame({"item_id": np.tile(np.arange(400), 2), "hard": np.tile(hard, 2)})
+    >>> frame["arm"] = np.repeat(["direct", "cot"], 400)
+    >>> frame["score"] = np.r_[-hard, -hard + 0.5 * hard] + rng.normal(size=800)
+    >>> found = paired_heterogeneity(
+    ...     frame, outcome="score", treated="cot", control="direct", modifiers=["hard"]
+    ... )
+    >>> found.groups[0].ci_high < 0 < found.groups[-1].ci_low
+    True
+    """
+    _check(level, n_groups, folds, random_state)
+    by = names(modifiers, "modifiers")
+    _refuse_modifiers(by, treatment=arm, outcome=outcome)
+    table = open_table(frame)
+    shared: dict[str, Any] = {"unit": unit, "arm": arm, "outcome": outcome}
+    shared |= {"treated": treated, "control": control}
+    pairs = paired_differences(table, **shared)
+    overall = paired_effect(table, cluster=cluster, level=level, **shared)
+    columns = {}
+    for name in by:
+        item_labels(table, name, unit, pairs, role="modifier")
+        columns[name] = table.values(name, role="modifier")[pairs.first_row]
+    label = None if cluster is None else item_labels(table, cluster, unit, pairs, role="cluster")
+    shown = _coded(columns)
+    held = [shown.matrix, pairs.treated + pairs.control, np.abs(pairs.treated - pairs.control)]
+    rank = content_rank(*held, *(() if label is None else (label,)))
+    scores = paired_scores(
+        pairs.treated,
+        pairs.control,
+        shown.matrix,
+        codes=None if label is None else np.unique(label.astype(str), return_inverse=True)[1],
+        folds=folds,
+        effect_model=effect_model,
+        random_state=random_state,
+        rank=rank,
+    )
+    return _report(
+        scores,
+        columns,
+        level=level,
+        n_groups=n_groups,
+        folds=folds,
+        cluster=label,
+        effect_model=effect_model,
+        rank=rank,
+        size=float(np.abs(scores.arms).max()),
+        warnings=[w for w in overall.warnings if "standard error" not in w],
+        about={
+            "treatment": arm,
+            "outcome": outcome,
+            "treated_level": level_name(treated),
+            "control_level": level_name(control),
+            "design": "paired",
+            "confounders": (),
+            "assumptions": overall.assumptions,
+        },
+    )
+
+
+def _check(level: float, n_groups: int, folds: int, random_state: int) -> None:
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    at_least(n_groups, 2, "n_groups")
+    at_least(folds, 2, "folds")
+    seed(random_state)
+
+
+def _refuse_modifiers(by: Sequence[str], *, treatment: str, outcome: str) -> None:
+    if not by:
+        raise EstimationError(
+            "no modifier is named", hint="modifiers=[...]: columns by which the effect may differ"
+        )
+    refuse_post_treatment(by, treatment=treatment, outcome=outcome)
+
+
+def _coded(columns: Mapping[str, NDArray[Any]]) -> Design:
+    shown = design_matrix(columns)
+    if shown.matrix.shape[1] == 0 or not (np.ptp(shown.matrix, axis=0) > 0).any():
+        raise EstimationError(
+            f"no modifier varies: {', '.join(columns)}", hint="name columns with more than one value"
+        )
+    return shown
+
+
+def _report(
+    scores: RowScores,
+    columns: Mapping[str, NDArray[Any]],
+    *,
+    level: float,
+    n_groups: int,
+    folds: int,
+    cluster: NDArray[Any] | None,
+    effect_model: OutcomeModel | None,
+    rank: NDArray[np.int64],
+    size: float,
+    warnings: list[str],
+    about: dict[str, Any],
+) -> HeterogeneousEffects:
+    shown = _coded(columns)
+    effect = scores.arms[:, 0] - scores.arms[:, 1]
+    n = len(effect)
+
+    def one(name: str, here: NDArray[np.bool_]) -> GroupEffect:
+        return group_effect(name, effect, scores.predicted, here, cluster, level=level, size=size)
+
+    place = places(scores.predicted, scores.ahead, scores.upto, n_groups)
+    groups, spread = group_effects(effect, scores, place, n_groups, cluster, level=level, size=size)
+    gain, lose = (
+        one(name, here) if here.sum() > 1 else None
+        for name, here in (
+            ("predicted to gain", scores.predicted > 0),
+            ("predicted to lose", scores.predicted < 0),
+        )
+    )
+    if spread is None:
+        warnings.append("every row has the same predicted effect: there are no groups to compare")
+    if min(row.n for row in groups) < _FEW_IN_GROUP:
+        warnings.append(f"a group has fewer than {_FEW_IN_GROUP} rows: its interval is approximate")
+    if cluster is not None:
+        warnings.extend(few_clusters(len(np.unique(cluster.astype(str)))))
+    drivers, differs = effect_drivers(effect, shown, cluster=cluster, level=level, size=size)
+    result = HeterogeneousEffects(
+        **{**about, "assumptions": (*about["assumptions"], GROUPING)},
+        modifiers=tuple(columns),
+        n=n,
+        n_folds=folds,
+        level=level,
+        n_judged=int(scores.judged.sum()),
+        average=replace(
+            one("all rows", np.ones(n, dtype=bool)), predicted=float(np.nanmean(scores.predicted))
+        ),
+        groups=groups,
+        gain=gain,
+        harmed=lose,
+        most_minus_least=spread,
+        **calibration(effect, scores, cluster, level=level, size=size),
+        drivers=drivers,
+        differs_p=differs,
+        profile=profile_of(design_matrix(columns, full=True), place, cluster, level=level),
+        warnings=tuple(dict.fromkeys(warnings)),
+        sentence="",
+        predicted=scores.predicted,
+        scores=scores.arms,
+        folds=scores.fold,
+        ahead=scores.ahead,
+        upto=scores.upto,
+        cluster=cluster,
+        rule=effect_rule(columns, shown, effect, effect_model, rank),
+    )
+    return replace(result, sentence=sentence(result))

@@ -1,0 +1,349 @@
+"""Which arm for which item, and what choosing so is worth against one arm for all.
+
+The arm of each row is chosen by an effect predicted from earlier folds, and judged by the row's own score: a
+rule judged on the rows it was learned from would look better than it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from whyprompt._words import percent
+from whyprompt.effects.paired.paired import known_error
+from whyprompt.effects.whom.words import caveat, with_interval
+from whyprompt.errors import EstimationError
+from whyprompt.results import Reported, rows_frame
+from whyprompt.stats import errors as inference
+from whyprompt.stats.several import two_sided_p
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.whom.result import EffectRule, HeterogeneousEffects
+    from whyprompt.results import Assumption
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["PolicyFigure", "PromptPolicy", "TargetingPoint", "prompt_policy"]
+
+_SHARES = tuple(k / 10 for k in range(1, 11))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyFigure:
+    """A value, or a difference of two.
+
+    Attributes
+    ----------
+    name : str
+    estimate : float
+        In units of the outcome, less what the treated arm costs.
+    std_error, ci_low, ci_high, p_value : float or None
+        None where it does not vary in this sample.
+    """
+
+    name: str
+    estimate: float
+    std_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TargetingPoint:
+    """What the treated arm is worth when a share of the rows gets it, those predicted to gain most first.
+
+    Attributes
+    ----------
+    share : float
+    gain : float
+        Over giving it to none, per row of the whole table.
+    std_error, ci_low, ci_high : float or None
+    gain_at_random : float
+        Of the same share drawn at random.
+    """
+
+    share: float
+    gain: float
+    std_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    gain_at_random: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptPolicy(Reported):
+    """A choice of arm for each item, with its cross-fitted value.
+
+    Attributes
+    ----------
+    treatment, outcome, treated_level, control_level : str
+    modifiers : tuple of str
+        What the choice looks at.
+    better : {"higher", "lower"}
+        Which outcomes are wanted.
+    cost : float
+        Of the treated arm, a row, in units of the outcome.
+    n : int
+        Rows that the choice was judged on: those whose effect was predicted from earlier folds.
+    level : float
+    share_treated : float
+        Rows for which the treated arm is chosen.
+    value, value_treated, value_control : PolicyFigure
+        Mean outcome, less the cost, of the choice, of the treated arm for all, of the control arm for all.
+    over_treated, over_control : PolicyFigure
+        How much better the choice is than one arm for all: positive means better, also where lower is.
+    curve : tuple of TargetingPoint
+    assumptions : tuple of Assumption
+    warnings : tuple of str
+    sentence : str
+    judged, chosen, rule
+        Which rows of the table the choice was judged on, which of those get the treated arm, and the model
+        for rows to come (`choose`). Not part of `to_dict`.
+    """
+
+    _unlisted: ClassVar[frozenset[str]] = frozenset({"chosen", "judged", "rule"})
+
+    treatment: str
+    outcome: str
+    treated_level: str
+    control_level: str
+    modifiers: tuple[str, ...]
+    better: str
+    cost: float
+    n: int
+    level: float
+    share_treated: float
+    value: PolicyFigure
+    value_treated: PolicyFigure
+    value_control: PolicyFigure
+    over_treated: PolicyFigure
+    over_control: PolicyFigure
+    curve: tuple[TargetingPoint, ...]
+    assumptions: tuple[Assumption, ...]
+    warnings: tuple[str, ...]
+    sentence: str
+    chosen: NDArray[np.bool_] = field(repr=False, compare=False)
+    judged: NDArray[np.bool_] = field(repr=False, compare=False)
+    rule: EffectRule = field(repr=False, compare=False)
+
+    def choose(self, frame: Any) -> tuple[str, ...]:  # noqa: ANN401 - any frame
+        """Choose the arm of new items by the model fitted to all rows.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            With the modifiers.
+
+        Returns
+        -------
+        tuple of str
+            One arm a row.
+
+        Raises
+        ------
+        DataError
+            If a modifier is absent, has missing values, or a level that was not seen.
+        """
+        takes = _takes(self.rule.predict(frame), self.better, self.cost)
+        return tuple(self.treated_level if t else self.control_level for t in takes.tolist())
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row a value or difference.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns of `PolicyFigure`.
+        """
+        rows = [self.value, self.value_treated, self.value_control, self.over_treated, self.over_control]
+        return rows_frame(rows, PolicyFigure)
+
+    def plot(self) -> Any:  # noqa: ANN401 - a chart
+        """Draw what the choice is worth beyond one arm for all, and beyond the other.
+
+        Returns
+        -------
+        altair.LayerChart
+        """
+        from whyprompt import charts
+
+        rows = [
+            {"label": row.name, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
+            for row in (self.over_treated, self.over_control)
+        ]
+        return charts.interval_plot(rows, title=f"what choosing item by item gains in {self.outcome}")
+
+
+def _takes(predicted: Floats, better: str, cost: float) -> NDArray[np.bool_]:
+    sign = 1.0 if better == "higher" else -1.0
+    return np.asarray(sign * predicted > cost, dtype=bool)
+
+
+def prompt_policy(
+    found: HeterogeneousEffects, *, cost: float = 0.0, better: Literal["higher", "lower"] = "higher"
+) -> PromptPolicy:
+    """Choose the arm item by item, and say what that is worth.
+
+    Parameters
+    ----------
+    found : HeterogeneousEffects
+        From `heterogeneous_effects` or `paired_heterogeneity`.
+    cost : float, default 0
+        Of the treated arm, a row, in units of the outcome: it is chosen where its predicted gain exceeds it.
+    better : {"higher", "lower"}, default "higher"
+        Which outcomes are wanted.
+
+    Returns
+    -------
+    PromptPolicy
+
+    Raises
+    ------
+    EstimationError
+        If the cost is not a finite number, or `better` is neither.
+
+    References
+    ----------
+    Luedtke, A. R. and van der Laan, M. J. (2016). Statistical inference for the mean outcome under a possibly
+    non-unique optimal treatment strategy. Annals of Statistics 44, 713-742.
+    Athey, S. and Wager, S. (2021). Policy learning with observational data. Econometrica 89, 133-161.
+    Yadlowsky, S. et al. (2025). Evaluating treatment prioritization rules via rank-weighted average treatment
+    effects. Journal of the American Statistical Association 120 (the curve).
+
+    Examples
+    --------
+    >>> import numpy as np, pandas as pd
+    >>> from whyprompt.effects import paired_heterogeneity
+    >>> rng = np.random.default_rng(0)
+    >>> hard = rng.normal(size=400)
+    >>> frame = pd.DataFrame({"item_id": np.tile(np.arange(400), 2), "hard": np.tile(hard, 2)})
+    >>> frame["arm"] = np.repeat(["direct", "cot"], 400)
+    >>> frame["score"] = np.r_[-hard, -hard + hard] + 0.5 * rng.normal(size=800)
+    >>> effects = paired_heterogeneity(
+    ...     frame, outcome="score", treated="cot", control="direct", modifiers=["hard"]
+    ... )
+    >>> policy = prompt_policy(effects)
+    >>> policy.over_treated.ci_low > 0, policy.over_control.ci_low > 0
+    (True, True)
+    >>> policy.choose(pd.DataFrame({"hard": [-1.0, 1.0]}))
+    ('direct', 'cot')
+    """
+    if better not in {"higher", "lower"}:
+        raise EstimationError(f"better={better!r} is not known", hint="'higher' or 'lower'")
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or not np.isfinite(cost):
+        raise EstimationError(f"cost={cost!r} is no number", hint="in units of the outcome, 0 for none")
+    sign = 1.0 if better == "higher" else -1.0
+    judged = np.isfinite(found.predicted)
+    cluster = None if found.cluster is None else found.cluster[judged]
+    chosen = _takes(found.predicted[judged], better, cost)
+    one, none = found.scores[judged, 0] - sign * cost, found.scores[judged, 1]
+    size = float(np.abs(found.scores).max())
+    gain = sign * (one - none)
+
+    def figure(name: str, values: Floats, *, test: bool = True) -> PolicyFigure:
+        error, df, _ = known_error(values, cluster, size)
+        if df is not None and cluster is None:
+            # Rows on which two choices agree differ by nothing and say nothing of the spread.
+            df = max(min(df, float((values != 0).sum()) - 1.0), 1.0)
+        estimate = float(values.mean())
+        low, high = inference.interval(estimate, error, level=found.level, df=df)
+        p = two_sided_p(estimate, error, df) if test else None
+        return PolicyFigure(
+            name=name, estimate=estimate, std_error=error, ci_low=low, ci_high=high, p_value=p
+        )
+
+    arms = (found.treated_level, found.control_level)
+    made = PromptPolicy(
+        treatment=found.treatment,
+        outcome=found.outcome,
+        treated_level=arms[0],
+        control_level=arms[1],
+        modifiers=found.modifiers,
+        better=better,
+        cost=float(cost),
+        n=found.n_judged,
+        level=found.level,
+        share_treated=float(chosen.mean()),
+        value=figure("item by item", np.where(chosen, one, none), test=False),
+        value_treated=figure(f"always {arms[0]}", one, test=False),
+        value_control=figure(f"always {arms[1]}", none, test=False),
+        over_treated=figure(f"over always {arms[0]}", np.where(chosen, 0.0, -gain)),
+        over_control=figure(f"over always {arms[1]}", np.where(chosen, gain, 0.0)),
+        curve=_curve(found, gain, sign, size, judged, cluster),
+        assumptions=found.assumptions,
+        warnings=found.warnings,
+        sentence="",
+        chosen=chosen,
+        judged=judged,
+        rule=found.rule,
+    )
+    return replace(made, sentence=_sentence(made, found))
+
+
+def _curve(
+    found: HeterogeneousEffects,
+    gain: Floats,
+    sign: float,
+    size: float,
+    judged: NDArray[np.bool_],
+    cluster: NDArray[Any] | None,
+) -> tuple[TargetingPoint, ...]:
+    # The share of rows that comes before the row, and the share predicted to gain as much.
+    alike = found.upto[judged] - found.ahead[judged]
+    ahead = found.ahead[judged] if sign < 0 else 1.0 - found.upto[judged]
+    points = []
+    for share in _SHARES:
+        # Rows with one prediction share what is left, as if it were drawn among them.
+        given = np.clip((share - ahead) / alike, 0.0, 1.0)
+        values = given * gain
+        error, df, _ = known_error(values, cluster, size)
+        estimate = float(values.mean())
+        low_end, high_end = inference.interval(estimate, error, level=found.level, df=df)
+        points.append(
+            TargetingPoint(
+                share=share,
+                gain=estimate,
+                std_error=error,
+                ci_low=low_end,
+                ci_high=high_end,
+                gain_at_random=share * float(gain.mean()),
+            )
+        )
+    return tuple(points)
+
+
+def _sentence(made: PromptPolicy, found: HeterogeneousEffects) -> str:
+    def words(row: PolicyFigure) -> str:
+        return with_interval(row.estimate, row.ci_low, row.ci_high)
+
+    arms = (made.treated_level, made.control_level)
+    by = ", ".join(made.modifiers)
+    price = f", at a cost of {made.cost:g} a row for {arms[0]!r}," if made.cost else ""
+    if made.share_treated in {0.0, 1.0}:
+        only, other = arms if made.share_treated else arms[::-1]
+        row = made.over_control if made.share_treated else made.over_treated
+        return (
+            f"By {by}{price} {only!r} is chosen for every row: nothing is gained by choosing item by item."
+            f" Over always {other!r} it gains {words(row)} in {made.outcome!r} ({percent(made.level)}"
+            " interval)."
+        ) + caveat(found, "The values")
+    text = (
+        f"Choosing by {by}{price} {arms[0]!r} is taken for {made.share_treated:.0%} of {made.n} rows. That is"
+        f" better in {made.outcome!r} by {words(made.over_treated)} than always {arms[0]!r} and by"
+        f" {words(made.over_control)} than always {arms[1]!r} ({percent(made.level)} intervals, each row's"
+        " arm"
+        " chosen by rows of earlier folds)."
+    )
+    ends = [row.ci_low is not None and row.ci_low > 0 for row in (made.over_treated, made.over_control)]
+    if all(ends):
+        text += " It is better than either arm for all."
+    else:
+        unsure = [f"always {arm!r}" for arm, certain in zip(arms, ends, strict=True) if not certain]
+        text += f" It is not shown to be better than {' nor than '.join(unsure)}."
+    return text + caveat(found, "The values")

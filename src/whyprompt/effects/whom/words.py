@@ -1,0 +1,85 @@
+"""What an analysis of effects that differ says in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whyprompt._words import format_number, p_words, percent
+from whyprompt.results import Assumption
+
+if TYPE_CHECKING:
+    from whyprompt.effects.whom.result import GroupEffect, HeterogeneousEffects
+
+__all__ = ["GROUPING", "caveat", "sentence", "with_interval"]
+
+GROUPING = Assumption(
+    name="honest groups",
+    status="holds",
+    check="the construction",
+    detail="each row's group was predicted from earlier folds, and its effect comes from its own outcome",
+)
+
+
+def with_interval(estimate: float, low: float | None, high: float | None) -> str:
+    """Write an estimate with its interval, or without one.
+
+    Examples
+    --------
+    >>> with_interval(1.0, 0.5, 1.5), with_interval(1.0, None, None)
+    ('1.00 (0.500 to 1.50)', '1.00 (no interval)')
+    """
+    span = "no interval" if low is None or high is None else f"{format_number(low)} to {format_number(high)}"
+    return f"{format_number(estimate)} ({span})"
+
+
+def _of(row: GroupEffect) -> str:
+    return with_interval(row.estimate, row.ci_low, row.ci_high)
+
+
+def caveat(found: HeterogeneousEffects, what: str) -> str:
+    """Say what the numbers may not be claimed as."""
+    failed = [a.detail.rstrip(".") for a in found.assumptions if a.status == "fails"]
+    if failed:
+        return f" {'. '.join(failed)}. {what} may therefore not be claimed."
+    if found.design == "observational":
+        named = ", ".join(dict.fromkeys([*found.confounders, *found.modifiers]))
+        return f" {what} hold if nothing but {named} affects both arm and outcome."
+    return ""
+
+
+def sentence(found: HeterogeneousEffects) -> str:
+    """Say whom the arm helps and whom it harms."""
+    alpha = 1 - found.level
+    by = ", ".join(found.modifiers)
+    rows = "items" if found.design == "paired" else "rows"
+    text = (
+        f"Under {found.treated_level!r} instead of {found.control_level!r}, {found.outcome!r} changes by"
+        f" {_of(found.average)} on average over {found.n} {rows}"
+    )
+    least, most = found.groups[0], found.groups[-1]
+    if found.most_minus_least is None:
+        return f"{text}; {by} predict the same effect for all {rows}." + caveat(found, "The effects")
+    text += (
+        f"; of {found.n_judged} grouped by what {by} predict, by {_of(least)} for those predicted to gain"
+        f" least and by {_of(most)} for those predicted to gain most, a difference of"
+        f" {_of(found.most_minus_least)} ({percent(found.level)} intervals)."
+    )
+    shown = found.calibration_p is not None and found.calibration_p < alpha
+    if shown:
+        text += f" The effect does rise with its prediction (p {p_words(found.calibration_p)})."
+    elif found.calibration_p is None:
+        text += " Whether the effect goes with its prediction cannot be said."
+    else:
+        text += f" That the effect goes with its prediction is not shown (p {p_words(found.calibration_p)})."
+    for row, verb, sign in ((found.gain, "gain", 1.0), (found.harmed, "be harmed", -1.0)):
+        if row is None:
+            continue
+        certain = row.p_value is not None and row.p_value < alpha and sign * row.estimate > 0
+        text += (
+            f" {row.n} {rows} are predicted to {verb if sign > 0 else 'lose'}; as a group they"
+            f" {'do' if certain else 'are not shown to'}: {_of(row)}."
+        )
+    seen = [d.modifier for d in found.drivers if d.p_holm is not None and d.p_holm < alpha]
+    if seen:
+        text += f" Adjusted for the number of modifiers, the effect goes with {', '.join(seen)}."
+    return text + caveat(found, "The effects")

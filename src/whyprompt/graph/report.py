@@ -1,0 +1,242 @@
+"""What a graph says about one question, in one result: paths, roles, sets, and a sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from whyprompt.errors import GraphError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    import pandas as pd
+
+    from whyprompt.graph.model import CausalGraph
+    from whyprompt.graph.svg import Traces
+    from whyprompt.graph.types import Instrument, Path
+
+__all__ = ["Identification", "identify", "stories", "traces"]
+
+Strategy = Literal["no effect", "nothing to adjust for", "adjustment", "front-door", "instrument", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identification:
+    """Whether and how an effect can be had from what is observed.
+
+    Attributes
+    ----------
+    treatment, outcome : str
+        The question.
+    strategy : str
+        ``"no effect"`` where no causal path joins the two; ``"nothing to adjust for"``; ``"adjustment"``;
+        ``"front-door"``; ``"instrument"`` (which needs an assumption on the form of the effect as well); or
+        ``"none"`` of these.
+    roles : mapping of str to tuple of str
+        Of every variable.
+    paths : tuple of Path
+        Without adjustment: causal, backdoor and other non-causal ones.
+    front_door_paths : tuple of Path
+        The causal paths, all of which a front-door set intercepts; empty where there is none.
+    adjustment_sets, front_door_sets : tuple of frozenset of str
+        Minimal ones, small before large.
+    instruments : tuple of Instrument
+        Conditional ones included.
+    notes : tuple of str
+        What was not looked at, and why.
+    sentence : str
+        The result in words.
+    svg : str
+        The graph with its paths drawn, the smallest adjustment set taken as adjusted for.
+    """
+
+    treatment: str
+    outcome: str
+    strategy: Strategy
+    roles: Mapping[str, tuple[str, ...]]
+    paths: tuple[Path, ...]
+    front_door_paths: tuple[Path, ...]
+    adjustment_sets: tuple[frozenset[str], ...]
+    front_door_sets: tuple[frozenset[str], ...]
+    instruments: tuple[Instrument, ...]
+    notes: tuple[str, ...]
+    sentence: str
+    svg: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as values that JSON can hold, without the drawing.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "treatment": self.treatment,
+            "outcome": self.outcome,
+            "strategy": self.strategy,
+            "roles": {name: list(roles) for name, roles in self.roles.items()},
+            "paths": [_path_row(path) for path in self.paths],
+            "front_door_paths": [str(path) for path in self.front_door_paths],
+            "adjustment_sets": [sorted(s) for s in self.adjustment_sets],
+            "front_door_sets": [sorted(s) for s in self.front_door_sets],
+            "instruments": [{"name": i.name, "given": sorted(i.given)} for i in self.instruments],
+            "notes": list(self.notes),
+            "sentence": self.sentence,
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the paths.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a path: ``path``, ``kind``, ``open``, ``blocked_by``, ``colliders``.
+        """
+        import pandas as pd
+
+        columns = ["path", "kind", "open", "blocked_by", "colliders"]
+        return pd.DataFrame([_path_row(path) for path in self.paths], columns=columns)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+def _path_row(path: Path) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "kind": path.kind,
+        "open": path.open,
+        "blocked_by": ", ".join(path.blocked_by),
+        "colliders": ", ".join(path.colliders),
+    }
+
+
+def identify(
+    graph: CausalGraph,
+    treatment: str,
+    outcome: str,
+    *,
+    observed: Collection[str] | None,
+    max_paths: int,
+) -> Identification:
+    """Answer for :meth:`CausalGraph.identify`."""
+    notes: list[str] = []
+    roles = graph.roles(treatment, outcome)
+    sets = tuple(graph.adjustment_sets(treatment, outcome, observed=observed))
+    front: tuple[frozenset[str], ...] = ()
+    try:
+        front = tuple(graph.front_door_sets(treatment, outcome, observed=observed))
+    except GraphError as error:
+        notes.append(f"front-door sets: {error.message}")
+    instruments = tuple(graph.instruments(treatment, outcome, observed=observed, conditional=True))
+    paths: tuple[Path, ...] = ()
+    svg = graph.to_svg(treatment, outcome)
+    try:
+        paths = graph.paths(treatment, outcome, max_paths=max_paths)
+        svg = graph.to_svg(treatment, outcome, given=sets[0] if sets else ())
+    except GraphError as error:
+        notes.append(f"paths: {error.message}")
+    causal = tuple(path for path in paths if path.kind == "causal")
+    moves = outcome in graph.descendants(treatment)
+    strategy: Strategy = "none"
+    if not moves:
+        strategy = "no effect"
+    elif sets:
+        strategy = "adjustment" if sets[0] else "nothing to adjust for"
+    elif front:
+        strategy = "front-door"
+    elif instruments:
+        strategy = "instrument"
+    return Identification(
+        treatment=treatment,
+        outcome=outcome,
+        strategy=strategy,
+        roles=roles,
+        paths=paths,
+        front_door_paths=causal if front else (),
+        adjustment_sets=sets,
+        front_door_sets=front,
+        instruments=instruments,
+        notes=tuple(notes),
+        sentence=_sentence(treatment, outcome, strategy, roles, paths, sets, front, instruments, notes),
+        svg=svg,
+    )
+
+
+def _sentence(
+    treatment: str,
+    outcome: str,
+    strategy: Strategy,
+    roles: Mapping[str, tuple[str, ...]],
+    paths: Sequence[Path],
+    sets: Sequence[frozenset[str]],
+    front: Sequence[frozenset[str]],
+    instruments: Sequence[Instrument],
+    notes: Sequence[str],
+) -> str:
+    effect = f"the effect of {treatment!r} on {outcome!r}"
+    if strategy == "no effect":
+        words = (
+            f"If the graph is right, {treatment!r} has no effect on {outcome!r}: no causal path joins them."
+        )
+    elif strategy == "nothing to adjust for":
+        words = f"If the graph is right, {effect} is identified without adjustment: no other path is open."
+    elif strategy == "adjustment":
+        others = f" ({len(sets) - 1} other minimal sets do as well)" if len(sets) > 1 else ""
+        words = f"If the graph is right, {effect} is identified by adjusting for {_braces(sets[0])}{others}."
+    elif strategy == "front-door":
+        words = (
+            f"If the graph is right, no observed set can be adjusted for, but {effect} is identified by the"
+            f" front door through {_braces(front[0])}."
+        )
+    elif strategy == "instrument":
+        given = f" given {_braces(instruments[0].given)}" if instruments[0].given else ""
+        words = (
+            f"If the graph is right, {effect} is not identified by adjustment or a front door;"
+            f" {instruments[0].name!r}{given} is an instrument, which gives it under a further assumption"
+            " (linearity, or no one moved the other way)."
+        )
+    else:
+        words = (
+            f"If the graph is right, {effect} is not identified by adjustment, a front door or an instrument:"
+            " run both arms on the same items, randomise the arm, or measure the common cause."
+        )
+    opened = [p for p in paths if p.open and p.kind != "causal"]
+    if opened and strategy not in {"no effect", "nothing to adjust for"}:
+        shown = "; ".join(str(p) for p in opened[:3])
+        more = f" and {len(opened) - 3} more" if len(opened) > 3 else ""
+        words += f" Open without adjustment: {shown}{more}."
+    never = [
+        name for name, held in roles.items() if {"post-treatment", "mediator", "post-outcome"} & set(held)
+    ]
+    if never:
+        words += f" Never adjust for {', '.join(never)}."
+    if notes:
+        words += f" Not looked at: {'; '.join(notes)}."
+    return words
+
+
+def _braces(names: Collection[str]) -> str:
+    return "{" + ", ".join(sorted(names)) + "}"
+
+
+def traces(paths: Sequence[Path]) -> Traces:
+    """Say of every edge on a path what runs along it: causal before open before blocked."""
+    rank = {"causal": 0, "open": 1, "blocked": 2}
+    out: Traces = {}
+    for path in paths:
+        kind = "causal" if path.kind == "causal" and path.open else "open" if path.open else "blocked"
+        for a, arrow, b in zip(path.nodes[:-1], path.arrows, path.nodes[1:], strict=True):
+            keys = {"->": [(a, "->", b)], "<-": [(b, "->", a)], "<->": [(a, "<->", b), (b, "<->", a)]}[arrow]
+            for key in keys:
+                if key not in out or rank[kind] < rank[out[key]]:
+                    out[key] = kind
+    return out
+
+
+def stories(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Tell the open paths in words, for the accessible description of a drawing."""
+    told = [f"Causal path: {p}." for p in paths if p.kind == "causal" and p.open]
+    told += [f"Open path that is not causal: {p}." for p in paths if p.kind != "causal" and p.open]
+    return tuple(told[:20])

@@ -1,0 +1,568 @@
+"""Exact patched runs at the price of the answer positions.
+
+A clean run of each prompt keeps the keys and values before the answer positions, and the
+heads' outputs z at them. A patched run then needs the answer positions only. The patched
+runs of several pairs are rows of one batch. Every row attends to the clean prefix of its
+pair, which is shared, and to its own keys and values at the answer positions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from whyprompt._lean.products import linear
+from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.attention import LayerState, World, attend_blockwise, attention_weights
+from whyprompt.mediation.engine.intercept import AttentionCall, handling
+from whyprompt.mediation.engine.packing import Packed, plan_stretches
+from whyprompt.mediation.engine.patching import Job, Plan, rows_in_play, split_jobs
+from whyprompt.mediation.engine.support import refuse, refusing, tolerance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from whyprompt.mediation.engine.actions import Action
+
+    HeadSet = Sequence[tuple[int, int]]
+
+__all__ = ["ModelRuntime", "Observer", "Recorder", "World", "check_finite", "check_vocabulary"]
+
+_LOGITS_BYTES = 56 << 20
+_VOCABULARY_BLOCK, _HEAD_ROWS, _CACHE_ROWS = 2048, 512, 64
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRuntime:
+    """A causal language model, probed and ready for clean and patched runs.
+
+    Built by `opening.model_runtime`; valid only inside its context.
+    """
+
+    model: Any
+    model_type: str
+    trunk: Any
+    trunk_output: type
+    layers: list[torch.nn.Module]
+    n_heads: int
+    row_width: int
+    max_extra_bytes: int
+    token_bytes: int = 0
+    """Bytes of the keys and values of one token, all layers together."""
+    packs_up_to: int = 0
+    """Length up to which runs may be packed; 0 for never."""
+    unembedding: torch.Tensor | None = None
+    """Weights of the model's head, (vocabulary, hidden), where it is a product with them and no more."""
+    at_once: bool = False
+    """Whether all rows enter at the first layer: same numbers, about twice the work."""
+    spare: bool = True
+    """Whether batches may be filled up to sizes that are multiplied faster."""
+    device: torch.device | None = None
+    """Where the model takes its tokens."""
+    notes: tuple[str, ...] = ()
+    """What a reader of a sweep has to know of this architecture."""
+
+    @property
+    def n_layers(self) -> int:
+        """Number of decoder layers."""
+        return len(self.layers)
+
+    # ---- clean runs -------------------------------------------------------------------
+
+    def clean(
+        self,
+        ids: Sequence[int],
+        answer: Sequence[int],
+        *,
+        keep_layers: bool = True,
+        keep_weights: bool = False,
+        patched: bool = True,
+        item: str = "",
+    ) -> World:
+        """Run a prompt with its answer and keep what patched runs need.
+
+        Parameters
+        ----------
+        ids : sequence of int
+            The prompt.
+        answer : sequence of int
+            The answer to score, teacher-forced.
+        keep_layers : bool, default True
+            Whether to keep keys, values and head outputs.
+        keep_weights : bool, default False
+            Whether to keep the attention rows of the answer positions.
+        patched : bool, default True
+            Whether the run is to be patched: without, keys and values are not kept.
+        item : str
+            Named in errors.
+
+        Returns
+        -------
+        World
+
+        Raises
+        ------
+        MediationError
+            If a token is outside the vocabulary or the logits are not finite.
+        """
+        tokens = self._tokens(ids, answer, item)
+        n = len(answer)
+        recorder = Recorder(n, keep_layers=keep_layers, keep_weights=keep_weights, patched=patched)
+        hidden = self._run_trunk([tokens], [range(len(tokens))], recorder)[0, -n:]
+        log_probs, scale = self.log_probs(hidden[None], answer, item=item)
+        return World(tokens, tuple(answer), recorder.states, hidden, log_probs[0], scale)
+
+    def clean_many(
+        self,
+        runs: Sequence[tuple[Sequence[int], Sequence[int]]],
+        *,
+        keep_weights: bool = False,
+        items: Sequence[str] | None = None,
+        patched: Sequence[bool] | None = None,
+    ) -> list[World]:
+        """Run several prompts with their answers, in one pass where the model allows it.
+
+        Parameters
+        ----------
+        runs : sequence of (ids, answer)
+        keep_weights : bool, default False
+            Whether to keep the attention rows of the answer positions.
+        items : sequence of str, optional
+            Named in errors, one a run.
+        patched : sequence of bool, optional
+            Whether each run is to be patched; all by default.
+
+        Returns
+        -------
+        list of World
+
+        Raises
+        ------
+        MediationError
+            As for `clean`.
+        """
+        names = [""] * len(runs) if items is None else items
+        bases = [True] * len(runs) if patched is None else patched
+        tokens = [self._tokens(ids, answer, name) for (ids, answer), name in zip(runs, names, strict=True)]
+        stretches = plan_stretches([(t, len(answer)) for t, (_, answer) in zip(tokens, runs, strict=True)])
+        too_long = max(map(len, tokens)) > self.packs_up_to
+        width = self.model.dtype.itemsize * self.row_width
+        if len(runs) == 1 or too_long or stretches[-1].stop * width > self.max_extra_bytes // 2:
+            return [
+                self.clean(ids, answer, keep_weights=keep_weights, patched=base, item=name)
+                for (ids, answer), name, base in zip(runs, names, bases, strict=True)
+            ]
+        handler = Packed(stretches, keep_weights=keep_weights, patched=bases)
+        own = [t[s.shared :] for t, s in zip(tokens, stretches, strict=True)]
+        hidden = self._run_trunk(
+            [[i for part in own for i in part]],
+            [[i for t, s in zip(tokens, stretches, strict=True) for i in range(s.shared, len(t))]],
+            handler,
+        )[0]
+        at_answer = [hidden[s.stop - s.n_answer : s.stop] for s in stretches]
+        gold = [i for _, answer in runs for i in answer]
+        scored, scale = self._scored(torch.cat(at_answer), gold)
+        worlds = []
+        for t, (_, answer), layers, h, log_probs, name in zip(
+            tokens,
+            runs,
+            handler.states,
+            at_answer,
+            scored.split([s.n_answer for s in stretches]),
+            names,
+            strict=True,
+        ):
+            check_finite(log_probs, name)
+            worlds.append(World(t, tuple(answer), layers, h.clone(), log_probs, scale))
+        return worlds
+
+    def observe(
+        self, ids: Sequence[int], answer: Sequence[int], observer: Observer, *, item: str = ""
+    ) -> None:
+        """Run a prompt with its answer under an observer.
+
+        Parameters
+        ----------
+        ids, answer : sequence of int
+        observer : Observer
+            Keeps what it was made for.
+        item : str
+            Named in errors.
+        """
+        tokens = self._tokens(ids, answer, item)
+        self._run_trunk([tokens], [range(len(tokens))], observer)
+
+    def _tokens(self, ids: Sequence[int], answer: Sequence[int], item: str) -> tuple[int, ...]:
+        """Input tokens of a run, checked against the vocabulary."""
+        check_vocabulary(self.model, ids, answer, item)
+        return (*ids, *answer[:-1])
+
+    def log_probs(
+        self, hidden: torch.Tensor, answer: Sequence[int], *, item: str = ""
+    ) -> tuple[torch.Tensor, float]:
+        """Log-probabilities of the answer tokens from the decoder's output.
+
+        Parameters
+        ----------
+        hidden : Tensor, shape (rows, answer, hidden)
+        answer : sequence of int
+        item : str
+            Named in errors.
+
+        Returns
+        -------
+        log_probs : Tensor, shape (rows, answer), float64, on the CPU
+        scale : float
+            Largest absolute logit met in the first block.
+        """
+        rows, n, _ = hidden.shape
+        scored, scale = self._scored(hidden.flatten(0, 1), [*answer] * rows)
+        log_probs = scored.view(rows, n)
+        check_finite(log_probs, item)
+        return log_probs, scale
+
+    def _scored(self, hidden: torch.Tensor, gold: Sequence[int]) -> tuple[torch.Tensor, float]:
+        """Log-probability of one token after each position, and the largest logit of the first block."""
+        target = torch.tensor(gold, device=hidden.device)
+        if self.unembedding is not None:
+            return self._scored_in_cache(hidden, target, self.unembedding)
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        # Small blocks of logits are reused by the allocator; large ones are mapped afresh each time.
+        per_row = vocabulary * (hidden.element_size() + 4)
+        step = max(1, min(self.max_extra_bytes // 2, _LOGITS_BYTES) // per_row)
+        out, scale = [], 0.0
+        for start in range(0, len(hidden), step):
+            logits = self.head(hidden[start : start + step, None])[:, 0]
+            target = target.to(logits.device)
+            picked = logits.gather(-1, target[start : start + step, None])[:, 0].double()
+            dtype = torch.promote_types(logits.dtype, torch.float32)
+            few = max(1, _LOGITS_BYTES // (16 * per_row)) if hidden.device.type == "cpu" else len(logits)
+            norm = torch.cat([torch.logsumexp(part.to(dtype), -1) for part in logits.split(few)])
+            if start == 0:
+                scale = float(logits[:16].abs().max())
+            out.append((picked - norm.double()).cpu())
+        return torch.cat(out), scale
+
+    def _scored_in_cache(
+        self, hidden: torch.Tensor, target: torch.Tensor, weights: torch.Tensor
+    ) -> tuple[torch.Tensor, float]:
+        """Score by blocks of the vocabulary, whose logits are normalised while still in the cache."""
+        on_cpu = hidden.device.type == "cpu"
+        block = _VOCABULARY_BLOCK if on_cpu else 16 * _VOCABULARY_BLOCK
+        dtype = torch.promote_types(hidden.dtype, torch.float32)
+        out: list[torch.Tensor] = []
+        scale = 0.0
+        for rows, gold in zip(hidden.split(_HEAD_ROWS), target.split(_HEAD_ROWS), strict=True):
+            norms = []
+            for part in weights.split(block):
+                logits = linear(rows, part)
+                if not out:
+                    scale = max(scale, float(logits[:16].abs().max()))
+                few = _CACHE_ROWS if on_cpu else len(logits)
+                norms.append(torch.cat([_log_sum_exp(some.to(dtype)) for some in logits.split(few)]))
+            picked = (rows[:, None] @ weights[gold][:, :, None])[:, 0, 0]
+            out.append((picked.double() - torch.logsumexp(torch.stack(norms), 0).double()).cpu())
+        return torch.cat(out), scale
+
+    def head(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Compute the model's own logits from the decoder's output, its scaling and capping included.
+
+        Parameters
+        ----------
+        hidden : Tensor, shape (rows, tokens, hidden)
+
+        Returns
+        -------
+        Tensor, shape (rows, tokens, vocabulary)
+        """
+
+        def stub(*_: object, **__: object) -> Any:  # noqa: ANN401  # the trunk's own output class
+            return self.trunk_output(last_hidden_state=hidden)
+
+        with _replaced_forward(self.trunk, stub):
+            ids = torch.zeros(hidden.shape[:2], dtype=torch.long, device=hidden.device)
+            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits
+
+    # ---- patched runs -----------------------------------------------------------------
+
+    def patched(
+        self, base: World, rows: Sequence[HeadSet], action: Action, *, item: str = ""
+    ) -> torch.Tensor:
+        """Log-probabilities of the answer tokens, one patched run a row.
+
+        Parameters
+        ----------
+        base : World
+            The clean run that is patched.
+        rows : sequence of head sets
+            The (layer, head) pairs that each row patches.
+        action : Action
+            What a patch does.
+        item : str
+            Named in errors.
+
+        Returns
+        -------
+        Tensor, shape (rows, answer), float64
+
+        Raises
+        ------
+        MediationError
+            If the unpatched row does not reproduce the clean run, or logits are not finite.
+        """
+        return self.patched_many([Job(base, rows, action, item)])[0][1:]
+
+    def patched_many(self, jobs: Sequence[Job]) -> list[torch.Tensor]:
+        """Patched runs of several clean runs, their rows in common batches within the budget.
+
+        Parameters
+        ----------
+        jobs : sequence of Job
+
+        Returns
+        -------
+        list of Tensor, shape (1 + rows, answer), float64
+            The first with nothing patched: what it differs from the whole run by is rounding. Of several
+            batches, the one that differs most.
+
+        Raises
+        ------
+        MediationError
+            As for `patched`.
+        """
+        out = [job.base.log_probs.repeat(1 + len(job.rows), 1) for job in jobs]
+        # Runs with as many answer tokens share batches: nothing is padded.
+        for n in sorted({len(job.base.answer) for job in jobs}):
+            which = [j for j, job in enumerate(jobs) if len(job.base.answer) == n]
+            alike = [jobs[j] for j in which]
+            for parts in split_jobs(alike, self._row_bytes, self.max_extra_bytes // 2):
+                plan = Plan(alike, parts, self.n_layers, at_once=self.at_once, spare=self.spare)
+                hidden = self._run_plan(plan)
+                gold = [i for job in plan.owners for i in job.base.answer]
+                scored = self._scored(hidden.flatten(0, 1), gold)[0].view(-1, n)
+                for part, first in zip(parts, plan.unpatched, strict=True):
+                    job, last = alike[part.job], first + 1 + len(part.rows)
+                    check_finite(scored[first:last], job.item)
+                    self._check_sentinel(job.base, scored[first], job.item)
+                    rows = out[which[part.job]]
+                    off, most = ((r - job.base.log_probs).sum().abs() for r in (scored[first], rows[0]))
+                    if off > most:
+                        rows[0] = scored[first]
+                    rows[[1 + row for row in part.rows]] = scored[first + 1 : last]
+        return out
+
+    def _row_bytes(self, base: World) -> int:
+        """Bytes that a patched row takes at a time, about."""
+        n = len(base.answer)
+        return n * base.hidden.element_size() * (self.row_width + 4 * self.n_heads * len(base.ids))
+
+    def _run_plan(self, plan: Plan) -> torch.Tensor:
+        n = len(plan.owners[0].base.answer)
+        ids = [job.base.ids[-n:] for job in plan.owners]
+        at = [range(len(job.base.ids) - n, len(job.base.ids)) for job in plan.owners]
+        if self.at_once:
+            return self._run_trunk(ids, at, plan)
+        with rows_in_play(self.layers, plan):
+            return self._run_trunk(ids, at, plan)
+
+    def _check_sentinel(self, base: World, row: torch.Tensor, item: str) -> None:
+        off = float((row - base.log_probs).abs().max())
+        limit = tolerance(torch.finfo(base.hidden.dtype).eps) * max(1.0, base.scale)
+        if not off <= limit:
+            raise refuse(
+                self.model_type,
+                f"with nothing patched, the answer positions alone give log-probabilities that differ by "
+                f"{off:.2g} from the whole run's (at most {limit:.2g} allowed; item {item!r})",
+            )
+
+    def _run_trunk(
+        self, tokens: Sequence[Sequence[int]], at: Sequence[Sequence[int]], handler: _Handler
+    ) -> torch.Tensor:
+        ids, positions = (torch.tensor([[*row] for row in rows], device=self.device) for rows in (tokens, at))
+        with refusing(self.model_type, "its decoder was run alone"), handling(handler):
+            out = self.trunk(input_ids=ids, position_ids=positions, use_cache=False)
+        hidden: torch.Tensor = out.last_hidden_state
+        return hidden
+
+
+def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
+    """Normaliser of finite logits, which are overwritten: no temporary of their size."""
+    top = logits.amax(-1, keepdim=True)
+    return logits.sub_(top).exp_().sum(-1).log_().add_(top[:, 0])
+
+
+def check_vocabulary(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    ids: Sequence[int],
+    answer: Sequence[int],
+    item: str,
+) -> None:
+    """Refuse a token that the model has no embedding for."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    largest = max(*ids, *answer)
+    if largest >= vocabulary:
+        raise MediationError(
+            f"item {item!r}: token id {largest} is outside the vocabulary of {vocabulary}",
+            hint="were the prompts tokenised for another model?",
+        )
+
+
+def check_finite(values: torch.Tensor, item: str) -> None:
+    """Refuse logits, or log-probabilities made of them, that are not finite."""
+    if not torch.isfinite(values).all():
+        raise MediationError(
+            f"item {item!r}: the model's logits are not finite",
+            hint="half precision overflows on some models; load the model in float32",
+        )
+
+
+class _Handler(Protocol):
+    def __call__(self, call: AttentionCall, /) -> torch.Tensor: ...
+
+
+class Recorder:
+    """Attention of a clean run; keeps the answer positions' share of each layer."""
+
+    def __init__(
+        self, n_answer: int, *, keep_layers: bool, keep_weights: bool = False, patched: bool = True
+    ) -> None:
+        self.n = n_answer
+        self.patched = patched
+        self.token_bytes = 0
+        self.keep_layers = keep_layers
+        self.keep_weights = keep_weights
+        self.states: list[LayerState] = []
+        self.modules: list[torch.nn.Module] = []
+        self.heads: list[int] = []
+        self._masks: dict[
+            tuple[int, int | None, torch.device], tuple[torch.Tensor, bool, torch.Tensor | None]
+        ] = {}
+        self.plain = True
+        self._alive: list[torch.Tensor | None] = []  # an id is unique only while its tensor lives
+
+    def __call__(self, call: AttentionCall, /) -> torch.Tensor:
+        """Attend, and keep the layer."""
+        self.modules.append(call.module)
+        self.heads.append(call.query.shape[1])
+        self.token_bytes += sum(x[0, :, 0].numel() * x.element_size() for x in (call.key, call.value))
+        visible, causal, additive = self._mask(call)
+        self.plain &= causal and call.softcap is None and call.sinks is None
+        if call.softcap is None and call.sinks is None:
+            z = torch.nn.functional.scaled_dot_product_attention(
+                call.query,
+                call.key,
+                call.value,
+                attn_mask=None if causal else visible,
+                is_causal=causal,
+                scale=call.scaling,
+                enable_gqa=call.query.shape[1] != call.key.shape[1],
+            ).transpose(1, 2)
+        else:
+            z = attend_blockwise(call, visible)
+        if self.keep_layers:
+            t = call.key.shape[2] - self.n
+            weights = None
+            if self.keep_weights:
+                weights = attention_weights(call, call.query[:, :, t:], additive)[0]
+            self.states.append(
+                LayerState(
+                    call.key[0, :, :t].contiguous() if self.patched else None,
+                    call.value[0, :, :t].contiguous() if self.patched else None,
+                    z[0, t:].clone(),
+                    additive,
+                    weights,
+                )
+            )
+        return z.contiguous()
+
+    def visible(self, call: AttentionCall) -> torch.Tensor:
+        """Which token sees which, boolean or additive, (tokens, tokens)."""
+        return self._mask(call)[0]
+
+    def _mask(self, call: AttentionCall) -> tuple[torch.Tensor, bool, torch.Tensor | None]:
+        """Visible (boolean or additive), whether it is plainly causal, and the answer rows."""
+        key = id(call.mask), call.window if call.mask is None else None, call.query.device
+        if key not in self._masks:
+            self._alive.append(call.mask)
+            t = call.key.shape[2]
+            causal = torch.ones(t, t, dtype=torch.bool, device=call.query.device).tril()
+            if call.mask is None:
+                visible = causal
+                if call.window is not None:
+                    visible = visible & ~causal.tril(-call.window)
+            elif call.mask.shape[0] != 1 or call.mask.shape[1] != 1:
+                raise MediationError(
+                    f"{type(call.module).__name__} has a mask for each head, which is not supported"
+                )
+            else:
+                visible = call.mask[0, 0, :, :t]
+            boolean = visible.dtype == torch.bool
+            seen = visible if boolean else visible > torch.finfo(visible.dtype).min / 2
+            if bool((seen & ~causal).any()):
+                # Tokens before the answer would change with a patch, and they are run once.
+                raise MediationError(
+                    f"{type(call.module).__name__} lets tokens see later ones: the model is not causal",
+                    hint="use a decoder; for some models set config.is_decoder",
+                )
+            plain = boolean and torch.equal(visible, causal)
+            rows = visible[-self.n :]
+            if rows.dtype == torch.bool:
+                dtype = call.query.dtype
+                rows = torch.zeros(rows.shape, dtype=dtype, device=rows.device).masked_fill_(
+                    ~rows, torch.finfo(dtype).min
+                )
+            self._masks[key] = (visible, plain, rows.clone() if bool((rows != 0).any()) else None)
+        return self._masks[key]
+
+
+class Observer:
+    """Attention of a clean run; keeps some heads' patterns and outputs at some positions.
+
+    Parameters
+    ----------
+    positions : sequence of int
+    heads : sequence of (layer, head)
+
+    Attributes
+    ----------
+    weights : dict of (layer, head) to Tensor, shape (positions, tokens)
+    outputs : dict of (layer, head) to Tensor, shape (positions, head_dim)
+    """
+
+    def __init__(self, positions: Sequence[int], heads: HeadSet) -> None:
+        self.positions = list(positions)
+        self.weights: dict[tuple[int, int], torch.Tensor] = {}
+        self.outputs: dict[tuple[int, int], torch.Tensor] = {}
+        self._wanted = set(heads)
+        self._recorder = Recorder(1, keep_layers=False)
+        self._layer = 0
+
+    def __call__(self, call: AttentionCall, /) -> torch.Tensor:
+        """Attend, and keep what was asked for."""
+        z = self._recorder(call)
+        heads = [h for layer, h in self._wanted if layer == self._layer]
+        if heads:
+            visible = self._recorder.visible(call)[self.positions]
+            rows = attention_weights(call, call.query[:, :, self.positions], visible)[0]
+            for h in heads:
+                self.weights[self._layer, h] = rows[h].clone()
+                self.outputs[self._layer, h] = z[0, self.positions, h].clone()
+        self._layer += 1
+        return z
+
+
+@contextlib.contextmanager
+def _replaced_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    own = module.__dict__.get("forward")
+    module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = own

@@ -1,0 +1,284 @@
+"""Patched rows of several pairs in one batch: which row is in play where, and what is patched in it.
+
+Weights are read once for all rows of a batch, so that the few rows of the lower layers cost no
+more than their arithmetic. Every pair brings a row of its own that is never patched; the others
+join the batch as its copies at the first layer they patch.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from whyprompt._lean.products import room_for
+from whyprompt.mediation.engine.attention import attend_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from whyprompt.mediation.engine.actions import Action
+    from whyprompt.mediation.engine.attention import LayerState, World
+    from whyprompt.mediation.engine.intercept import AttentionCall
+
+    HeadSet = Sequence[tuple[int, int]]
+
+__all__ = ["Job", "Part", "Plan", "rows_in_play", "split_jobs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Patched runs of one clean run.
+
+    Attributes
+    ----------
+    base : World
+        The clean run that is patched.
+    rows : sequence of head sets
+        The (layer, head) pairs that each row patches.
+    action : Action
+        What a patch does.
+    item : str
+        Named in errors.
+    """
+
+    base: World
+    rows: Sequence[HeadSet]
+    action: Action
+    item: str = ""
+
+    def entry(self, row: int) -> int:
+        """First layer that a row patches."""
+        return min(layer for layer, _ in self.rows[row])
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a job, in the order of their entry.
+
+    Attributes
+    ----------
+    job : int
+        Which job.
+    rows : tuple of int
+        Which of its rows.
+    """
+
+    job: int
+    rows: tuple[int, ...]
+
+
+def split_jobs(jobs: Sequence[Job], width: Callable[[World], int], budget: int) -> Iterator[list[Part]]:
+    """Deal the rows of all jobs to batches of about one size, none far beyond the budget.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        All with as many answer tokens.
+    width : callable
+        Bytes that one row of a clean run takes.
+    budget : int
+        Bytes that a batch may take.
+
+    Yields
+    ------
+    list of Part
+        One batch.
+    """
+    widths = [width(job.base) for job in jobs]
+    total = sum(w * len(job.rows) for w, job in zip(widths, jobs, strict=True))
+    batches = -(-total // max(budget, *widths))
+    dealt: list[list[Part]] = [[] for _ in range(batches)]
+    before = 0
+    for j, job in enumerate(jobs):
+        rows: list[list[int]] = [[] for _ in range(batches)]
+        for row in sorted(range(len(job.rows)), key=job.entry):
+            rows[before * batches // total].append(row)
+            before += widths[j]
+        for batch, own in zip(dealt, rows, strict=True):
+            if own:
+                batch.append(Part(j, tuple(own)))
+    yield from (batch for batch in dealt if batch)
+
+
+class Plan:
+    """Attention of the rows of one batch: each pair's prefix, the rows' own answer positions, patches.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+    parts : sequence of Part
+    n_layers : int
+    at_once : bool
+        Whether all rows are in play from the first layer.
+    spare : bool, default True
+        Whether a layer's rows may be filled up with spare ones.
+
+    Attributes
+    ----------
+    owners : list of Job
+        The job of every row of the batch.
+    unpatched : list of int
+        The unpatched row of every part.
+    in_play : list of list of int
+        Rows in play at every layer, in order.
+    copied : list of list of int
+        Where each of them was among those in play one layer before.
+
+    Notes
+    -----
+    At the end of a layer's rows there may be spare ones, copies of the first, which fill the batch up to a
+    number of rows that is multiplied faster.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        parts: Sequence[Part],
+        n_layers: int,
+        *,
+        at_once: bool,
+        spare: bool = True,
+    ) -> None:
+        self.owners: list[Job] = []
+        self.unpatched: list[int] = []
+        self.in_play: list[list[int]] = [[] for _ in range(n_layers)]
+        self.copied: list[list[int]] = [[] for _ in range(n_layers)]
+        self._at = 0
+        self._jobs = [jobs[part.job] for part in parts]
+        self._slices: list[list[slice]] = [[] for _ in range(n_layers)]
+        self._entries: list[list[tuple[torch.Tensor, torch.Tensor] | None]] = [[] for _ in range(n_layers)]
+        for part in parts:
+            self._add(jobs[part.job], part, n_layers, at_once=at_once)
+        like = self.owners[0].base.hidden
+        # A trunk that is handed the whole batch is handed nothing else.
+        filled = spare and not at_once
+        self._spare = [room_for(len(r), len(like), like) - len(r) if filled else 0 for r in self.in_play]
+        for layer, more in enumerate(self._spare):
+            self.in_play[layer] += [0] * more
+            self.copied[layer] += [0] * more
+
+    def _add(self, job: Job, part: Part, n_layers: int, *, at_once: bool) -> None:
+        first = len(self.owners)
+        self.unpatched.append(first)
+        self.owners += [job] * (1 + len(part.rows))
+        entries = [0 if at_once else job.entry(row) for row in part.rows]
+        count = len(entries) + 1  # the trunk is handed the whole batch
+        start = first
+        for layer in range(n_layers):
+            was, count = count, 1 + sum(entry <= layer for entry in entries)
+            self.copied[layer] += [start + (i if i < was else 0) for i in range(count)]
+            start = len(self.in_play[layer])
+            self.in_play[layer] += range(first, first + count)
+            self._slices[layer].append(slice(start, start + count))
+            patched = [
+                (number, head)
+                for number, row in enumerate(part.rows, start=1)
+                for at, head in job.rows[row]
+                if at == layer
+            ]
+            # On the processor: which device a layer is on, it alone knows.
+            self._entries[layer].append(
+                (torch.tensor([n for n, _ in patched]), torch.tensor([head for _, head in patched]))
+                if patched
+                else None
+            )
+
+    def __call__(self, call: AttentionCall, /) -> torch.Tensor:
+        """Attend, and patch."""
+        layer = self._at
+        self._at += 1
+        given = {len(call.query), len(call.key), len(call.value)}
+        if given != {len(self.in_play[layer])}:
+            # A slice of keys of other rows may still fit the queries.
+            raise ValueError(f"{len(self.in_play[layer])} rows of queries, keys and values became {given}")
+        parts = zip(self._jobs, self._slices[layer], self._entries[layer], strict=True)
+        done = [
+            _attend(
+                replace(call, query=call.query[rows], key=call.key[rows], value=call.value[rows]),
+                job.base.layers[layer],
+                job.action,
+                layer,
+                entries,
+            )
+            for job, rows, entries in parts
+        ]
+        if spare := self._spare[layer]:
+            done.append(done[0].new_zeros(spare, *done[0].shape[1:]))
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+
+def _attend(
+    call: AttentionCall,
+    state: LayerState,
+    action: Action,
+    layer: int,
+    entries: tuple[torch.Tensor, torch.Tensor] | None,
+) -> torch.Tensor:
+    """Attention of one pair's rows in one layer."""
+    z, weights = attend_rows(call, state)
+    if entries is None:
+        return z
+    rows, heads = (at.to(z.device) for at in entries)
+    new = action.output(layer, heads)
+    if new is None:
+        values = state.prefix()[1]
+        n_kv, prefix, _ = values.shape
+        kv = heads // (z.shape[2] // n_kv)
+        w = action.weights(layer, rows, heads, weights).to(z.dtype)
+        new = torch.empty(len(rows), z.shape[1], z.shape[3], dtype=z.dtype, device=z.device)
+        for j in range(n_kv):
+            at = (kv == j).nonzero()[:, 0]
+            new[at] = w[at, :, :prefix] @ values[j] + w[at, :, prefix:] @ call.value[rows[at], j]
+    z[rows, :, heads] = new.to(z.dtype)
+    return z
+
+
+@contextmanager
+def rows_in_play(layers: Sequence[torch.nn.Module], plan: Plan) -> Iterator[None]:
+    """Hand each layer the rows in play, of the hidden states and of all that comes with them.
+
+    Parameters
+    ----------
+    layers : sequence of Module
+        The decoder layers in order.
+    plan : Plan
+    """
+    whole = len(plan.owners)
+
+    def hook(copied: list[int], in_play: list[int]) -> Callable[..., Any]:
+        into, own = torch.tensor(copied), torch.tensor(in_play)
+
+        def pick(value: Any) -> Any:  # noqa: ANN401  # positions, rotary phases, masks, in any nesting
+            if isinstance(value, torch.Tensor):
+                fits = value.ndim >= 2 and len(value) == whole
+                return value[own.to(value.device)] if fits else value
+            if type(value) in {tuple, list}:
+                return type(value)(pick(v) for v in value)
+            return {k: pick(v) for k, v in value.items()} if type(value) is dict else value
+
+        def choose(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            hidden = args[0] if args else kwargs["hidden_states"]
+            hidden = hidden[into.to(hidden.device)]
+            if args:
+                return (hidden, *map(pick, args[1:])), {k: pick(v) for k, v in kwargs.items()}
+            return args, {k: hidden if k == "hidden_states" else pick(v) for k, v in kwargs.items()}
+
+        return choose
+
+    def without_spare(_: torch.nn.Module, __: tuple[Any, ...], output: Any) -> Any:  # noqa: ANN401  # or a tuple with it
+        return output[:whole] if isinstance(output, torch.Tensor) else (output[0][:whole], *output[1:])
+
+    handles = [
+        layer.register_forward_pre_hook(hook(copied, in_play), with_kwargs=True)
+        for layer, copied, in_play in zip(layers, plan.copied, plan.in_play, strict=True)
+    ]
+    # What comes after the last layer is given as many rows as the trunk was.
+    handles.append(layers[-1].register_forward_hook(without_spare))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

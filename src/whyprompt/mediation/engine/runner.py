@@ -1,0 +1,332 @@
+"""Running pairs: clean runs in packs, crossed runs one pair at a time, finished ones taken over."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.align import align_shorter
+from whyprompt.mediation.results import PairOutcomes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    import torch
+    from numpy.typing import NDArray
+
+    from whyprompt.mediation.engine.attention import World
+    from whyprompt.mediation.engine.engine import ModelRuntime
+    from whyprompt.mediation.pairs import PromptPair
+    from whyprompt.mediation.results import PairCut
+
+__all__ = [
+    "Direction",
+    "Mediator",
+    "Outcome",
+    "Runner",
+    "WorldCache",
+    "check_digest",
+    "digest_of",
+    "floor_of",
+    "in_packs",
+    "run_pairs",
+    "score_of",
+    "stack",
+]
+
+Mediator = Literal["head_output", "attention_row"]
+Outcome = Literal["log_prob", "prob", "margin"]
+Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
+Head = tuple[int, int]
+
+_PACK_TOKENS = 448
+
+
+class WorldCache:
+    """Clean runs kept for the next sweep over the same pairs, within a budget.
+
+    Parameters
+    ----------
+    max_bytes : int
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._left = max_bytes
+        self._held: dict[str, list[World]] = {}
+
+    def get(self, item: str) -> list[World] | None:
+        """Give the runs of an item, or None."""
+        return self._held.get(item)
+
+    def offer(self, item: str, worlds: list[World]) -> None:
+        """Keep the runs of an item if they still fit."""
+        size = sum(world.nbytes for world in worlds)
+        if item not in self._held and size <= self._left:
+            self._held[item] = worlds
+            self._left -= size
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Runs pairs: both clean runs, and the crossed runs that the directions need."""
+
+    runtime: ModelRuntime
+    rows: Sequence[Sequence[Head]]
+    mediator: Mediator
+    directions: frozenset[str]
+    outcome: Outcome
+    cache: WorldCache | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("mediator", self.mediator, get_args(Mediator)),
+            ("outcome", self.outcome, get_args(Outcome)),
+        ):
+            if value not in allowed:
+                raise MediationError(f"unknown {name} {value!r}", hint=f"one of {', '.join(allowed)}")
+
+    def run(self, pairs: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
+        """Run some pairs: their clean runs in one pass, their patched rows in common batches."""
+        from whyprompt.mediation.engine.patching import Job
+
+        held = {p.item_id: None if self.cache is None else self.cache.get(p.item_id) for p in pairs}
+        fresh = self._clean([p for p in pairs if held[p.item_id] is None])
+        worlds = {item: known or fresh[item] for item, known in held.items()}
+        jobs: dict[tuple[str, int, str], Job] = {}
+        for pair in pairs:
+            runs = worlds[pair.item_id]
+            if self.cache is not None:
+                self.cache.offer(pair.item_id, runs)
+            # After the gold answer and, for a margin, after the foil.
+            for k in range(0, len(runs), 2):
+                for name, base, source in (("y10", 1, 0), ("y01", 0, 1)):
+                    if self.wanted(pair, name):
+                        action = self._action(pair, runs[k : k + 2], base, source)
+                        jobs[pair.item_id, k, name] = Job(runs[k + base], self.rows, action, pair.item_id)
+        crossed = dict(zip(jobs, self.runtime.patched_many([*jobs.values()]), strict=True))
+        for pair in pairs:
+            yield self._outcomes(pair, worlds[pair.item_id], crossed)
+
+    def _clean(self, pairs: Sequence[PromptPair]) -> dict[str, list[World]]:
+        """Clean runs of both prompts of each pair, after the answer and, for a margin, after the foil."""
+        if not pairs:
+            return {}
+        runs: list[tuple[Sequence[int], Sequence[int]]] = []
+        for pair in pairs:
+            answers = [pair.answer_ids]
+            if self.outcome == "margin":
+                if pair.foil_ids is None:
+                    raise MediationError(
+                        f"item {pair.item_id!r} has no foil_ids, which outcome='margin' needs"
+                    )
+                answers.append(pair.foil_ids)
+            runs += [(ids, answer) for answer in answers for ids in (pair.ids0, pair.ids1)]
+        each = len(runs) // len(pairs)
+        worlds = self.runtime.clean_many(
+            runs,
+            keep_weights=self.mediator == "attention_row",
+            items=[pair.item_id for pair in pairs for _ in range(each)],
+            patched=[base for pair in pairs for base in self._bases(pair) * (each // 2)],
+        )
+        return {p.item_id: worlds[each * i : each * (i + 1)] for i, p in enumerate(pairs)}
+
+    def _outcomes(
+        self,
+        pair: PromptPair,
+        worlds: list[World],
+        crossed: Mapping[tuple[str, int, str], torch.Tensor],
+    ) -> PairOutcomes:
+        floor: float | None = None
+
+        def potential(k: int) -> dict[str, NDArray[np.float64] | None]:
+            nonlocal floor
+            out: dict[str, NDArray[np.float64] | None] = {
+                name: score_of(world.log_probs[None], self.outcome)
+                for name, world in zip(("y00", "y11"), worlds[k : k + 2], strict=True)
+            }
+            off = [0.0]
+            for name, base in (("y10", out["y11"]), ("y01", out["y00"])):
+                rows = crossed.get((pair.item_id, k, name))
+                out[name] = None
+                if rows is not None:
+                    y = score_of(rows, self.outcome)
+                    out[name] = y[1:]
+                    off.append(float(abs(y[0] - base)[0]))
+            floor = max(off) + (floor or 0.0)
+            return out
+
+        y = potential(0)
+        if self.outcome == "margin":
+            foil = potential(2)
+            y = {k: None if v is None or (w := foil[k]) is None else v - w for k, v in y.items()}
+        assert y["y00"] is not None and y["y11"] is not None  # noqa: PT018  # for mypy
+        return PairOutcomes(
+            item_id=pair.item_id,
+            cluster=pair.cluster,
+            y00=float(y["y00"][0]),
+            y11=float(y["y11"][0]),
+            y10=y["y10"],
+            y01=y["y01"],
+            floor=floor,
+            made_with=self.digest(pair),
+        )
+
+    def digest(self, pair: PromptPair) -> str:
+        """Name everything that a saved item's numbers depend on, but for the model."""
+        rows = [[tuple(h) for h in row] for row in self.rows]
+        foil = pair.foil_ids if self.outcome == "margin" else None
+        return digest_of(pair.ids0, pair.ids1, pair.answer_ids, foil, self.mediator, self.outcome, rows)
+
+    def _bases(self, pair: PromptPair) -> tuple[bool, bool]:
+        """Which of its prompts are patched, so that their keys and values are kept."""
+        return self.wanted(pair, "y01"), self.wanted(pair, "y10")
+
+    def kept_tokens(self, pair: PromptPair) -> int:
+        """Count the tokens whose keys and values a pair keeps."""
+        kept = sum(
+            len(ids) for ids, base in zip((pair.ids0, pair.ids1), self._bases(pair), strict=True) if base
+        )
+        return kept * (2 if self.outcome == "margin" else 1)
+
+    def wanted(self, pair: PromptPair, name: str) -> bool:
+        """Say whether a crossed outcome is asked for and can be had."""
+        if self.mediator == "attention_row":
+            # Only the longer prompt can be the base: the other way, mass on inserted tokens has no place.
+            return name == ("y10" if len(pair.ids1) >= len(pair.ids0) else "y01")
+        return bool(self.directions & ({"nie", "nde"} if name == "y10" else {"pure_nie", "total_nde"}))
+
+    def _action(self, pair: PromptPair, worlds: list[World], base: int, source: int) -> Any:  # noqa: ANN401  # an Action
+        from whyprompt.mediation.engine.actions import SetOutput, SetRow
+
+        if self.mediator == "head_output":
+            return SetOutput(worlds[source].layers)
+        place = align_shorter(pair)
+        n = len(worlds[source].answer)
+        into = list(place) + [len(worlds[base].ids) - n + 1 + j for j in range(n - 1)]
+        rows: list[torch.Tensor] = []
+        for state in worlds[source].layers:
+            assert state.weights is not None
+            row = state.weights.new_zeros(*state.weights.shape[:2], len(worlds[base].ids))
+            row[..., into] = state.weights
+            rows.append(row)
+        return SetRow(rows)
+
+
+def digest_of(*parts: object) -> str:
+    """Digest of plain values."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def score_of(log_probs: torch.Tensor, outcome: str) -> NDArray[np.float64]:
+    """Outcome of each row from its answer tokens' log-probabilities."""
+    total: NDArray[np.float64] = log_probs.sum(-1).numpy()
+    return np.exp(total) if outcome == "prob" else total
+
+
+def in_packs(
+    runtime: ModelRuntime, pairs: Sequence[PromptPair], *, kept: Callable[[PromptPair], int]
+) -> Iterator[list[PromptPair]]:
+    """Pairs that run together: as many as keep matrix products fast, and no more than the budget holds.
+
+    `kept` counts the tokens whose keys and values a pair keeps.
+    """
+    # A quarter of the budget for what is kept; what passes through has the rest.
+    most_kept = runtime.max_extra_bytes // (4 * max(1, runtime.token_bytes))
+    most_run = min(
+        _PACK_TOKENS, runtime.max_extra_bytes // (2 * runtime.model.dtype.itemsize * runtime.row_width)
+    )
+    pack: list[PromptPair] = []
+    run = keep = 0
+    for pair in pairs:
+        # The second prompt brings only what is its own.
+        own = len(pair.ids0) + len(pair.ids1) - _common(pair.ids0, pair.ids1)
+        if pack and (run + own > most_run or keep + kept(pair) > most_kept):
+            yield pack
+            pack, run, keep = [], 0, 0
+        pack.append(pair)
+        run, keep = run + own, keep + kept(pair)
+    if pack:
+        yield pack
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Count the first tokens that are alike."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def run_pairs(
+    runner: Runner,
+    pairs: Sequence[PromptPair],
+    progress: Callable[[int, int], None] | None,
+    on_pair: Callable[[PairOutcomes], None] | None,
+    done: Mapping[str, PairOutcomes] | None,
+) -> list[PairOutcomes]:
+    """Run all pairs but those done, and give their outcomes in the order of the pairs."""
+    rows = {p.item_id: _fitting(runner, p, done[p.item_id]) for p in pairs if done and p.item_id in done}
+    finished = len(rows)
+    if progress is not None and finished:
+        progress(finished, len(pairs))
+    left = [p for p in pairs if p.item_id not in rows]
+    for pack in in_packs(runner.runtime, left, kept=runner.kept_tokens):
+        for row in runner.run(pack):
+            rows[row.item_id] = row
+            finished += 1
+            if on_pair is not None:
+                on_pair(row)
+            if progress is not None:
+                progress(finished, len(pairs))
+    return [rows[p.item_id] for p in pairs]
+
+
+def _fitting(runner: Runner, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
+    """Check that a saved item is one of this sweep's."""
+    hint = "resume with the same prompts, heads, mediator, outcome and directions, or start afresh"
+    for name in ("y10", "y01"):
+        array = getattr(row, name)
+        if (array is not None) != runner.wanted(pair, name) or (
+            array is not None and array.shape != (len(runner.rows),)
+        ):
+            raise MediationError(
+                f"item {pair.item_id!r}: the saved {name} does not fit this sweep", hint=hint
+            )
+    check_digest(pair, row.made_with, runner.digest(pair), hint)
+    return replace(row, cluster=pair.cluster)
+
+
+def check_digest(pair: PromptPair, saved: str, wanted: str, hint: str) -> None:
+    """Refuse a saved item that was made with something else; an item that does not say is trusted."""
+    if saved and saved != wanted:
+        raise MediationError(
+            f"item {pair.item_id!r}: what is saved of it was made with other prompts or options", hint=hint
+        )
+
+
+def floor_of(rows: Sequence[PairOutcomes] | Sequence[PairCut]) -> float | None:
+    """Largest floor of the items; None where one does not know its own."""
+    floors = [r.floor for r in rows if r.floor is not None]
+    return max(floors) if len(floors) == len(rows) else None
+
+
+def stack(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
+    """Arrays of a sweep from its items' outcomes."""
+    out: dict[str, Any] = {
+        "floor": floor_of(rows),
+        "item_ids": tuple(r.item_id for r in rows),
+        "clusters": tuple(r.cluster for r in rows),
+        "y00": np.array([r.y00 for r in rows]),
+        "y11": np.array([r.y11 for r in rows]),
+    }
+    for name in ("y10", "y01"):
+        have = [getattr(r, name) is not None for r in rows]
+        if any(have) and not all(have):
+            missing = rows[have.index(False)].item_id
+            raise MediationError(
+                f"item {missing!r}: which prompt is the longer differs between the items",
+                hint="attention rows move from the shorter to the longer prompt; split the items",
+            )
+        out[name] = np.stack([getattr(r, name) for r in rows]) if all(have) else None
+    return out

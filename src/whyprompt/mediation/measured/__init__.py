@@ -1,0 +1,1 @@
+"""Statistical mediation of a measured mediator: Imai, Keele and Tingley, with what could overturn it."""

@@ -1,0 +1,418 @@
+"""Statistical and interventional mediation of the same heads, beside each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from whyprompt._words import counted, percent
+from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.overlap import ENOUGH, share_inside
+from whyprompt.mediation.inference import infer_heads
+from whyprompt.mediation.measured.counterfactual import widened
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import ArrayLike, NDArray
+
+    from whyprompt.mediation.capture import AttentionCapture
+    from whyprompt.mediation.results import HeadSweep
+
+    Array = NDArray[np.float64]
+    Head = tuple[int, int]
+
+__all__ = ["MediationComparison", "compare_mediation"]
+
+_COLUMNS = ("acme", "acme_low", "acme_high", "overlap", "nie", "nie_low", "nie_high")
+_ATTEMPTS = 20
+_FEW_CLUSTERS = 10
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class MediationComparison:
+    """Both answers for every head, and where they differ.
+
+    Attributes
+    ----------
+    segment : str
+        The segment whose attention mass is the measured mediator.
+    quantity : {"nie", "pure_nie"}
+        The interventional effect; the statistical one beside it is the ACME of the treated arm
+        or of the control arm.
+    heads : tuple of (layer, head)
+    acme, acme_low, acme_high : ndarray, shape (heads,)
+        Statistical mediation effect and its bootstrap interval, one head at a time. NaN where
+        the head's mass does not vary between items, so that no slope can be had.
+    overlap : ndarray, shape (heads,)
+        Share of the items whose mass under the other prompt lies inside the range of the masses under the
+        prompt whose slope is taken: where it is small, the ACME extrapolates.
+    nie, nie_low, nie_high : ndarray, shape (heads,)
+        Mean interventional effect and its cluster-robust t interval, one head at a time.
+    difference : ndarray, shape (heads,)
+        ``acme - nie``.
+    p_fwer : ndarray, shape (heads,)
+        Familywise p of a difference of zero, by max-|t| over the bootstrap of the differences.
+    disagree : ndarray of bool, shape (heads,)
+        Where `p_fwer` is below `alpha`.
+    rank_correlation : float
+        Spearman, over the heads with an ACME; 0 with fewer than three.
+    alpha, conf_level : float
+    n_items, n_clusters, n_draws : int
+    sentence : str
+    """
+
+    segment: str
+    quantity: str
+    heads: tuple[Head, ...]
+    acme: Array
+    acme_low: Array
+    acme_high: Array
+    overlap: Array
+    nie: Array
+    nie_low: Array
+    nie_high: Array
+    difference: Array
+    p_fwer: Array
+    disagree: NDArray[np.bool_]
+    rank_correlation: float
+    alpha: float
+    conf_level: float
+    n_items: int
+    n_clusters: int
+    n_draws: int
+    sentence: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a head, the surest disagreement first, and the largest among equally sure ones.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns layer, head, acme, acme_low, acme_high, overlap, nie, nie_low, nie_high, difference,
+            p_fwer, disagree.
+        """
+        import pandas as pd
+
+        columns: dict[str, Any] = {
+            "layer": [layer for layer, _ in self.heads],
+            "head": [head for _, head in self.heads],
+        }
+        columns |= {name: getattr(self, name) for name in (*_COLUMNS, "difference", "p_fwer", "disagree")}
+        size = np.nan_to_num(np.abs(self.difference), nan=-1.0)
+        order = np.lexsort((-size, self.p_fwer))
+        return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+
+
+def compare_mediation(
+    sweep: HeadSweep,
+    capture: AttentionCapture,
+    segment: str,
+    *,
+    quantity: Literal["nie", "pure_nie"] = "nie",
+    heads: Sequence[Head] | None = None,
+    covariates: ArrayLike | None = None,
+    n_draws: int = 1000,
+    conf_level: float = 0.95,
+    alpha: float = 0.05,
+    random_state: int = 0,
+) -> MediationComparison:
+    """For each head, mediation by its measured attention beside mediation by intervention.
+
+    The statistical side treats a head's attention mass on a segment as any measured mediator:
+    what an analyst could do who may look but not touch. Each item gives two rows, one an arm;
+    the mediator's model and the outcome's are linear with a treatment-mediator interaction, so
+    the ACME of the treated arm is ``(mean mass 1 - mean mass 0) * slope of the outcome on the
+    mass among items under prompt 1``. It is `mediate` with ``interaction=True``, for all heads at
+    once. A segment that a prompt lacks has mass zero there: the slope is then drawn out from the masses of
+    one prompt to a value that it never has, which `overlap` and the sentence say.
+
+    The interventional side is the sweep's own: computed, not estimated, and free of assumptions
+    about what else drives the mediator. Where the two differ, that is what sequential
+    ignorability costs here: among items, a head's attention goes with other things that move
+    the outcome (how hard the item is, what other heads do), and its mass need not be the channel
+    by which it acts.
+
+    Parameters
+    ----------
+    sweep : HeadSweep
+        Interventional effects.
+    capture : AttentionCapture
+        Attention mass by segment, of the same items.
+    segment : str
+        Which segment's mass is the mediator.
+    quantity : {"nie", "pure_nie"}
+        `nie` goes with the ACME of the treated arm, `pure_nie` with that of the control arm,
+        which needs a segment that prompt 0 has.
+    heads : sequence of (layer, head), optional
+        All heads in both by default.
+    covariates : array-like, shape (items, columns), optional
+        Facts of the items known before the prompt, in the sweep's order of items, adjusted for
+        in the slope.
+    n_draws : int, default 1000
+        Bootstrap draws of whole clusters, the same for all heads.
+    conf_level : float, default 0.95
+    alpha : float, default 0.05
+        Familywise level at which heads are said to disagree.
+    random_state : int
+
+    Returns
+    -------
+    MediationComparison
+
+    Raises
+    ------
+    MediationError
+        If a head, an item or the segment is missing on one side, there are too few items, or no
+        head's mass varies.
+
+    References
+    ----------
+    Imai, Keele and Tingley (2010). A general approach to causal mediation analysis.
+    Psychological Methods 15(4), eq. 8 (linear models with interaction).
+    Romano and Wolf (2005). Exact and approximate stepdown methods for multiple hypothesis
+    testing. JASA 100 (max-|t| bootstrap).
+
+    Examples
+    --------
+    >>> sweep = head_sweep(model, pairs)  # doctest: +SKIP
+    >>> compare_mediation(sweep, capture_attention(model, pairs), "reasoning").sentence  # doctest: +SKIP
+    """
+    if quantity not in {"nie", "pure_nie"}:
+        raise MediationError(f"unknown quantity {quantity!r}", hint="nie or pure_nie")
+    if n_draws < 2 or not 0 < conf_level < 1 or not 0 < alpha < 1:
+        raise MediationError("n_draws is at least 2; conf_level and alpha lie between 0 and 1")
+    chosen, in_sweep, in_capture = _heads(sweep, capture, heads)
+    rows = _items(sweep, capture)
+    mass = _mass(capture, segment, rows)[:, :, in_capture]
+    own = 1 if quantity == "nie" else 0
+    y = sweep.y11 if quantity == "nie" else sweep.y00
+    effect = getattr(sweep, quantity)[:, in_sweep]
+    c = _covariates(covariates, len(y))
+    units = np.unique(np.asarray(sweep.clusters), return_inverse=True)[1]
+    g, needed = int(units.max()) + 1, c.shape[1] + 2
+    if g <= needed:
+        raise MediationError(
+            f"{g} sampling units are too few for a slope with {c.shape[1]} columns and its interval",
+            hint=f"at least {needed + 1}",
+        )
+    spread = np.ptp(mass[:, own], axis=0)
+    varies = spread > 1e-12
+    if not varies.any():
+        raise MediationError(
+            f"under prompt {own} the mass on {segment!r} does not vary between items, for any head",
+            hint="take a segment that this prompt has"
+            + ("" if own else ", or quantity='nie', which uses prompt 1"),
+        )
+    moments = _Moments(mass[:, own][:, varies], mass[:, 1][:, varies] - mass[:, 0][:, varies], y, c)
+    acme = np.full(len(chosen), np.nan)
+    acme[varies] = moments.acme(np.ones((1, len(y))))[0]
+    rng = np.random.default_rng(random_state)
+    weights = _bootstrap_weights(units, g, needed, n_draws, rng)
+    draws = moments.acme(weights)
+    tail = (1 - conf_level) / 2
+    low, high = np.full((2, len(chosen)), np.nan)
+    low[varies], high[varies] = np.quantile(widened(draws, acme[varies], g, rng), [tail, 1 - tail], axis=0)
+    inference = infer_heads(sweep, quantity=quantity, conf_level=conf_level, n_splits=0)
+    difference = acme - inference.mean[in_sweep]
+    p, tellable = np.ones(len(chosen)), np.full(len(chosen), np.nan)
+    p[varies], tellable[varies] = _max_t(
+        draws - weights @ effect[:, varies] / weights.sum(1, keepdims=True),
+        difference[varies],
+        df=g - needed,
+        alpha=alpha,
+    )
+    seen: dict[str, Any] = {
+        "segment": segment,
+        "quantity": quantity,
+        "heads": chosen,
+        "acme": acme,
+        "acme_low": low,
+        "acme_high": high,
+        "overlap": share_inside(mass[:, 1 - own], mass[:, own]),
+        "nie": inference.mean[in_sweep],
+        "nie_low": inference.ci_low[in_sweep],
+        "nie_high": inference.ci_high[in_sweep],
+        "difference": difference,
+        "p_fwer": p,
+        "disagree": p < alpha,
+        "rank_correlation": _spearman(acme[varies], inference.mean[in_sweep][varies]),
+        "alpha": alpha,
+        "conf_level": conf_level,
+        "n_items": len(y),
+        "n_clusters": g,
+        "n_draws": n_draws,
+    }
+    return MediationComparison(**seen, sentence=_sentence(seen, tellable))
+
+
+@dataclass(frozen=True, slots=True)
+class _Moments:
+    """What the ACME of every head is made of, for any weights of the items."""
+
+    mass: Array
+    shift: Array
+    y: Array
+    covariates: Array
+
+    def acme(self, weights: Array) -> Array:
+        """ACME of each head under each row of weights, draws x heads."""
+        m, y, p = self.mass, self.y, self.covariates.shape[1] + 1
+        # Centred once, so that the products lose no digits to a common level.
+        m, y = m - m.mean(0), y - y.mean()
+        x = np.column_stack([np.ones(len(y)), self.covariates])
+        total = weights.sum(1, keepdims=True)
+        mm, my = weights @ m**2, weights @ (m * y[:, None])
+        xx = np.stack([weights @ (x * x[:, [j]]) for j in range(p)], 1)
+        xm = np.stack([weights @ (m * x[:, [j]]) for j in range(p)], 1)
+        xy = weights @ (x * y[:, None])
+        inverse = np.linalg.pinv(xx, hermitian=True)
+        explained = np.einsum("djk,dkh->djh", inverse, xm)
+        slope = (my - np.einsum("dj,djh->dh", xy, explained)) / (mm - np.einsum("djh,djh->dh", xm, explained))
+        return np.asarray(weights @ self.shift / total * slope)
+
+
+def _heads(
+    sweep: HeadSweep, capture: AttentionCapture, heads: Sequence[Head] | None
+) -> tuple[tuple[Head, ...], list[int], list[int]]:
+    places = [{h: i for i, h in enumerate(side.heads)} for side in (sweep, capture)]
+    chosen = (
+        tuple(h for h in sweep.heads if h in places[1])
+        if heads is None
+        else tuple((int(layer), int(head)) for layer, head in heads)
+    )
+    if not chosen:
+        raise MediationError("the sweep and the capture have no head in common, or heads is empty")
+    for name, place in zip(("sweep", "capture"), places, strict=True):
+        missing = [h for h in chosen if h not in place]
+        if missing:
+            raise MediationError(f"the {name} does not hold head {missing[0]}", hint="run it on all heads")
+    return chosen, [places[0][h] for h in chosen], [places[1][h] for h in chosen]
+
+
+def _items(sweep: HeadSweep, capture: AttentionCapture) -> list[int]:
+    at = {item: i for i, item in enumerate(capture.item_ids)}
+    missing = [item for item in sweep.item_ids if item not in at]
+    if missing:
+        raise MediationError(
+            f"the capture has no item {missing[0]!r}", hint="run both on the same pairs of prompts"
+        )
+    return [at[item] for item in sweep.item_ids]
+
+
+def _mass(capture: AttentionCapture, segment: str, rows: list[int]) -> Array:
+    """Mass on the segment, items x arms x heads; zero where a prompt does not have it."""
+    if segment not in capture.segments:
+        raise MediationError(
+            f"the capture has no segment {segment!r}", hint=f"it has: {', '.join(capture.segments)}"
+        )
+    mass = capture.mass[rows][..., capture.segments.index(segment)]
+    return np.where(np.isnan(mass), 0.0, mass)
+
+
+def _covariates(given: ArrayLike | None, n: int) -> Array:
+    if given is None:
+        return np.empty((n, 0))
+    c = np.asarray(given, dtype=np.float64)
+    c = c[:, None] if c.ndim == 1 else c
+    if c.shape[0] != n or not np.isfinite(c).all():
+        raise MediationError(f"covariates must be finite, with one row for each of the {n} items")
+    spread = c.std(0)
+    if not (spread > 0).all():
+        raise MediationError(f"column {int(np.argmin(spread))} of covariates is constant")
+    return np.asarray((c - c.mean(0)) / spread)
+
+
+def _bootstrap_weights(
+    units: NDArray[np.intp], g: int, needed: int, n_draws: int, rng: np.random.Generator
+) -> Array:
+    """How often each item is drawn; samples of too few clusters for a slope are drawn again."""
+    counts = np.empty((0, g))
+    for _ in range(_ATTEMPTS):
+        drawn = rng.multinomial(g, np.full(g, 1 / g), n_draws).astype(np.float64)
+        counts = np.vstack([counts, drawn[(drawn > 0).sum(1) > needed]])
+        if len(counts) >= n_draws:
+            return np.asarray(counts[:n_draws][:, units])
+    raise MediationError(f"{g} sampling units are too few for a bootstrap", hint="add items")
+
+
+def _max_t(draws: Array, difference: Array, *, df: int, alpha: float) -> tuple[Array, Array]:
+    """Step-down max-|t| p of each difference, from bootstrap draws of all, and the size that one must have.
+
+    The draws have one standard error, so they scatter as normal ones do, and the sample's own t, whose error
+    is estimated, as t does: it is turned into the normal one with the same tail.
+    """
+    se = draws.std(0, ddof=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(difference == 0, 0.0, np.abs(difference) / se)
+        null = np.where(se > 0, np.abs(draws - difference) / se, 0.0)
+    t = stats.norm.isf(stats.t.sf(t, df))
+    order = np.argsort(-t, kind="stable")
+    family = np.maximum.accumulate(null[:, order][:, ::-1], axis=1)[:, ::-1]
+    p = np.empty(len(t))
+    # The sample itself counts as one draw, so that no p is zero.
+    p[order] = np.maximum.accumulate((1 + (family >= t[order]).sum(0)) / (1 + len(draws)))
+    return p, stats.t.isf(stats.norm.sf(np.quantile(null.max(1), 1 - alpha)), df) * se
+
+
+def _spearman(a: Array, b: Array) -> float:
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return 0.0
+    return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+
+
+def _sentence(r: dict[str, Any], tellable: Array) -> str:
+    name = "NIE" if r["quantity"] == "nie" else "pure NIE"
+    known = np.isfinite(r["acme"])
+    disagree = int(r["disagree"].sum())
+    stat = int(((r["acme_low"] > 0) | (r["acme_high"] < 0))[known].sum())
+    real = int(((r["nie_low"] > 0) | (r["nie_high"] < 0)).sum())
+    text = (
+        f"Attention to the segment {r['segment']!r}, taken as a measured mediator, has an effect whose "
+        f"{percent(r['conf_level'])} interval excludes zero in {stat} of {len(known)} heads; intervening on "
+        f"the heads shows such an {name} in {real}. The two rank the heads with a correlation of "
+        f"{r['rank_correlation']:.2f}. "
+    )
+    if disagree:
+        worst = int(np.argmax(np.where(r["disagree"], np.abs(r["difference"]), -1)))
+        layer, head = r["heads"][worst]
+        text += (
+            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g} "
+            "(the others need not agree: nothing is known of them), "
+            f"most in layer {layer} head {head} ({r['acme'][worst]:.3g} by statistics, "
+            f"{r['nie'][worst]:.3g} by intervention): so much do sequential ignorability and a straight line "
+            "cost there."
+        )
+    else:
+        most = int(np.nanargmax(np.abs(r["difference"])))
+        layer, head = r["heads"][most]
+        text += (
+            f"In no head can these {r['n_clusters']} sampling units tell the two apart with the familywise "
+            f"error held at {r['alpha']:g}, which is no evidence that they agree: the largest difference, in "
+            f"layer {layer} head {head}, is {r['acme'][most]:.3g} by statistics against {r['nie'][most]:.3g} "
+            f"by intervention, and one there would have to be {tellable[most]:.3g} to be told from zero."
+        )
+    text += _extrapolated(r["overlap"][known], r["segment"], 1 if r["quantity"] == "nie" else 0)
+    if r["n_clusters"] < _FEW_CLUSTERS:
+        text += f" With {r['n_clusters']} sampling units the statistical side's intervals are rough."
+    if (~known).any():
+        still = counted(int((~known).sum()), "head")
+        text += f" In {still} the mass does not vary, so statistics have no answer."
+    return text
+
+
+def _extrapolated(overlap: Array, segment: str, own: int) -> str:
+    """Say in how many heads the slope is drawn out to masses that its prompt hardly has."""
+    apart = int((overlap < ENOUGH).sum())
+    if not apart:
+        return ""
+    return (
+        f" In {apart} of {len(overlap)} heads most items' mass on {segment!r} under prompt {1 - own} lies "
+        f"outside the range seen under prompt {own}, as where only one prompt has that segment. There the "
+        "statistical effect extrapolates: it rests on a line drawn out to values without data, so neither "
+        "a difference from the intervention nor the want of one says much."
+    )

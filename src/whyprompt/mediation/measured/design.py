@@ -1,0 +1,249 @@
+"""The design matrices of a mediator and an outcome model, from columns of a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.errors import DataError, EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.stats.regression import Family
+    from whyprompt.tables import Table
+
+    Array = NDArray[np.float64]
+
+_FEWEST_CLUSTERS = 6
+_FEWEST_LEFT = 5
+
+__all__ = [
+    "Design",
+    "check_draws",
+    "check_roles",
+    "check_size",
+    "check_varies",
+    "design_of",
+    "groups_of",
+    "held_at",
+    "level_of",
+    "response_of",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """Design matrices of both models, at the observed or at set treatments and mediators."""
+
+    levels: tuple[str, ...] | None
+    covariates: Array
+    covariate_names: tuple[str, ...]
+    moderators: tuple[int, ...]
+    treatment: str
+    mediator: str
+    interaction: bool
+
+    def treat(self, value: Any) -> Array:  # noqa: ANN401  # a number or a level
+        """Treatment columns of one row set to `value`."""
+        if self.levels is None:
+            return np.array([float(value)])
+        return np.array([float(value == level) for level in self.levels[1:]])
+
+    @property
+    def treat_names(self) -> list[str]:
+        """Names of the treatment columns."""
+        if self.levels is None:
+            return [self.treatment]
+        return [f"{self.treatment}={level}" for level in self.levels[1:]]
+
+    def mediator_names(self) -> tuple[str, ...]:
+        """Names of the mediator model's columns."""
+        extra = [f"{t}:{self.covariate_names[j]}" for t in self.treat_names for j in self.moderators]
+        return ("(Intercept)", *self.treat_names, *self.covariate_names, *extra)
+
+    def outcome_names(self) -> tuple[str, ...]:
+        """Names of the outcome model's columns."""
+        moderators = [self.covariate_names[j] for j in self.moderators]
+        return (
+            *self.mediator_names(),
+            self.mediator,
+            *([f"{self.mediator}:{t}" for t in self.treat_names] if self.interaction else []),
+            *[f"{self.mediator}:{c}" for c in moderators],
+        )
+
+    def mediator_matrix(self, t: Array, c: Array | None = None) -> Array:
+        """Design of the mediator model; `t` has one row, or as many as `c`."""
+        c = self.covariates if c is None else c
+        t = np.broadcast_to(np.atleast_2d(t), (len(c), np.atleast_2d(t).shape[1]))
+        extra = [t[:, [k]] * c[:, [j]] for k in range(t.shape[1]) for j in self.moderators]
+        return np.hstack([np.ones((len(c), 1)), t, c, *extra])
+
+    def slope_matrix(self, t: Array, c: Array | None = None) -> Array:
+        """Build what multiplies the mediator in the outcome model: 1, treatment, moderators."""
+        c = self.covariates if c is None else c
+        t = np.broadcast_to(np.atleast_2d(t), (len(c), np.atleast_2d(t).shape[1]))
+        return np.hstack(
+            [np.ones((len(c), 1)), *([t] if self.interaction else []), c[:, list(self.moderators)]]
+        )
+
+    def outcome_matrix(self, t: Array, m: Array) -> Array:
+        """Design of the outcome model."""
+        return np.hstack([self.mediator_matrix(t), m[:, None] * self.slope_matrix(t)])
+
+
+def groups_of(table: Table, name: str) -> NDArray[np.intp]:
+    """Give each row the number of its group; whole numbers beyond 2**53 stay apart."""
+    keys = table.keys(name, role="clusters")
+    return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
+
+
+def check_roles(treatment: str, mediator: str, outcome: str, covariates: Sequence[str]) -> None:
+    """Refuse a column in two roles.
+
+    Raises
+    ------
+    DataError
+        If treatment, mediator, outcome and covariates are not columns of their own.
+    """
+    if isinstance(covariates, str):
+        raise DataError(f"covariates is the text {covariates!r}", hint=f"give a list: [{covariates!r}]")
+    roles = {"treatment": treatment, "mediator": mediator, "outcome": outcome}
+    taken: dict[str, str] = {}
+    for role, name in (*roles.items(), *(("covariate", c) for c in covariates)):
+        if name in taken:
+            raise DataError(
+                f"column {name!r} is {taken[name]} and {role}: each role needs a column of its own"
+                if role != taken[name]
+                else f"covariates name {name!r} twice"
+            )
+        taken[name] = role
+
+
+def check_draws(n_draws: int, conf_level: float) -> None:
+    """Refuse a number of draws or a level of confidence from which there is no interval."""
+    if n_draws < 2 or not 0 < conf_level < 1:
+        raise DataError("n_draws is at least 2, and conf_level lies between 0 and 1")
+
+
+def check_size(n: int, n_coefficients: int, clusters: NDArray[np.intp] | None, name: str | None) -> None:
+    """Refuse so few rows or clusters that no interval made of them can be relied on.
+
+    Student's t has no variance at one or two degrees of freedom, and below five the draws of a product of
+    two of them are all tail.
+    """
+    if clusters is not None and (g := int(clusters.max()) + 1) < _FEWEST_CLUSTERS:
+        raise EstimationError(
+            f"column {name!r} holds {g} cluster{'s' if g > 1 else ''}: no interval can be had from so few",
+            hint=f"at least {_FEWEST_CLUSTERS} clusters are needed",
+        )
+    if n - n_coefficients < _FEWEST_LEFT:
+        raise EstimationError(
+            f"{n} rows are too few for an outcome model of {n_coefficients} coefficients: no interval can be "
+            "had from so few",
+            hint=f"at least {n_coefficients + _FEWEST_LEFT} rows are needed, or fewer covariates",
+        )
+
+
+def check_varies(*responses: tuple[str, Array]) -> None:
+    """Refuse a mediator or an outcome that is the same in every row."""
+    for name, values in responses:
+        if (values == values[0]).all():
+            raise DataError(
+                f"column {name!r} is constant: nothing acts on it, and a share of nothing is no number",
+                hint="give more items, or an outcome that can differ between them",
+            )
+
+
+def level_of(design: Design, label: str, value: float | str) -> float | str:
+    """Give a value of the treatment, checked to be a level of it, or a finite number."""
+    if design.levels is not None:
+        if value not in design.levels:
+            raise DataError(
+                f"{label} {value!r} is not a level of {design.treatment!r}: {', '.join(design.levels)}"
+            )
+        return value
+    return _finite(value, f"{label} {value!r} is not a finite number, and {design.treatment!r} holds numbers")
+
+
+def _finite(value: float | str, message: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise DataError(message) from None
+    if not np.isfinite(number):
+        raise DataError(message)
+    return number
+
+
+def response_of(table: Table, name: str, family: Family, role: str) -> Array:
+    """Give a response, checked against what its model needs."""
+    values = table.numbers(name, role=role)
+    if family != "linear" and set(np.unique(values)) != {0.0, 1.0}:
+        raise DataError(f"column {name!r} must hold 0 and 1 for a {family} model")
+    return values
+
+
+def _dummies(values: NDArray[Any], name: str) -> tuple[Array, list[str]]:
+    if values.dtype != object:
+        return np.asarray(values, dtype=np.float64)[:, None], [name]
+    levels = sorted(set(values))
+    return np.stack([(values == v).astype(float) for v in levels[1:]], 1).reshape(len(values), -1), [
+        f"{name}={v}" for v in levels[1:]
+    ]
+
+
+def design_of(
+    table: Table,
+    t_values: NDArray[Any],
+    treatment: str,
+    mediator: str,
+    covariates: Sequence[str],
+    moderators: Sequence[str],
+    interaction: bool,  # noqa: FBT001  # private
+) -> tuple[Design, Array]:
+    """Build the design, and the treatment columns at their observed values."""
+    columns, names = [np.empty((len(t_values), 0))], list[str]()
+    for name in covariates:
+        c, labels = _dummies(table.values(name, role="covariate"), name)
+        columns.append(c)
+        names += labels
+    for name in moderators:
+        if name not in names:
+            raise DataError(f"moderator {name!r} is not a numeric covariate", hint="add it to `covariates`")
+    levels = tuple(sorted(set(t_values))) if t_values.dtype == object else None
+    if len(np.unique(t_values)) < 2:
+        raise DataError(f"column {treatment!r} holds one treatment only")
+    design = Design(
+        levels,
+        np.hstack(columns),
+        tuple(names),
+        tuple(names.index(name) for name in moderators),
+        treatment,
+        mediator,
+        interaction,
+    )
+    return design, np.stack([design.treat(v) for v in t_values])
+
+
+def held_at(
+    design: Design, table: Table, covariates: Sequence[str], at: Mapping[str, float | str] | None
+) -> Array:
+    """Covariates with some held at a value."""
+    out = design.covariates.copy()
+    for name, value in (at or {}).items():
+        if name not in covariates:
+            raise DataError(f"`at` names {name!r}, which is not a covariate")
+        values = table.values(name, role="covariate")
+        if values.dtype == object and value not in set(values):
+            raise DataError(f"`at` holds {name!r} at {value!r}, which is not one of its levels")
+        for j, label in enumerate(design.covariate_names):
+            if values.dtype != object and label == name:
+                out[:, j] = _finite(value, f"`at` holds {name!r} at {value!r}, which is not a finite number")
+            elif values.dtype == object and label.startswith(f"{name}="):
+                out[:, j] = float(label == f"{name}={value}")
+    return out

@@ -1,0 +1,456 @@
+"""The page's sections on the external level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from whyprompt import charts
+from whyprompt._words import format_number, p_words, percent
+from whyprompt.charts.items import item_states, state_labels
+from whyprompt.charts.rows import effect_rows
+from whyprompt.effects.paired.items import change_words, item_differences
+from whyprompt.effects.paired.paired import PairedResult
+from whyprompt.graph.model import CausalGraph
+from whyprompt.page.blocks import (
+    Answer,
+    Cell,
+    Details,
+    Graph,
+    Note,
+    Para,
+    Section,
+    Verbatim,
+    count,
+    num,
+    p_value,
+    table,
+)
+from whyprompt.page.strength import effect_strength
+
+if TYPE_CHECKING:
+    from whyprompt.answers.external import StudyEffect
+    from whyprompt.answers.internal import StudyMediation
+    from whyprompt.effects.result import EffectResult
+    from whyprompt.page.blocks import Artist, Block, Table
+    from whyprompt.study import Study
+
+__all__ = ["Material", "answer", "design", "effects", "item_words", "overlap", "question", "who"]
+
+_INTERVAL = ("", "n", "estimate", "from", "to", "p")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Material:
+    """All that a page is made from.
+
+    Attributes
+    ----------
+    effect : StudyEffect
+    mediation : StudyMediation or None
+    manifest : mapping
+    study : Study
+    artist : Artist
+    """
+
+    effect: StudyEffect
+    mediation: StudyMediation | None
+    manifest: dict[str, Any]
+    study: Study
+    artist: Artist
+
+    @property
+    def paired(self) -> bool:
+        """Whether every item was run under both arms."""
+        return isinstance(self.effect.main, PairedResult)
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """The task family of each item."""
+        frame = self.effect.frame
+        if "task_type" not in frame.columns:
+            return {}
+        return dict(zip(frame["item_id"].astype(str), frame["task_type"].astype(str), strict=True))
+
+
+def answer(m: Material) -> Section:
+    """Give the answer in one sentence, and its strength."""
+    strength = effect_strength(m.effect.main)
+    inside = ""
+    if m.mediation is not None:
+        found = m.mediation
+        inside = (
+            found.sentence if found.search is None else f"On items of {found.tasks}: {found.search.sentence}"
+        )
+    said = Answer(m.effect.sentence, strength.headline, strength.reasons, inside)
+    return Section("answer", "The answer", (said,))
+
+
+def question(m: Material) -> Section:
+    """Show the question and the graph."""
+    e = m.effect
+    blocks: list[Block] = [
+        Para(e.question.strip()),
+        Para(
+            f"Compared: the arm {e.contrast.treated!r} in place of {e.contrast.control!r}. Outcome: "
+            f"{e.outcome!r}. A positive number means that the outcome is higher under the first."
+        ),
+    ]
+    if m.study.graph is None:
+        blocks.append(
+            Note(
+                "The study states no causal graph. Where it had to adjust, it used the items' own covariates."
+            )
+        )
+        return Section("question", "The question and the graph", tuple(blocks))
+    graph = CausalGraph.parse(m.study.graph)
+    blocks.append(Graph(Markup(graph.to_svg("arm", e.outcome))))  # noqa: S704 - names are escaped there
+    sets = graph.adjustment_sets("arm", e.outcome)
+    said = (
+        "No set of measured variables identifies the effect from logs."
+        if not sets
+        else "Nothing needs adjusting for."
+        if sets[0] == frozenset()
+        else "From logs alone the effect is identified by adjusting for "
+        + ", or for ".join(" and ".join(sorted(s)) for s in sets[:4])
+        + "."
+    )
+    if m.paired:
+        said += " Here both arms were run on every item, so nothing has to be adjusted for."
+    blocks.append(Para(said))
+    roles = graph.roles("arm", e.outcome)
+    rows = [
+        (name, ", ".join(role), ", ".join(graph.parents(name)) or "nothing named")
+        for name, role in roles.items()
+    ]
+    blocks.append(
+        Details(
+            "The graph in words",
+            (table("Variables, their roles and causes", ("variable", "role", "caused by"), rows),),
+        )
+    )
+    return Section("question", "The question and the graph", tuple(blocks))
+
+
+def design(m: Material) -> Section:
+    """Describe design and data."""
+    e, frame = m.effect, m.effect.frame
+    words = {
+        "paired": "Paired: every item is run under every arm.",
+        "randomized": "Randomised: chance decided which arm an item got.",
+        "observational": "Observational: something other than chance decided which arm an item got.",
+    }
+    facts: list[tuple[Cell | str, ...]] = [
+        ("design", words[e.design]),
+        ("model", _model(m.manifest)),
+        ("items", count(frame["item_id"].nunique())),
+        ("trials", count(len(frame))),
+        ("repetitions", count(m.study.reps)),
+        ("arms", "; ".join(f"{name} ({arm.kind})" for name, arm in m.study.arms.items())),
+        ("outcomes", ", ".join(o.name for o in m.study.outcomes)),
+    ]
+    blocks: list[Block] = [table("Design", ("", "value"), facts, name="design")]
+    if "task_type" in frame.columns:
+        blocks.append(_data_table(m))
+    example = _example(m)
+    if example is not None:
+        blocks.append(example)
+    return Section("design", "Design and data", tuple(blocks))
+
+
+def _model(manifest: dict[str, Any]) -> str:
+    model = manifest.get("model")
+    if not isinstance(model, dict):
+        return "not recorded"
+    return f"{model.get('name')}, {model.get('dtype')}, on {model.get('device')}"
+
+
+def _data_table(m: Material) -> Table:
+    frame, e = m.effect.frame, m.effect
+    arms = [e.contrast.control, e.contrast.treated]
+    head = ["task family", "items"]
+    spread = [c for c in ("difficulty", "question_tokens") if c in frame.columns]
+    head += [f"{c} (least to most)" for c in spread]
+    head += [f"mean {e.outcome}, {arm}" for arm in arms]
+    rows = []
+    for task, part in frame.groupby("task_type", sort=True):
+        n = int(part["item_id"].nunique())
+        row: list[Cell | str] = [str(task), count(n)]
+        row += [f"{part[c].min():.4g} to {part[c].max():.4g}" for c in spread]
+        row += [num(float(part.loc[part["arm"] == arm, e.outcome].mean())) for arm in arms]
+        rows.append(row)
+    return table("Items by task family", head, rows, name="items")
+
+
+def _example(m: Material) -> Details | None:
+    frame, e = m.effect.frame, m.effect
+    if "prompt" not in frame.columns:
+        return None
+    item = frame["item_id"].iloc[0]
+    shown: list[Block] = []
+    for arm in (e.contrast.control, e.contrast.treated):
+        rows = frame[(frame["item_id"] == item) & (frame["arm"] == arm)]
+        if not rows.empty:
+            shown.append(Verbatim(str(rows["prompt"].iloc[0]), f"Item {item} under {arm!r}"))
+    return Details("One item's prompt under both arms", tuple(shown))
+
+
+def overlap(m: Material) -> Section:
+    """Show overlap and balance."""
+    main = m.effect.main
+    blocks: list[Block] = []
+    if isinstance(main, PairedResult):
+        blocks.append(
+            Para(
+                "Each item is its own control: the two arms hold the same items, so every covariate is "
+                "balanced exactly and overlap is complete, whatever was measured or not."
+            )
+        )
+        if m.effect.draw is None:
+            return Section("overlap", "Overlap and balance", tuple(blocks))
+        blocks.append(
+            Para(
+                "Overlap and balance matter where only one arm an item is at hand. The pictures below are "
+                "of such a draw from this study, made by a stated confounded rule and adjusted as logs "
+                "would have to be."
+            )
+        )
+        shown, where = m.effect.draw.adjusted, "draw"
+    else:
+        shown, where = main, "main"
+    blocks += _overlap(m, shown, where)
+    return Section("overlap", "Overlap and balance", tuple(blocks))
+
+
+def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
+    blocks: list[Block] = []
+    score, treated = result.propensity, result.treated_rows
+    if score is not None and treated is not None:
+        blocks.append(
+            m.artist.figure(
+                f"overlap-{where}",
+                "Who could have got either arm",
+                lambda w: charts.overlap_plot(score, treated, result.weights, width=w),
+                caption="Scores of the two arms; pale rows found no counterpart and are not in the estimate.",
+            )
+        )
+    used = [
+        (f"{level} rows", count(used), count(total), num(ess))
+        for level, used, total, ess in (
+            (result.treated_level, result.n_treated_used, result.n_treated, result.ess_treated),
+            (result.control_level, result.n_control_used, result.n_control, result.ess_control),
+        )
+    ]
+    blocks.append(
+        table(
+            "Rows that the estimate uses",
+            ("", "used", "in the table", "effective sample size"),
+            used,
+            name=f"used-{where}",
+        )
+    )
+    if result.balance:
+        if any(row.smd_before is not None or row.smd_after is not None for row in result.balance):
+            blocks.append(
+                m.artist.figure(
+                    f"love-{where}",
+                    "Balance before and after adjustment",
+                    lambda w: charts.love_plot(result.balance, width=w),
+                    caption="A difference above 0.1 standard deviations is called an imbalance.",
+                )
+            )
+        rows: list[tuple[Cell | str, ...]] = [
+            (
+                row.covariate,
+                *(num(v) for v in (row.smd_before, row.smd_after, row.variance_ratio_after, row.ks_after)),
+            )
+            for row in result.balance
+        ]
+        blocks.append(
+            table(
+                "Balance of each covariate, treated minus control",
+                ("covariate", "SMD before", "SMD after", "variance ratio after", "KS after"),
+                rows,
+                name=f"balance-{where}",
+            )
+        )
+    return blocks
+
+
+def effects(m: Material) -> Section:
+    """Show the effects, with the truth where both arms were run."""
+    e, main = m.effect, m.effect.main
+    beside = None
+    if e.draw is not None:
+        beside = {f"logs, by {e.draw.adjusted.method}": (e.draw.adjusted, e.draw.truth)}
+    blocks: list[Block] = [Para(main.sentence)]
+    if any(row.estimate is not None for row in effect_rows(main)):
+        truth = (
+            " The last line is what adjusting one arm an item would give; the mark on it is the truth for "
+            "the same items, known because both arms were run."
+            if beside
+            else ""
+        )
+        blocks.append(
+            m.artist.figure(
+                "forest",
+                "The effect, over all items and within each task family",
+                lambda w: charts.forest_plot(main, beside=beside, width=w),
+                caption=f"Lines are {percent(main.level)} intervals, each by itself.{truth}",
+            )
+        )
+    blocks.append(_effect_table("Effects within families: p is adjusted by Holm's rule", main, "effects"))
+    if len(e.family) > 1:
+        rows = [
+            (
+                row.outcome if row.treated == e.contrast.treated else f"{row.outcome}, arm {row.treated}",
+                num(row.estimate),
+                num(row.ci_low),
+                num(row.ci_high),
+                num(row.simultaneous_low),
+                num(row.simultaneous_high),
+                p_value(row.p_value),
+                p_value(row.p_holm),
+            )
+            for row in e.family
+        ]
+        head = ("", "effect", "low", "high", "low, all at once", "high, all at once", "p", "p (Holm)")
+        blocks.append(
+            table(
+                "Every outcome, and every other arm against the same control: each by itself, and adjusted"
+                f" for their number ({len(e.family)}; Holm's p, Bonferroni's intervals)",
+                head,
+                rows,
+                name="others",
+            )
+        )
+    if e.spread is not None:
+        cells = [
+            (f"repetition {rep}", num(v)) for rep, v in zip(e.spread.reps, e.spread.estimates, strict=True)
+        ]
+        cells.append(("variance between repetitions", num(e.spread.variance)))
+        blocks.append(
+            table(
+                "The effect in each repetition: new seeds of shots and sampling",
+                ("", "estimate"),
+                cells,
+                name="spread",
+            )
+        )
+    blocks.append(_assumption_table(main))
+    return Section("effects", "Effects", tuple(blocks))
+
+
+def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN401 - a result of any kind
+    rows = [
+        (
+            row.label,
+            "" if row.n is None else count(row.n),
+            num(row.estimate),
+            num(row.low),
+            num(row.high),
+            p_value(row.p),
+        )
+        for row in effect_rows(result)
+    ]
+    return table(caption, _INTERVAL, rows, name=name)
+
+
+def _assumption_table(result: Any) -> Details:  # noqa: ANN401 - a result of any kind
+    rows = [(a.name, a.status, a.check, a.detail) for a in result.assumptions]
+    return Details(
+        "What the effect rests on: assumptions and the check of each",
+        (table("Assumptions", ("assumption", "verdict", "check", "found"), rows),),
+    )
+
+
+def who(m: Material) -> Section:
+    """Show who gains and who is harmed."""
+    main = m.effect.main
+    blocks: list[Block] = []
+    if not isinstance(main, PairedResult):
+        blocks.append(
+            Para(
+                "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on "
+                "the same items (design: paired) to see it."
+            )
+        )
+        return Section("who", "Who gains and who is harmed", tuple(blocks))
+    blocks.append(Para(item_words(main)))
+    tasks = m.tasks
+    if main.differences is None:
+        return Section("who", "Who gains and who is harmed", tuple(blocks))
+    blocks.append(
+        m.artist.figure(
+            "gain-harm",
+            "Every item's change, sorted within its task family",
+            lambda w: charts.gain_harm_plot(main, tasks or None, width=w),
+        )
+    )
+    change = item_differences(main.differences)
+    labels, states = state_labels(main), item_states(main)
+    names = [tasks.get(u, "all items") for u in main.differences.units]
+    rows: list[tuple[Cell | str, ...]] = []
+    counted = main.items.gain_at_least is not None and main.items.noise != "none"
+    for task in sorted(set(names)):
+        here = np.array([n == task for n in names])
+        part, state = change[here], states[here]
+        rows.append(
+            (
+                task,
+                count(len(part)),
+                *(count(int((side * part > 0).sum())) for side in (1, -1)),
+                count(int((part == 0).sum())),
+                *((count(int((state == s).sum())) for s in (1, -1)) if counted else ()),
+                num(float(part.max())),
+                num(float(part.min())),
+            )
+        )
+    blocks.append(
+        table(
+            "Items whose outcome was higher, lower and the same in these trials"
+            + (", and those whose change stands out of the noise of their repeats" if counted else ""),
+            (
+                "task family",
+                "items",
+                "higher",
+                "lower",
+                "the same",
+                *((labels[1], labels[-1]) if counted else ()),
+                "highest change",
+                "lowest change",
+            ),
+            rows,
+            name="who",
+        )
+    )
+    return Section("who", "Who gains and who is harmed", tuple(blocks))
+
+
+def item_words(main: PairedResult) -> str:
+    """Say how single items fare and what that rests on."""
+    found = main.items
+    said = change_words(found, binary=main.mcnemar_counts is not None)
+    said = f"{said[0].upper()}{said[1:]}."
+    if found.noise == "none":
+        return f"{said} Another wording, or other shots, may move the same item the other way."
+    if found.gain_at_least is None:
+        return said
+    said += (
+        f" In these trials the outcome was higher on average for {found.higher} of {main.n_pairs} items and"
+        f" lower for {found.lower}: that alone is what noise makes of items without any effect, too."
+    )
+    if found.noise == "shared":
+        said += " Items share the shots of a repetition, so that many can be lucky together."
+    if found.spread is not None:
+        said += (
+            f" The items' own effects are spread with a standard deviation of {format_number(found.spread)},"
+            " the noise of repeats taken off"
+            if found.spread_p is not None and found.spread_p < 1 - found.level
+            else " The items' effects are not shown to differ from each other beyond the noise of repeats"
+        )
+        said += f" (p {p_words(found.spread_p)})."
+    return said

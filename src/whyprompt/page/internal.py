@@ -1,0 +1,350 @@
+"""The page's sections on the internal level, and on the two levels joined."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt import charts
+from whyprompt._words import counted, format_number
+from whyprompt.charts.style import span
+from whyprompt.errors import MediationError
+from whyprompt.page.blocks import Cell, Details, Note, Para, Section, num, p_value, table
+from whyprompt.page.panel import head_panel
+
+if TYPE_CHECKING:
+    from whyprompt.answers.internal import HeadStudy, StudyMediation
+    from whyprompt.mediation.inference import HeadInference
+    from whyprompt.mediation.search import HeadSearch
+    from whyprompt.page.blocks import Block, Table
+    from whyprompt.page.external import Material
+
+__all__ = ["heads", "levels"]
+
+_LISTED = 12
+# With more heads than this, marks of their own for phones would take too much of the page.
+_MANY = 400
+_COLUMNS = ("head", "NIE", "from", "to", "NDE", "q", "p (family-wise)")
+
+
+def heads(m: Material) -> Section:
+    """Show which heads carry the effect."""
+    title = "Inside the model: which heads carry it"
+    found = m.mediation
+    if found is None:
+        return Section(
+            "heads",
+            title,
+            (Note("The internal level was not run for these trials. To run it: whyprompt mediate STUDY."),),
+        )
+    main = found.main
+    inference = main.inference
+    blocks: list[Block] = [
+        Para(
+            f"The question: of the effect of {main.contrast.treated!r} in place of "
+            f"{main.contrast.control!r} on {found.outcome!r}, how much goes through one attention head? NIE "
+            "is the effect lost when one head, at the answer positions, is set to what it computes under "
+            f"{main.contrast.control!r} while the rest stays under {main.contrast.treated!r}; NDE is what "
+            "is left. Each is computed by running the model with that head replaced. Nothing is assumed "
+            "about the head; what is uncertain is which items were drawn."
+        ),
+        Para(f"On items of {found.tasks}: {inference.sentence}"),
+    ]
+    blocks += [Note(note) for note in found.notes]
+    blocks += _map(m, found)
+    blocks.append(_head_table(inference, "The heads with the largest effects", "heads"))
+    if inference.split_half is not None:
+        half = inference.split_half
+        blocks.append(
+            Para(
+                "Stability: between random halves of the items, the heads' effects have a rank correlation "
+                f"of {format_number(half.rank_correlation)}, and the halves agree on {half.top_overlap:.0%} "
+                f"of their {half.top} largest heads (mean over {half.n_splits} splits)."
+            )
+        )
+    blocks.append(
+        m.artist.figure(
+            "layers",
+            "Effects by layer",
+            lambda w: charts.layer_plot(inference, outcome=found.outcome, width=w),
+            caption="One mark a head. Heads of a layer do not add up to the layer's joint effect.",
+            narrow=len(inference.heads) <= _MANY,
+        )
+    )
+    blocks += _search(m, found)
+    blocks += _floor(found)
+    blocks += _contrasts(m, found)
+    return Section("heads", title, tuple(blocks))
+
+
+def _map(m: Material, found: StudyMediation) -> list[Block]:
+    inference = found.main.inference
+    figure = m.artist.figure(
+        "heatmap",
+        "Effect of every head",
+        lambda w: charts.head_heatmap(
+            inference, outcome=found.outcome, transpose=w < 500, width=w, cell=19 if w < 500 else 22
+        ),
+        caption=f"A dot marks q < {inference.alpha:g} (the false discovery rate over all heads). "
+        "With scripts, choose a head to see its effect by item and its attention below.",
+        interactive=True,
+    )
+    return [figure, head_panel(found)]
+
+
+def _head_table(inference: HeadInference, caption: str, name: str) -> Table:
+    rows: list[tuple[Cell | str, ...]] = []
+    for at in np.argsort(-np.abs(inference.mean), kind="stable")[:_LISTED].tolist():
+        layer, head = inference.heads[at]
+        cells = [
+            num(float(inference.mean[at])),
+            num(float(inference.ci_low[at])),
+            num(float(inference.ci_high[at])),
+        ]
+        if inference.nde is not None:
+            cells.append(num(float(inference.nde[at])))
+        cells += [p_value(float(x[at])) for x in (inference.q_value, inference.p_fwer)]
+        rows.append((f"layer {layer} head {head}", *cells))
+    head = [c for c in _COLUMNS if c != "NDE" or inference.nde is not None]
+    return table(caption, head, rows, name=name)
+
+
+def _search(m: Material, found: StudyMediation) -> list[Block]:
+    search: HeadSearch | None = found.search
+    if search is None:
+        why = f": {found.search_note}" if found.search_note else ""
+        return [Note(f"No set of heads was searched for{why}.")]
+    names = {"nie": "NIE", "pure_nie": "pure NIE"}
+    columns = {f"searched on, {names[w.quantity]}": w.search_share for w in search.ways}
+    columns |= {f"held out, {names[w.quantity]}": w.held_out_share for w in search.ways}
+    rows = [
+        (
+            f"{k}: layer {layer} head {head}",
+            *(num(float(shares[k - 1]), percent=True) for shares in columns.values()),
+            "yes" if k <= len(search.heads) else "no",
+        )
+        for k, (layer, head) in enumerate(search.path, start=1)
+    ]
+    return [
+        Para(search.sentence),
+        m.artist.figure(
+            "search",
+            "The smallest set: joint effect of the first heads",
+            lambda w: charts.search_plot(search, width=w),
+            caption="The search chose its heads on one half of the items; what counts is the other half. "
+            "Drawn is the direction in which the set carries less.",
+        ),
+        table(
+            f"Share of the total effect, {search.method} search",
+            ("heads so far, the last one", *columns, "in the set"),
+            rows,
+            name="search",
+        ),
+    ]
+
+
+def _floor(found: StudyMediation) -> list[Block]:
+    placebo = found.placebo
+    if placebo is None:
+        return [
+            Note(
+                "No placebo arm was swept, so there is no noise floor to hold the heads against: some of "
+                "these effects may come from any change of the prompt."
+            )
+        ]
+    largest = float(np.abs(placebo.inference.mean).max())
+    above = int((np.abs(found.main.inference.mean) > largest).sum())
+    te = placebo.inference.te
+    return [
+        Para(
+            f"Noise floor. The placebo arm {placebo.contrast.treated!r} inserts text of no use. Its largest "
+            f"single head has {format_number(largest)}; {above} of {len(found.main.inference.heads)} heads "
+            f"exceed that in {found.main.name}."
+            + (
+                ""
+                if te is None
+                else f" Its total effect is {format_number(te.mean)} ({span(te.ci_low, te.ci_high)})."
+            )
+        ),
+        Details(
+            "Heads under the placebo", (_head_table(placebo.inference, f"Heads, {placebo.name}", "placebo"),)
+        ),
+    ]
+
+
+def _contrasts(m: Material, found: StudyMediation) -> list[Block]:
+    out: list[Block] = [
+        Details(f"Further contrast: {study.name}", _one_contrast(m, study, found.outcome))
+        for study in found.further
+    ]
+    for number, (name, inference) in enumerate(found.differences.items()):
+        slug = f"difference-{number}"
+        blocks: tuple[Block, ...] = (
+            Para("What follows is of the difference of the two sweeps, first less second, head by head."),
+            Para(inference.sentence),
+            m.artist.figure(
+                slug,
+                f"Difference of the heads' effects: {name}",
+                lambda w, i=inference: charts.head_heatmap(  # type: ignore[misc]
+                    i, outcome=found.outcome, width=w
+                ),
+                narrow=False,
+            ),
+            _head_table(inference, "The heads that differ most", slug),
+        )
+        out.append(Details(f"Contrast of sweeps: {name}", blocks))
+    return out
+
+
+def _one_contrast(m: Material, study: HeadStudy, outcome: str) -> tuple[Block, ...]:
+    slug = f"contrast-{study.contrast.treated}-{study.contrast.control}"
+    return (
+        Para(study.inference.sentence),
+        m.artist.figure(
+            slug,
+            f"Effect of every head, {study.name}",
+            lambda w: charts.head_heatmap(study.inference, outcome=outcome, width=w),
+            narrow=False,
+        ),
+        _head_table(study.inference, f"The heads with the largest effects, {study.name}", slug),
+    )
+
+
+def levels(m: Material) -> Section:
+    """Set the two levels side by side."""
+    title = "The two levels joined"
+    found = m.mediation
+    if found is None:
+        return Section("levels", title, (Note("There is one level only: the internal one was not run."),))
+    blocks: list[Block] = []
+    same = (
+        m.paired
+        and found.outcome == m.effect.outcome
+        and found.main.contrast == m.effect.contrast
+        and "rep" in m.effect.frame.columns
+    )
+    if same:
+        blocks += _joined(m, found)
+    else:
+        blocks.append(
+            Para(
+                "The two levels answer different questions here: the contrast or the outcome is not the "
+                "same, so their numbers are not compared."
+            )
+        )
+    blocks += _beside(m, found)
+    return Section("levels", title, tuple(blocks))
+
+
+def _beside(m: Material, found: StudyMediation) -> list[Block]:
+    """Set statistical mediation beside the intervention."""
+    comparison = found.comparison
+    if comparison is None:
+        why = f": {found.comparison_note}" if found.comparison_note else ""
+        return [Note(f"Statistical mediation is not set beside the intervention{why}.")]
+    rows: list[tuple[Cell | str, ...]] = []
+    for row in comparison.to_frame().head(_LISTED).to_dict("records"):
+        cells = [num(row[k]) for k in ("acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high")]
+        rows.append((f"layer {row['layer']} head {row['head']}", *cells, p_value(row["p_fwer"])))
+    return [
+        Para(
+            "Statistical mediation is what one could do who may look but not touch: a head's attention "
+            f"mass on {comparison.segment!r} is taken as a measured mediator, and nothing else is assumed "
+            "to link mediator and outcome (sequential ignorability). Intervention assumes none of that."
+        ),
+        Para(comparison.sentence),
+        m.artist.figure(
+            "statistical",
+            "Statistical against interventional",
+            lambda w: charts.statistical_vs_interventional(comparison, width=w),
+            narrow=len(comparison.heads) <= _MANY,
+            caption="On the dashed line the two agree. Lines are intervals, head by head.",
+        ),
+        table(
+            "The heads where the two differ most surely",
+            ("head", "ACME", "from", "to", "NIE", "from", "to", "p of no difference"),
+            rows,
+            name="statistical",
+        ),
+    ]
+
+
+def _joined(m: Material, found: StudyMediation) -> list[Block]:
+    e, sweep = m.effect, found.main.sweep
+    # The sweep renders each item as the first repetition did.
+    first = e.frame[e.frame["rep"] == e.frame["rep"].min()]
+    wide = first.pivot_table(index="item_id", columns="arm", values=e.outcome)
+    change = wide[e.contrast.treated] - wide[e.contrast.control]
+    rows: list[dict[str, Any]] = [
+        {
+            "item_id": item,
+            "task": found.item_tasks.get(item, "all items"),
+            "external": float(change[item]),
+            "internal": float(te),
+        }
+        for item, te in zip(sweep.item_ids, sweep.te, strict=True)
+        if item in change.index and np.isfinite(change[item])
+    ]
+    if not rows:
+        return [
+            Para("No item of the sweep has both outcomes in the trial table, so the levels cannot be joined.")
+        ]
+    gap = max(abs(r["external"] - r["internal"]) for r in rows)
+    parts: list[Block] = [
+        Para(
+            f"Both levels speak of one quantity: for an item, the change in {e.outcome!r} in the trials "
+            "(first repetition) is its total effect inside the model, TE = NDE + NIE. They are computed by "
+            f"different code, and over {counted(len(rows), 'item')} the largest difference between them is "
+            f"{format_number(gap, digits=2)}."
+        ),
+        m.artist.figure(
+            "levels",
+            "One effect, by two routes",
+            lambda w: charts.levels_plot(rows, outcome=e.outcome, width=w),
+            caption="Marks on the diagonal agree.",
+        ),
+    ]
+    parts.append(_by_task(found, e))
+    return parts
+
+
+def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a StudyEffect
+    from whyprompt.stats.intervals import mean_interval
+
+    sweep, inference = found.main.sweep, found.main.inference
+    best = int(np.argmax(np.abs(inference.mean)))
+    layer, head = inference.heads[best]
+    external = {row.level: row for row in getattr(effect.main, "subgroups", ())}
+    tasks = sorted({found.item_tasks.get(i, "all items") for i in sweep.item_ids})
+    rows: list[tuple[Cell | str, ...]] = []
+    for task in tasks:
+        at = [k for k, i in enumerate(sweep.item_ids) if found.item_tasks.get(i, "all items") == task]
+        clusters = [sweep.clusters[k] for k in at]
+        known = external.get(task)
+        cells = [num(None if known is None else known.estimate)]
+        for values in (sweep.te[at], sweep.nie[at, best]):
+            try:
+                one = mean_interval(values, clusters=clusters)
+            except MediationError:
+                # One sampling unit has a mean and no interval.
+                cells += [num(float(values.mean())), Cell("n/a"), Cell("n/a")]
+            else:
+                cells += [num(one.mean), num(one.ci_low), num(one.ci_high)]
+        rows.append((task, *cells))
+    return table(
+        "By task family: the effect over all its items, and inside the model over the "
+        f"{counted(len(sweep.item_ids), 'item')} swept",
+        (
+            "task family",
+            "effect, all items",
+            "total effect, swept",
+            "from",
+            "to",
+            f"NIE of {layer}.{head}",
+            "from",
+            "to",
+        ),
+        rows,
+        name="levels",
+    )

@@ -1,0 +1,201 @@
+"""The page's sections on logs: what they would have shown, and what an unmeasured cause could do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from whyprompt import charts
+from whyprompt._words import counted
+from whyprompt.effects.checks.hidden import sensitivity_report
+from whyprompt.errors import EstimationError
+from whyprompt.page.blocks import Cell, Details, Note, Para, Section, num, p_value, table
+
+if TYPE_CHECKING:
+    from whyprompt.page.blocks import Block
+    from whyprompt.page.external import Material
+
+__all__ = ["logs", "sensitivity"]
+
+
+def logs(m: Material) -> Section:
+    """Show what one would have found with one arm an item."""
+    e = m.effect
+    title = "If one had only logs"
+    if e.draw is None:
+        text = (
+            "The study asks for no audit: effect.audit in the study file draws one arm of each item by a "
+            "stated rule and holds the estimate against the truth."
+            if m.paired
+            else "These are such data: one arm an item, so no truth is here to hold the estimate against."
+        )
+        return Section("logs", title, (Para(text),))
+    draw = e.draw
+    blocks: list[Block] = [
+        Para(
+            "Logs hold one arm an item, and something decided which. To see what that does, one arm of "
+            f"each item was hidden by a stated rule ({_rule(m)}), and the rest was analysed as logs are."
+        ),
+        Para(draw.sentence),
+        m.artist.figure(
+            "draw", "One draw: plain, adjusted, and true", lambda w: charts.draw_plot(draw, width=w)
+        ),
+        table(
+            "One draw",
+            ("", "estimate", "from", "to"),
+            [
+                (
+                    "plain difference",
+                    num(draw.naive.estimate),
+                    num(draw.naive.ci_low),
+                    num(draw.naive.ci_high),
+                ),
+                (
+                    f"adjusted, by {draw.adjusted.method}",
+                    num(draw.adjusted.estimate),
+                    num(draw.adjusted.ci_low),
+                    num(draw.adjusted.ci_high),
+                ),
+                ("truth, same items", num(draw.truth), "", ""),
+                ("truth, all items", num(draw.truth_all), "", ""),
+            ],
+            name="draw",
+        ),
+    ]
+    if e.audit is not None:
+        audited = e.audit
+        blocks.append(Para(audited.sentence))
+        for what, words in (
+            ("bias", "Bias of each method over the draws"),
+            ("coverage", "How often each method's interval holds the truth"),
+        ):
+            if any(getattr(row, what) is not None for row in audited.rows):
+                blocks.append(
+                    m.artist.figure(
+                        f"audit-{what}",
+                        words,
+                        lambda w, what=what: charts.audit_plot(audited, what=what, width=w),  # type: ignore[misc]
+                        caption=f"{counted(audited.draws, 'draw')}; lines are the Monte Carlo error that so"
+                        " many leave.",
+                    )
+                )
+        rows = [
+            (
+                row.method,
+                num(row.bias),
+                num(row.bias_error, digits=2),
+                num(row.mean_std_error),
+                num(row.rmse),
+                num(row.coverage),
+                f"{row.n_failed} of {row.n_draws}",
+            )
+            for row in audited.rows
+        ]
+        blocks.append(
+            table(
+                f"Audit over {counted(audited.draws, 'draw')}: {audited.rule}",
+                ("method", "bias", "its error", "mean std. error", "RMSE", "coverage", "no estimate"),
+                rows,
+                name="audit",
+            )
+        )
+    return Section("logs", title, tuple(blocks))
+
+
+def _rule(m: Material) -> str:
+    if m.effect.audit is not None:
+        return m.effect.audit.rule
+    settings = m.study.effect.audit
+    return "" if settings is None else ", ".join(f"{v:g} x {k}" for k, v in settings.assignment.items())
+
+
+def sensitivity(m: Material) -> Section:
+    """Say what an unmeasured cause could do."""
+    e = m.effect
+    blocks: list[Block] = []
+    if m.paired:
+        blocks.append(
+            Para(
+                "The paired effect has no confounder to be sensitive to: both outcomes of each item were "
+                "observed. It can still move with the items drawn (its interval) and with the seeds (its "
+                "repetitions, above)."
+            )
+        )
+        if e.draw is None:
+            return Section("sensitivity", "Sensitivity", tuple(blocks))
+        blocks.append(Para("What follows is for the adjusted estimate from one arm an item."))
+        result, frame = e.draw.adjusted, e.draw.table
+    else:
+        result = e.main  # type: ignore[assignment]
+        both = e.frame["arm"].isin([e.contrast.treated, e.contrast.control])
+        frame = e.frame[both]
+    try:
+        found = sensitivity_report(frame, result)
+    except EstimationError as error:
+        blocks.append(Note(f"No sensitivity analysis can be made of this estimate: {error.message}."))
+        return Section("sensitivity", "Sensitivity", tuple(blocks))
+    said = [part.sentence for part in (found.rosenbaum, found.e_value, found.robustness) if part is not None]
+    blocks += [Para(sentence) for sentence in said]
+    if found.left_out:
+        blocks.append(Para("Not done: " + "; ".join(found.left_out) + "."))
+    ev = found.e_value
+    figures = [("E-value of the estimate", num(ev.e_value)), ("E-value of the interval", num(ev.e_value_ci))]
+    if found.rosenbaum is not None:
+        figures.append(("hidden bias that undoes significance (gamma)", num(found.rosenbaum.critical_gamma)))
+    if found.robustness is not None:
+        r = found.robustness
+        figures += [
+            ("robustness value", num(r.robustness_value)),
+            (f"robustness value at level {r.alpha:g}", num(r.robustness_value_alpha)),
+            ("partial R² of the arm with the outcome", num(r.partial_r2)),
+        ]
+    blocks.append(table("Key figures", ("", "value"), figures, name="sensitivity"))
+    if found.rosenbaum is not None:
+        rows = [
+            (
+                f"gamma {b.gamma:g}",
+                p_value(b.p_lower),
+                p_value(b.p_upper),
+                num(b.effect_low),
+                num(b.effect_high),
+            )
+            for b in found.rosenbaum
+        ]
+        blocks.append(
+            Details(
+                "Rosenbaum bounds",
+                (
+                    table(
+                        "Bounds on the p-value and the effect, by the odds that a hidden cause may change",
+                        ("", "p from", "p to", "effect from", "effect to"),
+                        rows,
+                        name="rosenbaum",
+                    ),
+                ),
+            )
+        )
+    if found.robustness is not None and found.robustness.bounds:
+        blocks.append(_benchmarks(found.robustness.bounds))
+    return Section("sensitivity", "Sensitivity", tuple(blocks))
+
+
+def _benchmarks(bounds: Any) -> Details:  # noqa: ANN401 - bounds of a robustness report
+    rows = []
+    for b in bounds:
+        name = f"{b.times:g} times {b.benchmark}"
+        if b.r2_outcome >= 1:
+            # The bound says nothing there: such a confounder could be the whole outcome.
+            rows.append((name, num(b.r2_treatment), num(b.r2_outcome), Cell("no bound"), Cell(""), Cell("")))
+        else:
+            low, high = num(b.ci_low), num(b.ci_high)
+            rows.append((name, num(b.r2_treatment), num(b.r2_outcome), num(b.estimate), low, high))
+    return Details(
+        "A confounder as strong as a measured one",
+        (
+            table(
+                "What the regression estimate could become",
+                ("as strong as", "R² with the arm", "R² with the outcome", "estimate", "from", "to"),
+                rows,
+                name="benchmarks",
+            ),
+        ),
+    )

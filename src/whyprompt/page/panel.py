@@ -1,0 +1,150 @@
+"""The panel of a chosen head: its effect by item and its attention over the tokens, for any head."""
+
+from __future__ import annotations
+
+import base64
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.charts.heads import head_words
+from whyprompt.charts.levels import segment_colours
+from whyprompt.page.blocks import ItemRow, Panel, Strip, Token, num
+
+if TYPE_CHECKING:
+    from whyprompt.answers.internal import AttentionPicture, StudyMediation
+
+__all__ = ["ATTENTION_BYTES", "head_data", "head_panel"]
+
+ATTENTION_BYTES = 1_100_000
+"""Of a page of 3 MB: where all heads' attention takes more, only the strongest keep theirs."""
+
+_OTHER = "other"
+
+
+def head_panel(found: StudyMediation) -> Panel:
+    """Show the head with the largest effect; the page's script shows any other."""
+    inference, sweep = found.main.inference, found.main.sweep
+    order = np.argsort(-np.abs(inference.mean), kind="stable").tolist()
+    best = order[0]
+    effect = sweep.nie[:, best]
+    most = float(np.abs(sweep.nie).max()) or 1.0
+    rows = tuple(
+        ItemRow(
+            number=i,
+            item=sweep.item_ids[i],
+            task=found.item_tasks.get(sweep.item_ids[i], ""),
+            effect=num(float(effect[i])).text,
+            total=num(float(sweep.te[i])).text,
+            bar=_bar(float(effect[i]) / most),
+        )
+        for i in np.argsort(-effect, kind="stable").tolist()
+    )
+    strips = (_strip(picture, inference.heads[best]) for picture in found.attention)
+    return Panel(
+        options=tuple((i, "layer {} head {}".format(*inference.heads[i])) for i in order),
+        chosen=best,
+        words=head_words(inference, best),
+        rows=rows,
+        strips=tuple(s for s in strips if s is not None),
+        arms=(found.main.contrast.control, found.main.contrast.treated),
+        mass=tuple(
+            (name, *("none" if v is None else f"{100 * v:.1f}%" for v in arms))
+            for name, *arms in zip(
+                found.capture.segments, *_mean_mass(found, inference.heads[best]), strict=True
+            )
+        ),
+        n_items=len(found.capture.item_ids),
+    )
+
+
+def _mean_mass(found: StudyMediation, head: tuple[int, int]) -> list[list[float | None]]:
+    """Average one head's mass over items, arms x segments; None where an arm has no such segment."""
+    capture = found.capture
+    if head not in capture.heads:
+        return [[None] * len(capture.segments)] * 2
+    mass = capture.mass[:, :, capture.heads.index(head)]
+    has = ~np.isnan(mass)
+    count = has.sum(0)
+    mean = np.where(has, mass, 0.0).sum(0) / np.maximum(count, 1)
+    return [
+        [float(v) if n else None for v, n in zip(*arm, strict=True)] for arm in zip(mean, count, strict=True)
+    ]
+
+
+def _bar(share: float) -> tuple[float, float]:
+    """Place a bar about the middle of its cell: where it starts and how wide it is, in percent."""
+    return (50.0, 50 * share) if share >= 0 else (50 + 50 * share, 50 * share)
+
+
+def _strip(picture: AttentionPicture, head: tuple[int, int]) -> Strip | None:
+    if head not in picture.heads:
+        return None
+    weight = np.asarray(picture.weights[picture.heads.index(head)], dtype=float) / 255
+    most = float(weight.max()) or 1.0
+    colours = {**segment_colours(picture.segments), _OTHER: "var(--grid)"}
+    segments = [s or _OTHER for s in picture.segments]
+    tokens = [
+        Token(_visible(text), float(np.sqrt(w / most)), f"{text!r}: weight {w:.3f}")
+        for text, w in zip(picture.tokens, weight.tolist(), strict=True)
+    ]
+    runs = tuple(
+        (name, colours[name], tuple(token for _, token in run))
+        for name, run in groupby(zip(segments, tokens, strict=True), key=lambda pair: pair[0])
+    )
+    mass = tuple(
+        (name, colours[name], float(weight[[s == name for s in segments]].sum()))
+        for name in dict.fromkeys(segments)
+    )
+    return Strip(item=picture.item_id, arm=picture.arm, runs=runs, mass=mass)
+
+
+def _visible(token: str) -> str:
+    """Show what a reader would not see."""
+    return token.replace("\n", "↵\n") if token.strip(" ") else token.replace(" ", "␣")
+
+
+def head_data(found: StudyMediation | None, *, room: int = ATTENTION_BYTES) -> dict[str, Any] | None:
+    """Give what the page's script needs to show any head: its effect by item and its attention.
+
+    Weights are one byte each, in base64. Where those of all heads would take more than `room` bytes, the
+    strongest heads keep theirs.
+    """
+    if found is None:
+        return None
+    inference, sweep = found.main.inference, found.main.sweep
+    order = np.argsort(-np.abs(inference.mean), kind="stable").tolist()
+    tokens = sum(len(p.tokens) for p in found.attention)
+    fit = len(order) if tokens == 0 else max(1, int(room * 3 / 4) // tokens)
+    kept = sorted(order[:fit])
+    pictures = []
+    for p in found.attention:
+        at = {head: i for i, head in enumerate(p.heads)}
+        rows = [i for i in kept if inference.heads[i] in at]
+        block = (
+            np.stack([p.weights[at[inference.heads[i]]] for i in rows])
+            if rows
+            else np.zeros((0, 0), np.uint8)
+        )
+        pictures.append(
+            {
+                "n": len(p.tokens),
+                "rows": {str(i): k for k, i in enumerate(rows)},
+                "segments": [s or _OTHER for s in p.segments],
+                "tokens": list(p.tokens),
+                "weights": base64.b64encode(np.ascontiguousarray(block, dtype=np.uint8).tobytes()).decode(),
+            }
+        )
+    return {
+        "heads": [list(h) for h in inference.heads],
+        "words": [head_words(inference, i) for i in range(len(inference.heads))],
+        # Twice the digits shown: rounded again on the page, they read as the tables do.
+        "nie": [[float(f"{v:.6g}") for v in row] for row in sweep.nie.T.tolist()],
+        "mass": [
+            [[None if v is None else float(f"{v:.6f}") for v in arm] for arm in _mean_mass(found, head)]
+            for head in inference.heads
+        ],
+        "chosen": order[0],
+        "pictures": pictures,
+    }

@@ -1,0 +1,509 @@
+"""What every analysis gives back: a sentence, an estimate, its parts, and the checks made of them.
+
+An `Estimate` is one number with its interval. A `Result` holds the overall estimate, its parts (subgroups,
+pairs of arms, outcomes, thresholds), what was assumed and what to know before quoting it; a `Check` is a
+result with a verdict. Printing, tables, JSON and charts are written here once.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from whyprompt._words import format_number, p_words, percent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+__all__ = [
+    "Assumption",
+    "BalanceRow",
+    "Check",
+    "Estimate",
+    "Measure",
+    "Result",
+    "Status",
+    "Verdict",
+    "plain",
+    "rows_frame",
+    "unlisted",
+]
+
+Status = Literal["holds", "fails", "doubtful", "untestable", "not checked"]
+Verdict = Literal["passes", "fails", "doubtful", "not checked"]
+
+# Always told of an estimate; the rest where there is something to tell.
+_TOLD = ("label", "estimate", "std_error", "ci_low", "ci_high", "p_value")
+
+
+def unlisted(default: Any = None) -> Any:  # noqa: ANN401 - a dataclass field of any type
+    """Make a field that is no part of tables and JSON: an array of one number a row, a table, a model.
+
+    Parameters
+    ----------
+    default : object, default None
+
+    Returns
+    -------
+    dataclasses.Field
+    """
+    return field(default=default, repr=False, compare=False, metadata={"listed": False})
+
+
+def plain(value: Any) -> Any:  # noqa: ANN401 - any field of any result
+    """Turn a value into what JSON can hold; a number that is not finite becomes None.
+
+    Parameters
+    ----------
+    value : object
+        Number, text, sequence, mapping, estimate, result or other dataclass instance.
+
+    Returns
+    -------
+    object
+        Nested dicts, lists, str, int, float, bool and None.
+    """
+    if isinstance(value, Result | Estimate):
+        return value.to_dict()
+    if hasattr(value, "__dataclass_fields__"):
+        return {f.name: plain(getattr(value, f.name)) for f in fields(value) if _listed(f)}
+    if hasattr(value, "items"):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [plain(item) for item in items]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def _listed(f: Any) -> bool:  # noqa: ANN401 - a dataclass field
+    return bool(f.metadata.get("listed", True))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """One number with its interval: an overall effect, or the effect in one part.
+
+    Attributes
+    ----------
+    label : str
+        What it is of: ``"overall"``, a level of `by`, a pair of arms, an outcome.
+    estimate : float or None
+        In units of the outcome unless the result says otherwise. None where it could not be had.
+    std_error, ci_low, ci_high, p_value : float or None
+        Two-sided p; None where the sample cannot show them.
+    df : float or None
+        Degrees of freedom of the interval; None for the normal distribution or a bootstrap.
+    p_adjusted : float or None
+        For the number of parts looked at, by the rule that the result names.
+    simultaneous_low, simultaneous_high : float or None
+        Interval that holds for all parts at once.
+    n_treated, n_control : int or None
+        Rows of each arm in the table.
+    n_treated_used, n_control_used : int or None
+        Rows of each arm with a weight in the estimate.
+    n_used : int or None
+        Items, pairs or rows that the estimate is of.
+    by : str
+        Column whose level the part is.
+    note : str
+        Why there is no estimate, or what to know about it.
+    """
+
+    label: str
+    estimate: float | None
+    std_error: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_value: float | None = None
+    df: float | None = None
+    p_adjusted: float | None = None
+    simultaneous_low: float | None = None
+    simultaneous_high: float | None = None
+    n_treated: int | None = None
+    n_control: int | None = None
+    n_treated_used: int | None = None
+    n_control_used: int | None = None
+    n_used: int | None = None
+    by: str = ""
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            Label, estimate, error, interval and p, and of the rest what is known.
+        """
+        every = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
+        return {k: v for k, v in every.items() if k in _TOLD or v not in (None, "")}
+
+    @property
+    def words(self) -> str:
+        """The estimate as a line of text."""
+        if self.estimate is None:
+            return f"{self.label}: no estimate" + (f" ({self.note})" if self.note else "")
+        inside = [] if self.n_used is None else [f"n = {self.n_used}"]
+        if self.ci_low is not None and self.ci_high is not None:
+            inside.insert(0, f"{format_number(self.ci_low)} to {format_number(self.ci_high)}")
+        p = self.p_value if self.p_adjusted is None else self.p_adjusted
+        if p is not None:
+            inside.append(f"{'' if self.p_adjusted is None else 'adjusted '}p {p_words(p)}")
+        return f"{self.label}: {format_number(self.estimate)}" + (f" ({', '.join(inside)})" if inside else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Assumption:
+    """One thing that must be true for the estimate to be an effect.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``"exchangeability"`` or ``"overlap"``.
+    status : {"holds", "fails", "doubtful", "untestable", "not checked"}
+        The verdict of the check. ``"untestable"`` where no data of this design could decide.
+    check : str
+        What was looked at.
+    detail : str
+        What was found.
+    """
+
+    name: str
+    status: Status
+    check: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BalanceRow:
+    """The balance of one covariate before and after adjustment.
+
+    Attributes
+    ----------
+    covariate : str
+        Column, or ``column_level`` for one level of a text column.
+    binary : bool
+        Whether the covariate takes two values; a variance ratio is then not informative and is None.
+    smd_before, smd_after : float or None
+        Standardised mean difference, treated minus control. None where the denominator is zero.
+    variance_ratio_before, variance_ratio_after : float or None
+        Variance of the treated over that of the control.
+    ks_before, ks_after : float or None
+        Largest distance between the two (weighted) distribution functions.
+    """
+
+    covariate: str
+    binary: bool
+    smd_before: float | None
+    smd_after: float | None
+    variance_ratio_before: float | None
+    variance_ratio_after: float | None
+    ks_before: float | None
+    ks_after: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measure:
+    """One way to state the effect on a 0/1 outcome.
+
+    Attributes
+    ----------
+    name : {"risk difference", "risk ratio", "odds ratio"}
+        All three compare the two arms' risks over the estimand's rows: marginal, not given covariates.
+    estimate : float or None
+        None where it is not defined (an arm without successes, or without failures).
+    std_error : float or None
+        Of the estimate for a difference, of its logarithm for a ratio.
+    ci_low, ci_high : float or None
+        For a ratio the exponentials of an interval for the logarithm.
+    scale : {"identity", "log"}
+        Of the standard error.
+    note : str
+        Why a number is absent.
+    """
+
+    name: str
+    estimate: float | None
+    std_error: float | None
+    ci_low: float | None
+    ci_high: float | None
+    scale: Literal["identity", "log"]
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What an analysis gives back; its kinds add what is their own.
+
+    Attributes
+    ----------
+    sentence : str
+        The result in words, with what may not be claimed.
+    overall : Estimate or None
+        None where there are only parts.
+    parts : tuple of Estimate
+        Subgroups, pairs of arms, outcomes, thresholds, left-out columns.
+    level : float
+        Of the intervals.
+    assumptions : tuple of Assumption
+        Each with the check made of it.
+    warnings : tuple of str
+        What a reader must know before quoting the number.
+    """
+
+    sentence: str
+    overall: Estimate | None = None
+    parts: tuple[Estimate, ...] = ()
+    level: float = 0.95
+    assumptions: tuple[Assumption, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def estimate(self) -> float:
+        """The overall estimate; NaN where there is none."""
+        value = None if self.overall is None else self.overall.estimate
+        return math.nan if value is None else value
+
+    @property
+    def std_error(self) -> float | None:
+        """Its standard error."""
+        return None if self.overall is None else self.overall.std_error
+
+    @property
+    def ci_low(self) -> float | None:
+        """Lower end of its interval."""
+        return None if self.overall is None else self.overall.ci_low
+
+    @property
+    def ci_high(self) -> float | None:
+        """Upper end of its interval."""
+        return None if self.overall is None else self.overall.ci_high
+
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided p of no overall effect."""
+        return None if self.overall is None else self.overall.p_value
+
+    @property
+    def df(self) -> float | None:
+        """Degrees of freedom of the overall interval."""
+        return None if self.overall is None else self.overall.df
+
+    def part(self, label: object, *, by: str | None = None) -> Estimate:
+        """Return one part.
+
+        Parameters
+        ----------
+        label : object
+            Its label, as text or as the level itself.
+        by : str, optional
+            Its column, where parts of several columns have one label.
+
+        Returns
+        -------
+        Estimate
+
+        Raises
+        ------
+        KeyError
+            If there is no such part.
+        """
+        for part in self.parts:
+            if part.label == str(label) and by in {None, part.by}:
+                return part
+        raise KeyError(f"no part {str(label)!r}; there is {', '.join(repr(p.label) for p in self.parts)}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            The overall estimate's figures beside the fields, and the parts as a list of such. A number that
+            is not finite becomes None.
+        """
+        out: dict[str, Any] = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name == "overall":
+                shown = {} if value is None else value.to_dict()
+                out |= {k: v for k, v in shown.items() if k != "label"}
+            elif _listed(f):
+                out[f.name] = plain(value)
+        return out
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the overall estimate and the parts as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row each, the overall one first; a column for every field that a row has something in.
+        """
+        return rows_frame(([] if self.overall is None else [self.overall]) + list(self.parts))
+
+    def plot(self, kind: str | None = None) -> Any:  # noqa: ANN401 - a chart
+        """Draw the result.
+
+        Parameters
+        ----------
+        kind : str, optional
+            One of its charts; the first by default.
+
+        Returns
+        -------
+        altair.Chart
+
+        Raises
+        ------
+        WhypromptError
+            If it has no such chart, or nothing to draw in it.
+        """
+        charts = self._charts()
+        name = next(iter(charts)) if kind is None else kind
+        if name not in charts:
+            from whyprompt.errors import EstimationError
+
+            raise EstimationError(f"plot kind {kind!r} is not known", hint=f"one of: {', '.join(charts)}")
+        return charts[name]()
+
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        """Name the charts that there are, the first by default, each as what draws it."""
+        from whyprompt.charts import forest_plot
+
+        return {"effect": lambda: forest_plot(self)}
+
+    def summary(self) -> str:
+        """Return the sentence, the parts, the assumptions and the warnings as text.
+
+        Returns
+        -------
+        str
+        """
+        lines = [self.sentence]
+        lines += ["", f"Parts ({percent(self.level)} intervals):"] if self.parts else []
+        lines += [f"  {f'{part.by} = ' if part.by else ''}{part.words}" for part in self.parts]
+        lines += ["", "Assumptions:"] if self.assumptions else []
+        lines += [f"  {a.name}: {a.status} ({a.detail})" for a in self.assumptions]
+        lines += ["", "Warnings:"] if self.warnings else []
+        lines += [f"  {text}" for text in self.warnings]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    def _repr_html_(self) -> str:
+        table = self.to_frame().to_html(index=False, na_rep="", float_format=format_number, border=0)
+        notes = "".join(f"<li>{html.escape(text)}</li>" for text in self.warnings)
+        return f"<p>{html.escape(self.sentence)}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check(Result):
+    """A result with a verdict on another one.
+
+    `overall` is what was checked, `parts` what was looked at, a line each.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``"placebo treatment"``.
+    verdict : {"passes", "fails", "doubtful", "not checked"}
+    draws : tuple of float
+        Estimates of the repetitions, where there are any.
+    n_failed : int
+        Repetitions that could not be estimated.
+    settings : mapping
+        How it was made.
+    """
+
+    name: str
+    verdict: Verdict
+    draws: tuple[float, ...] = ()
+    n_failed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import draws_plot
+
+        if not self.draws:
+            return super()._charts()
+        marks = {} if self.overall is None else {self.overall.label: self.estimate}
+        return {
+            "draws": lambda: draws_plot(
+                self.draws, marks=marks, title="estimate (units of the outcome)", what=self.name
+            )
+        }
+
+
+def rows_frame(rows: Sequence[Any], kind: type | None = None) -> pd.DataFrame:
+    """Turn a sequence of dataclass instances into a table.
+
+    Parameters
+    ----------
+    rows : sequence of dataclass instance
+        One a row.
+    kind : type, optional
+        Their class, whose fields are the columns also where the sequence is empty. Default: that of the rows,
+        without the columns of an `Estimate` that no row has anything in.
+
+    Returns
+    -------
+    pandas.DataFrame
+    """
+    import pandas as pd
+
+    if kind is not None:
+        columns = [f.name for f in fields(kind)]
+        return pd.DataFrame(
+            [{name: plain(getattr(row, name)) for name in columns} for row in rows], columns=columns
+        )
+    names: Iterable[str] = dict.fromkeys(f.name for row in rows for f in fields(row))
+    table = {name: [plain(getattr(row, name, None)) for row in rows] for name in names}
+    shown = {k: v for k, v in table.items() if k in _TOLD or any(x not in (None, "") for x in v)}
+    return pd.DataFrame(shown)
+
+
+class Reported:
+    """Base of frozen dataclasses with a `sentence` that are no `Result` yet."""
+
+    _unlisted: ClassVar[frozenset[str]] = frozenset()
+    sentence: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as values that JSON can hold.
+
+        Returns
+        -------
+        dict
+            A number that is not finite becomes None.
+        """
+        return {
+            f.name: plain(getattr(self, f.name))
+            for f in fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
+            if f.name not in self._unlisted
+        }
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the result as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row, a column for each scalar field.
+        """
+        import pandas as pd
+
+        scalar = (str, int, float, type(None))
+        return pd.DataFrame([{k: v for k, v in self.to_dict().items() if isinstance(v, scalar)}])
+
+    def __str__(self) -> str:
+        return self.sentence

@@ -1,0 +1,1 @@
+"""Arrays in, numbers out: fits, errors, resampling, adjustments for several tests. No frame, no sentence."""

@@ -1,0 +1,184 @@
+"""Means over a sample of items and shares of them, with bootstrap-t intervals of whole clusters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt.errors import MediationError
+from whyprompt.stats import resampling
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+__all__ = ["DRAWS", "MeanInterval", "interval_words", "mean_interval", "share_interval", "units_of"]
+
+DRAWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MeanInterval:
+    """Mean over items with its cluster-robust t interval.
+
+    Attributes
+    ----------
+    mean, standard_error, ci_low, ci_high : float
+    n_items, n_clusters : int
+    """
+
+    mean: float
+    standard_error: float
+    ci_low: float
+    ci_high: float
+    n_items: int
+    n_clusters: int
+
+
+def mean_interval(
+    values: Sequence[float] | Array, *, clusters: Sequence[str] | None = None, conf_level: float = 0.95
+) -> MeanInterval:
+    """Mean over items with a bootstrap-t interval.
+
+    Whole clusters are drawn again, and each draw's mean is measured in its own standard errors (CR2), so
+    that the interval follows the effects' skewness, to the side of their long tail. A t interval does not:
+    on effects of heads it holds the truth nine times in ten where 95% is asked for.
+
+    Parameters
+    ----------
+    values : array-like, shape (items,)
+    clusters : sequence of str, optional
+        Sampling units; every item its own by default.
+    conf_level : float, default 0.95
+
+    Returns
+    -------
+    MeanInterval
+        With an infinite end where so few items, or so few that differ, do not bound the mean: three items
+        never do at 95%.
+
+    Raises
+    ------
+    MediationError
+        If there are fewer than two clusters, a value is not finite, or `conf_level` is no level.
+
+    References
+    ----------
+    Efron (1981). Nonparametric standard errors and confidence intervals. Canadian Journal of Statistics 9.
+    Hall (1988). Theoretical comparison of bootstrap confidence intervals. Annals of Statistics 16.
+    Bell and McCaffrey (2002). Bias reduction in standard errors for linear regression with multi-stage
+    samples. Survey Methodology 28 (CR2, Satterthwaite's degrees of freedom: with clusters of one size
+    G / (G - 1) and G - 1; the interval is nowhere shorter than by their t).
+
+    Examples
+    --------
+    >>> i = mean_interval([0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 9.0])
+    >>> i.mean, round(i.ci_low, 1), round(i.ci_high, 1)
+    (2.75, -1.1, 7.4)
+    """
+    check_level(conf_level)
+    x = np.asarray(values, dtype=np.float64)[:, None]
+    groups = units_of(x, clusters)
+    sums, sizes = resampling.cluster_sums(x, groups)
+    counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
+    return interval_of(counts, sums, sizes, conf_level)
+
+
+def interval_of(counts: Array, sums: Array, sizes: Array, conf_level: float) -> MeanInterval:
+    mean, se = resampling.mean_error(sums, sizes)
+    low, high = resampling.bounds(mean, se, resampling.bootstrap_t(counts, sums, sizes), sizes, conf_level)
+    return MeanInterval(
+        mean=float(mean[0]),
+        standard_error=float(se[0]),
+        ci_low=float(low[0]),
+        ci_high=float(high[0]),
+        n_items=int(sizes.sum()),
+        n_clusters=len(sizes),
+    )
+
+
+def share_interval(
+    part: Array, whole: Array, *, clusters: Sequence[str] | None = None, conf_level: float = 0.95
+) -> tuple[float, float]:
+    """Bootstrap-t interval of mean(part) / mean(whole), where the whole is told from zero.
+
+    The delta method's error, in every draw as in the sample. Near a whole of zero no share is bounded, so
+    none is given where the whole's own interval holds zero.
+
+    Parameters
+    ----------
+    part, whole : ndarray, shape (items,)
+    clusters, conf_level
+        As in `mean_interval`.
+
+    Returns
+    -------
+    (low, high)
+        Infinite where the items do not bound the share.
+
+    References
+    ----------
+    Fieller (1954). Some problems in interval estimation. JRSS B 16.
+    Hwang (1995). Fieller's problems and resampling techniques. Statistica Sinica 5.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> whole = np.array([1.0, 2.0, 2.5, 3.0, 4.0, 2.0, 1.5, 3.5])
+    >>> [round(v, 3) for v in share_interval(0.5 * whole + [0.1, -0.1] * 4, whole)]
+    [0.46, 0.545]
+    """
+    check_level(conf_level)
+    x = np.column_stack([part, whole])
+    sums, sizes = resampling.cluster_sums(x, units_of(x, clusters))
+    counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
+    divisor = interval_of(counts, sums[:, 1:], sizes, conf_level)
+    if divisor.ci_low <= 0 <= divisor.ci_high:
+        return -np.inf, np.inf
+    of = (sums[:, :1], sizes, sums[:, 1])
+    low, high = resampling.bounds(
+        *resampling.mean_error(*of), resampling.bootstrap_t(counts, *of), sizes, conf_level
+    )
+    return float(low[0]), float(high[0])
+
+
+def check_level(conf_level: float) -> None:
+    if not 0 < conf_level < 1:
+        raise MediationError(f"conf_level is {conf_level!r}, but it lies between 0 and 1")
+
+
+def interval_words(low: float, high: float, level: str = "") -> str:
+    """Put an interval into words; an end that the items do not bound is said to be none."""
+    name = f"{level} interval" if level else "interval"
+    if np.isfinite([low, high]).all():
+        return f"{name} {low:.3g} to {high:.3g}" if level else f"{low:.3g} to {high:.3g}"
+    if not np.isfinite([low, high]).any():
+        return f"no {name}: so few items that differ do not bound it"
+    if np.isfinite(low):
+        return f"{name} from {low:.3g} up, with no upper end"
+    return f"{name} up to {high:.3g}, with no lower end"
+
+
+def units_of(x: Array, clusters: Sequence[str] | None) -> NDArray[np.intp]:
+    """Give the number of each row's sampling unit; what no mean can be had of is refused."""
+    if not np.isfinite(x).all():
+        raise MediationError(
+            "the effects hold values that are not finite", hint="find the item whose logits are NaN"
+        )
+    if clusters is None:
+        groups = np.arange(len(x))
+    else:
+        if len(clusters) != len(x):
+            raise MediationError(f"clusters has {len(clusters)} entries for {len(x)} items")
+        groups = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
+    if (units := len(np.unique(groups))) < 2:
+        raise MediationError(
+            f"an interval needs at least two sampling units, but {len(x)} items form {units}",
+            hint="add items, or give each its own cluster",
+        )
+    return groups

@@ -1,0 +1,553 @@
+"""Propensity scores: the design matrix, logistic regression by IRLS, and cross-fitted classifiers.
+
+The logistic fit is the maximum likelihood estimate that R's ``glm(family = binomial)`` gives.
+Separated data, which have no such estimate, are refused with the columns that separate them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.order import content_rank
+from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+__all__ = [
+    "Design",
+    "LogisticFit",
+    "SeparatedError",
+    "crossfit_propensity",
+    "design_matrix",
+    "fit_logistic",
+    "independent_columns",
+]
+
+# Rows handled at a time, so that the temporaries of a block stay in cache and memory stays flat.
+_BLOCK = 8_192
+# A column whose variance beyond the columns before it is below this share is a copy of them.
+_COLLINEAR = 1e-9
+# Cells beyond which separation by a combination of columns is not looked for.
+_LARGE = 5_000_000
+
+
+class SeparatedError(EstimationError):
+    """The covariates tell the arms apart without error, for some rows or for all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Design:
+    """Covariates as numbers, with the recipe that made them.
+
+    Attributes
+    ----------
+    matrix : ndarray, shape (n, p), Fortran order
+        No intercept. Text columns are coded by reference coding, or in full where asked.
+    names : tuple of str
+        One for each column of `matrix`; ``column_level`` for a dummy.
+    sources : tuple of str
+        The column of the table that each came from.
+    levels : mapping of str to tuple of str
+        Levels of each text column, reference first. Passing them back as `levels` gives any other
+        table the identical coding.
+    """
+
+    matrix: Floats
+    names: tuple[str, ...]
+    sources: tuple[str, ...]
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogisticFit:
+    """A logistic regression.
+
+    Attributes
+    ----------
+    coef : ndarray, shape (p + 1,)
+        Intercept first; 0 for a dropped column.
+    std_error : ndarray, shape (p + 1,)
+        From the inverse information; NaN for a dropped column.
+    names : tuple of str
+        ``"(Intercept)"`` and the columns.
+    fitted : ndarray, shape (n,)
+        Probabilities.
+    linear : ndarray, shape (n,)
+        Linear predictor (the logit of `fitted`).
+    log_likelihood : float
+        At the maximum.
+    n_iterations : int
+        Of Newton's method over all rows.
+    dropped : tuple of str
+        Columns that are constant or a linear combination of those before them.
+    information_inverse : ndarray, shape (p + 1, p + 1)
+        Covariance of `coef`; rows and columns of dropped columns are zero.
+    """
+
+    coef: Floats
+    std_error: Floats
+    names: tuple[str, ...]
+    fitted: Floats
+    linear: Floats
+    log_likelihood: float
+    n_iterations: int
+    dropped: tuple[str, ...]
+    information_inverse: Floats
+
+
+def design_matrix(
+    columns: Mapping[str, NDArray[Any]],
+    *,
+    levels: Mapping[str, Sequence[str]] | None = None,
+    reference: Mapping[str, str] | None = None,
+    full: bool = False,
+) -> Design:
+    """Code covariates as numbers.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, each shape (n,)
+        Numbers as they are; text by dummies.
+    levels : mapping of str to sequence of str, optional
+        Levels of text columns, reference first, as recorded in a `Design` made before. A level that is
+        not among them is refused, so two tables can never be coded differently.
+    reference : mapping of str to str, optional
+        Reference level of a text column. Default: the first in sorted order.
+    full : bool, default False
+        One dummy for each level of a column with more than two (as balance tables show them) in place
+        of leaving the reference out.
+
+    Returns
+    -------
+    Design
+
+    Raises
+    ------
+    DataError
+        If a level is unknown, or a reference level does not occur.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> made = design_matrix({"task": np.array(["math", "code", "math"], dtype=object)})
+    >>> made.names, made.matrix.ravel().tolist(), made.levels
+    (('task_math',), [1.0, 0.0, 1.0], {'task': ('code', 'math')})
+    """
+    known = dict(levels or {})
+    first = dict(reference or {})
+    parts: list[Floats] = []
+    names: list[str] = []
+    sources: list[str] = []
+    recorded: dict[str, tuple[str, ...]] = {}
+    for name, values in columns.items():
+        if values.dtype != object:
+            parts.append(np.asarray(values, dtype=np.float64))
+            names.append(name)
+            sources.append(name)
+            continue
+        order = _levels(name, values, known.get(name), first.get(name))
+        recorded[name] = order
+        code = {level: k for k, level in enumerate(order)}
+        index = np.fromiter((code[value] for value in values), dtype=np.int64, count=len(values))
+        kept = order if full and len(order) > 2 else order[1:]
+        for level in kept:
+            parts.append((index == code[level]).astype(np.float64))
+            names.append(f"{name}_{level}")
+            sources.append(name)
+    n = len(next(iter(columns.values()))) if columns else 0
+    matrix = np.empty((n, len(parts)), order="F")
+    for j, part in enumerate(parts):
+        matrix[:, j] = part
+    return Design(matrix=matrix, names=tuple(names), sources=tuple(sources), levels=recorded)
+
+
+def _levels(
+    name: str, values: NDArray[Any], known: Sequence[str] | None, reference: str | None
+) -> tuple[str, ...]:
+    found = set(values.tolist())
+    if known is not None:
+        unknown = sorted(found - set(known))
+        if unknown:
+            raise DataError(
+                f"column {name!r} has the level {unknown[0]!r}, which the recorded coding does not know",
+                hint=f"the recorded levels are {', '.join(known)}",
+            )
+        order = list(known)
+    else:
+        order = sorted(found)
+    if reference is not None:
+        if reference not in order:
+            raise DataError(
+                f"the reference level {reference!r} does not occur in column {name!r}",
+                hint=f"its levels are {', '.join(order)}",
+            )
+        order.remove(reference)
+        order.insert(0, reference)
+    return tuple(order)
+
+
+def fit_logistic(
+    X: Floats,
+    treated: NDArray[np.bool_],
+    *,
+    names: Sequence[str] | None = None,
+    max_iterations: int = 50,
+) -> LogisticFit:
+    """Fit a logistic regression by iteratively reweighted least squares.
+
+    Newton's method with step halving, run until the gradient is at rounding error, so that the
+    estimate is the maximum and not the point where a tolerance was met. Columns are centred and scaled
+    inside, which changes nothing but the conditioning.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+        Covariates, without an intercept.
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    names : sequence of str, optional
+        Columns of `X`.
+    max_iterations : int, default 50
+        Newton steps before giving up.
+
+    Returns
+    -------
+    LogisticFit
+
+    Raises
+    ------
+    EstimationError
+        If an arm is empty, or the covariates separate the arms, naming the columns that do.
+
+    References
+    ----------
+    McCullagh, P. and Nelder, J. A. (1989). Generalized Linear Models, 2nd ed., section 4.4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.array([[0.0], [0.0], [1.0], [1.0], [1.0], [0.0]])
+    >>> t = np.array([True, False, True, True, False, False])
+    >>> fit = fit_logistic(x, t, names=["x"])
+    >>> np.round(fit.fitted, 4).tolist()
+    [0.3333, 0.3333, 0.6667, 0.6667, 0.6667, 0.3333]
+    """
+    X = np.asarray(X, dtype=np.float64)
+    n, p = X.shape
+    columns = tuple(names) if names is not None else tuple(f"x{j}" for j in range(p))
+    y = np.asarray(treated, dtype=np.float64)
+    n_treated = float(y.sum())
+    if not 0 < n_treated < n:
+        raise EstimationError(
+            "a propensity score needs rows of both arms", hint="one arm is empty in this table"
+        )
+    with one_blas_thread(n):
+        return _fit(X, y, columns, max_iterations)
+
+
+def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) -> LogisticFit:
+    n, p = X.shape
+    n_treated = float(y.sum())
+    centre, scale = _moments(X)
+    kept = independent_columns(X, centre, scale)
+    # The intercept is the logit of the share treated when every covariate is centred and beta is 0.
+    start = np.zeros(len(kept) + 1)
+    start[0] = np.log(n_treated / (n - n_treated))
+    if n >= 50_000:
+        start = _warm_start(X, y, kept, centre, scale, start)
+    beta, inverse, iterations, converged = _newton(X, y, kept, centre, scale, start, max_iterations)
+
+    to_raw = np.zeros((p + 1, len(kept) + 1))
+    to_raw[0, 0] = 1.0
+    for k, j in enumerate(kept):
+        to_raw[j + 1, k + 1] = 1.0 / scale[j]
+        to_raw[0, k + 1] = -centre[j] / scale[j]
+    coef = to_raw @ beta
+    linear = _linear(X, coef)
+    if not converged or np.abs(linear).max() > 12.0:
+        _refuse_separation(X, y, columns, kept, converged=converged)
+    # numpy's exp is elementwise, so rows with equal covariates keep exactly equal scores.
+    fitted = 1.0 / (1.0 + np.exp(-linear))
+    covariance = to_raw @ inverse @ to_raw.T
+    std_error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    lost = sorted(set(range(p)) - set(kept))
+    std_error[[j + 1 for j in lost]] = np.nan
+    log_likelihood = -float(np.logaddexp(0.0, np.where(y > 0, -linear, linear)).sum())
+    return LogisticFit(
+        coef=coef,
+        std_error=std_error,
+        names=("(Intercept)", *columns),
+        fitted=fitted,
+        linear=linear,
+        log_likelihood=log_likelihood,
+        n_iterations=iterations,
+        dropped=tuple(columns[j] for j in lost),
+        information_inverse=covariance,
+    )
+
+
+def _moments(X: Floats) -> tuple[Floats, Floats]:
+    centre = X.mean(axis=0) if X.shape[1] else np.zeros(0)
+    scale = np.array([np.sqrt(np.mean((X[:, j] - centre[j]) ** 2)) for j in range(X.shape[1])])
+    # Rounding leaves a constant column with a tiny spread; it carries no information.
+    flat = scale <= 1e-12 * np.abs(centre)
+    return centre, np.where(flat, 0.0, scale)
+
+
+def independent_columns(X: Floats, centre: Floats, scale: Floats) -> list[int]:
+    """Return the columns that are not constant nor a linear combination of those before them."""
+    live = [j for j in range(X.shape[1]) if scale[j] > 0]
+    if not live:
+        return []
+    gram = np.zeros((len(live), len(live)))
+    for a in range(0, X.shape[0], _BLOCK):
+        Z = (X[a : a + _BLOCK][:, live] - centre[live]) / scale[live]
+        gram += Z.T @ Z
+    gram /= X.shape[0]
+    kept: list[int] = []
+    for k in range(len(live)):
+        if kept:
+            across = gram[np.ix_(kept, [k])]
+            rest = gram[k, k] - (across.T @ np.linalg.solve(gram[np.ix_(kept, kept)], across)).item()
+        else:
+            rest = gram[k, k]
+        if rest > _COLLINEAR:
+            kept.append(k)
+    return [live[k] for k in kept]
+
+
+def _linear(X: Floats, coef: Floats) -> Floats:
+    """Sum column by column: a BLAS product may round equal rows differently, and ties would be lost."""
+    linear = np.full(X.shape[0], coef[0])
+    for j in np.flatnonzero(coef[1:]):
+        linear += X[:, j] * coef[j + 1]
+    return linear
+
+
+def _pass(
+    X: Floats, y: Floats, kept: list[int], centre: Floats, scale: Floats, beta: Floats
+) -> tuple[float, Floats, Floats]:
+    """One pass over the rows: log-likelihood, gradient and information at `beta`."""
+    k = len(kept) + 1
+    inverse = 1.0 / np.where(scale > 0, scale, 1.0)
+    loglik = 0.0
+    gradient = np.zeros(k)
+    information = np.zeros((k, k))
+    Z = np.empty((_BLOCK, k), order="F")
+    Z[:, 0] = 1.0
+    for a in range(0, X.shape[0], _BLOCK):
+        b = min(a + _BLOCK, X.shape[0])
+        block = Z[: b - a]
+        for column, j in enumerate(kept, start=1):
+            np.subtract(X[a:b, j], centre[j], out=block[:, column])
+            block[:, column] *= inverse[j]
+        eta = block @ beta
+        e = np.exp(-np.abs(eta))
+        mu = np.where(eta >= 0, 1.0, e) / (1.0 + e)
+        yb = y[a:b]
+        # log L = y eta - log(1 + exp(eta)), written so that exp never overflows
+        loglik += float(yb @ eta - np.maximum(eta, 0.0).sum() - np.log1p(e).sum())
+        gradient += block.T @ (yb - mu)
+        weight = mu * (1.0 - mu)
+        information += block.T @ (block * weight[:, None])
+    return loglik, gradient, information
+
+
+def _newton(
+    X: Floats,
+    y: Floats,
+    kept: list[int],
+    centre: Floats,
+    scale: Floats,
+    beta: Floats,
+    max_iterations: int,
+) -> tuple[Floats, Floats, int, bool]:
+    loglik, gradient, information = _pass(X, y, kept, centre, scale, beta)
+    for iteration in range(1, max_iterations + 1):
+        try:
+            step = np.linalg.solve(information, gradient)
+        except np.linalg.LinAlgError:
+            return beta, np.full_like(information, np.nan), iteration, False
+        # Newton's decrement bounds the log-likelihood still to be gained; it converges quadratically.
+        decrement = float(gradient @ step)
+        if not np.isfinite(decrement):
+            return beta, np.full_like(information, np.nan), iteration, False
+        if decrement < 1e-14 * max(1.0, abs(loglik)):
+            return beta + step, np.asarray(np.linalg.inv(information), dtype=np.float64), iteration, True
+        size = 1.0
+        for _ in range(30):
+            candidate = beta + size * step
+            new = _pass(X, y, kept, centre, scale, candidate)
+            if new[0] >= loglik - 1e-10 * abs(loglik):
+                break
+            size /= 2.0
+        beta, (loglik, gradient, information) = candidate, new
+    return beta, np.full_like(information, np.nan), max_iterations, False
+
+
+def _warm_start(
+    X: Floats, y: Floats, kept: list[int], centre: Floats, scale: Floats, start: Floats
+) -> Floats:
+    """Start from the estimate on evenly spaced rows: two full passes then do the work of six."""
+    stride = X.shape[0] // (20_000 if X.shape[0] >= 200_000 else 10_000)
+    rows = slice(None, None, stride)
+    small = np.asfortranarray(X[rows])
+    if not 0 < y[rows].sum() < len(small):
+        return start
+    beta, _, _, converged = _newton(small, y[rows], kept, centre, scale, start, 12)
+    return beta if converged else start
+
+
+def _refuse_separation(
+    X: Floats, y: Floats, names: Sequence[str], kept: list[int], *, converged: bool
+) -> None:
+    """Raise if the arms are separated; the maximum of the likelihood is then at infinity."""
+    by_itself = []
+    ones = y > 0
+    for j in kept:
+        a, b = X[ones, j], X[~ones, j]
+        if a.min() >= b.max() or b.min() >= a.max():
+            by_itself.append(names[j])
+        elif len(values := np.unique(X[:, j])) == 2:
+            by_itself.extend(
+                f"{names[j]} = {value:g}"
+                for value in values
+                if len(set(ones[X[:, j] == value].tolist())) == 1
+            )
+    together = by_itself or _separating_columns(X, y, names, kept)
+    if together:
+        raise SeparatedError(
+            f"the propensity score is separated: {', '.join(together)}"
+            f" {'predicts' if len(together) == 1 else 'predict'} the arm without error, for some rows or for"
+            " all",
+            hint="rows with no counterpart in the other arm carry no information on the effect: leave them"
+            " out, leave the column out of the confounders and say so, or run the missing arm there",
+        )
+    if not converged:
+        raise EstimationError(
+            "the logistic regression for the propensity score did not converge",
+            hint="look for extreme values or nearly collinear columns, or give fewer confounders",
+        )
+
+
+def _separating_columns(X: Floats, y: Floats, names: Sequence[str], kept: list[int]) -> list[str]:
+    """Find separation by a combination of columns, and leave out those that it does not need."""
+    if X.shape[0] * (len(kept) + 1) > _LARGE:
+        return []
+    found = _separates(X, y, kept)
+    for j in list(found):
+        # The program's solution gives weight to columns, the dummies of a text column above all, that it can
+        # do without.
+        fewer = _separates(X, y, [k for k in found if k != j]) if len(found) > 1 and j in found else []
+        found = fewer or found
+    return [names[j] for j in found]
+
+
+def _separates(X: Floats, y: Floats, kept: list[int]) -> list[int]:
+    """Find columns whose combination separates the arms, as a linear program (Konis 2007, section 4)."""
+    from scipy.optimize import linprog
+
+    centre, scale = _moments(X)
+    Z = np.column_stack([np.ones(X.shape[0]), *((X[:, j] - centre[j]) / scale[j] for j in kept)])
+    signed = Z * (2.0 * y - 1.0)[:, None]
+    solved = linprog(
+        -signed.sum(axis=0), A_ub=-signed, b_ub=np.zeros(len(signed)), bounds=(-1.0, 1.0), method="highs"
+    )
+    if solved.status != 0 or solved.fun is None or solved.x is None:
+        return []
+    if -float(solved.fun) < 1e-6 * X.shape[0] ** 0.5:
+        return []
+    return [j for k, j in enumerate(kept, start=1) if abs(float(solved.x[k])) > 1e-6]
+
+
+def crossfit_propensity(
+    X: Floats,
+    treated: NDArray[np.bool_],
+    classifier: Any,  # noqa: ANN401 - any scikit-learn classifier
+    *,
+    n_folds: int = 5,
+    random_state: int = 0,
+    rank: Ints | None = None,
+) -> Floats:
+    """Predict each row's propensity from a classifier that did not see the row.
+
+    Parameters
+    ----------
+    X : ndarray, shape (n, p)
+        Covariates.
+    treated : ndarray of bool, shape (n,)
+        The arm.
+    classifier : scikit-learn classifier
+        With `fit` and `predict_proba`. It is cloned for each fold and left as it was.
+    n_folds : int, default 5
+        Folds, stratified by arm.
+    random_state : int, default 0
+        For the assignment of rows to folds.
+    rank : ndarray of int, shape (n,), optional
+        Places of the rows in an order of their own, equal for interchangeable rows; folds are drawn and the
+        classifier is fitted in that order, so that the order of the table is irrelevant. Default: by `X` and
+        the arm. Rows equal in both are interchangeable for the score, but get different ones where their
+        folds differ: give a rank that tells them apart if what is done with the scores does.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        Probabilities strictly between 0 and 1.
+
+    Raises
+    ------
+    EstimationError
+        If an arm has fewer rows than folds, or the classifier gives a probability of 0 or 1.
+
+    References
+    ----------
+    Chernozhukov, V. et al. (2018). Double/debiased machine learning for treatment and structural
+    parameters. The Econometrics Journal 21, C1-C68, definition 3.2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(200, 2))
+    >>> score = crossfit_propensity(x, x[:, 0] + rng.normal(size=200) > 0, LogisticRegression())
+    >>> bool(score.min() > 0 and score.max() < 1)
+    True
+    """
+    from sklearn.base import clone
+    from sklearn.model_selection import StratifiedKFold
+
+    t = np.asarray(treated, dtype=np.int64)
+    smallest = int(min(t.sum(), len(t) - t.sum()))
+    if smallest < n_folds:
+        raise EstimationError(
+            f"cross-fitting in {n_folds} folds needs {n_folds} rows in each arm; the smaller has {smallest}",
+            hint="ask for fewer folds or use the logistic score",
+        )
+    order = np.argsort(content_rank(X, t) if rank is None else rank, kind="stable")
+    X, t = X[order], t[order]
+    drawn = np.empty(len(t))
+    for train, test in StratifiedKFold(n_folds, shuffle=True, random_state=random_state).split(X, t):
+        with one_openmp_thread(len(train)):
+            model = clone(classifier).fit(X[train], t[train])
+            positive = list(model.classes_).index(1)
+            drawn[test] = model.predict_proba(X[test])[:, positive]
+    score = np.empty(len(t))
+    score[order] = drawn
+    extreme = int(((score <= 0) | (score >= 1) | ~np.isfinite(score)).sum())
+    if extreme:
+        raise EstimationError(
+            f"{type(classifier).__name__} gives {extreme} row(s) a propensity of exactly 0 or 1",
+            hint="regularise or calibrate the classifier; such a row could never have had the other arm",
+        )
+    return score

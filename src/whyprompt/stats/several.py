@@ -1,0 +1,358 @@
+"""Several estimates at once: adjusted p-values and simultaneous intervals.
+
+The max-T distribution uses how the estimates depend on each other and gives up less power than Holm's rule,
+which needs nothing but the p-values: from their joint covariance, or from random signs on paired differences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt._words import format_number, p_words
+from whyprompt.errors import EstimationError
+from whyprompt.stats.rules import holm
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = [
+    "MaxT",
+    "correlation",
+    "max_t",
+    "more_by_steps",
+    "normal_scores",
+    "reach",
+    "sign_flip_max_t",
+    "two_sided_p",
+]
+
+# All sign patterns are used up to this number of units, random ones beyond.
+_EXHAUSTIVE = 14
+_BLOCK = 1 << 22
+
+
+def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> float | None:
+    """Return the two-sided p-value of zero, by the t distribution where degrees of freedom are given.
+
+    Parameters
+    ----------
+    estimate : float
+    std_error : float or None
+    df : float or None
+        None for the normal distribution.
+
+    Returns
+    -------
+    float or None
+        None where there is no standard error, or none other than 0. Never 0.
+
+    Examples
+    --------
+    >>> round(two_sided_p(1.96, 1.0, None), 3)
+    0.05
+    """
+    from scipy import stats
+
+    if std_error is None or not np.isfinite(std_error):
+        return None
+    if std_error == 0:
+        # No spread in the sample is no certainty of the population.
+        return None
+    z = abs(estimate) / std_error
+    p = 2.0 * (stats.norm.sf(z) if df is None else stats.t.sf(z, max(df, 1.0)))
+    # Doubles end before distributions do.
+    return float(max(p, np.finfo(float).tiny))
+
+
+def normal_scores(t: Floats, df: Sequence[float | None]) -> Floats:
+    """Turn t statistics with degrees of freedom of their own into normal ones with the same p-values.
+
+    Parameters
+    ----------
+    t : ndarray, shape (k,)
+    df : sequence of float or None, length k
+        None for a statistic that is normal already.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> normal_scores(np.array([-2.228, 1.96]), [10.0, None]).round(2).tolist()
+    [-1.96, 1.96]
+    """
+    from scipy import stats
+
+    out = np.array(t, dtype=np.float64)
+    for k, free in enumerate(df):
+        if free is not None and np.isfinite(free):
+            size = float(stats.norm.isf(stats.t.sf(abs(out[k]), max(free, 1.0))))
+            # Beyond the smallest number that a p-value can be, the size itself will do.
+            out[k] = np.sign(out[k]) * (size if np.isfinite(size) else abs(out[k]))
+    return out
+
+
+def reach(critical: float, df: float | None) -> float:
+    """Return how many standard errors an estimate's own t reaches where a normal one reaches `critical`.
+
+    Parameters
+    ----------
+    critical : float
+    df : float or None
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> round(reach(1.96, 10.0), 3), reach(1.96, None)
+    (2.228, 1.96)
+    """
+    from scipy import stats
+
+    if df is None or not np.isfinite(df):
+        return critical
+    return float(stats.t.isf(stats.norm.sf(critical), max(df, 1.0)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class MaxT:
+    """The distribution of the largest absolute t of several estimates.
+
+    Attributes
+    ----------
+    p_values : ndarray, shape (k,)
+        Adjusted (step-down): the chance that the largest of the |t| not larger than this one comes out at
+        least as large, were all effects nil.
+    critical : float
+        Standard errors to either side of each estimate for simultaneous intervals.
+    draws : int
+        Simulated, or sign patterns used.
+    least : float
+        The least p that the draws can show; an adjusted p of that size is only known to be smaller. 0 where
+        there is no such floor.
+    """
+
+    p_values: Floats
+    critical: float
+    draws: int
+    least: float
+
+
+def correlation(covariance: Floats) -> Floats:
+    """Turn a covariance into the nearest valid correlation (negative eigenvalues set to nil).
+
+    Parameters
+    ----------
+    covariance : ndarray, shape (k, k)
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+        A row without variance is uncorrelated with the others.
+    """
+    spread = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
+    safe = np.where(spread > 0, spread, 1.0)
+    r = covariance / np.outer(safe, safe)
+    np.fill_diagonal(r, 1.0)
+    values, vectors = np.linalg.eigh((r + r.T) / 2.0)
+    fixed = (vectors * np.clip(values, 0.0, None)) @ vectors.T
+    scale = np.sqrt(np.diag(fixed))
+    return np.asarray(fixed / np.outer(scale, scale), dtype=np.float64)
+
+
+def _step_down(observed: Floats, draws: Floats, *, exact: bool) -> Floats:
+    """Step-down p-values of Westfall and Young from draws of |t|, shape (draws, k)."""
+    order = np.argsort(-observed, kind="stable")
+    running = np.full(len(draws), -np.inf)
+    raw = np.empty(len(observed))
+    # From the smallest up, so that the running maximum is over the hypotheses not yet rejected.
+    for k in order[::-1]:
+        running = np.maximum(running, draws[:, k])
+        hits = float((running >= observed[k] * (1.0 - 1e-12)).sum())
+        raw[k] = hits / len(draws) if exact else (hits + 1.0) / (len(draws) + 1.0)
+    raw[order] = np.maximum.accumulate(raw[order])
+    return np.minimum(raw, 1.0)
+
+
+def more_by_steps(named: Sequence[str], *, least: Sequence[float], level: float) -> str:
+    """Say plainly why a step-down p finds what an interval that holds at once does not.
+
+    Parameters
+    ----------
+    named : sequence of str
+        Comparisons with an adjusted p below 1 - level and an interval at once that includes zero.
+    least : sequence of float
+        Adjusted p-values of all comparisons whose interval includes zero.
+    level : float
+
+    Returns
+    -------
+    str
+        Empty, or a sentence with a space before it.
+    """
+    if not named:
+        return ""
+    one = len(named) == 1
+    how = f"p {p_words(min(least))}" if one else f"each p below {format_number(1 - level)}"
+    return (
+        f" The adjusted p-values, which step down, show a difference of {' and of '.join(named)} too ({how}),"
+        f" though {'its interval includes' if one else 'their intervals include'} zero: intervals that hold"
+        " at"
+        " once ask for more."
+    )
+
+
+def max_t(
+    t: Floats,
+    correlation_matrix: Floats,
+    *,
+    level: float = 0.95,
+    df: float | None = None,
+    draws: int = 20_000,
+    random_state: int = 0,
+) -> MaxT:
+    """Adjust for several estimates whose joint distribution is normal (or t).
+
+    For all pairs of independent means this is Tukey's studentised range test, made step-down.
+
+    Parameters
+    ----------
+    t : ndarray, shape (k,)
+        Estimates over their standard errors.
+    correlation_matrix : ndarray, shape (k, k)
+        Of the estimates.
+    level : float, default 0.95
+        Of the simultaneous intervals.
+    df : float, optional
+        Degrees of freedom of a common variance estimate; default the normal distribution.
+    draws : int, default 20000
+        Simulated.
+    random_state : int, default 0
+        Seed.
+
+    Returns
+    -------
+    MaxT
+
+    References
+    ----------
+    Hothorn, T., Bretz, F. and Westfall, P. (2008). Simultaneous inference in general parametric models.
+    Biometrical Journal 50, 346-363.
+
+    Examples
+    --------
+    >>> result = max_t(np.array([2.0, 2.0]), np.ones((2, 2)))
+    >>> bool(abs(result.critical - 1.96) < 0.03)
+    True
+    """
+    rng = np.random.default_rng(random_state)
+    values, vectors = np.linalg.eigh(correlation_matrix)
+    root = vectors * np.sqrt(np.clip(values, 0.0, None))
+    sample = np.abs(rng.standard_normal((draws, len(t))) @ root.T)
+    if df is not None:
+        sample /= np.sqrt(rng.chisquare(max(df, 1.0), draws) / max(df, 1.0))[:, None]
+    # Simulation noise must not make an adjusted p-value smaller than the one it adjusts, nor larger than
+    # Holm's, which bounds it: what no draw reached is not the reciprocal of their number.
+    alone = [two_sided_p(float(value), 1.0, df) for value in t]
+    most = np.array(holm(alone), dtype=np.float64)
+    return MaxT(
+        p_values=np.clip(_step_down(np.abs(t), sample, exact=False), np.array(alone, dtype=float), most),
+        critical=max(float(np.quantile(sample.max(axis=1), level)), _quantile(level, df)),
+        draws=draws,
+        least=0.0,
+    )
+
+
+def _quantile(level: float, df: float | None) -> float:
+    """Return how many standard errors one estimate's own interval has: several at once have no fewer."""
+    from scipy import stats
+
+    law = stats.norm if df is None else stats.t(max(df, 1.0))
+    return float(law.ppf(0.5 + level / 2.0))
+
+
+def sign_flip_max_t(
+    differences: Floats, *, level: float = 0.95, draws: int = 20_000, random_state: int = 0
+) -> MaxT:
+    """Adjust for several outcomes of the same units by flipping the signs of whole units.
+
+    Exact where the differences are symmetric about zero under the null; all 2^n patterns are used for up to
+    14 units. No p-value can be below 2 / 2^n.
+
+    Parameters
+    ----------
+    differences : ndarray, shape (units, k)
+        Paired differences, or their sums within clusters.
+    level : float, default 0.95
+        Of the simultaneous intervals.
+    draws : int, default 20000
+        Random patterns beyond 14 units.
+    random_state : int, default 0
+        Seed.
+
+    Returns
+    -------
+    MaxT
+
+    Raises
+    ------
+    EstimationError
+        With fewer than two units.
+
+    References
+    ----------
+    Westfall, P. H. and Young, S. S. (1993). Resampling-Based Multiple Testing. Wiley, algorithm 2.8.
+
+    Examples
+    --------
+    >>> d = np.array([[1.0], [2.0], [3.0]])
+    >>> sign_flip_max_t(d).p_values.tolist()
+    [0.25]
+    """
+    n = len(differences)
+    if n < 2:
+        raise EstimationError("sign flips need at least two units")
+    squares = (differences**2).sum(axis=0)
+    exact = n <= _EXHAUSTIVE
+    if exact:
+        draws = 1 << n
+        patterns = np.arange(draws)
+    rng = np.random.default_rng(random_state)
+    sample = np.empty((draws, differences.shape[1]))
+    step = max(1, _BLOCK // n)
+    for a in range(0, draws, step):
+        rows = min(step, draws - a)
+        if exact:
+            bits = (patterns[a : a + rows, None] >> np.arange(n)) & 1
+        else:
+            bits = rng.integers(0, 2, (rows, n), dtype=np.int8)
+        sample[a : a + rows] = np.abs(_t_of_sums((2.0 * bits - 1.0) @ differences, squares, n))
+    observed = np.abs(_t_of_sums(differences.sum(axis=0), squares, n))
+    largest = sample.max(axis=1)
+    finite = largest[np.isfinite(largest)]
+    return MaxT(
+        p_values=_step_down(observed, sample, exact=exact),
+        critical=float(np.quantile(finite, level)) if len(finite) else float("nan"),
+        draws=draws,
+        least=0.0 if exact else 1.0 / (draws + 1.0),
+    )
+
+
+def _t_of_sums(sums: Floats, squares: Floats, n: int) -> Floats:
+    """One-sample t from sums; flipping signs leaves the sums of squares as they are."""
+    spread = np.clip(squares - sums**2 / n, 0.0, None) / (n - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = sums / np.sqrt(n * spread)
+    # Without any difference t is 0; with equal differences it has no bound.
+    return np.where(squares == 0, 0.0, t)
