@@ -23,6 +23,7 @@ __all__ = [
     "Assumption",
     "BalanceRow",
     "Check",
+    "Checks",
     "Estimate",
     "Measure",
     "Result",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 Status = Literal["holds", "fails", "doubtful", "untestable", "not checked"]
-Verdict = Literal["passes", "fails", "doubtful", "not checked"]
+Verdict = Literal["passes", "fails", "doubtful", "untestable", "not checked"]
 
 # Always told of an estimate; the rest where there is something to tell.
 _TOLD = ("label", "estimate", "std_error", "ci_low", "ci_high", "p_value")
@@ -257,6 +258,8 @@ class Result:
         Each with the check made of it.
     warnings : tuple of str
         What a reader must know before quoting the number.
+    axis : str
+        What the estimates are, with their unit, as an axis of a chart says it.
     """
 
     sentence: str
@@ -265,6 +268,7 @@ class Result:
     level: float = 0.95
     assumptions: tuple[Assumption, ...] = ()
     warnings: tuple[str, ...] = ()
+    axis: str = "estimate (units of the outcome)"
 
     @property
     def estimate(self) -> float:
@@ -416,13 +420,14 @@ class Check(Result):
     ----------
     name : str
         Such as ``"placebo treatment"``.
-    verdict : {"passes", "fails", "doubtful", "not checked"}
+    verdict : {"passes", "fails", "doubtful", "untestable", "not checked"}
+        ``"untestable"`` where no data of this design could decide, as of hidden confounding.
     draws : tuple of float
         Estimates of the repetitions, where there are any.
     n_failed : int
         Repetitions that could not be estimated.
     settings : mapping
-        How it was made.
+        How it was made; `drawn` says of what there is a draw each.
     """
 
     name: str
@@ -432,16 +437,67 @@ class Check(Result):
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import draws_plot
+        from whyprompt.charts import draws_plot, interval_plot
 
         if not self.draws:
-            return super()._charts()
+            shown = ([] if self.overall is None else [self.overall]) + list(self.parts)
+            return {"parts": lambda: interval_plot([_line(row) for row in shown], title=self.axis)}
         marks = {} if self.overall is None else {self.overall.label: self.estimate}
-        return {
-            "draws": lambda: draws_plot(
-                self.draws, marks=marks, title="estimate (units of the outcome)", what=self.name
-            )
-        }
+        drawn = str(self.settings.get("drawn", "draws"))
+        return {"draws": lambda: draws_plot(self.draws, marks=marks, title=self.axis, what=drawn)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checks(Result):
+    """Several checks of one estimate.
+
+    Attributes
+    ----------
+    checks : mapping of str to Check
+        By name.
+    not_done : tuple of str
+        What does not apply or could not be done, with the reason.
+    """
+
+    checks: Mapping[str, Check]
+    not_done: tuple[str, ...] = ()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the verdicts.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row a check: ``check``, ``verdict``, ``sentence``.
+        """
+        import pandas as pd
+
+        rows = [(name, found.verdict, found.sentence) for name, found in self.checks.items()]
+        return pd.DataFrame(rows, columns=["check", "verdict", "sentence"])
+
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import interval_plot
+
+        title = f"{self.axis}; lines: middle 95% of draws, or interval"
+        return {"checks": lambda: interval_plot(self._lines(), title=title)}
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """One line a check that has draws, one a part of the others that are in the same unit."""
+        import numpy as np
+
+        rows = [] if self.overall is None else [{"label": "estimate", "estimate": self.estimate}]
+        for check in self.checks.values():
+            if check.draws:
+                low, middle, high = np.quantile(check.draws, [0.025, 0.5, 0.975]).tolist()
+                label = check.settings.get("drawn", check.name)
+                rows.append({"label": label, "estimate": middle, "low": low, "high": high})
+            elif check.axis == self.axis:
+                rows += [_line(part) for part in check.parts]
+        return [{"low": None, "high": None, **row} for row in rows]
+
+
+def _line(row: Estimate) -> dict[str, Any]:
+    return {"label": row.label, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
 
 
 def rows_frame(rows: Sequence[Any], kind: type | None = None) -> pd.DataFrame:
