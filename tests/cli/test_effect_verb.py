@@ -794,7 +794,7 @@ def test_a_table_with_both_arms_of_every_item_is_compared_item_by_item_and_says_
         assert "name a --design or a --method" in out
     code, out, _ = run(two, *what, "--json")
     found = json.loads(out)
-    assert found["n_pairs"] == 40
+    assert found["n_used"] == 40
     assert found["warnings"][0].startswith(note)
     code, out, _ = run(two, "--treatment", "arm", "--outcome", "score,passed", "--treated", "cot")
     assert code == 0

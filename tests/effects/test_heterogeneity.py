@@ -60,11 +60,11 @@ def test_groups_by_one_two_valued_modifier_are_its_subgroups():
     # The items are those of the folds after the first three, in order of their first appearance.
     seen = set(np.flatnonzero(np.isfinite(found.predicted)))
     judged = frame[frame["item_id"].isin(seen)]
-    by = {row.level: row for row in paired_effect(judged, **PAIR, by="kind").subgroups}
+    by = {row.label: row for row in paired_effect(judged, **PAIR, by="kind").parts}
     for group, level in zip(found.groups, ("short", "long"), strict=True):
         for name in ("estimate", "std_error", "ci_low", "ci_high", "p_value", "p_holm"):
             assert getattr(group, name) == pytest.approx(getattr(by[level], name), rel=1e-9)
-        assert group.n == by[level].n_pairs
+        assert group.n == by[level].n_used
     d = found.scores[:, 0] - found.scores[:, 1]
     spread = sm.stats.CompareMeans.from_data(d[found.predicted > 3], d[found.predicted < 3])
     low, high = spread.tconfint_diff(usevar="unequal")

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from whyprompt.effects import paired_effect
-from whyprompt.effects.paired.items import (
+from whyprompt.effects.paired_items import (
     _tails,
     change_words,
     item_changes,
@@ -19,7 +19,7 @@ from whyprompt.effects.paired.items import (
     non_null,
     seen_items,
 )
-from whyprompt.effects.paired.paired import paired_differences
+from whyprompt.effects.pairs import paired_differences
 from whyprompt.errors import EstimationError
 
 

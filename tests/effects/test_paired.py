@@ -15,7 +15,7 @@ from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
 from whyprompt.effects import paired_effect, paired_effects, paired_heterogeneity, paired_ordinal_effect
-from whyprompt.effects.paired.paired import paired_differences
+from whyprompt.effects.pairs import paired_differences
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.rules import holm
 
@@ -236,16 +236,16 @@ def test_subgroups_are_t_tests_of_their_own_adjusted_by_holm():
     kind = np.random.default_rng(2).choice(["algebra", "logic", "words"], len(control))
     level = np.random.default_rng(3).integers(0, 2, len(control))
     result = effect(long_table(control, treated, kind=kind, level=level), by=["kind", "level"])
-    assert [(r.by, r.level) for r in result.subgroups] == [
+    assert [(r.by, r.label) for r in result.parts] == [
         ("kind", "algebra"), ("kind", "logic"), ("kind", "words"), ("level", "0"), ("level", "1"),
     ]  # fmt: skip
-    for row in result.subgroups:
-        here = (kind if row.by == "kind" else level.astype(str)) == row.level
+    for row in result.parts:
+        here = (kind if row.by == "kind" else level.astype(str)) == row.label
         oracle = stats.ttest_rel(treated[here], control[here])
-        assert row.n_pairs == int(here.sum())
+        assert row.n_used == int(here.sum())
         assert row.p_value == pytest.approx(oracle.pvalue, rel=1e-9)
-    adjusted = multipletests([r.p_value for r in result.subgroups], method="holm")[1]
-    assert [r.p_holm for r in result.subgroups] == pytest.approx(list(adjusted), rel=1e-12)
+    adjusted = multipletests([r.p_value for r in result.parts], method="holm")[1]
+    assert [r.p_adjusted for r in result.parts] == pytest.approx(list(adjusted), rel=1e-12)
     groups = [(treated - control)[kind == k] for k in ("algebra", "logic", "words")]
     welch = anova_oneway(groups, use_var="unequal", welch_correction=True)
     assert result.heterogeneity["kind"] == pytest.approx(welch.pvalue, rel=1e-9)
@@ -434,9 +434,9 @@ def test_a_subgroup_that_changes_alike_is_not_a_discovery():
     control = rng.normal(size=20)
     treated = control + np.where(np.arange(20) < 10, 0.3, rng.normal(size=20))
     frame = long_table(control, treated, kind=np.where(np.arange(20) < 10, "a", "b"))
-    rows = {row.level: row for row in effect(frame, by="kind").subgroups}
-    assert (rows["a"].p_value, rows["a"].p_holm, rows["a"].ci_low) == (None, None, None)
-    assert rows["b"].p_holm == rows["b"].p_value
+    rows = {row.label: row for row in effect(frame, by="kind").parts}
+    assert (rows["a"].p_value, rows["a"].p_adjusted, rows["a"].ci_low) == (None, None, None)
+    assert rows["b"].p_adjusted == rows["b"].p_value
 
 
 @pytest.mark.parametrize(("level", "words"), [(0.995, "99.5% interval"), (0.975, "97.5% interval")])

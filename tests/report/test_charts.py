@@ -76,8 +76,8 @@ def test_forest_plot_holds_the_estimates_and_the_truth(small):
     rows = {r["label"]: r for r in rows_with(chart, "estimate", "low", "high")}
     assert rows["all items"]["estimate"] == e.main.estimate
     assert (rows["all items"]["low"], rows["all items"]["high"]) == (e.main.ci_low, e.main.ci_high)
-    for part in e.main.subgroups:
-        assert (rows[part.level]["estimate"], rows[part.level]["low"]) == (part.estimate, part.ci_low)
+    for part in e.main.parts:
+        assert (rows[part.label]["estimate"], rows[part.label]["low"]) == (part.estimate, part.ci_low)
     assert rows["logs"]["estimate"] == e.draw.adjusted.estimate
     assert rows_with(chart, "truth") == [
         {"label": "logs", "truth": e.draw.truth, "words": rows_with(chart, "truth")[0]["words"]}

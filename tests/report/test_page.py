@@ -96,9 +96,9 @@ def test_effect_tables_hold_the_exact_values(small, page):
     main = small.effect.main
     rows = body(page.tables["effects"])
     assert rows["all items"] == [main.n_pairs, main.estimate, main.ci_low, main.ci_high, main.p_value]
-    for part in main.subgroups:
-        expected = [part.n_pairs, part.estimate, part.ci_low, part.ci_high, part.p_holm]
-        assert rows[part.level] == expected
+    for part in main.parts:
+        expected = [part.n_used, part.estimate, part.ci_low, part.ci_high, part.p_adjusted]
+        assert rows[part.label] == expected
     other = small.effect.outcomes["exact_match"]
     others = body(page.tables["others"])
     family = {(row.outcome, row.treated): row for row in small.effect.family}
@@ -206,8 +206,8 @@ def test_the_levels_are_joined_item_by_item(small, page):
     assert gap < 1e-9
     assert f"the largest difference between them is {format_number(gap, digits=2)}." in page.words
     rows = body(page.tables["levels"])
-    for part in small.effect.main.subgroups:
-        assert rows[part.level][0] == part.estimate
+    for part in small.effect.main.parts:
+        assert rows[part.label][0] == part.estimate
 
 
 def test_limits_name_every_assumption_that_was_not_shown_to_hold(small, page):

@@ -9,7 +9,7 @@ from whyprompt._words import counted, format_number, p_words
 from whyprompt.answers.family import FamilyRow, family_rows, family_words
 from whyprompt.effects.checks.audit import audit, one_draw
 from whyprompt.effects.estimate import estimate_effect
-from whyprompt.effects.paired.paired import paired_effect
+from whyprompt.effects.paired import paired_effect
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.results import plain
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.effects.checks.audit import AuditResult, OneDraw
-    from whyprompt.effects.paired.paired import PairedResult
+    from whyprompt.effects.paired import PairedResult
     from whyprompt.effects.result import EffectResult
     from whyprompt.study import AuditSettings, EffectSettings, Study
 
@@ -113,26 +113,13 @@ class StudyEffect:
         Returns
         -------
         dict
-            The main result's keys, ``n_treated`` and its kin for a paired design too, and one key each for
-            the further results.
+            The main result's keys, and one key each for the further results.
         """
-        main = self.main.to_dict()
-        if self.design == "paired":
-            n = main["n_pairs"]
-            total = n + main["n_incomplete"]
-            main |= {
-                "n_treated": total,
-                "n_control": total,
-                "n_treated_used": n,
-                "n_control_used": n,
-                # Each item is its own control: there is nothing to balance.
-                "balance": [],
-            }
         return {
             "study": self.study,
             "question": self.question,
             "design": self.design,
-            **main,
+            **self.main.to_dict(),
             "outcomes": {name: r.to_dict() for name, r in self.outcomes.items()},
             "arms": {name: r.to_dict() for name, r in self.arms.items()},
             "family": [plain(row) for row in self.family],
@@ -155,7 +142,7 @@ class StudyEffect:
         str
         """
         blocks = [self.question.strip(), self.sentence]
-        rows = getattr(self.main, "subgroups", ())
+        rows = getattr(self.main, "subgroups", ()) or getattr(self.main, "parts", ())
         if rows:
             what = "items" if self.design == "paired" else "rows"
             head = ("", what, "effect", "interval", "p (Holm)")
@@ -203,11 +190,11 @@ class StudyEffect:
 
 def _subgroup(row: Any) -> tuple[str, ...]:  # noqa: ANN401 - a subgroup of either kind of result
     return (
-        row.level,
-        str(row.n_pairs if hasattr(row, "n_pairs") else row.n_treated_used + row.n_control_used),
+        getattr(row, "label", None) or row.level,
+        str(getattr(row, "n_used", None) or row.n_treated_used + row.n_control_used),
         format_number(row.estimate),
         _span(row.ci_low, row.ci_high),
-        p_words(row.p_holm),
+        p_words(row.p_adjusted if hasattr(row, "p_adjusted") else row.p_holm),
     )
 
 

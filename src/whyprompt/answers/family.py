@@ -11,7 +11,7 @@ from whyprompt.stats.rules import holm
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from whyprompt.effects.paired.paired import PairedResult
+    from whyprompt.effects.paired import PairedResult
     from whyprompt.effects.result import EffectResult
 
 __all__ = ["FamilyRow", "family_rows", "family_words"]

@@ -10,7 +10,7 @@ import numpy as np
 from whyprompt._words import counted, format_number
 from whyprompt.charts.effects import _fit, _zero
 from whyprompt.charts.style import BLUE, GREY, VERMILION, data, finish, title_lines
-from whyprompt.effects.paired.items import item_differences, seen_items
+from whyprompt.effects.paired_items import item_differences, seen_items
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import altair as alt
     from numpy.typing import NDArray
 
-    from whyprompt.effects.paired.paired import PairedResult
+    from whyprompt.effects.paired import PairedResult
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]

@@ -62,12 +62,14 @@ def effect_rows(result: Any) -> list[EffectRow]:  # noqa: ANN401 - a result of a
     DataError
         If it is no result that has estimates.
     """
+    if hasattr(result, "overall"):
+        overall = () if result.overall is None else (result.overall,)
+        return [_line(e, "overall") for e in overall] + [_line(e, "part") for e in result.parts]
     if hasattr(result, "estimate"):
-        n = getattr(result, "n_pairs", None)
-        used = result.n_treated_used + result.n_control_used if n is None else n
+        used = result.n_treated_used + result.n_control_used
         rows = [
             EffectRow(
-                label="all items" if n is not None else "overall",
+                label="overall",
                 estimate=result.estimate,
                 low=result.ci_low,
                 high=result.ci_high,
@@ -82,9 +84,24 @@ def effect_rows(result: Any) -> list[EffectRow]:  # noqa: ANN401 - a result of a
     raise DataError(f"{type(result).__name__} has no estimates to draw")
 
 
+def _line(row: Any, kind: str) -> EffectRow:  # noqa: ANN401 - an estimate with its label
+    n = row.n_used
+    if n is None and row.n_treated_used is not None and row.n_control_used is not None:
+        n = row.n_treated_used + row.n_control_used
+    return EffectRow(
+        label=row.label,
+        estimate=row.estimate,
+        low=row.ci_low,
+        high=row.ci_high,
+        n=n,
+        p=row.p_value if row.p_adjusted is None else row.p_adjusted,
+        kind=kind,
+        note=row.note,
+    )
+
+
 def _part(row: Any) -> EffectRow:  # noqa: ANN401 - a row of any result
     estimate = row.difference if hasattr(row, "difference") else row.estimate
-    pairs = getattr(row, "n_pairs", None)
     if hasattr(row, "reference"):
         label, n = f"{row.arm} - {row.reference}", row.n_arm_used + row.n_reference_used
     elif hasattr(row, "outcome"):
@@ -93,7 +110,7 @@ def _part(row: Any) -> EffectRow:  # noqa: ANN401 - a row of any result
         label, n = f"at least {row.level}", None
     else:
         label = str(row.level)
-        n = row.n_treated_used + row.n_control_used if pairs is None else pairs
+        n = row.n_treated_used + row.n_control_used
     return EffectRow(
         label=label,
         estimate=estimate,

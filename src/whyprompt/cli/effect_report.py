@@ -29,7 +29,7 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
     parts = [result.sentence]
     if hasattr(result, "pooled"):
         parts.extend(_imputed_parts(result))
-    elif hasattr(result, "estimate"):
+    elif hasattr(result, "estimate") and getattr(result, "overall", result) is not None:
         parts.append(
             f"estimate {format_number(result.estimate)}, standard error {format_number(result.std_error)}"
             f" ({result.se_method}), {percent(result.level)} interval {_span(result, 'ci')},"
@@ -47,6 +47,8 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
         parts.append(_balance_table(result.balance))
     if getattr(result, "subgroups", ()):
         parts.append(_subgroup_table(result.subgroups))
+    if getattr(result, "overall", None) is not None and result.parts:
+        parts.append(_parts_by_level(result.parts))
     parts.append(
         "Assumptions:\n"
         + "\n".join(
@@ -266,7 +268,7 @@ def _subgroup_table(subgroups: Sequence[Any]) -> str:
         [
             r.by,
             r.level,
-            str(r.n_pairs) if hasattr(r, "n_pairs") else f"{r.n_treated_used}+{r.n_control_used}",
+            f"{r.n_treated_used}+{r.n_control_used}",
             format_number(r.estimate),
             _span(r, "ci"),
             p_words(r.p_holm),
@@ -276,6 +278,22 @@ def _subgroup_table(subgroups: Sequence[Any]) -> str:
     ]
     header = ["by", "level", "rows", "estimate", "interval", "p (Holm)", ""]
     return f"Subgroups:\n{_grid(header, rows)}"
+
+
+def _parts_by_level(parts: Sequence[Any]) -> str:
+    rows = [
+        [
+            r.by,
+            r.label,
+            f"{r.n_treated_used}+{r.n_control_used}" if r.n_used is None else str(r.n_used),
+            format_number(r.estimate),
+            _span(r, "ci"),
+            p_words(r.p_adjusted),
+            r.note,
+        ]
+        for r in parts
+    ]
+    return f"Subgroups:\n{_grid(['by', 'level', 'rows', 'estimate', 'interval', 'p (Holm)', ''], rows)}"
 
 
 def _span(row: Any, name: str) -> str:  # noqa: ANN401 - a row of any result

@@ -44,7 +44,7 @@ from whyprompt.effects.gaps.patterns import MissingPatterns, drop_incomplete, mi
 from whyprompt.effects.gaps.pooling import PooledEstimate, pool
 from whyprompt.effects.gaps.tipping import TippingPoint, tipping_point
 from whyprompt.effects.ordinal import OrdinalResult, ThresholdRow, ordinal_effect, paired_ordinal_effect
-from whyprompt.effects.paired.paired import PairedResult, SubgroupRow, paired_effect
+from whyprompt.effects.paired import PairedResult, paired_effect
 from whyprompt.effects.prepare.recipe import (
     Bin,
     Code,
@@ -118,7 +118,6 @@ __all__ = [
     "Scale",
     "SensitivityReport",
     "SpecificationCurve",
-    "SubgroupRow",
     "TargetingPoint",
     "ThresholdRow",
     "TippingPoint",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.paired.paired import PairedDifferences
+    from whyprompt.effects.pairs import PairedDifferences
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
@@ -206,7 +206,8 @@ def paired_ordinal_effect(
     >>> [row.difference for row in result.rows]
     [0.5, 0.25]
     """
-    from whyprompt.effects.paired.paired import item_labels, mean_error, paired_differences, paired_effect
+    from whyprompt.effects.paired import paired_effect
+    from whyprompt.effects.pairs import item_labels, mean_error, paired_differences
 
     table = open_table(frame)
     codes, shown = _levels(table, outcome, levels)

@@ -458,11 +458,11 @@ def paired_effects(
     >>> [row.estimate for row in result.rows]
     [2.0, 3.0]
     """
-    from whyprompt.effects.paired.paired import (
+    from whyprompt.effects.paired import paired_effect
+    from whyprompt.effects.pairs import (
         item_labels,
         known_error,
         paired_differences,
-        paired_effect,
         paired_interval,
         paired_scale,
     )

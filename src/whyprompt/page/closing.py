@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.effects.paired.paired import PairedResult
+from whyprompt.effects.paired import PairedResult
 from whyprompt.page.blocks import Details, Lines, Para, Section, Verbatim, table
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from whyprompt import charts
 from whyprompt._words import format_number, p_words, percent
 from whyprompt.charts.items import item_states, state_labels
 from whyprompt.charts.rows import effect_rows
-from whyprompt.effects.paired.items import change_words, item_differences
-from whyprompt.effects.paired.paired import PairedResult
+from whyprompt.effects.paired import PairedResult
+from whyprompt.effects.paired_items import change_words, item_differences
 from whyprompt.graph.model import CausalGraph
 from whyprompt.page.blocks import (
     Answer,

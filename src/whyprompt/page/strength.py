@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.effects.paired.paired import PairedResult
+from whyprompt.effects.paired import PairedResult
 
 if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult

@@ -19,7 +19,7 @@ from whyprompt.effects.checks.audit_result import AuditResult, AuditRow, OneDraw
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.methods.matched import codes
 from whyprompt.effects.options import METHODS, Options, check_options
-from whyprompt.effects.paired.paired import paired_differences
+from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
 from whyprompt.effects.problem import Problem, refuse_post_treatment
 from whyprompt.errors import DataError, EstimationError
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.paired.paired import PairedDifferences
+    from whyprompt.effects.pairs import PairedDifferences
 
     Floats = NDArray[np.float64]
 

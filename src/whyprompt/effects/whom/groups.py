@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.paired.paired import known_error
+from whyprompt.effects.pairs import known_error
 from whyprompt.effects.whom.result import GroupEffect, GroupProfile
 from whyprompt.stats import errors as inference
 from whyprompt.stats.rules import holm

@@ -15,7 +15,8 @@ import numpy as np
 from whyprompt._arguments import at_least, names, seed
 from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects.checks.balance import effective_sample_size
-from whyprompt.effects.paired.paired import item_labels, paired_differences, paired_effect
+from whyprompt.effects.paired import paired_effect
+from whyprompt.effects.pairs import item_labels, paired_differences
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.effects.whom.drivers import effect_drivers

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from whyprompt._words import percent
-from whyprompt.effects.paired.paired import known_error
+from whyprompt.effects.pairs import known_error
 from whyprompt.effects.whom.words import caveat, with_interval
 from whyprompt.errors import EstimationError
 from whyprompt.results import Reported, rows_frame

@@ -18,7 +18,7 @@ from whyprompt.stats.rules import holm
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whyprompt.effects.paired.result import PairedDifferences
+    from whyprompt.effects.pairs import PairedDifferences
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -120,7 +120,7 @@ def item_changes(
     Examples
     --------
     >>> import pandas as pd
-    >>> from whyprompt.effects.paired.paired import paired_differences
+    >>> from whyprompt.effects.pairs import paired_differences
     >>> rows = [(i, arm, float(arm == "b" and i < 8)) for i in range(10) for arm in "ab" for _ in range(4)]
     >>> frame = pd.DataFrame(rows, columns=["item", "arm", "y"])
     >>> pairs = paired_differences(frame, unit="item", arm="arm", outcome="y", treated="b", control="a")

@@ -1,1 +1,0 @@
-"""Both arms on the same items: each item compared with itself."""

@@ -1,0 +1,352 @@
+"""Both outcomes of each item side by side, and the error of a mean difference of them.
+
+The second potential outcome is not imputed but run, so the effect on each item is seen, and nothing about
+how arms were chosen has to be assumed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from whyprompt.effects.measures import is_binary
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.several import two_sided_p
+from whyprompt.tables import level_name, open_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from whyprompt.tables import Table
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Scale = Literal["free", "risks", "counts"]
+
+__all__ = [
+    "PairedDifferences",
+    "item_labels",
+    "known_error",
+    "mcnemar_p",
+    "mean_error",
+    "paired_differences",
+    "paired_interval",
+    "paired_scale",
+]
+
+# A standard error below this share of the outcomes' size is rounding.
+_ROUNDING = 1e-13
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class PairedDifferences:
+    """Both outcomes of each complete item.
+
+    Attributes
+    ----------
+    units : tuple of str
+        Items with both outcomes, in order of first appearance.
+    first_row : ndarray of int, shape (items,)
+        First row of each item in the table.
+    treated, control : ndarray, shape (items,)
+        Outcomes, averaged over repeats.
+    n_repeats : int
+        Rows beyond one for each item and arm.
+    incomplete : mapping of str to int
+        Why items are not complete, and how many.
+    incomplete_units : tuple of str
+        The first twenty of them.
+    n_other_rows : int
+        Rows of other arms, not used.
+    trial_item, trial_treated, trial_outcome : ndarray, shape (trials,)
+        The trials that the means are of: place of the item in `units`, whether it is of the treated arm, and
+        the outcome.
+    """
+
+    units: tuple[str, ...]
+    first_row: Ints
+    treated: Floats
+    control: Floats
+    n_repeats: int
+    incomplete: Mapping[str, int]
+    incomplete_units: tuple[str, ...]
+    n_other_rows: int
+    trial_item: Ints
+    trial_treated: NDArray[np.bool_]
+    trial_outcome: Floats
+
+
+def paired_differences(
+    frame: Any,  # noqa: ANN401 - any frame library's type
+    *,
+    unit: str,
+    arm: str,
+    outcome: str,
+    treated: object,
+    control: object,
+) -> PairedDifferences:
+    """Put the two outcomes of each item side by side.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a trial.
+    unit, arm, outcome : str
+        Columns. A missing outcome makes its item incomplete where no repeat has one.
+    treated, control : object
+        Levels of `arm`.
+
+    Returns
+    -------
+    PairedDifferences
+
+    Raises
+    ------
+    DataError
+        If a column is absent or of the wrong kind.
+    EstimationError
+        If an arm does not occur, or no item has both outcomes.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"item": [1, 1, 2], "arm": ["a", "b", "a"], "y": [0.0, 1.0, 1.0]})
+    >>> d = paired_differences(frame, unit="item", arm="arm", outcome="y", treated="b", control="a")
+    >>> d.units, dict(d.incomplete)
+    (('1',), {"only under 'a'": 1})
+    """
+    table = open_table(frame)
+    labels = table.labels(unit, role="unit")
+    levels = table.labels(arm, role="arm")
+    y = table.numbers_with_gaps(outcome, role="outcome")
+    names = [level_name(v) for v in (treated, control)]
+    if names[0] == names[1]:
+        raise EstimationError(f"the treated and the control arm are both {names[0]!r}")
+    present = sorted(set(levels.tolist()))
+    for name in names:
+        if name not in present:
+            raise EstimationError(
+                f"no row of arm column {arm!r} is {name!r}: that arm is empty",
+                hint=f"the arms are {', '.join(map(repr, present))}",
+            )
+    code: dict[str, int] = {}
+    index = np.fromiter((code.setdefault(u, len(code)) for u in labels), dtype=np.int64, count=len(labels))
+    first = np.full(len(code), len(labels), dtype=np.int64)
+    np.minimum.at(first, index, np.arange(len(labels)))
+    means, rows, finite, trials = [], [], [], []
+    for name in names:
+        mask = levels == name
+        ok = mask & ~np.isnan(y)
+        trials.append(ok)
+        n_ok = np.bincount(index[ok], minlength=len(code))
+        total = np.bincount(index[ok], weights=y[ok], minlength=len(code))
+        means.append(np.divide(total, n_ok, out=np.full(len(code), np.nan), where=n_ok > 0))
+        rows.append(np.bincount(index[mask], minlength=len(code)))
+        finite.append(n_ok)
+    here = (rows[0] > 0) | (rows[1] > 0)
+    complete = (finite[0] > 0) & (finite[1] > 0)
+    why = {
+        f"only under {names[0]!r}": here & (rows[1] == 0),
+        f"only under {names[1]!r}": here & (rows[0] == 0),
+        "outcome missing": (rows[0] > 0) & (rows[1] > 0) & ~complete,
+    }
+    every = list(code)
+    if not complete.any():
+        raise EstimationError(
+            f"no {unit!r} has an outcome under both {names[0]!r} and {names[1]!r}",
+            hint="a paired effect needs both arms on the same items; otherwise use estimate_effect",
+        )
+    used = sum(int(f[complete].sum()) for f in finite)
+    place = np.cumsum(complete) - 1
+    kept = np.flatnonzero((trials[0] | trials[1]) & complete[index])
+    return PairedDifferences(
+        units=tuple(every[k] for k in np.flatnonzero(complete)),
+        first_row=first[complete],
+        treated=means[0][complete],
+        control=means[1][complete],
+        n_repeats=used - 2 * int(complete.sum()),
+        incomplete={name: int(mask.sum()) for name, mask in why.items() if mask.any()},
+        incomplete_units=tuple(every[k] for k in np.flatnonzero(here & ~complete)[:20]),
+        n_other_rows=int((~np.isin(levels, names)).sum()),
+        trial_item=place[index[kept]],
+        trial_treated=trials[0][kept],
+        trial_outcome=y[kept],
+    )
+
+
+def paired_scale(pairs: PairedDifferences, *, clustered: bool) -> Scale:
+    """Tell which interval a mean difference has: of counts, of risks, or of a number without bounds.
+
+    Parameters
+    ----------
+    pairs : PairedDifferences
+    clustered : bool
+        Whether items are sampled in groups: their counts are then no independent ones.
+
+    Returns
+    -------
+    {"free", "risks", "counts"}
+        Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same.
+    """
+    if not is_binary(pairs.trial_outcome, pairs.trial_outcome):
+        return "free"
+    return "counts" if is_binary(pairs.treated, pairs.control) and not clustered else "risks"
+
+
+def item_labels(table: Table, name: str, unit: str, pairs: PairedDifferences, *, role: str) -> NDArray[Any]:
+    """Read a property of the item for each complete item.
+
+    Parameters
+    ----------
+    table : Table
+    name, unit : str
+        Columns.
+    pairs : PairedDifferences
+    role : str
+        For messages.
+
+    Returns
+    -------
+    ndarray of str, shape (items,)
+
+    Raises
+    ------
+    DataError
+        If it varies within an item.
+    """
+    labels = table.labels(name, role=role)
+    units = table.labels(unit, role="unit")
+    seen: dict[str, str] = {}
+    for u, value in zip(units, labels, strict=True):
+        if seen.setdefault(u, value) != value:
+            raise DataError(
+                f"{role} column {name!r} varies within {unit!r} {u!r} ({seen[u]!r} and {value!r})",
+                hint="it must be a property of the item, known before the arm is chosen",
+            )
+    return labels[pairs.first_row]
+
+
+def mean_error(d: Floats, cluster: NDArray[Any] | None) -> tuple[float | None, float | None, int]:
+    """Return the standard error of a mean, CR2 where items are clustered, its degrees of freedom and units.
+
+    Parameters
+    ----------
+    d : ndarray, shape (items,)
+    cluster : ndarray, shape (items,), optional
+
+    Returns
+    -------
+    std_error, df : float or None
+        None with fewer than two units.
+    n_units : int
+
+    References
+    ----------
+    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
+    """
+    n = len(d)
+    if cluster is None:
+        if n < 2:
+            return None, None, n
+        return float(d.std(ddof=1) / np.sqrt(n)), float(n - 1), n
+    _, code = np.unique(cluster.astype(str), return_inverse=True)
+    size = np.bincount(code).astype(float)
+    if len(size) < 2:
+        return None, None, len(size)
+    sums = np.bincount(code, weights=d - d.mean())
+    spare = 1.0 - size / n
+    variance = float((sums**2 / spare).sum()) / n**2
+    # Degrees of freedom of Bell and McCaffrey for a mean, under independent errors.
+    cross = size**2 / spare / n**3
+    squares = float((size**2).sum()) / n**4 + float(cross.sum() ** 2 - (cross**2).sum())
+    return float(np.sqrt(variance)), (1.0 / n) ** 2 / squares, len(size)
+
+
+def known_error(
+    d: Floats, cluster: NDArray[Any] | None, size: float
+) -> tuple[float | None, float | None, int]:
+    """Return what `mean_error` does, without an error where the sample shows no spread.
+
+    Parameters
+    ----------
+    d : ndarray, shape (items,)
+        Differences.
+    cluster : ndarray, shape (items,), optional
+    size : float
+        Largest outcome in size, which tells a spread from rounding.
+
+    Returns
+    -------
+    std_error, df : float or None
+        None with fewer than two units, and where all units change by the same amount: that the spread is nil
+        in the sample does not make it nil in the population, and an interval without width, or a p of 0,
+        would claim that it is.
+    n_units : int
+    """
+    error, df, units = mean_error(d, cluster)
+    if error is None or error <= _ROUNDING * size:
+        return None, None, units
+    return error, df, units
+
+
+def paired_interval(
+    d: Floats, error: float | None, df: float | None, level: float, scale: Scale
+) -> tuple[float | None, float | None, float | None]:
+    """Give the interval and the two-sided p of the mean difference.
+
+    For 0/1 outcomes the t interval can leave [-1, 1], and has no width where all items behave alike: there
+    the adjusted Wald interval of Bonett and Price is used, and the exact McNemar p. Means of repeated 0/1
+    outcomes keep the t interval, within [-1, 1].
+
+    Parameters
+    ----------
+    d : ndarray, shape (items,)
+        Differences.
+    error, df : float or None
+        From `known_error`.
+    level : float
+    scale : {"free", "risks", "counts"}
+        From `paired_scale`.
+
+    Returns
+    -------
+    low, high, p : float or None
+    """
+    from scipy import stats
+
+    estimate, n = float(d.mean()), len(d)
+    if scale == "counts" and n > 1:
+        gained, lost = int((d > 0).sum()), int((d < 0).sum())
+        a, b = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
+        half = float(stats.norm.ppf(0.5 + level / 2)) * float(np.sqrt((a + b - (a - b) ** 2) / (n + 2)))
+        return max(a - b - half, -1.0), min(a - b + half, 1.0), mcnemar_p(gained, lost)
+    if error is None or df is None:
+        return None, None, None
+    half = float(stats.t.ppf(0.5 + level / 2, df)) * error
+    low, high = estimate - half, estimate + half
+    if scale == "risks":
+        low, high = max(low, -1.0), min(high, 1.0)
+    return low, high, two_sided_p(estimate, error, df)
+
+
+def mcnemar_p(gained: int, lost: int) -> float:
+    """Return McNemar's exact two-sided p.
+
+    Parameters
+    ----------
+    gained, lost : int
+        Items that only the one arm gets right, and that only the other does.
+
+    Returns
+    -------
+    float
+    """
+    from scipy import stats
+
+    if gained + lost == 0:
+        return 1.0
+    return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
