@@ -112,6 +112,10 @@ class Estimate:
         Rows of each arm with a weight in the estimate.
     n_used : int or None
         Items, pairs or rows that the estimate is of.
+    mean_treated, mean_control : float or None
+        (Weighted) means of the two arms, whose difference the estimate is.
+    largest_smd : float or None
+        Largest absolute standardised mean difference of the arms after adjustment.
     by : str
         Column whose level the part is.
     note : str
@@ -133,6 +137,9 @@ class Estimate:
     n_treated_used: int | None = None
     n_control_used: int | None = None
     n_used: int | None = None
+    mean_treated: float | None = None
+    mean_control: float | None = None
+    largest_smd: float | None = None
     by: str = ""
     note: str = ""
 
@@ -185,7 +192,7 @@ class Assumption:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BalanceRow:
-    """The balance of one covariate before and after adjustment.
+    """The balance of one covariate before and after adjustment; what does not apply is None.
 
     Attributes
     ----------
@@ -194,21 +201,29 @@ class BalanceRow:
     binary : bool
         Whether the covariate takes two values; a variance ratio is then not informative and is None.
     smd_before, smd_after : float or None
-        Standardised mean difference, treated minus control. None where the denominator is zero.
+        Standardised mean difference, treated minus control; of many arms the largest of any two, without its
+        sign. None where the denominator is zero.
     variance_ratio_before, variance_ratio_after : float or None
         Variance of the treated over that of the control.
     ks_before, ks_after : float or None
         Largest distance between the two (weighted) distribution functions.
+    worst_pair : tuple of str
+        Of many arms the two that differ most after adjustment.
+    correlation_before, correlation_after : float or None
+        With a dose.
     """
 
     covariate: str
-    binary: bool
-    smd_before: float | None
-    smd_after: float | None
-    variance_ratio_before: float | None
-    variance_ratio_after: float | None
-    ks_before: float | None
-    ks_after: float | None
+    binary: bool = False
+    smd_before: float | None = None
+    smd_after: float | None = None
+    variance_ratio_before: float | None = None
+    variance_ratio_after: float | None = None
+    ks_before: float | None = None
+    ks_after: float | None = None
+    worst_pair: tuple[str, ...] = ()
+    correlation_before: float | None = None
+    correlation_after: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
