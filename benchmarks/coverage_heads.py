@@ -150,8 +150,8 @@ def count(
     sizes = np.ones(n)
     for _ in range(reps):
         heads, part, whole = sample(rng, n)
-        got = resampling.resample(heads, sizes, conf_level=1 - ALPHA, n_draws=draws, rng=rng)
-        flips, family, _, _ = resampling._flips(heads, sizes, n_flips=draws, rng=rng)
+        got = resampling.resample(heads, sizes, level=1 - ALPHA, draws=draws, rng=rng)
+        flips, family, _, _ = resampling._flips(heads, sizes, draws=draws, rng=rng)
         total, low, high = mean_interval(whole), *share_interval(part, whole)
         figures = {
             "familywise, flips": (family < ALPHA).any(),
@@ -181,8 +181,8 @@ def show(title: str, results: dict[int, dict[str, tuple[float, float]]]) -> None
 def power(columns: np.ndarray, n: int, draws: int) -> None:
     heads = columns[:n]
     rng = np.random.default_rng(0)
-    got = resampling.resample(heads, np.ones(len(heads)), conf_level=1 - ALPHA, n_draws=draws, rng=rng)
-    flips, family, _, _ = resampling._flips(heads, np.ones(len(heads)), n_flips=draws, rng=rng)
+    got = resampling.resample(heads, np.ones(len(heads)), level=1 - ALPHA, draws=draws, rng=rng)
+    flips, family, _, _ = resampling._flips(heads, np.ones(len(heads)), draws=draws, rng=rng)
     q_flips = stats.false_discovery_control(flips)
     print(
         f"  the first {len(heads)} items as they are: of {heads.shape[1]} heads the sign flips name "

@@ -92,10 +92,10 @@ def make(world: str, n: int, rng: np.random.Generator) -> pd.DataFrame:
 def coverage(world: str, n: int, method: str, reps: int, draws: int = 1000) -> dict[str, float]:
     """Share of samples whose 95% interval holds the truth, and of those refused."""
     truth = dict(zip(("acme", "ade"), logit_truth() if world == "logit" else (A * B, C), strict=True))
-    options: dict[str, Any] = {"treatment": "t", "mediator": "m", "outcome": "y", "n_draws": draws}
+    options: dict[str, Any] = {"treatment": "t", "mediator": "m", "outcome": "y", "draws": draws}
     options |= METHODS[method] | ({"outcome_model": "logit"} if world == "logit" else {})
     if world in {"within", "between", "lopsided"}:
-        options["clusters"] = "g"
+        options["cluster"] = "g"
     held, refused = dict.fromkeys(truth, 0), 0
     for rep in range(reps):
         frame = make(world, n, np.random.default_rng([rep, n]))

@@ -77,7 +77,7 @@ def run_whyprompt(data: np.ndarray, kind: str, draws: int) -> float:
     if world == "logit":
         options = {"outcome": "binary", "outcome_model": "logit"}
     options["method"] = method
-    result = mediate(frame, treatment="t", mediator="m", covariates=["c"], n_draws=draws, **options)
+    result = mediate(frame, treatment="t", mediator="m", confounders=["c"], draws=draws, **options)
     return result.effects["acme_treated"].estimate
 
 

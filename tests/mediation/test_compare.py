@@ -81,7 +81,7 @@ def as_frame(sweep, capture, head):
 @pytest.mark.parametrize("clusters", [None, 15])
 def test_every_head_is_what_mediate_gives_for_it(quantity, clusters):
     sweep, capture, _ = world(confounding=0.4, clusters=clusters)
-    got = compare_mediation(sweep, capture, "reasoning", quantity=quantity, n_draws=4000)
+    got = compare_mediation(sweep, capture, "reasoning", quantity=quantity, draws=4000)
     arm = "acme_treated" if quantity == "nie" else "acme_control"
     for h in range(4):
         want = mediate(
@@ -90,15 +90,15 @@ def test_every_head_is_what_mediate_gives_for_it(quantity, clusters):
             mediator="m",
             outcome="y",
             interaction=True,
-            clusters="item",
+            cluster="item",
             method="bootstrap",
-            n_draws=4000,
+            draws=4000,
         ).effects[arm]
         np.testing.assert_allclose(got.acme[h], want.estimate, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(
             [got.acme_low[h], got.acme_high[h]],
             [want.ci_low, want.ci_high],
-            atol=0.3 * want.standard_error,
+            atol=0.3 * want.std_error,
         )
     np.testing.assert_allclose(got.nie, getattr(sweep, quantity).mean(0), atol=1e-12)
 
@@ -106,7 +106,7 @@ def test_every_head_is_what_mediate_gives_for_it(quantity, clusters):
 def test_a_segment_that_one_prompt_lacks_has_no_mass_there():
     sweep, capture, _ = world(both=False, confounding=0.4)
     got = compare_mediation(sweep, capture, "reasoning")
-    want = mediate(as_frame(sweep, capture, 0), treatment="t", mediator="m", outcome="y", n_draws=2)
+    want = mediate(as_frame(sweep, capture, 0), treatment="t", mediator="m", outcome="y", draws=2)
     slopes = want.mediator_fit.to_dict()["t"] * want.outcome_fit.to_dict()["m"]
     np.testing.assert_allclose(got.acme[0], slopes, rtol=1e-9)
     with pytest.raises(MediationError, match="prompt 0 the mass on 'reasoning' does not vary"):
@@ -131,7 +131,7 @@ def test_without_a_confounder_the_two_agree_and_with_one_they_do_not():
     assert frame.iloc[0][["layer", "head", "disagree"]].tolist() == [0, 0, True]
     assert set(frame) >= {"acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high", "p_fwer"}
     # Measuring the confounder mends the statistics.
-    mended = compare_mediation(sweep, capture, "reasoning", covariates=hard)
+    mended = compare_mediation(sweep, capture, "reasoning", confounders=hard)
     assert not mended.disagree.any()
     assert mended.acme_low[0] < mended.nie[0] < mended.acme_high[0]
 
@@ -139,7 +139,7 @@ def test_without_a_confounder_the_two_agree_and_with_one_they_do_not():
 def test_covariates_enter_the_slope_as_a_regression_has_them():
     sweep, capture, hard = world(confounding=0.7)
     other = np.random.default_rng(9).normal(size=60)
-    got = compare_mediation(sweep, capture, "reasoning", covariates=np.column_stack([hard, other]))
+    got = compare_mediation(sweep, capture, "reasoning", confounders=np.column_stack([hard, other]))
     for h in range(4):
         m = capture.mass[:, :, h, 0]
         x = np.column_stack([np.ones(60), m[:, 1], hard, other])
@@ -152,7 +152,7 @@ def test_the_familywise_error_of_disagreement_is_held_and_intervals_cover():
     for rep in range(reps):
         # The truth: masses without effect, and a null difference in every head.
         sweep, capture, _ = world(n=40, m=12, effect=0.0, confounding=0.0, seed=rep, noise=1.0)
-        got = compare_mediation(sweep, capture, "reasoning", n_draws=400, random_state=rep)
+        got = compare_mediation(sweep, capture, "reasoning", draws=400, random_state=rep)
         false += bool(got.disagree.any())
         covered += int(((got.acme_low < 0) & (got.acme_high > 0)).sum())
     assert false <= 15  # 99.9% bound of a binomial (120, 0.05) is 15
@@ -170,7 +170,7 @@ def test_a_head_whose_mass_never_varies_has_no_statistics_and_says_so():
 
 
 def test_few_items_are_said():
-    few, enough = (compare_mediation(*world(n=n)[:2], "reasoning", n_draws=50).sentence for n in (8, 10))
+    few, enough = (compare_mediation(*world(n=n)[:2], "reasoning", draws=50).sentence for n in (8, 10))
     assert "With 8 sampling units the statistical side's intervals are rough." in few
     assert "are rough" not in enough
 
@@ -181,7 +181,7 @@ def test_intervals_of_few_items_cover_as_those_of_many():
         held = 0
         for rep in range(40):
             sweep, capture, _ = world(n=n, m=20, effect=0.0, seed=rep, noise=1.0)
-            got = compare_mediation(sweep, capture, "reasoning", n_draws=400, random_state=rep)
+            got = compare_mediation(sweep, capture, "reasoning", draws=400, random_state=rep)
             held += int(((got.acme_low < 0) & (got.acme_high > 0)).sum())
         assert held / 800 >= 0.91
 
@@ -189,7 +189,7 @@ def test_intervals_of_few_items_cover_as_those_of_many():
 def test_masses_that_the_other_prompt_never_has_are_said():
     """A segment that one prompt lacks has mass zero there by construction: the slope is drawn out to it."""
     sweep, capture, _ = world(both=False)
-    got = compare_mediation(sweep, capture, "reasoning", n_draws=50)
+    got = compare_mediation(sweep, capture, "reasoning", draws=50)
     assert got.overlap.tolist() == [0, 0, 0, 0]
     assert got.to_frame()["overlap"].tolist() == [0, 0, 0, 0]
     assert (
@@ -198,24 +198,24 @@ def test_masses_that_the_other_prompt_never_has_are_said():
     ) in got.sentence
     # Of heads whose masses mingle nothing is said; of one among them it is.
     capture.mass[:, 0, :, 0] = np.random.default_rng(5).permuted(capture.mass[:, 1, :, 0], axis=0)
-    mingled = compare_mediation(sweep, capture, "reasoning", n_draws=50)
+    mingled = compare_mediation(sweep, capture, "reasoning", draws=50)
     assert (mingled.overlap > 0.9).all()
     assert "extrapolates" not in mingled.sentence
     capture.mass[:, 0, 2, 0] -= 0.3
-    assert "In 1 of 4 heads" in compare_mediation(sweep, capture, "reasoning", n_draws=50).sentence
+    assert "In 1 of 4 heads" in compare_mediation(sweep, capture, "reasoning", draws=50).sentence
     # The control arm's slope is asked about the treated arm's masses.
     capture.mass[:40, 0, 1, 0] -= 0.5
-    swapped = compare_mediation(sweep, capture, "reasoning", quantity="pure_nie", n_draws=50)
-    assert compare_mediation(sweep, capture, "reasoning", n_draws=50).overlap[1] < 0.4
+    swapped = compare_mediation(sweep, capture, "reasoning", quantity="pure_nie", draws=50)
+    assert compare_mediation(sweep, capture, "reasoning", draws=50).overlap[1] < 0.4
     assert swapped.overlap[1] > 0.8
     assert "under prompt 1 lies outside the range seen under prompt 0" in swapped.sentence
 
 
 def test_270_heads_take_a_moment():
     sweep, capture, _ = world(n=120, m=270)
-    compare_mediation(sweep, capture, "reasoning", n_draws=10)
+    compare_mediation(sweep, capture, "reasoning", draws=10)
     start = time.process_time()
-    compare_mediation(sweep, capture, "reasoning", n_draws=1000)
+    compare_mediation(sweep, capture, "reasoning", draws=1000)
     assert time.process_time() - start < 4
 
 
@@ -225,7 +225,7 @@ def test_on_a_planted_model():
 
     model, items = planted.build({2: 1.0}), pairs(16)
     sweep, capture = head_sweep(model, items), capture_attention(model, items)
-    got = compare_mediation(sweep, capture, "reasoning", n_draws=200)
+    got = compare_mediation(sweep, capture, "reasoning", draws=200)
     copying = got.heads.index((1, 2))
     assert got.nie[copying] > 1
     assert np.isnan(got.acme[copying])
@@ -239,9 +239,9 @@ def test_on_a_planted_model():
         ({"quantity": "te"}, "unknown quantity 'te'"),
         ({"heads": [(9, 0)]}, r"sweep does not hold head \(9, 0\)"),
         ({"heads": []}, "heads is empty"),
-        ({"n_draws": 1}, "n_draws is at least 2"),
-        ({"covariates": np.ones(60)}, "column 0 of covariates is constant"),
-        ({"covariates": np.ones((3, 1))}, "one row for each of the 60 items"),
+        ({"draws": 1}, "draws is at least 2"),
+        ({"confounders": np.ones(60)}, "column 0 of confounders is constant"),
+        ({"confounders": np.ones((3, 1))}, "one row for each of the 60 items"),
     ],
 )
 def test_bad_input_is_named(changes, match):

@@ -5,7 +5,7 @@ import pytest
 from whyprompt.errors import DataError
 from whyprompt.mediation import baron_kenny, mediate
 
-NAMES = {"treatment": "t", "mediator": "m", "outcome": "y", "covariates": ["c"]}
+NAMES = {"treatment": "t", "mediator": "m", "outcome": "y", "confounders": ["c"]}
 
 
 def world(a=0.7, b=0.8, direct=0.5, interaction=0.0, n=400, seed=0):
@@ -39,10 +39,10 @@ def test_every_step_equals_statsmodels():
 def test_sobel_is_the_delta_method():
     got = baron_kenny(world(), **NAMES)
     a, b = got.first_stage, got.second_stage
-    gradient, cov = np.array([b.estimate, a.estimate]), np.diag([a.standard_error**2, b.standard_error**2])
-    np.testing.assert_allclose(got.product.standard_error, np.sqrt(gradient @ cov @ gradient))
-    quasi = mediate(world(), **NAMES, n_draws=4000).effects["acme"]
-    np.testing.assert_allclose(got.product.standard_error, quasi.standard_error, rtol=0.06)
+    gradient, cov = np.array([b.estimate, a.estimate]), np.diag([a.std_error**2, b.std_error**2])
+    np.testing.assert_allclose(got.product.std_error, np.sqrt(gradient @ cov @ gradient))
+    quasi = mediate(world(), **NAMES, draws=4000).effects["acme"]
+    np.testing.assert_allclose(got.product.std_error, quasi.std_error, rtol=0.06)
 
 
 @pytest.mark.parametrize(
@@ -72,11 +72,11 @@ def test_what_it_misses():
     # Opposite paths: no total effect, so step 1 fails, and yet the mediated effect is large.
     frame = world(a=1.0, b=0.8, direct=-0.8, n=4000)
     assert baron_kenny(frame, **NAMES).verdict == "none"
-    assert mediate(frame, **NAMES, n_draws=200).effects["acme"].ci_low > 0.5
+    assert mediate(frame, **NAMES, draws=200).effects["acme"].ci_low > 0.5
     # Under interaction its product is neither arm's effect.
     frame = world(a=1.0, b=0.0, interaction=1.0, direct=1.0, n=4000)
     product = baron_kenny(frame, **NAMES).product.estimate
-    effects = mediate(frame, **NAMES, interaction=True, n_draws=200).effects
+    effects = mediate(frame, **NAMES, interaction=True, draws=200).effects
     assert effects["acme_control"].ci_high < product < effects["acme_treated"].ci_low
 
 
@@ -89,5 +89,5 @@ def test_bad_input_is_named():
         baron_kenny(frame, **NAMES | {"mediator": "gone"})
     with pytest.raises(DataError, match="'one' is constant"):
         baron_kenny(frame.assign(one=1.0), **NAMES | {"outcome": "one"})
-    with pytest.raises(DataError, match="is mediator and covariate"):
-        baron_kenny(frame, **NAMES | {"covariates": [NAMES["mediator"]]})
+    with pytest.raises(DataError, match="is mediator and confounder"):
+        baron_kenny(frame, **NAMES | {"confounders": [NAMES["mediator"]]})

@@ -55,7 +55,7 @@ def test_intervals_and_p_values_are_those_of_samples_drawn_one_by_one(clustered)
     x = rng.exponential(size=(14, 4)) - [1.0, 0.2, 0.0, 1.0]
     groups = np.arange(14) // 3 if clustered else np.arange(14)  # the last cluster is smaller
     sums, sizes = resampling.cluster_sums(x, groups)
-    got = resampling.resample(sums, sizes, conf_level=0.9, n_draws=199, rng=np.random.default_rng(5))
+    got = resampling.resample(sums, sizes, level=0.9, draws=199, rng=np.random.default_rng(5))
     counts = resampling.draw_counts(len(sizes), 199, np.random.default_rng(5))
     own, star = zip(*(resampled_t(x[:, j], groups, counts) for j in range(4)), strict=True)
     own, star = np.array(own), np.array(star).T
@@ -64,10 +64,10 @@ def test_intervals_and_p_values_are_those_of_samples_drawn_one_by_one(clustered)
     # 199 draws: the 10th from either end, and the 20th of the sizes from theirs.
     least = np.maximum(size[-20], stats.t.ppf(0.95, resampling.degrees_of_freedom(sizes)))
     below, above = np.maximum(ranked[-10], least), np.maximum(-ranked[9], least)
-    np.testing.assert_allclose(got.low, x.mean(0) - below * got.se)
-    np.testing.assert_allclose(got.high, x.mean(0) + above * got.se)
+    np.testing.assert_allclose(got.low, x.mean(0) - below * got.std_error)
+    np.testing.assert_allclose(got.high, x.mean(0) + above * got.std_error)
     reach = np.abs(star)[:, :, None] >= np.abs(own) * (1 - 1e-9)  # draws x drawn x observed
-    flips, family, _, exhaustive = resampling._flips(sums, sizes, n_flips=199, rng=np.random.default_rng(0))
+    flips, family, _, exhaustive = resampling._flips(sums, sizes, draws=199, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(exhaustive, clustered)
     single = (1 + np.array([reach[:, j, j].sum() for j in range(4)])) / 200
     order, running, step_down = np.argsort(-np.abs(own)), 0.0, np.empty(4)
@@ -89,7 +89,7 @@ def test_intervals_and_p_values_are_those_of_samples_drawn_one_by_one(clustered)
 
 def test_interval_of_many_items_is_the_t_interval():
     x = np.random.default_rng(0).normal(1, 2, 2000)
-    got = mean_interval(x, conf_level=0.9)
+    got = mean_interval(x, level=0.9)
     want = stats.ttest_1samp(x, 0).confidence_interval(0.9)
     np.testing.assert_allclose([got.ci_low, got.ci_high], [want.low, want.high], rtol=0.01)
 
@@ -117,12 +117,12 @@ def test_clustered_error_with_clusters_of_one_size_is_that_of_statsmodels():
     rng = np.random.default_rng(1)
     groups = rng.permutation(np.arange(9).repeat(7))
     x = rng.normal(size=63) + rng.normal(size=9)[groups]
-    got = mean_interval(x, clusters=[f"g{g}" for g in groups])
+    got = mean_interval(x, cluster=[f"g{g}" for g in groups])
     # statsmodels' small-sample factor is G/(G-1) * (n-1)/(n-k); with k = 1 the last part is 1.
     fit = sm.OLS(x, np.ones(63)).fit(
         cov_type="cluster", cov_kwds={"groups": groups, "use_correction": True}, use_t=True
     )
-    np.testing.assert_allclose(got.standard_error, fit.bse[0], rtol=1e-10)
+    np.testing.assert_allclose(got.std_error, fit.bse[0], rtol=1e-10)
 
 
 def test_clustered_error_is_cr2_by_matrices():
@@ -139,8 +139,8 @@ def test_clustered_error_is_cr2_by_matrices():
     df = np.trace(inner) ** 2 / (inner**2).sum()
     sizes = np.array([1.0, 2.0, 3.0, 9.0])
     assert resampling.degrees_of_freedom(sizes) == pytest.approx(df, rel=1e-10)
-    got = mean_interval(x, clusters=[f"g{g}" for g in groups])
-    assert got.standard_error == pytest.approx(np.sqrt(((a.T @ centred @ x) ** 2).sum()), rel=1e-10)
+    got = mean_interval(x, cluster=[f"g{g}" for g in groups])
+    assert got.std_error == pytest.approx(np.sqrt(((a.T @ centred @ x) ** 2).sum()), rel=1e-10)
     head = infer_heads(sweep(x[:, None], [f"g{g}" for g in groups]))
     assert (head.ci_low[0], head.ci_high[0]) == pytest.approx((got.ci_low, got.ci_high))
 
@@ -150,7 +150,7 @@ def test_interval_covers_where_one_cluster_holds_most_items():
     names, hits = [f"g{g}" for g in groups], 0
     for seed in range(300):
         rng = np.random.default_rng(seed)
-        got = mean_interval(rng.normal(size=12)[groups] + rng.normal(size=41), clusters=names)
+        got = mean_interval(rng.normal(size=12)[groups] + rng.normal(size=41), cluster=names)
         hits += got.ci_low <= 0 <= got.ci_high
     assert hits >= 276
 
@@ -162,7 +162,7 @@ def test_exhaustive_sign_flips_equal_brute_force(clustered):
     units = np.arange(12) // 2 if clustered else np.arange(12)
     g = units.max() + 1
     sums, sizes = resampling.cluster_sums(x, units)
-    p, p_fwer, used, exhaustive = resampling._flips(sums, sizes, n_flips=2**11, rng=rng)
+    p, p_fwer, used, exhaustive = resampling._flips(sums, sizes, draws=2**11, rng=rng)
     assert exhaustive
     assert used == 2 ** (g - 1)
 
@@ -199,7 +199,7 @@ def test_the_error_rates_are_held_for_effects_of_mean_zero_however_skewed(shape,
     rng, reps, family, discovery = np.random.default_rng(3), 60, 0, 0
     for rep in range(reps):
         x = SHAPES[shape](rng, (n, 40)) + 0.3 * SHAPES[shape](rng, (n, 1))  # heads that go together
-        got = infer_heads(sweep(x), n_draws=400, n_splits=0, random_state=rep)
+        got = infer_heads(sweep(x), draws=400, n_splits=0, random_state=rep)
         family += bool((got.p_fwer < 0.05).any())
         discovery += bool((got.q_value < 0.05).any())
     # 60 draws at 0.05: the 99.9% binomial bound is 9.
@@ -222,8 +222,8 @@ def test_a_skewed_head_with_an_effect_is_found():
 def test_drawn_sign_flips_approach_the_exhaustive_ones():
     rng = np.random.default_rng(4)
     x, sizes = rng.normal(0.4, 1, size=(12, 6)), np.ones(12)
-    exact, _, _, all_of_them = resampling._flips(x, sizes, n_flips=2**11, rng=rng)
-    drawn, _, _, not_all = resampling._flips(x, sizes, n_flips=2**11 - 1, rng=rng)
+    exact, _, _, all_of_them = resampling._flips(x, sizes, draws=2**11, rng=rng)
+    drawn, _, _, not_all = resampling._flips(x, sizes, draws=2**11 - 1, rng=rng)
     assert all_of_them
     assert not not_all
     np.testing.assert_allclose(drawn, exact, atol=0.05)
@@ -282,17 +282,17 @@ def test_bad_input():
         infer_heads(sweep(np.ones((3, 2))), quantity="pure_nie")
 
 
-@pytest.mark.parametrize("n_draws", [10_000, 200])
-def test_effects_that_are_nearly_alike_in_every_item_have_no_p_of_zero(n_draws):
+@pytest.mark.parametrize("draws", [10_000, 200])
+def test_effects_that_are_nearly_alike_in_every_item_have_no_p_of_zero(draws):
     """Rounding of a spread that nearly cancels must not make the sample rarer than it is."""
     x = np.full((9, 4), 0.7)
     x[:, 1] = 0.3 + 1e-12 * np.arange(9)
     x[:, 2] = 0.3 + 1e-8 * np.arange(9)
     x[:, 3] = 1 + 1e-4 * np.random.default_rng(0).normal(size=9)
-    got = infer_heads(sweep(x), n_draws=n_draws)
-    if n_draws > 256:
+    got = infer_heads(sweep(x), draws=draws)
+    if draws > 256:
         assert got.p_value.tolist() == got.p_fwer.tolist() == [2 / 2**9] * 4
-    assert got.p_value.min() >= min(got.min_p, 1 / n_draws)
+    assert got.p_value.min() >= min(got.min_p, 1 / draws)
 
 
 @pytest.mark.parametrize("agreeing", [1, 10])
@@ -339,7 +339,7 @@ def test_the_interval_of_a_share_knows_that_one_cluster_may_hold_most_items():
     rng = np.random.default_rng(0)
     clusters = [f"c{max(0, i - 19)}" for i in range(25)]  # one of 20, five of one
     part, whole = rng.normal(1, 1, 25), rng.normal(2, 0.1, 25)
-    wide, narrow = (share_interval(part, whole, clusters=c) for c in (clusters, None))
+    wide, narrow = (share_interval(part, whole, cluster=c) for c in (clusters, None))
     assert wide[1] - wide[0] > 2 * (narrow[1] - narrow[0])
 
 
@@ -426,6 +426,6 @@ def test_a_contrast_of_what_is_no_effect_is_refused(quantity):
 @pytest.mark.parametrize("level", [95, 0.0, 1.0, np.nan])
 def test_a_level_that_is_none_is_refused(level):
     with pytest.raises(MediationError, match="between 0 and 1"):
-        mean_interval([1.0, 2.0, 3.0], conf_level=level)
+        mean_interval([1.0, 2.0, 3.0], level=level)
     with pytest.raises(MediationError, match="between 0 and 1"):
-        infer_heads(sweep(np.random.default_rng(0).normal(size=(5, 2))), conf_level=level)
+        infer_heads(sweep(np.random.default_rng(0).normal(size=(5, 2))), level=level)

@@ -241,8 +241,8 @@ def test_the_search_takes_the_outcome_of_its_sweep():
     one_way = head_sweep(model, items, directions=("nie",))
     with pytest.raises(MediationError, match="one direction only"):
         find_heads(model, items, sweep=one_way)
-    with pytest.raises(MediationError, match="conf_level is 95"):
-        find_heads(model, items, conf_level=95)
+    with pytest.raises(MediationError, match="level is 95"):
+        find_heads(model, items, level=95)
 
 
 @pytest.mark.parametrize("method", ["greedy", "ranked"])

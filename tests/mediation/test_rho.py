@@ -9,17 +9,17 @@ import pytest
 from scipy.stats import norm
 
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.mediation import mediate, sensitivity
+from whyprompt.mediation import mediate, mediation_sensitivity
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 FRAMING = {
     "treatment": "treat",
     "mediator": "emo",
     "outcome": "cong_mesg",
-    "covariates": ["age", "hs", "sc", "ba", "female", "income"],
+    "confounders": ["age", "hs", "sc", "ba", "female", "income"],
     "outcome_model": "probit",
 }
-KNOWN = {"treatment": "t", "mediator": "m", "outcome": "y", "covariates": ["c"]}
+KNOWN = {"treatment": "t", "mediator": "m", "outcome": "y", "confounders": ["c"]}
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def medsens():
 
 
 def test_deterministic_parts_equal_those_of_r(framing, medsens):
-    got = sensitivity(framing, **FRAMING, n_draws=2)
+    got = mediation_sensitivity(framing, **FRAMING, draws=2)
     np.testing.assert_allclose(got.rho, medsens["rho"], atol=1e-12)
     np.testing.assert_allclose(got.r2_mediator, medsens["r.square.m"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(got.r2_outcome, np.ravel(medsens["r.square.y"])[0], rtol=0, atol=1e-6)
@@ -49,9 +49,9 @@ def test_deterministic_parts_equal_those_of_r(framing, medsens):
 
 def test_the_curve_of_r_has_a_slip_and_ours_is_its_curve_without_it(framing, medsens):
     """R's error correlation s / (1 + |s|) put in place of s / sqrt(1 + s^2) gives R's curve."""
-    fit = mediate(framing, **FRAMING, n_draws=2)
+    fit = mediate(framing, **FRAMING, draws=2)
     a, b, sigma = fit.mediator_fit.coef, fit.outcome_fit.coef, fit.mediator_fit.sigma
-    x = np.column_stack([np.ones(len(framing)), framing[["treat", *FRAMING["covariates"]]]]).astype(float)
+    x = np.column_stack([np.ones(len(framing)), framing[["treat", *FRAMING["confounders"]]]]).astype(float)
     arms = [x.copy(), x.copy()]
     arms[0][:, 1], arms[1][:, 1] = 0, 1
     rho = np.array(medsens["rho"])
@@ -70,7 +70,7 @@ def test_the_curve_of_r_has_a_slip_and_ours_is_its_curve_without_it(framing, med
         )
 
     s = b[-1] * sigma
-    got = sensitivity(framing, **FRAMING, n_draws=1000)
+    got = mediation_sensitivity(framing, **FRAMING, draws=1000)
     right = curves(a, b, sigma, s / np.sqrt(1 + s**2))
     np.testing.assert_allclose([got.acme_control, got.acme_treated], right, atol=1e-12)
     # R reports means of draws.
@@ -125,10 +125,10 @@ def world(kind, rho, n=60_000, seed=0):
 def test_a_known_correlation_is_undone(kind, rho):
     frame, truth = world(kind, rho)
     model = {"outcome_model": "probit"} if kind == "probit outcome" else {"mediator_model": "probit"}
-    got = sensitivity(frame, **KNOWN, **model, rho=[0, rho], n_draws=2)
+    got = mediation_sensitivity(frame, **KNOWN, **model, rho=[0, rho], draws=2)
     assert abs(got.acme_control[1] - truth[0]) < 0.02
     assert abs(got.acme_treated[1] - truth[1]) < 0.02
-    naive = mediate(frame, **KNOWN, **model, n_draws=2)
+    naive = mediate(frame, **KNOWN, **model, draws=2)
     np.testing.assert_allclose(got.acme[0], mean_of_plug_in(naive, frame, kind), atol=2e-3)
     if rho:
         assert abs(got.acme[0] - np.mean(truth)) > 0.04  # what the correlation would have cost
@@ -136,7 +136,7 @@ def test_a_known_correlation_is_undone(kind, rho):
 
 def r_probit_mediator(frame, rho, power):
     """R's steps for a probit mediator, with the residual's variance to a power as the weight."""
-    a = mediate(frame, **KNOWN, mediator_model="probit", n_draws=2).mediator_fit.coef
+    a = mediate(frame, **KNOWN, mediator_model="probit", draws=2).mediator_fit.coef
     x = np.column_stack([np.ones(len(frame)), frame[["t", "c"]]])
     m, y = frame["m"].to_numpy(), frame["y"].to_numpy()
     eta, side = x @ a, 2 * m - 1
@@ -163,7 +163,7 @@ def test_the_curve_of_r_for_a_probit_mediator_has_its_weights_upside_down():
     ours = dict(
         zip(
             (0, 0.4, 0.7),
-            sensitivity(frame, **KNOWN, mediator_model="probit", rho=[0, 0.4, 0.7], n_draws=2).acme,
+            mediation_sensitivity(frame, **KNOWN, mediator_model="probit", rho=[0, 0.4, 0.7], draws=2).acme,
             strict=True,
         )
     )
@@ -201,8 +201,8 @@ def test_the_effect_vanishes_at_rho_at_zero_and_the_interval_holds_the_curve(kin
     frame, _ = world("probit outcome" if kind != "probit mediator" else kind, 0.3, n=800)
     model = {"probit outcome": {"outcome_model": "probit"}, "probit mediator": {"mediator_model": "probit"}}
     options = KNOWN | model.get(kind, {})
-    got = sensitivity(frame, **options, n_draws=60)
-    at = sensitivity(frame, **options, rho=[got.rho_at_zero], n_draws=2)
+    got = mediation_sensitivity(frame, **options, draws=60)
+    at = mediation_sensitivity(frame, **options, rho=[got.rho_at_zero], draws=2)
     np.testing.assert_allclose(at.acme, 0, atol=1e-9)
     assert (got.ci_low < got.acme).all()
     assert (got.acme < got.ci_high).all()
@@ -222,11 +222,11 @@ def test_the_effect_vanishes_at_rho_at_zero_and_the_interval_holds_the_curve(kin
         ({"treatment": "text"}, "'text' is categorical"),
         ({"rho": []}, "at least one rho"),
         ({"rho": [np.nan]}, "strictly between"),
-        ({"n_draws": 1}, "n_draws is at least 2"),
-        ({"conf_level": 95}, "conf_level lies between 0 and 1"),
-        ({"control_value": 1}, "both 1: nothing is compared"),
-        ({"treat_value": "x"}, "treat_value 'x' is not a finite number"),
-        ({"covariates": ["m"]}, "column 'm' is mediator and covariate"),
+        ({"draws": 1}, "draws is at least 2"),
+        ({"level": 95}, "level lies between 0 and 1"),
+        ({"control": 1}, "both 1: nothing is compared"),
+        ({"treated": "x"}, "treated 'x' is not a finite number"),
+        ({"confounders": ["m"]}, "column 'm' is mediator and confounder"),
         ({"mediator": "t"}, "column 't' is treatment and mediator"),
         ({"outcome": "one"}, "column 'one' is constant"),
         ({"interaction": True}, "no sensitivity analysis for an interaction"),
@@ -237,7 +237,7 @@ def test_bad_input_is_named(changes, match):
     frame["text"] = np.where(frame["t"] > 0, "a", "b")
     frame["one"] = 1.0
     with pytest.raises(DataError, match=match):
-        sensitivity(frame, **KNOWN | {"n_draws": 2} | changes)
+        mediation_sensitivity(frame, **KNOWN | {"draws": 2} | changes)
 
 
 @pytest.mark.parametrize("kind", ["linear", "probit mediator", "probit outcome"])
@@ -246,15 +246,15 @@ def test_clusters_widen_the_interval_and_leave_the_curve(kind):
     frame, _ = world("probit outcome" if kind == "probit outcome" else "probit mediator", 0.2, n=300)
     names = {"probit mediator": "mediator_model", "probit outcome": "outcome_model"}
     model = {names[kind]: "probit"} if kind in names else {}
-    options = KNOWN | model | {"rho": [0.0, 0.3], "n_draws": 300}
-    once = sensitivity(frame, **options)
+    options = KNOWN | model | {"rho": [0.0, 0.3], "draws": 300}
+    once = mediation_sensitivity(frame, **options)
     again = pd.concat([frame.assign(g=range(300))] * 4, ignore_index=True)
-    wrong = sensitivity(again, **options)
-    right = sensitivity(again, **options, clusters="g")
+    wrong = mediation_sensitivity(again, **options)
+    right = mediation_sensitivity(again, **options, cluster="g")
     np.testing.assert_allclose(right.acme, once.acme, rtol=0.02)
     np.testing.assert_allclose(right.acme, wrong.acme, rtol=1e-12)
     widths = [r.ci_high - r.ci_low for r in (once, wrong, right)]
     np.testing.assert_allclose(widths[2] / widths[0], 1, atol=0.2)
     assert (widths[1] < 0.65 * widths[0]).all()
     with pytest.raises(EstimationError, match="'few' holds 3 clusters"):
-        sensitivity(again.assign(few=again["g"] % 3), **options, clusters="few")
+        mediation_sensitivity(again.assign(few=again["g"] % 3), **options, cluster="few")

@@ -152,7 +152,7 @@ def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="smal
         return HeadStudy(
             contrast=Contrast(treated=treated, control="direct"),
             sweep=sweep,
-            inference=infer_heads(sweep, n_draws=2000),
+            inference=infer_heads(sweep, draws=2000),
         )
 
     te = main.te[:6]
@@ -210,7 +210,7 @@ def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="smal
             make_picture(main, "shots", more, more_parts, 6),
         ),
         capture=capture,
-        comparison=compare_mediation(main, capture, "shots", n_draws=200),
+        comparison=compare_mediation(main, capture, "shots", draws=200),
         comparison_note="",
         item_tasks={i: i.rsplit("-", 1)[0] for i in main.item_ids},
         sentence=f"'shots' against 'direct': {study.inference.sentence}",

@@ -453,7 +453,7 @@ def _compute(
             max_heads=settings.max_heads,
             candidates=settings.candidates,
             mediator=settings.mediator,
-            conf_level=settings.level,
+            level=settings.level,
             random_state=study.seeds.analysis,
             progress=lambda n, share: report(n, settings.max_heads, f"the smallest set, {share:.0%} carried"),
         )
@@ -505,7 +505,7 @@ def _gather(
     rest: _saved.Rest,
 ) -> StudyMediation:
     def studied(contrast: Contrast, sweep: HeadSweep) -> HeadStudy:
-        inference = infer_heads(sweep, conf_level=settings.level, random_state=study.seeds.analysis)
+        inference = infer_heads(sweep, level=settings.level, random_state=study.seeds.analysis)
         return HeadStudy(contrast=contrast, sweep=sweep, inference=inference)
 
     main, *others = (studied(c, s) for c, s in zip(contrasts, sweeps, strict=True))
@@ -513,7 +513,7 @@ def _gather(
     further = tuple(s for s in others if s is not placebo)
     differences = {
         f"{main.name}, less {other.name}": contrast_heads(
-            main.sweep, other.sweep, conf_level=settings.level, random_state=study.seeds.analysis
+            main.sweep, other.sweep, level=settings.level, random_state=study.seeds.analysis
         )
         for other in others
         if other.contrast.control == main.contrast.control
@@ -525,7 +525,7 @@ def _gather(
                 main.sweep,
                 capture,
                 settings.segment or _segment(capture),
-                conf_level=settings.level,
+                level=settings.level,
                 random_state=study.seeds.analysis,
             ),
             "",

@@ -3,7 +3,7 @@
 `head_sweep` gives the exact natural effects of every head, `set_sweep` and `joint_effect`
 those of sets of heads; `find_heads` searches for the smallest set, `infer_heads` does the
 statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attention` measures it.
-`mediate` is the statistical mediation of any measured mediator, `sensitivity` what a cause of
+`mediate` is the statistical mediation of any measured mediator, `mediation_sensitivity` what a cause of
 mediator and outcome would do to it, and `compare_mediation` holds it against the sweep.
 """
 
@@ -29,7 +29,7 @@ from whyprompt.mediation.inference import (
 from whyprompt.mediation.measured.baron_kenny import BaronKenny, baron_kenny
 from whyprompt.mediation.measured.compare import MediationComparison, compare_mediation
 from whyprompt.mediation.measured.mediate import Estimate, MediationResult, contrast_mediations, mediate
-from whyprompt.mediation.measured.rho import RhoSensitivity, sensitivity
+from whyprompt.mediation.measured.rho import RhoSensitivity, mediation_sensitivity
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
 from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, PairOutcomes, SetSweep
 from whyprompt.mediation.search import CarriedShare, HeadSearch, find_heads
@@ -77,8 +77,8 @@ __all__ = [
     "mean_interval",
     "mediate",
     "mediation_effects",
+    "mediation_sensitivity",
     "pair_from_rendered",
     "pair_from_text",
-    "sensitivity",
     "set_sweep",
 ]

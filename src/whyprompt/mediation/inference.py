@@ -67,7 +67,7 @@ class HeadInference:
     ----------
     quantity : str
     heads : tuple of (layer, head)
-    mean, standard_error, ci_low, ci_high, t : ndarray, shape (heads,)
+    mean, std_error, ci_low, ci_high, t : ndarray, shape (heads,)
         Cluster-robust error (CR2); bootstrap-t intervals, for one head at a time, infinite where the
         items do not bound the mean.
     p_value : ndarray
@@ -84,7 +84,7 @@ class HeadInference:
         Mean direct effect beside each `nie`.
     te : MeanInterval or None
         Total effect.
-    n_items, n_clusters, n_draws : int
+    n_items, n_clusters, draws : int
         Bootstrap samples, and sign patterns where not all of them are used.
     exhaustive : bool
         Whether all sign patterns were used.
@@ -100,7 +100,7 @@ class HeadInference:
     quantity: str
     heads: tuple[tuple[int, int], ...]
     mean: Array
-    standard_error: Array
+    std_error: Array
     ci_low: Array
     ci_high: Array
     t: Array
@@ -111,7 +111,7 @@ class HeadInference:
     te: MeanInterval | None
     n_items: int
     n_clusters: int
-    n_draws: int
+    draws: int
     exhaustive: bool
     min_p: float
     alpha: float
@@ -124,7 +124,7 @@ class HeadInference:
         Returns
         -------
         pandas.DataFrame
-            Columns layer, head, the quantity's name, nde (beside nie), standard_error, ci_low,
+            Columns layer, head, the quantity's name, nde (beside nie), std_error, ci_low,
             ci_high, t, p_value, p_fwer, q_value.
         """
         import pandas as pd
@@ -141,7 +141,7 @@ class HeadInference:
         return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
 
 
-_COLUMNS = ("standard_error", "ci_low", "ci_high", "t", "p_value", "p_fwer", "q_value")
+_COLUMNS = ("std_error", "ci_low", "ci_high", "t", "p_value", "p_fwer", "q_value")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -153,13 +153,13 @@ class SetInference:
     quantity : str
     names : tuple of str
     sets : tuple of tuples of (layer, head)
-    mean, standard_error, ci_low, ci_high, t, p_value, p_fwer, q_value : ndarray, shape (sets,)
+    mean, std_error, ci_low, ci_high, t, p_value, p_fwer, q_value : ndarray, shape (sets,)
         As in `HeadInference`; the family is that of the sets.
     nde : ndarray or None
         Mean direct effect beside each `nie`.
     te : MeanInterval
         Total effect.
-    n_items, n_clusters, n_draws : int
+    n_items, n_clusters, draws : int
     exhaustive : bool
     min_p, alpha : float
     split_half : SplitHalf or None
@@ -170,7 +170,7 @@ class SetInference:
     names: tuple[str, ...]
     sets: tuple[tuple[tuple[int, int], ...], ...]
     mean: Array
-    standard_error: Array
+    std_error: Array
     ci_low: Array
     ci_high: Array
     t: Array
@@ -181,7 +181,7 @@ class SetInference:
     te: MeanInterval
     n_items: int
     n_clusters: int
-    n_draws: int
+    draws: int
     exhaustive: bool
     min_p: float
     alpha: float
@@ -194,7 +194,7 @@ class SetInference:
         Returns
         -------
         pandas.DataFrame
-            Columns set, n_heads, the quantity's name, nde (beside nie), standard_error, ci_low,
+            Columns set, n_heads, the quantity's name, nde (beside nie), std_error, ci_low,
             ci_high, t, p_value, p_fwer, q_value.
         """
         import pandas as pd
@@ -236,9 +236,9 @@ def infer_heads(
     sweep: HeadSweep,
     *,
     quantity: str = "nie",
-    conf_level: float = 0.95,
+    level: float = 0.95,
     alpha: float = 0.05,
-    n_draws: int = DRAWS,
+    draws: int = DRAWS,
     n_splits: int = 100,
     random_state: int = 0,
 ) -> HeadInference:
@@ -252,10 +252,10 @@ def infer_heads(
     ----------
     sweep : HeadSweep
     quantity : {"nie", "nde", "pure_nie", "total_nde"}
-    conf_level : float, default 0.95
+    level : float, default 0.95
     alpha : float, default 0.05
         Level at which the sentence counts heads.
-    n_draws : int, default 10000
+    draws : int, default 10000
         Bootstrap samples drawn, and sign patterns; where there are no more patterns than this, all are used.
     n_splits : int, default 100
         Random halves for the stability.
@@ -294,9 +294,9 @@ def infer_heads(
             quantity=quantity,
             te=sweep.te,
             nde=sweep.nde.mean(0) if quantity == "nie" else None,
-            conf_level=conf_level,
+            level=level,
             alpha=alpha,
-            n_draws=n_draws,
+            draws=draws,
             n_splits=n_splits,
             random_state=random_state,
         ),
@@ -307,9 +307,9 @@ def infer_sets(
     sweep: SetSweep,
     *,
     quantity: str = "nie",
-    conf_level: float = 0.95,
+    level: float = 0.95,
     alpha: float = 0.05,
-    n_draws: int = DRAWS,
+    draws: int = DRAWS,
     n_splits: int = 100,
     random_state: int = 0,
 ) -> SetInference:
@@ -319,7 +319,7 @@ def infer_sets(
     ----------
     sweep : SetSweep
         From `layer_sweep`, `set_sweep` or `joint_effect`.
-    quantity, conf_level, alpha, n_draws, n_splits, random_state
+    quantity, level, alpha, draws, n_splits, random_state
         As in `infer_heads`.
 
     Returns
@@ -346,9 +346,9 @@ def infer_sets(
             quantity=quantity,
             te=sweep.te,
             nde=sweep.nde.mean(0) if quantity == "nie" else None,
-            conf_level=conf_level,
+            level=level,
             alpha=alpha,
-            n_draws=n_draws,
+            draws=draws,
             n_splits=n_splits,
             random_state=random_state,
         ),
@@ -360,9 +360,9 @@ def contrast_heads(
     other: HeadSweep,
     *,
     quantity: str = "nie",
-    conf_level: float = 0.95,
+    level: float = 0.95,
     alpha: float = 0.05,
-    n_draws: int = DRAWS,
+    draws: int = DRAWS,
     n_splits: int = 100,
     random_state: int = 0,
 ) -> HeadInference:
@@ -376,7 +376,7 @@ def contrast_heads(
     ----------
     sweep, other : HeadSweep
         The items present in both are compared; the heads must be the same.
-    quantity, conf_level, alpha, n_draws, n_splits, random_state
+    quantity, level, alpha, draws, n_splits, random_state
         As in `infer_heads`.
 
     Returns
@@ -413,9 +413,9 @@ def contrast_heads(
             quantity=quantity,
             te=sweep.te[mine] - other.te[theirs],
             nde=None,
-            conf_level=conf_level,
+            level=level,
             alpha=alpha,
-            n_draws=n_draws,
+            draws=draws,
             n_splits=n_splits,
             random_state=random_state,
         ),
@@ -439,24 +439,24 @@ def _infer(
     quantity: str,
     te: Array,
     nde: Array | None,
-    conf_level: float,
+    level: float,
     alpha: float,
-    n_draws: int,
+    draws: int,
     n_splits: int,
     random_state: int,
 ) -> dict[str, Any]:
     """Everything about the columns of an items-by-mediators array but what the mediators are."""
-    if not 0 < conf_level < 1 or not 0 < alpha < 1 or n_draws < 100:
-        raise MediationError("conf_level and alpha lie between 0 and 1, and n_draws is at least 100")
+    if not 0 < level < 1 or not 0 < alpha < 1 or draws < 100:
+        raise MediationError("level and alpha lie between 0 and 1, and draws is at least 100")
     groups = units_of(x, clusters)
     n_clusters = int(groups.max()) + 1
     sums, sizes = resampling.cluster_sums(x, groups)
     rng = np.random.default_rng(random_state)
-    got = resampling.resample(sums, sizes, conf_level=conf_level, n_draws=n_draws, rng=rng)
+    got = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
     out: dict[str, Any] = {
         "quantity": quantity,
         "mean": got.mean,
-        "standard_error": got.se,
+        "std_error": got.std_error,
         "ci_low": got.low,
         "ci_high": got.high,
         "t": got.t,
@@ -464,19 +464,19 @@ def _infer(
         "p_fwer": got.p_fwer,
         "q_value": got.q_value,
         "nde": nde,
-        "te": mean_interval(te, clusters=clusters, conf_level=conf_level),
+        "te": mean_interval(te, cluster=clusters, level=level),
         "n_items": len(x),
         "n_clusters": n_clusters,
-        "n_draws": n_draws,
+        "draws": draws,
         "exhaustive": got.exhaustive,
         "min_p": 2.0 ** (1 - n_clusters),
         "alpha": alpha,
         "split_half": _split_half(sums, sizes, n_splits, rng) if n_clusters >= 4 and n_splits else None,
     }
-    return out | {"sentence": _sentence(out, labels, unit, conf_level)}
+    return out | {"sentence": _sentence(out, labels, unit, level)}
 
 
-def _sentence(r: dict[str, Any], labels: list[str], kind: tuple[str, str], conf_level: float) -> str:
+def _sentence(r: dict[str, Any], labels: list[str], kind: tuple[str, str], level: float) -> str:
     name = _NAMES[r["quantity"]]
     (what, end), m = kind, len(labels)
     joint = "joint " if what == "set" else ""
@@ -487,7 +487,7 @@ def _sentence(r: dict[str, Any], labels: list[str], kind: tuple[str, str], conf_
     te = r["te"]
     text = (
         f"Over {r['n_items']} {unit} the total effect is {te.mean:.3g} "
-        f"({interval_words(te.ci_low, te.ci_high, percent(conf_level))}). "
+        f"({interval_words(te.ci_low, te.ci_high, percent(level))}). "
         f"Of {m} {what}s, {labels[best]} has the largest mean {joint}{name}, {r['mean'][best]:.3g} "
         f"({interval_words(r['ci_low'][best], r['ci_high'][best])}). "
         f"{strong} of them differ{'s' if strong == 1 else ''} from zero with the familywise error held at "
@@ -497,7 +497,7 @@ def _sentence(r: dict[str, Any], labels: list[str], kind: tuple[str, str], conf_
     text += f"With {r['n_clusters']} sampling units no p can be below {r['min_p']:.2g}"
     if r["min_p"] >= r["alpha"]:
         return text + f": at {r['alpha']:g} these items can show no {what} at all, whatever the heads do."
-    floor = max(r["min_p"], 1 / r["n_draws"])
+    floor = max(r["min_p"], 1 / r["draws"])
     if floor * m >= r["alpha"]:
         text += f"; a single {what} among {m} then cannot be told from zero at {r['alpha']:g}"
         text += ", and absence of a mark is no evidence"

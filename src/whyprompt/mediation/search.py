@@ -144,7 +144,7 @@ def find_heads(
     max_heads: int = 32,
     candidates: int = 32,
     held_out: float = 0.5,
-    conf_level: float = 0.95,
+    level: float = 0.95,
     random_state: int = 0,
     progress: Callable[[int, float], None] | None = None,
     **options: Any,  # noqa: ANN401  # handed to the sweeps
@@ -177,7 +177,7 @@ def find_heads(
         How many heads of the ranking the greedy search chooses from.
     held_out : float, default 0.5
         Share of clusters that the search does not see.
-    conf_level : float, default 0.95
+    level : float, default 0.95
     random_state : int
         Draws the split.
     progress : callable, optional
@@ -208,8 +208,8 @@ def find_heads(
         raise MediationError(f"unknown method {method!r}", hint="greedy or ranked")
     if not share > 0 or not 0 < held_out < 1 or max_heads < 1 or candidates < 1:
         raise MediationError("share, max_heads and candidates are positive; held_out lies between 0 and 1")
-    if not 0 < conf_level < 1:
-        raise MediationError(f"conf_level is {conf_level!r}, but it lies between 0 and 1")
+    if not 0 < level < 1:
+        raise MediationError(f"level is {level!r}, but it lies between 0 and 1")
     options = _matching(sweep, options)
     seen, unseen = _split(pairs, held_out, random_state)
     if sweep is None:
@@ -243,11 +243,9 @@ def find_heads(
     chosen = path if at is None else path[: at + 1]
     nested = {str(k): path[: k + 1] for k in range(len(path))}
     test = set_sweep(model, unseen, nested, directions=ways, **options)
-    whole = mean_interval(test.te, clusters=test.clusters, conf_level=conf_level)
+    whole = mean_interval(test.te, cluster=test.clusters, level=level)
     _check_total(test.te, "held-out")
-    found = tuple(
-        _carried(q, np.array(curve)[:, i], test, len(chosen), conf_level) for i, q in enumerate(ways)
-    )
+    found = tuple(_carried(q, np.array(curve)[:, i], test, len(chosen), level) for i, q in enumerate(ways))
     return HeadSearch(
         method=method,
         share=share,
@@ -258,21 +256,21 @@ def find_heads(
         total=whole,
         search_items=tuple(p.item_id for p in seen),
         held_out_items=test.item_ids,
-        sentence=_sentence(chosen, found, at is not None, share, whole, conf_level, test.mediator),
+        sentence=_sentence(chosen, found, at is not None, share, whole, level, test.mediator),
     )
 
 
-def _carried(quantity: Way, curve: Array, test: SetSweep, n_chosen: int, conf_level: float) -> CarriedShare:
+def _carried(quantity: Way, curve: Array, test: SetSweep, n_chosen: int, level: float) -> CarriedShare:
     """Measure what the path carries in one direction, on the held-out items."""
     joint = quantity_of(test, quantity)
     part = joint[:, n_chosen - 1]
-    low, high = share_interval(part, test.te, clusters=test.clusters, conf_level=conf_level)
+    low, high = share_interval(part, test.te, cluster=test.clusters, level=level)
     return CarriedShare(
         quantity=quantity,
         search_share=curve,
         held_out_share=joint.mean(0) / test.te.mean(),
-        joint=mean_interval(part, clusters=test.clusters, conf_level=conf_level),
-        direct=mean_interval(test.te - part, clusters=test.clusters, conf_level=conf_level),
+        joint=mean_interval(part, cluster=test.clusters, level=level),
+        direct=mean_interval(test.te - part, cluster=test.clusters, level=level),
         share_low=low,
         share_high=high,
     )
@@ -341,14 +339,14 @@ def _sentence(
     reached: bool,  # noqa: FBT001  # private
     share: float,
     total: MeanInterval,
-    conf_level: float,
+    level: float,
     mediator: str,
 ) -> str:
     k = len(chosen) - 1
     names = ", ".join(f"{layer}.{head}" for layer, head in chosen[:8]) + (", ..." if len(chosen) > 8 else "")
-    level = percent(conf_level)
+    words = percent(level)
     carried = " and ".join(
-        f"{_percent(float(w.held_out_share[k]))} ({_share_words(w, level)}) {_MOVED[w.quantity]}"
+        f"{_percent(float(w.held_out_share[k]))} ({_share_words(w, words)}) {_MOVED[w.quantity]}"
         for w in ways
     )
     text = (

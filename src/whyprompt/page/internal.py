@@ -326,7 +326,7 @@ def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a S
         cells = [num(None if known is None else known.estimate)]
         for values in (sweep.te[at], sweep.nie[at, best]):
             try:
-                one = mean_interval(values, clusters=clusters)
+                one = mean_interval(values, cluster=clusters)
             except MediationError:
                 # One sampling unit has a mean and no interval.
                 cells += [num(float(values.mean())), Cell("n/a"), Cell("n/a")]

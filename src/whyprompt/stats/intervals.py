@@ -28,12 +28,12 @@ class MeanInterval:
 
     Attributes
     ----------
-    mean, standard_error, ci_low, ci_high : float
+    mean, std_error, ci_low, ci_high : float
     n_items, n_clusters : int
     """
 
     mean: float
-    standard_error: float
+    std_error: float
     ci_low: float
     ci_high: float
     n_items: int
@@ -41,7 +41,7 @@ class MeanInterval:
 
 
 def mean_interval(
-    values: Sequence[float] | Array, *, clusters: Sequence[str] | None = None, conf_level: float = 0.95
+    values: Sequence[float] | Array, *, cluster: Sequence[str] | None = None, level: float = 0.95
 ) -> MeanInterval:
     """Mean over items with a bootstrap-t interval.
 
@@ -52,9 +52,9 @@ def mean_interval(
     Parameters
     ----------
     values : array-like, shape (items,)
-    clusters : sequence of str, optional
+    cluster : sequence of str, optional
         Sampling units; every item its own by default.
-    conf_level : float, default 0.95
+    level : float, default 0.95
 
     Returns
     -------
@@ -65,7 +65,7 @@ def mean_interval(
     Raises
     ------
     MediationError
-        If there are fewer than two clusters, a value is not finite, or `conf_level` is no level.
+        If there are fewer than two clusters, a value is not finite, or `level` is no level.
 
     References
     ----------
@@ -81,20 +81,20 @@ def mean_interval(
     >>> i.mean, round(i.ci_low, 1), round(i.ci_high, 1)
     (2.75, -1.1, 7.4)
     """
-    check_level(conf_level)
+    check_level(level)
     x = np.asarray(values, dtype=np.float64)[:, None]
-    groups = units_of(x, clusters)
+    groups = units_of(x, cluster)
     sums, sizes = resampling.cluster_sums(x, groups)
     counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
-    return interval_of(counts, sums, sizes, conf_level)
+    return interval_of(counts, sums, sizes, level)
 
 
-def interval_of(counts: Array, sums: Array, sizes: Array, conf_level: float) -> MeanInterval:
+def interval_of(counts: Array, sums: Array, sizes: Array, level: float) -> MeanInterval:
     mean, se = resampling.mean_error(sums, sizes)
-    low, high = resampling.bounds(mean, se, resampling.bootstrap_t(counts, sums, sizes), sizes, conf_level)
+    low, high = resampling.bounds(mean, se, resampling.bootstrap_t(counts, sums, sizes), sizes, level)
     return MeanInterval(
         mean=float(mean[0]),
-        standard_error=float(se[0]),
+        std_error=float(se[0]),
         ci_low=float(low[0]),
         ci_high=float(high[0]),
         n_items=int(sizes.sum()),
@@ -103,7 +103,7 @@ def interval_of(counts: Array, sums: Array, sizes: Array, conf_level: float) -> 
 
 
 def share_interval(
-    part: Array, whole: Array, *, clusters: Sequence[str] | None = None, conf_level: float = 0.95
+    part: Array, whole: Array, *, cluster: Sequence[str] | None = None, level: float = 0.95
 ) -> tuple[float, float]:
     """Bootstrap-t interval of mean(part) / mean(whole), where the whole is told from zero.
 
@@ -113,7 +113,7 @@ def share_interval(
     Parameters
     ----------
     part, whole : ndarray, shape (items,)
-    clusters, conf_level
+    cluster, level
         As in `mean_interval`.
 
     Returns
@@ -133,30 +133,30 @@ def share_interval(
     >>> [round(v, 3) for v in share_interval(0.5 * whole + [0.1, -0.1] * 4, whole)]
     [0.46, 0.545]
     """
-    check_level(conf_level)
+    check_level(level)
     x = np.column_stack([part, whole])
-    sums, sizes = resampling.cluster_sums(x, units_of(x, clusters))
+    sums, sizes = resampling.cluster_sums(x, units_of(x, cluster))
     counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
-    divisor = interval_of(counts, sums[:, 1:], sizes, conf_level)
+    divisor = interval_of(counts, sums[:, 1:], sizes, level)
     if divisor.ci_low <= 0 <= divisor.ci_high:
         return -np.inf, np.inf
     of = (sums[:, :1], sizes, sums[:, 1])
     low, high = resampling.bounds(
-        *resampling.mean_error(*of), resampling.bootstrap_t(counts, *of), sizes, conf_level
+        *resampling.mean_error(*of), resampling.bootstrap_t(counts, *of), sizes, level
     )
     return float(low[0]), float(high[0])
 
 
-def check_level(conf_level: float) -> None:
-    if not 0 < conf_level < 1:
-        raise MediationError(f"conf_level is {conf_level!r}, but it lies between 0 and 1")
+def check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise MediationError(f"level is {level!r}, but it lies between 0 and 1")
 
 
-def interval_words(low: float, high: float, level: str = "") -> str:
+def interval_words(low: float, high: float, percent: str = "") -> str:
     """Put an interval into words; an end that the items do not bound is said to be none."""
-    name = f"{level} interval" if level else "interval"
+    name = f"{percent} interval" if percent else "interval"
     if np.isfinite([low, high]).all():
-        return f"{name} {low:.3g} to {high:.3g}" if level else f"{low:.3g} to {high:.3g}"
+        return f"{name} {low:.3g} to {high:.3g}" if percent else f"{low:.3g} to {high:.3g}"
     if not np.isfinite([low, high]).any():
         return f"no {name}: so few items that differ do not bound it"
     if np.isfinite(low):
@@ -164,18 +164,18 @@ def interval_words(low: float, high: float, level: str = "") -> str:
     return f"{name} up to {high:.3g}, with no lower end"
 
 
-def units_of(x: Array, clusters: Sequence[str] | None) -> NDArray[np.intp]:
+def units_of(x: Array, cluster: Sequence[str] | None) -> NDArray[np.intp]:
     """Give the number of each row's sampling unit; what no mean can be had of is refused."""
     if not np.isfinite(x).all():
         raise MediationError(
             "the effects hold values that are not finite", hint="find the item whose logits are NaN"
         )
-    if clusters is None:
+    if cluster is None:
         groups = np.arange(len(x))
     else:
-        if len(clusters) != len(x):
-            raise MediationError(f"clusters has {len(clusters)} entries for {len(x)} items")
-        groups = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
+        if len(cluster) != len(x):
+            raise MediationError(f"cluster has {len(cluster)} entries for {len(x)} items")
+        groups = np.unique(np.asarray(cluster, dtype=str), return_inverse=True)[1]
     if (units := len(np.unique(groups))) < 2:
         raise MediationError(
             f"an interval needs at least two sampling units, but {len(x)} items form {units}",

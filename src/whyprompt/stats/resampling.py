@@ -47,7 +47,7 @@ class Resampled:
 
     Attributes
     ----------
-    mean, se, t : ndarray, shape (mediators,)
+    mean, std_error, t : ndarray, shape (mediators,)
         With the CR2 error.
     low, high : ndarray, shape (mediators,)
         Bootstrap-t interval; infinite where the sample does not bound the mean.
@@ -56,19 +56,18 @@ class Resampled:
         mediator are as large. Each the larger of the bootstrap's and the sign flips', and `p_fwer` nowhere
         below `q_value`: the step-down lets a mediator whose mean hangs on one or two unlike items speak for
         itself alone, where the count over all mediators knows how often that happens.
-    n_flips : int
     exhaustive : bool
+        Whether all sign patterns were used.
     """
 
     mean: Array
-    se: Array
+    std_error: Array
     t: Array
     low: Array
     high: Array
     p_value: Array
     p_fwer: Array
     q_value: Array
-    n_flips: int
     exhaustive: bool
 
 
@@ -96,9 +95,9 @@ def t_of(mean: Array, se: Array) -> Array:
         return np.where(mean == 0, 0.0, mean / se)
 
 
-def draw_counts(g: int, n_draws: int, rng: np.random.Generator) -> Array:
+def draw_counts(g: int, draws: int, rng: np.random.Generator) -> Array:
     """How often each cluster is in each bootstrap sample, draws x clusters."""
-    return rng.multinomial(g, np.full(g, 1 / g), n_draws).astype(np.float64)
+    return rng.multinomial(g, np.full(g, 1 / g), draws).astype(np.float64)
 
 
 def bootstrap_t(counts: Array, sums: Array, sizes: Array, base: Array | None = None) -> Array:
@@ -130,42 +129,38 @@ def degrees_of_freedom(sizes: Array) -> float:
     return float((1.0 / n) ** 2 / squares)
 
 
-def tails(star: Array, conf_level: float) -> tuple[Array, Array]:
+def tails(star: Array, level: float) -> tuple[Array, Array]:
     """How many standard errors an interval reaches below and above, from bootstrap draws of t.
 
     Above, as far as draws lie below the truth: skewness makes the two unequal. The shorter one is made as
     long as a symmetric interval's: where items are few, the short tail of a skewed sample is a guess.
     """
     last = len(star) - 1
-    k, both = (
-        max(int(share * (last + 2) + _SAME) - 1, 0) for share in ((1 - conf_level) / 2, 1 - conf_level)
-    )
+    k, both = (max(int(share * (last + 2) + _SAME) - 1, 0) for share in ((1 - level) / 2, 1 - level))
     cut = np.partition(star, (k, last - k), axis=0)
     symmetric = np.partition(np.abs(star), last - both, axis=0)[last - both]
     return np.maximum(cut[last - k], symmetric), np.maximum(-cut[k], symmetric)
 
 
-def bounds(mean: Array, se: Array, star: Array, sizes: Array, conf_level: float) -> tuple[Array, Array]:
+def bounds(mean: Array, se: Array, star: Array, sizes: Array, level: float) -> tuple[Array, Array]:
     """Bootstrap-t interval of each mean; infinite where draws have no spread too often.
 
     Nowhere shorter than the t interval, whose degrees of freedom know, as draws of few clusters do not,
     that one cluster holds most items.
     """
-    least = stats.t.ppf(0.5 + conf_level / 2, degrees_of_freedom(sizes))
-    below, above = (np.maximum(reach, least) for reach in tails(star, conf_level))
+    least = stats.t.ppf(0.5 + level / 2, degrees_of_freedom(sizes))
+    below, above = (np.maximum(reach, least) for reach in tails(star, level))
     with np.errstate(invalid="ignore"):  # no spread at all, times no bound
         return np.where(se == 0, mean, mean - below * se), np.where(se == 0, mean, mean + above * se)
 
 
-def resample(
-    sums: Array, sizes: Array, *, conf_level: float, n_draws: int, rng: np.random.Generator
-) -> Resampled:
+def resample(sums: Array, sizes: Array, *, level: float, draws: int, rng: np.random.Generator) -> Resampled:
     """Both resamplings of every column."""
     g, m = sums.shape
     mean, se = mean_error(sums, sizes)
     size = np.abs(t_of(mean, se))
-    counts = draw_counts(g, n_draws, rng)
-    step = max(1, _BLOCK // n_draws)
+    counts = draw_counts(g, draws, rng)
+    step = max(1, _BLOCK // draws)
     bar = size * (1 - _SAME)  # a tie that rounding breaks is a tie
     ordered = np.sort(bar)
     low, high, single = np.empty((3, m))
@@ -173,7 +168,7 @@ def resample(
     for start in range(0, m, step):
         at = slice(start, start + step)
         star = bootstrap_t(counts, sums[:, at], sizes)
-        low[at], high[at] = bounds(mean[at], se[at], star, sizes, conf_level)
+        low[at], high[at] = bounds(mean[at], se[at], star, sizes, level)
         star = np.abs(star)
         single[at] = (star >= bar[at]).sum(0)
         reached += np.bincount(np.searchsorted(ordered, star.ravel(), "right"), minlength=m + 1)
@@ -183,19 +178,18 @@ def resample(
     bounded = np.isfinite(low) & np.isfinite(high)
     family = np.maximum(_largest(counts, sums, sizes, np.where(bounded, bar, 0.0), bounded), single)
     # The sample itself counts as one draw, so that no p is zero.
-    own, pooled, step_down = ((1 + count) / (1 + n_draws) for count in (single, anywhere, family))
-    flips, flip_family, n_flips, exhaustive = _flips(sums, sizes, n_flips=n_draws, rng=rng)
+    own, pooled, step_down = ((1 + count) / (1 + draws) for count in (single, anywhere, family))
+    flips, flip_family, _, exhaustive = _flips(sums, sizes, draws=draws, rng=rng)
     q_value = np.asarray(stats.false_discovery_control(np.maximum(pooled, flips)))
     return Resampled(
         mean=mean,
-        se=se,
+        std_error=se,
         t=t_of(mean, se),
         low=low,
         high=high,
         p_value=np.maximum(own, flips),
         p_fwer=np.maximum(np.maximum(step_down, flip_family), q_value),
         q_value=q_value,
-        n_flips=n_flips,
         exhaustive=exhaustive,
     )
 
@@ -207,10 +201,10 @@ def _largest(counts: Array, sums: Array, sizes: Array, bar: Array, bounded: NDAr
     hangs on an item or two is far off in the draws without them, and sets a high bar for all; it has to,
     since another column's rare items may be missing from the sample itself.
     """
-    m, n_draws = len(bar), len(counts)
+    m, draws = len(bar), len(counts)
     order = np.argsort(bar, kind="stable")
-    family, largest = np.empty(m), np.zeros((n_draws, 1))
-    step = max(1, _BLOCK // n_draws)
+    family, largest = np.empty(m), np.zeros((draws, 1))
+    step = max(1, _BLOCK // draws)
     for start in range(0, m, step):
         at = order[start : start + step]
         star = np.where(bounded[at], np.abs(bootstrap_t(counts, sums[:, at], sizes)), 0.0)
@@ -235,12 +229,12 @@ def _flip_t(signs: Array, sums: Array, sizes: Array, squares: Array) -> Array:
 
 
 def _flips(
-    sums: Array, sizes: Array, *, n_flips: int, rng: np.random.Generator
+    sums: Array, sizes: Array, *, draws: int, rng: np.random.Generator
 ) -> tuple[Array, Array, int, bool]:
     """Two-sided p and step-down familywise p from sign flips of whole clusters."""
     g, m = sums.shape
-    exhaustive = g <= 40 and 2 ** (g - 1) <= n_flips
-    total = 2 ** (g - 1) if exhaustive else n_flips
+    exhaustive = g <= 40 and 2 ** (g - 1) <= draws
+    total = 2 ** (g - 1) if exhaustive else draws
     squares = (sums**2).sum(0)
     own = _flip_t(np.ones((1, g)), sums, sizes, squares)[0]
     order = np.argsort(-own, kind="stable")

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import stats
 
 from whyprompt.errors import DataError
-from whyprompt.mediation.engine.overlap import check_left
 from whyprompt.mediation.measured.design import check_roles, check_varies, design_of, response_of
+from whyprompt.mediation.measured.overlap import check_left
 from whyprompt.stats.regression import fit
 from whyprompt.tables import open_table
 
@@ -33,12 +33,12 @@ class Slope:
 
     Attributes
     ----------
-    estimate, standard_error, statistic, p_value : float
+    estimate, std_error, statistic, p_value : float
         The statistic is t for a slope and z for a product (Sobel).
     """
 
     estimate: float
-    standard_error: float
+    std_error: float
     statistic: float
     p_value: float
 
@@ -74,7 +74,7 @@ class BaronKenny:
     sentence: str
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a step: step, estimate, standard_error, statistic, p_value.
+        """One row a step: step, estimate, std_error, statistic, p_value.
 
         Returns
         -------
@@ -82,7 +82,7 @@ class BaronKenny:
         """
         import pandas as pd
 
-        names = ("estimate", "standard_error", "statistic", "p_value")
+        names = ("estimate", "std_error", "statistic", "p_value")
         steps = ("total", "first_stage", "second_stage", "direct", "product")
         return pd.DataFrame(
             [{"step": step} | {n: getattr(getattr(self, step), n) for n in names} for step in steps]
@@ -90,24 +90,24 @@ class BaronKenny:
 
 
 def baron_kenny(
-    data: IntoDataFrame,
+    frame: IntoDataFrame,
     *,
     treatment: str,
     mediator: str,
     outcome: str,
-    covariates: Sequence[str] = (),
+    confounders: Sequence[str] = (),
 ) -> BaronKenny:
     """Baron and Kenny's four steps with linear models, as the historical view.
 
     It is here to be compared with, not to be relied on. The steps ask for a significant total
     effect, which mediation does not need; the product of slopes is an effect only where both
     models are linear without interaction; and a mediator that shares a cause with the outcome
-    passes all four steps. `mediate` states the effect that is meant and `sensitivity` what a
+    passes all four steps. `mediate` states the effect that is meant and `mediation_sensitivity` what a
     shared cause would do to it.
 
     Parameters
     ----------
-    data, treatment, mediator, outcome, covariates
+    frame, treatment, mediator, outcome, confounders
         As in `mediate`; treatment, mediator and outcome are numeric.
 
     Returns
@@ -119,7 +119,7 @@ def baron_kenny(
     DataError
         If a column is missing, constant or in two roles, holds missing values, or is of the wrong kind.
     EstimationError
-        If a design is singular, or treatment and covariates leave nothing of the mediator.
+        If a design is singular, or treatment and confounders leave nothing of the mediator.
 
     References
     ----------
@@ -133,24 +133,24 @@ def baron_kenny(
     >>> import pandas as pd
     >>> t = np.tile([0.0, 1.0], 100)
     >>> m = 2 * t + np.sin(np.arange(200))
-    >>> frame = pd.DataFrame({"t": t, "m": m, "y": 3 * m + np.cos(np.arange(200))})
-    >>> baron_kenny(frame, treatment="t", mediator="m", outcome="y").verdict
+    >>> table = pd.DataFrame({"t": t, "m": m, "y": 3 * m + np.cos(np.arange(200))})
+    >>> baron_kenny(table, treatment="t", mediator="m", outcome="y").verdict
     'full'
     """
-    check_roles(treatment, mediator, outcome, covariates)
-    table = open_table(data)
+    check_roles(treatment, mediator, outcome, confounders)
+    table = open_table(frame)
     m, y = (
         response_of(table, name, "linear", role)
         for name, role in ((mediator, "mediator"), (outcome, "outcome"))
     )
     check_varies((mediator, m), (outcome, y))
     design, t = design_of(
-        table, table.values(treatment, role="treatment"), treatment, mediator, covariates, (), False
+        table, table.values(treatment, role="treatment"), treatment, mediator, confounders, (), False
     )
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the four steps need a number")
     x, names = design.mediator_matrix(t), design.mediator_names()
-    check_left(m, x, mediator, (treatment, *covariates))
+    check_left(m, x, mediator, (treatment, *confounders))
     c = fit(x, y, "linear", names=names, what="outcome")
     a = fit(x, m, "linear", names=names, what="mediator")
     full = fit(np.column_stack([x, m]), y, "linear", names=design.outcome_names(), what="outcome")
@@ -158,7 +158,7 @@ def baron_kenny(
     total, first = _slope(c, 1, n), _slope(a, 1, n)
     direct, second = _slope(full, 1, n), _slope(full, -1, n)
     product = first.estimate * second.estimate
-    error = float(np.hypot(first.estimate * second.standard_error, second.estimate * first.standard_error))
+    error = float(np.hypot(first.estimate * second.std_error, second.estimate * first.std_error))
     z = product / error
     seen = {
         f"effect of {treatment} on {outcome}": total,
@@ -181,7 +181,7 @@ def baron_kenny(
         second_stage=second,
         direct=direct,
         product=Slope(
-            estimate=product, standard_error=error, statistic=z, p_value=float(2 * stats.norm.sf(abs(z)))
+            estimate=product, std_error=error, statistic=z, p_value=float(2 * stats.norm.sf(abs(z)))
         ),
         verdict=verdict,
         sentence=(
@@ -197,7 +197,7 @@ def _slope(fitted: Fit, at: int, n: int) -> Slope:
     t = estimate / error
     return Slope(
         estimate=estimate,
-        standard_error=error,
+        std_error=error,
         statistic=t,
         p_value=float(2 * stats.t.sf(abs(t), n - len(fitted.coef))),
     )

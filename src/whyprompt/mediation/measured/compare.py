@@ -10,9 +10,9 @@ from scipy import stats
 
 from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
-from whyprompt.mediation.engine.overlap import ENOUGH, share_inside
 from whyprompt.mediation.inference import infer_heads
 from whyprompt.mediation.measured.counterfactual import widened
+from whyprompt.mediation.measured.overlap import ENOUGH, share_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,8 @@ class MediationComparison:
         Where `p_fwer` is below `alpha`.
     rank_correlation : float
         Spearman, over the heads with an ACME; 0 with fewer than three.
-    alpha, conf_level : float
-    n_items, n_clusters, n_draws : int
+    alpha, level : float
+    n_items, n_clusters, draws : int
     sentence : str
     """
 
@@ -81,10 +81,10 @@ class MediationComparison:
     disagree: NDArray[np.bool_]
     rank_correlation: float
     alpha: float
-    conf_level: float
+    level: float
     n_items: int
     n_clusters: int
-    n_draws: int
+    draws: int
     sentence: str
 
     def to_frame(self) -> pd.DataFrame:
@@ -115,9 +115,9 @@ def compare_mediation(
     *,
     quantity: Literal["nie", "pure_nie"] = "nie",
     heads: Sequence[Head] | None = None,
-    covariates: ArrayLike | None = None,
-    n_draws: int = 1000,
-    conf_level: float = 0.95,
+    confounders: ArrayLike | None = None,
+    draws: int = 1000,
+    level: float = 0.95,
     alpha: float = 0.05,
     random_state: int = 0,
 ) -> MediationComparison:
@@ -150,12 +150,12 @@ def compare_mediation(
         which needs a segment that prompt 0 has.
     heads : sequence of (layer, head), optional
         All heads in both by default.
-    covariates : array-like, shape (items, columns), optional
+    confounders : array-like, shape (items, columns), optional
         Facts of the items known before the prompt, in the sweep's order of items, adjusted for
         in the slope.
-    n_draws : int, default 1000
+    draws : int, default 1000
         Bootstrap draws of whole clusters, the same for all heads.
-    conf_level : float, default 0.95
+    level : float, default 0.95
     alpha : float, default 0.05
         Familywise level at which heads are said to disagree.
     random_state : int
@@ -184,15 +184,15 @@ def compare_mediation(
     """
     if quantity not in {"nie", "pure_nie"}:
         raise MediationError(f"unknown quantity {quantity!r}", hint="nie or pure_nie")
-    if n_draws < 2 or not 0 < conf_level < 1 or not 0 < alpha < 1:
-        raise MediationError("n_draws is at least 2; conf_level and alpha lie between 0 and 1")
+    if draws < 2 or not 0 < level < 1 or not 0 < alpha < 1:
+        raise MediationError("draws is at least 2; level and alpha lie between 0 and 1")
     chosen, in_sweep, in_capture = _heads(sweep, capture, heads)
     rows = _items(sweep, capture)
     mass = _mass(capture, segment, rows)[:, :, in_capture]
     own = 1 if quantity == "nie" else 0
     y = sweep.y11 if quantity == "nie" else sweep.y00
     effect = getattr(sweep, quantity)[:, in_sweep]
-    c = _covariates(covariates, len(y))
+    c = _confounders(confounders, len(y))
     units = np.unique(np.asarray(sweep.clusters), return_inverse=True)[1]
     g, needed = int(units.max()) + 1, c.shape[1] + 2
     if g <= needed:
@@ -212,16 +212,16 @@ def compare_mediation(
     acme = np.full(len(chosen), np.nan)
     acme[varies] = moments.acme(np.ones((1, len(y))))[0]
     rng = np.random.default_rng(random_state)
-    weights = _bootstrap_weights(units, g, needed, n_draws, rng)
-    draws = moments.acme(weights)
-    tail = (1 - conf_level) / 2
+    weights = _bootstrap_weights(units, g, needed, draws, rng)
+    drawn = moments.acme(weights)
+    tail = (1 - level) / 2
     low, high = np.full((2, len(chosen)), np.nan)
-    low[varies], high[varies] = np.quantile(widened(draws, acme[varies], g, rng), [tail, 1 - tail], axis=0)
-    inference = infer_heads(sweep, quantity=quantity, conf_level=conf_level, n_splits=0)
+    low[varies], high[varies] = np.quantile(widened(drawn, acme[varies], g, rng), [tail, 1 - tail], axis=0)
+    inference = infer_heads(sweep, quantity=quantity, level=level, n_splits=0)
     difference = acme - inference.mean[in_sweep]
     p, tellable = np.ones(len(chosen)), np.full(len(chosen), np.nan)
     p[varies], tellable[varies] = _max_t(
-        draws - weights @ effect[:, varies] / weights.sum(1, keepdims=True),
+        drawn - weights @ effect[:, varies] / weights.sum(1, keepdims=True),
         difference[varies],
         df=g - needed,
         alpha=alpha,
@@ -242,10 +242,10 @@ def compare_mediation(
         "disagree": p < alpha,
         "rank_correlation": _spearman(acme[varies], inference.mean[in_sweep][varies]),
         "alpha": alpha,
-        "conf_level": conf_level,
+        "level": level,
         "n_items": len(y),
         "n_clusters": g,
-        "n_draws": n_draws,
+        "draws": draws,
     }
     return MediationComparison(**seen, sentence=_sentence(seen, tellable))
 
@@ -257,14 +257,14 @@ class _Moments:
     mass: Array
     shift: Array
     y: Array
-    covariates: Array
+    confounders: Array
 
     def acme(self, weights: Array) -> Array:
         """ACME of each head under each row of weights, draws x heads."""
-        m, y, p = self.mass, self.y, self.covariates.shape[1] + 1
+        m, y, p = self.mass, self.y, self.confounders.shape[1] + 1
         # Centred once, so that the products lose no digits to a common level.
         m, y = m - m.mean(0), y - y.mean()
-        x = np.column_stack([np.ones(len(y)), self.covariates])
+        x = np.column_stack([np.ones(len(y)), self.confounders])
         total = weights.sum(1, keepdims=True)
         mm, my = weights @ m**2, weights @ (m * y[:, None])
         xx = np.stack([weights @ (x * x[:, [j]]) for j in range(p)], 1)
@@ -314,29 +314,29 @@ def _mass(capture: AttentionCapture, segment: str, rows: list[int]) -> Array:
     return np.where(np.isnan(mass), 0.0, mass)
 
 
-def _covariates(given: ArrayLike | None, n: int) -> Array:
+def _confounders(given: ArrayLike | None, n: int) -> Array:
     if given is None:
         return np.empty((n, 0))
     c = np.asarray(given, dtype=np.float64)
     c = c[:, None] if c.ndim == 1 else c
     if c.shape[0] != n or not np.isfinite(c).all():
-        raise MediationError(f"covariates must be finite, with one row for each of the {n} items")
+        raise MediationError(f"confounders must be finite, with one row for each of the {n} items")
     spread = c.std(0)
     if not (spread > 0).all():
-        raise MediationError(f"column {int(np.argmin(spread))} of covariates is constant")
+        raise MediationError(f"column {int(np.argmin(spread))} of confounders is constant")
     return np.asarray((c - c.mean(0)) / spread)
 
 
 def _bootstrap_weights(
-    units: NDArray[np.intp], g: int, needed: int, n_draws: int, rng: np.random.Generator
+    units: NDArray[np.intp], g: int, needed: int, draws: int, rng: np.random.Generator
 ) -> Array:
-    """How often each item is drawn; samples of too few clusters for a slope are drawn again."""
+    """How often each item is sampled; samples of too few clusters for a slope are sampled again."""
     counts = np.empty((0, g))
     for _ in range(_ATTEMPTS):
-        drawn = rng.multinomial(g, np.full(g, 1 / g), n_draws).astype(np.float64)
-        counts = np.vstack([counts, drawn[(drawn > 0).sum(1) > needed]])
-        if len(counts) >= n_draws:
-            return np.asarray(counts[:n_draws][:, units])
+        sampled = rng.multinomial(g, np.full(g, 1 / g), draws).astype(np.float64)
+        counts = np.vstack([counts, sampled[(sampled > 0).sum(1) > needed]])
+        if len(counts) >= draws:
+            return np.asarray(counts[:draws][:, units])
     raise MediationError(f"{g} sampling units are too few for a bootstrap", hint="add items")
 
 
@@ -373,7 +373,7 @@ def _sentence(r: dict[str, Any], tellable: Array) -> str:
     real = int(((r["nie_low"] > 0) | (r["nie_high"] < 0)).sum())
     text = (
         f"Attention to the segment {r['segment']!r}, taken as a measured mediator, has an effect whose "
-        f"{percent(r['conf_level'])} interval excludes zero in {stat} of {len(known)} heads; intervening on "
+        f"{percent(r['level'])} interval excludes zero in {stat} of {len(known)} heads; intervening on "
         f"the heads shows such an {name} in {real}. The two rank the heads with a correlation of "
         f"{r['rank_correlation']:.2f}. "
     )

@@ -177,7 +177,7 @@ def widened(draws: Array, centre: Array | float, units: int, rng: np.random.Gene
 
     Parameters
     ----------
-    draws : ndarray, shape (n_draws, ...)
+    draws : ndarray, shape (draws, ...)
     centre : ndarray, shape (...)
         The estimate.
     units : int
@@ -186,7 +186,7 @@ def widened(draws: Array, centre: Array | float, units: int, rng: np.random.Gene
 
     Returns
     -------
-    ndarray, shape (n_draws, ...)
+    ndarray, shape (draws, ...)
 
     References
     ----------
@@ -207,7 +207,7 @@ def bootstrap_effects(
     fit_m: Fit,
     fit_y: Fit,
     groups: NDArray[np.intp] | None,
-    n_draws: int,
+    draws: int,
     rng: np.random.Generator,
 ) -> dict[str, Array]:
     """Refit both models on the same resampled rows, and give the effects of each sample.
@@ -222,12 +222,12 @@ def bootstrap_effects(
         Fits on all rows, where the iterations start.
     groups : ndarray of int, optional
         Clusters that are drawn whole.
-    n_draws : int
+    draws : int
     rng : numpy.random.Generator
 
     Returns
     -------
-    dict of str to ndarray, shape (n_draws,)
+    dict of str to ndarray, shape (draws,)
 
     Raises
     ------
@@ -240,8 +240,8 @@ def bootstrap_effects(
     collected: list[dict[str, Array]] = []
     step = max(1, min(64, _WEIGHTS // n))
     done = failed = 0
-    while done < n_draws:
-        count = min(step, n_draws - done)
+    while done < draws:
+        count = min(step, draws - done)
         w = np.empty((count, n))
         for k in range(count):
             drawn = np.bincount(rng.integers(0, n_units, n_units), minlength=n_units)
@@ -256,7 +256,7 @@ def bootstrap_effects(
             good = ok_m & ok_y
             effects = world.effects(alpha[good], beta[good], sigma[good], rng, w[good])
         failed += int((~good).sum())
-        if failed > n_draws:
+        if failed > draws:
             raise EstimationError("most bootstrap samples cannot be fitted", hint="use method='quasi_bayes'")
         collected.append(effects)
         done += int(good.sum())

@@ -41,8 +41,8 @@ class Design:
     """Design matrices of both models, at the observed or at set treatments and mediators."""
 
     levels: tuple[str, ...] | None
-    covariates: Array
-    covariate_names: tuple[str, ...]
+    confounders: Array
+    confounder_names: tuple[str, ...]
     moderators: tuple[int, ...]
     treatment: str
     mediator: str
@@ -63,12 +63,12 @@ class Design:
 
     def mediator_names(self) -> tuple[str, ...]:
         """Names of the mediator model's columns."""
-        extra = [f"{t}:{self.covariate_names[j]}" for t in self.treat_names for j in self.moderators]
-        return ("(Intercept)", *self.treat_names, *self.covariate_names, *extra)
+        extra = [f"{t}:{self.confounder_names[j]}" for t in self.treat_names for j in self.moderators]
+        return ("(Intercept)", *self.treat_names, *self.confounder_names, *extra)
 
     def outcome_names(self) -> tuple[str, ...]:
         """Names of the outcome model's columns."""
-        moderators = [self.covariate_names[j] for j in self.moderators]
+        moderators = [self.confounder_names[j] for j in self.moderators]
         return (
             *self.mediator_names(),
             self.mediator,
@@ -78,14 +78,14 @@ class Design:
 
     def mediator_matrix(self, t: Array, c: Array | None = None) -> Array:
         """Design of the mediator model; `t` has one row, or as many as `c`."""
-        c = self.covariates if c is None else c
+        c = self.confounders if c is None else c
         t = np.broadcast_to(np.atleast_2d(t), (len(c), np.atleast_2d(t).shape[1]))
         extra = [t[:, [k]] * c[:, [j]] for k in range(t.shape[1]) for j in self.moderators]
         return np.hstack([np.ones((len(c), 1)), t, c, *extra])
 
     def slope_matrix(self, t: Array, c: Array | None = None) -> Array:
         """Build what multiplies the mediator in the outcome model: 1, treatment, moderators."""
-        c = self.covariates if c is None else c
+        c = self.confounders if c is None else c
         t = np.broadcast_to(np.atleast_2d(t), (len(c), np.atleast_2d(t).shape[1]))
         return np.hstack(
             [np.ones((len(c), 1)), *([t] if self.interaction else []), c[:, list(self.moderators)]]
@@ -98,36 +98,36 @@ class Design:
 
 def groups_of(table: Table, name: str) -> NDArray[np.intp]:
     """Give each row the number of its group; whole numbers beyond 2**53 stay apart."""
-    keys = table.keys(name, role="clusters")
+    keys = table.keys(name, role="cluster")
     return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
 
 
-def check_roles(treatment: str, mediator: str, outcome: str, covariates: Sequence[str]) -> None:
+def check_roles(treatment: str, mediator: str, outcome: str, confounders: Sequence[str]) -> None:
     """Refuse a column in two roles.
 
     Raises
     ------
     DataError
-        If treatment, mediator, outcome and covariates are not columns of their own.
+        If treatment, mediator, outcome and confounders are not columns of their own.
     """
-    if isinstance(covariates, str):
-        raise DataError(f"covariates is the text {covariates!r}", hint=f"give a list: [{covariates!r}]")
+    if isinstance(confounders, str):
+        raise DataError(f"confounders is the text {confounders!r}", hint=f"give a list: [{confounders!r}]")
     roles = {"treatment": treatment, "mediator": mediator, "outcome": outcome}
     taken: dict[str, str] = {}
-    for role, name in (*roles.items(), *(("covariate", c) for c in covariates)):
+    for role, name in (*roles.items(), *(("confounder", c) for c in confounders)):
         if name in taken:
             raise DataError(
                 f"column {name!r} is {taken[name]} and {role}: each role needs a column of its own"
                 if role != taken[name]
-                else f"covariates name {name!r} twice"
+                else f"confounders name {name!r} twice"
             )
         taken[name] = role
 
 
-def check_draws(n_draws: int, conf_level: float) -> None:
+def check_draws(draws: int, level: float) -> None:
     """Refuse a number of draws or a level of confidence from which there is no interval."""
-    if n_draws < 2 or not 0 < conf_level < 1:
-        raise DataError("n_draws is at least 2, and conf_level lies between 0 and 1")
+    if draws < 2 or not 0 < level < 1:
+        raise DataError("draws is at least 2, and level lies between 0 and 1")
 
 
 def check_size(n: int, n_coefficients: int, clusters: NDArray[np.intp] | None, name: str | None) -> None:
@@ -145,7 +145,7 @@ def check_size(n: int, n_coefficients: int, clusters: NDArray[np.intp] | None, n
         raise EstimationError(
             f"{n} rows are too few for an outcome model of {n_coefficients} coefficients: no interval can be "
             "had from so few",
-            hint=f"at least {n_coefficients + _FEWEST_LEFT} rows are needed, or fewer covariates",
+            hint=f"at least {n_coefficients + _FEWEST_LEFT} rows are needed, or fewer confounders",
         )
 
 
@@ -202,19 +202,19 @@ def design_of(
     t_values: NDArray[Any],
     treatment: str,
     mediator: str,
-    covariates: Sequence[str],
+    confounders: Sequence[str],
     moderators: Sequence[str],
     interaction: bool,  # noqa: FBT001  # private
 ) -> tuple[Design, Array]:
     """Build the design, and the treatment columns at their observed values."""
     columns, names = [np.empty((len(t_values), 0))], list[str]()
-    for name in covariates:
-        c, labels = _dummies(table.values(name, role="covariate"), name)
+    for name in confounders:
+        c, labels = _dummies(table.values(name, role="confounder"), name)
         columns.append(c)
         names += labels
     for name in moderators:
         if name not in names:
-            raise DataError(f"moderator {name!r} is not a numeric covariate", hint="add it to `covariates`")
+            raise DataError(f"moderator {name!r} is not a numeric confounder", hint="add it to `confounders`")
     levels = tuple(sorted(set(t_values))) if t_values.dtype == object else None
     if len(np.unique(t_values)) < 2:
         raise DataError(f"column {treatment!r} holds one treatment only")
@@ -231,17 +231,17 @@ def design_of(
 
 
 def held_at(
-    design: Design, table: Table, covariates: Sequence[str], at: Mapping[str, float | str] | None
+    design: Design, table: Table, confounders: Sequence[str], at: Mapping[str, float | str] | None
 ) -> Array:
-    """Covariates with some held at a value."""
-    out = design.covariates.copy()
+    """Confounders with some held at a value."""
+    out = design.confounders.copy()
     for name, value in (at or {}).items():
-        if name not in covariates:
-            raise DataError(f"`at` names {name!r}, which is not a covariate")
-        values = table.values(name, role="covariate")
+        if name not in confounders:
+            raise DataError(f"`at` names {name!r}, which is not a confounder")
+        values = table.values(name, role="confounder")
         if values.dtype == object and value not in set(values):
             raise DataError(f"`at` holds {name!r} at {value!r}, which is not one of its levels")
-        for j, label in enumerate(design.covariate_names):
+        for j, label in enumerate(design.confounder_names):
             if values.dtype != object and label == name:
                 out[:, j] = _finite(value, f"`at` holds {name!r} at {value!r}, which is not a finite number")
             elif values.dtype == object and label.startswith(f"{name}="):

@@ -1,6 +1,6 @@
 """Statistical mediation of a measured mediator: Imai, Keele and Tingley (2010).
 
-Needs sequential ignorability, which no data can show; `sensitivity` says how strong a violation
+Needs sequential ignorability, which no data can show; `mediation_sensitivity` says how strong a violation
 would undo the finding. For heads of a model, `head_sweep` needs no such assumption.
 """
 
@@ -13,7 +13,6 @@ import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.errors import DataError
-from whyprompt.mediation.engine.overlap import check_left, overlap_warnings
 from whyprompt.mediation.measured.counterfactual import World, bootstrap_effects, widened
 from whyprompt.mediation.measured.design import (
     check_draws,
@@ -26,6 +25,7 @@ from whyprompt.mediation.measured.design import (
     level_of,
     response_of,
 )
+from whyprompt.mediation.measured.overlap import check_left, overlap_warnings
 from whyprompt.stats.regression import Family, Fit, fit
 from whyprompt.tables import level_name, open_table
 
@@ -58,15 +58,15 @@ class Estimate:
 
     Attributes
     ----------
-    estimate, standard_error, ci_low, ci_high : float
+    estimate, std_error, ci_low, ci_high : float
         Percentile interval.
     p_value : float
         Two-sided, from the share of draws on either side of zero, the sample itself counted as one of them.
-        At its least, ``2 / (n_draws + 1)``, it is a bound: more draws could show a smaller one.
+        At its least, ``2 / (draws + 1)``, it is a bound: more draws could show a smaller one.
     """
 
     estimate: float
-    standard_error: float
+    std_error: float
     ci_low: float
     ci_high: float
     p_value: float
@@ -82,14 +82,14 @@ class MediationResult:
         acme_control, acme_treated, ade_control, ade_treated, total_effect, their averages acme
         and ade, interaction (``acme_treated - acme_control``, where the models let the two differ), and
         proportion_control, proportion_treated, proportion (mediated).
-    draws : mapping of str to ndarray, shape (n_draws,)
+    draws : mapping of str to ndarray, shape (draws,)
         Draws of every effect.
     mediator_fit, outcome_fit : Fit
     treatment, mediator, outcome, method : str
-    control_value, treat_value : float or str
+    control, treated : float or str
     n_rows, n_draws : int
     n_clusters : int or None
-    conf_level : float
+    level : float
     warnings : tuple of str
         What the estimates rest on beyond their assumptions: a mediator that one arm hardly has, few rows.
     sentence : str
@@ -104,17 +104,17 @@ class MediationResult:
     mediator: str
     outcome: str
     method: str
-    control_value: float | str
-    treat_value: float | str
+    control: float | str
+    treated: float | str
     n_rows: int
     n_draws: int
     n_clusters: int | None
-    conf_level: float
+    level: float
     warnings: tuple[str, ...]
     sentence: str
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an effect: effect, estimate, standard_error, ci_low, ci_high, p_value.
+        """One row an effect: effect, estimate, std_error, ci_low, ci_high, p_value.
 
         Returns
         -------
@@ -122,30 +122,30 @@ class MediationResult:
         """
         import pandas as pd
 
-        names = ("estimate", "standard_error", "ci_low", "ci_high", "p_value")
+        names = ("estimate", "std_error", "ci_low", "ci_high", "p_value")
         rows = [{"effect": k} | {n: getattr(e, n) for n in names} for k, e in self.effects.items()]
         return pd.DataFrame(rows)
 
 
 def mediate(
-    data: IntoDataFrame,
+    frame: IntoDataFrame,
     *,
     treatment: str,
     mediator: str,
     outcome: str,
-    covariates: Sequence[str] = (),
+    confounders: Sequence[str] = (),
     moderators: Sequence[str] = (),
     at: Mapping[str, float | str] | None = None,
     mediator_model: Family = "linear",
     outcome_model: Family = "linear",
     interaction: bool = False,
-    control_value: float | str = 0,
-    treat_value: float | str = 1,
+    control: float | str = 0,
+    treated: float | str = 1,
     method: Literal["quasi_bayes", "bootstrap"] = "quasi_bayes",
-    n_draws: int = 1000,
+    draws: int = 1000,
     robust: bool = False,
-    clusters: str | None = None,
-    conf_level: float = 0.95,
+    cluster: str | None = None,
+    level: float = 0.95,
     random_state: int = 0,
 ) -> MediationResult:
     """Average causal mediation effect (ACME) and average direct effect (ADE) under both arms.
@@ -156,35 +156,35 @@ def mediate(
     ``ACME(t) = E[Y(t, M(1)) - Y(t, M(0))]`` and ``ADE(t) = E[Y(1, M(t)) - Y(0, M(t))]``,
 
     and the total effect is ``ACME(1) + ADE(0) = ACME(0) + ADE(1)``. One model is fitted for the
-    mediator given treatment and covariates, one for the outcome given treatment, mediator and
-    covariates; the counterfactual means are those of the two models, averaged over the rows.
+    mediator given treatment and confounders, one for the outcome given treatment, mediator and
+    confounders; the counterfactual means are those of the two models, averaged over the rows.
 
     Parameters
     ----------
-    data : data frame
+    frame : data frame
         Any that narwhals reads.
     treatment, mediator, outcome : str
         Columns. A treatment of text is categorical.
-    covariates : sequence of str
+    confounders : sequence of str
         Pre-treatment columns that enter both models; text is categorical.
     moderators : sequence of str
-        Numeric covariates that interact with treatment and mediator.
+        Numeric confounders that interact with treatment and mediator.
     at : mapping of str to value, optional
-        Covariates held at a value, for moderated mediation.
+        Confounders held at a value, for moderated mediation.
     mediator_model, outcome_model : {"linear", "logit", "probit"}
     interaction : bool, default False
         Whether treatment and mediator interact in the outcome model.
-    control_value, treat_value : float or str
+    control, treated : float or str
         The two treatments compared.
     method : {"quasi_bayes", "bootstrap"}
         Draws of the coefficients from their normal approximation, or of the rows, with both
         models refitted on the same rows.
-    n_draws : int, default 1000
+    draws : int, default 1000
     robust : bool, default False
         HC3 covariance (quasi_bayes, without clusters).
-    clusters : str, optional
+    cluster : str, optional
         Column of sampling units, for cluster-robust covariance or a bootstrap of clusters.
-    conf_level : float, default 0.95
+    level : float, default 0.95
     random_state : int
 
     Returns
@@ -201,7 +201,7 @@ def mediate(
 
     See Also
     --------
-    sensitivity : What a cause of mediator and outcome would do to the effect.
+    mediation_sensitivity : What a cause of mediator and outcome would do to the effect.
     contrast_mediations : Moderated mediation, two strata on common draws.
     compare_mediation : All heads of a model, beside intervening on them.
     baron_kenny : The historical view.
@@ -209,7 +209,7 @@ def mediate(
     Notes
     -----
     *What is assumed.* Sequential ignorability (Imai, Keele and Yamamoto 2010, assumption 1): given
-    the covariates, the treatment is as good as randomised, and given treatment and covariates, so
+    the confounders, the treatment is as good as randomised, and given treatment and confounders, so
     is the mediator. Randomising the treatment secures the first half only, and no data can show
     the second.
 
@@ -222,7 +222,7 @@ def mediate(
     *What can be seen of it* is whether each arm takes the mediator's values of the other. Where a mediator
     is constant in an arm (attention to a text that only one prompt has), or most values of one arm lie
     outside the range of the other, ``E[Y(t, M(1 - t))]`` is read off the fitted line where there are no
-    data; `warnings` and the sentence say so. A mediator of which treatment and covariates leave nothing is
+    data; `warnings` and the sentence say so. A mediator of which treatment and confounders leave nothing is
     refused.
 
     *Intervals* are percentiles of the draws. ``quasi_bayes`` draws the coefficients of both models
@@ -245,7 +245,7 @@ def mediate(
     denominator may cross zero; ``quasi_bayes`` reports its median.
 
     *P-values* count the sample itself as one draw, so that none is zero. R's package does not: it reports
-    0 where no draw lies on the other side, and otherwise the same within 2 / n_draws.
+    0 where no draw lies on the other side, and otherwise the same within 2 / draws.
 
     *Binary models* are fitted to the maximum of the likelihood. R's ``glm`` stops when the
     deviance settles, which can leave its coefficients some 1e-6 short of it.
@@ -272,9 +272,9 @@ def mediate(
     """
     if method not in {"quasi_bayes", "bootstrap"}:
         raise DataError(f"unknown method {method!r}", hint="quasi_bayes or bootstrap")
-    check_draws(n_draws, conf_level)
-    check_roles(treatment, mediator, outcome, covariates)
-    if robust and (method == "bootstrap" or clusters is not None):
+    check_draws(draws, level)
+    check_roles(treatment, mediator, outcome, confounders)
+    if robust and (method == "bootstrap" or cluster is not None):
         raise DataError(
             "robust=True does nothing here",
             hint="HC3 is for quasi_bayes without clusters; a bootstrap and clusters are robust by themselves",
@@ -282,29 +282,29 @@ def mediate(
     for name, family in (("mediator_model", mediator_model), ("outcome_model", outcome_model)):
         if family not in get_args(Family):
             raise DataError(f"unknown {name} {family!r}", hint="linear, logit or probit")
-    table = open_table(data)
+    table = open_table(frame)
     t_values = table.values(treatment, role="treatment")
     m = response_of(table, mediator, mediator_model, "mediator")
     y = response_of(table, outcome, outcome_model, "outcome")
     check_varies((mediator, m), (outcome, y))
-    design, t = design_of(table, t_values, treatment, mediator, covariates, moderators, interaction)
-    control_value = level_of(design, "control_value", control_value)
-    treat_value = level_of(design, "treat_value", treat_value)
-    if control_value == treat_value:
-        raise DataError(f"control_value and treat_value are both {control_value!r}: nothing is compared")
-    groups = None if clusters is None else groups_of(table, clusters)
+    design, t = design_of(table, t_values, treatment, mediator, confounders, moderators, interaction)
+    control = level_of(design, "control", control)
+    treated = level_of(design, "treated", treated)
+    if control == treated:
+        raise DataError(f"control and treated are both {control!r}: nothing is compared")
+    groups = None if cluster is None else groups_of(table, cluster)
     xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)
-    check_size(len(y), xy.shape[1], groups, clusters)
-    check_left(m, xm, mediator, (treatment, *covariates))
+    check_size(len(y), xy.shape[1], groups, cluster)
+    check_left(m, xm, mediator, (treatment, *confounders))
     options: dict[str, Any] = {"robust": robust, "clusters": groups}
     fit_m = fit(xm, m, mediator_model, names=design.mediator_names(), what="mediator", **options)
     fit_y = fit(xy, y, outcome_model, names=design.outcome_names(), what="outcome", **options)
     seen = _Seen(
-        rows=(t_values == control_value, t_values == treat_value),
-        labels=(f"{treatment} {level_name(control_value)}", f"{treatment} {level_name(treat_value)}"),
+        rows=(t_values == control, t_values == treated),
+        labels=(f"{treatment} {level_name(control)}", f"{treatment} {level_name(treated)}"),
     )
-    held = held_at(design, table, covariates, at)
-    arms = [design.treat(value) for value in (control_value, treat_value)]
+    held = held_at(design, table, confounders, at)
+    arms = [design.treat(value) for value in (control, treated)]
     world = World(
         family_m=mediator_model,
         family_y=outcome_model,
@@ -315,22 +315,22 @@ def mediate(
     rng = np.random.default_rng(random_state)
     point = world.effects(fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), rng, None)
     if method == "quasi_bayes":
-        alpha = fit_m.draw(n_draws, rng, what="mediator")
-        beta = fit_y.draw(n_draws, rng, what="outcome")
-        draws = world.effects(alpha, beta, np.full(n_draws, fit_m.sigma), rng, None)
-        centre = {k: float(v.mean()) for k, v in draws.items()}
+        alpha = fit_m.draw(draws, rng, what="mediator")
+        beta = fit_y.draw(draws, rng, what="outcome")
+        drawn = world.effects(alpha, beta, np.full(draws, fit_m.sigma), rng, None)
+        centre = {k: float(v.mean()) for k, v in drawn.items()}
     else:
-        draws = bootstrap_effects(world, xm, m, xy, y, fit_m, fit_y, groups, n_draws, rng)
+        drawn = bootstrap_effects(world, xm, m, xy, y, fit_m, fit_y, groups, draws, rng)
         centre = {k: float(v[0]) for k, v in point.items()}
         units = len(y) if groups is None else int(groups.max()) + 1
-        widths = np.stack(list(draws.values()), 1)
-        wide = widened(widths, np.array([centre[k] for k in draws]), units, rng)
-        draws = dict(zip(draws, wide.T, strict=True))
+        widths = np.stack(list(drawn.values()), 1)
+        wide = widened(widths, np.array([centre[k] for k in drawn]), units, rng)
+        drawn = dict(zip(drawn, wide.T, strict=True))
     if outcome_model == "linear" and not interaction:
         # Both arms have one mediated effect by construction: their difference is rounding.
-        del draws["interaction"]
+        del drawn["interaction"]
     return _result(
-        draws,
+        drawn,
         centre,
         {
             "mediator_fit": fit_m,
@@ -339,15 +339,15 @@ def mediate(
             "mediator": mediator,
             "outcome": outcome,
             "method": method,
-            "control_value": control_value,
-            "treat_value": treat_value,
+            "control": control,
+            "treated": treated,
             "n_rows": len(y),
-            "n_draws": n_draws,
+            "n_draws": draws,
             "n_clusters": fit_m.n_clusters,
-            "conf_level": conf_level,
+            "level": level,
         },
         (
-            *_overlap(design, fit_m, xm, m, seen, (control_value, treat_value), mediator),
+            *_overlap(design, fit_m, xm, m, seen, (control, treated), mediator),
             *_few(seen, groups),
             *_uneven(
                 {mediator: (fit_m, m - xm @ fit_m.coef), outcome: (fit_y, y - xy @ fit_y.coef)},
@@ -430,8 +430,8 @@ def _overlap(
     if min(int(rows.sum()) for rows in seen.rows) < 2:
         return ()
     adjusted = m
-    if fit_m.family == "linear" and design.covariates.size:
-        # Without what the covariates move: the arm's mean and the row's own residual.
+    if fit_m.family == "linear" and design.confounders.size:
+        # Without what the confounders move: the arm's mean and the row's own residual.
         adjusted = m - xm @ fit_m.coef
         for rows, value in zip(seen.rows, values, strict=True):
             adjusted[rows] += (design.mediator_matrix(design.treat(value)) @ fit_m.coef).mean()
@@ -440,7 +440,7 @@ def _overlap(
 
 
 def contrast_mediations(
-    result: MediationResult, other: MediationResult, *, conf_level: float = 0.95
+    result: MediationResult, other: MediationResult, *, level: float = 0.95
 ) -> dict[str, Estimate]:
     """Difference of two mediations, effect by effect, ``result - other``.
 
@@ -450,7 +450,7 @@ def contrast_mediations(
     Parameters
     ----------
     result, other : MediationResult
-    conf_level : float, default 0.95
+    level : float, default 0.95
 
     Returns
     -------
@@ -475,18 +475,18 @@ def contrast_mediations(
         name: _estimate(
             result.draws[name] - other.draws[name],
             result.effects[name].estimate - other.effects[name].estimate,
-            conf_level,
+            level,
         )
         for name in result.draws
     }
 
 
-def _estimate(draws: Array, centre: float, conf_level: float) -> Estimate:
-    low, high = np.quantile(draws, [(1 - conf_level) / 2, (1 + conf_level) / 2])
+def _estimate(draws: Array, centre: float, level: float) -> Estimate:
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     tail = 1 + min(int((draws >= 0).sum()), int((draws <= 0).sum()))
     return Estimate(
         estimate=centre,
-        standard_error=float(draws.std(ddof=1)),
+        std_error=float(draws.std(ddof=1)),
         ci_low=float(low),
         ci_high=float(high),
         p_value=min(1.0, 2 * tail / (1 + len(draws))),
@@ -496,7 +496,7 @@ def _estimate(draws: Array, centre: float, conf_level: float) -> Estimate:
 def _result(
     draws: dict[str, Array], centre: dict[str, float], rest: dict[str, Any], warnings: tuple[str, ...]
 ) -> MediationResult:
-    level = rest["conf_level"]
+    level = rest["level"]
     for name, part in (("control", "acme_control"), ("treated", "acme_treated"), ("", "acme")):
         key = f"proportion_{name}".rstrip("_")
         draws[key] = draws[part] / draws["total_effect"]

@@ -13,7 +13,6 @@ import numpy as np
 from scipy import optimize, special
 
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.mediation.engine.overlap import check_left
 from whyprompt.mediation.measured.counterfactual import widened
 from whyprompt.mediation.measured.design import (
     check_draws,
@@ -25,6 +24,7 @@ from whyprompt.mediation.measured.design import (
     level_of,
     response_of,
 )
+from whyprompt.mediation.measured.overlap import check_left
 from whyprompt.stats.regression import fit, solve_irls
 from whyprompt.tables import open_table
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["RhoSensitivity", "sensitivity"]
+__all__ = ["RhoSensitivity", "mediation_sensitivity"]
 
 _CELLS = 1 << 21
 
@@ -99,22 +99,22 @@ class RhoSensitivity:
         )
 
 
-def sensitivity(
-    data: IntoDataFrame,
+def mediation_sensitivity(
+    frame: IntoDataFrame,
     *,
     treatment: str,
     mediator: str,
     outcome: str,
-    covariates: Sequence[str] = (),
+    confounders: Sequence[str] = (),
     mediator_model: Family = "linear",
     outcome_model: Family = "linear",
-    control_value: float = 0,
-    treat_value: float = 1,
+    control: float = 0,
+    treated: float = 1,
     rho: Sequence[float] | None = None,
     interaction: bool = False,
-    n_draws: int = 1000,
-    clusters: str | None = None,
-    conf_level: float = 0.95,
+    draws: int = 1000,
+    cluster: str | None = None,
+    level: float = 0.95,
     random_state: int = 0,
 ) -> RhoSensitivity:
     """Mediation effect as a function of the correlation of the two models' errors.
@@ -123,7 +123,7 @@ def sensitivity(
 
     Parameters
     ----------
-    data, treatment, mediator, outcome, covariates, control_value, treat_value
+    frame, treatment, mediator, outcome, confounders, control, treated
         As in `mediate`; the treatment is numeric.
     mediator_model, outcome_model : {"linear", "probit"}
         Not both a probit.
@@ -132,10 +132,10 @@ def sensitivity(
     interaction : bool, default False
         Only False: the effect at a given rho is known without an interaction. A call with the options of a
         `mediate` that had one is refused, and not answered for another model.
-    n_draws, conf_level, random_state
+    draws, level, random_state
         Of the draws behind the intervals: a bootstrap of rows, or for a probit outcome draws of the
         coefficients; both as in `mediate`.
-    clusters : str, optional
+    cluster : str, optional
         Column of sampling units, as in `mediate`: whole clusters are drawn, or their covariance is used.
 
     Returns
@@ -148,7 +148,7 @@ def sensitivity(
         If a column is missing or has two roles, a rho is not inside (-1, 1), the two treatments are
         one, or a model or an interaction is not offered.
     EstimationError
-        If a model cannot be fitted, there are too few rows or clusters, or treatment and covariates leave
+        If a model cannot be fitted, there are too few rows or clusters, or treatment and confounders leave
         nothing of the mediator.
 
     Notes
@@ -179,15 +179,15 @@ def sensitivity(
     >>> t = np.tile([0.0, 1.0], 100)
     >>> m = t + wave
     >>> frame = pd.DataFrame({"t": t, "m": m, "y": m + wave[::-1]})
-    >>> result = sensitivity(frame, treatment="t", mediator="m", outcome="y", n_draws=20)
+    >>> result = mediation_sensitivity(frame, treatment="t", mediator="m", outcome="y", draws=20)
     >>> bool(result.acme[result.rho < result.rho_at_zero].min() > 0)
     True
     """
     grid = np.round(np.arange(-9, 10) / 10, 1) if rho is None else np.asarray(rho, dtype=np.float64)
     if not grid.size or not (np.abs(grid) < 1).all():
         raise DataError("there is at least one rho, and every rho lies strictly between -1 and 1")
-    check_draws(n_draws, conf_level)
-    check_roles(treatment, mediator, outcome, covariates)
+    check_draws(draws, level)
+    check_roles(treatment, mediator, outcome, confounders)
     if interaction:
         raise DataError(
             "no sensitivity analysis for an interaction of treatment and mediator",
@@ -199,26 +199,26 @@ def sensitivity(
             f"no sensitivity analysis for a {mediator_model} mediator and a {outcome_model} outcome",
             hint="two linear models, or one linear and one probit",
         )
-    table = open_table(data)
+    table = open_table(frame)
     m, y = (
         response_of(table, mediator, mediator_model, "mediator"),
         response_of(table, outcome, outcome_model, "outcome"),
     )
     check_varies((mediator, m), (outcome, y))
     design, t = design_of(
-        table, table.values(treatment, role="treatment"), treatment, mediator, covariates, (), False
+        table, table.values(treatment, role="treatment"), treatment, mediator, confounders, (), False
     )
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the sensitivity analysis needs a number")
-    control_value = float(level_of(design, "control_value", control_value))
-    treat_value = float(level_of(design, "treat_value", treat_value))
-    if control_value == treat_value:
-        raise DataError(f"control_value and treat_value are both {control_value:g}: nothing is compared")
+    control = float(level_of(design, "control", control))
+    treated = float(level_of(design, "treated", treated))
+    if control == treated:
+        raise DataError(f"control and treated are both {control:g}: nothing is compared")
     x = design.mediator_matrix(t)
-    arms = tuple(design.mediator_matrix(design.treat(v)) for v in (control_value, treat_value))
-    groups = None if clusters is None else groups_of(table, clusters)
-    check_size(len(y), x.shape[1] + 1, groups, clusters)
-    check_left(m, x, mediator, (treatment, *covariates))
+    arms = tuple(design.mediator_matrix(design.treat(v)) for v in (control, treated))
+    groups = None if cluster is None else groups_of(table, cluster)
+    check_size(len(y), x.shape[1] + 1, groups, cluster)
+    check_left(m, x, mediator, (treatment, *confounders))
     fit_m = fit(x, m, mediator_model, names=design.mediator_names(), what="mediator", clusters=groups)
     fit_y = fit(
         np.column_stack([x, m]),
@@ -233,15 +233,15 @@ def sensitivity(
         curves = _probit_outcome(arms, fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), grid)
         slope = fit_y.coef[-1] * fit_m.sigma
         zero = float(slope / np.sqrt(1 + slope**2))
-        draws = _probit_outcome(arms, *_draw(fit_m, fit_y, len(y), n_draws, rng), grid).mean(0)
+        drawn = _probit_outcome(arms, *_draw(fit_m, fit_y, len(y), draws, rng), grid).mean(0)
     else:
-        contrast = treat_value - control_value
+        contrast = treated - control
         curve = _linear if mediator_model == "linear" else _probit_mediator
         curves, zero = curve(x, m, y, arms, grid, fit_m.coef, contrast)
-        drawn = _bootstrap(curve, x, m, y, arms, grid, fit_m.coef, contrast, groups, n_draws, rng)
+        raw = _bootstrap(curve, x, m, y, arms, grid, fit_m.coef, contrast, groups, draws, rng)
         units = len(y) if groups is None else int(groups.max()) + 1
-        draws = widened(drawn, curves.mean((0, 1)), units, rng)
-    low, high = np.quantile(draws, [(1 - conf_level) / 2, (1 + conf_level) / 2], axis=0)
+        drawn = widened(raw, curves.mean((0, 1)), units, rng)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     r2 = [_r2(fit_m, x, m), _r2(fit_y, np.column_stack([x, m]), y)]
     tilde = zero**2 * (1 - r2[0]) * (1 - r2[1])
     return RhoSensitivity(
@@ -353,14 +353,12 @@ def _probit_outcome(arms: tuple[Array, ...], alpha: Array, beta: Array, sigma: A
     return out / n
 
 
-def _draw(
-    fit_m: Fit, fit_y: Fit, n: int, n_draws: int, rng: np.random.Generator
-) -> tuple[Array, Array, Array]:
+def _draw(fit_m: Fit, fit_y: Fit, n: int, draws: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Coefficients from their normal approximation, the residual deviation from its posterior."""
-    alpha = fit_m.draw(n_draws, rng, what="mediator")
-    beta = fit_y.draw(n_draws, rng, what="outcome")
+    alpha = fit_m.draw(draws, rng, what="mediator")
+    beta = fit_y.draw(draws, rng, what="outcome")
     free = n - len(fit_m.coef)
-    return alpha, beta, fit_m.sigma * np.sqrt(free / rng.chisquare(free, n_draws))
+    return alpha, beta, fit_m.sigma * np.sqrt(free / rng.chisquare(free, draws))
 
 
 def _bootstrap(
@@ -373,13 +371,13 @@ def _bootstrap(
     coef: Array,
     contrast: float,
     groups: NDArray[np.intp] | None,
-    n_draws: int,
+    draws: int,
     rng: np.random.Generator,
 ) -> Array:
     """Both models refitted on the same resampled rows, or rows of resampled clusters."""
     members = None if groups is None else np.split(np.argsort(groups, kind="stable"), _ends(groups))
     out = []
-    for _ in range(n_draws):
+    for _ in range(draws):
         if members is None:
             rows = rng.integers(0, len(y), len(y))
         else:

@@ -54,7 +54,7 @@ def _range(seen: Array) -> tuple[Array, Array]:
 
 
 def check_left(m: Array, x: Array, mediator: str, given: Sequence[str]) -> None:
-    """Refuse a mediator of which treatment and covariates leave nothing.
+    """Refuse a mediator of which treatment and confounders leave nothing.
 
     R's ``lm`` drops a column of which the others leave a part of 1e-7. Matrices of moments, as in the
     bootstrap here, keep the square of that part, so 1e-6 is asked for: four digits of sixteen.
@@ -66,7 +66,7 @@ def check_left(m: Array, x: Array, mediator: str, given: Sequence[str]) -> None:
         Design of the mediator model.
     mediator : str
     given : sequence of str
-        Treatment and covariates.
+        Treatment and confounders.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def overlap_warnings(
     Parameters
     ----------
     raw, adjusted : pair of ndarray
-        The mediator of the rows of either arm, as it is and with the covariates' part taken out.
+        The mediator of the rows of either arm, as it is and with the confounders' part taken out.
     labels : pair of str
         The arms' names.
     mediator : str
