@@ -155,12 +155,18 @@ class Estimate:
         return {k: v for k, v in every.items() if k in _TOLD or v not in (None, "")}
 
     @property
+    def ends(self) -> tuple[float, float]:
+        """Both ends of the interval; infinite where one is not bounded, or not known."""
+        low, high = self.ci_low, self.ci_high
+        return (-math.inf if low is None else low), (math.inf if high is None else high)
+
+    @property
     def words(self) -> str:
         """The estimate as a line of text."""
         if self.estimate is None:
             return f"{self.label}: no estimate" + (f" ({self.note})" if self.note else "")
         inside = [] if self.n_used is None else [f"n = {self.n_used}"]
-        if self.ci_low is not None and self.ci_high is not None:
+        if math.isfinite(self.ends[1] - self.ends[0]):
             inside.insert(0, f"{format_number(self.ci_low)} to {format_number(self.ci_high)}")
         p = self.p_value if self.p_adjusted is None else self.p_adjusted
         if p is not None:
