@@ -314,7 +314,7 @@ def test_checks_beside_the_estimate_are_the_librarys(run):
     library = estimate_effect(frame, **shared, by=["married"])
     expected = library.to_dict() | {
         "sensitivity": sensitivity_report(frame, library).to_dict(),
-        "placebo": placebo_treatment(frame, **shared, within=["race"], placebos=20).to_dict(),
+        "placebo": placebo_treatment(frame, **shared, within=["race"], draws=20).to_dict(),
         "refutation": refute(frame, **shared, negative_controls=["re75"], draws=20).to_dict(),
     }
     assert json.loads(out) == json.loads(json.dumps(expected))

@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from whyprompt.effects import estimate_effect
-from whyprompt.effects.checks.placebo_arms import placebo_drawer
-from whyprompt.effects.checks.refute import (
+from whyprompt.effects import (
     data_subset,
+    estimate_effect,
     leave_one_covariate_out,
     negative_control_outcome,
     placebo_treatment,
     random_common_cause,
     refute,
 )
+from whyprompt.effects.checks.placebo_arms import placebo_drawer
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.graph import CausalGraph
 
@@ -34,6 +34,8 @@ def confounded(n=300, seed=0, effect=1.0):
     return frame
 
 
+MEAN = "mean of placebo estimates"
+RMS = "root mean square change in standard errors"
 ARM = {"treatment": "arm", "treated": "cot"}
 ADJUSTED = {**ARM, "outcome": "y", "confounders": ["a", "b"], "method": "overlap"}
 
@@ -47,9 +49,9 @@ def test_the_placebo_p_is_uniform_when_a_randomised_arm_does_nothing():
         rng = np.random.default_rng(seed)
         frame = pd.DataFrame({"arm": rng.permutation(np.repeat([0, 1], 15)), "y": rng.exponential(size=30)})
         got = placebo_treatment(
-            frame, treatment="arm", outcome="y", method="naive", placebos=19, random_state=seed
+            frame, treatment="arm", outcome="y", method="naive", draws=19, random_state=seed
         )
-        p.append(got.p_value)
+        p.append(got.part("randomisation test").p_value)
     # Exact: each of the 20 ranks is equally likely.
     counts = np.bincount(np.round(np.array(p) * 20).astype(int), minlength=21)[1:]
     assert counts.sum() == 200
@@ -60,8 +62,10 @@ def test_the_placebo_p_is_uniform_when_a_randomised_arm_does_nothing():
 def test_drawn_from_the_propensity_it_is_about_uniform_for_a_confounded_arm_without_effect():
     p = [
         placebo_treatment(
-            confounded(150, seed, effect=0.0), **ADJUSTED, how="propensity", placebos=19, random_state=seed
-        ).p_value
+            confounded(150, seed, effect=0.0), **ADJUSTED, how="propensity", draws=19, random_state=seed
+        )
+        .part("randomisation test")
+        .p_value
         for seed in range(100)
     ]
     assert stats.kstest(np.array(p) - 0.025, "uniform").pvalue > 0.001
@@ -70,29 +74,28 @@ def test_drawn_from_the_propensity_it_is_about_uniform_for_a_confounded_arm_with
 
 def test_a_pipeline_that_ignores_the_confounder_is_found_out():
     options = {**ADJUSTED, "method": "naive"}
-    got = placebo_treatment(confounded(), **options, how="propensity", placebos=60)
+    got = placebo_treatment(confounded(), **options, how="propensity", draws=60)
     assert got.verdict == "fails"
-    assert got.placebo_mean > 0.4
-    assert got.false_positive_rate > 0.5
+    assert got.part(MEAN).estimate > 0.4
+    assert got.part("false positive rate").estimate > 0.5
     assert "not to be trusted" in got.sentence
-    right = placebo_treatment(confounded(), **ADJUSTED, how="propensity", placebos=60)
+    right = placebo_treatment(confounded(), **ADJUSTED, how="propensity", draws=60)
     assert right.verdict == "passes"
-    assert abs(right.placebo_mean) < 4 * right.placebo_sd / np.sqrt(60)
+    assert abs(right.part(MEAN).estimate) < 4 * right.part(MEAN).std_error
     assert "not against hidden confounding" in right.sentence
 
 
 def test_placebos_of_a_confounded_arm_average_zero_and_a_real_effect_is_unusual():
-    got = placebo_treatment(confounded(), **ADJUSTED, placebos=99)
-    assert (got.draws, got.n_failed) == (99, 0)
-    assert got.p_value == 0.01
+    got = placebo_treatment(confounded(), **ADJUSTED, draws=99)
+    assert (len(got.draws), got.n_failed) == (99, 0)
+    assert got.part("randomisation test").p_value == 0.01
     assert got.verdict == "passes"
-    assert got.false_positive_rate < 0.12
-    assert len(got.estimates) == 99
-    none = placebo_treatment(confounded(effect=0.0), **ADJUSTED, placebos=99)
-    assert none.how == "propensity"
+    assert got.part("false positive rate").estimate < 0.12
+    none = placebo_treatment(confounded(effect=0.0), **ADJUSTED, draws=99)
+    assert none.settings["how"] == "propensity"
     assert none.verdict == "doubtful"
     assert "do not show an effect of the arm on any row" in none.sentence
-    again = placebo_treatment(confounded(), **ADJUSTED, placebos=99)
+    again = placebo_treatment(confounded(), **ADJUSTED, draws=99)
     assert again == got
 
 
@@ -112,7 +115,7 @@ MATCHED = {
     "method": "nearest",
     "exact": ["task"],
     "within": ["task"],
-    "placebos": 19,
+    "draws": 19,
 }
 
 
@@ -128,13 +131,13 @@ def test_matched_placebos_reject_at_their_level_and_shuffled_ones_would_not():
             got = placebo_treatment(frame, **MATCHED, random_state=seed)
         except EstimationError:  # separated scores, of 24 rows a task
             continue
-        assert (got.how, got.within) == ("propensity", ("task",))
-        rejected.append(got.p_value <= 0.05)
+        assert (got.settings["how"], got.settings["within"]) == ("propensity", ("task",))
+        rejected.append(got.part("randomisation test").p_value <= 0.05)
         shuffled = placebo_treatment(frame, **MATCHED, how="permute", random_state=seed)
-        assert shuffled.p_value is None
+        assert "randomisation test" not in [part.label for part in shuffled.parts]
         assert "is no test of no effect" in shuffled.sentence or shuffled.verdict == "fails"
-        beyond = sum(abs(e) >= abs(shuffled.estimate) for e in shuffled.estimates)
-        by_shuffle.append((1 + beyond) / (1 + shuffled.draws) <= 0.05)
+        beyond = sum(abs(e) >= abs(shuffled.estimate) for e in shuffled.draws)
+        by_shuffle.append((1 + beyond) / (1 + len(shuffled.draws)) <= 0.05)
     assert len(rejected) > 65
     assert np.mean(rejected) < 0.12
     assert np.mean(by_shuffle) > 0.25
@@ -168,7 +171,9 @@ def test_clusters_that_got_an_arm_as_a_whole_are_shuffled_as_wholes():
         y = 2 * rng.normal(size=8)[cluster] + rng.normal(size=48)
         frame = pd.DataFrame({"arm": arm, "session": cluster, "y": y})
         asked = {"treatment": "arm", "outcome": "y", "method": "naive", "cluster": "session"}
-        p.append(placebo_treatment(frame, **asked, placebos=19, random_state=seed).p_value)
+        p.append(
+            placebo_treatment(frame, **asked, draws=19, random_state=seed).part("randomisation test").p_value
+        )
     # Exact; rows shuffled one by one would reject most of the time. Standard error 0.018.
     assert np.mean(np.array(p) <= 0.05) < 0.11
     frame["hard"] = np.random.default_rng(0).normal(size=48)
@@ -183,9 +188,8 @@ def test_a_third_arm_in_the_table_is_put_aside_in_every_refutation():
     both = pd.concat([frame, third], ignore_index=True)
     asked = {**ADJUSTED, "control": "direct", "draws": 15}
     alone, beside = refute(frame, **asked), refute(both, **asked)
-    assert beside.placebo == alone.placebo
-    assert beside.random_cause == alone.random_cause
-    assert beside.subset == alone.subset
+    for name in ("placebo treatment", "random common cause", "data subset"):
+        assert beside.checks[name] == alone.checks[name]
 
 
 def test_shuffling_within_blocks_keeps_the_counts_of_each():
@@ -194,13 +198,13 @@ def test_shuffling_within_blocks_keeps_the_counts_of_each():
     arm = np.concatenate([rng.permutation(np.repeat([0, 1], [20 - k, k])) for k in (4, 10, 16)])
     shift = np.repeat([0.0, 5.0, 10.0], 20)
     frame = pd.DataFrame({"arm": arm, "block": block, "y": shift + rng.normal(size=60)})
-    options = {"treatment": "arm", "outcome": "y", "method": "naive", "placebos": 99}
+    options = {"treatment": "arm", "outcome": "y", "method": "naive", "draws": 99}
     within = placebo_treatment(frame, within=["block"], **options)
     # Within blocks the placebo is as unequal between them as the real arm: its mean is their difference.
     expected = shift[arm == 1].mean() - shift[arm == 0].mean()
-    assert within.placebo_mean == pytest.approx(expected, abs=0.3)
+    assert within.part(MEAN).estimate == pytest.approx(expected, abs=0.3)
     across = placebo_treatment(frame, **options)
-    assert abs(across.placebo_mean) < 1
+    assert abs(across.part(MEAN).estimate) < 1
     with pytest.raises(EstimationError, match="no block of row holds both arms"):
         placebo_treatment(frame.assign(row=np.arange(60)), within=["row"], **options)
     with pytest.raises(EstimationError, match="within names 'y', the outcome"):
@@ -210,12 +214,12 @@ def test_shuffling_within_blocks_keeps_the_counts_of_each():
 def test_wrong_options_of_a_placebo_are_named():
     with pytest.raises(EstimationError, match="how='swap' is not known"):
         placebo_treatment(confounded(), **ADJUSTED, how="swap")
-    with pytest.raises(EstimationError, match="placebos='9' is no whole number"):
-        placebo_treatment(confounded(), **ADJUSTED, placebos="9")
+    with pytest.raises(EstimationError, match="draws='9' is no whole number"):
+        placebo_treatment(confounded(), **ADJUSTED, draws="9")
     with pytest.raises(EstimationError, match="within is the text 'a'"):
         placebo_treatment(confounded(), **ADJUSTED, within="a")
-    with pytest.raises(EstimationError, match="placebos=3: at least 10"):
-        placebo_treatment(confounded(), **ADJUSTED, placebos=3)
+    with pytest.raises(EstimationError, match="draws=3: at least 10"):
+        placebo_treatment(confounded(), **ADJUSTED, draws=3)
     with pytest.raises(DataError, match="'arms' is not in the table"):
         placebo_treatment(confounded(), **{**ADJUSTED, "treatment": "arms"})
 
@@ -233,10 +237,10 @@ def test_a_negative_control_finds_confounding_and_only_that():
     )
     assert good.verdict == "passes"
     direct = estimate_effect(frame, **ARM, outcome="before", confounders=["a"], method="overlap")
-    assert good.rows[0].estimate == direct.estimate
-    raw = [row.p_value for row in good.rows]
+    assert good.parts[0].estimate == direct.estimate
+    raw = [row.p_value for row in good.parts]
     assert raw[0] == direct.p_value
-    assert [r.p_holm for r in good.rows] == pytest.approx(
+    assert [r.p_adjusted for r in good.parts] == pytest.approx(
         [min(1, 2 * p) if p == min(raw) else max(min(1, 2 * min(raw)), p) for p in raw]
     )
     assert len(good.to_frame()) == 2
@@ -271,12 +275,12 @@ def test_what_the_arm_causes_is_no_negative_control():
 
 def test_noise_moves_a_weighted_estimate_little_and_a_matched_one_more():
     frame = confounded()
-    weighted = random_common_cause(frame, **ADJUSTED, repeats=30)
+    weighted = random_common_cause(frame, **ADJUSTED, draws=30)
     assert weighted.verdict == "passes"
-    assert weighted.rms_in_std_errors < 0.3
-    assert weighted.mean_change_p > 0.001
-    matched = random_common_cause(frame, **{**ADJUSTED, "method": "nearest"}, repeats=30)
-    assert matched.rms_in_std_errors > weighted.rms_in_std_errors
+    assert weighted.part(RMS).estimate < 0.3
+    assert weighted.part("mean change").p_value > 0.001
+    matched = random_common_cause(frame, **{**ADJUSTED, "method": "nearest"}, draws=30)
+    assert matched.part(RMS).estimate > weighted.part(RMS).estimate
     with pytest.raises(EstimationError, match="nothing is adjusted for"):
         random_common_cause(frame, **{**ADJUSTED, "method": "naive"})
     assert "noise" in weighted.sentence
@@ -288,10 +292,10 @@ def test_a_good_matching_is_not_condemned_for_being_one_of_many():
     asked = {**ADJUSTED, "method": "nearest", "caliper": 0.2}
     for seed in range(25):
         frame = confounded(150, seed)
-        found = random_common_cause(frame, **asked, repeats=25, random_state=seed)
-        assert (found.mean_change_p >= 0.01) or found.verdict != "passes"
+        found = random_common_cause(frame, **asked, draws=25, random_state=seed)
+        assert (found.part("mean change").p_value >= 0.01) or found.verdict != "passes"
         noise.append(found.verdict == "fails")
-        subset.append(data_subset(frame, **asked, subsets=25, random_state=seed).verdict)
+        subset.append(data_subset(frame, **asked, draws=25, random_state=seed).verdict)
     assert np.mean(noise) <= 0.08
     assert subset.count("fails") <= 2
     assert subset.count("passes") >= 15
@@ -302,11 +306,13 @@ def test_the_spread_over_subsets_gives_back_the_standard_error():
     rng = np.random.default_rng(3)
     arm = np.repeat([0, 1], 150)
     frame = pd.DataFrame({"arm": arm, "y": arm + rng.normal(size=300)})
-    got = data_subset(frame, treatment="arm", outcome="y", method="naive", subsets=600)
-    assert got.ratio == pytest.approx(1.0, abs=0.1)
+    got = data_subset(frame, treatment="arm", outcome="y", method="naive", draws=600)
+    assert got.part("ratio to the reported standard error").estimate == pytest.approx(1.0, abs=0.1)
     assert got.verdict == "passes"
-    half = data_subset(frame, treatment="arm", outcome="y", method="naive", subsets=600, fraction=0.5)
-    assert half.subset_std_error == pytest.approx(got.subset_std_error, rel=0.12)
+    half = data_subset(frame, treatment="arm", outcome="y", method="naive", draws=600, fraction=0.5)
+    assert half.part("standard error by subsets").estimate == pytest.approx(
+        got.part("standard error by subsets").estimate, rel=0.12
+    )
 
 
 def test_a_standard_error_that_ignores_clusters_is_found_out():
@@ -314,13 +320,13 @@ def test_a_standard_error_that_ignores_clusters_is_found_out():
     cluster = np.repeat(np.arange(40), 10)
     arm = (cluster % 2).astype(int)
     frame = pd.DataFrame({"arm": arm, "c": cluster, "y": rng.normal(size=40)[cluster] + rng.normal(size=400)})
-    options = {"treatment": "arm", "outcome": "y", "method": "naive", "subsets": 150}
+    options = {"treatment": "arm", "outcome": "y", "method": "naive", "draws": 150}
     honest = data_subset(frame, cluster="c", **options)
     assert honest.verdict == "passes"
     assert "of the clusters" in honest.sentence
     naive = data_subset(frame, **options)
     # Rows drawn one by one do not show it either; whole clusters do.
-    assert honest.subset_std_error > 2 * naive.std_error
+    assert honest.part("standard error by subsets").estimate > 2 * naive.std_error
     with pytest.raises(EstimationError, match=r"fraction=1\.5"):
         data_subset(frame, **options, fraction=1.5)
 
@@ -328,20 +334,21 @@ def test_a_standard_error_that_ignores_clusters_is_found_out():
 def test_leaving_out_the_confounder_that_matters_gives_the_biased_estimate():
     frame = confounded(800)
     got = leave_one_covariate_out(frame, **ADJUSTED)
-    assert got.rows[0].covariate == "a"
+    a, b = got.parts
+    assert (a.label, a.by) == ("without 'a'", "a")
     without = estimate_effect(frame, **{**ADJUSTED, "confounders": ["b"]})
-    assert got.rows[0].estimate == without.estimate
-    assert got.rows[0].change == pytest.approx(without.estimate - got.estimate)
-    assert got.rows[0].change_in_std_errors > 3
-    assert abs(got.rows[1].change_in_std_errors) < 1
+    assert a.estimate == without.estimate
+    assert abs(a.estimate - got.estimate) > 3 * got.std_error
+    assert abs(b.estimate - got.estimate) < got.std_error
     assert "rests most on 'a'" in got.sentence
-    assert got.sign_changes == ()
+    assert (a.note, got.verdict) == ("", "passes")
     nothing = leave_one_covariate_out(confounded(800, effect=0.0), **ADJUSTED)
-    assert "a" in nothing.decides
+    assert nothing.part("without 'a'").note == "whether the interval includes zero is the other"
+    assert nothing.verdict == "doubtful"
     # A graph is asked once; without a confounder it would refuse.
     graph = CausalGraph.parse("a, b -> arm, y; arm -> y")
     options = {k: v for k, v in ADJUSTED.items() if k != "confounders"}
-    assert leave_one_covariate_out(frame, **options, graph=graph).rows == got.rows
+    assert leave_one_covariate_out(frame, **options, graph=graph).parts == got.parts
     with pytest.raises(EstimationError, match="needs at least two"):
         leave_one_covariate_out(frame, **{**ADJUSTED, "confounders": ["a"]})
 
@@ -357,6 +364,6 @@ def test_all_of_them_in_one_report_for_any_kind_of_frame():
     arrow = refute(pa.Table.from_pandas(frame), **ADJUSTED, negative_controls=["before"], draws=20)
     assert arrow == got
     plain = refute(frame, **{**ADJUSTED, "method": "naive", "confounders": ["a", "b"]}, draws=20)
-    assert plain.random_cause is None
+    assert "random common cause" not in plain.checks
     assert any("random common cause (nothing is adjusted for" in reason for reason in plain.not_done)
     assert "negative control outcome (none was named)" in plain.sentence

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whyprompt._arguments import at_least
 from whyprompt.cli.common import AsJson, NoCode, Out, results_folder, show, show_json
 from whyprompt.cli.effect_report import check_text, effect_text
 from whyprompt.cli.flags import in_flags, said_in_flags
@@ -340,14 +341,18 @@ def _checked(
         return found
     # Subgroups are looked at once, and not in every placebo.
     options = {name: value for name, value in asked.items() if name != "by"}
+    if "draws" in options:  # of the bootstrap, and not of a check
+        options["bootstrap_draws"] = options.pop("draws")
     shared = {"treatment": treatment, "outcome": outcome, **options}
-    count: dict[str, Any] = {} if checks.placebos is None else {"placebos": checks.placebos}
+    count: dict[str, Any] = {}
+    if checks.placebos is not None:
+        at_least(checks.placebos, 10, "placebos")
+        count["draws"] = checks.placebos
     if checks.sensitivity:
         found["sensitivity"] = library.sensitivity_report(frame, result)
     if checks.placebo:
         found["placebo"] = library.placebo_treatment(frame, within=checks.within, **count, **shared)
     if checks.refute:
-        count = {} if checks.placebos is None else {"draws": checks.placebos}
         found["refutation"] = library.refute(
             frame, negative_controls=checks.negative_controls, **count, **shared
         )

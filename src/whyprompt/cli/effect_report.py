@@ -69,7 +69,7 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
     ----------
     name : str
         What was checked.
-    found : SensitivityReport, PlaceboTreatment, Refutation, HeterogeneousEffects, PromptPolicy or CrossCheck
+    found : SensitivityReport, Check, Checks, HeterogeneousEffects, PromptPolicy or CrossCheck
 
     Returns
     -------
@@ -89,10 +89,7 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
         return f"{title}:\n  {found.sentence}\n\n{_tools_table(found)}"
     if name != "refutation":
         return f"{title}:\n  {found.sentence}"
-    lines = []
-    for row in found.to_frame().to_dict("records"):
-        verdict = f" ({row['verdict']})" if isinstance(row["verdict"], str) else ""
-        lines.append(f"  {row['refutation']}{verdict}: {row['sentence']}")
+    lines = [f"  {kind} ({check.verdict}): {check.sentence}" for kind, check in found.checks.items()]
     lines += [f"  not done: {text}" for text in found.not_done]
     return "\n".join([f"{title}:", *lines])
 

@@ -9,6 +9,8 @@ from whyprompt.effects.checks.batches import BatchInterference, batch_interferen
 from whyprompt.effects.checks.consistency import BatchConsistency, batch_consistency
 from whyprompt.effects.checks.evalue import EValue, e_value
 from whyprompt.effects.checks.hidden import SensitivityReport, sensitivity_report
+from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
+from whyprompt.effects.checks.negative_controls import NegativeControls, negative_control_outcome
 from whyprompt.effects.checks.peers.cross_check import cross_check
 from whyprompt.effects.checks.peers.result import (
     CrossCheck,
@@ -17,24 +19,14 @@ from whyprompt.effects.checks.peers.result import (
     RefuterRow,
     UpliftPoint,
 )
-from whyprompt.effects.checks.refute import (
-    DataSubset,
-    LeaveOneOut,
-    NegativeControls,
-    PlaceboTreatment,
-    RandomCommonCause,
-    Refutation,
-    data_subset,
-    leave_one_covariate_out,
-    negative_control_outcome,
-    placebo_treatment,
-    random_common_cause,
-    refute,
-)
+from whyprompt.effects.checks.placebo import placebo_treatment
+from whyprompt.effects.checks.random_cause import random_common_cause
+from whyprompt.effects.checks.refute import refute
 from whyprompt.effects.checks.repeats import RepeatVariance, repeat_variance
 from whyprompt.effects.checks.robustness import RobustnessReport, robustness
 from whyprompt.effects.checks.rosenbaum import RosenbaumResult, rosenbaum_bounds
 from whyprompt.effects.checks.specification import SpecificationCurve, specification_curve
+from whyprompt.effects.checks.subset import data_subset
 from whyprompt.effects.dose.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
 from whyprompt.effects.estimate import METHODS, estimate_effect
 from whyprompt.effects.gaps.chained import Imputation, impute
@@ -77,7 +69,6 @@ __all__ = [
     "Code",
     "CrossCheck",
     "CrossCheckRow",
-    "DataSubset",
     "DoseBalanceRow",
     "DosePoint",
     "DoseResponse",
@@ -93,7 +84,6 @@ __all__ = [
     "IdentificationCheck",
     "Imputation",
     "ImputedEffect",
-    "LeaveOneOut",
     "LittleTest",
     "Measure",
     "MissingPatterns",
@@ -103,14 +93,11 @@ __all__ = [
     "OutcomeRow",
     "PairBalanceRow",
     "PairedResult",
-    "PlaceboTreatment",
     "PolicyFigure",
     "PooledEstimate",
     "Prepared",
     "PromptPolicy",
-    "RandomCommonCause",
     "Recipe",
-    "Refutation",
     "RefuterRow",
     "RepeatVariance",
     "RobustnessReport",

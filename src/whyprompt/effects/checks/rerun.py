@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,11 +12,12 @@ from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError, WhypromptError
+from whyprompt.results import Estimate
 from whyprompt.stats.propensity import design_matrix
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
 
-__all__ = ["Base", "Verdict", "failed_share"]
-
-Verdict = Literal["passes", "fails", "doubtful"]
+__all__ = ["Base", "effect_options", "excludes_zero", "failed_share", "of_effect", "one_more_p"]
 
 # More failed draws than this and the rest are a selection.
 _MAX_FAILED = 0.2
@@ -44,7 +43,7 @@ class Base:
     confounders, graph
         As in `estimate_effect`; the graph is asked once.
     options : dict
-        Others of `estimate_effect`.
+        Others of `estimate_effect`, its `draws` as `bootstrap_draws`.
 
     Attributes
     ----------
@@ -67,6 +66,7 @@ class Base:
         options: dict[str, Any],
     ) -> None:
         table = open_table(frame)
+        options = effect_options(options)
         asked = {"treatment": treatment, "outcome": outcome, "confounders": confounders, "graph": graph}
         for name in asked:
             if name in options:
@@ -144,6 +144,78 @@ class Base:
         except WhypromptError as error:
             return error.message
         return core
+
+
+def effect_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Name options as `estimate_effect` does: a check's own `draws` are not those of its bootstrap.
+
+    Parameters
+    ----------
+    options : mapping
+        Of a check.
+
+    Returns
+    -------
+    dict
+    """
+    return {("draws" if name == "bootstrap_draws" else name): value for name, value in options.items()}
+
+
+def of_effect(result: EffectResult, label: str) -> Estimate:
+    """Take the estimate out of a result, under another name.
+
+    Parameters
+    ----------
+    result : EffectResult
+    label : str
+
+    Returns
+    -------
+    Estimate
+    """
+    return Estimate(
+        label=label,
+        estimate=result.estimate,
+        std_error=result.std_error,
+        ci_low=result.ci_low,
+        ci_high=result.ci_high,
+        p_value=result.p_value,
+        df=result.df,
+    )
+
+
+def excludes_zero(row: Estimate | EffectResult) -> bool:
+    """Whether there is an interval and zero lies outside it.
+
+    Parameters
+    ----------
+    row : Estimate or EffectResult
+
+    Returns
+    -------
+    bool
+    """
+    return row.ci_low is not None and row.ci_high is not None and (row.ci_low > 0 or row.ci_high < 0)
+
+
+def one_more_p(change: NDArray[np.float64]) -> float:
+    """P-value of zero as one more draw of these (a prediction interval by the t distribution).
+
+    Parameters
+    ----------
+    change : ndarray, shape (draws,)
+
+    Returns
+    -------
+    float
+    """
+    from scipy import stats
+
+    spread = float(change.std(ddof=1)) * np.sqrt(1 + 1 / len(change))
+    mean = abs(float(change.mean()))
+    if spread <= 1e-12 * max(mean, float(np.abs(change).max())):
+        return 1.0 if mean == 0 else 0.0
+    return float(2 * stats.t.sf(mean / spread, len(change) - 1))
 
 
 def failed_share(failed: Sequence[str], draws: int, what: str) -> None:

@@ -17,7 +17,9 @@ from whyprompt.effects.checks.peers.result import (
     RefuterRow,
     UpliftPoint,
 )
-from whyprompt.effects.checks.refute import data_subset, placebo_treatment, random_common_cause
+from whyprompt.effects.checks.placebo import placebo_treatment
+from whyprompt.effects.checks.random_cause import random_common_cause
+from whyprompt.effects.checks.subset import data_subset
 from whyprompt.effects.estimate import defaults, estimate_effect, estimated
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
@@ -377,19 +379,19 @@ def _refuters(
         (
             "placebo",
             "placebo treatment",
-            lambda: placebo_treatment(frame, placebos=n, **options),
+            lambda: placebo_treatment(frame, draws=n, **options),
             "mean of placebo effects; should be zero",
         ),
         (
             "random_cause",
             "random common cause",
-            lambda: random_common_cause(frame, repeats=n, **options),
+            lambda: random_common_cause(frame, draws=n, **options),
             "mean of estimates with a covariate of noise; should be the estimate",
         ),
         (
             "subset",
             "data subset",
-            lambda: data_subset(frame, subsets=n, **options),
+            lambda: data_subset(frame, draws=n, **options),
             "mean of estimates from 80% of the rows; should be the estimate",
         ),
     ]
@@ -398,7 +400,7 @@ def _refuters(
         row = by_key.get(f"refuter_{key}", {"failed": "not run"})
         try:
             mine = run()
-            verdict, mean = mine.verdict, float(np.mean(mine.estimates))
+            verdict, mean = mine.verdict, float(np.mean(mine.draws))
         except EstimationError as error:
             verdict, mean, note = None, None, f"{note}; ours was not done: {error.message}"  # noqa: PLW2901
         if "failed" in row:
