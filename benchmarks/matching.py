@@ -204,15 +204,15 @@ def _at_one_size(
 ) -> dict[str, Any]:
     from whyprompt.effects import estimate_effect
     from whyprompt.effects.methods.nearest import match_nearest
-    from whyprompt.stats import errors
+    from whyprompt.effects.methods.variance import abadie_imbens, for_estimated_score
 
     out: dict[str, Any] = {}
     paired = match_nearest(fit.fitted, treated, replace=True)
 
     def corrected() -> float:
-        base = errors.abadie_imbens(y, treated, paired, score=fit.fitted)
-        return errors.for_estimated_score(
-            base.variance,
+        _, square = abadie_imbens(y, treated, paired, score=fit.fitted)
+        return for_estimated_score(
+            square,
             y,
             treated,
             paired,
@@ -221,7 +221,7 @@ def _at_one_size(
             score_covariance=fit.information_inverse,
         )
 
-    out["abadie_imbens"], _ = best(lambda: errors.abadie_imbens(y, treated, paired, score=fit.fitted), 3)
+    out["abadie_imbens"], _ = best(lambda: abadie_imbens(y, treated, paired, score=fit.fitted), 3)
     out["abadie_imbens_corrected"], variance = best(corrected, 3)
     out["abadie_imbens_se"] = float(np.sqrt(variance))
     out["wild_bootstrap"], result = best(

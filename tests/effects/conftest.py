@@ -27,7 +27,8 @@ def checker():
 @pytest.fixture(scope="session")
 def job():
     """Return the LaLonde data as arrays, with our propensity score."""
-    from whyprompt.stats.propensity import design_matrix, fit_logistic
+    from whyprompt.stats.design import design_matrix
+    from whyprompt.stats.propensity import fit_logistic
 
     frame = pd.read_csv(REFERENCE / "lalonde.csv")
     columns = {name: frame[name].to_numpy(object if name == "race" else float) for name in COVARIATES}

@@ -8,8 +8,7 @@ from scipy import stats
 
 from whyprompt.effects import compare_arms, estimate_effect, estimate_effects
 from whyprompt.effects.methods.two_arms import weight_estimate
-from whyprompt.stats.clusters import cluster_design
-from whyprompt.stats.errors import clustered_difference, weighted_difference
+from whyprompt.stats.errors import cluster_design, clustered_difference, weighted_difference
 
 
 def matrices(y, X, w, codes, contrast):

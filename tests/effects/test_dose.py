@@ -13,9 +13,9 @@ from scipy import stats
 from scipy.interpolate import CubicSpline
 
 from whyprompt.effects import dose_response
-from whyprompt.effects.dose.dose import natural_spline
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
+from whyprompt.stats.design import natural_spline
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 X = ["difficulty", "log_len", "is_math"]
@@ -238,7 +238,7 @@ def test_bad_input_is_named(trials, change, options, error, message):
 
 def test_the_closed_form_of_the_influence_is_that_of_the_stacked_equations(trials):
     from whyprompt.effects.methods.doses import dose_weights, entropy_influence
-    from whyprompt.effects.methods.many_arms import standardised
+    from whyprompt.stats.design import standardised
     from whyprompt.stats.influence import nuisance_influence, regression_influence, with_intercept
 
     d, y = trials.dose.to_numpy(), trials.score_dose.to_numpy()

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats import propensity
-from whyprompt.stats.propensity import crossfit_propensity, design_matrix, fit_logistic
+from whyprompt.stats.design import design_matrix
+from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
 
 
 def test_the_score_is_that_of_glm(job, matchit):

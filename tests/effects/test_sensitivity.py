@@ -27,7 +27,7 @@ from whyprompt.effects.checks.rosenbaum import (
     rosenbaum_bounds,
 )
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.design import design_matrix
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 R = json.loads((REFERENCE / "sensitivity_lalonde.json").read_text())

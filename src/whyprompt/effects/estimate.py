@@ -25,7 +25,8 @@ from whyprompt.effects.separation import explain_separation, without_counterpart
 from whyprompt.effects.subgroups import heterogeneity, impossible_limits, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.errors import EstimationError
-from whyprompt.stats.propensity import SeparatedError, design_matrix
+from whyprompt.stats.design import design_matrix, independent_columns, moments
+from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import open_table, rows_of_two_arms
 
@@ -590,25 +591,8 @@ def _warnings(
 def _spare_columns(problem: Problem) -> tuple[str, ...]:
     """Columns of the design that the ones before them determine."""
     X = problem.design.matrix
-    if X.shape[1] == 0:
-        return ()
-    centred = X - X.mean(axis=0)
-    spread = np.sqrt((centred**2).mean(axis=0))
-    flat = spread <= 1e-12 * np.abs(X).max(axis=0)
-    Z = centred / np.where(flat, 1.0, spread)
-    gram = Z.T @ Z / len(Z)
-    kept: list[int] = []
-    spare = []
-    for j, name in enumerate(problem.design.names):
-        left = 0.0 if flat[j] else 1.0
-        if kept and not flat[j]:
-            part = gram[np.ix_(kept, [j])]
-            left -= float((part.T @ np.linalg.solve(gram[np.ix_(kept, kept)], part))[0, 0])
-        if left < _COPY:
-            spare.append(name)
-        else:
-            kept.append(j)
-    return tuple(spare)
+    kept = set(independent_columns(X, *moments(X)))
+    return tuple(name for j, name in enumerate(problem.design.names) if j not in kept)
 
 
 def _settings(problem: Problem, options: Options, core: Core) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from whyprompt.effects.methods.kernel import match_kernel
 from whyprompt.effects.methods.nearest import caliper_width, common_support, match_mahalanobis, match_nearest
 from whyprompt.effects.methods.optimal import match_optimal
 from whyprompt.effects.methods.strata import match_cem, match_subclass
+from whyprompt.effects.methods.variance import refuse_naive_bootstrap
 from whyprompt.effects.options import WEIGHTING
 from whyprompt.effects.uncertainty import with_error as _with_error
 from whyprompt.errors import EstimationError
 from whyprompt.stats import errors as inference
+from whyprompt.stats.design import design_matrix
 from whyprompt.stats.order import cluster_places
-from whyprompt.stats.propensity import crossfit_propensity, design_matrix, fit_logistic
+from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
 from whyprompt.stats.rules import few_clusters
 
 if TYPE_CHECKING:
@@ -461,7 +463,7 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
         Where the bootstrap is not valid, or too many samples cannot be estimated.
     """
     if core.matched is not None:
-        inference.refuse_naive_bootstrap(core.matched)
+        refuse_naive_bootstrap(core.matched)
     rng = np.random.default_rng(options.random_state)
     n, whole = len(problem.y), problem
     if problem.tie_rank is not None:

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects.caused import caused_by_arm, doubt_of
-from whyprompt.effects.methods.matched import codes
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.order import content_rank
-from whyprompt.stats.propensity import Design, design_matrix
+from whyprompt.stats.design import Design, design_matrix
+from whyprompt.stats.order import codes, content_rank
 from whyprompt.tables import arms, open_table
 
 if TYPE_CHECKING:

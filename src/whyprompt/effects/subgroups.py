@@ -14,7 +14,7 @@ from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.effects.result import EffectSubgroup
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.design import design_matrix
 from whyprompt.stats.rules import SMD_LIMIT, holm
 from whyprompt.stats.several import two_sided_p
 

@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects.methods.variance import (
+    abadie_imbens,
+    for_estimated_score,
+    influence_after_matching,
+    wild_bootstrap,
+)
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError
 from whyprompt.stats import errors as inference
@@ -139,11 +145,11 @@ def _abadie_imbens(problem: Problem, options: Options, core: Core, matched: Matc
     along = None if core.score is None else core.score.along
     neighbours = options.neighbours if along is not None else 0
     # A kernel's shares are smooth in the score; its variance is that of fixed shares.
-    base = inference.abadie_imbens(problem.y, problem.treated, matched, score=along, neighbours=neighbours)
+    _, square = abadie_imbens(problem.y, problem.treated, matched, score=along, neighbours=neighbours)
     name = "Abadie-Imbens (2006)" + (
         f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
     )
-    return _for_estimated_score(problem, options, core, matched, base.std_error, name)
+    return _for_estimated_score(problem, options, core, matched, float(np.sqrt(max(square, 0.0))), name)
 
 
 def _for_estimated_score(
@@ -157,7 +163,7 @@ def _for_estimated_score(
     restricted = problem.strata is not None or bool(problem.limits) or options.distance == "mahalanobis"
     if options.se != "auto" or restricted:
         return error, name + ", score taken as known"
-    variance = inference.for_estimated_score(
+    variance = for_estimated_score(
         error**2,
         problem.y,
         problem.treated,
@@ -174,14 +180,12 @@ def _wild(problem: Problem, options: Options, core: Core, matched: MatchedSet) -
     X = problem.design.matrix
     if core.score is not None:
         X = np.column_stack([X, core.score.along])
-    estimate, influence = inference.influence_after_matching(problem.y, problem.treated, matched, X=X)
+    estimate, influence = influence_after_matching(problem.y, problem.treated, matched, X=X)
     # Linear in the outcome: the treated mean is the estimate for an outcome that is nil in the control arm.
     only_treated = np.where(problem.treated, problem.y, 0.0)
-    mean_treated, _ = inference.influence_after_matching(only_treated, problem.treated, matched, X=X)
+    mean_treated, _ = influence_after_matching(only_treated, problem.treated, matched, X=X)
     # Signs are dealt to the values in order of size, so that the order of the table is irrelevant.
-    errors = inference.wild_bootstrap(
-        np.sort(influence), draws=options.draws, random_state=options.random_state
-    )
+    errors = wild_bootstrap(np.sort(influence), draws=options.draws, random_state=options.random_state)
     low, high = np.quantile(errors, [0.5 - options.level / 2, 0.5 + options.level / 2])
     return replace(
         core,

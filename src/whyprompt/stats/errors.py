@@ -1,16 +1,11 @@
-"""Standard errors after matching.
+"""Standard errors of weighted means and their differences: of independent rows, of clusters, of strata.
 
-Three situations, three estimators. Pairs made without replacement are clusters of a regression on the
-matched sample. Matches used more than once need the variance of Abadie and Imbens (2006), with the term of
-their 2016 paper where the score was estimated. Strata are a stratified experiment.
-
-The ordinary bootstrap is wrong for nearest neighbours with replacement, however many draws are made
-(Abadie and Imbens 2008); `refuse_naive_bootstrap` says so, and `wild_bootstrap` is the valid one.
-
-These take the score as known, as MatchIt's and Matching's do. A fitted score balances better than a known
-one, so they are too large, and much too large where covariates matter for the outcome apart from the score;
-`for_estimated_score` corrects those of matches with replacement, kernels, full matching and subclasses. For
-pairs without replacement no correction is known: their error stays on the safe side.
+Residuals within a cluster are smaller than errors, the more the larger the cluster's share of its arm: the
+usual cluster-robust error (CR1) is too small where clusters are few, and G - 1 degrees of freedom are too
+many where they are unequal. CR2 removes the bias exactly under independent errors of one variance;
+Satterthwaite's degrees of freedom are those of the variance estimate under the same model. For weighted means
+of arms both have a closed form: within a cluster and an arm everything happens in the plane of the weights
+and the ones.
 """
 
 from __future__ import annotations
@@ -20,12 +15,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whyprompt.effects.methods.matched import codes
-from whyprompt.effects.resampling import influence_after_matching, refuse_naive_bootstrap, wild_bootstrap
 from whyprompt.errors import EstimationError
-from whyprompt.stats.clusters import cluster_design
-from whyprompt.stats.influence import least_squares
-from whyprompt.stats.threads import one_blas_thread
+from whyprompt.stats.order import codes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,49 +24,53 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.matched import MatchedSet
-
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
 __all__ = [
-    "MatchingVariance",
-    "abadie_imbens",
+    "ClusterDesign",
+    "cluster_design",
     "clustered_difference",
-    "for_estimated_score",
-    "influence_after_matching",
     "interval",
-    "refuse_naive_bootstrap",
+    "rows_df",
     "stratified_error",
     "weighted_difference",
-    "wild_bootstrap",
 ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MatchingVariance:
-    """Abadie-Imbens variance of a matching estimator.
+def interval(
+    estimate: float, std_error: float | None, *, level: float, df: float | None = None
+) -> tuple[float | None, float | None]:
+    """Return a two-sided interval, by the t distribution where degrees of freedom are given.
 
-    Attributes
+    Parameters
     ----------
     estimate : float
-        The matching estimate.
-    std_error : float
-        Square root of `variance`.
-    variance : float
-        `heterogeneity` plus `reuse`.
-    heterogeneity : float
-        Part from the spread of the unit-level differences.
-    reuse : float
-        Part from using a row as a match more than once.
-    """
+    std_error : float or None
+    level : float
+        Between 0 and 1.
+    df : float, optional
+        Degrees of freedom; default the normal distribution.
 
-    estimate: float
-    std_error: float
-    variance: float
-    heterogeneity: float
-    reuse: float
+    Returns
+    -------
+    low, high : float or None
+        None where there is no standard error.
+
+    Examples
+    --------
+    >>> low, high = interval(1.0, 0.5, level=0.95)
+    >>> round(low, 2), round(high, 2)
+    (0.02, 1.98)
+    """
+    from scipy import stats
+
+    if std_error is None or not np.isfinite(std_error):
+        return None, None
+    upper = 0.5 + level / 2.0
+    q = float(stats.norm.ppf(upper) if df is None else stats.t.ppf(upper, max(df, 1)))
+    return estimate - q * std_error, estimate + q * std_error
 
 
 def weighted_difference(
@@ -287,325 +282,224 @@ def stratified_error(
     return float(np.sqrt(variance)), max(int(inside.sum()) - 2 * n_strata, 1)
 
 
-def abadie_imbens(
-    y: Floats,
-    treated: Bools,
-    matched: MatchedSet,
-    *,
-    score: Floats | None = None,
-    neighbours: int = 2,
-    tolerance: float = 1e-5,
-    adjust: Floats | None = None,
-    unmatched: Literal["left_out", "no_effect"] = "left_out",
-) -> MatchingVariance:
-    """Return the variance of a matching estimator that uses rows more than once.
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class ClusterDesign:
+    """What the errors of weighted means need to know about clusters, arms and weights.
+
+    Attributes
+    ----------
+    codes : ndarray of int, shape (n,)
+        Cluster of each row.
+    share : ndarray, shape (n, k)
+        Each row's share of each arm's weight; the columns sum to 1.
+    cluster_share : ndarray, shape (G, k)
+        The same by cluster. A cluster with a share of 1 is its whole arm: nothing can be known of its spread.
+    size : ndarray, shape (G, k)
+        Rows.
+    adjusted : ndarray, shape (G, k, 2)
+        The shares times the CR2 matrix, in the plane of the ones and the shares.
+    tilt : ndarray, shape (G, k)
+        Length of the part of the shares that is not along the ones.
+    """
+
+    codes: NDArray[np.intp]
+    share: Floats
+    cluster_share: Floats
+    size: Floats
+    adjusted: Floats
+    tilt: Floats
+
+    def means(self, y: Floats) -> Floats:
+        """Return the weighted mean of each arm, shape (k,)."""
+        return np.asarray(self.share.T @ y, dtype=np.float64)
+
+    def contributions(self, y: Floats) -> Floats:
+        """Return what each cluster adds to each mean's error.
+
+        Parameters
+        ----------
+        y : ndarray, shape (n,)
+            Outcome.
+
+        Returns
+        -------
+        ndarray, shape (G, k)
+            ``S.T @ S`` is the CR2 covariance of the means.
+        """
+        out = np.zeros(self.cluster_share.shape)
+        for a, q in enumerate(self.share.T):
+            rows = q > 0
+            residual = y[rows] - q @ y
+            code = self.codes[rows]
+            count = len(out)
+            ones = np.bincount(code, weights=residual, minlength=count)
+            along = np.bincount(code, weights=q[rows] * residual, minlength=count)
+            root = np.sqrt(np.maximum(self.size[:, a], 1.0))
+            across = along - self.cluster_share[:, a] * ones / root**2
+            second = np.divide(across, self.tilt[:, a], out=np.zeros(count), where=self.tilt[:, a] > 0)
+            out[:, a] = self.adjusted[:, a, 0] * ones / root + self.adjusted[:, a, 1] * second
+        return out
+
+    def scaled(self, influence: Floats) -> Floats:
+        """Sum influence values within clusters, each sum brought to the size of errors.
+
+        Parameters
+        ----------
+        influence : ndarray, shape (n, k)
+            Of each arm's mean, divided by n.
+
+        Returns
+        -------
+        ndarray, shape (G, k)
+            Divided by the square root of one minus the cluster's share of the arm's weight, as CR2 does where
+            weights are equal; for means whose weights were estimated, CR2 itself is not defined.
+        """
+        count = len(self.cluster_share)
+        sums = np.column_stack([np.bincount(self.codes, weights=c, minlength=count) for c in influence.T])
+        spare = 1.0 - self.cluster_share
+        return np.asarray(sums / np.sqrt(np.where(spare > 1e-12, spare, 1.0)), dtype=np.float64)
+
+    def df(self, contrast: Floats) -> float:
+        """Return Satterthwaite's degrees of freedom of a contrast's CR2 variance.
+
+        Parameters
+        ----------
+        contrast : ndarray, shape (k,)
+
+        Returns
+        -------
+        float
+            Under independent errors of one variance. At least 1.
+        """
+        square = np.asarray(contrast, dtype=np.float64) ** 2
+        ahead = self.adjusted[..., 0] * np.sqrt(self.size)
+        inner = self.adjusted[..., 0] * self.cluster_share / np.sqrt(np.maximum(self.size, 1.0))
+        inner = inner + self.adjusted[..., 1] * self.tilt
+        length = (self.adjusted**2).sum(axis=-1)
+        kappa = (self.share**2).sum(axis=0)
+        # The variance is a sum of squares of linear forms; their inner products are a diagonal matrix plus
+        # one of low rank, so that its trace and its norm need no matrix of clusters by clusters.
+        own = length @ square
+        low = (kappa * ahead**2 - 2.0 * ahead * inner) @ square
+        frame = np.hstack([ahead, inner])
+        k = len(square)
+        middle = np.zeros((2 * k, 2 * k))
+        middle[:k, :k] = np.diag(square * kappa)
+        middle[:k, k:] = middle[k:, :k] = -np.diag(square)
+        turned = middle @ (frame.T @ frame)
+        norm = float(own @ own + 2.0 * own @ low + np.trace(turned @ turned))
+        trace = float((own + low).sum())
+        return max(trace**2 / norm, 1.0) if norm > 0 else 1.0
+
+
+def rows_df(arms: NDArray[np.bool_], weights: Floats) -> Floats:
+    """Return degrees of freedom of the differences of weighted means of independent rows.
 
     Parameters
     ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    matched : MatchedSet
-        With pairs (nearest neighbours or kernel; any estimand).
-    score : ndarray, shape (n,), optional
-        What neighbours within an arm are sought by; needed with ``neighbours > 0``.
-    neighbours : int, default 2
-        Rows of the same arm from which each row's conditional variance is estimated (Abadie and Imbens
-        2006, equation 14). 0 assumes one variance for all rows, which is the default of R's Matching.
-    tolerance : float, default 1e-5
-        Squared differences, in variances of the score, that count as ties among neighbours.
-    adjust : ndarray, shape (n, q), optional
-        Covariates whose remaining differences within pairs are taken out by a regression of the outcome
-        on them among the rows used as matches, weighted by their use (Abadie and Imbens 2011; Matching's
-        ``BiasAdjust``).
-    unmatched : {"left_out", "no_effect"}, default "left_out"
-        Focal rows without a match within the caliper. ``"no_effect"`` counts them with an effect of 0 in
-        the variance, as R's Matching does; that is no property of the effect on the rows that were
-        matched, and makes the error smaller by their share.
+    arms : ndarray of bool, shape (n, k)
+        The rows of each mean.
+    weights : ndarray, shape (n,)
+        Not negative.
 
     Returns
     -------
-    MatchingVariance
-
-    Raises
-    ------
-    EstimationError
-        If the set has no pairs, or neighbours are wanted and no score is given.
-
-    Notes
-    -----
-    With pair shares `s_ij`, `K_j = sum_i s_ij` and `K'_j = sum_i s_ij^2`, the variance of the effect on the
-    N matched rows is ``sum_i (tau_i - tau)^2 / N^2 + sum_j sigma_j^2 (K_j^2 - K'_j) / N^2``, and for the ATE
-    the second term has ``K_j^2 + 2 K_j - K'_j``. It holds for any fixed shares, so for kernels as well.
+    ndarray, shape (k, k)
+        Satterthwaite's, to first order: ``(sum q^2)^2 / sum q^4`` with q the rows' shares of their arm's
+        weight. With a few dozen rows the normal distribution is too narrow, the more so the less equal the
+        weights.
 
     References
     ----------
-    Abadie, A. and Imbens, G. W. (2006). Large sample properties of matching estimators for average
-    treatment effects. Econometrica 74, 235-267, theorems 6 and 7.
+    Imbens, G. W. and Kolesar, M. (2016). Review of Economics and Statistics 98, 701-712.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from whyprompt.effects.methods.nearest import match_nearest
-    >>> score = np.array([0.2, 0.5, 0.3, 0.6, 0.9])
-    >>> arm = np.array([True, True, True, False, False])
-    >>> pairs = match_nearest(score, arm, replace=True)
-    >>> result = abadie_imbens(np.array([1.0, 2.0, 3.0, 0.0, 1.0]), arm, pairs, neighbours=0)
-    >>> result.estimate, round(result.std_error, 3)
-    (2.0, 0.667)
+    >>> treated = np.arange(30) < 15
+    >>> round(float(rows_df(np.column_stack([treated, ~treated]), np.ones(30))[0, 1]), 6)
+    30.0
     """
-    if matched.n_pairs == 0:
-        raise EstimationError("the Abadie-Imbens variance needs matched pairs", hint="strata have their own")
-    n = len(y)
-    sign = np.where(treated[matched.focal], 1.0, -1.0)
-    gap = sign * (y[matched.focal] - y[matched.other])
-    received = np.asarray(np.bincount(matched.other, weights=matched.share, minlength=n), dtype=np.float64)
-    if adjust is not None:
-        gap -= sign * _remaining_difference(y, treated, matched, received, adjust)
-    used = np.bincount(matched.focal, minlength=n) > 0
-    tau = np.bincount(matched.focal, weights=matched.share * gap, minlength=n)[used]
-    count = len(tau)
-    estimate = float(tau.mean())
-    squared = np.bincount(matched.other, weights=matched.share**2, minlength=n)
-    if neighbours == 0:
-        sigma2 = np.full(n, 0.5 * float(matched.share @ (gap - estimate) ** 2) / count)
-    elif score is None:
-        raise EstimationError("neighbours within an arm are sought by a score; none was given")
-    else:
-        sigma2 = conditional_variance(y, treated, score, neighbours=neighbours, tolerance=tolerance)
-    factor = received**2 - squared
-    if matched.estimand == "ate":
-        factor = factor + 2.0 * received
-    spread = float(((tau - estimate) ** 2).sum())
-    if unmatched == "no_effect":
-        side = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(n, dtype=bool))
-        lost = int((side & ~matched.discarded).sum()) - count
-        count, spread = count + lost, spread + lost * estimate**2
-    elif unmatched != "left_out":
-        raise EstimationError(f"unmatched={unmatched!r} is not known", hint="one of: left_out, no_effect")
-    reuse = float(sigma2 @ factor) / count**2
-    heterogeneity = spread / count**2
-    variance = heterogeneity + reuse
-    return MatchingVariance(
-        estimate=estimate,
-        std_error=float(np.sqrt(max(variance, 0.0))),
-        variance=variance,
-        heterogeneity=heterogeneity,
-        reuse=reuse,
-    )
+    second, fourth = np.empty(arms.shape[1]), np.empty(arms.shape[1])
+    for a, arm in enumerate(arms.T):
+        q2 = (weights[arm] / weights[arm].sum()) ** 2
+        second[a], fourth[a] = q2.sum(), q2 @ q2
+    both = (second[:, None] + second[None, :]) ** 2 / (fourth[:, None] + fourth[None, :])
+    return np.asarray(np.maximum(both, 1.0), dtype=np.float64)
 
 
-def _remaining_difference(
-    y: Floats, treated: Bools, matched: MatchedSet, received: Floats, covariates: Floats
-) -> Floats:
-    """Predict the outcome difference of each pair from the covariates that still differ within it."""
-    difference = covariates[matched.focal] - covariates[matched.other]
-    predicted = np.zeros(len(difference))
-    for arm in (treated, ~treated):
-        given = arm[matched.other]
-        rows = arm & (received > 0)
-        if not given.any():
-            continue
-        root = np.sqrt(received[rows])[:, None]
-        design = np.column_stack([np.ones(int(rows.sum())), covariates[rows]]) * root
-        slope = np.linalg.lstsq(design, y[rows] * root[:, 0], rcond=1e-12)[0][1:]
-        predicted[given] = difference[given] @ slope
-    return predicted
-
-
-def conditional_variance(
-    y: Floats, treated: Bools, score: Floats, *, neighbours: int, tolerance: float = 1e-5
-) -> Floats:
-    """Estimate each row's outcome variance from its nearest neighbours in its own arm.
+def cluster_design(arms: NDArray[np.bool_], weights: Floats, codes: NDArray[np.intp]) -> ClusterDesign:
+    """Prepare the CR2 errors of weighted means.
 
     Parameters
     ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    score : ndarray, shape (n,)
-        What neighbours are sought by.
-    neighbours : int
-        How many; ties of the last one are taken in as well.
-    tolerance : float, default 1e-5
-        As for `abadie_imbens`.
+    arms : ndarray of bool, shape (n, k)
+        The rows of each mean; a row is in at most one.
+    weights : ndarray, shape (n,)
+        Not negative. Rows with weight 0 are not in the sample.
+    codes : ndarray of int, shape (n,)
+        Cluster of each row, from 0.
 
     Returns
     -------
-    ndarray, shape (n,)
-
-    Raises
-    ------
-    EstimationError
-        If an arm has no more rows than neighbours are wanted.
-    """
-    sigma2 = np.empty(len(y))
-    slack = tolerance * float(score.var())
-    for arm in (treated, ~treated):
-        rows = np.flatnonzero(arm)
-        m = len(rows)
-        if m <= neighbours:
-            raise EstimationError(
-                f"{neighbours} neighbours within an arm are wanted and one arm has {m} row(s)",
-                hint="ask for fewer neighbours, or a homoskedastic variance with neighbours=0",
-            )
-        rows = rows[np.argsort(score[rows], kind="stable")]
-        s = score[rows]
-        padded = np.concatenate([np.full(neighbours, -np.inf), s, np.full(neighbours, np.inf)])
-        sides = [padded[neighbours + k : neighbours + k + m] for k in range(-neighbours, neighbours + 1) if k]
-        gaps = np.abs(np.column_stack(sides) - s[:, None])
-        reach = np.partition(gaps, neighbours - 1, axis=1)[:, neighbours - 1]
-        reach = np.sqrt(reach**2 + slack) * (1 + 1e-12) + 1e-15
-        first = np.searchsorted(s, s - reach, side="left")
-        last = np.searchsorted(s, s + reach, side="right")
-        size = last - first
-        centred = y[rows] - y[rows].mean()
-        sums = np.concatenate([[0.0], np.cumsum(centred)])
-        squares = np.concatenate([[0.0], np.cumsum(centred**2)])
-        total = sums[last] - sums[first]
-        spread = squares[last] - squares[first] - total**2 / size
-        sigma2[rows] = np.maximum(spread, 0.0) / (size - 1)
-    return sigma2
-
-
-def for_estimated_score(
-    variance: float,
-    y: Floats,
-    treated: Bools,
-    matched: MatchedSet,
-    *,
-    X: Floats,
-    propensity: Floats,
-    score_covariance: Floats,
-    score: Floats | None = None,
-) -> float:
-    """Correct the variance of a matching estimator for a logistic score having been estimated.
-
-    A fitted score balances the sample's covariates better than the true score would: the part of the error
-    that moves with the score's own estimating equations is absent. It can be most of it, where covariates
-    matter for the outcome beyond their part in the score. The ATT and ATC also move with the score
-    themselves, which adds to the variance where the effect differs between rows.
-
-    Parameters
-    ----------
-    variance : float
-        That takes the score as known.
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    matched : MatchedSet
-        Made on the score: nearest neighbours, kernel, full matching or subclasses.
-    X : ndarray, shape (n, p)
-        Covariates of the logistic regression, without the intercept.
-    propensity : ndarray, shape (n,)
-        Fitted probabilities.
-    score_covariance : ndarray, shape (p + 1, p + 1)
-        Covariance of the coefficients, intercept first (`LogisticFit.information_inverse`).
-    score : ndarray, shape (n,), optional
-        What was matched on; default `propensity`.
-
-    Returns
-    -------
-    float
+    ClusterDesign
 
     Notes
     -----
-    Abadie and Imbens write the variance as ``sigma^2 - c' I^-1 c + d' I^-1 d``, with c the covariance of the
-    estimator with the score equations, and estimate c from neighbours. The difference of two estimates can
-    be far too small or negative in samples of some hundred rows. Here the first two terms are
-    ``sigma^2 (1 - R^2)``, with R^2 that of a regression of the estimator's influence values on the score
-    equations, which is the same number in large samples and never negative. The derivative d takes the
-    effect given covariates from linear regressions in each arm.
+    This is ``clubSandwich::vcovCR(lm(y ~ arm, weights = w), cluster, type = "CR2")`` with its default target,
+    independent errors of one variance, and ``coef_test(..., test = "Satterthwaite")``. In the regression on
+    indicators of the arms, the residuals of arm a in cluster g have covariance ``I - 1 q' - q 1' + k 1 1'``
+    with q the rows' shares of the arm's weight and k the sum of their squares over the whole arm. It is the
+    identity outside the plane of 1 and q, and its determinant is ``(1 - Q)^2 + n_g (k - q'q)`` with Q the sum
+    of q over the cluster; so the inverse root of a two by two matrix is all that is needed.
 
     References
     ----------
-    Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica 84,
-    781-807, theorems 1 and 2.
-    """
-    with one_blas_thread(len(y)):
-        return _for_estimated_score(
-            variance,
-            y,
-            treated,
-            matched,
-            X,
-            propensity,
-            score_covariance,
-            propensity if score is None else score,
-        )
-
-
-def _for_estimated_score(
-    variance: float,
-    y: Floats,
-    treated: Bools,
-    matched: MatchedSet,
-    X: Floats,
-    propensity: Floats,
-    score_covariance: Floats,
-    along: Floats,
-) -> float:
-    n = len(y)
-    w = matched.weights
-    target = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(n, dtype=bool)) & (w > 0)
-    count = int(target.sum())
-    centred = (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)
-    s = (along - along.mean()) / (along.std() or 1.0)
-    curve = np.column_stack([np.ones(n), s, s**2, s**3])
-    by_score, by_all = np.empty((2, n)), np.empty((2, n))
-    for k, arm in enumerate((~treated, treated)):
-        by_score[k] = least_squares(curve, y, arm)[0]
-        by_all[k] = least_squares(np.column_stack([curve, centred]), y, arm)[0]
-    tau = float(np.average(y[treated], weights=w[treated]) - np.average(y[~treated], weights=w[~treated]))
-    total = np.where(treated, w[treated].sum(), w[~treated].sum())
-    sign = np.where(treated, 1.0, -1.0)
-    own = np.where(treated, by_score[1], by_score[0])
-    influence = sign * w * count / total * (y - own) + target * (by_score[1] - by_score[0] - tau)
-    equations = (treated - propensity)[:, None] * np.column_stack([np.ones(n), centred])
-    explained, leverage = least_squares(equations, influence)
-    # Residuals as of a fit without the row itself: rows of great weight have great leverage as well.
-    residual = (influence - explained) / (1.0 - leverage)
-    left, whole = float(residual @ residual), float(influence @ influence)
-    corrected = variance * min(1.0, left / whole) if whole > 0 else variance
-    if matched.estimand == "ate":
-        return corrected
-    moved = propensity * (1.0 - propensity) * (by_all[1] - by_all[0] - tau) / count
-    d = np.concatenate([[moved.sum()], moved @ X])
-    return corrected + float(d @ score_covariance @ d)
-
-
-def interval(
-    estimate: float, std_error: float | None, *, level: float, df: float | None = None
-) -> tuple[float | None, float | None]:
-    """Return a two-sided interval, by the t distribution where degrees of freedom are given.
-
-    Parameters
-    ----------
-    estimate : float
-    std_error : float or None
-    level : float
-        Between 0 and 1.
-    df : float, optional
-        Degrees of freedom; default the normal distribution.
-
-    Returns
-    -------
-    low, high : float or None
-        None where there is no standard error.
+    Bell, R. M. and McCaffrey, D. F. (2002). Bias reduction in standard errors for linear regression with
+    multi-stage samples. Survey Methodology 28, 169-181.
+    Imbens, G. W. and Kolesar, M. (2016). Robust standard errors in small samples: some practical advice.
+    Review of Economics and Statistics 98, 701-712.
+    Pustejovsky, J. E. and Tipton, E. (2018). Small-sample methods for cluster-robust variance estimation and
+    hypothesis testing in fixed effects models. Journal of Business and Economic Statistics 36, 672-683.
 
     Examples
     --------
-    >>> low, high = interval(1.0, 0.5, level=0.95)
-    >>> round(low, 2), round(high, 2)
-    (0.02, 1.98)
-    """
-    from scipy import stats
+    Four clusters of one arm and four of the other, all of one size: a t test on cluster means.
 
-    if std_error is None or not np.isfinite(std_error):
-        return None, None
-    upper = 0.5 + level / 2.0
-    q = float(stats.norm.ppf(upper) if df is None else stats.t.ppf(upper, max(df, 1)))
-    return estimate - q * std_error, estimate + q * std_error
+    >>> import numpy as np
+    >>> codes = np.repeat(np.arange(8), 3)
+    >>> treated = codes < 4
+    >>> design = cluster_design(np.column_stack([treated, ~treated]), np.ones(24), codes)
+    >>> round(design.df(np.array([1.0, -1.0])), 6)
+    6.0
+    """
+    count = int(codes.max()) + 1
+    share = np.where(arms, weights[:, None], 0.0)
+    share = share / share.sum(axis=0)
+
+    def within(values: Floats) -> Floats:
+        return np.column_stack(
+            [np.bincount(codes, weights=column, minlength=count).astype(np.float64) for column in values.T]
+        )
+
+    total, squares, size = within(share), within(share**2), within((share > 0).astype(np.float64))
+    rows = np.maximum(size, 1.0)
+    spread = squares - total**2 / rows
+    # Rounding leaves equal weights with a tiny spread.
+    tilt = np.sqrt(np.where(spread > 1e-13 * squares, spread, 0.0))
+    kappa = (share**2).sum(axis=0)
+    first = 1.0 - 2.0 * total + kappa * size
+    cross = -np.sqrt(size) * tilt
+    root = np.sqrt(np.maximum(first - cross**2, 0.0))
+    norm = np.sqrt(first + 1.0 + 2.0 * root)
+    # The inverse of the root of a two by two matrix M, (M + r I) / norm with r the root of its determinant.
+    a, d = (first + root) / norm, (1.0 + root) / norm
+    b = cross / norm
+    determinant = a * d - b**2
+    alive = (size > 0) & (1.0 - total > 1e-12)
+    inverse = np.divide(1.0, determinant, out=np.zeros_like(determinant), where=alive)
+    along = total / np.sqrt(rows)
+    adjusted = np.stack([(d * along - b * tilt) * inverse, (a * tilt - b * along) * inverse], axis=-1)
+    return ClusterDesign(
+        codes=codes, share=share, cluster_share=total, size=size, adjusted=adjusted, tilt=tilt
+    )

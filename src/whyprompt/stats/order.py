@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Ints = NDArray[np.int64]
 
-__all__ = ["cluster_places", "content_rank"]
+__all__ = ["cluster_places", "codes", "content_rank"]
 
 
 def content_rank(*columns: NDArray[Any]) -> Ints:
@@ -79,3 +81,26 @@ def cluster_places(rank: Ints, codes: NDArray[np.intp]) -> Ints:
     held = [tuple(part.tolist()) for part in np.split(rank[order], ends)]
     place = {rows: k for k, rows in enumerate(sorted(set(held)))}
     return np.array([place[rows] for rows in held], dtype=np.int64)
+
+
+def codes(columns: Sequence[NDArray[Any]]) -> Ints:
+    """Give a number to the distinct combinations of columns, in sorted order.
+
+    Parameters
+    ----------
+    columns : sequence of ndarray, each shape (n,)
+        Numbers or text.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    total: Ints | None = None
+    for column in columns:
+        values = column.astype(str) if column.dtype == object else column
+        _, code = np.unique(values, return_inverse=True)
+        total = (
+            code if total is None else np.unique(total * (int(code.max()) + 1) + code, return_inverse=True)[1]
+        )
+    assert total is not None
+    return total.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Propensity scores: the design matrix, logistic regression by IRLS, and cross-fitted classifiers.
+"""Propensity scores: logistic regression by IRLS, and cross-fitted classifiers.
 
 The logistic fit is the maximum likelihood estimate that R's ``glm(family = binomial)`` gives.
 Separated data, which have no such estimate, are refused with the columns that separate them.
@@ -6,17 +6,18 @@ Separated data, which have no such estimate, are refused with the columns that s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.errors import DataError, EstimationError
+from whyprompt.errors import EstimationError
+from whyprompt.stats.design import independent_columns, moments
 from whyprompt.stats.order import content_rank
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -24,48 +25,20 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 __all__ = [
-    "Design",
     "LogisticFit",
     "SeparatedError",
     "crossfit_propensity",
-    "design_matrix",
     "fit_logistic",
-    "independent_columns",
 ]
 
 # Rows handled at a time, so that the temporaries of a block stay in cache and memory stays flat.
 _BLOCK = 8_192
-# A column whose variance beyond the columns before it is below this share is a copy of them.
-_COLLINEAR = 1e-9
 # Cells beyond which separation by a combination of columns is not looked for.
 _LARGE = 5_000_000
 
 
 class SeparatedError(EstimationError):
     """The covariates tell the arms apart without error, for some rows or for all."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Design:
-    """Covariates as numbers, with the recipe that made them.
-
-    Attributes
-    ----------
-    matrix : ndarray, shape (n, p), Fortran order
-        No intercept. Text columns are coded by reference coding, or in full where asked.
-    names : tuple of str
-        One for each column of `matrix`; ``column_level`` for a dummy.
-    sources : tuple of str
-        The column of the table that each came from.
-    levels : mapping of str to tuple of str
-        Levels of each text column, reference first. Passing them back as `levels` gives any other
-        table the identical coding.
-    """
-
-    matrix: Floats
-    names: tuple[str, ...]
-    sources: tuple[str, ...]
-    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,97 +76,6 @@ class LogisticFit:
     n_iterations: int
     dropped: tuple[str, ...]
     information_inverse: Floats
-
-
-def design_matrix(
-    columns: Mapping[str, NDArray[Any]],
-    *,
-    levels: Mapping[str, Sequence[str]] | None = None,
-    reference: Mapping[str, str] | None = None,
-    full: bool = False,
-) -> Design:
-    """Code covariates as numbers.
-
-    Parameters
-    ----------
-    columns : mapping of str to ndarray, each shape (n,)
-        Numbers as they are; text by dummies.
-    levels : mapping of str to sequence of str, optional
-        Levels of text columns, reference first, as recorded in a `Design` made before. A level that is
-        not among them is refused, so two tables can never be coded differently.
-    reference : mapping of str to str, optional
-        Reference level of a text column. Default: the first in sorted order.
-    full : bool, default False
-        One dummy for each level of a column with more than two (as balance tables show them) in place
-        of leaving the reference out.
-
-    Returns
-    -------
-    Design
-
-    Raises
-    ------
-    DataError
-        If a level is unknown, or a reference level does not occur.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> made = design_matrix({"task": np.array(["math", "code", "math"], dtype=object)})
-    >>> made.names, made.matrix.ravel().tolist(), made.levels
-    (('task_math',), [1.0, 0.0, 1.0], {'task': ('code', 'math')})
-    """
-    known = dict(levels or {})
-    first = dict(reference or {})
-    parts: list[Floats] = []
-    names: list[str] = []
-    sources: list[str] = []
-    recorded: dict[str, tuple[str, ...]] = {}
-    for name, values in columns.items():
-        if values.dtype != object:
-            parts.append(np.asarray(values, dtype=np.float64))
-            names.append(name)
-            sources.append(name)
-            continue
-        order = _levels(name, values, known.get(name), first.get(name))
-        recorded[name] = order
-        code = {level: k for k, level in enumerate(order)}
-        index = np.fromiter((code[value] for value in values), dtype=np.int64, count=len(values))
-        kept = order if full and len(order) > 2 else order[1:]
-        for level in kept:
-            parts.append((index == code[level]).astype(np.float64))
-            names.append(f"{name}_{level}")
-            sources.append(name)
-    n = len(next(iter(columns.values()))) if columns else 0
-    matrix = np.empty((n, len(parts)), order="F")
-    for j, part in enumerate(parts):
-        matrix[:, j] = part
-    return Design(matrix=matrix, names=tuple(names), sources=tuple(sources), levels=recorded)
-
-
-def _levels(
-    name: str, values: NDArray[Any], known: Sequence[str] | None, reference: str | None
-) -> tuple[str, ...]:
-    found = set(values.tolist())
-    if known is not None:
-        unknown = sorted(found - set(known))
-        if unknown:
-            raise DataError(
-                f"column {name!r} has the level {unknown[0]!r}, which the recorded coding does not know",
-                hint=f"the recorded levels are {', '.join(known)}",
-            )
-        order = list(known)
-    else:
-        order = sorted(found)
-    if reference is not None:
-        if reference not in order:
-            raise DataError(
-                f"the reference level {reference!r} does not occur in column {name!r}",
-                hint=f"its levels are {', '.join(order)}",
-            )
-        order.remove(reference)
-        order.insert(0, reference)
-    return tuple(order)
 
 
 def fit_logistic(
@@ -258,7 +140,7 @@ def fit_logistic(
 def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) -> LogisticFit:
     n, p = X.shape
     n_treated = float(y.sum())
-    centre, scale = _moments(X)
+    centre, scale = moments(X)
     kept = independent_columns(X, centre, scale)
     # The intercept is the logit of the share treated when every covariate is centred and beta is 0.
     start = np.zeros(len(kept) + 1)
@@ -294,36 +176,6 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
         dropped=tuple(columns[j] for j in lost),
         information_inverse=covariance,
     )
-
-
-def _moments(X: Floats) -> tuple[Floats, Floats]:
-    centre = X.mean(axis=0) if X.shape[1] else np.zeros(0)
-    scale = np.array([np.sqrt(np.mean((X[:, j] - centre[j]) ** 2)) for j in range(X.shape[1])])
-    # Rounding leaves a constant column with a tiny spread; it carries no information.
-    flat = scale <= 1e-12 * np.abs(centre)
-    return centre, np.where(flat, 0.0, scale)
-
-
-def independent_columns(X: Floats, centre: Floats, scale: Floats) -> list[int]:
-    """Return the columns that are not constant nor a linear combination of those before them."""
-    live = [j for j in range(X.shape[1]) if scale[j] > 0]
-    if not live:
-        return []
-    gram = np.zeros((len(live), len(live)))
-    for a in range(0, X.shape[0], _BLOCK):
-        Z = (X[a : a + _BLOCK][:, live] - centre[live]) / scale[live]
-        gram += Z.T @ Z
-    gram /= X.shape[0]
-    kept: list[int] = []
-    for k in range(len(live)):
-        if kept:
-            across = gram[np.ix_(kept, [k])]
-            rest = gram[k, k] - (across.T @ np.linalg.solve(gram[np.ix_(kept, kept)], across)).item()
-        else:
-            rest = gram[k, k]
-        if rest > _COLLINEAR:
-            kept.append(k)
-    return [live[k] for k in kept]
 
 
 def _linear(X: Floats, coef: Floats) -> Floats:
@@ -457,7 +309,7 @@ def _separates(X: Floats, y: Floats, kept: list[int]) -> list[int]:
     """Find columns whose combination separates the arms, as a linear program (Konis 2007, section 4)."""
     from scipy.optimize import linprog
 
-    centre, scale = _moments(X)
+    centre, scale = moments(X)
     Z = np.column_stack([np.ones(X.shape[0]), *((X[:, j] - centre[j]) / scale[j] for j in kept)])
     signed = Z * (2.0 * y - 1.0)[:, None]
     solved = linprog(

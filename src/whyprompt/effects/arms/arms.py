@@ -23,9 +23,8 @@ from whyprompt.effects.result import method_words
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.errors import EstimationError
 from whyprompt.results import Assumption
-from whyprompt.stats.clusters import cluster_design
-from whyprompt.stats.errors import interval
-from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.design import design_matrix
+from whyprompt.stats.errors import cluster_design, interval
 from whyprompt.stats.rules import SMD_LIMIT, few_clusters, holm
 from whyprompt.stats.several import correlation, max_t, more_by_steps, normal_scores, reach, two_sided_p
 from whyprompt.tables import level_name, open_table

@@ -9,7 +9,7 @@ import numpy as np
 
 from whyprompt.effects.arms.result import PairBalanceRow
 from whyprompt.effects.checks.balance import moments
-from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.design import design_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,14 +17,14 @@ import numpy as np
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.checks.audit_result import AuditResult, AuditRow, OneDraw
 from whyprompt.effects.estimate import estimate_effect
-from whyprompt.effects.methods.matched import codes
 from whyprompt.effects.options import METHODS, Options, check_options
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
 from whyprompt.effects.problem import Problem, refuse_post_treatment
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption
-from whyprompt.stats.propensity import Design, design_matrix
+from whyprompt.stats.design import Design, design_matrix
+from whyprompt.stats.order import codes
 from whyprompt.tables import Arms, level_name, open_table
 
 if TYPE_CHECKING:

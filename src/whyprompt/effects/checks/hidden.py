@@ -12,7 +12,7 @@ from whyprompt.effects.checks.robustness import RobustnessReport, robustness, st
 from whyprompt.effects.checks.rosenbaum import RosenbaumResult, mcnemar_bounds, rosenbaum_bounds
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Reported
-from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.design import design_matrix
 from whyprompt.tables import arms, open_table
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError, WhypromptError
 from whyprompt.results import Estimate
-from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.design import design_matrix
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:

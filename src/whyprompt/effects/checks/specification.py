@@ -27,7 +27,7 @@ from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError, WhypromptError
 from whyprompt.results import Reported, plain
-from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.design import design_matrix
 from whyprompt.stats.rules import SMD_LIMIT
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 

@@ -15,11 +15,12 @@ from whyprompt._words import format_number, p_words, percent
 from whyprompt.effects.assumptions import describe_assumptions
 from whyprompt.effects.dose.result import DoseBalanceRow, DosePoint, DoseResponse
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
-from whyprompt.effects.methods.many_arms import mean_covariance, standardised
+from whyprompt.effects.methods.many_arms import mean_covariance
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption
+from whyprompt.stats.design import design_matrix, natural_spline, standardised
 from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import (
     cluster_codes,
@@ -28,7 +29,6 @@ from whyprompt.stats.influence import (
     regression_influence,
     with_intercept,
 )
-from whyprompt.stats.propensity import design_matrix
 from whyprompt.stats.rules import SMD_LIMIT, few_clusters
 from whyprompt.stats.several import correlation, max_t
 from whyprompt.tables import open_table
@@ -36,61 +36,17 @@ from whyprompt.tables import open_table
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
 
-__all__ = ["DoseBalanceRow", "DosePoint", "DoseResponse", "dose_response", "natural_spline"]
+__all__ = ["DoseBalanceRow", "DosePoint", "DoseResponse", "dose_response"]
 
 _FEW_VALUES = 5
 _LOW_ESS = 0.2
-
-
-def natural_spline(x: ArrayLike, knots: ArrayLike) -> Floats:
-    """Return a basis of the natural cubic splines, without the constant.
-
-    Parameters
-    ----------
-    x : array_like, shape (n,)
-        Values.
-    knots : array_like, shape (K,)
-        In increasing order; beyond the outermost the functions are straight lines.
-
-    Returns
-    -------
-    ndarray, shape (n, K - 1)
-        The first column is `x` itself, so that the others are what is not a straight line.
-
-    References
-    ----------
-    Hastie, T., Tibshirani, R. and Friedman, J. (2009). The Elements of Statistical Learning, equations 5.4
-    and 5.5.
-
-    Examples
-    --------
-    >>> natural_spline([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0]).round(2).tolist()
-    [[0.0, 0.0], [1.0, 0.25], [2.0, 1.5], [3.0, 3.0]]
-    """
-    values = np.asarray(x, dtype=float)
-    ends = np.asarray(knots, dtype=float)
-    span = ends[-1] - ends[0]
-
-    def cube(knot: float) -> Floats:
-        return np.asarray(np.clip((values - knot) / span, 0.0, None) ** 3 * span**2, dtype=float)
-
-    last, before = ends[-1], ends[-2]
-
-    def d(knot: float) -> Floats:
-        return np.asarray((cube(knot) - cube(last)) / (last - knot), dtype=float)
-
-    return (
-        np.column_stack([values, *(d(k) - d(before) for k in ends[:-2])])
-        if len(ends) > 2
-        else values[:, None]
-    )
 
 
 def dose_response(

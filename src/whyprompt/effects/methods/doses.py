@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whyprompt.effects.methods.balancing import entropy_multipliers
-from whyprompt.effects.methods.many_arms import interval_quantile, mean_covariance, standardised
+from whyprompt.effects.methods.many_arms import interval_quantile, mean_covariance
 from whyprompt.errors import EstimationError
+from whyprompt.stats.design import standardised
 from whyprompt.stats.influence import (
     clean_arrays,
     cluster_codes,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.clusters import cluster_design, rows_df
+from whyprompt.stats.design import standardised
+from whyprompt.stats.errors import cluster_design, rows_df
 from whyprompt.stats.influence import (
     clean_arrays,
     cluster_codes,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from whyprompt.stats.clusters import ClusterDesign
+    from whyprompt.stats.errors import ClusterDesign
 
     Floats = NDArray[np.float64]
 
@@ -35,7 +36,6 @@ __all__ = [
     "interval_quantile",
     "mean_covariance",
     "multinomial_weights",
-    "standardised",
 ]
 
 
@@ -100,38 +100,6 @@ class MultiWeightEstimate:
     ess: tuple[float, ...]
     n: tuple[int, ...]
     df: Floats | None = None
-
-
-def standardised(matrix: Floats, names: Sequence[str]) -> Floats:
-    """Centre and scale, leaving out columns that are constant or determined by those before them.
-
-    Parameters
-    ----------
-    matrix : ndarray, shape (n, p)
-    names : sequence of str
-        For the message.
-
-    Returns
-    -------
-    ndarray, shape (n, columns kept)
-
-    Raises
-    ------
-    EstimationError
-        If no column varies.
-    """
-    spread = matrix.std(axis=0)
-    live = np.flatnonzero(spread > 1e-12 * np.abs(matrix.mean(axis=0)))
-    columns = (matrix[:, live] - matrix[:, live].mean(axis=0)) / spread[live]
-    kept: list[int] = []
-    for j in range(columns.shape[1]):
-        basis = columns[:, kept]
-        rest = columns[:, j] - (basis @ np.linalg.lstsq(basis, columns[:, j], rcond=None)[0] if kept else 0.0)
-        if rest @ rest > 1e-9 * len(rest):
-            kept.append(j)
-    if not kept:
-        raise EstimationError(f"no covariate varies among {', '.join(names) or 'none given'}")
-    return np.asarray(columns[:, kept], dtype=float)
 
 
 def _softmax(eta: NDArray[Any]) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
@@ -22,7 +22,6 @@ __all__ = [
     "GRID",
     "Estimand",
     "MatchedSet",
-    "codes",
     "focal_rows",
     "on_grid",
     "require_matches",
@@ -232,26 +231,3 @@ def set_from_strata(
         discarded=discarded,
         settings=dict(settings),
     )
-
-
-def codes(columns: Sequence[NDArray[Any]]) -> Ints:
-    """Give a number to the distinct combinations of columns, in sorted order.
-
-    Parameters
-    ----------
-    columns : sequence of ndarray, each shape (n,)
-        Numbers or text.
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-    """
-    total: Ints | None = None
-    for column in columns:
-        values = column.astype(str) if column.dtype == object else column
-        _, code = np.unique(values, return_inverse=True)
-        total = (
-            code if total is None else np.unique(total * (int(code.max()) + 1) + code, return_inverse=True)[1]
-        )
-    assert total is not None
-    return total.astype(np.int64)

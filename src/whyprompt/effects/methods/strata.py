@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects.methods.matched import MatchedSet, codes, on_grid, set_from_strata
+from whyprompt.effects.methods.matched import MatchedSet, on_grid, set_from_strata
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.order import codes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,7 +18,7 @@ from whyprompt.effects.methods.balancing import entropy_multipliers
 from whyprompt.effects.methods.doses import WeightedSlope, continuous_weights
 from whyprompt.effects.methods.many_arms import MultiWeightEstimate, multinomial_weights
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.clusters import cluster_design, rows_df
+from whyprompt.stats.errors import cluster_design, rows_df
 from whyprompt.stats.influence import (
     clean_arrays,
     cluster_codes,

@@ -9,14 +9,14 @@ import numpy as np
 
 from whyprompt.effects.whom.result import EffectDriver
 from whyprompt.stats import errors as inference
-from whyprompt.stats.propensity import independent_columns
+from whyprompt.stats.design import independent_columns, moments
 from whyprompt.stats.rules import holm
 from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whyprompt.stats.propensity import Design
+    from whyprompt.stats.design import Design
 
     Floats = NDArray[np.float64]
 
@@ -53,9 +53,7 @@ def effect_drivers(
     from scipy import stats
 
     X = shown.matrix
-    centre = X.mean(axis=0)
-    scale = X.std(axis=0)
-    scale = np.where(scale <= 1e-12 * np.abs(centre), 0.0, scale)
+    centre, scale = moments(X)
     kept = independent_columns(X, centre, scale)
     empty = [
         EffectDriver(

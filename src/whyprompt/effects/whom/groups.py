@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.whom.scores import RowScores
-    from whyprompt.stats.propensity import Design
+    from whyprompt.stats.design import Design
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]

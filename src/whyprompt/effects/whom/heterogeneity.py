@@ -26,8 +26,8 @@ from whyprompt.effects.whom.rule import effect_rule
 from whyprompt.effects.whom.scores import paired_scores, row_scores
 from whyprompt.effects.whom.words import GROUPING, sentence
 from whyprompt.errors import EstimationError
+from whyprompt.stats.design import design_matrix
 from whyprompt.stats.order import content_rank
-from whyprompt.stats.propensity import design_matrix
 from whyprompt.stats.rules import few_clusters
 from whyprompt.tables import level_name, open_table, rows_of_two_arms
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.whom.result import GroupEffect
     from whyprompt.effects.whom.scores import RowScores
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.stats.propensity import Design
+    from whyprompt.stats.design import Design
 
 
 __all__ = ["heterogeneous_effects", "paired_heterogeneity"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from whyprompt.results import Reported, rows_frame
-from whyprompt.stats.propensity import design_matrix
+from whyprompt.stats.design import design_matrix
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:

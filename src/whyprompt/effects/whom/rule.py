@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.aipw import OutcomeModel
-    from whyprompt.stats.propensity import Design
+    from whyprompt.stats.design import Design
 
     Floats = NDArray[np.float64]
 
