@@ -8,8 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
+from whyprompt._study_settings import Method
 from whyprompt.errors import StudyError
-from whyprompt.study import Method, Study, load_study, study_json_schema
+from whyprompt.study import Study, load_study, study_json_schema
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 

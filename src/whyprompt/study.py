@@ -10,22 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    PrivateAttr,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from whyprompt._contradictions import Problem, contradictions, unreadable_values
+from whyprompt._rows import unreadable
 from whyprompt._sources import SourceText, read_source
 from whyprompt._study_items import (
-    BUILTIN_COLUMNS,
-    BUILTIN_OUTCOMES,
     Columns,
     FileSource,
     Gsm8kSource,
@@ -36,10 +26,29 @@ from whyprompt._study_items import (
     ReasoningGymSource,
     Strict,
 )
+from whyprompt._study_settings import (
+    Arm,
+    AuditSettings,
+    ChainOfThoughtArm,
+    Contrast,
+    DirectArm,
+    EffectSettings,
+    FewShotArm,
+    FormatArm,
+    GenerationSettings,
+    MediationSettings,
+    ModelSettings,
+    Outcome,
+    OutcomeSettings,
+    Problem,
+    Seeds,
+    TemperatureRange,
+    TemplateArm,
+)
 from whyprompt.errors import StudyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 __all__ = [
     "Arm",
@@ -68,251 +77,6 @@ __all__ = [
     "load_study",
     "study_json_schema",
 ]
-
-
-# -------------------------------------------------------------------------------------------- arms
-class TemperatureRange(Strict):
-    """A continuous treatment: each trial draws its temperature uniformly from ``[low, high]``."""
-
-    low: Annotated[float, Field(ge=0)]
-    high: Annotated[float, Field(gt=0, le=5)]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> TemperatureRange:
-        if self.low >= self.high:
-            raise ValueError("'low' must be below 'high'")
-        return self
-
-
-_Temperature = Annotated[float, Field(ge=0, le=5)]
-
-
-class _Arm(Strict):
-    system: str | None = Field(default=None, description="System prompt. Default: the chat template's own.")
-    instruction: str | None = Field(default=None, description="Text put before the question.")
-    cue: str | None = Field(default=None, description="Text after which the answer is scored.")
-    chat: Literal["auto", "always", "never"] = Field(
-        default="auto", description="Whether the tokenizer's chat template wraps the prompt."
-    )
-    temperature: Annotated[
-        Annotated[_Temperature, Tag("(number)")] | Annotated[TemperatureRange, Tag("(range)")],
-        # Judged as what it is written as: a message then speaks of that alone.
-        Discriminator(lambda v: "(range)" if isinstance(v, dict | TemperatureRange) else "(number)"),
-    ] = Field(default=0.0, description="Sampling temperature of completions; 0 is greedy.")
-
-
-class DirectArm(_Arm):
-    """The question, then the cue."""
-
-    kind: Literal["direct"]
-
-
-class FewShotArm(_Arm):
-    """Worked examples before the question, from items that are not in the study."""
-
-    kind: Literal["few_shot"]
-    shots: Annotated[int, Field(ge=1)] = 3
-    draw: Literal["fixed", "per_rep", "per_item"] = Field(
-        default="fixed",
-        description="The same shots always; anew for each repetition; or anew for each item and repetition.",
-    )
-    with_solution: bool = Field(default=False, description="Show each example's worked solution.")
-
-
-class ChainOfThoughtArm(_Arm):
-    """Reasoning before the answer."""
-
-    kind: Literal["chain_of_thought"]
-    reasoning: Literal["instruction", "worked", "cut", "other", "generated"] = Field(
-        default="instruction",
-        description=(
-            "instruction: only asked for; worked: the item's own solution inserted; cut: the same, cut "
-            "before the answer first appears; other: another item's solution; generated: the model's own, "
-            "made first."
-        ),
-    )
-    ask: str = "Let's think step by step."
-
-
-class FormatArm(_Arm):
-    """An instruction format."""
-
-    kind: Literal["format"]
-    format: Literal["plain", "role", "question_answer", "json"]
-
-
-class TemplateArm(_Arm):
-    """A template of the user's own (jinja2, sandboxed)."""
-
-    kind: Literal["template"]
-    template: str
-    shots: Annotated[int, Field(ge=0)] = 0
-
-
-Arm = Annotated[
-    DirectArm | FewShotArm | ChainOfThoughtArm | FormatArm | TemplateArm, Field(discriminator="kind")
-]
-
-
-# -------------------------------------------------------------------------------- model and outcomes
-class ModelSettings(Strict):
-    """Which model, and how it runs."""
-
-    name: str = Field(
-        default="embedded",
-        description="'embedded', a local folder, a .gguf file, or a name on the hub. Code that a model "
-        "brings along is never run.",
-    )
-    revision: str | None = None
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
-        default="auto",
-        description="auto is float32, also for a checkpoint in half precision: its weights then take twice "
-        "the memory of their files.",
-    )
-    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-
-
-class OutcomeSettings(Strict):
-    """One outcome: a built-in scorer by name, or a Python callable by import path."""
-
-    name: Name
-    call: str | None = Field(
-        default=None, pattern=r"^[\w.]+:[\w.]+$", description="'package.module:function'"
-    )
-    kind: Literal["continuous", "binary", "ordinal"] | None = None
-    needs: Literal["completion", "scores"] = "completion"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _known(self) -> OutcomeSettings:
-        if self.name in BUILTIN_COLUMNS:
-            raise ValueError(f"{self.name!r} is a column of the trial table itself: choose another name")
-        if self.call is None and self.name not in BUILTIN_OUTCOMES:
-            raise ValueError(
-                f"no built-in outcome {self.name!r}: choose one of {', '.join(BUILTIN_OUTCOMES)}, "
-                "or give 'call: package.module:function'"
-            )
-        return self
-
-
-# In a file the name of a built-in outcome stands for the whole entry; the published schema says so.
-_SHORT = {"type": "string", "enum": list(BUILTIN_OUTCOMES), "description": "A built-in outcome by name."}
-
-
-class _ShortOutcome:
-    """Adds the short form to the schema of an outcome."""
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's protocol
-        return {"anyOf": [_SHORT, handler(core)]}
-
-
-Outcome = Annotated[OutcomeSettings, _ShortOutcome]
-
-
-class GenerationSettings(Strict):
-    """How completions are made, for the outcomes that read one."""
-
-    max_new_tokens: Annotated[int, Field(ge=1)] = 32
-    max_reasoning_tokens: Annotated[int, Field(ge=1)] = 160
-    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=lambda: ["\n"])
-
-
-# ------------------------------------------------------------------------------------------ analysis
-Method = Literal[
-    "naive",
-    "nearest",
-    "optimal",
-    "full",
-    "kernel",
-    "subclass",
-    "cem",
-    "ipw",
-    "overlap",
-    "entropy",
-    "aipw",
-]
-
-
-class Contrast(Strict):
-    """Two arms, compared as ``treated`` minus ``control``."""
-
-    treated: str
-    control: str
-
-
-class AuditSettings(Strict):
-    """A confounded assignment drawn from a study with both arms, held against the paired truth."""
-
-    assignment: dict[str, float] = Field(
-        description="Log-odds of the treated arm for each standard deviation of an item covariate."
-    )
-    intercept: float = 0.0
-    method: Method = "nearest"
-    estimand: Literal["ate", "att", "atc"] = "att"
-    caliper: Annotated[float, Field(gt=0)] | None = None
-    replace: bool = False
-    exact: list[str] = Field(default_factory=list)
-    draws: Annotated[int, Field(ge=0, le=100_000)] = 200
-
-
-class EffectSettings(Strict):
-    """The external level: which contrast, on which outcome, by which estimator."""
-
-    outcome: str = "log_prob"
-    contrast: Contrast | None = None
-    estimand: Literal["ate", "att", "atc"] = "ate"
-    method: Method = Field(default="nearest", description="Estimator where the design is observational.")
-    caliper: Annotated[float, Field(gt=0)] | None = None
-    exact: list[str] = Field(default_factory=list, description="Columns on which matched rows are equal.")
-    by: str | None = "task_type"
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    confounders: list[str] = Field(default_factory=list)
-    audit: AuditSettings | None = None
-
-
-class MediationSettings(Strict):
-    """The internal level: which contrast, on how many items, through which mediator."""
-
-    contrast: Contrast | None = None
-    mediator: Literal["head_output"] = "head_output"
-    tasks: list[str] | None = Field(
-        default=None, min_length=1, description="Task families to sweep; all by default."
-    )
-    items_per_task: Annotated[int, Field(ge=1)] = 8
-    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    placebo: str | None = Field(default=None, description="An arm whose sweep is the noise floor.")
-    share: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.8, description="Share of the total effect that the smallest set of heads is to carry."
-    )
-    max_heads: Annotated[int, Field(ge=1)] = Field(default=10, description="The most heads in that set.")
-    segment: str | None = Field(
-        default=None,
-        description=(
-            "Segment of the prompt, attention to which is the measured mediator of the statistical side. "
-            "Default: what the treated arm's prompt has and the control's has not (shots, reasoning), else "
-            "the question."
-        ),
-    )
-    candidates: Annotated[int, Field(ge=1)] = Field(
-        default=16, description="Heads of the ranking among which the search chooses."
-    )
-    contrasts: list[Contrast] = Field(
-        default_factory=list, description="Further contrasts to sweep, reported beside the first."
-    )
-
-
-_Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-class Seeds(Strict):
-    """Every source of chance, seeded apart."""
-
-    items: _Seed = 0
-    shots: _Seed = 0
-    sampling: _Seed = 0
-    analysis: _Seed = 0
 
 
 class Study(Strict):
@@ -369,12 +133,12 @@ class Study(Strict):
     @model_validator(mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:  # noqa: ANN401 - raw input, whatever the file holds
-        _refuse(unreadable_values(value))
+        _refuse(_unreadable_values(value))
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
-        _refuse(contradictions(self))
+        _refuse(_contradictions(self))
         return self
 
     # Where the study was read is no part of what it says: two of the same settings are equal.
@@ -455,6 +219,137 @@ class Study(Strict):
         return n_items * self.reps * (1 if self.design == "randomized" else len(self.arms))
 
 
+# ------------------------------------------------------------------------------- what contradicts itself
+def _unreadable_values(node: Any, at: tuple[str | int, ...] = ()) -> Iterator[Problem]:  # noqa: ANN401 - raw
+    """Find values that no setting can hold: half characters, NUL, nan, infinity, numbers beyond 64 bits."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if (why := _odd(key)) is not None:
+                yield at, f"a key {why}"
+            else:
+                yield from _unreadable_values(value, (*at, key))
+    elif isinstance(node, list | tuple):
+        for i, value in enumerate(node):
+            yield from _unreadable_values(value, (*at, i))
+    elif (why := _odd(node)) is not None:
+        yield at, why
+
+
+def _odd(value: object) -> str | None:
+    if isinstance(value, str) and "\0" in value:
+        return "holds a NUL character"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "holds a whole number beyond 64 bits"
+    return unreadable(value)
+
+
+def _contradictions(study: Study) -> Iterator[Problem]:
+    """Find what in a study does not go together, known from the study alone."""
+    yield from _outcomes(study)
+    yield from _arms(study)
+    yield from _design(study)
+
+
+def _outcomes(study: Study) -> Iterator[Problem]:
+    names = [o.name for o in study.outcomes]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            yield ("outcomes", i), f"outcome {name!r} is listed twice"
+    for i, source in enumerate(study.items):
+        for k, column in enumerate(getattr(getattr(source, "columns", None), "covariates", ())):
+            if column in names:
+                yield (
+                    ("items", i, "columns", "covariates", k),
+                    f"{column!r} is both an outcome and a covariate: rename one",
+                )
+    if study.effect.outcome not in names:
+        listed = ", ".join(names)
+        yield (
+            ("effect", "outcome"),
+            f"{study.effect.outcome!r} is not among the outcomes ({listed}): name one of them",
+        )
+
+
+def _arms(study: Study) -> Iterator[Problem]:
+    contrasts: list[tuple[tuple[str | int, ...], Contrast | None]] = [
+        (("effect", "contrast"), study.effect.contrast)
+    ]
+    mediation = study.mediation
+    if mediation is not None:
+        contrasts.append((("mediation", "contrast"), mediation.contrast))
+        contrasts += [(("mediation", "contrasts", i), c) for i, c in enumerate(mediation.contrasts)]
+    for where, contrast in contrasts:
+        if contrast is None:
+            continue
+        for role in ("treated", "control"):
+            arm = getattr(contrast, role)
+            if arm not in study.arms:
+                yield (*where, role), _no_arm(study, arm)
+        if contrast.treated == contrast.control:
+            yield where, f"compares {contrast.treated!r} with itself"
+    placebo = mediation.placebo if mediation is not None else None
+    if placebo is not None and placebo not in study.arms:
+        yield ("mediation", "placebo"), _no_arm(study, placebo)
+    for name, arm in study.arms.items():
+        wanted = getattr(arm, "shots", 0)
+        for i, source in enumerate(study.items):
+            if wanted > source.shot_pool:
+                yield (
+                    ("arms", name, "shots"),
+                    f"arm {name!r} draws {wanted} shots, but items[{i}].shot_pool is {source.shot_pool}",
+                )
+
+
+def _no_arm(study: Study, name: str) -> str:
+    return f"names the arm {name!r}; the arms are {', '.join(study.arms)}"
+
+
+# Which of the keys of `effect` say nothing under a design, and why.
+_IDLE = {
+    "paired": (
+        ("method", "estimand", "caliper", "exact"),
+        "each item is compared with itself; an audit has settings of its own",
+    ),
+    "randomized": (("method", "caliper", "exact"), "the lot makes the arms comparable"),
+}
+_CALIPER = ("nearest", "optimal", "full")
+_WEIGHTS = ("naive", "ipw", "overlap", "entropy", "aipw")
+
+
+def _design(study: Study) -> Iterator[Problem]:
+    effect, audit = study.effect, study.effect.audit
+    idle, why = _IDLE.get(study.design, ((), ""))
+    for key in idle:
+        silent = [type(effect).model_fields[key].get_default(call_default_factory=True)]
+        if study.design == "randomized":
+            silent.append("naive")
+        if getattr(effect, key) not in silent:
+            yield ("effect", key), f"has no meaning with design: {study.design}, where {why}: leave it out"
+    if study.design == "paired" and effect.confounders and audit is None:
+        why = "each item is compared with itself, and there is no audit"
+        yield ("effect", "confounders"), f"has no meaning with design: paired, where {why}: leave it out"
+    if study.design == "observational":
+        yield from _options(effect, ("effect",))
+    if audit is not None:
+        if study.design != "paired":
+            why = f"an audit needs every item under both arms, and the design is {study.design}"
+            yield ("effect", "audit"), f"{why}: leave it out, or set design: paired"
+        if audit.draws == 1:
+            yield ("effect", "audit", "draws"), "an audit needs at least two draws, or 0 for none"
+        yield from _options(audit, ("effect", "audit"))
+
+
+def _options(settings: EffectSettings | AuditSettings, at: tuple[str, ...]) -> Iterator[Problem]:
+    method = settings.method
+    if settings.caliper is not None and method not in _CALIPER:
+        yield (*at, "caliper"), f"has no meaning for method {method!r}: use {', '.join(_CALIPER)}"
+    if settings.exact and method in _WEIGHTS:
+        yield (*at, "exact"), f"has no meaning for method {method!r}: use a matching method"
+    if getattr(settings, "replace", False) and method != "nearest":
+        yield (*at, "replace"), f"has no meaning for method {method!r}: use nearest"
+
+
+# ----------------------------------------------------------------------------------------------- reading
 def load_study(path: str | Path, *, code: bool = True) -> Study:
     """Read and validate a study file. Nothing that it names is imported or run yet.
 

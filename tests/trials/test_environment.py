@@ -14,7 +14,7 @@ from whyprompt import _files
 from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.mediation import PromptPair, head_sweep
 from whyprompt.trials import doctor, manifest
-from whyprompt.trials.models import ScoreRequest, load_codec, load_model, local, locate, locate_model, score
+from whyprompt.trials.models import ScoreRequest, load, load_codec, load_model, locate, locate_model, score
 
 
 def status(checks, name):
@@ -63,11 +63,11 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 def test_the_device_is_cuda_where_there_is_one(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert local.usable_device("auto").type == "cpu"
+    assert load.usable_device("auto").type == "cpu"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert local.usable_device("auto").type == "cuda"
+    assert load.usable_device("auto").type == "cuda"
     with pytest.raises(ModelError, match=r"model\.device is 'meta2'"):
-        local.usable_device("meta2")
+        load.usable_device("meta2")
 
 
 def half_precision(tiny_model, folder, dtype=torch.bfloat16):
@@ -98,7 +98,7 @@ def test_a_checkpoint_in_half_precision_is_scored_and_swept_in_float32(tiny_mode
 def test_a_checkpoint_in_full_precision_keeps_it(tiny_model):
     lm = load_model(str(tiny_model), device="cpu", threads=1)
     assert lm.notes[0] == "dtype float32: the checkpoint's own"
-    assert local._dtype("float64", lm.model.config) == (torch.float64, "dtype float64: as the study asks")
+    assert load._dtype("float64", lm.model.config) == (torch.float64, "dtype float64: as the study asks")
 
 
 def test_half_precision_that_is_asked_for_is_said(tiny_study, tmp_path):
@@ -329,9 +329,9 @@ def test_code_that_a_model_brings_is_never_run_nor_asked_for(tiny_model, tmp_pat
         config |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": [None, "own.Own"]}}
     (folder / file).write_text(json.dumps(config), encoding="utf-8")
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it was asked for"))
-    for load in (load_model, load_codec):
+    for loader in (load_model, load_codec):
         with pytest.raises(ModelError, match=r"brings code of its own .auto_map in .*, which is never run"):
-            load(str(folder))
+            loader(str(folder))
     assert not (tmp_path / "was run").exists()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.answers import saved as _saved
 from whyprompt.answers.pairs import chosen_items, study_pairs
+from whyprompt.answers.saved import AttentionPicture
 from whyprompt.errors import MediationError, StoreError, StudyError
 from whyprompt.mediation.capture import attention_rows, capture_attention
 from whyprompt.mediation.inference import contrast_heads, infer_heads
@@ -57,31 +58,6 @@ class HeadStudy:
     def name(self) -> str:
         """The contrast in words."""
         return f"{self.contrast.treated} against {self.contrast.control}"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AttentionPicture:
-    """One item's tokens, and where every head looks from the answer positions.
-
-    Attributes
-    ----------
-    item_id : str
-    arm : str
-    tokens : tuple of str
-        The prompt's tokens and all answer tokens but the last, as text.
-    segments : tuple of str
-        The segment of every token; "" where it has none.
-    heads : tuple of (layer, head)
-    weights : ndarray of uint8, shape (heads, tokens)
-        Attention weights, 255 for 1, averaged over the answer positions.
-    """
-
-    item_id: str
-    arm: str
-    tokens: tuple[str, ...]
-    segments: tuple[str, ...]
-    heads: tuple[tuple[int, int], ...]
-    weights: Any
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -400,7 +376,7 @@ def _computed(
     frame: pd.DataFrame,
     report: Progress,
 ) -> tuple[list[HeadSweep], _saved.Rest]:
-    from whyprompt.trials.models.local import load_model
+    from whyprompt.trials.models.load import load_model
 
     report(0, 0, "loading the model")
     lm = load_model(
@@ -471,7 +447,7 @@ def _compute(
 
 def _pictures(
     lm: LocalModel, pairs: list[PromptPair], contrast: Contrast, sweep: HeadSweep
-) -> list[AttentionPicture]:
+) -> tuple[AttentionPicture, ...]:
     """Draw the item whose total effect is the median: neither the best nor the worst."""
     import numpy as np
 
@@ -493,7 +469,7 @@ def _pictures(
                 weights=np.round(weights * 255).astype(np.uint8),
             )
         )
-    return out
+    return tuple(out)
 
 
 def _gather(
@@ -543,7 +519,7 @@ def _gather(
         placebo=placebo,
         search=rest.search,
         search_note=rest.note,
-        attention=tuple(AttentionPicture(**p) for p in rest.pictures),
+        attention=rest.pictures,
         capture=capture,
         comparison=comparison,
         comparison_note=why,

@@ -35,10 +35,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from whyprompt.answers.internal import AttentionPicture
     from whyprompt.study import Contrast, Study
 
-__all__ = ["Rest", "Saved", "search_to_dict"]
+__all__ = ["AttentionPicture", "Rest", "Saved", "search_to_dict"]
 
 # Raised when the same study and model would give other numbers.
 _FORMAT = 3
@@ -46,12 +45,37 @@ _DELETE = "delete it and run again: whyprompt mediate STUDY computes what is mis
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionPicture:
+    """One item's tokens, and where every head looks from the answer positions.
+
+    Attributes
+    ----------
+    item_id : str
+    arm : str
+    tokens : tuple of str
+        The prompt's tokens and all answer tokens but the last, as text.
+    segments : tuple of str
+        The segment of every token; "" where it has none.
+    heads : tuple of (layer, head)
+    weights : ndarray of uint8, shape (heads, tokens)
+        Attention weights, 255 for 1, averaged over the answer positions.
+    """
+
+    item_id: str
+    arm: str
+    tokens: tuple[str, ...]
+    segments: tuple[str, ...]
+    heads: tuple[tuple[int, int], ...]
+    weights: Any
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Rest:
-    """What a mediation has beside its sweeps; pictures as the arguments of their class."""
+    """What a mediation has beside its sweeps."""
 
     search: HeadSearch | None
     note: str
-    pictures: list[dict[str, Any]]
+    pictures: tuple[AttentionPicture, ...]
     capture: AttentionCapture
 
 
@@ -223,7 +247,7 @@ class Saved:
         self,
         search: HeadSearch | None,
         note: str,
-        pictures: list[AttentionPicture],
+        pictures: tuple[AttentionPicture, ...],
         capture: AttentionCapture,
     ) -> None:
         """Keep the set found, the attention of one item, and the attention mass of all."""
@@ -255,7 +279,7 @@ class Saved:
         path = self.folder / "rest.json"
         with _reading(path):
             rest = read_json(path, hint=_DELETE)
-            pictures = [_picture(one) for one in rest["attention"]]
+            pictures = tuple(_picture(one) for one in rest["attention"])
             found, names = rest["search"], rest["capture"]
             search = None if found is None else _search_from_dict(found)
             note = _text(rest["note"])
@@ -324,16 +348,17 @@ def _heads(value: list[list[int]]) -> tuple[tuple[int, int], ...]:
     return tuple((int(layer), int(head)) for layer, head in value)
 
 
-def _picture(saved: dict[str, Any]) -> dict[str, Any]:
-    """Give one picture of attention as the arguments of its class."""
+def _picture(saved: dict[str, Any]) -> AttentionPicture:
     weights = np.frombuffer(base64.b64decode(saved["weights"]), dtype=np.uint8)
-    return {
-        **saved,
-        "tokens": tuple(saved["tokens"]),
-        "segments": tuple(saved["segments"]),
-        "heads": _heads(saved["heads"]),
-        "weights": weights.reshape(len(saved["heads"]), len(saved["tokens"])),
-    }
+    return AttentionPicture(
+        **{
+            **saved,
+            "tokens": tuple(saved["tokens"]),
+            "segments": tuple(saved["segments"]),
+            "heads": _heads(saved["heads"]),
+            "weights": weights.reshape(len(saved["heads"]), len(saved["tokens"])),
+        }
+    )
 
 
 def search_to_dict(search: HeadSearch) -> dict[str, Any]:

@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-    from whyprompt.effects.checks.consistency import BatchConsistency
-    from whyprompt.effects.gaps.chained import Imputation
-    from whyprompt.effects.gaps.little import LittleTest
-    from whyprompt.effects.gaps.patterns import MissingPatterns
-    from whyprompt.effects.gaps.tipping import TippingPoint
-
 __all__ = [
     "count_plot",
     "draws_plot",
@@ -279,7 +273,7 @@ def count_plot(
     return out
 
 
-def pattern_plot(found: MissingPatterns, *, width: int = 560) -> alt.LayerChart:
+def pattern_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - patterns
     """Draw which columns are missing together, and in how many rows.
 
     Parameters
@@ -343,7 +337,7 @@ def pattern_plot(found: MissingPatterns, *, width: int = 560) -> alt.LayerChart:
     return out
 
 
-def little_plot(found: LittleTest, *, width: int = 560) -> alt.LayerChart:
+def little_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - a test
     """Draw Little's statistic on the chi-squared distribution that it has if gaps are completely at random.
 
     Parameters
@@ -388,7 +382,7 @@ def little_plot(found: LittleTest, *, width: int = 560) -> alt.LayerChart:
     return out
 
 
-def tipping_plot(found: TippingPoint, *, width: int = 560) -> alt.LayerChart:
+def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - rows of deltas
     """Draw the estimate over departures from missing at random, with the points where the conclusion tips.
 
     Parameters
@@ -449,7 +443,7 @@ def tipping_plot(found: TippingPoint, *, width: int = 560) -> alt.LayerChart:
     return out
 
 
-def imputation_plot(found: Imputation, *, width: int = 560) -> alt.VConcatChart:
+def imputation_plot(found: Any, *, width: int = 560) -> alt.VConcatChart:  # noqa: ANN401 - chains
     """Draw how the mean of the filled values moved over the rounds of every chain, a column a panel.
 
     Parameters
@@ -500,7 +494,7 @@ def imputation_plot(found: Imputation, *, width: int = 560) -> alt.VConcatChart:
     return out
 
 
-def items_batch_plot(found: BatchConsistency, *, width: int = 560) -> alt.LayerChart:
+def items_batch_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - items
     """Draw how far each item's score in company is from its score alone.
 
     Parameters

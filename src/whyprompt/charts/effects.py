@@ -14,9 +14,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-    from whyprompt.effects.checks.audit import AuditResult, OneDraw
-    from whyprompt.effects.result import EffectResult
-
 __all__ = [
     "audit_plot",
     "dose_response_plot",
@@ -77,7 +74,7 @@ def forest_plot(
     result: Any,  # noqa: ANN401 - any result with estimates
     *,
     truth: float | None = None,
-    beside: Mapping[str, tuple[EffectResult, float | None]] | None = None,
+    beside: Mapping[str, tuple[Any, float | None]] | None = None,
     title: str | None = None,
     width: int = 560,
 ) -> alt.LayerChart:
@@ -173,7 +170,7 @@ def _axis(result: Any) -> str:  # noqa: ANN401 - any result
     return what if treated is None or control is None else f"{what}, {treated} minus {control}"
 
 
-def draw_plot(draw: OneDraw, *, width: int = 560) -> alt.LayerChart:
+def draw_plot(draw: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - one draw
     """Draw what one confounded draw gives: naive, adjusted, and the truth from both arms.
 
     Parameters
@@ -232,7 +229,10 @@ def draw_plot(draw: OneDraw, *, width: int = 560) -> alt.LayerChart:
 
 
 def audit_plot(
-    result: AuditResult, *, what: Literal["bias", "coverage"] = "bias", width: int = 560
+    result: Any,  # noqa: ANN401 - rows of methods
+    *,
+    what: Literal["bias", "coverage"] = "bias",
+    width: int = 560,
 ) -> alt.LayerChart:
     """Draw how each method did over many confounded draws.
 

@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-    from whyprompt.mediation.inference import HeadInference, SetInference
-    from whyprompt.mediation.results import HeadSweep
-    from whyprompt.mediation.search import HeadSearch
-
 __all__ = [
     "FIT",
     "colours",
@@ -51,7 +47,7 @@ _NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "tota
 FIT = {"type": "fit-x", "contains": "padding"}
 
 
-def head_words(inference: HeadInference, at: int) -> str:
+def head_words(inference: Any, at: int) -> str:  # noqa: ANN401 - arrays over heads
     """Say what one head does, in the words that every mark of it carries."""
     layer, head = inference.heads[at]
     name = _NAMES.get(inference.quantity, inference.quantity)
@@ -68,12 +64,12 @@ def _end(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _unit(inference: HeadInference, outcome: str) -> str:
+def _unit(inference: Any, outcome: str) -> str:  # noqa: ANN401 - arrays over heads
     return f"{_NAMES.get(inference.quantity, inference.quantity)} on {outcome}"
 
 
 def head_heatmap(
-    inference: HeadInference,
+    inference: Any,  # noqa: ANN401 - arrays over heads
     *,
     outcome: str = "the outcome",
     transpose: bool = False,
@@ -159,7 +155,7 @@ def head_heatmap(
     return out
 
 
-def layer_plot(inference: HeadInference, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:
+def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:  # noqa: ANN401 - arrays over heads
     """Draw the effects of the heads by layer.
 
     Parameters
@@ -241,7 +237,7 @@ def layer_plot(inference: HeadInference, *, outcome: str = "the outcome", width:
     return out
 
 
-def joint_plot(inference: SetInference, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:
+def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:  # noqa: ANN401 - arrays over sets
     """Draw the joint effect of each set, a layer's for instance, with its interval, beside the total effect.
 
     Parameters
@@ -321,7 +317,7 @@ def joint_plot(inference: SetInference, *, outcome: str = "the outcome", width: 
     return out
 
 
-def search_plot(search: HeadSearch, *, width: int = 560) -> alt.LayerChart:
+def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - a path of heads
     """Draw the share of the total effect that the first k heads carry, on searched and held-out items.
 
     Parameters
@@ -396,7 +392,7 @@ def search_plot(search: HeadSearch, *, width: int = 560) -> alt.LayerChart:
 
 
 def head_items_plot(
-    sweep: HeadSweep,
+    sweep: Any,  # noqa: ANN401 - arrays over items and heads
     head: tuple[int, int],
     groups: Mapping[str, str] | None = None,
     *,

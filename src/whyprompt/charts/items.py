@@ -10,8 +10,6 @@ import numpy as np
 from whyprompt._words import counted, format_number
 from whyprompt.charts.effects import _fit, _zero
 from whyprompt.charts.style import BLUE, GREY, VERMILION, data, finish, title_lines
-from whyprompt.effects.paired_items import item_differences, seen_items
-from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,19 +17,20 @@ if TYPE_CHECKING:
     import altair as alt
     from numpy.typing import NDArray
 
-    from whyprompt.effects.paired import PairedResult
-
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["gain_harm_plot", "item_states", "state_labels"]
+__all__ = ["gain_harm_plot"]
 
 # Marks of items in one picture; two pictures of every chart go into a page.
 _MARKS = 1_500
 
 
 def gain_harm_plot(
-    result: PairedResult, groups: Mapping[str, str] | None = None, *, width: int = 560
+    result: Any,  # noqa: ANN401 - differences of items
+    groups: Mapping[str, str] | None = None,
+    *,
+    width: int = 560,
 ) -> alt.LayerChart:
     """Draw every item's difference between the arms, sorted within its group.
 
@@ -57,11 +56,8 @@ def gain_harm_plot(
     """
     import altair as alt
 
+    labels, states = result.items.state_labels, result.item_states()
     found = result.differences
-    if found is None:
-        raise EstimationError("the result does not hold its items' differences", hint="use paired_effect")
-    labels = state_labels(result)
-    states = item_states(result)
     change = found.treated - found.control
     names = np.array([(groups or {}).get(unit, "all items") for unit in found.units])
     order = sorted(set(names.tolist()), key=lambda name: -float(change[names == name].mean()))
@@ -106,44 +102,6 @@ def gain_harm_plot(
     chart = _fit(layered, width=width, height=tall * len(order))
     out: alt.LayerChart = finish(chart, description="Change of every item. " + "; ".join(counts) + ".")
     return out
-
-
-def item_states(result: PairedResult) -> Ints:
-    """Tell each item's state: 1, -1 or 0, beyond noise where repeats show it, else as its trials came out.
-
-    Parameters
-    ----------
-    result : PairedResult
-        With its per-item differences.
-
-    Returns
-    -------
-    ndarray of int, shape (items,)
-    """
-    found = result.differences
-    if found is None:
-        raise EstimationError("the result does not hold its items' differences", hint="use paired_effect")
-    if result.items.gain_at_least is None:
-        return np.sign(item_differences(found)).astype(np.int64)
-    return seen_items(found, level=result.level, noise=result.items.noise)
-
-
-def state_labels(result: PairedResult) -> dict[int, str]:
-    """Name the states of items: what is known of them depends on their repeats.
-
-    Parameters
-    ----------
-    result : PairedResult
-
-    Returns
-    -------
-    dict of int to str
-    """
-    if result.items.gain_at_least is None:
-        return {1: "higher in these trials", -1: "lower in these trials", 0: "the same in these trials"}
-    if result.items.noise == "none":
-        return {1: "gain", -1: "are harmed", 0: "stay as they were"}
-    return {1: "seen to gain", -1: "seen to be harmed", 0: "not told from noise"}
 
 
 def _marks(

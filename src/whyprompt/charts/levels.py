@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-    from whyprompt.answers.internal import AttentionPicture
-
 __all__ = ["attention_plot", "levels_plot", "segment_colours", "statistical_vs_interventional"]
 
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
@@ -33,7 +31,11 @@ def segment_colours(segments: Sequence[str]) -> dict[str, str]:
 
 
 def attention_plot(
-    picture: AttentionPicture, head: tuple[int, int], *, width: int = 680, labels: int = 6
+    picture: Any,  # noqa: ANN401 - tokens and weights
+    head: tuple[int, int],
+    *,
+    width: int = 680,
+    labels: int = 6,
 ) -> alt.LayerChart:
     """Draw where one head looks from the answer positions, token by token, coloured by segment.
 

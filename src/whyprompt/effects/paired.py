@@ -9,7 +9,7 @@ import numpy as np
 
 from whyprompt._words import counted, format_number, p_words, percent
 from whyprompt.effects.measures import is_binary, ratio_measures
-from whyprompt.effects.paired_items import ItemChanges, change_words, item_changes
+from whyprompt.effects.paired_items import ItemChanges, change_words, item_changes, item_states
 from whyprompt.effects.pairs import (
     PairedDifferences,
     item_labels,
@@ -110,6 +110,23 @@ class PairedResult(Result):
     def n_incomplete(self) -> int:
         """Items left out."""
         return sum(self.incomplete.values())
+
+    def item_states(self) -> NDArray[np.int64]:
+        """Tell of each item whether it gains or is harmed: beyond noise, or as its trials came out.
+
+        Returns
+        -------
+        ndarray of int, shape (items,)
+            1, -1 or 0; ``items.state_labels`` says what each means.
+
+        Raises
+        ------
+        EstimationError
+            If the result does not hold its differences.
+        """
+        if self.differences is None:
+            raise EstimationError("the result does not hold its items' differences", hint="use paired_effect")
+        return item_states(self.differences, self.items)
 
     def sample_size(self, effect: float, *, power: float = 0.8) -> int:
         """Return how many items of this kind would detect an effect.

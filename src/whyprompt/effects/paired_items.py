@@ -31,6 +31,7 @@ __all__ = [
     "change_words",
     "item_changes",
     "item_differences",
+    "item_states",
     "item_tests",
     "non_null",
     "seen_items",
@@ -77,6 +78,15 @@ class ItemChanges:
     spread_p: float | None
     noise: Noise
     level: float
+
+    @property
+    def state_labels(self) -> dict[int, str]:
+        """What a state of an item means: what is known of items depends on their repeats."""
+        if self.gain_at_least is None:
+            return {1: "higher in these trials", -1: "lower in these trials", 0: "the same in these trials"}
+        if self.noise == "none":
+            return {1: "gain", -1: "are harmed", 0: "stay as they were"}
+        return {1: "seen to gain", -1: "seen to be harmed", 0: "not told from noise"}
 
 
 def item_changes(
@@ -340,6 +350,25 @@ def seen_items(pairs: PairedDifferences, *, level: float = 0.95, noise: Noise = 
     else:
         told = [stats.false_discovery_control(p) <= (1.0 - level) / 4.0 for p in tests]
     return told[0].astype(np.int64) - told[1].astype(np.int64)
+
+
+def item_states(pairs: PairedDifferences, found: ItemChanges) -> Ints:
+    """Tell each item's state: beyond noise where its repeats show it, else as its trials came out.
+
+    Parameters
+    ----------
+    pairs : PairedDifferences
+    found : ItemChanges
+        Of these pairs.
+
+    Returns
+    -------
+    ndarray of int, shape (items,)
+        1, -1 or 0.
+    """
+    if found.gain_at_least is None:
+        return np.sign(item_differences(pairs)).astype(np.int64)
+    return seen_items(pairs, level=found.level, noise=found.noise)
 
 
 def _spread(pairs: PairedDifferences) -> tuple[float | None, float | None]:

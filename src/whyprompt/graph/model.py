@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from whyprompt.errors import GraphError
 from whyprompt.graph import identify as _identify
 from whyprompt.graph.data import GraphData
-from whyprompt.graph.report import identify, stories, traces
+from whyprompt.graph.report import identification, stories, traces
 from whyprompt.graph.separation import Step, ancestors, connected, descendants
 from whyprompt.graph.svg import draw
 from whyprompt.graph.testing import run_tests
@@ -155,7 +155,32 @@ class CausalGraph(GraphData):
         ('front-door', ['x -> m -> y'])
         """
         self._ends(treatment, outcome)
-        return identify(self, treatment, outcome, observed=observed, max_paths=max_paths)
+        notes: list[str] = []
+        sets = tuple(self.adjustment_sets(treatment, outcome, observed=observed))
+        front: tuple[frozenset[str], ...] = ()
+        try:
+            front = tuple(self.front_door_sets(treatment, outcome, observed=observed))
+        except GraphError as error:
+            notes.append(f"front-door sets: {error.message}")
+        paths: tuple[Path, ...] = ()
+        svg = self.to_svg(treatment, outcome)
+        try:
+            paths = self.paths(treatment, outcome, max_paths=max_paths)
+            svg = self.to_svg(treatment, outcome, given=sets[0] if sets else ())
+        except GraphError as error:
+            notes.append(f"paths: {error.message}")
+        return identification(
+            treatment,
+            outcome,
+            roles=self.roles(treatment, outcome),
+            paths=paths,
+            adjustment_sets=sets,
+            front_door_sets=front,
+            instruments=tuple(self.instruments(treatment, outcome, observed=observed, conditional=True)),
+            moves=outcome in self.descendants(treatment),
+            notes=notes,
+            svg=svg,
+        )
 
     # ---------------------------------------------------------------------------------------- structure
 
@@ -519,7 +544,7 @@ class CausalGraph(GraphData):
         ----------
         Rao (1973). Linear Statistical Inference and Its Applications, section 8c.5.
         """
-        return run_tests(self, data, missing=missing)
+        return run_tests(self, lambda seen: self.implications(observed=seen), data, missing=missing)
 
     # ---------------------------------------------------------------------------------------- inside
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from whyprompt.errors import GraphError
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     import pandas as pd
 
-    from whyprompt.graph.model import CausalGraph
     from whyprompt.graph.svg import Traces
     from whyprompt.graph.types import Instrument, Path
 
-__all__ = ["Identification", "identify", "stories", "traces"]
+__all__ = ["Identification", "identification", "stories", "traces"]
 
 Strategy = Literal["no effect", "nothing to adjust for", "adjustment", "front-door", "instrument", "none"]
 
@@ -112,54 +109,52 @@ def _path_row(path: Path) -> dict[str, Any]:
     }
 
 
-def identify(
-    graph: CausalGraph,
+def identification(
     treatment: str,
     outcome: str,
     *,
-    observed: Collection[str] | None,
-    max_paths: int,
+    roles: Mapping[str, tuple[str, ...]],
+    paths: tuple[Path, ...],
+    adjustment_sets: tuple[frozenset[str], ...],
+    front_door_sets: tuple[frozenset[str], ...],
+    instruments: tuple[Instrument, ...],
+    moves: bool,
+    notes: Sequence[str],
+    svg: str,
 ) -> Identification:
-    """Answer for :meth:`CausalGraph.identify`."""
-    notes: list[str] = []
-    roles = graph.roles(treatment, outcome)
-    sets = tuple(graph.adjustment_sets(treatment, outcome, observed=observed))
-    front: tuple[frozenset[str], ...] = ()
-    try:
-        front = tuple(graph.front_door_sets(treatment, outcome, observed=observed))
-    except GraphError as error:
-        notes.append(f"front-door sets: {error.message}")
-    instruments = tuple(graph.instruments(treatment, outcome, observed=observed, conditional=True))
-    paths: tuple[Path, ...] = ()
-    svg = graph.to_svg(treatment, outcome)
-    try:
-        paths = graph.paths(treatment, outcome, max_paths=max_paths)
-        svg = graph.to_svg(treatment, outcome, given=sets[0] if sets else ())
-    except GraphError as error:
-        notes.append(f"paths: {error.message}")
-    causal = tuple(path for path in paths if path.kind == "causal")
-    moves = outcome in graph.descendants(treatment)
+    """Put together what a graph says of one question; `moves` where a causal path joins the two."""
     strategy: Strategy = "none"
     if not moves:
         strategy = "no effect"
-    elif sets:
-        strategy = "adjustment" if sets[0] else "nothing to adjust for"
-    elif front:
+    elif adjustment_sets:
+        strategy = "adjustment" if adjustment_sets[0] else "nothing to adjust for"
+    elif front_door_sets:
         strategy = "front-door"
     elif instruments:
         strategy = "instrument"
+    causal = tuple(path for path in paths if path.kind == "causal")
     return Identification(
         treatment=treatment,
         outcome=outcome,
         strategy=strategy,
         roles=roles,
         paths=paths,
-        front_door_paths=causal if front else (),
-        adjustment_sets=sets,
-        front_door_sets=front,
+        front_door_paths=causal if front_door_sets else (),
+        adjustment_sets=adjustment_sets,
+        front_door_sets=front_door_sets,
         instruments=instruments,
         notes=tuple(notes),
-        sentence=_sentence(treatment, outcome, strategy, roles, paths, sets, front, instruments, notes),
+        sentence=_sentence(
+            treatment,
+            outcome,
+            strategy,
+            roles,
+            paths,
+            adjustment_sets,
+            front_door_sets,
+            instruments,
+            notes,
+        ),
         svg=svg,
     )
 

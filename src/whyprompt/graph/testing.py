@@ -10,12 +10,14 @@ from whyprompt.graph.types import ImplicationTest
 from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     import numpy as np
     import pandas as pd
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
-    from whyprompt.graph.model import CausalGraph
+    from whyprompt.graph.data import GraphData
     from whyprompt.graph.types import Implication
 
     Array = NDArray[np.float64]
@@ -91,8 +93,14 @@ def _row(test: ImplicationTest) -> dict[str, Any]:
     }
 
 
-def run_tests(graph: CausalGraph, data: IntoDataFrame, *, missing: str) -> ImplicationTests:
-    """Test every implication whose variables are columns."""
+def run_tests(
+    graph: GraphData,
+    implications: Callable[[list[str]], Iterable[Implication]],
+    data: IntoDataFrame,
+    *,
+    missing: str,
+) -> ImplicationTests:
+    """Test every implication whose variables are columns; `implications` gives those among some columns."""
     import narwhals as nw
 
     if missing not in {"raise", "drop"}:
@@ -104,7 +112,7 @@ def run_tests(graph: CausalGraph, data: IntoDataFrame, *, missing: str) -> Impli
             "no variable of the graph is a column of the table",
             hint=f"the graph has {', '.join(graph.nodes)}; the table has {', '.join(frame.columns)}",
         )
-    implied = graph.implications(observed=columns)
+    implied = list(implications(columns))
     used = {name for entry in implied for name in (entry.x, entry.y, *entry.given)}
     blocks = {name: _encode(frame[name], missing=missing) for name in columns if name in used}
     raw = [_test(entry, blocks) for entry in implied]

@@ -10,7 +10,6 @@ from markupsafe import Markup
 
 from whyprompt import charts
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.charts.items import item_states, state_labels
 from whyprompt.charts.rows import effect_rows
 from whyprompt.effects.paired import PairedResult
 from whyprompt.effects.paired_items import change_words, item_differences
@@ -391,7 +390,7 @@ def who(m: Material) -> Section:
         )
     )
     change = item_differences(main.differences)
-    labels, states = state_labels(main), item_states(main)
+    labels, states = main.items.state_labels, main.item_states()
     names = [tasks.get(u, "all items") for u in main.differences.units]
     rows: list[tuple[Cell | str, ...]] = []
     counted = main.items.gain_at_least is not None and main.items.noise != "none"

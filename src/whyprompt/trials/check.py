@@ -20,7 +20,7 @@ from whyprompt.trials.prompts import check_templates, cue_of, segments_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from whyprompt._contradictions import Problem
+    from whyprompt._study_settings import Problem
     from whyprompt.study import MediationSettings, Study
     from whyprompt.trials.items.item import ItemPool
 

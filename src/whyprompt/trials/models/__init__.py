@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from whyprompt.trials.models.generation import Completion, CompletionRequest, complete
-from whyprompt.trials.models.local import Encoded, LocalModel, PromptCodec, load_codec, load_model
+from whyprompt.trials.models.load import load_codec, load_model
+from whyprompt.trials.models.local import Encoded, LocalModel, PromptCodec
 from whyprompt.trials.models.locate import ModelFiles, locate_model
 from whyprompt.trials.models.scoring import (
     RootCache,

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.errors import ModelError, PromptError
-from whyprompt.trials.models.locate import ModelFiles, locate_model, made_again
-from whyprompt.trials.models.quiet import quiet_transformers
+from whyprompt.errors import PromptError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import torch
 
+    from whyprompt.trials.models.locate import ModelFiles
     from whyprompt.trials.prompts import Prompt
 
-__all__ = ["Encoded", "LocalModel", "PromptCodec", "load_codec", "load_model", "usable_device"]
+__all__ = ["Encoded", "LocalModel", "PromptCodec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,201 +193,3 @@ class LocalModel:
     def token_budget(self) -> int:
         """Tokens computed at once: enough to keep the device busy, few enough for its caches."""
         return 768 if self.device.type == "cpu" else 4096
-
-
-def _load_tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401 - transformers has no common tokenizer type
-    from transformers import AutoTokenizer
-
-    with _loading(files, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(str(files.folder), trust_remote_code=False)
-    if not tokenizer.is_fast:
-        raise ModelError(
-            f"the tokenizer of {files.name!r} does not give character offsets",
-            hint="use a model with a fast tokenizer (tokenizer.json)",
-        )
-    return tokenizer
-
-
-def _load_config(files: ModelFiles) -> Any:  # noqa: ANN401 - transformers configurations differ
-    from transformers import AutoConfig
-
-    with _loading(files, "configuration"):
-        return AutoConfig.from_pretrained(str(files.folder), trust_remote_code=False)
-
-
-@contextmanager
-def _loading(files: ModelFiles, what: str) -> Iterator[None]:
-    """Turn what a library raises on a model's files into one message."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if "trust_remote_code" in str(error):
-            raise ModelError(
-                f"the model {files.name!r} brings code of its own (auto_map in {files.folder}), "
-                "which is never run",
-                hint="use a model whose architecture is part of transformers",
-            ) from None
-        again = made_again(files.folder)
-        raise ModelError(
-            f"the {what} of {files.name!r} cannot be loaded: {_first_line(error)}",
-            hint=f"delete the folder {files.folder}: it is made again" if again else None,
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def _context(config: Any, tokenizer: Any) -> int:  # noqa: ANN401 - transformers configurations differ
-    limits = [
-        value
-        for name in ("max_position_embeddings", "n_positions", "max_seq_len")
-        if isinstance(value := getattr(config, name, None), int) and value > 0
-    ]
-    if tokenizer.model_max_length < 10**9:
-        limits.append(tokenizer.model_max_length)
-    return min(limits) if limits else 2048
-
-
-def load_codec(name: str, *, revision: str | None = None) -> PromptCodec:
-    """Load a model's tokenizer without its weights.
-
-    Raises
-    ------
-    ModelError
-        If there is no such model, or its tokenizer cannot be used.
-    """
-    _require_local()
-    files = locate_model(name, revision=revision)
-    with quiet_transformers():
-        tokenizer = _load_tokenizer(files)
-        config = _load_config(files)
-    return PromptCodec(tokenizer, _context(config, tokenizer))
-
-
-def _require_local() -> None:
-    try:
-        import torch  # noqa: F401 - asked for, not used here
-        import transformers  # noqa: F401 - asked for, not used here
-    except ImportError as error:
-        raise ModelError(
-            f"{error.name} is not installed, and running a model needs it",
-            hint='pip install "whyprompt[local]"',
-        ) from None
-
-
-def load_model(
-    name: str = "embedded",
-    *,
-    revision: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    threads: int | None = None,
-) -> LocalModel:
-    """Load a causal language model, and measure how to run it.
-
-    Parameters
-    ----------
-    name : str, default "embedded"
-        ``"embedded"``, a local folder, a ``.gguf`` file, or a name on the hub. Code that a model brings along
-        is never run.
-    revision : str, optional
-        Of a hub model.
-    device : str, default "auto"
-        ``"auto"`` takes a CUDA device where there is one. The whole model is on one device.
-    dtype : str, default "auto"
-        ``"auto"`` is float32, also for a checkpoint in half precision, whose weights then take twice the
-        memory of their files. The rounding of half precision can be as large as the effects to be measured.
-    threads : int, optional
-        Threads of torch; all cores by default.
-
-    Returns
-    -------
-    LocalModel
-
-    Raises
-    ------
-    ModelError
-        If the model cannot be found or loaded, or the device does not exist.
-    """
-    _require_local()
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from whyprompt._lean.products import products_note
-    from whyprompt.trials.models.scoring import probe_packing
-
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    files = locate_model(name, revision=revision)
-    where = usable_device(device)
-    with quiet_transformers():
-        tokenizer = _load_tokenizer(files)
-        config = _load_config(files)
-        chosen, note = _dtype(dtype, config)
-        loader: Any = AutoModelForCausalLM  # its type does not know the second value asked for
-        with _loading(files, "model"):
-            model, found = loader.from_pretrained(
-                str(files.folder), dtype=chosen, trust_remote_code=False, output_loading_info=True
-            )
-    # Left alone, transformers fills weights that the files lack with random numbers.
-    lacking = sorted({*found["missing_keys"], *(m[0] for m in found["mismatched_keys"])})
-    if lacking:
-        raise ModelError(
-            f"the model {name!r} has no usable weights for {lacking[0]!r} ({len(lacking)} in all)",
-            hint="is it a causal language model, and are its files complete?",
-        )
-    model = model.eval().requires_grad_(requires_grad=False).to(where)
-    codec = PromptCodec(tokenizer, _context(config, tokenizer))
-    loaded = LocalModel(
-        model=model, codec=codec, files=files, device=where, dtype=chosen, packs=True, notes=(note,)
-    )
-    probed, why = probe_packing(loaded)
-    notes = [note, why]
-    if where.type == "cpu" and chosen is torch.float32:
-        notes.insert(1, products_note())
-    return replace(probed, notes=tuple(notes))
-
-
-def usable_device(name: str) -> torch.device:
-    """Give the device of a name, ``"auto"`` included.
-
-    Raises
-    ------
-    ModelError
-        If there is none, or it holds no numbers (``meta``).
-    """
-    import torch
-
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError) as error:
-        raise ModelError(
-            f"model.device is {name!r}, which cannot be used: {_first_line(error)}",
-            hint="use 'auto' or 'cpu'",
-        ) from None
-    return device
-
-
-def _dtype(name: str, config: Any) -> tuple[torch.dtype, str]:  # noqa: ANN401
-    import torch
-
-    if name != "auto":
-        chosen: torch.dtype = getattr(torch, name)
-        step = 16 * torch.finfo(chosen).eps
-        # Logits of that size are usual; float32 has them to a millionth.
-        rounded = f"; logits between 16 and 32 are rounded to steps of {step:.2g}" if step > 1e-3 else ""
-        return chosen, f"dtype {name}: as the study asks{rounded}"
-    own = getattr(config, "dtype", None) or torch.float32
-    if own in {torch.bfloat16, torch.float16}:
-        own = str(own).removeprefix("torch.")
-        return (
-            torch.float32,
-            f"dtype float32: the checkpoint is in {own}, whose rounding would blur the effects",
-        )
-    return torch.float32, "dtype float32: the checkpoint's own"

@@ -1,0 +1,279 @@
+"""The settings that a study is made of: arms, model, outcomes, and how its two levels are analysed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from whyprompt._study_items import BUILTIN_COLUMNS, BUILTIN_OUTCOMES, Name, Strict
+
+__all__ = [
+    "Arm",
+    "AuditSettings",
+    "ChainOfThoughtArm",
+    "Contrast",
+    "DirectArm",
+    "EffectSettings",
+    "FewShotArm",
+    "FormatArm",
+    "GenerationSettings",
+    "MediationSettings",
+    "Method",
+    "ModelSettings",
+    "Outcome",
+    "OutcomeSettings",
+    "Problem",
+    "Seeds",
+    "TemperatureRange",
+    "TemplateArm",
+]
+
+
+Problem = tuple[tuple["str | int", ...], str]
+"""A path of keys, and what is wrong there."""
+
+
+# -------------------------------------------------------------------------------------------- arms
+class TemperatureRange(Strict):
+    """A continuous treatment: each trial draws its temperature uniformly from ``[low, high]``."""
+
+    low: Annotated[float, Field(ge=0)]
+    high: Annotated[float, Field(gt=0, le=5)]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TemperatureRange:
+        if self.low >= self.high:
+            raise ValueError("'low' must be below 'high'")
+        return self
+
+
+_Temperature = Annotated[float, Field(ge=0, le=5)]
+
+
+class _Arm(Strict):
+    system: str | None = Field(default=None, description="System prompt. Default: the chat template's own.")
+    instruction: str | None = Field(default=None, description="Text put before the question.")
+    cue: str | None = Field(default=None, description="Text after which the answer is scored.")
+    chat: Literal["auto", "always", "never"] = Field(
+        default="auto", description="Whether the tokenizer's chat template wraps the prompt."
+    )
+    temperature: Annotated[
+        Annotated[_Temperature, Tag("(number)")] | Annotated[TemperatureRange, Tag("(range)")],
+        # Judged as what it is written as: a message then speaks of that alone.
+        Discriminator(lambda v: "(range)" if isinstance(v, dict | TemperatureRange) else "(number)"),
+    ] = Field(default=0.0, description="Sampling temperature of completions; 0 is greedy.")
+
+
+class DirectArm(_Arm):
+    """The question, then the cue."""
+
+    kind: Literal["direct"]
+
+
+class FewShotArm(_Arm):
+    """Worked examples before the question, from items that are not in the study."""
+
+    kind: Literal["few_shot"]
+    shots: Annotated[int, Field(ge=1)] = 3
+    draw: Literal["fixed", "per_rep", "per_item"] = Field(
+        default="fixed",
+        description="The same shots always; anew for each repetition; or anew for each item and repetition.",
+    )
+    with_solution: bool = Field(default=False, description="Show each example's worked solution.")
+
+
+class ChainOfThoughtArm(_Arm):
+    """Reasoning before the answer."""
+
+    kind: Literal["chain_of_thought"]
+    reasoning: Literal["instruction", "worked", "cut", "other", "generated"] = Field(
+        default="instruction",
+        description=(
+            "instruction: only asked for; worked: the item's own solution inserted; cut: the same, cut "
+            "before the answer first appears; other: another item's solution; generated: the model's own, "
+            "made first."
+        ),
+    )
+    ask: str = "Let's think step by step."
+
+
+class FormatArm(_Arm):
+    """An instruction format."""
+
+    kind: Literal["format"]
+    format: Literal["plain", "role", "question_answer", "json"]
+
+
+class TemplateArm(_Arm):
+    """A template of the user's own (jinja2, sandboxed)."""
+
+    kind: Literal["template"]
+    template: str
+    shots: Annotated[int, Field(ge=0)] = 0
+
+
+Arm = Annotated[
+    DirectArm | FewShotArm | ChainOfThoughtArm | FormatArm | TemplateArm, Field(discriminator="kind")
+]
+
+
+# -------------------------------------------------------------------------------- model and outcomes
+class ModelSettings(Strict):
+    """Which model, and how it runs."""
+
+    name: str = Field(
+        default="embedded",
+        description="'embedded', a local folder, a .gguf file, or a name on the hub. Code that a model "
+        "brings along is never run.",
+    )
+    revision: str | None = None
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
+        default="auto",
+        description="auto is float32, also for a checkpoint in half precision: its weights then take twice "
+        "the memory of their files.",
+    )
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+
+
+class OutcomeSettings(Strict):
+    """One outcome: a built-in scorer by name, or a Python callable by import path."""
+
+    name: Name
+    call: str | None = Field(
+        default=None, pattern=r"^[\w.]+:[\w.]+$", description="'package.module:function'"
+    )
+    kind: Literal["continuous", "binary", "ordinal"] | None = None
+    needs: Literal["completion", "scores"] = "completion"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _known(self) -> OutcomeSettings:
+        if self.name in BUILTIN_COLUMNS:
+            raise ValueError(f"{self.name!r} is a column of the trial table itself: choose another name")
+        if self.call is None and self.name not in BUILTIN_OUTCOMES:
+            raise ValueError(
+                f"no built-in outcome {self.name!r}: choose one of {', '.join(BUILTIN_OUTCOMES)}, "
+                "or give 'call: package.module:function'"
+            )
+        return self
+
+
+# In a file the name of a built-in outcome stands for the whole entry; the published schema says so.
+_SHORT = {"type": "string", "enum": list(BUILTIN_OUTCOMES), "description": "A built-in outcome by name."}
+
+
+class _ShortOutcome:
+    """Adds the short form to the schema of an outcome."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's protocol
+        return {"anyOf": [_SHORT, handler(core)]}
+
+
+Outcome = Annotated[OutcomeSettings, _ShortOutcome]
+
+
+class GenerationSettings(Strict):
+    """How completions are made, for the outcomes that read one."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 32
+    max_reasoning_tokens: Annotated[int, Field(ge=1)] = 160
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=lambda: ["\n"])
+
+
+# ------------------------------------------------------------------------------------------ analysis
+Method = Literal[
+    "naive",
+    "nearest",
+    "optimal",
+    "full",
+    "kernel",
+    "subclass",
+    "cem",
+    "ipw",
+    "overlap",
+    "entropy",
+    "aipw",
+]
+
+
+class Contrast(Strict):
+    """Two arms, compared as ``treated`` minus ``control``."""
+
+    treated: str
+    control: str
+
+
+class AuditSettings(Strict):
+    """A confounded assignment drawn from a study with both arms, held against the paired truth."""
+
+    assignment: dict[str, float] = Field(
+        description="Log-odds of the treated arm for each standard deviation of an item covariate."
+    )
+    intercept: float = 0.0
+    method: Method = "nearest"
+    estimand: Literal["ate", "att", "atc"] = "att"
+    caliper: Annotated[float, Field(gt=0)] | None = None
+    replace: bool = False
+    exact: list[str] = Field(default_factory=list)
+    draws: Annotated[int, Field(ge=0, le=100_000)] = 200
+
+
+class EffectSettings(Strict):
+    """The external level: which contrast, on which outcome, by which estimator."""
+
+    outcome: str = "log_prob"
+    contrast: Contrast | None = None
+    estimand: Literal["ate", "att", "atc"] = "ate"
+    method: Method = Field(default="nearest", description="Estimator where the design is observational.")
+    caliper: Annotated[float, Field(gt=0)] | None = None
+    exact: list[str] = Field(default_factory=list, description="Columns on which matched rows are equal.")
+    by: str | None = "task_type"
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    confounders: list[str] = Field(default_factory=list)
+    audit: AuditSettings | None = None
+
+
+class MediationSettings(Strict):
+    """The internal level: which contrast, on how many items, through which mediator."""
+
+    contrast: Contrast | None = None
+    mediator: Literal["head_output"] = "head_output"
+    tasks: list[str] | None = Field(
+        default=None, min_length=1, description="Task families to sweep; all by default."
+    )
+    items_per_task: Annotated[int, Field(ge=1)] = 8
+    level: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    placebo: str | None = Field(default=None, description="An arm whose sweep is the noise floor.")
+    share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.8, description="Share of the total effect that the smallest set of heads is to carry."
+    )
+    max_heads: Annotated[int, Field(ge=1)] = Field(default=10, description="The most heads in that set.")
+    segment: str | None = Field(
+        default=None,
+        description=(
+            "Segment of the prompt, attention to which is the measured mediator of the statistical side. "
+            "Default: what the treated arm's prompt has and the control's has not (shots, reasoning), else "
+            "the question."
+        ),
+    )
+    candidates: Annotated[int, Field(ge=1)] = Field(
+        default=16, description="Heads of the ranking among which the search chooses."
+    )
+    contrasts: list[Contrast] = Field(
+        default_factory=list, description="Further contrasts to sweep, reported beside the first."
+    )
+
+
+_Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+class Seeds(Strict):
+    """Every source of chance, seeded apart."""
+
+    items: _Seed = 0
+    shots: _Seed = 0
+    sampling: _Seed = 0
+    analysis: _Seed = 0
