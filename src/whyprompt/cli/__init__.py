@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whyprompt import __version__
+from whyprompt._version import __version__
 from whyprompt.cli import data as _data
 from whyprompt.cli import effect as _effect
 from whyprompt.cli import mediate as _mediate

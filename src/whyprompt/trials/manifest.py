@@ -9,8 +9,8 @@ import sys
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from whyprompt import __version__
 from whyprompt._files import read_json, write_json
+from whyprompt._version import __version__
 from whyprompt.errors import StoreError
 
 if TYPE_CHECKING:
