@@ -832,10 +832,9 @@ def test_every_arm_on_the_same_items(run, both_arms):
     code, out, _ = run(both_arms[0], *what, "--design", "paired", "--unit", "doc_id", "--json")
     assert code == 0
     frame = pd.read_csv(both_arms[0])
-    for row in json.loads(out)["rows"]:
-        one = paired_effect(
-            frame, unit="doc_id", outcome="score", treated=row["arm"], control=row["reference"]
-        )
+    found = json.loads(out)
+    for (arm, reference), row in zip(found["pairs"], found["parts"], strict=True):
+        one = paired_effect(frame, unit="doc_id", outcome="score", treated=arm, control=reference)
         assert row["std_error"] == pytest.approx(one.std_error, rel=1e-9)
     code, again, _ = run(both_arms[0], *what, "--design", "paired", "--json")
     assert (code, again) == (0, out)

@@ -168,29 +168,30 @@ def test_cluster_means_that_happen_to_agree_have_no_standard_error():
 
 def test_many_arms_have_the_errors_and_degrees_of_freedom_of_their_pairs():
     data = clustered(clusters=15)
-    for row in compare_arms(data, treatment="arm", outcome="y", method="naive", cluster="team").rows:
+    found = compare_arms(data, treatment="arm", outcome="y", method="naive", cluster="team")
+    for (arm, reference), row in zip(found.pairs, found.parts, strict=True):
         pair = estimate_effect(
-            data, treatment="arm", outcome="y", method="naive", cluster="team", treated=row.arm,
-            control=row.reference,
-        )  # fmt: skip
+            data, treatment="arm", outcome="y", method="naive", cluster="team", treated=arm, control=reference
+        )
         assert (row.estimate, row.std_error, row.ci_low, row.ci_high, row.p_value) == pytest.approx(
             (pair.estimate, pair.std_error, pair.ci_low, pair.ci_high, pair.p_value), rel=1e-9
         )
         assert row.simultaneous_low < row.ci_low
-        assert row.p_max_t >= row.p_value
+        assert row.p_adjusted >= row.p_value
     weighed = compare_arms(data, treatment="arm", outcome="y", confounders=["x"], cluster="team")
-    two = compare_arms(data, treatment="t", outcome="y", confounders=["x"], cluster="team").rows[0]
+    two = compare_arms(data, treatment="t", outcome="y", confounders=["x"], cluster="team").parts[0]
     same = effect(data, method="ipw", estimand="ate")
     assert (two.estimate, two.std_error, two.ci_low) == pytest.approx(
         (same.estimate, same.std_error, same.ci_low), rel=1e-6
     )
-    assert all(row.std_error > 0 for row in weighed.rows)
+    assert all(row.std_error > 0 for row in weighed.parts)
 
 
 def test_few_rows_an_arm_are_compared_by_welch():
     data = clustered(clusters=3)
-    for row in compare_arms(data, treatment="arm", outcome="y", method="naive").rows:
-        groups = [data.y[data.arm == name] for name in (row.arm, row.reference)]
+    found = compare_arms(data, treatment="arm", outcome="y", method="naive")
+    for pair, row in zip(found.pairs, found.parts, strict=True):
+        groups = [data.y[data.arm == name] for name in pair]
         oracle = stats.ttest_ind(*groups, equal_var=False)
         span = oracle.confidence_interval()
         assert row.p_value == pytest.approx(oracle.pvalue, rel=1e-9)

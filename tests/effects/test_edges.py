@@ -105,13 +105,13 @@ def test_many_arms_without_spread_or_clusters_have_no_standard_error():
     same = compare_arms(
         data.assign(y=np.where(data.arm == "a", data.y, 1.0)), treatment="arm", outcome="y", method="naive"
     )
-    errors = {frozenset((r.arm, r.reference)): r.std_error for r in same.rows}
+    errors = {frozenset(p): r.std_error for p, r in zip(same.pairs, same.parts, strict=True)}
     assert errors[frozenset("bc")] is None
     assert errors[frozenset("ab")] > 0
     data["group"] = np.where(data.arm == "a", 0, 1 + data.id % 9)
     one = compare_arms(data, treatment="arm", outcome="y", method="naive", cluster="group")
-    for row in one.rows:
-        assert (row.std_error is None) == ("a" in {row.arm, row.reference})
+    for pair, row in zip(one.pairs, one.parts, strict=True):
+        assert (row.std_error is None) == ("a" in pair)
 
 
 @pytest.mark.parametrize(

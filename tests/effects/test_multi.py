@@ -42,6 +42,10 @@ def compare(frame, **options):
     return compare_arms(frame, treatment="variant", outcome="score", **options)
 
 
+def each(result):
+    return [(*pair, row) for pair, row in zip(result.pairs, result.parts, strict=True)]
+
+
 @pytest.mark.parametrize(
     ("key", "options"),
     [("ATE", {}), ("ATO", {"method": "overlap"}), ("ATT", {"estimand": "att", "focal": "direct"})],
@@ -49,28 +53,28 @@ def compare(frame, **options):
 def test_contrasts_and_balance_are_those_of_weightit_and_cobalt(trials, weightit, key, options):
     wanted = weightit[f"multinomial_{key}"]
     result = compare(trials, **options)
-    for row in compare(trials, reference="direct", **options).rows:
-        assert row.reference == "direct"
-        assert row.estimate == pytest.approx(wanted["coef"][f"variant{row.arm}"], rel=1e-6)
-        assert row.std_error == pytest.approx(wanted["se_mestimation"][f"variant{row.arm}"], rel=1e-6)
+    for arm, reference, row in each(compare(trials, reference="direct", **options)):
+        assert reference == "direct"
+        assert row.estimate == pytest.approx(wanted["coef"][f"variant{arm}"], rel=1e-6)
+        assert row.std_error == pytest.approx(wanted["se_mestimation"][f"variant{arm}"], rel=1e-6)
     for mean in result.means:
-        assert mean.ess == pytest.approx(wanted["ess"]["Weighted"][mean.arm], rel=1e-6)
-        assert mean.n == wanted["ess"]["Unweighted"][mean.arm]
+        assert result.ess[mean.label] == pytest.approx(wanted["ess"]["Weighted"][mean.label], rel=1e-6)
+        assert mean.n_used == wanted["ess"]["Unweighted"][mean.label]
     for row in result.balance:
         cobalt = wanted["balance_across_pairs"][row.covariate]
         assert row.smd_before == pytest.approx(cobalt["Max.Diff.Un"], rel=1e-6)
         assert row.smd_after == pytest.approx(cobalt["Max.Diff.Adj"], rel=2e-5)
-    worst = max(row.largest_smd for row in result.rows)
+    worst = max(row.largest_smd for row in result.parts)
     assert worst == pytest.approx(max(row.smd_after for row in result.balance), rel=1e-9)
 
 
 def test_the_known_effects_lie_in_the_simultaneous_intervals(trials, truth):
     effect = truth["effect_vs_direct"]
     for method in ("ipw", "overlap"):
-        for row in compare(trials, method=method).rows:
-            wanted = effect[row.arm] - effect[row.reference]
+        for arm, reference, row in each(compare(trials, method=method)):
+            wanted = effect[arm] - effect[reference]
             assert row.simultaneous_low < wanted < row.simultaneous_high
-    naive = {row.arm: row for row in compare(trials, method="naive", reference="direct").rows}
+    naive = {arm: row for arm, _, row in each(compare(trials, method="naive", reference="direct"))}
     missed = [a for a, row in naive.items() if not row.ci_low < effect[a] < row.ci_high]
     assert missed, "the plain differences are confounded in these data"
 
@@ -79,7 +83,7 @@ def test_contrasts_add_up_and_turn_around(trials):
     result = compare(trials)
     there, back = result.contrast("cot", "direct"), result.contrast("direct", "cot")
     assert (back.estimate, back.ci_low) == (-there.estimate, -there.ci_high)
-    assert (back.n_arm, back.n_reference) == (there.n_reference, there.n_arm)
+    assert (back.n_treated, back.n_control) == (there.n_control, there.n_treated)
     around = result.contrast("cot", "direct").estimate + result.contrast("few_shot", "cot").estimate
     assert around == pytest.approx(result.contrast("few_shot", "direct").estimate, rel=1e-12)
     with pytest.raises(EstimationError, match="no pair of 'cot' and 'x'"):
@@ -116,21 +120,21 @@ def test_with_a_reference_only_its_comparisons_are_made_and_they_are_dunnetts():
     frame = pd.DataFrame({"arm": np.repeat(list(groups), 400), "y": np.concatenate(list(groups.values()))})
     options = {"treatment": "arm", "outcome": "y", "method": "naive", "design": "randomized"}
     result = compare_arms(frame, reference="control", **options)
-    assert {(r.arm, r.reference) for r in result.rows} == {(a, "control") for a in "abc"}
+    assert set(result.pairs) == {(a, "control") for a in "abc"}
     oracle = stats.dunnett(*(groups[a] for a in "abc"), control=groups["control"], random_state=0)
     bounds = oracle.confidence_interval(0.95)
-    by_size = sorted(result.rows, key=lambda r: -abs(r.estimate))
-    for at, row in enumerate(result.rows):
+    by_size = sorted(result.parts, key=lambda r: -abs(r.estimate))
+    for at, row in enumerate(result.parts):
         # With 400 rows an arm Welch's errors are near the pooled one; 20,000 draws err by 0.0016 at 0.05.
         assert row.simultaneous_low == pytest.approx(bounds.low[at], abs=0.006)
         assert row.simultaneous_high == pytest.approx(bounds.high[at], abs=0.006)
         if row is by_size[0]:
-            assert row.p_max_t == pytest.approx(oracle.pvalue[at], abs=0.006)
+            assert row.p_adjusted == pytest.approx(oracle.pvalue[at], abs=0.006)
         # Stepping down, the others can only gain.
-        assert row.p_max_t <= oracle.pvalue[at] + 0.006
+        assert row.p_adjusted <= oracle.pvalue[at] + 0.006
     every = compare_arms(frame, **options)
-    assert len(every.rows) == 6
-    assert every.contrast("b", "control").p_max_t > result.contrast("b", "control").p_max_t
+    assert len(every.parts) == 6
+    assert every.contrast("b", "control").p_adjusted > result.contrast("b", "control").p_adjusted
     assert "Of 3 comparisons with 'control', 1 differs" in result.sentence
 
 
@@ -149,14 +153,14 @@ def test_a_step_down_p_that_an_interval_at_once_contradicts_is_explained():
         )
         result = compare_arms(frame, treatment="arm", outcome="y", method="naive", design="randomized")
         row = result.contrast("b", "a")
-        if row.p_max_t < 0.05 and row.simultaneous_low < 0:
+        if row.p_adjusted < 0.05 and row.simultaneous_low < 0:
             found = (result, row)
             break
     assert found is not None
     result, row = found
     assert "Of 6 pairs of arms, 5 differ" in result.sentence
     assert (
-        f"step down, show a difference of 'b' in place of 'a' too (p {p_words(row.p_max_t)}), though its"
+        f"step down, show a difference of 'b' in place of 'a' too (p {p_words(row.p_adjusted)}), though its"
         " interval includes zero: intervals that hold at once ask for more." in result.sentence
     )
 
@@ -173,28 +177,27 @@ def test_no_p_is_the_reciprocal_of_the_draws_nor_nil():
 
 def test_naive_contrasts_are_welchs(trials):
     result = compare(trials, method="naive")
-    for row in result.rows:
-        a, b = (trials.score[trials.variant == arm] for arm in (row.arm, row.reference))
+    for arm, reference, row in each(result):
+        a, b = (trials.score[trials.variant == name] for name in (arm, reference))
         assert row.estimate == pytest.approx(a.mean() - b.mean(), rel=1e-12)
         assert row.std_error == pytest.approx(np.sqrt(a.var() / len(a) + b.var() / len(b)), rel=1e-10)
 
 
 def test_pairs_are_matched_each_by_itself(trials):
     result = compare(trials, method="nearest", caliper=0.1)
-    assert len(result.rows) == 6
-    for row in result.rows:
-        two = trials[trials.variant.isin([row.arm, row.reference])]
+    assert len(result.parts) == 6
+    for arm, reference, row in each(result):
+        two = trials[trials.variant.isin([arm, reference])]
         alone = estimate_effect(
-            two, treatment="variant", outcome="score", confounders=X, treated=row.arm, caliper=0.1
+            two, treatment="variant", outcome="score", confounders=X, treated=arm, caliper=0.1
         )
         assert row.estimate == pytest.approx(alone.estimate, rel=1e-12)
         assert row.std_error == pytest.approx(alone.std_error, rel=1e-12)
-        assert (row.n_arm_used, row.n_reference_used) == (alone.n_treated_used, alone.n_control_used)
+        assert (row.n_treated_used, row.n_control_used) == (alone.n_treated_used, alone.n_control_used)
         bonferroni = row.std_error * stats.t.ppf(1 - 0.025 / 6, alone.df)
         assert row.simultaneous_high == pytest.approx(row.estimate + bonferroni, rel=1e-9)
-        assert row.p_max_t is None
-    adjusted = multipletests([r.p_value for r in result.rows], method="holm")[1]
-    assert [r.p_holm for r in result.rows] == pytest.approx(list(adjusted), rel=1e-9)
+    adjusted = multipletests([r.p_value for r in result.parts], method="holm")[1]
+    assert [r.p_adjusted for r in result.parts] == pytest.approx(list(adjusted), rel=1e-9)
     assert any("need not add up" in w for w in result.warnings)
     json.dumps(result.to_dict(), allow_nan=False)
 
@@ -213,12 +216,12 @@ def test_simultaneous_intervals_hold_all_pairs_at_once():
         y = x @ [1.0, 0.5] + effects[arm] + rng.normal(size=400)
         frame = pd.DataFrame({"arm": arm, "a": x[:, 0], "b": x[:, 1], "y": y})
         result = compare_arms(frame, treatment="arm", outcome="y", confounders=["a", "b"], method="overlap")
-        wanted = [effects[int(r.arm)] - effects[int(r.reference)] for r in result.rows]
-        each = [r.ci_low <= w <= r.ci_high for r, w in zip(result.rows, wanted, strict=True)]
+        wanted = [effects[int(a)] - effects[int(b)] for a, b in result.pairs]
+        alone = [r.ci_low <= w <= r.ci_high for r, w in zip(result.parts, wanted, strict=True)]
         at_once = [
-            r.simultaneous_low <= w <= r.simultaneous_high for r, w in zip(result.rows, wanted, strict=True)
+            r.simultaneous_low <= w <= r.simultaneous_high for r, w in zip(result.parts, wanted, strict=True)
         ]
-        hits["each"] += float(np.mean(each))
+        hits["each"] += float(np.mean(alone))
         hits["all"] += all(at_once)
     assert 0.93 <= hits["each"] / draws <= 0.97
     assert 0.93 <= hits["all"] / draws <= 0.97
@@ -226,22 +229,22 @@ def test_simultaneous_intervals_hold_all_pairs_at_once():
 
 def test_with_two_arms_it_is_estimate_effect(trials):
     two = trials[trials.variant.isin(["direct", "cot"])]
-    row = compare(two, reference="direct").rows[0]
+    row = compare(two, reference="direct").parts[0]
     alone = estimate_effect(
         two, treatment="variant", outcome="score", confounders=X, treated="cot", method="ipw", estimand="ate"
     )
     assert row.estimate == pytest.approx(alone.estimate, rel=1e-6)
     assert row.std_error == pytest.approx(alone.std_error, rel=1e-6)
-    assert row.p_max_t == pytest.approx(row.p_value, abs=0.01)
+    assert row.p_adjusted == pytest.approx(row.p_value, abs=0.01)
 
 
 def test_order_and_index_change_nothing(trials):
-    base = compare(trials, method="nearest", caliper=0.1).rows
+    base = compare(trials, method="nearest", caliper=0.1).parts
     mixed = trials.sample(frac=1.0, random_state=1).set_index(np.zeros(len(trials), dtype=int))
     before = mixed.copy()
-    again = compare(mixed, method="ipw").rows
+    again = compare(mixed, method="ipw").parts
     pd.testing.assert_frame_equal(mixed, before)
-    same = compare(trials).rows
+    same = compare(trials).parts
     assert [r.estimate for r in again] == pytest.approx([r.estimate for r in same], rel=1e-9)
     assert [r.std_error for r in again] == pytest.approx([r.std_error for r in same], rel=1e-9)
     assert len(base) == len(same)
@@ -252,7 +255,7 @@ def test_clusters_widen_what_they_should(trials):
     result = compare(grouped, cluster="item")
     assert "cluster-robust" in result.se_method
     alone = compare(grouped.assign(item=np.arange(len(trials))), cluster="item")
-    for row, plain in zip(alone.rows, compare(trials).rows, strict=True):
+    for row, plain in zip(alone.parts, compare(trials).parts, strict=True):
         assert plain.std_error < row.std_error < 1.05 * plain.std_error
 
 

@@ -178,7 +178,7 @@ def test_every_estimator_takes_the_units():
     )
     assert several.rows == asked.rows
     arms = compare_arms(frame, **ARM, confounders=["hard"])
-    assert arms.rows == compare_arms(frame, **ARM, confounders=["hard"], **named).rows
+    assert arms.parts == compare_arms(frame, **ARM, confounders=["hard"], **named).parts
     assert any("'item_id' repeats" in w for w in arms.warnings)
     assert "Rows repeat 'item_id'" in arms.sentence
     dose = {"treatment": "hard", "outcome": "y", "design": "randomized"}
@@ -230,8 +230,8 @@ def test_every_arm_on_every_item_is_compared_as_t_tests_of_differences_would():
         for k, a in enumerate("abcd")
     )
     result = compare_arms(frame, **ARM, design="paired")
-    for row in result.rows:
-        one = paired_effect(frame, outcome="y", treated=row.arm, control=row.reference)
+    for (arm, reference), row in zip(result.pairs, result.parts, strict=True):
+        one = paired_effect(frame, outcome="y", treated=arm, control=reference)
         assert row.estimate == pytest.approx(one.estimate, abs=1e-12)
         assert row.std_error == pytest.approx(one.std_error, rel=1e-9)
     assert "Each item was run under every arm, so these are effects" in result.sentence
@@ -267,7 +267,7 @@ def test_a_randomised_table_without_confounders_is_a_difference_of_means():
     assert result.warnings == ()
     assert "by difference of means, since the arms were randomised" in result.sentence
     arms = compare_arms(frame, **ARM, design="randomized")
-    assert arms.rows[0].std_error == pytest.approx(result.std_error)
+    assert arms.parts[0].std_error == pytest.approx(result.std_error)
     assert arms.warnings == ()
     curve = dose_response(frame, treatment="a", outcome="y", design="randomized")
     assert curve.method == "naive"

@@ -31,7 +31,7 @@ def love_plot(balance: Iterable[Any], *, limit: float = SMD_LIMIT, width: int = 
 
     Parameters
     ----------
-    balance : iterable of BalanceRow or PairBalanceRow
+    balance : iterable of BalanceRow
         From a result's ``balance``, or `balance_table`.
     limit : float, default 0.1
         Above it a difference is called an imbalance.

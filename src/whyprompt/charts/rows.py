@@ -102,9 +102,7 @@ def _line(row: Any, kind: str) -> EffectRow:  # noqa: ANN401 - an estimate with 
 
 def _part(row: Any) -> EffectRow:  # noqa: ANN401 - a row of any result
     estimate = row.difference if hasattr(row, "difference") else row.estimate
-    if hasattr(row, "reference"):
-        label, n = f"{row.arm} - {row.reference}", row.n_arm_used + row.n_reference_used
-    elif hasattr(row, "outcome"):
+    if hasattr(row, "outcome"):
         label, n = row.outcome, None
     elif hasattr(row, "p_treated"):
         label, n = f"at least {row.level}", None

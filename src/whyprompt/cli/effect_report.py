@@ -194,18 +194,17 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
             ]
             for r in result.rows
         ]
-    elif hasattr(result, "adjustment"):
+    elif hasattr(result, "pairs"):
         header = ["arm", "instead of", "estimate", "interval", "at once", "p (adjusted)"]
         rows = [
             [
-                r.arm,
-                r.reference,
+                *pair,
                 format_number(r.estimate),
                 _span(r, "ci"),
                 _span(r, "simultaneous"),
-                p_words(r.p_holm if r.p_max_t is None else r.p_max_t),
+                p_words(r.p_adjusted),
             ]
-            for r in result.rows
+            for pair, r in zip(result.pairs, result.parts, strict=True)
         ]
     else:
         header = ["outcome", "estimate", "std error", "interval", "at once", "p", "p (max-T)"]
@@ -238,7 +237,7 @@ def _balance_table(balance: Sequence[Any]) -> str:
             ]
             for r in balance
         ]
-    elif hasattr(balance[0], "worst_pair"):
+    elif balance[0].worst_pair:
         title = "Balance (largest standardised mean difference of any two arms):"
         header = ["covariate", "before", "after"]
         rows = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whyprompt.effects.arms.arms import ArmContrast, ArmMean, ArmsResult, PairBalanceRow, compare_arms
+from whyprompt.effects.arms import ArmsResult, compare_arms
 from whyprompt.effects.checks.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
 from whyprompt.effects.checks.balance import balance_table, effective_sample_size
 from whyprompt.effects.checks.batches import BatchInterference, batch_interference
@@ -56,8 +56,6 @@ from whyprompt.results import Assumption, BalanceRow, Measure
 
 __all__ = [
     "METHODS",
-    "ArmContrast",
-    "ArmMean",
     "ArmsResult",
     "Assumption",
     "AuditResult",
@@ -91,7 +89,6 @@ __all__ = [
     "OneDraw",
     "OrdinalResult",
     "OutcomeRow",
-    "PairBalanceRow",
     "PairedResult",
     "PolicyFigure",
     "PooledEstimate",

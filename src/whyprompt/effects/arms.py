@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import counted, format_number, percent
-from whyprompt.effects.arms.balance import pair_balance, pair_smd
-from whyprompt.effects.arms.errors import pair_known, without_error
-from whyprompt.effects.arms.result import ArmContrast, ArmMean, ArmsResult, PairBalanceRow
+from whyprompt.effects.arms_balance import pair_balance, pair_known, pair_smd, without_error
+from whyprompt.effects.arms_result import LOW_ESS, ArmsResult, arms_balance, arms_overlap, arms_sentence
 from whyprompt.effects.assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects.methods.many_arms import multinomial_weights
 from whyprompt.effects.problem import choose_confounders, refuse_post_treatment
-from whyprompt.effects.result import method_words
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.errors import EstimationError
-from whyprompt.results import Assumption
+from whyprompt.results import BalanceRow, Estimate
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.errors import cluster_design, interval
-from whyprompt.stats.rules import SMD_LIMIT, few_clusters, holm
-from whyprompt.stats.several import correlation, max_t, more_by_steps, normal_scores, reach, two_sided_p
+from whyprompt.stats.rules import few_clusters, holm
+from whyprompt.stats.several import correlation, max_t, normal_scores, reach, two_sided_p
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
@@ -40,10 +37,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["ArmContrast", "ArmMean", "ArmsResult", "PairBalanceRow", "compare_arms"]
+__all__ = ["ArmsResult", "compare_arms"]
 
 _MANY_ARMS = 30
-_LOW_ESS = 0.2
 
 
 def compare_arms(
@@ -138,8 +134,10 @@ def compare_arms(
     >>> x = rng.normal(size=600)
     >>> frame = pd.DataFrame({"arm": arm, "x": x, "y": x + (arm == "cot") + rng.normal(size=600)})
     >>> result = compare_arms(frame, treatment="arm", outcome="y", confounders=["x"], reference="direct")
-    >>> [(row.arm, row.reference, row.p_max_t < 0.05) for row in result.rows]
-    [('cot', 'direct', True), ('few_shot', 'direct', False)]
+    >>> [(row.label, row.p_adjusted < 0.05) for row in result.parts]
+    [('cot - direct', True), ('few_shot - direct', False)]
+    >>> result.contrast("cot", "direct") == result.parts[0]
+    True
     """
     table = open_table(frame)
     table.require([treatment], role="treatment")
@@ -210,19 +208,18 @@ def compare_arms(
             pairs=pairs,
         )
     adjusted = () if method == "naive" else names
-    assumptions = describe_assumptions(
-        design=design,
-        confounders=adjusted,
-        from_graph=graph is not None,
-        cautions=cautions,
-        clustered=named is not None,
-        balance=(),
-        overlap=_overlap(result),
+    assumptions = (
+        *describe_assumptions(
+            design=design,
+            confounders=adjusted,
+            from_graph=graph is not None,
+            cautions=cautions,
+            clustered=named is not None,
+            balance=(),
+            overlap=arms_overlap(result),
+        ),
+        *arms_balance(result),
     )
-    if result.balance or not names:
-        assumptions = _with_balance(assumptions, result.balance)
-    else:
-        assumptions = _with_pair_balance(assumptions, result.rows)
     if not names and design == "observational":
         notes = (*notes, "nothing was adjusted for")
     return changed(
@@ -230,7 +227,7 @@ def compare_arms(
         assumptions=assumptions,
         confounders=adjusted,
         warnings=(*notes, *result.warnings),
-        sentence=_sentence(result, assumptions, adjusted, design, to_reference=reference is not None)
+        sentence=arms_sentence(result, assumptions, adjusted, design, to_reference=reference is not None)
         + (
             f" Rows repeat {named!r}, which the intervals allow for."
             if named and cluster is None and design != "paired"
@@ -314,7 +311,7 @@ def _weighted(
         )
     assert fit.means is not None
     assert fit.covariance is not None
-    balance: tuple[PairBalanceRow, ...] = ()
+    balance: tuple[BalanceRow, ...] = ()
     if names:
         shown = design_matrix(columns, full=True)
         balance = pair_balance(
@@ -325,7 +322,7 @@ def _weighted(
     warnings = [
         f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"
         for arm, ess, n in zip(fit.arms, fit.ess, fit.n, strict=True)
-        if ess < min(_LOW_ESS * n, FEW_ROWS if wanted == "ato" else np.inf)
+        if ess < min(LOW_ESS * n, FEW_ROWS if wanted == "ato" else np.inf)
     ]
     if units is not None and fit.df is not None:
         known = [float(fit.df[a, b]) for a, b in pairs]
@@ -339,11 +336,13 @@ def _weighted(
         method=method,
         reference=arms[0],
         focal=None if focal is None else level_name(focal),
+        pairs=tuple((arms[b], arms[a]) for a, b in pairs),
+        parts=rows,
         means=tuple(
-            ArmMean(arm=a, n=n, ess=e, mean=m, std_error=None if a in blind else float(s))
-            for a, n, e, m, s in zip(fit.arms, fit.n, fit.ess, fit.means, errors, strict=True)
+            Estimate(label=a, estimate=m, std_error=None if a in blind else float(s), n_used=n)
+            for a, n, m, s in zip(fit.arms, fit.n, fit.means, errors, strict=True)
         ),
-        rows=rows,
+        ess=dict(zip(fit.arms, fit.ess, strict=True)),
         balance=balance,
         adjustment="the joint distribution of the contrasts (largest |t|)",
         level=level,
@@ -412,7 +411,7 @@ def _contrasts(
     *,
     balance_of: dict[tuple[int, int], float | None],
     blind: dict[str, str],
-) -> tuple[ArmContrast, ...]:
+) -> tuple[Estimate, ...]:
     assert fit.means is not None
     assert fit.covariance is not None
     C = np.zeros((len(pairs), len(fit.arms)))
@@ -435,22 +434,23 @@ def _contrasts(
         low, high = interval(estimate, error, level=level, df=free[k])
         wide = None if error is None else reach(joint.critical, free[k]) * error
         rows.append(
-            ArmContrast(
-                arm=fit.arms[b],
-                reference=fit.arms[a],
+            Estimate(
+                label=f"{fit.arms[b]} - {fit.arms[a]}",
                 estimate=estimate,
                 std_error=error,
                 ci_low=low,
                 ci_high=high,
                 p_value=p[k],
-                p_holm=p_holm,
-                p_max_t=None if error is None else float(joint.p_values[k]),
+                df=free[k],
+                p_adjusted=p_holm if error is None else float(joint.p_values[k]),
                 simultaneous_low=None if wide is None else estimate - wide,
                 simultaneous_high=None if wide is None else estimate + wide,
-                n_arm=fit.n[b],
-                n_reference=fit.n[a],
-                n_arm_used=fit.n[b],
-                n_reference_used=fit.n[a],
+                n_treated=fit.n[b],
+                n_control=fit.n[a],
+                n_treated_used=fit.n[b],
+                n_control_used=fit.n[a],
+                mean_treated=float(fit.means[b]),
+                mean_control=float(fit.means[a]),
                 largest_smd=balance_of.get((a, b)),
             )
         )
@@ -476,14 +476,16 @@ def _pairwise(
     from whyprompt.effects.estimate import estimate_effect
 
     refuse_post_treatment(names, treatment=treatment, outcome=outcome)
-    found: list[dict[str, Any]] = []
+    found: list[Estimate] = []
     warnings: list[str] = []
     se_methods: list[str] = []
     wanted = estimand
     for first, second in pairs:
         a, b = arms[first], arms[second]
-        counts = (int((labels == b).sum()), int((labels == a).sum()))
-        base: dict[str, Any] = {"arm": b, "reference": a, "n_arm": counts[0], "n_reference": counts[1]}
+        counts: dict[str, Any] = {
+            "n_treated": int((labels == b).sum()),
+            "n_control": int((labels == a).sum()),
+        }
         try:
             one = estimate_effect(
                 table,
@@ -500,46 +502,42 @@ def _pairwise(
                 **options,
             )
         except EstimationError as error:
-            nothing = dict.fromkeys(("estimate", "std_error", "ci_low", "ci_high", "p_value", "largest_smd"))
-            found.append(
-                {**base, **nothing, "n_arm_used": 0, "n_reference_used": 0, "note": error.message, "df": None}
-            )
+            counts |= {"n_treated_used": 0, "n_control_used": 0, "note": error.message}
+            found.append(Estimate(label=f"{b} - {a}", estimate=None, **counts))
             continue
         wanted = one.estimand
         se_methods.append(one.se_method)
         sizes = [None if r.smd_after is None else abs(r.smd_after) for r in one.balance]
+        largest = None if None in sizes else max((s for s in sizes if s is not None), default=None)
         found.append(
-            {
-                **base,
-                "estimate": one.estimate,
-                "std_error": one.std_error,
-                "ci_low": one.ci_low,
-                "ci_high": one.ci_high,
-                "p_value": one.p_value,
-                "largest_smd": None
-                if None in sizes
-                else max((s for s in sizes if s is not None), default=None),
-                "n_arm_used": one.n_treated_used,
-                "n_reference_used": one.n_control_used,
-                "note": "",
-                "df": one.df,
-            }
+            Estimate(
+                label=f"{b} - {a}",
+                estimate=one.estimate,
+                std_error=one.std_error,
+                ci_low=one.ci_low,
+                ci_high=one.ci_high,
+                p_value=one.p_value,
+                df=one.df,
+                n_treated_used=one.n_treated_used,
+                n_control_used=one.n_control_used,
+                mean_treated=one.mean_treated,
+                mean_control=one.mean_control,
+                largest_smd=largest,
+                **counts,
+            )
         )
         warnings.extend(
             f"{b} against {a}: {text}" for text in one.warnings if "other arms are put aside" not in text
         )
-    if all(row["estimate"] is None for row in found):
-        raise EstimationError(f"no pair of arms could be estimated; the first: {found[0]['note']}")
+    if all(row.estimate is None for row in found):
+        raise EstimationError(f"no pair of arms could be estimated; the first: {found[0].note}")
     rows = []
     strict = 1.0 - (1.0 - level) / len(pairs)
-    for row, p_holm in zip(found, holm([row["p_value"] for row in found]), strict=True):
-        df = row.pop("df")
+    for row, p in zip(found, holm([row.p_value for row in found]), strict=True):
         low = high = None
-        if row["estimate"] is not None:
-            low, high = interval(row["estimate"], row["std_error"], level=strict, df=df)
-        rows.append(
-            ArmContrast(**row, p_holm=p_holm, p_max_t=None, simultaneous_low=low, simultaneous_high=high)
-        )
+        if row.estimate is not None:
+            low, high = interval(row.estimate, row.std_error, level=strict, df=row.df)
+        rows.append(changed(row, p_adjusted=p, simultaneous_low=low, simultaneous_high=high))
     if len(arms) > 2:
         warnings.append(
             "each pair is matched by itself: the contrasts speak of different rows and need not add up;"
@@ -552,8 +550,10 @@ def _pairwise(
         method=method,
         reference=arms[0],
         focal=None,
+        pairs=tuple((arms[b], arms[a]) for a, b in pairs),
+        parts=tuple(rows),
         means=(),
-        rows=tuple(rows),
+        ess={},
         balance=(),
         adjustment="Bonferroni",
         level=level,
@@ -563,117 +563,3 @@ def _pairwise(
         se_method="; ".join(dict.fromkeys(se_methods)),
         confounders=names,
     )
-
-
-def _overlap(result: ArmsResult) -> Assumption | None:
-    if not result.means or result.method == "naive":
-        return None
-    thin = min(result.means, key=lambda m: m.ess / m.n)
-    share = thin.ess / thin.n
-    # Overlap weights leave rows without counterparts out on purpose.
-    few = min(m.ess for m in result.means) < FEW_ROWS if result.estimand == "ato" else share < _LOW_ESS
-    return Assumption(
-        name="overlap",
-        status="doubtful" if few else "holds",
-        check="effective sample size of each arm under its weights",
-        detail=f"the least is {thin.ess:.0f} of {thin.n} rows, arm {thin.arm!r}",
-    )
-
-
-def _with_balance(
-    assumptions: tuple[Assumption, ...], balance: Sequence[PairBalanceRow]
-) -> tuple[Assumption, ...]:
-    if not balance:
-        return assumptions
-    bad = [r for r in balance if r.smd_after is None or r.smd_after > SMD_LIMIT]
-    largest = max((r.smd_after for r in balance if r.smd_after is not None), default=0.0)
-    listed = ", ".join(
-        f"{r.covariate} {format_number(r.smd_after, digits=2)} ({r.worst_pair[1]} and {r.worst_pair[0]})"
-        for r in bad
-    )
-    return (
-        *assumptions,
-        Assumption(
-            name="balance",
-            status="fails" if bad else "holds",
-            check=f"largest standardised mean difference over all pairs of arms, limit {SMD_LIMIT}",
-            detail=f"over the limit: {listed}"
-            if bad
-            else f"the largest is {format_number(largest, digits=2)}",
-        ),
-    )
-
-
-def _with_pair_balance(
-    assumptions: tuple[Assumption, ...], rows: Sequence[ArmContrast]
-) -> tuple[Assumption, ...]:
-    known = [r for r in rows if r.estimate is not None]
-    bad = [r for r in known if r.largest_smd is None or r.largest_smd > SMD_LIMIT]
-    listed = ", ".join(f"{r.arm} against {r.reference} {format_number(r.largest_smd, digits=2)}" for r in bad)
-    return (
-        *assumptions,
-        Assumption(
-            name="balance",
-            status="fails" if bad else "holds",
-            check=f"largest standardised mean difference within each pair of arms, limit {SMD_LIMIT}",
-            detail=f"over the limit: {listed}" if bad else "within the limit for every pair",
-        ),
-    )
-
-
-def _adjusted(row: ArmContrast) -> float:
-    p = row.p_holm if row.p_max_t is None else row.p_max_t
-    return 1.0 if p is None else p
-
-
-def _sentence(
-    result: ArmsResult,
-    assumptions: Sequence[Assumption],
-    confounders: Sequence[str],
-    design: str,
-    *,
-    to_reference: bool,
-) -> str:
-    seen = [
-        r
-        for r in result.rows
-        if r.simultaneous_low is not None
-        and r.simultaneous_high is not None
-        and (r.simultaneous_low > 0 or r.simultaneous_high < 0)
-    ]
-    parts = [
-        f"{r.arm!r} in place of {r.reference!r} by {format_number(r.estimate)}"
-        f" ({format_number(r.simultaneous_low)} to {format_number(r.simultaneous_high)})"
-        for r in seen
-    ]
-    compared = sum(r.estimate is not None for r in result.rows)
-    what = (
-        f"Of {counted(compared, 'comparison')} with {result.reference!r}"
-        if to_reference
-        else f"Of {counted(compared, 'pair')} of arms"
-    )
-    text = (
-        f"{what}, {len(seen)} {'differs' if len(seen) == 1 else 'differ'} in {result.outcome!r} after"
-        f" adjustment for their number ({result.estimand.upper()} by {method_words(result.method)})"
-    )
-    text += f": {'; '.join(parts)}; intervals hold at once at {percent(result.level)}." if parts else "."
-    text += more_by_steps(
-        [
-            f"{r.arm!r} in place of {r.reference!r}"
-            for r in result.rows
-            if r not in seen and _adjusted(r) < 1 - result.level
-        ],
-        least=[_adjusted(r) for r in result.rows if r not in seen],
-        level=result.level,
-    )
-    failed = [a for a in assumptions if a.status == "fails"]
-    if failed:
-        reasons = ". ".join(a.detail.rstrip(".") for a in failed)
-        return f"{text} {reasons}. The differences may therefore not be claimed as effects of the arms."
-    if design == "paired":
-        return f"{text} Each item was run under every arm, so these are effects of the arms on these items."
-    if design == "randomized":
-        return f"{text} The arms were randomised, so these are effects of the arms."
-    if not confounders:
-        return f"{text} These are comparisons and not effects: nothing was adjusted for."
-    return f"{text} They are effects if nothing but {', '.join(confounders)} affects both arm and outcome."

@@ -1,4 +1,4 @@
-"""Balance over many arms: the worst pair for each covariate, the worst covariate for each pair."""
+"""What is known of many arms two by two: their balance, and whether a difference has an error."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.arms.result import PairBalanceRow
 from whyprompt.effects.checks.balance import moments
+from whyprompt.results import BalanceRow
 from whyprompt.stats.design import design_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["pair_balance", "pair_smd"]
+__all__ = ["pair_balance", "pair_known", "pair_smd", "without_error"]
+
+_SAME = "its outcomes are all equal, in this sample"
 
 
 def _two_valued(x: Floats) -> bool:
@@ -51,7 +53,7 @@ def _arm_means(X: Floats, labels: NDArray[Any], fit: MultiWeightEstimate, *, aft
 
 def pair_balance(
     X: Floats, names: Sequence[str], labels: NDArray[Any], fit: MultiWeightEstimate, focal: str | None
-) -> tuple[PairBalanceRow, ...]:
+) -> tuple[BalanceRow, ...]:
     """Return the largest difference of any two arms for each covariate.
 
     Parameters
@@ -67,7 +69,7 @@ def pair_balance(
 
     Returns
     -------
-    tuple of PairBalanceRow
+    tuple of BalanceRow
         Denominators as in cobalt: pooled over arms for the ATE, of all weighted rows for overlap weights.
     """
     scale = _denominators(X, labels, fit, focal)
@@ -78,7 +80,7 @@ def pair_balance(
         none = 1e-12 * float(np.abs(before[:, j]).max())
         smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s <= none else None) for s in spread]
         worst = (fit.arms[int(after[:, j].argmin())], fit.arms[int(after[:, j].argmax())])
-        rows.append(PairBalanceRow(covariate=name, smd_before=smd[0], smd_after=smd[1], worst_pair=worst))
+        rows.append(BalanceRow(covariate=name, smd_before=smd[0], smd_after=smd[1], worst_pair=worst))
     return tuple(rows)
 
 
@@ -112,3 +114,49 @@ def pair_smd(
         unknown = bool((gap > 1e-12 * np.abs(means).max(axis=0))[~live].any())
         out[(a, b)] = None if unknown else float((gap[live] / scale[live]).max(initial=0.0))
     return out
+
+
+def without_error(
+    y: NDArray[Any], labels: NDArray[Any], arms: Sequence[str], units: NDArray[Any] | None
+) -> dict[str, str]:
+    """Name the arms whose rows show no spread, and why.
+
+    Parameters
+    ----------
+    y, labels : ndarray, shape (n,)
+        Outcome and arm.
+    arms : sequence of str
+    units : ndarray, shape (n,), optional
+        Clusters.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    out = {}
+    for arm in arms:
+        here = labels == arm
+        if units is not None and len(set(units[here].tolist())) == 1:
+            out[arm] = "all its rows are in one cluster"
+        elif (y[here] == y[here][0]).all():
+            out[arm] = _SAME
+    return out
+
+
+def pair_known(blind: Mapping[str, str], a: str, b: str) -> bool:
+    """Say whether two arms can be compared with a standard error.
+
+    Parameters
+    ----------
+    blind : mapping of str to str
+        From `without_error`.
+    a, b : str
+        Arms.
+
+    Returns
+    -------
+    bool
+        One of the two may have equal outcomes; neither may be in one cluster, which hides what clusters do.
+    """
+    why = [blind[arm] for arm in (a, b) if arm in blind]
+    return not why or why == [_SAME]

@@ -1,1 +1,0 @@
-"""Many arms at once, every pair with intervals that hold together."""
