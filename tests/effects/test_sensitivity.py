@@ -17,7 +17,12 @@ from whyprompt._words import format_number
 from whyprompt.effects import estimate_effect
 from whyprompt.effects.checks.evalue import e_value
 from whyprompt.effects.checks.hidden import sensitivity_report
-from whyprompt.effects.checks.robustness import adjusted_estimate, contour, robustness, robustness_value
+from whyprompt.effects.checks.partial_r2 import (
+    adjusted_estimate,
+    contour,
+    partial_r2_bounds,
+    robustness_value,
+)
 from whyprompt.effects.checks.rosenbaum import (
     DEFAULT_GAMMAS,
     _kth_walsh,
@@ -52,7 +57,7 @@ def regression(lalonde):
 
 def test_signed_rank_bounds_equal_the_unrounded_ones_of_r():
     rows = R["signed_rank_bounds_unrounded"]
-    got = rosenbaum_bounds(*PAIRS, gammas=[row["gamma"] for row in rows])
+    got = rosenbaum_bounds(*PAIRS, gammas=[row["gamma"] for row in rows]).parts
     for mine, row in zip(got, rows, strict=True):
         assert mine.p_lower == pytest.approx(row["p_lower"], abs=1e-12)
         assert mine.p_upper == pytest.approx(row["p_upper"], abs=1e-12)
@@ -60,7 +65,7 @@ def test_signed_rank_bounds_equal_the_unrounded_ones_of_r():
 
 def test_psens_is_those_bounds_rounded():
     rows = R["rosenbaum_psens"]["bounds"]
-    got = rosenbaum_bounds(*PAIRS, gammas=[row["Gamma"] for row in rows])
+    got = rosenbaum_bounds(*PAIRS, gammas=[row["Gamma"] for row in rows]).parts
     for mine, row in zip(got, rows, strict=True):
         assert round(mine.p_lower, 4) == row["Lower bound"]
         assert round(mine.p_upper, 4) == row["Upper bound"]
@@ -68,7 +73,7 @@ def test_psens_is_those_bounds_rounded():
 
 def test_hodges_lehmann_bounds_follow_hlsens_within_its_grid():
     rows = R["rosenbaum_hlsens"]["bounds"]
-    got = rosenbaum_bounds(*PAIRS, gammas=[row["Gamma"] for row in rows], convention="rbounds")
+    got = rosenbaum_bounds(*PAIRS, gammas=[row["Gamma"] for row in rows], convention="rbounds").parts
     for mine, row in zip(got[1:], rows[1:], strict=True):
         # hlsens walks a grid with steps of 0.1 from R's estimate.
         assert mine.effect_low == pytest.approx(row["Lower bound"], abs=0.11)
@@ -85,7 +90,7 @@ def test_hodges_lehmann_bounds_follow_hlsens_within_its_grid():
 def test_without_hidden_bias_it_is_scipys_wilcoxon_test_and_the_median_of_walsh_averages():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.4, 1, 60), rng.normal(size=60)
-    (got,) = rosenbaum_bounds(a, b, gammas=[1.0])
+    (got,) = rosenbaum_bounds(a, b, gammas=[1.0]).parts
     expected = stats.wilcoxon(a - b, alternative="greater", method="asymptotic", correction=False)
     assert got.p_upper == pytest.approx(expected.pvalue, rel=1e-10)
     d = a - b
@@ -97,12 +102,12 @@ def test_without_hidden_bias_it_is_scipys_wilcoxon_test_and_the_median_of_walsh_
 def test_mcnemar_bounds_are_binomial_tails_summed_by_hand():
     t, c = [1] * 12 + [0] * 5 + [1] * 3, [0] * 12 + [1] * 5 + [1] * 3
     got = mcnemar_bounds(t, c, gammas=[1.0, 2.0])
-    for mine, gamma in zip(got, (1.0, 2.0), strict=True):
+    for mine, gamma in zip(got.parts, (1.0, 2.0), strict=True):
         for share, value in ((1 / (1 + gamma), mine.p_lower), (gamma / (1 + gamma), mine.p_upper)):
             tail = sum(stats.binom.pmf(k, 17, share) for k in range(12, 18))
             assert value == pytest.approx(tail, rel=1e-12)
-    assert got.n_tied == 3
-    assert got.test == "McNemar"
+    assert got.settings["n_tied"] == 3
+    assert got.settings["test"] == "McNemar"
 
 
 @settings(max_examples=60, deadline=None)
@@ -110,11 +115,11 @@ def test_mcnemar_bounds_are_binomial_tails_summed_by_hand():
 def test_the_bound_widens_with_gamma_and_turns_around_with_the_outcome(values, gamma):
     d = np.array(values, float)
     assume(d.any())
-    got = rosenbaum_bounds(d, np.zeros(len(d)), gammas=[gamma, gamma + 1])
+    got = rosenbaum_bounds(d, np.zeros(len(d)), gammas=[gamma, gamma + 1]).parts
     assert got[0].p_lower <= got[0].p_upper + 1e-15
     assert got[1].p_upper >= got[0].p_upper - 1e-12
     assert got[1].effect_low <= got[0].effect_low + 1e-12
-    other = rosenbaum_bounds(np.zeros(len(d)), d, gammas=[gamma], alternative="less")
+    other = rosenbaum_bounds(np.zeros(len(d)), d, gammas=[gamma], alternative="less").parts
     assert other[0].p_upper == pytest.approx(got[0].p_upper)
 
 
@@ -128,7 +133,7 @@ def test_the_normal_bound_is_near_the_exact_one_by_enumerating_signs():
         s = np.array(signs)
         if (s * ranks).sum() >= observed:
             exact += share ** s.sum() * (1 - share) ** (len(d) - s.sum())
-    (got,) = rosenbaum_bounds(d, np.zeros(len(d)), gammas=[1.5])
+    (got,) = rosenbaum_bounds(d, np.zeros(len(d)), gammas=[1.5]).parts
     # Without a continuity correction the approximation is off by about half an atom.
     assert got.p_upper == pytest.approx(exact, abs=0.02)
 
@@ -151,17 +156,17 @@ def test_the_critical_gamma_is_where_the_bound_meets_the_level():
     a, b = rng.normal(0.8, 1, 80), rng.normal(size=80)
     gamma = critical_gamma(a, b)
     assert gamma > 1.5
-    (at,) = rosenbaum_bounds(a, b, gammas=[gamma])
+    (at,) = rosenbaum_bounds(a, b, gammas=[gamma]).parts
     assert at.p_upper == pytest.approx(0.05, abs=1e-9)
     result = rosenbaum_bounds(a, b)
-    assert result.critical_gamma == pytest.approx(gamma)
+    assert result.estimate == pytest.approx(gamma)
     assert f"factor of {gamma:.2f}" in result.sentence
     assert "The data cannot say whether one exists" in str(result)
     none = rosenbaum_bounds(b, a)
-    assert none.critical_gamma == 1.0
+    assert none.estimate == 1.0
     assert "no significance for hidden bias to undo" in none.sentence
-    assert list(result.to_frame()["gamma"]) == list(DEFAULT_GAMMAS)
-    assert json.loads(json.dumps(result.to_dict()))["n_pairs"] == 80
+    assert list(result.to_frame()["gamma"][1:]) == list(DEFAULT_GAMMAS)
+    assert json.loads(json.dumps(result.to_dict()))["n_used"] == 80
 
 
 def test_wrong_pairs_are_named():
@@ -188,28 +193,29 @@ def test_e_values_of_the_paper():
     # VanderWeele and Ding (2017): breast feeding, RR 3.9 (1.8 to 8.7) gives 7.26 and 3.0; Hammond and Horn's
     # lung cancer, RR 10.73 (8.02 to 14.36), gives 20.9 and 15.5.
     got = e_value(3.9, ci=(1.8, 8.7))
-    assert (round(got.e_value, 2), round(got.e_value_ci, 1)) == (7.26, 3.0)
+    assert [round(p.estimate, n) for p, n in zip(got.parts, (2, 1), strict=True)] == [7.26, 3.0]
     got = e_value(10.73, ci=(8.02, 14.36))
-    assert (round(got.e_value, 1), round(got.e_value_ci, 1)) == (20.9, 15.5)
+    assert [round(p.estimate, 1) for p in got.parts] == [20.9, 15.5]
     assert "beyond the measured covariates" in got.sentence
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.floats(1.01, 20))
 def test_the_e_value_solves_its_bias_equation_and_is_symmetric(ratio):
-    e = e_value(ratio).e_value
+    e = e_value(ratio).part("E-value").estimate
     # Ding and VanderWeele's bounding factor for two equal ratios.
     assert e * e / (2 * e - 1) == pytest.approx(ratio, rel=1e-9)
-    assert e_value(1 / ratio).e_value == pytest.approx(e, rel=1e-9)
-    assert e_value(ratio**2, measure="odds_ratio").e_value == pytest.approx(e, rel=1e-9)
-    assert e_value(ratio, measure="odds_ratio", rare=True).e_value == pytest.approx(e, rel=1e-9)
+    assert e_value(1 / ratio).part("E-value").estimate == pytest.approx(e, rel=1e-9)
+    assert e_value(ratio**2, measure="odds_ratio").part("E-value").estimate == pytest.approx(e, rel=1e-9)
+    rare = e_value(ratio, measure="odds_ratio", rare=True)
+    assert rare.part("E-value").estimate == pytest.approx(e, rel=1e-9)
 
 
 def test_an_interval_with_no_effect_in_it_needs_no_confounder():
     got = e_value(0.3, measure="difference", sd=2.0, std_error=0.4)
-    assert got.e_value_ci == 1.0
-    assert got.approximate
-    assert got.risk_ratio == pytest.approx(np.exp(0.91 * 0.15))
+    assert got.part("E-value of the interval").estimate == 1.0
+    assert got.overall.note == "approximate"
+    assert got.estimate == pytest.approx(np.exp(0.91 * 0.15))
     with pytest.raises(EstimationError, match="does not hold the estimate"):
         e_value(2.0, ci=(2.5, 3.0))
     with pytest.raises(EstimationError, match="standard deviation"):
@@ -223,12 +229,12 @@ def test_an_interval_with_no_effect_in_it_needs_no_confounder():
 
 def test_robustness_values_equal_sensemakr(regression):
     y, t, design = regression
-    got = robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
+    got = partial_r2_bounds(y, t, design.matrix, names=design.names, benchmarks=["re74"])
     expected = R["sensemakr"]["stats"]
     for mine, theirs in (
         (got.estimate, "estimate"),
         (got.std_error, "se"),
-        (got.t_statistic, "t_statistic"),
+        (got.estimate / got.std_error, "t_statistic"),
         (got.partial_r2, "r2yd.x"),
         (got.robustness_value, "rv_q"),
         (got.robustness_value_alpha, "rv_qa"),
@@ -239,29 +245,29 @@ def test_robustness_values_equal_sensemakr(regression):
 
 def test_benchmark_bounds_equal_sensemakr(regression):
     y, t, design = regression
-    got = robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
-    assert len(got.bounds) == len(R["sensemakr"]["bounds"]) == 3
-    for mine, row in zip(got.bounds, R["sensemakr"]["bounds"], strict=True):
+    got = partial_r2_bounds(y, t, design.matrix, names=design.names, benchmarks=["re74"])
+    assert len(got.parts) == len(R["sensemakr"]["bounds"]) == 3
+    for mine, row in zip(got.parts, R["sensemakr"]["bounds"], strict=True):
         assert f"{mine.times:g}x {mine.benchmark}" == row["bound_label"]
         for name, theirs in (
             ("r2_treatment", "r2dz.x"),
             ("r2_outcome", "r2yz.dx"),
             ("estimate", "adjusted_estimate"),
             ("std_error", "adjusted_se"),
-            ("t_statistic", "adjusted_t"),
             ("ci_low", "adjusted_lower_CI"),
             ("ci_high", "adjusted_upper_CI"),
         ):
             assert getattr(mine, name) == pytest.approx(row[theirs], rel=1e-6), name
+        assert mine.estimate / mine.std_error == pytest.approx(row["adjusted_t"], rel=1e-6)
 
 
 def test_a_confounder_as_strong_as_the_robustness_value_brings_the_estimate_to_nothing(regression):
     y, t, design = regression
-    report = robustness(y, t, design.matrix, names=design.names)
+    report = partial_r2_bounds(y, t, design.matrix, names=design.names)
     rv = report.robustness_value
     after, _ = adjusted_estimate(report.estimate, report.std_error, report.df, rv, rv)
     assert float(after) == pytest.approx(0, abs=1e-8 * abs(report.estimate))
-    half = robustness_value(report.t_statistic, report.df, q=0.5)
+    half = robustness_value(report.estimate / report.std_error, report.df, q=0.5)
     after, _ = adjusted_estimate(report.estimate, report.std_error, report.df, half, half)
     assert float(after) == pytest.approx(report.estimate / 2)
     x, yy, values = contour(report, r2_treatment=[0, rv], r2_outcome=[0, rv, 2 * rv])
@@ -286,8 +292,8 @@ def test_omitting_a_covariate_moves_the_estimate_by_the_omitted_variable_formula
     def r2(v, w, *columns):
         return np.corrcoef(residual(v, *columns), residual(w, *columns))[0, 1] ** 2
 
-    short = robustness(y, t, x[:, None])
-    long = robustness(y, t, np.column_stack([x, z]))
+    short = partial_r2_bounds(y, t, x[:, None])
+    long = partial_r2_bounds(y, t, np.column_stack([x, z]))
     after, error = adjusted_estimate(short.estimate, short.std_error, short.df, r2(t, z, x), r2(y, z, x, t))
     assert float(after) == pytest.approx(long.estimate, rel=1e-9)
     assert float(error) == pytest.approx(long.std_error, rel=1e-9)
@@ -297,11 +303,11 @@ def test_a_group_of_dummies_is_one_benchmark_and_impossible_bounds_are_refused(r
     y, t, design = regression
     race = [j for j, source in enumerate(design.sources) if source == "race"]
     with pytest.raises(EstimationError, match="3 times as strong as 'race'"):
-        robustness(y, t, design.matrix, names=design.names, benchmarks={"race": race}, times=[3])
+        partial_r2_bounds(y, t, design.matrix, names=design.names, benchmarks={"race": race}, times=[3])
     with pytest.raises(DataError, match="benchmark 'nope' is not a covariate"):
-        robustness(y, t, design.matrix, names=design.names, benchmarks=["nope"])
+        partial_r2_bounds(y, t, design.matrix, names=design.names, benchmarks=["nope"])
     with pytest.raises(EstimationError, match="constant or determined"):
-        robustness(y, np.ones_like(t), design.matrix)
+        partial_r2_bounds(y, np.ones_like(t), design.matrix)
 
 
 def reversed_world(seed, slope=1.0):
@@ -317,8 +323,8 @@ def reversed_world(seed, slope=1.0):
 @pytest.mark.parametrize("slope", [1.0, -1.0])
 def test_a_bound_beyond_zero_is_said_to_reverse_the_sign_and_not_to_leave_it(slope):
     y, t, X = reversed_world(0, slope)
-    report = robustness(y, t, X, names=["strong", "weak"], benchmarks=["strong", "weak"], times=[1])
-    strong, weak = report.bounds
+    report = partial_r2_bounds(y, t, X, names=["strong", "weak"], benchmarks=["strong", "weak"], times=[1])
+    strong, weak = report.parts
     sign = np.sign(report.estimate)
     # Every figure behind the words: the interval lies on the other side, or on the estimate's own.
     assert sign * report.estimate > 0
@@ -330,16 +336,16 @@ def test_a_bound_beyond_zero_is_said_to_reverse_the_sign_and_not_to_leave_it(slo
         in report.sentence
     )
     assert "any benchmark" not in report.sentence
-    alone = robustness(y, t, X, names=["strong", "weak"], benchmarks=["strong"], times=[1])
+    alone = partial_r2_bounds(y, t, X, names=["strong", "weak"], benchmarks=["strong"], times=[1])
     assert "leave it significant" not in alone.sentence
-    calm = robustness(y, t, X, names=["strong", "weak"], benchmarks=["weak"], times=[2])
+    calm = partial_r2_bounds(y, t, X, names=["strong", "weak"], benchmarks=["weak"], times=[2])
     assert "A confounder 2 times as strong as any benchmark (weak) would leave it" in calm.sentence
 
 
 def test_bounds_that_include_zero_are_said_to_leave_the_sign_open(regression):
     """By the figures of sensemakr every bound of re74 holds zero."""
     y, t, design = regression
-    report = robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"])
+    report = partial_r2_bounds(y, t, design.matrix, names=design.names, benchmarks=["re74"])
     assert all(r["adjusted_lower_CI"] < 0 < r["adjusted_upper_CI"] for r in R["sensemakr"]["bounds"])
     assert (
         "One 1, 2 or 3 times as strong as 're74' could leave its sign open (as strong as 're74': 1217, -290"
@@ -356,9 +362,9 @@ def test_no_sentence_speaks_for_a_benchmark_whose_bound_cannot_be_computed():
         data, treatment="t", outcome="y", confounders=["strong", "weak"], method="overlap"
     )
     report = sensitivity_report(data, found, times=[1, 3])
-    missing = set(report.robustness.not_bounded)
+    missing = set(report.checks["partial R2"].not_bounded)
     assert missing == {("strong", 3.0)}
-    assert {(b.benchmark, b.times) for b in report.robustness.bounds} == {
+    assert {(b.benchmark, b.times) for b in report.checks["partial R2"].parts} == {
         ("strong", 1.0),
         ("weak", 1.0),
         ("weak", 3.0),
@@ -381,20 +387,20 @@ def test_the_report_runs_what_applies_and_says_what_does_not(lalonde):
         y[found.matched.other],
         alternative="greater" if found.estimate >= 0 else "less",
     )
-    assert report.rosenbaum.bounds == direct.bounds
-    assert {b.benchmark for b in report.robustness.bounds} == {"race", "re74"}
-    assert any("the bound by one 3 times as strong as 'race'" in reason for reason in report.left_out)
-    assert report.robustness.not_bounded == (("race", 3.0),)
-    assert set(report.to_frame()["analysis"]) == {"e_value", "rosenbaum", "robustness"}
+    assert report.checks["Rosenbaum bounds"] == direct
+    assert {b.benchmark for b in report.checks["partial R2"].parts} == {"race", "re74"}
+    assert any("the bound by one 3 times as strong as 'race'" in reason for reason in report.not_done)
+    assert report.checks["partial R2"].not_bounded == (("race", 3.0),)
+    assert report.to_frame()["check"].tolist() == ["Rosenbaum bounds", "E-value", "partial R2"]
     weighted = estimate_effect(lalonde, method="ipw", **options)
     report = sensitivity_report(lalonde, weighted, times=[1])
-    assert report.rosenbaum is None
+    assert "Rosenbaum bounds" not in report.checks
     assert "Rosenbaum bounds (method 'ipw' makes no pairs)" in report.sentence
     binary = lalonde.assign(employed=(lalonde["re78"] > 0).astype(int))
     found = estimate_effect(binary, **{**options, "outcome": "employed"}, method="ipw")
     report = sensitivity_report(binary, found, times=[1])
     ratio = next(m for m in found.measures if m.name == "risk ratio")
-    assert report.e_value == e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high))
+    assert report.checks["E-value"] == e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high))
     with pytest.raises(DataError, match="is not the one that was estimated from"):
         sensitivity_report(lalonde.iloc[:300], found)
 
@@ -407,25 +413,24 @@ def test_a_benchmark_that_explains_the_outcome_wholly_is_refused_and_named():
     )
     X = data[["x", "w"]].to_numpy()
     with pytest.raises(EstimationError, match="all that is left of the outcome"):
-        robustness(data.y, t, X, benchmarks=["x0"], times=[3])
+        partial_r2_bounds(data.y, t, X, benchmarks=["x0"], times=[3])
     found = estimate_effect(data, treatment="t", outcome="y", confounders=["x", "w"], method="ipw")
     report = sensitivity_report(data, found)
-    assert all(
-        b.r2_outcome < 1 and b.std_error > 0 and np.isfinite(b.t_statistic) for b in report.robustness.bounds
-    )
-    assert any("3 times as strong as 'x'" in reason for reason in report.left_out)
+    bounds = report.checks["partial R2"].parts
+    assert all(b.r2_outcome < 1 and b.std_error > 0 and np.isfinite(b.estimate) for b in bounds)
+    assert any("3 times as strong as 'x'" in reason for reason in report.not_done)
     assert "all that is left of the outcome" in report.sentence
     # A copy of the outcome leaves nothing: neither a bound nor a robustness value.
     data["y"] = 0.5 * t + x
     found = estimate_effect(data, treatment="t", outcome="y", confounders=["x", "w"], method="ipw")
     report = sensitivity_report(data, found)
-    assert report.robustness is None
-    assert any("fits the outcome without error" in reason for reason in report.left_out)
+    assert "partial R2" not in report.checks
+    assert any("fits the outcome without error" in reason for reason in report.not_done)
     for scale in (1e-9, 1e9):
         with pytest.raises(EstimationError, match="without error"):
-            robustness(scale * data.y, t, X)
+            partial_r2_bounds(scale * data.y, t, X)
     with pytest.raises(EstimationError, match="outcome is constant"):
-        robustness(np.full(60, 0.1), t, X)
+        partial_r2_bounds(np.full(60, 0.1), t, X)
 
 
 @pytest.mark.parametrize(
@@ -440,7 +445,7 @@ def test_a_benchmark_that_explains_the_outcome_wholly_is_refused_and_named():
 def test_strengths_without_meaning_are_refused(regression, options, message):
     y, t, design = regression
     with pytest.raises(EstimationError, match=message):
-        robustness(y, t, design.matrix, names=design.names, benchmarks=["re74"], **options)
+        partial_r2_bounds(y, t, design.matrix, names=design.names, benchmarks=["re74"], **options)
 
 
 @pytest.mark.parametrize(

@@ -163,10 +163,10 @@ def test_who_gains_is_counted_from_the_differences(small, page):
 def test_sensitivity_is_that_of_the_library(small, page):
     found = sensitivity_report(small.effect.draw.table, small.effect.draw.adjusted)
     rows = body(page.tables["sensitivity"])
-    assert rows["E-value of the estimate"] == [found.e_value.e_value]
-    assert rows["robustness value"] == [found.robustness.robustness_value]
+    assert rows["E-value of the estimate"] == [found.checks["E-value"].part("E-value").estimate]
+    assert rows["robustness value"] == [found.checks["partial R2"].robustness_value]
     gammas = body(page.tables["rosenbaum"])
-    for bound in found.rosenbaum:
+    for bound in found.checks["Rosenbaum bounds"].parts:
         assert gammas[f"gamma {bound.gamma:g}"][:2] == [bound.p_lower, bound.p_upper]
 
 

@@ -7,10 +7,11 @@ from whyprompt.effects.checks.audit import AuditResult, AuditRow, OneDraw, audit
 from whyprompt.effects.checks.balance import balance_table, effective_sample_size
 from whyprompt.effects.checks.batches import BatchInterference, batch_interference
 from whyprompt.effects.checks.consistency import BatchConsistency, batch_consistency
-from whyprompt.effects.checks.evalue import EValue, e_value
-from whyprompt.effects.checks.hidden import SensitivityReport, sensitivity_report
+from whyprompt.effects.checks.evalue import e_value
+from whyprompt.effects.checks.hidden import sensitivity_report
 from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
 from whyprompt.effects.checks.negative_controls import NegativeControls, negative_control_outcome
+from whyprompt.effects.checks.partial_r2 import PartialR2Bounds, partial_r2_bounds
 from whyprompt.effects.checks.peers.cross_check import cross_check
 from whyprompt.effects.checks.peers.result import (
     CrossCheck,
@@ -23,8 +24,7 @@ from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
 from whyprompt.effects.checks.refute import refute
 from whyprompt.effects.checks.repeats import RepeatVariance, repeat_variance
-from whyprompt.effects.checks.robustness import RobustnessReport, robustness
-from whyprompt.effects.checks.rosenbaum import RosenbaumResult, rosenbaum_bounds
+from whyprompt.effects.checks.rosenbaum import RosenbaumBound, rosenbaum_bounds
 from whyprompt.effects.checks.specification import SpecificationCurve, specification_curve
 from whyprompt.effects.checks.subset import data_subset
 from whyprompt.effects.dose.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
@@ -70,7 +70,6 @@ __all__ = [
     "DoseBalanceRow",
     "DosePoint",
     "DoseResponse",
-    "EValue",
     "EffectDriver",
     "EffectResult",
     "EffectSubgroup",
@@ -90,6 +89,7 @@ __all__ = [
     "OrdinalResult",
     "OutcomeRow",
     "PairedResult",
+    "PartialR2Bounds",
     "PolicyFigure",
     "PooledEstimate",
     "Prepared",
@@ -97,10 +97,8 @@ __all__ = [
     "Recipe",
     "RefuterRow",
     "RepeatVariance",
-    "RobustnessReport",
-    "RosenbaumResult",
+    "RosenbaumBound",
     "Scale",
-    "SensitivityReport",
     "SpecificationCurve",
     "TargetingPoint",
     "ThresholdRow",
@@ -133,6 +131,7 @@ __all__ = [
     "paired_effects",
     "paired_heterogeneity",
     "paired_ordinal_effect",
+    "partial_r2_bounds",
     "placebo_treatment",
     "pool",
     "prepare_table",
@@ -140,7 +139,6 @@ __all__ = [
     "random_common_cause",
     "refute",
     "repeat_variance",
-    "robustness",
     "rosenbaum_bounds",
     "sensitivity_report",
     "specification_curve",

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from whyprompt import charts
 from whyprompt._words import counted
 from whyprompt.effects.checks.hidden import sensitivity_report
+from whyprompt.effects.checks.partial_r2 import PartialR2Bounds
+from whyprompt.effects.checks.rosenbaum import RosenbaumBound
 from whyprompt.errors import EstimationError
 from whyprompt.page.blocks import Cell, Details, Note, Para, Section, num, p_value, table
 
@@ -133,23 +135,23 @@ def sensitivity(m: Material) -> Section:
     except EstimationError as error:
         blocks.append(Note(f"No sensitivity analysis can be made of this estimate: {error.message}."))
         return Section("sensitivity", "Sensitivity", tuple(blocks))
-    said = [part.sentence for part in (found.rosenbaum, found.e_value, found.robustness) if part is not None]
-    blocks += [Para(sentence) for sentence in said]
-    if found.left_out:
-        blocks.append(Para("Not done: " + "; ".join(found.left_out) + "."))
-    ev = found.e_value
-    figures = [("E-value of the estimate", num(ev.e_value)), ("E-value of the interval", num(ev.e_value_ci))]
-    if found.rosenbaum is not None:
-        figures.append(("hidden bias that undoes significance (gamma)", num(found.rosenbaum.critical_gamma)))
-    if found.robustness is not None:
-        r = found.robustness
+    blocks += [Para(check.sentence) for check in found.checks.values()]
+    if found.not_done:
+        blocks.append(Para("Not done: " + "; ".join(found.not_done) + "."))
+    values = [part.estimate for part in found.checks["E-value"].parts] + [None]
+    figures = [("E-value of the estimate", num(values[0])), ("E-value of the interval", num(values[1]))]
+    pairs = found.checks.get("Rosenbaum bounds")
+    if pairs is not None:
+        figures.append(("hidden bias that undoes significance (gamma)", num(pairs.estimate)))
+    r = found.checks.get("partial R2")
+    if isinstance(r, PartialR2Bounds):
         figures += [
             ("robustness value", num(r.robustness_value)),
             (f"robustness value at level {r.alpha:g}", num(r.robustness_value_alpha)),
             ("partial R² of the arm with the outcome", num(r.partial_r2)),
         ]
     blocks.append(table("Key figures", ("", "value"), figures, name="sensitivity"))
-    if found.rosenbaum is not None:
+    if pairs is not None:
         rows = [
             (
                 f"gamma {b.gamma:g}",
@@ -158,7 +160,8 @@ def sensitivity(m: Material) -> Section:
                 num(b.effect_low),
                 num(b.effect_high),
             )
-            for b in found.rosenbaum
+            for b in pairs.parts
+            if isinstance(b, RosenbaumBound)
         ]
         blocks.append(
             Details(
@@ -173,12 +176,12 @@ def sensitivity(m: Material) -> Section:
                 ),
             )
         )
-    if found.robustness is not None and found.robustness.bounds:
-        blocks.append(_benchmarks(found.robustness.bounds))
+    if r is not None and r.parts:
+        blocks.append(_benchmarks(r.parts))
     return Section("sensitivity", "Sensitivity", tuple(blocks))
 
 
-def _benchmarks(bounds: Any) -> Details:  # noqa: ANN401 - bounds of a robustness report
+def _benchmarks(bounds: Any) -> Details:  # noqa: ANN401 - bounds by benchmarks
     rows = []
     for b in bounds:
         name = f"{b.times:g} times {b.benchmark}"

@@ -2,44 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from whyprompt._words import format_number
 from whyprompt.errors import EstimationError
-from whyprompt.results import Reported
+from whyprompt.results import Check, Estimate
 
-__all__ = ["EValue", "e_value"]
+__all__ = ["e_value"]
 
 # In standard deviations; beyond it a risk ratio of exp(0.91 d) is no longer a number to speak of.
 _LARGEST = 100.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class EValue(Reported):
-    """How strong unmeasured confounding must be to explain an effect away.
-
-    Attributes
-    ----------
-    risk_ratio : float
-        The effect as a (possibly approximate) risk ratio.
-    e_value : float
-        The least risk ratio that a confounder must have with both treatment and outcome.
-    e_value_ci : float or None
-        The same for the interval's limit next to no effect; 1 where the interval includes it.
-    approximate : bool
-        Whether the risk ratio is an approximation.
-    sentence : str
-        The result in words.
-    """
-
-    risk_ratio: float
-    e_value: float
-    e_value_ci: float | None
-    approximate: bool
-    sentence: str
 
 
 def e_value(
@@ -50,7 +24,7 @@ def e_value(
     std_error: float | None = None,
     sd: float | None = None,
     rare: bool = False,
-) -> EValue:
+) -> Check:
     """Compute the E-value of VanderWeele and Ding.
 
     Parameters
@@ -71,7 +45,11 @@ def e_value(
 
     Returns
     -------
-    EValue
+    Check
+        `overall` is the effect as a (possibly approximate) risk ratio. Its parts are the ``"E-value"``, the
+        least risk ratio that a confounder must have with both treatment and outcome to explain the effect
+        away, and, where there is an interval, the ``"E-value of the interval"``, the same for its limit next
+        to no effect; 1 where the interval includes it.
 
     Raises
     ------
@@ -87,10 +65,9 @@ def e_value(
     Examples
     --------
     >>> found = e_value(3.9, ci=(1.8, 8.7))
-    >>> round(found.e_value, 2), round(found.e_value_ci, 2)
-    (7.26, 3.0)
+    >>> [(part.label, round(part.estimate, 2)) for part in found.parts]
+    [('E-value', 7.26), ('E-value of the interval', 3.0)]
     """
-    limits: tuple[float, float] | None = None
     given = {"estimate": estimate, "std_error": std_error, "sd": sd}
     given |= {} if ci is None else {"lower limit": ci[0], "upper limit": ci[1]}
     for name, value in given.items():
@@ -99,30 +76,11 @@ def e_value(
     if std_error is not None and std_error < 0:
         raise EstimationError(f"std_error={std_error}: a standard error is not negative")
     if measure == "difference":
-        if sd is None or not sd > 0:
-            raise EstimationError(
-                f"sd={sd}: the E-value of a difference needs the outcome's standard deviation"
-            )
         if ci is not None:
             raise EstimationError("give std_error= and not ci= for a difference")
-        effect = estimate / sd
-        reach = abs(effect) + 2.0 * (std_error or 0.0) / sd
-        if not reach < _LARGEST:
-            raise EstimationError(
-                f"a difference of {reach:.3g} standard deviations has no meaning as a risk ratio",
-                hint="check sd=, which is the outcome's within the arms",
-            )
-        ratio = float(np.exp(0.91 * effect))
-        if std_error is not None:
-            margin = 1.78 * std_error / sd
-            limits = (float(np.exp(0.91 * effect - margin)), float(np.exp(0.91 * effect + margin)))
+        ratio, limits = _of_difference(estimate, std_error, sd)
     elif measure in {"risk_ratio", "odds_ratio"}:
-        if not estimate > 0 or (ci is not None and not ci[0] > 0):
-            raise EstimationError(f"a ratio is positive; got {estimate} with interval {ci}")
-        root = measure == "odds_ratio" and not rare
-        ratio = float(np.sqrt(estimate)) if root else float(estimate)
-        if ci is not None:
-            limits = (float(np.sqrt(ci[0])), float(np.sqrt(ci[1]))) if root else (float(ci[0]), float(ci[1]))
+        ratio, limits = _of_ratio(estimate, ci, root=measure == "odds_ratio" and not rare)
     else:
         raise EstimationError(f"measure={measure!r}: choose 'risk_ratio', 'odds_ratio' or 'difference'")
     nearest = None
@@ -132,13 +90,58 @@ def e_value(
         nearest = 1.0 if limits[0] <= 1 <= limits[1] else _from_ratio(limits[0] if ratio > 1 else limits[1])
     needed = _from_ratio(ratio)
     approximate = measure == "difference" or (measure == "odds_ratio" and not rare)
-    return EValue(
-        risk_ratio=ratio,
-        e_value=needed,
-        e_value_ci=nearest,
-        approximate=approximate,
+    parts = [Estimate(label="E-value", estimate=needed)]
+    if nearest is not None:
+        parts.append(Estimate(label="E-value of the interval", estimate=nearest))
+    low, high = limits or (None, None)
+    return Check(
+        name="E-value",
+        verdict="untestable",
+        overall=Estimate(
+            label="risk ratio",
+            estimate=ratio,
+            ci_low=low,
+            ci_high=high,
+            note="approximate" if approximate else "",
+        ),
+        parts=tuple(parts),
+        settings={"measure": measure, "rare": rare},
+        axis="risk ratio",
         sentence=_sentence(ratio, needed, nearest, approximate=approximate),
     )
+
+
+def _of_difference(
+    estimate: float, std_error: float | None, sd: float | None
+) -> tuple[float, tuple[float, float] | None]:
+    """Turn a difference of means into a risk ratio with its interval."""
+    if sd is None or not sd > 0:
+        raise EstimationError(f"sd={sd}: the E-value of a difference needs the outcome's standard deviation")
+    effect = estimate / sd
+    reach = abs(effect) + 2.0 * (std_error or 0.0) / sd
+    if not reach < _LARGEST:
+        raise EstimationError(
+            f"a difference of {reach:.3g} standard deviations has no meaning as a risk ratio",
+            hint="check sd=, which is the outcome's within the arms",
+        )
+    ratio = float(np.exp(0.91 * effect))
+    if std_error is None:
+        return ratio, None
+    margin = 1.78 * std_error / sd
+    return ratio, (float(np.exp(0.91 * effect - margin)), float(np.exp(0.91 * effect + margin)))
+
+
+def _of_ratio(
+    estimate: float, ci: tuple[float, float] | None, *, root: bool
+) -> tuple[float, tuple[float, float] | None]:
+    """Take a risk ratio as it is, and an odds ratio of a common outcome by its root."""
+    if not estimate > 0 or (ci is not None and not ci[0] > 0):
+        raise EstimationError(f"a ratio is positive; got {estimate} with interval {ci}")
+
+    def scaled(value: float) -> float:
+        return float(np.sqrt(value)) if root else float(value)
+
+    return scaled(estimate), None if ci is None else (scaled(ci[0]), scaled(ci[1]))
 
 
 def _sentence(ratio: float, needed: float, nearest: float | None, *, approximate: bool) -> str:

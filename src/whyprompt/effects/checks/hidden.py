@@ -2,76 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.checks.evalue import EValue, e_value
-from whyprompt.effects.checks.robustness import RobustnessReport, robustness, strength_words
-from whyprompt.effects.checks.rosenbaum import RosenbaumResult, mcnemar_bounds, rosenbaum_bounds
+from whyprompt.effects.checks.evalue import e_value
+from whyprompt.effects.checks.partial_r2 import partial_r2_bounds, strength_words
+from whyprompt.effects.checks.rerun import of_effect
+from whyprompt.effects.checks.rosenbaum import mcnemar_bounds, rosenbaum_bounds
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Reported
+from whyprompt.results import Checks
 from whyprompt.stats.design import design_matrix
 from whyprompt.tables import arms, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
+    from whyprompt.effects.checks.partial_r2 import BenchmarkBound, PartialR2Bounds
     from whyprompt.effects.result import EffectResult
+    from whyprompt.results import Check
 
-__all__ = ["SensitivityReport", "sensitivity_report"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SensitivityReport(Reported):
-    """What unmeasured confounding could do to an estimate.
-
-    Attributes
-    ----------
-    rosenbaum : RosenbaumResult or None
-        Of the matched pairs; None where the method made no one-to-one pairs.
-    e_value : EValue
-        Of the estimate.
-    robustness : RobustnessReport or None
-        Of the regression of the outcome on the arm and the confounders; None without confounders.
-    left_out : tuple of str
-        Analyses that do not apply, with the reason.
-    sentence : str
-        All of it in words.
-    """
-
-    rosenbaum: RosenbaumResult | None
-    e_value: EValue
-    robustness: RobustnessReport | None
-    left_out: tuple[str, ...]
-    sentence: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the key figures.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row a figure: ``analysis``, ``figure``, ``value``.
-        """
-        import pandas as pd
-
-        rows: list[tuple[str, str, float | None]] = [
-            ("e_value", "e_value", self.e_value.e_value),
-            ("e_value", "e_value_ci", self.e_value.e_value_ci),
-        ]
-        if self.rosenbaum is not None:
-            rows.append(("rosenbaum", "critical_gamma", self.rosenbaum.critical_gamma))
-        if self.robustness is not None:
-            rows += [
-                ("robustness", name, getattr(self.robustness, name))
-                for name in ("robustness_value", "robustness_value_alpha", "partial_r2")
-            ]
-        return pd.DataFrame(rows, columns=["analysis", "figure", "value"])
+__all__ = ["sensitivity_report"]
 
 
 def sensitivity_report(
@@ -81,7 +34,7 @@ def sensitivity_report(
     benchmarks: Sequence[str] | None = None,
     times: Sequence[float] = (1.0, 2.0, 3.0),
     alpha: float = 0.05,
-) -> SensitivityReport:
+) -> Checks:
     """Run every sensitivity analysis that an estimate allows.
 
     Parameters
@@ -99,7 +52,10 @@ def sensitivity_report(
 
     Returns
     -------
-    SensitivityReport
+    Checks
+        ``"Rosenbaum bounds"`` of the matched pairs, where the method made one-to-one pairs; the ``"E-value"``
+        of the estimate; ``"partial R2"`` of the regression of the outcome on the arm and the confounders,
+        where there are any.
 
     Raises
     ------
@@ -124,7 +80,7 @@ def sensitivity_report(
     >>> arm = rng.random(300) < 1 / (1 + np.exp(-hard))
     >>> frame = pd.DataFrame({"arm": arm, "y": 1.0 * arm - hard + rng.normal(size=300), "hard": hard})
     >>> found = estimate_effect(frame, treatment="arm", outcome="y", confounders=["hard"], caliper=0.2)
-    >>> sensitivity_report(frame, found).rosenbaum.critical_gamma > 1
+    >>> sensitivity_report(frame, found).checks["Rosenbaum bounds"].estimate > 1
     True
     """
     table = open_table(frame)
@@ -138,14 +94,21 @@ def sensitivity_report(
     for k in times:
         if not (np.isfinite(k) and k > 0):
             raise EstimationError(f"times={k}: how many times as strong is a positive number")
-    pairs = _rosenbaum(y, t, result, alpha, left_out)
-    ratio = _e_value(y, t, result)
-    report = _robustness(table, y, t, result, benchmarks, times, alpha, left_out)
-    parts = [part.sentence for part in (pairs, ratio, report) if part is not None]
+    made = (
+        _rosenbaum(y, t, result, alpha, left_out),
+        _e_value(y, t, result),
+        _partial_r2(table, y, t, result, benchmarks, times, alpha, left_out),
+    )
+    found = {check.name: check for check in made if check is not None}
+    said = [check.sentence for check in found.values()]
     if left_out:
-        parts.append("Not done: " + "; ".join(left_out) + ".")
-    return SensitivityReport(
-        rosenbaum=pairs, e_value=ratio, robustness=report, left_out=tuple(left_out), sentence=" ".join(parts)
+        said.append("Not done: " + "; ".join(left_out) + ".")
+    return Checks(
+        checks=found,
+        not_done=tuple(left_out),
+        overall=of_effect(result, "estimate"),
+        level=result.level,
+        sentence=" ".join(said),
     )
 
 
@@ -155,7 +118,7 @@ def _rosenbaum(
     result: EffectResult,
     alpha: float,
     left_out: list[str],
-) -> RosenbaumResult | None:
+) -> Check | None:
     matched = result.matched
     if matched is None or matched.n_pairs == 0:
         left_out.append(f"Rosenbaum bounds (method {result.method!r} makes no pairs)")
@@ -174,7 +137,7 @@ def _rosenbaum(
     return bounds(y[first], y[second], alternative="greater" if result.estimate >= 0 else "less", alpha=alpha)
 
 
-def _e_value(y: NDArray[np.float64], t: NDArray[np.bool_], result: EffectResult) -> EValue:
+def _e_value(y: NDArray[np.float64], t: NDArray[np.bool_], result: EffectResult) -> Check:
     w = result.weights
     assert w is not None
     risks = [float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t)]
@@ -190,7 +153,7 @@ def _e_value(y: NDArray[np.float64], t: NDArray[np.bool_], result: EffectResult)
     return e_value(result.estimate, measure="difference", std_error=result.std_error, sd=spread)
 
 
-def _robustness(
+def _partial_r2(
     table: Any,  # noqa: ANN401 - a Table
     y: NDArray[np.float64],
     t: NDArray[np.bool_],
@@ -199,7 +162,7 @@ def _robustness(
     times: Sequence[float],
     alpha: float,
     left_out: list[str],
-) -> RobustnessReport | None:
+) -> PartialR2Bounds | None:
     if not result.confounders:
         left_out.append("robustness values (nothing was adjusted for)")
         return None
@@ -215,17 +178,17 @@ def _robustness(
                 hint=f"the confounders are {', '.join(result.confounders)}",
             )
         groups[name] = members
-    kept: list[Any] = []
+    kept: list[BenchmarkBound] = []
     missing: list[tuple[str, float]] = []
     try:
-        whole = robustness(y, t.astype(float), design.matrix, names=design.names, alpha=alpha)
+        whole = partial_r2_bounds(y, t.astype(float), design.matrix, names=design.names, alpha=alpha)
     except EstimationError as error:
         left_out.append(f"robustness values ({error.message})")
         return None
     for name, members in groups.items():
         for k in times:
             try:
-                one = robustness(
+                one = partial_r2_bounds(
                     y,
                     t.astype(float),
                     design.matrix,
@@ -238,5 +201,5 @@ def _robustness(
                 left_out.append(f"the bound by one {strength_words([k])} {name!r} ({error.message})")
                 missing.append((name, float(k)))
                 continue
-            kept.extend(one.bounds)
+            kept.extend(one.parts)
     return whole.with_bounds(kept, not_bounded=missing)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, overload
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whyprompt._words import p_words
+from whyprompt._words import format_number, p_words
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Reported, rows_frame
+from whyprompt.results import Check, Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_GAMMAS",
     "RosenbaumBound",
-    "RosenbaumResult",
     "critical_gamma",
     "mcnemar_bounds",
     "rosenbaum_bounds",
@@ -35,7 +33,7 @@ Side = Literal["greater", "less"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RosenbaumBound:
+class RosenbaumBound(Estimate):
     """What an unmeasured confounder of strength gamma could do to matched pairs.
 
     Attributes
@@ -54,65 +52,24 @@ class RosenbaumBound:
     effect_low: float
     effect_high: float
 
+    @property
+    def words(self) -> str:
+        """The bounds as a line of text."""
+        effect = f", effect {format_number(self.effect_low)} to {format_number(self.effect_high)}"
+        known = "" if np.isnan(self.effect_low) else effect
+        return f"{self.label}: p {p_words(self.p_lower)} to {p_words(self.p_upper)}{known}"
 
-@dataclass(frozen=True, kw_only=True)
-class RosenbaumResult(Reported):
-    """Rosenbaum bounds at several strengths of hidden bias; iterates over its bounds.
 
-    Attributes
-    ----------
-    bounds : tuple of RosenbaumBound
-        In the order asked for.
-    critical_gamma : float
-        The strength at which the upper bound of the p-value reaches `alpha`; 1 where the test is not
-        significant without hidden bias.
-    alpha : float
-        Level of the one-sided test.
-    alternative : {"greater", "less"}
-        The direction tested.
-    test : str
-        ``"signed rank"`` or ``"McNemar"``.
-    n_pairs : int
-        Pairs.
-    n_tied : int
-        Pairs whose outcomes do not differ; they carry no sign.
-    sentence : str
-        The result in words.
-    """
-
-    bounds: tuple[RosenbaumBound, ...]
-    critical_gamma: float
-    alpha: float
-    alternative: Side
-    test: str
-    n_pairs: int
-    n_tied: int
-    sentence: str
-
-    def __iter__(self) -> Iterator[RosenbaumBound]:
-        return iter(self.bounds)
-
-    def __len__(self) -> int:
-        return len(self.bounds)
-
-    @overload
-    def __getitem__(self, at: int) -> RosenbaumBound: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> tuple[RosenbaumBound, ...]: ...
-
-    def __getitem__(self, at: int | slice) -> RosenbaumBound | tuple[RosenbaumBound, ...]:
-        return self.bounds[at]
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the bounds.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row a gamma.
-        """
-        return rows_frame(self.bounds, RosenbaumBound)
+def _row(gamma: float, p: tuple[float, float], effect: tuple[float, float]) -> RosenbaumBound:
+    return RosenbaumBound(
+        label=f"gamma {gamma:g}",
+        estimate=None,
+        gamma=gamma,
+        p_lower=p[0],
+        p_upper=p[1],
+        effect_low=effect[0],
+        effect_high=effect[1],
+    )
 
 
 def _differences(treated: ArrayLike, control: ArrayLike) -> Floats:
@@ -200,7 +157,7 @@ def rosenbaum_bounds(
     alternative: Side = "greater",
     convention: Literal["walsh", "rbounds"] = "walsh",
     alpha: float = 0.05,
-) -> RosenbaumResult:
+) -> Check:
     """Bound the Wilcoxon signed rank p-value and the Hodges-Lehmann estimate of matched pairs.
 
     Parameters
@@ -218,8 +175,10 @@ def rosenbaum_bounds(
 
     Returns
     -------
-    RosenbaumResult
-        A sequence of `RosenbaumBound`, in the order of `gammas`, with the strength that undoes significance.
+    Check
+        `overall` is the critical gamma, the strength at which the upper bound of the p-value reaches `alpha`
+        (1 where the test is not significant without hidden bias); the parts are a `RosenbaumBound` for each
+        of `gammas`. Pairs whose outcomes do not differ carry no sign: `settings` counts them.
 
     Raises
     ------
@@ -244,7 +203,8 @@ def rosenbaum_bounds(
 
     Examples
     --------
-    >>> bound, *_ = rosenbaum_bounds([3.0, 5.0, 4.0, 6.0, 7.0], [1.0, 2.0, 3.5, 2.0, 2.0], gammas=[1.0])
+    >>> found = rosenbaum_bounds([3.0, 5.0, 4.0, 6.0, 7.0], [1.0, 2.0, 3.5, 2.0, 2.0], gammas=[1.0])
+    >>> bound = found.parts[0]
     >>> round(bound.p_upper, 4), bound.effect_low
     (0.0216, 3.0)
     """
@@ -256,19 +216,14 @@ def rosenbaum_bounds(
     signed = difference if alternative == "greater" else -difference
     answer = []
     for gamma in map(_check_gamma, gammas):
-        p_lower, p_upper = _signed_rank_p(signed, gamma)
         share = gamma / (1 + gamma)
         as_rbounds = convention == "rbounds"
         used = difference[difference != 0] if as_rbounds and gamma == 1 else difference
-        answer.append(
-            RosenbaumBound(
-                gamma=gamma,
-                p_lower=p_lower,
-                p_upper=p_upper,
-                effect_low=_walsh_quantile(used, share, inner=as_rbounds),
-                effect_high=_walsh_quantile(used, 1 - share, inner=as_rbounds),
-            )
+        effect = (
+            _walsh_quantile(used, share, inner=as_rbounds),
+            _walsh_quantile(used, 1 - share, inner=as_rbounds),
         )
+        answer.append(_row(gamma, _signed_rank_p(signed, gamma), effect))
     return _result(
         answer,
         difference,
@@ -287,7 +242,7 @@ def _result(
     alternative: Side,
     alpha: float,
     test: str,
-) -> RosenbaumResult:
+) -> Check:
     critical = _critical(p_upper, alpha)
     plain_p = p_upper(1.0)
     n, tied = len(difference), int((difference == 0).sum())
@@ -308,14 +263,13 @@ def _result(
             " any effect. The data cannot say whether one exists."
         )
     ties = f" {tied} pairs do not differ and carry no sign." if tied else ""
-    return RosenbaumResult(
-        bounds=tuple(bounds),
-        critical_gamma=critical,
-        alpha=alpha,
-        alternative=alternative,
-        test=test,
-        n_pairs=n,
-        n_tied=tied,
+    return Check(
+        name="Rosenbaum bounds",
+        verdict="untestable",
+        overall=Estimate(label="critical gamma", estimate=critical, n_used=n),
+        parts=tuple(bounds),
+        settings={"test": test, "alternative": alternative, "alpha": alpha, "n_tied": tied},
+        axis="gamma (factor on the odds of treatment within a pair)",
         sentence=start + rest + ties,
     )
 
@@ -344,7 +298,7 @@ def mcnemar_bounds(
     gammas: Sequence[float] = DEFAULT_GAMMAS,
     alternative: Side = "greater",
     alpha: float = 0.05,
-) -> RosenbaumResult:
+) -> Check:
     """Bound the exact McNemar p-value of matched pairs with a binary outcome.
 
     Parameters
@@ -360,8 +314,8 @@ def mcnemar_bounds(
 
     Returns
     -------
-    RosenbaumResult
-        Without effect estimates (NaN).
+    Check
+        As `rosenbaum_bounds` has it, without bounds on the effect (NaN).
 
     Raises
     ------
@@ -376,8 +330,7 @@ def mcnemar_bounds(
 
     Examples
     --------
-    >>> bound, *_ = mcnemar_bounds([1, 1, 1, 1, 0], [0, 0, 0, 0, 0], gammas=[1.0])
-    >>> bound.p_upper
+    >>> mcnemar_bounds([1, 1, 1, 1, 0], [0, 0, 0, 0, 0], gammas=[1.0]).parts[0].p_upper
     0.0625
     """
     from scipy import stats
@@ -395,9 +348,7 @@ def mcnemar_bounds(
         low, high = (
             float(stats.binom.sf(wins - 1, discordant, s)) for s in (1 / (1 + gamma), gamma / (1 + gamma))
         )
-        answer.append(
-            RosenbaumBound(gamma=gamma, p_lower=low, p_upper=high, effect_low=np.nan, effect_high=np.nan)
-        )
+        answer.append(_row(gamma, (low, high), (np.nan, np.nan)))
     return _result(
         answer,
         difference,

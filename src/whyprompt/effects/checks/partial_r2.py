@@ -9,30 +9,29 @@ import numpy as np
 
 from whyprompt._words import format_number
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Reported, rows_frame
+from whyprompt.results import Check, Estimate
 from whyprompt.stats.influence import clean_arrays, with_intercept
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
 
 __all__ = [
     "BenchmarkBound",
-    "RobustnessReport",
+    "PartialR2Bounds",
     "adjusted_estimate",
     "contour",
-    "robustness",
+    "partial_r2_bounds",
     "robustness_value",
 ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BenchmarkBound:
-    """An unmeasured confounder as strong as an observed covariate, or several times as strong.
+class BenchmarkBound(Estimate):
+    """The effect adjusted, towards zero, for a confounder as strong as an observed covariate, or stronger.
 
     Attributes
     ----------
@@ -42,31 +41,22 @@ class BenchmarkBound:
         How many times as strong.
     r2_treatment, r2_outcome : float
         Bounds on the confounder's partial R-squared with the treatment and with the outcome.
-    estimate, std_error, t_statistic, ci_low, ci_high : float
-        The effect adjusted for such a confounder, taken towards zero.
     """
 
     benchmark: str
     times: float
     r2_treatment: float
     r2_outcome: float
-    estimate: float
-    std_error: float
-    t_statistic: float
-    ci_low: float
-    ci_high: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustnessReport(Reported):
-    """Sensitivity of a regression estimate to unmeasured confounders.
+class PartialR2Bounds(Check):
+    """Sensitivity of a regression estimate to unmeasured confounders, a `BenchmarkBound` a part.
 
     Attributes
     ----------
-    estimate, std_error, t_statistic : float
-        The coefficient of the treatment by least squares.
-    df : int
-        Residual degrees of freedom.
+    parts : tuple of BenchmarkBound
+        One for each benchmark and strength.
     partial_r2 : float
         Of the treatment with the outcome: a confounder that explains all residual variance of the outcome
         must explain this share of the treatment's to undo the estimate.
@@ -76,42 +66,23 @@ class RobustnessReport(Reported):
         That makes it insignificant at level ``alpha``; 0 where it is.
     q, alpha : float
         As given.
-    bounds : tuple of BenchmarkBound
-        One for each benchmark and strength.
     not_bounded : tuple of (str, float)
         Benchmarks and strengths whose bound cannot be computed: no confounder of that kind is possible, or it
         would explain all there is. Nothing is said of them.
-    sentence : str
-        The result in words.
     """
 
-    estimate: float
-    std_error: float
-    t_statistic: float
-    df: int
+    parts: tuple[BenchmarkBound, ...] = ()
     partial_r2: float
     robustness_value: float
     robustness_value_alpha: float
     q: float
     alpha: float
-    bounds: tuple[BenchmarkBound, ...]
-    sentence: str
     not_bounded: tuple[tuple[str, float], ...] = ()
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the benchmark bounds.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row a benchmark and strength; the scalars are in `to_dict`.
-        """
-        return rows_frame(self.bounds, BenchmarkBound)
 
     def with_bounds(
         self, bounds: Sequence[BenchmarkBound], *, not_bounded: Sequence[tuple[str, float]] = ()
-    ) -> RobustnessReport:
-        """Return the same report with other benchmark bounds.
+    ) -> PartialR2Bounds:
+        """Return the same check with other benchmark bounds.
 
         Parameters
         ----------
@@ -122,7 +93,7 @@ class RobustnessReport(Reported):
 
         Returns
         -------
-        RobustnessReport
+        PartialR2Bounds
         """
         words = _sentence(
             self.estimate,
@@ -133,7 +104,7 @@ class RobustnessReport(Reported):
             bounds=bounds,
             not_bounded=not_bounded,
         )
-        return replace(self, bounds=tuple(bounds), not_bounded=tuple(not_bounded), sentence=words)
+        return replace(self, parts=tuple(bounds), not_bounded=tuple(not_bounded), sentence=words)
 
 
 def robustness_value(t_statistic: float, df: int, *, q: float = 1.0, alpha: float = 1.0) -> float:
@@ -180,7 +151,7 @@ def robustness_value(t_statistic: float, df: int, *, q: float = 1.0, alpha: floa
 
 
 def adjusted_estimate(
-    estimate: float, std_error: float, df: int, r2_treatment: ArrayLike, r2_outcome: ArrayLike
+    estimate: float, std_error: float, df: float, r2_treatment: ArrayLike, r2_outcome: ArrayLike
 ) -> tuple[Floats, Floats]:
     """Adjust a regression coefficient for a confounder of given strength, towards zero.
 
@@ -222,7 +193,7 @@ def adjusted_estimate(
 
 
 def contour(
-    report: RobustnessReport,
+    report: PartialR2Bounds,
     *,
     r2_treatment: ArrayLike | None = None,
     r2_outcome: ArrayLike | None = None,
@@ -232,8 +203,8 @@ def contour(
 
     Parameters
     ----------
-    report : RobustnessReport
-        From :func:`robustness`.
+    report : PartialR2Bounds
+        From `partial_r2_bounds`.
     r2_treatment, r2_outcome : array_like, optional
         The grid; by default 41 values from 0 to 0.4 (or 1.3 times the strongest bound, up to 0.95).
     value : {"estimate", "t"}, default "estimate"
@@ -255,14 +226,14 @@ def contour(
     Examples
     --------
     >>> x = np.arange(8.0)[:, None] % 3
-    >>> report = robustness(np.arange(8.0), [0, 1] * 4, x)
+    >>> report = partial_r2_bounds(np.arange(8.0), [0, 1] * 4, x)
     >>> contour(report, r2_treatment=[0.0], r2_outcome=[0.0])[2].item() == report.estimate
     True
     """
     if value not in {"estimate", "t"}:
         raise EstimationError(f"value={value!r}: choose 'estimate' or 't'")
     tops = [
-        1.3 * max((getattr(b, name) for b in report.bounds), default=0.0)
+        1.3 * max((getattr(b, name) for b in report.parts), default=0.0)
         for name in ("r2_treatment", "r2_outcome")
     ]
     axes = [
@@ -271,6 +242,8 @@ def contour(
         else np.atleast_1d(np.asarray(given, float))
         for given, top in zip((r2_treatment, r2_outcome), tops, strict=True)
     ]
+    assert report.std_error is not None
+    assert report.df is not None
     after, error = adjusted_estimate(
         report.estimate, report.std_error, report.df, axes[0][None, :], axes[1][:, None]
     )
@@ -291,7 +264,7 @@ def _regress(y: Floats, design: Floats) -> tuple[Floats, Floats, int, Floats]:
     return coef, y - design @ coef, int(keep.sum()), inverse
 
 
-def robustness(
+def partial_r2_bounds(
     y: ArrayLike,
     t: ArrayLike,
     X: ArrayLike,
@@ -301,7 +274,7 @@ def robustness(
     names: Sequence[str] | None = None,
     q: float = 1.0,
     alpha: float = 0.05,
-) -> RobustnessReport:
+) -> PartialR2Bounds:
     """Ask how strong a confounder must be to overturn a regression estimate, measured in observed covariates.
 
     Parameters
@@ -324,7 +297,7 @@ def robustness(
 
     Returns
     -------
-    RobustnessReport
+    PartialR2Bounds
 
     Raises
     ------
@@ -343,8 +316,9 @@ def robustness(
     >>> rng = np.random.default_rng(0)
     >>> x = rng.normal(size=(300, 1))
     >>> t = (x[:, 0] + rng.normal(size=300) > 0).astype(float)
-    >>> report = robustness(2 * t + x[:, 0] / 2 + rng.normal(size=300), t, x, benchmarks=["x0"], times=[1])
-    >>> report.bounds[0].benchmark, report.robustness_value > 0.4
+    >>> y = 2 * t + x[:, 0] / 2 + rng.normal(size=300)
+    >>> report = partial_r2_bounds(y, t, x, benchmarks=["x0"], times=[1])
+    >>> report.parts[0].benchmark, report.robustness_value > 0.4
     ('x0', True)
     """
     from scipy import stats
@@ -382,30 +356,39 @@ def robustness(
             margin = float(stats.t.isf(alpha / 2, df)) * float(error)
             bounds.append(
                 BenchmarkBound(
+                    label=f"{strength_words([k])} {label!r}",
                     benchmark=label,
                     times=float(k),
                     r2_treatment=r2_treatment,
                     r2_outcome=r2_outcome,
                     estimate=float(after),
                     std_error=float(error),
-                    t_statistic=float(after / error),
                     ci_low=float(after) - margin,
                     ci_high=float(after) + margin,
                 )
             )
     t_statistic = estimate / std_error
     value, value_alpha = (robustness_value(t_statistic, df, q=q, alpha=a) for a in (1.0, alpha))
-    return RobustnessReport(
-        estimate=estimate,
-        std_error=std_error,
-        t_statistic=t_statistic,
-        df=df,
+    margin = float(stats.t.isf(alpha / 2, df)) * std_error
+    return PartialR2Bounds(
+        name="partial R2",
+        verdict="untestable",
+        overall=Estimate(
+            label="regression",
+            estimate=estimate,
+            std_error=std_error,
+            ci_low=estimate - margin,
+            ci_high=estimate + margin,
+            p_value=float(2 * stats.t.sf(abs(t_statistic), df)),
+            df=df,
+        ),
+        parts=tuple(bounds),
+        level=1 - alpha,
         partial_r2=t_statistic**2 / (t_statistic**2 + df),
         robustness_value=value,
         robustness_value_alpha=value_alpha,
         q=q,
         alpha=alpha,
-        bounds=tuple(bounds),
         sentence=_sentence(estimate, value, value_alpha, q=q, alpha=alpha, bounds=bounds),
     )
 
@@ -448,8 +431,8 @@ def _bound_words(
 ) -> str:
     """Say what each bound does to a significant estimate: leaves it, leaves its sign open, or turns it."""
     sign = 1.0 if estimate > 0 else -1.0
-    nearest = {id(b): min(sign * b.ci_low, sign * b.ci_high) for b in bounds}
-    furthest = {id(b): max(sign * b.ci_low, sign * b.ci_high) for b in bounds}
+    nearest = {id(b): min(sign * end for end in b.ends) for b in bounds}
+    furthest = {id(b): max(sign * end for end in b.ends) for b in bounds}
     left = [b for b in bounds if nearest[id(b)] > 0]
     turned = [b for b in bounds if furthest[id(b)] < 0]
     open_ = [b for b in bounds if nearest[id(b)] <= 0 <= furthest[id(b)]]
@@ -463,7 +446,7 @@ def _bound_words(
         words += " would leave it significant."
     for found, what in ((open_, "leave its sign open"), (turned, "reverse its sign")):
         if found:
-            first = min(found, key=lambda b: (b.times, sign * b.estimate))
+            first = min(found, key=lambda b: (b.times, sign * (b.estimate or 0.0)))
             at = "" if len(found) == 1 else f"{strength_words([first.times])} {first.benchmark!r}: "
             words += (
                 f" One {_strengths((b.benchmark, b.times) for b in found)} could {what}"
