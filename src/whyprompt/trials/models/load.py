@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._lean.products import products_note
 from whyprompt.errors import ModelError
 from whyprompt.trials.models.local import LocalModel, PromptCodec
 from whyprompt.trials.models.locate import ModelFiles, locate_model, made_again
@@ -143,6 +142,8 @@ def load_model(
     _require_local()
     import torch
     from transformers import AutoModelForCausalLM
+
+    from whyprompt._lean.products import products_note
 
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     files = locate_model(name, revision=revision)
