@@ -26,6 +26,7 @@ __all__ = [
     "Checks",
     "Estimate",
     "Measure",
+    "Point",
     "Result",
     "Status",
     "Verdict",
@@ -172,6 +173,19 @@ class Estimate:
         if p is not None:
             inside.append(f"{'' if self.p_adjusted is None else 'adjusted '}p {p_words(p)}")
         return f"{self.label}: {format_number(self.estimate)}" + (f" ({', '.join(inside)})" if inside else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point(Estimate):
+    """An estimate at one place of a curve.
+
+    Attributes
+    ----------
+    at : float
+        Where it is: a dose, a share of the rows.
+    """
+
+    at: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,8 +34,8 @@ def curve(frame, **options):
 def test_density_weights_give_weightits_slope(trials):
     wanted = json.loads((REFERENCE / "multi_treatment.json").read_text())["continuous_normal_density"]
     result = curve(trials, method="gps", se="hc0")
-    assert result.slope == pytest.approx(wanted["coef"]["dose"], rel=1e-10)
-    assert result.slope_std_error == pytest.approx(wanted["se_mestimation"]["dose"], rel=1e-6)
+    assert result.estimate == pytest.approx(wanted["coef"]["dose"], rel=1e-10)
+    assert result.std_error == pytest.approx(wanted["se_mestimation"]["dose"], rel=1e-6)
     assert np.abs(result.weights - wanted["weights"]).max() < 1e-9
     assert any("use method='entropy'" in w for w in result.warnings)
     # cobalt's correlations of continuous covariates
@@ -47,7 +47,7 @@ def test_density_weights_give_weightits_slope(trials):
 def test_two_knots_balance_as_weightits_entropy_weights_do(trials):
     wanted = json.loads((REFERENCE / "multi_treatment.json").read_text())["continuous_entropy_balancing"]
     result = curve(trials, knots=2)
-    assert result.slope == pytest.approx(wanted["coef"]["dose"], rel=1e-6)
+    assert result.estimate == pytest.approx(wanted["coef"]["dose"], rel=1e-6)
     assert np.abs(result.weights - wanted["weights"]).max() < 1e-4
     assert result.nonlinear_p is None
 
@@ -55,12 +55,12 @@ def test_two_knots_balance_as_weightits_entropy_weights_do(trials):
 def test_the_known_slope_is_found_where_the_plain_one_is_far_off(trials):
     truth = json.loads((REFERENCE / "synth_multi.truth.json").read_text())["dose_slope"]
     result, naive = curve(trials), curve(trials, method="naive")
-    assert result.slope_ci_low < truth < result.slope_ci_high
-    assert naive.slope_ci_high < truth - 0.3
+    assert result.ci_low < truth < result.ci_high
+    assert naive.ci_high < truth - 0.3
     assert result.nonlinear_p > 0.05
-    for point in result.points:
-        wanted = truth * (point.dose - result.reference)
-        assert point.effect_band_low <= wanted <= point.effect_band_high
+    for point in result.parts:
+        wanted = truth * (point.at - result.reference)
+        assert point.simultaneous_low <= wanted <= point.simultaneous_high
     assert {a.name: a.status for a in result.assumptions}["balance"] == "holds"
     assert "may therefore not be claimed" in naive.sentence
 
@@ -72,18 +72,16 @@ def test_without_weights_it_is_a_spline_regression_with_robust_errors(trials, ki
     oracle = sm.OLS(trials.score_dose, basis).fit(cov_type=kind.upper())
     at = sm.add_constant(natural_spline([0.0, 1.0, 2.0], result.knots), has_constant="add")
     found = oracle.get_prediction(at).summary_frame(alpha=0.05)
-    assert [p.mean for p in result.points] == pytest.approx(found["mean"].tolist(), rel=1e-9)
-    assert [p.std_error for p in result.points] == pytest.approx(found["mean_se"].tolist(), rel=1e-7)
+    assert [p.estimate for p in result.curve] == pytest.approx(found["mean"].tolist(), rel=1e-9)
+    assert [p.std_error for p in result.curve] == pytest.approx(found["mean_se"].tolist(), rel=1e-7)
     # Leverage corrections go with the t distribution, the plain sandwich with the normal one.
     q = stats.norm.ppf(0.975) if kind == "hc0" else stats.t.ppf(0.975, oracle.df_resid)
     low = (found["mean"] - q * found["mean_se"]).tolist()
-    assert [p.ci_low for p in result.points] == pytest.approx(low, rel=1e-9)
+    assert [p.ci_low for p in result.curve] == pytest.approx(low, rel=1e-9)
     origin = sm.add_constant(natural_spline([0.5], result.knots), has_constant="add")
     contrast = oracle.t_test(at - origin)
-    assert [p.effect for p in result.points] == pytest.approx(contrast.effect.tolist(), rel=1e-9)
-    assert [p.effect_std_error for p in result.points] == pytest.approx(
-        np.ravel(contrast.sd).tolist(), rel=1e-7
-    )
+    assert [p.estimate for p in result.parts] == pytest.approx(contrast.effect.tolist(), rel=1e-9)
+    assert [p.std_error for p in result.parts] == pytest.approx(np.ravel(contrast.sd).tolist(), rel=1e-7)
     wald = oracle.wald_test(np.eye(4)[1:], scalar=True, use_f=kind == "hc3")
     assert result.flat_p == pytest.approx(float(wald.pvalue), rel=1e-6, abs=1e-300)
     nonlinear = oracle.wald_test(np.eye(4)[2:], scalar=True, use_f=kind == "hc3")
@@ -127,25 +125,19 @@ def test_intervals_and_bands_cover_a_curved_truth():
         frame, knots, grid, mean, effect = simulate(rng, 800, 0.35)
         shared = {"treatment": "dose", "outcome": "y", "knots": knots, "grid": grid, "reference": 0.0}
         r = dose_response(frame, confounders=["a", "b"], **shared)
-        at = {
-            name: np.array([getattr(p, name) for p in r.points])
-            for name in (
-                "mean", "ci_low", "ci_high", "band_low", "band_high", "effect", "effect_ci_low",
-                "effect_ci_high", "effect_band_low", "effect_band_high", "effect_std_error",
-            )
-        }  # fmt: skip
-        live = at["effect_std_error"] > 0
-        hits["mean"] += ((at["ci_low"] <= mean) & (mean <= at["ci_high"])).mean()
-        inside = (at["effect_ci_low"] <= effect) & (effect <= at["effect_ci_high"])
+        mean_at, effect_at = (pd.DataFrame([p.to_dict() for p in points]) for points in (r.curve, r.parts))
+        live = effect_at.std_error > 0
+        hits["mean"] += ((mean_at.ci_low <= mean) & (mean <= mean_at.ci_high)).mean()
+        inside = (effect_at.ci_low <= effect) & (effect <= effect_at.ci_high)
         hits["effect"] += inside[live].mean()
-        hits["band"] += ((at["band_low"] <= mean) & (mean <= at["band_high"])).all()
+        hits["band"] += ((mean_at.simultaneous_low <= mean) & (mean <= mean_at.simultaneous_high)).all()
         hits["effect band"] += (
-            (at["effect_band_low"] <= effect + 1e-9) & (effect - 1e-9 <= at["effect_band_high"])
+            (effect_at.simultaneous_low <= effect + 1e-9) & (effect - 1e-9 <= effect_at.simultaneous_high)
         ).all()
-        errors.append(at["effect"] - effect)
+        errors.append(effect_at.estimate.to_numpy() - effect)
         if len(naive_bias) < 50:
             naive = dose_response(frame, confounders=["a", "b"], method="naive", **shared)
-            naive_bias.append(np.array([p.effect for p in naive.points]) - effect)
+            naive_bias.append(np.array([p.estimate for p in naive.parts]) - effect)
     shares = {name: h / draws for name, h in hits.items()}
     assert {name: s for name, s in shares.items() if not 0.93 <= s <= 0.97} == {}
     assert np.abs(np.mean(errors, axis=0)).max() < 0.03
@@ -167,28 +159,28 @@ def test_order_scale_and_index_change_what_they_must(trials):
     before = mixed.copy()
     again = curve(mixed)
     pd.testing.assert_frame_equal(mixed, before)
-    assert [p.mean for p in again.points] == pytest.approx([p.mean for p in base.points], rel=1e-7)
+    assert [p.estimate for p in again.curve] == pytest.approx([p.estimate for p in base.curve], rel=1e-7)
     scaled = curve(trials.assign(dose=trials.dose * 10 + 3))
-    assert scaled.slope == pytest.approx(base.slope / 10, rel=1e-6)
-    assert [p.effect for p in scaled.points] == pytest.approx(
-        [p.effect for p in base.points], rel=1e-5, abs=1e-9
+    assert scaled.estimate == pytest.approx(base.estimate / 10, rel=1e-6)
+    assert [p.estimate for p in scaled.parts] == pytest.approx(
+        [p.estimate for p in base.parts], rel=1e-5, abs=1e-9
     )
-    assert [p.dose for p in scaled.points] == pytest.approx([p.dose * 10 + 3 for p in base.points])
+    assert [p.at for p in scaled.curve] == pytest.approx([p.at * 10 + 3 for p in base.curve])
 
 
 def test_a_group_of_one_row_is_no_group(trials):
     base, each = curve(trials), curve(trials.assign(g=np.arange(len(trials))), cluster="g")
     n = len(trials)
-    assert each.slope_std_error == pytest.approx(base.slope_std_error * np.sqrt(n / (n - 1)), rel=1e-9)
+    assert each.std_error == pytest.approx(base.std_error * np.sqrt(n / (n - 1)), rel=1e-9)
     assert "cluster-robust" in each.se_method
 
 
 def test_what_is_reported(trials):
     result = curve(trials)
     json.dumps(result.to_dict(), allow_nan=False)
-    assert len(result.to_frame()) == 21
-    assert result.points[0].dose == pytest.approx(np.quantile(trials.dose, 0.05))
-    assert result.points[0].effect == pytest.approx(0.0, abs=1e-12)
+    assert len(result.to_frame()) == 22
+    assert result.parts[0].at == pytest.approx(np.quantile(trials.dose, 0.05))
+    assert result.parts[0].estimate == pytest.approx(0.0, abs=1e-12)
     assert str(result).startswith("For one unit more of 'dose', 'score_dose' changes by")
     assert result.plot().to_dict()["layer"]
     bent = curve(trials.assign(score_dose=trials.score_dose + trials.dose**2))
@@ -315,13 +307,13 @@ def test_with_few_rows_interval_and_band_cover(method):
             # Now and then no weights balance sixty rows; `draws` counts the others.
             continue
         draws += 1
-        truth = [0.7 * (p.dose - found.reference) for p in found.points]
+        truth = [0.7 * (p.at - found.reference) for p in found.parts]
         hits += (
-            found.slope_ci_low <= 0.7 <= found.slope_ci_high,
-            found.points[-1].effect_ci_low <= truth[-1] <= found.points[-1].effect_ci_high,
+            found.ci_low <= 0.7 <= found.ci_high,
+            found.parts[-1].ci_low <= truth[-1] <= found.parts[-1].ci_high,
             all(
-                p.effect_band_low - 1e-9 <= v <= p.effect_band_high + 1e-9
-                for p, v in zip(found.points, truth, strict=True)
+                p.simultaneous_low - 1e-9 <= v <= p.simultaneous_high + 1e-9
+                for p, v in zip(found.parts, truth, strict=True)
             ),
         )
     assert draws >= 500

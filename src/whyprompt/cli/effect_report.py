@@ -29,7 +29,7 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
     parts = [result.sentence]
     if hasattr(result, "pooled"):
         parts.extend(_imputed_parts(result))
-    elif hasattr(result, "estimate") and getattr(result, "overall", result) is not None:
+    elif _is_single(result):
         parts.append(
             f"estimate {format_number(result.estimate)}, standard error {format_number(result.std_error)}"
             f" ({result.se_method}), {percent(result.level)} interval {_span(result, 'ci')},"
@@ -47,7 +47,7 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
         parts.append(_balance_table(result.balance))
     if getattr(result, "subgroups", ()):
         parts.append(_subgroup_table(result.subgroups))
-    if getattr(result, "overall", None) is not None and result.parts:
+    if hasattr(result, "overall") and _is_single(result) and result.parts:
         parts.append(_parts_by_level(result.parts))
     parts.append(
         "Assumptions:\n"
@@ -60,6 +60,11 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
     if result.warnings:
         parts.append("Warnings:\n" + "\n".join(f"  {words(text)}" for text in result.warnings))
     return "\n\n".join(parts)
+
+
+def _is_single(result: Any) -> bool:  # noqa: ANN401 - any result
+    """Tell one estimate, with its subgroups, from a table of many."""
+    return getattr(result, "overall", result) is not None and not hasattr(result, "curve")
 
 
 def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a check
@@ -167,18 +172,18 @@ def _paired_lines(result: Any) -> list[str]:  # noqa: ANN401 - a result with one
 
 
 def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several estimates
-    if hasattr(result, "points"):
+    if hasattr(result, "curve"):
         header = ["dose", "mean", "interval", "band", "effect", "interval"]
         rows = [
             [
-                format_number(p.dose),
-                format_number(p.mean),
-                _span(p, "ci"),
-                _span(p, "band"),
-                format_number(p.effect),
-                _span(p, "effect_ci"),
+                format_number(mean.at),
+                format_number(mean.estimate),
+                _span(mean, "ci"),
+                _span(mean, "simultaneous"),
+                format_number(effect.estimate),
+                _span(effect, "ci"),
             ]
-            for p in result.points
+            for mean, effect in zip(result.curve, result.parts, strict=True)
         ]
     elif hasattr(result, "odds_ratio"):
         header = ["at least", "treated", "control", "difference", "interval", "at once", "p (Holm)"]
@@ -224,7 +229,7 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
 
 
 def _balance_table(balance: Sequence[Any]) -> str:
-    if hasattr(balance[0], "correlation_after"):
+    if balance[0].correlation_after is not None:
         title, header = (
             "Balance (correlation of the dose with each covariate):",
             ["covariate", "before", "after"],

@@ -27,7 +27,7 @@ from whyprompt.effects.checks.repeats import RepeatVariance, repeat_variance
 from whyprompt.effects.checks.rosenbaum import RosenbaumBound, rosenbaum_bounds
 from whyprompt.effects.checks.specification import SpecificationCurve, specification_curve
 from whyprompt.effects.checks.subset import data_subset
-from whyprompt.effects.dose.dose import DoseBalanceRow, DosePoint, DoseResponse, dose_response
+from whyprompt.effects.dose import DoseResponse, dose_response
 from whyprompt.effects.estimate import METHODS, estimate_effect
 from whyprompt.effects.gaps.chained import Imputation, impute
 from whyprompt.effects.gaps.estimate import ImputedEffect, estimate_with_imputation
@@ -67,8 +67,6 @@ __all__ = [
     "Code",
     "CrossCheck",
     "CrossCheckRow",
-    "DoseBalanceRow",
-    "DosePoint",
     "DoseResponse",
     "EffectDriver",
     "EffectResult",

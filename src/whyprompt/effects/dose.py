@@ -6,6 +6,7 @@ natural cubic spline of the dose. The sandwich error accounts for the weights ha
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,12 @@ import numpy as np
 
 from whyprompt._words import format_number, p_words, percent
 from whyprompt.effects.assumptions import describe_assumptions
-from whyprompt.effects.dose.result import DoseBalanceRow, DosePoint, DoseResponse
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
 from whyprompt.effects.methods.many_arms import mean_covariance
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Assumption
+from whyprompt.results import Assumption, BalanceRow, Estimate, Point, Result, unlisted
 from whyprompt.stats.design import design_matrix, natural_spline, standardised
 from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import (
@@ -30,11 +30,11 @@ from whyprompt.stats.influence import (
     with_intercept,
 )
 from whyprompt.stats.rules import SMD_LIMIT, few_clusters
-from whyprompt.stats.several import correlation, max_t
+from whyprompt.stats.several import correlation, max_t, two_sided_p
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,10 +43,70 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["DoseBalanceRow", "DosePoint", "DoseResponse", "dose_response"]
+__all__ = ["DoseResponse", "dose_response"]
 
 _FEW_VALUES = 5
 _LOW_ESS = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoseResponse(Result):
+    """A dose-response curve.
+
+    The overall estimate is the slope of the straight line through the weighted rows: the average change for
+    one unit of the dose. The parts are the differences from the mean at the reference dose, each a `Point`
+    along the grid, whose simultaneous interval is the band that holds over the whole grid.
+
+    Attributes
+    ----------
+    treatment, outcome : str
+        Columns.
+    method : {"entropy", "gps", "naive"}
+    curve : tuple of Point
+        Mean outcome if every row had that dose, with its own band; in order of the dose.
+    reference : float
+        The dose that effects are measured from.
+    flat_p : float or None
+        p-value of no dose-response at all (Wald, all spline coefficients nil).
+    nonlinear_p : float or None
+        p-value of a straight line; None where the spline is one.
+    knots : tuple of float
+        Of the spline, the outermost ones at the ends of the dose.
+    ess : float
+        Kish's effective sample size under the weights.
+    balance : tuple of BalanceRow
+        What balance means for a dose: no correlation with a covariate.
+    se_method : str
+    confounders : tuple of str
+    weights : ndarray, shape (n,)
+    """
+
+    treatment: str
+    outcome: str
+    method: str
+    curve: tuple[Point, ...]
+    reference: float
+    flat_p: float | None
+    nonlinear_p: float | None
+    knots: tuple[float, ...]
+    ess: float
+    balance: tuple[BalanceRow, ...]
+    se_method: str
+    confounders: tuple[str, ...]
+    weights: Floats | None = unlisted()
+
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import dose_response_plot
+
+        rows = [
+            {"dose": p.at, "estimate": p.estimate, "low": p.simultaneous_low, "high": p.simultaneous_high}
+            for p in self.curve
+        ]
+        return {
+            "curve": lambda: dose_response_plot(
+                rows, dose_title=self.treatment, outcome_title=f"mean of {self.outcome}"
+            )
+        }
 
 
 def dose_response(
@@ -141,7 +201,7 @@ def dose_response(
     >>> shots = 2 + 0.5 * x + rng.normal(size=800)
     >>> frame = pd.DataFrame({"shots": shots, "x": x, "y": 0.7 * shots - x + rng.normal(size=800)})
     >>> curve = dose_response(frame, treatment="shots", outcome="y", confounders=["x"])
-    >>> curve.slope_ci_low < 0.7 < curve.slope_ci_high
+    >>> curve.ci_low < 0.7 < curve.ci_high
     True
     """
     _check_options(method, design, se, level)
@@ -162,7 +222,7 @@ def dose_response(
     basis = natural_spline(d, places)
     _check_basis(basis, treatment)
 
-    balance: tuple[DoseBalanceRow, ...] = ()
+    balance: tuple[BalanceRow, ...] = ()
     warnings: list[str] = list(notes)
     weights = np.ones(len(d))
     regress: Callable[[Floats], tuple[Floats, Floats]] = partial(regression_influence, y, weights=weights)
@@ -189,7 +249,7 @@ def dose_response(
                 )
         before, after = (dose_correlations(d, covariates.matrix, w) for w in (np.ones(len(d)), weights))
         balance = tuple(
-            DoseBalanceRow(covariate=name, correlation_before=b, correlation_after=a)
+            BalanceRow(covariate=name, correlation_before=b, correlation_after=a)
             for name, b, a in zip(covariates.names, before, after, strict=True)
         )
     regressors = np.column_stack(balanced)
@@ -204,9 +264,17 @@ def dose_response(
     line_influence /= spare[:, None]
     slope_error = float(np.sqrt(mean_covariance(line_influence, codes)[1, 1]))
     slope_low, slope_high = interval(float(line[1]), slope_error, level=level, df=df)
-    assert slope_low is not None
-    assert slope_high is not None
-    points = _points(coef, covariance, doses, start, places, level, df, random_state)
+    slope = Estimate(
+        label="slope",
+        estimate=float(line[1]),
+        std_error=slope_error,
+        ci_low=slope_low,
+        ci_high=slope_high,
+        p_value=two_sided_p(float(line[1]), slope_error, df),
+        df=df,
+        n_used=len(d),
+    )
+    curve, effects = _points(coef, covariance, doses, start, places, level, df, random_state)
     ess = effective_sample_size(weights)
     if not names and design != "randomized":
         warnings.append("nothing was adjusted for")
@@ -228,24 +296,20 @@ def dose_response(
         treatment=treatment,
         outcome=outcome,
         method=used,
-        points=points,
+        overall=slope,
+        parts=effects,
+        curve=curve,
         reference=start,
-        slope=float(line[1]),
-        slope_std_error=slope_error,
-        slope_ci_low=slope_low,
-        slope_ci_high=slope_high,
         flat_p=flat,
         nonlinear_p=nonlinear,
         knots=tuple(float(k) for k in places),
         level=level,
-        n=len(d),
         ess=ess,
         balance=balance,
         assumptions=assumptions,
         warnings=tuple(warnings),
         sentence=_sentence(
-            treatment, outcome, points, start, (float(line[1]), slope_low, slope_high), nonlinear, level,
-            assumptions, adjusted, design,
+            treatment, outcome, slope, effects[-1], start, nonlinear, level, assumptions, adjusted, design
         )
         + (f" Rows repeat {named!r}, which the intervals allow for." if notes else ""),
         se_method=("robust" if used == "naive" else "stacked estimating equations, weights estimated")
@@ -402,10 +466,11 @@ def _points(
     level: float,
     df: float | None,
     random_state: int,
-) -> tuple[DosePoint, ...]:
+) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+    """Give the mean at each dose, and its difference from that at the reference dose."""
     at = with_intercept(natural_spline(doses, knots))
     origin = with_intercept(natural_spline([reference], knots))
-    parts = []
+    made = []
     for rows in (at, at - origin):
         value, joint = rows @ coef, rows @ covariance @ rows.T
         error = np.sqrt(np.clip(np.diag(joint), 0.0, None))
@@ -415,34 +480,24 @@ def _points(
             r = correlation(joint[np.ix_(live, live)])
             t = np.zeros(int(live.sum()))
             critical = max_t(t, r, level=level, df=df, random_state=random_state).critical
-        parts.append((value, error, critical))
-    (mean, se, wide), (effect, effect_se, effect_wide) = parts
-    made = []
-    for k, dose in enumerate(doses):
-        low, high = interval(float(mean[k]), float(se[k]), level=level, df=df)
-        e_low, e_high = interval(float(effect[k]), float(effect_se[k]), level=level, df=df)
-        assert low is not None
-        assert high is not None
-        assert e_low is not None
-        assert e_high is not None
-        made.append(
-            DosePoint(
-                dose=float(dose),
-                mean=float(mean[k]),
-                std_error=float(se[k]),
-                ci_low=low,
-                ci_high=high,
-                band_low=float(mean[k] - wide * se[k]),
-                band_high=float(mean[k] + wide * se[k]),
-                effect=float(effect[k]),
-                effect_std_error=float(effect_se[k]),
-                effect_ci_low=e_low,
-                effect_ci_high=e_high,
-                effect_band_low=float(effect[k] - effect_wide * effect_se[k]),
-                effect_band_high=float(effect[k] + effect_wide * effect_se[k]),
+        points = []
+        for dose, v, e in zip(doses.tolist(), value.tolist(), error.tolist(), strict=True):
+            low, high = interval(v, e, level=level, df=df)
+            points.append(
+                Point(
+                    label=format_number(dose),
+                    at=dose,
+                    estimate=v,
+                    std_error=e,
+                    ci_low=low,
+                    ci_high=high,
+                    df=df,
+                    simultaneous_low=v - critical * e,
+                    simultaneous_high=v + critical * e,
+                )
             )
-        )
-    return tuple(made)
+        made.append(tuple(points))
+    return made[0], made[1]
 
 
 def _wald(coef: Floats, covariance: Floats, which: slice, df: float | None) -> float | None:
@@ -474,12 +529,13 @@ def _overlap(ess: float, n: int) -> Assumption:
     )
 
 
-def _balanced(balance: Sequence[DoseBalanceRow]) -> tuple[Assumption, ...]:
+def _balanced(balance: Sequence[BalanceRow]) -> tuple[Assumption, ...]:
     if not balance:
         return ()
-    bad = [r for r in balance if abs(r.correlation_after) > SMD_LIMIT]
-    largest = max(abs(r.correlation_after) for r in balance)
-    listed = ", ".join(f"{r.covariate} {format_number(r.correlation_after, digits=2)}" for r in bad)
+    left = {r.covariate: r.correlation_after or 0.0 for r in balance}
+    bad = {name: value for name, value in left.items() if abs(value) > SMD_LIMIT}
+    largest = max(map(abs, left.values()))
+    listed = ", ".join(f"{name} {format_number(value, digits=2)}" for name, value in bad.items())
     return (
         Assumption(
             name="balance",
@@ -495,21 +551,20 @@ def _balanced(balance: Sequence[DoseBalanceRow]) -> tuple[Assumption, ...]:
 def _sentence(
     treatment: str,
     outcome: str,
-    points: Sequence[DosePoint],
+    slope: Estimate,
+    last: Point,
     reference: float,
-    slope: tuple[float, float, float],
     nonlinear: float | None,
     level: float,
     assumptions: Sequence[Assumption],
     confounders: Sequence[str],
     design: str,
 ) -> str:
-    last = points[-1]
     text = (
-        f"For one unit more of {treatment!r}, {outcome!r} changes by {format_number(slope[0])} on average"
-        f" ({percent(level)} interval {format_number(slope[1])} to {format_number(slope[2])}); at"
-        f" {format_number(last.dose)} instead of {format_number(reference)} by {format_number(last.effect)}"
-        f" ({format_number(last.effect_ci_low)} to {format_number(last.effect_ci_high)})."
+        f"For one unit more of {treatment!r}, {outcome!r} changes by {format_number(slope.estimate)} on"
+        f" average ({percent(level)} interval {format_number(slope.ci_low)} to"
+        f" {format_number(slope.ci_high)}); at {format_number(last.at)} instead of {format_number(reference)} by {format_number(last.estimate)}"
+        f" ({format_number(last.ci_low)} to {format_number(last.ci_high)})."
     )
     if nonlinear is not None and nonlinear < 1 - level:
         text += f" The response is not a straight line (p {p_words(nonlinear)}): read the curve."

@@ -1,1 +1,0 @@
-"""A continuous treatment: the dose and its response."""
