@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects import BalanceRow
     from whyprompt.effects.methods.nearest import MatchedSet
-    from whyprompt.stats.propensity import LogisticFit
+    from whyprompt.stats.regression import Fit
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
@@ -199,7 +199,7 @@ def _at_one_size(
     y: Floats,
     frame: pd.DataFrame,
     asked: dict[str, Any],
-    fit: LogisticFit,
+    fit: Fit,
     draws: int,
 ) -> dict[str, Any]:
     from whyprompt.effects import estimate_effect
@@ -218,7 +218,7 @@ def _at_one_size(
             paired,
             X=X,
             propensity=fit.fitted,
-            score_covariance=fit.information_inverse,
+            score_covariance=fit.covariance,
         )
 
     out["abadie_imbens"], _ = best(lambda: abadie_imbens(y, treated, paired, score=fit.fitted), 3)

@@ -157,7 +157,7 @@ def test_the_correction_for_an_estimated_score():
                 matched,
                 X=x,
                 propensity=fit.fitted,
-                score_covariance=fit.information_inverse,
+                score_covariance=fit.covariance,
             )
             assert variance > 0
             ratios[name, estimand] = variance / base
@@ -170,9 +170,7 @@ def test_the_correction_for_an_estimated_score():
     scaled = fit_logistic(1000.0 * x + 5.0, t)
     matched = match_nearest(fit.fitted, t, replace=True)
     first, second = (
-        for_estimated_score(
-            1.0, y * u, t, matched, X=X, propensity=fit.fitted, score_covariance=f.information_inverse
-        )
+        for_estimated_score(1.0, y * u, t, matched, X=X, propensity=fit.fitted, score_covariance=f.covariance)
         for X, f, u in ((x, fit, 1.0), (1000.0 * x + 5.0, scaled, 1.0))
     )
     assert first == pytest.approx(second, rel=1e-6)

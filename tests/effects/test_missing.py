@@ -309,17 +309,17 @@ def test_category_draws_match_the_logistic_fit_and_survive_separation():
 def test_multinomial_coefficients_equal_statsmodels():
     import statsmodels.api as sm
 
-    from whyprompt.effects.gaps.draws import _fit_multinomial
+    from whyprompt.stats.regression import fit_multinomial
 
     rng = np.random.default_rng(3)
     n = 800
     X = np.column_stack([np.ones(n), rng.normal(size=(n, 2))])
     linear = np.column_stack([np.zeros(n), X @ [0.3, 1.0, 0.0], X @ [-0.2, 0.4, -0.8]])
     code = (linear + rng.gumbel(size=linear.shape)).argmax(axis=1)
-    beta, inverse = _fit_multinomial(code, 3, X, np.ones(n), "c")
+    beta, information = fit_multinomial(X, code, 3, ridge=1e-8)
     fit = sm.MNLogit(code, X).fit(disp=0, method="newton")
     assert beta == pytest.approx(np.asarray(fit.params).T, abs=1e-5)
-    assert inverse == pytest.approx(np.asarray(fit.cov_params()), rel=1e-4, abs=1e-7)
+    assert np.linalg.inv(information) == pytest.approx(np.asarray(fit.cov_params()), rel=1e-4, abs=1e-7)
 
 
 def _mixed(n=400, seed=0):

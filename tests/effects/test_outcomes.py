@@ -24,7 +24,7 @@ from whyprompt.effects import (
 from whyprompt.effects.methods.two_arms import weight_estimate
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
-from whyprompt.stats.proportional_odds import fit_proportional_odds
+from whyprompt.stats.proportional_odds import at_least, fit_proportional_odds
 
 
 def logit(x):
@@ -209,13 +209,13 @@ def test_the_proportional_odds_fit_is_that_of_statsmodels(seed):
     y = np.digitize(X @ [1.0, -0.5] + rng.logistic(size=300), [-1, 0.3, 1.5])
     ours = fit_proportional_odds(y, X)
     model = OrderedModel(y, X, distr="logit")
-    params = np.concatenate([ours.coef, [-ours.intercepts[0]], np.log(np.diff(-ours.intercepts))])
+    params = np.concatenate([ours.coef[3:], [-ours.coef[0]], np.log(np.diff(-ours.coef[:3]))])
     # statsmodels' own optimiser stops early; its likelihood and score at our solution do not.
     assert model.loglike(params) == pytest.approx(ours.log_likelihood, rel=1e-12)
     assert np.abs(model.score(params)).max() < 1e-4
     information = -model.hessian(params)
     assert ours.std_error[3:] == pytest.approx(np.sqrt(np.diag(np.linalg.inv(information)))[:2], rel=1e-4)
-    shares = ours.at_least(X[:5])
+    shares = at_least(ours, X[:5])
     at = model.predict(params, X[:5])
     assert shares == pytest.approx(at[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:], abs=1e-9)
 
@@ -244,13 +244,13 @@ def test_plain_levels_are_differences_of_shares_and_the_model_is_statsmodels(fra
         assert (row.ci_low, row.ci_high) == pytest.approx((alone.ci_low, alone.ci_high), rel=1e-6)
     model = OrderedModel(frame.grade, frame[["arm"]], distr="logit")
     fit = fit_proportional_odds(frame.grade, frame[["arm"]])
-    assert np.log(result.odds_ratio) == pytest.approx(float(fit.coef[0]), rel=1e-8)
-    params = np.concatenate([fit.coef, [-fit.intercepts[0]], np.log(np.diff(-fit.intercepts))])
+    assert np.log(result.odds_ratio) == pytest.approx(float(fit.coef[-1]), rel=1e-8)
+    params = np.concatenate([fit.coef[3:], [-fit.coef[0]], np.log(np.diff(-fit.coef[:3]))])
     scores, bread = model.score_obs(params), np.linalg.inv(model.hessian(params))
     sandwich = np.sqrt(np.diag(bread @ scores.T @ scores @ bread))
     assert result.log_odds_std_error == pytest.approx(sandwich[0], rel=0.01)
     for row, j in zip(result.rows, range(3), strict=True):
-        p1, p0 = fit.at_least([[1.0], [0.0]])[:, j]
+        p1, p0 = at_least(fit, [[1.0], [0.0]])[:, j]
         assert row.model_difference == pytest.approx(p1 - p0, rel=1e-8)
     adjusted = multipletests([r.p_value for r in result.rows], method="holm")[1]
     assert [r.p_holm for r in result.rows] == pytest.approx(list(adjusted), rel=1e-9)

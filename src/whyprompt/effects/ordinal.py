@@ -17,7 +17,7 @@ from whyprompt.effects.pipeline import with_outcome
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption
 from whyprompt.stats.errors import interval
-from whyprompt.stats.proportional_odds import category_scores, fit_proportional_odds
+from whyprompt.stats.proportional_odds import at_least, category_scores, fit_proportional_odds
 from whyprompt.stats.rules import holm
 from whyprompt.stats.several import correlation, max_t, reach, two_sided_p
 from whyprompt.tables import level_name, open_table
@@ -419,11 +419,10 @@ def _model(
     if (weights.sum(axis=0) <= 0).any():
         raise EstimationError("a level has no weight in either arm; leave it out of levels")
     fit = fit_proportional_odds(codes, arm, weights=weights.ravel())
-    theta = np.concatenate([fit.intercepts, fit.coef])
     # Influence of a share on the coefficients; the information of the weights sums to one row.
-    scores = category_scores(theta, codes, arm, k).reshape(2, k, -1) * sizes[:, None, None]
+    scores = category_scores(fit.coef, codes, arm, k).reshape(2, k, -1) * sizes[:, None, None]
     influence = scores @ fit.covariance.T
-    beta = float(fit.coef[0])
+    beta = float(fit.coef[-1])
     se, df = _known(*source.error(influence[:, :, -1]))
     low, high = interval(beta, se, level=level, df=df)
     odds = {
@@ -433,9 +432,9 @@ def _model(
         "log_odds_std_error": se,
     }
     smooth: list[tuple[float | None, float | None, float | None, float | None]] = []
-    p1, p0 = fit.at_least([[1.0], [0.0]])
+    p1, p0 = at_least(fit, [[1.0], [0.0]])
     for j in range(k - 1):
-        slope = np.zeros(len(theta))
+        slope = np.zeros(len(fit.coef))
         slope[j] = p1[j] * (1 - p1[j]) - p0[j] * (1 - p0[j])
         slope[-1] = p1[j] * (1 - p1[j])
         se, df = _known(*source.error(influence @ slope))

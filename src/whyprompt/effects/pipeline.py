@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.effects.options import Options
     from whyprompt.effects.problem import Problem
-    from whyprompt.stats.propensity import LogisticFit
+    from whyprompt.stats.regression import Fit
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -56,7 +56,7 @@ class Score:
     """A propensity score, its fit where there is one, and what is matched on."""
 
     propensity: Floats
-    fit: LogisticFit | None
+    fit: Fit | None
     along: Floats
 
 

@@ -170,7 +170,7 @@ def _for_estimated_score(
         matched,
         X=problem.design.matrix,
         propensity=score.propensity,
-        score_covariance=score.fit.information_inverse,
+        score_covariance=score.fit.covariance,
         score=score.along,
     )
     return float(np.sqrt(variance)), name + ", corrected for the estimated score (2016)"

@@ -1,4 +1,4 @@
-"""Propensity scores: logistic regression by IRLS, and cross-fitted classifiers.
+"""Propensity scores: logistic regression, and cross-fitted classifiers.
 
 The logistic fit is the maximum likelihood estimate that R's ``glm(family = binomial)`` gives.
 Separated data, which have no such estimate, are refused with the columns that separate them.
@@ -6,18 +6,19 @@ Separated data, which have no such estimate, are refused with the columns that s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt.errors import EstimationError
 from whyprompt.stats.design import independent_columns, moments
+from whyprompt.stats.newton import maximise
 from whyprompt.stats.order import content_rank
+from whyprompt.stats.regression import Fit, row_terms
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 __all__ = [
-    "LogisticFit",
     "SeparatedError",
     "crossfit_propensity",
     "fit_logistic",
@@ -41,54 +41,17 @@ class SeparatedError(EstimationError):
     """The covariates tell the arms apart without error, for some rows or for all."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogisticFit:
-    """A logistic regression.
-
-    Attributes
-    ----------
-    coef : ndarray, shape (p + 1,)
-        Intercept first; 0 for a dropped column.
-    std_error : ndarray, shape (p + 1,)
-        From the inverse information; NaN for a dropped column.
-    names : tuple of str
-        ``"(Intercept)"`` and the columns.
-    fitted : ndarray, shape (n,)
-        Probabilities.
-    linear : ndarray, shape (n,)
-        Linear predictor (the logit of `fitted`).
-    log_likelihood : float
-        At the maximum.
-    n_iterations : int
-        Of Newton's method over all rows.
-    dropped : tuple of str
-        Columns that are constant or a linear combination of those before them.
-    information_inverse : ndarray, shape (p + 1, p + 1)
-        Covariance of `coef`; rows and columns of dropped columns are zero.
-    """
-
-    coef: Floats
-    std_error: Floats
-    names: tuple[str, ...]
-    fitted: Floats
-    linear: Floats
-    log_likelihood: float
-    n_iterations: int
-    dropped: tuple[str, ...]
-    information_inverse: Floats
-
-
 def fit_logistic(
     X: Floats,
     treated: NDArray[np.bool_],
     *,
     names: Sequence[str] | None = None,
     max_iterations: int = 50,
-) -> LogisticFit:
+) -> Fit:
     """Fit a logistic regression by iteratively reweighted least squares.
 
-    Newton's method with step halving, run until the gradient is at rounding error, so that the
-    estimate is the maximum and not the point where a tolerance was met. Columns are centred and scaled
+    Run until the gradient is at rounding error, so that the estimate is the maximum and not the point
+    where a tolerance was met. Columns are centred and scaled
     inside, which changes nothing but the conditioning.
 
     Parameters
@@ -104,7 +67,8 @@ def fit_logistic(
 
     Returns
     -------
-    LogisticFit
+    Fit
+        Intercept first.
 
     Raises
     ------
@@ -137,7 +101,7 @@ def fit_logistic(
         return _fit(X, y, columns, max_iterations)
 
 
-def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) -> LogisticFit:
+def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) -> Fit:
     n, p = X.shape
     n_treated = float(y.sum())
     centre, scale = moments(X)
@@ -147,7 +111,8 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
     start[0] = np.log(n_treated / (n - n_treated))
     if n >= 50_000:
         start = _warm_start(X, y, kept, centre, scale, start)
-    beta, inverse, iterations, converged = _newton(X, y, kept, centre, scale, start, max_iterations)
+    evaluate = _evaluator(X, y, kept, centre, scale)
+    beta, information, iterations, converged = maximise(evaluate, start, max_iterations=max_iterations)
 
     to_raw = np.zeros((p + 1, len(kept) + 1))
     to_raw[0, 0] = 1.0
@@ -158,23 +123,15 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
     linear = _linear(X, coef)
     if not converged or np.abs(linear).max() > 12.0:
         _refuse_separation(X, y, columns, kept, converged=converged)
-    # numpy's exp is elementwise, so rows with equal covariates keep exactly equal scores.
-    fitted = 1.0 / (1.0 + np.exp(-linear))
-    covariance = to_raw @ inverse @ to_raw.T
-    std_error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    lost = sorted(set(range(p)) - set(kept))
-    std_error[[j + 1 for j in lost]] = np.nan
-    log_likelihood = -float(np.logaddexp(0.0, np.where(y > 0, -linear, linear)).sum())
-    return LogisticFit(
-        coef=coef,
-        std_error=std_error,
+    return Fit(
+        family="logit",
         names=("(Intercept)", *columns),
-        fitted=fitted,
+        coef=coef,
+        covariance=to_raw @ np.linalg.inv(information) @ to_raw.T,
         linear=linear,
-        log_likelihood=log_likelihood,
+        log_likelihood=-float(np.logaddexp(0.0, np.where(y > 0, -linear, linear)).sum()),
         n_iterations=iterations,
-        dropped=tuple(columns[j] for j in lost),
-        information_inverse=covariance,
+        dropped=tuple(columns[j] for j in sorted(set(range(p)) - set(kept))),
     )
 
 
@@ -186,65 +143,30 @@ def _linear(X: Floats, coef: Floats) -> Floats:
     return linear
 
 
-def _pass(
-    X: Floats, y: Floats, kept: list[int], centre: Floats, scale: Floats, beta: Floats
-) -> tuple[float, Floats, Floats]:
-    """One pass over the rows: log-likelihood, gradient and information at `beta`."""
+def _evaluator(
+    X: Floats, y: Floats, kept: list[int], centre: Floats, scale: Floats
+) -> Callable[[Floats], tuple[float, Floats, Floats]]:
+    """Give the log-likelihood, its gradient and the information at coefficients of the scaled columns."""
     k = len(kept) + 1
     inverse = 1.0 / np.where(scale > 0, scale, 1.0)
-    loglik = 0.0
-    gradient = np.zeros(k)
-    information = np.zeros((k, k))
     Z = np.empty((_BLOCK, k), order="F")
     Z[:, 0] = 1.0
-    for a in range(0, X.shape[0], _BLOCK):
-        b = min(a + _BLOCK, X.shape[0])
-        block = Z[: b - a]
-        for column, j in enumerate(kept, start=1):
-            np.subtract(X[a:b, j], centre[j], out=block[:, column])
-            block[:, column] *= inverse[j]
-        eta = block @ beta
-        e = np.exp(-np.abs(eta))
-        mu = np.where(eta >= 0, 1.0, e) / (1.0 + e)
-        yb = y[a:b]
-        # log L = y eta - log(1 + exp(eta)), written so that exp never overflows
-        loglik += float(yb @ eta - np.maximum(eta, 0.0).sum() - np.log1p(e).sum())
-        gradient += block.T @ (yb - mu)
-        weight = mu * (1.0 - mu)
-        information += block.T @ (block * weight[:, None])
-    return loglik, gradient, information
 
+    def evaluate(beta: Floats) -> tuple[float, Floats, Floats]:
+        loglik, gradient, information = 0.0, np.zeros(k), np.zeros((k, k))
+        for a in range(0, X.shape[0], _BLOCK):
+            b = min(a + _BLOCK, X.shape[0])
+            block = Z[: b - a]
+            for column, j in enumerate(kept, start=1):
+                np.subtract(X[a:b, j], centre[j], out=block[:, column])
+                block[:, column] *= inverse[j]
+            value, slope, curve = row_terms("logit", block @ beta, y[a:b])
+            loglik += float(value.sum())
+            gradient += block.T @ slope
+            information += block.T @ (block * curve[:, None])
+        return loglik, gradient, information
 
-def _newton(
-    X: Floats,
-    y: Floats,
-    kept: list[int],
-    centre: Floats,
-    scale: Floats,
-    beta: Floats,
-    max_iterations: int,
-) -> tuple[Floats, Floats, int, bool]:
-    loglik, gradient, information = _pass(X, y, kept, centre, scale, beta)
-    for iteration in range(1, max_iterations + 1):
-        try:
-            step = np.linalg.solve(information, gradient)
-        except np.linalg.LinAlgError:
-            return beta, np.full_like(information, np.nan), iteration, False
-        # Newton's decrement bounds the log-likelihood still to be gained; it converges quadratically.
-        decrement = float(gradient @ step)
-        if not np.isfinite(decrement):
-            return beta, np.full_like(information, np.nan), iteration, False
-        if decrement < 1e-14 * max(1.0, abs(loglik)):
-            return beta + step, np.asarray(np.linalg.inv(information), dtype=np.float64), iteration, True
-        size = 1.0
-        for _ in range(30):
-            candidate = beta + size * step
-            new = _pass(X, y, kept, centre, scale, candidate)
-            if new[0] >= loglik - 1e-10 * abs(loglik):
-                break
-            size /= 2.0
-        beta, (loglik, gradient, information) = candidate, new
-    return beta, np.full_like(information, np.nan), max_iterations, False
+    return evaluate
 
 
 def _warm_start(
@@ -256,7 +178,9 @@ def _warm_start(
     small = np.asfortranarray(X[rows])
     if not 0 < y[rows].sum() < len(small):
         return start
-    beta, _, _, converged = _newton(small, y[rows], kept, centre, scale, start, 12)
+    beta, _, _, converged = maximise(
+        _evaluator(small, y[rows], kept, centre, scale), start, max_iterations=12
+    )
     return beta if converged else start
 
 

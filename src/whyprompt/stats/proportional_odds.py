@@ -1,17 +1,18 @@
-"""The proportional odds model by Newton's method.
+"""The proportional odds model.
 
 ``logit P(Y >= k | x) = a_k + x b`` for every level but the lowest, as in McCullagh (1980). The log-likelihood
-is concave, so that Newton's method with step halving finds its maximum wherever there is one.
+is concave, so that its maximum is found wherever there is one.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.newton import maximise
+from whyprompt.stats.regression import Fit
 
 if TYPE_CHECKING:
     from typing import Any
@@ -21,63 +22,25 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["ProportionalOdds", "category_scores", "fit_proportional_odds"]
+__all__ = ["at_least", "category_scores", "fit_proportional_odds"]
 
 _MAX_STEPS = 100
-_TOLERANCE = 1e-10
 # A coefficient beyond this many logits means that a level is separated by a covariate.
 _RUNAWAY = 30.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ProportionalOdds:
-    """A fitted proportional odds model.
-
-    Attributes
-    ----------
-    levels : ndarray, shape (K,)
-        Values of the outcome in order.
-    intercepts : ndarray, shape (K - 1,)
-        Logit of ``P(Y >= level)`` at x = 0, for all levels but the lowest; decreasing.
-    coef : ndarray, shape (p,)
-        Log odds ratios, the same for every level.
-    covariance : ndarray, shape (K - 1 + p, K - 1 + p)
-        Inverse observed information, intercepts first.
-    std_error : ndarray, shape (K - 1 + p,)
-    log_likelihood : float
-    n_iterations : int
-    """
-
-    levels: Floats
-    intercepts: Floats
-    coef: Floats
-    covariance: Floats
-    std_error: Floats
-    log_likelihood: float
-    n_iterations: int
-
-    def at_least(self, X: ArrayLike) -> Floats:
-        """Return ``P(Y >= level)`` for all levels but the lowest.
-
-        Parameters
-        ----------
-        X : array_like, shape (m, p)
-
-        Returns
-        -------
-        ndarray, shape (m, K - 1)
-        """
-        eta = np.asarray(X, dtype=float) @ self.coef
-        return _expit(self.intercepts[None, :] + eta[:, None])
 
 
 def _expit(x: NDArray[Any]) -> Floats:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)), dtype=np.float64)
 
 
-def fit_proportional_odds(
-    y: ArrayLike, X: ArrayLike, *, weights: ArrayLike | None = None
-) -> ProportionalOdds:
+def at_least(fit: Fit, X: ArrayLike) -> Floats:
+    """Return ``P(Y >= level)`` for all levels but the lowest, shape (m, K - 1), at covariates (m, p)."""
+    matrix = np.asarray(X, dtype=float)
+    k = len(fit.coef) - matrix.shape[1]
+    return _expit(fit.coef[None, :k] + (matrix @ fit.coef[k:])[:, None])
+
+
+def fit_proportional_odds(y: ArrayLike, X: ArrayLike, *, weights: ArrayLike | None = None) -> Fit:
     """Fit the proportional odds model by maximum likelihood.
 
     Parameters
@@ -91,7 +54,10 @@ def fit_proportional_odds(
 
     Returns
     -------
-    ProportionalOdds
+    Fit
+        First the intercepts, the logit of ``P(Y >= level)`` at x = 0 for all levels but the lowest, which
+        decrease; then the log odds ratios, the same for every level. The covariance is that of the observed
+        information.
 
     Raises
     ------
@@ -109,7 +75,7 @@ def fit_proportional_odds(
     --------
     >>> y = [0, 0, 1, 2, 0, 1, 2, 2]
     >>> fit = fit_proportional_odds(y, [[0]] * 4 + [[1]] * 4)
-    >>> round(float(fit.coef[0]), 3)
+    >>> round(float(fit.coef[-1]), 3)
     1.099
     """
     values, matrix = np.asarray(y, dtype=float), np.asarray(X, dtype=float)
@@ -128,44 +94,35 @@ def fit_proportional_odds(
     share = np.bincount(codes, weights=w, minlength=k) / w.sum()
     above = np.clip(share[::-1].cumsum()[::-1][1:], 1e-9, 1 - 1e-9)
     theta = np.concatenate([np.log(above / (1.0 - above)), np.zeros(p)])
-    value, gradient, hessian = _derivatives(theta, codes, matrix, w, k)
-    for step in range(1, _MAX_STEPS + 1):
-        try:
-            move = np.linalg.solve(hessian, -gradient)
-        except np.linalg.LinAlgError as error:
-            raise EstimationError(
-                "the proportional odds model is not determined: covariates are collinear"
-            ) from error
-        size = 1.0
-        for _ in range(60):
-            proposal = theta + size * move
-            if (np.diff(proposal[: k - 1]) < 0).all():
-                found = _derivatives(proposal, codes, matrix, w, k)
-                if np.isfinite(found[0]) and found[0] >= value - 1e-12 * abs(value):
-                    break
-            size /= 2.0
-        else:
-            break
-        theta, (value, gradient, hessian) = proposal, found
-        if np.abs(theta).max() > _RUNAWAY + np.abs(np.log(above / (1.0 - above))).max():
-            raise EstimationError(
-                "the proportional odds model has no finite solution: a covariate separates a level",
-                hint="join levels of the outcome, or look at the differences in P(Y >= k) alone",
-            )
-        if size == 1.0 and float(-gradient @ np.linalg.solve(hessian, gradient)) < _TOLERANCE**2 * w.sum():
-            covariance = np.linalg.inv(-hessian)
-            return ProportionalOdds(
-                levels=levels,
-                intercepts=theta[: k - 1],
-                coef=theta[k - 1 :],
-                covariance=np.asarray(covariance, dtype=np.float64),
-                std_error=np.sqrt(np.diag(covariance)),
-                log_likelihood=value,
-                n_iterations=step,
-            )
-    raise EstimationError(
-        "the proportional odds model did not converge",
-        hint="a level of the outcome may be all but separated by a covariate; join levels",
+    if np.linalg.matrix_rank(np.column_stack([np.ones(len(matrix)), matrix])) < p + 1:
+        raise EstimationError("the proportional odds model is not determined: covariates are collinear")
+    runaway = _RUNAWAY + np.abs(theta).max()
+
+    def evaluate(at: Floats) -> tuple[float, Floats, Floats]:
+        if (np.diff(at[: k - 1]) >= 0).any():
+            return -np.inf, np.zeros(len(at)), np.eye(len(at))
+        return _derivatives(at, codes, matrix, w, k)
+
+    theta, _, steps, converged = maximise(evaluate, theta, max_iterations=_MAX_STEPS)
+    if np.abs(theta).max() > runaway:
+        raise EstimationError(
+            "the proportional odds model has no finite solution: a covariate separates a level",
+            hint="join levels of the outcome, or look at the differences in P(Y >= k) alone",
+        )
+    if not converged:
+        raise EstimationError(
+            "the proportional odds model did not converge",
+            hint="a level of the outcome may be all but separated by a covariate; join levels",
+        )
+    value, _, information = evaluate(theta)
+    return Fit(
+        family="ordered",
+        names=(*(f">= {level:g}" for level in levels[1:]), *(f"x{j}" for j in range(p))),
+        coef=theta,
+        covariance=np.asarray(np.linalg.inv(information), dtype=np.float64),
+        linear=matrix @ theta[k - 1 :],
+        log_likelihood=value,
+        n_iterations=steps,
     )
 
 
@@ -225,4 +182,4 @@ def _derivatives(
     bottom = -g * (1.0 - 2.0 * G) / p - b**2
     cross = (up * (w * a * b)[:, None]).T @ low
     hessian = (up * (w * top)[:, None]).T @ up + (low * (w * bottom)[:, None]).T @ low + cross + cross.T
-    return float(w @ np.log(p)), gradient, hessian
+    return float(w @ np.log(p)), gradient, -hessian

@@ -1,26 +1,37 @@
-"""Linear, logit and probit regressions with the covariances that mediation draws from."""
+"""Linear, logit, probit and multinomial regressions, and the covariances that are drawn from."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import special
 
 from whyprompt.errors import EstimationError
+from whyprompt.stats.newton import maximise
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-__all__ = ["Family", "Fit", "fit", "solve_irls"]
+__all__ = [
+    "Family",
+    "Fit",
+    "fit",
+    "fit_multinomial",
+    "mean_of",
+    "multinomial_information",
+    "row_terms",
+    "softmax",
+    "solve_binary",
+]
 
-Family = Literal["linear", "logit", "probit"]
+Family = Literal["linear", "logit", "probit", "ordered"]
 
-_TOLERANCE = 1e-11
-_MAX_ITERATIONS = 50
+_HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
 _ALONE = 1e-10
 """A row or cluster of which the others leave less decides a coefficient alone: it has no value without it."""
 
@@ -31,10 +42,15 @@ class Fit:
 
     Attributes
     ----------
-    family : {"linear", "logit", "probit"}
+    family : {"linear", "logit", "probit", "ordered"}
     names : tuple of str
+        Of the coefficients.
     coef : ndarray, shape (p,)
+        0 for a column left out.
     covariance : ndarray, shape (p, p)
+        Of the coefficients; zero for a column left out.
+    linear : ndarray, shape (n,)
+        Linear predictor of each row.
     sigma : float
         Residual standard deviation of a linear model, 1 otherwise.
     n_clusters : int or None
@@ -42,15 +58,36 @@ class Fit:
     df : int or None
         Degrees of freedom of the covariance: clusters less one, or rows less coefficients of a linear
         model; None for a binary model without clusters, whose covariance holds no estimated variance.
+    log_likelihood : float
+        At the maximum; NaN where it was not computed.
+    n_iterations : int
+        Of Newton's method over all rows.
+    dropped : tuple of str
+        Columns that are constant or a linear combination of those before them.
     """
 
     family: Family
     names: tuple[str, ...]
     coef: Array
     covariance: Array
-    sigma: float
+    linear: Array = field(metadata={"listed": False})
+    sigma: float = 1.0
     n_clusters: int | None = None
     df: int | None = None
+    log_likelihood: float = np.nan
+    n_iterations: int = 0
+    dropped: tuple[str, ...] = ()
+
+    @cached_property
+    def fitted(self) -> Array:
+        """Mean of each row's response, a probability unless the model is linear; not of ordered levels."""
+        return mean_of(self.family, self.linear)
+
+    @property
+    def std_error(self) -> Array:
+        """Of the coefficients; NaN for a column left out."""
+        error = np.sqrt(np.maximum(np.diag(self.covariance), 0.0))
+        return np.where([name in self.dropped for name in self.names], np.nan, error)
 
     def to_dict(self) -> dict[str, float]:
         """Coefficients by name.
@@ -102,22 +139,33 @@ class Fit:
         return np.asarray(self.coef + (draws - self.coef) * wider[:, None])
 
 
-def _derivatives(family: Family, eta: Array) -> tuple[Array, Array, Array]:
-    """Mean, its derivative, and the IRLS weight of a binary response."""
+def mean_of(family: Family, eta: Array) -> Array:
+    """Mean of the response at a linear predictor."""
     if family == "logit":
-        mu = np.asarray(special.expit(eta))
-        slope = mu * special.expit(-eta)
-        return mu, slope, slope
-    mu = np.asarray(special.ndtr(eta))
-    slope = np.exp(-0.5 * eta**2) / np.sqrt(2 * np.pi)
-    variance = np.maximum(mu * special.ndtr(-eta), 1e-300)
-    return mu, slope, slope**2 / variance
+        # numpy's exp is elementwise, so rows with equal covariates keep exactly equal means.
+        return np.asarray(1.0 / (1.0 + np.exp(-eta)))
+    return np.asarray(special.ndtr(eta)) if family == "probit" else eta
 
 
-def solve_irls(
+def row_terms(family: Family, eta: Array, y: Array) -> tuple[Array, Array, Array]:
+    """Log-likelihood of each 0/1 row, its slope by the linear predictor, and minus its curvature."""
+    if family == "logit":
+        e = np.exp(-np.abs(eta))
+        mu = np.where(eta >= 0, 1.0, e) / (1.0 + e)
+        # log L = y eta - log(1 + exp(eta)), written so that exp never overflows
+        return y * eta - np.maximum(eta, 0.0) - np.log1p(e), y - mu, mu * (1.0 - mu)
+    side = 2.0 * y - 1.0
+    reach = side * eta
+    value = np.asarray(special.log_ndtr(reach))
+    # phi / Phi without dividing two numbers that both vanish in the tail.
+    mills = np.exp(-0.5 * eta**2 - _HALF_LOG_2PI - value)
+    return value, side * mills, mills * (mills + reach)
+
+
+def solve_binary(
     x: Array, y: Array, family: Family, *, weights: Array | None = None, start: Array | None = None
 ) -> tuple[Array, int]:
-    """Maximum likelihood of a binary regression by iteratively reweighted least squares.
+    """Maximum likelihood of a binary regression.
 
     Parameters
     ----------
@@ -139,22 +187,75 @@ def solve_irls(
     ----------
     McCullagh and Nelder (1989). Generalized Linear Models, section 2.5.
     """
-    beta = np.zeros(x.shape[1]) if start is None else start.copy()
-    for iteration in range(1, _MAX_ITERATIONS + 1):
-        mu, slope, w = _derivatives(family, x @ beta)
-        step_weight = w if weights is None else w * weights
-        score = x.T @ (step_weight * (y - mu) / np.maximum(slope, 1e-300))
-        information = x.T @ (x * step_weight[:, None])
-        try:
-            step = np.linalg.solve(information, score)
-        except np.linalg.LinAlgError:
-            return beta, 0
-        beta = beta + step
-        if np.abs(step).max() <= _TOLERANCE * max(1.0, float(np.abs(beta).max())):
-            return beta, iteration
-        if not np.isfinite(beta).all() or np.abs(beta).max() > 1e6:
-            return beta, 0
-    return beta, 0
+    w = 1.0 if weights is None else weights
+
+    def evaluate(beta: Array) -> tuple[float, Array, Array]:
+        value, slope, curve = (w * part for part in row_terms(family, x @ beta, y))
+        return float(value.sum()), x.T @ slope, x.T @ (x * curve[:, None])
+
+    begin = np.zeros(x.shape[1]) if start is None else start
+    coef, _, iterations, converged = maximise(evaluate, begin)
+    return coef, iterations if converged else 0
+
+
+def softmax(eta: NDArray[Any]) -> NDArray[Any]:
+    """Probabilities of levels, the first with linear predictor 0; complex for differentiation."""
+    whole = np.column_stack([np.zeros(len(eta)), eta])
+    raised = np.exp(whole - whole.real.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
+
+
+def fit_multinomial(
+    x: Array, code: NDArray[Any], n_levels: int, *, weights: Array | None = None, ridge: float = 0.0
+) -> tuple[Array, Array] | None:
+    """Multinomial logistic regression by maximum likelihood.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, q)
+        With a column of ones.
+    code : ndarray of int, shape (n,)
+        Level of each row, from 0.
+    n_levels : int
+    weights : ndarray, shape (n,), optional
+        Case weights.
+    ridge : float, default 0
+        Share of its diagonal that is added to the information, so that collinear columns do not stop it.
+
+    Returns
+    -------
+    coef : ndarray, shape (n_levels - 1, q)
+        Log-odds of each level but the first against the first.
+    information : ndarray, shape ((n_levels - 1) * q, (n_levels - 1) * q)
+        Of the coefficients, level by level; None in place of both where there is no maximum.
+    """
+    n, q = x.shape
+    k = n_levels - 1
+    hot = (code[:, None] == np.arange(1, n_levels)).astype(float)
+    w = np.ones(n) if weights is None else weights
+
+    def evaluate(theta: Array) -> tuple[float, Array, Array]:
+        share = softmax(x @ theta.reshape(k, q).T)
+        own = np.take_along_axis(share, code[:, None], axis=1)[:, 0]
+        share = share[:, 1:]
+        information = multinomial_information(x, share, w)
+        information += np.diag(ridge * np.diag(information))
+        gradient = ((hot - share) * w[:, None]).T @ x
+        return float(w @ np.log(own + 1e-300)), gradient.ravel(), information
+
+    theta, information, _, converged = maximise(evaluate, np.zeros(k * q), max_iterations=100)
+    return (theta.reshape(k, q), information) if converged else None
+
+
+def multinomial_information(x: Array, share: Array, weights: Array) -> Array:
+    """Information on multinomial coefficients, level by level; `share` without the first level."""
+    q, k = x.shape[1], share.shape[1]
+    out = np.empty((k, q, k, q))
+    for a in range(k):
+        for b in range(a, k):
+            w = weights * share[:, a] * ((a == b) - share[:, b])
+            out[a, :, b, :] = out[b, :, a, :] = (x * w[:, None]).T @ x
+    return out.reshape(k * q, k * q)
 
 
 def fit(
@@ -217,14 +318,16 @@ def fit(
         covariance = sigma**2 * bread
         score, hat_weight = residual, np.ones(n)
     else:
-        coef, iterations = solve_irls(x, y, family)
+        coef, iterations = solve_binary(x, y, family)
         if not iterations:
             raise EstimationError(
                 f"the {what} model does not converge: the design predicts some outcomes perfectly",
                 hint="use fewer covariates, or a linear model",
             )
-        mu, slope, hat_weight = _derivatives(family, x @ coef)
-        score = hat_weight * (y - mu) / slope
+        success, failure = (row_terms(family, x @ coef, np.full(n, level))[1] for level in (1.0, 0.0))
+        score = np.where(y > 0, success, failure)
+        # The expected information, as of iteratively reweighted least squares.
+        hat_weight = -success * failure
         bread = np.asarray(np.linalg.inv(x.T @ (x * hat_weight[:, None])), dtype=np.float64)
         covariance = bread
     if clusters is not None:
@@ -240,6 +343,7 @@ def fit(
         names=names,
         coef=coef,
         covariance=covariance,
+        linear=x @ coef,
         sigma=sigma,
         n_clusters=None if clusters is None else int(clusters.max()) + 1,
         df=df if clusters is None else int(clusters.max()),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt.errors import EstimationError
+from whyprompt.stats.regression import fit_multinomial, softmax
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,6 +19,7 @@ __all__ = ["draw_categories", "draw_normal", "draw_pmm"]
 
 # Relative ridge on the cross-products, so that collinear predictors do not stop a chain.
 _RIDGE = 1e-5
+_NUDGE = 1e-8
 
 
 def _posterior(y: Floats, X: Floats, rng: np.random.Generator) -> tuple[Floats, Floats, float]:
@@ -132,19 +134,20 @@ def draw_categories(
     incomplete categorical variables. Computational Statistics and Data Analysis 54, section 4.
     """
     rows, codes, weights = _augment(code, n_levels, X)
-    beta, inverse = _fit_multinomial(codes, n_levels, rows, weights, name)
+    found = fit_multinomial(rows, codes, n_levels, weights=weights, ridge=_NUDGE)
+    if found is None:
+        raise EstimationError(
+            f"the logistic regression that imputes {name!r} does not converge",
+            hint="leave predictors out of its model, or group rare levels",
+        )
+    beta, inverse = found[0], np.linalg.inv(found[1])
     root = np.linalg.cholesky((inverse + inverse.T) / 2)
     drawn = (beta.reshape(-1) + root @ rng.normal(size=beta.size)).reshape(beta.shape)
-    linear = np.column_stack([np.zeros(len(X_gap)), X_gap @ drawn.T])
+    linear = X_gap @ drawn.T
     if shift is not None:
-        linear[:, 1] += shift
-    share = _softmax(linear)
+        linear[:, 0] += shift
+    share = softmax(linear)
     return np.asarray((rng.random(len(X_gap))[:, None] > np.cumsum(share, axis=1)[:, :-1]).sum(axis=1))
-
-
-def _softmax(linear: Floats) -> Floats:
-    raised = np.exp(linear - linear.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
 
 
 def _augment(code: Ints, n_levels: int, X: Floats) -> tuple[Floats, Ints, Floats]:
@@ -156,44 +159,3 @@ def _augment(code: Ints, n_levels: int, X: Floats) -> tuple[Floats, Ints, Floats
     labels = np.tile(np.arange(n_levels), len(moves))
     weights = np.concatenate([np.ones(len(code)), np.full(len(extra), q / len(extra))])
     return np.vstack([X, extra]), np.concatenate([code, labels]), weights
-
-
-def _fit_multinomial(
-    code: Ints, n_levels: int, X: Floats, weights: Floats, name: str
-) -> tuple[Floats, Floats]:
-    """Newton's method; coefficients, shape (levels - 1, q), and the inverse information."""
-    q, k = X.shape[1], n_levels - 1
-    hot = (code[:, None] == np.arange(1, n_levels)[None, :]).astype(float)
-
-    def log_likelihood(beta: Floats) -> float:
-        linear = np.column_stack([np.zeros(len(X)), X @ beta.T])
-        top = linear.max(axis=1)
-        log_sum = top + np.log(np.exp(linear - top[:, None]).sum(axis=1))
-        return float(weights @ (linear[np.arange(len(X)), code] - log_sum))
-
-    beta = np.zeros((k, q))
-    now = log_likelihood(beta)
-    for _ in range(100):
-        share = _softmax(np.column_stack([np.zeros(len(X)), X @ beta.T]))[:, 1:]
-        gradient = ((hot - share) * weights[:, None]).T @ X
-        information = np.empty((k, q, k, q))
-        for a in range(k):
-            for b in range(a, k):
-                w = weights * share[:, a] * ((a == b) - share[:, b])
-                block = (X * w[:, None]).T @ X
-                information[a, :, b, :] = block
-                information[b, :, a, :] = block
-        flat = information.reshape(k * q, k * q)
-        flat = flat + np.diag(1e-8 * np.diag(flat))
-        step = np.linalg.solve(flat, gradient.reshape(-1)).reshape(k, q)
-        size = 1.0
-        while (new := log_likelihood(beta + size * step)) < now - 1e-10 * abs(now) and size > 1e-6:
-            size /= 2
-        beta = beta + size * step
-        gain, now = new - now, new
-        if abs(gain) < 1e-9 * (abs(now) + 1e-3):
-            return np.asarray(beta, dtype=float), np.asarray(np.linalg.inv(flat), dtype=float)
-    raise EstimationError(
-        f"the logistic regression that imputes {name!r} does not converge",
-        hint="leave predictors out of its model, or group rare levels",
-    )

@@ -18,6 +18,7 @@ from whyprompt.stats.influence import (
     regression_influence,
     with_intercept,
 )
+from whyprompt.stats.regression import fit_multinomial, multinomial_information, softmax
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,49 +103,6 @@ class MultiWeightEstimate:
     df: Floats | None = None
 
 
-def _softmax(eta: NDArray[Any]) -> NDArray[Any]:
-    """Probabilities of the arms, the first with linear predictor 0; complex for differentiation."""
-    whole = np.column_stack([np.zeros(len(eta)), eta])
-    raised = np.exp(whole - whole.real.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True))
-
-
-def _fit_multinomial(design: Floats, index: NDArray[np.intp], n_arms: int) -> Floats:
-    """Maximum likelihood by damped Newton steps; shape (k, arms - 1)."""
-    n, k = design.shape
-    chosen = np.eye(n_arms)[index]
-    beta = np.zeros((k, n_arms - 1))
-    loglik = -n * np.log(n_arms)
-    for _ in range(100):
-        p = _softmax(design @ beta)[:, 1:].real
-        gradient = design.T @ (chosen[:, 1:] - p)
-        blocks = [
-            [design.T @ (design * (p[:, a] * ((a == b) - p[:, b]))[:, None]) for b in range(n_arms - 1)]
-            for a in range(n_arms - 1)
-        ]
-        flat = gradient.T.ravel()
-        try:
-            step = np.linalg.solve(np.block(blocks), flat)
-        except np.linalg.LinAlgError:
-            break
-        if flat @ step < 1e-16 * max(1.0, abs(loglik)):
-            return beta
-        size = 1.0
-        while size > 1e-6:
-            trial = beta + size * step.reshape(n_arms - 1, k).T
-            reached = float(np.log(_softmax(design @ trial).real[np.arange(n), index] + 1e-300).sum())
-            if reached >= loglik - 1e-10 * abs(loglik):
-                break
-            size /= 2
-        beta, loglik = trial, reached
-        if np.abs(beta).max() > 50:
-            break
-    raise EstimationError(
-        "the multinomial score does not converge: covariates separate some arms",
-        hint="drop the covariate that determines the arm, or merge arms",
-    )
-
-
 def multinomial_weights(
     t: ArrayLike,
     X: ArrayLike,
@@ -222,15 +180,19 @@ def multinomial_weights(
     focal_at = arms.index(str(focal)) if focal is not None else None
 
     design = with_intercept(standardised(matrix, columns))
-    k = design.shape[1]
-    theta = _fit_multinomial(design, index, n_arms).T.ravel()
+    found = fit_multinomial(design, index, n_arms)
+    if found is None:
+        raise EstimationError(
+            "the multinomial score does not converge: covariates separate some arms",
+            hint="drop the covariate that determines the arm, or merge arms",
+        )
     chosen = np.eye(n_arms)[index]
     cap = np.inf
 
-    eta = design @ theta.reshape(n_arms - 1, k).T
+    eta = design @ found[0].T
 
     def weigh(linear: NDArray[Any]) -> NDArray[Any]:
-        p = _softmax(linear)
+        p = softmax(linear)
         own = (p * chosen).sum(axis=1)
         if estimand == "ate":
             raw = 1.0 / own
@@ -266,7 +228,7 @@ def multinomial_weights(
         estimand=estimand,
         arms=arms,
         focal=None if focal is None else str(focal),
-        propensity=_softmax(eta).real,
+        propensity=softmax(eta).real,
         weights=weights,
         means=means,
         covariance=covariance,
@@ -315,20 +277,15 @@ def _score_influence(
     derivative by each linear predictor is exact by a complex step.
     """
     n_arms, k = chosen.shape[1], design.shape[1]
-    p = _softmax(eta).real
-    information = np.empty(((n_arms - 1) * k, (n_arms - 1) * k))
+    p = softmax(eta).real
+    information = multinomial_information(design, p[:, 1:], np.ones(len(y)))
     moves = np.empty(((n_arms - 1) * k, n_arms))
     residual = chosen * (y[:, None] - means)
     for a in range(n_arms - 1):
-        rows = slice(a * k, (a + 1) * k)
-        for b in range(a + 1):
-            block = p[:, a + 1] * ((a == b) - p[:, b + 1])
-            information[rows, b * k : (b + 1) * k] = (design * block[:, None]).T @ design
-            information[b * k : (b + 1) * k, rows] = information[rows, b * k : (b + 1) * k].T
         moved = eta.astype(complex)
         moved[:, a] += 1e-30j
         slope = weigh(moved).imag / 1e-30
-        moves[rows] = (design * slope[:, None]).T @ residual
+        moves[a * k : (a + 1) * k] = (design * slope[:, None]).T @ residual
     # The coefficients move by score / information, and each mean by its share of its arm's weight.
     change = np.linalg.solve(information, moves) / (chosen.T @ weights)
     off = (chosen - p)[:, 1:]

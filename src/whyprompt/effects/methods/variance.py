@@ -250,7 +250,7 @@ def for_estimated_score(
     propensity : ndarray, shape (n,)
         Fitted probabilities.
     score_covariance : ndarray, shape (p + 1, p + 1)
-        Covariance of the coefficients, intercept first (`LogisticFit.information_inverse`).
+        Covariance of the coefficients, intercept first (`Fit.covariance`).
     score : ndarray, shape (n,), optional
         What was matched on; default `propensity`.
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import special
 
 from whyprompt.errors import EstimationError
-from whyprompt.stats.regression import Family, Fit, solve_irls
+from whyprompt.stats.regression import Family, Fit, solve_binary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -312,7 +312,7 @@ def _weighted(x: Array, y: Array, fitted: Fit, w: Array) -> tuple[Array, Array, 
     coef, sigma, good = np.empty((len(w), p)), np.ones(len(w)), np.ones(len(w), dtype=bool)
     for k, weights in enumerate(w):
         if fitted.family != "linear":
-            coef[k], iterations = solve_irls(x, y, fitted.family, weights=weights, start=fitted.coef)
+            coef[k], iterations = solve_binary(x, y, fitted.family, weights=weights, start=fitted.coef)
             good[k] = iterations > 0
             continue
         root = np.sqrt(weights)

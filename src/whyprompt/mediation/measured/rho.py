@@ -25,7 +25,7 @@ from whyprompt.mediation.measured.design import (
     response_of,
 )
 from whyprompt.mediation.measured.overlap import check_left
-from whyprompt.stats.regression import fit, solve_irls
+from whyprompt.stats.regression import fit, solve_binary
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -299,7 +299,7 @@ def _probit_mediator(
     ``E[Y | T, M, X] = a + b T + gamma M + rho sigma lambda``, with lambda the inverse Mills ratio
     of the mediator's side. For each rho the outcome's error deviation sigma solves a quadratic.
     """
-    alpha, iterations = solve_irls(x, m, "probit", start=coef)
+    alpha, iterations = solve_binary(x, m, "probit", start=coef)
     if not iterations:
         raise EstimationError("the mediator model does not converge")
     eta = x @ alpha

@@ -1,0 +1,85 @@
+"""The maximum of a likelihood by damped Newton steps: one routine for every regression here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+__all__ = ["maximise"]
+
+_HALVINGS = 30
+# Share of the parameters that the last step may still move. Where the maximum is at infinity (a covariate
+# separates the outcomes) the likelihood stops rising, but steps go on.
+_STILL = 1e-4
+
+
+def maximise(
+    evaluate: Callable[[Floats], tuple[float, Floats, Floats]], start: Floats, *, max_iterations: int = 50
+) -> tuple[Floats, Floats, int, bool]:
+    """Climb to the maximum of a concave log-likelihood, until what is left to gain is at rounding error.
+
+    Parameters
+    ----------
+    evaluate : callable
+        Maps parameters, shape (k,), to the log-likelihood, its gradient and the information (minus its second
+        derivative). A log-likelihood of minus infinity keeps steps out of where there is none.
+    start : ndarray, shape (k,)
+        Where the log-likelihood is finite.
+    max_iterations : int, default 50
+        Newton steps before giving up.
+
+    Returns
+    -------
+    theta : ndarray, shape (k,)
+        The maximum, or the last point where there is none.
+    information : ndarray, shape (k, k)
+        One (converged) step before.
+    n_iterations : int
+    converged : bool
+        False where the information is singular, or the maximum is at infinity.
+
+    Examples
+    --------
+    The logit of three successes in four trials:
+
+    >>> import numpy as np
+    >>> def binomial(theta):
+    ...     p = 1 / (1 + np.exp(-theta[0]))
+    ...     return 3 * np.log(p) + np.log(1 - p), np.array([3 - 4 * p]), np.array([[4 * p * (1 - p)]])
+    >>> theta, _, _, converged = maximise(binomial, np.zeros(1))
+    >>> round(float(np.exp(theta[0])), 9), converged
+    (3.0, True)
+    """
+    theta = start
+    value, gradient, information = evaluate(theta)
+    for iteration in range(1, max_iterations + 1):
+        try:
+            step = np.linalg.solve(information, gradient)
+        except np.linalg.LinAlgError:
+            return theta, information, iteration, False
+        # Newton's decrement bounds the log-likelihood still to be gained; it converges quadratically.
+        decrement = float(gradient @ step)
+        if not np.isfinite(decrement):
+            return theta, information, iteration, False
+        still = np.abs(step).max() <= _STILL * max(1.0, float(np.abs(theta).max()))
+        if still and decrement < 1e-14 * max(1.0, abs(value)):
+            return theta + step, information, iteration, True
+        size = 1.0
+        for _ in range(_HALVINGS):
+            candidate = theta + size * step
+            new = evaluate(candidate)
+            if new[0] >= value - 1e-10 * abs(value):
+                break
+            size /= 2.0
+        else:
+            return theta, information, iteration, False
+        theta, (value, gradient, information) = candidate, new
+    return theta, information, max_iterations, False
