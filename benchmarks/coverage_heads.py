@@ -68,11 +68,11 @@ def make(path: Path, items_per_task: int, first_layer: int) -> None:
     """Sweep the items that the file does not hold yet."""
     import pandas as pd
 
+    from whyprompt import load_model
     from whyprompt.answers.pairs import study_pairs
     from whyprompt.mediation import PairOutcomes, set_sweep
     from whyprompt.study import Study
-    from whyprompt.trials.items import load_items
-    from whyprompt.trials.models import load_model
+    from whyprompt.trials.items.load import load_items
 
     lm = load_model("embedded", dtype="float32")
     shape = lm.model.config

@@ -24,16 +24,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from whyprompt import load_model
 from whyprompt.study import DirectArm, FewShotArm, ReasoningGymSource
-from whyprompt.trials.items import load_items
-from whyprompt.trials.models import ScoreRequest, load_model, score
+from whyprompt.trials.items.load import load_items
+from whyprompt.trials.models.scoring import ScoreRequest, score
 from whyprompt.trials.prompts import Prompt, render
 
 if TYPE_CHECKING:
     from lm_eval.models.huggingface import HFLM
 
     from whyprompt.study import Arm
-    from whyprompt.trials.models import LocalModel
+    from whyprompt.trials.models.local import LocalModel
 
 
 class Clock:

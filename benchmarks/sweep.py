@@ -277,7 +277,7 @@ def make_pairs(folder: Path, count: int, tokens: int) -> list[dict[str, Any]]:
 
     from whyprompt.mediation import pair_from_text
     from whyprompt.study import ReasoningGymSource
-    from whyprompt.trials.items import load_items
+    from whyprompt.trials.items.load import load_items
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     source = ReasoningGymSource(source="reasoning_gym", dataset="gsm_symbolic", size=1600)
@@ -313,7 +313,7 @@ def save_models(where: Path, names: list[str]) -> dict[str, Path]:
     import torch
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-    from whyprompt.trials.models import locate_model
+    from whyprompt.trials.models.locate import locate_model
 
     embedded = locate_model("embedded").folder
     tokenizer = AutoTokenizer.from_pretrained(embedded)
@@ -363,7 +363,7 @@ def fastest_rate() -> float:
     """Operations a second of the fastest float32 matrix product on one thread, by either routine."""
     import torch
 
-    from whyprompt._lean import linear
+    from whyprompt._lean.products import linear
 
     torch.set_num_threads(1)
     best = 0.0

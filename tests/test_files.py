@@ -13,7 +13,8 @@ import pytest
 
 from whyprompt import _cache, _files
 from whyprompt.errors import StoreError, WhypromptError
-from whyprompt.trials.models import locate, locate_model
+from whyprompt.trials.models import locate
+from whyprompt.trials.models.locate import locate_model
 
 
 def written(path, content=b"new"):

@@ -11,7 +11,10 @@ from transformers.activations import NewGELUActivation
 from transformers.pytorch_utils import Conv1D
 
 from whyprompt import _cache
-from whyprompt._lean import blocks, gelu_new, lean_layers, linear, products, products_note, room_for
+from whyprompt._lean import blocks, products
+from whyprompt._lean.activations import gelu_new
+from whyprompt._lean.layers import lean_layers
+from whyprompt._lean.products import linear, products_note, room_for
 
 
 @pytest.fixture

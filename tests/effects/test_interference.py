@@ -310,7 +310,8 @@ def test_the_packed_scoring_of_a_real_model_is_consistent(tiny_model):
     """Prompts that share prefixes are packed together: the case where neighbours could leak."""
     import torch
 
-    from whyprompt.trials.models import ScoreRequest, load_model, score
+    from whyprompt import load_model
+    from whyprompt.trials.models.scoring import ScoreRequest, score
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whyprompt.errors import DataError
-from whyprompt.examples import exploration_charts, explore
+from whyprompt.examples.charts import exploration_charts
+from whyprompt.examples.explore import explore
 
 ITEMS = pd.DataFrame(
     {

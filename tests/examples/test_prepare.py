@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from whyprompt.errors import DataError
-from whyprompt.examples import prepare_example1, prepare_example2
+from whyprompt.examples.prepare import prepare_example1, prepare_example2
 from whyprompt.study import FileSource
-from whyprompt.trials.items import from_file, normalised_question
+from whyprompt.trials.items.files import from_file
+from whyprompt.trials.items.item import normalised_question
 
 
 def shared(*parts):

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PromptPair, align_shorter, head_sweep, pair_from_rendered
 from whyprompt.study import ChainOfThoughtArm, DirectArm, FewShotArm, FormatArm
-from whyprompt.trials.items import Item, ItemPool
-from whyprompt.trials.models import load_codec
+from whyprompt.trials.items.item import Item, ItemPool
+from whyprompt.trials.models.load import load_codec
 from whyprompt.trials.prompts import render
 
 ITEM = Item(

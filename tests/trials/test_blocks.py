@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from whyprompt.trials.models import ScoreRequest, blocks, load_model, plan_scoring, score
+from whyprompt import load_model
+from whyprompt.trials.models import blocks
 from whyprompt.trials.models.packing import plan_packs
+from whyprompt.trials.models.scoring import ScoreRequest, plan_scoring, score
 
 
 def additive(pack, root):

@@ -10,11 +10,14 @@ import pytest
 import torch
 import transformers
 
-from whyprompt import _files
+from whyprompt import _files, load_model
 from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.mediation import PromptPair, head_sweep
 from whyprompt.trials import doctor, manifest
-from whyprompt.trials.models import ScoreRequest, load, load_codec, load_model, locate, locate_model, score
+from whyprompt.trials.models import load, locate
+from whyprompt.trials.models.load import load_codec
+from whyprompt.trials.models.locate import locate_model
+from whyprompt.trials.models.scoring import ScoreRequest, score
 
 
 def status(checks, name):

@@ -15,8 +15,9 @@ from whyprompt.study import (
     NaturalInstructionsSource,
     ReasoningGymSource,
 )
-from whyprompt.trials.items import Item, ItemPool, load_items, read_rows
-from whyprompt.trials.items.item import check_items, normalised_question
+from whyprompt.trials.items.files import read_rows
+from whyprompt.trials.items.item import Item, ItemPool, check_items, normalised_question
+from whyprompt.trials.items.load import load_items
 
 ROWS = [
     {

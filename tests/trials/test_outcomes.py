@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from whyprompt.errors import DataError, StudyError
 from whyprompt.study import OutcomeSettings
-from whyprompt.trials.items import Item
-from whyprompt.trials.models import TokenScores
-from whyprompt.trials.outcomes import (
+from whyprompt.trials.items.item import Item
+from whyprompt.trials.models.scoring import TokenScores
+from whyprompt.trials.outcomes.score import (
     Observed,
     check_outcomes,
     needs_choices,

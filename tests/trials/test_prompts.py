@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from whyprompt.errors import PromptError
 from whyprompt.study import ChainOfThoughtArm, DirectArm, FewShotArm, FormatArm, TemplateArm
-from whyprompt.trials.items import Item, ItemPool
-from whyprompt.trials.models import PromptCodec, load_codec
+from whyprompt.trials.items.item import Item, ItemPool
+from whyprompt.trials.models.load import load_codec
+from whyprompt.trials.models.local import PromptCodec
 from whyprompt.trials.prompts import check_templates, cut_before_answer, render, segments_of, trial_seed
 
 ITEM = Item(

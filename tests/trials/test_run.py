@@ -12,11 +12,14 @@ import pytest
 import torch
 import transformers
 
+from whyprompt import load_model
 from whyprompt.errors import DataError, PromptError, StoreError, StudyError
 from whyprompt.study import load_study
 from whyprompt.trials import dry_run, export, load_trials, rep_variance, run, run_study, verify_study
-from whyprompt.trials.items import load_items
-from whyprompt.trials.models import LocalModel, complete, load_model, locate_model
+from whyprompt.trials.items.load import load_items
+from whyprompt.trials.models.generation import complete
+from whyprompt.trials.models.local import LocalModel
+from whyprompt.trials.models.locate import locate_model
 from whyprompt.trials.plan import make_plan
 from whyprompt.trials.store import ItemRow, TrialStore
 

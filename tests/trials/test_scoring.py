@@ -5,20 +5,20 @@ import pytest
 import torch
 import transformers
 
+from whyprompt import load_model
 from whyprompt.errors import ModelError, WhypromptError
-from whyprompt.trials.models import (
-    CompletionRequest,
+from whyprompt.trials.models.generation import CompletionRequest, complete
+from whyprompt.trials.models.local import LocalModel, PromptCodec
+from whyprompt.trials.models.locate import ModelFiles
+from whyprompt.trials.models.scoring import (
     RootCache,
     ScoreRequest,
-    complete,
-    load_model,
+    cache_argument,
     plan_scoring,
+    probe_packing,
     score,
     score_pack,
 )
-from whyprompt.trials.models.local import LocalModel, PromptCodec
-from whyprompt.trials.models.locate import ModelFiles
-from whyprompt.trials.models.scoring import cache_argument, probe_packing
 
 SMALL = {
     "vocab_size": 64,

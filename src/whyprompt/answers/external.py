@@ -14,7 +14,7 @@ from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.results import plain
 from whyprompt.study import Contrast
-from whyprompt.trials.outcomes import needs_completion
+from whyprompt.trials.outcomes.score import needs_completion
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt.errors import MediationError
 from whyprompt.mediation.pairs import pair_from_rendered
-from whyprompt.trials.items import load_items
+from whyprompt.trials.items.load import load_items
 from whyprompt.trials.prompts import CHAIN_MARK, render
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from whyprompt._study_items import BUILTIN_COLUMNS
 from whyprompt.errors import GraphError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.study import Contrast
-from whyprompt.trials.items import load_items
-from whyprompt.trials.outcomes import check_outcomes, needs_completion
+from whyprompt.trials.items.load import load_items
+from whyprompt.trials.outcomes.score import check_outcomes, needs_completion
 from whyprompt.trials.prompts import check_templates, cue_of, segments_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from whyprompt.study import TemperatureRange
 from whyprompt.trials.models.packing import Pack, plan_packs
 from whyprompt.trials.models.scoring import ScoreRequest
-from whyprompt.trials.outcomes import needs_completion, needs_look_ahead
+from whyprompt.trials.outcomes.score import needs_completion, needs_look_ahead
 from whyprompt.trials.prompts import Prompt, render, trial_seed
 
 if TYPE_CHECKING:

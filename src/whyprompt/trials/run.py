@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from whyprompt.errors import DataError, StoreError
 from whyprompt.trials.check import check_study, runnable_items
-from whyprompt.trials.items import load_items
+from whyprompt.trials.items.load import load_items
 from whyprompt.trials.manifest import save_manifest, seed_everything
 from whyprompt.trials.models.generation import CompletionRequest, complete
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.scoring import RootCache, ScoreRequest, plan_scoring, score, score_pack
-from whyprompt.trials.outcomes import (
+from whyprompt.trials.outcomes.score import (
     Observed,
     needs_choices,
     needs_completion,
