@@ -111,7 +111,7 @@ def test_no_file_is_written_any_other_way():
         f"{file.name}: {line.strip()}"
         for file in source.rglob("*.py")
         # Figures handed to another interpreter, and a model's conversion: in a folder of their own.
-        if file.name not in {"_peers.py", "run_peers.py"}
+        if file.name not in {"peers.py", "run_peers.py"}
         for line in file.read_text(encoding="utf-8").splitlines()
         if plain.search(line) and "(making / " not in line
     ]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.checks.refute import refute
     from whyprompt.effects.checks.repeats import repeat_variance
     from whyprompt.effects.checks.specification import specification_curve
-    from whyprompt.effects.dose.dose import dose_response
+    from whyprompt.effects.dose import dose_response
     from whyprompt.effects.estimate import estimate_effect
     from whyprompt.effects.gaps.chained import impute
     from whyprompt.effects.gaps.estimate import estimate_with_imputation
@@ -130,7 +130,7 @@ _HOMES = {
     "effects.checks.refute": ("refute",),
     "effects.checks.repeats": ("repeat_variance",),
     "effects.checks.specification": ("specification_curve",),
-    "effects.dose.dose": ("dose_response",),
+    "effects.dose": ("dose_response",),
     "effects.estimate": ("estimate_effect",),
     "effects.gaps.chained": ("impute",),
     "effects.gaps.estimate": ("estimate_with_imputation",),
