@@ -560,11 +560,12 @@ def _sentence(
     confounders: Sequence[str],
     design: str,
 ) -> str:
+    spans = [f"{format_number(row.ci_low)} to {format_number(row.ci_high)}" for row in (slope, last)]
+    change, whole = format_number(slope.estimate), format_number(last.estimate)
     text = (
-        f"For one unit more of {treatment!r}, {outcome!r} changes by {format_number(slope.estimate)} on"
-        f" average ({percent(level)} interval {format_number(slope.ci_low)} to"
-        f" {format_number(slope.ci_high)}); at {format_number(last.at)} instead of {format_number(reference)} by {format_number(last.estimate)}"
-        f" ({format_number(last.ci_low)} to {format_number(last.ci_high)})."
+        f"For one unit more of {treatment!r}, {outcome!r} changes by {change} on average ({percent(level)}"
+        f" interval {spans[0]}); at {format_number(last.at)} instead of {format_number(reference)} by {whole}"
+        f" ({spans[1]})."
     )
     if nonlinear is not None and nonlinear < 1 - level:
         text += f" The response is not a straight line (p {p_words(nonlinear)}): read the curve."
