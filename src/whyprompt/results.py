@@ -182,7 +182,7 @@ class Point(Estimate):
     Attributes
     ----------
     at : float
-        Where it is: a dose, a share of the rows.
+        Where it is: a dose, a share of the rows, a predicted effect.
     """
 
     at: float

@@ -61,15 +61,15 @@ def test_groups_by_one_two_valued_modifier_are_its_subgroups():
     seen = set(np.flatnonzero(np.isfinite(found.predicted)))
     judged = frame[frame["item_id"].isin(seen)]
     by = {row.label: row for row in paired_effect(judged, **PAIR, by="kind").parts}
-    for group, level in zip(found.groups, ("short", "long"), strict=True):
-        for name in ("estimate", "std_error", "ci_low", "ci_high", "p_value", "p_holm"):
+    for group, level in zip(found.parts, ("short", "long"), strict=True):
+        for name in ("estimate", "std_error", "ci_low", "ci_high", "p_value", "p_adjusted"):
             assert getattr(group, name) == pytest.approx(getattr(by[level], name), rel=1e-9)
-        assert group.n == by[level].n_used
+        assert group.n_used == by[level].n_used
     d = found.scores[:, 0] - found.scores[:, 1]
     spread = sm.stats.CompareMeans.from_data(d[found.predicted > 3], d[found.predicted < 3])
     low, high = spread.tconfint_diff(usevar="unequal")
     assert (found.most_minus_least.ci_low, found.most_minus_least.ci_high) == pytest.approx((low, high))
-    assert found.average.estimate == pytest.approx(paired_effect(frame, **PAIR).estimate)
+    assert found.overall.estimate == pytest.approx(paired_effect(frame, **PAIR).estimate)
 
 
 @pytest.mark.parametrize("clusters", [0, 25])
@@ -81,8 +81,8 @@ def test_drivers_are_a_regression_of_the_scores(clusters):
     fit = sm.OLS(found.scores[:, 0] - found.scores[:, 1], X)
     options = {"groups": frame["team"].to_numpy(), "df_correction": True} if clusters else {}
     fit = fit.fit(cov_type="cluster" if clusters else "HC3", cov_kwds=options or None, use_t=True)
-    assert [d.modifier for d in found.drivers] == ["hard", "task_b", "task_c"]
-    assert [d.slope for d in found.drivers] == pytest.approx(fit.params[1:])
+    assert [d.label for d in found.drivers] == ["hard", "task_b", "task_c"]
+    assert [d.estimate for d in found.drivers] == pytest.approx(fit.params[1:])
     assert [d.std_error for d in found.drivers] == pytest.approx(fit.bse[1:], rel=1e-9)
     assert [d.p_value for d in found.drivers] == pytest.approx(fit.pvalues[1:], rel=1e-6)
     wald = fit.wald_test(np.eye(4)[1:], use_f=True, scalar=True)
@@ -98,32 +98,28 @@ def test_the_average_is_that_of_the_scores_with_the_error_of_their_mean():
     frame = one_arm(2)
     found = heterogeneous_effects(frame, **ARM, confounders=["hard"], propensity="e")
     psi = found.scores[:, 0] - found.scores[:, 1]
-    assert found.average.estimate == pytest.approx(psi.mean())
-    assert found.average.std_error == pytest.approx(psi.std(ddof=1) / 20)
+    assert found.overall.estimate == pytest.approx(psi.mean())
+    assert found.overall.std_error == pytest.approx(psi.std(ddof=1) / 20)
     # With a known propensity the score is unbiased whatever the outcome model is: the weighted part alone.
     t, y, e = (frame[c].to_numpy(float) for c in ("arm", "y", "e"))
-    assert found.average.estimate == pytest.approx(float(np.mean(t * y / e - (1 - t) * y / (1 - e))), abs=0.5)
+    assert found.overall.estimate == pytest.approx(float(np.mean(t * y / e - (1 - t) * y / (1 - e))), abs=0.5)
 
 
 def test_values_and_differences_of_a_policy_agree():
     found = heterogeneous_effects(one_arm(3), **ARM, confounders=["hard"])
     policy = prompt_policy(found, cost=0.3)
-    assert policy.over_treated.estimate == pytest.approx(
-        policy.value.estimate - policy.value_treated.estimate
-    )
-    assert policy.over_control.estimate == pytest.approx(
-        policy.value.estimate - policy.value_control.estimate
-    )
+    assert policy.over_treated.estimate == pytest.approx(policy.estimate - policy.part("always 1").estimate)
+    assert policy.over_control.estimate == pytest.approx(policy.estimate - policy.part("always 0").estimate)
     seen = np.isfinite(found.predicted)
     chosen = found.predicted[seen] > 0.3
-    assert found.n_judged == policy.n == seen.sum() == 280
+    assert found.n_judged == policy.overall.n_used == seen.sum() == 280
     assert policy.share_treated == float(chosen.mean())
     one, none = found.scores[seen].T
-    assert policy.value.estimate == pytest.approx(np.where(chosen, one - 0.3, none).mean())
-    assert policy.curve[-1].gain == pytest.approx(policy.curve[-1].gain_at_random)
-    assert policy.curve[-1].gain == pytest.approx(
-        policy.value_treated.estimate - policy.value_control.estimate
-    )
+    assert policy.estimate == pytest.approx(np.where(chosen, one - 0.3, none).mean())
+    assert policy.curve[-1].estimate == policy.at_random(1.0)
+    everyone = policy.part("always 1").estimate - policy.part("always 0").estimate
+    assert policy.curve[-1].estimate == pytest.approx(everyone)
+    assert policy.at_random(0.3) == pytest.approx(0.3 * everyone)
     assert policy.choose(pd.DataFrame({"hard": [-3.0, 3.0]})) == ("0", "1")
 
 
@@ -133,7 +129,7 @@ def test_lower_is_better_mirrors_the_policy():
     turned = heterogeneous_effects(frame.assign(y=-frame["y"]), **ARM, confounders=["hard"])
     down = prompt_policy(turned, cost=0.2, better="lower")
     assert down.share_treated == up.share_treated
-    assert down.value.estimate == pytest.approx(-up.value.estimate)
+    assert down.estimate == pytest.approx(-up.estimate)
     assert down.over_treated.estimate == pytest.approx(up.over_treated.estimate)
     assert down.over_control.ci_low == pytest.approx(up.over_control.ci_low)
 
@@ -150,11 +146,11 @@ def test_order_index_arm_and_scale_change_nothing_but_what_they_must(cluster):
     moved = heterogeneous_effects(frame.assign(y=3 * frame["y"] + 50), **options)
     assert estimates(moved) == pytest.approx(3 * estimates(base), rel=1e-6)
     turned = heterogeneous_effects(frame.assign(arm=1 - frame["arm"]), **options)
-    assert [row.estimate for row in turned.groups] == pytest.approx(
-        [-row.estimate for row in reversed(base.groups)]
+    assert [row.estimate for row in turned.parts] == pytest.approx(
+        [-row.estimate for row in reversed(base.parts)]
     )
     assert turned.gain.estimate == pytest.approx(-base.harmed.estimate)
-    assert turned.calibration == pytest.approx(base.calibration)
+    assert turned.calibration.estimate == pytest.approx(base.calibration.estimate)
     swapped = prompt_policy(turned)
     assert swapped.over_treated.estimate == pytest.approx(prompt_policy(base).over_control.estimate)
 
@@ -165,8 +161,8 @@ def test_paired_items_in_another_order_or_turned_around():
     other = paired_heterogeneity(frame.sample(frac=1, random_state=2), **PAIR, modifiers=["hard"])
     pd.testing.assert_frame_equal(base.to_frame(), other.to_frame(), rtol=1e-9)
     turned = paired_heterogeneity(frame, outcome="y", treated="p", control="q", modifiers=["hard"])
-    assert [row.estimate for row in turned.groups] == pytest.approx(
-        [-row.estimate for row in reversed(base.groups)]
+    assert [row.estimate for row in turned.parts] == pytest.approx(
+        [-row.estimate for row in reversed(base.parts)]
     )
 
 
@@ -182,7 +178,7 @@ def test_any_regressor_predicts_the_effect():
     found = heterogeneous_effects(
         one_arm(8, n=800), **ARM, confounders=["hard"], outcome_model=tree, effect_model=tree
     )
-    assert found.groups[0].ci_high < found.groups[-1].ci_low
+    assert found.parts[0].ci_high < found.parts[-1].ci_low
     assert len(set(found.rule.predict(pd.DataFrame({"hard": np.linspace(-2, 2, 50)})).round(9))) == 3
 
 
@@ -193,12 +189,12 @@ def covered(found, gain):
     judged = gain[np.isfinite(found.predicted)]
     policy = prompt_policy(found)
     known = {
-        "least": (found.groups[0], truth[0]),
-        "most": (found.groups[-1], truth[-1]),
+        "least": (found.parts[0], truth[0]),
+        "most": (found.parts[-1], truth[-1]),
         "spread": (found.most_minus_least, truth[-1] - truth[0]),
         "over treated": (policy.over_treated, float(np.mean(np.where(policy.chosen, 0, -judged)))),
         "over control": (policy.over_control, float(np.mean(np.where(policy.chosen, judged, 0)))),
-        "average": (found.average, gain.mean()),
+        "average": (found.overall, gain.mean()),
     }
     return {
         name: row.ci_low <= true <= row.ci_high
@@ -232,7 +228,7 @@ def test_no_difference_is_found_where_there_is_none():
     slopes, spreads, drivers = [], [], []
     for seed in range(500):
         found = paired_heterogeneity(both_arms(3000 + seed, n=60, varies=0.0), **PAIR, modifiers=["hard"])
-        slopes.append(found.calibration_p < 0.05)
+        slopes.append(found.calibration.p_value < 0.05)
         spreads.append(found.most_minus_least.ci_low > 0)
         drivers.append(found.differs_p < 0.05)
     # One-sided at 5%, upper end of a 95% interval (2.5%), F test at 5%; three Monte Carlo errors. Predicted
@@ -312,8 +308,8 @@ def test_items_that_change_alike_have_no_interval():
     frame = both_arms(0)
     frame["y"] = np.where(frame["arm"] == "q", 1.0, 0.0) + frame["hard"]
     found = paired_heterogeneity(frame, **PAIR, modifiers=["hard"])
-    assert found.average.estimate == pytest.approx(1.0)
-    assert found.average.std_error is None
-    assert all(row.std_error is None and row.p_value is None for row in found.groups)
-    assert found.calibration is None or found.calibration_p is None
+    assert found.overall.estimate == pytest.approx(1.0)
+    assert found.overall.std_error is None
+    assert all(row.std_error is None and row.p_value is None for row in found.parts)
+    assert found.calibration is None or found.calibration.p_value is None
     assert "nan" not in found.sentence

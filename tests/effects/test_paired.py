@@ -164,7 +164,7 @@ def test_arms_are_called_as_the_table_has_them(treated, control):
     graded = paired_ordinal_effect(frame, outcome="grade", treated=treated, control=control)
     assert (graded.treated_level, graded.control_level) == ("1", "0")
     whom = paired_heterogeneity(frame, outcome="score", treated=treated, control=control, modifiers=["kind"])
-    assert (whom.treated_level, whom.control_level) == ("1", "0")
+    assert (whom.treated, whom.control) == ("1", "0")
 
 
 def test_repeats_of_a_binary_outcome_are_risks_and_no_discordant_pairs():

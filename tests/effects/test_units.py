@@ -186,7 +186,7 @@ def test_every_estimator_takes_the_units():
     assert curve.slope_std_error == dose_response(frame, **dose, **named).slope_std_error
     assert curve.slope_std_error > 1.5 * dose_response(frame, **dose, cluster="none").slope_std_error
     found = heterogeneous_effects(frame, **ARM, confounders=["hard"])
-    assert found.groups == heterogeneous_effects(frame, **ARM, confounders=["hard"], **named).groups
+    assert found.parts == heterogeneous_effects(frame, **ARM, confounders=["hard"], **named).parts
     assert any("'item_id' repeats" in w for w in found.warnings)
 
 

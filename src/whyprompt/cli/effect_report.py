@@ -100,9 +100,9 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
 
 
 def _group_table(found: Any) -> str:  # noqa: ANN401 - HeterogeneousEffects
-    shown = [*found.groups, *(row for row in (found.gain, found.harmed) if row is not None)]
+    shown = [*found.parts, *(row for row in (found.gain, found.harmed) if row is not None)]
     rows = [
-        [row.name, str(row.n), format_number(row.predicted), format_number(row.estimate), _span(row, "ci")]
+        [row.label, str(row.n_used), format_number(row.at), format_number(row.estimate), _span(row, "ci")]
         for row in shown
     ]
     return _grid(["rows", "n", "predicted", "effect", "interval"], rows)

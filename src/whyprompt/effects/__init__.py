@@ -50,8 +50,8 @@ from whyprompt.effects.prepare.recipe import (
 from whyprompt.effects.result import EffectResult, EffectSubgroup
 from whyprompt.effects.several import EffectsResult, OutcomeRow, estimate_effects, paired_effects
 from whyprompt.effects.whom.heterogeneity import heterogeneous_effects, paired_heterogeneity
-from whyprompt.effects.whom.policy import PolicyFigure, PromptPolicy, TargetingPoint, prompt_policy
-from whyprompt.effects.whom.result import EffectDriver, GroupEffect, GroupProfile, HeterogeneousEffects
+from whyprompt.effects.whom.policy import PromptPolicy, prompt_policy
+from whyprompt.effects.whom.result import HeterogeneousEffects
 from whyprompt.results import Assumption, BalanceRow, Measure
 
 __all__ = [
@@ -68,13 +68,10 @@ __all__ = [
     "CrossCheck",
     "CrossCheckRow",
     "DoseResponse",
-    "EffectDriver",
     "EffectResult",
     "EffectSubgroup",
     "EffectsResult",
     "FlagOutliers",
-    "GroupEffect",
-    "GroupProfile",
     "HeterogeneousEffects",
     "IdentificationCheck",
     "Imputation",
@@ -88,7 +85,6 @@ __all__ = [
     "OutcomeRow",
     "PairedResult",
     "PartialR2Bounds",
-    "PolicyFigure",
     "PooledEstimate",
     "Prepared",
     "PromptPolicy",
@@ -98,7 +94,6 @@ __all__ = [
     "RosenbaumBound",
     "Scale",
     "SpecificationCurve",
-    "TargetingPoint",
     "ThresholdRow",
     "TippingPoint",
     "UpliftPoint",

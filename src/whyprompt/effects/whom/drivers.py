@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.whom.result import EffectDriver
+from whyprompt.results import Estimate
 from whyprompt.stats import errors as inference
 from whyprompt.stats.design import independent_columns, moments
 from whyprompt.stats.rules import holm
@@ -27,7 +27,7 @@ _ROUNDING = 1e-13
 
 def effect_drivers(
     effect: Floats, shown: Design, *, cluster: NDArray[Any] | None, level: float, size: float
-) -> tuple[tuple[EffectDriver, ...], float | None]:
+) -> tuple[tuple[Estimate, ...], float | None]:
     """Regress the rows' scores on the modifiers, with HC3 errors, or clustered ones.
 
     Parameters
@@ -41,7 +41,7 @@ def effect_drivers(
 
     Returns
     -------
-    drivers : tuple of EffectDriver
+    drivers : tuple of Estimate
     differs_p : float or None
         F test that all slopes are nil; None where there are too few rows or clusters for it.
 
@@ -55,12 +55,7 @@ def effect_drivers(
     X = shown.matrix
     centre, scale = moments(X)
     kept = independent_columns(X, centre, scale)
-    empty = [
-        EffectDriver(
-            modifier=name, slope=None, std_error=None, ci_low=None, ci_high=None, p_value=None, p_holm=None
-        )
-        for name in shown.names
-    ]
+    empty = [Estimate(label=name, estimate=None) for name in shown.names]
     n, k = len(effect), len(kept)
     if not kept or n <= k + 1:
         return tuple(empty), None
@@ -79,7 +74,7 @@ def effect_drivers(
         units, df = float(len(part)), len(part) - 1.0
         if df < 1:
             return tuple(
-                replace(empty[j], slope=float(coef[a + 1] / scale[j])) for a, j in enumerate(kept)
+                replace(empty[j], estimate=float(coef[a + 1] / scale[j])) for a, j in enumerate(kept)
             ), None
         meat = part.T @ part * units / df * (n - 1.0) / (n - k - 1.0)
     covariance = inverse @ meat @ inverse
@@ -90,17 +85,17 @@ def effect_drivers(
         known = error / 1.0 > _ROUNDING * size
         spread = error / float(scale[j]) if known else None
         low, high = inference.interval(slope, spread, level=level, df=df)
-        rows[j] = EffectDriver(
-            modifier=shown.names[j],
-            slope=slope,
+        rows[j] = Estimate(
+            label=shown.names[j],
+            estimate=slope,
             std_error=spread,
             ci_low=low,
             ci_high=high,
             p_value=two_sided_p(slope, spread, df),
-            p_holm=None,
+            df=df if known else None,
         )
     adjusted = holm([row.p_value for row in rows])
-    drivers = tuple(replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
+    drivers = tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True))
     # Hotelling's distribution for clusters, whose covariance has as many degrees of freedom as there are.
     free = df if cluster is None else units - k
     if free < 1 or any(rows[j].std_error is None for j in kept):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects.pairs import known_error
-from whyprompt.effects.whom.result import GroupEffect, GroupProfile
+from whyprompt.results import Estimate, Point
 from whyprompt.stats import errors as inference
 from whyprompt.stats.rules import holm
 from whyprompt.stats.several import two_sided_p
@@ -64,7 +64,7 @@ def group_effect(
     *,
     level: float,
     size: float,
-) -> GroupEffect:
+) -> Point:
     """Average the effect over some rows.
 
     Parameters
@@ -80,7 +80,7 @@ def group_effect(
 
     Returns
     -------
-    GroupEffect
+    Point
     """
     error, df, _ = known_error(effect[here], None if cluster is None else cluster[here], size)
     return _row(name, here, predicted, float(effect[here].mean()), error, df, level)
@@ -94,18 +94,18 @@ def _row(
     error: float | None,
     df: float | None,
     level: float,
-) -> GroupEffect:
+) -> Point:
     low, high = inference.interval(estimate, error, level=level, df=df)
-    return GroupEffect(
-        name=name,
-        n=int(here.sum()),
-        predicted=float(predicted[here].mean()),
+    return Point(
+        label=name,
+        at=float(predicted[here].mean()),
         estimate=estimate,
         std_error=error,
         ci_low=low,
         ci_high=high,
         p_value=two_sided_p(estimate, error, df),
-        p_holm=None,
+        df=df,
+        n_used=int(here.sum()),
     )
 
 
@@ -118,7 +118,7 @@ def group_effects(
     *,
     level: float,
     size: float,
-) -> tuple[tuple[GroupEffect, ...], GroupEffect | None]:
+) -> tuple[tuple[Point, ...], Point | None]:
     """Give the effect on each group, and the last one's less the first one's.
 
     Parameters
@@ -133,8 +133,8 @@ def group_effects(
 
     Returns
     -------
-    groups : tuple of GroupEffect
-    most_minus_least : GroupEffect or None
+    groups : tuple of Point
+    most_minus_least : Point or None
         None with one group.
     """
     found = np.unique(place[place >= 0]).tolist()
@@ -146,7 +146,7 @@ def group_effects(
         for k in found
     ]
     adjusted = holm([row.p_value for row in rows])
-    groups = tuple(replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
+    groups = tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True))
     if len(found) < 2:
         return groups, None
     most, least = place == found[-1], place == found[0]
@@ -155,7 +155,7 @@ def group_effects(
         error, df = None, None
     row = _row("most less least affected", most | least, predicted, estimate, error, df, level)
     apart = float(predicted[most].mean() - predicted[least].mean())
-    return groups, replace(row, predicted=apart)
+    return groups, replace(row, at=apart)
 
 
 def _difference(
@@ -180,7 +180,7 @@ def _difference(
 
 def profile_of(
     shown: Design, place: Ints, cluster: NDArray[Any] | None, *, level: float
-) -> tuple[GroupProfile, ...]:
+) -> tuple[tuple[Estimate, ...], dict[str, tuple[float, float]]]:
     """Say how the rows most and least affected differ in the modifiers.
 
     Parameters
@@ -193,33 +193,28 @@ def profile_of(
 
     Returns
     -------
-    tuple of GroupProfile
+    differences : tuple of Estimate
         Empty with one group.
+    means : dict of str to (float, float)
+        In the least and in the most affected group.
     """
     used = place[place >= 0]
     if used.max() == used.min():
-        return ()
+        return (), {}
     most, least = place == used.max(), place == used.min()
-    rows = []
+    rows, means = [], {}
     for name, x in zip(shown.names, shown.matrix.T, strict=True):
         difference, error, df = _difference(x, most, least, cluster)
         low, high = inference.interval(difference, error, level=level, df=df)
-        rows.append(
-            GroupProfile(
-                modifier=name,
-                mean_least=float(x[least].mean()),
-                mean_most=float(x[most].mean()),
-                difference=difference,
-                ci_low=low,
-                ci_high=high,
-            )
-        )
-    return tuple(rows)
+        row = Estimate(label=name, estimate=difference, std_error=error, ci_low=low, ci_high=high, df=df)
+        rows.append(replace(row, p_value=two_sided_p(difference, error, df)))
+        means[name] = (float(x[least].mean()), float(x[most].mean()))
+    return tuple(rows), means
 
 
 def calibration(
     effect: Floats, scores: RowScores, cluster: NDArray[Any] | None, *, level: float, size: float
-) -> dict[str, Any]:
+) -> Estimate | None:
     """Regress the effect on its prediction, both centred within folds.
 
     Parameters
@@ -231,12 +226,11 @@ def calibration(
 
     Returns
     -------
-    dict
-        Fields of `HeterogeneousEffects`; all None where predictions do not vary within folds.
+    Estimate or None
+        With a one-sided p; None where predictions do not vary within folds.
     """
     from scipy import stats
 
-    none = dict.fromkeys(f"calibration{end}" for end in ("", "_std_error", "_ci_low", "_ci_high", "_p"))
     judged = scores.judged
     x, y, fold = scores.predicted[judged], effect[judged], scores.fold[judged]
     for k in np.unique(fold):
@@ -246,26 +240,22 @@ def calibration(
     squares = float(x @ x)
     n_folds = len(np.unique(fold))
     if squares <= (1e-9 * size) ** 2 * len(x) or len(x) <= n_folds + 1:
-        return none
-    slope = float(x @ y) / squares
-    part = x * (y - slope * x)
+        return None
+    value = float(x @ y) / squares
+    slope = Estimate(label="calibration", estimate=value, n_used=len(x))
+    part = x * (y - value * x)
     df = len(x) - n_folds - 1.0
     scale = len(x) / df
     if cluster is not None:
         _, code = np.unique(cluster[judged].astype(str), return_inverse=True)
         part = np.bincount(code, weights=part).astype(np.float64)
         if len(part) < 2:
-            return none | {"calibration": slope}
+            return slope
         df = len(part) - 1.0
         scale = len(part) / df
     error = float(np.sqrt(scale * (part @ part))) / squares
     if error <= _ROUNDING:
-        return none | {"calibration": slope}
-    low, high = inference.interval(slope, error, level=level, df=df)
-    return {
-        "calibration": slope,
-        "calibration_std_error": error,
-        "calibration_ci_low": low,
-        "calibration_ci_high": high,
-        "calibration_p": float(stats.t.sf(slope / error, df)),
-    }
+        return slope
+    low, high = inference.interval(value, error, level=level, df=df)
+    p = float(stats.t.sf(value / error, df))
+    return replace(slope, std_error=error, ci_low=low, ci_high=high, df=df, p_value=p)

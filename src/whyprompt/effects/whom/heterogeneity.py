@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.aipw import OutcomeModel
-    from whyprompt.effects.whom.result import GroupEffect
     from whyprompt.effects.whom.scores import RowScores
     from whyprompt.graph.model import CausalGraph
+    from whyprompt.results import Point
     from whyprompt.stats.design import Design
 
 
@@ -134,7 +134,7 @@ def heterogeneous_effects(
     >>> y = arm * (0.2 + hard) - hard + rng.normal(size=1000)
     >>> frame = pd.DataFrame({"arm": arm, "hard": hard, "y": y})
     >>> found = heterogeneous_effects(frame, treatment="arm", outcome="y", confounders=["hard"])
-    >>> [row.ci_low < true < row.ci_high for row, true in zip(found.groups, [-1.07, -0.12, 0.52, 1.47])]
+    >>> [row.ci_low < true < row.ci_high for row, true in zip(found.parts, [-1.07, -0.12, 0.52, 1.47])]
     [True, True, True, True]
     """
     _check(level, n_groups, folds, random_state)
@@ -236,8 +236,8 @@ def heterogeneous_effects(
         about={
             "treatment": treatment,
             "outcome": outcome,
-            "treated_level": problem.arms.treated,
-            "control_level": problem.arms.control,
+            "treated": problem.arms.treated,
+            "control": problem.arms.control,
             "design": design,
             "confounders": adjusted,
             "assumptions": assumptions,
@@ -301,7 +301,7 @@ def paired_heterogeneity(
     >>> found = paired_heterogeneity(
     ...     frame, outcome="score", treated="cot", control="direct", modifiers=["hard"]
     ... )
-    >>> found.groups[0].ci_high < 0 < found.groups[-1].ci_low
+    >>> found.parts[0].ci_high < 0 < found.parts[-1].ci_low
     True
     """
     _check(level, n_groups, folds, random_state)
@@ -344,8 +344,8 @@ def paired_heterogeneity(
         about={
             "treatment": arm,
             "outcome": outcome,
-            "treated_level": level_name(treated),
-            "control_level": level_name(control),
+            "treated": level_name(treated),
+            "control": level_name(control),
             "design": "paired",
             "confounders": (),
             "assumptions": overall.assumptions,
@@ -396,7 +396,7 @@ def _report(
     effect = scores.arms[:, 0] - scores.arms[:, 1]
     n = len(effect)
 
-    def one(name: str, here: NDArray[np.bool_]) -> GroupEffect:
+    def one(name: str, here: NDArray[np.bool_]) -> Point:
         return group_effect(name, effect, scores.predicted, here, cluster, level=level, size=size)
 
     place = places(scores.predicted, scores.ahead, scores.upto, n_groups)
@@ -410,29 +410,28 @@ def _report(
     )
     if spread is None:
         warnings.append("every row has the same predicted effect: there are no groups to compare")
-    if min(row.n for row in groups) < _FEW_IN_GROUP:
+    if min(row.n_used or 0 for row in groups) < _FEW_IN_GROUP:
         warnings.append(f"a group has fewer than {_FEW_IN_GROUP} rows: its interval is approximate")
     if cluster is not None:
         warnings.extend(few_clusters(len(np.unique(cluster.astype(str)))))
     drivers, differs = effect_drivers(effect, shown, cluster=cluster, level=level, size=size)
+    profile, means = profile_of(design_matrix(columns, full=True), place, cluster, level=level)
     result = HeterogeneousEffects(
         **{**about, "assumptions": (*about["assumptions"], GROUPING)},
-        modifiers=tuple(columns),
-        n=n,
-        n_folds=folds,
+        overall=replace(one("all rows", np.ones(n, dtype=bool)), at=float(np.nanmean(scores.predicted))),
+        parts=groups,
         level=level,
+        modifiers=tuple(columns),
+        n_folds=folds,
         n_judged=int(scores.judged.sum()),
-        average=replace(
-            one("all rows", np.ones(n, dtype=bool)), predicted=float(np.nanmean(scores.predicted))
-        ),
-        groups=groups,
         gain=gain,
         harmed=lose,
         most_minus_least=spread,
-        **calibration(effect, scores, cluster, level=level, size=size),
+        calibration=calibration(effect, scores, cluster, level=level, size=size),
         drivers=drivers,
         differs_p=differs,
-        profile=profile_of(design_matrix(columns, full=True), place, cluster, level=level),
+        profile=profile,
+        profile_means=means,
         warnings=tuple(dict.fromkeys(warnings)),
         sentence="",
         predicted=scores.predicted,

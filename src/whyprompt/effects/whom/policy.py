@@ -7,7 +7,7 @@ rule judged on the rows it was learned from would look better than it is.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -15,122 +15,90 @@ from whyprompt._words import percent
 from whyprompt.effects.pairs import known_error
 from whyprompt.effects.whom.words import caveat, with_interval
 from whyprompt.errors import EstimationError
-from whyprompt.results import Reported, rows_frame
+from whyprompt.results import Estimate, Point, Result
 from whyprompt.stats import errors as inference
 from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
     from whyprompt.effects.whom.result import EffectRule, HeterogeneousEffects
-    from whyprompt.results import Assumption
 
     Floats = NDArray[np.float64]
 
-__all__ = ["PolicyFigure", "PromptPolicy", "TargetingPoint", "prompt_policy"]
+__all__ = ["PromptPolicy", "prompt_policy"]
 
 _SHARES = tuple(k / 10 for k in range(1, 11))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyFigure:
-    """A value, or a difference of two.
-
-    Attributes
-    ----------
-    name : str
-    estimate : float
-        In units of the outcome, less what the treated arm costs.
-    std_error, ci_low, ci_high, p_value : float or None
-        None where it does not vary in this sample.
-    """
-
-    name: str
-    estimate: float
-    std_error: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TargetingPoint:
-    """What the treated arm is worth when a share of the rows gets it, those predicted to gain most first.
-
-    Attributes
-    ----------
-    share : float
-    gain : float
-        Over giving it to none, per row of the whole table.
-    std_error, ci_low, ci_high : float or None
-    gain_at_random : float
-        Of the same share drawn at random.
-    """
-
-    share: float
-    gain: float
-    std_error: float | None
-    ci_low: float | None
-    ci_high: float | None
-    gain_at_random: float
-
-
 @dataclass(frozen=True, kw_only=True)
-class PromptPolicy(Reported):
+class PromptPolicy(Result):
     """A choice of arm for each item, with its cross-fitted value.
 
+    All figures are in units of the outcome, less what the treated arm costs. The overall estimate is the mean
+    outcome of the choice, on the rows that it was judged on: those whose effect was predicted from earlier
+    folds. The parts are the mean outcomes of the treated and of the control arm for all, and how much better
+    the choice is than either: positive means better, also where lower is.
+
     Attributes
     ----------
-    treatment, outcome, treated_level, control_level : str
+    treatment, outcome, treated, control : str
     modifiers : tuple of str
         What the choice looks at.
     better : {"higher", "lower"}
         Which outcomes are wanted.
     cost : float
         Of the treated arm, a row, in units of the outcome.
-    n : int
-        Rows that the choice was judged on: those whose effect was predicted from earlier folds.
-    level : float
     share_treated : float
         Rows for which the treated arm is chosen.
-    value, value_treated, value_control : PolicyFigure
-        Mean outcome, less the cost, of the choice, of the treated arm for all, of the control arm for all.
-    over_treated, over_control : PolicyFigure
-        How much better the choice is than one arm for all: positive means better, also where lower is.
-    curve : tuple of TargetingPoint
-    assumptions : tuple of Assumption
-    warnings : tuple of str
-    sentence : str
-    judged, chosen, rule
-        Which rows of the table the choice was judged on, which of those get the treated arm, and the model
-        for rows to come (`choose`). Not part of `to_dict`.
+    curve : tuple of Point
+        What the treated arm is worth, over giving it to none, per row of the whole table, when a share of the
+        rows gets it, those predicted to gain most first.
+    judged, chosen : ndarray of bool
+        Which rows of the table the choice was judged on, and which of those get the treated arm.
+    rule : EffectRule
+        The model for rows to come (`choose`).
     """
-
-    _unlisted: ClassVar[frozenset[str]] = frozenset({"chosen", "judged", "rule"})
 
     treatment: str
     outcome: str
-    treated_level: str
-    control_level: str
+    treated: str
+    control: str
     modifiers: tuple[str, ...]
     better: str
     cost: float
-    n: int
-    level: float
     share_treated: float
-    value: PolicyFigure
-    value_treated: PolicyFigure
-    value_control: PolicyFigure
-    over_treated: PolicyFigure
-    over_control: PolicyFigure
-    curve: tuple[TargetingPoint, ...]
-    assumptions: tuple[Assumption, ...]
-    warnings: tuple[str, ...]
-    sentence: str
-    chosen: NDArray[np.bool_] = field(repr=False, compare=False)
-    judged: NDArray[np.bool_] = field(repr=False, compare=False)
-    rule: EffectRule = field(repr=False, compare=False)
+    curve: tuple[Point, ...]
+    chosen: NDArray[np.bool_] = field(repr=False, compare=False, metadata={"listed": False})
+    judged: NDArray[np.bool_] = field(repr=False, compare=False, metadata={"listed": False})
+    rule: EffectRule = field(repr=False, compare=False, metadata={"listed": False})
+
+    @property
+    def over_treated(self) -> Estimate:
+        """How much better the choice is than the treated arm for all."""
+        return self.parts[2]
+
+    @property
+    def over_control(self) -> Estimate:
+        """How much better the choice is than the control arm for all."""
+        return self.parts[3]
+
+    def at_random(self, share: float) -> float:
+        """Return what the treated arm is worth when a share of the rows, drawn at random, gets it.
+
+        Parameters
+        ----------
+        share : float
+            Of the rows.
+
+        Returns
+        -------
+        float
+            Over giving it to none, per row, as the points of `curve` are.
+        """
+        return share * (self.curve[-1].estimate or 0.0)
 
     def choose(self, frame: Any) -> tuple[str, ...]:  # noqa: ANN401 - any frame
         """Choose the arm of new items by the model fitted to all rows.
@@ -151,33 +119,17 @@ class PromptPolicy(Reported):
             If a modifier is absent, has missing values, or a level that was not seen.
         """
         takes = _takes(self.rule.predict(frame), self.better, self.cost)
-        return tuple(self.treated_level if t else self.control_level for t in takes.tolist())
+        return tuple(self.treated if t else self.control for t in takes.tolist())
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row a value or difference.
-
-        Returns
-        -------
-        pandas.DataFrame
-            With the columns of `PolicyFigure`.
-        """
-        rows = [self.value, self.value_treated, self.value_control, self.over_treated, self.over_control]
-        return rows_frame(rows, PolicyFigure)
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw what the choice is worth beyond one arm for all, and beyond the other.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import interval_plot
 
         rows = [
-            {"label": row.name, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
+            {"label": row.label, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
             for row in (self.over_treated, self.over_control)
         ]
-        return charts.interval_plot(rows, title=f"what choosing item by item gains in {self.outcome}")
+        title = f"what choosing item by item gains in {self.outcome}"
+        return {"gain": lambda: interval_plot(rows, title=title)}
 
 
 def _takes(predicted: Floats, better: str, cost: float) -> NDArray[np.bool_]:
@@ -246,7 +198,7 @@ def prompt_policy(
     size = float(np.abs(found.scores).max())
     gain = sign * (one - none)
 
-    def figure(name: str, values: Floats, *, test: bool = True) -> PolicyFigure:
+    def figure(name: str, values: Floats, *, test: bool = True) -> Estimate:
         error, df, _ = known_error(values, cluster, size)
         if df is not None and cluster is None:
             # Rows on which two choices agree differ by nothing and say nothing of the spread.
@@ -254,27 +206,35 @@ def prompt_policy(
         estimate = float(values.mean())
         low, high = inference.interval(estimate, error, level=found.level, df=df)
         p = two_sided_p(estimate, error, df) if test else None
-        return PolicyFigure(
-            name=name, estimate=estimate, std_error=error, ci_low=low, ci_high=high, p_value=p
+        return Estimate(
+            label=name,
+            estimate=estimate,
+            std_error=error,
+            ci_low=low,
+            ci_high=high,
+            p_value=p,
+            df=df,
+            n_used=len(values),
         )
 
-    arms = (found.treated_level, found.control_level)
+    arms = (found.treated, found.control)
     made = PromptPolicy(
+        overall=figure("item by item", np.where(chosen, one, none), test=False),
+        parts=(
+            figure(f"always {arms[0]}", one, test=False),
+            figure(f"always {arms[1]}", none, test=False),
+            figure(f"over always {arms[0]}", np.where(chosen, 0.0, -gain)),
+            figure(f"over always {arms[1]}", np.where(chosen, gain, 0.0)),
+        ),
+        level=found.level,
         treatment=found.treatment,
         outcome=found.outcome,
-        treated_level=arms[0],
-        control_level=arms[1],
+        treated=arms[0],
+        control=arms[1],
         modifiers=found.modifiers,
         better=better,
         cost=float(cost),
-        n=found.n_judged,
-        level=found.level,
         share_treated=float(chosen.mean()),
-        value=figure("item by item", np.where(chosen, one, none), test=False),
-        value_treated=figure(f"always {arms[0]}", one, test=False),
-        value_control=figure(f"always {arms[1]}", none, test=False),
-        over_treated=figure(f"over always {arms[0]}", np.where(chosen, 0.0, -gain)),
-        over_control=figure(f"over always {arms[1]}", np.where(chosen, gain, 0.0)),
         curve=_curve(found, gain, sign, size, judged, cluster),
         assumptions=found.assumptions,
         warnings=found.warnings,
@@ -293,7 +253,7 @@ def _curve(
     size: float,
     judged: NDArray[np.bool_],
     cluster: NDArray[Any] | None,
-) -> tuple[TargetingPoint, ...]:
+) -> tuple[Point, ...]:
     # The share of rows that comes before the row, and the share predicted to gain as much.
     alike = found.upto[judged] - found.ahead[judged]
     ahead = found.ahead[judged] if sign < 0 else 1.0 - found.upto[judged]
@@ -306,23 +266,24 @@ def _curve(
         estimate = float(values.mean())
         low_end, high_end = inference.interval(estimate, error, level=found.level, df=df)
         points.append(
-            TargetingPoint(
-                share=share,
-                gain=estimate,
+            Point(
+                label=f"{share:.0%}",
+                at=share,
+                estimate=estimate,
                 std_error=error,
                 ci_low=low_end,
                 ci_high=high_end,
-                gain_at_random=share * float(gain.mean()),
+                df=df,
             )
         )
     return tuple(points)
 
 
 def _sentence(made: PromptPolicy, found: HeterogeneousEffects) -> str:
-    def words(row: PolicyFigure) -> str:
+    def words(row: Estimate) -> str:
         return with_interval(row.estimate, row.ci_low, row.ci_high)
 
-    arms = (made.treated_level, made.control_level)
+    arms = (made.treated, made.control)
     by = ", ".join(made.modifiers)
     price = f", at a cost of {made.cost:g} a row for {arms[0]!r}," if made.cost else ""
     if made.share_treated in {0.0, 1.0}:
@@ -333,12 +294,11 @@ def _sentence(made: PromptPolicy, found: HeterogeneousEffects) -> str:
             f" Over always {other!r} it gains {words(row)} in {made.outcome!r} ({percent(made.level)}"
             " interval)."
         ) + caveat(found, "The values")
+    over = f"than always {arms[0]!r} and by {words(made.over_control)} than always {arms[1]!r}"
     text = (
-        f"Choosing by {by}{price} {arms[0]!r} is taken for {made.share_treated:.0%} of {made.n} rows. That is"
-        f" better in {made.outcome!r} by {words(made.over_treated)} than always {arms[0]!r} and by"
-        f" {words(made.over_control)} than always {arms[1]!r} ({percent(made.level)} intervals, each row's"
-        " arm"
-        " chosen by rows of earlier folds)."
+        f"Choosing by {by}{price} {arms[0]!r} is taken for {made.share_treated:.0%} of {found.n_judged} rows."
+        f" That is better in {made.outcome!r} by {words(made.over_treated)} {over}"
+        f" ({percent(made.level)} intervals, each row's arm chosen by rows of earlier folds)."
     )
     ends = [row.ci_low is not None and row.ci_low > 0 for row in (made.over_treated, made.over_control)]
     if all(ends):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.results import Assumption
+from whyprompt.results import Assumption, Estimate
 
 if TYPE_CHECKING:
-    from whyprompt.effects.whom.result import GroupEffect, HeterogeneousEffects
+    from whyprompt.effects.whom.result import HeterogeneousEffects
 
 __all__ = ["GROUPING", "caveat", "sentence", "with_interval"]
 
@@ -20,7 +20,7 @@ GROUPING = Assumption(
 )
 
 
-def with_interval(estimate: float, low: float | None, high: float | None) -> str:
+def with_interval(estimate: float | None, low: float | None, high: float | None) -> str:
     """Write an estimate with its interval, or without one.
 
     Examples
@@ -32,7 +32,8 @@ def with_interval(estimate: float, low: float | None, high: float | None) -> str
     return f"{format_number(estimate)} ({span})"
 
 
-def _of(row: GroupEffect) -> str:
+def _of(row: Estimate | None) -> str:
+    assert row is not None
     return with_interval(row.estimate, row.ci_low, row.ci_high)
 
 
@@ -53,10 +54,10 @@ def sentence(found: HeterogeneousEffects) -> str:
     by = ", ".join(found.modifiers)
     rows = "items" if found.design == "paired" else "rows"
     text = (
-        f"Under {found.treated_level!r} instead of {found.control_level!r}, {found.outcome!r} changes by"
-        f" {_of(found.average)} on average over {found.n} {rows}"
+        f"Under {found.treated!r} instead of {found.control!r}, {found.outcome!r} changes by"
+        f" {_of(found.overall)} on average over {len(found.predicted)} {rows}"
     )
-    least, most = found.groups[0], found.groups[-1]
+    least, most = found.parts[0], found.parts[-1]
     if found.most_minus_least is None:
         return f"{text}; {by} predict the same effect for all {rows}." + caveat(found, "The effects")
     text += (
@@ -64,22 +65,22 @@ def sentence(found: HeterogeneousEffects) -> str:
         f" least and by {_of(most)} for those predicted to gain most, a difference of"
         f" {_of(found.most_minus_least)} ({percent(found.level)} intervals)."
     )
-    shown = found.calibration_p is not None and found.calibration_p < alpha
-    if shown:
-        text += f" The effect does rise with its prediction (p {p_words(found.calibration_p)})."
-    elif found.calibration_p is None:
+    p = None if found.calibration is None else found.calibration.p_value
+    if p is None:
         text += " Whether the effect goes with its prediction cannot be said."
+    elif p < alpha:
+        text += f" The effect does rise with its prediction (p {p_words(p)})."
     else:
-        text += f" That the effect goes with its prediction is not shown (p {p_words(found.calibration_p)})."
+        text += f" That the effect goes with its prediction is not shown (p {p_words(p)})."
     for row, verb, sign in ((found.gain, "gain", 1.0), (found.harmed, "be harmed", -1.0)):
-        if row is None:
+        if row is None or row.estimate is None:
             continue
         certain = row.p_value is not None and row.p_value < alpha and sign * row.estimate > 0
         text += (
-            f" {row.n} {rows} are predicted to {verb if sign > 0 else 'lose'}; as a group they"
+            f" {row.n_used} {rows} are predicted to {verb if sign > 0 else 'lose'}; as a group they"
             f" {'do' if certain else 'are not shown to'}: {_of(row)}."
         )
-    seen = [d.modifier for d in found.drivers if d.p_holm is not None and d.p_holm < alpha]
+    seen = [d.label for d in found.drivers if d.p_adjusted is not None and d.p_adjusted < alpha]
     if seen:
         text += f" Adjusted for the number of modifiers, the effect goes with {', '.join(seen)}."
     return text + caveat(found, "The effects")

@@ -440,7 +440,7 @@ def _uplift(
         UpliftPoint(
             share=share,
             causalml=float(gain),
-            whyprompt=None if own is None else own.gain,
+            whyprompt=None if own is None else own.estimate,
             ci_low=None if own is None else own.ci_low,
             ci_high=None if own is None else own.ci_high,
         )
