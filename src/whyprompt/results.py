@@ -418,7 +418,8 @@ class Result:
         """Name the charts that there are, the first by default, each as what draws it."""
         from whyprompt.charts import forest_plot
 
-        return {"effect": lambda: forest_plot(self)}
+        title = None if self.axis == Result.axis else self.axis
+        return {"effect": lambda: forest_plot(self, title=title)}
 
     def summary(self) -> str:
         """Return the sentence, the parts, the assumptions and the warnings as text.

@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
 from whyprompt.effects.checks.batches import batch_interference
 from whyprompt.effects.checks.consistency import batch_consistency
@@ -24,15 +26,15 @@ from whyprompt.errors import DataError, EstimationError
 def test_variance_components_by_hand():
     # Means 0.5, 4, 7.5; within (0.25 * 2 + 0 + 0.25 * 2) / 3 = 1/3; between 2 * 24.5 / 2 = 24.5.
     frame = pd.DataFrame({"item": [1, 1, 2, 2, 3, 3], "y": [0.0, 1.0, 4.0, 4.0, 8.0, 7.0]})
-    got = repeat_variance(frame, item="item", outcome="y").rows[0]
+    got = repeat_variance(frame, item="item", outcome="y").parts[0]
     assert got.sd_repeats**2 == pytest.approx(1 / 3)
     assert got.sd_items**2 == pytest.approx((24.5 - 1 / 3) / 2)
-    assert got.share_repeats == pytest.approx((1 / 3) / (1 / 3 + (24.5 - 1 / 3) / 2))
+    assert got.estimate == pytest.approx((1 / 3) / (1 / 3 + (24.5 - 1 / 3) / 2))
     assert (got.n_items, got.n_trials, got.n_changed, got.largest_range, got.repeats) == (3, 6, 2, 1.0, 2.0)
     ratio = 24.5 * 3
     low = ratio / stats.f.ppf(0.975, 2, 3)
     assert got.ci_high == pytest.approx(1 - (low - 1) / (low + 1))
-    assert got.std_error(10, 4) == pytest.approx(np.sqrt((got.sd_items**2 + got.sd_repeats**2 / 4) / 10))
+    assert got.error_of_mean(10, 4) == pytest.approx(np.sqrt((got.sd_items**2 + got.sd_repeats**2 / 4) / 10))
 
 
 def test_variance_components_equal_the_restricted_likelihood_of_a_balanced_design():
@@ -42,7 +44,7 @@ def test_variance_components_equal_the_restricted_likelihood_of_a_balanced_desig
     item = np.repeat(np.arange(40), 5)
     y = rng.normal(0, 2, 40)[item] + rng.normal(size=200)
     frame = pd.DataFrame({"item": item, "y": y})
-    got = repeat_variance(frame, item="item", outcome="y").rows[0]
+    got = repeat_variance(frame, item="item", outcome="y").parts[0]
     fit = smf.mixedlm("y ~ 1", frame, groups="item").fit(reml=True)
     assert got.sd_repeats**2 == pytest.approx(fit.scale, rel=1e-4)
     assert got.sd_items**2 == pytest.approx(float(fit.cov_re.iloc[0, 0]), rel=1e-3)
@@ -54,7 +56,7 @@ def test_the_interval_for_the_share_of_repeats_covers():
         rng = np.random.default_rng(seed)
         item = np.repeat(np.arange(15), 3)
         y = rng.normal(size=15)[item] + 0.7 * rng.normal(size=45)
-        row = repeat_variance(pd.DataFrame({"i": item, "y": y}), item="i", outcome="y").rows[0]
+        row = repeat_variance(pd.DataFrame({"i": item, "y": y}), item="i", outcome="y").parts[0]
         hits += row.ci_low <= 0.49 / 1.49 <= row.ci_high
     assert 0.93 <= hits / 500 <= 0.97
 
@@ -65,10 +67,10 @@ def test_arms_are_looked_at_one_by_one_and_deterministic_ones_said_to_be():
     y = [0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.3, 0.3, 0.1, 0.1, 0.7, 0.7]
     frame = pd.DataFrame({"item": item, "arm": arm, "y": y})
     got = repeat_variance(frame, item="item", outcome="y", arm="arm")
-    cot, direct = got.rows
-    assert (cot.arm, cot.n_changed, cot.worst_item) == ("cot", 1, "p")
+    cot, direct = got.parts
+    assert (cot.label, cot.n_changed, cot.worst_item) == ("cot", 1, "p")
     # Means of 0.1 + 0.1 and the like are rounded; equal outcomes are equal all the same.
-    assert (direct.n_changed, direct.sd_repeats, direct.share_repeats, direct.worst_item) == (
+    assert (direct.n_changed, direct.sd_repeats, direct.estimate, direct.worst_item) == (
         0,
         0.0,
         0.0,
@@ -78,11 +80,83 @@ def test_arms_are_looked_at_one_by_one_and_deterministic_ones_said_to_be():
     assert len(got.to_frame()) == 2
     json.dumps(got.to_dict())
     alone = pd.concat([frame, pd.DataFrame({"item": ["s"], "arm": ["cot"], "y": [1.0]})])
-    assert repeat_variance(alone, item="item", outcome="y", arm="arm").rows[0].n_single == 1
+    assert repeat_variance(alone, item="item", outcome="y", arm="arm").parts[0].n_single == 1
     with pytest.raises(EstimationError, match=r"0 item\(s\) are repeated; at least two are needed"):
         repeat_variance(frame.iloc[[0, 2, 4]], item="item", outcome="y")
     with pytest.raises(DataError, match="'y' has 1 missing"):
         repeat_variance(frame.assign(y=[np.nan, *y[1:]]), item="item", outcome="y")
+
+
+def repeated(values, arm="direct"):
+    items, reps = values.shape
+    return pd.DataFrame(
+        {
+            "item_id": np.repeat([f"i{k}" for k in range(items)], reps),
+            "arm": arm,
+            "rep": np.tile(np.arange(reps), items),
+            "y": values.ravel(),
+        }
+    )
+
+
+def over_reps(frame):
+    return repeat_variance(frame, item="item_id", outcome="y", arm="arm", rep="rep").parts
+
+
+def test_against_the_analysis_of_variance_of_statsmodels():
+    rng = np.random.default_rng(0)
+    frame = repeated(rng.normal(size=(9, 1)) + 0.7 * rng.normal(size=(9, 4)))
+    anova = anova_lm(ols("y ~ C(item_id)", frame).fit())
+    mean_squares = anova["sum_sq"] / anova["df"]
+    (found,) = over_reps(frame.sample(frac=1, random_state=1))
+    assert found.sd_repeats**2 == pytest.approx(mean_squares["Residual"])
+    assert found.sd_items**2 == pytest.approx((mean_squares["C(item_id)"] - mean_squares["Residual"]) / 4)
+    assert found.mean == pytest.approx(frame["y"].mean())
+    assert found.rep_means == pytest.approx(tuple(frame.groupby("rep")["y"].mean()))
+    assert found.sd_rep_means == pytest.approx(frame.groupby("rep")["y"].mean().std(ddof=1))
+
+
+def test_known_variance_components_are_found():
+    # Between 4, within 0.25: the mean of 300 estimates is within four of its standard errors.
+    rng = np.random.default_rng(1)
+    found = [
+        over_reps(repeated(2 * rng.normal(size=(20, 1)) + 0.5 * rng.normal(size=(20, 3))))[0]
+        for _ in range(300)
+    ]
+    for name, truth in (("sd_repeats", 0.25), ("sd_items", 4.0)):
+        values = np.array([getattr(f, name) ** 2 for f in found])
+        assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(300)
+
+
+def test_arms_stand_apart():
+    a, b = np.ones((3, 2)), np.arange(6.0).reshape(3, 2)
+    frame = pd.concat([repeated(b, "few_shot"), repeated(a, "direct")])
+    direct, few = over_reps(frame)
+    assert (few.label, direct.label) == ("few_shot", "direct")
+    assert (direct.sd_repeats, direct.sd_items, direct.sd_rep_means) == (0, 0, 0)
+    assert few.sd_repeats**2 == pytest.approx(0.5)
+    assert few.sd_rep_means == pytest.approx(np.sqrt(0.5))
+
+
+def test_the_variance_between_items_is_never_negative():
+    frame = repeated(np.array([[0.0, 1.0], [1.0, 0.0]]))
+    assert over_reps(frame)[0].sd_items == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda f: f.drop(columns="y"), "'y' is not in the table"),
+        (lambda f: f[f["rep"] == 0], r"3 item\(s\) in 1 repetition\(s\)"),
+        (lambda f: f[f["item_id"] == "i0"], r"1 item\(s\) in 2 repetition\(s\)"),
+        (lambda f: f.iloc[1:], "'y' is missing for an item in some repetition"),
+        (lambda f: f.assign(y=[np.nan, *f["y"][1:]]), "'y' has 1 missing"),
+        (lambda f: pd.concat([f, f.iloc[:1]]), "an item occurs twice in one repetition"),
+    ],
+)
+def test_tables_that_have_no_such_variance(change, match):
+    with pytest.raises(DataError, match=match):
+        over_reps(change(repeated(np.arange(6.0).reshape(3, 2))))
 
 
 # ------------------------------------------------------------------------------------------------- batches
@@ -116,13 +190,13 @@ def test_the_exact_test_enumerates_by_hand():
     got = batch_interference(frame, item="item", outcome="y", batch="batch")
     assert (got.exact, got.arrangements) == (True, 8)
     # All three items are higher in batch 2: only this arrangement and its mirror are as extreme.
-    assert got.tests[0].p_value == 2 / 8
+    assert got.parts[0].p_value == 2 / 8
     signs = [0.5, 0.5, 1.0]
     values = [
         2 * sum(s * v for s, v in zip(pick, signs, strict=True)) ** 2 / 3
         for pick in itertools.product((1, -1), repeat=3)
     ]
-    assert got.tests[0].statistic == pytest.approx(max(values))
+    assert got.parts[0].estimate == pytest.approx(max(values))
     assert (got.n_items, got.n_trials, got.n_batches, got.n_changed, got.largest_range) == (3, 6, 2, 3, 2.0)
 
 
@@ -136,8 +210,8 @@ def test_drawn_and_enumerated_arrangements_agree(monkeypatch):
         frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=4999
     )
     assert not drawn.exact
-    for one, other in zip(exact.tests, drawn.tests, strict=True):
-        assert one.statistic == other.statistic
+    for one, other in zip(exact.parts, drawn.parts, strict=True):
+        assert one.estimate == other.estimate
         # Monte Carlo error of a share over 4,999 draws is at most 0.0071.
         assert one.p_value == pytest.approx(other.p_value, abs=0.03)
 
@@ -151,7 +225,7 @@ def test_the_test_keeps_its_size_for_a_skewed_outcome_and_finds_a_batch_effect()
         got = batch_interference(
             frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=99, random_state=seed
         )
-        p.append([t.p_value for t in got.tests])
+        p.append([t.p_value for t in got.parts])
     p = np.array(p)
     for column in p.T:
         assert stats.kstest(column - 0.005, "uniform").pvalue > 0.001
@@ -162,7 +236,7 @@ def test_the_test_keeps_its_size_for_a_skewed_outcome_and_finds_a_batch_effect()
         )
         for s in range(30)
     ]
-    assert np.mean([g.tests[0].p_value <= 0.05 for g in found]) > 0.8
+    assert np.mean([g.parts[0].p_value <= 0.05 for g in found]) > 0.8
     assert "An item's outcome is not its own" in found[0].sentence
     # The components are unbiased: batch 1, repeats 1.
     assert np.mean([g.sd_batch**2 for g in found]) == pytest.approx(1.0, abs=0.45)
@@ -172,9 +246,9 @@ def test_the_test_keeps_its_size_for_a_skewed_outcome_and_finds_a_batch_effect()
 def test_padding_by_long_neighbours_is_found_by_their_length():
     frame = trials(np.random.default_rng(3), items=24, padding=0.1, noise=0.3)
     got = batch_interference(frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=999)
-    by_name = {t.of: t for t in got.tests}
+    by_name = {t.label: t for t in got.parts}
     assert by_name["tokens"].p_value == 0.001
-    assert by_name["tokens"].statistic > 0.5
+    assert by_name["tokens"].estimate > 0.5
     assert "the neighbours mean of 'tokens'" in got.sentence
     arrow = batch_interference(
         pa.Table.from_pandas(frame), item="item", outcome="y", batch="batch", features=["tokens"], draws=999
@@ -185,7 +259,6 @@ def test_padding_by_long_neighbours_is_found_by_their_length():
 def test_components_equal_least_squares_in_a_crossed_design():
     """Every item once in every batch: the two-way analysis of variance."""
     import statsmodels.formula.api as smf
-    from statsmodels.stats.anova import anova_lm
 
     rng = np.random.default_rng(5)
     item, batch = (v.ravel() for v in np.meshgrid(np.arange(8), np.arange(5), indexing="ij"))
@@ -196,7 +269,7 @@ def test_components_equal_least_squares_in_a_crossed_design():
     assert got.sd_repeats**2 == pytest.approx(table.loc["Residual", "mean_sq"])
     expected = (table.loc["C(batch)", "mean_sq"] - table.loc["Residual", "mean_sq"]) / 8
     assert got.sd_batch**2 == pytest.approx(expected)
-    assert got.tests[0].statistic == pytest.approx(table.loc["C(batch)", "sum_sq"])
+    assert got.parts[0].estimate == pytest.approx(table.loc["C(batch)", "sum_sq"])
 
 
 @settings(max_examples=20, deadline=None)
@@ -210,14 +283,14 @@ def test_names_order_and_shifts_of_items_do_not_matter(seed):
         y=frame["y"] + frame["item"].map(shift), batch=frame["batch"].map(lambda b: f"b{hash(b) % 1000}{b}")
     ).sample(frac=1, random_state=seed)
     got = batch_interference(changed, item="item", outcome="y", batch="batch")
-    assert got.tests[0].p_value == base.tests[0].p_value
-    assert got.tests[0].statistic == pytest.approx(base.tests[0].statistic)
+    assert got.parts[0].p_value == base.parts[0].p_value
+    assert got.parts[0].estimate == pytest.approx(base.parts[0].estimate)
 
 
 def test_what_never_changes_and_what_never_moved():
     frame = trials(np.random.default_rng(2), noise=0.0)
     still = batch_interference(frame, item="item", outcome="y", batch="batch", draws=99)
-    assert (still.n_changed, still.tests[0].p_value, still.sd_batch) == (0, 1.0, 0.0)
+    assert (still.n_changed, still.parts[0].p_value, still.sd_batch) == (0, 1.0, 0.0)
     assert "no sign of interference" in still.sentence
     frame["one"] = frame["item"]
     with pytest.raises(EstimationError, match="no item was run in two values of 'one'"):
@@ -266,33 +339,34 @@ TEXTS = ["a" * k for k in (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)]
 
 def test_a_function_of_the_item_alone_is_consistent_and_called_as_promised():
     score = Scorer()
-    got = batch_consistency(score, TEXTS, batch_size=4, shuffles=2)
-    assert (got.verdict, got.largest, got.largest_order, got.n_beyond) == ("consistent", 0.0, 0.0, 0)
+    got = batch_consistency(score, TEXTS, batch_size=4, draws=2)
+    assert (got.verdict, got.largest, got.largest_order, got.n_beyond) == ("passes", 0.0, 0.0, 0)
     sizes = [len(call) for call in score.calls]
     assert sizes == [1] * 20 + [4, 4, 2] * 3
     assert score.calls[20] == TEXTS[:4]
     assert sorted(itertools.chain(*score.calls[23:26])) == sorted(TEXTS)
     assert score.calls[23:26] != score.calls[20:23]
-    assert [row.alone for row in got.items] == [len(t) for t in TEXTS]
+    assert got.scores[0].tolist() == [len(t) for t in TEXTS]
     assert "neighbours do not change an item's score" in got.sentence
     assert len(got.to_frame()) == 10
     json.dumps(got.to_dict())
 
 
 def test_padding_position_and_noise_are_told_apart():
-    padded = batch_consistency(Scorer("padding"), TEXTS, batch_size=5, shuffles=4)
-    assert padded.verdict == "interference"
+    padded = batch_consistency(Scorer("padding"), TEXTS, batch_size=5, draws=4)
+    assert padded.verdict == "fails"
     assert 0 < padded.largest <= 4.0
-    worst = padded.items[padded.worst]
-    assert worst.largest == padded.largest == max(row.largest for row in padded.items)
+    away = [max(abs(v) for v in (row.estimate, *row.ends)) for row in padded.parts]
+    assert away[padded.worst] == padded.largest == max(away)
+    assert padded.parts[padded.worst].label == f"item {padded.worst}"
     assert padded.largest_repeat == 0.0
     assert "depends on its neighbours" in padded.sentence
-    first = batch_consistency(Scorer("first"), TEXTS, batch_size=5, shuffles=3)
+    first = batch_consistency(Scorer("first"), TEXTS, batch_size=5, draws=3)
     assert (first.largest, first.largest_order) == (2.0, 2.0)
     noisy = batch_consistency(Scorer("noise"), TEXTS, batch_size=5)
-    assert noisy.verdict == "not deterministic"
+    assert noisy.verdict == "doubtful"
     assert "neighbours cannot be blamed" in noisy.sentence
-    assert batch_consistency(Scorer("padding"), TEXTS, tolerance=10.0).verdict == "consistent"
+    assert batch_consistency(Scorer("padding"), TEXTS, tolerance=10.0).verdict == "passes"
 
 
 def test_a_scoring_function_that_misbehaves_is_named():
@@ -327,11 +401,11 @@ def test_the_packed_scoring_of_a_real_model_is_consistent(tiny_model):
             lambda batch: [one.total for one in score(lm, batch)],
             requests,
             batch_size=5,
-            shuffles=2,
+            draws=2,
             tolerance=1e-3,
         )
     finally:
         torch.set_num_threads(before)
-    assert got.verdict == "consistent", got.sentence
+    assert got.verdict == "passes", got.sentence
     # The scores differ between items by far more than between companies.
-    assert np.std([row.alone for row in got.items]) > 100 * got.largest
+    assert np.std(got.scores[0]) > 100 * got.largest

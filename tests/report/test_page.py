@@ -112,7 +112,9 @@ def test_effect_tables_hold_the_exact_values(small, page):
     assert others["log_prob, arm other"][0] == arm.estimate
     assert others["log_prob, arm other"][-1] == family["log_prob", "other"].p_holm
     spread = body(page.tables["spread"])
-    assert [spread["repetition 0"], spread["repetition 1"]] == [[v] for v in small.effect.spread.estimates]
+    assert [spread["repetition 0"], spread["repetition 1"]] == [
+        [part.estimate] for part in small.effect.spread.parts
+    ]
 
 
 def test_what_is_read_is_what_is_behind_it(page):

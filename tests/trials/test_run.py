@@ -13,9 +13,10 @@ import torch
 import transformers
 
 from whyprompt import load_model
+from whyprompt.effects import repeat_variance
 from whyprompt.errors import DataError, PromptError, StoreError, StudyError
 from whyprompt.study import load_study
-from whyprompt.trials import dry_run, export, load_trials, rep_variance, run, run_study, verify_study
+from whyprompt.trials import dry_run, export, load_trials, run, run_study, verify_study
 from whyprompt.trials.items.load import load_items
 from whyprompt.trials.models.generation import complete
 from whyprompt.trials.models.local import LocalModel
@@ -338,14 +339,15 @@ def test_repetitions_draw_shots_anew_and_their_variance_is_reported(study_file, 
     study = load_study(study_file(body))
     run_study(study, tmp_path / "out")
     frame = load_trials(study, tmp_path / "out")
-    direct, shots = rep_variance(frame, "log_prob")
-    assert (direct.arm, direct.reps, direct.items) == ("direct", 4, 8)
-    assert direct.within == pytest.approx(0, abs=1e-10)
-    assert direct.rep_mean_sd == pytest.approx(0, abs=1e-6)
+    found = repeat_variance(frame, item="item_id", outcome="log_prob", arm="arm", rep="rep")
+    direct, shots = found.parts
+    assert (direct.label, direct.repeats, direct.n_items) == ("direct", 4, 8)
+    assert direct.sd_repeats**2 == pytest.approx(0, abs=1e-10)
+    assert direct.sd_rep_means == pytest.approx(0, abs=1e-6)
     table = frame[frame["arm"] == "few_shot"].pivot_table(index="item_id", columns="rep", values="log_prob")
-    assert shots.within == pytest.approx(table.var(axis=1, ddof=1).mean())
-    assert shots.within > 1e-4
-    assert shots.rep_mean_sd == pytest.approx(table.mean().std(ddof=1))
+    assert shots.sd_repeats**2 == pytest.approx(table.var(axis=1, ddof=1).mean())
+    assert shots.sd_repeats**2 > 1e-4
+    assert shots.sd_rep_means == pytest.approx(table.mean().std(ddof=1))
     # Another seed draws other shots: the direct arm stays, the few-shot arm moves.
     other = load_study(study_file(body + "seeds: {shots: 1}\n"))
     run_study(other, tmp_path / "out")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt._words import counted, format_number, p_words
@@ -12,7 +12,7 @@ from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.paired import paired_effect
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
-from whyprompt.results import plain
+from whyprompt.results import Estimate, Result, plain
 from whyprompt.study import Contrast
 from whyprompt.trials.outcomes.score import needs_completion
 
@@ -26,28 +26,10 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.study import AuditSettings, EffectSettings, Study
 
-__all__ = ["FamilyRow", "RepSpread", "StudyEffect", "adjustment", "study_effect"]
+__all__ = ["FamilyRow", "StudyEffect", "adjustment", "study_effect"]
 
 _ITEM_COVARIATES = ("task_type", "difficulty", "question_tokens")
 _AUDITED = ("naive", "ipw", "overlap", "aipw")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RepSpread:
-    """The effect in each repetition: how far it moves with the seeds of shots and sampling.
-
-    Attributes
-    ----------
-    reps : tuple of int
-    estimates : tuple of float
-        Mean within-item difference in each repetition.
-    variance : float
-        Between repetitions, with ``len(reps) - 1`` in the denominator.
-    """
-
-    reps: tuple[int, ...]
-    estimates: tuple[float, ...]
-    variance: float
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,8 +49,9 @@ class StudyEffect:
         The same contrast on every other outcome of the study.
     arms : mapping of str to PairedResult or EffectResult
         Every further arm against the same control, on the main outcome.
-    spread : RepSpread or None
-        None with one repetition.
+    spread : Result or None
+        The effect in each repetition, a part each, and as `overall` their variance: how far the effect moves
+        with the seeds of shots and sampling. None with one repetition.
     draw : OneDraw or None
         One confounded draw of one arm an item: naive, adjusted and true, side by side.
     audit : AuditResult or None
@@ -87,7 +70,7 @@ class StudyEffect:
     main: PairedResult | EffectResult
     outcomes: dict[str, PairedResult | EffectResult]
     arms: dict[str, PairedResult | EffectResult]
-    spread: RepSpread | None
+    spread: Result | None
     draw: OneDraw | None
     audit: AuditResult | None
     confounders: tuple[str, ...]
@@ -123,13 +106,7 @@ class StudyEffect:
             "outcomes": {name: r.to_dict() for name, r in self.outcomes.items()},
             "arms": {name: r.to_dict() for name, r in self.arms.items()},
             "family": [plain(row) for row in self.family],
-            "spread_over_reps": None
-            if self.spread is None
-            else {
-                "reps": list(self.spread.reps),
-                "estimates": list(self.spread.estimates),
-                "variance": self.spread.variance,
-            },
+            "spread_over_reps": None if self.spread is None else self.spread.to_dict(),
             "confounded_draw": None if self.draw is None else self.draw.to_dict(),
             "audit": None if self.audit is None else self.audit.to_dict(),
         }
@@ -162,10 +139,7 @@ class StudyEffect:
             titles = ("all questions", "effect", "interval", "at once", "p (Holm)", "arms")
             blocks.append(_table(titles, lines))
         if self.spread is not None:
-            values = ", ".join(format_number(v) for v in self.spread.estimates)
-            blocks.append(
-                f"By repetition (new seeds each): {values}; variance {format_number(self.spread.variance)}."
-            )
+            blocks.append(self.spread.sentence)
         if self.draw is not None:
             blocks.append("If one had only logs: " + self.draw.sentence)
         if self.audit is not None:
@@ -395,11 +369,11 @@ def _cluster(frame: pd.DataFrame) -> str | None:
     return "cluster" if frame["cluster"].nunique() < frame["item_id"].nunique() else None
 
 
-def _spread(study: Study, frame: pd.DataFrame, contrast: Contrast) -> RepSpread | None:
+def _spread(study: Study, frame: pd.DataFrame, contrast: Contrast) -> Result | None:
     reps = sorted(int(r) for r in frame["rep"].unique())
     if len(reps) < 2:
         return None
-    estimates = []
+    parts, values = [], []
     for rep in reps:
         one = paired_effect(
             frame[frame["rep"] == rep],
@@ -407,12 +381,16 @@ def _spread(study: Study, frame: pd.DataFrame, contrast: Contrast) -> RepSpread 
             treated=contrast.treated,
             control=contrast.control,
         )
-        estimates.append(one.estimate)
-    mean = sum(estimates) / len(estimates)
-    return RepSpread(
-        reps=tuple(reps),
-        estimates=tuple(estimates),
-        variance=sum((e - mean) ** 2 for e in estimates) / (len(estimates) - 1),
+        assert one.overall is not None
+        parts.append(replace(one.overall, label=f"repetition {rep}"))
+        values.append(one.estimate)
+    mean = sum(values) / len(values)
+    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    return Result(
+        parts=tuple(parts),
+        overall=Estimate(label="variance between repetitions", estimate=variance),
+        sentence=f"By repetition (new seeds each): {', '.join(map(format_number, values))}; variance"
+        f" {format_number(variance)}.",
     )
 
 

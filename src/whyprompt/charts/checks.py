@@ -22,7 +22,6 @@ __all__ = [
     "draws_plot",
     "imputation_plot",
     "interval_plot",
-    "items_batch_plot",
     "little_plot",
     "pattern_plot",
     "tipping_plot",
@@ -492,31 +491,3 @@ def imputation_plot(found: Any, *, width: int = 560) -> alt.VConcatChart:  # noq
     )
     out: alt.VConcatChart = finish(alt.vconcat(*panels, spacing=14), description=words)
     return out
-
-
-def items_batch_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - items
-    """Draw how far each item's score in company is from its score alone.
-
-    Parameters
-    ----------
-    found : BatchConsistency
-        Of more than 40 items the 40 that moved most are drawn.
-    width : int, default 560
-        Of the whole picture, in pixels.
-
-    Returns
-    -------
-    altair.LayerChart
-    """
-    items = sorted(found.items, key=lambda item: -item.largest)[:_MOST_LINES]
-    rows = [
-        {
-            "label": f"item {item.position}",
-            "estimate": item.in_order - item.alone,
-            "low": item.shuffled_low - item.alone,
-            "high": item.shuffled_high - item.alone,
-        }
-        for item in items
-    ]
-    title = "score in a batch minus score alone (point: order given; line: shuffled batches)"
-    return interval_plot(rows, title=title, limits=(-found.tolerance, found.tolerance), width=width)

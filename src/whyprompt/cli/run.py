@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,8 +13,8 @@ from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, results_folder,
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
+    from whyprompt.effects.checks.repeats import RepeatVariance
     from whyprompt.study import Study
-    from whyprompt.trials.variance import RepVariance
 
 __all__ = ["doctor", "export", "run", "schema"]
 
@@ -97,7 +96,7 @@ def run(
                 "seconds": round(result.seconds, 3),
                 "notices": list(result.notices),
                 "variance_over_reps": {
-                    outcome: [asdict(v) for v in arms] for outcome, arms in spread.items()
+                    outcome: [row.to_dict() for row in found.parts] for outcome, found in spread.items()
                 },
             }
         )
@@ -107,24 +106,28 @@ def run(
             f"{counted(result.trials, 'trial')} in {result.store}: {result.new_trials} new "
             f"in {result.seconds:.1f} s, {kept} kept."
         )
-        for outcome, arms in spread.items():
-            for v in arms:
+        for outcome, variance in spread.items():
+            for v in variance.parts:
                 show(
-                    f"  {outcome}, {v.arm}: mean {v.mean:.4f}; variance over repetitions of an item "
-                    f"{v.within:.4f}, between items {v.between:.4f}; the mean moves by {v.rep_mean_sd:.4f} "
-                    f"(standard deviation over {counted(v.reps, 'repetition')})"
+                    f"  {outcome}, {v.label}: mean {v.mean:.4f}; variance over repetitions of an item "
+                    f"{v.sd_repeats**2:.4f}, between items {v.sd_items**2:.4f}; the mean moves by "
+                    f"{v.sd_rep_means:.4f} (standard deviation over "
+                    f"{counted(len(v.rep_means), 'repetition')})"
                 )
 
 
-def _spread_over_reps(plan: Study, folder: Path) -> dict[str, tuple[RepVariance, ...]]:
+def _spread_over_reps(plan: Study, folder: Path) -> dict[str, RepeatVariance]:
     """Give every outcome's variance over repetitions."""
+    from whyprompt.effects.checks.repeats import repeat_variance
     from whyprompt.trials.run import load_trials
-    from whyprompt.trials.variance import rep_variance
 
     frame = load_trials(plan, folder)
     if frame["item_id"].nunique() < 2:
         return {}
-    return {o.name: rep_variance(frame, o.name) for o in plan.outcomes}
+    return {
+        o.name: repeat_variance(frame, item="item_id", outcome=o.name, arm="arm", rep="rep")
+        for o in plan.outcomes
+    }
 
 
 def export(

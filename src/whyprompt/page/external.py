@@ -327,10 +327,7 @@ def effects(m: Material) -> Section:
             )
         )
     if e.spread is not None:
-        cells = [
-            (f"repetition {rep}", num(v)) for rep, v in zip(e.spread.reps, e.spread.estimates, strict=True)
-        ]
-        cells.append(("variance between repetitions", num(e.spread.variance)))
+        cells = [(part.label, num(part.estimate)) for part in (*e.spread.parts, e.spread.overall) if part]
         blocks.append(
             table(
                 "The effect in each repetition: new seeds of shots and sampling",

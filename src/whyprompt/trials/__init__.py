@@ -13,19 +13,16 @@ from whyprompt.trials.run import (
     verify_study,
 )
 from whyprompt.trials.store import TrialStore, export
-from whyprompt.trials.variance import RepVariance, rep_variance
 
 __all__ = [
     "DryRun",
     "Progress",
-    "RepVariance",
     "RunResult",
     "TrialStore",
     "Verification",
     "dry_run",
     "export",
     "load_trials",
-    "rep_variance",
     "run_study",
     "verify_study",
 ]

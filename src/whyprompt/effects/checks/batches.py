@@ -12,14 +12,13 @@ import numpy as np
 from whyprompt._arguments import generator
 from whyprompt._words import format_number, p_words
 from whyprompt.errors import EstimationError
-from whyprompt.results import Reported, rows_frame
+from whyprompt.results import Check, Estimate
 from whyprompt.stats.rules import holm
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.tables import Table
@@ -28,42 +27,25 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 
-__all__ = ["BatchInterference", "BatchTest", "batch_interference"]
+__all__ = ["BatchInterference", "batch_interference"]
 
 # Up to this many arrangements are enumerated; beyond it they are drawn.
 _EXACT = 20_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchTest:
-    """One test that an item's outcome does not depend on its batch.
-
-    Attributes
-    ----------
-    of : str
-        ``"batch"`` for any difference between batches, or the neighbours' feature.
-    statistic : float
-        Sum of squares between batches after items are taken out, or the within-item correlation with the
-        neighbours' mean of the feature.
-    p_value, p_holm : float
-        By permutation within items; adjusted for the number of tests.
-    """
-
-    of: str
-    statistic: float
-    p_value: float
-    p_holm: float
+# Of the verdict, after adjustment for the number of tests.
+_LEVEL = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchInterference(Reported):
+class BatchInterference(Check):
     """Whether outcomes of items change with the batch they were run in.
+
+    A test a part, by permutation within items: of any difference between batches (``"batch"``: the sum of
+    squares between batches after items are taken out), and of each of the neighbours' features (the
+    within-item correlation with their mean). p is adjusted for the number of tests; it ``"fails"`` where one
+    is below 0.05.
 
     Attributes
     ----------
-    outcome : str
-    tests : tuple of BatchTest
-        The first is of any difference between batches.
     exact : bool
         Whether all arrangements were enumerated.
     arrangements : int
@@ -78,12 +60,8 @@ class BatchInterference(Reported):
         Standard deviation of batch effects, and of trials around item and batch.
     largest_range : float
         Between two trials of one item.
-    sentence : str
-        The result in words.
     """
 
-    outcome: str
-    tests: tuple[BatchTest, ...]
     exact: bool
     arrangements: int
     n_items: int
@@ -94,35 +72,18 @@ class BatchInterference(Reported):
     sd_batch: float
     sd_repeats: float
     largest_range: float
-    sentence: str
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the tests.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row a test.
-        """
-        return rows_frame(self.tests, BatchTest)
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw how much outcomes vary between batches and between repeats.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import count_plot
 
         rows = [
             {"label": "between batches", "value": self.sd_batch, "group": ""},
             {"label": "between trials of an item", "value": self.sd_repeats, "group": ""},
         ]
-        p = p_words(self.tests[0].p_holm, least=_floor(self.tests, self.arrangements, exact=self.exact))
-        return charts.count_plot(
-            rows, title=f"standard deviation of {self.outcome} (p of no difference between batches: {p})"
-        )
+        p = p_words(self.parts[0].p_adjusted, least=_floor(self.parts, self.arrangements, exact=self.exact))
+        what = f"standard deviation of {self.settings['outcome']}"
+        title = f"{what} (p of no difference between batches: {p})"
+        return {"spread": lambda: count_plot(rows, title=title)}
 
 
 def batch_interference(
@@ -193,8 +154,8 @@ def batch_interference(
     ...     }
     ... )
     >>> found = batch_interference(frame, item="item", outcome="y", batch="batch")
-    >>> found.n_changed, found.tests[0].p_value
-    (0, 1.0)
+    >>> found.verdict, found.n_changed, found.parts[0].p_value
+    ('passes', 0, 1.0)
     """
     if draws < 99:
         raise EstimationError(f"draws={draws}: at least 99 are needed")
@@ -234,7 +195,7 @@ def batch_interference(
     shown = [statistics[0]] + [float(centred @ z / total) if total > 0 else 0.0 for z in slopes]
     adjusted = holm(list(p_values))
     tests = tuple(
-        BatchTest(of=name, statistic=value, p_value=p, p_holm=p if h is None else h)
+        Estimate(label=name, estimate=value, p_value=p, p_adjusted=p if h is None else h)
         for name, value, p, h in zip(["batch", *neighbours], shown, p_values, adjusted, strict=True)
     )
     sd_batch, sd_repeats = _components(y, code, place)
@@ -250,8 +211,11 @@ def batch_interference(
         done,
     )
     return BatchInterference(
-        outcome=outcome,
-        tests=tests,
+        name="batch interference",
+        verdict="fails" if any(_below(t) for t in tests) else "passes",
+        parts=tests,
+        settings={"outcome": outcome},
+        axis="statistic of the test",
         exact=exact,
         arrangements=done,
         n_items=len(spread),
@@ -372,14 +336,18 @@ def _components(y: Floats, code: Ints, place: Ints) -> tuple[float, float]:
     return float(np.sqrt(batch)), float(np.sqrt(max(repeat, 0.0)))
 
 
-def _floor(tests: Sequence[BatchTest], done: int, *, exact: bool) -> float | None:
+def _below(test: Estimate) -> bool:
+    return test.p_adjusted is not None and test.p_adjusted < _LEVEL
+
+
+def _floor(tests: Sequence[Estimate], done: int, *, exact: bool) -> float | None:
     """Return the least adjusted p that drawn arrangements can show; all of them have no floor."""
     return None if exact else len(tests) / (done + 1.0)
 
 
 def _batch_sentence(
     outcome: str,
-    tests: Sequence[BatchTest],
+    tests: Sequence[Estimate],
     changed: int,
     items: int,
     trials: int,
@@ -399,16 +367,16 @@ def _batch_sentence(
         f" {format_number(largest)}."
     )
     floor = _floor(tests, done, exact=exact)
-    bad = [t for t in tests if t.p_holm < 0.05]
+    bad = [t for t in tests if _below(t)]
     if not bad:
-        least = min(t.p_holm for t in tests)
+        least = min(t.p_adjusted for t in tests if t.p_adjusted is not None)
         return words + (
             f" Permuting outcomes within items ({how}) finds no link to the batch"
             f" (p {p_words(least, least=floor)}): the changes look like noise over repeats."
         )
     found = ", ".join(
-        f"{'the batch' if t.of == 'batch' else f'the neighbours mean of {t.of!r}'}"
-        f" (p {p_words(t.p_holm, least=floor)})"
+        f"{'the batch' if t.label == 'batch' else f'the neighbours mean of {t.label!r}'}"
+        f" (p {p_words(t.p_adjusted, least=floor)})"
         for t in bad
     )
     return words + (

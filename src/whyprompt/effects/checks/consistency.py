@@ -3,65 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from whyprompt._arguments import generator
 from whyprompt._words import format_number
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Reported, rows_frame
+from whyprompt.results import Check, Estimate, unlisted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
+
+    from whyprompt.results import Verdict
 
     Floats = NDArray[np.float64]
 
 
-__all__ = ["BatchConsistency", "ItemScores", "batch_consistency"]
+__all__ = ["BatchConsistency", "batch_consistency"]
 
 Item = TypeVar("Item")
 
-# function
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ItemScores:
-    """The scores of one item by company.
-
-    Attributes
-    ----------
-    position : int
-        In the sequence given.
-    alone, again : float
-        Scored alone, twice.
-    in_order : float
-        In batches of the order given.
-    shuffled_low, shuffled_high : float
-        Over shuffled batches.
-    largest : float
-        Absolute difference between scored alone and scored in any batch.
-    """
-
-    position: int
-    alone: float
-    again: float
-    in_order: float
-    shuffled_low: float
-    shuffled_high: float
-    largest: float
-
 
 @dataclass(frozen=True, kw_only=True)
-class BatchConsistency(Reported):
+class BatchConsistency(Check):
     """Whether a scoring function gives an item the same score in any company.
+
+    An item a part: its score in batches of the order given minus its score alone, and from the lowest to the
+    highest such difference over shuffled batches. It ``"fails"`` where neighbours change a score beyond the
+    tolerance, and is ``"doubtful"`` where the score alone already varies beyond it.
 
     Attributes
     ----------
-    n_items, batch_size, shuffles : int
     tolerance : float
         Largest difference that counts as none.
     largest_repeat : float
@@ -74,49 +49,28 @@ class BatchConsistency(Reported):
         Position of the item where that is.
     n_beyond : int
         Items beyond the tolerance.
-    verdict : {"consistent", "not deterministic", "interference"}
-        ``"not deterministic"`` where the score alone already varies beyond the tolerance.
-    items : tuple of ItemScores
-        One an item. Not part of `to_dict`.
-    sentence : str
-        The result in words.
+    scores : ndarray, shape (3 + draws, items)
+        Alone, alone again, in order, and in each shuffled round. Not part of `to_dict`.
     """
 
-    _unlisted: ClassVar[frozenset[str]] = frozenset({"items"})
-
-    n_items: int
-    batch_size: int
-    shuffles: int
     tolerance: float
     largest_repeat: float
     largest_order: float
     largest: float
     worst: int
     n_beyond: int
-    verdict: Literal["consistent", "not deterministic", "interference"]
-    items: tuple[ItemScores, ...]
-    sentence: str
+    scores: Floats = unlisted()
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the scores.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import interval_plot
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row an item.
-        """
-        return rows_frame(self.items, ItemScores)
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw how far each item's score in company is from its score alone.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
-
-        return charts.items_batch_plot(self)
+        rows = sorted(self.parts, key=lambda row: -max(abs(v) for v in (row.estimate or 0.0, *row.ends)))
+        lines = [
+            {"label": row.label, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
+            for row in rows
+        ]
+        limits = (-self.tolerance, self.tolerance)
+        return {"items": lambda: interval_plot(lines, title=self.axis, limits=limits)}
 
 
 def batch_consistency(
@@ -124,7 +78,7 @@ def batch_consistency(
     items: Sequence[Item],
     *,
     batch_size: int = 8,
-    shuffles: int = 3,
+    draws: int = 3,
     tolerance: float = 1e-4,
     random_state: int = 0,
 ) -> BatchConsistency:
@@ -138,7 +92,7 @@ def batch_consistency(
         At least two.
     batch_size : int, default 8
         Items a batch.
-    shuffles : int, default 3
+    draws : int, default 3
         Shuffled rounds.
     tolerance : float, default 1e-4
         In units of the score; floating-point sums in another order differ by about 1e-6 relative in single
@@ -166,18 +120,17 @@ def batch_consistency(
     ...     return [len(text) + 0.01 * (longest - len(text)) for text in batch]
     >>> words = ["a", "bb", "cccc", "dddddddd"]
     >>> batch_consistency(honest, words, batch_size=2).verdict
-    'consistent'
+    'passes'
     >>> found = batch_consistency(padded, words, batch_size=4)
     >>> found.verdict, round(found.largest, 2), found.worst
-    ('interference', 0.07, 0)
+    ('fails', 0.07, 0)
     """
     n = len(items)
     if n < 2:
         raise EstimationError(f"{n} item(s): at least two are needed to have a neighbour")
-    if batch_size < 2 or shuffles < 1 or not tolerance >= 0:
+    if batch_size < 2 or draws < 1 or not tolerance >= 0:
         raise EstimationError(
-            f"batch_size={batch_size}, shuffles={shuffles}, tolerance={tolerance}: at least 2, 1 and 0 are"
-            " needed"
+            f"batch_size={batch_size}, draws={draws}, tolerance={tolerance}: at least 2, 1 and 0 are needed"
         )
     rng = generator(random_state)
     alone, again = (_scored(score, items, np.arange(n), 1, "alone") for _ in range(2))
@@ -185,7 +138,7 @@ def batch_consistency(
     mixed = np.array(
         [
             _scored(score, items, rng.permutation(n), batch_size, f"in shuffle {k}")
-            for k in range(1, shuffles + 1)
+            for k in range(1, draws + 1)
         ]
     )
     batched = np.vstack([ordered, mixed])
@@ -193,35 +146,32 @@ def batch_consistency(
     repeat = float(np.abs(again - alone).max())
     order = float(np.abs(mixed - ordered).max())
     beyond = int((away > tolerance).sum())
-    verdict: Literal["consistent", "not deterministic", "interference"] = (
-        "not deterministic" if repeat > tolerance else "interference" if beyond else "consistent"
-    )
+    verdict: Verdict = "doubtful" if repeat > tolerance else "fails" if beyond else "passes"
     worst = int(away.argmax())
+    shift, low, high = ordered - alone, mixed.min(axis=0) - alone, mixed.max(axis=0) - alone
     return BatchConsistency(
-        n_items=n,
-        batch_size=batch_size,
-        shuffles=shuffles,
+        name="batch consistency",
+        verdict=verdict,
+        parts=tuple(
+            Estimate(
+                label=f"item {i}",
+                estimate=float(shift[i]),
+                ci_low=float(low[i]),
+                ci_high=float(high[i]),
+            )
+            for i in range(n)
+        ),
+        settings={"n_items": n, "batch_size": batch_size, "draws": draws},
+        axis="score in a batch minus score alone (point: order given; line: shuffled batches)",
         tolerance=tolerance,
         largest_repeat=repeat,
         largest_order=order,
         largest=float(away[worst]),
         worst=worst,
         n_beyond=beyond,
-        verdict=verdict,
-        items=tuple(
-            ItemScores(
-                position=i,
-                alone=float(alone[i]),
-                again=float(again[i]),
-                in_order=float(ordered[i]),
-                shuffled_low=float(mixed[:, i].min()),
-                shuffled_high=float(mixed[:, i].max()),
-                largest=float(away[i]),
-            )
-            for i in range(n)
-        ),
+        scores=np.vstack([alone, again, batched]),
         sentence=_consistency_sentence(
-            n, batch_size, shuffles, tolerance, repeat, order, float(away[worst]), worst, beyond, verdict
+            n, batch_size, draws, tolerance, repeat, order, float(away[worst]), worst, beyond, verdict
         ),
     )
 
@@ -249,7 +199,7 @@ def _scored(
 def _consistency_sentence(
     n: int,
     batch_size: int,
-    shuffles: int,
+    draws: int,
     tolerance: float,
     repeat: float,
     order: float,
@@ -259,17 +209,17 @@ def _consistency_sentence(
     verdict: str,
 ) -> str:
     start = (
-        f"{n} items were scored alone, in batches of {batch_size}, and in {shuffles} shuffled rounds: between"
+        f"{n} items were scored alone, in batches of {batch_size}, and in {draws} shuffled rounds: between"
         f" alone and in company a score differs by at most {format_number(largest)} (item {worst}), between"
         f" orders by {format_number(order)}, and alone twice by {format_number(repeat)}."
     )
     return (
         start
         + {
-            "consistent": f" That is within {tolerance:g}: neighbours do not change an item's score.",
-            "not deterministic": f" The score alone already varies beyond {tolerance:g}, so that neighbours"
+            "passes": f" That is within {tolerance:g}: neighbours do not change an item's score.",
+            "doubtful": f" The score alone already varies beyond {tolerance:g}, so that neighbours"
             " cannot be blamed: fix the seed or the sampling, or compare repeats with batch_interference.",
-            "interference": f" {beyond} items differ by more than {tolerance:g}: an item's score depends on"
+            "fails": f" {beyond} items differ by more than {tolerance:g}: an item's score depends on"
             " its neighbours. Score items alone, or mask and place padding so that it cannot.",
         }[verdict]
     )

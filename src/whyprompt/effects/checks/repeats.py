@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt._words import format_number, percent
-from whyprompt.errors import EstimationError
-from whyprompt.results import Reported, rows_frame
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import Estimate, Result
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -25,47 +24,50 @@ __all__ = ["RepeatRow", "RepeatVariance", "repeat_variance"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RepeatRow:
+class RepeatRow(Estimate):
     """How much outcomes vary over repeats of the same items under one arm.
+
+    Its estimate is the share of a single trial's variance that comes from repeats (one minus the intraclass
+    correlation), with an F interval; None where nothing varies.
 
     Attributes
     ----------
-    arm : str
-        Empty where no arm column was given.
     n_items, n_trials : int
         Items with at least two repeats, and their trials.
     n_single : int
         Items with one trial, which say nothing about repeats.
     repeats : float
         Per item; for unequal numbers the average that the variance components use.
+    mean : float
+        Over these trials.
     sd_items, sd_repeats : float
         Standard deviation of the items' expected outcomes, and of repeats around them.
-    share_repeats, ci_low, ci_high : float or None
-        Of the variance of a single trial, from repeats (one minus the intraclass correlation), with an F
-        interval; None where nothing varies.
     n_changed : int
         Items whose outcome is not the same in all repeats.
     largest_range : float
         Between two repeats of one item.
     worst_item : str or None
         Where; None where no outcome changes.
+    rep_means : tuple of float
+        The mean over items in each repetition, where those were named.
+    sd_rep_means : float or None
+        Their standard deviation: how far the mean of all items moves when the seeds change.
     """
 
-    arm: str
     n_items: int
     n_trials: int
     n_single: int
     repeats: float
+    mean: float
     sd_items: float
     sd_repeats: float
-    share_repeats: float | None
-    ci_low: float | None
-    ci_high: float | None
     n_changed: int
     largest_range: float
     worst_item: str | None
+    rep_means: tuple[float, ...] = ()
+    sd_rep_means: float | None = None
 
-    def std_error(self, items: int, repeats: int) -> float:
+    def error_of_mean(self, items: int, repeats: int) -> float:
         """Return the standard error of a mean over new items, each repeated.
 
         Parameters
@@ -83,54 +85,16 @@ class RepeatRow:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RepeatVariance(Reported):
-    """Variance over repeats, an arm at a time.
+class RepeatVariance(Result):
+    """Variance over repeats, an arm a part.
 
     Attributes
     ----------
-    outcome : str
-    level : float
-        Of the intervals.
-    rows : tuple of RepeatRow
-        One an arm.
-    sentence : str
-        The result in words.
+    parts : tuple of RepeatRow
+        By the arms' names, ``"all trials"`` where no arm column was given.
     """
 
-    outcome: str
-    level: float
-    rows: tuple[RepeatRow, ...]
-    sentence: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the variance components.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row an arm.
-        """
-        return rows_frame(self.rows, RepeatRow)
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw the share of a trial's variance that comes from repeats, an arm a line.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
-
-        rows = [
-            {
-                "label": row.arm or "all trials",
-                "estimate": row.share_repeats,
-                "low": row.ci_low,
-                "high": row.ci_high,
-            }
-            for row in self.rows
-        ]
-        return charts.interval_plot(rows, title=f"share of the variance of {self.outcome} from repeats")
+    parts: tuple[RepeatRow, ...] = ()
 
 
 def repeat_variance(
@@ -139,6 +103,7 @@ def repeat_variance(
     item: str,
     outcome: str,
     arm: str | None = None,
+    rep: str | None = None,
     level: float = 0.95,
 ) -> RepeatVariance:
     """Split the variance of an outcome into items and repeats.
@@ -151,6 +116,9 @@ def repeat_variance(
         Columns.
     arm : str, optional
         Column; arms are looked at one by one.
+    rep : str, optional
+        Column that numbers the repetitions, each with seeds of its own, where every item was run once in
+        each: then the mean over items in each repetition is given as well.
     level : float, default 0.95
         Of the intervals.
 
@@ -161,7 +129,8 @@ def repeat_variance(
     Raises
     ------
     DataError
-        If a column is absent, or the outcome is missing, infinite or text.
+        If a column is absent, or the outcome is missing, infinite or text; with `rep`, if an item is not run
+        once in each of at least two repetitions.
     EstimationError
         If fewer than two items of an arm are repeated.
 
@@ -178,7 +147,7 @@ def repeat_variance(
     --------
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"item": [1, 1, 2, 2, 3, 3], "y": [0.0, 1.0, 4.0, 4.0, 8.0, 7.0]})
-    >>> row = repeat_variance(frame, item="item", outcome="y").rows[0]
+    >>> row = repeat_variance(frame, item="item", outcome="y").parts[0]
     >>> row.n_changed, round(row.sd_repeats**2, 4), round(row.sd_items**2, 4)
     (2, 0.3333, 12.0833)
     """
@@ -188,13 +157,39 @@ def repeat_variance(
     labels = table.labels(item, role="item")
     y = table.numbers(outcome, role="outcome")
     arms = None if arm is None else table.labels(arm, role="arm")
+    reps = None if rep is None else table.values(rep, role="repetition")
     rows = []
     for name in [""] if arms is None else sorted(set(arms.tolist())):
         here = np.ones(len(y), dtype=bool) if arms is None else arms == name
-        rows.append(_repeat_row(name, labels[here], y[here], level))
+        means = () if reps is None else _rep_means(name, labels[here], reps[here], y[here], outcome)
+        row = _repeat_row(name, labels[here], y[here], level)
+        if means:
+            row = replace(row, rep_means=means, sd_rep_means=float(np.std(means, ddof=1)))
+        rows.append(row if arm is None else replace(row, by=arm))
     return RepeatVariance(
-        outcome=outcome, level=level, rows=tuple(rows), sentence=_repeat_sentence(outcome, rows, level)
+        parts=tuple(rows),
+        level=level,
+        axis=f"share of the variance of {outcome} from repeats",
+        sentence=_repeat_sentence(outcome, rows, level),
     )
+
+
+def _rep_means(
+    name: str, labels: NDArray[Any], reps: NDArray[Any], y: Floats, outcome: str
+) -> tuple[float, ...]:
+    where = f"arm {name!r}" if name else "the table"
+    names, code = np.unique(labels.astype(str), return_inverse=True)
+    numbers, turn = np.unique(reps, return_inverse=True)
+    if len(np.unique(np.column_stack([code, turn]), axis=0)) < len(y):
+        raise DataError(f"{where}: an item occurs twice in one repetition")
+    if len(names) < 2 or len(numbers) < 2:
+        raise DataError(
+            f"{where} has {len(names)} item(s) in {len(numbers)} repetition(s): a variance needs two of each",
+            hint="set reps to 2 or more in the study",
+        )
+    if len(y) < len(names) * len(numbers):
+        raise DataError(f"{where}: {outcome!r} is missing for an item in some repetition")
+    return tuple((np.bincount(turn, weights=y) / len(names)).tolist())
 
 
 def _repeat_row(name: str, labels: NDArray[Any], y: Floats, level: float) -> RepeatRow:
@@ -235,16 +230,17 @@ def _repeat_row(name: str, labels: NDArray[Any], y: Floats, level: float) -> Rep
         correlation = [min(max((f - 1) / (f + average - 1), 0.0), 1.0) for f in limits]
         bounds = (1 - correlation[1], 1 - correlation[0])
     return RepeatRow(
-        arm=name,
+        label=name or "all trials",
+        estimate=share,
+        ci_low=None if bounds is None else float(bounds[0]),
+        ci_high=None if bounds is None else float(bounds[1]),
         n_items=k,
         n_trials=n,
         n_single=single,
         repeats=average,
+        mean=float(y.mean()),
         sd_items=float(np.sqrt(items)),
         sd_repeats=float(np.sqrt(within)),
-        share_repeats=share,
-        ci_low=None if bounds is None else float(bounds[0]),
-        ci_high=None if bounds is None else float(bounds[1]),
         n_changed=int((spread > 0).sum()),
         largest_range=float(spread.max()),
         worst_item=str(names[int(spread.argmax())]) if spread.max() > 0 else None,
@@ -254,15 +250,15 @@ def _repeat_row(name: str, labels: NDArray[Any], y: Floats, level: float) -> Rep
 def _repeat_sentence(outcome: str, rows: Sequence[RepeatRow], level: float) -> str:
     parts = []
     for row in rows:
-        under = f"Under {row.arm!r} " if row.arm else ""
+        under = f"Under {row.label!r} " if row.by else ""
         if row.n_changed == 0:
             start = (
                 f"{row.n_items} items keep their {outcome!r} in {row.n_trials} trials: repeats add nothing"
             )
         else:
             start = f"{row.n_changed} of {row.n_items} items change their {outcome!r} over repeats"
-            if row.share_repeats is not None:
-                start += f", which carry {row.share_repeats:.0%} of the variance of a single trial"
+            if row.estimate is not None:
+                start += f", which carry {row.estimate:.0%} of the variance of a single trial"
             if row.ci_low is not None and row.ci_high is not None:
                 start += f" ({percent(level)} interval {row.ci_low:.0%} to {row.ci_high:.0%})"
             start += f"; the largest change is {format_number(row.largest_range)}, of item {row.worst_item!r}"
