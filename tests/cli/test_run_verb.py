@@ -139,7 +139,12 @@ def test_variance_over_repetitions(call, tiny_study):
     edit(tiny_study, reps=3, arms=arms)
     answer = json.loads(call("run", tiny_study, "--json")[1])
     direct, few = answer["variance_over_reps"]["log_prob"]
-    assert (direct["label"], few["label"], len(few["rep_means"]), few["n_items"]) == ("direct", "few_shot", 3, 12)
+    assert (direct["label"], few["label"], len(few["rep_means"]), few["n_items"]) == (
+        "direct",
+        "few_shot",
+        3,
+        12,
+    )
     assert direct["sd_repeats"] ** 2 < 1e-8 < few["sd_repeats"] ** 2
     assert set(answer["variance_over_reps"]) == {"log_prob", "exact_match"}
     assert "log_prob, few_shot: mean " in call("run", tiny_study)[1]
