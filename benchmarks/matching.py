@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects import BalanceRow
-    from whyprompt.effects.methods.nearest import MatchedSet
+    from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.stats.regression import Fit
 
     Floats = NDArray[np.float64]
@@ -148,7 +148,10 @@ def ours(n: int, repeats: int, draws: int) -> dict[str, Any]:
     import pandas as pd
 
     from whyprompt.effects import balance_table, estimate_effect
-    from whyprompt.effects.methods.nearest import caliper_width, match_full, match_nearest, match_optimal
+    from whyprompt.effects.methods.full import match_full
+    from whyprompt.effects.methods.matching import caliper_width
+    from whyprompt.effects.methods.nearest import match_nearest
+    from whyprompt.effects.methods.optimal import match_optimal
     from whyprompt.stats import errors
     from whyprompt.stats.propensity import fit_logistic
 
@@ -225,11 +228,11 @@ def _at_one_size(
     out["abadie_imbens_corrected"], variance = best(corrected, 3)
     out["abadie_imbens_se"] = float(np.sqrt(variance))
     out["wild_bootstrap"], result = best(
-        lambda: estimate_effect(frame, **asked, replace=True, se="wild_bootstrap", draws=draws), 1
+        lambda: estimate_effect(frame, **asked, replace=True, std_error="wild_bootstrap", draws=draws), 1
     )
     out["wild_bootstrap_se"] = result.std_error
     out["refit_bootstrap"], result = best(
-        lambda: estimate_effect(frame, **asked, method="subclass", se="bootstrap", draws=draws), 1
+        lambda: estimate_effect(frame, **asked, method="subclass", std_error="bootstrap", draws=draws), 1
     )
     out["draws"] = draws
     return out

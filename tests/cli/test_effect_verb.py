@@ -553,7 +553,7 @@ BAD = {
     "contradicting options": ({}, ["--method", "ipw", "--caliper", "0.1"], "no meaning for method 'ipw'"),
     "impossible caliper": ({}, ["--caliper", "-1"], "caliper"),
     "impossible level": ({}, ["--level", "95"], "level"),
-    "bootstrap that fails": ({}, ["--replace", "--se", "bootstrap"], "not valid for nearest neighbours"),
+    "bootstrap that fails": ({}, ["--replace", "--std-error", "bootstrap"], "not valid for nearest"),
 }  # fmt: skip
 
 

@@ -31,7 +31,7 @@ OWN_NAMES = {"random_state": "seed"}
         ("(replace=False), or replace=True.", "(--no-replace), or --replace."),
         ("set neighbours=0; ratio=-1 is too few", "set --neighbours 0; --ratio -1 is too few"),
         ("give levels=[lowest, ..., highest]", "give --levels lowest,...,highest"),
-        ("se='abadie_imbens' and random_state='x'", "--se abadie_imbens and --seed x"),
+        ("std_error='abadie_imbens' and random_state='x'", "--std-error abadie_imbens and --seed x"),
         ("confounders=['a', 'b'] leaves 'c' out", "--confounders a,b leaves 'c' out"),
         ("confounders=['my column'] is empty", "--confounders 'my column' is empty"),
         # No option of this verb; a name of the caller's own; no argument at all.

@@ -7,8 +7,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from whyprompt.effects.checks.balance import balance_table, effective_sample_size, ks_distance, moments
-from whyprompt.effects.methods.nearest import common_support, match_cem, match_nearest, match_subclass
-from whyprompt.effects.methods.two_arms import weight_estimate
+from whyprompt.effects.methods.cem import match_cem
+from whyprompt.effects.methods.matching import common_support
+from whyprompt.effects.methods.nearest import match_nearest
+from whyprompt.effects.methods.subclass import match_subclass
+from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import EstimationError
 
 CASES = {
@@ -26,7 +29,7 @@ def weights_of(job, name):
     if name == "match_replace":
         return match_nearest(job.score, job.treated, replace=True).weights
     method = "overlap" if name == "overlap_ato" else "ipw"
-    return weight_estimate(job.y, job.treated, job.design.matrix, method=method, estimand=name[-3:]).weights
+    return fit_arrays(job.y, job.treated, job.design.matrix, method=method, estimand=name[-3:]).weights
 
 
 @pytest.mark.parametrize("name", CASES)

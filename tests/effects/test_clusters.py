@@ -7,7 +7,7 @@ import statsmodels.api as sm
 from scipy import stats
 
 from whyprompt.effects import compare_arms, estimate_effect, estimate_effects
-from whyprompt.effects.methods.two_arms import weight_estimate
+from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.stats.errors import cluster_design, clustered_difference, weighted_difference
 
 
@@ -120,8 +120,8 @@ def test_weighting_with_eight_clusters_an_arm_covers(method, codes):
         t = np.isin(codes, rng.permutation(16)[:8])
         x = np.sqrt(0.7) * rng.normal(size=len(codes)) + np.sqrt(0.3) * rng.normal(size=16)[codes]
         y = t + x + rng.normal(size=16)[codes] + rng.normal(size=len(codes))
-        r = weight_estimate(y, t, x[:, None], method=method, cluster=codes)
-        hits += r.ci_low <= 1 <= r.ci_high
+        r = fit_arrays(y, t, x[:, None], method=method, estimand="ate", cluster=codes)
+        hits += r.ci[0] <= 1 <= r.ci[1]
     # Cross-fitted residuals are out of sample, so that AIPW is on the safe side.
     assert 0.925 <= hits / draws <= (0.985 if method == "aipw" else 0.97)
 

@@ -8,36 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.effects.options import check_options
+from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import prepare
 
 DRAWS, N = 600, 500
 STRENGTH, INTERCEPT, VARIES = 0.35, -0.5, 0.5
 
-OPTIONS = {
-    "estimand": None,
-    "design": "observational",
-    "caliper": None,
-    "caliper_unit": "sd",
-    "replace": None,
-    "ratio": 1,
-    "order": None,
-    "distance": "logistic",
-    "mahalanobis_on": None,
-    "discard": "none",
-    "kernel": "epanechnikov",
-    "bandwidth": None,
-    "n_strata": 6,
-    "cutpoints": None,
-    "ties": "sorted",
-    "level": 0.95,
-    "se": "auto",
-    "draws": 1000,
-    "neighbours": 2,
-    "denominator": "pooled",
-    "random_state": 0,
-}
 CASES = {
     "replace_att": {"method": "nearest", "replace": True},
     "replace_atc": {"method": "nearest", "replace": True, "estimand": "atc"},
@@ -45,8 +22,8 @@ CASES = {
     "replace_three_ties": {"method": "nearest", "replace": True, "ratio": 3, "ties": "average"},
     "replace_caliper": {"method": "nearest", "replace": True, "caliper": 0.5},
     "mahalanobis_replace": {"method": "nearest", "distance": "mahalanobis", "replace": True},
-    "wild_att": {"method": "nearest", "replace": True, "se": "wild_bootstrap"},
-    "wild_ate": {"method": "nearest", "replace": True, "estimand": "ate", "se": "wild_bootstrap"},
+    "wild_att": {"method": "nearest", "replace": True, "std_error": "wild_bootstrap"},
+    "wild_ate": {"method": "nearest", "replace": True, "estimand": "ate", "std_error": "wild_bootstrap"},
     "full_att": {"method": "full"},
     "full_ate": {"method": "full", "estimand": "ate"},
     "kernel_att": {"method": "kernel"},
@@ -65,7 +42,11 @@ CASES = {
 
 
 def options(case):
-    return check_options(**(OPTIONS | case))
+    """Split a case into the options of any method and the method's own."""
+    asked = {
+        k: v for k, v in case.items() if k in {"method", "estimand", "std_error", "draws", "random_state"}
+    }
+    return settle_plan(["a", "b"], options={k: v for k, v in case.items() if k not in asked}, **asked)
 
 
 def truths(intercept=INTERCEPT):
@@ -128,7 +109,7 @@ def test_intervals_of_pairs_without_replacement_cover(simulated):
 @pytest.mark.slow
 def test_the_bootstrap_of_the_whole_pipeline_covers(simulated):
     """Where it is valid: a smooth estimator. 79 draws a table keep it short."""
-    asked = options({"method": "subclass", "n_strata": 4, "se": "bootstrap", "draws": 79})
+    asked = options({"method": "subclass", "n_strata": 4, "std_error": "bootstrap", "draws": 79})
     truth = truths()["att"]
     hits = []
     for seed in range(500):

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects.methods.nearest import match_kernel, match_nearest, match_subclass
+from whyprompt.effects.methods.kernel import match_kernel
+from whyprompt.effects.methods.nearest import match_nearest
+from whyprompt.effects.methods.subclass import match_subclass
 from whyprompt.effects.methods.variance import (
     abadie_imbens,
     conditional_variance,
@@ -252,7 +254,13 @@ def test_the_wild_bootstrap_resamples_the_influence_values(simulated):
 def test_the_naive_bootstrap_is_refused_where_it_fails(simulated):
     data = simulated(2, 120)
     frame = pd.DataFrame({"arm": data.treated, "y": data.y, "a": data.x[:, 0], "b": data.x[:, 1]})
-    asked = {"treatment": "arm", "outcome": "y", "confounders": ["a", "b"], "se": "bootstrap", "draws": 60}
+    asked = {
+        "treatment": "arm",
+        "outcome": "y",
+        "confounders": ["a", "b"],
+        "std_error": "bootstrap",
+        "draws": 60,
+    }
     for options in (
         {"replace": True},
         {"replace": True, "estimand": "ate"},
@@ -265,7 +273,7 @@ def test_the_naive_bootstrap_is_refused_where_it_fails(simulated):
     for options in ({"method": "kernel"}, {"caliper": 0.3}, {"method": "subclass", "n_strata": 4}):
         result = estimate_effect(frame, **asked, **options)
         assert "bootstrap of the whole pipeline, 60 draws" in result.se_method
-        analytical = estimate_effect(frame, **(asked | {"se": "auto"}), **options)
+        analytical = estimate_effect(frame, **(asked | {"std_error": "auto"}), **options)
         assert result.estimate == analytical.estimate
         assert 0.5 < result.std_error / analytical.std_error < 2.0
     refuse_naive_bootstrap(match_kernel(data.share, data.treated))
@@ -274,7 +282,7 @@ def test_the_naive_bootstrap_is_refused_where_it_fails(simulated):
 def test_an_error_asked_for_by_name_is_the_textbook_one(job, matching_r):
     asked = {"treatment": "treat", "outcome": "re78", "confounders": job.covariates}
     plain = estimate_effect(
-        job.frame, **asked, replace=True, ties="average", se="abadie_imbens", neighbours=0
+        job.frame, **asked, replace=True, ties="average", std_error="abadie_imbens", neighbours=0
     )
     assert plain.std_error == pytest.approx(matching_r["ps_M1_att"]["se_abadie_imbens"], rel=1e-9)
     assert plain.se_method.endswith("score taken as known")
@@ -283,10 +291,10 @@ def test_an_error_asked_for_by_name_is_the_textbook_one(job, matching_r):
     assert auto.se_method.endswith("corrected for the estimated score (2016)")
     assert auto.std_error != plain.std_error
     for options in (
-        {"se": "strata"},
-        {"method": "subclass", "se": "pairs"},
-        {"method": "full", "se": "strata"},
-        {"replace": True, "se": "pairs"},
+        {"std_error": "strata"},
+        {"method": "subclass", "std_error": "pairs"},
+        {"method": "full", "std_error": "strata"},
+        {"replace": True, "std_error": "pairs"},
     ):
         with pytest.raises(EstimationError, match=r"does not go with|not independent clusters"):
             estimate_effect(job.frame, **asked, **options)

@@ -9,7 +9,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from whyprompt.effects import heterogeneous_effects
-from whyprompt.effects.methods.two_arms import weight_estimate
+from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import EstimationError
 from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
@@ -70,7 +70,9 @@ def test_models_fitted_fold_by_fold_do_not_wait_for_each_other_s_threads():
     frame = pd.DataFrame({"x": X[:, 0], "z": X[:, 1], "arm": t, "y": t + rng.normal(size=200)})
     model = WatchingRegressor()
     doors = {
-        "aipw": lambda: weight_estimate(frame.y.to_numpy(), t, X, method="aipw", outcome_model=model),
+        "aipw": lambda: fit_arrays(
+            frame.y.to_numpy(), t, X, method="aipw", estimand="ate", outcome_model=model
+        ),
         "score": lambda: crossfit_propensity(X, t, WatchingClassifier(strategy="prior")),
         "outcome": lambda: heterogeneous_effects(frame, **asked, outcome_model=model),
         "effect": lambda: heterogeneous_effects(frame, **asked, effect_model=model),

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from whyprompt.effects.methods.full import match_full, matrix_cover
 from whyprompt.effects.methods.line import line_cover, line_pairs
-from whyprompt.effects.methods.nearest import match_nearest, match_optimal, match_subclass
+from whyprompt.effects.methods.nearest import match_nearest
+from whyprompt.effects.methods.optimal import match_optimal
+from whyprompt.effects.methods.subclass import match_subclass
 from whyprompt.errors import EstimationError
 
 

@@ -7,11 +7,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from whyprompt.effects import estimate_effect
+from whyprompt.effects.methods.cem import match_cem
 from whyprompt.effects.methods.full import match_full
 from whyprompt.effects.methods.kernel import match_kernel
-from whyprompt.effects.methods.nearest import caliper_width, common_support, match_mahalanobis, match_nearest
+from whyprompt.effects.methods.matching import caliper_width, common_support
+from whyprompt.effects.methods.nearest import match_mahalanobis, match_nearest
 from whyprompt.effects.methods.optimal import match_optimal
-from whyprompt.effects.methods.strata import match_cem, match_subclass
+from whyprompt.effects.methods.subclass import match_subclass
 from whyprompt.errors import EstimationError
 
 # Every way to match, as a function of the columns of a table. `tie_rank` identifies rows.
@@ -263,7 +265,13 @@ METHODS = [
     {"method": "nearest", "tie_break": "item"},
     {"method": "nearest", "tie_break": "item", "caliper": 0.3, "exact": ["task"]},
     {"method": "nearest", "replace": True, "ties": "average"},
-    {"method": "nearest", "replace": True, "tie_break": "item", "estimand": "ate", "se": "wild_bootstrap"},
+    {
+        "method": "nearest",
+        "replace": True,
+        "tie_break": "item",
+        "estimand": "ate",
+        "std_error": "wild_bootstrap",
+    },
     {"method": "nearest", "distance": "mahalanobis", "tie_break": "item"},
     {"method": "optimal"},
     {"method": "full"},
@@ -305,7 +313,7 @@ def test_frames_indexes_and_row_order(checker, options):
             **options,
         )
 
-    if options.get("se") == "wild_bootstrap":
+    if options.get("std_error") == "wild_bootstrap":
         # Its signs are drawn row by row, so the error moves with the rows; the estimate does not.
         first = estimate(frame)
         shuffled = frame.sample(frac=1.0, random_state=1)

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from whyprompt.effects import estimate_effect
-from whyprompt.effects.methods.nearest import caliper_width, common_support, match_mahalanobis, match_nearest
-from whyprompt.effects.methods.strata import match_cem, match_subclass
+from whyprompt.effects.methods.cem import match_cem
+from whyprompt.effects.methods.matching import caliper_width, common_support
+from whyprompt.effects.methods.nearest import match_mahalanobis, match_nearest
+from whyprompt.effects.methods.subclass import match_subclass
 from whyprompt.effects.methods.variance import abadie_imbens
 from whyprompt.stats.order import codes
 
@@ -123,7 +125,12 @@ def test_matchit_through_the_front_door(job, matchit, name):
         assert result.std_error == pytest.approx(spec["lm_cluster_subclass_se_HC1"], rel=1e-9)
     if name == "cem_default":
         by_sets = estimate_effect(
-            job.frame, treatment="treat", outcome="re78", confounders=job.covariates, method="cem", se="pairs"
+            job.frame,
+            treatment="treat",
+            outcome="re78",
+            confounders=job.covariates,
+            method="cem",
+            std_error="pairs",
         )
         assert by_sets.std_error == pytest.approx(spec["lm_cluster_subclass_se_HC1"], rel=1e-9)
 

@@ -21,7 +21,7 @@ from whyprompt.effects import (
     paired_effects,
     paired_ordinal_effect,
 )
-from whyprompt.effects.methods.two_arms import weight_estimate
+from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
 from whyprompt.stats.proportional_odds import at_least, fit_proportional_odds
@@ -111,22 +111,20 @@ def test_ratios_of_matched_pairs_are_those_of_a_cluster_robust_glm(frame):
 def test_ratios_of_weighted_means_are_those_of_their_influence_values(frame, method):
     estimand = "ato" if method == "overlap" else "att"
     result = effect(frame, method=method, estimand=estimand)
-    fit = weight_estimate(
-        frame.right, frame.arm, frame[["x", "z"]].to_numpy(), method=method, estimand=estimand
-    )
-    m1, m0 = fit.mean_treated, fit.mean_control
+    fit = fit_arrays(frame.right, frame.arm, frame[["x", "z"]].to_numpy(), method=method, estimand=estimand)
+    m1, m0 = fit.means
     assert (result.mean_treated, result.mean_control) == (m1, m0)
     ratio, odds = result.measures[1:]
-    wanted = fit.influence_treated / m1 - fit.influence_control / m0
+    wanted = fit.influence[:, 0] / m1 - fit.influence[:, 1] / m0
     assert ratio.estimate == pytest.approx(m1 / m0, rel=1e-12)
     assert ratio.std_error == pytest.approx(np.sqrt(wanted @ wanted), rel=1e-9)
-    wanted = fit.influence_treated / (m1 * (1 - m1)) - fit.influence_control / (m0 * (1 - m0))
+    wanted = fit.influence[:, 0] / (m1 * (1 - m1)) - fit.influence[:, 1] / (m0 * (1 - m0))
     assert odds.std_error == pytest.approx(np.sqrt(wanted @ wanted), rel=1e-9)
 
 
 def test_the_bootstrap_gives_percentiles_of_the_ratios(frame):
     analytic = effect(frame, method="ipw", estimand="ate")
-    drawn = effect(frame, method="ipw", estimand="ate", se="bootstrap", draws=300)
+    drawn = effect(frame, method="ipw", estimand="ate", std_error="bootstrap", draws=300)
     for a, b in zip(analytic.measures, drawn.measures, strict=True):
         assert b.estimate == a.estimate
         assert b.std_error == pytest.approx(a.std_error, rel=0.2)
@@ -382,7 +380,7 @@ def test_text_levels_need_an_order(frame):
     with pytest.raises(DataError, match="that is a number, not a grade"):
         ordinal_effect(frame, **{**options, "outcome": "score"})
     with pytest.raises(EstimationError, match="bootstrap"):
-        ordinal_effect(frame, se="bootstrap", **options)
+        ordinal_effect(frame, std_error="bootstrap", **options)
     with pytest.raises(EstimationError, match="option 'calliper' is not known"):
         ordinal_effect(frame, calliper=0.1, **options)
 
@@ -418,8 +416,8 @@ def test_the_correlation_of_the_estimates_is_that_of_their_influence_values(fram
     )
     values = []
     for name in OUTCOMES:
-        fit = weight_estimate(frame[name], frame.arm, frame[["x", "z"]].to_numpy(), method="overlap")
-        values.append(fit.influence_treated - fit.influence_control)
+        fit = fit_arrays(frame[name], frame.arm, frame[["x", "z"]].to_numpy(), method="overlap")
+        values.append(fit.influence[:, 0] - fit.influence[:, 1])
     wanted = np.array(values) @ np.array(values).T
     wanted /= np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
     assert np.array(result.correlation) == pytest.approx(wanted, abs=1e-6)
@@ -500,7 +498,7 @@ def test_sign_flips_keep_the_family_wise_level():
         ({"outcomes": ["score", "kind"]}, DataError, "is text"),
         ({"outcomes": ["score", "x"]}, EstimationError, "'x' is the outcome"),
         ({"by": "kind"}, EstimationError, "one outcome at a time"),
-        ({"se": "bootstrap"}, EstimationError, "bootstrap"),
+        ({"std_error": "bootstrap"}, EstimationError, "bootstrap"),
         ({"calliper": 1}, EstimationError, "option 'calliper' is not known"),
     ],
 )  # fmt: skip

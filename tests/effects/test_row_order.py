@@ -7,7 +7,7 @@ from sklearn.ensemble import RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier
 
 from whyprompt.effects import audit, estimate_effect, estimate_effects, one_draw, paired_effects
-from whyprompt.effects.methods.two_arms import weight_estimate
+from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.stats.order import cluster_places, content_rank
 
 
@@ -38,15 +38,17 @@ SEEDED = {
     "aipw": {"method": "aipw", "estimand": "ate"},
     "aipw, clusters": {"method": "aipw", "cluster": "team"},
     "aipw, crump": {"method": "aipw", "estimand": "ate", "discard": "crump"},
-    "classifier": {"method": "ipw", "distance": DecisionTreeClassifier(min_samples_leaf=30, random_state=0)},
-    "classifier, nearest": {
-        "distance": DecisionTreeClassifier(min_samples_leaf=30, random_state=0), "tie_break": "id",
+    "classifier": {
+        "method": "ipw", "propensity": DecisionTreeClassifier(min_samples_leaf=30, random_state=0),
     },
-    "bootstrap": {"method": "ipw", "se": "bootstrap", "draws": 30},
-    "bootstrap, clusters": {"method": "overlap", "se": "bootstrap", "draws": 30, "cluster": "team"},
-    "bootstrap, pairs": {"se": "bootstrap", "draws": 30, "tie_break": "id"},
-    "bootstrap, aipw": {"method": "aipw", "se": "bootstrap", "draws": 10},
-    "signs": {"replace": True, "se": "wild_bootstrap", "draws": 200, "tie_break": "id"},
+    "classifier, nearest": {
+        "propensity": DecisionTreeClassifier(min_samples_leaf=30, random_state=0), "tie_break": "id",
+    },
+    "bootstrap": {"method": "ipw", "std_error": "bootstrap", "draws": 30},
+    "bootstrap, clusters": {"method": "overlap", "std_error": "bootstrap", "draws": 30, "cluster": "team"},
+    "bootstrap, pairs": {"std_error": "bootstrap", "draws": 30, "tie_break": "id"},
+    "bootstrap, aipw": {"method": "aipw", "std_error": "bootstrap", "draws": 10},
+    "signs": {"replace": True, "std_error": "wild_bootstrap", "draws": 200, "tie_break": "id"},
     "random order": {"order": "random"},
     "random order, Mahalanobis": {"order": "random", "distance": "mahalanobis"},
 }  # fmt: skip
@@ -97,10 +99,10 @@ def test_an_outcome_model_sees_rows_in_their_own_order():
     y, t = data.y.to_numpy(), data.t.to_numpy()
     forest = RandomForestRegressor(10, random_state=0)
     order = np.random.default_rng(0).permutation(len(y))
-    one = weight_estimate(y, t, X, method="aipw", outcome_model=forest)
-    other = weight_estimate(y[order], t[order], X[order], method="aipw", outcome_model=forest)
+    one = fit_arrays(y, t, X, method="aipw", estimand="ate", outcome_model=forest)
+    other = fit_arrays(y[order], t[order], X[order], method="aipw", estimand="ate", outcome_model=forest)
     assert other.estimate == pytest.approx(one.estimate, rel=1e-9)
-    assert other.influence_treated == pytest.approx(one.influence_treated[order], rel=1e-9)
+    assert other.influence[:, 0] == pytest.approx(one.influence[:, 0][order], rel=1e-9)
 
 
 def test_outcomes_share_their_folds():

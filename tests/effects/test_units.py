@@ -73,7 +73,12 @@ def test_the_interval_covers_where_rows_repeat_their_items_and_did_not_before():
 
 @pytest.mark.parametrize(
     "options",
-    [{"method": "kernel"}, {"replace": True}, {"estimand": "ate"}, {"se": "wild_bootstrap", "replace": True}],
+    [
+        {"method": "kernel"},
+        {"replace": True},
+        {"estimand": "ate"},
+        {"std_error": "wild_bootstrap", "replace": True},
+    ],
 )
 def test_a_method_without_a_clustered_error_is_refused_with_the_way_out(options):
     frame = repeated(m=5)

@@ -86,7 +86,7 @@ def effect(
     ] = None,
     by: Annotated[_Columns, typer.Option(help="Subgroups: a,b.")] = None,
     level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
-    se: Annotated[
+    std_error: Annotated[
         str, typer.Option(help="auto, pairs, abadie_imbens, strata, bootstrap or wild_bootstrap.")
     ] = "auto",
     draws: Annotated[int, typer.Option(max=100_000, help="Of a bootstrap.")] = 1000,
@@ -240,7 +240,7 @@ def effect(
         "cluster": cluster,
         "by": _split(by),
         "level": level,
-        "se": se,
+        "std_error": std_error,
         "draws": draws,
         "neighbours": neighbours,
         "denominator": denominator,
@@ -438,8 +438,20 @@ def _analyse(
         return _paired(frame, treatment, outcomes, asked, kind=kind, levels=levels)
     _refuse(set(asked) & {"unit"}, "without --design paired")
     if kind == "dose":
-        allowed = {"confounders", "graph", "method", "knots", "reference", "design", "cluster", "se", "level"}
+        allowed = {
+            "confounders",
+            "graph",
+            "method",
+            "knots",
+            "reference",
+            "design",
+            "cluster",
+            "std_error",
+            "level",
+        }
         _refuse(set(asked) - allowed - {"random_state"}, "with --dose")
+        if "std_error" in asked:
+            asked["se"] = asked.pop("std_error")
         if "reference" in asked:
             asked["reference"] = _as_number(asked["reference"], "--reference")
         return library.dose_response(frame, treatment=treatment, outcome=outcomes[0], **asked)

@@ -17,37 +17,32 @@ from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects.caused import moves_with_arm
 from whyprompt.effects.checks.balance import balance_table, effective_sample_size
 from whyprompt.effects.measures import is_binary, risk_measures
-from whyprompt.effects.options import METHODS, refuse_ignored, settle_options
+from whyprompt.effects.methods.make import METHODS, settle_plan
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.result import EffectResult, effect_sentence
 from whyprompt.effects.separation import explain_separation, without_counterpart
 from whyprompt.effects.subgroups import heterogeneity, impossible_limits, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
-from whyprompt.errors import EstimationError
 from whyprompt.stats.design import design_matrix, independent_columns, moments
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from whyprompt.effects.checks.balance import Denominator
-    from whyprompt.effects.methods.nearest import Order, TieRule
-    from whyprompt.effects.options import Options
-    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.methods.make import MethodLike
+    from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
     from whyprompt.effects.result import EffectSubgroup
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import BalanceRow, Measure
 
 __all__ = ["METHODS", "estimate_effect"]
-
-# A column whose variance beyond the columns before it is below this share is a copy of them.
-_COPY = 1e-9
 
 
 def estimate_effect(
@@ -57,37 +52,21 @@ def estimate_effect(
     outcome: str,
     confounders: Sequence[str] | None = None,
     graph: CausalGraph | None = None,
+    method: MethodLike | None = None,
     estimand: str | None = None,
-    method: str | None = None,
+    design: str = "observational",
     treated: object | None = None,
     control: object | None = None,
-    design: str = "observational",
-    caliper: float | None = None,
-    caliper_unit: str = "sd",
-    covariate_calipers: Mapping[str, float] | None = None,
-    replace: bool | None = None,
-    ratio: int = 1,
-    exact: Sequence[str] = (),
-    order: Order | None = None,
-    distance: Any = "logistic",  # noqa: ANN401 - a name or any scikit-learn classifier
-    propensity: str | None = None,
-    discard: str = "none",
-    kernel: str = "epanechnikov",
-    bandwidth: float | None = None,
-    mahalanobis_on: Sequence[str] | None = None,
-    n_strata: int = 6,
-    cutpoints: Mapping[str, Any] | None = None,
-    ties: TieRule = "sorted",
-    tie_break: str | None = None,
-    reference: Mapping[str, str] | None = None,
+    propensity: Any = None,  # noqa: ANN401 - a column or any scikit-learn classifier
     cluster: str | None = None,
     by: str | Sequence[str] | None = None,
     level: float = 0.95,
-    se: str = "auto",
+    std_error: str = "auto",
     draws: int = 1000,
-    neighbours: int = 2,
+    base_levels: Mapping[str, str] | None = None,
     denominator: Denominator = "pooled",
     random_state: int = 0,
+    **options: Any,  # noqa: ANN401 - checked by the method
 ) -> EffectResult:
     """Estimate the effect of one arm against another from a table with one arm a row.
 
@@ -104,55 +83,20 @@ def estimate_effect(
         (``prompt_tokens``, ``latency_ms``, ...) and where rows of one item show it.
     graph : CausalGraph, optional
         Gives the confounders, or checks those given. It settles what the arm causes, whatever the names are.
+    method : str, Method or mapping, optional
+        ``naive`` (difference of means), ``nearest``, ``optimal``, ``full``, ``kernel``, ``subclass``,
+        ``cem``, ``ipw``, ``overlap``, ``entropy`` or ``aipw``; or one with its options, such as
+        ``Nearest(caliper=0.2)``. Default ``nearest``; in a randomised design ``naive``, or ``ipw`` of the
+        ATE where there are confounders or a known propensity.
     estimand : {"att", "atc", "ate", "ato"}, optional
         Default ``"att"``; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for ``method="naive"``.
-    method : str, optional
-        ``naive`` (difference of means), ``nearest``, ``optimal``, ``full``, ``kernel``, ``subclass``,
-        ``cem``, ``ipw``, ``overlap``, ``entropy`` or ``aipw``. Default ``nearest``; in a randomised design
-        ``naive``, or ``ipw`` of the ATE where there are confounders or a known propensity.
+    design : {"observational", "randomized"}, default "observational"
+        How rows got their arms.
     treated, control : object, optional
         Levels of the treatment. Where both are named, rows of other arms are put aside and counted; for all
         arms at once see `compare_arms`.
-    design : {"observational", "randomized"}, default "observational"
-        How rows got their arms.
-    caliper : float, optional
-        Largest allowed distance of a pair, in `caliper_unit`. Pairs within a wide one still differ, which
-        biases the estimate and which the error of pairs does not know: `placebo_treatment` shows it.
-    caliper_unit : {"sd", "raw", "sd_logit", "raw_logit"}, default "sd"
-        Standard deviations (over all rows) or units of what is matched on, or of the logit of the score.
-    covariate_calipers : mapping of str to float, optional
-        Largest allowed difference in a column, in its units.
-    replace : bool, optional
-        Whether a row may be matched more than once. Default: only for the ATE, which needs it.
-    ratio : int, default 1
-        Matches a row.
-    exact : sequence of str
-        Columns on which matched rows must be equal (matching methods only).
-    order : {"largest", "smallest", "random", "data", "closest"}, optional
-        Who chooses first. See `match_nearest`.
-    distance : {"logistic", "logit", "mahalanobis"} or classifier, default "logistic"
-        What is matched on: the fitted probability, its logit, the covariates, or the probability of a
-        scikit-learn classifier, cross-fitted.
-    propensity : str, optional
-        Column with known propensities, in place of an estimated score.
-    discard : {"none", "treated", "control", "both", "crump"}, default "none"
-        Rows put aside for want of common support.
-    kernel, bandwidth
-        For ``method="kernel"``, see `match_kernel`.
-    mahalanobis_on : sequence of str, optional
-        Confounders that ``distance="mahalanobis"`` is over (MatchIt's ``mahvars``); default all. A caliper
-        stays one on the score, which uses all confounders.
-    n_strata : int, default 6
-        For ``method="subclass"``.
-    cutpoints : mapping, optional
-        For ``method="cem"``, see `match_cem`.
-    ties : {"sorted", "average", "first"}, default "sorted"
-        With replacement: take the tied row nearest in sorted order (MatchIt), all of them (Matching), or
-        the first in the table.
-    tie_break : str, optional
-        Column that identifies rows and orders equal scores, so that the order of the table is irrelevant.
-    reference : mapping of str to str, optional
-        Reference level of a text column; default the first in sorted order.
+    propensity : str or scikit-learn classifier, optional
+        Column with known propensities, or a classifier that is cross-fitted, in place of the logistic score.
     cluster : str, optional
         Column with the sampling unit. Default: ``cluster``, ``item_id`` or another column that plainly is one
         where its values repeat, with a warning; ``"none"`` takes every row as a unit of its own.
@@ -161,18 +105,21 @@ def estimate_effect(
         Holm's adjustment over all of them and a test of whether the effects differ.
     level : float, default 0.95
         Of the interval.
-    se : {"auto", "pairs", "abadie_imbens", "strata", "bootstrap", "wild_bootstrap"}, default "auto"
-        Standard error. ``auto`` is the one that goes with the method, corrected for the estimated score
-        where the correction is known; one asked for by name is the textbook's, score taken as known.
+    std_error : {"auto", "pairs", "abadie_imbens", "strata", "bootstrap", "wild_bootstrap"}, default "auto"
+        ``auto`` is the one that goes with the method, corrected for the estimated score where the correction
+        is known; one asked for by name is the textbook's, score taken as known.
     draws : int, default 1000
         Of a bootstrap.
-    neighbours : int, default 2
-        Rows from which a conditional variance is estimated (Abadie-Imbens); 0 for one common variance.
+    base_levels : mapping of str to str, optional
+        Level of a text column that the others are coded against; default the first in sorted order.
     denominator : {"pooled", "treated", "control", "all", "weighted"}, default "pooled"
         Of standardised mean differences.
     random_state : int, default 0
         For everything random (folds, draws, a random order), dealt to rows by what they hold: the order of
         the table decides only between equal scores, and not where `tie_break` is given.
+    **options
+        Of the method: ``method="nearest", caliper=0.2`` is ``method=Nearest(caliper=0.2)``. One that the
+        method has not is refused by name.
 
     Returns
     -------
@@ -187,6 +134,10 @@ def estimate_effect(
         arm, or options contradict each other.
     GraphError
         If the graph forbids a confounder.
+
+    See Also
+    --------
+    Nearest, Optimal, Full, Kernel, Subclass, CEM, IPW, Overlap, Entropy, AIPW : methods and their options.
 
     References
     ----------
@@ -207,8 +158,28 @@ def estimate_effect(
     >>> result.ci_low < 2.0 < result.ci_high
     True
     """
-    given = dict(locals())
-    return estimated(given.pop("frame"), **given).result
+    return estimated(
+        frame,
+        treatment=treatment,
+        outcome=outcome,
+        confounders=confounders,
+        graph=graph,
+        method=method,
+        estimand=estimand,
+        design=design,
+        treated=treated,
+        control=control,
+        propensity=propensity,
+        cluster=cluster,
+        by=by,
+        level=level,
+        std_error=std_error,
+        draws=draws,
+        base_levels=base_levels,
+        denominator=denominator,
+        random_state=random_state,
+        **options,
+    ).result
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -220,36 +191,9 @@ class Estimated:
 
     result: EffectResult
     problem: Problem
-    options: Options
-    core: Core
+    plan: Plan
+    fit: Fit
     rows: NDArray[np.bool_] | None
-
-
-def defaults(function: Callable[..., Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete options passed on to another function by that function's defaults.
-
-    Parameters
-    ----------
-    function : callable
-        Such as `estimate_effect`.
-    options : mapping
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    EstimationError
-        If an option is not one of the function's.
-    """
-    import inspect
-
-    known = {k: p.default for k, p in inspect.signature(function).parameters.items() if k != "frame"}
-    for name in options:
-        if name not in known:
-            raise EstimationError(f"option {name!r} is not known", hint=f"one of: {', '.join(sorted(known))}")
-    return {k: v for k, v in known.items() if v is not inspect.Parameter.empty} | dict(options)
 
 
 def estimated(
@@ -257,20 +201,23 @@ def estimated(
     *,
     treatment: str,
     outcome: str,
-    confounders: Sequence[str] | None,
-    graph: CausalGraph | None,
-    design: str,
-    treated: object | None,
-    control: object | None,
-    exact: Sequence[str],
-    covariate_calipers: Mapping[str, float] | None,
-    mahalanobis_on: Sequence[str] | None,
-    propensity: str | None,
-    tie_break: str | None,
-    reference: Mapping[str, str] | None,
-    cluster: str | None,
-    by: str | Sequence[str] | None,
-    **rest: Any,  # noqa: ANN401 - checked by `check_options`
+    confounders: Sequence[str] | None = None,
+    graph: CausalGraph | None = None,
+    method: MethodLike | None = None,
+    estimand: str | None = None,
+    design: str = "observational",
+    treated: object | None = None,
+    control: object | None = None,
+    propensity: Any = None,  # noqa: ANN401 - a column or any scikit-learn classifier
+    cluster: str | None = None,
+    by: str | Sequence[str] | None = None,
+    level: float = 0.95,
+    std_error: str = "auto",
+    draws: int = 1000,
+    base_levels: Mapping[str, str] | None = None,
+    denominator: Denominator = "pooled",
+    random_state: int = 0,
+    **options: Any,  # noqa: ANN401 - checked by the method
 ) -> Estimated:
     """Do what `estimate_effect` does, and keep the arrays.
 
@@ -288,7 +235,19 @@ def estimated(
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
-    options = settle_options(chosen, propensity, design=design, mahalanobis_on=mahalanobis_on, **rest)
+    plan = settle_plan(
+        chosen,
+        method=method,
+        options=options,
+        estimand=estimand,
+        design=design,
+        propensity=propensity,
+        level=level,
+        std_error=std_error,
+        draws=draws,
+        denominator=denominator,
+        random_state=random_state,
+    )
     units = find_units(
         table,
         treatment=treatment,
@@ -302,18 +261,15 @@ def estimated(
         "confounders": chosen or (),
         "treated": treated,
         "control": control,
-        "exact": exact,
-        "covariate_calipers": covariate_calipers,
         "cluster": named,
-        "tie_break": tie_break,
-        "propensity": propensity,
-        "reference": reference,
+        "propensity": propensity if isinstance(propensity, str) else None,
+        "base_levels": base_levels,
         "graph": graph,
+        **plan.method.columns,
     }
     problem = prepare(table, **columns)
-    refuse_ignored(problem, options)
     refuse_moved(table, units, problem, graph)
-    aside = without_counterpart(problem, options)
+    aside = without_counterpart(problem, plan)
     lost = (int((aside & problem.treated).sum()), int((aside & ~problem.treated).sum()))
     here = np.flatnonzero(np.ones(whole.n_rows, dtype=bool) if rows is None else rows)
     gone = here[aside & problem.treated]
@@ -324,18 +280,18 @@ def estimated(
         columns |= {"treated": problem.arms.treated, "control": problem.arms.control}
         problem = prepare(table, **columns)
     try:
-        core = compute(problem, options)
+        fit = compute(problem, plan)
     except SeparatedError as error:
-        raise explain_separation(problem, options.method, options.estimand, error) from None
-    if options.se == "bootstrap":
-        core = bootstrapped(problem, options, core)
+        raise explain_separation(problem, plan, error) from None
+    if plan.std_error == "bootstrap":
+        fit = bootstrapped(problem, plan, fit)
     item = units.item if units.item is not None and units.item.paired and cluster != NO_CLUSTER else None
     if item is not None:
         notes = (*notes, item.paired_note)
     result = _result(
         problem,
-        options,
-        core,
+        plan,
+        fit,
         design=design,
         graph=graph,
         cautions=tuple(cautions),
@@ -345,17 +301,17 @@ def estimated(
         item=None if item is None else item.name,
     )
     if by is not None:
-        subgroups = subgroup_effects(table, by, problem, options, graph=graph)
+        subgroups = subgroup_effects(table, by, problem, plan, graph=graph)
         differ = heterogeneity(subgroups, table=table, cluster=problem.cluster)
         result = changed(
             result,
             subgroups=subgroups,
             heterogeneity=differ,
-            sentence=result.sentence + _subgroup_words(subgroups, differ, options.level),
+            sentence=result.sentence + _subgroup_words(subgroups, differ, plan.level),
         )
     if rows is not None:
         result = _spread(result, rows, whole.n_rows, gone, sum(lost))
-    return Estimated(result=result, problem=problem, options=options, core=core, rows=rows)
+    return Estimated(result=result, problem=problem, plan=plan, fit=fit, rows=rows)
 
 
 def _spread(
@@ -417,8 +373,8 @@ def _subgroup_words(rows: Sequence[EffectSubgroup], differ: Mapping[str, float],
 
 def _result(
     problem: Problem,
-    options: Options,
-    core: Core,
+    plan: Plan,
+    fit: Fit,
     *,
     design: str,
     graph: CausalGraph | None,
@@ -428,23 +384,23 @@ def _result(
     repeats: bool,
     item: str | None,
 ) -> EffectResult:
-    t, w = problem.treated, core.weights
+    t, w = problem.treated, fit.weights
     shown = design_matrix(problem.columns, full=True)
     balance: tuple[BalanceRow, ...] = ()
     if problem.confounders:
-        balance = balance_table(shown.matrix, t, w, names=shown.names, denominator=options.denominator)
+        balance = balance_table(shown.matrix, t, w, names=shown.names, denominator=plan.denominator)
     ess = (effective_sample_size(w[t]), effective_sample_size(w[~t]))
     total = (int(t.sum()) + lost[0], int((~t).sum()) + lost[1])
     used = (int((w[t] > 0).sum()), int((w[~t] > 0).sum()))
-    adjusted = () if options.method == "naive" else problem.confounders
+    adjusted = () if plan.method.name == "naive" else problem.confounders
     overlap = None
-    if core.score is not None or core.matched is not None:
+    if fit.score is not None or fit.matched is not None:
         overlap = judge_overlap(
-            None if core.score is None else core.score.propensity,
+            None if fit.score is None else fit.score.propensity,
             t,
-            estimand=options.estimand,
+            estimand=plan.estimand,
             weights=w,
-            discarded=core.discarded,
+            discarded=fit.discarded,
             ess=ess,
             lost=lost,
         )
@@ -454,7 +410,7 @@ def _result(
         shape = design_matrix({name: problem.columns[name] for name in named}) if named else None
         if shape is not None:
             moved = moves_with_arm(shape.matrix, shape.names, t, problem.cluster)
-    also = () if options.method == "naive" else tuple(n for n in problem.exact if n not in adjusted)
+    also = () if plan.method.name == "naive" else tuple(n for n in problem.exact if n not in adjusted)
     assumptions = describe_assumptions(
         design=design,
         confounders=(*adjusted, *also),
@@ -466,16 +422,16 @@ def _result(
         moved=moved,
     )
     settled = "graph" if graph is not None and not problem.confounders and design != "randomized" else design
-    measures = risk_measures(problem, options, core)
+    measures = risk_measures(problem, plan, fit)
     sentence = effect_sentence(
         outcome=problem.outcome_name,
         treated=problem.arms.treated,
         control=problem.arms.control,
-        estimand=options.estimand,
-        method=options.method,
-        estimate=core.estimate,
-        ci=core.ci,
-        level=options.level,
+        estimand=plan.estimand,
+        method=plan.method.name,
+        estimate=fit.estimate,
+        ci=fit.ci,
+        level=plan.level,
         used=used,
         total=total,
         balance=balance,
@@ -490,13 +446,13 @@ def _result(
         outcome=problem.outcome_name,
         treated_level=problem.arms.treated,
         control_level=problem.arms.control,
-        estimand=options.estimand,
-        method=options.method,
-        estimate=core.estimate,
-        std_error=core.std_error,
-        ci_low=core.ci[0],
-        ci_high=core.ci[1],
-        level=options.level,
+        estimand=plan.estimand,
+        method=plan.method.name,
+        estimate=fit.estimate,
+        std_error=fit.std_error,
+        ci_low=fit.ci[0],
+        ci_high=fit.ci[1],
+        level=plan.level,
         n_treated=total[0],
         n_control=total[1],
         n_treated_used=used[0],
@@ -509,35 +465,35 @@ def _result(
             *notes,
             *_warnings(
                 problem,
-                options,
-                core,
+                plan,
+                fit,
                 total,
                 used,
                 design=design,
                 balance_fails=_fails(assumptions, "balance"),
             ),
         ),
-        sentence=sentence + _risk_words(core, measures),
-        se_method=core.se_method,
-        settings=_settings(problem, options, core),
+        sentence=sentence + _risk_words(fit, measures),
+        se_method=fit.std_error_method,
+        settings=_settings(problem, plan, fit),
         confounders=adjusted,
-        mean_treated=core.means[0],
-        mean_control=core.means[1],
-        df=core.df,
-        p_value=two_sided_p(core.estimate, core.std_error, core.df),
+        mean_treated=fit.means[0],
+        mean_control=fit.means[1],
+        df=fit.df,
+        p_value=two_sided_p(fit.estimate, fit.std_error, fit.df),
         measures=measures,
         treated_rows=t,
         weights=w,
-        propensity=None if core.score is None else core.score.propensity,
-        matched=core.matched,
+        propensity=None if fit.score is None else fit.score.propensity,
+        matched=fit.matched,
     )
 
 
-def _risk_words(core: Core, measures: Sequence[Measure]) -> str:
+def _risk_words(fit: Fit, measures: Sequence[Measure]) -> str:
     ratio = next((m for m in measures if m.name == "risk ratio"), None)
     if ratio is None:
         return ""
-    text = f" The risks are {format_number(core.means[0])} and {format_number(core.means[1])}"
+    text = f" The risks are {format_number(fit.means[0])} and {format_number(fit.means[1])}"
     if ratio.estimate is None:
         return f"{text}; {ratio.note}."
     text += f", a risk ratio of {format_number(ratio.estimate)}"
@@ -552,39 +508,39 @@ def _fails(assumptions: Sequence[Any], name: str) -> str | None:
 
 def _warnings(
     problem: Problem,
-    options: Options,
-    core: Core,
+    plan: Plan,
+    fit: Fit,
     total: tuple[int, int],
     used: tuple[int, int],
     *,
     design: str,
     balance_fails: str | None,
 ) -> tuple[str, ...]:
-    out = list(core.warnings)
-    if options.method == "naive" and not problem.confounders and design != "randomized":
+    out = list(fit.warnings)
+    if plan.method.name == "naive" and not problem.confounders and design != "randomized":
         out.append("nothing was adjusted for")
     if balance_fails:
         out.append(f"balance was not reached: {balance_fails}")
     for name, n, m in zip((problem.arms.treated, problem.arms.control), total, used, strict=True):
-        focal = options.estimand in {"ate", "ato"} or (
-            (options.estimand == "att") == (name == problem.arms.treated)
+        focal = plan.estimand in {"ate", "ato"} or (
+            (plan.estimand == "att") == (name == problem.arms.treated)
         )
-        if focal and m < n and options.method != "naive":
+        if focal and m < n and plan.method.name != "naive":
             out.append(
                 f"{n - m} of {n} {name!r} rows are not used; the effect is that on the other {m},"
-                f" which is not the {options.estimand.upper()} of the whole table"
+                f" which is not the {plan.estimand.upper()} of the whole table"
             )
-    fit = None if core.score is None else core.score.fit
+    logit = None if fit.score is None else fit.score.fit
     spare: tuple[str, ...] = ()
-    if fit is not None:
-        spare = fit.dropped
-    elif options.method not in {"naive", "cem"}:
+    if logit is not None:
+        spare = logit.dropped
+    elif plan.method.name not in {"naive", "cem"}:
         spare = _spare_columns(problem)
     if spare:
         out.append(f"left out of the adjustment as constant or a copy of others: {', '.join(spare)}")
     if min(used) < 30 and is_binary(problem.y):
         out.append("a risk difference from fewer than 30 rows in an arm: the interval is approximate")
-    out.extend(impossible_limits(problem.y, core))
+    out.extend(impossible_limits(problem.y, fit))
     return tuple(out)
 
 
@@ -595,21 +551,29 @@ def _spare_columns(problem: Problem) -> tuple[str, ...]:
     return tuple(name for j, name in enumerate(problem.design.names) if j not in kept)
 
 
-def _settings(problem: Problem, options: Options, core: Core) -> dict[str, Any]:
-    out: dict[str, Any] = dict(core.settings)
-    out["smd_denominator"] = options.denominator
-    if options.method not in {"naive", "cem", "entropy"}:
-        name = options.distance if isinstance(options.distance, str) else type(options.distance).__name__
-        out["distance"] = "known propensity" if problem.known_score is not None else name
-    if options.caliper is not None:
-        out["caliper"], out["caliper_unit"] = options.caliper, options.caliper_unit
-    if options.discard != "none":
-        out["discard"] = options.discard
-        out["n_discarded"] = int(core.discarded.sum())
-    if problem.exact:
-        out["exact"] = list(problem.exact)
+def _settings(problem: Problem, plan: Plan, fit: Fit) -> dict[str, Any]:
+    method = plan.method
+    out: dict[str, Any] = dict(fit.settings)
+    out["smd_denominator"] = plan.denominator
+    if method.by_score or "distance" in method.asked:
+        distance = getattr(method, "distance", "logistic")
+        model = None if plan.score_model is None else type(plan.score_model).__name__
+        out["distance"] = "known propensity" if problem.known_score is not None else model or distance
+    for name, value in method.asked.items():
+        out.setdefault(name, value if isinstance(value, str | int | float | list) else _told(value))
+    if "caliper" in method.asked:
+        out["caliper_unit"] = getattr(method, "caliper_unit", "sd")
+    if "discard" in method.asked:
+        out["n_discarded"] = int(fit.discarded.sum())
     if problem.cluster_name is not None:
         out["cluster"] = problem.cluster_name
     if problem.design.levels:
         out["levels"] = {name: list(levels) for name, levels in problem.design.levels.items()}
     return out
+
+
+def _told(value: Any) -> object:  # noqa: ANN401 - any option
+    """Give an option as a result can hold it: a model by its name."""
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if hasattr(value, "items") else type(value).__name__

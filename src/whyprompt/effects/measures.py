@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whyprompt.effects.pipeline import with_outcome
 from whyprompt.results import Measure
 from whyprompt.stats.errors import interval
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.options import Options
-    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
@@ -131,14 +129,14 @@ def _percentiles(
     return float(np.std(logs, ddof=1)), float(low), float(high), ""
 
 
-def risk_measures(problem: Problem, options: Options, core: Core) -> tuple[Measure, ...]:
+def risk_measures(problem: Problem, plan: Plan, fit: Fit) -> tuple[Measure, ...]:
     """State the effect on a 0/1 outcome as risk difference, risk ratio and odds ratio.
 
     Parameters
     ----------
     problem : Problem
-    options : Options
-    core : Core
+    plan : Plan
+    fit : Fit
 
     Returns
     -------
@@ -149,22 +147,22 @@ def risk_measures(problem: Problem, options: Options, core: Core) -> tuple[Measu
         return ()
     difference = Measure(
         name="risk difference",
-        estimate=core.estimate,
-        std_error=core.std_error,
-        ci_low=core.ci[0],
-        ci_high=core.ci[1],
+        estimate=fit.estimate,
+        std_error=fit.std_error,
+        ci_low=fit.ci[0],
+        ci_high=fit.ci[1],
         scale="identity",
     )
 
     def error(a: float, b: float) -> tuple[float | None, float | None]:
-        if core.std_error is None:
+        if fit.std_error is None:
             return None, None
         scaled = problem.y * np.where(problem.treated, a, b)
-        other = with_outcome(problem, options, core, scaled)
+        other = plan.method.fit_again(problem, plan, fit, scaled)
         return other.std_error, other.df
 
-    ratios = ratio_measures(core.means, error, level=options.level, draws=core.mean_draws)
-    if "one variance for all rows" in core.se_method:
+    ratios = ratio_measures(fit.means, error, level=plan.level, draws=fit.mean_draws)
+    if "one variance for all rows" in fit.std_error_method:
         note = "its error takes one variance for both arms on the log scale; neighbours=2 does not"
         ratios = (
             replace(ratios[0], note=ratios[0].note or note),

@@ -13,7 +13,6 @@ import numpy as np
 
 from whyprompt._words import counted, format_number, p_words, percent
 from whyprompt.effects.ordinal_result import OrdinalResult, ThresholdRow
-from whyprompt.effects.pipeline import with_outcome
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption
 from whyprompt.stats.errors import interval
@@ -83,7 +82,7 @@ def ordinal_effect(
     DataError
         If a column is absent or has missing values, or a level is not in `levels`.
     EstimationError
-        As `estimate_effect`; also for ``se="bootstrap"``, which is not made for this.
+        As `estimate_effect`; also for ``std_error="bootstrap"``, which is not made for this.
 
     Notes
     -----
@@ -104,27 +103,26 @@ def ordinal_effect(
     >>> [(row.level, round(row.difference, 3)) for row in result.rows]
     [('2', 0.333), ('3', 0.333)]
     """
-    from whyprompt.effects.estimate import defaults, estimate_effect, estimated
+    from whyprompt.effects.estimate import estimated
 
     table = open_table(frame)
     codes, names = _levels(table, outcome, levels)
-    settings = defaults(estimate_effect, {"treatment": treatment, "outcome": outcome, **options})
-    if settings["se"] == "bootstrap":
-        raise EstimationError("the bootstrap is not made for ordered outcomes", hint="leave se='auto'")
-    if settings["by"] is not None:
+    if options.get("std_error") == "bootstrap":
+        raise EstimationError("the bootstrap is not made for ordered outcomes", hint="leave std_error='auto'")
+    if options.get("by") is not None:
         raise EstimationError("by= is not made for ordered outcomes", hint="give the rows of one subgroup")
     coded = _with_codes(table, outcome, codes)
-    base = estimated(coded, **settings)
-    problem, chosen, core = base.problem, base.options, base.core
+    base = estimated(coded, treatment=treatment, outcome=outcome, **options)
+    problem, chosen, core = base.problem, base.plan, base.fit
     grade = problem.y.astype(np.int64)
     t = problem.treated
     result = base.result
 
     def shares(code: int) -> tuple[float, float]:
-        return with_outcome(problem, chosen, core, (grade == code).astype(float)).means
+        return chosen.method.fit_again(problem, chosen, core, (grade == code).astype(float)).means
 
     def error(g: Floats) -> tuple[float | None, float | None]:
-        other = with_outcome(problem, chosen, core, np.where(t, g[0][grade], -g[1][grade]))
+        other = chosen.method.fit_again(problem, chosen, core, np.where(t, g[0][grade], -g[1][grade]))
         return other.std_error, other.df
 
     sizes = (float(result.n_treated_used), float(result.n_control_used))

@@ -1,125 +1,74 @@
-"""The pipeline behind `estimate_effect`, on arrays: score, match or weigh, estimate, standard error.
+"""The pipeline behind `estimate_effect`, on arrays: the method's fit, and the bootstrap of the whole of it.
 
 The bootstrap and the audit call it on resampled or redrawn rows.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt._words import counted
-from whyprompt.effects.methods.full import match_full
-from whyprompt.effects.methods.kernel import match_kernel
-from whyprompt.effects.methods.nearest import caliper_width, common_support, match_mahalanobis, match_nearest
-from whyprompt.effects.methods.optimal import match_optimal
-from whyprompt.effects.methods.strata import match_cem, match_subclass
+from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.variance import refuse_naive_bootstrap
-from whyprompt.effects.options import WEIGHTING
-from whyprompt.effects.uncertainty import with_error as _with_error
-from whyprompt.errors import EstimationError
-from whyprompt.stats import errors as inference
-from whyprompt.stats.design import design_matrix
-from whyprompt.stats.order import cluster_places
-from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
-from whyprompt.stats.rules import few_clusters
+from whyprompt.effects.problem import Problem
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.design import Design
+from whyprompt.stats.influence import clean_arrays
+from whyprompt.stats.order import cluster_places, content_rank
+from whyprompt.tables import Arms
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
-    from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.effects.options import Options
-    from whyprompt.effects.problem import Problem
-    from whyprompt.stats.regression import Fit
+    from numpy.typing import ArrayLike, NDArray
 
-    Floats = NDArray[np.float64]
-    Ints = NDArray[np.int64]
-    Bools = NDArray[np.bool_]
+    from whyprompt.effects.methods.make import MethodLike
+    from whyprompt.effects.methods.method import Fit, Plan
 
 # A standard error below this share of the outcome's range, or of its size, is rounding.
 _NOTHING, _ROUNDING = 1e-10, 1e-15
 
-__all__ = [
-    "Core",
-    "Score",
-    "bootstrapped",
-    "compute",
-    "if_known",
-    "with_outcome",
-]
+__all__ = ["bootstrapped", "compute", "fit_arrays", "if_known"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Score:
-    """A propensity score, its fit where there is one, and what is matched on."""
-
-    propensity: Floats
-    fit: Fit | None
-    along: Floats
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Core:
-    """An estimate with its error and the weights it came from.
-
-    `means` are those of the treated and the control arm; `df` are the degrees of freedom of the interval,
-    None for the normal distribution; `mean_draws`, shape (draws, 2), are the bootstrap's; `rank` are the
-    places of the rows that folds were dealt by.
-    """
-
-    estimate: float
-    std_error: float | None
-    ci: tuple[float | None, float | None]
-    se_method: str
-    weights: Floats
-    discarded: Bools
-    means: tuple[float, float]
-    df: float | None = None
-    rank: Ints | None = None
-    mean_draws: Floats | None = None
-    matched: MatchedSet | None = None
-    score: Score | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-
-def compute(problem: Problem, options: Options, *, with_error: bool = True) -> Core:
+def compute(problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:
     """Estimate from arrays.
 
     Parameters
     ----------
     problem : Problem
-    options : Options
+    plan : Plan
     with_error : bool, default True
         False leaves the standard error out, for a bootstrap.
 
     Returns
     -------
-    Core
+    Fit
         Without a standard error where the sample shows no spread to judge it by: outcomes that do not
         differ within an arm, or an arm whose rows are all in one cluster.
     """
-    core = _compute(problem, options, with_error=with_error)
-    return if_known(problem, core) if with_error else core
+    fit = plan.method.fit(problem, plan, with_error=with_error)
+    return if_known(problem, fit) if with_error else fit
 
 
-def if_known(problem: Problem, core: Core) -> Core:
+def if_known(problem: Problem, fit: Fit) -> Fit:
     """Take away a standard error that only says that the sample cannot show one.
 
     Parameters
     ----------
     problem : Problem
-    core : Core
+    fit : Fit
 
     Returns
     -------
-    Core
+    Fit
     """
-    if core.std_error is None:
-        return core
-    arms = [arm & (core.weights > 0) for arm in (problem.treated, ~problem.treated)]
+    if fit.std_error is None:
+        return fit
+    arms = [arm & (fit.weights > 0) for arm in (problem.treated, ~problem.treated)]
     why = ""
     if all(bool((problem.y[arm] == problem.y[arm][0]).all()) for arm in arms):
         why = (
@@ -128,343 +77,157 @@ def if_known(problem: Problem, core: Core) -> Core:
         )
         # What is left of a difference of equal means is rounding.
         means = (float(problem.y[arms[0]][0]), float(problem.y[arms[1]][0]))
-        core = replace(core, estimate=means[0] - means[1], means=means)
+        fit = replace(fit, estimate=means[0] - means[1], means=means)
     elif problem.cluster is not None:
         count = [len(set(problem.cluster[arm].tolist())) for arm in arms]
         if min(count) == 1:
             name = problem.arms.treated if count[0] == 1 else problem.arms.control
             why = f"all rows of {name!r} are in one cluster: no standard error can be given"
     nothing = max(_NOTHING * float(np.ptp(problem.y)), _ROUNDING * float(np.abs(problem.y).max()))
-    if not why and (core.std_error or 0.0) <= nothing:
+    if not why and (fit.std_error or 0.0) <= nothing:
         why = (
             "what is left of the outcome, or of its means by cluster, does not differ in this sample: no"
             " standard error can be given"
         )
     if not why:
-        return core
-    return replace(core, std_error=None, ci=(None, None), df=None, warnings=(*core.warnings, why))
+        return fit
+    return replace(fit, std_error=None, ci=(None, None), df=None, warnings=(*fit.warnings, why))
 
 
-def _compute(problem: Problem, options: Options, *, with_error: bool) -> Core:
-    if options.method == "naive":
-        return _naive(problem, options)
-    if options.method in WEIGHTING:
-        return _weighting(problem, options)
-    score = None
-    by_score = options.distance != "mahalanobis" or options.caliper is not None or options.discard != "none"
-    if options.method != "cem" and by_score:
-        score = _score(problem, options)
-    matched, discarded = _match(problem, options, score)
-    core = Core(
-        estimate=float("nan"),
-        std_error=None,
-        ci=(None, None),
-        se_method="none",
-        weights=matched.weights,
-        discarded=discarded,
-        means=(float("nan"), float("nan")),
-        matched=matched,
-        score=score,
-        settings=dict(matched.settings),
-        warnings=_tie_warning(problem, options, matched, score),
-    )
-    return _after_matching(problem, options, core, matched, with_error=with_error)
-
-
-def _after_matching(
-    problem: Problem, options: Options, core: Core, matched: MatchedSet, *, with_error: bool = True
-) -> Core:
-    t, w = problem.treated, matched.weights
-    means = tuple(float(np.average(problem.y[arm], weights=w[arm])) for arm in (t, ~t))
-    core = replace(core, estimate=means[0] - means[1], means=(means[0], means[1]))
-    if with_error and options.se != "bootstrap":
-        return _with_error(problem, options, core, matched)
-    return core
-
-
-def with_outcome(problem: Problem, options: Options, core: Core, y: Floats) -> Core:
-    """Estimate again for another outcome of the same rows, with the matches already made.
+def fit_arrays(
+    y: ArrayLike,
+    t: ArrayLike,
+    X: ArrayLike,
+    *,
+    method: MethodLike = "ipw",
+    names: Sequence[str] | None = None,
+    cluster: ArrayLike | None = None,
+    propensity: ArrayLike | None = None,
+    rank: ArrayLike | None = None,
+    estimand: str | None = None,
+    level: float = 0.95,
+    std_error: str = "auto",
+    random_state: int = 0,
+    **options: Any,  # noqa: ANN401 - checked by the method
+) -> Fit:
+    """Estimate an effect from arrays, without a frame and without words.
 
     Parameters
     ----------
-    problem : Problem
-    options : Options
-    core : Core
-        Of the first outcome.
-    y : ndarray, shape (n,)
-        The other outcome, or the derivative of a functional by row (see `_uncertainty`). A derivative may
-        be the same in every row, so that its error is nil; for an outcome see `if_known`.
+    y : array_like, shape (n,)
+        Outcome.
+    t : array_like, shape (n,)
+        Treatment, 0/1 or bool.
+    X : array_like, shape (n, p)
+        Covariates, numeric, without an intercept.
+    method, estimand, level, std_error, random_state, **options
+        As in `estimate_effect`.
+    names : sequence of str, optional
+        Columns of `X`, for messages.
+    cluster : array_like, shape (n,), optional
+        Sampling unit.
+    propensity : array_like, shape (n,), optional
+        A score to use in place of the logistic fit: known in a randomised design, or cross-fitted by another
+        classifier. It counts as known in the standard error, which for ATE and ATO is conservative when it
+        was estimated by maximum likelihood.
+    rank : array_like of int, shape (n,), optional
+        Places of the rows in an order of their own, before folds are drawn: equal for rows that are
+        interchangeable. Default: by `X`, then the outcome, so that the order of the rows is irrelevant. Give
+        one where several outcomes of the same rows must share their folds.
 
     Returns
     -------
-    Core
+    Fit
+
+    Raises
+    ------
+    DataError
+        If an array has missing or infinite values or a wrong shape.
+    EstimationError
+        If an arm is empty, the score is separated, balance cannot be reached, or options do not go together.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.normal(size=(2000, 1))
+    >>> t = rng.random(2000) < 1 / (1 + np.exp(-x[:, 0]))
+    >>> y = 2.0 * t + x[:, 0] + rng.normal(size=2000)
+    >>> fit = fit_arrays(y, t, x, method="overlap")
+    >>> bool(abs(fit.estimate - 2.0) < 3 * fit.std_error)
+    True
     """
-    other = replace(problem, y=y, rank=core.rank if problem.rank is None else problem.rank)
-    if core.matched is None:
-        return _compute(other, options, with_error=True)
-    bare = replace(core, warnings=_tie_warning(problem, options, core.matched, core.score), df=None)
-    return _after_matching(other, options, bare, core.matched)
-
-
-def _naive(problem: Problem, options: Options) -> Core:
-    y, t = problem.y, problem.treated
-    means = (float(y[t].mean()), float(y[~t].mean()))
-    estimate = means[0] - means[1]
-    n = len(y)
-    warnings: tuple[str, ...] = ()
-    if problem.cluster is not None:
-        _, error, free = inference.clustered_difference(y, t, np.ones(n), problem.cluster)
-        warnings = few_clusters(len(np.unique(problem.cluster.astype(str))), free)
-        name = "CR2 by cluster, Satterthwaite df"
+    vectors = {"outcome": np.asarray(y), "treatment": np.asarray(t)}
+    if propensity is not None:
+        vectors["propensity"] = np.asarray(propensity)
+    matrix, columns, clean = clean_arrays(np.asarray(X), names, **vectors)
+    outcome, given = clean["outcome"], clean.get("propensity")
+    if given is not None and not ((given > 0) & (given < 1)).all():
+        raise EstimationError("a propensity score given is not strictly between 0 and 1")
+    if rank is None:
+        places = content_rank(matrix, *([] if given is None else [given]), outcome)
     else:
-        parts = [float(y[arm].var(ddof=1)) / int(arm.sum()) for arm in (t, ~t)]
-        error = float(np.sqrt(sum(parts)))
-        sizes = (int(t.sum()), int((~t).sum()))
-        # Welch's degrees of freedom
-        below = sum(p**2 / (m - 1) for p, m in zip(parts, sizes, strict=True))
-        free = sum(parts) ** 2 / below if below > 0 else n - 2.0
-        name = "unequal variances (Welch)"
-    return Core(
-        estimate=estimate,
-        std_error=error,
-        ci=inference.interval(estimate, error, level=options.level, df=free),
-        se_method=name,
-        weights=np.ones(n),
-        discarded=np.zeros(n, dtype=bool),
-        means=means,
-        df=free,
-        warnings=warnings,
-    )
-
-
-def _weighting(problem: Problem, options: Options) -> Core:
-    from whyprompt.effects.methods.two_arms import weight_estimate
-
-    if options.se not in {"auto", "bootstrap"}:
-        raise EstimationError(
-            f"standard error {options.se!r} is for matching; weighting has that of its estimating equations",
-            hint="leave se='auto'",
-        )
-    given = problem.known_score
-    crossfitted = given is None and not isinstance(options.distance, str)
-    rank = problem.places if crossfitted or options.method == "aipw" else None
-    if crossfitted:
-        given = crossfit_propensity(
-            problem.design.matrix,
-            problem.treated,
-            options.distance,
-            random_state=options.random_state,
-            rank=rank,
-        )
-    method: Any = options.method
-    estimand: Any = options.estimand
-    fit = weight_estimate(
-        problem.y,
-        problem.treated,
-        problem.design.matrix,
-        method=method,
-        estimand=estimand,
-        cluster=problem.cluster,
-        names=problem.design.names,
-        propensity=given,
-        trim="crump" if options.discard == "crump" else None,
-        level=options.level,
-        random_state=options.random_state,
-        rank=rank,
-    )
-    score = None
-    if fit.propensity is not None and bool(np.isfinite(fit.propensity).all()):
-        score = Score(propensity=fit.propensity, fit=None, along=fit.propensity)
-    return Core(
-        estimate=fit.estimate,
-        std_error=fit.std_error,
-        ci=(fit.ci_low, fit.ci_high),
-        se_method="stacked estimating equations, score estimated"
-        + (", cluster-robust" if problem.cluster is not None else ""),
-        weights=np.where(fit.kept, fit.weights, 0.0),
-        discarded=~fit.kept,
-        means=(fit.mean_treated, fit.mean_control),
-        df=fit.df,
-        score=score,
-        rank=rank,
-        warnings=tuple(fit.warnings),
-    )
-
-
-def _score(problem: Problem, options: Options) -> Score:
-    if problem.known_score is not None:
-        p, fit = problem.known_score, None
-    elif isinstance(options.distance, str):
-        fit = fit_logistic(problem.design.matrix, problem.treated, names=problem.design.names)
-        p = fit.fitted
-    else:
-        fit = None
-        p = crossfit_propensity(
-            problem.design.matrix,
-            problem.treated,
-            options.distance,
-            random_state=options.random_state,
-            rank=problem.places,
-        )
-    along = p
-    if options.distance == "logit":
-        along = fit.linear if fit is not None else np.log(p / (1.0 - p))
-    return Score(propensity=p, fit=fit, along=along)
-
-
-def _match(problem: Problem, options: Options, score: Score | None) -> tuple[MatchedSet, Bools]:
-    t = problem.treated
-    out = np.zeros(len(t), dtype=bool)
-    if score is not None and options.discard != "none":
-        out = common_support(score.propensity, t, rule=options.discard)
-    shared: dict[str, Any] = {"estimand": options.estimand, "discarded": out}
-    shared["strata"] = problem.strata
-    if options.method == "cem":
-        columns = dict(problem.columns)
-        return match_cem(columns, t, cutpoints=options.cutpoints, **shared), out
-    if options.method == "subclass":
-        assert score is not None
-        return match_subclass(score.along, t, n_strata=options.n_strata, **shared), out
-    if options.method == "kernel":
-        assert score is not None
-        matched = match_kernel(score.along, t, kernel=options.kernel, bandwidth=options.bandwidth, **shared)
-        return matched, out
-    width, limits = _caliper(problem, options, score)
-    shared |= {"ratio": options.ratio, "caliper": width, "limits": limits}
-    full = _metric(problem, options) if options.distance == "mahalanobis" else None
-    along = None if score is None else score.along
-    if options.method in {"optimal", "full"}:
-        where = {"score": along} if full is None else {"X": full}
-        if full is not None and width is not None and along is not None:
-            shared |= {"caliper": None, "limits": [*limits, (along, width)]}
-        return _by_distance(problem, options, where, shared), out
-    shared |= {
-        "replace": options.replace,
-        "order": options.order,
-        "tie_rank": problem.tie_rank if options.order != "random" else _shuffled(problem, options),
-        "random_state": options.random_state,
-    }
-    if full is not None:
-        by = along if width is not None else None
-        return match_mahalanobis(full, t, score=by, ties=options.ties, **shared), out
-    assert along is not None
-    return match_nearest(along, t, ties=options.ties, **shared), out
-
-
-def _shuffled(problem: Problem, options: Options) -> Ints:
-    """Places drawn by the seed for rows in the order of their content; also decides between equal matches."""
-    n = len(problem.y)
-    places = np.empty(n, dtype=np.int64)
-    places[np.argsort(problem.places, kind="stable")] = np.random.default_rng(
-        [options.random_state, 1]
-    ).permutation(n)
-    return places
-
-
-def _by_distance(
-    problem: Problem, options: Options, where: dict[str, Any], shared: dict[str, Any]
-) -> MatchedSet:
-    """Match optimally or fully, on rows in the order of the tie-break column where there is one."""
-    t = problem.treated
-    # Equally good solutions differ by the order of tied rows, which that column settles.
-    order = None if problem.tie_rank is None else np.argsort(problem.tie_rank)
-    if order is not None:
-        where = {name: values[order] for name, values in where.items()}
-        t = t[order]
-        strata = shared["strata"]
-        shared = shared | {
-            "discarded": shared["discarded"][order],
-            "strata": None if strata is None else strata[order],
-            "limits": [(values[order], width) for values, width in shared["limits"]],
-        }
-    if options.method == "full":
-        shared = {name: value for name, value in shared.items() if name != "ratio"}
-        matched = match_full(t, **where, **shared)
-    else:
-        matched = match_optimal(t, **where, **shared)
-    if order is None:
-        return matched
-    back = np.argsort(order)
-    return replace(
-        matched,
-        weights=matched.weights[back],
-        focal=order[matched.focal],
-        other=order[matched.other],
-        stratum=None if matched.stratum is None else matched.stratum[back],
-        discarded=matched.discarded[back],
-    )
-
-
-def _metric(problem: Problem, options: Options) -> Floats:
-    names = options.mahalanobis_on if options.mahalanobis_on is not None else problem.confounders
-    for name in names:
-        if name not in problem.columns:
-            raise EstimationError(
-                f"mahalanobis_on names {name!r}, which is not a confounder",
-                hint=f"the confounders are {', '.join(problem.confounders)}",
+        places = np.asarray(rank)
+        if places.shape != outcome.shape or places.dtype.kind not in "iu":
+            raise DataError(
+                f"rank has shape {places.shape}; expected a whole number for each of {len(outcome)} rows"
             )
-    # Every level has its own column, so that no level is nearer to the reference than to another.
-    return design_matrix({name: problem.columns[name] for name in names}, full=True).matrix
-
-
-def _caliper(
-    problem: Problem, options: Options, score: Score | None
-) -> tuple[float | None, list[tuple[Floats, float]]]:
-    limits = list(problem.limits)
-    if options.caliper is None or score is None:
-        return None, limits
-    unit = options.caliper_unit.removesuffix("_logit")
-    if unit == options.caliper_unit:
-        return caliper_width(options.caliper, score.along, unit=unit), limits
-    logit = np.log(score.propensity / (1.0 - score.propensity))
-    limits.append((logit, caliper_width(options.caliper, logit, unit=unit)))
-    return None, limits
-
-
-def _tie_warning(
-    problem: Problem, options: Options, matched: MatchedSet, score: Score | None
-) -> tuple[str, ...]:
-    follows_rows = problem.tie_rank is None and matched.settings.get("ties", "sorted") != "average"
-    # In random order the seed decides between equal rows as well.
-    follows_rows &= options.order != "random"
-    if options.method not in {"nearest", "optimal", "full"} or not follows_rows:
-        return ()
-    if options.distance == "mahalanobis":
-        n_tied = len(problem.y) - len(np.unique(_metric(problem, options), axis=0))
-        what = "covariates"
-    else:
-        assert score is not None
-        n_tied = len(score.along) - len(np.unique(np.round(score.along, 12)))
-        what = "score"
-    if n_tied == 0:
-        return ()
-    way_out = "give tie_break= a column that identifies rows"
-    if matched.replace:
-        way_out += ", or ties='average'"
-    text = (
-        f"{n_tied} rows share their {what} with another row: which of them is matched follows the order of"
-        f" the table; {way_out}"
+    plan = settle_plan(
+        columns,
+        method=method,
+        options=options,
+        estimand=estimand,
+        level=level,
+        std_error=std_error,
+        random_state=random_state,
     )
-    return (text,)
+    problem = Problem(
+        outcome_name="outcome",
+        treatment_name="treatment",
+        arms=Arms(indicator=_indicator(clean["treatment"]), treated="1", control="0"),
+        y=outcome,
+        confounders=columns,
+        columns=dict(zip(columns, matrix.T, strict=True)),
+        design=Design(matrix=matrix, names=columns, sources=columns),
+        strata=None,
+        limits=(),
+        cluster=None if cluster is None else np.asarray(cluster),
+        tie_rank=None,
+        known_score=given,
+        rank=places.astype(np.int64),
+    )
+    return compute(problem, plan)
 
 
-def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
+def _indicator(t: NDArray[np.float64]) -> NDArray[np.bool_]:
+    values = np.unique(t)
+    if not set(values.tolist()) <= {0.0, 1.0}:
+        raise EstimationError(
+            f"the treatment has values {', '.join(f'{v:g}' for v in values[:5])}; expected 0 and 1",
+            hint="for many arms use multinomial_weights, for a dose continuous_weights",
+        )
+    if len(values) < 2:
+        raise EstimationError(f"every row has treatment {values[0]:g}: one arm is empty")
+    return np.asarray(t == 1.0)
+
+
+def bootstrapped(problem: Problem, plan: Plan, fit: Fit) -> Fit:
     """Replace the standard error by a bootstrap that refits the whole pipeline.
 
     Rows (or clusters) are resampled, the score is fitted again, and rows are matched again.
 
     Returns
     -------
-    Core
+    Fit
 
     Raises
     ------
     EstimationError
         Where the bootstrap is not valid, or too many samples cannot be estimated.
     """
-    if core.matched is not None:
-        refuse_naive_bootstrap(core.matched)
-    rng = np.random.default_rng(options.random_state)
+    if fit.matched is not None:
+        refuse_naive_bootstrap(fit.matched)
+    rng = np.random.default_rng(plan.random_state)
     n, whole = len(problem.y), problem
     if problem.tie_rank is not None:
         # A sample holds rows more than once and cannot be told apart by the column: ties go by its order.
@@ -482,32 +245,33 @@ def bootstrapped(problem: Problem, options: Options, core: Core) -> Core:
         ]
     values: list[tuple[float, float]] = []
     failed = 0
-    for _ in range(options.draws):
+    for _ in range(plan.draws):
         if groups is None:
             # In the order of the table: memory is read in order, and ties stay as they were.
             rows = np.sort(own[rng.integers(0, n, n)])
         else:
             rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
         try:
-            values.append(compute(problem.take(rows), options, with_error=False).means)
+            values.append(compute(problem.take(rows), plan, with_error=False).means)
         except EstimationError:
             failed += 1
-    if failed > 0.1 * options.draws or len(values) < 2:
+    if failed > 0.1 * plan.draws or len(values) < 2:
         raise EstimationError(
-            f"{failed} of {options.draws} bootstrap samples could not be estimated (an arm or level is lost)",
-            hint="use the analytical standard error, se='auto'",
+            f"{failed} of {plan.draws} bootstrap samples could not be estimated (an arm or level is lost)",
+            hint="use the analytical standard error, std_error='auto'",
         )
     drawn = np.asarray(values)
     effects = drawn[:, 0] - drawn[:, 1]
-    low, high = np.quantile(effects, [0.5 - options.level / 2, 0.5 + options.level / 2])
-    note = (f"{failed} of {options.draws} bootstrap samples could not be estimated",) if failed else ()
+    low, high = np.quantile(effects, [0.5 - plan.level / 2, 0.5 + plan.level / 2])
+    note = (f"{failed} of {plan.draws} bootstrap samples could not be estimated",) if failed else ()
     made = replace(
-        core,
+        fit,
         std_error=float(np.std(effects, ddof=1)),
         ci=(float(low), float(high)),
         df=None,
         mean_draws=drawn,
-        se_method=f"bootstrap of the whole pipeline, {counted(options.draws, 'draw')}, percentile interval",
-        warnings=(*core.warnings, *note),
+        std_error_method=f"bootstrap of the whole pipeline, {counted(plan.draws, 'draw')}, percentile"
+        " interval",
+        warnings=(*fit.warnings, *note),
     )
     return if_known(whole, made)

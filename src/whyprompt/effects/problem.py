@@ -266,7 +266,7 @@ def prepare(
     cluster: str | None = None,
     tie_break: str | None = None,
     propensity: str | None = None,
-    reference: Mapping[str, str] | None = None,
+    base_levels: Mapping[str, str] | None = None,
     graph: CausalGraph | None = None,
 ) -> Problem:
     """Read and check everything an estimate needs.
@@ -275,7 +275,7 @@ def prepare(
     ----------
     frame, treatment, outcome, confounders, treated, control, exact, covariate_calipers, cluster
         As in `estimate_effect`.
-    tie_break, propensity, reference
+    tie_break, propensity, base_levels
         As in `estimate_effect`.
     graph : CausalGraph, optional
         Says of the columns that it has whether the arm causes them.
@@ -329,7 +329,7 @@ def prepare(
                 f"propensity column {propensity!r} must lie strictly between 0 and 1",
                 hint="a row that could have had one arm only carries no information on the effect",
             )
-    design = design_matrix(columns, reference=reference)
+    design = design_matrix(columns, reference=base_levels)
     if not columns:
         # With a known propensity nothing need be adjusted for; the rows are there all the same.
         design = changed(design, matrix=np.empty((table.n_rows, 0)))

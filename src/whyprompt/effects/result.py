@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.nearest import MatchedSet
+    from whyprompt.effects.methods.matched import MatchedSet
 
 __all__ = ["EffectResult", "EffectSubgroup", "effect_sentence"]
 

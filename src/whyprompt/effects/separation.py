@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whyprompt._words import counted
-from whyprompt.effects.options import MATCHING
 from whyprompt.stats.propensity import SeparatedError
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.options import Options
+    from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
     from whyprompt.tables import Arms
 
@@ -78,13 +77,13 @@ def _shown(value: object) -> str:
     return repr(str(value)) if isinstance(value, str) else f"{value:g}"
 
 
-def explain_separation(problem: Problem, method: str, estimand: str, error: SeparatedError) -> SeparatedError:
+def explain_separation(problem: Problem, plan: Plan, error: SeparatedError) -> SeparatedError:
     """Say which levels separate the arms, the reference level among them, and what to do.
 
     Parameters
     ----------
     problem : Problem
-    method, estimand : str
+    plan : Plan
     error : SeparatedError
         From the fit, which sees dummies and no levels.
 
@@ -106,7 +105,7 @@ def explain_separation(problem: Problem, method: str, estimand: str, error: Sepa
             hint="the arms share no level of these columns, so that nothing compares them: run both arms on"
             " the same kinds of items",
         )
-    return SeparatedError(message, hint=_hint(levels, n, method, estimand))
+    return SeparatedError(message, hint=_hint(levels, n, plan))
 
 
 def _words(one: OneArmed, arms: Arms) -> str:
@@ -114,21 +113,21 @@ def _words(one: OneArmed, arms: Arms) -> str:
     return f"{one.column} = {one.level} ({counted(one.n, 'row')}, all {arm!r})"
 
 
-def _hint(levels: Sequence[OneArmed], n: int, method: str, estimand: str) -> str:
+def _hint(levels: Sequence[OneArmed], n: int, plan: Plan) -> str:
     names = list(dict.fromkeys(one.column for one in levels))
     exact = f"exact={names!r}"
     text = f"leave those {counted(n, 'row')} out of the table"
-    if method in MATCHING:
+    if plan.method.matches:
         text = f"match exactly on {' and '.join(names)}, {exact}, which leaves those {counted(n, 'row')} out"
     else:
         text += f", or match, which can leave them out: method='nearest' with {exact}"
-    spared = {"att": False, "atc": True}.get(estimand)
+    spared = {"att": False, "atc": True}.get(plan.estimand)
     if spared is not None and all(one.treated is spared for one in levels):
-        text += f". The {estimand.upper()} does not need them"
+        text += f". The {plan.estimand.upper()} does not need them"
     return text
 
 
-def without_counterpart(problem: Problem, options: Options) -> NDArray[np.bool_]:
+def without_counterpart(problem: Problem, plan: Plan) -> NDArray[np.bool_]:
     """Mask the rows that matching exactly on a column leaves without a counterpart.
 
     They cannot be matched, and a score that has the column among its covariates has no estimate with them.
@@ -136,18 +135,14 @@ def without_counterpart(problem: Problem, options: Options) -> NDArray[np.bool_]
     Parameters
     ----------
     problem : Problem
-    options : Options
+    plan : Plan
 
     Returns
     -------
     ndarray of bool, shape (n,)
     """
-    by_score = (
-        isinstance(options.distance, str) and problem.known_score is None and options.method in MATCHING
-    )
-    by_score &= options.method != "cem"
-    if options.distance == "mahalanobis":
-        by_score &= options.caliper is not None or options.discard != "none"
+    by_score = plan.method.matches and plan.method.by_score
+    by_score &= plan.score_model is None and problem.known_score is None
     both = {name: problem.columns[name] for name in problem.exact if name in problem.columns}
     if not by_score or not both:
         return np.zeros(len(problem.y), dtype=bool)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whyprompt._words import format_number, percent
-from whyprompt.effects.pipeline import if_known, with_outcome
+from whyprompt.effects.pipeline import if_known
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.effects.result import method_words
 from whyprompt.errors import EstimationError
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects.options import Options
-    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
     from whyprompt.stats.several import MaxT
 
@@ -205,7 +204,7 @@ def estimate_effects(
     Raises
     ------
     DataError, EstimationError, GraphError
-        As `estimate_effect`; also for ``se="bootstrap"``, ``se="wild_bootstrap"`` and ``by=``.
+        As `estimate_effect`; also for ``std_error="bootstrap"``, ``std_error="wild_bootstrap"`` and ``by=``.
 
     Notes
     -----
@@ -230,28 +229,27 @@ def estimate_effects(
     >>> [row.p_max_t < 0.05 for row in result.rows]
     [True, False]
     """
-    from whyprompt.effects.estimate import defaults, estimate_effect, estimated
+    from whyprompt.effects.estimate import estimated
 
     names = _names(outcomes)
     table = open_table(frame)
     table.require(names, role="outcome")
-    settings = defaults(
-        estimate_effect,
-        {"treatment": treatment, "outcome": names[0], "random_state": random_state, **options},
-    )
-    if settings["se"] in {"bootstrap", "wild_bootstrap"}:
-        raise EstimationError("a bootstrap is not made for several outcomes at once", hint="leave se='auto'")
-    if settings["by"] is not None:
+    if options.get("std_error") in {"bootstrap", "wild_bootstrap"}:
+        raise EstimationError(
+            "a bootstrap is not made for several outcomes at once", hint="leave std_error='auto'"
+        )
+    if options.get("by") is not None:
         raise EstimationError("by= is for one outcome at a time", hint="use estimate_effect")
-    base = estimated(table, **settings)
-    problem, chosen, first = base.problem, base.options, base.core
+    base = estimated(table, treatment=treatment, outcome=names[0], random_state=random_state, **options)
+    problem, chosen, first = base.problem, base.plan, base.fit
+    graph = options.get("graph")
     for name in names[1:]:
         refuse_post_treatment(problem.confounders, treatment=treatment, outcome=name)
-        if settings["graph"] is not None:
-            settings["graph"].check_adjustment(treatment, name, problem.confounders)
+        if graph is not None:
+            graph.check_adjustment(treatment, name, problem.confounders)
     columns = [table.numbers(name, role="outcome") for name in names]
     ys = columns if base.rows is None else [y[base.rows] for y in columns]
-    drawn = [with_outcome(problem, chosen, first, y) for y in ys]
+    drawn = [chosen.method.fit_again(problem, chosen, first, y) for y in ys]
     cores = [if_known(changed(problem, y=y), core) for y, core in zip(ys, drawn, strict=True)]
     found = [
         _Found(
@@ -304,7 +302,7 @@ def estimate_effects(
         )
         + (
             f" Rows repeat {problem.cluster_name!r}, which the intervals allow for."
-            if settings["cluster"] is None and problem.cluster_name
+            if options.get("cluster") is None and problem.cluster_name
             else ""
         ),
         se_method=result.se_method,
@@ -323,7 +321,7 @@ class _Found(NamedTuple):
     at: Callable[[float], tuple[float | None, float | None]]
 
 
-def _joint(problem: Problem, options: Options, cores: Sequence[Core], ys: Sequence[Floats]) -> Floats | None:
+def _joint(problem: Problem, plan: Plan, cores: Sequence[Fit], ys: Sequence[Floats]) -> Floats | None:
     """Correlation of the estimates, from the errors of sums and differences of scaled outcomes."""
     k = len(ys)
     errors = [core.std_error for core in cores]
@@ -334,7 +332,7 @@ def _joint(problem: Problem, options: Options, cores: Sequence[Core], ys: Sequen
     for a in range(k):
         for b in range(a):
             both = [
-                with_outcome(problem, options, cores[0], scaled[a] + sign * scaled[b]).std_error
+                plan.method.fit_again(problem, plan, cores[0], scaled[a] + sign * scaled[b]).std_error
                 for sign in (1.0, -1.0)
             ]
             if both[0] is None or both[1] is None:
@@ -343,7 +341,7 @@ def _joint(problem: Problem, options: Options, cores: Sequence[Core], ys: Sequen
     return correlation(matrix)
 
 
-def _plain_interval(core: Core, level: float) -> tuple[float | None, float | None]:
+def _plain_interval(core: Fit, level: float) -> tuple[float | None, float | None]:
     return interval(core.estimate, core.std_error, level=level, df=core.df)
 
 

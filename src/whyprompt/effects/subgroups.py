@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.options import Options
-    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
@@ -46,7 +45,7 @@ def subgroup_effects(
     table: Table,
     by: str | Sequence[str],
     problem: Problem,
-    options: Options,
+    plan: Plan,
     *,
     graph: CausalGraph | None = None,
 ) -> tuple[EffectSubgroup, ...]:
@@ -58,7 +57,7 @@ def subgroup_effects(
     by : str or sequence of str
         Columns known before the arm was chosen.
     problem : Problem
-    options : Options
+    plan : Plan
     graph : CausalGraph, optional
         Says of the columns that it has whether the arm causes them.
 
@@ -86,14 +85,12 @@ def subgroup_effects(
                 f"subgroup column {name!r} has {len(levels)} levels: too many to look at one by one",
                 hint="bin it into a few levels first",
             )
-        rows.extend(_one(name, level, labels == level, problem, options) for level in levels)
+        rows.extend(_one(name, level, labels == level, problem, plan) for level in levels)
     adjusted = holm([row.p_value for row in rows])
     return tuple(replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
 
 
-def _one(
-    name: str, level: str, here: NDArray[np.bool_], problem: Problem, options: Options
-) -> EffectSubgroup:
+def _one(name: str, level: str, here: NDArray[np.bool_], problem: Problem, plan: Plan) -> EffectSubgroup:
     rows = np.flatnonzero(here)
     part = problem.take(rows)
     if problem.tie_rank is not None:
@@ -109,78 +106,76 @@ def _one(
         "p_holm": None,
     }
     note = f"an arm has fewer than two rows ({total[0]} and {total[1]})" if min(total) < 2 else ""
-    core: Core | None = None
+    fit: Fit | None = None
     if not note:
         try:
-            core = compute(part, options)
-            if options.se == "bootstrap":
-                core = bootstrapped(part, options, core)
+            fit = compute(part, plan)
+            if plan.std_error == "bootstrap":
+                fit = bootstrapped(part, plan, fit)
         except EstimationError as error:
             note = error.message
-    if core is None:
+    if fit is None:
         return EffectSubgroup(
             **base, **empty, n_treated_used=0, n_control_used=0, largest_smd=None, note=note
         )
     smd = None
     if part.confounders:
         shown = design_matrix(part.columns, full=True)
-        table = balance_table(
-            shown.matrix, t, core.weights, names=shown.names, denominator=options.denominator
-        )
+        table = balance_table(shown.matrix, t, fit.weights, names=shown.names, denominator=plan.denominator)
         sizes = [abs(row.smd_after) for row in table if row.smd_after is not None]
         smd = max(sizes, default=None)
         if any(row.smd_after is None for row in table):
             note = "the arms do not share the values of a covariate"
         elif smd is not None and smd > SMD_LIMIT:
             note = f"the arms still differ (standardised difference {format_number(smd)})"
-    caution = _too_few(part.y, t, core)
-    if core.std_error is None and core.warnings:
-        note = "; ".join(part for part in (note, core.warnings[-1]) if part)
+    caution = _too_few(part.y, t, fit)
+    if fit.std_error is None and fit.warnings:
+        note = "; ".join(part for part in (note, fit.warnings[-1]) if part)
     note = "; ".join(part for part in (note, caution) if part)
     return EffectSubgroup(
         **base,
-        n_treated_used=int((core.weights[t] > 0).sum()),
-        n_control_used=int((core.weights[~t] > 0).sum()),
-        estimate=core.estimate,
-        std_error=core.std_error,
-        ci_low=core.ci[0],
-        ci_high=core.ci[1],
-        p_value=two_sided_p(core.estimate, core.std_error, core.df),
+        n_treated_used=int((fit.weights[t] > 0).sum()),
+        n_control_used=int((fit.weights[~t] > 0).sum()),
+        estimate=fit.estimate,
+        std_error=fit.std_error,
+        ci_low=fit.ci[0],
+        ci_high=fit.ci[1],
+        p_value=two_sided_p(fit.estimate, fit.std_error, fit.df),
         largest_smd=smd,
         few=bool(caution),
         note=note,
     )
 
 
-def _too_few(y: NDArray[np.float64], treated: NDArray[np.bool_], core: Core) -> str:
+def _too_few(y: NDArray[np.float64], treated: NDArray[np.bool_], fit: Fit) -> str:
     """Say why an interval from so few rows is not to be believed; empty where it may be."""
-    if core.std_error is None:
+    if fit.std_error is None:
         return ""
-    w = core.weights
+    w = fit.weights
     worth = [effective_sample_size(w[arm]) for arm in (treated, ~treated)]
     least = min(worth)
     if not is_binary(y):
         return f"an arm is worth {least:.0f} rows: too few for its interval" if least < _FEW_ROWS else ""
-    risk = float(np.dot(worth, core.means)) / sum(worth)
+    risk = float(np.dot(worth, fit.means)) / sum(worth)
     if least * min(risk, 1.0 - risk) < _FEW_COUNTS:
         return f"an arm is worth {least:.0f} rows, with fewer than 5 successes or failures expected in it"
-    return "; ".join(impossible_limits(y, core))
+    return "; ".join(impossible_limits(y, fit))
 
 
-def impossible_limits(y: NDArray[np.float64], core: Core) -> tuple[str, ...]:
+def impossible_limits(y: NDArray[np.float64], fit: Fit) -> tuple[str, ...]:
     """Say that an interval for a difference of risks goes where no such difference can be.
 
     Parameters
     ----------
     y : ndarray, shape (n,)
-    core : Core
+    fit : Fit
 
     Returns
     -------
     tuple of str
         Empty where it does not, or where the outcome is no success or failure.
     """
-    low, high = core.ci
+    low, high = fit.ci
     if low is None or high is None or not is_binary(y) or (low >= -1.0 and high <= 1.0):
         return ()
     return ("the interval of the risk difference passes 1 or -1: the rows are too few for it",)

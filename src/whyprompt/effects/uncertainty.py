@@ -27,34 +27,37 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.effects.options import Options
-    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
 __all__ = ["with_error"]
 
 
-def with_error(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
+def with_error(problem: Problem, plan: Plan, fit: Fit, *, neighbours: int, by_covariates: bool) -> Fit:
     """Give a matched estimate the standard error that goes with its method.
 
     Parameters
     ----------
     problem : Problem
-    options : Options
-    core : Core
-        With its estimate.
-    matched : MatchedSet
+    plan : Plan
+    fit : Fit
+        With its estimate and its matched set.
+    neighbours : int
+        Rows from which a conditional variance is estimated; 0 for one common variance.
+    by_covariates : bool
+        Whether rows were matched on covariates, so that the score does not say who is compared with whom.
 
     Returns
     -------
-    Core
+    Fit
 
     Raises
     ------
     EstimationError
         If the error asked for does not go with the method.
     """
-    kind = options.se
+    kind, matched = plan.std_error, fit.matched
+    assert matched is not None
     if kind == "auto":
         if matched.method == "full":
             # Nearly every set has one row of an arm: no spread within it, so the sets are the units.
@@ -67,14 +70,14 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
         fits = {"full": {"pairs"}, "cem": {"pairs", "strata"}}.get(matched.method, {"strata"})
     if kind not in fits:
         raise EstimationError(
-            f"standard error {options.se!r} does not go with method {options.method!r}",
-            hint="leave se='auto'",
+            f"standard error {plan.std_error!r} does not go with method {plan.method.name!r}",
+            hint="leave std_error='auto'",
         )
     df: float | None = None
     if kind == "strata":
-        error, name, df = _strata(problem, options, core, matched)
+        error, name, df = _strata(problem, plan, fit, matched, by_covariates=by_covariates)
     elif kind == "pairs":
-        error, name, df = _pairs(problem, options, core, matched)
+        error, name, df = _pairs(problem, plan, fit, matched, by_covariates=by_covariates)
     else:
         if problem.cluster is not None:
             raise EstimationError(
@@ -84,84 +87,103 @@ def with_error(problem: Problem, options: Options, core: Core, matched: MatchedS
                 f" every row is a unit of its own, say so: cluster={NO_CLUSTER!r}",
             )
         if kind == "wild_bootstrap":
-            return _wild(problem, options, core, matched)
-        error, name = _abadie_imbens(problem, options, core, matched)
+            return _wild(problem, plan, fit, matched)
+        error, name = _abadie_imbens(problem, plan, fit, matched, neighbours, by_covariates=by_covariates)
     finite = float(error) if np.isfinite(error) else None
     extra: tuple[str, ...] = (
         () if finite is not None else ("there are too few pairs or rows for a standard error",)
     )
     if finite is not None and problem.cluster is not None:
-        used = np.unique(problem.cluster[core.weights > 0].astype(str))
+        used = np.unique(problem.cluster[fit.weights > 0].astype(str))
         extra += few_clusters(len(used), df if kind == "strata" else None)
     return replace(
-        core,
+        fit,
         std_error=finite,
-        ci=inference.interval(core.estimate, finite, level=options.level, df=df),
+        ci=inference.interval(fit.estimate, finite, level=plan.level, df=df),
         df=None if df is None else float(df),
-        se_method=name,
-        warnings=(*core.warnings, *extra),
+        std_error_method=name,
+        warnings=(*fit.warnings, *extra),
     )
 
 
-def _strata(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, float]:
+def _strata(
+    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, *, by_covariates: bool
+) -> tuple[float, str, float]:
     assert matched.stratum is not None
     if problem.cluster is not None:
         _, error, free = inference.clustered_difference(
-            problem.y, problem.treated, core.weights, problem.cluster
+            problem.y, problem.treated, fit.weights, problem.cluster
         )
         return error, "CR2 by cluster, Satterthwaite df, strata ignored", free
     error, df = inference.stratified_error(
-        problem.y, problem.treated, matched.stratum, estimand=options.estimand
+        problem.y, problem.treated, matched.stratum, estimand=plan.estimand
     )
-    return *_for_estimated_score(problem, options, core, matched, error, "stratified"), df
+    return *_for_estimated_score(
+        problem, plan, fit, matched, error, "stratified", by_covariates=by_covariates
+    ), df
 
 
-def _pairs(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str, float]:
+def _pairs(
+    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, *, by_covariates: bool
+) -> tuple[float, str, float]:
     if matched.stratum is None:
         raise EstimationError(
-            "pairs that share rows are not independent clusters", hint="use se='abadie_imbens'"
+            "pairs that share rows are not independent clusters", hint="use std_error='abadie_imbens'"
         )
     labels: list[NDArray[Any]] = [matched.stratum]
     if problem.cluster is not None:
         labels.append(problem.cluster)
     _, error, df = inference.weighted_difference(
-        problem.y, problem.treated, core.weights, kind="cluster", clusters=labels
+        problem.y, problem.treated, fit.weights, kind="cluster", clusters=labels
     )
     name = f"{'set' if matched.n_pairs == 0 else 'pair'}-cluster-robust"
     if problem.cluster is not None:
         # The two-way variance takes residuals for errors; with few clusters CR2 of them may be larger.
         _, alone, free = inference.clustered_difference(
-            problem.y, problem.treated, core.weights, problem.cluster
+            problem.y, problem.treated, fit.weights, problem.cluster
         )
         name += ", two-way with the cluster column"
         if np.isfinite(alone):
             return max(error, alone), name, min(df, free)
     elif matched.method == "full":
-        error, name = _for_estimated_score(problem, options, core, matched, error, name)
+        error, name = _for_estimated_score(
+            problem, plan, fit, matched, error, name, by_covariates=by_covariates
+        )
     return error, name, df
 
 
-def _abadie_imbens(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> tuple[float, str]:
-    along = None if core.score is None else core.score.along
-    neighbours = options.neighbours if along is not None else 0
+def _abadie_imbens(
+    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, neighbours: int, *, by_covariates: bool
+) -> tuple[float, str]:
+    along = None if fit.score is None else fit.score.along
+    neighbours = neighbours if along is not None else 0
     # A kernel's shares are smooth in the score; its variance is that of fixed shares.
     _, square = abadie_imbens(problem.y, problem.treated, matched, score=along, neighbours=neighbours)
     name = "Abadie-Imbens (2006)" + (
         f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
     )
-    return _for_estimated_score(problem, options, core, matched, float(np.sqrt(max(square, 0.0))), name)
+    return _for_estimated_score(
+        problem, plan, fit, matched, float(np.sqrt(max(square, 0.0))), name, by_covariates=by_covariates
+    )
 
 
 def _for_estimated_score(
-    problem: Problem, options: Options, core: Core, matched: MatchedSet, error: float, name: str
+    problem: Problem,
+    plan: Plan,
+    fit: Fit,
+    matched: MatchedSet,
+    error: float,
+    name: str,
+    *,
+    by_covariates: bool,
 ) -> tuple[float, str]:
     """Correct an error for the estimated score, unless it was asked for by its name."""
-    score = core.score
+    score = fit.score
     if score is None or score.fit is None or not np.isfinite(error):
         return error, name
     # With further restrictions on pairs the score alone no longer says who is compared with whom.
-    restricted = problem.strata is not None or bool(problem.limits) or options.distance == "mahalanobis"
-    if options.se != "auto" or restricted:
+    restricted = problem.strata is not None or bool(problem.limits) or by_covariates
+    if plan.std_error != "auto" or restricted:
         return error, name + ", score taken as known"
     variance = for_estimated_score(
         error**2,
@@ -176,23 +198,23 @@ def _for_estimated_score(
     return float(np.sqrt(variance)), name + ", corrected for the estimated score (2016)"
 
 
-def _wild(problem: Problem, options: Options, core: Core, matched: MatchedSet) -> Core:
+def _wild(problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet) -> Fit:
     X = problem.design.matrix
-    if core.score is not None:
-        X = np.column_stack([X, core.score.along])
+    if fit.score is not None:
+        X = np.column_stack([X, fit.score.along])
     estimate, influence = influence_after_matching(problem.y, problem.treated, matched, X=X)
     # Linear in the outcome: the treated mean is the estimate for an outcome that is nil in the control arm.
     only_treated = np.where(problem.treated, problem.y, 0.0)
     mean_treated, _ = influence_after_matching(only_treated, problem.treated, matched, X=X)
     # Signs are dealt to the values in order of size, so that the order of the table is irrelevant.
-    errors = wild_bootstrap(np.sort(influence), draws=options.draws, random_state=options.random_state)
-    low, high = np.quantile(errors, [0.5 - options.level / 2, 0.5 + options.level / 2])
+    errors = wild_bootstrap(np.sort(influence), draws=plan.draws, random_state=plan.random_state)
+    low, high = np.quantile(errors, [0.5 - plan.level / 2, 0.5 + plan.level / 2])
     return replace(
-        core,
+        fit,
         estimate=estimate,
         std_error=float(errors.std(ddof=1)),
         ci=(float(estimate - high), float(estimate - low)),
         means=(mean_treated, mean_treated - estimate),
-        se_method=f"wild bootstrap (Otsu and Rai 2017), {options.draws} draws, bias-corrected estimate",
-        settings={**core.settings, "estimate_without_bias_correction": core.estimate},
+        std_error_method=f"wild bootstrap (Otsu and Rai 2017), {plan.draws} draws, bias-corrected estimate",
+        settings={**fit.settings, "estimate_without_bias_correction": fit.estimate},
     )

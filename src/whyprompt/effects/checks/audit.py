@@ -17,7 +17,7 @@ import numpy as np
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.checks.audit_result import AuditResult, AuditRow, OneDraw
 from whyprompt.effects.estimate import estimate_effect
-from whyprompt.effects.options import METHODS, Options, check_options
+from whyprompt.effects.methods.make import METHODS, options_of, settle_plan
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
 from whyprompt.effects.problem import Problem, refuse_post_treatment
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.pairs import PairedDifferences
 
     Floats = NDArray[np.float64]
@@ -248,9 +249,9 @@ def audit(
     drawn = rng.random((draws, len(effect))) < setup.probability
     rows = []
     for method in methods:
-        settings = _settings_of(method, estimand, level, random_state, options)
+        plan = _plan_of(method, estimand, level, random_state, options)
         names = (level_name(treated), level_name(control))
-        rows.append(_run(setup, drawn, effect, settings, arm, outcome, names, strata))
+        rows.append(_run(setup, drawn, effect, plan, arm, outcome, names, strata))
     warnings = []
     low, high = float(setup.probability.min()), float(setup.probability.max())
     if low < _RARE or high > 1.0 - _RARE:
@@ -294,49 +295,31 @@ def _exact_strata(setup: _Setup, exact: Sequence[str]) -> NDArray[np.int64] | No
     return codes([setup.columns[name] for name in exact])
 
 
-_DEFAULTS: dict[str, Any] = {
-    "caliper": None,
-    "caliper_unit": "sd",
-    "replace": None,
-    "ratio": 1,
-    "order": None,
-    "distance": "logistic",
-    "discard": "none",
-    "kernel": "epanechnikov",
-    "bandwidth": None,
-    "n_strata": 6,
-    "cutpoints": None,
-    "ties": "sorted",
-    "se": "auto",
-    "draws": 1000,
-    "neighbours": 2,
-    "denominator": "pooled",
-}
+_FOR_ALL = ("std_error", "denominator", "propensity")
+# Columns that items are drawn without.
+_NOT_DRAWN = {"exact", "covariate_calipers", "tie_break"}
 
 
-def _settings_of(
+def _plan_of(
     method: str, estimand: str | None, level: float, random_state: int, options: Mapping[str, Any]
-) -> Options:
-    if method not in METHODS:
-        raise EstimationError(f"method {method!r} is not known", hint=f"one of: {', '.join(METHODS)}")
-    unknown = sorted(set(options) - set(_DEFAULTS))
+) -> Plan:
+    own = options_of(method)
+    known = {*_FOR_ALL, *(name for other in METHODS for name in options_of(other))} - _NOT_DRAWN
+    unknown = sorted(set(options) - known)
     if unknown:
         raise EstimationError(
-            f"option {unknown[0]!r} is not one of an audit", hint=f"one of: {', '.join(_DEFAULTS)}"
+            f"option {unknown[0]!r} is not one of an audit", hint=f"one of: {', '.join(sorted(known))}"
         )
-    chosen = {**_DEFAULTS, **options}
-    if method not in {"nearest", "optimal", "full"}:
-        chosen["caliper"] = None
-    if method != "nearest":
-        chosen["replace"] = None
-    wanted = "ato" if method == "overlap" else estimand
-    return check_options(
+    if isinstance(options.get("propensity"), str):
+        raise EstimationError("an audit knows its propensities; propensity= is for a classifier")
+    return settle_plan(
+        ("an item's",),
         method=method,
-        estimand=wanted,
-        design="observational",
+        options={name: value for name, value in options.items() if name in own},
+        estimand="ato" if method == "overlap" else estimand,
         level=level,
         random_state=random_state,
-        **chosen,
+        **{name: options[name] for name in _FOR_ALL if name in options},
     )
 
 
@@ -344,7 +327,7 @@ def _run(
     setup: _Setup,
     drawn: NDArray[np.bool_],
     effect: Floats,
-    settings: Options,
+    plan: Plan,
     arm: str,
     outcome: str,
     names: tuple[str, str],
@@ -372,18 +355,18 @@ def _run(
             known_score=None,
         )
         try:
-            core = compute(problem, settings)
+            core = compute(problem, plan)
         except EstimationError as error:
             failures[error.message] += 1
             continue
-        truth = _truth(effect, indicator, core.weights, settings.estimand)
+        truth = _truth(effect, indicator, core.weights, plan.estimand)
         low, high = core.ci
         covered = None if low is None or high is None else bool(low <= truth <= high)
         found.append((core.estimate, truth, core.std_error, covered, int((core.weights > 0).sum())))
     n_failed = sum(failures.values())
     base: dict[str, Any] = {
-        "method": settings.method,
-        "estimand": settings.estimand,
+        "method": plan.method.name,
+        "estimand": plan.estimand,
         "n_draws": len(drawn),
         "n_failed": n_failed,
         "failures": dict(failures.most_common(5)),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.methods.method import Fit
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Verdict
@@ -144,7 +144,7 @@ def placebo_treatment(
     adjusted = bool(base.problem.confounders) or base.problem.known_score is not None
     chosen = settle_how(how, randomised=randomised, adjusted=adjusted)
     draw = _drawer(base, chosen, within, generator(random_state))
-    found: list[Core] = []
+    found: list[Fit] = []
     failed: list[str] = []
     for _ in range(draws):
         one = base.with_arm(draw())
@@ -277,7 +277,7 @@ def _placebo_sentence(
     )
 
 
-def _statistic(result: EffectResult | Core) -> float:
+def _statistic(result: EffectResult | Fit) -> float:
     if result.std_error is None or not result.std_error > 0:
         return abs(result.estimate)
     return abs(result.estimate) / result.std_error

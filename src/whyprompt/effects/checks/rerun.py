@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.estimate import defaults, estimate_effect, estimated
+from whyprompt.effects.estimate import estimate_effect, estimated
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import NO_CLUSTER
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.pipeline import Core
+    from whyprompt.effects.methods.method import Fit
     from whyprompt.effects.problem import Problem
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
@@ -49,8 +49,8 @@ class Base:
     ----------
     result : EffectResult
         Of the table as it is.
-    problem, settings : Problem, Options
-        Its arrays, of the rows of the two arms, and its options.
+    problem, plan : Problem, Plan
+        Its arrays, of the rows of the two arms, and what is computed.
     table : Table
         Those rows.
     """
@@ -67,11 +67,16 @@ class Base:
     ) -> None:
         table = open_table(frame)
         options = effect_options(options)
-        asked = {"treatment": treatment, "outcome": outcome, "confounders": confounders, "graph": graph}
+        asked: dict[str, Any] = {
+            "treatment": treatment,
+            "outcome": outcome,
+            "confounders": confounders,
+            "graph": graph,
+        }
         for name in asked:
             if name in options:
                 raise EstimationError(f"option {name!r} is given twice")
-        found = estimated(frame, **defaults(estimate_effect, {**asked, **options}))
+        found = estimated(frame, **asked, **options)
         chosen, _ = choose_confounders(
             table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
         )
@@ -80,8 +85,8 @@ class Base:
         if not problem.columns:  # a design without columns has no rows to take
             empty = np.empty((len(problem.y), 0))
             problem = replace(problem, design=replace(problem.design, matrix=empty))
-        self.problem, self.settings = problem, found.options
-        self.score = None if found.core.score is None else found.core.score.propensity
+        self.problem, self.plan = problem, found.plan
+        self.score = None if found.fit.score is None else found.fit.score.propensity
         self.frame = frame
         self.table = table if found.rows is None else table.keep(found.rows)
         self.treatment, self.outcome = treatment, outcome
@@ -107,12 +112,12 @@ class Base:
         except WhypromptError as error:
             return error.message
 
-    def with_arm(self, indicator: NDArray[np.bool_]) -> Core | str:
+    def with_arm(self, indicator: NDArray[np.bool_]) -> Fit | str:
         """Estimate with other arms, or say why it cannot be done."""
         problem = self.problem
         return self._run(replace(problem, arms=replace(problem.arms, indicator=indicator)))
 
-    def with_covariate(self, name: str, values: NDArray[np.float64]) -> Core | str:
+    def with_covariate(self, name: str, values: NDArray[np.float64]) -> Fit | str:
         """Estimate with a numeric confounder added, or say why it cannot be done."""
         problem = self.problem
         columns = {**problem.columns, name: values}
@@ -127,23 +132,23 @@ class Base:
             with_error=False,
         )
 
-    def of_rows(self, rows: NDArray[np.int64]) -> Core | str:
+    def of_rows(self, rows: NDArray[np.int64]) -> Fit | str:
         """Estimate from some of the rows, in the table's order, or say why it cannot be done."""
         rank = self.problem.tie_rank
         part = replace(self.problem.take(rows), tie_rank=None if rank is None else rank[rows])
         return self._run(part, with_error=False)
 
-    def _run(self, problem: Problem, *, with_error: bool = True) -> Core | str:
+    def _run(self, problem: Problem, *, with_error: bool = True) -> Fit | str:
         n = int(problem.treated.sum())
         if min(n, len(problem.treated) - n) < 2:
             return "an arm has fewer than two rows"
         try:
-            core = compute(problem, self.settings, with_error=with_error)
-            if with_error and self.settings.se == "bootstrap":
-                core = bootstrapped(problem, self.settings, core)
+            fit = compute(problem, self.plan, with_error=with_error)
+            if with_error and self.plan.std_error == "bootstrap":
+                fit = bootstrapped(problem, self.plan, fit)
         except WhypromptError as error:
             return error.message
-        return core
+        return fit
 
 
 def effect_options(options: Mapping[str, Any]) -> dict[str, Any]:

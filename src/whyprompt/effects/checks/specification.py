@@ -21,6 +21,7 @@ from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
 from whyprompt.effects.checks.rerun import failed_share
 from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.methods.make import METHODS, options_of
 from whyprompt.effects.prepare.columns import read_columns
 from whyprompt.effects.prepare.recipe import Bin, Recipe, Winsorise, prepare_table
 from whyprompt.effects.problem import choose_confounders, prepare
@@ -51,10 +52,11 @@ __all__ = [
     "specification_curve",
 ]
 
-_TAKES_CALIPER = frozenset({"nearest", "optimal", "full"})
 _DEFAULT_METHODS = ("nearest", "full", "subclass", "ipw", "entropy", "aipw")
 _DEFAULT_CALIPERS = (None, 0.1, 0.25)
-_OPTIONS = frozenset(inspect.signature(estimate_effect).parameters)
+_OPTIONS = frozenset(inspect.signature(estimate_effect).parameters) | {
+    name for method in METHODS for name in options_of(method)
+}
 # A covariate of fewer values is left as it is by the default preparations.
 _FEW_VALUES = 10
 
@@ -418,7 +420,7 @@ class _Plan:
 
     def problem(self, frame: Any) -> Problem:  # noqa: ANN401
         """Return the arrays of the rows of the two arms, with every confounder."""
-        names = ("treated", "control", "propensity", "reference")
+        names = ("treated", "control", "propensity", "base_levels")
         return prepare(
             self.kept(frame),
             cluster=self.cluster,
@@ -457,7 +459,8 @@ class _Plan:
                 d: self.grid[d][c] for d, c in choices.items() if d not in {"preparation", "confounders"}
             }
             method = settings.get("method", self.options.get("method", "nearest"))
-            if method not in _TAKES_CALIPER and settings.get("caliper") is not None:
+            takes = options_of(method) if isinstance(method, str) else ()
+            if settings.get("caliper") is not None and "caliper" not in takes:
                 # The same specification as without one.
                 choices["caliper"], settings["caliper"] = _shown(None), None
             key = tuple(choices.items())

@@ -9,7 +9,6 @@ import numpy as np
 from whyprompt._arguments import at_least, generator
 from whyprompt._words import format_number
 from whyprompt.effects.checks.rerun import Base, failed_share, of_effect, one_more_p
-from whyprompt.effects.options import WEIGHTING
 from whyprompt.errors import EstimationError
 from whyprompt.results import Check, Estimate
 
@@ -123,7 +122,7 @@ def data_subset(
     ratio = implied / error if error else None
     p = one_more_p(change)
     moved = error is not None and abs(float(change.mean())) > 0.5 * error and p < 0.01
-    most = 3 / 2 if base.settings.method in {"naive", *WEIGHTING} else np.inf
+    most = 3 / 2 if not base.plan.method.matches else np.inf
     verdict: Verdict = (
         "fails" if moved else "doubtful" if ratio is None or not 2 / 3 <= ratio <= most else "passes"
     )

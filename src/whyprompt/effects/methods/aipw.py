@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from whyprompt._arguments import at_least
+from whyprompt.effects.methods.weights import Weighted, Weighting, raw_weights
 from whyprompt.errors import EstimationError
-from whyprompt.stats.influence import with_intercept
+from whyprompt.stats.influence import standard_error, with_intercept
 from whyprompt.stats.order import cluster_places
 from whyprompt.stats.propensity import SeparatedError, fit_logistic
+from whyprompt.stats.rules import few_clusters
 from whyprompt.stats.threads import one_openmp_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.method import Plan
+    from whyprompt.effects.methods.weights import Sample
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["ArmFit", "OutcomeModel", "cross_fitted_aipw", "deal_folds", "predict_outcome", "raw_weights"]
+__all__ = ["AIPW", "OutcomeModel", "deal_folds", "predict_outcome"]
 
 # Deals of the folds by default: so many, and fewer where rows are so many that one decides little.
 _SPLITS, _ROWS = 10, 100_000
@@ -38,147 +42,160 @@ class OutcomeModel(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ArmFit:
-    """Weights and means on the rows kept; scores moved away from 0 and 1; deals, and those left out."""
+class AIPW(Weighting):
+    """Augmented inverse probability weights, cross-fitted: right if either the score or the outcome model is.
 
-    weights: Floats
-    propensity: Floats | None
-    means: Floats
-    influence: Floats
-    clipped: int = 0
-    deals: int = 1
-    separated: int = 0
+    Attributes
+    ----------
+    folds : int, default 5
+        Each row's score and outcomes are predicted from the rows of the other folds; 1 for no cross-fitting.
+    splits : int, optional
+        Deals of the folds that are averaged over. Default 10, and fewer of a large table: one deal decides
+        too much where rows are few.
+    outcome_model : scikit-learn regressor, optional
+        Fitted within each arm. Default: least squares.
+    clip : float, default 0.01
+        Cross-fitted scores are moved to this distance from 0 and 1.
+    discard : {"none", "crump"} or float, default "none"
+        As in `IPW`.
 
+    References
+    ----------
+    Robins, Rotnitzky and Zhao (1994). JASA 89; Chernozhukov et al. (2018). Double/debiased machine learning.
+    Econometrics Journal 21, section 5.1.
 
-def raw_weights(linear: NDArray[Any], treated: Bools, estimand: str) -> NDArray[Any]:
-    """Weights as a function of the linear predictor (complex for differentiation)."""
-    odds = np.exp(linear)
-    # The pair is the weight of a treated and of a control row with these odds of treatment.
-    pairs = {
-        "ate": (1.0 + 1.0 / odds, 1.0 + odds),
-        "att": (1.0, odds),
-        "atc": (1.0 / odds, 1.0),
-        "ato": (1.0 / (1.0 + odds), odds / (1.0 + odds)),
-    }
-    return np.asarray(np.where(treated, *pairs[estimand]))
-
-
-def cross_fitted_aipw(
-    y: Floats,
-    treated: Bools,
-    matrix: Floats,
-    names: Sequence[str],
-    estimand: str,
-    given: Floats | None,
-    codes: NDArray[np.intp] | None,
-    folds: int,
-    outcome_model: OutcomeModel | None,
-    random_state: int,
-    clip: float,
-    rank: NDArray[np.int64],
-    *,
-    splits: int | None,
-) -> ArmFit:
-    """Average over several deals of the folds: one deal decides too much where rows are few.
-
-    Rows are put in the order of their content, so that neither folds nor models see that of the table.
+    Examples
+    --------
+    >>> AIPW(folds=2).asked
+    {'folds': 2}
     """
-    order = np.argsort(rank, kind="stable")
-    back = np.argsort(order)
-    seeds = [random_state]
-    if splits is None:
-        splits = max(1, min(_SPLITS, _ROWS // len(y)))
-    if folds > 1 and splits > 1:
-        more = np.random.SeedSequence(random_state).generate_state(splits - 1, dtype=np.uint64)
-        seeds += more.tolist()
-    made: list[ArmFit] = []
-    refused: list[SeparatedError] = []
-    for one in seeds:
-        try:
-            made.append(
-                _fit(
-                    y[order],
-                    treated[order],
-                    matrix[order],
-                    names,
-                    estimand,
-                    None if given is None else given[order],
-                    None if codes is None else codes[order],
-                    folds,
-                    outcome_model,
-                    one,
-                    clip,
-                    rank[order],
+
+    name = "aipw"
+    estimands = ("att", "atc", "ate")
+    dealt = True
+
+    folds: int = 5
+    splits: int | None = None
+    outcome_model: OutcomeModel | None = None
+    clip: float = 0.01
+    discard: float | str = "none"
+
+    def __post_init__(self) -> None:
+        Weighting.__post_init__(self)
+        at_least(self.folds, 1, "folds")
+        if self.splits is not None:
+            at_least(self.splits, 1, "splits")
+        if not 0 <= self.clip < 0.5:
+            raise EstimationError(f"clip={self.clip}: expected a number from 0 to below 0.5")
+
+    def weigh(self, sample: Sample, plan: Plan) -> Weighted:
+        """Average over several deals of the folds: one deal decides too much where rows are few.
+
+        Rows are put in the order of their content, so that neither folds nor models see that of the table.
+        """
+        assert sample.rank is not None
+        order = np.argsort(sample.rank, kind="stable")
+        back = np.argsort(order)
+        given = sample.score
+        ordered = replace(
+            sample,
+            y=sample.y[order],
+            treated=sample.treated[order],
+            matrix=sample.matrix[order],
+            score=None if given is None else given[order],
+            codes=None if sample.codes is None else sample.codes[order],
+            rank=sample.rank[order],
+        )
+        seeds = [plan.random_state]
+        splits = max(1, min(_SPLITS, _ROWS // len(sample.y))) if self.splits is None else self.splits
+        if self.folds > 1 and splits > 1:
+            more = np.random.SeedSequence(plan.random_state).generate_state(splits - 1, dtype=np.uint64)
+            seeds += more.tolist()
+        made: list[Weighted] = []
+        refused: list[SeparatedError] = []
+        clipped = 0
+        for one in seeds:
+            try:
+                fitted, moved = self._deal(ordered, plan.estimand, one)
+                made.append(fitted)
+                clipped = max(clipped, moved)
+            except SeparatedError as error:
+                refused.append(error)
+            # Where most deals separate the arms, the others are lucky ones.
+            if 2 * len(refused) >= len(seeds):
+                raise SeparatedError(
+                    f"without the rows of one fold, {refused[0].message}",
+                    hint="method='ipw' or 'overlap' fits one score to all rows; a penalised score"
+                    " (propensity=LogisticRegression()) has no such limit",
                 )
-            )
-        except SeparatedError as error:
-            refused.append(error)
-        # Where most deals separate the arms, the others are lucky ones.
-        if 2 * len(refused) >= len(seeds):
-            raise SeparatedError(
-                f"without the rows of one fold, {refused[0].message}",
-                hint="method='ipw' or 'overlap' fits one score to all rows; a penalised score"
-                " (distance=LogisticRegression()) has no such limit",
-            )
-    scores = [fit.propensity for fit in made if fit.propensity is not None]
-    return ArmFit(
-        weights=np.mean([fit.weights for fit in made], axis=0)[back],
-        propensity=given if given is not None else np.mean(np.stack(scores), axis=0)[back],
-        means=np.mean([fit.means for fit in made], axis=0),
-        influence=np.mean([fit.influence for fit in made], axis=0)[back],
-        clipped=max(fit.clipped for fit in made),
-        deals=len(seeds),
-        separated=len(refused),
-    )
+        scores = [fit.propensity for fit in made if fit.propensity is not None]
+        return Weighted(
+            weights=np.mean([fit.weights for fit in made], axis=0)[back],
+            propensity=given if given is not None else np.mean(np.stack(scores), axis=0)[back],
+            means=np.mean([fit.means for fit in made], axis=0),
+            influence=np.mean([fit.influence for fit in made], axis=0)[back],
+            warnings=self._remarks(len(sample.y), clipped, len(refused), len(seeds)),
+        )
 
+    def _remarks(self, n: int, clipped: int, separated: int, deals: int) -> tuple[str, ...]:
+        out = []
+        if clipped:
+            out.append(
+                f"{clipped} of {n} cross-fitted propensity scores lay beyond {self.clip:g} or "
+                f"{1 - self.clip:g} and were set to it: there the arms hardly overlap"
+            )
+        if separated:
+            out.append(
+                f"in {separated} of {deals} deals of the folds the rest of the rows tells the arms apart;"
+                " the estimate is the mean over the others: overlap is thin"
+            )
+        return tuple(out)
 
-def _fit(
-    y: Floats,
-    treated: Bools,
-    matrix: Floats,
-    names: Sequence[str],
-    estimand: str,
-    given: Floats | None,
-    codes: NDArray[np.intp] | None,
-    folds: int,
-    outcome_model: OutcomeModel | None,
-    random_state: int,
-    clip: float,
-    rank: NDArray[np.int64],
-) -> ArmFit:
-    n = len(y)
-    clipped = 0
-    score = np.empty(n) if given is None else given
-    predicted = np.empty((n, 2))
-    for test in deal_folds(treated, codes, folds, random_state, rank):
-        train = ~test if folds > 1 else test
+    def error(self, sample: Sample, made: Weighted) -> tuple[float, float | None, tuple[str, ...]]:
+        """Return the error of the influence values: cross-fitted residuals are not too small."""
+        codes = sample.codes
+        error = standard_error(made.influence[:, 0] - made.influence[:, 1], codes)
+        if codes is None:
+            return error, None, ()
+        return error, float(codes.max()), few_clusters(len(np.unique(codes)))
+
+    def _deal(self, sample: Sample, estimand: str, random_state: int) -> tuple[Weighted, int]:
+        """Fit with one deal of the folds; also return how many scores were moved away from 0 and 1."""
+        y, treated, matrix, given = sample.y, sample.treated, sample.matrix, sample.score
+        n = len(y)
+        assert sample.rank is not None
+        clipped = 0
+        score = np.empty(n) if given is None else given
+        predicted = np.empty((n, 2))
+        for test in deal_folds(treated, sample.codes, self.folds, random_state, sample.rank):
+            train = ~test if self.folds > 1 else test
+            if given is None:
+                fit = fit_logistic(matrix[train], treated[train], names=sample.names)
+                score[test] = 1.0 / (1.0 + np.exp(-(fit.coef[0] + matrix[test] @ fit.coef[1:])))
+            for column, arm in enumerate((treated, ~treated)):
+                predicted[test, column] = predict_outcome(matrix, y, train & arm, test, self.outcome_model)
         if given is None:
-            fit = fit_logistic(matrix[train], treated[train], names=names)
-            score[test] = 1.0 / (1.0 + np.exp(-(fit.coef[0] + matrix[test] @ fit.coef[1:])))
-        for column, arm in enumerate((treated, ~treated)):
-            predicted[test, column] = predict_outcome(matrix, y, train & arm, test, outcome_model)
-    if given is None:
-        # A score from other rows can be all but 0 or 1, and one such row would then be the whole estimate.
-        clipped = int(((score < clip) | (score > 1 - clip)).sum())
-        score = np.clip(score, clip, 1 - clip)
-    t = treated.astype(float)
-    parts = np.column_stack(
-        [
-            predicted[:, 0] + t * (y - predicted[:, 0]) / score,
-            predicted[:, 1] + (1 - t) * (y - predicted[:, 1]) / (1 - score),
-        ]
-    )
-    if estimand == "att":
-        other = t * predicted[:, 1] + (1 - t) * score / (1 - score) * (y - predicted[:, 1])
-        parts = np.column_stack([t * y, other])
-    elif estimand == "atc":
-        other = (1 - t) * predicted[:, 0] + t * (1 - score) / score * (y - predicted[:, 0])
-        parts = np.column_stack([other, (1 - t) * y])
-    size = {"att": t, "atc": 1 - t}.get(estimand, np.ones(n))
-    means = parts.sum(axis=0) / size.sum()
-    influence = (parts - size[:, None] * means) / size.sum()
-    weights = raw_weights(np.log(score / (1 - score)), treated, estimand).astype(float)
-    return ArmFit(weights=weights, propensity=score, means=means, influence=influence, clipped=clipped)
+            # A score from other rows can be all but 0 or 1; one such row would then be the whole estimate.
+            clipped = int(((score < self.clip) | (score > 1 - self.clip)).sum())
+            score = np.clip(score, self.clip, 1 - self.clip)
+        t = treated.astype(float)
+        parts = np.column_stack(
+            [
+                predicted[:, 0] + t * (y - predicted[:, 0]) / score,
+                predicted[:, 1] + (1 - t) * (y - predicted[:, 1]) / (1 - score),
+            ]
+        )
+        if estimand == "att":
+            other = t * predicted[:, 1] + (1 - t) * score / (1 - score) * (y - predicted[:, 1])
+            parts = np.column_stack([t * y, other])
+        elif estimand == "atc":
+            other = (1 - t) * predicted[:, 0] + t * (1 - score) / score * (y - predicted[:, 0])
+            parts = np.column_stack([other, (1 - t) * y])
+        size = {"att": t, "atc": 1 - t}.get(estimand, np.ones(n))
+        means = parts.sum(axis=0) / size.sum()
+        influence = (parts - size[:, None] * means) / size.sum()
+        weights = raw_weights(np.log(score / (1 - score)), treated, estimand).astype(float)
+        return Weighted(weights=weights, propensity=score, means=means, influence=influence), clipped
 
 
 def deal_folds(

@@ -10,29 +10,62 @@ assignment problem).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whyprompt.effects.methods.line import line_cover, split_at_gaps
 from whyprompt.effects.methods.mahalanobis import whitened, whitening_of
-from whyprompt.effects.methods.matched import MatchedSet, on_grid, require_matches, set_from_strata
+from whyprompt.effects.methods.matched import on_grid, require_matches, set_from_strata
+from whyprompt.effects.methods.matching import Pairing, in_order_of_rows, in_order_of_ties
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.mahalanobis import Metric
+    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["cover_cost", "match_full", "matrix_cover"]
+__all__ = ["Full", "cover_cost", "match_full", "matrix_cover"]
 
 _CELLS = 40_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Full(Pairing):
+    """Every row in a set with one row of one arm and one or more of the other, at the least total distance.
+
+    Attributes
+    ----------
+    caliper, caliper_unit, covariate_calipers, exact, tie_break, distance, mahalanobis_on, discard
+        As in `Nearest`.
+    """
+
+    name = "full"
+
+    caliper: float | None = None
+    caliper_unit: str = "sd"
+    covariate_calipers: Mapping[str, float] | None = None
+    exact: Sequence[str] = ()
+    tie_break: str | None = None
+    distance: str = "logistic"
+    mahalanobis_on: Sequence[str] | None = None
+    discard: str = "none"
+
+    def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
+        width, where = self.measured(problem, score)
+        order, treated, shared = in_order_of_ties(problem, discarded, **where)
+        matched = match_full(treated, estimand=plan.estimand, caliper=width, **shared)
+        return in_order_of_rows(matched, order)
 
 
 def match_full(

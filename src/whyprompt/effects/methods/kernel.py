@@ -2,25 +2,79 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.methods.matched import MatchedSet, focal_rows, on_grid, set_from_pairs
+from whyprompt._arguments import at_least
+from whyprompt.effects.methods.matched import focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.methods.matching import Matching
+from whyprompt.effects.methods.method import distance_above_zero, one_of
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["match_kernel", "silverman_bandwidth"]
+__all__ = ["Kernel", "match_kernel", "silverman_bandwidth"]
 
+_KERNELS = ("epanechnikov", "gaussian", "biweight")
 _MAX_PAIRS = 60_000_000
 # Beyond this many bandwidths a Gaussian weight is below 1e-14 of its peak.
 _GAUSSIAN_REACH = 8.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernel(Matching):
+    """Each row with all rows of the other arm within a bandwidth, weighted by their nearness.
+
+    Attributes
+    ----------
+    kernel : {"epanechnikov", "gaussian", "biweight"}, default "epanechnikov"
+    bandwidth : float, optional
+        In units of what is matched on; see `match_kernel`.
+    exact, discard, neighbours
+        As in `Nearest`.
+    distance : {"logistic", "logit"}, default "logistic"
+        The score, or its logit.
+    """
+
+    name = "kernel"
+
+    kernel: str = "epanechnikov"
+    bandwidth: float | None = None
+    exact: Sequence[str] = ()
+    distance: str = "logistic"
+    discard: str = "none"
+    neighbours: int = 2
+
+    def __post_init__(self) -> None:
+        Matching.__post_init__(self)
+        one_of(self.kernel, _KERNELS, "kernel")
+        distance_above_zero(self.bandwidth, "bandwidth")
+        at_least(self.neighbours, 0, "neighbours", most=1_000)
+
+    def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
+        assert score is not None
+        return match_kernel(
+            score.along,
+            problem.treated,
+            estimand=plan.estimand,
+            kernel=self.kernel,
+            bandwidth=self.bandwidth,
+            strata=problem.strata,
+            discarded=discarded,
+        )
 
 
 def silverman_bandwidth(score: Floats) -> float:
@@ -105,10 +159,7 @@ def match_kernel(
     [0.3, 0.4, 0.3]
     """
     score = on_grid(score)
-    if kernel not in {"epanechnikov", "gaussian", "biweight"}:
-        raise EstimationError(
-            f"kernel {kernel!r} is not known", hint="one of: epanechnikov, gaussian, biweight"
-        )
+    one_of(kernel, _KERNELS, "kernel")
     if bandwidth is not None and not (np.isfinite(bandwidth) and bandwidth > 0):
         raise EstimationError(f"the bandwidth is {bandwidth}; it must be a positive number")
     out = np.zeros(len(score), dtype=bool) if discarded is None else discarded

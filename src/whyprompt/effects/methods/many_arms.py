@@ -135,7 +135,7 @@ def multinomial_weights(
     names : sequence of str, optional
         Columns of `X`, for messages.
     cluster : array_like, shape (n,), optional
-        Sampling unit; errors and degrees of freedom are then as in `weight_estimate`.
+        Sampling unit; errors and degrees of freedom are then as in `Weighting`.
     truncate : float, optional
         Lower the largest weights to this quantile (see `truncate_weights`).
     level : float, default 0.95
@@ -204,7 +204,7 @@ def multinomial_weights(
 
     weights = weigh(eta).real
     if truncate is not None:
-        from whyprompt.effects.methods.two_arms import truncate_weights
+        from whyprompt.effects.methods.weights import truncate_weights
 
         reweighted = index != focal_at if focal_at is not None else np.ones(n, dtype=bool)
         cap = float(truncate_weights(weights[reweighted], truncate).max())

@@ -1,57 +1,153 @@
-"""Matching: who stands in for whom.
+"""Nearest-neighbour matching, on a score or by the Mahalanobis distance.
 
-Pure functions on arrays. Each returns a `MatchedSet`; `whyprompt.effects.estimate_effect` turns one
-into an effect with an interval, and `whyprompt.effects.checks.balance` says whether it balanced.
-
-Scores are compared on a grid of 1e-12, so that the order in which a sum was taken (and so the order of
-the rows) does not decide a tie.
+`Nearest` is the method with its options; `match_nearest` and `match_mahalanobis` are pure functions on
+arrays. Scores are compared on a grid of 1e-12, so that the order in which a sum was taken (and so the order
+of the rows) does not decide a tie.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from whyprompt.effects.methods.full import match_full
+from whyprompt._arguments import at_least
 from whyprompt.effects.methods.greedy import closest_pairs, greedy_pairs, reused_neighbours, sort_sample
-from whyprompt.effects.methods.kernel import match_kernel
 from whyprompt.effects.methods.mahalanobis import dense_pairs, dense_ties, whitened, whitening_of
 from whyprompt.effects.methods.matched import GRID as _GRID
-from whyprompt.effects.methods.matched import MatchedSet, focal_rows, on_grid, set_from_pairs
-from whyprompt.effects.methods.optimal import match_optimal
-from whyprompt.effects.methods.strata import match_cem, match_subclass
+from whyprompt.effects.methods.matched import focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.methods.matching import Pairing
+from whyprompt.effects.methods.method import one_of
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.greedy import Sorted
     from whyprompt.effects.methods.mahalanobis import Metric
+    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = [
-    "MatchedSet",
-    "Order",
-    "TieRule",
-    "caliper_width",
-    "common_support",
-    "match_cem",
-    "match_full",
-    "match_kernel",
-    "match_mahalanobis",
-    "match_nearest",
-    "match_optimal",
-    "match_subclass",
-]
+__all__ = ["Nearest", "Order", "TieRule", "match_mahalanobis", "match_nearest"]
 
 Order = Literal["largest", "smallest", "random", "data", "closest"]
 TieRule = Literal["sorted", "average", "first"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Nearest(Pairing):
+    """Each row with the nearest rows of the other arm.
+
+    Attributes
+    ----------
+    caliper : float, optional
+        Largest allowed distance of a pair, in `caliper_unit`. Pairs within a wide one still differ, which
+        biases the estimate and which the error of pairs does not know: `placebo_treatment` shows it.
+    caliper_unit : {"sd", "raw", "sd_logit", "raw_logit"}, default "sd"
+        Standard deviations (over all rows) or units of what is matched on, or of the logit of the score.
+    covariate_calipers : mapping of str to float, optional
+        Largest allowed difference in a column, in its units.
+    replace : bool, optional
+        Whether a row may be matched more than once. Default: only for the ATE, which needs it.
+    ratio : int, default 1
+        Matches a row.
+    exact : sequence of str
+        Columns on which matched rows must be equal.
+    order : {"largest", "smallest", "random", "data", "closest"}, optional
+        Who chooses first, without replacement. See `match_nearest`.
+    ties : {"sorted", "average", "first"}, default "sorted"
+        With replacement: take the tied row nearest in sorted order (MatchIt), all of them (Matching), or
+        the first in the table.
+    tie_break : str, optional
+        Column that identifies rows and orders equal scores, so that the order of the table is irrelevant.
+    distance : {"logistic", "logit", "mahalanobis"}, default "logistic"
+        What is matched on: the score (the logistic one where no other is given), its logit, or covariates.
+    mahalanobis_on : sequence of str, optional
+        Confounders that the Mahalanobis distance is over (MatchIt's ``mahvars``); default all. A caliper
+        stays one on the score, which uses all confounders.
+    discard : {"none", "treated", "control", "both", "crump"}, default "none"
+        Rows put aside for want of common support.
+    neighbours : int, default 2
+        Rows from which a conditional variance is estimated (Abadie-Imbens); 0 for one common variance.
+
+    Examples
+    --------
+    >>> Nearest(caliper=0.2).caliper_unit
+    'sd'
+    >>> Nearest(caliper=-1)
+    Traceback (most recent call last):
+    ...
+    whyprompt.errors.EstimationError: caliper is -1; it is a distance above zero
+    """
+
+    name = "nearest"
+
+    caliper: float | None = None
+    caliper_unit: str = "sd"
+    covariate_calipers: Mapping[str, float] | None = None
+    replace: bool | None = None
+    ratio: int = 1
+    exact: Sequence[str] = ()
+    order: Order | None = None
+    ties: TieRule = "sorted"
+    tie_break: str | None = None
+    distance: str = "logistic"
+    mahalanobis_on: Sequence[str] | None = None
+    discard: str = "none"
+    neighbours: int = 2
+
+    def __post_init__(self) -> None:
+        Pairing.__post_init__(self)
+        at_least(self.ratio, 1, "ratio", most=1_000)
+        at_least(self.neighbours, 0, "neighbours", most=1_000)
+        if self.order is not None:
+            one_of(self.order, get_args(Order), "order")
+        one_of(self.ties, get_args(TieRule), "tie rule")
+
+    def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
+        width, limits = self.limits(problem, score)
+        shared: dict[str, Any] = {
+            "estimand": plan.estimand,
+            "discarded": discarded,
+            "strata": problem.strata,
+            "ratio": self.ratio,
+            "caliper": width,
+            "limits": limits,
+            "replace": plan.estimand == "ate" if self.replace is None else self.replace,
+            "order": self.order,
+            "ties": self.ties,
+            "tie_rank": problem.tie_rank if self.order != "random" else _shuffled(problem, plan.random_state),
+            "random_state": plan.random_state,
+        }
+        along = None if score is None else score.along
+        full = self.metric(problem)
+        if full is not None:
+            by = along if width is not None else None
+            return match_mahalanobis(full, problem.treated, score=by, **shared)
+        assert along is not None
+        return match_nearest(along, problem.treated, **shared)
+
+    def tied(self, problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:  # noqa: D102
+        # In random order the seed decides between equal rows as well.
+        return () if self.order == "random" else Pairing.tied(self, problem, matched, score)
+
+
+def _shuffled(problem: Problem, random_state: int) -> Ints:
+    """Places drawn by the seed for rows in the order of their content; also decides between equal matches."""
+    n = len(problem.y)
+    places = np.empty(n, dtype=np.int64)
+    places[np.argsort(problem.places, kind="stable")] = np.random.default_rng([random_state, 1]).permutation(
+        n
+    )
+    return places
 
 
 def match_nearest(
@@ -388,94 +484,3 @@ def match_mahalanobis(
         discarded=out,
         settings=settings,
     )
-
-
-def caliper_width(caliper: float, values: Floats, *, unit: str = "sd") -> float:
-    """Turn a caliper into the largest allowed difference.
-
-    Parameters
-    ----------
-    caliper : float
-        Positive.
-    values : ndarray, shape (n,)
-        The scale it applies to.
-    unit : {"sd", "raw"}, default "sd"
-        Standard deviations of `values` over the whole sample (MatchIt's ``std.caliper``), or the units
-        of `values`.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    EstimationError
-        If the caliper is not positive or the unit is not known.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> round(caliper_width(0.2, np.array([0.1, 0.3, 0.5])), 3)
-    0.04
-    """
-    if not (np.isfinite(caliper) and caliper > 0):
-        raise EstimationError(f"the caliper is {caliper}; it must be a positive number")
-    if unit == "raw":
-        return float(caliper)
-    if unit == "sd":
-        return float(caliper) * float(values.std(ddof=1))
-    raise EstimationError(f"caliper unit {unit!r} is not known", hint="one of: sd, raw, sd_logit, raw_logit")
-
-
-def common_support(score: Floats, treated: Bools, *, rule: str = "none") -> Bools:
-    """Say which rows lie outside the region where both arms occur.
-
-    Parameters
-    ----------
-    score : ndarray, shape (n,)
-        Propensity score.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    rule : {"none", "treated", "control", "both", "crump"}, default "none"
-        Rows to discard: treated rows outside the range of the controls' scores, control rows outside
-        that of the treated, both, or scores beyond Crump's threshold.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        True where discarded.
-
-    Raises
-    ------
-    EstimationError
-        If the rule is not known, or would discard a whole arm.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> score = np.array([0.2, 0.9, 0.1, 0.3])
-    >>> common_support(score, np.array([True, True, False, False]), rule="both").tolist()
-    [False, True, True, False]
-    """
-    a, b = score[treated], score[~treated]
-    out = np.zeros(len(score), dtype=bool)
-    if rule == "crump":
-        from whyprompt.effects.methods.two_arms import crump_threshold
-
-        alpha = crump_threshold(score)
-        out = (score < alpha) | (score > 1 - alpha)
-    elif rule not in {"none", "treated", "control", "both"}:
-        raise EstimationError(
-            f"discard rule {rule!r} is not known", hint="one of: none, treated, control, both, crump"
-        )
-    if rule in {"treated", "both"}:
-        out |= treated & ((score < b.min()) | (score > b.max()))
-    if rule in {"control", "both"}:
-        out |= ~treated & ((score < a.min()) | (score > a.max()))
-    for arm, name in ((treated, "treated"), (~treated, "control")):
-        if out[arm].all():
-            raise EstimationError(
-                f"no {name} row lies in the common support: the arms do not overlap",
-                hint="the table cannot say what these rows would have done under the other arm; run it",
-            )
-    return out

@@ -5,27 +5,71 @@ On a score it is found in n log n (`_line`), else as an assignment problem on th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt._arguments import at_least
 from whyprompt.effects.methods.line import line_pairs, split_at_gaps
 from whyprompt.effects.methods.mahalanobis import whitened, whitening_of
-from whyprompt.effects.methods.matched import MatchedSet, focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.methods.matched import focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.methods.matching import Pairing, in_order_of_rows, in_order_of_ties
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["match_optimal"]
+__all__ = ["Optimal", "match_optimal"]
 
 _CELLS = 120_000_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Optimal(Pairing):
+    """Pairs without replacement whose distances sum to the least.
+
+    Attributes
+    ----------
+    ratio : int, default 1
+        Matches a row.
+    caliper, caliper_unit, covariate_calipers, exact, tie_break, distance, mahalanobis_on, discard, neighbours
+        As in `Nearest`.
+    """
+
+    name = "optimal"
+
+    caliper: float | None = None
+    caliper_unit: str = "sd"
+    covariate_calipers: Mapping[str, float] | None = None
+    ratio: int = 1
+    exact: Sequence[str] = ()
+    tie_break: str | None = None
+    distance: str = "logistic"
+    mahalanobis_on: Sequence[str] | None = None
+    discard: str = "none"
+    neighbours: int = 2
+
+    def __post_init__(self) -> None:
+        Pairing.__post_init__(self)
+        at_least(self.ratio, 1, "ratio", most=1_000)
+        at_least(self.neighbours, 0, "neighbours", most=1_000)
+
+    def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
+        width, where = self.measured(problem, score)
+        order, treated, shared = in_order_of_ties(problem, discarded, **where)
+        matched = match_optimal(treated, estimand=plan.estimand, ratio=self.ratio, caliper=width, **shared)
+        return in_order_of_rows(matched, order)
 
 
 def match_optimal(

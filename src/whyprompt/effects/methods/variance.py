@@ -444,5 +444,5 @@ def refuse_naive_bootstrap(matched: MatchedSet) -> None:
         raise EstimationError(
             "the bootstrap is not valid for nearest neighbours with replacement (Abadie and Imbens 2008):"
             " resampling rows changes how often a row is matched in a way that sampling does not",
-            hint="use se='abadie_imbens', or se='wild_bootstrap' (Otsu and Rai 2017)",
+            hint="use std_error='abadie_imbens', or std_error='wild_bootstrap' (Otsu and Rai 2017)",
         )

@@ -20,7 +20,7 @@ from whyprompt.effects.checks.peers.result import (
 from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
 from whyprompt.effects.checks.subset import data_subset
-from whyprompt.effects.estimate import defaults, estimate_effect, estimated
+from whyprompt.effects.estimate import estimate_effect, estimated
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
 from whyprompt.effects.whom.policy import prompt_policy
@@ -166,19 +166,14 @@ def cross_check(
     asked = {**what, "confounders": confounders, "graph": graph, "level": level}
     own = estimated(
         frame,
-        **defaults(
-            estimate_effect,
-            {
-                **asked,
-                "method": "nearest",
-                "estimand": estimand,
-                "caliper": caliper,
-                "replace": replace,
-                "random_state": random_state,
-                # The peers take every row as a unit, so that is what is compared.
-                "cluster": NO_CLUSTER,
-            },
-        ),
+        **asked,
+        method="nearest",
+        estimand=estimand,
+        caliper=caliper,
+        replace=replace,
+        random_state=random_state,
+        # The peers take every row as a unit, so that is what is compared.
+        cluster=NO_CLUSTER,
     )
     names = own.problem.confounders
     if not names:
@@ -188,6 +183,7 @@ def cross_check(
         )
     settled = {**what, "confounders": list(names), "level": level, "random_state": random_state}
     settled["cluster"] = NO_CLUSTER
+    replaced = own.fit.matched is not None and own.fit.matched.replace
     ours = {
         "nearest": own.result,
         "ipw": estimate_effect(frame, method="ipw", estimand=estimand, **settled),
@@ -197,7 +193,7 @@ def cross_check(
         {
             "estimand": estimand,
             "caliper": caliper,
-            "replace": bool(own.options.replace),
+            "replace": replaced,
             "n_simulations": int(n_simulations),
             "shares": list(_SHARES) if uplift else [],
             "random_state": random_state,
@@ -220,7 +216,7 @@ def cross_check(
         raise EstimationError("our own matching gave no score", hint="give confounders that vary")
     score = score if own.rows is None else score[own.rows]
     compared = [
-        _peer_row(key, by_key, ours, own.problem, score, scores, estimand, caliper, bool(own.options.replace))
+        _peer_row(key, by_key, ours, own.problem, score, scores, estimand, caliper, replaced)
         for key in _METHODS
         if key in by_key and "failed" not in by_key[key]
     ]

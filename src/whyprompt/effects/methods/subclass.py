@@ -1,27 +1,76 @@
-"""Stratified matching: subclasses of the propensity score, and coarsened exact matching."""
+"""Subclasses of the propensity score."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from whyprompt.effects.methods.matched import MatchedSet, on_grid, set_from_strata
-from whyprompt.errors import DataError, EstimationError
+from whyprompt._arguments import at_least
+from whyprompt.effects.methods.matched import on_grid, set_from_strata
+from whyprompt.effects.methods.matching import Matching
+from whyprompt.effects.methods.method import one_of
+from whyprompt.errors import EstimationError
 from whyprompt.stats.order import codes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["OneSided", "coarsen", "match_cem", "match_subclass"]
+__all__ = ["OneSided", "Subclass", "match_subclass"]
 
 OneSided = Literal["move", "merge"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Subclass(Matching):
+    """Rows in subclasses at quantiles of the score.
+
+    Attributes
+    ----------
+    n_strata : int, default 6
+    one_sided : {"move", "merge"}, default "move"
+        What is done with a subclass that holds one arm only; see `match_subclass`.
+    exact, discard
+        As in `Nearest`.
+    distance : {"logistic", "logit"}, default "logistic"
+        The score, or its logit.
+    """
+
+    name = "subclass"
+
+    n_strata: int = 6
+    one_sided: OneSided = "move"
+    exact: Sequence[str] = ()
+    distance: str = "logistic"
+    discard: str = "none"
+
+    def __post_init__(self) -> None:
+        Matching.__post_init__(self)
+        at_least(self.n_strata, 1, "n_strata", most=1_000)
+        one_of(self.one_sided, get_args(OneSided), "one_sided")
+
+    def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
+        assert score is not None
+        return match_subclass(
+            score.along,
+            problem.treated,
+            estimand=plan.estimand,
+            n_strata=self.n_strata,
+            one_sided=self.one_sided,
+            strata=problem.strata,
+            discarded=discarded,
+        )
 
 
 def match_subclass(
@@ -83,8 +132,7 @@ def match_subclass(
     score = on_grid(score)
     if n_strata < 1:
         raise EstimationError(f"{n_strata} subclasses were asked for; at least one is needed")
-    if one_sided not in {"move", "merge"}:
-        raise EstimationError(f"one_sided {one_sided!r} is not known", hint="one of: move, merge")
+    one_of(one_sided, get_args(OneSided), "one_sided")
     out = np.zeros(len(score), dtype=bool) if discarded is None else discarded
     base = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(score), dtype=bool))
     cuts = np.quantile(score[base], np.linspace(0, 1, n_strata + 1))
@@ -161,135 +209,3 @@ def _merge_one_sided(code: Ints, treated: Bools, eligible: Bools) -> Ints:
     for number, members in enumerate(groups):
         merged[np.isin(code, members)] = number
     return merged
-
-
-def match_cem(
-    columns: Mapping[str, NDArray[Any]],
-    treated: Bools,
-    *,
-    estimand: str = "att",
-    cutpoints: Mapping[str, int | str | Sequence[float]] | None = None,
-    strata: Ints | None = None,
-    discarded: Bools | None = None,
-) -> MatchedSet:
-    """Match exactly on coarsened covariates.
-
-    Parameters
-    ----------
-    columns : mapping of str to ndarray, each shape (n,)
-        Numbers are binned; text is matched as it is.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    estimand : {"att", "atc", "ate"}, default "att"
-        Whose average effect, among the rows that find a counterpart.
-    cutpoints : mapping, optional
-        For a numeric column: a number of equal bins, the edges between bins, ``"q4"`` for that many
-        quantile bins, 0 for no binning, or ``"sturges"``, which is the default.
-    strata : ndarray of int, shape (n,), optional
-        Codes of further columns on which matched rows must be equal.
-    discarded : ndarray of bool, shape (n,), optional
-        Rows to leave out.
-
-    Returns
-    -------
-    MatchedSet
-
-    Raises
-    ------
-    DataError
-        If `cutpoints` names a column that is not there or gives something else.
-    EstimationError
-        If no stratum holds both arms.
-
-    References
-    ----------
-    Iacus, S. M., King, G. and Porro, G. (2012). Causal inference without balance checking: coarsened
-    exact matching. Political Analysis 20, 1-24.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> matched = match_cem(
-    ...     {"difficulty": np.array([1.0, 9.0, 1.5, 8.0])},
-    ...     np.array([True, True, False, False]),
-    ...     cutpoints={"difficulty": 2},
-    ... )
-    >>> matched.stratum.tolist()
-    [0, 1, 0, 1]
-    """
-    if not columns:
-        raise EstimationError("coarsened exact matching needs at least one covariate")
-    cuts = dict(cutpoints or {})
-    unknown = sorted(set(cuts) - set(columns))
-    if unknown:
-        raise DataError(f"cutpoints name {unknown[0]!r}, which is not among the covariates")
-    out = np.zeros(len(treated), dtype=bool) if discarded is None else discarded
-    parts = []
-    for name, values in columns.items():
-        if values.dtype == object:
-            if name in cuts:
-                raise DataError(f"column {name!r} is text; cutpoints are for numbers")
-            parts.append(values)
-        else:
-            parts.append(coarsen(values, cuts.get(name, "sturges"), name=name))
-    if strata is not None:
-        parts.append(strata)
-    code = np.where(out, -1, codes(parts)).astype(np.int64)
-    return set_from_strata(
-        method="cem",
-        estimand=estimand,
-        treated=treated,
-        stratum=code,
-        discarded=out,
-        settings={"cutpoints": {name: cuts.get(name, "sturges") for name in columns}},
-    )
-
-
-def coarsen(values: Floats, rule: int | str | Sequence[float], *, name: str = "column") -> Floats:
-    """Put numbers into bins; a value on an edge goes to the bin above, as in MatchIt.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        Numbers.
-    rule : int, str or sequence of float
-        As for `match_cem`.
-    name : str
-        For messages.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Bin numbers, or `values` where `rule` is 0.
-
-    Raises
-    ------
-    DataError
-        If the rule is not known.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> coarsen(np.array([0.0, 4.0, 5.0, 10.0]), 2).tolist()
-    [0.0, 0.0, 1.0, 1.0]
-    """
-    if isinstance(rule, str):
-        if rule == "sturges":
-            rule = int(np.ceil(np.log2(len(values)) + 1))
-        elif rule.startswith("q") and rule[1:].isdigit() and int(rule[1:]) > 1:
-            n_bins = int(rule[1:])
-            rule = np.quantile(values, np.arange(1, n_bins) / n_bins).tolist()
-        else:
-            raise DataError(
-                f"cutpoints {rule!r} for {name!r} are not known",
-                hint="a number of bins, a list of edges, 'sturges', or 'q4' for quartiles",
-            )
-    if isinstance(rule, int | np.integer):
-        if rule == 0:
-            return values
-        if rule < 0:
-            raise DataError(f"cutpoints for {name!r} ask for {rule} bins")
-        edges = np.linspace(values.min(), values.max(), int(rule) + 1)[1:-1]
-    else:
-        edges = np.unique(np.asarray(rule, dtype=np.float64))
-    return np.searchsorted(edges, values, side="right").astype(np.float64)

@@ -1,0 +1,53 @@
+"""Inverse probability weights, normalised within arms (Hajek)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from whyprompt.effects.methods.weights import Weighting, check_truncate, score_weights
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from whyprompt.effects.methods.method import Plan
+    from whyprompt.effects.methods.weights import Sample, Weighted
+
+__all__ = ["IPW"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IPW(Weighting):
+    """Rows weighted by the inverse of their probability of the arm that they had.
+
+    Attributes
+    ----------
+    stabilised : bool, default False
+        For the ATE: multiply the weights by the share of the row's arm, so that they average one. It
+        changes neither the estimate nor its error.
+    truncate : float, optional
+        Lower the largest weights to this quantile, such as 0.99 (see `truncate_weights`). The estimand is
+        then no longer quite the one asked for.
+    discard : {"none", "crump"} or float, default "none"
+        Leave out rows with a score outside ``[a, 1 - a]``: Crump's threshold, or a number such as 0.1.
+
+    Examples
+    --------
+    >>> IPW(truncate=0.99).asked
+    {'truncate': 0.99}
+    """
+
+    name = "ipw"
+    estimands = ("att", "atc", "ate", "ato")
+
+    stabilised: bool = False
+    truncate: float | None = None
+    discard: float | str = "none"
+
+    def __post_init__(self) -> None:
+        Weighting.__post_init__(self)
+        check_truncate(self.truncate)
+
+    def weigh(self, sample: Sample, plan: Plan) -> Weighted:  # noqa: D102
+        if self.stabilised and plan.estimand != "ate":
+            raise EstimationError("stabilised=True is defined for method='ipw' with estimand='ate'")
+        return score_weights(sample, plan.estimand, stabilised=self.stabilised, truncate=self.truncate)

@@ -1,0 +1,248 @@
+"""The estimators by name: `make_method` builds one from its options, `settle_plan` says what is computed."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from whyprompt._arguments import MOST_DRAWS, at_least, seed
+from whyprompt.effects.methods.aipw import AIPW
+from whyprompt.effects.methods.cem import CEM
+from whyprompt.effects.methods.entropy import Entropy
+from whyprompt.effects.methods.full import Full
+from whyprompt.effects.methods.ipw import IPW
+from whyprompt.effects.methods.kernel import Kernel
+from whyprompt.effects.methods.method import Method, Plan
+from whyprompt.effects.methods.naive import Naive
+from whyprompt.effects.methods.nearest import Nearest
+from whyprompt.effects.methods.optimal import Optimal
+from whyprompt.effects.methods.overlap import Overlap
+from whyprompt.effects.methods.subclass import Subclass
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from whyprompt.effects.checks.balance import Denominator
+
+__all__ = ["METHODS", "MethodLike", "make_method", "options_of", "settle_plan"]
+
+_KINDS: dict[str, type[Method]] = {
+    kind.name: kind
+    for kind in (Naive, Nearest, Optimal, Full, Kernel, Subclass, CEM, IPW, Overlap, Entropy, AIPW)
+}
+METHODS = tuple(_KINDS)
+
+MethodLike = str | Method | dict[str, dict[str, Any]]
+"""A name, a method, or a mapping of one name to its options as a study file has it."""
+
+# How an option that a method has not is spoken of.
+_SPOKEN = {
+    "caliper": "a caliper has",
+    "exact": "exact columns have",
+    "covariate_calipers": "calipers on covariates have",
+}
+_ERRORS = ("abadie_imbens", "auto", "bootstrap", "pairs", "strata", "wild_bootstrap")
+
+
+def options_of(method: str) -> tuple[str, ...]:
+    """Name the options of a method.
+
+    Parameters
+    ----------
+    method : str
+
+    Returns
+    -------
+    tuple of str
+
+    Examples
+    --------
+    >>> options_of("kernel")
+    ('kernel', 'bandwidth', 'exact', 'distance', 'discard', 'neighbours')
+    """
+    return tuple(f.name for f in fields(_kind(method)))  # type: ignore[arg-type]  # each is a dataclass
+
+
+def make_method(method: MethodLike, /, **options: Any) -> Method:  # noqa: ANN401 - checked by the method
+    """Build a method from its name and its options.
+
+    Parameters
+    ----------
+    method : str, mapping or Method
+        A name; a mapping of one name to its options, as a study file has it; or a method, which is given
+        back and has its options already.
+    **options
+        Of the method. None says nothing.
+
+    Returns
+    -------
+    Method
+
+    Raises
+    ------
+    EstimationError
+        If there is no such method, or it has no such option; the message names the methods that have it.
+
+    Examples
+    --------
+    >>> make_method("nearest", caliper=0.2) == make_method({"nearest": {"caliper": 0.2}})
+    True
+    >>> make_method("ipw", caliper=0.2)
+    Traceback (most recent call last):
+    ...
+    whyprompt.errors.EstimationError: a caliper has no meaning for method 'ipw'
+      hint: use nearest, optimal or full
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if isinstance(method, Method):
+        if given:
+            raise EstimationError(
+                f"{next(iter(given))} is given beside a method that has its options already",
+                hint=f"{type(method).__name__}({next(iter(given))}=...)",
+            )
+        return method
+    if not isinstance(method, str):
+        if not hasattr(method, "items") or len(method) != 1:
+            raise EstimationError(
+                f"method {method!r} is not known",
+                hint="a name, or one name with its options: nearest: {caliper: 0.2}",
+            )
+        method, own = next(iter(method.items()))
+        twice = sorted(set(own or {}) & set(given))
+        if twice:
+            raise EstimationError(f"option {twice[0]!r} is given twice")
+        given = {**(own or {}), **given}
+    known = options_of(method)
+    for name, value in given.items():
+        if name not in known:
+            raise _foreign(name, value, method)
+    return _kind(method)(**given)
+
+
+def _kind(name: str) -> type[Method]:
+    if name not in _KINDS:
+        raise EstimationError(f"method {name!r} is not known", hint=f"one of: {', '.join(METHODS)}")
+    return _KINDS[name]
+
+
+def _foreign(name: str, value: object, method: str) -> EstimationError:
+    """Say which methods have an option that this one has not."""
+    having = [other for other in METHODS if name in options_of(other)]
+    if not having:
+        known = {option for other in METHODS for option in options_of(other)}
+        own = ", ".join(options_of(method)) or "none"
+        return EstimationError(
+            f"option {name!r} is not known",
+            hint=f"{method} has {own}; other methods have {', '.join(sorted(known - {*options_of(method)}))}",
+        )
+    if name == "discard":
+        return EstimationError(
+            f"discard={value!r} has no meaning for method {method!r}, which has no propensity score",
+            hint="leave it out",
+        )
+    spoken = _SPOKEN.get(name, f"{name} has")
+    if name == "distance" and value == "mahalanobis":
+        spoken, having = "the Mahalanobis distance has", ["nearest", "optimal", "full"]
+    use = " or ".join(filter(None, [", ".join(having[:-1]), having[-1]]))
+    return EstimationError(f"{spoken} no meaning for method {method!r}", hint=f"use {use}")
+
+
+def settle_plan(
+    chosen: Sequence[str] | None,
+    *,
+    method: MethodLike | None,
+    options: Mapping[str, Any],
+    estimand: str | None = None,
+    design: str = "observational",
+    propensity: Any = None,  # noqa: ANN401 - a column or a classifier
+    level: float = 0.95,
+    std_error: str = "auto",
+    draws: int = 1000,
+    denominator: Denominator = "pooled",
+    random_state: int = 0,
+) -> Plan:
+    """Decide what is computed: the method of a call that names none, its estimand, every option checked.
+
+    Parameters
+    ----------
+    chosen : sequence of str or None
+        What is adjusted for; None where it was not said.
+    method, estimand, design, propensity, level, std_error, draws, denominator, random_state
+        As in `estimate_effect`.
+    options : mapping
+        Of the method.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    EstimationError
+        If an option is not known or has no meaning for the method, or it is not said what to adjust for.
+
+    Notes
+    -----
+    An observational table is matched. One whose arms were drawn by lot needs nothing but the difference of
+    means; where covariates are named, weights by their score keep every row, remove the chance imbalance and
+    so narrow the interval as regression would, and still average over all rows.
+
+    References
+    ----------
+    Williamson, E. J., Forbes, A. and White, I. R. (2014). Variance reduction in randomised trials by inverse
+    probability weighting using the propensity score. Statistics in Medicine 33, 721-737.
+    """
+    adjusts = bool(chosen) or propensity is not None
+    if method is None:
+        method = "nearest"
+        if design == "randomized":
+            method, estimand = ("ipw", estimand or "ate") if adjusts else ("naive", estimand)
+    made = make_method(method, **options)
+    wanted = (estimand or made.estimands[0]).lower()
+    _check_estimand(made, wanted, estimand)
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(
+            f"design {design!r} is not known",
+            hint="observational or randomized; for both arms on the same items use paired_effect",
+        )
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    if std_error not in _ERRORS:
+        raise EstimationError(
+            f"standard error {std_error!r} is not known", hint=f"one of: {', '.join(_ERRORS)}"
+        )
+    at_least(draws, 2, "draws", most=MOST_DRAWS)
+    seed(random_state)
+    if not adjusts and not isinstance(made, Naive):
+        if chosen is None:
+            raise EstimationError(
+                f"method {made.name!r} needs to know what to adjust for",
+                hint="give confounders=[...] or a graph, or method='naive' for the plain difference",
+            )
+        for name in ("exact", "covariate_calipers", "mahalanobis_on"):
+            if made.asked.get(name):
+                raise _foreign(name, made.asked[name], "naive")
+        made = Naive()
+    return Plan(
+        method=made,
+        estimand=wanted,
+        level=level,
+        std_error=std_error,
+        draws=draws,
+        denominator=denominator,
+        random_state=random_state,
+        score_model=None if isinstance(propensity, str) else propensity,
+    )
+
+
+def _check_estimand(method: Method, wanted: str, asked: str | None) -> None:
+    if wanted not in {"att", "atc", "ate", "ato"}:
+        raise EstimationError(f"estimand {asked!r} is not known", hint="one of: att, atc, ate, ato")
+    if wanted in method.estimands:
+        return
+    if wanted == "ato":
+        raise EstimationError("the ATO is estimated by overlap weights", hint="method='overlap'")
+    raise EstimationError(
+        f"method={method.name!r} does not estimate {wanted!r}; it estimates {', '.join(method.estimands)}"
+    )
