@@ -141,17 +141,16 @@ def test_one_variance_for_both_arms_is_said_of_ratios(frame):
 @pytest.mark.parametrize("method", ["nearest", "full", "kernel", "subclass", "ipw", "entropy"])
 def test_the_error_of_a_functional_is_that_of_its_derivative(frame, method):
     """Scaling both arms scales the error; adding a constant to the outcome changes neither."""
-    from whyprompt.effects.estimate import defaults, estimated
-    from whyprompt.effects.pipeline import with_outcome
+    from whyprompt.effects.estimate import estimated
 
     asked = {"treatment": "arm", "outcome": "score", "confounders": ["x", "z"], "method": method}
-    base = estimated(frame, **defaults(estimate_effect, asked))
-    moved = with_outcome(base.problem, base.options, base.core, 3.0 * base.problem.y + 7.0)
-    assert moved.estimate == pytest.approx(3.0 * base.core.estimate, rel=1e-9)
-    assert moved.std_error == pytest.approx(3.0 * base.core.std_error, rel=1e-7)
-    again = with_outcome(base.problem, base.options, base.core, base.problem.y)
+    base = estimated(frame, **asked)
+    moved = base.plan.method.fit_again(base.problem, base.plan, base.fit, 3.0 * base.problem.y + 7.0)
+    assert moved.estimate == pytest.approx(3.0 * base.fit.estimate, rel=1e-9)
+    assert moved.std_error == pytest.approx(3.0 * base.fit.std_error, rel=1e-7)
+    again = base.plan.method.fit_again(base.problem, base.plan, base.fit, base.problem.y)
     assert (again.estimate, again.std_error) == pytest.approx(
-        (base.core.estimate, base.core.std_error), rel=1e-12
+        (base.fit.estimate, base.fit.std_error), rel=1e-12
     )
 
 

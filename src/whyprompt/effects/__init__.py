@@ -35,6 +35,18 @@ from whyprompt.effects.gaps.little import LittleTest, little_test
 from whyprompt.effects.gaps.patterns import MissingPatterns, drop_incomplete, missing_patterns
 from whyprompt.effects.gaps.pooling import PooledEstimate, pool
 from whyprompt.effects.gaps.tipping import TippingPoint, tipping_point
+from whyprompt.effects.methods.aipw import AIPW
+from whyprompt.effects.methods.cem import CEM
+from whyprompt.effects.methods.entropy import Entropy
+from whyprompt.effects.methods.full import Full
+from whyprompt.effects.methods.ipw import IPW
+from whyprompt.effects.methods.kernel import Kernel
+from whyprompt.effects.methods.make import make_method
+from whyprompt.effects.methods.naive import Naive
+from whyprompt.effects.methods.nearest import Nearest
+from whyprompt.effects.methods.optimal import Optimal
+from whyprompt.effects.methods.overlap import Overlap
+from whyprompt.effects.methods.subclass import Subclass
 from whyprompt.effects.ordinal import OrdinalResult, ThresholdRow, ordinal_effect, paired_ordinal_effect
 from whyprompt.effects.paired import PairedResult, paired_effect
 from whyprompt.effects.prepare.recipe import (
@@ -55,6 +67,9 @@ from whyprompt.effects.whom.result import HeterogeneousEffects
 from whyprompt.results import Assumption, BalanceRow, Measure
 
 __all__ = [
+    "AIPW",
+    "CEM",
+    "IPW",
     "METHODS",
     "ArmsResult",
     "Assumption",
@@ -71,18 +86,25 @@ __all__ = [
     "EffectResult",
     "EffectSubgroup",
     "EffectsResult",
+    "Entropy",
     "FlagOutliers",
+    "Full",
     "HeterogeneousEffects",
     "IdentificationCheck",
     "Imputation",
     "ImputedEffect",
+    "Kernel",
     "LittleTest",
     "Measure",
     "MissingPatterns",
+    "Naive",
+    "Nearest",
     "NegativeControls",
     "OneDraw",
+    "Optimal",
     "OrdinalResult",
     "OutcomeRow",
+    "Overlap",
     "PairedResult",
     "PartialR2Bounds",
     "PooledEstimate",
@@ -94,6 +116,7 @@ __all__ = [
     "RosenbaumBound",
     "Scale",
     "SpecificationCurve",
+    "Subclass",
     "ThresholdRow",
     "TippingPoint",
     "UpliftPoint",
@@ -116,6 +139,7 @@ __all__ = [
     "impute",
     "leave_one_covariate_out",
     "little_test",
+    "make_method",
     "missing_patterns",
     "negative_control_outcome",
     "one_draw",

@@ -33,8 +33,9 @@ class Entropy(Weighting):
     Attributes
     ----------
     targets : {"estimated", "fixed"}, default "estimated"
-        Whether the error counts the means that are balanced to as estimates from this sample, or holds them
-        for constants (as WeightIt does).
+        Whether the means balanced to are estimates, as they are when the rows are a sample, or constants.
+        WeightIt 1.4.0 treats them as constants, which overstates the standard error where the covariates
+        predict the outcome alike in both arms; ``"fixed"`` gives its number.
 
     References
     ----------

@@ -22,13 +22,15 @@ class IPW(Weighting):
     Attributes
     ----------
     stabilised : bool, default False
-        For the ATE: multiply the weights by the share of the row's arm, so that they average one. It
-        changes neither the estimate nor its error.
+        For the ATE: multiply the weights by their arm's share. The estimate does not change (weights are
+        normalised within arms); the spread of the weights over both arms does.
     truncate : float, optional
-        Lower the largest weights to this quantile, such as 0.99 (see `truncate_weights`). The estimand is
-        then no longer quite the one asked for.
+        Lower the largest weights to this quantile, such as 0.99; of all weights for the ATE and ATO, of the
+        reweighted arm's for the ATT and ATC. It trades bias for variance, and the estimand is no longer
+        exactly the one named.
     discard : {"none", "crump"} or float, default "none"
-        Leave out rows with a score outside ``[a, 1 - a]``: Crump's threshold, or a number such as 0.1.
+        Use only rows with a score in ``[a, 1 - a]``, a being Crump's threshold or a number such as 0.1, and
+        fit the score again on them. The estimand is then the one named, among those rows.
 
     Examples
     --------

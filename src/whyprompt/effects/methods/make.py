@@ -73,7 +73,7 @@ def make_method(method: MethodLike, /, **options: Any) -> Method:  # noqa: ANN40
         A name; a mapping of one name to its options, as a study file has it; or a method, which is given
         back and has its options already.
     **options
-        Of the method. None says nothing.
+        Of the method. None and an empty list say nothing.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def make_method(method: MethodLike, /, **options: Any) -> Method:  # noqa: ANN40
     whyprompt.errors.EstimationError: a caliper has no meaning for method 'ipw'
       hint: use nearest, optimal or full
     """
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if not _says_nothing(value)}
     if isinstance(method, Method):
         if given:
             raise EstimationError(
@@ -118,6 +118,10 @@ def make_method(method: MethodLike, /, **options: Any) -> Method:  # noqa: ANN40
         if name not in known:
             raise _foreign(name, value, method)
     return _kind(method)(**given)
+
+
+def _says_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, list | tuple | dict) and not value)
 
 
 def _kind(name: str) -> type[Method]:
