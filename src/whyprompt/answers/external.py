@@ -9,6 +9,7 @@ from whyprompt._words import counted, format_number, p_words
 from whyprompt.answers.family import FamilyRow, family_rows, family_words
 from whyprompt.effects.checks.audit import audit, one_draw
 from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.methods.make import options_of
 from whyprompt.effects.paired import paired_effect
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
@@ -421,7 +422,7 @@ def _audit(
         # Overlap weights define their own population.
         estimand=None if settings.method == "overlap" else settings.estimand,
         level=study.effect.level,
-        tie_break="item_id",
+        **({"tie_break": "item_id"} if "tie_break" in options_of(settings.method) else {}),
         **shared,
         **options,
     )
