@@ -422,7 +422,7 @@ def _audit(
         # Overlap weights define their own population.
         estimand=None if settings.method == "overlap" else settings.estimand,
         level=study.effect.level,
-        **({"tie_break": "item_id"} if "tie_break" in options_of(settings.method) else {}),
+        tie_break="item_id" if "tie_break" in options_of(settings.method) else None,
         **shared,
         **options,
     )
