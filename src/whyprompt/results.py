@@ -12,7 +12,8 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from whyprompt._words import format_number, p_words, percent
+from whyprompt._summary import assumption_lines, figures, parts_table
+from whyprompt._words import format_number, p_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -421,21 +422,29 @@ class Result:
         title = None if self.axis == Result.axis else self.axis
         return {"effect": lambda: forest_plot(self, title=title)}
 
-    def summary(self) -> str:
-        """Return the sentence, the parts, the assumptions and the warnings as text.
+    def summary(self, *, words: Callable[[str], str] = str) -> str:
+        """Return the result as text: sentence, figures, parts, balance, assumptions and warnings.
+
+        Parameters
+        ----------
+        words : callable, default `str`
+            Puts assumptions and warnings into the words of where they are read.
 
         Returns
         -------
         str
         """
-        lines = [self.sentence]
-        lines += ["", f"Parts ({percent(self.level)} intervals):"] if self.parts else []
-        lines += [f"  {f'{part.by} = ' if part.by else ''}{part.words}" for part in self.parts]
-        lines += ["", "Assumptions:"] if self.assumptions else []
-        lines += [f"  {a.name}: {a.status} ({a.detail})" for a in self.assumptions]
-        lines += ["", "Warnings:"] if self.warnings else []
-        lines += [f"  {text}" for text in self.warnings]
-        return "\n".join(lines)
+        blocks = [self.sentence, *self._blocks()]
+        if self.assumptions:
+            blocks.append(f"Assumptions:\n{assumption_lines(self.assumptions, words)}")
+        if self.warnings:
+            blocks.append("\n".join(["Warnings:", *(f"  {words(text)}" for text in self.warnings)]))
+        return "\n\n".join(blocks)
+
+    def _blocks(self) -> list[str]:
+        """Give what stands between the sentence and the assumptions, a block of text each."""
+        out = [] if self.overall is None else [figures(self.overall, level=self.level)]
+        return out + ([f"Parts:\n{parts_table(self.parts)}"] if self.parts else [])
 
     def __str__(self) -> str:
         return self.sentence
@@ -497,6 +506,10 @@ class Checks(Result):
 
     checks: Mapping[str, Check]
     not_done: tuple[str, ...] = ()
+
+    def _blocks(self) -> list[str]:
+        lines = [f"  {name} ({found.verdict}): {found.sentence}" for name, found in self.checks.items()]
+        return ["\n".join([*lines, *(f"  not done: {text}" for text in self.not_done)])]
 
     def to_frame(self) -> pd.DataFrame:
         """Return the verdicts.

@@ -364,7 +364,7 @@ def test_every_pair_of_many_arms(run):
     assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
     code, out, _ = run(MULTI, *options, "--method", "nearest", "--caliper", "0.1")
     assert code == 0
-    assert "instead of" in out
+    assert "cot - direct" in out
     assert "need not add up" in out
 
 

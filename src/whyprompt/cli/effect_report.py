@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._summary import balance_text
 from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt.results import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +28,8 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
     -------
     str
     """
+    if isinstance(result, Result):
+        return result.summary(words=words)
     parts = [result.sentence]
     if hasattr(result, "pooled"):
         parts.extend(_imputed_parts(result))
@@ -40,15 +44,12 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
             for m in result.measures[1:]
             if m.estimate is not None
         )
-        parts.extend(_paired_lines(result))
     else:
         parts.append(_parts_table(result))
     if getattr(result, "balance", ()):
         parts.append(_balance_table(result.balance))
     if getattr(result, "subgroups", ()):
         parts.append(_subgroup_table(result.subgroups))
-    if hasattr(result, "overall") and _is_single(result) and result.parts:
-        parts.append(_parts_by_level(result.parts))
     parts.append(
         "Assumptions:\n"
         + "\n".join(
@@ -64,7 +65,7 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
 
 def _is_single(result: Any) -> bool:  # noqa: ANN401 - any result
     """Tell one estimate, with its subgroups, from a table of many."""
-    return getattr(result, "overall", result) is not None and not hasattr(result, "curve")
+    return hasattr(result, "estimate")
 
 
 def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a check
@@ -92,11 +93,7 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
         return f"{title}:\n  {found.sentence}\n\n{_group_table(found)}"
     if name == "cross_check":
         return f"{title}:\n  {found.sentence}\n\n{_tools_table(found)}"
-    if name != "refutation":
-        return f"{title}:\n  {found.sentence}"
-    lines = [f"  {kind} ({check.verdict}): {check.sentence}" for kind, check in found.checks.items()]
-    lines += [f"  not done: {text}" for text in found.not_done]
-    return "\n".join([f"{title}:", *lines])
+    return f"{title}:\n  {found.summary() if isinstance(found, Result) else found.sentence}"
 
 
 def _group_table(found: Any) -> str:  # noqa: ANN401 - HeterogeneousEffects
@@ -155,37 +152,8 @@ def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect
     return parts
 
 
-def _paired_lines(result: Any) -> list[str]:  # noqa: ANN401 - a result with one estimate
-    out = []
-    if getattr(result, "mcnemar_p", None) is not None:
-        only = result.mcnemar_counts
-        out.append(
-            f"exact McNemar p {p_words(result.mcnemar_p)}: {counted(only[0], 'item')} right under"
-            f" {result.treated!r} only, {only[1]} under {result.control!r} only"
-        )
-    if getattr(result, "minimum_detectable", None) is not None:
-        out.append(
-            f"these {counted(result.n_pairs, 'item')} detect an effect of"
-            f" {format_number(result.minimum_detectable)} with power 0.8"
-        )
-    return out
-
-
 def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several estimates
-    if hasattr(result, "curve"):
-        header = ["dose", "mean", "interval", "band", "effect", "interval"]
-        rows = [
-            [
-                format_number(mean.at),
-                format_number(mean.estimate),
-                _span(mean, "ci"),
-                _span(mean, "simultaneous"),
-                format_number(effect.estimate),
-                _span(effect, "ci"),
-            ]
-            for mean, effect in zip(result.curve, result.parts, strict=True)
-        ]
-    elif hasattr(result, "odds_ratio"):
+    if hasattr(result, "odds_ratio"):
         header = ["at least", "treated", "control", "difference", "interval", "at once", "p (Holm)"]
         rows = [
             [
@@ -198,18 +166,6 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
                 p_words(r.p_holm),
             ]
             for r in result.rows
-        ]
-    elif hasattr(result, "pairs"):
-        header = ["arm", "instead of", "estimate", "interval", "at once", "p (adjusted)"]
-        rows = [
-            [
-                *pair,
-                format_number(r.estimate),
-                _span(r, "ci"),
-                _span(r, "simultaneous"),
-                p_words(r.p_adjusted),
-            ]
-            for pair, r in zip(result.pairs, result.parts, strict=True)
         ]
     else:
         header = ["outcome", "estimate", "std error", "interval", "at once", "p", "p (max-T)"]
@@ -229,39 +185,7 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
 
 
 def _balance_table(balance: Sequence[Any]) -> str:
-    if balance[0].correlation_after is not None:
-        title, header = (
-            "Balance (correlation of the dose with each covariate):",
-            ["covariate", "before", "after"],
-        )
-        rows = [
-            [
-                r.covariate,
-                format_number(r.correlation_before, digits=2),
-                format_number(r.correlation_after, digits=2),
-            ]
-            for r in balance
-        ]
-    elif balance[0].worst_pair:
-        title = "Balance (largest standardised mean difference of any two arms):"
-        header = ["covariate", "before", "after"]
-        rows = [
-            [r.covariate, format_number(r.smd_before, digits=2), format_number(r.smd_after, digits=2)]
-            for r in balance
-        ]
-    else:
-        title = "Balance (standardised mean difference; variance ratio after):"
-        header = ["covariate", "before", "after", "ratio"]
-        rows = [
-            [
-                r.covariate,
-                format_number(r.smd_before, digits=2),
-                format_number(r.smd_after, digits=2),
-                "" if r.binary else format_number(r.variance_ratio_after, digits=2),
-            ]
-            for r in balance
-        ]
-    return f"{title}\n{_grid(header, rows)}"
+    return balance_text(balance)
 
 
 def _subgroup_table(subgroups: Sequence[Any]) -> str:
@@ -279,22 +203,6 @@ def _subgroup_table(subgroups: Sequence[Any]) -> str:
     ]
     header = ["by", "level", "rows", "estimate", "interval", "p (Holm)", ""]
     return f"Subgroups:\n{_grid(header, rows)}"
-
-
-def _parts_by_level(parts: Sequence[Any]) -> str:
-    rows = [
-        [
-            r.by,
-            r.label,
-            f"{r.n_treated_used}+{r.n_control_used}" if r.n_used is None else str(r.n_used),
-            format_number(r.estimate),
-            _span(r, "ci"),
-            p_words(r.p_adjusted),
-            r.note,
-        ]
-        for r in parts
-    ]
-    return f"Subgroups:\n{_grid(['by', 'level', 'rows', 'estimate', 'interval', 'p (Holm)', ''], rows)}"
 
 
 def _span(row: Any, name: str) -> str:  # noqa: ANN401 - a row of any result

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.assumptions import FEW_ROWS
 from whyprompt.effects.result import method_words
@@ -70,6 +71,10 @@ class ArmsResult(Result):
     se_method: str
     confounders: tuple[str, ...]
     weights: NDArray[np.float64] | None = unlisted()
+
+    def _blocks(self) -> list[str]:
+        out = [f"Pairs of arms:\n{parts_table(self.parts)}"]
+        return out + ([balance_text(self.balance)] if self.balance else [])
 
     def contrast(self, arm: object, reference: object) -> Estimate:
         """Return one pair, in the order asked for.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._summary import balance_text, grid, reach
 from whyprompt._words import format_number, p_words, percent
 from whyprompt.effects.assumptions import describe_assumptions
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
@@ -94,6 +95,21 @@ class DoseResponse(Result):
     se_method: str
     confounders: tuple[str, ...]
     weights: Floats | None = unlisted()
+
+    def _blocks(self) -> list[str]:
+        rows = [
+            [
+                format_number(mean.at),
+                format_number(mean.estimate),
+                reach(mean.ci_low, mean.ci_high),
+                reach(mean.simultaneous_low, mean.simultaneous_high),
+                format_number(effect.estimate),
+                reach(effect.ci_low, effect.ci_high),
+            ]
+            for mean, effect in zip(self.curve, self.parts, strict=True)
+        ]
+        out = [grid(["dose", "mean", "interval", "band", "effect", "interval"], rows)]
+        return out + ([balance_text(self.balance)] if self.balance else [])
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         from whyprompt.charts import dose_response_plot

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._summary import figures, measure_lines, parts_table
 from whyprompt._words import counted, format_number, p_words, percent
 from whyprompt.effects.measures import is_binary, ratio_measures
 from whyprompt.effects.paired_items import ItemChanges, change_words, item_changes, item_states
@@ -110,6 +111,21 @@ class PairedResult(Result):
     def n_incomplete(self) -> int:
         """Items left out."""
         return sum(self.incomplete.values())
+
+    def _blocks(self) -> list[str]:
+        assert self.overall is not None
+        out = [figures(self.overall, level=self.level, how=self.se_method), *measure_lines(self.measures)]
+        if self.mcnemar_p is not None and self.mcnemar_counts is not None:
+            out.append(
+                f"exact McNemar p {p_words(self.mcnemar_p)}: {counted(self.mcnemar_counts[0], 'item')} right"
+                f" under {self.treated!r} only, {self.mcnemar_counts[1]} under {self.control!r} only"
+            )
+        if self.minimum_detectable is not None:
+            out.append(
+                f"these {counted(self.n_pairs, 'item')} detect an effect of"
+                f" {format_number(self.minimum_detectable)} with power 0.8"
+            )
+        return out + ([f"Subgroups:\n{parts_table(self.parts, adjusted='Holm')}"] if self.parts else [])
 
     def item_states(self) -> NDArray[np.int64]:
         """Tell of each item whether it gains or is harmed: beyond noise, or as its trials came out.
