@@ -55,12 +55,16 @@ def figures(row: Any, *, level: float, how: str = "") -> str:  # noqa: ANN401 - 
     )
 
 
-def parts_table(parts: Sequence[Any], *, adjusted: str = "adjusted", least: float | None = None) -> str:
+def parts_table(
+    parts: Sequence[Any], *, at: str = "", adjusted: str = "adjusted", least: float | None = None
+) -> str:
     """Lay out the parts of a result, with a column for whatever some part has.
 
     Parameters
     ----------
     parts : sequence of Estimate
+    at : str
+        What the place of a `Point` is, for the title of its column; without one there is no such column.
     adjusted : str
         What the adjusted p is adjusted by, for the title of its column.
     least : float, optional
@@ -82,6 +86,7 @@ def parts_table(parts: Sequence[Any], *, adjusted: str = "adjusted", least: floa
         ("by", lambda part: part.by),
         ("", lambda part: part.label),
         ("rows", rows),
+        (at, lambda part: format_number(part.at) if at else ""),
         ("estimate", lambda part: format_number(part.estimate)),
         ("std error", lambda part: "" if part.std_error is None else format_number(part.std_error)),
         ("interval", lambda part: reach(part.ci_low, part.ci_high)),

@@ -422,11 +422,13 @@ class Result:
         title = None if self.axis == Result.axis else self.axis
         return {"effect": lambda: forest_plot(self, title=title)}
 
-    def summary(self, *, words: Callable[[str], str] = str) -> str:
+    def summary(self, *, brief: bool = False, words: Callable[[str], str] = str) -> str:
         """Return the result as text: sentence, figures, parts, balance, assumptions and warnings.
 
         Parameters
         ----------
+        brief : bool, default False
+            Leave out assumptions and warnings.
         words : callable, default `str`
             Puts assumptions and warnings into the words of where they are read.
 
@@ -435,6 +437,8 @@ class Result:
         str
         """
         blocks = [self.sentence, *self._blocks()]
+        if brief:
+            return "\n\n".join(blocks)
         if self.assumptions:
             blocks.append(f"Assumptions:\n{assumption_lines(self.assumptions, words)}")
         if self.warnings:

@@ -89,20 +89,9 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
         "policy": "Which arm for which row",
         "cross_check": "Beside DoWhy and CausalML",
     }[name]
-    if name == "heterogeneity":
-        return f"{title}:\n  {found.sentence}\n\n{_group_table(found)}"
     if name == "cross_check":
         return f"{title}:\n  {found.sentence}\n\n{_tools_table(found)}"
-    return f"{title}:\n  {found.summary() if isinstance(found, Result) else found.sentence}"
-
-
-def _group_table(found: Any) -> str:  # noqa: ANN401 - HeterogeneousEffects
-    shown = [*found.parts, *(row for row in (found.gain, found.harmed) if row is not None)]
-    rows = [
-        [row.label, str(row.n_used), format_number(row.at), format_number(row.estimate), _span(row, "ci")]
-        for row in shown
-    ]
-    return _grid(["rows", "n", "predicted", "effect", "interval"], rows)
+    return f"{title}:\n  {found.summary(brief=True) if isinstance(found, Result) else found.sentence}"
 
 
 def _tools_table(found: Any) -> str:  # noqa: ANN401 - a CrossCheck

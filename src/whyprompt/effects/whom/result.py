@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._summary import parts_table
 from whyprompt.results import Estimate, Point, Result, rows_frame, unlisted
 from whyprompt.stats.design import design_matrix
 from whyprompt.tables import open_table
@@ -120,6 +121,10 @@ class HeterogeneousEffects(Result):
         """
         shown = [self.overall, *self.parts, self.gain, self.harmed, self.most_minus_least]
         return rows_frame([row for row in shown if row is not None])
+
+    def _blocks(self) -> list[str]:
+        shown = [*self.parts, *(row for row in (self.gain, self.harmed) if row is not None)]
+        return [parts_table(shown, at="predicted", adjusted="Holm")]
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         from whyprompt.charts import interval_plot
