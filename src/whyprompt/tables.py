@@ -1,7 +1,8 @@
 """Columns out of any data frame, checked once, as numpy arrays.
 
 What computes an effect or a mediation does so on arrays. This module reads a caller's columns for it, by
-name, so that one column means one thing everywhere; it never writes.
+name, so that one column means one thing everywhere. The caller's frame is never touched; what is made of it
+is of its kind.
 """
 
 from __future__ import annotations
@@ -9,18 +10,19 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import narwhals as nw
     from numpy.typing import NDArray
 
-__all__ = ["Arms", "Table", "arms", "level_name", "open_table", "rows_of_two_arms"]
+__all__ = ["Arms", "Column", "Table", "arms", "level_name", "open_table", "rows_of_two_arms"]
 
 # Whole numbers below this are exact as float64.
 _EXACT = 2.0**53
@@ -42,6 +44,36 @@ class Arms:
     indicator: NDArray[np.bool_]
     treated: str
     control: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Column:
+    """One column of a table, gaps and all.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"number", "boolean", "text"}
+    data : ndarray, shape (n,)
+        Floats with NaN for a gap (booleans as 0 and 1), or text objects with None for a gap.
+    missing : ndarray of bool, shape (n,)
+        Where there is a gap.
+    """
+
+    name: str
+    kind: Literal["number", "boolean", "text"]
+    data: NDArray[Any]
+    missing: NDArray[np.bool_]
+
+    @property
+    def n_missing(self) -> int:
+        """Number of gaps."""
+        return int(self.missing.sum())
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels of a text column that occur, sorted."""
+        return tuple(sorted(set(self.data[~self.missing].tolist())))
 
 
 class Table:
@@ -86,6 +118,24 @@ class Table:
         if self.n_rows == 0:
             raise DataError("the table has no rows")
 
+    @property
+    def native(self) -> Any:  # noqa: ANN401 - the caller's kind
+        """The frame as the caller gave it."""
+        return self._frame.to_native()
+
+    def rows(self, mask: NDArray[np.bool_]) -> Any:  # noqa: ANN401 - the caller's kind
+        """Return the rows where `mask` is true, as a frame of the caller's kind.
+
+        Parameters
+        ----------
+        mask : ndarray of bool, shape (n,)
+
+        Returns
+        -------
+        DataFrame
+        """
+        return self._frame.filter(mask.tolist()).to_native()
+
     def keep(self, rows: NDArray[np.bool_]) -> Table:
         """Return the table of some rows.
 
@@ -102,30 +152,41 @@ class Table:
         DataError
             If no row is kept.
         """
-        return Table(self._frame.filter(rows.tolist()))
+        return Table(self.rows(rows))
 
-    def replace(self, name: str, values: NDArray[np.float64]) -> Table:
-        """Return the table with one column replaced by numbers.
+    def written(self, values: Mapping[str, NDArray[Any]], *, keep_types: bool = True) -> Any:  # noqa: ANN401 - the caller's kind
+        """Return a frame of the caller's kind with columns set.
 
         Parameters
         ----------
-        name : str
-        values : ndarray, shape (n,)
+        values : mapping of str to ndarray, each shape (n,)
+            Floats with NaN for a gap, booleans, or text objects with None for a gap. New columns are put at
+            the end.
+        keep_types : bool, default True
+            Whether a column that exists keeps its type where the values allow it; False gives it the type of
+            the values, whatever they happen to be.
 
         Returns
         -------
-        Table
-            The caller's frame keeps its column.
+        DataFrame
         """
+        made = [self._series(name, column, keep_types=keep_types) for name, column in values.items()]
+        return self._frame.with_columns(*made).to_native() if made else self.native
+
+    def _series(self, name: str, column: NDArray[Any], *, keep_types: bool) -> nw.Series[Any]:
         import narwhals as nw
 
-        column = nw.new_series(name, values, dtype=nw.Float64, backend=self._frame.implementation)
-        if self._frame.implementation.is_pandas():
-            # pandas would align on the index, which may repeat or be in any order.
-            native = column.to_native()
-            native.index = self._frame.to_native().index
-            column = nw.from_native(native, series_only=True)
-        return Table(self._frame.with_columns(column))
+        backend = self._frame.implementation
+        before = self._frame.schema[name] if keep_types and name in self.columns else None
+        if column.dtype == object:
+            text = nw.new_series(name, list(column), nw.String, backend=backend)
+            return text.cast(before) if isinstance(before, nw.Categorical | nw.Enum) else text
+        if column.dtype == bool or before == nw.Boolean:
+            flags = [None if v != v else bool(v) for v in column.tolist()]  # noqa: PLR0124 - NaN test
+            return nw.new_series(name, flags, nw.Boolean, backend=backend)
+        whole = np.isfinite(column).all() and bool((column == np.round(column)).all())
+        numbers = nw.new_series(name, column.tolist(), nw.Float64, backend=backend)
+        return numbers.cast(before) if before is not None and before.is_integer() and whole else numbers
 
     def raw(self, name: str, *, first: int | None = None) -> NDArray[Any]:
         """Return a column as it is, gaps and all: numbers as such, anything else as objects.
@@ -176,6 +237,77 @@ class Table:
                     hint=f"the table has: {', '.join(self.columns)}",
                 )
 
+    def column(self, name: str, *, role: str) -> Column:
+        """Read a column, gaps and all.
+
+        Parameters
+        ----------
+        name : str
+            Column.
+        role : str
+            What the caller wants it for, used in messages.
+
+        Returns
+        -------
+        Column
+
+        Raises
+        ------
+        DataError
+            If the column is absent, holds infinite values, or is of a kind (dates, lists) that has no meaning
+            as a covariate.
+        """
+        self.require([name], role=role)
+        series = self._frame.get_column(name)
+        if series.dtype.is_numeric() or str(series.dtype) == "Boolean":
+            kind: Literal["number", "boolean"] = "number" if series.dtype.is_numeric() else "boolean"
+            return _number_column(name, kind, _floats(series), role)
+        raw = series.to_list()
+        # A pandas object column may hold a NaN that narwhals does not call null.
+        gone = np.asarray(series.is_null().to_numpy(), dtype=bool)
+        gone = gone | np.array([isinstance(v, float) and v != v for v in raw], dtype=bool)  # noqa: PLR0124
+        present = raw if not gone.any() else [v for v, out in zip(raw, gone.tolist(), strict=True) if not out]
+        if present and all(isinstance(value, str) for value in present):
+            text = np.full(len(raw), None, dtype=object)
+            text[~gone] = present
+            return Column(name=name, kind="text", data=text, missing=gone)
+        flags = bool(present) and all(isinstance(value, bool | np.bool_) for value in present)
+        kinds = sorted({type(value).__name__ for value in present})
+        if not flags and not set(kinds) <= {"bool", "float", "int"}:
+            raise DataError(
+                f"{role} column {name!r} holds {' and '.join(kinds)}; expected numbers, booleans or text",
+                hint="convert it to a number or to text levels first, or leave it out",
+            )
+        numbers = np.full(len(raw), np.nan)
+        numbers[~gone] = [_as_float(value, name, role) for value in present]
+        return _number_column(name, "boolean" if flags else "number", numbers, role)
+
+    def read(self, names: Sequence[str] | None = None, *, role: str = "named") -> dict[str, Column]:
+        """Read columns, gaps and all.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Default: every column.
+        role : str, default "named"
+            What the columns are for, used in messages.
+
+        Returns
+        -------
+        dict of str to Column
+
+        Raises
+        ------
+        DataError
+            As for `column`; or if one is named twice.
+        """
+        wanted = self.columns if names is None else tuple(names)
+        self.require(wanted, role=role)
+        twice = [name for name in wanted if wanted.count(name) > 1]
+        if twice:
+            raise DataError(f"{role} column {twice[0]!r} is named twice")
+        return {name: self.column(name, role=role) for name in wanted}
+
     def values(self, name: str, *, role: str) -> NDArray[Any]:
         """Return a column as a numpy array: float64 for numbers and booleans, str objects for text.
 
@@ -193,56 +325,26 @@ class Table:
         Raises
         ------
         DataError
-            If the column is absent, holds missing or infinite values, or is of a kind (dates, lists)
-            that has no meaning as a covariate.
+            As for `column`; or if a value is missing, or a text holds half a character.
         """
-        self.require([name], role=role)
-        series = self._frame.get_column(name)
-        n_null = int(series.null_count())
-        if n_null:
-            raise _missing(name, role, n_null, self.n_rows)
-        dtype = series.dtype
-        if dtype.is_numeric() or str(dtype) == "Boolean":
-            numbers = np.asarray(series.to_numpy(), dtype=np.float64)
-            bad = ~np.isfinite(numbers)
-            if bad.any():
-                n_nan = int(np.isnan(numbers).sum())
-                if n_nan:
-                    raise _missing(name, role, n_nan, self.n_rows)
+        column = self.column(name, role=role)
+        if column.n_missing:
+            raise DataError(
+                f"{role} column {name!r} has {column.n_missing} missing value(s) in {self.n_rows} rows",
+                hint="no row is dropped unasked: impute (whyprompt.effects.missing), or remove those rows on"
+                " purpose",
+            )
+        if column.kind == "text":
+            half = next((value for value in dict.fromkeys(column.data) if _HALF.search(value)), None)
+            if half is not None:
                 raise DataError(
-                    f"{role} column {name!r} has {int(bad.sum())} infinite value(s), the first in row"
-                    f" {int(np.flatnonzero(bad)[0])}",
-                    hint="an infinite value has no mean; correct it or remove those rows on purpose",
+                    f"{role} column {name!r} holds half a character (a lone surrogate) in"
+                    f" {half[:40].encode('ascii', 'backslashreplace').decode()!r}",
+                    hint="write the text anew; such halves come from text that was cut",
                 )
-            return numbers
-        raw = series.to_list()
-        if all(isinstance(value, bool | np.bool_) for value in raw):
-            return np.asarray(raw, dtype=np.float64)
-        if not all(isinstance(value, str) for value in raw):
-            kinds = sorted({type(value).__name__ for value in raw})
-            if set(kinds) <= {"bool", "float", "int"}:
-                return self._numbers_from_objects(raw, name, role)
-            raise DataError(
-                f"{role} column {name!r} holds {' and '.join(kinds)}; expected numbers, booleans or text",
-                hint="convert it to a number or to text levels first",
-            )
-        half = next((value for value in dict.fromkeys(raw) if _HALF.search(value)), None)
-        if half is not None:
-            raise DataError(
-                f"{role} column {name!r} holds half a character (a lone surrogate) in"
-                f" {half[:40].encode('ascii', 'backslashreplace').decode()!r}",
-                hint="write the text anew; such halves come from text that was cut",
-            )
-        return np.asarray(raw, dtype=object)
+        return column.data
 
-    def _numbers_from_objects(self, raw: list[Any], name: str, role: str) -> NDArray[np.float64]:
-        numbers = np.asarray([_as_float(value, name, role) for value in raw], dtype=np.float64)
-        n_bad = int((~np.isfinite(numbers)).sum())
-        if n_bad:
-            raise _missing(name, role, n_bad, self.n_rows)
-        return numbers
-
-    def numbers(self, name: str, *, role: str) -> NDArray[np.float64]:
+    def numbers(self, name: str, *, role: str, gaps: bool = False) -> NDArray[np.float64]:
         """Return a numeric column.
 
         Parameters
@@ -251,6 +353,8 @@ class Table:
             Column.
         role : str
             What the caller wants it for, used in messages.
+        gaps : bool, default False
+            Whether missing values become NaN, for a caller who counts them.
 
         Returns
         -------
@@ -259,56 +363,16 @@ class Table:
         Raises
         ------
         DataError
-            If the column is text, or as for `values`.
+            If the column is text, or as for `values` (with `gaps` as for `column`).
         """
-        column = self.values(name, role=role)
+        column = self.column(name, role=role).data if gaps else self.values(name, role=role)
         if column.dtype == object:
-            example = str(column[0])
+            example = next(value for value in column if value is not None)
             raise DataError(
                 f"{role} column {name!r} is text (for example {example!r}); a number is needed",
                 hint="score it first: 1 for a success and 0 for a failure, or a numeric measure",
             )
         return np.asarray(column, dtype=np.float64)
-
-    def numbers_with_gaps(self, name: str, *, role: str) -> NDArray[np.float64]:
-        """Return a numeric column whose missing values become NaN, for a caller who counts them.
-
-        Parameters
-        ----------
-        name : str
-            Column.
-        role : str
-            What the caller wants it for, used in messages.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
-
-        Raises
-        ------
-        DataError
-            If the column is absent, text, or has infinite values.
-        """
-        self.require([name], role=role)
-        raw = self._frame.get_column(name).to_list()
-        present = [value for value in raw if value is not None and value == value]  # noqa: PLR0124 - NaN test
-        if any(isinstance(value, str) for value in present):
-            example = next(value for value in present if isinstance(value, str))
-            raise DataError(
-                f"{role} column {name!r} is text (for example {example!r}); a number is needed",
-                hint="score it first: 1 for a success and 0 for a failure, or a numeric measure",
-            )
-        numbers = np.asarray(
-            [_as_float(v, name, role) if v is not None and v == v else np.nan for v in raw],  # noqa: PLR0124 - NaN test
-            dtype=np.float64,
-        )
-        n_infinite = int(np.isinf(numbers).sum())
-        if n_infinite:
-            raise DataError(
-                f"{role} column {name!r} has {n_infinite} infinite value(s)",
-                hint="an infinite value has no mean; correct it or remove those rows on purpose",
-            )
-        return numbers
 
     def labels(self, name: str, *, role: str) -> NDArray[Any]:
         """Return a column as text labels, whole numbers without a decimal point.
@@ -503,11 +567,28 @@ def level_name(value: object) -> str:
     return str(value)
 
 
-def _missing(name: str, role: str, count: int, n_rows: int) -> DataError:
-    return DataError(
-        f"{role} column {name!r} has {count} missing value(s) in {n_rows} rows",
-        hint="no row is dropped unasked: impute (whyprompt.effects.missing), or remove those rows on purpose",
-    )
+def _floats(series: nw.Series[Any]) -> NDArray[np.float64]:
+    import narwhals as nw
+
+    if not series.dtype.is_numeric():
+        return np.asarray([np.nan if v is None else float(v) for v in series.to_list()], dtype=np.float64)
+    gone = np.asarray(series.is_null().to_numpy(), dtype=bool)
+    numbers = np.array(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
+    numbers[gone] = np.nan
+    return numbers
+
+
+def _number_column(
+    name: str, kind: Literal["number", "boolean"], numbers: NDArray[np.float64], role: str
+) -> Column:
+    infinite = np.isinf(numbers)
+    if infinite.any():
+        raise DataError(
+            f"{role} column {name!r} has {int(infinite.sum())} infinite value(s), the first in row"
+            f" {int(np.flatnonzero(infinite)[0])}",
+            hint="an infinite value has no mean; correct it or remove those rows on purpose",
+        )
+    return Column(name=name, kind=kind, data=numbers, missing=np.isnan(numbers))
 
 
 def _as_float(value: Any, name: str, role: str) -> float:  # noqa: ANN401 - a number of any kind

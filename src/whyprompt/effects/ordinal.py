@@ -297,7 +297,7 @@ def _levels(table: Table, outcome: str, order: Sequence[object] | None) -> tuple
 
 def _with_codes(table: Table, outcome: str, codes: Ints) -> Table:
     """Return the table with the outcome as level numbers; the caller's frame is left as it is."""
-    return table.replace(outcome, codes.astype(float))
+    return open_table(table.written({outcome: codes.astype(float)}, keep_types=False))
 
 
 def _ordinal(

@@ -122,7 +122,7 @@ def paired_differences(
     table = open_table(frame)
     labels = table.labels(unit, role="unit")
     levels = table.labels(arm, role="arm")
-    y = table.numbers_with_gaps(outcome, role="outcome")
+    y = table.numbers(outcome, role="outcome", gaps=True)
     names = [level_name(v) for v in (treated, control)]
     if names[0] == names[1]:
         raise EstimationError(f"the treated and the control arm are both {names[0]!r}")

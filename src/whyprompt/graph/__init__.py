@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from whyprompt.graph.model import CausalGraph
 from whyprompt.graph.report import Identification
-from whyprompt.graph.testing import ImplicationTests
 from whyprompt.graph.types import Implication, ImplicationTest, Instrument, Path
 
 __all__ = [
@@ -12,7 +11,6 @@ __all__ = [
     "Identification",
     "Implication",
     "ImplicationTest",
-    "ImplicationTests",
     "Instrument",
     "Path",
 ]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from whyprompt.graph.report import Identification
     from whyprompt.graph.separation import Adjacency
-    from whyprompt.graph.testing import ImplicationTests
     from whyprompt.graph.types import Implication, Instrument, Path
+    from whyprompt.results import Check
 
 __all__ = ["CausalGraph"]
 
@@ -511,7 +511,7 @@ class CausalGraph(GraphData):
         """
         return _identify.implications(self._adjacency, self.nodes, self._observed(observed), HINT_SETS)
 
-    def test_implications(self, data: IntoDataFrame, *, missing: str = "raise") -> ImplicationTests:
+    def test_implications(self, frame: IntoDataFrame, *, missing: str = "raise") -> Check:
         """Test the implied independencies among the columns of a table, assuming linear relations.
 
         Each variable is one column, or one dummy a level less the first for text, categories and booleans.
@@ -521,7 +521,7 @@ class CausalGraph(GraphData):
 
         Parameters
         ----------
-        data : data frame
+        frame : data frame
             Any kind that narwhals reads. Columns not in the graph are not looked at; nodes without a column
             count as unobserved.
         missing : {"raise", "drop"}, default "raise"
@@ -529,9 +529,9 @@ class CausalGraph(GraphData):
 
         Returns
         -------
-        ImplicationTests
-            A tuple of ImplicationTest, with p-values as they are and adjusted by Holm's method over all
-            tests, that also has a sentence, ``to_dict`` and ``to_frame``.
+        Check
+            Its parts are an `ImplicationTest` each, with p-values adjusted by Holm's method over all tests;
+            it fails where one of them is below 5%.
 
         Raises
         ------
@@ -544,7 +544,7 @@ class CausalGraph(GraphData):
         ----------
         Rao (1973). Linear Statistical Inference and Its Applications, section 8c.5.
         """
-        return run_tests(self, lambda seen: self.implications(observed=seen), data, missing=missing)
+        return run_tests(self, lambda seen: self.implications(observed=seen), frame, missing=missing)
 
     # ---------------------------------------------------------------------------------------- inside
 

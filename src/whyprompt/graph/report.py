@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from whyprompt.results import Result, unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -19,8 +21,10 @@ Strategy = Literal["no effect", "nothing to adjust for", "adjustment", "front-do
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identification:
+class Identification(Result):
     """Whether and how an effect can be had from what is observed.
+
+    Its warnings say what was not looked at, and why.
 
     Attributes
     ----------
@@ -40,10 +44,6 @@ class Identification:
         Minimal ones, small before large.
     instruments : tuple of Instrument
         Conditional ones included.
-    notes : tuple of str
-        What was not looked at, and why.
-    sentence : str
-        The result in words.
     svg : str
         The graph with its paths drawn, the smallest adjustment set taken as adjusted for.
     """
@@ -57,30 +57,7 @@ class Identification:
     adjustment_sets: tuple[frozenset[str], ...]
     front_door_sets: tuple[frozenset[str], ...]
     instruments: tuple[Instrument, ...]
-    notes: tuple[str, ...]
-    sentence: str
-    svg: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as values that JSON can hold, without the drawing.
-
-        Returns
-        -------
-        dict
-        """
-        return {
-            "treatment": self.treatment,
-            "outcome": self.outcome,
-            "strategy": self.strategy,
-            "roles": {name: list(roles) for name, roles in self.roles.items()},
-            "paths": [_path_row(path) for path in self.paths],
-            "front_door_paths": [str(path) for path in self.front_door_paths],
-            "adjustment_sets": [sorted(s) for s in self.adjustment_sets],
-            "front_door_sets": [sorted(s) for s in self.front_door_sets],
-            "instruments": [{"name": i.name, "given": sorted(i.given)} for i in self.instruments],
-            "notes": list(self.notes),
-            "sentence": self.sentence,
-        }
+    svg: str = unlisted("")
 
     def to_frame(self) -> pd.DataFrame:
         """Return the paths.
@@ -92,21 +69,11 @@ class Identification:
         """
         import pandas as pd
 
-        columns = ["path", "kind", "open", "blocked_by", "colliders"]
-        return pd.DataFrame([_path_row(path) for path in self.paths], columns=columns)
-
-    def __str__(self) -> str:
-        return self.sentence
-
-
-def _path_row(path: Path) -> dict[str, Any]:
-    return {
-        "path": str(path),
-        "kind": path.kind,
-        "open": path.open,
-        "blocked_by": ", ".join(path.blocked_by),
-        "colliders": ", ".join(path.colliders),
-    }
+        rows = [
+            (str(path), path.kind, path.open, ", ".join(path.blocked_by), ", ".join(path.colliders))
+            for path in self.paths
+        ]
+        return pd.DataFrame(rows, columns=["path", "kind", "open", "blocked_by", "colliders"])
 
 
 def identification(
@@ -143,7 +110,7 @@ def identification(
         adjustment_sets=adjustment_sets,
         front_door_sets=front_door_sets,
         instruments=instruments,
-        notes=tuple(notes),
+        warnings=tuple(notes),
         sentence=_sentence(
             treatment,
             outcome,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from whyprompt.results import Estimate
+
 __all__ = ["Implication", "ImplicationTest", "Instrument", "Path", "PathKind"]
 
 PathKind = Literal["causal", "backdoor", "non-causal"]
@@ -77,31 +79,19 @@ class Implication:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ImplicationTest:
+class ImplicationTest(Estimate):
     """The test of one implied independence.
+
+    The estimate is the largest canonical partial correlation, signed where both variables have one column;
+    its `df` are the statistic's denominator degrees of freedom.
 
     Attributes
     ----------
-    implication : Implication
-        What the graph says.
-    partial_correlation : float
-        The largest canonical partial correlation; signed where both variables have one column.
     statistic : float
         Rao's F of Wilks' lambda; the square of the t of the partial correlation for two numeric variables.
-    df : tuple of float
-        Its numerator and denominator degrees of freedom.
-    p_value : float
-        Unadjusted.
-    p_holm : float
-        Adjusted by Holm's step-down over all tests made.
-    n : int
-        Rows used.
+    df_numerator : float
+        Its numerator degrees of freedom.
     """
 
-    implication: Implication
-    partial_correlation: float
     statistic: float
-    df: tuple[float, float]
-    p_value: float
-    p_holm: float
-    n: int
+    df_numerator: float

@@ -22,7 +22,6 @@ from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, plac
 from whyprompt.effects.checks.rerun import failed_share
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.methods.make import METHODS, options_of
-from whyprompt.effects.prepare.columns import read_columns
 from whyprompt.effects.prepare.recipe import Bin, Recipe, Winsorise, prepare_table
 from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
@@ -354,7 +353,7 @@ class _Plan:
         self.treatment, self.outcome = treatment, outcome
         self.options = {**options, "random_state": random_state}
         self.estimand = estimand
-        columns = read_columns(frame, confounders, role="confounder")[1]
+        columns = open_table(frame).read(confounders, role="confounder")
         if grid is None:
             numeric = [
                 c.name

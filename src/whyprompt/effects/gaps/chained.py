@@ -9,9 +9,9 @@ import numpy as np
 
 from whyprompt._arguments import at_least, names, seed
 from whyprompt.effects.gaps.draws import draw_categories, draw_normal, draw_pmm
-from whyprompt.effects.prepare.columns import read_columns, write_columns
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Reported
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects.prepare.columns import Column
+    from whyprompt.tables import Column
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -178,8 +178,8 @@ def impute(
     for count, least, name in ((m, 2, "m"), (iterations, 1, "iterations"), (donors, 1, "donors")):
         at_least(count, least, name)
     columns = None if columns is None else names(columns, "columns")
-    wrapped, read = read_columns(frame, columns, role="imputation")
-    n = len(wrapped)
+    table = open_table(frame)
+    read, n = table.read(columns, role="imputation"), table.n_rows
     _check(read, by)
     how = _methods(read, methods or {})
     if not how:
@@ -199,7 +199,7 @@ def impute(
                 filled[name][rows] = values
                 if n_filled:
                     traces[name][k] += means * n_filled / weight[name]
-        frames.append(write_columns(wrapped, filled))
+        frames.append(table.written(filled))
     n_missing = {name: read[name].n_missing for name in how}
     r_hat = {name: _r_hat(trace) for name, trace in traces.items()}
     slow = [name for name, value in r_hat.items() if value is not None and value > 1.2]

@@ -12,7 +12,6 @@ from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.estimate import estimate_effect
 from whyprompt.effects.gaps.chained import impute
 from whyprompt.effects.gaps.pooling import in_words, pool
-from whyprompt.effects.prepare.columns import keep_rows, read_columns
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.result import EffectResult, estimand_words, method_words
 from whyprompt.errors import DataError, EstimationError
@@ -23,14 +22,13 @@ from whyprompt.tables import open_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import narwhals as nw
     import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.effects.gaps.chained import Imputation
     from whyprompt.effects.gaps.pooling import PooledEstimate
-    from whyprompt.effects.prepare.columns import Column
     from whyprompt.graph.model import CausalGraph
+    from whyprompt.tables import Column, Table
 
 __all__ = ["ImputedEffect", "estimate_with_imputation"]
 
@@ -256,7 +254,7 @@ def estimate_with_imputation(
     # Columns that the estimate reads must not have gaps it would meet: they are imputed as well, or refused.
     extra = tuple(dict.fromkeys([*auxiliary, *options.get("exact", ())]))
     used = tuple(dict.fromkeys([treatment, outcome, *covariates, *extra]))
-    wrapped, read = read_columns(frame, used, role="estimation")
+    read = table.read(used, role="estimation")
     no_outcome = _check_gaps(read, treatment, outcome, missing_outcome)
     made = impute(
         frame,
@@ -289,10 +287,10 @@ def estimate_with_imputation(
         df_complete=df,
         level=first.level,
     )
-    whole = np.ones(len(wrapped), dtype=bool)
+    whole = np.ones(table.n_rows, dtype=bool)
     for column in read.values():
         whole &= ~column.missing
-    alone, why_not = _complete_case(wrapped, whole, options)
+    alone, why_not = _complete_case(table, whole, options)
     balance = _worst_balance(results)
     assumptions = _assumptions(results, made)
     excluded = int((~kept).sum())
@@ -313,7 +311,7 @@ def estimate_with_imputation(
         imputation=made,
         results=results,
         complete_case=alone,
-        n_rows=len(wrapped),
+        n_rows=table.n_rows,
         n_complete=int(whole.sum()),
         n_excluded=excluded,
         n_outcome_imputed=filled,
@@ -339,9 +337,7 @@ def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  
 def _rows(frame: Any, kept: NDArray[np.bool_]) -> Any:  # noqa: ANN401 - the caller's kind
     if kept.all():
         return frame
-    import narwhals as nw
-
-    return keep_rows(nw.from_native(frame, eager_only=True), kept)
+    return open_table(frame).rows(kept)
 
 
 def _check_gaps(
@@ -370,12 +366,12 @@ def _check_gaps(
 
 
 def _complete_case(
-    wrapped: nw.DataFrame[Any], whole: NDArray[np.bool_], options: Mapping[str, Any]
+    table: Table, whole: NDArray[np.bool_], options: Mapping[str, Any]
 ) -> tuple[EffectResult | None, str]:
     if not whole.any():
         return None, "no row is complete"
     try:
-        return estimate_effect(keep_rows(wrapped, whole), **options), ""
+        return estimate_effect(table.rows(whole), **options), ""
     except (DataError, EstimationError) as error:
         # The comparison is a courtesy; that it cannot be had is itself worth a line.
         return None, error.message

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._words import format_number, p_words
-from whyprompt.effects.prepare.columns import read_columns
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Reported
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.prepare.columns import Column
+    from whyprompt.tables import Column
 
     Floats = NDArray[np.float64]
 
@@ -128,7 +128,7 @@ def little_test(
 
     if covariance not in {"unbiased", "ml"}:
         raise EstimationError(f"covariance={covariance!r}: choose 'unbiased' or 'ml'")
-    _, read = read_columns(frame, columns)
+    read = open_table(frame).read(columns)
     names, matrix = _matrix(read)
     empty = np.isnan(matrix).all(axis=1)
     data = matrix[~empty]

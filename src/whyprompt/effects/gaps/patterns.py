@@ -9,17 +9,17 @@ import numpy as np
 
 from whyprompt._arguments import names
 from whyprompt._words import format_number
-from whyprompt.effects.prepare.columns import keep_rows, read_columns
 from whyprompt.errors import DataError
 from whyprompt.results import Reported, rows_frame
 from whyprompt.stats.rules import SMD_LIMIT
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
-    from whyprompt.effects.prepare.columns import Column
+    from whyprompt.tables import Column
 
 __all__ = [
     "DropReport",
@@ -138,7 +138,7 @@ def missing_patterns(
     """
     if columns is not None and not names(columns, "columns"):
         raise DataError("no column is named", hint="leave columns= out for all of them")
-    _, read = read_columns(frame, columns)
+    read = open_table(frame).read(columns)
     kept = tuple(read)
     gaps = np.column_stack([column.missing for column in read.values()])
     kinds, counts = np.unique(gaps, axis=0, return_counts=True)
@@ -300,8 +300,9 @@ def drop_incomplete(
     asked = names(columns, "columns")
     shown = tuple(describe) if describe is not None else (*asked, *((by,) if by else ()))
     every = tuple(dict.fromkeys([*asked, *((by,) if by else ()), *shown]))
-    wrapped, read = read_columns(frame, every)
-    gone = np.zeros(len(wrapped), dtype=bool)
+    table = open_table(frame)
+    read = table.read(every)
+    gone = np.zeros(table.n_rows, dtype=bool)
     for name in asked:
         gone |= read[name].missing
     if gone.all():
@@ -323,7 +324,7 @@ def drop_incomplete(
         differences=differences,
         sentence=_drop_sentence(n, dropped, by_column, by_group, differences),
     )
-    return keep_rows(wrapped, ~gone), report
+    return table.rows(~gone), report
 
 
 def _by_group(column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, tuple[int, int]]:

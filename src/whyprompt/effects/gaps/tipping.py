@@ -10,7 +10,6 @@ import numpy as np
 
 from whyprompt._words import format_number
 from whyprompt.effects.gaps.estimate import estimate_with_imputation
-from whyprompt.effects.prepare.columns import read_columns
 from whyprompt.errors import EstimationError
 from whyprompt.results import Reported, rows_frame
 from whyprompt.tables import arms, open_table, rows_of_two_arms
@@ -172,7 +171,7 @@ def tipping_point(
         raise EstimationError(f"arm={arm!r} is not known", hint="'treated', 'control' or 'both'")
     table = open_table(frame)
     table.require([name], role="tipping")
-    read = read_columns(frame, [name], role="tipping")[1][name]
+    read = open_table(frame).column(name, role="tipping")
     named = (options.get("treated"), options.get("control"))
     rows_used = None
     if None not in named:

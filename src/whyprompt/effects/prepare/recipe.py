@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from whyprompt.effects.prepare.columns import Column, read_columns, write_columns
 from whyprompt.effects.prepare.steps import Bin, Code, FittedStep, FlagOutliers, Scale, Winsorise, as_text
 from whyprompt.errors import DataError
 from whyprompt.results import Reported, plain, rows_frame
-from whyprompt.tables import open_table
+from whyprompt.tables import Column, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -328,8 +327,8 @@ def _run(
         made |= (
             set(step.into) if isinstance(step, FittedStep) else {getattr(step, "into", None) or step.column}
         )
-    wrapped, columns = read_columns(frame, wanted, role="preparation")
-    n = len(wrapped)
+    table = open_table(frame)
+    columns, n = table.read(wanted, role="preparation"), table.n_rows
     arm = None if treatment is None else _arm_labels(frame, treatment)
     fitted: list[FittedStep] = []
     changes: list[StepChange] = []
@@ -341,7 +340,7 @@ def _run(
         column = columns[step.column]
         done = step if isinstance(step, FittedStep) else step.fit(column)
         out, changed = _apply(done, column)
-        _refuse_overwriting(done, wrapped.columns, written)
+        _refuse_overwriting(done, table.columns, written)
         written |= out
         if done.kind == "code":
             dropped.append(done.column)
@@ -364,7 +363,7 @@ def _run(
         )
     import narwhals as nw
 
-    result = write_columns(wrapped, {k: v for k, v in written.items() if k not in dropped}, keep_types=False)
+    result = table.written({k: v for k, v in written.items() if k not in dropped}, keep_types=False)
     if dropped:
         result = nw.from_native(result, eager_only=True).drop(dropped).to_native()
     recipe = Recipe(steps=tuple(fitted), n_fitted=n if n_fitted is None else n_fitted)

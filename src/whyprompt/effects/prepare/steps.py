@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.prepare.columns import Column
+    from whyprompt.tables import Column
 
     Floats = NDArray[np.float64]
 
