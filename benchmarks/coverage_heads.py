@@ -30,8 +30,8 @@ import numpy as np
 from scipy import stats
 
 from whyprompt.mediation import mean_interval
+from whyprompt.mediation.intervals import share_interval
 from whyprompt.stats import resampling
-from whyprompt.stats.intervals import share_interval
 
 TASKS: dict[str, dict[str, Any]] = {
     "letter_counting": {"settings": {"min_words": 2, "max_words": 4}, "difficulty": "span_length"},
@@ -152,14 +152,14 @@ def count(
         heads, part, whole = sample(rng, n)
         got = resampling.resample(heads, sizes, level=1 - ALPHA, draws=draws, rng=rng)
         flips, family, _, _ = resampling._flips(heads, sizes, draws=draws, rng=rng)
-        total, low, high = mean_interval(whole), *share_interval(part, whole)
+        ends, (low, high) = mean_interval(whole).ends, share_interval(part, whole)
         figures = {
             "familywise, flips": (family < ALPHA).any(),
             "familywise": (got.p_fwer < ALPHA).any(),
             "FDR, flips": (stats.false_discovery_control(flips) < ALPHA).any(),
             "FDR": (got.q_value < ALPHA).any(),
             "one head": ((got.low <= 0) & (got.high >= 0)).mean(),
-            "total effect": total.ci_low <= te <= total.ci_high,
+            "total effect": ends[0] <= te <= ends[1],
             "share": low <= share <= high,
             "share not given": np.isinf([low, high]).any(),
         }

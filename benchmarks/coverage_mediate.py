@@ -100,12 +100,13 @@ def coverage(world: str, n: int, method: str, reps: int, draws: int = 1000) -> d
     for rep in range(reps):
         frame = make(world, n, np.random.default_rng([rep, n]))
         try:
-            effects = mediate(frame, **options, random_state=rep).effects
+            found = mediate(frame, **options, random_state=rep)
         except EstimationError:
             refused += 1
             continue
         for name, value in truth.items():
-            held[name] += effects[name].ci_low < value < effects[name].ci_high
+            low, high = found.part(name).ends
+            held[name] += low < value < high
     answered = max(1, reps - refused)
     return {name: count / answered for name, count in held.items()} | {"refused": refused / reps}
 

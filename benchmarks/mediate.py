@@ -78,7 +78,7 @@ def run_whyprompt(data: np.ndarray, kind: str, draws: int) -> float:
         options = {"outcome": "binary", "outcome_model": "logit"}
     options["method"] = method
     result = mediate(frame, treatment="t", mediator="m", confounders=["c"], draws=draws, **options)
-    return result.effects["acme_treated"].estimate
+    return result.part("acme_treated").estimate or 0.0
 
 
 def run_statsmodels(data: np.ndarray, kind: str, draws: int) -> float:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.whom.policy import prompt_policy
     from whyprompt.graph.model import CausalGraph
     from whyprompt.mediation.capture import capture_attention
-    from whyprompt.mediation.inference import contrast_heads, infer_heads, infer_sets
+    from whyprompt.mediation.inference import contrast_heads, infer_heads
     from whyprompt.mediation.measured.compare import compare_mediation
     from whyprompt.mediation.measured.mediate import mediate
     from whyprompt.mediation.measured.rho import mediation_sensitivity
@@ -79,7 +79,6 @@ __all__ = [
     "heterogeneous_effects",
     "impute",
     "infer_heads",
-    "infer_sets",
     "joint_effect",
     "knockout_sweep",
     "layer_sweep",
@@ -144,7 +143,7 @@ _HOMES = {
     "effects.whom.policy": ("prompt_policy",),
     "graph.model": ("CausalGraph",),
     "mediation.capture": ("capture_attention",),
-    "mediation.inference": ("contrast_heads", "infer_heads", "infer_sets"),
+    "mediation.inference": ("contrast_heads", "infer_heads"),
     "mediation.measured.compare": ("compare_mediation",),
     "mediation.measured.mediate": ("mediate",),
     "mediation.measured.rho": ("mediation_sensitivity",),

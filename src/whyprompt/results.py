@@ -338,7 +338,7 @@ class Result:
         return None if self.overall is None else self.overall.df
 
     def part(self, label: object, *, by: str | None = None) -> Estimate:
-        """Return one part.
+        """Return one part, or the overall estimate by its label.
 
         Parameters
         ----------
@@ -356,7 +356,8 @@ class Result:
         KeyError
             If there is no such part.
         """
-        for part in self.parts:
+        every = self.parts if self.overall is None else (*self.parts, self.overall)
+        for part in every:
             if part.label == str(label) and by in {None, part.by}:
                 return part
         raise KeyError(f"no part {str(label)!r}; there is {', '.join(repr(p.label) for p in self.parts)}")

@@ -10,12 +10,13 @@ import pytest
 from whyprompt.errors import MediationError
 from whyprompt.mediation import (
     AttentionCapture,
-    HeadSweep,
+    Sweep,
     capture_attention,
     compare_mediation,
     head_sweep,
     mediate,
 )
+from whyprompt.mediation.results import column
 
 
 def world(n=60, m=4, *, confounding=0.0, effect=1.0, seed=0, both=True, noise=0.3, clusters=None):
@@ -37,7 +38,7 @@ def world(n=60, m=4, *, confounding=0.0, effect=1.0, seed=0, both=True, noise=0.
     ids = tuple(f"i{i}" for i in range(n))
     groups = ids if clusters is None else tuple(f"c{i % clusters}" for i in range(n))
     heads = tuple((j, 0) for j in range(m))
-    sweep = HeadSweep(
+    sweep = Sweep(
         mediator="head_output",
         outcome="log_prob",
         model="toy",
@@ -93,14 +94,14 @@ def test_every_head_is_what_mediate_gives_for_it(quantity, clusters):
             cluster="item",
             method="bootstrap",
             draws=4000,
-        ).effects[arm]
-        np.testing.assert_allclose(got.acme[h], want.estimate, rtol=1e-9, atol=1e-12)
+        ).part(arm)
+        np.testing.assert_allclose(got.acme[h].estimate, want.estimate, rtol=1e-9, atol=1e-12)
         np.testing.assert_allclose(
-            [got.acme_low[h], got.acme_high[h]],
+            got.acme[h].ends,
             [want.ci_low, want.ci_high],
             atol=0.3 * want.std_error,
         )
-    np.testing.assert_allclose(got.nie, getattr(sweep, quantity).mean(0), atol=1e-12)
+    np.testing.assert_allclose(column(got.nie, "estimate"), getattr(sweep, quantity).mean(0), atol=1e-12)
 
 
 def test_a_segment_that_one_prompt_lacks_has_no_mass_there():
@@ -108,7 +109,7 @@ def test_a_segment_that_one_prompt_lacks_has_no_mass_there():
     got = compare_mediation(sweep, capture, "reasoning")
     want = mediate(as_frame(sweep, capture, 0), treatment="t", mediator="m", outcome="y", draws=2)
     slopes = want.mediator_fit.to_dict()["t"] * want.outcome_fit.to_dict()["m"]
-    np.testing.assert_allclose(got.acme[0], slopes, rtol=1e-9)
+    np.testing.assert_allclose(got.acme[0].estimate, slopes, rtol=1e-9)
     with pytest.raises(MediationError, match="prompt 0 the mass on 'reasoning' does not vary"):
         compare_mediation(sweep, capture, "reasoning", quantity="pure_nie")
 
@@ -117,23 +118,23 @@ def test_without_a_confounder_the_two_agree_and_with_one_they_do_not():
     sweep, capture, _ = world(n=200, effect=2.0)
     clean = compare_mediation(sweep, capture, "reasoning")
     assert not clean.disagree.any()
-    assert clean.acme_low[0] < clean.nie[0] < clean.acme_high[0]
+    assert clean.acme[0].ci_low < clean.nie[0].estimate < clean.acme[0].ci_high
     assert "which is no evidence that they agree: the largest difference, in layer" in clean.sentence
     assert "to be told from zero" in clean.sentence
     sweep, capture, hard = world(n=200, effect=2.0, confounding=1.0, seed=1)
     biased = compare_mediation(sweep, capture, "reasoning")
     assert biased.disagree.tolist() == [True, False, False, False]
-    assert biased.acme[0] > 2 * biased.nie[0]
+    assert biased.acme[0].estimate > 2 * biased.nie[0].estimate
     assert "They differ in 1 head with" in biased.sentence
     assert "layer 0 head 0" in biased.sentence
     assert "sequential ignorability" in biased.sentence
     frame = biased.to_frame()
     assert frame.iloc[0][["layer", "head", "disagree"]].tolist() == [0, 0, True]
-    assert set(frame) >= {"acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high", "p_fwer"}
+    assert set(frame) >= {"acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high", "p_adjusted"}
     # Measuring the confounder mends the statistics.
     mended = compare_mediation(sweep, capture, "reasoning", confounders=hard)
     assert not mended.disagree.any()
-    assert mended.acme_low[0] < mended.nie[0] < mended.acme_high[0]
+    assert mended.acme[0].ci_low < mended.nie[0].estimate < mended.acme[0].ci_high
 
 
 def test_covariates_enter_the_slope_as_a_regression_has_them():
@@ -144,7 +145,7 @@ def test_covariates_enter_the_slope_as_a_regression_has_them():
         m = capture.mass[:, :, h, 0]
         x = np.column_stack([np.ones(60), m[:, 1], hard, other])
         slope = np.linalg.lstsq(x, sweep.y11, rcond=None)[0][1]
-        np.testing.assert_allclose(got.acme[h], slope * (m[:, 1] - m[:, 0]).mean(), rtol=1e-9)
+        np.testing.assert_allclose(got.acme[h].estimate, slope * (m[:, 1] - m[:, 0]).mean(), rtol=1e-9)
 
 
 def test_the_familywise_error_of_disagreement_is_held_and_intervals_cover():
@@ -154,7 +155,7 @@ def test_the_familywise_error_of_disagreement_is_held_and_intervals_cover():
         sweep, capture, _ = world(n=40, m=12, effect=0.0, confounding=0.0, seed=rep, noise=1.0)
         got = compare_mediation(sweep, capture, "reasoning", draws=400, random_state=rep)
         false += bool(got.disagree.any())
-        covered += int(((got.acme_low < 0) & (got.acme_high > 0)).sum())
+        covered += sum(e.ci_low < 0 < e.ci_high for e in got.acme)
     assert false <= 15  # 99.9% bound of a binomial (120, 0.05) is 15
     assert 0.91 <= covered / (12 * reps) <= 0.98
 
@@ -163,10 +164,10 @@ def test_a_head_whose_mass_never_varies_has_no_statistics_and_says_so():
     sweep, capture, _ = world()
     capture.mass[:, :, 2, 0] = 0.5
     got = compare_mediation(sweep, capture, "reasoning")
-    assert np.isnan(got.acme[2])
+    assert got.acme[2].estimate is None
     assert not got.disagree[2]
     assert "In 1 head the mass does not vary" in got.sentence
-    assert np.isfinite(np.delete(got.acme, 2)).all()
+    assert np.isfinite(np.delete(column(got.acme, "estimate"), 2)).all()
 
 
 def test_few_items_are_said():
@@ -182,7 +183,7 @@ def test_intervals_of_few_items_cover_as_those_of_many():
         for rep in range(40):
             sweep, capture, _ = world(n=n, m=20, effect=0.0, seed=rep, noise=1.0)
             got = compare_mediation(sweep, capture, "reasoning", draws=400, random_state=rep)
-            held += int(((got.acme_low < 0) & (got.acme_high > 0)).sum())
+            held += sum(e.ci_low < 0 < e.ci_high for e in got.acme)
         assert held / 800 >= 0.91
 
 
@@ -227,8 +228,8 @@ def test_on_a_planted_model():
     sweep, capture = head_sweep(model, items), capture_attention(model, items)
     got = compare_mediation(sweep, capture, "reasoning", draws=200)
     copying = got.heads.index((1, 2))
-    assert got.nie[copying] > 1
-    assert np.isnan(got.acme[copying])
+    assert got.nie[copying].estimate > 1
+    assert got.acme[copying].estimate is None
     assert "statistics have no answer" in got.sentence
 
 

@@ -39,7 +39,7 @@ def test_equals_a_hook_loop_on_every_architecture(model_type):
         joint = set_sweep(model, [p], {"two": [(2, 3), (0, 1)], "three": [(1, 0), (1, 1), (2, 2)]})
     assert len(sweep.heads) == 12
     sets = [[h] for h in sweep.heads]
-    for sweep_, sets_ in ((sweep, sets), (joint, joint.sets)):
+    for sweep_, sets_ in ((sweep, sets), (joint, joint.sets.values())):
         want10 = tiny.hook_loop(model, p.ids1, p.ids0, list(p.answer_ids), sets_)
         want01 = tiny.hook_loop(model, p.ids0, p.ids1, list(p.answer_ids), sets_)
         atol = ATOL_OF.get(model_type, ATOL)
@@ -196,7 +196,7 @@ def test_layer_sweep_is_the_joint_effect_of_each_layer():
     layers = layer_sweep(model, [p], on_pair=lambda r: saved.update({r.item_id: r}))
     again = layer_sweep(model, [p], done=saved, on_pair=lambda _: pytest.fail("it was run again"))
     np.testing.assert_array_equal(again.y10, layers.y10)
-    assert layers.names == ("layer 0", "layer 1", "layer 2")
+    assert layers.labels == ("layer 0", "layer 1", "layer 2")
     one = joint_effect(model, [p], [(1, h) for h in range(4)])
     np.testing.assert_allclose(layers.y10[:, 1], one.y10[:, 0], atol=1e-12)
 
@@ -255,10 +255,10 @@ def test_resumes_by_pair():
 def test_results_survive_a_round_trip():
     import json
 
-    from whyprompt.mediation import HeadSweep
+    from whyprompt.mediation import Sweep
 
     sweep = head_sweep(tiny.make("llama"), [pair(seed=s, cluster="t") for s in range(2)])
-    again = HeadSweep.from_dict(json.loads(json.dumps(sweep.to_dict())))
+    again = Sweep.from_dict(json.loads(json.dumps(sweep.to_dict())))
     assert again.heads == sweep.heads
     assert again.clusters == ("t", "t")
     np.testing.assert_array_equal(again.nie, sweep.nie)

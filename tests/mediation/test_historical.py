@@ -20,7 +20,7 @@ def test_every_step_equals_statsmodels():
     import statsmodels.formula.api as smf
 
     frame = world()
-    got = baron_kenny(frame, **NAMES).to_frame().set_index("step")
+    got = baron_kenny(frame, **NAMES).to_frame().set_index("label")
     total = smf.ols("y ~ t + c", frame).fit()
     first = smf.ols("m ~ t + c", frame).fit()
     full = smf.ols("y ~ t + c + m", frame).fit()
@@ -30,19 +30,20 @@ def test_every_step_equals_statsmodels():
         ("second_stage", full, "m"),
         ("direct", full, "t"),
     ):
-        want = [model.params[name], model.bse[name], model.tvalues[name], model.pvalues[name]]
-        np.testing.assert_allclose(got.loc[step].to_numpy(float), want, rtol=1e-9)
+        want = [model.params[name], model.bse[name], model.pvalues[name], *model.conf_int().loc[name]]
+        columns = ["estimate", "std_error", "p_value", "ci_low", "ci_high"]
+        np.testing.assert_allclose(got.loc[step, columns].to_numpy(float), want, rtol=1e-9)
     # The total splits exactly into the direct slope and the product, in linear models.
     np.testing.assert_allclose(got.estimate["total"], got.estimate["direct"] + got.estimate["product"])
 
 
 def test_sobel_is_the_delta_method():
     got = baron_kenny(world(), **NAMES)
-    a, b = got.first_stage, got.second_stage
+    a, b, product = (got.part(name) for name in ("first_stage", "second_stage", "product"))
     gradient, cov = np.array([b.estimate, a.estimate]), np.diag([a.std_error**2, b.std_error**2])
-    np.testing.assert_allclose(got.product.std_error, np.sqrt(gradient @ cov @ gradient))
-    quasi = mediate(world(), **NAMES, draws=4000).effects["acme"]
-    np.testing.assert_allclose(got.product.std_error, quasi.std_error, rtol=0.06)
+    np.testing.assert_allclose(product.std_error, np.sqrt(gradient @ cov @ gradient))
+    quasi = mediate(world(), **NAMES, draws=4000).part("acme")
+    np.testing.assert_allclose(product.std_error, quasi.std_error, rtol=0.06)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +73,12 @@ def test_what_it_misses():
     # Opposite paths: no total effect, so step 1 fails, and yet the mediated effect is large.
     frame = world(a=1.0, b=0.8, direct=-0.8, n=4000)
     assert baron_kenny(frame, **NAMES).verdict == "none"
-    assert mediate(frame, **NAMES, draws=200).effects["acme"].ci_low > 0.5
+    assert mediate(frame, **NAMES, draws=200).part("acme").ci_low > 0.5
     # Under interaction its product is neither arm's effect.
     frame = world(a=1.0, b=0.0, interaction=1.0, direct=1.0, n=4000)
-    product = baron_kenny(frame, **NAMES).product.estimate
-    effects = mediate(frame, **NAMES, interaction=True, draws=200).effects
-    assert effects["acme_control"].ci_high < product < effects["acme_treated"].ci_low
+    product = baron_kenny(frame, **NAMES).part("product").estimate
+    found = mediate(frame, **NAMES, interaction=True, draws=200)
+    assert found.part("acme_control").ci_high < product < found.part("acme_treated").ci_low
 
 
 def test_bad_input_is_named():

@@ -5,9 +5,10 @@ import pytest
 from scipy import stats
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation import HeadSweep, SetSweep, contrast_heads, infer_heads, infer_sets, mean_interval
+from whyprompt.mediation import Sweep, contrast_heads, infer_heads, mean_interval
+from whyprompt.mediation.intervals import share_interval
+from whyprompt.mediation.results import column
 from whyprompt.stats import resampling
-from whyprompt.stats.intervals import share_interval
 
 
 def sweep(nie, clusters=None, te=None):
@@ -15,7 +16,7 @@ def sweep(nie, clusters=None, te=None):
     nie = np.asarray(nie, float)
     n, m = nie.shape
     y11 = np.zeros(n)
-    return HeadSweep(
+    return Sweep(
         mediator="head_output",
         outcome="log_prob",
         model="toy",
@@ -29,6 +30,11 @@ def sweep(nie, clusters=None, te=None):
         y10=y11[:, None] - nie,
         y01=None,
     )
+
+
+def figures(inference, name):
+    """One figure of all parts."""
+    return column(inference.parts, name)
 
 
 def resampled_t(x, groups, counts):
@@ -97,7 +103,7 @@ def test_interval_of_many_items_is_the_t_interval():
 def test_the_interval_reaches_to_the_side_of_the_long_tail():
     x = stats.expon.ppf((np.arange(20) + 0.5) / 20)
     got = mean_interval(x)
-    assert got.ci_high - got.mean > 1.2 * (got.mean - got.ci_low)
+    assert got.ci_high - got.estimate > 1.2 * (got.estimate - got.ci_low)
     turned = mean_interval(-x)
     assert (turned.ci_low, turned.ci_high) == pytest.approx((-got.ci_high, -got.ci_low), rel=0.05)
 
@@ -142,7 +148,7 @@ def test_clustered_error_is_cr2_by_matrices():
     got = mean_interval(x, cluster=[f"g{g}" for g in groups])
     assert got.std_error == pytest.approx(np.sqrt(((a.T @ centred @ x) ** 2).sum()), rel=1e-10)
     head = infer_heads(sweep(x[:, None], [f"g{g}" for g in groups]))
-    assert (head.ci_low[0], head.ci_high[0]) == pytest.approx((got.ci_low, got.ci_high))
+    assert head.parts[0].ends == pytest.approx((got.ci_low, got.ci_high))
 
 
 def test_interval_covers_where_one_cluster_holds_most_items():
@@ -180,8 +186,8 @@ def test_exhaustive_sign_flips_equal_brute_force(clustered):
         np.testing.assert_allclose(p_fwer[j], running)
     got = infer_heads(sweep(x, [f"c{u}" for u in units]))
     assert got.min_p == 2 / 2**g
-    assert (got.p_value >= p - 1e-12).all()
-    assert (got.p_fwer >= p_fwer - 1e-12).all()
+    assert (figures(got, "p_value") >= p - 1e-12).all()
+    assert (figures(got, "p_adjusted") >= p_fwer - 1e-12).all()
 
 
 SHAPES = {
@@ -200,7 +206,7 @@ def test_the_error_rates_are_held_for_effects_of_mean_zero_however_skewed(shape,
     for rep in range(reps):
         x = SHAPES[shape](rng, (n, 40)) + 0.3 * SHAPES[shape](rng, (n, 1))  # heads that go together
         got = infer_heads(sweep(x), draws=400, n_splits=0, random_state=rep)
-        family += bool((got.p_fwer < 0.05).any())
+        family += bool((figures(got, "p_adjusted") < 0.05).any())
         discovery += bool((got.q_value < 0.05).any())
     # 60 draws at 0.05: the 99.9% binomial bound is 9.
     assert family <= 9
@@ -212,7 +218,7 @@ def test_a_skewed_head_with_an_effect_is_found():
     x = rng.exponential(size=(20, 50)) - 1
     x[:, 7] += 2.5
     got = infer_heads(sweep(x))
-    assert got.p_fwer[7] < 0.05
+    assert got.parts[7].p_adjusted < 0.05
     assert got.q_value[7] < 0.05
     assert got.to_frame().iloc[0]["layer"] == 7
     assert "layer 7 head 0" in got.sentence
@@ -234,9 +240,9 @@ def test_heads_that_never_move_are_not_marked():
     x = np.zeros((8, 3))
     x[:, 1] = 1.0
     got = infer_heads(sweep(x))
-    assert got.t.tolist() == [0.0, np.inf, 0.0]
-    assert got.p_value.tolist() == [1.0, 2 / 2**8, 1.0]
-    assert got.p_fwer[1] == got.q_value[1] == 3 * 2 / 2**8
+    assert got.to_frame().sort_values("layer")["t"].tolist() == [0.0, np.inf, 0.0]
+    assert figures(got, "p_value").tolist() == [1.0, 2 / 2**8, 1.0]
+    assert got.parts[1].p_adjusted == got.q_value[1] == 3 * 2 / 2**8
 
 
 def test_the_sentence_says_what_so_few_items_cannot_show():
@@ -253,9 +259,9 @@ def test_split_half_tells_signal_from_noise():
     noise = rng.normal(size=(20, 60))
     signal = noise * 0.1 + rng.normal(size=60)
     strong, weak = infer_heads(sweep(signal)).split_half, infer_heads(sweep(noise)).split_half
-    assert strong.rank_correlation > 0.95
-    assert strong.top_overlap > 0.8
-    assert abs(weak.rank_correlation) < 0.3
+    assert strong.part("rank correlation").estimate > 0.95
+    assert strong.part("agreement on the largest").estimate > 0.8
+    assert abs(weak.part("rank correlation").estimate) < 0.3
     assert infer_heads(sweep(noise[:3])).split_half is None
 
 
@@ -265,8 +271,8 @@ def test_contrast_subtracts_item_by_item():
     a, b = sweep(rng.normal(1, 0.1, (10, 3)) + noise), sweep(rng.normal(0, 0.1, (10, 3)) + noise)
     got = contrast_heads(a, b)
     np.testing.assert_allclose(got.mean, (a.nie - b.nie).mean(0))
-    assert (got.p_fwer < 0.05).all()
-    assert not (infer_heads(a).p_fwer < 0.05).any()
+    assert (figures(got, "p_adjusted") < 0.05).all()
+    assert not (figures(infer_heads(a), "p_adjusted") < 0.05).any()
     with pytest.raises(MediationError, match="differ in heads"):
         contrast_heads(a, sweep(rng.normal(size=(10, 2))))
 
@@ -291,8 +297,8 @@ def test_effects_that_are_nearly_alike_in_every_item_have_no_p_of_zero(draws):
     x[:, 3] = 1 + 1e-4 * np.random.default_rng(0).normal(size=9)
     got = infer_heads(sweep(x), draws=draws)
     if draws > 256:
-        assert got.p_value.tolist() == got.p_fwer.tolist() == [2 / 2**9] * 4
-    assert got.p_value.min() >= min(got.min_p, 1 / draws)
+        assert figures(got, "p_value").tolist() == figures(got, "p_adjusted").tolist() == [2 / 2**9] * 4
+    assert figures(got, "p_value").min() >= min(got.min_p, 1 / draws)
 
 
 @pytest.mark.parametrize("agreeing", [1, 10])
@@ -303,10 +309,11 @@ def test_a_head_that_moves_on_one_item_only_is_no_mark_and_takes_none_from_ten_t
     x[:, 9] = 0
     x[4, 9] = 5.0
     got = infer_heads(sweep(x))
-    assert got.p_fwer[9] > 0.3
+    family = figures(got, "p_adjusted")
+    assert family[9] > 0.3
     # One that agrees with no other may be such an item's doing, seen in a sample that holds it twice.
-    assert (got.p_fwer[10 : 10 + agreeing] < 0.05).all() == (agreeing == 10)
-    assert (got.p_fwer >= got.q_value).all()
+    assert (family[10 : 10 + agreeing] < 0.05).all() == (agreeing == 10)
+    assert (family >= got.q_value).all()
 
 
 @pytest.mark.parametrize("kind", ["real", "near zero"])
@@ -346,21 +353,22 @@ def test_the_interval_of_a_share_knows_that_one_cluster_may_hold_most_items():
 def test_split_half_names_fewer_heads_than_there_are():
     x = np.random.default_rng(0).normal(size=(20, 6))
     got = infer_heads(sweep(x)).split_half
-    assert got.top == 3
-    assert got.top_overlap < 1
+    assert "of their 3 largest heads" in got.sentence
+    assert got.part("agreement on the largest").estimate < 1
 
 
 def layers(nie):
     """The same numbers as joint effects of named sets."""
     s = sweep(nie)
-    return SetSweep(
+    return Sweep(
         mediator=s.mediator,
         outcome=s.outcome,
         model=s.model,
         item_ids=s.item_ids,
         clusters=s.clusters,
-        names=tuple(f"layer {j}" for j in range(len(s.heads))),
-        sets=tuple(((j, 0), (j, 1)) for j in range(len(s.heads))),
+        n_layers=s.n_layers,
+        n_heads=2,
+        sets={f"layer {j}": ((j, 0), (j, 1)) for j in range(len(s.heads))},
         y00=s.y00,
         y11=s.y11,
         y10=s.y10,
@@ -372,34 +380,36 @@ def test_sets_have_the_statistics_of_heads():
     import json
 
     x = np.random.default_rng(8).normal((2.0, 0, 0.5), 1, size=(10, 3))
-    heads, sets = infer_heads(sweep(x)), infer_sets(layers(x))
-    for name in ("mean", "ci_low", "ci_high", "p_value", "p_fwer", "q_value", "nde"):
+    heads, sets = infer_heads(sweep(x)), infer_heads(layers(x))
+    for name in ("estimate", "ci_low", "ci_high", "p_value", "p_adjusted"):
+        np.testing.assert_array_equal(figures(sets, name), figures(heads, name))
+    for name in ("mean", "q_value", "nde"):
         np.testing.assert_array_equal(getattr(sets, name), getattr(heads, name))
-    assert sets.te == heads.te
+    assert sets.overall == heads.overall
     frame = sets.to_frame()
     assert frame["set"].tolist() == ["layer 0", "layer 1", "layer 2"]
     assert frame["n_heads"].tolist() == [2, 2, 2]
     np.testing.assert_allclose(frame["nie"], x.mean(0))
     assert "Of 3 sets, layer 0 has the largest mean joint NIE" in sets.sentence
     assert "do not add up to the total effect" in sets.sentence
-    assert json.loads(json.dumps(sets.to_dict()))["sets"][0]["set"] == "layer 0"
+    assert json.loads(json.dumps(sets.to_dict()))["parts"][0]["label"] == "layer 0"
     with pytest.raises(MediationError, match="pure_nie needs y01"):
-        infer_sets(layers(x), quantity="pure_nie")
+        infer_heads(layers(x), quantity="pure_nie")
     with pytest.raises(MediationError, match="unknown quantity 'te'"):
-        infer_sets(layers(x), quantity="te")
+        infer_heads(layers(x), quantity="te")
 
 
 def test_joint_effects_are_drawn_with_their_intervals_beside_the_total(tmp_path):
     from whyprompt.charts import joint_plot, save_chart
 
-    sets = infer_sets(layers(np.random.default_rng(8).normal((2.0, 0, 0.5), 1, size=(10, 3))))
+    sets = infer_heads(layers(np.random.default_rng(8).normal((2.0, 0, 0.5), 1, size=(10, 3))))
     chart = joint_plot(sets, outcome="log_prob")
     spec = chart.to_dict()
     drawn = [row for rows in spec["datasets"].values() for row in rows if "words" in row]
     assert [row["set"] for row in drawn] == ["0", "1", "2"]
     np.testing.assert_allclose([row["effect"] for row in drawn], sets.mean)
-    np.testing.assert_allclose([row["low"] for row in drawn], sets.ci_low)
-    assert {"at": sets.te.mean, "line": "total effect"} in [
+    np.testing.assert_allclose([row["low"] for row in drawn], figures(sets, "ci_low"))
+    assert {"at": sets.estimate, "line": "total effect"} in [
         r for rows in spec["datasets"].values() for r in rows
     ]
     assert spec["description"].startswith("Joint NIE of 3 layers, beside a total effect of")
@@ -411,9 +421,9 @@ def test_sweeps_of_sets_survive_a_round_trip():
     import json
 
     given = layers(np.random.default_rng(8).normal(size=(4, 3)))
-    again = SetSweep.from_dict(json.loads(json.dumps(given.to_dict())))
+    again = Sweep.from_dict(json.loads(json.dumps(given.to_dict())))
     assert again.sets == given.sets
-    assert again.names == given.names
+    assert again.labels == given.labels == ("layer 0", "layer 1", "layer 2")
     np.testing.assert_array_equal(again.nie, given.nie)
 
 

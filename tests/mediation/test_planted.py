@@ -12,7 +12,6 @@ from whyprompt.mediation import (
     find_heads,
     head_sweep,
     infer_heads,
-    infer_sets,
     joint_effect,
     knockout_sweep,
     layer_sweep,
@@ -132,7 +131,7 @@ def test_a_placebo_is_the_noise_floor_and_the_contrast_is_what_the_answer_adds()
     expect(floor.nie, h12=wrong)
     got = contrast_heads(real, floor)
     expect(got.mean, h12=log_prob(GAIN) - log_prob(0) - wrong)
-    assert [h for h, p in zip(got.heads, got.p_fwer, strict=True) if p < 0.05] == [(1, 2)]
+    assert [h for h, part in zip(got.heads, got.parts, strict=True) if part.p_adjusted < 0.05] == [(1, 2)]
 
 
 @pytest.mark.parametrize("method", ["greedy", "ranked"])
@@ -144,12 +143,13 @@ def test_the_search_finds_both_heads_where_one_suffices_and_where_both_are_neede
     assert set(found.heads) == {(1, 0), (1, 2)}
     assert found.reached
     # One of the two has the whole effect in one direction and none in the other; the pair has both.
-    for way, first in zip(found.ways, alone, strict=True):
-        np.testing.assert_allclose(way.search_share[:2], [first, 1], atol=1e-9)
-        np.testing.assert_allclose(way.held_out_share[:2], [first, 1], atol=1e-9)
-        np.testing.assert_allclose([way.joint.mean, way.direct.mean], [found.total.mean, 0], atol=1e-9)
+    for way, first in zip(("nie", "pure_nie"), alone, strict=True):
+        np.testing.assert_allclose(found.searched[way][:2], [first, 1], atol=1e-9)
+        np.testing.assert_allclose(found.held_out[way][:2], [first, 1], atol=1e-9)
+        joint, direct = (found.part(label, by=way).estimate for label in ("joint", "direct"))
+        np.testing.assert_allclose([joint, direct], [found.estimate, 0], atol=1e-9)
     np.testing.assert_allclose(found.held_out_share[:2], [0, 1], atol=1e-9)
-    assert [w.quantity for w in found.ways] == ["nie", "pure_nie"]
+    assert list(found.searched) == list(found.held_out) == ["nie", "pure_nie"]
     assert set(found.search_items) | set(found.held_out_items) == {p.item_id for p in pairs()}
     assert not set(found.search_items) & set(found.held_out_items)
     assert "2 heads" in found.sentence
@@ -180,9 +180,9 @@ def test_the_search_finds_what_carries_a_harm(method):
         PromptPair(item_id=p.item_id, ids0=p.ids1, ids1=p.ids0, answer_ids=p.answer_ids) for p in pairs()
     ]
     found = find_heads(planted.build({2: 1.0, 3: -0.5}), turned, method=method, max_heads=2, candidates=2)
-    assert found.total.mean < 0
+    assert found.estimate < 0
     assert found.heads == ((1, 2),)
-    assert all(w.joint.mean < 0 for w in found.ways)
+    assert all(part.estimate < 0 for part in found.parts if part.label == "joint")
     assert found.search_share[0] > 1
 
 
@@ -251,16 +251,16 @@ def test_the_search_over_attention_rows(method):
     found = find_heads(model, items, mediator="attention_row", method=method)
     assert found.heads == ((1, 2),)
     np.testing.assert_allclose(found.held_out_share[0], 1, atol=1e-9)
-    assert [w.quantity for w in found.ways] == ["nie"]
+    assert list(found.held_out) == ["nie"]
     assert "Only this direction can be run with mediator 'attention_row'" in found.sentence
 
 
 def test_the_joint_effect_of_a_layer_is_inferred():
     model, items = planted.build({0: 1.0, 2: 1.0}, gate="or"), pairs()
     te = log_prob(GAIN) - log_prob(0)
-    got = infer_sets(layer_sweep(model, items))
+    got = infer_heads(layer_sweep(model, items))
     np.testing.assert_allclose(got.mean, [0, te], atol=1e-9)  # no single head of it has any effect
-    assert (got.p_fwer < 0.05).tolist() == [False, True]
+    assert [part.p_adjusted < 0.05 for part in got.parts] == [False, True]
 
 
 def test_attention_rows_of_prompts_of_one_length_have_prompt_1_as_base():

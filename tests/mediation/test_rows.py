@@ -13,8 +13,6 @@ from whyprompt.errors import MediationError
 from whyprompt.mediation import (
     PromptPair,
     align_shorter,
-    attention_row,
-    attention_rows,
     capture_attention,
     capture_heads,
     head_sweep,
@@ -133,15 +131,16 @@ def test_capture_equals_eager_attention(model_type):
 
 def test_one_row_of_one_head():
     model = tiny.make("llama")
-    row = attention_row(model, PAIR, 2, 1)
+    row = capture_heads(model, PAIR, heads=[(2, 1)])
     _, rows = eager(model, modeling_llama, LONG)
-    np.testing.assert_allclose(row.weights, rows[2][1], atol=1e-9)
+    np.testing.assert_allclose(row.weights[0], rows[2][1], atol=1e-9)
+    assert row.positions == (7, 8)
     assert row.token_ids == (*LONG, 5)
     assert row.segments == ("", "question", "question", "reasoning", "reasoning", "reasoning", "", "", "")
     with pytest.raises(MediationError, match=r"head \(2, 4\) is out of range"):
-        attention_row(model, PAIR, 2, 4)
+        capture_heads(model, PAIR, heads=[(2, 4)])
     with pytest.raises(MediationError, match="arm is 2"):
-        attention_row(model, PAIR, 2, 1, arm=2)
+        capture_heads(model, PAIR, heads=[(2, 1)], arm=2)
 
 
 @pytest.mark.parametrize("model_type", MODULES)
@@ -169,7 +168,7 @@ def test_patterns_and_outputs_at_chosen_positions_equal_eager_attention(model_ty
         np.testing.assert_allclose(got.weights[k], weights[head, positions], atol=1e-9)
         np.testing.assert_allclose(got.outputs[k], z[positions, head], atol=1e-9)
     whole = capture_heads(model, PAIR, arm=0)
-    assert whole.weights.shape == (12, 1, 6)
+    assert whole.weights.shape == (12, 2, 6)
     for changes, match in (
         ({"positions": [9]}, "'a': position 9 is outside prompt 1, which has 9 tokens"),
         ({"positions": []}, "positions is empty"),
@@ -274,7 +273,7 @@ def test_a_knockout_of_all_that_a_head_looks_at_is_exact_in_float32():
         with torch.no_grad():
             for layer in model.model.layers:
                 layer.self_attn.q_proj.weight.mul_(12.0)
-    rest = min(1 - row.weights[:, 3:6].sum(1).max() for row in attention_rows(exact, PAIR))
+    rest = min(1 - rows[:, 3:6].sum(1).max() for rows in capture_heads(exact, PAIR).weights)
     assert 0 < rest < 1e-12  # far below what float32 can tell from one
     want, got = (knockout_sweep(m, [PAIR], "reasoning") for m in (exact, single))
     np.testing.assert_allclose(got.y, want.y, atol=1e-3)

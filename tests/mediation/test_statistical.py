@@ -48,7 +48,7 @@ def reference():
 def agrees(result, ref):
     """Within Monte Carlo error of R's figures, on both sides: 4 standard errors, or 8% of a width."""
     for theirs, ours in NAMES.items():
-        entry, effect = ref["tau.coef" if theirs == "tau" else theirs], result.effects[ours]
+        entry, effect = ref["tau.coef" if theirs == "tau" else theirs], result.part(ours)
         sd = ref["sd_of_sims"][theirs]
         mc = sd * np.sqrt(1 / len(result.draws["acme"]) + 1 / ref.get("sims", 10_000))
         assert abs(effect.estimate - entry["est"]) < 4 * mc, ours
@@ -203,14 +203,14 @@ def test_moderation_is_tested_on_common_draws(framing, reference):
     young, old = (mediate(framing, **options, at={"age": age}) for age in (20, 60))
     got = contrast_mediations(young, old)
     for name, ref in zip(("acme", "ade"), reference["test_modmed"], strict=True):
-        assert abs(got[name].p_value - ref["p"]) < 0.15
+        assert abs(got.part(name).p_value - ref["p"]) < 0.15
         width = ref["ci"][1] - ref["ci"][0]
-        assert abs(got[name].ci_low - ref["ci"][0]) < 0.1 * width
-        assert abs(got[name].ci_high - ref["ci"][1]) < 0.1 * width
+        assert abs(got.part(name).ci_low - ref["ci"][0]) < 0.1 * width
+        assert abs(got.part(name).ci_high - ref["ci"][1]) < 0.1 * width
 
 
 def test_interaction_of_treatment_and_mediator_is_tested(framing, reference):
-    got = mediate(framing, **OPTIONS | {"outcome_model": "logit", "interaction": True}).effects["interaction"]
+    got = mediate(framing, **OPTIONS | {"outcome_model": "logit", "interaction": True}).part("interaction")
     ref = reference["TMint"]
     assert abs(got.p_value - ref["p"]) < 0.06
     assert abs(got.ci_low - ref["ci"][0]) < 0.01
@@ -256,11 +256,11 @@ def test_recovers_a_known_world(kind, method):
     frame, truth = world(kind=kind)
     got = mediate(frame, **KNOWN, mediator_model=kind, method=method)
     for name, value in truth.items():
-        effect = got.effects[name]
+        effect = got.part(name)
         assert abs(effect.estimate - value) < 4 * effect.std_error, name
         assert effect.ci_low < effect.estimate < effect.ci_high
-    total = got.effects["acme_control"].estimate + got.effects["ade_treated"].estimate
-    np.testing.assert_allclose(got.effects["total_effect"].estimate, total, atol=1e-10)
+    total = got.part("acme_control").estimate + got.part("ade_treated").estimate
+    np.testing.assert_allclose(got.part("total_effect").estimate, total, atol=1e-10)
 
 
 def test_a_binary_mediator_is_not_multiplied_through_on_the_wrong_scale():
@@ -272,7 +272,7 @@ def test_a_binary_mediator_is_not_multiplied_through_on_the_wrong_scale():
     frame = pd.DataFrame({"t": t, "m": m, "y": m + 0.5 * t + rng.normal(size=n)})
     got = mediate(frame, treatment="t", mediator="m", outcome="y", mediator_model="logit")
     truth = 1 / (1 + np.exp(-0.5)) - 1 / (1 + np.exp(0.5))
-    assert abs(got.effects["acme"].estimate - truth) < 4 * got.effects["acme"].std_error
+    assert abs(got.part("acme").estimate - truth) < 4 * got.part("acme").std_error
     wrong = got.mediator_fit.to_dict()["t"] * got.outcome_fit.to_dict()["m"]
     assert wrong > 3.5 * truth
 
@@ -294,11 +294,11 @@ def test_the_bootstrap_resamples_both_models_together():
         b = np.linalg.lstsq(np.column_stack([one, t[i], m[i]]), y[i], rcond=None)[0]
         brute.append(a[1] * b[2])
     # Widened as Student's t with 59 degrees of freedom, which is what 60 rows are short of.
-    centre = got.effects["acme"].estimate
+    centre = got.part("acme").estimate
     brute = centre + (np.array(brute) - centre) * np.sqrt(60 / rng.chisquare(59, 4000))
-    assert abs(got.effects["acme"].std_error / np.std(brute) - 1) < 0.08
+    assert abs(got.part("acme").std_error / np.std(brute) - 1) < 0.08
     np.testing.assert_allclose(
-        [got.effects["acme"].ci_low, got.effects["acme"].ci_high],
+        [got.part("acme").ci_low, got.part("acme").ci_high],
         np.quantile(brute, [0.025, 0.975]),
         atol=0.15 * np.std(brute),
     )
@@ -315,7 +315,7 @@ def test_the_moment_bootstrap_equals_refitting(moderators):
     design, t = ds.design_of(table, table.values("t", role="treatment"), "t", "m", ["c"], moderators, True)
     xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)
     arms = [design.treat(v) for v in (0, 1)]
-    world_ = cf.World(
+    world_ = cf.Counterfactuals(
         family_m="linear",
         family_y="linear",
         mediator=tuple(design.mediator_matrix(a) for a in arms),
@@ -357,7 +357,7 @@ def test_intervals_cover_the_truth_under_interaction(method):
             **KNOWN | {"confounders": [], "draws": 300, "method": method, "random_state": rep},
         )
         for name, value in truth.items():
-            covered[name] += got.effects[name].ci_low < value < got.effects[name].ci_high
+            covered[name] += got.part(name).ci_low < value < got.part(name).ci_high
     # 99.9% binomial bounds, from a coverage of 0.94: percentiles fall a little short at 120 rows.
     low, high = stats.binom.ppf(0.0005, reps, 0.94), stats.binom.ppf(0.9995, reps, 0.95)
     for name, count in covered.items():
@@ -387,20 +387,20 @@ def test_intervals_cover_the_truth_of_a_binary_outcome():
             outcome_model="logit",
             draws=300,
             random_state=rep,
-        ).effects["acme_treated"]
+        ).part("acme_treated")
         covered += got.ci_low < truth < got.ci_high
     assert 88 <= covered <= 100  # 99.9% bounds of a binomial (100, 0.95)
 
 
 def test_an_interaction_left_out_gives_both_arms_one_effect_that_is_neither():
     frame, truth = world(n=20_000, interaction=1.5)
-    ignoring = mediate(frame, **KNOWN | {"interaction": False}).effects
-    assert ignoring["acme_control"].estimate == pytest.approx(ignoring["acme_treated"].estimate)
-    assert ignoring["acme_control"].ci_low > truth["acme_control"] * 1.2
-    assert ignoring["acme_treated"].ci_high < truth["acme_treated"] * 0.9
-    got = mediate(frame, **KNOWN).effects
+    ignoring = mediate(frame, **KNOWN | {"interaction": False})
+    assert ignoring.part("acme_control").estimate == pytest.approx(ignoring.part("acme_treated").estimate)
+    assert ignoring.part("acme_control").ci_low > truth["acme_control"] * 1.2
+    assert ignoring.part("acme_treated").ci_high < truth["acme_treated"] * 0.9
+    got = mediate(frame, **KNOWN)
     for name, value in truth.items():
-        assert got[name].ci_low < value < got[name].ci_high
+        assert got.part(name).ci_low < value < got.part(name).ci_high
 
 
 def test_clusters_widen_the_interval():
@@ -410,9 +410,9 @@ def test_clusters_widen_the_interval():
     m = t + rng.normal(size=40)[g] + 0.2 * rng.normal(size=400)
     frame = pd.DataFrame({"t": t, "m": m, "y": m + rng.normal(size=400), "g": g})
     options = {"treatment": "t", "mediator": "m", "outcome": "y", "draws": 400}
-    plain = mediate(frame, **options).effects["acme"].std_error
+    plain = mediate(frame, **options).part("acme").std_error
     for method in ("quasi_bayes", "bootstrap"):
-        assert mediate(frame, **options, cluster="g", method=method).effects["acme"].std_error > 2 * plain
+        assert mediate(frame, **options, cluster="g", method=method).part("acme").std_error > 2 * plain
 
 
 def test_sensitivity_undoes_a_known_correlation():
@@ -435,8 +435,7 @@ def test_sensitivity_undoes_a_known_correlation():
     assert at_zero > 2 * truth
     at = mediation_sensitivity(frame, **options, rho=[got.rho_at_zero], draws=50)
     np.testing.assert_allclose(at.acme, 0, atol=1e-12)
-    assert (got.ci_low < got.acme).all()
-    assert (got.acme < got.ci_high).all()
+    assert all(part.ci_low < part.estimate < part.ci_high for part in got.parts)
     # R^2 of the full regressions, by hand.
     x = np.column_stack([np.ones(n), t, c])
     shares = []
@@ -456,10 +455,10 @@ def test_any_frame_and_text_covariates():
     for given in (frame, pd.DataFrame(frame).convert_dtypes()):
         got = mediate(given, **options)
         assert "group=low" in got.mediator_fit.names
-        np.testing.assert_allclose(got.effects["acme"].estimate, by_hand.effects["acme"].estimate)
+        np.testing.assert_allclose(got.part("acme").estimate, by_hand.part("acme").estimate)
     held = mediate(frame, **options, at={"group": "low"})
-    assert held.effects["ade_treated"].estimate != got.effects["ade_treated"].estimate
-    assert list(got.to_frame()["effect"])[:2] == ["acme_control", "acme_treated"]
+    assert held.part("ade_treated").estimate != got.part("ade_treated").estimate
+    assert list(got.to_frame()["label"])[:3] == ["total_effect", "acme_control", "acme_treated"]
 
 
 @pytest.mark.parametrize(
@@ -524,7 +523,7 @@ def test_64_bit_cluster_identifiers_stay_apart():
     frame = pd.DataFrame({"t": t, "m": m, "y": m + rng.normal(size=80), "small": np.arange(80) // 4})
     frame["big"] = frame["small"] + 2**60
     found = [
-        mediate(frame, treatment="t", mediator="m", outcome="y", cluster=name).effects["acme"]
+        mediate(frame, treatment="t", mediator="m", outcome="y", cluster=name).part("acme")
         for name in ("small", "big")
     ]
     assert found[0] == found[1]
@@ -590,29 +589,29 @@ def test_errors_that_vary_much_more_under_one_arm_are_said():
 def test_no_p_value_is_zero_and_the_least_is_called_a_bound(method):
     frame, _ = world(n=200)
     got = mediate(frame, **KNOWN | {"draws": 100}, method=method)
-    table = got.to_frame().set_index("effect")
+    table = got.to_frame().set_index("label")
     assert table["p_value"].min() == 2 / 101 == table.p_value["total_effect"]
     assert "With 100 draws no p-value can be below 0.02." in got.sentence
     noise = frame.assign(m=np.random.default_rng(1).normal(size=200))
     none = mediate(noise, **KNOWN | {"outcome": "c", "confounders": []})
-    assert none.effects["acme"].p_value > 0.05
+    assert none.part("acme").p_value > 0.05
     assert "no p-value" not in none.sentence
 
 
 def test_a_difference_that_is_zero_by_construction_is_no_row():
     frame, _ = world(n=200)
     plain = mediate(frame, **KNOWN | {"interaction": False})
-    assert "interaction" not in plain.effects
-    assert "interaction" not in set(plain.to_frame()["effect"])
+    assert "interaction" not in plain.draws
+    assert "interaction" not in set(plain.to_frame()["label"])
     with_it = mediate(frame, **KNOWN)
-    assert with_it.effects["interaction"].estimate == pytest.approx(
-        with_it.effects["acme_treated"].estimate - with_it.effects["acme_control"].estimate
+    assert with_it.part("interaction").estimate == pytest.approx(
+        with_it.part("acme_treated").estimate - with_it.part("acme_control").estimate
     )
     # A binary outcome's arms differ by its link.
     binary = mediate(
         frame.assign(y=frame["y"] > 0), **KNOWN | {"interaction": False, "outcome_model": "probit"}
     )
-    assert binary.effects["interaction"].std_error > 1e-4
+    assert binary.part("interaction").std_error > 1e-4
     with pytest.raises(DataError, match="only one of the results has interaction"):
         contrast_mediations(plain, with_it)
 
@@ -770,7 +769,7 @@ def test_the_direct_effect_of_few_rows_has_its_t_interval(robust):
     x = sm.add_constant(frame[["t", "m"]])
     want = sm.OLS(frame["y"], x).fit(**({"cov_type": "HC3", "use_t": True} if robust else {}))
     options = {"treatment": "t", "mediator": "m", "outcome": "y", "robust": robust}
-    got = mediate(frame, **options, draws=40_000).effects["ade"]
+    got = mediate(frame, **options, draws=40_000).part("ade")
     half = float(np.ptp(want.conf_int().loc["t"])) / 2
     np.testing.assert_allclose([got.ci_low, got.ci_high], want.conf_int().loc["t"], atol=0.04 * half)
     assert abs(got.p_value - want.pvalues["t"]) < 0.02
@@ -790,7 +789,7 @@ def test_bootstrap_draws_of_a_mean_are_widened_to_its_t_interval():
 def test_a_bootstrap_of_few_clusters_is_widened():
     frame = benchmark().make("within", 8, np.random.default_rng(4))
     options = {"treatment": "t", "mediator": "m", "outcome": "y", "cluster": "g", "draws": 4000}
-    got = mediate(frame, **options, method="bootstrap").effects["ade"]
+    got = mediate(frame, **options, method="bootstrap").part("ade")
     rng, brute = np.random.default_rng(5), []
     x = np.column_stack([np.ones(16), frame[["t", "m"]]])
     for _ in range(4000):

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from whyprompt.answers import HeadStudy, StudyMediation
-from whyprompt.answers.internal import AttentionPicture
 from whyprompt.mediation import (
     AttentionCapture,
-    CarriedShare,
+    AttentionPicture,
     HeadSearch,
-    HeadSweep,
+    Sweep,
     compare_mediation,
     contrast_heads,
     infer_heads,
     mean_interval,
 )
+from whyprompt.results import Estimate
 from whyprompt.study import Contrast, Study
 
 TASKS = ("arithmetic", "letters", "spelling")
@@ -97,7 +98,7 @@ def make_sweep(frame, treated, *, layers=LAYERS, heads=HEADS, swept=SWEPT, seed=
     # One head that carries much, one that works against it.
     size[[4, 8]] = 0.9 * scale, -0.4 * scale
     nie = size + rng.normal(0, 0.08 * scale, (len(items), layers * heads))
-    return HeadSweep(
+    return Sweep(
         mediator="head_output",
         outcome="log_prob",
         model="tiny",
@@ -156,33 +157,28 @@ def make_mediation(frame, *, layers=LAYERS, heads=HEADS, swept=SWEPT, name="smal
         )
 
     te = main.te[:6]
+    ends = {"nie": (0.61, 0.33, 0.89), "pure_nie": (0.7, -np.inf, np.inf)}
+    shares = [
+        Estimate(label="share", by=way, estimate=share, ci_low=low, ci_high=high)
+        for way, (share, low, high) in ends.items()
+    ]
     search = HeadSearch(
+        overall=mean_interval(te),
+        parts=(
+            *shares,
+            *(
+                replace(mean_interval(part * te), label=label, by=s.by)
+                for s in shares
+                for label, part in (("joint", s.estimate), ("direct", 1 - s.estimate))
+            ),
+        ),
         method="greedy",
         share=0.8,
         heads=((1, 1),),
         path=((1, 1), (2, 2)),
-        ways=(
-            CarriedShare(
-                quantity="nie",
-                search_share=np.array([0.82, 0.9]),
-                held_out_share=np.array([0.61, 0.66]),
-                joint=mean_interval(0.61 * te),
-                direct=mean_interval(0.39 * te),
-                share_low=0.33,
-                share_high=0.89,
-            ),
-            CarriedShare(
-                quantity="pure_nie",
-                search_share=np.array([0.85, 0.95]),
-                held_out_share=np.array([0.7, 0.68]),
-                joint=mean_interval(0.7 * te),
-                direct=mean_interval(0.3 * te),
-                share_low=-np.inf,
-                share_high=np.inf,
-            ),
-        ),
+        searched={"nie": np.array([0.82, 0.9]), "pure_nie": np.array([0.85, 0.95])},
+        held_out={"nie": np.array([0.61, 0.66]), "pure_nie": np.array([0.7, 0.68])},
         reached=True,
-        total=mean_interval(te),
         search_items=main.item_ids[6:],
         held_out_items=main.item_ids[:6],
         sentence="1 head (1.1; layer.head) carries 61% of the total effect on 6 held-out items.",

@@ -257,7 +257,7 @@ def test_layer_plot_holds_heads_and_intervals_of_the_largest(small):
     assert {r["name"] for r in named} == {"{}.{}".format(*inference.heads[i]) for i in top}
     for row in named:
         i = inference.heads.index(tuple(map(int, row["name"].split("."))))
-        assert (row["low"], row["high"]) == (inference.ci_low[i], inference.ci_high[i])
+        assert (row["low"], row["high"]) == inference.parts[i].ends
 
 
 def test_search_plot_holds_both_curves_and_the_interval(small):
@@ -266,9 +266,7 @@ def test_search_plot_holds_both_curves_and_the_interval(small):
     rows = rows_with(chart, "share", "items")
     held = [r["share"] for r in rows if r["items"] == "held-out items"]
     assert held == s.held_out_share.tolist()
-    assert rows_with(chart, "low", "high") == [
-        {"heads": 1, "low": s.least.share_low, "high": s.least.share_high}
-    ]
+    assert rows_with(chart, "low", "high") == [{"heads": 1, "low": s.least.ci_low, "high": s.least.ci_high}]
 
 
 def test_head_items_plot_holds_every_item(small):
@@ -294,11 +292,12 @@ def test_statistical_vs_interventional_says_where_the_two_differ(small):
     c = small.mediation.comparison
     rows = {r["name"]: r for r in rows_with(charts.statistical_vs_interventional(c), "state", "acme_low")}
     for i, (layer, head) in enumerate(c.heads):
-        if np.isnan(c.acme[i]):
+        if c.acme[i].estimate is None:
             assert f"{layer}.{head}" not in rows
             continue
         row = rows[f"{layer}.{head}"]
-        assert (row["acme"], row["nie"], row["nie_high"]) == (c.acme[i], c.nie[i], c.nie_high[i])
+        assert (row["acme"], row["nie"]) == (c.acme[i].estimate, c.nie[i].estimate)
+        assert row["nie_high"] == c.nie[i].ci_high
         assert (row["state"] == "differ") == c.disagree[i]
     words = charts.statistical_vs_interventional(c).to_dict()["description"]
     assert f"in {int(c.disagree.sum())} the two differ. 1 heads have no statistical effect." in words

@@ -179,11 +179,11 @@ def test_heads_hold_the_exact_values(small, page):
     assert next(iter(rows)) == "layer {} head {}".format(*i.heads[best])
     for name, cells in rows.items():
         at = i.heads.index(tuple(map(int, re.findall(r"\d+", name))))
-        assert cells == [i.mean[at], i.ci_low[at], i.ci_high[at], i.nde[at], i.q_value[at], i.p_fwer[at]]
+        assert cells == [i.mean[at], *i.parts[at].ends, i.nde[at], i.q_value[at], i.parts[at].p_adjusted]
     search = body(page.tables["search"])
-    for at, way in enumerate(small.mediation.search.ways):
-        assert [c[at] for c in search.values()] == way.search_share.tolist()
-        assert [c[2 + at] for c in search.values()] == way.held_out_share.tolist()
+    for at, way in enumerate(("nie", "pure_nie")):
+        assert [c[at] for c in search.values()] == small.mediation.search.searched[way].tolist()
+        assert [c[2 + at] for c in search.values()] == small.mediation.search.held_out[way].tolist()
 
 
 def test_the_script_gets_every_head_and_item(small, page):
@@ -295,8 +295,8 @@ def test_statistical_mediation_is_set_beside_the_intervention(small, page):
     rows = body(page.tables["statistical"])
     for name, cells in rows.items():
         at = c.heads.index(tuple(map(int, re.findall(r"\d+", name))))
-        expected = [c.acme[at], c.acme_low[at], c.acme_high[at], c.nie[at], c.nie_low[at], c.nie_high[at]]
-        assert cells == [*(None if np.isnan(v) else v for v in expected), c.p_fwer[at]]
+        expected = [v for e in (c.acme[at], c.nie[at]) for v in (e.estimate, e.ci_low, e.ci_high)]
+        assert cells == [*expected, c.parts[at].p_adjusted]
     assert c.sentence in page.words
     assert "sequential ignorability" in page.words
 

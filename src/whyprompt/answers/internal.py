@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.answers import saved as _saved
 from whyprompt.answers.pairs import chosen_items, study_pairs
-from whyprompt.answers.saved import AttentionPicture
 from whyprompt.errors import MediationError, StoreError, StudyError
-from whyprompt.mediation.capture import attention_rows, capture_attention
+from whyprompt.mediation.capture import AttentionPicture, capture_attention, capture_heads
 from whyprompt.mediation.inference import contrast_heads, infer_heads
 from whyprompt.mediation.measured.compare import compare_mediation
 from whyprompt.mediation.search import find_heads
 from whyprompt.mediation.sweep import head_sweep
+from whyprompt.results import plain
 from whyprompt.study import Contrast, MediationSettings
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from whyprompt.mediation.inference import HeadInference
     from whyprompt.mediation.measured.compare import MediationComparison
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.mediation.results import HeadSweep
+    from whyprompt.mediation.results import Sweep
     from whyprompt.mediation.search import HeadSearch
     from whyprompt.study import Study
     from whyprompt.trials.models.local import LocalModel
 
     Progress = Callable[[int, int, str], None]
 
-__all__ = ["AttentionPicture", "HeadStudy", "StudyMediation", "load_mediation", "study_mediation"]
+__all__ = ["HeadStudy", "StudyMediation", "load_mediation", "study_mediation"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,14 +44,14 @@ class HeadStudy:
     Attributes
     ----------
     contrast : Contrast
-    sweep : HeadSweep
+    sweep : Sweep
         Potential outcomes, item by item.
     inference : HeadInference
         Of the natural indirect effects.
     """
 
     contrast: Contrast
-    sweep: HeadSweep
+    sweep: Sweep
     inference: HeadInference
 
     @property
@@ -117,8 +117,8 @@ class StudyMediation:
         -------
         dict
             ``total_effect``, ``heads`` (the largest absolute effect first, each with ``layer``, ``head``,
-            ``nie``, ``nde``, ``ci_low``, ``ci_high``, ``p_fwer``, ``q_value``), the set found, the further
-            contrasts, and the sentence.
+            ``nie``, ``nde``, ``ci_low``, ``ci_high``, ``p_adjusted``, ``q_value``), the set found, the
+            further contrasts, and the sentence.
         """
         return {
             "study": self.study,
@@ -126,12 +126,12 @@ class StudyMediation:
             "control": self.main.contrast.control,
             "mediator": self.mediator,
             "outcome": self.outcome,
-            "n_items": self.main.inference.n_items,
+            "n_items": len(self.main.sweep.item_ids),
             "n_clusters": self.main.inference.n_clusters,
             "smallest_possible_p": self.main.inference.min_p,
             "total_effect": _interval(self.main.inference),
             "heads": _heads(self.main.inference),
-            "set": None if self.search is None else _saved.search_to_dict(self.search),
+            "set": None if self.search is None else self.search.to_dict(),
             "set_note": self.search_note,
             "contrasts": [
                 {
@@ -210,8 +210,11 @@ def _listed(item_tasks: dict[str, str]) -> str:
     return " and ".join([*([", ".join(names[:-1])] if len(names) > 1 else []), names[-1]])
 
 
+_PS = ("p_value", "p_adjusted", "q_value")
+
+
 def _heads(inference: HeadInference) -> list[dict[str, Any]]:
-    keep = ("layer", "head", inference.quantity, "nde", "ci_low", "ci_high", "p_value", "p_fwer", "q_value")
+    keep = ("layer", "head", inference.quantity, "nde", "ci_low", "ci_high", *_PS)
     frame = inference.to_frame()
     return [
         {str(k): (int(v) if k in {"layer", "head"} else _known(v)) for k, v in row.items()}
@@ -237,11 +240,8 @@ def _comparison_rows(comparison: MediationComparison) -> list[dict[str, Any]]:
     return rows
 
 
-def _interval(inference: HeadInference) -> dict[str, float | None] | None:
-    te = inference.te
-    if te is None:
-        return None
-    return {"estimate": te.mean, "ci_low": _known(te.ci_low), "ci_high": _known(te.ci_high)}
+def _interval(inference: HeadInference) -> dict[str, Any]:
+    return {k: plain(getattr(inference, k)) for k in ("estimate", "ci_low", "ci_high")}
 
 
 def _known(value: float) -> float | None:
@@ -257,7 +257,7 @@ def _head_table(inference: HeadInference, top: int) -> str:
         span = "no interval" if None in ends else f"{ends[0]:.3f} to {ends[1]:.3f}"
         lines.append(
             f"  {name:6} {row[inference.quantity]:7.3f}  {span:18} {row.get('nde', float('nan')):7.3f}"
-            f"  {row['q_value']:.4f}  {row['p_fwer']:.4f}"
+            f"  {row['q_value']:.4f}  {row['p_adjusted']:.4f}"
         )
     return "\n".join(lines)
 
@@ -320,7 +320,7 @@ def study_mediation(
 
 def _whole(
     saved: _saved.Saved, contrasts: list[Contrast], report: Progress
-) -> tuple[list[HeadSweep], _saved.Rest] | None:
+) -> tuple[list[Sweep], _saved.Rest] | None:
     """Read a mediation; None where it is not finished, or a file of it is damaged, which is said."""
     try:
         return saved.read(contrasts)
@@ -375,7 +375,7 @@ def _computed(
     saved: _saved.Saved,
     frame: pd.DataFrame,
     report: Progress,
-) -> tuple[list[HeadSweep], _saved.Rest]:
+) -> tuple[list[Sweep], _saved.Rest]:
     from whyprompt.trials.models.load import load_model
 
     report(0, 0, "loading the model")
@@ -446,7 +446,7 @@ def _compute(
 
 
 def _pictures(
-    lm: LocalModel, pairs: list[PromptPair], contrast: Contrast, sweep: HeadSweep
+    lm: LocalModel, pairs: list[PromptPair], contrast: Contrast, sweep: Sweep
 ) -> tuple[AttentionPicture, ...]:
     """Draw the item whose total effect is the median: neither the best nor the worst."""
     import numpy as np
@@ -457,16 +457,15 @@ def _pictures(
     out = []
     arms: tuple[tuple[Literal[0, 1], str], ...] = ((0, contrast.control), (1, contrast.treated))
     for arm, name in arms:
-        rows = attention_rows(lm.model, pair, arm=arm)
-        weights = np.stack([r.weights.mean(0) for r in rows])
+        seen = capture_heads(lm.model, pair, arm=arm)
         out.append(
             AttentionPicture(
                 item_id=pair.item_id,
                 arm=name,
-                tokens=tuple(lm.codec.tokenizer.decode([t]) for t in rows[0].token_ids),
-                segments=rows[0].segments,
-                heads=tuple((r.layer, r.head) for r in rows),
-                weights=np.round(weights * 255).astype(np.uint8),
+                tokens=tuple(lm.codec.tokenizer.decode([t]) for t in seen.token_ids),
+                segments=seen.segments,
+                heads=seen.heads,
+                weights=np.round(seen.weights.mean(1) * 255).astype(np.uint8),
             )
         )
     return tuple(out)
@@ -477,10 +476,10 @@ def _gather(
     settings: MediationSettings,
     contrasts: list[Contrast],
     saved: _saved.Saved,
-    sweeps: list[HeadSweep],
+    sweeps: list[Sweep],
     rest: _saved.Rest,
 ) -> StudyMediation:
-    def studied(contrast: Contrast, sweep: HeadSweep) -> HeadStudy:
+    def studied(contrast: Contrast, sweep: Sweep) -> HeadStudy:
         inference = infer_heads(sweep, level=settings.level, random_state=study.seeds.analysis)
         return HeadStudy(contrast=contrast, sweep=sweep, inference=inference)
 

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,10 @@ import numpy as np
 from whyprompt._files import file_errors, lock_for, read_json, whole_file, write_json
 from whyprompt.answers.pairs import chosen_items
 from whyprompt.errors import StoreError
-from whyprompt.mediation.capture import AttentionCapture
-from whyprompt.mediation.results import HeadSweep, PairOutcomes
-from whyprompt.mediation.search import CarriedShare, HeadSearch
-from whyprompt.stats.intervals import MeanInterval
+from whyprompt.mediation.capture import AttentionCapture, AttentionPicture
+from whyprompt.mediation.results import PairOutcomes, Sweep
+from whyprompt.mediation.search import HeadSearch
+from whyprompt.results import Estimate
 from whyprompt.study import MediationSettings
 from whyprompt.trials.store import TrialStore
 
@@ -37,36 +37,11 @@ if TYPE_CHECKING:
 
     from whyprompt.study import Contrast, Study
 
-__all__ = ["AttentionPicture", "Rest", "Saved", "search_to_dict"]
+__all__ = ["Rest", "Saved"]
 
 # Raised when the same study and model would give other numbers.
-_FORMAT = 3
+_FORMAT = 4
 _DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AttentionPicture:
-    """One item's tokens, and where every head looks from the answer positions.
-
-    Attributes
-    ----------
-    item_id : str
-    arm : str
-    tokens : tuple of str
-        The prompt's tokens and all answer tokens but the last, as text.
-    segments : tuple of str
-        The segment of every token; "" where it has none.
-    heads : tuple of (layer, head)
-    weights : ndarray of uint8, shape (heads, tokens)
-        Attention weights, 255 for 1, averaged over the answer positions.
-    """
-
-    item_id: str
-    arm: str
-    tokens: tuple[str, ...]
-    segments: tuple[str, ...]
-    heads: tuple[tuple[int, int], ...]
-    weights: Any
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,12 +111,12 @@ class Saved:
         finally:
             lock.release()
 
-    def read(self, contrasts: list[Contrast]) -> tuple[list[HeadSweep], Rest] | None:
+    def read(self, contrasts: list[Contrast]) -> tuple[list[Sweep], Rest] | None:
         """Read the sweeps of these contrasts, and the rest.
 
         Returns
         -------
-        tuple of (list of HeadSweep, Rest), or None
+        tuple of (list of Sweep, Rest), or None
             None where they were not finished.
 
         Raises
@@ -178,7 +153,7 @@ class Saved:
 
         return keep
 
-    def finish(self, contrast: Contrast, sweep: HeadSweep) -> None:
+    def finish(self, contrast: Contrast, sweep: Sweep) -> None:
         """Keep what a finished sweep has beside its items."""
         write_json(
             self._grid(contrast),
@@ -194,7 +169,7 @@ class Saved:
             },
         )
 
-    def sweep(self, contrast: Contrast) -> HeadSweep:
+    def sweep(self, contrast: Contrast) -> Sweep:
         """Read a finished sweep.
 
         Raises
@@ -216,7 +191,7 @@ class Saved:
             heads = _heads(grid["heads"])
             if not all(0 <= layer < n_layers and 0 <= head < n_heads for layer, head in heads):
                 raise ValueError("heads outside the model")
-            names = {name: _text(grid[name]) for name in ("mediator", "outcome", "model")}
+            mediator, outcome, model = (_text(grid[name]) for name in ("mediator", "outcome", "model"))
 
         def stack(name: str) -> np.ndarray[Any, np.dtype[np.float64]] | None:
             values = [getattr(r, name) for r in rows]
@@ -228,8 +203,10 @@ class Saved:
                 )
             return np.stack(values)
 
-        return HeadSweep(
-            **names,
+        return Sweep(
+            mediator=mediator,
+            outcome=outcome,
+            model=model,
             item_ids=tuple(r.item_id for r in rows),
             clusters=tuple(r.cluster for r in rows),
             n_layers=n_layers,
@@ -257,7 +234,7 @@ class Saved:
         write_json(
             self.folder / "rest.json",
             {
-                "search": None if search is None else search_to_dict(search),
+                "search": None if search is None else search.to_dict(),
                 "note": note,
                 "attention": [
                     {
@@ -281,7 +258,7 @@ class Saved:
             rest = read_json(path, hint=_DELETE)
             pictures = tuple(_picture(one) for one in rest["attention"])
             found, names = rest["search"], rest["capture"]
-            search = None if found is None else _search_from_dict(found)
+            search = None if found is None else _search(found)
             note = _text(rest["note"])
             item_ids, clusters, segments = (
                 tuple(_text(x) for x in names[k]) for k in ("item_ids", "clusters", "segments")
@@ -361,66 +338,25 @@ def _picture(saved: dict[str, Any]) -> AttentionPicture:
     )
 
 
-def search_to_dict(search: HeadSearch) -> dict[str, Any]:
-    """Return a search as values that JSON can hold."""
-    out: dict[str, Any] = {f.name: getattr(search, f.name) for f in fields(search)}
-    return {
-        **out,
-        "heads": [list(h) for h in search.heads],
-        "path": [list(h) for h in search.path],
-        "ways": [_way_to_dict(way) for way in search.ways],
-        "total": _ends_to_json(asdict(search.total)),
-        "search_items": list(search.search_items),
-        "held_out_items": list(search.held_out_items),
-    }
+def _estimate(saved: dict[str, Any]) -> Estimate:
+    """Read an estimate; JSON has no infinity: an end that the items do not bound was written as null."""
+    ends: dict[str, Any] = {"ci_low": -math.inf, "ci_high": math.inf}
+    values: dict[str, Any] = {k: ends.get(k) if v is None else v for k, v in saved.items()}
+    return Estimate(**values)
 
 
-def _ends_to_json(values: dict[str, Any]) -> dict[str, Any]:
-    # JSON has no infinity: an end that the items do not bound is null.
-    return {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in values.items()}
-
-
-def _ends_from_json(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: (-math.inf if k.endswith("_low") else math.inf) if v is None else v for k, v in values.items()}
-
-
-def _way_to_dict(way: CarriedShare) -> dict[str, Any]:
-    return _ends_to_json(
-        {
-            "quantity": way.quantity,
-            "search_share": way.search_share.tolist(),
-            "held_out_share": way.held_out_share.tolist(),
-            "joint": _ends_to_json(asdict(way.joint)),
-            "direct": _ends_to_json(asdict(way.direct)),
-            "share_low": way.share_low,
-            "share_high": way.share_high,
-        }
-    )
-
-
-def _way_from_dict(data: dict[str, Any]) -> CarriedShare:
-    return CarriedShare(
-        **_ends_from_json(
-            {
-                **data,
-                "search_share": np.array(data["search_share"]),
-                "held_out_share": np.array(data["held_out_share"]),
-                "joint": MeanInterval(**_ends_from_json(data["joint"])),
-                "direct": MeanInterval(**_ends_from_json(data["direct"])),
-            }
-        )
-    )
-
-
-def _search_from_dict(data: dict[str, Any]) -> HeadSearch:
+def _search(saved: dict[str, Any]) -> HeadSearch:
+    overall = {f.name: saved[f.name] for f in fields(Estimate) if f.name in saved}
+    rest = {k: v for k, v in saved.items() if k not in overall}
     return HeadSearch(
-        **{
-            **data,
-            "heads": _heads(data["heads"]),
-            "path": _heads(data["path"]),
-            "ways": tuple(_way_from_dict(way) for way in data["ways"]),
-            "total": MeanInterval(**_ends_from_json(data["total"])),
-            "search_items": tuple(data["search_items"]),
-            "held_out_items": tuple(data["held_out_items"]),
+        **rest
+        | {
+            "overall": _estimate({"label": "total effect", **overall}),
+            "parts": tuple(map(_estimate, saved["parts"])),
+            "heads": _heads(saved["heads"]),
+            "path": _heads(saved["path"]),
+            "searched": {way: np.array(shares) for way, shares in saved["searched"].items()},
+            "held_out": {way: np.array(shares) for way, shares in saved["held_out"].items()},
         }
+        | {k: tuple(saved[k]) for k in ("assumptions", "warnings", "search_items", "held_out_items")}
     )

@@ -51,11 +51,11 @@ def head_words(inference: Any, at: int) -> str:  # noqa: ANN401 - arrays over he
     """Say what one head does, in the words that every mark of it carries."""
     layer, head = inference.heads[at]
     name = _NAMES.get(inference.quantity, inference.quantity)
-    low, high = float(inference.ci_low[at]), float(inference.ci_high[at])
+    part = inference.parts[at]
     return (
-        f"layer {layer} head {head}: {name} {format_number(float(inference.mean[at]))} ({span(low, high)}), "
+        f"layer {layer} head {head}: {name} {format_number(part.estimate)} ({span(*part.ends)}), "
         f"q {format_number(float(inference.q_value[at]), digits=2)}, family-wise p "
-        f"{format_number(float(inference.p_fwer[at]), digits=2)}"
+        f"{format_number(part.p_adjusted, digits=2)}"
     )
 
 
@@ -181,8 +181,8 @@ def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
         {
             "layer": layer,
             "effect": float(inference.mean[i]),
-            "low": _end(inference.ci_low[i]),
-            "high": _end(inference.ci_high[i]),
+            "low": _end(inference.parts[i].ends[0]),
+            "high": _end(inference.parts[i].ends[1]),
             "sure": f"q < {inference.alpha:g}" if inference.q_value[i] < inference.alpha else "not marked",
             "words": head_words(inference, i),
         }
@@ -242,8 +242,8 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
 
     Parameters
     ----------
-    inference : SetInference
-        From `infer_sets`, over `layer_sweep` or `set_sweep`.
+    inference : HeadInference
+        From `infer_heads`, over `layer_sweep` or `set_sweep`.
     outcome : str
         What the effect is on, for the axis.
     width : int, default 680
@@ -259,15 +259,15 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
 
     Examples
     --------
-    >>> joint_plot(infer_sets(layer_sweep(model, pairs)))  # doctest: +SKIP
+    >>> joint_plot(infer_heads(layer_sweep(model, pairs)))  # doctest: +SKIP
     """
     import altair as alt
 
     name = _NAMES.get(inference.quantity, inference.quantity)
     states = [f"q < {inference.alpha:g}", "not marked"]
     rows: list[dict[str, Any]] = []
-    for i, label in enumerate(inference.names):
-        mean, low, high = (float(v[i]) for v in (inference.mean, inference.ci_low, inference.ci_high))
+    for i, part in enumerate(inference.parts):
+        label, mean, (low, high) = part.label, float(part.estimate), part.ends
         rows.append(
             {
                 "set": label.removeprefix("layer "),
@@ -279,7 +279,7 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
                 f"{format_number(float(inference.q_value[i]), digits=2)}",
             }
         )
-    layers = all(label.startswith("layer ") for label in inference.names)
+    layers = all(part.label.startswith("layer ") for part in inference.parts)
     x = alt.X(
         "set:N",
         sort=[str(r["set"]) for r in rows],
@@ -293,7 +293,7 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
         scale=alt.Scale(domain=states, range=[VERMILION, BLUE]),
         legend=alt.Legend(orient="top"),
     )
-    total = float(inference.te.mean)
+    total = float(inference.estimate)
     lines = [{"at": 0.0, "line": "none"}, {"at": total, "line": "total effect"}]
     rules = (
         alt.Chart(data(lines)).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y=alt.Y("at:Q"))
@@ -368,7 +368,7 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
     )
     k, least = len(search.heads), search.least
-    ends = {"low": _end(least.share_low), "high": _end(least.share_high)}
+    ends = {"low": _end(least.ends[0]), "high": _end(least.ends[1])}
     interval = (
         alt.Chart(data([{"heads": k, **ends}]))
         .mark_rule(color=BLUE, strokeWidth=2, aria=False)
@@ -383,7 +383,7 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     words = (
         f"Cumulative joint effect. {counted(k, 'head')} {'carries' if k == 1 else 'carry'} {end:.0%} of the"
         " total effect on held-out items "
-        + ("(no interval)" if None in ends.values() else f"({least.share_low:.0%} to {least.share_high:.0%})")
+        + ("(no interval)" if None in ends.values() else "({:.0%} to {:.0%})".format(*least.ends))
         + f"; {search.share:.0%} was asked for."
     )
     chart = alt.layer(aim, interval, lines, dots).properties(width=width, height=260, autosize=FIT)
@@ -403,7 +403,7 @@ def head_items_plot(
 
     Parameters
     ----------
-    sweep : HeadSweep
+    sweep : Sweep
     head : (layer, head)
     groups : mapping of str to str, optional
         The task family of each item.

@@ -9,58 +9,41 @@ mediator and outcome would do to it, and `compare_mediation` holds it against th
 
 from whyprompt.mediation.capture import (
     AttentionCapture,
-    AttentionRow,
+    AttentionPicture,
     HeadCapture,
-    attention_row,
-    attention_rows,
     capture_attention,
     capture_heads,
 )
 from whyprompt.mediation.engine.align import align_shorter
-from whyprompt.mediation.estimands import Effects, mediation_effects
-from whyprompt.mediation.inference import (
-    HeadInference,
-    SetInference,
-    SplitHalf,
-    contrast_heads,
-    infer_heads,
-    infer_sets,
-)
+from whyprompt.mediation.estimands import PotentialOutcomes
+from whyprompt.mediation.inference import HeadInference, contrast_heads, infer_heads
+from whyprompt.mediation.intervals import mean_interval
 from whyprompt.mediation.measured.baron_kenny import BaronKenny, baron_kenny
 from whyprompt.mediation.measured.compare import MediationComparison, compare_mediation
-from whyprompt.mediation.measured.mediate import Estimate, MediationResult, contrast_mediations, mediate
+from whyprompt.mediation.measured.mediate import MediationResult, contrast_mediations, mediate
 from whyprompt.mediation.measured.rho import RhoSensitivity, mediation_sensitivity
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
-from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, PairOutcomes, SetSweep
-from whyprompt.mediation.search import CarriedShare, HeadSearch, find_heads
+from whyprompt.mediation.results import KnockoutSweep, PairCut, PairOutcomes, Sweep
+from whyprompt.mediation.search import HeadSearch, find_heads
 from whyprompt.mediation.sweep import head_sweep, joint_effect, knockout_sweep, layer_sweep, set_sweep
-from whyprompt.stats.intervals import MeanInterval, mean_interval
 
 __all__ = [
     "AttentionCapture",
-    "AttentionRow",
+    "AttentionPicture",
     "BaronKenny",
-    "CarriedShare",
-    "Effects",
-    "Estimate",
     "HeadCapture",
     "HeadInference",
     "HeadSearch",
-    "HeadSweep",
     "KnockoutSweep",
-    "MeanInterval",
     "MediationComparison",
     "MediationResult",
     "PairCut",
     "PairOutcomes",
+    "PotentialOutcomes",
     "PromptPair",
     "RhoSensitivity",
-    "SetInference",
-    "SetSweep",
-    "SplitHalf",
+    "Sweep",
     "align_shorter",
-    "attention_row",
-    "attention_rows",
     "baron_kenny",
     "capture_attention",
     "capture_heads",
@@ -70,13 +53,11 @@ __all__ = [
     "find_heads",
     "head_sweep",
     "infer_heads",
-    "infer_sets",
     "joint_effect",
     "knockout_sweep",
     "layer_sweep",
     "mean_interval",
     "mediate",
-    "mediation_effects",
     "mediation_sensitivity",
     "pair_from_rendered",
     "pair_from_text",

@@ -11,26 +11,17 @@ from whyprompt.errors import MediationError
 from whyprompt.mediation.sweep import check_heads, open_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.mediation.pairs import PromptPair
+    from whyprompt.mediation.pairs import PromptPair, Spans
+    from whyprompt.mediation.results import Head
 
     Array = NDArray[np.float64]
 
-__all__ = [
-    "AttentionCapture",
-    "AttentionRow",
-    "HeadCapture",
-    "attention_row",
-    "attention_rows",
-    "capture_attention",
-    "capture_heads",
-]
-
-Head = tuple[int, int]
+__all__ = ["AttentionCapture", "AttentionPicture", "HeadCapture", "capture_attention", "capture_heads"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,31 +78,6 @@ class AttentionCapture:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AttentionRow:
-    """One head's attention over the tokens of one prompt.
-
-    Attributes
-    ----------
-    item_id : str
-    arm, layer, head : int
-    token_ids : tuple of int
-        The prompt and all answer tokens but the last.
-    segments : tuple of str
-        The segment of every token; "" where it has none.
-    weights : ndarray, shape (answer, tokens)
-        One row an answer position.
-    """
-
-    item_id: str
-    arm: int
-    layer: int
-    head: int
-    token_ids: tuple[int, ...]
-    segments: tuple[str, ...]
-    weights: Array
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
 class HeadCapture:
     """Attention patterns and outputs of chosen heads at chosen positions of one prompt.
 
@@ -124,6 +90,8 @@ class HeadCapture:
         Of the prompt with all answer tokens but the last, counted from its start.
     token_ids : tuple of int
         Those tokens.
+    segments : tuple of str
+        The segment of every token; "" where it has none.
     weights : ndarray, shape (heads, positions, tokens)
         Attention, zero on tokens that a position cannot see. Rows sum to one, less what a sink took.
     outputs : ndarray, shape (heads, positions, head_dim)
@@ -135,8 +103,34 @@ class HeadCapture:
     heads: tuple[Head, ...]
     positions: tuple[int, ...]
     token_ids: tuple[int, ...]
+    segments: tuple[str, ...]
     weights: Array
     outputs: Array
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttentionPicture:
+    """One item's tokens, and where every head looks from the answer positions: what a page keeps.
+
+    Attributes
+    ----------
+    item_id : str
+    arm : str
+    tokens : tuple of str
+        The prompt's tokens and all answer tokens but the last, as text.
+    segments : tuple of str
+        The segment of every token; "" where it has none.
+    heads : tuple of (layer, head)
+    weights : ndarray of uint8, shape (heads, tokens)
+        Attention weights, 255 for 1, averaged over the answer positions.
+    """
+
+    item_id: str
+    arm: str
+    tokens: tuple[str, ...]
+    segments: tuple[str, ...]
+    heads: tuple[Head, ...]
+    weights: NDArray[np.uint8]
 
 
 def capture_attention(
@@ -209,104 +203,15 @@ def capture_attention(
     )
 
 
-def attention_row(
-    model: Any,  # noqa: ANN401  # a transformers model ships no type
-    pair: PromptPair,
-    layer: int,
-    head: int,
-    *,
-    arm: Literal[0, 1] = 1,
-) -> AttentionRow:
-    """Attention of one head at the answer positions, over the tokens of one prompt.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-    pair : PromptPair
-    layer, head : int
-    arm : {0, 1}
-
-    Returns
-    -------
-    AttentionRow
-
-    Raises
-    ------
-    MediationError
-        As in `head_sweep`.
-
-    Examples
-    --------
-    >>> attention_row(model, pairs[0], 23, 0).weights  # doctest: +SKIP
-    """
-    return attention_rows(model, pair, heads=[(layer, head)], arm=arm)[0]
-
-
-def attention_rows(
-    model: Any,  # noqa: ANN401  # a transformers model ships no type
-    pair: PromptPair,
-    *,
-    heads: Sequence[Head] | None = None,
-    arm: Literal[0, 1] = 1,
-) -> list[AttentionRow]:
-    """Attention of several heads at the answer positions, from one run.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-    pair : PromptPair
-    heads : sequence of (layer, head), optional
-        All heads by default.
-    arm : {0, 1}
-
-    Returns
-    -------
-    list of AttentionRow
-        In the order of the heads.
-
-    Raises
-    ------
-    MediationError
-        As in `head_sweep`.
-
-    Examples
-    --------
-    >>> [row.weights for row in attention_rows(model, pairs[0])]  # doctest: +SKIP
-    """
-    if arm not in (0, 1):
-        raise MediationError(f"arm is {arm!r}, but it is 0 or 1")
-    ids, spans = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
-    with open_runtime(model, [pair], 256 << 20) as runtime:
-        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
-        world = runtime.clean(ids, pair.answer_ids, keep_weights=True, patched=False, item=pair.item_id)
-        weights = [_numpy(world.layers[layer].weights, head) for layer, head in chosen]
-    names = [""] * len(world.ids)
-    for name, value in spans.items():
-        for start, stop in value:
-            names[start:stop] = [name] * (stop - start)
-    return [
-        AttentionRow(
-            item_id=pair.item_id,
-            arm=arm,
-            layer=layer,
-            head=head,
-            token_ids=world.ids,
-            segments=tuple(names),
-            weights=w,
-        )
-        for (layer, head), w in zip(chosen, weights, strict=True)
-    ]
-
-
 def capture_heads(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pair: PromptPair,
     *,
     arm: Literal[0, 1] = 1,
     heads: Sequence[Head] | None = None,
-    positions: Sequence[int] = (-1,),
+    positions: Sequence[int] | None = None,
 ) -> HeadCapture:
-    """Attention patterns and head outputs at chosen positions; nothing else is kept.
+    """Attention patterns and head outputs at chosen positions, token by token; nothing else is kept.
 
     Parameters
     ----------
@@ -316,9 +221,9 @@ def capture_heads(
         Which of its prompts.
     heads : sequence of (layer, head), optional
         All heads by default.
-    positions : sequence of int, default (-1,)
+    positions : sequence of int, optional
         Of the prompt with all answer tokens but the last; negative ones count from its end, so
-        that -1 predicts the last answer token.
+        that -1 predicts the last answer token. The answer positions by default.
 
     Returns
     -------
@@ -331,16 +236,18 @@ def capture_heads(
 
     Examples
     --------
+    >>> capture_heads(model, pairs[0]).weights.mean(1)  # doctest: +SKIP
     >>> capture_heads(model, pairs[0], heads=[(23, 0)], positions=[40, -1]).outputs  # doctest: +SKIP
     """
     from whyprompt.mediation.engine.engine import Observer
 
     if arm not in (0, 1):
         raise MediationError(f"arm is {arm!r}, but it is 0 or 1")
-    ids = pair.ids1 if arm else pair.ids0
+    ids, spans = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
     tokens = (*ids, *pair.answer_ids[:-1])
+    positions = range(-pair.n_answer, 0) if positions is None else positions
     if not positions:
-        raise MediationError("positions is empty", hint="leave it out for the last position")
+        raise MediationError("positions is empty", hint="leave it out for the answer positions")
     for position in positions:
         if not -len(tokens) <= position < len(tokens):
             raise MediationError(
@@ -362,9 +269,19 @@ def capture_heads(
         heads=tuple(chosen),
         positions=at,
         token_ids=tokens,
+        segments=_names(spans, len(tokens)),
         weights=weights,
         outputs=outputs,
     )
+
+
+def _names(spans: Mapping[str, Spans], n: int) -> tuple[str, ...]:
+    """Give each of n tokens the name of its segment."""
+    names = [""] * n
+    for name, value in spans.items():
+        for start, stop in value:
+            names[start:stop] = [name] * (stop - start)
+    return tuple(names)
 
 
 def _numpy(weights: Any, head: int) -> Array:  # noqa: ANN401  # a tensor; torch is not imported here

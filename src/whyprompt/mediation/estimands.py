@@ -32,14 +32,16 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "Effects",
-    "mediation_effects",
+    "PotentialOutcomes",
     "natural_direct_effect",
     "natural_indirect_effect",
     "pure_natural_indirect_effect",
     "total_effect",
     "total_natural_direct_effect",
 ]
+
+
+_QUANTITIES = ("nie", "nde", "pure_nie", "total_nde")
 
 
 def total_effect(y11: ArrayLike, y00: ArrayLike) -> NDArray[np.float64]:
@@ -150,64 +152,89 @@ def total_natural_direct_effect(y11: ArrayLike, y01: ArrayLike) -> NDArray[np.fl
     return _minus("y11", y11, "y01", y01)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Effects:
-    """The five quantities for a set of items and mediators.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PotentialOutcomes:
+    """Potential outcomes of items, and all effects that they identify.
 
     Attributes
     ----------
-    te : ndarray, shape (items,)
-    nie, nde : ndarray or None, shape of `y10`
-        ``te == nde + nie``.
-    pure_nie, total_nde : ndarray or None, shape of `y01`
-        ``te == pure_nie + total_nde``.
-    """
-
-    te: NDArray[np.float64]
-    nie: NDArray[np.float64] | None
-    nde: NDArray[np.float64] | None
-    pure_nie: NDArray[np.float64] | None
-    total_nde: NDArray[np.float64] | None
-
-
-def mediation_effects(
-    y00: ArrayLike,
-    y11: ArrayLike,
-    *,
-    y10: ArrayLike | None = None,
-    y01: ArrayLike | None = None,
-) -> Effects:
-    """All effects that the given potential outcomes identify.
-
-    Parameters
-    ----------
     y00, y11 : array-like, shape (items,)
         Outcomes of the clean runs.
-    y10, y01 : array-like, shape (items, ...), optional
-        Outcomes of the crossed runs; what is not given is None in the result.
-
-    Returns
-    -------
-    Effects
-
-    Raises
-    ------
-    MediationError
-        If an array holds a value that is not finite, or the shapes do not agree.
+    y10, y01 : array-like or None, shape (items, ...)
+        Outcomes of the crossed runs; None where they were not run.
 
     Examples
     --------
-    >>> e = mediation_effects([-3.0], [-1.0], y10=[[-1.5, -1.0]])
-    >>> e.te.tolist(), e.nie.tolist(), e.nde.tolist(), e.pure_nie
-    ([2.0], [[0.5, 0.0]], [[1.5, 2.0]], None)
+    >>> e = PotentialOutcomes(y00=[-3.0], y11=[-1.0], y10=[[-1.5, -1.0]])
+    >>> e.te.tolist(), e.nie.tolist(), e.nde.tolist(), e.quantities
+    ([2.0], [[0.5, 0.0]], [[1.5, 2.0]], ('nie', 'nde'))
     """
-    return Effects(
-        te=total_effect(y11, y00),
-        nie=None if y10 is None else natural_indirect_effect(y11, y10),
-        nde=None if y10 is None else natural_direct_effect(y10, y00),
-        pure_nie=None if y01 is None else pure_natural_indirect_effect(y01, y00),
-        total_nde=None if y01 is None else total_natural_direct_effect(y11, y01),
-    )
+
+    y00: ArrayLike
+    y11: ArrayLike
+    y10: ArrayLike | None = None
+    y01: ArrayLike | None = None
+
+    @property
+    def te(self) -> NDArray[np.float64]:
+        """Total effect, ``Y(1, M(1)) - Y(0, M(0))``, one an item."""
+        return total_effect(self.y11, self.y00)
+
+    @property
+    def nie(self) -> NDArray[np.float64]:
+        """Natural indirect effect, ``Y(1, M(1)) - Y(1, M(0))``."""
+        return natural_indirect_effect(self.y11, _run(self.y10, "y10", "nie"))
+
+    @property
+    def nde(self) -> NDArray[np.float64]:
+        """Natural direct effect, ``Y(1, M(0)) - Y(0, M(0))``: ``te == nde + nie``."""
+        return natural_direct_effect(_run(self.y10, "y10", "nde"), self.y00)
+
+    @property
+    def pure_nie(self) -> NDArray[np.float64]:
+        """Pure natural indirect effect, ``Y(0, M(1)) - Y(0, M(0))``."""
+        return pure_natural_indirect_effect(_run(self.y01, "y01", "pure_nie"), self.y00)
+
+    @property
+    def total_nde(self) -> NDArray[np.float64]:
+        """Total natural direct effect, ``Y(1, M(1)) - Y(0, M(1))``: ``te == pure_nie + total_nde``."""
+        return total_natural_direct_effect(self.y11, _run(self.y01, "y01", "total_nde"))
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Names of the effects that can be had beside ``te``."""
+        have = [] if self.y10 is None else ["nie", "nde"]
+        return (*have, *([] if self.y01 is None else ["pure_nie", "total_nde"]))
+
+    def effect(self, quantity: str) -> NDArray[np.float64]:
+        """One effect by its name, items x mediators.
+
+        Parameters
+        ----------
+        quantity : {"nie", "nde", "pure_nie", "total_nde"}
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        MediationError
+            If the quantity is unknown or was not run.
+        """
+        if quantity not in _QUANTITIES:
+            raise MediationError(f"unknown quantity {quantity!r}", hint=f"one of {', '.join(_QUANTITIES)}")
+        array: NDArray[np.float64] = getattr(self, quantity)
+        return array
+
+
+def _run(array: ArrayLike | None, name: str, quantity: str) -> ArrayLike:
+    if array is None:
+        raise MediationError(
+            f"{quantity} needs {name}, which this sweep did not run",
+            hint=f"ask for it: directions=('{quantity}',)",
+        )
+    return array
 
 
 def _minus(left: str, a: ArrayLike, right: str, b: ArrayLike) -> NDArray[np.float64]:

@@ -6,234 +6,124 @@ item is computed, so all uncertainty is in which items were drawn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from scipy import stats
 
-from whyprompt._words import percent
+from whyprompt._words import format_number, percent
 from whyprompt.errors import MediationError
-from whyprompt.mediation.results import quantity_of
+from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, units_of
+from whyprompt.mediation.results import column, columns_of, estimates
+from whyprompt.results import Estimate, Result
 from whyprompt.stats import resampling
-from whyprompt.stats.intervals import DRAWS, MeanInterval, interval_words, mean_interval, units_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.mediation.results import HeadSweep, SetSweep
+    from whyprompt.mediation.results import Head, Sweep
 
     Array = NDArray[np.float64]
 
-__all__ = [
-    "HeadInference",
-    "SetInference",
-    "SplitHalf",
-    "contrast_heads",
-    "infer_heads",
-    "infer_sets",
-]
+__all__ = ["HeadInference", "contrast_heads", "infer_heads"]
 
 _NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "total NDE"}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitHalf:
-    """Agreement of the heads' mean effects between random halves of the clusters.
-
-    Attributes
-    ----------
-    rank_correlation : float
-        Mean Spearman correlation over splits.
-    top_overlap : float
-        Mean share of the `top` largest heads in absolute value that both halves name.
-    top, n_splits : int
-    """
-
-    rank_correlation: float
-    top_overlap: float
-    top: int
-    n_splits: int
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeadInference:
-    r"""Which heads have an effect, and how sure one may be.
+class HeadInference(Result):
+    r"""Which heads, or sets of heads, have an effect, and how sure one may be.
+
+    `overall` is the total effect, `parts` the mean effect of every head or set, in the sweep's order, each
+    with its cluster-robust error (CR2) and bootstrap-t interval, for one part at a time and infinite where
+    the items do not bound the mean. Every p is the larger of two: that of a studentised bootstrap of whole
+    clusters, which takes the effects as skewed as they are, and that of sign flips, which is exact where
+    they are symmetric. `p_value` is of the part's own \|t\|; `p_adjusted` step-down of the largest \|t\|:
+    familywise, using the parts' dependence; nowhere below `q_value`, so that a name held to the familywise
+    error is one that the false discovery rate gives too.
 
     Attributes
     ----------
-    quantity : str
+    quantity : {"nie", "nde", "pure_nie", "total_nde"}
     heads : tuple of (layer, head)
-    mean, std_error, ci_low, ci_high, t : ndarray, shape (heads,)
-        Cluster-robust error (CR2); bootstrap-t intervals, for one head at a time, infinite where the
-        items do not bound the mean.
-    p_value : ndarray
-        Two-sided p of the head's own \|t\|.
-    p_fwer : ndarray
-        Step-down p of the largest \|t\|: familywise, using the heads' dependence; nowhere below `q_value`,
-        so that a name held to the familywise error is one that the false discovery rate gives too.
-    q_value : ndarray
-        False discovery rate: how many heads' \|t\| would be as large by chance, of those that are. By
-        chance is counted over all heads, since a skewed head's \|t\| is large more often than another's.
-        Each p is the larger of two: that of a studentised bootstrap of whole clusters, which takes the
-        effects as skewed as they are, and that of sign flips, which is exact where they are symmetric.
-    nde : ndarray or None
+        Of the parts; empty where they are sets.
+    sets : mapping of str to tuple of (layer, head)
+        Of the parts; empty where they are single heads.
+    q_value : ndarray, shape (parts,)
+        False discovery rate: how many parts' \|t\| would be as large by chance, of those that are. By
+        chance is counted over all parts, since a skewed head's \|t\| is large more often than another's.
+    nde : ndarray or None, shape (parts,)
         Mean direct effect beside each `nie`.
-    te : MeanInterval or None
-        Total effect.
-    n_items, n_clusters, draws : int
+    n_clusters, draws : int
         Bootstrap samples, and sign patterns where not all of them are used.
     exhaustive : bool
         Whether all sign patterns were used.
-    min_p : float
-        No p can be smaller with so few clusters, since none of two-sided sign flips can:
-        ``2 / 2**n_clusters``.
     alpha : float
-    split_half : SplitHalf or None
-        None with fewer than four clusters.
-    sentence : str
+        Level at which the sentence counts heads.
+    split_half : Result or None
+        Stability: the rank correlation of the mean effects between random halves of the clusters, and the
+        share of the largest that both halves name. None with fewer than four clusters.
     """
 
     quantity: str
-    heads: tuple[tuple[int, int], ...]
-    mean: Array
-    std_error: Array
-    ci_low: Array
-    ci_high: Array
-    t: Array
-    p_value: Array
-    p_fwer: Array
+    heads: tuple[Head, ...]
+    sets: Mapping[str, tuple[Head, ...]]
     q_value: Array
     nde: Array | None
-    te: MeanInterval | None
-    n_items: int
     n_clusters: int
     draws: int
     exhaustive: bool
-    min_p: float
     alpha: float
-    split_half: SplitHalf | None
-    sentence: str
+    split_half: Result | None
+
+    @cached_property
+    def mean(self) -> Array:
+        """Mean effect of every part."""
+        return column(self.parts, "estimate")
+
+    @property
+    def min_p(self) -> float:
+        """The least p that sign flips of so few clusters can show, two-sided: ``2 / 2**n_clusters``."""
+        return 2.0 ** (1 - self.n_clusters)
 
     def to_frame(self) -> pd.DataFrame:
-        """One row a head, the largest absolute effect first.
+        """One row a head, the largest absolute effect first; or one row a set, in the sweep's order.
 
         Returns
         -------
         pandas.DataFrame
-            Columns layer, head, the quantity's name, nde (beside nie), std_error, ci_low,
-            ci_high, t, p_value, p_fwer, q_value.
+            Columns layer and head (or set and n_heads), the quantity's name, nde (beside nie), std_error,
+            ci_low, ci_high, t, p_value, p_adjusted, q_value.
         """
         import pandas as pd
 
-        columns: dict[str, Any] = {
-            "layer": [layer for layer, _ in self.heads],
-            "head": [head for _, head in self.heads],
-            self.quantity: self.mean,
-        }
+        columns: dict[str, Any] = columns_of(self.heads, self.sets)
+        columns[self.quantity] = self.mean
         if self.nde is not None:
             columns["nde"] = self.nde
-        columns |= {name: getattr(self, name) for name in _COLUMNS}
-        order = np.argsort(-np.abs(self.mean), kind="stable")
-        return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+        columns |= {name: column(self.parts, name) for name in ("std_error", "ci_low", "ci_high")}
+        columns["t"] = resampling.t_of(self.mean, columns["std_error"])
+        columns |= {name: column(self.parts, name) for name in ("p_value", "p_adjusted")}
+        frame = pd.DataFrame(columns | {"q_value": self.q_value})
+        if self.sets:
+            return frame
+        return frame.iloc[np.argsort(-np.abs(self.mean), kind="stable")].reset_index(drop=True)
 
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt import charts
 
-_COLUMNS = ("std_error", "ci_low", "ci_high", "t", "p_value", "p_fwer", "q_value")
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SetInference:
-    """Joint effects of sets of heads, a layer's for instance, and how sure one may be.
-
-    Attributes
-    ----------
-    quantity : str
-    names : tuple of str
-    sets : tuple of tuples of (layer, head)
-    mean, std_error, ci_low, ci_high, t, p_value, p_fwer, q_value : ndarray, shape (sets,)
-        As in `HeadInference`; the family is that of the sets.
-    nde : ndarray or None
-        Mean direct effect beside each `nie`.
-    te : MeanInterval
-        Total effect.
-    n_items, n_clusters, draws : int
-    exhaustive : bool
-    min_p, alpha : float
-    split_half : SplitHalf or None
-    sentence : str
-    """
-
-    quantity: str
-    names: tuple[str, ...]
-    sets: tuple[tuple[tuple[int, int], ...], ...]
-    mean: Array
-    std_error: Array
-    ci_low: Array
-    ci_high: Array
-    t: Array
-    p_value: Array
-    p_fwer: Array
-    q_value: Array
-    nde: Array | None
-    te: MeanInterval
-    n_items: int
-    n_clusters: int
-    draws: int
-    exhaustive: bool
-    min_p: float
-    alpha: float
-    split_half: SplitHalf | None
-    sentence: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a set, in the sweep's order.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns set, n_heads, the quantity's name, nde (beside nie), std_error, ci_low,
-            ci_high, t, p_value, p_fwer, q_value.
-        """
-        import pandas as pd
-
-        columns: dict[str, Any] = {
-            "set": list(self.names),
-            "n_heads": [len(s) for s in self.sets],
-            self.quantity: self.mean,
-        }
-        if self.nde is not None:
-            columns["nde"] = self.nde
-        return pd.DataFrame(columns | {name: getattr(self, name) for name in _COLUMNS})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-            One entry a set under ``sets``, the total effect, and the sentence.
-        """
-        rows = [{str(k): _finite(v) for k, v in row.items()} for row in self.to_frame().to_dict("records")]
-        return {
-            "quantity": self.quantity,
-            "sets": rows,
-            "total_effect": {
-                "estimate": self.te.mean,
-                "ci_low": _finite(self.te.ci_low),
-                "ci_high": _finite(self.te.ci_high),
-            },
-            "n_items": self.n_items,
-            "n_clusters": self.n_clusters,
-            "smallest_possible_p": self.min_p,
-            "sentence": self.sentence,
-        }
+        if self.sets:
+            return {"joint": lambda: charts.joint_plot(self)}
+        return {"heads": lambda: charts.head_heatmap(self), "layers": lambda: charts.layer_plot(self)}
 
 
 def infer_heads(
-    sweep: HeadSweep,
+    sweep: Sweep,
     *,
     quantity: str = "nie",
     level: float = 0.95,
@@ -242,7 +132,7 @@ def infer_heads(
     n_splits: int = 100,
     random_state: int = 0,
 ) -> HeadInference:
-    """Intervals, familywise p-values and false-discovery q-values of every head in a sweep.
+    """Intervals, familywise p-values and false-discovery q-values of every head or set in a sweep.
 
     Effects of heads on items are skewed: most items show little and a few much. A test that takes them to
     be symmetric about zero, as sign flips do, calls the skewness an effect. So each p here asks a
@@ -250,7 +140,8 @@ def infer_heads(
 
     Parameters
     ----------
-    sweep : HeadSweep
+    sweep : Sweep
+        Of heads, from `head_sweep`; or of sets, from `layer_sweep`, `set_sweep` or `joint_effect`.
     quantity : {"nie", "nde", "pure_nie", "total_nde"}
     level : float, default 0.95
     alpha : float, default 0.05
@@ -283,81 +174,26 @@ def infer_heads(
     Examples
     --------
     >>> infer_heads(sweep).to_frame().head()  # doctest: +SKIP
+    >>> infer_heads(layer_sweep(model, pairs)).to_frame()  # doctest: +SKIP
     """
-    return HeadInference(
-        heads=sweep.heads,
-        **_infer(
-            quantity_of(sweep, quantity),
-            labels=[_head_words(h) for h in sweep.heads],
-            unit=("head", _HEADS_END),
-            clusters=sweep.clusters,
-            quantity=quantity,
-            te=sweep.te,
-            nde=sweep.nde.mean(0) if quantity == "nie" else None,
-            level=level,
-            alpha=alpha,
-            draws=draws,
-            n_splits=n_splits,
-            random_state=random_state,
-        ),
-    )
-
-
-def infer_sets(
-    sweep: SetSweep,
-    *,
-    quantity: str = "nie",
-    level: float = 0.95,
-    alpha: float = 0.05,
-    draws: int = DRAWS,
-    n_splits: int = 100,
-    random_state: int = 0,
-) -> SetInference:
-    """Intervals, familywise p-values and q-values of joint effects: of each layer, of named sets.
-
-    Parameters
-    ----------
-    sweep : SetSweep
-        From `layer_sweep`, `set_sweep` or `joint_effect`.
-    quantity, level, alpha, draws, n_splits, random_state
-        As in `infer_heads`.
-
-    Returns
-    -------
-    SetInference
-
-    Raises
-    ------
-    MediationError
-        As in `infer_heads`.
-
-    Examples
-    --------
-    >>> infer_sets(layer_sweep(model, pairs)).to_frame()  # doctest: +SKIP
-    """
-    return SetInference(
-        names=sweep.names,
-        sets=sweep.sets,
-        **_infer(
-            quantity_of(sweep, quantity),
-            labels=list(sweep.names),
-            unit=("set", _SETS_END),
-            clusters=sweep.clusters,
-            quantity=quantity,
-            te=sweep.te,
-            nde=sweep.nde.mean(0) if quantity == "nie" else None,
-            level=level,
-            alpha=alpha,
-            draws=draws,
-            n_splits=n_splits,
-            random_state=random_state,
-        ),
+    return _infer(
+        sweep.effect(quantity),
+        sweep,
+        clusters=sweep.clusters,
+        quantity=quantity,
+        te=sweep.te,
+        nde=sweep.nde.mean(0) if quantity == "nie" else None,
+        level=level,
+        alpha=alpha,
+        draws=draws,
+        n_splits=n_splits,
+        random_state=random_state,
     )
 
 
 def contrast_heads(
-    sweep: HeadSweep,
-    other: HeadSweep,
+    sweep: Sweep,
+    other: Sweep,
     *,
     quantity: str = "nie",
     level: float = 0.95,
@@ -374,8 +210,8 @@ def contrast_heads(
 
     Parameters
     ----------
-    sweep, other : HeadSweep
-        The items present in both are compared; the heads must be the same.
+    sweep, other : Sweep
+        The items present in both are compared; the heads or sets must be the same.
     quantity, level, alpha, draws, n_splits, random_state
         As in `infer_heads`.
 
@@ -392,7 +228,7 @@ def contrast_heads(
     --------
     >>> contrast_heads(worked, cut_before_answer).sentence  # doctest: +SKIP
     """
-    for name in ("heads", "outcome", "mediator"):
+    for name in ("heads", "sets", "outcome", "mediator"):
         if getattr(sweep, name) != getattr(other, name):
             raise MediationError(f"the two sweeps differ in {name}", hint="run both with the same options")
     at = {item: i for i, item in enumerate(other.item_ids)}
@@ -403,22 +239,18 @@ def contrast_heads(
     for i, j in both:
         if sweep.clusters[i] != other.clusters[j]:
             raise MediationError(f"item {sweep.item_ids[i]!r} is in different clusters in the two sweeps")
-    return HeadInference(
-        heads=sweep.heads,
-        **_infer(
-            quantity_of(sweep, quantity)[mine] - quantity_of(other, quantity)[theirs],
-            labels=[_head_words(h) for h in sweep.heads],
-            unit=("head", _HEADS_END),
-            clusters=tuple(sweep.clusters[i] for i in mine),
-            quantity=quantity,
-            te=sweep.te[mine] - other.te[theirs],
-            nde=None,
-            level=level,
-            alpha=alpha,
-            draws=draws,
-            n_splits=n_splits,
-            random_state=random_state,
-        ),
+    return _infer(
+        sweep.effect(quantity)[mine] - other.effect(quantity)[theirs],
+        sweep,
+        clusters=tuple(sweep.clusters[i] for i in mine),
+        quantity=quantity,
+        te=sweep.te[mine] - other.te[theirs],
+        nde=None,
+        level=level,
+        alpha=alpha,
+        draws=draws,
+        n_splits=n_splits,
+        random_state=random_state,
     )
 
 
@@ -426,15 +258,10 @@ _HEADS_END = "Effects of single heads do not add up to the joint effect of sever
 _SETS_END = "Joint effects of sets do not add up to the total effect: what one passes on, another may use."
 
 
-def _head_words(head: tuple[int, int]) -> str:
-    return f"layer {head[0]} head {head[1]}"
-
-
 def _infer(
     x: Array,
+    sweep: Sweep,
     *,
-    labels: list[str],
-    unit: tuple[str, str],
     clusters: Sequence[str],
     quantity: str,
     te: Array,
@@ -444,72 +271,80 @@ def _infer(
     draws: int,
     n_splits: int,
     random_state: int,
-) -> dict[str, Any]:
-    """Everything about the columns of an items-by-mediators array but what the mediators are."""
+) -> HeadInference:
+    """Everything about the columns of an items-by-mediators array, named as the sweep's mediators are."""
     if not 0 < level < 1 or not 0 < alpha < 1 or draws < 100:
         raise MediationError("level and alpha lie between 0 and 1, and draws is at least 100")
     groups = units_of(x, clusters)
-    n_clusters = int(groups.max()) + 1
     sums, sizes = resampling.cluster_sums(x, groups)
     rng = np.random.default_rng(random_state)
     got = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
-    out: dict[str, Any] = {
-        "quantity": quantity,
-        "mean": got.mean,
-        "std_error": got.std_error,
-        "ci_low": got.low,
-        "ci_high": got.high,
-        "t": got.t,
-        "p_value": got.p_value,
-        "p_fwer": got.p_fwer,
-        "q_value": got.q_value,
-        "nde": nde,
-        "te": mean_interval(te, cluster=clusters, level=level),
-        "n_items": len(x),
-        "n_clusters": n_clusters,
-        "draws": draws,
-        "exhaustive": got.exhaustive,
-        "min_p": 2.0 ** (1 - n_clusters),
-        "alpha": alpha,
-        "split_half": _split_half(sums, sizes, n_splits, rng) if n_clusters >= 4 and n_splits else None,
-    }
-    return out | {"sentence": _sentence(out, labels, unit, level)}
+    out = HeadInference(
+        overall=replace(mean_interval(te, cluster=clusters, level=level), label="total effect"),
+        parts=estimates(
+            sweep.labels,
+            len(x),
+            estimate=got.mean,
+            std_error=got.std_error,
+            ci_low=got.low,
+            ci_high=got.high,
+            p_value=got.p_value,
+            p_adjusted=got.p_fwer,
+        ),
+        level=level,
+        axis=f"{_NAMES[quantity]} on {sweep.outcome}",
+        sentence="",
+        quantity=quantity,
+        heads=sweep.heads,
+        sets=sweep.sets,
+        q_value=got.q_value,
+        nde=nde,
+        n_clusters=len(sizes),
+        draws=draws,
+        exhaustive=got.exhaustive,
+        alpha=alpha,
+        split_half=_split_half(sums, sizes, n_splits, rng, bool(sweep.sets))
+        if len(sizes) >= 4 and n_splits
+        else None,
+    )
+    return replace(out, sentence=_sentence(out, len(x)))
 
 
-def _sentence(r: dict[str, Any], labels: list[str], kind: tuple[str, str], level: float) -> str:
-    name = _NAMES[r["quantity"]]
-    (what, end), m = kind, len(labels)
-    joint = "joint " if what == "set" else ""
-    best = int(np.argmax(np.abs(r["mean"])))
-    unit = "items" if r["n_items"] == r["n_clusters"] else f"items in {r['n_clusters']} clusters"
-    strong = int((r["p_fwer"] < r["alpha"]).sum())
-    loose = int((r["q_value"] < r["alpha"]).sum())
-    te = r["te"]
+def _sentence(r: HeadInference, n: int) -> str:
+    name = _NAMES[r.quantity]
+    what, joint, end = ("set", "joint ", _SETS_END) if r.sets else ("head", "", _HEADS_END)
+    m, te = len(r.parts), cast("Estimate", r.overall)
+    best = r.parts[int(np.argmax(np.abs(r.mean)))]
+    unit = "items" if n == r.n_clusters else f"items in {r.n_clusters} clusters"
+    strong = int((column(r.parts, "p_adjusted") < r.alpha).sum())
+    loose = int((r.q_value < r.alpha).sum())
     text = (
-        f"Over {r['n_items']} {unit} the total effect is {te.mean:.3g} "
-        f"({interval_words(te.ci_low, te.ci_high, percent(level))}). "
-        f"Of {m} {what}s, {labels[best]} has the largest mean {joint}{name}, {r['mean'][best]:.3g} "
-        f"({interval_words(r['ci_low'][best], r['ci_high'][best])}). "
+        f"Over {n} {unit} the total effect is {te.estimate:.3g} "
+        f"({interval_words(*te.ends, percent(r.level))}). "
+        f"Of {m} {what}s, {best.label} has the largest mean {joint}{name}, {best.estimate:.3g} "
+        f"({interval_words(*best.ends)}). "
         f"{strong} of them differ{'s' if strong == 1 else ''} from zero with the familywise error held at "
-        f"{r['alpha']:g}, {loose} with the false discovery rate held there, both by a bootstrap, which takes "
+        f"{r.alpha:g}, {loose} with the false discovery rate held there, both by a bootstrap, which takes "
         "the effects as skewed as they are, and by sign flips, exact for effects symmetric about zero. "
     )
-    text += f"With {r['n_clusters']} sampling units no p can be below {r['min_p']:.2g}"
-    if r["min_p"] >= r["alpha"]:
-        return text + f": at {r['alpha']:g} these items can show no {what} at all, whatever the heads do."
-    floor = max(r["min_p"], 1 / r["draws"])
-    if floor * m >= r["alpha"]:
-        text += f"; a single {what} among {m} then cannot be told from zero at {r['alpha']:g}"
+    text += f"With {r.n_clusters} sampling units no p can be below {r.min_p:.2g}"
+    if r.min_p >= r.alpha:
+        return text + f": at {r.alpha:g} these items can show no {what} at all, whatever the heads do."
+    floor = max(r.min_p, 1 / r.draws)
+    if floor * m >= r.alpha:
+        text += f"; a single {what} among {m} then cannot be told from zero at {r.alpha:g}"
         text += ", and absence of a mark is no evidence"
     return f"{text}. {end}"
 
 
-def _finite(value: Any) -> Any:  # noqa: ANN401  # a cell
-    """Give a cell that JSON can hold: None where the items do not bound it."""
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _split_half(sums: Array, sizes: Array, n_splits: int, rng: np.random.Generator) -> SplitHalf:
+def _split_half(
+    sums: Array,
+    sizes: Array,
+    n_splits: int,
+    rng: np.random.Generator,
+    sets: bool,  # noqa: FBT001  # private
+) -> Result:
+    """How far random halves of the clusters agree: ranks of all means, and names of the largest."""
     g, m = sums.shape
     top = max(1, min(10, m // 2))  # halves that name every head would always agree
     correlations, overlaps = [], []
@@ -521,9 +356,16 @@ def _split_half(sums: Array, sizes: Array, n_splits: int, rng: np.random.Generat
             correlations.append(float(ranks[0, 1]))
         first, second = (set(np.argsort(-np.abs(half), kind="stable")[:top]) for half in (a, b))
         overlaps.append(len(first & second) / top)
-    return SplitHalf(
-        rank_correlation=float(np.mean(correlations)) if correlations else 0.0,
-        top_overlap=float(np.mean(overlaps)),
-        top=top,
-        n_splits=n_splits,
+    what = "sets" if sets else "heads"
+    rank, shared = float(np.mean(correlations)) if correlations else 0.0, float(np.mean(overlaps))
+    return Result(
+        parts=(
+            Estimate(label="rank correlation", estimate=rank),
+            Estimate(label="agreement on the largest", estimate=shared),
+        ),
+        sentence=(
+            f"Between random halves of the items, the {what}' effects have a rank correlation of "
+            f"{format_number(rank)}, and the halves agree on {shared:.0%} of their {top} largest {what} "
+            f"(mean over {n_splits} splits)."
+        ),
     )

@@ -2,25 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.errors import MediationError
-from whyprompt.mediation import estimands
+from whyprompt.mediation.estimands import PotentialOutcomes
+from whyprompt.results import Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
-__all__ = ["HeadSweep", "KnockoutSweep", "PairCut", "PairOutcomes", "SetSweep", "quantity_of"]
+__all__ = [
+    "Head",
+    "KnockoutSweep",
+    "PairCut",
+    "PairOutcomes",
+    "Sweep",
+    "column",
+    "columns_of",
+    "estimates",
+    "head_words",
+]
 
-_QUANTITIES = ("nie", "nde", "pure_nie", "total_nde")
+Head = tuple[int, int]
+"""Layer and head."""
+
+
+def head_words(head: Head) -> str:
+    """Name a head."""
+    return f"layer {head[0]} head {head[1]}"
+
+
+def column(parts: tuple[Estimate, ...], name: str) -> Array:
+    """One figure of every part as an array; NaN where it is not known."""
+    values = (getattr(part, name) for part in parts)
+    return np.array([np.nan if v is None else v for v in values], dtype=np.float64)
+
+
+def estimates(labels: Sequence[str], n: int, by: str = "", **figures: Array) -> tuple[Estimate, ...]:
+    """Turn arrays, one value a part, into the estimates of the parts; NaN is what is not known."""
+    rows = np.stack([*figures.values()], 1).tolist()
+    known = ({k: v for k, v in zip(figures, row, strict=True) if not np.isnan(v)} for row in rows)
+    return tuple(
+        Estimate(label=label, by=by, n_used=n, **({"estimate": None} | own))
+        for label, own in zip(labels, known, strict=True)
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,58 +164,9 @@ class PairCut:
         return cls(**_arrays(data, ("y_cut",)))
 
 
-class _Effects:
-    """The five quantities from the potential outcomes that a result holds."""
-
-    y00: Array
-    y11: Array
-    y10: Array | None
-    y01: Array | None
-
-    @property
-    def te(self) -> Array:
-        """Total effect, ``Y(1, M(1)) - Y(0, M(0))``, one an item."""
-        return estimands.total_effect(self.y11, self.y00)
-
-    @property
-    def nie(self) -> Array:
-        """Natural indirect effect, ``Y(1, M(1)) - Y(1, M(0))``."""
-        return estimands.natural_indirect_effect(self.y11, self._need("y10", "nie"))
-
-    @property
-    def nde(self) -> Array:
-        """Natural direct effect, ``Y(1, M(0)) - Y(0, M(0))``."""
-        return estimands.natural_direct_effect(self._need("y10", "nde"), self.y00)
-
-    @property
-    def pure_nie(self) -> Array:
-        """Pure natural indirect effect, ``Y(0, M(1)) - Y(0, M(0))``."""
-        return estimands.pure_natural_indirect_effect(self._need("y01", "pure_nie"), self.y00)
-
-    @property
-    def total_nde(self) -> Array:
-        """Total natural direct effect, ``Y(1, M(1)) - Y(0, M(1))``."""
-        return estimands.total_natural_direct_effect(self.y11, self._need("y01", "total_nde"))
-
-    @property
-    def quantities(self) -> tuple[str, ...]:
-        """Names of the effects that can be had beside ``te``."""
-        have = [] if self.y10 is None else ["nie", "nde"]
-        return (*have, *([] if self.y01 is None else ["pure_nie", "total_nde"]))
-
-    def _need(self, name: str, quantity: str) -> Array:
-        array: Array | None = getattr(self, name)
-        if array is None:
-            raise MediationError(
-                f"{quantity} needs {name}, which this sweep did not run",
-                hint=f"ask for it: directions=('{quantity}',)",
-            )
-        return array
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeadSweep(_Effects):
-    """Effects of single heads, item by item.
+class Sweep(PotentialOutcomes):
+    """Effects of single heads, or joint effects of sets of heads, item by item.
 
     Attributes
     ----------
@@ -194,7 +177,9 @@ class HeadSweep(_Effects):
     n_layers, n_heads : int
         Size of the model's grid of heads.
     heads : tuple of (layer, head)
-        The mediators, in the order of the arrays' last axis.
+        The single heads swept, in the order of the arrays' last axis; empty where sets were swept.
+    sets : mapping of str to tuple of (layer, head)
+        The named sets swept, in the order of the arrays' last axis; empty where heads were.
     y00, y11 : ndarray, shape (items,)
     y10, y01 : ndarray or None, shape (items, mediators)
         `nie`, `nde`, `pure_nie` and `total_nde` have the same shape; `grid` lays one out
@@ -207,6 +192,10 @@ class HeadSweep(_Effects):
         more than one could be, and half precision.
     """
 
+    y00: Array
+    y11: Array
+    y10: Array | None
+    y01: Array | None
     mediator: str
     outcome: str
     model: str
@@ -214,13 +203,15 @@ class HeadSweep(_Effects):
     clusters: tuple[str, ...]
     n_layers: int
     n_heads: int
-    heads: tuple[tuple[int, int], ...]
-    y00: Array
-    y11: Array
-    y10: Array | None
-    y01: Array | None
+    heads: tuple[Head, ...] = ()
+    sets: Mapping[str, tuple[Head, ...]] = field(default_factory=dict)
     floor: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the heads or sets."""
+        return tuple(self.sets) or tuple(map(head_words, self.heads))
 
     def grid(self, quantity: str = "nie") -> Array:
         """One quantity as an array of items x layers x heads.
@@ -232,7 +223,7 @@ class HeadSweep(_Effects):
         Returns
         -------
         ndarray, shape (items, layers, heads)
-            NaN where a head was not asked for.
+            NaN where a head was not swept by itself.
 
         Raises
         ------
@@ -240,11 +231,11 @@ class HeadSweep(_Effects):
             If the quantity is unknown or was not run.
         """
         out = np.full((len(self.item_ids), self.n_layers, self.n_heads), np.nan)
-        layers, heads = np.array(self.heads).T
-        out[:, layers, heads] = quantity_of(self, quantity)
+        layers, heads = np.array(self.heads, dtype=np.intp).reshape(-1, 2).T
+        out[:, layers, heads] = self.effect(quantity)[:, : len(self.heads)]
         return out
 
-    def ranked(self, quantity: str = "nie") -> tuple[tuple[int, int], ...]:
+    def ranked(self, quantity: str = "nie") -> tuple[Head, ...]:
         """Heads from the largest mean effect down.
 
         Parameters
@@ -255,27 +246,17 @@ class HeadSweep(_Effects):
         -------
         tuple of (layer, head)
         """
-        return tuple(self.heads[i] for i in np.argsort(-quantity_of(self, quantity).mean(0), kind="stable"))
+        return tuple(self.heads[i] for i in np.argsort(-self.effect(quantity).mean(0), kind="stable"))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an item and head: item_id, cluster, layer, head, te and the effects run.
+        """One row an item and head or set: item_id, cluster, layer and head or set and n_heads, te, effects.
 
         Returns
         -------
         pandas.DataFrame
         """
-        import pandas as pd
-
-        n, k = len(self.item_ids), len(self.heads)
-        columns: dict[str, Any] = {
-            "item_id": np.repeat(self.item_ids, k),
-            "cluster": np.repeat(self.clusters, k),
-            "layer": np.tile([layer for layer, _ in self.heads], n),
-            "head": np.tile([head for _, head in self.heads], n),
-            "te": np.repeat(self.te, k),
-        }
-        columns |= {q: quantity_of(self, q).ravel() for q in self.quantities}
-        return pd.DataFrame(columns)
+        own = {"te": np.repeat(self.te, len(self.labels))}
+        return _long(self, own | {q: self.effect(q).ravel() for q in self.quantities})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON.
@@ -287,7 +268,7 @@ class HeadSweep(_Effects):
         return _plain(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> HeadSweep:
+    def from_dict(cls, data: Mapping[str, Any]) -> Sweep:
         """Inverse of `to_dict`.
 
         Parameters
@@ -296,89 +277,12 @@ class HeadSweep(_Effects):
 
         Returns
         -------
-        HeadSweep
+        Sweep
         """
         out = _arrays(data, ("y00", "y11", "y10", "y01"))
-        out["heads"] = tuple((int(layer), int(head)) for layer, head in out["heads"])
+        out["heads"] = _heads(out["heads"])
+        out["sets"] = {name: _heads(heads) for name, heads in out["sets"].items()}
         out |= {name: tuple(out[name]) for name in ("item_ids", "clusters", "notes") if name in out}
-        return cls(**out)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SetSweep(_Effects):
-    """Joint effects of sets of heads, item by item.
-
-    Attributes
-    ----------
-    mediator, outcome, model : str
-    item_ids, clusters : tuple of str
-    names : tuple of str
-        Names of the sets, in the order of the arrays' last axis.
-    sets : tuple of tuples of (layer, head)
-    y00, y11 : ndarray, shape (items,)
-    y10, y01 : ndarray or None, shape (items, sets)
-    floor, notes
-        As in `HeadSweep`.
-    """
-
-    mediator: str
-    outcome: str
-    model: str
-    item_ids: tuple[str, ...]
-    clusters: tuple[str, ...]
-    names: tuple[str, ...]
-    sets: tuple[tuple[tuple[int, int], ...], ...]
-    y00: Array
-    y11: Array
-    y10: Array | None
-    y01: Array | None
-    floor: float | None = None
-    notes: tuple[str, ...] = ()
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row an item and set: item_id, cluster, set, n_heads, te and the effects run.
-
-        Returns
-        -------
-        pandas.DataFrame
-        """
-        import pandas as pd
-
-        n, k = len(self.item_ids), len(self.names)
-        columns: dict[str, Any] = {
-            "item_id": np.repeat(self.item_ids, k),
-            "cluster": np.repeat(self.clusters, k),
-            "set": np.tile(self.names, n),
-            "n_heads": np.tile([len(s) for s in self.sets], n),
-            "te": np.repeat(self.te, k),
-        }
-        columns |= {q: quantity_of(self, q).ravel() for q in self.quantities}
-        return pd.DataFrame(columns)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-        """
-        return _plain(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SetSweep:
-        """Inverse of `to_dict`.
-
-        Parameters
-        ----------
-        data : mapping
-
-        Returns
-        -------
-        SetSweep
-        """
-        out = _arrays(data, ("y00", "y11", "y10", "y01"))
-        out["sets"] = tuple(tuple((int(layer), int(head)) for layer, head in s) for s in out["sets"])
-        out |= {name: tuple(out[name]) for name in ("item_ids", "clusters", "names", "notes") if name in out}
         return cls(**out)
 
 
@@ -392,16 +296,12 @@ class KnockoutSweep:
     ----------
     segment : str
     arm : int
-    outcome, model : str
-    item_ids, clusters : tuple of str
-    n_layers, n_heads : int
-    heads : tuple of (layer, head)
+    outcome, model, item_ids, clusters, n_layers, n_heads, heads, floor, notes
+        As in `Sweep`.
     y : ndarray, shape (items,)
         Outcome of the prompt as it is.
     y_cut : ndarray, shape (items, mediators)
         Outcome with one head's edges to the segment cut.
-    floor, notes
-        As in `HeadSweep`.
     """
 
     segment: str
@@ -412,7 +312,7 @@ class KnockoutSweep:
     clusters: tuple[str, ...]
     n_layers: int
     n_heads: int
-    heads: tuple[tuple[int, int], ...]
+    heads: tuple[Head, ...]
     y: Array
     y_cut: Array
     floor: float | None = None
@@ -430,35 +330,34 @@ class KnockoutSweep:
         -------
         pandas.DataFrame
         """
-        import pandas as pd
-
-        n, k = len(self.item_ids), len(self.heads)
-        return pd.DataFrame(
-            {
-                "item_id": np.repeat(self.item_ids, k),
-                "cluster": np.repeat(self.clusters, k),
-                "layer": np.tile([layer for layer, _ in self.heads], n),
-                "head": np.tile([head for _, head in self.heads], n),
-                "controlled_effect": self.controlled_effect.ravel(),
-            }
-        )
+        return _long(self, {"controlled_effect": self.controlled_effect.ravel()})
 
 
-def quantity_of(result: HeadSweep | SetSweep, quantity: str) -> Array:
-    """One effect of a sweep by its name, items x mediators.
-
-    Raises
-    ------
-    MediationError
-        If the quantity is unknown or was not run.
-    """
-    if quantity not in _QUANTITIES:
-        raise MediationError(f"unknown quantity {quantity!r}", hint=f"one of {', '.join(_QUANTITIES)}")
-    array: Array = getattr(result, quantity)
-    return array
+def columns_of(heads: tuple[Head, ...], sets: Mapping[str, tuple[Head, ...]]) -> dict[str, list[Any]]:
+    """Columns that name heads, or sets."""
+    if sets:
+        return {"set": list(sets), "n_heads": [len(own) for own in sets.values()]}
+    return {"layer": [layer for layer, _ in heads], "head": [head for _, head in heads]}
 
 
-def _plain(result: Any) -> dict[str, Any]:  # noqa: ANN401  # any result dataclass
+def _long(sweep: Sweep | KnockoutSweep, values: dict[str, Array]) -> pd.DataFrame:
+    """One row an item and head or set."""
+    import pandas as pd
+
+    names = columns_of(sweep.heads, sweep.sets if isinstance(sweep, Sweep) else {})
+    n, k = len(sweep.item_ids), len(next(iter(names.values())))
+    return pd.DataFrame(
+        {"item_id": np.repeat(sweep.item_ids, k), "cluster": np.repeat(sweep.clusters, k)}
+        | {name: np.tile(own, n) for name, own in names.items()}
+        | values
+    )
+
+
+def _heads(value: Any) -> tuple[Head, ...]:  # noqa: ANN401  # lists from JSON
+    return tuple((int(layer), int(head)) for layer, head in value)
+
+
+def _plain(result: Any) -> dict[str, Any]:  # noqa: ANN401  # any of the classes above
     values = {name: getattr(result, name) for name in result.__dataclass_fields__}
     return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
 

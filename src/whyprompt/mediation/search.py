@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.errors import MediationError
-from whyprompt.mediation.results import quantity_of
+from whyprompt.mediation.intervals import interval_words, mean_interval, share_interval
+from whyprompt.mediation.results import columns_of
 from whyprompt.mediation.sweep import head_sweep, open_search, set_sweep, sweep_sets
-from whyprompt.stats.intervals import MeanInterval, interval_words, mean_interval, share_interval
+from whyprompt.results import Estimate, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.mediation.results import HeadSweep, SetSweep
+    from whyprompt.mediation.results import Head, Sweep
 
     Array = NDArray[np.float64]
 
 __all__ = ["HeadSearch", "find_heads"]
 
-Head = tuple[int, int]
 Way = Literal["nie", "pure_nie"]
 _FEW = 8
 """Held-out sampling units below which how often an interval holds the share was not counted."""
@@ -34,37 +34,13 @@ _WAYS: tuple[Way, ...] = ("nie", "pure_nie")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class CarriedShare:
-    """What a growing set of heads carries in one direction.
-
-    Attributes
-    ----------
-    quantity : {"nie", "pure_nie"}
-        `nie`: what is lost when the set is taken out of prompt 1; `pure_nie`: what is gained when it is
-        put into prompt 0.
-    search_share, held_out_share : ndarray, shape (path,)
-        Mean joint effect of the first k heads over the mean total effect, on the items that the
-        search saw and on those that it did not.
-    joint, direct : MeanInterval
-        Joint effect of the chosen set on the held-out items, and the rest of the total effect there
-        (the NDE beside `nie`, the total NDE beside `pure_nie`).
-    share_low, share_high : float
-        Interval of the chosen set's held-out share (see `share_interval`); infinite where the items
-        do not bound it.
-    """
-
-    quantity: Literal["nie", "pure_nie"]
-    search_share: Array
-    held_out_share: Array
-    joint: MeanInterval
-    direct: MeanInterval
-    share_low: float
-    share_high: float
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class HeadSearch:
+class HeadSearch(Result):
     """A growing set of heads and the share of the total effect that it carries.
+
+    `overall` is the total effect on the held-out items. `parts` are of the chosen set on those items, three
+    a direction, which `by` names: "share" of the total effect (an end of its interval is infinite where the
+    items do not bound it), "joint" effect, and "direct", the rest of the total effect (the NDE beside `nie`,
+    the total NDE beside `pure_nie`).
 
     Attributes
     ----------
@@ -75,41 +51,40 @@ class HeadSearch:
         The chosen set, in the order in which heads joined.
     path : tuple of (layer, head)
         All heads that joined, the chosen ones first.
-    ways : tuple of CarriedShare
-        The directions: `nie` and `pure_nie`; one of them where the mediator is the attention row.
+    searched, held_out : mapping of str to ndarray, shape (path,)
+        By direction, mean joint effect of the first k heads over the mean total effect, on the items that the
+        search saw and on those that it did not. `nie`: what is lost when the set is taken out of prompt 1;
+        `pure_nie`: what is gained when it is put into prompt 0. One of them where the mediator is the
+        attention row.
     reached : bool
         Whether the search items reached `share` in every direction.
-    total : MeanInterval
-        Total effect on the held-out items.
     search_items, held_out_items : tuple of str
-    sentence : str
     """
 
     method: str
     share: float
     heads: tuple[Head, ...]
     path: tuple[Head, ...]
-    ways: tuple[CarriedShare, ...]
+    searched: Mapping[str, Array]
+    held_out: Mapping[str, Array]
     reached: bool
-    total: MeanInterval
     search_items: tuple[str, ...]
     held_out_items: tuple[str, ...]
-    sentence: str
 
     @property
     def search_share(self) -> Array:
         """Share that every direction reaches on the items searched on: the smallest, shape (path,)."""
-        return np.asarray(np.min([w.search_share for w in self.ways], axis=0))
+        return np.asarray(np.min([*self.searched.values()], axis=0))
 
     @property
     def held_out_share(self) -> Array:
         """Share that every direction reaches on the held-out items: the smallest, shape (path,)."""
-        return np.asarray(np.min([w.held_out_share for w in self.ways], axis=0))
+        return np.asarray(np.min([*self.held_out.values()], axis=0))
 
     @property
-    def least(self) -> CarriedShare:
-        """The direction in which the chosen set carries the least of the effect on the held-out items."""
-        return min(self.ways, key=lambda w: float(w.held_out_share[len(self.heads) - 1]))
+    def least(self) -> Estimate:
+        """The share in the direction in which the chosen set carries the least, on the held-out items."""
+        return self.part("share", by=min(self.held_out, key=lambda q: self.held_out[q][len(self.heads) - 1]))
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head of the path.
@@ -123,22 +98,23 @@ class HeadSearch:
         import pandas as pd
 
         n = len(self.path)
-        columns: dict[str, Any] = {
-            "n_heads": np.arange(1, n + 1),
-            "layer": [layer for layer, _ in self.path],
-            "head": [head for _, head in self.path],
-        }
-        for way in self.ways:
-            columns[f"search_{way.quantity}"] = way.search_share
-            columns[f"held_out_{way.quantity}"] = way.held_out_share
+        columns: dict[str, Any] = {"n_heads": np.arange(1, n + 1), **columns_of(self.path, {})}
+        for quantity in self.held_out:
+            columns[f"search_{quantity}"] = self.searched[quantity]
+            columns[f"held_out_{quantity}"] = self.held_out[quantity]
         return pd.DataFrame(columns | {"chosen": np.arange(n) < len(self.heads)})
+
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import search_plot
+
+        return {"search": lambda: search_plot(self)}
 
 
 def find_heads(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
     *,
-    sweep: HeadSweep | None = None,
+    sweep: Sweep | None = None,
     method: Literal["greedy", "ranked"] = "greedy",
     share: float = 0.8,
     max_heads: int = 32,
@@ -166,7 +142,7 @@ def find_heads(
     ----------
     model, pairs
         As in `head_sweep`.
-    sweep : HeadSweep, optional
+    sweep : Sweep, optional
         A finished sweep over at least the search items, in both directions; run here if absent.
         Its mediator and outcome are those of the search.
     method : {"greedy", "ranked"}
@@ -225,7 +201,7 @@ def find_heads(
         def grow(sets: list[list[Head]]) -> Array:
             """Share of the total effect that each set carries, directions x sets."""
             joint = sweep_sets(runner, seen, {str(i): s for i, s in enumerate(sets)})
-            return np.stack([getattr(joint, q).mean(0) for q in ways]) / total
+            return np.stack([joint.effect(q).mean(0) for q in ways]) / total
 
         if method == "ranked":
             path = ranking[:max_heads]
@@ -243,37 +219,48 @@ def find_heads(
     chosen = path if at is None else path[: at + 1]
     nested = {str(k): path[: k + 1] for k in range(len(path))}
     test = set_sweep(model, unseen, nested, directions=ways, **options)
-    whole = mean_interval(test.te, cluster=test.clusters, level=level)
+    total_effect = mean_interval(test.te, cluster=test.clusters, level=level)
     _check_total(test.te, "held-out")
-    found = tuple(_carried(q, np.array(curve)[:, i], test, len(chosen), level) for i, q in enumerate(ways))
-    return HeadSearch(
+    out = HeadSearch(
+        overall=replace(total_effect, label="total effect"),
+        parts=tuple(part for q in ways for part in _carried(q, test, len(chosen), level)),
+        level=level,
+        axis=f"effect on {test.outcome}, or share of the total effect",
+        sentence="",
         method=method,
         share=share,
         heads=tuple(chosen),
         path=tuple(path),
-        ways=found,
+        searched=dict(zip(ways, np.array(curve).T, strict=True)),
+        held_out={q: test.effect(q).mean(0) / test.te.mean() for q in ways},
         reached=at is not None,
-        total=whole,
         search_items=tuple(p.item_id for p in seen),
         held_out_items=test.item_ids,
-        sentence=_sentence(chosen, found, at is not None, share, whole, level, test.mediator),
     )
+    return replace(out, sentence=_sentence(out, test.mediator, len(set(test.clusters))))
 
 
-def _carried(quantity: Way, curve: Array, test: SetSweep, n_chosen: int, level: float) -> CarriedShare:
-    """Measure what the path carries in one direction, on the held-out items."""
-    joint = quantity_of(test, quantity)
+def _carried(quantity: Way, test: Sweep, n_chosen: int, level: float) -> list[Estimate]:
+    """Measure what the chosen set carries in one direction, on the held-out items."""
+    joint = test.effect(quantity)
     part = joint[:, n_chosen - 1]
     low, high = share_interval(part, test.te, cluster=test.clusters, level=level)
-    return CarriedShare(
-        quantity=quantity,
-        search_share=curve,
-        held_out_share=joint.mean(0) / test.te.mean(),
-        joint=mean_interval(part, cluster=test.clusters, level=level),
-        direct=mean_interval(test.te - part, cluster=test.clusters, level=level),
-        share_low=low,
-        share_high=high,
+    share = Estimate(
+        label="share",
+        by=quantity,
+        estimate=float(joint.mean(0)[n_chosen - 1] / test.te.mean()),
+        ci_low=low,
+        ci_high=high,
+        n_used=len(part),
     )
+    effects = {"joint": part, "direct": test.te - part}
+    return [
+        share,
+        *(
+            replace(mean_interval(values, cluster=test.clusters, level=level), label=label, by=quantity)
+            for label, values in effects.items()
+        ),
+    ]
 
 
 def _split(
@@ -292,7 +279,7 @@ def _split(
     return [p for p in pairs if p.cluster not in out], [p for p in pairs if p.cluster in out]
 
 
-def _scores(sweep: HeadSweep, seen: Sequence[PromptPair]) -> tuple[Array, float]:
+def _scores(sweep: Sweep, seen: Sequence[PromptPair]) -> tuple[Array, float]:
     """Rank heads on the search items by their share of the total effect, the mean of both directions."""
     at = {item: i for i, item in enumerate(sweep.item_ids)}
     missing = [p.item_id for p in seen if p.item_id not in at]
@@ -305,7 +292,7 @@ def _scores(sweep: HeadSweep, seen: Sequence[PromptPair]) -> tuple[Array, float]
     _check_total(te, "search")
     total = float(te.mean())
     # As shares, so that a head counts for what it does towards the total effect, whatever its sign.
-    means = [quantity_of(sweep, q)[rows].mean(0) for q in _WAYS if q in sweep.quantities]
+    means = [sweep.effect(q)[rows].mean(0) for q in _WAYS if q in sweep.quantities]
     return np.asarray(sum(means) / len(means)) / total, total
 
 
@@ -314,7 +301,7 @@ def _check_total(te: Array, which: str) -> None:
         raise MediationError(f"the {which} items have no total effect, so there is nothing to share out")
 
 
-def _matching(sweep: HeadSweep | None, options: dict[str, Any]) -> dict[str, Any]:
+def _matching(sweep: Sweep | None, options: dict[str, Any]) -> dict[str, Any]:
     """Give the options of the search: a finished sweep's mediator and outcome, unless they differ."""
     if sweep is None:
         return options
@@ -333,37 +320,28 @@ def _matching(sweep: HeadSweep | None, options: dict[str, Any]) -> dict[str, Any
     return own | options
 
 
-def _sentence(
-    chosen: Sequence[Head],
-    ways: Sequence[CarriedShare],
-    reached: bool,  # noqa: FBT001  # private
-    share: float,
-    total: MeanInterval,
-    level: float,
-    mediator: str,
-) -> str:
-    k = len(chosen) - 1
+def _sentence(r: HeadSearch, mediator: str, n_clusters: int) -> str:
+    chosen, total = r.heads, cast("Estimate", r.overall)
     names = ", ".join(f"{layer}.{head}" for layer, head in chosen[:8]) + (", ..." if len(chosen) > 8 else "")
-    words = percent(level)
+    shares = [part for part in r.parts if part.label == "share"]
     carried = " and ".join(
-        f"{_percent(float(w.held_out_share[k]))} ({_share_words(w, words)}) {_MOVED[w.quantity]}"
-        for w in ways
+        f"{_percent(s.estimate)} ({_share_words(s, percent(r.level))}) {_MOVED[s.by]}" for s in shares
     )
     text = (
         f"{len(chosen)} head{'s' if len(chosen) > 1 else ''} ({names}; layer.head) together carry, of the "
-        f"total effect of {total.mean:.3g} on {total.n_items} held-out items, {carried}."
+        f"total effect of {total.estimate:.3g} on {total.n_used} held-out items, {carried}."
     )
-    text += "".join(_beyond(w, float(w.held_out_share[k])) for w in ways)
-    if len(ways) == 1:
+    text += "".join(_beyond(r, share) for share in shares)
+    if len(shares) == 1:
         text += f" Only this direction can be run with mediator {mediator!r}: the other may carry less."
-    if not reached:
-        shares = ", ".join(f"{_SHORT[w.quantity]} {_percent(float(w.search_share[k]))}" for w in ways)
-        text += f" The search stopped before {_percent(share)} was reached on its own items ({shares})."
-    if total.ci_low <= 0 <= total.ci_high:
+    if not r.reached:
+        seen = ", ".join(f"{_SHORT[q]} {_percent(s[len(chosen) - 1])}" for q, s in r.searched.items())
+        text += f" The search stopped before {_percent(r.share)} was reached on its own items ({seen})."
+    if total.ends[0] <= 0 <= total.ends[1]:
         text += " The total effect itself is not distinguishable from zero on these items"
         text += ", so a share of it says little."
-    if total.n_clusters < _FEW:
-        text += f" With {total.n_clusters} held-out sampling units the intervals are rough: add items."
+    if n_clusters < _FEW:
+        text += f" With {n_clusters} held-out sampling units the intervals are rough: add items."
     return text + " Other sets may carry as much; heads act at the answer positions only."
 
 
@@ -372,13 +350,14 @@ _REST = {"nie": "NDE", "pure_nie": "total NDE"}
 _MOVED = {"nie": "when taken out of prompt 1 (NIE)", "pure_nie": "when put into prompt 0 (pure NIE)"}
 
 
-def _percent(share: float) -> str:
+def _percent(share: float | None) -> str:
+    share = np.nan if share is None else share
     return f"{100 * share:.0f}%".replace("-0%", "0%") if abs(share) < 0.005 else f"{100 * share:.0f}%"
 
 
-def _share_words(way: CarriedShare, level: str) -> str:
+def _share_words(share: Estimate, level: str) -> str:
     """Put the interval of a share into words; an end that the items do not bound is said."""
-    low, high = way.share_low, way.share_high
+    low, high = share.ends
     if np.isinf(low) and np.isinf(high):
         return f"{level} interval: these items do not bound the share"
     if np.isinf(low) or np.isinf(high):
@@ -387,16 +366,18 @@ def _share_words(way: CarriedShare, level: str) -> str:
     return f"{level} interval {_percent(low)} to {_percent(high)}"
 
 
-def _beyond(way: CarriedShare, share: float) -> str:
+def _beyond(r: HeadSearch, share: Estimate) -> str:
     """Say why a share lies outside of 0 to 100%: what is left, or the set, pulls the other way."""
-    if -0.005 < share < 1.005:
+    value = cast("float", share.estimate)
+    if -0.005 < value < 1.005:
         return ""
-    joint, direct = (f"{i.mean:.3g} ({interval_words(i.ci_low, i.ci_high)})" for i in (way.joint, way.direct))
-    name, rest = _SHORT[way.quantity], _REST[way.quantity]
+    both = [r.part(label, by=share.by) for label in ("joint", "direct")]
+    joint, direct = (f"{i.estimate:.3g} ({interval_words(*i.ends)})" for i in both)
+    name, rest = _SHORT[share.by], _REST[share.by]
     text = f" The joint {name} is {joint} and the rest of the total effect, the {rest}, {direct}: "
-    against = way.direct if share > 1 else way.joint
-    if against.ci_low <= 0 <= against.ci_high:
-        return text + f"a share {'beyond 100%' if share > 1 else 'below 0'} may be chance."
-    if share > 1:
+    low, high = both[1 if value > 1 else 0].ends
+    if low <= 0 <= high:
+        return text + f"a share {'beyond 100%' if value > 1 else 'below 0'} may be chance."
+    if value > 1:
         return text + "the two pull against each other, so that the part is larger than the whole."
     return text + "the set pulls against the total effect."

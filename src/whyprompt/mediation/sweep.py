@@ -23,14 +23,14 @@ from whyprompt.mediation.engine.runner import (
     score_of,
     stack,
 )
-from whyprompt.mediation.results import HeadSweep, KnockoutSweep, PairCut, SetSweep
+from whyprompt.mediation.results import KnockoutSweep, PairCut, Sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.mediation.results import PairOutcomes
+    from whyprompt.mediation.results import Head, PairOutcomes
 
 __all__ = [
     "Direction",
@@ -42,8 +42,6 @@ __all__ = [
     "layer_sweep",
     "set_sweep",
 ]
-
-Head = tuple[int, int]
 
 _MAX_EXTRA_BYTES = 256 << 20
 
@@ -60,7 +58,7 @@ def head_sweep(
     progress: Callable[[int, int], None] | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
-) -> HeadSweep:
+) -> Sweep:
     """Effect of every head, each patched alone, item by item.
 
     Exact: no gradient and no sampling. The price of a patched run is the answer positions.
@@ -93,7 +91,7 @@ def head_sweep(
 
     Returns
     -------
-    HeadSweep
+    Sweep
 
     Raises
     ------
@@ -115,7 +113,7 @@ def head_sweep(
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
         runner = Runner(runtime, [(h,) for h in chosen], mediator, _directions(directions), outcome)
         rows = run_pairs(runner, pairs, progress, on_pair, done)
-        return HeadSweep(
+        return Sweep(
             mediator=mediator,
             outcome=outcome,
             model=runtime.model_type,
@@ -138,7 +136,7 @@ def set_sweep(
     progress: Callable[[int, int], None] | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
-) -> SetSweep:
+) -> Sweep:
     """Joint effect of each of several sets of heads, patched together.
 
     Effects of single heads do not add up to it: heads back each other up and feed each other.
@@ -152,7 +150,7 @@ def set_sweep(
 
     Returns
     -------
-    SetSweep
+    Sweep
 
     Raises
     ------
@@ -189,7 +187,7 @@ def _sweep_of_sets(
     outcome: Outcome = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
     **rest: Any,  # noqa: ANN401  # progress, on_pair, done
-) -> SetSweep:
+) -> Sweep:
     """Open the model once, see which sets it has, and sweep them."""
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         runner = Runner(runtime, (), mediator, _directions(directions), outcome)
@@ -203,7 +201,7 @@ def sweep_sets(
     progress: Callable[[int, int], None] | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
-) -> SetSweep:
+) -> Sweep:
     """Joint effects on a model that is open already; the runner's own rows are left out."""
     runtime = runner.runtime
     checked = {}
@@ -212,12 +210,13 @@ def sweep_sets(
             raise MediationError(f"the set {name!r} holds no heads")
         checked[name] = tuple(check_heads(heads, runtime.n_layers, runtime.n_heads))
     rows = run_pairs(replace(runner, rows=list(checked.values())), pairs, progress, on_pair, done)
-    return SetSweep(
+    return Sweep(
         mediator=runner.mediator,
         outcome=runner.outcome,
         model=runtime.model_type,
-        names=tuple(checked),
-        sets=tuple(checked.values()),
+        n_layers=runtime.n_layers,
+        n_heads=runtime.n_heads,
+        sets=checked,
         **_stacked(runtime, rows),
     )
 
@@ -242,7 +241,7 @@ def joint_effect(
     pairs: Sequence[PromptPair],
     heads: Sequence[Head],
     **options: Any,  # noqa: ANN401  # handed to set_sweep
-) -> SetSweep:
+) -> Sweep:
     """Joint effect of one set of heads.
 
     Parameters
@@ -256,7 +255,7 @@ def joint_effect(
 
     Returns
     -------
-    SetSweep
+    Sweep
         With one set, named "joint".
 
     Examples
@@ -270,7 +269,7 @@ def layer_sweep(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
     **options: Any,  # noqa: ANN401  # handed to set_sweep
-) -> SetSweep:
+) -> Sweep:
     """Joint effect of all heads of each layer.
 
     Parameters
@@ -282,12 +281,12 @@ def layer_sweep(
 
     Returns
     -------
-    SetSweep
+    Sweep
         One set a layer, named "layer 0", "layer 1" and so on.
 
     See Also
     --------
-    infer_sets : Intervals and p-values of each layer.
+    infer_heads : Intervals and p-values of each layer.
 
     Examples
     --------

@@ -111,7 +111,7 @@ def _inside(m: Material) -> list[str]:
                 "that these heads are where the effect is: the search ended before they carried "
                 f"{found.search.share:.0%} of it."
             )
-        elif found.search.least.share_low <= 0:
+        elif found.search.least.ends[0] <= 0:
             out.append(
                 "that the set carries any of the effect on new items: the interval of its share on "
                 "held-out items includes zero."

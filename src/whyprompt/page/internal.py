@@ -55,14 +55,8 @@ def heads(m: Material) -> Section:
     blocks += _map(m, found)
     blocks.append(_head_table(inference, "The heads with the largest effects", "heads"))
     if inference.split_half is not None:
-        half = inference.split_half
-        blocks.append(
-            Para(
-                "Stability: between random halves of the items, the heads' effects have a rank correlation "
-                f"of {format_number(half.rank_correlation)}, and the halves agree on {half.top_overlap:.0%} "
-                f"of their {half.top} largest heads (mean over {half.n_splits} splits)."
-            )
-        )
+        half = inference.split_half.sentence
+        blocks.append(Para(f"Stability: {half[0].lower()}{half[1:]}"))
     blocks.append(
         m.artist.figure(
             "layers",
@@ -96,16 +90,12 @@ def _map(m: Material, found: StudyMediation) -> list[Block]:
 def _head_table(inference: HeadInference, caption: str, name: str) -> Table:
     rows: list[tuple[Cell | str, ...]] = []
     for at in np.argsort(-np.abs(inference.mean), kind="stable")[:_LISTED].tolist():
-        layer, head = inference.heads[at]
-        cells = [
-            num(float(inference.mean[at])),
-            num(float(inference.ci_low[at])),
-            num(float(inference.ci_high[at])),
-        ]
+        part = inference.parts[at]
+        cells = [num(v) for v in (part.estimate, part.ci_low, part.ci_high)]
         if inference.nde is not None:
             cells.append(num(float(inference.nde[at])))
-        cells += [p_value(float(x[at])) for x in (inference.q_value, inference.p_fwer)]
-        rows.append((f"layer {layer} head {head}", *cells))
+        cells += [p_value(float(inference.q_value[at])), p_value(part.p_adjusted)]
+        rows.append((part.label, *cells))
     head = [c for c in _COLUMNS if c != "NDE" or inference.nde is not None]
     return table(caption, head, rows, name=name)
 
@@ -116,8 +106,8 @@ def _search(m: Material, found: StudyMediation) -> list[Block]:
         why = f": {found.search_note}" if found.search_note else ""
         return [Note(f"No set of heads was searched for{why}.")]
     names = {"nie": "NIE", "pure_nie": "pure NIE"}
-    columns = {f"searched on, {names[w.quantity]}": w.search_share for w in search.ways}
-    columns |= {f"held out, {names[w.quantity]}": w.held_out_share for w in search.ways}
+    columns = {f"searched on, {names[q]}": shares for q, shares in search.searched.items()}
+    columns |= {f"held out, {names[q]}": shares for q, shares in search.held_out.items()}
     rows = [
         (
             f"{k}: layer {layer} head {head}",
@@ -155,7 +145,6 @@ def _floor(found: StudyMediation) -> list[Block]:
         ]
     largest = float(np.abs(placebo.inference.mean).max())
     above = int((np.abs(found.main.inference.mean) > largest).sum())
-    te = placebo.inference.te
     return [
         Para(
             f"Noise floor. The placebo arm {placebo.contrast.treated!r} inserts text of no use. Its largest "
@@ -163,8 +152,9 @@ def _floor(found: StudyMediation) -> list[Block]:
             f"exceed that in {found.main.name}."
             + (
                 ""
-                if te is None
-                else f" Its total effect is {format_number(te.mean)} ({span(te.ci_low, te.ci_high)})."
+                if placebo.inference.overall is None
+                else f" Its total effect is {format_number(placebo.inference.estimate)} "
+                f"({span(*placebo.inference.overall.ends)})."
             )
         ),
         Details(
@@ -246,7 +236,7 @@ def _beside(m: Material, found: StudyMediation) -> list[Block]:
     rows: list[tuple[Cell | str, ...]] = []
     for row in comparison.to_frame().head(_LISTED).to_dict("records"):
         cells = [num(row[k]) for k in ("acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high")]
-        rows.append((f"layer {row['layer']} head {row['head']}", *cells, p_value(row["p_fwer"])))
+        rows.append((f"layer {row['layer']} head {row['head']}", *cells, p_value(row["p_adjusted"])))
     return [
         Para(
             "Statistical mediation is what one could do who may look but not touch: a head's attention "
@@ -310,7 +300,7 @@ def _joined(m: Material, found: StudyMediation) -> list[Block]:
 
 
 def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a StudyEffect
-    from whyprompt.stats.intervals import mean_interval
+    from whyprompt.mediation.intervals import mean_interval
 
     sweep, inference = found.main.sweep, found.main.inference
     best = int(np.argmax(np.abs(inference.mean)))
@@ -331,7 +321,7 @@ def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a S
                 # One sampling unit has a mean and no interval.
                 cells += [num(float(values.mean())), Cell("n/a"), Cell("n/a")]
             else:
-                cells += [num(one.mean), num(one.ci_low), num(one.ci_high)]
+                cells += [num(one.estimate), num(one.ci_low), num(one.ci_high)]
         rows.append((task, *cells))
     return table(
         "By task family: the effect over all its items, and inside the model over the "

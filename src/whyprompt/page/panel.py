@@ -13,7 +13,8 @@ from whyprompt.charts.levels import segment_colours
 from whyprompt.page.blocks import ItemRow, Panel, Strip, Token, num
 
 if TYPE_CHECKING:
-    from whyprompt.answers.internal import AttentionPicture, StudyMediation
+    from whyprompt.answers.internal import StudyMediation
+    from whyprompt.mediation.capture import AttentionPicture
 
 __all__ = ["ATTENTION_BYTES", "head_data", "head_panel"]
 

@@ -11,82 +11,39 @@ from scipy import stats
 from whyprompt.errors import DataError
 from whyprompt.mediation.measured.design import check_roles, check_varies, design_of, response_of
 from whyprompt.mediation.measured.overlap import check_left
+from whyprompt.results import Estimate, Result
 from whyprompt.stats.regression import fit
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from narwhals.typing import IntoDataFrame
 
     from whyprompt.stats.regression import Fit
 
-__all__ = ["BaronKenny", "Slope", "baron_kenny"]
+__all__ = ["BaronKenny", "baron_kenny"]
 
 _LEVEL = 0.05
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Slope:
-    """A slope, or a product of two.
-
-    Attributes
-    ----------
-    estimate, std_error, statistic, p_value : float
-        The statistic is t for a slope and z for a product (Sobel).
-    """
-
-    estimate: float
-    std_error: float
-    statistic: float
-    p_value: float
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class BaronKenny:
+class BaronKenny(Result):
     """The four steps and the Sobel test.
 
+    `overall` is the total effect, step 1: the outcome on the treatment (path c). The parts are
+    "first_stage", step 2, the mediator on the treatment (path a); "second_stage", step 3, the outcome on the
+    mediator, given the treatment (path b); "direct", step 4, the outcome on the treatment, given the
+    mediator (path c'); and "product", ``a b``, with Sobel's standard error. A slope's p is that of t, the
+    product's of z.
+
     Attributes
     ----------
-    total : Slope
-        Step 1, the outcome on the treatment (path c).
-    first_stage : Slope
-        Step 2, the mediator on the treatment (path a).
-    second_stage : Slope
-        Step 3, the outcome on the mediator, given the treatment (path b).
-    direct : Slope
-        Step 4, the outcome on the treatment, given the mediator (path c').
-    product : Slope
-        ``a b``, with Sobel's standard error.
     verdict : {"full", "partial", "none"}
         What the four steps conclude at level 0.05.
-    sentence : str
-        The verdict, and why not to rest on it.
     """
 
-    total: Slope
-    first_stage: Slope
-    second_stage: Slope
-    direct: Slope
-    product: Slope
     verdict: str
-    sentence: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a step: step, estimate, std_error, statistic, p_value.
-
-        Returns
-        -------
-        pandas.DataFrame
-        """
-        import pandas as pd
-
-        names = ("estimate", "std_error", "statistic", "p_value")
-        steps = ("total", "first_stage", "second_stage", "direct", "product")
-        return pd.DataFrame(
-            [{"step": step} | {n: getattr(getattr(self, step), n) for n in names} for step in steps]
-        )
 
 
 def baron_kenny(
@@ -154,21 +111,23 @@ def baron_kenny(
     c = fit(x, y, "linear", names=names, what="outcome")
     a = fit(x, m, "linear", names=names, what="mediator")
     full = fit(np.column_stack([x, m]), y, "linear", names=design.outcome_names(), what="outcome")
-    n = len(y)
-    total, first = _slope(c, 1, n), _slope(a, 1, n)
-    direct, second = _slope(full, 1, n), _slope(full, -1, n)
-    product = first.estimate * second.estimate
-    error = float(np.hypot(first.estimate * second.std_error, second.estimate * first.std_error))
-    z = product / error
+    n, p = len(y), x.shape[1]
+    slopes = {
+        "total": (*_slope(c, 1), n - p),
+        "first_stage": (*_slope(a, 1), n - p),
+        "second_stage": (*_slope(full, -1), n - p - 1),
+        "direct": (*_slope(full, 1), n - p - 1),
+    }
+    total, first, second, direct = (_step(name, *slope) for name, slope in slopes.items())
+    (at, error_a, _), (bt, error_b, _) = slopes["first_stage"], slopes["second_stage"]
+    product, error = at * bt, float(np.hypot(at * error_b, bt * error_a))
     seen = {
         f"effect of {treatment} on {outcome}": total,
         f"effect of {treatment} on {mediator}": first,
         f"slope of {outcome} on {mediator}": second,
     }
-    missed = [
-        f"{name} (step {k})" for k, (name, step) in enumerate(seen.items(), 1) if step.p_value >= _LEVEL
-    ]
-    verdict = "none" if missed else "partial" if direct.p_value < _LEVEL else "full"
+    missed = [f"{name} (step {k})" for k, (name, step) in enumerate(seen.items(), 1) if not _shown(step)]
+    verdict = "none" if missed else "partial" if _shown(direct) else "full"
     path = f"mediation of the effect of {treatment} on {outcome} through {mediator}"
     concluded = (
         f"show no {path}, since at level {_LEVEL} they see no {' and no '.join(missed)}"
@@ -176,28 +135,36 @@ def baron_kenny(
         else f"conclude {verdict} {path}"
     )
     return BaronKenny(
-        total=total,
-        first_stage=first,
-        second_stage=second,
-        direct=direct,
-        product=Slope(
-            estimate=product, std_error=error, statistic=z, p_value=float(2 * stats.norm.sf(abs(z)))
-        ),
+        overall=total,
+        parts=(first, second, direct, _step("product", product, error, None)),
+        axis="slope, or product of slopes",
         verdict=verdict,
         sentence=(
             f"Baron and Kenny's four steps {concluded}; the product of slopes is {product:.3g} (Sobel z = "
-            f"{z:.3g}). The steps neither allow an interaction nor say what an unmeasured cause of both "
-            "would do."
+            f"{product / error:.3g}). The steps neither allow an interaction nor say what an unmeasured "
+            "cause of both would do."
         ),
     )
 
 
-def _slope(fitted: Fit, at: int, n: int) -> Slope:
-    estimate, error = float(fitted.coef[at]), float(np.sqrt(fitted.covariance[at, at]))
-    t = estimate / error
-    return Slope(
+def _slope(fitted: Fit, at: int) -> tuple[float, float]:
+    return float(fitted.coef[at]), float(np.sqrt(fitted.covariance[at, at]))
+
+
+def _shown(step: Estimate) -> bool:
+    return step.p_value is not None and step.p_value < _LEVEL
+
+
+def _step(label: str, estimate: float, error: float, df: int | None) -> Estimate:
+    """Slope with its t interval and p; normal where there are no degrees of freedom."""
+    law = stats.norm() if df is None else stats.t(df)
+    reach = float(law.isf(_LEVEL / 2)) * error
+    return Estimate(
+        label=label,
         estimate=estimate,
         std_error=error,
-        statistic=t,
-        p_value=float(2 * stats.t.sf(abs(t), n - len(fitted.coef))),
+        ci_low=estimate - reach,
+        ci_high=estimate + reach,
+        p_value=float(2 * law.sf(abs(estimate / error))),
+        df=df,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,29 +13,33 @@ from whyprompt.errors import MediationError
 from whyprompt.mediation.inference import infer_heads
 from whyprompt.mediation.measured.counterfactual import widened
 from whyprompt.mediation.measured.overlap import ENOUGH, share_inside
+from whyprompt.mediation.results import column, columns_of, estimates
+from whyprompt.results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
     from whyprompt.mediation.capture import AttentionCapture
-    from whyprompt.mediation.results import HeadSweep
+    from whyprompt.mediation.results import Head, Sweep
+    from whyprompt.results import Estimate
 
     Array = NDArray[np.float64]
-    Head = tuple[int, int]
 
 __all__ = ["MediationComparison", "compare_mediation"]
 
-_COLUMNS = ("acme", "acme_low", "acme_high", "overlap", "nie", "nie_low", "nie_high")
 _ATTEMPTS = 20
 _FEW_CLUSTERS = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MediationComparison:
+class MediationComparison(Result):
     """Both answers for every head, and where they differ.
+
+    The parts are the differences ``acme - nie``, a head each, whose `p_adjusted` is the familywise p of a
+    difference of zero, by max-|t| over the bootstrap of the differences.
 
     Attributes
     ----------
@@ -45,47 +49,35 @@ class MediationComparison:
         The interventional effect; the statistical one beside it is the ACME of the treated arm
         or of the control arm.
     heads : tuple of (layer, head)
-    acme, acme_low, acme_high : ndarray, shape (heads,)
-        Statistical mediation effect and its bootstrap interval, one head at a time. NaN where
+    acme : tuple of Estimate
+        Statistical mediation effect and its bootstrap interval, one head at a time. None where
         the head's mass does not vary between items, so that no slope can be had.
+    nie : tuple of Estimate
+        Mean interventional effect and its bootstrap-t interval, one head at a time.
     overlap : ndarray, shape (heads,)
         Share of the items whose mass under the other prompt lies inside the range of the masses under the
         prompt whose slope is taken: where it is small, the ACME extrapolates.
-    nie, nie_low, nie_high : ndarray, shape (heads,)
-        Mean interventional effect and its cluster-robust t interval, one head at a time.
-    difference : ndarray, shape (heads,)
-        ``acme - nie``.
-    p_fwer : ndarray, shape (heads,)
-        Familywise p of a difference of zero, by max-|t| over the bootstrap of the differences.
-    disagree : ndarray of bool, shape (heads,)
-        Where `p_fwer` is below `alpha`.
     rank_correlation : float
         Spearman, over the heads with an ACME; 0 with fewer than three.
-    alpha, level : float
-    n_items, n_clusters, draws : int
-    sentence : str
+    alpha : float
+        Familywise level at which heads are said to disagree.
+    n_clusters : int
     """
 
     segment: str
     quantity: str
     heads: tuple[Head, ...]
-    acme: Array
-    acme_low: Array
-    acme_high: Array
+    acme: tuple[Estimate, ...]
+    nie: tuple[Estimate, ...]
     overlap: Array
-    nie: Array
-    nie_low: Array
-    nie_high: Array
-    difference: Array
-    p_fwer: Array
-    disagree: NDArray[np.bool_]
     rank_correlation: float
     alpha: float
-    level: float
-    n_items: int
     n_clusters: int
-    draws: int
-    sentence: str
+
+    @property
+    def disagree(self) -> NDArray[np.bool_]:
+        """Where the familywise p is below `alpha`, shape (heads,)."""
+        return column(self.parts, "p_adjusted") < self.alpha
 
     def to_frame(self) -> pd.DataFrame:
         """One row a head, the surest disagreement first, and the largest among equally sure ones.
@@ -94,22 +86,31 @@ class MediationComparison:
         -------
         pandas.DataFrame
             Columns layer, head, acme, acme_low, acme_high, overlap, nie, nie_low, nie_high, difference,
-            p_fwer, disagree.
+            p_adjusted, disagree.
         """
         import pandas as pd
 
-        columns: dict[str, Any] = {
-            "layer": [layer for layer, _ in self.heads],
-            "head": [head for _, head in self.heads],
-        }
-        columns |= {name: getattr(self, name) for name in (*_COLUMNS, "difference", "p_fwer", "disagree")}
-        size = np.nan_to_num(np.abs(self.difference), nan=-1.0)
-        order = np.lexsort((-size, self.p_fwer))
-        return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+        columns: dict[str, Any] = {**columns_of(self.heads, {}), **_effects("acme", self.acme)}
+        columns |= {"overlap": self.overlap, **_effects("nie", self.nie)}
+        columns["difference"] = column(self.parts, "estimate")
+        columns["p_adjusted"] = column(self.parts, "p_adjusted")
+        size = np.nan_to_num(np.abs(columns["difference"]), nan=-1.0)
+        order = np.lexsort((-size, columns["p_adjusted"]))
+        return pd.DataFrame(columns | {"disagree": self.disagree}).iloc[order].reset_index(drop=True)
+
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import statistical_vs_interventional
+
+        return {"heads": lambda: statistical_vs_interventional(self)}
+
+
+def _effects(name: str, parts: tuple[Estimate, ...]) -> dict[str, Array]:
+    ends = {f"{name}_{end}": column(parts, f"ci_{end}") for end in ("low", "high")}
+    return {name: column(parts, "estimate"), **ends}
 
 
 def compare_mediation(
-    sweep: HeadSweep,
+    sweep: Sweep,
     capture: AttentionCapture,
     segment: str,
     *,
@@ -139,7 +140,7 @@ def compare_mediation(
 
     Parameters
     ----------
-    sweep : HeadSweep
+    sweep : Sweep
         Interventional effects.
     capture : AttentionCapture
         Attention mass by segment, of the same items.
@@ -218,7 +219,8 @@ def compare_mediation(
     low, high = np.full((2, len(chosen)), np.nan)
     low[varies], high[varies] = np.quantile(widened(drawn, acme[varies], g, rng), [tail, 1 - tail], axis=0)
     inference = infer_heads(sweep, quantity=quantity, level=level, n_splits=0)
-    difference = acme - inference.mean[in_sweep]
+    nie = tuple(inference.parts[at] for at in in_sweep)
+    difference = acme - column(nie, "estimate")
     p, tellable = np.ones(len(chosen)), np.full(len(chosen), np.nan)
     p[varies], tellable[varies] = _max_t(
         drawn - weights @ effect[:, varies] / weights.sum(1, keepdims=True),
@@ -226,28 +228,23 @@ def compare_mediation(
         df=g - needed,
         alpha=alpha,
     )
-    seen: dict[str, Any] = {
-        "segment": segment,
-        "quantity": quantity,
-        "heads": chosen,
-        "acme": acme,
-        "acme_low": low,
-        "acme_high": high,
-        "overlap": share_inside(mass[:, 1 - own], mass[:, own]),
-        "nie": inference.mean[in_sweep],
-        "nie_low": inference.ci_low[in_sweep],
-        "nie_high": inference.ci_high[in_sweep],
-        "difference": difference,
-        "p_fwer": p,
-        "disagree": p < alpha,
-        "rank_correlation": _spearman(acme[varies], inference.mean[in_sweep][varies]),
-        "alpha": alpha,
-        "level": level,
-        "n_items": len(y),
-        "n_clusters": g,
-        "draws": draws,
-    }
-    return MediationComparison(**seen, sentence=_sentence(seen, tellable))
+    labels = [part.label for part in nie]
+    out = MediationComparison(
+        parts=estimates(labels, len(y), estimate=difference, p_adjusted=p),
+        level=level,
+        sentence="",
+        axis=f"statistical less interventional effect on {sweep.outcome}",
+        segment=segment,
+        quantity=quantity,
+        heads=chosen,
+        acme=estimates(labels, len(y), estimate=acme, ci_low=low, ci_high=high),
+        nie=nie,
+        overlap=share_inside(mass[:, 1 - own], mass[:, own]),
+        rank_correlation=_spearman(acme[varies], column(nie, "estimate")[varies]),
+        alpha=alpha,
+        n_clusters=g,
+    )
+    return replace(out, sentence=_sentence(out, tellable))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +274,7 @@ class _Moments:
 
 
 def _heads(
-    sweep: HeadSweep, capture: AttentionCapture, heads: Sequence[Head] | None
+    sweep: Sweep, capture: AttentionCapture, heads: Sequence[Head] | None
 ) -> tuple[tuple[Head, ...], list[int], list[int]]:
     places = [{h: i for i, h in enumerate(side.heads)} for side in (sweep, capture)]
     chosen = (
@@ -294,7 +291,7 @@ def _heads(
     return chosen, [places[0][h] for h in chosen], [places[1][h] for h in chosen]
 
 
-def _items(sweep: HeadSweep, capture: AttentionCapture) -> list[int]:
+def _items(sweep: Sweep, capture: AttentionCapture) -> list[int]:
     at = {item: i for i, item in enumerate(capture.item_ids)}
     missing = [item for item in sweep.item_ids if item not in at]
     if missing:
@@ -365,40 +362,38 @@ def _spearman(a: Array, b: Array) -> float:
     return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
 
 
-def _sentence(r: dict[str, Any], tellable: Array) -> str:
-    name = "NIE" if r["quantity"] == "nie" else "pure NIE"
-    known = np.isfinite(r["acme"])
-    disagree = int(r["disagree"].sum())
-    stat = int(((r["acme_low"] > 0) | (r["acme_high"] < 0))[known].sum())
-    real = int(((r["nie_low"] > 0) | (r["nie_high"] < 0)).sum())
+def _sentence(r: MediationComparison, tellable: Array) -> str:
+    name = "NIE" if r.quantity == "nie" else "pure NIE"
+    acme, nie, size = (column(parts, "estimate") for parts in (r.acme, r.nie, r.parts))
+    known, size = np.isfinite(acme), np.abs(size)
+    disagree = int(r.disagree.sum())
+    stat, real = (sum(i.ends[0] > 0 or i.ends[1] < 0 for i in parts) for parts in (r.acme, r.nie))
     text = (
-        f"Attention to the segment {r['segment']!r}, taken as a measured mediator, has an effect whose "
-        f"{percent(r['level'])} interval excludes zero in {stat} of {len(known)} heads; intervening on "
+        f"Attention to the segment {r.segment!r}, taken as a measured mediator, has an effect whose "
+        f"{percent(r.level)} interval excludes zero in {stat} of {len(known)} heads; intervening on "
         f"the heads shows such an {name} in {real}. The two rank the heads with a correlation of "
-        f"{r['rank_correlation']:.2f}. "
+        f"{r.rank_correlation:.2f}. "
     )
     if disagree:
-        worst = int(np.argmax(np.where(r["disagree"], np.abs(r["difference"]), -1)))
-        layer, head = r["heads"][worst]
+        worst = int(np.argmax(np.where(r.disagree, size, -1)))
         text += (
-            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r['alpha']:g} "
+            f"They differ in {counted(disagree, 'head')} with the familywise error held at {r.alpha:g} "
             "(the others need not agree: nothing is known of them), "
-            f"most in layer {layer} head {head} ({r['acme'][worst]:.3g} by statistics, "
-            f"{r['nie'][worst]:.3g} by intervention): so much do sequential ignorability and a straight line "
+            f"most in {r.nie[worst].label} ({acme[worst]:.3g} by statistics, "
+            f"{nie[worst]:.3g} by intervention): so much do sequential ignorability and a straight line "
             "cost there."
         )
     else:
-        most = int(np.nanargmax(np.abs(r["difference"])))
-        layer, head = r["heads"][most]
+        most = int(np.nanargmax(size))
         text += (
-            f"In no head can these {r['n_clusters']} sampling units tell the two apart with the familywise "
-            f"error held at {r['alpha']:g}, which is no evidence that they agree: the largest difference, in "
-            f"layer {layer} head {head}, is {r['acme'][most]:.3g} by statistics against {r['nie'][most]:.3g} "
+            f"In no head can these {r.n_clusters} sampling units tell the two apart with the familywise "
+            f"error held at {r.alpha:g}, which is no evidence that they agree: the largest difference, in "
+            f"{r.nie[most].label}, is {acme[most]:.3g} by statistics against {nie[most]:.3g} "
             f"by intervention, and one there would have to be {tellable[most]:.3g} to be told from zero."
         )
-    text += _extrapolated(r["overlap"][known], r["segment"], 1 if r["quantity"] == "nie" else 0)
-    if r["n_clusters"] < _FEW_CLUSTERS:
-        text += f" With {r['n_clusters']} sampling units the statistical side's intervals are rough."
+    text += _extrapolated(r.overlap[known], r.segment, 1 if r.quantity == "nie" else 0)
+    if r.n_clusters < _FEW_CLUSTERS:
+        text += f" With {r.n_clusters} sampling units the statistical side's intervals are rough."
     if (~known).any():
         still = counted(int((~known).sum()), "head")
         text += f" In {still} the mass does not vary, so statistics have no answer."

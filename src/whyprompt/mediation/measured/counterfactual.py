@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["World", "bootstrap_effects", "widened"]
+__all__ = ["Counterfactuals", "bootstrap_effects", "widened"]
 
 _ROWS, _DRAWS = 4096, 8
 _WEIGHTS = 1 << 22
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class World:
+class Counterfactuals:
     """Everything that the counterfactual means need, for control (0) and treated (1).
 
     Attributes
@@ -199,7 +199,7 @@ def widened(draws: Array, centre: Array | float, units: int, rng: np.random.Gene
 
 
 def bootstrap_effects(
-    world: World,
+    world: Counterfactuals,
     xm: Array,
     m: Array,
     xy: Array,
@@ -214,7 +214,7 @@ def bootstrap_effects(
 
     Parameters
     ----------
-    world : World
+    world : Counterfactuals
     xm, xy : ndarray
         Designs at the observed treatments and mediators.
     m, y : ndarray, shape (n,)
@@ -264,7 +264,7 @@ def bootstrap_effects(
 
 
 def _linear_sample(
-    world: World, p: int, xy: Array, y: Array, w: Array
+    world: Counterfactuals, p: int, xy: Array, y: Array, w: Array
 ) -> tuple[dict[str, Array], NDArray[np.bool_]]:
     """Both linear models of each sample from one weighted matrix of moments."""
     n, q = xy.shape

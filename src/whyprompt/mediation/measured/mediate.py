@@ -7,13 +7,13 @@ would undo the finding. For heads of a model, `head_sweep` needs no such assumpt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.errors import DataError
-from whyprompt.mediation.measured.counterfactual import World, bootstrap_effects, widened
+from whyprompt.mediation.measured.counterfactual import Counterfactuals, bootstrap_effects, widened
 from whyprompt.mediation.measured.design import (
     check_draws,
     check_roles,
@@ -26,13 +26,13 @@ from whyprompt.mediation.measured.design import (
     response_of,
 )
 from whyprompt.mediation.measured.overlap import check_left, overlap_warnings
+from whyprompt.results import Estimate, Result, unlisted
 from whyprompt.stats.regression import Family, Fit, fit
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pandas as pd
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
@@ -40,91 +40,41 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = [
-    "Estimate",
-    "MediationResult",
-    "contrast_mediations",
-    "mediate",
-]
+__all__ = ["MediationResult", "contrast_mediations", "mediate"]
 
 _FEW = 10
 _MANY = 200
 _UNEVEN = 2.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Estimate:
-    """One effect.
-
-    Attributes
-    ----------
-    estimate, std_error, ci_low, ci_high : float
-        Percentile interval.
-    p_value : float
-        Two-sided, from the share of draws on either side of zero, the sample itself counted as one of them.
-        At its least, ``2 / (draws + 1)``, it is a bound: more draws could show a smaller one.
-    """
-
-    estimate: float
-    std_error: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MediationResult:
+class MediationResult(Result):
     """Average causal mediation and direct effects.
 
+    `overall` is the total effect; `parts` are acme_control, acme_treated, ade_control, ade_treated, their
+    averages acme and ade, interaction (``acme_treated - acme_control``, where the models let the two
+    differ), and proportion_control, proportion_treated, proportion (mediated). Intervals are percentiles of
+    the draws, and p the share of draws on either side of zero, the sample itself counted as one of them: at
+    its least, ``2 / (draws + 1)``, it is a bound, and more draws could show a smaller one.
+
     Attributes
     ----------
-    effects : mapping of str to Estimate
-        acme_control, acme_treated, ade_control, ade_treated, total_effect, their averages acme
-        and ade, interaction (``acme_treated - acme_control``, where the models let the two differ), and
-        proportion_control, proportion_treated, proportion (mediated).
-    draws : mapping of str to ndarray, shape (draws,)
-        Draws of every effect.
-    mediator_fit, outcome_fit : Fit
     treatment, mediator, outcome, method : str
     control, treated : float or str
-    n_rows, n_draws : int
-    n_clusters : int or None
-    level : float
-    warnings : tuple of str
-        What the estimates rest on beyond their assumptions: a mediator that one arm hardly has, few rows.
-    sentence : str
-        With the warnings.
+    draws : mapping of str to ndarray, shape (draws,)
+        Draws of every effect, "total_effect" among them.
+    mediator_fit, outcome_fit : Fit
     """
 
-    effects: Mapping[str, Estimate]
-    draws: Mapping[str, Array]
-    mediator_fit: Fit
-    outcome_fit: Fit
     treatment: str
     mediator: str
     outcome: str
     method: str
     control: float | str
     treated: float | str
-    n_rows: int
-    n_draws: int
-    n_clusters: int | None
-    level: float
-    warnings: tuple[str, ...]
-    sentence: str
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row an effect: effect, estimate, std_error, ci_low, ci_high, p_value.
-
-        Returns
-        -------
-        pandas.DataFrame
-        """
-        import pandas as pd
-
-        names = ("estimate", "std_error", "ci_low", "ci_high", "p_value")
-        rows = [{"effect": k} | {n: getattr(e, n) for n in names} for k, e in self.effects.items()]
-        return pd.DataFrame(rows)
+    draws: Mapping[str, Array] = unlisted()
+    mediator_fit: Fit = unlisted()
+    outcome_fit: Fit = unlisted()
 
 
 def mediate(
@@ -267,7 +217,7 @@ def mediate(
     >>> y = 3 * m + t + np.cos(np.arange(200))
     >>> frame = pd.DataFrame({"t": t, "m": m, "y": y})
     >>> result = mediate(frame, treatment="t", mediator="m", outcome="y")
-    >>> round(result.effects["acme"].estimate)
+    >>> round(result.part("acme").estimate)
     6
     """
     if method not in {"quasi_bayes", "bootstrap"}:
@@ -305,7 +255,7 @@ def mediate(
     )
     held = held_at(design, table, confounders, at)
     arms = [design.treat(value) for value in (control, treated)]
-    world = World(
+    world = Counterfactuals(
         family_m=mediator_model,
         family_y=outcome_model,
         mediator=(design.mediator_matrix(arms[0], held), design.mediator_matrix(arms[1], held)),
@@ -329,33 +279,33 @@ def mediate(
     if outcome_model == "linear" and not interaction:
         # Both arms have one mediated effect by construction: their difference is rounding.
         del drawn["interaction"]
-    return _result(
-        drawn,
-        centre,
-        {
-            "mediator_fit": fit_m,
-            "outcome_fit": fit_y,
-            "treatment": treatment,
-            "mediator": mediator,
-            "outcome": outcome,
-            "method": method,
-            "control": control,
-            "treated": treated,
-            "n_rows": len(y),
-            "n_draws": draws,
-            "n_clusters": fit_m.n_clusters,
-            "level": level,
-        },
-        (
-            *_overlap(design, fit_m, xm, m, seen, (control, treated), mediator),
-            *_few(seen, groups),
-            *_uneven(
-                {mediator: (fit_m, m - xm @ fit_m.coef), outcome: (fit_y, y - xy @ fit_y.coef)},
-                seen,
-                groups,
-                method == "quasi_bayes" and not robust and groups is None,
-            ),
+    warnings = (
+        *_overlap(design, fit_m, xm, m, seen, (control, treated), mediator),
+        *_few(seen, groups),
+        *_uneven(
+            {mediator: (fit_m, m - xm @ fit_m.coef), outcome: (fit_y, y - xy @ fit_y.coef)},
+            seen,
+            groups,
+            method == "quasi_bayes" and not robust and groups is None,
         ),
+    )
+    estimates = _estimates(drawn, centre, level, by_draws=method == "quasi_bayes", n=len(y))
+    return MediationResult(
+        overall=estimates["total_effect"],
+        parts=tuple(e for name, e in estimates.items() if name != "total_effect"),
+        level=level,
+        warnings=warnings,
+        sentence=_sentence(estimates, (treatment, mediator, outcome), level, warnings, draws),
+        axis=f"effect on {outcome}",
+        treatment=treatment,
+        mediator=mediator,
+        outcome=outcome,
+        method=method,
+        control=control,
+        treated=treated,
+        draws=drawn,
+        mediator_fit=fit_m,
+        outcome_fit=fit_y,
     )
 
 
@@ -439,9 +389,7 @@ def _overlap(
     return overlap_warnings(raw, out, seen.labels, mediator)
 
 
-def contrast_mediations(
-    result: MediationResult, other: MediationResult, *, level: float = 0.95
-) -> dict[str, Estimate]:
+def contrast_mediations(result: MediationResult, other: MediationResult, *, level: float = 0.95) -> Result:
     """Difference of two mediations, effect by effect, ``result - other``.
 
     Made of the same draws where both were run with the same `random_state` on the same rows (a
@@ -454,7 +402,8 @@ def contrast_mediations(
 
     Returns
     -------
-    dict of str to Estimate
+    Result
+        `overall` and `parts` as in `MediationResult`.
 
     Raises
     ------
@@ -463,58 +412,78 @@ def contrast_mediations(
 
     Examples
     --------
-    >>> contrast_mediations(at_20, at_60)["acme"]  # doctest: +SKIP
+    >>> contrast_mediations(at_20, at_60).part("acme")  # doctest: +SKIP
     """
-    if result.n_draws != other.n_draws:
-        raise DataError(f"the results have {result.n_draws} and {other.n_draws} draws")
+    mine, theirs = (len(r.draws["acme"]) for r in (result, other))
+    if mine != theirs:
+        raise DataError(f"the results have {mine} and {theirs} draws")
     if apart := sorted(result.draws.keys() ^ other.draws.keys()):
         raise DataError(
             f"only one of the results has {' and '.join(apart)}", hint="use the same models in both"
         )
-    return {
-        name: _estimate(
-            result.draws[name] - other.draws[name],
-            result.effects[name].estimate - other.effects[name].estimate,
-            level,
-        )
-        for name in result.draws
-    }
+
+    def difference(name: str) -> Estimate:
+        one, two = (cast("float", r.part(name).estimate) for r in (result, other))
+        return _estimate(name, result.draws[name] - other.draws[name], one - two, level)
+
+    acme = difference("acme")
+    return Result(
+        overall=difference("total_effect"),
+        parts=tuple(difference(name) for name in result.draws if name != "total_effect"),
+        level=level,
+        sentence=(
+            f"Between the two mediations, what goes through {result.mediator} differs by {acme.estimate:.3g} "
+            f"({percent(level)} interval {acme.ci_low:.3g} to {acme.ci_high:.3g})."
+        ),
+        axis=f"difference of effects on {result.outcome}",
+    )
 
 
-def _estimate(draws: Array, centre: float, level: float) -> Estimate:
+def _estimate(label: str, draws: Array, centre: float, level: float, n: int | None = None) -> Estimate:
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     tail = 1 + min(int((draws >= 0).sum()), int((draws <= 0).sum()))
     return Estimate(
+        label=label,
         estimate=centre,
         std_error=float(draws.std(ddof=1)),
         ci_low=float(low),
         ci_high=float(high),
         p_value=min(1.0, 2 * tail / (1 + len(draws))),
+        n_used=n,
     )
 
 
-def _result(
-    draws: dict[str, Array], centre: dict[str, float], rest: dict[str, Any], warnings: tuple[str, ...]
-) -> MediationResult:
-    level = rest["level"]
+def _estimates(
+    draws: dict[str, Array], centre: dict[str, float], level: float, *, by_draws: bool, n: int
+) -> dict[str, Estimate]:
+    """Estimate of every effect, with the proportions, whose draws are added to those of the effects."""
     for name, part in (("control", "acme_control"), ("treated", "acme_treated"), ("", "acme")):
         key = f"proportion_{name}".rstrip("_")
         draws[key] = draws[part] / draws["total_effect"]
         # A ratio has no mean to speak of; its median is what the draws settle.
-        by_draws = rest["method"] == "quasi_bayes"
         centre[key] = float(np.median(draws[key])) if by_draws else centre[part] / centre["total_effect"]
-    effects = {k: _estimate(v, centre[k], level) for k, v in draws.items()}
+    return {k: _estimate(k, v, centre[k], level, n) for k, v in draws.items()}
+
+
+def _sentence(
+    effects: Mapping[str, Estimate],
+    columns: tuple[str, str, str],
+    level: float,
+    warnings: tuple[str, ...],
+    draws: int,
+) -> str:
     acme, ade, total = effects["acme"], effects["ade"], effects["total_effect"]
+    treatment, mediator, outcome = columns
     sentence = (
-        f"Of the total effect {total.estimate:.3g} of {rest['treatment']} on {rest['outcome']}, "
+        f"Of the total effect {total.estimate:.3g} of {treatment} on {outcome}, "
         f"{acme.estimate:.3g} ({percent(level)} interval {acme.ci_low:.3g} to {acme.ci_high:.3g}) goes "
-        f"through {rest['mediator']} and {ade.estimate:.3g} ({ade.ci_low:.3g} to {ade.ci_high:.3g}) "
+        f"through {mediator} and {ade.estimate:.3g} ({ade.ci_low:.3g} to {ade.ci_high:.3g}) "
         "does not. "
         "This holds only under sequential ignorability: nothing unmeasured may cause both mediator "
         "and outcome."
     )
     sentence = " ".join([sentence, *warnings])
-    least = 2 / (1 + rest["n_draws"])
-    if min(e.p_value for e in effects.values()) <= least:
-        sentence += f" With {rest['n_draws']} draws no p-value can be below {least:.2g}."
-    return MediationResult(effects=effects, draws=draws, warnings=warnings, sentence=sentence, **rest)
+    least = 2 / (1 + draws)
+    if min(cast("float", e.p_value) for e in effects.values()) <= least:
+        sentence += f" With {draws} draws no p-value can be below {least:.2g}."
+    return sentence

@@ -6,7 +6,7 @@ a correlation rho, and the mediation effect is given as a function of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,8 @@ from whyprompt.mediation.measured.design import (
     response_of,
 )
 from whyprompt.mediation.measured.overlap import check_left
+from whyprompt.mediation.results import column, estimates
+from whyprompt.results import Result
 from whyprompt.stats.regression import fit, solve_binary
 from whyprompt.tables import open_table
 
@@ -45,42 +47,44 @@ _CELLS = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RhoSensitivity:
+class RhoSensitivity(Result):
     """The mediation effect if the errors of the two models were correlated.
+
+    The parts are the effect at each rho, the mean of both arms, with its percentile interval.
 
     Attributes
     ----------
     rho : ndarray
-    acme, acme_control, acme_treated : ndarray
-        Effect at each rho: the mean of both arms, and each arm's. The arms differ only where
-        the outcome's model is a probit.
-    ci_low, ci_high : ndarray
-        Percentile interval of `acme`.
+    acme_control, acme_treated : ndarray
+        Each arm's effect at each rho. The arms differ only where the outcome's model is a probit.
     rho_at_zero : float
         The correlation at which the effect vanishes, in closed form; NaN where none does.
-    r2_star_product : float
-        At that point, the product of the shares of residual variance that an omitted
-        confounder explains in mediator and outcome.
-    r2_tilde_product : float
-        The same of the total variances.
     r2_mediator, r2_outcome : float
         R squared of the two models as fitted; of the latent variable for a probit
         (McKelvey and Zavoina).
-    sentence : str
     """
 
     rho: Array
-    acme: Array
     acme_control: Array
     acme_treated: Array
-    ci_low: Array
-    ci_high: Array
     rho_at_zero: float
-    r2_star_product: float
-    r2_tilde_product: float
     r2_mediator: float
     r2_outcome: float
-    sentence: str
+
+    @property
+    def acme(self) -> Array:
+        """Effect at each rho, the mean of both arms."""
+        return column(self.parts, "estimate")
+
+    @property
+    def r2_star_product(self) -> float:
+        """Where the effect vanishes, product of the residual variances' shares that a confounder explains."""
+        return self.rho_at_zero**2
+
+    @property
+    def r2_tilde_product(self) -> float:
+        """The same of the total variances."""
+        return self.rho_at_zero**2 * (1 - self.r2_mediator) * (1 - self.r2_outcome)
 
     def to_frame(self) -> pd.DataFrame:
         """One row a rho: rho, acme, acme_control, acme_treated, ci_low, ci_high, and both R2 products.
@@ -91,10 +95,10 @@ class RhoSensitivity:
         """
         import pandas as pd
 
-        names = ("rho", "acme", "acme_control", "acme_treated", "ci_low", "ci_high")
         unexplained = (1 - self.r2_mediator) * (1 - self.r2_outcome)
         return pd.DataFrame(
-            {name: getattr(self, name) for name in names}
+            {name: getattr(self, name) for name in ("rho", "acme", "acme_control", "acme_treated")}
+            | {name: column(self.parts, name) for name in ("ci_low", "ci_high")}
             | {"r2_star_product": self.rho**2, "r2_tilde_product": self.rho**2 * unexplained}
         )
 
@@ -242,22 +246,21 @@ def mediation_sensitivity(
         units = len(y) if groups is None else int(groups.max()) + 1
         drawn = widened(raw, curves.mean((0, 1)), units, rng)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    r2 = [_r2(fit_m, x, m), _r2(fit_y, np.column_stack([x, m]), y)]
-    tilde = zero**2 * (1 - r2[0]) * (1 - r2[1])
-    return RhoSensitivity(
+    out = RhoSensitivity(
+        parts=estimates(
+            [f"{at:g}" for at in grid], len(y), "rho", estimate=curves.mean(0)[0], ci_low=low, ci_high=high
+        ),
+        level=level,
+        sentence="",
+        axis=f"effect on {outcome} through {mediator}",
         rho=grid,
-        acme=curves.mean(0)[0],
         acme_control=curves[0, 0],
         acme_treated=curves[1, 0],
-        ci_low=low,
-        ci_high=high,
         rho_at_zero=zero,
-        r2_star_product=zero**2,
-        r2_tilde_product=tilde,
-        r2_mediator=r2[0],
-        r2_outcome=r2[1],
-        sentence=_sentence(mediator, outcome, zero, tilde),
+        r2_mediator=_r2(fit_m, x, m),
+        r2_outcome=_r2(fit_y, np.column_stack([x, m]), y),
     )
+    return replace(out, sentence=_sentence(mediator, outcome, zero, out.r2_tilde_product))
 
 
 def _sentence(mediator: str, outcome: str, zero: float, tilde: float) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whyprompt.errors import MediationError
+from whyprompt.results import Estimate
 from whyprompt.stats import resampling
 
 if TYPE_CHECKING:
@@ -17,32 +17,14 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["DRAWS", "MeanInterval", "interval_words", "mean_interval", "share_interval", "units_of"]
+__all__ = ["DRAWS", "interval_words", "mean_interval", "share_interval", "units_of"]
 
 DRAWS = 10_000
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MeanInterval:
-    """Mean over items with its cluster-robust t interval.
-
-    Attributes
-    ----------
-    mean, std_error, ci_low, ci_high : float
-    n_items, n_clusters : int
-    """
-
-    mean: float
-    std_error: float
-    ci_low: float
-    ci_high: float
-    n_items: int
-    n_clusters: int
-
-
 def mean_interval(
     values: Sequence[float] | Array, *, cluster: Sequence[str] | None = None, level: float = 0.95
-) -> MeanInterval:
+) -> Estimate:
     """Mean over items with a bootstrap-t interval.
 
     Whole clusters are drawn again, and each draw's mean is measured in its own standard errors (CR2), so
@@ -58,7 +40,7 @@ def mean_interval(
 
     Returns
     -------
-    MeanInterval
+    Estimate
         With an infinite end where so few items, or so few that differ, do not bound the mean: three items
         never do at 95%.
 
@@ -78,7 +60,7 @@ def mean_interval(
     Examples
     --------
     >>> i = mean_interval([0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 4.0, 9.0])
-    >>> i.mean, round(i.ci_low, 1), round(i.ci_high, 1)
+    >>> i.estimate, round(i.ci_low, 1), round(i.ci_high, 1)
     (2.75, -1.1, 7.4)
     """
     check_level(level)
@@ -86,19 +68,19 @@ def mean_interval(
     groups = units_of(x, cluster)
     sums, sizes = resampling.cluster_sums(x, groups)
     counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
-    return interval_of(counts, sums, sizes, level)
+    return _interval(counts, sums, sizes, level)
 
 
-def interval_of(counts: Array, sums: Array, sizes: Array, level: float) -> MeanInterval:
+def _interval(counts: Array, sums: Array, sizes: Array, level: float) -> Estimate:
     mean, se = resampling.mean_error(sums, sizes)
     low, high = resampling.bounds(mean, se, resampling.bootstrap_t(counts, sums, sizes), sizes, level)
-    return MeanInterval(
-        mean=float(mean[0]),
+    return Estimate(
+        label="mean",
+        estimate=float(mean[0]),
         std_error=float(se[0]),
         ci_low=float(low[0]),
         ci_high=float(high[0]),
-        n_items=int(sizes.sum()),
-        n_clusters=len(sizes),
+        n_used=int(sizes.sum()),
     )
 
 
@@ -137,14 +119,12 @@ def share_interval(
     x = np.column_stack([part, whole])
     sums, sizes = resampling.cluster_sums(x, units_of(x, cluster))
     counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
-    divisor = interval_of(counts, sums[:, 1:], sizes, level)
-    if divisor.ci_low <= 0 <= divisor.ci_high:
+    low, high = _interval(counts, sums[:, 1:], sizes, level).ends
+    if low <= 0 <= high:
         return -np.inf, np.inf
     of = (sums[:, :1], sizes, sums[:, 1])
-    low, high = resampling.bounds(
-        *resampling.mean_error(*of), resampling.bootstrap_t(counts, *of), sizes, level
-    )
-    return float(low[0]), float(high[0])
+    ends = resampling.bounds(*resampling.mean_error(*of), resampling.bootstrap_t(counts, *of), sizes, level)
+    return float(ends[0][0]), float(ends[1][0])
 
 
 def check_level(level: float) -> None:
