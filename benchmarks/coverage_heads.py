@@ -1,4 +1,4 @@
-# ruff: noqa: ANN401, SLF001  # a model ships no type; one of the two tests alone is the library's own affair
+# ruff: noqa: ANN401  # a model ships no type; one of the two tests alone is the library's own affair
 """Do the error rates and intervals of the internal level hold? Simulated on real sweeps' own columns.
 
 Effects of heads on items are skewed, and no formula says how. So the population is real: both prompts of
@@ -32,6 +32,7 @@ from scipy import stats
 from whyprompt.mediation import mean_interval
 from whyprompt.mediation.intervals import share_interval
 from whyprompt.stats import resampling
+from whyprompt.stats.several import sign_flips
 
 TASKS: dict[str, dict[str, Any]] = {
     "letter_counting": {"settings": {"min_words": 2, "max_words": 4}, "difficulty": "span_length"},
@@ -151,7 +152,7 @@ def count(
     for _ in range(reps):
         heads, part, whole = sample(rng, n)
         got = resampling.resample(heads, sizes, level=1 - ALPHA, draws=draws, rng=rng)
-        flips, family, _, _ = resampling._flips(heads, sizes, draws=draws, rng=rng)
+        flips, family, *_ = sign_flips(heads, sizes, draws=draws - 1, rng=rng, flat=resampling.FLAT)
         ends, (low, high) = mean_interval(whole).ends, share_interval(part, whole)
         figures = {
             "familywise, flips": (family < ALPHA).any(),
@@ -182,7 +183,7 @@ def power(columns: np.ndarray, n: int, draws: int) -> None:
     heads = columns[:n]
     rng = np.random.default_rng(0)
     got = resampling.resample(heads, np.ones(len(heads)), level=1 - ALPHA, draws=draws, rng=rng)
-    flips, family, _, _ = resampling._flips(heads, np.ones(len(heads)), draws=draws, rng=rng)
+    flips, family, *_ = sign_flips(heads, np.ones(len(heads)), draws=draws - 1, rng=rng, flat=resampling.FLAT)
     q_flips = stats.false_discovery_control(flips)
     print(
         f"  the first {len(heads)} items as they are: of {heads.shape[1]} heads the sign flips name "

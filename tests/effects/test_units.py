@@ -188,8 +188,8 @@ def test_every_estimator_takes_the_units():
     assert "Rows repeat 'item_id'" in arms.sentence
     dose = {"treatment": "hard", "outcome": "y", "design": "randomized"}
     curve = dose_response(frame, **dose)
-    assert curve.slope_std_error == dose_response(frame, **dose, **named).slope_std_error
-    assert curve.slope_std_error > 1.5 * dose_response(frame, **dose, cluster="none").slope_std_error
+    assert curve.std_error == dose_response(frame, **dose, **named).std_error
+    assert curve.std_error > 1.5 * dose_response(frame, **dose, cluster="none").std_error
     found = heterogeneous_effects(frame, **ARM, confounders=["hard"])
     assert found.parts == heterogeneous_effects(frame, **ARM, confounders=["hard"], **named).parts
     assert any("'item_id' repeats" in w for w in found.warnings)

@@ -9,6 +9,8 @@ from whyprompt.mediation import Sweep, contrast_heads, infer_heads, mean_interva
 from whyprompt.mediation.intervals import share_interval
 from whyprompt.mediation.results import column
 from whyprompt.stats import resampling
+from whyprompt.stats.errors import cluster_sums, mean_df
+from whyprompt.stats.several import sign_flips
 
 
 def sweep(nie, clusters=None, te=None):
@@ -60,7 +62,7 @@ def test_intervals_and_p_values_are_those_of_samples_drawn_one_by_one(clustered)
     rng = np.random.default_rng(2)
     x = rng.exponential(size=(14, 4)) - [1.0, 0.2, 0.0, 1.0]
     groups = np.arange(14) // 3 if clustered else np.arange(14)  # the last cluster is smaller
-    sums, sizes = resampling.cluster_sums(x, groups)
+    sums, sizes = cluster_sums(x, groups)
     got = resampling.resample(sums, sizes, level=0.9, draws=199, rng=np.random.default_rng(5))
     counts = resampling.draw_counts(len(sizes), 199, np.random.default_rng(5))
     own, star = zip(*(resampled_t(x[:, j], groups, counts) for j in range(4)), strict=True)
@@ -68,12 +70,14 @@ def test_intervals_and_p_values_are_those_of_samples_drawn_one_by_one(clustered)
     np.testing.assert_allclose(got.t, own)
     ranked, size = np.sort(star, 0), np.sort(np.abs(star), 0)
     # 199 draws: the 10th from either end, and the 20th of the sizes from theirs.
-    least = np.maximum(size[-20], stats.t.ppf(0.95, resampling.degrees_of_freedom(sizes)))
+    least = np.maximum(size[-20], stats.t.ppf(0.95, mean_df(sizes)))
     below, above = np.maximum(ranked[-10], least), np.maximum(-ranked[9], least)
     np.testing.assert_allclose(got.low, x.mean(0) - below * got.std_error)
     np.testing.assert_allclose(got.high, x.mean(0) + above * got.std_error)
     reach = np.abs(star)[:, :, None] >= np.abs(own) * (1 - 1e-9)  # draws x drawn x observed
-    flips, family, _, exhaustive = resampling._flips(sums, sizes, draws=199, rng=np.random.default_rng(0))
+    flips, family, _, _, exhaustive = sign_flips(
+        sums, sizes, draws=198, rng=np.random.default_rng(0), flat=resampling.FLAT
+    )
     np.testing.assert_array_equal(exhaustive, clustered)
     single = (1 + np.array([reach[:, j, j].sum() for j in range(4)])) / 200
     order, running, step_down = np.argsort(-np.abs(own)), 0.0, np.empty(4)
@@ -144,7 +148,7 @@ def test_clustered_error_is_cr2_by_matrices():
     inner = a.T @ centred @ a
     df = np.trace(inner) ** 2 / (inner**2).sum()
     sizes = np.array([1.0, 2.0, 3.0, 9.0])
-    assert resampling.degrees_of_freedom(sizes) == pytest.approx(df, rel=1e-10)
+    assert mean_df(sizes) == pytest.approx(df, rel=1e-10)
     got = mean_interval(x, cluster=[f"g{g}" for g in groups])
     assert got.std_error == pytest.approx(np.sqrt(((a.T @ centred @ x) ** 2).sum()), rel=1e-10)
     head = infer_heads(sweep(x[:, None], [f"g{g}" for g in groups]))
@@ -167,8 +171,8 @@ def test_exhaustive_sign_flips_equal_brute_force(clustered):
     x = rng.normal((1.5, 0.8, 0, 0, 0.3), 1, size=(12, 5))
     units = np.arange(12) // 2 if clustered else np.arange(12)
     g = units.max() + 1
-    sums, sizes = resampling.cluster_sums(x, units)
-    p, p_fwer, used, exhaustive = resampling._flips(sums, sizes, draws=2**11, rng=rng)
+    sums, sizes = cluster_sums(x, units)
+    p, p_fwer, _, used, exhaustive = sign_flips(sums, sizes, draws=2**11, rng=rng, flat=resampling.FLAT)
     assert exhaustive
     assert used == 2 ** (g - 1)
 
@@ -228,8 +232,8 @@ def test_a_skewed_head_with_an_effect_is_found():
 def test_drawn_sign_flips_approach_the_exhaustive_ones():
     rng = np.random.default_rng(4)
     x, sizes = rng.normal(0.4, 1, size=(12, 6)), np.ones(12)
-    exact, _, _, all_of_them = resampling._flips(x, sizes, draws=2**11, rng=rng)
-    drawn, _, _, not_all = resampling._flips(x, sizes, draws=2**11 - 1, rng=rng)
+    exact, _, _, _, all_of_them = sign_flips(x, sizes, draws=2**11, rng=rng)
+    drawn, _, _, _, not_all = sign_flips(x, sizes, draws=2**11 - 1, rng=rng)
     assert all_of_them
     assert not not_all
     np.testing.assert_allclose(drawn, exact, atol=0.05)

@@ -13,6 +13,7 @@ import numpy as np
 
 from whyprompt.effects.measures import is_binary
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.errors import cluster_sums, mean_df, mean_of_clusters
 from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import level_name, open_table
 
@@ -248,22 +249,12 @@ def mean_error(d: Floats, cluster: NDArray[Any] | None) -> tuple[float | None, f
     ----------
     Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
     """
-    n = len(d)
-    if cluster is None:
-        if n < 2:
-            return None, None, n
-        return float(d.std(ddof=1) / np.sqrt(n)), float(n - 1), n
-    _, code = np.unique(cluster.astype(str), return_inverse=True)
-    size = np.bincount(code).astype(float)
-    if len(size) < 2:
-        return None, None, len(size)
-    sums = np.bincount(code, weights=d - d.mean())
-    spare = 1.0 - size / n
-    variance = float((sums**2 / spare).sum()) / n**2
-    # Degrees of freedom of Bell and McCaffrey for a mean, under independent errors.
-    cross = size**2 / spare / n**3
-    squares = float((size**2).sum()) / n**4 + float(cross.sum() ** 2 - (cross**2).sum())
-    return float(np.sqrt(variance)), (1.0 / n) ** 2 / squares, len(size)
+    code = np.arange(len(d)) if cluster is None else np.unique(cluster.astype(str), return_inverse=True)[1]
+    sums, sizes = cluster_sums((d - d.mean())[:, None], code)
+    if len(sizes) < 2:
+        return None, None, len(sizes)
+    _, error = mean_of_clusters(sums, sizes)
+    return float(error[0]), mean_df(sizes), len(sizes)
 
 
 def known_error(

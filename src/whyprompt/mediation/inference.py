@@ -19,6 +19,8 @@ from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, 
 from whyprompt.mediation.results import column, columns_of, estimates
 from whyprompt.results import Estimate, Result
 from whyprompt.stats import resampling
+from whyprompt.stats.errors import cluster_sums
+from whyprompt.stats.several import t_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +109,7 @@ class HeadInference(Result):
         if self.nde is not None:
             columns["nde"] = self.nde
         columns |= {name: column(self.parts, name) for name in ("std_error", "ci_low", "ci_high")}
-        columns["t"] = resampling.t_of(self.mean, columns["std_error"])
+        columns["t"] = t_of(self.mean, columns["std_error"])
         columns |= {name: column(self.parts, name) for name in ("p_value", "p_adjusted")}
         frame = pd.DataFrame(columns | {"q_value": self.q_value})
         if self.sets:
@@ -276,7 +278,7 @@ def _infer(
     if not 0 < level < 1 or not 0 < alpha < 1 or draws < 100:
         raise MediationError("level and alpha lie between 0 and 1, and draws is at least 100")
     groups = units_of(x, clusters)
-    sums, sizes = resampling.cluster_sums(x, groups)
+    sums, sizes = cluster_sums(x, groups)
     rng = np.random.default_rng(random_state)
     got = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
     out = HeadInference(

@@ -9,6 +9,7 @@ import numpy as np
 from whyprompt.errors import MediationError
 from whyprompt.results import Estimate
 from whyprompt.stats import resampling
+from whyprompt.stats.errors import cluster_sums, mean_of_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,13 +67,13 @@ def mean_interval(
     check_level(level)
     x = np.asarray(values, dtype=np.float64)[:, None]
     groups = units_of(x, cluster)
-    sums, sizes = resampling.cluster_sums(x, groups)
+    sums, sizes = cluster_sums(x, groups)
     counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
     return _interval(counts, sums, sizes, level)
 
 
 def _interval(counts: Array, sums: Array, sizes: Array, level: float) -> Estimate:
-    mean, se = resampling.mean_error(sums, sizes)
+    mean, se = mean_of_clusters(sums, sizes)
     low, high = resampling.bounds(mean, se, resampling.bootstrap_t(counts, sums, sizes), sizes, level)
     return Estimate(
         label="mean",
@@ -117,13 +118,13 @@ def share_interval(
     """
     check_level(level)
     x = np.column_stack([part, whole])
-    sums, sizes = resampling.cluster_sums(x, units_of(x, cluster))
+    sums, sizes = cluster_sums(x, units_of(x, cluster))
     counts = resampling.draw_counts(len(sizes), DRAWS, np.random.default_rng(0))
     low, high = _interval(counts, sums[:, 1:], sizes, level).ends
     if low <= 0 <= high:
         return -np.inf, np.inf
     of = (sums[:, :1], sizes, sums[:, 1])
-    ends = resampling.bounds(*resampling.mean_error(*of), resampling.bootstrap_t(counts, *of), sizes, level)
+    ends = resampling.bounds(*mean_of_clusters(*of), resampling.bootstrap_t(counts, *of), sizes, level)
     return float(ends[0][0]), float(ends[1][0])
 
 

@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ClusterDesign",
     "cluster_design",
+    "cluster_sums",
     "clustered_difference",
     "interval",
+    "mean_df",
+    "mean_of_clusters",
     "rows_df",
     "stratified_error",
     "weighted_difference",
@@ -71,6 +74,65 @@ def interval(
     upper = 0.5 + level / 2.0
     q = float(stats.norm.ppf(upper) if df is None else stats.t.ppf(upper, max(df, 1)))
     return estimate - q * std_error, estimate + q * std_error
+
+
+def cluster_sums(x: Floats, groups: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """Sum each cluster's rows, clusters x columns, and count them."""
+    sums = np.zeros((groups.max() + 1, x.shape[1]))
+    np.add.at(sums, groups, x)
+    return sums, np.bincount(groups).astype(np.float64)
+
+
+def mean_of_clusters(sums: Floats, sizes: Floats, base: Floats | None = None) -> tuple[Floats, Floats]:
+    """Return means and their CR2 errors, which know that one cluster may hold most.
+
+    Parameters
+    ----------
+    sums : ndarray, shape (clusters, columns)
+        From `cluster_sums`.
+    sizes : ndarray, shape (clusters,)
+    base : ndarray, shape (clusters,), optional
+        With another base than the number of rows, the ratio of the two means and its delta-method error.
+
+    Returns
+    -------
+    mean, std_error : ndarray, shape (columns,)
+
+    References
+    ----------
+    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
+
+    Examples
+    --------
+    Clusters of one row: the usual error.
+
+    >>> [value.tolist() for value in mean_of_clusters(np.array([[1.0], [2.0], [3.0]]), np.ones(3))]
+    [[2.0], [0.5773502691896257]]
+    """
+    n, base = sizes.sum(), sizes if base is None else base
+    mean = sums.sum(0) / base.sum()
+    residual = sums - base[:, None] * mean
+    return mean, np.sqrt((residual**2 / (1.0 - sizes / n)[:, None]).sum(0)) / abs(base.sum())
+
+
+def mean_df(sizes: Floats) -> float:
+    """Return Bell and McCaffrey's degrees of freedom of a mean's CR2 error, under independent errors.
+
+    Parameters
+    ----------
+    sizes : ndarray, shape (clusters,)
+
+    Returns
+    -------
+    float
+        Clusters less one where all are of one size; few where one is most.
+    """
+    if (sizes == sizes[0]).all():
+        return float(len(sizes) - 1)
+    n = sizes.sum()
+    cross = sizes**2 / (1.0 - sizes / n) / n**3
+    squares = float((sizes**2).sum()) / n**4 + float(cross.sum() ** 2 - (cross**2).sum())
+    return float((1.0 / n) ** 2 / squares)
 
 
 def weighted_difference(

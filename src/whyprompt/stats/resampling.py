@@ -15,26 +15,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from whyprompt.stats.errors import mean_df, mean_of_clusters
+from whyprompt.stats.several import sign_flips, t_of
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float64]
 
 __all__ = [
+    "FLAT",
     "Resampled",
     "bootstrap_t",
     "bounds",
-    "cluster_sums",
-    "degrees_of_freedom",
     "draw_counts",
-    "mean_error",
     "resample",
-    "t_of",
     "tails",
 ]
 
 _BLOCK = 1 << 21
-_FLAT = 1e-5
+FLAT = 1e-5
 """Spread, as a share of the squares, below which effects count as all alike: rounding hides the rest."""
 _SAME = 1e-9
 _NIL = 1e-10
@@ -71,30 +71,6 @@ class Resampled:
     exhaustive: bool
 
 
-def cluster_sums(x: Array, groups: NDArray[np.intp]) -> tuple[Array, Array]:
-    """Sum each cluster's items, clusters x columns, and count them."""
-    sums = np.zeros((groups.max() + 1, x.shape[1]))
-    np.add.at(sums, groups, x)
-    return sums, np.bincount(groups).astype(np.float64)
-
-
-def mean_error(sums: Array, sizes: Array, base: Array | None = None) -> tuple[Array, Array]:
-    """Mean over items and its CR2 error (Bell and McCaffrey), which knows that one cluster may hold most.
-
-    With another `base` than the number of items, the ratio of the two means and its delta-method error.
-    """
-    n, base = sizes.sum(), sizes if base is None else base
-    mean = sums.sum(0) / base.sum()
-    residual = sums - base[:, None] * mean
-    return mean, np.sqrt((residual**2 / (1.0 - sizes / n)[:, None]).sum(0)) / abs(base.sum())
-
-
-def t_of(mean: Array, se: Array) -> Array:
-    """Divide; a head that never moves has t = 0, one that always moves alike has infinity."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(mean == 0, 0.0, mean / se)
-
-
 def draw_counts(g: int, draws: int, rng: np.random.Generator) -> Array:
     """How often each cluster is in each bootstrap sample, draws x clusters."""
     return rng.multinomial(g, np.full(g, 1 / g), draws).astype(np.float64)
@@ -104,7 +80,7 @@ def bootstrap_t(counts: Array, sums: Array, sizes: Array, base: Array | None = N
     """Signed t of each bootstrap sample's mean against the sample's own, draws x columns.
 
     A sample without spread whose mean is off is infinitely far off: it speaks against every claim, as it
-    must, since so few distinct items cannot tell how far off they are. `base` as in `mean_error`.
+    must, since so few distinct items cannot tell how far off they are. `base` as in `mean_of_clusters`.
     """
     base = sizes if base is None else base
     d = sums - base[:, None] * (sums.sum(0) / base.sum())
@@ -119,14 +95,6 @@ def bootstrap_t(counts: Array, sums: Array, sizes: Array, base: Array | None = N
         spread[spread <= _NIL * (squares + level)] = 0.0
         t = t_of(off, np.sqrt(spread) / np.abs(total))
     return np.where(np.isnan(t), np.inf, t)  # a ratio to nothing
-
-
-def degrees_of_freedom(sizes: Array) -> float:
-    """Bell and McCaffrey's, of the CR2 error under independent errors: few where one cluster is most."""
-    n = sizes.sum()
-    cross = sizes**2 / (1.0 - sizes / n) / n**3
-    squares = float((sizes**2).sum()) / n**4 + float(cross.sum() ** 2 - (cross**2).sum())
-    return float((1.0 / n) ** 2 / squares)
 
 
 def tails(star: Array, level: float) -> tuple[Array, Array]:
@@ -148,7 +116,7 @@ def bounds(mean: Array, se: Array, star: Array, sizes: Array, level: float) -> t
     Nowhere shorter than the t interval, whose degrees of freedom know, as draws of few clusters do not,
     that one cluster holds most items.
     """
-    least = stats.t.ppf(0.5 + level / 2, degrees_of_freedom(sizes))
+    least = stats.t.ppf(0.5 + level / 2, mean_df(sizes))
     below, above = (np.maximum(reach, least) for reach in tails(star, level))
     with np.errstate(invalid="ignore"):  # no spread at all, times no bound
         return np.where(se == 0, mean, mean - below * se), np.where(se == 0, mean, mean + above * se)
@@ -157,7 +125,7 @@ def bounds(mean: Array, se: Array, star: Array, sizes: Array, level: float) -> t
 def resample(sums: Array, sizes: Array, *, level: float, draws: int, rng: np.random.Generator) -> Resampled:
     """Both resamplings of every column."""
     g, m = sums.shape
-    mean, se = mean_error(sums, sizes)
+    mean, se = mean_of_clusters(sums, sizes)
     size = np.abs(t_of(mean, se))
     counts = draw_counts(g, draws, rng)
     step = max(1, _BLOCK // draws)
@@ -179,7 +147,7 @@ def resample(sums: Array, sizes: Array, *, level: float, draws: int, rng: np.ran
     family = np.maximum(_largest(counts, sums, sizes, np.where(bounded, bar, 0.0), bounded), single)
     # The sample itself counts as one draw, so that no p is zero.
     own, pooled, step_down = ((1 + count) / (1 + draws) for count in (single, anywhere, family))
-    flips, flip_family, _, exhaustive = _flips(sums, sizes, draws=draws, rng=rng)
+    flips, flip_family, _, _, exhaustive = sign_flips(sums, sizes, draws=draws - 1, rng=rng, flat=FLAT)
     q_value = np.asarray(stats.false_discovery_control(np.maximum(pooled, flips)))
     return Resampled(
         mean=mean,
@@ -213,50 +181,3 @@ def _largest(counts: Array, sums: Array, sizes: Array, bar: Array, bounded: NDAr
         largest = maxima[:, -1:]
     family[order] = np.maximum.accumulate(family[order][::-1])[::-1]
     return family
-
-
-def _flip_t(signs: Array, sums: Array, sizes: Array, squares: Array) -> Array:
-    """Absolute t of each pattern of signs, patterns x mediators.
-
-    The spread is a difference of sums that nearly cancel where effects are all alike. There rounding
-    would make up the order of the patterns, so all spreads below `_FLAT` of the squares are one.
-    """
-    g = len(sizes)
-    mean = signs @ sums / sizes.sum()
-    spread = squares - 2 * mean * (signs @ (sums * sizes[:, None])) + mean**2 * (sizes**2).sum()
-    se = np.sqrt(g / (g - 1) * np.maximum(spread, _FLAT * squares)) / sizes.sum()
-    return np.abs(t_of(mean, se))
-
-
-def _flips(
-    sums: Array, sizes: Array, *, draws: int, rng: np.random.Generator
-) -> tuple[Array, Array, int, bool]:
-    """Two-sided p and step-down familywise p from sign flips of whole clusters."""
-    g, m = sums.shape
-    exhaustive = g <= 40 and 2 ** (g - 1) <= draws
-    total = 2 ** (g - 1) if exhaustive else draws
-    squares = (sums**2).sum(0)
-    own = _flip_t(np.ones((1, g)), sums, sizes, squares)[0]
-    order = np.argsort(-own, kind="stable")
-    # Rounding must not separate a pattern from its own mirror image.
-    bar = own[order] * (1 - _SAME)
-    single, family = np.zeros(m), np.zeros(m)
-    step = max(1, _BLOCK // max(m, g))
-    for start in range(0, total, step):
-        count = min(step, total - start)
-        if exhaustive:
-            # The last cluster keeps its sign: a pattern and its mirror image have the same |t|.
-            bits = (np.arange(start, start + count)[:, None] >> np.arange(g)) & 1
-            signs = np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
-        else:
-            signs = rng.choice((-1.0, 1.0), size=(count, g))
-            if start == 0:
-                signs[0] = 1.0  # the sample itself is one of its patterns
-        flipped = _flip_t(signs, sums, sizes, squares)[:, order]
-        single += (flipped >= bar).sum(0)
-        # Successive maxima from the smallest observed |t| up: the step-down of Westfall and Young.
-        family += (np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1] >= bar).sum(0)
-    p, p_fwer = np.empty(m), np.empty(m)
-    p[order] = single / total
-    p_fwer[order] = np.maximum.accumulate(family / total)
-    return p, p_fwer, total, exhaustive

@@ -17,6 +17,7 @@ from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from numpy.typing import NDArray
 
@@ -30,12 +31,17 @@ __all__ = [
     "normal_scores",
     "reach",
     "sign_flip_max_t",
+    "sign_flips",
+    "t_of",
     "two_sided_p",
 ]
 
 # All sign patterns are used up to this number of units, random ones beyond.
 _EXHAUSTIVE = 14
 _BLOCK = 1 << 22
+# Units of which all patterns can be numbered.
+_BITS = 40
+_SAME = 1e-9
 
 
 def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> float | None:
@@ -171,17 +177,14 @@ def correlation(covariance: Floats) -> Floats:
     return np.asarray(fixed / np.outer(scale, scale), dtype=np.float64)
 
 
-def _step_down(observed: Floats, draws: Floats, *, exact: bool) -> Floats:
+def _step_down(observed: Floats, draws: Floats) -> Floats:
     """Step-down p-values of Westfall and Young from draws of |t|, shape (draws, k)."""
     order = np.argsort(-observed, kind="stable")
-    running = np.full(len(draws), -np.inf)
-    raw = np.empty(len(observed))
     # From the smallest up, so that the running maximum is over the hypotheses not yet rejected.
-    for k in order[::-1]:
-        running = np.maximum(running, draws[:, k])
-        hits = float((running >= observed[k] * (1.0 - 1e-12)).sum())
-        raw[k] = hits / len(draws) if exact else (hits + 1.0) / (len(draws) + 1.0)
-    raw[order] = np.maximum.accumulate(raw[order])
+    running = np.maximum.accumulate(draws[:, order[::-1]], axis=1)[:, ::-1]
+    hits = (running >= observed[order] * (1.0 - 1e-12)).sum(axis=0)
+    raw = np.empty(len(observed))
+    raw[order] = np.maximum.accumulate((hits + 1.0) / (len(draws) + 1.0))
     return np.minimum(raw, 1.0)
 
 
@@ -267,7 +270,7 @@ def max_t(
     alone = [two_sided_p(float(value), 1.0, df) for value in t]
     most = np.array(holm(alone), dtype=np.float64)
     return MaxT(
-        p_values=np.clip(_step_down(np.abs(t), sample, exact=False), np.array(alone, dtype=float), most),
+        p_values=np.clip(_step_down(np.abs(t), sample), np.array(alone, dtype=float), most),
         critical=max(float(np.quantile(sample.max(axis=1), level)), _quantile(level, df)),
         draws=draws,
         least=0.0,
@@ -323,36 +326,87 @@ def sign_flip_max_t(
     n = len(differences)
     if n < 2:
         raise EstimationError("sign flips need at least two units")
-    squares = (differences**2).sum(axis=0)
-    exact = n <= _EXHAUSTIVE
-    if exact:
-        draws = 1 << n
-        patterns = np.arange(draws)
+    draws = max(draws, 1 << (n - 1)) if n <= _EXHAUSTIVE else draws
     rng = np.random.default_rng(random_state)
-    sample = np.empty((draws, differences.shape[1]))
-    step = max(1, _BLOCK // n)
-    for a in range(0, draws, step):
-        rows = min(step, draws - a)
-        if exact:
-            bits = (patterns[a : a + rows, None] >> np.arange(n)) & 1
-        else:
-            bits = rng.integers(0, 2, (rows, n), dtype=np.int8)
-        sample[a : a + rows] = np.abs(_t_of_sums((2.0 * bits - 1.0) @ differences, squares, n))
-    observed = np.abs(_t_of_sums(differences.sum(axis=0), squares, n))
-    largest = sample.max(axis=1)
-    finite = largest[np.isfinite(largest)]
+    _, family, largest, total, exact = sign_flips(differences, np.ones(n), draws=draws, rng=rng)
+    # Every pattern has its mirror image.
+    finite = np.repeat(largest[np.isfinite(largest)], 2 if exact else 1)
     return MaxT(
-        p_values=_step_down(observed, sample, exact=exact),
+        p_values=family,
         critical=float(np.quantile(finite, level)) if len(finite) else float("nan"),
-        draws=draws,
-        least=0.0 if exact else 1.0 / (draws + 1.0),
+        draws=2 * total if exact else total,
+        least=0.0 if exact else 1.0 / (total + 1.0),
     )
 
 
-def _t_of_sums(sums: Floats, squares: Floats, n: int) -> Floats:
-    """One-sample t from sums; flipping signs leaves the sums of squares as they are."""
-    spread = np.clip(squares - sums**2 / n, 0.0, None) / (n - 1)
+def sign_flips(
+    sums: Floats, sizes: Floats, *, draws: int, rng: np.random.Generator, flat: float = 0.0
+) -> tuple[Floats, Floats, Floats, int, bool]:
+    """Count how often effects that are symmetric about zero would look like these, by flipping units' signs.
+
+    Parameters
+    ----------
+    sums : ndarray, shape (units, k)
+        Of each unit's rows.
+    sizes : ndarray, shape (units,)
+        Rows of each unit.
+    draws : int
+        Random patterns, where all would be more: half of the 2^n, as a pattern and its mirror image have
+        one |t|.
+    rng : numpy.random.Generator
+    flat : float, default 0
+        Spread, as a share of the squares, below which effects count as all alike. The spread is a difference
+        of sums that nearly cancel there, and rounding would make up the order of the patterns.
+
+    Returns
+    -------
+    single, family : ndarray, shape (k,)
+        Two-sided p-values of each column, and step-down ones over all of Westfall and Young. The sample
+        itself is one of its patterns, so that none is 0.
+    largest : ndarray, shape (patterns,)
+        Largest |t| of each pattern.
+    patterns : int
+        Drawn, or all.
+    exact : bool
+        Whether all patterns were used.
+    """
+    g, k = sums.shape
+    exact = g <= _BITS and 1 << (g - 1) <= draws
+    total = 1 << (g - 1) if exact else draws
+    squares = (sums**2).sum(axis=0)
+
+    def sizes_of_t(signs: NDArray[Any]) -> Floats:
+        mean = signs @ sums / sizes.sum()
+        spread = squares - 2 * mean * (signs @ (sums * sizes[:, None])) + mean**2 * (sizes**2).sum()
+        error = np.sqrt(g / (g - 1) * np.maximum(spread, flat * squares)) / sizes.sum()
+        return np.abs(t_of(mean, error))
+
+    own = sizes_of_t(np.ones((1, g)))[0]
+    order = np.argsort(-own, kind="stable")
+    # Rounding must not separate a pattern from its own mirror image.
+    bar = own[order] * (1 - _SAME)
+    single, family, largest = np.zeros(k), np.zeros(k), np.empty(total)
+    step = max(1, _BLOCK // max(g, k))
+    for a in range(0, total, step):
+        rows = min(step, total - a)
+        if exact:
+            bits = (np.arange(a, a + rows)[:, None] >> np.arange(g)) & 1
+        else:
+            bits = rng.integers(0, 2, (rows, g), dtype=np.int8)
+        flipped = sizes_of_t(2.0 * bits - 1.0)[:, order]
+        single += (flipped >= bar).sum(axis=0)
+        # Successive maxima from the smallest observed |t| up: over the hypotheses not yet rejected.
+        maxima = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
+        family += (maxima >= bar).sum(axis=0)
+        largest[a : a + rows] = maxima[:, 0]
+    p, p_family = np.empty(k), np.empty(k)
+    itself = 0.0 if exact else 1.0
+    p[order] = (single + itself) / (total + itself)
+    p_family[order] = np.maximum.accumulate(family + itself) / (total + itself)
+    return p, p_family, largest, total, exact
+
+
+def t_of(mean: Floats, error: Floats) -> Floats:
+    """Divide; what never moves has t = 0, what always moves alike has infinity."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = sums / np.sqrt(n * spread)
-    # Without any difference t is 0; with equal differences it has no bound.
-    return np.where(squares == 0, 0.0, t)
+        return np.where(mean == 0, 0.0, mean / error)
