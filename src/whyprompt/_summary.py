@@ -113,7 +113,7 @@ def parts_table(
 def measure_lines(measures: Sequence[Any]) -> list[str]:
     """Write the risk ratio and the odds ratio, a line each; the difference is the estimate itself."""
     return [
-        f"{m.name} {format_number(m.estimate)} ({reach(m.ci_low, m.ci_high)})"
+        f"{m.label} {format_number(m.estimate)} ({reach(m.ci_low, m.ci_high)})"
         for m in measures[1:]
         if m.estimate is not None
     ]

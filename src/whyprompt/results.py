@@ -26,7 +26,6 @@ __all__ = [
     "Check",
     "Checks",
     "Estimate",
-    "Measure",
     "Point",
     "Result",
     "Status",
@@ -245,35 +244,6 @@ class BalanceRow:
     worst_pair: tuple[str, ...] = ()
     correlation_before: float | None = None
     correlation_after: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Measure:
-    """One way to state the effect on a 0/1 outcome.
-
-    Attributes
-    ----------
-    name : {"risk difference", "risk ratio", "odds ratio"}
-        All three compare the two arms' risks over the estimand's rows: marginal, not given covariates.
-    estimate : float or None
-        None where it is not defined (an arm without successes, or without failures).
-    std_error : float or None
-        Of the estimate for a difference, of its logarithm for a ratio.
-    ci_low, ci_high : float or None
-        For a ratio the exponentials of an interval for the logarithm.
-    scale : {"identity", "log"}
-        Of the standard error.
-    note : str
-        Why a number is absent.
-    """
-
-    name: str
-    estimate: float | None
-    std_error: float | None
-    ci_low: float | None
-    ci_high: float | None
-    scale: Literal["identity", "log"]
-    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -322,9 +322,9 @@ def test_a_randomized_study_gives_each_item_one_arm_and_a_difference_of_means(ti
     answer = study_effect(study, frame)
     means = frame.groupby("arm")["log_prob"].mean()
     assert answer.main.estimate == pytest.approx(means["few_shot"] - means["direct"], abs=1e-12)
-    assert "cluster" in answer.main.se_method
+    assert "cluster" in answer.main.std_error_method
     assert "randomised" in answer.main.sentence
-    assert {r.level for r in answer.main.subgroups} == {"sum", "count"}
+    assert {r.label for r in answer.main.parts} == {"sum", "count"}
     assert "rows" in answer.summary()
 
 

@@ -94,7 +94,7 @@ def test_the_command_gives_matchits_numbers(run, matchit, key, options):
     assert found["n_treated_used"] == wanted["n_treated_matched"]
     assert found["n_control_used"] == wanted["n_control_matched"]
     if {"pairs", "lm_cluster_subclass_se_HC1"} <= wanted.keys():
-        assert found["se_method"] == "pair-cluster-robust"
+        assert found["std_error_method"] == "pair-cluster-robust"
         assert found["std_error"] == pytest.approx(wanted["lm_cluster_subclass_se_HC1"], rel=1e-4)
     assert found["ci_low"] < found["estimate"] < found["ci_high"]
     assert [row["covariate"] for row in found["balance"]][:3] == ["age", "educ", "race_black"]
@@ -117,7 +117,7 @@ def test_the_command_and_the_library_give_the_same(run):
         by=["race"],
     )
     assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
-    assert len(json.loads(out)["subgroups"]) == 3
+    assert len(json.loads(out)["parts"]) == 3
 
 
 def test_in_a_process_of_its_own(tmp_path):

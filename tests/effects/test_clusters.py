@@ -69,7 +69,7 @@ def test_clusters_of_one_size_are_a_t_test_on_their_means():
     span = oracle.confidence_interval()
     assert (result.p_value, result.df) == pytest.approx((oracle.pvalue, 10.0), rel=1e-9)
     assert (result.ci_low, result.ci_high) == pytest.approx((span.low, span.high), rel=1e-9)
-    assert result.se_method == "CR2 by cluster, Satterthwaite df"
+    assert result.std_error_method == "CR2 by cluster, Satterthwaite df"
     # CR1 of statsmodels differs by the small-sample factors alone.
     fit = sm.OLS(frame.y, sm.add_constant(frame.t)).fit(cov_type="cluster", cov_kwds={"groups": codes})
     factor = (12 / 11 * 59 / 58) / (6 / 5)

@@ -172,7 +172,7 @@ def test_a_group_of_one_row_is_no_group(trials):
     base, each = curve(trials), curve(trials.assign(g=np.arange(len(trials))), cluster="g")
     n = len(trials)
     assert each.std_error == pytest.approx(base.std_error * np.sqrt(n / (n - 1)), rel=1e-9)
-    assert "cluster-robust" in each.se_method
+    assert "cluster-robust" in each.std_error_method
 
 
 def test_what_is_reported(trials):

@@ -99,10 +99,10 @@ def test_matchits_effects_rows_and_errors(lalonde, matchit, key):
     assert result.n_control_used == wanted["n_control_matched"]
     assert result.ess_control == pytest.approx(wanted["ess_control"], rel=1e-9)
     assert result.weights == pytest.approx(np.array(wanted["weights"], dtype=float), abs=1e-9)
-    assert result.se_method.startswith("pair-cluster-robust") is (
+    assert result.std_error_method.startswith("pair-cluster-robust") is (
         {"pairs", "lm_cluster_subclass_se_HC1"} <= wanted.keys()
     )
-    if result.se_method.startswith("pair-cluster-robust"):
+    if result.std_error_method.startswith("pair-cluster-robust"):
         assert result.std_error == pytest.approx(wanted["lm_cluster_subclass_se_HC1"], rel=1e-4)
         assert result.df == wanted["n_treated_matched"] - 1
         q = stats.t.ppf(0.975, result.df)
@@ -172,7 +172,7 @@ def test_order_and_index_and_coding_of_the_arm_change_nothing(seed, method):
     named = frame.assign(arm=np.where(frame.arm == 1, "cot", "direct"))
     text = arm_effect(named, treated="cot", **options)
     assert text.estimate == base.estimate
-    assert (text.treated_level, text.control_level) == ("cot", "direct")
+    assert (text.treated, text.control) == ("cot", "direct")
     boolean = arm_effect(frame.assign(arm=frame.arm == 1), **options)
     assert boolean.estimate == base.estimate
 
@@ -241,7 +241,9 @@ def test_every_kind_of_plot_is_drawn_or_refused():
         arm_effect(frame, method="cem").plot("overlap")
     with pytest.raises(EstimationError, match="nothing was adjusted for"):
         arm_effect(frame, confounders=None, method="naive").plot("balance")
-    assert [m.name for m in result.measures] == result.measure_frame().name.tolist()
+    assert [m.label for m in result.measures] == ["risk difference", "risk ratio", "odds ratio"]
+    assert [part.by for part in result.parts] == ["kind"] * len(result.parts)
+    assert result.to_frame().label.tolist() == ["overall", *(part.label for part in result.parts)]
 
 
 def test_a_balanced_estimate_is_an_effect_under_its_condition():

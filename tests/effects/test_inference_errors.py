@@ -272,7 +272,7 @@ def test_the_naive_bootstrap_is_refused_where_it_fails(simulated):
         assert "wild_bootstrap" in str(caught.value)
     for options in ({"method": "kernel"}, {"caliper": 0.3}, {"method": "subclass", "n_strata": 4}):
         result = estimate_effect(frame, **asked, **options)
-        assert "bootstrap of the whole pipeline, 60 draws" in result.se_method
+        assert "bootstrap of the whole pipeline, 60 draws" in result.std_error_method
         analytical = estimate_effect(frame, **(asked | {"std_error": "auto"}), **options)
         assert result.estimate == analytical.estimate
         assert 0.5 < result.std_error / analytical.std_error < 2.0
@@ -285,10 +285,10 @@ def test_an_error_asked_for_by_name_is_the_textbook_one(job, matching_r):
         job.frame, **asked, replace=True, ties="average", std_error="abadie_imbens", neighbours=0
     )
     assert plain.std_error == pytest.approx(matching_r["ps_M1_att"]["se_abadie_imbens"], rel=1e-9)
-    assert plain.se_method.endswith("score taken as known")
+    assert plain.std_error_method.endswith("score taken as known")
     auto = estimate_effect(job.frame, **asked, replace=True, ties="average", neighbours=0)
     assert auto.estimate == plain.estimate
-    assert auto.se_method.endswith("corrected for the estimated score (2016)")
+    assert auto.std_error_method.endswith("corrected for the estimated score (2016)")
     assert auto.std_error != plain.std_error
     for options in (
         {"std_error": "strata"},

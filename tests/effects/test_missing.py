@@ -574,10 +574,10 @@ def test_ratios_of_a_binary_outcome_are_pooled_by_their_logarithms():
         "estimand": "ate",
     }
     got = estimate_with_imputation(frame, m=4, iterations=2, **options)
-    by_name = {m.name: m for m in got.measures}
+    by_name = {m.label: m for m in got.measures}
     assert by_name["risk difference"].estimate == pytest.approx(got.estimate)
     assert by_name["risk difference"].std_error == pytest.approx(got.std_error)
-    ratios = [next(m for m in r.measures if m.name == "risk ratio") for r in got.results]
+    ratios = [next(m for m in r.measures if m.label == "risk ratio") for r in got.results]
     logs = pool(
         np.log([m.estimate for m in ratios]), [m.std_error**2 for m in ratios], df_complete=298, level=0.95
     )

@@ -253,7 +253,7 @@ def test_order_and_index_change_nothing(trials):
 def test_clusters_widen_what_they_should(trials):
     grouped = trials.assign(item=np.arange(len(trials)) // 5)
     result = compare(grouped, cluster="item")
-    assert "cluster-robust" in result.se_method
+    assert "cluster-robust" in result.std_error_method
     alone = compare(grouped.assign(item=np.arange(len(trials))), cluster="item")
     for row, plain in zip(alone.parts, compare(trials).parts, strict=True):
         assert plain.std_error < row.std_error < 1.05 * plain.std_error

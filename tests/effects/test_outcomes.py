@@ -94,16 +94,16 @@ def test_ratios_of_matched_pairs_are_those_of_a_cluster_robust_glm(frame):
         (sm.families.links.Identity(), sm.families.links.Log(), sm.families.links.Logit()),
         strict=True,
     ):
-        start = [y.mean(), 0.0] if measure.scale == "identity" else [np.log(y.mean()), 0.0]
+        start = [y.mean(), 0.0] if measure.label == "risk difference" else [np.log(y.mean()), 0.0]
         with np.errstate(all="ignore"):
             fit = sm.GLM(y, t, family=sm.families.Binomial(link=link)).fit(
                 start_params=start, cov_type="cluster", cov_kwds={"groups": groups}, tol=1e-12
             )
-        estimate = np.log(measure.estimate) if measure.scale == "log" else measure.estimate
+        estimate = np.log(measure.estimate) if measure.label.endswith("ratio") else measure.estimate
         assert estimate == pytest.approx(fit.params[1], abs=1e-7)
         assert measure.std_error == pytest.approx(fit.bse[1], rel=1e-5)
         q = stats.t.ppf(0.975, result.df)
-        low = np.log(measure.ci_low) if measure.scale == "log" else measure.ci_low
+        low = np.log(measure.ci_low) if measure.label.endswith("ratio") else measure.ci_low
         assert low == pytest.approx(estimate - q * measure.std_error, rel=1e-6)
 
 
@@ -192,7 +192,7 @@ def test_intervals_of_ratios_cover():
         for name, options in ways.items():
             result = estimate_effect(data, treatment="arm", outcome="y", confounders=["x"], **options)
             for measure in result.measures[1:]:
-                hits[name, measure.name] += measure.ci_low <= truth[measure.name] <= measure.ci_high
+                hits[name, measure.label] += measure.ci_low <= truth[measure.label] <= measure.ci_high
     assert {k: h / draws for k, h in hits.items() if not 0.93 <= h / draws <= 0.97} == {}
 
 
@@ -523,9 +523,9 @@ def test_a_graph_is_asked_for_every_outcome(frame):
 )
 def test_a_subgroup_is_the_analysis_of_its_rows(frame, options):
     result = effect(frame, "score", by="kind", **options)
-    assert [row.level for row in result.subgroups] == ["algebra", "logic", "words"]
-    for row in result.subgroups:
-        alone = effect(frame[frame.kind == row.level], "score", **options)
+    assert [row.label for row in result.parts] == ["algebra", "logic", "words"]
+    for row in result.parts:
+        alone = effect(frame[frame.kind == row.label], "score", **options)
         assert row.estimate == pytest.approx(alone.estimate, rel=1e-10)
         assert row.std_error == pytest.approx(alone.std_error, rel=1e-10)
         assert (row.n_treated_used, row.n_control_used) == (alone.n_treated_used, alone.n_control_used)
@@ -533,14 +533,14 @@ def test_a_subgroup_is_the_analysis_of_its_rows(frame, options):
         # Balance over all rows is no balance in each part: what is left in one stands beside its effect.
         left = f"the arms still differ (standardised difference {format_number(row.largest_smd)})"
         assert (left in row.note) == (row.largest_smd > 0.1)
-    adjusted = multipletests([r.p_value for r in result.subgroups], method="holm")[1]
-    assert [r.p_holm for r in result.subgroups] == pytest.approx(list(adjusted), rel=1e-9)
-    value = np.array([r.estimate for r in result.subgroups])
-    share = np.array([r.std_error for r in result.subgroups]) ** -2.0
+    adjusted = multipletests([r.p_value for r in result.parts], method="holm")[1]
+    assert [r.p_adjusted for r in result.parts] == pytest.approx(list(adjusted), rel=1e-9)
+    value = np.array([r.estimate for r in result.parts])
+    share = np.array([r.std_error for r in result.parts]) ** -2.0
     q = share @ (value - share @ value / share.sum()) ** 2
     assert result.heterogeneity["kind"] == pytest.approx(stats.chi2.sf(q, 2), rel=1e-9)
     assert "Over 'kind' the effects are not shown to differ" in result.sentence
-    assert len(result.subgroup_frame()) == 3
+    assert len(result.to_frame()) == 4
 
 
 def test_effects_that_differ_are_told_apart(frame):
@@ -554,8 +554,8 @@ def test_effects_that_differ_are_told_apart(frame):
 def test_a_subgroup_that_cannot_be_estimated_says_why(frame):
     data = frame.assign(kind=np.where((frame.kind == "logic") & (frame.arm == 1), "words", frame.kind))
     result = effect(data, "score", by="kind", method="ipw")
-    logic = next(r for r in result.subgroups if r.level == "logic")
-    assert (logic.estimate, logic.p_holm, logic.n_treated) == (None, None, 0)
+    logic = result.part("logic", by="kind")
+    assert (logic.estimate, logic.p_adjusted, logic.n_treated) == (None, None, 0)
     assert "fewer than two rows" in logic.note
 
 

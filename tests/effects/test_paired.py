@@ -375,7 +375,7 @@ def test_a_risk_difference_stays_within_its_range():
     repeats = pd.concat([long_table(np.zeros(8), np.r_[np.ones(7), v]) for v in (0.0, 1.0)])
     averaged = effect(repeats)
     assert averaged.ci_high == 1.0
-    assert averaged.se_method == "items, t distribution"
+    assert averaged.std_error_method == "items, t distribution"
 
 
 def test_intervals_of_paired_risks_cover():

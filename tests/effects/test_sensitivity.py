@@ -399,7 +399,7 @@ def test_the_report_runs_what_applies_and_says_what_does_not(lalonde):
     binary = lalonde.assign(employed=(lalonde["re78"] > 0).astype(int))
     found = estimate_effect(binary, **{**options, "outcome": "employed"}, method="ipw")
     report = sensitivity_report(binary, found, times=[1])
-    ratio = next(m for m in found.measures if m.name == "risk ratio")
+    ratio = next(m for m in found.measures if m.label == "risk ratio")
     assert report.checks["E-value"] == e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high))
     with pytest.raises(DataError, match="is not the one that was estimated from"):
         sensitivity_report(lalonde.iloc[:300], found)

@@ -109,9 +109,8 @@ def test_a_subgroup_with_three_rows_of_an_arm_shows_nothing(binary, method):
     frame = grouped(3, binary=binary)
     confounders = None if method == "naive" else ["x"]
     result = estimate_effect(frame, **ARM, method=method, confounders=confounders, by="kind")
-    rows = {row.level: row for row in result.subgroups}
-    assert rows["small"].few
-    assert not rows["big"].few
+    rows = {row.label: row for row in result.parts}
+    assert result.few == ("kind=small",)
     assert "an arm is worth" in rows["small"].note
     assert rows["big"].note == ""
     assert "kind=small" not in result.sentence
@@ -123,7 +122,7 @@ def test_a_subgroup_with_three_rows_of_an_arm_shows_nothing(binary, method):
 @pytest.mark.parametrize("binary", [True, False])
 def test_a_subgroup_with_enough_rows_shows_what_it_shows(binary):
     result = estimate_effect(grouped(30, binary=binary), **ARM, method="naive", by="kind")
-    assert not any(row.few for row in result.subgroups)
+    assert result.few == ()
     assert re.search(r"a difference is seen in .*kind=small", result.sentence)
     assert result.heterogeneity["kind"] < 1e-6
     assert "too few" not in result.sentence
@@ -138,9 +137,10 @@ def test_few_rows_are_a_caution_where_their_interval_fails_and_not_where_it_hold
         for _ in range(draws):
             y = (rng.random(200 + n_few) < 0.9).astype(int)
             frame = pd.DataFrame({"arm": [0] * 200 + [1] * n_few, "y": y, "g": "all"})
-            row = estimate_effect(frame, **ARM, method="naive", by="g").subgroups[0]
+            result = estimate_effect(frame, **ARM, method="naive", by="g")
+            row = result.part("all")
             held += row.ci_low is not None and row.ci_low <= 0 <= row.ci_high
-            flagged += row.few
+            flagged += len(result.few)
         return held / draws, flagged / draws
 
     few, often = coverage(5)

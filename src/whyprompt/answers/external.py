@@ -120,7 +120,7 @@ class StudyEffect:
         str
         """
         blocks = [self.question.strip(), self.sentence]
-        rows = getattr(self.main, "subgroups", ()) or getattr(self.main, "parts", ())
+        rows = self.main.parts
         if rows:
             what = "items" if self.design == "paired" else "rows"
             head = ("", what, "effect", "interval", "p (Holm)")
@@ -163,13 +163,14 @@ class StudyEffect:
         return "\n\n".join(blocks)
 
 
-def _subgroup(row: Any) -> tuple[str, ...]:  # noqa: ANN401 - a subgroup of either kind of result
+def _subgroup(row: Estimate) -> tuple[str, ...]:
+    used = (row.n_treated_used or 0) + (row.n_control_used or 0) if row.n_used is None else row.n_used
     return (
-        getattr(row, "label", None) or row.level,
-        str(getattr(row, "n_used", None) or row.n_treated_used + row.n_control_used),
+        row.label,
+        str(used),
         format_number(row.estimate),
         _span(row.ci_low, row.ci_high),
-        p_words(row.p_adjusted if hasattr(row, "p_adjusted") else row.p_holm),
+        p_words(row.p_adjusted),
     )
 
 

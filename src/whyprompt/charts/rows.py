@@ -65,20 +65,6 @@ def effect_rows(result: Any) -> list[EffectRow]:  # noqa: ANN401 - a result of a
     if hasattr(result, "overall"):
         overall = () if result.overall is None else (result.overall,)
         return [_line(e, "overall") for e in overall] + [_line(e, "part") for e in result.parts]
-    if hasattr(result, "estimate"):
-        used = result.n_treated_used + result.n_control_used
-        rows = [
-            EffectRow(
-                label="overall",
-                estimate=result.estimate,
-                low=result.ci_low,
-                high=result.ci_high,
-                n=used,
-                p=result.p_value,
-                kind="overall",
-            )
-        ]
-        return rows + [_part(part) for part in getattr(result, "subgroups", ())]
     if hasattr(result, "rows"):
         return [_part(row) for row in result.rows]
     raise DataError(f"{type(result).__name__} has no estimates to draw")

@@ -33,23 +33,10 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
     parts = [result.sentence]
     if hasattr(result, "pooled"):
         parts.extend(_imputed_parts(result))
-    elif _is_single(result):
-        parts.append(
-            f"estimate {format_number(result.estimate)}, standard error {format_number(result.std_error)}"
-            f" ({result.se_method}), {percent(result.level)} interval {_span(result, 'ci')},"
-            f" p {p_words(result.p_value)}"
-        )
-        parts.extend(
-            f"{m.name} {format_number(m.estimate)} ({format_number(m.ci_low)} to {format_number(m.ci_high)})"
-            for m in result.measures[1:]
-            if m.estimate is not None
-        )
     else:
         parts.append(_parts_table(result))
     if getattr(result, "balance", ()):
         parts.append(_balance_table(result.balance))
-    if getattr(result, "subgroups", ()):
-        parts.append(_subgroup_table(result.subgroups))
     parts.append(
         "Assumptions:\n"
         + "\n".join(
@@ -61,11 +48,6 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
     if result.warnings:
         parts.append("Warnings:\n" + "\n".join(f"  {words(text)}" for text in result.warnings))
     return "\n\n".join(parts)
-
-
-def _is_single(result: Any) -> bool:  # noqa: ANN401 - any result
-    """Tell one estimate, with its subgroups, from a table of many."""
-    return hasattr(result, "estimate")
 
 
 def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a check
@@ -130,7 +112,7 @@ def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect
             f" {percent(alone.level)} interval {_span(alone, 'ci')}"
         )
     parts.extend(
-        f"{m.name} {format_number(m.estimate)} ({format_number(m.ci_low)} to {format_number(m.ci_high)})"
+        f"{m.label} {format_number(m.estimate)} ({format_number(m.ci_low)} to {format_number(m.ci_high)})"
         for m in result.measures[1:]
         if m.estimate is not None
     )
@@ -175,23 +157,6 @@ def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several es
 
 def _balance_table(balance: Sequence[Any]) -> str:
     return balance_text(balance)
-
-
-def _subgroup_table(subgroups: Sequence[Any]) -> str:
-    rows = [
-        [
-            r.by,
-            r.level,
-            f"{r.n_treated_used}+{r.n_control_used}",
-            format_number(r.estimate),
-            _span(r, "ci"),
-            p_words(r.p_holm),
-            getattr(r, "note", ""),
-        ]
-        for r in subgroups
-    ]
-    header = ["by", "level", "rows", "estimate", "interval", "p (Holm)", ""]
-    return f"Subgroups:\n{_grid(header, rows)}"
 
 
 def _span(row: Any, name: str) -> str:  # noqa: ANN401 - a row of any result

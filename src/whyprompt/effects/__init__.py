@@ -59,12 +59,12 @@ from whyprompt.effects.prepare.recipe import (
     Winsorise,
     prepare_table,
 )
-from whyprompt.effects.result import EffectResult, EffectSubgroup
+from whyprompt.effects.result import EffectResult
 from whyprompt.effects.several import EffectsResult, OutcomeRow, estimate_effects, paired_effects
 from whyprompt.effects.whom.heterogeneity import heterogeneous_effects, paired_heterogeneity
 from whyprompt.effects.whom.policy import PromptPolicy, prompt_policy
 from whyprompt.effects.whom.result import HeterogeneousEffects
-from whyprompt.results import Assumption, BalanceRow, Measure
+from whyprompt.results import Assumption, BalanceRow
 
 __all__ = [
     "AIPW",
@@ -84,7 +84,6 @@ __all__ = [
     "CrossCheckRow",
     "DoseResponse",
     "EffectResult",
-    "EffectSubgroup",
     "EffectsResult",
     "Entropy",
     "FlagOutliers",
@@ -95,7 +94,6 @@ __all__ = [
     "ImputedEffect",
     "Kernel",
     "LittleTest",
-    "Measure",
     "MissingPatterns",
     "Naive",
     "Nearest",

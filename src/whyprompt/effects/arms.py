@@ -349,7 +349,7 @@ def _weighted(
         assumptions=(),
         warnings=tuple(warnings),
         sentence="",
-        se_method=(
+        std_error_method=(
             "stacked estimating equations, score estimated"
             + (", cluster-robust" if cluster is not None else "")
             if method != "naive" and names
@@ -478,7 +478,7 @@ def _pairwise(
     refuse_post_treatment(names, treatment=treatment, outcome=outcome)
     found: list[Estimate] = []
     warnings: list[str] = []
-    se_methods: list[str] = []
+    std_error_methods: list[str] = []
     wanted = estimand
     for first, second in pairs:
         a, b = arms[first], arms[second]
@@ -506,7 +506,7 @@ def _pairwise(
             found.append(Estimate(label=f"{b} - {a}", estimate=None, **counts))
             continue
         wanted = one.estimand
-        se_methods.append(one.se_method)
+        std_error_methods.append(one.std_error_method)
         sizes = [None if r.smd_after is None else abs(r.smd_after) for r in one.balance]
         largest = None if None in sizes else max((s for s in sizes if s is not None), default=None)
         found.append(
@@ -560,6 +560,6 @@ def _pairwise(
         assumptions=(),
         warnings=tuple(dict.fromkeys(warnings)),
         sentence="",
-        se_method="; ".join(dict.fromkeys(se_methods)),
+        std_error_method="; ".join(dict.fromkeys(std_error_methods)),
         confounders=names,
     )

@@ -52,7 +52,7 @@ class ArmsResult(Result):
     balance : tuple of BalanceRow
     adjustment : str
         Where the simultaneous intervals come from.
-    se_method : str
+    std_error_method : str
     confounders : tuple of str
     weights : ndarray, shape (n,), optional
     """
@@ -68,7 +68,7 @@ class ArmsResult(Result):
     ess: Mapping[str, float]
     balance: tuple[BalanceRow, ...]
     adjustment: str
-    se_method: str
+    std_error_method: str
     confounders: tuple[str, ...]
     weights: NDArray[np.float64] | None = unlisted()
 

@@ -77,7 +77,7 @@ class DoseResponse(Result):
         Kish's effective sample size under the weights.
     balance : tuple of BalanceRow
         What balance means for a dose: no correlation with a covariate.
-    se_method : str
+    std_error_method : str
     confounders : tuple of str
     weights : ndarray, shape (n,)
     """
@@ -92,7 +92,7 @@ class DoseResponse(Result):
     knots: tuple[float, ...]
     ess: float
     balance: tuple[BalanceRow, ...]
-    se_method: str
+    std_error_method: str
     confounders: tuple[str, ...]
     weights: Floats | None = unlisted()
 
@@ -328,7 +328,7 @@ def dose_response(
             treatment, outcome, slope, effects[-1], start, nonlinear, level, assumptions, adjusted, design
         )
         + (f" Rows repeat {named!r}, which the intervals allow for." if notes else ""),
-        se_method=("robust" if used == "naive" else "stacked estimating equations, weights estimated")
+        std_error_method=("robust" if used == "naive" else "stacked estimating equations, weights estimated")
         + (", HC3" if se == "hc3" else "")
         + (", cluster-robust" if named is not None else ""),
         confounders=adjusted,

@@ -22,8 +22,9 @@ from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.result import EffectResult, effect_sentence
 from whyprompt.effects.separation import explain_separation, without_counterpart
-from whyprompt.effects.subgroups import heterogeneity, impossible_limits, subgroup_effects
+from whyprompt.effects.subgroups import heterogeneity, impossible_limits, part_name, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
+from whyprompt.results import Estimate
 from whyprompt.stats.design import design_matrix, independent_columns, moments
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.several import two_sided_p
@@ -38,9 +39,8 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.make import MethodLike
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
-    from whyprompt.effects.result import EffectSubgroup
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.results import BalanceRow, Measure
+    from whyprompt.results import BalanceRow
 
 __all__ = ["METHODS", "estimate_effect"]
 
@@ -301,13 +301,14 @@ def estimated(
         item=None if item is None else item.name,
     )
     if by is not None:
-        subgroups = subgroup_effects(table, by, problem, plan, graph=graph)
-        differ = heterogeneity(subgroups, table=table, cluster=problem.cluster)
+        parts, few = subgroup_effects(table, by, problem, plan, graph=graph)
+        differ = heterogeneity(parts, few, table=table, cluster=problem.cluster)
         result = changed(
             result,
-            subgroups=subgroups,
+            parts=parts,
+            few=few,
             heterogeneity=differ,
-            sentence=result.sentence + _subgroup_words(subgroups, differ, plan.level),
+            sentence=result.sentence + _subgroup_words(parts, few, differ, plan.level),
         )
     if rows is not None:
         result = _spread(result, rows, whole.n_rows, gone, sum(lost))
@@ -353,16 +354,18 @@ def _spread(
     )
 
 
-def _subgroup_words(rows: Sequence[EffectSubgroup], differ: Mapping[str, float], level: float) -> str:
-    seen = [r for r in rows if r.p_holm is not None and r.p_holm < 1 - level and not r.few]
+def _subgroup_words(
+    rows: Sequence[Estimate], few: Sequence[str], differ: Mapping[str, float], level: float
+) -> str:
+    seen = [r for r in rows if r.p_adjusted is not None and r.p_adjusted < 1 - level]
+    seen = [r for r in seen if part_name(r) not in few]
     text = ""
     if seen:
-        listed = ", ".join(f"{r.by}={r.level} ({format_number(r.estimate)})" for r in seen)
+        listed = ", ".join(f"{part_name(r)} ({format_number(r.estimate)})" for r in seen)
         text += f" Adjusted for the number of subgroups looked at, a difference is seen in {listed}."
     for name, p in differ.items():
         verdict = "differ" if p < 1 - level else "are not shown to differ"
         text += f" Over {name!r} the effects {verdict} (p {p_words(p)})."
-    few = [r for r in rows if r.few]
     if few:
         text += (
             f" {counted(len(few), 'subgroup')} of {len(rows)} {'has' if len(few) == 1 else 'have'} too few"
@@ -444,19 +447,26 @@ def _result(
     return EffectResult(
         treatment=problem.treatment_name,
         outcome=problem.outcome_name,
-        treated_level=problem.arms.treated,
-        control_level=problem.arms.control,
+        treated=problem.arms.treated,
+        control=problem.arms.control,
         estimand=plan.estimand,
         method=plan.method.name,
-        estimate=fit.estimate,
-        std_error=fit.std_error,
-        ci_low=fit.ci[0],
-        ci_high=fit.ci[1],
+        overall=Estimate(
+            label="overall",
+            estimate=fit.estimate,
+            std_error=fit.std_error,
+            ci_low=fit.ci[0],
+            ci_high=fit.ci[1],
+            p_value=two_sided_p(fit.estimate, fit.std_error, fit.df),
+            df=fit.df,
+            n_treated=total[0],
+            n_control=total[1],
+            n_treated_used=used[0],
+            n_control_used=used[1],
+            mean_treated=fit.means[0],
+            mean_control=fit.means[1],
+        ),
         level=plan.level,
-        n_treated=total[0],
-        n_control=total[1],
-        n_treated_used=used[0],
-        n_control_used=used[1],
         ess_treated=ess[0],
         ess_control=ess[1],
         balance=balance,
@@ -474,13 +484,9 @@ def _result(
             ),
         ),
         sentence=sentence + _risk_words(fit, measures),
-        se_method=fit.std_error_method,
+        std_error_method=fit.std_error_method,
         settings=_settings(problem, plan, fit),
         confounders=adjusted,
-        mean_treated=fit.means[0],
-        mean_control=fit.means[1],
-        df=fit.df,
-        p_value=two_sided_p(fit.estimate, fit.std_error, fit.df),
         measures=measures,
         treated_rows=t,
         weights=w,
@@ -489,8 +495,8 @@ def _result(
     )
 
 
-def _risk_words(fit: Fit, measures: Sequence[Measure]) -> str:
-    ratio = next((m for m in measures if m.name == "risk ratio"), None)
+def _risk_words(fit: Fit, measures: Sequence[Estimate]) -> str:
+    ratio = next((m for m in measures if m.label == "risk ratio"), None)
     if ratio is None:
         return ""
     text = f" The risks are {format_number(fit.means[0])} and {format_number(fit.means[1])}"

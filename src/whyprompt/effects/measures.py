@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whyprompt.results import Measure
+from whyprompt.results import Estimate
 from whyprompt.stats.errors import interval
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def ratio_measures(
     *,
     level: float,
     draws: Floats | None = None,
-) -> tuple[Measure, Measure]:
+) -> tuple[Estimate, Estimate]:
     """Compare two marginal risks by their ratio and by the ratio of their odds.
 
     Parameters
@@ -61,7 +61,7 @@ def ratio_measures(
 
     Returns
     -------
-    tuple of Measure
+    tuple of Estimate
         Risk ratio and odds ratio. The logarithm has the standard error of the difference of the risks, each
         scaled by the derivative of its logarithm (or logit).
 
@@ -81,13 +81,9 @@ def ratio_measures(
             value = m1 if arm == "treated" else m0
             inside = 0 <= value <= 1
             made.append(
-                Measure(
-                    name=name,
+                Estimate(
+                    label=name,
                     estimate=None,
-                    std_error=None,
-                    ci_low=None,
-                    ci_high=None,
-                    scale="log",
                     note=f"the {arm} arm's risk is {value:g}: no ratio can be given"
                     + ("" if inside else "; a risk outside 0 to 1 shows that the outcome model extrapolates"),
                 )
@@ -102,13 +98,12 @@ def ratio_measures(
         else:
             se, low, high, note = _percentiles(draws, level, odds=odds)
         made.append(
-            Measure(
-                name=name,
+            Estimate(
+                label=name,
                 estimate=float(np.exp(log)),
                 std_error=se,
                 ci_low=None if low is None else float(np.exp(low)),
                 ci_high=None if high is None else float(np.exp(high)),
-                scale="log",
                 note=note,
             )
         )
@@ -129,7 +124,7 @@ def _percentiles(
     return float(np.std(logs, ddof=1)), float(low), float(high), ""
 
 
-def risk_measures(problem: Problem, plan: Plan, fit: Fit) -> tuple[Measure, ...]:
+def risk_measures(problem: Problem, plan: Plan, fit: Fit) -> tuple[Estimate, ...]:
     """State the effect on a 0/1 outcome as risk difference, risk ratio and odds ratio.
 
     Parameters
@@ -140,18 +135,17 @@ def risk_measures(problem: Problem, plan: Plan, fit: Fit) -> tuple[Measure, ...]
 
     Returns
     -------
-    tuple of Measure
+    tuple of Estimate
         Empty for an outcome with other values.
     """
     if not is_binary(problem.y):
         return ()
-    difference = Measure(
-        name="risk difference",
+    difference = Estimate(
+        label="risk difference",
         estimate=fit.estimate,
         std_error=fit.std_error,
         ci_low=fit.ci[0],
         ci_high=fit.ci[1],
-        scale="identity",
     )
 
     def error(a: float, b: float) -> tuple[float | None, float | None]:

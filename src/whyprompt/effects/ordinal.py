@@ -133,8 +133,8 @@ def ordinal_effect(
         about={
             "treatment": treatment,
             "outcome": outcome,
-            "treated_level": result.treated_level,
-            "control_level": result.control_level,
+            "treated_level": result.treated,
+            "control_level": result.control,
             "estimand": result.estimand,
             "method": result.method,
             "n_treated": result.n_treated,
@@ -144,7 +144,7 @@ def ordinal_effect(
             "balance": result.balance,
             "assumptions": result.assumptions,
             "warnings": tuple(w for w in result.warnings if "risk difference" not in w),
-            "se_method": result.se_method,
+            "std_error_method": result.std_error_method,
             "confounders": result.confounders,
         },
     )
@@ -250,7 +250,7 @@ def paired_ordinal_effect(
             "balance": (),
             "assumptions": overall.assumptions,
             "warnings": overall.warnings,
-            "se_method": overall.se_method,
+            "std_error_method": overall.std_error_method,
         },
     )
 

@@ -75,7 +75,7 @@ class OrdinalResult:
     assumptions : tuple of Assumption
     warnings : tuple of str
     sentence : str
-    se_method : str
+    std_error_method : str
     confounders : tuple of str
     """
 
@@ -101,7 +101,7 @@ class OrdinalResult:
     assumptions: tuple[Assumption, ...]
     warnings: tuple[str, ...]
     sentence: str
-    se_method: str
+    std_error_method: str
     confounders: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from whyprompt.effects.pairs import (
 )
 from whyprompt.effects.power import detectable_effect, items_needed
 from whyprompt.errors import EstimationError
-from whyprompt.results import Assumption, Estimate, Measure, Result, unlisted
+from whyprompt.results import Assumption, Estimate, Result, unlisted
 from whyprompt.stats.rules import few_clusters, holm
 from whyprompt.tables import level_name, open_table
 
@@ -71,10 +71,10 @@ class PairedResult(Result):
     heterogeneity : mapping of str to float
         For each `by` column, the p-value of equal effects in its subgroups (Welch's analysis of variance);
         not given with clusters.
-    measures : tuple of Measure
+    measures : tuple of Estimate
         For a 0/1 outcome: risk difference, risk ratio and odds ratio (marginal), with errors that account for
         the pairing.
-    se_method, estimand, method : str
+    std_error_method, estimand, method : str
     balance : tuple
         Empty: each item is its own control.
     differences : PairedDifferences
@@ -93,8 +93,8 @@ class PairedResult(Result):
     mcnemar_p: float | None
     mcnemar_counts: tuple[int, int] | None
     minimum_detectable: float | None
-    se_method: str
-    measures: tuple[Measure, ...] = ()
+    std_error_method: str
+    measures: tuple[Estimate, ...] = ()
     heterogeneity: Mapping[str, float] = field(default_factory=dict)
     estimand: str = "ate"
     method: str = "paired"
@@ -114,7 +114,10 @@ class PairedResult(Result):
 
     def _blocks(self) -> list[str]:
         assert self.overall is not None
-        out = [figures(self.overall, level=self.level, how=self.se_method), *measure_lines(self.measures)]
+        out = [
+            figures(self.overall, level=self.level, how=self.std_error_method),
+            *measure_lines(self.measures),
+        ]
         if self.mcnemar_p is not None and self.mcnemar_counts is not None:
             out.append(
                 f"exact McNemar p {p_words(self.mcnemar_p)}: {counted(self.mcnemar_counts[0], 'item')} right"
@@ -331,7 +334,7 @@ def paired_effect(
             overall, outcome, names, level, n_incomplete, change_words(items, binary=binary), subgroups
         )
         + _differ_words(differ, level),
-        se_method="CR2 by cluster, Satterthwaite df"
+        std_error_method="CR2 by cluster, Satterthwaite df"
         if label is not None
         else "items; interval of Bonett and Price (2012)"
         if scale == "counts"
@@ -346,20 +349,19 @@ def _measures(
     ci: tuple[float | None, float | None],
     error: float | None,
     level: float,
-) -> tuple[Measure, ...]:
+) -> tuple[Estimate, ...]:
     means = (float(pairs.treated.mean()), float(pairs.control.mean()))
 
     def scaled(a: float, b: float) -> tuple[float | None, float | None]:
         se, df, _ = mean_error(a * pairs.treated - b * pairs.control, cluster)
         return se, df
 
-    difference = Measure(
-        name="risk difference",
+    difference = Estimate(
+        label="risk difference",
         estimate=means[0] - means[1],
         std_error=error,
         ci_low=ci[0],
         ci_high=ci[1],
-        scale="identity",
     )
     return (difference, *ratio_measures(means, scaled, level=level))
 

@@ -1,29 +1,31 @@
 """What an estimate is worth: the number, its interval, and what was checked on the way.
 
-The result classes hold plain values. `EffectResult.sentence` is written here, by `effect_sentence`,
-from the same values that a caller can read.
+`EffectResult.sentence` is written here, by `effect_sentence`, from the same values that a caller can read.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
+from whyprompt._summary import balance_text, figures, measure_lines, parts_table
 from whyprompt._words import format_number, percent
-from whyprompt.results import Assumption, BalanceRow, Measure, plain
+from whyprompt.errors import EstimationError
+from whyprompt.results import BalanceRow, Estimate, Result, rows_frame, unlisted
 from whyprompt.stats.rules import SMD_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.results import Assumption
 
-__all__ = ["EffectResult", "EffectSubgroup", "effect_sentence"]
+__all__ = ["EffectResult", "effect_sentence"]
 
 
 _ESTIMAND_NAMES = {
@@ -73,181 +75,114 @@ def method_words(method: str) -> str:
     return _METHOD_NAMES.get(method, method)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EffectSubgroup:
-    """The effect within one subgroup, from a score and matches of its own.
-
-    Attributes
-    ----------
-    by, level : str
-        Column and value.
-    n_treated, n_control, n_treated_used, n_control_used : int
-        Rows.
-    estimate, std_error, ci_low, ci_high, p_value : float or None
-        None where the subgroup could not be estimated.
-    p_holm : float or None
-        Adjusted for the number of subgroups looked at.
-    largest_smd : float or None
-        Largest absolute standardised mean difference after adjustment.
-    few : bool
-        Whether an arm has too few rows for the interval to be believed; such a subgroup shows nothing.
-    note : str
-        Why there is no estimate, or what to know about it.
-    """
-
-    by: str
-    level: str
-    n_treated: int
-    n_control: int
-    n_treated_used: int
-    n_control_used: int
-    estimate: float | None
-    std_error: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-    p_holm: float | None
-    largest_smd: float | None
-    few: bool = False
-    note: str = ""
-
-
 @dataclass(frozen=True, kw_only=True)
-class EffectResult:
+class EffectResult(Result):
     """An estimated effect with everything needed to judge it.
 
+    The estimate is a mean difference, treated minus control, in units of the outcome. It has no standard
+    error where none can be computed (a single pair, for example). The parts are the subgroups of the `by`
+    columns, each with a score and matches of its own; their adjusted p is Holm's, over all of them.
+
     Attributes
     ----------
+    overall : Estimate
+        With the rows of each arm in the table and in the estimate, and the (weighted) mean of each.
     treatment, outcome : str
         Columns.
-    treated_level, control_level : str
+    treated, control : str
         The two arms.
     estimand : {"ate", "att", "atc", "ato"}
         Whose average effect it is.
     method : str
         Such as ``"nearest"``.
-    estimate : float
-        Mean difference, treated minus control, in units of the outcome.
-    std_error : float or None
-        None where no standard error can be computed (a single pair, for example).
-    ci_low, ci_high : float or None
-        Interval at `level`.
-    level : float
-        Confidence level, 0.95 unless asked otherwise.
-    n_treated, n_control : int
-        Rows of each arm in the table.
-    n_treated_used, n_control_used : int
-        Rows of each arm with a non-zero weight in the estimate.
     ess_treated, ess_control : float
         Kish effective sample sizes, (sum w)^2 / sum w^2.
     balance : tuple of BalanceRow
         One row a covariate.
-    assumptions : tuple of Assumption
-        Each with the check made of it.
-    warnings : tuple of str
-        What a reader must know before quoting the number.
-    sentence : str
-        The result in words, with what may not be claimed.
-    se_method : str
-        How `std_error` was computed.
+    std_error_method : str
+        How the standard error was computed.
     settings : mapping
         Options that change the number: caliper and its unit, tie rule, bandwidth, dropped columns.
     confounders : tuple of str
         Columns adjusted for.
-    mean_treated, mean_control : float
-        The two arms' (weighted) means, whose difference is `estimate`.
-    df : float or None
-        Degrees of freedom of the interval; None for the normal distribution or a bootstrap.
-    p_value : float or None
-        Two-sided, of no average effect.
-    measures : tuple of Measure
-        For a 0/1 outcome: risk difference, risk ratio and odds ratio.
-    subgroups : tuple of EffectSubgroup
-        Where `by` was given.
+    measures : tuple of Estimate
+        For a 0/1 outcome: ``"risk difference"``, ``"risk ratio"`` and ``"odds ratio"``. All compare the two
+        arms' risks over the estimand's rows: marginal, not given covariates. The standard error of a ratio is
+        that of its logarithm, whose interval its own is the exponential of.
     heterogeneity : mapping of str to float
         For each `by` column, the p-value of equal effects in its subgroups (Cochran's Q).
+    few : tuple of str
+        The parts, as ``"by=label"``, of which an arm has too few rows for the interval to be believed; such a
+        subgroup shows nothing.
     treated_rows : ndarray of bool, shape (n,), optional
-        Mask of the treated rows. Not part of `to_dict`.
+        Mask of the treated rows.
     weights : ndarray, shape (n,), optional
-        Weight of each row in the table's order. Not part of `to_dict`.
+        Weight of each row in the table's order.
     propensity : ndarray, shape (n,), optional
-        The score; NaN for rows of other arms. Not part of `to_dict`.
+        The score; NaN for rows of other arms.
     matched : MatchedSet, optional
-        The pairs or strata. Not part of `to_dict`.
+        The pairs or strata.
+
+    Examples
+    --------
+    >>> import json, pandas as pd
+    >>> from whyprompt.effects import estimate_effect
+    >>> frame = pd.DataFrame({"arm": [0, 0, 0, 1, 1, 1], "y": [1.0, 2.0, 3.0, 2.0, 4.0, 6.0]})
+    >>> result = estimate_effect(frame, treatment="arm", outcome="y", method="naive")
+    >>> json.loads(json.dumps(result.to_dict()))["estimate"]
+    2.0
     """
 
+    overall: Estimate
     treatment: str
     outcome: str
-    treated_level: str
-    control_level: str
+    treated: str
+    control: str
     estimand: str
     method: str
-    estimate: float
-    std_error: float | None
-    ci_low: float | None
-    ci_high: float | None
-    level: float
-    n_treated: int
-    n_control: int
-    n_treated_used: int
-    n_control_used: int
     ess_treated: float
     ess_control: float
     balance: tuple[BalanceRow, ...]
-    assumptions: tuple[Assumption, ...]
-    warnings: tuple[str, ...]
-    sentence: str
-    se_method: str
+    std_error_method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     confounders: tuple[str, ...] = ()
-    mean_treated: float | None = None
-    mean_control: float | None = None
-    df: float | None = None
-    p_value: float | None = None
-    measures: tuple[Measure, ...] = ()
-    subgroups: tuple[EffectSubgroup, ...] = ()
+    measures: tuple[Estimate, ...] = ()
     heterogeneity: Mapping[str, float] = field(default_factory=dict)
-    treated_rows: NDArray[np.bool_] | None = field(default=None, repr=False, compare=False)
-    weights: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
-    propensity: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
-    matched: MatchedSet | None = field(default=None, repr=False, compare=False)
+    few: tuple[str, ...] = ()
+    treated_rows: NDArray[np.bool_] | None = unlisted()
+    weights: NDArray[np.float64] | None = unlisted()
+    propensity: NDArray[np.float64] | None = unlisted()
+    matched: MatchedSet | None = unlisted()
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as values that JSON can hold.
+    @property
+    def n_treated(self) -> int:
+        """Treated rows in the table."""
+        return self.overall.n_treated or 0
 
-        Returns
-        -------
-        dict
-            Every field but the per-row arrays. A number that is not finite becomes None.
+    @property
+    def n_control(self) -> int:
+        """Control rows in the table."""
+        return self.overall.n_control or 0
 
-        Examples
-        --------
-        >>> import json, pandas as pd
-        >>> from whyprompt.effects import estimate_effect
-        >>> frame = pd.DataFrame({"arm": [0, 0, 0, 1, 1, 1], "y": [1.0, 2.0, 3.0, 2.0, 4.0, 6.0]})
-        >>> result = estimate_effect(frame, treatment="arm", outcome="y", method="naive")
-        >>> json.loads(json.dumps(result.to_dict()))["estimate"]
-        2.0
-        """
-        hidden = {"treated_rows", "weights", "propensity", "matched"}
-        return {f.name: plain(getattr(self, f.name)) for f in fields(self) if f.name not in hidden}
+    @property
+    def n_treated_used(self) -> int:
+        """Treated rows with a weight in the estimate."""
+        return self.overall.n_treated_used or 0
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the result as one row.
+    @property
+    def n_control_used(self) -> int:
+        """Control rows with a weight in the estimate."""
+        return self.overall.n_control_used or 0
 
-        Returns
-        -------
-        pandas.DataFrame
-            One column for each scalar field.
-        """
-        import pandas as pd
+    @property
+    def mean_treated(self) -> float | None:
+        """(Weighted) mean of the treated arm."""
+        return self.overall.mean_treated
 
-        scalars = {
-            name: value
-            for name, value in self.to_dict().items()
-            if isinstance(value, str | int | float) or value is None
-        }
-        return pd.DataFrame([scalars])
+    @property
+    def mean_control(self) -> float | None:
+        """(Weighted) mean of the control arm."""
+        return self.overall.mean_control
 
     def balance_frame(self) -> pd.DataFrame:
         """Return the balance table.
@@ -255,75 +190,34 @@ class EffectResult:
         Returns
         -------
         pandas.DataFrame
-            One row a covariate, with the columns of `BalanceRow`.
+            One row a covariate, with the columns of `BalanceRow` that a comparison of two arms has.
         """
-        import pandas as pd
+        table = rows_frame(self.balance, BalanceRow)
+        return table.drop(columns=["worst_pair", "correlation_before", "correlation_after"])
 
-        names = [f.name for f in fields(BalanceRow)]
-        return pd.DataFrame([plain(row) for row in self.balance], columns=names)
+    def _blocks(self) -> list[str]:
+        out = [figures(self.overall, level=self.level, how=self.std_error_method)]
+        out += [*measure_lines(self.measures), *([balance_text(self.balance)] if self.balance else [])]
+        return out + ([f"Subgroups:\n{parts_table(self.parts, adjusted='Holm')}"] if self.parts else [])
 
-    def subgroup_frame(self) -> pd.DataFrame:
-        """Return the subgroups.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        return {"balance": self._love_plot, "overlap": self._overlap_plot, **super()._charts()}
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a subgroup, with the columns of `EffectSubgroup`.
-        """
-        import pandas as pd
+    def _love_plot(self) -> Any:  # noqa: ANN401 - a chart
+        from whyprompt.charts import love_plot
 
-        names = [f.name for f in fields(EffectSubgroup)]
-        return pd.DataFrame([plain(row) for row in self.subgroups], columns=names)
+        if not self.balance:
+            raise EstimationError("there is no balance table to draw: nothing was adjusted for")
+        return love_plot(self.balance)
 
-    def measure_frame(self) -> pd.DataFrame:
-        """Return risk difference, risk ratio and odds ratio.
+    def _overlap_plot(self) -> Any:  # noqa: ANN401 - a chart
+        from whyprompt.charts import overlap_plot
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a measure, with the columns of `Measure`.
-        """
-        import pandas as pd
-
-        names = [f.name for f in fields(Measure)]
-        return pd.DataFrame([plain(row) for row in self.measures], columns=names)
-
-    def plot(self, kind: Literal["balance", "overlap", "effect"] = "balance") -> Any:  # noqa: ANN401 - a chart
-        """Draw the result.
-
-        Parameters
-        ----------
-        kind : {"balance", "overlap", "effect"}, default "balance"
-            Love plot, propensity overlap, or the estimate (with its subgroups) as a forest plot.
-
-        Returns
-        -------
-        altair.Chart
-
-        Raises
-        ------
-        EstimationError
-            If there is nothing of that kind to draw.
-        """
-        from whyprompt import charts
-        from whyprompt.errors import EstimationError
-
-        if kind == "balance":
-            if not self.balance:
-                raise EstimationError("there is no balance table to draw: nothing was adjusted for")
-            return charts.love_plot(self.balance)
-        if kind == "overlap":
-            if self.propensity is None or self.treated_rows is None:
-                raise EstimationError(
-                    f"method {self.method!r} has no propensity score to draw", hint="kind='balance'"
-                )
-            return charts.overlap_plot(self.propensity, self.treated_rows)
-        if kind == "effect":
-            return charts.forest_plot(self)
-        raise EstimationError(f"plot kind {kind!r} is not known", hint="one of: balance, overlap, effect")
-
-    def __str__(self) -> str:
-        return self.sentence
+        if self.propensity is None or self.treated_rows is None:
+            raise EstimationError(
+                f"method {self.method!r} has no propensity score to draw", hint="kind='balance'"
+            )
+        return overlap_plot(self.propensity, self.treated_rows)
 
 
 def effect_sentence(

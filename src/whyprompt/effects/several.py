@@ -99,7 +99,7 @@ class EffectsResult:
     assumptions : tuple of Assumption
     warnings : tuple of str
     sentence : str
-    se_method : str
+    std_error_method : str
     confounders : tuple of str
     """
 
@@ -121,7 +121,7 @@ class EffectsResult:
     assumptions: tuple[Assumption, ...]
     warnings: tuple[str, ...]
     sentence: str
-    se_method: str
+    std_error_method: str
     confounders: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
@@ -277,8 +277,8 @@ def estimate_effects(
     rows = _rows(names, found, adjusted, level=chosen.level, normal=True)
     return EffectsResult(
         treatment=treatment,
-        treated_level=result.treated_level,
-        control_level=result.control_level,
+        treated_level=result.treated,
+        control_level=result.control,
         estimand=result.estimand,
         method=result.method,
         rows=rows,
@@ -295,7 +295,7 @@ def estimate_effects(
         warnings=tuple(dict.fromkeys(warnings)),
         sentence=_sentence(
             rows,
-            (result.treated_level, result.control_level),
+            (result.treated, result.control),
             chosen.level,
             result.assumptions,
             result.method,
@@ -305,7 +305,7 @@ def estimate_effects(
             if options.get("cluster") is None and problem.cluster_name
             else ""
         ),
-        se_method=result.se_method,
+        std_error_method=result.std_error_method,
         confounders=result.confounders,
     )
 
@@ -533,7 +533,7 @@ def paired_effects(
         sentence=_sentence(
             rows, (level_name(treated), level_name(control)), level, overall.assumptions, "paired"
         ),
-        se_method=overall.se_method,
+        std_error_method=overall.std_error_method,
     )
 
 

@@ -12,8 +12,8 @@ from whyprompt.effects.checks.balance import balance_table, effective_sample_siz
 from whyprompt.effects.measures import is_binary
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import refuse_post_treatment
-from whyprompt.effects.result import EffectSubgroup
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import Estimate
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.rules import SMD_LIMIT, holm
 from whyprompt.stats.several import two_sided_p
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
-__all__ = ["heterogeneity", "impossible_limits", "subgroup_effects"]
+__all__ = ["heterogeneity", "impossible_limits", "part_name", "subgroup_effects"]
 
 # More levels than this are not subgroups; a number of that kind is to be binned by the caller.
 _MANY_LEVELS = 30
@@ -48,7 +48,7 @@ def subgroup_effects(
     plan: Plan,
     *,
     graph: CausalGraph | None = None,
-) -> tuple[EffectSubgroup, ...]:
+) -> tuple[tuple[Estimate, ...], tuple[str, ...]]:
     """Estimate within each level of each column.
 
     Parameters
@@ -63,7 +63,10 @@ def subgroup_effects(
 
     Returns
     -------
-    tuple of EffectSubgroup
+    parts : tuple of Estimate
+        With an adjusted p, by Holm's rule over all of them.
+    few : tuple of str
+        Those, as ``"by=label"``, whose arms have too few rows for an interval.
 
     Raises
     ------
@@ -76,7 +79,8 @@ def subgroup_effects(
     refuse_post_treatment(
         names, treatment=problem.treatment_name, outcome=problem.outcome_name, table=table, graph=graph
     )
-    rows: list[EffectSubgroup] = []
+    rows: list[Estimate] = []
+    few: list[str] = []
     for name in names:
         labels = table.labels(name, role="subgroup")
         levels = sorted(set(labels.tolist()))
@@ -85,66 +89,77 @@ def subgroup_effects(
                 f"subgroup column {name!r} has {len(levels)} levels: too many to look at one by one",
                 hint="bin it into a few levels first",
             )
-        rows.extend(_one(name, level, labels == level, problem, plan) for level in levels)
+        for level in levels:
+            row, caution = _one(name, level, labels == level, problem, plan)
+            rows.append(row)
+            few += [part_name(row)] if caution else []
     adjusted = holm([row.p_value for row in rows])
-    return tuple(replace(row, p_holm=p) for row, p in zip(rows, adjusted, strict=True))
+    return tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)), tuple(few)
 
 
-def _one(name: str, level: str, here: NDArray[np.bool_], problem: Problem, plan: Plan) -> EffectSubgroup:
+def part_name(part: Estimate) -> str:
+    """Name a subgroup by its column and level."""
+    return f"{part.by}={part.label}"
+
+
+def _one(
+    name: str, level: str, here: NDArray[np.bool_], problem: Problem, plan: Plan
+) -> tuple[Estimate, str]:
+    """Estimate in one subgroup; also say why its interval is not to be believed, where it is not."""
     rows = np.flatnonzero(here)
     part = problem.take(rows)
     if problem.tie_rank is not None:
         part = replace(part, tie_rank=problem.tie_rank[rows])
     t = part.treated
     total = (int(t.sum()), int((~t).sum()))
-    empty: dict[str, Any] = dict.fromkeys(("estimate", "std_error", "ci_low", "ci_high", "p_value"))
-    base: dict[str, Any] = {
-        "by": name,
-        "level": str(level),
-        "n_treated": total[0],
-        "n_control": total[1],
-        "p_holm": None,
-    }
     note = f"an arm has fewer than two rows ({total[0]} and {total[1]})" if min(total) < 2 else ""
-    fit: Fit | None = None
-    if not note:
-        try:
-            fit = compute(part, plan)
-            if plan.std_error == "bootstrap":
-                fit = bootstrapped(part, plan, fit)
-        except EstimationError as error:
-            note = error.message
-    if fit is None:
-        return EffectSubgroup(
-            **base, **empty, n_treated_used=0, n_control_used=0, largest_smd=None, note=note
-        )
-    smd = None
+    base = Estimate(
+        label=str(level),
+        by=name,
+        estimate=None,
+        n_treated=total[0],
+        n_control=total[1],
+        n_treated_used=0,
+        n_control_used=0,
+        note=note,
+    )
+    if note:
+        return base, ""
+    try:
+        fit = compute(part, plan)
+        if plan.std_error == "bootstrap":
+            fit = bootstrapped(part, plan, fit)
+    except EstimationError as error:
+        return replace(base, note=error.message), ""
+    smd, notes = None, []
     if part.confounders:
         shown = design_matrix(part.columns, full=True)
         table = balance_table(shown.matrix, t, fit.weights, names=shown.names, denominator=plan.denominator)
-        sizes = [abs(row.smd_after) for row in table if row.smd_after is not None]
-        smd = max(sizes, default=None)
+        smd = max((abs(row.smd_after) for row in table if row.smd_after is not None), default=None)
         if any(row.smd_after is None for row in table):
-            note = "the arms do not share the values of a covariate"
+            notes.append("the arms do not share the values of a covariate")
         elif smd is not None and smd > SMD_LIMIT:
-            note = f"the arms still differ (standardised difference {format_number(smd)})"
-    caution = _too_few(part.y, t, fit)
+            notes.append(f"the arms still differ (standardised difference {format_number(smd)})")
     if fit.std_error is None and fit.warnings:
-        note = "; ".join(part for part in (note, fit.warnings[-1]) if part)
-    note = "; ".join(part for part in (note, caution) if part)
-    return EffectSubgroup(
-        **base,
-        n_treated_used=int((fit.weights[t] > 0).sum()),
-        n_control_used=int((fit.weights[~t] > 0).sum()),
+        notes.append(fit.warnings[-1])
+    caution = _too_few(part.y, t, fit)
+    notes += [caution] if caution else []
+    found = replace(
+        base,
         estimate=fit.estimate,
         std_error=fit.std_error,
         ci_low=fit.ci[0],
         ci_high=fit.ci[1],
         p_value=two_sided_p(fit.estimate, fit.std_error, fit.df),
+        df=fit.df,
+        n_treated_used=int((fit.weights[t] > 0).sum()),
+        n_control_used=int((fit.weights[~t] > 0).sum()),
+        mean_treated=fit.means[0],
+        mean_control=fit.means[1],
         largest_smd=smd,
-        few=bool(caution),
-        note=note,
+        note="; ".join(notes),
     )
+    return found, caution
 
 
 def _too_few(y: NDArray[np.float64], treated: NDArray[np.bool_], fit: Fit) -> str:
@@ -182,13 +197,15 @@ def impossible_limits(y: NDArray[np.float64], fit: Fit) -> tuple[str, ...]:
 
 
 def heterogeneity(
-    rows: Sequence[EffectSubgroup], *, table: Table, cluster: NDArray[Any] | None
+    rows: Sequence[Estimate], few: Sequence[str], *, table: Table, cluster: NDArray[Any] | None
 ) -> dict[str, float]:
     """Test for each column whether its subgroups have the same effect.
 
     Parameters
     ----------
-    rows : sequence of EffectSubgroup
+    rows : sequence of Estimate
+    few : sequence of str
+        Names of those with too few rows.
     table : Table
     cluster : ndarray, shape (n,), optional
         A column whose subgroups share clusters is left out: their estimates are then not independent.
@@ -214,7 +231,7 @@ def heterogeneity(
             and row.estimate is not None
             and row.std_error is not None
             and row.std_error > 0
-            and not row.few
+            and part_name(row) not in few
         ]
         if len(known) < 2:
             continue

@@ -239,8 +239,8 @@ def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
     used = [
         (f"{level} rows", count(used), count(total), num(ess))
         for level, used, total, ess in (
-            (result.treated_level, result.n_treated_used, result.n_treated, result.ess_treated),
-            (result.control_level, result.n_control_used, result.n_control, result.ess_control),
+            (result.treated, result.n_treated_used, result.n_treated, result.ess_treated),
+            (result.control, result.n_control_used, result.n_control, result.ess_control),
         )
     ]
     blocks.append(

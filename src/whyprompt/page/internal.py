@@ -305,7 +305,7 @@ def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a S
     sweep, inference = found.main.sweep, found.main.inference
     best = int(np.argmax(np.abs(inference.mean)))
     layer, head = inference.heads[best]
-    parts = getattr(effect.main, "subgroups", ()) or getattr(effect.main, "parts", ())
+    parts = effect.main.parts
     external = {getattr(row, "label", None) or row.level: row for row in parts}
     tasks = sorted({found.item_tasks.get(i, "all items") for i in sweep.item_ids})
     rows: list[tuple[Cell | str, ...]] = []

@@ -108,8 +108,8 @@ def _design(result: PairedResult | EffectResult) -> list[str]:
             )
     else:
         out.append(
-            f"{result.n_treated_used} of {result.n_treated} {result.treated_level!r} rows and "
-            f"{result.n_control_used} of {result.n_control} {result.control_level!r} rows are used, by "
+            f"{result.n_treated_used} of {result.n_treated} {result.treated!r} rows and "
+            f"{result.n_control_used} of {result.n_control} {result.control!r} rows are used, by "
             f"{result.method}."
         )
     if result.p_value is not None:

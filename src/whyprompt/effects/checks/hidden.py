@@ -87,7 +87,7 @@ def sensitivity_report(
     if result.weights is None or len(result.weights) != table.n_rows:
         raise DataError(f"the table has {table.n_rows} rows and is not the one that was estimated from")
     y = table.numbers(result.outcome, role="outcome")
-    t = arms(table, result.treatment, treated=result.treated_level, control=result.control_level).indicator
+    t = arms(table, result.treatment, treated=result.treated, control=result.control).indicator
     left_out: list[str] = []
     if not 0 < alpha < 0.5:
         raise EstimationError(f"alpha={alpha}: the level lies between 0 and 0.5")
@@ -141,7 +141,7 @@ def _e_value(y: NDArray[np.float64], t: NDArray[np.bool_], result: EffectResult)
     w = result.weights
     assert w is not None
     risks = [float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t)]
-    ratio = next((m for m in result.measures if m.name == "risk ratio"), None)
+    ratio = next((m for m in result.measures if m.label == "risk ratio"), None)
     if ratio is not None and ratio.estimate is not None:
         known = ratio.ci_low is not None and ratio.ci_high is not None
         return e_value(ratio.estimate, ci=(ratio.ci_low, ratio.ci_high) if known else None)  # type: ignore[arg-type]  # both are known

@@ -15,7 +15,7 @@ from whyprompt.effects.gaps.pooling import in_words, pool
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.result import EffectResult, estimand_words, method_words
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Assumption, Measure, Reported
+from whyprompt.results import Assumption, Estimate, Reported
 from whyprompt.stats.rules import SMD_LIMIT
 from whyprompt.tables import open_table
 
@@ -63,7 +63,7 @@ class ImputedEffect(Reported):
         Rows of each arm in the estimate, before matching.
     worst_balance : mapping of str to float or None
         Largest absolute standardised mean difference after adjustment over the tables, a covariate.
-    measures : tuple of Measure
+    measures : tuple of Estimate
         Of a 0/1 outcome: risk difference, and risk and odds ratios pooled by their logarithms.
     assumptions : tuple of Assumption
         Of the first table, the worst verdict of any table taken for each, and that of the imputation.
@@ -97,7 +97,7 @@ class ImputedEffect(Reported):
     n_treated: int
     n_control: int
     worst_balance: Mapping[str, float | None]
-    measures: tuple[Measure, ...]
+    measures: tuple[Estimate, ...]
     assumptions: tuple[Assumption, ...]
     warnings: tuple[str, ...]
     sentence: str
@@ -298,8 +298,8 @@ def estimate_with_imputation(
     return ImputedEffect(
         treatment=treatment,
         outcome=outcome,
-        treated_level=first.treated_level,
-        control_level=first.control_level,
+        treated_level=first.treated,
+        control_level=first.control,
         estimand=first.estimand,
         method=first.method,
         estimate=pooled.estimate,
@@ -377,7 +377,7 @@ def _complete_case(
         return None, error.message
 
 
-def _measures(results: Sequence[EffectResult], df: float) -> tuple[Measure, ...]:
+def _measures(results: Sequence[EffectResult], df: float) -> tuple[Estimate, ...]:
     out = []
     for k, first in enumerate(results[0].measures):
         every = [r.measures[k] for r in results if len(r.measures) > k]
@@ -394,7 +394,7 @@ def _measures(results: Sequence[EffectResult], df: float) -> tuple[Measure, ...]
                 )
             )
             continue
-        logs = first.scale == "log"
+        logs = first.label.endswith("ratio")
         q = np.array([e for e, _ in values], dtype=float)
         u = np.array([s for _, s in values], dtype=float) ** 2
         pooled = pool(np.log(q) if logs else q, u, df_complete=df, level=results[0].level)
@@ -494,10 +494,10 @@ def _sentence(
     )
     unbalanced = [c for c, v in balance.items() if v is None or v > SMD_LIMIT]
     failed = [a for a in assumptions if a.status == "fails"]
-    arms = f"{first.treated_level!r} instead of {first.control_level!r}"
+    arms = f"{first.treated!r} instead of {first.control!r}"
     if not first.confounders:
         start = (
-            f"Rows under {first.treated_level!r} and under {first.control_level!r} differ in"
+            f"Rows under {first.treated!r} and under {first.control!r} differ in"
             f" {first.outcome!r} by {format_number(pooled.estimate)} ({interval}); nothing was adjusted for,"
             " so this is a comparison."
         )

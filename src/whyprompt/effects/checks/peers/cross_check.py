@@ -236,8 +236,8 @@ def cross_check(
     return CrossCheck(
         treatment=treatment,
         outcome=outcome,
-        treated_level=own.result.treated_level,
-        control_level=own.result.control_level,
+        treated_level=own.result.treated,
+        control_level=own.result.control,
         estimand=estimand,
         level=level,
         n_treated=own.result.n_treated,
