@@ -52,10 +52,11 @@ def test_a_level_is_never_rounded_to_whole_percents():
 FLOORS = (
     *("errors", "_version", "_words", "_summary", "_progress", "_attention"),
     *("_arguments", "_files", "_rows", "_cache", "_sources", "_lean"),
+    *("stats", "charts", "results", "tables", "graph", "effects", "mediation"),
     *("_study_items", "_study_settings", "study"),
-    *("stats", "charts", "results", "tables", "graph"),
-    *("effects", "mediation", "trials", "examples", "answers", "page", "cli"),
-    "whyprompt",
+    *("trials", "examples", "answers", "page"),
+    # The front door; the command line comes in by it.
+    *("whyprompt", "cli"),
 )
 
 
@@ -84,7 +85,7 @@ def _floor(module):
 
 
 def test_imports_go_down():
-    """Charts know rows, not results; effects know no language model; nobody imports the package's face.
+    """Charts know rows, not results; effects know no language model; the command line knows all.
 
     What fails here is to be turned round: move what both need to a lower floor, or let the upper one hand it
     over as an argument (a number, rows, a function). An import for types alone counts: it is knowledge too.

@@ -206,30 +206,90 @@ class Contrast(Strict):
     control: str
 
 
-class AuditSettings(Strict):
+_Options = dict[Method, dict[str, Any] | None]
+
+
+class _MethodOptions:
+    """Adds the options of each method to the schema of a study."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's protocol
+        from whyprompt.effects.methods.make import METHODS, option_kinds
+
+        written = {
+            "switch": {"type": "boolean"},
+            "count": {"type": "integer"},
+            "number": {"type": "number"},
+            "number or text": {"type": ["number", "string"]},
+            "columns": {"type": "array", "items": {"type": "string"}},
+            "sizes": {"type": "object"},
+            "text": {"type": "string"},
+        }
+        options = {
+            name: {key: written[kind] for key, kind in option_kinds(name).items() if kind in written}
+            for name in METHODS
+        }
+        return {
+            "type": "object",
+            "description": "One method with its options.",
+            "properties": {
+                name: {"type": ["object", "null"], "properties": own, "additionalProperties": False}
+                for name, own in options.items()
+            },
+            "additionalProperties": False,
+            "minProperties": 1,
+            "maxProperties": 1,
+        }
+
+
+_MethodSetting = Annotated[
+    Annotated[Method, Tag("(name)")] | Annotated[_Options, _MethodOptions, Tag("(options)")],
+    # Judged as what it is written as: a message then speaks of that alone.
+    Discriminator(lambda v: "(options)" if isinstance(v, dict) else "(name)"),
+]
+
+
+class _Estimator(Strict):
+    """What an estimate and an audit share: a method, with its options where it has some."""
+
+    @property
+    def method_name(self) -> str:
+        """The method without its options."""
+        method: str | dict[str, Any] = self.method  # type: ignore[attr-defined]  # each kind has one
+        return method if isinstance(method, str) else next(iter(method), "")
+
+    @property
+    def method_options(self) -> dict[str, Any]:
+        """Its options."""
+        method: str | dict[str, Any] = self.method  # type: ignore[attr-defined]  # each kind has one
+        return {} if isinstance(method, str) else dict(method.get(self.method_name) or {})
+
+
+class AuditSettings(_Estimator):
     """A confounded assignment drawn from a study with both arms, held against the paired truth."""
 
     assignment: dict[str, float] = Field(
         description="Log-odds of the treated arm for each standard deviation of an item covariate."
     )
     intercept: float = 0.0
-    method: Method = "nearest"
+    method: _MethodSetting = Field(
+        default="nearest", description="By name, or with its options: {nearest: {caliper: 0.2}}."
+    )
     estimand: Literal["ate", "att", "atc"] = "att"
-    caliper: Annotated[float, Field(gt=0)] | None = None
-    replace: bool = False
-    exact: list[str] = Field(default_factory=list)
     draws: Annotated[int, Field(ge=0, le=100_000)] = 200
 
 
-class EffectSettings(Strict):
+class EffectSettings(_Estimator):
     """The external level: which contrast, on which outcome, by which estimator."""
 
     outcome: str = "log_prob"
     contrast: Contrast | None = None
     estimand: Literal["ate", "att", "atc"] = "ate"
-    method: Method = Field(default="nearest", description="Estimator where the design is observational.")
-    caliper: Annotated[float, Field(gt=0)] | None = None
-    exact: list[str] = Field(default_factory=list, description="Columns on which matched rows are equal.")
+    method: _MethodSetting = Field(
+        default="nearest",
+        description="Estimator where the design is observational: by name, or with its options:"
+        " {nearest: {caliper: 0.2}}.",
+    )
     by: str | None = "task_type"
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     confounders: list[str] = Field(default_factory=list)

@@ -45,7 +45,7 @@ from whyprompt._study_settings import (
     TemperatureRange,
     TemplateArm,
 )
-from whyprompt.errors import StudyError
+from whyprompt.errors import EstimationError, StudyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -307,13 +307,11 @@ def _no_arm(study: Study, name: str) -> str:
 # Which of the keys of `effect` say nothing under a design, and why.
 _IDLE = {
     "paired": (
-        ("method", "estimand", "caliper", "exact"),
+        ("method", "estimand"),
         "each item is compared with itself; an audit has settings of its own",
     ),
-    "randomized": (("method", "caliper", "exact"), "the lot makes the arms comparable"),
+    "randomized": (("method",), "the lot makes the arms comparable"),
 }
-_CALIPER = ("nearest", "optimal", "full")
-_WEIGHTS = ("naive", "ipw", "overlap", "entropy", "aipw")
 
 
 def _design(study: Study) -> Iterator[Problem]:
@@ -340,13 +338,23 @@ def _design(study: Study) -> Iterator[Problem]:
 
 
 def _options(settings: EffectSettings | AuditSettings, at: tuple[str, ...]) -> Iterator[Problem]:
-    method = settings.method
-    if settings.caliper is not None and method not in _CALIPER:
-        yield (*at, "caliper"), f"has no meaning for method {method!r}: use {', '.join(_CALIPER)}"
-    if settings.exact and method in _WEIGHTS:
-        yield (*at, "exact"), f"has no meaning for method {method!r}: use a matching method"
-    if getattr(settings, "replace", False) and method != "nearest":
-        yield (*at, "replace"), f"has no meaning for method {method!r}: use nearest"
+    """Let a method that is written with options judge them, each at its key."""
+    chosen, name = settings.model_dump()["method"], settings.method_name
+    if isinstance(chosen, str):
+        return
+    from whyprompt.effects.methods.make import make_method
+
+    def refusal(method: dict[str, Any]) -> str | None:
+        try:
+            make_method(method)
+        except EstimationError as error:
+            return error.message + (f": {error.hint}" if error.hint else "")
+        return None
+
+    why = refusal(chosen)
+    if why is not None:
+        alone = [k for k, v in settings.method_options.items() if refusal({name: {k: v}}) == why]
+        yield (*at, "method", *((name, alone[0]) if alone else ())), why
 
 
 # ----------------------------------------------------------------------------------------------- reading
@@ -420,7 +428,7 @@ def _explain(source: SourceText, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         # pydantic puts the chosen member of a union (its tag or class) into the location: not a key.
-        location = source.known_location(problem["loc"])
+        location = source.known_location(tuple(part for part in problem["loc"] if part != "[key]"))
         key = ".".join(str(p) for p in location) or "study"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":

@@ -181,7 +181,7 @@ def test_graph_that_identifies_nothing_stops_the_audit_and_not_the_pairs(ran):
 def test_audit_settings_that_its_method_does_not_take_are_refused(ran):
     study, folder = ran
     with pytest.raises(EstimationError, match="caliper"):
-        study_effect(_audited(study, caliper=0.2), load_trials(study, folder))
+        study_effect(_audited(study, method={"overlap": {"caliper": 0.2}}), load_trials(study, folder))
 
 
 def test_mediation_decomposes_the_stored_total_effect(ran):

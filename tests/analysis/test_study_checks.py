@@ -40,7 +40,8 @@ def trials():
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("method", "options"), list(itertools.product(METHODS, OPTIONS)), ids=str)
 def test_options_of_an_audit(trials, method, options):
-    effect = {"audit": {"assignment": {"difficulty": 0.7}, "method": method, "draws": 2, **options}}
+    audit = {"assignment": {"difficulty": 0.7}, "method": {method: options}, "draws": 2}
+    effect = {"audit": audit}
     # The settings alone are not held against each other: the analysis is.
     study = Study.model_validate(BASE).model_copy(update={"effect": EffectSettings.model_validate(effect)})
     refused = False
@@ -50,7 +51,8 @@ def test_options_of_an_audit(trials, method, options):
         refused = True
     if refused:
         with pytest.raises(
-            ValueError, match=rf"effect\.audit\.{next(iter(options))}\n +has no meaning for method"
+            ValueError,
+            match=rf"effect\.audit\.method\.{method}\.{next(iter(options))}\n .*no meaning for method",
         ):
             Study.model_validate({**BASE, "effect": effect})
     else:

@@ -111,22 +111,30 @@ TABLES = [
             (f"Invalid value for '{flag}'", limit),
             {"t.csv": TABLE},
         )
-        for flag, value, limit in (
-            ("--draws", "1000000000000", "100000"),
-            ("--placebos", "1000000000", "100000"),
-            ("--ratio", "1000000000", "1000"),
-            ("--n-strata", "1000000000", "1000"),
-            ("--neighbours", "1000000000", "1000"),
-            ("--impute", "1000000000", "1000"),
-            ("--seed", "-1", "0"),
+        for flag, value, limit in (("--seed", "-1", "0"),)
+    ),
+    *(
+        Case(
+            " ".join(written),
+            ("effect", "t.csv", *EFFECT[:-2], *written),
+            (said, "at most"),
+            {"t.csv": TABLE},
+        )
+        for written, said in (
+            (("--method", "ipw", "--std-error", "bootstrap:draws=1000000000000"), "draws=1000000000000"),
+            (("--method", "ipw", "--check", "placebo:draws=1000000000"), "placebo:draws=1000000000"),
+            (("--method", "nearest:ratio=1000000000"), "NAME:ratio=1000000000"),
+            (("--method", "subclass:n_strata=1000000000"), "NAME:n_strata=1000000000"),
+            (("--method", "nearest:neighbours=1000000000"), "NAME:neighbours=1000000000"),
+            (("--method", "ipw", "--impute", "1000000000"), "--impute 1000000000"),
         )
     ),
     *(
-        Case(f"{flag} nan", ("effect", "t.csv", *EFFECT[:-1], method, flag, "nan"), words, {"t.csv": TABLE})
-        for flag, method, *words in (
-            ("--caliper", "nearest", "caliper is nan"),
-            ("--bandwidth", "kernel", "bandwidth is nan"),
-            ("--level", "ipw", "the level is nan"),
+        Case(" ".join(written), ("effect", "t.csv", *EFFECT[:-2], *written), (said,), {"t.csv": TABLE})
+        for *written, said in (
+            ("--method", "nearest:caliper=nan", "caliper is nan"),
+            ("--method", "kernel:bandwidth=nan", "bandwidth is nan"),
+            ("--method", "ipw", "--level", "nan", "the level is nan"),
         )
     ),
     Case("a name of 300 letters", ("effect", "a" * 300 + ".csv", *EFFECT), ("there is no such file",)),
@@ -210,16 +218,16 @@ SETTINGS = [
         effect={"confounders": ["difficulty"]},
     ),
     study(
-        "exact in a paired design",
-        "effect.exact: has no meaning with design: paired",
-        effect={"exact": ["zzz"]},
+        "a method with options in a paired design",
+        "effect.method: has no meaning with design: paired",
+        effect={"method": {"nearest": {"exact": ["zzz"]}}},
     ),
     study("a method in a paired design", "effect.method: has no meaning with", effect={"method": "ipw"}),
     study(
         "a caliper where the lot decides",
-        "effect.caliper: has no meaning",
+        "effect.method: has no meaning",
         design="randomized",
-        effect={"caliper": 0.1},
+        effect={"method": {"nearest": {"caliper": 0.1}}},
     ),
     study(
         "an audit of one arm an item",
@@ -232,8 +240,24 @@ SETTINGS = [
     ),
     study(
         "a caliper for weights",
-        "effect.audit.caliper: has no meaning for method 'overlap'",
-        effect={"audit": {**AUDIT, "method": "overlap", "caliper": 0.1}},
+        "effect.audit.method.overlap.caliper: a caliper has no meaning for method 'overlap': use nearest",
+        effect={"audit": {**AUDIT, "method": {"overlap": {"caliper": 0.1}}}},
+    ),
+    study(
+        "an option that no method has",
+        "effect.audit.method.nearest.calliper: option 'calliper' is not known",
+        effect={"audit": {**AUDIT, "method": {"nearest": {"calliper": 0.1}}}},
+    ),
+    study(
+        "two methods at once",
+        "effect.audit.method: method",
+        "a name, or one name with its options",
+        effect={"audit": {**AUDIT, "method": {"nearest": {}, "ipw": {}}}},
+    ),
+    study(
+        "no such method with options",
+        "effect.audit.method.zzz: Input should be",
+        effect={"audit": {**AUDIT, "method": {"zzz": {"caliper": 0.1}}}},
     ),
     study(
         "no such subgroup",
@@ -267,8 +291,8 @@ SETTINGS = [
     ),
     study(
         "no such exact column in an audit",
-        "effect.audit.exact.0: 'zzz' is no column",
-        effect={"audit": {**AUDIT, "exact": ["zzz"]}},
+        "effect.audit.method.nearest.exact.0: 'zzz' is no column",
+        effect={"audit": {**AUDIT, "method": {"nearest": {"exact": ["zzz"]}}}},
     ),
     study("a graph that is none", "s.yaml:27: graph: line 1: cannot read '['", graph="-> -> ["),
     study(

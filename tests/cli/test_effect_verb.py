@@ -65,22 +65,22 @@ def lalonde(*extra):
     ("key", "options"),
     [
         ("nearest_largest", ["--method", "nearest"]),
-        ("nearest_data", ["--order", "data"]),
-        ("nearest_caliper02", ["--caliper", "0.2"]),
-        ("nearest_linear_cal02", ["--caliper", "0.2", "--distance", "logit"]),
-        ("nearest_replace", ["--replace"]),
-        ("nearest_replace_k3", ["--replace", "--ratio", "3"]),
-        ("nearest_ratio2", ["--ratio", "2", "--no-replace"]),
-        ("nearest_atc", ["--estimand", "atc", "--replace"]),
-        ("nearest_exact", ["--exact", "race"]),
-        ("nearest_mahal", ["--distance", "mahalanobis"]),
+        ("nearest_data", ["--method", "nearest:order=data"]),
+        ("nearest_caliper02", ["--method", "nearest:caliper=0.2"]),
+        ("nearest_linear_cal02", ["--method", "nearest:caliper=0.2,distance=logit"]),
+        ("nearest_replace", ["--method", "nearest:replace"]),
+        ("nearest_replace_k3", ["--method", "nearest:replace=true,ratio=3"]),
+        ("nearest_ratio2", ["--method", "nearest: ratio=2, replace=no"]),
+        ("nearest_atc", ["--estimand", "atc", "--method", "nearest:replace=yes"]),
+        ("nearest_exact", ["--method", "nearest:exact=race"]),
+        ("nearest_mahal", ["--method", "nearest:distance=mahalanobis"]),
         (
             "nearest_mahal_cal",
-            ["--distance", "mahalanobis", "--mahalanobis-on", "age,educ,re74,re75", "--caliper", "0.25"],
+            ["--method", "nearest:distance=mahalanobis,mahalanobis_on=age+educ+re74+re75,caliper=0.25"],
         ),
         ("subclass6", ["--method", "subclass"]),
         ("cem_default", ["--method", "cem"]),
-        ("discard_both", ["--discard", "both"]),
+        ("discard_both", ["--method", "nearest:discard=both"]),
     ],
 )
 def test_the_command_gives_matchits_numbers(run, matchit, key, options):
@@ -121,14 +121,15 @@ def test_the_command_and_the_library_give_the_same(run):
 
 
 def test_in_a_process_of_its_own(tmp_path):
+    asked = [str(word) for word in lalonde("--method", "nearest:caliper=0.2")]
     done = subprocess.run(
-        [sys.executable, "-m", "whyprompt.cli", "effect", *map(str, lalonde("--caliper", "0.2"))],
+        [sys.executable, "-m", "whyprompt.cli", "effect", *asked],
         capture_output=True, text=True, cwd=tmp_path, check=False,
     )  # fmt: skip
     if done.returncode == 1 and "No module named whyprompt.cli.__main__" in done.stderr:
         done = subprocess.run(
             [sys.executable, "-c", "from whyprompt.cli import main; main()", "effect",
-             *map(str, lalonde("--caliper", "0.2"))],
+             *asked],
             capture_output=True, text=True, cwd=tmp_path, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -151,7 +152,7 @@ def test_every_kind_of_file_gives_the_same(run, tmp_path, kind):
         frame.to_parquet(path)
     else:
         frame.to_json(path, orient="records", lines=kind == "jsonl")
-    code, out, err = run(path, *lalonde("--caliper", "0.2", "--json")[1:])
+    code, out, err = run(path, *lalonde("--method", "nearest:caliper=0.2", "--json")[1:])
     assert code == 0, err
     assert json.loads(out)["estimate"] == pytest.approx(1571.74445442478, abs=1e-6)
 
@@ -263,7 +264,7 @@ def test_whom_the_arm_helps_and_which_to_choose_are_the_librarys(run, tmp_path):
         "--seed",
         "2",
     )
-    options = ("--method", "ipw", "--modifiers", "age,re74", "--cost", "500")
+    options = ("--method", "ipw", "--check", "whom:modifiers=age+re74,cost=500")
     code, out, err = run(LALONDE, *asked, *options, "--json")
     assert code == 0, err
     found = heterogeneous_effects(
@@ -295,7 +296,7 @@ def test_whom_the_arm_helps_and_which_to_choose_are_the_librarys(run, tmp_path):
         "--control",
         "p",
     )
-    code, out, err = run(path, *paired, "--modifiers", "hard", "--better", "lower", "--json")
+    code, out, err = run(path, *paired, "--check", "whom:modifiers=hard,better=lower", "--json")
     assert code == 0, err
     assert json.loads(out)["policy"]["better"] == "lower"
 
@@ -303,8 +304,9 @@ def test_whom_the_arm_helps_and_which_to_choose_are_the_librarys(run, tmp_path):
 def test_checks_beside_the_estimate_are_the_librarys(run):
     options = ("--confounders", "age,educ,race", "--method", "ipw", "--by", "married", "--seed", "3")
     asked = ("--treatment", "treat", "--outcome", "re78")
-    checks = ("--sensitivity", "--placebo", "--within", "race", "--refute", "--negative-controls", "re75")
-    code, out, err = run(LALONDE, *asked, *options, *checks, "--placebos", "20", "--json")
+    written = ("sensitivity", "placebo:within=race,draws=20", "refute:negative_controls=re75,draws=20")
+    checks = [part for text in written for part in ("--check", text)]
+    code, out, err = run(LALONDE, *asked, *options, *checks, "--json")
     assert code == 0, err
     frame = pd.read_csv(LALONDE)
     shared = {
@@ -318,7 +320,7 @@ def test_checks_beside_the_estimate_are_the_librarys(run):
         "refutation": refute(frame, **shared, negative_controls=["re75"], draws=20).to_dict(),
     }
     assert json.loads(out) == json.loads(json.dumps(expected))
-    code, out, _ = run(LALONDE, *asked, *options, *checks, "--placebos", "20")
+    code, out, _ = run(LALONDE, *asked, *options, *checks)
     assert code == 0
     for title in ("Hidden confounding:", "Placebo arm:", "Refutation:", "negative control outcome ("):
         assert title in out
@@ -333,8 +335,8 @@ def test_gaps_are_imputed_as_the_library_does(run, tmp_path):
     code, _, err = run(path, *asked)
     assert (code, "column 'educ' has" in err) == (2, True)
     code, _, err = run(path, *asked, "--impute", "0")
-    assert (code, "m=0" in err) == (2, True), err
-    code, out, err = run(path, *asked, "--impute", "3", "--auxiliary", "re75", "--seed", "1", "--json")
+    assert (code, "--impute 0" in err) == (2, True), err
+    code, out, err = run(path, *asked, "--impute", "3:auxiliary=re75", "--seed", "1", "--json")
     assert code == 0, err
     library = estimate_with_imputation(
         frame, treatment="treat", outcome="re78", confounders=["age", "educ"], method="ipw", m=3,
@@ -343,7 +345,7 @@ def test_gaps_are_imputed_as_the_library_does(run, tmp_path):
     got = json.loads(out)
     assert got["estimate"] == pytest.approx(library.estimate, rel=1e-9)
     assert got["pooled"]["fmi"] == pytest.approx(library.pooled.fmi, rel=1e-9)
-    code, out, _ = run(path, *asked, "--impute", "3", "--auxiliary", "re75", "--seed", "1")
+    code, out, _ = run(path, *asked, "--impute", "3:auxiliary=re75", "--seed", "1")
     assert code == 0
     assert "Rubin's rules, 3 imputations" in out
     assert "complete rows alone" in out
@@ -354,7 +356,7 @@ X = ("--confounders", "difficulty,log_len,is_math")
 
 
 def test_every_pair_of_many_arms(run):
-    options = ("--treatment", "variant", "--outcome", "score", *X, "--all-arms", "--reference", "direct")
+    options = ("--treatment", "variant", "--outcome", "score", *X, "--as", "all-arms:reference=direct")
     code, out, err = run(MULTI, *options, "--json")
     assert code == 0, err
     library = compare_arms(
@@ -362,7 +364,7 @@ def test_every_pair_of_many_arms(run):
         confounders=["difficulty", "log_len", "is_math"], reference="direct",
     )  # fmt: skip
     assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
-    code, out, _ = run(MULTI, *options, "--method", "nearest", "--caliper", "0.1")
+    code, out, _ = run(MULTI, *options, "--method", "nearest:caliper=0.1")
     assert code == 0
     assert "cot - direct" in out
     assert "need not add up" in out
@@ -375,11 +377,8 @@ def test_a_dose(run):
         "--outcome",
         "score_dose",
         *X,
-        "--dose",
-        "--knots",
-        "3",
-        "--reference",
-        "1",
+        "--as",
+        "dose:knots=3,reference=1",
     )
     code, out, err = run(MULTI, *options, "--json")
     assert code == 0, err
@@ -406,22 +405,21 @@ def test_ordered_levels(run, tmp_path):
         "x",
         "--method",
         "ipw",
-        "--ordered",
     )
-    code, out, err = run(path, *options, "--levels", "bad,fair,good", "--json")
+    code, out, err = run(path, *options, "--as", "ordered:levels=bad+fair+good", "--json")
     assert code == 0, err
     library = ordinal_effect(
         pd.read_csv(path), treatment="arm", outcome="grade", confounders=["x"], method="ipw",
         levels=["bad", "fair", "good"],
     )  # fmt: skip
     assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
-    code, out, _ = run(path, *options, "--levels", "bad,fair,good")
+    code, out, _ = run(path, *options, "--as", "ordered:levels=bad+fair+good")
     assert code == 0
     assert "at least" in out
-    code, _, err = run(path, *options)
+    code, _, err = run(path, *options, "--as", "ordered")
     assert (code, "which level is higher is not known" in err) == (2, True)
     both = paired_table(tmp_path / "paired.csv")
-    code, out, err = run(both, *PAIRED, "--outcome", "right", "--ordered", "--json")
+    code, out, err = run(both, *PAIRED, "--outcome", "right", "--as", "ordered", "--json")
     assert code == 0, err
     assert json.loads(out)["method"] == "paired"
 
@@ -429,41 +427,57 @@ def test_ordered_levels(run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--all-arms", "--dose"], "do not go together"),
-        (["--levels", "a,b"], "add --ordered"),
-        (["--focal", "a"], "--focal has no meaning without --all-arms"),
-        (["--knots", "3"], "--knots has no meaning without --dose"),
-        (["--reference", "a"], "--reference has no meaning without --all-arms"),
+        (["--as", "arms"], "--as 'arms' is not known"),
+        (["--as", "dose:focal=a"], "--as dose has no option 'focal'"),
+        (["--as", "dose:knots=many"], "--as dose:knots is 'many'; it is a whole number"),
+        (["--as", "dose:knots=3,knots=4"], "--as dose names 'knots' twice"),
+        (["--as", "dose:knots"], "--as dose:knots has no value"),
+        (["--as", "dose:=3"], "an option has no name"),
+        (["--as", "dose:reference=a"], "--as dose:reference is 'a'; it is a number"),
         (["--unit", "q"], "--unit has no meaning without --design paired"),
         (["--out", "x"], "--out has no meaning with a table"),
-        (["--dose", "--caliper", "1"], "--caliper has no meaning with --dose"),
-        (["--dose", "--reference", "a"], "with --dose it is a number"),
-        (["--all-arms", "--by", "x"], "--by has no meaning with --all-arms"),
-        (["--dose", "--outcome", "x"], "can be given once"),
-        (["--design", "paired", "--all-arms"], "no meaning with --all-arms --design paired"),
-        (["--design", "paired", "--dose"], "a paired design compares arms, and no doses"),
-        (["--ordered", "--by", "kind"], "--by is not made for ordered outcomes"),
-        (["--negative-controls", "x"], "--negative-controls has no meaning without --refute"),
-        (["--within", "kind"], "--within has no meaning without --placebo"),
-        (["--placebos", "9"], "--placebos has no meaning without --placebo or --refute"),
-        (["--placebo", "--placebos", "9"], "--placebos 9: at least 10"),
-        (["--placebo", "--within", "nothing"], "within column 'nothing' is not in the table"),
-        (["--auxiliary", "x"], "--auxiliary has no meaning without --impute"),
+        (["--as", "dose", "--method", "naive", "--by", "x"], "--by has no meaning with --as dose"),
+        (["--as", "all-arms", "--by", "x"], "--by has no meaning with --as all-arms"),
+        (["--as", "dose", "--outcome", "x"], "can be given once"),
+        (["--design", "paired", "--as", "all-arms"], "no meaning with --as all-arms --design paired"),
+        (["--design", "paired", "--as", "dose"], "a paired design compares arms, and no doses"),
+        (["--as", "ordered", "--by", "kind"], "--by is not made for ordered outcomes"),
+        (["--method", "ipw:caliper=0.1"], "a caliper has no meaning for method 'ipw'"),
+        (["--method", "nearest:calliper=0.1"], "option 'calliper' is not known"),
+        (["--method", "nearest:caliper=wide"], "--method nearest:caliper is 'wide'; it is a number"),
+        (["--method", "nearest:ratio=1.5"], "--method nearest:ratio is '1.5'; it is a whole number"),
+        (["--method", "nearest:replace=maybe"], "--method nearest:replace is 'maybe'; it is true or false"),
+        (["--method", "nearest:covariate_calipers=x"], "gives a size to each column"),
+        (["--method", "aipw:outcome_model=Ridge"], "outcome_model is an object of Python"),
+        (["--method", "nearest:ratio=0"], "--method NAME:ratio=0: at least 1"),
+        (["--std-error", "bootstrap:draw=9"], "--std-error bootstrap has no option 'draw'"),
+        (["--check", "placebos"], "--check 'placebos' is not known"),
+        (["--check", "placebo:negative_controls=x"], "--check placebo has no option 'negative_controls'"),
+        (["--check", "placebo", "--check", "placebo:draws=20"], "--check placebo is given twice"),
+        (["--check", "placebo:draws=9"], "--check placebo:draws=9: at least 10"),
+        (["--check", "placebo:within=nothing"], "within column 'nothing' is not in the table"),
+        (["--check", "sensitivity:draws=9"], "--check sensitivity has no option 'draws'"),
+        (["--check", "whom"], "--check whom needs the columns to look at"),
+        (["--impute", "many"], "--impute 'many' is no number of imputations"),
+        (["--impute", "3:aux=x"], "--impute 3 has no option 'aux'"),
         (["--impute", "3"], "no value is missing in the columns of this estimate"),
-        (["--impute", "3", "--refute"], "--refute has no meaning with --impute"),
-        (["--refute", "--dose"], "--refute has no meaning but for one outcome and two arms"),
-        (["--sensitivity", "--all-arms"], "--sensitivity has no meaning but for one outcome"),
-        (["--placebo", "--design", "paired"], "--placebo has no meaning but for one outcome"),
+        (["--impute", "3", "--check", "refute"], "--check refute has no meaning with --impute"),
+        (["--check", "refute", "--as", "dose"], "--check refute has no meaning but for one outcome and two"),
+        (["--check", "sensitivity", "--as", "all-arms"], "--check sensitivity has no meaning but for one"),
+        (["--check", "placebo", "--design", "paired"], "--check placebo has no meaning but for one outcome"),
         (["--impute", "3", "--by", "kind"], "--by has no meaning with --impute"),
-        (["--cost", "1"], "--cost has no meaning without --modifiers"),
-        (["--modifiers", "kind", "--better", "best"], "--better best is not known"),
-        (["--modifiers", "kind", "--dose"], "--modifiers has no meaning but for one outcome and two arms"),
-        (["--modifiers", "kind", "--impute", "3"], "--modifiers has no meaning with --impute"),
-        (["--modifiers", "nothing"], "'nothing' is not in the table"),
-        (["--cross-check", "--design", "paired"], "--cross-check has no meaning but for one outcome"),
-        (["--cross-check", "--impute", "3"], "--cross-check has no meaning with --impute"),
-        (["--cross-check", "--caliper", "1", "--caliper-unit", "raw"], "no meaning with --caliper-unit"),
-        (["--cross-check"], "WHYPROMPT_CROSSCHECK_PYTHON='/no/python' is no program"),
+        (["--impute", "3", "--as", "dose"], "--impute has no meaning but for one outcome and two arms"),
+        (["--check", "whom:modifiers=kind,better=best"], "--check whom:better=best is not known"),
+        (["--check", "whom:modifiers=kind", "--as", "dose"], "--check whom has no meaning but for one"),
+        (["--check", "whom:modifiers=kind", "--impute", "3"], "--check whom has no meaning with --impute"),
+        (["--check", "whom:modifiers=nothing"], "'nothing' is not in the table"),
+        (["--check", "cross-check", "--design", "paired"], "--check cross-check has no meaning but for one"),
+        (["--check", "cross-check", "--impute", "3"], "--check cross-check has no meaning with --impute"),
+        (
+            ["--check", "cross-check", "--method", "nearest:caliper=1,caliper_unit=raw"],
+            "no meaning with --method NAME:caliper_unit=",
+        ),
+        (["--check", "cross-check"], "WHYPROMPT_CROSSCHECK_PYTHON='/no/python' is no program"),
     ],
 )  # fmt: skip
 def test_an_option_without_meaning_is_refused_and_not_ignored(run, tmp_path, monkeypatch, options, message):
@@ -486,16 +500,16 @@ def test_other_tools_beside_ours(run, monkeypatch):
         "re78",
         "--confounders",
         "age,educ,re74",
-        "--caliper",
-        "0.1",
+        "--method",
+        "nearest:caliper=0.1",
     )
-    code, out, err = run(LALONDE, *asked, "--cross-check", "--json")
+    code, out, err = run(LALONDE, *asked, "--check", "cross-check", "--json")
     assert code == 0, err
     found = json.loads(out)
     ours = {row["method"]: row["estimate"] for row in found["cross_check"]["rows"]}
     assert list(ours) == ["nearest", "ipw", "aipw"]
     assert ours["nearest"] == found["estimate"]
-    code, out, _ = run(LALONDE, *asked, "--cross-check")
+    code, out, _ = run(LALONDE, *asked, "--check", "cross-check")
     assert code == 0
     assert "Beside DoWhy and CausalML:" in out
     assert "dowhy of DoWhy: not installed" in out
@@ -540,20 +554,24 @@ BAD = {
     "unknown confounder": ({}, ["--confounders", "x,xx"], "'xx' is not in the table; did you mean 'x'"),
     "unknown cluster": ({}, ["--cluster", "g"], "cluster column 'g' is not in the table"),
     "unknown subgroup": ({}, ["--by", "g"], "subgroup column 'g' is not in the table"),
-    "unknown exact": ({}, ["--exact", "g"], "exact column 'g' is not in the table"),
+    "unknown exact": ({}, ["--method", "nearest:exact=g"], "exact column 'g' is not in the table"),
     "confounder twice": ({}, ["--confounders", "x,x"], "confounder 'x' is named twice"),
     "post-treatment": ({}, ["--confounders", "x,prompt_tokens"], "'prompt_tokens' cannot be a confounder"),
-    "post-treatment exact": ({}, ["--exact", "prompt_tokens"], "'prompt_tokens' cannot be a confounder"),
+    "post-treatment exact": (
+        {}, ["--method", "nearest:exact=prompt_tokens"], "'prompt_tokens' cannot be a confounder",
+    ),
     "post-treatment subgroup": ({}, ["--by", "prompt_tokens"], "'prompt_tokens' cannot be a confounder"),
     "an identifier": ({"x": [f"id{i}" for i in range(N)]}, [], "it identifies rows"),
     "no confounders": ({}, ["--confounders", ""], None),
     "unknown method": ({}, ["--method", "nearst"], "method 'nearst' is not known"),
     "unknown estimand": ({}, ["--estimand", "atx"], "estimand 'atx' is not known"),
     "unknown design": ({}, ["--design", "parallel"], "design 'parallel' is not known"),
-    "contradicting options": ({}, ["--method", "ipw", "--caliper", "0.1"], "no meaning for method 'ipw'"),
-    "impossible caliper": ({}, ["--caliper", "-1"], "caliper"),
+    "contradicting options": ({}, ["--method", "ipw:caliper=0.1"], "no meaning for method 'ipw'"),
+    "impossible caliper": ({}, ["--method", "nearest:caliper=-1"], "caliper"),
     "impossible level": ({}, ["--level", "95"], "level"),
-    "bootstrap that fails": ({}, ["--replace", "--std-error", "bootstrap"], "not valid for nearest"),
+    "bootstrap that fails": (
+        {}, ["--method", "nearest:replace", "--std-error", "bootstrap"], "not valid for nearest",
+    ),
 }  # fmt: skip
 
 
@@ -807,7 +825,7 @@ def test_a_table_with_both_arms_of_every_item_is_compared_item_by_item_and_says_
         ("--method", "naive"),
         ("--design", "randomized"),
         ("--design", "observational", "--confounders", "hard"),
-        ("--confounders", "hard", "--caliper", "0.5"),
+        ("--confounders", "hard", "--method", "nearest:caliper=0.5"),
     ],
 )
 def test_what_is_asked_for_is_done_and_the_paired_analysis_is_named(run, both_arms, options):
@@ -828,7 +846,7 @@ def test_rows_that_are_said_to_be_independent_are_taken_so(run, both_arms):
 
 
 def test_every_arm_on_the_same_items(run, both_arms):
-    what = ("--treatment", "arm", "--outcome", "score", "--all-arms")
+    what = ("--treatment", "arm", "--outcome", "score", "--as", "all-arms")
     code, out, _ = run(both_arms[0], *what, "--design", "paired", "--unit", "doc_id", "--json")
     assert code == 0
     frame = pd.read_csv(both_arms[0])
@@ -843,7 +861,7 @@ def test_every_arm_on_the_same_items(run, both_arms):
     assert "nothing was adjusted for" not in out
     code, _, err = run(both_arms[0], *what, "--design", "paired", "--confounders", "hard")
     assert code == 2
-    assert "--confounders has no meaning with --all-arms --design paired" in err
+    assert "--confounders has no meaning with --as all-arms --design paired" in err
 
 
 def test_the_commands_of_the_page_on_designs_work_as_printed(run, tmp_path):

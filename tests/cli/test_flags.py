@@ -11,13 +11,14 @@ import typer
 from typer.main import get_command
 
 from whyprompt.cli import app
+from whyprompt.cli.effect import inside_options
 from whyprompt.cli.flags import in_flags
 
 SOURCE = Path(__file__).parents[2] / "src" / "whyprompt" / "effects"
 EFFECT = typer.Context(get_command(app).commands["effect"])
 OPTIONS = {option.name: option for option in EFFECT.command.params if option.param_type_name == "option"}
 # The library's name of an option that has another.
-OWN_NAMES = {"random_state": "seed"}
+OWN_NAMES = {"random_state": "seed", "m": "impute"}
 
 
 @pytest.mark.parametrize(
@@ -26,16 +27,28 @@ OWN_NAMES = {"random_state": "seed"}
         ("give confounders=[...] or a graph", "give --confounders A,B or a graph"),
         ("or method='naive' for the plain difference", "or --method naive for the plain difference"),
         ("items from one template need cluster=", "items from one template need --cluster"),
-        ("give tie_break=, or ties='average'", "give --tie-break, or --ties average"),
+        (
+            "give tie_break=, or ties='average'",
+            "give --method NAME:tie_break=, or --method NAME:ties=average",
+        ),
         ("method='ipw' or 'overlap' brings", "--method ipw or overlap brings"),
-        ("(replace=False), or replace=True.", "(--no-replace), or --replace."),
-        ("set neighbours=0; ratio=-1 is too few", "set --neighbours 0; --ratio -1 is too few"),
-        ("give levels=[lowest, ..., highest]", "give --levels lowest,...,highest"),
+        (
+            "(replace=False), or replace=True.",
+            "(--method NAME:replace=false), or --method NAME:replace.",
+        ),
+        (
+            "set neighbours=0; ratio=-1 is too few",
+            "set --method NAME:neighbours=0; --method NAME:ratio=-1 is too few",
+        ),
+        ("give levels=[lowest, ..., highest]", "give --as ordered:levels=lowest+...+highest"),
         ("std_error='abadie_imbens' and random_state='x'", "--std-error abadie_imbens and --seed x"),
+        ("within=['a', 'b'] and auxiliary=", "--check placebo:within=a+b and --impute M:auxiliary="),
+        ("missing_outcome='impute', m=1", "--impute M:missing_outcome=impute, --impute 1"),
+        ("stabilised=True, or clip=0.05", "--method NAME:stabilised, or --method NAME:clip=0.05"),
         ("confounders=['a', 'b'] leaves 'c' out", "--confounders a,b leaves 'c' out"),
         ("confounders=['my column'] is empty", "--confounders 'my column' is empty"),
         # No option of this verb; a name of the caller's own; no argument at all.
-        ("stabilised=True, trim= and alpha=0.05", "stabilised=True, trim= and alpha=0.05"),
+        ("trim= and alpha=0.05", "trim= and alpha=0.05"),
         ("columns 'cluster=' and \"it's method='x'\"", "columns 'cluster=' and \"it's method='x'\""),
         ("the arm's cluster= is missing", "the arm's --cluster is missing"),
         ("x.method='naive' and level==0.9, by=c", "x.method='naive' and level==0.9, by=c"),
@@ -44,7 +57,7 @@ OWN_NAMES = {"random_state": "seed"}
     ],
 )
 def test_arguments_are_options_and_all_else_is_left(text, said):
-    assert in_flags(text, EFFECT) == said
+    assert in_flags(text, EFFECT, inside_options()) == said
 
 
 def messages():
@@ -74,12 +87,12 @@ def test_no_message_of_the_library_speaks_of_an_option_in_python():
     found = []
     known = {flag for option in OPTIONS.values() for flag in (*option.opts, *option.secondary_opts)}
     for file, text in messages():
-        said = in_flags(text, EFFECT)
+        said = in_flags(text, EFFECT, inside_options())
         if said == text:
             # Nothing to translate, unless an argument's form was not understood.
             outside = re.sub(r"(?<!\w)'[^']*'|\"[^\"]*\"", "", text)
             missed = re.findall(r"(?<![\w.'{-])([a-z_]+)=(?!=)", outside)
-            assert not {OWN_NAMES.get(n, n) for n in missed} & OPTIONS.keys(), (file, text)
+            assert not {OWN_NAMES.get(n, n) for n in missed} & {*OPTIONS, *inside_options()}, (file, text)
             continue
         flags = set(re.findall(r"--[a-z-]+", said))
         assert flags <= known, (file, said)
@@ -105,8 +118,8 @@ def test_errors_assumptions_and_warnings_are_said_in_options(tmp_path, monkeypat
     assert "give --confounders A,B or a graph, or --method naive for the plain difference" in printed.err
     code, printed = told(*asked, "--confounders", "x")
     assert code == 0
-    assert "--tie-break" in printed.out
-    assert "tie_break=" not in printed.out
+    assert "--method NAME:tie_break=" in printed.out
+    assert " tie_break=" not in printed.out
     frame.assign(item_id=np.repeat(np.arange(30), 2)).to_csv(tmp_path / "t.csv", index=False)
     code, printed = told(*asked, "--design", "paired")
     assert code == 0

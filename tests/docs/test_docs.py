@@ -167,6 +167,21 @@ def test_the_page_of_the_command_line_names_every_option_and_no_other():
         assert written == set().union(*(known[v] for v in of)), section
 
 
+def test_the_page_of_the_command_line_names_every_option_of_a_method_and_of_a_check():
+    from whyprompt.cli.effect_checks import CHECKS
+    from whyprompt.effects.methods.make import METHODS, option_kinds
+
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    for method in METHODS:
+        told = " ".join(row for row in rows if f"`{method}`" in row)
+        for option, kind in option_kinds(method).items():
+            assert kind == "object" or re.search(rf"`{option}\b", told), f"{method} {option}"
+    for check, options in CHECKS.items():
+        told = next(row for row in rows if f"`--check {check}" in row)
+        assert all(re.search(rf"\b{option}\b", told) for option in options), check
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=name)
 def test_options_of_benchmarks_exist(path):
     for script, line in re.findall(r"python (benchmarks/\w+\.py)([^`\n]*)", path.read_text(encoding="utf-8")):
@@ -314,7 +329,7 @@ def test_commands_on_tables_run_and_print_what_the_page_shows(path, words, monke
 
     if path.name == "missing.md":
         Path("gaps.csv").replace("logs.csv")
-    if "--cross-check" in words:
+    if "cross-check" in words:
         peers = ROOT / ".venv-crosscheck" / "bin" / "python"
         if not peers.exists():
             pytest.skip("no environment with DoWhy and CausalML: `make crosscheck` makes one")
@@ -325,7 +340,7 @@ def test_commands_on_tables_run_and_print_what_the_page_shows(path, words, monke
     out, err = capsys.readouterr()
     assert stop.value.code == 0, err
     shown = [code.strip() for code in blocks(path, "") if code.startswith("estimate ")]
-    if path.name == "effect-from-table.md" and "--caliper" in words:
+    if path.name == "effect-from-table.md" and "nearest:caliper=0.1" in words:
         assert shown
         assert all(line in out for line in shown)
 

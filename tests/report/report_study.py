@@ -49,8 +49,7 @@ def make_study(**changes):
             "contrast": {"treated": "shots", "control": "direct"},
             "audit": {
                 "assignment": {"difficulty": 1.0},
-                "exact": ["task_type"],
-                "caliper": 0.5,
+                "method": {"nearest": {"exact": ["task_type"], "caliper": 0.5}},
                 "draws": 12,
             },
         },

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.checks.audit import AuditResult, OneDraw
     from whyprompt.effects.paired import PairedResult
     from whyprompt.effects.result import EffectResult
-    from whyprompt.study import AuditSettings, EffectSettings, Study
+    from whyprompt.study import AuditSettings, Study
 
 __all__ = ["FamilyRow", "StudyEffect", "adjustment", "study_effect"]
 
@@ -356,12 +356,7 @@ def _observational(study: Study) -> dict[str, Any]:
     """Give the estimator of a design that is not paired."""
     if study.design == "randomized":
         return {"method": "naive"}
-    return {"method": study.effect.method, **_given(study.effect, "caliper", "exact")}
-
-
-def _given(settings: EffectSettings | AuditSettings, *names: str) -> dict[str, Any]:
-    """Give the options that a study sets; one that its method does not take is then refused by name."""
-    return {name: value for name in names if (value := getattr(settings, name))}
+    return {"method": study.effect.method}
 
 
 def _cluster(frame: pd.DataFrame) -> str | None:
@@ -401,8 +396,10 @@ def _audit(
 ) -> tuple[OneDraw, AuditResult | None]:
     contrast = study.contrast
     ruled = tuple(c for c in settings.assignment if c in frame.columns)
-    adjusted = tuple(dict.fromkeys([*confounders, *ruled, *settings.exact]))
-    missing = [c for c in (*settings.assignment, *settings.exact) if c not in frame.columns]
+    method, options = settings.method_name, settings.method_options
+    exact = options.get("exact", ())
+    adjusted = tuple(dict.fromkeys([*confounders, *ruled, *exact]))
+    missing = [c for c in (*settings.assignment, *exact) if c not in frame.columns]
     if missing:
         raise StudyError(
             f"study {study.name!r}: effect.audit names {missing[0]!r}, which is no column of the trial table",
@@ -416,22 +413,20 @@ def _audit(
         "rule": {**settings.assignment, "intercept": settings.intercept},
         "random_state": study.seeds.analysis,
     }
-    options = _given(settings, "exact", "caliper", "replace")
     draw = one_draw(
         frame,
-        method=settings.method,
+        method=method,
         # Overlap weights define their own population.
-        estimand=None if settings.method == "overlap" else settings.estimand,
+        estimand=None if method == "overlap" else settings.estimand,
         level=study.effect.level,
-        tie_break="item_id" if "tie_break" in options_of(settings.method) else None,
         **shared,
-        **options,
+        **({"tie_break": "item_id"} if "tie_break" in options_of(method) else {}) | options,
     )
     if settings.draws < 2:
         if settings.draws == 1:
             raise EstimationError("effect.audit.draws is 1; an audit needs at least two, or 0 for none")
         return draw, None
-    methods = dict.fromkeys(["naive", settings.method, *_AUDITED])
+    methods = dict.fromkeys(["naive", method, *_AUDITED])
     checked = audit(
         frame,
         draws=settings.draws,

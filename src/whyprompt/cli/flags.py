@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from whyprompt.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import typer
 
@@ -25,10 +25,10 @@ _SAID = re.compile(
     rf"""(?P<quoted>(?<!\w)'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?<![\w.=-])(?P<name>[a-z_]+)=(?P<value>{_VALUE})"""
 )
 # The arguments that an option gives another name.
-_OTHER_NAMES = {"random_state": "seed"}
+_OTHER_NAMES = {"random_state": "seed", "m": "impute"}
 
 
-def in_flags(text: str, ctx: typer.Context) -> str:
+def in_flags(text: str, ctx: typer.Context, inside: Mapping[str, str] | None = None) -> str:
     """Write arguments of the library, ``method='naive'``, as options of a verb, ``--method naive``.
 
     Arguments without an option of their own stay as they are, as does what is quoted.
@@ -39,6 +39,9 @@ def in_flags(text: str, ctx: typer.Context) -> str:
         A message or a hint.
     ctx : typer.Context
         Of the verb.
+    inside : mapping of str to str, optional
+        Arguments that stand inside an option of the verb, each with what goes before it:
+        ``{"caliper": "--method NAME:"}``.
 
     Returns
     -------
@@ -51,45 +54,54 @@ def in_flags(text: str, ctx: typer.Context) -> str:
     >>> effect = typer.Context(typer.main.get_command(app).commands["effect"])
     >>> in_flags("give confounders=[...] or a graph, or method='naive'", effect)
     'give --confounders A,B or a graph, or --method naive'
-    >>> in_flags("column 'cluster=' is missing; set replace=False, or folds=5", effect)
-    "column 'cluster=' is missing; set --no-replace, or folds=5"
+    >>> in_flags("column 'cluster=' is missing; set replace=False, or folds=5", effect,
+    ...          {"replace": "--method NAME:"})
+    "column 'cluster=' is missing; set --method NAME:replace=false, or folds=5"
     """
     options = {option.name: option for option in ctx.command.params if option.param_type_name == "option"}
 
     def said(found: re.Match[str]) -> str:
         name = found["name"]
+        if inside is not None and name in inside:
+            return _inside_option(f"{inside[name]}{name}", found["value"])
         option = None if name is None else options.get(_OTHER_NAMES.get(name, name))
-        if option is None:
+        if option is None or getattr(option, "is_flag", False) or found["value"] in {"True", "False"}:
             return found[0]
-        value = found["value"]
-        if value in {"True", "False"}:
-            # An option that is on or off; one that takes a value has no such words.
-            flags = option.opts if value == "True" else option.secondary_opts
-            return flags[0] if option.secondary_opts else found[0]
-        if getattr(option, "is_flag", False):
-            return found[0]
-        if value.startswith("["):
-            columns = [part.strip("'") for part in value[1:-1].split(", ")]
-            value = "A,B" if columns == ["..."] else shlex.quote(",".join(columns)) if columns[0] else ""
-        else:
-            value = value.replace("'", "")
-        return f"{option.opts[0]} {value}".rstrip()
+        return f"{option.opts[0]} {_listed(found['value'], ',')}".rstrip()
 
     return _SAID.sub(said, text)
 
 
+def _inside_option(key: str, value: str) -> str:
+    if value == "True":
+        return key
+    return f"{key}={value.lower() if value == 'False' else _listed(value, '+')}"
+
+
+def _listed(value: str, joint: str) -> str:
+    """Write a value without Python's quotes, and a list joined as the command line joins names."""
+    if not value.startswith("["):
+        return value.replace("'", "")
+    columns = [part.strip("'") for part in value[1:-1].split(", ")]
+    if columns == ["..."]:
+        return joint.join("AB")
+    return shlex.quote(joint.join(columns)) if columns[0] else ""
+
+
 @contextmanager
-def said_in_flags(ctx: typer.Context) -> Iterator[None]:
+def said_in_flags(ctx: typer.Context, inside: Mapping[str, str] | None = None) -> Iterator[None]:
     """Put the errors that the library raises inside the block into the words of a verb.
 
     Parameters
     ----------
     ctx : typer.Context
         Of the verb.
+    inside : mapping of str to str, optional
+        As for `in_flags`.
     """
     try:
         yield
     except InputError as error:
-        hint = None if error.hint is None else in_flags(error.hint, ctx)
-        InputError.__init__(error, in_flags(error.message, ctx), hint=hint)
+        hint = None if error.hint is None else in_flags(error.hint, ctx, inside)
+        InputError.__init__(error, in_flags(error.message, ctx, inside), hint=hint)
         raise

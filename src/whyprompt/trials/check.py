@@ -112,14 +112,15 @@ def _item_columns(study: Study, pool: ItemPool) -> dict[str, Sequence[object]]:
 def _named_columns(study: Study, columns: Mapping[str, Sequence[object]]) -> Iterator[Problem]:
     effect = study.effect
     named: list[tuple[tuple[str | int, ...], str]] = [
-        (("effect", key, i), name)
-        for key in ("confounders", "exact")
-        for i, name in enumerate(getattr(effect, key))
+        (("effect", "confounders", i), name) for i, name in enumerate(effect.confounders)
     ]
     if effect.by is not None:
         named.append((("effect", "by"), effect.by))
-    if effect.audit is not None:
-        named += [(("effect", "audit", "exact", i), name) for i, name in enumerate(effect.audit.exact)]
+    for where, settings in ((("effect",), effect), (("effect", "audit"), effect.audit)):
+        if settings is not None:
+            exact = settings.method_options.get("exact", ())
+            at = (*where, "method", settings.method_name, "exact")
+            named += [((*at, i), name) for i, name in enumerate(exact)]
     for at, name in named:
         if (why := _unusable(study, name, columns)) is not None:
             yield at, why

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.checks.balance import Denominator
 
-__all__ = ["METHODS", "MethodLike", "make_method", "options_of", "settle_plan"]
+__all__ = ["METHODS", "MethodLike", "make_method", "option_kinds", "options_of", "settle_plan"]
 
 _KINDS: dict[str, type[Method]] = {
     kind.name: kind
@@ -62,6 +62,42 @@ def options_of(method: str) -> tuple[str, ...]:
     ('kernel', 'bandwidth', 'exact', 'distance', 'discard', 'neighbours')
     """
     return tuple(f.name for f in fields(_kind(method)))  # type: ignore[arg-type]  # each is a dataclass
+
+
+_WRITTEN = (
+    ("bool", "switch"),
+    ("int", "count"),
+    ("float | str", "number or text"),
+    ("float", "number"),
+    ("Sequence[str]", "columns"),
+    ("Mapping", "sizes"),
+    ("OutcomeModel", "object"),
+)
+
+
+def option_kinds(method: str) -> dict[str, str]:
+    """Say what each option of a method takes, for those who write options as text.
+
+    Parameters
+    ----------
+    method : str
+
+    Returns
+    -------
+    dict of str to str
+        Option to ``"switch"``, ``"count"``, ``"number"``, ``"number or text"``, ``"columns"``, ``"sizes"`` (a
+        number for each of some columns), ``"text"``, or ``"object"``, which has no text.
+
+    Examples
+    --------
+    >>> option_kinds("ipw")
+    {'stabilised': 'switch', 'truncate': 'number', 'discard': 'number or text'}
+    """
+    written = {f.name: str(f.type) for f in fields(_kind(method))}  # type: ignore[arg-type]  # a dataclass
+    return {
+        name: next((kind for start, kind in _WRITTEN if annotation.startswith(start)), "text")
+        for name, annotation in written.items()
+    }
 
 
 def make_method(method: MethodLike, /, **options: Any) -> Method:  # noqa: ANN401 - checked by the method

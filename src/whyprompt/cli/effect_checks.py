@@ -1,0 +1,134 @@
+"""The checks of ``whyprompt effect``: what each takes, what it does not go with, and how it is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from whyprompt._arguments import at_least
+from whyprompt.cli.choices import read_choice
+from whyprompt.cli.flags import said_in_flags
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import typer
+
+__all__ = ["CHECKS", "read_checks", "refuse_checks", "run_checks"]
+
+CHECKS: dict[str, dict[str, str]] = {
+    "sensitivity": {},
+    "placebo": {"draws": "count", "within": "columns"},
+    "refute": {"draws": "count", "negative_controls": "columns"},
+    "whom": {"modifiers": "columns", "cost": "number", "better": "text"},
+    "cross-check": {},
+}
+"""The checks there are, each with its options and what they take."""
+
+
+def read_checks(written: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Read every ``--check``: by name, with its options."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in written:
+        name, options = read_choice(text, "--check", CHECKS)
+        if name in found:
+            raise EstimationError(f"--check {name} is given twice")
+        found[name] = options
+    if "whom" in found and not found["whom"].get("modifiers"):
+        raise EstimationError("--check whom needs the columns to look at", hint="--check whom:modifiers=a+b")
+    return found
+
+
+def refuse_checks(
+    checks: dict[str, dict[str, Any]], *, single: bool, paired: bool, impute: str | None
+) -> None:
+    """Refuse checks that are not made for the analysis asked for."""
+    listed = ", ".join(f"--check {name}" for name in checks)
+    others = ", ".join(f"--check {name}" for name in checks if name != "whom")
+    if impute is not None:
+        _refuse(listed, "with --impute: a check looks at one table")
+    if not single:
+        _refuse(listed, "but for one outcome and two arms")
+    if not single or paired:
+        also = "--impute" if impute is not None else ""
+        _refuse(others or also, "but for one outcome and two arms that are not paired")
+
+
+def _refuse(listed: str, where: str) -> None:
+    if listed:
+        raise EstimationError(f"{listed} has no meaning {where}", hint="leave it out")
+
+
+def run_checks(
+    frame: Any,  # noqa: ANN401 - any frame
+    treatment: str,
+    outcome: str,
+    asked: dict[str, Any],
+    result: Any,  # noqa: ANN401 - an EffectResult where there is a check
+    checks: dict[str, dict[str, Any]],
+    ctx: typer.Context,
+    inside: Mapping[str, str],
+) -> dict[str, Any]:
+    """Run the checks asked for, each as the library's function of that name would."""
+    import whyprompt as wp
+
+    # Subgroups are looked at once, and not in every placebo.
+    options = {name: value for name, value in asked.items() if name != "by"}
+    if "draws" in options:  # of the bootstrap, and not of a check
+        options["bootstrap_draws"] = options.pop("draws")
+    shared = {"treatment": treatment, "outcome": outcome, **options}
+    found: dict[str, Any] = {}
+    for name, own in checks.items():
+        with said_in_flags(ctx, {**inside, **dict.fromkeys(CHECKS[name], f"--check {name}:")}):
+            if "draws" in own:
+                at_least(own["draws"], 10, "draws")
+            if name == "sensitivity":
+                found["sensitivity"] = wp.sensitivity_report(frame, result)
+            elif name == "placebo":
+                found["placebo"] = wp.placebo_treatment(frame, **own, **shared)
+            elif name == "refute":
+                found["refutation"] = wp.refute(frame, **own, **shared)
+            elif name == "cross-check":
+                found["cross_check"] = _cross_check(frame, treatment, outcome, asked)
+            else:
+                policy = dict(own)
+                modifiers = policy.pop("modifiers")
+                found["heterogeneity"] = _whom(frame, treatment, outcome, asked, modifiers)
+                found["policy"] = wp.prompt_policy(found["heterogeneity"], **policy)
+    return found
+
+
+def _cross_check(frame: Any, treatment: str, outcome: str, asked: dict[str, Any]) -> Any:  # noqa: ANN401
+    import whyprompt as wp
+
+    method = asked.get("method")
+    own = {} if method is None else method.asked
+    if own.get("caliper_unit", "sd") != "sd":
+        raise EstimationError(
+            "--check cross-check has no meaning with caliper_unit=, for CausalML's caliper is in deviations"
+        )
+    takes = ("confounders", "graph", "treated", "control", "level", "estimand", "random_state")
+    also = {name: asked[name] for name in takes if name in asked}
+    also |= {name: own[name] for name in ("caliper", "replace") if name in own}
+    return wp.cross_check(frame, treatment=treatment, outcome=outcome, **also)
+
+
+def _whom(
+    frame: Any,  # noqa: ANN401 - any frame
+    treatment: str,
+    outcome: str,
+    asked: dict[str, Any],
+    modifiers: list[str],
+) -> Any:  # noqa: ANN401 - HeterogeneousEffects
+    """Group rows by predicted effect: by doubly robust scores, whatever the method of the estimate is."""
+    import whyprompt as wp
+
+    takes = {"treated", "control", "cluster", "level", "random_state"}
+    if asked.get("design") == "paired":
+        shared = {name: value for name, value in asked.items() if name in takes | {"unit"}}
+        return wp.paired_heterogeneity(frame, arm=treatment, outcome=outcome, modifiers=modifiers, **shared)
+    takes |= {"confounders", "graph", "design", "propensity"}
+    shared = {name: value for name, value in asked.items() if name in takes}
+    return wp.heterogeneous_effects(
+        frame, treatment=treatment, outcome=outcome, modifiers=modifiers, **shared
+    )
