@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whyprompt._words import counted, p_words
+from whyprompt.stats.errors import quantile
 from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
@@ -69,8 +70,6 @@ def family_rows(
     6.
     Dunn (1961). Multiple comparisons among means. Journal of the American Statistical Association 56.
     """
-    from scipy import stats
-
     found = list(results.values())
     number = sum(r.p_value is not None for r in found)
     adjusted = holm([r.p_value for r in found])
@@ -78,8 +77,7 @@ def family_rows(
     for (outcome, treated), r, p in zip(results, found, adjusted, strict=True):
         low = high = None
         if r.std_error is not None and number:
-            tail = (1 - r.level) / (2 * number)
-            q = float(stats.norm.isf(tail) if r.df is None else stats.t.isf(tail, r.df))
+            q = quantile(1 - (1 - r.level) / number, r.df)
             low, high = r.estimate - q * r.std_error, r.estimate + q * r.std_error
             # That of a 0/1 outcome by itself is no t interval, and may reach further on one side.
             low = low if r.ci_low is None else min(low, r.ci_low)

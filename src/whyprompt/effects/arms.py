@@ -365,7 +365,7 @@ def _weighted(
 def _plain_means(
     y: Floats, labels: NDArray[Any], arms: list[str], units: NDArray[Any] | None
 ) -> MultiWeightEstimate:
-    from whyprompt.effects.methods.many_arms import MultiWeightEstimate, contrast_df
+    from whyprompt.effects.methods.many_arms import MultiWeightEstimate
     from whyprompt.stats.influence import cluster_codes
 
     n = len(y)
@@ -375,7 +375,7 @@ def _plain_means(
     if codes is not None:
         clusters = cluster_design(indicator, np.ones(n), codes)
         means, sums = clusters.means(y), clusters.contributions(y)
-        covariance, df = sums.T @ sums, contrast_df(clusters)
+        covariance, df = sums.T @ sums, clusters.pairwise_df()
     else:
         means = indicator.T @ y / counts
         own = ((indicator * (y[:, None] - means)) ** 2).sum(axis=0) / (counts - 1.0) / counts

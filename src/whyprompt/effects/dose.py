@@ -16,7 +16,6 @@ from whyprompt._summary import balance_text, grid, reach
 from whyprompt._words import format_number, p_words, percent
 from whyprompt.effects.assumptions import describe_assumptions
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
-from whyprompt.effects.methods.many_arms import mean_covariance
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError
@@ -26,6 +25,7 @@ from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import (
     cluster_codes,
     effective_sample_size,
+    influence_covariance,
     nuisance_influence,
     regression_influence,
     with_intercept,
@@ -275,10 +275,10 @@ def dose_response(
     coef, influence = regress(with_intercept(basis))
     _check_fit(y, with_intercept(basis) @ coef, outcome, treatment)
     influence /= spare[:, None]
-    covariance = mean_covariance(influence, codes)
+    covariance = influence_covariance(influence, codes)
     line, line_influence = regress(with_intercept(d[:, None]))
     line_influence /= spare[:, None]
-    slope_error = float(np.sqrt(mean_covariance(line_influence, codes)[1, 1]))
+    slope_error = float(np.sqrt(influence_covariance(line_influence, codes)[1, 1]))
     slope_low, slope_high = interval(float(line[1]), slope_error, level=level, df=df)
     slope = Estimate(
         label="slope",

@@ -13,7 +13,7 @@ import numpy as np
 
 from whyprompt.effects.measures import is_binary
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.errors import cluster_sums, mean_df, mean_of_clusters
+from whyprompt.stats.errors import cluster_sums, mean_df, mean_of_clusters, quantile
 from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import level_name, open_table
 
@@ -307,17 +307,15 @@ def paired_interval(
     -------
     low, high, p : float or None
     """
-    from scipy import stats
-
     estimate, n = float(d.mean()), len(d)
     if scale == "counts" and n > 1:
         gained, lost = int((d > 0).sum()), int((d < 0).sum())
         a, b = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
-        half = float(stats.norm.ppf(0.5 + level / 2)) * float(np.sqrt((a + b - (a - b) ** 2) / (n + 2)))
+        half = quantile(level) * float(np.sqrt((a + b - (a - b) ** 2) / (n + 2)))
         return max(a - b - half, -1.0), min(a - b + half, 1.0), mcnemar_p(gained, lost)
     if error is None or df is None:
         return None, None, None
-    half = float(stats.t.ppf(0.5 + level / 2, df)) * error
+    half = quantile(level, df) * error
     low, high = estimate - half, estimate + half
     if scale == "risks":
         low, high = max(low, -1.0), min(high, 1.0)

@@ -11,6 +11,7 @@ and the ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -36,10 +37,36 @@ __all__ = [
     "interval",
     "mean_df",
     "mean_of_clusters",
+    "quantile",
     "rows_df",
     "stratified_error",
     "weighted_difference",
 ]
+
+
+def quantile(level: float, df: float | None = None) -> float:
+    """Return how many standard errors an interval reaches to either side.
+
+    Parameters
+    ----------
+    level : float
+        Between 0 and 1.
+    df : float, optional
+        Degrees of freedom, at least 1; default the normal distribution.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> round(quantile(0.95), 2), round(quantile(0.95, 10), 3)
+    (1.96, 2.228)
+    """
+    from scipy import stats
+
+    law = stats.norm if df is None else stats.t(max(df, 1.0))
+    return float(law.ppf(0.5 + level / 2.0))
 
 
 def interval(
@@ -67,12 +94,9 @@ def interval(
     >>> round(low, 2), round(high, 2)
     (0.02, 1.98)
     """
-    from scipy import stats
-
     if std_error is None or not np.isfinite(std_error):
         return None, None
-    upper = 0.5 + level / 2.0
-    q = float(stats.norm.ppf(upper) if df is None else stats.t.ppf(upper, max(df, 1)))
+    q = quantile(level, df)
     return estimate - q * std_error, estimate + q * std_error
 
 
@@ -420,6 +444,20 @@ class ClusterDesign:
         sums = np.column_stack([np.bincount(self.codes, weights=c, minlength=count) for c in influence.T])
         spare = 1.0 - self.cluster_share
         return np.asarray(sums / np.sqrt(np.where(spare > 1e-12, spare, 1.0)), dtype=np.float64)
+
+    def pairwise_df(self) -> Floats:
+        """Return Satterthwaite's degrees of freedom of each difference of two arms' means.
+
+        Returns
+        -------
+        ndarray, shape (k, k)
+            Symmetric; infinite on the diagonal.
+        """
+        k = self.share.shape[1]
+        out = np.full((k, k), np.inf)
+        for a, b in combinations(range(k), 2):
+            out[a, b] = out[b, a] = self.df(np.eye(k)[b] - np.eye(k)[a])
+        return out
 
     def df(self, contrast: Floats) -> float:
         """Return Satterthwaite's degrees of freedom of a contrast's CR2 variance.

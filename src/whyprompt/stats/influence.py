@@ -28,6 +28,7 @@ __all__ = [
     "clean_arrays",
     "cluster_codes",
     "effective_sample_size",
+    "influence_covariance",
     "least_squares",
     "nuisance_influence",
     "regression_influence",
@@ -177,12 +178,29 @@ def cluster_codes(cluster: NDArray[Any] | Sequence[object] | None, n: int) -> ND
     return codes
 
 
-def standard_error(influence: Floats, codes: NDArray[np.intp] | None) -> float:
-    """Square root of the sum of squares, within clusters first where there are any (times G / (G - 1))."""
+def influence_covariance(influence: Floats, codes: NDArray[np.intp] | None) -> Floats:
+    """Return the covariance of estimates from their influence values.
+
+    Parameters
+    ----------
+    influence : ndarray, shape (n, k)
+        Divided by n.
+    codes : ndarray of int, shape (n,), optional
+        Cluster of each row: values are summed within clusters first (times G / (G - 1)).
+
+    Returns
+    -------
+    ndarray, shape (k, k)
+    """
     if codes is None:
-        return float(np.sqrt(influence @ influence))
-    sums = np.bincount(codes, weights=influence)
-    return float(np.sqrt(sums @ sums * len(sums) / (len(sums) - 1)))
+        return np.asarray(influence.T @ influence)
+    sums = np.column_stack([np.bincount(codes, weights=column) for column in influence.T])
+    return np.asarray(sums.T @ sums * len(sums) / (len(sums) - 1))
+
+
+def standard_error(influence: Floats, codes: NDArray[np.intp] | None) -> float:
+    """Return the standard error of one estimate from its influence values, shape (n,)."""
+    return float(np.sqrt(influence_covariance(influence[:, None], codes)[0, 0]))
 
 
 def effective_sample_size(weights: Floats) -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from whyprompt.stats.errors import mean_df, mean_of_clusters
+from whyprompt.stats.errors import mean_df, mean_of_clusters, quantile
 from whyprompt.stats.several import sign_flips, t_of
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def bounds(mean: Array, se: Array, star: Array, sizes: Array, level: float) -> t
     Nowhere shorter than the t interval, whose degrees of freedom know, as draws of few clusters do not,
     that one cluster holds most items.
     """
-    least = stats.t.ppf(0.5 + level / 2, mean_df(sizes))
+    least = quantile(level, mean_df(sizes))
     below, above = (np.maximum(reach, least) for reach in tails(star, level))
     with np.errstate(invalid="ignore"):  # no spread at all, times no bound
         return np.where(se == 0, mean, mean - below * se), np.where(se == 0, mean, mean + above * se)

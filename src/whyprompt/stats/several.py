@@ -13,6 +13,7 @@ import numpy as np
 
 from whyprompt._words import format_number, p_words
 from whyprompt.errors import EstimationError
+from whyprompt.stats.errors import quantile
 from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "reach",
     "sign_flip_max_t",
     "sign_flips",
+    "step_down",
     "t_of",
     "two_sided_p",
 ]
@@ -177,8 +179,26 @@ def correlation(covariance: Floats) -> Floats:
     return np.asarray(fixed / np.outer(scale, scale), dtype=np.float64)
 
 
-def _step_down(observed: Floats, draws: Floats) -> Floats:
-    """Step-down p-values of Westfall and Young from draws of |t|, shape (draws, k)."""
+def step_down(observed: Floats, draws: Floats) -> Floats:
+    """Return step-down p-values of Westfall and Young.
+
+    Parameters
+    ----------
+    observed : ndarray, shape (k,)
+        |t| of each hypothesis.
+    draws : ndarray, shape (draws, k)
+        The same in draws where all are true.
+
+    Returns
+    -------
+    ndarray, shape (k,)
+        The sample itself counts as one draw, so that none is 0.
+
+    Examples
+    --------
+    >>> step_down(np.array([3.0, 1.0]), np.array([[0.5, 2.0], [1.0, 0.2], [3.5, 0.1]])).tolist()
+    [0.5, 0.5]
+    """
     order = np.argsort(-observed, kind="stable")
     # From the smallest up, so that the running maximum is over the hypotheses not yet rejected.
     running = np.maximum.accumulate(draws[:, order[::-1]], axis=1)[:, ::-1]
@@ -270,19 +290,11 @@ def max_t(
     alone = [two_sided_p(float(value), 1.0, df) for value in t]
     most = np.array(holm(alone), dtype=np.float64)
     return MaxT(
-        p_values=np.clip(_step_down(np.abs(t), sample), np.array(alone, dtype=float), most),
-        critical=max(float(np.quantile(sample.max(axis=1), level)), _quantile(level, df)),
+        p_values=np.clip(step_down(np.abs(t), sample), np.array(alone, dtype=float), most),
+        critical=max(float(np.quantile(sample.max(axis=1), level)), quantile(level, df)),
         draws=draws,
         least=0.0,
     )
-
-
-def _quantile(level: float, df: float | None) -> float:
-    """Return how many standard errors one estimate's own interval has: several at once have no fewer."""
-    from scipy import stats
-
-    law = stats.norm if df is None else stats.t(max(df, 1.0))
-    return float(law.ppf(0.5 + level / 2.0))
 
 
 def sign_flip_max_t(

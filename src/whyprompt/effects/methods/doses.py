@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whyprompt.effects.methods.balancing import entropy_multipliers
-from whyprompt.effects.methods.many_arms import interval_quantile, mean_covariance
 from whyprompt.errors import EstimationError
 from whyprompt.stats.design import standardised
+from whyprompt.stats.errors import quantile
 from whyprompt.stats.influence import (
     clean_arrays,
     cluster_codes,
     effective_sample_size,
+    influence_covariance,
     nuisance_influence,
     regression_influence,
     with_intercept,
@@ -167,10 +168,10 @@ def continuous_weights(
             theta=theta,
             nuisance=nuisance_influence(psi, theta),
         )
-        covariance = mean_covariance(influence, codes)
+        covariance = influence_covariance(influence, codes)
         coef = (float(fitted[0]), float(fitted[1]))
         errors = (float(np.sqrt(covariance[0, 0])), float(np.sqrt(covariance[1, 1])))
-        margin = interval_quantile(codes, level) * errors[1]
+        margin = quantile(level, None if codes is None else float(codes.max())) * errors[1]
         low, high = coef[1] - margin, coef[1] + margin
     return WeightedSlope(
         method=method,

@@ -10,11 +10,12 @@ import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.design import standardised
-from whyprompt.stats.errors import cluster_design, rows_df
+from whyprompt.stats.errors import cluster_design, quantile, rows_df
 from whyprompt.stats.influence import (
     clean_arrays,
     cluster_codes,
     effective_sample_size,
+    influence_covariance,
     regression_influence,
     with_intercept,
 )
@@ -26,16 +27,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from whyprompt.stats.errors import ClusterDesign
-
     Floats = NDArray[np.float64]
 
 __all__ = [
     "Contrast",
     "MultiWeightEstimate",
-    "contrast_df",
-    "interval_quantile",
-    "mean_covariance",
     "multinomial_weights",
 ]
 
@@ -217,12 +213,12 @@ def multinomial_weights(
         coef, influence = regression_influence(clean["outcome"], chosen, weights)
         influence += _score_influence(clean["outcome"], chosen, weights, weigh, eta, design, coef)
         means = tuple(float(c) for c in coef)
-        covariance, free = mean_covariance(influence, None), rows_df(chosen > 0, weights)
+        covariance, free = influence_covariance(influence, None), rows_df(chosen > 0, weights)
         if codes is not None:
             clusters = cluster_design(chosen > 0, weights, codes)
             sums = clusters.scaled(influence)
             covariance = np.asarray(sums.T @ sums)
-            free = contrast_df(clusters)
+            free = clusters.pairwise_df()
         contrasts = _contrasts(arms, coef, covariance, free, level)
     return MultiWeightEstimate(
         estimand=estimand,
@@ -292,85 +288,22 @@ def _score_influence(
     return np.asarray(sum((design * off[:, [a]]) @ change[a * k : (a + 1) * k] for a in range(n_arms - 1)))
 
 
-def mean_covariance(influence: Floats, codes: NDArray[np.intp] | None) -> Floats:
-    """Return the covariance of estimates from their influence values.
-
-    Parameters
-    ----------
-    influence : ndarray, shape (n, k)
-        Divided by n.
-    codes : ndarray of int, shape (n,), optional
-        Cluster of each row.
-
-    Returns
-    -------
-    ndarray, shape (k, k)
-    """
-    if codes is None:
-        return np.asarray(influence.T @ influence)
-    sums = np.column_stack([np.bincount(codes, weights=column) for column in influence.T])
-    return np.asarray(sums.T @ sums * len(sums) / (len(sums) - 1))
-
-
-def interval_quantile(codes: NDArray[np.intp] | None, level: float) -> float:
-    """Return how many standard errors an interval reaches: normal, or t with clusters minus one.
-
-    Parameters
-    ----------
-    codes : ndarray of int, shape (n,), optional
-    level : float
-
-    Returns
-    -------
-    float
-    """
-    from scipy import stats
-
-    if codes is None:
-        return float(stats.norm.ppf((1 + level) / 2))
-    return float(stats.t.ppf((1 + level) / 2, codes.max()))
-
-
-def contrast_df(clusters: ClusterDesign) -> Floats:
-    """Return Satterthwaite's degrees of freedom of each difference of two arms' means.
-
-    Parameters
-    ----------
-    clusters : ClusterDesign
-
-    Returns
-    -------
-    ndarray, shape (arms, arms)
-        Symmetric; infinite on the diagonal.
-    """
-    k = clusters.share.shape[1]
-    out = np.full((k, k), np.inf)
-    for a, b in combinations(range(k), 2):
-        contrast = np.zeros(k)
-        contrast[a], contrast[b] = -1.0, 1.0
-        out[a, b] = out[b, a] = clusters.df(contrast)
-    return out
-
-
 def _contrasts(
     arms: tuple[str, ...], coef: Floats, covariance: Floats, df: Floats | None, level: float
 ) -> tuple[Contrast, ...]:
-    from scipy import stats
-
     made = []
     for a, b in combinations(range(len(arms)), 2):
         estimate = float(coef[b] - coef[a])
         error = float(np.sqrt(max(covariance[a, a] + covariance[b, b] - 2.0 * covariance[a, b], 0.0)))
-        tail = (1 + level) / 2
-        quantile = float(stats.norm.ppf(tail) if df is None else stats.t.ppf(tail, df[a, b]))
+        reach = quantile(level, None if df is None else float(df[a, b])) * error
         made.append(
             Contrast(
                 arm=arms[b],
                 reference=arms[a],
                 estimate=estimate,
                 std_error=error,
-                ci_low=estimate - quantile * error,
-                ci_high=estimate + quantile * error,
+                ci_low=estimate - reach,
+                ci_high=estimate + reach,
             )
         )
     return tuple(made)

@@ -15,6 +15,7 @@ from whyprompt.mediation.measured.counterfactual import widened
 from whyprompt.mediation.measured.overlap import ENOUGH, share_inside
 from whyprompt.mediation.results import column, columns_of, estimates
 from whyprompt.results import Result
+from whyprompt.stats.several import normal_scores, reach, step_down
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -347,13 +348,8 @@ def _max_t(draws: Array, difference: Array, *, df: int, alpha: float) -> tuple[A
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(difference == 0, 0.0, np.abs(difference) / se)
         null = np.where(se > 0, np.abs(draws - difference) / se, 0.0)
-    t = stats.norm.isf(stats.t.sf(t, df))
-    order = np.argsort(-t, kind="stable")
-    family = np.maximum.accumulate(null[:, order][:, ::-1], axis=1)[:, ::-1]
-    p = np.empty(len(t))
-    # The sample itself counts as one draw, so that no p is zero.
-    p[order] = np.maximum.accumulate((1 + (family >= t[order]).sum(0)) / (1 + len(draws)))
-    return p, stats.t.isf(stats.norm.sf(np.quantile(null.max(1), 1 - alpha)), df) * se
+    t = normal_scores(t, [df] * len(t))
+    return step_down(t, null), reach(float(np.quantile(null.max(1), 1 - alpha)), df) * se
 
 
 def _spearman(a: Array, b: Array) -> float:
