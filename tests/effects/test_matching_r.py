@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from whyprompt.effects import estimate_effect
+from whyprompt.effects import Nearest, estimate_effect
 from whyprompt.effects.methods.cem import match_cem
 from whyprompt.effects.methods.matching import caliper_width, common_support
 from whyprompt.effects.methods.nearest import match_mahalanobis, match_nearest
 from whyprompt.effects.methods.subclass import match_subclass
 from whyprompt.effects.methods.variance import abadie_imbens
+from whyprompt.errors import EstimationError
 from whyprompt.stats.order import codes
 
 SPECS = {
@@ -208,6 +209,44 @@ def test_matching_and_its_abadie_imbens_errors(job, matching_r, checker, name, o
     assert np.sqrt(variance) == pytest.approx(wanted["se_abadie_imbens"], rel=1e-9)
     _, left_out = abadie_imbens(job.y, t, matched, score=values, neighbours=0)
     assert (np.sqrt(left_out / variance) > 1.005) == ("cal02" in name)
+
+
+@pytest.mark.parametrize(("name", "metric"), [("mahal", "sample"), ("invvar", "diagonal")])
+def test_bias_correction_is_reached_from_the_effect(job, matching_r, name, metric):
+    wanted = matching_r[f"{name}_M4_ate_biasadj"]
+    method = Nearest(
+        distance="mahalanobis",
+        metric=metric,
+        ratio=4,
+        ties="average",
+        bias_correction=True,
+        neighbours=0,
+        exact=(),
+    )
+    asked = {"treatment": "treat", "outcome": "re78", "confounders": job.covariates, "estimand": "ate"}
+    # Ours gives every level of a text column its own column in the distance; R has one fewer.
+    frame = job.frame.assign(
+        race_hispan=(job.frame.race == "hispan").astype(float),
+        race_white=(job.frame.race == "white").astype(float),
+    )
+    asked["confounders"] = [*(c for c in job.covariates if c != "race"), "race_hispan", "race_white"]
+    result = estimate_effect(frame, **asked, method=method, cluster="none")
+    assert result.estimate == pytest.approx(wanted["est"], rel=1e-9)
+    assert result.settings["estimate_without_bias_correction"] == pytest.approx(wanted["est_noadj"], rel=1e-9)
+    assert result.mean_treated - result.mean_control == pytest.approx(result.estimate, rel=1e-12)
+    assert result.std_error == pytest.approx(wanted["se_abadie_imbens"], rel=1e-9)
+    assert result.std_error_method.startswith("Abadie-Imbens (2011), bias corrected")
+    with pytest.raises(EstimationError, match="for matches with replacement"):
+        Nearest(bias_correction=True, replace=False)
+    # A linear outcome without noise: the correction leaves nothing of what pairs differ by.
+    exact = frame.assign(re78=1000.0 * frame.treat + 10.0 * frame.age - 5.0 * frame.educ)
+    for options in ({"estimand": "att"}, {"estimand": "atc"}, {"estimand": "ate"}):
+        found = estimate_effect(
+            exact, **{**asked, **options}, method="nearest", bias_correction=True, cluster="none"
+        )
+        assert found.estimate == pytest.approx(1000.0, abs=1e-6)
+        assert found.matched.replace
+        assert abs(found.settings["estimate_without_bias_correction"] - 1000.0) > 1
 
 
 def test_matching_without_replacement_by_random_ties_is_not_reproduced(job, matching_r):

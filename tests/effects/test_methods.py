@@ -70,6 +70,8 @@ def test_both_entrances_take_the_same():
         ("replace", False),
         ("ratio", 1),
         ("exact", ["kind"]),
+        ("bias_correction", True),
+        ("metric", "sample"),
         ("order", "random"),
         ("ties", "average"),
         ("tie_break", "id"),

@@ -30,10 +30,20 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
+    Floats = NDArray[np.float64]
+
 __all__ = ["with_error"]
 
 
-def with_error(problem: Problem, plan: Plan, fit: Fit, *, neighbours: int, by_covariates: bool) -> Fit:
+def with_error(
+    problem: Problem,
+    plan: Plan,
+    fit: Fit,
+    *,
+    neighbours: int,
+    by_score_alone: bool,
+    adjust: Floats | None = None,
+) -> Fit:
     """Give a matched estimate the standard error that goes with its method.
 
     Parameters
@@ -44,8 +54,10 @@ def with_error(problem: Problem, plan: Plan, fit: Fit, *, neighbours: int, by_co
         With its estimate and its matched set.
     neighbours : int
         Rows from which a conditional variance is estimated; 0 for one common variance.
-    by_covariates : bool
-        Whether rows were matched on covariates, so that the score does not say who is compared with whom.
+    by_score_alone : bool
+        Whether the score says who is compared with whom, and not covariates.
+    adjust : ndarray, shape (n, q), optional
+        Covariates that the estimate was corrected for, where the method does.
 
     Returns
     -------
@@ -75,9 +87,9 @@ def with_error(problem: Problem, plan: Plan, fit: Fit, *, neighbours: int, by_co
         )
     df: float | None = None
     if kind == "strata":
-        error, name, df = _strata(problem, plan, fit, matched, by_covariates=by_covariates)
+        error, name, df = _strata(problem, plan, fit, matched, by_score_alone=by_score_alone)
     elif kind == "pairs":
-        error, name, df = _pairs(problem, plan, fit, matched, by_covariates=by_covariates)
+        error, name, df = _pairs(problem, plan, fit, matched, by_score_alone=by_score_alone)
     else:
         if problem.cluster is not None:
             raise EstimationError(
@@ -88,7 +100,9 @@ def with_error(problem: Problem, plan: Plan, fit: Fit, *, neighbours: int, by_co
             )
         if kind == "wild_bootstrap":
             return _wild(problem, plan, fit, matched)
-        error, name = _abadie_imbens(problem, plan, fit, matched, neighbours, by_covariates=by_covariates)
+        error, name = _abadie_imbens(
+            problem, plan, fit, matched, neighbours, adjust, by_score_alone=by_score_alone
+        )
     finite = float(error) if np.isfinite(error) else None
     extra: tuple[str, ...] = (
         () if finite is not None else ("there are too few pairs or rows for a standard error",)
@@ -107,7 +121,7 @@ def with_error(problem: Problem, plan: Plan, fit: Fit, *, neighbours: int, by_co
 
 
 def _strata(
-    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, *, by_covariates: bool
+    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, *, by_score_alone: bool
 ) -> tuple[float, str, float]:
     assert matched.stratum is not None
     if problem.cluster is not None:
@@ -119,12 +133,12 @@ def _strata(
         problem.y, problem.treated, matched.stratum, estimand=plan.estimand
     )
     return *_for_estimated_score(
-        problem, plan, fit, matched, error, "stratified", by_covariates=by_covariates
+        problem, plan, fit, matched, error, "stratified", by_score_alone=by_score_alone
     ), df
 
 
 def _pairs(
-    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, *, by_covariates: bool
+    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, *, by_score_alone: bool
 ) -> tuple[float, str, float]:
     if matched.stratum is None:
         raise EstimationError(
@@ -147,23 +161,38 @@ def _pairs(
             return max(error, alone), name, min(df, free)
     elif matched.method == "full":
         error, name = _for_estimated_score(
-            problem, plan, fit, matched, error, name, by_covariates=by_covariates
+            problem, plan, fit, matched, error, name, by_score_alone=by_score_alone
         )
     return error, name, df
 
 
 def _abadie_imbens(
-    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, neighbours: int, *, by_covariates: bool
+    problem: Problem,
+    plan: Plan,
+    fit: Fit,
+    matched: MatchedSet,
+    neighbours: int,
+    adjust: Floats | None,
+    *,
+    by_score_alone: bool,
 ) -> tuple[float, str]:
     along = None if fit.score is None else fit.score.along
     neighbours = neighbours if along is not None else 0
     # A kernel's shares are smooth in the score; its variance is that of fixed shares.
-    _, square = abadie_imbens(problem.y, problem.treated, matched, score=along, neighbours=neighbours)
-    name = "Abadie-Imbens (2006)" + (
+    _, square = abadie_imbens(
+        problem.y, problem.treated, matched, score=along, neighbours=neighbours, adjust=adjust
+    )
+    name = ("Abadie-Imbens (2006)" if adjust is None else "Abadie-Imbens (2011), bias corrected") + (
         f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
     )
     return _for_estimated_score(
-        problem, plan, fit, matched, float(np.sqrt(max(square, 0.0))), name, by_covariates=by_covariates
+        problem,
+        plan,
+        fit,
+        matched,
+        float(np.sqrt(max(square, 0.0))),
+        name,
+        by_score_alone=by_score_alone and adjust is None,
     )
 
 
@@ -175,14 +204,14 @@ def _for_estimated_score(
     error: float,
     name: str,
     *,
-    by_covariates: bool,
+    by_score_alone: bool,
 ) -> tuple[float, str]:
     """Correct an error for the estimated score, unless it was asked for by its name."""
     score = fit.score
     if score is None or score.fit is None or not np.isfinite(error):
         return error, name
     # With further restrictions on pairs the score alone no longer says who is compared with whom.
-    restricted = problem.strata is not None or bool(problem.limits) or by_covariates
+    restricted = problem.strata is not None or bool(problem.limits) or not by_score_alone
     if plan.std_error != "auto" or restricted:
         return error, name + ", score taken as known"
     variance = for_estimated_score(
@@ -216,5 +245,5 @@ def _wild(problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet) -> Fit:
         ci=(float(estimate - high), float(estimate - low)),
         means=(mean_treated, mean_treated - estimate),
         std_error_method=f"wild bootstrap (Otsu and Rai 2017), {plan.draws} draws, bias-corrected estimate",
-        settings={**fit.settings, "estimate_without_bias_correction": fit.estimate},
+        settings={"estimate_without_bias_correction": fit.estimate, **fit.settings},
     )

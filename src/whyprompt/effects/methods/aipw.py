@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from whyprompt._arguments import at_least
 from whyprompt.effects.methods.weights import Weighted, Weighting, raw_weights
 from whyprompt.errors import EstimationError
-from whyprompt.stats.influence import standard_error, with_intercept
+from whyprompt.stats.influence import cluster_codes, standard_error, with_intercept
 from whyprompt.stats.order import cluster_places
 from whyprompt.stats.propensity import SeparatedError, fit_logistic
 from whyprompt.stats.rules import few_clusters
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.method import Plan
-    from whyprompt.effects.methods.weights import Sample
+    from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
@@ -93,26 +93,17 @@ class AIPW(Weighting):
         if not 0 <= self.clip < 0.5:
             raise EstimationError(f"clip={self.clip}: expected a number from 0 to below 0.5")
 
-    def weigh(self, sample: Sample, plan: Plan) -> Weighted:
+    def weigh(self, problem: Problem, plan: Plan) -> Weighted:
         """Average over several deals of the folds: one deal decides too much where rows are few.
 
         Rows are put in the order of their content, so that neither folds nor models see that of the table.
         """
-        assert sample.rank is not None
-        order = np.argsort(sample.rank, kind="stable")
+        order = np.argsort(problem.places, kind="stable")
         back = np.argsort(order)
-        given = sample.score
-        ordered = replace(
-            sample,
-            y=sample.y[order],
-            treated=sample.treated[order],
-            matrix=sample.matrix[order],
-            score=None if given is None else given[order],
-            codes=None if sample.codes is None else sample.codes[order],
-            rank=sample.rank[order],
-        )
+        given, ordered = problem.known_score, problem.take(order)
+        codes = cluster_codes(ordered.cluster, len(order))
         seeds = [plan.random_state]
-        splits = max(1, min(_SPLITS, _ROWS // len(sample.y))) if self.splits is None else self.splits
+        splits = max(1, min(_SPLITS, _ROWS // len(problem.y))) if self.splits is None else self.splits
         if self.folds > 1 and splits > 1:
             more = np.random.SeedSequence(plan.random_state).generate_state(splits - 1, dtype=np.uint64)
             seeds += more.tolist()
@@ -121,7 +112,7 @@ class AIPW(Weighting):
         clipped = 0
         for one in seeds:
             try:
-                fitted, moved = self._deal(ordered, plan.estimand, one)
+                fitted, moved = self._deal(ordered, codes, plan.estimand, one)
                 made.append(fitted)
                 clipped = max(clipped, moved)
             except SeparatedError as error:
@@ -139,7 +130,7 @@ class AIPW(Weighting):
             propensity=given if given is not None else np.mean(np.stack(scores), axis=0)[back],
             means=np.mean([fit.means for fit in made], axis=0),
             influence=np.mean([fit.influence for fit in made], axis=0)[back],
-            warnings=self._remarks(len(sample.y), clipped, len(refused), len(seeds)),
+            warnings=self._remarks(len(problem.y), clipped, len(refused), len(seeds)),
         )
 
     def _remarks(self, n: int, clipped: int, separated: int, deals: int) -> tuple[str, ...]:
@@ -156,26 +147,27 @@ class AIPW(Weighting):
             )
         return tuple(out)
 
-    def error(self, sample: Sample, made: Weighted) -> tuple[float, float | None, tuple[str, ...]]:
+    def error(self, problem: Problem, made: Weighted) -> tuple[float, float | None, tuple[str, ...]]:
         """Return the error of the influence values: cross-fitted residuals are not too small."""
-        codes = sample.codes
+        codes = cluster_codes(problem.cluster, len(problem.y))
         error = standard_error(made.influence[:, 0] - made.influence[:, 1], codes)
         if codes is None:
             return error, None, ()
-        return error, float(codes.max()), few_clusters(len(np.unique(codes)))
+        return error, float(codes.max()), few_clusters(int(codes.max()) + 1)
 
-    def _deal(self, sample: Sample, estimand: str, random_state: int) -> tuple[Weighted, int]:
+    def _deal(
+        self, problem: Problem, codes: NDArray[np.intp] | None, estimand: str, random_state: int
+    ) -> tuple[Weighted, int]:
         """Fit with one deal of the folds; also return how many scores were moved away from 0 and 1."""
-        y, treated, matrix, given = sample.y, sample.treated, sample.matrix, sample.score
+        y, treated, matrix, given = problem.y, problem.treated, problem.design.matrix, problem.known_score
         n = len(y)
-        assert sample.rank is not None
         clipped = 0
         score = np.empty(n) if given is None else given
         predicted = np.empty((n, 2))
-        for test in deal_folds(treated, sample.codes, self.folds, random_state, sample.rank):
+        for test in deal_folds(treated, codes, self.folds, random_state, problem.places):
             train = ~test if self.folds > 1 else test
             if given is None:
-                fit = fit_logistic(matrix[train], treated[train], names=sample.names)
+                fit = fit_logistic(matrix[train], treated[train], names=problem.design.names)
                 score[test] = 1.0 / (1.0 + np.exp(-(fit.coef[0] + matrix[test] @ fit.coef[1:])))
             for column, arm in enumerate((treated, ~treated)):
                 predicted[test, column] = predict_outcome(matrix, y, train & arm, test, self.outcome_model)

@@ -12,12 +12,9 @@ from whyprompt.effects.methods.weights import Weighted, Weighting
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.method import Fit, Plan
-    from whyprompt.effects.methods.weights import Sample
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
@@ -62,13 +59,13 @@ class Entropy(Weighting):
             raise EstimationError("entropy balancing has no propensity score; drop propensity=")
         return Weighting.fit(self, problem, plan, with_error=with_error)
 
-    def weigh(self, sample: Sample, plan: Plan) -> Weighted:  # noqa: D102
-        return _balance(sample.y, sample.treated, sample.matrix, sample.names, plan.estimand, self.targets)
+    def weigh(self, problem: Problem, plan: Plan) -> Weighted:  # noqa: D102
+        return _balance(problem, plan.estimand, self.targets)
 
 
-def _balance(
-    y: Floats, treated: Bools, matrix: Floats, names: Sequence[str], estimand: str, targets: str
-) -> Weighted:
+def _balance(problem: Problem, estimand: str, targets: str) -> Weighted:
+    y, treated = problem.y, problem.treated
+    matrix, names = problem.design.matrix, problem.design.names
     spread = matrix.std(axis=0)
     used = spread > 1e-12 * np.abs(matrix.mean(axis=0))
     if not used.any():

@@ -46,7 +46,7 @@ class Full(Pairing):
 
     Attributes
     ----------
-    caliper, caliper_unit, covariate_calipers, exact, tie_break, distance, mahalanobis_on, discard
+    caliper, caliper_unit, covariate_calipers, exact, tie_break, distance, mahalanobis_on, metric, discard
         As in `Nearest`.
     """
 
@@ -59,12 +59,13 @@ class Full(Pairing):
     tie_break: str | None = None
     distance: str = "logistic"
     mahalanobis_on: Sequence[str] | None = None
+    metric: Metric = "pooled"
     discard: str = "none"
 
     def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
         width, where = self.measured(problem, score)
         order, treated, shared = in_order_of_ties(problem, discarded, **where)
-        matched = match_full(treated, estimand=plan.estimand, caliper=width, **shared)
+        matched = match_full(treated, estimand=plan.estimand, caliper=width, metric=self.metric, **shared)
         return in_order_of_rows(matched, order)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 import numpy as np
 
 from whyprompt._arguments import names
+from whyprompt.effects.methods.mahalanobis import Metric
 from whyprompt.effects.methods.method import Fit, Method, distance_above_zero, estimate_score, one_of
+from whyprompt.effects.methods.variance import abadie_imbens
 from whyprompt.effects.methods.weights import crump_threshold
 from whyprompt.effects.uncertainty import with_error as error_of_matching
 from whyprompt.errors import EstimationError
@@ -78,6 +80,10 @@ class Matching(Method):
         """
         raise NotImplementedError
 
+    def adjustment(self, problem: Problem) -> Floats | None:  # noqa: ARG002
+        """Return the covariates whose remaining differences within pairs are taken out; None for none."""
+        return None
+
     def tied(self, problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:  # noqa: ARG002
         """Say where equal rows are matched in the order of the table."""
         return ()
@@ -100,8 +106,17 @@ class Matching(Method):
     def _estimate(
         self, problem: Problem, plan: Plan, matched: MatchedSet, score: Score | None, *, with_error: bool
     ) -> Fit:
-        t, w = problem.treated, matched.weights
-        treated, control = (float(np.average(problem.y[arm], weights=w[arm])) for arm in (t, ~t))
+        y, t, w = problem.y, problem.treated, matched.weights
+        treated, control = (float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t))
+        settings, adjust = dict(matched.settings), self.adjustment(problem)
+        if adjust is not None:
+            settings["estimate_without_bias_correction"] = treated - control
+            # Linear in the outcome: the treated mean is the estimate where the control arm's outcome is nil.
+            corrected, treated = (
+                abadie_imbens(values, t, matched, neighbours=0, adjust=adjust)[0]
+                for values in (y, np.where(t, y, 0.0))
+            )
+            control = treated - corrected
         fit = Fit(
             estimate=treated - control,
             means=(treated, control),
@@ -109,7 +124,7 @@ class Matching(Method):
             discarded=matched.discarded,
             matched=matched,
             score=score,
-            settings=dict(matched.settings),
+            settings=settings,
             warnings=self.tied(problem, matched, score),
         )
         if with_error and plan.std_error != "bootstrap":
@@ -118,7 +133,8 @@ class Matching(Method):
                 plan,
                 fit,
                 neighbours=self.neighbours,
-                by_covariates=self.distance == "mahalanobis",
+                by_score_alone=self.distance != "mahalanobis",
+                adjust=adjust,
             )
         return fit
 
@@ -131,6 +147,7 @@ class Pairing(Matching):
     caliper_unit: str
     covariate_calipers: Mapping[str, float] | None
     mahalanobis_on: Sequence[str] | None
+    metric: Metric = "pooled"
     tie_break: str | None
 
     def __post_init__(self) -> None:
@@ -139,6 +156,7 @@ class Pairing(Matching):
         one_of(self.caliper_unit, _UNITS, "caliper unit")
         distance_above_zero(self.caliper, "caliper")
         one_of(self.distance, ("logistic", "logit", "mahalanobis"), "distance")
+        one_of(self.metric, get_args(Metric), "metric")
         if self.mahalanobis_on is not None:
             self._settle("mahalanobis_on", names(self.mahalanobis_on, "mahalanobis_on"))
             if self.distance != "mahalanobis":
@@ -161,7 +179,7 @@ class Pairing(Matching):
             "tie_break": self.tie_break,
         }
 
-    def metric(self, problem: Problem) -> Floats | None:
+    def covariates(self, problem: Problem) -> Floats | None:
         """Return the covariates of the Mahalanobis distance; None where a score is matched on.
 
         Raises
@@ -199,7 +217,7 @@ class Pairing(Matching):
         """Return the caliper of a score; what distance is measured in, and the calipers on other values."""
         width, limits = self.limits(problem, score)
         along = None if score is None else score.along
-        full = self.metric(problem)
+        full = self.covariates(problem)
         if full is None:
             return width, {"score": along, "limits": limits}
         if width is not None and along is not None:
@@ -210,7 +228,7 @@ class Pairing(Matching):
         """Say where equal rows are matched in the order of the table."""
         if problem.tie_rank is not None or matched.settings.get("ties", "sorted") == "average":
             return ()
-        full = self.metric(problem)
+        full = self.covariates(problem)
         if full is not None:
             n_tied = len(problem.y) - len(np.unique(full, axis=0))
             what = "covariates"

@@ -122,8 +122,8 @@ class Method:
         That `make_method` knows it by.
     estimands : tuple of str
         What it can estimate, the default first.
-    matches, weighs : bool
-        Whether rows stand in for rows, or are weighted by a score or moments.
+    matches : bool
+        Whether rows stand in for rows.
     by_score : bool
         Whether it needs a propensity score.
     """
@@ -131,7 +131,6 @@ class Method:
     name: ClassVar[str]
     estimands: ClassVar[tuple[str, ...]] = ("att", "atc", "ate")
     matches: ClassVar[bool] = False
-    weighs: ClassVar[bool] = False
 
     @property
     def by_score(self) -> bool:

@@ -56,9 +56,13 @@ class Nearest(Pairing):
     covariate_calipers : mapping of str to float, optional
         Largest allowed difference in a column, in its units.
     replace : bool, optional
-        Whether a row may be matched more than once. Default: only for the ATE, which needs it.
+        Whether a row may be matched more than once. Default: only for the ATE and for `bias_correction`,
+        which need it.
     ratio : int, default 1
         Matches a row.
+    bias_correction : bool, default False
+        Take out what the confounders still differ by within pairs, by a regression of the outcome on them
+        among the rows used as matches (Abadie and Imbens 2011; Matching's ``BiasAdjust``).
     exact : sequence of str
         Columns on which matched rows must be equal.
     order : {"largest", "smallest", "random", "data", "closest"}, optional
@@ -73,10 +77,17 @@ class Nearest(Pairing):
     mahalanobis_on : sequence of str, optional
         Confounders that the Mahalanobis distance is over (MatchIt's ``mahvars``); default all. A caliper
         stays one on the score, which uses all confounders.
+    metric : {"pooled", "sample", "diagonal"}, default "pooled"
+        Covariance of the Mahalanobis distance; see `match_mahalanobis`.
     discard : {"none", "treated", "control", "both", "crump"}, default "none"
         Rows put aside for want of common support.
     neighbours : int, default 2
         Rows from which a conditional variance is estimated (Abadie-Imbens); 0 for one common variance.
+
+    References
+    ----------
+    Abadie, A. and Imbens, G. W. (2011). Bias-corrected matching estimators for average treatment effects.
+    Journal of Business and Economic Statistics 29, 1-11.
 
     Examples
     --------
@@ -95,17 +106,21 @@ class Nearest(Pairing):
     covariate_calipers: Mapping[str, float] | None = None
     replace: bool | None = None
     ratio: int = 1
+    bias_correction: bool = False
     exact: Sequence[str] = ()
     order: Order | None = None
     ties: TieRule = "sorted"
     tie_break: str | None = None
     distance: str = "logistic"
     mahalanobis_on: Sequence[str] | None = None
+    metric: Metric = "pooled"
     discard: str = "none"
     neighbours: int = 2
 
     def __post_init__(self) -> None:
         Pairing.__post_init__(self)
+        if self.bias_correction and self.replace is False:
+            raise EstimationError("bias_correction is for matches with replacement", hint="replace=True")
         at_least(self.ratio, 1, "ratio", most=1_000)
         at_least(self.neighbours, 0, "neighbours", most=1_000)
         if self.order is not None:
@@ -121,19 +136,24 @@ class Nearest(Pairing):
             "ratio": self.ratio,
             "caliper": width,
             "limits": limits,
-            "replace": plan.estimand == "ate" if self.replace is None else self.replace,
+            "replace": plan.estimand == "ate" or self.bias_correction
+            if self.replace is None
+            else self.replace,
             "order": self.order,
             "ties": self.ties,
             "tie_rank": problem.tie_rank if self.order != "random" else _shuffled(problem, plan.random_state),
             "random_state": plan.random_state,
         }
         along = None if score is None else score.along
-        full = self.metric(problem)
+        full = self.covariates(problem)
         if full is not None:
             by = along if width is not None else None
-            return match_mahalanobis(full, problem.treated, score=by, **shared)
+            return match_mahalanobis(full, problem.treated, score=by, metric=self.metric, **shared)
         assert along is not None
         return match_nearest(along, problem.treated, **shared)
+
+    def adjustment(self, problem: Problem) -> Floats | None:  # noqa: D102
+        return problem.design.matrix if self.bias_correction else None
 
     def tied(self, problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:  # noqa: D102
         # In random order the seed decides between equal rows as well.

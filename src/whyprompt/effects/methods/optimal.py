@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.mahalanobis import Metric
     from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.effects.methods.method import Plan, Score
     from whyprompt.effects.problem import Problem
@@ -43,8 +44,10 @@ class Optimal(Pairing):
     ----------
     ratio : int, default 1
         Matches a row.
-    caliper, caliper_unit, covariate_calipers, exact, tie_break, distance, mahalanobis_on, discard, neighbours
+    caliper, caliper_unit, covariate_calipers, exact, tie_break, distance, mahalanobis_on, metric, discard
         As in `Nearest`.
+    neighbours : int, default 2
+        Of the Abadie-Imbens error.
     """
 
     name = "optimal"
@@ -57,6 +60,7 @@ class Optimal(Pairing):
     tie_break: str | None = None
     distance: str = "logistic"
     mahalanobis_on: Sequence[str] | None = None
+    metric: Metric = "pooled"
     discard: str = "none"
     neighbours: int = 2
 
@@ -68,7 +72,8 @@ class Optimal(Pairing):
     def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
         width, where = self.measured(problem, score)
         order, treated, shared = in_order_of_ties(problem, discarded, **where)
-        matched = match_optimal(treated, estimand=plan.estimand, ratio=self.ratio, caliper=width, **shared)
+        shared |= {"ratio": self.ratio, "caliper": width, "metric": self.metric}
+        matched = match_optimal(treated, estimand=plan.estimand, **shared)
         return in_order_of_rows(matched, order)
 
 
@@ -77,6 +82,7 @@ def match_optimal(
     *,
     score: Floats | None = None,
     X: Floats | None = None,
+    metric: Metric = "pooled",
     estimand: str = "att",
     ratio: int = 1,
     caliper: float | None = None,
@@ -98,6 +104,8 @@ def match_optimal(
         Distance is the absolute difference in this.
     X : ndarray, shape (n, p), optional
         Without `score`: distance is Mahalanobis's in these.
+    metric : {"pooled", "sample", "diagonal"}, default "pooled"
+        For `X`, as in `match_mahalanobis`.
     estimand : {"att", "atc"}, default "att"
         Whose counterfactual is looked for.
     ratio : int, default 1
@@ -148,7 +156,7 @@ def match_optimal(
             bounds.append((values[:, 0], caliper))
     else:
         assert X is not None
-        values = whitened(X, whitening_of(X, treated, ~out)[0])
+        values = whitened(X, whitening_of(X, treated, ~out, metric=metric)[0])
     focal_parts: list[Ints] = []
     other_parts: list[Ints] = []
     on_line = score is not None and not limits

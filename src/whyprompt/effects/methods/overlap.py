@@ -9,7 +9,8 @@ from whyprompt.effects.methods.weights import Weighting, check_truncate, score_w
 
 if TYPE_CHECKING:
     from whyprompt.effects.methods.method import Plan
-    from whyprompt.effects.methods.weights import Sample, Weighted
+    from whyprompt.effects.methods.weights import Weighted
+    from whyprompt.effects.problem import Problem
 
 __all__ = ["Overlap"]
 
@@ -38,5 +39,5 @@ class Overlap(Weighting):
         Weighting.__post_init__(self)
         check_truncate(self.truncate)
 
-    def weigh(self, sample: Sample, plan: Plan) -> Weighted:  # noqa: D102
-        return score_weights(sample, plan.estimand, truncate=self.truncate)
+    def weigh(self, problem: Problem, plan: Plan) -> Weighted:  # noqa: D102
+        return score_weights(problem, plan.estimand, truncate=self.truncate)

@@ -19,7 +19,7 @@ Survey Methodology 28.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 __all__ = [
-    "Sample",
     "Weighted",
     "Weighting",
     "check_truncate",
@@ -66,21 +65,8 @@ _LOW_ESS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Sample:
-    """The rows that are weighted: arrays without those trimmed, and a known score."""
-
-    y: Floats
-    treated: Bools
-    matrix: Floats
-    names: Sequence[str]
-    score: Floats | None
-    codes: NDArray[np.intp] | None
-    rank: Ints | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Weighted:
-    """Weights and the two weighted means of a sample.
+    """Weights of the rows of a problem, and the two weighted means.
 
     `influence`, shape (n, 2), are the influence values of the means, divided by n.
     """
@@ -95,7 +81,6 @@ class Weighted:
 class Weighting(Method):
     """Base of the methods that weight rows by a score or by moments."""
 
-    weighs: ClassVar[bool] = True
     # Whether rows are dealt to folds.
     dealt: ClassVar[bool] = False
     # Field of the methods.
@@ -116,12 +101,13 @@ class Weighting(Method):
         if not 0 <= self.discard < 0.5:
             raise EstimationError(f"discard={self.discard}: expected 'crump' or a number from 0 to below 0.5")
 
-    def weigh(self, sample: Sample, plan: Plan) -> Weighted:
+    def weigh(self, problem: Problem, plan: Plan) -> Weighted:
         """Weight the rows.
 
         Parameters
         ----------
-        sample : Sample
+        problem : Problem
+            Of the rows that are not trimmed; its known score is the one given, or cross-fitted.
         plan : Plan
 
         Returns
@@ -137,41 +123,33 @@ class Weighting(Method):
                 " equations",
                 hint="leave std_error='auto'",
             )
-        given, treated = problem.known_score, problem.treated
-        crossfitted = given is None and plan.score_model is not None
-        rank = problem.places if crossfitted or self.dealt else None
+        rank = None
+        crossfitted = problem.known_score is None and plan.score_model is not None
+        if crossfitted or self.dealt:
+            rank = problem.places
+            problem = replace(problem, rank=rank)
         if crossfitted:
-            given = crossfit_propensity(
+            score = crossfit_propensity(
                 problem.design.matrix,
-                treated,
+                problem.treated,
                 plan.score_model,
                 random_state=plan.random_state,
                 rank=rank,
             )
-        codes = cluster_codes(problem.cluster, len(treated))
-        kept, alpha = self._kept(problem, given)
-        inner = codes
-        if codes is not None and not kept.all():
-            # Trimming can leave clusters without rows; codes must have no gaps.
-            inner = np.unique(codes[kept], return_inverse=True)[1]
-        sample = Sample(
-            y=problem.y[kept],
-            treated=treated[kept],
-            matrix=problem.design.matrix[kept],
-            names=problem.design.names,
-            score=None if given is None else given[kept],
-            codes=inner,
-            rank=None if rank is None else rank[kept],
-        )
-        made = self.weigh(sample, plan)
-        return self._result(problem, plan, sample, made, kept, alpha, rank)
+            problem = replace(problem, known_score=score)
+        # Refuses clusters without labels, or all in one.
+        cluster_codes(problem.cluster, len(problem.y))
+        kept, alpha = self._kept(problem)
+        part = problem if kept.all() else problem.take(np.flatnonzero(kept))
+        made = self.weigh(part, plan)
+        return self._result(problem, plan, part, made, kept, alpha, rank)
 
-    def _kept(self, problem: Problem, given: Floats | None) -> tuple[Bools, float]:
+    def _kept(self, problem: Problem) -> tuple[Bools, float]:
         """Return the rows whose score is not trimmed, and where the limit lies."""
         treated = problem.treated
         if self.discard == "none":
             return np.ones(len(treated), dtype=bool), 0.0
-        score = given
+        score = problem.known_score
         if score is None:
             score = fit_logistic(problem.design.matrix, treated, names=problem.design.names).fitted
         alpha = crump_threshold(score) if self.discard == "crump" else float(self.discard)
@@ -183,12 +161,13 @@ class Weighting(Method):
             )
         return kept, alpha
 
-    def error(self, sample: Sample, made: Weighted) -> tuple[float, float | None, tuple[str, ...]]:
+    def error(self, problem: Problem, made: Weighted) -> tuple[float, float | None, tuple[str, ...]]:
         """Return the standard error, its degrees of freedom (None: normal) and remarks.
 
         Parameters
         ----------
-        sample : Sample
+        problem : Problem
+            Of the rows weighted.
         made : Weighted
 
         Returns
@@ -197,20 +176,21 @@ class Weighting(Method):
         df : float or None
         remarks : tuple of str
         """
-        arms = np.column_stack([sample.treated, ~sample.treated])
-        if sample.codes is None:
+        arms = np.column_stack([problem.treated, ~problem.treated])
+        codes = cluster_codes(problem.cluster, len(problem.y))
+        if codes is None:
             df = float(rows_df(arms, made.weights)[0, 1])
             return standard_error(made.influence[:, 0] - made.influence[:, 1], None), df, ()
-        design = cluster_design(arms, made.weights, sample.codes)
+        design = cluster_design(arms, made.weights, codes)
         sums = design.scaled(made.influence) @ [1.0, -1.0]
         df = design.df(np.array([1.0, -1.0]))
-        return float(np.sqrt(sums @ sums)), df, few_clusters(len(np.unique(sample.codes)), df)
+        return float(np.sqrt(sums @ sums)), df, few_clusters(int(codes.max()) + 1, df)
 
     def _result(
         self,
         problem: Problem,
         plan: Plan,
-        sample: Sample,
+        part: Problem,
         made: Weighted,
         kept: Bools,
         alpha: float,
@@ -219,7 +199,7 @@ class Weighting(Method):
         n, treated = len(kept), problem.treated
         weights, influence = np.zeros(n), np.zeros((n, 2))
         weights[kept], influence[kept] = made.weights, made.influence
-        error, df, remarks = self.error(sample, made)
+        error, df, remarks = self.error(part, made)
         estimate = float(made.means[0] - made.means[1])
         used = [kept & treated, kept & ~treated]
         ess = [effective_sample_size(weights[arm]) for arm in used]
@@ -368,13 +348,13 @@ def _independent(matrix: Floats, treated: Bools, names: Sequence[str]) -> tuple[
 
 
 def score_weights(
-    sample: Sample, estimand: str, *, stabilised: bool = False, truncate: float | None = None
+    problem: Problem, estimand: str, *, stabilised: bool = False, truncate: float | None = None
 ) -> Weighted:
     """Weight by a propensity score.
 
     Parameters
     ----------
-    sample : Sample
+    problem : Problem
     estimand : str
     stabilised : bool, default False
     truncate : float, optional
@@ -383,9 +363,9 @@ def score_weights(
     -------
     Weighted
     """
-    y, treated, given = sample.y, sample.treated, sample.score
+    y, treated, given = problem.y, problem.treated, problem.known_score
     if given is None:
-        design, linear, score = _independent(sample.matrix, treated, sample.names)
+        design, linear, score = _independent(problem.design.matrix, treated, problem.design.names)
     else:
         design, linear, score = np.ones((len(y), 1)), np.log(given / (1.0 - given)), given
     weights = raw_weights(linear, treated, estimand).astype(float)
