@@ -28,16 +28,13 @@ if TYPE_CHECKING:
     from whyprompt.effects.checks.repeats import repeat_variance
     from whyprompt.effects.checks.specification import specification_curve
     from whyprompt.effects.dose import dose_response
-    from whyprompt.effects.estimate import estimate_effect
+    from whyprompt.effects.effect import estimate_effect
     from whyprompt.effects.gaps.chained import impute
     from whyprompt.effects.gaps.estimate import estimate_with_imputation
     from whyprompt.effects.gaps.patterns import missing_patterns
     from whyprompt.effects.gaps.tipping import tipping_point
-    from whyprompt.effects.ordinal import ordinal_effect, paired_ordinal_effect
-    from whyprompt.effects.paired import paired_effect
     from whyprompt.effects.prepare.recipe import prepare_table
-    from whyprompt.effects.several import estimate_effects, paired_effects
-    from whyprompt.effects.whom.heterogeneity import heterogeneous_effects, paired_heterogeneity
+    from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
     from whyprompt.effects.whom.policy import prompt_policy
     from whyprompt.graph.model import CausalGraph
     from whyprompt.mediation.capture import capture_attention
@@ -72,7 +69,6 @@ __all__ = [
     "dose_response",
     "dry_run",
     "estimate_effect",
-    "estimate_effects",
     "estimate_with_imputation",
     "find_heads",
     "head_sweep",
@@ -90,12 +86,7 @@ __all__ = [
     "missing_patterns",
     "negative_control_outcome",
     "one_draw",
-    "ordinal_effect",
     "pair_from_text",
-    "paired_effect",
-    "paired_effects",
-    "paired_heterogeneity",
-    "paired_ordinal_effect",
     "placebo_treatment",
     "prepare_table",
     "prompt_policy",
@@ -130,16 +121,13 @@ _HOMES = {
     "effects.checks.repeats": ("repeat_variance",),
     "effects.checks.specification": ("specification_curve",),
     "effects.dose": ("dose_response",),
-    "effects.estimate": ("estimate_effect",),
+    "effects.effect": ("estimate_effect",),
     "effects.gaps.chained": ("impute",),
     "effects.gaps.estimate": ("estimate_with_imputation",),
     "effects.gaps.patterns": ("missing_patterns",),
     "effects.gaps.tipping": ("tipping_point",),
-    "effects.ordinal": ("ordinal_effect", "paired_ordinal_effect"),
-    "effects.paired": ("paired_effect",),
     "effects.prepare.recipe": ("prepare_table",),
-    "effects.several": ("estimate_effects", "paired_effects"),
-    "effects.whom.heterogeneity": ("heterogeneous_effects", "paired_heterogeneity"),
+    "effects.whom.heterogeneity": ("heterogeneous_effects",),
     "effects.whom.policy": ("prompt_policy",),
     "graph.model": ("CausalGraph",),
     "mediation.capture": ("capture_attention",),

@@ -87,6 +87,8 @@ def parts_table(
         ("", lambda part: part.label),
         ("rows", rows),
         (at, lambda part: format_number(part.at) if at else ""),
+        ("treated", lambda part: "" if part.mean_treated is None else format_number(part.mean_treated)),
+        ("control", lambda part: "" if part.mean_control is None else format_number(part.mean_control)),
         ("estimate", lambda part: format_number(part.estimate)),
         ("std error", lambda part: "" if part.std_error is None else format_number(part.std_error)),
         ("interval", lambda part: reach(part.ci_low, part.ci_high)),

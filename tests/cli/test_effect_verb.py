@@ -14,11 +14,8 @@ from whyprompt.effects import (
     compare_arms,
     dose_response,
     estimate_effect,
-    estimate_effects,
     estimate_with_imputation,
     heterogeneous_effects,
-    ordinal_effect,
-    paired_effect,
     placebo_treatment,
     prompt_policy,
     refute,
@@ -212,9 +209,10 @@ def test_a_paired_design(run, tmp_path):
     code, out, err = run(path, *PAIRED, "--outcome", "score", "--cluster", "template", "--json")
     assert code == 0, err
     found = json.loads(out)
-    library = paired_effect(
-        pd.read_csv(path), unit="q", outcome="score", treated="cot", control="direct", cluster="template"
-    )
+    library = estimate_effect(
+        pd.read_csv(path), treatment="arm", outcome="score", treated="cot", control="direct",
+        design="paired", unit="q", cluster="template",
+    )  # fmt: skip
     assert set(found) >= KEYS
     assert found["estimate"] == library.estimate
     assert found["std_error"] == library.std_error
@@ -227,7 +225,7 @@ def test_a_paired_design(run, tmp_path):
     assert "Subgroups:" in out
     code, out, _ = run(path, *PAIRED, "--outcome", "right", "--outcome", "score", "--json")
     assert code == 0
-    assert [row["outcome"] for row in json.loads(out)["rows"]] == ["right", "score"]
+    assert [row["label"] for row in json.loads(out)["parts"]] == ["right", "score"]
 
 
 def test_several_outcomes_are_adjusted_for_their_number(run):
@@ -237,8 +235,8 @@ def test_several_outcomes_are_adjusted_for_their_number(run):
     options = ("--treatment", "treat", "--confounders", "age,educ,race", "--method", "ipw")
     code, out, _ = run(LALONDE, *options, "--outcome", "re78", "--outcome", "re75", "--json")
     assert code == 0
-    library = estimate_effects(
-        pd.read_csv(LALONDE), treatment="treat", outcomes=["re78", "re75"],
+    library = estimate_effect(
+        pd.read_csv(LALONDE), treatment="treat", outcome=["re78", "re75"],
         confounders=["age", "educ", "race"], method="ipw",
     )  # fmt: skip
     assert json.loads(out) == json.loads(json.dumps(library.to_dict()))
@@ -408,7 +406,7 @@ def test_ordered_levels(run, tmp_path):
     )
     code, out, err = run(path, *options, "--as", "ordered:levels=bad+fair+good", "--json")
     assert code == 0, err
-    library = ordinal_effect(
+    library = estimate_effect(
         pd.read_csv(path), treatment="arm", outcome="grade", confounders=["x"], method="ipw",
         levels=["bad", "fair", "good"],
     )  # fmt: skip
@@ -852,7 +850,10 @@ def test_every_arm_on_the_same_items(run, both_arms):
     frame = pd.read_csv(both_arms[0])
     found = json.loads(out)
     for (arm, reference), row in zip(found["pairs"], found["parts"], strict=True):
-        one = paired_effect(frame, unit="doc_id", outcome="score", treated=arm, control=reference)
+        one = estimate_effect(
+            frame, treatment="arm", outcome="score", treated=arm, control=reference, design="paired",
+            unit="doc_id",
+        )  # fmt: skip
         assert row["std_error"] == pytest.approx(one.std_error, rel=1e-9)
     code, again, _ = run(both_arms[0], *what, "--design", "paired", "--json")
     assert (code, again) == (0, out)

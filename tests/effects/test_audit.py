@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from effect_verbs import paired_effect
 from scipy import stats
 
 from whyprompt._words import format_number
-from whyprompt.effects import METHODS, audit, estimate_effect, one_draw, paired_effect
+from whyprompt.effects import METHODS, audit, estimate_effect, one_draw
 from whyprompt.errors import DataError, EstimationError
 
 ARMS = {"outcome": "y", "treated": "cot", "control": "direct"}

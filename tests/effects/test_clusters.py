@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from effect_verbs import estimate_effects
 from scipy import stats
 
-from whyprompt.effects import compare_arms, estimate_effect, estimate_effects
+from whyprompt.effects import compare_arms, estimate_effect
 from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.stats.errors import cluster_design, clustered_difference, weighted_difference
 
@@ -202,9 +203,9 @@ def test_each_outcome_keeps_its_own_degrees_of_freedom():
     data = clustered(clusters=3, size=5)
     rows = estimate_effects(
         data, treatment="t", outcomes=["y", "z"], method="naive", design="randomized"
-    ).rows
+    ).parts
     for row in rows:
-        alone = estimate_effect(data, treatment="t", outcome=row.outcome, method="naive", design="randomized")
+        alone = estimate_effect(data, treatment="t", outcome=row.label, method="naive", design="randomized")
         assert (row.ci_low, row.p_value) == pytest.approx((alone.ci_low, alone.p_value), rel=1e-12)
-        assert row.p_max_t >= row.p_value
+        assert row.p_adjusted >= row.p_value
         assert row.simultaneous_low < row.ci_low

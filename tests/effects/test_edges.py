@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from effect_verbs import estimate_effects, paired_effect
 from scipy import stats
 
-from whyprompt.effects import METHODS, compare_arms, estimate_effect, estimate_effects, paired_effect
+from whyprompt.effects import METHODS, compare_arms, estimate_effect
 from whyprompt.errors import EstimationError
 
 BIG = 2**60
@@ -85,9 +86,9 @@ def test_an_outcome_without_spread_leaves_the_others_their_joint_adjustment():
     data = table().assign(same=1.0)
     options = {"treatment": "t", "confounders": ["x"], "method": "ipw"}
     for outcomes in (["y", "same"], ["same", "y"]):
-        rows = {r.outcome: r for r in estimate_effects(data, outcomes=outcomes, **options).rows}
-        assert rows["same"].std_error is rows["same"].p_max_t is None
-        assert rows["y"].p_max_t < 0.05
+        rows = {r.label: r for r in estimate_effects(data, outcomes=outcomes, **options).parts}
+        assert rows["same"].std_error is rows["same"].p_adjusted is None
+        assert rows["y"].p_adjusted < 0.05
 
 
 @pytest.mark.parametrize("method", ["naive", "ipw", "overlap", "entropy", "optimal"])

@@ -409,7 +409,7 @@ def test_columns_that_an_arm_causes_are_refused_everywhere_unless_a_graph_has_th
         ({}, {"method": "psm"}, EstimationError, "method 'psm' is not known"),
         ({}, {"estimand": "late"}, EstimationError, "estimand 'late'"),
         ({}, {"estimand": "ato"}, EstimationError, "overlap weights"),
-        ({}, {"design": "paired"}, EstimationError, "use paired_effect"),
+        ({}, {"design": "paired"}, EstimationError, "no meaning with design='paired'"),
         ({}, {"level": 95}, EstimationError, "level is 95"),
         ({}, {"std_error": "jackknife"}, EstimationError, "'jackknife' is not known"),
         ({}, {"caliper": 0.1, "method": "ipw"}, EstimationError, "no meaning for method 'ipw'"),

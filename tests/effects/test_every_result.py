@@ -77,7 +77,7 @@ def both_arms():
 
 ARM = {"treatment": "arm", "outcome": "y"}
 ASKED = {**ARM, "confounders": ["hard", "size"], "method": "overlap"}
-PAIR = {"treated": "q", "control": "p"}
+PAIR = {"treated": "q", "control": "p", "design": "paired"}
 
 
 def imputed():
@@ -89,7 +89,14 @@ MADE = {
         table(), treatment="three", outcome="y", confounders=["hard"], method="ipw"
     ),
     "AuditResult": lambda: public.audit(
-        both_arms(), outcome="y", **PAIR, confounders=["hard"], rule={"hard": 1.0}, draws=10, methods=("ipw",)
+        both_arms(),
+        outcome="y",
+        treated="q",
+        control="p",
+        confounders=["hard"],
+        rule={"hard": 1.0},
+        draws=10,
+        methods=("ipw",),
     ),
     "BatchConsistency": lambda: public.batch_consistency(
         lambda batch: [x + 1e-3 * len(batch) for x in batch], [1.0, 2.0, 3.0, 4.0, 5.0], batch_size=2
@@ -107,8 +114,8 @@ MADE = {
     ),
     "DropReport": lambda: public.drop_incomplete(with_gaps(), ["hard", "size"])[1],
     "EffectResult": lambda: public.estimate_effect(table(), **ASKED),
-    "EffectsResult": lambda: public.estimate_effects(
-        table(), treatment="arm", outcomes=["y", "z"], confounders=["hard"], method="ipw"
+    "EffectsResult": lambda: public.estimate_effect(
+        table(), treatment="arm", outcome=["y", "z"], confounders=["hard"], method="ipw"
     ),
     "HeterogeneousEffects": lambda: public.heterogeneous_effects(
         table(), **ARM, confounders=["hard", "size"]
@@ -122,17 +129,23 @@ MADE = {
         table(), treatment="arm", outcomes=["z", "size"], confounders=["hard"], method="overlap"
     ),
     "OneDraw": lambda: public.one_draw(
-        both_arms(), outcome="y", **PAIR, confounders=["hard"], rule={"hard": 1.0}, method="ipw"
+        both_arms(),
+        outcome="y",
+        treated="q",
+        control="p",
+        confounders=["hard"],
+        rule={"hard": 1.0},
+        method="ipw",
     ),
-    "OrdinalResult": lambda: public.ordinal_effect(
-        table(), treatment="arm", outcome="grade", confounders=["hard"], method="ipw"
+    "OrdinalResult": lambda: public.estimate_effect(
+        table(), treatment="arm", outcome="grade", levels="sorted", confounders=["hard"], method="ipw"
     ),
-    "PairedResult": lambda: public.paired_effect(both_arms(), outcome="y", **PAIR),
+    "PairedResult": lambda: public.estimate_effect(both_arms(), **ARM, **PAIR),
     "placebo_treatment": lambda: public.placebo_treatment(table(), **ASKED, draws=20),
     "PooledEstimate": lambda: public.pool([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
     "Prepared": lambda: public.prepare_table(table(), [public.Winsorise("size")], treatment="arm"),
     "PromptPolicy": lambda: public.prompt_policy(
-        public.paired_heterogeneity(both_arms(), outcome="y", **PAIR, modifiers=["hard"])
+        public.heterogeneous_effects(both_arms(), **ARM, **PAIR, modifiers=["hard"])
     ),
     "random_common_cause": lambda: public.random_common_cause(table(), **ASKED, draws=10),
     "refute": lambda: public.refute(table(), **ASKED, negative_controls=["z"], draws=10),

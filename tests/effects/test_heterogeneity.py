@@ -6,15 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from effect_verbs import paired_effect, paired_heterogeneity
 from scipy import stats
 from sklearn.tree import DecisionTreeRegressor
 
-from whyprompt.effects import (
-    heterogeneous_effects,
-    paired_effect,
-    paired_heterogeneity,
-    prompt_policy,
-)
+from whyprompt.effects import heterogeneous_effects, prompt_policy
 from whyprompt.effects.whom.groups import places
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from effect_verbs import paired_effect
 from scipy import stats
 
-from whyprompt.effects import paired_effect
 from whyprompt.effects.paired_items import (
     _tails,
     change_words,
@@ -41,7 +41,7 @@ def trials(treated, control):
 def pairs(treated, control):
     frame = trials(np.asarray(treated, float), np.asarray(control, float))
     return paired_differences(
-        frame, unit="item_id", arm="arm", outcome="score", treated="cot", control="direct"
+        frame, unit="item_id", treatment="arm", outcome="score", treated="cot", control="direct"
     )
 
 

@@ -6,6 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from effect_verbs import (
+    estimate_effects,
+    ordinal_effect,
+    paired_effect,
+    paired_effects,
+    paired_ordinal_effect,
+)
 from scipy import stats
 from statsmodels.miscmodels.ordinal_model import OrderedModel
 from statsmodels.stats.contingency_tables import Table2x2
@@ -13,14 +20,7 @@ from statsmodels.stats.multitest import multipletests
 
 from whyprompt._words import format_number
 from whyprompt.cli.effect_report import effect_text
-from whyprompt.effects import (
-    estimate_effect,
-    estimate_effects,
-    ordinal_effect,
-    paired_effect,
-    paired_effects,
-    paired_ordinal_effect,
-)
+from whyprompt.effects import estimate_effect
 from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.graph import CausalGraph
@@ -232,25 +232,25 @@ def test_the_fit_counts_weights_as_rows_and_refuses_separation():
 
 def test_plain_levels_are_differences_of_shares_and_the_model_is_statsmodels(frame):
     result = ordinal_effect(frame, treatment="arm", outcome="grade", confounders=["x", "z"], method="naive")
-    for row, k in zip(result.rows, (1, 2, 3), strict=True):
-        assert row.level == str(k)
+    for row, k in zip(result.parts, (1, 2, 3), strict=True):
+        assert row.label == f"at least {k}"
         reached = frame.assign(right=(frame.grade >= k).astype(int))
         alone = effect(reached, method="naive")
-        assert row.difference == pytest.approx(alone.estimate, rel=1e-12)
+        assert row.estimate == pytest.approx(alone.estimate, rel=1e-12)
         assert row.std_error == pytest.approx(alone.std_error, rel=1e-10)
         assert (row.ci_low, row.ci_high) == pytest.approx((alone.ci_low, alone.ci_high), rel=1e-6)
     model = OrderedModel(frame.grade, frame[["arm"]], distr="logit")
     fit = fit_proportional_odds(frame.grade, frame[["arm"]])
-    assert np.log(result.odds_ratio) == pytest.approx(float(fit.coef[-1]), rel=1e-8)
+    assert np.log(result.odds_ratio.estimate) == pytest.approx(float(fit.coef[-1]), rel=1e-8)
     params = np.concatenate([fit.coef[3:], [-fit.coef[0]], np.log(np.diff(-fit.coef[:3]))])
     scores, bread = model.score_obs(params), np.linalg.inv(model.hessian(params))
     sandwich = np.sqrt(np.diag(bread @ scores.T @ scores @ bread))
-    assert result.log_odds_std_error == pytest.approx(sandwich[0], rel=0.01)
-    for row, j in zip(result.rows, range(3), strict=True):
+    assert result.odds_ratio.std_error == pytest.approx(sandwich[0], rel=0.01)
+    for row, j in zip(result.model, range(3), strict=True):
         p1, p0 = at_least(fit, [[1.0], [0.0]])[:, j]
-        assert row.model_difference == pytest.approx(p1 - p0, rel=1e-8)
-    adjusted = multipletests([r.p_value for r in result.rows], method="holm")[1]
-    assert [r.p_holm for r in result.rows] == pytest.approx(list(adjusted), rel=1e-9)
+        assert row.estimate == pytest.approx(p1 - p0, rel=1e-8)
+    adjusted = multipletests([r.p_value for r in result.parts], method="holm")[1]
+    assert [r.p_adjusted for r in result.parts] == pytest.approx(list(adjusted), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -265,11 +265,11 @@ def test_plain_levels_are_differences_of_shares_and_the_model_is_statsmodels(fra
 )
 def test_each_level_is_the_binary_effect_of_reaching_it(frame, options):
     result = ordinal_effect(frame, treatment="arm", outcome="grade", confounders=["x", "z"], **options)
-    for row, k in zip(result.rows, (1, 2, 3), strict=True):
+    for row, k in zip(result.parts, (1, 2, 3), strict=True):
         alone = effect(frame.assign(right=(frame.grade >= k).astype(int)), **options)
-        assert row.difference == pytest.approx(alone.estimate, abs=1e-10)
+        assert row.estimate == pytest.approx(alone.estimate, abs=1e-10)
         assert row.std_error == pytest.approx(alone.std_error, rel=1e-9)
-    assert (result.n_treated_used, result.n_control_used) == (alone.n_treated_used, alone.n_control_used)
+    assert (row.n_treated_used, row.n_control_used) == (alone.n_treated_used, alone.n_control_used)
     json.dumps(result.to_dict(), allow_nan=False)
     assert len(result.to_frame()) == 3
     assert result.plot().to_dict()["description"]
@@ -279,10 +279,10 @@ def test_with_two_levels_the_model_is_the_odds_ratio(frame):
     result = ordinal_effect(frame, treatment="arm", outcome="right", confounders=["x", "z"], caliper=0.2)
     binary = effect(frame, caliper=0.2)
     odds = binary.measures[2]
-    assert result.odds_ratio == pytest.approx(odds.estimate, rel=1e-8)
-    assert result.log_odds_std_error == pytest.approx(odds.std_error, rel=1e-7)
-    assert result.rows[0].model_difference == pytest.approx(binary.estimate, rel=1e-8)
-    assert result.rows[0].model_std_error == pytest.approx(binary.std_error, rel=1e-7)
+    assert result.odds_ratio.estimate == pytest.approx(odds.estimate, rel=1e-8)
+    assert result.odds_ratio.std_error == pytest.approx(odds.std_error, rel=1e-7)
+    assert result.model[0].estimate == pytest.approx(binary.estimate, rel=1e-8)
+    assert result.model[0].std_error == pytest.approx(binary.std_error, rel=1e-7)
     assert result.proportional_odds_p is None
 
 
@@ -304,11 +304,9 @@ def test_levels_cover_and_the_check_of_the_model_keeps_its_size():
         r = ordinal_effect(
             data, treatment="arm", outcome="grade", confounders=["x"], method="ipw", estimand="ate"
         )
-        hits += [row.ci_low <= t <= row.ci_high for row, t in zip(r.rows, truth, strict=True)]
-        model_hits += [
-            row.model_ci_low <= t <= row.model_ci_high for row, t in zip(r.rows, truth, strict=True)
-        ]
-        odds_hits += np.log(r.odds_ratio_ci_low) <= log_odds <= np.log(r.odds_ratio_ci_high)
+        hits += [row.ci_low <= t <= row.ci_high for row, t in zip(r.parts, truth, strict=True)]
+        model_hits += [row.ci_low <= t <= row.ci_high for row, t in zip(r.model, truth, strict=True)]
+        odds_hits += np.log(r.odds_ratio.ci_low) <= log_odds <= np.log(r.odds_ratio.ci_high)
         rejected += r.proportional_odds_p < 0.05
     assert ((hits / draws >= 0.925) & (hits / draws <= 0.975)).all()
     # The marginal odds are only nearly proportional, which costs the model a little.
@@ -354,15 +352,15 @@ def test_paired_levels_are_paired_differences_of_reaching_them():
         result = paired_ordinal_effect(
             data, outcome="grade", treated="cot", control="direct", cluster=cluster
         )
-        for row, k in zip(result.rows, (1, 2), strict=True):
+        for row, k in zip(result.parts, (1, 2), strict=True):
             reached = data.assign(y=(data.grade >= k).astype(float))
             alone = paired_effect(reached, outcome="y", treated="cot", control="direct", cluster=cluster)
-            assert row.difference == pytest.approx(alone.estimate, abs=1e-12)
+            assert row.estimate == pytest.approx(alone.estimate, abs=1e-12)
             assert row.std_error == pytest.approx(alone.std_error, rel=1e-10)
             if cluster is not None:  # Without clusters, a 0/1 outcome has the exact McNemar p.
                 assert row.p_value == pytest.approx(alone.p_value, rel=1e-9)
-        assert result.odds_ratio > 1
-        assert result.odds_ratio_ci_low < result.odds_ratio < result.odds_ratio_ci_high
+        assert result.odds_ratio.estimate > 1
+        assert result.odds_ratio.ci_low < result.odds_ratio.estimate < result.odds_ratio.ci_high
 
 
 def test_text_levels_need_an_order(frame):
@@ -375,7 +373,7 @@ def test_text_levels_need_an_order(frame):
     named = ordinal_effect(words, levels=["bad", "fair", "good", "best"], **options)
     numbers = ordinal_effect(frame, **options)
     assert named.levels == ("bad", "fair", "good", "best")
-    assert [r.difference for r in named.rows] == [r.difference for r in numbers.rows]
+    assert [r.estimate for r in named.parts] == [r.estimate for r in numbers.parts]
     with pytest.raises(DataError, match="that is a number, not a grade"):
         ordinal_effect(frame, **{**options, "outcome": "score"})
     with pytest.raises(EstimationError, match="bootstrap"):
@@ -396,15 +394,15 @@ OUTCOMES = ["score", "words", "right"]
 )
 def test_each_of_several_outcomes_is_estimated_as_by_itself(frame, options):
     result = estimate_effects(frame, treatment="arm", outcomes=OUTCOMES, confounders=["x", "z"], **options)
-    for row in result.rows:
-        alone = effect(frame, row.outcome, **options)
+    for row in result.parts:
+        alone = effect(frame, row.label, **options)
         assert row.estimate == pytest.approx(alone.estimate, rel=1e-10)
         assert row.std_error == pytest.approx(alone.std_error, rel=1e-10)
         assert row.p_value == pytest.approx(alone.p_value, rel=1e-7)
         assert row.simultaneous_low < row.ci_low < row.ci_high < row.simultaneous_high
-        assert row.p_value <= row.p_max_t <= row.p_holm + 0.01
-    adjusted = multipletests([r.p_value for r in result.rows], method="holm")[1]
-    assert [r.p_holm for r in result.rows] == pytest.approx(list(adjusted), rel=1e-9)
+    adjusted = multipletests([r.p_value for r in result.parts], method="holm")[1]
+    for row, p in zip(result.parts, adjusted, strict=True):
+        assert row.p_value <= row.p_adjusted <= p + 0.01
     json.dumps(result.to_dict(), allow_nan=False)
     assert result.plot().to_dict()["description"]
 
@@ -446,8 +444,8 @@ def test_the_chance_of_any_false_claim_keeps_its_level():
         r = estimate_effects(
             data, treatment="arm", outcomes=[f"y{k}" for k in range(5)], confounders=["x"], method="overlap"
         )
-        wrong += any(row.p_max_t < 0.05 for row in r.rows)
-        by_itself += any(row.p_value < 0.05 for row in r.rows)
+        wrong += any(row.p_adjusted < 0.05 for row in r.parts)
+        by_itself += any(row.p_value < 0.05 for row in r.parts)
     # Monte Carlo error 0.011
     assert 0.02 <= wrong / draws <= 0.08
     assert by_itself / draws > 0.1
@@ -456,20 +454,20 @@ def test_the_chance_of_any_false_claim_keeps_its_level():
 def test_several_paired_outcomes():
     data = paired_frame()
     result = paired_effects(data, outcomes=["a", "b", "grade"], treated="cot", control="direct")
-    for row in result.rows:
-        alone = paired_effect(data, outcome=row.outcome, treated="cot", control="direct")
+    for row in result.parts:
+        alone = paired_effect(data, outcome=row.label, treated="cot", control="direct")
         assert (row.estimate, row.std_error) == pytest.approx((alone.estimate, alone.std_error), rel=1e-12)
         assert row.p_value == pytest.approx(alone.p_value, rel=1e-9)
     one = paired_effects(data, outcomes=["a"], treated="cot", control="direct")
     # One outcome: the sign-flip p is close to that of the t test.
-    assert one.rows[0].p_max_t == pytest.approx(one.rows[0].p_value, abs=0.01)
+    assert one.parts[0].p_adjusted == pytest.approx(one.parts[0].p_value, abs=0.01)
     grouped = paired_effects(data, outcomes=["a", "b"], treated="cot", control="direct", cluster="template")
-    assert grouped.max_t_by == "random signs on clusters"
+    assert grouped.adjustment == "random signs on clusters"
     few = paired_effects(data[data.item_id < 5], outcomes=["a", "b"], treated="cot", control="direct")
     assert any("no sign-flip p can be below 0.0625" in w for w in few.warnings)
     gap = data.assign(b=data.b.where(data.item_id != 3))
     left = paired_effects(gap, outcomes=["a", "b"], treated="cot", control="direct")
-    assert (left.n_treated, left.n_treated_used) == (60, 59)
+    assert (left.parts[0].n_treated, left.parts[0].n_treated_used) == (60, 59)
     assert any("1 item(s) without all outcomes" in w for w in left.warnings)
 
 
@@ -483,14 +481,13 @@ def test_sign_flips_keep_the_family_wise_level():
             item_id=np.tile(np.arange(25), 2), arm=["direct"] * 25 + ["cot"] * 25
         )
         r = paired_effects(data, outcomes=list("abcd"), treated="cot", control="direct", draws=500)
-        wrong += any(row.p_max_t < 0.05 for row in r.rows)
+        wrong += any(row.p_adjusted < 0.05 for row in r.parts)
     assert 0.02 <= wrong / draws <= 0.08
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"outcomes": "score"}, EstimationError, "a list of columns is needed"),
         ({"outcomes": []}, EstimationError, "no outcome was named"),
         ({"outcomes": ["score", "score"]}, EstimationError, "named twice"),
         ({"outcomes": ["score", "scroe"]}, DataError, "did you mean 'score'"),
@@ -583,18 +580,18 @@ def test_a_level_that_nobody_leaves_has_no_interval():
     grade[:2] = 1
     data = pd.DataFrame({"item_id": items, "arm": ["direct", "cot"] * 12, "grade": grade, "k": items})
     result = paired_ordinal_effect(data, outcome="grade", treated="cot", control="direct")
-    first, second = result.rows
-    assert (first.difference, first.std_error, first.ci_low, first.p_value) == (0.0, None, None, None)
-    assert second.ci_low < second.difference < second.ci_high
+    first, second = result.parts
+    assert (first.estimate, first.std_error, first.ci_low, first.p_value) == (0.0, None, None, None)
+    assert second.ci_low < second.estimate < second.ci_high
     rows = paired_effects(
         data.assign(same=data.k + (data.arm == "cot")),
         outcomes=["same", "grade"],
         treated="cot",
         control="direct",
     )
-    same, other = rows.rows
-    assert (same.estimate, same.std_error, same.p_value, same.p_max_t) == (1.0, None, None, None)
-    assert other.p_max_t >= other.p_holm * 0.5
+    same, other = rows.parts
+    assert (same.estimate, same.std_error, same.p_value, same.p_adjusted) == (1.0, None, None, None)
+    assert other.p_adjusted >= other.p_value * 0.5
     assert any("no standard error of same" in w for w in rows.warnings)
 
 
@@ -622,14 +619,14 @@ def test_a_second_outcome_changes_neither_the_p_nor_the_interval_of_the_first(n,
     frame = binary_items(n, up, down)
     arms = {"treated": "cot", "control": "direct"}
     alone = paired_effect(frame, outcome="right", **arms)
-    row = paired_effects(frame, outcomes=["right", "tokens"], **arms).rows[0]
+    row = paired_effects(frame, outcomes=["right", "tokens"], **arms).parts[0]
     assert (row.estimate, row.p_value) == (alone.estimate, alone.p_value)
     assert (row.ci_low, row.ci_high) == (alone.ci_low, alone.ci_high)
     assert row.p_value == alone.mcnemar_p
     # What holds for both at once is never the narrower, and what is adjusted never the smaller.
     assert row.simultaneous_low <= row.ci_low
     assert row.simultaneous_high >= row.ci_high
-    assert row.p_max_t >= row.p_value
+    assert row.p_adjusted >= row.p_value
 
 
 def test_an_interval_at_once_is_never_narrower_than_by_itself():
@@ -647,17 +644,17 @@ def test_an_interval_at_once_is_never_narrower_than_by_itself():
             frame, treatment="arm", outcomes=["y", "z"], treated="b", method="naive", design="randomized",
             random_state=seed,
         )  # fmt: skip
-        for row in (*paired.rows, *randomised.rows):
+        for row in (*paired.parts, *randomised.parts):
             assert row.simultaneous_low <= row.ci_low + 1e-12
             assert row.simultaneous_high >= row.ci_high - 1e-12
-            assert row.p_max_t >= row.p_value
+            assert row.p_adjusted >= row.p_value
 
 
 def test_a_p_below_what_random_signs_can_show_is_written_as_smaller():
     frame = binary_items(1000, 220, 10)
     found = paired_effects(frame, outcomes=["right", "tokens"], treated="cot", control="direct")
     assert found.p_least == 1 / 20_001
-    assert all(row.p_max_t == found.p_least for row in found.rows)
+    assert all(row.p_adjusted == found.p_least for row in found.parts)
     lines = [line for line in effect_text(found).splitlines() if line.strip().startswith(("right", "tokens"))]
     assert all(line.endswith("< 0.00005") for line in lines)
     few = paired_effects(
@@ -697,23 +694,23 @@ def test_intervals_of_all_cuts_hold_at_once_and_the_sentence_names_only_what_the
     worlds = 60
     for seed in range(worlds):
         found = paired_ordinal_effect(graded(seed), **arms)
-        alone += any(r.ci_low > 0 or r.ci_high < 0 for r in found.rows)
-        missed = [r for r in found.rows if r.simultaneous_low > 0 or r.simultaneous_high < 0]
+        alone += any(r.ci_low > 0 or r.ci_high < 0 for r in found.parts)
+        missed = [r for r in found.parts if r.simultaneous_low > 0 or r.simultaneous_high < 0]
         at_once += bool(missed)
         named += (
             "is not shown to change (intervals that hold at once at 95% all include zero"
             not in found.sentence
         )
-        for r in found.rows:
+        for r in found.parts:
             assert r.simultaneous_low <= r.ci_low
             assert r.simultaneous_high >= r.ci_high
-            assert (f"of reaching {r.level!r} by" in found.sentence) == (r in missed)
+            assert (f"of reaching {r.label[9:]!r} by" in found.sentence) == (r in missed)
     assert named == at_once
     # At 5% a count of 60 lies at or below 8 with a chance of 0.997.
     assert at_once <= 8 < alone
     some = paired_ordinal_effect(graded(3, n=300, shift=0.5), **arms)
-    shown = [r.level for r in some.rows if r.simultaneous_low > 0]
-    assert 0 < len(shown) < len(some.rows)
+    shown = [r.label[9:] for r in some.parts if r.simultaneous_low > 0]
+    assert 0 < len(shown) < len(some.parts)
     assert f"of reaching '{shown[0]}' by" in some.sentence
     assert "no change is shown" in some.sentence
 
@@ -721,7 +718,7 @@ def test_intervals_of_all_cuts_hold_at_once_and_the_sentence_names_only_what_the
 def test_one_cut_has_the_same_interval_by_itself_and_at_once():
     frame = graded(1, shift=0.4)
     frame["grade"] = (frame["grade"] > 5).astype(int)
-    (row,) = paired_ordinal_effect(frame, outcome="grade", treated="cot", control="direct").rows
+    (row,) = paired_ordinal_effect(frame, outcome="grade", treated="cot", control="direct").parts
     assert (row.simultaneous_low, row.simultaneous_high) == pytest.approx((row.ci_low, row.ci_high), rel=0.02)
 
 
@@ -729,7 +726,7 @@ def test_a_difference_that_rounding_made_is_nil():
     thirds = [1, 2, 3] * 7
     frame = pd.DataFrame({"arm": [0] * 21 + [1] * 21, "grade": thirds + thirds[::-1]})
     found = ordinal_effect(frame, treatment="arm", outcome="grade", method="naive", design="randomized")
-    assert [row.difference for row in found.rows] == [0.0, 0.0]
+    assert [row.estimate for row in found.parts] == [0.0, 0.0]
     assert "e-1" not in found.sentence
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
+from effect_verbs import paired_effect, paired_effects, paired_heterogeneity, paired_ordinal_effect
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -14,7 +15,6 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
-from whyprompt.effects import paired_effect, paired_effects, paired_heterogeneity, paired_ordinal_effect
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.rules import holm
@@ -158,11 +158,11 @@ def test_arms_are_called_as_the_table_has_them(treated, control):
     assert "'1' instead of '0' changes" in found.sentence
     frame["other"] = frame["score"] ** 2
     both = paired_effects(frame, outcomes=["score", "other"], treated=treated, control=control)
-    assert (both.treated_level, both.control_level) == ("1", "0")
+    assert (both.treated, both.control) == ("1", "0")
     assert "Under '1' instead of '0'" in both.sentence
     frame["grade"] = pd.qcut(frame["score"], 3, labels=False)
     graded = paired_ordinal_effect(frame, outcome="grade", treated=treated, control=control)
-    assert (graded.treated_level, graded.control_level) == ("1", "0")
+    assert (graded.treated, graded.control) == ("1", "0")
     whom = paired_heterogeneity(frame, outcome="score", treated=treated, control=control, modifiers=["kind"])
     assert (whom.treated, whom.control) == ("1", "0")
 
@@ -398,7 +398,7 @@ def test_intervals_of_paired_risks_cover():
 
 def test_differences_are_by_item_in_order_of_appearance():
     frame = pd.DataFrame({"i": [2, 1, 2, 1], "arm": ["a", "a", "b", "b"], "y": [1.0, 2.0, 4.0, 8.0]})
-    d = paired_differences(frame, unit="i", arm="arm", outcome="y", treated="b", control="a")
+    d = paired_differences(frame, unit="i", treatment="arm", outcome="y", treated="b", control="a")
     assert d.units == ("2", "1")
     assert d.treated.tolist() == [4.0, 8.0]
     assert d.control.tolist() == [1.0, 2.0]

@@ -3,10 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from effect_verbs import estimate_effects, paired_effects
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier
 
-from whyprompt.effects import audit, estimate_effect, estimate_effects, one_draw, paired_effects
+from whyprompt.effects import audit, estimate_effect, one_draw
 from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.stats.order import cluster_places, content_rank
 
@@ -110,7 +111,7 @@ def test_outcomes_share_their_folds():
     data = table(graded=True)
     data["twice"] = -2.0 * data.y
     options = {"treatment": "t", "confounders": ["x"], "method": "aipw"}
-    a, b = estimate_effects(data, outcomes=["y", "twice"], **options).rows
+    a, b = estimate_effects(data, outcomes=["y", "twice"], **options).parts
     assert b.estimate == pytest.approx(-2.0 * a.estimate, rel=1e-9)
     assert b.std_error == pytest.approx(2.0 * a.std_error, rel=1e-9)
 
@@ -135,7 +136,7 @@ def test_random_signs_and_drawn_arms_follow_no_order():
     ruled = {"outcome": "y", "confounders": ["hard"], "rule": {"hard": 1.0}}
 
     def signs(data):
-        return [r.p_max_t for r in paired_effects(data, outcomes=["y", "words"], draws=500, **arms).rows]
+        return [r.p_adjusted for r in paired_effects(data, outcomes=["y", "words"], draws=500, **arms).parts]
 
     def audited(data):
         return audit(data, methods=["nearest", "aipw"], draws=5, **ruled, **arms).to_dict()["rows"]

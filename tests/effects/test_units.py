@@ -3,16 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from effect_verbs import estimate_effects, paired_effect
 from scipy import stats
 
-from whyprompt.effects import (
-    compare_arms,
-    dose_response,
-    estimate_effect,
-    estimate_effects,
-    heterogeneous_effects,
-    paired_effect,
-)
+from whyprompt.effects import compare_arms, dose_response, estimate_effect, heterogeneous_effects
 from whyprompt.effects.units import find_units
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table
@@ -181,7 +175,7 @@ def test_every_estimator_takes_the_units():
     asked = estimate_effects(
         frame, treatment="arm", outcomes=["y", "z"], confounders=["hard"], method="ipw", **named
     )
-    assert several.rows == asked.rows
+    assert several.parts == asked.parts
     arms = compare_arms(frame, **ARM, confounders=["hard"])
     assert arms.parts == compare_arms(frame, **ARM, confounders=["hard"], **named).parts
     assert any("'item_id' repeats" in w for w in arms.warnings)
@@ -211,7 +205,7 @@ def test_a_table_that_holds_both_arms_of_every_item_says_so():
     frame = both_arms()
     result = estimate_effect(frame, **ARM, method="naive")
     (note,) = (w for w in result.warnings if "paired" in w)
-    assert note.startswith("every 'item_id' was run under both arms: a paired analysis (paired_effect")
+    assert note.startswith("every 'item_id' was run under both arms: a paired analysis (design='paired'")
     assert "--design paired --unit item_id" in note
     # It does not advise what was done already.
     assert "running both arms on the same items" not in result.sentence

@@ -11,8 +11,9 @@ import pytest
 from report_study import rows_with, values
 
 from whyprompt import charts, page
-from whyprompt.effects import estimate_effect, paired_effect, paired_effects
+from whyprompt.effects import estimate_effect
 from whyprompt.errors import DataError, EstimationError, MediationError, WhypromptError
+from whyprompt.results import Estimate, Result
 
 OKABE_ITO = {"#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"}
 
@@ -85,19 +86,19 @@ def test_forest_plot_holds_the_estimates_and_the_truth(small):
 
 
 def test_forest_plot_takes_every_kind_of_result(small):
-    several = paired_effects(
-        small.frame, outcomes=["log_prob", "exact_match"], treated="shots", control="direct"
-    )
+    several = estimate_effect(
+        small.frame, treatment="arm", outcome=["log_prob", "exact_match"], treated="shots", control="direct",
+        design="paired",
+    )  # fmt: skip
     rows = rows_with(charts.forest_plot(several), "estimate")
     assert [r["label"] for r in rows] == ["log_prob", "exact_match"]
-    assert [r["estimate"] for r in rows] == [r.estimate for r in several.rows]
+    assert [r["estimate"] for r in rows] == [r.estimate for r in several.parts]
     with pytest.raises(DataError, match="no estimates"):
         charts.forest_plot(SimpleNamespace())
 
 
 def test_forest_plot_leaves_out_what_has_no_estimate():
-    row = {"estimate": None, "ci_low": None, "ci_high": None, "p_holm": None, "note": "one arm only"}
-    result = SimpleNamespace(rows=[SimpleNamespace(outcome="y", **row)])
+    result = Result(sentence="", parts=(Estimate(label="y", estimate=None, note="one arm only"),))
     with pytest.raises(EstimationError, match="no estimate to draw"):
         charts.forest_plot(result)
 
@@ -378,7 +379,9 @@ def test_strength_follows_its_rule(small):
         (0.01, 10.0, "undecided"),
     ):
         frame["y"] = np.concatenate([np.zeros(8), shift + scale * noise])
-        found = page.effect_strength(paired_effect(frame, outcome="y", treated="b", control="a"))
+        found = page.effect_strength(
+            estimate_effect(frame, treatment="arm", outcome="y", treated="b", control="a", design="paired")
+        )
         assert found.verdict == verdict
     naive = page.effect_strength(small.effect.draw.naive)
     assert naive.verdict == "not an effect"

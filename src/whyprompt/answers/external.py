@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.answers.family import FamilyRow, family_rows, family_words
 from whyprompt.effects.checks.audit import audit, one_draw
-from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.effect import estimate_effect
 from whyprompt.effects.methods.make import options_of
-from whyprompt.effects.paired import paired_effect
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.results import Estimate, Result, plain
@@ -275,9 +274,11 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
 
     def compare(outcome: str, against: Contrast, *, subgroups: bool = False) -> PairedResult | EffectResult:
         if study.design == "paired":
-            return paired_effect(
+            return estimate_effect(
                 frame,
+                treatment="arm",
                 outcome=outcome,
+                design="paired",
                 treated=against.treated,
                 control=against.control,
                 cluster=_cluster(frame),
@@ -286,7 +287,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
                 level=effect.level,
             )
         both = frame[frame["arm"].isin([against.treated, against.control])]
-        return estimate_effect(
+        found: EffectResult = estimate_effect(
             both,
             treatment="arm",
             outcome=outcome,
@@ -302,6 +303,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
             random_state=study.seeds.analysis,
             **_observational(study),
         )
+        return found
 
     main = compare(effect.outcome, contrast, subgroups=True)
     further = [Contrast(treated=a, control=contrast.control) for a in study.arms]
@@ -372,9 +374,11 @@ def _spread(study: Study, frame: pd.DataFrame, contrast: Contrast) -> Result | N
         return None
     parts, values = [], []
     for rep in reps:
-        one = paired_effect(
+        one = estimate_effect(
             frame[frame["rep"] == rep],
+            treatment="arm",
             outcome=study.effect.outcome,
+            design="paired",
             treated=contrast.treated,
             control=contrast.control,
         )

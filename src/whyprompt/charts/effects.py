@@ -105,10 +105,12 @@ def forest_plot(
     Examples
     --------
     >>> import pandas as pd
-    >>> from whyprompt.effects import paired_effect
+    >>> from whyprompt.effects import estimate_effect
     >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3})
     >>> frame["y"] = [1.0, 2.0, 1.0, 4.0, 0.0, 2.0]
-    >>> found = paired_effect(frame, outcome="y", treated="b", control="a")
+    >>> found = estimate_effect(
+    ...     frame, treatment="arm", outcome="y", treated="b", control="a", design="paired"
+    ... )
     >>> forest_plot(found).to_dict()["description"]
     'Forest plot. all items: 2.00 (-0.484 to 4.48), n = 3.'
     """

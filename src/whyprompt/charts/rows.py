@@ -65,8 +65,6 @@ def effect_rows(result: Any) -> list[EffectRow]:  # noqa: ANN401 - a result of a
     if hasattr(result, "overall"):
         overall = () if result.overall is None else (result.overall,)
         return [_line(e, "overall") for e in overall] + [_line(e, "part") for e in result.parts]
-    if hasattr(result, "rows"):
-        return [_part(row) for row in result.rows]
     raise DataError(f"{type(result).__name__} has no estimates to draw")
 
 
@@ -83,27 +81,6 @@ def _line(row: Any, kind: str) -> EffectRow:  # noqa: ANN401 - an estimate with 
         p=row.p_value if row.p_adjusted is None else row.p_adjusted,
         kind=kind,
         note=row.note,
-    )
-
-
-def _part(row: Any) -> EffectRow:  # noqa: ANN401 - a row of any result
-    estimate = row.difference if hasattr(row, "difference") else row.estimate
-    if hasattr(row, "outcome"):
-        label, n = row.outcome, None
-    elif hasattr(row, "p_treated"):
-        label, n = f"at least {row.level}", None
-    else:
-        label = str(row.level)
-        n = row.n_treated_used + row.n_control_used
-    return EffectRow(
-        label=label,
-        estimate=estimate,
-        low=row.ci_low,
-        high=row.ci_high,
-        n=n,
-        p=getattr(row, "p_holm", None),
-        kind="part",
-        note=getattr(row, "note", ""),
     )
 
 

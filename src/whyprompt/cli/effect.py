@@ -330,10 +330,9 @@ def _unpaired(
             options |= own
         return wp.compare_arms(frame, treatment=treatment, outcome=outcomes[0], **options, **of_kind)
     if kind == "ordered":
-        return wp.ordinal_effect(frame, treatment=treatment, outcome=outcomes[0], **asked, **of_kind)
-    if len(outcomes) > 1:
-        return wp.estimate_effects(frame, treatment=treatment, outcomes=list(outcomes), **asked)
-    return wp.estimate_effect(frame, treatment=treatment, outcome=outcomes[0], **asked)
+        of_kind = {"levels": "sorted", **of_kind}
+    outcome: Any = list(outcomes) if len(outcomes) > 1 else outcomes[0]
+    return wp.estimate_effect(frame, treatment=treatment, outcome=outcome, **asked, **of_kind)
 
 
 def _paired_instead(
@@ -394,12 +393,10 @@ def _paired(
         raise EstimationError(
             "a paired design needs the names of both arms", hint="--treated NAME --control NAME"
         )
-    options = {name: value for name, value in asked.items() if name != "design"}
     if kind == "ordered":
-        return wp.paired_ordinal_effect(frame, arm=arm, outcome=outcomes[0], **options, **of_kind)
-    if len(outcomes) > 1:
-        return wp.paired_effects(frame, arm=arm, outcomes=list(outcomes), **options)
-    return wp.paired_effect(frame, arm=arm, outcome=outcomes[0], **options)
+        of_kind = {"levels": "sorted", **of_kind}
+    outcome: Any = list(outcomes) if len(outcomes) > 1 else outcomes[0]
+    return wp.estimate_effect(frame, treatment=arm, outcome=outcome, **asked, **of_kind)
 
 
 def _study(path: Path, out: Path | None, *, no_code: bool, as_json: bool) -> None:

@@ -123,11 +123,9 @@ def _whom(
     """Group rows by predicted effect: by doubly robust scores, whatever the method of the estimate is."""
     import whyprompt as wp
 
-    takes = {"treated", "control", "cluster", "level", "random_state"}
-    if asked.get("design") == "paired":
-        shared = {name: value for name, value in asked.items() if name in takes | {"unit"}}
-        return wp.paired_heterogeneity(frame, arm=treatment, outcome=outcome, modifiers=modifiers, **shared)
-    takes |= {"confounders", "graph", "design", "propensity"}
+    takes = {"treated", "control", "cluster", "level", "random_state", "design", "unit"}
+    if asked.get("design") != "paired":
+        takes |= {"confounders", "graph", "propensity"}
     shared = {name: value for name, value in asked.items() if name in takes}
     return wp.heterogeneous_effects(
         frame, treatment=treatment, outcome=outcome, modifiers=modifiers, **shared

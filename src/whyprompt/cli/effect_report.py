@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._summary import balance_text
 from whyprompt._words import counted, format_number, p_words, percent
 from whyprompt.results import Result
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
 __all__ = ["check_text", "effect_text"]
 
@@ -19,8 +18,7 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
 
     Parameters
     ----------
-    result : EffectResult, PairedResult, EffectsResult, OrdinalResult, ArmsResult, DoseResponse or
-        ImputedEffect
+    result : Result or ImputedEffect
     words : callable, default `str`
         Puts assumptions and warnings into the words of where they are read.
 
@@ -30,13 +28,7 @@ def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # no
     """
     if isinstance(result, Result):
         return result.summary(words=words)
-    parts = [result.sentence]
-    if hasattr(result, "pooled"):
-        parts.extend(_imputed_parts(result))
-    else:
-        parts.append(_parts_table(result))
-    if getattr(result, "balance", ()):
-        parts.append(_balance_table(result.balance))
+    parts = [result.sentence, *_imputed_parts(result)]
     parts.append(
         "Assumptions:\n"
         + "\n".join(
@@ -121,42 +113,6 @@ def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect
         grid = _grid(["covariate", "worst after"], rows)
         parts.append(f"Balance (largest standardised mean difference of any completed table):\n{grid}")
     return parts
-
-
-def _parts_table(result: Any) -> str:  # noqa: ANN401 - a result with several estimates
-    if hasattr(result, "odds_ratio"):
-        header = ["at least", "treated", "control", "difference", "interval", "at once", "p (Holm)"]
-        rows = [
-            [
-                r.level,
-                format_number(r.p_treated),
-                format_number(r.p_control),
-                format_number(r.difference),
-                _span(r, "ci"),
-                _span(r, "simultaneous"),
-                p_words(r.p_holm),
-            ]
-            for r in result.rows
-        ]
-    else:
-        header = ["outcome", "estimate", "std error", "interval", "at once", "p", "p (max-T)"]
-        rows = [
-            [
-                r.outcome,
-                format_number(r.estimate),
-                format_number(r.std_error),
-                _span(r, "ci"),
-                _span(r, "simultaneous"),
-                p_words(r.p_value),
-                p_words(r.p_max_t, least=result.p_least),
-            ]
-            for r in result.rows
-        ]
-    return _grid(header, rows)
-
-
-def _balance_table(balance: Sequence[Any]) -> str:
-    return balance_text(balance)
 
 
 def _span(row: Any, name: str) -> str:  # noqa: ANN401 - a row of any result

@@ -28,7 +28,7 @@ from whyprompt.effects.checks.rosenbaum import RosenbaumBound, rosenbaum_bounds
 from whyprompt.effects.checks.specification import SpecificationCurve, specification_curve
 from whyprompt.effects.checks.subset import data_subset
 from whyprompt.effects.dose import DoseResponse, dose_response
-from whyprompt.effects.estimate import METHODS, estimate_effect
+from whyprompt.effects.effect import estimate_effect
 from whyprompt.effects.gaps.chained import Imputation, impute
 from whyprompt.effects.gaps.estimate import ImputedEffect, estimate_with_imputation
 from whyprompt.effects.gaps.little import LittleTest, little_test
@@ -41,14 +41,14 @@ from whyprompt.effects.methods.entropy import Entropy
 from whyprompt.effects.methods.full import Full
 from whyprompt.effects.methods.ipw import IPW
 from whyprompt.effects.methods.kernel import Kernel
-from whyprompt.effects.methods.make import make_method
+from whyprompt.effects.methods.make import METHODS, make_method
 from whyprompt.effects.methods.naive import Naive
 from whyprompt.effects.methods.nearest import Nearest
 from whyprompt.effects.methods.optimal import Optimal
 from whyprompt.effects.methods.overlap import Overlap
 from whyprompt.effects.methods.subclass import Subclass
-from whyprompt.effects.ordinal import OrdinalResult, ThresholdRow, ordinal_effect, paired_ordinal_effect
-from whyprompt.effects.paired import PairedResult, paired_effect
+from whyprompt.effects.ordinal import OrdinalResult
+from whyprompt.effects.paired import PairedResult
 from whyprompt.effects.prepare.recipe import (
     Bin,
     Code,
@@ -60,8 +60,8 @@ from whyprompt.effects.prepare.recipe import (
     prepare_table,
 )
 from whyprompt.effects.result import EffectResult
-from whyprompt.effects.several import EffectsResult, OutcomeRow, estimate_effects, paired_effects
-from whyprompt.effects.whom.heterogeneity import heterogeneous_effects, paired_heterogeneity
+from whyprompt.effects.several import EffectsResult
+from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
 from whyprompt.effects.whom.policy import PromptPolicy, prompt_policy
 from whyprompt.effects.whom.result import HeterogeneousEffects
 from whyprompt.results import Assumption, BalanceRow
@@ -101,7 +101,6 @@ __all__ = [
     "OneDraw",
     "Optimal",
     "OrdinalResult",
-    "OutcomeRow",
     "Overlap",
     "PairedResult",
     "PartialR2Bounds",
@@ -115,7 +114,6 @@ __all__ = [
     "Scale",
     "SpecificationCurve",
     "Subclass",
-    "ThresholdRow",
     "TippingPoint",
     "UpliftPoint",
     "Winsorise",
@@ -131,7 +129,6 @@ __all__ = [
     "e_value",
     "effective_sample_size",
     "estimate_effect",
-    "estimate_effects",
     "estimate_with_imputation",
     "heterogeneous_effects",
     "impute",
@@ -141,11 +138,6 @@ __all__ = [
     "missing_patterns",
     "negative_control_outcome",
     "one_draw",
-    "ordinal_effect",
-    "paired_effect",
-    "paired_effects",
-    "paired_heterogeneity",
-    "paired_ordinal_effect",
     "partial_r2_bounds",
     "placebo_treatment",
     "pool",

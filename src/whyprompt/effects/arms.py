@@ -15,6 +15,7 @@ import numpy as np
 from whyprompt.effects.arms_balance import pair_balance, pair_known, pair_smd, without_error
 from whyprompt.effects.arms_result import LOW_ESS, ArmsResult, arms_balance, arms_overlap, arms_sentence
 from whyprompt.effects.assumptions import FEW_ROWS, describe_assumptions
+from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.many_arms import multinomial_weights
 from whyprompt.effects.problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
@@ -473,8 +474,6 @@ def _pairwise(
     *,
     pairs: list[tuple[int, int]],
 ) -> ArmsResult:
-    from whyprompt.effects.estimate import estimate_effect
-
     refuse_post_treatment(names, treatment=treatment, outcome=outcome)
     found: list[Estimate] = []
     warnings: list[str] = []
@@ -487,7 +486,7 @@ def _pairwise(
             "n_control": int((labels == a).sum()),
         }
         try:
-            one = estimate_effect(
+            one = estimated(
                 table,
                 treatment=treatment,
                 outcome=outcome,
@@ -500,7 +499,7 @@ def _pairwise(
                 level=level,
                 random_state=random_state,
                 **options,
-            )
+            ).result
         except EstimationError as error:
             counts |= {"n_treated_used": 0, "n_control_used": 0, "note": error.message}
             found.append(Estimate(label=f"{b} - {a}", estimate=None, **counts))

@@ -1,7 +1,7 @@
-"""From a trial table to an effect: one function for every method.
+"""One arm a row: from a trial table to an effect on one outcome, by any method.
 
-`estimate_effect` reads columns, settles what to adjust for, matches or weighs, computes the standard error
-that goes with the method, and says in words what the number is worth.
+`estimated` reads columns, settles what to adjust for, matches or weighs, computes the standard error that
+goes with the method, and says in words what the number is worth.
 """
 
 from __future__ import annotations
@@ -42,144 +42,7 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import BalanceRow
 
-__all__ = ["METHODS", "estimate_effect"]
-
-
-def estimate_effect(
-    frame: Any,  # noqa: ANN401 - any frame library's type
-    *,
-    treatment: str,
-    outcome: str,
-    confounders: Sequence[str] | None = None,
-    graph: CausalGraph | None = None,
-    method: MethodLike | None = None,
-    estimand: str | None = None,
-    design: str = "observational",
-    treated: object | None = None,
-    control: object | None = None,
-    propensity: Any = None,  # noqa: ANN401 - a column or any scikit-learn classifier
-    cluster: str | None = None,
-    by: str | Sequence[str] | None = None,
-    level: float = 0.95,
-    std_error: str = "auto",
-    draws: int = 1000,
-    base_levels: Mapping[str, str] | None = None,
-    denominator: Denominator = "pooled",
-    random_state: int = 0,
-    **options: Any,  # noqa: ANN401 - checked by the method
-) -> EffectResult:
-    """Estimate the effect of one arm against another from a table with one arm a row.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome : str
-        Columns. The treatment is 0/1, boolean, or has levels of which `treated` names one. An outcome of 0
-        and 1 is also given as a risk ratio and an odds ratio (`EffectResult.measures`).
-    confounders : sequence of str, optional
-        Columns that affect both the choice of arm and the outcome. Text columns are coded by reference
-        coding. Columns that the arm causes are refused, by the names that the field gives to them
-        (``prompt_tokens``, ``latency_ms``, ...) and where rows of one item show it.
-    graph : CausalGraph, optional
-        Gives the confounders, or checks those given. It settles what the arm causes, whatever the names are.
-    method : str, Method or mapping, optional
-        ``naive`` (difference of means), ``nearest``, ``optimal``, ``full``, ``kernel``, ``subclass``,
-        ``cem``, ``ipw``, ``overlap``, ``entropy`` or ``aipw``; or one with its options, such as
-        ``Nearest(caliper=0.2)``. Default ``nearest``; in a randomised design ``naive``, or ``ipw`` of the
-        ATE where there are confounders or a known propensity.
-    estimand : {"att", "atc", "ate", "ato"}, optional
-        Default ``"att"``; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for ``method="naive"``.
-    design : {"observational", "randomized"}, default "observational"
-        How rows got their arms.
-    treated, control : object, optional
-        Levels of the treatment. Where both are named, rows of other arms are put aside and counted; for all
-        arms at once see `compare_arms`.
-    propensity : str or scikit-learn classifier, optional
-        Column with known propensities, or a classifier that is cross-fitted, in place of the logistic score.
-    cluster : str, optional
-        Column with the sampling unit. Default: ``cluster``, ``item_id`` or another column that plainly is one
-        where its values repeat, with a warning; ``"none"`` takes every row as a unit of its own.
-    by : str or sequence of str, optional
-        Columns known before the arm was chosen. The whole pipeline is run within each of their levels, with
-        Holm's adjustment over all of them and a test of whether the effects differ.
-    level : float, default 0.95
-        Of the interval.
-    std_error : {"auto", "pairs", "abadie_imbens", "strata", "bootstrap", "wild_bootstrap"}, default "auto"
-        ``auto`` is the one that goes with the method, corrected for the estimated score where the correction
-        is known; one asked for by name is the textbook's, score taken as known.
-    draws : int, default 1000
-        Of a bootstrap.
-    base_levels : mapping of str to str, optional
-        Level of a text column that the others are coded against; default the first in sorted order.
-    denominator : {"pooled", "treated", "control", "all", "weighted"}, default "pooled"
-        Of standardised mean differences.
-    random_state : int, default 0
-        For everything random (folds, draws, a random order), dealt to rows by what they hold: the order of
-        the table decides only between equal scores, and not where `tie_break` is given.
-    **options
-        Of the method: ``method="nearest", caliper=0.2`` is ``method=Nearest(caliper=0.2)``. One that the
-        method has not is refused by name.
-
-    Returns
-    -------
-    EffectResult
-
-    Raises
-    ------
-    DataError
-        If a column is absent, has missing or infinite values, or is of the wrong kind.
-    EstimationError
-        If an arm is empty, scores are separated, nothing can be matched, a covariate is caused by the
-        arm, or options contradict each other.
-    GraphError
-        If the graph forbids a confounder.
-
-    See Also
-    --------
-    Nearest, Optimal, Full, Kernel, Subclass, CEM, IPW, Overlap, Entropy, AIPW : methods and their options.
-
-    References
-    ----------
-    Rosenbaum, P. R. and Rubin, D. B. (1983). The central role of the propensity score in observational
-    studies for causal effects. Biometrika 70, 41-55.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> rng = np.random.default_rng(0)
-    >>> difficulty = rng.normal(size=400)
-    >>> arm = rng.random(400) < 1 / (1 + np.exp(-difficulty))
-    >>> score = 2.0 * arm - difficulty + rng.normal(size=400)
-    >>> frame = pd.DataFrame({"arm": arm, "score": score, "difficulty": difficulty})
-    >>> result = estimate_effect(
-    ...     frame, treatment="arm", outcome="score", confounders=["difficulty"], caliper=0.1
-    ... )
-    >>> result.ci_low < 2.0 < result.ci_high
-    True
-    """
-    return estimated(
-        frame,
-        treatment=treatment,
-        outcome=outcome,
-        confounders=confounders,
-        graph=graph,
-        method=method,
-        estimand=estimand,
-        design=design,
-        treated=treated,
-        control=control,
-        propensity=propensity,
-        cluster=cluster,
-        by=by,
-        level=level,
-        std_error=std_error,
-        draws=draws,
-        base_levels=base_levels,
-        denominator=denominator,
-        random_state=random_state,
-        **options,
-    ).result
+__all__ = ["METHODS", "Estimated", "estimated"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -219,7 +82,7 @@ def estimated(
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - checked by the method
 ) -> Estimated:
-    """Do what `estimate_effect` does, and keep the arrays.
+    """Do what `estimate_effect` does on one outcome with one arm a row, and keep the arrays.
 
     Returns
     -------

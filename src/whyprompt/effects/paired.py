@@ -25,7 +25,7 @@ from whyprompt.effects.power import detectable_effect, items_needed
 from whyprompt.errors import EstimationError
 from whyprompt.results import Assumption, Estimate, Result, unlisted
 from whyprompt.stats.rules import few_clusters, holm
-from whyprompt.tables import level_name, open_table
+from whyprompt.tables import level_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -144,7 +144,9 @@ class PairedResult(Result):
             If the result does not hold its differences.
         """
         if self.differences is None:
-            raise EstimationError("the result does not hold its items' differences", hint="use paired_effect")
+            raise EstimationError(
+                "the result does not hold its items' differences", hint="estimate_effect(design='paired')"
+            )
         return item_states(self.differences, self.items)
 
     def sample_size(self, effect: float, *, power: float = 0.8) -> int:
@@ -206,13 +208,13 @@ class PairedResult(Result):
 
 
 def paired_effect(
-    frame: Any,  # noqa: ANN401 - any frame library's type
+    table: Table,
     *,
-    unit: str = "item_id",
-    arm: str = "arm",
+    treatment: str,
     outcome: str,
     treated: object,
     control: object,
+    unit: str = "item_id",
     cluster: str | None = None,
     by: str | Sequence[str] | None = None,
     noise: Noise = "independent",
@@ -222,23 +224,9 @@ def paired_effect(
 
     Parameters
     ----------
-    frame : DataFrame
-        One row a trial; repeats of an item under an arm are averaged.
-    unit, arm, outcome : str
-        Columns.
-    treated, control : object
-        Levels of `arm`; other arms are ignored.
-    cluster : str, optional
-        Column that groups items sampled together (a template). The error is then CR2 with Satterthwaite's
-        degrees of freedom.
-    by : str or sequence of str, optional
-        Columns of the item; an effect is given for each level, with Holm's adjustment over all of them.
-    noise : {"independent", "shared", "none"}, default "independent"
-        What makes trials of one item and arm differ, for what is said of single items: draws of their own;
-        draws that items share, as one set of shots for all items of a repetition; nothing, as where outcomes
-        are scored and prompts fixed.
-    level : float, default 0.95
-        Of intervals.
+    table : Table
+    treatment, outcome, treated, control, unit, cluster, by, noise, level
+        As in `estimate_effect` with ``design="paired"``.
 
     Returns
     -------
@@ -250,36 +238,14 @@ def paired_effect(
         If a column is absent or of the wrong kind, or `cluster` or `by` varies within an item.
     EstimationError
         If no item has both outcomes.
-
-    References
-    ----------
-    Bell, R. M. and McCaffrey, D. F. (2002). Bias reduction in standard errors for linear regression with
-    multi-stage samples. Survey Methodology 28, 169-181.
-    McNemar, Q. (1947). Psychometrika 12, 153-157, in the exact binomial form.
-    Bonett, D. G. and Price, R. M. (2012). Adjusted Wald confidence interval for a difference of binomial
-    proportions based on paired data. Journal of Educational and Behavioral Statistics 37, 479-488.
-    Holm, S. (1979). Scandinavian Journal of Statistics 6, 65-70.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> frame = pd.DataFrame(
-    ...     {
-    ...         "item_id": [1, 1, 2, 2, 3, 3],
-    ...         "arm": ["direct", "cot"] * 3,
-    ...         "score": [0.0, 1.0, 2.0, 4.0, 1.0, 1.0],
-    ...     }
-    ... )
-    >>> result = paired_effect(frame, outcome="score", treated="cot", control="direct")
-    >>> result.estimate, result.n_pairs
-    (1.0, 3)
     """
     if not 0 < level < 1:
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
     if noise not in {"independent", "shared", "none"}:
         raise EstimationError(f"noise={noise!r}: choose 'independent', 'shared' or 'none'")
-    table = open_table(frame)
-    pairs = paired_differences(table, unit=unit, arm=arm, outcome=outcome, treated=treated, control=control)
+    pairs = paired_differences(
+        table, unit=unit, treatment=treatment, outcome=outcome, treated=treated, control=control
+    )
     d = pairs.treated - pairs.control
     n = len(d)
     label = None if cluster is None else item_labels(table, cluster, unit, pairs, role="cluster")
@@ -312,7 +278,7 @@ def paired_effect(
         overall=overall,
         parts=subgroups,
         level=level,
-        treatment=arm,
+        treatment=treatment,
         outcome=outcome,
         treated=names[0],
         control=names[1],

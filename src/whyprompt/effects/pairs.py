@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.effects.measures import is_binary
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.errors import cluster_sums, mean_df, mean_of_clusters, quantile
 from whyprompt.stats.several import two_sided_p
-from whyprompt.tables import level_name, open_table
+from whyprompt.tables import arms, level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +35,11 @@ __all__ = [
     "known_error",
     "mcnemar_p",
     "mean_error",
+    "named_arms",
     "paired_differences",
     "paired_interval",
     "paired_scale",
+    "refuse_adjustment",
 ]
 
 # A standard error below this share of the outcomes' size is rounding.
@@ -84,8 +87,8 @@ class PairedDifferences:
 def paired_differences(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,
+    treatment: str,
     unit: str,
-    arm: str,
     outcome: str,
     treated: object,
     control: object,
@@ -96,10 +99,10 @@ def paired_differences(
     ----------
     frame : DataFrame
         One row a trial.
-    unit, arm, outcome : str
+    treatment, unit, outcome : str
         Columns. A missing outcome makes its item incomplete where no repeat has one.
     treated, control : object
-        Levels of `arm`.
+        Levels of the treatment.
 
     Returns
     -------
@@ -116,13 +119,13 @@ def paired_differences(
     --------
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"item": [1, 1, 2], "arm": ["a", "b", "a"], "y": [0.0, 1.0, 1.0]})
-    >>> d = paired_differences(frame, unit="item", arm="arm", outcome="y", treated="b", control="a")
+    >>> d = paired_differences(frame, treatment="arm", unit="item", outcome="y", treated="b", control="a")
     >>> d.units, dict(d.incomplete)
     (('1',), {"only under 'a'": 1})
     """
     table = open_table(frame)
     labels = table.labels(unit, role="unit")
-    levels = table.labels(arm, role="arm")
+    levels = table.labels(treatment, role="arm")
     y = table.numbers(outcome, role="outcome", gaps=True)
     names = [level_name(v) for v in (treated, control)]
     if names[0] == names[1]:
@@ -131,7 +134,7 @@ def paired_differences(
     for name in names:
         if name not in present:
             raise EstimationError(
-                f"no row of arm column {arm!r} is {name!r}: that arm is empty",
+                f"no row of arm column {treatment!r} is {name!r}: that arm is empty",
                 hint=f"the arms are {', '.join(map(repr, present))}",
             )
     code: dict[str, int] = {}
@@ -159,7 +162,7 @@ def paired_differences(
     if not complete.any():
         raise EstimationError(
             f"no {unit!r} has an outcome under both {names[0]!r} and {names[1]!r}",
-            hint="a paired effect needs both arms on the same items; otherwise use estimate_effect",
+            hint="a paired design needs both arms on the same items; otherwise leave design='paired' out",
         )
     used = sum(int(f[complete].sum()) for f in finite)
     place = np.cumsum(complete) - 1
@@ -339,3 +342,57 @@ def mcnemar_p(gained: int, lost: int) -> float:
     if gained + lost == 0:
         return 1.0
     return float(stats.binomtest(gained, gained + lost, 0.5).pvalue)
+
+
+def named_arms(table: Table, column: str, treated: object | None, control: object | None) -> tuple[str, str]:
+    """Settle which two arms are meant, where the table leaves no doubt.
+
+    Parameters
+    ----------
+    table : Table
+    column : str
+    treated, control : object, optional
+        Levels of the column.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    EstimationError
+        If there are more than two and not both are named.
+    """
+    if treated is not None and control is not None:
+        return level_name(treated), level_name(control)
+    named = set(table.labels(column, role="treatment").tolist())
+    if len(named) > 2:
+        raise EstimationError(
+            "a paired design needs the names of both arms, and"
+            f" {column!r} has {counted(len(named), 'level')}",
+            hint="treated=..., control=...; for all of them at once compare_arms(design='paired')",
+        )
+    found = arms(table, column, treated=treated, control=control)
+    return found.treated, found.control
+
+
+def refuse_adjustment(asked: Mapping[str, object]) -> None:
+    """Refuse by name what only a comparison of different rows takes.
+
+    Parameters
+    ----------
+    asked : mapping of str to object
+        Arguments; None and an empty list say nothing.
+
+    Raises
+    ------
+    EstimationError
+    """
+    foreign = [name for name, value in asked.items() if value not in (None, (), [])]
+    if foreign:
+        one = len(foreign) == 1
+        raise EstimationError(
+            f"{', '.join(f'{name}=' for name in foreign)} {'has' if one else 'have'} no meaning with"
+            " design='paired', where each item is compared with itself",
+            hint=f"leave {'it' if one else 'them'} out",
+        )

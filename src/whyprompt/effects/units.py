@@ -98,7 +98,7 @@ class Unit:
         """What a reader must know where the table is not analysed as paired."""
         share = "every" if self.both == self.count else f"{self.both} of {self.count}"
         return (
-            f"{share} {self.name!r} was run under both arms: a paired analysis (paired_effect, or"
+            f"{share} {self.name!r} was run under both arms: a paired analysis (design='paired', or"
             f" --design paired --unit {self.name}) compares each with itself, and needs no adjustment"
         )
 
@@ -272,7 +272,7 @@ def refuse_moved(table: Table, units: Units, problem: Problem, graph: CausalGrap
             f"the arm moves {moved[0]} in the same {item.name!r}: it cannot be a confounder; adjusting for it"
             " removes part of the effect, or opens a path that biases it",
             hint="adjust for what the item was before the arm was chosen, or compare each item with itself"
-            " (paired_effect, --design paired); if the arm does not cause the column, say so with a graph"
+            " (design='paired'); if the arm does not cause the column, say so with a graph"
             " that has it",
         )
 

@@ -58,10 +58,13 @@ def effect_strength(result: PairedResult | EffectResult) -> Strength:
     Examples
     --------
     >>> import pandas as pd
-    >>> from whyprompt.effects import paired_effect
+    >>> from whyprompt.effects import estimate_effect
     >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3})
     >>> frame["y"] = [1.0, 2.0, 1.0, 4.0, 0.0, 2.0]
-    >>> effect_strength(paired_effect(frame, outcome="y", treated="b", control="a")).verdict
+    >>> found = estimate_effect(
+    ...     frame, treatment="arm", outcome="y", treated="b", control="a", design="paired"
+    ... )
+    >>> effect_strength(found).verdict
     'undecided'
     """
     failed = [a for a in result.assumptions if a.status == "fails"]

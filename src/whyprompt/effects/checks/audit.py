@@ -16,7 +16,7 @@ import numpy as np
 
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.checks.audit_result import AuditResult, AuditRow, OneDraw
-from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, options_of, settle_plan
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
@@ -72,7 +72,7 @@ def _setup(
         raise EstimationError("an audit needs at least one confounder for its rule to act on")
     table = open_table(frame)
     pairs = _by_name(
-        paired_differences(table, unit=unit, arm=arm, outcome=outcome, treated=treated, control=control)
+        paired_differences(table, unit=unit, treatment=arm, outcome=outcome, treated=treated, control=control)
     )
     columns: dict[str, NDArray[Any]] = {}
     units = table.labels(unit, role="unit")
@@ -542,8 +542,8 @@ def one_draw(
         "treated": level_name(treated),
         "confounders": list(confounders),
     }
-    naive = estimate_effect(table, method="naive", **shared)
-    adjusted = estimate_effect(table, method=method, random_state=random_state, **shared, **options)
+    naive = estimated(table, method="naive", **shared).result
+    adjusted = estimated(table, method=method, random_state=random_state, **shared, **options).result
     effect = pairs.treated - pairs.control
     assert adjusted.weights is not None
     truth = _truth(effect, indicator, adjusted.weights, adjusted.estimand)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.estimate import estimate_effect, estimated
+from whyprompt.effects.estimate import estimated
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import NO_CLUSTER
@@ -97,13 +97,13 @@ class Base:
 
     def estimate(self, *, confounders: Sequence[str]) -> EffectResult:
         """Estimate with other confounders; the rest as before, without asking the graph again."""
-        return estimate_effect(
+        return estimated(
             self.frame,
             treatment=self.treatment,
             outcome=self.outcome,
             confounders=tuple(confounders),
             **self.options,
-        )
+        ).result
 
     def try_estimate(self, *, confounders: Sequence[str]) -> EffectResult | str:
         """Estimate with other confounders, or say why it cannot be done."""

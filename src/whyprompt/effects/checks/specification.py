@@ -20,7 +20,7 @@ from whyprompt._words import counted, format_number, p_words
 from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
 from whyprompt.effects.checks.rerun import failed_share
-from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, options_of
 from whyprompt.effects.prepare.recipe import Bin, Recipe, Winsorise, prepare_table
 from whyprompt.effects.problem import choose_confounders, prepare
@@ -53,7 +53,7 @@ __all__ = [
 
 _DEFAULT_METHODS = ("nearest", "full", "subclass", "ipw", "entropy", "aipw")
 _DEFAULT_CALIPERS = (None, 0.1, 0.25)
-_OPTIONS = frozenset(inspect.signature(estimate_effect).parameters) | {
+_OPTIONS = frozenset(inspect.signature(estimated).parameters) | {
     name for method in METHODS for name in options_of(method)
 }
 # A covariate of fewer values is left as it is by the default preparations.
@@ -482,14 +482,14 @@ class _Plan:
             return failed
         columns = _after(recipe, tuple(self.sets[choices.get("confounders", "")]))
         try:
-            result = estimate_effect(
+            result = estimated(
                 tables[name],
                 treatment=self.treatment,
                 outcome=self.outcome,
                 confounders=columns,
                 estimand="ato" if method == "overlap" else self.estimand,
                 **{**self.options, **settings},
-            )
+            ).result
         except WhypromptError as error:
             return error.message
         return result

@@ -9,7 +9,7 @@ import numpy as np
 
 from whyprompt._arguments import names
 from whyprompt._words import counted, format_number, percent
-from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.estimate import estimated
 from whyprompt.effects.gaps.chained import impute
 from whyprompt.effects.gaps.pooling import in_words, pool
 from whyprompt.effects.problem import choose_confounders
@@ -329,7 +329,7 @@ def estimate_with_imputation(
 
 def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  # noqa: ANN401
     try:
-        return estimate_effect(frame, **options)
+        return estimated(frame, **options).result
     except EstimationError as error:
         raise EstimationError(f"completed table {number}: {error.message}", hint=error.hint) from error
 
@@ -371,7 +371,7 @@ def _complete_case(
     if not whole.any():
         return None, "no row is complete"
     try:
-        return estimate_effect(table.rows(whole), **options), ""
+        return estimated(table.rows(whole), **options).result, ""
     except (DataError, EstimationError) as error:
         # The comparison is a courtesy; that it cannot be had is itself worth a line.
         return None, error.message

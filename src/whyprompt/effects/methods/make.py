@@ -244,7 +244,7 @@ def settle_plan(
     if design not in {"observational", "randomized"}:
         raise EstimationError(
             f"design {design!r} is not known",
-            hint="observational or randomized; for both arms on the same items use paired_effect",
+            hint="observational or randomized; paired, for both arms on the same items, is estimate_effect's",
         )
     if not 0 < level < 1:
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")

@@ -16,7 +16,7 @@ from whyprompt._arguments import at_least, names, seed
 from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects.checks.balance import effective_sample_size
 from whyprompt.effects.paired import paired_effect
-from whyprompt.effects.pairs import item_labels, paired_differences
+from whyprompt.effects.pairs import item_labels, named_arms, paired_differences, refuse_adjustment
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.effects.whom.drivers import effect_drivers
@@ -29,7 +29,7 @@ from whyprompt.errors import EstimationError
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.order import content_rank
 from whyprompt.stats.rules import few_clusters
-from whyprompt.tables import level_name, open_table, rows_of_two_arms
+from whyprompt.tables import open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,9 +41,10 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Point
     from whyprompt.stats.design import Design
+    from whyprompt.tables import Table
 
 
-__all__ = ["heterogeneous_effects", "paired_heterogeneity"]
+__all__ = ["heterogeneous_effects"]
 
 _FEW_IN_GROUP = 10
 
@@ -60,6 +61,7 @@ def heterogeneous_effects(
     control: object | None = None,
     design: str = "observational",
     propensity: str | None = None,
+    unit: str | None = None,
     cluster: str | None = None,
     n_groups: int = 4,
     folds: int = 10,
@@ -68,7 +70,7 @@ def heterogeneous_effects(
     level: float = 0.95,
     random_state: int = 0,
 ) -> HeterogeneousEffects:
-    """Find whom an arm helps and whom it harms, from a table with one arm a row.
+    """Find whom an arm helps and whom it harms.
 
     Parameters
     ----------
@@ -80,10 +82,14 @@ def heterogeneous_effects(
         Columns, known before the arm was chosen, by which the effect may differ. Default: the confounders.
     confounders, graph, treated, control, cluster
         As in `estimate_effect`.
-    design : {"observational", "randomized"}, default "observational"
-        How rows got their arms; a randomised design needs no confounders.
+    design : {"observational", "randomized", "paired"}, default "observational"
+        How rows got their arms; a randomised design needs no confounders. Paired: every item was run under
+        both arms, and nothing is adjusted for.
     propensity : str, optional
         Column with known propensities.
+    unit : str, optional
+        In a paired design the column with the item, ``item_id`` by default; repeats of an item under an arm
+        are averaged.
     n_groups : int, default 4
         Groups of rows by predicted effect.
     folds : int, default 10
@@ -103,7 +109,8 @@ def heterogeneous_effects(
     Raises
     ------
     DataError
-        If a column is absent, has missing or infinite values, or is of the wrong kind.
+        If a column is absent, has missing or infinite values, or is of the wrong kind; in a paired design
+        also if a modifier varies within an item.
     EstimationError
         If no modifier varies, an arm or a fold has too few rows, scores are separated, or a covariate is
         caused by the arm.
@@ -136,11 +143,43 @@ def heterogeneous_effects(
     >>> found = heterogeneous_effects(frame, treatment="arm", outcome="y", confounders=["hard"])
     >>> [row.ci_low < true < row.ci_high for row, true in zip(found.parts, [-1.07, -0.12, 0.52, 1.47])]
     [True, True, True, True]
+    >>> items = pd.DataFrame({"item_id": np.tile(np.arange(400), 2), "hard": np.tile(hard[:400], 2)})
+    >>> items["arm"] = np.repeat(["direct", "cot"], 400)
+    >>> items["score"] = np.r_[-hard[:400], -0.5 * hard[:400]] + rng.normal(size=800)
+    >>> found = heterogeneous_effects(
+    ...     items, treatment="arm", outcome="score", treated="cot", control="direct", modifiers=["hard"],
+    ...     design="paired",
+    ... )
+    >>> found.parts[0].ci_high < 0 < found.parts[-1].ci_low
+    True
     """
     _check(level, n_groups, folds, random_state)
-    if design not in {"observational", "randomized"}:
-        raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
     table = open_table(frame)
+    if design == "paired":
+        given = {"confounders": confounders, "graph": graph, "propensity": propensity}
+        refuse_adjustment(given | {"outcome_model": outcome_model})
+        return _paired(
+            table,
+            names(modifiers, "modifiers"),
+            treatment=treatment,
+            outcome=outcome,
+            treated=treated,
+            control=control,
+            unit=unit or "item_id",
+            cluster=cluster,
+            n_groups=n_groups,
+            folds=folds,
+            effect_model=effect_model,
+            level=level,
+            random_state=random_state,
+        )
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(f"design {design!r} is not known", hint="observational, randomized or paired")
+    if unit is not None:
+        raise EstimationError(
+            f"unit= has no meaning in the design {design!r}",
+            hint="design='paired', or cluster= for its error",
+        )
     table.require([treatment], role="treatment")
     table.require([outcome], role="outcome")
     if treated is not None and control is not None:
@@ -245,71 +284,31 @@ def heterogeneous_effects(
     )
 
 
-def paired_heterogeneity(
-    frame: Any,  # noqa: ANN401 - any frame library's type
+def _paired(
+    table: Table,
+    by: Sequence[str],
     *,
-    unit: str = "item_id",
-    arm: str = "arm",
+    treatment: str,
     outcome: str,
-    treated: object,
-    control: object,
-    modifiers: Sequence[str],
-    cluster: str | None = None,
-    n_groups: int = 4,
-    folds: int = 10,
-    effect_model: OutcomeModel | None = None,
-    level: float = 0.95,
-    random_state: int = 0,
+    treated: object | None,
+    control: object | None,
+    unit: str,
+    cluster: str | None,
+    n_groups: int,
+    folds: int,
+    effect_model: OutcomeModel | None,
+    level: float,
+    random_state: int,
 ) -> HeterogeneousEffects:
-    """Find whom an arm helps and whom it harms, from items run under both arms.
+    """Tell apart items that had both arms, by what is known of them before the arm is chosen.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        One row a trial; repeats of an item under an arm are averaged.
-    unit, arm, outcome, treated, control, cluster
-        As in `paired_effect`.
-    modifiers : sequence of str
-        Columns of the item by which the effect may differ.
-    n_groups, folds, effect_model, level, random_state
-        As in `heterogeneous_effects`.
-
-    Returns
-    -------
-    HeterogeneousEffects
-
-    Raises
-    ------
-    DataError
-        As `paired_effect`; also if a modifier varies within an item.
-    EstimationError
-        If no modifier varies, or there are too few items.
-
-    Notes
-    -----
-    The share of items whose outcome rises or falls is `paired_effect`'s; one trial an arm, it holds the noise
-    of sampling. Here items are told apart by what is known of them before the arm is chosen.
-
-    Examples
-    --------
-    >>> import numpy as np, pandas as pd
-    >>> rng = np.random.default_rng(0)
-    >>> hard = rng.normal(size=400)
-    >>> frame = pd.DataFrame({"item_id": np.tile(np.arange(400), 2), "hard": np.tile(hard, 2)})
-    >>> frame["arm"] = np.repeat(["direct", "cot"], 400)
-    >>> frame["score"] = np.r_[-hard, -hard + 0.5 * hard] + rng.normal(size=800)
-    >>> found = paired_heterogeneity(
-    ...     frame, outcome="score", treated="cot", control="direct", modifiers=["hard"]
-    ... )
-    >>> found.parts[0].ci_high < 0 < found.parts[-1].ci_low
-    True
+    The share of items whose outcome rises or falls is `estimate_effect`'s; one trial an arm, it holds the
+    noise of sampling.
     """
-    _check(level, n_groups, folds, random_state)
-    by = names(modifiers, "modifiers")
-    _refuse_modifiers(by, treatment=arm, outcome=outcome)
-    table = open_table(frame)
-    shared: dict[str, Any] = {"unit": unit, "arm": arm, "outcome": outcome}
-    shared |= {"treated": treated, "control": control}
+    _refuse_modifiers(by, treatment=treatment, outcome=outcome)
+    arms = named_arms(table, treatment, treated, control)
+    shared: dict[str, Any] = {"treatment": treatment, "unit": unit, "outcome": outcome}
+    shared |= {"treated": arms[0], "control": arms[1]}
     pairs = paired_differences(table, **shared)
     overall = paired_effect(table, cluster=cluster, level=level, **shared)
     columns = {}
@@ -342,10 +341,10 @@ def paired_heterogeneity(
         size=float(np.abs(scores.arms).max()),
         warnings=[w for w in overall.warnings if "standard error" not in w],
         about={
-            "treatment": arm,
+            "treatment": treatment,
             "outcome": outcome,
-            "treated": level_name(treated),
-            "control": level_name(control),
+            "treated": arms[0],
+            "control": arms[1],
             "design": "paired",
             "confounders": (),
             "assumptions": overall.assumptions,

@@ -145,7 +145,7 @@ def prompt_policy(
     Parameters
     ----------
     found : HeterogeneousEffects
-        From `heterogeneous_effects` or `paired_heterogeneity`.
+        From `heterogeneous_effects`.
     cost : float, default 0
         Of the treated arm, a row, in units of the outcome: it is chosen where its predicted gain exceeds it.
     better : {"higher", "lower"}, default "higher"
@@ -171,15 +171,14 @@ def prompt_policy(
     Examples
     --------
     >>> import numpy as np, pandas as pd
-    >>> from whyprompt.effects import paired_heterogeneity
+    >>> from whyprompt.effects import heterogeneous_effects
     >>> rng = np.random.default_rng(0)
     >>> hard = rng.normal(size=400)
     >>> frame = pd.DataFrame({"item_id": np.tile(np.arange(400), 2), "hard": np.tile(hard, 2)})
     >>> frame["arm"] = np.repeat(["direct", "cot"], 400)
     >>> frame["score"] = np.r_[-hard, -hard + hard] + 0.5 * rng.normal(size=800)
-    >>> effects = paired_heterogeneity(
-    ...     frame, outcome="score", treated="cot", control="direct", modifiers=["hard"]
-    ... )
+    >>> shared = {"treatment": "arm", "treated": "cot", "control": "direct", "design": "paired"}
+    >>> effects = heterogeneous_effects(frame, outcome="score", modifiers=["hard"], **shared)
     >>> policy = prompt_policy(effects)
     >>> policy.over_treated.ci_low > 0, policy.over_control.ci_low > 0
     (True, True)

@@ -20,7 +20,7 @@ from whyprompt.effects.checks.peers.result import (
 from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
 from whyprompt.effects.checks.subset import data_subset
-from whyprompt.effects.estimate import estimate_effect, estimated
+from whyprompt.effects.estimate import estimated
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
 from whyprompt.effects.whom.policy import prompt_policy
@@ -186,8 +186,8 @@ def cross_check(
     replaced = own.fit.matched is not None and own.fit.matched.replace
     ours = {
         "nearest": own.result,
-        "ipw": estimate_effect(frame, method="ipw", estimand=estimand, **settled),
-        "aipw": estimate_effect(frame, method="aipw", estimand="ate", **settled),
+        "ipw": estimated(frame, method="ipw", estimand=estimand, **settled).result,
+        "aipw": estimated(frame, method="aipw", estimand="ate", **settled).result,
     }
     found, scores = run_peers(
         {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import format_number
-from whyprompt.effects.estimate import estimate_effect
+from whyprompt.effects.estimate import estimated
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def _again(problem: Problem, score: Floats, **options: Any) -> float | None:  # 
     inside = np.clip(score, 1e-12, 1 - 1e-12)
     table = pd.DataFrame({"arm": problem.treated.astype(int), "y": problem.y, "score": inside})
     try:
-        found = estimate_effect(
+        found = estimated(
             table, treatment="arm", outcome="y", confounders=[], propensity="score", **options
-        )
+        ).result
     except EstimationError:
         return None
     return found.estimate
