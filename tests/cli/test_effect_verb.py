@@ -337,12 +337,12 @@ def test_gaps_are_imputed_as_the_library_does(run, tmp_path):
     code, out, err = run(path, *asked, "--impute", "3:auxiliary=re75", "--seed", "1", "--json")
     assert code == 0, err
     library = estimate_with_imputation(
-        frame, treatment="treat", outcome="re78", confounders=["age", "educ"], method="ipw", m=3,
+        frame, treatment="treat", outcome="re78", confounders=["age", "educ"], method="ipw", draws=3,
         auxiliary=["re75"], random_state=1,
     )  # fmt: skip
     got = json.loads(out)
     assert got["estimate"] == pytest.approx(library.estimate, rel=1e-9)
-    assert got["pooled"]["fmi"] == pytest.approx(library.pooled.fmi, rel=1e-9)
+    assert got["fmi"] == pytest.approx(library.overall.fmi, rel=1e-9)
     code, out, _ = run(path, *asked, "--impute", "3:auxiliary=re75", "--seed", "1")
     assert code == 0
     assert "Rubin's rules, 3 imputations" in out

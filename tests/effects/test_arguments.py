@@ -29,8 +29,8 @@ def gaps():
 
 
 ASKED = {"treatment": "arm", "outcome": "y", "confounders": ["hard", "how long"], "method": "ipw"}
-FILL = {**ASKED, "missing_outcome": "exclude", "m": 2, "iterations": 2}
-TIP = {**ASKED, "m": 2, "iterations": 2, "column": "y"}
+FILL = {**ASKED, "missing_outcome": "exclude", "draws": 2, "iterations": 2}
+TIP = {**ASKED, "draws": 2, "iterations": 2, "column": "y"}
 CURVE = {k: v for k, v in ASKED.items() if k != "method"} | {"grid": {"method": ["ipw"]}}
 CONTROL = {"treatment": "arm", "confounders": ["hard"], "method": "ipw"}
 
@@ -69,8 +69,8 @@ CONTROL = {"treatment": "arm", "confounders": ["hard"], "method": "ipw"}
             ),
             "preparation 'a' of the grid is the text",
         ),
-        (lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "m": "3"}), "m='3' is no whole number"),
-        (lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "m": 1}), "m=1: at least 2"),
+        (lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "draws": "3"}), "draws='3' is no whole"),
+        (lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "draws": 1}), "draws=1: at least 2"),
         (lambda: fx.estimate_with_imputation(gaps(), **FILL, random_state=-1), "random_state=-1"),
         (lambda: fx.estimate_with_imputation(gaps(), **FILL, by="kind"), "by= is not made for imputed"),
         (lambda: fx.estimate_with_imputation(gaps(), **FILL, auxiliary="kind"), "auxiliary is the text"),
@@ -111,7 +111,7 @@ def test_a_wrong_argument_is_named(call, message):
 def test_names_with_spaces_and_a_third_arm_do_no_harm():
     frame = gaps()
     two = fx.tipping_point(frame, **TIP, deltas=[0.0, 1.0], treated=1, control=0, arm="treated")
-    assert len(two.rows) == 2
+    assert len(two.parts) == 2
     third = frame.head(10).assign(arm=7)
     three = fx.tipping_point(
         pd.concat([frame, third], ignore_index=True), **TIP, deltas=[0.0, 1.0], treated=1, control=0,

@@ -81,7 +81,9 @@ PAIR = {"treated": "q", "control": "p", "design": "paired"}
 
 
 def imputed():
-    return public.estimate_with_imputation(with_gaps(), **ASKED, m=3, iterations=4, missing_outcome="exclude")
+    return public.estimate_with_imputation(
+        with_gaps(), **ASKED, draws=3, iterations=4, missing_outcome="exclude"
+    )
 
 
 MADE = {
@@ -112,7 +114,7 @@ MADE = {
     "DoseResponse": lambda: public.dose_response(
         table(), treatment="dose", outcome="y", confounders=["hard"]
     ),
-    "DropReport": lambda: public.drop_incomplete(with_gaps(), ["hard", "size"])[1],
+    "DropReport": lambda: public.drop_incomplete(with_gaps(), ["hard", "size"]),
     "EffectResult": lambda: public.estimate_effect(table(), **ASKED),
     "EffectsResult": lambda: public.estimate_effect(
         table(), treatment="arm", outcome=["y", "z"], confounders=["hard"], method="ipw"
@@ -120,7 +122,7 @@ MADE = {
     "HeterogeneousEffects": lambda: public.heterogeneous_effects(
         table(), **ARM, confounders=["hard", "size"]
     ),
-    "Imputation": lambda: public.impute(with_gaps(), m=3, iterations=4),
+    "Imputation": lambda: public.impute(with_gaps(), draws=3, iterations=4),
     "ImputedEffect": imputed,
     "leave_one_covariate_out": lambda: public.leave_one_covariate_out(table(), **ASKED),
     "LittleTest": lambda: public.little_test(with_gaps(), ["hard", "size", "y"]),
@@ -142,7 +144,7 @@ MADE = {
     ),
     "PairedResult": lambda: public.estimate_effect(both_arms(), **ARM, **PAIR),
     "placebo_treatment": lambda: public.placebo_treatment(table(), **ASKED, draws=20),
-    "PooledEstimate": lambda: public.pool([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
+    "pool_estimates": lambda: public.pool_estimates([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
     "Prepared": lambda: public.prepare_table(table(), [public.Winsorise("size")], treatment="arm"),
     "PromptPolicy": lambda: public.prompt_policy(
         public.heterogeneous_effects(both_arms(), **ARM, **PAIR, modifiers=["hard"])
@@ -154,7 +156,7 @@ MADE = {
         table(), **{**ARM, "confounders": ["hard", "size"]}, grid={"method": ["ipw", "entropy"]}
     ),
     "TippingPoint": lambda: public.tipping_point(
-        with_gaps(), **ASKED, m=3, iterations=4, column="y", deltas=[-1.0, 0.0, 1.0]
+        with_gaps(), **ASKED, draws=3, iterations=4, column="y", deltas=[-1.0, 0.0, 1.0]
     ),
     "e_value": lambda: public.e_value(2.0, ci=(1.2, 3.4)),
     "PartialR2Bounds": lambda: public.partial_r2_bounds(

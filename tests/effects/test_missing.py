@@ -20,7 +20,7 @@ from whyprompt.effects.gaps.draws import draw_categories, draw_normal, draw_pmm
 from whyprompt.effects.gaps.estimate import estimate_with_imputation
 from whyprompt.effects.gaps.little import em_normal, little_test
 from whyprompt.effects.gaps.patterns import drop_incomplete, missing_patterns
-from whyprompt.effects.gaps.pooling import pool
+from whyprompt.effects.gaps.pooling import pool_estimates
 from whyprompt.effects.gaps.tipping import tipping_point
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.graph import CausalGraph
@@ -53,7 +53,7 @@ def test_patterns_are_counted_by_hand_in_every_kind_of_frame():
     }
     for frame in kinds(raw):
         got = missing_patterns(frame)
-        assert [(p.missing, p.n) for p in got.patterns] == [
+        assert list(got.patterns.items()) == [
             ((), 1),
             (("kind",), 1),
             (("ok",), 1),
@@ -79,18 +79,17 @@ def test_dropping_is_asked_for_counted_and_described():
     x = np.where((arm == "b") & (y > 0.5), np.nan, rng.normal(size=n))
     frame = pd.DataFrame({"arm": arm, "x": x, "y": y}, index=np.arange(n)[::-1])
     before = frame.copy()
-    kept, report = drop_incomplete(frame, ["x"], by="arm", describe=["y", "arm"])
+    report = drop_incomplete(frame, ["x"], by="arm", describe=["y", "arm"])
     gone = np.isnan(x)
     pd.testing.assert_frame_equal(frame, before)
-    pd.testing.assert_frame_equal(kept, frame[~gone])
+    pd.testing.assert_frame_equal(report.frame, frame[~gone])
     assert report.n_dropped == gone.sum() == report.by_column["x"]
     assert report.by_group == {"a": (0, 150), "b": (int(gone.sum()), 150)}
-    by_name = {d.column: d for d in report.differences}
-    assert by_name["y"].mean_dropped == pytest.approx(y[gone].mean())
+    assert report.means["y"][1] == pytest.approx(y[gone].mean())
     scale = np.sqrt((y[gone].var(ddof=1) + y[~gone].var(ddof=1)) / 2)
-    assert by_name["y"].smd == pytest.approx((y[gone].mean() - y[~gone].mean()) / scale)
+    assert report.part("y").estimate == pytest.approx((y[gone].mean() - y[~gone].mean()) / scale)
     assert "what is found in the rest need not hold for them" in report.sentence
-    _, none = drop_incomplete(frame, ["y"])
+    none = drop_incomplete(frame, ["y"])
     assert "No row was dropped" in none.sentence
     with pytest.raises(DataError, match="every row has a gap"):
         drop_incomplete(pd.DataFrame({"a": [np.nan, np.nan]}), ["a"])
@@ -112,11 +111,11 @@ def test_little_by_hand_for_a_monotone_pattern():
     expected = 6 * (x[:6].mean() - mean) ** 2 / s_xx + 4 * (x[6:].mean() - mean) ** 2 / s_xx
     # By hand: xbar 5.6, s_xx 9.24, 6 (2.1)^2 + 4 (3.15)^2 = 66.15, over 9.24 is 7.159.
     assert expected == pytest.approx(66.15 / 9.24)
-    assert got.statistic == pytest.approx(0.9 * expected, rel=1e-6)
+    assert got.estimate == pytest.approx(0.9 * expected, rel=1e-6)
     assert got.df == 1
     assert got.p_value == pytest.approx(stats.chi2.sf(0.9 * 66.15 / 9.24, 1), rel=1e-5)
     ml = little_test(pd.DataFrame({"x": x, "y": y}), covariance="ml")
-    assert ml.statistic == pytest.approx(expected, rel=1e-6)
+    assert ml.estimate == pytest.approx(expected, rel=1e-6)
 
 
 def test_em_equals_the_closed_form_of_a_monotone_pattern():
@@ -171,7 +170,7 @@ def test_little_is_unmoved_by_units_and_by_the_order_of_rows(seed, scale, start)
     base = little_test(frame)
     changed = frame.assign(a=frame["a"] * scale + start).sample(frac=1, random_state=seed)
     got = little_test(changed)
-    assert got.statistic == pytest.approx(base.statistic, rel=1e-4)
+    assert got.estimate == pytest.approx(base.estimate, rel=1e-4)
     assert got.df == base.df
 
 
@@ -194,30 +193,30 @@ def test_little_names_what_stops_it():
 
 
 def test_rubins_rules_equal_mice():
-    got = pool(R["Q"], R["U"], df_complete=R["n"] - R["k"])
+    got = pool_estimates(R["Q"], R["U"], df_complete=R["n"] - R["k"])
     expected = R["pool_scalar"]
     for mine, theirs in (
         (got.estimate, "qbar"),
-        (got.within, "ubar"),
-        (got.between, "b"),
-        (got.total, "t"),
+        (got.overall.within, "ubar"),
+        (got.overall.between, "b"),
+        (got.overall.total, "t"),
         (got.df, "df"),
-        (got.increase, "r"),
-        (got.fmi, "fmi"),
+        (got.overall.increase, "r"),
+        (got.overall.fmi, "fmi"),
     ):
         assert mine == pytest.approx(expected[theirs], rel=1e-10)
-    assert got.m == expected["m"]
+    assert got.overall.draws == expected["m"]
     width = stats.t.ppf(0.975, got.df) * got.std_error
     assert (got.ci_low, got.ci_high) == pytest.approx((got.estimate - width, got.estimate + width))
 
 
 def test_pooling_identical_estimates_is_the_estimate_itself():
-    got = pool([1.1] * 4, [0.04] * 4)
+    got = pool_estimates([1.1] * 4, [0.04] * 4)
     assert (got.estimate, got.std_error) == pytest.approx((1.1, 0.2))
-    assert (got.between, got.fmi, got.df) == (0.0, 0.0, np.inf)
+    assert (got.overall.between, got.overall.fmi, got.df) == (0.0, 0.0, np.inf)
     assert got.ci_high == pytest.approx(1.1 + 1.959964 * 0.2)
     # Barnard and Rubin: with nothing missing, (v + 1) / (v + 3) * v.
-    assert pool([1.1] * 4, [0.04] * 4, df_complete=20).df == pytest.approx(21 / 23 * 20)
+    assert pool_estimates([1.1] * 4, [0.04] * 4, df_complete=20).df == pytest.approx(21 / 23 * 20)
 
 
 @settings(max_examples=50, deadline=None)
@@ -227,21 +226,21 @@ def test_pooling_identical_estimates_is_the_estimate_itself():
 )
 def test_pooled_degrees_of_freedom_never_exceed_those_of_complete_data(rows, df):
     q, u = zip(*rows, strict=True)
-    got = pool(q, u, df_complete=df)
+    got = pool_estimates(q, u, df_complete=df)
     assert got.df <= df + 1e-9
-    assert got.df <= (len(q) - 1) / max(got.lambda_, 1e-100) ** 2 + 1e-9
-    assert got.total >= got.within
-    turned = pool(q[::-1], u[::-1], df_complete=df)
+    assert got.df <= (len(q) - 1) / max(got.overall.lambda_, 1e-100) ** 2 + 1e-9
+    assert got.overall.total >= got.overall.within
+    turned = pool_estimates(q[::-1], u[::-1], df_complete=df)
     assert turned.estimate == pytest.approx(got.estimate)
 
 
 def test_what_cannot_be_pooled_is_refused():
     with pytest.raises(EstimationError, match="at least two imputations"):
-        pool([1.0], [0.1])
+        pool_estimates([1.0], [0.1])
     with pytest.raises(EstimationError, match="no positive variance"):
-        pool([1.0, 2.0], [0.1, 0.0])
+        pool_estimates([1.0, 2.0], [0.1, 0.0])
     with pytest.raises(EstimationError, match="shapes"):
-        pool([1.0, 2.0], [0.1])
+        pool_estimates([1.0, 2.0], [0.1])
 
 
 # --------------------------------------------------------------------------------------- chained equations
@@ -340,7 +339,7 @@ def test_only_gaps_are_filled_and_every_kind_of_frame_comes_back_as_it_was():
     frame = _mixed()
     shuffled = frame.sample(frac=1, random_state=1)
     copy = shuffled.copy()
-    made = impute(shuffled, m=3, iterations=3)
+    made = impute(shuffled, draws=3, iterations=3)
     pd.testing.assert_frame_equal(shuffled, copy)
     assert dict(made.methods) == {
         "x": "pmm",
@@ -357,12 +356,12 @@ def test_only_gaps_are_filled_and_every_kind_of_frame_comes_back_as_it_was():
             assert (one.loc[known, name] == shuffled.loc[known, name]).all()
     assert not made.frames[0]["x"].equals(made.frames[1]["x"])
     assert set(made.frames[0]["kind"]) == {"code", "law", "math"}
-    again = impute(shuffled, m=3, iterations=3)
+    again = impute(shuffled, draws=3, iterations=3)
     pd.testing.assert_frame_equal(again.frames[2], made.frames[2])
     records = {c: [None if v != v else v for v in frame[c].tolist()] for c in frame.columns}  # noqa: PLR0124
     ints = [None if v is None else int(v) for v in records["level"]]
     arrow = pa.table({**records, "level": ints})
-    filled = impute(arrow, m=2, iterations=2).frames[0]
+    filled = impute(arrow, draws=2, iterations=2).frames[0]
     assert isinstance(filled, pa.Table)
     # Matched numbers occur in the data, so whole numbers stay whole.
     assert filled.schema.field("level").type == pa.int64()
@@ -370,22 +369,22 @@ def test_only_gaps_are_filled_and_every_kind_of_frame_comes_back_as_it_was():
     if POLARS:
         import polars as pl
 
-        from_polars = impute(pl.from_arrow(arrow), m=2, iterations=2).frames[0]
+        from_polars = impute(pl.from_arrow(arrow), draws=2, iterations=2).frames[0]
         assert isinstance(from_polars, pl.DataFrame)
         assert from_polars.schema["level"] == pl.Int64
         assert from_polars.to_dict(as_series=False) == filled.to_pydict()
     assert "cannot show" in made.sentence
-    assert json.loads(json.dumps(made.to_dict()))["m"] == 3
+    assert json.loads(json.dumps(made.to_dict()))["draws"] == 3
     assert made.trace["x"].shape == (3, 3)
-    assert set(made.to_frame()["column"]) == set(made.methods)
+    assert set(made.to_frame()["label"]) == set(made.methods)
 
 
 def test_a_categorical_column_stays_one_and_arms_may_have_models_of_their_own():
     frame = _mixed().assign(kind=lambda f: f["kind"].astype("category"))
-    made = impute(frame, m=2, iterations=2, by="arm")
+    made = impute(frame, draws=2, iterations=2, by="arm")
     assert made.frames[0]["kind"].dtype == frame["kind"].dtype
     ordered = frame.assign(kind=frame["kind"].cat.reorder_categories(["math", "law", "code"], ordered=True))
-    assert impute(ordered, m=2, iterations=1).frames[0]["kind"].dtype == ordered["kind"].dtype
+    assert impute(ordered, draws=2, iterations=1).frames[0]["kind"].dtype == ordered["kind"].dtype
     # With a slope that differs by arm, separate models keep it and a common one does not.
     rng = np.random.default_rng(4)
     n = 3000
@@ -393,8 +392,8 @@ def test_a_categorical_column_stays_one_and_arms_may_have_models_of_their_own():
     x = np.where(arm == 1, z, -z) + 0.3 * rng.normal(size=n)
     gappy = np.where(rng.random(n) < 0.5, np.nan, x)
     table = pd.DataFrame({"arm": arm, "z": z, "x": gappy})
-    separate = impute(table, m=2, iterations=1, by="arm").frames[0]
-    common = impute(table, m=2, iterations=1).frames[0]
+    separate = impute(table, draws=2, iterations=1, by="arm").frames[0]
+    common = impute(table, draws=2, iterations=1).frames[0]
     gone = np.isnan(gappy) & (arm == 0)
     assert np.corrcoef(separate["x"][gone], z[gone])[0, 1] < -0.9
     assert abs(np.corrcoef(common["x"][gone], z[gone])[0, 1]) < 0.3
@@ -410,7 +409,7 @@ def test_imputation_recovers_a_mean_that_complete_rows_get_wrong():
     gone = rng.random(n) < 1 / (1 + np.exp(-2 * z))
     frame = pd.DataFrame({"z": z, "x": np.where(gone, np.nan, x), "c": np.where(gone, np.nan, c), "k": k})
     frame["k"] = frame["k"].where(~gone)
-    made = impute(frame, m=4, iterations=4)
+    made = impute(frame, draws=4, iterations=4)
     for name, truth in (("x", x.mean()), ("c", c.mean())):
         filled = np.mean([f[name].mean() for f in made.frames])
         assert filled == pytest.approx(truth, abs=0.04)
@@ -431,7 +430,7 @@ def test_chained_equations_agree_with_maximum_likelihood_for_normal_data():
     names = ["a", "b", "c"]
     _, cov = em_normal(frame[[*names, "y"]].to_numpy())
     expected = np.linalg.solve(cov[:3, :3], cov[:3, 3])
-    made = impute(frame, m=30, iterations=8, methods=dict.fromkeys(["a", "b"], "norm"))
+    made = impute(frame, draws=30, iterations=8, methods=dict.fromkeys(["a", "b"], "norm"))
     slopes, variances = [], []
     for one in made.frames:
         X = np.column_stack([np.ones(n), one[names]])
@@ -439,12 +438,12 @@ def test_chained_equations_agree_with_maximum_likelihood_for_normal_data():
         slopes.append(coef[1:])
         variances.append(np.diag(np.linalg.inv(X.T @ X))[1:] * rss[0] / (n - 4))
     for j, truth in enumerate([1.0, -0.5, 0.0]):
-        got = pool(np.array(slopes)[:, j], np.array(variances)[:, j], df_complete=n - 4)
+        got = pool_estimates(np.array(slopes)[:, j], np.array(variances)[:, j], df_complete=n - 4)
         # The Monte Carlo error of a mean over thirty tables is the between part over thirty.
-        assert got.estimate == pytest.approx(expected[j], abs=5 * np.sqrt(got.between / 30))
+        assert got.estimate == pytest.approx(expected[j], abs=5 * np.sqrt(got.overall.between / 30))
         assert abs(got.estimate - truth) < 4 * got.std_error
-        assert got.fmi > 0.05
-    assert max(made.r_hat.values()) < 1.2
+        assert got.overall.fmi > 0.05
+    assert max(part.estimate for part in made.parts) < 1.2
     assert made.warnings == ()
 
 
@@ -501,7 +500,7 @@ def test_the_pooled_interval_covers_where_complete_rows_are_biased():
     draws = 500
     got = np.zeros((draws, 5))
     for seed in range(draws):
-        r = estimate_with_imputation(_study(seed), m=5, iterations=1, methods={"hard": "norm"}, **options)
+        r = estimate_with_imputation(_study(seed), draws=5, iterations=1, methods={"hard": "norm"}, **options)
         alone = r.complete_case
         got[seed] = (
             r.estimate,
@@ -527,7 +526,7 @@ def test_under_mcar_the_pooled_estimate_is_unbiased_and_uses_more_than_complete_
     }
     rows = []
     for seed in range(80):
-        r = estimate_with_imputation(_study(seed, rule="mcar"), m=5, iterations=1, **options)
+        r = estimate_with_imputation(_study(seed, rule="mcar"), draws=5, iterations=1, **options)
         rows.append((r.estimate, r.complete_case.estimate))
     got = np.array(rows)
     assert abs(got[:, 0].mean() - 2) < 4 * got[:, 0].std() / np.sqrt(80)
@@ -543,9 +542,9 @@ def test_the_pooled_result_is_estimate_effect_in_each_table_and_rubins_rules():
         "method": "ipw",
         "estimand": "ate",
     }
-    got = estimate_with_imputation(frame, m=4, iterations=2, **options)
+    got = estimate_with_imputation(frame, draws=4, iterations=2, **options)
     by_hand = [estimate_effect(one, **options) for one in got.imputation.frames]
-    pooled = pool([r.estimate for r in by_hand], [r.std_error**2 for r in by_hand], df_complete=298)
+    pooled = pool_estimates([r.estimate for r in by_hand], [r.std_error**2 for r in by_hand], df_complete=298)
     assert got.estimate == pooled.estimate
     assert got.std_error == pooled.std_error
     assert got.imputation.predictors == ("arm", "y", "hard")
@@ -554,12 +553,12 @@ def test_the_pooled_result_is_estimate_effect_in_each_table_and_rubins_rules():
     assert "No row was dropped for a missing covariate" in got.sentence
     assert "missing at random" in {a.name for a in got.assumptions}
     table = got.to_frame()
-    assert list(table["source"][:2]) == ["pooled", "complete rows"]
+    assert list(table["label"][:2]) == ["pooled", "complete rows"]
     assert len(table) == 6
     json.dumps(got.to_dict())
     graph = CausalGraph.parse("hard -> arm -> y; hard -> y")
     del options["confounders"]
-    from_graph = estimate_with_imputation(frame, graph=graph, m=4, iterations=2, **options)
+    from_graph = estimate_with_imputation(frame, graph=graph, draws=4, iterations=2, **options)
     assert from_graph.estimate == got.estimate
 
 
@@ -573,12 +572,12 @@ def test_ratios_of_a_binary_outcome_are_pooled_by_their_logarithms():
         "method": "ipw",
         "estimand": "ate",
     }
-    got = estimate_with_imputation(frame, m=4, iterations=2, **options)
+    got = estimate_with_imputation(frame, draws=4, iterations=2, **options)
     by_name = {m.label: m for m in got.measures}
     assert by_name["risk difference"].estimate == pytest.approx(got.estimate)
     assert by_name["risk difference"].std_error == pytest.approx(got.std_error)
     ratios = [next(m for m in r.measures if m.label == "risk ratio") for r in got.results]
-    logs = pool(
+    logs = pool_estimates(
         np.log([m.estimate for m in ratios]), [m.std_error**2 for m in ratios], df_complete=298, level=0.95
     )
     assert by_name["risk ratio"].estimate == pytest.approx(np.exp(logs.estimate))
@@ -597,13 +596,13 @@ def test_an_outcome_is_not_imputed_unasked_and_an_arm_never():
     }
     with pytest.raises(DataError, match=r"'y' has 20 missing value\(s\); an outcome is not imputed"):
         estimate_with_imputation(frame, **options)
-    left = estimate_with_imputation(frame, m=3, iterations=2, missing_outcome="exclude", **options)
+    left = estimate_with_imputation(frame, draws=3, iterations=2, missing_outcome="exclude", **options)
     assert (left.n_excluded, left.n_outcome_imputed) == (20, 0)
-    assert left.n_treated + left.n_control == 280
+    assert left.overall.n_treated + left.overall.n_control == 280
     assert "20 rows without 'y' are left out of the estimate" in left.warnings
-    filled = estimate_with_imputation(frame, m=3, iterations=2, missing_outcome="impute", **options)
+    filled = estimate_with_imputation(frame, draws=3, iterations=2, missing_outcome="impute", **options)
     assert (filled.n_excluded, filled.n_outcome_imputed) == (0, 20)
-    assert filled.n_treated + filled.n_control == 300
+    assert filled.overall.n_treated + filled.overall.n_control == 300
     assert "The outcome itself was imputed in 20 rows, as asked" in filled.sentence
     frame["arm"] = frame["arm"].astype(float)
     frame.loc[50, "arm"] = np.nan
@@ -626,27 +625,27 @@ def test_shifting_the_imputed_outcomes_of_one_arm_moves_the_estimate_by_its_miss
     y = 0.6 * arm + x + rng.normal(size=n)
     gone = rng.random(n) < 0.25
     frame = pd.DataFrame({"arm": arm, "x": x, "y": np.where(gone, np.nan, y)})
-    options = {"method": "naive", "confounders": ["x"], "m": 4, "iterations": 1}
+    options = {"method": "naive", "confounders": ["x"], "draws": 4, "iterations": 1}
     got = tipping_point(frame, treatment="arm", outcome="y", arm="treated", deltas=[-4, -2, 0, 2], **options)
     share = gone[arm == 1].mean()
-    rows = {r.delta: r.estimate for r in got.rows}
+    rows = {r.at: r.estimate for r in got.parts}
     # One column with gaps: the same seed gives the same draws, moved by delta.
     assert rows[-2] - rows[0] == pytest.approx(-2 * share, abs=1e-9)
     assert rows[2] - rows[0] == pytest.approx(2 * share, abs=1e-9)
     assert got.conclusion == "positive"
     assert got.tipping_high is None
-    low = {r.delta: r.ci_low for r in got.rows}
+    low = {r.at: r.ci_low for r in got.parts}
     assert low[-4] < 0 < low[0]
     assert -4 < got.tipping_low < 0
     at = tipping_point(
         frame, treatment="arm", outcome="y", arm="treated", deltas=[got.tipping_low], **options
     )
     # The limit is nearly linear in delta, so interpolation lands on zero.
-    assert min(r.ci_low for r in at.rows) == pytest.approx(0, abs=0.05)
+    assert min(r.ci_low for r in at.parts) == pytest.approx(0, abs=0.05)
     assert "That changes once they are" in got.sentence
     both = tipping_point(frame, treatment="arm", outcome="y", deltas=[-2], **options)
     expected = -2 * (gone[arm == 1].mean() - gone[arm == 0].mean())
-    assert both.rows[0].estimate - both.rows[1].estimate == pytest.approx(expected, abs=1e-9)
+    assert both.parts[0].estimate - both.parts[1].estimate == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_binary_outcome_is_shifted_in_log_odds():
@@ -664,14 +663,14 @@ def test_a_binary_outcome_is_shifted_in_log_odds():
         confounders=["x"],
         method="ipw",
         estimand="ate",
-        m=3,
+        draws=3,
         iterations=1,
         deltas=[-20, -3, 3, 20],
     )
-    estimates = [r.estimate for r in got.rows]
+    estimates = [r.estimate for r in got.parts]
     assert got.scale == "log-odds"
     assert estimates == sorted(estimates)
-    assert [r.delta for r in got.rows] == [-20, -3, 0, 3, 20]
+    assert [r.at for r in got.parts] == [-20, -3, 0, 3, 20]
     assert got.conclusion == "positive"
     assert got.tipping_low is not None
     with pytest.raises(EstimationError, match="no missing value in the rows"):

@@ -79,10 +79,10 @@ def test_completed_tables_say_whom_they_speak_for():
     frame = sparse()
     frame.loc[::7, "b"] = np.nan
     result = estimate_with_imputation(
-        frame, **ARM, confounders=["a", "b"], method="nearest", caliper=0.05, m=3
+        frame, **ARM, confounders=["a", "b"], method="nearest", caliper=0.05, draws=3
     )
     fewest = min(r.n_treated_used for r in result.results)
-    assert f"the {fewest} of {result.n_treated} treated rows that could be matched" in result.sentence
+    assert f"the {fewest} of {result.overall.n_treated} treated rows that could be matched" in result.sentence
 
 
 # ----------------------------------------------------------------------------------------- subgroups

@@ -288,11 +288,11 @@ def pattern_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     """
     import altair as alt
 
-    shown = found.patterns[:_MOST_LINES]
+    shown = list(found.patterns.items())[:_MOST_LINES]
     rows: list[dict[str, Any]] = []
     order = []
-    for rank, pattern in enumerate(shown, start=1):
-        label = f"{counted(pattern.n, 'row')} ({pattern.share:.1%})"
+    for rank, (gone, n) in enumerate(shown, start=1):
+        label = f"{counted(n, 'row')} ({n / found.n_rows:.1%})"
         # Two patterns of as many rows are two lines.
         label += "\u200b" * rank
         order.append(label)
@@ -300,9 +300,8 @@ def pattern_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
             {
                 "label": label,
                 "column": column,
-                "state": "missing" if column in pattern.missing else "known",
-                "words": f"{column} {'missing' if column in pattern.missing else 'known'}"
-                f" in {counted(pattern.n, 'row')}",
+                "state": "missing" if column in gone else "known",
+                "words": f"{column} {'missing' if column in gone else 'known'} in {counted(n, 'row')}",
             }
             for column in found.columns
         ]
@@ -327,7 +326,7 @@ def pattern_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
             description="words:N",
         )
     )
-    parts = [f"{p.n} rows lack {', '.join(p.missing) if p.missing else 'nothing'}" for p in shown[:12]]
+    parts = [f"{n} rows lack {', '.join(gone) if gone else 'nothing'}" for gone, n in shown[:12]]
     words = f"Patterns of missing values in {counted(found.n_rows, 'row')}. " + "; ".join(parts) + "."
     if len(found.patterns) > len(shown):
         words += f" The {len(shown)} most frequent of {len(found.patterns)} patterns are drawn."
@@ -352,12 +351,12 @@ def little_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN
     import altair as alt
     from scipy import stats
 
-    end = max(float(stats.chi2.ppf(0.9995, found.df)), 1.05 * found.statistic)
-    start = 0.0 if found.df < 30 else min(float(stats.chi2.ppf(0.0005, found.df)), 0.95 * found.statistic)
+    end = max(float(stats.chi2.ppf(0.9995, found.df)), 1.05 * found.estimate)
+    start = 0.0 if found.df < 30 else min(float(stats.chi2.ppf(0.0005, found.df)), 0.95 * found.estimate)
     # With one degree of freedom the density at zero is infinite.
     x = np.linspace(start + (end - start) / 400, end, 240)
     curve = [
-        {"x": float(a), "y": float(b), "tail": bool(a >= found.statistic)}
+        {"x": float(a), "y": float(b), "tail": bool(a >= found.estimate)}
         for a, b in zip(x, stats.chi2.pdf(x, found.df), strict=True)
     ]
     base = alt.Chart(data(curve)).encode(
@@ -367,11 +366,11 @@ def little_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN
     line = base.mark_line(color=BLUE, aria=False)
     tail = base.transform_filter("datum.tail").mark_area(color=SKY, opacity=0.5, aria=False)
     words = (
-        f"Little's test: statistic {format_number(found.statistic)} on {found.df} degrees of freedom,"
+        f"Little's test: statistic {format_number(found.estimate)} on {found.df} degrees of freedom,"
         f" p {p_words(found.p_value)}, from {counted(found.n_patterns, 'pattern')}."
     )
     mark = (
-        alt.Chart(data([{"at": found.statistic, "words": words}]))
+        alt.Chart(data([{"at": found.estimate, "words": words}]))
         .mark_rule(color=PURPLE, strokeWidth=3)
         .encode(x="at:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N")
     )
@@ -399,14 +398,14 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     unit = "log-odds" if found.scale == "log-odds" else f"units of {found.column}"
     rows: list[dict[str, Any]] = [
         {
-            "delta": r.delta,
+            "delta": r.at,
             "estimate": r.estimate,
             "low": r.ci_low,
             "high": r.ci_high,
-            "words": f"delta {format_number(r.delta)}: {format_number(r.estimate)}"
+            "words": f"delta {format_number(r.at)}: {format_number(r.estimate)}"
             f" ({span(r.ci_low, r.ci_high)})",
         }
-        for r in found.rows
+        for r in found.parts
     ]
     arm = "both arms" if found.arm == "both" else f"the {found.arm} arm"
     x = alt.X(
@@ -465,6 +464,7 @@ def imputation_plot(found: Any, *, width: int = 560) -> alt.VConcatChart:  # noq
     if not found.trace:
         raise EstimationError("nothing was missing, so there are no chains to draw")
     panels, said = [], []
+    ratios = {part.label: part.estimate for part in found.parts}
     for column, trace in found.trace.items():
         rows = [
             {"round": k + 1, "mean": float(v), "chain": str(c + 1)}
@@ -472,7 +472,7 @@ def imputation_plot(found: Any, *, width: int = 560) -> alt.VConcatChart:  # noq
             for k, v in enumerate(chain)
             if np.isfinite(v)
         ]
-        ratio = found.r_hat.get(column)
+        ratio = ratios[column]
         said.append(f"{column}: {found.n_missing.get(column, 0)} gaps, R-hat {format_number(ratio)}")
         panels.append(
             alt.Chart(data(rows), title=said[-1])
@@ -485,7 +485,7 @@ def imputation_plot(found: Any, *, width: int = 560) -> alt.VConcatChart:  # noq
             .properties(width=width, height=110)
         )
     words = (
-        f"Chains of {counted(found.m, 'imputation')} over {counted(found.iterations, 'round')}. "
+        f"Chains of {counted(found.draws, 'imputation')} over {counted(found.iterations, 'round')}. "
         + "; ".join(said)
         + "."
     )

@@ -13,7 +13,7 @@ from whyprompt._arguments import at_least
 from whyprompt.cli.choices import names, read_choice
 from whyprompt.cli.common import AsJson, NoCode, Out, results_folder, show, show_json
 from whyprompt.cli.effect_checks import CHECKS, read_checks, refuse_checks, run_checks
-from whyprompt.cli.effect_report import check_text, effect_text
+from whyprompt.cli.effect_report import check_text
 from whyprompt.cli.flags import in_flags, said_in_flags
 from whyprompt.cli.tables import TABLES, read_graph, read_table
 from whyprompt.errors import EstimationError
@@ -172,7 +172,7 @@ def effect(
     if as_json:
         show_json(result.to_dict() | {name: one.to_dict() for name, one in found.items()})
     else:
-        said = effect_text(result, words=lambda text: in_flags(text, ctx, inside_options()))
+        said = result.summary(words=lambda text: in_flags(text, ctx, inside_options()))
         show("\n\n".join([said, *(check_text(name, one) for name, one in found.items())]))
 
 
@@ -275,11 +275,14 @@ def _imputed(
     _, gaps = read_choice(impute, "--impute", {number: _GAPS})
     if not number.isdecimal():
         raise EstimationError(f"--impute {number!r} is no number of imputations", hint="20, for example")
-    at_least(int(number), 0, "m", most=1_000)
+    at_least(int(number), 2, "impute", most=1_000)
     _refuse(set(asked) & {"unit", "by"}, "with --impute")
     asked = _with_method(asked)
+    options = dict(asked)
+    if "draws" in options:  # of the bootstrap, and not of the imputation
+        options["bootstrap_draws"] = options.pop("draws")
     found = wp.estimate_with_imputation(
-        frame, treatment=treatment, outcome=outcome, m=int(number), **gaps, **asked
+        frame, treatment=treatment, outcome=outcome, draws=int(number), **gaps, **options
     )
     return found, asked
 

@@ -1,45 +1,13 @@
-"""What ``whyprompt effect`` prints for a reader: sentence, tables, assumptions with checks, warnings."""
+"""What ``whyprompt effect`` prints of the checks beside an estimate."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt._words import format_number
 from whyprompt.results import Result
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["check_text", "effect_text"]
-
-
-def effect_text(result: Any, *, words: Callable[[str], str] = str) -> str:  # noqa: ANN401 - any result
-    """Write a result for a reader.
-
-    Parameters
-    ----------
-    result : Result or ImputedEffect
-    words : callable, default `str`
-        Puts assumptions and warnings into the words of where they are read.
-
-    Returns
-    -------
-    str
-    """
-    if isinstance(result, Result):
-        return result.summary(words=words)
-    parts = [result.sentence, *_imputed_parts(result)]
-    parts.append(
-        "Assumptions:\n"
-        + "\n".join(
-            f"  {'FAILS' if a.status == 'fails' else a.status:<12} {a.name}:"
-            f" {words(f'{a.detail} [{a.check}]')}"
-            for a in result.assumptions
-        )
-    )
-    if result.warnings:
-        parts.append("Warnings:\n" + "\n".join(f"  {words(text)}" for text in result.warnings))
-    return "\n\n".join(parts)
+__all__ = ["check_text"]
 
 
 def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a check
@@ -49,7 +17,7 @@ def check_text(name: str, found: Any) -> str:  # noqa: ANN401 - any result of a 
     ----------
     name : str
         What was checked.
-    found : SensitivityReport, Check, Checks, HeterogeneousEffects, PromptPolicy or CrossCheck
+    found : Check, Checks, HeterogeneousEffects, PromptPolicy or CrossCheck
 
     Returns
     -------
@@ -85,34 +53,6 @@ def _tools_table(found: Any) -> str:  # noqa: ANN401 - a CrossCheck
     words = [f"  {row.tool}, {row.method}: {'; '.join(row.why)}." for row in found.rows if row.why]
     grid = _grid(["tool", "of", "estimate", "interval", "by settings", "by score", "left"], rows)
     return "\n".join([grid, "", *words])
-
-
-def _imputed_parts(result: Any) -> list[str]:  # noqa: ANN401 - an ImputedEffect
-    pooled = result.pooled
-    parts = [
-        (
-            f"estimate {format_number(result.estimate)}, standard error {format_number(result.std_error)}"
-            f" (Rubin's rules, {counted(pooled.m, 'imputation')}), {percent(result.level)} interval"
-            f" {_span(result, 'ci')}, p {p_words(pooled.p_value)}"
-        ),
-        f"fraction of information missing {format_number(pooled.fmi, digits=2)}",
-    ]
-    alone = result.complete_case
-    if alone is not None:
-        parts.append(
-            f"complete rows alone ({result.n_complete} of {result.n_rows}): {format_number(alone.estimate)},"
-            f" {percent(alone.level)} interval {_span(alone, 'ci')}"
-        )
-    parts.extend(
-        f"{m.label} {format_number(m.estimate)} ({format_number(m.ci_low)} to {format_number(m.ci_high)})"
-        for m in result.measures[1:]
-        if m.estimate is not None
-    )
-    rows = [[name, format_number(value, digits=2)] for name, value in result.worst_balance.items()]
-    if rows:
-        grid = _grid(["covariate", "worst after"], rows)
-        parts.append(f"Balance (largest standardised mean difference of any completed table):\n{grid}")
-    return parts
 
 
 def _span(row: Any, name: str) -> str:  # noqa: ANN401 - a row of any result

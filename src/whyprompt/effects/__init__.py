@@ -32,8 +32,8 @@ from whyprompt.effects.effect import estimate_effect
 from whyprompt.effects.gaps.chained import Imputation, impute
 from whyprompt.effects.gaps.estimate import ImputedEffect, estimate_with_imputation
 from whyprompt.effects.gaps.little import LittleTest, little_test
-from whyprompt.effects.gaps.patterns import MissingPatterns, drop_incomplete, missing_patterns
-from whyprompt.effects.gaps.pooling import PooledEstimate, pool
+from whyprompt.effects.gaps.patterns import DropReport, MissingPatterns, drop_incomplete, missing_patterns
+from whyprompt.effects.gaps.pooling import PooledEstimate, pool_estimates
 from whyprompt.effects.gaps.tipping import TippingPoint, tipping_point
 from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.cem import CEM
@@ -83,6 +83,7 @@ __all__ = [
     "CrossCheck",
     "CrossCheckRow",
     "DoseResponse",
+    "DropReport",
     "EffectResult",
     "EffectsResult",
     "Entropy",
@@ -140,7 +141,7 @@ __all__ = [
     "one_draw",
     "partial_r2_bounds",
     "placebo_treatment",
-    "pool",
+    "pool_estimates",
     "prepare_table",
     "prompt_policy",
     "random_common_cause",

@@ -12,7 +12,6 @@ from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError, WhypromptError
-from whyprompt.results import Estimate
 from whyprompt.stats.design import design_matrix
 from whyprompt.tables import open_table
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.problem import Problem
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
+    from whyprompt.results import Estimate
 
 __all__ = ["Base", "effect_options", "excludes_zero", "failed_share", "of_effect", "one_more_p"]
 
@@ -178,15 +178,7 @@ def of_effect(result: EffectResult, label: str) -> Estimate:
     -------
     Estimate
     """
-    return Estimate(
-        label=label,
-        estimate=result.estimate,
-        std_error=result.std_error,
-        ci_low=result.ci_low,
-        ci_high=result.ci_high,
-        p_value=result.p_value,
-        df=result.df,
-    )
+    return replace(result.overall, label=label)
 
 
 def excludes_zero(row: Estimate | EffectResult) -> bool:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt._arguments import at_least, names, seed
 from whyprompt.effects.gaps.draws import draw_categories, draw_normal, draw_pmm
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Reported
+from whyprompt.results import Estimate, Result, unlisted
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.tables import Column
@@ -31,14 +30,18 @@ _MAX_LEVELS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imputation(Reported):
+class Imputation(Result):
     """Several completed copies of a table.
+
+    A part is a column with gaps: Gelman and Rubin's ratio of the chains' means in their second half, near 1
+    where chains have mixed and None where there is one gap-filled value a chain mean or nothing varies; the
+    gaps filled (`n_used`); and how (`note`).
 
     Attributes
     ----------
     frames : tuple of DataFrame
         The completed tables, of the caller's kind, rows in the caller's order. Not part of `to_dict`.
-    m, iterations : int
+    draws, iterations : int
         Tables, and rounds of each chain.
     methods : mapping of str to str
         How each column with gaps was filled.
@@ -50,66 +53,32 @@ class Imputation(Reported):
         Column within whose levels the models were fitted separately.
     n_rows : int
         Rows.
-    r_hat : mapping of str to float or None
-        Gelman and Rubin's ratio of the chains' means in their second half; near 1 where chains have mixed.
-        None where there is one gap-filled value a chain mean or nothing varies.
-    trace : mapping of str to ndarray, shape (m, iterations)
+    trace : mapping of str to ndarray, shape (draws, iterations)
         Mean of the filled values (share of the last level for two categories; of codes otherwise). Not part
         of `to_dict`.
-    warnings : tuple of str
-        What a reader must know.
-    sentence : str
-        The imputation in words.
     """
 
-    _unlisted: ClassVar[frozenset[str]] = frozenset({"frames", "trace"})
-
-    frames: tuple[Any, ...] = field(repr=False, compare=False)
-    m: int
+    frames: tuple[Any, ...] = unlisted()
+    draws: int
     iterations: int
     methods: Mapping[str, str]
     n_missing: Mapping[str, int]
     predictors: tuple[str, ...]
     by: str | None
     n_rows: int
-    r_hat: Mapping[str, float | None]
-    trace: Mapping[str, Floats] = field(repr=False, compare=False)
-    warnings: tuple[str, ...]
-    sentence: str
+    trace: Mapping[str, Floats] = unlisted()
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return what was done to each column.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import imputation_plot
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a column with gaps.
-        """
-        import pandas as pd
-
-        rows = [
-            {"column": c, "method": how, "n_missing": self.n_missing[c], "r_hat": self.r_hat[c]}
-            for c, how in self.methods.items()
-        ]
-        return pd.DataFrame(rows, columns=["column", "method", "n_missing", "r_hat"])
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw the chains.
-
-        Returns
-        -------
-        altair.VConcatChart
-        """
-        from whyprompt import charts
-
-        return charts.imputation_plot(self)
+        return {"chains": lambda: imputation_plot(self)}
 
 
 def impute(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,
     columns: Sequence[str] | None = None,
-    m: int = 20,
+    draws: int = 20,
     iterations: int = 10,
     methods: Mapping[str, str] | None = None,
     by: str | None = None,
@@ -121,7 +90,7 @@ def impute(
 
     Each column with gaps is regressed on all the others, parameters are drawn from their posterior, and gaps
     are drawn given them; columns take turns for a number of rounds. The uncertainty of the imputation is in
-    the differences between the tables: analyse each and pool by Rubin's rules (`pool`).
+    the differences between the tables: analyse each and pool by Rubin's rules (`pool_estimates`).
 
     Parameters
     ----------
@@ -131,7 +100,7 @@ def impute(
         Columns in the models; their gaps are filled, other columns are carried along untouched. Default: all.
         For an effect they must hold the treatment and the outcome, or the imputed covariates are drawn as if
         unrelated to them and the effect is biased; `estimate_with_imputation` sees to that.
-    m : int, default 20
+    draws : int, default 20
         Completed tables.
     iterations : int, default 10
         Rounds of each chain.
@@ -171,11 +140,11 @@ def impute(
     --------
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"x": [1.0, 2.0, None, 4.0, 5.0, 6.0], "y": [1.1, 2.2, 2.9, 4.2, 5.1, 5.8]})
-    >>> made = impute(frame, m=2)
-    >>> made.m, made.methods, [int(f["x"].isna().sum()) for f in made.frames]
+    >>> made = impute(frame, draws=2)
+    >>> made.draws, made.methods, [int(f["x"].isna().sum()) for f in made.frames]
     (2, {'x': 'pmm'}, [0, 0])
     """
-    for count, least, name in ((m, 2, "m"), (iterations, 1, "iterations"), (donors, 1, "donors")):
+    for count, least, name in ((draws, 2, "draws"), (iterations, 1, "iterations"), (donors, 1, "donors")):
         at_least(count, least, name)
     columns = None if columns is None else names(columns, "columns")
     table = open_table(frame)
@@ -188,8 +157,8 @@ def impute(
     groups = _groups(read, by)
     in_models = {name: column for name, column in read.items() if name != by}
     state = np.random.SeedSequence(seed(random_state))
-    frames, traces = [], {name: np.zeros((m, iterations)) for name in how}
-    for k, child in enumerate(state.spawn(m)):
+    frames, traces = [], {name: np.zeros((draws, iterations)) for name in how}
+    for k, child in enumerate(state.spawn(draws)):
         rng = np.random.default_rng(child)
         filled = {name: in_models[name].data.copy() for name in how}
         weight = {name: in_models[name].n_missing for name in how}
@@ -210,17 +179,21 @@ def impute(
         warnings += (f"imputed values of {', '.join(map(repr, moved))} were shifted on purpose",)
     return Imputation(
         frames=tuple(frames),
-        m=m,
+        draws=draws,
         iterations=iterations,
         methods=how,
         n_missing=n_missing,
         predictors=tuple(read),
         by=by,
         n_rows=n,
-        r_hat=r_hat,
+        parts=tuple(
+            Estimate(label=c, estimate=r_hat[c], n_used=n_missing[c], note=method)
+            for c, method in how.items()
+        ),
+        axis="R-hat of the chains",
         trace=traces,
         warnings=warnings,
-        sentence=_sentence(n_missing, how, tuple(read), n, m, iterations),
+        sentence=_sentence(n_missing, how, tuple(read), n, draws, iterations),
     )
 
 
@@ -229,7 +202,7 @@ def _sentence(
     how: Mapping[str, str],
     predictors: tuple[str, ...],
     n: int,
-    m: int,
+    draws: int,
     iterations: int,
 ) -> str:
     words = {
@@ -243,9 +216,9 @@ def _sentence(
     )
     more = f" and {len(n_missing) - 6} more columns" if len(n_missing) > 6 else ""
     return (
-        f"Gaps in {shown}{more} were filled {m} times by chained equations of {iterations} rounds. This is"
-        f" right if, given {', '.join(predictors)}, whether a value is missing does not depend on the value"
-        " itself, which these data cannot show."
+        f"Gaps in {shown}{more} were filled {draws} times by chained equations of {iterations} rounds."
+        f" This is right if, given {', '.join(predictors)}, whether a value is missing does not depend on"
+        " the value itself, which these data cannot show."
     )
 
 

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from whyprompt._arguments import names
+from whyprompt._summary import figures, grid, measure_lines, reach
 from whyprompt._words import counted, format_number, percent
+from whyprompt.effects.checks.rerun import effect_options, of_effect
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.gaps.chained import impute
-from whyprompt.effects.gaps.pooling import in_words, pool
+from whyprompt.effects.gaps.pooling import in_words, rubin
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.result import EffectResult, estimand_words, method_words
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Assumption, Estimate, Reported
+from whyprompt.results import Assumption, Estimate, Result, unlisted
 from whyprompt.stats.rules import SMD_LIMIT
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.effects.gaps.chained import Imputation
@@ -36,17 +37,15 @@ MissingOutcome = Literal["raise", "exclude", "impute"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImputedEffect(Reported):
-    """An effect pooled over completed tables.
+class ImputedEffect(Result):
+    """An effect pooled over completed tables; the parts are those of complete rows and of each table.
 
     Attributes
     ----------
-    treatment, outcome, treated_level, control_level, estimand, method : str
+    overall : PooledEstimate
+        By Rubin's rules; its arms' rows are those in the estimate, before matching.
+    treatment, outcome, treated, control, estimand, method : str
         As in `EffectResult`.
-    estimate, std_error, ci_low, ci_high, level : float
-        By Rubin's rules, with Barnard and Rubin's degrees of freedom.
-    pooled : PooledEstimate
-        The parts of the variance.
     imputation : Imputation
         What was filled and how.
     results : tuple of EffectResult
@@ -59,100 +58,49 @@ class ImputedEffect(Reported):
         Rows with a missing outcome, used for the imputation and left out of the estimate on request.
     n_outcome_imputed : int
         Rows whose outcome was imputed on request.
-    n_treated, n_control : int
-        Rows of each arm in the estimate, before matching.
     worst_balance : mapping of str to float or None
         Largest absolute standardised mean difference after adjustment over the tables, a covariate.
     measures : tuple of Estimate
         Of a 0/1 outcome: risk difference, and risk and odds ratios pooled by their logarithms.
     assumptions : tuple of Assumption
         Of the first table, the worst verdict of any table taken for each, and that of the imputation.
-    warnings : tuple of str
-        What a reader must know before quoting the number.
-    sentence : str
-        The result in words.
     """
 
-    _unlisted: ClassVar[frozenset[str]] = frozenset({"results"})
-
+    overall: PooledEstimate
     treatment: str
     outcome: str
-    treated_level: str
-    control_level: str
+    treated: str
+    control: str
     estimand: str
     method: str
-    estimate: float
-    std_error: float
-    ci_low: float
-    ci_high: float
-    level: float
-    pooled: PooledEstimate
     imputation: Imputation
-    results: tuple[EffectResult, ...] = field(repr=False, compare=False)
-    complete_case: EffectResult | None = field(repr=False)
+    results: tuple[EffectResult, ...] = unlisted()
+    complete_case: EffectResult | None
     n_rows: int
     n_complete: int
     n_excluded: int
     n_outcome_imputed: int
-    n_treated: int
-    n_control: int
     worst_balance: Mapping[str, float | None]
     measures: tuple[Estimate, ...]
-    assumptions: tuple[Assumption, ...]
-    warnings: tuple[str, ...]
-    sentence: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as values that JSON can hold.
-
-        Returns
-        -------
-        dict
-            Nested results by their own `to_dict`, without arrays of rows.
-        """
-        out = super().to_dict()
-        out["imputation"] = self.imputation.to_dict()
-        out["complete_case"] = None if self.complete_case is None else self.complete_case.to_dict()
+    def _blocks(self) -> list[str]:
+        rules = f"Rubin's rules, {counted(self.overall.draws, 'imputation')}"
+        out = [
+            figures(self.overall, level=self.level, how=rules),
+            f"fraction of information missing {format_number(self.overall.fmi, digits=2)}",
+        ]
+        alone = self.complete_case
+        if alone is not None:
+            out.append(
+                f"complete rows alone ({self.n_complete} of {self.n_rows}): {format_number(alone.estimate)},"
+                f" {percent(alone.level)} interval {reach(alone.ci_low, alone.ci_high)}"
+            )
+        out += measure_lines(self.measures)
+        rows = [[name, format_number(value, digits=2)] for name, value in self.worst_balance.items()]
+        if rows:
+            worst = grid(["covariate", "worst after"], rows)
+            out.append(f"Balance (largest standardised mean difference of any completed table):\n{worst}")
         return out
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the pooled estimate, that of complete rows, and one a completed table.
-
-        Returns
-        -------
-        pandas.DataFrame
-            ``source``, ``estimate``, ``std_error``, ``ci_low``, ``ci_high``.
-        """
-        import pandas as pd
-
-        named: list[tuple[str, Any]] = [("pooled", self)]
-        if self.complete_case is not None:
-            named.append(("complete rows", self.complete_case))
-        named += [(f"imputation {k}", one) for k, one in enumerate(self.results, start=1)]
-        columns = ["estimate", "std_error", "ci_low", "ci_high"]
-        rows = [{"source": name, **{c: getattr(one, c) for c in columns}} for name, one in named]
-        return pd.DataFrame(rows, columns=["source", *columns])
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw the pooled estimate, the complete rows' and each completed table's.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
-
-        rows: list[dict[str, Any]] = [
-            {"label": "pooled", "estimate": self.estimate, "low": self.ci_low, "high": self.ci_high}
-        ]
-        named = [] if self.complete_case is None else [("complete rows", self.complete_case)]
-        named += [(f"table {k}", r) for k, r in enumerate(self.results, start=1)]
-        rows += [
-            {"label": label, "estimate": r.estimate, "low": r.ci_low, "high": r.ci_high} for label, r in named
-        ]
-        return charts.interval_plot(
-            rows, title=f"difference in {self.outcome}, {self.treated_level} minus {self.control_level}"
-        )
 
 
 def estimate_with_imputation(
@@ -164,7 +112,7 @@ def estimate_with_imputation(
     graph: CausalGraph | None = None,
     auxiliary: Sequence[str] = (),
     missing_outcome: MissingOutcome = "raise",
-    m: int = 20,
+    draws: int = 20,
     iterations: int = 10,
     methods: Mapping[str, str] | None = None,
     by_arm: bool = False,
@@ -175,7 +123,7 @@ def estimate_with_imputation(
 ) -> ImputedEffect:
     """Estimate an effect from a table with gaps in its covariates.
 
-    Gaps are filled `m` times by chained equations whose models hold the treatment, the outcome, the
+    Gaps are filled `draws` times by chained equations whose models hold the treatment, the outcome, the
     confounders and the auxiliary columns; `estimate_effect` runs on each completed table (score, matching and
     all), and the estimates are pooled by Rubin's rules.
 
@@ -190,13 +138,14 @@ def estimate_with_imputation(
     missing_outcome : {"raise", "exclude", "impute"}, default "raise"
         What to do with rows whose outcome is missing. ``"exclude"`` uses them to fill covariates and leaves
         them out of the estimate (von Hippel 2007); ``"impute"`` fills the outcome as well.
-    m, iterations, methods, donors, shift, random_state
+    draws, iterations, methods, donors, shift, random_state
         As in `impute`.
     by_arm : bool, default False
         Whether each arm has imputation models of its own, which allows for effects that differ with
         covariates.
     **options
-        Of `estimate_effect`: estimand, method, caliper, ...
+        Of `estimate_effect`: estimand, method, caliper, ...; its `draws`, of a bootstrap, are
+        `bootstrap_draws` here.
 
     Returns
     -------
@@ -229,7 +178,7 @@ def estimate_with_imputation(
     >>> hard[rng.random(400) < 0.2] = np.nan
     >>> frame = pd.DataFrame({"arm": arm, "y": y, "hard": hard})
     >>> got = estimate_with_imputation(
-    ...     frame, treatment="arm", outcome="y", confounders=["hard"], method="aipw", estimand="ate", m=5
+    ...     frame, treatment="arm", outcome="y", confounders=["hard"], method="aipw", estimand="ate", draws=5
     ... )
     >>> got.ci_low < 2.0 < got.ci_high, got.n_complete < 400
     (True, True)
@@ -242,6 +191,7 @@ def estimate_with_imputation(
         raise EstimationError(
             "by= is not made for imputed tables", hint="estimate the subgroups one by one, on their rows"
         )
+    options = effect_options(options)
     auxiliary = names(auxiliary, "auxiliary")
     options["exact"] = names(options.get("exact"), "exact")
     table = open_table(frame)
@@ -259,7 +209,7 @@ def estimate_with_imputation(
     made = impute(
         frame,
         columns=used,
-        m=m,
+        draws=draws,
         iterations=iterations,
         methods=methods,
         by=treatment if by_arm else None,
@@ -281,7 +231,7 @@ def estimate_with_imputation(
     first = results[0]
     # What complete data would have: rows less two means. Smaller than n, so on the safe side of normal.
     df = max(min(r.n_treated_used + r.n_control_used for r in results) - 2, 1)
-    pooled = pool(
+    pooled = rubin(
         [r.estimate for r in results],
         [r.std_error**2 for r in results if r.std_error is not None],
         df_complete=df,
@@ -295,19 +245,19 @@ def estimate_with_imputation(
     assumptions = _assumptions(results, made)
     excluded = int((~kept).sum())
     filled = int(no_outcome.sum()) if missing_outcome == "impute" else 0
+    named = [] if alone is None else [of_effect(alone, "complete rows")]
+    named += [of_effect(one, f"table {k}") for k, one in enumerate(results, start=1)]
     return ImputedEffect(
+        overall=replace(pooled, n_treated=first.n_treated, n_control=first.n_control),
+        parts=tuple(named),
+        level=first.level,
+        axis=f"difference in {outcome}, {first.treated} minus {first.control}",
         treatment=treatment,
         outcome=outcome,
-        treated_level=first.treated,
-        control_level=first.control,
+        treated=first.treated,
+        control=first.control,
         estimand=first.estimand,
         method=first.method,
-        estimate=pooled.estimate,
-        std_error=pooled.std_error,
-        ci_low=pooled.ci_low,
-        ci_high=pooled.ci_high,
-        level=pooled.level,
-        pooled=pooled,
         imputation=made,
         results=results,
         complete_case=alone,
@@ -315,8 +265,6 @@ def estimate_with_imputation(
         n_complete=int(whole.sum()),
         n_excluded=excluded,
         n_outcome_imputed=filled,
-        n_treated=first.n_treated,
-        n_control=first.n_control,
         worst_balance=balance,
         measures=_measures(results, df),
         assumptions=assumptions,
@@ -397,7 +345,7 @@ def _measures(results: Sequence[EffectResult], df: float) -> tuple[Estimate, ...
         logs = first.label.endswith("ratio")
         q = np.array([e for e, _ in values], dtype=float)
         u = np.array([s for _, s in values], dtype=float) ** 2
-        pooled = pool(np.log(q) if logs else q, u, df_complete=df, level=results[0].level)
+        pooled = rubin(np.log(q) if logs else q, u, df_complete=df, level=results[0].level)
         three = np.array([pooled.estimate, pooled.ci_low, pooled.ci_high])
         middle, low, high = (float(v) for v in (np.exp(three) if logs else three))
         out.append(replace(first, estimate=middle, std_error=pooled.std_error, ci_low=low, ci_high=high))
@@ -490,7 +438,7 @@ def _sentence(
 ) -> str:
     first, whose = results[0], _whose(results)
     interval = (
-        f"{percent(pooled.level)} interval {format_number(pooled.ci_low)} to {format_number(pooled.ci_high)}"
+        f"{percent(first.level)} interval {format_number(pooled.ci_low)} to {format_number(pooled.ci_high)}"
     )
     unbalanced = [c for c, v in balance.items() if v is None or v > SMD_LIMIT]
     failed = [a for a in assumptions if a.status == "fails"]
@@ -520,7 +468,7 @@ def _sentence(
         )
     gaps = ", ".join(f"{name!r} ({n})" for name, n in made.n_missing.items())
     start += (
-        f" Missing values of {gaps} were imputed {counted(made.m, 'time')} given"
+        f" Missing values of {gaps} were imputed {counted(made.draws, 'time')} given"
         f" {', '.join(made.predictors)}, as"
         f" missing at random; they account for {in_words(pooled.lambda_)} of the variance. No row was dropped"
         " for a missing covariate."

@@ -9,11 +9,11 @@ import numpy as np
 
 from whyprompt._words import format_number, p_words
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Reported
+from whyprompt.results import Check, Estimate
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,51 +25,26 @@ __all__ = ["LittleTest", "em_normal", "little_test"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LittleTest(Reported):
-    """Little's test of missingness completely at random.
+class LittleTest(Check):
+    """Little's test of missingness completely at random; `overall` is its chi-squared.
+
+    It ``"fails"`` where p is below 0.05. Rows used are those with any value; the others are in `settings`.
 
     Attributes
     ----------
-    statistic : float
-        Chi-squared.
-    df : int
-        Degrees of freedom.
-    p_value : float
-        Small values speak against missingness completely at random.
-    n : int
-        Rows used; rows without any value carry no information.
     n_patterns : int
-        Patterns of missing values among them.
-    n_empty : int
-        Rows without any value.
+        Patterns of missing values among the rows used.
     columns : tuple of str
         Columns compared; ``column_level`` for a dummy.
-    covariance : {"unbiased", "ml"}
-        Which covariance was used.
-    sentence : str
-        The result in words.
     """
 
-    statistic: float
-    df: int
-    p_value: float
-    n: int
     n_patterns: int
-    n_empty: int
     columns: tuple[str, ...]
-    covariance: str
-    sentence: str
 
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw the statistic on its reference distribution.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import little_plot
 
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
-
-        return charts.little_plot(self)
+        return {"statistic": lambda: little_plot(self)}
 
 
 def little_test(
@@ -165,7 +140,7 @@ def little_test(
             "all rows with any value have the same pattern: the test has no degree of freedom"
         )
     p_value = float(stats.chi2.sf(statistic, df))
-    verdict = (
+    words = (
         "the means differ between patterns, so the values are not missing completely at random; dropping"
         " incomplete rows would select, and imputation needs the columns that explain the gaps"
         if p_value < 0.05
@@ -173,17 +148,16 @@ def little_test(
         " that gaps are unrelated to the values that are missing"
     )
     return LittleTest(
-        statistic=statistic,
-        df=df,
-        p_value=p_value,
-        n=n,
+        name="missing completely at random",
+        verdict="fails" if p_value < 0.05 else "passes",
+        overall=Estimate(label="chi-squared", estimate=statistic, df=df, p_value=p_value, n_used=n),
+        axis="chi-squared",
         n_patterns=len(patterns),
-        n_empty=int(empty.sum()),
         columns=names,
-        covariance=covariance,
+        settings={"covariance": covariance, "n_empty": int(empty.sum())},
         sentence=(
             f"Little's test over {len(patterns)} patterns in {n} rows: chi-squared {format_number(statistic)}"
-            f" on {df} degrees of freedom, p {p_words(p_value)}; {verdict}."
+            f" on {df} degrees of freedom, p {p_words(p_value)}; {words}."
         ),
     )
 

@@ -10,12 +10,12 @@ import numpy as np
 from whyprompt._arguments import names
 from whyprompt._words import format_number
 from whyprompt.errors import DataError
-from whyprompt.results import Reported, rows_frame
+from whyprompt.results import Estimate, Result, unlisted
 from whyprompt.stats.rules import SMD_LIMIT
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
 
@@ -23,57 +23,34 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DropReport",
-    "DroppedDifference",
-    "MissingPattern",
     "MissingPatterns",
     "drop_incomplete",
     "missing_patterns",
 ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MissingPattern:
-    """Rows that have the same gaps.
-
-    Attributes
-    ----------
-    missing : tuple of str
-        The columns missing together; empty for complete rows.
-    n : int
-        Rows.
-    share : float
-        Of all rows.
-    """
-
-    missing: tuple[str, ...]
-    n: int
-    share: float
-
-
 @dataclass(frozen=True, kw_only=True)
-class MissingPatterns(Reported):
-    """The pattern table of a frame.
+class MissingPatterns(Result):
+    """The pattern table of a frame; a part is a pattern's share of the rows.
 
     Attributes
     ----------
+    patterns : mapping of tuple of str to int
+        From the columns that are missing together (none for complete rows) to the number of such rows:
+        complete rows first, then the most frequent pattern. In `to_dict` they are the parts.
     columns : tuple of str
         Columns looked at.
-    patterns : tuple of MissingPattern
-        Complete rows first, then the most frequent pattern.
     n_missing : mapping of str to int
         Gaps a column.
     n_rows, n_complete : int
         Rows, and those without a gap.
-    sentence : str
-        The table in words.
     """
 
+    patterns: Mapping[tuple[str, ...], int] = unlisted()
     columns: tuple[str, ...]
-    patterns: tuple[MissingPattern, ...]
     n_missing: Mapping[str, int]
     n_rows: int
     n_complete: int
-    sentence: str
 
     def to_frame(self) -> pd.DataFrame:
         """Return the patterns.
@@ -86,21 +63,19 @@ class MissingPatterns(Reported):
         import pandas as pd
 
         rows = [
-            {**{c: int(c not in p.missing) for c in self.columns}, "pattern_n": p.n, "pattern_share": p.share}
-            for p in self.patterns
+            {
+                **{c: int(c not in gone) for c in self.columns},
+                "pattern_n": n,
+                "pattern_share": n / self.n_rows,
+            }
+            for gone, n in self.patterns.items()
         ]
         return pd.DataFrame(rows, columns=[*self.columns, "pattern_n", "pattern_share"])
 
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw which columns are missing together.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import pattern_plot
 
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
-
-        return charts.pattern_plot(self)
+        return {"patterns": lambda: pattern_plot(self)}
 
 
 def missing_patterns(
@@ -133,8 +108,8 @@ def missing_patterns(
     --------
     >>> import pandas as pd
     >>> found = missing_patterns(pd.DataFrame({"a": [1.0, None, 3.0], "b": ["x", None, None]}))
-    >>> [(p.missing, p.n) for p in found.patterns]
-    [((), 1), (('a', 'b'), 1), (('b',), 1)]
+    >>> found.patterns
+    {(): 1, ('a', 'b'): 1, ('b',): 1}
     """
     if columns is not None and not names(columns, "columns"):
         raise DataError("no column is named", hint="leave columns= out for all of them")
@@ -144,19 +119,20 @@ def missing_patterns(
     kinds, counts = np.unique(gaps, axis=0, return_counts=True)
     n = len(gaps)
     found = [
-        MissingPattern(
-            missing=tuple(c for c, gone in zip(kept, kind.tolist(), strict=True) if gone),
-            n=int(count),
-            share=float(count / n),
-        )
+        (tuple(c for c, gone in zip(kept, kind.tolist(), strict=True) if gone), int(count))
         for kind, count in zip(kinds, counts, strict=True)
     ]
-    found.sort(key=lambda p: (bool(p.missing), -p.n, p.missing))
+    found.sort(key=lambda p: (bool(p[0]), -p[1], p[0]))
     missing = {name: column.n_missing for name, column in read.items()}
     complete = int((~gaps.any(axis=1)).sum())
     return MissingPatterns(
+        patterns=dict(found),
+        parts=tuple(
+            Estimate(label=", ".join(gone) or "complete", estimate=count / n, n_used=count)
+            for gone, count in found
+        ),
+        axis="share of the rows",
         columns=kept,
-        patterns=tuple(found),
         n_missing=missing,
         n_rows=n,
         n_complete=complete,
@@ -165,7 +141,7 @@ def missing_patterns(
 
 
 def _pattern_sentence(
-    found: Sequence[MissingPattern], missing: Mapping[str, int], n: int, complete: int
+    found: Sequence[tuple[tuple[str, ...], int]], missing: Mapping[str, int], n: int, complete: int
 ) -> str:
     gappy = {name: count for name, count in missing.items() if count}
     if not gappy:
@@ -175,39 +151,21 @@ def _pattern_sentence(
     more = f" and {len(worst) - 5} more columns" if len(worst) > 5 else ""
     return (
         f"{complete} of {n} rows ({complete / n:.1%}) are complete; values are missing from {shown}{more},"
-        f" in {len([p for p in found if p.missing])} pattern(s)."
+        f" in {len([gone for gone, _ in found if gone])} pattern(s)."
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DroppedDifference:
-    """How dropped rows differ from kept ones in one column.
-
-    Attributes
-    ----------
-    column : str
-        Column, or ``column_level`` for one level of a text column.
-    mean_kept, mean_dropped : float or None
-        Over the rows where it is known.
-    smd : float or None
-        Dropped minus kept, in pooled standard deviations.
-    n_dropped_known : int
-        Dropped rows where it is known.
-    """
-
-    column: str
-    mean_kept: float | None
-    mean_dropped: float | None
-    smd: float | None
-    n_dropped_known: int
-
-
 @dataclass(frozen=True, kw_only=True)
-class DropReport(Reported):
-    """Which rows were dropped, and how they differ from those kept.
+class DropReport(Result):
+    """A table without its incomplete rows: which were dropped, and how they differ from those kept.
+
+    A part is a readable column, or ``column_level`` for one level of a text column: dropped minus kept rows,
+    in pooled standard deviations, over `n_used` dropped rows where it is known.
 
     Attributes
     ----------
+    frame : DataFrame
+        Of the caller's kind, with the rows kept. Not part of `to_dict`.
     columns : tuple of str
         A row with a gap in one of these was dropped.
     n_rows, n_kept, n_dropped : int
@@ -216,46 +174,25 @@ class DropReport(Reported):
         Dropped rows with a gap in each column; a row may count for several.
     by_group : mapping of str to (int, int)
         Dropped and all rows of each level of the column asked for.
-    differences : tuple of DroppedDifference
-        Of every readable column.
-    sentence : str
-        The report in words.
+    means : mapping of str to (float or None, float or None)
+        Of each part, over kept and over dropped rows where it is known.
     """
 
+    frame: Any = unlisted()
     columns: tuple[str, ...]
     n_rows: int
     n_kept: int
     n_dropped: int
     by_column: Mapping[str, int]
     by_group: Mapping[str, tuple[int, int]]
-    differences: tuple[DroppedDifference, ...]
-    sentence: str
+    means: Mapping[str, tuple[float | None, float | None]]
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return how dropped and kept rows differ.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import interval_plot
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a column.
-        """
-        return rows_frame(self.differences, DroppedDifference)
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw how dropped rows differ from kept ones.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
-
-        rows = [{"label": d.column, "estimate": d.smd, "low": None, "high": None} for d in self.differences]
-        return charts.interval_plot(
-            rows,
-            title="dropped minus kept rows (pooled standard deviations)",
-            limits=(-SMD_LIMIT, SMD_LIMIT),
-        )
+        rows = [{"label": d.label, "estimate": d.estimate, "low": None, "high": None} for d in self.parts]
+        limits = (-SMD_LIMIT, SMD_LIMIT)
+        return {"differences": lambda: interval_plot(rows, title=self.axis, limits=limits)}
 
 
 def drop_incomplete(
@@ -264,7 +201,7 @@ def drop_incomplete(
     *,
     by: str | None = None,
     describe: Sequence[str] | None = None,
-) -> tuple[Any, DropReport]:
+) -> DropReport:
     """Drop rows with a gap, on purpose, and describe who was dropped.
 
     Parameters
@@ -280,9 +217,8 @@ def drop_incomplete(
 
     Returns
     -------
-    frame : DataFrame
-        The caller's kind, with the rows kept.
-    report : DropReport
+    DropReport
+        With the rows kept as its `frame`.
 
     Raises
     ------
@@ -293,8 +229,8 @@ def drop_incomplete(
     --------
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"arm": ["a", "b", "b"], "x": [1.0, None, 3.0]})
-    >>> kept, report = drop_incomplete(frame, ["x"], by="arm")
-    >>> len(kept), dict(report.by_group)
+    >>> found = drop_incomplete(frame, ["x"], by="arm")
+    >>> len(found.frame), found.by_group
     (2, {'a': (0, 1), 'b': (1, 2)})
     """
     asked = names(columns, "columns")
@@ -312,19 +248,22 @@ def drop_incomplete(
         )
     by_column = {name: int((read[name].missing & gone).sum()) for name in asked}
     by_group = {} if by is None else _by_group(read[by], gone)
-    differences = tuple(d for name in dict.fromkeys(shown) for d in _differences(read[name], gone))
+    compared = [one for name in dict.fromkeys(shown) for one in _differences(read[name], gone)]
+    differences = [row for row, _ in compared]
     n, dropped = len(gone), int(gone.sum())
-    report = DropReport(
+    return DropReport(
+        frame=table.rows(~gone),
         columns=asked,
         n_rows=n,
         n_kept=n - dropped,
         n_dropped=dropped,
         by_column=by_column,
         by_group=by_group,
-        differences=differences,
+        parts=tuple(differences),
+        means={row.label: means for row, means in compared},
+        axis="dropped minus kept rows (pooled standard deviations)",
         sentence=_drop_sentence(n, dropped, by_column, by_group, differences),
     )
-    return table.rows(~gone), report
 
 
 def _by_group(column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, tuple[int, int]]:
@@ -341,7 +280,9 @@ def _by_group(column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> dict
     }
 
 
-def _differences(column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> tuple[DroppedDifference, ...]:
+def _differences(
+    column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]
+) -> list[tuple[Estimate, tuple[float | None, float | None]]]:
     if column.kind != "text":
         parts = [(column.name, column.data)]
     else:
@@ -362,16 +303,9 @@ def _differences(column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> t
         if len(a) > 1 and len(b) > 1:
             scale = float(np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2))
             smd = float((b.mean() - a.mean()) / scale) if scale > 0 else None
-        out.append(
-            DroppedDifference(
-                column=name,
-                mean_kept=float(a.mean()) if len(a) else None,
-                mean_dropped=float(b.mean()) if len(b) else None,
-                smd=smd,
-                n_dropped_known=len(b),
-            )
-        )
-    return tuple(out)
+        means = (float(a.mean()) if len(a) else None, float(b.mean()) if len(b) else None)
+        out.append((Estimate(label=name, estimate=smd, n_used=len(b)), means))
+    return out
 
 
 def _drop_sentence(
@@ -379,7 +313,7 @@ def _drop_sentence(
     dropped: int,
     by_column: Mapping[str, int],
     by_group: Mapping[str, tuple[int, int]],
-    differences: Sequence[DroppedDifference],
+    differences: Sequence[Estimate],
 ) -> str:
     if not dropped:
         return f"No row was dropped: all {n} are complete in {', '.join(map(repr, by_column))}."
@@ -387,12 +321,14 @@ def _drop_sentence(
     words = f"{dropped} of {n} rows ({dropped / n:.1%}) were dropped for missing values ({reasons})."
     if by_group:
         words += " By group: " + ", ".join(f"{a} of {b} in {g!r}" for g, (a, b) in by_group.items()) + "."
-    apart = [d for d in differences if d.smd is not None and abs(d.smd) > 0.1]
+    apart = [d for d in differences if d.estimate is not None and abs(d.estimate) > 0.1]
     if apart:
-        worst = sorted(apart, key=lambda d: -abs(d.smd or 0))[:3]
+        worst = sorted(apart, key=lambda d: -abs(d.estimate or 0))[:3]
         words += (
             " They differ from the rows kept in "
-            + ", ".join(f"{d.column!r} ({format_number(d.smd, digits=2)} standard deviations)" for d in worst)
+            + ", ".join(
+                f"{d.label!r} ({format_number(d.estimate, digits=2)} standard deviations)" for d in worst
+            )
             + ": what is found in the rest need not hold for them."
         )
     return words

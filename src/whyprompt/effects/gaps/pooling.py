@@ -3,99 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whyprompt._words import counted, format_number, percent
 from whyprompt.errors import EstimationError
-from whyprompt.results import Reported
+from whyprompt.results import Estimate, Result
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["PooledEstimate", "pool"]
+__all__ = ["PooledEstimate", "in_words", "pool_estimates", "rubin"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class PooledEstimate(Reported):
-    """An estimate pooled over imputations.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PooledEstimate(Estimate):
+    """An estimate pooled over imputations by Rubin's rules, with Barnard and Rubin's degrees of freedom.
 
     Attributes
     ----------
-    estimate : float
-        Mean over imputations.
-    std_error : float
-        Square root of the total variance.
-    ci_low, ci_high : float
-        Interval at `level` from the t distribution with `df`.
-    p_value : float
-        Two-sided, against zero.
-    level : float
-        Of the interval.
-    m : int
-        Imputations.
+    draws : int
+        Imputations, m.
     within, between, total : float
-        Variances: mean within, between, and total = within + (1 + 1/m) between.
-    df : float
-        Barnard and Rubin's degrees of freedom; infinite where nothing limits them.
+        Variances: mean within, between, and total = within + (1 + 1/m) between, the error's square.
     increase : float
         Relative increase in variance due to missing values, (1 + 1/m) between / within.
     lambda_ : float
         Share of the variance due to missing values, (1 + 1/m) between / total.
     fmi : float
         Fraction of information missing, (increase + 2 / (df + 3)) / (increase + 1).
-    sentence : str
-        The result in words.
     """
 
-    estimate: float
-    std_error: float
-    ci_low: float
-    ci_high: float
-    p_value: float
-    level: float
-    m: int
+    draws: int
     within: float
     between: float
     total: float
-    df: float
     increase: float
     lambda_: float
     fmi: float
-    sentence: str
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw the pooled estimate, and what its interval would be were nothing missing.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from scipy import stats
-
-        from whyprompt import charts
-
-        half = float(stats.norm.ppf(0.5 + self.level / 2)) * self.within**0.5
-        rows = [
-            {"label": "pooled", "estimate": self.estimate, "low": self.ci_low, "high": self.ci_high},
-            {
-                "label": "were nothing missing",
-                "estimate": self.estimate,
-                "low": self.estimate - half,
-                "high": self.estimate + half,
-            },
-        ]
-        return charts.interval_plot(rows, title="estimate (units of the outcome)")
 
 
-def pool(
+def pool_estimates(
     estimates: ArrayLike,
     variances: ArrayLike,
     *,
     df_complete: float = np.inf,
     level: float = 0.95,
-) -> PooledEstimate:
+) -> Result:
     """Pool estimates from completed tables by Rubin's rules.
 
     Parameters
@@ -111,7 +66,9 @@ def pool(
 
     Returns
     -------
-    PooledEstimate
+    Result
+        `overall` is a `PooledEstimate`; its one part is the same with the interval that it would have were
+        nothing missing.
 
     Raises
     ------
@@ -126,9 +83,42 @@ def pool(
 
     Examples
     --------
-    >>> got = pool([0.42, 0.51, 0.38, 0.47, 0.45], [0.01, 0.012, 0.009, 0.011, 0.01], df_complete=496)
-    >>> round(got.estimate, 3), round(got.total, 6), round(got.df, 4)
+    >>> slopes, variances = [0.42, 0.51, 0.38, 0.47, 0.45], [0.01, 0.012, 0.009, 0.011, 0.01]
+    >>> got = pool_estimates(slopes, variances, df_complete=496)
+    >>> round(got.estimate, 3), round(got.overall.total, 6), round(got.df, 4)
     (0.446, 0.013316, 68.5853)
+    """
+    from scipy import stats
+
+    found = rubin(estimates, variances, df_complete=df_complete, level=level)
+    estimate = found.estimate or 0.0
+    half = float(stats.norm.ppf(0.5 + level / 2)) * found.within**0.5
+    alone = Estimate(
+        label="were nothing missing",
+        estimate=estimate,
+        std_error=found.within**0.5,
+        ci_low=estimate - half,
+        ci_high=estimate + half,
+    )
+    return Result(
+        overall=found,
+        parts=(alone,),
+        level=level,
+        sentence=(
+            f"Pooled over {counted(found.draws, 'imputation')} the estimate is {format_number(estimate)}"
+            f" ({percent(level)} interval"
+            f" {format_number(found.ci_low)} to {format_number(found.ci_high)}); missing values"
+            f" account for {in_words(found.lambda_)} of its variance."
+        ),
+    )
+
+
+def rubin(estimates: ArrayLike, variances: ArrayLike, *, df_complete: float, level: float) -> PooledEstimate:
+    """Pool estimates; the arguments are those of `pool_estimates`.
+
+    Returns
+    -------
+    PooledEstimate
     """
     from scipy import stats
 
@@ -166,26 +156,20 @@ def pool(
     increase = extra / within
     fmi = (increase + 2 / (df + 3)) / (increase + 1)
     return PooledEstimate(
+        label="pooled",
         estimate=estimate,
         std_error=error,
         ci_low=estimate - width,
         ci_high=estimate + width,
         p_value=float(2 * reference.sf(abs(estimate) / error)),
-        level=level,
-        m=m,
+        df=df,
+        draws=m,
         within=within,
         between=between,
         total=total,
-        df=df,
         increase=increase,
         lambda_=share,
         fmi=float(fmi),
-        sentence=(
-            f"Pooled over {counted(m, 'imputation')} the estimate is {format_number(estimate)}"
-            f" ({percent(level)} interval"
-            f" {format_number(estimate - width)} to {format_number(estimate + width)}); missing values"
-            f" account for {in_words(share)} of its variance."
-        ),
     )
 
 

@@ -11,51 +11,34 @@ import numpy as np
 from whyprompt._words import format_number
 from whyprompt.effects.gaps.estimate import estimate_with_imputation
 from whyprompt.errors import EstimationError
-from whyprompt.results import Reported, rows_frame
+from whyprompt.results import Check, Point
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["TippingPoint", "TippingRow", "tipping_point"]
+    from whyprompt.effects.gaps.estimate import ImputedEffect
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TippingRow:
-    """The pooled estimate at one departure from missing at random.
-
-    Attributes
-    ----------
-    delta : float
-        Added to imputed values: in units of the column, or to the log-odds of a two-level one.
-    estimate, std_error, ci_low, ci_high : float
-        Pooled.
-    """
-
-    delta: float
-    estimate: float
-    std_error: float
-    ci_low: float
-    ci_high: float
+__all__ = ["TippingPoint", "tipping_point"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TippingPoint(Reported):
-    """A delta-adjusted sensitivity analysis.
+class TippingPoint(Check):
+    """A delta-adjusted sensitivity analysis: a pooled estimate for each departure from missing at random.
 
     Attributes
     ----------
+    parts : tuple of Point
+        By delta, which is added to imputed values in units of the column, or to the log-odds of a two-level
+        one; 0, which is `overall`, is missing at random.
     column : str
         Whose missing values are varied.
     arm : str
         In which rows: ``"treated"``, ``"control"`` or ``"both"``.
     scale : {"units", "log-odds"}
-        Of `delta`.
-    rows : tuple of TippingRow
-        Sorted by delta; 0 is missing at random.
+        Of delta.
     n_varied : int
         Missing values that are varied.
     conclusion : str
@@ -63,40 +46,21 @@ class TippingPoint(Reported):
     tipping_low, tipping_high : float or None
         The nearest delta below and above 0 at which the conclusion is no longer that, by linear interpolation
         of the interval's limit; None where none in the range does it.
-    sentence : str
-        The analysis in words.
     """
 
+    parts: tuple[Point, ...] = ()
     column: str
     arm: str
     scale: str
-    rows: tuple[TippingRow, ...]
     n_varied: int
     conclusion: str
     tipping_low: float | None
     tipping_high: float | None
-    sentence: str
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the estimates.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import tipping_plot
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a delta.
-        """
-        return rows_frame(self.rows, TippingRow)
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw the estimate over departures from missing at random.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
-
-        return charts.tipping_plot(self)
+        return {"deltas": lambda: tipping_plot(self)}
 
 
 def tipping_point(
@@ -132,7 +96,7 @@ def tipping_point(
     missing_outcome : {"exclude", "impute"}, optional
         As in `estimate_with_imputation`; ``"impute"`` where the outcome itself is varied.
     **options
-        Of `estimate_with_imputation`: confounders, graph, m, method, estimand, treated, ...
+        Of `estimate_with_imputation`: confounders, graph, draws, method, estimand, treated, ...
 
     Returns
     -------
@@ -161,7 +125,7 @@ def tipping_point(
     >>> frame = pd.DataFrame({"arm": arm, "x": x, "y": y})
     >>> got = tipping_point(
     ...     frame, treatment="arm", outcome="y", arm="treated", confounders=["x"], deltas=[-4, -2, 0, 2],
-    ...     method="ipw", estimand="ate", m=3,
+    ...     method="ipw", estimand="ate", draws=3,
     ... )
     >>> got.conclusion, -4 < got.tipping_low < 0, got.tipping_high
     ('positive', True, None)
@@ -208,19 +172,24 @@ def tipping_point(
     how = "impute" if name == outcome else missing_outcome
     if how is not None:
         options["missing_outcome"] = how
-    rows = tuple(
-        _row(frame, treatment, outcome, name, float(delta), chosen, options) for delta in grid.tolist()
-    )
+    made = [_pooled(frame, treatment, outcome, name, delta * chosen, options) for delta in grid.tolist()]
+    rows = tuple(_point(float(delta), one) for delta, one in zip(grid.tolist(), made, strict=True))
+    level = made[0].level
     at = int(np.flatnonzero(grid == 0)[0])
     conclusion = _verdict(rows[at])
     low = _crossing(rows[at::-1], conclusion)
     high = _crossing(rows[at:], conclusion)
     scale = "log-odds" if logs else "units"
     return TippingPoint(
+        name="missing at random",
+        verdict="untestable",
+        overall=rows[at],
+        parts=rows,
+        level=level,
+        axis="estimate of the effect",
         column=name,
         arm=arm,
         scale=scale,
-        rows=rows,
         n_varied=varied,
         conclusion=conclusion,
         tipping_low=low,
@@ -241,38 +210,47 @@ def _numbers(deltas: object) -> NDArray[np.float64]:
     return np.asarray(grid, dtype=np.float64)
 
 
-def _row(
+def _pooled(
     frame: Any,  # noqa: ANN401 - any frame library's type
     treatment: str,
     outcome: str,
     name: str,
-    delta: float,
-    chosen: NDArray[np.bool_],
+    shift: NDArray[np.float64],
     options: dict[str, Any],
-) -> TippingRow:
-    got = estimate_with_imputation(
-        frame, treatment=treatment, outcome=outcome, shift={name: delta * chosen.astype(float)}, **options
-    )
-    return TippingRow(
-        delta=delta, estimate=got.estimate, std_error=got.std_error, ci_low=got.ci_low, ci_high=got.ci_high
+) -> ImputedEffect:
+    return estimate_with_imputation(
+        frame, treatment=treatment, outcome=outcome, shift={name: shift}, **options
     )
 
 
-def _verdict(row: TippingRow) -> str:
-    return "positive" if row.ci_low > 0 else "negative" if row.ci_high < 0 else "undecided"
+def _point(delta: float, found: ImputedEffect) -> Point:
+    return Point(
+        label=f"delta {delta:g}",
+        at=delta,
+        estimate=found.estimate,
+        std_error=found.std_error,
+        ci_low=found.ci_low,
+        ci_high=found.ci_high,
+        p_value=found.p_value,
+        df=found.df,
+    )
 
 
-def _crossing(rows: Sequence[TippingRow], conclusion: str) -> float | None:
+def _verdict(row: Point) -> str:
+    low, high = row.ends
+    return "positive" if low > 0 else "negative" if high < 0 else "undecided"
+
+
+def _crossing(rows: Sequence[Point], conclusion: str) -> float | None:
     """First delta, going outwards, at which the verdict changes."""
     for before, after in pairwise(rows):
         if _verdict(after) == conclusion:
             continue
         # A decided verdict changes when its nearer limit passes zero, an undecided one when either does.
-        limits = {"positive": ("ci_low",), "negative": ("ci_high",)}.get(conclusion, ("ci_low", "ci_high"))
-        for limit in limits:
-            a, b = getattr(before, limit), getattr(after, limit)
+        for limit in {"positive": (0,), "negative": (1,)}.get(conclusion, (0, 1)):
+            a, b = before.ends[limit], after.ends[limit]
             if (a > 0) != (b > 0):
-                return float(before.delta + (after.delta - before.delta) * a / (a - b))
+                return float(before.at + (after.at - before.at) * a / (a - b))
     return None
 
 
@@ -282,8 +260,8 @@ def _sentence(
     treated: str,
     control: str,
     scale: str,
-    rows: Sequence[TippingRow],
-    at_zero: TippingRow,
+    rows: Sequence[Point],
+    at_zero: Point,
     varied: int,
     conclusion: str,
     low: float | None,
@@ -309,6 +287,5 @@ def _sentence(
     if turns:
         return f"{words} That changes once they are {' or '.join(turns)}; is so much plausible?"
     return words + (
-        f" No shift from {format_number(rows[0].delta)} to {format_number(rows[-1].delta)}{unit} changes"
-        " that."
+        f" No shift from {format_number(rows[0].at)} to {format_number(rows[-1].at)}{unit} changes that."
     )
