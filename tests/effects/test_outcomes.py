@@ -19,7 +19,6 @@ from statsmodels.stats.contingency_tables import Table2x2
 from statsmodels.stats.multitest import multipletests
 
 from whyprompt._words import format_number
-from whyprompt.cli.effect_report import effect_text
 from whyprompt.effects import estimate_effect
 from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import DataError, EstimationError, GraphError
@@ -655,7 +654,7 @@ def test_a_p_below_what_random_signs_can_show_is_written_as_smaller():
     found = paired_effects(frame, outcomes=["right", "tokens"], treated="cot", control="direct")
     assert found.p_least == 1 / 20_001
     assert all(row.p_adjusted == found.p_least for row in found.parts)
-    lines = [line for line in effect_text(found).splitlines() if line.strip().startswith(("right", "tokens"))]
+    lines = [line for line in found.summary().splitlines() if line.strip().startswith(("right", "tokens"))]
     assert all(line.endswith("< 0.00005") for line in lines)
     few = paired_effects(
         frame[frame["item_id"].isin([f"q{i}" for i in range(8)])],
