@@ -108,7 +108,7 @@ def make(path: Path, items_per_task: int, first_layer: int) -> None:
                 file.write(json.dumps({"task": task, **one.to_dict()}) + "\n")
                 file.flush()
 
-            def progress(at: int, of: int, task: str = task, began: float = began) -> None:
+            def progress(at: int, of: int, _: str, task: str = task, began: float = began) -> None:
                 say(f"{task}: {at} of {of} pairs, {time.perf_counter() - began:.0f} s")
 
             set_sweep(lm.model, pairs, sets, done=done, on_pair=keep, progress=progress)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    Progress = Callable[[int, int, str], None]
+
 __all__ = ["show_progress"]
 
 _LINE_EVERY_S = 10.0

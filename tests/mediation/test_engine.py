@@ -16,7 +16,7 @@ from whyprompt.mediation import (
     layer_sweep,
     set_sweep,
 )
-from whyprompt.mediation.engine.actions import SetOutput
+from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.opening import model_runtime
 
 ATOL = 1e-9
@@ -239,7 +239,7 @@ def test_resumes_by_pair():
         model,
         pairs,
         on_pair=lambda r: saved.update({r.item_id: r}),
-        progress=lambda i, n: seen.append((i, n)),
+        progress=lambda i, n, _: seen.append((i, n)),
     )
     assert seen == [(1, 3), (2, 3), (3, 3)]
     stored = {k: PairOutcomes.from_dict(json.loads(json.dumps(v.to_dict()))) for k, v in saved.items()}
@@ -412,7 +412,7 @@ def test_row_zero_is_checked_on_every_chunk():
         own = type(runtime)._check_sentinel
         stack.callback(setattr, type(runtime), "_check_sentinel", own)
         type(runtime)._check_sentinel = lambda *a: (checked.append(1), own(*a))
-        runtime.patched(w1, [[(0, 0)], [(1, 1)], [(2, 2)]], SetOutput(w0.layers))
+        runtime.patched(w1, [[(0, 0)], [(1, 1)], [(2, 2)]], set_output(w0.layers))
         assert len(checked) == 3
 
 

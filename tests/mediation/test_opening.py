@@ -13,7 +13,7 @@ from test_engine import ATOL, pair
 from whyprompt._lean import products
 from whyprompt.errors import MediationError
 from whyprompt.mediation import PairOutcomes, head_sweep, set_sweep
-from whyprompt.mediation.engine.actions import SetOutput
+from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.attention import attend_blockwise
 from whyprompt.mediation.engine.intercept import AttentionCall
 from whyprompt.mediation.engine.opening import model_runtime
@@ -268,7 +268,7 @@ def test_rows_are_picked_on_the_device_of_what_they_are_picked_from():
     with opened(tiny.make("llama"), p) as runtime:
         world = runtime.clean(p.ids1, p.answer_ids)
     base = replace(world, hidden=world.hidden.to("meta"))
-    job = Job(base, [[(0, 0)], [(1, 1)]], SetOutput(world.layers))
+    job = Job(base, [[(0, 0)], [(1, 1)]], set_output(world.layers))
     plan = Plan([job], [Part(0, (0, 1))], 3, at_once=False)
     layers = [torch.nn.Identity() for _ in range(3)]
     with rows_in_play(layers, plan):
@@ -340,7 +340,7 @@ def test_a_batch_of_rows_without_a_chunk_and_with_many_has_the_largest_floor():
     with model_runtime(model, check=(p.ids1, p.answer_ids), max_extra_bytes=1) as runtime:
         worlds = [runtime.clean(ids, p.answer_ids) for ids in (p.ids0, p.ids1)]
         rows = [[(layer, 0)] for layer in range(3)]
-        job = Job(worlds[1], rows, SetOutput(worlds[0].layers))
+        job = Job(worlds[1], rows, set_output(worlds[0].layers))
         many = runtime.patched_many([job])[0]
         each = [runtime.patched_many([replace(job, rows=[row])])[0] for row in rows]
     off = [float((x[0] - worlds[1].log_probs).sum().abs()) for x in (many, *each)]

@@ -199,7 +199,7 @@ def test_knockouts_resume_by_pair():
         "reasoning",
         done=stored,
         on_pair=again.append,
-        progress=lambda i, n: seen.append((i, n)),
+        progress=lambda i, n, _: seen.append((i, n)),
     )
     assert [r.item_id for r in again] == ["i1"]
     assert seen == [(2, 3), (3, 3)]

@@ -392,6 +392,11 @@ def _computed(
     return kept
 
 
+def _named(report: Progress, name: str) -> Progress:
+    """Report the progress of what says only how far it is."""
+    return lambda done, total, _text: report(done, total, name)
+
+
 def _compute(
     study: Study,
     settings: MediationSettings,
@@ -415,7 +420,7 @@ def _compute(
             mediator=settings.mediator,
             done=done,
             on_pair=saved.keeper(contrast),
-            progress=lambda d, n, name=name: report(d, n, name),  # type: ignore[misc]
+            progress=_named(report, name),
         )
         saved.finish(contrast, sweep)
     main = saved.sweep(contrasts[0])
@@ -431,16 +436,14 @@ def _compute(
             mediator=settings.mediator,
             level=settings.level,
             random_state=study.seeds.analysis,
-            progress=lambda n, share: report(n, settings.max_heads, f"the smallest set, {share:.0%} carried"),
+            progress=lambda done, total, text: report(done, total, f"the smallest set, {text}"),
         )
         note = ""
     except MediationError as error:
         # A study too small to hold items out still has its sweep; it says why it has no set.
         search, note = None, error.message
     report(0, len(main_pairs), "attention")
-    capture = capture_attention(
-        lm.model, main_pairs, progress=lambda done, total: report(done, total, "attention")
-    )
+    capture = capture_attention(lm.model, main_pairs, progress=_named(report, "attention"))
     pictures = _pictures(lm, main_pairs, contrasts[0], main)
     saved.close(search, note, pictures, capture)
 

@@ -11,11 +11,12 @@ from whyprompt.errors import MediationError
 from whyprompt.mediation.sweep import check_heads, open_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
+    from whyprompt._progress import Progress
     from whyprompt.mediation.pairs import PromptPair, Spans
     from whyprompt.mediation.results import Head
 
@@ -139,7 +140,7 @@ def capture_attention(
     *,
     heads: Sequence[Head] | None = None,
     max_extra_bytes: int = 256 << 20,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> AttentionCapture:
     """Attention mass on each named segment at the answer positions, for every head and item.
 
@@ -192,7 +193,7 @@ def capture_attention(
                 mass[i, arm, :, -1] = np.clip(1 - w.sum(-1), 0, None).mean(-1)
                 entropy[i, arm] = -(w * np.log(np.where(w > 0, w, 1))).sum(-1).mean(-1)
             if progress is not None:
-                progress(i + 1, len(pairs))
+                progress(i + 1, len(pairs), "items")
     return AttentionCapture(
         item_ids=tuple(p.item_id for p in pairs),
         clusters=tuple(p.cluster for p in pairs),

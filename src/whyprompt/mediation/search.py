@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import numpy as np
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from whyprompt._progress import Progress
+    from whyprompt.mediation.engine.runner import Mediator, Outcome
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head, Sweep
 
@@ -121,9 +123,11 @@ def find_heads(
     candidates: int = 32,
     held_out: float = 0.5,
     level: float = 0.95,
+    mediator: Mediator | None = None,
+    outcome: Outcome | None = None,
+    max_extra_bytes: int = 256 << 20,
     random_state: int = 0,
-    progress: Callable[[int, float], None] | None = None,
-    **options: Any,  # noqa: ANN401  # handed to the sweeps
+    progress: Progress | None = None,
 ) -> HeadSearch:
     """Grow the smallest set of heads that carries a share of the total effect in both directions.
 
@@ -144,7 +148,6 @@ def find_heads(
         As in `head_sweep`.
     sweep : Sweep, optional
         A finished sweep over at least the search items, in both directions; run here if absent.
-        Its mediator and outcome are those of the search.
     method : {"greedy", "ranked"}
     share : float, default 0.8
         Share of the total effect to reach on the search items.
@@ -154,12 +157,12 @@ def find_heads(
     held_out : float, default 0.5
         Share of clusters that the search does not see.
     level : float, default 0.95
+    mediator, outcome, max_extra_bytes
+        As in `head_sweep`; of a finished sweep its own.
     random_state : int
         Draws the split.
     progress : callable, optional
-        Called with (heads so far, share on the search items that every direction reaches).
-    **options
-        `mediator`, `outcome` and `max_extra_bytes` of `head_sweep`.
+        Called with (heads so far, `max_heads`, the share of the search items' effect so far in words).
 
     Returns
     -------
@@ -186,7 +189,7 @@ def find_heads(
         raise MediationError("share, max_heads and candidates are positive; held_out lies between 0 and 1")
     if not 0 < level < 1:
         raise MediationError(f"level is {level!r}, but it lies between 0 and 1")
-    options = _matching(sweep, options)
+    options = _matching(sweep, mediator, outcome, max_extra_bytes)
     seen, unseen = _split(pairs, held_out, random_state)
     if sweep is None:
         sweep = head_sweep(model, seen, **options)
@@ -214,7 +217,7 @@ def find_heads(
                 path.append(pool.pop(best))
                 curve.append(shares[:, best])
                 if progress is not None:
-                    progress(len(path), float(curve[-1].min()))
+                    progress(len(path), max_heads, f"{_percent(float(curve[-1].min()))} carried")
     at = next((k for k, shares in enumerate(curve) if shares.min() >= share), None)
     chosen = path if at is None else path[: at + 1]
     nested = {str(k): path[: k + 1] for k in range(len(path))}
@@ -301,23 +304,36 @@ def _check_total(te: Array, which: str) -> None:
         raise MediationError(f"the {which} items have no total effect, so there is nothing to share out")
 
 
-def _matching(sweep: Sweep | None, options: dict[str, Any]) -> dict[str, Any]:
+class _Options(TypedDict):
+    mediator: Mediator
+    outcome: Outcome
+    max_extra_bytes: int
+
+
+def _matching(
+    sweep: Sweep | None, mediator: Mediator | None, outcome: Outcome | None, max_extra_bytes: int
+) -> _Options:
     """Give the options of the search: a finished sweep's mediator and outcome, unless they differ."""
-    if sweep is None:
-        return options
-    own = {"mediator": sweep.mediator, "outcome": sweep.outcome}
-    for name, value in own.items():
-        if options.get(name, value) != value:
+    given = {"mediator": mediator, "outcome": outcome}
+    own = {"mediator": "head_output", "outcome": "log_prob"}
+    if sweep is not None:
+        own = {"mediator": sweep.mediator, "outcome": sweep.outcome}
+        for name, value in own.items():
+            if given[name] not in {None, value}:
+                raise MediationError(
+                    f"the sweep's {name} is {value!r}, but {given[name]!r} was asked for",
+                    hint="a share of one is no share of the other: leave `sweep` out, or the option",
+                )
+        if sweep.mediator == "head_output" and not {"nie", "pure_nie"} <= set(sweep.quantities):
             raise MediationError(
-                f"the sweep's {name} is {value!r}, but {options[name]!r} was asked for",
-                hint="a share of one is no share of the other: leave `sweep` out, or the option",
+                "the sweep ran in one direction only",
+                hint="the search ranks heads by both: run head_sweep without `directions`",
             )
-    if sweep.mediator == "head_output" and not {"nie", "pure_nie"} <= set(sweep.quantities):
-        raise MediationError(
-            "the sweep ran in one direction only",
-            hint="the search ranks heads by both: run head_sweep without `directions`",
-        )
-    return own | options
+    return _Options(
+        mediator=mediator or cast("Mediator", own["mediator"]),
+        outcome=outcome or cast("Outcome", own["outcome"]),
+        max_extra_bytes=max_extra_bytes,
+    )
 
 
 def _sentence(r: HeadSearch, mediator: str, n_clusters: int) -> str:

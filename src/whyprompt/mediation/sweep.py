@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from whyprompt.mediation.results import KnockoutSweep, PairCut, Sweep
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from whyprompt._progress import Progress
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head, PairOutcomes
@@ -46,6 +47,18 @@ __all__ = [
 _MAX_EXTRA_BYTES = 256 << 20
 
 
+class SweepOptions(TypedDict, total=False):
+    """Options that all sweeps of heads and sets share, told in `head_sweep`."""
+
+    mediator: Mediator
+    directions: Sequence[Direction]
+    outcome: Outcome
+    max_extra_bytes: int
+    progress: Progress | None
+    on_pair: Callable[[PairOutcomes], None] | None
+    done: Mapping[str, PairOutcomes] | None
+
+
 def head_sweep(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
@@ -55,7 +68,7 @@ def head_sweep(
     directions: Sequence[Direction] = get_args(Direction),
     outcome: Outcome = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
 ) -> Sweep:
@@ -83,7 +96,7 @@ def head_sweep(
     max_extra_bytes : int
         Budget for the activations of patched rows; rows are chunked to it.
     progress : callable, optional
-        Called with (pairs finished, pairs in all).
+        Called with (pairs finished, pairs in all, a word of what they are).
     on_pair : callable, optional
         Called with each finished item's `PairOutcomes`, to save it.
     done : mapping of item_id to PairOutcomes, optional
@@ -128,14 +141,7 @@ def set_sweep(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
     sets: Mapping[str, Sequence[Head]],
-    *,
-    mediator: Mediator = "head_output",
-    directions: Sequence[Direction] = get_args(Direction),
-    outcome: Outcome = "log_prob",
-    max_extra_bytes: int = _MAX_EXTRA_BYTES,
-    progress: Callable[[int, int], None] | None = None,
-    on_pair: Callable[[PairOutcomes], None] | None = None,
-    done: Mapping[str, PairOutcomes] | None = None,
+    **options: Unpack[SweepOptions],
 ) -> Sweep:
     """Joint effect of each of several sets of heads, patched together.
 
@@ -143,10 +149,12 @@ def set_sweep(
 
     Parameters
     ----------
-    model, pairs, mediator, directions, outcome, max_extra_bytes, progress, on_pair, done
+    model, pairs
         As in `head_sweep`.
     sets : mapping of str to sequence of (layer, head)
         Named sets.
+    **options
+        As in `head_sweep`, but `heads`.
 
     Returns
     -------
@@ -163,18 +171,7 @@ def set_sweep(
     """
     if not sets:
         raise MediationError("sets is empty", hint="name at least one set of heads")
-    return _sweep_of_sets(
-        model,
-        pairs,
-        lambda _: sets,
-        mediator=mediator,
-        directions=directions,
-        outcome=outcome,
-        max_extra_bytes=max_extra_bytes,
-        progress=progress,
-        on_pair=on_pair,
-        done=done,
-    )
+    return _sweep_of_sets(model, pairs, lambda _: sets, **options)
 
 
 def _sweep_of_sets(
@@ -186,19 +183,21 @@ def _sweep_of_sets(
     directions: Sequence[Direction] = get_args(Direction),
     outcome: Outcome = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
-    **rest: Any,  # noqa: ANN401  # progress, on_pair, done
+    progress: Progress | None = None,
+    on_pair: Callable[[PairOutcomes], None] | None = None,
+    done: Mapping[str, PairOutcomes] | None = None,
 ) -> Sweep:
     """Open the model once, see which sets it has, and sweep them."""
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         runner = Runner(runtime, (), mediator, _directions(directions), outcome)
-        return sweep_sets(runner, pairs, sets(runtime), **rest)
+        return sweep_sets(runner, pairs, sets(runtime), progress, on_pair, done)
 
 
 def sweep_sets(
     runner: Runner,
     pairs: Sequence[PromptPair],
     sets: Mapping[str, Sequence[Head]],
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
 ) -> Sweep:
@@ -240,7 +239,7 @@ def joint_effect(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
     heads: Sequence[Head],
-    **options: Any,  # noqa: ANN401  # handed to set_sweep
+    **options: Unpack[SweepOptions],
 ) -> Sweep:
     """Joint effect of one set of heads.
 
@@ -251,7 +250,7 @@ def joint_effect(
     heads : sequence of (layer, head)
         The set.
     **options
-        As in `set_sweep`.
+        As in `head_sweep`, but `heads`.
 
     Returns
     -------
@@ -268,7 +267,7 @@ def joint_effect(
 def layer_sweep(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
-    **options: Any,  # noqa: ANN401  # handed to set_sweep
+    **options: Unpack[SweepOptions],
 ) -> Sweep:
     """Joint effect of all heads of each layer.
 
@@ -277,7 +276,7 @@ def layer_sweep(
     model, pairs
         As in `head_sweep`.
     **options
-        As in `set_sweep`.
+        As in `head_sweep`, but `heads`.
 
     Returns
     -------
@@ -311,7 +310,7 @@ def knockout_sweep(
     heads: Sequence[Head] | None = None,
     outcome: Literal["log_prob", "prob"] = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     on_pair: Callable[[PairCut], None] | None = None,
     done: Mapping[str, PairCut] | None = None,
 ) -> KnockoutSweep:
@@ -353,7 +352,7 @@ def knockout_sweep(
     """
     import torch
 
-    from whyprompt.mediation.engine.actions import CutEdges
+    from whyprompt.mediation.engine.actions import cut_edges
     from whyprompt.mediation.engine.patching import Job
 
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
@@ -368,7 +367,7 @@ def knockout_sweep(
             if done and pair.item_id in done:
                 rows[pair.item_id] = _fitting_cut(pair, done[pair.item_id], len(chosen), digest(pair))
         if progress is not None and rows:
-            progress(len(rows), len(pairs))
+            progress(len(rows), len(pairs), "items")
         left = [p for p in pairs if p.item_id not in rows]
         for pack in in_packs(runtime, left, kept=lambda p: len(p.ids1 if arm else p.ids0)):
             for pair in pack:
@@ -383,7 +382,7 @@ def knockout_sweep(
                 keep = torch.ones(shape, dtype=torch.bool, device=world.hidden.device)
                 for start, stop in (pair.segments1 if arm else pair.segments0)[segment]:
                     keep[:, start:stop] = False
-                jobs.append(Job(world, [(h,) for h in chosen], CutEdges(keep), pair.item_id))
+                jobs.append(Job(world, [(h,) for h in chosen], cut_edges(keep), pair.item_id))
             for pair, world, out in zip(pack, worlds, runtime.patched_many(jobs), strict=True):
                 rows[pair.item_id] = PairCut(
                     item_id=pair.item_id,
@@ -396,7 +395,7 @@ def knockout_sweep(
                 if on_pair is not None:
                     on_pair(rows[pair.item_id])
                 if progress is not None:
-                    progress(len(rows), len(pairs))
+                    progress(len(rows), len(pairs), "items")
         return KnockoutSweep(
             segment=segment,
             arm=arm,

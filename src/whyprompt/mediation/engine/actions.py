@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -12,85 +11,49 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.engine.attention import LayerState, RowWeights
 
-__all__ = ["Action", "CutEdges", "SetOutput", "SetRow"]
+__all__ = ["Action", "cut_edges", "set_output", "set_row"]
 
 
 class Action(Protocol):
-    """What happens to the heads that a row patches: either their outputs or their weights."""
+    """What happens to the heads that rows patch: either their outputs or their weights are given."""
 
-    def output(self, layer: int, heads: torch.Tensor, /) -> torch.Tensor | None:
-        """Give outputs z of shape (entries, answer, value_dim), or None to act on the weights."""
-
-    def weights(
+    def __call__(
         self, layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
-    ) -> torch.Tensor:
-        """Give the patched attention, (entries, answer, prefix + answer), from the rows' own."""
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Give outputs z, (entries, answer, value_dim), or attention, (entries, answer, prefix + answer)."""
 
 
-@dataclass(frozen=True, slots=True)
-class SetOutput:
-    """Head outputs are those of another clean run.
+def set_output(source: Sequence[LayerState]) -> Action:
+    """Head outputs are those of another clean run, whose layers are given."""
 
-    Attributes
-    ----------
-    source : sequence of LayerState
-        The layers of that run.
-    """
+    def act(
+        layer: int, _rows: torch.Tensor, heads: torch.Tensor, _own: RowWeights, /
+    ) -> tuple[torch.Tensor, None]:
+        return source[layer].z[:, heads].transpose(0, 1), None
 
-    source: Sequence[LayerState]
-
-    def output(self, layer: int, heads: torch.Tensor, /) -> torch.Tensor | None:
-        """Give the other run's z."""
-        return self.source[layer].z[:, heads].transpose(0, 1)
-
-    def weights(
-        self, _layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
-    ) -> torch.Tensor:
-        """Leave the weights alone: outputs were given."""
-        return own(rows, heads)
+    return act
 
 
-@dataclass(frozen=True, slots=True)
-class SetRow:
-    """Attention rows are given.
+def set_row(given: Sequence[torch.Tensor]) -> Action:
+    """Attention rows are given, one a layer, (heads, answer, prefix + answer)."""
 
-    Attributes
-    ----------
-    rows : sequence of Tensor, shape (heads, answer, prefix + answer)
-        One a layer.
-    """
+    def act(
+        layer: int, _rows: torch.Tensor, heads: torch.Tensor, _own: RowWeights, /
+    ) -> tuple[None, torch.Tensor]:
+        return None, given[layer][heads]
 
-    rows: Sequence[torch.Tensor]
-
-    def output(self, _layer: int, _heads: torch.Tensor, /) -> torch.Tensor | None:
-        """Give none: the weights are set."""
-        return None
-
-    def weights(
-        self, layer: int, _rows: torch.Tensor, heads: torch.Tensor, _own: RowWeights, /
-    ) -> torch.Tensor:
-        """Give the rows."""
-        return self.rows[layer][heads]
+    return act
 
 
-@dataclass(frozen=True, slots=True)
-class CutEdges:
+def cut_edges(keep: torch.Tensor) -> Action:
     """Edges to some tokens are cut and the row renormalised over the others and a sink, if there is one.
 
-    Attributes
-    ----------
-    keep : Tensor of bool, shape (answer, prefix + answer)
-        Which edges are kept.
+    `keep`, (answer, prefix + answer), says which edges are kept.
     """
 
-    keep: torch.Tensor
+    def act(
+        _layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
+    ) -> tuple[None, torch.Tensor]:
+        return None, own(rows, heads, keep.to(rows.device))
 
-    def output(self, _layer: int, _heads: torch.Tensor, /) -> torch.Tensor | None:
-        """Give none: the weights are cut."""
-        return None
-
-    def weights(
-        self, _layer: int, rows: torch.Tensor, heads: torch.Tensor, own: RowWeights, /
-    ) -> torch.Tensor:
-        """Cut and renormalise."""
-        return own(rows, heads, self.keep.to(rows.device))
+    return act

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from whyprompt.errors import MediationError
-from whyprompt.mediation.engine.actions import SetOutput
+from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.attention import World
 from whyprompt.mediation.engine.engine import ModelRuntime, Recorder, check_finite, check_vocabulary
 from whyprompt.mediation.engine.intercept import handling, intercept
@@ -251,7 +251,7 @@ def _try_stages(runtime: ModelRuntime, whole: World, item: str) -> ModelRuntime:
     count = min(_STAGES, runtime.n_layers)
     at = sorted({round(i * (runtime.n_layers - 1) / max(1, count - 1)) for i in range(count)})
     rows = [[(layer, head) for head in range(runtime.n_heads)] for layer in at]
-    nothing = SetOutput([replace(state, z=torch.zeros_like(state.z)) for state in whole.layers])
+    nothing = set_output([replace(state, z=torch.zeros_like(state.z)) for state in whole.layers])
     jobs = [Job(whole, rows, nothing, item), Job(whole, rows[:1] + rows[-1:], nothing, item)]
     at_once = replace(runtime, at_once=True)
     wanted = torch.cat(at_once.patched_many(jobs))

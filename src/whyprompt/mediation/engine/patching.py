@@ -222,16 +222,17 @@ def _attend(
     if entries is None:
         return z
     rows, heads = (at.to(z.device) for at in entries)
-    new = action.output(layer, heads)
-    if new is None:
+    new, changed = action(layer, rows, heads, weights)
+    if changed is not None:
         values = state.prefix()[1]
         n_kv, prefix, _ = values.shape
         kv = heads // (z.shape[2] // n_kv)
-        w = action.weights(layer, rows, heads, weights).to(z.dtype)
+        w = changed.to(z.dtype)
         new = torch.empty(len(rows), z.shape[1], z.shape[3], dtype=z.dtype, device=z.device)
         for j in range(n_kv):
             at = (kv == j).nonzero()[:, 0]
             new[at] = w[at, :, :prefix] @ values[j] + w[at, :, prefix:] @ call.value[rows[at], j]
+    assert new is not None
     z[rows, :, heads] = new.to(z.dtype)
     return z
 

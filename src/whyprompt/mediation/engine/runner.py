@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from whyprompt._progress import Progress
+    from whyprompt.mediation.engine.actions import Action
     from whyprompt.mediation.engine.attention import World
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.mediation.results import PairCut
+    from whyprompt.mediation.results import Head, PairCut
 
 __all__ = [
     "Direction",
@@ -41,7 +43,6 @@ __all__ = [
 Mediator = Literal["head_output", "attention_row"]
 Outcome = Literal["log_prob", "prob", "margin"]
 Direction = Literal["nie", "nde", "pure_nie", "total_nde"]
-Head = tuple[int, int]
 
 _PACK_TOKENS = 448
 
@@ -199,11 +200,11 @@ class Runner:
             return name == ("y10" if len(pair.ids1) >= len(pair.ids0) else "y01")
         return bool(self.directions & ({"nie", "nde"} if name == "y10" else {"pure_nie", "total_nde"}))
 
-    def _action(self, pair: PromptPair, worlds: list[World], base: int, source: int) -> Any:  # noqa: ANN401  # an Action
-        from whyprompt.mediation.engine.actions import SetOutput, SetRow
+    def _action(self, pair: PromptPair, worlds: list[World], base: int, source: int) -> Action:
+        from whyprompt.mediation.engine.actions import set_output, set_row
 
         if self.mediator == "head_output":
-            return SetOutput(worlds[source].layers)
+            return set_output(worlds[source].layers)
         place = align_shorter(pair)
         n = len(worlds[source].answer)
         into = list(place) + [len(worlds[base].ids) - n + 1 + j for j in range(n - 1)]
@@ -213,7 +214,7 @@ class Runner:
             row = state.weights.new_zeros(*state.weights.shape[:2], len(worlds[base].ids))
             row[..., into] = state.weights
             rows.append(row)
-        return SetRow(rows)
+        return set_row(rows)
 
 
 def digest_of(*parts: object) -> str:
@@ -261,7 +262,7 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 def run_pairs(
     runner: Runner,
     pairs: Sequence[PromptPair],
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
     on_pair: Callable[[PairOutcomes], None] | None,
     done: Mapping[str, PairOutcomes] | None,
 ) -> list[PairOutcomes]:
@@ -269,7 +270,7 @@ def run_pairs(
     rows = {p.item_id: _fitting(runner, p, done[p.item_id]) for p in pairs if done and p.item_id in done}
     finished = len(rows)
     if progress is not None and finished:
-        progress(finished, len(pairs))
+        progress(finished, len(pairs), "items")
     left = [p for p in pairs if p.item_id not in rows]
     for pack in in_packs(runner.runtime, left, kept=runner.kept_tokens):
         for row in runner.run(pack):
@@ -278,7 +279,7 @@ def run_pairs(
             if on_pair is not None:
                 on_pair(row)
             if progress is not None:
-                progress(finished, len(pairs))
+                progress(finished, len(pairs), "items")
     return [rows[p.item_id] for p in pairs]
 
 
