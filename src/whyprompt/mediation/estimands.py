@@ -1,4 +1,4 @@
-"""Causal mediation estimands as pure functions of potential-outcome arrays.
+"""Causal mediation estimands of potential-outcome arrays.
 
 ``Y(a, M(b))`` is the outcome of prompt ``a`` when the mediator has the value it
 takes under prompt ``b``. Four arrays hold all that a sweep over mediators needs:
@@ -31,125 +31,10 @@ from whyprompt.errors import MediationError
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = [
-    "PotentialOutcomes",
-    "natural_direct_effect",
-    "natural_indirect_effect",
-    "pure_natural_indirect_effect",
-    "total_effect",
-    "total_natural_direct_effect",
-]
+__all__ = ["PotentialOutcomes"]
 
 
 _QUANTITIES = ("nie", "nde", "pure_nie", "total_nde")
-
-
-def total_effect(y11: ArrayLike, y00: ArrayLike) -> NDArray[np.float64]:
-    """Total effect, ``Y(1, M(1)) - Y(0, M(0))``.
-
-    Parameters
-    ----------
-    y11, y00 : array-like, shape (items,)
-        Outcomes of the two clean runs.
-
-    Returns
-    -------
-    ndarray, shape (items,)
-
-    Examples
-    --------
-    >>> total_effect([-1.0], [-3.0]).tolist()
-    [2.0]
-    """
-    return _minus("y11", y11, "y00", y00)
-
-
-def natural_indirect_effect(y11: ArrayLike, y10: ArrayLike) -> NDArray[np.float64]:
-    """(Total) natural indirect effect, ``Y(1, M(1)) - Y(1, M(0))``.
-
-    Parameters
-    ----------
-    y11 : array-like, shape (items,)
-        Outcome of prompt 1.
-    y10 : array-like, shape (items, ...)
-        Outcome of prompt 1 with each mediator at its value under prompt 0.
-
-    Returns
-    -------
-    ndarray, shape of `y10`
-
-    Examples
-    --------
-    >>> natural_indirect_effect([-1.0], [[-1.5, -1.0]]).tolist()
-    [[0.5, 0.0]]
-    """
-    return _minus("y11", y11, "y10", y10)
-
-
-def natural_direct_effect(y10: ArrayLike, y00: ArrayLike) -> NDArray[np.float64]:
-    """(Pure) natural direct effect, ``Y(1, M(0)) - Y(0, M(0))``.
-
-    Parameters
-    ----------
-    y10 : array-like, shape (items, ...)
-        Outcome of prompt 1 with each mediator at its value under prompt 0.
-    y00 : array-like, shape (items,)
-        Outcome of prompt 0.
-
-    Returns
-    -------
-    ndarray, shape of `y10`
-
-    Examples
-    --------
-    >>> natural_direct_effect([[-1.5, -1.0]], [-3.0]).tolist()
-    [[1.5, 2.0]]
-    """
-    return _minus("y10", y10, "y00", y00)
-
-
-def pure_natural_indirect_effect(y01: ArrayLike, y00: ArrayLike) -> NDArray[np.float64]:
-    """Pure natural indirect effect, ``Y(0, M(1)) - Y(0, M(0))``.
-
-    Parameters
-    ----------
-    y01 : array-like, shape (items, ...)
-        Outcome of prompt 0 with each mediator at its value under prompt 1.
-    y00 : array-like, shape (items,)
-        Outcome of prompt 0.
-
-    Returns
-    -------
-    ndarray, shape of `y01`
-
-    Examples
-    --------
-    >>> pure_natural_indirect_effect([[-2.5, -3.0]], [-3.0]).tolist()
-    [[0.5, 0.0]]
-    """
-    return _minus("y01", y01, "y00", y00)
-
-
-def total_natural_direct_effect(y11: ArrayLike, y01: ArrayLike) -> NDArray[np.float64]:
-    """Total natural direct effect, ``Y(1, M(1)) - Y(0, M(1))``.
-
-    Parameters
-    ----------
-    y11 : array-like, shape (items,)
-        Outcome of prompt 1.
-    y01 : array-like, shape (items, ...)
-        Outcome of prompt 0 with each mediator at its value under prompt 1.
-
-    Returns
-    -------
-    ndarray, shape of `y01`
-
-    Examples
-    --------
-    >>> total_natural_direct_effect([-1.0], [[-2.5, -3.0]]).tolist()
-    [[1.5, 2.0]]
-    """
-    return _minus("y11", y11, "y01", y01)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -178,27 +63,27 @@ class PotentialOutcomes:
     @property
     def te(self) -> NDArray[np.float64]:
         """Total effect, ``Y(1, M(1)) - Y(0, M(0))``, one an item."""
-        return total_effect(self.y11, self.y00)
+        return _minus("y11", self.y11, "y00", self.y00)
 
     @property
     def nie(self) -> NDArray[np.float64]:
         """Natural indirect effect, ``Y(1, M(1)) - Y(1, M(0))``."""
-        return natural_indirect_effect(self.y11, _run(self.y10, "y10", "nie"))
+        return _minus("y11", self.y11, "y10", _run(self.y10, "y10", "nie"))
 
     @property
     def nde(self) -> NDArray[np.float64]:
         """Natural direct effect, ``Y(1, M(0)) - Y(0, M(0))``: ``te == nde + nie``."""
-        return natural_direct_effect(_run(self.y10, "y10", "nde"), self.y00)
+        return _minus("y10", _run(self.y10, "y10", "nde"), "y00", self.y00)
 
     @property
     def pure_nie(self) -> NDArray[np.float64]:
         """Pure natural indirect effect, ``Y(0, M(1)) - Y(0, M(0))``."""
-        return pure_natural_indirect_effect(_run(self.y01, "y01", "pure_nie"), self.y00)
+        return _minus("y01", _run(self.y01, "y01", "pure_nie"), "y00", self.y00)
 
     @property
     def total_nde(self) -> NDArray[np.float64]:
         """Total natural direct effect, ``Y(1, M(1)) - Y(0, M(1))``: ``te == pure_nie + total_nde``."""
-        return total_natural_direct_effect(self.y11, _run(self.y01, "y01", "total_nde"))
+        return _minus("y11", self.y11, "y01", _run(self.y01, "y01", "total_nde"))
 
     @property
     def quantities(self) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -55,8 +55,52 @@ def estimates(labels: Sequence[str], n: int, by: str = "", **figures: Array) -> 
     )
 
 
+class Stored:
+    """What is kept between runs: plain lists and numbers, and back."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists and numbers, ready for JSON.
+
+        Returns
+        -------
+        dict
+
+        Examples
+        --------
+        >>> p = PairOutcomes(item_id="a", cluster="a", y00=-2.0, y11=-1.0, y10=np.array([-1.5]), y01=None)
+        >>> PairOutcomes.from_dict(p.to_dict()).y10.tolist()
+        [-1.5]
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self)}  # type: ignore[arg-type]
+        return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Inverse of `to_dict`.
+
+        Parameters
+        ----------
+        data : mapping
+
+        Returns
+        -------
+        object of the class
+        """
+        return cls(**{name: _read(name, value) for name, value in data.items()})
+
+
+def _read(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the classes below
+    if name == "sets":
+        return {key: _read("heads", heads) for key, heads in value.items()}
+    if name == "heads":
+        return tuple((int(layer), int(head)) for layer, head in value)
+    if isinstance(value, list):
+        return np.asarray(value, dtype=np.float64) if name.startswith("y") else tuple(value)
+    return value
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PairOutcomes:
+class PairOutcomes(Stored):
     """Potential outcomes of one item: the unit in which a sweep is saved and resumed.
 
     Attributes
@@ -82,38 +126,9 @@ class PairOutcomes:
     floor: float | None = None
     made_with: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-
-        Examples
-        --------
-        >>> p = PairOutcomes(item_id="a", cluster="a", y00=-2.0, y11=-1.0, y10=np.array([-1.5]), y01=None)
-        >>> PairOutcomes.from_dict(p.to_dict()).y10.tolist()
-        [-1.5]
-        """
-        return _plain(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PairOutcomes:
-        """Inverse of `to_dict`.
-
-        Parameters
-        ----------
-        data : mapping
-
-        Returns
-        -------
-        PairOutcomes
-        """
-        return cls(**_arrays(data, ("y10", "y01")))
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PairCut:
+class PairCut(Stored):
     """Outcomes of one item in a knockout sweep: the unit in which it is saved and resumed.
 
     Attributes
@@ -134,38 +149,9 @@ class PairCut:
     floor: float | None = None
     made_with: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-
-        Examples
-        --------
-        >>> p = PairCut(item_id="a", cluster="a", y=-1.0, y_cut=np.array([-1.5]))
-        >>> PairCut.from_dict(p.to_dict()).y_cut.tolist()
-        [-1.5]
-        """
-        return _plain(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> PairCut:
-        """Inverse of `to_dict`.
-
-        Parameters
-        ----------
-        data : mapping
-
-        Returns
-        -------
-        PairCut
-        """
-        return cls(**_arrays(data, ("y_cut",)))
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sweep(PotentialOutcomes):
+class Sweep(Stored, PotentialOutcomes):
     """Effects of single heads, or joint effects of sets of heads, item by item.
 
     Attributes
@@ -258,36 +244,9 @@ class Sweep(PotentialOutcomes):
         own = {"te": np.repeat(self.te, len(self.labels))}
         return _long(self, own | {q: self.effect(q).ravel() for q in self.quantities})
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers, ready for JSON.
-
-        Returns
-        -------
-        dict
-        """
-        return _plain(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Sweep:
-        """Inverse of `to_dict`.
-
-        Parameters
-        ----------
-        data : mapping
-
-        Returns
-        -------
-        Sweep
-        """
-        out = _arrays(data, ("y00", "y11", "y10", "y01"))
-        out["heads"] = _heads(out["heads"])
-        out["sets"] = {name: _heads(heads) for name, heads in out["sets"].items()}
-        out |= {name: tuple(out[name]) for name in ("item_ids", "clusters", "notes") if name in out}
-        return cls(**out)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class KnockoutSweep:
+class KnockoutSweep(Stored):
     """Controlled effect of cutting the answer's view of a segment, head by head.
 
     Not a natural indirect effect: it compares one prompt with itself, edges cut.
@@ -351,18 +310,3 @@ def _long(sweep: Sweep | KnockoutSweep, values: dict[str, Array]) -> pd.DataFram
         | {name: np.tile(own, n) for name, own in names.items()}
         | values
     )
-
-
-def _heads(value: Any) -> tuple[Head, ...]:  # noqa: ANN401  # lists from JSON
-    return tuple((int(layer), int(head)) for layer, head in value)
-
-
-def _plain(result: Any) -> dict[str, Any]:  # noqa: ANN401  # any of the classes above
-    values = {name: getattr(result, name) for name in result.__dataclass_fields__}
-    return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in values.items()}
-
-
-def _arrays(data: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        k: np.asarray(v, dtype=np.float64) if k in names and v is not None else v for k, v in data.items()
-    }
