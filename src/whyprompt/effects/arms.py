@@ -308,7 +308,6 @@ def _weighted(
             reference=arms[0],
             names=design.names,
             cluster=units,
-            level=level,
         )
     assert fit.means is not None
     assert fit.covariance is not None
@@ -390,7 +389,6 @@ def _plain_means(
         means=tuple(float(m) for m in means),
         covariance=covariance,
         df=df,
-        contrasts=(),
         ess=tuple(float(c) for c in counts),
         n=tuple(int(c) for c in counts),
     )

@@ -289,25 +289,8 @@ def _result(
     )
     settled = "graph" if graph is not None and not problem.confounders and design != "randomized" else design
     measures = risk_measures(problem, plan, fit)
-    sentence = effect_sentence(
-        outcome=problem.outcome_name,
-        treated=problem.arms.treated,
-        control=problem.arms.control,
-        estimand=plan.estimand,
-        method=plan.method.name,
-        estimate=fit.estimate,
-        ci=fit.ci,
-        level=plan.level,
-        used=used,
-        total=total,
-        balance=balance,
-        assumptions=assumptions,
-        confounders=(*adjusted, *also),
-        design=settled,
-        repeats=problem.cluster_name if repeats else None,
-        item=item,
-    )
-    return EffectResult(
+    result = EffectResult(
+        sentence="",
         treatment=problem.treatment_name,
         outcome=problem.outcome_name,
         treated=problem.arms.treated,
@@ -346,7 +329,6 @@ def _result(
                 balance_fails=_fails(assumptions, "balance"),
             ),
         ),
-        sentence=sentence + _risk_words(fit, measures),
         std_error_method=fit.std_error_method,
         settings=_settings(problem, plan, fit),
         confounders=adjusted,
@@ -356,6 +338,14 @@ def _result(
         propensity=None if fit.score is None else fit.score.propensity,
         matched=fit.matched,
     )
+    sentence = effect_sentence(
+        result,
+        confounders=(*adjusted, *also),
+        design=settled,
+        repeats=problem.cluster_name if repeats else None,
+        item=item,
+    )
+    return changed(result, sentence=sentence + _risk_words(fit, measures))
 
 
 def _risk_words(fit: Fit, measures: Sequence[Estimate]) -> str:

@@ -204,7 +204,7 @@ def _indicator(t: NDArray[np.float64]) -> NDArray[np.bool_]:
     if not set(values.tolist()) <= {0.0, 1.0}:
         raise EstimationError(
             f"the treatment has values {', '.join(f'{v:g}' for v in values[:5])}; expected 0 and 1",
-            hint="for many arms use multinomial_weights, for a dose continuous_weights",
+            hint="for many arms use compare_arms, for a dose dose_response",
         )
     if len(values) < 2:
         raise EstimationError(f"every row has treatment {values[0]:g}: one arm is empty")

@@ -221,19 +221,8 @@ class EffectResult(Result):
 
 
 def effect_sentence(
+    result: EffectResult,
     *,
-    outcome: str,
-    treated: str,
-    control: str,
-    estimand: str,
-    method: str,
-    estimate: float,
-    ci: tuple[float | None, float | None],
-    level: float,
-    used: tuple[int, int],
-    total: tuple[int, int],
-    balance: Sequence[BalanceRow],
-    assumptions: Sequence[Assumption],
     confounders: Sequence[str],
     design: str = "observational",
     repeats: str | None = None,
@@ -243,24 +232,10 @@ def effect_sentence(
 
     Parameters
     ----------
-    outcome, treated, control : str
-        Column and arms.
-    estimand, method : str
-        As in `EffectResult`.
-    estimate : float
-        The difference.
-    ci : tuple of float or None
-        Interval.
-    level : float
-        Its level.
-    used, total : tuple of int
-        Treated and control rows used, and in the table.
-    balance : sequence of BalanceRow
-        After adjustment.
-    assumptions : sequence of Assumption
-        With their verdicts.
+    result : EffectResult
+        With its figures, balance and assumptions.
     confounders : sequence of str
-        Columns adjusted for.
+        Columns adjusted for, or matched exactly on.
     design : {"observational", "randomized", "graph"}
         How the arms were given; ``"graph"`` where a graph says that nothing needs adjusting.
     repeats : str, optional
@@ -272,23 +247,26 @@ def effect_sentence(
     -------
     str
     """
-    low, high = ci
+    treated, control, outcome, method = result.treated, result.control, result.outcome, result.method
+    estimate, low, high = result.estimate, result.ci_low, result.ci_high
+    used = (result.n_treated_used, result.n_control_used)
+    total = (result.n_treated, result.n_control)
     interval = (
-        f"{percent(level)} interval {format_number(low)} to {format_number(high)}"
+        f"{percent(result.level)} interval {format_number(low)} to {format_number(high)}"
         if low is not None and high is not None
         else "no interval can be given"
     )
     numbers = (
         f"{used[0]} of {total[0]} {treated!r} rows and {used[1]} of {total[1]} {control!r} rows are used"
     )
-    failed = [a for a in assumptions if a.status == "fails"]
+    failed = [a for a in result.assumptions if a.status == "fails"]
     # Chance imbalance is part of a randomised design's interval, and no bias.
-    judged = () if design == "randomized" else balance
+    judged = () if design == "randomized" else result.balance
     unbalanced = [r for r in judged if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
     change = f"a difference of {format_number(estimate)} in {outcome!r} ({interval})"
     # Weights leave out rows where they were told to trim, and not for want of a counterpart.
     trimmed = method in {"ipw", "overlap", "entropy", "aipw"}
-    whose = estimand_words(estimand, used, total, "are left" if trimmed else "could be matched")
+    whose = estimand_words(result.estimand, used, total, "are left" if trimmed else "could be matched")
     way_out = f"Both arms were run on the same {item!r}: compare each with itself." if item else ""
     again = f" Rows repeat {repeats!r}, which the interval allows for." if repeats else ""
     if design == "observational" and not confounders:
@@ -320,7 +298,9 @@ def effect_sentence(
         if used != total
         else f" All rows are used ({total[0]} and {total[1]})."
     )
-    thin = next((a.detail for a in assumptions if a.name == "overlap" and a.status == "doubtful"), None)
+    thin = next(
+        (a.detail for a in result.assumptions if a.name == "overlap" and a.status == "doubtful"), None
+    )
     caution = f" Overlap is thin: {thin}." if thin else ""
     return (
         f"Under {treated!r} instead of {control!r}, {outcome!r} changes by {format_number(estimate)}"

@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whyprompt.effects.methods.balancing import entropy_multipliers
 from whyprompt.errors import EstimationError
-from whyprompt.stats.design import standardised
-from whyprompt.stats.errors import quantile
 from whyprompt.stats.influence import (
-    clean_arrays,
-    cluster_codes,
-    effective_sample_size,
-    influence_covariance,
-    nuisance_influence,
-    regression_influence,
     with_intercept,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import Any
 
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
 
 __all__ = [
-    "WeightedSlope",
-    "continuous_weights",
     "dose_correlations",
     "dose_weights",
     "entropy_influence",
@@ -41,151 +29,6 @@ __all__ = [
 # R-squared of the dose on the covariates: heavy tails from the first, E[w^2] infinite from the second (for a
 # normal dose and linear predictor with R^2 = R, E[w^2] is finite when 2 R / (1 - 2 R) < 1).
 _HEAVY_R2, _INFINITE_R2 = 0.05, 0.25
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class WeightedSlope:
-    """The weighted linear dose-response.
-
-    Attributes
-    ----------
-    method : str
-        ``gps`` or ``entropy``.
-    weights : ndarray, shape (n,)
-        Weights.
-    coef : tuple of float or None
-        Intercept and slope, where an outcome was given.
-    std_error : tuple of float or None
-        Theirs, the estimated weights accounted for.
-    covariance : ndarray, shape (2, 2), or None
-        Of the coefficients.
-    ci_low, ci_high : float or None
-        Interval of the slope.
-    correlation_before, correlation_after : tuple of float
-        Of the dose with each covariate, unweighted and weighted: what balance means for a dose.
-    ess : float
-        Kish's effective sample size.
-    warnings : tuple of str
-        What a reader must know.
-    """
-
-    method: str
-    weights: Floats
-    coef: tuple[float, float] | None
-    std_error: tuple[float, float] | None
-    covariance: Floats | None
-    ci_low: float | None
-    ci_high: float | None
-    correlation_before: tuple[float, ...]
-    correlation_after: tuple[float, ...]
-    ess: float
-    warnings: tuple[str, ...]
-
-
-def continuous_weights(
-    dose: ArrayLike,
-    X: ArrayLike,
-    *,
-    y: ArrayLike | None = None,
-    method: Literal["gps", "entropy"] = "gps",
-    names: Sequence[str] | None = None,
-    cluster: ArrayLike | None = None,
-    level: float = 0.95,
-) -> WeightedSlope:
-    """Weight rows so that a continuous dose does not depend on the covariates.
-
-    Parameters
-    ----------
-    dose : array_like, shape (n,)
-        The continuous treatment.
-    X : array_like, shape (n, p)
-        Covariates, numeric, without an intercept.
-    y : array_like, shape (n,), optional
-        Outcome, regressed on the dose with the weights. Left out, weights alone are returned.
-    method : {"gps", "entropy"}, default "gps"
-        ``gps``: the stabilised ratio of normal densities, of the dose by itself and given the covariates (a
-        linear model), each of the standardised residual. ``entropy``: the weights closest to uniform under
-        which the dose and the covariates keep their means and are uncorrelated, exactly.
-    names : sequence of str, optional
-        Columns of `X`, for messages.
-    cluster : array_like, shape (n,), optional
-        Sampling unit.
-    level : float, default 0.95
-        Of the interval.
-
-    Returns
-    -------
-    WeightedSlope
-
-    Raises
-    ------
-    DataError
-        If an array has missing or infinite values or a wrong shape.
-    EstimationError
-        If the dose is constant, is determined by the covariates, or balance cannot be reached.
-
-    Notes
-    -----
-    Variances are maximum likelihood ones; the density of the standardised residual leaves out the constant
-    ratio of the two standard deviations, as in WeightIt; estimates do not depend on it.
-
-    Normal density ratios have an infinite variance from an R-squared of dose on covariates of 1/4 on, and
-    heavy tails well before. In simulations the 95% interval of ``gps`` covered 92% at an R-squared of 0.14
-    (1,500 rows; the bootstrap no more), that of ``entropy`` 95%. From 0.05 on the result says so.
-
-    References
-    ----------
-    Robins, Hernan and Brumback (2000). Marginal structural models and causal inference in epidemiology.
-    Epidemiology 11.
-    Tübbicke (2022). Entropy balancing for continuous treatments. Journal of Econometric Methods 11.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(1)
-    >>> x = rng.normal(size=(500, 1))
-    >>> dose = x[:, 0] + rng.normal(size=500)
-    >>> result = continuous_weights(dose, x, method="entropy")
-    >>> bool(abs(result.correlation_after[0]) < 1e-8)
-    True
-    """
-    vectors = {"dose": np.asarray(dose)} | ({} if y is None else {"outcome": np.asarray(y)})
-    matrix, columns, clean = clean_arrays(np.asarray(X), names, **vectors)
-    codes = cluster_codes(None if cluster is None else np.asarray(cluster), len(matrix))
-    d, n = clean["dose"], len(matrix)
-    if d.std() <= 1e-12 * abs(d.mean()):
-        raise EstimationError("the dose is constant: it has no effect to estimate")
-    scaled = standardised(matrix, columns)
-    theta, psi, weigh = dose_weights(d, scaled, method=method)
-    weights = weigh(theta).real
-    coef = errors = covariance = low = high = None
-    if y is not None:
-        fitted, influence = regression_influence(
-            clean["outcome"],
-            with_intercept(d[:, None]),
-            weights,
-            weight_function=weigh,
-            theta=theta,
-            nuisance=nuisance_influence(psi, theta),
-        )
-        covariance = influence_covariance(influence, codes)
-        coef = (float(fitted[0]), float(fitted[1]))
-        errors = (float(np.sqrt(covariance[0, 0])), float(np.sqrt(covariance[1, 1])))
-        margin = quantile(level, None if codes is None else float(codes.max())) * errors[1]
-        low, high = coef[1] - margin, coef[1] + margin
-    return WeightedSlope(
-        method=method,
-        weights=weights,
-        coef=coef,
-        std_error=errors,
-        covariance=covariance,
-        ci_low=low,
-        ci_high=high,
-        correlation_before=dose_correlations(d, matrix, np.ones(n)),
-        correlation_after=dose_correlations(d, matrix, weights),
-        ess=effective_sample_size(weights),
-        warnings=heavy_tails(d, scaled) if method == "gps" else (),
-    )
 
 
 def dose_weights(
@@ -200,7 +43,9 @@ def dose_weights(
     scaled : ndarray, shape (n, p)
         Covariates from `standardised`.
     method : {"gps", "entropy"}
-        As in `continuous_weights`.
+        ``gps``: the stabilised ratio of normal densities, of the dose by itself and given the covariates (a
+        linear model), each of the standardised residual. ``entropy``: the weights closest to uniform under
+        which the dose and the covariates keep their means and are uncorrelated, exactly.
     basis : ndarray, shape (n, q), optional
         With ``entropy``: functions of the dose that are made uncorrelated with the covariates; default the
         dose itself.
@@ -217,6 +62,21 @@ def dose_weights(
     ------
     EstimationError
         If the method is not known, the covariates determine the dose, or balance cannot be reached.
+
+    Notes
+    -----
+    Variances are maximum likelihood ones; the density of the standardised residual leaves out the constant
+    ratio of the two standard deviations, as in WeightIt; estimates do not depend on it.
+
+    Normal density ratios have an infinite variance from an R-squared of dose on covariates of 1/4 on, and
+    heavy tails well before. In simulations the 95% interval of ``gps`` covered 92% at an R-squared of 0.14
+    (1,500 rows; the bootstrap no more), that of ``entropy`` 95%. From 0.05 on the result says so.
+
+    References
+    ----------
+    Robins, Hernan and Brumback (2000). Marginal structural models and causal inference in epidemiology.
+    Epidemiology 11.
+    Tübbicke (2022). Entropy balancing for continuous treatments. Journal of Econometric Methods 11.
     """
     if method == "gps":
         return _gps(d, scaled)

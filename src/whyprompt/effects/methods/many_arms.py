@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.design import standardised
-from whyprompt.stats.errors import cluster_design, quantile, rows_df
+from whyprompt.stats.errors import cluster_design, rows_df
 from whyprompt.stats.influence import (
     clean_arrays,
     cluster_codes,
@@ -30,30 +29,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
-    "Contrast",
     "MultiWeightEstimate",
     "multinomial_weights",
 ]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Contrast:
-    """The difference of two arms' means.
-
-    Attributes
-    ----------
-    arm, reference : str
-        The effect of ``arm`` in place of ``reference``.
-    estimate, std_error, ci_low, ci_high : float
-        With its interval (not adjusted for the number of pairs).
-    """
-
-    arm: str
-    reference: str
-    estimate: float
-    std_error: float
-    ci_low: float
-    ci_high: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +54,6 @@ class MultiWeightEstimate:
         Weighted outcome means by arm, where an outcome was given.
     covariance : ndarray, shape (arms, arms), or None
         Of the means.
-    contrasts : tuple of Contrast
-        Every pair, the reference's first.
     ess : tuple of float
         Kish's effective sample size by arm.
     n : tuple of int
@@ -93,7 +69,6 @@ class MultiWeightEstimate:
     weights: Floats
     means: tuple[float, ...] | None
     covariance: Floats | None
-    contrasts: tuple[Contrast, ...]
     ess: tuple[float, ...]
     n: tuple[int, ...]
     df: Floats | None = None
@@ -110,7 +85,6 @@ def multinomial_weights(
     names: Sequence[str] | None = None,
     cluster: ArrayLike | None = None,
     truncate: float | None = None,
-    level: float = 0.95,
 ) -> MultiWeightEstimate:
     """Weight many arms to one population by a multinomial logistic score.
 
@@ -134,8 +108,6 @@ def multinomial_weights(
         Sampling unit; errors and degrees of freedom are then as in `Weighting`.
     truncate : float, optional
         Lower the largest weights to this quantile (see `truncate_weights`).
-    level : float, default 0.95
-        Of the intervals.
 
     Returns
     -------
@@ -207,7 +179,6 @@ def multinomial_weights(
         weights = weigh(eta).real
     means: tuple[float, ...] | None = None
     covariance: Floats | None = None
-    contrasts: tuple[Contrast, ...] = ()
     free: Floats | None = None
     if y is not None:
         coef, influence = regression_influence(clean["outcome"], chosen, weights)
@@ -219,7 +190,6 @@ def multinomial_weights(
             sums = clusters.scaled(influence)
             covariance = np.asarray(sums.T @ sums)
             free = clusters.pairwise_df()
-        contrasts = _contrasts(arms, coef, covariance, free, level)
     return MultiWeightEstimate(
         estimand=estimand,
         arms=arms,
@@ -229,7 +199,6 @@ def multinomial_weights(
         means=means,
         covariance=covariance,
         df=free,
-        contrasts=contrasts,
         ess=tuple(effective_sample_size(weights[index == a]) for a in range(n_arms)),
         n=tuple(int((index == a).sum()) for a in range(n_arms)),
     )
@@ -286,24 +255,3 @@ def _score_influence(
     change = np.linalg.solve(information, moves) / (chosen.T @ weights)
     off = (chosen - p)[:, 1:]
     return np.asarray(sum((design * off[:, [a]]) @ change[a * k : (a + 1) * k] for a in range(n_arms - 1)))
-
-
-def _contrasts(
-    arms: tuple[str, ...], coef: Floats, covariance: Floats, df: Floats | None, level: float
-) -> tuple[Contrast, ...]:
-    made = []
-    for a, b in combinations(range(len(arms)), 2):
-        estimate = float(coef[b] - coef[a])
-        error = float(np.sqrt(max(covariance[a, a] + covariance[b, b] - 2.0 * covariance[a, b], 0.0)))
-        reach = quantile(level, None if df is None else float(df[a, b])) * error
-        made.append(
-            Contrast(
-                arm=arms[b],
-                reference=arms[a],
-                estimate=estimate,
-                std_error=error,
-                ci_low=estimate - reach,
-                ci_high=estimate + reach,
-            )
-        )
-    return tuple(made)
