@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from scipy import stats
 
+from whyprompt._summary import figures, parts_table
 from whyprompt._words import format_number, percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, units_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HeadInference", "contrast_heads", "infer_heads"]
 
+_SHOWN = 10
 _NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "total NDE"}
 
 
@@ -115,6 +117,13 @@ class HeadInference(Result):
         if self.sets:
             return frame
         return frame.iloc[np.argsort(-np.abs(self.mean), kind="stable")].reset_index(drop=True)
+
+    def _blocks(self) -> list[str]:
+        shown = self.parts
+        if not self.sets:
+            shown = tuple(self.parts[i] for i in np.argsort(-np.abs(self.mean), kind="stable")[:_SHOWN])
+        total = figures(cast("Estimate", self.overall), level=self.level)
+        return [f"Total effect: {total}", parts_table(shown, adjusted="family-wise")]
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         from whyprompt import charts

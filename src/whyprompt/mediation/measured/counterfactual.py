@@ -199,7 +199,7 @@ def widened(draws: Array, centre: Array | float, units: int, rng: np.random.Gene
 
 
 def bootstrap_effects(
-    world: Counterfactuals,
+    models: Counterfactuals,
     xm: Array,
     m: Array,
     xy: Array,
@@ -214,7 +214,7 @@ def bootstrap_effects(
 
     Parameters
     ----------
-    world : Counterfactuals
+    models : Counterfactuals
     xm, xy : ndarray
         Designs at the observed treatments and mediators.
     m, y : ndarray, shape (n,)
@@ -248,13 +248,13 @@ def bootstrap_effects(
             w[k] = drawn if units is None else drawn[units]
         if units is not None:
             w *= n / w.sum(1, keepdims=True)
-        if world.linear:
-            effects, good = _linear_sample(world, xm.shape[1], xy, y, w)
+        if models.linear:
+            effects, good = _linear_sample(models, xm.shape[1], xy, y, w)
         else:
             alpha, sigma, ok_m = _weighted(xm, m, fit_m, w)
             beta, _, ok_y = _weighted(xy, y, fit_y, w)
             good = ok_m & ok_y
-            effects = world.effects(alpha[good], beta[good], sigma[good], rng, w[good])
+            effects = models.effects(alpha[good], beta[good], sigma[good], rng, w[good])
         failed += int((~good).sum())
         if failed > draws:
             raise EstimationError("most bootstrap samples cannot be fitted", hint="use method='quasi_bayes'")
@@ -264,12 +264,12 @@ def bootstrap_effects(
 
 
 def _linear_sample(
-    world: Counterfactuals, p: int, xy: Array, y: Array, w: Array
+    models: Counterfactuals, p: int, xy: Array, y: Array, w: Array
 ) -> tuple[dict[str, Array], NDArray[np.bool_]]:
     """Both linear models of each sample from one weighted matrix of moments."""
     n, q = xy.shape
     rows, columns = np.triu_indices(q + 1)
-    extra = [world.mediator[0], world.mediator[1]]
+    extra = [models.mediator[0], models.mediator[1]]
     moments = np.zeros((len(w), len(rows) + 2 * p))
     cross = np.zeros((2, 2, len(w), p, q - p))
     step = max(256, _WEIGHTS // (4 * (len(rows) + 2 * p)))
@@ -278,19 +278,19 @@ def _linear_sample(
         joint = np.column_stack([xy[part], y[part]])
         products = np.hstack([joint[:, rows] * joint[:, columns], *(x[part] for x in extra)])
         moments += w[:, part] @ products
-        if not world.flat:
+        if not models.flat:
             for t in (0, 1):
                 for s in (0, 1):
-                    both = (world.mediator[s][part][:, :, None] * world.slope[t][part][:, None]).reshape(
+                    both = (models.mediator[s][part][:, :, None] * models.slope[t][part][:, None]).reshape(
                         -1, p * (q - p)
                     )
                     cross[t, s] += (w[:, part] @ both).reshape(-1, p, q - p)
     gram = np.empty((len(w), q + 1, q + 1))
     gram[:, rows, columns] = gram[:, columns, rows] = moments[:, : len(rows)]
     means = [moments[:, len(rows) + k * p : len(rows) + (k + 1) * p] / n for k in (0, 1)]
-    if world.flat:
+    if models.flat:
         cross = np.stack(
-            [np.stack([means[s][:, :, None] * world.slope[t][0] for s in (0, 1)]) for t in (0, 1)]
+            [np.stack([means[s][:, :, None] * models.slope[t][0] for s in (0, 1)]) for t in (0, 1)]
         )
     else:
         cross /= n

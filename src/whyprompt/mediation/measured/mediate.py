@@ -255,7 +255,7 @@ def mediate(
     )
     held = held_at(design, table, confounders, at)
     arms = [design.treat(value) for value in (control, treated)]
-    world = Counterfactuals(
+    models = Counterfactuals(
         family_m=mediator_model,
         family_y=outcome_model,
         mediator=(design.mediator_matrix(arms[0], held), design.mediator_matrix(arms[1], held)),
@@ -263,14 +263,14 @@ def mediate(
         flat=not design.moderators,
     )
     rng = np.random.default_rng(random_state)
-    point = world.effects(fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), rng, None)
+    point = models.effects(fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), rng, None)
     if method == "quasi_bayes":
         alpha = fit_m.draw(draws, rng, what="mediator")
         beta = fit_y.draw(draws, rng, what="outcome")
-        drawn = world.effects(alpha, beta, np.full(draws, fit_m.sigma), rng, None)
+        drawn = models.effects(alpha, beta, np.full(draws, fit_m.sigma), rng, None)
         centre = {k: float(v.mean()) for k, v in drawn.items()}
     else:
-        drawn = bootstrap_effects(world, xm, m, xy, y, fit_m, fit_y, groups, draws, rng)
+        drawn = bootstrap_effects(models, xm, m, xy, y, fit_m, fit_y, groups, draws, rng)
         centre = {k: float(v[0]) for k, v in point.items()}
         units = len(y) if groups is None else int(groups.max()) + 1
         widths = np.stack(list(drawn.values()), 1)
