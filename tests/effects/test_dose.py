@@ -33,7 +33,7 @@ def curve(frame, **options):
 
 def test_density_weights_give_weightits_slope(trials):
     wanted = json.loads((REFERENCE / "multi_treatment.json").read_text())["continuous_normal_density"]
-    result = curve(trials, method="gps", se="hc0")
+    result = curve(trials, method="gps", std_error="hc0")
     assert result.estimate == pytest.approx(wanted["coef"]["dose"], rel=1e-10)
     assert result.std_error == pytest.approx(wanted["se_mestimation"]["dose"], rel=1e-6)
     assert np.abs(result.weights - wanted["weights"]).max() < 1e-9
@@ -67,7 +67,7 @@ def test_the_known_slope_is_found_where_the_plain_one_is_far_off(trials):
 
 @pytest.mark.parametrize("kind", ["hc0", "hc3"])
 def test_without_weights_it_is_a_spline_regression_with_robust_errors(trials, kind):
-    result = curve(trials, method="naive", se=kind, grid=[0.0, 1.0, 2.0], reference=0.5)
+    result = curve(trials, method="naive", std_error=kind, grid=[0.0, 1.0, 2.0], reference=0.5)
     basis = sm.add_constant(natural_spline(trials.dose, result.knots))
     oracle = sm.OLS(trials.score_dose, basis).fit(cov_type=kind.upper())
     at = sm.add_constant(natural_spline([0.0, 1.0, 2.0], result.knots), has_constant="add")
@@ -288,7 +288,7 @@ def test_few_clusters_are_said_and_allow_no_joint_test():
     assert any("only 10 clusters" in w for w in found.warnings)
     two = response(data.assign(g=np.arange(60) % 2), cluster="g")
     assert (two.flat_p, two.nonlinear_p is None or 0 < two.nonlinear_p <= 1) == (None, True)
-    assert response(data, se="hc0").warnings == ()
+    assert response(data, std_error="hc0").warnings == ()
 
 
 @pytest.mark.parametrize("method", ["naive", "entropy"])

@@ -323,8 +323,7 @@ def _unpaired(
 
     if kind == "dose":
         _refuse(set(asked) - _DOSE, "with --as dose")
-        options = {"se" if name == "std_error" else name: value for name, value in asked.items()}
-        return wp.dose_response(frame, treatment=treatment, outcome=outcomes[0], **options, **of_kind)
+        return wp.dose_response(frame, treatment=treatment, outcome=outcomes[0], **asked, **of_kind)
     if kind == "all-arms":
         _refuse(set(asked) & {"treated", "control", "by", "propensity"}, "with --as all-arms")
         options = dict(asked)

@@ -138,7 +138,7 @@ def dose_response(
     reference: float | None = None,
     design: str = "observational",
     cluster: str | None = None,
-    se: str = "hc3",
+    std_error: str = "hc3",
     level: float = 0.95,
     random_state: int = 0,
 ) -> DoseResponse:
@@ -168,7 +168,7 @@ def dose_response(
         How rows got their doses.
     cluster : str, optional
         Column with the sampling unit. Default: one whose values repeat, as in `estimate_effect`.
-    se : {"hc3", "hc0"}, default "hc3"
+    std_error : {"hc3", "hc0"}, default "hc3"
         ``hc0``: the sandwich of the stacked equations (for ``gps`` that of R's WeightIt). ``hc3``: each row's
         influence is divided by one minus its leverage, in the weighted regression on all that the weights
         balance; weights and the ends of a spline give single rows much leverage. Intervals and the band then
@@ -220,7 +220,7 @@ def dose_response(
     >>> curve.ci_low < 0.7 < curve.ci_high
     True
     """
-    _check_options(method, design, se, level)
+    _check_options(method, design, std_error, level)
     table = open_table(frame)
     d, y = _read(table, treatment, outcome)
     chosen, cautions = choose_confounders(
@@ -269,8 +269,8 @@ def dose_response(
             for name, b, a in zip(covariates.names, before, after, strict=True)
         )
     regressors = np.column_stack(balanced)
-    spare = _spare(regressors, weights) if se == "hc3" else np.ones(len(d))
-    df = _degrees(len(d), regressors.shape[1], codes, se)
+    spare = _spare(regressors, weights) if std_error == "hc3" else np.ones(len(d))
+    df = _degrees(len(d), regressors.shape[1], codes, std_error)
     warnings.extend(() if codes is None else few_clusters(len(np.unique(codes))))
     coef, influence = regress(with_intercept(basis))
     _check_fit(y, with_intercept(basis) @ coef, outcome, treatment)
@@ -329,7 +329,7 @@ def dose_response(
         )
         + (f" Rows repeat {named!r}, which the intervals allow for." if notes else ""),
         std_error_method=("robust" if used == "naive" else "stacked estimating equations, weights estimated")
-        + (", HC3" if se == "hc3" else "")
+        + (", HC3" if std_error == "hc3" else "")
         + (", cluster-robust" if named is not None else ""),
         confounders=adjusted,
         weights=weights,
@@ -348,13 +348,13 @@ def _method(method: str | None, design: str, chosen: Sequence[str] | None) -> st
     return "naive"
 
 
-def _check_options(method: str | None, design: str, se: str, level: float) -> None:
+def _check_options(method: str | None, design: str, std_error: str, level: float) -> None:
     if method not in {None, "entropy", "gps", "naive"}:
         raise EstimationError(f"method {method!r} is not known", hint="one of: entropy, gps, naive")
     if design not in {"observational", "randomized"}:
         raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
-    if se not in {"hc3", "hc0"}:
-        raise EstimationError(f"standard error {se!r} is not known", hint="one of: hc3, hc0")
+    if std_error not in {"hc3", "hc0"}:
+        raise EstimationError(f"standard error {std_error!r} is not known", hint="one of: hc3, hc0")
     if not 0 < level < 1:
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
 
@@ -394,11 +394,11 @@ def _read(table: Table, treatment: str, outcome: str) -> tuple[Floats, Floats]:
     return d, y
 
 
-def _degrees(n: int, regressors: int, codes: NDArray[np.intp] | None, se: str) -> float | None:
+def _degrees(n: int, regressors: int, codes: NDArray[np.intp] | None, std_error: str) -> float | None:
     """Degrees of freedom of the intervals; None for the normal distribution."""
     if codes is not None:
         return float(codes.max())
-    if se == "hc0":
+    if std_error == "hc0":
         return None
     if n <= regressors:
         raise EstimationError(

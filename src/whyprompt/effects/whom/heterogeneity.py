@@ -19,10 +19,15 @@ from whyprompt.effects.paired import paired_effect
 from whyprompt.effects.pairs import item_labels, named_arms, paired_differences, refuse_adjustment
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.units import find_units, settle_cluster
-from whyprompt.effects.whom.drivers import effect_drivers
-from whyprompt.effects.whom.groups import calibration, group_effect, group_effects, places, profile_of
-from whyprompt.effects.whom.result import HeterogeneousEffects
-from whyprompt.effects.whom.rule import effect_rule
+from whyprompt.effects.whom.groups import (
+    calibration,
+    effect_drivers,
+    group_effect,
+    group_effects,
+    places,
+    profile_of,
+)
+from whyprompt.effects.whom.result import HeterogeneousEffects, effect_rule
 from whyprompt.effects.whom.scores import paired_scores, row_scores
 from whyprompt.effects.whom.words import GROUPING, sentence
 from whyprompt.errors import EstimationError
