@@ -194,14 +194,12 @@ def test_front_door():
 def test_instrument():
     graph = CausalGraph.parse(INSTRUMENT)
     assert graph.adjustment_sets("x", "y") == []
-    assert [(i.name, i.given) for i in graph.instruments("x", "y")] == [("z", frozenset())]
+    assert graph.instruments("x", "y") == {"z": frozenset()}
     assert graph.roles("x", "y")["z"] == ("instrument",)
-    assert CausalGraph.parse(INSTRUMENT + "; z -> y").instruments("x", "y") == []
+    assert CausalGraph.parse(INSTRUMENT + "; z -> y").instruments("x", "y") == {}
     conditional = CausalGraph.parse(INSTRUMENT + "; w -> z; w -> y")
-    assert conditional.instruments("x", "y") == []
-    assert [(i.name, i.given) for i in conditional.instruments("x", "y", conditional=True)] == [
-        ("z", frozenset({"w"}))
-    ]
+    assert conditional.instruments("x", "y") == {}
+    assert conditional.instruments("x", "y", conditional=True) == {"z": frozenset({"w"})}
     weak = CausalGraph.parse("z -> x -> y; c -> x; c -> y")
     (caution,) = weak.check_adjustment("x", "y", ["c", "z"])
     assert "'z' is an instrument" in caution
@@ -211,7 +209,7 @@ def test_napkin_is_not_identified_by_adjustment_instrument_or_front_door():
     graph = CausalGraph.parse(NAPKIN)
     assert graph.adjustment_sets("x", "y") == []
     assert graph.front_door_sets("x", "y") == []
-    assert graph.instruments("x", "y") == []
+    assert graph.instruments("x", "y") == {}
     # w -> z is unconfounded apart from w: z's effect on y has the backdoor z <- w <-> y.
     assert graph.adjustment_sets("z", "y") == sets("w")
 
@@ -606,13 +604,13 @@ def test_instruments_are_those_of_the_definition(graph, data):
         return nx.is_d_separator(cut, {v}, {y}, given_) and not nx.is_d_separator(digraph, {v}, {x}, given_)
 
     expected = {v for v in free if paths and works(v, set())}
-    assert {i.name for i in graph.instruments(x, y)} == expected
-    for found in graph.instruments(x, y, conditional=True):
-        assert works(found.name, set(found.given))
+    assert set(graph.instruments(x, y)) == expected
+    for name, needed in graph.instruments(x, y, conditional=True).items():
+        assert works(name, set(needed))
         # No smaller set of those tried works: minimal.
-        for size in range(len(found.given)):
-            for subset in itertools.combinations(sorted(found.given), size):
-                assert not nx.is_d_separator(cut, {found.name}, {y}, set(subset))
+        for size in range(len(needed)):
+            for subset in itertools.combinations(sorted(needed), size):
+                assert not nx.is_d_separator(cut, {name}, {y}, set(subset))
 
 
 @pytest.mark.parametrize(

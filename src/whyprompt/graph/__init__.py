@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from whyprompt.graph.model import CausalGraph
 from whyprompt.graph.report import Identification
-from whyprompt.graph.types import Implication, ImplicationTest, Instrument, Path
+from whyprompt.graph.types import Implication, ImplicationTest, Path
 
 __all__ = [
     "CausalGraph",
     "Identification",
     "Implication",
     "ImplicationTest",
-    "Instrument",
     "Path",
 ]

@@ -15,7 +15,7 @@ from whyprompt.graph.separation import (
     minimal_separators,
     simple_paths,
 )
-from whyprompt.graph.types import Implication, Instrument, Path, PathKind
+from whyprompt.graph.types import Implication, Path, PathKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -194,10 +194,10 @@ def check_adjustment(
             message = f"adjusting for {given} leaves the {path.kind} path {path} open"
         raise GraphError(message, hint=_what_works(adjacency, x, y, observed, limit))
     return tuple(
-        f"{entry.name!r} is an instrument: it moves the treatment alone, so adjusting for it costs precision "
+        f"{name!r} is an instrument: it moves the treatment alone, so adjusting for it costs precision "
         "and amplifies any bias that is left"
-        for entry in instruments(adjacency, x, y, observed, conditional=False, limit=limit)
-        if entry.name in covariates
+        for name in instruments(adjacency, x, y, observed, conditional=False, limit=limit)
+        if name in covariates
     )
 
 
@@ -245,25 +245,25 @@ def front_door_sets(adjacency: Adjacency, x: str, y: str, observed: Collection[s
 
 def instruments(
     adjacency: Adjacency, x: str, y: str, observed: Collection[str], *, conditional: bool, limit: int
-) -> list[Instrument]:
+) -> dict[str, frozenset[str]]:
     """List instruments, unconditional first; with ``conditional``, each with its smallest working set."""
     after = descendants(adjacency, [x]) | descendants(adjacency, [y])
     cut = without_causal_start(adjacency, x, y)
     if y not in descendants(adjacency, [x]):
-        return []
-    found: list[Instrument] = []
+        return {}
+    found: dict[str, frozenset[str]] = {}
     candidates = sorted(set(observed) - after)
     for name in candidates:
         if y not in connected(cut, [name], ()):
             if x in connected(adjacency, [name], ()):
-                found.append(Instrument(name=name, given=frozenset()))
+                found[name] = frozenset()
         elif conditional:
             allowed = set(candidates) - {name}
             for given in _by_size(islice(minimal_separators(cut, name, y, allowed=allowed), limit)):
                 if x in connected(adjacency, [name], given):
-                    found.append(Instrument(name=name, given=given))
+                    found[name] = given
                     break
-    return sorted(found, key=lambda entry: (len(entry.given), entry.name))
+    return dict(sorted(found.items(), key=lambda entry: (len(entry[1]), entry[0])))
 
 
 def implications(
@@ -342,9 +342,7 @@ def roles(
     colliders = {v for v in nodes if v not in {x, y} and _can_collide(adjacency, x, y, v)}
     past_ends = _cut(adjacency, lambda tail, _: tail in {x, y})
     below = set().union(*(descendants(past_ends, [c]) - {c} for c in colliders)) - {x, y}
-    all_instruments = {
-        entry.name for entry in instruments(adjacency, x, y, nodes, conditional=False, limit=1)
-    }
+    all_instruments = instruments(adjacency, x, y, nodes, conditional=False, limit=1)
     answer: dict[str, tuple[str, ...]] = {}
     for v in nodes:
         if v in (x, y):

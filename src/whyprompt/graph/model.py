@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from whyprompt.graph.report import Identification
     from whyprompt.graph.separation import Adjacency
-    from whyprompt.graph.types import Implication, Instrument, Path
+    from whyprompt.graph.types import Implication, Path
     from whyprompt.results import Check
 
 __all__ = ["CausalGraph"]
@@ -176,7 +176,7 @@ class CausalGraph(GraphData):
             paths=paths,
             adjustment_sets=sets,
             front_door_sets=front,
-            instruments=tuple(self.instruments(treatment, outcome, observed=observed, conditional=True)),
+            instruments=self.instruments(treatment, outcome, observed=observed, conditional=True),
             moves=outcome in self.descendants(treatment),
             notes=notes,
             svg=svg,
@@ -452,7 +452,7 @@ class CausalGraph(GraphData):
         *,
         observed: Collection[str] | None = None,
         conditional: bool = False,
-    ) -> list[Instrument]:
+    ) -> dict[str, frozenset[str]]:
         """List instruments: linked to the treatment, and to the outcome only through it.
 
         Parameters
@@ -467,8 +467,9 @@ class CausalGraph(GraphData):
 
         Returns
         -------
-        list of Instrument
-            Those that need the fewest others first.
+        dict of str to frozenset of str
+            What must be adjusted for to make each one an instrument, nothing for an unconditional one; those
+            that need the fewest others first.
 
         References
         ----------
@@ -477,8 +478,8 @@ class CausalGraph(GraphData):
 
         Examples
         --------
-        >>> [i.name for i in CausalGraph.parse("z -> x -> y; x <-> y").instruments("x", "y")]
-        ['z']
+        >>> CausalGraph.parse("z -> x -> y; x <-> y").instruments("x", "y")
+        {'z': frozenset()}
         """
         self._ends(treatment, outcome)
         return _identify.instruments(

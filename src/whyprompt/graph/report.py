@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.graph.svg import Traces
-    from whyprompt.graph.types import Instrument, Path
+    from whyprompt.graph.types import Path
 
 __all__ = ["Identification", "identification", "stories", "traces"]
 
@@ -42,8 +42,8 @@ class Identification(Result):
         The causal paths, all of which a front-door set intercepts; empty where there is none.
     adjustment_sets, front_door_sets : tuple of frozenset of str
         Minimal ones, small before large.
-    instruments : tuple of Instrument
-        Conditional ones included.
+    instruments : mapping of str to frozenset of str
+        Conditional ones included, each with what must be adjusted for.
     svg : str
         The graph with its paths drawn, the smallest adjustment set taken as adjusted for.
     """
@@ -56,7 +56,7 @@ class Identification(Result):
     front_door_paths: tuple[Path, ...]
     adjustment_sets: tuple[frozenset[str], ...]
     front_door_sets: tuple[frozenset[str], ...]
-    instruments: tuple[Instrument, ...]
+    instruments: Mapping[str, frozenset[str]]
     svg: str = unlisted("")
 
     def to_frame(self) -> pd.DataFrame:
@@ -84,7 +84,7 @@ def identification(
     paths: tuple[Path, ...],
     adjustment_sets: tuple[frozenset[str], ...],
     front_door_sets: tuple[frozenset[str], ...],
-    instruments: tuple[Instrument, ...],
+    instruments: Mapping[str, frozenset[str]],
     moves: bool,
     notes: Sequence[str],
     svg: str,
@@ -134,7 +134,7 @@ def _sentence(
     paths: Sequence[Path],
     sets: Sequence[frozenset[str]],
     front: Sequence[frozenset[str]],
-    instruments: Sequence[Instrument],
+    instruments: Mapping[str, frozenset[str]],
     notes: Sequence[str],
 ) -> str:
     effect = f"the effect of {treatment!r} on {outcome!r}"
@@ -153,10 +153,11 @@ def _sentence(
             f" front door through {_braces(front[0])}."
         )
     elif strategy == "instrument":
-        given = f" given {_braces(instruments[0].given)}" if instruments[0].given else ""
+        name, needed = next(iter(instruments.items()))
+        given = f" given {_braces(needed)}" if needed else ""
         words = (
             f"If the graph is right, {effect} is not identified by adjustment or a front door;"
-            f" {instruments[0].name!r}{given} is an instrument, which gives it under a further assumption"
+            f" {name!r}{given} is an instrument, which gives it under a further assumption"
             " (linearity, or no one moved the other way)."
         )
     else:

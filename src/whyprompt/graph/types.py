@@ -7,7 +7,7 @@ from typing import Literal
 
 from whyprompt.results import Estimate
 
-__all__ = ["Implication", "ImplicationTest", "Instrument", "Path", "PathKind"]
+__all__ = ["Implication", "ImplicationTest", "Path", "PathKind"]
 
 PathKind = Literal["causal", "backdoor", "non-causal"]
 
@@ -47,22 +47,6 @@ class Path:
         for arrow, node in zip(self.arrows, self.nodes[1:], strict=True):
             words += [arrow, node]
         return " ".join(words)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Instrument:
-    """A variable that moves the treatment and reaches the outcome only through it.
-
-    Attributes
-    ----------
-    name : str
-        The instrument.
-    given : frozenset of str
-        What must be adjusted for to make it one; empty for an unconditional instrument.
-    """
-
-    name: str
-    given: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

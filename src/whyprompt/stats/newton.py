@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["maximise"]
 
 _HALVINGS = 30
+_VANISHED = 1e-12
 # Share of the parameters that the last step may still move. Where the maximum is at infinity (a covariate
 # separates the outcomes) the likelihood stops rising, but steps go on.
 _STILL = 1e-4
@@ -60,15 +61,13 @@ def maximise(
     """
     theta = start
     value, gradient, information = evaluate(theta)
+    at_start = np.diag(information)
     for iteration in range(1, max_iterations + 1):
-        try:
-            step = np.linalg.solve(information, gradient)
-        except np.linalg.LinAlgError:
+        if not _informs(information, at_start):
             return theta, information, iteration, False
+        step = np.linalg.solve(information, gradient)
         # Newton's decrement bounds the log-likelihood still to be gained; it converges quadratically.
         decrement = float(gradient @ step)
-        if not np.isfinite(decrement):
-            return theta, information, iteration, False
         still = np.abs(step).max() <= _STILL * max(1.0, float(np.abs(theta).max()))
         if still and decrement < 1e-14 * max(1.0, abs(value)):
             return theta + step, information, iteration, True
@@ -83,3 +82,12 @@ def maximise(
             return theta, information, iteration, False
         theta, (value, gradient, information) = candidate, new
     return theta, information, max_iterations, False
+
+
+def _informs(information: Floats, at_start: Floats) -> bool:
+    """Say whether a step is more than rounding: on the way to a maximum at infinity information vanishes."""
+    size = np.diag(information)
+    if not np.isfinite(information).all() or not (size > _VANISHED * at_start).all():
+        return False
+    scaled = information / np.sqrt(np.outer(size, size))
+    return bool(np.linalg.eigvalsh(scaled)[0] > 10 * len(size) * np.finfo(float).eps)
