@@ -15,6 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
+from whyprompt.effects import estimate_effect
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.rules import holm
@@ -443,3 +444,39 @@ def test_a_subgroup_that_changes_alike_is_not_a_discovery():
 def test_the_sentence_gives_the_level_that_was_asked_for(level, words):
     control, treated, _ = clustered()
     assert words in effect(long_table(control, treated), level=level).sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"confounders": ["x"]}, "confounders= has no meaning with design='paired'"),
+        ({"method": "ipw", "estimand": "ate"}, "method=, estimand= have no meaning"),
+        ({"std_error": "bootstrap"}, "std_error= has no meaning"),
+        ({"caliper": 0.1}, "caliper= has no meaning"),
+        ({"draws": 100}, "draws= has no meaning with design='paired' and one outcome"),
+        ({"outcome": ["score", "other"], "noise": "shared"}, "noise= is of what is said of single items"),
+        ({"outcome": ["score", "other"], "by": "kind"}, "by= is for one outcome at a time"),
+        ({"outcome": ["score", "score"]}, "'score' is named twice"),
+        ({"outcome": ["score", "other"], "levels": [1, 2]}, "levels= is for one ordered outcome"),
+        ({"levels": "low"}, "levels is the text 'low'"),
+        ({"design": "observational", "method": "naive", "unit": "item_id"}, "'unit' is not known"),
+    ],
+)
+def test_what_has_no_meaning_in_a_design_is_refused_by_name(options, message):
+    control, treated, _ = clustered()
+    frame = long_table(control, treated, x=control, other=control, kind=["a", "b"] * 30)
+    with pytest.raises(EstimationError, match=message):
+        estimate_effect(frame, **{"treatment": "arm", "outcome": "score", "treated": "cot",
+                                  "control": "direct", "design": "paired", **options})  # fmt: skip
+
+
+def test_two_arms_need_no_names_where_the_table_leaves_no_doubt():
+    control, treated, _ = clustered()
+    frame = long_table(control, treated)
+    named = effect(frame)
+    frame["arm"] = (frame["arm"] == "cot").astype(int)
+    found = estimate_effect(frame, treatment="arm", outcome="score", design="paired")
+    assert (found.estimate, found.treated, found.control) == (named.estimate, "1", "0")
+    frame.loc[:9, "arm"] = 2
+    with pytest.raises(EstimationError, match="needs the names of both arms, and 'arm' has 3 levels"):
+        estimate_effect(frame, treatment="arm", outcome="score", design="paired")

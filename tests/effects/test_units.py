@@ -243,6 +243,12 @@ def test_every_arm_on_every_item_is_compared_as_t_tests_of_differences_would():
         compare_arms(frame.assign(x=1.0), **ARM, design="paired", confounders=["x"])
     with pytest.raises(EstimationError, match="needs the column with the item"):
         compare_arms(frame.drop(columns="item_id"), **ARM, design="paired")
+    named = compare_arms(frame.rename(columns={"item_id": "q"}), **ARM, design="paired", unit="q")
+    assert named.parts == result.parts
+    with pytest.raises(EstimationError, match="cluster= has no meaning with design='paired'"):
+        compare_arms(frame, **ARM, design="paired", cluster="item_id")
+    with pytest.raises(EstimationError, match="unit= has no meaning in the design 'observational'"):
+        compare_arms(frame, **ARM, method="naive", unit="item_id")
 
 
 # ------------------------------------------------------------------------------ designs drawn by lot

@@ -387,8 +387,7 @@ def _paired(
             set(asked) - {"design", "unit", "level", "random_state"},
             "with --as all-arms --design paired, where each item is compared with itself",
         )
-        options = {"cluster" if name == "unit" else name: value for name, value in asked.items()}
-        return wp.compare_arms(frame, treatment=arm, outcome=outcomes[0], **options, **of_kind)
+        return wp.compare_arms(frame, treatment=arm, outcome=outcomes[0], **asked, **of_kind)
     takes = _PAIRED | ({"random_state"} if len(outcomes) > 1 else set() if kind else {"by"})
     _refuse(set(asked) - takes, "in a paired design, where each item is compared with itself")
     if asked.get("treated") is None or asked.get("control") is None:

@@ -55,6 +55,7 @@ def compare_arms(
     focal: object | None = None,
     reference: object | None = None,
     design: str = "observational",
+    unit: str | None = None,
     cluster: str | None = None,
     level: float = 0.95,
     random_state: int = 0,
@@ -86,10 +87,12 @@ def compare_arms(
         The arm that every other is compared with: only these comparisons are made, and adjusted for. Default:
         every pair is.
     design : {"observational", "randomized", "paired"}, default "observational"
-        How rows got their arms. Paired: every item was run under every arm, equally often; `cluster` names
-        the item, or the table shows it.
+        How rows got their arms. Paired: every item was run under every arm, equally often.
+    unit : str, optional
+        In a paired design the column with the item; default the one that the table shows.
     cluster : str, optional
-        Column with the sampling unit. Default: one whose values repeat, as in `estimate_effect`.
+        Column with the sampling unit. Default: one whose values repeat, as in `estimate_effect`. In a paired
+        design that is the item.
     level : float, default 0.95
         Of the intervals, each by itself and all at once.
     random_state : int, default 0
@@ -147,13 +150,23 @@ def compare_arms(
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
     if design not in {"observational", "randomized", "paired"}:
         raise EstimationError(f"design {design!r} is not known", hint="observational, randomized or paired")
+    if unit is not None and design != "paired":
+        raise EstimationError(
+            f"unit= has no meaning in the design {design!r}",
+            hint="design='paired', or cluster= for the error",
+        )
+    if cluster is not None and design == "paired":
+        raise EstimationError(
+            "cluster= has no meaning with design='paired' and many arms: the sampling unit is the item",
+            hint=f"unit={cluster!r}, if that is the item",
+        )
     arms, labels = _arms(table, treatment, reference)
     pairs = [(a, b) for a, b in combinations(range(len(arms)), 2) if reference is None or a == 0]
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
     units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=chosen or ())
-    named, notes = settle_cluster(cluster, units)
+    named, notes = settle_cluster(unit or cluster, units)
     if units.item is not None and units.item.paired and design == "observational" and cluster != NO_CLUSTER:
         every = f"{units.item.both} of {units.item.count} {units.item.name!r} were run under every arm"
         way = "design='paired' compares each with itself, and needs no adjustment"
