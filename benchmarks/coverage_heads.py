@@ -69,9 +69,9 @@ def make(path: Path, items_per_task: int, first_layer: int) -> None:
     """Sweep the items that the file does not hold yet."""
     import pandas as pd
 
-    from whyprompt import load_model
+    from whyprompt import load_model, set_sweep
     from whyprompt.answers.pairs import study_pairs
-    from whyprompt.mediation import PairOutcomes, set_sweep
+    from whyprompt.mediation import PairOutcomes
     from whyprompt.study import Study
     from whyprompt.trials.items.load import load_items
 

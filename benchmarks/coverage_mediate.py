@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from whyprompt import mediate
 from whyprompt.errors import EstimationError
-from whyprompt.mediation import mediate
 
 A, B, C = 0.8, 0.7, 0.4
 SIZES = {

@@ -147,7 +147,7 @@ def floor(X: Floats, treated: Bools, repeats: int) -> dict[str, Any]:
 def ours(n: int, repeats: int, draws: int) -> dict[str, Any]:
     import pandas as pd
 
-    from whyprompt.effects import balance_table, estimate_effect
+    from whyprompt import balance_table, estimate_effect
     from whyprompt.effects.methods.full import match_full
     from whyprompt.effects.methods.matching import caliper_width
     from whyprompt.effects.methods.nearest import match_nearest
@@ -205,7 +205,7 @@ def _at_one_size(
     fit: Fit,
     draws: int,
 ) -> dict[str, Any]:
-    from whyprompt.effects import estimate_effect
+    from whyprompt import estimate_effect
     from whyprompt.effects.methods.nearest import match_nearest
     from whyprompt.effects.methods.variance import abadie_imbens, for_estimated_score
 

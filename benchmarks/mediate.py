@@ -69,7 +69,7 @@ def make(n: int, seed: int = 0) -> tuple[np.ndarray, dict[str, float]]:
 def run_whyprompt(data: np.ndarray, kind: str, draws: int) -> float:
     import pandas as pd
 
-    from whyprompt.mediation import mediate
+    from whyprompt import mediate
 
     frame = pd.DataFrame(data, columns=list(COLUMNS))
     world, method = kind.split("/")

@@ -99,7 +99,8 @@ def gold(logits: Any, answer: list[int]) -> list[float]:
 
 
 def run_whyprompt(folder: str, kind: str) -> Any:
-    from whyprompt.mediation import PromptPair, head_sweep, knockout_sweep
+    from whyprompt import head_sweep, knockout_sweep
+    from whyprompt.mediation import PromptPair
 
     model = load(folder)
     heads = shape(model.config)[1]
@@ -275,7 +276,7 @@ def make_pairs(folder: Path, count: int, tokens: int) -> list[dict[str, Any]]:
     """Make grade-school sums of about so many tokens: the question alone, and with a worked solution."""
     from transformers import AutoTokenizer
 
-    from whyprompt.mediation import pair_from_text
+    from whyprompt import pair_from_text
     from whyprompt.study import ReasoningGymSource
     from whyprompt.trials.items.load import load_items
 

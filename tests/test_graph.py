@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from whyprompt import CausalGraph
 from whyprompt.errors import DataError, GraphError
-from whyprompt.graph import CausalGraph
 
 M_BIAS = "x -> y; u1 -> x; u1 -> m; u2 -> m; u2 -> y; u1 [latent]; u2 [latent]"
 BUTTERFLY = "x -> y; a -> x; a -> m; b -> m; b -> y; m -> x; m -> y"

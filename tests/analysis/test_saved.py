@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.answers import load_mediation, run_effect, run_mediation, study_mediation
+from whyprompt import load_trials, run_study, study_mediation
+from whyprompt.answers import load_mediation, run_effect, run_mediation
 from whyprompt.answers import saved as _saved
 from whyprompt.errors import StoreError
 from whyprompt.study import Contrast, load_study
-from whyprompt.trials import load_trials, run_study
 
 UNSHARE = shutil.which("unshare")
 CLI = "from whyprompt.cli import main; main()"

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from whyprompt.answers import load_mediation, run_effect, run_mediation, study_effect, study_mediation
+from whyprompt import load_trials, run_study, study_effect, study_mediation
+from whyprompt.answers import load_mediation, run_effect, run_mediation
 from whyprompt.answers.family import family_rows, family_words
 from whyprompt.cli import main
 from whyprompt.errors import EstimationError, MediationError, StoreError, StudyError
 from whyprompt.study import Study, load_study
-from whyprompt.trials import load_trials, run_study
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.answers import study_effect
+from whyprompt import study_effect
 from whyprompt.effects import METHODS
 from whyprompt.errors import EstimationError
 from whyprompt.study import EffectSettings, Study

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.cli import main
-from whyprompt.effects import (
+from whyprompt import (
     compare_arms,
     dose_response,
     estimate_effect,
@@ -21,6 +20,7 @@ from whyprompt.effects import (
     refute,
     sensitivity_report,
 )
+from whyprompt.cli import main
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 LALONDE = REFERENCE / "lalonde.csv"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whyprompt.effects import estimate_effect, heterogeneous_effects
+from whyprompt import estimate_effect, heterogeneous_effects
 
 
 def estimate_effects(frame, *, outcomes, **options):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import whyprompt as wp
 from whyprompt import effects as fx
 from whyprompt.effects.prepare.recipe import Bin, Recipe, Scale, Winsorise
 from whyprompt.errors import DataError, EstimationError
@@ -38,18 +39,18 @@ CONTROL = {"treatment": "arm", "confounders": ["hard"], "method": "ipw"}
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fx.placebo_treatment(table(), **ASKED, random_state=-1), "random_state=-1 is no seed"),
-        (lambda: fx.placebo_treatment(table(), **ASKED, random_state="x"), "random_state='x' is no seed"),
-        (lambda: fx.placebo_treatment(table(), **ASKED, draws=1.5), "draws=1.5 is no whole number"),
-        (lambda: fx.placebo_treatment(table(), **ASKED, foo=1), "option 'foo' is not known"),
-        (lambda: fx.placebo_treatment(table().head(0), **ASKED), "has no rows"),
+        (lambda: wp.placebo_treatment(table(), **ASKED, random_state=-1), "random_state=-1 is no seed"),
+        (lambda: wp.placebo_treatment(table(), **ASKED, random_state="x"), "random_state='x' is no seed"),
+        (lambda: wp.placebo_treatment(table(), **ASKED, draws=1.5), "draws=1.5 is no whole number"),
+        (lambda: wp.placebo_treatment(table(), **ASKED, foo=1), "option 'foo' is not known"),
+        (lambda: wp.placebo_treatment(table().head(0), **ASKED), "has no rows"),
         (
-            lambda: fx.negative_control_outcome(table(), outcomes=["y", "y"], **CONTROL),
+            lambda: wp.negative_control_outcome(table(), outcomes=["y", "y"], **CONTROL),
             "outcomes names 'y' twice",
         ),
-        (lambda: fx.negative_control_outcome(table(), outcomes=["y"], alpha=5, **CONTROL), "alpha=5"),
+        (lambda: wp.negative_control_outcome(table(), outcomes=["y"], alpha=5, **CONTROL), "alpha=5"),
         (
-            lambda: fx.negative_control_outcome(table(), outcomes=["y"], alpha=float("nan"), **CONTROL),
+            lambda: wp.negative_control_outcome(table(), outcomes=["y"], alpha=float("nan"), **CONTROL),
             "alpha=nan",
         ),
         (
@@ -58,43 +59,43 @@ CONTROL = {"treatment": "arm", "confounders": ["hard"], "method": "ipw"}
         ),
         (lambda: fx.data_subset(table(), **ASKED, fraction="0.5"), "fraction='0.5'"),
         (lambda: fx.data_subset(table(), **ASKED, fraction=float("nan")), "fraction=nan"),
-        (lambda: fx.refute(table(), **ASKED, negative_controls="kind"), "negative_controls is the text"),
-        (lambda: fx.refute(table(), **ASKED, draws=3), "draws=3: at least 10"),
-        (lambda: fx.specification_curve(table(), **CURVE, permutations=-3), "permutations=-3"),
-        (lambda: fx.specification_curve(table(), **CURVE, permutations=2.5), "permutations=2.5 is no"),
-        (lambda: fx.specification_curve(table(), **CURVE, foo=1), "option 'foo' is not known"),
+        (lambda: wp.refute(table(), **ASKED, negative_controls="kind"), "negative_controls is the text"),
+        (lambda: wp.refute(table(), **ASKED, draws=3), "draws=3: at least 10"),
+        (lambda: wp.specification_curve(table(), **CURVE, permutations=-3), "permutations=-3"),
+        (lambda: wp.specification_curve(table(), **CURVE, permutations=2.5), "permutations=2.5 is no"),
+        (lambda: wp.specification_curve(table(), **CURVE, foo=1), "option 'foo' is not known"),
         (
-            lambda: fx.specification_curve(
+            lambda: wp.specification_curve(
                 table(), **{**CURVE, "grid": {"preparation": {"a": "winsorise"}, "method": ["ipw"]}}
             ),
             "preparation 'a' of the grid is the text",
         ),
-        (lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "draws": "3"}), "draws='3' is no whole"),
-        (lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "draws": 1}), "draws=1: at least 2"),
-        (lambda: fx.estimate_with_imputation(gaps(), **FILL, random_state=-1), "random_state=-1"),
-        (lambda: fx.estimate_with_imputation(gaps(), **FILL, by="kind"), "by= is not made for imputed"),
-        (lambda: fx.estimate_with_imputation(gaps(), **FILL, auxiliary="kind"), "auxiliary is the text"),
+        (lambda: wp.estimate_with_imputation(gaps(), **{**FILL, "draws": "3"}), "draws='3' is no whole"),
+        (lambda: wp.estimate_with_imputation(gaps(), **{**FILL, "draws": 1}), "draws=1: at least 2"),
+        (lambda: wp.estimate_with_imputation(gaps(), **FILL, random_state=-1), "random_state=-1"),
+        (lambda: wp.estimate_with_imputation(gaps(), **FILL, by="kind"), "by= is not made for imputed"),
+        (lambda: wp.estimate_with_imputation(gaps(), **FILL, auxiliary="kind"), "auxiliary is the text"),
         (
-            lambda: fx.estimate_with_imputation(gaps(), **{**FILL, "method": "nearest"}, exact="kind"),
+            lambda: wp.estimate_with_imputation(gaps(), **{**FILL, "method": "nearest"}, exact="kind"),
             "exact is the text 'kind'",
         ),
-        (lambda: fx.impute(gaps(), columns="hard"), "columns is the text 'hard'"),
+        (lambda: wp.impute(gaps(), columns="hard"), "columns is the text 'hard'"),
         (lambda: fx.drop_incomplete(gaps(), "hard"), "columns is the text 'hard'"),
-        (lambda: fx.missing_patterns(gaps(), []), "no column is named"),
-        (lambda: fx.tipping_point(gaps(), **TIP, deltas=[]), r"deltas=\[\]: a list of finite numbers"),
-        (lambda: fx.tipping_point(gaps(), **TIP, deltas="12"), "deltas='12'"),
-        (lambda: fx.tipping_point(gaps(), **TIP, deltas=[0, float("inf")]), "a list of finite numbers"),
-        (lambda: fx.tipping_point(gaps(), **TIP, deltas=[0, 1e300]), "beyond a million times"),
-        (lambda: fx.prepare_table(table(), Winsorise("hard")), "steps is a list of steps"),
-        (lambda: fx.prepare_table(table(), [{"column": "hard"}]), "steps is a list of steps"),
-        (lambda: fx.prepare_table(table(), [Bin("hard", n_bins=10**9)]), "more than its 120 values"),
-        (lambda: fx.prepare_table(table(), [Bin("hard", n_bins=2.5)]), "n_bins is 2.5"),
-        (lambda: fx.prepare_table(gaps(), [Scale("empty")]), "'empty'"),
+        (lambda: wp.missing_patterns(gaps(), []), "no column is named"),
+        (lambda: wp.tipping_point(gaps(), **TIP, deltas=[]), r"deltas=\[\]: a list of finite numbers"),
+        (lambda: wp.tipping_point(gaps(), **TIP, deltas="12"), "deltas='12'"),
+        (lambda: wp.tipping_point(gaps(), **TIP, deltas=[0, float("inf")]), "a list of finite numbers"),
+        (lambda: wp.tipping_point(gaps(), **TIP, deltas=[0, 1e300]), "beyond a million times"),
+        (lambda: wp.prepare_table(table(), Winsorise("hard")), "steps is a list of steps"),
+        (lambda: wp.prepare_table(table(), [{"column": "hard"}]), "steps is a list of steps"),
+        (lambda: wp.prepare_table(table(), [Bin("hard", n_bins=10**9)]), "more than its 120 values"),
+        (lambda: wp.prepare_table(table(), [Bin("hard", n_bins=2.5)]), "n_bins is 2.5"),
+        (lambda: wp.prepare_table(gaps(), [Scale("empty")]), "'empty'"),
         (lambda: Recipe.from_json("{}"), "recipe"),
         (lambda: Recipe.from_json("no"), "recipe"),
         (lambda: Recipe.from_json('{"steps": [{"kind": "x"}], "n_fitted": 3}'), "recipe"),
         (
-            lambda: fx.batch_interference(
+            lambda: wp.batch_interference(
                 table().assign(item=np.arange(N) // 2, batch=np.arange(N) % 5),
                 item="item", outcome="y", batch="batch", draws=99, random_state=-1,
             ),
@@ -110,20 +111,20 @@ def test_a_wrong_argument_is_named(call, message):
 
 def test_names_with_spaces_and_a_third_arm_do_no_harm():
     frame = gaps()
-    two = fx.tipping_point(frame, **TIP, deltas=[0.0, 1.0], treated=1, control=0, arm="treated")
+    two = wp.tipping_point(frame, **TIP, deltas=[0.0, 1.0], treated=1, control=0, arm="treated")
     assert len(two.parts) == 2
     third = frame.head(10).assign(arm=7)
-    three = fx.tipping_point(
+    three = wp.tipping_point(
         pd.concat([frame, third], ignore_index=True), **TIP, deltas=[0.0, 1.0], treated=1, control=0,
         arm="treated",
     )  # fmt: skip
     assert three.n_varied == two.n_varied
-    done = fx.prepare_table(table(), [Scale("how long")])
+    done = wp.prepare_table(table(), [Scale("how long")])
     assert done.frame["how long"].std(ddof=1) == pytest.approx(1.0)
 
 
 def test_a_flat_placebo_has_no_excess_and_is_no_error():
-    got = fx.placebo_treatment(table().assign(y=1.0), **ASKED, draws=10)
+    got = wp.placebo_treatment(table().assign(y=1.0), **ASKED, draws=10)
     mean, spread, test = got.parts
     assert (mean.estimate, spread.estimate, test.p_value) == (0.0, 0.0, 1.0)
     assert "nan" not in got.sentence

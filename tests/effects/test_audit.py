@@ -8,8 +8,9 @@ import pytest
 from effect_verbs import paired_effect
 from scipy import stats
 
+from whyprompt import audit, estimate_effect, one_draw
 from whyprompt._words import format_number
-from whyprompt.effects import METHODS, audit, estimate_effect, one_draw
+from whyprompt.effects import METHODS
 from whyprompt.errors import DataError, EstimationError
 
 ARMS = {"outcome": "y", "treated": "cot", "control": "direct"}

@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.effects import compare_arms, dose_response, estimate_effect, heterogeneous_effects
+from whyprompt import CausalGraph, compare_arms, dose_response, estimate_effect, heterogeneous_effects
 from whyprompt.effects.caused import caused_by_arm, doubt_of, moved_within_items, moves_with_arm
 from whyprompt.errors import EstimationError
-from whyprompt.graph import CausalGraph
 
 
 def names(text):

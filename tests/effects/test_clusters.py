@@ -7,7 +7,7 @@ import statsmodels.api as sm
 from effect_verbs import estimate_effects
 from scipy import stats
 
-from whyprompt.effects import compare_arms, estimate_effect
+from whyprompt import compare_arms, estimate_effect
 from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.stats.errors import cluster_design, clustered_difference, weighted_difference
 

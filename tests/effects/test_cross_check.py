@@ -13,13 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt import charts
-from whyprompt.effects import cross_check, estimate_effect
+from whyprompt import CausalGraph, charts, cross_check, estimate_effect
 from whyprompt.effects.checks.peers import peers as _peers
 from whyprompt.effects.checks.peers import why as _why
 from whyprompt.effects.problem import prepare
 from whyprompt.errors import EstimationError, GraphError
-from whyprompt.graph import CausalGraph
 
 ROOT = Path(__file__).parents[2]
 LALONDE = ROOT / "tests" / "reference" / "lalonde.csv"

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.interpolate import CubicSpline
 
-from whyprompt.effects import dose_response
+from whyprompt import CausalGraph, dose_response
 from whyprompt.errors import DataError, EstimationError, GraphError
-from whyprompt.graph import CausalGraph
 from whyprompt.stats.design import natural_spline
 
 REFERENCE = Path(__file__).parents[1] / "reference"

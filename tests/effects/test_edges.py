@@ -8,7 +8,8 @@ import pytest
 from effect_verbs import estimate_effects, paired_effect
 from scipy import stats
 
-from whyprompt.effects import METHODS, compare_arms, estimate_effect
+from whyprompt import compare_arms, estimate_effect
+from whyprompt.effects import METHODS
 from whyprompt.errors import EstimationError
 
 BIG = 2**60

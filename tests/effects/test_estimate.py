@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from whyprompt.effects import METHODS, estimate_effect
+from whyprompt import CausalGraph, estimate_effect
+from whyprompt.effects import METHODS
 from whyprompt.effects.methods.make import options_of
 from whyprompt.errors import DataError, EstimationError, GraphError
-from whyprompt.graph import CausalGraph
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 COVARIATES = ["age", "educ", "race", "married", "nodegree", "re74", "re75"]

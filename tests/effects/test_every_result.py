@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import whyprompt as wp
 import whyprompt.effects as public
-from whyprompt import charts
 
 
 def public_results():
     found = {}
-    for name in public.__all__:
+    for name in {*public.__all__, *wp.__all__}:
         kind = getattr(public, name)
         if (
             inspect.isclass(kind)
@@ -81,16 +81,14 @@ PAIR = {"treated": "q", "control": "p", "design": "paired"}
 
 
 def imputed():
-    return public.estimate_with_imputation(
-        with_gaps(), **ASKED, draws=3, iterations=4, missing_outcome="exclude"
-    )
+    return wp.estimate_with_imputation(with_gaps(), **ASKED, draws=3, iterations=4, missing_outcome="exclude")
 
 
 MADE = {
-    "ArmsResult": lambda: public.compare_arms(
+    "ArmsResult": lambda: wp.compare_arms(
         table(), treatment="three", outcome="y", confounders=["hard"], method="ipw"
     ),
-    "AuditResult": lambda: public.audit(
+    "AuditResult": lambda: wp.audit(
         both_arms(),
         outcome="y",
         treated="q",
@@ -103,34 +101,30 @@ MADE = {
     "BatchConsistency": lambda: public.batch_consistency(
         lambda batch: [x + 1e-3 * len(batch) for x in batch], [1.0, 2.0, 3.0, 4.0, 5.0], batch_size=2
     ),
-    "BatchInterference": lambda: public.batch_interference(
+    "BatchInterference": lambda: wp.batch_interference(
         table(), item="item", batch="batch", outcome="y", draws=99
     ),
     # An interpreter without the tools: our own figures, and what is missing.
-    "CrossCheck": lambda: public.cross_check(
+    "CrossCheck": lambda: wp.cross_check(
         table(), **{**ARM, "confounders": ["hard"]}, python=sys.executable, n_simulations=0
     ),
     "data_subset": lambda: public.data_subset(table(), **ASKED, draws=10),
-    "DoseResponse": lambda: public.dose_response(
-        table(), treatment="dose", outcome="y", confounders=["hard"]
-    ),
+    "DoseResponse": lambda: wp.dose_response(table(), treatment="dose", outcome="y", confounders=["hard"]),
     "DropReport": lambda: public.drop_incomplete(with_gaps(), ["hard", "size"]),
-    "EffectResult": lambda: public.estimate_effect(table(), **ASKED),
-    "EffectsResult": lambda: public.estimate_effect(
+    "EffectResult": lambda: wp.estimate_effect(table(), **ASKED),
+    "EffectsResult": lambda: wp.estimate_effect(
         table(), treatment="arm", outcome=["y", "z"], confounders=["hard"], method="ipw"
     ),
-    "HeterogeneousEffects": lambda: public.heterogeneous_effects(
-        table(), **ARM, confounders=["hard", "size"]
-    ),
-    "Imputation": lambda: public.impute(with_gaps(), draws=3, iterations=4),
+    "HeterogeneousEffects": lambda: wp.heterogeneous_effects(table(), **ARM, confounders=["hard", "size"]),
+    "Imputation": lambda: wp.impute(with_gaps(), draws=3, iterations=4),
     "ImputedEffect": imputed,
     "leave_one_covariate_out": lambda: public.leave_one_covariate_out(table(), **ASKED),
     "LittleTest": lambda: public.little_test(with_gaps(), ["hard", "size", "y"]),
-    "MissingPatterns": lambda: public.missing_patterns(with_gaps()),
-    "NegativeControls": lambda: public.negative_control_outcome(
+    "MissingPatterns": lambda: wp.missing_patterns(with_gaps()),
+    "NegativeControls": lambda: wp.negative_control_outcome(
         table(), treatment="arm", outcomes=["z", "size"], confounders=["hard"], method="overlap"
     ),
-    "OneDraw": lambda: public.one_draw(
+    "OneDraw": lambda: wp.one_draw(
         both_arms(),
         outcome="y",
         treated="q",
@@ -139,23 +133,23 @@ MADE = {
         rule={"hard": 1.0},
         method="ipw",
     ),
-    "OrdinalResult": lambda: public.estimate_effect(
+    "OrdinalResult": lambda: wp.estimate_effect(
         table(), treatment="arm", outcome="grade", levels="sorted", confounders=["hard"], method="ipw"
     ),
-    "PairedResult": lambda: public.estimate_effect(both_arms(), **ARM, **PAIR),
-    "placebo_treatment": lambda: public.placebo_treatment(table(), **ASKED, draws=20),
+    "PairedResult": lambda: wp.estimate_effect(both_arms(), **ARM, **PAIR),
+    "placebo_treatment": lambda: wp.placebo_treatment(table(), **ASKED, draws=20),
     "pool_estimates": lambda: public.pool_estimates([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
-    "Prepared": lambda: public.prepare_table(table(), [public.Winsorise("size")], treatment="arm"),
-    "PromptPolicy": lambda: public.prompt_policy(
-        public.heterogeneous_effects(both_arms(), **ARM, **PAIR, modifiers=["hard"])
+    "Prepared": lambda: wp.prepare_table(table(), [public.Winsorise("size")], treatment="arm"),
+    "PromptPolicy": lambda: wp.prompt_policy(
+        wp.heterogeneous_effects(both_arms(), **ARM, **PAIR, modifiers=["hard"])
     ),
     "random_common_cause": lambda: public.random_common_cause(table(), **ASKED, draws=10),
-    "refute": lambda: public.refute(table(), **ASKED, negative_controls=["z"], draws=10),
-    "RepeatVariance": lambda: public.repeat_variance(table(), item="item", outcome="y"),
-    "SpecificationCurve": lambda: public.specification_curve(
+    "refute": lambda: wp.refute(table(), **ASKED, negative_controls=["z"], draws=10),
+    "RepeatVariance": lambda: wp.repeat_variance(table(), item="item", outcome="y"),
+    "SpecificationCurve": lambda: wp.specification_curve(
         table(), **{**ARM, "confounders": ["hard", "size"]}, grid={"method": ["ipw", "entropy"]}
     ),
-    "TippingPoint": lambda: public.tipping_point(
+    "TippingPoint": lambda: wp.tipping_point(
         with_gaps(), **ASKED, draws=3, iterations=4, column="y", deltas=[-1.0, 0.0, 1.0]
     ),
     "e_value": lambda: public.e_value(2.0, ci=(1.2, 3.4)),
@@ -166,8 +160,8 @@ MADE = {
         benchmarks=["size"],
     ),
     "rosenbaum_bounds": lambda: public.rosenbaum_bounds(np.arange(40) % 7 + 1.0, np.arange(40) % 5),
-    "sensitivity_report": lambda: public.sensitivity_report(
-        table(), public.estimate_effect(table(), **{**ASKED, "method": "nearest"})
+    "sensitivity_report": lambda: wp.sensitivity_report(
+        table(), wp.estimate_effect(table(), **{**ASKED, "method": "nearest"})
     ),
 }
 
@@ -180,7 +174,7 @@ def test_every_public_result_is_looked_at():
 def test_a_result_has_values_a_table_and_a_picture(name, tmp_path):
     found = MADE[name]()
     # A result without fields of its own goes by the verb that makes it.
-    assert type(found).__name__ == name or name in public.__all__
+    assert type(found).__name__ == name or name in {*public.__all__, *wp.__all__}
     assert type(found).__dataclass_params__.frozen
     assert str(found) == found.sentence
     stored = found.to_dict()
@@ -194,7 +188,7 @@ def test_a_result_has_values_a_table_and_a_picture(name, tmp_path):
     spec = chart.to_dict()
     assert len(spec["description"]) > 30
     assert "nan" not in spec["description"].lower().replace("finance", "")
-    svg = charts.save_chart(chart, tmp_path / "chart.svg").read_text()
+    svg = wp.save_chart(chart, tmp_path / "chart.svg").read_text()
     assert "NaN" not in svg
     # At least one axis with a title.
     assert svg.count('class="mark-text role-axis-title"') >= 1

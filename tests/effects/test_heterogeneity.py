@@ -10,10 +10,9 @@ from effect_verbs import paired_effect, paired_heterogeneity
 from scipy import stats
 from sklearn.tree import DecisionTreeRegressor
 
-from whyprompt.effects import heterogeneous_effects, prompt_policy
+from whyprompt import CausalGraph, heterogeneous_effects, prompt_policy
 from whyprompt.effects.whom.groups import places
 from whyprompt.errors import DataError, EstimationError, GraphError
-from whyprompt.graph import CausalGraph
 
 ARM = {"treatment": "arm", "outcome": "y"}
 PAIR = {"treated": "q", "control": "p", "outcome": "y"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects import estimate_effect
+from whyprompt import estimate_effect
 from whyprompt.effects.methods.kernel import match_kernel
 from whyprompt.effects.methods.nearest import match_nearest
 from whyprompt.effects.methods.subclass import match_subclass

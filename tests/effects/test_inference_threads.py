@@ -8,7 +8,7 @@ import pytest
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from whyprompt.effects import heterogeneous_effects
+from whyprompt import heterogeneous_effects
 from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import EstimationError
 from whyprompt.stats.propensity import crossfit_propensity, fit_logistic

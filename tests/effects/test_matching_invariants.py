@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects import estimate_effect
+from whyprompt import estimate_effect
 from whyprompt.effects.methods.cem import match_cem
 from whyprompt.effects.methods.full import match_full
 from whyprompt.effects.methods.kernel import match_kernel

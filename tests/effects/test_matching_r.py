@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from whyprompt.effects import Nearest, estimate_effect
+from whyprompt import estimate_effect
+from whyprompt.effects import Nearest
 from whyprompt.effects.methods.cem import match_cem
 from whyprompt.effects.methods.matching import caliper_width, common_support
 from whyprompt.effects.methods.nearest import match_mahalanobis, match_nearest

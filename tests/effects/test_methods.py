@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from whyprompt.effects import AIPW, IPW, METHODS, Entropy, Nearest, Overlap, estimate_effect, make_method
+from whyprompt import estimate_effect
+from whyprompt.effects import AIPW, IPW, METHODS, Entropy, Nearest, Overlap, make_method
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import options_of
 from whyprompt.errors import EstimationError

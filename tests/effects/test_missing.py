@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from whyprompt.effects import estimate_effect
+from whyprompt import CausalGraph, estimate_effect
 from whyprompt.effects.gaps.chained import impute
 from whyprompt.effects.gaps.draws import draw_categories, draw_normal, draw_pmm
 from whyprompt.effects.gaps.estimate import estimate_with_imputation
@@ -23,7 +23,6 @@ from whyprompt.effects.gaps.patterns import drop_incomplete, missing_patterns
 from whyprompt.effects.gaps.pooling import pool_estimates
 from whyprompt.effects.gaps.tipping import tipping_point
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.graph import CausalGraph
 
 POLARS = find_spec("polars") is not None
 

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from whyprompt import CausalGraph, compare_arms, estimate_effect
 from whyprompt._words import p_words
-from whyprompt.effects import compare_arms, estimate_effect
 from whyprompt.errors import DataError, EstimationError, GraphError
-from whyprompt.graph import CausalGraph
 from whyprompt.stats.several import correlation, holm, max_t, sign_flip_max_t, two_sided_p
 
 REFERENCE = Path(__file__).parents[1] / "reference"

@@ -18,11 +18,10 @@ from statsmodels.miscmodels.ordinal_model import OrderedModel
 from statsmodels.stats.contingency_tables import Table2x2
 from statsmodels.stats.multitest import multipletests
 
+from whyprompt import CausalGraph, estimate_effect
 from whyprompt._words import format_number
-from whyprompt.effects import estimate_effect
 from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import DataError, EstimationError, GraphError
-from whyprompt.graph import CausalGraph
 from whyprompt.stats.proportional_odds import at_least, fit_proportional_odds
 
 

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
-from whyprompt.effects import estimate_effect
+from whyprompt import estimate_effect
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.rules import holm

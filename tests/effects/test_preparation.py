@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects import estimate_effect
+from whyprompt import estimate_effect
 from whyprompt.effects.prepare.recipe import Bin, Code, FlagOutliers, Recipe, Scale, Winsorise, prepare_table
 from whyprompt.errors import DataError
 

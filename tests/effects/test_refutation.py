@@ -10,18 +10,10 @@ import pyarrow as pa
 import pytest
 from scipy import stats
 
-from whyprompt.effects import (
-    data_subset,
-    estimate_effect,
-    leave_one_covariate_out,
-    negative_control_outcome,
-    placebo_treatment,
-    random_common_cause,
-    refute,
-)
+from whyprompt import CausalGraph, estimate_effect, negative_control_outcome, placebo_treatment, refute
+from whyprompt.effects import data_subset, leave_one_covariate_out, random_common_cause
 from whyprompt.effects.checks.placebo_arms import placebo_drawer
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.graph import CausalGraph
 
 
 def confounded(n=300, seed=0, effect=1.0):

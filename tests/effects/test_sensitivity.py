@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from whyprompt import estimate_effect
 from whyprompt._words import format_number
-from whyprompt.effects import estimate_effect
 from whyprompt.effects.checks.evalue import e_value
 from whyprompt.effects.checks.hidden import sensitivity_report
 from whyprompt.effects.checks.partial_r2 import (

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.effects import estimate_effect
+from whyprompt import estimate_effect
 from whyprompt.effects.separation import one_armed
 from whyprompt.stats.propensity import SeparatedError, fit_logistic
 

@@ -8,11 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt.effects import estimate_effect
+from whyprompt import CausalGraph, estimate_effect
 from whyprompt.effects.checks.specification import specification_curve
 from whyprompt.effects.prepare.recipe import Bin, Code, Winsorise, prepare_table
 from whyprompt.errors import EstimationError
-from whyprompt.graph import CausalGraph
 
 
 def table(n=300, seed=0, effect=1.0):

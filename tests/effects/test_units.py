@@ -6,7 +6,7 @@ import pytest
 from effect_verbs import estimate_effects, paired_effect
 from scipy import stats
 
-from whyprompt.effects import compare_arms, dose_response, estimate_effect, heterogeneous_effects
+from whyprompt import compare_arms, dose_response, estimate_effect, heterogeneous_effects
 from whyprompt.effects.units import find_units
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whyprompt.effects import compare_arms, estimate_effect
+from whyprompt import compare_arms, estimate_effect
 from whyprompt.effects.methods.balancing import entropy_multipliers
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, heavy_tails
 from whyprompt.effects.methods.many_arms import multinomial_weights

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from effect_verbs import estimate_effects
 
-from whyprompt.effects import compare_arms, estimate_effect, estimate_with_imputation
+from whyprompt import compare_arms, estimate_effect, estimate_with_imputation
 
 ARM = {"treatment": "arm", "outcome": "y"}
 

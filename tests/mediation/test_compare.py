@@ -7,15 +7,9 @@ import pandas as pd
 import planted
 import pytest
 
+from whyprompt import capture_attention, compare_mediation, head_sweep, mediate
 from whyprompt.errors import MediationError
-from whyprompt.mediation import (
-    AttentionCapture,
-    Sweep,
-    capture_attention,
-    compare_mediation,
-    head_sweep,
-    mediate,
-)
+from whyprompt.mediation import AttentionCapture, Sweep
 from whyprompt.mediation.results import column
 
 

@@ -6,16 +6,10 @@ import pytest
 import tiny
 import torch
 
+from whyprompt import capture_attention, head_sweep, joint_effect, layer_sweep, set_sweep
 from whyprompt._lean import blocks, products
 from whyprompt.errors import MediationError
-from whyprompt.mediation import (
-    PromptPair,
-    capture_attention,
-    head_sweep,
-    joint_effect,
-    layer_sweep,
-    set_sweep,
-)
+from whyprompt.mediation import PromptPair
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.opening import model_runtime
 

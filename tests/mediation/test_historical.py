@@ -2,8 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from whyprompt import mediate
 from whyprompt.errors import DataError
-from whyprompt.mediation import baron_kenny, mediate
+from whyprompt.mediation import baron_kenny
 
 NAMES = {"treatment": "t", "mediator": "m", "outcome": "y", "confounders": ["c"]}
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from whyprompt import contrast_heads, infer_heads
 from whyprompt.errors import MediationError
-from whyprompt.mediation import Sweep, contrast_heads, infer_heads, mean_interval
+from whyprompt.mediation import Sweep, mean_interval
 from whyprompt.mediation.intervals import share_interval
 from whyprompt.mediation.results import column
 from whyprompt.stats import resampling
@@ -404,7 +405,8 @@ def test_sets_have_the_statistics_of_heads():
 
 
 def test_joint_effects_are_drawn_with_their_intervals_beside_the_total(tmp_path):
-    from whyprompt.charts import joint_plot, save_chart
+    from whyprompt import save_chart
+    from whyprompt.charts import joint_plot
 
     sets = infer_heads(layers(np.random.default_rng(8).normal((2.0, 0, 0.5), 1, size=(10, 3))))
     chart = joint_plot(sets, outcome="log_prob")

@@ -10,9 +10,10 @@ import tiny
 import torch
 from test_engine import ATOL, pair
 
+from whyprompt import head_sweep, set_sweep
 from whyprompt._lean import products
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PairOutcomes, head_sweep, set_sweep
+from whyprompt.mediation import PairOutcomes
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.attention import attend_blockwise
 from whyprompt.mediation.engine.intercept import AttentionCall
@@ -298,7 +299,7 @@ def test_the_floor_is_of_the_size_of_the_error(model_type, dtype):
 
 
 def test_the_floor_is_in_the_unit_of_the_outcome_and_survives_a_resumed_sweep(monkeypatch):
-    from whyprompt.mediation import knockout_sweep
+    from whyprompt import knockout_sweep
     from whyprompt.mediation.engine import engine
 
     own = engine.ModelRuntime._run_plan

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from whyprompt import pair_from_text
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PotentialOutcomes, PromptPair, pair_from_text
+from whyprompt.mediation import PotentialOutcomes, PromptPair
 
 FLOATS = st.floats(-50, 0)
 

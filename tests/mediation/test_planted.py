@@ -5,9 +5,7 @@ import planted
 import pytest
 from planted import BOS, CUE, MARK, log_prob
 
-from whyprompt.errors import MediationError
-from whyprompt.mediation import (
-    PromptPair,
+from whyprompt import (
     contrast_heads,
     find_heads,
     head_sweep,
@@ -17,6 +15,8 @@ from whyprompt.mediation import (
     layer_sweep,
     set_sweep,
 )
+from whyprompt.errors import MediationError
+from whyprompt.mediation import PromptPair
 
 GAIN = 2.0
 ALL = [(layer, head) for layer in range(2) for head in range(4)]

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
+from whyprompt import head_sweep
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PromptPair, align_shorter, head_sweep, pair_from_rendered
+from whyprompt.mediation import PromptPair, align_shorter, pair_from_rendered
 from whyprompt.study import ChainOfThoughtArm, DirectArm, FewShotArm, FormatArm
 from whyprompt.trials.items.item import Item, ItemPool
 from whyprompt.trials.models.load import load_codec

@@ -9,16 +9,8 @@ import pytest
 from test_compare import world
 from test_planted import pairs
 
-from whyprompt.mediation import (
-    baron_kenny,
-    compare_mediation,
-    contrast_mediations,
-    find_heads,
-    infer_heads,
-    layer_sweep,
-    mediate,
-    mediation_sensitivity,
-)
+from whyprompt import compare_mediation, find_heads, infer_heads, layer_sweep, mediate, mediation_sensitivity
+from whyprompt.mediation import baron_kenny, contrast_mediations
 
 
 def table():

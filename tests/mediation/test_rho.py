@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
+from whyprompt import mediate, mediation_sensitivity
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.mediation import mediate, mediation_sensitivity
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 FRAMING = {

@@ -9,15 +9,9 @@ from transformers.models.gpt2 import modeling_gpt2
 from transformers.models.gpt_oss import modeling_gpt_oss
 from transformers.models.llama import modeling_llama
 
+from whyprompt import capture_attention, head_sweep, knockout_sweep
 from whyprompt.errors import MediationError
-from whyprompt.mediation import (
-    PromptPair,
-    align_shorter,
-    capture_attention,
-    capture_heads,
-    head_sweep,
-    knockout_sweep,
-)
+from whyprompt.mediation import PromptPair, align_shorter, capture_heads
 
 MODULES = {
     "llama": modeling_llama,

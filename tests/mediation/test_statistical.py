@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from whyprompt import mediate, mediation_sensitivity
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.mediation import baron_kenny, contrast_mediations, mediate, mediation_sensitivity
+from whyprompt.mediation import baron_kenny, contrast_mediations
 from whyprompt.tables import open_table
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -714,7 +715,7 @@ def test_covariates_count_in_the_overlap():
 
 def test_a_column_means_what_it_means_to_the_effects():
     """Booleans of any dtype are 1 and 0; what is no number, boolean or text is refused, here as there."""
-    from whyprompt.effects import estimate_effect
+    from whyprompt import estimate_effect
 
     frame, _ = world(n=60)
     hard = frame["c"] > 0

@@ -16,7 +16,7 @@ from report_study import MANIFEST, make_frame, make_mediation, make_study
 @pytest.fixture(scope="session")
 def small():
     """Give the study, both levels of its answer, and the page made from them."""
-    from whyprompt.answers import study_effect
+    from whyprompt import study_effect
     from whyprompt.page.page import build_report
 
     study, frame = make_study(), make_frame()

@@ -8,17 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from whyprompt import compare_mediation, contrast_heads, infer_heads
 from whyprompt.answers import HeadStudy, StudyMediation
-from whyprompt.mediation import (
-    AttentionCapture,
-    AttentionPicture,
-    HeadSearch,
-    Sweep,
-    compare_mediation,
-    contrast_heads,
-    infer_heads,
-    mean_interval,
-)
+from whyprompt.mediation import AttentionCapture, AttentionPicture, HeadSearch, Sweep, mean_interval
 from whyprompt.results import Estimate
 from whyprompt.study import Contrast, Study
 

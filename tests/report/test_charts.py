@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from report_study import rows_with, values
 
-from whyprompt import charts, page
-from whyprompt.effects import estimate_effect
+import whyprompt as wp
+from whyprompt import charts, estimate_effect
 from whyprompt.errors import DataError, EstimationError, MediationError, WhypromptError
+from whyprompt.page.strength import effect_strength
 from whyprompt.results import Estimate, Result
 
 OKABE_ITO = {"#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"}
@@ -53,7 +54,7 @@ def test_every_chart_describes_itself_titles_its_axes_and_draws(small, tmp_path)
         spec = chart.to_dict()
         assert len(spec["description"]) > 30, name
         assert "nan" not in spec["description"].lower(), name
-        path = charts.save_chart(chart, tmp_path / f"{name}.svg")
+        path = wp.save_chart(chart, tmp_path / f"{name}.svg")
         svg = path.read_text()
         assert svg.startswith("<svg"), name
         assert "NaN" not in svg, name
@@ -345,16 +346,16 @@ def test_a_number_that_is_not_finite_is_refused_by_name():
 
 def test_save_chart_writes_png_and_svg_and_nothing_else(small, tmp_path):
     chart = charts.forest_plot(small.effect.main)
-    png = charts.save_chart(chart, tmp_path / "a.png", scale=1).read_bytes()
+    png = wp.save_chart(chart, tmp_path / "a.png", scale=1).read_bytes()
     assert png.startswith(b"\x89PNG")
     with pytest.raises(DataError, match=r"'.pdf'"):
-        charts.save_chart(chart, tmp_path / "a.pdf")
+        wp.save_chart(chart, tmp_path / "a.pdf")
 
 
 def test_save_chart_says_what_is_missing(small, tmp_path, monkeypatch):
     monkeypatch.setattr("whyprompt.charts.render.can_render", lambda: False)
     with pytest.raises(WhypromptError, match=r"whyprompt\[charts\]"):
-        charts.save_chart(charts.forest_plot(small.effect.main), tmp_path / "a.png")
+        wp.save_chart(charts.forest_plot(small.effect.main), tmp_path / "a.png")
 
 
 def test_the_package_is_light_until_used():
@@ -364,10 +365,6 @@ def test_the_package_is_light_until_used():
     code = "import sys, whyprompt.page; print([m for m in ('altair', 'torch', 'pandas') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
-    for name in page.__all__:
-        assert getattr(page, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = page.nothing
 
 
 def test_strength_follows_its_rule(small):
@@ -379,10 +376,10 @@ def test_strength_follows_its_rule(small):
         (0.01, 10.0, "undecided"),
     ):
         frame["y"] = np.concatenate([np.zeros(8), shift + scale * noise])
-        found = page.effect_strength(
+        found = effect_strength(
             estimate_effect(frame, treatment="arm", outcome="y", treated="b", control="a", design="paired")
         )
         assert found.verdict == verdict
-    naive = page.effect_strength(small.effect.draw.naive)
+    naive = effect_strength(small.effect.draw.naive)
     assert naive.verdict == "not an effect"
     assert any("balance" in r for r in naive.reasons)

@@ -11,8 +11,8 @@ import pytest
 from page_reader import body, read
 from report_study import GRAPH, HOSTILE, MANIFEST, make_frame, make_mediation, make_picture, make_study
 
+from whyprompt import study_effect
 from whyprompt._words import format_number
-from whyprompt.answers import study_effect
 from whyprompt.charts import gain_harm_plot
 from whyprompt.charts.style import GRID, INK, MUTED
 from whyprompt.effects.checks.hidden import sensitivity_report

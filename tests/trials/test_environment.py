@@ -10,9 +10,9 @@ import pytest
 import torch
 import transformers
 
-from whyprompt import _files, load_model
+from whyprompt import _files, head_sweep, load_model
 from whyprompt.errors import ModelError, WhypromptError
-from whyprompt.mediation import PromptPair, head_sweep
+from whyprompt.mediation import PromptPair
 from whyprompt.trials import doctor, manifest
 from whyprompt.trials.models import load, locate
 from whyprompt.trials.models.load import load_codec

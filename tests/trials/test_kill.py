@@ -12,8 +12,8 @@ import time
 import pandas as pd
 import pytest
 
+from whyprompt import load_trials, run_study
 from whyprompt.study import load_study
-from whyprompt.trials import load_trials, run_study
 
 KILLS = 20
 TRIALS = 220

@@ -12,11 +12,10 @@ import pytest
 import torch
 import transformers
 
-from whyprompt import load_model
-from whyprompt.effects import repeat_variance
+from whyprompt import dry_run, load_model, load_trials, repeat_variance, run_study, verify_study
 from whyprompt.errors import DataError, PromptError, StoreError, StudyError
 from whyprompt.study import load_study
-from whyprompt.trials import dry_run, export, load_trials, run, run_study, verify_study
+from whyprompt.trials import export, run
 from whyprompt.trials.items.load import load_items
 from whyprompt.trials.models.generation import complete
 from whyprompt.trials.models.local import LocalModel

@@ -5,8 +5,8 @@ The seam between the parts that know studies and stores (`whyprompt.trials`) and
 here.
 """
 
-from whyprompt.answers.external import StudyEffect, study_effect
-from whyprompt.answers.internal import HeadStudy, StudyMediation, load_mediation, study_mediation
+from whyprompt.answers.external import StudyEffect
+from whyprompt.answers.internal import HeadStudy, StudyMediation, load_mediation
 from whyprompt.answers.verbs import run_effect, run_mediation
 
 __all__ = [
@@ -16,6 +16,4 @@ __all__ = [
     "load_mediation",
     "run_effect",
     "run_mediation",
-    "study_effect",
-    "study_mediation",
 ]

@@ -26,7 +26,6 @@ from whyprompt.charts.effects import (
 from whyprompt.charts.heads import head_heatmap, head_items_plot, joint_plot, layer_plot, search_plot
 from whyprompt.charts.items import gain_harm_plot
 from whyprompt.charts.levels import attention_plot, levels_plot, statistical_vs_interventional
-from whyprompt.charts.render import save_chart
 from whyprompt.charts.uplift import uplift_plot
 
 __all__ = [
@@ -51,7 +50,6 @@ __all__ = [
     "love_plot",
     "overlap_plot",
     "pattern_plot",
-    "save_chart",
     "search_plot",
     "specification_plot",
     "statistical_vs_interventional",

@@ -107,7 +107,7 @@ def _explored(data: ExampleData, *, charts: bool, as_json: bool) -> None:
         found.to_frame().to_csv(file, index=False)
     pictures: dict[str, str] = {}
     if charts:
-        from whyprompt.charts import save_chart
+        from whyprompt.charts.render import save_chart
 
         pictures = {
             name: str(save_chart(chart, data.path.with_name(f"exploration_{name}.png")))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from whyprompt.effects.arms import ArmsResult, compare_arms
-from whyprompt.effects.checks.audit import AuditResult, AuditRow, OneDraw, audit, one_draw
-from whyprompt.effects.checks.balance import balance_table, effective_sample_size
-from whyprompt.effects.checks.batches import BatchInterference, batch_interference
+from whyprompt.effects.arms import ArmsResult
+from whyprompt.effects.checks.audit import AuditResult, AuditRow, OneDraw
+from whyprompt.effects.checks.balance import effective_sample_size
+from whyprompt.effects.checks.batches import BatchInterference
 from whyprompt.effects.checks.consistency import BatchConsistency, batch_consistency
 from whyprompt.effects.checks.evalue import e_value
-from whyprompt.effects.checks.hidden import sensitivity_report
 from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
-from whyprompt.effects.checks.negative_controls import NegativeControls, negative_control_outcome
+from whyprompt.effects.checks.negative_controls import NegativeControls
 from whyprompt.effects.checks.partial_r2 import PartialR2Bounds, partial_r2_bounds
-from whyprompt.effects.checks.peers.cross_check import cross_check
 from whyprompt.effects.checks.peers.result import (
     CrossCheck,
     CrossCheckRow,
@@ -20,21 +18,18 @@ from whyprompt.effects.checks.peers.result import (
     RefuterRow,
     UpliftPoint,
 )
-from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
-from whyprompt.effects.checks.refute import refute
-from whyprompt.effects.checks.repeats import RepeatVariance, repeat_variance
+from whyprompt.effects.checks.repeats import RepeatVariance
 from whyprompt.effects.checks.rosenbaum import RosenbaumBound, rosenbaum_bounds
-from whyprompt.effects.checks.specification import SpecificationCurve, specification_curve
+from whyprompt.effects.checks.specification import SpecificationCurve
 from whyprompt.effects.checks.subset import data_subset
-from whyprompt.effects.dose import DoseResponse, dose_response
-from whyprompt.effects.effect import estimate_effect
-from whyprompt.effects.gaps.chained import Imputation, impute
-from whyprompt.effects.gaps.estimate import ImputedEffect, estimate_with_imputation
+from whyprompt.effects.dose import DoseResponse
+from whyprompt.effects.gaps.chained import Imputation
+from whyprompt.effects.gaps.estimate import ImputedEffect
 from whyprompt.effects.gaps.little import LittleTest, little_test
-from whyprompt.effects.gaps.patterns import DropReport, MissingPatterns, drop_incomplete, missing_patterns
+from whyprompt.effects.gaps.patterns import DropReport, MissingPatterns, drop_incomplete
 from whyprompt.effects.gaps.pooling import PooledEstimate, pool_estimates
-from whyprompt.effects.gaps.tipping import TippingPoint, tipping_point
+from whyprompt.effects.gaps.tipping import TippingPoint
 from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.cem import CEM
 from whyprompt.effects.methods.entropy import Entropy
@@ -49,20 +44,10 @@ from whyprompt.effects.methods.overlap import Overlap
 from whyprompt.effects.methods.subclass import Subclass
 from whyprompt.effects.ordinal import OrdinalResult
 from whyprompt.effects.paired import PairedResult
-from whyprompt.effects.prepare.recipe import (
-    Bin,
-    Code,
-    FlagOutliers,
-    Prepared,
-    Recipe,
-    Scale,
-    Winsorise,
-    prepare_table,
-)
+from whyprompt.effects.prepare.recipe import Bin, Code, FlagOutliers, Prepared, Recipe, Scale, Winsorise
 from whyprompt.effects.result import EffectResult
 from whyprompt.effects.several import EffectsResult
-from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
-from whyprompt.effects.whom.policy import PromptPolicy, prompt_policy
+from whyprompt.effects.whom.policy import PromptPolicy
 from whyprompt.effects.whom.result import HeterogeneousEffects
 from whyprompt.results import Assumption, BalanceRow
 
@@ -118,37 +103,16 @@ __all__ = [
     "TippingPoint",
     "UpliftPoint",
     "Winsorise",
-    "audit",
-    "balance_table",
     "batch_consistency",
-    "batch_interference",
-    "compare_arms",
-    "cross_check",
     "data_subset",
-    "dose_response",
     "drop_incomplete",
     "e_value",
     "effective_sample_size",
-    "estimate_effect",
-    "estimate_with_imputation",
-    "heterogeneous_effects",
-    "impute",
     "leave_one_covariate_out",
     "little_test",
     "make_method",
-    "missing_patterns",
-    "negative_control_outcome",
-    "one_draw",
     "partial_r2_bounds",
-    "placebo_treatment",
     "pool_estimates",
-    "prepare_table",
-    "prompt_policy",
     "random_common_cause",
-    "refute",
-    "repeat_variance",
     "rosenbaum_bounds",
-    "sensitivity_report",
-    "specification_curve",
-    "tipping_point",
 ]

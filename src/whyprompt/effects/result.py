@@ -126,7 +126,7 @@ class EffectResult(Result):
     Examples
     --------
     >>> import json, pandas as pd
-    >>> from whyprompt.effects import estimate_effect
+    >>> from whyprompt import estimate_effect
     >>> frame = pd.DataFrame({"arm": [0, 0, 0, 1, 1, 1], "y": [1.0, 2.0, 3.0, 2.0, 4.0, 6.0]})
     >>> result = estimate_effect(frame, treatment="arm", outcome="y", method="naive")
     >>> json.loads(json.dumps(result.to_dict()))["estimate"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from whyprompt.graph.model import CausalGraph
 from whyprompt.graph.report import Identification
 from whyprompt.graph.types import Implication, ImplicationTest, Path
 
 __all__ = [
-    "CausalGraph",
     "Identification",
     "Implication",
     "ImplicationTest",

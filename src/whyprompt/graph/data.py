@@ -94,7 +94,7 @@ class GraphData:
 
         Examples
         --------
-        >>> from whyprompt.graph import CausalGraph
+        >>> from whyprompt import CausalGraph
         >>> CausalGraph.parse("a -> b -> c; a <-> c").bidirected
         (('a', 'c'),)
         """
@@ -126,7 +126,7 @@ class GraphData:
 
         Examples
         --------
-        >>> from whyprompt.graph import CausalGraph
+        >>> from whyprompt import CausalGraph
         >>> CausalGraph.from_dot('digraph { a -> {b c}; b -> c [dir=both] }').directed
         (('a', 'b'), ('a', 'c'))
         """
@@ -155,7 +155,7 @@ class GraphData:
 
         Examples
         --------
-        >>> from whyprompt.graph import CausalGraph
+        >>> from whyprompt import CausalGraph
         >>> text = 'graph [directed 1 node [id 0 label "a"] node [id 1 label "b"] edge [source 0 target 1]]'
         >>> CausalGraph.from_gml(text).directed
         (('a', 'b'),)
@@ -217,7 +217,7 @@ class GraphData:
 
         Examples
         --------
-        >>> from whyprompt.graph import CausalGraph
+        >>> from whyprompt import CausalGraph
         >>> CausalGraph.read("a -> b") == CausalGraph.read("digraph { a -> b }")
         True
         """
@@ -264,7 +264,7 @@ class GraphData:
 
         Examples
         --------
-        >>> from whyprompt.graph import CausalGraph
+        >>> from whyprompt import CausalGraph
         >>> graph = CausalGraph.parse("a -> b; a <-> b; u [latent]")
         >>> CausalGraph.from_dot(graph.to_dot()) == graph
         True

@@ -61,7 +61,7 @@ class CausalGraph(GraphData):
 
     Examples
     --------
-    >>> from whyprompt.graph import CausalGraph
+    >>> from whyprompt import CausalGraph
     >>> graph = CausalGraph.parse('''
     ...     difficulty -> arm, score       # the harder the item, the longer the prompt people write
     ...     arm -> prompt_tokens, score

@@ -7,25 +7,18 @@ statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attent
 mediator and outcome would do to it, and `compare_mediation` holds it against the sweep.
 """
 
-from whyprompt.mediation.capture import (
-    AttentionCapture,
-    AttentionPicture,
-    HeadCapture,
-    capture_attention,
-    capture_heads,
-)
+from whyprompt.mediation.capture import AttentionCapture, AttentionPicture, HeadCapture, capture_heads
 from whyprompt.mediation.engine.align import align_shorter
 from whyprompt.mediation.estimands import PotentialOutcomes
-from whyprompt.mediation.inference import HeadInference, contrast_heads, infer_heads
+from whyprompt.mediation.inference import HeadInference
 from whyprompt.mediation.intervals import mean_interval
 from whyprompt.mediation.measured.baron_kenny import BaronKenny, baron_kenny
-from whyprompt.mediation.measured.compare import MediationComparison, compare_mediation
-from whyprompt.mediation.measured.mediate import MediationResult, contrast_mediations, mediate
-from whyprompt.mediation.measured.rho import RhoSensitivity, mediation_sensitivity
-from whyprompt.mediation.pairs import PromptPair, pair_from_rendered, pair_from_text
+from whyprompt.mediation.measured.compare import MediationComparison
+from whyprompt.mediation.measured.mediate import MediationResult, contrast_mediations
+from whyprompt.mediation.measured.rho import RhoSensitivity
+from whyprompt.mediation.pairs import PromptPair, pair_from_rendered
 from whyprompt.mediation.results import KnockoutSweep, PairCut, PairOutcomes, Sweep
-from whyprompt.mediation.search import HeadSearch, find_heads
-from whyprompt.mediation.sweep import head_sweep, joint_effect, knockout_sweep, layer_sweep, set_sweep
+from whyprompt.mediation.search import HeadSearch
 
 __all__ = [
     "AttentionCapture",
@@ -45,21 +38,8 @@ __all__ = [
     "Sweep",
     "align_shorter",
     "baron_kenny",
-    "capture_attention",
     "capture_heads",
-    "compare_mediation",
-    "contrast_heads",
     "contrast_mediations",
-    "find_heads",
-    "head_sweep",
-    "infer_heads",
-    "joint_effect",
-    "knockout_sweep",
-    "layer_sweep",
     "mean_interval",
-    "mediate",
-    "mediation_sensitivity",
     "pair_from_rendered",
-    "pair_from_text",
-    "set_sweep",
 ]

@@ -58,7 +58,7 @@ def effect_strength(result: PairedResult | EffectResult) -> Strength:
     Examples
     --------
     >>> import pandas as pd
-    >>> from whyprompt.effects import estimate_effect
+    >>> from whyprompt import estimate_effect
     >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3})
     >>> frame["y"] = [1.0, 2.0, 1.0, 4.0, 0.0, 2.0]
     >>> found = estimate_effect(

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from whyprompt.trials.run import (
-    DryRun,
-    Progress,
-    RunResult,
-    Verification,
-    dry_run,
-    load_trials,
-    run_study,
-    verify_study,
-)
+from whyprompt.trials.run import DryRun, Progress, RunResult, Verification
 from whyprompt.trials.store import TrialStore, export
 
 __all__ = [
@@ -20,9 +11,5 @@ __all__ = [
     "RunResult",
     "TrialStore",
     "Verification",
-    "dry_run",
     "export",
-    "load_trials",
-    "run_study",
-    "verify_study",
 ]

@@ -74,7 +74,7 @@ def sensitivity_report(
     Examples
     --------
     >>> import numpy as np, pandas as pd
-    >>> from whyprompt.effects import estimate_effect
+    >>> from whyprompt import estimate_effect
     >>> rng = np.random.default_rng(1)
     >>> hard = rng.normal(size=300)
     >>> arm = rng.random(300) < 1 / (1 + np.exp(-hard))

@@ -171,7 +171,7 @@ def prompt_policy(
     Examples
     --------
     >>> import numpy as np, pandas as pd
-    >>> from whyprompt.effects import heterogeneous_effects
+    >>> from whyprompt import heterogeneous_effects
     >>> rng = np.random.default_rng(0)
     >>> hard = rng.normal(size=400)
     >>> frame = pd.DataFrame({"item_id": np.tile(np.arange(400), 2), "hard": np.tile(hard, 2)})
