@@ -25,8 +25,8 @@ from whyprompt.mediation.measured.design import (
     response_of,
 )
 from whyprompt.mediation.measured.overlap import check_left
-from whyprompt.mediation.results import column, estimates
-from whyprompt.results import Result
+from whyprompt.mediation.results import column
+from whyprompt.results import Check, Point
 from whyprompt.stats.regression import fit, solve_binary
 from whyprompt.tables import open_table
 
@@ -47,14 +47,14 @@ _CELLS = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RhoSensitivity(Result):
+class RhoSensitivity(Check):
     """The mediation effect if the errors of the two models were correlated.
 
-    The parts are the effect at each rho, the mean of both arms, with its percentile interval.
+    The parts are the effect at each rho, the mean of both arms, with its percentile interval. No data can
+    show which rho is true, so the verdict is "untestable".
 
     Attributes
     ----------
-    rho : ndarray
     acme_control, acme_treated : ndarray
         Each arm's effect at each rho. The arms differ only where the outcome's model is a probit.
     rho_at_zero : float
@@ -64,12 +64,17 @@ class RhoSensitivity(Result):
         (McKelvey and Zavoina).
     """
 
-    rho: Array
+    parts: tuple[Point, ...] = ()
     acme_control: Array
     acme_treated: Array
     rho_at_zero: float
     r2_mediator: float
     r2_outcome: float
+
+    @property
+    def rho(self) -> Array:
+        """Correlations of the errors."""
+        return column(self.parts, "at")
 
     @property
     def acme(self) -> Array:
@@ -247,13 +252,15 @@ def mediation_sensitivity(
         drawn = widened(raw, curves.mean((0, 1)), units, rng)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     out = RhoSensitivity(
-        parts=estimates(
-            [f"{at:g}" for at in grid], len(y), "rho", estimate=curves.mean(0)[0], ci_low=low, ci_high=high
+        parts=tuple(
+            Point(label=f"rho {at:g}", at=at, estimate=acme, ci_low=bottom, ci_high=top, n_used=len(y))
+            for at, acme, bottom, top in np.stack([grid, curves.mean(0)[0], low, high], 1).tolist()
         ),
+        name="hidden common cause of mediator and outcome",
+        verdict="untestable",
         level=level,
         sentence="",
         axis=f"effect on {outcome} through {mediator}",
-        rho=grid,
         acme_control=curves[0, 0],
         acme_treated=curves[1, 0],
         rho_at_zero=zero,
