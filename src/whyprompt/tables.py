@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.design import design_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import narwhals as nw
     from numpy.typing import NDArray
+
+    from whyprompt.stats.design import Design
 
 __all__ = ["Arms", "Column", "Table", "arms", "level_name", "open_table", "rows_of_two_arms"]
 
@@ -74,6 +77,19 @@ class Column:
     def levels(self) -> tuple[str, ...]:
         """The levels of a text column that occur, sorted."""
         return tuple(sorted(set(self.data[~self.missing].tolist())))
+
+    def coded(self) -> Design:
+        """Return the column as numbers: itself, or a dummy for each level but the first; NaN at a gap.
+
+        Returns
+        -------
+        Design
+        """
+        there = ~self.missing
+        made = design_matrix({self.name: self.data[there]})
+        matrix = np.full((len(self.data), made.matrix.shape[1]), np.nan)
+        matrix[there] = made.matrix
+        return replace(made, matrix=matrix)
 
 
 class Table:

@@ -9,7 +9,6 @@ from whyprompt._words import p_words
 from whyprompt.errors import DataError, GraphError
 from whyprompt.graph.types import ImplicationTest
 from whyprompt.results import Check
-from whyprompt.stats.design import design_matrix
 from whyprompt.stats.rules import holm
 from whyprompt.tables import open_table
 
@@ -90,21 +89,15 @@ def _sentence(n: int, bad: Sequence[ImplicationTest]) -> str:
 
 def _encode(table: Table, name: str, *, missing: str) -> Array:
     """Turn a column into an (n, k) block, one dummy a level less the first unless it is numeric."""
-    import numpy as np
-
     column = table.column(name, role="graph")
     if column.n_missing and missing == "raise":
         raise DataError(
             f"column {name!r} has {column.n_missing} missing values",
             hint="impute them, or pass missing='drop' to test on complete rows",
         )
-    there = ~column.missing
-    coded = design_matrix({name: column.data[there]}).matrix
-    if len(set(column.data[there].tolist())) < 2:
+    if len(set(column.data[~column.missing].tolist())) < 2:
         raise DataError(f"column {name!r} is constant: its independencies cannot be tested")
-    values = np.full((table.n_rows, coded.shape[1]), np.nan)
-    values[there] = coded
-    return values
+    return column.coded().matrix
 
 
 def _test(implied: Implication, blocks: dict[str, Array]) -> ImplicationTest:

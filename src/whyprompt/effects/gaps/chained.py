@@ -11,6 +11,7 @@ from whyprompt._arguments import at_least, names, seed
 from whyprompt.effects.gaps.draws import draw_categories, draw_normal, draw_pmm
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Estimate, Result, unlisted
+from whyprompt.stats.design import design_matrix
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -377,13 +378,9 @@ def _draw(
 
 
 def _block(column: Column, values: NDArray[Any]) -> Floats:
-    """Return predictors of one column: itself, or a dummy for each level but the first."""
-    if column.kind != "text":
-        return np.asarray(values, dtype=float)[:, None]
-    levels = column.levels[1:]
-    return np.column_stack(
-        [(values == level).astype(float) for level in levels] or [np.zeros((len(values), 0))]
-    )
+    """Return predictors of one column, its gaps filled: itself, or a dummy for each level but the first."""
+    levels = {column.name: column.levels} if column.kind == "text" else None
+    return design_matrix({column.name: values}, levels=levels).matrix
 
 
 def _design(blocks: Sequence[Floats], n: int) -> Floats:

@@ -168,19 +168,15 @@ def _matrix(read: dict[str, Column]) -> tuple[tuple[str, ...], Floats]:
     for name, column in read.items():
         if column.missing.all():
             raise DataError(f"column {name!r} has no value at all", hint="leave it out")
-        if column.kind != "text":
-            parts.append(column.data)
-            names.append(name)
-            continue
-        if len(column.levels) > 20:
+        if column.kind == "text" and len(column.levels) > 20:
             raise DataError(
                 f"text column {name!r} has {len(column.levels)} levels; its means say little",
                 hint="leave it out, or group its levels",
             )
-        for level in column.levels[1:]:
-            parts.append(np.where(column.missing, np.nan, (column.data == level).astype(float)))
-            names.append(f"{name}_{level}")
-    if not parts:
+        coded = column.coded()
+        parts.append(coded.matrix)
+        names.extend(coded.names)
+    if not names:
         raise DataError("no column with more than one level is left to test")
     return tuple(names), np.column_stack(parts)
 
