@@ -206,7 +206,7 @@ def test_a_table_that_holds_both_arms_of_every_item_says_so():
     result = estimate_effect(frame, **ARM, method="naive")
     (note,) = (w for w in result.warnings if "paired" in w)
     assert note.startswith("every 'item_id' was run under both arms: a paired analysis (design='paired'")
-    assert "--design paired --unit item_id" in note
+    assert "(design='paired', unit='item_id')" in note
     # It does not advise what was done already.
     assert "running both arms on the same items" not in result.sentence
     assert "Both arms were run on the same 'item_id': compare each with itself." in result.sentence

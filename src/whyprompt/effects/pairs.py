@@ -64,8 +64,6 @@ class PairedDifferences:
         Why items are not complete, and how many.
     incomplete_units : tuple of str
         The first twenty of them.
-    n_other_rows : int
-        Rows of other arms, not used.
     trial_item, trial_treated, trial_outcome : ndarray, shape (trials,)
         The trials that the means are of: place of the item in `units`, whether it is of the treated arm, and
         the outcome.
@@ -78,7 +76,6 @@ class PairedDifferences:
     n_repeats: int
     incomplete: Mapping[str, int]
     incomplete_units: tuple[str, ...]
-    n_other_rows: int
     trial_item: Ints
     trial_treated: NDArray[np.bool_]
     trial_outcome: Floats
@@ -175,7 +172,6 @@ def paired_differences(
         n_repeats=used - 2 * int(complete.sum()),
         incomplete={name: int(mask.sum()) for name, mask in why.items() if mask.any()},
         incomplete_units=tuple(every[k] for k in np.flatnonzero(here & ~complete)[:20]),
-        n_other_rows=int((~np.isin(levels, names)).sum()),
         trial_item=place[index[kept]],
         trial_treated=trials[0][kept],
         trial_outcome=y[kept],

@@ -98,8 +98,8 @@ class Unit:
         """What a reader must know where the table is not analysed as paired."""
         share = "every" if self.both == self.count else f"{self.both} of {self.count}"
         return (
-            f"{share} {self.name!r} was run under both arms: a paired analysis (design='paired', or"
-            f" --design paired --unit {self.name}) compares each with itself, and needs no adjustment"
+            f"{share} {self.name!r} was run under both arms: a paired analysis (design='paired',"
+            f" unit={self.name!r}) compares each with itself, and needs no adjustment"
         )
 
 
