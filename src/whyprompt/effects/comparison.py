@@ -29,7 +29,14 @@ from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate
 from whyprompt.stats.errors import interval
-from whyprompt.stats.several import correlation, max_t, normal_scores, sign_flip_max_t, two_sided_p
+from whyprompt.stats.several import (
+    correlation,
+    covariance_by_errors,
+    max_t,
+    normal_scores,
+    sign_flip_max_t,
+    two_sided_p,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -210,14 +217,8 @@ class Adjusted(Comparison):
         if any(e is None for e in errors):
             return None
         scaled = [y / e if e else y * 0.0 for (y, _), e in zip(self.samples, errors, strict=True)]
-        matrix = np.eye(len(scaled))
-        for a in range(len(scaled)):
-            for b in range(a):
-                both = [self._again(scaled[a] + sign * scaled[b]).std_error for sign in (1.0, -1.0)]
-                if both[0] is None or both[1] is None:
-                    return None
-                matrix[a, b] = matrix[b, a] = (both[0] ** 2 - both[1] ** 2) / 4.0
-        return correlation(matrix)
+        matrix = covariance_by_errors(lambda y: self._again(y).std_error, scaled, scaled=True)
+        return None if matrix is None else correlation(matrix)
 
 
 def adjusted(table: Table, *, treatment: str, outcomes: Sequence[str], **options: Any) -> Adjusted:  # noqa: ANN401

@@ -18,7 +18,7 @@ from whyprompt.results import Assumption, Estimate, Result
 from whyprompt.stats.errors import interval
 from whyprompt.stats.proportional_odds import at_least, category_scores, fit_proportional_odds
 from whyprompt.stats.rules import holm
-from whyprompt.stats.several import correlation, max_t, reach, two_sided_p
+from whyprompt.stats.several import correlation, covariance_by_errors, max_t, reach, two_sided_p
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
@@ -263,11 +263,8 @@ def _at_once(
     if not known:
         return out
     scaled = [cuts[j] / error for j, error in known]
-    matrix = np.eye(len(known))
-    for a in range(len(known)):
-        for b in range(a):
-            both = [source.error(scaled[a] + side * scaled[b])[0] or 0.0 for side in (1.0, -1.0)]
-            matrix[a, b] = matrix[b, a] = (both[0] ** 2 - both[1] ** 2) / 4.0
+    matrix = covariance_by_errors(lambda g: source.error(g)[0] or 0.0, scaled, scaled=True)
+    assert matrix is not None
     critical = max_t(np.zeros(len(known)), correlation(matrix), level=level).critical
     for j, error in known:
         wide, middle = reach(critical, rows[j].df) * error, rows[j].estimate or 0.0
@@ -352,14 +349,9 @@ def _proportional_odds_p(source: _Shares, tails: Floats, k: int) -> float | None
 
     contrasts = [np.eye(k - 1)[j + 1] - np.eye(k - 1)[0] for j in range(k - 2)]
     m = len(contrasts)
-    covariance = np.empty((m, m))
-    for a in range(m):
-        for b in range(a + 1):
-            plus, _ = source.error(direction(contrasts[a] + contrasts[b]))
-            minus, _ = source.error(direction(contrasts[a] - contrasts[b]))
-            if plus is None or minus is None:
-                return None
-            covariance[a, b] = covariance[b, a] = (plus**2 - minus**2) / 4.0
+    covariance = covariance_by_errors(lambda c: source.error(direction(c))[0], contrasts)
+    if covariance is None:
+        return None
     values = np.array([float(c @ ratios) for c in contrasts])
     try:
         statistic = float(values @ np.linalg.solve(covariance, values))

@@ -17,7 +17,7 @@ from whyprompt.stats.errors import quantile
 from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MaxT",
     "correlation",
+    "covariance_by_errors",
     "max_t",
     "more_by_steps",
     "normal_scores",
@@ -155,6 +156,41 @@ class MaxT:
     critical: float
     draws: int
     least: float
+
+
+def covariance_by_errors(
+    error: Callable[[Floats], float | None], vectors: Sequence[Floats], *, scaled: bool = False
+) -> Floats | None:
+    """Give the covariance of linear functionals from the errors of their sums and differences.
+
+    Parameters
+    ----------
+    error : callable
+        Standard error of a functional, such as that of the effect on an outcome.
+    vectors : sequence of ndarray
+        The functionals.
+    scaled : bool, default False
+        Whether each has an error of one: the matrix is then their correlation.
+
+    Returns
+    -------
+    ndarray, shape (k, k), or None
+        None where an error is not known.
+
+    Examples
+    --------
+    >>> norm = lambda v: float(np.linalg.norm(v))
+    >>> covariance_by_errors(norm, [np.array([1.0, 0.0]), np.array([1.0, 1.0])]).round(9).tolist()
+    [[1.0, 1.0], [1.0, 2.0]]
+    """
+    matrix = np.eye(len(vectors))
+    for a, u in enumerate(vectors):
+        for b, v in enumerate(vectors[: a if scaled else a + 1]):
+            plus, minus = error(u + v), error(u - v)
+            if plus is None or minus is None:
+                return None
+            matrix[a, b] = matrix[b, a] = (plus**2 - minus**2) / 4.0
+    return matrix
 
 
 def correlation(covariance: Floats) -> Floats:
