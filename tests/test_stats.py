@@ -7,8 +7,9 @@ import pytest
 from scipy import optimize, stats
 
 from whyprompt.errors import DataError
+from whyprompt.stats.clusters import cluster_design, cluster_sums, mean_df, mean_of_clusters
 from whyprompt.stats.design import independent_columns, moments, standardised
-from whyprompt.stats.errors import cluster_design, cluster_sums, mean_df, mean_of_clusters, quantile
+from whyprompt.stats.errors import quantile
 from whyprompt.stats.newton import maximise
 from whyprompt.stats.regression import fit_multinomial, row_terms, softmax, solve_binary
 from whyprompt.stats.several import sign_flips, step_down

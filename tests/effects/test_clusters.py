@@ -9,7 +9,8 @@ from scipy import stats
 
 from whyprompt import compare_arms, estimate_effect
 from whyprompt.effects.pipeline import fit_arrays
-from whyprompt.stats.errors import cluster_design, clustered_difference, weighted_difference
+from whyprompt.stats.clusters import cluster_design
+from whyprompt.stats.errors import clustered_difference, weighted_difference
 
 
 def matrices(y, X, w, codes, contrast):

@@ -10,7 +10,7 @@ from whyprompt.mediation import Sweep, mean_interval
 from whyprompt.mediation.intervals import share_interval
 from whyprompt.mediation.results import column
 from whyprompt.stats import resampling
-from whyprompt.stats.errors import cluster_sums, mean_df
+from whyprompt.stats.clusters import cluster_sums, mean_df
 from whyprompt.stats.several import sign_flips
 
 

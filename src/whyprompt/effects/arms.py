@@ -21,8 +21,9 @@ from whyprompt.effects.problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.errors import EstimationError
 from whyprompt.results import BalanceRow, Estimate
+from whyprompt.stats.clusters import cluster_design
 from whyprompt.stats.design import design_matrix
-from whyprompt.stats.errors import cluster_design, interval
+from whyprompt.stats.errors import interval
 from whyprompt.stats.rules import few_clusters, holm
 from whyprompt.stats.several import correlation, max_t, normal_scores, reach, two_sided_p
 from whyprompt.tables import level_name, open_table

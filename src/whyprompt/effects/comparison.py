@@ -16,18 +16,12 @@ import numpy as np
 from whyprompt._words import counted
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.paired import paired_effect
-from whyprompt.effects.pairs import (
-    item_labels,
-    known_error,
-    mean_error,
-    paired_differences,
-    paired_interval,
-    paired_scale,
-)
+from whyprompt.effects.pairs import item_labels, paired_differences, paired_interval, paired_scale
 from whyprompt.effects.pipeline import if_known
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate
+from whyprompt.stats.clusters import known_error, mean_error
 from whyprompt.stats.errors import interval
 from whyprompt.stats.several import (
     correlation,

@@ -14,9 +14,7 @@ from whyprompt.effects.paired_items import ItemChanges, change_words, item_chang
 from whyprompt.effects.pairs import (
     PairedDifferences,
     item_labels,
-    known_error,
     mcnemar_p,
-    mean_error,
     paired_differences,
     paired_interval,
     paired_scale,
@@ -24,6 +22,7 @@ from whyprompt.effects.pairs import (
 from whyprompt.effects.power import detectable_effect, items_needed
 from whyprompt.errors import EstimationError
 from whyprompt.results import Assumption, Estimate, Result, unlisted
+from whyprompt.stats.clusters import known_error, mean_error
 from whyprompt.stats.rules import few_clusters, holm
 from whyprompt.tables import level_name
 

@@ -14,7 +14,7 @@ import numpy as np
 from whyprompt._words import counted
 from whyprompt.effects.measures import is_binary
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.errors import cluster_sums, mean_df, mean_of_clusters, quantile
+from whyprompt.stats.errors import quantile
 from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import arms, level_name, open_table
 
@@ -32,18 +32,13 @@ if TYPE_CHECKING:
 __all__ = [
     "PairedDifferences",
     "item_labels",
-    "known_error",
     "mcnemar_p",
-    "mean_error",
     "named_arms",
     "paired_differences",
     "paired_interval",
     "paired_scale",
     "refuse_adjustment",
 ]
-
-# A standard error below this share of the outcomes' size is rounding.
-_ROUNDING = 1e-13
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -230,59 +225,6 @@ def item_labels(table: Table, name: str, unit: str, pairs: PairedDifferences, *,
     return labels[pairs.first_row]
 
 
-def mean_error(d: Floats, cluster: NDArray[Any] | None) -> tuple[float | None, float | None, int]:
-    """Return the standard error of a mean, CR2 where items are clustered, its degrees of freedom and units.
-
-    Parameters
-    ----------
-    d : ndarray, shape (items,)
-    cluster : ndarray, shape (items,), optional
-
-    Returns
-    -------
-    std_error, df : float or None
-        None with fewer than two units.
-    n_units : int
-
-    References
-    ----------
-    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
-    """
-    code = np.arange(len(d)) if cluster is None else np.unique(cluster.astype(str), return_inverse=True)[1]
-    sums, sizes = cluster_sums((d - d.mean())[:, None], code)
-    if len(sizes) < 2:
-        return None, None, len(sizes)
-    _, error = mean_of_clusters(sums, sizes)
-    return float(error[0]), mean_df(sizes), len(sizes)
-
-
-def known_error(
-    d: Floats, cluster: NDArray[Any] | None, size: float
-) -> tuple[float | None, float | None, int]:
-    """Return what `mean_error` does, without an error where the sample shows no spread.
-
-    Parameters
-    ----------
-    d : ndarray, shape (items,)
-        Differences.
-    cluster : ndarray, shape (items,), optional
-    size : float
-        Largest outcome in size, which tells a spread from rounding.
-
-    Returns
-    -------
-    std_error, df : float or None
-        None with fewer than two units, and where all units change by the same amount: that the spread is nil
-        in the sample does not make it nil in the population, and an interval without width, or a p of 0,
-        would claim that it is.
-    n_units : int
-    """
-    error, df, units = mean_error(d, cluster)
-    if error is None or error <= _ROUNDING * size:
-        return None, None, units
-    return error, df, units
-
-
 def paired_interval(
     d: Floats, error: float | None, df: float | None, level: float, scale: Scale
 ) -> tuple[float | None, float | None, float | None]:
@@ -297,7 +239,7 @@ def paired_interval(
     d : ndarray, shape (items,)
         Differences.
     error, df : float or None
-        From `known_error`.
+        From `whyprompt.stats.clusters.known_error`.
     level : float
     scale : {"free", "risks", "counts"}
         From `paired_scale`.

@@ -20,7 +20,7 @@ from whyprompt.mediation.intervals import DRAWS, interval_words, mean_interval, 
 from whyprompt.mediation.results import column, columns_of, estimates
 from whyprompt.results import Estimate, Result
 from whyprompt.stats import resampling
-from whyprompt.stats.errors import cluster_sums
+from whyprompt.stats.clusters import cluster_sums
 from whyprompt.stats.several import t_of
 
 if TYPE_CHECKING:

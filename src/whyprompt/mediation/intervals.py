@@ -9,7 +9,7 @@ import numpy as np
 from whyprompt.errors import MediationError
 from whyprompt.results import Estimate
 from whyprompt.stats import resampling
-from whyprompt.stats.errors import cluster_sums, mean_of_clusters
+from whyprompt.stats.clusters import cluster_sums, mean_of_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from whyprompt.stats.errors import mean_df, mean_of_clusters, quantile
+from whyprompt.stats.clusters import mean_df, mean_of_clusters
+from whyprompt.stats.errors import quantile
 from whyprompt.stats.several import sign_flips, t_of
 
 if TYPE_CHECKING:

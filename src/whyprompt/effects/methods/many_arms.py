@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.clusters import cluster_design, rows_df
 from whyprompt.stats.design import standardised
-from whyprompt.stats.errors import cluster_design, rows_df
 from whyprompt.stats.influence import (
     clean_arrays,
     cluster_codes,

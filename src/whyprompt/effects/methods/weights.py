@@ -27,7 +27,8 @@ import numpy as np
 from whyprompt.effects.assumptions import FEW_ROWS
 from whyprompt.effects.methods.method import Fit, Method, Score
 from whyprompt.errors import EstimationError
-from whyprompt.stats.errors import cluster_design, interval, rows_df
+from whyprompt.stats.clusters import cluster_design, rows_df
+from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import (
     cluster_codes,
     effective_sample_size,

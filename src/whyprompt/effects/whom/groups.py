@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.pairs import known_error
 from whyprompt.results import Estimate, Point
 from whyprompt.stats import errors as inference
+from whyprompt.stats.clusters import known_error
 from whyprompt.stats.design import independent_columns, moments
 from whyprompt.stats.rules import holm
 from whyprompt.stats.several import two_sided_p

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._words import percent
-from whyprompt.effects.pairs import known_error
 from whyprompt.effects.whom.words import caveat, with_interval
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate, Point, Result
 from whyprompt.stats import errors as inference
+from whyprompt.stats.clusters import known_error
 from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
