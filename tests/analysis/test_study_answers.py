@@ -104,9 +104,9 @@ def test_audit_holds_the_draw_against_the_same_items(ran):
     answer = study_effect(changed, load_trials(study, folder))
     assert answer.draw is not None
     assert answer.audit is not None
-    assert {r.method for r in answer.audit.rows} >= {"naive", "overlap"}
+    assert {r.label for r in answer.audit.parts} >= {"naive", "overlap"}
     # The truth of the audit is the paired effect of the study.
-    assert answer.audit.paired_effect == pytest.approx(answer.main.estimate, abs=1e-12)
+    assert answer.audit.estimate == pytest.approx(answer.main.estimate, abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ CONTROL = {"treatment": "arm", "confounders": ["hard"], "method": "ipw"}
         (lambda: fx.data_subset(table(), **ASKED, fraction=float("nan")), "fraction=nan"),
         (lambda: wp.refute(table(), **ASKED, negative_controls="kind"), "negative_controls is the text"),
         (lambda: wp.refute(table(), **ASKED, draws=3), "draws=3: at least 10"),
-        (lambda: wp.specification_curve(table(), **CURVE, permutations=-3), "permutations=-3"),
-        (lambda: wp.specification_curve(table(), **CURVE, permutations=2.5), "permutations=2.5 is no"),
+        (lambda: wp.specification_curve(table(), **CURVE, draws=-3), "draws=-3"),
+        (lambda: wp.specification_curve(table(), **CURVE, draws=2.5), "draws=2.5 is no"),
         (lambda: wp.specification_curve(table(), **CURVE, foo=1), "option 'foo' is not known"),
         (
             lambda: wp.specification_curve(

@@ -49,23 +49,23 @@ def test_the_plain_difference_is_biased_and_adjustment_is_not():
         methods=["naive", "nearest", "ipw", "overlap", "entropy", "aipw"],
         caliper=0.1,
     )
-    rows = {row.method: row for row in result.rows}
-    assert rows["naive"].bias < -0.7
-    assert abs(rows["naive"].bias) > 20 * rows["naive"].bias_error
+    rows = {row.label: row for row in result.parts}
+    assert rows["naive"].estimate < -0.7
+    assert abs(rows["naive"].estimate) > 20 * rows["naive"].std_error
     assert rows["naive"].coverage < 0.05
     for name in ("ipw", "overlap", "entropy", "aipw"):
-        assert abs(rows[name].bias) < 3 * rows[name].bias_error + 0.01, name
+        assert abs(rows[name].estimate) < 3 * rows[name].std_error + 0.01, name
         assert rows[name].coverage > 0.9
     # A caliper leaves pairs up to its width apart: a remnant of the confounding, a tenth of it at most.
-    assert abs(rows["nearest"].bias) < 0.1 * abs(rows["naive"].bias)
-    assert all(row.n_failed == 0 for row in result.rows)
+    assert abs(rows["nearest"].estimate) < 0.1 * abs(rows["naive"].estimate)
+    assert all(row.n_failed == 0 for row in result.parts)
 
 
 def test_what_the_audit_reports_is_what_its_draws_give():
     """The same draws by hand, through `estimate_effect`."""
     frame = both_arms(n=150, varying=0.5)
     result = run(frame, draws=20, methods=["ipw"], estimand="att", random_state=7)
-    row = result.rows[0]
+    row = result.parts[0]
     wide = frame.pivot_table(index="item_id", columns="arm", values="y")
     items = frame.drop_duplicates("item_id").set_index("item_id")[["hard", "length"]]
     z = (items - items.mean()) / items.std(ddof=0)
@@ -82,13 +82,13 @@ def test_what_the_audit_reports_is_what_its_draws_give():
         errors.append(one.estimate - truth)
         covered.append(one.ci_low <= truth <= one.ci_high)
         spreads.append(one.std_error)
-    assert row.bias == pytest.approx(np.mean(errors), rel=1e-9)
-    assert row.bias_error == pytest.approx(np.std(errors, ddof=1) / np.sqrt(20), rel=1e-9)
+    assert row.estimate == pytest.approx(np.mean(errors), rel=1e-9)
+    assert row.std_error == pytest.approx(np.std(errors, ddof=1) / np.sqrt(20), rel=1e-9)
     assert row.rmse == pytest.approx(np.sqrt(np.mean(np.square(errors))), rel=1e-9)
     assert row.coverage == pytest.approx(np.mean(covered))
     assert row.mean_std_error == pytest.approx(np.mean(spreads), rel=1e-9)
     assert row.mean_used == 150
-    assert result.paired_effect == pytest.approx(paired_effect(frame, **ARMS).estimate, rel=1e-12)
+    assert result.estimate == pytest.approx(paired_effect(frame, **ARMS).estimate, rel=1e-12)
 
 
 @pytest.mark.slow
@@ -120,17 +120,17 @@ def test_intervals_cover_when_the_items_are_new_each_time():
 
 def test_the_truth_is_that_of_the_rows_the_estimand_names():
     frame = both_arms(n=400, varying=1.0, noise=0.0)
-    rows = {e: run(frame, draws=30, methods=["ipw"], estimand=e).rows[0] for e in ("ate", "att", "atc")}
+    rows = {e: run(frame, draws=30, methods=["ipw"], estimand=e).parts[0] for e in ("ate", "att", "atc")}
     # Harder items gain more and get the arm more often.
     assert rows["att"].truth > rows["ate"].truth + 0.2 > rows["atc"].truth + 0.4
-    paired = run(frame, draws=2).paired_effect
+    paired = run(frame, draws=2).estimate
     assert rows["ate"].truth == pytest.approx(paired, rel=1e-12)
     # With an outcome linear in the covariates the doubly robust estimate is the truth of every draw.
-    exact = run(frame, draws=20, methods=["aipw"], estimand="ate").rows[0]
-    assert abs(exact.bias) < 1e-6
-    overlap = run(frame, draws=100, methods=["overlap"]).rows[0]
+    exact = run(frame, draws=20, methods=["aipw"], estimand="ate").parts[0]
+    assert abs(exact.estimate) < 1e-6
+    overlap = run(frame, draws=100, methods=["overlap"]).parts[0]
     assert overlap.estimand == "ato"
-    assert abs(overlap.bias) < 3 * overlap.bias_error + 0.01
+    assert abs(overlap.estimate) < 3 * overlap.std_error + 0.01
 
 
 @pytest.mark.parametrize("estimand", ["att", "atc"])
@@ -138,7 +138,7 @@ def test_the_truth_is_that_of_the_rows_that_a_caliper_leaves(estimand):
     """A caliper leaves out the hardest items of one arm, which gain most: theirs is no part of the truth."""
     frame = both_arms(n=150, varying=1.0)
     options = {"caliper": 0.05, "estimand": estimand}
-    row = run(frame, draws=20, methods=["nearest"], random_state=3, **options).rows[0]
+    row = run(frame, draws=20, methods=["nearest"], random_state=3, **options).parts[0]
     wide = frame.pivot_table(index="item_id", columns="arm", values="y")
     items = frame.drop_duplicates("item_id").set_index("item_id")[["hard", "length"]]
     z = (items - items.mean()) / items.std(ddof=0)
@@ -167,7 +167,7 @@ def test_the_truth_is_that_of_the_rows_that_a_caliper_leaves(estimand):
         used.append((one.weights > 0).sum())
     assert abs(np.mean(truths) - np.mean(all_wanted)) > 0.1
     assert row.truth == pytest.approx(np.mean(truths), rel=1e-9)
-    assert row.bias == pytest.approx(np.mean(errors), rel=1e-9)
+    assert row.estimate == pytest.approx(np.mean(errors), rel=1e-9)
     assert row.coverage == pytest.approx(np.mean(covered))
     assert row.mean_used == pytest.approx(np.mean(used))
     # And of one draw, which is shown by itself.
@@ -179,9 +179,9 @@ def test_the_truth_is_that_of_the_rows_that_a_caliper_leaves(estimand):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_audited(method):
     result = run(both_arms(n=200), draws=5, methods=[method], caliper=0.5)
-    row = result.rows[0]
-    assert (row.method, row.n_draws, row.n_failed) == (method, 5, 0)
-    assert np.isfinite(row.bias)
+    row = result.parts[0]
+    assert (row.label, row.n_used, row.n_failed) == (method, 5, 0)
+    assert np.isfinite(row.estimate)
     assert 0 <= row.coverage <= 1
     assert 0 < row.mean_used <= 200
     json.dumps(result.to_dict(), allow_nan=False)
@@ -204,17 +204,17 @@ def test_a_rule_may_be_a_function_and_exact_columns_hold():
         **ARMS,
     )
     assert result.rule == "the function by_hardness"
-    assert abs(result.rows[1].bias) < abs(result.rows[0].bias) / 2
-    assert len(result.to_frame()) == 2
+    assert abs(result.parts[1].estimate) < abs(result.parts[0].estimate) / 2
+    assert len(result.to_frame()) == 3
     assert result.sentence.startswith("Run under both arms, the 300 items show an effect of")
     # Each method's figures stand together: what it gives, what its own items show, and the difference.
-    for row in result.rows:
-        shown = [format_number(v) for v in (row.mean_estimate, row.truth, row.bias)]
+    for row in result.parts:
+        shown = [format_number(v) for v in (row.mean_estimate, row.truth, row.estimate)]
         assert (
-            f"{row.method} gives {shown[0]} where its items show {shown[1]} ({row.estimand.upper()}): off by"
+            f"{row.label} gives {shown[0]} where its items show {shown[1]} ({row.estimand.upper()}): off by"
             f" {shown[2]}" in result.sentence
         )
-        assert row.mean_estimate - row.truth == pytest.approx(row.bias, abs=1e-12)
+        assert row.mean_estimate - row.truth == pytest.approx(row.estimate, abs=1e-12)
     assert result.plot().to_dict()["description"]
     assert result.plot("coverage").to_dict()["description"]
 
@@ -222,7 +222,7 @@ def test_a_rule_may_be_a_function_and_exact_columns_hold():
 def test_draws_that_cannot_be_estimated_are_counted_by_reason():
     frame = both_arms(n=12)
     result = audit(frame, confounders=["hard"], rule={"intercept": -2.0}, draws=40, methods=["ipw"], **ARMS)
-    row = result.rows[0]
+    row = result.parts[0]
     assert row.n_failed > 0
     assert sum(row.failures.values()) == row.n_failed
     assert any("fewer than two rows" in reason for reason in row.failures)
@@ -232,7 +232,7 @@ def test_draws_that_cannot_be_estimated_are_counted_by_reason():
 def test_no_estimate_at_all_is_said_and_not_a_number():
     frame = both_arms(n=6)
     result = audit(frame, confounders=["hard"], rule={"intercept": -4.5}, draws=10, methods=["ipw"], **ARMS)
-    assert result.rows[0].bias is None
+    assert result.parts[0].estimate is None
     assert "ipw never gave an estimate" in result.sentence
     assert any("hardly ever change arm" in w for w in result.warnings)
     json.dumps(result.to_dict(), allow_nan=False)
@@ -251,7 +251,12 @@ def test_one_draw_is_the_estimate_beside_the_truth():
     assert one.truth == pytest.approx(float((wide.cot - wide.direct)[treated].mean()), rel=1e-12)
     assert "and its interval holds it" in one.sentence
     assert one.adjusted.ci_low <= one.truth <= one.adjusted.ci_high
-    assert one.to_frame().what.tolist() == ["naive", "ipw", "truth"]
+    assert one.to_frame().label.tolist() == [
+        "adjusted (ipw)",
+        "plain difference",
+        "truth, same items",
+        "truth, all items",
+    ]
     assert one.plot().to_dict()["description"]
     assert str(one) == one.sentence
     json.dumps(one.to_dict(), allow_nan=False)
@@ -263,7 +268,9 @@ def test_the_same_seed_gives_the_same_audit_in_any_row_order():
     assert run(frame, draws=10, methods=["ipw"]).to_dict() == base.to_dict()
     swapped = frame.sort_values(["item_id", "arm"]).set_index(np.zeros(len(frame), dtype=int))
     before = swapped.copy()
-    assert run(swapped, draws=10, methods=["ipw"]).rows[0].bias == pytest.approx(base.rows[0].bias, rel=1e-9)
+    assert run(swapped, draws=10, methods=["ipw"]).parts[0].estimate == pytest.approx(
+        base.parts[0].estimate, rel=1e-9
+    )
     pd.testing.assert_frame_equal(swapped, before)
 
 
@@ -311,7 +318,7 @@ def test_draws_without_an_interval_are_counted_and_said():
     items = frame.item_id
     frame["y"] = np.where(frame.arm == "cot", 1.0, 0.0) * (items < 5)
     result = run(frame, draws=60, methods=["naive"])
-    row = result.rows[0]
+    row = result.parts[0]
     wide = frame.pivot_table(index="item_id", columns="arm", values="y")
     hard, length = (frame.drop_duplicates("item_id")[c].to_numpy() for c in ("hard", "length"))
     z = [(v - v.mean()) / v.std() for v in (hard, length)]
@@ -326,8 +333,8 @@ def test_draws_without_an_interval_are_counted_and_said():
     assert f"({still} draws gave an estimate and no interval)" in result.sentence
     assert f"({row.n_failed} draws gave no estimate)" in result.sentence
     assert any(f"no interval in {still} of 60 draws" in w for w in result.warnings)
-    assert result.to_dict()["rows"][0]["n_no_interval"] == still
-    assert result.to_frame().n_no_interval.tolist() == [still]
+    assert result.to_dict()["parts"][0]["n_no_interval"] == still
+    assert result.to_frame().n_no_interval.tolist()[1:] == [still]
     json.dumps(result.to_dict(), allow_nan=False)
 
 

@@ -199,13 +199,15 @@ def test_audit_plot_draws_monte_carlo_error(small):
     a = small.effect.audit
     for what in ("bias", "coverage"):
         rows = {r["label"]: r for r in rows_with(charts.audit_plot(a, what=what), "estimate", "label")}
-        for row in a.rows:
-            value, error = getattr(row, what), getattr(row, f"{what}_error")
+        for row in a.parts:
+            value, error = row.estimate, row.std_error
+            if what == "coverage":
+                value, error = row.coverage, row.coverage_error
             if value is None:
-                assert row.method not in rows
+                assert row.label not in rows
                 continue
-            assert rows[row.method]["estimate"] == value
-            assert rows[row.method]["high"] - value == pytest.approx(1.96 * error, rel=1e-3)
+            assert rows[row.label]["estimate"] == value
+            assert rows[row.label]["high"] - value == pytest.approx(1.96 * error, rel=1e-3)
 
 
 def test_gain_harm_plot_has_every_item_sorted_within_its_group(small):

@@ -144,9 +144,9 @@ def test_logs_and_balance_hold_the_exact_values(small, page):
     assert rows["truth, same items"][0] == d.truth
     assert rows["truth, all items"][0] == d.truth_all
     rows = body(page.tables["audit"])
-    for row in a.rows:
-        assert rows[row.method][0] == row.bias
-        assert rows[row.method][4] == row.coverage
+    for row in a.parts:
+        assert rows[row.label][0] == row.estimate
+        assert rows[row.label][4] == row.coverage
     rows = body(page.tables["balance-draw"])
     for row in d.adjusted.balance:
         assert rows[row.covariate][:2] == [row.smd_before, row.smd_after]

@@ -145,13 +145,13 @@ class StudyEffect:
         if self.audit is not None:
             found = [
                 (
-                    row.method,
-                    format_number(row.bias),
+                    row.label,
+                    format_number(row.estimate),
                     format_number(row.mean_std_error),
                     "n/a" if row.coverage is None else f"{row.coverage:.0%}",
-                    f"{row.n_failed}/{row.n_draws}",
+                    f"{row.n_failed}/{self.audit.draws}",
                 )
-                for row in self.audit.rows
+                for row in self.audit.parts
             ]
             blocks.append(
                 f"{counted(self.audit.draws, 'such draw')} against the truth ({self.audit.rule}):\n"

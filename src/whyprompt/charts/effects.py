@@ -259,24 +259,24 @@ def audit_plot(
     import altair as alt
 
     rows: list[dict[str, Any]] = []
-    for row in result.rows:
-        value = row.bias if what == "bias" else row.coverage
-        error = row.bias_error if what == "bias" else row.coverage_error
+    for row in result.parts:
+        value = row.estimate if what == "bias" else row.coverage
+        error = row.std_error if what == "bias" else row.coverage_error
         if value is None:
             continue
         wide = None if error is None else _Z95 * error
-        words = f"{row.method}: {what} {format_number(value)}"
+        words = f"{row.label}: {what} {format_number(value)}"
         words += "" if error is None else f", Monte Carlo error {format_number(error, digits=2)}"
         rows.append(
             {
-                "label": row.method,
+                "label": row.label,
                 "estimate": value,
                 "low": None if wide is None else value - wide,
                 "high": None if wide is None else value + wide,
                 "words": words,
                 "shape": "circle",
                 "size": 90,
-                "colour": VERMILION if row.method == "naive" else BLUE,
+                "colour": VERMILION if row.label == "naive" else BLUE,
             }
         )
     if not rows:

@@ -70,7 +70,8 @@ def logs(m: Material) -> Section:
             ("bias", "Bias of each method over the draws"),
             ("coverage", "How often each method's interval holds the truth"),
         ):
-            if any(getattr(row, what) is not None for row in audited.rows):
+            known = [row.estimate if what == "bias" else row.coverage for row in audited.parts]
+            if any(value is not None for value in known):
                 blocks.append(
                     m.artist.figure(
                         f"audit-{what}",
@@ -82,15 +83,15 @@ def logs(m: Material) -> Section:
                 )
         rows = [
             (
-                row.method,
-                num(row.bias),
-                num(row.bias_error, digits=2),
+                row.label,
+                num(row.estimate),
+                num(row.std_error, digits=2),
                 num(row.mean_std_error),
                 num(row.rmse),
                 num(row.coverage),
-                f"{row.n_failed} of {row.n_draws}",
+                f"{row.n_failed} of {audited.draws}",
             )
-            for row in audited.rows
+            for row in audited.parts
         ]
         blocks.append(
             table(

@@ -9,20 +9,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.checks.audit_result import AuditResult, AuditRow, OneDraw
+from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, options_of, settle_plan
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
 from whyprompt.effects.problem import Problem, refuse_post_treatment
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Assumption
+from whyprompt.results import Assumption, Estimate
 from whyprompt.stats.design import Design, design_matrix
 from whyprompt.stats.order import codes
 from whyprompt.tables import Arms, level_name, open_table
@@ -227,7 +228,7 @@ def audit(
     ...     draws=20,
     ...     methods=["naive", "ipw"],
     ... )
-    >>> abs(checked.rows[0].bias) > 3 * abs(checked.rows[1].bias)
+    >>> abs(checked.part("naive").estimate) > 3 * abs(checked.part("ipw").estimate)
     True
     """
     if draws < 2:
@@ -261,17 +262,17 @@ def audit(
     if pairs.incomplete:
         warnings.append(f"{sum(pairs.incomplete.values())} item(s) without both outcomes are left out")
     warnings.extend(
-        f"{row.method} could not estimate in {row.n_failed} of {draws} draws" for row in rows if row.n_failed
+        f"{row.label} could not estimate in {row.n_failed} of {draws} draws" for row in rows if row.n_failed
     )
     warnings.extend(
-        f"{row.method} gave no interval in {row.n_no_interval} of {draws} draws; coverage is of the others"
+        f"{row.label} gave no interval in {row.n_no_interval} of {draws} draws; coverage is of the others"
         for row in rows
         if row.n_no_interval
     )
     return AuditResult(
-        rows=tuple(rows),
-        paired_effect=float(effect.mean()),
-        n_items=len(effect),
+        overall=Estimate(label="paired effect", estimate=float(effect.mean()), n_used=len(effect)),
+        parts=tuple(rows),
+        axis="bias (estimate minus truth, in units of the outcome)",
         draws=draws,
         rule=setup.description,
         mean_share_treated=float(setup.probability.mean()),
@@ -365,17 +366,15 @@ def _run(
         found.append((core.estimate, truth, core.std_error, covered, int((core.weights > 0).sum())))
     n_failed = sum(failures.values())
     base: dict[str, Any] = {
-        "method": plan.method.name,
+        "label": plan.method.name,
         "estimand": plan.estimand,
-        "n_draws": len(drawn),
+        "n_used": len(found),
         "n_failed": n_failed,
         "failures": dict(failures.most_common(5)),
         "n_no_interval": sum(row[3] is None for row in found),
     }
     if not found:
-        empty = [f.name for f in fields(AuditRow) if f.name not in base]
-        unknown: dict[str, Any] = dict.fromkeys(empty)
-        return AuditRow(**base, **unknown)
+        return AuditRow(**base, estimate=None)
     estimates, truths = (np.array([row[k] for row in found]) for k in (0, 1))
     errors = estimates - truths
     spreads = [row[2] for row in found if row[2] is not None]
@@ -386,8 +385,8 @@ def _run(
         **base,
         truth=float(truths.mean()),
         mean_estimate=float(estimates.mean()),
-        bias=float(errors.mean()),
-        bias_error=float(errors.std(ddof=1) / np.sqrt(m)) if m > 1 else None,
+        estimate=float(errors.mean()),
+        std_error=float(errors.std(ddof=1) / np.sqrt(m)) if m > 1 else None,
         rmse=float(np.sqrt(np.mean(errors**2))),
         mean_std_error=float(np.mean(spreads)) if spreads else None,
         coverage=coverage,
@@ -455,8 +454,8 @@ def _truth(effect: Floats, indicator: NDArray[np.bool_], weights: Floats, estima
 def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, level: float) -> str:
     parts = []
     for row in rows:
-        if row.bias is None or row.mean_estimate is None or row.truth is None:
-            parts.append(f"{row.method} never gave an estimate")
+        if row.estimate is None or row.mean_estimate is None or row.truth is None:
+            parts.append(f"{row.label} never gave an estimate")
             continue
         covers = (
             f", its {percent(level)} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
@@ -469,9 +468,9 @@ def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, 
             )
         failed = f" ({counted(row.n_failed, 'draw')} gave no estimate)" if row.n_failed else ""
         parts.append(
-            f"{row.method} gives {format_number(row.mean_estimate)} where its items show"
+            f"{row.label} gives {format_number(row.mean_estimate)} where its items show"
             f" {format_number(row.truth)} ({row.estimand.upper()}): off by"
-            f" {format_number(row.bias)}{failed}{covers}"
+            f" {format_number(row.estimate)}{failed}{covers}"
         )
     return (
         f"Run under both arms, the {counted(n, 'item')} show an effect of {format_number(truth)}. Over"
@@ -555,6 +554,13 @@ def one_draw(
         else ", and its interval misses it"
     )
     return OneDraw(
+        overall=of_effect(adjusted, f"adjusted ({adjusted.method})"),
+        parts=(
+            of_effect(naive, "plain difference"),
+            Estimate(label="truth, same items", estimate=truth),
+            Estimate(label="truth, all items", estimate=float(effect.mean())),
+        ),
+        level=adjusted.level,
         naive=naive,
         adjusted=adjusted,
         truth=truth,

@@ -19,20 +19,20 @@ from whyprompt._arguments import at_least, generator
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
-from whyprompt.effects.checks.rerun import failed_share
+from whyprompt.effects.checks.rerun import effect_options, excludes_zero, failed_share
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, options_of
 from whyprompt.effects.prepare.recipe import Bin, Recipe, Winsorise, prepare_table
 from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError, WhypromptError
-from whyprompt.results import Reported, plain
+from whyprompt.results import Estimate, Result, rows_frame
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.rules import SMD_LIMIT
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -44,10 +44,8 @@ if TYPE_CHECKING:
     from whyprompt.tables import Table
 
 __all__ = [
-    "ChoiceEffect",
     "Specification",
     "SpecificationCurve",
-    "SpecificationFailure",
     "specification_curve",
 ]
 
@@ -61,8 +59,8 @@ _FEW_VALUES = 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Specification:
-    """One way to get the estimate.
+class Specification(Estimate):
+    """One way to get the estimate; without an estimate, the note says why there is none.
 
     Attributes
     ----------
@@ -70,115 +68,62 @@ class Specification:
         What was chosen in each dimension of the grid.
     estimand : str
         Whose average effect it is.
-    estimate : float
-    std_error, ci_low, ci_high, p_value : float or None
-        The p-value is two-sided.
-    n_treated_used, n_control_used : int
-        Rows with a weight.
-    max_smd : float or None
-        Largest absolute standardised mean difference left in the confounders as they are in the table,
-        whatever the preparation made of them; None where one has no denominator.
     balanced : bool
-        Whether that is at most 0.1.
+        Whether `largest_smd`, of the confounders as they are in the table, whatever the preparation made of
+        them, is at most 0.1.
     significant : bool
         Whether the interval excludes zero.
     """
 
     choices: Mapping[str, str]
-    estimand: str
-    estimate: float
-    std_error: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-    n_treated_used: int
-    n_control_used: int
-    max_smd: float | None
-    balanced: bool
-    significant: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpecificationFailure:
-    """A way that gives no estimate.
-
-    Attributes
-    ----------
-    choices : mapping of str to str
-        What was chosen in each dimension.
-    reason : str
-        Why it gives none.
-    """
-
-    choices: Mapping[str, str]
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ChoiceEffect:
-    """How much one dimension of the grid moves the estimate.
-
-    Attributes
-    ----------
-    dimension : str
-    share : float
-        Of the variance of the estimates over the curve, between its choices (eta squared).
-    medians : mapping of str to float
-        Median estimate of each choice.
-    """
-
-    dimension: str
-    share: float
-    medians: Mapping[str, float]
+    estimand: str = ""
+    balanced: bool = False
+    significant: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpecificationCurve(Reported):
-    """Estimates from every specification, in order.
+class SpecificationCurve(Result):
+    """Estimates from every specification, in order; `overall` is their median.
+
+    Its p is the share of curves of placebo arms, the real one counted in, whose median statistic is at least
+    as large.
 
     Attributes
     ----------
+    parts : tuple of Specification
+        Sorted by estimate; then those that give none.
     dimensions : tuple of str
         Of the grid.
-    rows : tuple of Specification
-        Sorted by estimate.
-    failures : tuple of SpecificationFailure
-        With the reason of each.
-    n_specifications : int
-        Tried, those that failed included.
-    median, low, high : float
+    low, high : float
         Of the estimates.
     median_balanced : float or None
         Median of those that reached balance; None where none did.
     share_significant, share_same_sign, share_balanced : float
         Of the estimates: interval without zero; sign of the median; every difference at most 0.1.
-    influence : tuple of ChoiceEffect
-        The most influential dimension first.
-    permutations : int
+    influence : mapping of str to float
+        Share of the variance of the estimates over the curve that lies between the choices of each dimension
+        (eta squared), the most influential first.
+    medians : mapping of str to mapping of str to float
+        Median estimate of each choice of each dimension.
+    draws : int
         Curves of placebo arms; 0 where none were asked for.
-    p_median, p_share : float or None
-        Share of those curves (the real one counted in) whose median statistic, or whose number of
-        significant estimates of one sign, is at least as large.
-    sentence : str
-        The curve in words.
+    p_share : float or None
+        Share of those curves whose number of significant estimates of one sign is at least as large.
     """
 
+    overall: Estimate
+    parts: tuple[Specification, ...] = ()
     dimensions: tuple[str, ...]
-    rows: tuple[Specification, ...]
-    failures: tuple[SpecificationFailure, ...]
-    n_specifications: int
-    median: float
     low: float
     high: float
     median_balanced: float | None
     share_significant: float
     share_same_sign: float
     share_balanced: float
-    influence: tuple[ChoiceEffect, ...]
-    permutations: int
-    p_median: float | None
+    influence: Mapping[str, float]
+    medians: Mapping[str, Mapping[str, float]]
+    draws: int
     p_share: float | None
-    sentence: str
 
     def to_frame(self) -> pd.DataFrame:
         """Return the curve.
@@ -186,30 +131,21 @@ class SpecificationCurve(Reported):
         Returns
         -------
         pandas.DataFrame
-            One row a specification in the order of the estimates, a column for each dimension; then the
-            failures, with their ``failure``.
+            One row a specification in the order of the estimates, those without one last, with a column for
+            each dimension.
         """
         import pandas as pd
 
-        rows = []
-        for row in self.rows:
-            values = plain(row)
-            rows.append({**values.pop("choices"), **values, "failure": None})
-        rows += [{**dict(f.choices), "failure": f.reason} for f in self.failures]
-        return pd.DataFrame(rows)
+        table = rows_frame(self.parts)
+        choices = pd.DataFrame([dict(part.choices) for part in self.parts], columns=list(self.dimensions))
+        return pd.concat([choices, table.drop(columns=["label", "choices"])], axis=1)
 
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw the curve with the choices below it.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import specification_plot
 
-        Returns
-        -------
-        altair.VConcatChart
-        """
-        from whyprompt import charts
-
-        return charts.specification_plot(
-            self.to_frame(), choices=self.dimensions, title="estimate (units of the outcome)"
-        )
+        return {
+            "curve": lambda: specification_plot(self.to_frame(), choices=self.dimensions, title=self.axis)
+        }
 
 
 def specification_curve(
@@ -221,7 +157,7 @@ def specification_curve(
     graph: CausalGraph | None = None,
     grid: Mapping[str, Any] | None = None,
     estimand: str = "att",
-    permutations: int = 0,
+    draws: int = 0,
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - those of `estimate_effect`, the same in every specification
 ) -> SpecificationCurve:
@@ -244,14 +180,14 @@ def specification_curve(
     estimand : str, default "att"
         One for the whole curve, so that its estimates answer one question; only overlap weights, if the grid
         has them, answer their own.
-    permutations : int, default 0
+    draws : int, default 0
         Curves of placebo arms, for the joint test of no effect in any specification. The arms are shuffled
         with ``design="randomized"``, and drawn from the propensity given all confounders where they were
         not given by chance (see `placebo_treatment`).
     random_state : int, default 0
         For everything random.
     **options
-        Of `estimate_effect`.
+        Of `estimate_effect`; its `draws`, of a bootstrap, are `bootstrap_draws` here.
 
     Returns
     -------
@@ -279,7 +215,7 @@ def specification_curve(
     ...     frame, treatment="arm", outcome="y", confounders=["hard"],
     ...     grid={"method": ["ipw", "entropy", "nearest"], "caliper": [None, 0.1]},
     ... )
-    >>> curve.n_specifications, 0 < curve.low <= curve.median <= curve.high < 2
+    >>> len(curve.parts), 0 < curve.low <= curve.estimate <= curve.high < 2
     (4, True)
     """
     table = open_table(frame)
@@ -288,7 +224,8 @@ def specification_curve(
     chosen, _ = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
-    at_least(permutations, 0, "permutations")
+    at_least(draws, 0, "draws")
+    options = effect_options(options)
     for name in options:
         if name not in _OPTIONS:
             raise EstimationError(f"option {name!r} is not known", hint="an option of estimate_effect")
@@ -299,27 +236,26 @@ def specification_curve(
     plan = _Plan(frame, treatment, outcome, tuple(chosen), grid, estimand, random_state, options)
     rows, failures = plan.run(frame)
     if not rows:
-        reason, count = Counter(f.reason for f in failures).most_common(1)[0]
+        reason, count = Counter(f.note for f in failures).most_common(1)[0]
         raise EstimationError(
             f"none of {len(failures)} specifications gives an estimate; {counted(count, 'time')}: {reason}"
         )
-    rows.sort(key=lambda row: row.estimate)
-    values = np.array([row.estimate for row in rows])
+    rows.sort(key=_value)
+    values = np.array([_value(row) for row in rows])
     median = float(np.median(values))
-    good = [row.estimate for row in rows if row.balanced]
+    good = [_value(row) for row in rows if row.balanced]
     p_median, p_share, done = (None, None, 0)
     how = "propensity" if options.get("design") != "randomized" else "permute"
-    if permutations:
-        p_median, p_share, done = _permute(plan, frame, rows, permutations, random_state, how)
-    influence = _influence(rows, plan.dimensions)
+    if draws:
+        p_median, p_share, done = _permute(plan, frame, rows, draws, random_state, how)
+    influence, medians = _influence(rows, plan.dimensions)
     share = float(np.mean([row.significant for row in rows]))
     same = float(np.mean(np.sign(values) == np.sign(median)))
     return SpecificationCurve(
         dimensions=plan.dimensions,
-        rows=tuple(rows),
-        failures=tuple(failures),
-        n_specifications=len(rows) + len(failures),
-        median=median,
+        overall=Estimate(label="median", estimate=median, p_value=p_median, n_used=len(rows)),
+        parts=(*rows, *failures),
+        level=plan.options.get("level", 0.95),
         low=float(values[0]),
         high=float(values[-1]),
         median_balanced=float(np.median(good)) if good else None,
@@ -327,11 +263,11 @@ def specification_curve(
         share_same_sign=same,
         share_balanced=len(good) / len(rows),
         influence=influence,
-        permutations=done,
-        p_median=p_median,
+        medians=medians,
+        draws=done,
         p_share=p_share,
         sentence=_sentence(
-            rows, failures, median, share, same, good, influence, p_median, p_share, done, how
+            rows, failures, median, share, same, good, influence, medians, p_median, p_share, done, how
         ),
     )
 
@@ -438,10 +374,10 @@ class _Plan:
             return None, error.message
         return done.recipe, ""
 
-    def run(self, frame: Any) -> tuple[list[Specification], list[SpecificationFailure]]:  # noqa: ANN401
+    def run(self, frame: Any) -> tuple[list[Specification], list[Specification]]:  # noqa: ANN401
         """Estimate in every specification."""
         rows: list[Specification] = []
-        failures: list[SpecificationFailure] = []
+        failures: list[Specification] = []
         tables: dict[str, Any] = {}
         for name, (recipe, _) in self.prepared.items():
             tables[name] = frame if recipe is None else recipe.apply(frame).frame
@@ -468,7 +404,9 @@ class _Plan:
             seen.add(key)
             one = self._one(tables, choices, settings, method)
             if isinstance(one, str):
-                failures.append(SpecificationFailure(choices=choices, reason=one))
+                failures.append(
+                    Specification(label=_label(choices), choices=choices, estimate=None, note=one)
+                )
             else:
                 rows.append(self._row(one, choices, treated))
         return rows, failures
@@ -503,6 +441,7 @@ class _Plan:
         known = [abs(v) for v in left if v is not None]
         largest = max(known) if len(known) == len(left) else None
         return Specification(
+            label=_label(choices),
             choices=choices,
             estimand=result.estimand,
             estimate=result.estimate,
@@ -512,12 +451,19 @@ class _Plan:
             p_value=result.p_value,
             n_treated_used=result.n_treated_used,
             n_control_used=result.n_control_used,
-            max_smd=largest,
+            largest_smd=largest,
             balanced=largest is not None and largest <= SMD_LIMIT,
-            significant=result.ci_low is not None
-            and result.ci_high is not None
-            and (result.ci_low > 0 or result.ci_high < 0),
+            significant=excludes_zero(result),
         )
+
+
+def _label(choices: Mapping[str, str]) -> str:
+    return ", ".join(choices.values())
+
+
+def _value(row: Specification) -> float:
+    assert row.estimate is not None
+    return row.estimate
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - any option
@@ -540,29 +486,27 @@ def _after(recipe: Recipe | None, names: tuple[str, ...]) -> list[str]:
     return out
 
 
-def _influence(rows: Sequence[Specification], dimensions: Sequence[str]) -> tuple[ChoiceEffect, ...]:
-    values = np.array([row.estimate for row in rows])
+def _influence(
+    rows: Sequence[Specification], dimensions: Sequence[str]
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    values = np.array([_value(row) for row in rows])
     total = float(((values - values.mean()) ** 2).sum())
-    made = []
+    shares, medians = {}, {}
     for name in dimensions:
         labels = np.array([row.choices[name] for row in rows], dtype=object)
         groups = {str(label): values[labels == label] for label in dict.fromkeys(labels.tolist())}
         between = sum(len(g) * float(g.mean() - values.mean()) ** 2 for g in groups.values())
-        made.append(
-            ChoiceEffect(
-                dimension=name,
-                share=float(between / total) if total > 0 else 0.0,
-                medians={label: float(np.median(g)) for label, g in groups.items()},
-            )
-        )
-    return tuple(sorted(made, key=lambda effect: -effect.share))
+        shares[name] = float(between / total) if total > 0 else 0.0
+        medians[name] = {label: float(np.median(g)) for label, g in groups.items()}
+    order = sorted(shares, key=lambda name: -shares[name])
+    return {name: shares[name] for name in order}, {name: medians[name] for name in order}
 
 
 def _summary(rows: Sequence[Specification]) -> tuple[float, int]:
     """Absolute median of estimate over error, and significant estimates of the more frequent sign."""
-    z = [row.estimate / row.std_error for row in rows if row.std_error]
-    up = sum(row.significant and row.estimate > 0 for row in rows)
-    down = sum(row.significant and row.estimate < 0 for row in rows)
+    z = [_value(row) / row.std_error for row in rows if row.std_error]
+    up = sum(row.significant and _value(row) > 0 for row in rows)
+    down = sum(row.significant and _value(row) < 0 for row in rows)
     return (abs(float(np.median(z))) if z else 0.0), max(up, down)
 
 
@@ -570,7 +514,7 @@ def _permute(
     plan: _Plan,
     frame: Any,  # noqa: ANN401 - any frame library's type
     rows: Sequence[Specification],
-    permutations: int,
+    draws: int,
     random_state: int,
     how: str,
 ) -> tuple[float, float, int]:
@@ -581,7 +525,7 @@ def _permute(
     if chance is not None and arm_units(problem) is not None:
         raise EstimationError(
             "every cluster has one arm, so clusters got the arm and a propensity of rows cannot draw it",
-            hint="permutations=0, or design='randomized' if chance gave clusters their arm",
+            hint="draws=0, or design='randomized' if chance gave clusters their arm",
         )
     draw = placebo_drawer(
         problem.treated,
@@ -597,7 +541,7 @@ def _permute(
     levels = [raw[int(place[np.flatnonzero(arm)[0]])] for arm in (~problem.treated, problem.treated)]
     real = _summary(rows)
     median, share, done = 1, 1, 0
-    for _ in range(permutations):
+    for _ in range(draws):
         values = list(raw)
         for row, flag in zip(place.tolist(), draw().tolist(), strict=True):
             values[row] = levels[int(flag)]
@@ -614,20 +558,19 @@ def _permute(
         one = _summary(shuffled)
         median += one[0] >= real[0] * (1 - 1e-12)
         share += one[1] >= real[1]
-    failed_share(
-        ["no specification gives an estimate"] * (permutations - done), permutations, "placebo curves"
-    )
+    failed_share(["no specification gives an estimate"] * (draws - done), draws, "placebo curves")
     return median / (1 + done), share / (1 + done), done
 
 
 def _sentence(
     rows: Sequence[Specification],
-    failures: Sequence[SpecificationFailure],
+    failures: Sequence[Specification],
     median: float,
     share: float,
     same: float,
     good: Sequence[float],
-    influence: Sequence[ChoiceEffect],
+    influence: Mapping[str, float],
+    medians: Mapping[str, Mapping[str, float]],
     p_median: float | None,
     p_share: float | None,
     done: int,
@@ -650,15 +593,15 @@ def _sentence(
     others = sorted({row.estimand for row in rows})
     if len(others) > 1:
         words += f" They do not all answer one question: the estimands are {', '.join(others)}."
-    if influence and influence[0].share > 0 and len(influence[0].medians) > 1:
-        top = influence[0]
+    top = next(iter(influence), None)
+    if top is not None and influence[top] > 0 and len(medians[top]) > 1:
         words += (
-            f" The choice of {top.dimension} moves them most ({top.share:.0%} of their variance: "
-            + ", ".join(f"{label} {format_number(value)}" for label, value in top.medians.items())
+            f" The choice of {top} moves them most ({influence[top]:.0%} of their variance: "
+            + ", ".join(f"{label} {format_number(value)}" for label, value in medians[top].items())
             + ")."
         )
     if failures:
-        reasons = Counter(f.reason for f in failures).most_common(2)
+        reasons = Counter(f.note for f in failures).most_common(2)
         words += f" {len(failures)} give no estimate (" + "; ".join(f"{n}: {r}" for r, n in reasons) + ")."
     if done and p_median is not None and p_share is not None:
         drawn = "shuffled" if how == "permute" else "drawn from the propensity"
