@@ -18,7 +18,7 @@ import whyprompt.effects as public
 
 def public_results():
     found = {}
-    for name in {*public.__all__, *wp.__all__}:
+    for name in public.__all__:
         kind = getattr(public, name)
         if (
             inspect.isclass(kind)
