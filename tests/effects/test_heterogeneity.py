@@ -308,3 +308,20 @@ def test_items_that_change_alike_have_no_interval():
     assert all(row.std_error is None and row.p_value is None for row in found.parts)
     assert found.calibration is None or found.calibration.p_value is None
     assert "nan" not in found.sentence
+
+
+def test_what_has_no_meaning_in_a_design_is_refused():
+    for given, message in (
+        ({"confounders": ["hard"]}, "confounders= has no meaning with design='paired'"),
+        (
+            {"propensity": "hard", "outcome_model": DecisionTreeRegressor()},
+            "propensity=, outcome_model= have no",
+        ),
+        ({"modifiers": None}, "no modifier is named"),
+    ):
+        with pytest.raises(EstimationError, match=message):
+            paired_heterogeneity(both_arms(1), **{**PAIR, "modifiers": ["hard"], **given})
+    with pytest.raises(EstimationError, match="unit= has no meaning in the design 'observational'"):
+        heterogeneous_effects(one_arm(1), **ARM, confounders=["hard"], unit="team")
+    with pytest.raises(EstimationError, match="design 'pairs' is not known"):
+        heterogeneous_effects(one_arm(1), **ARM, confounders=["hard"], design="pairs")

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.oneway import anova_oneway
 from statsmodels.stats.power import TTestPower
 
-from whyprompt import estimate_effect
+from whyprompt import estimate_effect, placebo_treatment
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.rules import holm
@@ -460,6 +460,7 @@ def test_the_sentence_gives_the_level_that_was_asked_for(level, words):
         ({"outcome": ["score", "other"], "levels": [1, 2]}, "levels= is for one ordered outcome"),
         ({"levels": "low"}, "levels is the text 'low'"),
         ({"design": "observational", "method": "naive", "unit": "item_id"}, "'unit' is not known"),
+        ({"design": "pairs"}, "design 'pairs' is not known"),
     ],
 )
 def test_what_has_no_meaning_in_a_design_is_refused_by_name(options, message):
@@ -480,3 +481,9 @@ def test_two_arms_need_no_names_where_the_table_leaves_no_doubt():
     frame.loc[:9, "arm"] = 2
     with pytest.raises(EstimationError, match="needs the names of both arms, and 'arm' has 3 levels"):
         estimate_effect(frame, treatment="arm", outcome="score", design="paired")
+
+
+def test_a_check_of_rows_with_one_arm_each_refuses_the_paired_design():
+    frame = long_table(*clustered()[:2])
+    with pytest.raises(EstimationError, match="design='paired' is not made for this analysis"):
+        placebo_treatment(frame, treatment="arm", outcome="score", method="naive", design="paired")

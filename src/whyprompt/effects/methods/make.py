@@ -241,11 +241,13 @@ def settle_plan(
     made = make_method(method, **options)
     wanted = (estimand or made.estimands[0]).lower()
     _check_estimand(made, wanted, estimand)
-    if design not in {"observational", "randomized"}:
+    if design == "paired":
         raise EstimationError(
-            f"design {design!r} is not known",
-            hint="observational or randomized; paired, for both arms on the same items, is estimate_effect's",
+            "design='paired' is not made for this analysis, which takes one arm a row",
+            hint="estimate_effect, compare_arms and heterogeneous_effects compare items run under both arms",
         )
+    if design not in {"observational", "randomized"}:
+        raise EstimationError(f"design {design!r} is not known", hint="observational, randomized or paired")
     if not 0 < level < 1:
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
     if std_error not in _ERRORS:
