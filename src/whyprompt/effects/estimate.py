@@ -24,10 +24,8 @@ from whyprompt.effects.result import EffectResult, effect_sentence
 from whyprompt.effects.separation import explain_separation, without_counterpart
 from whyprompt.effects.subgroups import heterogeneity, impossible_limits, part_name, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
-from whyprompt.results import Estimate
 from whyprompt.stats.design import design_matrix, independent_columns, moments
 from whyprompt.stats.propensity import SeparatedError
-from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.results import BalanceRow
+    from whyprompt.results import Assumption, BalanceRow, Estimate
 
 __all__ = ["METHODS", "Estimated", "estimated"]
 
@@ -251,32 +249,17 @@ def _result(
     item: str | None,
 ) -> EffectResult:
     t, w = problem.treated, fit.weights
-    shown = design_matrix(problem.columns, full=True)
     balance: tuple[BalanceRow, ...] = ()
     if problem.confounders:
+        shown = design_matrix(problem.columns, full=True)
         balance = balance_table(shown.matrix, t, w, names=shown.names, denominator=plan.denominator)
     ess = (effective_sample_size(w[t]), effective_sample_size(w[~t]))
+    row = fit.row("overall", t)
     total = (int(t.sum()) + lost[0], int((~t).sum()) + lost[1])
-    used = (int((w[t] > 0).sum()), int((w[~t] > 0).sum()))
-    adjusted = () if plan.method.name == "naive" else problem.confounders
-    overlap = None
-    if fit.score is not None or fit.matched is not None:
-        overlap = judge_overlap(
-            None if fit.score is None else fit.score.propensity,
-            t,
-            estimand=plan.estimand,
-            weights=w,
-            discarded=fit.discarded,
-            ess=ess,
-            lost=lost,
-        )
-    moved: tuple[str, ...] = ()
-    if design == "randomized" and problem.known_score is None:
-        named = [name for name in problem.confounders if graph is None or name not in graph.nodes]
-        shape = design_matrix({name: problem.columns[name] for name in named}) if named else None
-        if shape is not None:
-            moved = moves_with_arm(shape.matrix, shape.names, t, problem.cluster)
-    also = () if plan.method.name == "naive" else tuple(n for n in problem.exact if n not in adjusted)
+    used = (row.n_treated_used or 0, row.n_control_used or 0)
+    naive = plan.method.name == "naive"
+    adjusted = () if naive else problem.confounders
+    also = () if naive else tuple(n for n in problem.exact if n not in adjusted)
     assumptions = describe_assumptions(
         design=design,
         confounders=(*adjusted, *also),
@@ -284,8 +267,8 @@ def _result(
         cautions=cautions,
         clustered=problem.cluster is not None,
         balance=balance,
-        overlap=overlap,
-        moved=moved,
+        overlap=_overlap(problem, plan, fit, ess, lost),
+        moved=_moved(problem, graph) if design == "randomized" else (),
     )
     settled = "graph" if graph is not None and not problem.confounders and design != "randomized" else design
     measures = risk_measures(problem, plan, fit)
@@ -297,21 +280,7 @@ def _result(
         control=problem.arms.control,
         estimand=plan.estimand,
         method=plan.method.name,
-        overall=Estimate(
-            label="overall",
-            estimate=fit.estimate,
-            std_error=fit.std_error,
-            ci_low=fit.ci[0],
-            ci_high=fit.ci[1],
-            p_value=two_sided_p(fit.estimate, fit.std_error, fit.df),
-            df=fit.df,
-            n_treated=total[0],
-            n_control=total[1],
-            n_treated_used=used[0],
-            n_control_used=used[1],
-            mean_treated=fit.means[0],
-            mean_control=fit.means[1],
-        ),
+        overall=changed(row, n_treated=total[0], n_control=total[1]),
         level=plan.level,
         ess_treated=ess[0],
         ess_control=ess[1],
@@ -346,6 +315,32 @@ def _result(
         item=item,
     )
     return changed(result, sentence=sentence + _risk_words(fit, measures))
+
+
+def _overlap(
+    problem: Problem, plan: Plan, fit: Fit, ess: tuple[float, float], lost: tuple[int, int]
+) -> Assumption | None:
+    """Judge overlap where there is a score, or matches, to judge it by."""
+    if fit.score is None and fit.matched is None:
+        return None
+    return judge_overlap(
+        None if fit.score is None else fit.score.propensity,
+        problem.treated,
+        estimand=plan.estimand,
+        weights=fit.weights,
+        discarded=fit.discarded,
+        ess=ess,
+        lost=lost,
+    )
+
+
+def _moved(problem: Problem, graph: CausalGraph | None) -> tuple[str, ...]:
+    """Name the covariates that differ between randomised arms by more than a lot would do."""
+    named = [name for name in problem.confounders if graph is None or name not in graph.nodes]
+    if not named or problem.known_score is not None:
+        return ()
+    shape = design_matrix({name: problem.columns[name] for name in named})
+    return moves_with_arm(shape.matrix, shape.names, problem.treated, problem.cluster)
 
 
 def _risk_words(fit: Fit, measures: Sequence[Estimate]) -> str:

@@ -16,7 +16,6 @@ from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Estimate
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.rules import SMD_LIMIT, holm
-from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,24 +112,15 @@ def _one(
     t = part.treated
     total = (int(t.sum()), int((~t).sum()))
     note = f"an arm has fewer than two rows ({total[0]} and {total[1]})" if min(total) < 2 else ""
-    base = Estimate(
-        label=str(level),
-        by=name,
-        estimate=None,
-        n_treated=total[0],
-        n_control=total[1],
-        n_treated_used=0,
-        n_control_used=0,
-        note=note,
-    )
+    counts = {"n_treated": total[0], "n_control": total[1], "n_treated_used": 0, "n_control_used": 0}
     if note:
-        return base, ""
+        return Estimate(label=str(level), by=name, estimate=None, note=note, **counts), ""
     try:
         fit = compute(part, plan)
         if plan.std_error == "bootstrap":
             fit = bootstrapped(part, plan, fit)
     except EstimationError as error:
-        return replace(base, note=error.message), ""
+        return Estimate(label=str(level), by=name, estimate=None, note=error.message, **counts), ""
     smd, notes = None, []
     if part.confounders:
         shown = design_matrix(part.columns, full=True)
@@ -144,21 +134,7 @@ def _one(
         notes.append(fit.warnings[-1])
     caution = _too_few(part.y, t, fit)
     notes += [caution] if caution else []
-    found = replace(
-        base,
-        estimate=fit.estimate,
-        std_error=fit.std_error,
-        ci_low=fit.ci[0],
-        ci_high=fit.ci[1],
-        p_value=two_sided_p(fit.estimate, fit.std_error, fit.df),
-        df=fit.df,
-        n_treated_used=int((fit.weights[t] > 0).sum()),
-        n_control_used=int((fit.weights[~t] > 0).sum()),
-        mean_treated=fit.means[0],
-        mean_control=fit.means[1],
-        largest_smd=smd,
-        note="; ".join(notes),
-    )
+    found = replace(fit.row(str(level), t), by=name, largest_smd=smd, note="; ".join(notes))
     return found, caution
 
 

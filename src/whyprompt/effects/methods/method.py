@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from whyprompt.errors import EstimationError
+from whyprompt.results import Estimate
 from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
+from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -111,6 +113,35 @@ class Fit:
     mean_draws: Floats | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def row(self, label: str, treated: Bools) -> Estimate:
+        """Give the estimate as a result has it, with the rows and the mean of each arm.
+
+        Parameters
+        ----------
+        label : str
+        treated : ndarray of bool, shape (n,)
+
+        Returns
+        -------
+        Estimate
+        """
+        used = self.weights > 0
+        return Estimate(
+            label=label,
+            estimate=self.estimate,
+            std_error=self.std_error,
+            ci_low=self.ci[0],
+            ci_high=self.ci[1],
+            p_value=two_sided_p(self.estimate, self.std_error, self.df),
+            df=self.df,
+            n_treated=int(treated.sum()),
+            n_control=int((~treated).sum()),
+            n_treated_used=int((used & treated).sum()),
+            n_control_used=int((used & ~treated).sum()),
+            mean_treated=self.means[0],
+            mean_control=self.means[1],
+        )
 
 
 class Method:
