@@ -133,7 +133,9 @@ def item_changes(
     >>> from whyprompt.effects.pairs import paired_differences
     >>> rows = [(i, arm, float(arm == "b" and i < 8)) for i in range(10) for arm in "ab" for _ in range(4)]
     >>> frame = pd.DataFrame(rows, columns=["item", "arm", "y"])
-    >>> pairs = paired_differences(frame, unit="item", arm="arm", outcome="y", treated="b", control="a")
+    >>> pairs = paired_differences(
+    ...     frame, treatment="arm", unit="item", outcome="y", treated="b", control="a"
+    ... )
     >>> found = item_changes(pairs)
     >>> found.higher, found.gain_at_least, found.harmed_at_least
     (8, 6, 0)
