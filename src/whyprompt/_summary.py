@@ -46,6 +46,10 @@ def reach(low: float | None, high: float | None) -> str:
     return f"{format_number(low)} to {format_number(high)}"
 
 
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None and high is None else reach(low, high)
+
+
 def figures(row: Any, *, level: float, how: str = "") -> str:  # noqa: ANN401 - an estimate
     """Write an estimate as one line: error and how it was had, interval, p."""
     return (
@@ -91,15 +95,8 @@ def parts_table(
         ("control", lambda part: "" if part.mean_control is None else format_number(part.mean_control)),
         ("estimate", lambda part: format_number(part.estimate)),
         ("std error", lambda part: "" if part.std_error is None else format_number(part.std_error)),
-        ("interval", lambda part: reach(part.ci_low, part.ci_high)),
-        (
-            "at once",
-            lambda part: (
-                ""
-                if part.simultaneous_low is None and part.simultaneous_high is None
-                else reach(part.simultaneous_low, part.simultaneous_high)
-            ),
-        ),
+        ("interval", lambda part: _span(part.ci_low, part.ci_high)),
+        ("at once", lambda part: _span(part.simultaneous_low, part.simultaneous_high)),
         ("p", lambda part: "" if part.p_value is None else p_words(part.p_value)),
         (
             f"p ({adjusted})",
