@@ -504,7 +504,7 @@ def test_other_tools_beside_ours(run, monkeypatch):
     code, out, err = run(LALONDE, *asked, "--check", "cross-check", "--json")
     assert code == 0, err
     found = json.loads(out)
-    ours = {row["method"]: row["estimate"] for row in found["cross_check"]["rows"]}
+    ours = {row["method"]: row["estimate"] for row in found["cross_check"]["parts"]}
     assert list(ours) == ["nearest", "ipw", "aipw"]
     assert ours["nearest"] == found["estimate"]
     code, out, _ = run(LALONDE, *asked, "--check", "cross-check")

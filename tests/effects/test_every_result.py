@@ -106,7 +106,7 @@ MADE = {
     ),
     # An interpreter without the tools: our own figures, and what is missing.
     "CrossCheck": lambda: wp.cross_check(
-        table(), **{**ARM, "confounders": ["hard"]}, python=sys.executable, n_simulations=0
+        table(), **{**ARM, "confounders": ["hard"]}, python=sys.executable, draws=0
     ),
     "data_subset": lambda: public.data_subset(table(), **ASKED, draws=10),
     "DoseResponse": lambda: wp.dose_response(table(), treatment="dose", outcome="y", confounders=["hard"]),

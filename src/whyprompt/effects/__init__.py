@@ -11,13 +11,7 @@ from whyprompt.effects.checks.evalue import e_value
 from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
 from whyprompt.effects.checks.negative_controls import NegativeControls
 from whyprompt.effects.checks.partial_r2 import PartialR2Bounds, partial_r2_bounds
-from whyprompt.effects.checks.peers.result import (
-    CrossCheck,
-    CrossCheckRow,
-    IdentificationCheck,
-    RefuterRow,
-    UpliftPoint,
-)
+from whyprompt.effects.checks.peers.result import CrossCheck, CrossCheckRow
 from whyprompt.effects.checks.random_cause import random_common_cause
 from whyprompt.effects.checks.repeats import RepeatVariance
 from whyprompt.effects.checks.rosenbaum import RosenbaumBound, rosenbaum_bounds
@@ -75,7 +69,6 @@ __all__ = [
     "FlagOutliers",
     "Full",
     "HeterogeneousEffects",
-    "IdentificationCheck",
     "Imputation",
     "ImputedEffect",
     "Kernel",
@@ -94,14 +87,12 @@ __all__ = [
     "Prepared",
     "PromptPolicy",
     "Recipe",
-    "RefuterRow",
     "RepeatVariance",
     "RosenbaumBound",
     "Scale",
     "SpecificationCurve",
     "Subclass",
     "TippingPoint",
-    "UpliftPoint",
     "Winsorise",
     "batch_consistency",
     "data_subset",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,13 +11,7 @@ from whyprompt._arguments import at_least, seed
 from whyprompt._words import format_number
 from whyprompt.effects.checks.peers import why as _why
 from whyprompt.effects.checks.peers.peers import find_python, run_peers
-from whyprompt.effects.checks.peers.result import (
-    CrossCheck,
-    CrossCheckRow,
-    IdentificationCheck,
-    RefuterRow,
-    UpliftPoint,
-)
+from whyprompt.effects.checks.peers.result import CrossCheck, CrossCheckRow
 from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
 from whyprompt.effects.checks.subset import data_subset
@@ -25,6 +20,7 @@ from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
 from whyprompt.effects.whom.policy import prompt_policy
 from whyprompt.errors import EstimationError, GraphError
+from whyprompt.results import Check, Estimate, Point
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -36,13 +32,14 @@ if TYPE_CHECKING:
     from whyprompt.effects.problem import Problem
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
+    from whyprompt.results import Verdict
 
     Floats = NDArray[np.float64]
 
 __all__ = ["cross_check"]
 
 _SHARES = tuple(k / 10 for k in range(1, 11))
-_FEWEST_SIMULATIONS = 10
+_FEWEST_DRAWS = 10
 
 _METHODS = {
     "dowhy_matching": "propensity score matching",
@@ -74,7 +71,7 @@ def cross_check(
     control: object | None = None,
     caliper: float = 0.2,
     replace: bool | None = None,
-    n_simulations: int = 20,
+    draws: int = 20,
     uplift: bool = True,
     level: float = 0.95,
     python: str | os.PathLike[str] | None = None,
@@ -95,8 +92,8 @@ def cross_check(
         Of our matching and CausalML's, in standard deviations of the propensity; DoWhy's has none.
     replace : bool, optional
         Of our matching and CausalML's. Default as in `estimate_effect`.
-    n_simulations : int, default 20
-        Of each refuter; 0 for none.
+    draws : int, default 20
+        Simulations of each refuter; 0 for none.
     uplift : bool, default True
         Draw CausalML's uplift curve beside ours.
     level : float, default 0.95
@@ -150,8 +147,8 @@ def cross_check(
         raise EstimationError(
             f"estimand={estimand!r} is not known to all three", hint="'att', 'atc' or 'ate'"
         )
-    if n_simulations:
-        at_least(n_simulations, _FEWEST_SIMULATIONS, "n_simulations")
+    if draws:
+        at_least(draws, _FEWEST_DRAWS, "draws")
     random_state = seed(random_state)
     if not (isinstance(timeout, int | float) and timeout > 0):
         raise EstimationError(f"timeout={timeout!r} is no time", hint="seconds, 600 for example")
@@ -194,7 +191,7 @@ def cross_check(
             "estimand": estimand,
             "caliper": caliper,
             "replace": replaced,
-            "n_simulations": int(n_simulations),
+            "n_simulations": int(draws),
             "shares": list(_SHARES) if uplift else [],
             "random_state": random_state,
             "graph": None if graph is None else _graph_job(graph, columns, treatment, outcome),
@@ -220,9 +217,7 @@ def cross_check(
         for key in _METHODS
         if key in by_key and "failed" not in by_key[key]
     ]
-    refuters: tuple[RefuterRow, ...] = ()
-    if n_simulations:
-        refuters = _refuters(by_key, frame, settled, estimand, int(n_simulations))
+    refuters = _refuters(by_key, frame, settled, estimand, int(draws)) if draws else ()
     points, curve_not_done = _uplift(by_key, frame, settled) if uplift else ((), None)
     if curve_not_done:
         not_done.append(curve_not_done)
@@ -236,14 +231,13 @@ def cross_check(
     return CrossCheck(
         treatment=treatment,
         outcome=outcome,
-        treated_level=own.result.treated,
-        control_level=own.result.control,
+        treated=own.result.treated,
+        control=own.result.control,
         estimand=estimand,
         level=level,
-        n_treated=own.result.n_treated,
-        n_control=own.result.n_control,
+        axis=f"effect on {outcome}; a point alone has no interval",
         confounders=names,
-        rows=shown,
+        parts=shown,
         identification=_identification(by_key, graph, treatment, outcome, names),
         refuters=refuters,
         uplift=points,
@@ -270,28 +264,38 @@ def _identification(
     treatment: str,
     outcome: str,
     names: tuple[str, ...],
-) -> IdentificationCheck | None:
+) -> Check | None:
     row = by_key.get("identification")
     if graph is None or row is None or "failed" in row:
         return None
     theirs = tuple(row["backdoor"])
-    same = set(theirs) == set(names)
-    if same:
-        note = "both adjust for the same"
+    verdict: Verdict = "doubtful"
+    if set(theirs) == set(names):
+        verdict, note = "passes", "both adjust for the same"
     elif not row["identified"]:
         note = "DoWhy finds no set to adjust for"
     else:
         try:
             graph.check_adjustment(treatment, outcome, theirs)
         except GraphError as error:
-            note = f"our graph forbids DoWhy's set: {error.message}"
+            verdict, note = "fails", f"our graph forbids DoWhy's set: {error.message}"
         else:
             note = "both sets are valid by our rules: a graph can have several, and each tool takes one"
-    return IdentificationCheck(whyprompt=names, dowhy=theirs, same=same, note=note)
+    return Check(
+        name="identification",
+        verdict=verdict,
+        settings={"whyprompt": names, "dowhy": theirs},
+        sentence=note,
+    )
+
+
+def _label(tool: str, method: str, estimand: str) -> str:
+    return f"{tool}: {method} ({estimand.upper()})"
 
 
 def _own_row(name: str, result: EffectResult) -> CrossCheckRow:
     return CrossCheckRow(
+        label=_label("whyprompt", name, result.estimand),
         tool="whyprompt",
         method=name,
         estimand=result.estimand,
@@ -299,6 +303,10 @@ def _own_row(name: str, result: EffectResult) -> CrossCheckRow:
         std_error=result.std_error,
         ci_low=result.ci_low,
         ci_high=result.ci_high,
+        p_value=result.p_value,
+        df=result.df,
+        n_treated=result.n_treated,
+        n_control=result.n_control,
         n_treated_used=result.n_treated_used,
         n_control_used=result.n_control_used,
     )
@@ -333,6 +341,7 @@ def _peer_row(
     left = None if twin.both is None else value - twin.both
     low, high = row.get("ci_low"), row.get("ci_high")
     return CrossCheckRow(
+        label=_label(row["tool"], _METHODS[key], row["estimand"]),
         tool=row["tool"],
         method=_METHODS[key],
         estimand=row["estimand"],
@@ -369,9 +378,9 @@ def _refuters(
     settled: Mapping[str, Any],
     estimand: str,
     n: int,
-) -> tuple[RefuterRow, ...]:
+) -> tuple[Estimate, ...]:
     options = {**settled, "method": "ipw", "estimand": estimand}
-    runs: list[tuple[str, str, Callable[[], Any], str]] = [
+    runs: list[tuple[str, str, Callable[[], Check], str]] = [
         (
             "placebo",
             "placebo treatment",
@@ -394,23 +403,23 @@ def _refuters(
     out = []
     for key, name, run, note in runs:
         row = by_key.get(f"refuter_{key}", {"failed": "not run"})
-        try:
-            mine = run()
-            verdict, mean = mine.verdict, float(np.mean(mine.draws))
-        except EstimationError as error:
-            verdict, mean, note = None, None, f"{note}; ours was not done: {error.message}"  # noqa: PLW2901
-        if "failed" in row:
-            note += f"; DoWhy's failed: {row['failed']}"  # noqa: PLW2901
+        said = f"{note}; DoWhy's failed: {row['failed']}" if "failed" in row else note
         out.append(
-            RefuterRow(
-                refuter=name,
-                dowhy_estimate=row.get("estimate"),
-                dowhy_p=_known(row.get("p_value")),
-                whyprompt_estimate=mean,
-                whyprompt_verdict=verdict,
-                note=note,
+            Estimate(
+                label=name,
+                by="DoWhy",
+                estimate=row.get("estimate"),
+                p_value=_known(row.get("p_value")),
+                note=said,
             )
         )
+        try:
+            mine = run()
+        except EstimationError as error:
+            out.append(Estimate(label=name, by="whyprompt", estimate=None, note=error.message))
+        else:
+            mean = float(np.mean(mine.draws))
+            out.append(Estimate(label=name, by="whyprompt", estimate=mean, note=mine.verdict))
     return tuple(out)
 
 
@@ -422,7 +431,7 @@ def _uplift(
     by_key: Mapping[str, Any],
     frame: Any,  # noqa: ANN401 - any frame
     settled: Mapping[str, Any],
-) -> tuple[tuple[UpliftPoint, ...], str | None]:
+) -> tuple[tuple[Point, ...], str | None]:
     row = by_key.get("uplift")
     if row is None or "failed" in row:
         return (), None
@@ -432,17 +441,16 @@ def _uplift(
         curve = prompt_policy(heterogeneous_effects(frame, **settled)).curve
     except EstimationError as error:
         missing = f"uplift curve of ours: {error.message}"
-    points = tuple(
-        UpliftPoint(
-            share=share,
-            causalml=float(gain),
-            whyprompt=None if own is None else own.estimate,
-            ci_low=None if own is None else own.ci_low,
-            ci_high=None if own is None else own.ci_high,
+    points = []
+    for share, gain, own in zip(_SHARES, row["gain"], curve, strict=True):
+        label = f"{share:.0%}"
+        points.append(Point(label=label, at=share, by="CausalML", estimate=float(gain)))
+        points.append(
+            Point(label=label, at=share, by="whyprompt", estimate=None)
+            if own is None
+            else dataclasses.replace(own, label=label, at=share, by="whyprompt")
         )
-        for share, gain, own in zip(_SHARES, row["gain"], curve, strict=True)
-    )
-    return points, missing
+    return tuple(points), missing
 
 
 def _sentence(

@@ -5,30 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.results import Reported, rows_frame
+from whyprompt._summary import grid, reach
+from whyprompt._words import format_number
+from whyprompt.results import Estimate, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    import pandas as pd
+    from whyprompt.results import Check, Point
 
-__all__ = ["CrossCheck", "CrossCheckRow", "IdentificationCheck", "RefuterRow", "UpliftPoint"]
+__all__ = ["CrossCheck", "CrossCheckRow"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CrossCheckRow:
+class CrossCheckRow(Estimate):
     """One tool's figure, and where its difference from ours comes from.
+
+    Its error and interval are None where the tool gives none.
 
     Attributes
     ----------
     tool : {"whyprompt", "DoWhy", "CausalML"}
     method : str
     estimand : {"att", "atc", "ate"}
-    estimate : float or None
-        None where the tool failed.
-    std_error, ci_low, ci_high : float or None
-        None where the tool gives none.
-    n_treated_used, n_control_used : int or None
     compared_with : str or None
         Our method that estimates the same.
     difference : float or None
@@ -51,12 +50,6 @@ class CrossCheckRow:
     tool: str
     method: str
     estimand: str
-    estimate: float | None
-    std_error: float | None = None
-    ci_low: float | None = None
-    ci_high: float | None = None
-    n_treated_used: int | None = None
-    n_control_used: int | None = None
     compared_with: str | None = None
     difference: float | None = None
     from_settings: float | None = None
@@ -67,157 +60,79 @@ class CrossCheckRow:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class IdentificationCheck:
-    """What the graph says is to be adjusted for, by both.
-
-    Attributes
-    ----------
-    whyprompt, dowhy : tuple of str
-        Adjustment sets.
-    same : bool
-    note : str
-        Why they differ, and whether our code takes DoWhy's set for valid.
-    """
-
-    whyprompt: tuple[str, ...]
-    dowhy: tuple[str, ...]
-    same: bool
-    note: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RefuterRow:
-    """One refutation, by both, of the weighted estimate.
-
-    Attributes
-    ----------
-    refuter : str
-    dowhy_estimate, dowhy_p : float or None
-        Mean of the refuted estimates, and DoWhy's p-value: small where the refutation fails.
-    whyprompt_estimate : float or None
-        Mean of ours.
-    whyprompt_verdict : str or None
-    note : str
-        What failed, or what is compared.
-    """
-
-    refuter: str
-    dowhy_estimate: float | None
-    dowhy_p: float | None
-    whyprompt_estimate: float | None
-    whyprompt_verdict: str | None
-    note: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class UpliftPoint:
-    """What the treated arm gains when a share of the rows gets it, those predicted to gain most first.
-
-    Attributes
-    ----------
-    share : float
-    causalml : float
-        CausalML's cumulative gain a row: arms' means compared as they are, on the rows learned from.
-    whyprompt, ci_low, ci_high : float or None
-        Ours: doubly robust, each row ranked by rows of earlier folds.
-    """
-
-    share: float
-    causalml: float
-    whyprompt: float | None
-    ci_low: float | None
-    ci_high: float | None
-
-
 @dataclass(frozen=True, kw_only=True)
-class CrossCheck(Reported):
+class CrossCheck(Result):
     """DoWhy's and CausalML's figures beside ours.
 
     Attributes
     ----------
-    treatment, outcome, treated_level, control_level : str
-    estimand : str
-    level : float
-        Of our intervals.
-    n_treated, n_control : int
-    confounders : tuple of str
-    rows : tuple of CrossCheckRow
+    parts : tuple of CrossCheckRow
         Ours first.
-    identification : IdentificationCheck or None
-        None without a graph.
-    refuters : tuple of RefuterRow
-    uplift : tuple of UpliftPoint
+    treatment, outcome, treated, control : str
+    estimand : str
+    confounders : tuple of str
+    identification : Check or None
+        Whether the graph says the same is to be adjusted for by both; `settings` hold the two sets. None
+        without a graph.
+    refuters : tuple of Estimate
+        Of each refutation of the weighted estimate, the mean of the refuted estimates by each tool (`by`):
+        DoWhy's with its p-value, small where the refutation fails; ours with the verdict as its note.
+    uplift : tuple of Point
+        By tool (`by`), what the treated arm gains a row when a share of the rows gets it, those predicted to
+        gain most first. CausalML's: arms' means compared as they are, on the rows learned from. Ours: doubly
+        robust, each row ranked by rows of earlier folds.
     versions : mapping of str to str
         Of the other environment.
     not_done : tuple of str
         What failed or does not apply, with the reason.
-    warnings : tuple of str
-    sentence : str
     """
 
+    parts: tuple[CrossCheckRow, ...] = ()
     treatment: str
     outcome: str
-    treated_level: str
-    control_level: str
+    treated: str
+    control: str
     estimand: str
-    level: float
-    n_treated: int
-    n_control: int
     confounders: tuple[str, ...]
-    rows: tuple[CrossCheckRow, ...]
-    identification: IdentificationCheck | None
-    refuters: tuple[RefuterRow, ...]
-    uplift: tuple[UpliftPoint, ...]
+    identification: Check | None
+    refuters: tuple[Estimate, ...]
+    uplift: tuple[Point, ...]
     versions: Mapping[str, str]
     not_done: tuple[str, ...]
-    warnings: tuple[str, ...]
-    sentence: str
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return the estimates.
+    def _blocks(self) -> list[str]:
+        rows = [
+            [
+                f"{row.tool}: {row.method}",
+                row.estimand.upper(),
+                format_number(row.estimate),
+                reach(row.ci_low, row.ci_high) if row.ci_low is not None else "none",
+                *(
+                    "" if v is None else format_number(v)
+                    for v in (row.from_settings, row.from_score, row.unexplained)
+                ),
+            ]
+            for row in self.parts
+        ]
+        words = [f"  {row.tool}, {row.method}: {'; '.join(row.why)}." for row in self.parts if row.why]
+        header = ["tool", "of", "estimate", "interval", "by settings", "by score", "left"]
+        return ["\n".join([grid(header, rows), "", *words])]
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a figure, with the columns of `CrossCheckRow`.
-        """
-        return rows_frame(self.rows, CrossCheckRow)
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        return {"estimates": self._estimates, "uplift": self._uplift}
 
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw every estimate with its interval, by tool and estimand.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
+    def _estimates(self) -> Any:  # noqa: ANN401 - a chart
+        from whyprompt.charts import interval_plot
 
         rows = [
-            {
-                "label": f"{row.tool}: {row.method} ({row.estimand.upper()})",
-                "estimate": row.estimate,
-                "low": row.ci_low,
-                "high": row.ci_high,
-            }
-            for row in self.rows
+            {"label": row.label, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
+            for row in self.parts
             if row.estimate is not None
         ]
-        return charts.interval_plot(rows, title=f"effect on {self.outcome}; a point alone has no interval")
+        return interval_plot(rows, title=self.axis)
 
-    def plot_uplift(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw CausalML's uplift curve beside ours with its band.
-
-        Returns
-        -------
-        altair.LayerChart
-
-        Raises
-        ------
-        EstimationError
-            If there is no curve.
-        """
-        from whyprompt import charts
+    def _uplift(self) -> Any:  # noqa: ANN401 - a chart
+        from whyprompt.charts import uplift_plot
         from whyprompt.errors import EstimationError
 
         if not self.uplift:
@@ -225,16 +140,16 @@ class CrossCheck(Reported):
                 "there is no uplift curve",
                 hint=next((t for t in self.not_done if t.startswith("uplift")), None),
             )
-        return charts.uplift_plot(
-            [
-                {
-                    "share": p.share,
-                    "CausalML": p.causalml,
-                    "whyprompt": p.whyprompt,
-                    "low": p.ci_low,
-                    "high": p.ci_high,
-                }
-                for p in self.uplift
-            ],
-            title=f"gain in {self.outcome} a row",
-        )
+        ours = {point.at: point for point in self.uplift if point.by == "whyprompt"}
+        rows = [
+            {
+                "share": point.at,
+                "CausalML": point.estimate,
+                "whyprompt": ours[point.at].estimate,
+                "low": ours[point.at].ci_low,
+                "high": ours[point.at].ci_high,
+            }
+            for point in self.uplift
+            if point.by == "CausalML"
+        ]
+        return uplift_plot(rows, title=f"gain in {self.outcome} a row")
