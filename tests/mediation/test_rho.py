@@ -224,7 +224,7 @@ def test_the_effect_vanishes_at_rho_at_zero_and_the_interval_holds_the_curve(kin
         ({"rho": [np.nan]}, "strictly between"),
         ({"draws": 1}, "draws is at least 2"),
         ({"level": 95}, "level lies between 0 and 1"),
-        ({"control": 1}, "both 1: nothing is compared"),
+        ({"control": 1}, "both 1.0: nothing is compared"),
         ({"treated": "x"}, "treated 'x' is not a finite number"),
         ({"confounders": ["m"]}, "column 'm' is mediator and confounder"),
         ({"mediator": "t"}, "column 't' is treatment and mediator"),

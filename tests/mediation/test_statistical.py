@@ -10,7 +10,6 @@ from scipy import stats
 from whyprompt import mediate, mediation_sensitivity
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.mediation import baron_kenny, contrast_mediations
-from whyprompt.tables import open_table
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -311,10 +310,9 @@ def test_the_moment_bootstrap_equals_refitting(moderators):
     from whyprompt.mediation.measured import design as ds
 
     frame, _ = world(n=150)
-    table = open_table(frame)
+    design = ds.read_design(frame, "t", "m", "y", ["c"], moderators=moderators, interaction=True)
     m, y = frame["m"].to_numpy(), frame["y"].to_numpy()
-    design, t = ds.design_of(table, table.values("t", role="treatment"), "t", "m", ["c"], moderators, True)
-    xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)
+    xm, xy = design.mediator_matrix(design.t), design.outcome_matrix(design.t, m)
     arms = [design.treat(v) for v in (0, 1)]
     world_ = cf.Counterfactuals(
         family_m="linear",

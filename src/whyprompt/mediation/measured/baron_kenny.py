@@ -9,11 +9,10 @@ import numpy as np
 from scipy import stats
 
 from whyprompt.errors import DataError
-from whyprompt.mediation.measured.design import check_roles, check_varies, design_of, response_of
+from whyprompt.mediation.measured.design import read_design
 from whyprompt.mediation.measured.overlap import check_left
 from whyprompt.results import Estimate, Result
 from whyprompt.stats.regression import fit
-from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,19 +93,10 @@ def baron_kenny(
     >>> baron_kenny(table, treatment="t", mediator="m", outcome="y").verdict
     'full'
     """
-    check_roles(treatment, mediator, outcome, confounders)
-    table = open_table(frame)
-    m, y = (
-        response_of(table, name, "linear", role)
-        for name, role in ((mediator, "mediator"), (outcome, "outcome"))
-    )
-    check_varies((mediator, m), (outcome, y))
-    design, t = design_of(
-        table, table.values(treatment, role="treatment"), treatment, mediator, confounders, (), False
-    )
+    design = read_design(frame, treatment, mediator, outcome, confounders)
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the four steps need a number")
-    x, names = design.mediator_matrix(t), design.mediator_names()
+    m, y, x, names = design.m, design.y, design.mediator_matrix(design.t), design.mediator_names()
     check_left(m, x, mediator, (treatment, *confounders))
     c = fit(x, y, "linear", names=names, what="outcome")
     a = fit(x, m, "linear", names=names, what="mediator")

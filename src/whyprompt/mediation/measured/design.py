@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
     from whyprompt.stats.regression import Family
@@ -22,24 +24,36 @@ if TYPE_CHECKING:
 _FEWEST_CLUSTERS = 6
 _FEWEST_LEFT = 5
 
-__all__ = [
-    "Design",
-    "check_draws",
-    "check_roles",
-    "check_size",
-    "check_varies",
-    "design_of",
-    "groups_of",
-    "held_at",
-    "level_of",
-    "response_of",
-]
+__all__ = ["Design", "check_draws", "check_size", "groups_of", "held_at", "read_design"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """Design matrices of both models, at the observed or at set treatments and mediators."""
+    """Columns of a question, and design matrices of both models, at observed or at set values.
 
+    Attributes
+    ----------
+    table : Table
+    treatments : ndarray
+        Observed values of the treatment.
+    t : ndarray, shape (n, treatment columns)
+    m, y : ndarray, shape (n,)
+        Mediator and outcome.
+    levels : tuple of str or None
+        Of a treatment of text.
+    confounders : ndarray, shape (n, columns)
+    confounder_names : tuple of str
+    moderators : tuple of int
+        Columns of `confounders`.
+    treatment, mediator : str
+    interaction : bool
+    """
+
+    table: Table
+    treatments: NDArray[Any]
+    t: Array
+    m: Array
+    y: Array
     levels: tuple[str, ...] | None
     confounders: Array
     confounder_names: tuple[str, ...]
@@ -50,9 +64,25 @@ class Design:
 
     def treat(self, value: Any) -> Array:  # noqa: ANN401  # a number or a level
         """Treatment columns of one row set to `value`."""
-        if self.levels is None:
-            return np.array([float(value)])
-        return np.array([float(value == level) for level in self.levels[1:]])
+        return _treated(value, self.levels)
+
+    def arms(self, control: float | str, treated: float | str) -> tuple[float | str, float | str]:
+        """Give the two treatments compared, checked to be levels of it, or finite numbers, and two."""
+        control, treated = self._level("control", control), self._level("treated", treated)
+        if control == treated:
+            raise DataError(f"control and treated are both {control!r}: nothing is compared")
+        return control, treated
+
+    def _level(self, label: str, value: float | str) -> float | str:
+        if self.levels is not None:
+            if value not in self.levels:
+                raise DataError(
+                    f"{label} {value!r} is not a level of {self.treatment!r}: {', '.join(self.levels)}"
+                )
+            return value
+        return _finite(
+            value, f"{label} {value!r} is not a finite number, and {self.treatment!r} holds numbers"
+        )
 
     @property
     def treat_names(self) -> list[str]:
@@ -102,28 +132,6 @@ def groups_of(table: Table, name: str) -> NDArray[np.intp]:
     return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
 
 
-def check_roles(treatment: str, mediator: str, outcome: str, confounders: Sequence[str]) -> None:
-    """Refuse a column in two roles.
-
-    Raises
-    ------
-    DataError
-        If treatment, mediator, outcome and confounders are not columns of their own.
-    """
-    if isinstance(confounders, str):
-        raise DataError(f"confounders is the text {confounders!r}", hint=f"give a list: [{confounders!r}]")
-    roles = {"treatment": treatment, "mediator": mediator, "outcome": outcome}
-    taken: dict[str, str] = {}
-    for role, name in (*roles.items(), *(("confounder", c) for c in confounders)):
-        if name in taken:
-            raise DataError(
-                f"column {name!r} is {taken[name]} and {role}: each role needs a column of its own"
-                if role != taken[name]
-                else f"confounders name {name!r} twice"
-            )
-        taken[name] = role
-
-
 def check_draws(draws: int, level: float) -> None:
     """Refuse a number of draws or a level of confidence from which there is no interval."""
     if draws < 2 or not 0 < level < 1:
@@ -149,25 +157,10 @@ def check_size(n: int, n_coefficients: int, clusters: NDArray[np.intp] | None, n
         )
 
 
-def check_varies(*responses: tuple[str, Array]) -> None:
-    """Refuse a mediator or an outcome that is the same in every row."""
-    for name, values in responses:
-        if (values == values[0]).all():
-            raise DataError(
-                f"column {name!r} is constant: nothing acts on it, and a share of nothing is no number",
-                hint="give more items, or an outcome that can differ between them",
-            )
-
-
-def level_of(design: Design, label: str, value: float | str) -> float | str:
-    """Give a value of the treatment, checked to be a level of it, or a finite number."""
-    if design.levels is not None:
-        if value not in design.levels:
-            raise DataError(
-                f"{label} {value!r} is not a level of {design.treatment!r}: {', '.join(design.levels)}"
-            )
-        return value
-    return _finite(value, f"{label} {value!r} is not a finite number, and {design.treatment!r} holds numbers")
+def _treated(value: Any, levels: tuple[str, ...] | None) -> Array:  # noqa: ANN401  # a number or a level
+    if levels is None:
+        return np.array([float(value)])
+    return np.array([float(value == level) for level in levels[1:]])
 
 
 def _finite(value: float | str, message: str) -> float:
@@ -180,14 +173,6 @@ def _finite(value: float | str, message: str) -> float:
     return number
 
 
-def response_of(table: Table, name: str, family: Family, role: str) -> Array:
-    """Give a response, checked against what its model needs."""
-    values = table.numbers(name, role=role)
-    if family != "linear" and set(np.unique(values)) != {0.0, 1.0}:
-        raise DataError(f"column {name!r} must hold 0 and 1 for a {family} model")
-    return values
-
-
 def _dummies(values: NDArray[Any], name: str) -> tuple[Array, list[str]]:
     if values.dtype != object:
         return np.asarray(values, dtype=np.float64)[:, None], [name]
@@ -197,17 +182,31 @@ def _dummies(values: NDArray[Any], name: str) -> tuple[Array, list[str]]:
     ]
 
 
-def design_of(
-    table: Table,
-    t_values: NDArray[Any],
+def read_design(
+    frame: IntoDataFrame,
     treatment: str,
     mediator: str,
+    outcome: str,
     confounders: Sequence[str],
-    moderators: Sequence[str],
-    interaction: bool,  # noqa: FBT001  # private
-) -> tuple[Design, Array]:
-    """Build the design, and the treatment columns at their observed values."""
-    columns, names = [np.empty((len(t_values), 0))], list[str]()
+    *,
+    moderators: Sequence[str] = (),
+    interaction: bool = False,
+    families: tuple[Family, Family] = ("linear", "linear"),
+) -> Design:
+    """Read the columns of a question; what its two models cannot use is refused.
+
+    Raises
+    ------
+    DataError
+        If a column is missing, constant or in two roles, holds missing values, or is of the wrong kind.
+    """
+    _check_roles(treatment, mediator, outcome, confounders)
+    table = open_table(frame)
+    treatments = table.values(treatment, role="treatment")
+    m = _response(table, mediator, families[0], "mediator")
+    y = _response(table, outcome, families[1], "outcome")
+    _check_varies((mediator, m), (outcome, y))
+    columns, names = [np.empty((len(treatments), 0))], list[str]()
     for name in confounders:
         c, labels = _dummies(table.values(name, role="confounder"), name)
         columns.append(c)
@@ -215,30 +214,72 @@ def design_of(
     for name in moderators:
         if name not in names:
             raise DataError(f"moderator {name!r} is not a numeric confounder", hint="add it to `confounders`")
-    levels = tuple(sorted(set(t_values))) if t_values.dtype == object else None
-    if len(np.unique(t_values)) < 2:
+    levels = tuple(sorted(set(treatments))) if treatments.dtype == object else None
+    if len(np.unique(treatments)) < 2:
         raise DataError(f"column {treatment!r} holds one treatment only")
-    design = Design(
-        levels,
-        np.hstack(columns),
-        tuple(names),
-        tuple(names.index(name) for name in moderators),
-        treatment,
-        mediator,
-        interaction,
+    return Design(
+        table=table,
+        treatments=treatments,
+        t=np.stack([_treated(v, levels) for v in treatments]),
+        m=m,
+        y=y,
+        levels=levels,
+        confounders=np.hstack(columns),
+        confounder_names=tuple(names),
+        moderators=tuple(names.index(name) for name in moderators),
+        treatment=treatment,
+        mediator=mediator,
+        interaction=interaction,
     )
-    return design, np.stack([design.treat(v) for v in t_values])
 
 
-def held_at(
-    design: Design, table: Table, confounders: Sequence[str], at: Mapping[str, float | str] | None
-) -> Array:
+def _check_roles(treatment: str, mediator: str, outcome: str, confounders: Sequence[str]) -> None:
+    """Refuse a column in two roles.
+
+    Raises
+    ------
+    DataError
+        If treatment, mediator, outcome and confounders are not columns of their own.
+    """
+    if isinstance(confounders, str):
+        raise DataError(f"confounders is the text {confounders!r}", hint=f"give a list: [{confounders!r}]")
+    roles = {"treatment": treatment, "mediator": mediator, "outcome": outcome}
+    taken: dict[str, str] = {}
+    for role, name in (*roles.items(), *(("confounder", c) for c in confounders)):
+        if name in taken:
+            raise DataError(
+                f"column {name!r} is {taken[name]} and {role}: each role needs a column of its own"
+                if role != taken[name]
+                else f"confounders name {name!r} twice"
+            )
+        taken[name] = role
+
+
+def _check_varies(*responses: tuple[str, Array]) -> None:
+    """Refuse a mediator or an outcome that is the same in every row."""
+    for name, values in responses:
+        if (values == values[0]).all():
+            raise DataError(
+                f"column {name!r} is constant: nothing acts on it, and a share of nothing is no number",
+                hint="give more items, or an outcome that can differ between them",
+            )
+
+
+def _response(table: Table, name: str, family: Family, role: str) -> Array:
+    """Give a response, checked against what its model needs."""
+    values = table.numbers(name, role=role)
+    if family != "linear" and set(np.unique(values)) != {0.0, 1.0}:
+        raise DataError(f"column {name!r} must hold 0 and 1 for a {family} model")
+    return values
+
+
+def held_at(design: Design, confounders: Sequence[str], at: Mapping[str, float | str] | None) -> Array:
     """Confounders with some held at a value."""
     out = design.confounders.copy()
     for name, value in (at or {}).items():
         if name not in confounders:
             raise DataError(f"`at` names {name!r}, which is not a confounder")
-        values = table.values(name, role="confounder")
+        values = design.table.values(name, role="confounder")
         if values.dtype == object and value not in set(values):
             raise DataError(f"`at` holds {name!r} at {value!r}, which is not one of its levels")
         for j, label in enumerate(design.confounder_names):

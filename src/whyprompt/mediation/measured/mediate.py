@@ -16,19 +16,15 @@ from whyprompt.errors import DataError
 from whyprompt.mediation.measured.counterfactual import Counterfactuals, bootstrap_effects, widened
 from whyprompt.mediation.measured.design import (
     check_draws,
-    check_roles,
     check_size,
-    check_varies,
-    design_of,
     groups_of,
     held_at,
-    level_of,
-    response_of,
+    read_design,
 )
 from whyprompt.mediation.measured.overlap import check_left, overlap_warnings
 from whyprompt.results import Estimate, Result, unlisted
 from whyprompt.stats.regression import Family, Fit, fit
-from whyprompt.tables import level_name, open_table
+from whyprompt.tables import level_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -223,7 +219,6 @@ def mediate(
     if method not in {"quasi_bayes", "bootstrap"}:
         raise DataError(f"unknown method {method!r}", hint="quasi_bayes or bootstrap")
     check_draws(draws, level)
-    check_roles(treatment, mediator, outcome, confounders)
     if robust and (method == "bootstrap" or cluster is not None):
         raise DataError(
             "robust=True does nothing here",
@@ -232,28 +227,30 @@ def mediate(
     for name, family in (("mediator_model", mediator_model), ("outcome_model", outcome_model)):
         if family not in get_args(Family):
             raise DataError(f"unknown {name} {family!r}", hint="linear, logit or probit")
-    table = open_table(frame)
-    t_values = table.values(treatment, role="treatment")
-    m = response_of(table, mediator, mediator_model, "mediator")
-    y = response_of(table, outcome, outcome_model, "outcome")
-    check_varies((mediator, m), (outcome, y))
-    design, t = design_of(table, t_values, treatment, mediator, confounders, moderators, interaction)
-    control = level_of(design, "control", control)
-    treated = level_of(design, "treated", treated)
-    if control == treated:
-        raise DataError(f"control and treated are both {control!r}: nothing is compared")
-    groups = None if cluster is None else groups_of(table, cluster)
-    xm, xy = design.mediator_matrix(t), design.outcome_matrix(t, m)
+    design = read_design(
+        frame,
+        treatment,
+        mediator,
+        outcome,
+        confounders,
+        moderators=moderators,
+        interaction=interaction,
+        families=(mediator_model, outcome_model),
+    )
+    m, y = design.m, design.y
+    control, treated = design.arms(control, treated)
+    groups = None if cluster is None else groups_of(design.table, cluster)
+    xm, xy = design.mediator_matrix(design.t), design.outcome_matrix(design.t, m)
     check_size(len(y), xy.shape[1], groups, cluster)
     check_left(m, xm, mediator, (treatment, *confounders))
     options: dict[str, Any] = {"robust": robust, "clusters": groups}
     fit_m = fit(xm, m, mediator_model, names=design.mediator_names(), what="mediator", **options)
     fit_y = fit(xy, y, outcome_model, names=design.outcome_names(), what="outcome", **options)
     seen = _Seen(
-        rows=(t_values == control, t_values == treated),
+        rows=(design.treatments == control, design.treatments == treated),
         labels=(f"{treatment} {level_name(control)}", f"{treatment} {level_name(treated)}"),
     )
-    held = held_at(design, table, confounders, at)
+    held = held_at(design, confounders, at)
     arms = [design.treat(value) for value in (control, treated)]
     models = Counterfactuals(
         family_m=mediator_model,

@@ -14,21 +14,11 @@ from scipy import optimize, special
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.mediation.measured.counterfactual import widened
-from whyprompt.mediation.measured.design import (
-    check_draws,
-    check_roles,
-    check_size,
-    check_varies,
-    design_of,
-    groups_of,
-    level_of,
-    response_of,
-)
+from whyprompt.mediation.measured.design import check_draws, check_size, groups_of, read_design
 from whyprompt.mediation.measured.overlap import check_left
 from whyprompt.mediation.results import column
 from whyprompt.results import Check, Point
 from whyprompt.stats.regression import fit, solve_binary
-from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -196,7 +186,6 @@ def mediation_sensitivity(
     if not grid.size or not (np.abs(grid) < 1).all():
         raise DataError("there is at least one rho, and every rho lies strictly between -1 and 1")
     check_draws(draws, level)
-    check_roles(treatment, mediator, outcome, confounders)
     if interaction:
         raise DataError(
             "no sensitivity analysis for an interaction of treatment and mediator",
@@ -208,24 +197,13 @@ def mediation_sensitivity(
             f"no sensitivity analysis for a {mediator_model} mediator and a {outcome_model} outcome",
             hint="two linear models, or one linear and one probit",
         )
-    table = open_table(frame)
-    m, y = (
-        response_of(table, mediator, mediator_model, "mediator"),
-        response_of(table, outcome, outcome_model, "outcome"),
-    )
-    check_varies((mediator, m), (outcome, y))
-    design, t = design_of(
-        table, table.values(treatment, role="treatment"), treatment, mediator, confounders, (), False
-    )
+    design = read_design(frame, treatment, mediator, outcome, confounders, families=models)
     if design.levels is not None:
         raise DataError(f"column {treatment!r} is categorical; the sensitivity analysis needs a number")
-    control = float(level_of(design, "control", control))
-    treated = float(level_of(design, "treated", treated))
-    if control == treated:
-        raise DataError(f"control and treated are both {control:g}: nothing is compared")
-    x = design.mediator_matrix(t)
-    arms = tuple(design.mediator_matrix(design.treat(v)) for v in (control, treated))
-    groups = None if cluster is None else groups_of(table, cluster)
+    values = [float(value) for value in design.arms(control, treated)]
+    m, y, x = design.m, design.y, design.mediator_matrix(design.t)
+    arms = tuple(design.mediator_matrix(design.treat(v)) for v in values)
+    groups = None if cluster is None else groups_of(design.table, cluster)
     check_size(len(y), x.shape[1] + 1, groups, cluster)
     check_left(m, x, mediator, (treatment, *confounders))
     fit_m = fit(x, m, mediator_model, names=design.mediator_names(), what="mediator", clusters=groups)
@@ -244,7 +222,7 @@ def mediation_sensitivity(
         zero = float(slope / np.sqrt(1 + slope**2))
         drawn = _probit_outcome(arms, *_draw(fit_m, fit_y, len(y), draws, rng), grid).mean(0)
     else:
-        contrast = treated - control
+        contrast = values[1] - values[0]
         curve = _linear if mediator_model == "linear" else _probit_mediator
         curves, zero = curve(x, m, y, arms, grid, fit_m.coef, contrast)
         raw = _bootstrap(curve, x, m, y, arms, grid, fit_m.coef, contrast, groups, draws, rng)
