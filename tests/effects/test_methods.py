@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
-from whyprompt import estimate_effect
+from whyprompt import audit, estimate_effect, one_draw, specification_curve
 from whyprompt.effects import AIPW, IPW, METHODS, Entropy, Nearest, Overlap, make_method
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import options_of
@@ -170,3 +170,55 @@ def test_a_classifier_gives_the_score_of_every_method_that_has_one():
         assert found.estimate != effect(method=name).estimate
     logit = effect(method="nearest", distance="logit", propensity=LogisticRegression(C=0.1))
     assert logit.propensity.max() < 1
+
+
+def test_a_method_is_written_as_the_command_line_has_it():
+    assert str(Nearest(caliper=0.2, exact=["kind"])) == "nearest:caliper=0.2,exact=['kind']"
+    assert str(AIPW(outcome_model=LinearRegression())) == "aipw:outcome_model=LinearRegression"
+    assert str(make_method("naive")) == "naive"
+
+
+def both_arms(n=120):
+    rng = np.random.default_rng(3)
+    hard = rng.normal(size=n)
+    y = np.column_stack([-hard, 1 - hard]) + rng.normal(0, 0.5, (n, 2))
+    return pd.DataFrame(
+        {
+            "item_id": np.repeat(np.arange(n), 2),
+            "arm": ["a", "b"] * n,
+            "hard": np.repeat(hard, 2),
+            "y": y.ravel(),
+        }
+    )
+
+
+def test_an_audit_takes_methods_with_their_options():
+    shared = {"outcome": "y", "treated": "b", "control": "a", "confounders": ["hard"], "rule": {"hard": 1.0}}
+    named = audit(both_arms(), **shared, draws=5, methods=["nearest", "ipw"], caliper=0.5)
+    made = audit(both_arms(), **shared, draws=5, methods=[Nearest(caliper=0.5), {"ipw": {"truncate": 0.9}}])
+    assert [row.label for row in named.parts] == ["nearest", "ipw"]
+    assert [row.label for row in made.parts] == ["nearest:caliper=0.5", "ipw:truncate=0.9"]
+    assert made.parts[0].estimate == named.parts[0].estimate
+    assert made.parts[1].estimate != named.parts[1].estimate
+    drawn = one_draw(both_arms(), **shared, method=Nearest(caliper=0.5))
+    assert drawn.adjusted.settings["caliper"] == 0.5
+    assert "and nearest gives" in drawn.sentence
+    with pytest.raises(EstimationError, match="does not look at the exact of a method"):
+        audit(both_arms(), **shared, draws=5, methods=[Nearest(exact=["hard"])])
+
+
+def test_a_specification_curve_takes_methods_with_their_options():
+    curve = specification_curve(
+        table(),
+        treatment="arm",
+        outcome="y",
+        confounders=["hard"],
+        grid={
+            "method": [Nearest(caliper=0.1), Nearest(caliper=0.5), {"overlap": {}}, "ipw"],
+            "caliper": [None, 0.2],
+        },
+    )
+    labels = {row.choices["method"] for row in curve.parts}
+    assert labels == {"nearest:caliper=0.1", "nearest:caliper=0.5", "overlap", "ipw"}
+    assert len(curve.parts) == 4
+    assert {row.choices["caliper"] for row in curve.parts} == {"none"}

@@ -18,6 +18,7 @@ from whyprompt.effects.caused import moves_with_arm
 from whyprompt.effects.checks.balance import balance_table, effective_sample_size
 from whyprompt.effects.measures import is_binary, risk_measures
 from whyprompt.effects.methods.make import METHODS, settle_plan
+from whyprompt.effects.methods.method import told
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.result import EffectResult, effect_sentence
@@ -414,7 +415,7 @@ def _settings(problem: Problem, plan: Plan, fit: Fit) -> dict[str, Any]:
         model = None if plan.score_model is None else type(plan.score_model).__name__
         out["distance"] = "known propensity" if problem.known_score is not None else model or distance
     for name, value in method.asked.items():
-        out.setdefault(name, value if isinstance(value, str | int | float | list) else _told(value))
+        out.setdefault(name, told(value))
     if "caliper" in method.asked:
         out["caliper_unit"] = getattr(method, "caliper_unit", "sd")
     if "discard" in method.asked:
@@ -424,10 +425,3 @@ def _settings(problem: Problem, plan: Plan, fit: Fit) -> dict[str, Any]:
     if problem.design.levels:
         out["levels"] = {name: list(levels) for name, levels in problem.design.levels.items()}
     return out
-
-
-def _told(value: Any) -> object:  # noqa: ANN401 - any option
-    """Give an option as a result can hold it: a model by its name."""
-    if isinstance(value, tuple):
-        return list(value)
-    return dict(value) if hasattr(value, "items") else type(value).__name__

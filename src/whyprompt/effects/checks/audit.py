@@ -18,7 +18,8 @@ from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.checks.audit_result import AuditResult, AuditRow, OneDraw
 from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.estimate import estimated
-from whyprompt.effects.methods.make import METHODS, options_of, settle_plan
+from whyprompt.effects.methods.make import METHODS, make_method, options_of, settle_plan
+from whyprompt.effects.methods.overlap import Overlap
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
 from whyprompt.effects.problem import Problem, refuse_post_treatment
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.make import MethodLike
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.pairs import PairedDifferences
 
@@ -155,7 +157,7 @@ def audit(
     confounders: Sequence[str],
     rule: Rule,
     draws: int = 200,
-    methods: Sequence[str] = ("naive", "nearest", "ipw", "overlap", "aipw"),
+    methods: Sequence[MethodLike] = ("naive", "nearest", "ipw", "overlap", "aipw"),
     estimand: str | None = None,
     exact: Sequence[str] = (),
     level: float = 0.95,
@@ -179,7 +181,7 @@ def audit(
         the standardised covariates, with an optional ``"intercept"``.
     draws : int, default 200
         How often one arm an item is drawn.
-    methods : sequence of str
+    methods : sequence of str, Method or mapping
         Of `estimate_effect`.
     estimand : {"att", "atc", "ate"}, optional
         Default: that of each method.
@@ -252,7 +254,8 @@ def audit(
     for method in methods:
         plan = _plan_of(method, estimand, level, random_state, options)
         names = (level_name(treated), level_name(control))
-        rows.append(_run(setup, drawn, effect, plan, arm, outcome, names, strata))
+        row = _run(setup, drawn, effect, plan, arm, outcome, names, strata)
+        rows.append(row if isinstance(method, str) else replace(row, label=str(plan.method)))
     warnings = []
     low, high = float(setup.probability.min()), float(setup.probability.max())
     if low < _RARE or high > 1.0 - _RARE:
@@ -302,9 +305,15 @@ _NOT_DRAWN = {"exact", "covariate_calipers", "tie_break"}
 
 
 def _plan_of(
-    method: str, estimand: str | None, level: float, random_state: int, options: Mapping[str, Any]
+    method: MethodLike, estimand: str | None, level: float, random_state: int, options: Mapping[str, Any]
 ) -> Plan:
-    own = options_of(method)
+    # A method that has its options already takes none of those that the others share.
+    made = None if isinstance(method, str) else make_method(method)
+    own = options_of(method) if isinstance(method, str) else ()
+    for name in () if made is None else sorted(_NOT_DRAWN & set(made.asked)):
+        raise EstimationError(
+            f"an audit does not look at the {name} of a method", hint="exact= of the audit holds for all"
+        )
     known = {*_FOR_ALL, *(name for other in METHODS for name in options_of(other))} - _NOT_DRAWN
     unknown = sorted(set(options) - known)
     if unknown:
@@ -315,9 +324,9 @@ def _plan_of(
         raise EstimationError("an audit knows its propensities; propensity= is for a classifier")
     return settle_plan(
         ("an item's",),
-        method=method,
+        method=method if made is None else made,
         options={name: value for name, value in options.items() if name in own},
-        estimand="ato" if method == "overlap" else estimand,
+        estimand="ato" if method == "overlap" or isinstance(made, Overlap) else estimand,
         level=level,
         random_state=random_state,
         **{name: options[name] for name in _FOR_ALL if name in options},
@@ -489,7 +498,7 @@ def one_draw(
     control: object,
     confounders: Sequence[str],
     rule: Rule,
-    method: str = "nearest",
+    method: MethodLike = "nearest",
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - options of estimate_effect
 ) -> OneDraw:
@@ -499,7 +508,7 @@ def one_draw(
     ----------
     frame, unit, arm, outcome, treated, control, confounders, rule, random_state
         As for `audit`.
-    method : str, default "nearest"
+    method : str, Method or mapping, default "nearest"
         Of `estimate_effect`.
     **options
         Further options of `estimate_effect`.
@@ -546,6 +555,7 @@ def one_draw(
     effect = pairs.treated - pairs.control
     assert adjusted.weights is not None
     truth = _truth(effect, indicator, adjusted.weights, adjusted.estimand)
+    said = method if isinstance(method, str) else adjusted.method
     held = (
         ""
         if adjusted.ci_low is None or adjusted.ci_high is None
@@ -567,9 +577,10 @@ def one_draw(
         truth_all=float(effect.mean()),
         table=table,
         sentence=(
-            f"From one arm an item, the plain difference is {format_number(naive.estimate)} and {method}"
+            f"From one arm an item, the plain difference is {format_number(naive.estimate)} and"
+            f" {said}"
             f" gives {format_number(adjusted.estimate)}; run under both arms, the items it"
-            f" speaks of show {format_number(truth)} ({adjusted.estimand.upper()}). {method.capitalize()}"
+            f" speaks of show {format_number(truth)} ({adjusted.estimand.upper()}). {said.capitalize()}"
             " is off"
             f" by {format_number(adjusted.estimate - truth)}{held}."
         ),

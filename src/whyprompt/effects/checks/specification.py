@@ -21,7 +21,8 @@ from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
 from whyprompt.effects.checks.rerun import effect_options, excludes_zero, failed_share
 from whyprompt.effects.estimate import estimated
-from whyprompt.effects.methods.make import METHODS, options_of
+from whyprompt.effects.methods.make import METHODS, make_method, options_of
+from whyprompt.effects.methods.method import Method
 from whyprompt.effects.prepare.recipe import Bin, Recipe, Winsorise, prepare_table
 from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.make import MethodLike
     from whyprompt.effects.prepare.steps import Step
     from whyprompt.effects.problem import Problem
     from whyprompt.effects.result import EffectResult
@@ -173,9 +175,9 @@ def specification_curve(
         From a dimension to its choices. ``"preparation"`` maps names to lists of steps (`prepare_table`);
         ``"confounders"`` maps names to lists of columns; every other dimension is an option of
         `estimate_effect` with a list of values: ``"method"``, ``"caliper"``, ``"replace"``, ``"ratio"``,
-        ``"distance"``, ... A
-        caliper is tried only with methods that have one. Default: confounders as they are, winsorised at 1%
-        and 99%, and in five bins; nearest and full matching without a caliper and with 0.1 and 0.25;
+        ``"distance"``, ... A method may have its options with it, as ``Nearest(caliper=0.1)``. A caliper
+        is tried only with methods, given by name, that have one. Default: confounders as they are, winsorised
+        at 1% and 99%, and in five bins; nearest and full matching without a caliper and with 0.1 and 0.25;
         subclasses; ipw, entropy balancing and aipw.
     estimand : str, default "att"
         One for the whole curve, so that its estimates answer one question; only overlap weights, if the grid
@@ -325,7 +327,9 @@ class _Plan:
                         )
                 named[name] = {str(k): v for k, v in values.items()}
             else:
-                named[name] = {_shown(v): v for v in values}
+                # A mapping of a name to its options, as a study file has it, is a method as well.
+                made = [make_method(v) if name == "method" and isinstance(v, dict) else v for v in values]
+                named[name] = {_shown(v): v for v in made}
         self.grid = named
         self.dimensions = tuple(named)
         self.sets = named.get("confounders", {"": confounders})
@@ -412,7 +416,11 @@ class _Plan:
         return rows, failures
 
     def _one(
-        self, tables: Mapping[str, Any], choices: Mapping[str, str], settings: dict[str, Any], method: str
+        self,
+        tables: Mapping[str, Any],
+        choices: Mapping[str, str],
+        settings: dict[str, Any],
+        method: MethodLike,
     ) -> EffectResult | str:
         name = choices.get("preparation", "")
         recipe, failed = self.prepared[name]
@@ -425,7 +433,7 @@ class _Plan:
                 treatment=self.treatment,
                 outcome=self.outcome,
                 confounders=columns,
-                estimand="ato" if method == "overlap" else self.estimand,
+                estimand="ato" if _name(method) == "overlap" else self.estimand,
                 **{**self.options, **settings},
             ).result
         except WhypromptError as error:
@@ -466,10 +474,14 @@ def _value(row: Specification) -> float:
     return row.estimate
 
 
+def _name(method: MethodLike) -> str:
+    return method if isinstance(method, str) else make_method(method).name
+
+
 def _shown(value: Any) -> str:  # noqa: ANN401 - any option
     if value is None:
         return "none"
-    if isinstance(value, str | int | float | bool):
+    if isinstance(value, str | int | float | bool | Method):
         return str(value)
     return type(value).__name__
 

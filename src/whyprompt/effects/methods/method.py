@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Fit", "Method", "Plan", "Score", "distance_above_zero", "estimate_score", "one_of"]
+__all__ = ["Fit", "Method", "Plan", "Score", "distance_above_zero", "estimate_score", "one_of", "told"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +186,11 @@ class Method:
                 found[f.name] = value
         return found
 
+    def __str__(self) -> str:
+        """Write the method as the command line has it: its name and what was asked of it."""
+        asked = ",".join(f"{name}={told(value)}" for name, value in self.asked.items())
+        return f"{self.name}:{asked}" if asked else self.name
+
     def fit(self, problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:
         """Estimate from arrays.
 
@@ -258,6 +263,15 @@ def estimate_score(problem: Problem, plan: Plan, *, distance: str = "logistic") 
     if distance == "logit":
         along = fit.linear if fit is not None else np.log(p / (1.0 - p))
     return Score(propensity=p, fit=fit, along=along)
+
+
+def told(value: Any) -> object:  # noqa: ANN401 - any option
+    """Give an option as a result can hold it: a model by its name."""
+    if isinstance(value, str | int | float | list):
+        return value
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if hasattr(value, "items") else type(value).__name__
 
 
 def one_of(value: object, known: tuple[str, ...], what: str, *, hint: str = "") -> None:
