@@ -528,6 +528,17 @@ def test_64_bit_cluster_identifiers_stay_apart():
     assert found[0] == found[1]
 
 
+def test_a_text_confounder_of_one_level_says_nothing_and_is_left_out():
+    rng = np.random.default_rng(0)
+    t, kind = rng.integers(0, 2, 80), rng.choice(["a", "b"], 80)
+    m = t + rng.normal(size=80)
+    frame = pd.DataFrame({"t": t, "m": m, "y": m + rng.normal(size=80), "kind": kind, "same": "math"})
+    ask = {"treatment": "t", "mediator": "m", "outcome": "y", "draws": 50}
+    both = mediate(frame, confounders=["same", "kind"], **ask)
+    assert both.mediator_fit.names == ("(Intercept)", "t", "kind=b")
+    assert both.estimate == mediate(frame, confounders=["kind"], **ask).estimate
+
+
 @pytest.mark.parametrize("constant", ["m", "y"])
 def test_a_constant_mediator_or_outcome_is_refused_by_name(constant):
     frame = pd.DataFrame({"t": [0.0, 1.0] * 20, "m": np.sin(np.arange(40)), "y": np.cos(np.arange(40))})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.design import design_matrix
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -173,15 +174,6 @@ def _finite(value: float | str, message: str) -> float:
     return number
 
 
-def _dummies(values: NDArray[Any], name: str) -> tuple[Array, list[str]]:
-    if values.dtype != object:
-        return np.asarray(values, dtype=np.float64)[:, None], [name]
-    levels = sorted(set(values))
-    return np.stack([(values == v).astype(float) for v in levels[1:]], 1).reshape(len(values), -1), [
-        f"{name}={v}" for v in levels[1:]
-    ]
-
-
 def read_design(
     frame: IntoDataFrame,
     treatment: str,
@@ -208,9 +200,9 @@ def read_design(
     _check_varies((mediator, m), (outcome, y))
     columns, names = [np.empty((len(treatments), 0))], list[str]()
     for name in confounders:
-        c, labels = _dummies(table.values(name, role="confounder"), name)
-        columns.append(c)
-        names += labels
+        coded = design_matrix({name: table.values(name, role="confounder")})
+        columns.append(coded.matrix)
+        names += [f"{name}={level}" for level in coded.levels[name][1:]] if coded.levels else [name]
     for name in moderators:
         if name not in names:
             raise DataError(f"moderator {name!r} is not a numeric confounder", hint="add it to `confounders`")
