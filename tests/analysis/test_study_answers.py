@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+import whyprompt as wp
 from whyprompt import load_trials, run_study, study_effect, study_mediation
 from whyprompt.answers import load_mediation, run_effect, run_mediation
 from whyprompt.answers.family import family_rows, family_words
@@ -45,11 +45,11 @@ def test_several_outcomes_of_a_study_are_adjusted_for_their_number(ran):
     study, folder = ran
     answer = study_effect(study, load_trials(study, folder))
     main, other = answer.family
-    assert (main.outcome, other.outcome) == ("log_prob", "exact_match")
-    assert (main.treated, main.control) == ("few_shot", "direct")
+    assert (main.label, other.label) == ("log_prob", "exact_match")
+    assert main.by == other.by == "few_shot - direct"
     assert (main.ci_low, main.ci_high) == (answer.main.ci_low, answer.main.ci_high)
     content = answer.to_dict()["family"]
-    assert [row["p_holm"] for row in content] == [row.p_holm for row in answer.family]
+    assert [row["p_adjusted"] for row in content] == [row.p_adjusted for row in answer.family]
     assert "at once" in answer.summary()
     assert all(row.p_value is not None for row in answer.family)
     assert answer.sentence.startswith(answer.main.sentence)
@@ -65,7 +65,7 @@ def test_the_family_is_holms_and_bonferronis_by_hand():
         ("flat", "cot"): result(0.0, None, p=None),
     }
     rows = family_rows(asked, control="plain")
-    assert [r.p_holm for r in rows] == [pytest.approx(0.06), pytest.approx(0.0003), 0.8, None]
+    assert [r.p_adjusted for r in rows] == [pytest.approx(0.06), pytest.approx(0.0003), 0.8, None]
     t, z = stats.t.isf(0.025 / 3, 30), stats.norm.isf(0.025 / 3)
     assert rows[0].simultaneous_low == pytest.approx(2.0 - 0.9 * t)
     assert rows[2].simultaneous_high == pytest.approx(0.1 + 0.5 * z)
@@ -79,9 +79,10 @@ def test_the_family_is_holms_and_bonferronis_by_hand():
 
 def result(estimate, error, *, p, df=30):
     low, high = (None, None) if error is None else (estimate - 2 * error, estimate + 2 * error)
-    return SimpleNamespace(
-        estimate=estimate, std_error=error, ci_low=low, ci_high=high, p_value=p, df=df, level=0.95
+    overall = wp.Estimate(
+        label="overall", estimate=estimate, std_error=error, ci_low=low, ci_high=high, p_value=p, df=df
     )
+    return wp.Result(sentence="", overall=overall)
 
 
 def test_effect_by_task_type_is_in_the_summary(ran):

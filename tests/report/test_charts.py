@@ -41,7 +41,7 @@ def every_chart(small):
         "search": charts.search_plot(m.search),
         "head_items": charts.head_items_plot(m.main.sweep, (1, 1), m.item_tasks),
         "attention": charts.attention_plot(m.attention[1], (1, 1)),
-        "statistical": charts.statistical_vs_interventional(m.comparison),
+        "statistical": charts.statistical_vs_interventional(m.comparison.to_frame()),
         "levels": charts.levels_plot(levels),
         "dose": charts.dose_response_plot(dose),
         "specification": charts.specification_plot(specs, choices=["method"]),
@@ -294,7 +294,10 @@ def test_attention_plot_holds_weights_and_segments(small):
 
 def test_statistical_vs_interventional_says_where_the_two_differ(small):
     c = small.mediation.comparison
-    rows = {r["name"]: r for r in rows_with(charts.statistical_vs_interventional(c), "state", "acme_low")}
+    rows = {
+        r["name"]: r
+        for r in rows_with(charts.statistical_vs_interventional(c.to_frame()), "state", "acme_low")
+    }
     for i, (layer, head) in enumerate(c.heads):
         if c.acme[i].estimate is None:
             assert f"{layer}.{head}" not in rows
@@ -303,7 +306,7 @@ def test_statistical_vs_interventional_says_where_the_two_differ(small):
         assert (row["acme"], row["nie"]) == (c.acme[i].estimate, c.nie[i].estimate)
         assert row["nie_high"] == c.nie[i].ci_high
         assert (row["state"] == "differ") == c.disagree[i]
-    words = charts.statistical_vs_interventional(c).to_dict()["description"]
+    words = charts.statistical_vs_interventional(c.to_frame()).to_dict()["description"]
     assert f"in {int(c.disagree.sum())} the two differ. 1 heads have no statistical effect." in words
 
 

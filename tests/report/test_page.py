@@ -101,16 +101,16 @@ def test_effect_tables_hold_the_exact_values(small, page):
         assert rows[part.label] == expected
     other = small.effect.outcomes["exact_match"]
     others = body(page.tables["others"])
-    family = {(row.outcome, row.treated): row for row in small.effect.family}
-    row = family["exact_match", small.effect.contrast.treated]
+    family = {(row.label, row.by): row for row in small.effect.family}
+    row = family["exact_match", "shots - direct"]
     assert others["exact_match"] == [
         other.estimate, other.ci_low, other.ci_high, row.simultaneous_low, row.simultaneous_high,
-        other.p_value, row.p_holm,
+        other.p_value, row.p_adjusted,
     ]  # fmt: skip
     assert others["log_prob"][0] == main.estimate
     arm = small.effect.arms["other"]
     assert others["log_prob, arm other"][0] == arm.estimate
-    assert others["log_prob, arm other"][-1] == family["log_prob", "other"].p_holm
+    assert others["log_prob, arm other"][-1] == family["log_prob", "other - direct"].p_adjusted
     spread = body(page.tables["spread"])
     assert [spread["repetition 0"], spread["repetition 1"]] == [
         [part.estimate] for part in small.effect.spread.parts

@@ -27,9 +27,9 @@ def status(checks, name):
 @pytest.mark.model
 def test_a_sound_environment_passes():
     checks = doctor.examine()
-    assert {c.status for c in checks} <= {"ok", "warn"}
-    assert status(checks, "torch").detail == metadata.version("torch")
-    assert status(checks, "embedded model").status == "ok"
+    assert {c.verdict for c in checks} <= {"passes", "doubtful"}
+    assert status(checks, "torch").sentence == metadata.version("torch")
+    assert status(checks, "embedded model").verdict == "passes"
 
 
 def test_what_lacks_is_found(monkeypatch, tmp_path):
@@ -44,14 +44,14 @@ def test_what_lacks_is_found(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
     checks = doctor.examine()
-    assert status(checks, "torch").status == "fail"
-    assert status(checks, "datasets").status == "warn"
-    assert status(checks, "embedded model").status == "fail"
-    assert status(checks, "cache folder").status == "warn"
-    assert status(checks, "device").detail == "CUDA: a card"
+    assert status(checks, "torch").verdict == "fails"
+    assert status(checks, "datasets").verdict == "doubtful"
+    assert status(checks, "embedded model").verdict == "fails"
+    assert status(checks, "cache folder").verdict == "doubtful"
+    assert status(checks, "device").sentence == "CUDA: a card"
     (tmp_path / "file").write_text("x")
     monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path / "file" / "cache"))
-    assert status(doctor.examine(), "cache folder").status == "fail"
+    assert status(doctor.examine(), "cache folder").verdict == "fails"
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

@@ -194,8 +194,8 @@ def test_the_models_own_chain_comes_first_and_stands_in_the_prompt(study_file, t
         assert row.log_prob == pytest.approx(sum(values), abs=1e-4)
     # Only what is known before the chain is written can be scored again alone.
     found = verify_study(study, tmp_path / "out")
-    assert found.checked == 8
-    assert found.passed
+    assert found.overall.n_used == 8
+    assert found.verdict == "passes"
 
 
 def test_the_models_own_chain_has_a_random_stream_of_its_own(study_file, tmp_path, monkeypatch):
@@ -438,9 +438,9 @@ def test_verify_finds_a_number_that_was_changed(study_file, tmp_path):
     study = load_study(study_file(ARMS))
     run_study(study, tmp_path / "out")
     found = verify_study(study, tmp_path / "out", sample=64)
-    assert found.checked == 64
-    assert found.passed
-    assert found.largest_difference < 1e-4
+    assert found.overall.n_used == 64
+    assert found.verdict == "passes"
+    assert found.estimate < 1e-4
     with sqlite3.connect(tmp_path / "out" / "trials.sqlite") as db:
         db.execute(
             "UPDATE trials SET outcomes = json_set(outcomes, '$.log_prob', "
@@ -449,9 +449,9 @@ def test_verify_finds_a_number_that_was_changed(study_file, tmp_path):
         )
     db.close()
     found = verify_study(study, tmp_path / "out", sample=64)
-    assert not found.passed
-    assert found.largest_difference == pytest.approx(0.5, abs=1e-3)
-    assert "arm 'cut'" in found.where
+    assert found.verdict == "fails"
+    assert found.estimate == pytest.approx(0.5, abs=1e-3)
+    assert "arm 'cut'" in found.overall.label
 
 
 def test_verify_needs_log_probabilities(study_file, tmp_path):

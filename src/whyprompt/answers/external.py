@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt._words import counted, format_number, p_words
-from whyprompt.answers.family import FamilyRow, family_rows, family_words
+from whyprompt.answers.family import family_rows, family_words
 from whyprompt.effects.checks.audit import audit, one_draw
 from whyprompt.effects.effect import estimate_effect
 from whyprompt.effects.methods.make import options_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.study import AuditSettings, Study
 
-__all__ = ["FamilyRow", "StudyEffect", "adjustment", "study_effect"]
+__all__ = ["StudyEffect", "adjustment", "study_effect"]
 
 _ITEM_COVARIATES = ("task_type", "difficulty", "question_tokens")
 _AUDITED = ("naive", "ipw", "overlap", "aipw")
@@ -82,7 +82,7 @@ class StudyEffect:
         return self.main.sentence + family_words(self.family, level=self.main.level)
 
     @property
-    def family(self) -> tuple[FamilyRow, ...]:
+    def family(self) -> tuple[Estimate, ...]:
         """Every overall comparison of the study, the main one first, adjusted for their number."""
         treated = self.contrast.treated
         asked = {(self.outcome, treated): self.main}
@@ -127,12 +127,12 @@ class StudyEffect:
         if len(self.family) > 1:
             lines = [
                 (
-                    row.outcome,
+                    row.label,
                     format_number(row.estimate),
                     _span(row.ci_low, row.ci_high),
                     _span(row.simultaneous_low, row.simultaneous_high),
-                    p_words(row.p_holm),
-                    f"{row.treated} - {row.control}",
+                    p_words(row.p_adjusted),
+                    row.by,
                 )
                 for row in self.family
             ]

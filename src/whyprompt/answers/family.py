@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whyprompt._words import counted, p_words
@@ -14,42 +14,14 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.paired import PairedResult
     from whyprompt.effects.result import EffectResult
+    from whyprompt.results import Estimate
 
-__all__ = ["FamilyRow", "family_rows", "family_words"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FamilyRow:
-    """One question of a study, by itself and beside the others.
-
-    Attributes
-    ----------
-    outcome, treated, control : str
-        The outcome, and the arms compared.
-    estimate : float
-    ci_low, ci_high, p_value : float or None
-        By itself.
-    simultaneous_low, simultaneous_high : float or None
-        Interval that holds together with those of the study's other questions (Bonferroni).
-    p_holm : float or None
-        Adjusted for the number of questions (Holm).
-    """
-
-    outcome: str
-    treated: str
-    control: str
-    estimate: float
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
-    simultaneous_low: float | None
-    simultaneous_high: float | None
-    p_holm: float | None
+__all__ = ["family_rows", "family_words"]
 
 
 def family_rows(
     results: Mapping[tuple[str, str], PairedResult | EffectResult], *, control: str
-) -> tuple[FamilyRow, ...]:
+) -> tuple[Estimate, ...]:
     """Adjust the results of one study for their number.
 
     Parameters
@@ -61,8 +33,9 @@ def family_rows(
 
     Returns
     -------
-    tuple of FamilyRow
-        In the order given. A result without a standard error has no interval at once.
+    tuple of Estimate
+        In the order given: each labelled by its outcome, `by` its two arms. The adjusted p is Holm's, the
+        simultaneous intervals Bonferroni's; a result without a standard error has none.
 
     References
     ----------
@@ -82,29 +55,26 @@ def family_rows(
             # That of a 0/1 outcome by itself is no t interval, and may reach further on one side.
             low = low if r.ci_low is None else min(low, r.ci_low)
             high = high if r.ci_high is None else max(high, r.ci_high)
+        assert r.overall is not None
         out.append(
-            FamilyRow(
-                outcome=outcome,
-                treated=treated,
-                control=control,
-                estimate=r.estimate,
-                ci_low=r.ci_low,
-                ci_high=r.ci_high,
-                p_value=r.p_value,
+            replace(
+                r.overall,
+                label=outcome,
+                by=f"{treated} - {control}",
                 simultaneous_low=low,
                 simultaneous_high=high,
-                p_holm=p,
+                p_adjusted=p,
             )
         )
     return tuple(out)
 
 
-def family_words(rows: tuple[FamilyRow, ...], *, level: float) -> str:
+def family_words(rows: tuple[Estimate, ...], *, level: float) -> str:
     """Say how many questions were asked and what is left of each answer; nothing for a single one.
 
     Parameters
     ----------
-    rows : tuple of FamilyRow
+    rows : tuple of Estimate
         The study's main question first.
     level : float
         Of its intervals.
@@ -113,17 +83,17 @@ def family_words(rows: tuple[FamilyRow, ...], *, level: float) -> str:
     -------
     str
     """
-    known = [r for r in rows if r.p_holm is not None]
+    known = [r for r in rows if r.p_adjusted is not None]
     if len(known) < 2:
         return ""
     words = f" The study asks {counted(len(known), 'question')} of these data."
     words += " Adjusted for their number (Holm), p is "
-    words += ", ".join(f"{p_words(r.p_holm)} for {_name(r, rows[0])}" for r in known)
+    words += ", ".join(f"{p_words(r.p_adjusted)} for {_name(r, rows[0])}" for r in known)
     words += "; the interval above is that of one question by itself."
     lost = [
         r
         for r in known
-        if r.p_value is not None and r.p_holm is not None and r.p_value < 1 - level <= r.p_holm
+        if r.p_value is not None and r.p_adjusted is not None and r.p_value < 1 - level <= r.p_adjusted
     ]
     if lost:
         words += (
@@ -133,5 +103,5 @@ def family_words(rows: tuple[FamilyRow, ...], *, level: float) -> str:
     return words
 
 
-def _name(row: FamilyRow, main: FamilyRow) -> str:
-    return row.outcome if row.treated == main.treated else f"{row.outcome} under {row.treated}"
+def _name(row: Estimate, main: Estimate) -> str:
+    return row.label if row.by == main.by else f"{row.label} under {row.by.rpartition(' - ')[0]}"

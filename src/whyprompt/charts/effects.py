@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt._words import counted, format_number, percent
-from whyprompt.charts.rows import effect_rows, number, records
+from whyprompt.charts.rows import HasEstimates, number, records, row_words
 from whyprompt.charts.style import BLUE, MUTED, PURPLE, VERMILION, data, finish, span, title_lines, wrap
-from whyprompt.errors import EstimationError
+from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,10 +72,10 @@ def _intervals(
 
 
 def forest_plot(
-    result: Any,  # noqa: ANN401 - any result with estimates
+    result: HasEstimates,
     *,
     truth: float | None = None,
-    beside: Mapping[str, tuple[Any, float | None]] | None = None,
+    beside: Mapping[str, tuple[HasEstimates, float | None]] | None = None,
     title: str | None = None,
     width: int = 560,
 ) -> alt.LayerChart:
@@ -89,7 +90,7 @@ def forest_plot(
     beside : mapping of str to (EffectResult, float or None), optional
         Further estimates in lines of their own, each with its truth.
     title : str, optional
-        Of the axis. Default: the outcome and the arms.
+        Of the axis. Default: the result's own.
     width : int, default 560
         Of the whole picture, in pixels.
 
@@ -99,6 +100,8 @@ def forest_plot(
 
     Raises
     ------
+    DataError
+        If it is no result.
     EstimationError
         If there is no estimate to draw.
 
@@ -116,10 +119,12 @@ def forest_plot(
     """
     import altair as alt
 
-    lines = effect_rows(result)
+    if not isinstance(result, HasEstimates):
+        raise DataError(f"{type(result).__name__} has no estimates to draw")
+    lines = [*(() if result.overall is None else (result.overall,)), *result.parts]
     truths = {lines[0].label: truth} if truth is not None and lines else {}
     for label, (other, known) in (beside or {}).items():
-        lines += [_renamed(line, label) for line in effect_rows(other)[:1]]
+        lines.append(replace(other.overall, label=label))
         if known is not None:
             truths[label] = known
     drawn = [line for line in lines if line.estimate is not None]
@@ -130,15 +135,15 @@ def forest_plot(
         {
             "label": line.label,
             "estimate": line.estimate,
-            "low": line.low,
-            "high": line.high,
-            "words": line.words,
-            "shape": "diamond" if line.kind == "overall" else "circle",
-            "size": 150 if line.kind == "overall" else 70,
+            "low": line.ci_low,
+            "high": line.ci_high,
+            "words": row_words(line),
+            "shape": "diamond" if line is result.overall else "circle",
+            "size": 150 if line is result.overall else 70,
         }
         for line in drawn
     ]
-    chart = _intervals(rows, order, title_lines(title or _axis(result), width), colour=alt.value(BLUE))
+    chart = _intervals(rows, order, title_lines(title or result.axis, width), colour=alt.value(BLUE))
     if truths:
         marks = alt.Chart(
             data(
@@ -149,27 +154,13 @@ def forest_plot(
         chart += marks.mark_tick(color=PURPLE, thickness=3, size=20).encode(
             x="truth:Q", y=alt.Y("label:N", sort=order), tooltip="words:N", description="words:N"
         )
-    description = "Forest plot. " + "; ".join(line.words for line in drawn) + "."
+    description = "Forest plot. " + "; ".join(row_words(line) for line in drawn) + "."
     if truths:
         description += " Vertical marks are the effects known from both arms: "
         description += "; ".join(f"{k} {format_number(v)}" for k, v in truths.items()) + "."
     shaped = _fit(chart, width=width, height=_ROW * len(order) + 10)
     out: alt.LayerChart = finish(shaped, description=description)
     return out
-
-
-def _renamed(line: Any, label: str) -> Any:  # noqa: ANN401 - an EffectRow
-    from dataclasses import replace
-
-    return replace(line, label=label, kind="part")
-
-
-def _axis(result: Any) -> str:  # noqa: ANN401 - any result
-    outcome = getattr(result, "outcome", None)
-    treated = getattr(result, "treated", None) or getattr(result, "treated_level", None)
-    control = getattr(result, "control", None) or getattr(result, "control_level", None)
-    what = "difference" if outcome is None else f"difference in {outcome}"
-    return what if treated is None or control is None else f"{what}, {treated} minus {control}"
 
 
 def draw_plot(draw: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - one draw
@@ -220,7 +211,7 @@ def draw_plot(draw: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401
                 "colour": PURPLE,
             }
         )
-    title = title_lines(_axis(draw.adjusted), width)
+    title = title_lines(draw.adjusted.axis, width)
     chart = _intervals(rows, list(names), title, colour=alt.Color("colour:N", scale=None))
     mark = alt.Chart(data([{"at": draw.truth}])).mark_rule(color=PURPLE, aria=False).encode(x="at:Q")
     description = "One arm an item, as logs would have it. " + "; ".join(r["words"] for r in rows) + "."

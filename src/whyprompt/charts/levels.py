@@ -123,8 +123,9 @@ def statistical_vs_interventional(
 
     Parameters
     ----------
-    comparison : MediationComparison, DataFrame or sequence of mappings
-        From `compare_mediation`; or columns ``layer``, ``head``, ``acme``, ``acme_low``, ``acme_high``,
+    comparison : DataFrame or sequence of mappings
+        ``to_frame()`` of what `compare_mediation` gives; or columns ``layer``, ``head``, ``acme``,
+        ``acme_low``, ``acme_high``,
         ``nie``, ``nie_low``, ``nie_high`` and, where it is known, ``disagree``. Without it heads are
         told apart by whether their two intervals meet. A head without an ``acme`` (None or NaN) is counted
         in the description and not drawn.
@@ -143,9 +144,8 @@ def statistical_vs_interventional(
     """
     import altair as alt
 
-    frame = comparison.to_frame() if hasattr(comparison, "to_frame") else comparison
     keys = ("acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high")
-    table = records(frame, ("layer", "head", *keys), what="statistical_vs_interventional")
+    table = records(comparison, ("layer", "head", *keys), what="statistical_vs_interventional")
     kept = [row for row in table if row["acme"] is not None and row["acme"] == row["acme"]]
     if not kept:
         raise EstimationError("no head has a statistical effect to draw")

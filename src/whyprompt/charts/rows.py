@@ -1,9 +1,8 @@
-"""Rows for charts and tables, out of results of every kind."""
+"""Rows for charts and tables, out of any result and any table."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import narwhals as nw
 
@@ -14,74 +13,41 @@ from whyprompt.errors import DataError, EstimationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["EffectRow", "effect_rows", "number", "records"]
+__all__ = ["HasEstimates", "number", "records", "row_words", "rows_used"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EffectRow:
-    """One line of a forest plot.
-
-    Attributes
-    ----------
-    label : str
-    estimate : float or None
-    low, high : float or None
-        Interval.
-    n : int or None
-        Items or rows used.
-    p : float or None
-        Adjusted for the number of rows where the result has that.
-    kind : {"overall", "part"}
-    note : str
-        Why there is no estimate.
-    """
-
-    label: str
-    estimate: float | None
-    low: float | None
-    high: float | None
-    n: int | None
-    p: float | None
-    kind: str
-    note: str = ""
+@runtime_checkable
+class HasEstimates(Protocol):
+    """Any result: an overall estimate, its parts, and what they are."""
 
     @property
-    def words(self) -> str:
-        """The line as a sentence."""
-        if self.estimate is None:
-            return f"{self.label}: no estimate" + (f" ({self.note})" if self.note else "")
-        count = "" if self.n is None else f", n = {self.n}"
-        return f"{self.label}: {format_number(self.estimate)} ({span(self.low, self.high)}){count}"
+    def overall(self) -> Any:  # noqa: ANN401 - an estimate, or none
+        """The overall estimate, or None."""
+
+    @property
+    def parts(self) -> Sequence[Any]:
+        """Estimates of its parts."""
+
+    @property
+    def axis(self) -> str:
+        """What they are, with their unit."""
 
 
-def effect_rows(result: Any) -> list[EffectRow]:  # noqa: ANN401 - a result of any kind
-    """Give the overall estimate and the parts of any result.
-
-    Raises
-    ------
-    DataError
-        If it is no result that has estimates.
-    """
-    if hasattr(result, "overall"):
-        overall = () if result.overall is None else (result.overall,)
-        return [_line(e, "overall") for e in overall] + [_line(e, "part") for e in result.parts]
-    raise DataError(f"{type(result).__name__} has no estimates to draw")
+def rows_used(row: Any) -> int | None:  # noqa: ANN401 - an estimate
+    """Count the items or rows that an estimate is of; None where that is not known."""
+    if row.n_used is not None or row.n_treated_used is None or row.n_control_used is None:
+        used: int | None = row.n_used
+        return used
+    return int(row.n_treated_used + row.n_control_used)
 
 
-def _line(row: Any, kind: str) -> EffectRow:  # noqa: ANN401 - an estimate with its label
-    n = row.n_used
-    if n is None and row.n_treated_used is not None and row.n_control_used is not None:
-        n = row.n_treated_used + row.n_control_used
-    return EffectRow(
-        label=row.label,
-        estimate=row.estimate,
-        low=row.ci_low,
-        high=row.ci_high,
-        n=n,
-        p=row.p_value if row.p_adjusted is None else row.p_adjusted,
-        kind=kind,
-        note=row.note,
-    )
+def row_words(row: Any) -> str:  # noqa: ANN401 - an estimate
+    """Say an estimate as the line of a chart."""
+    if row.estimate is None:
+        return f"{row.label}: no estimate" + (f" ({row.note})" if row.note else "")
+    n = rows_used(row)
+    count = "" if n is None else f", n = {n}"
+    return f"{row.label}: {format_number(row.estimate)} ({span(row.ci_low, row.ci_high)}){count}"
 
 
 def records(frame: Any, columns: Sequence[str], *, what: str) -> list[Mapping[str, Any]]:  # noqa: ANN401 - any frame

@@ -60,23 +60,21 @@ def run(
     if verify:
         with show_progress(plan.name) as progress:
             found = verify_study(plan, folder, progress=progress)
+        assert found.overall is not None
         if as_json:
             show_json(
                 {
-                    "checked": found.checked,
-                    "largest_difference": found.largest_difference,
-                    "tolerance": found.tolerance,
-                    "passed": found.passed,
+                    "checked": found.overall.n_used,
+                    "largest_difference": found.estimate,
+                    "tolerance": found.settings["tolerance"],
+                    "passed": found.verdict == "passes",
                 }
             )
         else:
-            show(
-                f"{counted(found.checked, 'trial')} scored again, each alone: log-probabilities differ "
-                f"by at most {found.largest_difference:.1e} ({found.where}); tolerance {found.tolerance:.0e}."
-            )
-        if not found.passed:
+            show(found.sentence)
+        if found.verdict == "fails":
             raise WhypromptError(
-                f"stored log-probabilities differ from new ones by {found.largest_difference:.1e}",
+                f"stored log-probabilities differ from new ones by {found.estimate:.1e}",
                 hint="the model, its dtype or a library changed: run into a new folder",
             )
         return
@@ -163,17 +161,18 @@ def doctor(as_json: AsJson = False) -> None:
     from whyprompt.trials.doctor import examine
 
     checks = examine()
-    failed = [c for c in checks if c.status == "fail"]
+    said = {"passes": "ok", "doubtful": "warn", "fails": "fail"}
+    failed = [c for c in checks if c.verdict == "fails"]
     if as_json:
         show_json(
             {
                 "ok": not failed,
-                "checks": [{"name": c.name, "status": c.status, "detail": c.detail} for c in checks],
+                "checks": [{"name": c.name, "status": said[c.verdict], "detail": c.sentence} for c in checks],
             }
         )
     else:
         for check in checks:
-            show(f"{check.status:>4}  {check.name}: {check.detail}")
+            show(f"{said[check.verdict]:>4}  {check.name}: {check.sentence}")
         show("Everything a study needs is here." if not failed else f"{len(failed)} check(s) failed.")
     if failed:
         raise typer.Exit(1)

@@ -346,6 +346,7 @@ def _weighted(
     return ArmsResult(
         treatment=treatment,
         outcome=outcome,
+        axis=f"difference in {outcome}",
         estimand=wanted,
         method=method,
         reference=arms[0],
@@ -557,6 +558,7 @@ def _pairwise(
     return ArmsResult(
         treatment=treatment,
         outcome=outcome,
+        axis=f"difference in {outcome}",
         estimand=wanted or "att",
         method=method,
         reference=arms[0],

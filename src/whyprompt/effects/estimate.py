@@ -279,6 +279,7 @@ def _result(
         outcome=problem.outcome_name,
         treated=problem.arms.treated,
         control=problem.arms.control,
+        axis=f"difference in {problem.outcome_name}, {problem.arms.treated} minus {problem.arms.control}",
         estimand=plan.estimand,
         method=plan.method.name,
         overall=changed(row, n_treated=total[0], n_control=total[1]),

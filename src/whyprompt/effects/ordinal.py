@@ -177,6 +177,7 @@ def ordered_outcome(
     made = OrdinalResult(
         **about,
         outcome=outcome,
+        axis=f"difference in {outcome}, {about['treated']} minus {about['control']}",
         levels=names,
         parts=parts,
         model=model,

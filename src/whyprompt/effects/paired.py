@@ -281,6 +281,7 @@ def paired_effect(
         outcome=outcome,
         treated=names[0],
         control=names[1],
+        axis=f"difference in {outcome}, {names[0]} minus {names[1]}",
         mean_treated=float(pairs.treated.mean()),
         mean_control=float(pairs.control.mean()),
         n_clusters=n_clusters,

@@ -128,6 +128,7 @@ def several_outcomes(comparison: Comparison, *, draws: int = 20_000, random_stat
     repeats = comparison.repeats
     return EffectsResult(
         **about,
+        axis=f"difference, {about['treated']} minus {about['control']}",
         parts=parts,
         correlation=() if matrix is None else tuple(tuple(float(v) for v in row) for row in matrix),
         adjustment="Holm" if joint is None else comparison.adjustment,

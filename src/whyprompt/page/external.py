@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from whyprompt import charts
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.charts.rows import effect_rows
+from whyprompt.charts.rows import rows_used
 from whyprompt.effects.paired import PairedResult
 from whyprompt.effects.paired_items import change_words, item_differences
 from whyprompt.graph.model import CausalGraph
@@ -286,7 +286,7 @@ def effects(m: Material) -> Section:
     if e.draw is not None:
         beside = {f"logs, by {e.draw.adjusted.method}": (e.draw.adjusted, e.draw.truth)}
     blocks: list[Block] = [Para(main.sentence)]
-    if any(row.estimate is not None for row in effect_rows(main)):
+    if any(row.estimate is not None for row in (main.overall, *main.parts) if row):
         truth = (
             " The last line is what adjusting one arm an item would give; the mark on it is the truth for "
             "the same items, known because both arms were run."
@@ -305,14 +305,14 @@ def effects(m: Material) -> Section:
     if len(e.family) > 1:
         rows = [
             (
-                row.outcome if row.treated == e.contrast.treated else f"{row.outcome}, arm {row.treated}",
+                row.label if row.by == e.family[0].by else f"{row.label}, arm {row.by.rpartition(' - ')[0]}",
                 num(row.estimate),
                 num(row.ci_low),
                 num(row.ci_high),
                 num(row.simultaneous_low),
                 num(row.simultaneous_high),
                 p_value(row.p_value),
-                p_value(row.p_holm),
+                p_value(row.p_adjusted),
             )
             for row in e.family
         ]
@@ -344,13 +344,14 @@ def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN40
     rows = [
         (
             row.label,
-            "" if row.n is None else count(row.n),
+            "" if (n := rows_used(row)) is None else count(n),
             num(row.estimate),
-            num(row.low),
-            num(row.high),
-            p_value(row.p),
+            num(row.ci_low),
+            num(row.ci_high),
+            p_value(row.p_value if row.p_adjusted is None else row.p_adjusted),
         )
-        for row in effect_rows(result)
+        for row in (result.overall, *result.parts)
+        if row is not None
     ]
     return table(caption, _INTERVAL, rows, name=name)
 

@@ -247,7 +247,7 @@ def _beside(m: Material, found: StudyMediation) -> list[Block]:
         m.artist.figure(
             "statistical",
             "Statistical against interventional",
-            lambda w: charts.statistical_vs_interventional(comparison, width=w),
+            lambda w: charts.statistical_vs_interventional(comparison.to_frame(), width=w),
             narrow=len(comparison.heads) <= _MANY,
             caption="On the dashed line the two agree. Lines are intervals, head by head.",
         ),
@@ -306,7 +306,7 @@ def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a S
     best = int(np.argmax(np.abs(inference.mean)))
     layer, head = inference.heads[best]
     parts = effect.main.parts
-    external = {getattr(row, "label", None) or row.level: row for row in parts}
+    external = {row.label: row for row in parts}
     tasks = sorted({found.item_tasks.get(i, "all items") for i in sweep.item_ids})
     rows: list[tuple[Cell | str, ...]] = []
     for task in tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whyprompt.trials.run import DryRun, Progress, RunResult, Verification
+from whyprompt.trials.run import DryRun, Progress, RunResult
 from whyprompt.trials.store import TrialStore, export
 
 __all__ = [
@@ -10,6 +10,5 @@ __all__ = [
     "Progress",
     "RunResult",
     "TrialStore",
-    "Verification",
     "export",
 ]

@@ -5,28 +5,22 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 from whyprompt._cache import cache_dir
 from whyprompt._words import counted
 from whyprompt.errors import WhypromptError
+from whyprompt.results import Check
 from whyprompt.trials.manifest import package_versions
 from whyprompt.trials.models.locate import EMBEDDED, locate_model
 
-__all__ = ["Check", "examine"]
+__all__ = ["examine"]
+
+if TYPE_CHECKING:
+    from whyprompt.results import Verdict
 
 _NEEDED = ("torch", "transformers", "tokenizers", "numpy", "pandas")
 _LEAST_FREE = 2 * 1024**3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One thing looked at, and what was found."""
-
-    name: str
-    status: Literal["ok", "warn", "fail"]
-    detail: str
 
 
 def examine() -> list[Check]:
@@ -35,7 +29,8 @@ def examine() -> list[Check]:
     Returns
     -------
     list of Check
-        ``fail`` where a study on the embedded default could not run, ``warn`` where something optional lacks.
+        One that fails where a study on the embedded default could not run, and is doubtful where something
+        optional lacks.
     """
     return [_python(), *_packages(), _cache(), _device(), _model()]
 
@@ -44,7 +39,7 @@ def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
     fine = sys.version_info >= (3, 11)
     return Check(
-        name="Python", status="ok" if fine else "fail", detail=f"{version} (3.11 or newer is needed)"
+        name="Python", verdict="passes" if fine else "fails", sentence=f"{version} (3.11 or newer is needed)"
     )
 
 
@@ -54,10 +49,10 @@ def _packages() -> list[Check]:
         if name in {"python", "whyprompt"}:
             continue
         if version is None:
-            status: Literal["warn", "fail"] = "fail" if name in _NEEDED else "warn"
-            checks.append(Check(name=name, status=status, detail="not installed"))
+            verdict: Verdict = "fails" if name in _NEEDED else "doubtful"
+            checks.append(Check(name=name, verdict=verdict, sentence="not installed"))
         else:
-            checks.append(Check(name=name, status="ok", detail=version))
+            checks.append(Check(name=name, verdict="passes", sentence=version))
     return checks
 
 
@@ -69,26 +64,30 @@ def _cache() -> Check:
             pass
     except OSError as error:
         return Check(
-            name="cache folder", status="fail", detail=f"{folder}: {error.strerror}; set WHYPROMPT_CACHE"
+            name="cache folder", verdict="fails", sentence=f"{folder}: {error.strerror}; set WHYPROMPT_CACHE"
         )
     free = shutil.disk_usage(folder).free
-    status: Literal["ok", "warn"] = "ok" if free > _LEAST_FREE else "warn"
-    return Check(name="cache folder", status=status, detail=f"{folder}, {free / 1024**3:.1f} GiB free")
+    verdict: Verdict = "passes" if free > _LEAST_FREE else "doubtful"
+    return Check(name="cache folder", verdict=verdict, sentence=f"{folder}, {free / 1024**3:.1f} GiB free")
 
 
 def _device() -> Check:
     try:
         import torch
     except ImportError:
-        return Check(name="device", status="fail", detail="torch is not installed")
+        return Check(name="device", verdict="fails", sentence="torch is not installed")
     if torch.cuda.is_available():
-        return Check(name="device", status="ok", detail=f"CUDA: {torch.cuda.get_device_name(0)}")
-    return Check(name="device", status="ok", detail=f"CPU, {counted(torch.get_num_threads(), 'thread')}")
+        return Check(name="device", verdict="passes", sentence=f"CUDA: {torch.cuda.get_device_name(0)}")
+    return Check(
+        name="device", verdict="passes", sentence=f"CPU, {counted(torch.get_num_threads(), 'thread')}"
+    )
 
 
 def _model() -> Check:
     try:
         files = locate_model(EMBEDDED)
     except WhypromptError as error:
-        return Check(name="embedded model", status="fail", detail=str(error).replace("\n", " "))
-    return Check(name="embedded model", status="ok", detail=f"{files.folder} (sha256 {files.sha256[:12]})")
+        return Check(name="embedded model", verdict="fails", sentence=str(error).replace("\n", " "))
+    return Check(
+        name="embedded model", verdict="passes", sentence=f"{files.folder} (sha256 {files.sha256[:12]})"
+    )

@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whyprompt._words import counted
 from whyprompt.errors import DataError, StoreError
+from whyprompt.results import Check, Estimate
 from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.items.load import load_items
 from whyprompt.trials.manifest import save_manifest, seed_everything
@@ -42,7 +44,6 @@ __all__ = [
     "DryRun",
     "Progress",
     "RunResult",
-    "Verification",
     "dry_run",
     "load_trials",
     "run_study",
@@ -90,21 +91,6 @@ class RunResult:
     store: Path
     notices: tuple[str, ...]
     seconds: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """How far stored log-probabilities are from those computed again, each alone."""
-
-    checked: int
-    largest_difference: float
-    where: str
-    tolerance: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the largest difference is within the tolerance."""
-        return self.largest_difference <= self.tolerance
 
 
 def _silent(_done: int, _total: int, _text: str) -> None:
@@ -472,7 +458,7 @@ def verify_study(
     sample: int = 32,
     tolerance: float = 1e-3,
     progress: Progress = _silent,
-) -> Verification:
+) -> Check:
     """Score a sample of stored trials again, each alone, and report the largest difference.
 
     Parameters
@@ -487,7 +473,8 @@ def verify_study(
 
     Returns
     -------
-    Verification
+    Check
+        Its estimate is the largest difference, with the trial that has it.
 
     Raises
     ------
@@ -525,4 +512,13 @@ def verify_study(
         if (difference := abs(again - values[trial.key])) > worst:
             worst, where = difference, trial.where
     progress(len(chosen), len(chosen), "verifying")
-    return Verification(checked=len(chosen), largest_difference=worst, where=where, tolerance=tolerance)
+    return Check(
+        name="stored log-probabilities",
+        verdict="passes" if worst <= tolerance else "fails",
+        overall=Estimate(label=where, estimate=worst, n_used=len(chosen)),
+        settings={"tolerance": tolerance},
+        sentence=(
+            f"{counted(len(chosen), 'trial')} scored again, each alone: log-probabilities differ by at most"
+            f" {worst:.1e} ({where}); tolerance {tolerance:.0e}."
+        ),
+    )

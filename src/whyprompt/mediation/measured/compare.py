@@ -102,7 +102,7 @@ class MediationComparison(Result):
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         from whyprompt.charts import statistical_vs_interventional
 
-        return {"heads": lambda: statistical_vs_interventional(self)}
+        return {"heads": lambda: statistical_vs_interventional(self.to_frame())}
 
 
 def _effects(name: str, parts: tuple[Estimate, ...]) -> dict[str, Array]:
