@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.many_arms import MultiWeightEstimate
+    from whyprompt.effects.methods.many_arms import ArmMeans
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
@@ -377,10 +377,8 @@ def _weighted(
     )
 
 
-def _plain_means(
-    y: Floats, labels: NDArray[Any], arms: list[str], units: NDArray[Any] | None
-) -> MultiWeightEstimate:
-    from whyprompt.effects.methods.many_arms import MultiWeightEstimate
+def _plain_means(y: Floats, labels: NDArray[Any], arms: list[str], units: NDArray[Any] | None) -> ArmMeans:
+    from whyprompt.effects.methods.many_arms import ArmMeans
     from whyprompt.stats.influence import cluster_codes
 
     n = len(y)
@@ -395,11 +393,10 @@ def _plain_means(
         means = indicator.T @ y / counts
         own = ((indicator * (y[:, None] - means)) ** 2).sum(axis=0) / (counts - 1.0) / counts
         covariance, df = np.diag(own), _welch(own, counts)
-    return MultiWeightEstimate(
+    return ArmMeans(
         estimand="ate",
         arms=tuple(arms),
         focal=None,
-        propensity=np.tile(counts / n, (n, 1)),
         weights=np.ones(n),
         means=tuple(float(m) for m in means),
         covariance=covariance,
@@ -418,7 +415,7 @@ def _welch(own: Floats, counts: Floats) -> Floats:
 
 
 def _contrasts(
-    fit: MultiWeightEstimate,
+    fit: ArmMeans,
     pairs: list[tuple[int, int]],
     level: float,
     random_state: int,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.many_arms import MultiWeightEstimate
+    from whyprompt.effects.methods.many_arms import ArmMeans
 
     Floats = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def _two_valued(x: Floats) -> bool:
     return bool(((x == low) | (x == high)).all())
 
 
-def _denominators(X: Floats, labels: NDArray[Any], fit: MultiWeightEstimate, focal: str | None) -> Floats:
+def _denominators(X: Floats, labels: NDArray[Any], fit: ArmMeans, focal: str | None) -> Floats:
     """Spread of each covariate: pooled over arms for the ATE, the focal arm's, or the weighted sample's."""
     out = np.empty(X.shape[1])
     for j, x in enumerate(X.T):
@@ -46,13 +46,13 @@ def _denominators(X: Floats, labels: NDArray[Any], fit: MultiWeightEstimate, foc
     return out
 
 
-def _arm_means(X: Floats, labels: NDArray[Any], fit: MultiWeightEstimate, *, after: bool) -> Floats:
+def _arm_means(X: Floats, labels: NDArray[Any], fit: ArmMeans, *, after: bool) -> Floats:
     w = fit.weights if after else np.ones(len(labels))
     return np.array([np.average(X[labels == arm], axis=0, weights=w[labels == arm]) for arm in fit.arms])
 
 
 def pair_balance(
-    X: Floats, names: Sequence[str], labels: NDArray[Any], fit: MultiWeightEstimate, focal: str | None
+    X: Floats, names: Sequence[str], labels: NDArray[Any], fit: ArmMeans, focal: str | None
 ) -> tuple[BalanceRow, ...]:
     """Return the largest difference of any two arms for each covariate.
 
@@ -63,7 +63,7 @@ def pair_balance(
     names : sequence of str, length q
     labels : ndarray of str, shape (n,)
         The arm of each row.
-    fit : MultiWeightEstimate
+    fit : ArmMeans
     focal : str or None
         The arm whose spread is the denominator, for its ATT.
 
@@ -85,7 +85,7 @@ def pair_balance(
 
 
 def pair_smd(
-    columns: dict[str, NDArray[Any]], labels: NDArray[Any], fit: MultiWeightEstimate
+    columns: dict[str, NDArray[Any]], labels: NDArray[Any], fit: ArmMeans
 ) -> dict[tuple[int, int], float | None]:
     """Return the largest standardised difference of each two arms over all covariates, after weighting.
 
@@ -95,7 +95,7 @@ def pair_smd(
         Confounders as read.
     labels : ndarray of str, shape (n,)
         The arm of each row.
-    fit : MultiWeightEstimate
+    fit : ArmMeans
 
     Returns
     -------

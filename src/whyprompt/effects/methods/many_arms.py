@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
-    "MultiWeightEstimate",
+    "ArmMeans",
     "multinomial_weights",
 ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MultiWeightEstimate:
+class ArmMeans:
     """Means of many arms, weighted to one population.
 
     Attributes
@@ -46,8 +46,6 @@ class MultiWeightEstimate:
         The reference first, then the others in sorted order.
     focal : str or None
         The arm whose population an ATT speaks of.
-    propensity : ndarray, shape (n, arms)
-        The multinomial score.
     weights : ndarray, shape (n,)
         Weights.
     means : tuple of float or None
@@ -65,7 +63,6 @@ class MultiWeightEstimate:
     estimand: str
     arms: tuple[str, ...]
     focal: str | None
-    propensity: Floats
     weights: Floats
     means: tuple[float, ...] | None
     covariance: Floats | None
@@ -85,7 +82,7 @@ def multinomial_weights(
     names: Sequence[str] | None = None,
     cluster: ArrayLike | None = None,
     truncate: float | None = None,
-) -> MultiWeightEstimate:
+) -> ArmMeans:
     """Weight many arms to one population by a multinomial logistic score.
 
     Parameters
@@ -111,7 +108,7 @@ def multinomial_weights(
 
     Returns
     -------
-    MultiWeightEstimate
+    ArmMeans
 
     Raises
     ------
@@ -190,11 +187,10 @@ def multinomial_weights(
             sums = clusters.scaled(influence)
             covariance = np.asarray(sums.T @ sums)
             free = clusters.pairwise_df()
-    return MultiWeightEstimate(
+    return ArmMeans(
         estimand=estimand,
         arms=arms,
         focal=None if focal is None else str(focal),
-        propensity=softmax(eta).real,
         weights=weights,
         means=means,
         covariance=covariance,
