@@ -382,7 +382,6 @@ def _spread(study: Study, frame: pd.DataFrame, contrast: Contrast) -> Result | N
             treated=contrast.treated,
             control=contrast.control,
         )
-        assert one.overall is not None
         parts.append(replace(one.overall, label=f"repetition {rep}"))
         values.append(one.estimate)
     mean = sum(values) / len(values)

@@ -82,6 +82,7 @@ class DoseResponse(Result):
     weights : ndarray, shape (n,)
     """
 
+    overall: Estimate
     treatment: str
     outcome: str
     method: str

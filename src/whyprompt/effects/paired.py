@@ -80,6 +80,7 @@ class PairedResult(Result):
         Of the items.
     """
 
+    overall: Estimate
     treatment: str
     outcome: str
     treated: str
@@ -103,7 +104,6 @@ class PairedResult(Result):
     @property
     def n_pairs(self) -> int:
         """Complete items."""
-        assert self.overall is not None
         return self.overall.n_used or 0
 
     @property
@@ -112,7 +112,6 @@ class PairedResult(Result):
         return sum(self.incomplete.values())
 
     def _blocks(self) -> list[str]:
-        assert self.overall is not None
         out = [
             figures(self.overall, level=self.level, how=self.std_error_method),
             *measure_lines(self.measures),

@@ -62,6 +62,7 @@ class PromptPolicy(Result):
         The model for rows to come (`choose`).
     """
 
+    overall: Estimate
     treatment: str
     outcome: str
     treated: str

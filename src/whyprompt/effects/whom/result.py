@@ -92,6 +92,7 @@ class HeterogeneousEffects(Result):
         The model for rows to come.
     """
 
+    overall: Point
     treatment: str
     outcome: str
     treated: str
