@@ -69,7 +69,7 @@ def main() -> None:
     out = HERE if chosen.out is None else chosen.out
     if out != HERE:
         out.mkdir(parents=True, exist_ok=True)
-        for name in ("crosscheck.py", "crosscheck_example1.json"):
+        for name in ("shared.py", "crosscheck.py", "crosscheck_example1.json"):
             if (HERE / name).exists():
                 shutil.copy(HERE / name, out / name)
     failed = False

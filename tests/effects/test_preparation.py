@@ -65,13 +65,13 @@ def test_every_step_does_what_its_formula_says():
     assert "task" not in got.columns
     np.testing.assert_array_equal(got["task_code"], (frame["task"] == "code").astype(float))
     np.testing.assert_array_equal(got["task_law"], (frame["task"] == "law").astype(float))
-    by_kind = {c.kind: c for c in done.changes}
-    assert by_kind["winsorise"].n_changed == int((clipped != frame["tokens"]).sum()) == 20
-    assert sum(by_kind["winsorise"].by_arm.values()) == 20
-    assert by_kind["flag"].n_changed == outside.sum()
+    by_kind = {part.note: part for part in done.parts}
+    assert by_kind["winsorise"].estimate == int((clipped != frame["tokens"]).sum()) == 20
+    assert sum(counts[0] for counts in done.by_arm.values()) == 20
+    assert by_kind["flag"].estimate == outside.sum()
     assert "No row was dropped" in done.sentence
     assert "20 values moved (" in str(done)
-    assert list(done.to_frame()["kind"]) == ["winsorise", "flag", "scale", "bin", "code"]
+    assert list(done.to_frame()["note"]) == ["winsorise", "flag", "scale", "bin", "code"]
     assert str(done.recipe).startswith("Recipe of 5 steps, fitted on 200 rows of all arms together")
 
 
@@ -130,7 +130,7 @@ def test_gaps_stay_gaps_and_are_counted():
     assert done.frame["k_b"].isna().tolist() == [False, True, False, False]
     assert done.frame["b_True"].tolist()[:2] == [1.0, 0.0]
     assert np.isnan(done.frame["b_True"][2])
-    assert [c.n_missing for c in done.changes] == [1, 1, 1, 1]
+    assert [done.n_rows - part.n_used for part in done.parts] == [1, 1, 1, 1]
     assert "1 gaps stay gaps" in done.sentence
     assert done.frame["x"].dropna().tolist() == ["1: below 5.5", "1: below 5.5", "2: 5.5 or more"]
 

@@ -42,7 +42,7 @@ def test_every_figure_of_a_small_table():
     assert (question.minimum, question.median, question.mean, question.maximum) == (2, 5.0, 4.2, 5)
     assert (question.lower_quartile, question.upper_quartile) == (4.0, 5.0)
     assert (answer.minimum, answer.maximum) == (1, 4)
-    assert {m.column: (m.n_missing, m.share) for m in found.missing}["difficulty"] == (3, 3 / 7)
+    assert found.missing["difficulty"] == (3, 7)
     assert found.duplicates.same_question == 1
     assert found.duplicates.pairs == (("a", "b"),)
     assert found.duplicates.same_but_for_numbers == 2

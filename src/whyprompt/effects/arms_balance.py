@@ -38,10 +38,10 @@ def _denominators(X: Floats, labels: NDArray[Any], fit: ArmMeans, focal: str | N
         unit = (x - x.min()) / (x.max() - x.min()) if binary and x.max() > x.min() else x
         scale = float(x.max() - x.min()) if binary and x.max() > x.min() else 1.0
         if fit.estimand == "ato":
-            variance = moments(unit, fit.weights, binary=binary).variance
+            variance = moments(unit, fit.weights, binary=binary)[1]
         else:
             over = [focal] if focal is not None else list(fit.arms)
-            variance = float(np.mean([moments(unit[labels == arm], binary=binary).variance for arm in over]))
+            variance = float(np.mean([moments(unit[labels == arm], binary=binary)[1] for arm in over]))
         out[j] = scale * np.sqrt(max(variance, 0.0))
     return out
 

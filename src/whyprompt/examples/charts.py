@@ -79,7 +79,7 @@ def exploration_charts(
         .facet(column=alt.Column("text:N", title=None, sort=texts))
         .resolve_scale(x="independent")
     )
-    cells = [{"column": m.column, "share": m.share} for m in found.missing]
+    cells = [{"column": name, "share": n / total} for name, (n, total) in found.missing.items()]
     missing = (
         alt.Chart(data(cells))
         .mark_bar(color=VERMILION)
@@ -90,7 +90,7 @@ def exploration_charts(
                 scale=alt.Scale(domain=[0, 1]),
                 axis=alt.Axis(format="%"),
             ),
-            y=alt.Y("column:N", title=None, sort=[m.column for m in found.missing]),
+            y=alt.Y("column:N", title=None, sort=list(found.missing)),
         )
         .properties(width=width)
     )

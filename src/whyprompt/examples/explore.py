@@ -12,11 +12,11 @@ from whyprompt.errors import DataError
 from whyprompt.trials.items.item import normalised_question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
 
-__all__ = ["Category", "Exploration", "Lengths", "Missing", "Repeats", "explore", "table_columns"]
+__all__ = ["Category", "Exploration", "Lengths", "Repeats", "explore", "table_columns"]
 
 _NEEDED = ("item_id", "task_type", "question", "answer")
 
@@ -44,15 +44,6 @@ class Lengths:
     mean: float
     upper_quartile: float
     maximum: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Missing:
-    """Empty cells of one column, over items and examples."""
-
-    column: str
-    n_missing: int
-    share: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,8 +77,8 @@ class Exploration:
     n_items, n_examples : int
     categories : tuple of Category
     lengths : tuple of Lengths
-    missing : tuple of Missing
-        Of every column, complete ones too.
+    missing : mapping of str to (int, int)
+        Empty cells, and all cells, of every column, complete ones too, over items and examples.
     duplicates : Repeats
         Within the items.
     leakage : Repeats
@@ -99,7 +90,7 @@ class Exploration:
     n_examples: int
     categories: tuple[Category, ...]
     lengths: tuple[Lengths, ...]
-    missing: tuple[Missing, ...]
+    missing: Mapping[str, tuple[int, int]]
     duplicates: Repeats
     leakage: Repeats
     sentence: str
@@ -121,9 +112,13 @@ class Exploration:
         named: list[tuple[str, str, Any]] = [
             *(("category", c.task_type, c) for c in self.categories),
             *(("length in words", n.column, n) for n in self.lengths),
-            *(("missing", m.column, m) for m in self.missing),
             ("duplicates", "items", self.duplicates),
             ("leakage", "examples in items", self.leakage),
+        ]
+        rows += [
+            {"part": "missing", "name": name, "measure": measure, "value": value}
+            for name, (n, total) in self.missing.items()
+            for measure, value in (("n missing", n), ("share", n / total))
         ]
         for part, name, entry in named:
             rows += [
@@ -156,13 +151,9 @@ class Exploration:
             f"  {c.median_answer_words:12g}"
             for c in self.categories
         ]
-        empty = [m for m in self.missing if m.n_missing]
+        empty = [f"{name} {n} ({n / total:.0%})" for name, (n, total) in self.missing.items() if n]
         lines.append("")
-        lines.append(
-            "Empty cells: "
-            + (", ".join(f"{m.column} {m.n_missing} ({m.share:.0%})" for m in empty) if empty else "none")
-            + "."
-        )
+        lines.append("Empty cells: " + (", ".join(empty) or "none") + ".")
         return "\n".join(lines)
 
 
@@ -242,7 +233,7 @@ def explore(frame: Any, examples: Any = None) -> Exploration:  # noqa: ANN401 - 
         n_examples=n_examples,
         categories=tuple(_categories(items, others)),
         lengths=tuple(_lengths(c, values) for c, values in words.items() if values),
-        missing=tuple(_missing(c, values, others.get(c, [])) for c, values in items.items()),
+        missing={c: _missing([*values, *others.get(c, [])]) for c, values in items.items()},
         duplicates=duplicates,
         leakage=leakage,
         sentence=_sentence(n_items, n_examples, len(set(items["task_type"])), duplicates, leakage),
@@ -283,10 +274,8 @@ def _lengths(column: str, values: list[int]) -> Lengths:
     )
 
 
-def _missing(column: str, values: list[Any], more: list[Any]) -> Missing:
-    cells = [*values, *more]
-    n = sum(v is None for v in cells)
-    return Missing(column=column, n_missing=n, share=n / len(cells))
+def _missing(cells: list[Any]) -> tuple[int, int]:
+    return sum(v is None for v in cells), len(cells)
 
 
 def _masked(question: str) -> str:

@@ -7,7 +7,6 @@ on one scale. A two-valued covariate has the variance p (1 - p), as in cobalt.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -25,25 +24,12 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Denominator", "Moments", "balance_table", "effective_sample_size", "ks_distance", "moments"]
+__all__ = ["Denominator", "balance_table", "effective_sample_size", "ks_distance", "moments"]
 
 Denominator = Literal["pooled", "treated", "control", "all", "weighted"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Moments:
-    """Weighted mean and variance of one covariate in one arm.
-
-    Attributes
-    ----------
-    mean, variance : float
-    """
-
-    mean: float
-    variance: float
-
-
-def moments(x: Floats, weights: Floats | None = None, *, binary: bool = False) -> Moments:
+def moments(x: Floats, weights: Floats | None = None, *, binary: bool = False) -> tuple[float, float]:
     """Return the weighted mean and the unbiased weighted variance.
 
     Parameters
@@ -57,26 +43,26 @@ def moments(x: Floats, weights: Floats | None = None, *, binary: bool = False) -
 
     Returns
     -------
-    Moments
+    mean, variance : float
         The variance is NaN where a single row carries all the weight.
 
     Examples
     --------
     >>> import numpy as np
     >>> moments(np.array([1.0, 2.0, 3.0]))
-    Moments(mean=2.0, variance=1.0)
+    (2.0, 1.0)
     """
     w = np.ones(len(x)) if weights is None else weights
     total = float(w.sum())
     if total <= 0:
-        return Moments(mean=float("nan"), variance=float("nan"))
+        return float("nan"), float("nan")
     mean = float(w @ x) / total
     if binary:
-        return Moments(mean=mean, variance=max(mean * (1.0 - mean), 0.0))
+        return mean, max(mean * (1.0 - mean), 0.0)
     free = total * total - float(w @ w)
     if free <= 1e-12 * total * total:
-        return Moments(mean=mean, variance=float("nan"))
-    return Moments(mean=mean, variance=float(w @ (x - mean) ** 2) * total / free)
+        return mean, float("nan")
+    return mean, float(w @ (x - mean) ** 2) * total / free
 
 
 def ks_distance(x: Floats, treated: Bools, weights: Sequence[Floats]) -> list[float]:
@@ -219,16 +205,13 @@ def _rows(
         before = [moments(v, w, binary=binary) for v, w in zip(by_arm, base_by_arm, strict=True)]
         after = [moments(v, w, binary=binary) for v, w in zip(by_arm, weights_by_arm, strict=True)]
         if denominator == "pooled":
-            variance = (before[0].variance + before[1].variance) / 2.0
+            variance = (before[0][1] + before[1][1]) / 2.0
         elif denominator in {"treated", "control"}:
-            variance = before[denominator == "control"].variance
+            variance = before[denominator == "control"][1]
         else:
-            variance = moments(x, base if denominator == "all" else weights, binary=binary).variance
+            variance = moments(x, base if denominator == "all" else weights, binary=binary)[1]
         scale = float(np.sqrt(variance)) if variance > 0 else 0.0
-        if binary:
-            ks = [_finite(abs(pair[0].mean - pair[1].mean)) for pair in (before, after)]
-        else:
-            ks = _ks(x, signed)
+        ks = [_finite(abs(pair[0][0] - pair[1][0])) for pair in (before, after)] if binary else _ks(x, signed)
         rows.append(
             BalanceRow(
                 covariate=name,
@@ -244,19 +227,19 @@ def _rows(
     return tuple(rows)
 
 
-def _standardised(pair: Sequence[Moments], scale: float) -> float | None:
-    difference = pair[0].mean - pair[1].mean
+def _standardised(pair: Sequence[tuple[float, float]], scale: float) -> float | None:
+    difference = pair[0][0] - pair[1][0]
     if scale > 0:
         return _finite(difference / scale)
     # Without spread a difference of nothing is balance, and any other is not on any scale.
-    size = max(abs(pair[0].mean), abs(pair[1].mean))
+    size = max(abs(pair[0][0]), abs(pair[1][0]))
     return 0.0 if abs(difference) <= 1e-12 * size else None
 
 
-def _ratio(pair: Sequence[Moments]) -> float | None:
-    if not pair[1].variance > 0:
+def _ratio(pair: Sequence[tuple[float, float]]) -> float | None:
+    if not pair[1][1] > 0:
         return None
-    return _finite(pair[0].variance / pair[1].variance)
+    return _finite(pair[0][1] / pair[1][1])
 
 
 def _finite(value: float) -> float | None:

@@ -8,20 +8,19 @@ other table the identical treatment. No step drops a row.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from whyprompt.effects.prepare.steps import Bin, Code, FittedStep, FlagOutliers, Scale, Winsorise, as_text
 from whyprompt.errors import DataError
-from whyprompt.results import Reported, plain, rows_frame
+from whyprompt.results import Estimate, Result, plain, unlisted
 from whyprompt.tables import Column, open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.effects.prepare.steps import Step
@@ -36,7 +35,6 @@ __all__ = [
     "Prepared",
     "Recipe",
     "Scale",
-    "StepChange",
     "Winsorise",
     "prepare_table",
 ]
@@ -44,35 +42,12 @@ __all__ = [
 _VERSION = 1
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepChange:
-    """What one step did to one table.
-
-    Attributes
-    ----------
-    step : str
-        In words.
-    kind, column : str
-        As in `FittedStep`.
-    n_changed : int
-        Values moved (winsorise), marked (flag), or recoded (all that are known, for the others).
-    n_missing : int
-        Gaps, which stay gaps.
-    by_arm : mapping of str to int
-        `n_changed` in each arm, where the treatment was named.
-    """
-
-    step: str
-    kind: str
-    column: str
-    n_changed: int
-    n_missing: int
-    by_arm: Mapping[str, int]
-
-
 @dataclass(frozen=True, kw_only=True)
-class Prepared(Reported):
+class Prepared(Result):
     """A prepared table and the recipe that made it.
+
+    A step is a part: the number of values that it moved (winsorise), marked (flag), or recoded (all that are
+    known, for the others), of `n_used` known ones; gaps stay gaps. Its note is the step's kind.
 
     Attributes
     ----------
@@ -80,46 +55,28 @@ class Prepared(Reported):
         Of the caller's kind, with the caller's rows in their order. Not part of `to_dict`.
     recipe : Recipe
         The fitted steps.
-    changes : tuple of StepChange
-        What each step did to this table.
+    by_arm : mapping of str to tuple of int
+        Values that each step changed in each arm, where the treatment was named.
     n_rows : int
         Rows, before and after.
-    sentence : str
-        The preparation in words.
     """
 
-    _unlisted: ClassVar[frozenset[str]] = frozenset({"frame"})
-
-    frame: Any = field(repr=False, compare=False)
+    frame: Any = unlisted()
     recipe: Recipe
-    changes: tuple[StepChange, ...]
+    by_arm: Mapping[str, tuple[int, ...]]
     n_rows: int
-    sentence: str
 
-    def to_frame(self) -> pd.DataFrame:
-        """Return what each step did.
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import count_plot
 
-        Returns
-        -------
-        pandas.DataFrame
-            One row a step.
-        """
-        return rows_frame(self.changes, StepChange)
-
-    def plot(self) -> Any:  # noqa: ANN401 - a chart
-        """Draw how many values each step changed, an arm a colour.
-
-        Returns
-        -------
-        altair.LayerChart
-        """
-        from whyprompt import charts
-
-        rows: list[dict[str, Any]] = []
-        for change in self.changes:
-            for arm, n in (change.by_arm or {"": change.n_changed}).items():
-                rows.append({"label": change.step, "value": n, "group": arm})
-        return charts.count_plot(rows, title="values changed")
+        every = {"": tuple(part.estimate for part in self.parts)}
+        counts: Mapping[str, Sequence[float | None]] = self.by_arm or every
+        rows = [
+            {"label": part.label, "value": counts[arm][k], "group": arm}
+            for k, part in enumerate(self.parts)
+            for arm in counts
+        ]
+        return {"changes": lambda: count_plot(rows, title=self.axis)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +288,9 @@ def _run(
     columns, n = table.read(wanted, role="preparation"), table.n_rows
     arm = None if treatment is None else _arm_labels(frame, treatment)
     fitted: list[FittedStep] = []
-    changes: list[StepChange] = []
+    parts: list[Estimate] = []
+    levels = [] if arm is None else sorted(set(arm.tolist()))
+    by_arm: dict[str, list[int]] = {level: [] for level in levels}
     written: dict[str, NDArray[Any]] = {}
     dropped: list[str] = []
     for step in steps:
@@ -350,17 +309,17 @@ def _run(
             kind: Literal["number", "text"] = "text" if values.dtype == object else "number"
             columns[name] = Column(name=name, kind=kind, data=values, missing=gone)
         fitted.append(done)
-        levels = [] if arm is None else sorted(set(arm.tolist()))
-        changes.append(
-            StepChange(
-                step=done.words,
-                kind=done.kind,
-                column=done.column,
-                n_changed=int(changed.sum()),
-                n_missing=column.n_missing,
-                by_arm={} if arm is None else {level: int(changed[arm == level].sum()) for level in levels},
+        parts.append(
+            Estimate(
+                label=done.words,
+                by=done.column,
+                estimate=int(changed.sum()),
+                n_used=n - column.n_missing,
+                note=done.kind,
             )
         )
+        for level in levels:
+            by_arm[level].append(int(changed[arm == level].sum()))
     import narwhals as nw
 
     result = table.written({k: v for k, v in written.items() if k not in dropped}, keep_types=False)
@@ -370,9 +329,11 @@ def _run(
     return Prepared(
         frame=result,
         recipe=recipe,
-        changes=tuple(changes),
+        parts=tuple(parts),
+        by_arm={level: tuple(counts) for level, counts in by_arm.items()},
         n_rows=n,
-        sentence=_sentence(changes, n, n_fitted),
+        axis="values changed",
+        sentence=_sentence(parts, by_arm, n, n_fitted),
     )
 
 
@@ -424,17 +385,20 @@ def _arm_labels(frame: Any, treatment: str) -> NDArray[Any]:  # noqa: ANN401 - a
     return open_table(frame).labels(treatment, role="treatment")
 
 
-def _sentence(changes: Sequence[StepChange], n: int, n_fitted: int | None) -> str:
+def _sentence(
+    steps: Sequence[Estimate], by_arm: Mapping[str, Sequence[int]], n: int, n_fitted: int | None
+) -> str:
     parts = []
-    for change in changes:
-        counted = {"winsorise": "moved", "flag": "marked"}.get(change.kind)
-        words = change.step
+    for k, step in enumerate(steps):
+        counted = {"winsorise": "moved", "flag": "marked"}.get(step.note)
+        words = step.label
         if counted:
-            words += f"; {change.n_changed} values {counted}"
-            if change.by_arm:
-                words += " (" + ", ".join(f"{m} in {arm!r}" for arm, m in change.by_arm.items()) + ")"
-        if change.n_missing:
-            words += f"; {change.n_missing} gaps stay gaps"
+            words += f"; {step.estimate} values {counted}"
+            if by_arm:
+                words += f" ({', '.join(f'{counts[k]} in {arm!r}' for arm, counts in by_arm.items())})"
+        gaps = n - (step.n_used or 0)
+        if gaps:
+            words += f"; {gaps} gaps stay gaps"
         parts.append(words)
     fitted = (
         "fitted on all of them, whatever their arm,"
@@ -442,6 +406,6 @@ def _sentence(changes: Sequence[StepChange], n: int, n_fitted: int | None) -> st
         else f"fitted before, on a table of {n_fitted} rows,"
     )
     return (
-        f"{n} rows were prepared by {len(changes)} step(s), {fitted} and applied alike to each:"
+        f"{n} rows were prepared by {len(steps)} step(s), {fitted} and applied alike to each:"
         f" {'. '.join(parts)}. No row was dropped."
     )

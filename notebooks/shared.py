@@ -1,6 +1,6 @@
 """What the notebooks share: pictures that a code-hosting site shows, and checks of exercises.
 
-Needs the extras ``charts`` and ``notebooks``.
+It stands beside the notebooks and is imported from there; it needs the extras ``charts`` and ``notebooks``.
 """
 
 from __future__ import annotations
@@ -78,4 +78,4 @@ def check(passed: bool, *, right: str, wrong: str) -> None:  # noqa: FBT001 - th
     >>> check(1 + 1 == 2, right="one and one are two", wrong="count again")
     Right: one and one are two
     """
-    print(f"{RIGHT} {right}" if passed else f"{NOT_YET} {wrong}")  # noqa: T201 - the verdict is printed
+    print(f"{RIGHT} {right}" if passed else f"{NOT_YET} {wrong}")
