@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import math
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt._summary import assumption_lines, figures, parts_table
 from whyprompt._words import format_number, p_words
@@ -550,40 +550,3 @@ def rows_frame(rows: Sequence[Any], kind: type | None = None) -> pd.DataFrame:
     table = {name: [plain(getattr(row, name, None)) for row in rows] for name in names}
     shown = {k: v for k, v in table.items() if k in _TOLD or any(x not in (None, "") for x in v)}
     return pd.DataFrame(shown)
-
-
-class Reported:
-    """Base of frozen dataclasses with a `sentence` that are no `Result` yet."""
-
-    _unlisted: ClassVar[frozenset[str]] = frozenset()
-    sentence: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the result as values that JSON can hold.
-
-        Returns
-        -------
-        dict
-            A number that is not finite becomes None.
-        """
-        return {
-            f.name: plain(getattr(self, f.name))
-            for f in fields(self)  # type: ignore[arg-type]  # every subclass is a dataclass
-            if f.name not in self._unlisted
-        }
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return the result as a table.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row, a column for each scalar field.
-        """
-        import pandas as pd
-
-        scalar = (str, int, float, type(None))
-        return pd.DataFrame([{k: v for k, v in self.to_dict().items() if isinstance(v, scalar)}])
-
-    def __str__(self) -> str:
-        return self.sentence

@@ -191,7 +191,7 @@ def cross_check(
             "estimand": estimand,
             "caliper": caliper,
             "replace": replaced,
-            "n_simulations": int(draws),
+            "draws": int(draws),
             "shares": list(_SHARES) if uplift else [],
             "random_state": random_state,
             "graph": None if graph is None else _graph_job(graph, columns, treatment, outcome),

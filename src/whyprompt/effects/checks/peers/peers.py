@@ -120,7 +120,7 @@ def run_peers(
         except subprocess.TimeoutExpired:
             raise EstimationError(
                 f"DoWhy and CausalML did not finish in {timeout:g} s",
-                hint="raise timeout, set n_simulations=0, or give fewer rows",
+                hint="raise timeout, set draws=0, or give fewer rows",
             ) from None
         written = folder / "found.json"
         if done.returncode or not written.exists():

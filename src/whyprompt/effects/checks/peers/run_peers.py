@@ -61,7 +61,7 @@ def by_dowhy(job: Job, frame: pd.DataFrame, names: list[str], ledger: Ledger) ->
     import networkx as nx
     from dowhy import CausalModel
 
-    estimand, n_simulations, seed = job["estimand"], job["n_simulations"], job["random_state"]
+    estimand, draws, seed = job["estimand"], job["draws"], job["random_state"]
 
     def fresh() -> tuple[Any, Any]:
         # DoWhy writes a column `propensity_score` into the frame it is given, and a later model on that
@@ -92,7 +92,7 @@ def by_dowhy(job: Job, frame: pd.DataFrame, names: list[str], ledger: Ledger) ->
             made = model.estimate_effect(identified, method_name=method, target_units=estimand)
             row["estimate"] = float(made.value)
             ledger.scores[key] = np.asarray(made.propensity_scores, dtype=float)
-    if n_simulations:
+    if draws:
         model, identified = fresh()
         made = model.estimate_effect(
             identified, method_name="backdoor.propensity_score_weighting", target_units=estimand
@@ -109,7 +109,7 @@ def by_dowhy(job: Job, frame: pd.DataFrame, names: list[str], ledger: Ledger) ->
                     identified,
                     made,
                     method_name=method,
-                    num_simulations=n_simulations,
+                    num_simulations=draws,
                     random_seed=seed,
                     **more,
                 )
