@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import html
 import math
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from whyprompt._summary import assumption_lines, figures, parts_table
 from whyprompt._words import format_number, p_words
+from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,7 @@ __all__ = [
     "plain",
     "rows_frame",
     "unlisted",
+    "with_holm",
 ]
 
 Status = Literal["holds", "fails", "doubtful", "untestable", "not checked"]
@@ -186,6 +188,9 @@ class Point(Estimate):
     """
 
     at: float
+
+
+_Row = TypeVar("_Row", bound=Estimate)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -522,6 +527,22 @@ class Checks(Result):
 
 def _line(row: Estimate) -> dict[str, Any]:
     return {"label": row.label, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
+
+
+def with_holm(rows: Sequence[_Row]) -> tuple[_Row, ...]:
+    """Adjust the p-values of estimates for their number by Holm's rule.
+
+    Parameters
+    ----------
+    rows : sequence of Estimate
+        Those without a p are not counted.
+
+    Returns
+    -------
+    tuple of Estimate
+    """
+    adjusted = holm([row.p_value for row in rows])
+    return tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True))
 
 
 def rows_frame(rows: Sequence[Any], kind: type | None = None) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from whyprompt.effects.methods.many_arms import multinomial_weights
 from whyprompt.effects.problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.errors import EstimationError
-from whyprompt.results import BalanceRow, Estimate
+from whyprompt.results import BalanceRow, Estimate, with_holm
 from whyprompt.stats.clusters import cluster_design
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.errors import interval
@@ -542,11 +542,11 @@ def _pairwise(
         raise EstimationError(f"no pair of arms could be estimated; the first: {found[0].note}")
     rows = []
     strict = 1.0 - (1.0 - level) / len(pairs)
-    for row, p in zip(found, holm([row.p_value for row in found]), strict=True):
+    for row in with_holm(found):
         low = high = None
         if row.estimate is not None:
             low, high = interval(row.estimate, row.std_error, level=strict, df=row.df)
-        rows.append(changed(row, p_adjusted=p, simultaneous_low=low, simultaneous_high=high))
+        rows.append(changed(row, simultaneous_low=low, simultaneous_high=high))
     if len(arms) > 2:
         warnings.append(
             "each pair is matched by itself: the contrasts speak of different rows and need not add up;"

@@ -29,7 +29,6 @@ from whyprompt.stats.several import (
     max_t,
     normal_scores,
     sign_flip_max_t,
-    two_sided_p,
 )
 
 if TYPE_CHECKING:
@@ -156,15 +155,8 @@ class Adjusted(Comparison):
 
     def contrast(self, y: Sides) -> Estimate:
         """Estimate again, each row with the side of its own arm."""
-        found = self._again(np.where(self.base.problem.treated, *y))
-        return Estimate(
-            label="",
-            estimate=found.estimate,
-            std_error=found.std_error,
-            df=found.df,
-            mean_treated=found.means[0],
-            mean_control=found.means[1],
-        )
+        treated = self.base.problem.treated
+        return self._again(np.where(treated, *y)).row("", treated)
 
     def outcomes(self) -> tuple[list[Estimate], list[str]]:
         """Estimate each outcome with the matches and weights of the first."""
@@ -173,20 +165,7 @@ class Adjusted(Comparison):
         for name, (y, _), drawn in zip(self.names, self.samples, self._drawn, strict=True):
             found = if_known(replace(self.base.problem, y=y), drawn)
             warnings += [w for w in found.warnings if w not in warnings]
-            rows.append(
-                Estimate(
-                    label=name,
-                    estimate=found.estimate,
-                    std_error=found.std_error,
-                    ci_low=found.ci[0],
-                    ci_high=found.ci[1],
-                    p_value=two_sided_p(found.estimate, found.std_error, found.df),
-                    df=found.df,
-                    mean_treated=found.means[0],
-                    mean_control=found.means[1],
-                    **self.counts,
-                )
-            )
+            rows.append(replace(found.row(name, self.base.problem.treated), **self.counts))
         return rows, warnings
 
     def span(self, k: int, row: Estimate, level: float) -> Ends:  # noqa: ARG002 - every outcome alike

@@ -14,10 +14,9 @@ import numpy as np
 from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import format_number, p_words, percent
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Assumption, Estimate, Result
+from whyprompt.results import Assumption, Estimate, Result, with_holm
 from whyprompt.stats.errors import interval
 from whyprompt.stats.proportional_odds import at_least, category_scores, fit_proportional_odds
-from whyprompt.stats.rules import holm
 from whyprompt.stats.several import correlation, covariance_by_errors, max_t, reach, two_sided_p
 from whyprompt.tables import level_name, open_table
 
@@ -156,10 +155,9 @@ def ordered_outcome(
                 **counts,
             )
         )
-    adjusted = holm([row.p_value for row in rows])
     parts = tuple(
-        replace(row, p_adjusted=p, simultaneous_low=ends[0], simultaneous_high=ends[1])
-        for row, p, ends in zip(rows, adjusted, _at_once(source, cuts, rows, level), strict=True)
+        replace(row, simultaneous_low=ends[0], simultaneous_high=ends[1])
+        for row, ends in zip(with_holm(rows), _at_once(source, cuts, rows, level), strict=True)
     )
     odds: Estimate | None = None
     model: tuple[Estimate, ...] = ()

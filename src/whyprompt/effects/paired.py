@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,9 +21,9 @@ from whyprompt.effects.pairs import (
 )
 from whyprompt.effects.power import detectable_effect, items_needed
 from whyprompt.errors import EstimationError
-from whyprompt.results import Assumption, Estimate, Result, unlisted
+from whyprompt.results import Assumption, Estimate, Result, unlisted, with_holm
 from whyprompt.stats.clusters import known_error, mean_error
-from whyprompt.stats.rules import few_clusters, holm
+from whyprompt.stats.rules import few_clusters
 from whyprompt.tables import level_name
 
 if TYPE_CHECKING:
@@ -363,8 +363,7 @@ def _subgroups(
                     n_used=int(here.sum()),
                 )
             )
-    adjusted = holm([row.p_value for row in rows])
-    return tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True))
+    return with_holm(rows)
 
 
 def _differ_words(differ: Mapping[str, float], level: float) -> str:

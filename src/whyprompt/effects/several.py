@@ -11,8 +11,7 @@ from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import format_number, percent
 from whyprompt.effects.result import method_words
 from whyprompt.errors import EstimationError
-from whyprompt.results import Estimate, Result
-from whyprompt.stats.rules import holm
+from whyprompt.results import Estimate, Result, with_holm
 from whyprompt.stats.several import more_by_steps
 
 if TYPE_CHECKING:
@@ -148,8 +147,7 @@ def _adjusted(
     from scipy import stats
 
     if joint is None:
-        adjusted = holm([row.p_value for row in found])
-        return tuple(replace(row, p_adjusted=p) for row, p in zip(found, adjusted, strict=True))
+        return with_holm(found)
     rows = []
     for k, row in enumerate(found):
         if row.std_error is None or not np.isfinite(joint.critical):

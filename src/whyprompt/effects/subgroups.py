@@ -13,9 +13,9 @@ from whyprompt.effects.measures import is_binary
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Estimate
+from whyprompt.results import Estimate, with_holm
 from whyprompt.stats.design import design_matrix
-from whyprompt.stats.rules import SMD_LIMIT, holm
+from whyprompt.stats.rules import SMD_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,8 +92,7 @@ def subgroup_effects(
             row, caution = _one(name, level, labels == level, problem, plan)
             rows.append(row)
             few += [part_name(row)] if caution else []
-    adjusted = holm([row.p_value for row in rows])
-    return tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True)), tuple(few)
+    return with_holm(rows), tuple(few)
 
 
 def part_name(part: Estimate) -> str:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.results import Estimate, Point
+from whyprompt.results import Estimate, Point, with_holm
 from whyprompt.stats import errors as inference
 from whyprompt.stats.clusters import known_error
 from whyprompt.stats.design import independent_columns, moments
-from whyprompt.stats.rules import holm
 from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
@@ -146,8 +145,7 @@ def group_effects(
         )
         for k in found
     ]
-    adjusted = holm([row.p_value for row in rows])
-    groups = tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True))
+    groups = with_holm(rows)
     if len(found) < 2:
         return groups, None
     most, least = place == found[-1], place == found[0]
@@ -331,8 +329,7 @@ def effect_drivers(
             p_value=two_sided_p(slope, spread, df),
             df=df if known else None,
         )
-    adjusted = holm([row.p_value for row in rows])
-    drivers = tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True))
+    drivers = with_holm(rows)
     # Hotelling's distribution for clusters, whose covariance has as many degrees of freedom as there are.
     free = df if cluster is None else units - k
     if free < 1 or any(rows[j].std_error is None for j in kept):
