@@ -55,15 +55,17 @@ class RosenbaumBound(Estimate):
     @property
     def words(self) -> str:
         """The bounds as a line of text."""
-        effect = f", effect {format_number(self.effect_low)} to {format_number(self.effect_high)}"
-        known = "" if np.isnan(self.effect_low) else effect
-        return f"{self.label}: p {p_words(self.p_lower)} to {p_words(self.p_upper)}{known}"
+        return f"{self.label}: {self.note}"
 
 
 def _row(gamma: float, p: tuple[float, float], effect: tuple[float, float]) -> RosenbaumBound:
+    said = f"p {p_words(p[0])} to {p_words(p[1])}"
+    if not np.isnan(effect[0]):
+        said += f", effect {format_number(effect[0])} to {format_number(effect[1])}"
     return RosenbaumBound(
         label=f"gamma {gamma:g}",
         estimate=None,
+        note=said,
         gamma=gamma,
         p_lower=p[0],
         p_upper=p[1],
