@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects import BalanceRow
     from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.stats.regression import Fit
+    from whyprompt.stats.regression import Regression
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
@@ -202,7 +202,7 @@ def _at_one_size(
     y: Floats,
     frame: pd.DataFrame,
     asked: dict[str, Any],
-    fit: Fit,
+    fit: Regression,
     draws: int,
 ) -> dict[str, Any]:
     from whyprompt import estimate_effect

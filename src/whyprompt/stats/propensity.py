@@ -14,7 +14,7 @@ from whyprompt.errors import EstimationError
 from whyprompt.stats.design import independent_columns, moments
 from whyprompt.stats.newton import maximise
 from whyprompt.stats.order import content_rank
-from whyprompt.stats.regression import Fit, row_terms
+from whyprompt.stats.regression import Regression, row_terms
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def fit_logistic(
     *,
     names: Sequence[str] | None = None,
     max_iterations: int = 50,
-) -> Fit:
+) -> Regression:
     """Fit a logistic regression by iteratively reweighted least squares.
 
     Run until the gradient is at rounding error, so that the estimate is the maximum and not the point
@@ -67,7 +67,7 @@ def fit_logistic(
 
     Returns
     -------
-    Fit
+    Regression
         Intercept first.
 
     Raises
@@ -101,7 +101,7 @@ def fit_logistic(
         return _fit(X, y, columns, max_iterations)
 
 
-def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) -> Fit:
+def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) -> Regression:
     n, p = X.shape
     n_treated = float(y.sum())
     centre, scale = moments(X)
@@ -123,7 +123,7 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
     linear = _linear(X, coef)
     if not converged or np.abs(linear).max() > 12.0:
         _refuse_separation(X, y, columns, kept, converged=converged)
-    return Fit(
+    return Regression(
         family="logit",
         names=("(Intercept)", *columns),
         coef=coef,

@@ -12,7 +12,7 @@ import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.newton import maximise
-from whyprompt.stats.regression import Fit
+from whyprompt.stats.regression import Regression
 
 if TYPE_CHECKING:
     from typing import Any
@@ -33,14 +33,14 @@ def _expit(x: NDArray[Any]) -> Floats:
     return np.asarray(0.5 * (1.0 + np.tanh(0.5 * x)), dtype=np.float64)
 
 
-def at_least(fit: Fit, X: ArrayLike) -> Floats:
+def at_least(fit: Regression, X: ArrayLike) -> Floats:
     """Return ``P(Y >= level)`` for all levels but the lowest, shape (m, K - 1), at covariates (m, p)."""
     matrix = np.asarray(X, dtype=float)
     k = len(fit.coef) - matrix.shape[1]
     return _expit(fit.coef[None, :k] + (matrix @ fit.coef[k:])[:, None])
 
 
-def fit_proportional_odds(y: ArrayLike, X: ArrayLike, *, weights: ArrayLike | None = None) -> Fit:
+def fit_proportional_odds(y: ArrayLike, X: ArrayLike, *, weights: ArrayLike | None = None) -> Regression:
     """Fit the proportional odds model by maximum likelihood.
 
     Parameters
@@ -54,7 +54,7 @@ def fit_proportional_odds(y: ArrayLike, X: ArrayLike, *, weights: ArrayLike | No
 
     Returns
     -------
-    Fit
+    Regression
         First the intercepts, the logit of ``P(Y >= level)`` at x = 0 for all levels but the lowest, which
         decrease; then the log odds ratios, the same for every level. The covariance is that of the observed
         information.
@@ -115,7 +115,7 @@ def fit_proportional_odds(y: ArrayLike, X: ArrayLike, *, weights: ArrayLike | No
             hint="a level of the outcome may be all but separated by a covariate; join levels",
         )
     value, _, information = evaluate(theta)
-    return Fit(
+    return Regression(
         family="ordered",
         names=(*(f">= {level:g}" for level in levels[1:]), *(f"x{j}" for j in range(p))),
         coef=theta,

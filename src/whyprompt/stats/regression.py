@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Family",
-    "Fit",
+    "Regression",
     "fit",
     "fit_multinomial",
     "mean_of",
@@ -37,7 +37,7 @@ _ALONE = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Fit:
+class Regression:
     """A fitted regression.
 
     Attributes
@@ -267,7 +267,7 @@ def fit(
     what: str,
     robust: bool = False,
     clusters: NDArray[np.intp] | None = None,
-) -> Fit:
+) -> Regression:
     """Fit one regression.
 
     Parameters
@@ -286,7 +286,7 @@ def fit(
 
     Returns
     -------
-    Fit
+    Regression
 
     Raises
     ------
@@ -338,7 +338,7 @@ def fit(
         covariance = bread @ (weighted.T @ weighted) @ bread
     covariance = np.asarray(covariance, dtype=np.float64)
     df = n - p if family == "linear" else None
-    return Fit(
+    return Regression(
         family=family,
         names=names,
         coef=coef,

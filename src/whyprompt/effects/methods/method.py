@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.checks.balance import Denominator
     from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.effects.problem import Problem
-    from whyprompt.stats import regression
+    from whyprompt.stats.regression import Regression
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -63,7 +63,7 @@ class Score:
     """A propensity score, its logistic fit where there is one, and what is matched on."""
 
     propensity: Floats
-    fit: regression.Fit | None
+    fit: Regression | None
     along: Floats
 
 
@@ -245,7 +245,7 @@ def estimate_score(problem: Problem, plan: Plan, *, distance: str = "logistic") 
     -------
     Score
     """
-    fit: regression.Fit | None = None
+    fit: Regression | None = None
     if problem.known_score is not None:
         p = problem.known_score
     elif plan.score_model is None:

@@ -250,7 +250,7 @@ def for_estimated_score(
     propensity : ndarray, shape (n,)
         Fitted probabilities.
     score_covariance : ndarray, shape (p + 1, p + 1)
-        Covariance of the coefficients, intercept first (`Fit.covariance`).
+        Covariance of the coefficients, intercept first (`Regression.covariance`).
     score : ndarray, shape (n,), optional
         What was matched on; default `propensity`.
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from narwhals.typing import IntoDataFrame
 
-    from whyprompt.stats.regression import Fit
+    from whyprompt.stats.regression import Regression
 
 __all__ = ["BaronKenny", "baron_kenny"]
 
@@ -137,7 +137,7 @@ def baron_kenny(
     )
 
 
-def _slope(fitted: Fit, at: int) -> tuple[float, float]:
+def _slope(fitted: Regression, at: int) -> tuple[float, float]:
     return float(fitted.coef[at]), float(np.sqrt(fitted.covariance[at, at]))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import special
 
 from whyprompt.errors import EstimationError
-from whyprompt.stats.regression import Family, Fit, solve_binary
+from whyprompt.stats.regression import Family, Regression, solve_binary
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -204,8 +204,8 @@ def bootstrap_effects(
     m: Array,
     xy: Array,
     y: Array,
-    fit_m: Fit,
-    fit_y: Fit,
+    fit_m: Regression,
+    fit_y: Regression,
     groups: NDArray[np.intp] | None,
     draws: int,
     rng: np.random.Generator,
@@ -218,7 +218,7 @@ def bootstrap_effects(
     xm, xy : ndarray
         Designs at the observed treatments and mediators.
     m, y : ndarray, shape (n,)
-    fit_m, fit_y : Fit
+    fit_m, fit_y : Regression
         Fits on all rows, where the iterations start.
     groups : ndarray of int, optional
         Clusters that are drawn whole.
@@ -306,7 +306,7 @@ def _linear_sample(
     return _effects(_bilinear(alpha, beta, [mean[good] for mean in means], pairs)), good
 
 
-def _weighted(x: Array, y: Array, fitted: Fit, w: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+def _weighted(x: Array, y: Array, fitted: Regression, w: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
     """Coefficients and residual deviations under each row of weights, and whether they exist."""
     n, p = x.shape
     coef, sigma, good = np.empty((len(w), p)), np.ones(len(w)), np.ones(len(w), dtype=bool)

@@ -23,7 +23,7 @@ from whyprompt.mediation.measured.design import (
 )
 from whyprompt.mediation.measured.overlap import check_left, overlap_warnings
 from whyprompt.results import Estimate, Result, unlisted
-from whyprompt.stats.regression import Family, Fit, fit
+from whyprompt.stats.regression import Family, Regression, fit
 from whyprompt.tables import level_name
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class MediationResult(Result):
     control, treated : float or str
     draws : mapping of str to ndarray, shape (draws,)
         Draws of every effect, "total_effect" among them.
-    mediator_fit, outcome_fit : Fit
+    mediator_fit, outcome_fit : Regression
     """
 
     treatment: str
@@ -69,8 +69,8 @@ class MediationResult(Result):
     control: float | str
     treated: float | str
     draws: Mapping[str, Array] = unlisted()
-    mediator_fit: Fit = unlisted()
-    outcome_fit: Fit = unlisted()
+    mediator_fit: Regression = unlisted()
+    outcome_fit: Regression = unlisted()
 
 
 def mediate(
@@ -327,7 +327,7 @@ def _few(seen: _Seen, groups: NDArray[np.intp] | None) -> tuple[str, ...]:
 
 
 def _uneven(
-    models: dict[str, tuple[Fit, Array]],
+    models: dict[str, tuple[Regression, Array]],
     seen: _Seen,
     groups: NDArray[np.intp] | None,
     alike: bool,  # noqa: FBT001  # private
@@ -366,7 +366,7 @@ def _uneven(
 
 def _overlap(
     design: Design,
-    fit_m: Fit,
+    fit_m: Regression,
     xm: Array,
     m: Array,
     seen: _Seen,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
-    from whyprompt.stats.regression import Family, Fit
+    from whyprompt.stats.regression import Family, Regression
 
     Array = NDArray[np.float64]
 
@@ -258,7 +258,7 @@ def _sentence(mediator: str, outcome: str, zero: float, tilde: float) -> str:
     )
 
 
-def _r2(fitted: Fit, x: Array, response: Array) -> float:
+def _r2(fitted: Regression, x: Array, response: Array) -> float:
     """R squared; for a probit that of the latent variable, whose error has variance 1."""
     eta = x @ fitted.coef
     if fitted.family == "linear":
@@ -341,7 +341,9 @@ def _probit_outcome(arms: tuple[Array, ...], alpha: Array, beta: Array, sigma: A
     return out / n
 
 
-def _draw(fit_m: Fit, fit_y: Fit, n: int, draws: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _draw(
+    fit_m: Regression, fit_y: Regression, n: int, draws: int, rng: np.random.Generator
+) -> tuple[Array, Array, Array]:
     """Coefficients from their normal approximation, the residual deviation from its posterior."""
     alpha = fit_m.draw(draws, rng, what="mediator")
     beta = fit_y.draw(draws, rng, what="outcome")
