@@ -65,7 +65,7 @@ def say(text: str) -> None:
 # ---- the population ----------------------------------------------------------------------------
 
 
-def make(path: Path, items_per_task: int, first_layer: int) -> None:
+def make(path: Path, sizes: dict[str, int], first_layer: int) -> None:
     """Sweep the items that the file does not hold yet."""
     import pandas as pd
 
@@ -84,12 +84,14 @@ def make(path: Path, items_per_task: int, first_layer: int) -> None:
     } | {"set": SET}
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     for task, settings in TASKS.items():
+        if task not in sizes:
+            continue
         study = Study.model_validate(
             {
                 "name": task,
                 "question": "what three examples do",
                 "items": [
-                    {"source": "reasoning_gym", "dataset": task, "size": items_per_task, **settings},
+                    {"source": "reasoning_gym", "dataset": task, "size": sizes[task], **settings},
                 ],
                 "model": {"name": "embedded"},
                 "arms": {"direct": {"kind": "direct"}, "few_shot": {"kind": "few_shot", "shots": 3}},
@@ -195,7 +197,7 @@ def power(columns: np.ndarray, n: int, draws: int) -> None:
 def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--sweep", type=Path, help="file of the sweep; made, or made complete, where it is not")
-    cli.add_argument("--items", type=int, default=70, help="of each task family")
+    cli.add_argument("--items", nargs="+", type=int, default=[70], help="of each task family, or one for all")
     cli.add_argument("--first-layer", type=int, default=0, help="sweep the heads of this layer and up")
     cli.add_argument("--as-it-is", action="store_true", help="take the sweep's file as it is")
     cli.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
@@ -222,7 +224,8 @@ def main() -> None:
     )
     if options.sweep is not None:
         if not options.as_it_is:
-            make(options.sweep, options.items, options.first_layer)
+            counts = options.items * len(options.tasks) if len(options.items) == 1 else options.items
+            make(options.sweep, dict(zip(options.tasks, counts, strict=True)), options.first_layer)
         for name, pop in populations(options.sweep, options.tasks).items():
             centred = pop["heads"] - pop["heads"].mean(0)
             skewed = (np.abs(stats.skew(pop["heads"])) > 1).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._words import format_number, p_words, percent
@@ -42,7 +43,12 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def reach(low: float | None, high: float | None) -> str:
-    """Write an interval: "0.1 to 0.3"; an end that is not known is "n/a"."""
+    """Write an interval: "0.1 to 0.3"; an end that is not known is "n/a", one that is not bounded is none."""
+    open_low, open_high = low == -math.inf, high == math.inf
+    if open_low and open_high:
+        return "not bounded"
+    if open_low or open_high:
+        return f"up to {format_number(high)}" if open_low else f"from {format_number(low)} up"
     return f"{format_number(low)} to {format_number(high)}"
 
 

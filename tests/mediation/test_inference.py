@@ -227,7 +227,7 @@ def test_a_skewed_head_with_an_effect_is_found():
     assert got.q_value[7] < 0.05
     assert got.to_frame().iloc[0]["layer"] == 7
     assert "layer 7 head 0" in got.sentence
-    assert "1 of them differs from zero with the familywise error held at 0.05" in got.sentence
+    assert "1 of them can be told from zero with the familywise error held at 0.05" in got.sentence
 
 
 def test_drawn_sign_flips_approach_the_exhaustive_ones():

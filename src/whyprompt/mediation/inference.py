@@ -334,9 +334,9 @@ def _sentence(r: HeadInference, n: int) -> str:
         f"({interval_words(*te.ends, percent(r.level))}). "
         f"Of {m} {what}s, {best.label} has the largest mean {joint}{name}, {best.estimate:.3g} "
         f"({interval_words(*best.ends)}). "
-        f"{strong} of them differ{'s' if strong == 1 else ''} from zero with the familywise error held at "
-        f"{r.alpha:g}, {loose} with the false discovery rate held there, both by a bootstrap, which takes "
-        "the effects as skewed as they are, and by sign flips, exact for effects symmetric about zero. "
+        f"{strong or 'None'} of them can be told from zero with the familywise error held at {r.alpha:g}, "
+        f"{loose or 'none'} with the false discovery rate held there, both by a bootstrap, which takes the "
+        "effects as skewed as they are, and by sign flips, exact for effects symmetric about zero. "
     )
     text += f"With {r.n_clusters} sampling units no p can be below {r.min_p:.2g}"
     if r.min_p >= r.alpha:
