@@ -487,6 +487,22 @@ class Checks(Result):
     checks: Mapping[str, Check]
     not_done: tuple[str, ...] = ()
 
+    def summary(self, *, brief: bool = False, words: Callable[[str], str] = str) -> str:
+        """Return the checks as text, a line each: the verdict and the check's own sentence.
+
+        Parameters
+        ----------
+        brief, words
+            As for every result.
+
+        Returns
+        -------
+        str
+        """
+        # The sentence of several checks is theirs, one behind the other: said once.
+        text = super().summary(brief=brief, words=words)
+        return text.removeprefix(self.sentence).lstrip("\n") if self.checks else text
+
     def _blocks(self) -> list[str]:
         lines = [f"  {name} ({found.verdict}): {found.sentence}" for name, found in self.checks.items()]
         return ["\n".join([*lines, *(f"  not done: {text}" for text in self.not_done)])]
