@@ -501,7 +501,7 @@ class Checks(Result):
         """
         # The sentence of several checks is theirs, one behind the other: said once.
         text = super().summary(brief=brief, words=words)
-        return text.removeprefix(self.sentence).lstrip("\n") if self.checks else text
+        return text.removeprefix(self.sentence).strip() if self.checks else text
 
     def _blocks(self) -> list[str]:
         lines = [f"  {name} ({found.verdict}): {found.sentence}" for name, found in self.checks.items()]
