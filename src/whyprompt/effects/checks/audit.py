@@ -63,19 +63,21 @@ def _setup(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,
     unit: str,
-    arm: str,
+    treatment: str,
     outcome: str,
     treated: object,
     control: object,
     confounders: Sequence[str],
     rule: Rule,
 ) -> _Setup:
-    refuse_post_treatment(tuple(confounders), treatment=arm, outcome=outcome)
+    refuse_post_treatment(tuple(confounders), treatment=treatment, outcome=outcome)
     if not confounders:
         raise EstimationError("an audit needs at least one confounder for its rule to act on")
     table = open_table(frame)
     pairs = _by_name(
-        paired_differences(table, unit=unit, treatment=arm, outcome=outcome, treated=treated, control=control)
+        paired_differences(
+            table, unit=unit, treatment=treatment, outcome=outcome, treated=treated, control=control
+        )
     )
     columns: dict[str, NDArray[Any]] = {}
     units = table.labels(unit, role="unit")
@@ -150,7 +152,7 @@ def audit(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,
     unit: str = "item_id",
-    arm: str = "arm",
+    treatment: str = "arm",
     outcome: str,
     treated: object,
     control: object,
@@ -170,10 +172,10 @@ def audit(
     ----------
     frame : DataFrame
         Trials with both arms.
-    unit, arm, outcome : str
+    unit, treatment, outcome : str
         Columns.
     treated, control : object
-        Levels of `arm`.
+        Levels of `treatment`.
     confounders : sequence of str
         Item columns that the pipeline adjusts for.
     rule : callable or mapping
@@ -238,7 +240,7 @@ def audit(
     setup = _setup(
         frame,
         unit=unit,
-        arm=arm,
+        treatment=treatment,
         outcome=outcome,
         treated=treated,
         control=control,
@@ -254,7 +256,7 @@ def audit(
     for method in methods:
         plan = _plan_of(method, estimand, level, random_state, options)
         names = (level_name(treated), level_name(control))
-        row = _run(setup, drawn, effect, plan, arm, outcome, names, strata)
+        row = _run(setup, drawn, effect, plan, treatment, outcome, names, strata)
         rows.append(row if isinstance(method, str) else replace(row, label=str(plan.method)))
     warnings = []
     low, high = float(setup.probability.min()), float(setup.probability.max())
@@ -338,7 +340,7 @@ def _run(
     drawn: NDArray[np.bool_],
     effect: Floats,
     plan: Plan,
-    arm: str,
+    treatment: str,
     outcome: str,
     names: tuple[str, str],
     strata: NDArray[np.int64] | None,
@@ -352,7 +354,7 @@ def _run(
             continue
         problem = Problem(
             outcome_name=outcome,
-            treatment_name=arm,
+            treatment_name=treatment,
             arms=Arms(indicator=indicator, treated=names[0], control=names[1]),
             y=np.where(indicator, pairs.treated, pairs.control),
             confounders=tuple(setup.columns),
@@ -492,7 +494,7 @@ def one_draw(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,
     unit: str = "item_id",
-    arm: str = "arm",
+    treatment: str = "arm",
     outcome: str,
     treated: object,
     control: object,
@@ -506,7 +508,7 @@ def one_draw(
 
     Parameters
     ----------
-    frame, unit, arm, outcome, treated, control, confounders, rule, random_state
+    frame, unit, treatment, outcome, treated, control, confounders, rule, random_state
         As for `audit`.
     method : str, Method or mapping, default "nearest"
         Of `estimate_effect`.
@@ -527,7 +529,7 @@ def one_draw(
     setup = _setup(
         frame,
         unit=unit,
-        arm=arm,
+        treatment=treatment,
         outcome=outcome,
         treated=treated,
         control=control,
@@ -539,13 +541,13 @@ def one_draw(
     table = pd.DataFrame(
         {
             unit: list(pairs.units),
-            arm: np.where(indicator, level_name(treated), level_name(control)),
+            treatment: np.where(indicator, level_name(treated), level_name(control)),
             outcome: np.where(indicator, pairs.treated, pairs.control),
             **setup.columns,
         }
     )
     shared: dict[str, Any] = {
-        "treatment": arm,
+        "treatment": treatment,
         "outcome": outcome,
         "treated": level_name(treated),
         "confounders": list(confounders),
