@@ -97,7 +97,7 @@ CONTROL = {"treatment": "arm", "confounders": ["hard"], "method": "ipw"}
         (
             lambda: wp.batch_interference(
                 table().assign(item=np.arange(N) // 2, batch=np.arange(N) % 5),
-                item="item", outcome="y", batch="batch", draws=99, random_state=-1,
+                unit="item", outcome="y", batch="batch", draws=99, random_state=-1,
             ),
             "random_state=-1",
         ),

@@ -102,7 +102,7 @@ MADE = {
         lambda batch: [x + 1e-3 * len(batch) for x in batch], [1.0, 2.0, 3.0, 4.0, 5.0], batch_size=2
     ),
     "BatchInterference": lambda: wp.batch_interference(
-        table(), item="item", batch="batch", outcome="y", draws=99
+        table(), unit="item", batch="batch", outcome="y", draws=99
     ),
     # An interpreter without the tools: our own figures, and what is missing.
     "CrossCheck": lambda: wp.cross_check(
@@ -145,7 +145,7 @@ MADE = {
     ),
     "random_common_cause": lambda: public.random_common_cause(table(), **ASKED, draws=10),
     "refute": lambda: wp.refute(table(), **ASKED, negative_controls=["z"], draws=10),
-    "RepeatVariance": lambda: wp.repeat_variance(table(), item="item", outcome="y"),
+    "RepeatVariance": lambda: wp.repeat_variance(table(), unit="item", outcome="y"),
     "SpecificationCurve": lambda: wp.specification_curve(
         table(), **{**ARM, "confounders": ["hard", "size"]}, grid={"method": ["ipw", "entropy"]}
     ),

@@ -26,7 +26,7 @@ from whyprompt.errors import DataError, EstimationError
 def test_variance_components_by_hand():
     # Means 0.5, 4, 7.5; within (0.25 * 2 + 0 + 0.25 * 2) / 3 = 1/3; between 2 * 24.5 / 2 = 24.5.
     frame = pd.DataFrame({"item": [1, 1, 2, 2, 3, 3], "y": [0.0, 1.0, 4.0, 4.0, 8.0, 7.0]})
-    got = repeat_variance(frame, item="item", outcome="y").parts[0]
+    got = repeat_variance(frame, unit="item", outcome="y").parts[0]
     assert got.sd_repeats**2 == pytest.approx(1 / 3)
     assert got.sd_items**2 == pytest.approx((24.5 - 1 / 3) / 2)
     assert got.estimate == pytest.approx((1 / 3) / (1 / 3 + (24.5 - 1 / 3) / 2))
@@ -44,7 +44,7 @@ def test_variance_components_equal_the_restricted_likelihood_of_a_balanced_desig
     item = np.repeat(np.arange(40), 5)
     y = rng.normal(0, 2, 40)[item] + rng.normal(size=200)
     frame = pd.DataFrame({"item": item, "y": y})
-    got = repeat_variance(frame, item="item", outcome="y").parts[0]
+    got = repeat_variance(frame, unit="item", outcome="y").parts[0]
     fit = smf.mixedlm("y ~ 1", frame, groups="item").fit(reml=True)
     assert got.sd_repeats**2 == pytest.approx(fit.scale, rel=1e-4)
     assert got.sd_items**2 == pytest.approx(float(fit.cov_re.iloc[0, 0]), rel=1e-3)
@@ -56,7 +56,7 @@ def test_the_interval_for_the_share_of_repeats_covers():
         rng = np.random.default_rng(seed)
         item = np.repeat(np.arange(15), 3)
         y = rng.normal(size=15)[item] + 0.7 * rng.normal(size=45)
-        row = repeat_variance(pd.DataFrame({"i": item, "y": y}), item="i", outcome="y").parts[0]
+        row = repeat_variance(pd.DataFrame({"i": item, "y": y}), unit="i", outcome="y").parts[0]
         hits += row.ci_low <= 0.49 / 1.49 <= row.ci_high
     assert 0.93 <= hits / 500 <= 0.97
 
@@ -66,7 +66,7 @@ def test_arms_are_looked_at_one_by_one_and_deterministic_ones_said_to_be():
     arm = np.repeat(["cot", "direct"], 6)
     y = [0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.3, 0.3, 0.1, 0.1, 0.7, 0.7]
     frame = pd.DataFrame({"item": item, "arm": arm, "y": y})
-    got = repeat_variance(frame, item="item", outcome="y", arm="arm")
+    got = repeat_variance(frame, unit="item", outcome="y", treatment="arm")
     cot, direct = got.parts
     assert (cot.label, cot.n_changed, cot.worst_item) == ("cot", 1, "p")
     # Means of 0.1 + 0.1 and the like are rounded; equal outcomes are equal all the same.
@@ -80,11 +80,11 @@ def test_arms_are_looked_at_one_by_one_and_deterministic_ones_said_to_be():
     assert len(got.to_frame()) == 2
     json.dumps(got.to_dict())
     alone = pd.concat([frame, pd.DataFrame({"item": ["s"], "arm": ["cot"], "y": [1.0]})])
-    assert repeat_variance(alone, item="item", outcome="y", arm="arm").parts[0].n_single == 1
+    assert repeat_variance(alone, unit="item", outcome="y", treatment="arm").parts[0].n_single == 1
     with pytest.raises(EstimationError, match=r"0 item\(s\) are repeated; at least two are needed"):
-        repeat_variance(frame.iloc[[0, 2, 4]], item="item", outcome="y")
+        repeat_variance(frame.iloc[[0, 2, 4]], unit="item", outcome="y")
     with pytest.raises(DataError, match="'y' has 1 missing"):
-        repeat_variance(frame.assign(y=[np.nan, *y[1:]]), item="item", outcome="y")
+        repeat_variance(frame.assign(y=[np.nan, *y[1:]]), unit="item", outcome="y")
 
 
 def repeated(values, arm="direct"):
@@ -100,7 +100,7 @@ def repeated(values, arm="direct"):
 
 
 def over_reps(frame):
-    return repeat_variance(frame, item="item_id", outcome="y", arm="arm", rep="rep").parts
+    return repeat_variance(frame, unit="item_id", outcome="y", treatment="arm", rep="rep").parts
 
 
 def test_against_the_analysis_of_variance_of_statsmodels():
@@ -187,7 +187,7 @@ def test_the_exact_test_enumerates_by_hand():
             "y": [0.0, 1.0, 2.0, 3.0, 9.0, 7.0],
         }
     )
-    got = batch_interference(frame, item="item", outcome="y", batch="batch")
+    got = batch_interference(frame, unit="item", outcome="y", batch="batch")
     assert (got.exact, got.arrangements) == (True, 8)
     # All three items are higher in batch 2: only this arrangement and its mirror are as extreme.
     assert got.parts[0].p_value == 2 / 8
@@ -203,11 +203,11 @@ def test_the_exact_test_enumerates_by_hand():
 def test_drawn_and_enumerated_arrangements_agree(monkeypatch):
     frame = trials(np.random.default_rng(1), items=6, repeats=3, size=3, batch_sd=1.0)
     monkeypatch.setattr("whyprompt.effects.checks.batches._EXACT", 10**6)
-    exact = batch_interference(frame, item="item", outcome="y", batch="batch", features=["tokens"])
+    exact = batch_interference(frame, unit="item", outcome="y", batch="batch", features=["tokens"])
     assert (exact.exact, exact.arrangements) == (True, 6**6)
     monkeypatch.setattr("whyprompt.effects.checks.batches._EXACT", 1)
     drawn = batch_interference(
-        frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=4999
+        frame, unit="item", outcome="y", batch="batch", features=["tokens"], draws=4999
     )
     assert not drawn.exact
     for one, other in zip(exact.parts, drawn.parts, strict=True):
@@ -223,7 +223,7 @@ def test_the_test_keeps_its_size_for_a_skewed_outcome_and_finds_a_batch_effect()
         frame = trials(rng)
         frame["y"] = np.exp(frame["y"] / 3)
         got = batch_interference(
-            frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=99, random_state=seed
+            frame, unit="item", outcome="y", batch="batch", features=["tokens"], draws=99, random_state=seed
         )
         p.append([t.p_value for t in got.parts])
     p = np.array(p)
@@ -232,7 +232,7 @@ def test_the_test_keeps_its_size_for_a_skewed_outcome_and_finds_a_batch_effect()
         assert np.mean(column <= 0.05) < 0.12
     found = [
         batch_interference(
-            trials(np.random.default_rng(s), batch_sd=1.0), item="item", outcome="y", batch="batch", draws=199
+            trials(np.random.default_rng(s), batch_sd=1.0), unit="item", outcome="y", batch="batch", draws=199
         )
         for s in range(30)
     ]
@@ -245,13 +245,13 @@ def test_the_test_keeps_its_size_for_a_skewed_outcome_and_finds_a_batch_effect()
 
 def test_padding_by_long_neighbours_is_found_by_their_length():
     frame = trials(np.random.default_rng(3), items=24, padding=0.1, noise=0.3)
-    got = batch_interference(frame, item="item", outcome="y", batch="batch", features=["tokens"], draws=999)
+    got = batch_interference(frame, unit="item", outcome="y", batch="batch", features=["tokens"], draws=999)
     by_name = {t.label: t for t in got.parts}
     assert by_name["tokens"].p_value == 0.001
     assert by_name["tokens"].estimate > 0.5
     assert "the neighbours mean of 'tokens'" in got.sentence
     arrow = batch_interference(
-        pa.Table.from_pandas(frame), item="item", outcome="y", batch="batch", features=["tokens"], draws=999
+        pa.Table.from_pandas(frame), unit="item", outcome="y", batch="batch", features=["tokens"], draws=999
     )
     assert arrow == got
 
@@ -264,7 +264,7 @@ def test_components_equal_least_squares_in_a_crossed_design():
     item, batch = (v.ravel() for v in np.meshgrid(np.arange(8), np.arange(5), indexing="ij"))
     y = rng.normal(0, 3, 8)[item] + rng.normal(0, 2, 5)[batch] + rng.normal(size=40)
     frame = pd.DataFrame({"item": item, "batch": batch, "y": y})
-    got = batch_interference(frame, item="item", outcome="y", batch="batch", draws=99)
+    got = batch_interference(frame, unit="item", outcome="y", batch="batch", draws=99)
     table = anova_lm(smf.ols("y ~ C(item) + C(batch)", frame).fit())
     assert got.sd_repeats**2 == pytest.approx(table.loc["Residual", "mean_sq"])
     expected = (table.loc["C(batch)", "mean_sq"] - table.loc["Residual", "mean_sq"]) / 8
@@ -277,40 +277,40 @@ def test_components_equal_least_squares_in_a_crossed_design():
 def test_names_order_and_shifts_of_items_do_not_matter(seed):
     rng = np.random.default_rng(seed)
     frame = trials(rng, items=6, repeats=2, size=3)
-    base = batch_interference(frame, item="item", outcome="y", batch="batch")
+    base = batch_interference(frame, unit="item", outcome="y", batch="batch")
     shift = dict(zip(frame["item"].unique(), rng.normal(0, 100, 6), strict=True))
     changed = frame.assign(
         y=frame["y"] + frame["item"].map(shift), batch=frame["batch"].map(lambda b: f"b{hash(b) % 1000}{b}")
     ).sample(frac=1, random_state=seed)
-    got = batch_interference(changed, item="item", outcome="y", batch="batch")
+    got = batch_interference(changed, unit="item", outcome="y", batch="batch")
     assert got.parts[0].p_value == base.parts[0].p_value
     assert got.parts[0].estimate == pytest.approx(base.parts[0].estimate)
 
 
 def test_what_never_changes_and_what_never_moved():
     frame = trials(np.random.default_rng(2), noise=0.0)
-    still = batch_interference(frame, item="item", outcome="y", batch="batch", draws=99)
+    still = batch_interference(frame, unit="item", outcome="y", batch="batch", draws=99)
     assert (still.n_changed, still.parts[0].p_value, still.sd_batch) == (0, 1.0, 0.0)
     assert "no sign of interference" in still.sentence
     frame["one"] = frame["item"]
     with pytest.raises(EstimationError, match="no item was run in two values of 'one'"):
-        batch_interference(frame, item="item", outcome="y", batch="one")
+        batch_interference(frame, unit="item", outcome="y", batch="one")
     extra = pd.concat([frame, frame.iloc[:2].assign(item="lone", batch="0.0")])
-    assert batch_interference(extra, item="item", outcome="y", batch="batch", draws=99).n_left_out == 2
+    assert batch_interference(extra, unit="item", outcome="y", batch="batch", draws=99).n_left_out == 2
     # The same item under another arm is another item.
     arms = frame.assign(arm=np.where(frame["rep"] < 2, "a", "b"))
-    got = batch_interference(arms, item="item", outcome="y", batch="batch", arm="arm", draws=99)
+    got = batch_interference(arms, unit="item", outcome="y", batch="batch", treatment="arm", draws=99)
     assert got.n_items == 24
     assert len(got.to_frame()) == 1
     json.dumps(got.to_dict())
     # Units numbered anew in each repetition are told apart by both columns.
     split = frame.assign(unit=frame["batch"].str.split(".").str[1])
-    both = batch_interference(split, item="item", outcome="y", batch=["rep", "unit"], draws=99)
+    both = batch_interference(split, unit="item", outcome="y", batch=["rep", "unit"], draws=99)
     assert both == still
     with pytest.raises(EstimationError, match="batch names no column"):
-        batch_interference(split, item="item", outcome="y", batch=[])
+        batch_interference(split, unit="item", outcome="y", batch=[])
     with pytest.raises(EstimationError, match="the neighbours' mean of 'flat' does not change"):
-        batch_interference(frame.assign(flat=1.0), item="item", outcome="y", batch="batch", features=["flat"])
+        batch_interference(frame.assign(flat=1.0), unit="item", outcome="y", batch="batch", features=["flat"])
 
 
 # ---------------------------------------------------------------------------------------- a scoring function

@@ -338,7 +338,7 @@ def test_repetitions_draw_shots_anew_and_their_variance_is_reported(study_file, 
     study = load_study(study_file(body))
     run_study(study, tmp_path / "out")
     frame = load_trials(study, tmp_path / "out")
-    found = repeat_variance(frame, item="item_id", outcome="log_prob", arm="arm", rep="rep")
+    found = repeat_variance(frame, unit="item_id", outcome="log_prob", treatment="arm", rep="rep")
     direct, shots = found.parts
     assert (direct.label, direct.repeats, direct.n_items) == ("direct", 4, 8)
     assert direct.sd_repeats**2 == pytest.approx(0, abs=1e-10)

@@ -123,7 +123,7 @@ def _spread_over_reps(plan: Study, folder: Path) -> dict[str, RepeatVariance]:
     if frame["item_id"].nunique() < 2:
         return {}
     return {
-        o.name: repeat_variance(frame, item="item_id", outcome=o.name, arm="arm", rep="rep")
+        o.name: repeat_variance(frame, unit="item_id", outcome=o.name, treatment="arm", rep="rep")
         for o in plan.outcomes
     }
 

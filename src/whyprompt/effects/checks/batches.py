@@ -89,10 +89,10 @@ class BatchInterference(Check):
 def batch_interference(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,
-    item: str,
+    unit: str,
     outcome: str,
     batch: str | Sequence[str],
-    arm: str | None = None,
+    treatment: str | None = None,
     features: Sequence[str] = (),
     draws: int = 4999,
     random_state: int = 0,
@@ -104,12 +104,12 @@ def batch_interference(
     frame : DataFrame
         One row a trial, items repeated in batches of changed composition; pandas, polars or pyarrow. It is
         read and never written.
-    item, outcome : str
+    unit, outcome : str
         Columns.
     batch : str or sequence of str
         Column, or columns that name a batch together: a set of trials that were run together. In a whyprompt
         store ``unit`` is one, numbered anew in each arm and repetition: ``["arm", "rep", "unit"]``.
-    arm : str, optional
+    treatment : str, optional
         Column; the same item under another arm counts as another item.
     features : sequence of str
         Numeric columns, such as ``question_tokens``: does the outcome follow the mean of the other trials in
@@ -153,17 +153,17 @@ def batch_interference(
     ...         "y": [1.0, 2.0, 3.0, 4.0] * 2,
     ...     }
     ... )
-    >>> found = batch_interference(frame, item="item", outcome="y", batch="batch")
+    >>> found = batch_interference(frame, unit="item", outcome="y", batch="batch")
     >>> found.verdict, found.n_changed, found.parts[0].p_value
     ('passes', 0, 1.0)
     """
     if draws < 99:
         raise EstimationError(f"draws={draws}: at least 99 are needed")
     table = open_table(frame)
-    labels = table.labels(item, role="item").astype(str)
-    if arm is not None:
+    labels = table.labels(unit, role="unit").astype(str)
+    if treatment is not None:
         labels = np.array(
-            [f"{a}\0{b}" for a, b in zip(labels, table.labels(arm, role="arm").tolist(), strict=True)]
+            [f"{a}\0{b}" for a, b in zip(labels, table.labels(treatment, role="arm").tolist(), strict=True)]
         )
     y = table.numbers(outcome, role="outcome")
     where = _labels(table, batch)

@@ -100,9 +100,9 @@ class RepeatVariance(Result):
 def repeat_variance(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,
-    item: str,
+    unit: str,
     outcome: str,
-    arm: str | None = None,
+    treatment: str | None = None,
     rep: str | None = None,
     level: float = 0.95,
 ) -> RepeatVariance:
@@ -112,9 +112,9 @@ def repeat_variance(
     ----------
     frame : DataFrame
         One row a trial; pandas, polars or pyarrow. It is read and never written.
-    item, outcome : str
+    unit, outcome : str
         Columns.
-    arm : str, optional
+    treatment : str, optional
         Column; arms are looked at one by one.
     rep : str, optional
         Column that numbers the repetitions, each with seeds of its own, where every item was run once in
@@ -147,16 +147,16 @@ def repeat_variance(
     --------
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"item": [1, 1, 2, 2, 3, 3], "y": [0.0, 1.0, 4.0, 4.0, 8.0, 7.0]})
-    >>> row = repeat_variance(frame, item="item", outcome="y").parts[0]
+    >>> row = repeat_variance(frame, unit="item", outcome="y").parts[0]
     >>> row.n_changed, round(row.sd_repeats**2, 4), round(row.sd_items**2, 4)
     (2, 0.3333, 12.0833)
     """
     if not 0 < level < 1:
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
     table = open_table(frame)
-    labels = table.labels(item, role="item")
+    labels = table.labels(unit, role="unit")
     y = table.numbers(outcome, role="outcome")
-    arms = None if arm is None else table.labels(arm, role="arm")
+    arms = None if treatment is None else table.labels(treatment, role="arm")
     reps = None if rep is None else table.values(rep, role="repetition")
     rows = []
     for name in [""] if arms is None else sorted(set(arms.tolist())):
@@ -165,7 +165,7 @@ def repeat_variance(
         row = _repeat_row(name, labels[here], y[here], level)
         if means:
             row = replace(row, rep_means=means, sd_rep_means=float(np.std(means, ddof=1)))
-        rows.append(row if arm is None else replace(row, by=arm))
+        rows.append(row if treatment is None else replace(row, by=treatment))
     return RepeatVariance(
         parts=tuple(rows),
         level=level,
