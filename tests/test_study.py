@@ -350,3 +350,19 @@ def test_a_study_that_imports_code_is_refused_where_it_may_not(tmp_path):
     with pytest.raises(StudyError, match=r"study\.yaml:21: outcomes\.1\.call: imports and runs 'a\.b:c'"):
         load_study(write(tmp_path, text), code=False)
     load_study(write(tmp_path, YAML), code=False)
+
+
+@pytest.mark.parametrize("where", ["audit", "effect"])
+def test_an_estimand_that_the_method_has_not_is_refused_at_its_key(tmp_path, where):
+    study = yaml.safe_load(YAML)
+    if where == "audit":
+        study["effect"]["audit"] = {"assignment": {"difficulty": 1.0}, "method": "optimal", "estimand": "ate"}
+    else:
+        study |= {
+            "design": "observational",
+            "effect": {**study["effect"], "method": {"optimal": {"ratio": 2}}},
+        }
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    with pytest.raises(StudyError, match=r"estimand: ate is not what optimal estimates: att, atc"):
+        load_study(path)

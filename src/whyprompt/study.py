@@ -339,10 +339,15 @@ def _design(study: Study) -> Iterator[Problem]:
 
 def _options(settings: EffectSettings | AuditSettings, at: tuple[str, ...]) -> Iterator[Problem]:
     """Let a method that is written with options judge them, each at its key."""
+    from whyprompt.effects.methods.make import make_method
+
     chosen, name = settings.model_dump()["method"], settings.method_name
+    known = make_method(name).estimands
+    # Overlap weights define their own population: the estimand is not asked of them.
+    if settings.estimand not in known and known != ("ato",):
+        yield (*at, "estimand"), f"{settings.estimand} is not what {name} estimates: {', '.join(known)}"
     if isinstance(chosen, str):
         return
-    from whyprompt.effects.methods.make import make_method
 
     def refusal(method: dict[str, Any]) -> str | None:
         try:

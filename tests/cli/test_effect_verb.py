@@ -892,3 +892,12 @@ def test_a_p_value_is_written_in_one_way(run, tmp_path):
     assert code == 0
     assert "p 1.00" not in out
     assert "p 1.0" in out
+
+
+def test_the_help_names_every_method(run):
+    from whyprompt.effects.methods.make import METHODS
+
+    code, out, _ = run("--help")
+    assert code == 0
+    told = out[out.index("--method") : out.index("--estimand")]
+    assert [name for name in METHODS if name not in told] == []

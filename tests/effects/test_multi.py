@@ -291,7 +291,7 @@ def test_a_graph_chooses_and_forbids(trials):
         ({}, {"estimand": "atc"}, EstimationError, "does not estimate 'atc'"),
         ({}, {"estimand": "att"}, EstimationError, "focal"),
         ({}, {"estimand": "att", "focal": "none"}, EstimationError, "not an arm"),
-        ({}, {"caliper": 0.1}, EstimationError, "option 'caliper' is for methods that match pairs"),
+        ({}, {"caliper": 0.1}, EstimationError, "option 'caliper' has no meaning where many arms"),
         ({}, {"method": "nearest", "focal": "cot"}, EstimationError, "focal= is for method='ipw'"),
         ({}, {"method": "nearst"}, EstimationError, "method 'nearst' is not known"),
         ({}, {"design": "mine"}, EstimationError, "design 'mine'"),

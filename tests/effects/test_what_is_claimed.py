@@ -185,3 +185,15 @@ def test_methods_have_names_that_stand_in_a_sentence():
     for text in sentences:
         assert "difference of means" in text
         assert not re.search(r"\bnaive\b", text)
+
+
+def test_rows_that_weights_leave_out_found_no_counterpart_and_wanted_none():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(size=400)
+    arm = rng.random(400) < 1 / (1 + np.exp(-2.5 * hard))
+    frame = pd.DataFrame({"arm": arm.astype(int), "hard": hard, "y": arm - hard + rng.normal(size=400)})
+    asked = {"treatment": "arm", "outcome": "y", "confounders": ["hard"]}
+    trimmed = estimate_effect(frame, **asked, method="ipw", estimand="ate", discard="crump")
+    assert "rows that are left" in trimmed.sentence
+    assert "counterpart" not in trimmed.sentence
+    assert "could be matched" in estimate_effect(frame, **asked, caliper=0.05).sentence

@@ -185,7 +185,8 @@ def compare_arms(
     if method in {"ipw", "overlap", "naive"}:
         if options:
             raise EstimationError(
-                f"option {min(options)!r} is for methods that match pairs", hint="method='nearest'"
+                f"option {min(options)!r} has no meaning where many arms are weighted at once",
+                hint="method='nearest' compares them pair by pair, and takes its options",
             )
         result = _weighted(
             table,

@@ -390,7 +390,7 @@ def _warnings(
     spare: tuple[str, ...] = ()
     if logit is not None:
         spare = logit.dropped
-    elif plan.method.name not in {"naive", "cem"}:
+    elif plan.method.linear:
         spare = _spare_columns(problem)
     if spare:
         out.append(f"left out of the adjustment as constant or a copy of others: {', '.join(spare)}")

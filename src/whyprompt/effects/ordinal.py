@@ -13,6 +13,7 @@ import numpy as np
 
 from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import format_number, p_words, percent
+from whyprompt.effects.result import method_words
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption, Estimate, Result, with_holm
 from whyprompt.stats.errors import interval
@@ -387,7 +388,7 @@ def _sentence(made: OrdinalResult) -> str:
         and (row.simultaneous_low > 0 or row.simultaneous_high < 0)
     }
     start = f"Under {made.treated!r} instead of {made.control!r} the chance in {made.outcome!r}"
-    by = f"{made.estimand.upper()}, by {made.method}"
+    by = f"{made.estimand.upper()}, by {method_words(made.method)}"
     several = "intervals that hold at once at" if len(rows) > 1 else "interval at"
     others = ", ".join(repr(level) for level in rows if level not in seen)
     if seen:

@@ -265,7 +265,7 @@ def effect_sentence(
     unbalanced = [r for r in judged if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
     change = f"a difference of {format_number(estimate)} in {outcome!r} ({interval})"
     # Weights leave out rows where they were told to trim, and not for want of a counterpart.
-    trimmed = method in {"ipw", "overlap", "entropy", "aipw"}
+    trimmed = result.matched is None
     whose = estimand_words(result.estimand, used, total, "are left" if trimmed else "could be matched")
     way_out = f"Both arms were run on the same {item!r}: compare each with itself." if item else ""
     again = f" Rows repeat {repeats!r}, which the interval allows for." if repeats else ""
@@ -294,7 +294,7 @@ def effect_sentence(
         " the choice of arm and the outcome"
     )
     dropped = (
-        f" It speaks for the rows that found a counterpart: {numbers}."
+        f" It speaks for the rows that {'are left' if trimmed else 'found a counterpart'}: {numbers}."
         if used != total
         else f" All rows are used ({total[0]} and {total[1]})."
     )

@@ -13,6 +13,7 @@ from whyprompt._words import format_number, p_words, percent
 from whyprompt.charts.rows import rows_used
 from whyprompt.effects.paired import PairedResult
 from whyprompt.effects.paired_items import change_words, item_differences
+from whyprompt.effects.result import method_words
 from whyprompt.graph.model import CausalGraph
 from whyprompt.page.blocks import (
     Answer,
@@ -284,7 +285,7 @@ def effects(m: Material) -> Section:
     e, main = m.effect, m.effect.main
     beside = None
     if e.draw is not None:
-        beside = {f"logs, by {e.draw.adjusted.method}": (e.draw.adjusted, e.draw.truth)}
+        beside = {f"logs, by {method_words(e.draw.adjusted.method)}": (e.draw.adjusted, e.draw.truth)}
     blocks: list[Block] = [Para(main.sentence)]
     if any(row.estimate is not None for row in (main.overall, *main.parts) if row):
         truth = (

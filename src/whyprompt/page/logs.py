@@ -9,6 +9,7 @@ from whyprompt._words import counted
 from whyprompt.effects.checks.hidden import sensitivity_report
 from whyprompt.effects.checks.partial_r2 import PartialR2Bounds
 from whyprompt.effects.checks.rosenbaum import RosenbaumBound
+from whyprompt.effects.result import method_words
 from whyprompt.errors import EstimationError
 from whyprompt.page.blocks import Cell, Details, Note, Para, Section, num, p_value, table
 
@@ -52,7 +53,7 @@ def logs(m: Material) -> Section:
                     num(draw.naive.ci_high),
                 ),
                 (
-                    f"adjusted, by {draw.adjusted.method}",
+                    f"adjusted, by {method_words(draw.adjusted.method)}",
                     num(draw.adjusted.estimate),
                     num(draw.adjusted.ci_low),
                     num(draw.adjusted.ci_high),

@@ -43,6 +43,7 @@ class CEM(Matching):
     """
 
     name = "cem"
+    linear = False
 
     cutpoints: Mapping[str, int | str | Sequence[float]] | None = None
     exact: Sequence[str] = ()

@@ -12,6 +12,7 @@ from whyprompt.effects.methods.entropy import Entropy
 from whyprompt.effects.methods.full import Full
 from whyprompt.effects.methods.ipw import IPW
 from whyprompt.effects.methods.kernel import Kernel
+from whyprompt.effects.methods.matching import Pairing
 from whyprompt.effects.methods.method import Method, Plan
 from whyprompt.effects.methods.naive import Naive
 from whyprompt.effects.methods.nearest import Nearest
@@ -183,7 +184,8 @@ def _foreign(name: str, value: object, method: str) -> EstimationError:
         )
     spoken = _SPOKEN.get(name, f"{name} has")
     if name == "distance" and value == "mahalanobis":
-        spoken, having = "the Mahalanobis distance has", ["nearest", "optimal", "full"]
+        spoken = "the Mahalanobis distance has"
+        having = [other for other, kind in _KINDS.items() if issubclass(kind, Pairing)]
     use = " or ".join(filter(None, [", ".join(having[:-1]), having[-1]]))
     return EstimationError(f"{spoken} no meaning for method {method!r}", hint=f"use {use}")
 

@@ -155,6 +155,8 @@ class Method:
         What it can estimate, the default first.
     matches : bool
         Whether rows stand in for rows.
+    linear : bool
+        Whether it adjusts for the columns of the design, so that one which others determine adds nothing.
     by_score : bool
         Whether it needs a propensity score.
     """
@@ -162,6 +164,7 @@ class Method:
     name: ClassVar[str]
     estimands: ClassVar[tuple[str, ...]] = ("att", "atc", "ate")
     matches: ClassVar[bool] = False
+    linear: ClassVar[bool] = True
 
     @property
     def by_score(self) -> bool:

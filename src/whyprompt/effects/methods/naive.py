@@ -27,6 +27,7 @@ class Naive(Method):
     """
 
     name = "naive"
+    linear = False
     estimands = ("ate", "att", "atc")
 
     @property

@@ -51,6 +51,7 @@ class Optimal(Pairing):
     """
 
     name = "optimal"
+    estimands = ("att", "atc")
 
     caliper: float | None = None
     caliper_unit: str = "sd"

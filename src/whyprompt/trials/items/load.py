@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from whyprompt.errors import DataError
 from whyprompt.trials.items.files import from_file, from_gsm8k, from_natural_instructions
@@ -72,8 +72,10 @@ def _load(source: ItemSource, seed: int) -> list[tuple[list[Item], list[Item]]]:
         everything, where = from_file(source), source.path
     elif source.source == "gsm8k":
         everything, where = from_gsm8k(source), source.path
-    else:
+    elif source.source == "hub":
         everything, where = from_hub(source), source.name
+    else:
+        assert_never(source)
     check_items(everything, where=where)
     return [_split(everything, source.size, source.shot_pool, seed=seed, where=where)]
 
