@@ -48,7 +48,7 @@ import os, sys
 import torch
 from pathlib import Path
 from whyprompt.study import load_study
-from whyprompt.trials import run_study
+from whyprompt import run_study
 import whyprompt.trials.run, transformers
 from transformers import LlamaForCausalLM
 torch.set_num_threads(1)
