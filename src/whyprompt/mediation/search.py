@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 import numpy as np
 
-from whyprompt._words import percent
+from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.intervals import interval_words, mean_interval, share_interval
 from whyprompt.mediation.results import columns_of
@@ -344,7 +344,8 @@ def _sentence(r: HeadSearch, mediator: str, n_clusters: int) -> str:
         f"{_percent(s.estimate)} ({_share_words(s, percent(r.level))}) {_MOVED[s.by]}" for s in shares
     )
     text = (
-        f"{len(chosen)} head{'s' if len(chosen) > 1 else ''} ({names}; layer.head) together carry, of the "
+        f"{counted(len(chosen), 'head')} ({names}; layer.head) "
+        f"{'carries' if len(chosen) == 1 else 'together carry'}, of the "
         f"total effect of {total.estimate:.3g} on {total.n_used} held-out items, {carried}."
     )
     text += "".join(_beyond(r, share) for share in shares)
