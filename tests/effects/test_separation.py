@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from whyprompt import estimate_effect
+from whyprompt import compare_arms, estimate_effect
 from whyprompt.effects.separation import one_armed
 from whyprompt.stats.propensity import SeparatedError, fit_logistic
 
@@ -147,3 +147,17 @@ def test_a_combination_that_separates_is_named_without_columns_that_it_does_not_
     treated = X[:, 1] + X[:, 4] > 0
     with pytest.raises(SeparatedError, match="separated: b, e predict the arm"):
         fit_logistic(X, treated, names=list("abcdef"))
+
+
+@pytest.mark.parametrize("lonely", ["task-00", "task-13"])
+def test_the_level_that_one_of_many_arms_lacks_is_named_with_the_arm(lonely):
+    """The first has no column of its own among the dummies."""
+    frame = tasks({}, n=3000)
+    rng = np.random.default_rng(1)
+    frame["arm"] = rng.choice(["direct", "cot", "role"], len(frame)).astype(object)
+    frame.loc[(frame.task == lonely) & (frame.arm == "role"), "arm"] = "cot"
+    given = {"treatment": "arm", "outcome": "y", "confounders": ["task", "chars"], "method": "ipw"}
+    with pytest.raises(SeparatedError, match=rf"task = '{lonely}' \(no row of 'role'\)\n") as error:
+        compare_arms(frame, **given)
+    assert "leave rows of these levels out" in error.value.hint
+    assert len(compare_arms(frame[frame.task != lonely], **given).pairs) == 3

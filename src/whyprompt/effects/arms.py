@@ -18,12 +18,14 @@ from whyprompt.effects.assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.many_arms import multinomial_weights
 from whyprompt.effects.problem import choose_confounders, refuse_post_treatment
+from whyprompt.effects.separation import explain_missing_arms
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.errors import EstimationError
 from whyprompt.results import BalanceRow, Estimate, with_holm
 from whyprompt.stats.clusters import cluster_design
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.errors import interval
+from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.rules import few_clusters, holm
 from whyprompt.stats.several import correlation, max_t, normal_scores, reach, two_sided_p
 from whyprompt.tables import level_name, open_table
@@ -314,16 +316,19 @@ def _weighted(
         fit = _plain_means(y, labels, arms, units)
     else:
         design = design_matrix(columns)
-        fit = multinomial_weights(
-            labels,
-            design.matrix,
-            y=y,
-            estimand=target,
-            focal=focal,
-            reference=arms[0],
-            names=design.names,
-            cluster=units,
-        )
+        try:
+            fit = multinomial_weights(
+                labels,
+                design.matrix,
+                y=y,
+                estimand=target,
+                focal=focal,
+                reference=arms[0],
+                names=design.names,
+                cluster=units,
+            )
+        except SeparatedError as error:
+            raise explain_missing_arms(columns, labels, error) from None
     assert fit.means is not None
     assert fit.covariance is not None
     balance: tuple[BalanceRow, ...] = ()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
 
-__all__ = ["OneArmed", "explain_separation", "one_armed", "without_counterpart"]
+__all__ = ["OneArmed", "explain_missing_arms", "explain_separation", "one_armed", "without_counterpart"]
 
 _SHOWN = 8
 
@@ -106,6 +106,40 @@ def explain_separation(problem: Problem, plan: Plan, error: SeparatedError) -> S
             " the same kinds of items",
         )
     return SeparatedError(message, hint=_hint(levels, n, plan))
+
+
+def explain_missing_arms(
+    columns: Mapping[str, NDArray[Any]], labels: NDArray[Any], error: SeparatedError
+) -> SeparatedError:
+    """Say which levels an arm lacks where many arms are separated, and what to do.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, each shape (n,)
+    labels : ndarray of str, shape (n,)
+        The arm of each row.
+    error : SeparatedError
+        From the fit, which sees dummies and no levels.
+
+    Returns
+    -------
+    SeparatedError
+        The error given, where every arm has every level.
+    """
+    lacking: dict[str, list[str]] = {}
+    for arm in np.unique(labels).tolist():
+        for one in one_armed(columns, labels == arm)[0]:
+            if not one.treated:
+                lacking.setdefault(f"{one.column} = {one.level}", []).append(repr(arm))
+    if not lacking:
+        return error
+    shown = [f"{level} (no row of {', '.join(arms)})" for level, arms in lacking.items()]
+    more = f"; and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
+    return SeparatedError(
+        f"the multinomial score is separated by levels that an arm lacks: {'; '.join(shown[:_SHOWN])}{more}",
+        hint="nothing in the table says what that arm does there: leave rows of these levels out, merge"
+        " levels or arms, or run the arm on such items",
+    )
 
 
 def _words(one: OneArmed, arms: Arms) -> str:

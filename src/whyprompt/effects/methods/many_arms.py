@@ -18,6 +18,7 @@ from whyprompt.stats.influence import (
     regression_influence,
     with_intercept,
 )
+from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.regression import fit_multinomial, multinomial_information, softmax
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def multinomial_weights(
     DataError
         If an array has missing or infinite values or a wrong shape.
     EstimationError
-        If there are fewer than two arms, an arm has one row, or the score does not converge.
+        If there are fewer than two arms or an arm has one row; `SeparatedError` if covariates separate arms.
 
     References
     ----------
@@ -147,7 +148,7 @@ def multinomial_weights(
     design = with_intercept(standardised(matrix, columns))
     found = fit_multinomial(design, index, n_arms)
     if found is None:
-        raise EstimationError(
+        raise SeparatedError(
             "the multinomial score does not converge: covariates separate some arms",
             hint="drop the covariate that determines the arm, or merge arms",
         )
