@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -17,7 +18,7 @@ from whyprompt._words import format_number, p_words
 from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import pandas as pd
 
@@ -27,6 +28,7 @@ __all__ = [
     "Check",
     "Checks",
     "Estimate",
+    "Figure",
     "Point",
     "Result",
     "Status",
@@ -39,6 +41,8 @@ __all__ = [
 
 Status = Literal["holds", "fails", "doubtful", "untestable", "not checked"]
 Verdict = Literal["passes", "fails", "doubtful", "untestable", "not checked"]
+Figure = float | str | bool | tuple[float | str, ...] | Mapping[str, float | str] | None
+"""A further number of a row or a result, or a word of it."""
 
 # Always told of an estimate; the rest where there is something to tell.
 _TOLD = ("label", "estimate", "std_error", "ci_low", "ci_high", "p_value")
@@ -91,6 +95,13 @@ def _listed(f: Any) -> bool:  # noqa: ANN401 - a dataclass field
     return bool(f.metadata.get("listed", True))
 
 
+def _figure(figures: Mapping[str, Figure], name: str) -> Any:  # noqa: ANN401 - what its documentation says
+    if name not in figures:
+        known = ", ".join(map(repr, figures))
+        raise KeyError(f"no figure {name!r}; there is {known or 'none'}")
+    return figures[name]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
     """One number with its interval: an overall effect, or the effect in one part.
@@ -123,6 +134,9 @@ class Estimate:
         Column whose level the part is.
     note : str
         Why there is no estimate, or what to know about it.
+    figures : mapping of str to Figure
+        What else belongs to the row, by the names that its maker documents: ``row["rmse"]`` reads one, tables
+        and JSON have each as a column of its own.
     """
 
     label: str
@@ -145,6 +159,10 @@ class Estimate:
     largest_smd: float | None = None
     by: str = ""
     note: str = ""
+    figures: Mapping[str, Figure] = field(default_factory=dict, hash=False)
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a figure
+        return _figure(self.figures, name)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate as values that JSON can hold.
@@ -154,8 +172,7 @@ class Estimate:
         dict
             Label, estimate, error, interval and p, and of the rest what is known.
         """
-        every = {f.name: plain(getattr(self, f.name)) for f in fields(self)}
-        return {k: v for k, v in every.items() if k in _TOLD or v not in (None, "")}
+        return {k: v for k, v in _cells(self).items() if k in _TOLD or v not in (None, "")}
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -166,6 +183,8 @@ class Estimate:
     @property
     def words(self) -> str:
         """The estimate as a line of text."""
+        if self.estimate is None and self.figures and self.note:
+            return f"{self.label}: {self.note}"
         if self.estimate is None:
             return f"{self.label}: no estimate" + (f" ({self.note})" if self.note else "")
         inside = [] if self.n_used is None else [f"n = {self.n_used}"]
@@ -175,6 +194,13 @@ class Estimate:
         if p is not None:
             inside.append(f"{'' if self.p_adjusted is None else 'adjusted '}p {p_words(p)}")
         return f"{self.label}: {format_number(self.estimate)}" + (f" ({', '.join(inside)})" if inside else "")
+
+
+def _cells(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a dataclass instance
+    """Give every field of a row, and each of its further figures, as values that JSON can hold."""
+    cells = {f.name: plain(getattr(row, f.name)) for f in fields(row)}
+    further = cells.pop("figures", {})
+    return {**cells, **further}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -271,6 +297,11 @@ class Result:
         What a reader must know before quoting the number.
     axis : str
         What the estimates are, with their unit, as an axis of a chart says it.
+    figures : mapping of str to Figure
+        What else belongs to it, by the names that its maker documents: ``found["draws"]`` reads one, and
+        `to_dict` has each under its own name.
+    pictures : mapping of str to callable
+        Its charts, where it has others than every result has; `plot` draws them.
     """
 
     sentence: str
@@ -280,6 +311,13 @@ class Result:
     assumptions: tuple[Assumption, ...] = ()
     warnings: tuple[str, ...] = ()
     axis: str = "estimate (units of the outcome)"
+    figures: Mapping[str, Figure] = field(default_factory=dict)
+    pictures: Mapping[str, Callable[[], Any]] = field(
+        default_factory=dict, repr=False, compare=False, metadata={"listed": False}
+    )
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a figure
+        return _figure(self.figures, name)
 
     @property
     def estimate(self) -> float:
@@ -352,6 +390,8 @@ class Result:
             if f.name == "overall":
                 shown = {} if value is None else value.to_dict()
                 out |= {k: v for k, v in shown.items() if k != "label"}
+            elif f.name == "figures":
+                out |= plain(value)
             elif _listed(f):
                 out[f.name] = plain(value)
         return out
@@ -383,7 +423,7 @@ class Result:
         WhypromptError
             If it has no such chart, or nothing to draw in it.
         """
-        charts = self._charts()
+        charts = self.pictures or self._charts()
         name = next(iter(charts)) if kind is None else kind
         if name not in charts:
             from whyprompt.errors import EstimationError
@@ -583,7 +623,8 @@ def rows_frame(rows: Sequence[Any], kind: type | None = None) -> pd.DataFrame:
         return pd.DataFrame(
             [{name: plain(getattr(row, name)) for name in columns} for row in rows], columns=columns
         )
-    names: Iterable[str] = dict.fromkeys(f.name for row in rows for f in fields(row))
-    table = {name: [plain(getattr(row, name, None)) for row in rows] for name in names}
+    cells = [_cells(row) for row in rows]
+    names: Iterable[str] = dict.fromkeys(name for row in cells for name in row)
+    table = {name: [row.get(name) for row in cells] for name in names}
     shown = {k: v for k, v in table.items() if k in _TOLD or any(x not in (None, "") for x in v)}
     return pd.DataFrame(shown)

@@ -14,6 +14,7 @@ import pytest
 
 import whyprompt as wp
 import whyprompt.effects as public
+from whyprompt.results import Estimate, Result
 
 
 def public_results():
@@ -164,6 +165,20 @@ MADE = {
         table(), wp.estimate_effect(table(), **{**ASKED, "method": "nearest"})
     ),
 }
+
+
+def test_further_figures_are_read_by_name_and_are_columns_of_their_own():
+    row = Estimate(label="ipw", estimate=0.1, figures={"rmse": 0.5, "reps": (1.0, np.nan)})
+    found = Result(sentence="Said.", parts=(row,), figures={"draws": 20})
+    assert (row["rmse"], found["draws"]) == (0.5, 20)
+    assert found.to_dict()["draws"] == 20
+    assert found.to_dict()["parts"][0]["reps"] == [1.0, None]
+    assert found.to_frame()["rmse"].tolist() == [0.5]
+    assert "figures" not in found.to_frame()
+    assert hash(row) == hash(dataclasses.replace(row, figures={}))
+    for one, known in ((row, "rmse"), (found, "draws")):
+        with pytest.raises(KeyError, match=f"no figure 'rms'; there is '{known}'"):
+            one["rms"]
 
 
 def test_every_public_result_is_looked_at():

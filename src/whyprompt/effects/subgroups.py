@@ -111,7 +111,12 @@ def _one(
     t = part.treated
     total = (int(t.sum()), int((~t).sum()))
     note = f"an arm has fewer than two rows ({total[0]} and {total[1]})" if min(total) < 2 else ""
-    counts = {"n_treated": total[0], "n_control": total[1], "n_treated_used": 0, "n_control_used": 0}
+    counts: dict[str, Any] = {
+        "n_treated": total[0],
+        "n_control": total[1],
+        "n_treated_used": 0,
+        "n_control_used": 0,
+    }
     if note:
         return Estimate(label=str(level), by=name, estimate=None, note=note, **counts), ""
     try:
