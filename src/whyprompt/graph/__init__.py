@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from whyprompt.graph.report import Identification
-from whyprompt.graph.types import Implication, ImplicationTest, Path
+from whyprompt.graph.types import Implication, Path
 
 __all__ = [
     "Identification",
     "Implication",
-    "ImplicationTest",
     "Path",
 ]

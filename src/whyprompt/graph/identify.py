@@ -277,7 +277,9 @@ def implications(
         sets = minimal_separators(adjacency, x, y, allowed=set(observed) - {x, y})
         smallest = _by_size(islice(sets, limit))
         if smallest:
-            found.append(Implication(x=x, y=y, given=smallest[0]))
+            given = smallest[0]
+            label = f"{x} _||_ {y}" + (f" | {', '.join(sorted(given))}" if given else "")
+            found.append(Implication(label=label, estimate=None, x=x, y=y, given=given))
     return tuple(found)
 
 

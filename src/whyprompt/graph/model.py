@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import graphlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, Self
 
 from whyprompt.errors import GraphError
 from whyprompt.graph import identify as _identify
-from whyprompt.graph.data import GraphData
+from whyprompt.graph.notation import (
+    parse_any,
+    parse_arrows,
+    parse_dot,
+    parse_gml,
+    write_arrows,
+    write_dot,
+)
 from whyprompt.graph.report import identification, stories, traces
 from whyprompt.graph.separation import Step, ancestors, connected, descendants
 from whyprompt.graph.svg import draw
 from whyprompt.graph.testing import run_tests
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
+    from pathlib import Path as File
 
     from narwhals.typing import IntoDataFrame
 
+    from whyprompt.graph.notation import Parts
     from whyprompt.graph.report import Identification
     from whyprompt.graph.separation import Adjacency
     from whyprompt.graph.types import Implication, Path
@@ -31,9 +41,32 @@ MAX_SETS = 4_096
 HINT_SETS = 256
 
 
+class DirectedGraph(Protocol):
+    """What is used of a ``networkx.DiGraph``."""
+
+    @property
+    def nodes(self) -> Iterable[object]:
+        """Its nodes."""
+
+    @property
+    def edges(self) -> Iterable[tuple[object, object]]:
+        """Its edges."""
+
+    def is_directed(self) -> bool:
+        """Whether edges have a direction."""
+
+    def is_multigraph(self) -> bool:
+        """Whether an edge may be repeated."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class CausalGraph(GraphData):
+class CausalGraph:
     """An acyclic causal graph, with ``a <-> b`` for an unobserved common cause of two variables.
+
+    It is made by `parse`, `from_dot`, `from_gml`, `from_networkx` or `read`, each of which takes, as
+    `unobserved`, names of more variables that are not measured. Where a method takes them, `treatment` and
+    `outcome` (str) are the question, and `observed` (collection of str) is what may be used, by default every
+    node not declared unobserved; a name that is not in the graph is refused.
 
     Parameters
     ----------
@@ -49,7 +82,8 @@ class CausalGraph(GraphData):
     Raises
     ------
     GraphError
-        If there is a cycle (which is named), a self loop, an edge given twice, or an end that is no node.
+        If there is a cycle (which is named), a self loop, an edge given twice, or an end that is no node; and
+        by every method that is given a name that is not in the graph.
 
     References
     ----------
@@ -71,6 +105,160 @@ class CausalGraph(GraphData):
     >>> graph.roles("arm", "score")["prompt_tokens"]
     ('post-treatment',)
     """
+
+    nodes: tuple[str, ...]
+    directed: tuple[tuple[str, str], ...]
+    bidirected: tuple[tuple[str, str], ...] = ()
+    unobserved: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        causes: dict[str, list[str]] = {node: [] for node in self.nodes}
+        if len(causes) != len(self.nodes):
+            twice = sorted({node for node in self.nodes if self.nodes.count(node) > 1})
+            raise GraphError(f"the graph names {twice[0]!r} twice as a node")
+        seen: set[tuple[str, str, str]] = set()
+        for a, arrow, b in self._edges:
+            if a not in causes or b not in causes:
+                missing = a if a not in causes else b
+                raise GraphError(f"edge {a} {arrow} {b}: {missing!r} is not a node")
+            if a == b:
+                raise GraphError(f"self loop: {a} {arrow} {b}; a variable does not cause itself")
+            ends = (a, b) if arrow == "->" else (min(a, b), max(a, b))
+            if (arrow, *ends) in seen:
+                raise GraphError(f"edge {a} {arrow} {b} is given twice")
+            seen.add((arrow, *ends))
+        for a, b in self.directed:
+            causes[b].append(a)
+        try:
+            graphlib.TopologicalSorter(causes).prepare()
+        except graphlib.CycleError as error:
+            raise GraphError(
+                f"the graph has a cycle: {' -> '.join(error.args[1])}",
+                hint="a variable cannot be its own cause; drop an edge, or split it by time",
+            ) from None
+        self._known(self.unobserved, "unobserved")
+
+    # ---------------------------------------------------------------------------------- read and written
+
+    @classmethod
+    def parse(cls, text: str, *, unobserved: Collection[str] = ()) -> Self:
+        """Read arrow text.
+
+        Parameters
+        ----------
+        text : str
+            Statements split by ``;`` or a new line: ``a -> b``, ``a <- b``, ``a <-> b``, chains
+            ``a -> b -> c``, lists ``a, b -> c``, a node alone, ``u [latent]`` for a variable that is not
+            measured, ``"a name"`` in quotes, ``#`` comments.
+        unobserved : collection of str, optional
+
+        Raises
+        ------
+        GraphError
+            If the text cannot be read (naming the line) or is not an acyclic graph.
+
+        Examples
+        --------
+        >>> CausalGraph.parse("a -> b -> c; a <-> c").bidirected
+        (('a', 'c'),)
+        """
+        return cls._of(parse_arrows(text), unobserved)
+
+    @classmethod
+    def from_dot(cls, text: str, *, unobserved: Collection[str] = ()) -> Self:
+        """Read a directed DOT graph, or DAGitty's ``dag { ... }``.
+
+        Nodes, chains, ``{a b}`` groups, quoted names and comments are read; ``dir=both`` or ``<->`` is an
+        unobserved common cause, ``[latent]`` or ``observed=no`` an unmeasured node; attributes of appearance
+        are skipped. Subgraphs, ports, undirected edges and unknown attributes are refused, naming the line.
+
+        Examples
+        --------
+        >>> CausalGraph.from_dot('digraph { a -> {b c}; b -> c [dir=both] }').directed
+        (('a', 'b'), ('a', 'c'))
+        """
+        return cls._of(parse_dot(text), unobserved)
+
+    @classmethod
+    def from_gml(cls, text: str, *, unobserved: Collection[str] = ()) -> Self:
+        """Read a directed GML graph.
+
+        ``node`` blocks have ``id`` and ``label``, and ``observed "no"`` where they are not measured; ``edge``
+        blocks have ``source`` and ``target``. Anything else is refused, naming the line.
+
+        Examples
+        --------
+        >>> text = 'graph [directed 1 node [id 0 label "a"] node [id 1 label "b"] edge [source 0 target 1]]'
+        >>> CausalGraph.from_gml(text).directed
+        (('a', 'b'),)
+        """
+        return cls._of(parse_gml(text), unobserved)
+
+    @classmethod
+    def from_networkx(cls, graph: DirectedGraph, *, unobserved: Collection[str] = ()) -> Self:
+        """Take a ``networkx.DiGraph`` whose nodes are strings; attributes are not read.
+
+        Raises
+        ------
+        GraphError
+            If the graph is undirected or a multigraph, or a node is not a string.
+        """
+        if not graph.is_directed() or graph.is_multigraph():
+            raise GraphError(f"expected a networkx.DiGraph, got {type(graph).__name__}")
+        names: dict[object, str] = {}
+        for node in graph.nodes:
+            if not isinstance(node, str):
+                raise GraphError(f"node {node!r} is a {type(node).__name__}; nodes are column names (str)")
+            names[node] = node
+        edges = [(names[a], "->", names[b]) for a, b in graph.edges]
+        return cls._of((dict.fromkeys(names.values(), False), edges), unobserved)
+
+    @classmethod
+    def read(cls, source: str | File, *, unobserved: Collection[str] = ()) -> Self:
+        """Read a graph from a file or from text, in any of the three notations, told apart by how it begins.
+
+        Parameters
+        ----------
+        source : str or pathlib.Path
+            A path, or the text itself: text is what has an arrow, a brace or a new line in it.
+        unobserved : collection of str, optional
+
+        Raises
+        ------
+        GraphError
+            If the file is missing or the text cannot be read.
+
+        Examples
+        --------
+        >>> CausalGraph.read("a -> b") == CausalGraph.read("digraph { a -> b }")
+        True
+        """
+        return cls._of(parse_any(source), unobserved)
+
+    @classmethod
+    def _of(cls, parts: Parts, unobserved: Collection[str]) -> Self:
+        nodes, edges = parts
+        return cls(
+            nodes=tuple(nodes),
+            directed=tuple((a, b) for a, arrow, b in edges if arrow == "->"),
+            bidirected=tuple((a, b) for a, arrow, b in edges if arrow == "<->"),
+            unobserved=frozenset(unobserved).union(node for node, hidden in nodes.items() if hidden),
+        )
+
+    def __str__(self) -> str:
+        """Write arrow text that `parse` reads back."""
+        return write_arrows({node: node in self.unobserved for node in self.nodes}, self._edges)
+
+    def to_dot(self) -> str:
+        """Write DOT that `from_dot` reads back to an equal graph.
+
+        Examples
+        --------
+        >>> graph = CausalGraph.parse("a -> b; a <-> b; u [latent]")
+        >>> CausalGraph.from_dot(graph.to_dot()) == graph
+        True
+        """
+        return write_dot({node: node in self.unobserved for node in self.nodes}, self._edges)
 
     def to_svg(
         self,
@@ -99,7 +287,7 @@ class CausalGraph(GraphData):
         Raises
         ------
         GraphError
-            If only one of the two is given, or `given` without them, or a name is not in the graph.
+            If only one of the two is given, or `given` without them.
 
         Examples
         --------
@@ -117,70 +305,6 @@ class CausalGraph(GraphData):
             return draw(self.nodes, self.directed, self.bidirected, named)
         found = self.paths(treatment, outcome, given=given)
         return draw(self.nodes, self.directed, self.bidirected, named, traces(found), stories(found))
-
-    def identify(
-        self,
-        treatment: str,
-        outcome: str,
-        *,
-        observed: Collection[str] | None = None,
-        max_paths: int = MAX_PATHS,
-    ) -> Identification:
-        """Say whether and how the effect can be had from what is observed.
-
-        Parameters
-        ----------
-        treatment, outcome : str
-            The question.
-        observed : collection of str, optional
-            What is in the table; by default every node not declared unobserved.
-        max_paths : int, default 10000
-            Beyond it paths are not listed, which the result says.
-
-        Returns
-        -------
-        Identification
-            Paths of every kind, roles, minimal adjustment sets, front-door sets with their paths,
-            instruments.
-
-        Raises
-        ------
-        GraphError
-            If a name is not in the graph.
-
-        Examples
-        --------
-        >>> found = CausalGraph.parse("x -> m -> y; x <-> y").identify("x", "y")
-        >>> found.strategy, [str(p) for p in found.front_door_paths]
-        ('front-door', ['x -> m -> y'])
-        """
-        self._ends(treatment, outcome)
-        notes: list[str] = []
-        sets = tuple(self.adjustment_sets(treatment, outcome, observed=observed))
-        front: tuple[frozenset[str], ...] = ()
-        try:
-            front = tuple(self.front_door_sets(treatment, outcome, observed=observed))
-        except GraphError as error:
-            notes.append(f"front-door sets: {error.message}")
-        paths: tuple[Path, ...] = ()
-        svg = self.to_svg(treatment, outcome)
-        try:
-            paths = self.paths(treatment, outcome, max_paths=max_paths)
-            svg = self.to_svg(treatment, outcome, given=sets[0] if sets else ())
-        except GraphError as error:
-            notes.append(f"paths: {error.message}")
-        return identification(
-            treatment,
-            outcome,
-            roles=self.roles(treatment, outcome),
-            paths=paths,
-            adjustment_sets=sets,
-            front_door_sets=front,
-            instruments=self.instruments(treatment, outcome, observed=observed, conditional=True),
-            moves=outcome in self.descendants(treatment),
-            notes=notes,
-            svg=svg,
-        )
 
     # ---------------------------------------------------------------------------------------- structure
 
@@ -207,21 +331,7 @@ class CausalGraph(GraphData):
     def d_separated(
         self, x: str | Collection[str], y: str | Collection[str], given: str | Collection[str] = ()
     ) -> bool:
-        """Whether every path between ``x`` and ``y`` is blocked by ``given``.
-
-        Parameters
-        ----------
-        x, y, given : str or collection of str
-            Disjoint variables.
-
-        Returns
-        -------
-        bool
-
-        Raises
-        ------
-        GraphError
-            If a name is not in the graph or the sets overlap.
+        """Whether every path between ``x`` and ``y`` is blocked by ``given``; the three are disjoint.
 
         Examples
         --------
@@ -250,7 +360,6 @@ class CausalGraph(GraphData):
         Parameters
         ----------
         treatment, outcome : str
-            The two ends.
         given : str or collection of str, optional
             What is adjusted for.
         max_paths : int, default 10000
@@ -260,11 +369,6 @@ class CausalGraph(GraphData):
         -------
         tuple of Path
             Causal paths, then backdoor paths, then other non-causal ones; short before long.
-
-        Raises
-        ------
-        GraphError
-            If a name is not in the graph, or there are more than ``max_paths``.
 
         Examples
         --------
@@ -283,11 +387,6 @@ class CausalGraph(GraphData):
     def roles(self, treatment: str, outcome: str) -> dict[str, tuple[str, ...]]:
         """Name the roles of every variable in the effect of the treatment on the outcome.
 
-        Parameters
-        ----------
-        treatment, outcome : str
-            The question.
-
         Returns
         -------
         dict of str to tuple of str
@@ -298,11 +397,6 @@ class CausalGraph(GraphData):
             alone); ``post-treatment``; ``post-outcome``; ``collider`` (two arrowheads meet there on some path
             between treatment and outcome); ``descendant of a collider``; ``unrelated``; ``unobserved``.
 
-        Raises
-        ------
-        GraphError
-            If a name is not in the graph.
-
         Examples
         --------
         >>> CausalGraph.parse("x -> m -> y").roles("x", "y")["m"]
@@ -312,6 +406,62 @@ class CausalGraph(GraphData):
         return _identify.roles(self._adjacency, treatment, outcome, self.nodes, self.unobserved)
 
     # ---------------------------------------------------------------------------------------- identification
+
+    def identify(
+        self,
+        treatment: str,
+        outcome: str,
+        *,
+        observed: Collection[str] | None = None,
+        max_paths: int = MAX_PATHS,
+    ) -> Identification:
+        """Say whether and how the effect can be had from what is observed.
+
+        Parameters
+        ----------
+        treatment, outcome : str
+        observed : collection of str, optional
+        max_paths : int, default 10000
+            Beyond it paths are not listed, which the result says.
+
+        Returns
+        -------
+        Identification
+            Paths of every kind, roles, minimal adjustment sets, front-door sets with their paths,
+            instruments.
+
+        Examples
+        --------
+        >>> found = CausalGraph.parse("x -> m -> y; x <-> y").identify("x", "y")
+        >>> found.strategy, [str(p) for p in found.front_door_paths]
+        ('front-door', ['x -> m -> y'])
+        """
+        notes: list[str] = []
+        sets = tuple(self.adjustment_sets(treatment, outcome, observed=observed))
+        front: tuple[frozenset[str], ...] = ()
+        try:
+            front = tuple(self.front_door_sets(treatment, outcome, observed=observed))
+        except GraphError as error:
+            notes.append(f"front-door sets: {error.message}")
+        paths: tuple[Path, ...] = ()
+        svg = self.to_svg(treatment, outcome)
+        try:
+            paths = self.paths(treatment, outcome, max_paths=max_paths)
+            svg = self.to_svg(treatment, outcome, given=sets[0] if sets else ())
+        except GraphError as error:
+            notes.append(f"paths: {error.message}")
+        return identification(
+            treatment,
+            outcome,
+            roles=self.roles(treatment, outcome),
+            paths=paths,
+            adjustment_sets=sets,
+            front_door_sets=front,
+            instruments=self.instruments(treatment, outcome, observed=observed, conditional=True),
+            moves=outcome in self.descendants(treatment),
+            notes=notes,
+            svg=svg,
+        )
 
     def adjustment_sets(
         self,
@@ -326,14 +476,13 @@ class CausalGraph(GraphData):
         A set satisfies the adjustment criterion when it holds no descendant of a variable on a causal path
         (the treatment excepted) and blocks every non-causal path. Minimal sets never hold a descendant of a
         single treatment, so the list is complete. It is generated with polynomial delay, one set after the
-        other, and not by trying subsets; only its length is bounded.
+        other, and not by trying subsets (van der Zander, Liskiewicz and Textor 2014, proposition 5 and
+        section 4); only its length is bounded.
 
         Parameters
         ----------
         treatment, outcome : str
-            The question.
         observed : collection of str, optional
-            What may be adjusted for; by default every node not declared unobserved.
         max_sets : int, default 4096
             More minimal sets than that is an error.
 
@@ -342,15 +491,6 @@ class CausalGraph(GraphData):
         list of frozenset of str
             Small before large, then alphabetical. ``[frozenset()]`` where nothing needs adjusting; ``[]``
             where adjustment does not identify the effect.
-
-        Raises
-        ------
-        GraphError
-            If a name is not in the graph, or there are more than ``max_sets``.
-
-        References
-        ----------
-        van der Zander, Liskiewicz and Textor (2014), proposition 5 and section 4.
 
         Examples
         --------
@@ -371,13 +511,6 @@ class CausalGraph(GraphData):
         Any descendant of the treatment is refused, also one off the causal paths that the adjustment
         criterion would tolerate (``prompt_tokens`` of a few-shot arm): it is a copy of the arm, never
         needed, and ruins overlap.
-
-        Parameters
-        ----------
-        treatment, outcome : str
-            The question.
-        covariates : str or collection of str
-            What is to be adjusted for.
 
         Returns
         -------
@@ -413,29 +546,15 @@ class CausalGraph(GraphData):
     def front_door_sets(
         self, treatment: str, outcome: str, *, observed: Collection[str] | None = None
     ) -> list[frozenset[str]]:
-        """List all minimal front-door sets.
+        """List all minimal front-door sets (Pearl 2009, definition 3.3.3).
 
-        Parameters
-        ----------
-        treatment, outcome : str
-            The question.
-        observed : collection of str, optional
-            What may be used; by default every node not declared unobserved.
-
-        Returns
-        -------
-        list of frozenset of str
-            Sets that intercept every causal path, have no open backdoor path from the treatment, and whose
-            backdoor paths to the outcome the treatment blocks.
+        They intercept every causal path, have no open backdoor path from the treatment, and the treatment
+        blocks their backdoor paths to the outcome.
 
         Raises
         ------
         GraphError
             With more than 14 candidates: subsets are tried one by one.
-
-        References
-        ----------
-        Pearl (2009), definition 3.3.3.
 
         Examples
         --------
@@ -458,9 +577,7 @@ class CausalGraph(GraphData):
         Parameters
         ----------
         treatment, outcome : str
-            The question.
         observed : collection of str, optional
-            What may be used; by default every node not declared unobserved.
         conditional : bool, default False
             Also look for variables that become instruments once others, not descendants of the treatment, are
             adjusted for. Minimal separating sets are tried, the first 256 for each candidate.
@@ -494,16 +611,11 @@ class CausalGraph(GraphData):
     def implications(self, *, observed: Collection[str] | None = None) -> tuple[Implication, ...]:
         """List the conditional independencies that data can contradict.
 
-        Parameters
-        ----------
-        observed : collection of str, optional
-            By default every node not declared unobserved.
-
         Returns
         -------
         tuple of Implication
             One for each pair of observed variables without an edge that some observed set separates, given a
-            smallest such set (the smallest of the first 256 minimal ones).
+            smallest such set (the smallest of the first 256 minimal ones); not tested yet.
 
         Examples
         --------
@@ -531,8 +643,8 @@ class CausalGraph(GraphData):
         Returns
         -------
         Check
-            Its parts are an `ImplicationTest` each, with p-values adjusted by Holm's method over all tests;
-            it fails where one of them is below 5%.
+            Its parts are an `Implication` each, with p-values adjusted by Holm's method over all tests; it
+            fails where one of them is below 5%.
 
         Raises
         ------
@@ -545,20 +657,30 @@ class CausalGraph(GraphData):
         ----------
         Rao (1973). Linear Statistical Inference and Its Applications, section 8c.5.
         """
-        return run_tests(self, lambda seen: self.implications(observed=seen), frame, missing=missing)
+        measured = [node for node in self.nodes if node not in self.unobserved]
+        return run_tests(measured, lambda seen: self.implications(observed=seen), frame, missing=missing)
 
     # ---------------------------------------------------------------------------------------- inside
+
+    @property
+    def _edges(self) -> list[tuple[str, str, str]]:
+        return [(a, "->", b) for a, b in self.directed] + [(a, "<->", b) for a, b in self.bidirected]
 
     @cached_property
     def _adjacency(self) -> Adjacency:
         steps: dict[str, list[Step]] = {node: [] for node in self.nodes}
-        for a, b in self.directed:
-            steps[a].append(Step(b, head_here=False, head_there=True))
-            steps[b].append(Step(a, head_here=True, head_there=False))
-        for a, b in self.bidirected:
-            steps[a].append(Step(b, head_here=True, head_there=True))
-            steps[b].append(Step(a, head_here=True, head_there=True))
+        for a, arrow, b in self._edges:
+            steps[a].append(Step(b, head_here=arrow == "<->", head_there=True))
+            steps[b].append(Step(a, head_here=True, head_there=arrow == "<->"))
         return {node: tuple(edges) for node, edges in steps.items()}
+
+    def _known(self, names: Iterable[str], what: str) -> None:
+        unknown = sorted(set(names) - set(self.nodes))
+        if unknown:
+            raise GraphError(
+                f"{what}: {', '.join(map(repr, unknown))} not in the graph",
+                hint=f"its variables are {', '.join(self.nodes)}",
+            )
 
     def _ends(self, treatment: str, outcome: str) -> None:
         self._known([treatment], "treatment")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.results import Result, unlisted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import pandas as pd
 
@@ -80,14 +80,13 @@ def identification(
     treatment: str,
     outcome: str,
     *,
-    roles: Mapping[str, tuple[str, ...]],
     paths: tuple[Path, ...],
     adjustment_sets: tuple[frozenset[str], ...],
     front_door_sets: tuple[frozenset[str], ...],
     instruments: Mapping[str, frozenset[str]],
     moves: bool,
     notes: Sequence[str],
-    svg: str,
+    **known: Any,  # noqa: ANN401 - roles and svg
 ) -> Identification:
     """Put together what a graph says of one question; `moves` where a causal path joins the two."""
     strategy: Strategy = "none"
@@ -99,85 +98,67 @@ def identification(
         strategy = "front-door"
     elif instruments:
         strategy = "instrument"
-    causal = tuple(path for path in paths if path.kind == "causal")
-    return Identification(
+    found = Identification(
+        sentence="",
         treatment=treatment,
         outcome=outcome,
         strategy=strategy,
-        roles=roles,
         paths=paths,
-        front_door_paths=causal if front_door_sets else (),
+        front_door_paths=tuple(p for p in paths if p.kind == "causal") if front_door_sets else (),
         adjustment_sets=adjustment_sets,
         front_door_sets=front_door_sets,
         instruments=instruments,
         warnings=tuple(notes),
-        sentence=_sentence(
-            treatment,
-            outcome,
-            strategy,
-            roles,
-            paths,
-            adjustment_sets,
-            front_door_sets,
-            instruments,
-            notes,
-        ),
-        svg=svg,
+        **known,
     )
+    return replace(found, sentence=" ".join([_how(found), *_besides(found)]))
 
 
-def _sentence(
-    treatment: str,
-    outcome: str,
-    strategy: Strategy,
-    roles: Mapping[str, tuple[str, ...]],
-    paths: Sequence[Path],
-    sets: Sequence[frozenset[str]],
-    front: Sequence[frozenset[str]],
-    instruments: Mapping[str, frozenset[str]],
-    notes: Sequence[str],
-) -> str:
-    effect = f"the effect of {treatment!r} on {outcome!r}"
-    if strategy == "no effect":
-        words = (
-            f"If the graph is right, {treatment!r} has no effect on {outcome!r}: no causal path joins them."
+def _how(found: Identification) -> str:
+    """Say how the effect is identified."""
+    effect = f"the effect of {found.treatment!r} on {found.outcome!r}"
+    if found.strategy == "no effect":
+        return (
+            f"If the graph is right, {found.treatment!r} has no effect on {found.outcome!r}: no causal path"
+            " joins them."
         )
-    elif strategy == "nothing to adjust for":
-        words = f"If the graph is right, {effect} is identified without adjustment: no other path is open."
-    elif strategy == "adjustment":
-        others = f" ({len(sets) - 1} other minimal sets do as well)" if len(sets) > 1 else ""
-        words = f"If the graph is right, {effect} is identified by adjusting for {_braces(sets[0])}{others}."
-    elif strategy == "front-door":
-        words = (
+    if found.strategy == "nothing to adjust for":
+        return f"If the graph is right, {effect} is identified without adjustment: no other path is open."
+    if found.strategy == "adjustment":
+        first, *rest = found.adjustment_sets
+        others = f" ({len(rest)} other minimal sets do as well)" if rest else ""
+        return f"If the graph is right, {effect} is identified by adjusting for {_braces(first)}{others}."
+    if found.strategy == "front-door":
+        return (
             f"If the graph is right, no observed set can be adjusted for, but {effect} is identified by the"
-            f" front door through {_braces(front[0])}."
+            f" front door through {_braces(found.front_door_sets[0])}."
         )
-    elif strategy == "instrument":
-        name, needed = next(iter(instruments.items()))
+    if found.strategy == "instrument":
+        name, needed = next(iter(found.instruments.items()))
         given = f" given {_braces(needed)}" if needed else ""
-        words = (
+        return (
             f"If the graph is right, {effect} is not identified by adjustment or a front door;"
             f" {name!r}{given} is an instrument, which gives it under a further assumption"
             " (linearity, or no one moved the other way)."
         )
-    else:
-        words = (
-            f"If the graph is right, {effect} is not identified by adjustment, a front door or an instrument:"
-            " run both arms on the same items, randomise the arm, or measure the common cause."
-        )
-    opened = [p for p in paths if p.open and p.kind != "causal"]
-    if opened and strategy not in {"no effect", "nothing to adjust for"}:
-        shown = "; ".join(str(p) for p in opened[:3])
+    return (
+        f"If the graph is right, {effect} is not identified by adjustment, a front door or an instrument:"
+        " run both arms on the same items, randomise the arm, or measure the common cause."
+    )
+
+
+def _besides(found: Identification) -> Iterator[str]:
+    """Say which paths are open, what to keep away from, and what was not looked at."""
+    opened = [str(p) for p in found.paths if p.open and p.kind != "causal"]
+    if opened and found.strategy not in {"no effect", "nothing to adjust for"}:
         more = f" and {len(opened) - 3} more" if len(opened) > 3 else ""
-        words += f" Open without adjustment: {shown}{more}."
-    never = [
-        name for name, held in roles.items() if {"post-treatment", "mediator", "post-outcome"} & set(held)
-    ]
+        yield f"Open without adjustment: {'; '.join(opened[:3])}{more}."
+    after = {"post-treatment", "mediator", "post-outcome"}
+    never = [name for name, held in found.roles.items() if after & set(held)]
     if never:
-        words += f" Never adjust for {', '.join(never)}."
-    if notes:
-        words += f" Not looked at: {'; '.join(notes)}."
-    return words
+        yield f"Never adjust for {', '.join(never)}."
+    if found.warnings:
+        yield f"Not looked at: {'; '.join(found.warnings)}."
 
 
 def _braces(names: Collection[str]) -> str:

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt._words import p_words
 from whyprompt.errors import DataError, GraphError
-from whyprompt.graph.types import ImplicationTest
-from whyprompt.results import Check
-from whyprompt.stats.rules import holm
+from whyprompt.results import Check, with_holm
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
-    from whyprompt.graph.data import GraphData
     from whyprompt.graph.types import Implication
     from whyprompt.tables import Table
 
@@ -31,28 +28,26 @@ _ALPHA = 0.05
 
 
 def run_tests(
-    graph: GraphData,
+    variables: Sequence[str],
     implications: Callable[[list[str]], Iterable[Implication]],
     frame: IntoDataFrame,
     *,
     missing: str,
 ) -> Check:
-    """Test every implication whose variables are columns; `implications` gives those among some columns."""
+    """Test every implication among measured variables that are columns, as `implications` gives them."""
     if missing not in {"raise", "drop"}:
         raise GraphError(f"missing={missing!r}: choose 'raise' or 'drop'")
     table = open_table(frame)
-    columns = [node for node in graph.nodes if node in table.columns and node not in graph.unobserved]
+    columns = [name for name in variables if name in table.columns]
     if not columns:
         raise GraphError(
             "no variable of the graph is a column of the table",
-            hint=f"the graph has {', '.join(graph.nodes)}; the table has {', '.join(table.columns)}",
+            hint=f"the graph has {', '.join(variables)}; the table has {', '.join(table.columns)}",
         )
     implied = list(implications(columns))
     used = {name for entry in implied for name in (entry.x, entry.y, *entry.given)}
     blocks = {name: _encode(table, name, missing=missing) for name in columns if name in used}
-    raw = [_test(entry, blocks) for entry in implied]
-    adjusted = holm([test.p_value for test in raw])
-    tests = tuple(replace(test, p_adjusted=p) for test, p in zip(raw, adjusted, strict=True))
+    tests = with_holm([_test(entry, blocks) for entry in implied])
     bad = [test for test in tests if _p(test) < _ALPHA]
     return Check(
         name="implied independencies",
@@ -64,11 +59,11 @@ def run_tests(
     )
 
 
-def _p(test: ImplicationTest) -> float:
+def _p(test: Implication) -> float:
     return 1.0 if test.p_adjusted is None else test.p_adjusted
 
 
-def _sentence(n: int, bad: Sequence[ImplicationTest]) -> str:
+def _sentence(n: int, bad: Sequence[Implication]) -> str:
     if not n:
         return "The graph implies no independence among these columns, so data cannot contradict it."
     if not bad:
@@ -100,7 +95,7 @@ def _encode(table: Table, name: str, *, missing: str) -> Array:
     return column.coded().matrix
 
 
-def _test(implied: Implication, blocks: dict[str, Array]) -> ImplicationTest:
+def _test(implied: Implication, blocks: dict[str, Array]) -> Implication:
     import numpy as np
     from scipy import stats
 
@@ -136,8 +131,8 @@ def _test(implied: Implication, blocks: dict[str, Array]) -> ImplicationTest:
     sign = 1.0
     if p == q == 1 and r_x.shape[1] == r_y.shape[1] == 1:
         sign = float(np.sign((r_x * r_y).sum())) or 1.0
-    return ImplicationTest(
-        label=str(implied),
+    return replace(
+        implied,
         estimate=sign * float(canonical[0]),
         statistic=float(statistic),
         df_numerator=float(p * q),

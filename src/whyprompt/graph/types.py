@@ -7,7 +7,7 @@ from typing import Literal
 
 from whyprompt.results import Estimate
 
-__all__ = ["Implication", "ImplicationTest", "Path", "PathKind"]
+__all__ = ["Implication", "Path", "PathKind"]
 
 PathKind = Literal["causal", "backdoor", "non-causal"]
 
@@ -50,32 +50,30 @@ class Path:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Implication:
-    """A conditional independence that the graph implies: ``x`` and ``y`` are independent given ``given``."""
+class Implication(Estimate):
+    """A conditional independence that the graph implies, ``x`` and ``y`` given ``given``, and its test.
+
+    Its label says it. The estimate, once data have been looked at, is the largest canonical partial
+    correlation, signed where both variables have one column; its `df` are the statistic's denominator degrees
+    of freedom.
+
+    Attributes
+    ----------
+    x, y : str
+        The two variables.
+    given : frozenset of str
+        What they are independent given.
+    statistic : float or None
+        Rao's F of Wilks' lambda; the square of the t of the partial correlation for two numeric variables.
+    df_numerator : float or None
+        Its numerator degrees of freedom.
+    """
 
     x: str
     y: str
     given: frozenset[str]
+    statistic: float | None = None
+    df_numerator: float | None = None
 
     def __str__(self) -> str:
-        tail = f" | {', '.join(sorted(self.given))}" if self.given else ""
-        return f"{self.x} _||_ {self.y}{tail}"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImplicationTest(Estimate):
-    """The test of one implied independence.
-
-    The estimate is the largest canonical partial correlation, signed where both variables have one column;
-    its `df` are the statistic's denominator degrees of freedom.
-
-    Attributes
-    ----------
-    statistic : float
-        Rao's F of Wilks' lambda; the square of the t of the partial correlation for two numeric variables.
-    df_numerator : float
-        Its numerator degrees of freedom.
-    """
-
-    statistic: float
-    df_numerator: float
+        return self.label

@@ -1,45 +1,81 @@
-"""Readers of a causal graph: arrow text, a subset of DOT, a subset of GML.
+"""The notations of a causal graph: arrow text and subsets of DOT and GML read, arrow text and DOT written.
 
-Each reader returns ``(nodes, directed, bidirected, unobserved)`` and refuses, naming the line, whatever it
-does not understand: a graph that is silently half-read gives a wrong adjustment set.
+Each reader returns `Parts` and refuses, naming the line, whatever it does not understand: a graph that is
+silently half-read gives a wrong adjustment set.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whyprompt.errors import GraphError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["Parts", "parse_arrows", "parse_dot", "parse_gml"]
+__all__ = ["Parts", "parse_any", "parse_arrows", "parse_dot", "parse_gml", "write_arrows", "write_dot"]
 
 ARROWS = ("<->", "->", "<-")
 LATENT_WORDS = frozenset({"latent", "unobserved"})
 
+Nodes = dict[str, bool]
+Edges = list[tuple[str, str, str]]
+Parts = tuple[Nodes, Edges]
+"""Variables in order of appearance, with whether each is unobserved; edges, with their arrow between."""
 
-@dataclass(kw_only=True, slots=True)
-class Parts:
-    """What a reader has collected, in order of appearance."""
 
-    nodes: dict[str, None] = field(default_factory=dict)
-    directed: list[tuple[str, str]] = field(default_factory=list)
-    bidirected: list[tuple[str, str]] = field(default_factory=list)
-    unobserved: dict[str, None] = field(default_factory=dict)
+def parse_any(source: str | Path) -> Parts:
+    """Read a file or the text itself, in the notation that it begins like."""
+    text = str(source)
+    if isinstance(source, Path) or not re.search(r"[-<]>|<-|[{\[\n;]", text):
+        path = Path(source)
+        if not path.is_file():
+            raise GraphError(
+                f"no graph file {text!r}", hint='or give the graph itself, as in "a -> b; b -> c"'
+            )
+        text = path.read_text(encoding="utf-8")
+    body = re.sub(r"\A(?:\s+|#[^\n]*|//[^\n]*)*", "", text)
+    if re.match(r"(strict\s+)?(di)?graph\b[^\[]*\{|dag\b[^\[]*\{", body, re.IGNORECASE):
+        return parse_dot(text)
+    if re.match(r"(Creator\b.*\n\s*|Version\b.*\n\s*)*graph\s*\[", body, re.IGNORECASE):
+        return parse_gml(text)
+    return parse_arrows(text)
 
-    def add(self, left: str, arrow: str, right: str) -> None:
-        """Record one edge and its two ends."""
-        self.nodes.setdefault(left)
-        self.nodes.setdefault(right)
-        if arrow == "->":
-            self.directed.append((left, right))
-        elif arrow == "<-":
-            self.directed.append((right, left))
-        else:
-            self.bidirected.append((left, right))
+
+def write_arrows(nodes: Nodes, edges: Edges) -> str:
+    """Write text that `parse_arrows` reads back."""
+    lines = [_quote(node) + (" [latent]" if hidden else "") for node, hidden in nodes.items()]
+    return "\n".join([*lines, *(f"{_quote(a)} {arrow} {_quote(b)}" for a, arrow, b in edges)])
+
+
+def write_dot(nodes: Nodes, edges: Edges) -> str:
+    """Write text that `parse_dot` reads back; ``a <-> b`` becomes a dashed edge with ``dir=both``."""
+    lines = [f"  {_quoted(n)}{' [observed=no]' if hidden else ''};" for n, hidden in nodes.items()]
+    for a, arrow, b in edges:
+        both = " [dir=both, style=dashed]" if arrow == "<->" else ""
+        lines.append(f"  {_quoted(a)} -> {_quoted(b)}{both};")
+    return "\n".join(["digraph {", *lines, "}"])
+
+
+def _quote(name: str) -> str:
+    return name if re.fullmatch(r"[\w.:/-]*\w", name) and "->" not in name else _quoted(name)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _join(parts: Parts, left: Iterable[str], arrow: str, right: Iterable[str]) -> None:
+    """Record an edge from each on the left to each on the right."""
+    nodes, edges = parts
+    for a in left:
+        for b in right:
+            nodes.setdefault(a, False)
+            nodes.setdefault(b, False)
+            edges.append((b, "->", a) if arrow == "<-" else (a, arrow, b))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,35 +150,33 @@ _ARROW_TEXT = re.compile(
 def parse_arrows(text: str) -> Parts:
     """Read ``a -> b; b <- c, d; a <-> c; u [latent]``, statements split by ``;`` or a new line."""
     cursor = _Cursor(_scan(text, _ARROW_TEXT, "graph"), "graph")
-    parts = Parts()
+    parts: Parts = ({}, [])
     while cursor.peek().kind != "end":
         if cursor.peek().kind == "end_statement":
             cursor.take()
             continue
-        left = _names(cursor, parts)
+        left = _names(cursor, parts[0])
         while cursor.peek().kind == "arrow":
             arrow = cursor.take().text
-            right = _names(cursor, parts)
-            for a in left:
-                for b in right:
-                    parts.add(a, arrow, b)
+            right = _names(cursor, parts[0])
+            _join(parts, left, arrow, right)
             left = right
         if cursor.peek().kind not in {"end_statement", "end"}:
             raise cursor.fail(f"expected an arrow ({', '.join(ARROWS)}) or ';', found {cursor.peek().text!r}")
     return parts
 
 
-def _names(cursor: _Cursor, parts: Parts) -> list[str]:
+def _names(cursor: _Cursor, nodes: Nodes) -> list[str]:
     names: list[str] = []
     while True:
         name = cursor.expect("name", "a variable's name").text
         names.append(name)
-        parts.nodes.setdefault(name)
+        nodes.setdefault(name, False)
         if cursor.peek().kind == "tag":
             tag = cursor.take()
             if tag.text[1:-1].strip().lower() not in LATENT_WORDS:
                 raise cursor.fail(f"unknown tag {tag.text!r}; [latent] is the only one", tag)
-            parts.unobserved.setdefault(name)
+            nodes[name] = True
         if cursor.peek().kind != "comma":
             return names
         cursor.take()
@@ -172,7 +206,7 @@ _DOT_COSMETIC = frozenset(
 def parse_dot(text: str) -> Parts:
     """Read one directed DOT graph (or DAGitty's ``dag { ... }``): nodes, edges, chains, ``{a b}`` groups."""
     cursor = _Cursor(_scan(text, _DOT, "DOT"), "DOT")
-    parts = Parts()
+    parts: Parts = ({}, [])
     head = cursor.take()
     if head.text.lower() == "strict":
         head = cursor.take()
@@ -234,16 +268,12 @@ def _dot_statement(cursor: _Cursor, parts: Parts) -> None:
     if cursor.peek().kind == "undirected":
         raise cursor.fail("'--' has no direction; write '->', or '<->' for an unobserved common cause")
     attributes = _dot_attributes(cursor) if cursor.peek().text == "[" else {}
+    nodes = parts[0]
     for name in (name for group in groups for name in group):
-        parts.nodes.setdefault(name)
+        nodes.setdefault(name, False)
     if not arrows:
-        hidden = LATENT_WORDS & attributes.keys() or attributes.get("observed", "yes").lower() in {
-            "no",
-            "false",
-        }
-        if hidden:
-            for name in groups[0]:
-                parts.unobserved.setdefault(name)
+        if LATENT_WORDS & attributes.keys() or attributes.get("observed", "yes").lower() in {"no", "false"}:
+            nodes.update(dict.fromkeys(groups[0], True))
         if "dir" in attributes:
             raise cursor.fail("a node has no 'dir'", line)
         return
@@ -253,10 +283,7 @@ def _dot_statement(cursor: _Cursor, parts: Parts) -> None:
     for left, arrow, right in zip(groups[:-1], arrows, groups[1:], strict=True):
         if arrow != "->" and direction != "forward":
             raise cursor.fail(f"'{arrow}' and dir={direction} contradict each other", line)
-        meant = {"forward": arrow, "back": "<-", "both": "<->"}[direction]
-        for a in left:
-            for b in right:
-                parts.add(a, meant, b)
+        _join(parts, left, {"forward": arrow, "back": "<-", "both": "<->"}[direction], right)
 
 
 def _dot_attributes(cursor: _Cursor) -> dict[str, str]:
@@ -345,7 +372,8 @@ def parse_gml(text: str) -> Parts:  # noqa: C901, PLR0912 - one grammar rule, re
     body, line = graphs[0]
     if isinstance(body, str):
         raise GraphError(f"GML, line {line}: 'graph' needs a [...] block")
-    parts, labels, directed = Parts(), dict[str, str](), False
+    parts: Parts = ({}, [])
+    labels, directed = dict[str, str](), False
     edges: list[tuple[str, str, int]] = []
     for key, value, at in body:
         if key == "directed":
@@ -357,12 +385,10 @@ def parse_gml(text: str) -> Parts:  # noqa: C901, PLR0912 - one grammar rule, re
             if node["id"] in labels:
                 raise GraphError(f"GML, line {at}: node id {node['id']} is used twice")
             name = node.get("label", node["id"])
-            if name in parts.nodes:
+            if name in parts[0]:
                 raise GraphError(f"GML, line {at}: two nodes are labelled {name!r}")
             labels[node["id"]] = name
-            parts.nodes.setdefault(name)
-            if node.get("observed", "yes").lower() in {"no", "0", "false"}:
-                parts.unobserved.setdefault(name)
+            parts[0][name] = node.get("observed", "yes").lower() in {"no", "0", "false"}
         elif key == "edge":
             edge = _gml_record(value, at, "edge", frozenset({"source", "target", "label"}))
             if not {"source", "target"} <= edge.keys():
@@ -376,5 +402,5 @@ def parse_gml(text: str) -> Parts:  # noqa: C901, PLR0912 - one grammar rule, re
         for end in (source, target):
             if end not in labels:
                 raise GraphError(f"GML, line {at}: an edge names node {end}, which is not declared")
-        parts.add(labels[source], "->", labels[target])
+        _join(parts, [labels[source]], "->", [labels[target]])
     return parts
