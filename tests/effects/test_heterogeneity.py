@@ -53,15 +53,15 @@ def test_groups_by_one_two_valued_modifier_are_its_subgroups():
     frame.loc[(frame["arm"] == "q") & (frame["kind"] == "long"), "y"] += 5.0
     found = paired_heterogeneity(frame, **PAIR, modifiers=["kind"], n_groups=2)
     # The items are those of the folds after the first three, in order of their first appearance.
-    seen = set(np.flatnonzero(np.isfinite(found.predicted)))
+    seen = set(np.flatnonzero(np.isfinite(found.rows.predicted)))
     judged = frame[frame["item_id"].isin(seen)]
     by = {row.label: row for row in paired_effect(judged, **PAIR, by="kind").parts}
     for group, level in zip(found.parts, ("short", "long"), strict=True):
         for name in ("estimate", "std_error", "ci_low", "ci_high", "p_value", "p_adjusted"):
             assert getattr(group, name) == pytest.approx(getattr(by[level], name), rel=1e-9)
         assert group.n_used == by[level].n_used
-    d = found.scores[:, 0] - found.scores[:, 1]
-    spread = sm.stats.CompareMeans.from_data(d[found.predicted > 3], d[found.predicted < 3])
+    d = found.rows.arms[:, 0] - found.rows.arms[:, 1]
+    spread = sm.stats.CompareMeans.from_data(d[found.rows.predicted > 3], d[found.rows.predicted < 3])
     low, high = spread.tconfint_diff(usevar="unequal")
     assert (found.most_minus_least.ci_low, found.most_minus_least.ci_high) == pytest.approx((low, high))
     assert found.overall.estimate == pytest.approx(paired_effect(frame, **PAIR).estimate)
@@ -73,7 +73,7 @@ def test_drivers_are_a_regression_of_the_scores(clusters):
     cluster = "team" if clusters else None
     found = heterogeneous_effects(frame, **ARM, confounders=["hard", "task"], cluster=cluster)
     X = sm.add_constant(np.column_stack([frame["hard"], frame["task"] == "b", frame["task"] == "c"]))
-    fit = sm.OLS(found.scores[:, 0] - found.scores[:, 1], X)
+    fit = sm.OLS(found.rows.arms[:, 0] - found.rows.arms[:, 1], X)
     options = {"groups": frame["team"].to_numpy(), "df_correction": True} if clusters else {}
     fit = fit.fit(cov_type="cluster" if clusters else "HC3", cov_kwds=options or None, use_t=True)
     assert [d.label for d in found.drivers] == ["hard", "task_b", "task_c"]
@@ -92,7 +92,7 @@ def test_drivers_are_a_regression_of_the_scores(clusters):
 def test_the_average_is_that_of_the_scores_with_the_error_of_their_mean():
     frame = one_arm(2)
     found = heterogeneous_effects(frame, **ARM, confounders=["hard"], propensity="e")
-    psi = found.scores[:, 0] - found.scores[:, 1]
+    psi = found.rows.arms[:, 0] - found.rows.arms[:, 1]
     assert found.overall.estimate == pytest.approx(psi.mean())
     assert found.overall.std_error == pytest.approx(psi.std(ddof=1) / 20)
     # With a known propensity the score is unbiased whatever the outcome model is: the weighted part alone.
@@ -105,11 +105,11 @@ def test_values_and_differences_of_a_policy_agree():
     policy = prompt_policy(found, cost=0.3)
     assert policy.over_treated.estimate == pytest.approx(policy.estimate - policy.part("always 1").estimate)
     assert policy.over_control.estimate == pytest.approx(policy.estimate - policy.part("always 0").estimate)
-    seen = np.isfinite(found.predicted)
-    chosen = found.predicted[seen] > 0.3
+    seen = np.isfinite(found.rows.predicted)
+    chosen = found.rows.predicted[seen] > 0.3
     assert found.n_judged == policy.overall.n_used == seen.sum() == 280
     assert policy.share_treated == float(chosen.mean())
-    one, none = found.scores[seen].T
+    one, none = found.rows.arms[seen].T
     assert policy.estimate == pytest.approx(np.where(chosen, one - 0.3, none).mean())
     assert policy.curve[-1].estimate == policy.at_random(1.0)
     everyone = policy.part("always 1").estimate - policy.part("always 0").estimate
@@ -164,7 +164,7 @@ def test_paired_items_in_another_order_or_turned_around():
 def test_clusters_are_never_parted():
     frame = one_arm(7, clusters=30)
     found = heterogeneous_effects(frame, **ARM, confounders=["hard"], cluster="team")
-    assert len(set(zip(frame["team"], found.folds, strict=True))) == 30
+    assert len(set(zip(frame["team"], found.rows.fold, strict=True))) == 30
     assert any("30 clusters" in text for text in found.warnings)
 
 
@@ -174,14 +174,14 @@ def test_any_regressor_predicts_the_effect():
         one_arm(8, n=800), **ARM, confounders=["hard"], outcome_model=tree, effect_model=tree
     )
     assert found.parts[0].ci_high < found.parts[-1].ci_low
-    assert len(set(found.rule.predict(pd.DataFrame({"hard": np.linspace(-2, 2, 50)})).round(9))) == 3
+    assert len(set(found.rows.predict(pd.DataFrame({"hard": np.linspace(-2, 2, 50)})).round(9))) == 3
 
 
 def covered(found, gain):
     """Say which intervals hold the effects that the rows' covariates give."""
-    place = places(found.predicted, found.ahead, found.upto, 4)
+    place = places(found.rows, 4)
     truth = [gain[place == k].mean() for k in range(4)]
-    judged = gain[np.isfinite(found.predicted)]
+    judged = gain[np.isfinite(found.rows.predicted)]
     policy = prompt_policy(found)
     known = {
         "least": (found.parts[0], truth[0]),

@@ -1,14 +1,15 @@
-"""Risk difference, risk ratio and odds ratio of a 0/1 outcome, with delta-method intervals."""
+"""Estimates with their intervals: of a number, and of a 0/1 outcome as difference and ratios of risks."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.results import Estimate
+from whyprompt.results import Estimate, Point
 from whyprompt.stats.errors import interval
+from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,50 @@ if TYPE_CHECKING:
     # Standard error and degrees of freedom of a * mean(treated) - b * mean(control).
     LinearError = Callable[[float, float], tuple[float | None, float | None]]
 
-__all__ = ["is_binary", "ratio_measures", "risk_measures"]
+__all__ = ["is_binary", "ratio_measures", "risk_measures", "stated", "stated_at"]
+
+
+def stated(
+    label: str,
+    value: float,
+    error: float | None,
+    df: float | None = None,
+    *,
+    level: float,
+    **more: Any,  # noqa: ANN401 - fields of the estimate
+) -> Estimate:
+    """State a number by its standard error: with its t (or normal) interval and two-sided p.
+
+    `more` are further fields of the estimate, which also replace what follows from the error.
+    """
+    return Estimate(**_stated(label, value, error, df, level) | more)
+
+
+def stated_at(
+    at: float,
+    label: str,
+    value: float,
+    error: float | None,
+    df: float | None = None,
+    *,
+    level: float,
+    **more: Any,  # noqa: ANN401 - fields of the estimate
+) -> Point:
+    """State a number at a place, as `stated` does."""
+    return Point(at=at, **_stated(label, value, error, df, level) | more)
+
+
+def _stated(label: str, value: float, error: float | None, df: float | None, level: float) -> dict[str, Any]:
+    low, high = interval(value, error, level=level, df=df)
+    return {
+        "label": label,
+        "estimate": value,
+        "std_error": error,
+        "ci_low": low,
+        "ci_high": high,
+        "p_value": two_sided_p(value, error, df),
+        "df": df,
+    }
 
 
 def is_binary(*outcomes: Floats) -> bool:

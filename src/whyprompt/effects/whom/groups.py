@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects.measures import stated, stated_at
 from whyprompt.results import Estimate, Point, with_holm
 from whyprompt.stats import errors as inference
-from whyprompt.stats.clusters import known_error
+from whyprompt.stats.clusters import cluster_sums, known_error
 from whyprompt.stats.design import independent_columns, moments
-from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,138 +29,53 @@ __all__ = ["calibration", "effect_drivers", "group_effect", "group_effects", "pl
 _ROUNDING = 1e-13
 
 
-def places(predicted: Floats, ahead: Floats, upto: Floats, n_groups: int) -> Ints:
+def places(scores: RowScores, n_groups: int) -> Ints:
     """Group rows by the rank of their predicted effect among the predictions for all rows.
 
-    Parameters
-    ----------
-    predicted, ahead, upto : ndarray, shape (n,)
-        As in `RowScores`.
-    n_groups : int
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-        From 0, the smallest effects; -1 for rows that only teach. Equal predictions stay together, so that a
-        group can be empty.
+    From 0, the smallest effects; -1 for rows that only teach. Equal predictions stay together, so that a
+    group can be empty.
     """
-    out = np.full(len(predicted), -1, dtype=np.int64)
-    here = np.isfinite(predicted)
-    along = np.round((ahead[here] + upto[here]) / 2.0 * n_groups, 9)
+    out = np.full(len(scores.predicted), -1, dtype=np.int64)
+    here = scores.judged
+    along = np.round((scores.ahead[here] + scores.upto[here]) / 2.0 * n_groups, 9)
     # A row on a border goes to the group nearer to the middle, and one in the middle by its sign: so it is
     # the same group whichever arm is called treated.
     middle = n_groups / 2
-    lower = (along < middle) | ((along == middle) & (predicted[here] > 0))
+    lower = (along < middle) | ((along == middle) & (scores.predicted[here] > 0))
     out[here] = np.where(lower, np.floor(along), np.ceil(along) - 1)
     return out
 
 
-def group_effect(
-    name: str,
-    effect: Floats,
-    predicted: Floats,
-    here: Bools,
-    cluster: NDArray[Any] | None,
-    *,
-    level: float,
-    size: float,
-) -> Point:
-    """Average the effect over some rows.
-
-    Parameters
-    ----------
-    name : str
-    effect, predicted : ndarray, shape (n,)
-        Scores and predictions of the effect.
-    here : ndarray of bool, shape (n,)
-    cluster : ndarray, shape (n,), optional
-    level : float
-    size : float
-        Largest outcome in size, which tells a spread from rounding.
-
-    Returns
-    -------
-    Point
-    """
-    error, df, _ = known_error(effect[here], None if cluster is None else cluster[here], size)
-    return _row(name, here, predicted, float(effect[here].mean()), error, df, level)
-
-
-def _row(
-    name: str,
-    here: Bools,
-    predicted: Floats,
-    estimate: float,
-    error: float | None,
-    df: float | None,
-    level: float,
-) -> Point:
-    low, high = inference.interval(estimate, error, level=level, df=df)
-    return Point(
-        label=name,
-        at=float(predicted[here].mean()),
-        estimate=estimate,
-        std_error=error,
-        ci_low=low,
-        ci_high=high,
-        p_value=two_sided_p(estimate, error, df),
-        df=df,
-        n_used=int(here.sum()),
-    )
+def group_effect(name: str, scores: RowScores, here: Bools, *, level: float) -> Point:
+    """Average the effect over some rows, at their mean prediction."""
+    effect = scores.effect[here]
+    cluster = None if scores.cluster is None else scores.cluster[here]
+    error, df, _ = known_error(effect, cluster, scores.size)
+    at, value = float(scores.predicted[here].mean()), float(effect.mean())
+    return stated_at(at, name, value, error, df, level=level, n_used=int(here.sum()))
 
 
 def group_effects(
-    effect: Floats,
-    scores: RowScores,
-    place: Ints,
-    n_groups: int,
-    cluster: NDArray[Any] | None,
-    *,
-    level: float,
-    size: float,
+    scores: RowScores, place: Ints, n_groups: int, *, level: float
 ) -> tuple[tuple[Point, ...], Point | None]:
-    """Give the effect on each group, and the last one's less the first one's.
-
-    Parameters
-    ----------
-    effect : ndarray, shape (n,)
-    scores : RowScores
-    place : ndarray of int, shape (n,)
-        From `places`.
-    n_groups : int
-    cluster : ndarray, shape (n,), optional
-    level, size : float
-
-    Returns
-    -------
-    groups : tuple of Point
-    most_minus_least : Point or None
-        None with one group.
-    """
+    """Give the effect on each group, and the last one's less the first one's (None with one group)."""
     found = np.unique(place[place >= 0]).tolist()
-    predicted = scores.predicted
-    rows = [
-        group_effect(
-            f"group {k + 1} of {n_groups}", effect, predicted, place == k, cluster, level=level, size=size
-        )
-        for k in found
-    ]
-    groups = with_holm(rows)
+    groups = with_holm(
+        [group_effect(f"group {k + 1} of {n_groups}", scores, place == k, level=level) for k in found]
+    )
     if len(found) < 2:
         return groups, None
     most, least = place == found[-1], place == found[0]
-    estimate, error, df = _difference(effect, most, least, cluster)
-    if error is not None and error <= _ROUNDING * size:
-        error, df = None, None
-    row = _row("most less least affected", most | least, predicted, estimate, error, df, level)
-    apart = float(predicted[most].mean() - predicted[least].mean())
-    return groups, replace(row, at=apart)
+    estimate, error, df = _difference(scores.effect, most, least, scores.cluster, scores.size)
+    at = float(scores.predicted[most].mean() - scores.predicted[least].mean())
+    n = int((most | least).sum())
+    return groups, stated_at(at, "most less least affected", estimate, error, df, level=level, n_used=n)
 
 
 def _difference(
-    x: Floats, most: Bools, least: Bools, cluster: NDArray[Any] | None
+    x: Floats, most: Bools, least: Bools, cluster: NDArray[Any] | None, size: float = 0.0
 ) -> tuple[float, float | None, float | None]:
-    """Mean over `most` less that over `least`: Welch's error, or CR2 by cluster."""
+    """Mean over `most` less that over `least`: Welch's error, or CR2 by cluster; none that is rounding."""
     estimate = float(x[most].mean() - x[least].mean())
     if min(most.sum(), least.sum()) < 2:
         return estimate, None, None
@@ -169,33 +84,22 @@ def _difference(
         _, error, df = inference.clustered_difference(
             x[use], most[use], np.ones(int(use.sum())), cluster[use]
         )
-        return (estimate, error, df) if np.isfinite(error) else (estimate, None, None)
-    parts = [(float(x[here].var(ddof=1)) / int(here.sum()), int(here.sum())) for here in (most, least)]
-    total = sum(p for p, _ in parts)
-    if total <= 0:
-        return estimate, None, None
-    return estimate, float(np.sqrt(total)), total**2 / sum(p**2 / (m - 1) for p, m in parts)
+    else:
+        parts = [(float(x[here].var(ddof=1)) / int(here.sum()), int(here.sum())) for here in (most, least)]
+        total = sum(p for p, _ in parts)
+        error = float(np.sqrt(total))
+        df = total**2 / sum(p**2 / (m - 1) for p, m in parts) if total > 0 else np.inf
+    return (
+        (estimate, error, df) if np.isfinite(error) and error > _ROUNDING * size else (estimate, None, None)
+    )
 
 
 def profile_of(
     shown: Design, place: Ints, cluster: NDArray[Any] | None, *, level: float
 ) -> tuple[tuple[Estimate, ...], dict[str, tuple[float, float]]]:
-    """Say how the rows most and least affected differ in the modifiers.
+    """Say how the rows most and least affected differ in the modifiers, each level of a text a column.
 
-    Parameters
-    ----------
-    shown : Design
-        Every level of a text column as its own column.
-    place : ndarray of int, shape (n,)
-    cluster : ndarray, shape (n,), optional
-    level : float
-
-    Returns
-    -------
-    differences : tuple of Estimate
-        Empty with one group.
-    means : dict of str to (float, float)
-        In the least and in the most affected group.
+    Gives the differences, and the means in the least and in the most affected group; nothing of one group.
     """
     used = place[place >= 0]
     if used.max() == used.min():
@@ -203,97 +107,65 @@ def profile_of(
     most, least = place == used.max(), place == used.min()
     rows, means = [], {}
     for name, x in zip(shown.names, shown.matrix.T, strict=True):
-        difference, error, df = _difference(x, most, least, cluster)
-        low, high = inference.interval(difference, error, level=level, df=df)
-        row = Estimate(label=name, estimate=difference, std_error=error, ci_low=low, ci_high=high, df=df)
-        rows.append(replace(row, p_value=two_sided_p(difference, error, df)))
+        rows.append(stated(name, *_difference(x, most, least, cluster), level=level))
         means[name] = (float(x[least].mean()), float(x[most].mean()))
     return tuple(rows), means
 
 
-def calibration(
-    effect: Floats, scores: RowScores, cluster: NDArray[Any] | None, *, level: float, size: float
-) -> Estimate | None:
-    """Regress the effect on its prediction, both centred within folds.
+def calibration(scores: RowScores, *, level: float) -> Estimate | None:
+    """Regress the effect on its prediction, both centred within folds, with a one-sided p.
 
-    Parameters
-    ----------
-    effect : ndarray, shape (n,)
-    scores : RowScores
-    cluster : ndarray, shape (n,), optional
-    level, size : float
-
-    Returns
-    -------
-    Estimate or None
-        With a one-sided p; None where predictions do not vary within folds.
+    None where predictions do not vary within folds.
     """
     from scipy import stats
 
     judged = scores.judged
-    x, y, fold = scores.predicted[judged], effect[judged], scores.fold[judged]
+    x, y, fold = scores.predicted[judged], scores.effect[judged], scores.fold[judged]
     for k in np.unique(fold):
         here = fold == k
         x[here] -= x[here].mean()
         y[here] -= y[here].mean()
     squares = float(x @ x)
     n_folds = len(np.unique(fold))
-    if squares <= (1e-9 * size) ** 2 * len(x) or len(x) <= n_folds + 1:
+    if squares <= (1e-9 * scores.size) ** 2 * len(x) or len(x) <= n_folds + 1:
         return None
     value = float(x @ y) / squares
     slope = Estimate(label="calibration", estimate=value, n_used=len(x))
     part = x * (y - value * x)
-    df = len(x) - n_folds - 1.0
-    scale = len(x) / df
-    if cluster is not None:
-        _, code = np.unique(cluster[judged].astype(str), return_inverse=True)
+    units, df = len(x), len(x) - n_folds - 1.0
+    if scores.cluster is not None:
+        _, code = np.unique(scores.cluster[judged].astype(str), return_inverse=True)
         part = np.bincount(code, weights=part).astype(np.float64)
-        if len(part) < 2:
+        units, df = len(part), len(part) - 1.0
+        if units < 2:
             return slope
-        df = len(part) - 1.0
-        scale = len(part) / df
-    error = float(np.sqrt(scale * (part @ part))) / squares
+    error = float(np.sqrt(units / df * (part @ part))) / squares
     if error <= _ROUNDING:
         return slope
-    low, high = inference.interval(value, error, level=level, df=df)
     p = float(stats.t.sf(value / error, df))
-    return replace(slope, std_error=error, ci_low=low, ci_high=high, df=df, p_value=p)
+    return stated("calibration", value, error, df, level=level, n_used=len(x), p_value=p)
 
 
 def effect_drivers(
-    effect: Floats, shown: Design, *, cluster: NDArray[Any] | None, level: float, size: float
+    scores: RowScores, shown: Design, *, level: float
 ) -> tuple[tuple[Estimate, ...], float | None]:
     """Regress the rows' scores on the modifiers, with HC3 errors, or clustered ones.
 
-    Parameters
-    ----------
-    effect : ndarray, shape (n,)
-        Scores of the effect.
-    shown : Design
-        Modifiers.
-    cluster : ndarray, shape (n,), optional
-    level, size : float
+    Gives a slope for each modifier, and the p of the F test that all are nil; None where there are too few
+    rows or clusters for it.
 
-    Returns
-    -------
-    drivers : tuple of Estimate
-    differs_p : float or None
-        F test that all slopes are nil; None where there are too few rows or clusters for it.
-
-    References
-    ----------
-    Semenova, V. and Chernozhukov, V. (2021). The Econometrics Journal 24, 264-289.
-    MacKinnon, J. G. and White, H. (1985). Journal of Econometrics 29, 305-325 (HC3).
+    References: Semenova, V. and Chernozhukov, V. (2021). The Econometrics Journal 24, 264-289. MacKinnon,
+    J. G. and White, H. (1985). Journal of Econometrics 29, 305-325 (HC3).
     """
     from scipy import stats
 
-    X = shown.matrix
+    effect, cluster, X = scores.effect, scores.cluster, shown.matrix
     centre, scale = moments(X)
     kept = independent_columns(X, centre, scale)
-    empty = [Estimate(label=name, estimate=None) for name in shown.names]
+    rows = [Estimate(label=name, estimate=None) for name in shown.names]
     n, k = len(effect), len(kept)
     if not kept or n <= k + 1:
-        return tuple(empty), None
+        return tuple(rows), None
     Z = np.column_stack([np.ones(n), (X[:, kept] - centre[kept]) / scale[kept]])
     inverse = np.linalg.inv(Z.T @ Z)
     coef = inverse @ (Z.T @ effect)
@@ -305,30 +177,19 @@ def effect_drivers(
         meat = part.T @ part
     else:
         _, code = np.unique(cluster.astype(str), return_inverse=True)
-        part = np.column_stack([np.bincount(code, weights=c) for c in (Z * residual[:, None]).T])
+        part, _ = cluster_sums(Z * residual[:, None], code)
         units, df = float(len(part)), len(part) - 1.0
         if df < 1:
-            return tuple(
-                replace(empty[j], estimate=float(coef[a + 1] / scale[j])) for a, j in enumerate(kept)
-            ), None
+            for a, j in enumerate(kept):
+                rows[j] = replace(rows[j], estimate=float(coef[a + 1] / scale[j]))
+            return tuple(rows), None
         meat = part.T @ part * units / df * (n - 1.0) / (n - k - 1.0)
     covariance = inverse @ meat @ inverse
-    rows = list(empty)
     for a, j in enumerate(kept):
-        slope = float(coef[a + 1] / scale[j])
         error = float(np.sqrt(covariance[a + 1, a + 1]))
-        known = error / 1.0 > _ROUNDING * size
-        spread = error / float(scale[j]) if known else None
-        low, high = inference.interval(slope, spread, level=level, df=df)
-        rows[j] = Estimate(
-            label=shown.names[j],
-            estimate=slope,
-            std_error=spread,
-            ci_low=low,
-            ci_high=high,
-            p_value=two_sided_p(slope, spread, df),
-            df=df if known else None,
-        )
+        known = error > _ROUNDING * scores.size
+        slope, spread = float(coef[a + 1] / scale[j]), error / float(scale[j]) if known else None
+        rows[j] = stated(shown.names[j], slope, spread, df if known else None, level=level)
     drivers = with_holm(rows)
     # Hotelling's distribution for clusters, whose covariance has as many degrees of freedom as there are.
     free = df if cluster is None else units - k

@@ -27,7 +27,7 @@ from whyprompt.effects.whom.groups import (
     places,
     profile_of,
 )
-from whyprompt.effects.whom.result import HeterogeneousEffects, effect_rule
+from whyprompt.effects.whom.result import HeterogeneousEffects
 from whyprompt.effects.whom.scores import paired_scores, row_scores
 from whyprompt.effects.whom.words import GROUPING, sentence
 from whyprompt.errors import EstimationError
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.aipw import OutcomeModel
     from whyprompt.effects.whom.scores import RowScores
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.results import Point
     from whyprompt.stats.design import Design
     from whyprompt.tables import Table
 
@@ -224,22 +223,14 @@ def heterogeneous_effects(
     )
     columns = {name: problem.columns[name] for name in by}
     shown = _coded(columns)
-    codes = (
-        None if problem.cluster is None else np.unique(problem.cluster.astype(str), return_inverse=True)[1]
-    )
     scores = row_scores(
-        problem.y,
-        problem.treated,
-        problem.design.matrix,
-        shown.matrix,
-        names=problem.design.names,
-        known=problem.known_score,
-        codes=codes,
+        problem,
+        tuple(by),
+        shown,
         folds=folds,
         outcome_model=outcome_model,
         effect_model=effect_model,
         random_state=random_state,
-        rank=problem.places,
     )
     warnings = list(notes)
     if scores.clipped:
@@ -269,23 +260,18 @@ def heterogeneous_effects(
     return _report(
         scores,
         columns,
+        shown,
+        n_groups,
+        warnings,
+        treatment=treatment,
+        outcome=outcome,
+        treated=problem.arms.treated,
+        control=problem.arms.control,
+        design=design,
+        confounders=adjusted,
         level=level,
-        n_groups=n_groups,
-        folds=folds,
-        cluster=problem.cluster,
-        effect_model=effect_model,
-        rank=problem.places,
-        size=float(np.abs(problem.y).max()),
-        warnings=warnings,
-        about={
-            "treatment": treatment,
-            "outcome": outcome,
-            "treated": problem.arms.treated,
-            "control": problem.arms.control,
-            "design": design,
-            "confounders": adjusted,
-            "assumptions": assumptions,
-        },
+        n_folds=folds,
+        assumptions=(*assumptions, GROUPING),
     )
 
 
@@ -325,35 +311,30 @@ def _paired(
     held = [shown.matrix, pairs.treated + pairs.control, np.abs(pairs.treated - pairs.control)]
     rank = content_rank(*held, *(() if label is None else (label,)))
     scores = paired_scores(
-        pairs.treated,
-        pairs.control,
-        shown.matrix,
-        codes=None if label is None else np.unique(label.astype(str), return_inverse=True)[1],
+        pairs,
+        tuple(by),
+        shown,
+        label,
+        rank,
         folds=folds,
         effect_model=effect_model,
         random_state=random_state,
-        rank=rank,
     )
     return _report(
         scores,
         columns,
+        shown,
+        n_groups,
+        [w for w in overall.warnings if "standard error" not in w],
+        treatment=treatment,
+        outcome=outcome,
+        treated=arms[0],
+        control=arms[1],
+        design="paired",
+        confounders=(),
         level=level,
-        n_groups=n_groups,
-        folds=folds,
-        cluster=label,
-        effect_model=effect_model,
-        rank=rank,
-        size=float(np.abs(scores.arms).max()),
-        warnings=[w for w in overall.warnings if "standard error" not in w],
-        about={
-            "treatment": treatment,
-            "outcome": outcome,
-            "treated": arms[0],
-            "control": arms[1],
-            "design": "paired",
-            "confounders": (),
-            "assumptions": overall.assumptions,
-        },
+        n_folds=folds,
+        assumptions=(*overall.assumptions, GROUPING),
     )
 
 
@@ -385,28 +366,18 @@ def _coded(columns: Mapping[str, NDArray[Any]]) -> Design:
 def _report(
     scores: RowScores,
     columns: Mapping[str, NDArray[Any]],
+    shown: Design,
+    n_groups: int,
+    warnings: list[str],
     *,
     level: float,
-    n_groups: int,
-    folds: int,
-    cluster: NDArray[Any] | None,
-    effect_model: OutcomeModel | None,
-    rank: NDArray[np.int64],
-    size: float,
-    warnings: list[str],
-    about: dict[str, Any],
+    **about: Any,  # noqa: ANN401 - fields of the result
 ) -> HeterogeneousEffects:
-    shown = _coded(columns)
-    effect = scores.arms[:, 0] - scores.arms[:, 1]
-    n = len(effect)
-
-    def one(name: str, here: NDArray[np.bool_]) -> Point:
-        return group_effect(name, effect, scores.predicted, here, cluster, level=level, size=size)
-
-    place = places(scores.predicted, scores.ahead, scores.upto, n_groups)
-    groups, spread = group_effects(effect, scores, place, n_groups, cluster, level=level, size=size)
+    """Group the rows by their scores; `shown` are the modifiers, which are `columns` as read, as numbers."""
+    place = places(scores, n_groups)
+    groups, spread = group_effects(scores, place, n_groups, level=level)
     gain, lose = (
-        one(name, here) if here.sum() > 1 else None
+        group_effect(name, scores, here, level=level) if here.sum() > 1 else None
         for name, here in (
             ("predicted to gain", scores.predicted > 0),
             ("predicted to lose", scores.predicted < 0),
@@ -416,34 +387,28 @@ def _report(
         warnings.append("every row has the same predicted effect: there are no groups to compare")
     if min(row.n_used or 0 for row in groups) < _FEW_IN_GROUP:
         warnings.append(f"a group has fewer than {_FEW_IN_GROUP} rows: its interval is approximate")
-    if cluster is not None:
-        warnings.extend(few_clusters(len(np.unique(cluster.astype(str)))))
-    drivers, differs = effect_drivers(effect, shown, cluster=cluster, level=level, size=size)
-    profile, means = profile_of(design_matrix(columns, full=True), place, cluster, level=level)
+    if scores.cluster is not None:
+        warnings.extend(few_clusters(len(np.unique(scores.cluster.astype(str)))))
+    drivers, differs = effect_drivers(scores, shown, level=level)
+    profile, means = profile_of(design_matrix(columns, full=True), place, scores.cluster, level=level)
+    every = group_effect("all rows", scores, np.ones(len(place), dtype=bool), level=level)
     result = HeterogeneousEffects(
-        **{**about, "assumptions": (*about["assumptions"], GROUPING)},
-        overall=replace(one("all rows", np.ones(n, dtype=bool)), at=float(np.nanmean(scores.predicted))),
+        **about,
+        overall=replace(every, at=float(np.nanmean(scores.predicted))),
         parts=groups,
         level=level,
         modifiers=tuple(columns),
-        n_folds=folds,
         n_judged=int(scores.judged.sum()),
         gain=gain,
         harmed=lose,
         most_minus_least=spread,
-        calibration=calibration(effect, scores, cluster, level=level, size=size),
+        calibration=calibration(scores, level=level),
         drivers=drivers,
         differs_p=differs,
         profile=profile,
         profile_means=means,
         warnings=tuple(dict.fromkeys(warnings)),
         sentence="",
-        predicted=scores.predicted,
-        scores=scores.arms,
-        folds=scores.fold,
-        ahead=scores.ahead,
-        upto=scores.upto,
-        cluster=cluster,
-        rule=effect_rule(columns, shown, effect, effect_model, rank),
+        rows=scores,
     )
     return replace(result, sentence=sentence(result))

@@ -6,25 +6,25 @@ rule judged on the rows it was learned from would look better than it is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from whyprompt._words import percent
+from whyprompt.effects.measures import stated, stated_at
 from whyprompt.effects.whom.words import caveat, with_interval
 from whyprompt.errors import EstimationError
-from whyprompt.results import Estimate, Point, Result
-from whyprompt.stats import errors as inference
+from whyprompt.results import Estimate, Point, Result, unlisted
 from whyprompt.stats.clusters import known_error
-from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.whom.result import EffectRule, HeterogeneousEffects
+    from whyprompt.effects.whom.result import HeterogeneousEffects
+    from whyprompt.effects.whom.scores import RowScores
 
     Floats = NDArray[np.float64]
 
@@ -56,10 +56,10 @@ class PromptPolicy(Result):
     curve : tuple of Point
         What the treated arm is worth, over giving it to none, per row of the whole table, when a share of the
         rows gets it, those predicted to gain most first.
-    judged, chosen : ndarray of bool
-        Which rows of the table the choice was judged on, and which of those get the treated arm.
-    rule : EffectRule
-        The model for rows to come (`choose`).
+    rows : RowScores
+        The rows that it was made from; `judged` says which of them the choice was judged on.
+    chosen : ndarray of bool
+        Which of those judged get the treated arm.
     """
 
     overall: Estimate
@@ -72,9 +72,8 @@ class PromptPolicy(Result):
     cost: float
     share_treated: float
     curve: tuple[Point, ...]
-    chosen: NDArray[np.bool_] = field(repr=False, compare=False, metadata={"listed": False})
-    judged: NDArray[np.bool_] = field(repr=False, compare=False, metadata={"listed": False})
-    rule: EffectRule = field(repr=False, compare=False, metadata={"listed": False})
+    rows: RowScores = unlisted()
+    chosen: NDArray[np.bool_] = unlisted()
 
     @property
     def over_treated(self) -> Estimate:
@@ -119,7 +118,7 @@ class PromptPolicy(Result):
         DataError
             If a modifier is absent, has missing values, or a level that was not seen.
         """
-        takes = _takes(self.rule.predict(frame), self.better, self.cost)
+        takes = _takes(self.rows.predict(frame), self.better, self.cost)
         return tuple(self.treated if t else self.control for t in takes.tolist())
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
@@ -191,38 +190,39 @@ def prompt_policy(
     if isinstance(cost, bool) or not isinstance(cost, int | float) or not np.isfinite(cost):
         raise EstimationError(f"cost={cost!r} is no number", hint="in units of the outcome, 0 for none")
     sign = 1.0 if better == "higher" else -1.0
-    judged = np.isfinite(found.predicted)
-    cluster = None if found.cluster is None else found.cluster[judged]
-    chosen = _takes(found.predicted[judged], better, cost)
-    one, none = found.scores[judged, 0] - sign * cost, found.scores[judged, 1]
-    size = float(np.abs(found.scores).max())
+    rows, level = found.rows, found.level
+    judged = rows.judged
+    cluster = None if rows.cluster is None else rows.cluster[judged]
+    chosen = _takes(rows.predicted[judged], better, cost)
+    one, none = rows.arms[judged, 0] - sign * cost, rows.arms[judged, 1]
+    size = float(np.abs(rows.arms).max())
     gain = sign * (one - none)
 
-    def figure(name: str, values: Floats, *, test: bool = True) -> Estimate:
+    def figure(name: str, values: Floats) -> Estimate:
         error, df, _ = known_error(values, cluster, size)
         if df is not None and cluster is None:
             # Rows on which two choices agree differ by nothing and say nothing of the spread.
             df = max(min(df, float((values != 0).sum()) - 1.0), 1.0)
-        estimate = float(values.mean())
-        low, high = inference.interval(estimate, error, level=found.level, df=df)
-        p = two_sided_p(estimate, error, df) if test else None
-        return Estimate(
-            label=name,
-            estimate=estimate,
-            std_error=error,
-            ci_low=low,
-            ci_high=high,
-            p_value=p,
-            df=df,
-            n_used=len(values),
-        )
+        return stated(name, float(values.mean()), error, df, level=level, n_used=len(values))
+
+    def mean(name: str, values: Floats) -> Estimate:
+        """Of outcomes, of which zero is no hypothesis."""
+        return replace(figure(name, values), p_value=None)
+
+    def share(x: float) -> Point:
+        # Rows with one prediction share what is left, as if it were drawn among them.
+        ahead = rows.ahead[judged] if sign < 0 else 1.0 - rows.upto[judged]
+        given = np.clip((x - ahead) / (rows.upto - rows.ahead)[judged], 0.0, 1.0)
+        error, df, _ = known_error(given * gain, cluster, size)
+        value = float((given * gain).mean())
+        return stated_at(x, f"{x:.0%}", value, error, df, level=level, p_value=None)
 
     arms = (found.treated, found.control)
     made = PromptPolicy(
-        overall=figure("item by item", np.where(chosen, one, none), test=False),
+        overall=mean("item by item", np.where(chosen, one, none)),
         parts=(
-            figure(f"always {arms[0]}", one, test=False),
-            figure(f"always {arms[1]}", none, test=False),
+            mean(f"always {arms[0]}", one),
+            mean(f"always {arms[1]}", none),
             figure(f"over always {arms[0]}", np.where(chosen, 0.0, -gain)),
             figure(f"over always {arms[1]}", np.where(chosen, gain, 0.0)),
         ),
@@ -235,48 +235,14 @@ def prompt_policy(
         better=better,
         cost=float(cost),
         share_treated=float(chosen.mean()),
-        curve=_curve(found, gain, sign, size, judged, cluster),
+        curve=tuple(share(x) for x in _SHARES),
         assumptions=found.assumptions,
         warnings=found.warnings,
         sentence="",
+        rows=rows,
         chosen=chosen,
-        judged=judged,
-        rule=found.rule,
     )
     return replace(made, sentence=_sentence(made, found))
-
-
-def _curve(
-    found: HeterogeneousEffects,
-    gain: Floats,
-    sign: float,
-    size: float,
-    judged: NDArray[np.bool_],
-    cluster: NDArray[Any] | None,
-) -> tuple[Point, ...]:
-    # The share of rows that comes before the row, and the share predicted to gain as much.
-    alike = found.upto[judged] - found.ahead[judged]
-    ahead = found.ahead[judged] if sign < 0 else 1.0 - found.upto[judged]
-    points = []
-    for share in _SHARES:
-        # Rows with one prediction share what is left, as if it were drawn among them.
-        given = np.clip((share - ahead) / alike, 0.0, 1.0)
-        values = given * gain
-        error, df, _ = known_error(values, cluster, size)
-        estimate = float(values.mean())
-        low_end, high_end = inference.interval(estimate, error, level=found.level, df=df)
-        points.append(
-            Point(
-                label=f"{share:.0%}",
-                at=share,
-                estimate=estimate,
-                std_error=error,
-                ci_low=low_end,
-                ci_high=high_end,
-                df=df,
-            )
-        )
-    return tuple(points)
 
 
 def _sentence(made: PromptPolicy, found: HeterogeneousEffects) -> str:

@@ -55,7 +55,7 @@ def sentence(found: HeterogeneousEffects) -> str:
     rows = "items" if found.design == "paired" else "rows"
     text = (
         f"Under {found.treated!r} instead of {found.control!r}, {found.outcome!r} changes by"
-        f" {_of(found.overall)} on average over {len(found.predicted)} {rows}"
+        f" {_of(found.overall)} on average over {len(found.rows.predicted)} {rows}"
     )
     least, most = found.parts[0], found.parts[-1]
     if found.most_minus_least is None:
