@@ -342,7 +342,7 @@ def test_gaps_are_imputed_as_the_library_does(run, tmp_path):
     )  # fmt: skip
     got = json.loads(out)
     assert got["estimate"] == pytest.approx(library.estimate, rel=1e-9)
-    assert got["fmi"] == pytest.approx(library.overall.fmi, rel=1e-9)
+    assert got["fmi"] == pytest.approx(library.overall["fmi"], rel=1e-9)
     code, out, _ = run(path, *asked, "--impute", "3:auxiliary=re75", "--seed", "1")
     assert code == 0
     assert "Rubin's rules, 3 imputations" in out

@@ -118,7 +118,7 @@ def test_names_with_spaces_and_a_third_arm_do_no_harm():
         pd.concat([frame, third], ignore_index=True), **TIP, deltas=[0.0, 1.0], treated=1, control=0,
         arm="treated",
     )  # fmt: skip
-    assert three.n_varied == two.n_varied
+    assert three["n_varied"] == two["n_varied"]
     done = wp.prepare_table(table(), [Scale("how long")])
     assert done.frame["how long"].std(ddof=1) == pytest.approx(1.0)
 

@@ -120,7 +120,7 @@ MADE = {
     "Imputation": lambda: wp.impute(with_gaps(), draws=3, iterations=4),
     "ImputedEffect": imputed,
     "leave_one_covariate_out": lambda: public.leave_one_covariate_out(table(), **ASKED),
-    "LittleTest": lambda: public.little_test(with_gaps(), ["hard", "size", "y"]),
+    "little_test": lambda: public.little_test(with_gaps(), ["hard", "size", "y"]),
     "MissingPatterns": lambda: wp.missing_patterns(with_gaps()),
     "NegativeControls": lambda: wp.negative_control_outcome(
         table(), treatment="arm", outcomes=["z", "size"], confounders=["hard"], method="overlap"
@@ -150,7 +150,7 @@ MADE = {
     "SpecificationCurve": lambda: wp.specification_curve(
         table(), **{**ARM, "confounders": ["hard", "size"]}, grid={"method": ["ipw", "entropy"]}
     ),
-    "TippingPoint": lambda: wp.tipping_point(
+    "tipping_point": lambda: wp.tipping_point(
         with_gaps(), **ASKED, draws=3, iterations=4, column="y", deltas=[-1.0, 0.0, 1.0]
     ),
     "e_value": lambda: public.e_value(2.0, ci=(1.2, 3.4)),

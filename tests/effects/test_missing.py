@@ -185,7 +185,7 @@ def test_little_names_what_stops_it():
     with pytest.raises(DataError, match="'e' has no value at all"):
         little_test(pd.DataFrame({"x": gap, "e": np.nan}))
     text = pd.DataFrame({"x": gap, "t": ["a", "b"] * 5, "y": x**2})
-    assert little_test(text).columns == ("x", "t_b", "y")
+    assert little_test(text)["columns"] == ("x", "t_b", "y")
 
 
 # --------------------------------------------------------------------------------------------- Rubin's rules
@@ -196,15 +196,15 @@ def test_rubins_rules_equal_mice():
     expected = R["pool_scalar"]
     for mine, theirs in (
         (got.estimate, "qbar"),
-        (got.overall.within, "ubar"),
-        (got.overall.between, "b"),
-        (got.overall.total, "t"),
+        (got.overall["within"], "ubar"),
+        (got.overall["between"], "b"),
+        (got.overall["total"], "t"),
         (got.df, "df"),
-        (got.overall.increase, "r"),
-        (got.overall.fmi, "fmi"),
+        (got.overall["increase"], "r"),
+        (got.overall["fmi"], "fmi"),
     ):
         assert mine == pytest.approx(expected[theirs], rel=1e-10)
-    assert got.overall.draws == expected["m"]
+    assert got.overall["draws"] == expected["m"]
     width = stats.t.ppf(0.975, got.df) * got.std_error
     assert (got.ci_low, got.ci_high) == pytest.approx((got.estimate - width, got.estimate + width))
 
@@ -212,7 +212,7 @@ def test_rubins_rules_equal_mice():
 def test_pooling_identical_estimates_is_the_estimate_itself():
     got = pool_estimates([1.1] * 4, [0.04] * 4)
     assert (got.estimate, got.std_error) == pytest.approx((1.1, 0.2))
-    assert (got.overall.between, got.overall.fmi, got.df) == (0.0, 0.0, np.inf)
+    assert (got.overall["between"], got.overall["fmi"], got.df) == (0.0, 0.0, np.inf)
     assert got.ci_high == pytest.approx(1.1 + 1.959964 * 0.2)
     # Barnard and Rubin: with nothing missing, (v + 1) / (v + 3) * v.
     assert pool_estimates([1.1] * 4, [0.04] * 4, df_complete=20).df == pytest.approx(21 / 23 * 20)
@@ -227,8 +227,8 @@ def test_pooled_degrees_of_freedom_never_exceed_those_of_complete_data(rows, df)
     q, u = zip(*rows, strict=True)
     got = pool_estimates(q, u, df_complete=df)
     assert got.df <= df + 1e-9
-    assert got.df <= (len(q) - 1) / max(got.overall.lambda_, 1e-100) ** 2 + 1e-9
-    assert got.overall.total >= got.overall.within
+    assert got.df <= (len(q) - 1) / max(got.overall["lambda"], 1e-100) ** 2 + 1e-9
+    assert got.overall["total"] >= got.overall["within"]
     turned = pool_estimates(q[::-1], u[::-1], df_complete=df)
     assert turned.estimate == pytest.approx(got.estimate)
 
@@ -439,9 +439,9 @@ def test_chained_equations_agree_with_maximum_likelihood_for_normal_data():
     for j, truth in enumerate([1.0, -0.5, 0.0]):
         got = pool_estimates(np.array(slopes)[:, j], np.array(variances)[:, j], df_complete=n - 4)
         # The Monte Carlo error of a mean over thirty tables is the between part over thirty.
-        assert got.estimate == pytest.approx(expected[j], abs=5 * np.sqrt(got.overall.between / 30))
+        assert got.estimate == pytest.approx(expected[j], abs=5 * np.sqrt(got.overall["between"] / 30))
         assert abs(got.estimate - truth) < 4 * got.std_error
-        assert got.overall.fmi > 0.05
+        assert got.overall["fmi"] > 0.05
     assert max(part.estimate for part in made.parts) < 1.2
     assert made.warnings == ()
 
@@ -631,13 +631,13 @@ def test_shifting_the_imputed_outcomes_of_one_arm_moves_the_estimate_by_its_miss
     # One column with gaps: the same seed gives the same draws, moved by delta.
     assert rows[-2] - rows[0] == pytest.approx(-2 * share, abs=1e-9)
     assert rows[2] - rows[0] == pytest.approx(2 * share, abs=1e-9)
-    assert got.conclusion == "positive"
-    assert got.tipping_high is None
+    assert got["conclusion"] == "positive"
+    assert got["tipping_high"] is None
     low = {r.at: r.ci_low for r in got.parts}
     assert low[-4] < 0 < low[0]
-    assert -4 < got.tipping_low < 0
+    assert -4 < got["tipping_low"] < 0
     at = tipping_point(
-        frame, treatment="arm", outcome="y", arm="treated", deltas=[got.tipping_low], **options
+        frame, treatment="arm", outcome="y", arm="treated", deltas=[got["tipping_low"]], **options
     )
     # The limit is nearly linear in delta, so interpolation lands on zero.
     assert min(r.ci_low for r in at.parts) == pytest.approx(0, abs=0.05)
@@ -667,10 +667,10 @@ def test_a_binary_outcome_is_shifted_in_log_odds():
         deltas=[-20, -3, 3, 20],
     )
     estimates = [r.estimate for r in got.parts]
-    assert got.scale == "log-odds"
+    assert got["scale"] == "log-odds"
     assert estimates == sorted(estimates)
     assert [r.at for r in got.parts] == [-20, -3, 0, 3, 20]
-    assert got.conclusion == "positive"
-    assert got.tipping_low is not None
+    assert got["conclusion"] == "positive"
+    assert got["tipping_low"] is not None
     with pytest.raises(EstimationError, match="no missing value in the rows"):
         tipping_point(frame, treatment="arm", outcome="y", column="x", confounders=["x"])

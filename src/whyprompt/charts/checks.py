@@ -340,7 +340,8 @@ def little_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN
 
     Parameters
     ----------
-    found : LittleTest
+    found : Check
+        Of `little_test`.
     width : int, default 560
         Of the whole picture, in pixels.
 
@@ -367,7 +368,7 @@ def little_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN
     tail = base.transform_filter("datum.tail").mark_area(color=SKY, opacity=0.5, aria=False)
     words = (
         f"Little's test: statistic {format_number(found.estimate)} on {found.df} degrees of freedom,"
-        f" p {p_words(found.p_value)}, from {counted(found.n_patterns, 'pattern')}."
+        f" p {p_words(found.p_value)}, from {counted(found['n_patterns'], 'pattern')}."
     )
     mark = (
         alt.Chart(data([{"at": found.estimate, "words": words}]))
@@ -385,7 +386,8 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
 
     Parameters
     ----------
-    found : TippingPoint
+    found : Check
+        Of `tipping_point`.
     width : int, default 560
         Of the whole picture, in pixels.
 
@@ -395,7 +397,8 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     """
     import altair as alt
 
-    unit = "log-odds" if found.scale == "log-odds" else f"units of {found.column}"
+    column, conclusion = found["column"], found["conclusion"]
+    unit = "log-odds" if found["scale"] == "log-odds" else f"units of {column}"
     rows: list[dict[str, Any]] = [
         {
             "delta": r.at,
@@ -407,10 +410,10 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         }
         for r in found.parts
     ]
-    arm = "both arms" if found.arm == "both" else f"the {found.arm} arm"
+    arm = "both arms" if found["arm"] == "both" else f"the {found['arm']} arm"
     x = alt.X(
         "delta:Q",
-        title=title_lines(f"added to imputed {found.column} in {arm} ({unit})", width),
+        title=title_lines(f"added to imputed {column} in {arm} ({unit})", width),
         scale=alt.Scale(zero=False),
     )
     base = alt.Chart(data(rows)).encode(x=x)
@@ -424,18 +427,18 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         alt.Chart(data([{"at": 0.0}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y="at:Q")
     )
     layers = [zero, band, line, dots]
-    tips = [t for t in (found.tipping_low, found.tipping_high) if t is not None]
+    tips = [t for t in (found["tipping_low"], found["tipping_high"]) if t is not None]
     if tips:
         layers.append(
             alt.Chart(data({"at": t, "words": f"the conclusion tips at {format_number(t)}"} for t in tips))
             .mark_rule(color=PURPLE, strokeWidth=2)
             .encode(x="at:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N")
         )
-    words = f"Tipping point of {found.column} in {arm}. " + "; ".join(r["words"] for r in rows) + "."
+    words = f"Tipping point of {column} in {arm}. " + "; ".join(r["words"] for r in rows) + "."
     words += (
-        f" The conclusion ({found.conclusion}) tips at {' and '.join(format_number(t) for t in tips)}."
+        f" The conclusion ({conclusion}) tips at {' and '.join(format_number(t) for t in tips)}."
         if tips
-        else f" The conclusion ({found.conclusion}) does not tip in this range."
+        else f" The conclusion ({conclusion}) does not tip in this range."
     )
     out: alt.LayerChart = finish(_fit(alt.layer(*layers), width=width, height=260), description=words)
     return out

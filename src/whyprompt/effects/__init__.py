@@ -20,10 +20,9 @@ from whyprompt.effects.checks.subset import data_subset
 from whyprompt.effects.dose import DoseResponse
 from whyprompt.effects.gaps.chained import Imputation
 from whyprompt.effects.gaps.estimate import ImputedEffect
-from whyprompt.effects.gaps.little import LittleTest, little_test
+from whyprompt.effects.gaps.little import little_test
 from whyprompt.effects.gaps.patterns import DropReport, MissingPatterns, drop_incomplete
-from whyprompt.effects.gaps.pooling import PooledEstimate, pool_estimates
-from whyprompt.effects.gaps.tipping import TippingPoint
+from whyprompt.effects.gaps.pooling import pool_estimates
 from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.cem import CEM
 from whyprompt.effects.methods.entropy import Entropy
@@ -72,7 +71,6 @@ __all__ = [
     "Imputation",
     "ImputedEffect",
     "Kernel",
-    "LittleTest",
     "MissingPatterns",
     "Naive",
     "Nearest",
@@ -83,7 +81,6 @@ __all__ = [
     "Overlap",
     "PairedResult",
     "PartialR2Bounds",
-    "PooledEstimate",
     "Prepared",
     "PromptPolicy",
     "Recipe",
@@ -92,7 +89,6 @@ __all__ = [
     "Scale",
     "SpecificationCurve",
     "Subclass",
-    "TippingPoint",
     "Winsorise",
     "batch_consistency",
     "data_subset",

@@ -40,19 +40,8 @@ def _posterior(y: Floats, X: Floats, rng: np.random.Generator) -> tuple[Floats, 
 def draw_normal(y: Floats, X: Floats, X_gap: Floats, rng: np.random.Generator) -> Floats:
     """Draw from the Bayesian linear regression of a numeric column.
 
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Known values.
-    X : ndarray, shape (n, q)
-        Predictors of those rows, with a column of ones.
-    X_gap : ndarray, shape (g, q)
-        Predictors of the rows with a gap.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (g,)
+    Known values (n,) and their predictors (n, q), with a column of ones; predictors of the gaps (g, q), of
+    which a value each (g,) comes back.
     """
     _, drawn, sigma = _posterior(y, X, rng)
     return np.asarray(X_gap @ drawn + sigma * rng.normal(size=len(X_gap)))
@@ -61,18 +50,9 @@ def draw_normal(y: Floats, X: Floats, X_gap: Floats, rng: np.random.Generator) -
 def draw_pmm(y: Floats, X: Floats, X_gap: Floats, rng: np.random.Generator, *, donors: int = 5) -> Floats:
     """Draw known values of rows whose prediction is near: predictive mean matching, type 1.
 
-    Parameters
-    ----------
-    y, X, X_gap, rng
-        As in `draw_normal`.
-    donors : int, default 5
-        Nearest known rows among which one is drawn; all rows as near as the last of them count as well, so
-        that predictors of few levels do not narrow the choice to rows that happen to be sorted together.
-
-    Returns
-    -------
-    ndarray, shape (g,)
-        Values that occur in `y`.
+    One is drawn among the nearest known rows, as many as `donors`; all rows as near as the last of them count
+    as well, so that predictors of few levels do not narrow the choice to rows that happen to be sorted
+    together. Arguments as of `draw_normal`.
     """
     coef, drawn, _ = _posterior(y, X, rng)
     known, wanted = X @ coef, X_gap @ drawn
@@ -101,37 +81,13 @@ def draw_categories(
     name: str,
     shift: Floats | None = None,
 ) -> Ints:
-    """Draw from a Bayesian (multinomial) logistic regression.
+    """Draw from a Bayesian (multinomial) logistic regression of categories 0, 1, ...
 
     The fit is augmented by a few weighted pseudo-rows, so that a predictor that separates the categories has
-    a finite coefficient; coefficients are drawn from their normal approximation.
-
-    Parameters
-    ----------
-    code : ndarray of int, shape (n,)
-        Known categories, 0 to `n_levels` - 1.
-    n_levels : int
-        Categories.
-    X, X_gap, rng
-        As in `draw_normal`.
-    name : str
-        Column, for messages.
-    shift : ndarray, shape (g,), optional
-        Added to the log-odds of category 1 against category 0.
-
-    Returns
-    -------
-    ndarray of int, shape (g,)
-
-    Raises
-    ------
-    EstimationError
-        If the fit does not converge.
-
-    References
-    ----------
-    White, Daniel and Royston (2010). Avoiding bias due to perfect prediction in multiple imputation of
-    incomplete categorical variables. Computational Statistics and Data Analysis 54, section 4.
+    a finite coefficient (White, Daniel and Royston 2010, Avoiding bias due to perfect prediction in multiple
+    imputation of incomplete categorical variables, Computational Statistics and Data Analysis 54, section 4);
+    coefficients are drawn from their normal approximation. The shift (g,) is added to the log-odds of
+    category 1 against category 0; the column's name is for the message where the fit does not converge.
     """
     rows, codes, weights = _augment(code, n_levels, X)
     found = fit_multinomial(rows, codes, n_levels, weights=weights, ridge=_NUDGE)

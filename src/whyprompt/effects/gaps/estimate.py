@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.gaps.chained import Imputation
-    from whyprompt.effects.gaps.pooling import PooledEstimate
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Column, Table
 
@@ -42,8 +42,9 @@ class ImputedEffect(Result):
 
     Attributes
     ----------
-    overall : PooledEstimate
-        By Rubin's rules; its arms' rows are those in the estimate, before matching.
+    overall : Estimate
+        By Rubin's rules, with the figures of `pool_estimates`; its arms' rows are those in the estimate,
+        before matching.
     treatment, outcome, treated, control, estimand, method : str
         As in `EffectResult`.
     imputation : Imputation
@@ -66,7 +67,7 @@ class ImputedEffect(Result):
         Of the first table, the worst verdict of any table taken for each, and that of the imputation.
     """
 
-    overall: PooledEstimate
+    overall: Estimate
     treatment: str
     outcome: str
     treated: str
@@ -84,10 +85,10 @@ class ImputedEffect(Result):
     measures: tuple[Estimate, ...]
 
     def _blocks(self) -> list[str]:
-        rules = f"Rubin's rules, {counted(self.overall.draws, 'imputation')}"
+        rules = f"Rubin's rules, {counted(self.overall['draws'], 'imputation')}"
         out = [
             figures(self.overall, level=self.level, how=rules),
-            f"fraction of information missing {format_number(self.overall.fmi, digits=2)}",
+            f"fraction of information missing {format_number(self.overall['fmi'], digits=2)}",
         ]
         alone = self.complete_case
         if alone is not None:
@@ -241,13 +242,10 @@ def estimate_with_imputation(
     for column in read.values():
         whole &= ~column.missing
     alone, why_not = _complete_case(table, whole, options)
-    balance = _worst_balance(results)
-    assumptions = _assumptions(results, made)
-    excluded = int((~kept).sum())
-    filled = int(no_outcome.sum()) if missing_outcome == "impute" else 0
     named = [] if alone is None else [of_effect(alone, "complete rows")]
     named += [of_effect(one, f"table {k}") for k, one in enumerate(results, start=1)]
-    return ImputedEffect(
+    found = ImputedEffect(
+        sentence="",
         overall=replace(pooled, n_treated=first.n_treated, n_control=first.n_control),
         parts=tuple(named),
         level=first.level,
@@ -263,16 +261,13 @@ def estimate_with_imputation(
         complete_case=alone,
         n_rows=table.n_rows,
         n_complete=int(whole.sum()),
-        n_excluded=excluded,
-        n_outcome_imputed=filled,
-        worst_balance=balance,
+        n_excluded=int((~kept).sum()),
+        n_outcome_imputed=int(no_outcome.sum()) if missing_outcome == "impute" else 0,
+        worst_balance=_worst_balance(results),
         measures=_measures(results, df),
-        assumptions=assumptions,
-        warnings=_warnings(results, made, pooled, excluded, filled, outcome, why_not),
-        sentence=_sentence(
-            results, pooled, made, alone, balance, assumptions, int(whole.sum()), excluded, filled
-        ),
+        assumptions=_assumptions(results, made),
     )
+    return replace(found, warnings=_warnings(found, why_not), sentence=_sentence(found))
 
 
 def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  # noqa: ANN401
@@ -380,28 +375,19 @@ def _assumptions(results: Sequence[EffectResult], made: Imputation) -> tuple[Ass
     return tuple(out)
 
 
-def _warnings(
-    results: Sequence[EffectResult],
-    made: Imputation,
-    pooled: PooledEstimate,
-    excluded: int,
-    filled: int,
-    outcome: str,
-    why_not: str,
-) -> tuple[str, ...]:
-    out = list(made.warnings)
-    seen: dict[str, int] = {}
-    for one in results:
-        for warning in one.warnings:
-            seen[warning] = seen.get(warning, 0) + 1
-    out += [w if n == len(results) else f"{w} (in {n} of {len(results)} tables)" for w, n in seen.items()]
-    if excluded:
-        out.append(f"{excluded} rows without {outcome!r} are left out of the estimate")
-    if filled:
-        out.append(f"{outcome!r} itself was imputed in {counted(filled, 'row')}")
-    if pooled.fmi > 0.5:
+def _warnings(found: ImputedEffect, why_not: str) -> tuple[str, ...]:
+    out = list(found.imputation.warnings)
+    m = len(found.results)
+    seen = Counter(warning for one in found.results for warning in one.warnings)
+    out += [w if n == m else f"{w} (in {n} of {m} tables)" for w, n in seen.items()]
+    if found.n_excluded:
+        out.append(f"{found.n_excluded} rows without {found.outcome!r} are left out of the estimate")
+    if found.n_outcome_imputed:
+        out.append(f"{found.outcome!r} itself was imputed in {counted(found.n_outcome_imputed, 'row')}")
+    fmi = found.overall["fmi"]
+    if fmi > 0.5:
         out.append(
-            f"{pooled.fmi:.0%} of the information on the effect is missing: the imputation model decides much"
+            f"{fmi:.0%} of the information on the effect is missing: the imputation model decides much"
         )
     if why_not:
         out.append(f"no estimate from complete rows alone: {why_not}")
@@ -425,28 +411,17 @@ def _whose(results: Sequence[EffectResult]) -> str:
     return text + varies
 
 
-def _sentence(
-    results: Sequence[EffectResult],
-    pooled: PooledEstimate,
-    made: Imputation,
-    alone: EffectResult | None,
-    balance: Mapping[str, float | None],
-    assumptions: Sequence[Assumption],
-    complete: int,
-    excluded: int,
-    filled: int,
-) -> str:
-    first, whose = results[0], _whose(results)
-    interval = (
-        f"{percent(first.level)} interval {format_number(pooled.ci_low)} to {format_number(pooled.ci_high)}"
-    )
-    unbalanced = [c for c, v in balance.items() if v is None or v > SMD_LIMIT]
-    failed = [a for a in assumptions if a.status == "fails"]
-    arms = f"{first.treated!r} instead of {first.control!r}"
+def _sentence(found: ImputedEffect) -> str:
+    first, made, alone = found.results[0], found.imputation, found.complete_case
+    estimate = format_number(found.estimate)
+    interval = f"{percent(found.level)} interval {reach(found.ci_low, found.ci_high)}"
+    unbalanced = [c for c, v in found.worst_balance.items() if v is None or v > SMD_LIMIT]
+    failed = [a for a in found.assumptions if a.status == "fails"]
+    arms = f"{found.treated!r} instead of {found.control!r}"
     if not first.confounders:
         start = (
-            f"Rows under {first.treated!r} and under {first.control!r} differ in"
-            f" {first.outcome!r} by {format_number(pooled.estimate)} ({interval}); nothing was adjusted for,"
+            f"Rows under {found.treated!r} and under {found.control!r} differ in"
+            f" {found.outcome!r} by {estimate} ({interval}); nothing was adjusted for,"
             " so this is a comparison."
         )
     elif unbalanced or failed:
@@ -456,27 +431,26 @@ def _sentence(
             else failed[0].detail.rstrip(".")
         )
         start = (
-            f"Comparing {arms} gives a difference of {format_number(pooled.estimate)} in {first.outcome!r}"
-            f" ({interval}) by {method_words(first.method)} for {whose}, but {reason}: it may not be"
-            " claimed as an effect of the arm."
+            f"Comparing {arms} gives a difference of {estimate} in {found.outcome!r}"
+            f" ({interval}) by {method_words(found.method)} for {_whose(found.results)}, but {reason}: it may"
+            " not be claimed as an effect of the arm."
         )
     else:
         start = (
-            f"Under {arms}, {first.outcome!r} changes by {format_number(pooled.estimate)} ({interval}),"
-            f" {whose}, by {method_words(first.method)}, if {', '.join(first.confounders)} are all that"
-            " affects both the choice of arm and the outcome."
+            f"Under {arms}, {found.outcome!r} changes by {estimate} ({interval}),"
+            f" {_whose(found.results)}, by {method_words(found.method)}, if {', '.join(first.confounders)}"
+            " are all that affects both the choice of arm and the outcome."
         )
     gaps = ", ".join(f"{name!r} ({n})" for name, n in made.n_missing.items())
     start += (
         f" Missing values of {gaps} were imputed {counted(made.draws, 'time')} given"
-        f" {', '.join(made.predictors)}, as"
-        f" missing at random; they account for {in_words(pooled.lambda_)} of the variance. No row was dropped"
-        " for a missing covariate."
+        f" {', '.join(made.predictors)}, as missing at random; they account for"
+        f" {in_words(found.overall['lambda'])} of the variance. No row was dropped for a missing covariate."
     )
-    if excluded:
-        start += f" {excluded} rows without an outcome are left out of the estimate, as asked."
-    if filled:
-        start += f" The outcome itself was imputed in {counted(filled, 'row')}, as asked."
+    if found.n_excluded:
+        start += f" {found.n_excluded} rows without an outcome are left out of the estimate, as asked."
+    if found.n_outcome_imputed:
+        start += f" The outcome itself was imputed in {counted(found.n_outcome_imputed, 'row')}, as asked."
     if alone is not None:
-        start += f" The {complete} complete rows alone give {format_number(alone.estimate)}."
+        start += f" The {found.n_complete} complete rows alone give {format_number(alone.estimate)}."
     return start

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from whyprompt.results import Check, Estimate
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -21,30 +21,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["LittleTest", "em_normal", "little_test"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LittleTest(Check):
-    """Little's test of missingness completely at random; `overall` is its chi-squared.
-
-    It ``"fails"`` where p is below 0.05. Rows used are those with any value; the others are in `settings`.
-
-    Attributes
-    ----------
-    n_patterns : int
-        Patterns of missing values among the rows used.
-    columns : tuple of str
-        Columns compared; ``column_level`` for a dummy.
-    """
-
-    n_patterns: int
-    columns: tuple[str, ...]
-
-    def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import little_plot
-
-        return {"statistic": lambda: little_plot(self)}
+__all__ = ["em_normal", "little_test"]
 
 
 def little_test(
@@ -53,7 +30,7 @@ def little_test(
     *,
     covariance: Literal["unbiased", "ml"] = "unbiased",
     max_iterations: int = 10_000,
-) -> LittleTest:
+) -> Check:
     """Test whether the means differ between patterns of missing values.
 
     Parameters
@@ -70,7 +47,10 @@ def little_test(
 
     Returns
     -------
-    LittleTest
+    Check
+        `overall` is the chi-squared, over the rows with any value; it ``"fails"`` where p is below 0.05. Its
+        figures are ``n_patterns``, the patterns of missing values among those rows, and ``columns``, those
+        compared (``column_level`` for a dummy); rows without any value are counted in its settings.
 
     Raises
     ------
@@ -100,6 +80,8 @@ def little_test(
     True
     """
     from scipy import stats
+
+    from whyprompt.charts import little_plot
 
     if covariance not in {"unbiased", "ml"}:
         raise EstimationError(f"covariance={covariance!r}: choose 'unbiased' or 'ml'")
@@ -147,19 +129,19 @@ def little_test(
         else "the means of the patterns do not differ by more than chance would have them; this does not show"
         " that gaps are unrelated to the values that are missing"
     )
-    return LittleTest(
+    found = Check(
         name="missing completely at random",
         verdict="fails" if p_value < 0.05 else "passes",
         overall=Estimate(label="chi-squared", estimate=statistic, df=df, p_value=p_value, n_used=n),
         axis="chi-squared",
-        n_patterns=len(patterns),
-        columns=names,
+        figures={"n_patterns": len(patterns), "columns": names},
         settings={"covariance": covariance, "n_empty": int(empty.sum())},
         sentence=(
             f"Little's test over {len(patterns)} patterns in {n} rows: chi-squared {format_number(statistic)}"
             f" on {df} degrees of freedom, p {p_words(p_value)}; {words}."
         ),
     )
+    return replace(found, pictures={"statistic": lambda: little_plot(found)})
 
 
 def _matrix(read: dict[str, Column]) -> tuple[tuple[str, ...], Floats]:
@@ -194,30 +176,10 @@ def em_normal(
 ) -> tuple[Floats, Floats]:
     """Fit a multivariate normal distribution to data with gaps by EM.
 
-    Parameters
-    ----------
-    data : ndarray, shape (n, p)
-        NaN for a gap; at least one value a row. Columns should be on similar scales.
-    tolerance : float, default 1e-10
-        Largest change of a mean or covariance at which the algorithm stops.
-    max_iterations : int, default 10000
-        After which it gives up.
-
-    Returns
-    -------
-    mean : ndarray, shape (p,)
-        At the maximum of the likelihood.
-    covariance : ndarray, shape (p, p)
-        With denominator n.
-
-    Raises
-    ------
-    EstimationError
-        If it does not converge.
-
-    References
-    ----------
-    Little and Rubin (2002). Statistical Analysis with Missing Data, 2nd edition. Wiley, section 11.2.1.
+    Little and Rubin (2002), Statistical Analysis with Missing Data, section 11.2.1. Data are (n, p), NaN for
+    a gap, with at least one value a row and columns on similar scales. The means (p,) and the covariance
+    (p, p), with denominator n, are those at which none moves by more than the tolerance; refused where that
+    is not reached.
 
     Examples
     --------

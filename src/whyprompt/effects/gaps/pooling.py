@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,34 +13,7 @@ from whyprompt.results import Estimate, Result
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["PooledEstimate", "in_words", "pool_estimates", "rubin"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PooledEstimate(Estimate):
-    """An estimate pooled over imputations by Rubin's rules, with Barnard and Rubin's degrees of freedom.
-
-    Attributes
-    ----------
-    draws : int
-        Imputations, m.
-    within, between, total : float
-        Variances: mean within, between, and total = within + (1 + 1/m) between, the error's square.
-    increase : float
-        Relative increase in variance due to missing values, (1 + 1/m) between / within.
-    lambda_ : float
-        Share of the variance due to missing values, (1 + 1/m) between / total.
-    fmi : float
-        Fraction of information missing, (increase + 2 / (df + 3)) / (increase + 1).
-    """
-
-    draws: int
-    within: float
-    between: float
-    total: float
-    increase: float
-    lambda_: float
-    fmi: float
+__all__ = ["in_words", "pool_estimates", "rubin"]
 
 
 def pool_estimates(
@@ -67,8 +39,12 @@ def pool_estimates(
     Returns
     -------
     Result
-        `overall` is a `PooledEstimate`; its one part is the same with the interval that it would have were
-        nothing missing.
+        `overall` has Barnard and Rubin's degrees of freedom, and as figures ``draws`` (imputations, m);
+        the variances ``within`` (their mean), ``between`` and ``total`` = within + (1 + 1/m) between, the
+        error's square; ``increase``, the relative increase in variance due to missing values,
+        (1 + 1/m) between / within; ``lambda``, their share of the variance, (1 + 1/m) between / total; and
+        ``fmi``, the fraction of information missing, (increase + 2 / (df + 3)) / (increase + 1). The one part
+        is the same with the interval that it would have were nothing missing.
 
     Raises
     ------
@@ -85,18 +61,19 @@ def pool_estimates(
     --------
     >>> slopes, variances = [0.42, 0.51, 0.38, 0.47, 0.45], [0.01, 0.012, 0.009, 0.011, 0.01]
     >>> got = pool_estimates(slopes, variances, df_complete=496)
-    >>> round(got.estimate, 3), round(got.overall.total, 6), round(got.df, 4)
+    >>> round(got.estimate, 3), round(got.overall["total"], 6), round(got.df, 4)
     (0.446, 0.013316, 68.5853)
     """
     from scipy import stats
 
     found = rubin(estimates, variances, df_complete=df_complete, level=level)
     estimate = found.estimate or 0.0
-    half = float(stats.norm.ppf(0.5 + level / 2)) * found.within**0.5
+    error = found["within"] ** 0.5
+    half = float(stats.norm.ppf(0.5 + level / 2)) * error
     alone = Estimate(
         label="were nothing missing",
         estimate=estimate,
-        std_error=found.within**0.5,
+        std_error=error,
         ci_low=estimate - half,
         ci_high=estimate + half,
     )
@@ -105,21 +82,16 @@ def pool_estimates(
         parts=(alone,),
         level=level,
         sentence=(
-            f"Pooled over {counted(found.draws, 'imputation')} the estimate is {format_number(estimate)}"
+            f"Pooled over {counted(found['draws'], 'imputation')} the estimate is {format_number(estimate)}"
             f" ({percent(level)} interval"
             f" {format_number(found.ci_low)} to {format_number(found.ci_high)}); missing values"
-            f" account for {in_words(found.lambda_)} of its variance."
+            f" account for {in_words(found['lambda'])} of its variance."
         ),
     )
 
 
-def rubin(estimates: ArrayLike, variances: ArrayLike, *, df_complete: float, level: float) -> PooledEstimate:
-    """Pool estimates; the arguments are those of `pool_estimates`.
-
-    Returns
-    -------
-    PooledEstimate
-    """
+def rubin(estimates: ArrayLike, variances: ArrayLike, *, df_complete: float, level: float) -> Estimate:
+    """Pool estimates, as the `overall` of `pool_estimates`."""
     from scipy import stats
 
     q, u = np.asarray(estimates, dtype=float), np.asarray(variances, dtype=float)
@@ -155,7 +127,7 @@ def rubin(estimates: ArrayLike, variances: ArrayLike, *, df_complete: float, lev
     width = float(reference.ppf(0.5 + level / 2)) * error
     increase = extra / within
     fmi = (increase + 2 / (df + 3)) / (increase + 1)
-    return PooledEstimate(
+    return Estimate(
         label="pooled",
         estimate=estimate,
         std_error=error,
@@ -163,13 +135,15 @@ def rubin(estimates: ArrayLike, variances: ArrayLike, *, df_complete: float, lev
         ci_high=estimate + width,
         p_value=float(2 * reference.sf(abs(estimate) / error)),
         df=df,
-        draws=m,
-        within=within,
-        between=between,
-        total=total,
-        increase=increase,
-        lambda_=share,
-        fmi=float(fmi),
+        figures={
+            "draws": m,
+            "within": within,
+            "between": between,
+            "total": total,
+            "increase": increase,
+            "lambda": share,
+            "fmi": float(fmi),
+        },
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,52 +15,13 @@ from whyprompt.results import Check, Point
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from whyprompt.effects.gaps.estimate import ImputedEffect
 
-__all__ = ["TippingPoint", "tipping_point"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class TippingPoint(Check):
-    """A delta-adjusted sensitivity analysis: a pooled estimate for each departure from missing at random.
-
-    Attributes
-    ----------
-    parts : tuple of Point
-        By delta, which is added to imputed values in units of the column, or to the log-odds of a two-level
-        one; 0, which is `overall`, is missing at random.
-    column : str
-        Whose missing values are varied.
-    arm : str
-        In which rows: ``"treated"``, ``"control"`` or ``"both"``.
-    scale : {"units", "log-odds"}
-        Of delta.
-    n_varied : int
-        Missing values that are varied.
-    conclusion : str
-        At delta 0: ``"positive"``, ``"negative"`` or ``"undecided"`` (the interval includes zero).
-    tipping_low, tipping_high : float or None
-        The nearest delta below and above 0 at which the conclusion is no longer that, by linear interpolation
-        of the interval's limit; None where none in the range does it.
-    """
-
-    parts: tuple[Point, ...] = ()
-    column: str
-    arm: str
-    scale: str
-    n_varied: int
-    conclusion: str
-    tipping_low: float | None
-    tipping_high: float | None
-
-    def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import tipping_plot
-
-        return {"deltas": lambda: tipping_plot(self)}
+__all__ = ["tipping_point"]
 
 
 def tipping_point(
@@ -73,7 +34,7 @@ def tipping_point(
     deltas: Sequence[float] | None = None,
     missing_outcome: Literal["exclude", "impute"] | None = None,
     **options: Any,  # noqa: ANN401 - those of `estimate_with_imputation`
-) -> TippingPoint:
+) -> Check:
     """Shift imputed values until the conclusion changes.
 
     Imputation takes values as missing at random. Here every imputed value of one column is moved by delta, in
@@ -100,7 +61,14 @@ def tipping_point(
 
     Returns
     -------
-    TippingPoint
+    Check
+        Its parts are a `Point` a delta, which is added to imputed values in units of the column, or to the
+        log-odds of a two-level one; 0, which is `overall`, is missing at random. Its figures are ``column``
+        and ``arm``; ``scale`` of delta (``"units"`` or ``"log-odds"``); ``n_varied``, the missing values that
+        are varied; ``conclusion`` at delta 0 (``"positive"``, ``"negative"``, or ``"undecided"`` where the
+        interval includes zero); and ``tipping_low`` and ``tipping_high``, the nearest delta below and above 0
+        at which the conclusion is no longer that, by linear interpolation of the interval's limit, or None
+        where none in the range does it.
 
     Raises
     ------
@@ -127,9 +95,11 @@ def tipping_point(
     ...     frame, treatment="arm", outcome="y", arm="treated", confounders=["x"], deltas=[-4, -2, 0, 2],
     ...     method="ipw", estimand="ate", draws=3,
     ... )
-    >>> got.conclusion, -4 < got.tipping_low < 0, got.tipping_high
+    >>> got["conclusion"], -4 < got["tipping_low"] < 0, got["tipping_high"]
     ('positive', True, None)
     """
+    from whyprompt.charts import tipping_plot
+
     name = outcome if column is None else column
     if arm not in {"treated", "control", "both"}:
         raise EstimationError(f"arm={arm!r} is not known", hint="'treated', 'control' or 'both'")
@@ -172,31 +142,38 @@ def tipping_point(
     how = "impute" if name == outcome else missing_outcome
     if how is not None:
         options["missing_outcome"] = how
-    made = [_pooled(frame, treatment, outcome, name, delta * chosen, options) for delta in grid.tolist()]
-    rows = tuple(_point(float(delta), one) for delta, one in zip(grid.tolist(), made, strict=True))
-    level = made[0].level
+    made = [
+        estimate_with_imputation(
+            frame, treatment=treatment, outcome=outcome, shift={name: delta * chosen}, **options
+        )
+        for delta in grid.tolist()
+    ]
+    rows = tuple(_point(delta, one) for delta, one in zip(grid.tolist(), made, strict=True))
     at = int(np.flatnonzero(grid == 0)[0])
     conclusion = _verdict(rows[at])
-    low = _crossing(rows[at::-1], conclusion)
-    high = _crossing(rows[at:], conclusion)
-    scale = "log-odds" if logs else "units"
-    return TippingPoint(
+    found = Check(
+        sentence="",
         name="missing at random",
         verdict="untestable",
         overall=rows[at],
         parts=rows,
-        level=level,
+        level=made[0].level,
         axis="estimate of the effect",
-        column=name,
-        arm=arm,
-        scale=scale,
-        n_varied=varied,
-        conclusion=conclusion,
-        tipping_low=low,
-        tipping_high=high,
-        sentence=_sentence(
-            name, arm, two.treated, two.control, scale, rows, rows[at], varied, conclusion, low, high
-        ),
+        figures={
+            "column": name,
+            "arm": arm,
+            "scale": "log-odds" if logs else "units",
+            "n_varied": varied,
+            "conclusion": conclusion,
+            "tipping_low": _crossing(rows[at::-1], conclusion),
+            "tipping_high": _crossing(rows[at:], conclusion),
+        },
+    )
+    where = {"treated": f"under {two.treated!r}", "control": f"under {two.control!r}", "both": "in both arms"}
+    return replace(
+        found,
+        sentence=_sentence(found, where[arm], (rows[0].at, rows[-1].at)),
+        pictures={"deltas": lambda: tipping_plot(found)},
     )
 
 
@@ -208,19 +185,6 @@ def _numbers(deltas: object) -> NDArray[np.float64]:
     if not len(grid) or not np.isfinite(grid).all():
         raise EstimationError(f"deltas={deltas!r}: a list of finite numbers is needed", hint="[-1, 0, 1]")
     return np.asarray(grid, dtype=np.float64)
-
-
-def _pooled(
-    frame: Any,  # noqa: ANN401 - any frame library's type
-    treatment: str,
-    outcome: str,
-    name: str,
-    shift: NDArray[np.float64],
-    options: dict[str, Any],
-) -> ImputedEffect:
-    return estimate_with_imputation(
-        frame, treatment=treatment, outcome=outcome, shift={name: shift}, **options
-    )
 
 
 def _point(delta: float, found: ImputedEffect) -> Point:
@@ -254,38 +218,23 @@ def _crossing(rows: Sequence[Point], conclusion: str) -> float | None:
     return None
 
 
-def _sentence(
-    name: str,
-    arm: str,
-    treated: str,
-    control: str,
-    scale: str,
-    rows: Sequence[Point],
-    at_zero: Point,
-    varied: int,
-    conclusion: str,
-    low: float | None,
-    high: float | None,
-) -> str:
-    where = {"treated": f"under {treated!r}", "control": f"under {control!r}", "both": "in both arms"}[arm]
-    unit = " in log-odds" if scale == "log-odds" else ""
+def _sentence(found: Check, where: str, ends: tuple[float, float]) -> str:
+    unit = " in log-odds" if found["scale"] == "log-odds" else ""
     base = {
         "positive": "a positive difference",
         "negative": "a negative difference",
         "undecided": "no decision on the sign",
-    }[conclusion]
+    }[found["conclusion"]]
     words = (
-        f"With the {varied} missing values of {name!r} {where} missing at random, the estimate is"
-        f" {format_number(at_zero.estimate)} ({format_number(at_zero.ci_low)} to"
-        f" {format_number(at_zero.ci_high)}): {base}."
+        f"With the {found['n_varied']} missing values of {found['column']!r} {where} missing at random, the"
+        f" estimate is {format_number(found.estimate)} ({format_number(found.ci_low)} to"
+        f" {format_number(found.ci_high)}): {base}."
     )
     turns = [
-        f"{format_number(abs(value))}{unit} {side} than those of like rows"
-        for value, side in ((low, "lower"), (high, "higher"))
-        if value is not None
+        f"{format_number(abs(found[which]))}{unit} {side} than those of like rows"
+        for which, side in (("tipping_low", "lower"), ("tipping_high", "higher"))
+        if found[which] is not None
     ]
     if turns:
         return f"{words} That changes once they are {' or '.join(turns)}; is so much plausible?"
-    return words + (
-        f" No shift from {format_number(rows[0].at)} to {format_number(rows[-1].at)}{unit} changes that."
-    )
+    return f"{words} No shift from {format_number(ends[0])} to {format_number(ends[1])}{unit} changes that."
