@@ -8,7 +8,8 @@ import pytest
 
 import whyprompt as wp
 from whyprompt import effects as fx
-from whyprompt.effects.prepare.recipe import Bin, Recipe, Scale, Winsorise
+from whyprompt.effects.prepare.recipe import Recipe
+from whyprompt.effects.prepare.steps import Step
 from whyprompt.errors import DataError, EstimationError
 
 N = 120
@@ -86,11 +87,11 @@ CONTROL = {"treatment": "arm", "confounders": ["hard"], "method": "ipw"}
         (lambda: wp.tipping_point(gaps(), **TIP, deltas="12"), "deltas='12'"),
         (lambda: wp.tipping_point(gaps(), **TIP, deltas=[0, float("inf")]), "a list of finite numbers"),
         (lambda: wp.tipping_point(gaps(), **TIP, deltas=[0, 1e300]), "beyond a million times"),
-        (lambda: wp.prepare_table(table(), Winsorise("hard")), "steps is a list of steps"),
+        (lambda: wp.prepare_table(table(), Step.winsorise("hard")), "steps is a list of steps"),
         (lambda: wp.prepare_table(table(), [{"column": "hard"}]), "steps is a list of steps"),
-        (lambda: wp.prepare_table(table(), [Bin("hard", n_bins=10**9)]), "more than its 120 values"),
-        (lambda: wp.prepare_table(table(), [Bin("hard", n_bins=2.5)]), "n_bins is 2.5"),
-        (lambda: wp.prepare_table(gaps(), [Scale("empty")]), "'empty'"),
+        (lambda: wp.prepare_table(table(), [Step.bin("hard", n_bins=10**9)]), "more than its 120 values"),
+        (lambda: wp.prepare_table(table(), [Step.bin("hard", n_bins=2.5)]), "n_bins is 2.5"),
+        (lambda: wp.prepare_table(gaps(), [Step.scale("empty")]), "'empty'"),
         (lambda: Recipe.from_json("{}"), "recipe"),
         (lambda: Recipe.from_json("no"), "recipe"),
         (lambda: Recipe.from_json('{"steps": [{"kind": "x"}], "n_fitted": 3}'), "recipe"),
@@ -119,7 +120,7 @@ def test_names_with_spaces_and_a_third_arm_do_no_harm():
         arm="treated",
     )  # fmt: skip
     assert three["n_varied"] == two["n_varied"]
-    done = wp.prepare_table(table(), [Scale("how long")])
+    done = wp.prepare_table(table(), [Step.scale("how long")])
     assert done.frame["how long"].std(ddof=1) == pytest.approx(1.0)
 
 

@@ -140,7 +140,7 @@ MADE = {
     "PairedResult": lambda: wp.estimate_effect(both_arms(), **ARM, **PAIR),
     "placebo_treatment": lambda: wp.placebo_treatment(table(), **ASKED, draws=20),
     "pool_estimates": lambda: public.pool_estimates([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
-    "Prepared": lambda: wp.prepare_table(table(), [public.Winsorise("size")], treatment="arm"),
+    "Prepared": lambda: wp.prepare_table(table(), [public.Step.winsorise("size")], treatment="arm"),
     "PromptPolicy": lambda: wp.prompt_policy(
         wp.heterogeneous_effects(both_arms(), **ARM, **PAIR, modifiers=["hard"])
     ),

@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whyprompt import estimate_effect
-from whyprompt.effects.prepare.recipe import Bin, Code, FlagOutliers, Recipe, Scale, Winsorise, prepare_table
+from whyprompt.effects.prepare.recipe import Recipe, prepare_table
+from whyprompt.effects.prepare.steps import Step
 from whyprompt.errors import DataError
 
 STEPS = (
-    Winsorise("tokens", lower=0.05, upper=0.95),
-    FlagOutliers("cost"),
-    Scale("tokens", into="tokens_z"),
-    Bin("level", n_bins=3, into="level_bin"),
-    Code("task", reference="math"),
+    Step.winsorise("tokens", lower=0.05, upper=0.95),
+    Step.flag_outliers("cost"),
+    Step.scale("tokens", into="tokens_z"),
+    Step.bin("level", n_bins=3, into="level_bin"),
+    Step.code("task", reference="math"),
 )
 
 
@@ -106,7 +107,7 @@ def test_the_callers_kind_comes_back_with_the_same_values():
 
 
 def test_a_level_that_was_not_seen_is_refused_by_name():
-    recipe = prepare_table(table(), [Code("task")]).recipe
+    recipe = prepare_table(table(), [Step.code("task")]).recipe
     new = table(5).assign(task=["math", "code", "poetry", "law", "math"])
     with pytest.raises(DataError, match="'task' has the level 'poetry', which the recipe was not fitted on"):
         recipe.apply(new)
@@ -124,7 +125,13 @@ def test_gaps_stay_gaps_and_are_counted():
         }
     )
     done = prepare_table(
-        frame, [Winsorise("x", at=(0, 10)), Bin("x", how="width", n_bins=2), Code("k"), Code("b")]
+        frame,
+        [
+            Step.winsorise("x", at=(0, 10)),
+            Step.bin("x", how="width", n_bins=2),
+            Step.code("k"),
+            Step.code("b"),
+        ],
     )
     assert done.frame["x"].isna().tolist() == [False, True, False, False]
     assert done.frame["k_b"].isna().tolist() == [False, True, False, False]
@@ -138,56 +145,58 @@ def test_gaps_stay_gaps_and_are_counted():
 def test_bins_are_open_ended_merged_where_equal_and_sorted_as_text():
     x = np.r_[np.zeros(60), np.arange(1, 41)]
     frame = pd.DataFrame({"x": x})
-    merged = prepare_table(frame, [Bin("x", n_bins=4)])
+    merged = prepare_table(frame, [Step.bin("x", n_bins=4)])
     assert "in 2 bins by quantile (4 asked for; equal cuts are merged)" in merged.sentence
-    many = prepare_table(frame, [Bin("x", how="cutpoints", cutpoints=np.arange(1, 12))])
+    many = prepare_table(frame, [Step.bin("x", how="cutpoints", cutpoints=np.arange(1, 12))])
     labels = many.recipe.steps[0].settings["labels"]
     assert labels == sorted(labels)
     assert labels[0] == "01: below 1"
     beyond = many.recipe.apply(pd.DataFrame({"x": [-1e9, 1.0, 1e9]})).frame
     assert beyond["x"].tolist() == [labels[0], labels[1], labels[-1]]
     with pytest.raises(DataError, match="all fall into one bin"):
-        prepare_table(pd.DataFrame({"x": np.r_[np.zeros(99), 1.0]}), [Bin("x", how="quantile", n_bins=2)])
+        prepare_table(
+            pd.DataFrame({"x": np.r_[np.zeros(99), 1.0]}), [Step.bin("x", how="quantile", n_bins=2)]
+        )
     with pytest.raises(DataError, match="must be given and increase"):
-        prepare_table(frame, [Bin("x", how="cutpoints", cutpoints=[3, 1])])
+        prepare_table(frame, [Step.bin("x", how="cutpoints", cutpoints=[3, 1])])
 
 
 def test_scales_by_hand():
     frame = pd.DataFrame({"x": [0.0, 1.0, 2.0, 3.0, 10.0]})
-    robust = prepare_table(frame, [Scale("x", how="robust")]).frame["x"]
+    robust = prepare_table(frame, [Step.scale("x", how="robust")]).frame["x"]
     np.testing.assert_allclose(robust, (frame["x"] - 2) / 2)
-    ranged = prepare_table(frame, [Scale("x", how="range")]).frame["x"]
+    ranged = prepare_table(frame, [Step.scale("x", how="range")]).frame["x"]
     np.testing.assert_allclose(ranged, frame["x"] / 10)
-    flagged = prepare_table(frame, [FlagOutliers("x", rule="mad", k=3)]).frame["x_outlier"]
+    flagged = prepare_table(frame, [Step.flag_outliers("x", rule="mad", k=3)]).frame["x_outlier"]
     assert flagged.tolist() == [0, 0, 0, 0, 1]
 
 
 def test_treatment_and_outcome_are_left_alone():
     frame = table()
     with pytest.raises(DataError, match="would change the outcome 'y'"):
-        prepare_table(frame, [Winsorise("y")], outcome="y")
+        prepare_table(frame, [Step.winsorise("y")], outcome="y")
     with pytest.raises(DataError, match="would change the treatment 'arm'"):
-        prepare_table(frame, [Code("arm")], treatment="arm")
+        prepare_table(frame, [Step.code("arm")], treatment="arm")
     with pytest.raises(DataError, match="would change the outcome 'y'"):
-        prepare_table(frame, [Scale("tokens", into="y")], outcome="y")
-    aside = prepare_table(frame, [Scale("y", into="y_z")], outcome="y").frame
+        prepare_table(frame, [Step.scale("tokens", into="y")], outcome="y")
+    aside = prepare_table(frame, [Step.scale("y", into="y_z")], outcome="y").frame
     np.testing.assert_array_equal(aside["y"], frame["y"])
 
 
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        ([Scale("task")], "'task' is text and cannot be scaled"),
-        ([Code("level")], "'level' is numeric and cannot be coded by level"),
-        ([Code("task", reference="poetry")], "reference level 'poetry' does not occur"),
-        ([Winsorise("tokens", lower=0.9, upper=0.1)], r"quantiles 0\.9 and 0\.1 are not in order"),
-        ([Winsorise("token")], "did you mean 'tokens'"),
-        ([Scale("flat")], "'flat' has no spread"),
-        ([FlagOutliers("flat")], "more than half of its values are equal"),
-        ([Scale("tokens", into="cost")], "would overwrite column 'cost'"),
-        ([Code("task"), Code("task")], "'task' is used after the step that replaces it"),
-        ([Bin("tokens", n_bins=1)], "n_bins is 1"),
-        ([Winsorise("wild")], r"'wild' has 1 infinite value\(s\), the first in row 3"),
+        ([Step.scale("task")], "'task' is text and cannot be scaled"),
+        ([Step.code("level")], "'level' is numeric and cannot be coded by level"),
+        ([Step.code("task", reference="poetry")], "reference level 'poetry' does not occur"),
+        ([Step.winsorise("tokens", lower=0.9, upper=0.1)], r"quantiles 0\.9 and 0\.1 are not in order"),
+        ([Step.winsorise("token")], "did you mean 'tokens'"),
+        ([Step.scale("flat")], "'flat' has no spread"),
+        ([Step.flag_outliers("flat")], "more than half of its values are equal"),
+        ([Step.scale("tokens", into="cost")], "would overwrite column 'cost'"),
+        ([Step.code("task"), Step.code("task")], "'task' is used after the step that replaces it"),
+        ([Step.bin("tokens", n_bins=1)], "n_bins is 1"),
+        ([Step.winsorise("wild")], r"'wild' has 1 infinite value\(s\), the first in row 3"),
         ([], "the recipe has no step"),
     ],
 )
@@ -198,7 +207,7 @@ def test_what_cannot_be_done_is_named(steps, message):
 
 
 def test_a_stored_recipe_is_checked_when_read():
-    good = json.loads(prepare_table(table(), [Scale("tokens")]).recipe.to_json())
+    good = json.loads(prepare_table(table(), [Step.scale("tokens")]).recipe.to_json())
     with pytest.raises(DataError, match="not JSON"):
         Recipe.from_json("steps: []")
     with pytest.raises(DataError, match="version 1, found 7"):
@@ -211,7 +220,7 @@ def test_a_stored_recipe_is_checked_when_read():
 
 def test_a_recipe_leads_to_the_same_estimate_as_coding_by_hand():
     frame = table(400, 3)
-    done = prepare_table(frame, [Code("task", reference="law")]).frame
+    done = prepare_table(frame, [Step.code("task", reference="law")]).frame
     options = {"treatment": "arm", "treated": "cot", "outcome": "y", "method": "ipw", "estimand": "ate"}
     by_recipe = estimate_effect(done, confounders=["task_code", "task_math", "level"], **options)
     by_itself = estimate_effect(frame, confounders=["task", "level"], **options)

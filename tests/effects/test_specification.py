@@ -10,7 +10,8 @@ import pytest
 
 from whyprompt import CausalGraph, estimate_effect
 from whyprompt.effects.checks.specification import specification_curve
-from whyprompt.effects.prepare.recipe import Bin, Code, Winsorise, prepare_table
+from whyprompt.effects.prepare.recipe import prepare_table
+from whyprompt.effects.prepare.steps import Step
 from whyprompt.errors import EstimationError
 
 
@@ -28,12 +29,16 @@ ASKED = {"treatment": "arm", "outcome": "y", "confounders": ["hard", "size", "ki
 
 def test_every_row_is_the_estimate_of_that_specification():
     frame = table()
-    steps = [Winsorise("size"), Code("kind", reference="b")]
+    steps = [Step.winsorise("size"), Step.code("kind", reference="b")]
     curve = specification_curve(
         frame,
         **ASKED,
         grid={
-            "preparation": {"none": [], "coded": steps, "bins": [Bin("size", n_bins=3, into="size_bin")]},
+            "preparation": {
+                "none": [],
+                "coded": steps,
+                "bins": [Step.bin("size", n_bins=3, into="size_bin")],
+            },
             "method": ["nearest", "ipw", "entropy"],
             "caliper": [None, 0.2],
         },
@@ -59,7 +64,7 @@ def test_every_row_is_the_estimate_of_that_specification():
         estimand="att",
     )
     assert by_choice["coded", "ipw", "none"].estimate == pytest.approx(direct.estimate, rel=1e-10)
-    binned = prepare_table(frame, [Bin("size", n_bins=3, into="size_bin")]).frame
+    binned = prepare_table(frame, [Step.bin("size", n_bins=3, into="size_bin")]).frame
     direct = estimate_effect(
         binned,
         treatment="arm",
@@ -78,7 +83,7 @@ def test_balance_is_judged_in_the_confounders_as_they_are_and_not_as_they_were_b
     curve = specification_curve(
         frame,
         **ASKED,
-        grid={"preparation": {"none": [], "two bins": [Bin("hard", n_bins=2)]}, "method": ["entropy"]},
+        grid={"preparation": {"none": [], "two bins": [Step.bin("hard", n_bins=2)]}, "method": ["entropy"]},
     )
     by_name = {row.choices["preparation"]: row for row in curve.parts}
     assert by_name["none"].balanced
@@ -98,7 +103,7 @@ def test_failures_are_kept_with_their_reason():
         frame,
         **ASKED,
         grid={
-            "preparation": {"none": [], "impossible": [Winsorise("kind")]},
+            "preparation": {"none": [], "impossible": [Step.winsorise("kind")]},
             "method": ["nearest", "ipw"],
             "caliper": [None, 1e-12],
         },
@@ -112,7 +117,7 @@ def test_failures_are_kept_with_their_reason():
     assert out["estimate"].isna().sum() == len(reasons)
     json.dumps(curve.to_dict())
     with pytest.raises(EstimationError, match="none of 1 specifications gives an estimate; 1 time: "):
-        specification_curve(frame, **ASKED, grid={"preparation": {"x": [Winsorise("kind")]}})
+        specification_curve(frame, **ASKED, grid={"preparation": {"x": [Step.winsorise("kind")]}})
 
 
 def test_the_default_grid_agrees_on_a_known_effect_and_leaves_the_table_alone():

@@ -37,7 +37,8 @@ from whyprompt.effects.methods.overlap import Overlap
 from whyprompt.effects.methods.subclass import Subclass
 from whyprompt.effects.ordinal import OrdinalResult
 from whyprompt.effects.paired import PairedResult
-from whyprompt.effects.prepare.recipe import Bin, Code, FlagOutliers, Prepared, Recipe, Scale, Winsorise
+from whyprompt.effects.prepare.recipe import Prepared, Recipe
+from whyprompt.effects.prepare.steps import Step
 from whyprompt.effects.result import EffectResult
 from whyprompt.effects.several import EffectsResult
 from whyprompt.effects.whom.policy import PromptPolicy
@@ -56,8 +57,6 @@ __all__ = [
     "BalanceRow",
     "BatchConsistency",
     "BatchInterference",
-    "Bin",
-    "Code",
     "CrossCheck",
     "CrossCheckRow",
     "DoseResponse",
@@ -65,7 +64,6 @@ __all__ = [
     "EffectResult",
     "EffectsResult",
     "Entropy",
-    "FlagOutliers",
     "Full",
     "HeterogeneousEffects",
     "Imputation",
@@ -86,10 +84,9 @@ __all__ = [
     "Recipe",
     "RepeatVariance",
     "RosenbaumBound",
-    "Scale",
     "SpecificationCurve",
+    "Step",
     "Subclass",
-    "Winsorise",
     "batch_consistency",
     "data_subset",
     "drop_incomplete",

@@ -23,7 +23,8 @@ from whyprompt.effects.checks.rerun import effect_options, excludes_zero, failed
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, make_method, options_of
 from whyprompt.effects.methods.method import Method
-from whyprompt.effects.prepare.recipe import Bin, Recipe, Winsorise, prepare_table
+from whyprompt.effects.prepare.recipe import Recipe, prepare_table
+from whyprompt.effects.prepare.steps import Step
 from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError, WhypromptError
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.make import MethodLike
-    from whyprompt.effects.prepare.steps import Step
     from whyprompt.effects.problem import Problem
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
@@ -300,8 +300,8 @@ class _Plan:
             ]
             preparations: dict[str, list[Step]] = {"none": []}
             if numeric:
-                preparations["winsorised"] = [Winsorise(name) for name in numeric]
-                preparations["five bins"] = [Bin(name, n_bins=5) for name in numeric]
+                preparations["winsorised"] = [Step.winsorise(name) for name in numeric]
+                preparations["five bins"] = [Step.bin(name, n_bins=5) for name in numeric]
             grid = {
                 "preparation": preparations,
                 "method": list(_DEFAULT_METHODS),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from whyprompt.effects.prepare.steps import Bin, Code, FittedStep, FlagOutliers, Scale, Winsorise, as_text
+from whyprompt.effects.prepare.steps import LEARNT, Step, apply_step, fit_step
 from whyprompt.errors import DataError
 from whyprompt.results import Estimate, Result, plain, unlisted
 from whyprompt.tables import Column, open_table
@@ -23,21 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.prepare.steps import Step
-
-    Floats = NDArray[np.float64]
-
-__all__ = [
-    "Bin",
-    "Code",
-    "FittedStep",
-    "FlagOutliers",
-    "Prepared",
-    "Recipe",
-    "Scale",
-    "Winsorise",
-    "prepare_table",
-]
+__all__ = ["Prepared", "Recipe", "prepare_table"]
 
 _VERSION = 1
 
@@ -85,13 +71,13 @@ class Recipe:
 
     Attributes
     ----------
-    steps : tuple of FittedStep
-        In order.
+    steps : tuple of Step
+        In order, fitted.
     n_fitted : int
         Rows of the table that they were fitted on.
     """
 
-    steps: tuple[FittedStep, ...]
+    steps: tuple[Step, ...]
     n_fitted: int
 
     def apply(
@@ -118,15 +104,10 @@ class Recipe:
         DataError
             If a column is absent, or has a level that the recipe was not fitted on.
         """
-        return _run(frame, list(self.steps), treatment, n_fitted=self.n_fitted)
+        return _run(frame, self.steps, treatment, n_fitted=self.n_fitted)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the recipe as values that JSON can hold.
-
-        Returns
-        -------
-        dict
-        """
+        """Return the recipe as values that JSON can hold."""
         return {
             "version": _VERSION,
             "n_fitted": self.n_fitted,
@@ -134,26 +115,12 @@ class Recipe:
         }
 
     def to_json(self) -> str:
-        """Return the recipe as JSON, numbers to full precision.
-
-        Returns
-        -------
-        str
-        """
+        """Return the recipe as JSON, numbers to full precision."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Read a recipe back.
-
-        Parameters
-        ----------
-        text : str
-            From `to_json`.
-
-        Returns
-        -------
-        Recipe
+        """Read back what `to_json` gave.
 
         Raises
         ------
@@ -170,16 +137,16 @@ class Recipe:
         steps = []
         for number, item in enumerate(raw.get("steps", []), start=1):
             kind = item.get("kind") if isinstance(item, dict) else None
-            if kind not in _NEEDS:
+            if kind not in LEARNT:
                 raise DataError(
-                    f"step {number} of the recipe is of the kind {kind!r}", hint=", ".join(_NEEDS)
+                    f"step {number} of the recipe is of the kind {kind!r}", hint=", ".join(LEARNT)
                 )
             lacking = [k for k in ("column", "into", "settings", "words") if k not in item]
-            lacking += [k for k in _NEEDS[kind] if k not in item.get("settings", {})]
+            lacking += [k for k in LEARNT[kind] if k not in item.get("settings", {})]
             if lacking:
                 raise DataError(f"step {number} of the recipe ({kind}) has no {lacking[0]!r}")
             steps.append(
-                FittedStep(
+                Step(
                     kind=kind,
                     column=str(item["column"]),
                     into=tuple(map(str, item["into"])),
@@ -195,15 +162,6 @@ class Recipe:
         return "\n".join(lines)
 
 
-_NEEDS = {
-    "winsorise": ("low", "high"),
-    "flag": ("low", "high"),
-    "scale": ("centre", "scale"),
-    "bin": ("cuts", "labels"),
-    "code": ("levels",),
-}
-
-
 def prepare_table(
     frame: Any,  # noqa: ANN401 - any frame library's type
     steps: Sequence[Step],
@@ -217,8 +175,9 @@ def prepare_table(
     ----------
     frame : DataFrame
         pandas, polars or pyarrow. It is read and never written.
-    steps : sequence of Winsorise, FlagOutliers, Scale, Bin or Code
-        In order; a step sees what the steps before it made.
+    steps : sequence of Step
+        In order, from ``Step.winsorise``, ``flag_outliers``, ``scale``, ``bin`` and ``code``; a step sees
+        what the steps before it made.
     treatment : str, optional
         Column that no step may change, and by which changes are counted.
     outcome : str, optional
@@ -243,71 +202,64 @@ def prepare_table(
     Examples
     --------
     >>> import pandas as pd
+    >>> from whyprompt.effects import Recipe, Step
     >>> frame = pd.DataFrame({"tokens": [10, 12, 11, 900], "task": ["math", "code", "math", "law"]})
-    >>> done = prepare_table(frame, [Winsorise("tokens", at=(0, 100)), Code("task", reference="math")])
+    >>> steps = [Step.winsorise("tokens", at=(0, 100)), Step.code("task", reference="math")]
+    >>> done = prepare_table(frame, steps)
     >>> done.frame.columns.tolist(), done.frame["tokens"].tolist()
     (['tokens', 'task_code', 'task_law'], [10.0, 12.0, 11.0, 100.0])
     >>> Recipe.from_json(done.recipe.to_json()) == done.recipe
     True
     """
-    kinds = (Winsorise, FlagOutliers, Scale, Bin, Code)
     given: object = steps
-    if not isinstance(given, list | tuple) or not all(isinstance(step, kinds) for step in given):
+    if not isinstance(given, list | tuple) or not all(isinstance(step, Step) for step in given):
         raise DataError(
-            "steps is a list of steps, each a Winsorise, FlagOutliers, Scale, Bin or Code",
-            hint="prepare_table(frame, [Winsorise('question_tokens')])",
+            "steps is a list of steps, each a Step.winsorise, flag_outliers, scale, bin or code",
+            hint="prepare_table(frame, [Step.winsorise('question_tokens')])",
         )
     if not steps:
-        raise DataError("the recipe has no step", hint="give Winsorise, FlagOutliers, Scale, Bin or Code")
+        raise DataError(
+            "the recipe has no step", hint="give Step.winsorise, flag_outliers, scale, bin or code"
+        )
     for step in steps:
         for name, role in ((treatment, "treatment"), (outcome, "outcome")):
-            if name is not None and (getattr(step, "into", None) or step.column) == name:
+            if name is not None and name in (step.into or (step.column,)):
                 raise DataError(
-                    f"step {type(step).__name__} would change the {role} {name!r}",
+                    f"step {step.kind!r} would change the {role} {name!r}",
                     hint="a recipe prepares covariates; write to another column (into=) if you mean to",
                 )
-    return _run(frame, list(steps), treatment, n_fitted=None)
+    return _run(frame, steps, treatment, n_fitted=None)
 
 
-def _run(
-    frame: Any,  # noqa: ANN401 - any frame library's type
-    steps: Sequence[Step | FittedStep],
-    treatment: str | None,
-    *,
-    n_fitted: int | None,
-) -> Prepared:
+def _run(frame: Any, steps: Sequence[Step], treatment: str | None, *, n_fitted: int | None) -> Prepared:  # noqa: ANN401
     made: set[str] = set()
     wanted: list[str] = []
     for step in steps:
         if step.column not in made and step.column not in wanted:
             wanted.append(step.column)
-        made |= (
-            set(step.into) if isinstance(step, FittedStep) else {getattr(step, "into", None) or step.column}
-        )
+        made |= set(step.into or (step.column,))
     table = open_table(frame)
     columns, n = table.read(wanted, role="preparation"), table.n_rows
-    arm = None if treatment is None else _arm_labels(frame, treatment)
-    fitted: list[FittedStep] = []
+    arm = np.empty(0) if treatment is None else table.labels(treatment, role="treatment")
+    fitted: list[Step] = []
     parts: list[Estimate] = []
-    levels = [] if arm is None else sorted(set(arm.tolist()))
-    by_arm: dict[str, list[int]] = {level: [] for level in levels}
+    by_arm: dict[str, list[int]] = {level: [] for level in sorted(set(arm.tolist()))}
     written: dict[str, NDArray[Any]] = {}
     dropped: list[str] = []
     for step in steps:
         if step.column not in columns:
             raise DataError(f"column {step.column!r} is used after the step that replaces it")
         column = columns[step.column]
-        done = step if isinstance(step, FittedStep) else step.fit(column)
-        out, changed = _apply(done, column)
+        done = fit_step(step, column)
+        out, changed = apply_step(done, column)
         _refuse_overwriting(done, table.columns, written)
         written |= out
         if done.kind == "code":
             dropped.append(done.column)
             del columns[done.column]
         for name, values in out.items():
-            gone = column.missing
             kind: Literal["number", "text"] = "text" if values.dtype == object else "number"
-            columns[name] = Column(name=name, kind=kind, data=values, missing=gone)
+            columns[name] = Column(name=name, kind=kind, data=values, missing=column.missing)
         fitted.append(done)
         parts.append(
             Estimate(
@@ -318,8 +270,8 @@ def _run(
                 note=done.kind,
             )
         )
-        for level in levels:
-            by_arm[level].append(int(changed[arm == level].sum()))
+        for level, counts in by_arm.items():
+            counts.append(int(changed[arm == level].sum()))
     import narwhals as nw
 
     result = table.written({k: v for k, v in written.items() if k not in dropped}, keep_types=False)
@@ -337,52 +289,13 @@ def _run(
     )
 
 
-def _refuse_overwriting(step: FittedStep, columns: Sequence[str], written: Mapping[str, Any]) -> None:
+def _refuse_overwriting(step: Step, columns: Sequence[str], written: Mapping[str, Any]) -> None:
     for name in step.into:
         if name != step.column and (name in columns or name in written):
             raise DataError(
                 f"the step on {step.column!r} would overwrite column {name!r}",
                 hint="give another name: into=",
             )
-
-
-def _apply(step: FittedStep, column: Column) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
-    known = ~column.missing
-    s = step.settings
-    if step.kind == "code":
-        text = as_text(column)
-        levels = list(s["levels"])
-        unseen = sorted({str(v) for v in text[known].tolist()} - set(levels))
-        if unseen:
-            raise DataError(
-                f"column {step.column!r} has the level {unseen[0]!r}, which the recipe was not fitted on",
-                hint=f"its levels are {', '.join(levels)}; fit the recipe on all rows, or remove these on"
-                " purpose",
-            )
-        made = {
-            name: np.where(known, (text == level).astype(float), np.nan)
-            for name, level in zip(step.into, levels[1:], strict=True)
-        }
-        return made, known
-    if column.kind == "text":
-        raise DataError(f"column {step.column!r} is text here; the recipe was fitted on numbers")
-    x: Floats = np.asarray(column.data, dtype=float)
-    if step.kind == "winsorise":
-        moved = np.clip(x, s["low"], s["high"])
-        return {step.into[0]: moved}, known & (moved != x)
-    if step.kind == "flag":
-        out = (x < s["low"]) | (x > s["high"])
-        return {step.into[0]: np.where(known, out.astype(float), np.nan)}, known & out
-    if step.kind == "scale":
-        return {step.into[0]: (x - s["centre"]) / s["scale"]}, known
-    at = np.searchsorted(np.asarray(s["cuts"], dtype=float), np.where(known, x, 0.0), side="right")
-    labels = np.asarray([*s["labels"]], dtype=object)[at]
-    labels[~known] = None
-    return {step.into[0]: labels}, known
-
-
-def _arm_labels(frame: Any, treatment: str) -> NDArray[Any]:  # noqa: ANN401 - any frame library's type
-    return open_table(frame).labels(treatment, role="treatment")
 
 
 def _sentence(
