@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 
 from whyprompt import pair_from_text
 from whyprompt.errors import MediationError
-from whyprompt.mediation import PotentialOutcomes, PromptPair
+from whyprompt.mediation import PromptPair, Sweep
 
 FLOATS = st.floats(-50, 0)
 
@@ -18,28 +18,28 @@ FLOATS = st.floats(-50, 0)
     hnp.arrays(float, (3, 2, 4), elements=FLOATS),
 )
 def test_effects_add_up(y00, y11, y10, y01):
-    e = PotentialOutcomes(y00=y00, y11=y11, y10=y10, y01=y01)
+    e = Sweep(y00=y00, y11=y11, y10=y10, y01=y01)
     te = np.broadcast_to(e.te[:, None, None], y10.shape)
     np.testing.assert_allclose(e.nie + e.nde, te, atol=1e-12)
     np.testing.assert_allclose(e.pure_nie + e.total_nde, te, atol=1e-12)
     # Turning the prompts around turns the signs and swaps pure for total.
-    r = PotentialOutcomes(y00=y11, y11=y00, y10=y01, y01=y10)
+    r = Sweep(y00=y11, y11=y00, y10=y01, y01=y10)
     np.testing.assert_allclose(r.nie, -e.pure_nie)
     np.testing.assert_allclose(r.nde, -e.total_nde)
 
 
 def test_effects_by_hand():
-    e = PotentialOutcomes(y00=[-5.0], y11=[-1.0], y10=[[-4.0]], y01=[[-2.5]])
+    e = Sweep(y00=[-5.0], y11=[-1.0], y10=[[-4.0]], y01=[[-2.5]])
     assert (e.te[0], e.nie[0, 0], e.nde[0, 0], e.pure_nie[0, 0], e.total_nde[0, 0]) == (4, 3, 1, 2.5, 1.5)
 
 
 def test_effects_refuse_what_is_not_finite_or_does_not_fit():
     with pytest.raises(MediationError, match="y10 holds 1 values that are not finite"):
-        _ = PotentialOutcomes(y00=[-5.0], y11=[-1.0], y10=[[np.nan]]).nie
+        _ = Sweep(y00=[-5.0], y11=[-1.0], y10=[[np.nan]]).nie
     with pytest.raises(MediationError, match="y11 has 2 items but y00 has 1"):
-        _ = PotentialOutcomes(y00=[-5.0], y11=[-1.0, -2.0]).te
+        _ = Sweep(y00=[-5.0], y11=[-1.0, -2.0]).te
     with pytest.raises(MediationError, match="y11 must have items"):
-        _ = PotentialOutcomes(y00=-5.0, y11=-1.0).te
+        _ = Sweep(y00=-5.0, y11=-1.0).te
 
 
 @pytest.mark.parametrize(

@@ -177,14 +177,14 @@ def test_knockouts_resume_by_pair():
     import json
     from dataclasses import replace
 
-    from whyprompt.mediation import PairCut
+    from whyprompt.mediation import PairOutcomes
 
     model = tiny.make("llama")
     pairs = [replace(PAIR, item_id=f"i{k}", ids1=[*LONG[:3], 20 + k, *LONG[4:]]) for k in range(3)]
     saved, again = {}, []
     whole = knockout_sweep(model, pairs, "reasoning", on_pair=lambda r: saved.update({r.item_id: r}))
     stored = {
-        k: PairCut.from_dict(json.loads(json.dumps(v.to_dict()))) for k, v in saved.items() if k != "i1"
+        k: PairOutcomes.from_dict(json.loads(json.dumps(v.to_dict()))) for k, v in saved.items() if k != "i1"
     }
     seen = []
     resumed = knockout_sweep(

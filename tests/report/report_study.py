@@ -10,7 +10,7 @@ import pandas as pd
 
 from whyprompt import compare_mediation, contrast_heads, infer_heads
 from whyprompt.answers import HeadStudy, StudyMediation
-from whyprompt.mediation import AttentionCapture, AttentionPicture, HeadSearch, Sweep, mean_interval
+from whyprompt.mediation import AttentionCapture, HeadCapture, HeadSearch, Sweep, mean_interval
 from whyprompt.results import Estimate
 from whyprompt.study import Contrast, Study
 
@@ -108,13 +108,13 @@ def make_sweep(frame, treated, *, layers=LAYERS, heads=HEADS, swept=SWEPT, seed=
 def make_picture(sweep, arm, tokens, segments, seed):
     rng = np.random.default_rng(seed)
     weights = rng.dirichlet(np.full(len(tokens), 0.3), len(sweep.heads))
-    return AttentionPicture(
+    return HeadCapture(
         item_id=sweep.item_ids[0],
         arm=arm,
         tokens=tuple(tokens),
         segments=tuple(segments),
         heads=sweep.heads,
-        weights=np.round(weights * 255).astype(np.uint8),
+        weights=(np.round(weights * 255) / 255)[:, None],
     )
 
 

@@ -115,7 +115,7 @@ def expected(small, layer, number):
     order = np.argsort(-effect, kind="stable")
     mass, shades = [], []
     for p in m.attention:
-        weight = p.weights[at] / 255
+        weight = p.mean_weights[at]
         names = [s or "other" for s in p.segments]
         total = {n: sum(w for w, k in zip(weight, names, strict=True) if k == n) for n in names}
         mass.append({n: f"{100 * v:.1f}%" for n, v in total.items()})

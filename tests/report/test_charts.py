@@ -285,7 +285,7 @@ def test_head_items_plot_holds_every_item(small):
 def test_attention_plot_holds_weights_and_segments(small):
     picture = small.mediation.attention[1]
     rows = rows_with(charts.attention_plot(picture, (2, 2)), "weight", "segment")
-    np.testing.assert_allclose([r["weight"] for r in rows], picture.weights[8] / 255)
+    np.testing.assert_allclose([r["weight"] for r in rows], picture.mean_weights[8])
     assert [r["segment"] for r in rows] == [s or "no segment" for s in picture.segments]
     assert sum(bool(r["label"]) for r in rows) == 6
     with pytest.raises(MediationError, match="no layer 0 head 7"):

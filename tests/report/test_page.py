@@ -195,7 +195,7 @@ def test_the_script_gets_every_head_and_item(small, page):
 
     for picture, given in zip(small.mediation.attention, data["pictures"], strict=True):
         weights = np.frombuffer(base64.b64decode(given["weights"]), np.uint8).reshape(-1, given["n"])
-        np.testing.assert_array_equal(weights[given["rows"]["8"]], picture.weights[8])
+        np.testing.assert_array_equal(weights[given["rows"]["8"]], np.round(255 * picture.mean_weights[8]))
 
 
 def test_the_levels_are_joined_item_by_item(small, page):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.answers import saved as _saved
 from whyprompt.answers.pairs import chosen_items, study_pairs
 from whyprompt.errors import MediationError, StoreError, StudyError
-from whyprompt.mediation.capture import AttentionPicture, capture_attention, capture_heads
+from whyprompt.mediation.capture import capture_attention, capture_heads
 from whyprompt.mediation.inference import contrast_heads, infer_heads
 from whyprompt.mediation.measured.compare import compare_mediation
 from whyprompt.mediation.search import find_heads
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from whyprompt.mediation.capture import AttentionCapture
+    from whyprompt.mediation.capture import AttentionCapture, HeadCapture
     from whyprompt.mediation.inference import HeadInference
     from whyprompt.mediation.measured.compare import MediationComparison
     from whyprompt.mediation.pairs import PromptPair
@@ -80,7 +80,7 @@ class StudyMediation:
         The smallest set of heads found that carries the wanted share; None where no search is possible.
     search_note : str
         Why there is no search; empty where there is one.
-    attention : tuple of AttentionPicture
+    attention : tuple of HeadCapture
         One item under both arms.
     capture : AttentionCapture
         Attention mass by segment, of every head and item under both arms of the main contrast.
@@ -103,7 +103,7 @@ class StudyMediation:
     placebo: HeadStudy | None
     search: HeadSearch | None
     search_note: str
-    attention: tuple[AttentionPicture, ...]
+    attention: tuple[HeadCapture, ...]
     capture: AttentionCapture
     comparison: MediationComparison | None
     comparison_note: str
@@ -450,27 +450,19 @@ def _compute(
 
 def _pictures(
     lm: LocalModel, pairs: list[PromptPair], contrast: Contrast, sweep: Sweep
-) -> tuple[AttentionPicture, ...]:
+) -> tuple[HeadCapture, ...]:
     """Draw the item whose total effect is the median: neither the best nor the worst."""
     import numpy as np
 
     te = sweep.te
     middle = int(np.argsort(te)[len(te) // 2])
     pair = next(p for p in pairs if p.item_id == sweep.item_ids[middle])
+    decode = lm.codec.tokenizer.decode
     out = []
     arms: tuple[tuple[Literal[0, 1], str], ...] = ((0, contrast.control), (1, contrast.treated))
     for arm, name in arms:
         seen = capture_heads(lm.model, pair, arm=arm)
-        out.append(
-            AttentionPicture(
-                item_id=pair.item_id,
-                arm=name,
-                tokens=tuple(lm.codec.tokenizer.decode([t]) for t in seen.token_ids),
-                segments=seen.segments,
-                heads=seen.heads,
-                weights=np.round(seen.weights.mean(1) * 255).astype(np.uint8),
-            )
-        )
+        out.append(replace(seen, arm=name, tokens=tuple(map(decode, seen.token_ids))))
     return tuple(out)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from whyprompt._files import file_errors, lock_for, read_json, whole_file, write_json
 from whyprompt.answers.pairs import chosen_items
 from whyprompt.errors import StoreError
-from whyprompt.mediation.capture import AttentionCapture, AttentionPicture
+from whyprompt.mediation.capture import AttentionCapture, HeadCapture
 from whyprompt.mediation.results import PairOutcomes, Sweep
 from whyprompt.mediation.search import HeadSearch
 from whyprompt.results import Estimate
@@ -50,7 +50,7 @@ class Rest:
 
     search: HeadSearch | None
     note: str
-    pictures: tuple[AttentionPicture, ...]
+    pictures: tuple[HeadCapture, ...]
     capture: AttentionCapture
 
 
@@ -224,7 +224,7 @@ class Saved:
         self,
         search: HeadSearch | None,
         note: str,
-        pictures: tuple[AttentionPicture, ...],
+        pictures: tuple[HeadCapture, ...],
         capture: AttentionCapture,
     ) -> None:
         """Keep the set found, the attention of one item, and the attention mass of all."""
@@ -238,8 +238,14 @@ class Saved:
                 "note": note,
                 "attention": [
                     {
-                        **{f.name: getattr(p, f.name) for f in fields(p) if f.name != "weights"},
-                        "weights": base64.b64encode(p.weights.tobytes()).decode(),
+                        **{
+                            name: getattr(p, name)
+                            for name in ("item_id", "arm", "tokens", "segments", "heads")
+                        },
+                        # The mean over the answer positions, a byte each: 255 for 1.
+                        "weights": base64.b64encode(
+                            np.round(p.mean_weights * 255).astype(np.uint8).tobytes()
+                        ).decode(),
                     }
                     for p in pictures
                 ],
@@ -305,8 +311,8 @@ def _reading(path: Path) -> Iterator[None]:
 def _outcomes_of(line: bytes) -> PairOutcomes | None:
     """Read one line of a sweep; None where it was cut by a kill, or damaged."""
     try:
-        one = PairOutcomes.from_dict(json.loads(line))
-        one = replace(one, y00=float(one.y00), y11=float(one.y11))
+        data = json.loads(line)
+        one = replace(PairOutcomes.from_dict(data), y00=float(data["y00"]), y11=float(data["y11"]))
         texts = (one.item_id, one.cluster, one.made_with)
         arrays = [y for y in (one.y10, one.y01) if y is not None]
         whole = all(isinstance(t, str) for t in texts) and all(y.ndim == 1 for y in arrays)
@@ -325,15 +331,15 @@ def _heads(value: list[list[int]]) -> tuple[tuple[int, int], ...]:
     return tuple((int(layer), int(head)) for layer, head in value)
 
 
-def _picture(saved: dict[str, Any]) -> AttentionPicture:
+def _picture(saved: dict[str, Any]) -> HeadCapture:
     weights = np.frombuffer(base64.b64decode(saved["weights"]), dtype=np.uint8)
-    return AttentionPicture(
+    return HeadCapture(
         **{
             **saved,
             "tokens": tuple(saved["tokens"]),
             "segments": tuple(saved["segments"]),
             "heads": _heads(saved["heads"]),
-            "weights": weights.reshape(len(saved["heads"]), len(saved["tokens"])),
+            "weights": weights.reshape(len(saved["heads"]), 1, len(saved["tokens"])) / 255,
         }
     )
 

@@ -41,8 +41,8 @@ def attention_plot(
 
     Parameters
     ----------
-    picture : AttentionPicture
-        One item's attention under one arm.
+    picture : HeadCapture
+        One item's attention under one arm; tokens that are not decoded are shown by their numbers.
     head : (layer, head)
     width : int, default 680
         Of the whole picture, in pixels.
@@ -61,7 +61,8 @@ def attention_plot(
     import altair as alt
 
     at = position(picture.heads, head, "the attention picture")
-    weight = np.asarray(picture.weights[at], dtype=float) / 255
+    weight = picture.mean_weights[at]
+    tokens = picture.tokens or tuple(map(str, picture.token_ids))
     top = set(np.argsort(-weight, kind="stable")[:labels].tolist())
     rows: list[dict[str, Any]] = [
         {
@@ -72,7 +73,7 @@ def attention_plot(
             "label": token.strip() or "space" if i in top else "",
             "words": f"token {i}, {token!r}, {segment or 'no segment'}: weight {weight[i]:.3f}",
         }
-        for i, (token, segment) in enumerate(zip(picture.tokens, picture.segments, strict=True))
+        for i, (token, segment) in enumerate(zip(tokens, picture.segments, strict=True))
     ]
     shades = segment_colours(picture.segments)
     if any(r["segment"] == "no segment" for r in rows):

@@ -7,9 +7,8 @@ statistics, `knockout_sweep` cuts a head's view of a segment and `capture_attent
 mediator and outcome would do to it, and `compare_mediation` holds it against the sweep.
 """
 
-from whyprompt.mediation.capture import AttentionCapture, AttentionPicture, HeadCapture, capture_heads
+from whyprompt.mediation.capture import AttentionCapture, HeadCapture, capture_heads
 from whyprompt.mediation.engine.align import align_shorter
-from whyprompt.mediation.estimands import PotentialOutcomes
 from whyprompt.mediation.inference import HeadInference
 from whyprompt.mediation.intervals import mean_interval
 from whyprompt.mediation.measured.baron_kenny import BaronKenny, baron_kenny
@@ -17,22 +16,18 @@ from whyprompt.mediation.measured.compare import MediationComparison
 from whyprompt.mediation.measured.mediate import MediationResult, contrast_mediations
 from whyprompt.mediation.measured.rho import RhoSensitivity
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered
-from whyprompt.mediation.results import KnockoutSweep, PairCut, PairOutcomes, Sweep
+from whyprompt.mediation.results import PairOutcomes, Sweep
 from whyprompt.mediation.search import HeadSearch
 
 __all__ = [
     "AttentionCapture",
-    "AttentionPicture",
     "BaronKenny",
     "HeadCapture",
     "HeadInference",
     "HeadSearch",
-    "KnockoutSweep",
     "MediationComparison",
     "MediationResult",
-    "PairCut",
     "PairOutcomes",
-    "PotentialOutcomes",
     "PromptPair",
     "RhoSensitivity",
     "Sweep",

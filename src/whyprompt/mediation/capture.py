@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["AttentionCapture", "AttentionPicture", "HeadCapture", "capture_attention", "capture_heads"]
+__all__ = ["AttentionCapture", "HeadCapture", "capture_attention", "capture_heads"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,58 +80,44 @@ class AttentionCapture:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadCapture:
-    """Attention patterns and outputs of chosen heads at chosen positions of one prompt.
+    """Attention patterns and outputs of chosen heads at chosen positions of one prompt, token by token.
+
+    A study keeps one of each arm, the mean over the answer positions, without outputs; its page shows it.
 
     Attributes
     ----------
     item_id : str
-    arm : int
+    arm : int or str
+        Which of its prompts: 0 or 1, or the arm's name.
     heads : tuple of (layer, head)
-    positions : tuple of int
-        Of the prompt with all answer tokens but the last, counted from its start.
-    token_ids : tuple of int
-        Those tokens.
     segments : tuple of str
         The segment of every token; "" where it has none.
     weights : ndarray, shape (heads, positions, tokens)
         Attention, zero on tokens that a position cannot see. Rows sum to one, less what a sink took.
-    outputs : ndarray, shape (heads, positions, head_dim)
+    outputs : ndarray or None, shape (heads, positions, head_dim)
         Each head's own output z, before the output projection mixes the heads.
+    positions : tuple of int
+        Of the prompt with all answer tokens but the last, counted from its start.
+    token_ids : tuple of int
+        Those tokens.
+    tokens : tuple of str
+        Those tokens as text, where somebody has decoded them.
     """
 
     item_id: str
-    arm: int
+    arm: int | str
     heads: tuple[Head, ...]
-    positions: tuple[int, ...]
-    token_ids: tuple[int, ...]
     segments: tuple[str, ...]
     weights: Array
-    outputs: Array
+    outputs: Array | None = None
+    positions: tuple[int, ...] = ()
+    token_ids: tuple[int, ...] = ()
+    tokens: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AttentionPicture:
-    """One item's tokens, and where every head looks from the answer positions: what a page keeps.
-
-    Attributes
-    ----------
-    item_id : str
-    arm : str
-    tokens : tuple of str
-        The prompt's tokens and all answer tokens but the last, as text.
-    segments : tuple of str
-        The segment of every token; "" where it has none.
-    heads : tuple of (layer, head)
-    weights : ndarray of uint8, shape (heads, tokens)
-        Attention weights, 255 for 1, averaged over the answer positions.
-    """
-
-    item_id: str
-    arm: str
-    tokens: tuple[str, ...]
-    segments: tuple[str, ...]
-    heads: tuple[Head, ...]
-    weights: NDArray[np.uint8]
+    @property
+    def mean_weights(self) -> Array:
+        """Attention averaged over the positions, (heads, tokens)."""
+        return np.asarray(self.weights.mean(1))
 
 
 def capture_attention(

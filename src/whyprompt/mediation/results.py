@@ -1,4 +1,23 @@
-"""What sweeps return: potential outcomes, item by item, and the effects in them."""
+"""What sweeps return: potential outcomes, item by item, and the effects in them.
+
+``Y(a, M(b))`` is the outcome of prompt ``a`` when the mediator has the value it takes under prompt ``b``.
+Four arrays hold all that a sweep over mediators needs:
+
+======  ==============  ==========================================
+name    is              shape in a sweep
+======  ==============  ==========================================
+y00     Y(0, M(0))      items
+y11     Y(1, M(1))      items
+y10     Y(1, M(0))      items x mediators (any trailing shape)
+y01     Y(0, M(1))      items x mediators (any trailing shape)
+======  ==============  ==========================================
+
+References
+----------
+Pearl, J. (2001). Direct and indirect effects. UAI, eqs. 6 and 8.
+Robins, J. M. and Greenland, S. (1992). Identifiability and exchangeability for
+direct and indirect effects. Epidemiology 3(2), 143-155 (pure and total effects).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from whyprompt.mediation.estimands import PotentialOutcomes
+from whyprompt.errors import MediationError
 from whyprompt.results import Estimate
 
 if TYPE_CHECKING:
@@ -20,18 +39,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Head",
-    "KnockoutSweep",
-    "PairCut",
     "PairOutcomes",
     "Sweep",
     "column",
     "columns_of",
     "estimates",
+    "floor_of",
     "head_words",
+    "stacked",
 ]
 
 Head = tuple[int, int]
 """Layer and head."""
+
+_NATURAL = ("nie", "nde", "pure_nie", "total_nde")
+_HINTS = {
+    "te": "a knockout is of one prompt; head_sweep runs both",
+    "controlled_effect": "knockout_sweep gives it",
+}
+_CLEAN, _PATCHED = ("y00", "y11", "y"), ("y10", "y01", "y_cut")
 
 
 def head_words(head: Head) -> str:
@@ -67,7 +93,7 @@ class Stored:
 
         Examples
         --------
-        >>> p = PairOutcomes(item_id="a", cluster="a", y00=-2.0, y11=-1.0, y10=np.array([-1.5]), y01=None)
+        >>> p = PairOutcomes(item_id="a", cluster="a", y00=-2.0, y11=-1.0, y10=np.array([-1.5]))
         >>> PairOutcomes.from_dict(p.to_dict()).y10.tolist()
         [-1.5]
         """
@@ -101,15 +127,19 @@ def _read(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the cla
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PairOutcomes(Stored):
-    """Potential outcomes of one item: the unit in which a sweep is saved and resumed.
+    """Outcomes of one item: the unit in which a sweep is saved and resumed; what was not run is None.
 
     Attributes
     ----------
     item_id, cluster : str
-    y00, y11 : float
+    y00, y11 : float or None
         Outcomes of the clean runs.
     y10, y01 : ndarray or None, shape (mediators,)
         ``Y(1, M(0))`` and ``Y(0, M(1))`` for each mediator in the sweep's order.
+    y : float or None
+        In a knockout, outcome of the one prompt as it is.
+    y_cut : ndarray or None, shape (mediators,)
+        Its outcome with each head's edges cut.
     floor : float or None
         By how much a patched run in which nothing is patched differs from the whole run: rounding.
     made_with : str
@@ -119,40 +149,49 @@ class PairOutcomes(Stored):
 
     item_id: str
     cluster: str
-    y00: float
-    y11: float
-    y10: Array | None
-    y01: Array | None
+    y00: float | None = None
+    y11: float | None = None
+    y10: Array | None = None
+    y01: Array | None = None
+    y: float | None = None
+    y_cut: Array | None = None
     floor: float | None = None
     made_with: str = ""
 
 
+def floor_of(rows: Sequence[PairOutcomes]) -> float | None:
+    """Largest floor of the items; None where one does not know its own."""
+    floors = [r.floor for r in rows if r.floor is not None]
+    return max(floors) if len(floors) == len(rows) else None
+
+
+def stacked(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
+    """Arrays of a sweep from its items' outcomes."""
+    out: dict[str, Any] = {
+        "floor": floor_of(rows),
+        "item_ids": tuple(r.item_id for r in rows),
+        "clusters": tuple(r.cluster for r in rows),
+    }
+    for name in (*_CLEAN, *_PATCHED):
+        values = [getattr(r, name) for r in rows]
+        have = [v is not None for v in values]
+        if any(have) and not all(have):
+            missing = rows[have.index(False)].item_id
+            raise MediationError(
+                f"item {missing!r}: which prompt is the longer differs between the items",
+                hint="attention rows move from the shorter to the longer prompt; split the items",
+            )
+        out[name] = np.stack(values) if all(have) else None
+    return out
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PairCut(Stored):
-    """Outcomes of one item in a knockout sweep: the unit in which it is saved and resumed.
-
-    Attributes
-    ----------
-    item_id, cluster : str
-    y : float
-        Outcome of the prompt as it is.
-    y_cut : ndarray, shape (mediators,)
-        Outcome with each head's edges cut.
-    floor, made_with
-        As in `PairOutcomes`.
-    """
-
-    item_id: str
-    cluster: str
-    y: float
-    y_cut: Array
-    floor: float | None = None
-    made_with: str = ""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sweep(Stored, PotentialOutcomes):
+class Sweep(Stored):
     """Effects of single heads, or joint effects of sets of heads, item by item.
+
+    They are natural ones, `nie`, `nde`, `pure_nie` and `total_nde`; or, of a knockout, the
+    `controlled_effect`, which compares one prompt with itself, edges cut, and is no natural indirect effect.
+    The sweeps make it; arrays of one's own will do too.
 
     Attributes
     ----------
@@ -166,45 +205,121 @@ class Sweep(Stored, PotentialOutcomes):
         The single heads swept, in the order of the arrays' last axis; empty where sets were swept.
     sets : mapping of str to tuple of (layer, head)
         The named sets swept, in the order of the arrays' last axis; empty where heads were.
-    y00, y11 : ndarray, shape (items,)
+    y00, y11 : ndarray or None, shape (items,)
+        Outcomes of the clean runs; None in a knockout.
     y10, y01 : ndarray or None, shape (items, mediators)
-        `nie`, `nde`, `pure_nie` and `total_nde` have the same shape; `grid` lays one out
-        as items x layers x heads.
+        Outcomes of the crossed runs; None where they were not run. The effects have the same shape; `grid`
+        lays one out as items x layers x heads.
+    y, y_cut : ndarray or None, shape (items,), (items, mediators)
+        In a knockout, outcome of the prompt as it is and with one head's edges to the segment cut.
+    segment : str
+        Of a knockout.
+    arm : int or None
+        Whose prompt a knockout is of.
     floor : float or None
         The numerical floor, in the outcome's unit: the most by which a patched run in which nothing is
         patched differed from the whole run. An effect below it cannot be told from rounding.
     notes : tuple of str
         The floor in words, and what else a reader has to know: which output z of a head is meant where
         more than one could be, and half precision.
+
+    Examples
+    --------
+    >>> e = Sweep(y00=[-3.0], y11=[-1.0], y10=[[-1.5, -1.0]])
+    >>> e.te.tolist(), e.nie.tolist(), e.nde.tolist(), e.quantities
+    ([2.0], [[0.5, 0.0]], [[1.5, 2.0]], ('nie', 'nde'))
     """
 
-    y00: Array
-    y11: Array
-    y10: Array | None
-    y01: Array | None
-    mediator: str
-    outcome: str
-    model: str
-    item_ids: tuple[str, ...]
-    clusters: tuple[str, ...]
-    n_layers: int
-    n_heads: int
+    y00: Array | None = None
+    y11: Array | None = None
+    y10: Array | None = None
+    y01: Array | None = None
+    y: Array | None = None
+    y_cut: Array | None = None
+    mediator: str = ""
+    outcome: str = ""
+    model: str = ""
+    item_ids: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+    n_layers: int = 0
+    n_heads: int = 0
     heads: tuple[Head, ...] = ()
     sets: Mapping[str, tuple[Head, ...]] = field(default_factory=dict)
+    segment: str = ""
+    arm: int | None = None
     floor: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def te(self) -> Array:
+        """Total effect, ``Y(1, M(1)) - Y(0, M(0))``, one an item."""
+        return self._minus("te", "y11", "y00")
+
+    @property
+    def nie(self) -> Array:
+        """Natural indirect effect, ``Y(1, M(1)) - Y(1, M(0))``."""
+        return self._minus("nie", "y11", "y10")
+
+    @property
+    def nde(self) -> Array:
+        """Natural direct effect, ``Y(1, M(0)) - Y(0, M(0))``: ``te == nde + nie``."""
+        return self._minus("nde", "y10", "y00")
+
+    @property
+    def pure_nie(self) -> Array:
+        """Pure natural indirect effect, ``Y(0, M(1)) - Y(0, M(0))``."""
+        return self._minus("pure_nie", "y01", "y00")
+
+    @property
+    def total_nde(self) -> Array:
+        """Total natural direct effect, ``Y(1, M(1)) - Y(0, M(1))``: ``te == pure_nie + total_nde``."""
+        return self._minus("total_nde", "y11", "y01")
+
+    @property
+    def controlled_effect(self) -> Array:
+        """``Y - Y(edges cut)``: what the head's view of the segment is worth, items x mediators."""
+        return self._minus("controlled_effect", "y", "y_cut")
+
+    @property
+    def quantities(self) -> tuple[str, ...]:
+        """Names of the effects that can be had beside ``te``."""
+        found = zip(_PATCHED, (_NATURAL[:2], _NATURAL[2:], ("controlled_effect",)), strict=True)
+        return tuple(q for name, effects in found if getattr(self, name) is not None for q in effects)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the heads or sets."""
         return tuple(self.sets) or tuple(map(head_words, self.heads))
 
+    def effect(self, quantity: str) -> Array:
+        """One effect by its name, items x mediators.
+
+        Parameters
+        ----------
+        quantity : {"nie", "nde", "pure_nie", "total_nde", "controlled_effect"}
+
+        Returns
+        -------
+        ndarray
+
+        Raises
+        ------
+        MediationError
+            If the quantity is unknown or was not run.
+        """
+        known = (*_NATURAL, "controlled_effect")
+        if quantity not in known:
+            raise MediationError(f"unknown quantity {quantity!r}", hint=f"one of {', '.join(known)}")
+        array: Array = getattr(self, quantity)
+        return array
+
     def grid(self, quantity: str = "nie") -> Array:
         """One quantity as an array of items x layers x heads.
 
         Parameters
         ----------
-        quantity : {"nie", "nde", "pure_nie", "total_nde"}
+        quantity
+            As in `effect`.
 
         Returns
         -------
@@ -214,7 +329,7 @@ class Sweep(Stored, PotentialOutcomes):
         Raises
         ------
         MediationError
-            If the quantity is unknown or was not run.
+            As in `effect`.
         """
         out = np.full((len(self.item_ids), self.n_layers, self.n_heads), np.nan)
         layers, heads = np.array(self.heads, dtype=np.intp).reshape(-1, 2).T
@@ -226,7 +341,8 @@ class Sweep(Stored, PotentialOutcomes):
 
         Parameters
         ----------
-        quantity : {"nie", "nde", "pure_nie", "total_nde"}
+        quantity
+            As in `effect`.
 
         Returns
         -------
@@ -235,61 +351,51 @@ class Sweep(Stored, PotentialOutcomes):
         return tuple(self.heads[i] for i in np.argsort(-self.effect(quantity).mean(0), kind="stable"))
 
     def to_frame(self) -> pd.DataFrame:
-        """One row an item and head or set: item_id, cluster, layer and head or set and n_heads, te, effects.
+        """One row an item and head or set.
 
         Returns
         -------
         pandas.DataFrame
+            Columns item_id, cluster, layer and head (or set and n_heads), te (not of a knockout), and the
+            effects that were run.
         """
-        own = {"te": np.repeat(self.te, len(self.labels))}
-        return _long(self, own | {q: self.effect(q).ravel() for q in self.quantities})
+        import pandas as pd
 
+        names = columns_of(self.heads, self.sets)
+        n, k = len(self.item_ids), len(self.labels)
+        return pd.DataFrame(
+            {"item_id": np.repeat(self.item_ids, k), "cluster": np.repeat(self.clusters, k)}
+            | {name: np.tile(own, n) for name, own in names.items()}
+            | ({} if self.y00 is None else {"te": np.repeat(self.te, k)})
+            | {q: self.effect(q).ravel() for q in self.quantities}
+        )
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class KnockoutSweep(Stored):
-    """Controlled effect of cutting the answer's view of a segment, head by head.
+    def _minus(self, quantity: str, left: str, right: str) -> Array:
+        """Subtract with items along the first axis and the shorter shape padded on the right."""
+        x, y = (self._run(name, quantity) for name in (left, right))
+        if x.shape[0] != y.shape[0]:
+            raise MediationError(f"{left} has {x.shape[0]} items but {right} has {y.shape[0]}")
+        ndim = max(x.ndim, y.ndim)
+        x, y = (v.reshape(v.shape + (1,) * (ndim - v.ndim)) for v in (x, y))
+        return np.asarray(x - y)
 
-    Not a natural indirect effect: it compares one prompt with itself, edges cut.
-
-    Attributes
-    ----------
-    segment : str
-    arm : int
-    outcome, model, item_ids, clusters, n_layers, n_heads, heads, floor, notes
-        As in `Sweep`.
-    y : ndarray, shape (items,)
-        Outcome of the prompt as it is.
-    y_cut : ndarray, shape (items, mediators)
-        Outcome with one head's edges to the segment cut.
-    """
-
-    segment: str
-    arm: int
-    outcome: str
-    model: str
-    item_ids: tuple[str, ...]
-    clusters: tuple[str, ...]
-    n_layers: int
-    n_heads: int
-    heads: tuple[Head, ...]
-    y: Array
-    y_cut: Array
-    floor: float | None = None
-    notes: tuple[str, ...] = ()
-
-    @property
-    def controlled_effect(self) -> Array:
-        """``Y - Y(edges cut)``: what the head's view of the segment is worth, items x mediators."""
-        return np.asarray(self.y[:, None] - self.y_cut)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row an item and head: item_id, cluster, layer, head, controlled_effect.
-
-        Returns
-        -------
-        pandas.DataFrame
-        """
-        return _long(self, {"controlled_effect": self.controlled_effect.ravel()})
+    def _run(self, name: str, quantity: str) -> Array:
+        """Give the outcomes of some runs, checked to be there and finite."""
+        value = getattr(self, name)
+        if value is None:
+            raise MediationError(
+                f"{quantity} needs {name}, which this sweep did not run",
+                hint=_HINTS.get(quantity, f"ask for it: directions=('{quantity}',)"),
+            )
+        array = np.asarray(value, dtype=np.float64)
+        if array.ndim == 0:
+            raise MediationError(f"{name} must have items along its first axis, but it is a scalar")
+        if not np.isfinite(array).all():
+            raise MediationError(
+                f"{name} holds {int((~np.isfinite(array)).sum())} values that are not finite",
+                hint="a NaN or infinite outcome comes from the model's logits; leave the item out or mend it",
+            )
+        return array
 
 
 def columns_of(heads: tuple[Head, ...], sets: Mapping[str, tuple[Head, ...]]) -> dict[str, list[Any]]:
@@ -297,16 +403,3 @@ def columns_of(heads: tuple[Head, ...], sets: Mapping[str, tuple[Head, ...]]) ->
     if sets:
         return {"set": list(sets), "n_heads": [len(own) for own in sets.values()]}
     return {"layer": [layer for layer, _ in heads], "head": [head for _, head in heads]}
-
-
-def _long(sweep: Sweep | KnockoutSweep, values: dict[str, Array]) -> pd.DataFrame:
-    """One row an item and head or set."""
-    import pandas as pd
-
-    names = columns_of(sweep.heads, sweep.sets if isinstance(sweep, Sweep) else {})
-    n, k = len(sweep.item_ids), len(next(iter(names.values())))
-    return pd.DataFrame(
-        {"item_id": np.repeat(sweep.item_ids, k), "cluster": np.repeat(sweep.clusters, k)}
-        | {name: np.tile(own, n) for name, own in names.items()}
-        | values
-    )

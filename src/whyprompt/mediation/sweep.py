@@ -6,8 +6,6 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
-import numpy as np
-
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.runner import (
     Direction,
@@ -15,15 +13,12 @@ from whyprompt.mediation.engine.runner import (
     Outcome,
     Runner,
     WorldCache,
-    check_digest,
+    check_saved,
     digest_of,
-    floor_of,
-    in_packs,
     run_pairs,
     score_of,
-    stack,
 )
-from whyprompt.mediation.results import KnockoutSweep, PairCut, Sweep
+from whyprompt.mediation.results import PairOutcomes, Sweep, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +26,7 @@ if TYPE_CHECKING:
     from whyprompt._progress import Progress
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.mediation.results import Head, PairOutcomes
+    from whyprompt.mediation.results import Head
 
 __all__ = [
     "Direction",
@@ -125,16 +120,8 @@ def head_sweep(
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
         runner = Runner(runtime, [(h,) for h in chosen], mediator, _directions(directions), outcome)
-        rows = run_pairs(runner, pairs, progress, on_pair, done)
-        return Sweep(
-            mediator=mediator,
-            outcome=outcome,
-            model=runtime.model_type,
-            n_layers=runtime.n_layers,
-            n_heads=runtime.n_heads,
-            heads=tuple(chosen),
-            **_stacked(runtime, rows),
-        )
+        rows = _run(runner, pairs, progress, on_pair, done)
+        return Sweep(mediator=mediator, outcome=outcome, heads=tuple(chosen), **_found(runtime, rows))
 
 
 def set_sweep(
@@ -208,15 +195,26 @@ def sweep_sets(
         if not heads:
             raise MediationError(f"the set {name!r} holds no heads")
         checked[name] = tuple(check_heads(heads, runtime.n_layers, runtime.n_heads))
-    rows = run_pairs(replace(runner, rows=list(checked.values())), pairs, progress, on_pair, done)
-    return Sweep(
-        mediator=runner.mediator,
-        outcome=runner.outcome,
-        model=runtime.model_type,
-        n_layers=runtime.n_layers,
-        n_heads=runtime.n_heads,
-        sets=checked,
-        **_stacked(runtime, rows),
+    rows = _run(replace(runner, rows=list(checked.values())), pairs, progress, on_pair, done)
+    return Sweep(mediator=runner.mediator, outcome=runner.outcome, sets=checked, **_found(runtime, rows))
+
+
+def _run(
+    runner: Runner,
+    pairs: Sequence[PromptPair],
+    progress: Progress | None,
+    on_pair: Callable[[PairOutcomes], None] | None,
+    done: Mapping[str, PairOutcomes] | None,
+) -> list[PairOutcomes]:
+    return run_pairs(
+        runner.runtime,
+        pairs,
+        runner.run,
+        runner.fitting,
+        kept=runner.kept_tokens,
+        progress=progress,
+        on_pair=on_pair,
+        done=done,
     )
 
 
@@ -311,9 +309,9 @@ def knockout_sweep(
     outcome: Literal["log_prob", "prob"] = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
     progress: Progress | None = None,
-    on_pair: Callable[[PairCut], None] | None = None,
-    done: Mapping[str, PairCut] | None = None,
-) -> KnockoutSweep:
+    on_pair: Callable[[PairOutcomes], None] | None = None,
+    done: Mapping[str, PairOutcomes] | None = None,
+) -> Sweep:
     """Cut each head's edges from the answer positions to a segment, and renormalise its row.
 
     A controlled effect of one prompt, not a natural indirect effect.
@@ -328,13 +326,13 @@ def knockout_sweep(
         Which prompt.
     outcome : {"log_prob", "prob"}
     on_pair : callable, optional
-        Called with each finished item's `PairCut`, to save it.
-    done : mapping of item_id to PairCut, optional
+        Called with each finished item's `PairOutcomes`, to save it.
+    done : mapping of item_id to PairOutcomes, optional
         Items finished in an earlier run, which are not run again.
 
     Returns
     -------
-    KnockoutSweep
+    Sweep
 
     Raises
     ------
@@ -362,14 +360,11 @@ def knockout_sweep(
             ids, segments = (pair.ids1, pair.segments1) if arm else (pair.ids0, pair.segments0)
             return digest_of(ids, pair.answer_ids, segments.get(segment), outcome, chosen)
 
-        rows: dict[str, PairCut] = {}
-        for pair in pairs:
-            if done and pair.item_id in done:
-                rows[pair.item_id] = _fitting_cut(pair, done[pair.item_id], len(chosen), digest(pair))
-        if progress is not None and rows:
-            progress(len(rows), len(pairs), "items")
-        left = [p for p in pairs if p.item_id not in rows]
-        for pack in in_packs(runtime, left, kept=lambda p: len(p.ids1 if arm else p.ids0)):
+        def fitting(pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
+            options = "segment, heads and outcome"
+            return check_saved(pair, row, {"y_cut": True}, len(chosen), digest(pair), options)
+
+        def run(pack: Sequence[PromptPair]) -> Iterator[PairOutcomes]:
             for pair in pack:
                 _check_segment(pair, segment, arm)
             worlds = runtime.clean_many(
@@ -384,41 +379,30 @@ def knockout_sweep(
                     keep[:, start:stop] = False
                 jobs.append(Job(world, [(h,) for h in chosen], cut_edges(keep), pair.item_id))
             for pair, world, out in zip(pack, worlds, runtime.patched_many(jobs), strict=True):
-                rows[pair.item_id] = PairCut(
+                y, cut = float(score_of(world.log_probs[None], outcome)[0]), score_of(out, outcome)
+                yield PairOutcomes(
                     item_id=pair.item_id,
                     cluster=pair.cluster,
-                    y=float(score_of(world.log_probs[None], outcome)[0]),
-                    y_cut=(cut := score_of(out, outcome))[1:],
-                    floor=abs(float(cut[0] - score_of(world.log_probs[None], outcome)[0])),
+                    y=y,
+                    y_cut=cut[1:],
+                    floor=abs(float(cut[0] - y)),
                     made_with=digest(pair),
                 )
-                if on_pair is not None:
-                    on_pair(rows[pair.item_id])
-                if progress is not None:
-                    progress(len(rows), len(pairs), "items")
-        return KnockoutSweep(
-            segment=segment,
-            arm=arm,
-            outcome=outcome,
-            model=runtime.model_type,
-            item_ids=tuple(p.item_id for p in pairs),
-            clusters=tuple(p.cluster for p in pairs),
-            n_layers=runtime.n_layers,
-            n_heads=runtime.n_heads,
-            heads=tuple(chosen),
-            y=np.array([rows[p.item_id].y for p in pairs]),
-            y_cut=np.stack([rows[p.item_id].y_cut for p in pairs]),
-            floor=(floor := floor_of([*rows.values()])),
-            notes=_notes(runtime, floor),
+
+        rows = run_pairs(
+            runtime,
+            pairs,
+            run,
+            fitting,
+            kept=lambda p: len(p.ids1 if arm else p.ids0),
+            progress=progress,
+            on_pair=on_pair,
+            done=done,
         )
-
-
-def _fitting_cut(pair: PromptPair, row: PairCut, n_heads: int, wanted: str) -> PairCut:
-    hint = "resume with the same prompts, segment, heads and outcome, or start afresh"
-    if row.y_cut.shape != (n_heads,):
-        raise MediationError(f"item {pair.item_id!r}: the saved y_cut does not fit this sweep", hint=hint)
-    check_digest(pair, row.made_with, wanted, hint)
-    return replace(row, cluster=pair.cluster)
+        found = _found(runtime, rows)
+        return Sweep(
+            mediator="edges", outcome=outcome, heads=tuple(chosen), segment=segment, arm=arm, **found
+        )
 
 
 def _check_segment(pair: PromptPair, segment: str, arm: int) -> None:
@@ -434,20 +418,18 @@ def _check_segment(pair: PromptPair, segment: str, arm: int) -> None:
         )
 
 
-def _stacked(runtime: ModelRuntime, rows: Sequence[PairOutcomes]) -> dict[str, Any]:
-    """Arrays of a sweep, and what has to be said of it."""
-    out = stack(rows)
-    return out | {"notes": _notes(runtime, out["floor"])}
-
-
-def _notes(runtime: ModelRuntime, floor: float | None) -> tuple[str, ...]:
-    if floor is None:
-        return runtime.notes
-    note = (
-        f"numerical floor {floor:.1g}: the most by which a run with nothing patched differed from the whole "
-        "one; an effect below it cannot be told from rounding"
-    )
-    return (note, *runtime.notes)
+def _found(runtime: ModelRuntime, rows: Sequence[PairOutcomes]) -> dict[str, Any]:
+    """Arrays of a sweep, the model's size, and what has to be said of it."""
+    out = stacked(rows)
+    notes = runtime.notes
+    if out["floor"] is not None:
+        note = (
+            f"numerical floor {out['floor']:.1g}: the most by which a run with nothing patched differed from "
+            "the whole one; an effect below it cannot be told from rounding"
+        )
+        notes = (note, *notes)
+    out |= {"model": runtime.model_type, "n_layers": runtime.n_layers, "n_heads": runtime.n_heads}
+    return out | {"notes": notes}
 
 
 def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) -> Any:  # noqa: ANN401  # a context manager

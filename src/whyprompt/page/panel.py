@@ -14,7 +14,7 @@ from whyprompt.page.blocks import ItemRow, Panel, Strip, Token, num
 
 if TYPE_CHECKING:
     from whyprompt.answers.internal import StudyMediation
-    from whyprompt.mediation.capture import AttentionPicture
+    from whyprompt.mediation.capture import HeadCapture
 
 __all__ = ["ATTENTION_BYTES", "head_data", "head_panel"]
 
@@ -79,10 +79,10 @@ def _bar(share: float) -> tuple[float, float]:
     return (50.0, 50 * share) if share >= 0 else (50 + 50 * share, 50 * share)
 
 
-def _strip(picture: AttentionPicture, head: tuple[int, int]) -> Strip | None:
+def _strip(picture: HeadCapture, head: tuple[int, int]) -> Strip | None:
     if head not in picture.heads:
         return None
-    weight = np.asarray(picture.weights[picture.heads.index(head)], dtype=float) / 255
+    weight = picture.mean_weights[picture.heads.index(head)]
     most = float(weight.max()) or 1.0
     colours = {**segment_colours(picture.segments), _OTHER: "var(--grid)"}
     segments = [s or _OTHER for s in picture.segments]
@@ -98,7 +98,7 @@ def _strip(picture: AttentionPicture, head: tuple[int, int]) -> Strip | None:
         (name, colours[name], float(weight[[s == name for s in segments]].sum()))
         for name in dict.fromkeys(segments)
     )
-    return Strip(item=picture.item_id, arm=picture.arm, runs=runs, mass=mass)
+    return Strip(item=picture.item_id, arm=str(picture.arm), runs=runs, mass=mass)
 
 
 def _visible(token: str) -> str:
@@ -123,18 +123,14 @@ def head_data(found: StudyMediation | None, *, room: int = ATTENTION_BYTES) -> d
     for p in found.attention:
         at = {head: i for i, head in enumerate(p.heads)}
         rows = [i for i in kept if inference.heads[i] in at]
-        block = (
-            np.stack([p.weights[at[inference.heads[i]]] for i in rows])
-            if rows
-            else np.zeros((0, 0), np.uint8)
-        )
+        block = np.round(p.mean_weights[[at[inference.heads[i]] for i in rows]] * 255).astype(np.uint8)
         pictures.append(
             {
                 "n": len(p.tokens),
                 "rows": {str(i): k for k, i in enumerate(rows)},
                 "segments": [s or _OTHER for s in p.segments],
                 "tokens": list(p.tokens),
-                "weights": base64.b64encode(np.ascontiguousarray(block, dtype=np.uint8).tobytes()).decode(),
+                "weights": base64.b64encode(block.tobytes()).decode(),
             }
         )
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from whyprompt.mediation.engine.attention import World
     from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.mediation.results import Head, PairCut
+    from whyprompt.mediation.results import Head
 
 __all__ = [
     "Direction",
@@ -31,13 +31,11 @@ __all__ = [
     "Outcome",
     "Runner",
     "WorldCache",
-    "check_digest",
+    "check_saved",
     "digest_of",
-    "floor_of",
     "in_packs",
     "run_pairs",
     "score_of",
-    "stack",
 ]
 
 Mediator = Literal["head_output", "attention_row"]
@@ -182,6 +180,12 @@ class Runner:
         foil = pair.foil_ids if self.outcome == "margin" else None
         return digest_of(pair.ids0, pair.ids1, pair.answer_ids, foil, self.mediator, self.outcome, rows)
 
+    def fitting(self, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
+        """Check that a saved item is one of this sweep's."""
+        wanted = {name: self.wanted(pair, name) for name in ("y10", "y01")}
+        options = "heads, mediator, outcome and directions"
+        return check_saved(pair, row, wanted, len(self.rows), self.digest(pair), options)
+
     def _bases(self, pair: PromptPair) -> tuple[bool, bool]:
         """Which of its prompts are patched, so that their keys and values are kept."""
         return self.wanted(pair, "y01"), self.wanted(pair, "y10")
@@ -260,20 +264,26 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def run_pairs(
-    runner: Runner,
+    runtime: ModelRuntime,
     pairs: Sequence[PromptPair],
+    run: Callable[[Sequence[PromptPair]], Iterator[PairOutcomes]],
+    fitting: Callable[[PromptPair, PairOutcomes], PairOutcomes],
+    *,
+    kept: Callable[[PromptPair], int],
     progress: Progress | None,
     on_pair: Callable[[PairOutcomes], None] | None,
     done: Mapping[str, PairOutcomes] | None,
 ) -> list[PairOutcomes]:
-    """Run all pairs but those done, and give their outcomes in the order of the pairs."""
-    rows = {p.item_id: _fitting(runner, p, done[p.item_id]) for p in pairs if done and p.item_id in done}
+    """Run all pairs but those done, and give their outcomes in the order of the pairs.
+
+    `run` runs the pairs of a pack, `fitting` checks a saved item, `kept` is as in `in_packs`.
+    """
+    rows = {p.item_id: fitting(p, done[p.item_id]) for p in pairs if done and p.item_id in done}
     finished = len(rows)
     if progress is not None and finished:
         progress(finished, len(pairs), "items")
-    left = [p for p in pairs if p.item_id not in rows]
-    for pack in in_packs(runner.runtime, left, kept=runner.kept_tokens):
-        for row in runner.run(pack):
+    for pack in in_packs(runtime, [p for p in pairs if p.item_id not in rows], kept=kept):
+        for row in run(pack):
             rows[row.item_id] = row
             finished += 1
             if on_pair is not None:
@@ -283,51 +293,22 @@ def run_pairs(
     return [rows[p.item_id] for p in pairs]
 
 
-def _fitting(runner: Runner, pair: PromptPair, row: PairOutcomes) -> PairOutcomes:
-    """Check that a saved item is one of this sweep's."""
-    hint = "resume with the same prompts, heads, mediator, outcome and directions, or start afresh"
-    for name in ("y10", "y01"):
+def check_saved(
+    pair: PromptPair, row: PairOutcomes, wanted: Mapping[str, bool], n: int, digest: str, options: str
+) -> PairOutcomes:
+    """Check that a saved item is one of this sweep's; one that does not say what it was made with is trusted.
+
+    `wanted` says which outcomes the sweep runs, of `n` mediators each.
+    """
+    hint = f"resume with the same prompts, {options}, or start afresh"
+    for name, here in wanted.items():
         array = getattr(row, name)
-        if (array is not None) != runner.wanted(pair, name) or (
-            array is not None and array.shape != (len(runner.rows),)
-        ):
+        if (array is not None) != here or (array is not None and array.shape != (n,)):
             raise MediationError(
                 f"item {pair.item_id!r}: the saved {name} does not fit this sweep", hint=hint
             )
-    check_digest(pair, row.made_with, runner.digest(pair), hint)
-    return replace(row, cluster=pair.cluster)
-
-
-def check_digest(pair: PromptPair, saved: str, wanted: str, hint: str) -> None:
-    """Refuse a saved item that was made with something else; an item that does not say is trusted."""
-    if saved and saved != wanted:
+    if row.made_with and row.made_with != digest:
         raise MediationError(
             f"item {pair.item_id!r}: what is saved of it was made with other prompts or options", hint=hint
         )
-
-
-def floor_of(rows: Sequence[PairOutcomes] | Sequence[PairCut]) -> float | None:
-    """Largest floor of the items; None where one does not know its own."""
-    floors = [r.floor for r in rows if r.floor is not None]
-    return max(floors) if len(floors) == len(rows) else None
-
-
-def stack(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
-    """Arrays of a sweep from its items' outcomes."""
-    out: dict[str, Any] = {
-        "floor": floor_of(rows),
-        "item_ids": tuple(r.item_id for r in rows),
-        "clusters": tuple(r.cluster for r in rows),
-        "y00": np.array([r.y00 for r in rows]),
-        "y11": np.array([r.y11 for r in rows]),
-    }
-    for name in ("y10", "y01"):
-        have = [getattr(r, name) is not None for r in rows]
-        if any(have) and not all(have):
-            missing = rows[have.index(False)].item_id
-            raise MediationError(
-                f"item {missing!r}: which prompt is the longer differs between the items",
-                hint="attention rows move from the shorter to the longer prompt; split the items",
-            )
-        out[name] = np.stack([getattr(r, name) for r in rows]) if all(have) else None
-    return out
+    return replace(row, cluster=pair.cluster)

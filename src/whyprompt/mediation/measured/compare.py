@@ -192,8 +192,8 @@ def compare_mediation(
     rows = _items(sweep, capture)
     mass = _mass(capture, segment, rows)[:, :, in_capture]
     own = 1 if quantity == "nie" else 0
-    y = sweep.y11 if quantity == "nie" else sweep.y00
-    effect = getattr(sweep, quantity)[:, in_sweep]
+    effect = sweep.effect(quantity)[:, in_sweep]
+    y = np.asarray(sweep.y11 if quantity == "nie" else sweep.y00)
     c = _confounders(confounders, len(y))
     units = np.unique(np.asarray(sweep.clusters), return_inverse=True)[1]
     g, needed = int(units.max()) + 1, c.shape[1] + 2
