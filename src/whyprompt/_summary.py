@@ -74,7 +74,7 @@ def parts_table(
     ----------
     parts : sequence of Estimate
     at : str
-        What the place of a `Point` is, for the title of its column; without one there is no such column.
+        What the place `at` of a part is, for the title of its column; without one there is no such column.
     adjusted : str
         What the adjusted p is adjusted by, for the title of its column.
     least : float, optional

@@ -29,7 +29,6 @@ __all__ = [
     "Checks",
     "Estimate",
     "Figure",
-    "Point",
     "Result",
     "Status",
     "Verdict",
@@ -134,6 +133,8 @@ class Estimate:
         Column whose level the part is.
     note : str
         Why there is no estimate, or what to know about it.
+    at : float or None
+        Where it is on a curve: a dose, a share of the rows, a predicted effect.
     figures : mapping of str to Figure
         What else belongs to the row, by the names that its maker documents: ``row["rmse"]`` reads one, tables
         and JSON have each as a column of its own.
@@ -159,6 +160,7 @@ class Estimate:
     largest_smd: float | None = None
     by: str = ""
     note: str = ""
+    at: float | None = None
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False)
 
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a figure
@@ -201,19 +203,6 @@ def _cells(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a dataclass instance
     cells = {f.name: plain(getattr(row, f.name)) for f in fields(row)}
     further = cells.pop("figures", {})
     return {**cells, **further}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Point(Estimate):
-    """An estimate at one place of a curve.
-
-    Attributes
-    ----------
-    at : float
-        Where it is: a dose, a share of the rows, a predicted effect.
-    """
-
-    at: float
 
 
 _Row = TypeVar("_Row", bound=Estimate)

@@ -19,7 +19,7 @@ from whyprompt.effects.methods.doses import dose_correlations, dose_weights, ent
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Assumption, BalanceRow, Estimate, Point, Result, unlisted
+from whyprompt.results import Assumption, BalanceRow, Estimate, Result, unlisted
 from whyprompt.stats.design import design_matrix, natural_spline, standardised
 from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import (
@@ -55,7 +55,7 @@ class DoseResponse(Result):
     """A dose-response curve.
 
     The overall estimate is the slope of the straight line through the weighted rows: the average change for
-    one unit of the dose. The parts are the differences from the mean at the reference dose, each a `Point`
+    one unit of the dose. The parts are the differences from the mean at the reference dose, each an estimate
     along the grid, whose simultaneous interval is the band that holds over the whole grid.
 
     Attributes
@@ -63,7 +63,7 @@ class DoseResponse(Result):
     treatment, outcome : str
         Columns.
     method : {"entropy", "gps", "naive"}
-    curve : tuple of Point
+    curve : tuple of Estimate
         Mean outcome if every row had that dose, with its own band; in order of the dose.
     reference : float
         The dose that effects are measured from.
@@ -86,7 +86,7 @@ class DoseResponse(Result):
     treatment: str
     outcome: str
     method: str
-    curve: tuple[Point, ...]
+    curve: tuple[Estimate, ...]
     reference: float
     flat_p: float | None
     nonlinear_p: float | None
@@ -483,7 +483,7 @@ def _points(
     level: float,
     df: float | None,
     random_state: int,
-) -> tuple[tuple[Point, ...], tuple[Point, ...]]:
+) -> tuple[tuple[Estimate, ...], tuple[Estimate, ...]]:
     """Give the mean at each dose, and its difference from that at the reference dose."""
     at = with_intercept(natural_spline(doses, knots))
     origin = with_intercept(natural_spline([reference], knots))
@@ -501,7 +501,7 @@ def _points(
         for dose, v, e in zip(doses.tolist(), value.tolist(), error.tolist(), strict=True):
             low, high = interval(v, e, level=level, df=df)
             points.append(
-                Point(
+                Estimate(
                     label=format_number(dose),
                     at=dose,
                     estimate=v,
@@ -569,7 +569,7 @@ def _sentence(
     treatment: str,
     outcome: str,
     slope: Estimate,
-    last: Point,
+    last: Estimate,
     reference: float,
     nonlinear: float | None,
     level: float,

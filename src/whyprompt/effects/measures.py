@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.results import Estimate, Point
+from whyprompt.results import Estimate
 from whyprompt.stats.errors import interval
 from whyprompt.stats.several import two_sided_p
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     # Standard error and degrees of freedom of a * mean(treated) - b * mean(control).
     LinearError = Callable[[float, float], tuple[float | None, float | None]]
 
-__all__ = ["is_binary", "ratio_measures", "risk_measures", "stated", "stated_at"]
+__all__ = ["is_binary", "ratio_measures", "risk_measures", "stated"]
 
 
 def stated(
@@ -40,20 +40,6 @@ def stated(
     `more` are further fields of the estimate, which also replace what follows from the error.
     """
     return Estimate(**_stated(label, value, error, df, level) | more)
-
-
-def stated_at(
-    at: float,
-    label: str,
-    value: float,
-    error: float | None,
-    df: float | None = None,
-    *,
-    level: float,
-    **more: Any,  # noqa: ANN401 - fields of the estimate
-) -> Point:
-    """State a number at a place, as `stated` does."""
-    return Point(at=at, **_stated(label, value, error, df, level) | more)
 
 
 def _stated(label: str, value: float, error: float | None, df: float | None, level: float) -> dict[str, Any]:

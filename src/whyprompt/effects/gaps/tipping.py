@@ -11,7 +11,7 @@ import numpy as np
 from whyprompt._words import format_number
 from whyprompt.effects.gaps.estimate import estimate_with_imputation
 from whyprompt.errors import EstimationError
-from whyprompt.results import Check, Point
+from whyprompt.results import Check, Estimate
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def tipping_point(
     Returns
     -------
     Check
-        Its parts are a `Point` a delta, which is added to imputed values in units of the column, or to the
+        Its parts are an estimate a delta, which is added to imputed values in units of the column, or to the
         log-odds of a two-level one; 0, which is `overall`, is missing at random. Its figures are ``column``
         and ``arm``; ``scale`` of delta (``"units"`` or ``"log-odds"``); ``n_varied``, the missing values that
         are varied; ``conclusion`` at delta 0 (``"positive"``, ``"negative"``, or ``"undecided"`` where the
@@ -187,8 +187,8 @@ def _numbers(deltas: object) -> NDArray[np.float64]:
     return np.asarray(grid, dtype=np.float64)
 
 
-def _point(delta: float, found: ImputedEffect) -> Point:
-    return Point(
+def _point(delta: float, found: ImputedEffect) -> Estimate:
+    return Estimate(
         label=f"delta {delta:g}",
         at=delta,
         estimate=found.estimate,
@@ -200,12 +200,12 @@ def _point(delta: float, found: ImputedEffect) -> Point:
     )
 
 
-def _verdict(row: Point) -> str:
+def _verdict(row: Estimate) -> str:
     low, high = row.ends
     return "positive" if low > 0 else "negative" if high < 0 else "undecided"
 
 
-def _crossing(rows: Sequence[Point], conclusion: str) -> float | None:
+def _crossing(rows: Sequence[Estimate], conclusion: str) -> float | None:
     """First delta, going outwards, at which the verdict changes."""
     for before, after in pairwise(rows):
         if _verdict(after) == conclusion:
@@ -214,11 +214,13 @@ def _crossing(rows: Sequence[Point], conclusion: str) -> float | None:
         for limit in {"positive": (0,), "negative": (1,)}.get(conclusion, (0, 1)):
             a, b = before.ends[limit], after.ends[limit]
             if (a > 0) != (b > 0):
+                assert before.at is not None
+                assert after.at is not None
                 return float(before.at + (after.at - before.at) * a / (a - b))
     return None
 
 
-def _sentence(found: Check, where: str, ends: tuple[float, float]) -> str:
+def _sentence(found: Check, where: str, ends: tuple[float | None, float | None]) -> str:
     unit = " in log-odds" if found["scale"] == "log-odds" else ""
     base = {
         "positive": "a positive difference",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.measures import stated, stated_at
-from whyprompt.results import Estimate, Point, with_holm
+from whyprompt.effects.measures import stated
+from whyprompt.results import Estimate, with_holm
 from whyprompt.stats import errors as inference
 from whyprompt.stats.clusters import cluster_sums, known_error
 from whyprompt.stats.design import independent_columns, moments
@@ -46,18 +46,18 @@ def places(scores: RowScores, n_groups: int) -> Ints:
     return out
 
 
-def group_effect(name: str, scores: RowScores, here: Bools, *, level: float) -> Point:
+def group_effect(name: str, scores: RowScores, here: Bools, *, level: float) -> Estimate:
     """Average the effect over some rows, at their mean prediction."""
     effect = scores.effect[here]
     cluster = None if scores.cluster is None else scores.cluster[here]
     error, df, _ = known_error(effect, cluster, scores.size)
     at, value = float(scores.predicted[here].mean()), float(effect.mean())
-    return stated_at(at, name, value, error, df, level=level, n_used=int(here.sum()))
+    return stated(name, value, error, df, level=level, n_used=int(here.sum()), at=at)
 
 
 def group_effects(
     scores: RowScores, place: Ints, n_groups: int, *, level: float
-) -> tuple[tuple[Point, ...], Point | None]:
+) -> tuple[tuple[Estimate, ...], Estimate | None]:
     """Give the effect on each group, and the last one's less the first one's (None with one group)."""
     found = np.unique(place[place >= 0]).tolist()
     groups = with_holm(
@@ -69,7 +69,7 @@ def group_effects(
     estimate, error, df = _difference(scores.effect, most, least, scores.cluster, scores.size)
     at = float(scores.predicted[most].mean() - scores.predicted[least].mean())
     n = int((most | least).sum())
-    return groups, stated_at(at, "most less least affected", estimate, error, df, level=level, n_used=n)
+    return groups, stated("most less least affected", estimate, error, df, level=level, n_used=n, at=at)
 
 
 def _difference(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._words import percent
-from whyprompt.effects.measures import stated, stated_at
+from whyprompt.effects.measures import stated
 from whyprompt.effects.whom.words import caveat, with_interval
 from whyprompt.errors import EstimationError
-from whyprompt.results import Estimate, Point, Result, unlisted
+from whyprompt.results import Estimate, Result, unlisted
 from whyprompt.stats.clusters import known_error
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class PromptPolicy(Result):
         Of the treated arm, a row, in units of the outcome.
     share_treated : float
         Rows for which the treated arm is chosen.
-    curve : tuple of Point
+    curve : tuple of Estimate
         What the treated arm is worth, over giving it to none, per row of the whole table, when a share of the
         rows gets it, those predicted to gain most first.
     rows : RowScores
@@ -71,7 +71,7 @@ class PromptPolicy(Result):
     better: str
     cost: float
     share_treated: float
-    curve: tuple[Point, ...]
+    curve: tuple[Estimate, ...]
     rows: RowScores = unlisted()
     chosen: NDArray[np.bool_] = unlisted()
 
@@ -209,13 +209,13 @@ def prompt_policy(
         """Of outcomes, of which zero is no hypothesis."""
         return replace(figure(name, values), p_value=None)
 
-    def share(x: float) -> Point:
+    def share(x: float) -> Estimate:
         # Rows with one prediction share what is left, as if it were drawn among them.
         ahead = rows.ahead[judged] if sign < 0 else 1.0 - rows.upto[judged]
         given = np.clip((x - ahead) / (rows.upto - rows.ahead)[judged], 0.0, 1.0)
         error, df, _ = known_error(given * gain, cluster, size)
         value = float((given * gain).mean())
-        return stated_at(x, f"{x:.0%}", value, error, df, level=level, p_value=None)
+        return stated(f"{x:.0%}", value, error, df, level=level, p_value=None, at=x)
 
     arms = (found.treated, found.control)
     made = PromptPolicy(

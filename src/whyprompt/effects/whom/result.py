@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._summary import parts_table
-from whyprompt.results import Estimate, Point, Result, rows_frame, unlisted
+from whyprompt.results import Estimate, Result, rows_frame, unlisted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ class HeterogeneousEffects(Result):
 
     The overall estimate is of all rows, from the same scores as the groups; the parts are the groups, from
     the rows with the smallest predicted effect to those with the largest, adjusted for their number by Holm's
-    rule. Each is a `Point` at its mean predicted effect.
+    rule. Each stands `at` its mean predicted effect.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class HeterogeneousEffects(Result):
     modifiers, confounders : tuple of str
     n_judged, n_folds : int
         Rows (items, in a paired design) that were grouped by a prediction, and folds.
-    gain, harmed : Point or None
+    gain, harmed : Estimate or None
         Rows whose predicted effect is above 0, and below it; None where there are fewer than two.
-    most_minus_least : Point or None
+    most_minus_least : Estimate or None
         The last group's effect less the first's.
     calibration : Estimate or None
         Slope of the effect on the predicted effect: 1 where predictions are right, 0 where they say nothing.
@@ -55,7 +55,7 @@ class HeterogeneousEffects(Result):
         rows to come.
     """
 
-    overall: Point
+    overall: Estimate
     treatment: str
     outcome: str
     treated: str
@@ -65,9 +65,9 @@ class HeterogeneousEffects(Result):
     confounders: tuple[str, ...]
     n_judged: int
     n_folds: int
-    gain: Point | None
-    harmed: Point | None
-    most_minus_least: Point | None
+    gain: Estimate | None
+    harmed: Estimate | None
+    most_minus_least: Estimate | None
     calibration: Estimate | None
     drivers: tuple[Estimate, ...]
     differs_p: float | None

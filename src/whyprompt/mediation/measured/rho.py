@@ -17,7 +17,7 @@ from whyprompt.mediation.measured.counterfactual import widened
 from whyprompt.mediation.measured.design import check_draws, check_size, groups_of, read_design
 from whyprompt.mediation.measured.overlap import check_left
 from whyprompt.mediation.results import column
-from whyprompt.results import Check, Point
+from whyprompt.results import Check, Estimate
 from whyprompt.stats.regression import fit, solve_binary
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ class RhoSensitivity(Check):
         (McKelvey and Zavoina).
     """
 
-    parts: tuple[Point, ...] = ()
     acme_control: Array
     acme_treated: Array
     rho_at_zero: float
@@ -231,7 +230,7 @@ def mediation_sensitivity(
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
     out = RhoSensitivity(
         parts=tuple(
-            Point(label=f"rho {at:g}", at=at, estimate=acme, ci_low=bottom, ci_high=top, n_used=len(y))
+            Estimate(label=f"rho {at:g}", at=at, estimate=acme, ci_low=bottom, ci_high=top, n_used=len(y))
             for at, acme, bottom, top in np.stack([grid, curves.mean(0)[0], low, high], 1).tolist()
         ),
         name="hidden common cause of mediator and outcome",

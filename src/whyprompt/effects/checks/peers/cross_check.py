@@ -20,7 +20,7 @@ from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
 from whyprompt.effects.whom.policy import prompt_policy
 from whyprompt.errors import EstimationError, GraphError
-from whyprompt.results import Check, Estimate, Point
+from whyprompt.results import Check, Estimate
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -431,7 +431,7 @@ def _uplift(
     by_key: Mapping[str, Any],
     frame: Any,  # noqa: ANN401 - any frame
     settled: Mapping[str, Any],
-) -> tuple[tuple[Point, ...], str | None]:
+) -> tuple[tuple[Estimate, ...], str | None]:
     row = by_key.get("uplift")
     if row is None or "failed" in row:
         return (), None
@@ -444,9 +444,9 @@ def _uplift(
     points = []
     for share, gain, own in zip(_SHARES, row["gain"], curve, strict=True):
         label = f"{share:.0%}"
-        points.append(Point(label=label, at=share, by="CausalML", estimate=float(gain)))
+        points.append(Estimate(label=label, at=share, by="CausalML", estimate=float(gain)))
         points.append(
-            Point(label=label, at=share, by="whyprompt", estimate=None)
+            Estimate(label=label, at=share, by="whyprompt", estimate=None)
             if own is None
             else dataclasses.replace(own, label=label, at=share, by="whyprompt")
         )

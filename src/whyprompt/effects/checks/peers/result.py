@@ -12,7 +12,7 @@ from whyprompt.results import Estimate, Result
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from whyprompt.results import Check, Point
+    from whyprompt.results import Check
 
 __all__ = ["CrossCheck", "CrossCheckRow"]
 
@@ -77,7 +77,7 @@ class CrossCheck(Result):
     refuters : tuple of Estimate
         Of each refutation of the weighted estimate, the mean of the refuted estimates by each tool (`by`):
         DoWhy's with its p-value, small where the refutation fails; ours with the verdict as its note.
-    uplift : tuple of Point
+    uplift : tuple of Estimate
         By tool (`by`), what the treated arm gains a row when a share of the rows gets it, those predicted to
         gain most first. CausalML's: arms' means compared as they are, on the rows learned from. Ours: doubly
         robust, each row ranked by rows of earlier folds.
@@ -96,7 +96,7 @@ class CrossCheck(Result):
     confounders: tuple[str, ...]
     identification: Check | None
     refuters: tuple[Estimate, ...]
-    uplift: tuple[Point, ...]
+    uplift: tuple[Estimate, ...]
     versions: Mapping[str, str]
     not_done: tuple[str, ...]
 
