@@ -7,7 +7,7 @@ import pytest
 from scipy import optimize, stats
 
 from whyprompt.errors import DataError
-from whyprompt.stats.clusters import cluster_design, cluster_sums, mean_df, mean_of_clusters
+from whyprompt.stats.clusters import cluster_sums, clustered_means, mean_df, mean_of_clusters
 from whyprompt.stats.design import independent_columns, moments, standardised
 from whyprompt.stats.errors import quantile
 from whyprompt.stats.newton import maximise
@@ -104,10 +104,10 @@ def test_the_error_of_a_mean_is_that_of_one_arm_and_of_equal_clusters_the_t_test
     codes = np.repeat(np.arange(7), [1, 2, 2, 3, 5, 1, 9])
     d = rng.normal(size=len(codes)) + rng.normal(size=7)[codes]
     mean, error = mean_of_clusters(*cluster_sums(d[:, None], codes))
-    design = cluster_design(np.ones((len(d), 1), dtype=bool), np.ones(len(d)), codes)
+    _, sums, df = clustered_means(d, np.ones((len(d), 1), dtype=bool), np.ones(len(d)), codes)
     assert mean[0] == pytest.approx(d.mean())
-    assert error[0] ** 2 == pytest.approx(float((design.contributions(d) ** 2).sum()), rel=1e-12)
-    assert mean_df(np.bincount(codes).astype(float)) == pytest.approx(design.df(np.ones(1)), rel=1e-10)
+    assert error[0] ** 2 == pytest.approx(float((sums**2).sum()), rel=1e-12)
+    assert mean_df(np.bincount(codes).astype(float)) == pytest.approx(df(np.ones(1)), rel=1e-10)
     equal = rng.normal(size=24)
     mean, error = mean_of_clusters(*cluster_sums(equal[:, None], np.repeat(np.arange(8), 3)))
     by_cluster = stats.ttest_1samp(equal.reshape(8, 3).mean(axis=1), 0.0)

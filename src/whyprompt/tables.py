@@ -589,8 +589,10 @@ def _floats(series: nw.Series[Any]) -> NDArray[np.float64]:
     if not series.dtype.is_numeric():
         return np.asarray([np.nan if v is None else float(v) for v in series.to_list()], dtype=np.float64)
     gone = np.asarray(series.is_null().to_numpy(), dtype=bool)
-    numbers = np.array(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
-    numbers[gone] = np.nan
+    numbers = np.ascontiguousarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64)
+    numbers = np.where(gone, np.nan, numbers) if gone.any() else numbers.view()
+    # The frame's own memory where it can be had: a second copy of every column is dear, and none is changed.
+    numbers.flags.writeable = False
     return numbers
 
 

@@ -439,7 +439,7 @@ def _contrasts(
     errors = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
     t = np.divide(estimates, errors, out=np.zeros(len(pairs)), where=errors > 0)
     free = [None if fit.df is None else float(fit.df[a, b]) for a, b in pairs]
-    joint = max_t(normal_scores(t, free), correlation(covariance), level=level, random_state=random_state)
+    family, critical, _ = max_t(normal_scores(t, free), correlation(covariance), level=level, random_state=random_state)
     known = [pair_known(blind, fit.arms[a], fit.arms[b]) for a, b in pairs]
     p = [
         two_sided_p(float(e), float(s), df) if k else None
@@ -449,7 +449,7 @@ def _contrasts(
     for k, ((a, b), p_holm) in enumerate(zip(pairs, holm(p), strict=True)):
         estimate, error = float(estimates[k]), float(errors[k]) if known[k] else None
         low, high = interval(estimate, error, level=level, df=free[k])
-        wide = None if error is None else reach(joint.critical, free[k]) * error
+        wide = None if error is None else reach(critical, free[k]) * error
         rows.append(
             Estimate(
                 label=f"{fit.arms[b]} - {fit.arms[a]}",
@@ -459,7 +459,7 @@ def _contrasts(
                 ci_high=high,
                 p_value=p[k],
                 df=free[k],
-                p_adjusted=p_holm if error is None else float(joint.p_values[k]),
+                p_adjusted=p_holm if error is None else float(family[k]),
                 simultaneous_low=None if wide is None else estimate - wide,
                 simultaneous_high=None if wide is None else estimate + wide,
                 n_treated=fit.n[b],

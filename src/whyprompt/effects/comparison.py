@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.method import Fit
     from whyprompt.effects.paired import PairedResult
     from whyprompt.effects.pairs import PairedDifferences, Scale
-    from whyprompt.stats.several import MaxT
+    from whyprompt.stats.several import Joint
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
@@ -110,7 +110,7 @@ class Comparison(ABC):
     @abstractmethod
     def at_once(
         self, rows: Sequence[Estimate], *, level: float, draws: int, random_state: int
-    ) -> tuple[MaxT | None, Floats | None, list[str]]:
+    ) -> tuple[Joint | None, Floats | None, list[str]]:
         """Adjust outcomes for their number: the largest |t|, their correlation, and what to know of it."""
 
 
@@ -174,7 +174,7 @@ class Adjusted(Comparison):
 
     def at_once(
         self, rows: Sequence[Estimate], *, level: float, draws: int, random_state: int
-    ) -> tuple[MaxT | None, Floats | None, list[str]]:
+    ) -> tuple[Joint | None, Floats | None, list[str]]:
         """Simulate the largest |t| from the correlation of the estimates."""
         matrix = None if all(row.std_error is None for row in rows) else self._correlation()
         if matrix is None:
@@ -318,7 +318,7 @@ class Paired(Comparison):
 
     def at_once(
         self, rows: Sequence[Estimate], *, level: float, draws: int, random_state: int
-    ) -> tuple[MaxT | None, Floats | None, list[str]]:
+    ) -> tuple[Joint | None, Floats | None, list[str]]:
         """Flip signs of items, or of clusters of them."""
         d = np.column_stack([t - c for t, c in self.samples])
         units = d if self.cluster is None else _sums(d, self.cluster)

@@ -496,7 +496,7 @@ def _points(
         if live.any():
             r = correlation(joint[np.ix_(live, live)])
             t = np.zeros(int(live.sum()))
-            critical = max_t(t, r, level=level, df=df, random_state=random_state).critical
+            critical = max_t(t, r, level=level, df=df, random_state=random_state)[1]
         points = []
         for dose, v, e in zip(doses.tolist(), value.tolist(), error.tolist(), strict=True):
             low, high = interval(v, e, level=level, df=df)

@@ -252,7 +252,8 @@ def _result(
     t, w = problem.treated, fit.weights
     balance: tuple[BalanceRow, ...] = ()
     if problem.confounders:
-        shown = design_matrix(problem.columns, full=True)
+        # Numbers are coded as they are: a second matrix is for the levels of text alone.
+        shown = design_matrix(problem.columns, full=True) if problem.design.levels else problem.design
         balance = balance_table(shown.matrix, t, w, names=shown.names, denominator=plan.denominator)
     ess = (effective_sample_size(w[t]), effective_sample_size(w[~t]))
     row = fit.row("overall", t)

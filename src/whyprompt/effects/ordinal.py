@@ -265,7 +265,7 @@ def _at_once(
     scaled = [cuts[j] / error for j, error in known]
     matrix = covariance_by_errors(lambda g: source.error(g)[0] or 0.0, scaled, scaled=True)
     assert matrix is not None
-    critical = max_t(np.zeros(len(known)), correlation(matrix), level=level).critical
+    _, critical, _ = max_t(np.zeros(len(known)), correlation(matrix), level=level)
     for j, error in known:
         wide, middle = reach(critical, rows[j].df) * error, rows[j].estimate or 0.0
         out[j] = (middle - wide, middle + wide)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.comparison import Comparison
     from whyprompt.results import Assumption, BalanceRow
-    from whyprompt.stats.several import MaxT
+    from whyprompt.stats.several import Joint
 
 __all__ = ["EffectsResult", "outcome_names", "several_outcomes"]
 
@@ -131,7 +131,7 @@ def several_outcomes(comparison: Comparison, *, draws: int = 20_000, random_stat
         parts=parts,
         correlation=() if matrix is None else tuple(tuple(float(v) for v in row) for row in matrix),
         adjustment="Holm" if joint is None else comparison.adjustment,
-        p_least=None if joint is None or not joint.least else joint.least,
+        p_least=(None if joint is None else joint[2]) or None,
         warnings=tuple(dict.fromkeys([*warnings, *notes])),
         sentence=_sentence(
             parts, (about["treated"], about["control"]), level, about["assumptions"], about["method"]
@@ -141,23 +141,24 @@ def several_outcomes(comparison: Comparison, *, draws: int = 20_000, random_stat
 
 
 def _adjusted(
-    comparison: Comparison, found: Sequence[Estimate], joint: MaxT | None, level: float
+    comparison: Comparison, found: Sequence[Estimate], joint: Joint | None, level: float
 ) -> tuple[Estimate, ...]:
     """Adjust the outcomes; an interval that holds at once is the outcome's own kind at a stricter level."""
     from scipy import stats
 
     if joint is None:
         return with_holm(found)
+    p_values, critical, _ = joint
     rows = []
     for k, row in enumerate(found):
-        if row.std_error is None or not np.isfinite(joint.critical):
+        if row.std_error is None or not np.isfinite(critical):
             rows.append(row)
             continue
         # Sign flips give the distribution of t itself; simulated scores are normal, each t has its df.
         law = stats.norm if comparison.normal or row.df is None else stats.t(row.df)
-        low, high = comparison.span(k, row, max(level, 1.0 - 2.0 * float(law.sf(joint.critical))))
+        low, high = comparison.span(k, row, max(level, 1.0 - 2.0 * float(law.sf(critical))))
         # Two reference distributions are in play: what is adjusted is never the smaller of the two.
-        p = max(float(joint.p_values[k]), row.p_value or 0.0)
+        p = max(float(p_values[k]), row.p_value or 0.0)
         rows.append(replace(row, p_adjusted=p, simultaneous_low=low, simultaneous_high=high))
     return tuple(rows)
 

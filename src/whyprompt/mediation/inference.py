@@ -289,30 +289,21 @@ def _infer(
     groups = units_of(x, clusters)
     sums, sizes = cluster_sums(x, groups)
     rng = np.random.default_rng(random_state)
-    got = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
+    figures, q_value, exhaustive = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
     out = HeadInference(
         overall=replace(mean_interval(te, cluster=clusters, level=level), label="total effect"),
-        parts=estimates(
-            sweep.labels,
-            len(x),
-            estimate=got.mean,
-            std_error=got.std_error,
-            ci_low=got.low,
-            ci_high=got.high,
-            p_value=got.p_value,
-            p_adjusted=got.p_fwer,
-        ),
+        parts=estimates(sweep.labels, len(x), **figures),
         level=level,
         axis=f"{_NAMES[quantity]} on {sweep.outcome}",
         sentence="",
         quantity=quantity,
         heads=sweep.heads,
         sets=sweep.sets,
-        q_value=got.q_value,
+        q_value=q_value,
         nde=nde,
         n_clusters=len(sizes),
         draws=draws,
-        exhaustive=got.exhaustive,
+        exhaustive=exhaustive,
         alpha=alpha,
         split_half=_split_half(sums, sizes, n_splits, rng, bool(sweep.sets))
         if len(sizes) >= 4 and n_splits

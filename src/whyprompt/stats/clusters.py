@@ -10,13 +10,13 @@ and the ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from numpy.typing import NDArray
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
-    "ClusterDesign",
-    "cluster_design",
     "cluster_sums",
+    "clustered_means",
     "known_error",
     "mean_df",
     "mean_error",
     "mean_of_clusters",
+    "pairwise_df",
     "rows_df",
 ]
 
@@ -150,145 +150,39 @@ def known_error(
     return error, df, units
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class ClusterDesign:
-    """What the errors of weighted means need to know about clusters, arms and weights.
-
-    Attributes
-    ----------
-    codes : ndarray of int, shape (n,)
-        Cluster of each row.
-    share : ndarray, shape (n, k)
-        Each row's share of each arm's weight; the columns sum to 1.
-    cluster_share : ndarray, shape (G, k)
-        The same by cluster. A cluster with a share of 1 is its whole arm: nothing can be known of its spread.
-    size : ndarray, shape (G, k)
-        Rows.
-    adjusted : ndarray, shape (G, k, 2)
-        The shares times the CR2 matrix, in the plane of the ones and the shares.
-    tilt : ndarray, shape (G, k)
-        Length of the part of the shares that is not along the ones.
-    """
-
-    codes: NDArray[np.intp]
-    share: Floats
-    cluster_share: Floats
-    size: Floats
-    adjusted: Floats
-    tilt: Floats
-
-    def means(self, y: Floats) -> Floats:
-        """Return the weighted mean of each arm, shape (k,)."""
-        return np.asarray(self.share.T @ y, dtype=np.float64)
-
-    def contributions(self, y: Floats) -> Floats:
-        """Return what each cluster adds to each mean's error.
-
-        Parameters
-        ----------
-        y : ndarray, shape (n,)
-            Outcome.
-
-        Returns
-        -------
-        ndarray, shape (G, k)
-            ``S.T @ S`` is the CR2 covariance of the means.
-        """
-        out = np.zeros(self.cluster_share.shape)
-        for a, q in enumerate(self.share.T):
-            rows = q > 0
-            residual = y[rows] - q @ y
-            code = self.codes[rows]
-            count = len(out)
-            ones = np.bincount(code, weights=residual, minlength=count)
-            along = np.bincount(code, weights=q[rows] * residual, minlength=count)
-            root = np.sqrt(np.maximum(self.size[:, a], 1.0))
-            across = along - self.cluster_share[:, a] * ones / root**2
-            second = np.divide(across, self.tilt[:, a], out=np.zeros(count), where=self.tilt[:, a] > 0)
-            out[:, a] = self.adjusted[:, a, 0] * ones / root + self.adjusted[:, a, 1] * second
-        return out
-
-    def scaled(self, influence: Floats) -> Floats:
-        """Sum influence values within clusters, each sum brought to the size of errors.
-
-        Parameters
-        ----------
-        influence : ndarray, shape (n, k)
-            Of each arm's mean, divided by n.
-
-        Returns
-        -------
-        ndarray, shape (G, k)
-            Divided by the square root of one minus the cluster's share of the arm's weight, as CR2 does where
-            weights are equal; for means whose weights were estimated, CR2 itself is not defined.
-        """
-        count = len(self.cluster_share)
-        sums = np.column_stack([np.bincount(self.codes, weights=c, minlength=count) for c in influence.T])
-        spare = 1.0 - self.cluster_share
-        return np.asarray(sums / np.sqrt(np.where(spare > 1e-12, spare, 1.0)), dtype=np.float64)
-
-    def pairwise_df(self) -> Floats:
-        """Return Satterthwaite's degrees of freedom of each difference of two arms' means.
-
-        Returns
-        -------
-        ndarray, shape (k, k)
-            Symmetric; infinite on the diagonal.
-        """
-        k = self.share.shape[1]
-        out = np.full((k, k), np.inf)
-        for a, b in combinations(range(k), 2):
-            out[a, b] = out[b, a] = self.df(np.eye(k)[b] - np.eye(k)[a])
-        return out
-
-    def df(self, contrast: Floats) -> float:
-        """Return Satterthwaite's degrees of freedom of a contrast's CR2 variance.
-
-        Parameters
-        ----------
-        contrast : ndarray, shape (k,)
-
-        Returns
-        -------
-        float
-            Under independent errors of one variance. At least 1.
-        """
-        square = np.asarray(contrast, dtype=np.float64) ** 2
-        ahead = self.adjusted[..., 0] * np.sqrt(self.size)
-        inner = self.adjusted[..., 0] * self.cluster_share / np.sqrt(np.maximum(self.size, 1.0))
-        inner = inner + self.adjusted[..., 1] * self.tilt
-        length = (self.adjusted**2).sum(axis=-1)
-        kappa = (self.share**2).sum(axis=0)
-        # The variance is a sum of squares of linear forms; their inner products are a diagonal matrix plus
-        # one of low rank, so that its trace and its norm need no matrix of clusters by clusters.
-        own = length @ square
-        low = (kappa * ahead**2 - 2.0 * ahead * inner) @ square
-        frame = np.hstack([ahead, inner])
-        k = len(square)
-        middle = np.zeros((2 * k, 2 * k))
-        middle[:k, :k] = np.diag(square * kappa)
-        middle[:k, k:] = middle[k:, :k] = -np.diag(square)
-        turned = middle @ (frame.T @ frame)
-        norm = float(own @ own + 2.0 * own @ low + np.trace(turned @ turned))
-        trace = float((own + low).sum())
-        return max(trace**2 / norm, 1.0) if norm > 0 else 1.0
-
-
-def cluster_design(arms: NDArray[np.bool_], weights: Floats, codes: NDArray[np.intp]) -> ClusterDesign:
-    """Prepare the CR2 errors of weighted means.
+def clustered_means(
+    y: Floats,
+    arms: NDArray[np.bool_],
+    weights: Floats,
+    codes: NDArray[np.intp],
+    *,
+    influence: Floats | None = None,
+) -> tuple[Floats, Floats, Callable[[Floats], float]]:
+    """Give the weighted means of arms, what each cluster adds to their errors, and degrees of freedom.
 
     Parameters
     ----------
+    y : ndarray, shape (n,)
     arms : ndarray of bool, shape (n, k)
         The rows of each mean; a row is in at most one.
     weights : ndarray, shape (n,)
         Not negative. Rows with weight 0 are not in the sample.
     codes : ndarray of int, shape (n,)
         Cluster of each row, from 0.
+    influence : ndarray, shape (n, k), optional
+        Of each mean, divided by n, where the weights were estimated, for which CR2 itself is not defined: its
+        sums within clusters are divided by the square root of one minus the cluster's share of the arm's
+        weight, as CR2 does where weights are equal.
 
     Returns
     -------
-    ClusterDesign
+    means : ndarray, shape (k,)
+    sums : ndarray, shape (G, k)
+        ``sums.T @ sums`` is the CR2 covariance of the means. Nothing can be known of the spread of an arm that
+        is in one cluster: 0.
+    df : callable
+        Maps a contrast of the means, shape (k,), to Satterthwaite's degrees of freedom of its CR2 variance
+        under independent errors of one variance, at least 1.
 
     Notes
     -----
@@ -315,25 +209,49 @@ def cluster_design(arms: NDArray[np.bool_], weights: Floats, codes: NDArray[np.i
     >>> import numpy as np
     >>> codes = np.repeat(np.arange(8), 3)
     >>> treated = codes < 4
-    >>> design = cluster_design(np.column_stack([treated, ~treated]), np.ones(24), codes)
-    >>> round(design.df(np.array([1.0, -1.0])), 6)
+    >>> _, _, df = clustered_means(np.arange(24.0), np.column_stack([treated, ~treated]), np.ones(24), codes)
+    >>> round(df(np.array([1.0, -1.0])), 6)
     6.0
     """
-    count = int(codes.max()) + 1
     share = np.where(arms, weights[:, None], 0.0)
     share = share / share.sum(axis=0)
-
-    def within(values: Floats) -> Floats:
-        return np.column_stack(
-            [np.bincount(codes, weights=column, minlength=count).astype(np.float64) for column in values.T]
-        )
-
-    total, squares, size = within(share), within(share**2), within((share > 0).astype(np.float64))
-    rows = np.maximum(size, 1.0)
-    spread = squares - total**2 / rows
-    # Rounding leaves equal weights with a tiny spread.
+    total, squares, size = (_within(part, codes) for part in (share, share**2, (share > 0).astype(float)))
+    # Of the shares within a cluster: the length of what is not along the ones. Rounding leaves equal weights
+    # with a tiny one.
+    spread = squares - total**2 / np.maximum(size, 1.0)
     tilt = np.sqrt(np.where(spread > 1e-13 * squares, spread, 0.0))
     kappa = (share**2).sum(axis=0)
+    adjusted = _adjusted(total, size, tilt, kappa)
+
+    def df(contrast: Floats) -> float:
+        return _satterthwaite(np.asarray(contrast, dtype=np.float64) ** 2, total, size, tilt, kappa, adjusted)
+
+    means = np.asarray(share.T @ y, dtype=np.float64)
+    if influence is not None:
+        spare = 1.0 - total
+        return means, _within(influence, codes) / np.sqrt(np.where(spare > 1e-12, spare, 1.0)), df
+    residual = np.where(share > 0, y[:, None] - means, 0.0)
+    ones, along = _within(residual, codes), _within(share * residual, codes)
+    across = along - total * ones / np.maximum(size, 1.0)
+    second = np.divide(across, tilt, out=np.zeros_like(tilt), where=tilt > 0)
+    return means, adjusted[0] * ones / np.sqrt(np.maximum(size, 1.0)) + adjusted[1] * second, df
+
+
+def pairwise_df(df: Callable[[Floats], float], k: int) -> Floats:
+    """Degrees of freedom of each difference of two of k means, symmetric and infinite on the diagonal."""
+    out = np.full((k, k), np.inf)
+    for a, b in combinations(range(k), 2):
+        out[a, b] = out[b, a] = df(np.eye(k)[b] - np.eye(k)[a])
+    return out
+
+
+def _within(values: Floats, codes: NDArray[np.intp]) -> Floats:
+    """Sum each column within clusters, shape (G, k)."""
+    return np.column_stack([np.bincount(codes, weights=column) for column in values.T])
+
+
+def _adjusted(total: Floats, size: Floats, tilt: Floats, kappa: Floats) -> tuple[Floats, Floats]:
+    """Multiply the shares of each cluster and arm by the CR2 matrix: parts along the ones, and across."""
     first = 1.0 - 2.0 * total + kappa * size
     cross = -np.sqrt(size) * tilt
     root = np.sqrt(np.maximum(first - cross**2, 0.0))
@@ -344,11 +262,36 @@ def cluster_design(arms: NDArray[np.bool_], weights: Floats, codes: NDArray[np.i
     determinant = a * d - b**2
     alive = (size > 0) & (1.0 - total > 1e-12)
     inverse = np.divide(1.0, determinant, out=np.zeros_like(determinant), where=alive)
-    along = total / np.sqrt(rows)
-    adjusted = np.stack([(d * along - b * tilt) * inverse, (a * tilt - b * along) * inverse], axis=-1)
-    return ClusterDesign(
-        codes=codes, share=share, cluster_share=total, size=size, adjusted=adjusted, tilt=tilt
-    )
+    along = total / np.sqrt(np.maximum(size, 1.0))
+    return (d * along - b * tilt) * inverse, (a * tilt - b * along) * inverse
+
+
+def _satterthwaite(
+    square: Floats,
+    total: Floats,
+    size: Floats,
+    tilt: Floats,
+    kappa: Floats,
+    adjusted: tuple[Floats, Floats],
+) -> float:
+    """Degrees of freedom of a contrast with these squared coefficients.
+
+    The variance is a sum of squares of linear forms; their inner products are a diagonal matrix plus one of
+    low rank, so that its trace and its norm need no matrix of clusters by clusters.
+    """
+    ahead = adjusted[0] * np.sqrt(size)
+    inner = adjusted[0] * total / np.sqrt(np.maximum(size, 1.0)) + adjusted[1] * tilt
+    own = (adjusted[0] ** 2 + adjusted[1] ** 2) @ square
+    low = (kappa * ahead**2 - 2.0 * ahead * inner) @ square
+    frame = np.hstack([ahead, inner])
+    k = len(square)
+    middle = np.zeros((2 * k, 2 * k))
+    middle[:k, :k] = np.diag(square * kappa)
+    middle[:k, k:] = middle[k:, :k] = -np.diag(square)
+    turned = middle @ (frame.T @ frame)
+    norm = float(own @ own + 2.0 * own @ low + np.trace(turned @ turned))
+    trace = float((own + low).sum())
+    return max(trace**2 / norm, 1.0) if norm > 0 else 1.0
 
 
 def rows_df(arms: NDArray[np.bool_], weights: Floats) -> Floats:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from whyprompt.errors import EstimationError
-from whyprompt.stats.clusters import cluster_design
+from whyprompt.stats.clusters import clustered_means
 from whyprompt.stats.order import codes
 
 if TYPE_CHECKING:
@@ -193,13 +193,13 @@ def clustered_difference(
     """
     use = weights > 0
     y, t, w = y[use], treated[use], weights[use]
-    design = cluster_design(np.column_stack([t, ~t]), w, codes([cluster[use]]).astype(np.intp))
-    means = design.means(y)
-    contrast = np.array([1.0, -1.0])
-    if design.cluster_share.max() > 1.0 - 1e-12:
-        return float(means @ contrast), float("nan"), float("nan")
-    sums = design.contributions(y) @ contrast
-    return float(means @ contrast), float(np.sqrt(sums @ sums)), design.df(contrast)
+    code, contrast = codes([cluster[use]]).astype(np.intp), np.array([1.0, -1.0])
+    means, sums, df = clustered_means(y, np.column_stack([t, ~t]), w, code)
+    estimate = float(means @ contrast)
+    if any(np.bincount(code, weights=w * arm).max() > (1.0 - 1e-12) * w[arm].sum() for arm in (t, ~t)):
+        return estimate, float("nan"), float("nan")
+    error = sums @ contrast
+    return estimate, float(np.sqrt(error @ error)), df(contrast)
 
 
 def _cluster_variance(psi: Floats, labels: Sequence[Ints], n: int) -> tuple[float, int]:

@@ -9,7 +9,6 @@ for an effect. Each p-value here is the larger of the two, so that a claim needs
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FLAT",
-    "Resampled",
     "bootstrap_t",
     "bounds",
     "draw_counts",
@@ -40,36 +38,6 @@ FLAT = 1e-5
 _SAME = 1e-9
 _NIL = 1e-10
 """Spread of a bootstrap sample, as a share of its squares, below which it is rounding and counts as none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resampled:
-    """Statistics of the columns of a clusters-by-mediators array.
-
-    Attributes
-    ----------
-    mean, std_error, t : ndarray, shape (mediators,)
-        With the CR2 error.
-    low, high : ndarray, shape (mediators,)
-        Bootstrap-t interval; infinite where the sample does not bound the mean.
-    p_value, p_fwer, q_value : ndarray, shape (mediators,)
-        Of the own |t|; step-down of the largest |t|; the false discovery rate, from how often draws of any
-        mediator are as large. Each the larger of the bootstrap's and the sign flips', and `p_fwer` nowhere
-        below `q_value`: the step-down lets a mediator whose mean hangs on one or two unlike items speak for
-        itself alone, where the count over all mediators knows how often that happens.
-    exhaustive : bool
-        Whether all sign patterns were used.
-    """
-
-    mean: Array
-    std_error: Array
-    t: Array
-    low: Array
-    high: Array
-    p_value: Array
-    p_fwer: Array
-    q_value: Array
-    exhaustive: bool
 
 
 def draw_counts(g: int, draws: int, rng: np.random.Generator) -> Array:
@@ -123,8 +91,24 @@ def bounds(mean: Array, se: Array, star: Array, sizes: Array, level: float) -> t
         return np.where(se == 0, mean, mean - below * se), np.where(se == 0, mean, mean + above * se)
 
 
-def resample(sums: Array, sizes: Array, *, level: float, draws: int, rng: np.random.Generator) -> Resampled:
-    """Both resamplings of every column."""
+def resample(
+    sums: Array, sizes: Array, *, level: float, draws: int, rng: np.random.Generator
+) -> tuple[dict[str, Array], Array, bool]:
+    """Judge every column by both resamplings.
+
+    Returns
+    -------
+    figures : dict of str to ndarray, shape (columns,)
+        By their names in an `Estimate`: the mean with its CR2 error; the bootstrap-t interval, infinite where
+        the sample does not bound the mean; `p_value` of the own |t|, and `p_adjusted`, step-down of the
+        largest |t|. Each p is the larger of the bootstrap's and the sign flips', and `p_adjusted` nowhere
+        below `q_value`: the step-down lets a column whose mean hangs on one or two unlike items speak for
+        itself alone, where the count over all columns knows how often that happens.
+    q_value : ndarray, shape (columns,)
+        The false discovery rate, from how often draws of any column are as large.
+    exhaustive : bool
+        Whether all sign patterns were used.
+    """
     g, m = sums.shape
     mean, se = mean_of_clusters(sums, sizes)
     size = np.abs(t_of(mean, se))
@@ -150,17 +134,15 @@ def resample(sums: Array, sizes: Array, *, level: float, draws: int, rng: np.ran
     own, pooled, step_down = ((1 + count) / (1 + draws) for count in (single, anywhere, family))
     flips, flip_family, _, _, exhaustive = sign_flips(sums, sizes, draws=draws - 1, rng=rng, flat=FLAT)
     q_value = np.asarray(stats.false_discovery_control(np.maximum(pooled, flips)))
-    return Resampled(
-        mean=mean,
-        std_error=se,
-        t=t_of(mean, se),
-        low=low,
-        high=high,
-        p_value=np.maximum(own, flips),
-        p_fwer=np.maximum(np.maximum(step_down, flip_family), q_value),
-        q_value=q_value,
-        exhaustive=exhaustive,
-    )
+    figures = {
+        "estimate": mean,
+        "std_error": se,
+        "ci_low": low,
+        "ci_high": high,
+        "p_value": np.maximum(own, flips),
+        "p_adjusted": np.maximum(np.maximum(step_down, flip_family), q_value),
+    }
+    return figures, q_value, exhaustive
 
 
 def _largest(counts: Array, sums: Array, sizes: Array, bar: Array, bounded: NDArray[np.bool_]) -> Array:

@@ -6,7 +6,6 @@ which needs nothing but the p-values: from their joint covariance, or from rando
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 __all__ = [
-    "MaxT",
+    "Joint",
     "correlation",
     "covariance_by_errors",
     "max_t",
@@ -38,6 +37,12 @@ __all__ = [
     "t_of",
     "two_sided_p",
 ]
+
+Joint = tuple["Floats", float, float]
+"""Of the largest |t| of several estimates: adjusted p-values, step-down (the chance that the largest of the
+|t| not larger than this one comes out at least as large, were all effects nil); the standard errors to either
+side of each estimate for simultaneous intervals; and the least p that draws can show, where an adjusted p of
+that size is only known to be smaller (0: no such floor)."""
 
 # All sign patterns are used up to this number of units, random ones beyond.
 _EXHAUSTIVE = 14
@@ -132,30 +137,6 @@ def reach(critical: float, df: float | None) -> float:
     if df is None or not np.isfinite(df):
         return critical
     return float(stats.t.isf(stats.norm.sf(critical), max(df, 1.0)))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class MaxT:
-    """The distribution of the largest absolute t of several estimates.
-
-    Attributes
-    ----------
-    p_values : ndarray, shape (k,)
-        Adjusted (step-down): the chance that the largest of the |t| not larger than this one comes out at
-        least as large, were all effects nil.
-    critical : float
-        Standard errors to either side of each estimate for simultaneous intervals.
-    draws : int
-        Simulated, or sign patterns used.
-    least : float
-        The least p that the draws can show; an adjusted p of that size is only known to be smaller. 0 where
-        there is no such floor.
-    """
-
-    p_values: Floats
-    critical: float
-    draws: int
-    least: float
 
 
 def covariance_by_errors(
@@ -280,7 +261,7 @@ def max_t(
     df: float | None = None,
     draws: int = 20_000,
     random_state: int = 0,
-) -> MaxT:
+) -> Joint:
     """Adjust for several estimates whose joint distribution is normal (or t).
 
     For all pairs of independent means this is Tukey's studentised range test, made step-down.
@@ -311,8 +292,8 @@ def max_t(
 
     Examples
     --------
-    >>> result = max_t(np.array([2.0, 2.0]), np.ones((2, 2)))
-    >>> bool(abs(result.critical - 1.96) < 0.03)
+    >>> _, critical, _ = max_t(np.array([2.0, 2.0]), np.ones((2, 2)))
+    >>> bool(abs(critical - 1.96) < 0.03)
     True
     """
     rng = np.random.default_rng(random_state)
@@ -325,17 +306,13 @@ def max_t(
     # Holm's, which bounds it: what no draw reached is not the reciprocal of their number.
     alone = [two_sided_p(float(value), 1.0, df) for value in t]
     most = np.array(holm(alone), dtype=np.float64)
-    return MaxT(
-        p_values=np.clip(step_down(np.abs(t), sample), np.array(alone, dtype=float), most),
-        critical=max(float(np.quantile(sample.max(axis=1), level)), quantile(level, df)),
-        draws=draws,
-        least=0.0,
-    )
+    p_values = np.clip(step_down(np.abs(t), sample), np.array(alone, dtype=float), most)
+    return p_values, max(float(np.quantile(sample.max(axis=1), level)), quantile(level, df)), 0.0
 
 
 def sign_flip_max_t(
     differences: Floats, *, level: float = 0.95, draws: int = 20_000, random_state: int = 0
-) -> MaxT:
+) -> Joint:
     """Adjust for several outcomes of the same units by flipping the signs of whole units.
 
     Exact where the differences are symmetric about zero under the null; all 2^n patterns are used for up to
@@ -368,7 +345,7 @@ def sign_flip_max_t(
     Examples
     --------
     >>> d = np.array([[1.0], [2.0], [3.0]])
-    >>> sign_flip_max_t(d).p_values.tolist()
+    >>> sign_flip_max_t(d)[0].tolist()
     [0.25]
     """
     n = len(differences)
@@ -379,12 +356,8 @@ def sign_flip_max_t(
     _, family, largest, total, exact = sign_flips(differences, np.ones(n), draws=draws, rng=rng)
     # Every pattern has its mirror image.
     finite = np.repeat(largest[np.isfinite(largest)], 2 if exact else 1)
-    return MaxT(
-        p_values=family,
-        critical=float(np.quantile(finite, level)) if len(finite) else float("nan"),
-        draws=2 * total if exact else total,
-        least=0.0 if exact else 1.0 / (total + 1.0),
-    )
+    critical = float(np.quantile(finite, level)) if len(finite) else float("nan")
+    return family, critical, 0.0 if exact else 1.0 / (total + 1.0)
 
 
 def sign_flips(

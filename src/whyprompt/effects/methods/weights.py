@@ -27,7 +27,7 @@ import numpy as np
 from whyprompt.effects.assumptions import FEW_ROWS
 from whyprompt.effects.methods.method import Fit, Method, Score
 from whyprompt.errors import EstimationError
-from whyprompt.stats.clusters import cluster_design, rows_df
+from whyprompt.stats.clusters import clustered_means, rows_df
 from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import (
     cluster_codes,
@@ -182,9 +182,9 @@ class Weighting(Method):
         if codes is None:
             df = float(rows_df(arms, made.weights)[0, 1])
             return standard_error(made.influence[:, 0] - made.influence[:, 1], None), df, ()
-        design = cluster_design(arms, made.weights, codes)
-        sums = design.scaled(made.influence) @ [1.0, -1.0]
-        df = design.df(np.array([1.0, -1.0]))
+        contrast = np.array([1.0, -1.0])
+        _, sums, free = clustered_means(problem.y, arms, made.weights, codes, influence=made.influence)
+        df, sums = free(contrast), sums @ contrast
         return float(np.sqrt(sums @ sums)), df, few_clusters(int(codes.max()) + 1, df)
 
     def _result(
