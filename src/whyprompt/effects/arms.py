@@ -22,9 +22,10 @@ from whyprompt.effects.separation import explain_missing_arms
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.errors import EstimationError
 from whyprompt.results import BalanceRow, Estimate, with_holm
-from whyprompt.stats.clusters import cluster_design
+from whyprompt.stats.clusters import clustered_means, pairwise_df
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.errors import interval
+from whyprompt.stats.influence import cluster_codes, effective_sample_size
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.rules import few_clusters, holm
 from whyprompt.stats.several import correlation, max_t, normal_scores, reach, two_sided_p
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.many_arms import ArmMeans
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
+    # Of the arms: their means, the covariance of these, and the degrees of freedom of each two's difference.
+    Means = tuple[Floats, Floats, Floats]
 
 __all__ = ["ArmsResult", "compare_arms"]
 
@@ -312,12 +314,13 @@ def _weighted(
             hint=f"it estimates {', '.join(sorted(allowed))}",
         )
     target: Any = wanted
+    weights = np.ones(len(y))
     if method == "naive" or not names:
-        fit = _plain_means(y, labels, arms, units)
+        found = _plain_means(y, labels, arms, units)
     else:
         design = design_matrix(columns)
         try:
-            fit = multinomial_weights(
+            _, weights, weighted = multinomial_weights(
                 labels,
                 design.matrix,
                 y=y,
@@ -329,26 +332,42 @@ def _weighted(
             )
         except SeparatedError as error:
             raise explain_missing_arms(columns, labels, error) from None
-    assert fit.means is not None
-    assert fit.covariance is not None
+        assert weighted is not None
+        found = weighted
+    here = [labels == arm for arm in arms]
+    counts = [int(rows.sum()) for rows in here]
+    sizes = [effective_sample_size(weights[rows]) for rows in here]
     balance: tuple[BalanceRow, ...] = ()
+    about: dict[str, Any] = {
+        "arms": arms,
+        "weights": weights,
+        "focal": None if focal is None else level_name(focal),
+        "weighted_spread": wanted == "ato",
+    }
     if names:
         shown = design_matrix(columns, full=True)
-        balance = pair_balance(
-            shown.matrix, shown.names, labels, fit, None if focal is None else level_name(focal)
-        )
+        balance = pair_balance(shown.matrix, shown.names, labels, **about)
     blind = without_error(y, labels, arms, units)
-    rows = _contrasts(fit, pairs, level, random_state, balance_of=pair_smd(columns, labels, fit), blind=blind)
+    rows = _contrasts(
+        arms,
+        counts,
+        found,
+        pairs,
+        level,
+        random_state,
+        balance_of=pair_smd(columns, labels, **about),
+        blind=blind,
+    )
     warnings = [
         f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"
-        for arm, ess, n in zip(fit.arms, fit.ess, fit.n, strict=True)
+        for arm, ess, n in zip(arms, sizes, counts, strict=True)
         if ess < min(LOW_ESS * n, FEW_ROWS if wanted == "ato" else np.inf)
     ]
-    if units is not None and fit.df is not None:
-        known = [float(fit.df[a, b]) for a, b in pairs]
+    if units is not None:
+        known = [float(found[2][a, b]) for a, b in pairs]
         warnings.extend(few_clusters(len(np.unique(units.astype(str))), min(known)))
     warnings.extend(f"no standard error of arm {arm!r}: {why}" for arm, why in blind.items())
-    errors = np.sqrt(np.diag(fit.covariance))
+    errors = np.sqrt(np.diag(found[1]))
     return ArmsResult(
         treatment=treatment,
         outcome=outcome,
@@ -360,10 +379,10 @@ def _weighted(
         pairs=tuple((arms[b], arms[a]) for a, b in pairs),
         parts=rows,
         means=tuple(
-            Estimate(label=a, estimate=m, std_error=None if a in blind else float(s), n_used=n)
-            for a, n, m, s in zip(fit.arms, fit.n, fit.means, errors, strict=True)
+            Estimate(label=a, estimate=float(m), std_error=None if a in blind else float(s), n_used=n)
+            for a, n, m, s in zip(arms, counts, found[0], errors, strict=True)
         ),
-        ess=dict(zip(fit.arms, fit.ess, strict=True)),
+        ess=dict(zip(arms, sizes, strict=True)),
         balance=balance,
         adjustment="the joint distribution of the contrasts (largest |t|)",
         level=level,
@@ -379,37 +398,21 @@ def _weighted(
             else "CR2 by cluster, Satterthwaite df"
         ),
         confounders=names,
-        weights=fit.weights,
+        weights=weights,
     )
 
 
-def _plain_means(y: Floats, labels: NDArray[Any], arms: list[str], units: NDArray[Any] | None) -> ArmMeans:
-    from whyprompt.effects.methods.many_arms import ArmMeans
-    from whyprompt.stats.influence import cluster_codes
-
+def _plain_means(y: Floats, labels: NDArray[Any], arms: list[str], units: NDArray[Any] | None) -> Means:
     n = len(y)
     indicator = np.column_stack([labels == arm for arm in arms])
     counts = indicator.sum(axis=0).astype(float)
     codes = cluster_codes(units, n)
     if codes is not None:
-        clusters = cluster_design(indicator, np.ones(n), codes)
-        means, sums = clusters.means(y), clusters.contributions(y)
-        covariance, df = sums.T @ sums, clusters.pairwise_df()
-    else:
-        means = indicator.T @ y / counts
-        own = ((indicator * (y[:, None] - means)) ** 2).sum(axis=0) / (counts - 1.0) / counts
-        covariance, df = np.diag(own), _welch(own, counts)
-    return ArmMeans(
-        estimand="ate",
-        arms=tuple(arms),
-        focal=None,
-        weights=np.ones(n),
-        means=tuple(float(m) for m in means),
-        covariance=covariance,
-        df=df,
-        ess=tuple(float(c) for c in counts),
-        n=tuple(int(c) for c in counts),
-    )
+        means, sums, df = clustered_means(y, indicator, np.ones(n), codes)
+        return means, sums.T @ sums, pairwise_df(df, len(arms))
+    means = indicator.T @ y / counts
+    own = ((indicator * (y[:, None] - means)) ** 2).sum(axis=0) / (counts - 1.0) / counts
+    return means, np.diag(own), _welch(own, counts)
 
 
 def _welch(own: Floats, counts: Floats) -> Floats:
@@ -421,7 +424,9 @@ def _welch(own: Floats, counts: Floats) -> Floats:
 
 
 def _contrasts(
-    fit: ArmMeans,
+    arms: Sequence[str],
+    counts: Sequence[int],
+    found: Means,
     pairs: list[tuple[int, int]],
     level: float,
     random_state: int,
@@ -429,21 +434,22 @@ def _contrasts(
     balance_of: dict[tuple[int, int], float | None],
     blind: dict[str, str],
 ) -> tuple[Estimate, ...]:
-    assert fit.means is not None
-    assert fit.covariance is not None
-    C = np.zeros((len(pairs), len(fit.arms)))
+    means, joint, df = found
+    C = np.zeros((len(pairs), len(arms)))
     for k, (a, b) in enumerate(pairs):
         C[k, a], C[k, b] = -1.0, 1.0
-    estimates = C @ np.array(fit.means)
-    covariance = C @ fit.covariance @ C.T
+    estimates = C @ means
+    covariance = C @ joint @ C.T
     errors = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
     t = np.divide(estimates, errors, out=np.zeros(len(pairs)), where=errors > 0)
-    free = [None if fit.df is None else float(fit.df[a, b]) for a, b in pairs]
-    family, critical, _ = max_t(normal_scores(t, free), correlation(covariance), level=level, random_state=random_state)
-    known = [pair_known(blind, fit.arms[a], fit.arms[b]) for a, b in pairs]
+    free = [float(df[a, b]) for a, b in pairs]
+    family, critical, _ = max_t(
+        normal_scores(t, free), correlation(covariance), level=level, random_state=random_state
+    )
+    known = [pair_known(blind, arms[a], arms[b]) for a, b in pairs]
     p = [
-        two_sided_p(float(e), float(s), df) if k else None
-        for e, s, df, k in zip(estimates, errors, free, known, strict=True)
+        two_sided_p(float(e), float(s), own) if k else None
+        for e, s, own, k in zip(estimates, errors, free, known, strict=True)
     ]
     rows = []
     for k, ((a, b), p_holm) in enumerate(zip(pairs, holm(p), strict=True)):
@@ -452,7 +458,7 @@ def _contrasts(
         wide = None if error is None else reach(critical, free[k]) * error
         rows.append(
             Estimate(
-                label=f"{fit.arms[b]} - {fit.arms[a]}",
+                label=f"{arms[b]} - {arms[a]}",
                 estimate=estimate,
                 std_error=error,
                 ci_low=low,
@@ -462,12 +468,12 @@ def _contrasts(
                 p_adjusted=p_holm if error is None else float(family[k]),
                 simultaneous_low=None if wide is None else estimate - wide,
                 simultaneous_high=None if wide is None else estimate + wide,
-                n_treated=fit.n[b],
-                n_control=fit.n[a],
-                n_treated_used=fit.n[b],
-                n_control_used=fit.n[a],
-                mean_treated=float(fit.means[b]),
-                mean_control=float(fit.means[a]),
+                n_treated=counts[b],
+                n_control=counts[a],
+                n_treated_used=counts[b],
+                n_control_used=counts[a],
+                mean_treated=float(means[b]),
+                mean_control=float(means[a]),
                 largest_smd=balance_of.get((a, b)),
             )
         )

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.many_arms import ArmMeans
-
     Floats = NDArray[np.float64]
 
 __all__ = ["pair_balance", "pair_known", "pair_smd", "without_error"]
@@ -30,85 +28,83 @@ def _two_valued(x: Floats) -> bool:
     return bool(((x == low) | (x == high)).all())
 
 
-def _denominators(X: Floats, labels: NDArray[Any], fit: ArmMeans, focal: str | None) -> Floats:
+def _denominators(
+    X: Floats,
+    labels: NDArray[Any],
+    arms: Sequence[str],
+    weights: Floats,
+    focal: str | None,
+    *,
+    weighted_spread: bool,
+) -> Floats:
     """Spread of each covariate: pooled over arms for the ATE, the focal arm's, or the weighted sample's."""
     out = np.empty(X.shape[1])
     for j, x in enumerate(X.T):
         binary = _two_valued(x)
         unit = (x - x.min()) / (x.max() - x.min()) if binary and x.max() > x.min() else x
         scale = float(x.max() - x.min()) if binary and x.max() > x.min() else 1.0
-        if fit.estimand == "ato":
-            variance = moments(unit, fit.weights, binary=binary)[1]
+        if weighted_spread:
+            variance = moments(unit, weights, binary=binary)[1]
         else:
-            over = [focal] if focal is not None else list(fit.arms)
+            over = [focal] if focal is not None else list(arms)
             variance = float(np.mean([moments(unit[labels == arm], binary=binary)[1] for arm in over]))
         out[j] = scale * np.sqrt(max(variance, 0.0))
     return out
 
 
-def _arm_means(X: Floats, labels: NDArray[Any], fit: ArmMeans, *, after: bool) -> Floats:
-    w = fit.weights if after else np.ones(len(labels))
-    return np.array([np.average(X[labels == arm], axis=0, weights=w[labels == arm]) for arm in fit.arms])
+def _arm_means(X: Floats, labels: NDArray[Any], arms: Sequence[str], weights: Floats) -> Floats:
+    return np.array([np.average(X[labels == arm], axis=0, weights=weights[labels == arm]) for arm in arms])
 
 
 def pair_balance(
-    X: Floats, names: Sequence[str], labels: NDArray[Any], fit: ArmMeans, focal: str | None
+    X: Floats,
+    names: Sequence[str],
+    labels: NDArray[Any],
+    *,
+    arms: Sequence[str],
+    weights: Floats,
+    focal: str | None,
+    weighted_spread: bool,
 ) -> tuple[BalanceRow, ...]:
     """Return the largest difference of any two arms for each covariate.
 
-    Parameters
-    ----------
-    X : ndarray, shape (n, q)
-        Covariates; every level of a text column as its own column.
-    names : sequence of str, length q
-    labels : ndarray of str, shape (n,)
-        The arm of each row.
-    fit : ArmMeans
-    focal : str or None
-        The arm whose spread is the denominator, for its ATT.
-
-    Returns
-    -------
-    tuple of BalanceRow
-        Denominators as in cobalt: pooled over arms for the ATE, of all weighted rows for overlap weights.
+    `X`, shape (n, q), has every level of a text column as its own column, `labels` the arm of each row.
+    Denominators are as in cobalt: the spread of the arm `focal` for its ATT, that of all weighted rows for
+    overlap weights (`weighted_spread`), and else the one pooled over arms.
     """
-    scale = _denominators(X, labels, fit, focal)
-    before, after = (_arm_means(X, labels, fit, after=flag) for flag in (False, True))
+    scale = _denominators(X, labels, arms, weights, focal, weighted_spread=weighted_spread)
+    before, after = (_arm_means(X, labels, arms, w) for w in (np.ones(len(labels)), weights))
     rows = []
     for j, name in enumerate(names):
         spread = [float(np.ptp(means[:, j])) for means in (before, after)]
         none = 1e-12 * float(np.abs(before[:, j]).max())
         smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s <= none else None) for s in spread]
-        worst = (fit.arms[int(after[:, j].argmin())], fit.arms[int(after[:, j].argmax())])
+        worst = (arms[int(after[:, j].argmin())], arms[int(after[:, j].argmax())])
         rows.append(BalanceRow(covariate=name, smd_before=smd[0], smd_after=smd[1], worst_pair=worst))
     return tuple(rows)
 
 
 def pair_smd(
-    columns: dict[str, NDArray[Any]], labels: NDArray[Any], fit: ArmMeans
+    columns: dict[str, NDArray[Any]],
+    labels: NDArray[Any],
+    *,
+    arms: Sequence[str],
+    weights: Floats,
+    focal: str | None,
+    weighted_spread: bool,
 ) -> dict[tuple[int, int], float | None]:
     """Return the largest standardised difference of each two arms over all covariates, after weighting.
 
-    Parameters
-    ----------
-    columns : dict of str to ndarray
-        Confounders as read.
-    labels : ndarray of str, shape (n,)
-        The arm of each row.
-    fit : ArmMeans
-
-    Returns
-    -------
-    dict of (int, int) to float or None
-        By the places of the two arms; None where a covariate has no spread to divide by.
+    By the places of the two arms; None where a covariate has no spread to divide by. `columns` are as read;
+    the rest as for `pair_balance`.
     """
     if not columns:
         return {}
     X = design_matrix(columns, full=True).matrix
-    scale = _denominators(X, labels, fit, fit.focal)
-    means = _arm_means(X, labels, fit, after=True)
+    scale = _denominators(X, labels, arms, weights, focal, weighted_spread=weighted_spread)
+    means = _arm_means(X, labels, arms, weights)
     out: dict[tuple[int, int], float | None] = {}
-    for a, b in combinations(range(len(fit.arms)), 2):
+    for a, b in combinations(range(len(arms)), 2):
         gap = np.abs(means[b] - means[a])
         live = scale > 0
         unknown = bool((gap > 1e-12 * np.abs(means).max(axis=0))[~live].any())

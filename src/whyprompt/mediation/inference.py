@@ -292,7 +292,7 @@ def _infer(
     figures, q_value, exhaustive = resampling.resample(sums, sizes, level=level, draws=draws, rng=rng)
     out = HeadInference(
         overall=replace(mean_interval(te, cluster=clusters, level=level), label="total effect"),
-        parts=estimates(sweep.labels, len(x), **figures),
+        parts=estimates(sweep.labels, len(x), "", **figures),
         level=level,
         axis=f"{_NAMES[quantity]} on {sweep.outcome}",
         sentence="",

@@ -178,8 +178,8 @@ def clustered_means(
     -------
     means : ndarray, shape (k,)
     sums : ndarray, shape (G, k)
-        ``sums.T @ sums`` is the CR2 covariance of the means. Nothing can be known of the spread of an arm that
-        is in one cluster: 0.
+        ``sums.T @ sums`` is the CR2 covariance of the means; 0 for an arm that is in one cluster, of whose
+        spread nothing can be known.
     df : callable
         Maps a contrast of the means, shape (k,), to Satterthwaite's degrees of freedom of its CR2 variance
         under independent errors of one variance, at least 1.

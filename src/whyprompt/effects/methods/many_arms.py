@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.clusters import cluster_design, rows_df
+from whyprompt.stats.clusters import clustered_means, pairwise_df, rows_df
 from whyprompt.stats.design import standardised
 from whyprompt.stats.influence import (
     clean_arrays,
     cluster_codes,
-    effective_sample_size,
     influence_covariance,
     regression_influence,
     with_intercept,
@@ -29,47 +27,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "ArmMeans",
-    "multinomial_weights",
-]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ArmMeans:
-    """Means of many arms, weighted to one population.
-
-    Attributes
-    ----------
-    estimand : str
-        ``ate``, ``att`` or ``ato``.
-    arms : tuple of str
-        The reference first, then the others in sorted order.
-    focal : str or None
-        The arm whose population an ATT speaks of.
-    weights : ndarray, shape (n,)
-        Weights.
-    means : tuple of float or None
-        Weighted outcome means by arm, where an outcome was given.
-    covariance : ndarray, shape (arms, arms), or None
-        Of the means.
-    ess : tuple of float
-        Kish's effective sample size by arm.
-    n : tuple of int
-        Rows by arm.
-    df : ndarray, shape (arms, arms), or None
-        Degrees of freedom of each difference of two means; None for the normal distribution.
-    """
-
-    estimand: str
-    arms: tuple[str, ...]
-    focal: str | None
-    weights: Floats
-    means: tuple[float, ...] | None
-    covariance: Floats | None
-    ess: tuple[float, ...]
-    n: tuple[int, ...]
-    df: Floats | None = None
+__all__ = ["multinomial_weights"]
 
 
 def multinomial_weights(
@@ -83,7 +41,7 @@ def multinomial_weights(
     names: Sequence[str] | None = None,
     cluster: ArrayLike | None = None,
     truncate: float | None = None,
-) -> ArmMeans:
+) -> tuple[tuple[str, ...], Floats, tuple[Floats, Floats, Floats] | None]:
     """Weight many arms to one population by a multinomial logistic score.
 
     Parameters
@@ -109,7 +67,12 @@ def multinomial_weights(
 
     Returns
     -------
-    ArmMeans
+    arms : tuple of str
+        The reference first, then the others in sorted order.
+    weights : ndarray, shape (n,)
+    found : (means, covariance, df) or None
+        Weighted outcome means by arm, their covariance, and the degrees of freedom of each difference of two,
+        arms by arms; None where no outcome is given.
 
     Raises
     ------
@@ -128,8 +91,8 @@ def multinomial_weights(
     --------
     >>> import numpy as np
     >>> x = np.array([0.0, 1.0, 2.0, 1.0, 0.0, 2.0, 1.0, 2.0, 0.0])[:, None]
-    >>> result = multinomial_weights(["a", "a", "a", "b", "b", "b", "c", "c", "c"], x, y=x[:, 0])
-    >>> [round(mean, 6) for mean in result.means]
+    >>> _, _, found = multinomial_weights(["a", "a", "a", "b", "b", "b", "c", "c", "c"], x, y=x[:, 0])
+    >>> found[0].round(6).tolist()
     [1.0, 1.0, 1.0]
     """
     vectors = {} if y is None else {"outcome": np.asarray(y)}
@@ -175,30 +138,14 @@ def multinomial_weights(
         reweighted = index != focal_at if focal_at is not None else np.ones(n, dtype=bool)
         cap = float(truncate_weights(weights[reweighted], truncate).max())
         weights = weigh(eta).real
-    means: tuple[float, ...] | None = None
-    covariance: Floats | None = None
-    free: Floats | None = None
-    if y is not None:
-        coef, influence = regression_influence(clean["outcome"], chosen, weights)
-        influence += _score_influence(clean["outcome"], chosen, weights, weigh, eta, design, coef)
-        means = tuple(float(c) for c in coef)
-        covariance, free = influence_covariance(influence, None), rows_df(chosen > 0, weights)
-        if codes is not None:
-            clusters = cluster_design(chosen > 0, weights, codes)
-            sums = clusters.scaled(influence)
-            covariance = np.asarray(sums.T @ sums)
-            free = clusters.pairwise_df()
-    return ArmMeans(
-        estimand=estimand,
-        arms=arms,
-        focal=None if focal is None else str(focal),
-        weights=weights,
-        means=means,
-        covariance=covariance,
-        df=free,
-        ess=tuple(effective_sample_size(weights[index == a]) for a in range(n_arms)),
-        n=tuple(int((index == a).sum()) for a in range(n_arms)),
-    )
+    if y is None:
+        return arms, weights, None
+    means, influence = regression_influence(clean["outcome"], chosen, weights)
+    influence += _score_influence(clean["outcome"], chosen, weights, weigh, eta, design, means)
+    if codes is None:
+        return arms, weights, (means, influence_covariance(influence, None), rows_df(chosen > 0, weights))
+    _, sums, df = clustered_means(clean["outcome"], chosen > 0, weights, codes, influence=influence)
+    return arms, weights, (means, sums.T @ sums, pairwise_df(df, n_arms))
 
 
 def _arms(t: ArrayLike, n: int, reference: object | None) -> tuple[tuple[str, ...], NDArray[np.intp]]:
