@@ -33,29 +33,30 @@ EXAMPLES = pd.DataFrame(
 def test_every_figure_of_a_small_table():
     found = explore(ITEMS, EXAMPLES)
     assert (found.n_items, found.n_examples) == (5, 2)
-    assert [(c.task_type, c.n_items, c.n_examples, c.share) for c in found.categories] == [
-        ("sum", 3, 1, 0.6),
-        ("word", 2, 1, 0.4),
+    assert found.categories[["task_type", "n_items", "n_examples", "share"]].to_numpy().tolist() == [
+        ["sum", 3, 1, 0.6],
+        ["word", 2, 1, 0.4],
     ]
-    assert [c.median_question_words for c in found.categories] == [5.0, 3.0]
-    question, answer = found.lengths
+    assert found.categories["median_question_words"].tolist() == [5.0, 3.0]
+    question, answer = found.lengths.itertuples()
     assert (question.minimum, question.median, question.mean, question.maximum) == (2, 5.0, 4.2, 5)
     assert (question.lower_quartile, question.upper_quartile) == (4.0, 5.0)
     assert (answer.minimum, answer.maximum) == (1, 4)
     assert found.missing["difficulty"] == (3, 7)
-    assert found.duplicates.same_question == 1
-    assert found.duplicates.pairs == (("a", "b"),)
-    assert found.duplicates.same_but_for_numbers == 2
-    assert found.duplicates.same_id == 0
-    assert found.leakage.same_question == 1
-    assert found.leakage.pairs == (("c", "x"),)
-    assert found.leakage.same_but_for_numbers == 3
-    assert found.leakage.same_id == 1
+    duplicates, leakage = found.repeats.itertuples()
+    assert duplicates.same_question == 1
+    assert duplicates.pairs == (("a", "b"),)
+    assert duplicates.same_but_for_numbers == 2
+    assert duplicates.same_id == 0
+    assert leakage.same_question == 1
+    assert leakage.pairs == (("c", "x"),)
+    assert leakage.same_but_for_numbers == 3
+    assert leakage.same_id == 1
 
 
 def test_the_table_holds_every_figure_and_the_frame_library_does_not_matter():
     found = explore(ITEMS, EXAMPLES)
-    assert explore(pa.Table.from_pandas(ITEMS), pa.Table.from_pandas(EXAMPLES)) == found
+    assert explore(pa.Table.from_pandas(ITEMS), pa.Table.from_pandas(EXAMPLES)).to_dict() == found.to_dict()
     table = found.to_frame()
     value = table.set_index(["part", "name", "measure"])["value"]
     assert value["size", "table", "items"] == 5
@@ -72,10 +73,10 @@ def test_copies_are_counted_whatever_the_texts(questions):
         {"item_id": range(len(questions)), "task_type": "t", "question": questions, "answer": "x"}
     )
     twice = pd.concat([table, table.assign(item_id=table["item_id"] + 100)])
-    once, both = explore(table).duplicates, explore(twice).duplicates
+    once, both = (explore(t).repeats.loc["duplicates"] for t in (table, twice))
     assert both.same_question == once.same_question + len(questions)
     assert once.same_question <= once.same_but_for_numbers
-    against = explore(table, table).leakage
+    against = explore(table, table).repeats.loc["leakage"]
     assert against.same_question == against.same_id == len(questions)
 
 

@@ -42,11 +42,12 @@ def exploration_charts(
 
     found = explore(frame, examples)
     columns = table_columns(frame)
-    order = [c.task_type for c in found.categories]
+    sizes = found.categories.set_index("task_type")[["n_items", "n_examples"]]
+    order = sizes.index.tolist()
     bars = [
-        {"task": c.task_type, "role": role, "count": n}
-        for c in found.categories
-        for role, n in (("item", c.n_items), ("example kept out", c.n_examples))
+        {"task": task, "role": role, "count": int(n)}
+        for task, *counts in sizes.itertuples()
+        for role, n in zip(("item", "example kept out"), counts, strict=True)
     ]
     categories = (
         alt.Chart(data(bars))
@@ -61,7 +62,7 @@ def exploration_charts(
         )
         .properties(width=width)
     )
-    texts = [n.column for n in found.lengths]
+    texts = found.lengths["column"].tolist()
     ticks = [
         {"task": task, "text": column, "words": len(str(value).split())}
         for column in texts

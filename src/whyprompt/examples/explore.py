@@ -5,94 +5,58 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
+from whyprompt.results import plain
 from whyprompt.trials.items.item import normalised_question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     import pandas as pd
 
-__all__ = ["Category", "Exploration", "Lengths", "Repeats", "explore", "table_columns"]
+    Repeats = tuple[int, int, int, tuple[tuple[str, str], ...]]
+
+__all__ = ["Exploration", "explore", "table_columns"]
 
 _NEEDED = ("item_id", "task_type", "question", "answer")
+_REPEATS = ("same_id", "same_question", "same_but_for_numbers", "pairs")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Category:
-    """One task: its items, the items kept out for worked examples, and its typical lengths in words."""
-
-    task_type: str
-    n_items: int
-    n_examples: int
-    share: float
-    median_question_words: float
-    median_answer_words: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lengths:
-    """How long one text column is, in words."""
-
-    column: str
-    minimum: int
-    lower_quartile: float
-    median: float
-    mean: float
-    upper_quartile: float
-    maximum: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Repeats:
-    """Rows that repeat an earlier one.
-
-    Parameters
-    ----------
-    same_id : int
-    same_question : int
-        Equal without case, punctuation and spacing.
-    same_but_for_numbers : int
-        Equal once every number is masked, those above included: items of one template, which are not
-        independent.
-    pairs : tuple of (str, str)
-        The ids of up to five pairs with the same question.
-    """
-
-    same_id: int
-    same_question: int
-    same_but_for_numbers: int
-    pairs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Exploration:
     """What a prepared table holds.
 
     Parameters
     ----------
     n_items, n_examples : int
-    categories : tuple of Category
-    lengths : tuple of Lengths
+        Rows of the table, and items kept out of it.
+    categories : pandas.DataFrame
+        One row a task: ``task_type``, ``n_items``, ``n_examples`` (kept out), ``share`` of the items, and the
+        typical lengths in words, ``median_question_words`` and ``median_answer_words``.
+    lengths : pandas.DataFrame
+        One row a text column, ``column``, and how long it is in words: ``minimum``, ``lower_quartile``,
+        ``median``, ``mean``, ``upper_quartile``, ``maximum``.
     missing : mapping of str to (int, int)
         Empty cells, and all cells, of every column, complete ones too, over items and examples.
-    duplicates : Repeats
-        Within the items.
-    leakage : Repeats
-        Items that are also among the examples; an answer may then stand in the prompt.
+    repeats : pandas.DataFrame
+        Row ``duplicates``: items that repeat an earlier one. Row ``leakage``: items that are also among the
+        examples; an answer may then stand in the prompt. Columns ``same_id``; ``same_question`` (equal
+        without case, punctuation and spacing); ``same_but_for_numbers`` (equal once every number is masked,
+        those above included: items of one template, which are not independent); and ``pairs``, the ids of up
+        to five pairs with the same question.
     sentence : str
+        The main figures in words.
     """
 
     n_items: int
     n_examples: int
-    categories: tuple[Category, ...]
-    lengths: tuple[Lengths, ...]
+    categories: pd.DataFrame
+    lengths: pd.DataFrame
     missing: Mapping[str, tuple[int, int]]
-    duplicates: Repeats
-    leakage: Repeats
+    repeats: pd.DataFrame
     sentence: str
 
     def to_frame(self) -> pd.DataFrame:
@@ -105,51 +69,45 @@ class Exploration:
         """
         import pandas as pd
 
-        rows: list[dict[str, Any]] = [
-            {"part": "size", "name": "table", "measure": "items", "value": self.n_items},
-            {"part": "size", "name": "table", "measure": "examples", "value": self.n_examples},
+        rows: list[tuple[str, str, str, float]] = [
+            ("size", "table", "items", self.n_items),
+            ("size", "table", "examples", self.n_examples),
         ]
-        named: list[tuple[str, str, Any]] = [
-            *(("category", c.task_type, c) for c in self.categories),
-            *(("length in words", n.column, n) for n in self.lengths),
-            ("duplicates", "items", self.duplicates),
-            ("leakage", "examples in items", self.leakage),
-        ]
-        rows += [
-            {"part": "missing", "name": name, "measure": measure, "value": value}
-            for name, (n, total) in self.missing.items()
-            for measure, value in (("n missing", n), ("share", n / total))
-        ]
-        for part, name, entry in named:
-            rows += [
-                {"part": part, "name": name, "measure": key.replace("_", " "), "value": value}
-                for key, value in asdict(entry).items()
-                if isinstance(value, int | float)
-            ]
-        return pd.DataFrame(rows)
+        for name, (n, total) in self.missing.items():
+            rows += [("missing", name, "n missing", n), ("missing", name, "share", n / total)]
+        counts = self.repeats.drop(columns="pairs")
+        tables = {
+            "category": self.categories.set_index("task_type"),
+            "length in words": self.lengths.set_index("column"),
+            "duplicates": counts.loc[["duplicates"]].set_axis(["items"]),
+            "leakage": counts.loc[["leakage"]].set_axis(["examples in items"]),
+        }
+        for part, table in tables.items():
+            for of, figures in table.to_dict("index").items():
+                rows += [(part, str(of), str(k).replace("_", " "), v) for k, v in figures.items()]
+        return pd.DataFrame(rows, columns=["part", "name", "measure", "value"])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return every figure as values that JSON can hold.
-
-        Returns
-        -------
-        dict
-        """
-        return asdict(self)
+        """Return every figure as values that JSON can hold, the tables as lists of rows."""
+        found = {
+            "n_items": self.n_items,
+            "n_examples": self.n_examples,
+            "categories": self.categories.to_dict("records"),
+            "lengths": self.lengths.to_dict("records"),
+            "missing": self.missing,
+            "duplicates": self.repeats.loc["duplicates"].to_dict(),
+            "leakage": self.repeats.loc["leakage"].to_dict(),
+            "sentence": self.sentence,
+        }
+        return {name: plain(value) for name, value in found.items()}
 
     def summary(self) -> str:
-        """Return the figures as text for a terminal.
-
-        Returns
-        -------
-        str
-        """
-        width = max(len(c.task_type) for c in self.categories)
+        """Return the figures as text for a terminal."""
+        width = max(len(task) for task in self.categories["task_type"])
         lines = [self.sentence, "", f"  {'task':{width}}  items  examples  question words  answer words"]
         lines += [
-            f"  {c.task_type:{width}}  {c.n_items:5d}  {c.n_examples:8d}  {c.median_question_words:14g}"
-            f"  {c.median_answer_words:12g}"
-            for c in self.categories
+            f"  {task:{width}}  {n:5d}  {kept:8d}  {question:14g}  {answer:12g}"
+            for task, n, kept, _, question, answer in self.categories.itertuples(index=False)
         ]
         empty = [f"{name} {n} ({n / total:.0%})" for name, (n, total) in self.missing.items() if n]
         lines.append("")
@@ -158,13 +116,7 @@ class Exploration:
 
 
 def table_columns(frame: Any) -> dict[str, list[Any]]:  # noqa: ANN401 - any frame library's type
-    """Give a frame's columns as lists, an absent cell as None.
-
-    Raises
-    ------
-    DataError
-        If the argument is no frame.
-    """
+    """Give a frame's columns as lists, an absent cell as None."""
     import narwhals as nw
 
     try:
@@ -207,9 +159,11 @@ def explore(frame: Any, examples: Any = None) -> Exploration:  # noqa: ANN401 - 
     ...     "question": ["What is 1 + 2?", "What is 5 + 2?", "what is 1 + 2"], "answer": ["3", "7", "3"],
     ... })
     >>> found = explore(table)
-    >>> found.duplicates.same_question, found.duplicates.same_but_for_numbers
-    (1, 2)
+    >>> found.repeats.loc["duplicates", ["same_question", "same_but_for_numbers"]].tolist()
+    [1, 2]
     """
+    import pandas as pd
+
     items = table_columns(frame)
     others = {} if examples is None else table_columns(examples)
     for name in _NEEDED:
@@ -220,58 +174,59 @@ def explore(frame: Any, examples: Any = None) -> Exploration:  # noqa: ANN401 - 
     n_items, n_examples = len(items["item_id"]), len(others.get("item_id", []))
     if n_items == 0:
         raise DataError("the table has no rows")
-    texts = [c for c in ("question", "answer", "solution") if c in items]
-    words = {c: [len(str(v).split()) for v in items[c] if v is not None] for c in texts}
-    duplicates = _within(items)
-    leakage = (
-        _between(items, others)
-        if others
-        else Repeats(same_id=0, same_question=0, same_but_for_numbers=0, pairs=())
-    )
+    words = {
+        c: [len(str(v).split()) for v in items[c] if v is not None]
+        for c in ("question", "answer", "solution")
+        if c in items
+    }
+    repeats = [_within(items), _between(items, others) if others else (0, 0, 0, ())]
+    categories = pd.DataFrame(_categories(items, others))
     return Exploration(
         n_items=n_items,
         n_examples=n_examples,
-        categories=tuple(_categories(items, others)),
-        lengths=tuple(_lengths(c, values) for c, values in words.items() if values),
+        categories=categories,
+        lengths=pd.DataFrame([_lengths(c, values) for c, values in words.items() if values]),
         missing={c: _missing([*values, *others.get(c, [])]) for c, values in items.items()},
-        duplicates=duplicates,
-        leakage=leakage,
-        sentence=_sentence(n_items, n_examples, len(set(items["task_type"])), duplicates, leakage),
+        repeats=pd.DataFrame(repeats, index=["duplicates", "leakage"], columns=list(_REPEATS)),
+        sentence=_sentence(n_items, n_examples, len(categories), *repeats),
     )
 
 
-def _categories(items: dict[str, list[Any]], others: dict[str, list[Any]]) -> Iterable[Category]:
-    n = len(items["item_id"])
-    for task in dict.fromkeys(items["task_type"]):
-        rows = [i for i, t in enumerate(items["task_type"]) if t == task]
-
-        def typical(column: str, rows: list[int] = rows) -> float:
-            return float(statistics.median(len(str(items[column][i] or "").split()) for i in rows))
-
-        yield Category(
-            task_type=str(task),
-            n_items=len(rows),
-            n_examples=others.get("task_type", []).count(task),
-            share=len(rows) / n,
-            median_question_words=typical("question"),
-            median_answer_words=typical("answer"),
+def _categories(items: dict[str, list[Any]], others: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    tasks = items["task_type"]
+    words = {c: [len(str(v or "").split()) for v in items[c]] for c in ("question", "answer")}
+    out = []
+    for task in dict.fromkeys(tasks):
+        rows = [i for i, t in enumerate(tasks) if t == task]
+        out.append(
+            {
+                "task_type": str(task),
+                "n_items": len(rows),
+                "n_examples": others.get("task_type", []).count(task),
+                "share": len(rows) / len(tasks),
+                **{
+                    f"median_{c}_words": float(statistics.median(n[i] for i in rows))
+                    for c, n in words.items()
+                },
+            }
         )
+    return out
 
 
-def _lengths(column: str, values: list[int]) -> Lengths:
+def _lengths(column: str, values: list[int]) -> dict[str, Any]:
     # One value has no quartiles but itself.
     low, middle, high = (
         statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
     )
-    return Lengths(
-        column=column,
-        minimum=min(values),
-        lower_quartile=float(low),
-        median=float(middle),
-        mean=statistics.fmean(values),
-        upper_quartile=float(high),
-        maximum=max(values),
-    )
+    return {
+        "column": column,
+        "minimum": min(values),
+        "lower_quartile": float(low),
+        "median": float(middle),
+        "mean": statistics.fmean(values),
+        "upper_quartile": float(high),
+        "maximum": max(values),
+    }
 
 
 def _missing(cells: list[Any]) -> tuple[int, int]:
@@ -293,12 +248,8 @@ def _within(items: dict[str, list[Any]]) -> Repeats:
             pairs.append((first[key], name))
         else:
             first[key] = name
-    return Repeats(
-        same_id=len(ids) - len(set(ids)),
-        same_question=len(pairs),
-        same_but_for_numbers=len(ids) - len({_masked(q) for q in questions}),
-        pairs=tuple(pairs[:5]),
-    )
+    masked = {_masked(q) for q in questions}
+    return len(ids) - len(set(ids)), len(pairs), len(ids) - len(masked), tuple(pairs[:5])
 
 
 def _between(items: dict[str, list[Any]], others: dict[str, list[Any]]) -> Repeats:
@@ -313,19 +264,18 @@ def _between(items: dict[str, list[Any]], others: dict[str, list[Any]]) -> Repea
         for i, q in zip(items["item_id"], items["question"], strict=True)
         if (key := normalised_question(str(q or ""))) in shown
     ]
-    return Repeats(
-        same_id=sum(str(i) in shown_ids for i in items["item_id"]),
-        same_question=len(pairs),
-        same_but_for_numbers=sum(_masked(str(q or "")) in masked for q in items["question"]),
-        pairs=tuple(pairs[:5]),
+    return (
+        sum(str(i) in shown_ids for i in items["item_id"]),
+        len(pairs),
+        sum(_masked(str(q or "")) in masked for q in items["question"]),
+        tuple(pairs[:5]),
     )
 
 
 def _sentence(n_items: int, n_examples: int, n_tasks: int, duplicates: Repeats, leakage: Repeats) -> str:
     return (
         f"{n_items} items of {n_tasks} {'task' if n_tasks == 1 else 'tasks'} and {n_examples} examples kept "
-        f"out of them. Within the items {duplicates.same_question} repeat a question, "
-        f"{duplicates.same_but_for_numbers} repeat one but for its numbers. Of the items "
-        f"{leakage.same_question} stand among the examples, {leakage.same_but_for_numbers} do but for their "
+        f"out of them. Within the items {duplicates[1]} repeat a question, {duplicates[2]} repeat one but "
+        f"for its numbers. Of the items {leakage[1]} stand among the examples, {leakage[2]} do but for their "
         "numbers."
     )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._files import whole_file, write_json
+from whyprompt._words import counted
 from whyprompt.errors import DataError
-from whyprompt.examples.sources import Found, example1_items, example2_items
+from whyprompt.examples.sources import example1_items, example2_items
+from whyprompt.results import plain, unlisted
 from whyprompt.trials.items.item import normalised_question
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from whyprompt.examples.sources import Found, Notices
     from whyprompt.trials.items.item import Item
 
 __all__ = ["ExampleData", "prepare_example1", "prepare_example2"]
@@ -67,34 +70,17 @@ class ExampleData:
     n_read: int
     dropped: dict[str, int]
     lost: tuple[str, ...]
-    frame: pd.DataFrame
-    examples: pd.DataFrame
+    frame: pd.DataFrame = unlisted()
+    examples: pd.DataFrame = unlisted()
     path: Path
     examples_path: Path
     sentence: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but the tables, as values that JSON can hold.
-
-        Returns
-        -------
-        dict
-        """
-        return {
-            "example": self.example,
-            "kind": self.kind,
-            "source": self.source,
-            "generated": self.generated,
-            "notices": list(self.notices),
-            "n_read": self.n_read,
-            "dropped": dict(self.dropped),
-            "lost": list(self.lost),
-            "n_items": len(self.frame),
-            "n_examples": len(self.examples),
-            "path": str(self.path),
-            "examples_path": str(self.examples_path),
-            "sentence": self.sentence,
-        }
+        """Return everything but the tables, as values that JSON can hold."""
+        counts = {"n_items": len(self.frame), "n_examples": len(self.examples)}
+        paths = {"path": str(self.path), "examples_path": str(self.examples_path)}
+        return {**plain(self), **counts, **paths}
 
 
 def prepare_example1(
@@ -149,10 +135,9 @@ def prepare_example1(
     _check(
         size=size, examples=examples, max_question_words=max_question_words, max_answer_words=max_answer_words
     )
-    found = example1_items(source, size=size, examples=examples, seed=seed)
     return _save(
         "example1",
-        found,
+        *example1_items(source, size=size, examples=examples, seed=seed),
         Path(folder, *_EXAMPLE1),
         size=size,
         examples=examples,
@@ -174,33 +159,18 @@ def prepare_example2(
     """Prepare the items of Example 2, reasoning on grade-school problems, and save them.
 
     Sources in order: GSM8K from the hub; ``gsm_symbolic`` of ``reasoning-gym``. Every item has a worked
-    solution and a final number.
+    solution and a final number. What is raised and returned is as of `prepare_example1`.
 
     Parameters
     ----------
     folder : str or Path, default "."
-        Gets ``Example2_Dataset/attention_reasoning_data.csv``, a CSV of the items kept out of it for worked
-        examples, and ``source.json``, which says where both came from.
+        Gets ``Example2_Dataset/attention_reasoning_data.csv``, and beside it what Example 1 has.
     source : str, optional
         A file in the layout of GSM8K or a folder with ``test.jsonl``, a name on the hub, or ``"generated"``.
-        A source asked for by name is never replaced by another.
-    size : int, default 120
-        Items drawn.
-    examples : int, default 16
-        Items kept out of the table.
-    max_question_words : int, default 150
-        Longer items are left out, and counted.
-    seed : int, default 0
-        Of the draw and of the generator.
-
-    Returns
-    -------
-    ExampleData
-
-    Raises
-    ------
-    DataError
-        If the source cannot be read, or nothing is left of it.
+    size, examples : int, default 120 and 16
+        Items drawn, and items kept out of the table.
+    max_question_words, seed : int, default 150 and 0
+        As for Example 1.
 
     Examples
     --------
@@ -211,10 +181,9 @@ def prepare_example2(
     (True, 4)
     """
     _check(size=size, examples=examples, max_question_words=max_question_words)
-    found = example2_items(source, size=size, examples=examples, seed=seed)
     return _save(
         "example2",
-        found,
+        *example2_items(source, size=size, examples=examples, seed=seed),
         Path(folder, *_EXAMPLE2),
         size=size,
         examples=examples,
@@ -235,6 +204,7 @@ def _check(*, examples: int, **at_least_one: int) -> None:
 def _save(
     example: str,
     found: Found,
+    notices: Notices,
     path: Path,
     *,
     size: int,
@@ -245,57 +215,60 @@ def _save(
 ) -> ExampleData:
     import pandas as pd
 
-    usable, dropped = _usable(found.items, longest)
-    by_task: dict[str, list[Item]] = {}
-    for item in usable:
-        by_task.setdefault(item.task_type, []).append(item)
+    kind, name, items, worked = found
+    usable, dropped = _usable(items, longest)
+    by_task = _by_task(usable)
     if not by_task:
         reasons = "; ".join(f"{n} {why}" for why, n in dropped.items()) or "it holds no items"
         raise DataError(
-            f"{found.name}: nothing is left to prepare ({reasons})",
+            f"{name}: nothing is left to prepare ({reasons})",
             hint="give another source, or raise the limits of length",
         )
-    shown: dict[str, list[Item]] = {}
-    for item in _usable(found.examples, longest)[0]:
-        shown.setdefault(item.task_type, []).append(item)
+    shown = _by_task(_usable(worked, longest)[0])
     taken: list[Item] = []
     kept: list[Item] = []
-    for task, items in by_task.items():
-        order = list(range(len(items)))
+    for task, of_task in by_task.items():
+        order = list(range(len(of_task)))
         random.Random(f"{seed}/{task}").shuffle(order)  # noqa: S311 - a reproducible draw, not a secret
-        drawn = [items[i] for i in sorted(order[:size])]
+        drawn = [of_task[i] for i in sorted(order[:size])]
         questions = {normalised_question(i.question) for i in drawn}
         # The source's own worked examples come first; a question of the table is never among them.
-        rest = [*shown.get(task, []), *(items[i] for i in sorted(order[size:]))]
+        rest = [*shown.get(task, []), *(of_task[i] for i in sorted(order[size:]))]
         taken += drawn
         kept += [e for e in rest if normalised_question(e.question) not in questions][:examples]
-    frame = pd.DataFrame([_row(i, found, solutions=solutions) for i in taken])
-    others = pd.DataFrame([_row(i, found, solutions=solutions) for i in kept], columns=list(frame.columns))
+    frame = pd.DataFrame([_row(i, kind, solutions=solutions) for i in taken])
+    others = pd.DataFrame([_row(i, kind, solutions=solutions) for i in kept], columns=list(frame.columns))
     examples_path = path.with_name(f"{path.stem}_examples.csv")
     path.parent.mkdir(parents=True, exist_ok=True)
-    generated = found.kind == "reasoning_gym"
-    lost = tuple(dict.fromkeys(i.task_type for i in found.items if i.task_type not in by_task))
     data = ExampleData(
         example=example,
-        kind=found.kind,
-        source=found.name,
-        generated=generated,
-        notices=found.notices,
-        n_read=len(found.items),
+        kind=kind,
+        source=name,
+        generated=kind == "reasoning_gym",
+        notices=notices,
+        n_read=len(items),
         dropped=dropped,
-        lost=lost,
+        lost=tuple(dict.fromkeys(i.task_type for i in items if i.task_type not in by_task)),
         frame=frame,
         examples=others,
         path=path,
         examples_path=examples_path,
-        sentence=_sentence(found, frame, len(others), dropped, lost, path),
+        sentence="",
     )
+    data = replace(data, sentence=_sentence(data))
     for table, place in ((frame, path), (others, examples_path)):
         with whole_file(place) as file:
             table.to_csv(file, index=False)
     about = {**data.to_dict(), "seed": seed, "path": path.name, "examples_path": examples_path.name}
     write_json(path.with_name("source.json"), about)
     return data
+
+
+def _by_task(items: Sequence[Item]) -> dict[str, list[Item]]:
+    out: dict[str, list[Item]] = {}
+    for item in items:
+        out.setdefault(item.task_type, []).append(item)
+    return out
 
 
 def _usable(items: Sequence[Item], longest: tuple[int, int | None]) -> tuple[list[Item], dict[str, int]]:
@@ -324,7 +297,7 @@ def _usable(items: Sequence[Item], longest: tuple[int, int | None]) -> tuple[lis
     return kept, dict(dropped)
 
 
-def _row(item: Item, found: Found, *, solutions: bool) -> dict[str, Any]:
+def _row(item: Item, kind: str, *, solutions: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "item_id": item.item_id,
         "task_type": item.task_type,
@@ -338,30 +311,23 @@ def _row(item: Item, found: Found, *, solutions: bool) -> dict[str, Any]:
     for name, text in measured.items():
         row[f"{name}_words"] = len(text.split())
         row[f"{name}_chars"] = len(text)
-    row["source"] = found.kind
+    row["source"] = kind
     return row
 
 
-def _sentence(
-    found: Found,
-    frame: pd.DataFrame,
-    n_examples: int,
-    dropped: dict[str, int],
-    lost: tuple[str, ...],
-    path: Path,
-) -> str:
+def _sentence(data: ExampleData) -> str:
     origin = {
-        "natural_instructions": f"Natural Instructions ({found.name})",
-        "p3": f"P3 ({found.name})",
-        "gsm8k": f"GSM8K ({found.name})",
-        "reasoning_gym": f"GENERATED by reasoning-gym ({found.name}), not a published data set",
-    }[found.kind]
-    tasks = frame["task_type"].nunique()
-    left_out = "; ".join(f"{n} {why}" for why, n in dropped.items())
+        "natural_instructions": f"Natural Instructions ({data.source})",
+        "p3": f"P3 ({data.source})",
+        "gsm8k": f"GSM8K ({data.source})",
+        "reasoning_gym": f"GENERATED by reasoning-gym ({data.source}), not a published data set",
+    }[data.kind]
+    tasks = data.frame["task_type"].nunique()
+    left_out = "; ".join(f"{n} {why}" for why, n in data.dropped.items())
     return (
-        f"Source: {origin}. {len(frame)} items of {tasks} {'task' if tasks == 1 else 'tasks'}, drawn from "
-        f"{len(found.items)}; {n_examples} more kept out for worked examples."
+        f"Source: {origin}. {counted(len(data.frame), 'item')} of {counted(tasks, 'task')}, drawn from "
+        f"{data.n_read}; {len(data.examples)} more kept out for worked examples."
         + (f" Left out before the draw: {left_out}." if left_out else "")
-        + (f" That leaves nothing of {', '.join(lost)}." if lost else "")
-        + f" Saved as {path}."
+        + (f" That leaves nothing of {', '.join(data.lost)}." if data.lost else "")
+        + f" Saved as {data.path}."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,11 +21,11 @@ from whyprompt.trials.items.generators import from_reasoning_gym
 from whyprompt.trials.items.hub import from_hub
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from whyprompt.trials.items.item import Item
 
-__all__ = ["GENERATED", "Found", "example1_items", "example2_items"]
+__all__ = ["GENERATED", "Found", "Notices", "example1_items", "example2_items"]
 
 GENERATED = "generated"
 """The name that asks for generated tasks outright, so that no hub is tried."""
@@ -66,142 +65,75 @@ _TASKS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """Items as their source holds them, before any is dropped or drawn.
+Found = tuple[str, str, "Sequence[Item]", "Sequence[Item]"]
+"""Of a source its kind, its name, its items and its own worked examples, before any is dropped or drawn."""
 
-    Parameters
-    ----------
-    kind : str
-        ``natural_instructions``, ``p3``, ``gsm8k`` or ``reasoning_gym``.
-    name : str
-        The path or the name on the hub.
-    items, examples : tuple of Item
-    notices : tuple of str
-        What was tried and failed, and what stands in its place.
+Notices = tuple[str, ...]
+"""What was tried and failed, and what stands in its place; nothing where the wanted source was read."""
+
+
+def example1_items(source: str | None, *, size: int, examples: int, seed: int) -> tuple[Found, Notices]:
+    """Find the items of Example 1; the arguments are those of `prepare_example1`.
+
+    Generated tasks are made in the numbers asked for, data sets are read whole. A source that was asked for
+    and cannot be read is refused.
     """
 
-    kind: str
-    name: str
-    items: tuple[Item, ...]
-    examples: tuple[Item, ...]
-    notices: tuple[str, ...] = ()
+    def named(path: Path | None) -> Found:
+        if path is not None:
+            return _local_instructions(str(source), path)
+        return _p3() if source == _P3 else _hub_instructions(str(source))
+
+    return _find(
+        source,
+        [
+            (f"Natural Instructions ({_NATURAL_INSTRUCTIONS})", lambda: _hub_instructions(None)),
+            (f"P3 ({_P3})", _p3),
+        ],
+        named,
+        lambda: _generated(_TASKS, size=size, examples=examples, seed=seed),
+        "generated, verifiable tasks of reasoning-gym; these are NOT Natural Instructions",
+    )
 
 
-def example1_items(source: str | None, *, size: int, examples: int, seed: int) -> Found:
-    """Find the items of Example 1.
+def example2_items(source: str | None, *, size: int, examples: int, seed: int) -> tuple[Found, Notices]:
+    """Find the items of Example 2, as `example1_items` those of Example 1."""
 
-    Parameters
-    ----------
-    source : str or None
-        A task file or a folder of them, a name on the hub, ``"generated"``, or None for the order of
-        preference: Natural Instructions, P3, generated tasks.
-    size, examples : int
-        Of each task; generated tasks are made in this number, data sets are read whole.
-    seed : int
-        Of the generators.
+    def named(path: Path | None) -> Found:
+        if path is None:
+            return _hub_gsm8k(str(source))
+        return "gsm8k", str(source), from_gsm8k(Gsm8kSource(source="gsm8k", path=str(path))), ()
 
-    Returns
-    -------
-    Found
+    return _find(
+        source,
+        [(f"GSM8K ({_GSM8K})", lambda: _hub_gsm8k(_GSM8K))],
+        named,
+        lambda: _generated({"gsm_symbolic": {}}, size=size, examples=examples, seed=seed),
+        "gsm_symbolic of reasoning-gym, generated problems with worked solutions; these are NOT GSM8K",
+    )
 
-    Raises
-    ------
-    DataError
-        If a source that was asked for cannot be read.
-    """
 
-    def generated() -> Found:
-        return _generated(_TASKS, size=size, examples=examples, seed=seed)
-
-    if source is None:
-        return _first(
-            [
-                (f"Natural Instructions ({_NATURAL_INSTRUCTIONS})", lambda: _hub_instructions(None)),
-                (f"P3 ({_P3})", _p3),
-            ],
-            generated,
-            "generated, verifiable tasks of reasoning-gym; these are NOT Natural Instructions",
-        )
+def _find(
+    source: str | None,
+    preferred: Sequence[tuple[str, Callable[[], Found]]],
+    named: Callable[[Path | None], Found],
+    generated: Callable[[], Found],
+    instead: str,
+) -> tuple[Found, Notices]:
+    """Read what was asked for; of nothing in particular the first that can be read, and say what failed."""
     if source == GENERATED:
-        return generated()
-    path = _local(source)
-    if path is not None:
-        tasks = from_natural_instructions(
-            NaturalInstructionsSource(source="natural_instructions", path=str(path))
-        )
-        return Found(
-            kind="natural_instructions",
-            name=source,
-            items=tuple(i for instances, _ in tasks.values() for i in instances),
-            examples=tuple(e for _, shown in tasks.values() for e in shown),
-        )
-    return _p3() if source == _P3 else _hub_instructions(source)
-
-
-def example2_items(source: str | None, *, size: int, examples: int, seed: int) -> Found:
-    """Find the items of Example 2.
-
-    Parameters
-    ----------
-    source : str or None
-        A file in the layout of GSM8K or a folder with ``test.jsonl``, a name on the hub, ``"generated"``, or
-        None for the order of preference: GSM8K, generated problems with worked solutions.
-    size, examples : int
-        Generated problems are made in this number, data sets are read whole.
-    seed : int
-        Of the generator.
-
-    Returns
-    -------
-    Found
-
-    Raises
-    ------
-    DataError
-        If a source that was asked for cannot be read.
-    """
-
-    def generated() -> Found:
-        return _generated({"gsm_symbolic": {}}, size=size, examples=examples, seed=seed)
-
-    if source is None:
-        return _first(
-            [(f"GSM8K ({_GSM8K})", lambda: _hub_gsm8k(_GSM8K))],
-            generated,
-            "gsm_symbolic of reasoning-gym, generated problems with worked solutions; these are NOT GSM8K",
-        )
-    if source == GENERATED:
-        return generated()
-    path = _local(source)
-    if path is None:
-        return _hub_gsm8k(source)
-    items = from_gsm8k(Gsm8kSource(source="gsm8k", path=str(path)))
-    return Found(kind="gsm8k", name=source, items=tuple(items), examples=())
-
-
-def _first(tries: list[tuple[str, Callable[[], Found]]], last: Callable[[], Found], last_name: str) -> Found:
-    """Take the first source that can be read, and say what failed before it."""
+        return generated(), ()
+    if source is not None:
+        return named(_local(source)), ()
     failed: list[str] = []
-    for name, read in tries:
+    for name, read in preferred:
         try:
             found = read()
         except DataError as error:
             failed.append(f"{name} cannot be had: {error.message}")
             continue
-        notices = [*failed, f"fallback taken: {name}"] if failed else []
-        return _with_notices(found, notices)
-    return _with_notices(last(), [*failed, f"fallback taken: {last_name}"])
-
-
-def _with_notices(found: Found, notices: list[str]) -> Found:
-    return Found(
-        kind=found.kind,
-        name=found.name,
-        items=found.items,
-        examples=found.examples,
-        notices=(*found.notices, *notices),
-    )
+        return found, (*failed, f"fallback taken: {name}") if failed else ()
+    return generated(), (*failed, f"fallback taken: {instead}")
 
 
 def _local(source: str) -> Path | None:
@@ -227,12 +159,14 @@ def _generated(tasks: dict[str, dict[str, Any]], *, size: int, examples: int, se
         made, kept = from_reasoning_gym(source, seed=seed)
         items += made
         shown += kept
-    return Found(
-        kind="reasoning_gym",
-        name=", ".join(tasks),
-        items=tuple(items),
-        examples=tuple(shown),
-    )
+    return "reasoning_gym", ", ".join(tasks), items, shown
+
+
+def _local_instructions(name: str, path: Path) -> Found:
+    source = NaturalInstructionsSource(source="natural_instructions", path=str(path))
+    tasks = from_natural_instructions(source).values()
+    items = [item for instances, _ in tasks for item in instances]
+    return "natural_instructions", name, items, [example for _, shown in tasks for example in shown]
 
 
 def _read_hub(source: HubSource) -> list[Item]:
@@ -280,7 +214,7 @@ def _hub_instructions(name: str | None) -> Found:
         split=_NI_SPLIT if name in {None, _NATURAL_INSTRUCTIONS} else "test",
         layout="natural_instructions",
     )
-    return Found(kind="natural_instructions", name=source.name, items=tuple(_read_hub(source)), examples=())
+    return "natural_instructions", source.name, _read_hub(source), ()
 
 
 def _p3() -> Found:
@@ -295,11 +229,11 @@ def _p3() -> Found:
             columns=Columns(question="inputs_pretokenized", answer="targets_pretokenized"),
         )
         items += _read_hub(source)
-    return Found(kind="p3", name=_P3, items=tuple(items), examples=())
+    return "p3", _P3, items, ()
 
 
 def _hub_gsm8k(name: str) -> Found:
     source = HubSource(
         source="hub", name=name, config="main", split="test", layout="gsm8k", task_type="gsm8k"
     )
-    return Found(kind="gsm8k", name=name, items=tuple(_read_hub(source)), examples=())
+    return "gsm8k", name, _read_hub(source), ()
