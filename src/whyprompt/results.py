@@ -40,7 +40,7 @@ __all__ = [
 
 Status = Literal["holds", "fails", "doubtful", "untestable", "not checked"]
 Verdict = Literal["passes", "fails", "doubtful", "untestable", "not checked"]
-Figure = float | str | bool | tuple[float | str, ...] | Mapping[str, float | str] | None
+Figure = float | str | tuple["Figure", ...] | Mapping[str, "Figure"] | None
 """A further number of a row or a result, or a word of it."""
 
 # Always told of an estimate; the rest where there is something to tell.

@@ -59,7 +59,7 @@ def test_a_program_that_is_none_is_named(monkeypatch, named, by):
 
 def test_an_environment_without_the_tools_gives_no_row_and_says_so():
     found = cross_check(table(200), **ASK, python=sys.executable, draws=0)
-    assert {row.tool for row in found.parts} == {"whyprompt"}
+    assert {row["tool"] for row in found.parts} == {"whyprompt"}
     assert found.not_done[:2] == ("dowhy of DoWhy: not installed", "causalml of CausalML: not installed")
     assert "gave no figure" in found.sentence
 
@@ -158,7 +158,7 @@ def lalonde():
 
 
 def by_method(found):
-    return {(row.tool, row.method.split(" (")[0]): row for row in found.parts}
+    return {(row["tool"], row["method"].split(" (")[0]): row for row in found.parts}
 
 
 def test_every_figure_is_ours_once_we_take_the_score_and_the_settings(lalonde):
@@ -166,16 +166,16 @@ def test_every_figure_is_ours_once_we_take_the_score_and_the_settings(lalonde):
     assert len(rows) == 10
     size = pd.read_csv(LALONDE)["re78"].std()
     for row in rows.values():
-        if row.tool == "whyprompt" or row.method.startswith("doubly"):
+        if row["tool"] == "whyprompt" or row["method"].startswith("doubly"):
             continue
-        parts = row.from_settings + row.from_score + row.unexplained
-        assert parts == pytest.approx(row.difference, abs=1e-6)
-        if row.tie_range is None:
-            assert abs(row.unexplained) < 1e-6 * size, row.method
+        parts = row["from_settings"] + row["from_score"] + row["unexplained"]
+        assert parts == pytest.approx(row["difference"], abs=1e-6)
+        if row["tie_range"] is None:
+            assert abs(row["unexplained"]) < 1e-6 * size, row["method"]
         else:
-            assert row.tie_range[0] <= row.estimate <= row.tie_range[1]
-        assert row.why
-    assert rows["DoWhy", "propensity score matching"].tie_range is not None
+            assert row["tie_range"][0] <= row.estimate <= row["tie_range"][1]
+        assert row["why"]
+    assert rows["DoWhy", "propensity score matching"]["tie_range"] is not None
     assert rows["CausalML", "T-learner"].estimate == pytest.approx(rows["CausalML", "X-learner"].estimate)
     assert not [w for w in lalonde.warnings if w.startswith("unexplained")]
     assert lalonde.not_done == ()
@@ -218,8 +218,8 @@ def test_matches_with_replacement_are_ours_up_to_ties(estimand):
         replace=True, python=PYTHON, draws=0, uplift=False,
     )  # fmt: skip
     row = by_method(found)["CausalML", "nearest-neighbour matching"]
-    assert row.tie_range[0] <= row.estimate <= row.tie_range[1]
-    assert row.tie_range[0] < row.tie_range[1]
+    assert row["tie_range"][0] <= row.estimate <= row["tie_range"][1]
+    assert row["tie_range"][0] < row["tie_range"][1]
     assert not [w for w in found.warnings if w.startswith("unexplained")]
 
 

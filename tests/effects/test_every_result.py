@@ -89,7 +89,7 @@ MADE = {
     "ArmsResult": lambda: wp.compare_arms(
         table(), treatment="three", outcome="y", confounders=["hard"], method="ipw"
     ),
-    "AuditResult": lambda: wp.audit(
+    "audit": lambda: wp.audit(
         both_arms(),
         outcome="y",
         treated="q",
@@ -99,10 +99,10 @@ MADE = {
         draws=10,
         methods=("ipw",),
     ),
-    "BatchConsistency": lambda: public.batch_consistency(
+    "batch_consistency": lambda: public.batch_consistency(
         lambda batch: [x + 1e-3 * len(batch) for x in batch], [1.0, 2.0, 3.0, 4.0, 5.0], batch_size=2
     ),
-    "BatchInterference": lambda: wp.batch_interference(
+    "batch_interference": lambda: wp.batch_interference(
         table(), unit="item", batch="batch", outcome="y", draws=99
     ),
     # An interpreter without the tools: our own figures, and what is missing.
@@ -122,7 +122,7 @@ MADE = {
     "leave_one_covariate_out": lambda: public.leave_one_covariate_out(table(), **ASKED),
     "little_test": lambda: public.little_test(with_gaps(), ["hard", "size", "y"]),
     "MissingPatterns": lambda: wp.missing_patterns(with_gaps()),
-    "NegativeControls": lambda: wp.negative_control_outcome(
+    "negative_control_outcome": lambda: wp.negative_control_outcome(
         table(), treatment="arm", outcomes=["z", "size"], confounders=["hard"], method="overlap"
     ),
     "OneDraw": lambda: wp.one_draw(
@@ -146,7 +146,7 @@ MADE = {
     ),
     "random_common_cause": lambda: public.random_common_cause(table(), **ASKED, draws=10),
     "refute": lambda: wp.refute(table(), **ASKED, negative_controls=["z"], draws=10),
-    "RepeatVariance": lambda: wp.repeat_variance(table(), unit="item", outcome="y"),
+    "repeat_variance": lambda: wp.repeat_variance(table(), unit="item", outcome="y"),
     "SpecificationCurve": lambda: wp.specification_curve(
         table(), **{**ARM, "confounders": ["hard", "size"]}, grid={"method": ["ipw", "entropy"]}
     ),
@@ -154,7 +154,7 @@ MADE = {
         with_gaps(), **ASKED, draws=3, iterations=4, column="y", deltas=[-1.0, 0.0, 1.0]
     ),
     "e_value": lambda: public.e_value(2.0, ci=(1.2, 3.4)),
-    "PartialR2Bounds": lambda: public.partial_r2_bounds(
+    "partial_r2_bounds": lambda: public.partial_r2_bounds(
         *(table()[c].to_numpy() for c in ("y", "arm")),
         table()[["hard", "size"]].to_numpy(),
         names=["hard", "size"],

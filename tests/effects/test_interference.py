@@ -17,7 +17,7 @@ from statsmodels.stats.anova import anova_lm
 
 from whyprompt.effects.checks.batches import batch_interference
 from whyprompt.effects.checks.consistency import batch_consistency
-from whyprompt.effects.checks.repeats import repeat_variance
+from whyprompt.effects.checks.repeats import error_of_mean, repeat_variance
 from whyprompt.errors import DataError, EstimationError
 
 # ------------------------------------------------------------------------------------------------- repeats
@@ -27,14 +27,22 @@ def test_variance_components_by_hand():
     # Means 0.5, 4, 7.5; within (0.25 * 2 + 0 + 0.25 * 2) / 3 = 1/3; between 2 * 24.5 / 2 = 24.5.
     frame = pd.DataFrame({"item": [1, 1, 2, 2, 3, 3], "y": [0.0, 1.0, 4.0, 4.0, 8.0, 7.0]})
     got = repeat_variance(frame, unit="item", outcome="y").parts[0]
-    assert got.sd_repeats**2 == pytest.approx(1 / 3)
-    assert got.sd_items**2 == pytest.approx((24.5 - 1 / 3) / 2)
+    assert got["sd_repeats"] ** 2 == pytest.approx(1 / 3)
+    assert got["sd_items"] ** 2 == pytest.approx((24.5 - 1 / 3) / 2)
     assert got.estimate == pytest.approx((1 / 3) / (1 / 3 + (24.5 - 1 / 3) / 2))
-    assert (got.n_items, got.n_trials, got.n_changed, got.largest_range, got.repeats) == (3, 6, 2, 1.0, 2.0)
+    assert (got["n_items"], got["n_trials"], got["n_changed"], got["largest_range"], got["repeats"]) == (
+        3,
+        6,
+        2,
+        1.0,
+        2.0,
+    )
     ratio = 24.5 * 3
     low = ratio / stats.f.ppf(0.975, 2, 3)
     assert got.ci_high == pytest.approx(1 - (low - 1) / (low + 1))
-    assert got.error_of_mean(10, 4) == pytest.approx(np.sqrt((got.sd_items**2 + got.sd_repeats**2 / 4) / 10))
+    assert error_of_mean(got, 10, 4) == pytest.approx(
+        np.sqrt((got["sd_items"] ** 2 + got["sd_repeats"] ** 2 / 4) / 10)
+    )
 
 
 def test_variance_components_equal_the_restricted_likelihood_of_a_balanced_design():
@@ -46,8 +54,8 @@ def test_variance_components_equal_the_restricted_likelihood_of_a_balanced_desig
     frame = pd.DataFrame({"item": item, "y": y})
     got = repeat_variance(frame, unit="item", outcome="y").parts[0]
     fit = smf.mixedlm("y ~ 1", frame, groups="item").fit(reml=True)
-    assert got.sd_repeats**2 == pytest.approx(fit.scale, rel=1e-4)
-    assert got.sd_items**2 == pytest.approx(float(fit.cov_re.iloc[0, 0]), rel=1e-3)
+    assert got["sd_repeats"] ** 2 == pytest.approx(fit.scale, rel=1e-4)
+    assert got["sd_items"] ** 2 == pytest.approx(float(fit.cov_re.iloc[0, 0]), rel=1e-3)
 
 
 def test_the_interval_for_the_share_of_repeats_covers():
@@ -68,9 +76,9 @@ def test_arms_are_looked_at_one_by_one_and_deterministic_ones_said_to_be():
     frame = pd.DataFrame({"item": item, "arm": arm, "y": y})
     got = repeat_variance(frame, unit="item", outcome="y", treatment="arm")
     cot, direct = got.parts
-    assert (cot.label, cot.n_changed, cot.worst_item) == ("cot", 1, "p")
+    assert (cot.label, cot["n_changed"], cot["worst_item"]) == ("cot", 1, "p")
     # Means of 0.1 + 0.1 and the like are rounded; equal outcomes are equal all the same.
-    assert (direct.n_changed, direct.sd_repeats, direct.estimate, direct.worst_item) == (
+    assert (direct["n_changed"], direct["sd_repeats"], direct.estimate, direct["worst_item"]) == (
         0,
         0.0,
         0.0,
@@ -80,7 +88,7 @@ def test_arms_are_looked_at_one_by_one_and_deterministic_ones_said_to_be():
     assert len(got.to_frame()) == 2
     json.dumps(got.to_dict())
     alone = pd.concat([frame, pd.DataFrame({"item": ["s"], "arm": ["cot"], "y": [1.0]})])
-    assert repeat_variance(alone, unit="item", outcome="y", treatment="arm").parts[0].n_single == 1
+    assert repeat_variance(alone, unit="item", outcome="y", treatment="arm").parts[0]["n_single"] == 1
     with pytest.raises(EstimationError, match=r"0 item\(s\) are repeated; at least two are needed"):
         repeat_variance(frame.iloc[[0, 2, 4]], unit="item", outcome="y")
     with pytest.raises(DataError, match="'y' has 1 missing"):
@@ -109,11 +117,13 @@ def test_against_the_analysis_of_variance_of_statsmodels():
     anova = anova_lm(ols("y ~ C(item_id)", frame).fit())
     mean_squares = anova["sum_sq"] / anova["df"]
     (found,) = over_reps(frame.sample(frac=1, random_state=1))
-    assert found.sd_repeats**2 == pytest.approx(mean_squares["Residual"])
-    assert found.sd_items**2 == pytest.approx((mean_squares["C(item_id)"] - mean_squares["Residual"]) / 4)
-    assert found.mean == pytest.approx(frame["y"].mean())
-    assert found.rep_means == pytest.approx(tuple(frame.groupby("rep")["y"].mean()))
-    assert found.sd_rep_means == pytest.approx(frame.groupby("rep")["y"].mean().std(ddof=1))
+    assert found["sd_repeats"] ** 2 == pytest.approx(mean_squares["Residual"])
+    assert found["sd_items"] ** 2 == pytest.approx(
+        (mean_squares["C(item_id)"] - mean_squares["Residual"]) / 4
+    )
+    assert found["mean"] == pytest.approx(frame["y"].mean())
+    assert found["rep_means"] == pytest.approx(tuple(frame.groupby("rep")["y"].mean()))
+    assert found["sd_rep_means"] == pytest.approx(frame.groupby("rep")["y"].mean().std(ddof=1))
 
 
 def test_known_variance_components_are_found():
@@ -124,7 +134,7 @@ def test_known_variance_components_are_found():
         for _ in range(300)
     ]
     for name, truth in (("sd_repeats", 0.25), ("sd_items", 4.0)):
-        values = np.array([getattr(f, name) ** 2 for f in found])
+        values = np.array([f[name] ** 2 for f in found])
         assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(300)
 
 
@@ -133,14 +143,14 @@ def test_arms_stand_apart():
     frame = pd.concat([repeated(b, "few_shot"), repeated(a, "direct")])
     direct, few = over_reps(frame)
     assert (few.label, direct.label) == ("few_shot", "direct")
-    assert (direct.sd_repeats, direct.sd_items, direct.sd_rep_means) == (0, 0, 0)
-    assert few.sd_repeats**2 == pytest.approx(0.5)
-    assert few.sd_rep_means == pytest.approx(np.sqrt(0.5))
+    assert (direct["sd_repeats"], direct["sd_items"], direct["sd_rep_means"]) == (0, 0, 0)
+    assert few["sd_repeats"] ** 2 == pytest.approx(0.5)
+    assert few["sd_rep_means"] == pytest.approx(np.sqrt(0.5))
 
 
 def test_the_variance_between_items_is_never_negative():
     frame = repeated(np.array([[0.0, 1.0], [1.0, 0.0]]))
-    assert over_reps(frame)[0].sd_items == 0
+    assert over_reps(frame)[0]["sd_items"] == 0
 
 
 @pytest.mark.parametrize(
@@ -188,7 +198,7 @@ def test_the_exact_test_enumerates_by_hand():
         }
     )
     got = batch_interference(frame, unit="item", outcome="y", batch="batch")
-    assert (got.exact, got.arrangements) == (True, 8)
+    assert (got["exact"], got["arrangements"]) == (True, 8)
     # All three items are higher in batch 2: only this arrangement and its mirror are as extreme.
     assert got.parts[0].p_value == 2 / 8
     signs = [0.5, 0.5, 1.0]
@@ -197,19 +207,25 @@ def test_the_exact_test_enumerates_by_hand():
         for pick in itertools.product((1, -1), repeat=3)
     ]
     assert got.parts[0].estimate == pytest.approx(max(values))
-    assert (got.n_items, got.n_trials, got.n_batches, got.n_changed, got.largest_range) == (3, 6, 2, 3, 2.0)
+    assert (got["n_items"], got["n_trials"], got["n_batches"], got["n_changed"], got["largest_range"]) == (
+        3,
+        6,
+        2,
+        3,
+        2.0,
+    )
 
 
 def test_drawn_and_enumerated_arrangements_agree(monkeypatch):
     frame = trials(np.random.default_rng(1), items=6, repeats=3, size=3, batch_sd=1.0)
     monkeypatch.setattr("whyprompt.effects.checks.batches._EXACT", 10**6)
     exact = batch_interference(frame, unit="item", outcome="y", batch="batch", features=["tokens"])
-    assert (exact.exact, exact.arrangements) == (True, 6**6)
+    assert (exact["exact"], exact["arrangements"]) == (True, 6**6)
     monkeypatch.setattr("whyprompt.effects.checks.batches._EXACT", 1)
     drawn = batch_interference(
         frame, unit="item", outcome="y", batch="batch", features=["tokens"], draws=4999
     )
-    assert not drawn.exact
+    assert not drawn["exact"]
     for one, other in zip(exact.parts, drawn.parts, strict=True):
         assert one.estimate == other.estimate
         # Monte Carlo error of a share over 4,999 draws is at most 0.0071.
@@ -239,8 +255,8 @@ def test_the_test_keeps_its_size_for_a_skewed_outcome_and_finds_a_batch_effect()
     assert np.mean([g.parts[0].p_value <= 0.05 for g in found]) > 0.8
     assert "An item's outcome is not its own" in found[0].sentence
     # The components are unbiased: batch 1, repeats 1.
-    assert np.mean([g.sd_batch**2 for g in found]) == pytest.approx(1.0, abs=0.45)
-    assert np.mean([g.sd_repeats**2 for g in found]) == pytest.approx(1.0, abs=0.2)
+    assert np.mean([g["sd_batch"] ** 2 for g in found]) == pytest.approx(1.0, abs=0.45)
+    assert np.mean([g["sd_repeats"] ** 2 for g in found]) == pytest.approx(1.0, abs=0.2)
 
 
 def test_padding_by_long_neighbours_is_found_by_their_length():
@@ -266,9 +282,9 @@ def test_components_equal_least_squares_in_a_crossed_design():
     frame = pd.DataFrame({"item": item, "batch": batch, "y": y})
     got = batch_interference(frame, unit="item", outcome="y", batch="batch", draws=99)
     table = anova_lm(smf.ols("y ~ C(item) + C(batch)", frame).fit())
-    assert got.sd_repeats**2 == pytest.approx(table.loc["Residual", "mean_sq"])
+    assert got["sd_repeats"] ** 2 == pytest.approx(table.loc["Residual", "mean_sq"])
     expected = (table.loc["C(batch)", "mean_sq"] - table.loc["Residual", "mean_sq"]) / 8
-    assert got.sd_batch**2 == pytest.approx(expected)
+    assert got["sd_batch"] ** 2 == pytest.approx(expected)
     assert got.parts[0].estimate == pytest.approx(table.loc["C(batch)", "sum_sq"])
 
 
@@ -290,17 +306,17 @@ def test_names_order_and_shifts_of_items_do_not_matter(seed):
 def test_what_never_changes_and_what_never_moved():
     frame = trials(np.random.default_rng(2), noise=0.0)
     still = batch_interference(frame, unit="item", outcome="y", batch="batch", draws=99)
-    assert (still.n_changed, still.parts[0].p_value, still.sd_batch) == (0, 1.0, 0.0)
+    assert (still["n_changed"], still.parts[0].p_value, still["sd_batch"]) == (0, 1.0, 0.0)
     assert "no sign of interference" in still.sentence
     frame["one"] = frame["item"]
     with pytest.raises(EstimationError, match="no item was run in two values of 'one'"):
         batch_interference(frame, unit="item", outcome="y", batch="one")
     extra = pd.concat([frame, frame.iloc[:2].assign(item="lone", batch="0.0")])
-    assert batch_interference(extra, unit="item", outcome="y", batch="batch", draws=99).n_left_out == 2
+    assert batch_interference(extra, unit="item", outcome="y", batch="batch", draws=99)["n_left_out"] == 2
     # The same item under another arm is another item.
     arms = frame.assign(arm=np.where(frame["rep"] < 2, "a", "b"))
     got = batch_interference(arms, unit="item", outcome="y", batch="batch", treatment="arm", draws=99)
-    assert got.n_items == 24
+    assert got["n_items"] == 24
     assert len(got.to_frame()) == 1
     json.dumps(got.to_dict())
     # Units numbered anew in each repetition are told apart by both columns.
@@ -340,13 +356,13 @@ TEXTS = ["a" * k for k in (3, 1, 4, 1, 5, 9, 2, 6, 5, 3)]
 def test_a_function_of_the_item_alone_is_consistent_and_called_as_promised():
     score = Scorer()
     got = batch_consistency(score, TEXTS, batch_size=4, draws=2)
-    assert (got.verdict, got.largest, got.largest_order, got.n_beyond) == ("passes", 0.0, 0.0, 0)
+    assert (got.verdict, got["largest"], got["largest_order"], got["n_beyond"]) == ("passes", 0.0, 0.0, 0)
     sizes = [len(call) for call in score.calls]
     assert sizes == [1] * 20 + [4, 4, 2] * 3
     assert score.calls[20] == TEXTS[:4]
     assert sorted(itertools.chain(*score.calls[23:26])) == sorted(TEXTS)
     assert score.calls[23:26] != score.calls[20:23]
-    assert got.scores[0].tolist() == [len(t) for t in TEXTS]
+    assert [row["alone"] for row in got.parts] == [len(t) for t in TEXTS]
     assert "neighbours do not change an item's score" in got.sentence
     assert len(got.to_frame()) == 10
     json.dumps(got.to_dict())
@@ -355,14 +371,14 @@ def test_a_function_of_the_item_alone_is_consistent_and_called_as_promised():
 def test_padding_position_and_noise_are_told_apart():
     padded = batch_consistency(Scorer("padding"), TEXTS, batch_size=5, draws=4)
     assert padded.verdict == "fails"
-    assert 0 < padded.largest <= 4.0
+    assert 0 < padded["largest"] <= 4.0
     away = [max(abs(v) for v in (row.estimate, *row.ends)) for row in padded.parts]
-    assert away[padded.worst] == padded.largest == max(away)
-    assert padded.parts[padded.worst].label == f"item {padded.worst}"
-    assert padded.largest_repeat == 0.0
+    assert away[padded["worst"]] == padded["largest"] == max(away)
+    assert padded.parts[padded["worst"]].label == f"item {padded['worst']}"
+    assert padded["largest_repeat"] == 0.0
     assert "depends on its neighbours" in padded.sentence
     first = batch_consistency(Scorer("first"), TEXTS, batch_size=5, draws=3)
-    assert (first.largest, first.largest_order) == (2.0, 2.0)
+    assert (first["largest"], first["largest_order"]) == (2.0, 2.0)
     noisy = batch_consistency(Scorer("noise"), TEXTS, batch_size=5)
     assert noisy.verdict == "doubtful"
     assert "neighbours cannot be blamed" in noisy.sentence
@@ -408,4 +424,4 @@ def test_the_packed_scoring_of_a_real_model_is_consistent(tiny_model):
         torch.set_num_threads(before)
     assert got.verdict == "passes", got.sentence
     # The scores differ between items by far more than between companies.
-    assert np.std(got.scores[0]) > 100 * got.largest
+    assert np.std([row["alone"] for row in got.parts]) > 100 * got["largest"]

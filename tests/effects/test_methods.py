@@ -218,7 +218,7 @@ def test_a_specification_curve_takes_methods_with_their_options():
             "caliper": [None, 0.2],
         },
     )
-    labels = {row.choices["method"] for row in curve.parts}
+    labels = {row["choices"]["method"] for row in curve.parts}
     assert labels == {"nearest:caliper=0.1", "nearest:caliper=0.5", "overlap", "ipw"}
     assert len(curve.parts) == 4
-    assert {row.choices["caliper"] for row in curve.parts} == {"none"}
+    assert {row["choices"]["caliper"] for row in curve.parts} == {"none"}

@@ -50,7 +50,7 @@ def test_every_row_is_the_estimate_of_that_specification():
     assert estimates == sorted(estimates)
     assert curve.estimate == np.median(estimates)
     assert (curve.low, curve.high) == (estimates[0], estimates[-1])
-    by_choice = {tuple(row.choices.values()): row for row in curve.parts}
+    by_choice = {tuple(row["choices"].values()): row for row in curve.parts}
     direct = estimate_effect(frame, **ASKED, method="nearest", caliper=0.2, estimand="att")
     row = by_choice["none", "nearest", "0.2"]
     assert (row.estimate, row.std_error) == (direct.estimate, direct.std_error)
@@ -74,8 +74,8 @@ def test_every_row_is_the_estimate_of_that_specification():
         estimand="att",
     )
     assert by_choice["bins", "ipw", "none"].estimate == pytest.approx(direct.estimate, rel=1e-10)
-    assert {row.estimand for row in curve.parts} == {"att"}
-    assert curve.share_significant == np.mean([row.significant for row in curve.parts])
+    assert {row["estimand"] for row in curve.parts} == {"att"}
+    assert curve.share_significant == np.mean([row["significant"] for row in curve.parts])
 
 
 def test_balance_is_judged_in_the_confounders_as_they_are_and_not_as_they_were_binned():
@@ -85,10 +85,10 @@ def test_balance_is_judged_in_the_confounders_as_they_are_and_not_as_they_were_b
         **ASKED,
         grid={"preparation": {"none": [], "two bins": [Step.bin("hard", n_bins=2)]}, "method": ["entropy"]},
     )
-    by_name = {row.choices["preparation"]: row for row in curve.parts}
-    assert by_name["none"].balanced
+    by_name = {row["choices"]["preparation"]: row for row in curve.parts}
+    assert by_name["none"]["balanced"]
     # Balanced within two bins, and not in what was binned.
-    assert not by_name["two bins"].balanced
+    assert not by_name["two bins"]["balanced"]
     assert by_name["two bins"].largest_smd > 0.2
     assert curve.share_balanced == 0.5
     assert curve.median_balanced == by_name["none"].estimate
@@ -140,7 +140,7 @@ def test_the_default_grid_agrees_on_a_known_effect_and_leaves_the_table_alone():
 
 def test_overlap_weights_answer_their_own_question_and_the_sentence_says_so():
     curve = specification_curve(table(), **ASKED, grid={"method": ["ipw", "overlap"]})
-    assert {row.estimand for row in curve.parts} == {"att", "ato"}
+    assert {row["estimand"] for row in curve.parts} == {"att", "ato"}
     assert "the estimands are ato, att" in curve.sentence
 
 
@@ -151,11 +151,11 @@ def test_adjustment_sets_are_a_dimension():
         **ASKED,
         grid={"confounders": {"all": ASKED["confounders"], "size": ["size"]}, "method": ["ipw"]},
     )
-    by_name = {row.choices["confounders"]: row for row in curve.parts}
+    by_name = {row["choices"]["confounders"]: row for row in curve.parts}
     assert by_name["all"].estimate > by_name["size"].estimate + 0.5
     # Balance is judged in every confounder, also one left out of this specification.
-    assert by_name["all"].balanced
-    assert not by_name["size"].balanced
+    assert by_name["all"]["balanced"]
+    assert not by_name["size"]["balanced"]
 
 
 def test_shuffled_arms_give_a_joint_p_value():

@@ -79,7 +79,7 @@ def test_recorded_figures_of_other_tools_name_their_versions_and_command():
     assert recorded["versions"]["dowhy"] == "0.14"
     assert recorded["versions"]["causalml"] == "0.15.5"
     assert "execute.py" in recorded["command"]
-    assert {e["tool"] for e in recorded["rows"]} == {"whyprompt", "DoWhy", "CausalML"}
+    assert {e["tool"] for e in recorded["parts"]} == {"whyprompt", "DoWhy", "CausalML"}
     assert re.fullmatch(r"[0-9a-f]{64}", recorded["log"])
 
 

@@ -202,7 +202,7 @@ def test_audit_plot_draws_monte_carlo_error(small):
         for row in a.parts:
             value, error = row.estimate, row.std_error
             if what == "coverage":
-                value, error = row.coverage, row.coverage_error
+                value, error = row["coverage"], row["coverage_error"]
             if value is None:
                 assert row.label not in rows
                 continue

@@ -146,7 +146,7 @@ def test_logs_and_balance_hold_the_exact_values(small, page):
     rows = body(page.tables["audit"])
     for row in a.parts:
         assert rows[row.label][0] == row.estimate
-        assert rows[row.label][4] == row.coverage
+        assert rows[row.label][4] == row["coverage"]
     rows = body(page.tables["balance-draw"])
     for row in d.adjusted.balance:
         assert rows[row.covariate][:2] == [row.smd_before, row.smd_after]
@@ -166,10 +166,10 @@ def test_sensitivity_is_that_of_the_library(small, page):
     found = sensitivity_report(small.effect.draw.table, small.effect.draw.adjusted)
     rows = body(page.tables["sensitivity"])
     assert rows["E-value of the estimate"] == [found.checks["E-value"].part("E-value").estimate]
-    assert rows["robustness value"] == [found.checks["partial R2"].robustness_value]
+    assert rows["robustness value"] == [found.checks["partial R2"]["robustness_value"]]
     gammas = body(page.tables["rosenbaum"])
     for bound in found.checks["Rosenbaum bounds"].parts:
-        assert gammas[f"gamma {bound.gamma:g}"][:2] == [bound.p_lower, bound.p_upper]
+        assert gammas[f"gamma {bound['gamma']:g}"][:2] == [bound["p_lower"], bound["p_upper"]]
 
 
 def test_heads_hold_the_exact_values(small, page):

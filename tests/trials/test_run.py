@@ -340,13 +340,13 @@ def test_repetitions_draw_shots_anew_and_their_variance_is_reported(study_file, 
     frame = load_trials(study, tmp_path / "out")
     found = repeat_variance(frame, unit="item_id", outcome="log_prob", treatment="arm", rep="rep")
     direct, shots = found.parts
-    assert (direct.label, direct.repeats, direct.n_items) == ("direct", 4, 8)
-    assert direct.sd_repeats**2 == pytest.approx(0, abs=1e-10)
-    assert direct.sd_rep_means == pytest.approx(0, abs=1e-6)
+    assert (direct.label, direct["repeats"], direct["n_items"]) == ("direct", 4, 8)
+    assert direct["sd_repeats"] ** 2 == pytest.approx(0, abs=1e-10)
+    assert direct["sd_rep_means"] == pytest.approx(0, abs=1e-6)
     table = frame[frame["arm"] == "few_shot"].pivot_table(index="item_id", columns="rep", values="log_prob")
-    assert shots.sd_repeats**2 == pytest.approx(table.var(axis=1, ddof=1).mean())
-    assert shots.sd_repeats**2 > 1e-4
-    assert shots.sd_rep_means == pytest.approx(table.mean().std(ddof=1))
+    assert shots["sd_repeats"] ** 2 == pytest.approx(table.var(axis=1, ddof=1).mean())
+    assert shots["sd_repeats"] ** 2 > 1e-4
+    assert shots["sd_rep_means"] == pytest.approx(table.mean().std(ddof=1))
     # Another seed draws other shots: the direct arm stays, the few-shot arm moves.
     other = load_study(study_file(body + "seeds: {shots: 1}\n"))
     run_study(other, tmp_path / "out")

@@ -9,7 +9,7 @@ from whyprompt._words import counted, format_number, p_words
 from whyprompt.answers.family import family_rows, family_words
 from whyprompt.effects.checks.audit import audit, one_draw
 from whyprompt.effects.effect import estimate_effect
-from whyprompt.effects.methods.make import options_of
+from whyprompt.effects.methods.make import estimand_of, options_of
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.results import Estimate, Result, plain
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from whyprompt.effects.checks.audit import AuditResult, OneDraw
+    from whyprompt.effects.checks.audit import OneDraw
     from whyprompt.effects.paired import PairedResult
     from whyprompt.effects.result import EffectResult
     from whyprompt.study import AuditSettings, Study
@@ -54,7 +54,7 @@ class StudyEffect:
         with the seeds of shots and sampling. None with one repetition.
     draw : OneDraw or None
         One confounded draw of one arm an item: naive, adjusted and true, side by side.
-    audit : AuditResult or None
+    audit : Result or None
         The same over many draws.
     confounders : tuple of str
         What the draw and the audit adjust for.
@@ -72,7 +72,7 @@ class StudyEffect:
     arms: dict[str, PairedResult | EffectResult]
     spread: Result | None
     draw: OneDraw | None
-    audit: AuditResult | None
+    audit: Result | None
     confounders: tuple[str, ...]
     frame: pd.DataFrame
 
@@ -147,14 +147,14 @@ class StudyEffect:
                 (
                     row.label,
                     format_number(row.estimate),
-                    format_number(row.mean_std_error),
-                    "n/a" if row.coverage is None else f"{row.coverage:.0%}",
-                    f"{row.n_failed}/{self.audit.draws}",
+                    format_number(row["mean_std_error"]),
+                    "n/a" if row["coverage"] is None else f"{row['coverage']:.0%}",
+                    f"{row['n_failed']}/{self.audit['draws']}",
                 )
                 for row in self.audit.parts
             ]
             blocks.append(
-                f"{counted(self.audit.draws, 'such draw')} against the truth ({self.audit.rule}):\n"
+                f"{counted(self.audit['draws'], 'such draw')} against the truth ({self.audit['rule']}):\n"
                 + _table(("method", "bias", "std. error", "coverage", "failed"), found)
             )
         if self.main.warnings:
@@ -396,7 +396,7 @@ def _spread(study: Study, frame: pd.DataFrame, contrast: Contrast) -> Result | N
 
 def _audit(
     study: Study, frame: pd.DataFrame, settings: AuditSettings, confounders: tuple[str, ...]
-) -> tuple[OneDraw, AuditResult | None]:
+) -> tuple[OneDraw, Result | None]:
     contrast = study.contrast
     ruled = tuple(c for c in settings.assignment if c in frame.columns)
     method, options = settings.method_name, settings.method_options
@@ -419,8 +419,7 @@ def _audit(
     draw = one_draw(
         frame,
         method=method,
-        # Overlap weights define their own population.
-        estimand=None if method == "overlap" else settings.estimand,
+        estimand=estimand_of(method, settings.estimand),
         level=study.effect.level,
         **shared,
         **({"tie_break": "item_id"} if "tie_break" in options_of(method) else {}) | options,

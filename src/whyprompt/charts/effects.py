@@ -231,7 +231,8 @@ def audit_plot(
 
     Parameters
     ----------
-    result : AuditResult
+    result : Result
+        Of `whyprompt.audit`.
     what : {"bias", "coverage"}, default "bias"
         Mean error against the paired truth, or the share of intervals that hold it; each with the interval
         that the Monte Carlo error of so many draws leaves.
@@ -251,8 +252,8 @@ def audit_plot(
 
     rows: list[dict[str, Any]] = []
     for row in result.parts:
-        value = row.estimate if what == "bias" else row.coverage
-        error = row.std_error if what == "bias" else row.coverage_error
+        value = row.estimate if what == "bias" else row["coverage"]
+        error = row.std_error if what == "bias" else row["coverage_error"]
         if value is None:
             continue
         wide = None if error is None else _Z95 * error
@@ -287,7 +288,9 @@ def audit_plot(
     )
     if what == "coverage":
         base = alt.layer(*base.layer[1:], _zero(result.level))
-    description = f"Audit over {counted(result.draws, 'draw')}. " + "; ".join(r["words"] for r in rows) + "."
+    description = (
+        f"Audit over {counted(result['draws'], 'draw')}. " + "; ".join(r["words"] for r in rows) + "."
+    )
     chart = _fit(base, width=width, height=_ROW * len(order) + 10)
     out: alt.LayerChart = finish(chart, description=description)
     return out

@@ -13,7 +13,7 @@ from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, results_folder,
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
-    from whyprompt.effects.checks.repeats import RepeatVariance
+    from whyprompt.results import Result
     from whyprompt.study import Study
 
 __all__ = ["doctor", "export", "run", "schema"]
@@ -107,14 +107,14 @@ def run(
         for outcome, variance in spread.items():
             for v in variance.parts:
                 show(
-                    f"  {outcome}, {v.label}: mean {v.mean:.4f}; variance over repetitions of an item "
-                    f"{v.sd_repeats**2:.4f}, between items {v.sd_items**2:.4f}; the mean moves by "
-                    f"{v.sd_rep_means:.4f} (standard deviation over "
-                    f"{counted(len(v.rep_means), 'repetition')})"
+                    f"  {outcome}, {v.label}: mean {v['mean']:.4f}; variance over repetitions of an item "
+                    f"{v['sd_repeats'] ** 2:.4f}, between items {v['sd_items'] ** 2:.4f}; the mean moves by "
+                    f"{v['sd_rep_means']:.4f} (standard deviation over "
+                    f"{counted(len(v['rep_means']), 'repetition')})"
                 )
 
 
-def _spread_over_reps(plan: Study, folder: Path) -> dict[str, RepeatVariance]:
+def _spread_over_reps(plan: Study, folder: Path) -> dict[str, Result]:
     """Give every outcome's variance over repetitions."""
     from whyprompt.effects.checks.repeats import repeat_variance
     from whyprompt.trials.run import load_trials

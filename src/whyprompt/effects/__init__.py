@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from whyprompt.effects.arms import ArmsResult
-from whyprompt.effects.checks.audit import AuditResult, AuditRow, OneDraw
+from whyprompt.effects.checks.audit import OneDraw
 from whyprompt.effects.checks.balance import effective_sample_size
-from whyprompt.effects.checks.batches import BatchInterference
-from whyprompt.effects.checks.consistency import BatchConsistency, batch_consistency
+from whyprompt.effects.checks.consistency import batch_consistency
 from whyprompt.effects.checks.evalue import e_value
 from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
-from whyprompt.effects.checks.negative_controls import NegativeControls
-from whyprompt.effects.checks.partial_r2 import PartialR2Bounds, partial_r2_bounds
-from whyprompt.effects.checks.peers.result import CrossCheck, CrossCheckRow
+from whyprompt.effects.checks.partial_r2 import partial_r2_bounds
+from whyprompt.effects.checks.peers.result import CrossCheck
 from whyprompt.effects.checks.random_cause import random_common_cause
-from whyprompt.effects.checks.repeats import RepeatVariance
-from whyprompt.effects.checks.rosenbaum import RosenbaumBound, rosenbaum_bounds
+from whyprompt.effects.checks.repeats import error_of_mean
+from whyprompt.effects.checks.rosenbaum import rosenbaum_bounds
 from whyprompt.effects.checks.specification import SpecificationCurve
 from whyprompt.effects.checks.subset import data_subset
 from whyprompt.effects.dose import DoseResponse
@@ -52,13 +50,8 @@ __all__ = [
     "METHODS",
     "ArmsResult",
     "Assumption",
-    "AuditResult",
-    "AuditRow",
     "BalanceRow",
-    "BatchConsistency",
-    "BatchInterference",
     "CrossCheck",
-    "CrossCheckRow",
     "DoseResponse",
     "DropReport",
     "EffectResult",
@@ -72,18 +65,14 @@ __all__ = [
     "MissingPatterns",
     "Naive",
     "Nearest",
-    "NegativeControls",
     "OneDraw",
     "Optimal",
     "OrdinalResult",
     "Overlap",
     "PairedResult",
-    "PartialR2Bounds",
     "Prepared",
     "PromptPolicy",
     "Recipe",
-    "RepeatVariance",
-    "RosenbaumBound",
     "SpecificationCurve",
     "Step",
     "Subclass",
@@ -92,6 +81,7 @@ __all__ = [
     "drop_incomplete",
     "e_value",
     "effective_sample_size",
+    "error_of_mean",
     "leave_one_covariate_out",
     "little_test",
     "make_method",

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from whyprompt import charts
 from whyprompt._words import counted
 from whyprompt.effects.checks.hidden import sensitivity_report
-from whyprompt.effects.checks.partial_r2 import PartialR2Bounds
-from whyprompt.effects.checks.rosenbaum import RosenbaumBound
 from whyprompt.effects.result import method_words
 from whyprompt.errors import EstimationError
 from whyprompt.page.blocks import Cell, Details, Note, Para, Section, num, p_value, table
@@ -71,15 +69,15 @@ def logs(m: Material) -> Section:
             ("bias", "Bias of each method over the draws"),
             ("coverage", "How often each method's interval holds the truth"),
         ):
-            known = [row.estimate if what == "bias" else row.coverage for row in audited.parts]
+            known = [row.estimate if what == "bias" else row["coverage"] for row in audited.parts]
             if any(value is not None for value in known):
                 blocks.append(
                     m.artist.figure(
                         f"audit-{what}",
                         words,
                         lambda w, what=what: charts.audit_plot(audited, what=what, width=w),  # type: ignore[misc]
-                        caption=f"{counted(audited.draws, 'draw')}; lines are the Monte Carlo error that so"
-                        " many leave.",
+                        caption=f"{counted(audited['draws'], 'draw')}; lines are the Monte Carlo error that"
+                        " so many leave.",
                     )
                 )
         rows = [
@@ -87,16 +85,16 @@ def logs(m: Material) -> Section:
                 row.label,
                 num(row.estimate),
                 num(row.std_error, digits=2),
-                num(row.mean_std_error),
-                num(row.rmse),
-                num(row.coverage),
-                f"{row.n_failed} of {audited.draws}",
+                num(row["mean_std_error"]),
+                num(row["rmse"]),
+                num(row["coverage"]),
+                f"{row['n_failed']} of {audited['draws']}",
             )
             for row in audited.parts
         ]
         blocks.append(
             table(
-                f"Audit over {counted(audited.draws, 'draw')}: {audited.rule}",
+                f"Audit over {counted(audited['draws'], 'draw')}: {audited['rule']}",
                 ("method", "bias", "its error", "mean std. error", "RMSE", "coverage", "no estimate"),
                 rows,
                 name="audit",
@@ -107,7 +105,7 @@ def logs(m: Material) -> Section:
 
 def _rule(m: Material) -> str:
     if m.effect.audit is not None:
-        return m.effect.audit.rule
+        return str(m.effect.audit["rule"])
     settings = m.study.effect.audit
     return "" if settings is None else ", ".join(f"{v:g} x {k}" for k, v in settings.assignment.items())
 
@@ -146,24 +144,23 @@ def sensitivity(m: Material) -> Section:
     if pairs is not None:
         figures.append(("hidden bias that undoes significance (gamma)", num(pairs.estimate)))
     r = found.checks.get("partial R2")
-    if isinstance(r, PartialR2Bounds):
+    if r is not None:
         figures += [
-            ("robustness value", num(r.robustness_value)),
-            (f"robustness value at level {r.alpha:g}", num(r.robustness_value_alpha)),
-            ("partial R² of the arm with the outcome", num(r.partial_r2)),
+            ("robustness value", num(r["robustness_value"])),
+            (f"robustness value at level {r['alpha']:g}", num(r["robustness_value_alpha"])),
+            ("partial R² of the arm with the outcome", num(r["partial_r2"])),
         ]
     blocks.append(table("Key figures", ("", "value"), figures, name="sensitivity"))
     if pairs is not None:
         rows = [
             (
-                f"gamma {b.gamma:g}",
-                p_value(b.p_lower),
-                p_value(b.p_upper),
-                num(b.effect_low),
-                num(b.effect_high),
+                b.label,
+                p_value(b["p_lower"]),
+                p_value(b["p_upper"]),
+                num(b["effect_low"]),
+                num(b["effect_high"]),
             )
             for b in pairs.parts
-            if isinstance(b, RosenbaumBound)
         ]
         blocks.append(
             Details(
@@ -186,13 +183,13 @@ def sensitivity(m: Material) -> Section:
 def _benchmarks(bounds: Any) -> Details:  # noqa: ANN401 - bounds by benchmarks
     rows = []
     for b in bounds:
-        name = f"{b.times:g} times {b.benchmark}"
-        if b.r2_outcome >= 1:
+        name = f"{b['times']:g} times {b['benchmark']}"
+        shown = (name, num(b["r2_treatment"]), num(b["r2_outcome"]))
+        if b["r2_outcome"] >= 1:
             # The bound says nothing there: such a confounder could be the whole outcome.
-            rows.append((name, num(b.r2_treatment), num(b.r2_outcome), Cell("no bound"), Cell(""), Cell("")))
+            rows.append((*shown, Cell("no bound"), Cell(""), Cell("")))
         else:
-            low, high = num(b.ci_low), num(b.ci_high)
-            rows.append((name, num(b.r2_treatment), num(b.r2_outcome), num(b.estimate), low, high))
+            rows.append((*shown, num(b.estimate), num(b.ci_low), num(b.ci_high)))
     return Details(
         "A confounder as strong as a measured one",
         (

@@ -10,21 +10,21 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt._words import counted, format_number, percent
-from whyprompt.effects.checks.audit_result import AuditResult, AuditRow, OneDraw
+from whyprompt.charts import audit_plot
 from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.estimate import estimated
-from whyprompt.effects.methods.make import METHODS, make_method, options_of, settle_plan
-from whyprompt.effects.methods.overlap import Overlap
+from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of, settle_plan
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
 from whyprompt.effects.problem import Problem, refuse_post_treatment
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Assumption, Estimate
+from whyprompt.results import Assumption, Estimate, Result, unlisted
 from whyprompt.stats.design import Design, design_matrix
 from whyprompt.stats.order import codes
 from whyprompt.tables import Arms, level_name, open_table
@@ -32,15 +32,17 @@ from whyprompt.tables import Arms, level_name, open_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.make import MethodLike
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.pairs import PairedDifferences
+    from whyprompt.effects.result import EffectResult
 
     Floats = NDArray[np.float64]
 
-__all__ = ["AuditResult", "AuditRow", "OneDraw", "Rule", "audit", "one_draw"]
+__all__ = ["OneDraw", "Rule", "audit", "one_draw"]
 
 Rule = Callable[[Mapping[str, "NDArray[Any]"]], "NDArray[np.float64]"] | Mapping[str, float]
 """The probability of the treated arm: a function of the covariates, or logistic coefficients."""
@@ -165,7 +167,7 @@ def audit(
     level: float = 0.95,
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - options of estimate_effect
-) -> AuditResult:
+) -> Result:
     """Hold estimates from one arm an item against the paired truth.
 
     Parameters
@@ -200,7 +202,22 @@ def audit(
 
     Returns
     -------
-    AuditResult
+    Result
+        `overall` is the paired effect over all items. Its figures are ``draws``; ``rule``, in words;
+        ``mean_share_treated``, the mean probability of the treated arm; and ``confounders``. A part is a
+        method over the draws: its estimate is the bias, the mean of estimate minus the paired effect on the
+        same items, its standard error the Monte Carlo error of so many draws, and `n_used` counts the draws
+        with an estimate. Its figures, None where there are none:
+
+        - ``estimand``; ``truth``, the mean over draws of the paired effect on the items that it names, and
+          ``mean_estimate``;
+        - ``rmse``; ``mean_std_error``, as the method reports it; ``mean_used``, rows with a weight;
+        - ``coverage``, the share of intervals that hold the paired effect on the same items, of the draws
+          that have one, and ``coverage_error``, its Monte Carlo error;
+        - ``n_failed``, draws in which the method refused to estimate, and ``failures``, the reasons with
+          their numbers;
+        - ``n_no_interval``, draws with an estimate and no interval; they count in the bias and not in the
+          coverage.
 
     Raises
     ------
@@ -267,25 +284,32 @@ def audit(
     if pairs.incomplete:
         warnings.append(f"{sum(pairs.incomplete.values())} item(s) without both outcomes are left out")
     warnings.extend(
-        f"{row.label} could not estimate in {row.n_failed} of {draws} draws" for row in rows if row.n_failed
+        f"{row.label} could not estimate in {row['n_failed']} of {draws} draws"
+        for row in rows
+        if row["n_failed"]
     )
     warnings.extend(
-        f"{row.label} gave no interval in {row.n_no_interval} of {draws} draws; coverage is of the others"
+        f"{row.label} gave no interval in {row['n_no_interval']} of {draws} draws; coverage is of the others"
         for row in rows
-        if row.n_no_interval
+        if row["n_no_interval"]
     )
-    return AuditResult(
+    found = Result(
         overall=Estimate(label="paired effect", estimate=float(effect.mean()), n_used=len(effect)),
         parts=tuple(rows),
         axis="bias (estimate minus truth, in units of the outcome)",
-        draws=draws,
-        rule=setup.description,
-        mean_share_treated=float(setup.probability.mean()),
-        confounders=tuple(confounders),
+        figures={
+            "draws": draws,
+            "rule": setup.description,
+            "mean_share_treated": float(setup.probability.mean()),
+            "confounders": tuple(confounders),
+        },
         level=level,
         assumptions=_assumptions(setup),
         warnings=tuple(warnings),
         sentence=_audit_sentence(rows, float(effect.mean()), len(effect), draws, level),
+    )
+    return replace(
+        found, pictures={what: partial(audit_plot, found, what=what) for what in ("bias", "coverage")}
     )
 
 
@@ -328,7 +352,7 @@ def _plan_of(
         ("an item's",),
         method=method if made is None else made,
         options={name: value for name, value in options.items() if name in own},
-        estimand="ato" if method == "overlap" or isinstance(made, Overlap) else estimand,
+        estimand=estimand_of(method, estimand),
         level=level,
         random_state=random_state,
         **{name: options[name] for name in _FOR_ALL if name in options},
@@ -344,7 +368,7 @@ def _run(
     outcome: str,
     names: tuple[str, str],
     strata: NDArray[np.int64] | None,
-) -> AuditRow:
+) -> Estimate:
     pairs = setup.pairs
     found: list[tuple[float, float, float | None, bool | None, int]] = []
     failures: Counter[str] = Counter()
@@ -375,37 +399,37 @@ def _run(
         low, high = core.ci
         covered = None if low is None or high is None else bool(low <= truth <= high)
         found.append((core.estimate, truth, core.std_error, covered, int((core.weights > 0).sum())))
-    n_failed = sum(failures.values())
-    base: dict[str, Any] = {
-        "label": plan.method.name,
+    row = Estimate(label=plan.method.name, estimate=None, n_used=len(found))
+    figures: dict[str, Any] = {
         "estimand": plan.estimand,
-        "n_used": len(found),
-        "n_failed": n_failed,
+        "n_failed": sum(failures.values()),
         "failures": dict(failures.most_common(5)),
-        "n_no_interval": sum(row[3] is None for row in found),
+        "n_no_interval": sum(one[3] is None for one in found),
+        **dict.fromkeys(
+            ("truth", "mean_estimate", "rmse", "mean_std_error", "coverage", "coverage_error", "mean_used")
+        ),
     }
     if not found:
-        return AuditRow(**base, estimate=None)
-    estimates, truths = (np.array([row[k] for row in found]) for k in (0, 1))
+        return replace(row, figures=figures)
+    estimates, truths = (np.array([one[k] for one in found]) for k in (0, 1))
     errors = estimates - truths
-    spreads = [row[2] for row in found if row[2] is not None]
-    covered_all = [row[3] for row in found if row[3] is not None]
+    figures |= {
+        "truth": float(truths.mean()),
+        "mean_estimate": float(estimates.mean()),
+        "rmse": float(np.sqrt(np.mean(errors**2))),
+        "mean_used": float(np.mean([one[4] for one in found])),
+    }
+    if spreads := [one[2] for one in found if one[2] is not None]:
+        figures["mean_std_error"] = float(np.mean(spreads))
+    if covered_all := [one[3] for one in found if one[3] is not None]:
+        share = float(np.mean(covered_all))
+        figures |= {
+            "coverage": share,
+            "coverage_error": float(np.sqrt(share * (1 - share) / len(covered_all))),
+        }
     m = len(found)
-    coverage = float(np.mean(covered_all)) if covered_all else None
-    return AuditRow(
-        **base,
-        truth=float(truths.mean()),
-        mean_estimate=float(estimates.mean()),
-        estimate=float(errors.mean()),
-        std_error=float(errors.std(ddof=1) / np.sqrt(m)) if m > 1 else None,
-        rmse=float(np.sqrt(np.mean(errors**2))),
-        mean_std_error=float(np.mean(spreads)) if spreads else None,
-        coverage=coverage,
-        coverage_error=None
-        if coverage is None
-        else float(np.sqrt(coverage * (1 - coverage) / len(covered_all))),
-        mean_used=float(np.mean([row[4] for row in found])),
-    )
+    noise = float(errors.std(ddof=1) / np.sqrt(m)) if m > 1 else None
+    return replace(row, estimate=float(errors.mean()), std_error=noise, figures=figures)
 
 
 def _assumptions(setup: _Setup) -> tuple[Assumption, ...]:
@@ -462,32 +486,61 @@ def _truth(effect: Floats, indicator: NDArray[np.bool_], weights: Floats, estima
     return float(effect[wanted & (weights > 0)].mean())
 
 
-def _audit_sentence(rows: Sequence[AuditRow], truth: float, n: int, draws: int, level: float) -> str:
+def _audit_sentence(rows: Sequence[Estimate], truth: float, n: int, draws: int, level: float) -> str:
     parts = []
     for row in rows:
-        if row.estimate is None or row.mean_estimate is None or row.truth is None:
+        if row.estimate is None:
             parts.append(f"{row.label} never gave an estimate")
             continue
-        covers = (
-            f", its {percent(level)} intervals cover {row.coverage:.0%}" if row.coverage is not None else ""
-        )
-        if row.n_no_interval:
+        coverage, without, failed = row["coverage"], row["n_no_interval"], row["n_failed"]
+        covers = f", its {percent(level)} intervals cover {coverage:.0%}" if coverage is not None else ""
+        if without:
             covers += (
-                f" ({counted(row.n_no_interval, 'draw')} gave an estimate and no interval)"
-                if row.coverage is not None
+                f" ({counted(without, 'draw')} gave an estimate and no interval)"
+                if coverage is not None
                 else ", without an interval in any draw"
             )
-        failed = f" ({counted(row.n_failed, 'draw')} gave no estimate)" if row.n_failed else ""
+        lost = f" ({counted(failed, 'draw')} gave no estimate)" if failed else ""
         parts.append(
-            f"{row.label} gives {format_number(row.mean_estimate)} where its items show"
-            f" {format_number(row.truth)} ({row.estimand.upper()}): off by"
-            f" {format_number(row.estimate)}{failed}{covers}"
+            f"{row.label} gives {format_number(row['mean_estimate'])} where its items show"
+            f" {format_number(row['truth'])} ({row['estimand'].upper()}): off by"
+            f" {format_number(row.estimate)}{lost}{covers}"
         )
     return (
         f"Run under both arms, the {counted(n, 'item')} show an effect of {format_number(truth)}. Over"
         f" {counted(draws, 'draw')} of one arm an item, on average, each method beside the paired effect"
         f" on the items that it speaks of: {'; '.join(parts)}."
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OneDraw(Result):
+    """One confounded draw, side by side with the truth: `overall` is adjusted, the parts are the others.
+
+    Attributes
+    ----------
+    naive : EffectResult
+        Difference of means in the draw.
+    adjusted : EffectResult
+        The pipeline's estimate.
+    truth : float
+        Paired effect on the items whose effect `adjusted` speaks of (those with a weight).
+    truth_all : float
+        Paired effect on all items.
+    table : pandas.DataFrame
+        What the pipeline saw: one arm an item.
+    """
+
+    naive: EffectResult
+    adjusted: EffectResult
+    truth: float
+    truth_all: float
+    table: pd.DataFrame = unlisted()
+
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        from whyprompt.charts import draw_plot
+
+        return {"draw": lambda: draw_plot(self)}
 
 
 def one_draw(

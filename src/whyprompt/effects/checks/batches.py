@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from itertools import permutations, product
 from math import factorial, prod
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,14 @@ import numpy as np
 
 from whyprompt._arguments import generator
 from whyprompt._words import format_number, p_words
+from whyprompt.charts import count_plot
 from whyprompt.errors import EstimationError
 from whyprompt.results import Check, Estimate
 from whyprompt.stats.rules import holm
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -27,63 +28,12 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 
-__all__ = ["BatchInterference", "batch_interference"]
+__all__ = ["batch_interference"]
 
 # Up to this many arrangements are enumerated; beyond it they are drawn.
 _EXACT = 20_000
 # Of the verdict, after adjustment for the number of tests.
 _LEVEL = 0.05
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchInterference(Check):
-    """Whether outcomes of items change with the batch they were run in.
-
-    A test a part, by permutation within items: of any difference between batches (``"batch"``: the sum of
-    squares between batches after items are taken out), and of each of the neighbours' features (the
-    within-item correlation with their mean). p is adjusted for the number of tests; it ``"fails"`` where one
-    is below 0.05.
-
-    Attributes
-    ----------
-    exact : bool
-        Whether all arrangements were enumerated.
-    arrangements : int
-        Enumerated or drawn.
-    n_items, n_trials, n_batches : int
-        That carry information: items run in at least two batches.
-    n_left_out : int
-        Trials of items that were in one batch only.
-    n_changed : int
-        Items whose outcome is not the same in all trials.
-    sd_batch, sd_repeats : float
-        Standard deviation of batch effects, and of trials around item and batch.
-    largest_range : float
-        Between two trials of one item.
-    """
-
-    exact: bool
-    arrangements: int
-    n_items: int
-    n_trials: int
-    n_batches: int
-    n_left_out: int
-    n_changed: int
-    sd_batch: float
-    sd_repeats: float
-    largest_range: float
-
-    def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import count_plot
-
-        rows = [
-            {"label": "between batches", "value": self.sd_batch, "group": ""},
-            {"label": "between trials of an item", "value": self.sd_repeats, "group": ""},
-        ]
-        p = p_words(self.parts[0].p_adjusted, least=_floor(self.parts, self.arrangements, exact=self.exact))
-        what = f"standard deviation of {self.settings['outcome']}"
-        title = f"{what} (p of no difference between batches: {p})"
-        return {"spread": lambda: count_plot(rows, title=title)}
 
 
 def batch_interference(
@@ -96,7 +46,7 @@ def batch_interference(
     features: Sequence[str] = (),
     draws: int = 4999,
     random_state: int = 0,
-) -> BatchInterference:
+) -> Check:
     """Test whether an item's outcome changes with its neighbours in the batch.
 
     Parameters
@@ -121,7 +71,19 @@ def batch_interference(
 
     Returns
     -------
-    BatchInterference
+    Check
+        A test a part, by permutation within items: of any difference between batches (``"batch"``: the sum of
+        squares between batches after items are taken out), and of each of the neighbours' features (the
+        within-item correlation with their mean). p is adjusted for the number of tests; it ``"fails"`` where
+        one is below 0.05. Its figures:
+
+        - ``exact``: whether all arrangements were enumerated; ``arrangements`` enumerated or drawn;
+        - ``n_items``, ``n_trials``, ``n_batches`` that carry information: items run in at least two batches;
+          ``n_left_out``: trials of items that were in one batch only;
+        - ``n_changed``: items whose outcome is not the same in all trials; ``largest_range`` between two
+          trials of one item;
+        - ``sd_batch`` and ``sd_repeats``: standard deviation of batch effects, and of trials around item and
+          batch.
 
     Raises
     ------
@@ -154,7 +116,7 @@ def batch_interference(
     ...     }
     ... )
     >>> found = batch_interference(frame, unit="item", outcome="y", batch="batch")
-    >>> found.verdict, found.n_changed, found.parts[0].p_value
+    >>> found.verdict, found["n_changed"], found.parts[0].p_value
     ('passes', 0, 1.0)
     """
     if draws < 99:
@@ -199,34 +161,35 @@ def batch_interference(
         for name, value, p, h in zip(["batch", *neighbours], shown, p_values, adjusted, strict=True)
     )
     sd_batch, sd_repeats = _components(y, code, place)
-    result_words = _batch_sentence(
-        outcome,
-        tests,
-        int((spread > 0).sum()),
-        len(spread),
-        len(y),
-        float(spread.max()),
-        sd_batch,
-        exact,
-        done,
-    )
-    return BatchInterference(
+    # The least adjusted p that drawn arrangements can show; all of them have no floor.
+    floor = None if exact else len(tests) / (done + 1.0)
+    figures = {
+        "exact": exact,
+        "arrangements": done,
+        "n_items": len(spread),
+        "n_trials": len(y),
+        "n_batches": int(place.max()) + 1,
+        "n_left_out": int((~moved).sum()),
+        "n_changed": int((spread > 0).sum()),
+        "sd_batch": sd_batch,
+        "sd_repeats": sd_repeats,
+        "largest_range": float(spread.max()),
+    }
+    bars = [
+        {"label": "between batches", "value": sd_batch, "group": ""},
+        {"label": "between trials of an item", "value": sd_repeats, "group": ""},
+    ]
+    p = p_words(tests[0].p_adjusted, least=floor)
+    title = f"standard deviation of {outcome} (p of no difference between batches: {p})"
+    return Check(
         name="batch interference",
         verdict="fails" if any(_below(t) for t in tests) else "passes",
         parts=tests,
         settings={"outcome": outcome},
         axis="statistic of the test",
-        exact=exact,
-        arrangements=done,
-        n_items=len(spread),
-        n_trials=len(y),
-        n_batches=int(place.max()) + 1,
-        n_left_out=int((~moved).sum()),
-        n_changed=int((spread > 0).sum()),
-        sd_batch=sd_batch,
-        sd_repeats=sd_repeats,
-        largest_range=float(spread.max()),
-        sentence=result_words,
+        figures=figures,
+        pictures={"spread": partial(count_plot, bars, title=title)},
+        sentence=_sentence(outcome, tests, floor, figures),
     )
 
 
@@ -340,33 +303,21 @@ def _below(test: Estimate) -> bool:
     return test.p_adjusted is not None and test.p_adjusted < _LEVEL
 
 
-def _floor(tests: Sequence[Estimate], done: int, *, exact: bool) -> float | None:
-    """Return the least adjusted p that drawn arrangements can show; all of them have no floor."""
-    return None if exact else len(tests) / (done + 1.0)
-
-
-def _batch_sentence(
-    outcome: str,
-    tests: Sequence[Estimate],
-    changed: int,
-    items: int,
-    trials: int,
-    largest: float,
-    sd_batch: float,
-    exact: bool,  # noqa: FBT001 - private, named at its one call
-    done: int,
+def _sentence(
+    outcome: str, tests: Sequence[Estimate], floor: float | None, figures: Mapping[str, float]
 ) -> str:
+    items, changed = figures["n_items"], figures["n_changed"]
     if not changed:
         return (
-            f"All {items} items keep their {outcome!r} in {trials} trials in changed batches: no sign of"
-            " interference between neighbours, and none of noise."
+            f"All {items} items keep their {outcome!r} in {figures['n_trials']} trials in changed batches: no"
+            " sign of interference between neighbours, and none of noise."
         )
-    how = f"all {done} arrangements" if exact else f"{done} arrangements drawn"
+    done = figures["arrangements"]
+    how = f"all {done} arrangements" if figures["exact"] else f"{done} arrangements drawn"
     words = (
         f"{changed} of {items} items change their {outcome!r} between batches, by up to"
-        f" {format_number(largest)}."
+        f" {format_number(figures['largest_range'])}."
     )
-    floor = _floor(tests, done, exact=exact)
     bad = [t for t in tests if _below(t)]
     if not bad:
         least = min(t.p_adjusted for t in tests if t.p_adjusted is not None)
@@ -381,6 +332,6 @@ def _batch_sentence(
     )
     return words + (
         f" Permuting outcomes within items ({how}) links the changes to {found}; batches differ by a standard"
-        f" deviation of {format_number(sd_batch)}. An item's outcome is not its own: score items alone, or in"
-        " fixed batches, before comparing arms."
+        f" deviation of {format_number(figures['sd_batch'])}. An item's outcome is not its own: score"
+        " items alone, or in fixed batches, before comparing arms."
     )

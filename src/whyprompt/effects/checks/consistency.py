@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from whyprompt._arguments import generator
 from whyprompt._words import format_number
+from whyprompt.charts import interval_plot
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Check, Estimate, unlisted
+from whyprompt.results import Check, Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -22,55 +23,9 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-__all__ = ["BatchConsistency", "batch_consistency"]
+__all__ = ["batch_consistency"]
 
 Item = TypeVar("Item")
-
-
-@dataclass(frozen=True, kw_only=True)
-class BatchConsistency(Check):
-    """Whether a scoring function gives an item the same score in any company.
-
-    An item a part: its score in batches of the order given minus its score alone, and from the lowest to the
-    highest such difference over shuffled batches. It ``"fails"`` where neighbours change a score beyond the
-    tolerance, and is ``"doubtful"`` where the score alone already varies beyond it.
-
-    Attributes
-    ----------
-    tolerance : float
-        Largest difference that counts as none.
-    largest_repeat : float
-        Between the two scores alone: what the function varies by without any change.
-    largest_order : float
-        Between batches in the order given and shuffled ones.
-    largest : float
-        Between alone and any batch.
-    worst : int
-        Position of the item where that is.
-    n_beyond : int
-        Items beyond the tolerance.
-    scores : ndarray, shape (3 + draws, items)
-        Alone, alone again, in order, and in each shuffled round. Not part of `to_dict`.
-    """
-
-    tolerance: float
-    largest_repeat: float
-    largest_order: float
-    largest: float
-    worst: int
-    n_beyond: int
-    scores: Floats = unlisted()
-
-    def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import interval_plot
-
-        rows = sorted(self.parts, key=lambda row: -max(abs(v) for v in (row.estimate or 0.0, *row.ends)))
-        lines = [
-            {"label": row.label, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
-            for row in rows
-        ]
-        limits = (-self.tolerance, self.tolerance)
-        return {"items": lambda: interval_plot(lines, title=self.axis, limits=limits)}
 
 
 def batch_consistency(
@@ -81,7 +36,7 @@ def batch_consistency(
     draws: int = 3,
     tolerance: float = 1e-4,
     random_state: int = 0,
-) -> BatchConsistency:
+) -> Check:
     """Score the same items alone, in batches of the order given, and in shuffled batches.
 
     Parameters
@@ -102,7 +57,18 @@ def batch_consistency(
 
     Returns
     -------
-    BatchConsistency
+    Check
+        An item a part: its score in batches of the order given minus its score alone, and from the lowest to
+        the highest such difference over shuffled batches; its figures are its scores, ``alone`` and
+        ``alone_again``, ``in_order``, and in the rounds ``shuffled``. It ``"fails"`` where neighbours change
+        a score beyond the tolerance, and is ``"doubtful"`` where the score alone already varies beyond it.
+        Its figures:
+
+        - ``tolerance``: largest difference that counts as none;
+        - ``largest_repeat``: between the two scores alone, what the function varies by without any change;
+        - ``largest_order``: between batches in the order given and shuffled ones;
+        - ``largest``: between alone and any batch, and ``worst``, the position of the item where that is;
+        - ``n_beyond``: items beyond the tolerance.
 
     Raises
     ------
@@ -122,7 +88,7 @@ def batch_consistency(
     >>> batch_consistency(honest, words, batch_size=2).verdict
     'passes'
     >>> found = batch_consistency(padded, words, batch_size=4)
-    >>> found.verdict, round(found.largest, 2), found.worst
+    >>> found.verdict, round(found["largest"], 2), found["worst"]
     ('fails', 0.07, 0)
     """
     n = len(items)
@@ -149,30 +115,54 @@ def batch_consistency(
     verdict: Verdict = "doubtful" if repeat > tolerance else "fails" if beyond else "passes"
     worst = int(away.argmax())
     shift, low, high = ordered - alone, mixed.min(axis=0) - alone, mixed.max(axis=0) - alone
-    return BatchConsistency(
+    parts = tuple(
+        Estimate(
+            label=f"item {i}",
+            estimate=float(shift[i]),
+            ci_low=float(low[i]),
+            ci_high=float(high[i]),
+            figures={
+                "alone": float(alone[i]),
+                "alone_again": float(again[i]),
+                "in_order": float(ordered[i]),
+                "shuffled": tuple(mixed[:, i].tolist()),
+            },
+        )
+        for i in range(n)
+    )
+    lines = [
+        {"label": row.label, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
+        for row in sorted(parts, key=lambda row: -max(abs(v) for v in (row.estimate or 0.0, *row.ends)))
+    ]
+    axis = "score in a batch minus score alone (point: order given; line: shuffled batches)"
+    return Check(
         name="batch consistency",
         verdict=verdict,
-        parts=tuple(
-            Estimate(
-                label=f"item {i}",
-                estimate=float(shift[i]),
-                ci_low=float(low[i]),
-                ci_high=float(high[i]),
-            )
-            for i in range(n)
-        ),
+        parts=parts,
         settings={"n_items": n, "batch_size": batch_size, "draws": draws},
-        axis="score in a batch minus score alone (point: order given; line: shuffled batches)",
-        tolerance=tolerance,
-        largest_repeat=repeat,
-        largest_order=order,
-        largest=float(away[worst]),
-        worst=worst,
-        n_beyond=beyond,
-        scores=np.vstack([alone, again, batched]),
-        sentence=_consistency_sentence(
-            n, batch_size, draws, tolerance, repeat, order, float(away[worst]), worst, beyond, verdict
-        ),
+        axis=axis,
+        figures={
+            "tolerance": tolerance,
+            "largest_repeat": repeat,
+            "largest_order": order,
+            "largest": float(away[worst]),
+            "worst": worst,
+            "n_beyond": beyond,
+        },
+        pictures={"items": partial(interval_plot, lines, title=axis, limits=(-tolerance, tolerance))},
+        sentence=(
+            f"{n} items were scored alone, in batches of {batch_size}, and in {draws} shuffled rounds:"
+            f" between alone and in company a score differs by at most {format_number(float(away[worst]))}"
+            f" (item {worst}), between orders by {format_number(order)}, and alone twice by"
+            f" {format_number(repeat)}."
+        )
+        + {
+            "passes": f" That is within {tolerance:g}: neighbours do not change an item's score.",
+            "doubtful": f" The score alone already varies beyond {tolerance:g}, so that neighbours"
+            " cannot be blamed: fix the seed or the sampling, or compare repeats with batch_interference.",
+            "fails": f" {beyond} items differ by more than {tolerance:g}: an item's score depends on"
+            " its neighbours. Score items alone, or mask and place padding so that it cannot.",
+        }[verdict],
     )
 
 
@@ -194,32 +184,3 @@ def _scored(
             raise DataError(f"score returned {got[~np.isfinite(got)][0]} for item {bad} ({what})")
         out[here] = got
     return out
-
-
-def _consistency_sentence(
-    n: int,
-    batch_size: int,
-    draws: int,
-    tolerance: float,
-    repeat: float,
-    order: float,
-    largest: float,
-    worst: int,
-    beyond: int,
-    verdict: str,
-) -> str:
-    start = (
-        f"{n} items were scored alone, in batches of {batch_size}, and in {draws} shuffled rounds: between"
-        f" alone and in company a score differs by at most {format_number(largest)} (item {worst}), between"
-        f" orders by {format_number(order)}, and alone twice by {format_number(repeat)}."
-    )
-    return (
-        start
-        + {
-            "passes": f" That is within {tolerance:g}: neighbours do not change an item's score.",
-            "doubtful": f" The score alone already varies beyond {tolerance:g}, so that neighbours"
-            " cannot be blamed: fix the seed or the sampling, or compare repeats with batch_interference.",
-            "fails": f" {beyond} items differ by more than {tolerance:g}: an item's score depends on"
-            " its neighbours. Score items alone, or mask and place padding so that it cannot.",
-        }[verdict]
-    )

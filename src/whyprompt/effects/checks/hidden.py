@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects.checks.evalue import e_value
-from whyprompt.effects.checks.partial_r2 import partial_r2_bounds, strength_words
+from whyprompt.effects.checks.partial_r2 import bounds_that_hold, strength_words
 from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.checks.rosenbaum import mcnemar_bounds, rosenbaum_bounds
 from whyprompt.errors import DataError, EstimationError
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.checks.partial_r2 import BenchmarkBound, PartialR2Bounds
     from whyprompt.effects.result import EffectResult
     from whyprompt.results import Check
 
@@ -162,7 +161,7 @@ def _partial_r2(
     times: Sequence[float],
     alpha: float,
     left_out: list[str],
-) -> PartialR2Bounds | None:
+) -> Check | None:
     if not result.confounders:
         left_out.append("robustness values (nothing was adjusted for)")
         return None
@@ -178,28 +177,13 @@ def _partial_r2(
                 hint=f"the confounders are {', '.join(result.confounders)}",
             )
         groups[name] = members
-    kept: list[BenchmarkBound] = []
-    missing: list[tuple[str, float]] = []
     try:
-        whole = partial_r2_bounds(y, t.astype(float), design.matrix, names=design.names, alpha=alpha)
+        found, refused = bounds_that_hold(
+            y, t, design.matrix, names=design.names, alpha=alpha, benchmarks=groups, times=times
+        )
     except EstimationError as error:
         left_out.append(f"robustness values ({error.message})")
         return None
-    for name, members in groups.items():
-        for k in times:
-            try:
-                one = partial_r2_bounds(
-                    y,
-                    t.astype(float),
-                    design.matrix,
-                    names=design.names,
-                    alpha=alpha,
-                    benchmarks={name: members},
-                    times=[k],
-                )
-            except EstimationError as error:
-                left_out.append(f"the bound by one {strength_words([k])} {name!r} ({error.message})")
-                missing.append((name, float(k)))
-                continue
-            kept.extend(one.parts)
-    return whole.with_bounds(kept, not_bounded=missing)
+    for (name, k), why in zip(found["not_bounded"], refused, strict=True):
+        left_out.append(f"the bound by one {strength_words([k])} {name!r} ({why.message})")
+    return found

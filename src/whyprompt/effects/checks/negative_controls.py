@@ -2,56 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._words import format_number, p_words
+from whyprompt.charts import interval_plot
 from whyprompt.effects.checks.rerun import Base, of_effect
 from whyprompt.errors import EstimationError
-from whyprompt.results import Check
-from whyprompt.stats.rules import holm
+from whyprompt.results import Check, with_holm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Estimate
 
-__all__ = ["NegativeControls", "negative_control_outcome"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class NegativeControls(Check):
-    """Estimates for outcomes that the arm cannot move, a part each; p adjusted for their number by Holm.
-
-    It ``"fails"`` where one differs from zero after adjustment, and is ``"doubtful"`` where no interval can
-    be had.
-
-    Attributes
-    ----------
-    spreads : mapping of str to float
-        Standard deviation of each outcome in the control arm, in which its chart is drawn.
-    """
-
-    spreads: Mapping[str, float]
-
-    def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import interval_plot
-
-        def scaled(value: float | None, label: str) -> float | None:
-            spread = self.spreads[label]
-            return value / spread if value is not None and spread > 0 else None
-
-        rows = [
-            {
-                "label": row.label,
-                "estimate": scaled(row.estimate, row.label),
-                "low": scaled(row.ci_low, row.label),
-                "high": scaled(row.ci_high, row.label),
-            }
-            for row in self.parts
-        ]
-        return {"parts": lambda: interval_plot(rows, title=self.axis)}
+__all__ = ["negative_control_outcome"]
 
 
 def negative_control_outcome(
@@ -63,7 +30,7 @@ def negative_control_outcome(
     graph: CausalGraph | None = None,
     alpha: float = 0.05,
     **options: Any,  # noqa: ANN401 - those of `estimate_effect`
-) -> NegativeControls:
+) -> Check:
     """Estimate the arm's effect on outcomes that it cannot have one on.
 
     Such as the score of the same item before the arm was run, or under a prompt that was the same in both
@@ -87,7 +54,10 @@ def negative_control_outcome(
 
     Returns
     -------
-    NegativeControls
+    Check
+        An outcome a part, with p adjusted for their number by Holm and the figure ``spread``, its standard
+        deviation in the control arm, in which the chart is drawn. It ``"fails"`` where one differs from zero
+        after adjustment, and is ``"doubtful"`` where no interval can be had.
 
     Raises
     ------
@@ -128,30 +98,39 @@ def negative_control_outcome(
                     f"the graph says that {treatment!r} causes {name!r}: it is no negative control",
                     hint="take an outcome that the arm cannot have moved",
                 )
-    found, spreads = [], {}
+    found = []
     level = 0.95
     for name in outcomes:
         base = Base(
             frame, treatment=treatment, outcome=name, confounders=confounders, graph=graph, options=options
         )
         y = base.problem.y[~base.treated]
-        spreads[name] = float(y.std(ddof=1)) if len(y) > 1 else 0.0
-        found.append(of_effect(base.result, name))
+        spread = float(y.std(ddof=1)) if len(y) > 1 else 0.0
+        found.append(replace(of_effect(base.result, name), figures={"spread": spread}))
         level = base.result.level
-    adjusted = holm([row.p_value for row in found])
-    rows = tuple(replace(row, p_adjusted=p) for row, p in zip(found, adjusted, strict=True))
+    rows = with_holm(found)
     bad = [row for row in rows if row.p_adjusted is not None and row.p_adjusted < alpha]
     unknown = [row for row in rows if row.p_value is None]
-    return NegativeControls(
+    axis = "apparent effect (standard deviations of the outcome in the control arm)"
+    return Check(
         name="negative control outcome",
         verdict="fails" if bad else "doubtful" if unknown else "passes",
         parts=rows,
         level=level,
         settings={"alpha": alpha},
-        spreads=spreads,
-        axis="apparent effect (standard deviations of the outcome in the control arm)",
+        axis=axis,
+        pictures={"parts": partial(interval_plot, [_line(row) for row in rows], title=axis)},
         sentence=_sentence(rows, bad, unknown),
     )
+
+
+def _line(row: Estimate) -> dict[str, str | float | None]:
+    """Give a row in standard deviations of its outcome."""
+    spread = row["spread"]
+    ends = {"estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
+    return {"label": row.label} | {
+        k: v / spread if v is not None and spread > 0 else None for k, v in ends.items()
+    }
 
 
 def _sentence(rows: Sequence[Estimate], bad: Sequence[Estimate], unknown: Sequence[Estimate]) -> str:

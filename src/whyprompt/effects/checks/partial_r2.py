@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,117 +18,17 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "BenchmarkBound",
-    "PartialR2Bounds",
-    "adjusted_estimate",
-    "contour",
-    "partial_r2_bounds",
-    "robustness_value",
-]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BenchmarkBound(Estimate):
-    """The effect adjusted, towards zero, for a confounder as strong as an observed covariate, or stronger.
-
-    Attributes
-    ----------
-    benchmark : str
-        The covariate (or group of them).
-    times : float
-        How many times as strong.
-    r2_treatment, r2_outcome : float
-        Bounds on the confounder's partial R-squared with the treatment and with the outcome.
-    """
-
-    benchmark: str
-    times: float
-    r2_treatment: float
-    r2_outcome: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartialR2Bounds(Check):
-    """Sensitivity of a regression estimate to unmeasured confounders, a `BenchmarkBound` a part.
-
-    Attributes
-    ----------
-    parts : tuple of BenchmarkBound
-        One for each benchmark and strength.
-    partial_r2 : float
-        Of the treatment with the outcome: a confounder that explains all residual variance of the outcome
-        must explain this share of the treatment's to undo the estimate.
-    robustness_value : float
-        The partial R-squared with both that brings the estimate down by ``q``.
-    robustness_value_alpha : float
-        That makes it insignificant at level ``alpha``; 0 where it is.
-    q, alpha : float
-        As given.
-    not_bounded : tuple of (str, float)
-        Benchmarks and strengths whose bound cannot be computed: no confounder of that kind is possible, or it
-        would explain all there is. Nothing is said of them.
-    """
-
-    parts: tuple[BenchmarkBound, ...] = ()
-    partial_r2: float
-    robustness_value: float
-    robustness_value_alpha: float
-    q: float
-    alpha: float
-    not_bounded: tuple[tuple[str, float], ...] = ()
-
-    def with_bounds(
-        self, bounds: Sequence[BenchmarkBound], *, not_bounded: Sequence[tuple[str, float]] = ()
-    ) -> PartialR2Bounds:
-        """Return the same check with other benchmark bounds.
-
-        Parameters
-        ----------
-        bounds : sequence of BenchmarkBound
-            Of the same regression.
-        not_bounded : sequence of (str, float)
-            Benchmarks and strengths asked for whose bound cannot be computed.
-
-        Returns
-        -------
-        PartialR2Bounds
-        """
-        words = _sentence(
-            self.estimate,
-            self.robustness_value,
-            self.robustness_value_alpha,
-            q=self.q,
-            alpha=self.alpha,
-            bounds=bounds,
-            not_bounded=not_bounded,
-        )
-        return replace(self, parts=tuple(bounds), not_bounded=tuple(not_bounded), sentence=words)
+__all__ = ["adjusted_estimate", "bounds_that_hold", "partial_r2_bounds", "robustness_value"]
 
 
 def robustness_value(t_statistic: float, df: int, *, q: float = 1.0, alpha: float = 1.0) -> float:
-    """Compute the robustness value of a regression coefficient.
+    """Compute the robustness value of a regression coefficient, between 0 and 1.
 
-    Parameters
-    ----------
-    t_statistic : float
-        Of the coefficient.
-    df : int
-        Residual degrees of freedom.
-    q : float, default 1
-        Share of the estimate to be explained away.
-    alpha : float, default 1
-        Level at which it must become insignificant; 1 asks about the estimate itself.
+    `q` is the share of the estimate to be explained away, `alpha` the level at which it must become
+    insignificant; 1 asks about the estimate itself.
 
-    Returns
-    -------
-    float
-        Between 0 and 1.
-
-    References
-    ----------
-    Cinelli and Hazlett (2020). Making sense of sensitivity. JRSS B 82, equations 5 and 8 (and, where the
-    treatment's partial R-squared binds, Cinelli and Hazlett 2022, section 4.2).
+    Source: Cinelli and Hazlett (2020). Making sense of sensitivity. JRSS B 82, equations 5 and 8 (and, where
+    the treatment's partial R-squared binds, Cinelli and Hazlett 2022, section 4.2).
 
     Examples
     --------
@@ -153,30 +52,12 @@ def robustness_value(t_statistic: float, df: int, *, q: float = 1.0, alpha: floa
 def adjusted_estimate(
     estimate: float, std_error: float, df: float, r2_treatment: ArrayLike, r2_outcome: ArrayLike
 ) -> tuple[Floats, Floats]:
-    """Adjust a regression coefficient for a confounder of given strength, towards zero.
+    """Adjust a coefficient and its error for a confounder of given strength, towards zero.
 
-    Parameters
-    ----------
-    estimate, std_error : float
-        The coefficient.
-    df : int
-        Residual degrees of freedom.
-    r2_treatment, r2_outcome : array_like
-        The confounder's partial R-squared with the treatment and with the outcome; broadcast.
+    `df` are the residual degrees of freedom; the confounder's partial R-squared with the treatment and with
+    the outcome broadcast. Refuses one outside [0, 1), or one with the outcome above 1.
 
-    Returns
-    -------
-    estimate, std_error : ndarray
-        After adjustment.
-
-    Raises
-    ------
-    EstimationError
-        If an R-squared is outside [0, 1), or one with the outcome above 1.
-
-    References
-    ----------
-    Cinelli and Hazlett (2020), equations 3 and 4.
+    Source: Cinelli and Hazlett (2020), equations 3 and 4.
 
     Examples
     --------
@@ -190,68 +71,6 @@ def adjusted_estimate(
     bias = np.sqrt(y * d / (1 - d)) * std_error * np.sqrt(df)
     error = np.sqrt((1 - y) / (1 - d)) * std_error * np.sqrt(df / (df - 1))
     return np.asarray(estimate - np.sign(estimate) * bias), np.asarray(error)
-
-
-def contour(
-    report: PartialR2Bounds,
-    *,
-    r2_treatment: ArrayLike | None = None,
-    r2_outcome: ArrayLike | None = None,
-    value: Literal["estimate", "t"] = "estimate",
-) -> tuple[Floats, Floats, Floats]:
-    """Evaluate the adjusted estimate, or its t statistic, on a grid of confounder strengths.
-
-    Parameters
-    ----------
-    report : PartialR2Bounds
-        From `partial_r2_bounds`.
-    r2_treatment, r2_outcome : array_like, optional
-        The grid; by default 41 values from 0 to 0.4 (or 1.3 times the strongest bound, up to 0.95).
-    value : {"estimate", "t"}, default "estimate"
-        What to evaluate.
-
-    Returns
-    -------
-    r2_treatment : ndarray, shape (a,)
-        Columns of the grid.
-    r2_outcome : ndarray, shape (b,)
-        Rows of the grid.
-    values : ndarray, shape (b, a)
-        The adjusted estimate or t.
-
-    References
-    ----------
-    Cinelli and Hazlett (2020), section 5.1.
-
-    Examples
-    --------
-    >>> x = np.arange(8.0)[:, None] % 3
-    >>> report = partial_r2_bounds(np.arange(8.0), [0, 1] * 4, x)
-    >>> contour(report, r2_treatment=[0.0], r2_outcome=[0.0])[2].item() == report.estimate
-    True
-    """
-    if value not in {"estimate", "t"}:
-        raise EstimationError(f"value={value!r}: choose 'estimate' or 't'")
-    tops = [
-        1.3 * max((getattr(b, name) for b in report.parts), default=0.0)
-        for name in ("r2_treatment", "r2_outcome")
-    ]
-    axes = [
-        np.linspace(0, min(0.95, max(0.4, top)), 41)
-        if given is None
-        else np.atleast_1d(np.asarray(given, float))
-        for given, top in zip((r2_treatment, r2_outcome), tops, strict=True)
-    ]
-    assert report.std_error is not None
-    assert report.df is not None
-    after, error = adjusted_estimate(
-        report.estimate, report.std_error, report.df, axes[0][None, :], axes[1][:, None]
-    )
-    if value == "estimate":
-        return axes[0], axes[1], after
-    with np.errstate(divide="ignore"):
-        # A confounder that explains the outcome wholly leaves no error.
-        return axes[0], axes[1], after / error
 
 
 def _regress(y: Floats, design: Floats) -> tuple[Floats, Floats, int, Floats]:
@@ -274,7 +93,7 @@ def partial_r2_bounds(
     names: Sequence[str] | None = None,
     q: float = 1.0,
     alpha: float = 0.05,
-) -> PartialR2Bounds:
+) -> Check:
     """Ask how strong a confounder must be to overturn a regression estimate, measured in observed covariates.
 
     Parameters
@@ -297,7 +116,17 @@ def partial_r2_bounds(
 
     Returns
     -------
-    PartialR2Bounds
+    Check
+        Its parts, one for each benchmark and strength: the effect adjusted, towards zero, for a confounder
+        ``times`` as strong as the ``benchmark``, with the bounds ``r2_treatment`` and ``r2_outcome`` on its
+        partial R-squared with the treatment and with the outcome. Its figures:
+
+        - ``partial_r2`` of the treatment with the outcome: a confounder that explains all residual variance
+          of the outcome must explain this share of the treatment's to undo the estimate;
+        - ``robustness_value``, the partial R-squared with both that brings the estimate down by ``q``;
+        - ``robustness_value_alpha``, that makes it insignificant at level ``alpha``; 0 where it is;
+        - ``not_bounded``, benchmarks and strengths whose bound cannot be computed, of which nothing is said
+          (`sensitivity_report` goes on without them).
 
     Raises
     ------
@@ -318,9 +147,29 @@ def partial_r2_bounds(
     >>> t = (x[:, 0] + rng.normal(size=300) > 0).astype(float)
     >>> y = 2 * t + x[:, 0] / 2 + rng.normal(size=300)
     >>> report = partial_r2_bounds(y, t, x, benchmarks=["x0"], times=[1])
-    >>> report.parts[0].benchmark, report.robustness_value > 0.4
+    >>> report.parts[0]["benchmark"], report["robustness_value"] > 0.4
     ('x0', True)
     """
+    report, refused = bounds_that_hold(
+        y, t, X, benchmarks=benchmarks, times=times, names=names, q=q, alpha=alpha
+    )
+    for error in refused:
+        raise error
+    return report
+
+
+def bounds_that_hold(
+    y: ArrayLike,
+    t: ArrayLike,
+    X: ArrayLike,
+    *,
+    benchmarks: Mapping[str, Sequence[int]] | Sequence[str] = (),
+    times: Sequence[float] = (1.0, 2.0, 3.0),
+    names: Sequence[str] | None = None,
+    q: float = 1.0,
+    alpha: float = 0.05,
+) -> tuple[Check, list[EstimationError]]:
+    """Make `partial_r2_bounds` without the bounds that cannot be computed, and give why they cannot."""
     from scipy import stats
 
     matrix, columns, clean = clean_arrays(
@@ -345,52 +194,64 @@ def partial_r2_bounds(
         raise EstimationError("the outcome is constant: there is no effect to confound")
     if residual @ residual <= 1e-20 * (spread @ spread):
         raise EstimationError("the regression fits the outcome without error; nothing is left to confound")
-    bounds = []
+    quantile = float(stats.t.isf(alpha / 2, df))
+    bounds: list[Estimate] = []
+    not_bounded: list[tuple[str, float]] = []
+    refused = []
     for label, members in groups.items():
         others = np.delete(base, [j + 1 for j in members], axis=1)
         r2_d = _group_r2(treatment, base, others)
         r2_y = _group_r2(outcome, design, np.column_stack([treatment, others]))
-        for k in times:
-            r2_treatment, r2_outcome = _bound(r2_d, r2_y, k, label)
-            after, error = adjusted_estimate(estimate, std_error, df, r2_treatment, r2_outcome)
-            margin = float(stats.t.isf(alpha / 2, df)) * float(error)
+        for k in map(float, times):
+            try:
+                r2_treatment, r2_outcome = _bound(r2_d, r2_y, k, label)
+            except EstimationError as why:
+                refused.append(why)
+                not_bounded.append((label, k))
+                continue
+            after, error = map(float, adjusted_estimate(estimate, std_error, df, r2_treatment, r2_outcome))
             bounds.append(
-                BenchmarkBound(
+                Estimate(
                     label=f"{strength_words([k])} {label!r}",
-                    benchmark=label,
-                    times=float(k),
-                    r2_treatment=r2_treatment,
-                    r2_outcome=r2_outcome,
-                    estimate=float(after),
-                    std_error=float(error),
-                    ci_low=float(after) - margin,
-                    ci_high=float(after) + margin,
+                    estimate=after,
+                    std_error=error,
+                    ci_low=after - quantile * error,
+                    ci_high=after + quantile * error,
+                    figures={
+                        "benchmark": label,
+                        "times": k,
+                        "r2_treatment": r2_treatment,
+                        "r2_outcome": r2_outcome,
+                    },
                 )
             )
     t_statistic = estimate / std_error
     value, value_alpha = (robustness_value(t_statistic, df, q=q, alpha=a) for a in (1.0, alpha))
-    margin = float(stats.t.isf(alpha / 2, df)) * std_error
-    return PartialR2Bounds(
+    report = Check(
         name="partial R2",
         verdict="untestable",
         overall=Estimate(
             label="regression",
             estimate=estimate,
             std_error=std_error,
-            ci_low=estimate - margin,
-            ci_high=estimate + margin,
+            ci_low=estimate - quantile * std_error,
+            ci_high=estimate + quantile * std_error,
             p_value=float(2 * stats.t.sf(abs(t_statistic), df)),
             df=df,
         ),
         parts=tuple(bounds),
         level=1 - alpha,
-        partial_r2=t_statistic**2 / (t_statistic**2 + df),
-        robustness_value=value,
-        robustness_value_alpha=value_alpha,
-        q=q,
-        alpha=alpha,
-        sentence=_sentence(estimate, value, value_alpha, q=q, alpha=alpha, bounds=bounds),
+        figures={
+            "partial_r2": t_statistic**2 / (t_statistic**2 + df),
+            "robustness_value": value,
+            "robustness_value_alpha": value_alpha,
+            "q": q,
+            "alpha": alpha,
+            "not_bounded": tuple(not_bounded),
+        },
+        sentence=_sentence(estimate, value, value_alpha, q, alpha, bounds, not_bounded),
     )
+    return report, refused
 
 
 def _check_strengths(times: Sequence[float], q: float, alpha: float) -> None:
@@ -407,11 +268,10 @@ def _sentence(
     estimate: float,
     value: float,
     value_alpha: float,
-    *,
     q: float,
     alpha: float,
-    bounds: Sequence[BenchmarkBound],
-    not_bounded: Sequence[tuple[str, float]] = (),
+    bounds: Sequence[Estimate],
+    not_bounded: Sequence[tuple[str, float]],
 ) -> str:
     what = "to zero" if q == 1 else f"down by {q:.0%}"
     words = (
@@ -427,7 +287,7 @@ def _sentence(
 
 
 def _bound_words(
-    estimate: float, bounds: Sequence[BenchmarkBound], not_bounded: Sequence[tuple[str, float]]
+    estimate: float, bounds: Sequence[Estimate], not_bounded: Sequence[tuple[str, float]]
 ) -> str:
     """Say what each bound does to a significant estimate: leaves it, leaves its sign open, or turns it."""
     sign = 1.0 if estimate > 0 else -1.0
@@ -438,18 +298,18 @@ def _bound_words(
     open_ = [b for b in bounds if nearest[id(b)] <= 0 <= furthest[id(b)]]
     words = ""
     if left:
-        named = dict.fromkeys(b.benchmark for b in left)
-        if len(left) == len(bounds) and not not_bounded and len({b.times for b in left}) == 1:
-            words += f" A confounder {strength_words([left[0].times])} any benchmark ({', '.join(named)})"
+        named = dict.fromkeys(b["benchmark"] for b in left)
+        if len(left) == len(bounds) and not not_bounded and len({b["times"] for b in left}) == 1:
+            words += f" A confounder {strength_words([left[0]['times']])} any benchmark ({', '.join(named)})"
         else:
-            words += f" A confounder {_strengths((b.benchmark, b.times) for b in left)}"
+            words += f" A confounder {_strengths((b['benchmark'], b['times']) for b in left)}"
         words += " would leave it significant."
     for found, what in ((open_, "leave its sign open"), (turned, "reverse its sign")):
         if found:
-            first = min(found, key=lambda b: (b.times, sign * (b.estimate or 0.0)))
-            at = "" if len(found) == 1 else f"{strength_words([first.times])} {first.benchmark!r}: "
+            first = min(found, key=lambda b: (b["times"], sign * (b.estimate or 0.0)))
+            at = "" if len(found) == 1 else f"{strength_words([first['times']])} {first['benchmark']!r}: "
             words += (
-                f" One {_strengths((b.benchmark, b.times) for b in found)} could {what}"
+                f" One {_strengths((b['benchmark'], b['times']) for b in found)} could {what}"
                 f" ({at}{format_number(first.estimate)}, {format_number(first.ci_low)} to"
                 f" {format_number(first.ci_high)})."
             )

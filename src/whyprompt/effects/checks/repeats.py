@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,81 +20,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-__all__ = ["RepeatRow", "RepeatVariance", "repeat_variance"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RepeatRow(Estimate):
-    """How much outcomes vary over repeats of the same items under one arm.
-
-    Its estimate is the share of a single trial's variance that comes from repeats (one minus the intraclass
-    correlation), with an F interval; None where nothing varies.
-
-    Attributes
-    ----------
-    n_items, n_trials : int
-        Items with at least two repeats, and their trials.
-    n_single : int
-        Items with one trial, which say nothing about repeats.
-    repeats : float
-        Per item; for unequal numbers the average that the variance components use.
-    mean : float
-        Over these trials.
-    sd_items, sd_repeats : float
-        Standard deviation of the items' expected outcomes, and of repeats around them.
-    n_changed : int
-        Items whose outcome is not the same in all repeats.
-    largest_range : float
-        Between two repeats of one item.
-    worst_item : str or None
-        Where; None where no outcome changes.
-    rep_means : tuple of float
-        The mean over items in each repetition, where those were named.
-    sd_rep_means : float or None
-        Their standard deviation: how far the mean of all items moves when the seeds change.
-    """
-
-    n_items: int
-    n_trials: int
-    n_single: int
-    repeats: float
-    mean: float
-    sd_items: float
-    sd_repeats: float
-    n_changed: int
-    largest_range: float
-    worst_item: str | None
-    rep_means: tuple[float, ...] = ()
-    sd_rep_means: float | None = None
-
-    def error_of_mean(self, items: int, repeats: int) -> float:
-        """Return the standard error of a mean over new items, each repeated.
-
-        Parameters
-        ----------
-        items, repeats : int
-            Of the design asked about.
-
-        Returns
-        -------
-        float
-        """
-        if items < 1 or repeats < 1:
-            raise EstimationError(f"items={items}, repeats={repeats}: at least one each is needed")
-        return float(np.sqrt((self.sd_items**2 + self.sd_repeats**2 / repeats) / items))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RepeatVariance(Result):
-    """Variance over repeats, an arm a part.
-
-    Attributes
-    ----------
-    parts : tuple of RepeatRow
-        By the arms' names, ``"all trials"`` where no arm column was given.
-    """
-
-    parts: tuple[RepeatRow, ...] = ()
+__all__ = ["error_of_mean", "repeat_variance"]
 
 
 def repeat_variance(
@@ -105,7 +31,7 @@ def repeat_variance(
     treatment: str | None = None,
     rep: str | None = None,
     level: float = 0.95,
-) -> RepeatVariance:
+) -> Result:
     """Split the variance of an outcome into items and repeats.
 
     Parameters
@@ -124,7 +50,21 @@ def repeat_variance(
 
     Returns
     -------
-    RepeatVariance
+    Result
+        An arm a part, by its name; ``"all trials"`` where no arm column was given. Its estimate is the share
+        of a single trial's variance that comes from repeats (one minus the intraclass correlation), with an F
+        interval; None where nothing varies. Its figures:
+
+        - ``n_items`` and ``n_trials``: items with at least two repeats, and their trials; ``n_single``: items
+          with one trial, which say nothing about repeats;
+        - ``repeats`` of an item; for unequal numbers the average that the variance components use;
+        - ``mean`` over these trials;
+        - ``sd_items`` and ``sd_repeats``: standard deviation of the items' expected outcomes, and of repeats
+          around them (`error_of_mean` makes an error of the two);
+        - ``n_changed``: items whose outcome is not the same in all repeats; ``largest_range`` between two
+          repeats of one item, and ``worst_item``, where that is (None where no outcome changes);
+        - ``rep_means``: the mean over items in each repetition, where those were named, and ``sd_rep_means``,
+          their standard deviation: how far the mean of all items moves when the seeds change.
 
     Raises
     ------
@@ -148,7 +88,7 @@ def repeat_variance(
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"item": [1, 1, 2, 2, 3, 3], "y": [0.0, 1.0, 4.0, 4.0, 8.0, 7.0]})
     >>> row = repeat_variance(frame, unit="item", outcome="y").parts[0]
-    >>> row.n_changed, round(row.sd_repeats**2, 4), round(row.sd_items**2, 4)
+    >>> row["n_changed"], round(row["sd_repeats"] ** 2, 4), round(row["sd_items"] ** 2, 4)
     (2, 0.3333, 12.0833)
     """
     if not 0 < level < 1:
@@ -163,15 +103,45 @@ def repeat_variance(
         here = np.ones(len(y), dtype=bool) if arms is None else arms == name
         means = () if reps is None else _rep_means(name, labels[here], reps[here], y[here], outcome)
         row = _repeat_row(name, labels[here], y[here], level)
-        if means:
-            row = replace(row, rep_means=means, sd_rep_means=float(np.std(means, ddof=1)))
-        rows.append(row if treatment is None else replace(row, by=treatment))
-    return RepeatVariance(
+        moved = float(np.std(means, ddof=1)) if means else None
+        figures = {**row.figures, "rep_means": means, "sd_rep_means": moved}
+        rows.append(replace(row, by=treatment or "", figures=figures))
+    return Result(
         parts=tuple(rows),
         level=level,
         axis=f"share of the variance of {outcome} from repeats",
         sentence=_repeat_sentence(outcome, rows, level),
     )
+
+
+def error_of_mean(row: Estimate, items: int, repeats: int) -> float:
+    """Return the standard error of a mean over new items, each repeated, by the variances of a design.
+
+    Parameters
+    ----------
+    row : Estimate
+        A part of `repeat_variance`.
+    items, repeats : int
+        Of the design asked about.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    EstimationError
+        If one is below 1.
+
+    Examples
+    --------
+    >>> row = Estimate(label="cot", estimate=0.5, figures={"sd_items": 0.3, "sd_repeats": 0.4})
+    >>> error_of_mean(row, items=13, repeats=4)
+    0.1
+    """
+    if items < 1 or repeats < 1:
+        raise EstimationError(f"items={items}, repeats={repeats}: at least one each is needed")
+    return float(np.sqrt((row["sd_items"] ** 2 + row["sd_repeats"] ** 2 / repeats) / items))
 
 
 def _rep_means(
@@ -192,7 +162,7 @@ def _rep_means(
     return tuple((np.bincount(turn, weights=y) / len(names)).tolist())
 
 
-def _repeat_row(name: str, labels: NDArray[Any], y: Floats, level: float) -> RepeatRow:
+def _repeat_row(name: str, labels: NDArray[Any], y: Floats, level: float) -> Estimate:
     from scipy import stats
 
     names, code = np.unique(labels.astype(str), return_inverse=True)
@@ -229,40 +199,42 @@ def _repeat_row(name: str, labels: NDArray[Any], y: Floats, level: float) -> Rep
         limits = [ratio / stats.f.ppf(q, k - 1, n - k) for q in (1 - tail, tail)]
         correlation = [min(max((f - 1) / (f + average - 1), 0.0), 1.0) for f in limits]
         bounds = (1 - correlation[1], 1 - correlation[0])
-    return RepeatRow(
+    return Estimate(
         label=name or "all trials",
         estimate=share,
         ci_low=None if bounds is None else float(bounds[0]),
         ci_high=None if bounds is None else float(bounds[1]),
-        n_items=k,
-        n_trials=n,
-        n_single=single,
-        repeats=average,
-        mean=float(y.mean()),
-        sd_items=float(np.sqrt(items)),
-        sd_repeats=float(np.sqrt(within)),
-        n_changed=int((spread > 0).sum()),
-        largest_range=float(spread.max()),
-        worst_item=str(names[int(spread.argmax())]) if spread.max() > 0 else None,
+        figures={
+            "n_items": k,
+            "n_trials": n,
+            "n_single": single,
+            "repeats": average,
+            "mean": float(y.mean()),
+            "sd_items": float(np.sqrt(items)),
+            "sd_repeats": float(np.sqrt(within)),
+            "n_changed": int((spread > 0).sum()),
+            "largest_range": float(spread.max()),
+            "worst_item": str(names[int(spread.argmax())]) if spread.max() > 0 else None,
+        },
     )
 
 
-def _repeat_sentence(outcome: str, rows: Sequence[RepeatRow], level: float) -> str:
+def _repeat_sentence(outcome: str, rows: Sequence[Estimate], level: float) -> str:
     parts = []
     for row in rows:
         under = f"Under {row.label!r} " if row.by else ""
-        if row.n_changed == 0:
-            start = (
-                f"{row.n_items} items keep their {outcome!r} in {row.n_trials} trials: repeats add nothing"
-            )
+        changed, items, trials, single = (row[k] for k in ("n_changed", "n_items", "n_trials", "n_single"))
+        if changed == 0:
+            start = f"{items} items keep their {outcome!r} in {trials} trials: repeats add nothing"
         else:
-            start = f"{row.n_changed} of {row.n_items} items change their {outcome!r} over repeats"
+            start = f"{changed} of {items} items change their {outcome!r} over repeats"
             if row.estimate is not None:
                 start += f", which carry {row.estimate:.0%} of the variance of a single trial"
             if row.ci_low is not None and row.ci_high is not None:
                 start += f" ({percent(level)} interval {row.ci_low:.0%} to {row.ci_high:.0%})"
-            start += f"; the largest change is {format_number(row.largest_range)}, of item {row.worst_item!r}"
-        if row.n_single:
-            start += f"; {row.n_single} items were run once and say nothing"
+            largest, worst = format_number(row["largest_range"]), row["worst_item"]
+            start += f"; the largest change is {largest}, of item {worst!r}"
+        if single:
+            start += f"; {single} items were run once and say nothing"
         parts.append(under + start + ".")
     return " ".join(parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -18,13 +17,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "DEFAULT_GAMMAS",
-    "RosenbaumBound",
-    "critical_gamma",
-    "mcnemar_bounds",
-    "rosenbaum_bounds",
-]
+__all__ = ["DEFAULT_GAMMAS", "mcnemar_bounds", "rosenbaum_bounds"]
 
 # All Walsh averages are held up to this many pairs (8 million numbers); beyond it they are counted.
 _WALSH_PAIRS = 4_000
@@ -32,49 +25,17 @@ DEFAULT_GAMMAS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 Side = Literal["greater", "less"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RosenbaumBound(Estimate):
-    """What an unmeasured confounder of strength gamma could do to matched pairs.
-
-    Attributes
-    ----------
-    gamma : float
-        Two rows of a pair differ in their odds of treatment by at most this factor.
-    p_lower, p_upper : float
-        Bounds on the one-sided p-value.
-    effect_low, effect_high : float
-        Bounds on the Hodges-Lehmann estimate; NaN for a binary outcome.
-    """
-
-    gamma: float
-    p_lower: float
-    p_upper: float
-    effect_low: float
-    effect_high: float
-
-    @property
-    def words(self) -> str:
-        """The bounds as a line of text."""
-        return f"{self.label}: {self.note}"
-
-
-def _row(gamma: float, p: tuple[float, float], effect: tuple[float, float]) -> RosenbaumBound:
+def _row(gamma: float, p: tuple[float, float], effect: tuple[float, float]) -> Estimate:
     said = f"p {p_words(p[0])} to {p_words(p[1])}"
     if not np.isnan(effect[0]):
         said += f", effect {format_number(effect[0])} to {format_number(effect[1])}"
-    return RosenbaumBound(
-        label=f"gamma {gamma:g}",
-        estimate=None,
-        note=said,
-        gamma=gamma,
-        p_lower=p[0],
-        p_upper=p[1],
-        effect_low=effect[0],
-        effect_high=effect[1],
-    )
+    named = {"p_lower": p[0], "p_upper": p[1], "effect_low": effect[0], "effect_high": effect[1]}
+    return Estimate(label=f"gamma {gamma:g}", estimate=None, note=said, figures={"gamma": gamma, **named})
 
 
-def _differences(treated: ArrayLike, control: ArrayLike) -> Floats:
+def _differences(treated: ArrayLike, control: ArrayLike, alternative: str) -> Floats:
+    if alternative not in {"greater", "less"}:
+        raise EstimationError(f"alternative={alternative!r}: choose 'greater' or 'less'")
     first, second = np.asarray(treated, dtype=float), np.asarray(control, dtype=float)
     if first.ndim != 1 or first.shape != second.shape:
         raise DataError(f"pairs have shapes {first.shape} and {second.shape}; expected two equal columns")
@@ -86,12 +47,6 @@ def _differences(treated: ArrayLike, control: ArrayLike) -> Floats:
     if not difference.any():
         raise EstimationError("no pair differs in its outcome: there is nothing to test")
     return np.asarray(difference)
-
-
-def _check_gamma(gamma: float) -> float:
-    if not (np.isfinite(gamma) and gamma >= 1):
-        raise EstimationError(f"gamma={gamma}: expected a number of at least 1 (1 is no hidden bias)")
-    return float(gamma)
 
 
 def _signed_rank_p(difference: Floats, gamma: float) -> tuple[float, float]:
@@ -179,8 +134,10 @@ def rosenbaum_bounds(
     -------
     Check
         `overall` is the critical gamma, the strength at which the upper bound of the p-value reaches `alpha`
-        (1 where the test is not significant without hidden bias); the parts are a `RosenbaumBound` for each
-        of `gammas`. Pairs whose outcomes do not differ carry no sign: `settings` counts them.
+        (1 where the test is not significant without hidden bias). A part for each of `gammas`, by which the
+        odds of treatment of the two rows of a pair differ at most, has the figures ``gamma``; ``p_lower`` and
+        ``p_upper``, bounds on the one-sided p-value; ``effect_low`` and ``effect_high``, bounds on the
+        Hodges-Lehmann estimate. Pairs whose outcomes do not differ carry no sign: `settings` counts them.
 
     Raises
     ------
@@ -207,29 +164,28 @@ def rosenbaum_bounds(
     --------
     >>> found = rosenbaum_bounds([3.0, 5.0, 4.0, 6.0, 7.0], [1.0, 2.0, 3.5, 2.0, 2.0], gammas=[1.0])
     >>> bound = found.parts[0]
-    >>> round(bound.p_upper, 4), bound.effect_low
+    >>> round(bound["p_upper"], 4), bound["effect_low"]
     (0.0216, 3.0)
     """
-    if alternative not in {"greater", "less"}:
-        raise EstimationError(f"alternative={alternative!r}: choose 'greater' or 'less'")
     if convention not in {"walsh", "rbounds"}:
         raise EstimationError(f"convention={convention!r}: choose 'walsh' or 'rbounds'")
-    difference = _differences(treated, control)
+    difference = _differences(treated, control, alternative)
     signed = difference if alternative == "greater" else -difference
-    answer = []
-    for gamma in map(_check_gamma, gammas):
-        share = gamma / (1 + gamma)
-        as_rbounds = convention == "rbounds"
+    as_rbounds = convention == "rbounds"
+
+    def effect(gamma: float) -> tuple[float, float]:
         used = difference[difference != 0] if as_rbounds and gamma == 1 else difference
-        effect = (
-            _walsh_quantile(used, share, inner=as_rbounds),
-            _walsh_quantile(used, 1 - share, inner=as_rbounds),
+        low, high = (
+            _walsh_quantile(used, share, inner=as_rbounds)
+            for share in (gamma / (1 + gamma), 1 - gamma / (1 + gamma))
         )
-        answer.append(_row(gamma, _signed_rank_p(signed, gamma), effect))
+        return low, high
+
     return _result(
-        answer,
         difference,
-        lambda gamma: _signed_rank_p(signed, gamma)[1],
+        lambda gamma: _signed_rank_p(signed, gamma),
+        effect,
+        gammas=gammas,
         alternative=alternative,
         alpha=alpha,
         test="signed rank",
@@ -237,16 +193,20 @@ def rosenbaum_bounds(
 
 
 def _result(
-    bounds: Sequence[RosenbaumBound],
     difference: Floats,
-    p_upper: Callable[[float], float],
+    p: Callable[[float], tuple[float, float]],
+    effect: Callable[[float], tuple[float, float]],
     *,
+    gammas: Sequence[float],
     alternative: Side,
     alpha: float,
     test: str,
 ) -> Check:
-    critical = _critical(p_upper, alpha)
-    plain_p = p_upper(1.0)
+    for gamma in gammas:
+        if not (np.isfinite(gamma) and gamma >= 1):
+            raise EstimationError(f"gamma={gamma}: expected a number of at least 1 (1 is no hidden bias)")
+    critical = _critical(lambda gamma: p(gamma)[1], alpha)
+    plain_p = p(1.0)[1]
     n, tied = len(difference), int((difference == 0).sum())
     direction = "positive" if alternative == "greater" else "negative"
     start = (
@@ -269,7 +229,7 @@ def _result(
         name="Rosenbaum bounds",
         verdict="untestable",
         overall=Estimate(label="critical gamma", estimate=critical, n_used=n),
-        parts=tuple(bounds),
+        parts=tuple(_row(gamma, p(gamma), effect(gamma)) for gamma in map(float, gammas)),
         settings={"test": test, "alternative": alternative, "alpha": alpha, "n_tied": tied},
         axis="gamma (factor on the odds of treatment within a pair)",
         sentence=start + rest + ties,
@@ -332,66 +292,31 @@ def mcnemar_bounds(
 
     Examples
     --------
-    >>> mcnemar_bounds([1, 1, 1, 1, 0], [0, 0, 0, 0, 0], gammas=[1.0]).parts[0].p_upper
+    >>> mcnemar_bounds([1, 1, 1, 1, 0], [0, 0, 0, 0, 0], gammas=[1.0]).parts[0]["p_upper"]
     0.0625
     """
     from scipy import stats
 
-    if alternative not in {"greater", "less"}:
-        raise EstimationError(f"alternative={alternative!r}: choose 'greater' or 'less'")
-    difference = _differences(treated, control)
+    difference = _differences(treated, control, alternative)
     values = set(np.unique(np.concatenate([np.asarray(treated, float), np.asarray(control, float)])).tolist())
     if not values <= {0.0, 1.0}:
         raise DataError("McNemar's test is for outcomes of 0 and 1", hint="use rosenbaum_bounds for numbers")
     wins = int((difference > 0).sum() if alternative == "greater" else (difference < 0).sum())
     discordant = int((difference != 0).sum())
-    answer = []
-    for gamma in map(_check_gamma, gammas):
+
+    def p(gamma: float) -> tuple[float, float]:
         low, high = (
-            float(stats.binom.sf(wins - 1, discordant, s)) for s in (1 / (1 + gamma), gamma / (1 + gamma))
+            float(stats.binom.sf(wins - 1, discordant, share))
+            for share in (1 / (1 + gamma), gamma / (1 + gamma))
         )
-        answer.append(_row(gamma, (low, high), (np.nan, np.nan)))
+        return low, high
+
     return _result(
-        answer,
         difference,
-        lambda gamma: float(stats.binom.sf(wins - 1, discordant, gamma / (1 + gamma))),
+        p,
+        lambda _: (np.nan, np.nan),
+        gammas=gammas,
         alternative=alternative,
         alpha=alpha,
         test="McNemar",
     )
-
-
-def critical_gamma(
-    treated: ArrayLike, control: ArrayLike, *, alpha: float = 0.05, alternative: Side = "greater"
-) -> float:
-    """Find the hidden bias that would be needed to undo significance.
-
-    Parameters
-    ----------
-    treated, control : array_like, shape (pairs,)
-        Outcomes of the two rows of each pair.
-    alpha : float, default 0.05
-        Level of the one-sided signed rank test.
-    alternative : {"greater", "less"}, default "greater"
-        The direction tested.
-
-    Returns
-    -------
-    float
-        The gamma at which the upper bound of the p-value reaches `alpha`; 1 where the test is not significant
-        without hidden bias.
-
-    References
-    ----------
-    Rosenbaum (2002), section 4.3.3.
-
-    Examples
-    --------
-    >>> critical_gamma([1.0, 2.0, 1.0], [2.0, 1.0, 1.5])
-    1.0
-    """
-    if alternative not in {"greater", "less"}:
-        raise EstimationError(f"alternative={alternative!r}: choose 'greater' or 'less'")
-    difference = _differences(treated, control)
-    signed = difference if alternative == "greater" else -difference
-    return _critical(lambda gamma: _signed_rank_p(signed, gamma)[1], alpha)

@@ -21,7 +21,7 @@ from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
 from whyprompt.effects.checks.rerun import effect_options, excludes_zero, failed_share
 from whyprompt.effects.estimate import estimated
-from whyprompt.effects.methods.make import METHODS, make_method, options_of
+from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of
 from whyprompt.effects.methods.method import Method
 from whyprompt.effects.prepare.recipe import Recipe, prepare_table
 from whyprompt.effects.prepare.steps import Step
@@ -45,11 +45,7 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
-__all__ = [
-    "Specification",
-    "SpecificationCurve",
-    "specification_curve",
-]
+__all__ = ["SpecificationCurve", "specification_curve"]
 
 _DEFAULT_METHODS = ("nearest", "full", "subclass", "ipw", "entropy", "aipw")
 _DEFAULT_CALIPERS = (None, 0.1, 0.25)
@@ -58,29 +54,6 @@ _OPTIONS = frozenset(inspect.signature(estimated).parameters) | {
 }
 # A covariate of fewer values is left as it is by the default preparations.
 _FEW_VALUES = 10
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Specification(Estimate):
-    """One way to get the estimate; without an estimate, the note says why there is none.
-
-    Attributes
-    ----------
-    choices : mapping of str to str
-        What was chosen in each dimension of the grid.
-    estimand : str
-        Whose average effect it is.
-    balanced : bool
-        Whether `largest_smd`, of the confounders as they are in the table, whatever the preparation made of
-        them, is at most 0.1.
-    significant : bool
-        Whether the interval excludes zero.
-    """
-
-    choices: Mapping[str, str]
-    estimand: str = ""
-    balanced: bool = False
-    significant: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +65,12 @@ class SpecificationCurve(Result):
 
     Attributes
     ----------
-    parts : tuple of Specification
-        Sorted by estimate; then those that give none.
+    parts : tuple of Estimate
+        A specification each, sorted by estimate; then those that give none, whose note says why. Their
+        figures: ``choices``, what was chosen in each dimension of the grid, and of those with an estimate
+        ``estimand``, whose average effect it is; ``balanced``, whether `largest_smd`, of the confounders as
+        they are in the table, whatever the preparation made of them, is at most 0.1; and ``significant``,
+        whether the interval excludes zero.
     dimensions : tuple of str
         Of the grid.
     low, high : float
@@ -114,7 +91,6 @@ class SpecificationCurve(Result):
     """
 
     overall: Estimate
-    parts: tuple[Specification, ...] = ()
     dimensions: tuple[str, ...]
     low: float
     high: float
@@ -139,7 +115,7 @@ class SpecificationCurve(Result):
         import pandas as pd
 
         table = rows_frame(self.parts)
-        choices = pd.DataFrame([dict(part.choices) for part in self.parts], columns=list(self.dimensions))
+        choices = pd.DataFrame([part["choices"] for part in self.parts], columns=list(self.dimensions))
         return pd.concat([choices, table.drop(columns=["label", "choices"])], axis=1)
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
@@ -245,13 +221,13 @@ def specification_curve(
     rows.sort(key=_value)
     values = np.array([_value(row) for row in rows])
     median = float(np.median(values))
-    good = [_value(row) for row in rows if row.balanced]
+    good = [_value(row) for row in rows if row["balanced"]]
     p_median, p_share, done = (None, None, 0)
     how = "propensity" if options.get("design") != "randomized" else "permute"
     if draws:
         p_median, p_share, done = _permute(plan, frame, rows, draws, random_state, how)
     influence, medians = _influence(rows, plan.dimensions)
-    share = float(np.mean([row.significant for row in rows]))
+    share = float(np.mean([row["significant"] for row in rows]))
     same = float(np.mean(np.sign(values) == np.sign(median)))
     return SpecificationCurve(
         dimensions=plan.dimensions,
@@ -378,10 +354,10 @@ class _Plan:
             return None, error.message
         return done.recipe, ""
 
-    def run(self, frame: Any) -> tuple[list[Specification], list[Specification]]:  # noqa: ANN401
+    def run(self, frame: Any) -> tuple[list[Estimate], list[Estimate]]:  # noqa: ANN401
         """Estimate in every specification."""
-        rows: list[Specification] = []
-        failures: list[Specification] = []
+        rows: list[Estimate] = []
+        failures: list[Estimate] = []
         tables: dict[str, Any] = {}
         for name, (recipe, _) in self.prepared.items():
             tables[name] = frame if recipe is None else recipe.apply(frame).frame
@@ -409,7 +385,7 @@ class _Plan:
             one = self._one(tables, choices, settings, method)
             if isinstance(one, str):
                 failures.append(
-                    Specification(label=_label(choices), choices=choices, estimate=None, note=one)
+                    Estimate(label=_label(choices), estimate=None, note=one, figures={"choices": choices})
                 )
             else:
                 rows.append(self._row(one, choices, treated))
@@ -433,25 +409,21 @@ class _Plan:
                 treatment=self.treatment,
                 outcome=self.outcome,
                 confounders=columns,
-                estimand="ato" if _name(method) == "overlap" else self.estimand,
+                estimand=estimand_of(method, self.estimand),
                 **{**self.options, **settings},
             ).result
         except WhypromptError as error:
             return error.message
         return result
 
-    def _row(
-        self, result: EffectResult, choices: Mapping[str, str], treated: NDArray[np.bool_]
-    ) -> Specification:
+    def _row(self, result: EffectResult, choices: Mapping[str, str], treated: NDArray[np.bool_]) -> Estimate:
         assert result.weights is not None
         weights = result.weights if self.rows is None else result.weights[self.rows]
         left = [r.smd_after for r in balance_table(self.raw.matrix, treated, weights, names=self.raw.names)]
         known = [abs(v) for v in left if v is not None]
         largest = max(known) if len(known) == len(left) else None
-        return Specification(
+        return Estimate(
             label=_label(choices),
-            choices=choices,
-            estimand=result.estimand,
             estimate=result.estimate,
             std_error=result.std_error,
             ci_low=result.ci_low,
@@ -460,8 +432,12 @@ class _Plan:
             n_treated_used=result.n_treated_used,
             n_control_used=result.n_control_used,
             largest_smd=largest,
-            balanced=largest is not None and largest <= SMD_LIMIT,
-            significant=excludes_zero(result),
+            figures={
+                "choices": choices,
+                "estimand": result.estimand,
+                "balanced": largest is not None and largest <= SMD_LIMIT,
+                "significant": excludes_zero(result),
+            },
         )
 
 
@@ -469,13 +445,9 @@ def _label(choices: Mapping[str, str]) -> str:
     return ", ".join(choices.values())
 
 
-def _value(row: Specification) -> float:
+def _value(row: Estimate) -> float:
     assert row.estimate is not None
     return row.estimate
-
-
-def _name(method: MethodLike) -> str:
-    return method if isinstance(method, str) else make_method(method).name
 
 
 def _shown(value: Any) -> str:  # noqa: ANN401 - any option
@@ -499,13 +471,13 @@ def _after(recipe: Recipe | None, names: tuple[str, ...]) -> list[str]:
 
 
 def _influence(
-    rows: Sequence[Specification], dimensions: Sequence[str]
+    rows: Sequence[Estimate], dimensions: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     values = np.array([_value(row) for row in rows])
     total = float(((values - values.mean()) ** 2).sum())
     shares, medians = {}, {}
     for name in dimensions:
-        labels = np.array([row.choices[name] for row in rows], dtype=object)
+        labels = np.array([row["choices"][name] for row in rows], dtype=object)
         groups = {str(label): values[labels == label] for label in dict.fromkeys(labels.tolist())}
         between = sum(len(g) * float(g.mean() - values.mean()) ** 2 for g in groups.values())
         shares[name] = float(between / total) if total > 0 else 0.0
@@ -514,18 +486,18 @@ def _influence(
     return {name: shares[name] for name in order}, {name: medians[name] for name in order}
 
 
-def _summary(rows: Sequence[Specification]) -> tuple[float, int]:
+def _summary(rows: Sequence[Estimate]) -> tuple[float, int]:
     """Absolute median of estimate over error, and significant estimates of the more frequent sign."""
     z = [_value(row) / row.std_error for row in rows if row.std_error]
-    up = sum(row.significant and _value(row) > 0 for row in rows)
-    down = sum(row.significant and _value(row) < 0 for row in rows)
+    up = sum(row["significant"] and _value(row) > 0 for row in rows)
+    down = sum(row["significant"] and _value(row) < 0 for row in rows)
     return (abs(float(np.median(z))) if z else 0.0), max(up, down)
 
 
 def _permute(
     plan: _Plan,
     frame: Any,  # noqa: ANN401 - any frame library's type
-    rows: Sequence[Specification],
+    rows: Sequence[Estimate],
     draws: int,
     random_state: int,
     how: str,
@@ -575,8 +547,8 @@ def _permute(
 
 
 def _sentence(
-    rows: Sequence[Specification],
-    failures: Sequence[Specification],
+    rows: Sequence[Estimate],
+    failures: Sequence[Estimate],
     median: float,
     share: float,
     same: float,
@@ -602,7 +574,7 @@ def _sentence(
         )
     else:
         words += " All reach balance."
-    others = sorted({row.estimand for row in rows})
+    others = sorted({row["estimand"] for row in rows})
     if len(others) > 1:
         words += f" They do not all answer one question: the estimands are {', '.join(others)}."
     top = next(iter(influence), None)

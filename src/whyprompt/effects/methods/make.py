@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.checks.balance import Denominator
 
-__all__ = ["METHODS", "MethodLike", "make_method", "option_kinds", "options_of", "settle_plan"]
+__all__ = ["METHODS", "MethodLike", "estimand_of", "make_method", "option_kinds", "options_of", "settle_plan"]
 
 _KINDS: dict[str, type[Method]] = {
     kind.name: kind
@@ -155,6 +155,12 @@ def make_method(method: MethodLike, /, **options: Any) -> Method:  # noqa: ANN40
         if name not in known:
             raise _foreign(name, value, method)
     return _kind(method)(**given)
+
+
+def estimand_of(method: MethodLike, asked: str | None) -> str | None:
+    """Give what to ask of a method among others: one that estimates a single thing answers that alone."""
+    known = (_kind(method) if isinstance(method, str) else make_method(method)).estimands
+    return known[0] if len(known) == 1 else asked
 
 
 def _says_nothing(value: object) -> bool:

@@ -11,9 +11,10 @@ from whyprompt._arguments import at_least, seed
 from whyprompt._words import format_number
 from whyprompt.effects.checks.peers import why as _why
 from whyprompt.effects.checks.peers.peers import find_python, run_peers
-from whyprompt.effects.checks.peers.result import CrossCheck, CrossCheckRow
+from whyprompt.effects.checks.peers.result import CrossCheck
 from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
+from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.checks.subset import data_subset
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.units import NO_CLUSTER
@@ -225,7 +226,11 @@ def cross_check(
     warnings = dict.fromkeys(
         [
             *ours["nearest"].warnings,
-            *(f"unexplained: {r.tool}, {r.method}" for r in compared if _is_unexplained(r, own.problem)),
+            *(
+                f"unexplained: {r['tool']}, {r['method']}"
+                for r in compared
+                if _is_unexplained(r, own.problem)
+            ),
         ]
     )
     return CrossCheck(
@@ -293,23 +298,10 @@ def _label(tool: str, method: str, estimand: str) -> str:
     return f"{tool}: {method} ({estimand.upper()})"
 
 
-def _own_row(name: str, result: EffectResult) -> CrossCheckRow:
-    return CrossCheckRow(
-        label=_label("whyprompt", name, result.estimand),
-        tool="whyprompt",
-        method=name,
-        estimand=result.estimand,
-        estimate=result.estimate,
-        std_error=result.std_error,
-        ci_low=result.ci_low,
-        ci_high=result.ci_high,
-        p_value=result.p_value,
-        df=result.df,
-        n_treated=result.n_treated,
-        n_control=result.n_control,
-        n_treated_used=result.n_treated_used,
-        n_control_used=result.n_control_used,
-    )
+def _own_row(name: str, result: EffectResult) -> Estimate:
+    row = of_effect(result, _label("whyprompt", name, result.estimand))
+    figures = {"tool": "whyprompt", "method": name, "estimand": result.estimand}
+    return dataclasses.replace(row, figures=figures)
 
 
 def _peer_row(
@@ -322,7 +314,7 @@ def _peer_row(
     estimand: str,
     caliper: float,
     replace: bool,  # noqa: FBT001 - private, and called once
-) -> CrossCheckRow:
+) -> Estimate:
     row = by_key[key]
     if key == "dowhy_matching":
         twin = _why.dowhy_matching(problem, score, scores[key], estimand)
@@ -340,11 +332,8 @@ def _peer_row(
     from_score = None if twin.both is None or twin.settings is None else twin.both - twin.settings
     left = None if twin.both is None else value - twin.both
     low, high = row.get("ci_low"), row.get("ci_high")
-    return CrossCheckRow(
+    return Estimate(
         label=_label(row["tool"], _METHODS[key], row["estimand"]),
-        tool=row["tool"],
-        method=_METHODS[key],
-        estimand=row["estimand"],
         estimate=value,
         # Its interval is the normal one at 95%, whatever level was asked for here.
         std_error=None if low is None or high is None else (high - low) / (2 * 1.959963984540054),
@@ -352,24 +341,30 @@ def _peer_row(
         ci_high=high,
         n_treated_used=row.get("n_treated_used"),
         n_control_used=row.get("n_control_used"),
-        compared_with=base.method,
-        difference=value - base.estimate,
-        from_settings=settings,
-        from_score=from_score,
-        unexplained=left,
-        tie_range=twin.ties,
-        why=(*twin.why, *(f"it warns: {text}" for text in row.get("warnings", ()))),
-        seconds=row["seconds"],
+        figures={
+            "tool": row["tool"],
+            "method": _METHODS[key],
+            "estimand": row["estimand"],
+            "compared_with": base.method,
+            "difference": value - base.estimate,
+            "from_settings": settings,
+            "from_score": from_score,
+            "unexplained": left,
+            "tie_range": twin.ties,
+            "why": (*twin.why, *(f"it warns: {text}" for text in row.get("warnings", ()))),
+            "seconds": row["seconds"],
+        },
     )
 
 
-def _is_unexplained(row: CrossCheckRow, problem: Problem) -> bool:
-    if row.unexplained is None or row.estimate is None:
+def _is_unexplained(row: Estimate, problem: Problem) -> bool:
+    left, ties = row["unexplained"], row["tie_range"]
+    if left is None or row.estimate is None:
         return False
     rounding = _ROUNDING * float(problem.y.std())
-    if row.tie_range is not None:
-        return not (row.tie_range[0] - rounding <= row.estimate <= row.tie_range[1] + rounding)
-    return abs(row.unexplained) > rounding
+    if ties is not None:
+        return not (ties[0] - rounding <= row.estimate <= ties[1] + rounding)
+    return bool(abs(left) > rounding)
 
 
 def _refuters(
@@ -454,7 +449,7 @@ def _uplift(
 
 
 def _sentence(
-    rows: Sequence[CrossCheckRow],
+    rows: Sequence[Estimate],
     ours: Mapping[str, EffectResult],
     problem: Problem,
     versions: Mapping[str, str],
@@ -465,28 +460,25 @@ def _sentence(
     if not rows:
         return f"{tools or 'The tools'} gave no figure: {'; '.join(not_done)}."
     base = {r.method: r for r in ours.values()}
-    inside = sum(
-        1
-        for r in rows
-        if (b := base[r.compared_with or ""]).ci_low is not None
-        and b.ci_high is not None
-        and r.estimate is not None
-        and b.ci_low <= r.estimate <= b.ci_high
-    )
-    traced = [r for r in rows if r.unexplained is not None]
+    inside = 0
+    for row in rows:
+        low, high = base[row["compared_with"]].ci_low, base[row["compared_with"]].ci_high
+        inside += low is not None and high is not None and low <= (row.estimate or 0.0) <= high
+    traced = [r for r in rows if r["unexplained"] is not None]
     same = [r for r in traced if not _is_unexplained(r, problem)]
-    far = max(rows, key=lambda r: abs(r.difference or 0.0))
+    far = max(rows, key=lambda r: abs(r["difference"]))
     text = (
         f"{inside} of {len(rows)} figures of {tools} lie inside whyprompt's interval for the same estimand."
         f" {len(same)} of the {len(traced)} that can be traced are whyprompt's own once it takes their score"
-        f" and settings (to rounding and ties). The largest difference is {far.tool}'s {far.method}"
-        f" ({far.estimand.upper()}): {format_number(far.estimate or 0.0)} against"
-        f" {format_number(base[far.compared_with or ''].estimate)} by {far.compared_with}"
+        f" and settings (to rounding and ties). The largest difference is {far['tool']}'s {far['method']}"
+        f" ({far['estimand'].upper()}): {format_number(far.estimate)} against"
+        f" {format_number(base[far['compared_with']].estimate)} by {far['compared_with']}"
     )
-    if far.from_settings is not None and far.from_score is not None and far.unexplained is not None:
+    if all(far[k] is not None for k in ("from_settings", "from_score", "unexplained")):
         text += (
-            f"; {format_number(far.from_settings)} of it comes from settings, {format_number(far.from_score)}"
-            f" from the score, {format_number(far.unexplained)} from neither"
+            f"; {format_number(far['from_settings'])} of it comes from settings,"
+            f" {format_number(far['from_score'])} from the score, {format_number(far['unexplained'])} from"
+            " neither"
         )
     text += ". That tools agree does not show that nothing is confounded: they share every assumption."
     if not_done:

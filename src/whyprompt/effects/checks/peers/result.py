@@ -7,57 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt._summary import grid, reach
 from whyprompt._words import format_number
-from whyprompt.results import Estimate, Result
+from whyprompt.results import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from whyprompt.results import Check
+    from whyprompt.results import Check, Estimate
 
-__all__ = ["CrossCheck", "CrossCheckRow"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CrossCheckRow(Estimate):
-    """One tool's figure, and where its difference from ours comes from.
-
-    Its error and interval are None where the tool gives none.
-
-    Attributes
-    ----------
-    tool : {"whyprompt", "DoWhy", "CausalML"}
-    method : str
-    estimand : {"att", "atc", "ate"}
-    compared_with : str or None
-        Our method that estimates the same.
-    difference : float or None
-        From that method's estimate. It is the sum of the next three.
-    from_settings : float or None
-        What our estimate changes by when our code takes the tool's settings (or its model), with our score.
-    from_score : float or None
-        What it changes by when it takes the tool's propensity score as well.
-    unexplained : float or None
-        What is left: zero where our code with the tool's score and settings gives the tool's figure. With
-        ties, the choice among rows equally near.
-    tie_range : tuple of float or None
-        Of rows equally near, a tool may take any: the smallest and the largest estimate that it could give.
-    why : tuple of str
-        The same in words, with what else a reader should know of the figure.
-    seconds : float or None
-        The tool's own time.
-    """
-
-    tool: str
-    method: str
-    estimand: str
-    compared_with: str | None = None
-    difference: float | None = None
-    from_settings: float | None = None
-    from_score: float | None = None
-    unexplained: float | None = None
-    tie_range: tuple[float, float] | None = None
-    why: tuple[str, ...] = ()
-    seconds: float | None = None
+__all__ = ["CrossCheck"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +23,20 @@ class CrossCheck(Result):
 
     Attributes
     ----------
-    parts : tuple of CrossCheckRow
-        Ours first.
+    parts : tuple of Estimate
+        One tool's figure each, ours first; without an error and an interval where the tool gives none. Their
+        figures, of those of the tools:
+
+        - ``tool``, ``method`` and ``estimand`` (of ours as well);
+        - ``compared_with``, our method that estimates the same, and ``difference`` from its estimate, the sum
+          of the next three;
+        - ``from_settings``: what our estimate changes by when our code takes the tool's settings (or its
+          model), with our score; ``from_score``: when it takes the tool's propensity score as well;
+        - ``unexplained``: what is left, zero where our code with the tool's score and settings gives the
+          tool's figure; with ties, the choice among rows equally near;
+        - ``tie_range``: of rows equally near a tool may take any, the smallest and the largest estimate that
+          it could give;
+        - ``why``: the same in words, with what else a reader should know; ``seconds``, the tool's own time.
     treatment, outcome, treated, control : str
     estimand : str
     confounders : tuple of str
@@ -87,7 +56,6 @@ class CrossCheck(Result):
         What failed or does not apply, with the reason.
     """
 
-    parts: tuple[CrossCheckRow, ...] = ()
     treatment: str
     outcome: str
     treated: str
@@ -101,20 +69,21 @@ class CrossCheck(Result):
     not_done: tuple[str, ...]
 
     def _blocks(self) -> list[str]:
-        rows = [
-            [
-                f"{row.tool}: {row.method}",
-                row.estimand.upper(),
-                format_number(row.estimate),
-                reach(row.ci_low, row.ci_high) if row.ci_low is not None else "none",
-                *(
-                    "" if v is None else format_number(v)
-                    for v in (row.from_settings, row.from_score, row.unexplained)
-                ),
-            ]
-            for row in self.parts
-        ]
-        words = [f"  {row.tool}, {row.method}: {'; '.join(row.why)}." for row in self.parts if row.why]
+        rows, words = [], []
+        for row in self.parts:
+            name = (row["tool"], row["method"])
+            apart: list[Any] = [row.figures.get(k) for k in ("from_settings", "from_score", "unexplained")]
+            rows.append(
+                [
+                    ": ".join(name),
+                    row["estimand"].upper(),
+                    format_number(row.estimate),
+                    reach(row.ci_low, row.ci_high) if row.ci_low is not None else "none",
+                    *("" if v is None else format_number(v) for v in apart),
+                ]
+            )
+            if "why" in row.figures:
+                words.append(f"  {', '.join(name)}: {'; '.join(row['why'])}.")
         header = ["tool", "of", "estimate", "interval", "by settings", "by score", "left"]
         return ["\n".join([grid(header, rows), "", *words])]
 
