@@ -53,7 +53,7 @@ def test_sobel_is_the_delta_method():
 )
 def test_verdicts(changes, verdict):
     got = baron_kenny(world(n=2000, **changes), **NAMES)
-    assert got.verdict == verdict
+    assert got["verdict"] == verdict
     shown = {
         "full": "conclude full mediation of the effect of t on y through m",
         "partial": "conclude partial mediation of the effect of t on y through m",
@@ -73,7 +73,7 @@ def test_the_step_that_is_not_passed_is_named():
 def test_what_it_misses():
     # Opposite paths: no total effect, so step 1 fails, and yet the mediated effect is large.
     frame = world(a=1.0, b=0.8, direct=-0.8, n=4000)
-    assert baron_kenny(frame, **NAMES).verdict == "none"
+    assert baron_kenny(frame, **NAMES)["verdict"] == "none"
     assert mediate(frame, **NAMES, draws=200).part("acme").ci_low > 0.5
     # Under interaction its product is neither arm's effect.
     frame = world(a=1.0, b=0.0, interaction=1.0, direct=1.0, n=4000)

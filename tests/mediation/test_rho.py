@@ -38,11 +38,11 @@ def medsens():
 
 def test_deterministic_parts_equal_those_of_r(framing, medsens):
     got = mediation_sensitivity(framing, **FRAMING, draws=2)
-    np.testing.assert_allclose(got.rho, medsens["rho"], atol=1e-12)
-    np.testing.assert_allclose(got.r2_mediator, medsens["r.square.m"], rtol=0, atol=1e-6)
-    np.testing.assert_allclose(got.r2_outcome, np.ravel(medsens["r.square.y"])[0], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got.to_frame()["at"], medsens["rho"], atol=1e-12)
+    np.testing.assert_allclose(got["r2_mediator"], medsens["r.square.m"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(got["r2_outcome"], np.ravel(medsens["r.square.y"])[0], rtol=0, atol=1e-6)
     # R gives its products at the nearest rho of its grid.
-    at = got.to_frame().set_index("rho").loc[medsens["err.cr.d"][0]]
+    at = got.to_frame().set_index("at").loc[medsens["err.cr.d"][0]]
     np.testing.assert_allclose(at["r2_star_product"], medsens["R2star.d.thresh"][0], rtol=0, atol=1e-6)
     np.testing.assert_allclose(at["r2_tilde_product"], medsens["R2tilde.d.thresh"][0], rtol=0, atol=1e-6)
 
@@ -72,7 +72,9 @@ def test_the_curve_of_r_has_a_slip_and_ours_is_its_curve_without_it(framing, med
     s = b[-1] * sigma
     got = mediation_sensitivity(framing, **FRAMING, draws=1000)
     right = curves(a, b, sigma, s / np.sqrt(1 + s**2))
-    np.testing.assert_allclose([got.acme_control, got.acme_treated], right, atol=1e-12)
+    np.testing.assert_allclose(
+        [got.to_frame()["acme_control"], got.to_frame()["acme_treated"]], right, atol=1e-12
+    )
     # R reports means of draws.
     rng = np.random.default_rng(0)
     draws = []
@@ -91,8 +93,8 @@ def test_the_curve_of_r_has_a_slip_and_ours_is_its_curve_without_it(framing, med
     frame = got.to_frame()
     np.testing.assert_allclose((frame["ci_high"] - frame["ci_low"]) / (high - low), 1, atol=0.1)
     # Ours meets the effect that `mediate` reports at rho = 0, and R's own mediate; R's curve does not.
-    at_zero = got.rho == 0
-    np.testing.assert_allclose(got.acme_control[at_zero][0], 0.0821, atol=0.003)
+    at_zero = got.to_frame()["at"] == 0
+    np.testing.assert_allclose(got.to_frame()["acme_control"][at_zero].item(), 0.0821, atol=0.003)
     assert medsens["d0"][9] < 0.05
 
 
@@ -127,12 +129,14 @@ def test_a_known_correlation_is_undone(kind, rho):
     frame, truth = world(kind, rho)
     model = {"outcome_model": "probit"} if kind == "probit outcome" else {"mediator_model": "probit"}
     got = mediation_sensitivity(frame, **KNOWN, **model, rho=[0, rho], draws=2)
-    assert abs(got.acme_control[1] - truth[0]) < 0.02
-    assert abs(got.acme_treated[1] - truth[1]) < 0.02
+    assert abs(got.to_frame()["acme_control"][1] - truth[0]) < 0.02
+    assert abs(got.to_frame()["acme_treated"][1] - truth[1]) < 0.02
     naive = mediate(frame, **KNOWN, **model, draws=2)
-    np.testing.assert_allclose(got.acme[0], mean_of_plug_in(naive, frame, kind), atol=2e-3)
+    np.testing.assert_allclose(got.to_frame()["estimate"][0], mean_of_plug_in(naive, frame, kind), atol=2e-3)
     if rho:
-        assert abs(got.acme[0] - np.mean(truth)) > 0.04  # what the correlation would have cost
+        assert (
+            abs(got.to_frame()["estimate"][0] - np.mean(truth)) > 0.04
+        )  # what the correlation would have cost
 
 
 def r_probit_mediator(frame, rho, power):
@@ -164,7 +168,9 @@ def test_the_curve_of_r_for_a_probit_mediator_has_its_weights_upside_down():
     ours = dict(
         zip(
             (0, 0.4, 0.7),
-            mediation_sensitivity(frame, **KNOWN, mediator_model="probit", rho=[0, 0.4, 0.7], draws=2).acme,
+            mediation_sensitivity(
+                frame, **KNOWN, mediator_model="probit", rho=[0, 0.4, 0.7], draws=2
+            ).to_frame()["estimate"],
             strict=True,
         )
     )
@@ -203,14 +209,14 @@ def test_the_effect_vanishes_at_rho_at_zero_and_the_interval_holds_the_curve(kin
     model = {"probit outcome": {"outcome_model": "probit"}, "probit mediator": {"mediator_model": "probit"}}
     options = KNOWN | model.get(kind, {})
     got = mediation_sensitivity(frame, **options, draws=60)
-    at = mediation_sensitivity(frame, **options, rho=[got.rho_at_zero], draws=2)
-    np.testing.assert_allclose(at.acme, 0, atol=1e-9)
+    at = mediation_sensitivity(frame, **options, rho=[got["rho_at_zero"]], draws=2)
+    np.testing.assert_allclose(at.to_frame()["estimate"], 0, atol=1e-9)
     assert all(part.ci_low < part.estimate < part.ci_high for part in got.parts)
-    assert f"{got.rho_at_zero:.3g}" in got.sentence
+    assert f"{got['rho_at_zero']:.3g}" in got.sentence
     frame = got.to_frame()
-    np.testing.assert_allclose(frame["r2_star_product"], got.rho**2)
-    tilde = np.interp(got.rho_at_zero**2, frame["r2_star_product"][9:], frame["r2_tilde_product"][9:])
-    np.testing.assert_allclose(tilde, got.r2_tilde_product, rtol=1e-9)
+    np.testing.assert_allclose(frame["r2_star_product"], got.to_frame()["at"] ** 2)
+    tilde = np.interp(got["rho_at_zero"] ** 2, frame["r2_star_product"][9:], frame["r2_tilde_product"][9:])
+    np.testing.assert_allclose(tilde, got["r2_tilde_product"], rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -251,8 +257,8 @@ def test_clusters_widen_the_interval_and_leave_the_curve(kind):
     again = pd.concat([frame.assign(g=range(300))] * 4, ignore_index=True)
     wrong = mediation_sensitivity(again, **options)
     right = mediation_sensitivity(again, **options, cluster="g")
-    np.testing.assert_allclose(right.acme, once.acme, rtol=0.02)
-    np.testing.assert_allclose(right.acme, wrong.acme, rtol=1e-12)
+    np.testing.assert_allclose(right.to_frame()["estimate"], once.to_frame()["estimate"], rtol=0.02)
+    np.testing.assert_allclose(right.to_frame()["estimate"], wrong.to_frame()["estimate"], rtol=1e-12)
     frames = [r.to_frame() for r in (once, wrong, right)]
     widths = [f["ci_high"] - f["ci_low"] for f in frames]
     np.testing.assert_allclose(widths[2] / widths[0], 1, atol=0.2)

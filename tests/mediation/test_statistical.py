@@ -426,14 +426,14 @@ def test_sensitivity_undoes_a_known_correlation():
     options = {"treatment": "t", "mediator": "m", "outcome": "y", "confounders": ["c"]}
     got = mediation_sensitivity(frame, **options, draws=50)
     truth = 0.8 * 0.6
-    assert abs(got.acme[got.rho == 0.5][0] - truth) < 0.03
+    assert abs(got.to_frame()["estimate"][got.to_frame()["at"] == 0.5].item() - truth) < 0.03
     naive = mediate(frame, **options, draws=2)
-    at_zero = got.acme[got.rho == 0][0]
+    at_zero = got.to_frame()["estimate"][got.to_frame()["at"] == 0].item()
     a, b = naive.mediator_fit.to_dict()["t"], naive.outcome_fit.to_dict()["m"]
     np.testing.assert_allclose(at_zero, a * b, rtol=1e-10)
     assert at_zero > 2 * truth
-    at = mediation_sensitivity(frame, **options, rho=[got.rho_at_zero], draws=50)
-    np.testing.assert_allclose(at.acme, 0, atol=1e-12)
+    at = mediation_sensitivity(frame, **options, rho=[got["rho_at_zero"]], draws=50)
+    np.testing.assert_allclose(at.to_frame()["estimate"], 0, atol=1e-12)
     assert all(part.ci_low < part.estimate < part.ci_high for part in got.parts)
     # R^2 of the full regressions, by hand.
     x = np.column_stack([np.ones(n), t, c])
@@ -441,7 +441,9 @@ def test_sensitivity_undoes_a_known_correlation():
     for design, response in ((x, m), (np.column_stack([x, m]), y)):
         r = response - design @ np.linalg.lstsq(design, response, rcond=None)[0]
         shares.append(r.var() / response.var())
-    np.testing.assert_allclose(got.r2_tilde_product, got.rho_at_zero**2 * shares[0] * shares[1], rtol=1e-6)
+    np.testing.assert_allclose(
+        got["r2_tilde_product"], got["rho_at_zero"] ** 2 * shares[0] * shares[1], rtol=1e-6
+    )
 
 
 def test_any_frame_and_text_covariates():

@@ -11,17 +11,15 @@ from whyprompt.mediation.capture import AttentionCapture, HeadCapture, capture_h
 from whyprompt.mediation.engine.align import align_shorter
 from whyprompt.mediation.inference import HeadInference
 from whyprompt.mediation.intervals import mean_interval
-from whyprompt.mediation.measured.baron_kenny import BaronKenny, baron_kenny
+from whyprompt.mediation.measured.baron_kenny import baron_kenny
 from whyprompt.mediation.measured.compare import MediationComparison
 from whyprompt.mediation.measured.mediate import MediationResult, contrast_mediations
-from whyprompt.mediation.measured.rho import RhoSensitivity
 from whyprompt.mediation.pairs import PromptPair, pair_from_rendered
 from whyprompt.mediation.results import PairOutcomes, Sweep
 from whyprompt.mediation.search import HeadSearch
 
 __all__ = [
     "AttentionCapture",
-    "BaronKenny",
     "HeadCapture",
     "HeadInference",
     "HeadSearch",
@@ -29,7 +27,6 @@ __all__ = [
     "MediationResult",
     "PairOutcomes",
     "PromptPair",
-    "RhoSensitivity",
     "Sweep",
     "align_shorter",
     "baron_kenny",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,28 +20,9 @@ if TYPE_CHECKING:
 
     from whyprompt.stats.regression import Regression
 
-__all__ = ["BaronKenny", "baron_kenny"]
+__all__ = ["baron_kenny"]
 
 _LEVEL = 0.05
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class BaronKenny(Result):
-    """The four steps and the Sobel test.
-
-    `overall` is the total effect, step 1: the outcome on the treatment (path c). The parts are
-    "first_stage", step 2, the mediator on the treatment (path a); "second_stage", step 3, the outcome on the
-    mediator, given the treatment (path b); "direct", step 4, the outcome on the treatment, given the
-    mediator (path c'); and "product", ``a b``, with Sobel's standard error. A slope's p is that of t, the
-    product's of z.
-
-    Attributes
-    ----------
-    verdict : {"full", "partial", "none"}
-        What the four steps conclude at level 0.05.
-    """
-
-    verdict: str
 
 
 def baron_kenny(
@@ -52,7 +32,7 @@ def baron_kenny(
     mediator: str,
     outcome: str,
     confounders: Sequence[str] = (),
-) -> BaronKenny:
+) -> Result:
     """Baron and Kenny's four steps with linear models, as the historical view.
 
     It is here to be compared with, not to be relied on. The steps ask for a significant total
@@ -68,7 +48,13 @@ def baron_kenny(
 
     Returns
     -------
-    BaronKenny
+    Result
+        `overall` is the total effect, step 1: the outcome on the treatment (path c). The parts are
+        "first_stage", step 2, the mediator on the treatment (path a); "second_stage", step 3, the outcome on
+        the mediator, given the treatment (path b); "direct", step 4, the outcome on the treatment, given the
+        mediator (path c'); and "product", ``a b``, with Sobel's standard error. A slope's p is that of t, the
+        product's of z. The figure ``verdict`` is what the four steps conclude at level 0.05: ``"full"``,
+        ``"partial"`` or ``"none"``.
 
     Raises
     ------
@@ -90,7 +76,7 @@ def baron_kenny(
     >>> t = np.tile([0.0, 1.0], 100)
     >>> m = 2 * t + np.sin(np.arange(200))
     >>> table = pd.DataFrame({"t": t, "m": m, "y": 3 * m + np.cos(np.arange(200))})
-    >>> baron_kenny(table, treatment="t", mediator="m", outcome="y").verdict
+    >>> baron_kenny(table, treatment="t", mediator="m", outcome="y")["verdict"]
     'full'
     """
     design = read_design(frame, treatment, mediator, outcome, confounders)
@@ -124,11 +110,11 @@ def baron_kenny(
         if missed
         else f"conclude {verdict} {path}"
     )
-    return BaronKenny(
+    return Result(
         overall=total,
         parts=(first, second, direct, _step("product", product, error, None)),
         axis="slope, or product of slopes",
-        verdict=verdict,
+        figures={"verdict": verdict},
         sentence=(
             f"Baron and Kenny's four steps {concluded}; the product of slopes is {product:.3g} (Sobel z = "
             f"{product / error:.3g}). The steps neither allow an interaction nor say what an unmeasured "

@@ -6,7 +6,6 @@ a correlation rho, and the mediation effect is given as a function of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,14 +15,12 @@ from whyprompt.errors import DataError, EstimationError
 from whyprompt.mediation.measured.counterfactual import widened
 from whyprompt.mediation.measured.design import check_draws, check_size, groups_of, read_design
 from whyprompt.mediation.measured.overlap import check_left
-from whyprompt.mediation.results import column
 from whyprompt.results import Check, Estimate
 from whyprompt.stats.regression import fit, solve_binary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pandas as pd
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
@@ -31,70 +28,9 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["RhoSensitivity", "mediation_sensitivity"]
+__all__ = ["mediation_sensitivity"]
 
 _CELLS = 1 << 21
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class RhoSensitivity(Check):
-    """The mediation effect if the errors of the two models were correlated.
-
-    The parts are the effect at each rho, the mean of both arms, with its percentile interval. No data can
-    show which rho is true, so the verdict is "untestable".
-
-    Attributes
-    ----------
-    acme_control, acme_treated : ndarray
-        Each arm's effect at each rho. The arms differ only where the outcome's model is a probit.
-    rho_at_zero : float
-        The correlation at which the effect vanishes, in closed form; NaN where none does.
-    r2_mediator, r2_outcome : float
-        R squared of the two models as fitted; of the latent variable for a probit
-        (McKelvey and Zavoina).
-    """
-
-    acme_control: Array
-    acme_treated: Array
-    rho_at_zero: float
-    r2_mediator: float
-    r2_outcome: float
-
-    @property
-    def rho(self) -> Array:
-        """Correlations of the errors."""
-        return column(self.parts, "at")
-
-    @property
-    def acme(self) -> Array:
-        """Effect at each rho, the mean of both arms."""
-        return column(self.parts, "estimate")
-
-    @property
-    def r2_star_product(self) -> float:
-        """Where the effect vanishes, product of the residual variances' shares that a confounder explains."""
-        return self.rho_at_zero**2
-
-    @property
-    def r2_tilde_product(self) -> float:
-        """The same of the total variances."""
-        return self.rho_at_zero**2 * (1 - self.r2_mediator) * (1 - self.r2_outcome)
-
-    def to_frame(self) -> pd.DataFrame:
-        """One row a rho: rho, acme, acme_control, acme_treated, ci_low, ci_high, and both R2 products.
-
-        Returns
-        -------
-        pandas.DataFrame
-        """
-        import pandas as pd
-
-        unexplained = (1 - self.r2_mediator) * (1 - self.r2_outcome)
-        return pd.DataFrame(
-            {name: getattr(self, name) for name in ("rho", "acme", "acme_control", "acme_treated")}
-            | {name: column(self.parts, name) for name in ("ci_low", "ci_high")}
-            | {"r2_star_product": self.rho**2, "r2_tilde_product": self.rho**2 * unexplained}
-        )
 
 
 def mediation_sensitivity(
@@ -114,7 +50,7 @@ def mediation_sensitivity(
     cluster: str | None = None,
     level: float = 0.95,
     random_state: int = 0,
-) -> RhoSensitivity:
+) -> Check:
     """Mediation effect as a function of the correlation of the two models' errors.
 
     Both linear; or one linear and the other a probit. No interaction of treatment and mediator.
@@ -138,7 +74,15 @@ def mediation_sensitivity(
 
     Returns
     -------
-    RhoSensitivity
+    Check
+        No data can show which rho is true, so the verdict is "untestable". The parts are the effect at each
+        rho (`at`), the mean of both arms, with its percentile interval. Their figures: ``acme_control`` and
+        ``acme_treated``, each arm's effect, which differ only where the outcome's model is a probit;
+        ``r2_star_product``, the product of the shares of the residual variances that a confounder of that rho
+        explains, and ``r2_tilde_product``, the same of the total variances. Its own: ``rho_at_zero``, the
+        correlation at which the effect vanishes, in closed form, NaN where none does, with both products
+        there; ``r2_mediator`` and ``r2_outcome``, R squared of the two models as fitted, of the latent
+        variable for a probit (McKelvey and Zavoina).
 
     Raises
     ------
@@ -178,7 +122,7 @@ def mediation_sensitivity(
     >>> m = t + wave
     >>> frame = pd.DataFrame({"t": t, "m": m, "y": m + wave[::-1]})
     >>> result = mediation_sensitivity(frame, treatment="t", mediator="m", outcome="y", draws=20)
-    >>> bool(result.acme[result.rho < result.rho_at_zero].min() > 0)
+    >>> min(part.estimate for part in result.parts if part.at < result["rho_at_zero"]) > 0
     True
     """
     grid = np.round(np.arange(-9, 10) / 10, 1) if rho is None else np.asarray(rho, dtype=np.float64)
@@ -228,23 +172,34 @@ def mediation_sensitivity(
         units = len(y) if groups is None else int(groups.max()) + 1
         drawn = widened(raw, curves.mean((0, 1)), units, rng)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    out = RhoSensitivity(
+    shares = {"r2_mediator": _r2(fit_m, x, m), "r2_outcome": _r2(fit_y, np.column_stack([x, m]), y)}
+    unexplained = (1 - shares["r2_mediator"]) * (1 - shares["r2_outcome"])
+    rows = np.stack([grid, curves.mean(0)[0], low, high, curves[0, 0], curves[1, 0]], 1).tolist()
+    return Check(
         parts=tuple(
-            Estimate(label=f"rho {at:g}", at=at, estimate=acme, ci_low=bottom, ci_high=top, n_used=len(y))
-            for at, acme, bottom, top in np.stack([grid, curves.mean(0)[0], low, high], 1).tolist()
+            Estimate(
+                label=f"rho {at:g}",
+                at=at,
+                estimate=acme,
+                ci_low=bottom,
+                ci_high=top,
+                n_used=len(y),
+                figures={"acme_control": acme0, "acme_treated": acme1, **_products(at, unexplained)},
+            )
+            for at, acme, bottom, top, acme0, acme1 in rows
         ),
         name="hidden common cause of mediator and outcome",
         verdict="untestable",
         level=level,
-        sentence="",
+        sentence=_sentence(mediator, outcome, zero, _products(zero, unexplained)["r2_tilde_product"]),
         axis=f"effect on {outcome} through {mediator}",
-        acme_control=curves[0, 0],
-        acme_treated=curves[1, 0],
-        rho_at_zero=zero,
-        r2_mediator=_r2(fit_m, x, m),
-        r2_outcome=_r2(fit_y, np.column_stack([x, m]), y),
+        figures={"rho_at_zero": zero, **_products(zero, unexplained), **shares},
     )
-    return replace(out, sentence=_sentence(mediator, outcome, zero, out.r2_tilde_product))
+
+
+def _products(rho: float, unexplained: float) -> dict[str, float]:
+    """Products of the shares of both variances, residual and total, that a confounder of this rho explains."""
+    return {"r2_star_product": rho**2, "r2_tilde_product": rho**2 * unexplained}
 
 
 def _sentence(mediator: str, outcome: str, zero: float, tilde: float) -> str:
