@@ -18,7 +18,7 @@ from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.attention import attend_blockwise
 from whyprompt.mediation.engine.intercept import AttentionCall
 from whyprompt.mediation.engine.opening import model_runtime
-from whyprompt.mediation.engine.patching import Job, Part, Plan, rows_in_play
+from whyprompt.mediation.engine.patching import Job, Plan, rows_in_play
 from whyprompt.trials.models.scoring import cache_argument
 
 
@@ -270,7 +270,7 @@ def test_rows_are_picked_on_the_device_of_what_they_are_picked_from():
         world = runtime.clean(p.ids1, p.answer_ids)
     base = replace(world, hidden=world.hidden.to("meta"))
     job = Job(base, [[(0, 0)], [(1, 1)]], set_output(world.layers))
-    plan = Plan([job], [Part(0, (0, 1))], 3, at_once=False)
+    plan = Plan([job], [(0, (0, 1))], 3, at_once=False)
     layers = [torch.nn.Identity() for _ in range(3)]
     with rows_in_play(layers, plan):
         first = layers[0](torch.arange(6.0).view(3, 2))

@@ -310,26 +310,17 @@ def test_the_moment_bootstrap_equals_refitting(moderators):
     from whyprompt.mediation.measured import design as ds
 
     frame, _ = world(n=150)
-    design = ds.read_design(frame, "t", "m", "y", ["c"], moderators=moderators, interaction=True)
-    m, y = frame["m"].to_numpy(), frame["y"].to_numpy()
-    xm, xy = design.mediator_matrix(design.t), design.outcome_matrix(design.t, m)
-    arms = [design.treat(v) for v in (0, 1)]
-    world_ = cf.Counterfactuals(
-        family_m="linear",
-        family_y="linear",
-        mediator=tuple(design.mediator_matrix(a) for a in arms),
-        slope=tuple(design.slope_matrix(a) for a in arms),
-        flat=not moderators,
-    )
+    design = ds.read_design(frame, "t", "m", "y", ["c"], moderators=moderators, interaction=True, arms=(0, 1))
+    xm, xy, m, y = design.x_mediator, design.x_outcome, design.m, design.y
     rng = np.random.default_rng(0)
     w = rng.multinomial(150, np.full(150, 1 / 150), 5).astype(float)
-    got, good = cf._linear_sample(world_, xm.shape[1], xy, y, w)
+    got, good = cf._linear_sample(design, w)
     assert good.all()
     alpha, beta = (
         np.stack([np.linalg.lstsq(x * np.sqrt(k)[:, None], v * np.sqrt(k), rcond=None)[0] for k in w])
         for x, v in ((xm, m), (xy, y))
     )
-    want = world_.effects(alpha, beta, np.ones(5), rng, w)
+    want = cf.effects_of(design, alpha, beta, np.ones(5), rng, w)
     for name, value in want.items():
         np.testing.assert_allclose(got[name], value, atol=1e-9, err_msg=name)
 

@@ -344,15 +344,15 @@ class ModelRuntime:
                 hidden = self._run_plan(plan)
                 gold = [i for job in plan.owners for i in job.base.answer]
                 scored = self._scored(hidden.flatten(0, 1), gold)[0].view(-1, n)
-                for part, first in zip(parts, plan.unpatched, strict=True):
-                    job, last = alike[part.job], first + 1 + len(part.rows)
+                for (j, own), first in zip(parts, plan.unpatched, strict=True):
+                    job, last = alike[j], first + 1 + len(own)
                     check_finite(scored[first:last], job.item)
                     self._check_sentinel(job.base, scored[first], job.item)
-                    rows = out[which[part.job]]
+                    rows = out[which[j]]
                     off, most = ((r - job.base.log_probs).sum().abs() for r in (scored[first], rows[0]))
                     if off > most:
                         rows[0] = scored[first]
-                    rows[[1 + row for row in part.rows]] = scored[first + 1 : last]
+                    rows[[1 + row for row in own]] = scored[first + 1 : last]
         return out
 
     def _row_bytes(self, base: World) -> int:

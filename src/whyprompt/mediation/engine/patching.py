@@ -54,20 +54,8 @@ class Job:
         return min(layer for layer, _ in self.rows[row])
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Some rows of a job, in the order of their entry.
-
-    Attributes
-    ----------
-    job : int
-        Which job.
-    rows : tuple of int
-        Which of its rows.
-    """
-
-    job: int
-    rows: tuple[int, ...]
+Part = tuple[int, tuple[int, ...]]
+"""Which job, and some of its rows in the order of their entry."""
 
 
 def split_jobs(jobs: Sequence[Job], width: Callable[[World], int], budget: int) -> Iterator[list[Part]]:
@@ -99,7 +87,7 @@ def split_jobs(jobs: Sequence[Job], width: Callable[[World], int], budget: int) 
             before += widths[j]
         for batch, own in zip(dealt, rows, strict=True):
             if own:
-                batch.append(Part(j, tuple(own)))
+                batch.append((j, tuple(own)))
     yield from (batch for batch in dealt if batch)
 
 
@@ -147,11 +135,11 @@ class Plan:
         self.in_play: list[list[int]] = [[] for _ in range(n_layers)]
         self.copied: list[list[int]] = [[] for _ in range(n_layers)]
         self._at = 0
-        self._jobs = [jobs[part.job] for part in parts]
+        self._jobs = [jobs[j] for j, _ in parts]
         self._slices: list[list[slice]] = [[] for _ in range(n_layers)]
         self._entries: list[list[tuple[torch.Tensor, torch.Tensor] | None]] = [[] for _ in range(n_layers)]
-        for part in parts:
-            self._add(jobs[part.job], part, n_layers, at_once=at_once)
+        for j, rows in parts:
+            self._add(jobs[j], rows, n_layers, at_once=at_once)
         like = self.owners[0].base.hidden
         # A trunk that is handed the whole batch is handed nothing else.
         filled = spare and not at_once
@@ -160,11 +148,11 @@ class Plan:
             self.in_play[layer] += [0] * more
             self.copied[layer] += [0] * more
 
-    def _add(self, job: Job, part: Part, n_layers: int, *, at_once: bool) -> None:
+    def _add(self, job: Job, rows: tuple[int, ...], n_layers: int, *, at_once: bool) -> None:
         first = len(self.owners)
         self.unpatched.append(first)
-        self.owners += [job] * (1 + len(part.rows))
-        entries = [0 if at_once else job.entry(row) for row in part.rows]
+        self.owners += [job] * (1 + len(rows))
+        entries = [0 if at_once else job.entry(row) for row in rows]
         count = len(entries) + 1  # the trunk is handed the whole batch
         start = first
         for layer in range(n_layers):
@@ -175,7 +163,7 @@ class Plan:
             self._slices[layer].append(slice(start, start + count))
             patched = [
                 (number, head)
-                for number, row in enumerate(part.rows, start=1)
+                for number, row in enumerate(rows, start=1)
                 for at, head in job.rows[row]
                 if at == layer
             ]

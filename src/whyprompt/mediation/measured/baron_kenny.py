@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from whyprompt.errors import DataError
 from whyprompt.mediation.measured.design import read_design
-from whyprompt.mediation.measured.overlap import check_left
 from whyprompt.results import Estimate, Result
 from whyprompt.stats.regression import fit
 
@@ -79,15 +77,11 @@ def baron_kenny(
     >>> baron_kenny(table, treatment="t", mediator="m", outcome="y")["verdict"]
     'full'
     """
-    design = read_design(frame, treatment, mediator, outcome, confounders)
-    if design.levels is not None:
-        raise DataError(f"column {treatment!r} is categorical; the four steps need a number")
-    m, y, x, names = design.m, design.y, design.mediator_matrix(design.t), design.mediator_names()
-    check_left(m, x, mediator, (treatment, *confounders))
-    c = fit(x, y, "linear", names=names, what="outcome")
-    a = fit(x, m, "linear", names=names, what="mediator")
-    full = fit(np.column_stack([x, m]), y, "linear", names=design.outcome_names(), what="outcome")
-    n, p = len(y), x.shape[1]
+    design = read_design(frame, treatment, mediator, outcome, confounders, number_for="the four steps need")
+    x = design.x_mediator
+    c = fit(x, design.y, "linear", names=design.mediator_names(), what="outcome")
+    a, full = design.fits()
+    n, p = x.shape
     slopes = {
         "total": (*_slope(c, 1), n - p),
         "first_stage": (*_slope(a, 1), n - p),

@@ -5,7 +5,6 @@ Rows times draws are never held at once: both are cut into blocks that stay in t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,120 +16,94 @@ from whyprompt.stats.regression import Family, Regression, solve_binary
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from whyprompt.mediation.measured.design import Design
+
     Array = NDArray[np.float64]
 
-__all__ = ["Counterfactuals", "bootstrap_effects", "widened"]
+__all__ = ["bootstrap_effects", "effects_of", "widened"]
 
 _ROWS, _DRAWS = 4096, 8
 _WEIGHTS = 1 << 22
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Counterfactuals:
-    """Everything that the counterfactual means need, for control (0) and treated (1).
+def effects_of(
+    design: Design,
+    alpha: Array,
+    beta: Array,
+    sigma: Array,
+    rng: np.random.Generator,
+    weights: Array | None = None,
+) -> dict[str, Array]:
+    """Effects of each draw of coefficients, averaged over rows.
 
-    Attributes
-    ----------
-    family_m, family_y : {"linear", "logit", "probit"}
-    mediator : pair of ndarray, shape (n, p)
-        Design of the mediator model, and the part of the outcome's that the mediator does not
-        multiply, with the treatment set.
-    slope : pair of ndarray, shape (n, q)
-        What the mediator multiplies in the outcome model.
-    flat : bool
-        Whether the rows of `slope` are all the same.
+    `alpha` (draws, p) and `beta` (draws, p + q) are those of both models, `sigma` (draws,) the residual
+    deviation of a linear mediator; `rng` shuffles the mediator's error where it cannot be integrated in
+    closed form. `weights` (draws, n) sum to n in each draw.
     """
+    if design.linear and weights is None:
+        n, ones = len(design.y), np.ones((len(alpha), 1))
+        means = [ones * x.mean(0) for x in design.mediator_set]
+        cross = [[ones[..., None] * (m.T @ s / n) for m in design.mediator_set] for s in design.slope_set]
+        return _effects(_bilinear(alpha, beta, means, cross))
+    return _effects(_streamed(design, alpha, beta, sigma, rng, weights))
 
-    family_m: Family
-    family_y: Family
-    mediator: tuple[Array, Array]
-    slope: tuple[Array, Array]
-    flat: bool
 
-    @property
-    def linear(self) -> bool:
-        """Whether both models are."""
-        return self.family_m == self.family_y == "linear"
+def _streamed(
+    design: Design,
+    alpha: Array,
+    beta: Array,
+    sigma: Array,
+    rng: np.random.Generator,
+    weights: Array | None,
+) -> Array:
+    mediator, slopes = design.mediator_set, design.slope_set
+    family_m, family_y = design.families
+    n, p = mediator[0].shape
+    out = np.zeros((2, 2, len(alpha)))
+    # Normal quantiles, shuffled: every draw sees the whole distribution of the mediator's error.
+    quantiles = special.ndtri((rng.permutation(n) + 0.5) / n)
+    shift = rng.integers(0, n, len(alpha))
+    half = 0.5 if family_y == "logit" else 1.0  # expit(x) = (1 + tanh(x / 2)) / 2
+    for first in range(0, len(alpha), _DRAWS):
+        draws = slice(first, first + _DRAWS)
+        a, b = alpha[draws].T, half * beta[draws].T
+        for top in range(0, n, _ROWS):
+            rows = slice(top, min(n, top + _ROWS))
+            w = None if weights is None else weights[draws, rows].T
+            m = [np.ascontiguousarray(x[rows] @ a) for x in mediator]
+            if family_m == "linear" and family_y == "logit":
+                for k, by in enumerate(shift[draws]):
+                    at = np.arange(rows.start - by, rows.stop - by)
+                    error = sigma[first + k] * quantiles[at % n]
+                    m[0][:, k] += error
+                    m[1][:, k] += error
+            for t in (0, 1):
+                base = mediator[t][rows] @ b[:p]
+                slope = slopes[t][rows if design.moderators else slice(1)] @ b[p:]
+                for s, y in enumerate(_outcomes(design, base, slope, m, sigma[draws])):
+                    out[t, s, draws] += y.sum(0) if w is None else np.einsum("ij,ij->j", y, w)
+    out /= n
+    return 0.5 + 0.5 * out if family_y == "logit" else out
 
-    def effects(
-        self,
-        alpha: Array,
-        beta: Array,
-        sigma: Array,
-        rng: np.random.Generator,
-        weights: Array | None = None,
-    ) -> dict[str, Array]:
-        """Effects of each draw of coefficients, averaged over rows.
 
-        Parameters
-        ----------
-        alpha : ndarray, shape (draws, p)
-        beta : ndarray, shape (draws, p + q)
-        sigma : ndarray, shape (draws,)
-            Residual deviation of a linear mediator.
-        rng : numpy.random.Generator
-            Shuffles the mediator's error where it cannot be integrated in closed form.
-        weights : ndarray, shape (draws, n), optional
-            Sum to n in each draw.
-
-        Returns
-        -------
-        dict of str to ndarray, shape (draws,)
-        """
-        if self.linear and weights is None:
-            n, ones = len(self.mediator[0]), np.ones((len(alpha), 1))
-            means = [ones * x.mean(0) for x in self.mediator]
-            cross = [[ones[..., None] * (m.T @ s / n) for m in self.mediator] for s in self.slope]
-            return _effects(_bilinear(alpha, beta, means, cross))
-        return _effects(self._streamed(alpha, beta, sigma, rng, weights))
-
-    def _streamed(
-        self, alpha: Array, beta: Array, sigma: Array, rng: np.random.Generator, weights: Array | None
-    ) -> Array:
-        n, p = self.mediator[0].shape
-        out = np.zeros((2, 2, len(alpha)))
-        # Normal quantiles, shuffled: every draw sees the whole distribution of the mediator's error.
-        quantiles = special.ndtri((rng.permutation(n) + 0.5) / n)
-        shift = rng.integers(0, n, len(alpha))
-        half = 0.5 if self.family_y == "logit" else 1.0  # expit(x) = (1 + tanh(x / 2)) / 2
-        for first in range(0, len(alpha), _DRAWS):
-            draws = slice(first, first + _DRAWS)
-            a, b = alpha[draws].T, half * beta[draws].T
-            for top in range(0, n, _ROWS):
-                rows = slice(top, min(n, top + _ROWS))
-                w = None if weights is None else weights[draws, rows].T
-                m = [np.ascontiguousarray(x[rows] @ a) for x in self.mediator]
-                if self.family_m == "linear" and self.family_y == "logit":
-                    for k, by in enumerate(shift[draws]):
-                        at = np.arange(rows.start - by, rows.stop - by)
-                        error = sigma[first + k] * quantiles[at % n]
-                        m[0][:, k] += error
-                        m[1][:, k] += error
-                for t in (0, 1):
-                    base = self.mediator[t][rows] @ b[:p]
-                    slope = self.slope[t][:1] @ b[p:] if self.flat else self.slope[t][rows] @ b[p:]
-                    for s, y in enumerate(self._outcomes(base, slope, m, sigma[draws])):
-                        out[t, s, draws] += y.sum(0) if w is None else np.einsum("ij,ij->j", y, w)
-        out /= n
-        return 0.5 + 0.5 * out if self.family_y == "logit" else out
-
-    def _outcomes(self, base: Array, slope: Array, m: list[Array], sigma: Array) -> list[Array]:
-        """Give expected outcomes for both mediators, their own randomness integrated out; tanh for logit."""
-        if self.family_m == "linear":
-            out = []
-            for value in m:
-                eta = slope * value
-                eta += base
-                if self.family_y == "probit":
-                    # A normal error inside a probit integrates to a probit.
-                    eta /= np.sqrt(1 + (slope * sigma) ** 2)
-                out.append(_mean(self.family_y, eta))
-            return out
-        gain = _mean(self.family_y, base + slope)
-        without = _mean(self.family_y, base)
-        gain -= without
-        shares = (special.ndtr(v) if self.family_m == "probit" else 0.5 + 0.5 * np.tanh(0.5 * v) for v in m)
-        return [without + share * gain for share in shares]
+def _outcomes(design: Design, base: Array, slope: Array, m: list[Array], sigma: Array) -> list[Array]:
+    """Give expected outcomes for both mediators, their own randomness integrated out; tanh for logit."""
+    family_m, family_y = design.families
+    if family_m == "linear":
+        out = []
+        for value in m:
+            eta = slope * value
+            eta += base
+            if family_y == "probit":
+                # A normal error inside a probit integrates to a probit.
+                eta /= np.sqrt(1 + (slope * sigma) ** 2)
+            out.append(_mean(family_y, eta))
+        return out
+    gain = _mean(family_y, base + slope)
+    without = _mean(family_y, base)
+    gain -= without
+    shares = (special.ndtr(v) if family_m == "probit" else 0.5 + 0.5 * np.tanh(0.5 * v) for v in m)
+    return [without + share * gain for share in shares]
 
 
 def _mean(family: Family, eta: Array) -> Array:
@@ -173,20 +146,8 @@ def widened(draws: Array, centre: Array | float, units: int, rng: np.random.Gene
 
     A resample varies about its sample by the sample's own variance, which is (units - 1) / units of what is
     meant and itself an estimate with units - 1 degrees of freedom. What a formula mends by Student's t is
-    mended here in the same way: a mean's percentiles become its t interval.
-
-    Parameters
-    ----------
-    draws : ndarray, shape (draws, ...)
-    centre : ndarray, shape (...)
-        The estimate.
-    units : int
-        Rows or clusters that were drawn.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray, shape (draws, ...)
+    mended here in the same way: a mean's percentiles become its t interval. `centre` is the estimate, `units`
+    the rows or clusters that were drawn.
 
     References
     ----------
@@ -199,44 +160,18 @@ def widened(draws: Array, centre: Array | float, units: int, rng: np.random.Gene
 
 
 def bootstrap_effects(
-    models: Counterfactuals,
-    xm: Array,
-    m: Array,
-    xy: Array,
-    y: Array,
-    fit_m: Regression,
-    fit_y: Regression,
-    groups: NDArray[np.intp] | None,
-    draws: int,
-    rng: np.random.Generator,
+    design: Design, fit_m: Regression, fit_y: Regression, draws: int, rng: np.random.Generator
 ) -> dict[str, Array]:
-    """Refit both models on the same resampled rows, and give the effects of each sample.
+    """Refit both models on the same resampled rows, or whole clusters, and give the effects of each sample.
 
-    Parameters
-    ----------
-    models : Counterfactuals
-    xm, xy : ndarray
-        Designs at the observed treatments and mediators.
-    m, y : ndarray, shape (n,)
-    fit_m, fit_y : Regression
-        Fits on all rows, where the iterations start.
-    groups : ndarray of int, optional
-        Clusters that are drawn whole.
-    draws : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    dict of str to ndarray, shape (draws,)
+    The iterations start at the fits on all rows.
 
     Raises
     ------
     EstimationError
         If most samples cannot be fitted.
     """
-    n = len(y)
-    units = None if groups is None else groups
-    n_units = n if units is None else int(units.max()) + 1
+    n, groups, n_units = len(design.y), design.groups, design.units
     collected: list[dict[str, Array]] = []
     step = max(1, min(64, _WEIGHTS // n))
     done = failed = 0
@@ -245,16 +180,16 @@ def bootstrap_effects(
         w = np.empty((count, n))
         for k in range(count):
             drawn = np.bincount(rng.integers(0, n_units, n_units), minlength=n_units)
-            w[k] = drawn if units is None else drawn[units]
-        if units is not None:
+            w[k] = drawn if groups is None else drawn[groups]
+        if groups is not None:
             w *= n / w.sum(1, keepdims=True)
-        if models.linear:
-            effects, good = _linear_sample(models, xm.shape[1], xy, y, w)
+        if design.linear:
+            effects, good = _linear_sample(design, w)
         else:
-            alpha, sigma, ok_m = _weighted(xm, m, fit_m, w)
-            beta, _, ok_y = _weighted(xy, y, fit_y, w)
+            alpha, sigma, ok_m = _weighted(design.x_mediator, design.m, fit_m, w)
+            beta, _, ok_y = _weighted(design.x_outcome, design.y, fit_y, w)
             good = ok_m & ok_y
-            effects = models.effects(alpha[good], beta[good], sigma[good], rng, w[good])
+            effects = effects_of(design, alpha[good], beta[good], sigma[good], rng, w[good])
         failed += int((~good).sum())
         if failed > draws:
             raise EstimationError("most bootstrap samples cannot be fitted", hint="use method='quasi_bayes'")
@@ -263,13 +198,11 @@ def bootstrap_effects(
     return {k: np.concatenate([c[k] for c in collected]) for k in collected[0]}
 
 
-def _linear_sample(
-    models: Counterfactuals, p: int, xy: Array, y: Array, w: Array
-) -> tuple[dict[str, Array], NDArray[np.bool_]]:
+def _linear_sample(design: Design, w: Array) -> tuple[dict[str, Array], NDArray[np.bool_]]:
     """Both linear models of each sample from one weighted matrix of moments."""
-    n, q = xy.shape
+    xy, y, extra, slopes = design.x_outcome, design.y, design.mediator_set, design.slope_set
+    (n, q), p = xy.shape, extra[0].shape[1]
     rows, columns = np.triu_indices(q + 1)
-    extra = [models.mediator[0], models.mediator[1]]
     moments = np.zeros((len(w), len(rows) + 2 * p))
     cross = np.zeros((2, 2, len(w), p, q - p))
     step = max(256, _WEIGHTS // (4 * (len(rows) + 2 * p)))
@@ -278,20 +211,16 @@ def _linear_sample(
         joint = np.column_stack([xy[part], y[part]])
         products = np.hstack([joint[:, rows] * joint[:, columns], *(x[part] for x in extra)])
         moments += w[:, part] @ products
-        if not models.flat:
+        if design.moderators:
             for t in (0, 1):
                 for s in (0, 1):
-                    both = (models.mediator[s][part][:, :, None] * models.slope[t][part][:, None]).reshape(
-                        -1, p * (q - p)
-                    )
+                    both = (extra[s][part][:, :, None] * slopes[t][part][:, None]).reshape(-1, p * (q - p))
                     cross[t, s] += (w[:, part] @ both).reshape(-1, p, q - p)
     gram = np.empty((len(w), q + 1, q + 1))
     gram[:, rows, columns] = gram[:, columns, rows] = moments[:, : len(rows)]
     means = [moments[:, len(rows) + k * p : len(rows) + (k + 1) * p] / n for k in (0, 1)]
-    if models.flat:
-        cross = np.stack(
-            [np.stack([means[s][:, :, None] * models.slope[t][0] for s in (0, 1)]) for t in (0, 1)]
-        )
+    if not design.moderators:
+        cross = np.stack([np.stack([means[s][:, :, None] * slopes[t][0] for s in (0, 1)]) for t in (0, 1)])
     else:
         cross /= n
     # A resample may lose a level of a covariate; such a sample has no fit.

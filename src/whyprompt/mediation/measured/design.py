@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.mediation.measured.overlap import check_left
 from whyprompt.stats.design import design_matrix
-from whyprompt.tables import open_table
+from whyprompt.stats.regression import fit
+from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
-    from whyprompt.stats.regression import Family
+    from whyprompt.stats.regression import Family, Regression
     from whyprompt.tables import Table
 
     Array = NDArray[np.float64]
@@ -25,64 +29,91 @@ if TYPE_CHECKING:
 _FEWEST_CLUSTERS = 6
 _FEWEST_LEFT = 5
 
-__all__ = ["Design", "check_draws", "check_size", "groups_of", "held_at", "read_design"]
+__all__ = ["Design", "check_draws", "read_design"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Design:
-    """Columns of a question, and design matrices of both models, at observed or at set values.
-
-    Attributes
-    ----------
-    table : Table
-    treatments : ndarray
-        Observed values of the treatment.
-    t : ndarray, shape (n, treatment columns)
-    m, y : ndarray, shape (n,)
-        Mediator and outcome.
-    levels : tuple of str or None
-        Of a treatment of text.
-    confounders : ndarray, shape (n, columns)
-    confounder_names : tuple of str
-    moderators : tuple of int
-        Columns of `confounders`.
-    treatment, mediator : str
-    interaction : bool
-    """
+    """Columns of a question, and design matrices of both models, at observed or at set values."""
 
     table: Table
+    treatment: str
+    mediator: str
+    outcome: str
+    families: tuple[Family, Family]
+    interaction: bool
     treatments: NDArray[Any]
+    """Observed values of the treatment; `t` has them as columns, (n, treatment columns)."""
     t: Array
     m: Array
     y: Array
     levels: tuple[str, ...] | None
+    """Of a treatment of text."""
     confounders: Array
     confounder_names: tuple[str, ...]
     moderators: tuple[int, ...]
-    treatment: str
-    mediator: str
-    interaction: bool
+    """Columns of `confounders`."""
+    groups: NDArray[np.intp] | None = None
+    arms: tuple[float | str, float | str] = (0, 1)
+    """The two treatments compared."""
+    held: Array
+    """The confounders, with some held at a value."""
 
     def treat(self, value: Any) -> Array:  # noqa: ANN401  # a number or a level
         """Treatment columns of one row set to `value`."""
         return _treated(value, self.levels)
 
-    def arms(self, control: float | str, treated: float | str) -> tuple[float | str, float | str]:
-        """Give the two treatments compared, checked to be levels of it, or finite numbers, and two."""
-        control, treated = self._level("control", control), self._level("treated", treated)
-        if control == treated:
-            raise DataError(f"control and treated are both {control!r}: nothing is compared")
+    @cached_property
+    def rows(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """The rows under each of the two arms; none where a dose lies between those given."""
+        control, treated = (np.asarray(self.treatments == value) for value in self.arms)
         return control, treated
 
-    def _level(self, label: str, value: float | str) -> float | str:
-        if self.levels is not None:
-            if value not in self.levels:
-                raise DataError(
-                    f"{label} {value!r} is not a level of {self.treatment!r}: {', '.join(self.levels)}"
-                )
-            return value
-        return _finite(
-            value, f"{label} {value!r} is not a finite number, and {self.treatment!r} holds numbers"
+    @property
+    def labels(self) -> tuple[str, str]:
+        """Names of the two arms."""
+        control, treated = (f"{self.treatment} {level_name(value)}" for value in self.arms)
+        return control, treated
+
+    @property
+    def units(self) -> int:
+        """Sampling units: rows, or clusters."""
+        return len(self.y) if self.groups is None else int(self.groups.max()) + 1
+
+    @property
+    def linear(self) -> bool:
+        """Whether both models are."""
+        return self.families == ("linear", "linear")
+
+    @cached_property
+    def x_mediator(self) -> Array:
+        """Design of the mediator model at the observed treatments."""
+        return self.mediator_matrix(self.t)
+
+    @cached_property
+    def x_outcome(self) -> Array:
+        """Design of the outcome model at the observed treatments and mediators."""
+        return np.hstack([self.x_mediator, self.m[:, None] * self.slope_matrix(self.t)])
+
+    @cached_property
+    def mediator_set(self) -> tuple[Array, Array]:
+        """Design of the mediator model under each arm: the outcome's, less what the mediator multiplies."""
+        control, treated = (self.mediator_matrix(self.treat(value), self.held) for value in self.arms)
+        return control, treated
+
+    @cached_property
+    def slope_set(self) -> tuple[Array, Array]:
+        """What the mediator multiplies in the outcome model under each arm."""
+        control, treated = (self.slope_matrix(self.treat(value), self.held) for value in self.arms)
+        return control, treated
+
+    def fits(self, *, robust: bool = False) -> tuple[Regression, Regression]:
+        """Fit both models on all rows."""
+        options: dict[str, Any] = {"robust": robust, "clusters": self.groups}
+        of_m, of_y = self.families
+        return (
+            fit(self.x_mediator, self.m, of_m, names=self.mediator_names(), what="mediator", **options),
+            fit(self.x_outcome, self.y, of_y, names=self.outcome_names(), what="outcome", **options),
         )
 
     @property
@@ -122,16 +153,6 @@ class Design:
             [np.ones((len(c), 1)), *([t] if self.interaction else []), c[:, list(self.moderators)]]
         )
 
-    def outcome_matrix(self, t: Array, m: Array) -> Array:
-        """Design of the outcome model."""
-        return np.hstack([self.mediator_matrix(t), m[:, None] * self.slope_matrix(t)])
-
-
-def groups_of(table: Table, name: str) -> NDArray[np.intp]:
-    """Give each row the number of its group; whole numbers beyond 2**53 stay apart."""
-    keys = table.keys(name, role="cluster")
-    return np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
-
 
 def check_draws(draws: int, level: float) -> None:
     """Refuse a number of draws or a level of confidence from which there is no interval."""
@@ -139,22 +160,24 @@ def check_draws(draws: int, level: float) -> None:
         raise DataError("draws is at least 2, and level lies between 0 and 1")
 
 
-def check_size(n: int, n_coefficients: int, clusters: NDArray[np.intp] | None, name: str | None) -> None:
+def _check_size(design: Design, cluster: str | None) -> None:
     """Refuse so few rows or clusters that no interval made of them can be relied on.
 
     Student's t has no variance at one or two degrees of freedom, and below five the draws of a product of
     two of them are all tail.
     """
-    if clusters is not None and (g := int(clusters.max()) + 1) < _FEWEST_CLUSTERS:
+    if design.groups is not None and design.units < _FEWEST_CLUSTERS:
         raise EstimationError(
-            f"column {name!r} holds {g} cluster{'s' if g > 1 else ''}: no interval can be had from so few",
+            f"column {cluster!r} holds {counted(design.units, 'cluster')}: no interval can be had from so "
+            "few",
             hint=f"at least {_FEWEST_CLUSTERS} clusters are needed",
         )
-    if n - n_coefficients < _FEWEST_LEFT:
+    n, coefficients = design.x_outcome.shape
+    if n - coefficients < _FEWEST_LEFT:
         raise EstimationError(
-            f"{n} rows are too few for an outcome model of {n_coefficients} coefficients: no interval can be "
+            f"{n} rows are too few for an outcome model of {coefficients} coefficients: no interval can be "
             "had from so few",
-            hint=f"at least {n_coefficients + _FEWEST_LEFT} rows are needed, or fewer confounders",
+            hint=f"at least {coefficients + _FEWEST_LEFT} rows are needed, or fewer confounders",
         )
 
 
@@ -184,13 +207,22 @@ def read_design(
     moderators: Sequence[str] = (),
     interaction: bool = False,
     families: tuple[Family, Family] = ("linear", "linear"),
+    arms: tuple[float | str, float | str] | None = None,
+    at: Mapping[str, float | str] | None = None,
+    cluster: str | None = None,
+    number_for: str = "",
 ) -> Design:
     """Read the columns of a question; what its two models cannot use is refused.
+
+    With `arms`, the two treatments compared, there must be rows or clusters enough for an interval.
+    `number_for` says what needs a treatment that is a number.
 
     Raises
     ------
     DataError
         If a column is missing, constant or in two roles, holds missing values, or is of the wrong kind.
+    EstimationError
+        If there are too few rows or clusters, or treatment and confounders leave nothing of the mediator.
     """
     _check_roles(treatment, mediator, outcome, confounders)
     table = open_table(frame)
@@ -209,20 +241,55 @@ def read_design(
     levels = tuple(sorted(set(treatments))) if treatments.dtype == object else None
     if len(np.unique(treatments)) < 2:
         raise DataError(f"column {treatment!r} holds one treatment only")
-    return Design(
+    if levels is not None and number_for:
+        raise DataError(f"column {treatment!r} is categorical; {number_for} a number")
+    given = np.hstack(columns)
+    design = Design(
         table=table,
+        treatment=treatment,
+        mediator=mediator,
+        outcome=outcome,
+        families=families,
+        interaction=interaction,
         treatments=treatments,
         t=np.stack([_treated(v, levels) for v in treatments]),
         m=m,
         y=y,
         levels=levels,
-        confounders=np.hstack(columns),
+        confounders=given,
         confounder_names=tuple(names),
         moderators=tuple(names.index(name) for name in moderators),
-        treatment=treatment,
-        mediator=mediator,
-        interaction=interaction,
+        held=given,
     )
+    if arms is not None:
+        groups = None
+        compared = _arms(design, *arms)
+        if cluster is not None:
+            # Whole numbers beyond 2**53 stay apart.
+            keys = table.keys(cluster, role="cluster")
+            groups = np.asarray(np.unique(keys, return_inverse=True)[1], dtype=np.intp)
+        held = _held(design, confounders, at) if at else given
+        design = replace(design, arms=compared, groups=groups, held=held)
+        _check_size(design, cluster)
+    check_left(m, design.x_mediator, mediator, (treatment, *confounders))
+    return design
+
+
+def _arms(design: Design, control: float | str, treated: float | str) -> tuple[float | str, float | str]:
+    """Give the two treatments compared, checked to be levels of it, or finite numbers, and two."""
+    control, treated = _level(design, "control", control), _level(design, "treated", treated)
+    if control == treated:
+        raise DataError(f"control and treated are both {control!r}: nothing is compared")
+    return control, treated
+
+
+def _level(design: Design, label: str, value: float | str) -> float | str:
+    name = design.treatment
+    if design.levels is None:
+        return _finite(value, f"{label} {value!r} is not a finite number, and {name!r} holds numbers")
+    if value not in design.levels:
+        raise DataError(f"{label} {value!r} is not a level of {name!r}: {', '.join(design.levels)}")
+    return value
 
 
 def _check_roles(treatment: str, mediator: str, outcome: str, confounders: Sequence[str]) -> None:
@@ -265,10 +332,10 @@ def _response(table: Table, name: str, family: Family, role: str) -> Array:
     return values
 
 
-def held_at(design: Design, confounders: Sequence[str], at: Mapping[str, float | str] | None) -> Array:
+def _held(design: Design, confounders: Sequence[str], at: Mapping[str, float | str]) -> Array:
     """Confounders with some held at a value."""
     out = design.confounders.copy()
-    for name, value in (at or {}).items():
+    for name, value in at.items():
         if name not in confounders:
             raise DataError(f"`at` names {name!r}, which is not a confounder")
         values = design.table.values(name, role="confounder")

@@ -7,24 +7,17 @@ would undo the finding. For heads of a model, `head_sweep` needs no such assumpt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.errors import DataError
-from whyprompt.mediation.measured.counterfactual import Counterfactuals, bootstrap_effects, widened
-from whyprompt.mediation.measured.design import (
-    check_draws,
-    check_size,
-    groups_of,
-    held_at,
-    read_design,
-)
-from whyprompt.mediation.measured.overlap import check_left, overlap_warnings
+from whyprompt.mediation.measured.counterfactual import bootstrap_effects, effects_of, widened
+from whyprompt.mediation.measured.design import check_draws, read_design
+from whyprompt.mediation.measured.overlap import overlap_warnings
 from whyprompt.results import Estimate, Result, unlisted
-from whyprompt.stats.regression import Family, Regression, fit
-from whyprompt.tables import level_name
+from whyprompt.stats.regression import Family, Regression
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -236,57 +229,31 @@ def mediate(
         moderators=moderators,
         interaction=interaction,
         families=(mediator_model, outcome_model),
+        arms=(control, treated),
+        at=at,
+        cluster=cluster,
     )
-    m, y = design.m, design.y
-    control, treated = design.arms(control, treated)
-    groups = None if cluster is None else groups_of(design.table, cluster)
-    xm, xy = design.mediator_matrix(design.t), design.outcome_matrix(design.t, m)
-    check_size(len(y), xy.shape[1], groups, cluster)
-    check_left(m, xm, mediator, (treatment, *confounders))
-    options: dict[str, Any] = {"robust": robust, "clusters": groups}
-    fit_m = fit(xm, m, mediator_model, names=design.mediator_names(), what="mediator", **options)
-    fit_y = fit(xy, y, outcome_model, names=design.outcome_names(), what="outcome", **options)
-    seen = _Seen(
-        rows=(design.treatments == control, design.treatments == treated),
-        labels=(f"{treatment} {level_name(control)}", f"{treatment} {level_name(treated)}"),
-    )
-    held = held_at(design, confounders, at)
-    arms = [design.treat(value) for value in (control, treated)]
-    models = Counterfactuals(
-        family_m=mediator_model,
-        family_y=outcome_model,
-        mediator=(design.mediator_matrix(arms[0], held), design.mediator_matrix(arms[1], held)),
-        slope=(design.slope_matrix(arms[0], held), design.slope_matrix(arms[1], held)),
-        flat=not design.moderators,
-    )
+    fit_m, fit_y = design.fits(robust=robust)
     rng = np.random.default_rng(random_state)
-    point = models.effects(fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), rng, None)
+    point = effects_of(design, fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), rng)
     if method == "quasi_bayes":
         alpha = fit_m.draw(draws, rng, what="mediator")
         beta = fit_y.draw(draws, rng, what="outcome")
-        drawn = models.effects(alpha, beta, np.full(draws, fit_m.sigma), rng, None)
+        drawn = effects_of(design, alpha, beta, np.full(draws, fit_m.sigma), rng)
         centre = {k: float(v.mean()) for k, v in drawn.items()}
     else:
-        drawn = bootstrap_effects(models, xm, m, xy, y, fit_m, fit_y, groups, draws, rng)
+        drawn = bootstrap_effects(design, fit_m, fit_y, draws, rng)
         centre = {k: float(v[0]) for k, v in point.items()}
-        units = len(y) if groups is None else int(groups.max()) + 1
-        widths = np.stack(list(drawn.values()), 1)
-        wide = widened(widths, np.array([centre[k] for k in drawn]), units, rng)
+        wide = widened(
+            np.stack(list(drawn.values()), 1), np.array([centre[k] for k in drawn]), design.units, rng
+        )
         drawn = dict(zip(drawn, wide.T, strict=True))
     if outcome_model == "linear" and not interaction:
         # Both arms have one mediated effect by construction: their difference is rounding.
         del drawn["interaction"]
-    warnings = (
-        *_overlap(design, fit_m, xm, m, seen, (control, treated), mediator),
-        *_few(seen, groups),
-        *_uneven(
-            {mediator: (fit_m, m - xm @ fit_m.coef), outcome: (fit_y, y - xy @ fit_y.coef)},
-            seen,
-            groups,
-            method == "quasi_bayes" and not robust and groups is None,
-        ),
-    )
-    estimates = _estimates(drawn, centre, level, by_draws=method == "quasi_bayes", n=len(y))
+    alike = method == "quasi_bayes" and not robust and cluster is None
+    warnings = (*_overlap(design, fit_m), *_few(design), *_uneven(design, fit_m, fit_y, alike=alike))
+    estimates = _estimates(drawn, centre, level, by_draws=method == "quasi_bayes", n=len(design.y))
     return MediationResult(
         overall=estimates["total_effect"],
         parts=tuple(e for name, e in estimates.items() if name != "total_effect"),
@@ -298,51 +265,42 @@ def mediate(
         mediator=mediator,
         outcome=outcome,
         method=method,
-        control=control,
-        treated=treated,
+        control=design.arms[0],
+        treated=design.arms[1],
         draws=drawn,
         mediator_fit=fit_m,
         outcome_fit=fit_y,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """The rows under each of the two treatments compared; none where a dose lies between those given."""
-
-    rows: tuple[NDArray[np.bool_], NDArray[np.bool_]]
-    labels: tuple[str, str]
-
-
-def _few(seen: _Seen, groups: NDArray[np.intp] | None) -> tuple[str, ...]:
+def _few(design: Design) -> tuple[str, ...]:
     """Warn where there are few units, or few under one of the arms."""
-    units, of = (np.arange(len(seen.rows[0])), "rows") if groups is None else (groups, "clusters")
-    n = len(np.unique(units))
-    if n < _FEW:
-        return (f"With {n} {of} the intervals are rough.",)
-    for rows, label in zip(seen.rows, seen.labels, strict=True):
+    of = "rows" if design.groups is None else "clusters"
+    units = np.arange(len(design.y)) if design.groups is None else design.groups
+    if design.units < _FEW:
+        return (f"With {design.units} {of} the intervals are rough.",)
+    for rows, label in zip(design.rows, design.labels, strict=True):
         if 0 < (here := len(np.unique(units[rows]))) < _FEW // 2:
             return (f"With {here} {of} under {label} the intervals are rough.",)
     return ()
 
 
-def _uneven(
-    models: dict[str, tuple[Regression, Array]],
-    seen: _Seen,
-    groups: NDArray[np.intp] | None,
-    alike: bool,  # noqa: FBT001  # private
-) -> tuple[str, ...]:
+def _uneven(design: Design, fit_m: Regression, fit_y: Regression, *, alike: bool) -> tuple[str, ...]:
     """Warn where a linear model's errors vary much more under one arm.
 
     Where the covariance takes them to vary `alike`, the intervals are wrong for any number of rows; else
     they are short of what they should hold where the units are not many.
     """
-    units = len(seen.rows[0]) if groups is None else int(groups.max()) + 1
-    if (units >= _MANY and not alike) or min(int(rows.sum()) for rows in seen.rows) < 2:
+    units, labels = design.units, design.labels
+    if (units >= _MANY and not alike) or min(int(rows.sum()) for rows in design.rows) < 2:
         return ()
+    models = {
+        design.mediator: (fit_m, design.m - design.x_mediator @ fit_m.coef),
+        design.outcome: (fit_y, design.y - design.x_outcome @ fit_y.coef),
+    }
     found = []
     for name, (fitted, residual) in models.items():
-        spread = [float(residual[rows].std(ddof=1)) for rows in seen.rows]
+        spread = [float(residual[rows].std(ddof=1)) for rows in design.rows]
         # An arm without any spread is a matter of overlap.
         if (
             fitted.family != "linear"
@@ -353,37 +311,29 @@ def _uneven(
         more = int(np.argmax(spread))
         found.append(
             f"the errors of {name} vary {max(spread) / min(spread):.2g} times as much under "
-            f"{seen.labels[more]} as under {seen.labels[1 - more]}"
+            f"{labels[more]} as under {labels[1 - more]}"
         )
     if not found:
         return ()
     text = " and ".join(found)
-    of = "rows" if groups is None else "clusters"
+    of = "rows" if design.groups is None else "clusters"
     so = "the intervals take them to vary alike, which robust=True does not" if alike else ""
     few = f"with {units} {of} the intervals may be too narrow" if units < _MANY else ""
     return (f"{text[0].upper()}{text[1:]}: {'; '.join(part for part in (so, few) if part)}.",)
 
 
-def _overlap(
-    design: Design,
-    fit_m: Regression,
-    xm: Array,
-    m: Array,
-    seen: _Seen,
-    values: tuple[float | str, float | str],
-    mediator: str,
-) -> tuple[str, ...]:
+def _overlap(design: Design, fit_m: Regression) -> tuple[str, ...]:
     """Warn where the mediator of one arm is not that of the other, for arms that rows were given."""
-    if min(int(rows.sum()) for rows in seen.rows) < 2:
+    if min(int(rows.sum()) for rows in design.rows) < 2:
         return ()
-    adjusted = m
+    adjusted = design.m
     if fit_m.family == "linear" and design.confounders.size:
         # Without what the confounders move: the arm's mean and the row's own residual.
-        adjusted = m - xm @ fit_m.coef
-        for rows, value in zip(seen.rows, values, strict=True):
+        adjusted = design.m - design.x_mediator @ fit_m.coef
+        for rows, value in zip(design.rows, design.arms, strict=True):
             adjusted[rows] += (design.mediator_matrix(design.treat(value)) @ fit_m.coef).mean()
-    raw, out = ((v[seen.rows[0]], v[seen.rows[1]]) for v in (m, adjusted))
-    return overlap_warnings(raw, out, seen.labels, mediator)
+    raw, out = ((v[design.rows[0]], v[design.rows[1]]) for v in (design.m, adjusted))
+    return overlap_warnings(raw, out, design.labels, design.mediator)
 
 
 def contrast_mediations(result: MediationResult, other: MediationResult, *, level: float = 0.95) -> Result:

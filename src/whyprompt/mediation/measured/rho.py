@@ -13,10 +13,9 @@ from scipy import optimize, special
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.mediation.measured.counterfactual import widened
-from whyprompt.mediation.measured.design import check_draws, check_size, groups_of, read_design
-from whyprompt.mediation.measured.overlap import check_left
+from whyprompt.mediation.measured.design import check_draws, read_design
 from whyprompt.results import Check, Estimate
-from whyprompt.stats.regression import fit, solve_binary
+from whyprompt.stats.regression import solve_binary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoDataFrame
     from numpy.typing import NDArray
 
+    from whyprompt.mediation.measured.design import Design
     from whyprompt.stats.regression import Family, Regression
 
     Array = NDArray[np.float64]
@@ -140,24 +140,19 @@ def mediation_sensitivity(
             f"no sensitivity analysis for a {mediator_model} mediator and a {outcome_model} outcome",
             hint="two linear models, or one linear and one probit",
         )
-    design = read_design(frame, treatment, mediator, outcome, confounders, families=models)
-    if design.levels is not None:
-        raise DataError(f"column {treatment!r} is categorical; the sensitivity analysis needs a number")
-    values = [float(value) for value in design.arms(control, treated)]
-    m, y, x = design.m, design.y, design.mediator_matrix(design.t)
-    arms = tuple(design.mediator_matrix(design.treat(v)) for v in values)
-    groups = None if cluster is None else groups_of(design.table, cluster)
-    check_size(len(y), x.shape[1] + 1, groups, cluster)
-    check_left(m, x, mediator, (treatment, *confounders))
-    fit_m = fit(x, m, mediator_model, names=design.mediator_names(), what="mediator", clusters=groups)
-    fit_y = fit(
-        np.column_stack([x, m]),
-        y,
-        outcome_model,
-        names=design.outcome_names(),
-        what="outcome",
-        clusters=groups,
+    design = read_design(
+        frame,
+        treatment,
+        mediator,
+        outcome,
+        confounders,
+        families=models,
+        arms=(control, treated),
+        cluster=cluster,
+        number_for="the sensitivity analysis needs",
     )
+    m, y, x, arms = design.m, design.y, design.x_mediator, design.mediator_set
+    fit_m, fit_y = design.fits()
     rng = np.random.default_rng(random_state)
     if outcome_model == "probit":
         curves = _probit_outcome(arms, fit_m.coef[None], fit_y.coef[None], np.array([fit_m.sigma]), grid)
@@ -165,14 +160,13 @@ def mediation_sensitivity(
         zero = float(slope / np.sqrt(1 + slope**2))
         drawn = _probit_outcome(arms, *_draw(fit_m, fit_y, len(y), draws, rng), grid).mean(0)
     else:
-        contrast = values[1] - values[0]
+        contrast = float(design.arms[1]) - float(design.arms[0])
         curve = _linear if mediator_model == "linear" else _probit_mediator
         curves, zero = curve(x, m, y, arms, grid, fit_m.coef, contrast)
-        raw = _bootstrap(curve, x, m, y, arms, grid, fit_m.coef, contrast, groups, draws, rng)
-        units = len(y) if groups is None else int(groups.max()) + 1
-        drawn = widened(raw, curves.mean((0, 1)), units, rng)
+        raw = _bootstrap(curve, design, grid, fit_m.coef, contrast, draws, rng)
+        drawn = widened(raw, curves.mean((0, 1)), design.units, rng)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    shares = {"r2_mediator": _r2(fit_m, x, m), "r2_outcome": _r2(fit_y, np.column_stack([x, m]), y)}
+    shares = {"r2_mediator": _r2(fit_m, x, m), "r2_outcome": _r2(fit_y, design.x_outcome, y)}
     unexplained = (1 - shares["r2_mediator"]) * (1 - shares["r2_outcome"])
     rows = np.stack([grid, curves.mean(0)[0], low, high, curves[0, 0], curves[1, 0]], 1).tolist()
     return Check(
@@ -198,7 +192,7 @@ def mediation_sensitivity(
 
 
 def _products(rho: float, unexplained: float) -> dict[str, float]:
-    """Products of the shares of both variances, residual and total, that a confounder of this rho explains."""
+    """Products of the shares of the residual and of the total variances that a confounder explains."""
     return {"r2_star_product": rho**2, "r2_tilde_product": rho**2 * unexplained}
 
 
@@ -307,30 +301,24 @@ def _draw(
 
 def _bootstrap(
     curve: Any,  # noqa: ANN401  # one of the two functions above
-    x: Array,
-    m: Array,
-    y: Array,
-    arms: tuple[Array, ...],
+    design: Design,
     rho: Array,
     coef: Array,
     contrast: float,
-    groups: NDArray[np.intp] | None,
     draws: int,
     rng: np.random.Generator,
 ) -> Array:
     """Both models refitted on the same resampled rows, or rows of resampled clusters."""
-    members = None if groups is None else np.split(np.argsort(groups, kind="stable"), _ends(groups))
+    x, m, y, groups = design.x_mediator, design.m, design.y, design.groups
+    members = None
+    if groups is not None:
+        members = np.split(np.argsort(groups, kind="stable"), np.cumsum(np.bincount(groups))[:-1])
     out = []
     for _ in range(draws):
         if members is None:
             rows = rng.integers(0, len(y), len(y))
         else:
             rows = np.concatenate([members[k] for k in rng.integers(0, len(members), len(members))])
-        drawn = tuple(a[rows] for a in arms)
+        drawn = tuple(a[rows] for a in design.mediator_set)
         out.append(curve(x[rows], m[rows], y[rows], drawn, rho, coef, contrast)[0].mean((0, 1)))
     return np.stack(out)
-
-
-def _ends(groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Where each group but the last ends, among rows sorted by group."""
-    return np.cumsum(np.bincount(groups))[:-1]
