@@ -11,7 +11,7 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MOST_DRAWS", "at_least", "generator", "names", "seed"]
+__all__ = ["MOST_DRAWS", "at_least", "confidence", "generator", "names", "seed"]
 
 
 MOST_DRAWS = 100_000
@@ -31,6 +31,17 @@ def at_least(value: object, least: int, name: str, *, most: int = MOST_DRAWS) ->
         raise EstimationError(f"{name}={value}: at least {least} are needed")
     if value > most:
         raise EstimationError(f"{name}={value}: at most {most:,} are computed")
+
+
+def confidence(level: float) -> None:
+    """Refuse a level of intervals that is none.
+
+    Raises
+    ------
+    EstimationError
+    """
+    if not 0 < level < 1:
+        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
 
 
 def seed(random_state: object) -> int:

@@ -86,7 +86,7 @@ def imputed():
 
 
 MADE = {
-    "ArmsResult": lambda: wp.compare_arms(
+    "compare_arms": lambda: wp.compare_arms(
         table(), treatment="three", outcome="y", confounders=["hard"], method="ipw"
     ),
     "audit": lambda: wp.audit(
@@ -134,10 +134,10 @@ MADE = {
         rule={"hard": 1.0},
         method="ipw",
     ),
-    "OrdinalResult": lambda: wp.estimate_effect(
+    "EffectsResult of levels": lambda: wp.estimate_effect(
         table(), treatment="arm", outcome="grade", levels="sorted", confounders=["hard"], method="ipw"
     ),
-    "PairedResult": lambda: wp.estimate_effect(both_arms(), **ARM, **PAIR),
+    "estimate_effect": lambda: wp.estimate_effect(both_arms(), **ARM, **PAIR),
     "placebo_treatment": lambda: wp.placebo_treatment(table(), **ASKED, draws=20),
     "pool_estimates": lambda: public.pool_estimates([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),
     "Prepared": lambda: wp.prepare_table(table(), [public.Step.winsorise("size")], treatment="arm"),
@@ -188,6 +188,7 @@ def test_every_public_result_is_looked_at():
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_a_result_has_values_a_table_and_a_picture(name, tmp_path):
     found = MADE[name]()
+    name = name.partition(" ")[0]
     # A result without fields of its own goes by the verb that makes it.
     assert type(found).__name__ == name or name in {*public.__all__, *wp.__all__}
     assert type(found).__dataclass_params__.frozen

@@ -171,7 +171,7 @@ def test_one_arm_split_in_two_halves_has_no_item_that_gains_or_is_harmed(draw, r
         assert found.gain_at_least or not found.seen_gain
         assert found.harmed_at_least or not found.seen_harmed
         if not (found.gain_at_least or found.harmed_at_least):
-            assert change_words(found, binary=False).startswith("no item is seen to")
+            assert change_words(found).startswith("no item is seen to")
     # At 5% a count of 40 lies at or below 6 with a chance of 0.997.
     assert claims <= 6
     assert spread <= 6
@@ -223,7 +223,7 @@ def test_items_that_share_their_noise_are_told_one_by_one_only():
         found = item_changes(pairs(treated, control), noise="shared")
         # Two sets of shots could not show anything, whatever came out: it is not said that nothing is seen.
         assert found.gain_at_least is None
-        assert "so few trials of an item cannot tell" in change_words(found, binary=False)
+        assert "so few trials of an item cannot tell" in change_words(found)
     assert alone > 5
     few = item_changes(pairs(np.ones((2, 2)), np.zeros((2, 2))))
     assert few.gain_at_least is None

@@ -620,7 +620,7 @@ def test_a_second_outcome_changes_neither_the_p_nor_the_interval_of_the_first(n,
     row = paired_effects(frame, outcomes=["right", "tokens"], **arms).parts[0]
     assert (row.estimate, row.p_value) == (alone.estimate, alone.p_value)
     assert (row.ci_low, row.ci_high) == (alone.ci_low, alone.ci_high)
-    assert row.p_value == alone.mcnemar_p
+    assert row.p_value == alone.items.mcnemar_p
     # What holds for both at once is never the narrower, and what is adjusted never the smaller.
     assert row.simultaneous_low <= row.ci_low
     assert row.simultaneous_high >= row.ci_high

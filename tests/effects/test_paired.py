@@ -119,8 +119,8 @@ def test_exact_mcnemar_and_the_paired_ratio_have_their_closed_forms(seed):
     result = effect(long_table(control, treated))
     table = [[int(((control == a) & (treated == b)).sum()) for b in (0, 1)] for a in (0, 1)]
     gained, lost, both = table[0][1], table[1][0], table[1][1]
-    assert result.mcnemar_counts == (gained, lost)
-    assert result.mcnemar_p == pytest.approx(mcnemar(table, exact=True).pvalue, rel=1e-12)
+    assert result.items.mcnemar_counts == (gained, lost)
+    assert result.items.mcnemar_p == pytest.approx(mcnemar(table, exact=True).pvalue, rel=1e-12)
     difference, ratio, odds = result.measures
     assert difference.estimate == pytest.approx((gained - lost) / 80, abs=1e-12)
     # Nam and Blackwelder (2002): (b + c) / ((a + b)(a + c)), here with n / (n - 1) for the spread.
@@ -142,9 +142,9 @@ def test_with_clusters_no_p_is_given_that_takes_items_to_be_independent():
     up = (rng.random(10) < 0.7)[template]
     frame = long_table(np.zeros(200), up * 1.0, template=template)
     alone, grouped = effect(frame), effect(frame, cluster="template")
-    assert alone.mcnemar_p < 1e-10
-    assert grouped.mcnemar_p is None
-    assert grouped.mcnemar_counts == alone.mcnemar_counts
+    assert alone.items.mcnemar_p < 1e-10
+    assert grouped.items.mcnemar_p is None
+    assert grouped.items.mcnemar_counts == alone.items.mcnemar_counts
     assert grouped.p_value > 1e-4
 
 
@@ -173,7 +173,7 @@ def test_repeats_of_a_binary_outcome_are_risks_and_no_discordant_pairs():
     once = [long_table((rng.random(30) < 0.4) * 1.0, (rng.random(30) < 0.6) * 1.0) for _ in range(3)]
     frame = pd.concat(once)
     result = effect(frame)
-    assert result.mcnemar_p is None
+    assert result.items.mcnemar_p is None
     means = frame.groupby("arm").score.mean()
     assert result.measures[1].estimate == pytest.approx(means.cot / means.direct, rel=1e-12)
     by_item = frame.pivot_table(index="item_id", columns="arm", values="score")
@@ -271,8 +271,8 @@ def test_incomplete_items_are_counted_by_reason_and_repeats_averaged():
         }
     )
     result = effect(frame)
-    assert result.incomplete == {"only under 'cot'": 1, "only under 'direct'": 1, "outcome missing": 1}
-    assert (result.n_pairs, result.n_incomplete) == (2, 3)
+    assert result.items.incomplete == {"only under 'cot'": 1, "only under 'direct'": 1, "outcome missing": 1}
+    assert (result.n_pairs, result.items.n_incomplete) == (2, 3)
     assert result.estimate == pytest.approx(0.5)
     assert any("1 repeated trial" in w for w in result.warnings)
     assert any("3 item(s) left out" in w and "c" in w for w in result.warnings)

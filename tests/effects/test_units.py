@@ -26,9 +26,9 @@ def repeated(n=40, m=25, seed=0, *, spread=1.0):
 
 
 def found(frame, covariates=("hard",)):
-    unit = find_units(
+    unit, _ = find_units(
         open_table(frame), treatment="arm", outcomes=["y"], covariates=[c for c in covariates if c in frame]
-    ).sampling
+    )
     return None if unit is None else unit.name
 
 

@@ -215,9 +215,7 @@ def test_gain_harm_plot_has_every_item_sorted_within_its_group(small):
     tasks = dict(zip(small.frame["item_id"], small.frame["task_type"], strict=True))
     rows = rows_with(charts.gain_harm_plot(main, tasks), "change", "group")
     assert len(rows) == main.n_pairs
-    change = dict(
-        zip(main.differences.units, main.differences.treated - main.differences.control, strict=True)
-    )
+    change = dict(zip(main.items.units, main.items.treated - main.items.control, strict=True))
     for row in rows:
         item = row["words"].split(":")[0]
         assert row["change"] == change[item]
@@ -230,7 +228,7 @@ def test_gain_harm_plot_has_every_item_sorted_within_its_group(small):
     assert sum(r["state"] == "gain" for r in rows) == main.items.higher == main.items.gain_at_least
     bare = pd.DataFrame({"arm": [0, 0, 1, 1], "y": [1.0, 2.0, 3.0, 5.0]})
     other = estimate_effect(bare, treatment="arm", outcome="y", method="naive")
-    with pytest.raises(AttributeError):
+    with pytest.raises(EstimationError, match="both arms"):
         charts.gain_harm_plot(other)
 
 

@@ -154,8 +154,8 @@ def test_logs_and_balance_hold_the_exact_values(small, page):
 
 def test_who_gains_is_counted_from_the_differences(small, page):
     main = small.effect.main
-    change = main.differences.treated - main.differences.control
-    tasks = np.array([u.rsplit("-", 1)[0] for u in main.differences.units])
+    change = main.items.treated - main.items.control
+    tasks = np.array([u.rsplit("-", 1)[0] for u in main.items.units])
     for task, cells in body(page.tables["who"]).items():
         part = change[tasks == task]
         assert cells[:4] == [len(part), (part > 0).sum(), (part < 0).sum(), (part == 0).sum()]

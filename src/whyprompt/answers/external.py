@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.effects.checks.audit import OneDraw
-    from whyprompt.effects.paired import PairedResult
     from whyprompt.effects.result import EffectResult
     from whyprompt.study import AuditSettings, Study
 
@@ -43,11 +42,10 @@ class StudyEffect:
         The arms compared.
     outcome : str
         The outcome of the contrast.
-    main : PairedResult or EffectResult
-        The first for the design ``paired``, the second for the others.
-    outcomes : mapping of str to PairedResult or EffectResult
+    main : EffectResult
+    outcomes : mapping of str to EffectResult
         The same contrast on every other outcome of the study.
-    arms : mapping of str to PairedResult or EffectResult
+    arms : mapping of str to EffectResult
         Every further arm against the same control, on the main outcome.
     spread : Result or None
         The effect in each repetition, a part each, and as `overall` their variance: how far the effect moves
@@ -67,9 +65,9 @@ class StudyEffect:
     design: str
     contrast: Contrast
     outcome: str
-    main: PairedResult | EffectResult
-    outcomes: dict[str, PairedResult | EffectResult]
-    arms: dict[str, PairedResult | EffectResult]
+    main: EffectResult
+    outcomes: dict[str, EffectResult]
+    arms: dict[str, EffectResult]
     spread: Result | None
     draw: OneDraw | None
     audit: Result | None
@@ -272,7 +270,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         ((), None) if study.design == "paired" and effect.audit is None else adjustment(study, frame)
     )
 
-    def compare(outcome: str, against: Contrast, *, subgroups: bool = False) -> PairedResult | EffectResult:
+    def compare(outcome: str, against: Contrast, *, subgroups: bool = False) -> EffectResult:
         if study.design == "paired":
             return estimate_effect(
                 frame,

@@ -12,16 +12,13 @@ from whyprompt.stats.rules import holm
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from whyprompt.effects.paired import PairedResult
     from whyprompt.effects.result import EffectResult
     from whyprompt.results import Estimate
 
 __all__ = ["family_rows", "family_words"]
 
 
-def family_rows(
-    results: Mapping[tuple[str, str], PairedResult | EffectResult], *, control: str
-) -> tuple[Estimate, ...]:
+def family_rows(results: Mapping[tuple[str, str], EffectResult], *, control: str) -> tuple[Estimate, ...]:
     """Adjust the results of one study for their number.
 
     Parameters

@@ -83,7 +83,7 @@ def forest_plot(
 
     Parameters
     ----------
-    result : PairedResult, EffectResult, EffectsResult, ArmsResult or OrdinalResult
+    result : EffectResult or EffectsResult
         Its overall estimate is a diamond, its parts are circles.
     truth : float, optional
         The effect known from both arms, as a vertical mark on the overall line.

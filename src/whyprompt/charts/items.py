@@ -36,8 +36,8 @@ def gain_harm_plot(
 
     Parameters
     ----------
-    result : PairedResult
-        With its per-item differences. Colours tell the items whose change stands out of the noise of their
+    result : EffectResult
+        Of a paired design. Colours tell the items whose change stands out of the noise of their
         repeats; where an item has one trial an arm, they tell only what these trials showed.
     groups : mapping of str to str, optional
         The task family of each item. Default: one group.
@@ -52,12 +52,12 @@ def gain_harm_plot(
     Raises
     ------
     EstimationError
-        If the result does not hold its differences.
+        If the design is not paired.
     """
     import altair as alt
 
-    labels, states = result.items.state_labels, result.item_states()
-    found = result.differences
+    states, labels = result.item_states(), result.items.state_labels
+    found = result.items
     change = found.treated - found.control
     names = np.array([(groups or {}).get(unit, "all items") for unit in found.units])
     order = sorted(set(names.tolist()), key=lambda name: -float(change[names == name].mean()))

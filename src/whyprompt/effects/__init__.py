@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from whyprompt.effects.arms import ArmsResult
 from whyprompt.effects.checks.audit import OneDraw
 from whyprompt.effects.checks.balance import effective_sample_size
 from whyprompt.effects.checks.consistency import batch_consistency
@@ -33,8 +32,7 @@ from whyprompt.effects.methods.nearest import Nearest
 from whyprompt.effects.methods.optimal import Optimal
 from whyprompt.effects.methods.overlap import Overlap
 from whyprompt.effects.methods.subclass import Subclass
-from whyprompt.effects.ordinal import OrdinalResult
-from whyprompt.effects.paired import PairedResult
+from whyprompt.effects.pairs import PairedItems
 from whyprompt.effects.prepare.recipe import Prepared, Recipe
 from whyprompt.effects.prepare.steps import Step
 from whyprompt.effects.result import EffectResult
@@ -48,7 +46,6 @@ __all__ = [
     "CEM",
     "IPW",
     "METHODS",
-    "ArmsResult",
     "Assumption",
     "BalanceRow",
     "CrossCheck",
@@ -67,9 +64,8 @@ __all__ = [
     "Nearest",
     "OneDraw",
     "Optimal",
-    "OrdinalResult",
     "Overlap",
-    "PairedResult",
+    "PairedItems",
     "Prepared",
     "PromptPolicy",
     "Recipe",

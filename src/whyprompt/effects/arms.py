@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._arguments import confidence
 from whyprompt.effects.arms_balance import pair_balance, pair_known, pair_smd, without_error
-from whyprompt.effects.arms_result import LOW_ESS, ArmsResult, arms_balance, arms_overlap, arms_sentence
+from whyprompt.effects.arms_words import LOW_ESS, arms_balance, arms_overlap, arms_sentence
 from whyprompt.effects.assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects.estimate import estimated
+from whyprompt.effects.measures import stated
+from whyprompt.effects.methods.make import make_method
 from whyprompt.effects.methods.many_arms import multinomial_weights
 from whyprompt.effects.problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.separation import explain_missing_arms
+from whyprompt.effects.several import EffectsResult
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.errors import EstimationError
 from whyprompt.results import BalanceRow, Estimate, with_holm
@@ -27,8 +31,8 @@ from whyprompt.stats.design import design_matrix
 from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import cluster_codes, effective_sample_size
 from whyprompt.stats.propensity import SeparatedError
-from whyprompt.stats.rules import few_clusters, holm
-from whyprompt.stats.several import correlation, max_t, normal_scores, reach, two_sided_p
+from whyprompt.stats.rules import few_clusters
+from whyprompt.stats.several import correlation, max_t, normal_scores, reach
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.make import MethodLike
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
@@ -43,9 +48,11 @@ if TYPE_CHECKING:
     # Of the arms: their means, the covariance of these, and the degrees of freedom of each two's difference.
     Means = tuple[Floats, Floats, Floats]
 
-__all__ = ["ArmsResult", "compare_arms"]
+__all__ = ["compare_arms"]
 
 _MANY_ARMS = 30
+# Methods that bring all arms to one population, and whose effects they then estimate.
+_AT_ONCE = {"ipw": ("ate", "att"), "overlap": ("ato",), "naive": ("ate",)}
 
 
 def compare_arms(
@@ -55,7 +62,7 @@ def compare_arms(
     outcome: str,
     confounders: Sequence[str] | None = None,
     graph: CausalGraph | None = None,
-    method: str | None = None,
+    method: MethodLike | None = None,
     estimand: str | None = None,
     focal: object | None = None,
     reference: object | None = None,
@@ -65,7 +72,7 @@ def compare_arms(
     level: float = 0.95,
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - options of estimate_effect, for methods that take pairs
-) -> ArmsResult:
+) -> EffectsResult:
     """Compare every pair of many arms, or all of them with one.
 
     Parameters
@@ -78,7 +85,7 @@ def compare_arms(
         Columns that affect both the choice of arm and the outcome.
     graph : CausalGraph, optional
         Gives the confounders, or checks those given.
-    method : str, optional
+    method : str, Method or mapping, optional
         ``ipw`` (inverse probability weights of a multinomial score; the default), ``overlap``, ``naive`` (the
         default of a randomised or paired design where nothing is adjusted for), or a method of
         `estimate_effect` that takes each pair by itself: ``nearest``, ``optimal``, ``full``, ``kernel``,
@@ -107,7 +114,7 @@ def compare_arms(
 
     Returns
     -------
-    ArmsResult
+    EffectsResult
 
     Raises
     ------
@@ -151,8 +158,7 @@ def compare_arms(
     table = open_table(frame)
     table.require([treatment], role="treatment")
     table.require([outcome], role="outcome")
-    if not 0 < level < 1:
-        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    confidence(level)
     if design not in {"observational", "randomized", "paired"}:
         raise EstimationError(f"design {design!r} is not known", hint="observational, randomized or paired")
     if unit is not None and design != "paired":
@@ -170,64 +176,63 @@ def compare_arms(
     chosen, cautions = choose_confounders(
         table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
     )
-    units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=chosen or ())
-    named, notes = settle_cluster(unit or cluster, units)
-    if units.item is not None and units.item.paired and design == "observational" and cluster != NO_CLUSTER:
-        every = f"{units.item.both} of {units.item.count} {units.item.name!r} were run under every arm"
+    sampling, item = find_units(table, treatment=treatment, outcomes=[outcome], covariates=chosen or ())
+    named, notes = settle_cluster(unit or cluster, sampling)
+    if item is not None and item.paired and design == "observational" and cluster != NO_CLUSTER:
+        every = f"{item.both} of {item.count} {item.name!r} were run under every arm"
         way = "design='paired' compares each with itself, and needs no adjustment"
         notes = (*notes, f"{every}: {way}")
-    if design == "paired":
-        named, notes = paired_item(table, labels, named, method, chosen), ()
     if method is None:
         method = "naive" if design != "observational" and not chosen else "ipw"
-    if chosen is None and method != "naive":
+    used = method if isinstance(method, str) else make_method(method).name
+    if design == "paired":
+        named, notes = paired_item(table, labels, named, used, chosen), ()
+    if chosen is None and used != "naive":
         raise EstimationError(
-            f"method {method!r} needs to know what to adjust for",
+            f"method {used!r} needs to know what to adjust for",
             hint="give confounders=[...] or a graph, or method='naive' for plain differences",
         )
     names = tuple(chosen or ())
-    if method in {"ipw", "overlap", "naive"}:
-        if options:
+    about = {
+        "of": "arms",
+        "treatment": treatment,
+        "outcome": outcome,
+        "axis": f"difference in {outcome}",
+        "method": used,
+        "control": arms[0],
+        "pairs": tuple((arms[b], arms[a]) for a, b in pairs),
+        "confounders": names,
+        "level": level,
+        "sentence": "",
+    }
+    if used in _AT_ONCE:
+        own = options if isinstance(method, str) else {**make_method(method).asked, **options}
+        if own:
             raise EstimationError(
-                f"option {min(options)!r} has no meaning where many arms are weighted at once",
+                f"option {min(own)!r} has no meaning where many arms are weighted at once",
                 hint="method='nearest' compares them pair by pair, and takes its options",
             )
         result = _weighted(
             table,
-            treatment,
-            outcome,
-            names,
+            about,
             arms,
             labels,
-            method,
-            estimand,
-            focal,
-            named,
-            level,
-            random_state,
-            pairs=pairs,
+            pairs,
+            estimand=estimand,
+            focal=None if focal is None else level_name(focal),
+            cluster=named,
+            random_state=random_state,
         )
     else:
         if focal is not None:
             raise EstimationError(
                 "focal= is for method='ipw'", hint="with pairs, name the estimand att or atc"
             )
-        result = _pairwise(
-            table,
-            treatment,
-            outcome,
-            names,
-            arms,
-            labels,
-            method,
-            estimand,
-            named or NO_CLUSTER,
-            level,
-            random_state,
-            options,
-            pairs=pairs,
-        )
-    adjusted = () if method == "naive" else names
+        refuse_post_treatment(names, treatment=treatment, outcome=outcome)
+        shared = {"confounders": names, "method": method, "estimand": estimand, "level": level}
+        shared |= {"cluster": named or NO_CLUSTER, "random_state": random_state, **options}
+        result = _pairwise(table, about, arms, labels, shared)
+    adjusted = () if used == "naive" else names
     assumptions = (
         *describe_assumptions(
             design=design,
@@ -242,18 +247,13 @@ def compare_arms(
     )
     if not names and design == "observational":
         notes = (*notes, "nothing was adjusted for")
-    return changed(
-        result,
-        assumptions=assumptions,
-        confounders=adjusted,
-        warnings=(*notes, *result.warnings),
-        sentence=arms_sentence(result, assumptions, adjusted, design, to_reference=reference is not None)
-        + (
-            f" Rows repeat {named!r}, which the intervals allow for."
-            if named and cluster is None and design != "paired"
-            else ""
-        ),
+    result = changed(
+        result, assumptions=assumptions, confounders=adjusted, warnings=(*notes, *result.warnings)
     )
+    text = arms_sentence(result, design, to_reference=reference is not None)
+    if named and cluster is None and design != "paired":
+        text += f" Rows repeat {named!r}, which the intervals allow for."
+    return changed(result, sentence=text)
 
 
 def _arms(table: Table, treatment: str, reference: object | None) -> tuple[list[str], NDArray[Any]]:
@@ -289,31 +289,27 @@ def _arms(table: Table, treatment: str, reference: object | None) -> tuple[list[
 
 def _weighted(
     table: Table,
-    treatment: str,
-    outcome: str,
-    names: tuple[str, ...],
+    about: dict[str, Any],
     arms: list[str],
     labels: NDArray[Any],
-    method: str,
-    estimand: str | None,
-    focal: object | None,
-    cluster: str | None,
-    level: float,
-    random_state: int,
-    *,
     pairs: list[tuple[int, int]],
-) -> ArmsResult:
-    y = table.numbers(outcome, role="outcome")
+    *,
+    estimand: str | None,
+    focal: str | None,
+    cluster: str | None,
+    random_state: int,
+) -> EffectsResult:
+    """Bring all arms to one population, and compare their means; `about` are fields of the result."""
+    method, names, level = about["method"], about["confounders"], about["level"]
+    y = table.numbers(about["outcome"], role="outcome")
     units = None if cluster is None else table.labels(cluster, role="cluster")
     columns = {name: table.values(name, role="confounder") for name in names}
-    wanted = (estimand or ("ato" if method == "overlap" else "ate")).lower()
-    allowed = {"ipw": {"ate", "att"}, "overlap": {"ato"}, "naive": {"ate"}}[method]
-    if wanted not in allowed:
+    wanted: Any = (estimand or ("ato" if method == "overlap" else "ate")).lower()
+    if wanted not in _AT_ONCE[method]:
         raise EstimationError(
             f"method {method!r} does not estimate {wanted!r} of many arms",
-            hint=f"it estimates {', '.join(sorted(allowed))}",
+            hint=f"it estimates {', '.join(_AT_ONCE[method])}",
         )
-    target: Any = wanted
     weights = np.ones(len(y))
     if method == "naive" or not names:
         found = _plain_means(y, labels, arms, units)
@@ -324,7 +320,7 @@ def _weighted(
                 labels,
                 design.matrix,
                 y=y,
-                estimand=target,
+                estimand=wanted,
                 focal=focal,
                 reference=arms[0],
                 names=design.names,
@@ -338,26 +334,13 @@ def _weighted(
     counts = [int(rows.sum()) for rows in here]
     sizes = [effective_sample_size(weights[rows]) for rows in here]
     balance: tuple[BalanceRow, ...] = ()
-    about: dict[str, Any] = {
-        "arms": arms,
-        "weights": weights,
-        "focal": None if focal is None else level_name(focal),
-        "weighted_spread": wanted == "ato",
-    }
+    weighing = {"arms": arms, "weights": weights, "focal": focal, "weighted_spread": wanted == "ato"}
     if names:
         shown = design_matrix(columns, full=True)
-        balance = pair_balance(shown.matrix, shown.names, labels, **about)
+        balance = pair_balance(shown.matrix, shown.names, labels, **weighing)
     blind = without_error(y, labels, arms, units)
-    rows = _contrasts(
-        arms,
-        counts,
-        found,
-        pairs,
-        level,
-        random_state,
-        balance_of=pair_smd(columns, labels, **about),
-        blind=blind,
-    )
+    apart = pair_smd(columns, labels, **weighing)
+    rows = _contrasts(arms, counts, found, pairs, level, random_state, balance_of=apart, blind=blind)
     warnings = [
         f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"
         for arm, ess, n in zip(arms, sizes, counts, strict=True)
@@ -368,15 +351,10 @@ def _weighted(
         warnings.extend(few_clusters(len(np.unique(units.astype(str))), min(known)))
     warnings.extend(f"no standard error of arm {arm!r}: {why}" for arm, why in blind.items())
     errors = np.sqrt(np.diag(found[1]))
-    return ArmsResult(
-        treatment=treatment,
-        outcome=outcome,
-        axis=f"difference in {outcome}",
+    return EffectsResult(
+        **about,
         estimand=wanted,
-        method=method,
-        reference=arms[0],
-        focal=None if focal is None else level_name(focal),
-        pairs=tuple((arms[b], arms[a]) for a, b in pairs),
+        focal=focal,
         parts=rows,
         means=tuple(
             Estimate(label=a, estimate=float(m), std_error=None if a in blind else float(s), n_used=n)
@@ -385,10 +363,7 @@ def _weighted(
         ess=dict(zip(arms, sizes, strict=True)),
         balance=balance,
         adjustment="the joint distribution of the contrasts (largest |t|)",
-        level=level,
-        assumptions=(),
         warnings=tuple(warnings),
-        sentence="",
         std_error_method=(
             "stacked estimating equations, score estimated"
             + (", cluster-robust" if cluster is not None else "")
@@ -397,7 +372,6 @@ def _weighted(
             if cluster is None
             else "CR2 by cluster, Satterthwaite df"
         ),
-        confounders=names,
         weights=weights,
     )
 
@@ -447,62 +421,45 @@ def _contrasts(
         normal_scores(t, free), correlation(covariance), level=level, random_state=random_state
     )
     known = [pair_known(blind, arms[a], arms[b]) for a, b in pairs]
-    p = [
-        two_sided_p(float(e), float(s), own) if k else None
-        for e, s, own, k in zip(estimates, errors, free, known, strict=True)
-    ]
-    rows = []
-    for k, ((a, b), p_holm) in enumerate(zip(pairs, holm(p), strict=True)):
-        estimate, error = float(estimates[k]), float(errors[k]) if known[k] else None
-        low, high = interval(estimate, error, level=level, df=free[k])
-        wide = None if error is None else reach(critical, free[k]) * error
-        rows.append(
-            Estimate(
-                label=f"{arms[b]} - {arms[a]}",
-                estimate=estimate,
-                std_error=error,
-                ci_low=low,
-                ci_high=high,
-                p_value=p[k],
-                df=free[k],
-                p_adjusted=p_holm if error is None else float(family[k]),
-                simultaneous_low=None if wide is None else estimate - wide,
-                simultaneous_high=None if wide is None else estimate + wide,
-                n_treated=counts[b],
-                n_control=counts[a],
-                n_treated_used=counts[b],
-                n_control_used=counts[a],
-                mean_treated=float(means[b]),
-                mean_control=float(means[a]),
-                largest_smd=balance_of.get((a, b)),
-            )
+    rows = [
+        stated(
+            f"{arms[b]} - {arms[a]}",
+            float(estimates[k]),
+            float(errors[k]) if known[k] else None,
+            free[k],
+            level=level,
+            n_treated=counts[b],
+            n_control=counts[a],
+            n_treated_used=counts[b],
+            n_control_used=counts[a],
+            mean_treated=float(means[b]),
+            mean_control=float(means[a]),
+            largest_smd=balance_of.get((a, b)),
         )
-    return tuple(rows)
+        for k, (a, b) in enumerate(pairs)
+    ]
+    out = []
+    for k, row in enumerate(with_holm(rows)):
+        if row.std_error is None:
+            out.append(row)
+            continue
+        estimate, wide = float(estimates[k]), reach(critical, row.df) * row.std_error
+        p = float(family[k])
+        low, high = estimate - wide, estimate + wide
+        out.append(changed(row, p_adjusted=p, simultaneous_low=low, simultaneous_high=high))
+    return tuple(out)
 
 
 def _pairwise(
-    table: Table,
-    treatment: str,
-    outcome: str,
-    names: tuple[str, ...],
-    arms: list[str],
-    labels: NDArray[Any],
-    method: str,
-    estimand: str | None,
-    cluster: str | None,
-    level: float,
-    random_state: int,
-    options: dict[str, Any],
-    *,
-    pairs: list[tuple[int, int]],
-) -> ArmsResult:
-    refuse_post_treatment(names, treatment=treatment, outcome=outcome)
+    table: Table, about: dict[str, Any], arms: list[str], labels: NDArray[Any], shared: dict[str, Any]
+) -> EffectsResult:
+    """Compare each pair by itself, with options of `estimate_effect`; `about` are fields of the result."""
     found: list[Estimate] = []
     warnings: list[str] = []
     std_error_methods: list[str] = []
-    wanted = estimand
-    for first, second in pairs:
-        a, b = arms[first], arms[second]
+    wanted = shared["estimand"]
+    for b, a in about["pairs"]:
+        label = f"{b} - {a}"
         counts: dict[str, Any] = {
             "n_treated": int((labels == b).sum()),
             "n_control": int((labels == a).sum()),
@@ -510,50 +467,28 @@ def _pairwise(
         try:
             one = estimated(
                 table,
-                treatment=treatment,
-                outcome=outcome,
-                confounders=names,
+                treatment=about["treatment"],
+                outcome=about["outcome"],
                 treated=b,
                 control=a,
-                method=method,
-                estimand=estimand,
-                cluster=cluster,
-                level=level,
-                random_state=random_state,
-                **options,
+                **shared,
             ).result
         except EstimationError as error:
-            counts |= {"n_treated_used": 0, "n_control_used": 0, "note": error.message}
-            found.append(Estimate(label=f"{b} - {a}", estimate=None, **counts))
+            nothing = {**counts, "n_treated_used": 0, "n_control_used": 0}
+            found.append(Estimate(label=label, estimate=None, note=error.message, **nothing))
             continue
         wanted = one.estimand
         std_error_methods.append(one.std_error_method)
         sizes = [None if r.smd_after is None else abs(r.smd_after) for r in one.balance]
         largest = None if None in sizes else max((s for s in sizes if s is not None), default=None)
-        found.append(
-            Estimate(
-                label=f"{b} - {a}",
-                estimate=one.estimate,
-                std_error=one.std_error,
-                ci_low=one.ci_low,
-                ci_high=one.ci_high,
-                p_value=one.p_value,
-                df=one.df,
-                n_treated_used=one.n_treated_used,
-                n_control_used=one.n_control_used,
-                mean_treated=one.mean_treated,
-                mean_control=one.mean_control,
-                largest_smd=largest,
-                **counts,
-            )
-        )
+        found.append(changed(one.overall, label=label, largest_smd=largest, **counts))
         warnings.extend(
             f"{b} against {a}: {text}" for text in one.warnings if "other arms are put aside" not in text
         )
     if all(row.estimate is None for row in found):
         raise EstimationError(f"no pair of arms could be estimated; the first: {found[0].note}")
     rows = []
-    strict = 1.0 - (1.0 - level) / len(pairs)
+    strict = 1.0 - (1.0 - about["level"]) / len(found)
     for row in with_holm(found):
         low = high = None
         if row.estimate is not None:
@@ -564,24 +499,11 @@ def _pairwise(
             "each pair is matched by itself: the contrasts speak of different rows and need not add up;"
             " method='ipw' or 'overlap' brings all arms to one population"
         )
-    return ArmsResult(
-        treatment=treatment,
-        outcome=outcome,
-        axis=f"difference in {outcome}",
+    return EffectsResult(
+        **about,
         estimand=wanted or "att",
-        method=method,
-        reference=arms[0],
-        focal=None,
-        pairs=tuple((arms[b], arms[a]) for a, b in pairs),
         parts=tuple(rows),
-        means=(),
-        ess={},
-        balance=(),
         adjustment="Bonferroni",
-        level=level,
-        assumptions=(),
         warnings=tuple(dict.fromkeys(warnings)),
-        sentence="",
         std_error_method="; ".join(dict.fromkeys(std_error_methods)),
-        confounders=names,
     )

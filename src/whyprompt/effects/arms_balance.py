@@ -115,20 +115,7 @@ def pair_smd(
 def without_error(
     y: NDArray[Any], labels: NDArray[Any], arms: Sequence[str], units: NDArray[Any] | None
 ) -> dict[str, str]:
-    """Name the arms whose rows show no spread, and why.
-
-    Parameters
-    ----------
-    y, labels : ndarray, shape (n,)
-        Outcome and arm.
-    arms : sequence of str
-    units : ndarray, shape (n,), optional
-        Clusters.
-
-    Returns
-    -------
-    dict of str to str
-    """
+    """Name the arms whose rows show no spread, and why."""
     out = {}
     for arm in arms:
         here = labels == arm
@@ -140,19 +127,9 @@ def without_error(
 
 
 def pair_known(blind: Mapping[str, str], a: str, b: str) -> bool:
-    """Say whether two arms can be compared with a standard error.
+    """Say whether two arms can be compared with a standard error, given those `without_error`.
 
-    Parameters
-    ----------
-    blind : mapping of str to str
-        From `without_error`.
-    a, b : str
-        Arms.
-
-    Returns
-    -------
-    bool
-        One of the two may have equal outcomes; neither may be in one cluster, which hides what clusters do.
+    One of the two may have equal outcomes; neither may be in one cluster, which hides what clusters do.
     """
     why = [blind[arm] for arm in (a, b) if arm in blind]
     return not why or why == [_SAME]

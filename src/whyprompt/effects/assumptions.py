@@ -41,27 +41,11 @@ def describe_assumptions(
     overlap: Assumption | None,
     moved: Sequence[str] = (),
 ) -> tuple[Assumption, ...]:
-    """List the assumptions.
+    """List the assumptions, each with the check that was made of it.
 
-    Parameters
-    ----------
-    design : {"observational", "randomized"}
-    confounders : sequence of str
-    from_graph : bool
-        Whether a causal graph chose or approved the confounders.
-    cautions : sequence of str
-        What the graph had to remark.
-    clustered : bool
-        Whether rows were grouped by a sampling unit.
-    balance : sequence of BalanceRow
-    overlap : Assumption or None
-        From `judge_overlap`; None where there is no score to judge by.
-    moved : sequence of str
-        Covariates that differ between randomised arms by more than a lot would do.
-
-    Returns
-    -------
-    tuple of Assumption
+    `from_graph` says that a causal graph chose or approved the confounders, of which it remarked `cautions`;
+    `overlap` is that of `judge_overlap`, None where there is no score to judge by; `moved` are covariates
+    that differ between randomised arms by more than a lot would do.
     """
     out = [_exchangeability(design, confounders, from_graph=from_graph)]
     if moved:
@@ -154,18 +138,9 @@ def _exchangeability(design: str, confounders: Sequence[str], *, from_graph: boo
 def judge_balance(balance: Sequence[BalanceRow], *, randomized: bool = False) -> Assumption:
     """Say whether the covariates are balanced after adjustment.
 
-    Parameters
-    ----------
-    balance : sequence of BalanceRow
-    randomized : bool, default False
-        Whether the arm was drawn at random: what differs then differs by chance, which the interval
-        already counts, and identifies nothing less.
-
-    Returns
-    -------
-    Assumption
-        Fails where a standardised mean difference exceeds 0.1 in size or cannot be computed; holds in a
-        randomised design, naming the difference.
+    Fails where a standardised mean difference exceeds 0.1 in size or cannot be computed. In a randomised
+    design what differs differs by chance, which the interval already counts: it then holds, naming the
+    difference.
     """
     bad = [r for r in balance if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
     largest = max((abs(r.smd_after) for r in balance if r.smd_after is not None), default=0.0)
@@ -196,31 +171,15 @@ def judge_overlap(
 ) -> Assumption:
     """Say whether rows of the other arm exist where the effect is wanted.
 
-    Parameters
-    ----------
-    score : ndarray, shape (n,), optional
-        Propensity score; None for a method that has none, which shows by the rows it leaves out.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    estimand : str
-        Whose effect is wanted.
-    weights : ndarray, shape (n,)
-        0 for rows not used.
-    discarded : ndarray of bool, shape (n,)
-        Rows put aside for want of support.
-    ess : tuple of float
-        Effective sample sizes of the treated and the controls.
-    lost : tuple of int
-        Treated and control rows without a counterpart that are not among these.
+    The `score` is None for a method that has none, which shows by the rows it leaves out (weight 0);
+    `discarded` rows were put aside for want of support, and `lost` are treated and control rows without a
+    counterpart that are not among these.
 
-    Returns
-    -------
-    Assumption
-        Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores;
-        doubtful above 1%, or where an arm's weight rests on less than a fifth of its rows used, or where
-        a tenth of the rows wanted found no counterpart. For the ATO rows count by their weight, which is
-        small where the other arm is rare, and it is doubtful only where the weights of an arm are worth
-        fewer than 30 rows, or a tenth of all rows were put aside.
+    Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores; doubtful
+    above 1%, or where an arm's weight rests on less than a fifth of its rows used, or where a tenth of the
+    rows wanted found no counterpart. For the ATO rows count by their weight, which is small where the other
+    arm is rare, and it is doubtful only where the weights of an arm are worth fewer than 30 rows, or a tenth
+    of all rows were put aside.
     """
     wanted = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(treated), dtype=bool))
     used = weights > 0

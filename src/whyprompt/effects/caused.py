@@ -77,14 +77,6 @@ _ALPHA = 0.001
 def name_words(name: str) -> tuple[str, ...]:
     """Split a column's name into its words, in small letters.
 
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    tuple of str
-
     Examples
     --------
     >>> name_words("usage.promptTokens"), name_words("Latency (ms)")
@@ -96,14 +88,6 @@ def name_words(name: str) -> tuple[str, ...]:
 
 def doubt_of(name: str) -> str | None:
     """Say why a column may be one that the arm causes, where its name leaves that open.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    str or None
 
     Examples
     --------
@@ -127,18 +111,9 @@ def doubt_of(name: str) -> str | None:
 
 
 def caused_by_arm(name: str, values: NDArray[Any] | None = None) -> str | None:
-    """Say why the arm causes a column, judging by its name.
+    """Say why the arm causes a column, judging by its name; None where it says nothing of the kind.
 
-    Parameters
-    ----------
-    name : str
-    values : ndarray, shape (n,), optional
-        Tell a prompt that was sent from a factor of that name with a few levels.
-
-    Returns
-    -------
-    str or None
-        None where the name says nothing of the kind.
+    The values tell a prompt that was sent from a factor of that name with a few levels.
 
     Examples
     --------
@@ -199,18 +174,7 @@ def moves_with_arm(
 ) -> tuple[str, ...]:
     """Name the covariates that differ between arms that were drawn by lot, by more than a lot would do.
 
-    Parameters
-    ----------
-    matrix : ndarray, shape (n, p)
-        Covariates as numbers.
-    names : sequence of str
-    treated : ndarray of bool, shape (n,)
-    cluster : ndarray, shape (n,), optional
-
-    Returns
-    -------
-    tuple of str
-        Each with its p, times the number of covariates (Bonferroni), where that is below 0.001.
+    Each with its p, times the number of covariates (Bonferroni), where that is below 0.001.
     """
     from whyprompt.stats import errors as inference
 
@@ -234,20 +198,10 @@ def moves_with_arm(
 def moved_within_items(
     columns: Mapping[str, Floats], items: NDArray[np.intp], treated: NDArray[np.bool_]
 ) -> tuple[str, ...]:
-    """Name the columns that differ between the arms of the same items.
+    """Name the columns that differ between the arms of the same items, whose numbers are from 0.
 
-    Parameters
-    ----------
-    columns : mapping of str to ndarray, each shape (n,)
-    items : ndarray of int, shape (n,)
-        Item of each row, from 0.
-    treated : ndarray of bool, shape (n,)
-
-    Returns
-    -------
-    tuple of str
-        As `moves_with_arm`, by the t test of the items' differences. A difference that is the same in every
-        item is one.
+    As `moves_with_arm`, by the t test of the items' differences; a difference that is the same in every item
+    is one.
     """
     out = []
     counts = [np.bincount(items[arm], minlength=int(items.max()) + 1) for arm in (treated, ~treated)]

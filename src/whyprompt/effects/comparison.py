@@ -9,19 +9,23 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from whyprompt._words import counted
-from whyprompt.effects.estimate import estimated
 from whyprompt.effects.paired import paired_effect
-from whyprompt.effects.pairs import item_labels, paired_differences, paired_interval, paired_scale
+from whyprompt.effects.pairs import (
+    item_labels,
+    mean_change,
+    paired_differences,
+    paired_interval,
+    paired_scale,
+)
 from whyprompt.effects.pipeline import if_known
-from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate
-from whyprompt.stats.clusters import known_error, mean_error
+from whyprompt.stats.clusters import cluster_sums, mean_error
 from whyprompt.stats.errors import interval
 from whyprompt.stats.several import (
     correlation,
@@ -36,10 +40,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.estimate import Estimated
-    from whyprompt.effects.methods.method import Fit
-    from whyprompt.effects.paired import PairedResult
-    from whyprompt.effects.pairs import PairedDifferences, Scale
+    from whyprompt.effects.methods.method import Fit, Plan
+    from whyprompt.effects.pairs import PairedItems, Scale
+    from whyprompt.effects.problem import Problem
+    from whyprompt.effects.result import EffectResult
     from whyprompt.stats.several import Joint
     from whyprompt.tables import Table
 
@@ -48,37 +52,35 @@ if TYPE_CHECKING:
     # An outcome, or a function of it, under the treated and under the control arm.
     Sides = tuple[Floats, Floats]
 
-__all__ = ["Adjusted", "Comparison", "Paired", "adjusted", "paired"]
+__all__ = ["Adjusted", "Comparison", "Paired", "paired"]
 
 
 # What results of every kind say of a comparison.
 _SHARED = (
     *("treatment", "treated", "control", "estimand", "method", "balance", "assumptions"),
-    *("std_error_method", "level"),
+    *("std_error_method", "level", "confounders"),
 )
 
 
 class Comparison(ABC):
     """What a design gives for every question about two arms.
 
-    Attributes
-    ----------
-    samples : tuple of (ndarray, ndarray)
-        Each outcome, under the treated and under the control arm.
-    repeats : str or None
-        The column that rows repeat and that the intervals allow for, where they were not asked to.
-    normal : bool
-        Whether it is that of normal scores; otherwise of t statistics.
+    `result` is that of the first outcome, `names` are the outcomes and `samples` each of them under the
+    treated and under the control arm. `repeats` is the column that rows repeat and that the intervals allow
+    for, where they were not asked to; `normal` says whether the joint distribution of several outcomes is
+    that of normal scores, and not of t statistics.
     """
 
+    result: EffectResult
+    names: tuple[str, ...]
     samples: tuple[Sides, ...]
     repeats: str | None
-    normal: bool
+    normal: ClassVar[bool]
 
     @property
-    @abstractmethod
     def about(self) -> dict[str, Any]:
         """What results of every kind say: columns, arms, estimand, method, balance, assumptions."""
+        return {name: getattr(self.result, name) for name in _SHARED}
 
     @property
     @abstractmethod
@@ -86,9 +88,9 @@ class Comparison(ABC):
         """Rows (or items) of each arm, in the table and used."""
 
     @property
-    @abstractmethod
     def warnings(self) -> tuple[str, ...]:
-        """What to know of the first outcome."""
+        """What to know of the first outcome, but for what is of risks."""
+        return tuple(w for w in self.result.warnings if "risk difference" not in w)
 
     @property
     @abstractmethod
@@ -116,23 +118,20 @@ class Comparison(ABC):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Adjusted(Comparison):
-    """One arm a row, matched or weighed once for all outcomes."""
+    """One arm a row, matched or weighed once for all outcomes, with the arrays for analyses that go on.
 
-    base: Estimated
+    `rows` masks the rows of the two arms, None where the table has no other.
+    """
+
+    result: EffectResult
+    problem: Problem
+    plan: Plan
+    fit: Fit
+    rows: NDArray[np.bool_] | None
     names: tuple[str, ...]
     samples: tuple[Sides, ...]
     repeats: str | None
-    normal: bool = True
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What the result of the first outcome says."""
-        return {name: getattr(self.base.result, name) for name in (*_SHARED, "confounders")}
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Those of the first outcome, but for what is of risks."""
-        return tuple(w for w in self.base.result.warnings if "risk difference" not in w)
+    normal: ClassVar[bool] = True
 
     @property
     def adjustment(self) -> str:
@@ -143,11 +142,10 @@ class Adjusted(Comparison):
     def counts(self) -> dict[str, Any]:
         """Rows of each arm, in the table and with a weight."""
         names = ("n_treated", "n_control", "n_treated_used", "n_control_used")
-        return {name: getattr(self.base.result, name) for name in names}
+        return {name: getattr(self.result, name) for name in names}
 
     def _again(self, y: Floats) -> Fit:
-        base = self.base
-        return base.plan.method.fit_again(base.problem, base.plan, base.fit, y)
+        return self.plan.method.fit_again(self.problem, self.plan, self.fit, y)
 
     @cached_property
     def _drawn(self) -> tuple[Fit, ...]:
@@ -155,7 +153,7 @@ class Adjusted(Comparison):
 
     def contrast(self, y: Sides) -> Estimate:
         """Estimate again, each row with the side of its own arm."""
-        treated = self.base.problem.treated
+        treated = self.problem.treated
         return self._again(np.where(treated, *y)).row("", treated)
 
     def outcomes(self) -> tuple[list[Estimate], list[str]]:
@@ -163,9 +161,9 @@ class Adjusted(Comparison):
         warnings = list(self.warnings)
         rows = []
         for name, (y, _), drawn in zip(self.names, self.samples, self._drawn, strict=True):
-            found = if_known(replace(self.base.problem, y=y), drawn)
+            found = if_known(replace(self.problem, y=y), drawn)
             warnings += [w for w in found.warnings if w not in warnings]
-            rows.append(replace(found.row(name, self.base.problem.treated), **self.counts))
+            rows.append(replace(found.row(name, self.problem.treated), **self.counts))
         return rows, warnings
 
     def span(self, k: int, row: Estimate, level: float) -> Ends:  # noqa: ARG002 - every outcome alike
@@ -194,70 +192,22 @@ class Adjusted(Comparison):
         return None if matrix is None else correlation(matrix)
 
 
-def adjusted(table: Table, *, treatment: str, outcomes: Sequence[str], **options: Any) -> Adjusted:  # noqa: ANN401
-    """Compare two arms by a method of `estimate_effect`, on one outcome or more.
-
-    Parameters
-    ----------
-    table : Table
-    treatment : str
-    outcomes : sequence of str
-    **options
-        Of `estimate_effect`.
-
-    Returns
-    -------
-    Adjusted
-
-    Raises
-    ------
-    DataError, EstimationError, GraphError
-        As `estimate_effect`.
-    """
-    base = estimated(table, treatment=treatment, outcome=outcomes[0], **options)
-    for name in outcomes[1:]:
-        refuse_post_treatment(base.problem.confounders, treatment=treatment, outcome=name)
-        if options.get("graph") is not None:
-            options["graph"].check_adjustment(treatment, name, base.problem.confounders)
-    if len(outcomes) == 1:
-        ys = [base.problem.y]
-    else:
-        columns = [table.numbers(name, role="outcome") for name in outcomes]
-        ys = columns if base.rows is None else [y[base.rows] for y in columns]
-    return Adjusted(
-        base=base,
-        names=tuple(outcomes),
-        samples=tuple((y, y) for y in ys),
-        repeats=base.problem.cluster_name if options.get("cluster") is None else None,
-    )
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Paired(Comparison):
     """Every item under both arms; items are used for all outcomes or for none."""
 
-    overall: PairedResult
+    result: EffectResult
     names: tuple[str, ...]
     samples: tuple[Sides, ...]
     scales: tuple[Scale, ...]
     cluster: NDArray[Any] | None
-    normal: bool = False
     repeats: None = None
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What the result of the first outcome says."""
-        return {name: getattr(self.overall, name) for name in _SHARED} | {"confounders": ()}
-
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """Those of the first outcome."""
-        return self.overall.warnings
+    normal: ClassVar[bool] = False
 
     @property
     def counts(self) -> dict[str, Any]:
         """Items, which are in both arms."""
-        total = self.overall.n_pairs + self.overall.n_incomplete
+        total = self.result.n_treated
         n = len(self.samples[0][0])
         shown = {"n_treated": total, "n_control": total, "n_treated_used": n, "n_control_used": n}
         return shown | {"n_used": n}
@@ -282,27 +232,22 @@ class Paired(Comparison):
 
     def outcomes(self) -> tuple[list[Estimate], list[str]]:
         """Average each outcome's differences, with the interval of its own kind."""
-        rows = []
-        for k, (name, (t, c)) in enumerate(zip(self.names, self.samples, strict=True)):
-            size = float(max(np.abs(t).max(), np.abs(c).max()))
-            error, df, _ = known_error(t - c, self.cluster, size)
-            low, high, p = paired_interval(t - c, error, df, self.overall.level, self.scales[k])
-            rows.append(
-                Estimate(
-                    label=name,
-                    estimate=float((t - c).mean()),
-                    std_error=error,
-                    ci_low=low,
-                    ci_high=high,
-                    p_value=p,
-                    df=df,
-                    mean_treated=float(t.mean()),
-                    mean_control=float(c.mean()),
-                    **self.counts,
-                )
+        rows = [
+            mean_change(
+                name,
+                t - c,
+                self.cluster,
+                level=self.result.level,
+                scale=scale,
+                size=float(max(np.abs(t).max(), np.abs(c).max())),
+                mean_treated=float(t.mean()),
+                mean_control=float(c.mean()),
+                **self.counts,
             )
+            for name, (t, c), scale in zip(self.names, self.samples, self.scales, strict=True)
+        ]
         elsewhere = ("left out as incomplete", "by the same amount")
-        warnings = [w for w in self.overall.warnings if not any(text in w for text in elsewhere)]
+        warnings = [w for w in self.result.warnings if not any(text in w for text in elsewhere)]
         n, total = self.counts["n_used"], self.counts["n_treated"]
         still = [row.label for row in rows if row.std_error is None]
         if still and n > 1:
@@ -321,7 +266,7 @@ class Paired(Comparison):
     ) -> tuple[Joint | None, Floats | None, list[str]]:
         """Flip signs of items, or of clusters of them."""
         d = np.column_stack([t - c for t, c in self.samples])
-        units = d if self.cluster is None else _sums(d, self.cluster)
+        units = d if self.cluster is None else _by_cluster(d, self.cluster)
         # Random signs are dealt to the units in an order of their own, not in that of the table.
         units = units[np.lexsort(units.T[::-1])]
         varies = d.std(axis=0) > 0
@@ -335,9 +280,8 @@ class Paired(Comparison):
         return found, matrix, [least] if len(units) < 7 else []
 
 
-def _sums(d: Floats, label: NDArray[Any]) -> Floats:
-    _, code = np.unique(label.astype(str), return_inverse=True)
-    return np.column_stack([np.bincount(code, weights=column) for column in d.T])
+def _by_cluster(d: Floats, label: NDArray[Any]) -> Floats:
+    return cluster_sums(d, np.unique(label.astype(str), return_inverse=True)[1])[0]
 
 
 def paired(
@@ -352,31 +296,9 @@ def paired(
     level: float = 0.95,
     averaged: bool = True,
 ) -> Paired:
-    """Compare two arms item by item, on one outcome or more.
+    """Compare two arms item by item, on one outcome or more; repeats of an item are `averaged` or refused.
 
-    Parameters
-    ----------
-    table : Table
-    treatment : str
-    outcomes : sequence of str
-    unit : str
-        Column with the item.
-    treated, control : object
-        Levels of the treatment.
-    cluster : str, optional
-        Column that groups items sampled together.
-    level : float, default 0.95
-    averaged : bool, default True
-        Whether repeats of an item may be averaged; False refuses them.
-
-    Returns
-    -------
-    Paired
-
-    Raises
-    ------
-    DataError, EstimationError
-        As `estimate_effect` with ``design="paired"``; also if no item has all outcomes under both arms.
+    Raises as `estimate_effect` with ``design="paired"``; also if no item has all outcomes under both arms.
     """
     shared: dict[str, Any] = {"unit": unit, "treatment": treatment, "treated": treated, "control": control}
     made = [paired_differences(table, outcome=name, **shared) for name in outcomes]
@@ -390,7 +312,7 @@ def paired(
     if cluster is not None:
         label = item_labels(table, cluster, unit, made[0], role="cluster")[places[0]]
     return Paired(
-        overall=paired_effect(table, outcome=outcomes[0], cluster=cluster, level=level, **shared),
+        result=paired_effect(table, outcome=outcomes[0], cluster=cluster, level=level, **shared),
         names=tuple(outcomes),
         samples=tuple((p.treated[here], p.control[here]) for p, here in zip(made, places, strict=True)),
         scales=tuple(paired_scale(pairs, clustered=label is not None) for pairs in made),
@@ -398,7 +320,7 @@ def paired(
     )
 
 
-def _refuse_repeats(pairs: PairedDifferences) -> None:
+def _refuse_repeats(pairs: PairedItems) -> None:
     if pairs.n_repeats:
         arm = pairs.trial_item * 2 + pairs.trial_treated
         repeated = np.unique(np.flatnonzero(np.bincount(arm) > 1) // 2)

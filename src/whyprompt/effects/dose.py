@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._arguments import confidence
 from whyprompt._summary import balance_text, grid, reach
 from whyprompt._words import format_number, p_words, percent
 from whyprompt.effects.assumptions import describe_assumptions
+from whyprompt.effects.measures import stated
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption, BalanceRow, Estimate, Result, unlisted
 from whyprompt.stats.design import design_matrix, natural_spline, standardised
-from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import (
     cluster_codes,
     effective_sample_size,
@@ -31,7 +32,7 @@ from whyprompt.stats.influence import (
     with_intercept,
 )
 from whyprompt.stats.rules import SMD_LIMIT, few_clusters
-from whyprompt.stats.several import correlation, max_t, two_sided_p
+from whyprompt.stats.several import correlation, max_t
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -229,8 +230,8 @@ def dose_response(
     )
     used = _method(method, design, chosen)
     names = tuple(chosen or ())
-    units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=names, dose=True)
-    named, notes = settle_cluster(cluster, units)
+    sampling, _ = find_units(table, treatment=treatment, outcomes=[outcome], covariates=names, dose=True)
+    named, notes = settle_cluster(cluster, sampling)
     codes = cluster_codes(None if named is None else table.labels(named, role="cluster"), len(d))
     places = _knots(d, knots, treatment)
     doses = _grid(d, grid, treatment)
@@ -280,17 +281,7 @@ def dose_response(
     line, line_influence = regress(with_intercept(d[:, None]))
     line_influence /= spare[:, None]
     slope_error = float(np.sqrt(influence_covariance(line_influence, codes)[1, 1]))
-    slope_low, slope_high = interval(float(line[1]), slope_error, level=level, df=df)
-    slope = Estimate(
-        label="slope",
-        estimate=float(line[1]),
-        std_error=slope_error,
-        ci_low=slope_low,
-        ci_high=slope_high,
-        p_value=two_sided_p(float(line[1]), slope_error, df),
-        df=df,
-        n_used=len(d),
-    )
+    slope = stated("slope", float(line[1]), slope_error, df, level=level, n_used=len(d))
     curve, effects = _points(coef, covariance, doses, start, places, level, df, random_state)
     ess = effective_sample_size(weights)
     if not names and design != "randomized":
@@ -356,8 +347,7 @@ def _check_options(method: str | None, design: str, std_error: str, level: float
         raise EstimationError(f"design {design!r} is not known", hint="observational or randomized")
     if std_error not in {"hc3", "hc0"}:
         raise EstimationError(f"standard error {std_error!r} is not known", hint="one of: hc3, hc0")
-    if not 0 < level < 1:
-        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    confidence(level)
 
 
 def _spare(matrix: Floats, weights: Floats) -> Floats:
@@ -368,26 +358,22 @@ def _spare(matrix: Floats, weights: Floats) -> Floats:
     return np.asarray(np.clip(1.0 - (q**2).sum(axis=1), 1e-3, None), dtype=np.float64)
 
 
-def _check_dose(d: Floats, name: str) -> None:
-    values = np.unique(d)
-    if len(values) == 1:
-        raise EstimationError(
-            f"the dose {name!r} is constant: every row is {values[0]:g}", hint="run other doses"
-        )
-    if len(values) < _FEW_VALUES:
-        raise DataError(
-            f"the dose {name!r} takes {len(values)} values: no curve can be drawn through them",
-            hint="use compare_arms (or estimate_effect for two)",
-        )
-
-
 def _read(table: Table, treatment: str, outcome: str) -> tuple[Floats, Floats]:
     table.require([treatment], role="treatment")
     d = table.numbers(treatment, role="treatment")
     y = table.numbers(outcome, role="outcome")
     if treatment == outcome:
         raise EstimationError(f"{treatment!r} is both the treatment and the outcome")
-    _check_dose(d, treatment)
+    values = np.unique(d)
+    if len(values) == 1:
+        raise EstimationError(
+            f"the dose {treatment!r} is constant: every row is {values[0]:g}", hint="run other doses"
+        )
+    if len(values) < _FEW_VALUES:
+        raise DataError(
+            f"the dose {treatment!r} takes {len(values)} values: no curve can be drawn through them",
+            hint="use compare_arms (or estimate_effect for two)",
+        )
     if np.ptp(y) <= 1e-12 * float(np.abs(y).max()):
         raise EstimationError(
             f"outcome {outcome!r} is constant: its spread is zero in this sample, no interval can be given"
@@ -497,23 +483,19 @@ def _points(
             r = correlation(joint[np.ix_(live, live)])
             t = np.zeros(int(live.sum()))
             critical = max_t(t, r, level=level, df=df, random_state=random_state)[1]
-        points = []
-        for dose, v, e in zip(doses.tolist(), value.tolist(), error.tolist(), strict=True):
-            low, high = interval(v, e, level=level, df=df)
-            points.append(
-                Estimate(
-                    label=format_number(dose),
+        made.append(
+            tuple(
+                stated(
+                    *(format_number(dose), v, e, df),
                     at=dose,
-                    estimate=v,
-                    std_error=e,
-                    ci_low=low,
-                    ci_high=high,
-                    df=df,
+                    level=level,
+                    p_value=None,
                     simultaneous_low=v - critical * e,
                     simultaneous_high=v + critical * e,
                 )
+                for dose, v, e in zip(doses.tolist(), value.tolist(), error.tolist(), strict=True)
             )
-        made.append(tuple(points))
+        )
     return made[0], made[1]
 
 

@@ -9,11 +9,11 @@ compared with themselves. Every further question is asked of either comparison.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from whyprompt._arguments import at_least, seed
-from whyprompt.effects.comparison import adjusted, paired
-from whyprompt.effects.estimate import estimated
+from whyprompt.effects.comparison import paired
+from whyprompt.effects.estimate import adjusted, estimated
 from whyprompt.effects.ordinal import ordered_outcome
 from whyprompt.effects.paired import paired_effect
 from whyprompt.effects.pairs import named_arms, refuse_adjustment
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.checks.balance import Denominator
     from whyprompt.effects.comparison import Comparison
     from whyprompt.effects.methods.make import MethodLike
-    from whyprompt.effects.ordinal import OrdinalResult
-    from whyprompt.effects.paired import PairedResult
-    from whyprompt.effects.paired_items import Noise
     from whyprompt.effects.result import EffectResult
     from whyprompt.effects.several import EffectsResult
     from whyprompt.graph.model import CausalGraph
@@ -43,23 +40,8 @@ _BOOTSTRAP_DRAWS = 1_000
 
 @overload
 def estimate_effect(
-    frame: Any,
-    *,
-    treatment: str,
-    outcome: str,
-    design: Literal["paired"],
-    treated: object | None = ...,
-    control: object | None = ...,
-    unit: str = ...,
-    cluster: str | None = ...,
-    by: str | Sequence[str] | None = ...,
-    noise: Noise = ...,
-    level: float = ...,
-) -> PairedResult: ...
-@overload
-def estimate_effect(
     frame: Any, *, treatment: str, outcome: str, levels: Sequence[object], **options: Any
-) -> OrdinalResult: ...
+) -> EffectsResult: ...
 @overload
 def estimate_effect(
     frame: Any, *, treatment: str, outcome: list[str] | tuple[str, ...], **options: Any
@@ -111,7 +93,7 @@ def estimate_effect(
     denominator: Denominator = "pooled",
     random_state: int = 0,
     **options: Any,
-) -> EffectResult | PairedResult | EffectsResult | OrdinalResult:
+) -> EffectResult | EffectsResult:
     """Estimate the effect of one arm against another.
 
     Parameters
@@ -181,8 +163,7 @@ def estimate_effect(
     Returns
     -------
     EffectResult
-        Or `PairedResult` in a paired design, `EffectsResult` of several outcomes, `OrdinalResult` of an
-        ordered one.
+        Or `EffectsResult` of several outcomes, or an ordered one.
 
     Raises
     ------

@@ -6,22 +6,22 @@ goes with the method, and says in words what the number is worth.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from dataclasses import replace as changed
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import counted, format_number, p_words
+from whyprompt._words import counted, format_number
 from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects.caused import moves_with_arm
 from whyprompt.effects.checks.balance import balance_table, effective_sample_size
+from whyprompt.effects.comparison import Adjusted
 from whyprompt.effects.measures import is_binary, risk_measures
 from whyprompt.effects.methods.make import METHODS, settle_plan
 from whyprompt.effects.methods.method import told
 from whyprompt.effects.pipeline import bootstrapped, compute
-from whyprompt.effects.problem import choose_confounders, prepare
-from whyprompt.effects.result import EffectResult, effect_sentence
+from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
+from whyprompt.effects.result import EffectResult, differ_words, effect_sentence
 from whyprompt.effects.separation import explain_separation, without_counterpart
 from whyprompt.effects.subgroups import heterogeneity, impossible_limits, part_name, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
@@ -40,22 +40,9 @@ if TYPE_CHECKING:
     from whyprompt.effects.problem import Problem
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Assumption, BalanceRow, Estimate
+    from whyprompt.tables import Table
 
-__all__ = ["METHODS", "Estimated", "estimated"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Estimated:
-    """A result with the arrays it came from, for analyses that go on from there.
-
-    `rows` masks the rows of the two arms, None where the table has no other.
-    """
-
-    result: EffectResult
-    problem: Problem
-    plan: Plan
-    fit: Fit
-    rows: NDArray[np.bool_] | None
+__all__ = ["METHODS", "adjusted", "estimated"]
 
 
 def estimated(
@@ -80,13 +67,8 @@ def estimated(
     denominator: Denominator = "pooled",
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - checked by the method
-) -> Estimated:
-    """Do what `estimate_effect` does on one outcome with one arm a row, and keep the arrays.
-
-    Returns
-    -------
-    Estimated
-    """
+) -> Adjusted:
+    """Do what `estimate_effect` does on one outcome with one arm a row, and keep the arrays."""
     table = open_table(frame)
     table.require([treatment], role="treatment")
     table.require([outcome], role="outcome")
@@ -110,13 +92,13 @@ def estimated(
         denominator=denominator,
         random_state=random_state,
     )
-    units = find_units(
+    sampling, item = find_units(
         table,
         treatment=treatment,
         outcomes=[outcome],
         covariates=[*(chosen or ()), *((by,) if isinstance(by, str) else by or ())],
     )
-    named, notes = settle_cluster(cluster, units)
+    named, notes = settle_cluster(cluster, sampling)
     columns: dict[str, Any] = {
         "treatment": treatment,
         "outcome": outcome,
@@ -130,7 +112,7 @@ def estimated(
         **plan.method.columns,
     }
     problem = prepare(table, **columns)
-    refuse_moved(table, units, problem, graph)
+    refuse_moved(table, item, problem, graph)
     aside = without_counterpart(problem, plan)
     lost = (int((aside & problem.treated).sum()), int((aside & ~problem.treated).sum()))
     here = np.flatnonzero(np.ones(whole.n_rows, dtype=bool) if rows is None else rows)
@@ -147,9 +129,9 @@ def estimated(
         raise explain_separation(problem, plan, error) from None
     if plan.std_error == "bootstrap":
         fit = bootstrapped(problem, plan, fit)
-    item = units.item if units.item is not None and units.item.paired and cluster != NO_CLUSTER else None
-    if item is not None:
-        notes = (*notes, item.paired_note)
+    both = item if item is not None and item.paired and cluster != NO_CLUSTER else None
+    if both is not None:
+        notes = (*notes, both.paired_note)
     result = _result(
         problem,
         plan,
@@ -160,7 +142,7 @@ def estimated(
         lost=lost,
         notes=notes,
         repeats=cluster is None,
-        item=None if item is None else item.name,
+        item=None if both is None else both.name,
     )
     if by is not None:
         parts, few = subgroup_effects(table, by, problem, plan, graph=graph)
@@ -174,7 +156,30 @@ def estimated(
         )
     if rows is not None:
         result = _spread(result, rows, whole.n_rows, gone, sum(lost))
-    return Estimated(result=result, problem=problem, plan=plan, fit=fit, rows=rows)
+    return Adjusted(
+        result=result,
+        problem=problem,
+        plan=plan,
+        fit=fit,
+        rows=rows,
+        names=(outcome,),
+        samples=((problem.y, problem.y),),
+        repeats=problem.cluster_name if cluster is None else None,
+    )
+
+
+def adjusted(table: Table, *, treatment: str, outcomes: Sequence[str], **options: Any) -> Adjusted:  # noqa: ANN401
+    """Compare two arms on several outcomes, matched or weighed once: as `estimated`, of the first."""
+    base = estimated(table, treatment=treatment, outcome=outcomes[0], **options)
+    for name in outcomes[1:]:
+        refuse_post_treatment(base.problem.confounders, treatment=treatment, outcome=name)
+        if options.get("graph") is not None:
+            options["graph"].check_adjustment(treatment, name, base.problem.confounders)
+    if len(outcomes) == 1:
+        return base
+    columns = [table.numbers(name, role="outcome") for name in outcomes]
+    ys = columns if base.rows is None else [y[base.rows] for y in columns]
+    return changed(base, names=tuple(outcomes), samples=tuple((y, y) for y in ys))
 
 
 def _spread(
@@ -225,9 +230,7 @@ def _subgroup_words(
     if seen:
         listed = ", ".join(f"{part_name(r)} ({format_number(r.estimate)})" for r in seen)
         text += f" Adjusted for the number of subgroups looked at, a difference is seen in {listed}."
-    for name, p in differ.items():
-        verdict = "differ" if p < 1 - level else "are not shown to differ"
-        text += f" Over {name!r} the effects {verdict} (p {p_words(p)})."
+    text += differ_words(differ, level)
     if few:
         text += (
             f" {counted(len(few), 'subgroup')} of {len(rows)} {'has' if len(few) == 1 else 'have'} too few"

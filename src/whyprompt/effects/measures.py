@@ -39,33 +39,14 @@ def stated(
 
     `more` are further fields of the estimate, which also replace what follows from the error.
     """
-    return Estimate(**_stated(label, value, error, df, level) | more)
-
-
-def _stated(label: str, value: float, error: float | None, df: float | None, level: float) -> dict[str, Any]:
     low, high = interval(value, error, level=level, df=df)
-    return {
-        "label": label,
-        "estimate": value,
-        "std_error": error,
-        "ci_low": low,
-        "ci_high": high,
-        "p_value": two_sided_p(value, error, df),
-        "df": df,
-    }
+    fields = {"std_error": error, "ci_low": low, "ci_high": high, "df": df}
+    p = two_sided_p(value, error, df)
+    return Estimate(**{"label": label, "estimate": value, "p_value": p, **fields, **more})
 
 
 def is_binary(*outcomes: Floats) -> bool:
-    """Say whether outcomes take the values 0 and 1 and no other.
-
-    Parameters
-    ----------
-    *outcomes : ndarray
-
-    Returns
-    -------
-    bool
-    """
+    """Say whether outcomes take the values 0 and 1 and no other."""
     return all(bool(((y == 0) | (y == 1)).all()) for y in outcomes)
 
 
@@ -76,24 +57,11 @@ def ratio_measures(
     level: float,
     draws: Floats | None = None,
 ) -> tuple[Estimate, Estimate]:
-    """Compare two marginal risks by their ratio and by the ratio of their odds.
+    """Compare two marginal risks (treated, control) by their ratio and by the ratio of their odds.
 
-    Parameters
-    ----------
-    means : tuple of float
-        Risk under the treated and under the control arm.
-    error : callable
-        ``error(a, b)`` gives the standard error (and degrees of freedom) of ``a m_1 - b m_0``.
-    level : float
-        Of the intervals.
-    draws : ndarray, shape (draws, 2), optional
-        Bootstrap draws of the two risks; the intervals are then their percentiles.
-
-    Returns
-    -------
-    tuple of Estimate
-        Risk ratio and odds ratio. The logarithm has the standard error of the difference of the risks, each
-        scaled by the derivative of its logarithm (or logit).
+    ``error(a, b)`` gives the standard error and degrees of freedom of ``a m_1 - b m_0``: the logarithm has
+    the standard error of the difference of the risks, each scaled by the derivative of its logarithm (or
+    logit). With bootstrap `draws` of the two risks, shape (draws, 2), intervals are their percentiles.
 
     Examples
     --------
@@ -155,19 +123,7 @@ def _percentiles(
 
 
 def risk_measures(problem: Problem, plan: Plan, fit: Fit) -> tuple[Estimate, ...]:
-    """State the effect on a 0/1 outcome as risk difference, risk ratio and odds ratio.
-
-    Parameters
-    ----------
-    problem : Problem
-    plan : Plan
-    fit : Fit
-
-    Returns
-    -------
-    tuple of Estimate
-        Empty for an outcome with other values.
-    """
+    """State the effect on a 0/1 outcome as risk difference, risk ratio and odds ratio; empty for others."""
     if not is_binary(problem.y):
         return ()
     difference = Estimate(

@@ -6,19 +6,20 @@ k, twice: as the data have it, and smoothed by the proportional odds model, with
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import format_number, p_words, percent
+from whyprompt.effects.measures import stated
 from whyprompt.effects.result import method_words
+from whyprompt.effects.several import EffectsResult
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Assumption, Estimate, Result, with_holm
+from whyprompt.results import Assumption, Estimate, with_holm
 from whyprompt.stats.errors import interval
 from whyprompt.stats.proportional_odds import at_least, category_scores, fit_proportional_odds
-from whyprompt.stats.several import correlation, covariance_by_errors, max_t, reach, two_sided_p
+from whyprompt.stats.several import correlation, covariance_by_errors, max_t, reach
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
@@ -27,61 +28,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.comparison import Comparison
-    from whyprompt.results import BalanceRow
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["OrdinalResult", "ordered_outcome"]
+__all__ = ["ordered_outcome"]
 
 _MANY_LEVELS = 20
 # Shares are of size one: an error below this is rounding.
 _ROUNDING = 1e-10
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrdinalResult(Result):
-    """The effect on an ordered outcome.
-
-    The parts are the differences in reaching each level but the lowest, P(Y >= k), as the data have them,
-    without a model of the levels; adjusted for their number by Holm's rule, with intervals that hold at once.
-    The arms' means are their shares, weighted as the method weighs rows.
-
-    Attributes
-    ----------
-    treatment, outcome, treated, control, estimand, method : str
-    levels : tuple of str
-        In order.
-    model : tuple of Estimate
-        The same differences by the proportional odds model; empty where it could not be fitted.
-    odds_ratio : Estimate or None
-        The common (marginal) odds ratio of the model; above 1 the treated reach higher levels. Its standard
-        error is that of its logarithm.
-    proportional_odds_p : float or None
-        p-value of one odds ratio for all levels (Wald); None with two levels.
-    balance : tuple of BalanceRow
-    std_error_method : str
-    confounders : tuple of str
-    """
-
-    treatment: str
-    outcome: str
-    treated: str
-    control: str
-    estimand: str
-    method: str
-    levels: tuple[str, ...]
-    model: tuple[Estimate, ...]
-    odds_ratio: Estimate | None
-    proportional_odds_p: float | None
-    balance: tuple[BalanceRow, ...]
-    std_error_method: str
-    confounders: tuple[str, ...]
-
-    def _blocks(self) -> list[str]:
-        out = [f"Levels reached:\n{parts_table(self.parts, adjusted='Holm')}"]
-        return out + ([balance_text(self.balance)] if self.balance else [])
 
 
 def ordered_outcome(
@@ -90,40 +46,19 @@ def ordered_outcome(
     compare: Callable[[Table], Comparison],
     *,
     levels: Sequence[object],
-) -> OrdinalResult:
+) -> EffectsResult:
     """Estimate the effect of one arm against another on an ordered outcome.
 
-    Parameters
-    ----------
-    table : Table
-    outcome : str
-        Column.
-    compare : callable
-        Compares the arms on the outcome as level numbers, from 0.
-    levels : sequence
-        Of the outcome, from the lowest to the highest; ``"sorted"`` takes those of a column of numbers.
+    `compare` compares the arms on the outcome as level numbers, from 0. `levels` are from the lowest to the
+    highest; ``"sorted"`` takes those of a column of numbers. Raises `DataError` if the column has missing
+    values, or a level is not in `levels`, and what `compare` raises.
 
-    Returns
-    -------
-    OrdinalResult
-
-    Raises
-    ------
-    DataError
-        If the column has missing values, or a level is not in `levels`.
-    EstimationError
-        If the arms cannot be compared.
-
-    Notes
-    -----
     Each arm's weighted shares of the levels come from the method, and so does the error of every smooth
     function of them: the outcome is replaced by the function's derivative, row by row. The model is fitted to
     the two weighted distributions, each arm weighing as much as its rows used.
 
-    References
-    ----------
-    McCullagh, P. (1980). Regression models for ordinal data. JRSS B 42, 109-142.
-    Brant, R. (1990). Assessing proportionality in the proportional odds model. Biometrics 46, 1171-1178.
+    References: McCullagh, P. (1980). Regression models for ordinal data. JRSS B 42, 109-142. Brant, R.
+    (1990). Assessing proportionality in the proportional odds model. Biometrics 46, 1171-1178.
     """
     codes, names = _levels(table, outcome, levels)
     # The caller's frame is left as it is.
@@ -141,21 +76,9 @@ def ordered_outcome(
         difference = float(tails[0, j] - tails[1, j])
         # Shares are of size one: what rounding leaves of their difference is nil.
         difference = 0.0 if abs(difference) <= _ROUNDING else difference
-        low, high = interval(difference, se, level=level, df=df)
-        rows.append(
-            Estimate(
-                label=f"at least {names[j + 1]}",
-                estimate=difference,
-                std_error=se,
-                ci_low=low,
-                ci_high=high,
-                p_value=two_sided_p(difference, se, df),
-                df=df,
-                mean_treated=float(tails[0, j]),
-                mean_control=float(tails[1, j]),
-                **counts,
-            )
-        )
+        means = {"mean_treated": float(tails[0, j]), "mean_control": float(tails[1, j])}
+        label = f"at least {names[j + 1]}"
+        rows.append(stated(label, difference, se, df, level=level, **means, **counts))
     parts = tuple(
         replace(row, simultaneous_low=ends[0], simultaneous_high=ends[1])
         for row, ends in zip(with_holm(rows), _at_once(source, cuts, rows, level), strict=True)
@@ -173,9 +96,11 @@ def ordered_outcome(
             " differences by level, not the odds ratio"
         )
     assumptions = (*about.pop("assumptions"), _proportional(check, level, k))
-    made = OrdinalResult(
+    made = EffectsResult(
         **about,
+        of="levels",
         outcome=outcome,
+        adjustment="the joint distribution of the levels (largest |t|)",
         axis=f"difference in {outcome}, {about['treated']} minus {about['control']}",
         levels=names,
         parts=parts,
@@ -312,21 +237,8 @@ def _model(
         slope[j] = p1[j] * (1 - p1[j]) - p0[j] * (1 - p0[j])
         slope[-1] = p1[j] * (1 - p1[j])
         se, df = _known(*source.error(influence @ slope))
-        difference = float(p1[j] - p0[j])
-        low, high = interval(difference, se, level=level, df=df)
-        smooth.append(
-            Estimate(
-                label=name,
-                estimate=difference,
-                std_error=se,
-                ci_low=low,
-                ci_high=high,
-                p_value=two_sided_p(difference, se, df),
-                df=df,
-                mean_treated=float(p1[j]),
-                mean_control=float(p0[j]),
-            )
-        )
+        means = {"mean_treated": float(p1[j]), "mean_control": float(p0[j])}
+        smooth.append(stated(name, float(p1[j] - p0[j]), se, df, level=level, **means))
     return odds, tuple(smooth)
 
 
@@ -374,7 +286,7 @@ def _proportional(check: float | None, level: float, k: int) -> Assumption:
     )
 
 
-def _sentence(made: OrdinalResult) -> str:
+def _sentence(made: EffectsResult) -> str:
     def one(level: str, row: Estimate) -> str:
         span = f"{format_number(row.simultaneous_low)} to {format_number(row.simultaneous_high)}"
         return f"of reaching {level!r} by {format_number(row.estimate)} ({span})"

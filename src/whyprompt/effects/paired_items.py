@@ -7,8 +7,8 @@ An item's difference is noise as well as effect: one arm split into two halves o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,98 +18,24 @@ from whyprompt.stats.rules import holm
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whyprompt.effects.pairs import PairedDifferences
+    from whyprompt.effects.pairs import Noise, PairedItems
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-Noise = Literal["independent", "shared", "none"]
-
-__all__ = [
-    "ItemChanges",
-    "Noise",
-    "change_words",
-    "item_changes",
-    "item_differences",
-    "item_states",
-    "item_tests",
-    "non_null",
-    "seen_items",
-]
+__all__ = ["change_words", "item_changes", "item_states", "item_tests", "non_null", "seen_items"]
 
 # All assignments of ranks are counted up to this number of trials of an item (of more than two values).
 _EXACT = 50
 _THRESHOLDS = (1 / 6, 1 / 20)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ItemChanges:
-    """How single items fare, as far as these trials show it.
-
-    Attributes
-    ----------
-    higher, lower, same : int
-        Items whose mean outcome under the treated arm is higher, lower, the same in these trials. These are
-        counts of trials' outcomes: chance alone makes them.
-    gain_at_least, harmed_at_least : int or None
-        Lower confidence bounds for the number of items that gain and that are harmed, both at once. None
-        where so few trials of an item could not show any, whatever their outcomes.
-    seen_gain, seen_harmed : int or None
-        Items told apart from noise one by one (`seen_items`). None with the bounds.
-    spread : float or None
-        Standard deviation of the items' own effects, the noise of repeats taken off.
-    spread_p : float or None
-        One-sided p of no such spread.
-    noise : str
-        What was taken to make trials of one item and arm differ: ``"independent"`` draws, draws that items
-        share (``"shared"``), or nothing (``"none"``).
-    level : float
-        Of the bounds.
-    """
-
-    higher: int
-    lower: int
-    same: int
-    gain_at_least: int | None
-    harmed_at_least: int | None
-    seen_gain: int | None
-    seen_harmed: int | None
-    spread: float | None
-    spread_p: float | None
-    noise: Noise
-    level: float
-
-    @property
-    def state_labels(self) -> dict[int, str]:
-        """What a state of an item means: what is known of items depends on their repeats."""
-        if self.gain_at_least is None:
-            return {1: "higher in these trials", -1: "lower in these trials", 0: "the same in these trials"}
-        if self.noise == "none":
-            return {1: "gain", -1: "are harmed", 0: "stay as they were"}
-        return {1: "seen to gain", -1: "seen to be harmed", 0: "not told from noise"}
-
-
-def item_changes(
-    pairs: PairedDifferences, *, level: float = 0.95, noise: Noise = "independent"
-) -> ItemChanges:
+def item_changes(pairs: PairedItems, *, level: float = 0.95, noise: Noise = "independent") -> PairedItems:
     """Count the items that gain and that are harmed, beyond the noise of their repeats.
 
-    Parameters
-    ----------
-    pairs : PairedDifferences
-        With the trials that its means are of.
-    level : float, default 0.95
-        Of the bounds.
-    noise : {"independent", "shared", "none"}, default "independent"
-        What makes trials of one item and arm differ: draws of their own; draws that items share (one set of
-        shots for all of a repetition), so that many items can be lucky together; nothing at all.
+    `noise` says what makes trials of one item and arm differ: draws of their own; draws that items share (one
+    set of shots for all of a repetition), so that many items can be lucky together; nothing at all.
 
-    Returns
-    -------
-    ItemChanges
-
-    Notes
-    -----
     Each item is tested by the exact rank sum test of its own trials (Fisher's exact test where outcomes are
     0/1), once for a gain and once for harm; under "the arm changes nothing for this item" such a p-value is
     valid whatever the outcomes' distribution. A bound is the number of items less the size of the largest set
@@ -119,13 +45,10 @@ def item_changes(
     only Holm's rule holds, and the items that it tells one by one are the bound. Without noise the counts
     themselves are.
 
-    References
-    ----------
-    Benjamini, Y. and Heller, R. (2008). Screening for partial conjunction hypotheses. Biometrics 64,
-    1215-1222.
-    Meinshausen, N. and Rice, J. (2006). Estimating the proportion of false null hypotheses among a large
-    number of independently tested hypotheses. Annals of Statistics 34, 373-393.
-    Benjamini, Y. and Hochberg, Y. (1995). Controlling the false discovery rate. JRSS B 57, 289-300.
+    References: Benjamini, Y. and Heller, R. (2008). Screening for partial conjunction hypotheses. Biometrics
+    64, 1215-1222. Meinshausen, N. and Rice, J. (2006). Estimating the proportion of false null hypotheses
+    among a large number of independently tested hypotheses. Annals of Statistics 34, 373-393. Benjamini, Y.
+    and Hochberg, Y. (1995). Controlling the false discovery rate. JRSS B 57, 289-300.
 
     Examples
     --------
@@ -140,25 +63,21 @@ def item_changes(
     >>> found.higher, found.gain_at_least, found.harmed_at_least
     (8, 6, 0)
     """
-    change = item_differences(pairs)
-    higher, lower = int((change > 0).sum()), int((change < 0).sum())
     tests = item_tests(pairs)
     alpha = (1.0 - level) / 2.0
     bounds: tuple[int | None, ...] = (None, None)
     seen: tuple[int | None, ...] = (None, None)
     spread: tuple[float | None, float | None] = (None, None)
     if noise == "none":
-        bounds = seen = (higher, lower)
+        bounds = seen = (pairs.higher, pairs.lower)
     elif tests is not None:
         if _could_show(pairs, alpha, noise):
             told = seen_items(pairs, level=level, noise=noise)
             seen = (int((told > 0).sum()), int((told < 0).sum()))
             bounds = seen if noise == "shared" else tuple(non_null(p, alpha) for p in tests)
         spread = (None, None) if noise == "shared" else _spread(pairs)
-    return ItemChanges(
-        higher=higher,
-        lower=lower,
-        same=len(change) - higher - lower,
+    return replace(
+        pairs,
         gain_at_least=bounds[0],
         harmed_at_least=bounds[1],
         seen_gain=seen[0],
@@ -170,7 +89,7 @@ def item_changes(
     )
 
 
-def _could_show(pairs: PairedDifferences, alpha: float, noise: Noise) -> bool:
+def _could_show(pairs: PairedItems, alpha: float, noise: Noise) -> bool:
     """Say whether these numbers of trials could show a change of any item, were all as large as can be."""
     sizes = _sizes(pairs)
     least = np.array([1.0 / math.comb(int(a + b), int(a)) for a, b in sizes])
@@ -179,7 +98,7 @@ def _could_show(pairs: PairedDifferences, alpha: float, noise: Noise) -> bool:
     return non_null(least, alpha) > 0
 
 
-def _sizes(pairs: PairedDifferences) -> Ints:
+def _sizes(pairs: PairedItems) -> Ints:
     """Count each item's trials under the treated arm and under the control arm."""
     m, item, treated = len(pairs.units), pairs.trial_item, pairs.trial_treated
     return np.column_stack(
@@ -187,35 +106,10 @@ def _sizes(pairs: PairedDifferences) -> Ints:
     )
 
 
-def item_differences(pairs: PairedDifferences) -> Floats:
-    """Return each item's mean difference, nil where only rounding is left of it.
+def item_tests(pairs: PairedItems) -> tuple[Floats, Floats] | None:
+    """Test each item for a gain and for harm by the rank sum of its own trials: one-sided p-values.
 
-    Parameters
-    ----------
-    pairs : PairedDifferences
-
-    Returns
-    -------
-    ndarray, shape (items,)
-    """
-    change = pairs.treated - pairs.control
-    size = np.maximum(np.abs(pairs.treated), np.abs(pairs.control))
-    return np.where(np.abs(change) <= 1e-13 * size, 0.0, change)
-
-
-def item_tests(pairs: PairedDifferences) -> tuple[Floats, Floats] | None:
-    """Test each item for a gain and for harm by the rank sum of its own trials.
-
-    Parameters
-    ----------
-    pairs : PairedDifferences
-
-    Returns
-    -------
-    gain, harm : ndarray, shape (items,)
-        One-sided p-values.
-    None
-        Where no item has two trials under each arm.
+    None where no item has two trials under each arm.
     """
     m = len(pairs.units)
     item, treated, y = pairs.trial_item, pairs.trial_treated, pairs.trial_outcome
@@ -280,18 +174,10 @@ def _tails(ranks: Ints, n: int, observed: Ints) -> Floats:
 
 
 def non_null(p: Floats, alpha: float) -> int:
-    """Bound from below how many hypotheses are false.
+    """Bound from below how many hypotheses are false, by independent, valid p-values.
 
-    Parameters
-    ----------
-    p : ndarray, shape (m,)
-        Independent, valid p-values.
-    alpha : float
-        Chance of a bound that is too high: half of it for Simes' test, half for counts of small p-values.
-
-    Returns
-    -------
-    int
+    `alpha` is the chance of a bound that is too high: half of it for Simes' test, half for counts of small
+    p-values.
 
     Examples
     --------
@@ -321,28 +207,17 @@ def non_null(p: Floats, alpha: float) -> int:
     return max(bound, m - low)
 
 
-def seen_items(pairs: PairedDifferences, *, level: float = 0.95, noise: Noise = "independent") -> Ints:
-    """Tell which items gain or are harmed, one by one.
+def seen_items(pairs: PairedItems, *, level: float = 0.95, noise: Noise = "independent") -> Ints:
+    """Tell which items gain (1) or are harmed (-1), one by one; 0 where the trials do not tell.
 
-    Parameters
-    ----------
-    pairs : PairedDifferences
-    level : float, default 0.95
-        A quarter of ``1 - level`` is the rate of false discoveries among gains, another among harms
-        (Benjamini and Hochberg), so that `item_changes` has a bound of at least one wherever an item is seen.
-        Where items share their noise, half of ``1 - level`` is the chance of any false one, by Holm's rule.
-    noise : {"independent", "shared", "none"}, default "independent"
-        As for `item_changes`.
-
-    Returns
-    -------
-    ndarray of int, shape (items,)
-        1 for a gain, -1 for harm, 0 where the trials do not tell.
+    A quarter of ``1 - level`` is the rate of false discoveries among gains, another among harms (Benjamini
+    and Hochberg), so that `item_changes` has a bound of at least one wherever an item is seen. Where items
+    share their noise, half of ``1 - level`` is the chance of any false one, by Holm's rule.
     """
     from scipy import stats
 
     if noise == "none":
-        return np.sign(item_differences(pairs)).astype(np.int64)
+        return np.sign(pairs.changes).astype(np.int64)
     tests = item_tests(pairs)
     if tests is None:
         return np.zeros(len(pairs.units), dtype=np.int64)
@@ -354,26 +229,14 @@ def seen_items(pairs: PairedDifferences, *, level: float = 0.95, noise: Noise = 
     return told[0].astype(np.int64) - told[1].astype(np.int64)
 
 
-def item_states(pairs: PairedDifferences, found: ItemChanges) -> Ints:
-    """Tell each item's state: beyond noise where its repeats show it, else as its trials came out.
-
-    Parameters
-    ----------
-    pairs : PairedDifferences
-    found : ItemChanges
-        Of these pairs.
-
-    Returns
-    -------
-    ndarray of int, shape (items,)
-        1, -1 or 0.
-    """
+def item_states(found: PairedItems) -> Ints:
+    """Tell each item's state: beyond noise where its repeats show it, else as its trials came out."""
     if found.gain_at_least is None:
-        return np.sign(item_differences(pairs)).astype(np.int64)
-    return seen_items(pairs, level=found.level, noise=found.noise)
+        return np.sign(found.changes).astype(np.int64)
+    return seen_items(found, level=found.level, noise=found.noise)
 
 
-def _spread(pairs: PairedDifferences) -> tuple[float | None, float | None]:
+def _spread(pairs: PairedItems) -> tuple[float | None, float | None]:
     """Estimate how far the items' effects are spread, the repeats' noise taken off, with a one-sided p."""
     from scipy import stats
 
@@ -399,20 +262,8 @@ def _spread(pairs: PairedDifferences) -> tuple[float | None, float | None]:
     return float(np.sqrt(max(own.mean(), 0.0))), float(stats.t.sf(own.mean() / error, k - 1))
 
 
-def change_words(found: ItemChanges, *, binary: bool) -> str:
-    """Say how single items fare, as far as the trials show it.
-
-    Parameters
-    ----------
-    found : ItemChanges
-    binary : bool
-        Whether outcomes are 0 and 1.
-
-    Returns
-    -------
-    str
-        A sentence without its capital and its full stop.
-    """
+def change_words(found: PairedItems) -> str:
+    """Say how single items fare, as far as the trials show it, without a capital and a full stop."""
     n = found.higher + found.lower + found.same
     if found.noise == "none":
         return (
@@ -424,7 +275,7 @@ def change_words(found: ItemChanges, *, binary: bool) -> str:
         items = counted(n, "item")
         moved = (
             f"{found.higher} of {items} went from 0 to 1 and {found.lower} from 1 to 0"
-            if binary
+            if found.mcnemar_counts is not None
             else f"the outcome was higher for {found.higher} of {items} and lower for {found.lower}"
         )
         return f"in these trials {moved} (so few trials of an item cannot tell how many gain or are harmed)"

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._words import counted
-from whyprompt.effects.measures import is_binary
+from whyprompt.effects.measures import is_binary, stated
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.results import unlisted
+from whyprompt.stats.clusters import known_error
 from whyprompt.stats.errors import quantile
 from whyprompt.stats.several import two_sided_p
 from whyprompt.tables import arms, level_name, open_table
@@ -23,16 +25,21 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.results import Estimate
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
-    Scale = Literal["free", "risks", "counts"]
+
+Noise = Literal["independent", "shared", "none"]
+Scale = Literal["free", "risks", "counts"]
 
 __all__ = [
-    "PairedDifferences",
+    "Noise",
+    "PairedItems",
     "item_labels",
     "mcnemar_p",
+    "mean_change",
     "named_arms",
     "paired_differences",
     "paired_interval",
@@ -41,39 +48,98 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class PairedDifferences:
-    """Both outcomes of each complete item.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PairedItems:
+    """Items run under both arms: their outcomes, and how single items fare as far as these trials show it.
 
     Attributes
     ----------
+    higher, lower, same : int
+        Items whose mean outcome under the treated arm is higher, lower, the same in these trials. These are
+        counts of trials' outcomes: chance alone makes them.
+    gain_at_least, harmed_at_least : int or None
+        Lower confidence bounds for the number of items that gain and that are harmed, both at once. None
+        where so few trials of an item could not show any, whatever their outcomes.
+    seen_gain, seen_harmed : int or None
+        Items told apart from noise one by one. None with the bounds.
+    spread : float or None
+        Standard deviation of the items' own effects, the noise of repeats taken off.
+    spread_p : float or None
+        One-sided p of no such spread.
+    noise : {"independent", "shared", "none"}
+        What was taken to make trials of one item and arm differ: draws of their own, draws that items share,
+        or nothing.
+    level : float
+        Of the bounds.
+    n_repeats : int
+        Rows beyond one for each item and arm.
+    incomplete : mapping of str to int
+        Why items are left out, and how many.
+    incomplete_units : tuple of str
+        The first twenty of them.
+    mcnemar_p : float or None
+        Exact McNemar p for a 0/1 outcome; None with clusters, whose items it would take to be independent.
+    mcnemar_counts : tuple of int or None
+        Items that only the treated arm gets right in these trials, and that only the control arm does.
     units : tuple of str
         Items with both outcomes, in order of first appearance.
     first_row : ndarray of int, shape (items,)
         First row of each item in the table.
     treated, control : ndarray, shape (items,)
         Outcomes, averaged over repeats.
-    n_repeats : int
-        Rows beyond one for each item and arm.
-    incomplete : mapping of str to int
-        Why items are not complete, and how many.
-    incomplete_units : tuple of str
-        The first twenty of them.
     trial_item, trial_treated, trial_outcome : ndarray, shape (trials,)
         The trials that the means are of: place of the item in `units`, whether it is of the treated arm, and
         the outcome.
     """
 
-    units: tuple[str, ...]
-    first_row: Ints
-    treated: Floats
-    control: Floats
+    higher: int
+    lower: int
+    same: int
+    gain_at_least: int | None = None
+    harmed_at_least: int | None = None
+    seen_gain: int | None = None
+    seen_harmed: int | None = None
+    spread: float | None = None
+    spread_p: float | None = None
+    noise: Noise = "independent"
+    level: float = 0.95
     n_repeats: int
     incomplete: Mapping[str, int]
     incomplete_units: tuple[str, ...]
-    trial_item: Ints
-    trial_treated: NDArray[np.bool_]
-    trial_outcome: Floats
+    mcnemar_p: float | None = None
+    mcnemar_counts: tuple[int, int] | None = None
+    units: tuple[str, ...] = unlisted()
+    first_row: Ints = unlisted()
+    treated: Floats = unlisted()
+    control: Floats = unlisted()
+    trial_item: Ints = unlisted()
+    trial_treated: NDArray[np.bool_] = unlisted()
+    trial_outcome: Floats = unlisted()
+
+    @property
+    def n_incomplete(self) -> int:
+        """Items left out."""
+        return sum(self.incomplete.values())
+
+    @property
+    def changes(self) -> Floats:
+        """Each item's mean difference, nil where only rounding is left of it; shape (items,)."""
+        return _changes(self.treated, self.control)
+
+    @property
+    def state_labels(self) -> dict[int, str]:
+        """What a state of an item means: what is known of items depends on their repeats."""
+        if self.gain_at_least is None:
+            return {1: "higher in these trials", -1: "lower in these trials", 0: "the same in these trials"}
+        if self.noise == "none":
+            return {1: "gain", -1: "are harmed", 0: "stay as they were"}
+        return {1: "seen to gain", -1: "seen to be harmed", 0: "not told from noise"}
+
+
+def _changes(treated: Floats, control: Floats) -> Floats:
+    change = treated - control
+    size = np.maximum(np.abs(treated), np.abs(control))
+    return np.where(np.abs(change) <= 1e-13 * size, 0.0, change)
 
 
 def paired_differences(
@@ -84,28 +150,11 @@ def paired_differences(
     outcome: str,
     treated: object,
     control: object,
-) -> PairedDifferences:
-    """Put the two outcomes of each item side by side.
+) -> PairedItems:
+    """Put the two outcomes of each item side by side, one row of the frame a trial.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        One row a trial.
-    treatment, unit, outcome : str
-        Columns. A missing outcome makes its item incomplete where no repeat has one.
-    treated, control : object
-        Levels of the treatment.
-
-    Returns
-    -------
-    PairedDifferences
-
-    Raises
-    ------
-    DataError
-        If a column is absent or of the wrong kind.
-    EstimationError
-        If an arm does not occur, or no item has both outcomes.
+    A missing outcome makes its item incomplete where no repeat has one. Raises `DataError` if a column is
+    absent or of the wrong kind, `EstimationError` if an arm does not occur or no item has both outcomes.
 
     Examples
     --------
@@ -159,11 +208,16 @@ def paired_differences(
     used = sum(int(f[complete].sum()) for f in finite)
     place = np.cumsum(complete) - 1
     kept = np.flatnonzero((trials[0] | trials[1]) & complete[index])
-    return PairedDifferences(
+    one, none = (mean[complete] for mean in means)
+    change = _changes(one, none)
+    return PairedItems(
+        higher=int((change > 0).sum()),
+        lower=int((change < 0).sum()),
+        same=int((change == 0).sum()),
         units=tuple(every[k] for k in np.flatnonzero(complete)),
         first_row=first[complete],
-        treated=means[0][complete],
-        control=means[1][complete],
+        treated=one,
+        control=none,
         n_repeats=used - 2 * int(complete.sum()),
         incomplete={name: int(mask.sum()) for name, mask in why.items() if mask.any()},
         incomplete_units=tuple(every[k] for k in np.flatnonzero(here & ~complete)[:20]),
@@ -173,45 +227,21 @@ def paired_differences(
     )
 
 
-def paired_scale(pairs: PairedDifferences, *, clustered: bool) -> Scale:
+def paired_scale(pairs: PairedItems, *, clustered: bool) -> Scale:
     """Tell which interval a mean difference has: of counts, of risks, or of a number without bounds.
 
-    Parameters
-    ----------
-    pairs : PairedDifferences
-    clustered : bool
-        Whether items are sampled in groups: their counts are then no independent ones.
-
-    Returns
-    -------
-    {"free", "risks", "counts"}
-        Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same.
+    Repeats of a 0/1 outcome are averaged within an item; their means are risks all the same. Items sampled in
+    groups (`clustered`) are no independent counts.
     """
     if not is_binary(pairs.trial_outcome, pairs.trial_outcome):
         return "free"
     return "counts" if is_binary(pairs.treated, pairs.control) and not clustered else "risks"
 
 
-def item_labels(table: Table, name: str, unit: str, pairs: PairedDifferences, *, role: str) -> NDArray[Any]:
-    """Read a property of the item for each complete item.
+def item_labels(table: Table, name: str, unit: str, pairs: PairedItems, *, role: str) -> NDArray[Any]:
+    """Read a property of the item for each complete item, as text; `role` is for messages.
 
-    Parameters
-    ----------
-    table : Table
-    name, unit : str
-        Columns.
-    pairs : PairedDifferences
-    role : str
-        For messages.
-
-    Returns
-    -------
-    ndarray of str, shape (items,)
-
-    Raises
-    ------
-    DataError
-        If it varies within an item.
+    Raises `DataError` if it varies within an item.
     """
     labels = table.labels(name, role=role)
     units = table.labels(unit, role="unit")
@@ -228,25 +258,12 @@ def item_labels(table: Table, name: str, unit: str, pairs: PairedDifferences, *,
 def paired_interval(
     d: Floats, error: float | None, df: float | None, level: float, scale: Scale
 ) -> tuple[float | None, float | None, float | None]:
-    """Give the interval and the two-sided p of the mean difference.
+    """Give the interval (low, high) and the two-sided p of the mean difference.
 
     For 0/1 outcomes the t interval can leave [-1, 1], and has no width where all items behave alike: there
     the adjusted Wald interval of Bonett and Price is used, and the exact McNemar p. Means of repeated 0/1
-    outcomes keep the t interval, within [-1, 1].
-
-    Parameters
-    ----------
-    d : ndarray, shape (items,)
-        Differences.
-    error, df : float or None
-        From `whyprompt.stats.clusters.known_error`.
-    level : float
-    scale : {"free", "risks", "counts"}
-        From `paired_scale`.
-
-    Returns
-    -------
-    low, high, p : float or None
+    outcomes keep the t interval, within [-1, 1]. `error` and `df` are those of
+    `whyprompt.stats.clusters.known_error`, `scale` that of `paired_scale`.
     """
     estimate, n = float(d.mean()), len(d)
     if scale == "counts" and n > 1:
@@ -263,18 +280,25 @@ def paired_interval(
     return low, high, two_sided_p(estimate, error, df)
 
 
+def mean_change(
+    label: str,
+    d: Floats,
+    cluster: NDArray[Any] | None,
+    *,
+    level: float,
+    scale: Scale,
+    size: float,
+    **more: Any,  # noqa: ANN401 - fields of the estimate
+) -> Estimate:
+    """State the mean of items' differences by `paired_interval`; `size` tells a spread from rounding."""
+    error, df, _ = known_error(d, cluster, size)
+    low, high, p = paired_interval(d, error, df, level, scale)
+    ends = {"ci_low": low, "ci_high": high, "p_value": p}
+    return stated(label, float(d.mean()), error, df, level=level, **ends, **more)
+
+
 def mcnemar_p(gained: int, lost: int) -> float:
-    """Return McNemar's exact two-sided p.
-
-    Parameters
-    ----------
-    gained, lost : int
-        Items that only the one arm gets right, and that only the other does.
-
-    Returns
-    -------
-    float
-    """
+    """Return McNemar's exact two-sided p of the items that one arm alone gets right."""
     from scipy import stats
 
     if gained + lost == 0:
@@ -285,21 +309,7 @@ def mcnemar_p(gained: int, lost: int) -> float:
 def named_arms(table: Table, column: str, treated: object | None, control: object | None) -> tuple[str, str]:
     """Settle which two arms are meant, where the table leaves no doubt.
 
-    Parameters
-    ----------
-    table : Table
-    column : str
-    treated, control : object, optional
-        Levels of the column.
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    EstimationError
-        If there are more than two and not both are named.
+    Raises `EstimationError` if there are more than two and not both are named.
     """
     if treated is not None and control is not None:
         return level_name(treated), level_name(control)
@@ -315,17 +325,7 @@ def named_arms(table: Table, column: str, treated: object | None, control: objec
 
 
 def refuse_adjustment(asked: Mapping[str, object]) -> None:
-    """Refuse by name what only a comparison of different rows takes.
-
-    Parameters
-    ----------
-    asked : mapping of str to object
-        Arguments; None and an empty list say nothing.
-
-    Raises
-    ------
-    EstimationError
-    """
+    """Refuse by name what only a comparison of different rows takes; None and an empty list say nothing."""
     foreign = [name for name, value in asked.items() if value not in (None, (), [])]
     if foreign:
         one = len(foreign) == 1

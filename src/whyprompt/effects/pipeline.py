@@ -35,37 +35,17 @@ __all__ = ["bootstrapped", "compute", "fit_arrays", "if_known"]
 
 
 def compute(problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:
-    """Estimate from arrays.
+    """Estimate from arrays, for a bootstrap without a standard error.
 
-    Parameters
-    ----------
-    problem : Problem
-    plan : Plan
-    with_error : bool, default True
-        False leaves the standard error out, for a bootstrap.
-
-    Returns
-    -------
-    Fit
-        Without a standard error where the sample shows no spread to judge it by: outcomes that do not
-        differ within an arm, or an arm whose rows are all in one cluster.
+    There is none either where the sample shows no spread to judge it by: outcomes that do not differ within
+    an arm, or an arm whose rows are all in one cluster.
     """
     fit = plan.method.fit(problem, plan, with_error=with_error)
     return if_known(problem, fit) if with_error else fit
 
 
 def if_known(problem: Problem, fit: Fit) -> Fit:
-    """Take away a standard error that only says that the sample cannot show one.
-
-    Parameters
-    ----------
-    problem : Problem
-    fit : Fit
-
-    Returns
-    -------
-    Fit
-    """
+    """Take away a standard error that only says that the sample cannot show one."""
     if fit.std_error is None:
         return fit
     arms = [arm & (fit.weights > 0) for arm in (problem.treated, ~problem.treated)]
@@ -112,39 +92,17 @@ def fit_arrays(
 ) -> Fit:
     """Estimate an effect from arrays, without a frame and without words.
 
-    Parameters
-    ----------
-    y : array_like, shape (n,)
-        Outcome.
-    t : array_like, shape (n,)
-        Treatment, 0/1 or bool.
-    X : array_like, shape (n, p)
-        Covariates, numeric, without an intercept.
-    method, estimand, level, std_error, random_state, **options
-        As in `estimate_effect`.
-    names : sequence of str, optional
-        Columns of `X`, for messages.
-    cluster : array_like, shape (n,), optional
-        Sampling unit.
-    propensity : array_like, shape (n,), optional
-        A score to use in place of the logistic fit: known in a randomised design, or cross-fitted by another
-        classifier. It counts as known in the standard error, which for ATE and ATO is conservative when it
-        was estimated by maximum likelihood.
-    rank : array_like of int, shape (n,), optional
-        Places of the rows in an order of their own, before folds are drawn: equal for rows that are
-        interchangeable. Default: by `X`, then the outcome, so that the order of the rows is irrelevant. Give
-        one where several outcomes of the same rows must share their folds.
+    `y`, `t` (0/1 or bool) and `cluster` have shape (n,), `X` (n, p) is numeric, without an intercept; `names`
+    are its columns, for messages. Options as in `estimate_effect`.
 
-    Returns
-    -------
-    Fit
+    A `propensity` given is used in place of the logistic fit: known in a randomised design, or cross-fitted
+    by another classifier. It counts as known in the standard error, which for ATE and ATO is conservative
+    when it was estimated by maximum likelihood. `rank` gives the rows places in an order of their own, before
+    folds are drawn: equal for rows that are interchangeable. Default: by `X`, then the outcome, so that the
+    order of the rows is irrelevant; give one where several outcomes of the same rows must share their folds.
 
-    Raises
-    ------
-    DataError
-        If an array has missing or infinite values or a wrong shape.
-    EstimationError
-        If an arm is empty, the score is separated, balance cannot be reached, or options do not go together.
+    Raises `DataError` for missing or infinite values and wrong shapes, `EstimationError` if an arm is empty,
+    the score is separated, balance cannot be reached, or options do not go together.
 
     Examples
     --------
@@ -214,16 +172,8 @@ def _indicator(t: NDArray[np.float64]) -> NDArray[np.bool_]:
 def bootstrapped(problem: Problem, plan: Plan, fit: Fit) -> Fit:
     """Replace the standard error by a bootstrap that refits the whole pipeline.
 
-    Rows (or clusters) are resampled, the score is fitted again, and rows are matched again.
-
-    Returns
-    -------
-    Fit
-
-    Raises
-    ------
-    EstimationError
-        Where the bootstrap is not valid, or too many samples cannot be estimated.
+    Rows (or clusters) are resampled, the score is fitted again, and rows are matched again. Raises
+    `EstimationError` where the bootstrap is not valid, or too many samples cannot be estimated.
     """
     if fit.matched is not None:
         refuse_naive_bootstrap(fit.matched)

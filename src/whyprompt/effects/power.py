@@ -10,25 +10,10 @@ __all__ = ["detectable_effect", "items_needed", "power_of"]
 
 
 def power_of(noncentrality: float, *, df: float, level: float) -> float:
-    """Return the power of a two-sided t test.
+    """Return the power of a two-sided t test; `noncentrality` is the effect over its standard error.
 
-    Parameters
-    ----------
-    noncentrality : float
-        Effect over its standard error.
-    df : float
-        Degrees of freedom.
-    level : float
-        Of the interval that the test belongs to.
-
-    Returns
-    -------
-    float
-
-    References
-    ----------
-    Cohen, J. (1988). Statistical Power Analysis for the Behavioral Sciences, section 2.4, with the noncentral
-    t distribution.
+    Reference: Cohen, J. (1988). Statistical Power Analysis for the Behavioral Sciences, section 2.4, with the
+    noncentral t distribution.
 
     Examples
     --------
@@ -60,23 +45,7 @@ def _noncentrality(df: float, level: float, power: float) -> float:
 def detectable_effect(error: float, *, df: float, level: float, power: float) -> float:
     """Return the smallest effect that a two-sided t test finds with the power wanted.
 
-    Parameters
-    ----------
-    error : float
-        Standard error.
-    df : float
-        Its degrees of freedom.
-    level, power : float
-
-    Returns
-    -------
-    float
-        In units of the outcome.
-
-    Raises
-    ------
-    EstimationError
-        If the power is not between ``1 - level`` and 1.
+    Raises `EstimationError` if the power is not between ``1 - level`` and 1.
 
     Examples
     --------
@@ -87,26 +56,9 @@ def detectable_effect(error: float, *, df: float, level: float, power: float) ->
 
 
 def items_needed(effect: float, *, error: float, df: float, n: int, level: float, power: float) -> int:
-    """Return how many items detect an effect, if error and degrees of freedom scale with their number.
+    """Return how many items detect an effect, if error and df, which are of `n` items, scale with them.
 
-    Parameters
-    ----------
-    effect : float
-        Not 0.
-    error, df : float
-        Of `n` items.
-    n : int
-    level, power : float
-
-    Returns
-    -------
-    int
-        At least 2.
-
-    Raises
-    ------
-    EstimationError
-        If the power is not between ``1 - level`` and 1.
+    At least 2. Raises `EstimationError` if the power is not between ``1 - level`` and 1.
     """
     spread = error * math.sqrt(n)
     if spread == 0:

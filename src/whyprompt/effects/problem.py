@@ -33,48 +33,23 @@ _IDENTIFIER_SHARE = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Problem:
-    """The arrays of one estimation problem; `take` gives the problem of some rows.
-
-    Attributes
-    ----------
-    outcome_name, treatment_name : str
-    arms : Arms
-    y : ndarray, shape (n,)
-    confounders : tuple of str
-    columns : dict of str to ndarray
-        The confounders as read.
-    design : Design
-        The confounders as numbers.
-    strata : ndarray of int, shape (n,), optional
-        Codes of the exact columns.
-    limits : tuple of (ndarray, float)
-        Calipers on covariates, in their units.
-    cluster : ndarray, shape (n,), optional
-    cluster_name : str, optional
-    exact : tuple of str
-        Columns on which matched rows are equal.
-    tie_rank : ndarray of int, shape (n,), optional
-    known_score : ndarray, shape (n,), optional
-        A propensity that is known.
-    rank : ndarray of int, shape (n,), optional
-        The rows' places by content, where it is settled already; see `places`.
-    """
+    """The arrays of one estimation problem, of shape (n,); `take` gives the problem of some rows."""
 
     outcome_name: str
     treatment_name: str
     arms: Arms
     y: Floats
     confounders: tuple[str, ...]
-    columns: dict[str, NDArray[Any]]
-    design: Design
-    strata: Ints | None
-    limits: tuple[tuple[Floats, float], ...]
+    columns: dict[str, NDArray[Any]]  # the confounders as read
+    design: Design  # the confounders as numbers
+    strata: Ints | None  # codes of the exact columns
+    limits: tuple[tuple[Floats, float], ...]  # calipers on covariates, in their units
     cluster: NDArray[Any] | None
     tie_rank: Ints | None
-    known_score: Floats | None
-    rank: Ints | None = None
+    known_score: Floats | None  # a propensity that is known
+    rank: Ints | None = None  # places by content, where settled already; see `places`
     cluster_name: str | None = None
-    exact: tuple[str, ...] = ()
+    exact: tuple[str, ...] = ()  # columns on which matched rows are equal
 
     @property
     def places(self) -> Ints:
@@ -97,16 +72,7 @@ class Problem:
         return self.arms.indicator
 
     def take(self, rows: Ints) -> Problem:
-        """Return the problem of the given rows, repeated where they repeat; the coding stays the same.
-
-        Parameters
-        ----------
-        rows : ndarray of int
-
-        Returns
-        -------
-        Problem
-        """
+        """Return the problem of the given rows, repeated where they repeat; the coding stays the same."""
         return changed(
             self,
             arms=changed(self.arms, indicator=self.treated[rows]),
@@ -130,23 +96,10 @@ def refuse_post_treatment(
     table: Table | None = None,
     graph: CausalGraph | None = None,
 ) -> None:
-    """Refuse covariates that the arm causes.
+    """Refuse covariates that the arm causes, naming the column and the reason.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Columns to be adjusted for or matched on.
-    treatment, outcome : str
-        Never confounders themselves.
-    table : Table, optional
-        What the columns hold, where their names do not say enough.
-    graph : CausalGraph, optional
-        Settles the columns that it has, whatever their names are.
-
-    Raises
-    ------
-    EstimationError
-        Naming the column and the reason.
+    The table tells what columns hold, where their names do not say enough; the graph settles the columns that
+    it has, whatever their names are.
     """
     seen: set[str] = set()
     for name in names:
@@ -183,30 +136,12 @@ def choose_confounders(
     confounders: Sequence[str] | None,
     graph: CausalGraph | None,
 ) -> tuple[tuple[str, ...] | None, tuple[str, ...]]:
-    """Settle what is adjusted for.
+    """Settle what is adjusted for; also give the graph's cautions about a set that it allows.
 
-    Parameters
-    ----------
-    table : Table
-    treatment, outcome : str
-    confounders : sequence of str, optional
-        The caller's; checked against the graph where there is one.
-    graph : CausalGraph, optional
-        Gives the smallest adjustment set among the table's columns where no confounders are given.
-
-    Returns
-    -------
-    names : tuple of str or None
-        None where neither was given.
-    cautions : tuple of str
-        Of the graph, about a set that it allows.
-
-    Raises
-    ------
-    EstimationError
-        If a confounder is caused by the arm, or the graph gives no adjustment set in this table.
-    GraphError
-        If the graph forbids a confounder, with the path.
+    The caller's confounders are checked against the graph where there is one; without them the graph gives
+    its smallest adjustment set among the table's columns. None where neither was given. Raises
+    `EstimationError` if a confounder is caused by the arm, or the graph gives no set in this table, and
+    `GraphError` if it forbids a confounder, with the path.
     """
     if confounders is not None:
         if isinstance(confounders, str):
@@ -269,27 +204,11 @@ def prepare(
     base_levels: Mapping[str, str] | None = None,
     graph: CausalGraph | None = None,
 ) -> Problem:
-    """Read and check everything an estimate needs.
+    """Read and check everything an estimate needs; arguments as in `estimate_effect`.
 
-    Parameters
-    ----------
-    frame, treatment, outcome, confounders, treated, control, exact, covariate_calipers, cluster
-        As in `estimate_effect`.
-    tie_break, propensity, base_levels
-        As in `estimate_effect`.
-    graph : CausalGraph, optional
-        Says of the columns that it has whether the arm causes them.
-
-    Returns
-    -------
-    Problem
-
-    Raises
-    ------
-    DataError
-        If a column is absent, has missing or infinite values, or is of the wrong kind.
-    EstimationError
-        If an arm is empty or has one row, or a confounder is an identifier.
+    The graph says of the columns that it has whether the arm causes them. Raises `DataError` if a column is
+    absent, has missing or infinite values, or is of the wrong kind, and `EstimationError` if an arm is empty
+    or has one row, or a confounder is an identifier.
     """
     table = open_table(frame)
     table.require([treatment], role="treatment")

@@ -9,8 +9,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from whyprompt._summary import balance_text, figures, measure_lines, parts_table
-from whyprompt._words import format_number, percent
+from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt.effects.paired_items import item_states
+from whyprompt.effects.power import detectable_effect, items_needed
 from whyprompt.errors import EstimationError
 from whyprompt.results import BalanceRow, Estimate, Result, rows_frame, unlisted
 from whyprompt.stats.rules import SMD_LIMIT
@@ -18,16 +22,17 @@ from whyprompt.stats.rules import SMD_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.pairs import PairedItems
     from whyprompt.results import Assumption
 
-__all__ = ["EffectResult", "effect_sentence"]
+__all__ = ["EffectResult", "differ_words", "effect_sentence", "estimand_words", "method_words"]
 
 
+_PAIRED = "estimate_effect(design='paired')"
 _ESTIMAND_NAMES = {
     "ate": "the average effect over all rows",
     "att": "the average effect on the treated rows",
@@ -44,17 +49,8 @@ def estimand_words(
 ) -> str:
     """Say whose average effect it is, also where rows that it is wanted for found no counterpart.
 
-    Parameters
-    ----------
-    estimand : str
-    used, total : tuple of int
-        Treated and control rows with a weight, and in the table.
-    how : str, default "could be matched"
-        What the rows that count have in common.
-
-    Returns
-    -------
-    str
+    `used` and `total` are treated and control rows with a weight, and in the table; `how` is what the rows
+    that count have in common.
 
     Examples
     --------
@@ -79,14 +75,16 @@ def method_words(method: str) -> str:
 class EffectResult(Result):
     """An estimated effect with everything needed to judge it.
 
-    The estimate is a mean difference, treated minus control, in units of the outcome. It has no standard
-    error where none can be computed (a single pair, for example). The parts are the subgroups of the `by`
-    columns, each with a score and matches of its own; their adjusted p is Holm's, over all of them.
+    The estimate is a mean difference, treated minus control, in units of the outcome: of rows matched or
+    weighed, or within items run under both arms. It has no standard error where none can be computed (a
+    single pair, or items that all change by the same amount; the interval of a 0/1 outcome is then still
+    given). The parts are the subgroups of the `by` columns, each with a score and matches of its own, or of
+    items; their adjusted p is Holm's, over all of them.
 
     Attributes
     ----------
     overall : Estimate
-        With the rows of each arm in the table and in the estimate, and the (weighted) mean of each.
+        With the rows or items of each arm, in the table and in the estimate, and the (weighted) means.
     treatment, outcome : str
         Columns.
     treated, control : str
@@ -94,11 +92,11 @@ class EffectResult(Result):
     estimand : {"ate", "att", "atc", "ato"}
         Whose average effect it is.
     method : str
-        Such as ``"nearest"``.
+        Such as ``"nearest"``; ``"paired"`` for items run under both arms.
     ess_treated, ess_control : float
         Kish effective sample sizes, (sum w)^2 / sum w^2.
     balance : tuple of BalanceRow
-        One row a covariate.
+        One row a covariate; empty in a paired design, where each item is its own control.
     std_error_method : str
         How the standard error was computed.
     settings : mapping
@@ -107,13 +105,22 @@ class EffectResult(Result):
         Columns adjusted for.
     measures : tuple of Estimate
         For a 0/1 outcome: ``"risk difference"``, ``"risk ratio"`` and ``"odds ratio"``. All compare the two
-        arms' risks over the estimand's rows: marginal, not given covariates. The standard error of a ratio is
-        that of its logarithm, whose interval its own is the exponential of.
+        arms' risks over the estimand's rows: marginal, not given covariates, with errors that account for any
+        pairing. The standard error of a ratio is that of its logarithm, whose interval its own is the
+        exponential of.
     heterogeneity : mapping of str to float
-        For each `by` column, the p-value of equal effects in its subgroups (Cochran's Q).
+        For each `by` column, the p-value of equal effects in its subgroups: Cochran's Q, or in a paired
+        design Welch's analysis of variance, which is not given with clusters.
     few : tuple of str
         The parts, as ``"by=label"``, of which an arm has too few rows for the interval to be believed; such a
         subgroup shows nothing.
+    items : PairedItems or None
+        Of a paired design: how single items fare (counts of these trials, and how many items must gain or be
+        harmed, as far as repeats show it), McNemar's test, items left out and why.
+    n_clusters : int or None
+        Its sampling units.
+    minimum_detectable : float or None
+        Effect that it detects with power 0.8 at 1 - level.
     treated_rows : ndarray of bool, shape (n,), optional
         Mask of the treated rows.
     weights : ndarray, shape (n,), optional
@@ -142,13 +149,16 @@ class EffectResult(Result):
     method: str
     ess_treated: float
     ess_control: float
-    balance: tuple[BalanceRow, ...]
+    balance: tuple[BalanceRow, ...] = ()
     std_error_method: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     confounders: tuple[str, ...] = ()
     measures: tuple[Estimate, ...] = ()
     heterogeneity: Mapping[str, float] = field(default_factory=dict)
     few: tuple[str, ...] = ()
+    items: PairedItems | None = None
+    n_clusters: int | None = None
+    minimum_detectable: float | None = None
     treated_rows: NDArray[np.bool_] | None = unlisted()
     weights: NDArray[np.float64] | None = unlisted()
     propensity: NDArray[np.float64] | None = unlisted()
@@ -184,6 +194,87 @@ class EffectResult(Result):
         """(Weighted) mean of the control arm."""
         return self.overall.mean_control
 
+    @property
+    def n_pairs(self) -> int:
+        """Complete items of a paired design."""
+        return self.overall.n_used or 0
+
+    def item_states(self) -> NDArray[np.int64]:
+        """Tell of each item of a paired design whether it gains or is harmed.
+
+        Returns
+        -------
+        ndarray of int, shape (items,)
+            1, -1 or 0, beyond noise or as its trials came out; ``items.state_labels`` says what each means.
+
+        Raises
+        ------
+        EstimationError
+            If the design is not paired.
+        """
+        if self.items is None:
+            raise EstimationError("single items are seen where both arms were run on them", hint=_PAIRED)
+        return item_states(self.items)
+
+    def sample_size(self, effect: float, *, power: float = 0.8) -> int:
+        """Return how many items of the kind of a paired design's would detect an effect.
+
+        Parameters
+        ----------
+        effect : float
+            True mean difference, not 0.
+        power : float, default 0.8
+            Wanted.
+
+        Returns
+        -------
+        int
+            Items under both arms, with this table's spread and clustering.
+
+        Raises
+        ------
+        EstimationError
+            If the effect is 0, the power is not between 0 and 1, or the spread of items is not known.
+        """
+        if not (np.isfinite(effect) and effect != 0):
+            raise EstimationError("a sample size needs an effect other than 0")
+        error, df = self._spread()
+        return items_needed(effect, error=error, df=df, n=self.n_pairs, level=self.level, power=power)
+
+    def detectable(self, *, n: int | None = None, power: float = 0.8) -> float:
+        """Return the effect that a number of items of the kind of a paired design's would detect.
+
+        Parameters
+        ----------
+        n : int, optional
+            Items under both arms; default those of this table.
+        power : float, default 0.8
+            Wanted.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        EstimationError
+            If the power is not between 0 and 1, the spread of items is not known, or `n` is below 2.
+        """
+        error, df = self._spread()
+        items = self.n_pairs if n is None else n
+        if items < 2:
+            raise EstimationError(f"{items} item(s) cannot detect anything; give at least 2")
+        scale = items / self.n_pairs
+        free = max(df * scale if (self.n_clusters or 0) < self.n_pairs else items - 1.0, 1.0)
+        return detectable_effect(error / np.sqrt(scale), df=free, level=self.level, power=power)
+
+    def _spread(self) -> tuple[float, float]:
+        if self.items is None:
+            raise EstimationError("what items detect is known of items run under both arms", hint=_PAIRED)
+        if self.std_error is None or self.df is None:
+            raise EstimationError("the spread of the differences is not known from this table")
+        return self.std_error, self.df
+
     def balance_frame(self) -> pd.DataFrame:
         """Return the balance table.
 
@@ -198,10 +289,23 @@ class EffectResult(Result):
     def _blocks(self) -> list[str]:
         out = [figures(self.overall, level=self.level, how=self.std_error_method)]
         out += [*measure_lines(self.measures), *([balance_text(self.balance)] if self.balance else [])]
+        items = self.items
+        if items is not None and items.mcnemar_p is not None and items.mcnemar_counts is not None:
+            one, other = items.mcnemar_counts
+            out.append(
+                f"exact McNemar p {p_words(items.mcnemar_p)}: {counted(one, 'item')} right"
+                f" under {self.treated!r} only, {other} under {self.control!r} only"
+            )
+        if self.minimum_detectable is not None:
+            out.append(
+                f"these {counted(self.n_pairs, 'item')} detect an effect of"
+                f" {format_number(self.minimum_detectable)} with power 0.8"
+            )
         return out + ([f"Subgroups:\n{parts_table(self.parts, adjusted='Holm')}"] if self.parts else [])
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        return {"balance": self._love_plot, "overlap": self._overlap_plot, **super()._charts()}
+        own = {"balance": self._love_plot, "overlap": self._overlap_plot} if self.items is None else {}
+        return {**own, **super()._charts()}
 
     def _love_plot(self) -> Any:  # noqa: ANN401 - a chart
         from whyprompt.charts import love_plot
@@ -220,6 +324,15 @@ class EffectResult(Result):
         return overlap_plot(self.propensity, self.treated_rows)
 
 
+def differ_words(differ: Mapping[str, float], level: float) -> str:
+    """Say of each `by` column whether the effects differ over it, by the p-value of its test."""
+    return "".join(
+        f" Over {name!r} the effects {'differ' if p < 1 - level else 'are not shown to differ'}"
+        f" (p {p_words(p)})."
+        for name, p in differ.items()
+    )
+
+
 def effect_sentence(
     result: EffectResult,
     *,
@@ -230,22 +343,10 @@ def effect_sentence(
 ) -> str:
     """Say the result so that a careful scientist would sign it.
 
-    Parameters
-    ----------
-    result : EffectResult
-        With its figures, balance and assumptions.
-    confounders : sequence of str
-        Columns adjusted for, or matched exactly on.
-    design : {"observational", "randomized", "graph"}
-        How the arms were given; ``"graph"`` where a graph says that nothing needs adjusting.
-    repeats : str, optional
-        The column that rows repeat and that the interval allows for, where it was not asked to.
-    item : str, optional
-        The column of the items, where all of them were run under both arms.
-
-    Returns
-    -------
-    str
+    `confounders` are columns adjusted for or matched exactly on; the design ``"graph"`` is that of a graph
+    which says that nothing needs adjusting; `repeats` is the column that rows repeat and that the interval
+    allows for, where it was not asked to; `item` is the column of the items, where all were run under both
+    arms.
     """
     treated, control, outcome, method = result.treated, result.control, result.outcome, result.method
     estimate, low, high = result.estimate, result.ci_low, result.ci_high

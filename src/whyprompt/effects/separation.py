@@ -35,19 +35,10 @@ class OneArmed(NamedTuple):
 
 
 def one_armed(columns: Mapping[str, NDArray[Any]], treated: Bools) -> tuple[tuple[OneArmed, ...], Bools]:
-    """Find the levels of text and two-valued columns that one arm has alone.
+    """Find the levels of text and two-valued columns that one arm has alone, and mask their rows.
 
-    Parameters
-    ----------
-    columns : mapping of str to ndarray, each shape (n,)
-    treated : ndarray of bool, shape (n,)
-
-    Returns
-    -------
-    levels : tuple of OneArmed
-    rows : ndarray of bool, shape (n,)
-        Of those levels. Without them every level that is left has rows of both arms, also where leaving out
-        a level of one column takes an arm from a level of another.
+    Without those rows every level that is left has rows of both arms, also where leaving out a level of one
+    column takes an arm from a level of another.
     """
     coded = {}
     for name, values in columns.items():
@@ -80,17 +71,7 @@ def _shown(value: object) -> str:
 def explain_separation(problem: Problem, plan: Plan, error: SeparatedError) -> SeparatedError:
     """Say which levels separate the arms, the reference level among them, and what to do.
 
-    Parameters
-    ----------
-    problem : Problem
-    plan : Plan
-    error : SeparatedError
-        From the fit, which sees dummies and no levels.
-
-    Returns
-    -------
-    SeparatedError
-        The error given, where no level of a column is at fault.
+    The fit's error sees dummies and no levels; it is given back where no level of a column is at fault.
     """
     levels, rows = one_armed(problem.columns, problem.treated)
     if not levels:
@@ -113,18 +94,7 @@ def explain_missing_arms(
 ) -> SeparatedError:
     """Say which levels an arm lacks where many arms are separated, and what to do.
 
-    Parameters
-    ----------
-    columns : mapping of str to ndarray, each shape (n,)
-    labels : ndarray of str, shape (n,)
-        The arm of each row.
-    error : SeparatedError
-        From the fit, which sees dummies and no levels.
-
-    Returns
-    -------
-    SeparatedError
-        The error given, where every arm has every level.
+    The error is given back where every arm has every level.
     """
     lacking: dict[str, list[str]] = {}
     for arm in np.unique(labels).tolist():
@@ -162,18 +132,9 @@ def _hint(levels: Sequence[OneArmed], n: int, plan: Plan) -> str:
 
 
 def without_counterpart(problem: Problem, plan: Plan) -> NDArray[np.bool_]:
-    """Mask the rows that matching exactly on a column leaves without a counterpart.
+    """Mask the rows that matching exactly on a column leaves without a counterpart, shape (n,).
 
     They cannot be matched, and a score that has the column among its covariates has no estimate with them.
-
-    Parameters
-    ----------
-    problem : Problem
-    plan : Plan
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
     """
     by_score = plan.method.matches and plan.method.by_score
     by_score &= plan.score_model is None and problem.known_score is None

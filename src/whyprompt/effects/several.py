@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -11,11 +11,14 @@ from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import format_number, percent
 from whyprompt.effects.result import method_words
 from whyprompt.errors import EstimationError
-from whyprompt.results import Estimate, Result, with_holm
+from whyprompt.results import Estimate, Result, unlisted, with_holm
 from whyprompt.stats.several import more_by_steps
+from whyprompt.tables import level_name
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from whyprompt.effects.comparison import Comparison
     from whyprompt.results import Assumption, BalanceRow
@@ -24,64 +27,136 @@ if TYPE_CHECKING:
 __all__ = ["EffectsResult", "outcome_names", "several_outcomes"]
 
 
+_TITLES = {"outcomes": "Outcomes", "levels": "Levels reached", "arms": "Pairs of arms"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class EffectsResult(Result):
-    """The effects on several outcomes, which are its parts, in the order asked for.
+    """Several effects that one question asks for, which are its parts, in order, adjusted for their number.
 
-    A part's interval and p are of that outcome by itself; `p_adjusted` and the simultaneous interval account
-    for the number of outcomes, with the use of how they depend on each other. Without a joint distribution
-    the adjustment is Holm's.
+    They are on several outcomes; in reaching each level but the lowest of an ordered outcome, P(Y >= k), as
+    the data have them, without a model of the levels; or between many arms, two by two, each labelled
+    ``"arm - reference"``. A part's interval and p are its own; `p_adjusted` and the simultaneous interval
+    account for the number of parts.
 
     Attributes
     ----------
-    treatment, treated, control, estimand, method : str
-    correlation : tuple of tuple of float
-        Of the estimates.
+    of : {"outcomes", "levels", "arms"}
+        What the parts are.
+    treatment, outcome, treated, control, estimand, method : str
+        No `outcome` where the parts are outcomes, and no `treated` where they are pairs of arms; `control` is
+        then the arm that others are compared with, first or alone.
     adjustment : str
-        Where the joint distribution came from.
+        Where the simultaneous intervals come from. With a joint distribution the adjusted p does too, for
+        outcomes and arms; it is Holm's for levels, and without a joint distribution.
+    correlation : tuple of tuple of float
+        Of the estimates on several outcomes.
     p_least : float or None
         The least `p_adjusted` that random draws can show: one of that size is only known to be smaller. None
         where there is no such floor.
+    levels : tuple of str
+        Of an ordered outcome, in order.
+    model : tuple of Estimate
+        The differences by the proportional odds model; empty where it could not be fitted.
+    odds_ratio : Estimate or None
+        The common (marginal) odds ratio of the model; above 1 the treated reach higher levels. Its standard
+        error is that of its logarithm.
+    proportional_odds_p : float or None
+        p-value of one odds ratio for all levels (Wald); None with two levels.
+    pairs : tuple of (str, str)
+        Arm and reference of each pair of arms: every pair, the reference's first; or its comparisons alone,
+        where a reference was asked for.
+    means : tuple of Estimate
+        Each arm's mean in the population of the estimand. Empty for methods that match each pair by itself.
+    ess : mapping of str to float
+        Kish's effective sample size of each arm under the weights.
+    focal : str or None
+        The arm whose population an ATT speaks of.
+    weights : ndarray, shape (n,), optional
+        Of many arms at once.
     balance : tuple of BalanceRow
-        The same for all outcomes.
+        The same for all parts.
     std_error_method : str
     confounders : tuple of str
     """
 
+    of: Literal["outcomes", "levels", "arms"]
     treatment: str
-    treated: str
+    outcome: str = ""
+    treated: str = ""
     control: str
     estimand: str
     method: str
-    correlation: tuple[tuple[float, ...], ...]
     adjustment: str
-    p_least: float | None
-    balance: tuple[BalanceRow, ...]
+    correlation: tuple[tuple[float, ...], ...] = ()
+    p_least: float | None = None
+    levels: tuple[str, ...] = ()
+    model: tuple[Estimate, ...] = ()
+    odds_ratio: Estimate | None = None
+    proportional_odds_p: float | None = None
+    pairs: tuple[tuple[str, str], ...] = ()
+    means: tuple[Estimate, ...] = ()
+    ess: Mapping[str, float] = field(default_factory=dict)
+    focal: str | None = None
+    balance: tuple[BalanceRow, ...] = ()
     std_error_method: str
-    confounders: tuple[str, ...]
+    confounders: tuple[str, ...] = ()
+    weights: NDArray[np.float64] | None = unlisted()
 
     def _blocks(self) -> list[str]:
-        how = "Holm" if self.adjustment == "Holm" else "max-T"
-        out = [f"Outcomes:\n{parts_table(self.parts, adjusted=how, least=self.p_least)}"]
+        holm = "Holm" if self.of == "levels" or self.adjustment == "Holm" else "max-T"
+        how = "adjusted" if self.of == "arms" else holm
+        out = [f"{_TITLES[self.of]}:\n{parts_table(self.parts, adjusted=how, least=self.p_least)}"]
         return out + ([balance_text(self.balance)] if self.balance else [])
+
+    def contrast(self, arm: object, reference: object) -> Estimate:
+        """Return one pair of many arms, in the order asked for.
+
+        Parameters
+        ----------
+        arm, reference : object
+            Two arms.
+
+        Returns
+        -------
+        Estimate
+
+        Raises
+        ------
+        EstimationError
+            If there is no such pair.
+        """
+        wanted = (level_name(arm), level_name(reference))
+        if wanted in self.pairs:
+            return self.parts[self.pairs.index(wanted)]
+        if wanted[::-1] in self.pairs:
+            return _turned(self.parts[self.pairs.index(wanted[::-1])], *wanted)
+        raise EstimationError(f"there is no pair of {wanted[0]!r} and {wanted[1]!r} among the arms")
+
+
+def _turned(row: Estimate, arm: str, reference: str) -> Estimate:
+    def minus(value: float | None) -> float | None:
+        return None if value is None else -value
+
+    return replace(
+        row,
+        label=f"{arm} - {reference}",
+        estimate=minus(row.estimate),
+        ci_low=minus(row.ci_high),
+        ci_high=minus(row.ci_low),
+        simultaneous_low=minus(row.simultaneous_high),
+        simultaneous_high=minus(row.simultaneous_low),
+        n_treated=row.n_control,
+        n_control=row.n_treated,
+        n_treated_used=row.n_control_used,
+        n_control_used=row.n_treated_used,
+        mean_treated=row.mean_control,
+        mean_control=row.mean_treated,
+    )
 
 
 def outcome_names(outcomes: Sequence[str]) -> list[str]:
-    """Check a list of outcomes.
-
-    Parameters
-    ----------
-    outcomes : sequence of str
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    EstimationError
-        If it is empty, or names a column twice.
-    """
+    """Check a list of outcomes: one that is empty, or names a column twice, is refused."""
     names = list(outcomes)
     if not names:
         raise EstimationError("no outcome was named")
@@ -94,30 +169,17 @@ def outcome_names(outcomes: Sequence[str]) -> list[str]:
 def several_outcomes(comparison: Comparison, *, draws: int = 20_000, random_state: int = 0) -> EffectsResult:
     """Estimate the effect on each outcome of a comparison, adjusted for their number.
 
-    Parameters
-    ----------
-    comparison : Comparison
-        Rows are matched or weighted once; items are used for all outcomes or for none.
-    draws : int, default 20000
-        Of the joint distribution; all sign patterns are used for up to 14 items (or clusters).
-    random_state : int, default 0
+    Rows are matched or weighted once; items are used for all outcomes or for none. `draws` are of the joint
+    distribution; all sign patterns are used for up to 14 items (or clusters).
 
-    Returns
-    -------
-    EffectsResult
-
-    Notes
-    -----
     Of rows with one arm each, the covariance of two estimates is a quarter of the difference of the variances
     of their sum and of their difference, each by the method's own error; the largest |t| is then simulated
     from a normal (or t) distribution with that correlation. Of items under both arms, the adjusted p is the
     step-down sign-flip p, exact where differences are symmetric under the null.
 
-    References
-    ----------
-    Hothorn, T., Bretz, F. and Westfall, P. (2008). Simultaneous inference in general parametric models.
-    Biometrical Journal 50, 346-363.
-    Westfall, P. H. and Young, S. S. (1993). Resampling-Based Multiple Testing. Wiley, algorithm 2.8.
+    References: Hothorn, T., Bretz, F. and Westfall, P. (2008). Simultaneous inference in general parametric
+    models. Biometrical Journal 50, 346-363. Westfall, P. H. and Young, S. S. (1993). Resampling-Based
+    Multiple Testing. Wiley, algorithm 2.8.
     """
     about = comparison.about
     level = about["level"]
@@ -127,6 +189,7 @@ def several_outcomes(comparison: Comparison, *, draws: int = 20_000, random_stat
     repeats = comparison.repeats
     return EffectsResult(
         **about,
+        of="outcomes",
         axis=f"difference, {about['treated']} minus {about['control']}",
         parts=parts,
         correlation=() if matrix is None else tuple(tuple(float(v) for v in row) for row in matrix),

@@ -48,31 +48,11 @@ def subgroup_effects(
     *,
     graph: CausalGraph | None = None,
 ) -> tuple[tuple[Estimate, ...], tuple[str, ...]]:
-    """Estimate within each level of each column.
+    """Estimate within each level of each column, which are known before the arm was chosen.
 
-    Parameters
-    ----------
-    table : Table
-    by : str or sequence of str
-        Columns known before the arm was chosen.
-    problem : Problem
-    plan : Plan
-    graph : CausalGraph, optional
-        Says of the columns that it has whether the arm causes them.
-
-    Returns
-    -------
-    parts : tuple of Estimate
-        With an adjusted p, by Holm's rule over all of them.
-    few : tuple of str
-        Those, as ``"by=label"``, whose arms have too few rows for an interval.
-
-    Raises
-    ------
-    DataError
-        If a column is absent or has too many levels.
-    EstimationError
-        If a column is caused by the arm.
+    Gives the parts, with an adjusted p by Holm's rule over all of them, and the names, as ``"by=label"``, of
+    those whose arms have too few rows for an interval. Raises `DataError` if a column is absent or has too
+    many levels, `EstimationError` if it is caused by the arm (the graph settles the columns that it has).
     """
     names = [by] if isinstance(by, str) else list(by)
     refuse_post_treatment(
@@ -158,18 +138,7 @@ def _too_few(y: NDArray[np.float64], treated: NDArray[np.bool_], fit: Fit) -> st
 
 
 def impossible_limits(y: NDArray[np.float64], fit: Fit) -> tuple[str, ...]:
-    """Say that an interval for a difference of risks goes where no such difference can be.
-
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-    fit : Fit
-
-    Returns
-    -------
-    tuple of str
-        Empty where it does not, or where the outcome is no success or failure.
-    """
+    """Say that an interval for a difference of risks goes where no such difference can be."""
     low, high = fit.ci
     if low is None or high is None or not is_binary(y) or (low >= -1.0 and high <= 1.0):
         return ()
@@ -179,26 +148,14 @@ def impossible_limits(y: NDArray[np.float64], fit: Fit) -> tuple[str, ...]:
 def heterogeneity(
     rows: Sequence[Estimate], few: Sequence[str], *, table: Table, cluster: NDArray[Any] | None
 ) -> dict[str, float]:
-    """Test for each column whether its subgroups have the same effect.
+    """Test for each column whether its subgroups have the same effect, by Cochran's Q.
 
-    Parameters
-    ----------
-    rows : sequence of Estimate
-    few : sequence of str
-        Names of those with too few rows.
-    table : Table
-    cluster : ndarray, shape (n,), optional
-        A column whose subgroups share clusters is left out: their estimates are then not independent.
+    Its p is chi-squared with one degree of freedom less than subgroups estimated; those with too `few` rows,
+    whose errors mean little, do not count. A column whose subgroups share clusters is left out: their
+    estimates are then not independent.
 
-    Returns
-    -------
-    dict of str to float
-        p-values of Cochran's Q, chi-squared with one degree of freedom less than subgroups estimated; those
-        with too few rows, whose errors mean little, do not count.
-
-    References
-    ----------
-    Cochran, W. G. (1954). The combination of estimates from different experiments. Biometrics 10, 101-129.
+    Reference: Cochran, W. G. (1954). The combination of estimates from different experiments. Biometrics 10,
+    101-129.
     """
     from scipy import stats
 

@@ -24,13 +24,16 @@ from whyprompt.stats import errors as inference
 from whyprompt.stats.rules import few_clusters
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
+    # Corrects an error, and its name, for the estimated score.
+    Corrected = Callable[..., tuple[float, str]]
 
 __all__ = ["with_error"]
 
@@ -46,27 +49,10 @@ def with_error(
 ) -> Fit:
     """Give a matched estimate the standard error that goes with its method.
 
-    Parameters
-    ----------
-    problem : Problem
-    plan : Plan
-    fit : Fit
-        With its estimate and its matched set.
-    neighbours : int
-        Rows from which a conditional variance is estimated; 0 for one common variance.
-    by_score_alone : bool
-        Whether the score says who is compared with whom, and not covariates.
-    adjust : ndarray, shape (n, q), optional
-        Covariates that the estimate was corrected for, where the method does.
-
-    Returns
-    -------
-    Fit
-
-    Raises
-    ------
-    EstimationError
-        If the error asked for does not go with the method.
+    `neighbours` are the rows from which a conditional variance is estimated, 0 for one common variance;
+    `by_score_alone` says that the score says who is compared with whom, and not covariates; the estimate was
+    corrected for the covariates `adjust`, shape (n, q), where the method does. Raises `EstimationError` if
+    the error asked for does not go with the method.
     """
     kind, matched = plan.std_error, fit.matched
     assert matched is not None
@@ -85,11 +71,13 @@ def with_error(
             f"standard error {plan.std_error!r} does not go with method {plan.method.name!r}",
             hint="leave std_error='auto'",
         )
+
+    def corrected(error: float, name: str, *, alone: bool = by_score_alone) -> tuple[float, str]:
+        return _for_estimated_score(problem, plan, fit, error, name, by_score_alone=alone)
+
     df: float | None = None
-    if kind == "strata":
-        error, name, df = _strata(problem, plan, fit, matched, by_score_alone=by_score_alone)
-    elif kind == "pairs":
-        error, name, df = _pairs(problem, plan, fit, matched, by_score_alone=by_score_alone)
+    if kind in {"strata", "pairs"}:
+        error, name, df = (_strata if kind == "strata" else _pairs)(problem, plan, fit, corrected)
     else:
         if problem.cluster is not None:
             raise EstimationError(
@@ -99,10 +87,8 @@ def with_error(
                 f" every row is a unit of its own, say so: cluster={NO_CLUSTER!r}",
             )
         if kind == "wild_bootstrap":
-            return _wild(problem, plan, fit, matched)
-        error, name = _abadie_imbens(
-            problem, plan, fit, matched, neighbours, adjust, by_score_alone=by_score_alone
-        )
+            return _wild(problem, plan, fit)
+        error, name = _abadie_imbens(problem, fit, neighbours, adjust, corrected)
     finite = float(error) if np.isfinite(error) else None
     extra: tuple[str, ...] = (
         () if finite is not None else ("there are too few pairs or rows for a standard error",)
@@ -120,26 +106,23 @@ def with_error(
     )
 
 
-def _strata(
-    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, *, by_score_alone: bool
-) -> tuple[float, str, float]:
-    assert matched.stratum is not None
+def _strata(problem: Problem, plan: Plan, fit: Fit, corrected: Corrected) -> tuple[float, str, float]:
+    assert fit.matched is not None
+    assert fit.matched.stratum is not None
     if problem.cluster is not None:
         _, error, free = inference.clustered_difference(
             problem.y, problem.treated, fit.weights, problem.cluster
         )
         return error, "CR2 by cluster, Satterthwaite df, strata ignored", free
     error, df = inference.stratified_error(
-        problem.y, problem.treated, matched.stratum, estimand=plan.estimand
+        problem.y, problem.treated, fit.matched.stratum, estimand=plan.estimand
     )
-    return *_for_estimated_score(
-        problem, plan, fit, matched, error, "stratified", by_score_alone=by_score_alone
-    ), df
+    return *corrected(error, "stratified"), df
 
 
-def _pairs(
-    problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, *, by_score_alone: bool
-) -> tuple[float, str, float]:
+def _pairs(problem: Problem, plan: Plan, fit: Fit, corrected: Corrected) -> tuple[float, str, float]:  # noqa: ARG001 - as `_strata`
+    matched = fit.matched
+    assert matched is not None
     if matched.stratum is None:
         raise EstimationError(
             "pairs that share rows are not independent clusters", hint="use std_error='abadie_imbens'"
@@ -160,51 +143,29 @@ def _pairs(
         if np.isfinite(alone):
             return max(error, alone), name, min(df, free)
     elif matched.method == "full":
-        error, name = _for_estimated_score(
-            problem, plan, fit, matched, error, name, by_score_alone=by_score_alone
-        )
+        error, name = corrected(error, name)
     return error, name, df
 
 
 def _abadie_imbens(
-    problem: Problem,
-    plan: Plan,
-    fit: Fit,
-    matched: MatchedSet,
-    neighbours: int,
-    adjust: Floats | None,
-    *,
-    by_score_alone: bool,
+    problem: Problem, fit: Fit, neighbours: int, adjust: Floats | None, corrected: Corrected
 ) -> tuple[float, str]:
+    assert fit.matched is not None
     along = None if fit.score is None else fit.score.along
     neighbours = neighbours if along is not None else 0
     # A kernel's shares are smooth in the score; its variance is that of fixed shares.
     _, square = abadie_imbens(
-        problem.y, problem.treated, matched, score=along, neighbours=neighbours, adjust=adjust
+        problem.y, problem.treated, fit.matched, score=along, neighbours=neighbours, adjust=adjust
     )
     name = ("Abadie-Imbens (2006)" if adjust is None else "Abadie-Imbens (2011), bias corrected") + (
         f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
     )
-    return _for_estimated_score(
-        problem,
-        plan,
-        fit,
-        matched,
-        float(np.sqrt(max(square, 0.0))),
-        name,
-        by_score_alone=by_score_alone and adjust is None,
-    )
+    error = float(np.sqrt(max(square, 0.0)))
+    return corrected(error, name) if adjust is None else corrected(error, name, alone=False)
 
 
 def _for_estimated_score(
-    problem: Problem,
-    plan: Plan,
-    fit: Fit,
-    matched: MatchedSet,
-    error: float,
-    name: str,
-    *,
-    by_score_alone: bool,
+    problem: Problem, plan: Plan, fit: Fit, error: float, name: str, *, by_score_alone: bool
 ) -> tuple[float, str]:
     """Correct an error for the estimated score, unless it was asked for by its name."""
     score = fit.score
@@ -214,11 +175,12 @@ def _for_estimated_score(
     restricted = problem.strata is not None or bool(problem.limits) or not by_score_alone
     if plan.std_error != "auto" or restricted:
         return error, name + ", score taken as known"
+    assert fit.matched is not None
     variance = for_estimated_score(
         error**2,
         problem.y,
         problem.treated,
-        matched,
+        fit.matched,
         X=problem.design.matrix,
         propensity=score.propensity,
         score_covariance=score.fit.covariance,
@@ -227,14 +189,15 @@ def _for_estimated_score(
     return float(np.sqrt(variance)), name + ", corrected for the estimated score (2016)"
 
 
-def _wild(problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet) -> Fit:
+def _wild(problem: Problem, plan: Plan, fit: Fit) -> Fit:
+    assert fit.matched is not None
     X = problem.design.matrix
     if fit.score is not None:
         X = np.column_stack([X, fit.score.along])
-    estimate, influence = influence_after_matching(problem.y, problem.treated, matched, X=X)
+    estimate, influence = influence_after_matching(problem.y, problem.treated, fit.matched, X=X)
     # Linear in the outcome: the treated mean is the estimate for an outcome that is nil in the control arm.
     only_treated = np.where(problem.treated, problem.y, 0.0)
-    mean_treated, _ = influence_after_matching(only_treated, problem.treated, matched, X=X)
+    mean_treated, _ = influence_after_matching(only_treated, problem.treated, fit.matched, X=X)
     # Signs are dealt to the values in order of size, so that the order of the table is irrelevant.
     errors = wild_bootstrap(np.sort(influence), draws=plan.draws, random_state=plan.random_state)
     low, high = np.quantile(errors, [0.5 - plan.level / 2, 0.5 + plan.level / 2])

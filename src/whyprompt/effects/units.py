@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = [
     "NO_CLUSTER",
     "Unit",
-    "Units",
     "find_units",
     "paired_instead",
     "paired_item",
@@ -103,14 +102,6 @@ class Unit:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Units:
-    """The sampling unit, and the item that the arms are run on; None where the table shows none."""
-
-    sampling: Unit | None = None
-    item: Unit | None = None
-
-
 def _readable(values: NDArray[Any]) -> bool:
     """Whether a column holds numbers or texts, and no gaps."""
     if values.dtype == object:
@@ -124,26 +115,16 @@ def _constant(codes: NDArray[np.intp], count: int, values: NDArray[Any]) -> bool
     return bool((first[codes] == values).all())
 
 
-def settle_cluster(cluster: str | None, units: Units) -> tuple[str | None, tuple[str, ...]]:
-    """Take the sampling unit that a table shows where the caller names none.
+def settle_cluster(cluster: str | None, sampling: Unit | None) -> tuple[str | None, tuple[str, ...]]:
+    """Take the sampling unit that a table shows where the caller names none (`NO_CLUSTER` for none at all).
 
-    Parameters
-    ----------
-    cluster : str or None
-        The caller's; `NO_CLUSTER` for none.
-    units : Units
-
-    Returns
-    -------
-    name : str or None
-    notes : tuple of str
-        What to say of it.
+    Gives its name, and what to say of it.
     """
     if cluster == NO_CLUSTER:
         return None, ()
-    if cluster is not None or units.sampling is None:
+    if cluster is not None or sampling is None:
         return cluster, ()
-    return units.sampling.name, (units.sampling.clustered_note,)
+    return sampling.name, (sampling.clustered_note,)
 
 
 def find_units(
@@ -153,25 +134,12 @@ def find_units(
     outcomes: Sequence[str],
     covariates: Sequence[str] = (),
     dose: bool = False,
-) -> Units:
-    """Find the units that rows repeat.
+) -> tuple[Unit | None, Unit | None]:
+    """Find the unit that rows repeat, and the item that arms are run on; None where the table shows none.
 
-    Parameters
-    ----------
-    table : Table
-    treatment : str
-    outcomes : sequence of str
-    covariates : sequence of str
-        What is adjusted for or looked at by level; none of them is a unit.
-    dose : bool, default False
-        Whether the treatment is a dose, so that no unit has rows under all of it.
+    None of the `covariates`, which are adjusted for or looked at by level, is a unit. No unit has rows under
+    all of a `dose`.
 
-    Returns
-    -------
-    Units
-
-    Notes
-    -----
     ``cluster`` and ``item_id`` are taken at their word. Other names that the field gives to items (such as
     ``question_id``) are taken if what belongs to the item is the same in all rows of each. A column of any
     name is taken if it has far fewer values than there are rows, every covariate is the same in all rows of
@@ -192,7 +160,7 @@ def find_units(
             found.append(unit)
     if not found and covariates:
         found = _by_content(table, free, None if dose else treatment, covariates)
-    return Units(sampling=next(iter(found), None), item=next((unit for unit in found if unit.is_item), None))
+    return next(iter(found), None), next((unit for unit in found if unit.is_item), None)
 
 
 def paired_instead(
@@ -207,20 +175,8 @@ def paired_instead(
 ) -> tuple[Unit, Arms] | None:
     """Say whether a table holds both arms of its items, so that each is to be compared with itself.
 
-    Parameters
-    ----------
-    frame : DataFrame
-    treatment : str
-    outcomes : sequence of str
-    confounders, graph
-        As in `estimate_effect`; a confounder that varies within an item is not settled by pairing.
-    treated, control : object, optional
-
-    Returns
-    -------
-    unit : Unit
-    arms : Arms
-        None in place of both where it does not, or where it cannot be told.
+    Gives the item and the arms; None where it does not, or where it cannot be told. A confounder that varies
+    within an item is not settled by pairing.
     """
     table = open_table(frame)
     table.require([treatment], role="treatment")
@@ -232,29 +188,17 @@ def paired_instead(
     chosen, _ = choose_confounders(
         table, treatment=treatment, outcome=outcomes[0], confounders=confounders, graph=graph
     )
-    item = find_units(table, treatment=treatment, outcomes=outcomes, covariates=chosen or ()).item
+    _, item = find_units(table, treatment=treatment, outcomes=outcomes, covariates=chosen or ())
     if item is None or not item.paired or not all(item.constant(table.raw(name)) for name in chosen or ()):
         return None
     return item, two
 
 
-def refuse_moved(table: Table, units: Units, problem: Problem, graph: CausalGraph | None) -> None:
+def refuse_moved(table: Table, item: Unit | None, problem: Problem, graph: CausalGraph | None) -> None:
     """Refuse a confounder that differs between the arms of the same items: only the arm can have moved it.
 
-    Parameters
-    ----------
-    table : Table
-    units : Units
-    problem : Problem
-    graph : CausalGraph or None
-        Settles the columns that it has.
-
-    Raises
-    ------
-    EstimationError
-        Naming the column.
+    A graph settles the columns that it has.
     """
-    item = units.item
     if item is None or not item.paired:
         return
     asked = {
@@ -278,36 +222,18 @@ def refuse_moved(table: Table, units: Units, problem: Problem, graph: CausalGrap
 
 
 def paired_item(
-    table: Table, labels: NDArray[Any], name: str | None, method: str | None, chosen: Sequence[str] | None
+    table: Table, labels: NDArray[Any], name: str | None, method: str, chosen: Sequence[str] | None
 ) -> str:
     """Check that every item was run under every arm equally often: rows then compare items with themselves.
 
-    Parameters
-    ----------
-    table : Table
-    labels : ndarray of str, shape (n,)
-        The arms.
-    name : str or None
-        Column with the item.
-    method : str or None
-    chosen : sequence of str or None
-        What was to be adjusted for.
-
-    Returns
-    -------
-    str
-        The column.
-
-    Raises
-    ------
-    EstimationError
-        If there is none, something was to be adjusted for, or an item's rows are not those of the others.
+    Gives the column with the item. Raises `EstimationError` if there is none, something was to be adjusted
+    for, or an item's rows are not those of the others.
     """
     if name is None:
         raise EstimationError(
             "a paired design needs the column with the item", hint="name the column that tells items apart"
         )
-    if chosen or method not in {None, "naive"}:
+    if chosen or method != "naive":
         raise EstimationError(
             "in a paired design each item is compared with itself: nothing is adjusted for",
             hint="leave out confounders, graph and method",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.effects.paired import PairedResult
 from whyprompt.page.blocks import Details, Lines, Para, Section, Verbatim, table
 
 if TYPE_CHECKING:
@@ -40,11 +39,11 @@ def _scope(m: Material) -> list[str]:
             f"that the model answers correctly more often: {m.effect.outcome!r} is how probable the right "
             "answer is, not whether it is given. See the other outcomes for that."
         )
-    main = m.effect.main
-    if isinstance(main, PairedResult):
+    single = m.effect.main.items
+    if single is not None:
         out.append(
             "that these items would fare the same under other shots or another wording."
-            if main.items.noise == "none"
+            if single.noise == "none"
             else "that an item whose outcome was higher once is higher always: single differences hold the"
             " chance of sampling and of seeds."
         )

@@ -11,8 +11,7 @@ from markupsafe import Markup
 from whyprompt import charts
 from whyprompt._words import format_number, p_words, percent
 from whyprompt.charts.rows import rows_used
-from whyprompt.effects.paired import PairedResult
-from whyprompt.effects.paired_items import change_words, item_differences
+from whyprompt.effects.paired_items import change_words
 from whyprompt.effects.result import method_words
 from whyprompt.graph.model import CausalGraph
 from whyprompt.page.blocks import (
@@ -34,6 +33,7 @@ from whyprompt.page.strength import effect_strength
 if TYPE_CHECKING:
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
+    from whyprompt.effects.pairs import PairedItems
     from whyprompt.effects.result import EffectResult
     from whyprompt.page.blocks import Artist, Block, Table
     from whyprompt.study import Study
@@ -65,7 +65,7 @@ class Material:
     @property
     def paired(self) -> bool:
         """Whether every item was run under both arms."""
-        return isinstance(self.effect.main, PairedResult)
+        return self.effect.main.items is not None
 
     @property
     def tasks(self) -> dict[str, str]:
@@ -202,7 +202,7 @@ def overlap(m: Material) -> Section:
     """Show overlap and balance."""
     main = m.effect.main
     blocks: list[Block] = []
-    if isinstance(main, PairedResult):
+    if main.items is not None:
         blocks.append(
             Para(
                 "Each item is its own control: the two arms hold the same items, so every covariate is "
@@ -367,9 +367,9 @@ def _assumption_table(result: Any) -> Details:  # noqa: ANN401 - a result of any
 
 def who(m: Material) -> Section:
     """Show who gains and who is harmed."""
-    main = m.effect.main
+    main, found = m.effect.main, m.effect.main.items
     blocks: list[Block] = []
-    if not isinstance(main, PairedResult):
+    if found is None:
         blocks.append(
             Para(
                 "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on "
@@ -377,10 +377,8 @@ def who(m: Material) -> Section:
             )
         )
         return Section("who", "Who gains and who is harmed", tuple(blocks))
-    blocks.append(Para(item_words(main)))
+    blocks.append(Para(item_words(found)))
     tasks = m.tasks
-    if main.differences is None:
-        return Section("who", "Who gains and who is harmed", tuple(blocks))
     blocks.append(
         m.artist.figure(
             "gain-harm",
@@ -388,11 +386,10 @@ def who(m: Material) -> Section:
             lambda w: charts.gain_harm_plot(main, tasks or None, width=w),
         )
     )
-    change = item_differences(main.differences)
-    labels, states = main.items.state_labels, main.item_states()
-    names = [tasks.get(u, "all items") for u in main.differences.units]
+    change, labels, states = found.changes, found.state_labels, main.item_states()
+    names = [tasks.get(u, "all items") for u in found.units]
     rows: list[tuple[Cell | str, ...]] = []
-    counted = main.items.gain_at_least is not None and main.items.noise != "none"
+    counted = found.gain_at_least is not None and found.noise != "none"
     for task in sorted(set(names)):
         here = np.array([n == task for n in names])
         part, state = change[here], states[here]
@@ -428,18 +425,17 @@ def who(m: Material) -> Section:
     return Section("who", "Who gains and who is harmed", tuple(blocks))
 
 
-def item_words(main: PairedResult) -> str:
+def item_words(found: PairedItems) -> str:
     """Say how single items fare and what that rests on."""
-    found = main.items
-    said = change_words(found, binary=main.mcnemar_counts is not None)
+    said = change_words(found)
     said = f"{said[0].upper()}{said[1:]}."
     if found.noise == "none":
         return f"{said} Another wording, or other shots, may move the same item the other way."
     if found.gain_at_least is None:
         return said
     said += (
-        f" In these trials the outcome was higher on average for {found.higher} of {main.n_pairs} items and"
-        f" lower for {found.lower}: that alone is what noise makes of items without any effect, too."
+        f" In these trials the outcome was higher on average for {found.higher} of {len(found.units)} items"
+        f" and lower for {found.lower}: that alone is what noise makes of items without any effect, too."
     )
     if found.noise == "shared":
         said += " Items share the shots of a repetition, so that many can be lucky together."

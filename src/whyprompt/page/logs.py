@@ -127,7 +127,7 @@ def sensitivity(m: Material) -> Section:
         blocks.append(Para("What follows is for the adjusted estimate from one arm an item."))
         result, frame = e.draw.adjusted, e.draw.table
     else:
-        result = e.main  # type: ignore[assignment]
+        result = e.main
         both = e.frame["arm"].isin([e.contrast.treated, e.contrast.control])
         frame = e.frame[both]
     try:

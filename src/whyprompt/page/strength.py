@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.effects.paired import PairedResult
 
 if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
@@ -38,12 +37,12 @@ class Strength:
     reasons: tuple[str, ...]
 
 
-def effect_strength(result: PairedResult | EffectResult) -> Strength:
+def effect_strength(result: EffectResult) -> Strength:
     """Say how strong an estimate is.
 
     Parameters
     ----------
-    result : PairedResult or EffectResult
+    result : EffectResult
 
     Returns
     -------
@@ -97,9 +96,9 @@ def effect_strength(result: PairedResult | EffectResult) -> Strength:
     return Strength(verdict=verdict, headline=headline, reasons=(*_design(result), *_open(result)))
 
 
-def _design(result: PairedResult | EffectResult) -> list[str]:
+def _design(result: EffectResult) -> list[str]:
     out = []
-    if isinstance(result, PairedResult):
+    if result.items is not None:
         out.append(
             f"Measured, not modelled: each of {result.n_pairs} items was run under both arms, so no "
             "difference between items can explain it."
@@ -120,7 +119,7 @@ def _design(result: PairedResult | EffectResult) -> list[str]:
     return out
 
 
-def _open(result: PairedResult | EffectResult) -> list[str]:
+def _open(result: EffectResult) -> list[str]:
     said = {
         "fails": "fails its check",
         "doubtful": "is doubtful",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.methods.make import MethodLike
     from whyprompt.effects.methods.method import Plan
-    from whyprompt.effects.pairs import PairedDifferences
+    from whyprompt.effects.pairs import PairedItems
     from whyprompt.effects.result import EffectResult
 
     Floats = NDArray[np.float64]
@@ -54,7 +54,7 @@ _RARE = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Setup:
-    pairs: PairedDifferences
+    pairs: PairedItems
     columns: dict[str, NDArray[Any]]
     design: Design
     probability: Floats
@@ -118,7 +118,7 @@ def _setup(
     )
 
 
-def _by_name(pairs: PairedDifferences) -> PairedDifferences:
+def _by_name(pairs: PairedItems) -> PairedItems:
     """Put items in the order of their names, so that a seed draws the same arms in any order of the table."""
     # Numbers within a name count as numbers: item-2 comes before item-10.
     keys = [[int(p) if p.isdecimal() else p for p in re.split(r"([0-9]+)", name)] for name in pairs.units]
@@ -282,7 +282,7 @@ def audit(
             f"the rule gives probabilities from {low:.3f} to {high:.3f}: some items hardly ever change arm"
         )
     if pairs.incomplete:
-        warnings.append(f"{sum(pairs.incomplete.values())} item(s) without both outcomes are left out")
+        warnings.append(f"{pairs.n_incomplete} item(s) without both outcomes are left out")
     warnings.extend(
         f"{row.label} could not estimate in {row['n_failed']} of {draws} draws"
         for row in rows
@@ -434,7 +434,7 @@ def _run(
 
 def _assumptions(setup: _Setup) -> tuple[Assumption, ...]:
     low, high = float(setup.probability.min()), float(setup.probability.max())
-    lost = sum(setup.pairs.incomplete.values())
+    lost = setup.pairs.n_incomplete
     total = len(setup.pairs.units) + lost
     return (
         Assumption(

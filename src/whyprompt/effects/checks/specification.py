@@ -318,8 +318,8 @@ class _Plan:
                 table, treatment, treated=options["treated"], control=options["control"]
             )
         table = self.kept(frame)
-        units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=confounders)
-        self.cluster, _ = settle_cluster(options.get("cluster"), units)
+        sampling, _ = find_units(table, treatment=treatment, outcomes=[outcome], covariates=confounders)
+        self.cluster, _ = settle_cluster(options.get("cluster"), sampling)
         self.options["cluster"] = self.cluster or NO_CLUSTER
         raw = {name: table.values(name, role="confounder") for name in confounders}
         self.raw = design_matrix(raw, full=True)

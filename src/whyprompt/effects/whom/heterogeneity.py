@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._arguments import at_least, names, seed
+from whyprompt._arguments import at_least, confidence, names, seed
 from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects.checks.balance import effective_sample_size
 from whyprompt.effects.paired import paired_effect
@@ -208,8 +208,8 @@ def heterogeneous_effects(
                     hint="the effect can be said to differ by what is known before the arm is chosen",
                 )
     covered = tuple(dict.fromkeys([*adjusted, *by]))
-    units = find_units(table, treatment=treatment, outcomes=[outcome], covariates=covered)
-    named, notes = settle_cluster(cluster, units)
+    sampling, _ = find_units(table, treatment=treatment, outcomes=[outcome], covariates=covered)
+    named, notes = settle_cluster(cluster, sampling)
     problem = prepare(
         table,
         treatment=treatment,
@@ -339,8 +339,7 @@ def _paired(
 
 
 def _check(level: float, n_groups: int, folds: int, random_state: int) -> None:
-    if not 0 < level < 1:
-        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    confidence(level)
     at_least(n_groups, 2, "n_groups")
     at_least(folds, 2, "folds")
     seed(random_state)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.aipw import OutcomeModel
-    from whyprompt.effects.pairs import PairedDifferences
+    from whyprompt.effects.pairs import PairedItems
     from whyprompt.effects.problem import Problem
     from whyprompt.stats.design import Design
 
@@ -145,7 +145,7 @@ def row_scores(
 
 
 def paired_scores(
-    items: PairedDifferences,
+    items: PairedItems,
     by: tuple[str, ...],
     shown: Design,
     cluster: NDArray[Any] | None,

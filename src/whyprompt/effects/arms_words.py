@@ -1,128 +1,27 @@
-"""What a comparison of many arms gives back, and says."""
+"""What a comparison of many arms says, and assumes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.assumptions import FEW_ROWS
 from whyprompt.effects.result import method_words
-from whyprompt.errors import EstimationError
-from whyprompt.results import Assumption, BalanceRow, Estimate, Result, unlisted
+from whyprompt.results import Assumption
 from whyprompt.stats.rules import SMD_LIMIT
 from whyprompt.stats.several import more_by_steps
-from whyprompt.tables import level_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from whyprompt.effects.several import EffectsResult
+    from whyprompt.results import Estimate
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-__all__ = ["LOW_ESS", "ArmsResult", "arms_balance", "arms_overlap", "arms_sentence"]
+__all__ = ["LOW_ESS", "arms_balance", "arms_overlap", "arms_sentence"]
 
 LOW_ESS = 0.2
 """Weights worth less than this share of an arm's rows are said to rest on few of them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ArmsResult(Result):
-    """Many arms two by two; the parts are the pairs, each labelled ``"arm - reference"``.
-
-    A part's `p_adjusted` is of the joint distribution of all pairs (Tukey's all-pairs comparison for weighted
-    means, made step-down), or Holm's for methods that match each pair by itself, whose joint distribution is
-    not known. Its treated rows are the arm's, its control rows the reference's.
-
-    Attributes
-    ----------
-    treatment, outcome, estimand, method : str
-    reference : str
-        The arm that others are compared with, first or alone.
-    focal : str or None
-        The arm whose population an ATT speaks of.
-    pairs : tuple of (str, str)
-        Arm and reference of each part: every pair, the reference's first; or its comparisons alone, where a
-        reference was asked for.
-    means : tuple of Estimate
-        Each arm's mean in the population of the estimand. Empty for methods that match each pair by itself.
-    ess : mapping of str to float
-        Kish's effective sample size of each arm under the weights.
-    balance : tuple of BalanceRow
-    adjustment : str
-        Where the simultaneous intervals come from.
-    std_error_method : str
-    confounders : tuple of str
-    weights : ndarray, shape (n,), optional
-    """
-
-    treatment: str
-    outcome: str
-    estimand: str
-    method: str
-    reference: str
-    focal: str | None
-    pairs: tuple[tuple[str, str], ...]
-    means: tuple[Estimate, ...]
-    ess: Mapping[str, float]
-    balance: tuple[BalanceRow, ...]
-    adjustment: str
-    std_error_method: str
-    confounders: tuple[str, ...]
-    weights: NDArray[np.float64] | None = unlisted()
-
-    def _blocks(self) -> list[str]:
-        out = [f"Pairs of arms:\n{parts_table(self.parts)}"]
-        return out + ([balance_text(self.balance)] if self.balance else [])
-
-    def contrast(self, arm: object, reference: object) -> Estimate:
-        """Return one pair, in the order asked for.
-
-        Parameters
-        ----------
-        arm, reference : object
-            Two arms.
-
-        Returns
-        -------
-        Estimate
-
-        Raises
-        ------
-        EstimationError
-            If there is no such pair.
-        """
-        wanted = (level_name(arm), level_name(reference))
-        if wanted in self.pairs:
-            return self.parts[self.pairs.index(wanted)]
-        if wanted[::-1] in self.pairs:
-            return _turned(self.parts[self.pairs.index(wanted[::-1])], *wanted)
-        raise EstimationError(f"there is no pair of {wanted[0]!r} and {wanted[1]!r} among the arms")
-
-
-def _turned(row: Estimate, arm: str, reference: str) -> Estimate:
-    def minus(value: float | None) -> float | None:
-        return None if value is None else -value
-
-    return replace(
-        row,
-        label=f"{arm} - {reference}",
-        estimate=minus(row.estimate),
-        ci_low=minus(row.ci_high),
-        ci_high=minus(row.ci_low),
-        simultaneous_low=minus(row.simultaneous_high),
-        simultaneous_high=minus(row.simultaneous_low),
-        n_treated=row.n_control,
-        n_control=row.n_treated,
-        n_treated_used=row.n_control_used,
-        n_control_used=row.n_treated_used,
-        mean_treated=row.mean_control,
-        mean_control=row.mean_treated,
-    )
-
-
-def arms_overlap(result: ArmsResult) -> Assumption | None:
+def arms_overlap(result: EffectsResult) -> Assumption | None:
     """Judge overlap by what each arm's weights are worth; None where there are no weights."""
     if not result.means or result.method == "naive":
         return None
@@ -139,7 +38,7 @@ def arms_overlap(result: ArmsResult) -> Assumption | None:
     )
 
 
-def arms_balance(result: ArmsResult) -> tuple[Assumption, ...]:
+def arms_balance(result: EffectsResult) -> tuple[Assumption, ...]:
     """Judge balance: of all arms, or within each pair that was matched by itself."""
     if result.balance:
         bad = [r for r in result.balance if r.smd_after is None or r.smd_after > SMD_LIMIT]
@@ -172,14 +71,7 @@ def _adjusted(row: Estimate) -> float:
     return 1.0 if row.p_adjusted is None else row.p_adjusted
 
 
-def arms_sentence(
-    result: ArmsResult,
-    assumptions: Sequence[Assumption],
-    confounders: Sequence[str],
-    design: str,
-    *,
-    to_reference: bool,
-) -> str:
+def arms_sentence(result: EffectsResult, design: str, *, to_reference: bool) -> str:
     """Say which arms differ."""
     rows = list(zip(result.pairs, result.parts, strict=True))
     seen = [
@@ -196,7 +88,7 @@ def arms_sentence(
     ]
     compared = sum(r.estimate is not None for r in result.parts)
     what = (
-        f"Of {counted(compared, 'comparison')} with {result.reference!r}"
+        f"Of {counted(compared, 'comparison')} with {result.control!r}"
         if to_reference
         else f"Of {counted(compared, 'pair')} of arms"
     )
@@ -211,7 +103,7 @@ def arms_sentence(
         least=[p for _, p in rest],
         level=result.level,
     )
-    failed = [a for a in assumptions if a.status == "fails"]
+    failed = [a for a in result.assumptions if a.status == "fails"]
     if failed:
         reasons = ". ".join(a.detail.rstrip(".") for a in failed)
         return f"{text} {reasons}. The differences may therefore not be claimed as effects of the arms."
@@ -219,6 +111,7 @@ def arms_sentence(
         return f"{text} Each item was run under every arm, so these are effects of the arms on these items."
     if design == "randomized":
         return f"{text} The arms were randomised, so these are effects of the arms."
-    if not confounders:
+    if not result.confounders:
         return f"{text} These are comparisons and not effects: nothing was adjusted for."
-    return f"{text} They are effects if nothing but {', '.join(confounders)} affects both arm and outcome."
+    named = ", ".join(result.confounders)
+    return f"{text} They are effects if nothing but {named} affects both arm and outcome."
