@@ -81,10 +81,8 @@ def compare_arms(
         One arm a row.
     treatment, outcome : str
         Columns. The treatment has two levels or more.
-    confounders : sequence of str, optional
-        Columns that affect both the choice of arm and the outcome.
-    graph : CausalGraph, optional
-        Gives the confounders, or checks those given.
+    confounders, graph, level, random_state
+        As in `estimate_effect`.
     method : str, Method or mapping, optional
         ``ipw`` (inverse probability weights of a multinomial score; the default), ``overlap``, ``naive`` (the
         default of a randomised or paired design where nothing is adjusted for), or a method of
@@ -105,10 +103,6 @@ def compare_arms(
     cluster : str, optional
         Column with the sampling unit. Default: one whose values repeat, as in `estimate_effect`. In a paired
         design that is the item.
-    level : float, default 0.95
-        Of the intervals, each by itself and all at once.
-    random_state : int, default 0
-        For everything random.
     **options
         Further options of `estimate_effect` (caliper, exact, ...), for methods that take pairs.
 

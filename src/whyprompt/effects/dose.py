@@ -6,7 +6,7 @@ natural cubic spline of the dose. The sandwich error accounts for the weights ha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -152,10 +152,8 @@ def dose_response(
         One row a trial.
     treatment, outcome : str
         Columns, both numeric.
-    confounders : sequence of str, optional
-        Columns that affect both the dose and the outcome.
-    graph : CausalGraph, optional
-        Gives the confounders, or checks those given.
+    confounders, graph, cluster, level
+        As in `estimate_effect`.
     method : {"entropy", "gps", "naive"}, optional
         Default ``entropy``; ``naive`` in a randomised design without confounders.
         ``entropy``: weights under which every function of the spline is uncorrelated with every covariate,
@@ -168,16 +166,12 @@ def dose_response(
         Dose that effects are measured from; default the first of the grid.
     design : {"observational", "randomized"}, default "observational"
         How rows got their doses.
-    cluster : str, optional
-        Column with the sampling unit. Default: one whose values repeat, as in `estimate_effect`.
     std_error : {"hc3", "hc0"}, default "hc3"
         ``hc0``: the sandwich of the stacked equations (for ``gps`` that of R's WeightIt). ``hc3``: each row's
         influence is divided by one minus its leverage, in the weighted regression on all that the weights
         balance; weights and the ends of a spline give single rows much leverage. Intervals and the band then
         take the t distribution with rows minus regressors as degrees of freedom (clusters minus one where
         there are clusters), as normal ones are too short with few rows.
-    level : float, default 0.95
-        Of the intervals and of the band.
     random_state : int, default 0
         Seed of the band.
 
@@ -296,11 +290,18 @@ def dose_response(
             cautions=cautions,
             clustered=named is not None,
             balance=(),
-            overlap=_overlap(ess, len(d)) if adjusted else None,
+            overlap=Assumption(
+                name="overlap",
+                status="doubtful" if ess < _LOW_ESS * len(d) else "holds",
+                check="effective sample size under the weights",
+                detail=f"the weighted rows are worth {ess:.0f} of {len(d)}",
+            )
+            if adjusted
+            else None,
         ),
         *_balanced(balance),
     )
-    return DoseResponse(
+    result = DoseResponse(
         treatment=treatment,
         outcome=outcome,
         method=used,
@@ -316,16 +317,15 @@ def dose_response(
         balance=balance,
         assumptions=assumptions,
         warnings=tuple(warnings),
-        sentence=_sentence(
-            treatment, outcome, slope, effects[-1], start, nonlinear, level, assumptions, adjusted, design
-        )
-        + (f" Rows repeat {named!r}, which the intervals allow for." if notes else ""),
+        sentence="",
         std_error_method=("robust" if used == "naive" else "stacked estimating equations, weights estimated")
         + (", HC3" if std_error == "hc3" else "")
         + (", cluster-robust" if named is not None else ""),
         confounders=adjusted,
         weights=weights,
-    )  # fmt: skip
+    )
+    repeats = f" Rows repeat {named!r}, which the intervals allow for." if notes else ""
+    return replace(result, sentence=_sentence(result, design) + repeats)
 
 
 def _method(method: str | None, design: str, chosen: Sequence[str] | None) -> str:
@@ -519,15 +519,6 @@ def _wald(coef: Floats, covariance: Floats, which: slice, df: float | None) -> f
     return float(stats.f.sf(statistic / count, count, df))
 
 
-def _overlap(ess: float, n: int) -> Assumption:
-    return Assumption(
-        name="overlap",
-        status="doubtful" if ess < _LOW_ESS * n else "holds",
-        check="effective sample size under the weights",
-        detail=f"the weighted rows are worth {ess:.0f} of {n}",
-    )
-
-
 def _balanced(balance: Sequence[BalanceRow]) -> tuple[Assumption, ...]:
     if not balance:
         return ()
@@ -547,33 +538,24 @@ def _balanced(balance: Sequence[BalanceRow]) -> tuple[Assumption, ...]:
     )
 
 
-def _sentence(
-    treatment: str,
-    outcome: str,
-    slope: Estimate,
-    last: Estimate,
-    reference: float,
-    nonlinear: float | None,
-    level: float,
-    assumptions: Sequence[Assumption],
-    confounders: Sequence[str],
-    design: str,
-) -> str:
+def _sentence(made: DoseResponse, design: str) -> str:
+    slope, last = made.overall, made.parts[-1]
     spans = [f"{format_number(row.ci_low)} to {format_number(row.ci_high)}" for row in (slope, last)]
-    change, whole = format_number(slope.estimate), format_number(last.estimate)
     text = (
-        f"For one unit more of {treatment!r}, {outcome!r} changes by {change} on average ({percent(level)}"
-        f" interval {spans[0]}); at {format_number(last.at)} instead of {format_number(reference)} by {whole}"
-        f" ({spans[1]})."
+        f"For one unit more of {made.treatment!r}, {made.outcome!r} changes by"
+        f" {format_number(slope.estimate)} on average ({percent(made.level)} interval {spans[0]}); at"
+        f" {format_number(last.at)} instead of {format_number(made.reference)} by"
+        f" {format_number(last.estimate)} ({spans[1]})."
     )
-    if nonlinear is not None and nonlinear < 1 - level:
-        text += f" The response is not a straight line (p {p_words(nonlinear)}): read the curve."
-    failed = [a for a in assumptions if a.status == "fails"]
+    if made.nonlinear_p is not None and made.nonlinear_p < 1 - made.level:
+        text += f" The response is not a straight line (p {p_words(made.nonlinear_p)}): read the curve."
+    failed = [a for a in made.assumptions if a.status == "fails"]
     if failed:
         reasons = ". ".join(a.detail.rstrip(".") for a in failed)
         return f"{text} {reasons}. The change may therefore not be claimed as an effect of the dose."
     if design == "randomized":
         return f"{text} The dose was randomised, so this is its effect."
-    if not confounders:
+    if not made.confounders:
         return f"{text} This is a comparison and not an effect: nothing was adjusted for."
-    return f"{text} It is an effect if nothing but {', '.join(confounders)} affects both dose and outcome."
+    named = ", ".join(made.confounders)
+    return f"{text} It is an effect if nothing but {named} affects both dose and outcome."

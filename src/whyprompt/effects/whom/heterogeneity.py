@@ -81,10 +81,10 @@ def heterogeneous_effects(
     frame : DataFrame
         pandas, polars or pyarrow. It is read and never written.
     treatment, outcome : str
-        Columns, as in `estimate_effect`.
+        Columns.
     modifiers : sequence of str, optional
         Columns, known before the arm was chosen, by which the effect may differ. Default: the confounders.
-    confounders, graph, treated, control, cluster
+    confounders, graph, treated, control, cluster, level
         As in `estimate_effect`.
     design : {"observational", "randomized", "paired"}, default "observational"
         How rows got their arms; a randomised design needs no confounders. Paired: every item was run under
@@ -101,8 +101,6 @@ def heterogeneous_effects(
         first three tenths of the folds only teach.
     outcome_model, effect_model : scikit-learn regressor, optional
         Default least squares. A random one needs a seed of its own.
-    level : float, default 0.95
-        Of the intervals.
     random_state : int, default 0
         Seed of the folds, which are dealt to rows by what they hold.
 
@@ -157,26 +155,22 @@ def heterogeneous_effects(
     >>> found.parts[0].ci_high < 0 < found.parts[-1].ci_low
     True
     """
-    _check(level, n_groups, folds, random_state)
+    confidence(level)
+    at_least(n_groups, 2, "n_groups")
+    at_least(folds, 2, "folds")
+    seed(random_state)
+    learned: dict[str, Any] = {"folds": folds, "effect_model": effect_model, "random_state": random_state}
+    about: dict[str, Any] = {"treatment": treatment, "outcome": outcome, "design": design}
+    about |= {"level": level, "n_folds": folds}
     table = open_table(frame)
     if design == "paired":
         given = {"confounders": confounders, "graph": graph, "propensity": propensity}
         refuse_adjustment(given | {"outcome_model": outcome_model})
-        return _paired(
-            table,
-            names(modifiers, "modifiers"),
-            treatment=treatment,
-            outcome=outcome,
-            treated=treated,
-            control=control,
-            unit=unit or "item_id",
-            cluster=cluster,
-            n_groups=n_groups,
-            folds=folds,
-            effect_model=effect_model,
-            level=level,
-            random_state=random_state,
-        )
+        by = names(modifiers, "modifiers")
+        _refuse_modifiers(by, treatment=treatment, outcome=outcome)
+        arms = named_arms(table, treatment, treated, control)
+        about |= {"treated": arms[0], "control": arms[1]}
+        return _paired(table, by, unit or "item_id", cluster, n_groups, learned, about)
     if design not in {"observational", "randomized"}:
         raise EstimationError(f"design {design!r} is not known", hint="observational, randomized or paired")
     if unit is not None:
@@ -227,10 +221,8 @@ def heterogeneous_effects(
         problem,
         tuple(by),
         shown,
-        folds=folds,
         outcome_model=outcome_model,
-        effect_model=effect_model,
-        random_state=random_state,
+        **learned,
     )
     warnings = list(notes)
     if scores.clipped:
@@ -263,45 +255,32 @@ def heterogeneous_effects(
         shown,
         n_groups,
         warnings,
-        treatment=treatment,
-        outcome=outcome,
+        **about,
         treated=problem.arms.treated,
         control=problem.arms.control,
-        design=design,
         confounders=adjusted,
-        level=level,
-        n_folds=folds,
         assumptions=(*assumptions, GROUPING),
     )
 
 
 def _paired(
     table: Table,
-    by: Sequence[str],
-    *,
-    treatment: str,
-    outcome: str,
-    treated: object | None,
-    control: object | None,
+    by: tuple[str, ...],
     unit: str,
     cluster: str | None,
     n_groups: int,
-    folds: int,
-    effect_model: OutcomeModel | None,
-    level: float,
-    random_state: int,
+    learned: dict[str, Any],
+    about: dict[str, Any],
 ) -> HeterogeneousEffects:
     """Tell apart items that had both arms, by what is known of them before the arm is chosen.
 
     The share of items whose outcome rises or falls is `estimate_effect`'s; one trial an arm, it holds the
-    noise of sampling.
+    noise of sampling. `learned` is of the scores, `about` are fields of the result.
     """
-    _refuse_modifiers(by, treatment=treatment, outcome=outcome)
-    arms = named_arms(table, treatment, treated, control)
-    shared: dict[str, Any] = {"treatment": treatment, "unit": unit, "outcome": outcome}
-    shared |= {"treated": arms[0], "control": arms[1]}
+    shared = {name: about[name] for name in ("treatment", "outcome", "treated", "control")}
+    shared["unit"] = unit
     pairs = paired_differences(table, **shared)
-    overall = paired_effect(table, cluster=cluster, level=level, **shared)
+    overall = paired_effect(table, cluster=cluster, level=about["level"], **shared)
     columns = {}
     for name in by:
         item_labels(table, name, unit, pairs, role="modifier")
@@ -310,39 +289,16 @@ def _paired(
     shown = _coded(columns)
     held = [shown.matrix, pairs.treated + pairs.control, np.abs(pairs.treated - pairs.control)]
     rank = content_rank(*held, *(() if label is None else (label,)))
-    scores = paired_scores(
-        pairs,
-        tuple(by),
-        shown,
-        label,
-        rank,
-        folds=folds,
-        effect_model=effect_model,
-        random_state=random_state,
-    )
     return _report(
-        scores,
+        paired_scores(pairs, by, shown, label, rank, **learned),
         columns,
         shown,
         n_groups,
         [w for w in overall.warnings if "standard error" not in w],
-        treatment=treatment,
-        outcome=outcome,
-        treated=arms[0],
-        control=arms[1],
-        design="paired",
+        **about,
         confounders=(),
-        level=level,
-        n_folds=folds,
         assumptions=(*overall.assumptions, GROUPING),
     )
-
-
-def _check(level: float, n_groups: int, folds: int, random_state: int) -> None:
-    confidence(level)
-    at_least(n_groups, 2, "n_groups")
-    at_least(folds, 2, "folds")
-    seed(random_state)
 
 
 def _refuse_modifiers(by: Sequence[str], *, treatment: str, outcome: str) -> None:
