@@ -78,15 +78,17 @@ class Column:
         """The levels of a text column that occur, sorted."""
         return tuple(sorted(set(self.data[~self.missing].tolist())))
 
-    def coded(self) -> Design:
+    def coded(self, *, full: bool = False) -> Design:
         """Return the column as numbers: itself, or a dummy for each level but the first; NaN at a gap.
+
+        With `full` each of more than two levels has a dummy.
 
         Returns
         -------
         Design
         """
         there = ~self.missing
-        made = design_matrix({self.name: self.data[there]})
+        made = design_matrix({self.name: self.data[there]}, full=full)
         matrix = np.full((len(self.data), made.matrix.shape[1]), np.nan)
         matrix[there] = made.matrix
         return replace(made, matrix=matrix)

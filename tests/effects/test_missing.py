@@ -84,7 +84,7 @@ def test_dropping_is_asked_for_counted_and_described():
     pd.testing.assert_frame_equal(report.frame, frame[~gone])
     assert report.n_dropped == gone.sum() == report.by_column["x"]
     assert report.by_group == {"a": (0, 150), "b": (int(gone.sum()), 150)}
-    assert report.means["y"][1] == pytest.approx(y[gone].mean())
+    assert report.part("y")["mean_dropped"] == pytest.approx(y[gone].mean())
     scale = np.sqrt((y[gone].var(ddof=1) + y[~gone].var(ddof=1)) / 2)
     assert report.part("y").estimate == pytest.approx((y[gone].mean() - y[~gone].mean()) / scale)
     assert "what is found in the rest need not hold for them" in report.sentence

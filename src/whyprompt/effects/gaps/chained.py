@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Imputation", "impute"]
 
-METHODS = ("pmm", "norm", "logistic", "multinomial")
+METHODS = {
+    "pmm": "predictive mean matching",
+    "norm": "Bayesian linear regression",
+    "logistic": "logistic regression",
+    "multinomial": "multinomial regression",
+}
 _MAX_LEVELS = 50
 
 
@@ -35,8 +40,7 @@ class Imputation(Result):
     """Several completed copies of a table.
 
     A part is a column with gaps: Gelman and Rubin's ratio of the chains' means in their second half, near 1
-    where chains have mixed and None where there is one gap-filled value a chain mean or nothing varies; the
-    gaps filled (`n_used`); and how (`note`).
+    where chains have mixed and None where nothing varies; the gaps filled (`n_used`); and how (`note`).
 
     Attributes
     ----------
@@ -119,10 +123,6 @@ def impute(
     random_state : int, default 0
         The same state gives the same tables.
 
-    Returns
-    -------
-    Imputation
-
     Raises
     ------
     DataError
@@ -171,14 +171,16 @@ def impute(
                     traces[name][k] += means * n_filled / weight[name]
         frames.append(table.written(filled))
     n_missing = {name: read[name].n_missing for name in how}
-    r_hat = {name: _r_hat(trace) for name, trace in traces.items()}
-    slow = [name for name, value in r_hat.items() if value is not None and value > 1.2]
-    warnings: tuple[str, ...] = ()
-    if slow:
-        warnings += (f"the chains of {', '.join(map(repr, slow))} have not mixed: ask for more iterations",)
+    parts = tuple(
+        Estimate(label=name, estimate=_r_hat(traces[name]), n_used=n_missing[name], note=method)
+        for name, method in how.items()
+    )
+    slow = [repr(part.label) for part in parts if (part.estimate or 0) > 1.2]
+    warnings = [f"the chains of {', '.join(slow)} have not mixed: ask for more iterations"] if slow else []
     if moved:
-        warnings += (f"imputed values of {', '.join(map(repr, moved))} were shifted on purpose",)
-    return Imputation(
+        warnings.append(f"imputed values of {', '.join(map(repr, moved))} were shifted on purpose")
+    made = Imputation(
+        sentence="",
         frames=tuple(frames),
         draws=draws,
         iterations=iterations,
@@ -187,39 +189,21 @@ def impute(
         predictors=tuple(read),
         by=by,
         n_rows=n,
-        parts=tuple(
-            Estimate(label=c, estimate=r_hat[c], n_used=n_missing[c], note=method)
-            for c, method in how.items()
-        ),
+        parts=parts,
         axis="R-hat of the chains",
         trace=traces,
-        warnings=warnings,
-        sentence=_sentence(n_missing, how, tuple(read), n, draws, iterations),
+        warnings=tuple(warnings),
     )
+    return replace(made, sentence=_sentence(made))
 
 
-def _sentence(
-    n_missing: Mapping[str, int],
-    how: Mapping[str, str],
-    predictors: tuple[str, ...],
-    n: int,
-    draws: int,
-    iterations: int,
-) -> str:
-    words = {
-        "pmm": "predictive mean matching",
-        "norm": "Bayesian linear regression",
-        "logistic": "logistic regression",
-        "multinomial": "multinomial regression",
-    }
-    shown = ", ".join(
-        f"{name!r} ({count} of {n} by {words[how[name]]})" for name, count in list(n_missing.items())[:6]
-    )
-    more = f" and {len(n_missing) - 6} more columns" if len(n_missing) > 6 else ""
+def _sentence(made: Imputation) -> str:
+    filled = [f"{p.label!r} ({p.n_used} of {made.n_rows} by {METHODS[p.note]})" for p in made.parts]
+    more = f" and {len(filled) - 6} more columns" if len(filled) > 6 else ""
     return (
-        f"Gaps in {shown}{more} were filled {draws} times by chained equations of {iterations} rounds."
-        f" This is right if, given {', '.join(predictors)}, whether a value is missing does not depend on"
-        " the value itself, which these data cannot show."
+        f"Gaps in {', '.join(filled[:6])}{more} were filled {made.draws} times by chained equations of"
+        f" {made.iterations} rounds. This is right if, given {', '.join(made.predictors)}, whether a value is"
+        " missing does not depend on the value itself, which these data cannot show."
     )
 
 
@@ -255,18 +239,15 @@ def _methods(read: Mapping[str, Column], given: Mapping[str, str]) -> dict[str, 
     for name, column in sorted(read.items(), key=lambda item: item[1].n_missing):
         if not column.n_missing:
             continue
-        n_levels = len(set(column.data[~column.missing].tolist()))
-        two = column.kind == "boolean" or (
-            column.kind == "number" and set(column.data[~column.missing].tolist()) <= {0.0, 1.0}
-        )
-        default = "logistic" if two or (column.kind == "text" and n_levels <= 2) else "pmm"
-        if column.kind == "text" and n_levels > 2:
-            default = "multinomial"
+        values = set(column.data[~column.missing].tolist())
+        n_levels = len(values)
+        two = n_levels <= 2 if column.kind == "text" else column.kind == "boolean" or values <= {0.0, 1.0}
+        default = "logistic" if two else "multinomial" if column.kind == "text" else "pmm"
         method = given.get(name, default)
         fits = {
             "pmm": column.kind != "text",
             "norm": column.kind == "number",
-            "logistic": two or (column.kind == "text" and n_levels <= 2),
+            "logistic": two,
             "multinomial": column.kind == "text",
         }
         if not fits[method]:

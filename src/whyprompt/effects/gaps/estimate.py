@@ -148,10 +148,6 @@ def estimate_with_imputation(
         Of `estimate_effect`: estimand, method, caliper, ...; its `draws`, of a bootstrap, are
         `bootstrap_draws` here.
 
-    Returns
-    -------
-    ImputedEffect
-
     Raises
     ------
     DataError

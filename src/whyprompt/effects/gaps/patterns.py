@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +14,17 @@ from whyprompt._words import format_number
 from whyprompt.errors import DataError
 from whyprompt.results import Estimate, Result, unlisted
 from whyprompt.stats.rules import SMD_LIMIT
-from whyprompt.tables import open_table
+from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
+    from numpy.typing import NDArray
 
     from whyprompt.tables import Column
+
+    Bools = NDArray[np.bool_]
 
 __all__ = [
     "DropReport",
@@ -63,11 +68,7 @@ class MissingPatterns(Result):
         import pandas as pd
 
         rows = [
-            {
-                **{c: int(c not in gone) for c in self.columns},
-                "pattern_n": n,
-                "pattern_share": n / self.n_rows,
-            }
+            [*(int(c not in gone) for c in self.columns), n, n / self.n_rows]
             for gone, n in self.patterns.items()
         ]
         return pd.DataFrame(rows, columns=[*self.columns, "pattern_n", "pattern_share"])
@@ -84,6 +85,8 @@ def missing_patterns(
 ) -> MissingPatterns:
     """Tabulate which columns are missing together.
 
+    Van Buuren (2018), Flexible Imputation of Missing Data, 2nd edition, section 4.1.
+
     Parameters
     ----------
     frame : DataFrame
@@ -91,18 +94,10 @@ def missing_patterns(
     columns : sequence of str, optional
         Default: all.
 
-    Returns
-    -------
-    MissingPatterns
-
     Raises
     ------
     DataError
         If a column is absent or of a kind that is not read.
-
-    References
-    ----------
-    Van Buuren (2018). Flexible Imputation of Missing Data, 2nd edition. CRC Press, section 4.1.
 
     Examples
     --------
@@ -114,44 +109,36 @@ def missing_patterns(
     if columns is not None and not names(columns, "columns"):
         raise DataError("no column is named", hint="leave columns= out for all of them")
     read = open_table(frame).read(columns)
-    kept = tuple(read)
     gaps = np.column_stack([column.missing for column in read.values()])
-    kinds, counts = np.unique(gaps, axis=0, return_counts=True)
-    n = len(gaps)
-    found = [
-        (tuple(c for c, gone in zip(kept, kind.tolist(), strict=True) if gone), int(count))
-        for kind, count in zip(kinds, counts, strict=True)
-    ]
-    found.sort(key=lambda p: (bool(p[0]), -p[1], p[0]))
+    n, found = len(gaps), Counter(tuple(compress(read, row)) for row in gaps.tolist())
+    patterns = dict(sorted(found.items(), key=lambda p: (bool(p[0]), -p[1], p[0])))
     missing = {name: column.n_missing for name, column in read.items()}
-    complete = int((~gaps.any(axis=1)).sum())
     return MissingPatterns(
-        patterns=dict(found),
+        patterns=patterns,
         parts=tuple(
             Estimate(label=", ".join(gone) or "complete", estimate=count / n, n_used=count)
-            for gone, count in found
+            for gone, count in patterns.items()
         ),
         axis="share of the rows",
-        columns=kept,
+        columns=tuple(read),
         n_missing=missing,
         n_rows=n,
-        n_complete=complete,
-        sentence=_pattern_sentence(found, missing, n, complete),
+        n_complete=found[()],
+        sentence=_pattern_sentence(missing, n, found),
     )
 
 
-def _pattern_sentence(
-    found: Sequence[tuple[tuple[str, ...], int]], missing: Mapping[str, int], n: int, complete: int
-) -> str:
+def _pattern_sentence(missing: Mapping[str, int], n: int, found: Counter[tuple[str, ...]]) -> str:
     gappy = {name: count for name, count in missing.items() if count}
     if not gappy:
         return f"No value is missing in {n} rows and {len(missing)} columns."
     worst = sorted(gappy.items(), key=lambda item: -item[1])
     shown = ", ".join(f"{name!r} in {count} ({count / n:.1%})" for name, count in worst[:5])
     more = f" and {len(worst) - 5} more columns" if len(worst) > 5 else ""
+    complete = found[()]
     return (
         f"{complete} of {n} rows ({complete / n:.1%}) are complete; values are missing from {shown}{more},"
-        f" in {len([gone for gone, _ in found if gone])} pattern(s)."
+        f" in {sum(map(bool, found))} pattern(s)."
     )
 
 
@@ -160,7 +147,8 @@ class DropReport(Result):
     """A table without its incomplete rows: which were dropped, and how they differ from those kept.
 
     A part is a readable column, or ``column_level`` for one level of a text column: dropped minus kept rows,
-    in pooled standard deviations, over `n_used` dropped rows where it is known.
+    in pooled standard deviations, over `n_used` dropped rows where it is known; its figures are the means
+    ``mean_kept`` and ``mean_dropped``, None where nothing is known.
 
     Attributes
     ----------
@@ -174,8 +162,6 @@ class DropReport(Result):
         Dropped rows with a gap in each column; a row may count for several.
     by_group : mapping of str to (int, int)
         Dropped and all rows of each level of the column asked for.
-    means : mapping of str to (float or None, float or None)
-        Of each part, over kept and over dropped rows where it is known.
     """
 
     frame: Any = unlisted()
@@ -185,7 +171,6 @@ class DropReport(Result):
     n_dropped: int
     by_column: Mapping[str, int]
     by_group: Mapping[str, tuple[int, int]]
-    means: Mapping[str, tuple[float | None, float | None]]
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         from whyprompt.charts import interval_plot
@@ -215,11 +200,6 @@ def drop_incomplete(
     describe : sequence of str, optional
         Columns in which dropped and kept rows are compared. Default: `columns` and `by`.
 
-    Returns
-    -------
-    DropReport
-        With the rows kept as its `frame`.
-
     Raises
     ------
     DataError
@@ -246,89 +226,64 @@ def drop_incomplete(
             f"every row has a gap in one of {', '.join(asked)}; nothing would be left",
             hint="impute (whyprompt.effects.gaps.chained.impute), or leave out the column with most gaps",
         )
-    by_column = {name: int((read[name].missing & gone).sum()) for name in asked}
-    by_group = {} if by is None else _by_group(read[by], gone)
-    compared = [one for name in dict.fromkeys(shown) for one in _differences(read[name], gone)]
-    differences = [row for row, _ in compared]
     n, dropped = len(gone), int(gone.sum())
-    return DropReport(
+    found = DropReport(
+        sentence="",
         frame=table.rows(~gone),
         columns=asked,
         n_rows=n,
         n_kept=n - dropped,
         n_dropped=dropped,
-        by_column=by_column,
-        by_group=by_group,
-        parts=tuple(differences),
-        means={row.label: means for row, means in compared},
+        by_column={name: read[name].n_missing for name in asked},
+        by_group={} if by is None else _by_group(read[by], gone),
+        parts=tuple(row for name in dict.fromkeys(shown) for row in _differences(read[name], gone)),
         axis="dropped minus kept rows (pooled standard deviations)",
-        sentence=_drop_sentence(n, dropped, by_column, by_group, differences),
     )
+    return replace(found, sentence=_drop_sentence(found))
 
 
-def _by_group(column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]) -> dict[str, tuple[int, int]]:
-    labels = np.array(
-        [
-            "(missing)" if absent else str(int(v)) if isinstance(v, float) and v.is_integer() else str(v)
-            for v, absent in zip(column.data.tolist(), column.missing.tolist(), strict=True)
-        ],
-        dtype=object,
-    )
-    return {
-        str(level): (int(gone[labels == level].sum()), int((labels == level).sum()))
-        for level in sorted(set(labels.tolist()))
-    }
+def _by_group(column: Column, gone: Bools) -> dict[str, tuple[int, int]]:
+    values = zip(column.data.tolist(), column.missing.tolist(), strict=True)
+    labels = ["(missing)" if absent else level_name(value) for value, absent in values]
+    every, dropped = Counter(labels), Counter(compress(labels, gone))
+    return {level: (dropped[level], every[level]) for level in sorted(every)}
 
 
-def _differences(
-    column: Column, gone: np.ndarray[Any, np.dtype[np.bool_]]
-) -> list[tuple[Estimate, tuple[float | None, float | None]]]:
-    if column.kind != "text":
-        parts = [(column.name, column.data)]
-    else:
-        levels = column.levels if len(column.levels) <= 20 else ()
-        kept = levels if len(levels) > 2 else levels[1:]
-        parts = [
-            (
-                f"{column.name}_{level}",
-                np.where(column.missing, np.nan, (column.data == level).astype(float)),
-            )
-            for level in kept
-        ]
+def _differences(column: Column, gone: Bools) -> list[Estimate]:
+    # A column of very many levels names rows, and has nothing to compare.
+    if column.kind == "text" and len(column.levels) > 20:
+        return []
+    coded = column.coded(full=True)
     out = []
-    for name, values in parts:
+    for name, values in zip(coded.names, coded.matrix.T, strict=True):
         known = ~np.isnan(values)
         a, b = values[known & ~gone], values[known & gone]
         smd = None
         if len(a) > 1 and len(b) > 1:
             scale = float(np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2))
             smd = float((b.mean() - a.mean()) / scale) if scale > 0 else None
-        means = (float(a.mean()) if len(a) else None, float(b.mean()) if len(b) else None)
-        out.append((Estimate(label=name, estimate=smd, n_used=len(b)), means))
+        means = [float(v.mean()) if len(v) else None for v in (a, b)]
+        figures = dict(zip(("mean_kept", "mean_dropped"), means, strict=True))
+        out.append(Estimate(label=name, estimate=smd, n_used=len(b), figures=figures))
     return out
 
 
-def _drop_sentence(
-    n: int,
-    dropped: int,
-    by_column: Mapping[str, int],
-    by_group: Mapping[str, tuple[int, int]],
-    differences: Sequence[Estimate],
-) -> str:
+def _drop_sentence(found: DropReport) -> str:
+    n, dropped = found.n_rows, found.n_dropped
     if not dropped:
-        return f"No row was dropped: all {n} are complete in {', '.join(map(repr, by_column))}."
-    reasons = ", ".join(f"{count} for {name!r}" for name, count in by_column.items() if count)
+        return f"No row was dropped: all {n} are complete in {', '.join(map(repr, found.columns))}."
+    reasons = ", ".join(f"{count} for {name!r}" for name, count in found.by_column.items() if count)
     words = f"{dropped} of {n} rows ({dropped / n:.1%}) were dropped for missing values ({reasons})."
-    if by_group:
-        words += " By group: " + ", ".join(f"{a} of {b} in {g!r}" for g, (a, b) in by_group.items()) + "."
-    apart = [d for d in differences if d.estimate is not None and abs(d.estimate) > 0.1]
+    if found.by_group:
+        counts = ", ".join(f"{a} of {b} in {g!r}" for g, (a, b) in found.by_group.items())
+        words += f" By group: {counts}."
+    apart = [d for d in found.parts if abs(d.estimate or 0) > 0.1]
     if apart:
         worst = sorted(apart, key=lambda d: -abs(d.estimate or 0))[:3]
+        shown = ", ".join(
+            f"{d.label!r} ({format_number(d.estimate, digits=2)} standard deviations)" for d in worst
+        )
         words += (
-            " They differ from the rows kept in "
-            + ", ".join(
-                f"{d.label!r} ({format_number(d.estimate, digits=2)} standard deviations)" for d in worst
-            )
-            + ": what is found in the rest need not hold for them."
+            f" They differ from the rows kept in {shown}: what is found in the rest need not hold for them."
         )
     return words

@@ -105,15 +105,12 @@ def tipping_point(
         raise EstimationError(f"arm={arm!r} is not known", hint="'treated', 'control' or 'both'")
     table = open_table(frame)
     table.require([name], role="tipping")
-    read = open_table(frame).column(name, role="tipping")
-    named = (options.get("treated"), options.get("control"))
-    rows_used = None
-    if None not in named:
-        rows_used = rows_of_two_arms(table, treatment, treated=named[0], control=named[1])
-    kept = table if rows_used is None else table.keep(rows_used)
-    two = arms(kept, treatment, treated=named[0], control=named[1])
+    read = table.column(name, role="tipping")
+    named: dict[str, Any] = {which: options.get(which) for which in ("treated", "control")}
     # Gaps in rows of other arms are filled and stay as they are: those rows are in no estimate.
+    rows_used = None if None in named.values() else rows_of_two_arms(table, treatment, **named)
     chosen = np.ones(table.n_rows, dtype=bool) if rows_used is None else rows_used.copy()
+    two = arms(table.keep(chosen), treatment, **named)
     if arm != "both":
         chosen[chosen] = two.indicator if arm == "treated" else ~two.indicator
     varied = int((read.missing & chosen).sum())
