@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, overload
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SMD_LIMIT", "few_clusters", "holm"]
+__all__ = ["SMD_LIMIT", "few_clusters", "holm", "p_of_draws"]
 
 SMD_LIMIT = 0.1
 """A standardised mean difference above this is called an imbalance (Austin 2009; Stuart 2010)."""
@@ -91,3 +91,12 @@ def holm(p_values: Sequence[float | None]) -> list[float] | list[float | None]:
         running = max(running, min(1.0, p * (len(known) - rank)))
         out[k] = running
     return out
+
+
+def p_of_draws(hits: float, draws: int) -> float:
+    """Give the share of draws at least as far out, the real one counted in, so that no p is zero.
+
+    Source: Phipson and Smyth (2010). Permutation p-values should never be zero. Statistical Applications in
+    Genetics and Molecular Biology 9.
+    """
+    return (1 + hits) / (1 + draws)

@@ -13,8 +13,8 @@ from whyprompt._arguments import generator
 from whyprompt._words import format_number, p_words
 from whyprompt.charts import count_plot
 from whyprompt.errors import EstimationError
-from whyprompt.results import Check, Estimate
-from whyprompt.stats.rules import holm
+from whyprompt.results import Check, Estimate, with_holm
+from whyprompt.stats.rules import p_of_draws
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -155,14 +155,15 @@ def batch_interference(
     p_values, exact, done = _permute(centred, code, place, slopes, statistics, draws, random_state)
     total = np.sqrt(centred @ centred)
     shown = [statistics[0]] + [float(centred @ z / total) if total > 0 else 0.0 for z in slopes]
-    adjusted = holm(list(p_values))
-    tests = tuple(
-        Estimate(label=name, estimate=value, p_value=p, p_adjusted=p if h is None else h)
-        for name, value, p, h in zip(["batch", *neighbours], shown, p_values, adjusted, strict=True)
+    tests = with_holm(
+        [
+            Estimate(label=name, estimate=value, p_value=p)
+            for name, value, p in zip(["batch", *neighbours], shown, p_values, strict=True)
+        ]
     )
     sd_batch, sd_repeats = _components(y, code, place)
     # The least adjusted p that drawn arrangements can show; all of them have no floor.
-    floor = None if exact else len(tests) / (done + 1.0)
+    floor = None if exact else p_of_draws(len(tests) - 1, done)
     figures = {
         "exact": exact,
         "arrangements": done,
@@ -271,8 +272,7 @@ def _permute(
         hits += np.array(values) >= bars
         done += 1
     # The arrangement seen is among all of them; of drawn ones it is counted in.
-    p = hits / done if exact else (hits + 1) / (done + 1)
-    return [float(v) for v in p], exact, done
+    return [h / done if exact else p_of_draws(h, done) for h in hits.tolist()], exact, done
 
 
 def _components(y: Floats, code: Ints, place: Ints) -> tuple[float, float]:

@@ -39,12 +39,8 @@ def leave_one_covariate_out(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome, confounders, graph
-        As in `estimate_effect`.
-    **options
-        Of `estimate_effect`; its `draws`, of a bootstrap, are `bootstrap_draws` here.
+    frame, treatment, outcome, confounders, graph, **options
+        As in `refute`.
 
     Returns
     -------
@@ -80,7 +76,7 @@ def leave_one_covariate_out(
     whole = base.result
     rows, lost = [], []
     for name in names:
-        one = base.try_estimate(confounders=[c for c in names if c != name])
+        one = base.with_confounders([c for c in names if c != name])
         label = f"without {name!r}"
         if isinstance(one, str):
             lost.append(name)

@@ -39,18 +39,12 @@ def negative_control_outcome(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment : str
-        Column.
     outcomes : sequence of str
         Columns that the arm cannot have moved.
-    confounders, graph
-        As in `estimate_effect`; the graph gives the adjustment set of each outcome, so it must hold them.
+    frame, treatment, confounders, graph, **options
+        As in `refute`; the graph gives the adjustment set of each outcome, so it must hold them.
     alpha : float, default 0.05
         Level of the verdict, after Holm's adjustment.
-    **options
-        Of `estimate_effect`; its `draws`, of a bootstrap, are `bootstrap_draws` here.
 
     Returns
     -------

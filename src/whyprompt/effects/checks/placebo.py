@@ -15,10 +15,12 @@ from whyprompt.effects.checks.placebo_arms import (
     placebo_drawer,
     settle_how,
 )
-from whyprompt.effects.checks.rerun import Base, failed_share, of_effect
+from whyprompt.effects.checks.rerun import Base, of_effect, repeat
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import EstimationError
 from whyprompt.results import Check, Estimate
+from whyprompt.stats.rules import p_of_draws
+from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,10 +58,8 @@ def placebo_treatment(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome, confounders, graph
-        As in `estimate_effect`.
+    frame, treatment, outcome, confounders, graph, random_state, **options
+        As in `refute`.
     how : {"auto", "permute", "propensity"}, default "auto"
         Shuffle the arms over rows; or draw each row's arm from its propensity, estimated or known, which
         keeps the placebo as confounded as the real arm (the conditional randomisation test of Candes et al.
@@ -71,10 +71,6 @@ def placebo_treatment(
         permutation test of Berrett et al. 2020).
     draws : int, default 199
         Placebo arms.
-    random_state : int, default 0
-        For the draws.
-    **options
-        Of `estimate_effect`; its `draws`, of a bootstrap, are `bootstrap_draws` here.
 
     Returns
     -------
@@ -144,24 +140,16 @@ def placebo_treatment(
     adjusted = bool(base.problem.confounders) or base.problem.known_score is not None
     chosen = settle_how(how, randomised=randomised, adjusted=adjusted)
     draw = _drawer(base, chosen, within, generator(random_state))
-    found: list[Fit] = []
-    failed: list[str] = []
-    for _ in range(draws):
-        one = base.with_arm(draw())
-        if isinstance(one, str):
-            failed.append(one)
-        else:
-            found.append(one)
-    failed_share(failed, draws, "placebo arms")
+    found, failed = repeat(draws, lambda: base.with_arm(draw()), "placebo arms")
     values = np.array([r.estimate for r in found])
     p_value = None
     if chosen == "propensity" or randomised or not adjusted:
         real = _statistic(base.result)
-        p_value = (1 + sum(_statistic(r) >= real * (1 - 1e-12) for r in found)) / (1 + len(found))
+        p_value = p_of_draws(sum(_statistic(r) >= real * (1 - 1e-12) for r in found), len(found))
     spread = float(values.std(ddof=1))
     mean = float(values.mean())
-    error = spread / np.sqrt(len(values))
-    bias_p = float(2 * stats.t.sf(abs(mean) / error, len(values) - 1)) if error > 0 else 1.0
+    error = float(spread / np.sqrt(len(values)))
+    bias_p = two_sided_p(mean, error, len(values) - 1) or 1.0
     limits = [(r.ci[0], r.ci[1]) for r in found if r.ci[0] is not None and r.ci[1] is not None]
     level = base.result.level
     rate, excess_p = None, 1.0
@@ -183,7 +171,7 @@ def placebo_treatment(
         Estimate(
             label="mean of placebo estimates",
             estimate=mean,
-            std_error=float(error),
+            std_error=error,
             p_value=bias_p,
             df=len(values) - 1,
             n_used=len(values),

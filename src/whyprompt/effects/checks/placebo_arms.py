@@ -29,22 +29,7 @@ _STEPS = 50
 def settle_how(how: str, *, randomised: bool, adjusted: bool) -> str:
     """Choose how placebo arms are drawn where the caller left it open.
 
-    Parameters
-    ----------
-    how : {"auto", "permute", "propensity"}
-    randomised : bool
-        Whether the arms were given by chance.
-    adjusted : bool
-        Whether there are confounders, or a known propensity.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    EstimationError
-        If it is not known.
+    `adjusted` says whether there are confounders, or a known propensity.
     """
     if how not in {"auto", "permute", "propensity"}:
         raise EstimationError(f"how={how!r} is not known", hint="'auto', 'permute' or 'propensity'")
@@ -54,23 +39,7 @@ def settle_how(how: str, *, randomised: bool, adjusted: bool) -> str:
 
 
 def chance_of_arm(problem: Problem, fitted: Floats | None) -> Floats:
-    """Give each row's chance of the treated arm: the pipeline's own score, or a logistic one.
-
-    Parameters
-    ----------
-    problem : Problem
-    fitted : ndarray, optional
-        The score that the estimate used.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-
-    Raises
-    ------
-    EstimationError
-        Without confounders there is none.
-    """
+    """Give each row's chance of the treated arm: the known one, the estimate's own, or a logistic one."""
     if problem.known_score is not None:
         return problem.known_score
     if fitted is not None:
@@ -81,16 +50,7 @@ def chance_of_arm(problem: Problem, fitted: Floats | None) -> Floats:
 
 
 def arm_units(problem: Problem) -> Ints | None:
-    """Give the cluster of each row where every cluster has one arm, so that clusters got the arm, not rows.
-
-    Parameters
-    ----------
-    problem : Problem
-
-    Returns
-    -------
-    ndarray of int, shape (n,), or None
-    """
+    """Give the cluster of each row where every cluster has one arm: clusters got it, and not rows."""
     if problem.cluster is None:
         return None
     code = np.unique(problem.cluster.astype(str), return_inverse=True)[1].astype(np.int64)
@@ -100,18 +60,7 @@ def arm_units(problem: Problem) -> Ints | None:
 
 
 def placebo_blocks(columns: Sequence[NDArray[Any]], n: int) -> list[Ints]:
-    """Group rows that are equal in every column.
-
-    Parameters
-    ----------
-    columns : sequence of ndarray, each of shape (n,)
-    n : int
-
-    Returns
-    -------
-    list of ndarray of int
-        One block of all rows where there are no columns.
-    """
+    """Group rows that are equal in every column; one block of all rows where there are no columns."""
     keys: dict[tuple[str, ...], list[int]] = {}
     if not columns:
         return [np.arange(n)]
@@ -129,31 +78,15 @@ def placebo_drawer(
     units: Ints | None,
     rng: np.random.Generator,
 ) -> Callable[[], Bools]:
-    """Make a function that draws one placebo arm.
+    """Make a function that draws one placebo arm, a mask of shape (n,).
 
-    Parameters
-    ----------
-    treated : ndarray of bool, shape (n,)
-        The real arm.
-    blocks : sequence of ndarray of int
-    chance : ndarray, shape (n,), optional
-        Of the treated arm; None shuffles.
-    within : bool
-        Whether the number of treated rows is held in each block. With `chance` this is the conditional
-        permutation test: exchanges of pairs, each decided by the odds of the two rows, from a hub that is
-        as far from the real arm as every placebo is, so that all of them are exchangeable.
-    units : ndarray of int, shape (n,), optional
-        Clusters that got the arm as a whole; they are shuffled in place of rows.
-    rng : Generator
+    Without `chance`, of the treated arm, the real one is shuffled in each block; clusters (`units`) that got
+    the arm as a whole are shuffled in place of rows. `within` holds the number of treated rows in each block:
+    with `chance` this is the conditional permutation test, exchanges of pairs, each decided by the odds of
+    the two rows, from a hub that is as far from the real arm as every placebo is, so that all of them are
+    exchangeable.
 
-    Returns
-    -------
-    callable
-        Without arguments; returns a mask of shape (n,).
-
-    References
-    ----------
-    Berrett, Wang, Barber and Samworth (2020). The conditional permutation test for independence while
+    Source: Berrett, Wang, Barber and Samworth (2020). The conditional permutation test for independence while
     controlling for confounders. Journal of the Royal Statistical Society B 82, algorithms 1 and 2.
     """
     if chance is None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from whyprompt._arguments import at_least, generator
 from whyprompt._words import counted, format_number
-from whyprompt.effects.checks.rerun import Base, failed_share, of_effect, one_more_p
+from whyprompt.effects.checks.rerun import Base, of_effect, one_more_p, repeat
 from whyprompt.errors import EstimationError
 from whyprompt.results import Check, Estimate
 
@@ -36,16 +36,10 @@ def random_common_cause(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome, confounders, graph
-        As in `estimate_effect`.
+    frame, treatment, outcome, confounders, graph, random_state, **options
+        As in `refute`.
     draws : int, default 50
         Noise covariates, standard normal, one at a time.
-    random_state : int, default 0
-        For the noise.
-    **options
-        Of `estimate_effect`; its `draws`, of a bootstrap, are `bootstrap_draws` here.
 
     Returns
     -------
@@ -90,15 +84,10 @@ def random_common_cause(
     while name in base.table.columns:
         name += "_"
     rng = generator(random_state)
-    found, failed = [], []
-    for _ in range(draws):
-        noise = rng.normal(size=base.table.n_rows)
-        one = base.with_covariate(name, noise)
-        if isinstance(one, str):
-            failed.append(one)
-        else:
-            found.append(one.estimate)
-    failed_share(failed, draws, "repeats")
+    drawn, failed = repeat(
+        draws, lambda: base.with_covariate(name, rng.normal(size=base.table.n_rows)), "repeats"
+    )
+    found = [fit.estimate for fit in drawn]
     before, error = base.result.estimate, base.result.std_error
     change = np.array(found) - before
     mean, rms = float(change.mean()), float(np.sqrt((change**2).mean()))

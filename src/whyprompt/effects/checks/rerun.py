@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from whyprompt.stats.design import design_matrix
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,33 +26,18 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Estimate
 
-__all__ = ["Base", "effect_options", "excludes_zero", "failed_share", "of_effect", "one_more_p"]
+__all__ = ["Base", "effect_options", "excludes_zero", "of_effect", "one_more_p", "repeat"]
 
-# More failed draws than this and the rest are a selection.
 _MAX_FAILED = 0.2
+_Drawn = TypeVar("_Drawn")
 
 
 class Base:
     """A table and an estimate, to be taken again with something changed.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        Read and never written.
-    treatment, outcome : str
-    confounders, graph
-        As in `estimate_effect`; the graph is asked once.
-    options : dict
-        Others of `estimate_effect`, its `draws` as `bootstrap_draws`.
-
-    Attributes
-    ----------
-    result : EffectResult
-        Of the table as it is.
-    problem, plan : Problem, Plan
-        Its arrays, of the rows of the two arms, and what is computed.
-    table : Table
-        Those rows.
+    `options` are others of `estimate_effect`, its `draws` as `bootstrap_draws`; the graph is asked once.
+    `table` has the rows of the two arms, `problem` their arrays, and `plan` is what is computed of them;
+    `result` is the estimate of the table as it is.
     """
 
     def __init__(
@@ -73,9 +58,8 @@ class Base:
             "confounders": confounders,
             "graph": graph,
         }
-        for name in asked:
-            if name in options:
-                raise EstimationError(f"option {name!r} is given twice")
+        for name in set(asked) & set(options):
+            raise EstimationError(f"option {name!r} is given twice")
         found = estimated(frame, **asked, **options)
         chosen, _ = choose_confounders(
             table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
@@ -95,20 +79,16 @@ class Base:
         self.options = {**options, "cluster": found.problem.cluster_name or NO_CLUSTER}
         self.treated: NDArray[np.bool_] = found.problem.treated
 
-    def estimate(self, *, confounders: Sequence[str]) -> EffectResult:
-        """Estimate with other confounders; the rest as before, without asking the graph again."""
-        return estimated(
-            self.frame,
-            treatment=self.treatment,
-            outcome=self.outcome,
-            confounders=tuple(confounders),
-            **self.options,
-        ).result
-
-    def try_estimate(self, *, confounders: Sequence[str]) -> EffectResult | str:
-        """Estimate with other confounders, or say why it cannot be done."""
+    def with_confounders(self, names: Sequence[str]) -> EffectResult | str:
+        """Estimate with other confounders, without asking the graph again, or say why it cannot be done."""
         try:
-            return self.estimate(confounders=confounders)
+            return estimated(
+                self.frame,
+                treatment=self.treatment,
+                outcome=self.outcome,
+                confounders=tuple(names),
+                **self.options,
+            ).result
         except WhypromptError as error:
             return error.message
 
@@ -152,60 +132,22 @@ class Base:
 
 
 def effect_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Name options as `estimate_effect` does: a check's own `draws` are not those of its bootstrap.
-
-    Parameters
-    ----------
-    options : mapping
-        Of a check.
-
-    Returns
-    -------
-    dict
-    """
+    """Name options as `estimate_effect` does: a check's own `draws` are not those of its bootstrap."""
     return {("draws" if name == "bootstrap_draws" else name): value for name, value in options.items()}
 
 
 def of_effect(result: EffectResult, label: str) -> Estimate:
-    """Take the estimate out of a result, under another name.
-
-    Parameters
-    ----------
-    result : EffectResult
-    label : str
-
-    Returns
-    -------
-    Estimate
-    """
+    """Take the estimate out of a result, under another name."""
     return replace(result.overall, label=label)
 
 
 def excludes_zero(row: Estimate | EffectResult) -> bool:
-    """Whether there is an interval and zero lies outside it.
-
-    Parameters
-    ----------
-    row : Estimate or EffectResult
-
-    Returns
-    -------
-    bool
-    """
+    """Whether there is an interval and zero lies outside it."""
     return row.ci_low is not None and row.ci_high is not None and (row.ci_low > 0 or row.ci_high < 0)
 
 
 def one_more_p(change: NDArray[np.float64]) -> float:
-    """P-value of zero as one more draw of these (a prediction interval by the t distribution).
-
-    Parameters
-    ----------
-    change : ndarray, shape (draws,)
-
-    Returns
-    -------
-    float
-    """
+    """P-value of zero as one more draw of these (a prediction interval by the t distribution)."""
     from scipy import stats
 
     spread = float(change.std(ddof=1)) * np.sqrt(1 + 1 / len(change))
@@ -215,17 +157,23 @@ def one_more_p(change: NDArray[np.float64]) -> float:
     return float(2 * stats.t.sf(mean / spread, len(change) - 1))
 
 
-def failed_share(failed: Sequence[str], draws: int, what: str) -> None:
-    """Refuse to go on where too many draws failed, with the most frequent reason.
+def repeat(draws: int, one: Callable[[], _Drawn | str], what: str) -> tuple[list[_Drawn], list[str]]:
+    """Draw that often: what could be estimated, and why the others could not.
 
-    Raises
-    ------
-    EstimationError
-        If more than a fifth did.
+    More failed draws than a fifth and the rest are a selection: it is refused, with the most frequent reason.
     """
+    found: list[_Drawn] = []
+    failed: list[str] = []
+    for _ in range(draws):
+        drawn = one()
+        if isinstance(drawn, str):
+            failed.append(drawn)
+        else:
+            found.append(drawn)
     if len(failed) > _MAX_FAILED * draws:
-        reason = max(set(failed), key=list(failed).count)
+        reason = max(set(failed), key=failed.count)
         raise EstimationError(
             f"{len(failed)} of {draws} {what} could not be estimated: {reason}",
             hint="ask for a method that needs less (ipw, overlap), or give more rows",
         )
+    return found, failed

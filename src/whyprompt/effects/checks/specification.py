@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from whyprompt._arguments import at_least, generator
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
-from whyprompt.effects.checks.rerun import effect_options, excludes_zero, failed_share
+from whyprompt.effects.checks.rerun import effect_options, excludes_zero, of_effect, repeat
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of
 from whyprompt.effects.methods.method import Method
@@ -30,7 +30,7 @@ from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError, WhypromptError
 from whyprompt.results import Estimate, Result, rows_frame
 from whyprompt.stats.design import design_matrix
-from whyprompt.stats.rules import SMD_LIMIT
+from whyprompt.stats.rules import SMD_LIMIT, p_of_draws
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.make import MethodLike
     from whyprompt.effects.problem import Problem
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
@@ -104,13 +103,12 @@ class SpecificationCurve(Result):
     p_share: float | None
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the curve.
+        """Return the curve: a specification a row, and a column for each dimension.
 
         Returns
         -------
         pandas.DataFrame
-            One row a specification in the order of the estimates, those without one last, with a column for
-            each dimension.
+            In the order of the estimates, those without one last.
         """
         import pandas as pd
 
@@ -143,10 +141,8 @@ def specification_curve(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome, confounders, graph
-        As in `estimate_effect`.
+    frame, treatment, outcome, confounders, graph, random_state, **options
+        As in `refute`; the same in every specification.
     grid : mapping, optional
         From a dimension to its choices. ``"preparation"`` maps names to lists of steps (`prepare_table`);
         ``"confounders"`` maps names to lists of columns; every other dimension is an option of
@@ -162,10 +158,6 @@ def specification_curve(
         Curves of placebo arms, for the joint test of no effect in any specification. The arms are shuffled
         with ``design="randomized"``, and drawn from the propensity given all confounders where they were
         not given by chance (see `placebo_treatment`).
-    random_state : int, default 0
-        For everything random.
-    **options
-        Of `estimate_effect`; its `draws`, of a bootstrap, are `bootstrap_draws` here.
 
     Returns
     -------
@@ -211,8 +203,8 @@ def specification_curve(
         raise EstimationError(
             "nothing is adjusted for, so there is nothing to specify", hint="confounders=[...]"
         )
-    plan = _Plan(frame, treatment, outcome, tuple(chosen), grid, estimand, random_state, options)
-    rows, failures = plan.run(frame)
+    plan = _Plan(table, treatment, outcome, tuple(chosen), grid, estimand, random_state, options)
+    rows, failures = plan.run(table)
     if not rows:
         reason, count = Counter(f.note for f in failures).most_common(1)[0]
         raise EstimationError(
@@ -222,14 +214,12 @@ def specification_curve(
     values = np.array([_value(row) for row in rows])
     median = float(np.median(values))
     good = [_value(row) for row in rows if row["balanced"]]
-    p_median, p_share, done = (None, None, 0)
+    p_median, p_share, done = None, None, 0
     how = "propensity" if options.get("design") != "randomized" else "permute"
     if draws:
-        p_median, p_share, done = _permute(plan, frame, rows, draws, random_state, how)
+        p_median, p_share, done = _placebo_curves(plan, table, rows, draws, random_state, how)
     influence, medians = _influence(rows, plan.dimensions)
-    share = float(np.mean([row["significant"] for row in rows]))
-    same = float(np.mean(np.sign(values) == np.sign(median)))
-    return SpecificationCurve(
+    curve = SpecificationCurve(
         dimensions=plan.dimensions,
         overall=Estimate(label="median", estimate=median, p_value=p_median, n_used=len(rows)),
         parts=(*rows, *failures),
@@ -237,25 +227,24 @@ def specification_curve(
         low=float(values[0]),
         high=float(values[-1]),
         median_balanced=float(np.median(good)) if good else None,
-        share_significant=share,
-        share_same_sign=same,
+        share_significant=float(np.mean([row["significant"] for row in rows])),
+        share_same_sign=float(np.mean(np.sign(values) == np.sign(median))),
         share_balanced=len(good) / len(rows),
         influence=influence,
         medians=medians,
         draws=done,
         p_share=p_share,
-        sentence=_sentence(
-            rows, failures, median, share, same, good, influence, medians, p_median, p_share, done, how
-        ),
+        sentence="",
     )
+    return replace(curve, sentence=_sentence(curve, rows, failures, how))
 
 
 class _Plan:
-    """The grid, settled once, to be run on the table and on tables with shuffled arms."""
+    """The grid, settled once, to be run on the table and on tables with other arms."""
 
     def __init__(
         self,
-        frame: Any,  # noqa: ANN401 - any frame library's type
+        table: Table,
         treatment: str,
         outcome: str,
         confounders: tuple[str, ...],
@@ -267,77 +256,36 @@ class _Plan:
         self.treatment, self.outcome = treatment, outcome
         self.options = {**options, "random_state": random_state}
         self.estimand = estimand
-        columns = open_table(frame).read(confounders, role="confounder")
-        if grid is None:
-            numeric = [
-                c.name
-                for c in columns.values()
-                if c.kind == "number" and len(np.unique(c.data[~c.missing])) >= _FEW_VALUES
-            ]
-            preparations: dict[str, list[Step]] = {"none": []}
-            if numeric:
-                preparations["winsorised"] = [Step.winsorise(name) for name in numeric]
-                preparations["five bins"] = [Step.bin(name, n_bins=5) for name in numeric]
-            grid = {
-                "preparation": preparations,
-                "method": list(_DEFAULT_METHODS),
-                "caliper": list(_DEFAULT_CALIPERS),
-            }
-        named: dict[str, dict[str, Any]] = {}
-        for name, values in grid.items():
-            if isinstance(values, str) or not len(values):
-                raise EstimationError(f"dimension {name!r} of the grid has no list of choices")
-            if name in {"treatment", "outcome", "graph", "estimand", "frame"}:
-                raise EstimationError(f"{name!r} changes the question and is no dimension of one curve")
-            if name not in {*_OPTIONS, "preparation"}:
-                raise EstimationError(f"the grid names {name!r}, which is no option of estimate_effect")
-            if name in options:
-                raise EstimationError(f"{name!r} is a dimension of the grid and an option as well")
-            if name in {"preparation", "confounders"}:
-                if not hasattr(values, "items"):
-                    raise EstimationError(f"dimension {name!r} of the grid maps names to lists")
-                for label, value in values.items():
-                    if isinstance(value, str):
-                        raise EstimationError(
-                            f"{name} {label!r} of the grid is the text {value!r}; a list is needed"
-                        )
-                named[name] = {str(k): v for k, v in values.items()}
-            else:
-                # A mapping of a name to its options, as a study file has it, is a method as well.
-                made = [make_method(v) if name == "method" and isinstance(v, dict) else v for v in values]
-                named[name] = {_shown(v): v for v in made}
-        self.grid = named
-        self.dimensions = tuple(named)
-        self.sets = named.get("confounders", {"": confounders})
+        grid = _default_grid(table, confounders) if grid is None else grid
+        self.grid = {name: _choices(name, values, options) for name, values in grid.items()}
+        self.dimensions = tuple(self.grid)
+        self.sets = self.grid.get("confounders", {"": confounders})
         self.confounders = confounders
-        table = open_table(frame)
         # Rows of other arms than the two that are compared.
         self.rows: NDArray[np.bool_] | None = None
-        if options.get("treated") is not None and options.get("control") is not None:
-            self.rows = rows_of_two_arms(
-                table, treatment, treated=options["treated"], control=options["control"]
-            )
-        table = self.kept(frame)
-        sampling, _ = find_units(table, treatment=treatment, outcomes=[outcome], covariates=confounders)
+        named = {name: options.get(name) for name in ("treated", "control")}
+        if None not in named.values():
+            self.rows = rows_of_two_arms(table, treatment, **named)
+        kept = self.kept(table)
+        sampling, _ = find_units(kept, treatment=treatment, outcomes=[outcome], covariates=confounders)
         self.cluster, _ = settle_cluster(options.get("cluster"), sampling)
         self.options["cluster"] = self.cluster or NO_CLUSTER
-        raw = {name: table.values(name, role="confounder") for name in confounders}
+        raw = {name: kept.values(name, role="confounder") for name in confounders}
         self.raw = design_matrix(raw, full=True)
-        # Recipes look at the whole table and never at the arm, so shuffled arms need no other.
-        self.prepared: dict[str, tuple[Recipe | None, str]] = {}
-        for name, steps in named.get("preparation", {"": ()}).items():
-            self.prepared[name] = self._fit(frame, steps)
+        # Recipes look at the whole table and never at the arm, so other arms need no other.
+        self.prepared = {
+            name: self._fit(table, steps) for name, steps in self.grid.get("preparation", {"": ()}).items()
+        }
 
-    def kept(self, frame: Any) -> Table:  # noqa: ANN401
+    def kept(self, table: Table) -> Table:
         """Return the rows of the two arms."""
-        table = open_table(frame)
         return table if self.rows is None else table.keep(self.rows)
 
-    def problem(self, frame: Any) -> Problem:  # noqa: ANN401
+    def problem(self, table: Table) -> Problem:
         """Return the arrays of the rows of the two arms, with every confounder."""
         names = ("treated", "control", "propensity", "base_levels")
         return prepare(
-            self.kept(frame),
+            self.kept(table),
             cluster=self.cluster,
             treatment=self.treatment,
             outcome=self.outcome,
@@ -345,34 +293,29 @@ class _Plan:
             **{name: self.options[name] for name in names if name in self.options},
         )
 
-    def _fit(self, frame: Any, steps: Sequence[Step]) -> tuple[Recipe | None, str]:  # noqa: ANN401
+    def _fit(self, table: Table, steps: Sequence[Step]) -> Recipe | str | None:
+        """Give a preparation, None for none, or why it cannot be made."""
         if not steps:
-            return None, ""
+            return None
         try:
-            done = prepare_table(frame, steps, treatment=self.treatment, outcome=self.outcome)
+            return prepare_table(table.native, steps, treatment=self.treatment, outcome=self.outcome).recipe
         except DataError as error:
-            return None, error.message
-        return done.recipe, ""
+            return error.message
 
-    def run(self, frame: Any) -> tuple[list[Estimate], list[Estimate]]:  # noqa: ANN401
+    def run(self, table: Table) -> tuple[list[Estimate], list[Estimate]]:
         """Estimate in every specification."""
         rows: list[Estimate] = []
         failures: list[Estimate] = []
-        tables: dict[str, Any] = {}
-        for name, (recipe, _) in self.prepared.items():
-            tables[name] = frame if recipe is None else recipe.apply(frame).frame
-        treated = arms(
-            self.kept(frame),
-            self.treatment,
-            treated=self.options.get("treated"),
-            control=self.options.get("control"),
-        ).indicator
+        frames = {
+            name: made.apply(table.native).frame if isinstance(made, Recipe) else table.native
+            for name, made in self.prepared.items()
+        }
+        named = {name: self.options.get(name) for name in ("treated", "control")}
+        treated = arms(self.kept(table), self.treatment, **named).indicator
         seen: set[tuple[tuple[str, str], ...]] = set()
         for picked in product(*self.grid.values()):
             choices = dict(zip(self.dimensions, picked, strict=True))
-            settings = {
-                d: self.grid[d][c] for d, c in choices.items() if d not in {"preparation", "confounders"}
-            }
+            settings = {d: self.grid[d][c] for d, c in choices.items() if d not in _NAMED}
             method = settings.get("method", self.options.get("method", "nearest"))
             takes = options_of(method) if isinstance(method, str) else ()
             if settings.get("caliper") is not None and "caliper" not in takes:
@@ -382,39 +325,31 @@ class _Plan:
             if key in seen:
                 continue
             seen.add(key)
-            one = self._one(tables, choices, settings, method)
+            one = self._one(frames, choices, {"estimand": estimand_of(method, self.estimand), **settings})
             if isinstance(one, str):
-                failures.append(
-                    Estimate(label=_label(choices), estimate=None, note=one, figures={"choices": choices})
-                )
+                label = ", ".join(choices.values())
+                failures.append(Estimate(label=label, estimate=None, note=one, figures={"choices": choices}))
             else:
                 rows.append(self._row(one, choices, treated))
         return rows, failures
 
     def _one(
-        self,
-        tables: Mapping[str, Any],
-        choices: Mapping[str, str],
-        settings: dict[str, Any],
-        method: MethodLike,
+        self, frames: Mapping[str, Any], choices: Mapping[str, str], settings: Mapping[str, Any]
     ) -> EffectResult | str:
         name = choices.get("preparation", "")
-        recipe, failed = self.prepared[name]
-        if failed:
-            return failed
-        columns = _after(recipe, tuple(self.sets[choices.get("confounders", "")]))
+        recipe = self.prepared[name]
+        if isinstance(recipe, str):
+            return recipe
         try:
-            result = estimated(
-                tables[name],
+            return estimated(
+                frames[name],
                 treatment=self.treatment,
                 outcome=self.outcome,
-                confounders=columns,
-                estimand=estimand_of(method, self.estimand),
+                confounders=_after(recipe, tuple(self.sets[choices.get("confounders", "")])),
                 **{**self.options, **settings},
             ).result
         except WhypromptError as error:
             return error.message
-        return result
 
     def _row(self, result: EffectResult, choices: Mapping[str, str], treated: NDArray[np.bool_]) -> Estimate:
         assert result.weights is not None
@@ -422,15 +357,8 @@ class _Plan:
         left = [r.smd_after for r in balance_table(self.raw.matrix, treated, weights, names=self.raw.names)]
         known = [abs(v) for v in left if v is not None]
         largest = max(known) if len(known) == len(left) else None
-        return Estimate(
-            label=_label(choices),
-            estimate=result.estimate,
-            std_error=result.std_error,
-            ci_low=result.ci_low,
-            ci_high=result.ci_high,
-            p_value=result.p_value,
-            n_treated_used=result.n_treated_used,
-            n_control_used=result.n_control_used,
+        return replace(
+            of_effect(result, ", ".join(choices.values())),
             largest_smd=largest,
             figures={
                 "choices": choices,
@@ -441,8 +369,43 @@ class _Plan:
         )
 
 
-def _label(choices: Mapping[str, str]) -> str:
-    return ", ".join(choices.values())
+_NAMED = frozenset({"preparation", "confounders"})
+"""Dimensions whose choices have names of their own."""
+
+
+def _default_grid(table: Table, confounders: Sequence[str]) -> dict[str, Any]:
+    numeric = [
+        c.name
+        for c in table.read(confounders, role="confounder").values()
+        if c.kind == "number" and len(np.unique(c.data[~c.missing])) >= _FEW_VALUES
+    ]
+    preparations: dict[str, list[Step]] = {"none": []}
+    if numeric:
+        preparations["winsorised"] = [Step.winsorise(name) for name in numeric]
+        preparations["five bins"] = [Step.bin(name, n_bins=5) for name in numeric]
+    return {"preparation": preparations, "method": _DEFAULT_METHODS, "caliper": _DEFAULT_CALIPERS}
+
+
+def _choices(name: str, values: Any, options: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ANN401
+    """Give the choices of a dimension of the grid, by what they are called."""
+    if isinstance(values, str) or not len(values):
+        raise EstimationError(f"dimension {name!r} of the grid has no list of choices")
+    if name in {"treatment", "outcome", "graph", "estimand", "frame"}:
+        raise EstimationError(f"{name!r} changes the question and is no dimension of one curve")
+    if name not in {*_OPTIONS, "preparation"}:
+        raise EstimationError(f"the grid names {name!r}, which is no option of estimate_effect")
+    if name in options:
+        raise EstimationError(f"{name!r} is a dimension of the grid and an option as well")
+    if name not in _NAMED:
+        # A mapping of a name to its options, as a study file has it, is a method as well.
+        made = [make_method(v) if name == "method" and isinstance(v, dict) else v for v in values]
+        return {_shown(v): v for v in made}
+    if not hasattr(values, "items"):
+        raise EstimationError(f"dimension {name!r} of the grid maps names to lists")
+    for label, value in values.items():
+        if isinstance(value, str):
+            raise EstimationError(f"{name} {label!r} of the grid is the text {value!r}; a list is needed")
+    return {str(k): v for k, v in values.items()}
 
 
 def _value(row: Estimate) -> float:
@@ -494,19 +457,13 @@ def _summary(rows: Sequence[Estimate]) -> tuple[float, int]:
     return (abs(float(np.median(z))) if z else 0.0), max(up, down)
 
 
-def _permute(
-    plan: _Plan,
-    frame: Any,  # noqa: ANN401 - any frame library's type
-    rows: Sequence[Estimate],
-    draws: int,
-    random_state: int,
-    how: str,
+def _placebo_curves(
+    plan: _Plan, table: Table, rows: Sequence[Estimate], draws: int, random_state: int, how: str
 ) -> tuple[float, float, int]:
-    import narwhals as nw
-
-    problem = plan.problem(frame)
+    problem = plan.problem(table)
+    units = arm_units(problem)
     chance = chance_of_arm(problem, None) if how == "propensity" else None
-    if chance is not None and arm_units(problem) is not None:
+    if chance is not None and units is not None:
         raise EstimationError(
             "every cluster has one arm, so clusters got the arm and a propensity of rows cannot draw it",
             hint="draws=0, or design='randomized' if chance gave clusters their arm",
@@ -516,82 +473,62 @@ def _permute(
         placebo_blocks((), len(problem.y)),
         chance=chance,
         within=False,
-        units=arm_units(problem),
+        units=units,
         rng=generator(random_state),
     )
-    given = nw.from_native(frame, eager_only=True)
-    raw = given.get_column(plan.treatment).to_list()
-    place = np.arange(len(raw)) if plan.rows is None else np.flatnonzero(plan.rows)
-    levels = [raw[int(place[np.flatnonzero(arm)[0]])] for arm in (~problem.treated, problem.treated)]
-    real = _summary(rows)
-    median, share, done = 1, 1, 0
-    for _ in range(draws):
-        values = list(raw)
-        for row, flag in zip(place.tolist(), draw().tolist(), strict=True):
-            values[row] = levels[int(flag)]
-        series = nw.new_series(
-            plan.treatment, values, given.schema[plan.treatment], backend=given.implementation
-        )
+    levels = table.raw(plan.treatment)
+    place = np.arange(len(levels)) if plan.rows is None else np.flatnonzero(plan.rows)
+    control, treated = (levels[place[arm.argmax()]] for arm in (~problem.treated, problem.treated))
+
+    def one() -> tuple[float, int] | str:
+        drawn = levels.copy()
+        drawn[place] = np.where(draw(), treated, control)
         try:
-            shuffled, _ = plan.run(given.with_columns(series).to_native())
+            shuffled, _ = plan.run(open_table(table.written({plan.treatment: drawn})))
         except WhypromptError:  # an arm is empty
-            continue
-        if not shuffled:
-            continue
-        done += 1
-        one = _summary(shuffled)
-        median += one[0] >= real[0] * (1 - 1e-12)
-        share += one[1] >= real[1]
-    failed_share(["no specification gives an estimate"] * (draws - done), draws, "placebo curves")
-    return median / (1 + done), share / (1 + done), done
+            shuffled = []
+        return _summary(shuffled) if shuffled else "no specification gives an estimate"
+
+    found, _ = repeat(draws, one, "placebo curves")
+    real = _summary(rows)
+    median = sum(z >= real[0] * (1 - 1e-12) for z, _ in found)
+    share = sum(count >= real[1] for _, count in found)
+    return p_of_draws(median, len(found)), p_of_draws(share, len(found)), len(found)
 
 
 def _sentence(
-    rows: Sequence[Estimate],
-    failures: Sequence[Estimate],
-    median: float,
-    share: float,
-    same: float,
-    good: Sequence[float],
-    influence: Mapping[str, float],
-    medians: Mapping[str, Mapping[str, float]],
-    p_median: float | None,
-    p_share: float | None,
-    done: int,
-    how: str,
+    curve: SpecificationCurve, rows: Sequence[Estimate], failures: Sequence[Estimate], how: str
 ) -> str:
     words = (
-        f"Over {counted(len(rows), 'specification')} the estimates run from"
-        f" {format_number(rows[0].estimate)} to"
-        f" {format_number(rows[-1].estimate)} with a median of {format_number(median)}; {share:.0%} of the"
-        f" intervals exclude zero and {same:.0%} of the estimates have the sign of the median."
+        f"Over {counted(len(rows), 'specification')} the estimates run from {format_number(curve.low)} to"
+        f" {format_number(curve.high)} with a median of {format_number(curve.estimate)};"
+        f" {curve.share_significant:.0%} of the intervals exclude zero and {curve.share_same_sign:.0%} of the"
+        " estimates have the sign of the median."
     )
+    good = sum(row["balanced"] for row in rows)
     if not good:
         words += " None reaches balance in every confounder, so none may be claimed as an effect of the arm."
-    elif len(good) < len(rows):
-        words += (
-            f" The {len(good)} that reach balance have a median of {format_number(float(np.median(good)))}."
-        )
+    elif good < len(rows):
+        words += f" The {good} that reach balance have a median of {format_number(curve.median_balanced)}."
     else:
         words += " All reach balance."
     others = sorted({row["estimand"] for row in rows})
     if len(others) > 1:
         words += f" They do not all answer one question: the estimands are {', '.join(others)}."
-    top = next(iter(influence), None)
-    if top is not None and influence[top] > 0 and len(medians[top]) > 1:
+    top = next(iter(curve.influence), None)
+    if top is not None and curve.influence[top] > 0 and len(curve.medians[top]) > 1:
+        each = ", ".join(f"{label} {format_number(value)}" for label, value in curve.medians[top].items())
         words += (
-            f" The choice of {top} moves them most ({influence[top]:.0%} of their variance: "
-            + ", ".join(f"{label} {format_number(value)}" for label, value in medians[top].items())
-            + ")."
+            f" The choice of {top} moves them most ({curve.influence[top]:.0%} of their variance: {each})."
         )
     if failures:
         reasons = Counter(f.note for f in failures).most_common(2)
         words += f" {len(failures)} give no estimate (" + "; ".join(f"{n}: {r}" for r, n in reasons) + ")."
-    if done and p_median is not None and p_share is not None:
+    if curve.draws:
         drawn = "shuffled" if how == "permute" else "drawn from the propensity"
+        ps = [p_words(p, least=p_of_draws(0, curve.draws)) for p in (curve.p_value, curve.p_share)]
         words += (
-            f" Of {counted(done, 'curve')} with arms {drawn}, as strong a median comes with p"
-            f" {p_words(p_median, least=1 / (1 + done))} and as many significant estimates with p"
-            f" {p_words(p_share, least=1 / (1 + done))}."
+            f" Of {counted(curve.draws, 'curve')} with arms {drawn}, as strong a median comes with p {ps[0]}"
+            f" and as many significant estimates with p {ps[1]}."
         )
     return words + " The specifications share their rows, so the curve is no sum of evidence."

@@ -8,13 +8,14 @@ import numpy as np
 
 from whyprompt._arguments import at_least, generator
 from whyprompt._words import format_number
-from whyprompt.effects.checks.rerun import Base, failed_share, of_effect, one_more_p
+from whyprompt.effects.checks.rerun import Base, of_effect, one_more_p, repeat
 from whyprompt.errors import EstimationError
 from whyprompt.results import Check, Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from whyprompt.effects.methods.method import Fit
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Verdict
 
@@ -45,18 +46,12 @@ def data_subset(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome, confounders, graph
-        As in `estimate_effect`. With ``cluster=`` whole clusters are drawn.
+    frame, treatment, outcome, confounders, graph, random_state, **options
+        As in `refute`. With ``cluster=`` whole clusters are drawn.
     fraction : float, default 0.8
         Of rows in each subset.
     draws : int, default 100
         Subsets, drawn without replacement.
-    random_state : int, default 0
-        For the draws.
-    **options
-        Of `estimate_effect`; its `draws`, of a bootstrap, are `bootstrap_draws` here.
 
     Returns
     -------
@@ -105,16 +100,14 @@ def data_subset(
     if not 0 < size < groups:
         raise EstimationError(f"{fraction:g} of {groups} rows or clusters is no proper subset")
     rng = generator(random_state)
-    found, failed = [], []
-    for _ in range(draws):
+
+    def one() -> Fit | str:
         kept = np.zeros(groups, dtype=bool)
         kept[rng.choice(groups, size=size, replace=False)] = True
-        one = base.of_rows(np.flatnonzero(kept[code]))
-        if isinstance(one, str):
-            failed.append(one)
-        else:
-            found.append(one.estimate)
-    failed_share(failed, draws, "subsets")
+        return base.of_rows(np.flatnonzero(kept[code]))
+
+    drawn, failed = repeat(draws, one, "subsets")
+    found = [fit.estimate for fit in drawn]
     before, error = base.result.estimate, base.result.std_error
     change = np.array(found) - before
     share = size / groups
