@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from effect_verbs import fit_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -11,7 +12,6 @@ from whyprompt.effects.methods.cem import match_cem
 from whyprompt.effects.methods.matching import common_support
 from whyprompt.effects.methods.nearest import match_nearest
 from whyprompt.effects.methods.subclass import match_subclass
-from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import EstimationError
 
 CASES = {

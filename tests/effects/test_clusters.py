@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.api as sm
-from effect_verbs import estimate_effects
+from effect_verbs import estimate_effects, fit_arrays
 from scipy import stats
 
 from whyprompt import compare_arms, estimate_effect
-from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.stats.clusters import clustered_means
 from whyprompt.stats.errors import clustered_difference, weighted_difference
 

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
+from effect_verbs import fit_arrays
 from sklearn.dummy import DummyClassifier, DummyRegressor
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from whyprompt import heterogeneous_effects
-from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import EstimationError
 from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
 from whyprompt.stats.threads import one_blas_thread, one_openmp_thread

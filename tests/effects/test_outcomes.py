@@ -8,6 +8,7 @@ import pytest
 import statsmodels.api as sm
 from effect_verbs import (
     estimate_effects,
+    fit_arrays,
     ordinal_effect,
     paired_effect,
     paired_effects,
@@ -20,7 +21,6 @@ from statsmodels.stats.multitest import multipletests
 
 from whyprompt import CausalGraph, estimate_effect
 from whyprompt._words import format_number
-from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.stats.proportional_odds import at_least, fit_proportional_odds
 

@@ -3,12 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from effect_verbs import estimate_effects, paired_effects
+from effect_verbs import estimate_effects, fit_arrays, paired_effects
 from sklearn.ensemble import RandomForestRegressor
 from sklearn.tree import DecisionTreeClassifier
 
 from whyprompt import audit, estimate_effect, one_draw
-from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.stats.order import cluster_places, content_rank
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from effect_verbs import fit_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from whyprompt.effects.methods.balancing import entropy_multipliers
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, heavy_tails
 from whyprompt.effects.methods.many_arms import multinomial_weights
 from whyprompt.effects.methods.weights import crump_threshold, truncate_weights
-from whyprompt.effects.pipeline import fit_arrays
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.design import standardised
 from whyprompt.stats.errors import interval

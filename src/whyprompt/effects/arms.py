@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._arguments import confidence
-from whyprompt.effects.arms_balance import pair_balance, pair_known, pair_smd, without_error
+from whyprompt.effects.arms_balance import pair_balance, pair_known, without_error
 from whyprompt.effects.arms_words import LOW_ESS, arms_balance, arms_overlap, arms_sentence
 from whyprompt.effects.assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects.estimate import estimated
@@ -25,7 +25,7 @@ from whyprompt.effects.separation import explain_missing_arms
 from whyprompt.effects.several import EffectsResult
 from whyprompt.effects.units import NO_CLUSTER, find_units, paired_item, settle_cluster
 from whyprompt.errors import EstimationError
-from whyprompt.results import BalanceRow, Estimate, with_holm
+from whyprompt.results import Estimate, with_holm
 from whyprompt.stats.clusters import clustered_means, pairwise_df
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.errors import interval
@@ -327,13 +327,10 @@ def _weighted(
     here = [labels == arm for arm in arms]
     counts = [int(rows.sum()) for rows in here]
     sizes = [effective_sample_size(weights[rows]) for rows in here]
-    balance: tuple[BalanceRow, ...] = ()
-    weighing = {"arms": arms, "weights": weights, "focal": focal, "weighted_spread": wanted == "ato"}
-    if names:
-        shown = design_matrix(columns, full=True)
-        balance = pair_balance(shown.matrix, shown.names, labels, **weighing)
+    balance, apart = pair_balance(
+        columns, labels, arms=arms, weights=weights, focal=focal, weighted_spread=wanted == "ato"
+    )
     blind = without_error(y, labels, arms, units)
-    apart = pair_smd(columns, labels, **weighing)
     rows = _contrasts(arms, counts, found, pairs, level, random_state, balance_of=apart, blind=blind)
     warnings = [
         f"the weights of arm {arm!r} are worth {ess:.0f} of {n} rows: its mean rests on few of them"

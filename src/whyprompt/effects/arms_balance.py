@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["pair_balance", "pair_known", "pair_smd", "without_error"]
+__all__ = ["pair_balance", "pair_known", "without_error"]
 
 _SAME = "its outcomes are all equal, in this sample"
 
@@ -57,34 +57,6 @@ def _arm_means(X: Floats, labels: NDArray[Any], arms: Sequence[str], weights: Fl
 
 
 def pair_balance(
-    X: Floats,
-    names: Sequence[str],
-    labels: NDArray[Any],
-    *,
-    arms: Sequence[str],
-    weights: Floats,
-    focal: str | None,
-    weighted_spread: bool,
-) -> tuple[BalanceRow, ...]:
-    """Return the largest difference of any two arms for each covariate.
-
-    `X`, shape (n, q), has every level of a text column as its own column, `labels` the arm of each row.
-    Denominators are as in cobalt: the spread of the arm `focal` for its ATT, that of all weighted rows for
-    overlap weights (`weighted_spread`), and else the one pooled over arms.
-    """
-    scale = _denominators(X, labels, arms, weights, focal, weighted_spread=weighted_spread)
-    before, after = (_arm_means(X, labels, arms, w) for w in (np.ones(len(labels)), weights))
-    rows = []
-    for j, name in enumerate(names):
-        spread = [float(np.ptp(means[:, j])) for means in (before, after)]
-        none = 1e-12 * float(np.abs(before[:, j]).max())
-        smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s <= none else None) for s in spread]
-        worst = (arms[int(after[:, j].argmin())], arms[int(after[:, j].argmax())])
-        rows.append(BalanceRow(covariate=name, smd_before=smd[0], smd_after=smd[1], worst_pair=worst))
-    return tuple(rows)
-
-
-def pair_smd(
     columns: dict[str, NDArray[Any]],
     labels: NDArray[Any],
     *,
@@ -92,24 +64,34 @@ def pair_smd(
     weights: Floats,
     focal: str | None,
     weighted_spread: bool,
-) -> dict[tuple[int, int], float | None]:
-    """Return the largest standardised difference of each two arms over all covariates, after weighting.
+) -> tuple[tuple[BalanceRow, ...], dict[tuple[int, int], float | None]]:
+    """Return the largest difference of any two arms for each covariate, and of each two over all of them.
 
-    By the places of the two arms; None where a covariate has no spread to divide by. `columns` are as read;
-    the rest as for `pair_balance`.
+    `columns` are as read, `labels` the arm of each row. The second is after weighting, by the places of the
+    two arms; None where a covariate has no spread to divide by. Denominators are as in cobalt: the spread of
+    the arm `focal` for its ATT, that of all weighted rows for overlap weights (`weighted_spread`), and else
+    the one pooled over arms.
     """
     if not columns:
-        return {}
-    X = design_matrix(columns, full=True).matrix
+        return (), {}
+    shown = design_matrix(columns, full=True)
+    X = shown.matrix
     scale = _denominators(X, labels, arms, weights, focal, weighted_spread=weighted_spread)
-    means = _arm_means(X, labels, arms, weights)
-    out: dict[tuple[int, int], float | None] = {}
+    before, after = (_arm_means(X, labels, arms, w) for w in (np.ones(len(labels)), weights))
+    rows = []
+    for j, name in enumerate(shown.names):
+        spread = [float(np.ptp(means[:, j])) for means in (before, after)]
+        none = 1e-12 * float(np.abs(before[:, j]).max())
+        smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s <= none else None) for s in spread]
+        worst = (arms[int(after[:, j].argmin())], arms[int(after[:, j].argmax())])
+        rows.append(BalanceRow(covariate=name, smd_before=smd[0], smd_after=smd[1], worst_pair=worst))
+    apart: dict[tuple[int, int], float | None] = {}
+    live, nothing = scale > 0, 1e-12 * np.abs(after).max(axis=0)
     for a, b in combinations(range(len(arms)), 2):
-        gap = np.abs(means[b] - means[a])
-        live = scale > 0
-        unknown = bool((gap > 1e-12 * np.abs(means).max(axis=0))[~live].any())
-        out[(a, b)] = None if unknown else float((gap[live] / scale[live]).max(initial=0.0))
-    return out
+        gap = np.abs(after[b] - after[a])
+        unknown = bool((gap > nothing)[~live].any())
+        apart[(a, b)] = None if unknown else float((gap[live] / scale[live]).max(initial=0.0))
+    return tuple(rows), apart
 
 
 def without_error(

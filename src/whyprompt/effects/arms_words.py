@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from whyprompt._words import counted, format_number, percent
-from whyprompt.effects.assumptions import FEW_ROWS
+from whyprompt.effects.assumptions import FEW_ROWS, not_claimed
 from whyprompt.effects.result import method_words
 from whyprompt.results import Assumption
 from whyprompt.stats.rules import SMD_LIMIT
@@ -103,10 +103,11 @@ def arms_sentence(result: EffectsResult, design: str, *, to_reference: bool) -> 
         least=[p for _, p in rest],
         level=result.level,
     )
-    failed = [a for a in result.assumptions if a.status == "fails"]
-    if failed:
-        reasons = ". ".join(a.detail.rstrip(".") for a in failed)
-        return f"{text} {reasons}. The differences may therefore not be claimed as effects of the arms."
+    no = not_claimed(
+        result.assumptions, "The differences may therefore not be claimed as effects of the arms."
+    )
+    if no:
+        return text + no
     if design == "paired":
         return f"{text} Each item was run under every arm, so these are effects of the arms on these items."
     if design == "randomized":

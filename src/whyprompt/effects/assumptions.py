@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["FEW_ROWS", "describe_assumptions", "judge_balance", "judge_overlap"]
+__all__ = ["FEW_ROWS", "describe_assumptions", "judge_balance", "judge_overlap", "not_claimed"]
 
 # Share of the rows whose effect is wanted that may lie beyond the other arm's scores.
 _FEW, _MANY = 0.01, 0.10
@@ -48,35 +48,8 @@ def describe_assumptions(
     that differ between randomised arms by more than a lot would do.
     """
     out = [_exchangeability(design, confounders, from_graph=from_graph)]
-    if moved:
-        out.append(
-            Assumption(
-                name="no post-treatment adjustment",
-                status="fails",
-                check="a lot balances what the item was before: each covariate's difference between the arms"
-                " was tested at 0.001, over their number",
-                detail=f"the arms differ in {', '.join(moved)}: either the arm causes it, and it must be left"
-                " out, or the arm was not drawn by one lot for all rows",
-            )
-        )
-    elif from_graph:
-        out.append(
-            Assumption(
-                name="no post-treatment adjustment",
-                status="doubtful" if cautions else "holds",
-                check="the graph was asked whether any covariate is caused by the arm or opens a path",
-                detail="; ".join(cautions) or "none is",
-            )
-        )
-    elif confounders:
-        out.append(
-            Assumption(
-                name="no post-treatment adjustment",
-                status="doubtful" if cautions else "not checked",
-                check="the names were compared with those that the field gives to what an arm causes",
-                detail="; ".join(cautions) or "none is among them; without a graph no more can be said",
-            )
-        )
+    if moved or from_graph or confounders:
+        out.append(_no_post_treatment(moved, cautions, from_graph=from_graph))
     if overlap is not None:
         out.append(overlap)
     if balance:
@@ -102,37 +75,53 @@ def describe_assumptions(
     return tuple(out)
 
 
+def _no_post_treatment(moved: Sequence[str], cautions: Sequence[str], *, from_graph: bool) -> Assumption:
+    status: Status = "doubtful" if cautions else "holds" if from_graph else "not checked"
+    if moved:
+        status = "fails"
+        check = (
+            "a lot balances what the item was before: each covariate's difference between the arms was tested"
+            " at 0.001, over their number"
+        )
+        detail = (
+            f"the arms differ in {', '.join(moved)}: either the arm causes it, and it must be left out, or"
+            " the arm was not drawn by one lot for all rows"
+        )
+    elif from_graph:
+        check = "the graph was asked whether any covariate is caused by the arm or opens a path"
+        detail = "; ".join(cautions) or "none is"
+    else:
+        check = "the names were compared with those that the field gives to what an arm causes"
+        detail = "; ".join(cautions) or "none is among them; without a graph no more can be said"
+    return Assumption(name="no post-treatment adjustment", status=status, check=check, detail=detail)
+
+
 def _exchangeability(design: str, confounders: Sequence[str], *, from_graph: bool) -> Assumption:
-    if design == "randomized":
-        return Assumption(
-            name="exchangeability",
-            status="holds",
-            check="the design",
-            detail="the arm was drawn at random, as the caller states",
-        )
-    if design == "paired":
-        return Assumption(
-            name="exchangeability",
-            status="holds",
-            check="the design",
-            detail="each item was run under every arm, so that nothing about an item decided its arm",
-        )
     named = ", ".join(confounders)
-    detail = (
-        f"by the graph, nothing{f' but {named}' if named else ''} affects both the choice of arm and the"
-        " outcome"
-        if from_graph
-        else f"as the caller states, nothing but {named} affects both the choice of arm and the outcome"
-        if named
-        else "nothing was adjusted for: nothing would have to affect both the choice of arm and the outcome,"
-        " which nobody states"
-    )
-    return Assumption(
-        name="exchangeability",
-        status="untestable",
-        check="none is possible from these data; see the sensitivity analyses",
-        detail=detail,
-    )
+    status: Status = "holds" if design in {"randomized", "paired"} else "untestable"
+    check = "the design"
+    if design == "randomized":
+        detail = "the arm was drawn at random, as the caller states"
+    elif design == "paired":
+        detail = "each item was run under every arm, so that nothing about an item decided its arm"
+    else:
+        check = "none is possible from these data; see the sensitivity analyses"
+        detail = (
+            f"by the graph, nothing{f' but {named}' if named else ''} affects both the choice of arm and the"
+            " outcome"
+            if from_graph
+            else f"as the caller states, nothing but {named} affects both the choice of arm and the outcome"
+            if named
+            else "nothing was adjusted for: nothing would have to affect both the choice of arm and the"
+            " outcome, which nobody states"
+        )
+    return Assumption(name="exchangeability", status=status, check=check, detail=detail)
+
+
+def not_claimed(assumptions: Sequence[Assumption], what: str, *, but: str = "") -> str:
+    """Say why `what` may not be claimed, where an assumption (`but` one) fails its check; else nothing."""
+    failed = [a.detail.rstrip(".") for a in assumptions if a.status == "fails" and a.name != but]
+    return f" {'. '.join(failed)}. {what}" if failed else ""
 
 
 def judge_balance(balance: Sequence[BalanceRow], *, randomized: bool = False) -> Assumption:

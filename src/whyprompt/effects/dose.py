@@ -15,7 +15,7 @@ import numpy as np
 from whyprompt._arguments import confidence
 from whyprompt._summary import balance_text, grid, reach
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.effects.assumptions import describe_assumptions
+from whyprompt.effects.assumptions import describe_assumptions, not_claimed
 from whyprompt.effects.measures import stated
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
 from whyprompt.effects.problem import choose_confounders
@@ -549,10 +549,9 @@ def _sentence(made: DoseResponse, design: str) -> str:
     )
     if made.nonlinear_p is not None and made.nonlinear_p < 1 - made.level:
         text += f" The response is not a straight line (p {p_words(made.nonlinear_p)}): read the curve."
-    failed = [a for a in made.assumptions if a.status == "fails"]
-    if failed:
-        reasons = ". ".join(a.detail.rstrip(".") for a in failed)
-        return f"{text} {reasons}. The change may therefore not be claimed as an effect of the dose."
+    no = not_claimed(made.assumptions, "The change may therefore not be claimed as an effect of the dose.")
+    if no:
+        return text + no
     if design == "randomized":
         return f"{text} The dose was randomised, so this is its effect."
     if not made.confounders:

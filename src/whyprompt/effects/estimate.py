@@ -130,30 +130,24 @@ def estimated(
     if plan.std_error == "bootstrap":
         fit = bootstrapped(problem, plan, fit)
     both = item if item is not None and item.paired and cluster != NO_CLUSTER else None
-    if both is not None:
-        notes = (*notes, both.paired_note)
-    result = _result(
-        problem,
-        plan,
-        fit,
-        design=design,
-        graph=graph,
-        cautions=tuple(cautions),
-        lost=lost,
-        notes=notes,
-        repeats=cluster is None,
+    notes = notes if both is None else (*notes, both.paired_note)
+    repeats = problem.cluster_name if cluster is None else None
+    result = _result(problem, plan, fit, lost, design=design, graph=graph, cautions=cautions)
+    settled = "graph" if graph is not None and not problem.confounders and design != "randomized" else design
+    text = effect_sentence(
+        result,
+        confounders=_adjusted_for(problem, plan),
+        design=settled,
+        repeats=repeats,
         item=None if both is None else both.name,
     )
+    text += _risk_words(fit, result.measures)
     if by is not None:
         parts, few = subgroup_effects(table, by, problem, plan, graph=graph)
         differ = heterogeneity(parts, few, table=table, cluster=problem.cluster)
-        result = changed(
-            result,
-            parts=parts,
-            few=few,
-            heterogeneity=differ,
-            sentence=result.sentence + _subgroup_words(parts, few, differ, plan.level),
-        )
+        text += _subgroup_words(parts, few, differ, plan.level)
+        result = changed(result, parts=parts, few=few, heterogeneity=differ)
+    result = changed(result, sentence=text, warnings=(*notes, *result.warnings))
     if rows is not None:
         result = _spread(result, rows, whole.n_rows, gone, sum(lost))
     return Adjusted(
@@ -164,7 +158,7 @@ def estimated(
         rows=rows,
         names=(outcome,),
         samples=((problem.y, problem.y),),
-        repeats=problem.cluster_name if cluster is None else None,
+        repeats=repeats,
     )
 
 
@@ -239,35 +233,34 @@ def _subgroup_words(
     return text
 
 
+def _adjusted_for(problem: Problem, plan: Plan) -> tuple[str, ...]:
+    """Name what is adjusted for or matched exactly on."""
+    every = (*problem.confounders, *problem.exact)
+    return () if plan.method.name == "naive" else tuple(dict.fromkeys(every))
+
+
 def _result(
     problem: Problem,
     plan: Plan,
     fit: Fit,
+    lost: tuple[int, int],
     *,
     design: str,
     graph: CausalGraph | None,
     cautions: Sequence[str],
-    lost: tuple[int, int],
-    notes: Sequence[str],
-    repeats: bool,
-    item: str | None,
 ) -> EffectResult:
+    """Put an estimate beside what was checked of it, as yet without a sentence."""
     t, w = problem.treated, fit.weights
     balance: tuple[BalanceRow, ...] = ()
     if problem.confounders:
-        # Numbers are coded as they are: a second matrix is for the levels of text alone.
-        shown = design_matrix(problem.columns, full=True) if problem.design.levels else problem.design
+        shown = design_matrix(problem.columns, full=True)
         balance = balance_table(shown.matrix, t, w, names=shown.names, denominator=plan.denominator)
     ess = (effective_sample_size(w[t]), effective_sample_size(w[~t]))
     row = fit.row("overall", t)
-    total = (int(t.sum()) + lost[0], int((~t).sum()) + lost[1])
-    used = (row.n_treated_used or 0, row.n_control_used or 0)
-    naive = plan.method.name == "naive"
-    adjusted = () if naive else problem.confounders
-    also = () if naive else tuple(n for n in problem.exact if n not in adjusted)
+    row = changed(row, n_treated=int(t.sum()) + lost[0], n_control=int((~t).sum()) + lost[1])
     assumptions = describe_assumptions(
         design=design,
-        confounders=(*adjusted, *also),
+        confounders=_adjusted_for(problem, plan),
         from_graph=graph is not None,
         cautions=cautions,
         clustered=problem.cluster is not None,
@@ -275,9 +268,7 @@ def _result(
         overlap=_overlap(problem, plan, fit, ess, lost),
         moved=_moved(problem, graph) if design == "randomized" else (),
     )
-    settled = "graph" if graph is not None and not problem.confounders and design != "randomized" else design
-    measures = risk_measures(problem, plan, fit)
-    result = EffectResult(
+    return EffectResult(
         sentence="",
         treatment=problem.treatment_name,
         outcome=problem.outcome_name,
@@ -286,41 +277,22 @@ def _result(
         axis=f"difference in {problem.outcome_name}, {problem.arms.treated} minus {problem.arms.control}",
         estimand=plan.estimand,
         method=plan.method.name,
-        overall=changed(row, n_treated=total[0], n_control=total[1]),
+        overall=row,
         level=plan.level,
         ess_treated=ess[0],
         ess_control=ess[1],
         balance=balance,
         assumptions=assumptions,
-        warnings=(
-            *notes,
-            *_warnings(
-                problem,
-                plan,
-                fit,
-                total,
-                used,
-                design=design,
-                balance_fails=_fails(assumptions, "balance"),
-            ),
-        ),
+        warnings=_warnings(problem, plan, fit, row, assumptions, design=design),
         std_error_method=fit.std_error_method,
         settings=_settings(problem, plan, fit),
-        confounders=adjusted,
-        measures=measures,
+        confounders=() if plan.method.name == "naive" else problem.confounders,
+        measures=risk_measures(problem, plan, fit),
         treated_rows=t,
         weights=w,
         propensity=None if fit.score is None else fit.score.propensity,
         matched=fit.matched,
     )
-    sentence = effect_sentence(
-        result,
-        confounders=(*adjusted, *also),
-        design=settled,
-        repeats=problem.cluster_name if repeats else None,
-        item=item,
-    )
-    return changed(result, sentence=sentence + _risk_words(fit, measures))
 
 
 def _overlap(
@@ -362,25 +334,16 @@ def _risk_words(fit: Fit, measures: Sequence[Estimate]) -> str:
     return text + "."
 
 
-def _fails(assumptions: Sequence[Any], name: str) -> str | None:
-    return next((a.detail for a in assumptions if a.name == name and a.status == "fails"), None)
-
-
 def _warnings(
-    problem: Problem,
-    plan: Plan,
-    fit: Fit,
-    total: tuple[int, int],
-    used: tuple[int, int],
-    *,
-    design: str,
-    balance_fails: str | None,
+    problem: Problem, plan: Plan, fit: Fit, row: Estimate, assumptions: Sequence[Assumption], *, design: str
 ) -> tuple[str, ...]:
     out = list(fit.warnings)
     if plan.method.name == "naive" and not problem.confounders and design != "randomized":
         out.append("nothing was adjusted for")
-    if balance_fails:
-        out.append(f"balance was not reached: {balance_fails}")
+    failed = (a.detail for a in assumptions if (a.name, a.status) == ("balance", "fails"))
+    out += [f"balance was not reached: {detail}" for detail in failed]
+    used = (row.n_treated_used or 0, row.n_control_used or 0)
+    total = (row.n_treated or 0, row.n_control or 0)
     for name, n, m in zip((problem.arms.treated, problem.arms.control), total, used, strict=True):
         focal = plan.estimand in {"ate", "ato"} or (
             (plan.estimand == "att") == (name == problem.arms.treated)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     # Standard error and degrees of freedom of a * mean(treated) - b * mean(control).
     LinearError = Callable[[float, float], tuple[float | None, float | None]]
 
-__all__ = ["is_binary", "ratio_measures", "risk_measures", "stated"]
+__all__ = ["is_binary", "ratio_measures", "ratio_of", "risk_measures", "stated"]
 
 
 def stated(
@@ -77,15 +77,10 @@ def ratio_measures(
         if not (0 < m1 < top and 0 < m0 < top and m1 <= 1 and m0 <= 1):
             arm = "treated" if not (0 < m1 < top and m1 <= 1) else "control"
             value = m1 if arm == "treated" else m0
-            inside = 0 <= value <= 1
-            made.append(
-                Estimate(
-                    label=name,
-                    estimate=None,
-                    note=f"the {arm} arm's risk is {value:g}: no ratio can be given"
-                    + ("" if inside else "; a risk outside 0 to 1 shows that the outcome model extrapolates"),
-                )
-            )
+            why = f"the {arm} arm's risk is {value:g}: no ratio can be given"
+            if not 0 <= value <= 1:
+                why += "; a risk outside 0 to 1 shows that the outcome model extrapolates"
+            made.append(Estimate(label=name, estimate=None, note=why))
             continue
         a, b = (1.0 / (m1 * (1.0 - m1)), 1.0 / (m0 * (1.0 - m0))) if odds else (1.0 / m1, 1.0 / m0)
         log = float(np.log(m1 / m0) + (np.log((1.0 - m0) / (1.0 - m1)) if odds else 0.0))
@@ -95,17 +90,22 @@ def ratio_measures(
             low, high = interval(log, se, level=level, df=df)
         else:
             se, low, high, note = _percentiles(draws, level, odds=odds)
-        made.append(
-            Estimate(
-                label=name,
-                estimate=float(np.exp(log)),
-                std_error=se,
-                ci_low=None if low is None else float(np.exp(low)),
-                ci_high=None if high is None else float(np.exp(high)),
-                note=note,
-            )
-        )
+        made.append(ratio_of(name, log, se, low, high, note))
     return made[0], made[1]
+
+
+def ratio_of(
+    label: str, log: float, error: float | None, low: float | None, high: float | None, note: str = ""
+) -> Estimate:
+    """State a ratio by its logarithm: the error is the logarithm's, the ends are exponentials of its ends."""
+    return Estimate(
+        label=label,
+        estimate=float(np.exp(log)),
+        std_error=error,
+        ci_low=None if low is None else float(np.exp(low)),
+        ci_high=None if high is None else float(np.exp(high)),
+        note=note,
+    )
 
 
 def _percentiles(
@@ -144,8 +144,5 @@ def risk_measures(problem: Problem, plan: Plan, fit: Fit) -> tuple[Estimate, ...
     ratios = ratio_measures(fit.means, error, level=plan.level, draws=fit.mean_draws)
     if "one variance for all rows" in fit.std_error_method:
         note = "its error takes one variance for both arms on the log scale; neighbours=2 does not"
-        ratios = (
-            replace(ratios[0], note=ratios[0].note or note),
-            replace(ratios[1], note=ratios[1].note or note),
-        )
+        return (difference, *(replace(ratio, note=ratio.note or note) for ratio in ratios))
     return (difference, *ratios)

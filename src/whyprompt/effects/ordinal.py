@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.effects.measures import stated
+from whyprompt.effects.assumptions import not_claimed
+from whyprompt.effects.measures import ratio_of, stated
 from whyprompt.effects.result import method_words
 from whyprompt.effects.several import EffectsResult
 from whyprompt.errors import DataError, EstimationError
@@ -222,14 +223,7 @@ def _model(
     influence = scores @ fit.covariance.T
     beta = float(fit.coef[-1])
     se, df = _known(*source.error(influence[:, :, -1]))
-    low, high = interval(beta, se, level=level, df=df)
-    odds = Estimate(
-        label="odds ratio",
-        estimate=float(np.exp(beta)),
-        std_error=se,
-        ci_low=None if low is None else float(np.exp(low)),
-        ci_high=None if high is None else float(np.exp(high)),
-    )
+    odds = ratio_of("odds ratio", beta, se, *interval(beta, se, level=level, df=df))
     smooth = []
     p1, p0 = at_least(fit, [[1.0], [0.0]])
     for j, name in enumerate(names):
@@ -320,10 +314,10 @@ def _sentence(made: EffectsResult) -> str:
         if odds.ci_low is not None:
             text += f" ({format_number(odds.ci_low)} to {format_number(odds.ci_high)})"
         text += "."
-    failed = [a for a in made.assumptions if a.status == "fails" and a.name != "proportional odds"]
-    if failed:
-        reasons = ". ".join(a.detail.rstrip(".") for a in failed)
-        text += f" {reasons}. The differences may therefore not be claimed as effects of the arm."
+    what = "The differences may therefore not be claimed as effects of the arm."
+    no = not_claimed(made.assumptions, what, but="proportional odds")
+    if no:
+        text += no
     elif made.method == "naive" and any(
         a.name == "exchangeability" and a.status != "holds" for a in made.assumptions
     ):

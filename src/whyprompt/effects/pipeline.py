@@ -6,32 +6,23 @@ The bootstrap and the audit call it on resampled or redrawn rows.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from whyprompt._words import counted
-from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.variance import refuse_naive_bootstrap
-from whyprompt.effects.problem import Problem
-from whyprompt.errors import DataError, EstimationError
-from whyprompt.stats.design import Design
-from whyprompt.stats.influence import clean_arrays
-from whyprompt.stats.order import cluster_places, content_rank
-from whyprompt.tables import Arms
+from whyprompt.errors import EstimationError
+from whyprompt.stats.order import cluster_places
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from numpy.typing import ArrayLike, NDArray
-
-    from whyprompt.effects.methods.make import MethodLike
     from whyprompt.effects.methods.method import Fit, Plan
+    from whyprompt.effects.problem import Problem
 
 # A standard error below this share of the outcome's range, or of its size, is rounding.
 _NOTHING, _ROUNDING = 1e-10, 1e-15
 
-__all__ = ["bootstrapped", "compute", "fit_arrays", "if_known"]
+__all__ = ["bootstrapped", "compute", "if_known"]
 
 
 def compute(problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:
@@ -72,101 +63,6 @@ def if_known(problem: Problem, fit: Fit) -> Fit:
     if not why:
         return fit
     return replace(fit, std_error=None, ci=(None, None), df=None, warnings=(*fit.warnings, why))
-
-
-def fit_arrays(
-    y: ArrayLike,
-    t: ArrayLike,
-    X: ArrayLike,
-    *,
-    method: MethodLike = "ipw",
-    names: Sequence[str] | None = None,
-    cluster: ArrayLike | None = None,
-    propensity: ArrayLike | None = None,
-    rank: ArrayLike | None = None,
-    estimand: str | None = None,
-    level: float = 0.95,
-    std_error: str = "auto",
-    random_state: int = 0,
-    **options: Any,  # noqa: ANN401 - checked by the method
-) -> Fit:
-    """Estimate an effect from arrays, without a frame and without words.
-
-    `y`, `t` (0/1 or bool) and `cluster` have shape (n,), `X` (n, p) is numeric, without an intercept; `names`
-    are its columns, for messages. Options as in `estimate_effect`.
-
-    A `propensity` given is used in place of the logistic fit: known in a randomised design, or cross-fitted
-    by another classifier. It counts as known in the standard error, which for ATE and ATO is conservative
-    when it was estimated by maximum likelihood. `rank` gives the rows places in an order of their own, before
-    folds are drawn: equal for rows that are interchangeable. Default: by `X`, then the outcome, so that the
-    order of the rows is irrelevant; give one where several outcomes of the same rows must share their folds.
-
-    Raises `DataError` for missing or infinite values and wrong shapes, `EstimationError` if an arm is empty,
-    the score is separated, balance cannot be reached, or options do not go together.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.normal(size=(2000, 1))
-    >>> t = rng.random(2000) < 1 / (1 + np.exp(-x[:, 0]))
-    >>> y = 2.0 * t + x[:, 0] + rng.normal(size=2000)
-    >>> fit = fit_arrays(y, t, x, method="overlap")
-    >>> bool(abs(fit.estimate - 2.0) < 3 * fit.std_error)
-    True
-    """
-    vectors = {"outcome": np.asarray(y), "treatment": np.asarray(t)}
-    if propensity is not None:
-        vectors["propensity"] = np.asarray(propensity)
-    matrix, columns, clean = clean_arrays(np.asarray(X), names, **vectors)
-    outcome, given = clean["outcome"], clean.get("propensity")
-    if given is not None and not ((given > 0) & (given < 1)).all():
-        raise EstimationError("a propensity score given is not strictly between 0 and 1")
-    if rank is None:
-        places = content_rank(matrix, *([] if given is None else [given]), outcome)
-    else:
-        places = np.asarray(rank)
-        if places.shape != outcome.shape or places.dtype.kind not in "iu":
-            raise DataError(
-                f"rank has shape {places.shape}; expected a whole number for each of {len(outcome)} rows"
-            )
-    plan = settle_plan(
-        columns,
-        method=method,
-        options=options,
-        estimand=estimand,
-        level=level,
-        std_error=std_error,
-        random_state=random_state,
-    )
-    problem = Problem(
-        outcome_name="outcome",
-        treatment_name="treatment",
-        arms=Arms(indicator=_indicator(clean["treatment"]), treated="1", control="0"),
-        y=outcome,
-        confounders=columns,
-        columns=dict(zip(columns, matrix.T, strict=True)),
-        design=Design(matrix=matrix, names=columns, sources=columns),
-        strata=None,
-        limits=(),
-        cluster=None if cluster is None else np.asarray(cluster),
-        tie_rank=None,
-        known_score=given,
-        rank=places.astype(np.int64),
-    )
-    return compute(problem, plan)
-
-
-def _indicator(t: NDArray[np.float64]) -> NDArray[np.bool_]:
-    values = np.unique(t)
-    if not set(values.tolist()) <= {0.0, 1.0}:
-        raise EstimationError(
-            f"the treatment has values {', '.join(f'{v:g}' for v in values[:5])}; expected 0 and 1",
-            hint="for many arms use compare_arms, for a dose dose_response",
-        )
-    if len(values) < 2:
-        raise EstimationError(f"every row has treatment {values[0]:g}: one arm is empty")
-    return np.asarray(t == 1.0)
 
 
 def bootstrapped(problem: Problem, plan: Plan, fit: Fit) -> Fit:

@@ -9,6 +9,7 @@ import numpy as np
 
 from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import format_number, percent
+from whyprompt.effects.assumptions import not_claimed
 from whyprompt.effects.result import method_words
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate, Result, unlisted, with_holm
@@ -261,10 +262,10 @@ def _sentence(
         least=[row.p_adjusted for row in rows if row.p_adjusted is not None and _includes_zero(row)],
         level=level,
     )
-    failed = [a.detail.rstrip(".") for a in assumptions if a.status == "fails"]
     open_question = any(a.name == "exchangeability" and a.status != "holds" for a in assumptions)
-    if failed:
-        text += f" {'. '.join(failed)}. They may therefore not be claimed as effects of the arm."
+    no = not_claimed(assumptions, "They may therefore not be claimed as effects of the arm.")
+    if no:
+        text += no
     elif method == "naive" and open_question:
         text += " They are comparisons and not effects: nothing was adjusted for."
     elif open_question:

@@ -90,21 +90,17 @@ def _one(
         part = replace(part, tie_rank=problem.tie_rank[rows])
     t = part.treated
     total = (int(t.sum()), int((~t).sum()))
-    note = f"an arm has fewer than two rows ({total[0]} and {total[1]})" if min(total) < 2 else ""
-    counts: dict[str, Any] = {
-        "n_treated": total[0],
-        "n_control": total[1],
-        "n_treated_used": 0,
-        "n_control_used": 0,
-    }
-    if note:
-        return Estimate(label=str(level), by=name, estimate=None, note=note, **counts), ""
+    why = f"an arm has fewer than two rows ({total[0]} and {total[1]})" if min(total) < 2 else ""
     try:
-        fit = compute(part, plan)
-        if plan.std_error == "bootstrap":
+        fit = None if why else compute(part, plan)
+        if fit is not None and plan.std_error == "bootstrap":
             fit = bootstrapped(part, plan, fit)
     except EstimationError as error:
-        return Estimate(label=str(level), by=name, estimate=None, note=error.message, **counts), ""
+        fit, why = None, error.message
+    if fit is None:
+        counts: dict[str, Any] = dict(zip(("n_treated", "n_control"), total, strict=True))
+        counts |= {"n_treated_used": 0, "n_control_used": 0}
+        return Estimate(label=str(level), by=name, estimate=None, note=why, **counts), ""
     smd, notes = None, []
     if part.confounders:
         shown = design_matrix(part.columns, full=True)

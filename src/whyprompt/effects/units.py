@@ -40,17 +40,9 @@ NO_CLUSTER = "none"
 
 _CANONICAL = ("cluster", "item_id")
 _ITEMS = (
-    *(
-        "question_id",
-        "doc_id",
-        "document_id",
-        "sample_id",
-        "example_id",
-        "instance_id",
-        "problem_id",
-        "query_id",
-    ),
-    *("prompt_id", "task_id", "case_id", "puzzle_id", "passage_id", "record_id", "item", "uid", "id"),
+    *("question_id", "doc_id", "document_id", "sample_id", "example_id", "instance_id", "problem_id"),
+    *("query_id", "prompt_id", "task_id", "case_id", "puzzle_id", "passage_id", "record_id"),
+    *("item", "uid", "id"),
 )
 _GROUPS = ("user_id", "customer_id", "author_id", "session_id", "conversation_id", "thread_id", "template_id")
 # Fewer values than this are levels of something: a task, a difficulty, a model.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from whyprompt._words import format_number, p_words, percent
+from whyprompt.effects.assumptions import not_claimed
 from whyprompt.results import Assumption, Estimate
 
 if TYPE_CHECKING:
@@ -39,13 +40,11 @@ def _of(row: Estimate | None) -> str:
 
 def caveat(found: HeterogeneousEffects, what: str) -> str:
     """Say what the numbers may not be claimed as."""
-    failed = [a.detail.rstrip(".") for a in found.assumptions if a.status == "fails"]
-    if failed:
-        return f" {'. '.join(failed)}. {what} may therefore not be claimed."
-    if found.design == "observational":
+    no = not_claimed(found.assumptions, f"{what} may therefore not be claimed.")
+    if not no and found.design == "observational":
         named = ", ".join(dict.fromkeys([*found.confounders, *found.modifiers]))
         return f" {what} hold if nothing but {named} affects both arm and outcome."
-    return ""
+    return no
 
 
 def sentence(found: HeterogeneousEffects) -> str:
