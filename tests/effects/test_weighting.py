@@ -551,7 +551,7 @@ def test_a_cross_fitted_score_near_zero_does_not_become_the_estimate():
             result = weigh(y, t, x, method="aipw", clip=clip, splits=1)
             kept.append(result.estimate - 1.0)
             assert any("cross-fitted" in w for w in result.warnings) == (
-                clip > 0 and bool(np.isin(result.score.propensity, [clip, 1 - clip]).any())
+                clip > 0 and bool(np.isin(result.propensity, [clip, 1 - clip]).any())
             )
     spread = {clip: float(np.std(kept)) for clip, kept in errors.items()}
     assert spread[0.01] < 0.5 * spread[0.0]
@@ -599,7 +599,7 @@ def test_scores_that_are_given_are_not_clipped():
     e = np.clip(1 / (1 + np.exp(-2 * x[:, 0])), 0.002, 0.998)
     t = rng.random(200) < e
     result = weigh(x[:, 0] + t, t, x, method="aipw", propensity=e)
-    assert np.array_equal(result.score.propensity, e)
+    assert np.array_equal(result.propensity, e)
     with pytest.raises(EstimationError, match=r"clip=0\.5"):
         weigh(x[:, 0] + t, t, x, method="aipw", clip=0.5)
 

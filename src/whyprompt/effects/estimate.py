@@ -290,7 +290,7 @@ def _result(
         measures=risk_measures(problem, plan, fit),
         treated_rows=t,
         weights=w,
-        propensity=None if fit.score is None else fit.score.propensity,
+        propensity=fit.propensity,
         matched=fit.matched,
     )
 
@@ -299,10 +299,10 @@ def _overlap(
     problem: Problem, plan: Plan, fit: Fit, ess: tuple[float, float], lost: tuple[int, int]
 ) -> Assumption | None:
     """Judge overlap where there is a score, or matches, to judge it by."""
-    if fit.score is None and fit.matched is None:
+    if fit.propensity is None and fit.matched is None:
         return None
     return judge_overlap(
-        None if fit.score is None else fit.score.propensity,
+        fit.propensity,
         problem.treated,
         estimand=plan.estimand,
         weights=fit.weights,
@@ -353,10 +353,9 @@ def _warnings(
                 f"{n - m} of {n} {name!r} rows are not used; the effect is that on the other {m},"
                 f" which is not the {plan.estimand.upper()} of the whole table"
             )
-    logit = None if fit.score is None else fit.score.fit
     spare: tuple[str, ...] = ()
-    if logit is not None:
-        spare = logit.dropped
+    if fit.logit is not None:
+        spare = fit.logit.dropped
     elif plan.method.linear:
         spare = _spare_columns(problem)
     if spare:

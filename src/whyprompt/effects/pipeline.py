@@ -48,7 +48,7 @@ def if_known(problem: Problem, fit: Fit) -> Fit:
         )
         # What is left of a difference of equal means is rounding.
         means = (float(problem.y[arms[0]][0]), float(problem.y[arms[1]][0]))
-        fit = replace(fit, estimate=means[0] - means[1], means=means)
+        fit = replace(fit, means=means)
     elif problem.cluster is not None:
         count = [len(set(problem.cluster[arm].tolist())) for arm in arms]
         if min(count) == 1:

@@ -8,6 +8,7 @@ method's own error is computed. One variance estimator so serves differences, ra
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,16 +25,13 @@ from whyprompt.stats import errors as inference
 from whyprompt.stats.rules import few_clusters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
-    # Corrects an error, and its name, for the estimated score.
-    Corrected = Callable[..., tuple[float, str]]
 
 __all__ = ["with_error"]
 
@@ -43,41 +41,41 @@ def with_error(
     plan: Plan,
     fit: Fit,
     *,
+    along: Floats | None,
     neighbours: int,
     by_score_alone: bool,
     adjust: Floats | None = None,
 ) -> Fit:
     """Give a matched estimate the standard error that goes with its method.
 
-    `neighbours` are the rows from which a conditional variance is estimated, 0 for one common variance;
-    `by_score_alone` says that the score says who is compared with whom, and not covariates; the estimate was
-    corrected for the covariates `adjust`, shape (n, q), where the method does. Raises `EstimationError` if
-    the error asked for does not go with the method.
+    `along` is the score, or its logit, that was matched on; `neighbours` are the rows from which a
+    conditional variance is estimated, 0 for one common variance; `by_score_alone` says that the score says
+    who is compared with whom, and not covariates; the estimate was corrected for the covariates `adjust`,
+    shape (n, q), where the method does. Raises `EstimationError` if the error asked for does not go with the
+    method.
     """
     kind, matched = plan.std_error, fit.matched
     assert matched is not None
-    if kind == "auto":
-        if matched.method == "full":
-            # Nearly every set has one row of an arm: no spread within it, so the sets are the units.
-            kind = "pairs"
-        else:
-            kind = "strata" if matched.n_pairs == 0 else "abadie_imbens" if matched.replace else "pairs"
-    fits = {"pairs", "abadie_imbens", "wild_bootstrap"}
-    if matched.n_pairs == 0:
-        # A handful of subclasses are no sample of clusters: that error would be far too large.
-        fits = {"full": {"pairs"}, "cem": {"pairs", "strata"}}.get(matched.method, {"strata"})
-    if kind not in fits:
+    kind = matched.errors[0] if kind == "auto" else kind
+    if kind == "pairs" and matched.stratum is None:
+        raise EstimationError(
+            "pairs that share rows are not independent clusters", hint="use std_error='abadie_imbens'"
+        )
+    if kind not in matched.errors:
         raise EstimationError(
             f"standard error {plan.std_error!r} does not go with method {plan.method.name!r}",
             hint="leave std_error='auto'",
         )
-
-    def corrected(error: float, name: str, *, alone: bool = by_score_alone) -> tuple[float, str]:
-        return _for_estimated_score(problem, plan, fit, error, name, by_score_alone=alone)
-
+    correct = partial(_for_estimated_score, problem, plan, fit, along)
     df: float | None = None
-    if kind in {"strata", "pairs"}:
-        error, name, df = (_strata if kind == "strata" else _pairs)(problem, plan, fit, corrected)
+    if kind == "strata":
+        error, name, df = _strata(problem, fit, matched)
+        if problem.cluster is None:
+            error, name = correct(error, name, by_score_alone=by_score_alone)
+    elif kind == "pairs":
+        error, name, df = _pairs(problem, fit, matched)
+        if problem.cluster is None and matched.n_pairs == 0:
+            error, name = correct(error, name, by_score_alone=by_score_alone)
     else:
         if problem.cluster is not None:
             raise EstimationError(
@@ -87,8 +85,18 @@ def with_error(
                 f" every row is a unit of its own, say so: cluster={NO_CLUSTER!r}",
             )
         if kind == "wild_bootstrap":
-            return _wild(problem, plan, fit)
-        error, name = _abadie_imbens(problem, fit, neighbours, adjust, corrected)
+            return _wild(problem, plan, fit, matched, along)
+        # A kernel's shares are smooth in the score; its variance is that of fixed shares.
+        neighbours = neighbours if along is not None else 0
+        _, square = abadie_imbens(
+            problem.y, problem.treated, matched, score=along, neighbours=neighbours, adjust=adjust
+        )
+        name = ("Abadie-Imbens (2006)" if adjust is None else "Abadie-Imbens (2011), bias corrected") + (
+            f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
+        )
+        error, name = correct(
+            float(np.sqrt(max(square, 0.0))), name, by_score_alone=by_score_alone and adjust is None
+        )
     finite = float(error) if np.isfinite(error) else None
     extra: tuple[str, ...] = (
         () if finite is not None else ("there are too few pairs or rows for a standard error",)
@@ -106,27 +114,21 @@ def with_error(
     )
 
 
-def _strata(problem: Problem, plan: Plan, fit: Fit, corrected: Corrected) -> tuple[float, str, float]:
-    assert fit.matched is not None
-    assert fit.matched.stratum is not None
+def _strata(problem: Problem, fit: Fit, matched: MatchedSet) -> tuple[float, str, float]:
+    assert matched.stratum is not None
     if problem.cluster is not None:
         _, error, free = inference.clustered_difference(
             problem.y, problem.treated, fit.weights, problem.cluster
         )
         return error, "CR2 by cluster, Satterthwaite df, strata ignored", free
     error, df = inference.stratified_error(
-        problem.y, problem.treated, fit.matched.stratum, estimand=plan.estimand
+        problem.y, problem.treated, matched.stratum, estimand=matched.estimand
     )
-    return *corrected(error, "stratified"), df
+    return error, "stratified", df
 
 
-def _pairs(problem: Problem, plan: Plan, fit: Fit, corrected: Corrected) -> tuple[float, str, float]:  # noqa: ARG001 - as `_strata`
-    matched = fit.matched
-    assert matched is not None
-    if matched.stratum is None:
-        raise EstimationError(
-            "pairs that share rows are not independent clusters", hint="use std_error='abadie_imbens'"
-        )
+def _pairs(problem: Problem, fit: Fit, matched: MatchedSet) -> tuple[float, str, float]:
+    assert matched.stratum is not None
     labels: list[NDArray[Any]] = [matched.stratum]
     if problem.cluster is not None:
         labels.append(problem.cluster)
@@ -134,76 +136,59 @@ def _pairs(problem: Problem, plan: Plan, fit: Fit, corrected: Corrected) -> tupl
         problem.y, problem.treated, fit.weights, kind="cluster", clusters=labels
     )
     name = f"{'set' if matched.n_pairs == 0 else 'pair'}-cluster-robust"
-    if problem.cluster is not None:
-        # The two-way variance takes residuals for errors; with few clusters CR2 of them may be larger.
-        _, alone, free = inference.clustered_difference(
-            problem.y, problem.treated, fit.weights, problem.cluster
-        )
-        name += ", two-way with the cluster column"
-        if np.isfinite(alone):
-            return max(error, alone), name, min(df, free)
-    elif matched.method == "full":
-        error, name = corrected(error, name)
-    return error, name, df
-
-
-def _abadie_imbens(
-    problem: Problem, fit: Fit, neighbours: int, adjust: Floats | None, corrected: Corrected
-) -> tuple[float, str]:
-    assert fit.matched is not None
-    along = None if fit.score is None else fit.score.along
-    neighbours = neighbours if along is not None else 0
-    # A kernel's shares are smooth in the score; its variance is that of fixed shares.
-    _, square = abadie_imbens(
-        problem.y, problem.treated, fit.matched, score=along, neighbours=neighbours, adjust=adjust
-    )
-    name = ("Abadie-Imbens (2006)" if adjust is None else "Abadie-Imbens (2011), bias corrected") + (
-        f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
-    )
-    error = float(np.sqrt(max(square, 0.0)))
-    return corrected(error, name) if adjust is None else corrected(error, name, alone=False)
+    if problem.cluster is None:
+        return error, name, df
+    # The two-way variance takes residuals for errors; with few clusters CR2 of them may be larger.
+    _, alone, free = inference.clustered_difference(problem.y, problem.treated, fit.weights, problem.cluster)
+    name += ", two-way with the cluster column"
+    return (max(error, alone), name, min(df, free)) if np.isfinite(alone) else (error, name, df)
 
 
 def _for_estimated_score(
-    problem: Problem, plan: Plan, fit: Fit, error: float, name: str, *, by_score_alone: bool
+    problem: Problem,
+    plan: Plan,
+    fit: Fit,
+    along: Floats | None,
+    error: float,
+    name: str,
+    *,
+    by_score_alone: bool,
 ) -> tuple[float, str]:
     """Correct an error for the estimated score, unless it was asked for by its name."""
-    score = fit.score
-    if score is None or score.fit is None or not np.isfinite(error):
+    if fit.logit is None or not np.isfinite(error):
         return error, name
     # With further restrictions on pairs the score alone no longer says who is compared with whom.
     restricted = problem.strata is not None or bool(problem.limits) or not by_score_alone
     if plan.std_error != "auto" or restricted:
         return error, name + ", score taken as known"
     assert fit.matched is not None
+    assert fit.propensity is not None
     variance = for_estimated_score(
         error**2,
         problem.y,
         problem.treated,
         fit.matched,
         X=problem.design.matrix,
-        propensity=score.propensity,
-        score_covariance=score.fit.covariance,
-        score=score.along,
+        propensity=fit.propensity,
+        score_covariance=fit.logit.covariance,
+        score=along,
     )
     return float(np.sqrt(variance)), name + ", corrected for the estimated score (2016)"
 
 
-def _wild(problem: Problem, plan: Plan, fit: Fit) -> Fit:
-    assert fit.matched is not None
+def _wild(problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, along: Floats | None) -> Fit:
     X = problem.design.matrix
-    if fit.score is not None:
-        X = np.column_stack([X, fit.score.along])
-    estimate, influence = influence_after_matching(problem.y, problem.treated, fit.matched, X=X)
+    if along is not None:
+        X = np.column_stack([X, along])
+    estimate, influence = influence_after_matching(problem.y, problem.treated, matched, X=X)
     # Linear in the outcome: the treated mean is the estimate for an outcome that is nil in the control arm.
     only_treated = np.where(problem.treated, problem.y, 0.0)
-    mean_treated, _ = influence_after_matching(only_treated, problem.treated, fit.matched, X=X)
+    mean_treated, _ = influence_after_matching(only_treated, problem.treated, matched, X=X)
     # Signs are dealt to the values in order of size, so that the order of the table is irrelevant.
     errors = wild_bootstrap(np.sort(influence), draws=plan.draws, random_state=plan.random_state)
     low, high = np.quantile(errors, [0.5 - plan.level / 2, 0.5 + plan.level / 2])
     return replace(
         fit,
-        estimate=estimate,
         std_error=float(errors.std(ddof=1)),
         ci=(float(estimate - high), float(estimate - low)),
         means=(mean_treated, mean_treated - estimate),

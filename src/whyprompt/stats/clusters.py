@@ -46,23 +46,10 @@ def cluster_sums(x: Floats, groups: NDArray[np.intp]) -> tuple[Floats, Floats]:
 
 
 def mean_of_clusters(sums: Floats, sizes: Floats, base: Floats | None = None) -> tuple[Floats, Floats]:
-    """Return means and their CR2 errors, which know that one cluster may hold most.
+    """Return means and their CR2 errors (Bell and McCaffrey 2002), which know that one cluster may hold most.
 
-    Parameters
-    ----------
-    sums : ndarray, shape (clusters, columns)
-        From `cluster_sums`.
-    sizes : ndarray, shape (clusters,)
-    base : ndarray, shape (clusters,), optional
-        With another base than the number of rows, the ratio of the two means and its delta-method error.
-
-    Returns
-    -------
-    mean, std_error : ndarray, shape (columns,)
-
-    References
-    ----------
-    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
+    `sums` and `sizes` are from `cluster_sums`. With a `base`, shape (clusters,), other than the number of
+    rows: the ratio of the two means and its delta-method error.
 
     Examples
     --------
@@ -80,14 +67,7 @@ def mean_of_clusters(sums: Floats, sizes: Floats, base: Floats | None = None) ->
 def mean_df(sizes: Floats) -> float:
     """Return Bell and McCaffrey's degrees of freedom of a mean's CR2 error, under independent errors.
 
-    Parameters
-    ----------
-    sizes : ndarray, shape (clusters,)
-
-    Returns
-    -------
-    float
-        Clusters less one where all are of one size; few where one is most.
+    Clusters less one where all are of one size; few where one is most.
     """
     if (sizes == sizes[0]).all():
         return float(len(sizes) - 1)
@@ -98,22 +78,9 @@ def mean_df(sizes: Floats) -> float:
 
 
 def mean_error(d: Floats, cluster: NDArray[Any] | None) -> tuple[float | None, float | None, int]:
-    """Return the standard error of a mean, CR2 where items are clustered, its degrees of freedom and units.
+    """Return the CR2 error of a mean of clustered items, its degrees of freedom, and the number of units.
 
-    Parameters
-    ----------
-    d : ndarray, shape (items,)
-    cluster : ndarray, shape (items,), optional
-
-    Returns
-    -------
-    std_error, df : float or None
-        None with fewer than two units.
-    n_units : int
-
-    References
-    ----------
-    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
+    Error and degrees of freedom are None with fewer than two units.
     """
     code = np.arange(len(d)) if cluster is None else np.unique(cluster.astype(str), return_inverse=True)[1]
     sums, sizes = cluster_sums((d - d.mean())[:, None], code)
@@ -128,21 +95,9 @@ def known_error(
 ) -> tuple[float | None, float | None, int]:
     """Return what `mean_error` does, without an error where the sample shows no spread.
 
-    Parameters
-    ----------
-    d : ndarray, shape (items,)
-        Differences.
-    cluster : ndarray, shape (items,), optional
-    size : float
-        Largest outcome in size, which tells a spread from rounding.
-
-    Returns
-    -------
-    std_error, df : float or None
-        None with fewer than two units, and where all units change by the same amount: that the spread is nil
-        in the sample does not make it nil in the population, and an interval without width, or a p of 0,
-        would claim that it is.
-    n_units : int
+    That all units change by the same amount in the sample does not make the spread nil in the population, and
+    an interval without width, or a p of 0, would claim that it is. `size` is the largest outcome in size,
+    which tells a spread from rounding.
     """
     error, df, units = mean_error(d, cluster)
     if error is None or error <= _ROUNDING * size:
@@ -160,24 +115,15 @@ def clustered_means(
 ) -> tuple[Floats, Floats, Callable[[Floats], float]]:
     """Give the weighted means of arms, what each cluster adds to their errors, and degrees of freedom.
 
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-    arms : ndarray of bool, shape (n, k)
-        The rows of each mean; a row is in at most one.
-    weights : ndarray, shape (n,)
-        Not negative. Rows with weight 0 are not in the sample.
-    codes : ndarray of int, shape (n,)
-        Cluster of each row, from 0.
-    influence : ndarray, shape (n, k), optional
-        Of each mean, divided by n, where the weights were estimated, for which CR2 itself is not defined: its
-        sums within clusters are divided by the square root of one minus the cluster's share of the arm's
-        weight, as CR2 does where weights are equal.
+    `arms`, shape (n, k), are the rows of each mean; a row is in at most one. Rows with weight 0 are not in
+    the sample. `influence`, shape (n, k), of each mean and divided by n, is for estimated weights, for which
+    CR2 itself is not defined: its sums within clusters are divided by the square root of one minus the
+    cluster's share of the arm's weight, as CR2 does where weights are equal.
 
     Returns
     -------
     means : ndarray, shape (k,)
-    sums : ndarray, shape (G, k)
+    sums : ndarray, shape (clusters, k)
         ``sums.T @ sums`` is the CR2 covariance of the means; 0 for an arm that is in one cluster, of whose
         spread nothing can be known.
     df : callable
@@ -195,12 +141,9 @@ def clustered_means(
 
     References
     ----------
-    Bell, R. M. and McCaffrey, D. F. (2002). Bias reduction in standard errors for linear regression with
-    multi-stage samples. Survey Methodology 28, 169-181.
-    Imbens, G. W. and Kolesar, M. (2016). Robust standard errors in small samples: some practical advice.
-    Review of Economics and Statistics 98, 701-712.
-    Pustejovsky, J. E. and Tipton, E. (2018). Small-sample methods for cluster-robust variance estimation and
-    hypothesis testing in fixed effects models. Journal of Business and Economic Statistics 36, 672-683.
+    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
+    Imbens, G. W. and Kolesar, M. (2016). Review of Economics and Statistics 98, 701-712.
+    Pustejovsky, J. E. and Tipton, E. (2018). Journal of Business and Economic Statistics 36, 672-683.
 
     Examples
     --------
@@ -295,25 +238,11 @@ def _satterthwaite(
 
 
 def rows_df(arms: NDArray[np.bool_], weights: Floats) -> Floats:
-    """Return degrees of freedom of the differences of weighted means of independent rows.
+    """Return degrees of freedom of the differences of weighted means of independent rows, shape (k, k).
 
-    Parameters
-    ----------
-    arms : ndarray of bool, shape (n, k)
-        The rows of each mean.
-    weights : ndarray, shape (n,)
-        Not negative.
-
-    Returns
-    -------
-    ndarray, shape (k, k)
-        Satterthwaite's, to first order: ``(sum q^2)^2 / sum q^4`` with q the rows' shares of their arm's
-        weight. With a few dozen rows the normal distribution is too narrow, the more so the less equal the
-        weights.
-
-    References
-    ----------
-    Imbens, G. W. and Kolesar, M. (2016). Review of Economics and Statistics 98, 701-712.
+    Satterthwaite's, to first order: ``(sum q^2)^2 / sum q^4`` with q the rows' shares of their arm's weight.
+    With a few dozen rows the normal distribution is too narrow, the more so the less equal the weights
+    (Imbens and Kolesar 2016). `arms`, shape (n, k), are the rows of each mean.
 
     Examples
     --------

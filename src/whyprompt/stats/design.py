@@ -26,24 +26,15 @@ _COLLINEAR = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """Covariates as numbers, with the recipe that made them.
+    """Covariates as numbers, with the recipe that made them."""
 
-    Attributes
-    ----------
-    matrix : ndarray, shape (n, p), Fortran order
-        No intercept. Text columns are coded by reference coding, or in full where asked.
-    names : tuple of str
-        One for each column of `matrix`; ``column_level`` for a dummy.
-    sources : tuple of str
-        The column of the table that each came from.
-    levels : mapping of str to tuple of str
-        Levels of each text column, reference first. Passing them back as `levels` gives any other
-        table the identical coding.
-    """
-
+    # Shape (n, p) in Fortran order, no intercept. Text columns are coded by reference coding, or in full.
     matrix: Floats
+    # Of the columns of `matrix`; ``column_level`` for a dummy.
     names: tuple[str, ...]
+    # The column of the table that each came from.
     sources: tuple[str, ...]
+    # Of each text column, reference first. Passed back, they give any other table the identical coding.
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -54,29 +45,12 @@ def design_matrix(
     reference: Mapping[str, str] | None = None,
     full: bool = False,
 ) -> Design:
-    """Code covariates as numbers.
+    """Code covariates as numbers: numbers as they are, text by dummies.
 
-    Parameters
-    ----------
-    columns : mapping of str to ndarray, each shape (n,)
-        Numbers as they are; text by dummies.
-    levels : mapping of str to sequence of str, optional
-        Levels of text columns, reference first, as recorded in a `Design` made before. A level that is
-        not among them is refused, so two tables can never be coded differently.
-    reference : mapping of str to str, optional
-        Reference level of a text column. Default: the first in sorted order.
-    full : bool, default False
-        One dummy for each level of a column with more than two (as balance tables show them) in place
-        of leaving the reference out.
-
-    Returns
-    -------
-    Design
-
-    Raises
-    ------
-    DataError
-        If a level is unknown, or a reference level does not occur.
+    `levels`, as recorded in a `Design` made before, give another table the identical coding; a level that is
+    not among them is refused, as is a `reference` level that does not occur (`DataError`). Left out, the
+    reference is the first in sorted order. With `full` a column of more than two levels has one dummy for
+    each, as balance tables show them.
 
     Examples
     --------
@@ -172,20 +146,7 @@ def independent_columns(X: Floats, centre: Floats, scale: Floats) -> list[int]:
 def standardised(matrix: Floats, names: Sequence[str]) -> Floats:
     """Centre and scale, leaving out columns that are constant or determined by those before them.
 
-    Parameters
-    ----------
-    matrix : ndarray, shape (n, p)
-    names : sequence of str
-        For the message.
-
-    Returns
-    -------
-    ndarray, shape (n, columns kept)
-
-    Raises
-    ------
-    EstimationError
-        If no column varies.
+    `names` are for the message where no column varies (`EstimationError`).
     """
     centre, scale = moments(matrix)
     kept = independent_columns(matrix, centre, scale)
@@ -195,24 +156,11 @@ def standardised(matrix: Floats, names: Sequence[str]) -> Floats:
 
 
 def natural_spline(x: ArrayLike, knots: ArrayLike) -> Floats:
-    """Return a basis of the natural cubic splines, without the constant.
+    """Return a basis of the natural cubic splines, without the constant, shape (n, knots - 1).
 
-    Parameters
-    ----------
-    x : array_like, shape (n,)
-        Values.
-    knots : array_like, shape (K,)
-        In increasing order; beyond the outermost the functions are straight lines.
-
-    Returns
-    -------
-    ndarray, shape (n, K - 1)
-        The first column is `x` itself, so that the others are what is not a straight line.
-
-    References
-    ----------
-    Hastie, T., Tibshirani, R. and Friedman, J. (2009). The Elements of Statistical Learning, equations 5.4
-    and 5.5.
+    The first column is `x` itself, so that the others are what is not a straight line. `knots` are in
+    increasing order; beyond the outermost the functions are straight lines (Hastie, Tibshirani and Friedman
+    2009, The Elements of Statistical Learning, equations 5.4 and 5.5).
 
     Examples
     --------

@@ -30,18 +30,7 @@ __all__ = [
 
 
 def quantile(level: float, df: float | None = None) -> float:
-    """Return how many standard errors an interval reaches to either side.
-
-    Parameters
-    ----------
-    level : float
-        Between 0 and 1.
-    df : float, optional
-        Degrees of freedom, at least 1; default the normal distribution.
-
-    Returns
-    -------
-    float
+    """Return how many standard errors an interval reaches to either side, by the normal or a t distribution.
 
     Examples
     --------
@@ -57,21 +46,7 @@ def quantile(level: float, df: float | None = None) -> float:
 def interval(
     estimate: float, std_error: float | None, *, level: float, df: float | None = None
 ) -> tuple[float | None, float | None]:
-    """Return a two-sided interval, by the t distribution where degrees of freedom are given.
-
-    Parameters
-    ----------
-    estimate : float
-    std_error : float or None
-    level : float
-        Between 0 and 1.
-    df : float, optional
-        Degrees of freedom; default the normal distribution.
-
-    Returns
-    -------
-    low, high : float or None
-        None where there is no standard error.
+    """Return a two-sided interval, by the t distribution where `df` is given; None without an error.
 
     Examples
     --------
@@ -93,37 +68,18 @@ def weighted_difference(
     kind: Literal["HC0", "HC1", "HC3", "cluster"] = "HC1",
     clusters: Sequence[NDArray[Any]] = (),
 ) -> tuple[float, float, int]:
-    """Weighted difference of means with a robust standard error.
+    """Weighted difference of means with a robust standard error, and degrees of freedom for a t interval.
 
     This is ``lm(y ~ treated, weights = w)`` and ``sandwich::vcovHC`` or, with clusters,
-    ``sandwich::vcovCL(type = "HC1")``, in closed form.
-
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    weights : ndarray, shape (n,)
-        Rows with weight 0 are not in the sample.
-    kind : {"HC0", "HC1", "HC3", "cluster"}, default "HC1"
-        Kind of robustness.
-    clusters : sequence of ndarray, each shape (n,)
-        For ``"cluster"``: one labelling, or two for two-way clustering.
-
-    Returns
-    -------
-    estimate : float
-    std_error : float
-        NaN with fewer than three rows or two clusters.
-    df : int
-        Degrees of freedom for a t interval: rows minus 2, or clusters minus 1.
+    ``sandwich::vcovCL(type = "HC1")``, in closed form. Rows with weight 0 are not in the sample. `clusters`
+    are one labelling, or two for two-way clustering. The error is NaN with fewer than three rows or two
+    clusters; degrees of freedom are rows minus 2, or clusters minus 1.
 
     References
     ----------
     MacKinnon, J. G. and White, H. (1985). Journal of Econometrics 29, 305-325.
-    Cameron, A. C., Gelbach, J. B. and Miller, D. L. (2011). Robust inference with multiway clustering.
-    Journal of Business and Economic Statistics 29, 238-249, equation 2.5.
+    Cameron, A. C., Gelbach, J. B. and Miller, D. L. (2011). Journal of Business and Economic Statistics 29,
+    238-249, equation 2.5.
 
     Examples
     --------
@@ -159,30 +115,8 @@ def clustered_difference(
 ) -> tuple[float, float, float]:
     """Weighted difference of means with the CR2 error of clustered rows, fit for few clusters.
 
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    weights : ndarray, shape (n,)
-        Rows with weight 0 are not in the sample.
-    cluster : ndarray, shape (n,)
-        Sampling unit.
-
-    Returns
-    -------
-    estimate : float
-    std_error : float
-        NaN where an arm's rows are all in one cluster.
-    df : float
-        Satterthwaite's.
-
-    References
-    ----------
-    Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
-    Imbens, G. W. and Kolesar, M. (2016). Review of Economics and Statistics 98, 701-712.
-    Pustejovsky, J. E. and Tipton, E. (2018). Journal of Business and Economic Statistics 36, 672-683.
+    Also gives Satterthwaite's degrees of freedom; see `clustered_means`. Rows with weight 0 are not in the
+    sample. The error is NaN where an arm's rows are all in one cluster.
 
     Examples
     --------
@@ -227,37 +161,21 @@ def stratified_error(
     estimand: str,
     population: Literal["sampled", "fixed"] = "sampled",
 ) -> tuple[float, int]:
-    """Return the standard error of a difference within strata.
+    """Return the standard error of a difference within strata, and rows minus twice the strata.
 
-    An arm with a single row in a stratum lends itself the variance pooled over that arm's other strata.
+    `stratum` is -1 for a row in none; every stratum holds both arms. `estimand` says whose shares weigh the
+    strata. An arm with a single row in a stratum lends itself the variance pooled over that arm's other
+    strata; the error is NaN where an arm has one row in every stratum.
 
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    stratum : ndarray of int, shape (n,)
-        -1 for a row in none; every stratum holds both arms.
-    estimand : {"att", "atc", "ate"}
-        Whose shares weigh the strata.
-    population : {"sampled", "fixed"}, default "sampled"
-        ``"fixed"`` takes the strata's shares as they are (Neyman's variance). ``"sampled"`` adds what
-        their sampling adds where the effect differs between strata: the variance of the strata's effects
-        beyond their own errors, over the number of rows. Without it intervals are too short where the
-        effect varies with the covariates.
-
-    Returns
-    -------
-    std_error : float
-        NaN where an arm has one row in every stratum.
-    df : int
-        Rows minus twice the strata.
+    A ``"fixed"`` population takes the strata's shares as they are (Neyman's variance). ``"sampled"`` adds
+    what their sampling adds where the effect differs between strata: the variance of the strata's effects
+    beyond their own errors, over the number of rows. Without it intervals are too short where the effect
+    varies with the covariates.
 
     References
     ----------
-    Imbens, G. W. and Rubin, D. B. (2015). Causal Inference for Statistics, Social, and Biomedical
-    Sciences, section 9.4.
+    Imbens, G. W. and Rubin, D. B. (2015). Causal Inference for Statistics, Social, and Biomedical Sciences,
+    section 9.4.
 
     Examples
     --------

@@ -52,25 +52,11 @@ def derivative(function: Function, theta: Floats, j: int) -> Floats:
 
 
 def nuisance_influence(psi: Function, theta: Floats) -> Floats:
-    """Influence values of the solution of ``sum psi(theta) = 0``.
+    """Influence values of the solution of ``sum psi(theta) = 0``, shape (n, k).
 
-    Parameters
-    ----------
-    psi : callable
-        Maps parameters, shape (k,), to estimating functions, shape (n, k); analytic, so that it also accepts
-        complex parameters.
-    theta : ndarray, shape (k,)
-        The solution.
-
-    Returns
-    -------
-    ndarray, shape (n, k)
-        ``theta_hat - theta`` is their mean, to first order.
-
-    Raises
-    ------
-    EstimationError
-        If the equations do not determine the parameters.
+    ``theta_hat - theta`` is their mean, to first order. `psi` maps parameters, shape (k,), to estimating
+    functions, shape (n, k); analytic, so that it also accepts complex parameters. Equations that do not
+    determine the parameters are refused.
     """
     values = np.asarray(psi(theta), dtype=float)
     slope = np.column_stack([derivative(psi, theta, j).mean(axis=0) for j in range(len(theta))])
@@ -92,29 +78,11 @@ def regression_influence(
     theta: Floats | None = None,
     nuisance: Floats | None = None,
 ) -> tuple[Floats, Floats]:
-    """Fit a weighted regression and return its coefficients with their influence values.
+    """Fit a weighted regression; return its coefficients and their influence values, shape (n, q).
 
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    design : ndarray, shape (n, q)
-        Regressors; one indicator for each arm gives weighted means.
-    weights : ndarray, shape (n,)
-        Weights, not negative.
-    weight_function : callable, optional
-        Maps the weights' parameters to the weights. Left out, the weights count as known.
-    theta : ndarray, shape (k,), optional
-        The weights' parameters.
-    nuisance : ndarray, shape (n, k), optional
-        Their influence values.
-
-    Returns
-    -------
-    coef : ndarray, shape (q,)
-        Coefficients.
-    influence : ndarray, shape (n, q)
-        Divided by n: the squares of a column sum to its variance.
+    The latter are divided by n: the squares of a column sum to its variance. One indicator for each arm in
+    `design` gives weighted means. `weight_function` maps the weights' parameters `theta`, shape (k,), whose
+    influence values are `nuisance`, shape (n, k), to the weights; left out, the weights count as known.
     """
     n = len(y)
     bread = (design * weights[:, None]).T @ design / n
@@ -131,23 +99,9 @@ def regression_influence(
 def least_squares(design: Floats, y: Floats, rows: NDArray[np.bool_] | None = None) -> tuple[Floats, Floats]:
     """Fit a regression on some rows and predict it on all; columns may be linearly dependent.
 
-    By the eigenvectors of the Gram matrix of the scaled columns: faster on many rows than a
-    decomposition of the design, and as good for predictions.
-
-    Parameters
-    ----------
-    design : ndarray, shape (n, q)
-        Regressors.
-    y : ndarray, shape (n,)
-        Outcome.
-    rows : ndarray of bool, shape (n,), optional
-        Rows that are fitted; default all.
-
-    Returns
-    -------
-    predicted : ndarray, shape (n,)
-    leverage : ndarray, shape (n,)
-        Diagonal of the hat matrix, capped at 0.99; meaningful for the rows fitted.
+    By the eigenvectors of the Gram matrix of the scaled columns: faster on many rows than a decomposition of
+    the design, and as good for predictions. Returns what is predicted, and the leverage (the diagonal of the
+    hat matrix, capped at 0.99; meaningful for the rows fitted).
     """
     fitted = design if rows is None else design[rows]
     size = np.sqrt((fitted**2).sum(axis=0))
@@ -179,18 +133,9 @@ def cluster_codes(cluster: NDArray[Any] | Sequence[object] | None, n: int) -> ND
 
 
 def influence_covariance(influence: Floats, codes: NDArray[np.intp] | None) -> Floats:
-    """Return the covariance of estimates from their influence values.
+    """Return the covariance of estimates from their influence values, shape (n, k), divided by n.
 
-    Parameters
-    ----------
-    influence : ndarray, shape (n, k)
-        Divided by n.
-    codes : ndarray of int, shape (n,), optional
-        Cluster of each row: values are summed within clusters first (times G / (G - 1)).
-
-    Returns
-    -------
-    ndarray, shape (k, k)
+    With clusters, values are summed within them first (times G / (G - 1)).
     """
     if codes is None:
         return np.asarray(influence.T @ influence)
@@ -231,30 +176,11 @@ def effective_sample_size(weights: Floats) -> float:
 def clean_arrays(
     X: NDArray[Any], names: Sequence[str] | None, **vectors: NDArray[Any]
 ) -> tuple[Floats, tuple[str, ...], dict[str, Floats]]:
-    """Check shapes and finiteness, naming the array or the covariate that fails.
+    """Check shapes and finiteness, naming the array or the covariate that fails (`DataError`).
 
-    Parameters
-    ----------
-    X : ndarray, shape (n, p)
-        Covariates without an intercept.
-    names : sequence of str or None
-        Their names; by default ``x0``, ``x1``, ...
-    **vectors : ndarray, each shape (n,)
-        Numeric columns by the name that a message should use.
-
-    Returns
-    -------
-    X : ndarray, shape (n, p)
-        As float.
-    names : tuple of str
-        As given or made.
-    vectors : dict of str to ndarray
-        As float.
-
-    Raises
-    ------
-    DataError
-        If a shape is wrong or a value is missing, infinite or not a number.
+    `X`, shape (n, p), is without an intercept; its columns are called ``x0``, ``x1``, ... by default. The
+    keywords are numeric columns, each shape (n,), by the name that a message should use. Returns `X`, the
+    names and the columns as float.
     """
     matrix = np.asarray(X, dtype=float)
     if matrix.ndim != 2:

@@ -27,15 +27,8 @@ def maximise(
 ) -> tuple[Floats, Floats, int, bool]:
     """Climb to the maximum of a concave log-likelihood, until what is left to gain is at rounding error.
 
-    Parameters
-    ----------
-    evaluate : callable
-        Maps parameters, shape (k,), to the log-likelihood, its gradient and the information (minus its second
-        derivative). A log-likelihood of minus infinity keeps steps out of where there is none.
-    start : ndarray, shape (k,)
-        Where the log-likelihood is finite.
-    max_iterations : int, default 50
-        Newton steps before giving up.
+    `evaluate` maps parameters, shape (k,), to the log-likelihood, its gradient and the information (minus its
+    second derivative); minus infinity keeps steps out of where there is none. `start` is where it is finite.
 
     Returns
     -------

@@ -24,14 +24,7 @@ __all__ = ["cluster_places", "codes", "content_rank"]
 def content_rank(*columns: NDArray[Any]) -> Ints:
     """Rank rows by their values, the first column first; rows with equal values share a rank.
 
-    Parameters
-    ----------
-    *columns : ndarray, each shape (n,) or (n, k)
-        Numbers, or text.
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
+    Columns are numbers, shape (n,) or (n, k), or text.
 
     Examples
     --------
@@ -56,19 +49,10 @@ def content_rank(*columns: NDArray[Any]) -> Ints:
 
 
 def cluster_places(rank: Ints, codes: NDArray[np.intp]) -> Ints:
-    """Place clusters by what their rows hold, whatever the clusters are called.
+    """Place clusters by what their rows hold, whatever they are called.
 
-    Parameters
-    ----------
-    rank : ndarray of int, shape (n,)
-        From `content_rank`.
-    codes : ndarray of int, shape (n,)
-        Cluster of each row, from 0.
-
-    Returns
-    -------
-    ndarray of int, shape (clusters,)
-        Clusters with the same rows share a place.
+    Clusters with the same rows share a place. `rank` is from `content_rank`, `codes` the cluster of each row,
+    from 0.
 
     Examples
     --------
@@ -84,17 +68,7 @@ def cluster_places(rank: Ints, codes: NDArray[np.intp]) -> Ints:
 
 
 def codes(columns: Sequence[NDArray[Any]]) -> Ints:
-    """Give a number to the distinct combinations of columns, in sorted order.
-
-    Parameters
-    ----------
-    columns : sequence of ndarray, each shape (n,)
-        Numbers or text.
-
-    Returns
-    -------
-    ndarray of int, shape (n,)
-    """
+    """Give a number to the distinct combinations of columns (numbers or text), in sorted order."""
     total: Ints | None = None
     for column in columns:
         values = column.astype(str) if column.dtype == object else column

@@ -48,36 +48,12 @@ def fit_logistic(
     names: Sequence[str] | None = None,
     max_iterations: int = 50,
 ) -> Regression:
-    """Fit a logistic regression by iteratively reweighted least squares.
+    """Fit a logistic regression by iteratively reweighted least squares, intercept first.
 
-    Run until the gradient is at rounding error, so that the estimate is the maximum and not the point
-    where a tolerance was met. Columns are centred and scaled
-    inside, which changes nothing but the conditioning.
-
-    Parameters
-    ----------
-    X : ndarray, shape (n, p)
-        Covariates, without an intercept.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    names : sequence of str, optional
-        Columns of `X`.
-    max_iterations : int, default 50
-        Newton steps before giving up.
-
-    Returns
-    -------
-    Regression
-        Intercept first.
-
-    Raises
-    ------
-    EstimationError
-        If an arm is empty, or the covariates separate the arms, naming the columns that do.
-
-    References
-    ----------
-    McCullagh, P. and Nelder, J. A. (1989). Generalized Linear Models, 2nd ed., section 4.4.
+    Run until the gradient is at rounding error, so that the estimate is the maximum and not the point where a
+    tolerance was met (McCullagh and Nelder 1989, section 4.4). Columns are centred and scaled inside, which
+    changes nothing but the conditioning. An empty arm is refused, and covariates that separate the arms, by
+    name.
 
     Examples
     --------
@@ -255,40 +231,20 @@ def crossfit_propensity(
     random_state: int = 0,
     rank: Ints | None = None,
 ) -> Floats:
-    """Predict each row's propensity from a classifier that did not see the row.
+    """Predict each row's propensity, strictly between 0 and 1, from a classifier that did not see the row.
 
-    Parameters
-    ----------
-    X : ndarray, shape (n, p)
-        Covariates.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    classifier : scikit-learn classifier
-        With `fit` and `predict_proba`. It is cloned for each fold and left as it was.
-    n_folds : int, default 5
-        Folds, stratified by arm.
-    random_state : int, default 0
-        For the assignment of rows to folds.
-    rank : ndarray of int, shape (n,), optional
-        Places of the rows in an order of their own, equal for interchangeable rows; folds are drawn and the
-        classifier is fitted in that order, so that the order of the table is irrelevant. Default: by `X` and
-        the arm. Rows equal in both are interchangeable for the score, but get different ones where their
-        folds differ: give a rank that tells them apart if what is done with the scores does.
+    The classifier (scikit-learn's ``fit`` and ``predict_proba``) is cloned for each fold and left as it was.
+    An arm with fewer rows than folds is refused, and a classifier that gives a probability of 0 or 1.
 
-    Returns
-    -------
-    ndarray, shape (n,)
-        Probabilities strictly between 0 and 1.
-
-    Raises
-    ------
-    EstimationError
-        If an arm has fewer rows than folds, or the classifier gives a probability of 0 or 1.
+    Folds are drawn and the classifier is fitted in the order of `rank`, equal for interchangeable rows, so
+    that the order of the table is irrelevant; default by `X` and the arm. Rows equal in both are
+    interchangeable for the score, but get different ones where their folds differ: give a rank that tells
+    them apart if what is done with the scores does.
 
     References
     ----------
-    Chernozhukov, V. et al. (2018). Double/debiased machine learning for treatment and structural
-    parameters. The Econometrics Journal 21, C1-C68, definition 3.2.
+    Chernozhukov, V. et al. (2018). Double/debiased machine learning for treatment and structural parameters.
+    The Econometrics Journal 21, C1-C68, definition 3.2.
 
     Examples
     --------

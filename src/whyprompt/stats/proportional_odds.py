@@ -43,28 +43,11 @@ def at_least(fit: Regression, X: ArrayLike) -> Floats:
 def fit_proportional_odds(y: ArrayLike, X: ArrayLike, *, weights: ArrayLike | None = None) -> Regression:
     """Fit the proportional odds model by maximum likelihood.
 
-    Parameters
-    ----------
-    y : array_like, shape (n,)
-        Ordered levels, as numbers.
-    X : array_like, shape (n, p)
-        Covariates without an intercept.
-    weights : array_like, shape (n,), optional
-        Not negative; counts, or shares of a table of cells.
-
-    Returns
-    -------
-    Regression
-        First the intercepts, the logit of ``P(Y >= level)`` at x = 0 for all levels but the lowest, which
-        decrease; then the log odds ratios, the same for every level. The covariance is that of the observed
-        information.
-
-    Raises
-    ------
-    DataError
-        If shapes differ or a value is not finite.
-    EstimationError
-        If the outcome has one level, or the likelihood has no maximum (a covariate separates a level).
+    `y` are ordered levels, as numbers; `X` is without an intercept; `weights` are not negative: counts, or
+    shares of a table of cells. Coefficients: first the intercepts, the logit of ``P(Y >= level)`` at x = 0
+    for all levels but the lowest, which decrease; then the log odds ratios, the same for every level. The
+    covariance is that of the observed information. Values that are not finite are refused, an outcome with
+    one level, and a likelihood that has no maximum (a covariate separates a level).
 
     References
     ----------
@@ -146,21 +129,9 @@ def _cuts(codes: Ints, k: int) -> tuple[Floats, Floats]:
 
 
 def category_scores(theta: Floats, codes: Ints, matrix: Floats, k: int) -> Floats:
-    """Return the derivatives of each row's log-likelihood.
+    """Return the derivatives of each row's log-likelihood, shape (n, k - 1 + p).
 
-    Parameters
-    ----------
-    theta : ndarray, shape (k - 1 + p,)
-        Intercepts and coefficients.
-    codes : ndarray of int, shape (n,)
-        Level of each row, from 0.
-    matrix : ndarray, shape (n, p)
-    k : int
-        Number of levels.
-
-    Returns
-    -------
-    ndarray, shape (n, k - 1 + p)
+    `theta` are intercepts and coefficients, `codes` the level of each row, from 0, of `k`.
     """
     p, f, g, _, _ = _parts(theta, codes, matrix, k)
     up, low = _cuts(codes, k)

@@ -38,44 +38,27 @@ _ALONE = 1e-10
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Regression:
-    """A fitted regression.
-
-    Attributes
-    ----------
-    family : {"linear", "logit", "probit", "ordered"}
-    names : tuple of str
-        Of the coefficients.
-    coef : ndarray, shape (p,)
-        0 for a column left out.
-    covariance : ndarray, shape (p, p)
-        Of the coefficients; zero for a column left out.
-    linear : ndarray, shape (n,)
-        Linear predictor of each row.
-    sigma : float
-        Residual standard deviation of a linear model, 1 otherwise.
-    n_clusters : int or None
-        Clusters that the covariance is robust to.
-    df : int or None
-        Degrees of freedom of the covariance: clusters less one, or rows less coefficients of a linear
-        model; None for a binary model without clusters, whose covariance holds no estimated variance.
-    log_likelihood : float
-        At the maximum; NaN where it was not computed.
-    n_iterations : int
-        Of Newton's method over all rows.
-    dropped : tuple of str
-        Columns that are constant or a linear combination of those before them.
-    """
+    """A fitted regression."""
 
     family: Family
     names: tuple[str, ...]
+    # 0 for a column left out, and so is its covariance.
     coef: Array
     covariance: Array
+    # Linear predictor of each row.
     linear: Array = field(metadata={"listed": False})
+    # Residual standard deviation of a linear model, 1 otherwise.
     sigma: float = 1.0
+    # Clusters that the covariance is robust to.
     n_clusters: int | None = None
+    # Of the covariance: clusters less one, or rows less coefficients of a linear model; None for a binary
+    # model without clusters, whose covariance holds no estimated variance.
     df: int | None = None
+    # At the maximum; NaN where it was not computed.
     log_likelihood: float = np.nan
+    # Of Newton's method over all rows.
     n_iterations: int = 0
+    # Columns that are constant or a linear combination of those before them.
     dropped: tuple[str, ...] = ()
 
     @cached_property
@@ -90,40 +73,17 @@ class Regression:
         return np.where([name in self.dropped for name in self.names], np.nan, error)
 
     def to_dict(self) -> dict[str, float]:
-        """Coefficients by name.
-
-        Returns
-        -------
-        dict
-        """
+        """Coefficients by name."""
         return dict(zip(self.names, self.coef.tolist(), strict=True))
 
     def draw(self, n_draws: int, rng: np.random.Generator, *, what: str) -> Array:
         """Draw coefficients from Student's t with `df` degrees of freedom, or normal ones where it is None.
 
         The covariance is itself an estimate: of a linear model with rows less coefficients, from G clusters
-        with about G - 1 degrees of freedom. Normal draws from it are too narrow where those are few.
-
-        Parameters
-        ----------
-        n_draws : int
-        rng : numpy.random.Generator
-        what : str
-            Names the model in messages.
-
-        Returns
-        -------
-        ndarray, shape (n_draws, p)
-
-        Raises
-        ------
-        EstimationError
-            If the covariance is singular, as with no more clusters than coefficients.
-
-        References
-        ----------
-        Cameron, Gelbach and Miller (2008). Bootstrap-based improvements for inference with
-        clustered errors. Review of Economics and Statistics 90(3), section II (t with G - 1).
+        with about G - 1 degrees of freedom (Cameron, Gelbach and Miller 2008, Review of Economics and
+        Statistics 90(3), section II). Normal draws from it are too narrow where those are few. A singular
+        covariance is refused, as with no more clusters than coefficients; `what` names the model in messages.
+        Shape (n_draws, p).
         """
         try:
             draws = rng.multivariate_normal(self.coef, self.covariance, n_draws, method="cholesky")
@@ -165,23 +125,7 @@ def row_terms(family: Family, eta: Array, y: Array) -> tuple[Array, Array, Array
 def solve_binary(
     x: Array, y: Array, family: Family, *, weights: Array | None = None, start: Array | None = None
 ) -> tuple[Array, int]:
-    """Maximum likelihood of a binary regression.
-
-    Parameters
-    ----------
-    x : ndarray, shape (n, p)
-    y : ndarray, shape (n,)
-        0 or 1.
-    family : {"logit", "probit"}
-    weights : ndarray, shape (n,), optional
-        Case weights.
-    start : ndarray, shape (p,), optional
-
-    Returns
-    -------
-    coef : ndarray, shape (p,)
-    iterations : int
-        0 where it did not converge.
+    """Maximum likelihood of a binary regression: coefficients, and iterations, 0 where it did not converge.
 
     References
     ----------
@@ -208,26 +152,12 @@ def softmax(eta: NDArray[Any]) -> NDArray[Any]:
 def fit_multinomial(
     x: Array, code: NDArray[Any], n_levels: int, *, weights: Array | None = None, ridge: float = 0.0
 ) -> tuple[Array, Array] | None:
-    """Multinomial logistic regression by maximum likelihood.
+    """Multinomial logistic regression by maximum likelihood; None where there is no maximum.
 
-    Parameters
-    ----------
-    x : ndarray, shape (n, q)
-        With a column of ones.
-    code : ndarray of int, shape (n,)
-        Level of each row, from 0.
-    n_levels : int
-    weights : ndarray, shape (n,), optional
-        Case weights.
-    ridge : float, default 0
-        Share of its diagonal that is added to the information, so that collinear columns do not stop it.
-
-    Returns
-    -------
-    coef : ndarray, shape (n_levels - 1, q)
-        Log-odds of each level but the first against the first.
-    information : ndarray, shape ((n_levels - 1) * q, (n_levels - 1) * q)
-        Of the coefficients, level by level; None in place of both where there is no maximum.
+    `x`, shape (n, q), has a column of ones, `code` is the level of each row, from 0. `ridge` is the share of
+    its diagonal that is added to the information, so that collinear columns do not stop it. Returns the
+    log-odds of each level but the first against the first, shape (n_levels - 1, q), and their information,
+    level by level.
     """
     n, q = x.shape
     k = n_levels - 1
@@ -268,35 +198,12 @@ def fit(
     robust: bool = False,
     clusters: NDArray[np.intp] | None = None,
 ) -> Regression:
-    """Fit one regression.
+    """Fit one regression of the `family` on `x`, shape (n, p).
 
-    Parameters
-    ----------
-    x : ndarray, shape (n, p)
-    y : ndarray, shape (n,)
-    family : {"linear", "logit", "probit"}
-    names : tuple of str
-        Of the columns of `x`.
-    what : str
-        "mediator" or "outcome", named in errors.
-    robust : bool
-        Heteroscedasticity-robust covariance, HC3.
-    clusters : ndarray of int, optional
-        Cluster-robust covariance, the jackknife over clusters: HC3's counterpart.
-
-    Returns
-    -------
-    Regression
-
-    Raises
-    ------
-    EstimationError
-        If the design is singular, there are too few rows, or a binary model separates.
-
-    References
-    ----------
-    MacKinnon, Nielsen and Webb (2023). Cluster-robust inference: a guide to empirical practice.
-    Journal of Econometrics 232(2), section 3 (CV3, with G - 1 degrees of freedom).
+    `what` is "mediator" or "outcome", named in messages. `robust` asks for HC3; `clusters` for the jackknife
+    over clusters, HC3's counterpart (CV3 with G - 1 degrees of freedom: MacKinnon, Nielsen and Webb 2023,
+    Journal of Econometrics 232(2), section 3). A singular design is refused, too few rows, and a binary model
+    that separates.
     """
     n, p = x.shape
     if n <= p:

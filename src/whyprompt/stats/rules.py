@@ -19,26 +19,15 @@ _FEW_DF = 4.0
 
 
 def few_clusters(count: int, df: float | None = None) -> tuple[str, ...]:
-    """Say that clusters are few.
+    """Say that clusters are few; empty where they are enough.
 
-    Parameters
-    ----------
-    count : int
-        Clusters of the rows used.
-    df : float, optional
-        Satterthwaite's degrees of freedom; left out where an interval has none: by the bootstrap, the normal
-        distribution or clusters minus one.
-
-    Returns
-    -------
-    tuple of str
-        Empty where they are enough.
+    `df` are Satterthwaite's degrees of freedom; left out where an interval has none: by the bootstrap, the
+    normal distribution or clusters minus one.
 
     References
     ----------
     Angrist, J. D. and Pischke, J.-S. (2009). Mostly Harmless Econometrics. Princeton, section 8.2.3.
-    Pustejovsky, J. E. and Tipton, E. (2018). Small-sample methods for cluster-robust variance estimation and
-    hypothesis testing in fixed effects models. Journal of Business and Economic Statistics 36, 672-683.
+    Pustejovsky, J. E. and Tipton, E. (2018). Journal of Business and Economic Statistics 36, 672-683.
 
     Examples
     --------
@@ -63,16 +52,7 @@ def holm(p_values: Sequence[float]) -> list[float]: ...
 @overload
 def holm(p_values: Sequence[float | None]) -> list[float | None]: ...
 def holm(p_values: Sequence[float | None]) -> list[float] | list[float | None]:
-    """Adjust p-values for their number by Holm's step-down rule.
-
-    Parameters
-    ----------
-    p_values : sequence of float or None
-        None stays None and is not counted.
-
-    Returns
-    -------
-    list of float or None
+    """Adjust p-values for their number by Holm's step-down rule; None stays None and is not counted.
 
     References
     ----------

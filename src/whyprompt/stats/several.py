@@ -55,17 +55,7 @@ _SAME = 1e-9
 def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> float | None:
     """Return the two-sided p-value of zero, by the t distribution where degrees of freedom are given.
 
-    Parameters
-    ----------
-    estimate : float
-    std_error : float or None
-    df : float or None
-        None for the normal distribution.
-
-    Returns
-    -------
-    float or None
-        None where there is no standard error, or none other than 0. Never 0.
+    None where there is no standard error, or none other than 0. Never 0.
 
     Examples
     --------
@@ -88,15 +78,7 @@ def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> f
 def normal_scores(t: Floats, df: Sequence[float | None]) -> Floats:
     """Turn t statistics with degrees of freedom of their own into normal ones with the same p-values.
 
-    Parameters
-    ----------
-    t : ndarray, shape (k,)
-    df : sequence of float or None, length k
-        None for a statistic that is normal already.
-
-    Returns
-    -------
-    ndarray, shape (k,)
+    A `df` of None is of a statistic that is normal already.
 
     Examples
     --------
@@ -118,15 +100,6 @@ def normal_scores(t: Floats, df: Sequence[float | None]) -> Floats:
 def reach(critical: float, df: float | None) -> float:
     """Return how many standard errors an estimate's own t reaches where a normal one reaches `critical`.
 
-    Parameters
-    ----------
-    critical : float
-    df : float or None
-
-    Returns
-    -------
-    float
-
     Examples
     --------
     >>> round(reach(1.96, 10.0), 3), reach(1.96, None)
@@ -144,19 +117,9 @@ def covariance_by_errors(
 ) -> Floats | None:
     """Give the covariance of linear functionals from the errors of their sums and differences.
 
-    Parameters
-    ----------
-    error : callable
-        Standard error of a functional, such as that of the effect on an outcome.
-    vectors : sequence of ndarray
-        The functionals.
-    scaled : bool, default False
-        Whether each has an error of one: the matrix is then their correlation.
-
-    Returns
-    -------
-    ndarray, shape (k, k), or None
-        None where an error is not known.
+    `error` gives the standard error of a functional, such as that of the effect on an outcome; None where it
+    is not known, and then the covariance is. `scaled` says that each has an error of one: the matrix is then
+    their correlation.
 
     Examples
     --------
@@ -177,14 +140,7 @@ def covariance_by_errors(
 def correlation(covariance: Floats) -> Floats:
     """Turn a covariance into the nearest valid correlation (negative eigenvalues set to nil).
 
-    Parameters
-    ----------
-    covariance : ndarray, shape (k, k)
-
-    Returns
-    -------
-    ndarray, shape (k, k)
-        A row without variance is uncorrelated with the others.
+    A row without variance is uncorrelated with the others.
     """
     spread = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
     safe = np.where(spread > 0, spread, 1.0)
@@ -199,17 +155,8 @@ def correlation(covariance: Floats) -> Floats:
 def step_down(observed: Floats, draws: Floats) -> Floats:
     """Return step-down p-values of Westfall and Young.
 
-    Parameters
-    ----------
-    observed : ndarray, shape (k,)
-        |t| of each hypothesis.
-    draws : ndarray, shape (draws, k)
-        The same in draws where all are true.
-
-    Returns
-    -------
-    ndarray, shape (k,)
-        The sample itself counts as one draw, so that none is 0.
+    `observed`, shape (k,), is the |t| of each hypothesis, `draws`, shape (draws, k), the same where all are
+    true. The sample itself counts as one draw, so that none is 0.
 
     Examples
     --------
@@ -228,18 +175,9 @@ def step_down(observed: Floats, draws: Floats) -> Floats:
 def more_by_steps(named: Sequence[str], *, least: Sequence[float], level: float) -> str:
     """Say plainly why a step-down p finds what an interval that holds at once does not.
 
-    Parameters
-    ----------
-    named : sequence of str
-        Comparisons with an adjusted p below 1 - level and an interval at once that includes zero.
-    least : sequence of float
-        Adjusted p-values of all comparisons whose interval includes zero.
-    level : float
-
-    Returns
-    -------
-    str
-        Empty, or a sentence with a space before it.
+    `named` are the comparisons with an adjusted p below 1 - level and an interval at once that includes zero,
+    `least` the adjusted p-values of all comparisons whose interval includes zero. Empty, or a sentence with a
+    space before it.
     """
     if not named:
         return ""
@@ -264,26 +202,8 @@ def max_t(
 ) -> Joint:
     """Adjust for several estimates whose joint distribution is normal (or t).
 
-    For all pairs of independent means this is Tukey's studentised range test, made step-down.
-
-    Parameters
-    ----------
-    t : ndarray, shape (k,)
-        Estimates over their standard errors.
-    correlation_matrix : ndarray, shape (k, k)
-        Of the estimates.
-    level : float, default 0.95
-        Of the simultaneous intervals.
-    df : float, optional
-        Degrees of freedom of a common variance estimate; default the normal distribution.
-    draws : int, default 20000
-        Simulated.
-    random_state : int, default 0
-        Seed.
-
-    Returns
-    -------
-    MaxT
+    For all pairs of independent means this is Tukey's studentised range test, made step-down. `t` are
+    estimates over their errors, `df` the degrees of freedom of a common variance estimate.
 
     References
     ----------
@@ -315,28 +235,9 @@ def sign_flip_max_t(
 ) -> Joint:
     """Adjust for several outcomes of the same units by flipping the signs of whole units.
 
-    Exact where the differences are symmetric about zero under the null; all 2^n patterns are used for up to
-    14 units. No p-value can be below 2 / 2^n.
-
-    Parameters
-    ----------
-    differences : ndarray, shape (units, k)
-        Paired differences, or their sums within clusters.
-    level : float, default 0.95
-        Of the simultaneous intervals.
-    draws : int, default 20000
-        Random patterns beyond 14 units.
-    random_state : int, default 0
-        Seed.
-
-    Returns
-    -------
-    MaxT
-
-    Raises
-    ------
-    EstimationError
-        With fewer than two units.
+    `differences`, shape (units, k), are paired, or their sums within clusters; two units at least. Exact
+    where they are symmetric about zero under the null; all 2^n patterns are used for up to 14 units. No
+    p-value can be below 2 / 2^n.
 
     References
     ----------
@@ -365,19 +266,10 @@ def sign_flips(
 ) -> tuple[Floats, Floats, Floats, int, bool]:
     """Count how often effects that are symmetric about zero would look like these, by flipping units' signs.
 
-    Parameters
-    ----------
-    sums : ndarray, shape (units, k)
-        Of each unit's rows.
-    sizes : ndarray, shape (units,)
-        Rows of each unit.
-    draws : int
-        Random patterns, where all would be more: half of the 2^n, as a pattern and its mirror image have
-        one |t|.
-    rng : numpy.random.Generator
-    flat : float, default 0
-        Spread, as a share of the squares, below which effects count as all alike. The spread is a difference
-        of sums that nearly cancel there, and rounding would make up the order of the patterns.
+    `sums`, shape (units, k), are of each unit's rows, `sizes` their number. `draws` random patterns are used
+    where all would be more: half of the 2^n, as a pattern and its mirror image have one |t|. `flat` is the
+    spread, as a share of the squares, below which effects count as all alike: it is a difference of sums that
+    nearly cancel there, and rounding would make up the order of the patterns.
 
     Returns
     -------
@@ -387,7 +279,6 @@ def sign_flips(
     largest : ndarray, shape (patterns,)
         Largest |t| of each pattern.
     patterns : int
-        Drawn, or all.
     exact : bool
         Whether all patterns were used.
     """

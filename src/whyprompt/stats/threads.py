@@ -64,13 +64,7 @@ _LIMIT = _Limit()
 
 @contextmanager
 def one_blas_thread(n_rows: int) -> Iterator[None]:
-    """Limit BLAS to one thread inside the block, for tables of many rows.
-
-    Parameters
-    ----------
-    n_rows : int
-        Rows that the products run over.
-    """
+    """Limit BLAS to one thread inside the block, for products that run over many rows."""
     if n_rows < _MANY_ROWS:
         yield
         return
@@ -86,11 +80,6 @@ def one_openmp_thread(n_rows: int) -> Iterator[None]:
     """Limit OpenMP to one thread inside the block, for fits to few rows.
 
     Unlike that of BLAS the limit is the calling thread's own.
-
-    Parameters
-    ----------
-    n_rows : int
-        Rows that are fitted.
     """
     if n_rows > _FEW_ROWS:
         yield

@@ -70,7 +70,7 @@ class Base:
             empty = np.empty((len(problem.y), 0))
             problem = replace(problem, design=replace(problem.design, matrix=empty))
         self.problem, self.plan = problem, found.plan
-        self.score = None if found.fit.score is None else found.fit.score.propensity
+        self.score = found.fit.propensity
         self.frame = frame
         self.table = table if found.rows is None else table.keep(found.rows)
         self.treatment, self.outcome = treatment, outcome

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from whyprompt._arguments import at_least
-from whyprompt.effects.methods.weights import Weighted, Weighting, raw_weights
+from whyprompt.effects.methods.weights import Weighting, raw_weights, weighed
 from whyprompt.errors import EstimationError
 from whyprompt.stats.influence import cluster_codes, standard_error, with_intercept
 from whyprompt.stats.order import cluster_places
@@ -19,7 +19,7 @@ from whyprompt.stats.threads import one_openmp_thread
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.method import Plan
+    from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
@@ -93,7 +93,7 @@ class AIPW(Weighting):
         if not 0 <= self.clip < 0.5:
             raise EstimationError(f"clip={self.clip}: expected a number from 0 to below 0.5")
 
-    def weigh(self, problem: Problem, plan: Plan) -> Weighted:
+    def weigh(self, problem: Problem, plan: Plan) -> Fit:
         """Average over several deals of the folds: one deal decides too much where rows are few.
 
         Rows are put in the order of their content, so that neither folds nor models see that of the table.
@@ -107,7 +107,7 @@ class AIPW(Weighting):
         if self.folds > 1 and splits > 1:
             more = np.random.SeedSequence(plan.random_state).generate_state(splits - 1, dtype=np.uint64)
             seeds += more.tolist()
-        made: list[Weighted] = []
+        made: list[Fit] = []
         refused: list[SeparatedError] = []
         clipped = 0
         for one in seeds:
@@ -125,12 +125,12 @@ class AIPW(Weighting):
                     " (propensity=LogisticRegression()) has no such limit",
                 )
         scores = [fit.propensity for fit in made if fit.propensity is not None]
-        return Weighted(
-            weights=np.mean([fit.weights for fit in made], axis=0)[back],
-            propensity=given if given is not None else np.mean(np.stack(scores), axis=0)[back],
-            means=np.mean([fit.means for fit in made], axis=0),
-            influence=np.mean([fit.influence for fit in made], axis=0)[back],
-            warnings=self._remarks(len(problem.y), clipped, len(refused), len(seeds)),
+        return weighed(
+            np.mean([fit.weights for fit in made], axis=0)[back],
+            np.mean([fit.means for fit in made], axis=0),
+            np.mean([fit.influence for fit in made if fit.influence is not None], axis=0)[back],
+            given if given is not None else np.mean(np.stack(scores), axis=0)[back],
+            self._remarks(len(problem.y), clipped, len(refused), len(seeds)),
         )
 
     def _remarks(self, n: int, clipped: int, separated: int, deals: int) -> tuple[str, ...]:
@@ -147,8 +147,9 @@ class AIPW(Weighting):
             )
         return tuple(out)
 
-    def error(self, problem: Problem, made: Weighted) -> tuple[float, float | None, tuple[str, ...]]:
+    def error(self, problem: Problem, made: Fit) -> tuple[float, float | None, tuple[str, ...]]:
         """Return the error of the influence values: cross-fitted residuals are not too small."""
+        assert made.influence is not None
         codes = cluster_codes(problem.cluster, len(problem.y))
         error = standard_error(made.influence[:, 0] - made.influence[:, 1], codes)
         if codes is None:
@@ -157,7 +158,7 @@ class AIPW(Weighting):
 
     def _deal(
         self, problem: Problem, codes: NDArray[np.intp] | None, estimand: str, random_state: int
-    ) -> tuple[Weighted, int]:
+    ) -> tuple[Fit, int]:
         """Fit with one deal of the folds; also return how many scores were moved away from 0 and 1."""
         y, treated, matrix, given = problem.y, problem.treated, problem.design.matrix, problem.known_score
         n = len(y)
@@ -192,7 +193,7 @@ class AIPW(Weighting):
         means = parts.sum(axis=0) / size.sum()
         influence = (parts - size[:, None] * means) / size.sum()
         weights = raw_weights(np.log(score / (1 - score)), treated, estimand).astype(float)
-        return Weighted(weights=weights, propensity=score, means=means, influence=influence), clipped
+        return weighed(weights, means, influence, score), clipped
 
 
 def deal_folds(
@@ -240,19 +241,9 @@ def deal_folds(
 def predict_outcome(
     matrix: Floats, y: Floats, train: Bools, test: Bools, model: OutcomeModel | None
 ) -> Floats:
-    """Predict rows from others, by least squares where no model is given.
+    """Predict the rows of `test` from those of `train`, by least squares where no model is given.
 
-    Parameters
-    ----------
-    matrix : ndarray, shape (n, p)
-    y : ndarray, shape (n,)
-    train, test : ndarray of bool, shape (n,)
-    model : scikit-learn regressor, optional
-        Cloned, and left as it was.
-
-    Returns
-    -------
-    ndarray, shape (test.sum(),)
+    A model is cloned, and left as it was.
     """
     if not train.any():
         raise EstimationError(

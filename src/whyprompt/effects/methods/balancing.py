@@ -25,28 +25,8 @@ def entropy_multipliers(moments: Floats, names: Sequence[str]) -> Floats:
 
     At the minimum the weights ``exp(moments @ lambda)``, normalised, give every moment the mean zero. Damped
     Newton steps on the convex dual; a solution exists exactly when zero lies inside the convex hull of the
-    rows.
-
-    Parameters
-    ----------
-    moments : ndarray, shape (n, k)
-        What must average to zero under the weights; no column constant.
-    names : sequence of str
-        What each column is called in a message.
-
-    Returns
-    -------
-    ndarray, shape (k,)
-        The multipliers lambda.
-
-    Raises
-    ------
-    EstimationError
-        If no weights balance the moments, naming those left unbalanced.
-
-    References
-    ----------
-    Hainmueller (2012). Entropy balancing for causal effects. Political Analysis 20, equations 8 to 10.
+    rows, and moments (no column constant) that no weights balance are refused by their `names` (Hainmueller
+    2012, Political Analysis 20, equations 8 to 10).
     """
     scale = moments.std(axis=0)
     scaled = moments / np.where(scale > 0, scale, 1.0)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.methods.matching import Score
+    from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
@@ -75,39 +76,18 @@ def match_cem(
     strata: Ints | None = None,
     discarded: Bools | None = None,
 ) -> MatchedSet:
-    """Match exactly on coarsened covariates.
+    """Match exactly on coarsened covariates; the effect is that among the rows that find a counterpart.
 
-    Parameters
-    ----------
-    columns : mapping of str to ndarray, each shape (n,)
-        Numbers are binned; text is matched as it is.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    estimand : {"att", "atc", "ate"}, default "att"
-        Whose average effect, among the rows that find a counterpart.
-    cutpoints : mapping, optional
-        For a numeric column: a number of equal bins, the edges between bins, ``"q4"`` for that many
-        quantile bins, 0 for no binning, or ``"sturges"``, which is the default.
-    strata : ndarray of int, shape (n,), optional
-        Codes of further columns on which matched rows must be equal.
-    discarded : ndarray of bool, shape (n,), optional
-        Rows to leave out.
-
-    Returns
-    -------
-    MatchedSet
-
-    Raises
-    ------
-    DataError
-        If `cutpoints` names a column that is not there or gives something else.
-    EstimationError
-        If no stratum holds both arms.
+    Numbers are binned; text is matched as it is. `cutpoints` give for a numeric column a number of equal
+    bins, the edges between bins, ``"q4"`` for that many quantile bins, 0 for no binning, or ``"sturges"``,
+    which is the default. `strata` are codes of further columns on which matched rows must be equal. Cutpoints
+    of a column that is not there are refused (`DataError`), and covariates of which no stratum holds both
+    arms.
 
     References
     ----------
-    Iacus, S. M., King, G. and Porro, G. (2012). Causal inference without balance checking: coarsened
-    exact matching. Political Analysis 20, 1-24.
+    Iacus, S. M., King, G. and Porro, G. (2012). Causal inference without balance checking: coarsened exact
+    matching. Political Analysis 20, 1-24.
 
     Examples
     --------
@@ -143,6 +123,7 @@ def match_cem(
         estimand=estimand,
         treated=treated,
         stratum=code,
+        errors=("strata", "pairs", "bootstrap"),
         discarded=out,
         settings={"cutpoints": {name: cuts.get(name, "sturges") for name in columns}},
     )
@@ -151,24 +132,7 @@ def match_cem(
 def coarsen(values: Floats, rule: int | str | Sequence[float], *, name: str = "column") -> Floats:
     """Put numbers into bins; a value on an edge goes to the bin above, as in MatchIt.
 
-    Parameters
-    ----------
-    values : ndarray, shape (n,)
-        Numbers.
-    rule : int, str or sequence of float
-        As for `match_cem`.
-    name : str
-        For messages.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        Bin numbers, or `values` where `rule` is 0.
-
-    Raises
-    ------
-    DataError
-        If the rule is not known.
+    The rule is one of `match_cem`; 0 gives the values themselves.
 
     Examples
     --------

@@ -36,32 +36,12 @@ def dose_weights(
 ) -> tuple[Floats, Any, Any]:
     """Return the parameters of a dose's weights, their estimating functions, and the weights as functions.
 
-    Parameters
-    ----------
-    d : ndarray, shape (n,)
-        The dose.
-    scaled : ndarray, shape (n, p)
-        Covariates from `standardised`.
-    method : {"gps", "entropy"}
-        ``gps``: the stabilised ratio of normal densities, of the dose by itself and given the covariates (a
-        linear model), each of the standardised residual. ``entropy``: the weights closest to uniform under
-        which the dose and the covariates keep their means and are uncorrelated, exactly.
-    basis : ndarray, shape (n, q), optional
-        With ``entropy``: functions of the dose that are made uncorrelated with the covariates; default the
-        dose itself.
-
-    Returns
-    -------
-    theta : ndarray, shape (k,)
-    psi : callable
-        Maps theta to estimating functions, shape (n, k).
-    weigh : callable
-        Maps theta to weights, shape (n,).
-
-    Raises
-    ------
-    EstimationError
-        If the method is not known, the covariates determine the dose, or balance cannot be reached.
+    ``gps`` is the stabilised ratio of normal densities, of the dose by itself and given the covariates (a
+    linear model), each of the standardised residual. ``entropy`` are the weights closest to uniform under
+    which functions of the dose (`basis`, shape (n, q), default the dose itself) and the covariates keep their
+    means and are uncorrelated, exactly. `scaled` are covariates from `standardised`. Of theta, shape (k,),
+    psi gives shape (n, k) and the weights shape (n,). Covariates that determine the dose are refused, and
+    balance that cannot be reached.
 
     Notes
     -----
@@ -88,27 +68,11 @@ def dose_weights(
 def entropy_influence(
     y: Floats, design: Floats, weights: Floats, basis: Floats, scaled: Floats
 ) -> tuple[Floats, Floats]:
-    """Fit a regression under entropy weights; return coefficients and their influence values.
+    """Fit a regression under entropy weights; return coefficients and their influence values, shape (n, r).
 
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    design : ndarray, shape (n, r)
-        Regressors.
-    weights : ndarray, shape (n,)
-        From `dose_weights` with ``entropy``.
-    basis : ndarray, shape (n, q)
-        Functions of the dose that were balanced.
-    scaled : ndarray, shape (n, p)
-        Covariates from `standardised`.
-
-    Returns
-    -------
-    coef : ndarray, shape (r,)
-    influence : ndarray, shape (n, r)
-        Divided by n, with what the estimation of the weights and of the means balanced to adds. The same as
-        the stacked equations of `dose_weights`, in closed form.
+    The latter are divided by n, with what the estimation of the weights and of the means balanced to adds:
+    the same as the stacked equations of `dose_weights`, in closed form. `basis` and `scaled` are those that
+    were balanced.
     """
     moments = _crossed((basis - basis.mean(axis=0)) / basis.std(axis=0), scaled)
     # The weights are held to the means of dose and covariates, which are estimates; products are held to nil.
@@ -126,15 +90,7 @@ def entropy_influence(
 def heavy_tails(d: Floats, scaled: Floats) -> tuple[str, ...]:
     """Warn where ratios of normal densities have heavy tails.
 
-    Parameters
-    ----------
-    d : ndarray, shape (n,)
-    scaled : ndarray, shape (n, p)
-
-    Returns
-    -------
-    tuple of str
-        Empty where the covariates explain less than a twentieth of the dose's variance.
+    Empty where the covariates explain less than a twentieth of the dose's variance.
     """
     design = with_intercept(scaled)
     r2 = 1.0 - float(np.mean((d - design @ np.linalg.lstsq(design, d, rcond=None)[0]) ** 2)) / float(d.var())
@@ -152,16 +108,7 @@ def heavy_tails(d: Floats, scaled: Floats) -> tuple[str, ...]:
 def dose_correlations(d: Floats, matrix: Floats, weights: Floats) -> tuple[float, ...]:
     """Correlate the dose with each covariate under weights.
 
-    Parameters
-    ----------
-    d : ndarray, shape (n,)
-    matrix : ndarray, shape (n, p)
-    weights : ndarray, shape (n,)
-
-    Returns
-    -------
-    tuple of float
-        Weighted covariance (unbiased) over the unweighted standard deviations, as cobalt has it.
+    Weighted covariance (unbiased) over the unweighted standard deviations, as cobalt has it.
     """
     share = weights / weights.sum()
     centred = (share * (d - share @ d)) / (1.0 - share @ share)

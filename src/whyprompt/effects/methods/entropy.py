@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt.effects.methods.balancing import entropy_multipliers
-from whyprompt.effects.methods.weights import Weighted, Weighting
+from whyprompt.effects.methods.weights import Weighting, weighed
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -59,11 +59,11 @@ class Entropy(Weighting):
             raise EstimationError("entropy balancing has no propensity score; drop propensity=")
         return Weighting.fit(self, problem, plan, with_error=with_error)
 
-    def weigh(self, problem: Problem, plan: Plan) -> Weighted:  # noqa: D102
+    def weigh(self, problem: Problem, plan: Plan) -> Fit:  # noqa: D102
         return _balance(problem, plan.estimand, self.targets)
 
 
-def _balance(problem: Problem, estimand: str, targets: str) -> Weighted:
+def _balance(problem: Problem, estimand: str, targets: str) -> Fit:
     y, treated = problem.y, problem.treated
     matrix, names = problem.design.matrix, problem.design.names
     spread = matrix.std(axis=0)
@@ -100,4 +100,4 @@ def _balance(problem: Problem, estimand: str, targets: str) -> Weighted:
                 influence[:, column] += share * (centred @ slope)
         else:
             influence[:, column] = w * residual
-    return Weighted(weights=weights, propensity=None, means=means, influence=influence / len(y))
+    return weighed(weights, means, influence / len(y))

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.methods.mahalanobis import Metric
     from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.methods.matching import Score
+    from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
@@ -83,38 +84,15 @@ def match_full(
 ) -> MatchedSet:
     """Put rows into sets of one row of an arm and one or more of the other, at the least total distance.
 
-    This is ``optmatch::fullmatch`` with its default restrictions (none), which MatchIt calls for
-    ``method = "full"``. The least total distance is unique; where several matchings reach it (tied
-    distances), packages may return different ones.
+    This is ``optmatch::fullmatch`` with its default restrictions (none), which MatchIt calls for ``method =
+    "full"``. The least total distance, which `settings` holds, is unique; where several matchings reach it
+    (tied distances), packages may return different ones.
 
-    Parameters
-    ----------
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    score : ndarray, shape (n,), optional
-        Distance is the absolute difference in this.
-    X : ndarray, shape (n, p), optional
-        Without `score`: distance is Mahalanobis's in these.
-    metric : {"pooled", "sample", "diagonal"}, default "pooled"
-        For `X`, as in `match_mahalanobis`.
-    estimand : {"att", "atc", "ate"}, default "att"
-        Whose average effect; it sets the weights and not the sets.
-    caliper : float, optional
-        Largest allowed difference in `score` between two rows that are joined. Rows without a counterpart
-        within it are left out. Two rows of a set joined to the same third may lie twice as far apart.
-    limits, strata, discarded
-        As for `match_nearest`.
-
-    Returns
-    -------
-    MatchedSet
-        With strata, and the total distance in its settings.
-
-    Raises
-    ------
-    EstimationError
-        If nothing can be matched, or covariates or calipers ask for a distance matrix of more than 4e7
-        cells.
+    Distance is the absolute difference in `score`, or else Mahalanobis's in `X` by the `metric`. `estimand`
+    sets the weights and not the sets. Rows without a counterpart within `caliper`, on the score, are left
+    out; two rows of a set joined to the same third may lie twice as far apart. `limits`, `strata` and
+    `discarded` are as for `match_nearest`. Covariates or calipers that ask for a distance matrix of more than
+    4e7 cells are refused.
 
     References
     ----------
@@ -176,25 +154,15 @@ def match_full(
         estimand=estimand,
         treated=treated,
         stratum=_components(left, right, n),
+        # Nearly every set has one row of an arm: no spread within it, so the sets are the units.
+        errors=("pairs", "bootstrap"),
         discarded=out,
         settings=settings,
     )
 
 
 def cover_cost(values: Floats, left: Ints, right: Ints) -> float:
-    """Return the sum of the distances of joined rows.
-
-    Parameters
-    ----------
-    values : ndarray, shape (n, r)
-        What distance is Euclidean in.
-    left, right : ndarray of int, shape (m,)
-        Rows joined.
-
-    Returns
-    -------
-    float
-    """
+    """Return the sum of the distances, Euclidean in `values`, of joined rows."""
     return float(np.sqrt(((values[left] - values[right]) ** 2).sum(axis=1)).sum())
 
 
@@ -241,16 +209,8 @@ def _with_counterpart(a: Ints, b: Ints, bounds: Sequence[tuple[Floats, float]]) 
 def matrix_cover(cost: Floats) -> tuple[Ints, Ints]:
     """Join every row and every column of a distance matrix at the least total distance.
 
-    Parameters
-    ----------
-    cost : ndarray, shape (m, k)
-        Distances, infinite where two may not be joined. Rows and columns that may not be joined at all are
-        left out.
-
-    Returns
-    -------
-    i, j : ndarray of int
-        Row ``i`` is joined with column ``j``.
+    Where two may not be joined the distance is infinite; rows and columns that may not be joined at all are
+    left out. Row ``i[k]`` is joined with column ``j[k]``.
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -9,8 +9,7 @@ from whyprompt.effects.methods.weights import Weighting, check_truncate, score_w
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from whyprompt.effects.methods.method import Plan
-    from whyprompt.effects.methods.weights import Weighted
+    from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
 __all__ = ["IPW"]
@@ -50,7 +49,7 @@ class IPW(Weighting):
         Weighting.__post_init__(self)
         check_truncate(self.truncate)
 
-    def weigh(self, problem: Problem, plan: Plan) -> Weighted:  # noqa: D102
+    def weigh(self, problem: Problem, plan: Plan) -> Fit:  # noqa: D102
         if self.stabilised and plan.estimand != "ate":
             raise EstimationError("stabilised=True is defined for method='ipw' with estimand='ate'")
         return score_weights(problem, plan.estimand, stabilised=self.stabilised, truncate=self.truncate)

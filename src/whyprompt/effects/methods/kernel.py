@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.methods.matching import Score
+    from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
@@ -67,7 +68,7 @@ class Kernel(Matching):
     def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
         assert score is not None
         return match_kernel(
-            score.along,
+            score[1],
             problem.treated,
             estimand=plan.estimand,
             kernel=self.kernel,
@@ -78,16 +79,7 @@ class Kernel(Matching):
 
 
 def silverman_bandwidth(score: Floats) -> float:
-    """Return Silverman's bandwidth, 0.9 min(sd, IQR / 1.34) n^(-1/5).
-
-    Parameters
-    ----------
-    score : ndarray, shape (n,)
-        Scores of the rows that are averaged over.
-
-    Returns
-    -------
-    float
+    """Return Silverman's bandwidth, 0.9 min(sd, IQR / 1.34) n^(-1/5), for the rows that are averaged over.
 
     References
     ----------
@@ -117,38 +109,14 @@ def match_kernel(
 ) -> MatchedSet:
     """Match each row to a kernel-weighted average of the other arm.
 
-    Parameters
-    ----------
-    score : ndarray, shape (n,)
-        Propensity or its logit.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    estimand : {"att", "atc", "ate"}, default "att"
-        Whose counterfactual is looked for.
-    kernel : {"epanechnikov", "gaussian", "biweight"}, default "epanechnikov"
-        Shape of the weights.
-    bandwidth : float, optional
-        In units of `score`. Default: Silverman's rule on the arm that is averaged, as stated in
-        `MatchedSet.settings`.
-    strata : ndarray of int, shape (n,), optional
-        Only rows with the same code are matched.
-    discarded : ndarray of bool, shape (n,), optional
-        Rows to leave out.
-
-    Returns
-    -------
-    MatchedSet
-        A row with no counterpart within the bandwidth is not matched.
-
-    Raises
-    ------
-    EstimationError
-        If the kernel is not known, the bandwidth is not positive, or the pairs would not fit memory.
+    `bandwidth` is in units of `score`; by default Silverman's rule on the arm that is averaged, as `settings`
+    states. A row with no counterpart within the bandwidth (and its stratum) is not matched. Pairs that would
+    not fit memory are refused.
 
     References
     ----------
-    Heckman, J. J., Ichimura, H. and Todd, P. (1998). Matching as an econometric evaluation estimator.
-    Review of Economic Studies 65, 261-294.
+    Heckman, J. J., Ichimura, H. and Todd, P. (1998). Matching as an econometric evaluation estimator. Review
+    of Economic Studies 65, 261-294.
 
     Examples
     --------
@@ -187,6 +155,8 @@ def match_kernel(
         other=np.concatenate([p[1] for p in parts]),
         share=np.concatenate([p[2] for p in parts]),
         replace=True,
+        # Smooth in the score, so that resampling rows is valid as well.
+        errors=("abadie_imbens", "wild_bootstrap", "bootstrap"),
         discarded=out,
         settings=used,
     )

@@ -29,15 +29,7 @@ _INF = float("inf")
 def split_at_gaps(score: Floats, caliper: float | None) -> list[Ints]:
     """Split rows where neighbours in the score are further apart than the caliper: no pair crosses.
 
-    Parameters
-    ----------
-    score : ndarray, shape (n,)
-    caliper : float or None
-
-    Returns
-    -------
-    list of ndarray of int
-        Rows of each part, in the order of the score.
+    The rows of each part are in the order of the score.
     """
     order = np.argsort(score, kind="stable")
     if caliper is None:
@@ -46,25 +38,14 @@ def split_at_gaps(score: Floats, caliper: float | None) -> list[Ints]:
 
 
 def line_cover(a: Floats, b: Floats) -> tuple[Ints, Ints]:
-    """Join every point of two sets on a line at the least total distance.
+    """Join every point of two sets on a line, neither empty unless both are, at the least total distance.
 
-    Parameters
-    ----------
-    a, b : ndarray, shapes (m,), (k,)
-        Places on the line; neither empty unless both are.
-
-    Returns
-    -------
-    i, j : ndarray of int
-        ``a[i]`` is joined with ``b[j]``.
-
-    Notes
-    -----
-    The state S after a point of `a` is at least one more than before it, after a point of `b` at least one
-    less. The cost so far, as a function of S, is convex: it is kept as two heaps of the places where its
-    slope changes. A point of `a` lets S rise for free, so the function is cut at its minimum on the right; a
-    point of `b` cuts it on the left; the gap to the next point adds gap times |S|. Going back from S = 0 at
-    the end, the best earlier S is the minimum remembered there, or the nearest that the point allows.
+    ``a[i]`` is joined with ``b[j]``. The state S after a point of `a` is at least one more than before it,
+    after a point of `b` at least one less. The cost so far, as a function of S, is convex: it is kept as two
+    heaps of the places where its slope changes. A point of `a` lets S rise for free, so the function is cut
+    at its minimum on the right; a point of `b` cuts it on the left; the gap to the next point adds gap times
+    |S|. Going back from S = 0 at the end, the best earlier S is the minimum remembered there, or the nearest
+    that the point allows.
     """
     if len(a) == 0 or len(b) == 0:
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
@@ -113,23 +94,10 @@ def _best_states(gaps: list[float], steps: list[int]) -> Ints:
 def line_pairs(a: Floats, b: Floats, ratio: int = 1) -> tuple[Ints, Ints]:
     """Join every point of `a` with `ratio` points of `b`, each used once, at the least total distance.
 
-    Parameters
-    ----------
-    a, b : ndarray, shapes (m,), (k,)
-        Places on the line; ``m * ratio <= k``.
-    ratio : int, default 1
-        Partners of each point of `a`.
-
-    Returns
-    -------
-    i, j : ndarray of int, shape (m * ratio,)
-        ``a[i]`` is joined with ``b[j]``, in sorted order of both: of all pairings of the points chosen it
-        has the smallest largest distance.
-
-    Notes
-    -----
-    A point of `a` raises S by `ratio`. A point of `b` lowers it by one if it is used, so the function left of
-    its minimum moves down by one place and stays where it is on the right.
+    ``len(a) * ratio <= len(b)``. ``a[i]`` is joined with ``b[j]``, in sorted order of both: of all pairings
+    of the points chosen it has the smallest largest distance. A point of `a` raises S by `ratio`. A point of
+    `b` lowers it by one if it is used, so the function left of its minimum moves down by one place and stays
+    where it is on the right.
     """
     place = np.concatenate([a, b])
     order = np.argsort(place, kind="stable")

@@ -36,25 +36,10 @@ def whitening_of(
 ) -> tuple[Floats, Floats]:
     """Return the matrix that turns a distance on covariates into Euclidean distance, and a scan direction.
 
-    Parameters
-    ----------
-    X : ndarray, shape (n, p)
-        Covariates.
-    treated, eligible : ndarray of bool, shape (n,)
-        The arm; the rows that enter the covariance.
-    metric : {"pooled", "sample", "diagonal"}, default "pooled"
-        Covariance within arms, of the whole sample (divisor n), or the variances of the sample alone.
-
-    Returns
-    -------
-    whitening : ndarray, shape (p, rank)
-    direction : ndarray, shape (p,)
-        The combination of covariates along which MatchIt scans the sample; it decides ties only.
-
-    Raises
-    ------
-    EstimationError
-        If the metric is not known, or the covariates do not vary.
+    The covariance is that of the eligible rows: within arms, of the whole sample (divisor n), or the
+    variances of the sample alone. The whitening has shape (p, rank); the direction, shape (p,), is the
+    combination of covariates along which MatchIt scans the sample, and decides ties only. Covariates that do
+    not vary are refused.
     """
     if metric not in {"pooled", "sample", "diagonal"}:
         raise EstimationError(f"metric {metric!r} is not known", hint="one of: pooled, sample, diagonal")
@@ -89,17 +74,7 @@ def whitening_of(
 
 
 def whitened(X: Floats, whitening: Floats) -> Floats:
-    """Apply a whitening column by column, so that equal rows stay exactly equal.
-
-    Parameters
-    ----------
-    X : ndarray, shape (n, p)
-    whitening : ndarray, shape (p, r)
-
-    Returns
-    -------
-    ndarray, shape (n, r)
-    """
+    """Apply a whitening, shape (p, r), column by column, so that equal rows stay exactly equal."""
     out = np.zeros((X.shape[0], whitening.shape[1]))
     # Distances do not depend on where the covariates lie, their rounding does.
     X = X - X.min(axis=0)
@@ -121,33 +96,10 @@ def dense_pairs(
     limits: Sequence[tuple[Floats, float]],
     tie_rank: Ints | None,
 ) -> tuple[Ints, Ints]:
-    """Match on whitened covariates, looking at every candidate.
+    """Match on whitened covariates `Z`, shape (n, r), looking at every candidate.
 
-    Parameters
-    ----------
-    Z : ndarray, shape (n, r)
-        Whitened covariates.
-    along : ndarray, shape (n,)
-        Scan coordinate: among candidates at the same distance one below the row is taken before one
-        above it, and the one most places away before a nearer one (found to be what MatchIt 4.7.2 does).
-    focal : ndarray of int
-        Rows to be matched, in the order they choose.
-    candidates : ndarray of int
-        Rows they may take.
-    ratio : int
-        Matches a row, in rounds where `replace` is false.
-    replace : bool
-        Whether a candidate may be taken twice.
-    strata : ndarray of int, shape (n,), optional
-        A match never leaves its stratum.
-    limits : sequence of (ndarray of shape (n,), float)
-        Calipers.
-    tie_rank : ndarray of int, shape (n,), optional
-        Order among equal scan coordinates.
-
-    Returns
-    -------
-    focal_rows, other_rows : ndarray of int
+    `focal` rows choose in their order, without `replace` in `ratio` rounds; a match never leaves its stratum.
+    `along` are scan coordinates, which decide between candidates equally near; `tie_rank` orders equal ones.
     """
     _refuse_large(focal, candidates)
     rank = np.arange(len(along)) if tie_rank is None else tie_rank
@@ -199,16 +151,8 @@ def dense_ties(
 ) -> tuple[Ints, Ints]:
     """Match with replacement to every candidate as near as the `ratio`-th nearest, up to a tolerance.
 
-    Parameters
-    ----------
-    Z, focal, candidates, ratio, strata, limits
-        As for `dense_pairs`.
-    tolerance : float
-        Added to the squared distance of the `ratio`-th nearest.
-
-    Returns
-    -------
-    focal_rows, other_rows : ndarray of int
+    The tolerance is added to the squared distance of the `ratio`-th nearest; the rest is as for
+    `dense_pairs`.
     """
     _refuse_large(focal, candidates)
     z = Z[candidates]

@@ -49,14 +49,6 @@ _ERRORS = ("abadie_imbens", "auto", "bootstrap", "pairs", "strata", "wild_bootst
 def options_of(method: str) -> tuple[str, ...]:
     """Name the options of a method.
 
-    Parameters
-    ----------
-    method : str
-
-    Returns
-    -------
-    tuple of str
-
     Examples
     --------
     >>> options_of("kernel")
@@ -79,15 +71,8 @@ _WRITTEN = (
 def option_kinds(method: str) -> dict[str, str]:
     """Say what each option of a method takes, for those who write options as text.
 
-    Parameters
-    ----------
-    method : str
-
-    Returns
-    -------
-    dict of str to str
-        Option to ``"switch"``, ``"count"``, ``"number"``, ``"number or text"``, ``"columns"``, ``"sizes"`` (a
-        number for each of some columns), ``"text"``, or ``"object"``, which has no text.
+    ``"switch"``, ``"count"``, ``"number"``, ``"number or text"``, ``"columns"``, ``"sizes"`` (a number for
+    each of some columns), ``"text"``, or ``"object"``, which has no text.
 
     Examples
     --------
@@ -212,34 +197,13 @@ def settle_plan(
 ) -> Plan:
     """Decide what is computed: the method of a call that names none, its estimand, every option checked.
 
-    Parameters
-    ----------
-    chosen : sequence of str or None
-        What is adjusted for; None where it was not said.
-    method, estimand, design, propensity, level, std_error, draws, denominator, random_state
-        As in `estimate_effect`.
-    options : mapping
-        Of the method.
+    `chosen` is what is adjusted for, None where it was not said, which is refused where the method needs it;
+    `options` are the method's, the rest is as in `estimate_effect`.
 
-    Returns
-    -------
-    Plan
-
-    Raises
-    ------
-    EstimationError
-        If an option is not known or has no meaning for the method, or it is not said what to adjust for.
-
-    Notes
-    -----
     An observational table is matched. One whose arms were drawn by lot needs nothing but the difference of
     means; where covariates are named, weights by their score keep every row, remove the chance imbalance and
-    so narrow the interval as regression would, and still average over all rows.
-
-    References
-    ----------
-    Williamson, E. J., Forbes, A. and White, I. R. (2014). Variance reduction in randomised trials by inverse
-    probability weighting using the propensity score. Statistics in Medicine 33, 721-737.
+    so narrow the interval as regression would, and still average over all rows (Williamson, Forbes and White
+    2014, Statistics in Medicine 33, 721-737).
     """
     adjusts = bool(chosen) or propensity is not None
     if method is None:

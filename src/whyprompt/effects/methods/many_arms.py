@@ -44,42 +44,20 @@ def multinomial_weights(
 ) -> tuple[tuple[str, ...], Floats, tuple[Floats, Floats, Floats] | None]:
     """Weight many arms to one population by a multinomial logistic score.
 
-    Parameters
-    ----------
-    t : array_like, shape (n,)
-        Arms, as any labels.
-    X : array_like, shape (n, p)
-        Covariates, numeric, without an intercept.
-    y : array_like, shape (n,), optional
-        Outcome. Left out, weights alone are returned.
-    estimand : {"ate", "att", "ato"}, default "ate"
-        Weights ``1 / e_t``; ``e_focal / e_t``; ``1 / (e_t sum_k 1 / e_k)``.
-    focal : label, optional
-        The arm whose population the ATT speaks of.
-    reference : label, optional
-        The arm that others are compared with first. Default: the first in sorted order.
-    names : sequence of str, optional
-        Columns of `X`, for messages.
-    cluster : array_like, shape (n,), optional
-        Sampling unit; errors and degrees of freedom are then as in `Weighting`.
-    truncate : float, optional
-        Lower the largest weights to this quantile (see `truncate_weights`).
+    Weights are ``1 / e_t`` for the ATE; ``e_focal / e_t`` for the ATT, of the population of the arm `focal`;
+    ``1 / (e_t sum_k 1 / e_k)`` for the ATO. `t` are any labels, `X`, shape (n, p), numbers without an
+    intercept; errors by `cluster` are as in `Weighting`; `truncate` lowers the largest weights to this
+    quantile (see `truncate_weights`). Fewer than two arms are refused, an arm with one row, and covariates
+    that separate arms (`SeparatedError`).
 
     Returns
     -------
     arms : tuple of str
-        The reference first, then the others in sorted order.
+        The reference first (default: the first in sorted order), then the others in sorted order.
     weights : ndarray, shape (n,)
     found : (means, covariance, df) or None
         Weighted outcome means by arm, their covariance, and the degrees of freedom of each difference of two,
         arms by arms; None where no outcome is given.
-
-    Raises
-    ------
-    DataError
-        If an array has missing or infinite values or a wrong shape.
-    EstimationError
-        If there are fewer than two arms or an arm has one row; `SeparatedError` if covariates separate arms.
 
     References
     ----------

@@ -35,6 +35,11 @@ GRID = 12
 """Decimals of a score that are compared, so that rounding (and so the order of the rows) decides no tie."""
 
 
+# Of pairs without rows in common, and of pairs that share rows.
+_APART = ("pairs", "abadie_imbens", "wild_bootstrap", "bootstrap")
+_SHARED = ("abadie_imbens", "wild_bootstrap")
+
+
 def on_grid(score: Floats) -> Floats:
     """Round a score to the grid on which scores are compared, shape (n,)."""
     return np.asarray(np.round(score, GRID), dtype=np.float64)
@@ -61,6 +66,9 @@ class MatchedSet:
         Pair or stratum of each row, -1 for none; None with replacement, where a row may be in many.
     replace : bool
         Whether a row could be used more than once.
+    errors : tuple of str
+        Standard errors that go with it, first the one to take where none is named; ``"bootstrap"`` where
+        resampling the rows is valid.
     discarded : ndarray of bool, shape (n,)
         Rows put aside before matching for want of common support.
     settings : mapping
@@ -75,6 +83,7 @@ class MatchedSet:
     share: Floats
     stratum: Ints | None
     replace: bool
+    errors: tuple[str, ...]
     discarded: Bools
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -85,34 +94,13 @@ class MatchedSet:
 
 
 def focal_rows(treated: Bools, estimand: str, eligible: Bools) -> tuple[Ints, Bools]:
-    """Return the rows to be matched and the mask of rows they may take.
-
-    Parameters
-    ----------
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    estimand : {"att", "atc"}
-        Whose counterfactual is looked for.
-    eligible : ndarray of bool, shape (n,)
-        Rows not discarded.
-
-    Returns
-    -------
-    focal : ndarray of int
-    candidates : ndarray of bool, shape (n,)
-    """
+    """Return the rows to be matched, and the mask of rows they may take; for the ATT or the ATC."""
     mine = treated if estimand == "att" else ~treated
     return np.flatnonzero(mine & eligible), ~mine & eligible
 
 
 def require_matches(focal: Ints, *, method: str, hint: str) -> None:
-    """Raise if nothing was matched.
-
-    Raises
-    ------
-    EstimationError
-        If `focal` is empty.
-    """
+    """Raise if nothing was matched."""
     if len(focal) == 0:
         raise EstimationError(f"{method} matching found no pair: there is no effect to estimate", hint=hint)
 
@@ -126,22 +114,11 @@ def set_from_pairs(
     other: Ints,
     share: Floats | None = None,
     replace: bool,
+    errors: tuple[str, ...] = (),
     discarded: Bools,
     settings: Mapping[str, Any],
 ) -> MatchedSet:
-    """Build a matched set from pairs.
-
-    Parameters
-    ----------
-    method, estimand, treated, focal, other, replace, discarded, settings
-        As in `MatchedSet`.
-    share : ndarray, optional
-        Default: equal shares over the matches of a focal row.
-
-    Returns
-    -------
-    MatchedSet
-    """
+    """Build a matched set from pairs; by default each match of a focal row has an equal share."""
     n = len(treated)
     require_matches(
         focal, method=method, hint="widen the caliper, drop an exact column, or use another method"
@@ -174,6 +151,7 @@ def set_from_pairs(
         share=share,
         stratum=stratum,
         replace=replace,
+        errors=errors or (_SHARED if replace else _APART),
         discarded=discarded,
         settings=dict(settings),
     )
@@ -185,22 +163,11 @@ def set_from_strata(
     estimand: str,
     treated: Bools,
     stratum: Ints,
+    errors: tuple[str, ...],
     discarded: Bools,
     settings: Mapping[str, Any],
 ) -> MatchedSet:
-    """Build a matched set from strata; strata without both arms are left out.
-
-    Parameters
-    ----------
-    method, estimand, treated, discarded, settings
-        As in `MatchedSet`.
-    stratum : ndarray of int, shape (n,)
-        -1 for a row in none.
-
-    Returns
-    -------
-    MatchedSet
-    """
+    """Build a matched set from strata, -1 for a row in none; strata without both arms are left out."""
     n_strata = int(stratum.max(initial=-1)) + 1
     inside = stratum >= 0
     n_t = np.bincount(stratum[inside & treated], minlength=n_strata)
@@ -228,6 +195,7 @@ def set_from_strata(
         share=np.zeros(0),
         stratum=code,
         replace=False,
+        errors=errors,
         discarded=discarded,
         settings=dict(settings),
     )

@@ -22,14 +22,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
+    from whyprompt.stats.regression import Regression
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Matching", "Pairing", "caliper_width", "common_support", "in_order_of_rows", "in_order_of_ties"]
+Score = tuple["Floats", "Floats"]
+"""The propensity of each row, and what is matched on: it, or its logit."""
+
+__all__ = [
+    "Matching",
+    "Pairing",
+    "Score",
+    "caliper_width",
+    "common_support",
+    "in_order_of_rows",
+    "in_order_of_ties",
+]
 
 _DISCARD = ("none", "treated", "control", "both", "crump")
 _UNITS = ("sd", "raw", "sd_logit", "raw_logit")
@@ -64,20 +76,7 @@ class Matching(Method):
         return {"exact": self.exact}
 
     def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:
-        """Match; see the functions of each method's module.
-
-        Parameters
-        ----------
-        problem : Problem
-        plan : Plan
-        score : Score or None
-        discarded : ndarray of bool, shape (n,)
-            Rows left out.
-
-        Returns
-        -------
-        MatchedSet
-        """
+        """Match the rows that are not discarded; see the functions of each method's module."""
         raise NotImplementedError
 
     def adjustment(self, problem: Problem) -> Floats | None:  # noqa: ARG002
@@ -90,21 +89,35 @@ class Matching(Method):
 
     def fit(self, problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:
         """Match, and compare the weighted means."""
-        score = estimate_score(problem, plan, distance=self.distance) if self.by_score else None
+        propensity, logit = estimate_score(problem, plan) if self.by_score else (None, None)
         out = np.zeros(len(problem.y), dtype=bool)
-        if score is not None and self.discard != "none":
-            out = common_support(score.propensity, problem.treated, rule=self.discard)
+        if propensity is not None and self.discard != "none":
+            out = common_support(propensity, problem.treated, rule=self.discard)
+        score = self._score(propensity, logit)
         matched = self.match(problem, plan, score, out)
-        return self._estimate(problem, plan, matched, score, with_error=with_error)
+        return self._estimate(problem, plan, matched, score, logit, with_error=with_error)
 
     def fit_again(self, problem: Problem, plan: Plan, fit: Fit, y: Floats) -> Fit:
         """Estimate for another outcome with the matches already made."""
         assert fit.matched is not None
         other = replace(problem, y=y, rank=fit.rank if problem.rank is None else problem.rank)
-        return self._estimate(other, plan, fit.matched, fit.score, with_error=True)
+        score = self._score(fit.propensity, fit.logit)
+        return self._estimate(other, plan, fit.matched, score, fit.logit, with_error=True)
+
+    def _score(self, propensity: Floats | None, logit: Regression | None) -> Score | None:
+        if propensity is None or self.distance != "logit":
+            return None if propensity is None else (propensity, propensity)
+        return propensity, np.log(propensity / (1.0 - propensity)) if logit is None else logit.linear
 
     def _estimate(
-        self, problem: Problem, plan: Plan, matched: MatchedSet, score: Score | None, *, with_error: bool
+        self,
+        problem: Problem,
+        plan: Plan,
+        matched: MatchedSet,
+        score: Score | None,
+        logit: Regression | None,
+        *,
+        with_error: bool,
     ) -> Fit:
         y, t, w = problem.y, problem.treated, matched.weights
         treated, control = (float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t))
@@ -118,12 +131,12 @@ class Matching(Method):
             )
             control = treated - corrected
         fit = Fit(
-            estimate=treated - control,
             means=(treated, control),
             weights=w,
             discarded=matched.discarded,
             matched=matched,
-            score=score,
+            propensity=None if score is None else score[0],
+            logit=logit,
             settings=settings,
             warnings=self.tied(problem, matched, score),
         )
@@ -132,6 +145,7 @@ class Matching(Method):
                 problem,
                 plan,
                 fit,
+                along=None if score is None else score[1],
                 neighbours=self.neighbours,
                 by_score_alone=self.distance != "mahalanobis",
                 adjust=adjust,
@@ -180,13 +194,7 @@ class Pairing(Matching):
         }
 
     def covariates(self, problem: Problem) -> Floats | None:
-        """Return the covariates of the Mahalanobis distance; None where a score is matched on.
-
-        Raises
-        ------
-        EstimationError
-            If one is not a confounder.
-        """
+        """Return the covariates of the Mahalanobis distance; None where a score is matched on."""
         if self.distance != "mahalanobis":
             return None
         chosen = self.mahalanobis_on if self.mahalanobis_on is not None else problem.confounders
@@ -208,15 +216,15 @@ class Pairing(Matching):
             return None, limits
         unit = self.caliper_unit.removesuffix("_logit")
         if unit == self.caliper_unit:
-            return caliper_width(self.caliper, score.along, unit=unit), limits
-        logit = np.log(score.propensity / (1.0 - score.propensity))
+            return caliper_width(self.caliper, score[1], unit=unit), limits
+        logit = np.log(score[0] / (1.0 - score[0]))
         limits.append((logit, caliper_width(self.caliper, logit, unit=unit)))
         return None, limits
 
     def measured(self, problem: Problem, score: Score | None) -> tuple[float | None, dict[str, Any]]:
         """Return the caliper of a score; what distance is measured in, and the calipers on other values."""
         width, limits = self.limits(problem, score)
-        along = None if score is None else score.along
+        along = None if score is None else score[1]
         full = self.covariates(problem)
         if full is None:
             return width, {"score": along, "limits": limits}
@@ -234,7 +242,7 @@ class Pairing(Matching):
             what = "covariates"
         else:
             assert score is not None
-            n_tied = len(score.along) - len(np.unique(np.round(score.along, 12)))
+            n_tied = len(score[1]) - len(np.unique(np.round(score[1], 12)))
             what = "score"
         if n_tied == 0:
             return ()
@@ -253,23 +261,9 @@ def in_order_of_ties(
 ) -> tuple[Ints | None, Bools, dict[str, Any]]:
     """Put what is matched optimally in the order of the tie-break column, where there is one.
 
-    Equally good solutions differ by the order of tied rows, which that column settles.
-
-    Parameters
-    ----------
-    problem : Problem
-    discarded : ndarray of bool, shape (n,)
-    limits : sequence of (ndarray, float)
-    **where : ndarray
-        What distance is measured in.
-
-    Returns
-    -------
-    order : ndarray of int or None
-        None where the rows are left as they are.
-    treated : ndarray of bool
-    options : dict
-        `strata`, `discarded`, `limits` and what distance is measured in.
+    Equally good solutions differ by the order of tied rows, which that column settles. `where` is what
+    distance is measured in. Returns the order (None where the rows are left as they are), the arm, and as
+    options of a matching function `strata`, `discarded`, `limits` and `where`.
     """
     if problem.tie_rank is None:
         shared = {"strata": problem.strata, "discarded": discarded, "limits": limits}
@@ -288,17 +282,7 @@ def in_order_of_ties(
 
 
 def in_order_of_rows(matched: MatchedSet, order: Ints | None) -> MatchedSet:
-    """Undo `in_order_of_ties`.
-
-    Parameters
-    ----------
-    matched : MatchedSet
-    order : ndarray of int or None
-
-    Returns
-    -------
-    MatchedSet
-    """
+    """Undo `in_order_of_ties`."""
     if order is None:
         return matched
     back = np.argsort(order)
@@ -315,24 +299,7 @@ def in_order_of_rows(matched: MatchedSet, order: Ints | None) -> MatchedSet:
 def caliper_width(caliper: float, values: Floats, *, unit: str = "sd") -> float:
     """Turn a caliper into the largest allowed difference.
 
-    Parameters
-    ----------
-    caliper : float
-        Positive.
-    values : ndarray, shape (n,)
-        The scale it applies to.
-    unit : {"sd", "raw"}, default "sd"
-        Standard deviations of `values` over the whole sample (MatchIt's ``std.caliper``), or the units
-        of `values`.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    EstimationError
-        If the caliper is not positive or the unit is not known.
+    In standard deviations of `values` over the whole sample (MatchIt's ``std.caliper``), or their own units.
 
     Examples
     --------
@@ -350,27 +317,10 @@ def caliper_width(caliper: float, values: Floats, *, unit: str = "sd") -> float:
 
 
 def common_support(score: Floats, treated: Bools, *, rule: str = "none") -> Bools:
-    """Say which rows lie outside the region where both arms occur.
+    """Say which rows lie outside the region where both arms occur; True where discarded.
 
-    Parameters
-    ----------
-    score : ndarray, shape (n,)
-        Propensity score.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    rule : {"none", "treated", "control", "both", "crump"}, default "none"
-        Rows to discard: treated rows outside the range of the controls' scores, control rows outside
-        that of the treated, both, or scores beyond Crump's threshold.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,)
-        True where discarded.
-
-    Raises
-    ------
-    EstimationError
-        If the rule is not known, or would discard a whole arm.
+    The rule discards treated rows outside the range of the controls' scores, control rows outside that of the
+    treated, both, or scores beyond Crump's threshold. One that would discard a whole arm is refused.
 
     Examples
     --------

@@ -11,14 +11,13 @@ import math
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate
 from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
 from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from whyprompt.effects.checks.balance import Denominator
@@ -30,23 +29,12 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Fit", "Method", "Plan", "Score", "distance_above_zero", "estimate_score", "one_of", "told"]
+__all__ = ["Fit", "Method", "Plan", "distance_above_zero", "estimate_score", "one_of", "told"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What is computed from a problem, settled and checked (by `make.settle_plan`).
-
-    Attributes
-    ----------
-    method : Method
-        With its own options.
-    estimand : {"att", "atc", "ate", "ato"}
-    level, std_error, draws, denominator, random_state
-        As in `estimate_effect`.
-    score_model : scikit-learn classifier, optional
-        In place of the logistic score.
-    """
+    """What is computed from a problem, settled and checked (by `make.settle_plan`); see `estimate_effect`."""
 
     method: Method
     estimand: str
@@ -55,77 +43,47 @@ class Plan:
     draws: int = 1000
     denominator: Denominator = "pooled"
     random_state: int = 0
+    # A scikit-learn classifier, in place of the logistic score.
     score_model: Any = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Score:
-    """A propensity score, its logistic fit where there is one, and what is matched on."""
-
-    propensity: Floats
-    fit: Regression | None
-    along: Floats
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Fit:
-    """An estimate with its error and what it came from.
+    """An estimate with its error and what it came from, in arrays of one value a row, shape (n,)."""
 
-    Attributes
-    ----------
-    estimate : float
-    means : tuple of float
-        Of the treated and the control arm; their difference is the estimate.
-    weights : ndarray, shape (n,)
-        0 for rows not used.
-    discarded : ndarray of bool, shape (n,)
-        Rows put aside for want of overlap.
-    std_error, ci, df
-        None without one; `df` also for the normal distribution or a bootstrap.
-    std_error_method : str
-        How the error was computed.
-    influence : ndarray, shape (n, 2), optional
-        Influence values of the two means, divided by n: squares sum to the variance (before what a cluster
-        column adds). Weighting has them.
-    score : Score, optional
-    matched : MatchedSet, optional
-    rank : ndarray of int, shape (n,), optional
-        Places of the rows that folds were dealt by.
-    mean_draws : ndarray, shape (draws, 2), optional
-        A bootstrap's.
-    settings : dict
-        What options were settled at.
-    warnings : tuple of str
-    """
-
-    estimate: float
+    # Of the treated and the control arm.
     means: tuple[float, float]
+    # 0 for rows not used.
     weights: Floats
+    # Rows put aside for want of overlap.
     discarded: Bools
     std_error: float | None = None
     ci: tuple[float | None, float | None] = (None, None)
+    # None for the normal distribution or a bootstrap.
     df: float | None = None
     std_error_method: str = "none"
+    # Of the two means, divided by n, shape (n, 2): squares sum to the variance, before what a cluster column
+    # adds. Weighting has them.
     influence: Floats | None = None
-    score: Score | None = None
+    propensity: Floats | None = None
+    # The regression that the propensity is from, where matching fitted one.
+    logit: Regression | None = None
     matched: MatchedSet | None = None
+    # Places of the rows that folds were dealt by.
     rank: Ints | None = None
+    # The two means in each draw of a bootstrap, shape (draws, 2).
     mean_draws: Floats | None = None
+    # What options were settled at.
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    @property
+    def estimate(self) -> float:
+        """The difference of the two means."""
+        return self.means[0] - self.means[1]
+
     def row(self, label: str, treated: Bools) -> Estimate:
-        """Give the estimate as a result has it, with the rows and the mean of each arm.
-
-        Parameters
-        ----------
-        label : str
-        treated : ndarray of bool, shape (n,)
-
-        Returns
-        -------
-        Estimate
-        """
+        """Give the estimate as a result has it, with the rows and the mean of each arm."""
         used = self.weights > 0
         return Estimate(
             label=label,
@@ -145,25 +103,15 @@ class Fit:
 
 
 class Method:
-    """Base of the estimators; each is a frozen dataclass of its own options.
+    """Base of the estimators; each is a frozen dataclass of its own options."""
 
-    Attributes
-    ----------
-    name : str
-        That `make_method` knows it by.
-    estimands : tuple of str
-        What it can estimate, the default first.
-    matches : bool
-        Whether rows stand in for rows.
-    linear : bool
-        Whether it adjusts for the columns of the design, so that one which others determine adds nothing.
-    by_score : bool
-        Whether it needs a propensity score.
-    """
-
+    # That `make_method` knows it by.
     name: ClassVar[str]
+    # What it can estimate, the default first.
     estimands: ClassVar[tuple[str, ...]] = ("att", "atc", "ate")
+    # Whether rows stand in for rows.
     matches: ClassVar[bool] = False
+    # Whether it adjusts for the columns of the design, so that one which others determine adds nothing.
     linear: ClassVar[bool] = True
 
     @property
@@ -195,77 +143,30 @@ class Method:
         return f"{self.name}:{asked}" if asked else self.name
 
     def fit(self, problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:
-        """Estimate from arrays.
+        """Estimate from arrays; without an error where it is not needed, as in a bootstrap.
 
-        Parameters
-        ----------
-        problem : Problem
-        plan : Plan
-        with_error : bool, default True
-            False where the standard error is not needed, as in a bootstrap.
-
-        Returns
-        -------
-        Fit
-
-        Raises
-        ------
-        EstimationError
-            If nothing can be estimated, or an option contradicts the problem.
+        What cannot be estimated is refused, and an option that contradicts the problem.
         """
         raise NotImplementedError
 
     def fit_again(self, problem: Problem, plan: Plan, fit: Fit, y: Floats) -> Fit:
-        """Estimate for another outcome of the same rows, with what does not depend on the outcome kept.
-
-        Parameters
-        ----------
-        problem : Problem
-        plan : Plan
-        fit : Fit
-            Of the first outcome.
-        y : ndarray, shape (n,)
-
-        Returns
-        -------
-        Fit
-        """
+        """Estimate for another outcome of the same rows, with what does not depend on the outcome kept."""
         rank = fit.rank if problem.rank is None else problem.rank
         return self.fit(replace(problem, y=y, rank=rank), plan)
 
 
-def estimate_score(problem: Problem, plan: Plan, *, distance: str = "logistic") -> Score:
-    """Give the known score, or estimate one.
-
-    Parameters
-    ----------
-    problem : Problem
-    plan : Plan
-    distance : {"logistic", "logit", "mahalanobis"}
-        What is matched on: with ``"logit"`` the logit of the score, else the score.
-
-    Returns
-    -------
-    Score
-    """
-    fit: Regression | None = None
+def estimate_score(problem: Problem, plan: Plan) -> tuple[Floats, Regression | None]:
+    """Give the known propensity, or one estimated, with the logistic regression where it is from one."""
     if problem.known_score is not None:
-        p = problem.known_score
-    elif plan.score_model is None:
-        fit = fit_logistic(problem.design.matrix, problem.treated, names=problem.design.names)
-        p = fit.fitted
-    else:
-        p = crossfit_propensity(
-            problem.design.matrix,
-            problem.treated,
-            plan.score_model,
-            random_state=plan.random_state,
-            rank=problem.places,
-        )
-    along = p
-    if distance == "logit":
-        along = fit.linear if fit is not None else np.log(p / (1.0 - p))
-    return Score(propensity=p, fit=fit, along=along)
+        return problem.known_score, None
+    matrix, treated = problem.design.matrix, problem.treated
+    if plan.score_model is None:
+        fit = fit_logistic(matrix, treated, names=problem.design.names)
+        return fit.fitted, fit
+    drawn = crossfit_propensity(
+        matrix, treated, plan.score_model, random_state=plan.random_state, rank=problem.places
+    )
+    return drawn, None
 
 
 def told(value: Any) -> object:  # noqa: ANN401 - any option
@@ -278,22 +179,12 @@ def told(value: Any) -> object:  # noqa: ANN401 - any option
 
 
 def one_of(value: object, known: tuple[str, ...], what: str, *, hint: str = "") -> None:
-    """Refuse a word that is none of those known.
-
-    Raises
-    ------
-    EstimationError
-    """
+    """Refuse a word that is none of those known."""
     if value not in known:
         raise EstimationError(f"{what} {value!r} is not known", hint=hint or f"one of: {', '.join(known)}")
 
 
 def distance_above_zero(value: float | None, name: str) -> None:
-    """Refuse a size that is no finite number above zero.
-
-    Raises
-    ------
-    EstimationError
-    """
+    """Refuse a size that is no finite number above zero."""
     if value is not None and not 0 < value < math.inf:
         raise EstimationError(f"{name} is {value}; it is a distance above zero")

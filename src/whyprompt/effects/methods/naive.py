@@ -58,7 +58,6 @@ class Naive(Method):
             free = sum(parts) ** 2 / below if below > 0 else n - 2.0
             how = "unequal variances (Welch)"
         return Fit(
-            estimate=estimate,
             means=means,
             weights=np.ones(n),
             discarded=np.zeros(n, dtype=bool),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from whyprompt._arguments import at_least
-from whyprompt.effects.methods.greedy import closest_pairs, greedy_pairs, reused_neighbours, sort_sample
+from whyprompt.effects.methods.greedy import Controls
 from whyprompt.effects.methods.mahalanobis import dense_pairs, dense_ties, whitened, whitening_of
 from whyprompt.effects.methods.matched import GRID as _GRID
 from whyprompt.effects.methods.matched import focal_rows, on_grid, set_from_pairs
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.greedy import Sorted
     from whyprompt.effects.methods.mahalanobis import Metric
     from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.methods.matching import Score
+    from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
@@ -144,7 +144,7 @@ class Nearest(Pairing):
             "tie_rank": problem.tie_rank if self.order != "random" else _shuffled(problem, plan.random_state),
             "random_state": plan.random_state,
         }
-        along = None if score is None else score.along
+        along = None if score is None else score[1]
         full = self.covariates(problem)
         if full is not None:
             by = along if width is not None else None
@@ -187,24 +187,18 @@ def match_nearest(
     tie_rank: Ints | None = None,
     random_state: int = 0,
 ) -> MatchedSet:
-    """Match each row to the nearest rows of the other arm on a score.
+    """Match each row to the nearest rows of the other arm on a score (a propensity, or its logit).
+
+    The ATE matches both arms and needs `replace`. `ratio` matches a row are chosen in rounds without
+    replacement. Options that contradict each other are refused, and a caliper within which nothing is
+    matched.
 
     Parameters
     ----------
-    score : ndarray, shape (n,)
-        Propensity or its logit.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    estimand : {"att", "atc", "ate"}, default "att"
-        Whose counterfactual is looked for. The ATE matches both arms and needs `replace`.
-    ratio : int, default 1
-        Matches a row. Without replacement they are chosen in rounds.
-    replace : bool, default False
-        Whether a row may be taken more than once.
-    order : {"largest", "smallest", "random", "data", "closest"}, optional
-        Who chooses first, without replacement. Default: the rows hardest to match, which are those with
-        the largest score for the ATT and the smallest for the ATC. ``"closest"`` takes the closest pair
-        of the whole sample first.
+    order : optional
+        Who chooses first, without replacement. Default: the rows hardest to match, which are those with the
+        largest score for the ATT and the smallest for the ATC. ``"closest"`` takes the closest pair of the
+        whole sample first.
     caliper : float, optional
         Largest allowed difference, in units of `score`. See `caliper_width`.
     limits : sequence of (ndarray of shape (n,), float)
@@ -213,28 +207,17 @@ def match_nearest(
         Codes 0..S-1; only rows with the same code are matched.
     discarded : ndarray of bool, shape (n,), optional
         Rows to leave out, from `common_support`.
-    ties : {"sorted", "average", "first"}, default "sorted"
-        With replacement and several rows equally near: ``"sorted"`` takes the one fewest places away in
-        the sorted sample, as MatchIt does; ``"average"`` takes them all with equal shares, as Matching
-        does; ``"first"`` takes the one that comes first in the table, or in `tie_rank`. On the LaLonde
-        data the ATT is 1991.6, 1933.4 and 1967.9.
-    tie_tolerance : float, default 1e-5
-        For ``"average"``: squared differences within this of the nearest, in variances of the score,
-        count as ties (Matching's ``distance.tolerance``).
+    ties
+        With replacement and several rows equally near: ``"sorted"`` takes the one fewest places away in the
+        sorted sample, as MatchIt does; ``"average"`` takes them all with equal shares, as Matching does;
+        ``"first"`` takes the one that comes first in the table, or in `tie_rank`. On the LaLonde data the ATT
+        is 1991.6, 1933.4 and 1967.9.
+    tie_tolerance : float
+        For ``"average"``: squared differences within this of the nearest, in variances of the score, count as
+        ties (Matching's ``distance.tolerance``).
     tie_rank : ndarray of int, shape (n,), optional
-        Order among equal scores. Default: the order of the rows. Give the rank of an identifier to make
-        the result independent of how the table is sorted.
-    random_state : int, default 0
-        For ``order="random"``.
-
-    Returns
-    -------
-    MatchedSet
-
-    Raises
-    ------
-    EstimationError
-        If nothing can be matched, or the options contradict each other.
+        Order among equal scores. Default: the order of the rows. Give the rank of an identifier to make the
+        result independent of how the table is sorted.
 
     References
     ----------
@@ -268,19 +251,19 @@ def match_nearest(
     other_parts: list[Ints] = []
     for side in ("att", "atc") if estimand == "ate" else (estimand,):
         rows, candidate = focal_rows(treated, side, ~out)
-        sample = sort_sample(score, candidate, strata=strata, tie_rank=tie_rank)
+        sample = Controls(score, candidate, strata=strata, tie_rank=tie_rank)
         if replace and ties == "average":
-            pair = _all_nearest(sample, score, rows, ratio, caliper, tie_tolerance, strata)
+            pair = _all_nearest(sample, rows, ratio, caliper, tie_tolerance, strata)
         elif replace and ties == "first":
             rank = np.arange(n) if tie_rank is None else tie_rank
-            pair = _all_nearest(sample, score, rows, ratio, caliper, 0.0, strata)
+            pair = _all_nearest(sample, rows, ratio, caliper, 0.0, strata)
             pair = _first_of_each(score, *pair, ratio=ratio, rank=rank)
         elif replace:
-            pair = reused_neighbours(sample, score, rows, ratio=ratio, caliper=caliper, limits=limits)
+            pair = sample.reused(rows, ratio=ratio, caliper=caliper, limits=limits)
         else:
             rows = _in_order(score, rows, order, side, tie_rank, random_state)
-            find = closest_pairs if order == "closest" else greedy_pairs
-            pair = find(sample, score, rows, ratio=ratio, caliper=caliper, limits=limits)
+            find = sample.closest if order == "closest" else sample.greedy
+            pair = find(rows, ratio=ratio, caliper=caliper, limits=limits)
         focal_parts.append(pair[0])
         other_parts.append(pair[1])
     settings: dict[str, Any] = {"ratio": ratio, "replace": replace}
@@ -338,8 +321,7 @@ def _in_order(
 
 
 def _all_nearest(
-    sample: Sorted,
-    score: Floats,
+    sample: Controls,
     rows: Ints,
     ratio: int,
     caliper: float | None,
@@ -347,7 +329,8 @@ def _all_nearest(
     strata: Ints | None,
 ) -> tuple[Ints, Ints]:
     """Every candidate at most as far as the `ratio`-th nearest, up to the tolerance."""
-    focal, other = reused_neighbours(sample, score, rows, ratio=ratio, caliper=caliper)
+    score = sample.score
+    focal, other = sample.reused(rows, ratio=ratio, caliper=caliper)
     reach = np.full(len(score), -1.0)
     np.maximum.at(reach, focal, np.abs(score[focal] - score[other]))
     matched = rows[reach[rows] >= 0]
@@ -359,7 +342,7 @@ def _all_nearest(
     first = np.empty(len(matched), dtype=np.int64)
     last = np.empty(len(matched), dtype=np.int64)
     block = np.zeros(len(score), dtype=np.int64) if strata is None else strata
-    ordered = sample.controls
+    ordered = sample.rows
     edges = np.searchsorted(block[ordered], np.arange(int(block.max()) + 2))
     for code in np.unique(block[matched]):
         at = np.flatnonzero(block[matched] == code)
@@ -390,40 +373,14 @@ def match_mahalanobis(
     tie_rank: Ints | None = None,
     random_state: int = 0,
 ) -> MatchedSet:
-    """Match each row to the nearest rows of the other arm by the Mahalanobis distance.
+    """Match each row to the nearest rows of the other arm by the Mahalanobis distance on `X`, shape (n, p).
 
-    Parameters
-    ----------
-    X : ndarray, shape (n, p)
-        Covariates to match on.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    estimand, ratio, replace, limits, strata, discarded, tie_rank, random_state
-        As for `match_nearest`.
-    metric : {"pooled", "sample", "diagonal"}, default "pooled"
-        Covariance of the distance: pooled within arms (Rubin 1980, MatchIt), of the whole sample
-        (Matching's ``Weight = 2``), or the variances alone (Matching's ``Weight = 1``, its default).
-    ties : {"sorted", "average"}, default "sorted"
-        With replacement and several rows equally near: the first in MatchIt's scan, or all with equal
-        shares (Matching).
-    tie_tolerance : float, default 1e-5
-        For ``"average"``: squared distances within this of the nearest count as ties.
-    score : ndarray, shape (n,), optional
-        A propensity score that orders the rows and carries `caliper`.
-    order : optional
-        As for `match_nearest`, without ``"closest"``; default ``"largest"`` (ATC: ``"smallest"``) where
-        a score is given and the order of the rows where not.
-    caliper : float, optional
-        In units of `score`.
-
-    Returns
-    -------
-    MatchedSet
-
-    Raises
-    ------
-    EstimationError
-        As for `match_nearest`.
+    The covariance of the distance is pooled within arms (Rubin 1980, MatchIt), that of the whole sample
+    (Matching's ``Weight = 2``), or the variances alone (Matching's ``Weight = 1``, its default). A propensity
+    `score` orders the rows and carries the `caliper`. The rest is as for `match_nearest`, but that there is
+    no order ``"closest"`` and no tie rule ``"first"``; that ``"sorted"`` takes the first of equals in
+    MatchIt's scan; that the default order is that of the rows where no score is given; and that
+    `tie_tolerance` is of squared distances.
 
     References
     ----------

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.methods.mahalanobis import Metric
     from whyprompt.effects.methods.matched import MatchedSet
-    from whyprompt.effects.methods.method import Plan, Score
+    from whyprompt.effects.methods.matching import Score
+    from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
 
     Floats = NDArray[np.float64]
@@ -93,39 +94,13 @@ def match_optimal(
 ) -> MatchedSet:
     """Match without replacement so that the sum of distances is the smallest possible.
 
-    With a caliper, as many rows as possible are matched first, and among those matchings the sum is
-    smallest. On a score many pairings of the same rows have that sum; the one in order of the score is
-    taken.
-
-    Parameters
-    ----------
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    score : ndarray, shape (n,), optional
-        Distance is the absolute difference in this.
-    X : ndarray, shape (n, p), optional
-        Without `score`: distance is Mahalanobis's in these.
-    metric : {"pooled", "sample", "diagonal"}, default "pooled"
-        For `X`, as in `match_mahalanobis`.
-    estimand : {"att", "atc"}, default "att"
-        Whose counterfactual is looked for.
-    ratio : int, default 1
-        Matches a row; a row gets all of them or, with a caliper, as many as there are.
-    caliper : float, optional
-        Largest allowed difference in `score`.
-    limits, strata, discarded
-        As for `match_nearest`.
-
-    Returns
-    -------
-    MatchedSet
-
-    Raises
-    ------
-    EstimationError
-        If the estimand is the ATE, nothing can be matched, or a distance matrix of more than 1.2e8 cells
-        would be needed: on covariates, and on a score where a caliper binds or there are fewer rows than
-        `ratio` asks for.
+    For the ATT or the ATC. Distance is the absolute difference in `score`, or else Mahalanobis's in `X` by
+    the `metric`. A row gets `ratio` matches or, with a caliper (the largest allowed difference in `score`),
+    as many as there are: as many rows as possible are matched first, and among those matchings the sum is
+    smallest. On a score many pairings of the same rows have that sum; the one in order of the score is taken.
+    `limits`, `strata` and `discarded` are as for `match_nearest`. A distance matrix of more than 1.2e8 cells
+    is refused: it would be needed on covariates, and on a score where a caliper binds or there are fewer rows
+    than `ratio` asks for.
 
     References
     ----------

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from whyprompt.effects.methods.weights import Weighting, check_truncate, score_weights
 
 if TYPE_CHECKING:
-    from whyprompt.effects.methods.method import Plan
-    from whyprompt.effects.methods.weights import Weighted
+    from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
 __all__ = ["Overlap"]
@@ -39,5 +38,5 @@ class Overlap(Weighting):
         Weighting.__post_init__(self)
         check_truncate(self.truncate)
 
-    def weigh(self, problem: Problem, plan: Plan) -> Weighted:  # noqa: D102
+    def weigh(self, problem: Problem, plan: Plan) -> Fit:  # noqa: D102
         return score_weights(problem, plan.estimand, truncate=self.truncate)

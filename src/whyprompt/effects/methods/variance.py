@@ -51,54 +51,41 @@ def abadie_imbens(
     adjust: Floats | None = None,
     unmatched: Literal["left_out", "no_effect"] = "left_out",
 ) -> tuple[float, float]:
-    """Return the variance of a matching estimator that uses rows more than once.
+    """Return the estimate and the variance of a matching estimator that uses rows more than once.
+
+    The variance comes from the spread of the unit-level differences, and from using a row as a match more
+    than once. A set without pairs is refused, and neighbours where no score is given.
 
     Parameters
     ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
     matched : MatchedSet
         With pairs (nearest neighbours or kernel; any estimand).
     score : ndarray, shape (n,), optional
         What neighbours within an arm are sought by; needed with ``neighbours > 0``.
-    neighbours : int, default 2
-        Rows of the same arm from which each row's conditional variance is estimated (Abadie and Imbens
-        2006, equation 14). 0 assumes one variance for all rows, which is the default of R's Matching.
-    tolerance : float, default 1e-5
+    neighbours : int
+        Rows of the same arm from which each row's conditional variance is estimated (equation 14). 0 assumes
+        one variance for all rows, which is the default of R's Matching.
+    tolerance : float
         Squared differences, in variances of the score, that count as ties among neighbours.
     adjust : ndarray, shape (n, q), optional
-        Covariates whose remaining differences within pairs are taken out by a regression of the outcome
-        on them among the rows used as matches, weighted by their use (Abadie and Imbens 2011; Matching's
+        Covariates whose remaining differences within pairs are taken out by a regression of the outcome on
+        them among the rows used as matches, weighted by their use (Abadie and Imbens 2011; Matching's
         ``BiasAdjust``).
-    unmatched : {"left_out", "no_effect"}, default "left_out"
-        Focal rows without a match within the caliper. ``"no_effect"`` counts them with an effect of 0 in
-        the variance, as R's Matching does; that is no property of the effect on the rows that were
-        matched, and makes the error smaller by their share.
-
-    Returns
-    -------
-    estimate : float
-        The matching estimate.
-    variance : float
-        From the spread of the unit-level differences, and from using a row as a match more than once.
-
-    Raises
-    ------
-    EstimationError
-        If the set has no pairs, or neighbours are wanted and no score is given.
+    unmatched
+        Focal rows without a match within the caliper. ``"no_effect"`` counts them with an effect of 0 in the
+        variance, as R's Matching does; that is no property of the effect on the rows that were matched, and
+        makes the error smaller by their share.
 
     Notes
     -----
-    With pair shares `s_ij`, `K_j = sum_i s_ij` and `K'_j = sum_i s_ij^2`, the variance of the effect on the
-    N matched rows is ``sum_i (tau_i - tau)^2 / N^2 + sum_j sigma_j^2 (K_j^2 - K'_j) / N^2``, and for the ATE
+    With pair shares `s_ij`, `K_j = sum_i s_ij` and `K'_j = sum_i s_ij^2`, the variance of the effect on the N
+    matched rows is ``sum_i (tau_i - tau)^2 / N^2 + sum_j sigma_j^2 (K_j^2 - K'_j) / N^2``, and for the ATE
     the second term has ``K_j^2 + 2 K_j - K'_j``. It holds for any fixed shares, so for kernels as well.
 
     References
     ----------
-    Abadie, A. and Imbens, G. W. (2006). Large sample properties of matching estimators for average
-    treatment effects. Econometrica 74, 235-267, theorems 6 and 7.
+    Abadie, A. and Imbens, G. W. (2006). Large sample properties of matching estimators for average treatment
+    effects. Econometrica 74, 235-267, theorems 6 and 7.
 
     Examples
     --------
@@ -164,29 +151,10 @@ def _remaining_difference(
 def conditional_variance(
     y: Floats, treated: Bools, score: Floats, *, neighbours: int, tolerance: float = 1e-5
 ) -> Floats:
-    """Estimate each row's outcome variance from its nearest neighbours in its own arm.
+    """Estimate each row's outcome variance from its nearest neighbours by `score` in its own arm.
 
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    score : ndarray, shape (n,)
-        What neighbours are sought by.
-    neighbours : int
-        How many; ties of the last one are taken in as well.
-    tolerance : float, default 1e-5
-        As for `abadie_imbens`.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-
-    Raises
-    ------
-    EstimationError
-        If an arm has no more rows than neighbours are wanted.
+    Ties of the last neighbour are taken in as well; `tolerance` is as for `abadie_imbens`. An arm with no
+    more rows than neighbours are wanted is refused.
     """
     sigma2 = np.empty(len(y))
     slack = tolerance * float(score.var())
@@ -235,42 +203,23 @@ def for_estimated_score(
     matter for the outcome beyond their part in the score. The ATT and ATC also move with the score
     themselves, which adds to the variance where the effect differs between rows.
 
-    Parameters
-    ----------
-    variance : float
-        That takes the score as known.
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    matched : MatchedSet
-        Made on the score: nearest neighbours, kernel, full matching or subclasses.
-    X : ndarray, shape (n, p)
-        Covariates of the logistic regression, without the intercept.
-    propensity : ndarray, shape (n,)
-        Fitted probabilities.
-    score_covariance : ndarray, shape (p + 1, p + 1)
-        Covariance of the coefficients, intercept first (`Regression.covariance`).
-    score : ndarray, shape (n,), optional
-        What was matched on; default `propensity`.
-
-    Returns
-    -------
-    float
+    `variance` takes the score as known. `matched` was made on `score` (default `propensity`): nearest
+    neighbours, kernel, full matching or subclasses. `X`, shape (n, p), are the covariates of the logistic
+    regression without the intercept, `score_covariance` that of its coefficients, intercept first.
 
     Notes
     -----
     Abadie and Imbens write the variance as ``sigma^2 - c' I^-1 c + d' I^-1 d``, with c the covariance of the
-    estimator with the score equations, and estimate c from neighbours. The difference of two estimates can
-    be far too small or negative in samples of some hundred rows. Here the first two terms are
-    ``sigma^2 (1 - R^2)``, with R^2 that of a regression of the estimator's influence values on the score
-    equations, which is the same number in large samples and never negative. The derivative d takes the
-    effect given covariates from linear regressions in each arm.
+    estimator with the score equations, and estimate c from neighbours. The difference of two estimates can be
+    far too small or negative in samples of some hundred rows. Here the first two terms are ``sigma^2 (1 -
+    R^2)``, with R^2 that of a regression of the estimator's influence values on the score equations, which is
+    the same number in large samples and never negative. The derivative d takes the effect given covariates
+    from linear regressions in each arm.
 
     References
     ----------
-    Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica 84,
-    781-807, theorems 1 and 2.
+    Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica 84, 781-807,
+    theorems 1 and 2.
     """
     with one_blas_thread(len(y)):
         return _for_estimated_score(
@@ -327,32 +276,11 @@ def _for_estimated_score(
 def influence_after_matching(
     y: Floats, treated: Bools, matched: MatchedSet, *, X: Floats
 ) -> tuple[float, Floats]:
-    """Return the estimate and the values that its wild bootstrap resamples.
+    """Return the estimate and the values, shape (n,), whose sums under random signs are draws of its error.
 
-    Outcome regressions are linear in `X` within each arm.
-
-    Parameters
-    ----------
-    y : ndarray, shape (n,)
-        Outcome.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    matched : MatchedSet
-        With pairs.
-    X : ndarray, shape (n, p)
-        Covariates of the outcome regressions, the score among them.
-
-    Returns
-    -------
-    estimate : float
-        Bias-corrected by the regressions (Abadie and Imbens 2011), which the bootstrap is valid for.
-    influence : ndarray, shape (n,)
-        Values whose sums under random signs are draws of the error.
-
-    References
-    ----------
-    Otsu, T. and Rai, Y. (2017). Bootstrap inference of matching estimators for average treatment effects.
-    JASA 112, 1720-1732, equation 6.
+    The estimate is bias-corrected by outcome regressions (Abadie and Imbens 2011), which the wild bootstrap
+    is valid for; they are linear within each arm in `X`, covariates and the score among them (Otsu and Rai
+    2017, JASA 112, 1720-1732, equation 6).
     """
     with one_blas_thread(len(y)):
         return _influence(y, treated, matched, X)
@@ -381,21 +309,7 @@ def _influence(y: Floats, treated: Bools, matched: MatchedSet, X: Floats) -> tup
 
 
 def wild_bootstrap(influence: Floats, *, draws: int = 1000, random_state: int = 0) -> Floats:
-    """Draw the error of a matching estimator by random signs on its influence values.
-
-    Parameters
-    ----------
-    influence : ndarray, shape (n,)
-        From `influence_after_matching`.
-    draws : int, default 1000
-        Draws.
-    random_state : int, default 0
-        Seed.
-
-    Returns
-    -------
-    ndarray, shape (draws,)
-        Draws of estimate minus truth.
+    """Draw the error of a matching estimator, estimate minus truth, by random signs on its influence values.
 
     References
     ----------
@@ -423,24 +337,14 @@ def wild_bootstrap(influence: Floats, *, draws: int = 1000, random_state: int = 
 
 
 def refuse_naive_bootstrap(matched: MatchedSet) -> None:
-    """Raise if the ordinary bootstrap is known to fail for this estimator.
-
-    Parameters
-    ----------
-    matched : MatchedSet
-        The match whose pipeline would be refitted.
-
-    Raises
-    ------
-    EstimationError
-        For nearest neighbours with replacement.
+    """Raise if resampling rows is known to fail for this estimator: nearest neighbours with replacement.
 
     References
     ----------
-    Abadie, A. and Imbens, G. W. (2008). On the failure of the bootstrap for matching estimators.
-    Econometrica 76, 1537-1557.
+    Abadie, A. and Imbens, G. W. (2008). On the failure of the bootstrap for matching estimators. Econometrica
+    76, 1537-1557.
     """
-    if matched.replace and matched.method != "kernel":
+    if "bootstrap" not in matched.errors:
         raise EstimationError(
             "the bootstrap is not valid for nearest neighbours with replacement (Abadie and Imbens 2008):"
             " resampling rows changes how often a row is matched in a way that sampling does not",

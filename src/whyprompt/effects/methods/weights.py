@@ -19,13 +19,13 @@ Survey Methodology 28.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from whyprompt.effects.assumptions import FEW_ROWS
-from whyprompt.effects.methods.method import Fit, Method, Score
+from whyprompt.effects.methods.method import Fit, Method
 from whyprompt.errors import EstimationError
 from whyprompt.stats.clusters import clustered_means, rows_df
 from whyprompt.stats.errors import interval
@@ -52,31 +52,17 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 __all__ = [
-    "Weighted",
     "Weighting",
     "check_truncate",
     "crump_threshold",
     "raw_weights",
     "score_weights",
     "truncate_weights",
+    "weighed",
 ]
 
 # Below this share of an arm's rows the weights rest on a handful of them.
 _LOW_ESS = 0.2
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Weighted:
-    """Weights of the rows of a problem, and the two weighted means.
-
-    `influence`, shape (n, 2), are the influence values of the means, divided by n.
-    """
-
-    weights: Floats
-    propensity: Floats | None
-    means: Floats
-    influence: Floats
-    warnings: tuple[str, ...] = ()
 
 
 class Weighting(Method):
@@ -102,18 +88,10 @@ class Weighting(Method):
         if not 0 <= self.discard < 0.5:
             raise EstimationError(f"discard={self.discard}: expected 'crump' or a number from 0 to below 0.5")
 
-    def weigh(self, problem: Problem, plan: Plan) -> Weighted:
-        """Weight the rows.
+    def weigh(self, problem: Problem, plan: Plan) -> Fit:
+        """Weight the rows that are not trimmed, without an error yet.
 
-        Parameters
-        ----------
-        problem : Problem
-            Of the rows that are not trimmed; its known score is the one given, or cross-fitted.
-        plan : Plan
-
-        Returns
-        -------
-        Weighted
+        The problem's known score is the one given, or cross-fitted.
         """
         raise NotImplementedError
 
@@ -162,21 +140,9 @@ class Weighting(Method):
             )
         return kept, alpha
 
-    def error(self, problem: Problem, made: Weighted) -> tuple[float, float | None, tuple[str, ...]]:
-        """Return the standard error, its degrees of freedom (None: normal) and remarks.
-
-        Parameters
-        ----------
-        problem : Problem
-            Of the rows weighted.
-        made : Weighted
-
-        Returns
-        -------
-        error : float
-        df : float or None
-        remarks : tuple of str
-        """
+    def error(self, problem: Problem, made: Fit) -> tuple[float, float | None, tuple[str, ...]]:
+        """Return the standard error, its degrees of freedom (None: normal) and remarks."""
+        assert made.influence is not None
         arms = np.column_stack([problem.treated, ~problem.treated])
         codes = cluster_codes(problem.cluster, len(problem.y))
         if codes is None:
@@ -192,16 +158,16 @@ class Weighting(Method):
         problem: Problem,
         plan: Plan,
         part: Problem,
-        made: Weighted,
+        made: Fit,
         kept: Bools,
         alpha: float,
         rank: Ints | None,
     ) -> Fit:
+        """Give what was weighed its error, and spread it over all rows."""
         n, treated = len(kept), problem.treated
         weights, influence = np.zeros(n), np.zeros((n, 2))
         weights[kept], influence[kept] = made.weights, made.influence
         error, df, remarks = self.error(part, made)
-        estimate = float(made.means[0] - made.means[1])
         used = [kept & treated, kept & ~treated]
         ess = [effective_sample_size(weights[arm]) for arm in used]
         warnings = [
@@ -216,49 +182,50 @@ class Weighting(Method):
                 f"{(~kept).sum()} of {n} rows have a propensity score outside "
                 f"[{alpha:.3g}, {1 - alpha:.3g}] and were left out; the effect speaks for the others"
             )
-        score = None
-        if made.propensity is not None and kept.all():
-            score = Score(propensity=made.propensity, fit=None, along=made.propensity)
-        return Fit(
-            estimate=estimate,
-            means=(float(made.means[0]), float(made.means[1])),
+        return replace(
+            made,
             weights=weights,
             discarded=~kept,
             std_error=error,
-            ci=interval(estimate, error, level=plan.level, df=df),
+            ci=interval(made.estimate, error, level=plan.level, df=df),
             df=df,
             std_error_method="stacked estimating equations, score estimated"
             + (", cluster-robust" if problem.cluster is not None else ""),
             influence=influence,
-            score=score,
+            propensity=made.propensity if kept.all() else None,
             rank=rank,
             warnings=tuple(warnings),
         )
 
 
+def weighed(
+    weights: Floats,
+    means: Floats,
+    influence: Floats,
+    propensity: Floats | None = None,
+    warnings: tuple[str, ...] = (),
+) -> Fit:
+    """Give the two means under weights as a fit without an error yet; `influence` is divided by n."""
+    return Fit(
+        means=(float(means[0]), float(means[1])),
+        weights=weights,
+        discarded=np.zeros(len(weights), dtype=bool),
+        influence=influence,
+        propensity=propensity,
+        warnings=warnings,
+    )
+
+
 def crump_threshold(propensity: ArrayLike) -> float:
     """Find the optimal trimming threshold of Crump, Hotz, Imbens and Mitnik.
 
-    Parameters
-    ----------
-    propensity : array_like, shape (n,)
-        Scores strictly between 0 and 1.
-
-    Returns
-    -------
-    float
-        ``alpha``: rows with a score in ``[alpha, 1 - alpha]`` minimise the variance bound of the average
-        effect among the rows kept (under homoskedastic outcomes). 0 where no trimming lowers it.
-
-    Raises
-    ------
-    EstimationError
-        If a score is not strictly between 0 and 1.
+    Of scores strictly between 0 and 1 those in ``[alpha, 1 - alpha]`` minimise the variance bound of the
+    average effect among the rows kept (under homoskedastic outcomes). 0 where no trimming lowers it.
 
     Notes
     -----
-    The condition ``g = 2 mean(g | g <= gamma)``, with ``g = 1 / (e (1 - e))`` and
-    ``gamma = 1 / (alpha (1 - alpha))``, may hold at several points; the one with the least variance is taken.
+    The condition ``g = 2 mean(g | g <= gamma)``, with ``g = 1 / (e (1 - e))`` and ``gamma = 1 / (alpha (1 -
+    alpha))``, may hold at several points; the one with the least variance is taken.
 
     References
     ----------
@@ -286,24 +253,9 @@ def crump_threshold(propensity: ArrayLike) -> float:
 
 
 def truncate_weights(weights: ArrayLike, quantile: float) -> Floats:
-    """Lower the largest weights to a quantile.
+    """Lower the largest weights to a quantile between 0.5 and 1, such as 0.99.
 
-    Parameters
-    ----------
-    weights : array_like, shape (n,)
-        Weights.
-    quantile : float
-        Between 0.5 and 1, such as 0.99. The quantile is an observed weight (R's ``type = 3``, as in
-        ``WeightIt::trim``).
-
-    Returns
-    -------
-    ndarray, shape (n,)
-
-    Raises
-    ------
-    EstimationError
-        If the quantile is not in (0.5, 1).
+    The quantile is an observed weight (R's ``type = 3``, as in ``WeightIt::trim``).
 
     Examples
     --------
@@ -316,12 +268,7 @@ def truncate_weights(weights: ArrayLike, quantile: float) -> Floats:
 
 
 def check_truncate(quantile: float | None) -> None:
-    """Refuse what is no quantile of large weights.
-
-    Raises
-    ------
-    EstimationError
-    """
+    """Refuse what is no quantile of large weights."""
     if quantile is not None and not 0.5 < quantile < 1:
         raise EstimationError(f"truncate={quantile}: expected a quantile between 0.5 and 1, such as 0.99")
 
@@ -350,20 +297,8 @@ def _independent(matrix: Floats, treated: Bools, names: Sequence[str]) -> tuple[
 
 def score_weights(
     problem: Problem, estimand: str, *, stabilised: bool = False, truncate: float | None = None
-) -> Weighted:
-    """Weight by a propensity score.
-
-    Parameters
-    ----------
-    problem : Problem
-    estimand : str
-    stabilised : bool, default False
-    truncate : float, optional
-
-    Returns
-    -------
-    Weighted
-    """
+) -> Fit:
+    """Weight by a propensity score."""
     y, treated, given = problem.y, problem.treated, problem.known_score
     if given is None:
         design, linear, score = _independent(problem.design.matrix, treated, problem.design.names)
@@ -382,7 +317,7 @@ def score_weights(
     arms = np.column_stack([treated, ~treated]).astype(float)
     if given is not None:
         means, influence = regression_influence(y, arms, weights)
-        return Weighted(weights=weights, propensity=score, means=means, influence=influence)
+        return weighed(weights, means, influence, score)
     # d weight / d linear predictor, by one complex step; d linear predictor / d beta is the design.
     slope = raw_weights(linear + 1e-30j, treated, estimand).imag / 1e-30
     if stabilised:
@@ -398,4 +333,4 @@ def score_weights(
     means, influence = regression_influence(
         y, arms, weights, weight_function=around, theta=np.zeros(design.shape[1]), nuisance=nuisance
     )
-    return Weighted(weights=weights, propensity=score, means=means, influence=influence)
+    return weighed(weights, means, influence, score)
