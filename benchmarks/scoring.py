@@ -27,7 +27,8 @@ import torch
 from whyprompt import load_model
 from whyprompt.study import DirectArm, FewShotArm, ReasoningGymSource
 from whyprompt.trials.items.load import load_items
-from whyprompt.trials.models.scoring import ScoreRequest, score
+from whyprompt.trials.models.locate import locate_model
+from whyprompt.trials.models.scoring import score
 from whyprompt.trials.prompts import Prompt, render
 
 if TYPE_CHECKING:
@@ -49,8 +50,7 @@ class Clock:
 
 def ours(lm: LocalModel, prompts: list[Prompt]) -> tuple[tuple[float, float], list[float]]:
     clock = Clock()
-    encoded = [lm.codec.encode(p) for p in prompts]
-    scores = score(lm, [ScoreRequest(e.ids + e.answer_ids, len(e.ids)) for e in encoded])
+    scores = score(lm, [lm.codec.encode(p) for p in prompts])
     return clock.read(), [s.total for s in scores]
 
 
@@ -82,9 +82,8 @@ def main() -> None:
     from lm_eval.models.huggingface import HFLM
 
     lm = load_model(args.model, dtype="float32", threads=args.threads)
-    harness = HFLM(
-        pretrained=str(lm.files.folder), device="cpu", dtype="float32", batch_size=1, add_bos_token=False
-    )
+    folder, _ = locate_model(args.model)
+    harness = HFLM(pretrained=str(folder), device="cpu", dtype="float32", batch_size=1, add_bos_token=False)
     torch.set_num_threads(args.threads)
     source = ReasoningGymSource(
         source="reasoning_gym",

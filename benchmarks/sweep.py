@@ -316,7 +316,7 @@ def save_models(where: Path, names: list[str]) -> dict[str, Path]:
 
     from whyprompt.trials.models.locate import locate_model
 
-    embedded = locate_model("embedded").folder
+    embedded, _ = locate_model("embedded")
     tokenizer = AutoTokenizer.from_pretrained(embedded)
     out = {}
     for name in names:

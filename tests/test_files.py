@@ -123,22 +123,22 @@ def test_a_model_is_never_known_by_half_a_hash(tmp_path, monkeypatch, model_make
     """Empty files where hashes are kept made every model the same one."""
     monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path / "cache"))
     one, two = (model_maker(tmp_path / n, seed=s) for n, s in (("one", 0), ("two", 1)))
-    true = [locate_model(str(m)).sha256 for m in (one, two)]
+    true = [locate_model(str(m))[1] for m in (one, two)]
     assert true[0] != true[1]
     kept = sorted((tmp_path / "cache" / "hashes").iterdir())
     assert sorted(f.read_text() for f in kept) == sorted(true)
     for damage in (b"", b"0" * 63, b"0" * 65, b"G" * 64, b"\xff" * 64, true[0].encode() + b"\n"):
         for file in kept:
             file.write_bytes(damage)
-        assert [locate_model(str(m)).sha256 for m in (one, two)] == true
+        assert [locate_model(str(m))[1] for m in (one, two)] == true
         assert sorted(f.read_text() for f in kept) == sorted(true)
 
 
 def test_a_hash_is_taken_over_without_hashing_again(tmp_path, monkeypatch, tiny_model):
     monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path / "cache"))
-    true = locate_model(str(tiny_model)).sha256
+    true = locate_model(str(tiny_model))[1]
     monkeypatch.setattr(locate, "hash_files", lambda _: pytest.fail("hashed again"))
-    assert locate_model(str(tiny_model)).sha256 == true
+    assert locate_model(str(tiny_model))[1] == true
 
 
 @pytest.mark.parametrize("half", ["", "1", "1.", "1.2", "nan", "inf", "-1.25", "1.250"])

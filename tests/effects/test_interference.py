@@ -401,7 +401,8 @@ def test_the_packed_scoring_of_a_real_model_is_consistent(tiny_model):
     import torch
 
     from whyprompt import load_model
-    from whyprompt.trials.models.scoring import ScoreRequest, score
+    from whyprompt.trials.models.local import Encoded
+    from whyprompt.trials.models.scoring import score
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -409,10 +410,8 @@ def test_the_packed_scoring_of_a_real_model_is_consistent(tiny_model):
         lm = load_model(str(tiny_model), device="cpu")
         rng = np.random.default_rng(0)
         stem = tuple(rng.integers(10, 200, 12).tolist())
-        requests = [
-            ScoreRequest((*stem[: 4 + i % 9], *rng.integers(10, 200, 3 + i).tolist()), 4 + i % 3)
-            for i in range(10)
-        ]
+        made = [(*stem[: 4 + i % 9], *rng.integers(10, 200, 3 + i).tolist()) for i in range(10)]
+        requests = [Encoded(ids[: 4 + i % 3], ids[4 + i % 3 :]) for i, ids in enumerate(made)]
         got = batch_consistency(
             lambda batch: [one.total for one in score(lm, batch)],
             requests,

@@ -6,8 +6,9 @@ import torch
 
 from whyprompt import load_model
 from whyprompt.trials.models import blocks
+from whyprompt.trials.models.local import Encoded
 from whyprompt.trials.models.packing import plan_packs
-from whyprompt.trials.models.scoring import ScoreRequest, plan_scoring, score
+from whyprompt.trials.models.scoring import plan_scoring, score
 
 
 def additive(pack, root):
@@ -30,20 +31,20 @@ def test_blocks_hold_every_query_once_and_every_key_it_sees(sequences):
     mask = additive(pack, len(pack.root))
     made = blocks.plan_blocks(mask, queries=16)
     n = mask.shape[2]
-    assert [q for b in made for q in range(n)[b.queries]] == list(range(n))
-    for block in made:
-        rows = mask[0, 0, block.queries]
+    assert [q for queries, *_ in made for q in range(n)[queries]] == list(range(n))
+    for queries, keys, between in made:
+        rows = mask[0, 0, queries]
         unseen = torch.ones(mask.shape[3], dtype=torch.bool)
-        unseen[block.keys] = False
+        unseen[keys] = False
         assert (rows[:, unseen] < 0).all()
-        assert torch.equal(block.mask[0, 0], rows[:, block.keys])
+        assert torch.equal(between[0, 0], rows[:, keys])
     # What it is for: most of the square is not computed.
-    assert sum(b.mask.numel() for b in made) < 0.5 * mask.numel()
+    assert sum(between.numel() for *_, between in made) < 0.5 * mask.numel()
 
 
 def test_scores_in_blocks_equal_scores_without(tiny_model, sequences, monkeypatch):
     lm = load_model(str(tiny_model), threads=1, dtype="float64")
-    asked = [ScoreRequest(ids, len(ids) - 2) for ids in sequences]
+    asked = [Encoded(ids[:-2], ids[-2:]) for ids in sequences]
     assert max(len(p.tokens) for p in plan_scoring(lm, asked)) >= 128
     calls = []
     own = blocks.sdpa_attention_forward
@@ -64,13 +65,13 @@ def test_scores_in_blocks_equal_scores_without(tiny_model, sequences, monkeypatc
 def test_the_model_has_its_own_attention_again_afterwards(tiny_model, sequences):
     lm = load_model(str(tiny_model), threads=1)
     before = lm.model.config._attn_implementation
-    score(lm, [ScoreRequest(ids, len(ids) - 2) for ids in sequences])
+    score(lm, [Encoded(ids[:-2], ids[-2:]) for ids in sequences])
     assert lm.model.config._attn_implementation == before == "sdpa"
 
 
 def test_a_model_with_another_attention_is_left_alone(tiny_model, sequences, monkeypatch):
     lm = load_model(str(tiny_model), threads=1)
-    asked = [ScoreRequest(ids, len(ids) - 2) for ids in sequences]
+    asked = [Encoded(ids[:-2], ids[-2:]) for ids in sequences]
     expected = [s.total for s in score(lm, asked)]
     lm.model.set_attn_implementation("eager")
     monkeypatch.setattr(blocks, "_blocks", None)
@@ -81,8 +82,7 @@ def test_a_layer_with_a_mask_of_its_own_is_left_alone():
     mask = torch.zeros(1, 1, 8, 8)
     q = k = v = torch.randn(1, 2, 8, 4)
     own = torch.full((1, 1, 8, 8), torch.finfo(torch.float32).min).triu(1)
-    plan = blocks._Plan(mask, blocks.plan_blocks(mask, queries=4))
-    token = blocks._plan.set(plan)
+    token = blocks._plan.set((mask, blocks.plan_blocks(mask, queries=4)))
     try:
         found, _ = blocks._attention(torch.nn.Module(), q, k, v, own)
     finally:

@@ -16,8 +16,9 @@ from whyprompt.mediation import PromptPair
 from whyprompt.trials import doctor, manifest
 from whyprompt.trials.models import load, locate
 from whyprompt.trials.models.load import load_codec
+from whyprompt.trials.models.local import Encoded
 from whyprompt.trials.models.locate import locate_model
-from whyprompt.trials.models.scoring import ScoreRequest, score
+from whyprompt.trials.models.scoring import score
 
 
 def status(checks, name):
@@ -89,7 +90,7 @@ def test_a_checkpoint_in_half_precision_is_scored_and_swept_in_float32(tiny_mode
         f"dtype float32: the checkpoint is in {str(dtype)[6:]}, whose rounding would blur the effects"
     )
     exact = load_model(str(folder), device="cpu", dtype="float64", threads=1)
-    requests = [ScoreRequest((5, 6, 7, 8, 9, 10), 4)]
+    requests = [Encoded((5, 6, 7, 8), (9, 10))]
     assert abs(score(lm, requests)[0].total - score(exact, requests)[0].total) < 1e-4
     pairs = [PromptPair(item_id="a", ids0=[5, 6, 7], ids1=[8, 9, 5, 6, 7], answer_ids=[9, 10])]
     sweep, want = (head_sweep(m.model, pairs) for m in (lm, exact))
@@ -229,11 +230,11 @@ def tiny_gguf(tmp_path, monkeypatch, tokenizer_maker):
 
 
 def test_a_gguf_file_is_converted_once(tiny_gguf, monkeypatch):
-    files = locate_model(str(tiny_gguf))
-    assert files.folder.parent == tiny_gguf.parent / "cache" / "models"
-    assert files.folder.name.startswith("small-")
+    folder, sha256 = locate_model(str(tiny_gguf))
+    assert folder.parent == tiny_gguf.parent / "cache" / "models"
+    assert folder.name.startswith("small-")
     monkeypatch.setattr(locate, "_convert", lambda *_: pytest.fail("it was converted again"))
-    assert locate_model(str(tiny_gguf)).sha256 == files.sha256
+    assert locate_model(str(tiny_gguf))[1] == sha256
     lm = load_model(str(tiny_gguf), device="cpu", threads=1)
     assert len(lm.model.model.layers) == 1
     assert lm.codec.tokens("one two")
@@ -241,8 +242,8 @@ def test_a_gguf_file_is_converted_once(tiny_gguf, monkeypatch):
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "gone", "no list"])
 def test_a_damaged_conversion_is_made_again(tiny_gguf, damage):
-    files = locate_model(str(tiny_gguf))
-    weights = files.folder / "model.safetensors"
+    folder, sha256 = locate_model(str(tiny_gguf))
+    weights = folder / "model.safetensors"
     whole = weights.read_bytes()
     if damage == "cut":
         weights.write_bytes(whole[:-5])
@@ -251,20 +252,20 @@ def test_a_damaged_conversion_is_made_again(tiny_gguf, damage):
     elif damage == "gone":
         weights.unlink()
     else:
-        (files.folder / "sizes.json").write_text("[]")
+        (folder / "sizes.json").write_text("[]")
     again = locate_model(str(tiny_gguf))
     assert weights.read_bytes() == whole
-    assert (again.folder, again.sha256) == (files.folder, files.sha256)
-    assert [f.name for f in files.folder.parent.iterdir() if f.name != ".lock"] == [files.folder.name]
+    assert again == (folder, sha256)
+    assert [f.name for f in folder.parent.iterdir() if f.name != ".lock"] == [folder.name]
 
 
 def test_damage_that_no_size_shows_is_said_with_the_folder_to_delete(tiny_gguf):
-    files = locate_model(str(tiny_gguf))
-    weights = files.folder / "model.safetensors"
+    folder, _ = locate_model(str(tiny_gguf))
+    weights = folder / "model.safetensors"
     weights.write_bytes(b"\xff" * weights.stat().st_size)
     with pytest.raises(ModelError, match=r"the model of .* cannot be loaded") as caught:
         load_model(str(tiny_gguf), device="cpu", threads=1)
-    assert caught.value.hint == f"delete the folder {files.folder}: it is made again"
+    assert caught.value.hint == f"delete the folder {folder}: it is made again"
 
 
 def test_what_a_killed_conversion_left_is_swept(tiny_gguf):
@@ -353,12 +354,12 @@ def test_an_adapter_is_not_left_out_silently(tiny_model, tmp_path, monkeypatch):
 def test_the_hash_follows_the_files(tiny_model, tmp_path):
     folder = tmp_path / "m"
     shutil.copytree(tiny_model, folder)
-    before = locate_model(str(folder)).sha256
-    assert before == locate_model(str(tiny_model)).sha256
-    assert locate_model(str(folder)).sha256 == before
+    before = locate_model(str(folder))[1]
+    assert before == locate_model(str(tiny_model))[1]
+    assert locate_model(str(folder))[1] == before
     text = (folder / "config.json").read_text(encoding="utf-8")
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    assert locate_model(str(folder)).sha256 != before
+    assert locate_model(str(folder))[1] != before
 
 
 def test_missing_torch_is_named(monkeypatch):

@@ -12,7 +12,6 @@ from whyprompt.study import OutcomeSettings
 from whyprompt.trials.items.item import Item
 from whyprompt.trials.models.scoring import TokenScores
 from whyprompt.trials.outcomes.score import (
-    Observed,
     check_outcomes,
     needs_choices,
     needs_completion,
@@ -32,12 +31,12 @@ def scores(*log_probs, greedy=True):
 def value(name, observed=None, *, item=ITEM, **settings):
     outcome = OutcomeSettings(name=name, **settings)
     check_outcomes([outcome], [item])
-    observed = observed or Observed(scores=scores(-1.0, -2.0), ends=True, completion=" 7")
-    return score_outcomes([outcome], item, observed, where="arm 'x', item 'a'")[name]
+    observed = observed or {"scores": scores(-1.0, -2.0), "ends": True, "completion": " 7"}
+    return score_outcomes([outcome], item, **observed, where="arm 'x', item 'a'")[name]
 
 
 def completed(text):
-    return Observed(scores=scores(-1.0), ends=True, completion=text)
+    return {"scores": scores(-1.0), "ends": True, "completion": text}
 
 
 def test_log_probability_and_perplexity():
@@ -49,7 +48,7 @@ def test_log_probability_and_perplexity():
     ("greedy", "ends", "expected"), [(True, True, 1), (True, False, 0), (False, True, 0)]
 )
 def test_exact_match_asks_that_the_answer_ends(greedy, ends, expected):
-    assert value("exact_match", Observed(scores=scores(-1.0, greedy=greedy), ends=ends)) == expected
+    assert value("exact_match", {"scores": scores(-1.0, greedy=greedy), "ends": ends}) == expected
 
 
 @pytest.mark.parametrize(
@@ -121,7 +120,7 @@ def test_normalising_twice_changes_nothing(text):
 def test_multiple_choice():
     # Totals -3, -2.9, -4; by token -1.5, -2.9, -4; by byte -3, -1.45, -4.
     choices = {"7": scores(-1.0, -2.0), "12": scores(-2.9), "x": scores(-4.0)}
-    observed = Observed(scores=scores(-3.0), choices=choices)
+    observed = {"scores": scores(-3.0), "choices": choices}
     assert value("multiple_choice", observed) == 0
     assert value("multiple_choice", observed, options={"normalise": "tokens"}) == 1
     assert value("multiple_choice", observed, options={"normalise": "bytes"}) == 0
@@ -241,9 +240,7 @@ def test_several_outcomes_are_kept_as_they_are():
         OutcomeSettings(name="exact_match"),
         OutcomeSettings(name="string_match"),
     ]
-    found = score_outcomes(
-        outcomes, ITEM, Observed(scores=scores(-1.5), ends=True, completion="8"), where="w"
-    )
+    found = score_outcomes(outcomes, ITEM, scores(-1.5), ends=True, completion="8", where="w")
     assert found == {"log_prob": -1.5, "exact_match": 1.0, "string_match": 0.0}
 
 

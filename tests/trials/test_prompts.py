@@ -57,7 +57,7 @@ def made(arm, codec, *, item=ITEM, pool=POOL, rep=0, seed=0):
 
 
 def segments(prompt):
-    return [(s.name, prompt.text[s.start : s.end]) for s in prompt.segments]
+    return [(name, prompt.text[start:end]) for name, start, end in prompt.segments]
 
 
 def token_segments(codec, prompt):
@@ -425,7 +425,7 @@ def test_an_address_in_the_items_own_text_is_text(base):
 def test_the_segments_said_beforehand_are_those_of_the_prompt(arm, base, chat):
     for codec in (base, chat):
         # A stretch without a character has no tokens: no head looks there.
-        there = {s.name for s in made(arm, codec).segments if s.end > s.start}
+        there = {name for name, start, end in made(arm, codec).segments if end > start}
         assert there == set(segments_of(arm))
 
 

@@ -21,7 +21,7 @@ from whyprompt.trials.models.generation import complete
 from whyprompt.trials.models.local import LocalModel
 from whyprompt.trials.models.locate import locate_model
 from whyprompt.trials.plan import make_plan
-from whyprompt.trials.store import ItemRow, TrialStore
+from whyprompt.trials.store import TrialStore
 
 ARMS = """\
 arms:
@@ -206,10 +206,10 @@ def test_the_models_own_chain_has_a_random_stream_of_its_own(study_file, tmp_pat
     study = load_study(study_file(body + "reps: 2\n", size=4))
     seeds = {"chain": [], "completion": []}
 
-    def spied(lm, requests, *, max_new_tokens, **rest):
+    def spied(lm, prompts, *, max_new_tokens, **rest):
         kind = "chain" if max_new_tokens == 9 else "completion"
-        seeds[kind] += [r.seed for r in requests if r.temperature > 0]
-        return complete(lm, requests, max_new_tokens=max_new_tokens, **rest)
+        seeds[kind] += [s for s, t in zip(rest["seeds"], rest["temperatures"], strict=True) if t > 0]
+        return complete(lm, prompts, max_new_tokens=max_new_tokens, **rest)
 
     monkeypatch.setattr(run, "complete", spied)
     run_study(study, tmp_path / "out")
@@ -226,10 +226,10 @@ def test_a_unit_that_was_laid_otherwise_keeps_the_trials_that_are_there(study_fi
     out = tmp_path / "out"
     real = TrialStore.add
 
-    def killed(self, study_, model, rows):
+    def killed(self, study_, model, **rows):
         if len(self.done_trials(study_, model)) > 20:
             raise KeyboardInterrupt
-        real(self, study_, model, rows)
+        real(self, study_, model, **rows)
 
     monkeypatch.setattr(LocalModel, "token_budget", 160)
     monkeypatch.setattr(TrialStore, "add", killed)
@@ -245,7 +245,7 @@ def test_a_unit_that_was_laid_otherwise_keeps_the_trials_that_are_there(study_fi
     lm = load_model(study.model.name, device="cpu", threads=1)
     keys = {row[:3] for row in before}
     plan = make_plan(study, load_items(study.items, seed=study.seeds.items), lm.codec, budget=2000)
-    halves = [{plan.trials[n].key in keys for n in u.trials} for u in plan.units]
+    halves = [{plan.trials[n].key in keys for p in unit for n in p.members} for unit in plan.units]
     assert {True, False} in halves
     assert len(units) > 1
     result = run_study(study, out)
@@ -263,10 +263,10 @@ def test_a_folder_deleted_under_a_run_is_no_success(study_file, tmp_path, monkey
     out = tmp_path / "out"
     real = TrialStore.add
 
-    def deleting(self, study_, model, rows):
-        done = len(self.done_trials(study_, model)) + len(rows)
-        real(self, study_, model, rows)
-        here = {"items": isinstance(rows[0], ItemRow), "trials": done < 16, "last": done == 16}
+    def deleting(self, study_, model, *, items=(), trials=()):
+        done = len(self.done_trials(study_, model)) + len(trials)
+        real(self, study_, model, items=items, trials=trials)
+        here = {"items": bool(items), "trials": done < 16, "last": done == 16}
         if here.get(when) and out.exists():
             shutil.rmtree(out)
 
@@ -471,7 +471,7 @@ def test_the_manifest_says_what_made_the_results(study_file, tmp_path, tiny_mode
     assert manifest["study_text"] == text
     assert manifest["study_fingerprint"] == result.study
     assert manifest["model"]["fingerprint"] == result.model
-    assert manifest["model"]["files_sha256"] == locate_model(str(tiny_model)).sha256
+    assert manifest["model"]["files_sha256"] == locate_model(str(tiny_model))[1]
     assert (manifest["model"]["dtype"], manifest["model"]["device"]) == ("float32", "cpu")
     assert manifest["threads"] == 1
     assert manifest["seeds"] == {
@@ -562,7 +562,7 @@ def test_the_embedded_model_scores_chat_prompts_as_transformers_does(study_file,
     run_study(study, tmp_path / "out")
     frame = load_trials(study, tmp_path / "out")
     assert frame["prompt"].str.startswith("<|im_start|>system").all()
-    folder = load_model("embedded", dtype="float32", threads=1).files.folder
+    folder = locate_model("embedded")[0]
     rows = [json.loads(x) for x in (tmp_path / "items.jsonl").read_text(encoding="utf-8").splitlines()]
     answers = {r["id"]: " " + r["answer"] for r in rows}
     for row in frame.itertuples():

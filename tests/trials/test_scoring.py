@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -7,12 +5,10 @@ import transformers
 
 from whyprompt import load_model
 from whyprompt.errors import ModelError, WhypromptError
-from whyprompt.trials.models.generation import CompletionRequest, complete
-from whyprompt.trials.models.local import LocalModel, PromptCodec
-from whyprompt.trials.models.locate import ModelFiles
+from whyprompt.trials.models.generation import complete
+from whyprompt.trials.models.local import Encoded, LocalModel, PromptCodec
 from whyprompt.trials.models.scoring import (
     RootCache,
-    ScoreRequest,
     cache_argument,
     plan_scoring,
     probe_packing,
@@ -72,7 +68,8 @@ def tiny(name):
     return LocalModel(
         model=model,
         codec=PromptCodec(NoTokenizer(), 128),
-        files=ModelFiles(name=name, folder=None, sha256=""),
+        name=name,
+        sha256="",
         device=torch.device("cpu"),
         dtype=torch.float64,
         packs=True,
@@ -86,17 +83,22 @@ def requests(seed=0, n=14):
     for i in range(n):
         middle = rng.integers(3, 64, rng.integers(1, 6)).tolist() if i % 3 else [7, 8, 9]
         answer = rng.integers(3, 64, rng.integers(1, 4)).tolist()
-        ids = (*root, *middle, *answer)
-        made.append(ScoreRequest(ids, len(ids) - len(answer), look_ahead=bool(i % 2)))
+        made.append(Encoded((*root, *middle), tuple(answer), look_ahead=bool(i % 2)))
     return made
 
 
+def whole(request):
+    return request.ids + request.answer_ids
+
+
 def plain(model, request):
+    ids = whole(request)
     with torch.inference_mode():
-        logits = model(input_ids=torch.tensor([request.ids])).logits[0]
+        logits = model(input_ids=torch.tensor([ids])).logits[0]
         log_probs = torch.log_softmax(logits.double(), -1)
-    values = [log_probs[p - 1, request.ids[p]].item() for p in range(request.start, len(request.ids))]
-    greedy = all(logits[p - 1].argmax() == request.ids[p] for p in range(request.start, len(request.ids)))
+    scored = range(len(request.ids), len(ids))
+    values = [log_probs[p - 1, ids[p]].item() for p in scored]
+    greedy = all(logits[p - 1].argmax() == ids[p] for p in scored)
     return values, greedy, int(logits[-1].argmax())
 
 
@@ -158,9 +160,9 @@ def test_log_probabilities_that_are_not_finite_are_refused(tiny_model):
 def test_greedy_completions_equal_generate(name):
     lm = tiny(name)
     lm, _ = probe_packing(lm)
-    prompts = [r.ids for r in requests(5, 6)]
-    found = complete(lm, [CompletionRequest(p) for p in prompts], max_new_tokens=8)
-    for ids, completion in zip(prompts, found, strict=True):
+    prompts = [whole(r) for r in requests(5, 6)]
+    found = complete(lm, prompts, max_new_tokens=8)
+    for ids, (text, n_tokens) in zip(prompts, found, strict=True):
         with torch.inference_mode():
             out = lm.model.generate(
                 torch.tensor([ids]),
@@ -171,40 +173,41 @@ def test_greedy_completions_equal_generate(name):
                 pad_token_id=0,
             )
         new = [t for t in out[0, len(ids) :].tolist() if t != 2]
-        assert completion.text == " ".join(map(str, new))
-        assert completion.n_tokens == len(new)
+        assert text == " ".join(map(str, new))
+        assert n_tokens == len(new)
 
 
 def test_a_sampled_completion_does_not_depend_on_its_neighbours():
     lm = tiny("llama")
-    asked = [CompletionRequest(r.ids, temperature=1.3, seed=11 + i) for i, r in enumerate(requests(2, 5))]
-    together = complete(lm, asked, max_new_tokens=6)
-    alone = [complete(lm, [a], max_new_tokens=6)[0] for a in asked]
-    assert together == alone
-    again = [replace(a, seed=a.seed + 100) for a in asked]
-    assert complete(lm, again, max_new_tokens=6) != together
+    prompts = [whole(r) for r in requests(2, 5)]
+
+    def drawn(prompts, seeds):
+        heats = [1.3] * len(prompts)
+        return complete(lm, prompts, temperatures=heats, seeds=seeds, max_new_tokens=6)
+
+    together = drawn(prompts, range(11, 16))
+    assert together == [drawn([p], [11 + i])[0] for i, p in enumerate(prompts)]
+    assert drawn(prompts, range(111, 116)) != together
 
 
 def test_sampling_follows_the_models_probabilities():
     lm = tiny("llama")
-    ids = requests()[0].ids
-    drawn = complete(
-        lm, [CompletionRequest(ids, temperature=0.7, seed=s) for s in range(600)], max_new_tokens=1
-    )
+    ids = whole(requests()[0])
+    drawn = complete(lm, [ids] * 600, temperatures=[0.7] * 600, seeds=range(600), max_new_tokens=1)
     with torch.inference_mode():
         p = torch.softmax(lm.model(torch.tensor([ids])).logits[0, -1] / 0.7, -1)
     top = int(p.argmax())
-    share = np.mean([c.text == str(top) for c in drawn])
+    share = np.mean([text == str(top) for text, _ in drawn])
     assert abs(share - p[top].item()) < 4 * np.sqrt(p[top].item() / 600)
 
 
 def test_stop_strings_cut_the_completion():
     lm = tiny("llama")
-    ids = requests()[0].ids
-    whole = complete(lm, [CompletionRequest(ids)], max_new_tokens=6)[0].text
-    second = whole.split()[1]
-    cut = complete(lm, [CompletionRequest(ids)], max_new_tokens=6, stop=[f" {second}"])[0]
-    assert cut.text == whole.split()[0]
+    ids = whole(requests()[0])
+    (written, _), *_ = complete(lm, [ids], max_new_tokens=6)
+    second = written.split()[1]
+    (cut, _), *_ = complete(lm, [ids], max_new_tokens=6, stop=[f" {second}"])
+    assert cut == written.split()[0]
 
 
 def test_model_names_that_lead_nowhere(tmp_path):
@@ -239,15 +242,16 @@ def test_the_embedded_model_loads_packs_and_answers():
         lm.codec.chat([{"role": "user", "content": "What is the capital of France?"}])
         + "The capital of France is"
     )
-    found = complete(lm, [CompletionRequest(lm.codec.tokens(text))], max_new_tokens=3)
-    assert "Paris" in found[0].text
+    found = complete(lm, [lm.codec.tokens(text)], max_new_tokens=3)
+    assert "Paris" in found[0][0]
 
 
 def test_a_root_is_computed_once_and_its_keys_and_values_reused(tiny_model):
     lm = load_model(str(tiny_model), threads=1)
     rng = np.random.default_rng(0)
     root = rng.integers(3, 64, 40).tolist()
-    asked = [ScoreRequest((*root, *rng.integers(3, 64, 30).tolist()), 66) for _ in range(30)]
+    tails = [rng.integers(3, 64, 30).tolist() for _ in range(30)]
+    asked = [Encoded((*root, *t[:26]), tuple(t[26:])) for t in tails]
     packs = plan_scoring(lm, asked, budget=100)
     assert len(packs) == 10
     assert {p.root for p in packs} == {tuple(root)}

@@ -13,22 +13,23 @@ import pytest
 
 from whyprompt.errors import StoreError, WhypromptError
 from whyprompt.trials import store as store_module
-from whyprompt.trials.store import ItemRow, TrialRow, TrialStore
+from whyprompt.trials.items.item import Item
+from whyprompt.trials.models.local import Encoded
+from whyprompt.trials.plan import Trial
+from whyprompt.trials.prompts import Prompt
+from whyprompt.trials.store import TrialStore
 
 UNSHARE = shutil.which("unshare")
 SPEC = {"arms": {"direct": {"shots": 3}, "b": {}}, "reps": 1}
 
 
 def trial(item="a", arm="direct", rep=0, **outcomes):
-    return TrialRow(
-        item_id=item,
+    return Trial(
+        item=Item(item_id=item, question="q", answer="x", task_type="t"),
         arm=arm,
         rep=rep,
-        unit=0,
-        prompt="p",
-        prompt_tokens=1,
-        completion=None,
-        completion_tokens=None,
+        prompt=Prompt(text="p", answer=" x", separator=" ", segments=(), chat=False),
+        encoded=Encoded((1,), (2,)),
         outcomes=outcomes or {"log_prob": -1.0},
         temperature=0.0,
         seed=1,
@@ -38,16 +39,7 @@ def trial(item="a", arm="direct", rep=0, **outcomes):
 
 
 def item(item_id="a", position=0, **covariates):
-    return ItemRow(
-        item_id=item_id,
-        position=position,
-        task_type="t",
-        difficulty=None,
-        cluster=item_id,
-        question="q",
-        answer="x",
-        covariates=covariates,
-    )
+    return position, Item(item_id=item_id, question="q", answer="x", task_type="t", covariates=covariates)
 
 
 def begin(store, *, study="s", spec=None, model="m", detail=None, name="n"):
@@ -70,8 +62,10 @@ def path(tmp_path):
 def test_the_table_is_ordered_whatever_was_written_first(path):
     with TrialStore(path, write=True) as store:
         begin(store)
-        store.add("s", "m", [item("b", 1, w=2), item("a", 0, w=1)])
-        store.add("s", "m", [trial("b", "b"), trial("a", "b"), trial("b"), trial("a", rep=1), trial("a")])
+        store.add("s", "m", items=[item("b", 1, w=2), item("a", 0, w=1)])
+        store.add(
+            "s", "m", trials=[trial("b", "b"), trial("a", "b"), trial("b"), trial("a", rep=1), trial("a")]
+        )
         frame = store.frame("s", "m")
     keys = list(zip(frame["item_id"], frame["arm"], frame["rep"], frame["w"], strict=True))
     assert keys == [
@@ -88,23 +82,23 @@ def test_the_table_is_ordered_whatever_was_written_first(path):
 def test_a_unit_is_written_whole_or_not_at_all(path):
     with TrialStore(path, write=True) as store:
         begin(store)
-        store.add("s", "m", [trial("a")])
+        store.add("s", "m", trials=[trial("a")])
         with pytest.raises(WhypromptError, match="UNIQUE"):
-            store.add("s", "m", [trial("b"), trial("c"), trial("a")])
+            store.add("s", "m", trials=[trial("b"), trial("c"), trial("a")])
         assert store.done_trials("s", "m") == {("a", "direct", 0)}
-        store.add("s", "m", [trial("b"), trial("c")])
+        store.add("s", "m", trials=[trial("b"), trial("c")])
         assert len(store.done_trials("s", "m")) == 3
 
 
 def test_trials_are_apart_by_study_and_model(path):
     with TrialStore(path, write=True) as store:
         begin(store)
-        store.add("s", "m", [trial()])
+        store.add("s", "m", trials=[trial()])
         begin(store, model="m2")
         begin(store, study="s2", spec={**SPEC, "reps": 2})
         assert store.done_trials("s", "m2") == set()
         assert store.done_trials("s2", "m") == set()
-        store.add("s", "m2", [trial()])
+        store.add("s", "m2", trials=[trial()])
         assert store.latest("n") == ("s2", "m")
         begin(store, model="m2")
         assert store.latest("n") == ("s", "m2")
@@ -130,7 +124,7 @@ def test_changes_are_named(path):
 def test_a_second_writer_is_refused_and_readers_are_not(path):
     with TrialStore(path, write=True) as store:
         begin(store)
-        store.add("s", "m", [item(), trial()])
+        store.add("s", "m", items=[item()], trials=[trial()])
         with pytest.raises(StoreError, match="another process is writing to"):
             TrialStore(path, write=True)
         code = f"""
@@ -149,7 +143,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(path):
             [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
         )
         assert run.stdout.split() == ["2", "True", "1"]
-        store.add("s", "m", [trial("b")])
+        store.add("s", "m", trials=[trial("b")])
     TrialStore(path, write=True).close()
 
 
@@ -157,7 +151,7 @@ def test_a_reader_cannot_write(path):
     with TrialStore(path, write=True) as store:
         begin(store)
     with TrialStore(path, write=False) as store, pytest.raises(StoreError, match="readonly"):
-        store.add("s", "m", [trial()])
+        store.add("s", "m", trials=[trial()])
 
 
 def test_a_write_lock_of_another_program_is_named(path):
@@ -167,10 +161,10 @@ def test_a_write_lock_of_another_program_is_named(path):
         other.execute("BEGIN IMMEDIATE")
         store._db.execute("PRAGMA busy_timeout = 10")
         with pytest.raises(StoreError, match="another process is writing to"):
-            store.add("s", "m", [trial()])
+            store.add("s", "m", trials=[trial()])
         other.execute("ROLLBACK")
         other.close()
-        store.add("s", "m", [trial()])
+        store.add("s", "m", trials=[trial()])
         assert len(store.done_trials("s", "m")) == 1
 
 
@@ -178,17 +172,17 @@ def test_a_full_disk_keeps_what_was_there(path):
     # SQLite's own limit on pages raises what a full disk raises: SQLITE_FULL.
     with TrialStore(path, write=True) as store:
         begin(store)
-        store.add("s", "m", [trial("a")])
+        store.add("s", "m", trials=[trial("a")])
         (pages,) = store._db.execute("PRAGMA page_count").fetchone()
         store._db.execute(f"PRAGMA max_page_count = {pages}")
         big = [trial(f"x{i}", log_prob=-1.0, **{f"o{k}": 0.5 for k in range(200)}) for i in range(50)]
         with pytest.raises(WhypromptError, match="the disk is full") as caught:
-            store.add("s", "m", big)
+            store.add("s", "m", trials=big)
         assert caught.value.exit_code == 1
         assert "run again: it goes on" in caught.value.hint
         assert store.done_trials("s", "m") == {("a", "direct", 0)}
         store._db.execute("PRAGMA max_page_count = 100000")
-        store.add("s", "m", big)
+        store.add("s", "m", trials=big)
         assert len(store.done_trials("s", "m")) == 51
 
 
@@ -205,7 +199,7 @@ def test_a_real_limit_on_the_files_size_keeps_what_was_there(path):
         done = 0
         try:
             for i in range(10_000):
-                store.add("s", "m", [t.trial(f"x{{i}}-{{k}}") for k in range(20)])
+                store.add("s", "m", trials=[t.trial(f"x{{i}}-{{k}}") for k in range(20)])
                 done += 20
         except WhypromptError as error:
             print(done, error.exit_code, error.message)
@@ -224,7 +218,7 @@ def test_a_real_limit_on_the_files_size_keeps_what_was_there(path):
     assert "could not be" in message
     with TrialStore(path, write=True) as store:
         assert len(store.done_trials("s", "m")) == int(done)
-        store.add("s", "m", [trial("more")])
+        store.add("s", "m", trials=[trial("more")])
         assert store._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
@@ -274,8 +268,8 @@ def test_a_study_that_was_never_run(path):
 def filled(path, n=3):
     with TrialStore(path, write=True) as store:
         begin(store)
-        store.add("s", "m", [item(f"i{k}", k) for k in range(n)])
-        store.add("s", "m", [trial(f"i{k}") for k in range(n)])
+        store.add("s", "m", items=[item(f"i{k}", k) for k in range(n)])
+        store.add("s", "m", trials=[trial(f"i{k}") for k in range(n)])
     return path
 
 
@@ -322,7 +316,7 @@ def test_the_store_of_a_killed_run_is_read_there_too(path):
         import tests_store as t
         t.filled(Path({str(path)!r}))
         store = t.TrialStore(Path({str(path)!r}), write=True)
-        store.add("s", "m", [t.item("more", 9), t.trial("more")])
+        store.add("s", "m", items=[t.item("more", 9)], trials=[t.trial("more")])
         os.kill(os.getpid(), signal.SIGKILL)
         """
     here = path.parent.parent / "tests_store.py"
@@ -335,14 +329,14 @@ def test_the_store_of_a_killed_run_is_read_there_too(path):
 def test_a_reader_at_the_moment_of_closing_costs_nothing(path):
     with TrialStore(path, write=True) as store:
         begin(store)
-        store.add("s", "m", [item("a"), trial("a")])
+        store.add("s", "m", items=[item("a")], trials=[trial("a")])
         reader = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, isolation_level=None)
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM trials").fetchone() == (1,)
     assert reader.execute("SELECT count(*) FROM trials").fetchone() == (1,)
     reader.close()
     with TrialStore(path, write=True) as store:
-        store.add("s", "m", [item("b", 1), trial("b")])
+        store.add("s", "m", items=[item("b", 1)], trials=[trial("b")])
     with TrialStore(path, write=False) as store:
         assert len(store.frame("s", "m")) == 2
 
@@ -361,7 +355,7 @@ def test_readers_see_whole_units_while_writers_come_and_go(path):
     try:
         for n in range(40):
             with TrialStore(path, write=True) as store:
-                store.add("s", "m", [trial(f"{n}-{k}") for k in range(10)])
+                store.add("s", "m", trials=[trial(f"{n}-{k}") for k in range(10)])
     finally:
         stop.set()
         thread.join()
@@ -378,11 +372,11 @@ def test_a_store_that_is_deleted_moved_or_replaced_under_a_run_is_missed(path):
     }.items():
         with TrialStore(path, write=True) as store:
             begin(store, study=name)
-            store.add(name, "m", [trial("a")])
+            store.add(name, "m", trials=[trial("a")])
             store.check_there()
             change()
             with pytest.raises(StoreError, match="was deleted, moved or replaced") as caught:
-                store.add(name, "m", [trial("b")])
+                store.add(name, "m", trials=[trial("b")])
             assert caught.value.exit_code == 2
         # Closing a lost store takes nothing away from who has its place now.
         assert path.exists() == (name == "replaced")

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from whyprompt.errors import MediationError
 
@@ -114,17 +114,6 @@ class PromptPair:
         return len(self.answer_ids)
 
 
-class _Named(Protocol):
-    """A named stretch ``[start, end)`` of a prompt, in characters."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def start(self) -> int: ...
-    @property
-    def end(self) -> int: ...
-
-
 class RenderedPrompt(Protocol):
     """What `pair_from_rendered` reads of a prompt that an arm was rendered to; a dataclass."""
 
@@ -137,8 +126,8 @@ class RenderedPrompt(Protocol):
         """The separator and the gold answer."""
 
     @property
-    def segments(self) -> Sequence[_Named]:
-        """Named stretches of the text, in order."""
+    def segments(self) -> Sequence[tuple[str, int, int]]:
+        """Named stretches ``(name, start, end)`` of the text in characters, in order."""
 
 
 class _Encoded(Protocol):
@@ -156,12 +145,6 @@ _P_contra = TypeVar("_P_contra", bound=RenderedPrompt, contravariant=True)
 
 class _Codec(Protocol[_P_contra]):
     def encode(self, prompt: _P_contra, *, answer: str | None = None, where: str = "") -> _Encoded: ...
-
-
-class _Stretch(NamedTuple):
-    name: str
-    start: int
-    end: int
 
 
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
@@ -222,13 +205,13 @@ def pair_from_rendered(
     ...     segments: tuple
     >>> class Bytes:
     ...     def encode(self, prompt, *, answer=None, where=""):
-    ...         spans = [(s[0], s[1], s[2]) for s in prompt.segments]
-    ...         return Encoded(prompt.text.encode(), (answer or prompt.answer).encode(), spans)
+    ...         answer = answer or prompt.answer
+    ...         return Encoded(prompt.text.encode(), answer.encode(), prompt.segments)
     >>> pair = pair_from_rendered(
     ...     Bytes(),
     ...     item_id="a",
-    ...     prompt0=Prompt("2+2?A:", "4", (_Stretch("question", 0, 4), _Stretch("cue", 4, 6))),
-    ...     prompt1=Prompt("Add.2+2?A:", "4", (_Stretch("question", 4, 8), _Stretch("cue", 8, 10))),
+    ...     prompt0=Prompt("2+2?A:", "4", (("question", 0, 4), ("cue", 4, 6))),
+    ...     prompt1=Prompt("Add.2+2?A:", "4", (("question", 4, 8), ("cue", 8, 10))),
     ... )
     >>> pair.cue_tokens, dict(pair.segments1)
     (2, {'question': ((4, 8),), 'cue': ((8, 10),), 'template': ((0, 4),)})
@@ -289,19 +272,19 @@ def _cue_ids(encoded: _Encoded) -> tuple[int, ...]:
 
 
 def _cue_text(prompt: RenderedPrompt) -> str:
-    cues = [s for s in prompt.segments if s.name == "cue"]
-    return prompt.text[cues[-1].start : cues[-1].end] if cues else prompt.text[-16:]
+    cues = [prompt.text[start:end] for name, start, end in prompt.segments if name == "cue"]
+    return cues[-1] if cues else prompt.text[-16:]
 
 
 def _with_numbers(prompt: _P) -> _P:
     """Make the numbers of the question the prompt's only segments."""
     found = [
-        (s.start + m.start(), s.start + m.end())
-        for s in prompt.segments
-        if s.name == "question"
-        for m in _NUMBER.finditer(prompt.text[s.start : s.end])
+        (start + m.start(), start + m.end())
+        for name, start, end in prompt.segments
+        if name == "question"
+        for m in _NUMBER.finditer(prompt.text[start:end])
     ]
-    segments = tuple(_Stretch(f"number {i}", a, b) for i, (a, b) in enumerate(found, start=1))
+    segments = tuple((f"number {i}", a, b) for i, (a, b) in enumerate(found, start=1))
     out: _P = replace(prompt, segments=segments)  # type: ignore[type-var]  # checked at run time
     return out
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from whyprompt.trials.run import DryRun, Progress, RunResult
+from whyprompt.trials.run import Progress, RunResult
 from whyprompt.trials.store import TrialStore, export
 
 __all__ = [
-    "DryRun",
     "Progress",
     "RunResult",
     "TrialStore",

@@ -85,9 +85,7 @@ def _device() -> Check:
 
 def _model() -> Check:
     try:
-        files = locate_model(EMBEDDED)
+        folder, sha256 = locate_model(EMBEDDED)
     except WhypromptError as error:
         return Check(name="embedded model", verdict="fails", sentence=str(error).replace("\n", " "))
-    return Check(
-        name="embedded model", verdict="passes", sentence=f"{files.folder} (sha256 {files.sha256[:12]})"
-    )
+    return Check(name="embedded model", verdict="passes", sentence=f"{folder} (sha256 {sha256[:12]})")

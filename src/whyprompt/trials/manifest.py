@@ -95,8 +95,8 @@ def build_manifest(plan: TrialPlan, lm: LocalModel, *, started_at: str, text: st
         "trials": len(plan.trials),
         "items": len(plan.pool.items),
         "model": {
-            "name": lm.files.name,
-            "files_sha256": lm.files.sha256,
+            "name": lm.name,
+            "files_sha256": lm.sha256,
             "fingerprint": lm.fingerprint,
             "dtype": str(lm.dtype).removeprefix("torch."),
             "device": str(lm.device),

@@ -5,50 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from whyprompt.study import TemperatureRange
 from whyprompt.trials.models.packing import Pack, plan_packs
-from whyprompt.trials.models.scoring import ScoreRequest
 from whyprompt.trials.outcomes.score import needs_completion, needs_look_ahead
 from whyprompt.trials.prompts import Prompt, render, trial_seed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from whyprompt.study import Study
     from whyprompt.trials.items.item import Item, ItemPool
     from whyprompt.trials.models.local import Encoded, PromptCodec
 
-__all__ = ["PlannedTrial", "TrialPlan", "Unit", "gold_request", "make_plan", "study_fingerprint"]
+__all__ = ["Trial", "TrialPlan", "make_plan", "study_fingerprint"]
 
 # Part of every fingerprint: raised when the same study would give other trials.
 _FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlannedTrial:
-    """One trial to run.
-
-    Parameters
-    ----------
-    item : Item
-    arm : str
-    rep : int
-    temperature : float
-    seed : int
-        Of its sampling.
-    prompt : Prompt
-    encoded : Encoded or None
-        None while the model's own chain, which comes first, is not made.
-    """
+class Trial:
+    """One trial: as it is planned, and what it gave once it has run."""
 
     item: Item
     arm: str
     rep: int
     temperature: float
-    seed: int
+    seed: int  # of its sampling
     prompt: Prompt
-    encoded: Encoded | None
+    encoded: Encoded | None  # None while the model's own chain, which comes first, is not made
+    unit: int = 0
+    completion: str | None = None
+    completion_tokens: int | None = None
+    outcomes: Mapping[str, float] = field(default_factory=dict)
+    latency_s: float = 0.0
+    started_at: str = ""
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -62,88 +56,46 @@ class PlannedTrial:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Unit:
-    """Trials that are computed together and written in one transaction.
-
-    Parameters
-    ----------
-    trials : tuple of int
-        Indices into the plan's trials.
-    packs : tuple of Pack
-        How their gold answers are scored; members are the same indices. Empty while the model's own chains,
-        which come first, are not made.
-    """
-
-    trials: tuple[int, ...]
-    packs: tuple[Pack, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrialPlan:
     """Everything a study needs to run.
 
-    Parameters
-    ----------
-    study : Study
-    pool : ItemPool
-    trials : tuple of PlannedTrial
-    units : tuple of Unit
-        They depend on the study alone, never on what is in a store, so an interrupted run computes the same
-        numbers as an undisturbed one.
-    fingerprint : str
+    A unit is what is computed together and written in one transaction: packs whose members are indices into
+    `trials`. Units depend on the study alone, never on what is in a store, so an interrupted run computes the
+    same numbers as an undisturbed one.
     """
 
     study: Study
     pool: ItemPool
-    trials: tuple[PlannedTrial, ...]
-    units: tuple[Unit, ...]
+    trials: tuple[Trial, ...]
+    units: tuple[tuple[Pack, ...], ...]
     fingerprint: str
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all prompts and answers."""
-        return sum(
-            len(t.encoded.ids) + len(t.encoded.answer_ids) for t in self.trials if t.encoded is not None
-        )
 
     @property
     def spec(self) -> dict[str, object]:
         """What decides the trials: the study's part, and the digest of its items."""
-        return {**self.study.trial_spec(), "data": self.pool.digest, "format": _FORMAT}
+        return _spec(self.study, self.pool)
+
+
+def _spec(study: Study, pool: ItemPool) -> dict[str, object]:
+    return {**study.trial_spec(), "data": pool.digest, "format": _FORMAT}
 
 
 def study_fingerprint(study: Study, pool: ItemPool) -> str:
     """Hash what decides a study's trials: its items' content, arms, outcomes, seeds."""
-    spec = {**study.trial_spec(), "data": pool.digest, "format": _FORMAT}
+    spec = _spec(study, pool)
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
 def make_plan(study: Study, pool: ItemPool, codec: PromptCodec, *, budget: int) -> TrialPlan:
-    """Render and tokenise every trial, and decide what is computed together.
+    """Render and tokenise every trial, and decide what is computed together: ``budget`` tokens at once.
 
-    Parameters
-    ----------
-    study : Study
-    pool : ItemPool
-        From :func:`whyprompt.trials.check.runnable_items`.
-    codec : PromptCodec
-        The model's tokenizer.
-    budget : int
-        Tokens computed at once.
-
-    Returns
-    -------
-    TrialPlan
-
-    Raises
-    ------
-    InputError
-        Whatever would go wrong later, where it can be known now: a template that fails on an item, an answer
-        that merges with its cue, a prompt longer than the context.
+    The pool is that of :func:`whyprompt.trials.check.runnable_items`. Raises `InputError` for whatever would
+    go wrong later, where it can be known now: a template that fails on an item, an answer that merges with
+    its cue, a prompt longer than the context.
     """
-    reads = needs_completion(study.outcomes)
-    trials: list[PlannedTrial] = []
-    units: list[Unit] = []
+    reads, ahead = needs_completion(study.outcomes), needs_look_ahead(study.outcomes)
+    trials: list[Trial] = []
+    units: list[tuple[Pack, ...]] = []
     for name, arm in study.arms.items():
         first = len(trials)
         for rep in range(study.reps):
@@ -156,14 +108,14 @@ def make_plan(study: Study, pool: ItemPool, codec: PromptCodec, *, budget: int) 
                 where = f"arm {name!r}, item {item.item_id!r}"
                 room = study.generation.max_new_tokens if reads else 0
                 if prompt.reasoning_first is None:
-                    encoded = codec.encode(prompt, where=where, room=room)
+                    encoded = codec.encode(prompt, where=where, room=room, look_ahead=ahead)
                 else:
                     # The chain is not known yet: the boundary is checked, and room kept for the longest.
                     room += study.generation.max_reasoning_tokens
                     codec.encode(prompt.with_chain("."), where=where, room=room)
                     encoded = None
                 trials.append(
-                    PlannedTrial(
+                    Trial(
                         item=item,
                         arm=name,
                         rep=rep,
@@ -197,18 +149,10 @@ def _temperature(study: Study, arm: str, item: Item, rep: int) -> float:
     return setting
 
 
-def gold_request(trial: PlannedTrial, *, look_ahead: bool) -> ScoreRequest:
-    """Ask for the gold answer of a trial whose prompt is complete."""
-    assert trial.encoded is not None
-    whole = trial.encoded.ids + trial.encoded.answer_ids
-    return ScoreRequest(whole, len(trial.encoded.ids), look_ahead)
-
-
 def _units(
-    study: Study, trials: list[PlannedTrial], first: int, codec: PromptCodec, budget: int
-) -> list[Unit]:
+    study: Study, trials: list[Trial], first: int, codec: PromptCodec, budget: int
+) -> list[tuple[Pack, ...]]:
     """Group an arm's trials: one pack of the scorer each, or more where completions profit from a batch."""
-    ahead = needs_look_ahead(study.outcomes)
     sequences: list[tuple[int, ...]] = []
     limits: list[int] = []
     chains = False
@@ -219,20 +163,18 @@ def _units(
             limits.append(len(sequences[-1]) - 1)
             chains = True
         else:
-            request = gold_request(trial, look_ahead=ahead)
-            sequences.append(request.fed)
-            limits.append(request.start - 1)
+            sequences.append(trial.encoded.fed)
+            limits.append(len(trial.encoded.ids) - 1)
     packs = [
         replace(pack, members=tuple(first + m for m in pack.members))
         for pack in plan_packs(sequences, limits=limits, budget=budget)
     ]
     least = 16 if chains or needs_completion(study.outcomes) else 1
-    units: list[Unit] = []
+    units: list[tuple[Pack, ...]] = []
     gathered: list[Pack] = []
     for n, pack in enumerate(packs):
         gathered.append(pack)
-        members = tuple(m for p in gathered for m in p.members)
-        if len(members) >= least or n == len(packs) - 1:
-            units.append(Unit(trials=members, packs=() if chains else tuple(gathered)))
+        if sum(len(p.members) for p in gathered) >= least or n == len(packs) - 1:
+            units.append(tuple(gathered))
             gathered = []
     return units

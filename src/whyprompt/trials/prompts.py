@@ -14,7 +14,7 @@ import hashlib
 import json
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import jinja2
@@ -34,21 +34,11 @@ __all__ = [
     "CHAIN_MARK",
     "ChatRenderer",
     "Prompt",
-    "Segment",
     "check_templates",
     "cut_before_answer",
     "render",
     "trial_seed",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A named stretch ``[start, end)`` of a prompt, in characters."""
-
-    name: str
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +53,8 @@ class Prompt:
         The separator and the gold answer: what is scored after ``text``.
     separator : str
         What stands between the cue and any answer.
-    segments : tuple of Segment
-        In order, not overlapping.
+    segments : tuple of (name, start, end)
+        Named stretches of the text in characters, in order, not overlapping.
     reasoning_first : str, optional
         When the model's own chain is to be made first: the prompt for it. ``text`` then has the mark
         :data:`CHAIN_MARK` where the chain belongs.
@@ -75,7 +65,7 @@ class Prompt:
     text: str
     answer: str
     separator: str
-    segments: tuple[Segment, ...]
+    segments: tuple[tuple[str, int, int], ...]
     chat: bool
     reasoning_first: str | None = None
 
@@ -96,15 +86,14 @@ class Prompt:
         chain = chain.strip()
         shift = len(chain) - len(CHAIN_MARK)
 
-        def moved(s: Segment) -> Segment:
-            return s if s.end <= at else Segment(s.name, s.start + shift * (s.start > at), s.end + shift)
-
-        return Prompt(
+        return replace(
+            self,
             text=self.text[:at] + chain + self.text[at + len(CHAIN_MARK) :],
-            answer=self.answer,
-            separator=self.separator,
-            segments=tuple(moved(s) for s in self.segments),
-            chat=self.chat,
+            segments=tuple(
+                (name, start + shift * (start > at), end + shift * (end > at))
+                for name, start, end in self.segments
+            ),
+            reasoning_first=None,
         )
 
 
@@ -251,7 +240,7 @@ class _Builder:
         n = len(self.names) - 1
         return f"{chr(_OPEN + n)}{text}{chr(_CLOSE + n)}"
 
-    def strip(self, marked: str) -> tuple[str, tuple[Segment, ...]]:
+    def strip(self, marked: str) -> tuple[str, tuple[tuple[str, int, int], ...]]:
         out: list[str] = []
         length = 0
         starts: dict[int, int] = {}
@@ -261,13 +250,13 @@ class _Builder:
             if _OPEN <= code < _OPEN + len(self.names):
                 starts[code - _OPEN] = length
             elif _CLOSE <= code < _CLOSE + len(self.names):
-                segments.append(Segment(self.names[code - _CLOSE], starts[code - _CLOSE], length))
+                segments.append((self.names[code - _CLOSE], starts[code - _CLOSE], length))
             else:
                 out.append(char)
                 length += 1
         if len(segments) != len(self.names):
             raise PromptError("the chat template drops or repeats parts of a prompt, so it has no segments")
-        return "".join(out), tuple(sorted(segments, key=lambda s: (s.start, s.end)))
+        return "".join(out), tuple(sorted(segments, key=lambda s: s[1:]))
 
 
 def _format_of(arm: Arm) -> _Format:

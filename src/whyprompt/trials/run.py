@@ -16,32 +16,31 @@ from whyprompt.results import Check, Estimate
 from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.items.load import load_items
 from whyprompt.trials.manifest import save_manifest, seed_everything
-from whyprompt.trials.models.generation import CompletionRequest, complete
+from whyprompt.trials.models.generation import complete
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
-from whyprompt.trials.models.scoring import RootCache, ScoreRequest, plan_scoring, score, score_pack
+from whyprompt.trials.models.local import Encoded
+from whyprompt.trials.models.scoring import RootCache, plan_scoring, score, score_pack
 from whyprompt.trials.outcomes.score import (
-    Observed,
     needs_choices,
     needs_completion,
     needs_look_ahead,
     score_outcomes,
 )
-from whyprompt.trials.plan import TrialPlan, Unit, gold_request, make_plan, study_fingerprint
-from whyprompt.trials.store import ItemRow, TrialRow, TrialStore
+from whyprompt.trials.plan import Trial, TrialPlan, make_plan, study_fingerprint
+from whyprompt.trials.store import TrialStore
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import pandas as pd
 
     from whyprompt.study import Study
-    from whyprompt.trials.items.item import Item
-    from whyprompt.trials.models.local import LocalModel
+    from whyprompt.trials.items.item import Item, Scalar
+    from whyprompt.trials.models.local import LocalModel, PromptCodec
+    from whyprompt.trials.models.packing import Pack
     from whyprompt.trials.models.scoring import TokenScores
-    from whyprompt.trials.plan import PlannedTrial
 
 __all__ = [
-    "DryRun",
     "Progress",
     "RunResult",
     "dry_run",
@@ -57,26 +56,22 @@ _CPU_BUDGET = 768
 
 
 @dataclass(frozen=True, kw_only=True)
-class DryRun:
-    """What a study would take."""
-
-    trials: int
-    items: int
-    tokens: int
-    arms: dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a run did.
+    """What a study takes, and what a run of it did.
 
     Parameters
     ----------
-    study, model : str
-        Fingerprints.
-    trials, new_trials : int
-        All trials of the study, and those that this run computed.
-    store : Path
+    study : str
+        Its fingerprint.
+    trials, items : int
+        Of the whole study.
+    arms : mapping of str to int
+        The tokens of each arm's prompts and answers; with the longest chain, where a model writes its own.
+    new_trials : int
+        Those that this run computed: none in a dry run.
+    model : str or None
+        Its fingerprint; None of a dry run, as the store is.
+    store : Path or None
         The SQLite file.
     notices : tuple of str
         What changed since the store's last study of this name.
@@ -85,20 +80,36 @@ class RunResult:
     """
 
     study: str
-    model: str
     trials: int
-    new_trials: int
-    store: Path
-    notices: tuple[str, ...]
-    seconds: float
+    items: int
+    arms: Mapping[str, int]
+    new_trials: int = 0
+    model: str | None = None
+    store: Path | None = None
+    notices: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all arms."""
+        return sum(self.arms.values())
 
 
 def _silent(_done: int, _total: int, _text: str) -> None:
     """Report nothing."""
 
 
-def dry_run(study: Study) -> DryRun:
+def dry_run(study: Study) -> RunResult:
     """Count a study's trials and tokens without loading the model's weights.
+
+    Parameters
+    ----------
+    study : Study
+
+    Returns
+    -------
+    RunResult
+        Without what only a run knows.
 
     Raises
     ------
@@ -108,18 +119,18 @@ def dry_run(study: Study) -> DryRun:
     pool = runnable_items(study)
     codec = load_codec(study.model.name, revision=study.model.revision)
     usable_device(study.model.device)
-    plan = make_plan(study, pool, codec, budget=_CPU_BUDGET)
-    arms = {
-        arm: sum(
-            len(t.encoded.ids) + len(t.encoded.answer_ids)
-            if t.encoded is not None
-            else len(codec.tokens(t.prompt.reasoning_first or "")) + study.generation.max_reasoning_tokens
-            for t in plan.trials
-            if t.arm == arm
-        )
-        for arm in study.arms
-    }
-    return DryRun(trials=len(plan.trials), items=len(plan.pool.items), tokens=sum(arms.values()), arms=arms)
+    return _taken(make_plan(study, pool, codec, budget=_CPU_BUDGET), codec)
+
+
+def _taken(plan: TrialPlan, codec: PromptCodec) -> RunResult:
+    arms = dict.fromkeys(plan.study.arms, 0)
+    for t in plan.trials:
+        if t.encoded is not None:
+            arms[t.arm] += len(t.encoded.ids) + len(t.encoded.answer_ids)
+        else:
+            longest = plan.study.generation.max_reasoning_tokens
+            arms[t.arm] += len(codec.tokens(t.prompt.reasoning_first or "")) + longest
+    return RunResult(study=plan.fingerprint, trials=len(plan.trials), items=len(plan.pool.items), arms=arms)
 
 
 def run_study(
@@ -156,13 +167,7 @@ def run_study(
     pool = runnable_items(study)
     progress(0, 0, "loading the model")
     with TrialStore(path, write=True) as store:
-        lm = load_model(
-            study.model.name,
-            revision=study.model.revision,
-            device=study.model.device,
-            dtype=study.model.dtype,
-            threads=study.model.threads,
-        )
+        lm = load_model(**study.model.model_dump())
         plan = make_plan(study, pool, lm.codec, budget=lm.token_budget)
         seed_everything(study.seeds.sampling)
         started = _now()
@@ -171,10 +176,10 @@ def run_study(
             name=study.name,
             spec=plan.spec,
             model=lm.fingerprint,
-            model_name=lm.files.name,
+            model_name=lm.name,
             detail={
-                "name": lm.files.name,
-                "files": lm.files.sha256,
+                "name": lm.name,
+                "files": lm.sha256,
                 "dtype": str(lm.dtype),
                 "device": lm.device.type,
             },
@@ -190,10 +195,9 @@ def run_study(
         seconds = time.perf_counter() - begun
         save_manifest(folder, plan, lm, started_at=started, text=text, notices=notices, new_trials=new)
         store.check_there()
-    return RunResult(
-        study=plan.fingerprint,
+    return replace(
+        _taken(plan, lm.codec),
         model=lm.fingerprint,
-        trials=len(plan.trials),
         new_trials=new,
         store=path,
         notices=tuple(notices),
@@ -213,7 +217,7 @@ def _measure_items(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress:
     ids = [lm.codec.tokens(item.question, special=True) for item in items]
     if "question_perplexity" in wanted:
         # The first token has nothing before it where the tokenizer sets no beginning: it is not scored.
-        requests = [ScoreRequest(i, 1) for i in ids if len(i) > 1]
+        requests = [Encoded(i[:1], i[1:]) for i in ids if len(i) > 1]
         which = [n for n, i in enumerate(ids) if len(i) > 1]
         short = next((items[n].item_id for n, i in enumerate(ids) if len(i) < 2), None)
         if short is not None:
@@ -237,8 +241,8 @@ def _measure_items(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress:
         store.add(
             plan.fingerprint,
             lm.fingerprint,
-            [
-                _item_row(items[n], n, len(lm.codec.tokens(items[n].question)), scores.get(n), wanted)
+            items=[
+                (n, _measured(items[n], len(lm.codec.tokens(items[n].question)), scores.get(n), wanted))
                 for n in unit
                 if items[n].item_id not in done
             ],
@@ -247,24 +251,14 @@ def _measure_items(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress:
     progress(len(items), len(items), "measuring the items")
 
 
-def _item_row(
-    item: Item, position: int, tokens: int, scores: TokenScores | None, wanted: set[str]
-) -> ItemRow:
-    measured: dict[str, object] = {}
+def _measured(item: Item, tokens: int, scores: TokenScores | None, wanted: set[str]) -> Item:
+    """Put what is measured of an item before its own covariates."""
+    measured: dict[str, Scalar] = {}
     if "question_tokens" in wanted:
         measured["question_tokens"] = tokens
     if scores is not None:
         measured["question_perplexity"] = math.exp(-scores.total / len(scores.log_probs))
-    return ItemRow(
-        item_id=item.item_id,
-        position=position,
-        task_type=item.task_type,
-        difficulty=item.difficulty,
-        cluster=item.cluster or item.item_id,
-        question=item.question,
-        answer=item.answer,
-        covariates={**measured, **item.covariates},
-    )
+    return replace(item, covariates={**measured, **item.covariates})
 
 
 def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Progress) -> int:
@@ -272,136 +266,114 @@ def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Pro
     count, new = len(done), 0
     cache = RootCache()
     for number, unit in enumerate(plan.units):
-        trials = [plan.trials[n] for n in unit.trials]
-        if all(t.key in done for t in trials):
+        trials = {n: plan.trials[n] for pack in unit for n in pack.members}
+        if all(t.key in done for t in trials.values()):
             continue
-        progress(count, len(plan.trials), f"arm {trials[0].arm}")
+        progress(count, len(plan.trials), f"arm {plan.trials[unit[0].members[0]].arm}")
+        made = _run_unit(plan, unit, number, trials, lm, cache)
         # Another version may have laid the units otherwise: a trial that is there stays as it is.
-        rows = [
-            row
-            for row in _run_unit(plan, unit, number, lm, cache)
-            if (row.item_id, row.arm, row.rep) not in done
-        ]
-        store.add(plan.fingerprint, lm.fingerprint, rows)
-        count += len(rows)
-        new += len(rows)
+        fresh = [trial for trial in made if trial.key not in done]
+        store.add(plan.fingerprint, lm.fingerprint, trials=fresh)
+        count += len(fresh)
+        new += len(fresh)
     progress(len(plan.trials), len(plan.trials), "done")
     return new
 
 
-def _run_unit(plan: TrialPlan, unit: Unit, number: int, lm: LocalModel, cache: RootCache) -> list[TrialRow]:
+def _run_unit(
+    plan: TrialPlan,
+    unit: Sequence[Pack],
+    number: int,
+    planned: Mapping[int, Trial],
+    lm: LocalModel,
+    cache: RootCache,
+) -> list[Trial]:
     started, begun = _now(), time.perf_counter()
-    outcomes = plan.study.outcomes
-    trials = _with_chains(plan, [plan.trials[n] for n in unit.trials], lm)
-    scores, ends = _gold_scores(plan, unit, trials, lm, cache)
+    outcomes, settings = plan.study.outcomes, plan.study.generation
+    ready = _with_chains(plan, planned, lm)
+    encoded = {n: t.encoded for n, t in ready.items() if t.encoded is not None}
+    if any(t.encoded is None for t in planned.values()):
+        # The unit's packs are of the prompts for the chains.
+        scores = dict(zip(encoded, score(lm, list(encoded.values())), strict=True))
+    else:
+        scores = {n: found for pack in unit for n, found in score_pack(lm, encoded, pack, cache)}
+    trials = list(ready.values())
     choices = _choice_scores(trials, lm) if needs_choices(outcomes) else [None] * len(trials)
-    completions: list[tuple[str, int]] | None = None
+    completions: Sequence[tuple[str | None, int | None]] = [(None, None)] * len(trials)
     if needs_completion(outcomes):
-        settings = plan.study.generation
-        made = complete(
+        completions = complete(
             lm,
-            [
-                CompletionRequest(t.encoded.ids, t.temperature, t.seed)
-                for t in trials
-                if t.encoded is not None
-            ],
+            [e.ids for e in encoded.values()],
+            temperatures=[t.temperature for t in trials],
+            seeds=[t.seed for t in trials],
             max_new_tokens=settings.max_new_tokens,
             stop=settings.stop,
         )
-        completions = [(c.text, c.n_tokens) for c in made]
     latency = (time.perf_counter() - begun) / len(trials)
-    rows = []
-    for n, trial in enumerate(trials):
-        assert trial.encoded is not None
-        completion = completions[n] if completions is not None else (None, None)
+    made = []
+    for (n, trial), (text, tokens), of_choices in zip(ready.items(), completions, choices, strict=True):
+        after = scores[n].next_token
         values = score_outcomes(
             outcomes,
             trial.item,
-            Observed(scores=scores[n], ends=ends[n], completion=completion[0], choices=choices[n]),
+            scores[n],
+            ends=None if after is None else lm.codec.ends_answer(after),
+            completion=text,
+            choices=of_choices,
             where=trial.where,
         )
-        rows.append(
-            TrialRow(
-                item_id=trial.item.item_id,
-                arm=trial.arm,
-                rep=trial.rep,
+        made.append(
+            replace(
+                trial,
                 unit=number,
-                prompt=trial.prompt.text,
-                prompt_tokens=len(trial.encoded.ids),
-                completion=completion[0],
-                completion_tokens=completion[1],
+                completion=text,
+                completion_tokens=tokens,
                 outcomes=values,
-                temperature=trial.temperature,
-                seed=trial.seed,
                 latency_s=latency,
                 started_at=started,
             )
         )
-    return rows
+    return made
 
 
-def _with_chains(plan: TrialPlan, trials: Sequence[PlannedTrial], lm: LocalModel) -> list[PlannedTrial]:
+def _with_chains(plan: TrialPlan, trials: Mapping[int, Trial], lm: LocalModel) -> Mapping[int, Trial]:
     """Let the model write its own chain where an arm asks for it, and put it into the prompt."""
-    waiting = [t for t in trials if t.encoded is None]
+    waiting = {n: t for n, t in trials.items() if t.encoded is None}
     if not waiting:
-        return list(trials)
+        return trials
     chains = complete(
         lm,
         [
-            CompletionRequest(
-                lm.codec.tokens(t.prompt.reasoning_first or "", special=not t.prompt.chat),
-                t.temperature,
-                # A stream of its own: the completion after the chain draws from the trial's seed.
-                t.seed ^ 1,
-            )
-            for t in waiting
+            lm.codec.tokens(t.prompt.reasoning_first or "", special=not t.prompt.chat)
+            for t in waiting.values()
         ],
+        temperatures=[t.temperature for t in waiting.values()],
+        # A stream of its own: the completion after the chain draws from the trial's seed.
+        seeds=[t.seed ^ 1 for t in waiting.values()],
         max_new_tokens=plan.study.generation.max_reasoning_tokens,
     )
-    made = {t.key: c.text for t, c in zip(waiting, chains, strict=True)}
-    ready = []
-    for trial in trials:
-        if trial.key not in made:
-            ready.append(trial)
-            continue
-        prompt = trial.prompt.with_chain(made[trial.key] or "...")
-        ready.append(replace(trial, prompt=prompt, encoded=lm.codec.encode(prompt, where=trial.where)))
+    ahead = needs_look_ahead(plan.study.outcomes)
+    ready = dict(trials)
+    for (n, trial), (chain, _) in zip(waiting.items(), chains, strict=True):
+        prompt = trial.prompt.with_chain(chain or "...")
+        encoded = lm.codec.encode(prompt, where=trial.where, look_ahead=ahead)
+        ready[n] = replace(trial, prompt=prompt, encoded=encoded)
     return ready
 
 
-def _gold_scores(
-    plan: TrialPlan, unit: Unit, trials: Sequence[PlannedTrial], lm: LocalModel, cache: RootCache
-) -> tuple[list[TokenScores], list[bool | None]]:
-    ahead = needs_look_ahead(plan.study.outcomes)
-    requests = {n: gold_request(t, look_ahead=ahead) for n, t in zip(unit.trials, trials, strict=True)}
-    found: dict[int, TokenScores] = {}
-    if unit.packs:
-        for pack in unit.packs:
-            found.update(score_pack(lm, requests, pack, cache))
-    else:
-        found = dict(zip(unit.trials, score(lm, list(requests.values())), strict=True))
-    scores = [found[n] for n in unit.trials]
-    ends = [None if s.next_token is None else lm.codec.ends_answer(s.next_token) for s in scores]
-    return scores, ends
-
-
-def _choice_scores(trials: Sequence[PlannedTrial], lm: LocalModel) -> list[dict[str, TokenScores] | None]:
-    keys: list[tuple[int, str]] = []
-    requests: list[ScoreRequest] = []
-    for n, trial in enumerate(trials):
-        for choice in trial.item.choices:
-            encoded = lm.codec.encode(
-                trial.prompt,
-                answer=trial.prompt.separator + choice,
-                where=f"{trial.where}, choice {choice!r}",
-            )
-            keys.append((n, choice))
-            requests.append(ScoreRequest(encoded.ids + encoded.answer_ids, len(encoded.ids)))
-    result: list[dict[str, TokenScores] | None] = [{} for _ in trials]
-    for (n, choice), scores in zip(keys, score(lm, requests), strict=True):
-        mine = result[n]
-        assert mine is not None
-        mine[choice] = scores
+def _choice_scores(trials: Sequence[Trial], lm: LocalModel) -> list[dict[str, TokenScores]]:
+    asked = {
+        (n, choice): lm.codec.encode(
+            trial.prompt,
+            answer=trial.prompt.separator + choice,
+            where=f"{trial.where}, choice {choice!r}",
+        )
+        for n, trial in enumerate(trials)
+        for choice in trial.item.choices
+    }
+    result: list[dict[str, TokenScores]] = [{} for _ in trials]
+    for (n, choice), scores in zip(asked, score(lm, list(asked.values())), strict=True):
+        result[n][choice] = scores
     return result
 
 
@@ -484,13 +456,7 @@ def verify_study(
     if not any(o.name == "log_prob" and o.call is None for o in study.outcomes):
         raise StoreError("run --verify compares log-probabilities, and 'log_prob' is not among the outcomes")
     stored = load_trials(study, folder)
-    lm = load_model(
-        study.model.name,
-        revision=study.model.revision,
-        device=study.model.device,
-        dtype=study.model.dtype,
-        threads=study.model.threads,
-    )
+    lm = load_model(**study.model.model_dump())
     plan = make_plan(study, runnable_items(study), lm.codec, budget=lm.token_budget)
     values = {
         (i, a, int(r)): float(v)
@@ -507,8 +473,7 @@ def verify_study(
     for n, trial in enumerate(chosen):
         progress(n, len(chosen), "verifying")
         assert trial.encoded is not None
-        ids = trial.encoded.ids + trial.encoded.answer_ids
-        again = score(lm, [ScoreRequest(ids, len(trial.encoded.ids))])[0].total
+        again = score(lm, [trial.encoded])[0].total
         if (difference := abs(again - values[trial.key])) > worst:
             worst, where = difference, trial.where
     progress(len(chosen), len(chosen), "verifying")

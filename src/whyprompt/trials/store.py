@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from whyprompt._files import lock_for, whole_file
@@ -23,7 +22,10 @@ if TYPE_CHECKING:
     import filelock
     import pandas as pd
 
-__all__ = ["ItemRow", "TrialRow", "TrialStore", "export"]
+    from whyprompt.trials.items.item import Item
+    from whyprompt.trials.plan import Trial
+
+__all__ = ["TrialStore", "export"]
 
 _VERSION = 1
 _ANEW = "move it aside and run the study again: whyprompt run STUDY"
@@ -52,49 +54,39 @@ CREATE TABLE runs (
 """
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ItemRow:
-    """One item as the store keeps it."""
-
-    item_id: str
-    position: int
-    task_type: str
-    difficulty: float | None
-    cluster: str
-    question: str
-    answer: str
-    covariates: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialRow:
-    """One trial as the store keeps it."""
-
-    item_id: str
-    arm: str
-    rep: int
-    unit: int
-    prompt: str
-    prompt_tokens: int
-    completion: str | None
-    completion_tokens: int | None
-    outcomes: Mapping[str, float]
-    temperature: float
-    seed: int
-    latency_s: float
-    started_at: str
-    cost: float | None = None
-    error: str | None = None
+# The columns that an item and a trial have under the same names.
+_OF_ITEM = ("item_id", "task_type", "difficulty", "question", "answer")
+_OF_TRIAL = (
+    "arm",
+    "rep",
+    "unit",
+    "completion",
+    "completion_tokens",
+    "temperature",
+    "seed",
+    "latency_s",
+    "started_at",
+)
 
 
-def _insert(row: ItemRow | TrialRow, table: str) -> tuple[str, list[Any]]:
-    values = {
-        k: json.dumps(v, ensure_ascii=False, sort_keys=False) if isinstance(v, dict) else v
-        for k, v in asdict(row).items()
+def _item_row(position: int, item: Item) -> dict[str, Any]:
+    return {
+        **{name: getattr(item, name) for name in _OF_ITEM},
+        "position": position,
+        "cluster": item.cluster or item.item_id,
+        "covariates": json.dumps(dict(item.covariates), ensure_ascii=False),
     }
-    columns = ", ".join(values)
-    marks = ", ".join("?" * (len(values) + 2))
-    return f"INSERT INTO {table} (study, model, {columns}) VALUES ({marks})", list(values.values())  # noqa: S608 - fixed names
+
+
+def _trial_row(trial: Trial) -> dict[str, Any]:
+    assert trial.encoded is not None
+    return {
+        "item_id": trial.item.item_id,
+        **{name: getattr(trial, name) for name in _OF_TRIAL},
+        "prompt": trial.prompt.text,
+        "prompt_tokens": len(trial.encoded.ids),
+        "outcomes": json.dumps(dict(trial.outcomes), ensure_ascii=False),
+    }
 
 
 class TrialStore:
@@ -277,8 +269,15 @@ class TrialStore:
             raise
         self._db.execute("COMMIT")
 
-    def add(self, study: str, model: str, rows: Sequence[ItemRow | TrialRow]) -> None:
-        """Write the rows of one unit, all or none.
+    def add(
+        self,
+        study: str,
+        model: str,
+        *,
+        items: Sequence[tuple[int, Item]] = (),
+        trials: Sequence[Trial] = (),
+    ) -> None:
+        """Write items, each with its position, and trials, all or none.
 
         Raises
         ------
@@ -288,9 +287,14 @@ class TrialStore:
             As :meth:`check_there`.
         """
         with _errors(self.path), self._transaction():
-            for row in rows:
-                statement, values = _insert(row, "items" if isinstance(row, ItemRow) else "trials")
-                self._db.execute(statement, [study, model, *values])
+            rows = [("items", _item_row(*item)) for item in items]
+            rows += [("trials", _trial_row(trial)) for trial in trials]
+            for table, row in rows:
+                columns, marks = ", ".join(row), ", ".join("?" * (len(row) + 2))
+                self._db.execute(
+                    f"INSERT INTO {table} (study, model, {columns}) VALUES ({marks})",  # noqa: S608 - fixed names
+                    [study, model, *row.values()],
+                )
         self.check_there()
 
     def done_items(self, study: str, model: str) -> set[str]:

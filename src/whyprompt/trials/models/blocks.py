@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -32,48 +31,29 @@ _NAME = "whyprompt_blocks"
 _queries: ContextVar[int] = ContextVar("whyprompt_block_queries", default=64)
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Neighbouring queries and the keys that any of them may see."""
-
-    queries: slice
-    keys: torch.Tensor
-    mask: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    mask: torch.Tensor
-    blocks: tuple[Block, ...]
+# Neighbouring queries, the keys that any of them may see, and the mask between them.
+_Block = tuple[slice, torch.Tensor, torch.Tensor]
+# The whole mask, and its blocks.
+_plan: ContextVar[tuple[torch.Tensor, list[_Block]] | None] = ContextVar(
+    "whyprompt_attention_blocks", default=None
+)
 
 
-_plan: ContextVar[_Plan | None] = ContextVar("whyprompt_attention_blocks", default=None)
+def plan_blocks(mask: torch.Tensor, *, queries: int) -> list[_Block]:
+    """Cut a mask into blocks of about so many neighbouring queries.
 
-
-def plan_blocks(mask: torch.Tensor, *, queries: int) -> tuple[Block, ...]:
-    """Cut a mask into blocks of neighbouring queries.
-
-    Parameters
-    ----------
-    mask : Tensor, shape (1, 1, n_queries, n_keys)
-        Additive: zero where a query may look, hugely negative elsewhere.
-    queries : int
-        About how many a block has.
-
-    Returns
-    -------
-    tuple of Block
-        Every query is in one, and every key that it may see is among the block's.
+    The mask, of shape (1, 1, n_queries, n_keys), is additive: zero where a query may look, hugely negative
+    elsewhere. Every query is in one block, and every key that it may see is among the block's.
     """
     n = mask.shape[2]
     parts = max(1, round(n / queries))
     edges = [n * i // parts for i in range(parts + 1)]
-    blocks = []
+    blocks: list[_Block] = []
     for start, stop in pairwise(edges):
         rows = mask[:, :, start:stop]
         keys = (rows[0, 0] == 0).any(0).nonzero()[:, 0]
-        blocks.append(Block(slice(start, stop), keys, rows[..., keys].contiguous()))
-    return tuple(blocks)
+        blocks.append((slice(start, stop), keys, rows[..., keys].contiguous()))
+    return blocks
 
 
 def _attention(
@@ -86,13 +66,13 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     plan = _plan.get()
     # A layer that makes a mask of its own, or adds a bias for each position, is left as it is.
-    if plan is None or attention_mask is not plan.mask or kwargs.get("position_bias") is not None:
+    if plan is None or attention_mask is not plan[0] or kwargs.get("position_bias") is not None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     outputs = [
-        sdpa_attention_forward(
-            module, query[:, :, b.queries], key[:, :, b.keys], value[:, :, b.keys], b.mask, **kwargs
-        )[0]
-        for b in plan.blocks
+        sdpa_attention_forward(module, query[:, :, rows], key[:, :, keys], value[:, :, keys], mask, **kwargs)[
+            0
+        ]
+        for rows, keys, mask in plan[1]
     ]
     return torch.cat(outputs, dim=1), None
 
@@ -103,7 +83,7 @@ AttentionMaskInterface.register(_NAME, sdpa_mask)
 
 @contextmanager
 def _blocks(model: torch.nn.Module, mask: torch.Tensor) -> Iterator[None]:
-    token = _plan.set(_Plan(mask, plan_blocks(mask, queries=_queries.get())))
+    token = _plan.set((mask, plan_blocks(mask, queries=_queries.get())))
     try:
         with attention_through(model, _NAME):
             yield

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from whyprompt.trials.models.packing import common_prefix
@@ -16,81 +15,70 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.models.local import LocalModel
 
-__all__ = ["Completion", "CompletionRequest", "complete"]
-
-
-@dataclass(frozen=True, slots=True)
-class CompletionRequest:
-    """A prompt to continue.
-
-    Parameters
-    ----------
-    ids : tuple of int
-    temperature : float
-        0 is greedy.
-    seed : int
-        Of this completion alone: what it draws does not depend on its neighbours in the batch.
-    """
-
-    ids: tuple[int, ...]
-    temperature: float = 0.0
-    seed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What the model wrote, without what stopped it, and how many tokens it took."""
-
-    text: str
-    n_tokens: int
+__all__ = ["complete"]
 
 
 def complete(
     lm: LocalModel,
-    requests: Sequence[CompletionRequest],
+    prompts: Sequence[Sequence[int]],
     *,
     max_new_tokens: int,
     stop: Sequence[str] = (),
-) -> list[Completion]:
+    temperatures: Sequence[float] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[tuple[str, int]]:
     """Continue a batch of prompts until a special token, a stop string, or ``max_new_tokens``.
 
     Parameters
     ----------
     lm : LocalModel
-    requests : sequence of CompletionRequest
+    prompts : sequence of token ids
         Computed as one batch.
     max_new_tokens : int
     stop : sequence of str
         Cut off where the first of them appears.
+    temperatures : sequence of float, optional
+        One a prompt; 0, the default, is greedy.
+    seeds : sequence of int, optional
+        One a prompt: what it draws does not depend on its neighbours in the batch. 0 by default.
 
     Returns
     -------
-    list of Completion
+    list of (str, int)
+        What the model wrote after each, without what stopped it, and how many tokens it took.
     """
     import torch
 
     from whyprompt._lean.layers import lean_layers
 
-    if not requests:
+    if not prompts:
         return []
+    heats = [0.0] * len(prompts) if temperatures is None else temperatures
+    starts = [0] * len(prompts) if seeds is None else seeds
+    # Without packing nothing is known of how the model treats padding: one prompt at a time is right.
+    step = len(prompts) if lm.packs else 1
+    cuts = [slice(at, at + step) for at in range(0, len(prompts), step)]
     with torch.inference_mode(), lean_layers(lm.model):
-        if lm.packs:
-            return _batch(lm, requests, max_new_tokens, stop)
-        # Without packing nothing is known of how the model treats padding: one prompt at a time is right.
-        return [c for r in requests for c in _batch(lm, [r], max_new_tokens, stop)]
+        return [
+            made for c in cuts for made in _batch(lm, prompts[c], heats[c], starts[c], max_new_tokens, stop)
+        ]
 
 
 def _batch(
-    lm: LocalModel, requests: Sequence[CompletionRequest], most: int, stop: Sequence[str]
-) -> list[Completion]:
+    lm: LocalModel,
+    prompts: Sequence[Sequence[int]],
+    temperatures: Sequence[float],
+    seeds: Sequence[int],
+    most: int,
+    stop: Sequence[str],
+) -> list[tuple[str, int]]:
     import torch
 
-    n = len(requests)
+    n = len(prompts)
     root = 0
     if n > 1:
-        first = requests[0].ids
-        root = min(min(common_prefix(first, r.ids), len(r.ids) - 1) for r in requests)
-    tails = [r.ids[root:] for r in requests]
+        root = min(min(common_prefix(prompts[0], p), len(p) - 1) for p in prompts)
+    tails = [p[root:] for p in prompts]
     lengths = torch.tensor([len(t) for t in tails])
     width = int(lengths.max())
     # The last token of each prompt is all that is looked at: a row of logits for each distinct length.
@@ -104,7 +92,7 @@ def _batch(
     mask = torch.ones(n, root + width, dtype=torch.long)
     mask[:, root:] = (torch.arange(width)[None] < lengths[:, None]).long()
     # A lone prompt runs with the model's own kind of cache, which every architecture has.
-    cache = RootCache().fresh(lm, requests[0].ids[:root], rows=n) if n > 1 else None
+    cache = RootCache().fresh(lm, tuple(prompts[0][:root]), rows=n) if n > 1 else None
     named = cache_argument(lm.model)
     output = lm.model(
         input_ids=ids,
@@ -116,12 +104,12 @@ def _batch(
     )
     cache = output[named]
     logits = output.logits[torch.arange(n), rows].float().cpu()
-    draws = [torch.Generator().manual_seed(r.seed) for r in requests]
-    written: list[list[int]] = [[] for _ in requests]
+    draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+    written: list[list[int]] = [[] for _ in prompts]
     texts = [""] * n
     done = [False] * n
     for step in range(most):
-        chosen = [_choose(logits[i], requests[i].temperature, draws[i]) for i in range(n)]
+        chosen = [_choose(logits[i], temperatures[i], draws[i]) for i in range(n)]
         for i, token in enumerate(chosen):
             if done[i]:
                 continue
@@ -143,7 +131,7 @@ def _batch(
             **{named: cache},
         )
         logits = output.logits[:, -1].float().cpu()
-    return [Completion(_cut(t, stop), len(w)) for t, w in zip(texts, written, strict=True)]
+    return [(_cut(t, stop), len(w)) for t, w in zip(texts, written, strict=True)]
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

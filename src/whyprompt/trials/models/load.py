@@ -9,40 +9,37 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import ModelError
 from whyprompt.trials.models.local import LocalModel, PromptCodec
-from whyprompt.trials.models.locate import ModelFiles, locate_model, made_again
+from whyprompt.trials.models.locate import locate_model, made_again
 from whyprompt.trials.models.quiet import quiet_transformers
 from whyprompt.trials.models.scoring import probe_packing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     import torch
 
 __all__ = ["load_codec", "load_model", "usable_device"]
 
 
-def _load_tokenizer(files: ModelFiles) -> Any:  # noqa: ANN401 - transformers has no common tokenizer type
-    from transformers import AutoTokenizer
+def _read(name: str, folder: Path) -> tuple[PromptCodec, Any]:
+    """Read a model's tokenizer and configuration, which transformers has no common types of."""
+    from transformers import AutoConfig, AutoTokenizer
 
-    with _loading(files, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(str(files.folder), trust_remote_code=False)
+    with _loading(name, folder, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ModelError(
-            f"the tokenizer of {files.name!r} does not give character offsets",
+            f"the tokenizer of {name!r} does not give character offsets",
             hint="use a model with a fast tokenizer (tokenizer.json)",
         )
-    return tokenizer
-
-
-def _load_config(files: ModelFiles) -> Any:  # noqa: ANN401 - transformers configurations differ
-    from transformers import AutoConfig
-
-    with _loading(files, "configuration"):
-        return AutoConfig.from_pretrained(str(files.folder), trust_remote_code=False)
+    with _loading(name, folder, "configuration"):
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+    return PromptCodec(tokenizer, _context(config, tokenizer)), config
 
 
 @contextmanager
-def _loading(files: ModelFiles, what: str) -> Iterator[None]:
+def _loading(name: str, folder: Path, what: str) -> Iterator[None]:
     """Turn what a library raises on a model's files into one message."""
     from safetensors import SafetensorError
 
@@ -51,14 +48,13 @@ def _loading(files: ModelFiles, what: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
-                f"the model {files.name!r} brings code of its own (auto_map in {files.folder}), "
-                "which is never run",
+                f"the model {name!r} brings code of its own (auto_map in {folder}), which is never run",
                 hint="use a model whose architecture is part of transformers",
             ) from None
-        again = made_again(files.folder)
+        again = made_again(folder)
         raise ModelError(
-            f"the {what} of {files.name!r} cannot be loaded: {_first_line(error)}",
-            hint=f"delete the folder {files.folder}: it is made again" if again else None,
+            f"the {what} of {name!r} cannot be loaded: {_first_line(error)}",
+            hint=f"delete the folder {folder}: it is made again" if again else None,
         ) from None
 
 
@@ -87,11 +83,9 @@ def load_codec(name: str, *, revision: str | None = None) -> PromptCodec:
         If there is no such model, or its tokenizer cannot be used.
     """
     _require_local()
-    files = locate_model(name, revision=revision)
+    folder, _ = locate_model(name, revision=revision)
     with quiet_transformers():
-        tokenizer = _load_tokenizer(files)
-        config = _load_config(files)
-    return PromptCodec(tokenizer, _context(config, tokenizer))
+        return _read(name, folder)[0]
 
 
 def _require_local() -> None:
@@ -146,16 +140,15 @@ def load_model(
     from whyprompt._lean.products import products_note
 
     torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
-    files = locate_model(name, revision=revision)
+    folder, sha256 = locate_model(name, revision=revision)
     where = usable_device(device)
     with quiet_transformers():
-        tokenizer = _load_tokenizer(files)
-        config = _load_config(files)
+        codec, config = _read(name, folder)
         chosen, note = _dtype(dtype, config)
         loader: Any = AutoModelForCausalLM  # its type does not know the second value asked for
-        with _loading(files, "model"):
+        with _loading(name, folder, "model"):
             model, found = loader.from_pretrained(
-                str(files.folder), dtype=chosen, trust_remote_code=False, output_loading_info=True
+                str(folder), dtype=chosen, trust_remote_code=False, output_loading_info=True
             )
     # Left alone, transformers fills weights that the files lack with random numbers.
     lacking = sorted({*found["missing_keys"], *(m[0] for m in found["mismatched_keys"])})
@@ -165,11 +158,9 @@ def load_model(
             hint="is it a causal language model, and are its files complete?",
         )
     model = model.eval().requires_grad_(requires_grad=False).to(where)
-    codec = PromptCodec(tokenizer, _context(config, tokenizer))
-    loaded = LocalModel(
-        model=model, codec=codec, files=files, device=where, dtype=chosen, packs=True, notes=(note,)
+    probed, why = probe_packing(
+        LocalModel(model=model, codec=codec, name=name, sha256=sha256, device=where, dtype=chosen, packs=True)
     )
-    probed, why = probe_packing(loaded)
     notes = [note, why]
     if where.type == "cpu" and chosen is torch.float32:
         notes.insert(1, products_note())

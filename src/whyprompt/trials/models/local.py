@@ -14,29 +14,36 @@ if TYPE_CHECKING:
 
     import torch
 
-    from whyprompt.trials.models.locate import ModelFiles
     from whyprompt.trials.prompts import Prompt
 
 __all__ = ["Encoded", "LocalModel", "PromptCodec"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Encoded:
-    """A prompt in tokens.
+    """A prompt and an answer in tokens: what is scored.
 
     Parameters
     ----------
     ids : tuple of int
-        The prompt, its cue included.
+        The prompt, its cue included; at least one token.
     answer_ids : tuple of int
-        The gold answer, its separator included.
+        The answer, its separator included: the tokens that are scored.
     segments : tuple of (name, start, end)
         Named stretches of ``ids``; tokens of the chat template itself are in none.
+    look_ahead : bool
+        Whether the greedy token after the answer is wanted too (one more token to compute).
     """
 
     ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
-    segments: tuple[tuple[str, int, int], ...]
+    segments: tuple[tuple[str, int, int], ...] = ()
+    look_ahead: bool = False
+
+    @property
+    def fed(self) -> tuple[int, ...]:
+        """The tokens that the model must read."""
+        return self.ids + (self.answer_ids if self.look_ahead else self.answer_ids[:-1])
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,15 @@ class PromptCodec:
         ids = self.tokenizer(text, add_special_tokens=False).input_ids
         return (*(self._bos if special else ()), *ids)
 
-    def encode(self, prompt: Prompt, *, answer: str | None = None, room: int = 0, where: str = "") -> Encoded:
+    def encode(
+        self,
+        prompt: Prompt,
+        *,
+        answer: str | None = None,
+        room: int = 0,
+        where: str = "",
+        look_ahead: bool = False,
+    ) -> Encoded:
         """Tokenise a prompt and an answer as one text, and find the boundary between them.
 
         Parameters
@@ -87,6 +102,8 @@ class PromptCodec:
             Tokens yet to be written, for which the context must have room too.
         where : str
             Names the trial in messages.
+        look_ahead : bool, default False
+            As of `Encoded`.
 
         Returns
         -------
@@ -118,11 +135,8 @@ class PromptCodec:
                 f"and the model's context is {self.context}",
                 hint="use fewer or shorter shots, shorter items, or a model with a longer context",
             )
-        return Encoded(
-            ids=(*head, *ids[:n]),
-            answer_ids=tuple(ids[n:]),
-            segments=_token_segments(prompt, offsets[:n], shift=len(head)),
-        )
+        segments = _token_segments(prompt, offsets[:n], shift=len(head))
+        return Encoded((*head, *ids[:n]), tuple(ids[n:]), segments, look_ahead)
 
     def ends_answer(self, token: int) -> bool:
         """Say whether a token after an answer leaves it as it is: it makes no longer word or number."""
@@ -142,15 +156,15 @@ def _token_segments(
 ) -> tuple[tuple[str, int, int], ...]:
     spans: list[tuple[str, int, int]] = []
     at = 0
-    for segment in prompt.segments:
+    for name, begin, end in prompt.segments:
         # A token belongs to the segment its last character is in: its first may be the space before.
-        while at < len(offsets) and offsets[at][1] - 1 < segment.start:
+        while at < len(offsets) and offsets[at][1] - 1 < begin:
             at += 1
         start = at
-        while at < len(offsets) and offsets[at][1] - 1 < segment.end:
+        while at < len(offsets) and offsets[at][1] - 1 < end:
             at += 1
         if at > start:
-            spans.append((segment.name, start + shift, at + shift))
+            spans.append((name, start + shift, at + shift))
     return tuple(spans)
 
 
@@ -163,7 +177,10 @@ class LocalModel:
     model : transformers.PreTrainedModel
         In evaluation mode, on ``device``.
     codec : PromptCodec
-    files : ModelFiles
+    name : str
+        As the study gives it.
+    sha256 : str
+        Over its configuration, weights and tokenizer.
     device : torch.device
     dtype : torch.dtype
     packs : bool
@@ -176,7 +193,8 @@ class LocalModel:
 
     model: Any = field(repr=False)
     codec: PromptCodec
-    files: ModelFiles
+    name: str
+    sha256: str
     device: torch.device
     dtype: torch.dtype
     packs: bool
@@ -186,7 +204,7 @@ class LocalModel:
     @property
     def fingerprint(self) -> str:
         """Hash of the files, the data type and the kind of device: what decides the numbers."""
-        text = f"{self.files.sha256}|{self.dtype}|{self.device.type}"
+        text = f"{self.sha256}|{self.dtype}|{self.device.type}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @property

@@ -8,7 +8,6 @@ import json
 import shutil
 import struct
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ from whyprompt.errors import ModelError, WhypromptError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["EMBEDDED", "ModelFiles", "embedded_gguf", "hash_files", "locate_model", "made_again"]
+__all__ = ["EMBEDDED", "embedded_gguf", "hash_files", "locate_model", "made_again"]
 
 EMBEDDED = "embedded"
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -35,15 +34,6 @@ _REST = (
     "adapter_config.json",
 )
 _SIZES = "sizes.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFiles:
-    """A model's folder, and the SHA-256 over its configuration, weights and tokenizer."""
-
-    name: str
-    folder: Path
-    sha256: str
 
 
 def embedded_gguf() -> Path:
@@ -75,7 +65,7 @@ def hash_files(files: Sequence[Path]) -> str:
     return sha.hexdigest()
 
 
-def locate_model(name: str, *, revision: str | None = None) -> ModelFiles:
+def locate_model(name: str, *, revision: str | None = None) -> tuple[Path, str]:
     """Find a model's files, converting or downloading them once.
 
     Parameters
@@ -87,7 +77,9 @@ def locate_model(name: str, *, revision: str | None = None) -> ModelFiles:
 
     Returns
     -------
-    ModelFiles
+    folder : Path
+    sha256 : str
+        Over its configuration, weights and tokenizer.
 
     Raises
     ------
@@ -102,7 +94,7 @@ def locate_model(name: str, *, revision: str | None = None) -> ModelFiles:
         _check_folder(folder)
     else:
         folder = _from_hub(name, revision)
-    return ModelFiles(name=name, folder=folder, sha256=_folder_hash(folder))
+    return folder, _folder_hash(folder)
 
 
 def _check_folder(folder: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.errors import WhypromptError
+from whyprompt.trials.models.local import Encoded
 from whyprompt.trials.models.packing import Pack, plan_packs
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RootCache",
-    "ScoreRequest",
     "TokenScores",
     "cache_argument",
     "plan_scoring",
@@ -37,31 +37,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ScoreRequest:
-    """Tokens to score.
-
-    Parameters
-    ----------
-    ids : tuple of int
-        The whole sequence, the scored tokens last.
-    start : int
-        Index of the first scored token, at least 1.
-    look_ahead : bool
-        Whether the greedy token after the last is wanted too (one more token to compute).
-    """
-
-    ids: tuple[int, ...]
-    start: int
-    look_ahead: bool = False
-
-    @property
-    def fed(self) -> tuple[int, ...]:
-        """The tokens the model must read."""
-        return self.ids if self.look_ahead else self.ids[:-1]
-
-
-Requests = Sequence[ScoreRequest] | Mapping[int, ScoreRequest]
+Requests = Sequence[Encoded] | Mapping[int, Encoded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +98,13 @@ def cache_argument(model: Any) -> str:  # noqa: ANN401 - a transformers model
     return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
 
 
-def plan_scoring(
-    lm: LocalModel, requests: Sequence[ScoreRequest], *, budget: int | None = None
-) -> list[Pack]:
+def plan_scoring(lm: LocalModel, requests: Sequence[Encoded], *, budget: int | None = None) -> list[Pack]:
     """Plan which requests are computed together; the plan depends on the requests alone.
 
     Parameters
     ----------
     lm : LocalModel
-    requests : sequence of ScoreRequest
+    requests : sequence of Encoded
     budget : int, optional
         Tokens a pack; the model's own by default.
 
@@ -139,17 +113,17 @@ def plan_scoring(
     list of Pack
     """
     return plan_packs(
-        [r.fed for r in requests], limits=[r.start - 1 for r in requests], budget=budget or lm.token_budget
+        [r.fed for r in requests], limits=[len(r.ids) - 1 for r in requests], budget=budget or lm.token_budget
     )
 
 
-def score(lm: LocalModel, requests: Sequence[ScoreRequest]) -> list[TokenScores]:
+def score(lm: LocalModel, requests: Sequence[Encoded]) -> list[TokenScores]:
     """Score any number of requests.
 
     Parameters
     ----------
     lm : LocalModel
-    requests : sequence of ScoreRequest
+    requests : sequence of Encoded
 
     Returns
     -------
@@ -177,7 +151,7 @@ def score_pack(
     Parameters
     ----------
     lm : LocalModel
-    requests : sequence of ScoreRequest, or mapping of int to ScoreRequest
+    requests : sequence of Encoded, or mapping of int to Encoded
         Those the plan was made of, by the indices that the pack's members are.
     pack : Pack
     cache : RootCache
@@ -202,7 +176,7 @@ def score_pack(
         at = 0
         pairs: list[tuple[int, int]] = []
         for m, i in enumerate(pack.members):
-            targets = requests[i].ids[requests[i].start :]
+            targets = requests[i].answer_ids
             # A look-ahead adds a last wanted row, which has no target.
             pairs += zip(where[at : at + len(targets)], targets, strict=True)
             at += len(wanted[m])
@@ -211,19 +185,19 @@ def score_pack(
     at = scored = 0
     for m, i in enumerate(pack.members):
         request = requests[i]
-        n = len(request.ids) - request.start
+        n = len(request.answer_ids)
         mine = where[at : at + len(wanted[m])]
         log_probs = found[scored : scored + n]
         if not np.all(np.isfinite(log_probs)):
             raise WhypromptError(
-                f"the model {lm.files.name!r} gives a log-probability that is not finite",
+                f"the model {lm.name!r} gives a log-probability that is not finite",
                 hint="try dtype float32",
             )
         yield (
             i,
             TokenScores(
                 log_probs=log_probs,
-                greedy=bool(np.array_equal(best[mine[:n]], request.ids[request.start :])),
+                greedy=bool(np.array_equal(best[mine[:n]], request.answer_ids)),
                 next_token=int(best[mine[n]]) if request.look_ahead else None,
             ),
         )
@@ -252,7 +226,7 @@ def _packed(
 
     from whyprompt.trials.models.blocks import in_blocks
 
-    nodes = [pack.paths[m][requests[i].start - 1 - len(pack.root) :] for m, i in enumerate(pack.members)]
+    nodes = [pack.paths[m][len(requests[i].ids) - 1 - len(pack.root) :] for m, i in enumerate(pack.members)]
     rows = np.unique(np.concatenate(nodes))
     n, root = len(pack.tokens), len(pack.root)
     mask = torch.zeros(1, 1, n, root + n, dtype=lm.dtype)
@@ -290,7 +264,7 @@ def _padded(lm: LocalModel, requests: Requests, pack: Pack) -> tuple[list[NDArra
         at += len(batch)
         fed = [requests[pack.members[m]].fed for m in batch]
         spans = [
-            np.arange(requests[pack.members[m]].start - 1, len(f)) for m, f in zip(batch, fed, strict=True)
+            np.arange(len(requests[pack.members[m]].ids) - 1, len(f)) for m, f in zip(batch, fed, strict=True)
         ]
         rows = np.unique(np.concatenate(spans))
         width = max(map(len, fed))
@@ -337,20 +311,21 @@ def probe_packing(lm: LocalModel) -> tuple[LocalModel, str]:
     rng = np.random.default_rng(0)
     root, stem = rng.integers(0, vocabulary, 9).tolist(), rng.integers(0, vocabulary, 4).tolist()
     tails = [rng.integers(0, vocabulary, k).tolist() for k in (3, 5, 4)]
-    requests = [ScoreRequest((*root, *stem, *t), len(root) + 5) for t in tails[:2]]
-    requests.append(ScoreRequest((*root, *tails[2]), len(root) + 2))
+    requests = [Encoded((*root, *stem, t[0]), tuple(t[1:])) for t in tails[:2]]
+    requests.append(Encoded((*root, *tails[2][:2]), tuple(tails[2][2:])))
     with torch.inference_mode():
         plain = []
         for r in requests:
-            logits = lm.model(input_ids=torch.tensor([r.ids], device=lm.device)).logits[0].float()
-            if len(logits) != len(r.ids):
+            whole = (*r.ids, *r.answer_ids)
+            logits = lm.model(input_ids=torch.tensor([whole], device=lm.device)).logits[0].float()
+            if len(logits) != len(whole):
                 raise WhypromptError(
-                    f"the model {lm.files.name!r} gives {len(logits)} rows of logits for {len(r.ids)} "
+                    f"the model {lm.name!r} gives {len(logits)} rows of logits for {len(whole)} "
                     "tokens: it puts virtual tokens before the prompt, which cannot be scored",
                     hint="write the tuned prompt as text, or use the model without it",
                 )
             log_probs = torch.log_softmax(logits, -1)
-            plain.append(sum(log_probs[p - 1, r.ids[p]].item() for p in range(r.start, len(r.ids))))
+            plain.append(sum(log_probs[p - 1, whole[p]].item() for p in range(len(r.ids), len(whole))))
     tolerance = 1e-3 if lm.dtype in {torch.float32, torch.float64} else 0.25
     window = getattr(lm.model.config, "sliding_window", None)
     if isinstance(window, int) and 0 < window < lm.codec.context:
@@ -373,7 +348,7 @@ def probe_packing(lm: LocalModel) -> tuple[LocalModel, str]:
     worst = float(np.max(np.abs(np.subtract(found, plain))))
     if worst > tolerance:
         raise WhypromptError(
-            f"the model {lm.files.name!r} does not give its own log-probabilities in a padded batch "
+            f"the model {lm.name!r} does not give its own log-probabilities in a padded batch "
             f"(they differ by {worst:.1e})"
         )
     return able, f"padded scoring, prefixes computed anew: {why}"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import StudyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["check_embedding", "similarity"]
 
 _DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def check_embedding(options: dict[str, Any]) -> None:
+def check_embedding(options: Mapping[str, Any]) -> None:
     """Load the embedding model, so that a missing one is found before anything runs."""
     _encoder(str(options.get("model", _DEFAULT)))
 
@@ -36,7 +39,7 @@ def _encoder(model: str) -> Any:  # noqa: ANN401 - sentence-transformers is an e
         ) from None
 
 
-def similarity(completion: str, answer: str, options: dict[str, Any]) -> float:
+def similarity(completion: str, answer: str, options: Mapping[str, Any]) -> float:
     """Give the cosine similarity of two texts' embeddings, from -1 to 1.
 
     Parameters

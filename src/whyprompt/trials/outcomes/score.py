@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.errors import DataError, StudyError
 from whyprompt.trials.outcomes.callables import checked_value, load_callable
@@ -27,14 +27,14 @@ from whyprompt.trials.outcomes.embedding import check_embedding, similarity
 from whyprompt.trials.outcomes.text import last_number, normalise, parse_number
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from whyprompt.study import OutcomeSettings
     from whyprompt.trials.items.item import Item
     from whyprompt.trials.models.scoring import TokenScores
 
 __all__ = [
-    "Observed",
+    "Scorer",
     "check_outcomes",
     "needs_choices",
     "needs_completion",
@@ -43,51 +43,114 @@ __all__ = [
     "score_outcomes",
 ]
 
-_READ_COMPLETION = {"numeric_match", "string_match", "embedding_similarity"}
-_BINARY = {"exact_match", "numeric_match", "string_match", "multiple_choice"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class Observed:
-    """What a trial brought to light, before it is worth anything.
+class Scorer:
+    """What a built-in outcome reads, and how it is worth a number.
 
-    Parameters
-    ----------
-    scores : TokenScores
-        Of the gold answer.
-    ends : bool or None
-        Whether the greedy token after the answer leaves it as it is.
-    completion : str or None
-    choices : mapping of str to TokenScores
-        Of each of the item's choices.
+    ``value`` is given what is read (the scores of the gold answer, whether greedy decoding writes it and ends
+    there, the completion, or the scores of each choice), the item, and the outcome's options. ``check``
+    refuses items and options that cannot be scored, before anything runs.
     """
 
-    scores: TokenScores
-    ends: bool | None = None
-    completion: str | None = None
-    choices: Mapping[str, TokenScores] | None = None
+    reads: Literal["scores", "ending", "completion", "choices"]
+    value: Callable[[Any, Item, Mapping[str, Any]], float]
+    binary: bool = False
+    options: tuple[str, ...] = ()
+    check: Callable[[Sequence[Item], Mapping[str, Any]], None] | None = None
+
+
+_NORMALISE = ("none", "tokens", "bytes")
+
+
+def _mean(scores: TokenScores) -> float:
+    return scores.total / len(scores.log_probs)
+
+
+def _best_choice(choices: Mapping[str, TokenScores], item: Item, options: Mapping[str, Any]) -> float:
+    by = {
+        "none": lambda choice: choices[choice].total,
+        "tokens": lambda choice: _mean(choices[choice]),
+        "bytes": lambda choice: choices[choice].total / len(choice.encode()),
+    }
+    return float(max(choices, key=by[options.get("normalise", "none")]) == item.answer)
+
+
+def _check_choices(items: Sequence[Item], options: Mapping[str, Any]) -> None:
+    by = options.get("normalise", "none")
+    if by not in _NORMALISE:
+        raise StudyError(
+            f"outcome 'multiple_choice': options.normalise is {by!r}: use {', '.join(_NORMALISE)}"
+        )
+    bare = next((i for i in items if len(i.choices) < 2), None)
+    if bare is not None:
+        raise DataError(
+            f"outcome 'multiple_choice': item {bare.item_id!r} has fewer than two choices",
+            hint="name the column that holds them: columns: {choices: ...}",
+        )
+
+
+def _check_numbers(items: Sequence[Item], _: Mapping[str, Any]) -> None:
+    words = next((i for i in items if parse_number(i.answer) is None), None)
+    if words is not None:
+        raise DataError(
+            f"outcome 'numeric_match': the answer of item {words.item_id!r} is {words.answer!r}, "
+            "not a number",
+            hint="use exact_match or string_match for this task",
+        )
+
+
+_SCORERS = {
+    "log_prob": Scorer(reads="scores", value=lambda scores, _item, _options: scores.total),
+    "perplexity": Scorer(reads="scores", value=lambda scores, _item, _options: math.exp(-_mean(scores))),
+    "exact_match": Scorer(reads="ending", binary=True, value=lambda ends, _item, _options: float(ends)),
+    "numeric_match": Scorer(
+        reads="completion",
+        binary=True,
+        value=lambda text, item, _options: float(last_number(text) == parse_number(item.answer)),
+        check=_check_numbers,
+    ),
+    "string_match": Scorer(
+        reads="completion",
+        binary=True,
+        value=lambda text, item, _options: float(normalise(text) == normalise(item.answer)),
+    ),
+    "multiple_choice": Scorer(
+        reads="choices", binary=True, value=_best_choice, options=("normalise",), check=_check_choices
+    ),
+    "embedding_similarity": Scorer(
+        reads="completion",
+        value=lambda text, item, options: similarity(text, item.answer, options),
+        options=("model",),
+        check=lambda _items, options: check_embedding(options),
+    ),
+}
+
+
+def _reads(outcome: OutcomeSettings) -> str:
+    return outcome.needs if outcome.call is not None else _SCORERS[outcome.name].reads
 
 
 def needs_completion(outcomes: Sequence[OutcomeSettings]) -> bool:
     """Say whether any outcome reads a completion."""
-    return any(o.name in _READ_COMPLETION if o.call is None else o.needs == "completion" for o in outcomes)
+    return any(_reads(o) == "completion" for o in outcomes)
 
 
 def needs_look_ahead(outcomes: Sequence[OutcomeSettings]) -> bool:
     """Say whether any outcome asks what follows the answer."""
-    return any(o.call is None and o.name == "exact_match" for o in outcomes)
+    return any(_reads(o) == "ending" for o in outcomes)
 
 
 def needs_choices(outcomes: Sequence[OutcomeSettings]) -> bool:
     """Say whether any outcome compares the item's choices."""
-    return any(o.call is None and o.name == "multiple_choice" for o in outcomes)
+    return any(_reads(o) == "choices" for o in outcomes)
 
 
 def outcome_kind(outcome: OutcomeSettings) -> str:
     """Give an outcome's kind: as the study says, else binary or continuous as its scorer is."""
     if outcome.kind is not None:
         return outcome.kind
-    return "binary" if outcome.call is None and outcome.name in _BINARY else "continuous"
+    return "binary" if outcome.call is None and _SCORERS[outcome.name].binary else "continuous"
 
 
 def check_outcomes(outcomes: Sequence[OutcomeSettings], items: Sequence[Item]) -> None:
@@ -99,49 +162,27 @@ def check_outcomes(outcomes: Sequence[OutcomeSettings], items: Sequence[Item]) -
         Naming the outcome and what it lacks.
     """
     for outcome in outcomes:
-        _check_options(outcome)
         if outcome.call is not None:
             load_callable(outcome.call, outcome=outcome.name)
-        elif outcome.name == "multiple_choice":
-            bare = next((i for i in items if len(i.choices) < 2), None)
-            if bare is not None:
-                raise DataError(
-                    f"outcome 'multiple_choice': item {bare.item_id!r} has fewer than two choices",
-                    hint="name the column that holds them: columns: {choices: ...}",
-                )
-        elif outcome.name == "numeric_match":
-            words = next((i for i in items if parse_number(i.answer) is None), None)
-            if words is not None:
-                raise DataError(
-                    f"outcome 'numeric_match': the answer of item {words.item_id!r} is {words.answer!r}, "
-                    "not a number",
-                    hint="use exact_match or string_match for this task",
-                )
-        elif outcome.name == "embedding_similarity":
-            check_embedding(outcome.options)
-
-
-_OPTIONS = {"multiple_choice": ("normalise",), "embedding_similarity": ("model",)}
-_NORMALISE = ("none", "tokens", "bytes")
-
-
-def _check_options(outcome: OutcomeSettings) -> None:
-    if outcome.call is not None:
-        return
-    known = _OPTIONS.get(outcome.name, ())
-    unknown = next((k for k in outcome.options if k not in known), None)
-    if unknown is not None:
-        takes = f"it takes {', '.join(known)}" if known else "it takes none"
-        raise StudyError(f"outcome {outcome.name!r}: unknown option {unknown!r}; {takes}")
-    by = outcome.options.get("normalise", "none")
-    if by not in _NORMALISE:
-        raise StudyError(
-            f"outcome {outcome.name!r}: options.normalise is {by!r}: use {', '.join(_NORMALISE)}"
-        )
+            continue
+        scorer = _SCORERS[outcome.name]
+        unknown = next((k for k in outcome.options if k not in scorer.options), None)
+        if unknown is not None:
+            takes = f"it takes {', '.join(scorer.options)}" if scorer.options else "it takes none"
+            raise StudyError(f"outcome {outcome.name!r}: unknown option {unknown!r}; {takes}")
+        if scorer.check is not None:
+            scorer.check(items, outcome.options)
 
 
 def score_outcomes(
-    outcomes: Sequence[OutcomeSettings], item: Item, observed: Observed, *, where: str
+    outcomes: Sequence[OutcomeSettings],
+    item: Item,
+    scores: TokenScores,
+    *,
+    ends: bool | None = None,
+    completion: str | None = None,
+    choices: Mapping[str, TokenScores] | None = None,
+    where: str,
 ) -> dict[str, float]:
     """Score every outcome of one trial.
 
@@ -149,7 +190,13 @@ def score_outcomes(
     ----------
     outcomes : sequence of OutcomeSettings
     item : Item
-    observed : Observed
+    scores : TokenScores
+        Of the gold answer.
+    ends : bool, optional
+        Whether the greedy token after the answer leaves it as it is.
+    completion : str, optional
+    choices : mapping of str to TokenScores, optional
+        Of each of the item's choices.
     where : str
         Names the trial in messages.
 
@@ -163,52 +210,29 @@ def score_outcomes(
     StudyError
         If a callable fails or gives something else than a finite number.
     """
-    return {o.name: _value(o, item, observed, where) for o in outcomes}
+    seen = {
+        "scores": scores,
+        "ending": None if ends is None else scores.greedy and ends,
+        "completion": completion,
+        "choices": choices,
+    }
+    found = {}
+    for outcome in outcomes:
+        read = seen[_reads(outcome)]
+        assert read is not None
+        if outcome.call is not None:
+            found[outcome.name] = _called(outcome, item, read, where)
+        else:
+            found[outcome.name] = _SCORERS[outcome.name].value(read, item, outcome.options)
+    return found
 
 
-def _value(outcome: OutcomeSettings, item: Item, observed: Observed, where: str) -> float:
-    if outcome.call is not None:
-        return _called(outcome, item, observed, where)
-    name, scores, completion = outcome.name, observed.scores, observed.completion
-    if name == "log_prob":
-        return scores.total
-    if name == "perplexity":
-        return math.exp(-scores.total / len(scores.log_probs))
-    if name == "exact_match":
-        assert observed.ends is not None
-        return float(scores.greedy and observed.ends)
-    if name == "multiple_choice":
-        assert observed.choices is not None
-        return float(max(observed.choices, key=lambda c: _choice_score(outcome, observed, c)) == item.answer)
-    assert completion is not None
-    if name == "numeric_match":
-        return float(last_number(completion) == parse_number(item.answer))
-    if name == "string_match":
-        return float(normalise(completion) == normalise(item.answer))
-    return similarity(completion, item.answer, dict(outcome.options))
-
-
-def _choice_score(outcome: OutcomeSettings, observed: Observed, choice: str) -> float:
-    assert observed.choices is not None
-    scores = observed.choices[choice]
-    by = outcome.options.get("normalise", "none")
-    if by == "tokens":
-        return scores.total / len(scores.log_probs)
-    if by == "bytes":
-        return scores.total / len(choice.encode())
-    return scores.total
-
-
-def _called(outcome: OutcomeSettings, item: Item, observed: Observed, where: str) -> float:
+def _called(outcome: OutcomeSettings, item: Item, read: Any, where: str) -> float:  # noqa: ANN401 - what it reads
     assert outcome.call is not None
     call = load_callable(outcome.call, outcome=outcome.name)
-    arguments: dict[str, Any] = {"answer": item.answer, "item": item, **outcome.options}
-    if outcome.needs == "completion":
-        arguments["completion"] = observed.completion
-    else:
-        arguments["log_probs"] = observed.scores.log_probs
+    own = {"completion": read} if outcome.needs == "completion" else {"log_probs": read.log_probs}
     try:
-        value = call(**arguments)
+        value = call(answer=item.answer, item=item, **outcome.options, **own)
     except Exception as error:
         # Any failure of the user's own function is theirs to see, with the trial it happened on.
         raise StudyError(
