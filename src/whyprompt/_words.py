@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["counted", "format_number", "p_words", "percent"]
+__all__ = ["counted", "first_line", "format_number", "p_words", "percent"]
 
 # Distributions are not known this far out, and doubles end a little further.
 _LEAST_P = 1e-300
@@ -120,3 +120,15 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     ('1 draw', '0 draws', '2 families')
     """
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def first_line(error: Exception) -> str:
+    r"""Give the first line of what an exception says, or its kind where it says nothing.
+
+    Examples
+    --------
+    >>> first_line(ValueError("no such file\nmore")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

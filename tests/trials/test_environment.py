@@ -40,7 +40,7 @@ def test_what_lacks_is_found(monkeypatch, tmp_path):
         return "1.0"
 
     monkeypatch.setattr(manifest.metadata, "version", version)
-    monkeypatch.setattr(locate, "embedded_gguf", lambda: (_ for _ in ()).throw(ModelError("not installed")))
+    monkeypatch.setattr(locate, "_embedded", lambda: (_ for _ in ()).throw(ModelError("not installed")))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=10))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "a card")
@@ -175,7 +175,7 @@ def test_a_cache_that_cannot_be_written(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("x")
     gguf = tmp_path / "m.gguf"
     gguf.write_bytes(b"GGUF")
-    monkeypatch.setattr(locate, "embedded_gguf", lambda: gguf)
+    monkeypatch.setattr(locate, "_embedded", lambda: gguf)
     monkeypatch.setenv("WHYPROMPT_CACHE", str(tmp_path / "file"))
     with pytest.raises(WhypromptError, match=r"the cache folder .* cannot be written") as caught:
         locate_model("embedded")

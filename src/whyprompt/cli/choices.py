@@ -20,29 +20,12 @@ def names(text: str | None) -> list[str] | None:
 def read_choice(
     text: str, flag: str, known: Mapping[str, Mapping[str, str]] | None = None
 ) -> tuple[str, dict[str, Any]]:
-    """Read ``NAME``, or ``NAME:key=value,...``.
+    """Read ``NAME``, or ``NAME:key=value,...``: the name and its options.
 
-    Parameters
-    ----------
-    text : str
-        An option without a value is on; several names are joined by ``+``.
-    flag : str
-        For messages.
-    known : mapping of str to mapping of str to str, optional
-        The names there are, each with its options and what they take (`read_value`). Without it any name and
-        any option is taken, and values stay as they are written, None where there is none.
-
-    Returns
-    -------
-    str
-        The name.
-    dict
-        Its options.
-
-    Raises
-    ------
-    EstimationError
-        If the name, or an option of it, is not known, is written twice, or has a value of the wrong kind.
+    An option without a value is on; several names are joined by ``+``. ``known`` has the names there are,
+    each with its options and what they take (`read_value`). Without it any name and any option is taken, and
+    values stay as they are written, None where there is none. A name or an option that is not known, is
+    written twice, or has a value of the wrong kind is refused under ``flag``.
 
     Examples
     --------
@@ -75,24 +58,9 @@ def read_choice(
 
 
 def read_value(text: str | None, kind: str, where: str) -> Any:  # noqa: ANN401 - as its kind is
-    """Read the value of an option.
+    """Read the value of an option; None where the option stands by itself.
 
-    Parameters
-    ----------
-    text : str or None
-        None where the option stands by itself.
-    kind : {"switch", "count", "number", "number or text", "columns", "sizes", "text", "object"}
-    where : str
-        For messages.
-
-    Returns
-    -------
-    bool, int, float, list of str, dict or str
-
-    Raises
-    ------
-    EstimationError
-        If the text is not of that kind.
+    The kinds are switch, count, number, number or text, columns, sizes, text, and object, which has no text.
 
     Examples
     --------

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-__all__ = ["AsJson", "NoCode", "Out", "StudyPath", "results_folder", "say", "show", "show_json"]
+if TYPE_CHECKING:
+    from whyprompt.study import Study
+
+__all__ = ["AsJson", "NoCode", "Out", "StudyPath", "put", "results_folder", "say", "show"]
 
 StudyPath = Annotated[Path, typer.Argument(help="A study file (.yaml, .yml or .toml).", metavar="STUDY")]
 Out = Annotated[
@@ -32,11 +35,11 @@ def show(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - results are printed
 
 
-def show_json(content: dict[str, Any]) -> None:
-    """Print one JSON object to standard output."""
-    show(json.dumps(content, ensure_ascii=False, allow_nan=False))
+def put(content: dict[str, Any], text: str, *, as_json: bool) -> None:
+    """Print a result to standard output: as one JSON object, or as text."""
+    show(json.dumps(content, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
-def results_folder(out: Path | None, name: str) -> Path:
+def results_folder(study: Study, out: Path | None) -> Path:
     """Give the folder of a study's results."""
-    return out if out is not None else Path("runs") / name
+    return out if out is not None else Path("runs") / study.name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whyprompt._files import whole_file
-from whyprompt.cli.common import AsJson, say, show, show_json
+from whyprompt.cli.common import AsJson, put, say
 
 if TYPE_CHECKING:
     from whyprompt.examples.prepare import ExampleData
@@ -113,10 +113,6 @@ def _explored(data: ExampleData, *, charts: bool, as_json: bool) -> None:
             name: str(save_chart(chart, data.path.with_name(f"exploration_{name}.png")))
             for name, chart in exploration_charts(data.frame, data.examples).items()
         }
-    if as_json:
-        show_json({**data.to_dict(), "exploration": found.to_dict(), "table": str(table), "charts": pictures})
-        return
-    show(data.sentence)
-    show("")
-    show(found.summary())
-    show(f"\nExploration: {', '.join([str(table), *pictures.values()])}")
+    content = {**data.to_dict(), "exploration": found.to_dict(), "table": str(table), "charts": pictures}
+    files = f"Exploration: {', '.join([str(table), *pictures.values()])}"
+    put(content, f"{data.sentence}\n\n{found.summary()}\n\n{files}", as_json=as_json)

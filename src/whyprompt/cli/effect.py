@@ -11,9 +11,8 @@ import typer
 
 from whyprompt._arguments import at_least
 from whyprompt.cli.choices import names, read_choice
-from whyprompt.cli.common import AsJson, NoCode, Out, results_folder, show, show_json
-from whyprompt.cli.effect_checks import CHECKS, read_checks, refuse_checks, run_checks
-from whyprompt.cli.effect_report import check_text
+from whyprompt.cli.common import AsJson, NoCode, Out, put, results_folder
+from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
 from whyprompt.cli.flags import in_flags, said_in_flags
 from whyprompt.cli.tables import TABLES, read_graph, read_table
 from whyprompt.errors import EstimationError
@@ -25,6 +24,7 @@ __all__ = ["effect", "inside_options"]
 
 _STUDIES = {".yaml", ".yml", ".toml"}
 _Columns = str | None
+_Frame = Any  # that the library reads
 # What the arm or the outcome may be taken as, with options.
 _KINDS = {
     "all-arms": {"reference": "text", "focal": "text"},
@@ -169,11 +169,12 @@ def effect(
         else:
             result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)
     found = run_checks(frame, treatment, outcomes[0], asked, result, checks, ctx, inside_options())
-    if as_json:
-        show_json(result.to_dict() | {name: one.to_dict() for name, one in found.items()})
-    else:
-        said = result.summary(words=lambda text: in_flags(text, ctx, inside_options()))
-        show("\n\n".join([said, *(check_text(name, one) for name, one in found.items())]))
+    said = result.summary(words=lambda text: in_flags(text, ctx, inside_options()))
+    put(
+        result.to_dict() | {name: one.to_dict() for name, one in found.items()},
+        "\n\n".join([said, *(check_text(name, one) for name, one in found.items())]),
+        as_json=as_json,
+    )
 
 
 # ------------------------------------------------------------------------------------ what was written
@@ -236,12 +237,7 @@ def _method(written: str) -> tuple[str, dict[str, Any]]:
 
 @cache
 def inside_options() -> dict[str, str]:
-    """Give the library's arguments that stand inside an option, each with what goes before it.
-
-    Returns
-    -------
-    dict of str to str
-    """
+    """Give the library's arguments that stand inside an option, each with what goes before it."""
     from whyprompt.effects.methods.make import METHODS, options_of
 
     found = {option: "--method NAME:" for method in METHODS for option in options_of(method)}
@@ -263,11 +259,7 @@ def _with_method(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _imputed(
-    frame: Any,  # noqa: ANN401 - any frame
-    treatment: str,
-    outcome: str,
-    asked: dict[str, Any],
-    impute: str,
+    frame: _Frame, treatment: str, outcome: str, asked: dict[str, Any], impute: str
 ) -> tuple[Any, dict[str, Any]]:
     import whyprompt as wp
 
@@ -278,17 +270,14 @@ def _imputed(
     at_least(int(number), 2, "impute", most=1_000)
     _refuse(set(asked) & {"unit", "by"}, "with --impute")
     asked = _with_method(asked)
-    options = dict(asked)
-    if "draws" in options:  # of the bootstrap, and not of the imputation
-        options["bootstrap_draws"] = options.pop("draws")
     found = wp.estimate_with_imputation(
-        frame, treatment=treatment, outcome=outcome, draws=int(number), **gaps, **options
+        frame, treatment=treatment, outcome=outcome, draws=int(number), **gaps, **own_draws(asked)
     )
     return found, asked
 
 
 def _estimated(
-    frame: Any,  # noqa: ANN401 - any frame
+    frame: _Frame,
     treatment: str,
     outcomes: Sequence[str],
     asked: dict[str, Any],
@@ -297,51 +286,53 @@ def _estimated(
     checks: dict[str, dict[str, Any]],
 ) -> tuple[Any, dict[str, Any]]:
     """Estimate, and give what was asked for as the library has it."""
-    if len(outcomes) > 1 and kind is not None:
+    import whyprompt as wp
+
+    several = len(outcomes) > 1
+    if several and kind is not None:
         raise EstimationError(f"--outcome can be given once with --as {kind}")
     note = ""
     if kind in {None, "ordered"} and not set(checks) - {"whom"}:
         asked, note = _paired_instead(frame, treatment, outcomes, asked)
     if asked.get("design") == "paired":
-        result = _paired(frame, treatment, outcomes, asked, kind, of_kind)
+        _refuse_paired(asked, kind, several=several)
     else:
         _refuse(set(asked) & {"unit"}, "without --design paired")
-        asked = asked if kind in {"dose", "all-arms"} else _with_method(asked)
-        result = _unpaired(frame, treatment, outcomes, asked, kind, of_kind)
+        _refuse(set(asked) - _DOSE if kind == "dose" else set(), "with --as dose")
+        by_arms = {"treated", "control", "by", "propensity"} if kind == "all-arms" else set()
+        _refuse(set(asked) & by_arms, "with --as all-arms")
+    asked = asked if kind in {"dose", "all-arms"} else _with_method(asked)
+    options = asked | of_kind
+    if kind == "all-arms" and options.get("method") is not None:
+        name, own = _method(options["method"])
+        options |= {"method": name, **own}
+    if kind == "ordered":
+        options = {"levels": "sorted", **options}
+    verb: Any = {"dose": wp.dose_response, "all-arms": wp.compare_arms}.get(kind or "", wp.estimate_effect)
+    outcome = list(outcomes) if several else outcomes[0]
+    result = verb(frame, treatment=treatment, outcome=outcome, **options)
     return (replace(result, warnings=(note, *result.warnings)) if note else result), asked
 
 
-def _unpaired(
-    frame: Any,  # noqa: ANN401 - any frame
-    treatment: str,
-    outcomes: Sequence[str],
-    asked: dict[str, Any],
-    kind: str | None,
-    of_kind: dict[str, Any],
-) -> Any:  # noqa: ANN401 - any result of an effect
-    import whyprompt as wp
-
+def _refuse_paired(asked: dict[str, Any], kind: str | None, *, several: bool) -> None:
     if kind == "dose":
-        _refuse(set(asked) - _DOSE, "with --as dose")
-        return wp.dose_response(frame, treatment=treatment, outcome=outcomes[0], **asked, **of_kind)
+        raise EstimationError("a paired design compares arms, and no doses", hint="leave out --as dose")
     if kind == "all-arms":
-        _refuse(set(asked) & {"treated", "control", "by", "propensity"}, "with --as all-arms")
-        options = dict(asked)
-        if options.get("method") is not None:
-            options["method"], own = _method(options["method"])
-            options |= own
-        return wp.compare_arms(frame, treatment=treatment, outcome=outcomes[0], **options, **of_kind)
-    if kind == "ordered":
-        of_kind = {"levels": "sorted", **of_kind}
-    outcome: Any = list(outcomes) if len(outcomes) > 1 else outcomes[0]
-    return wp.estimate_effect(frame, treatment=treatment, outcome=outcome, **asked, **of_kind)
+        _refuse(
+            set(asked) - {"design", "unit", "level", "random_state"},
+            "with --as all-arms --design paired, where each item is compared with itself",
+        )
+        return
+    takes = _PAIRED | ({"random_state"} if several else set() if kind else {"by"})
+    _refuse(set(asked) - takes, "in a paired design, where each item is compared with itself")
+    if asked.get("treated") is None or asked.get("control") is None:
+        raise EstimationError(
+            "a paired design needs the names of both arms", hint="--treated NAME --control NAME"
+        )
 
 
 def _paired_instead(
-    frame: Any,  # noqa: ANN401 - any frame
-    treatment: str,
-    outcomes: Sequence[str],
-    asked: dict[str, Any],
+    frame: _Frame, treatment: str, outcomes: Sequence[str], asked: dict[str, Any]
 ) -> tuple[dict[str, Any], str]:
     """Take a table that holds both arms of every item as paired, where nothing else was asked for."""
     from whyprompt.effects.units import NO_CLUSTER, paired_instead
@@ -370,42 +361,9 @@ def _paired_instead(
     return {**kept, **settled}, note
 
 
-def _paired(
-    frame: Any,  # noqa: ANN401 - any frame
-    arm: str,
-    outcomes: Sequence[str],
-    asked: dict[str, Any],
-    kind: str | None,
-    of_kind: dict[str, Any],
-) -> Any:  # noqa: ANN401 - any result of an effect
-    import whyprompt as wp
-
-    if kind == "dose":
-        raise EstimationError("a paired design compares arms, and no doses", hint="leave out --as dose")
-    if kind == "all-arms":
-        _refuse(
-            set(asked) - {"design", "unit", "level", "random_state"},
-            "with --as all-arms --design paired, where each item is compared with itself",
-        )
-        return wp.compare_arms(frame, treatment=arm, outcome=outcomes[0], **asked, **of_kind)
-    takes = _PAIRED | ({"random_state"} if len(outcomes) > 1 else set() if kind else {"by"})
-    _refuse(set(asked) - takes, "in a paired design, where each item is compared with itself")
-    if asked.get("treated") is None or asked.get("control") is None:
-        raise EstimationError(
-            "a paired design needs the names of both arms", hint="--treated NAME --control NAME"
-        )
-    if kind == "ordered":
-        of_kind = {"levels": "sorted", **of_kind}
-    outcome: Any = list(outcomes) if len(outcomes) > 1 else outcomes[0]
-    return wp.estimate_effect(frame, treatment=arm, outcome=outcome, **asked, **of_kind)
-
-
 def _study(path: Path, out: Path | None, *, no_code: bool, as_json: bool) -> None:
     from whyprompt.answers.verbs import run_effect
     from whyprompt.study import load_study
 
-    found = run_effect(path, results_folder(out, load_study(path, code=not no_code).name))
-    if as_json:
-        show_json(found.to_dict())
-    else:
-        show(found.summary())
+    found = run_effect(path, results_folder(load_study(path, code=not no_code), out))
+    put(found.to_dict(), found.summary(), as_json=as_json)

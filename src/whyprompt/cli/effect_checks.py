@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
     import typer
 
-__all__ = ["CHECKS", "read_checks", "refuse_checks", "run_checks"]
+    from whyprompt.results import Result
+
+__all__ = ["CHECKS", "check_text", "own_draws", "read_checks", "refuse_checks", "run_checks"]
 
 CHECKS: dict[str, dict[str, str]] = {
     "sensitivity": {},
@@ -73,9 +75,7 @@ def run_checks(
     import whyprompt as wp
 
     # Subgroups are looked at once, and not in every placebo.
-    options = {name: value for name, value in asked.items() if name != "by"}
-    if "draws" in options:  # of the bootstrap, and not of a check
-        options["bootstrap_draws"] = options.pop("draws")
+    options = {name: value for name, value in own_draws(asked).items() if name != "by"}
     shared = {"treatment": treatment, "outcome": outcome, **options}
     found: dict[str, Any] = {}
     for name, own in checks.items():
@@ -98,6 +98,11 @@ def run_checks(
     return found
 
 
+def own_draws(asked: dict[str, Any]) -> dict[str, Any]:
+    """Call the draws of the bootstrap by their own name, where a check or an imputation has draws as well."""
+    return {"bootstrap_draws" if name == "draws" else name: value for name, value in asked.items()}
+
+
 def _cross_check(frame: Any, treatment: str, outcome: str, asked: dict[str, Any]) -> Any:  # noqa: ANN401
     import whyprompt as wp
 
@@ -113,13 +118,7 @@ def _cross_check(frame: Any, treatment: str, outcome: str, asked: dict[str, Any]
     return wp.cross_check(frame, treatment=treatment, outcome=outcome, **also)
 
 
-def _whom(
-    frame: Any,  # noqa: ANN401 - any frame
-    treatment: str,
-    outcome: str,
-    asked: dict[str, Any],
-    modifiers: list[str],
-) -> Any:  # noqa: ANN401 - HeterogeneousEffects
+def _whom(frame: Any, treatment: str, outcome: str, asked: dict[str, Any], modifiers: list[str]) -> Any:  # noqa: ANN401
     """Group rows by predicted effect: by doubly robust scores, whatever the method of the estimate is."""
     import whyprompt as wp
 
@@ -130,3 +129,18 @@ def _whom(
     return wp.heterogeneous_effects(
         frame, treatment=treatment, outcome=outcome, modifiers=modifiers, **shared
     )
+
+
+_TITLES = {
+    "sensitivity": "Hidden confounding",
+    "placebo": "Placebo arm",
+    "refutation": "Refutation",
+    "heterogeneity": "Whom the arm helps and harms",
+    "policy": "Which arm for which row",
+    "cross_check": "Beside DoWhy and CausalML",
+}
+
+
+def check_text(name: str, found: Result) -> str:
+    """Write a check for a reader."""
+    return f"{_TITLES[name]}:\n  {found.summary(brief=True)}"

@@ -31,21 +31,8 @@ _OTHER_NAMES = {"random_state": "seed", "m": "impute"}
 def in_flags(text: str, ctx: typer.Context, inside: Mapping[str, str] | None = None) -> str:
     """Write arguments of the library, ``method='naive'``, as options of a verb, ``--method naive``.
 
-    Arguments without an option of their own stay as they are, as does what is quoted.
-
-    Parameters
-    ----------
-    text : str
-        A message or a hint.
-    ctx : typer.Context
-        Of the verb.
-    inside : mapping of str to str, optional
-        Arguments that stand inside an option of the verb, each with what goes before it:
-        ``{"caliper": "--method NAME:"}``.
-
-    Returns
-    -------
-    str
+    Arguments without an option of their own stay as they are, as does what is quoted. ``inside`` has those
+    that stand inside an option, each with what goes before it: ``{"caliper": "--method NAME:"}``.
 
     Examples
     --------
@@ -90,15 +77,7 @@ def _listed(value: str, joint: str) -> str:
 
 @contextmanager
 def said_in_flags(ctx: typer.Context, inside: Mapping[str, str] | None = None) -> Iterator[None]:
-    """Put the errors that the library raises inside the block into the words of a verb.
-
-    Parameters
-    ----------
-    ctx : typer.Context
-        Of the verb.
-    inside : mapping of str to str, optional
-        As for `in_flags`.
-    """
+    """Put the errors that the library raises inside the block into the words of a verb (`in_flags`)."""
     try:
         yield
     except InputError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, results_folder, show, show_json
+from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, put, results_folder
 
 __all__ = ["mediate"]
 
@@ -13,10 +13,7 @@ def mediate(study: StudyPath, out: Out = None, no_code: NoCode = False, as_json:
     from whyprompt.answers.verbs import run_mediation
     from whyprompt.study import load_study
 
-    folder = results_folder(out, load_study(study, code=not no_code).name)
+    folder = results_folder(load_study(study, code=not no_code), out)
     with show_progress("mediate") as progress:
         answer = run_mediation(study, folder, progress=progress)
-    if as_json:
-        show_json(answer.to_dict())
-    else:
-        show(answer.summary())
+    put(answer.to_dict(), answer.summary(), as_json=as_json)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, results_folder, show, show_json
+from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, put, results_folder
 
 __all__ = ["report"]
 
@@ -28,9 +28,7 @@ def report(
     from whyprompt.page.page import write_report
     from whyprompt.study import load_study
 
-    folder = results_folder(out, load_study(study, code=not no_code).name)
+    folder = results_folder(load_study(study, code=not no_code), out)
     path = write_report(study, folder, target=target)
-    if as_json:
-        show_json({"report": str(path), "bytes": path.stat().st_size})
-    else:
-        show(f"The report is at {path.resolve()}")
+    content = {"report": str(path), "bytes": path.stat().st_size}
+    put(content, f"The report is at {path.resolve()}", as_json=as_json)

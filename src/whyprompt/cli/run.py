@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whyprompt._words import counted
-from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, results_folder, say, show, show_json
+from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, put, results_folder, say, show
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
-    from whyprompt.results import Result
+    from whyprompt.results import Check, Result
     from whyprompt.study import Study
 
 __all__ = ["doctor", "export", "run", "schema"]
@@ -37,81 +37,68 @@ def run(
     if dry and verify:
         raise InputError("--dry-run runs nothing, and --verify scores again", hint="give one of them")
     plan = load_study(study, code=not no_code)
-    folder = results_folder(out, plan.name)
+    folder = results_folder(plan, out)
     if dry:
         count = dry_run(plan)
-        if as_json:
-            show_json(
-                {
-                    "trials": count.trials,
-                    "items": count.items,
-                    "tokens": count.tokens,
-                    "tokens_by_arm": count.arms,
-                }
-            )
-        else:
-            show(
-                f"{counted(count.trials, 'trial')} of {counted(count.items, 'item')}, "
-                f"{counted(count.tokens, 'token')}:"
-            )
-            for arm, tokens in count.arms.items():
-                show(f"  {arm}: {counted(tokens, 'token')}")
+        content = {
+            "trials": count.trials,
+            "items": count.items,
+            "tokens": count.tokens,
+            "tokens_by_arm": dict(count.arms),
+        }
+        said = (counted(count.trials, "trial"), counted(count.items, "item"), counted(count.tokens, "token"))
+        lines = ["{} of {}, {}:".format(*said)]
+        lines += [f"  {arm}: {counted(tokens, 'token')}" for arm, tokens in count.arms.items()]
+        put(content, "\n".join(lines), as_json=as_json)
         return
     if verify:
         with show_progress(plan.name) as progress:
-            found = verify_study(plan, folder, progress=progress)
-        assert found.overall is not None
-        if as_json:
-            show_json(
-                {
-                    "checked": found.overall.n_used,
-                    "largest_difference": found.estimate,
-                    "tolerance": found.settings["tolerance"],
-                    "passed": found.verdict == "passes",
-                }
-            )
-        else:
-            show(found.sentence)
-        if found.verdict == "fails":
-            raise WhypromptError(
-                f"stored log-probabilities differ from new ones by {found.estimate:.1e}",
-                hint="the model, its dtype or a library changed: run into a new folder",
-            )
+            _verified(verify_study(plan, folder, progress=progress), as_json=as_json)
         return
     with show_progress(plan.name) as progress:
         result = run_study(plan, folder, text=study.read_text(encoding="utf-8"), progress=progress)
     for notice in result.notices:
         say(f"note: {notice}")
     spread = _spread_over_reps(plan, folder) if plan.reps > 1 else {}
-    if as_json:
-        show_json(
-            {
-                "trials": result.trials,
-                "new_trials": result.new_trials,
-                "store": str(result.store),
-                "study_fingerprint": result.study,
-                "model_fingerprint": result.model,
-                "seconds": round(result.seconds, 3),
-                "notices": list(result.notices),
-                "variance_over_reps": {
-                    outcome: [row.to_dict() for row in found.parts] for outcome, found in spread.items()
-                },
-            }
+    content = {
+        "trials": result.trials,
+        "new_trials": result.new_trials,
+        "store": str(result.store),
+        "study_fingerprint": result.study,
+        "model_fingerprint": result.model,
+        "seconds": round(result.seconds, 3),
+        "notices": list(result.notices),
+        "variance_over_reps": {
+            outcome: [row.to_dict() for row in found.parts] for outcome, found in spread.items()
+        },
+    }
+    kept = result.trials - result.new_trials
+    head = f"{counted(result.trials, 'trial')} in {result.store}: {result.new_trials} new"
+    lines = [f"{head} in {result.seconds:.1f} s, {kept} kept."]
+    lines += [
+        f"  {outcome}, {v.label}: mean {v['mean']:.4f}; variance over repetitions of an item "
+        f"{v['sd_repeats'] ** 2:.4f}, between items {v['sd_items'] ** 2:.4f}; the mean moves by "
+        f"{v['sd_rep_means']:.4f} (standard deviation over {counted(len(v['rep_means']), 'repetition')})"
+        for outcome, found in spread.items()
+        for v in found.parts
+    ]
+    put(content, "\n".join(lines), as_json=as_json)
+
+
+def _verified(found: Check, *, as_json: bool) -> None:
+    assert found.overall is not None
+    content = {
+        "checked": found.overall.n_used,
+        "largest_difference": found.estimate,
+        "tolerance": found.settings["tolerance"],
+        "passed": found.verdict == "passes",
+    }
+    put(content, found.sentence, as_json=as_json)
+    if found.verdict == "fails":
+        raise WhypromptError(
+            f"stored log-probabilities differ from new ones by {found.estimate:.1e}",
+            hint="the model, its dtype or a library changed: run into a new folder",
         )
-    else:
-        kept = result.trials - result.new_trials
-        show(
-            f"{counted(result.trials, 'trial')} in {result.store}: {result.new_trials} new "
-            f"in {result.seconds:.1f} s, {kept} kept."
-        )
-        for outcome, variance in spread.items():
-            for v in variance.parts:
-                show(
-                    f"  {outcome}, {v.label}: mean {v['mean']:.4f}; variance over repetitions of an item "
-                    f"{v['sd_repeats'] ** 2:.4f}, between items {v['sd_items'] ** 2:.4f}; the mean moves by "
-                    f"{v['sd_rep_means']:.4f} (standard deviation over "
-                    f"{counted(len(v['rep_means']), 'repetition')})"
-                )
 
 
 def _spread_over_reps(plan: Study, folder: Path) -> dict[str, Result]:
@@ -141,12 +128,11 @@ def export(
     from whyprompt.trials.store import export as write
 
     plan = load_study(study, code=not no_code)
-    frame = load_trials(plan, results_folder(out, plan.name))
+    frame = load_trials(plan, results_folder(plan, out))
     write(frame, target)
-    if as_json:
-        show_json({"trials": len(frame), "columns": list(frame.columns), "file": str(target)})
-    else:
-        show(f"{counted(len(frame), 'trial')}, {counted(len(frame.columns), 'column')}: {target}")
+    content = {"trials": len(frame), "columns": list(frame.columns), "file": str(target)}
+    text = f"{counted(len(frame), 'trial')}, {counted(len(frame.columns), 'column')}: {target}"
+    put(content, text, as_json=as_json)
 
 
 def schema(as_json: AsJson = False) -> None:
@@ -163,16 +149,9 @@ def doctor(as_json: AsJson = False) -> None:
     checks = examine()
     said = {"passes": "ok", "doubtful": "warn", "fails": "fail"}
     failed = [c for c in checks if c.verdict == "fails"]
-    if as_json:
-        show_json(
-            {
-                "ok": not failed,
-                "checks": [{"name": c.name, "status": said[c.verdict], "detail": c.sentence} for c in checks],
-            }
-        )
-    else:
-        for check in checks:
-            show(f"{said[check.verdict]:>4}  {check.name}: {check.sentence}")
-        show("Everything a study needs is here." if not failed else f"{len(failed)} check(s) failed.")
+    rows = [{"name": c.name, "status": said[c.verdict], "detail": c.sentence} for c in checks]
+    lines = [f"{row['status']:>4}  {row['name']}: {row['detail']}" for row in rows]
+    lines.append("Everything a study needs is here." if not failed else f"{len(failed)} check(s) failed.")
+    put({"ok": not failed, "checks": rows}, "\n".join(lines), as_json=as_json)
     if failed:
         raise typer.Exit(1)

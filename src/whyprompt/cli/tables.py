@@ -21,21 +21,9 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL"]
 
 
 def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
-    """Read a table by the ending of its file.
+    """Read a table by the ending of its file; ``.json`` holds a list of records.
 
-    Parameters
-    ----------
-    path : Path
-        ``.csv``, ``.tsv``, ``.parquet``, ``.jsonl``, ``.ndjson``, or ``.json`` with a list of records.
-
-    Returns
-    -------
-    pandas.DataFrame or pyarrow.Table
-
-    Raises
-    ------
-    DataError
-        If the file is absent, empty, not of its ending's format, or has a column twice.
+    Refuses a file that is absent, empty, not of its ending's format, or has a column twice.
     """
     suffix = path.suffix.lower()
     if suffix not in TABLES:
@@ -101,22 +89,9 @@ def _records(path: Path, *, lines: bool) -> Any:  # noqa: ANN401 - pandas.DataFr
 
 
 def read_graph(text: str) -> CausalGraph:
-    """Read a causal graph from a file, or from the text itself.
+    """Read a causal graph from the text itself, or from a file: ``.dot``, ``.gv``, ``.gml``, or arrow text.
 
-    Parameters
-    ----------
-    text : str
-        A file name (``.dot``, ``.gv``, ``.gml``, or any with arrow text), or arrow text such as
-        ``"difficulty -> arm; difficulty -> score; arm -> score"``.
-
-    Returns
-    -------
-    CausalGraph
-
-    Raises
-    ------
-    GraphError
-        If it cannot be read, or is not an acyclic graph.
+    Arrow text is such as ``"difficulty -> arm; difficulty -> score; arm -> score"``.
     """
     from whyprompt.graph.model import CausalGraph
 

@@ -35,18 +35,8 @@ _UNNAMED = ("template", "(other)", "(answer)", "(sink)")
 def runnable_items(study: Study) -> ItemPool:
     """Load the items of a study that is to be run, and refuse what would go wrong later.
 
-    Parameters
-    ----------
-    study : Study
-
-    Returns
-    -------
-    ItemPool
-
-    Raises
-    ------
-    InputError
-        If the design cannot be run, an item, a template or an outcome is malformed, or as `check_study`.
+    Raises `InputError` if the design cannot be run, an item, a template or an outcome is malformed, or as
+    `check_study`.
     """
     if study.design == "observational":
         raise StudyError(
@@ -76,16 +66,8 @@ def runnable_items(study: Study) -> ItemPool:
 def check_study(study: Study, pool: ItemPool) -> None:
     """Refuse a study that names what its items, arms or graph do not have.
 
-    Parameters
-    ----------
-    study : Study
-    pool : ItemPool
-        Its items.
-
-    Raises
-    ------
-    StudyError
-        Naming every mistake by its key, with the file and the line where the study was read from one.
+    The `StudyError` names every mistake by its key, with the file and the line where the study was read from
+    one.
     """
     columns = _item_columns(study, pool)
     problems = [*_named_columns(study, columns), *_graph(study, columns)]

@@ -26,11 +26,8 @@ _LEAST_FREE = 2 * 1024**3
 def examine() -> list[Check]:
     """Look at the Python version, the packages, the cache, the disk, the device and the embedded model.
 
-    Returns
-    -------
-    list of Check
-        One that fails where a study on the embedded default could not run, and is doubtful where something
-        optional lacks.
+    A check fails where a study on the embedded default could not run, and is doubtful where something
+    optional lacks.
     """
     return [_python(), *_packages(), _cache(), _device(), _model()]
 
@@ -38,22 +35,21 @@ def examine() -> list[Check]:
 def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
     fine = sys.version_info >= (3, 11)
-    return Check(
-        name="Python", verdict="passes" if fine else "fails", sentence=f"{version} (3.11 or newer is needed)"
-    )
+    return _check("Python", "passes" if fine else "fails", f"{version} (3.11 or newer is needed)")
+
+
+def _check(name: str, verdict: Verdict, sentence: str) -> Check:
+    return Check(name=name, verdict=verdict, sentence=sentence)
 
 
 def _packages() -> list[Check]:
-    checks = []
-    for name, version in package_versions().items():
-        if name in {"python", "whyprompt"}:
-            continue
-        if version is None:
-            verdict: Verdict = "fails" if name in _NEEDED else "doubtful"
-            checks.append(Check(name=name, verdict=verdict, sentence="not installed"))
-        else:
-            checks.append(Check(name=name, verdict="passes", sentence=version))
-    return checks
+    versions = {n: v for n, v in package_versions().items() if n not in {"python", "whyprompt"}}
+    return [
+        _check(name, "passes", version)
+        if version is not None
+        else _check(name, "fails" if name in _NEEDED else "doubtful", "not installed")
+        for name, version in versions.items()
+    ]
 
 
 def _cache() -> Check:
@@ -63,29 +59,25 @@ def _cache() -> Check:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        return Check(
-            name="cache folder", verdict="fails", sentence=f"{folder}: {error.strerror}; set WHYPROMPT_CACHE"
-        )
+        return _check("cache folder", "fails", f"{folder}: {error.strerror}; set WHYPROMPT_CACHE")
     free = shutil.disk_usage(folder).free
     verdict: Verdict = "passes" if free > _LEAST_FREE else "doubtful"
-    return Check(name="cache folder", verdict=verdict, sentence=f"{folder}, {free / 1024**3:.1f} GiB free")
+    return _check("cache folder", verdict, f"{folder}, {free / 1024**3:.1f} GiB free")
 
 
 def _device() -> Check:
     try:
         import torch
     except ImportError:
-        return Check(name="device", verdict="fails", sentence="torch is not installed")
+        return _check("device", "fails", "torch is not installed")
     if torch.cuda.is_available():
-        return Check(name="device", verdict="passes", sentence=f"CUDA: {torch.cuda.get_device_name(0)}")
-    return Check(
-        name="device", verdict="passes", sentence=f"CPU, {counted(torch.get_num_threads(), 'thread')}"
-    )
+        return _check("device", "passes", f"CUDA: {torch.cuda.get_device_name(0)}")
+    return _check("device", "passes", f"CPU, {counted(torch.get_num_threads(), 'thread')}")
 
 
 def _model() -> Check:
     try:
         folder, sha256 = locate_model(EMBEDDED)
     except WhypromptError as error:
-        return Check(name="embedded model", verdict="fails", sentence=str(error).replace("\n", " "))
-    return Check(name="embedded model", verdict="passes", sentence=f"{folder} (sha256 {sha256[:12]})")
+        return _check("embedded model", "fails", str(error).replace("\n", " "))
+    return _check("embedded model", "passes", f"{folder} (sha256 {sha256[:12]})")

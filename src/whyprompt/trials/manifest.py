@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.local import LocalModel
     from whyprompt.trials.plan import TrialPlan
 
-__all__ = ["build_manifest", "package_versions", "save_manifest", "seed_everything"]
+__all__ = ["package_versions", "save_manifest", "seed_everything"]
 
 _PACKAGES = (
     "numpy",
@@ -52,10 +52,7 @@ def package_versions() -> dict[str, str | None]:
 def seed_everything(seed: int) -> dict[str, int]:
     """Seed Python, NumPy and torch (CUDA included), for code that draws from their global generators.
 
-    Returns
-    -------
-    dict
-        Which generator got which seed.
+    Gives which generator got which seed.
     """
     import numpy as np
     import torch
@@ -66,23 +63,8 @@ def seed_everything(seed: int) -> dict[str, int]:
     return {"python": seed, "numpy": seed % 2**32, "torch": seed, "cuda": seed}
 
 
-def build_manifest(plan: TrialPlan, lm: LocalModel, *, started_at: str, text: str | None) -> dict[str, Any]:
-    """Collect what made the results.
-
-    Parameters
-    ----------
-    plan : TrialPlan
-    lm : LocalModel
-    started_at : str
-        ISO 8601.
-    text : str, optional
-        The study file as it was read.
-
-    Returns
-    -------
-    dict
-        JSON-serialisable.
-    """
+def _content(plan: TrialPlan, lm: LocalModel, *, started_at: str, text: str | None) -> dict[str, Any]:
+    """Collect what made the results."""
     import torch
 
     study = plan.study
@@ -125,18 +107,11 @@ def save_manifest(
 ) -> None:
     """Write ``manifest.json`` of a run, and keep in it what earlier runs of the same trials were made with.
 
-    Parameters
-    ----------
-    folder : Path
-    plan, lm, started_at, text
-        As for :func:`build_manifest`.
-    notices : sequence of str
-        What changed since the store's last study of this name.
-    new_trials : int, optional
-        How many trials this run computed; None while it runs.
+    ``started_at`` is ISO 8601, ``text`` the study file as it was read, ``notices`` what changed since the
+    store's last study of this name, and ``new_trials`` how many this run computed, None while it runs.
     """
     path = folder / "manifest.json"
-    content = build_manifest(plan, lm, started_at=started_at, text=text)
+    content = _content(plan, lm, started_at=started_at, text=text)
     run = {
         "started_at": started_at,
         "new_trials": new_trials,

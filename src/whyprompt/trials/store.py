@@ -56,17 +56,11 @@ CREATE TABLE runs (
 
 # The columns that an item and a trial have under the same names.
 _OF_ITEM = ("item_id", "task_type", "difficulty", "question", "answer")
-_OF_TRIAL = (
-    "arm",
-    "rep",
-    "unit",
-    "completion",
-    "completion_tokens",
-    "temperature",
-    "seed",
-    "latency_s",
-    "started_at",
-)
+_OF_TRIAL = ("arm", "rep", "unit", "completion", "completion_tokens", "temperature", "seed", "latency_s")
+# The columns of the table: then come an item's covariates, the middle ones, the outcomes, and the last ones.
+_FIRST = ("item_id", "arm", "rep", "task_type", "difficulty")
+_MIDDLE = ("prompt", "prompt_tokens", "completion", "completion_tokens")
+_LAST = ("temperature", "cluster", "cost", "latency_s", "started_at", "model", "seed", "unit", "error")
 
 
 def _item_row(position: int, item: Item) -> dict[str, Any]:
@@ -83,6 +77,7 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
     return {
         "item_id": trial.item.item_id,
         **{name: getattr(trial, name) for name in _OF_TRIAL},
+        "started_at": trial.started_at,
         "prompt": trial.prompt.text,
         "prompt_tokens": len(trial.encoded.ids),
         "outcomes": json.dumps(dict(trial.outcomes), ensure_ascii=False),
@@ -366,26 +361,11 @@ class TrialStore:
         raw.sort(key=lambda r: (r["position"], arms.get(r["arm"], len(arms)), r["rep"]))
         rows = [
             {
-                "item_id": r["item_id"],
-                "arm": r["arm"],
-                "rep": r["rep"],
-                "task_type": r["task_type"],
-                "difficulty": r["difficulty"],
+                **{name: r[name] for name in _FIRST},
                 **self._object(r["covariates"], f"covariates of item {r['item_id']!r}"),
-                "prompt": r["prompt"],
-                "prompt_tokens": r["prompt_tokens"],
-                "completion": r["completion"],
-                "completion_tokens": r["completion_tokens"],
+                **{name: r[name] for name in _MIDDLE},
                 **self._object(r["outcomes"], f"outcomes of item {r['item_id']!r} under arm {r['arm']!r}"),
-                "temperature": r["temperature"],
-                "cluster": r["cluster"],
-                "cost": r["cost"],
-                "latency_s": r["latency_s"],
-                "started_at": r["started_at"],
-                "model": r["model"],
-                "seed": r["seed"],
-                "unit": r["unit"],
-                "error": r["error"],
+                **{name: r[name] for name in _LAST},
             }
             for r in raw
         ]

@@ -89,13 +89,7 @@ class Sandbox(SandboxedEnvironment):
 
 @functools.lru_cache(maxsize=64)
 def compiled(text: str) -> jinja2.Template:
-    """Compile a template, once for all items.
-
-    Raises
-    ------
-    jinja2.TemplateSyntaxError
-        If it is malformed.
-    """
+    """Compile a template, once for all items; raises jinja2's TemplateSyntaxError where it is malformed."""
     environment = Sandbox()
     return environment.from_string(environment.parse(text))
 
@@ -103,10 +97,7 @@ def compiled(text: str) -> jinja2.Template:
 def filled(template: jinja2.Template, variables: Mapping[str, Any]) -> str:
     """Render a template of `compiled`.
 
-    Raises
-    ------
-    Exception
-        Whatever its own computing raises; `SecurityError` where it makes too much.
+    Raises whatever computes in it raises, `SecurityError` where it makes too much.
     """
     pieces: list[str] = []
     length = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._words import first_line
 from whyprompt.errors import DataError
 from whyprompt.trials.items.item import Item
 from whyprompt.trials.items.layouts import column_item, gsm8k_item
@@ -35,9 +36,8 @@ def from_hub(source: HubSource) -> list[Item]:
             source.name, source.config, split=source.split, revision=source.revision
         )
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"the data set {source.name!r} (split {source.split!r}) cannot be loaded: {reason}",
+            f"the data set {source.name!r} (split {source.split!r}) cannot be loaded: {first_line(error)}",
             hint="check the name, the configuration and the network, or use a local file",
         ) from None
     return hub_items(source, rows)

@@ -12,9 +12,9 @@ from whyprompt._rows import unreadable
 from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-__all__ = ["Item", "ItemPool", "check_items", "item_digest"]
+__all__ = ["Item", "ItemPool", "check_items", "normalised_question"]
 
 Scalar = str | float | int | bool
 
@@ -64,16 +64,11 @@ class ItemPool:
     @property
     def digest(self) -> str:
         """SHA-256 over every item and every example, in order."""
-        return item_digest([*self.items, *(i for k in sorted(self.shots) for i in self.shots[k])])
-
-
-def item_digest(items: Iterable[Item]) -> str:
-    """Give a SHA-256 of the items' content."""
-    sha = hashlib.sha256()
-    for item in items:
-        sha.update(json.dumps(asdict(item), sort_keys=True, ensure_ascii=False).encode())
-        sha.update(b"\n")
-    return sha.hexdigest()
+        sha = hashlib.sha256()
+        for item in (*self.items, *(i for k in sorted(self.shots) for i in self.shots[k])):
+            sha.update(json.dumps(asdict(item), sort_keys=True, ensure_ascii=False).encode())
+            sha.update(b"\n")
+        return sha.hexdigest()
 
 
 def check_items(items: Sequence[Item], *, where: str) -> None:

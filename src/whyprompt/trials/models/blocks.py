@@ -94,17 +94,9 @@ def _blocks(model: torch.nn.Module, mask: torch.Tensor) -> Iterator[None]:
 def in_blocks(model: Any, mask: torch.Tensor) -> AbstractContextManager[None]:  # noqa: ANN401 - a transformers model
     """Compute a model's attention under a mask in blocks, where that is known to be the same and faster.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-    mask : Tensor, shape (1, 1, n_queries, n_keys)
-        The additive mask that the model is then given.
-
-    Returns
-    -------
-    context manager
-        Does nothing for a model whose attention is not torch's own ("sdpa"), on another device than a CPU,
-        and for a mask of few queries.
+    The mask, of shape (1, 1, n_queries, n_keys), is the additive one that the model is then given. Does
+    nothing for a model whose attention is not torch's own ("sdpa"), on another device than a CPU, and for a
+    mask of few queries.
     """
     own = getattr(model.config, "_attn_implementation", None)
     if own != "sdpa" or mask.device.type != "cpu" or mask.shape[2] < 2 * _queries.get():
@@ -114,12 +106,7 @@ def in_blocks(model: Any, mask: torch.Tensor) -> AbstractContextManager[None]:  
 
 @contextmanager
 def block_queries(n: int) -> Iterator[None]:
-    """Set how many queries a block has: a probe of few tokens takes small ones.
-
-    Parameters
-    ----------
-    n : int
-    """
+    """Set how many queries a block has: a probe of few tokens takes small ones."""
     token = _queries.set(n)
     try:
         yield

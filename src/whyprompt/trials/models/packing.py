@@ -26,36 +26,17 @@ __all__ = ["Pack", "common_prefix", "pack_groups", "pack_sequences", "plan_packs
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:
-    """The trie of some sequences' tokens after their common root.
+    """The trie of some sequences' tokens after their common root."""
 
-    Parameters
-    ----------
-    members : tuple of int
-        Which sequences, as indices into those planned.
-    root : tuple of int
-        Token ids of the common beginning.
-    tokens, depth : ndarray of int64, shape (n_tokens,)
-        Token ids and their positions in their sequences.
-    parent : ndarray of int64, shape (n_tokens,)
-        Index of each token's predecessor in ``tokens``; -1 after the root.
-    paths : tuple of ndarray
-        For each member, the indices of its tokens in ``tokens``.
-    """
-
-    members: tuple[int, ...]
-    root: tuple[int, ...]
-    tokens: NDArray[np.int64]
-    depth: NDArray[np.int64]
-    parent: NDArray[np.int64]
-    paths: tuple[NDArray[np.int64], ...]
+    members: tuple[int, ...]  # which sequences, as indices into those planned
+    root: tuple[int, ...]  # token ids of the common beginning
+    tokens: NDArray[np.int64]  # ids
+    depth: NDArray[np.int64]  # each token's position in its sequence
+    parent: NDArray[np.int64]  # each token's predecessor in `tokens`; -1 after the root
+    paths: tuple[NDArray[np.int64], ...]  # for each member, its tokens in `tokens`
 
     def ancestors(self) -> NDArray[np.bool_]:
-        """Give the ancestor-or-self matrix: row ``i`` is true where token ``i`` may look.
-
-        Returns
-        -------
-        ndarray of bool, shape (n_tokens, n_tokens)
-        """
+        """Give the ancestor-or-self matrix: row ``i`` is true where token ``i`` may look."""
         n = len(self.tokens)
         mask = np.eye(n, dtype=bool)
         for i in range(n):  # parents come before their children
@@ -80,21 +61,11 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def pack_groups(sequences: Sequence[Sequence[int]], *, limits: Sequence[int]) -> list[tuple[int, int, int]]:
-    """Split sorted sequences into runs that share a root.
+    """Split sorted sequences into runs (start, stop, root_length) that share a root.
 
     The runs maximise the number of root tokens that are not computed again, ``(n - 1) * root`` summed over
-    runs, by dynamic programming over the end of the last run.
-
-    Parameters
-    ----------
-    sequences : sequence of token ids, sorted
-    limits : sequence of int
-        For each sequence, how long its root may be at most.
-
-    Returns
-    -------
-    list of (start, stop, root_length)
-        The root of a run of one is empty: nothing is shared.
+    runs, by dynamic programming over the end of the last run. ``limits`` says how long each sequence's root
+    may be at most; the root of a run of one is empty, for nothing is shared.
     """
     n = len(sequences)
     if n == 0:
@@ -124,19 +95,8 @@ def pack_sequences(
 ) -> list[Pack]:
     """Lay the sequences of one group out as tries of at most ``budget`` tokens.
 
-    Parameters
-    ----------
-    sequences : sequence of token ids
-    members : sequence of int
-        Indices of the group's sequences, in sorted order.
-    root : int
-        Length of their common root.
-    budget : int
-        Most tokens in a pack; a single longer sequence makes a pack of its own.
-
-    Returns
-    -------
-    list of Pack
+    ``members`` are the indices of the group's sequences in sorted order, ``root`` the length of their common
+    root. A single sequence longer than the budget makes a pack of its own.
     """
     packs: list[Pack] = []
     at = 0
@@ -176,23 +136,11 @@ def pack_sequences(
 def plan_packs(
     sequences: Sequence[Sequence[int]], *, limits: Sequence[int], budget: int, least_root: int = 8
 ) -> list[Pack]:
-    """Plan the packs of any number of sequences.
+    """Plan the packs of any number of sequences; each is a member of exactly one.
 
-    Parameters
-    ----------
-    sequences : sequence of token ids
-    limits : sequence of int
-        For each sequence, how long its root may be at most: the root holds no token whose output is wanted.
-    budget : int
-        Most tokens in a pack.
-    least_root : int, default 8
-        A shorter root is not worth a cache of its own.
-
-    Returns
-    -------
-    list of Pack
-        Every sequence is a member of exactly one. The plan depends on the set of sequences alone, not on
-        their order.
+    ``limits`` says how long each sequence's root may be at most, for the root holds no token whose output is
+    wanted, and ``least_root`` below what length it is not worth a cache of its own. The plan depends on the
+    set of sequences alone, not on their order.
 
     Examples
     --------

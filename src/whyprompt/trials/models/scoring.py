@@ -99,18 +99,9 @@ def cache_argument(model: Any) -> str:  # noqa: ANN401 - a transformers model
 
 
 def plan_scoring(lm: LocalModel, requests: Sequence[Encoded], *, budget: int | None = None) -> list[Pack]:
-    """Plan which requests are computed together; the plan depends on the requests alone.
+    """Plan which requests are computed together, by default in the model's own budget of tokens.
 
-    Parameters
-    ----------
-    lm : LocalModel
-    requests : sequence of Encoded
-    budget : int, optional
-        Tokens a pack; the model's own by default.
-
-    Returns
-    -------
-    list of Pack
+    The plan depends on the requests alone.
     """
     return plan_packs(
         [r.fed for r in requests], limits=[len(r.ids) - 1 for r in requests], budget=budget or lm.token_budget
@@ -146,22 +137,10 @@ def score(lm: LocalModel, requests: Sequence[Encoded]) -> list[TokenScores]:
 def score_pack(
     lm: LocalModel, requests: Requests, pack: Pack, cache: RootCache
 ) -> Iterator[tuple[int, TokenScores]]:
-    """Score the members of one pack.
+    """Score the members of one pack: their index into ``requests``, and what was found.
 
-    Parameters
-    ----------
-    lm : LocalModel
-    requests : sequence of Encoded, or mapping of int to Encoded
-        Those the plan was made of, by the indices that the pack's members are.
-    pack : Pack
-    cache : RootCache
-        Kept between the packs of a run.
-
-    Yields
-    ------
-    index : int
-        Into ``requests``.
-    scores : TokenScores
+    ``requests`` are those the plan was made of, by the indices that the pack's members are; the cache is kept
+    between the packs of a run.
     """
     import torch
 
@@ -287,21 +266,8 @@ def _padded(lm: LocalModel, requests: Requests, pack: Pack) -> tuple[list[NDArra
 def probe_packing(lm: LocalModel) -> tuple[LocalModel, str]:
     """Find out how a model computes packed tries exactly, if it does, by comparing with plain runs.
 
-    Parameters
-    ----------
-    lm : LocalModel
-
-    Returns
-    -------
-    model : LocalModel
-        The same, with what it can do.
-    note : str
-        The largest difference, or why the model cannot pack.
-
-    Raises
-    ------
-    WhypromptError
-        If even the padded runs do not give the model's own log-probabilities.
+    Gives the model with what it can do, and the largest difference, or why it cannot pack. Raises
+    `WhypromptError` if even the padded runs do not give the model's own log-probabilities.
     """
     import torch
 

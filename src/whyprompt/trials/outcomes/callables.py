@@ -17,13 +17,7 @@ __all__ = ["checked_value", "load_callable"]
 
 
 def load_callable(path: str, *, outcome: str) -> Callable[..., Any]:
-    """Import ``package.module:function``; modules in the current folder are found too.
-
-    Raises
-    ------
-    StudyError
-        If the module or the function does not exist, or it cannot be called.
-    """
+    """Import ``package.module:function``; modules in the current folder are found too."""
     module_name, _, attribute = path.partition(":")
     here = str(Path.cwd())
     if here not in sys.path:
@@ -45,13 +39,7 @@ def load_callable(path: str, *, outcome: str) -> Callable[..., Any]:
 
 
 def checked_value(value: object, *, outcome: str, where: str) -> float:
-    """Refuse what is not a finite number.
-
-    Raises
-    ------
-    StudyError
-        Naming the outcome and the trial.
-    """
+    """Refuse what is not a finite number, naming the outcome and the trial."""
     if isinstance(value, bool):
         return float(value)
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._words import first_line
 from whyprompt.errors import StudyError
 
 if TYPE_CHECKING:
@@ -32,9 +33,8 @@ def _encoder(model: str) -> Any:  # noqa: ANN401 - sentence-transformers is an e
     try:
         return SentenceTransformer(model)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise StudyError(
-            f"outcome 'embedding_similarity': the model {model!r} cannot be loaded: {reason}",
+            f"outcome 'embedding_similarity': the model {model!r} cannot be loaded: {first_line(error)}",
             hint="set options.model to a local folder or a name on the hub",
         ) from None
 
@@ -42,11 +42,7 @@ def _encoder(model: str) -> Any:  # noqa: ANN401 - sentence-transformers is an e
 def similarity(completion: str, answer: str, options: Mapping[str, Any]) -> float:
     """Give the cosine similarity of two texts' embeddings, from -1 to 1.
 
-    Parameters
-    ----------
-    completion, answer : str
-    options : dict
-        ``model``: a local folder or a name on the hub.
+    ``model`` is a folder or a name on the hub.
     """
     encoder = _encoder(str(options.get("model", _DEFAULT)))
     a, b = encoder.encode([completion, answer], normalize_embeddings=True, show_progress_bar=False)

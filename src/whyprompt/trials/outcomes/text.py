@@ -29,16 +29,7 @@ def parse_number(text: str) -> Fraction | None:
 
 
 def last_number(text: str) -> Fraction | None:
-    """Give the last number in a text, exactly.
-
-    Parameters
-    ----------
-    text : str
-        A number after ``####`` is preferred, as GSM8K writes it.
-
-    Returns
-    -------
-    Fraction or None
+    """Give the last number in a text, exactly; one after ``####`` is preferred, as GSM8K writes it.
 
     Examples
     --------
