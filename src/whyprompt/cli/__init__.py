@@ -20,11 +20,9 @@ import typer
 from whyprompt._version import __version__
 from whyprompt.cli import data as _data
 from whyprompt.cli import effect as _effect
-from whyprompt.cli import mediate as _mediate
-from whyprompt.cli import report as _report
 from whyprompt.cli import run as _run
 from whyprompt.cli.common import say, show
-from whyprompt.errors import InputError, WhypromptError
+from whyprompt.errors import WhypromptError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -43,8 +41,8 @@ app = typer.Typer(
 
 app.command()(_run.run)
 app.command()(_effect.effect)
-app.command()(_mediate.mediate)
-app.command()(_report.report)
+app.command()(_run.mediate)
+app.command()(_run.report)
 app.command()(_run.export)
 app.command()(_run.schema)
 app.command()(_run.doctor)
@@ -97,9 +95,6 @@ def main() -> None:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _end)
         app()
-    except InputError as error:
-        say(f"error: {error}")
-        sys.exit(error.exit_code)
     except WhypromptError as error:
         say(f"error: {error}")
         sys.exit(error.exit_code)

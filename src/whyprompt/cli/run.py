@@ -1,4 +1,4 @@
-"""``whyprompt run | export | schema | doctor``: trials, and what they need."""
+"""The verbs of a study, and ``schema`` and ``doctor``, which need none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from whyprompt.results import Check, Result
     from whyprompt.study import Study
 
-__all__ = ["doctor", "export", "run", "schema"]
+__all__ = ["doctor", "export", "mediate", "report", "run", "schema"]
 
 
 def run(
@@ -113,6 +113,40 @@ def _spread_over_reps(plan: Study, folder: Path) -> dict[str, Result]:
         o.name: repeat_variance(frame, unit="item_id", outcome=o.name, treatment="arm", rep="rep")
         for o in plan.outcomes
     }
+
+
+def mediate(study: StudyPath, out: Out = None, no_code: NoCode = False, as_json: AsJson = False) -> None:
+    """Find the attention heads through which a study's arms act. Resumes where it was stopped."""
+    from whyprompt._progress import show_progress
+    from whyprompt.answers.verbs import run_mediation
+    from whyprompt.study import load_study
+
+    folder = results_folder(load_study(study, code=not no_code), out)
+    with show_progress("mediate") as progress:
+        answer = run_mediation(study, folder, progress=progress)
+    put(answer.to_dict(), answer.summary(), as_json=as_json)
+
+
+def report(
+    study: StudyPath,
+    target: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The page to write. Default: report.html in the folder of results.", metavar="[FILE]"
+        ),
+    ] = None,
+    out: Out = None,
+    no_code: NoCode = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a study's self-contained HTML page."""
+    from whyprompt.page.page import write_report
+    from whyprompt.study import load_study
+
+    folder = results_folder(load_study(study, code=not no_code), out)
+    path = write_report(study, folder, target=target)
+    content = {"report": str(path), "bytes": path.stat().st_size}
+    put(content, f"The report is at {path.resolve()}", as_json=as_json)
 
 
 def export(

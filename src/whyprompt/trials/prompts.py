@@ -383,7 +383,6 @@ def render(  # noqa: C901 - one straight story: shots, question, reasoning, cue
     Parameters
     ----------
     item : Item
-        The item.
     arm : Arm
         The arm's settings.
     name : str

@@ -114,7 +114,7 @@ def dry_run(study: Study) -> RunResult:
     Raises
     ------
     InputError
-        Whatever :func:`run_study` would refuse.
+        Whatever `run_study` would refuse.
     """
     pool = runnable_items(study)
     codec = load_codec(study.model.name, revision=study.model.revision)
@@ -213,49 +213,41 @@ def _measure_items(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress:
     """Measure every item's own covariates: length, and how familiar the model finds the question."""
     done = store.done_items(plan.fingerprint, lm.fingerprint)
     items = plan.pool.items
-    wanted: set[str] = set(plan.study.covariates)
-    ids = [lm.codec.tokens(item.question, special=True) for item in items]
-    if "question_perplexity" in wanted:
-        # The first token has nothing before it where the tokenizer sets no beginning: it is not scored.
-        requests = [Encoded(i[:1], i[1:]) for i in ids if len(i) > 1]
-        which = [n for n, i in enumerate(ids) if len(i) > 1]
-        short = next((items[n].item_id for n, i in enumerate(ids) if len(i) < 2), None)
+    requests: list[Encoded] = []
+    if "question_perplexity" in plan.study.covariates:
+        ids = [lm.codec.tokens(item.question, special=True) for item in items]
+        short = next((item.item_id for item, i in zip(items, ids, strict=True) if len(i) < 2), None)
         if short is not None:
             raise DataError(
                 f"item {short!r}: its question is one token, which has no perplexity",
                 hint="leave question_perplexity out of the study's covariates",
             )
-        packs = plan_scoring(lm, requests)
-    else:
-        requests, which, packs = [], [], []
-    units = [[which[m] for m in pack.members] for pack in packs] or [list(range(len(items)))]
+        # The first token has nothing before it where the tokenizer sets no beginning: it is not scored.
+        requests = [Encoded(i[:1], i[1:]) for i in ids]
+    packs = plan_scoring(lm, requests)
+    units = [pack.members for pack in packs] or [tuple(range(len(items)))]
     cache = RootCache()
     count = len(done)
     for number, unit in enumerate(units):
         if all(items[n].item_id in done for n in unit):
             continue
         progress(count, len(items), "measuring the items")
-        scores: dict[int, TokenScores] = {}
-        if packs:
-            scores = {which[i]: s for i, s in score_pack(lm, requests, packs[number], cache)}
+        scores = dict(score_pack(lm, requests, packs[number], cache)) if packs else {}
+        fresh = [n for n in unit if items[n].item_id not in done]
         store.add(
             plan.fingerprint,
             lm.fingerprint,
-            items=[
-                (n, _measured(items[n], len(lm.codec.tokens(items[n].question)), scores.get(n), wanted))
-                for n in unit
-                if items[n].item_id not in done
-            ],
+            items=[(n, _measured(plan.study, items[n], lm.codec, scores.get(n))) for n in fresh],
         )
         count += len(unit)
     progress(len(items), len(items), "measuring the items")
 
 
-def _measured(item: Item, tokens: int, scores: TokenScores | None, wanted: set[str]) -> Item:
+def _measured(study: Study, item: Item, codec: PromptCodec, scores: TokenScores | None) -> Item:
     """Put what is measured of an item before its own covariates."""
     measured: dict[str, Scalar] = {}
-    if "question_tokens" in wanted:
-        measured["question_tokens"] = tokens
+    if "question_tokens" in study.covariates:
+        measured["question_tokens"] = len(codec.tokens(item.question))
     if scores is not None:
         measured["question_perplexity"] = math.exp(-scores.total / len(scores.log_probs))
     return replace(item, covariates={**measured, **item.covariates})
@@ -382,9 +374,8 @@ def load_trials(study: Study, folder: str | Path) -> pd.DataFrame:
 
     Parameters
     ----------
-    study : Study
-    folder : str or Path
-        Where :func:`run_study` wrote.
+    study, folder
+        As for `run_study`, which wrote there.
 
     Returns
     -------
@@ -435,13 +426,12 @@ def verify_study(
 
     Parameters
     ----------
-    study : Study
-    folder : str or Path
+    study, folder, progress
+        As for `run_study`.
     sample : int, default 32
         How many trials, spread evenly over the table.
     tolerance : float, default 1e-3
         In units of log-probability.
-    progress : callable, optional
 
     Returns
     -------
@@ -458,12 +448,7 @@ def verify_study(
     stored = load_trials(study, folder)
     lm = load_model(**study.model.model_dump())
     plan = make_plan(study, runnable_items(study), lm.codec, budget=lm.token_budget)
-    values = {
-        (i, a, int(r)): float(v)
-        for i, a, r, v in zip(
-            stored["item_id"], stored["arm"], stored["rep"], stored["log_prob"], strict=True
-        )
-    }
+    values = stored.set_index(["item_id", "arm", "rep"])["log_prob"].to_dict()
     kept = [t for t in plan.trials if t.key in values and t.encoded is not None]
     if not kept:
         raise StoreError("no stored trial can be scored again: every arm writes its own chain first")

@@ -23,12 +23,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d{1,2})?")
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the rows of a CSV, JSONL or Parquet file.
-
-    Yields
-    ------
-    dict
-        Column name to value.
+    """Read the rows of a CSV, JSONL or Parquet file, each a mapping of column to value.
 
     Raises
     ------
@@ -93,12 +88,7 @@ def from_gsm8k(source: Gsm8kSource) -> list[Item]:
 def from_natural_instructions(
     source: NaturalInstructionsSource,
 ) -> dict[str, tuple[list[Item], list[Item]]]:
-    """Read the tasks of a file, or of every ``task*.json`` in a folder.
-
-    Returns
-    -------
-    dict
-        Task name to its items and its worked examples.
+    """Read the tasks of a file, or of every ``task*.json`` in a folder: items and worked examples by task.
 
     Raises
     ------

@@ -20,17 +20,7 @@ _PATIENCE = 20_000
 def from_reasoning_gym(source: ReasoningGymSource, *, seed: int) -> tuple[list[Item], list[Item]]:
     """Make the items of a study and its examples with a generator of ``reasoning-gym``.
 
-    Parameters
-    ----------
-    source : ReasoningGymSource
-        Which generator, how many items, its settings, and what measures difficulty.
-    seed : int
-        Seed of the generator.
-
-    Returns
-    -------
-    items, examples : list of Item
-        ``size`` and ``shot_pool`` of them; no question occurs twice among both.
+    Gives ``size`` items and ``shot_pool`` examples; no question occurs twice among both.
 
     Raises
     ------

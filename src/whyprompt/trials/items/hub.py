@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt._words import first_line
 from whyprompt.errors import DataError
-from whyprompt.trials.items.item import Item
-from whyprompt.trials.items.layouts import column_item, gsm8k_item
+from whyprompt.trials.items.layouts import column_item, gsm8k_item, instance_item
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from whyprompt.study import HubSource
+    from whyprompt.trials.items.item import Item
 
-__all__ = ["from_hub", "hub_items"]
+__all__ = ["from_hub"]
 
 
 def from_hub(source: HubSource) -> list[Item]:
-    """Load a data set of the hub by name, or a local folder that ``datasets`` can load.
+    """Load a data set of the hub by name, or a local folder that ``datasets`` can load, by its layout.
 
     Raises
     ------
@@ -40,11 +40,6 @@ def from_hub(source: HubSource) -> list[Item]:
             f"the data set {source.name!r} (split {source.split!r}) cannot be loaded: {first_line(error)}",
             hint="check the name, the configuration and the network, or use a local file",
         ) from None
-    return hub_items(source, rows)
-
-
-def hub_items(source: HubSource, rows: Iterable[dict[str, Any]]) -> list[Item]:
-    """Turn the rows of a loaded data set into items, by the layout the source names."""
     task = source.task_type or source.name.rsplit("/", 1)[-1].replace("-", "_")
     if source.layout == "gsm8k":
         return [gsm8k_item(row, index=i, task=task, where=source.name) for i, row in enumerate(rows)]
@@ -63,10 +58,5 @@ def _instance(row: dict[str, Any], index: int, task: str, where: str) -> Item:
                 f"{where}, row {index + 1}: no column {key!r}, which Natural Instructions has",
                 hint=f"it has {', '.join(row)}; use layout: columns, and name them",
             )
-    targets = row["targets"]
-    return Item(
-        item_id=str(row.get("id", f"{task}-{index}")),
-        question=f"{str(row['definition']).strip()}\n\n{str(row['inputs']).strip()}",
-        answer=str((targets[0] if targets else "") if isinstance(targets, list) else targets).strip(),
-        task_type=str(row.get("task_name", task)),
-    )
+    name, number = str(row.get("task_name", task)), str(row.get("id", f"{task}-{index}"))
+    return instance_item(number, name, row["definition"], row["inputs"], row["targets"])

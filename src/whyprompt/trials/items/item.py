@@ -72,13 +72,7 @@ class ItemPool:
 
 
 def check_items(items: Sequence[Item], *, where: str) -> None:
-    """Refuse empty questions and answers, half characters, answers outside the choices, and ids given twice.
-
-    Raises
-    ------
-    DataError
-        Naming ``where`` and the item.
-    """
+    """Refuse items that are empty, half characters, twice there, or whose answer is outside the choices."""
     seen: set[str] = set()
     for item in items:
         if not item.item_id.strip():

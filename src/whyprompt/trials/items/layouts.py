@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from whyprompt.study import Columns
 
-__all__ = ["column_item", "gsm8k_item", "natural_instructions_items"]
+__all__ = ["column_item", "gsm8k_item", "instance_item", "natural_instructions_items"]
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
@@ -43,13 +43,7 @@ def _scalar(row: Mapping[str, Any], column: str, where: str) -> Scalar:
 
 
 def column_item(row: Mapping[str, Any], columns: Columns, *, index: int, task: str, where: str) -> Item:
-    """Make an item from a row of named columns.
-
-    Raises
-    ------
-    DataError
-        Naming ``where`` and the column.
-    """
+    """Make an item from a row of named columns; a refusal names ``where`` and the column."""
     place = f"{where}, row {index + 1}"
     difficulty: float | None = None
     if columns.difficulty is not None:
@@ -93,11 +87,6 @@ def gsm8k_item(row: Mapping[str, Any], *, index: int, task: str, where: str) -> 
     """Make an item from a row of GSM8K: the text after ``####`` is the answer, before it the solution.
 
     Calculator marks (``<<16-3-4=9>>``) are taken out of the solution; difficulty is its number of steps.
-
-    Raises
-    ------
-    DataError
-        If a column is missing or the answer has no ``####``.
     """
     place = f"{where}, row {index + 1}"
     question, full = _text(row, "question", place), _text(row, "answer", place)
@@ -115,21 +104,24 @@ def gsm8k_item(row: Mapping[str, Any], *, index: int, task: str, where: str) -> 
     )
 
 
+def instance_item(item_id: str, task: str, definition: object, asked: object, outputs: object) -> Item:
+    """Make an item of an instance of Natural Instructions: the task's definition, then the input."""
+    # Several outputs are equally right; an empty list is an empty answer, refused with the others.
+    answer = (outputs[0] if outputs else "") if isinstance(outputs, list) else outputs
+    question = f"{str(definition).strip()}\n\n{str(asked).strip()}"
+    return Item(item_id=item_id, question=question, answer=str(answer).strip(), task_type=task)
+
+
 def natural_instructions_items(
     task: Any,  # noqa: ANN401 - whatever the file holds
     *,
     name: str,
     where: str,
 ) -> tuple[list[Item], list[Item]]:
-    """Make items and worked examples from one task file of Natural Instructions.
+    """Make items and worked examples (``Positive Examples``) from one task file of Natural Instructions.
 
-    The question is the task's definition followed by the instance's input; the first of the listed outputs
-    is the gold answer. ``Positive Examples`` are the worked examples.
-
-    Raises
-    ------
-    DataError
-        If a key is missing.
+    The question is the task's definition followed by the instance's input; the first of the listed outputs is
+    the gold answer.
     """
     for key in ("Definition", "Positive Examples", "Instances"):
         if not isinstance(task, dict) or key not in task:
@@ -141,15 +133,7 @@ def natural_instructions_items(
         missing = next((k for k in ("input", "output") if k not in row), None)
         if missing is not None:
             raise DataError(f"{where}: {number}: no key {missing!r}")
-        output = row["output"]
-        # Several outputs are equally right; an empty list is an empty answer, refused with the others.
-        answer = (output[0] if output else "") if isinstance(output, list) else output
-        return Item(
-            item_id=number,
-            question=f"{text.strip()}\n\n{str(row['input']).strip()}",
-            answer=str(answer).strip(),
-            task_type=name,
-        )
+        return instance_item(number, name, text, row["input"], row["output"])
 
     instances = [item(str(r.get("id", f"{name}-{i}")), r) for i, r in enumerate(task["Instances"])]
     examples = [item(f"{name}-example-{i}", r) for i, r in enumerate(task["Positive Examples"])]

@@ -165,10 +165,7 @@ def load_model(
 def usable_device(name: str) -> torch.device:
     """Give the device of a name, ``"auto"`` included.
 
-    Raises
-    ------
-    ModelError
-        If there is none, or it holds no numbers (``meta``).
+    Refuses one that is not, or holds no numbers (``meta``).
     """
     import torch
 

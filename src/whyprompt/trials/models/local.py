@@ -48,17 +48,10 @@ class Encoded:
 
 @dataclass(frozen=True)
 class PromptCodec:
-    """A tokenizer, and what it takes to turn prompts into tokens exactly.
+    """A tokenizer, and what it takes to turn prompts into tokens exactly."""
 
-    Parameters
-    ----------
-    tokenizer : transformers tokenizer
-    context : int
-        The most tokens the model can read.
-    """
-
-    tokenizer: Any = field(repr=False)
-    context: int
+    tokenizer: Any = field(repr=False)  # of transformers
+    context: int  # the most tokens that the model can read
 
     @property
     def has_chat_template(self) -> bool:

@@ -17,12 +17,14 @@ every token of ``1`` is its first choice.
 
 from __future__ import annotations
 
+import importlib
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt.errors import DataError, StudyError
-from whyprompt.trials.outcomes.callables import checked_value, load_callable
 from whyprompt.trials.outcomes.embedding import check_embedding, similarity
 from whyprompt.trials.outcomes.text import last_number, normalise, parse_number
 
@@ -163,7 +165,7 @@ def check_outcomes(outcomes: Sequence[OutcomeSettings], items: Sequence[Item]) -
     """
     for outcome in outcomes:
         if outcome.call is not None:
-            load_callable(outcome.call, outcome=outcome.name)
+            _load(outcome.call, outcome=outcome.name)
             continue
         scorer = _SCORERS[outcome.name]
         unknown = next((k for k in outcome.options if k not in scorer.options), None)
@@ -229,7 +231,7 @@ def score_outcomes(
 
 def _called(outcome: OutcomeSettings, item: Item, read: Any, where: str) -> float:  # noqa: ANN401 - what it reads
     assert outcome.call is not None
-    call = load_callable(outcome.call, outcome=outcome.name)
+    call = _load(outcome.call, outcome=outcome.name)
     own = {"completion": read} if outcome.needs == "completion" else {"log_probs": read.log_probs}
     try:
         value = call(answer=item.answer, item=item, **outcome.options, **own)
@@ -238,4 +240,41 @@ def _called(outcome: OutcomeSettings, item: Item, read: Any, where: str) -> floa
         raise StudyError(
             f"outcome {outcome.name!r} failed on {where}: {type(error).__name__}: {error}"
         ) from error
-    return checked_value(value, outcome=outcome.name, where=where)
+    return _checked(value, outcome=outcome.name, where=where)
+
+
+def _load(path: str, *, outcome: str) -> Callable[..., Any]:
+    """Import ``package.module:function``; modules in the current folder are found too."""
+    module_name, _, attribute = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        target: Any = importlib.import_module(module_name)
+        for part in attribute.split("."):
+            target = getattr(target, part)
+    except Exception as error:
+        # Importing runs the user's module: whatever it raises is theirs to see.
+        raise StudyError(
+            f"outcome {outcome!r}: {path!r} cannot be imported: {type(error).__name__}: {error}",
+            hint="modules are found on Python's path and in the current folder",
+        ) from error
+    if not callable(target):
+        raise StudyError(f"outcome {outcome!r}: {path!r} is not callable")
+    result: Callable[..., Any] = target
+    return result
+
+
+def _checked(value: object, *, outcome: str, where: str) -> float:
+    """Refuse what is not a finite number, naming the outcome and the trial."""
+    if isinstance(value, bool):
+        return float(value)
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise StudyError(
+            f"outcome {outcome!r} gave {value!r} for {where}: an outcome is a number, True or False"
+        ) from None
+    if not math.isfinite(number):
+        raise StudyError(f"outcome {outcome!r} gave {number} for {where}: an outcome is finite")
+    return number
