@@ -68,7 +68,7 @@ def test_every_step_does_what_its_formula_says():
     np.testing.assert_array_equal(got["task_law"], (frame["task"] == "law").astype(float))
     by_kind = {part.note: part for part in done.parts}
     assert by_kind["winsorise"].estimate == int((clipped != frame["tokens"]).sum()) == 20
-    assert sum(counts[0] for counts in done.by_arm.values()) == 20
+    assert sum(by_kind["winsorise"]["by_arm"].values()) == 20
     assert by_kind["flag"].estimate == outside.sum()
     assert "No row was dropped" in done.sentence
     assert "20 values moved (" in str(done)

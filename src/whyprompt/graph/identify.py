@@ -165,11 +165,8 @@ def check_adjustment(
 ) -> tuple[str, ...]:
     """Refuse an adjustment set by the path that forbids it; return cautions about one that is allowed."""
     after_x = descendants(adjacency, [x])
-    complaints = [
-        why
-        for why in (_why_forbidden(adjacency, x, y, name, after_x) for name in covariates)
-        if why is not None
-    ]
+    reasons = [_why_forbidden(adjacency, x, y, name, after_x) for name in covariates]
+    complaints = [why for why in reasons if why is not None]
     if complaints:
         hint = f"leave it out; {_what_works(adjacency, x, y, observed, limit)}"
         raise GraphError("; ".join(complaints), hint=hint)
@@ -287,46 +284,22 @@ def _can_collide(adjacency: Adjacency, x: str, y: str, node: str) -> bool:
     """Whether two arrowheads meet at ``node`` on some simple path from ``x`` to ``y``.
 
     That asks for two node-disjoint trails from ``node`` to ``x`` and to ``y``, both leaving through edges
-    with an arrowhead at ``node``: two units of flow, each node used once. Found by one search and one
-    augmentation.
+    with an arrowhead at ``node``: two units of flow, each node used once.
     """
-    into = [step.to for step in adjacency[node] if step.head_here]
-    neighbours = {v: sorted({s.to for s in steps} - {node}) for v, steps in adjacency.items()}
-    # Node-split residual graph: (v, "in") -> (v, "out") carries one unit; x and y lead to the sink.
-    capacity: dict[tuple[str, str], dict[tuple[str, str], int]] = {}
+    import numpy as np
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import maximum_flow
 
-    def arc(a: tuple[str, str], b: tuple[str, str]) -> None:
-        capacity.setdefault(a, {})[b] = 1
-        capacity.setdefault(b, {}).setdefault(a, 0)
-
-    source, sink = ("", "source"), ("", "sink")
-    for v in set(into):
-        arc(source, (v, "in"))
-    for v, around in neighbours.items():
-        if v == node:
-            continue
-        arc((v, "in"), (v, "out"))
-        if v in {x, y}:
-            arc((v, "out"), sink)
-        else:
-            for w in around:
-                arc((v, "out"), (w, "in"))
-    for _ in range(2):
-        before: dict[tuple[str, str], tuple[str, str]] = {source: source}
-        queue = [source]
-        for place in queue:
-            for following, room in capacity.get(place, {}).items():
-                if room > 0 and following not in before:
-                    before[following] = place
-                    queue.append(following)
-        if sink not in before:
-            return False
-        place = sink
-        while place != source:
-            capacity[before[place]][place] -= 1
-            capacity[place][before[place]] += 1
-            place = before[place]
-    return True
+    # Each node is split in two, way in and way out, so that it carries one unit; x and y lead to the sink.
+    way_in = {v: 2 * k for k, v in enumerate(adjacency)}
+    source, sink = 2 * len(way_in), 2 * len(way_in) + 1
+    arcs = {(source, way_in[step.to]) for step in adjacency[node] if step.head_here}
+    for v in adjacency.keys() - {node}:
+        ends = [sink] if v in {x, y} else [way_in[s.to] for s in adjacency[v] if s.to != node]
+        arcs |= {(way_in[v], way_in[v] + 1), *((way_in[v] + 1, end) for end in ends)}
+    tails, heads = np.array(sorted(arcs)).T
+    room = csr_array((np.ones(len(arcs), dtype=np.int32), (tails, heads)), shape=(sink + 1, sink + 1))
+    return bool(maximum_flow(room, source, sink).flow_value >= 2)
 
 
 def roles(

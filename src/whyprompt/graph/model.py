@@ -5,18 +5,11 @@ from __future__ import annotations
 import graphlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from whyprompt.errors import GraphError
 from whyprompt.graph import identify as _identify
-from whyprompt.graph.notation import (
-    parse_any,
-    parse_arrows,
-    parse_dot,
-    parse_gml,
-    write_arrows,
-    write_dot,
-)
+from whyprompt.graph.notation import parse_any, parse_arrows, parse_dot, parse_gml, write_arrows, write_dot
 from whyprompt.graph.report import identification, stories, traces
 from whyprompt.graph.separation import Step, ancestors, connected, descendants
 from whyprompt.graph.svg import draw
@@ -41,24 +34,6 @@ MAX_SETS = 4_096
 HINT_SETS = 256
 
 
-class DirectedGraph(Protocol):
-    """What is used of a ``networkx.DiGraph``."""
-
-    @property
-    def nodes(self) -> Iterable[object]:
-        """Its nodes."""
-
-    @property
-    def edges(self) -> Iterable[tuple[object, object]]:
-        """Its edges."""
-
-    def is_directed(self) -> bool:
-        """Whether edges have a direction."""
-
-    def is_multigraph(self) -> bool:
-        """Whether an edge may be repeated."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class CausalGraph:
     """An acyclic causal graph, with ``a <-> b`` for an unobserved common cause of two variables.
@@ -66,7 +41,7 @@ class CausalGraph:
     It is made by `parse`, `from_dot`, `from_gml`, `from_networkx` or `read`, each of which takes, as
     `unobserved`, names of more variables that are not measured. Where a method takes them, `treatment` and
     `outcome` (str) are the question, and `observed` (collection of str) is what may be used, by default every
-    node not declared unobserved; a name that is not in the graph is refused.
+    node not declared unobserved.
 
     Parameters
     ----------
@@ -82,8 +57,8 @@ class CausalGraph:
     Raises
     ------
     GraphError
-        If there is a cycle (which is named), a self loop, an edge given twice, or an end that is no node; and
-        by every method that is given a name that is not in the graph.
+        If there is a cycle (which is named), a self loop, an edge given twice, or an end that is no node; if
+        text cannot be read (naming the line); and if a method is given a name that is not in the graph.
 
     References
     ----------
@@ -150,12 +125,6 @@ class CausalGraph:
             Statements split by ``;`` or a new line: ``a -> b``, ``a <- b``, ``a <-> b``, chains
             ``a -> b -> c``, lists ``a, b -> c``, a node alone, ``u [latent]`` for a variable that is not
             measured, ``"a name"`` in quotes, ``#`` comments.
-        unobserved : collection of str, optional
-
-        Raises
-        ------
-        GraphError
-            If the text cannot be read (naming the line) or is not an acyclic graph.
 
         Examples
         --------
@@ -195,23 +164,15 @@ class CausalGraph:
         return cls._of(parse_gml(text), unobserved)
 
     @classmethod
-    def from_networkx(cls, graph: DirectedGraph, *, unobserved: Collection[str] = ()) -> Self:
-        """Take a ``networkx.DiGraph`` whose nodes are strings; attributes are not read.
-
-        Raises
-        ------
-        GraphError
-            If the graph is undirected or a multigraph, or a node is not a string.
-        """
+    def from_networkx(cls, graph: Any, *, unobserved: Collection[str] = ()) -> Self:  # noqa: ANN401 - of networkx
+        """Take a ``networkx.DiGraph`` whose nodes are strings; attributes are not read."""
         if not graph.is_directed() or graph.is_multigraph():
             raise GraphError(f"expected a networkx.DiGraph, got {type(graph).__name__}")
-        names: dict[object, str] = {}
         for node in graph.nodes:
             if not isinstance(node, str):
                 raise GraphError(f"node {node!r} is a {type(node).__name__}; nodes are column names (str)")
-            names[node] = node
-        edges = [(names[a], "->", names[b]) for a, b in graph.edges]
-        return cls._of((dict.fromkeys(names.values(), False), edges), unobserved)
+        edges = [(a, "->", b) for a, b in graph.edges]
+        return cls._of((dict.fromkeys(graph.nodes, False), edges), unobserved)
 
     @classmethod
     def read(cls, source: str | File, *, unobserved: Collection[str] = ()) -> Self:
@@ -221,12 +182,6 @@ class CausalGraph:
         ----------
         source : str or pathlib.Path
             A path, or the text itself: text is what has an arrow, a brace or a new line in it.
-        unobserved : collection of str, optional
-
-        Raises
-        ------
-        GraphError
-            If the file is missing or the text cannot be read.
 
         Examples
         --------
@@ -359,7 +314,6 @@ class CausalGraph:
 
         Parameters
         ----------
-        treatment, outcome : str
         given : str or collection of str, optional
             What is adjusted for.
         max_paths : int, default 10000
@@ -419,8 +373,6 @@ class CausalGraph:
 
         Parameters
         ----------
-        treatment, outcome : str
-        observed : collection of str, optional
         max_paths : int, default 10000
             Beyond it paths are not listed, which the result says.
 
@@ -481,8 +433,6 @@ class CausalGraph:
 
         Parameters
         ----------
-        treatment, outcome : str
-        observed : collection of str, optional
         max_sets : int, default 4096
             More minimal sets than that is an error.
 
@@ -499,9 +449,8 @@ class CausalGraph:
         [['a', 'z'], ['b', 'z']]
         """
         self._ends(treatment, outcome)
-        return _identify.adjustment_sets(
-            self._adjacency, treatment, outcome, self._observed(observed), max_sets
-        )
+        seen = self._observed(observed)
+        return _identify.adjustment_sets(self._adjacency, treatment, outcome, seen, max_sets)
 
     def check_adjustment(
         self, treatment: str, outcome: str, covariates: str | Collection[str]
@@ -576,8 +525,6 @@ class CausalGraph:
 
         Parameters
         ----------
-        treatment, outcome : str
-        observed : collection of str, optional
         conditional : bool, default False
             Also look for variables that become instruments once others, not descendants of the treatment, are
             adjusted for. Minimal separating sets are tried, the first 256 for each candidate.
@@ -599,13 +546,9 @@ class CausalGraph:
         {'z': frozenset()}
         """
         self._ends(treatment, outcome)
+        seen = self._observed(observed)
         return _identify.instruments(
-            self._adjacency,
-            treatment,
-            outcome,
-            self._observed(observed),
-            conditional=conditional,
-            limit=HINT_SETS,
+            self._adjacency, treatment, outcome, seen, conditional=conditional, limit=HINT_SETS
         )
 
     def implications(self, *, observed: Collection[str] | None = None) -> tuple[Implication, ...]:

@@ -33,7 +33,8 @@ class Prepared(Result):
     """A prepared table and the recipe that made it.
 
     A step is a part: the number of values that it moved (winsorise), marked (flag), or recoded (all that are
-    known, for the others), of `n_used` known ones; gaps stay gaps. Its note is the step's kind.
+    known, for the others), of `n_used` known ones; gaps stay gaps. Its note is the step's kind, and where the
+    treatment was named its figure ``by_arm`` is that number in each arm.
 
     Attributes
     ----------
@@ -41,26 +42,21 @@ class Prepared(Result):
         Of the caller's kind, with the caller's rows in their order. Not part of `to_dict`.
     recipe : Recipe
         The fitted steps.
-    by_arm : mapping of str to tuple of int
-        Values that each step changed in each arm, where the treatment was named.
     n_rows : int
         Rows, before and after.
     """
 
     frame: Any = unlisted()
     recipe: Recipe
-    by_arm: Mapping[str, tuple[int, ...]]
     n_rows: int
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         from whyprompt.charts import count_plot
 
-        every = {"": tuple(part.estimate for part in self.parts)}
-        counts: Mapping[str, Sequence[float | None]] = self.by_arm or every
         rows = [
-            {"label": part.label, "value": counts[arm][k], "group": arm}
-            for k, part in enumerate(self.parts)
-            for arm in counts
+            {"label": part.label, "value": count, "group": arm}
+            for part in self.parts
+            for arm, count in (part["by_arm"] if part.figures else {"": part.estimate}).items()
         ]
         return {"changes": lambda: count_plot(rows, title=self.axis)}
 
@@ -80,24 +76,8 @@ class Recipe:
     steps: tuple[Step, ...]
     n_fitted: int
 
-    def apply(
-        self,
-        frame: Any,  # noqa: ANN401 - any frame library's type
-        *,
-        treatment: str | None = None,
-    ) -> Prepared:
-        """Apply the steps to a table.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            pandas, polars or pyarrow. It is read and never written.
-        treatment : str, optional
-            Column by which changes are counted; it does not enter any step.
-
-        Returns
-        -------
-        Prepared
+    def apply(self, frame: Any, *, treatment: str | None = None) -> Prepared:  # noqa: ANN401
+        """Apply the steps to a table; changes are counted by the `treatment`, which enters no step.
 
         Raises
         ------
@@ -183,10 +163,6 @@ def prepare_table(
     outcome : str, optional
         Column that no step may change: what is done to an outcome changes the question.
 
-    Returns
-    -------
-    Prepared
-
     Raises
     ------
     DataError
@@ -243,7 +219,7 @@ def _run(frame: Any, steps: Sequence[Step], treatment: str | None, *, n_fitted: 
     arm = np.empty(0) if treatment is None else table.labels(treatment, role="treatment")
     fitted: list[Step] = []
     parts: list[Estimate] = []
-    by_arm: dict[str, list[int]] = {level: [] for level in sorted(set(arm.tolist()))}
+    levels = sorted(set(arm.tolist()))
     written: dict[str, NDArray[Any]] = {}
     dropped: list[str] = []
     for step in steps:
@@ -252,7 +228,12 @@ def _run(frame: Any, steps: Sequence[Step], treatment: str | None, *, n_fitted: 
         column = columns[step.column]
         done = fit_step(step, column)
         out, changed = apply_step(done, column)
-        _refuse_overwriting(done, table.columns, written)
+        for name in done.into:
+            if name != done.column and (name in table.columns or name in written):
+                raise DataError(
+                    f"the step on {done.column!r} would overwrite column {name!r}",
+                    hint="give another name: into=",
+                )
         written |= out
         if done.kind == "code":
             dropped.append(done.column)
@@ -261,6 +242,7 @@ def _run(frame: Any, steps: Sequence[Step], treatment: str | None, *, n_fitted: 
             kind: Literal["number", "text"] = "text" if values.dtype == object else "number"
             columns[name] = Column(name=name, kind=kind, data=values, missing=column.missing)
         fitted.append(done)
+        by_arm = {level: int(changed[arm == level].sum()) for level in levels}
         parts.append(
             Estimate(
                 label=done.words,
@@ -268,10 +250,9 @@ def _run(frame: Any, steps: Sequence[Step], treatment: str | None, *, n_fitted: 
                 estimate=int(changed.sum()),
                 n_used=n - column.n_missing,
                 note=done.kind,
+                figures={"by_arm": by_arm} if by_arm else {},
             )
         )
-        for level, counts in by_arm.items():
-            counts.append(int(changed[arm == level].sum()))
     import narwhals as nw
 
     result = table.written({k: v for k, v in written.items() if k not in dropped}, keep_types=False)
@@ -282,33 +263,20 @@ def _run(frame: Any, steps: Sequence[Step], treatment: str | None, *, n_fitted: 
         frame=result,
         recipe=recipe,
         parts=tuple(parts),
-        by_arm={level: tuple(counts) for level, counts in by_arm.items()},
         n_rows=n,
         axis="values changed",
-        sentence=_sentence(parts, by_arm, n, n_fitted),
+        sentence=_sentence(parts, n, n_fitted),
     )
 
 
-def _refuse_overwriting(step: Step, columns: Sequence[str], written: Mapping[str, Any]) -> None:
-    for name in step.into:
-        if name != step.column and (name in columns or name in written):
-            raise DataError(
-                f"the step on {step.column!r} would overwrite column {name!r}",
-                hint="give another name: into=",
-            )
-
-
-def _sentence(
-    steps: Sequence[Estimate], by_arm: Mapping[str, Sequence[int]], n: int, n_fitted: int | None
-) -> str:
+def _sentence(steps: Sequence[Estimate], n: int, n_fitted: int | None) -> str:
     parts = []
-    for k, step in enumerate(steps):
-        counted = {"winsorise": "moved", "flag": "marked"}.get(step.note)
+    for step in steps:
         words = step.label
-        if counted:
+        if counted := {"winsorise": "moved", "flag": "marked"}.get(step.note):
             words += f"; {step.estimate} values {counted}"
-            if by_arm:
-                words += f" ({', '.join(f'{counts[k]} in {arm!r}' for arm, counts in by_arm.items())})"
+            if step.figures:
+                words += f" ({', '.join(f'{count} in {arm!r}' for arm, count in step['by_arm'].items())})"
         gaps = n - (step.n_used or 0)
         if gaps:
             words += f"; {gaps} gaps stay gaps"

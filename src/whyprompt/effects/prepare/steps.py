@@ -39,6 +39,8 @@ LEARNT = {
 class Step:
     """One step of a recipe, made by `winsorise`, `flag_outliers`, `scale`, `bin` or `code`.
 
+    All but the last are of a numeric column, and write to it, or to the column named as `into`.
+
     Attributes
     ----------
     kind : {"winsorise", "flag", "scale", "bin", "code"}
@@ -73,8 +75,6 @@ class Step:
 
         Parameters
         ----------
-        column : str
-            Numeric.
         lower, upper : float, default 0.01 and 0.99
             Quantiles of the whole table (linear interpolation, R's type 7).
         at : tuple of float, optional
@@ -96,8 +96,6 @@ class Step:
 
         Parameters
         ----------
-        column : str
-            Numeric.
         rule : {"iqr", "mad"}, default "iqr"
             Beyond `k` interquartile ranges from the quartiles (Tukey 1977), or beyond `k` times 1.4826 median
             absolute deviations from the median (Iglewicz and Hoaglin 1993 use 3.5).
@@ -121,12 +119,8 @@ class Step:
 
         Parameters
         ----------
-        column : str
-            Numeric.
         how : {"standard", "robust", "range"}, default "standard"
             Mean and standard deviation (n - 1); median and interquartile range; minimum and range.
-        into : str, optional
-            Default: in place.
         """
         return cls(kind="scale", column=column, into=(into or column,), settings={"how": how})
 
@@ -144,32 +138,22 @@ class Step:
 
         Parameters
         ----------
-        column : str
-            Numeric.
         how : {"quantile", "width", "cutpoints"}, default "quantile"
             Equal numbers of rows, equal widths, or at `cutpoints`.
         n_bins : int, default 4
             For quantiles and widths; quantiles that coincide are merged, and the words say so.
         cutpoints : sequence of float, optional
             Increasing.
-        into : str, optional
-            Default: in place.
         """
         asked = {"how": how, "n_bins": n_bins, "cutpoints": () if cutpoints is None else tuple(cutpoints)}
         return cls(kind="bin", column=column, into=(into or column,), settings=asked)
 
     @classmethod
     def code(cls, column: str, *, reference: str | None = None) -> Step:
-        """Replace a text column by 0/1 columns, one for each level but the reference.
+        """Replace a text or boolean column by 0/1 columns, one for each level but the reference.
 
-        A level that the recipe was not fitted on is refused by name, whatever table it turns up in.
-
-        Parameters
-        ----------
-        column : str
-            Text or boolean.
-        reference : str, optional
-            Default: the first level in sorted order.
+        The reference is the first level in sorted order, unless another is named. A level that the recipe was
+        not fitted on is refused by name, whatever table it turns up in.
         """
         return cls(kind="code", column=column, settings={"reference": reference})
 
