@@ -25,16 +25,6 @@ _CUBIC = _LINEAR * 0.044715
 def gelu_new(x: torch.Tensor) -> torch.Tensor:
     r"""``x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3)))``, by ``(1 + tanh(u)) / 2 = sigmoid(2 u)``.
 
-    Parameters
-    ----------
-    x : Tensor
-
-    Returns
-    -------
-    Tensor
-
-    References
-    ----------
     Hendrycks and Gimpel (2016). Gaussian error linear units, section 2 (the tanh approximation).
 
     Examples

@@ -23,16 +23,8 @@ def lean_layers(model: torch.nn.Module) -> Iterator[None]:
 
     Only layers of exactly the known classes are touched, and none whose ``forward`` somebody has replaced:
     whoever did so meant it. Hooks on a layer are called once a call of the model, as ever. A model that is
-    copied inside the block keeps the faster routines, with the copy's own weights.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-
-    Yields
-    ------
-    None
-        Afterwards every layer has its own ``forward`` again.
+    copied inside the block keeps the faster routines, with the copy's own weights. Afterwards every layer has
+    its own ``forward`` again.
     """
     replaced = []
     try:

@@ -29,17 +29,7 @@ _ROUNDS = 9
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
-    """``x @ weight.T + bias``, by the faster routine.
-
-    Parameters
-    ----------
-    x : Tensor, shape (..., inputs)
-    weight : Tensor, shape (outputs, inputs)
-    bias : Tensor, shape (outputs,), optional
-
-    Returns
-    -------
-    Tensor, shape (..., outputs)
+    """``x @ weight.T + bias``, by the faster routine; x is (..., inputs), weight (outputs, inputs).
 
     Examples
     --------
@@ -108,19 +98,7 @@ def round_up(rows: int) -> int:
 def room_for(rows: int, tokens: int, like: torch.Tensor) -> int:
     """Say how many rows a batch takes: products of rows that come in such numbers are not padded by a copy.
 
-    Parameters
-    ----------
-    rows : int
-        Rows that are wanted.
-    tokens : int
-        Tokens of each.
-    like : Tensor
-        Of the device and type of the batch.
-
-    Returns
-    -------
-    int
-        At least ``rows``.
+    At least `rows`, those wanted, of as many `tokens` each, on the device and in the type of `like`.
     """
     if like.dtype is not torch.float32 or like.device.type != "cpu" or not onednn_pays():
         return rows

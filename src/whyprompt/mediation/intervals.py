@@ -88,21 +88,11 @@ def _interval(counts: Array, sums: Array, sizes: Array, level: float) -> Estimat
 def share_interval(
     part: Array, whole: Array, *, cluster: Sequence[str] | None = None, level: float = 0.95
 ) -> tuple[float, float]:
-    """Bootstrap-t interval of mean(part) / mean(whole), where the whole is told from zero.
+    """Bootstrap-t interval of mean(part) / mean(whole) over items, where the whole is told from zero.
 
     The delta method's error, in every draw as in the sample. Near a whole of zero no share is bounded, so
-    none is given where the whole's own interval holds zero.
-
-    Parameters
-    ----------
-    part, whole : ndarray, shape (items,)
-    cluster, level
-        As in `mean_interval`.
-
-    Returns
-    -------
-    (low, high)
-        Infinite where the items do not bound the share.
+    none is given where the whole's own interval holds zero. An end is infinite where the items do not bound
+    it.
 
     References
     ----------

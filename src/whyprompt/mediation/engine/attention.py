@@ -17,16 +17,10 @@ __all__ = ["LayerState", "RowWeights", "World", "attend_blockwise", "attend_rows
 class LayerState:
     """One layer of a clean run, as the patched runs need it.
 
-    Attributes
-    ----------
-    keys, values : Tensor or None, shape (kv_heads, prefix, key_dim), (kv_heads, prefix, value_dim)
-        Before the answer positions; None in a run that is not to be patched.
-    z : Tensor, shape (answer, heads, value_dim)
-        Head outputs at the answer positions.
-    mask : Tensor or None, shape (answer, prefix + answer)
-        Additive; None where everything is visible.
-    weights : Tensor or None, shape (heads, answer, prefix + answer)
-        Attention rows of the answer positions, where asked for.
+    `keys` (kv_heads, prefix, key_dim) and `values` (kv_heads, prefix, value_dim) are those before the answer
+    positions, None in a run that is not to be patched; `z` (answer, heads, value_dim) the head outputs at
+    them. `mask` (answer, prefix + answer) is additive, None where everything is visible; `weights` (heads,
+    answer, prefix + answer) are the attention rows of the answer positions, where asked for.
     """
 
     keys: torch.Tensor | None
@@ -46,20 +40,10 @@ class LayerState:
 class World:
     """A clean run of one prompt with the answer after it.
 
-    Attributes
-    ----------
-    ids : tuple of int
-        Input tokens: the prompt and all answer tokens but the last.
-    answer : tuple of int
-        Tokens predicted at the answer positions.
-    layers : list of LayerState
-        Empty where only the outcome was asked for.
-    hidden : Tensor, shape (answer, hidden)
-        Output of the decoder at the answer positions.
-    log_probs : Tensor, shape (answer,)
-        Log-probability of each answer token, float64.
-    scale : float
-        Largest absolute logit, which sets the scale of rounding.
+    `ids` are the input tokens, the prompt and all answer tokens but the last; `answer` those predicted at the
+    answer positions. `layers` is empty where only the outcome was asked for. `hidden` (answer, hidden) is the
+    decoder's output at the answer positions, `log_probs` (answer,) float64, and `scale` the largest absolute
+    logit, which sets the scale of rounding.
     """
 
     ids: tuple[int, ...]

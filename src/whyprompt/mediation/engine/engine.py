@@ -82,31 +82,11 @@ class ModelRuntime:
         patched: bool = True,
         item: str = "",
     ) -> World:
-        """Run a prompt with its answer and keep what patched runs need.
+        """Run a prompt with its answer, teacher-forced, and keep what patched runs need.
 
-        Parameters
-        ----------
-        ids : sequence of int
-            The prompt.
-        answer : sequence of int
-            The answer to score, teacher-forced.
-        keep_layers : bool, default True
-            Whether to keep keys, values and head outputs.
-        keep_weights : bool, default False
-            Whether to keep the attention rows of the answer positions.
-        patched : bool, default True
-            Whether the run is to be patched: without, keys and values are not kept.
-        item : str
-            Named in errors.
-
-        Returns
-        -------
-        World
-
-        Raises
-        ------
-        MediationError
-            If a token is outside the vocabulary or the logits are not finite.
+        `keep_layers`: keys, values and head outputs; `keep_weights`: the attention rows of the answer
+        positions; without `patched`, keys and values are not kept. A token outside the vocabulary and logits
+        that are not finite are refused; `item` is named in errors, here and below.
         """
         tokens = self._tokens(ids, answer, item)
         n = len(answer)
@@ -125,24 +105,7 @@ class ModelRuntime:
     ) -> list[World]:
         """Run several prompts with their answers, in one pass where the model allows it.
 
-        Parameters
-        ----------
-        runs : sequence of (ids, answer)
-        keep_weights : bool, default False
-            Whether to keep the attention rows of the answer positions.
-        items : sequence of str, optional
-            Named in errors, one a run.
-        patched : sequence of bool, optional
-            Whether each run is to be patched; all by default.
-
-        Returns
-        -------
-        list of World
-
-        Raises
-        ------
-        MediationError
-            As for `clean`.
+        As `clean` does, with `items` and whether each run is to be `patched` (all by default) one a run.
         """
         names = [""] * len(runs) if items is None else items
         bases = [True] * len(runs) if patched is None else patched
@@ -182,16 +145,7 @@ class ModelRuntime:
     def observe(
         self, ids: Sequence[int], answer: Sequence[int], observer: Observer, *, item: str = ""
     ) -> None:
-        """Run a prompt with its answer under an observer.
-
-        Parameters
-        ----------
-        ids, answer : sequence of int
-        observer : Observer
-            Keeps what it was made for.
-        item : str
-            Named in errors.
-        """
+        """Run a prompt with its answer under an observer, which keeps what it was made for."""
         tokens = self._tokens(ids, answer, item)
         self._run_trunk([tokens], [range(len(tokens))], observer)
 
@@ -203,20 +157,10 @@ class ModelRuntime:
     def log_probs(
         self, hidden: torch.Tensor, answer: Sequence[int], *, item: str = ""
     ) -> tuple[torch.Tensor, float]:
-        """Log-probabilities of the answer tokens from the decoder's output.
+        """Log-probabilities of the answer tokens from the decoder's output (rows, answer, hidden).
 
-        Parameters
-        ----------
-        hidden : Tensor, shape (rows, answer, hidden)
-        answer : sequence of int
-        item : str
-            Named in errors.
-
-        Returns
-        -------
-        log_probs : Tensor, shape (rows, answer), float64, on the CPU
-        scale : float
-            Largest absolute logit met in the first block.
+        They are (rows, answer), float64, on the CPU; beside them the largest absolute logit of the first
+        block.
         """
         rows, n, _ = hidden.shape
         scored, scale = self._scored(hidden.flatten(0, 1), [*answer] * rows)
@@ -268,16 +212,7 @@ class ModelRuntime:
         return torch.cat(out), scale
 
     def head(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Compute the model's own logits from the decoder's output, its scaling and capping included.
-
-        Parameters
-        ----------
-        hidden : Tensor, shape (rows, tokens, hidden)
-
-        Returns
-        -------
-        Tensor, shape (rows, tokens, vocabulary)
-        """
+        """Compute the model's own logits from the decoder's output, its scaling and capping included."""
 
         def stub(*_: object, **__: object) -> Any:  # noqa: ANN401  # the trunk's own output class
             return self.trunk_output(last_hidden_state=hidden)
@@ -292,47 +227,18 @@ class ModelRuntime:
     def patched(
         self, base: World, rows: Sequence[HeadSet], action: Action, *, item: str = ""
     ) -> torch.Tensor:
-        """Log-probabilities of the answer tokens, one patched run a row.
+        """Log-probabilities of the answer tokens, one patched run a row: (rows, answer), float64.
 
-        Parameters
-        ----------
-        base : World
-            The clean run that is patched.
-        rows : sequence of head sets
-            The (layer, head) pairs that each row patches.
-        action : Action
-            What a patch does.
-        item : str
-            Named in errors.
-
-        Returns
-        -------
-        Tensor, shape (rows, answer), float64
-
-        Raises
-        ------
-        MediationError
-            If the unpatched row does not reproduce the clean run, or logits are not finite.
+        A row is the (layer, head) pairs that it patches. Refused where the unpatched row does not reproduce
+        the clean run, or logits are not finite.
         """
         return self.patched_many([Job(base, rows, action, item)])[0][1:]
 
     def patched_many(self, jobs: Sequence[Job]) -> list[torch.Tensor]:
         """Patched runs of several clean runs, their rows in common batches within the budget.
 
-        Parameters
-        ----------
-        jobs : sequence of Job
-
-        Returns
-        -------
-        list of Tensor, shape (1 + rows, answer), float64
-            The first with nothing patched: what it differs from the whole run by is rounding. Of several
-            batches, the one that differs most.
-
-        Raises
-        ------
-        MediationError
-            As for `patched`.
+        Gives (1 + rows, answer), float64, for each job, as `patched` does. The first has nothing patched:
+        what it differs from the whole run by is rounding. Of several batches, the one that differs most.
         """
         out = [job.base.log_probs.repeat(1 + len(job.rows), 1) for job in jobs]
         # Runs with as many answer tokens share batches: nothing is padded.
@@ -522,15 +428,7 @@ class Recorder:
 class Observer:
     """Attention of a clean run; keeps some heads' patterns and outputs at some positions.
 
-    Parameters
-    ----------
-    positions : sequence of int
-    heads : sequence of (layer, head)
-
-    Attributes
-    ----------
-    weights : dict of (layer, head) to Tensor, shape (positions, tokens)
-    outputs : dict of (layer, head) to Tensor, shape (positions, head_dim)
+    `weights` are (positions, tokens) and `outputs` (positions, head_dim), by (layer, head).
     """
 
     def __init__(self, positions: Sequence[int], heads: HeadSet) -> None:

@@ -33,20 +33,9 @@ NAME = "whyprompt"
 class AttentionCall:
     """What one attention layer hands over.
 
-    Attributes
-    ----------
-    module : torch.nn.Module
-        The attention module.
-    query, key : Tensor, shape (rows, heads, tokens, key_dim), (rows, kv_heads, tokens, key_dim)
-    value : Tensor, shape (rows, kv_heads, tokens, value_dim)
-    mask : Tensor or None
-        Boolean (True is visible) or additive, shape (1, 1, tokens, tokens).
-    scaling : float
-    softcap : float or None
-    window : int or None
-        Sliding window, used only where no mask is given.
-    sinks : Tensor or None, shape (heads,)
-        Logits of attention sinks.
+    `query` is (rows, heads, tokens, key_dim), `key` (rows, kv_heads, tokens, key_dim), `value` (rows,
+    kv_heads, tokens, value_dim). `mask`, (1, 1, tokens, tokens), is boolean (True is visible) or additive; a
+    sliding `window` is used only without one. `sinks` are logits of attention sinks, (heads,).
     """
 
     module: torch.nn.Module
@@ -118,14 +107,7 @@ AttentionMaskInterface.register(NAME, _mask)
 def intercept(model: torch.nn.Module) -> Iterator[None]:
     """Route the model's attention through this module, and restore it afterwards.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-
-    Yields
-    ------
-    None
-        Calls of the model inside must be made under `handling`.
+    Calls of the model inside must be made under `handling`.
     """
     was_training = model.training
     try:
@@ -138,13 +120,7 @@ def intercept(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def handling(handler: Handler) -> Iterator[None]:
-    """Set the handler that receives every attention call.
-
-    Parameters
-    ----------
-    handler : callable
-        Takes an `AttentionCall`, returns z of shape (rows, tokens, heads, value_dim).
-    """
+    """Set the handler of every attention call, which gives z (rows, tokens, heads, value_dim)."""
     token = _handler.set(handler)
     try:
         yield

@@ -37,26 +37,10 @@ def model_runtime(
 ) -> Iterator[ModelRuntime]:
     """Probe a model, check that interception leaves its logits alone, and lend it out.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        A causal language model.
-    check : (ids, answer), optional
-        A prompt and answer on which the model's own logits must be met; the longest is best,
-        since windows and chunks show only there.
-    item : str
-        The item that `check` belongs to, named in errors.
-    max_extra_bytes : int
-        Budget for the activations of a batch of patched rows.
-
-    Yields
-    ------
-    ModelRuntime
-
-    Raises
-    ------
-    MediationError
-        If the architecture cannot be analysed; the message names it. If the model's logits are not finite.
+    The model's own logits must be met on `check`, a prompt's ids and an answer's (those of `item`); the
+    longest is best, since windows and chunks show only there. `max_extra_bytes` is the budget for the
+    activations of a batch of patched rows. An architecture that cannot be analysed is refused by name, as are
+    logits that are not finite.
     """
     model_type = str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
     module = isinstance(model, torch.nn.Module)

@@ -28,37 +28,20 @@ WORTHWHILE = 8
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """The own tokens of one run in a pack.
-
-    Attributes
-    ----------
-    start, stop : int
-        Where they lie in the pack.
-    shared : int
-        How many first tokens are taken over, and so the position of the first own token.
-    parent : int
-        The run they are taken over from; -1 for none.
-    n_answer : int
-        How many last tokens are the answer positions.
-    """
+    """The own tokens of one run in a pack."""
 
     start: int
     stop: int
     shared: int
+    """How many first tokens are taken over, and so the position of the first own token."""
     parent: int
+    """The run they are taken over from; -1 for none."""
     n_answer: int
+    """How many last tokens are the answer positions."""
 
 
 def plan_stretches(runs: Sequence[tuple[Sequence[int], int]]) -> list[Stretch]:
-    """Lay runs one behind the other, each without the tokens it shares with an earlier one.
-
-    Parameters
-    ----------
-    runs : sequence of (tokens, n_answer)
-
-    Returns
-    -------
-    list of Stretch
+    """Lay runs (tokens, n_answer) one behind the other, each without the tokens it shares with an earlier one.
 
     Examples
     --------
@@ -85,13 +68,8 @@ def plan_stretches(runs: Sequence[tuple[Sequence[int], int]]) -> list[Stretch]:
 class Packed:
     """Attention of packed runs, and what patched runs need of each.
 
-    Parameters
-    ----------
-    stretches : sequence of Stretch
-    keep_weights : bool
-        Whether to keep the attention rows of the answer positions.
-    patched : sequence of bool
-        Whether each run is to be patched, so that its keys and values are kept.
+    `keep_weights` keeps the attention rows of the answer positions; `patched` says of each run whether it is
+    to be patched, so that its keys and values are kept.
     """
 
     def __init__(self, stretches: Sequence[Stretch], *, keep_weights: bool, patched: Sequence[bool]) -> None:

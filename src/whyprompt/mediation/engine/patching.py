@@ -30,19 +30,7 @@ __all__ = ["Job", "Part", "Plan", "rows_in_play", "split_jobs"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Patched runs of one clean run.
-
-    Attributes
-    ----------
-    base : World
-        The clean run that is patched.
-    rows : sequence of head sets
-        The (layer, head) pairs that each row patches.
-    action : Action
-        What a patch does.
-    item : str
-        Named in errors.
-    """
+    """Patched runs of one clean run: the (layer, head) pairs that each row patches, and what a patch does."""
 
     base: World
     rows: Sequence[HeadSet]
@@ -61,19 +49,8 @@ Part = tuple[int, tuple[int, ...]]
 def split_jobs(jobs: Sequence[Job], width: Callable[[World], int], budget: int) -> Iterator[list[Part]]:
     """Deal the rows of all jobs to batches of about one size, none far beyond the budget.
 
-    Parameters
-    ----------
-    jobs : sequence of Job
-        All with as many answer tokens.
-    width : callable
-        Bytes that one row of a clean run takes.
-    budget : int
-        Bytes that a batch may take.
-
-    Yields
-    ------
-    list of Part
-        One batch.
+    All jobs have as many answer tokens; `width` gives the bytes that one row of a clean run takes, `budget`
+    those that a batch may take.
     """
     widths = [width(job.base) for job in jobs]
     total = sum(w * len(job.rows) for w, job in zip(widths, jobs, strict=True))
@@ -94,31 +71,10 @@ def split_jobs(jobs: Sequence[Job], width: Callable[[World], int], budget: int) 
 class Plan:
     """Attention of the rows of one batch: each pair's prefix, the rows' own answer positions, patches.
 
-    Parameters
-    ----------
-    jobs : sequence of Job
-    parts : sequence of Part
-    n_layers : int
-    at_once : bool
-        Whether all rows are in play from the first layer.
-    spare : bool, default True
-        Whether a layer's rows may be filled up with spare ones.
-
-    Attributes
-    ----------
-    owners : list of Job
-        The job of every row of the batch.
-    unpatched : list of int
-        The unpatched row of every part.
-    in_play : list of list of int
-        Rows in play at every layer, in order.
-    copied : list of list of int
-        Where each of them was among those in play one layer before.
-
-    Notes
-    -----
-    At the end of a layer's rows there may be spare ones, copies of the first, which fill the batch up to a
-    number of rows that is multiplied faster.
+    `owners` is the job of every row of the batch, `unpatched` the unpatched row of every part; `in_play` the
+    rows in play at every layer, in order, and `copied` where each was among those in play one layer before.
+    With `at_once` all rows are in play from the first layer. At the end of a layer's rows there may be
+    `spare` ones, copies of the first, which fill the batch up to a number of rows that is multiplied faster.
     """
 
     def __init__(
@@ -227,14 +183,7 @@ def _attend(
 
 @contextmanager
 def rows_in_play(layers: Sequence[torch.nn.Module], plan: Plan) -> Iterator[None]:
-    """Hand each layer the rows in play, of the hidden states and of all that comes with them.
-
-    Parameters
-    ----------
-    layers : sequence of Module
-        The decoder layers in order.
-    plan : Plan
-    """
+    """Hand each layer the rows in play, of the hidden states and of all that comes with them."""
     whole = len(plan.owners)
 
     def hook(copied: list[int], in_play: list[int]) -> Callable[..., Any]:

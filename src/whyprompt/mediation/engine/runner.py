@@ -46,12 +46,7 @@ _PACK_TOKENS = 448
 
 
 class WorldCache:
-    """Clean runs kept for the next sweep over the same pairs, within a budget.
-
-    Parameters
-    ----------
-    max_bytes : int
-    """
+    """Clean runs kept for the next sweep over the same pairs, within a budget of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
         self._left = max_bytes

@@ -44,19 +44,6 @@ _HINT = (
 def refuse(model_type: str, reason: str, *, hint: str = _HINT) -> MediationError:
     """Error that names the architecture and the reason.
 
-    Parameters
-    ----------
-    model_type : str
-        ``model.config.model_type``.
-    reason : str
-        What it does or does not do.
-    hint : str
-        What to do.
-
-    Returns
-    -------
-    MediationError
-
     Examples
     --------
     >>> print(refuse("mpt", "never calls it").message)
@@ -71,22 +58,8 @@ def refuse(model_type: str, reason: str, *, hint: str = _HINT) -> MediationError
 def refuse_known(model: torch.nn.Module, model_type: str) -> None:
     """Raise for an architecture that can be told never to call a registered attention function.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        Nothing of it is run.
-    model_type : str
-        ``model.config.model_type``.
-
-    Raises
-    ------
-    MediationError
-        If the architecture is in `NEVER_CALLS`, or it is transformers' own and no file of its
-        code mentions the table of attention functions.
-
-    Examples
-    --------
-    >>> refuse_known(model, "llama")  # doctest: +SKIP
+    It is in `NEVER_CALLS`, or transformers' own and no file of its code mentions the table of attention
+    functions. Nothing of the model is run.
     """
     if model_type in NEVER_CALLS:
         raise refuse(model_type, NEVER_CALLS[model_type])
@@ -99,23 +72,7 @@ def refuse_known(model: torch.nn.Module, model_type: str) -> None:
 
 @contextmanager
 def refusing(model_type: str, doing: str) -> Iterator[None]:
-    """Refuse by name an architecture whose own code breaks inside the block.
-
-    Parameters
-    ----------
-    model_type : str
-        ``model.config.model_type``.
-    doing : str
-        What was done with it.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    MediationError
-        In place of an error of the model's own code; memory that runs out stays what it is.
+    """Refuse by name an architecture whose own code breaks inside the block; lack of memory stays what it is.
 
     Examples
     --------
@@ -147,15 +104,7 @@ def refusing(model_type: str, doing: str) -> Iterator[None]:
 def tolerance(eps: float) -> float:
     """Largest difference of logits, relative to the largest logit, that counts as the same.
 
-    Parameters
-    ----------
-    eps : float
-        Machine epsilon of the model's dtype.
-
-    Returns
-    -------
-    float
-        1e-5 for float32 and better; a few epsilons for half precision.
+    Of the model's machine epsilon: 1e-5 for float32 and better, a few epsilons for half precision.
 
     Examples
     --------

@@ -31,17 +31,9 @@ _STILL = 0.01
 
 
 def share_inside(values: Array, seen: Array) -> Array:
-    """Share of the rows of `values` that lie inside the range of `seen`, for each further column.
+    """Share of the rows of `values` (n, ...) that lie inside the range of `seen` (m, ...), a column each.
 
     From twenty rows on, the lowest and the highest row of `seen` are left out: one row is no support.
-
-    Parameters
-    ----------
-    values, seen : ndarray, shape (n, ...) and (m, ...)
-
-    Returns
-    -------
-    ndarray, shape (...)
     """
     low, high = _range(seen)
     return np.asarray(((values >= low) & (values <= high)).mean(0))
@@ -54,23 +46,10 @@ def _range(seen: Array) -> tuple[Array, Array]:
 
 
 def check_left(m: Array, x: Array, mediator: str, given: Sequence[str]) -> None:
-    """Refuse a mediator of which treatment and confounders leave nothing.
+    """Refuse a mediator of which treatment and confounders (`given`, of design `x`) leave nothing.
 
     R's ``lm`` drops a column of which the others leave a part of 1e-7. Matrices of moments, as in the
     bootstrap here, keep the square of that part, so 1e-6 is asked for: four digits of sixteen.
-
-    Parameters
-    ----------
-    m : ndarray, shape (n,)
-    x : ndarray, shape (n, p)
-        Design of the mediator model.
-    mediator : str
-    given : sequence of str
-        Treatment and confounders.
-
-    Raises
-    ------
-    EstimationError
     """
     centred = m - m.mean()
     residual = centred - x @ np.linalg.lstsq(x, centred, rcond=None)[0]
@@ -86,20 +65,10 @@ def check_left(m: Array, x: Array, mediator: str, given: Sequence[str]) -> None:
 def overlap_warnings(
     raw: tuple[Array, Array], adjusted: tuple[Array, Array], labels: tuple[str, str], mediator: str
 ) -> tuple[str, ...]:
-    """Say where the outcome model is asked for what an arm has not shown.
+    """Say where the outcome model is asked for what an arm has not shown; else nothing.
 
-    Parameters
-    ----------
-    raw, adjusted : pair of ndarray
-        The mediator of the rows of either arm, as it is and with the confounders' part taken out.
-    labels : pair of str
-        The arms' names.
-    mediator : str
-
-    Returns
-    -------
-    tuple of str
-        Empty where both arms take each other's values.
+    `raw` and `adjusted` are the mediator of the rows of either arm, as it is and with the confounders' part
+    taken out; `labels` name the arms.
     """
     spread = [float(np.ptp(np.stack(_range(values)))) for values in raw]
     found = []
