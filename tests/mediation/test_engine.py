@@ -12,6 +12,7 @@ from whyprompt.errors import MediationError
 from whyprompt.mediation import PromptPair
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.opening import model_runtime
+from whyprompt.mediation.engine.patching import Job
 
 ATOL = 1e-9
 # Their routers choose in float32, whatever the model's type.
@@ -406,7 +407,7 @@ def test_row_zero_is_checked_on_every_chunk():
         own = type(runtime)._check_sentinel
         stack.callback(setattr, type(runtime), "_check_sentinel", own)
         type(runtime)._check_sentinel = lambda *a: (checked.append(1), own(*a))
-        runtime.patched(w1, [[(0, 0)], [(1, 1)], [(2, 2)]], set_output(w0.layers))
+        runtime.patched_many([Job(w1, [[(0, 0)], [(1, 1)], [(2, 2)]], set_output(w0.layers))])
         assert len(checked) == 3
 
 

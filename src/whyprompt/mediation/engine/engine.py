@@ -25,8 +25,6 @@ from whyprompt.mediation.engine.support import refuse, refusing, tolerance
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from whyprompt.mediation.engine.actions import Action
-
     HeadSet = Sequence[tuple[int, int]]
 
 __all__ = ["ModelRuntime", "Observer", "Recorder", "World", "check_finite", "check_vocabulary"]
@@ -224,21 +222,12 @@ class ModelRuntime:
 
     # ---- patched runs -----------------------------------------------------------------
 
-    def patched(
-        self, base: World, rows: Sequence[HeadSet], action: Action, *, item: str = ""
-    ) -> torch.Tensor:
-        """Log-probabilities of the answer tokens, one patched run a row: (rows, answer), float64.
-
-        A row is the (layer, head) pairs that it patches. Refused where the unpatched row does not reproduce
-        the clean run, or logits are not finite.
-        """
-        return self.patched_many([Job(base, rows, action, item)])[0][1:]
-
     def patched_many(self, jobs: Sequence[Job]) -> list[torch.Tensor]:
         """Patched runs of several clean runs, their rows in common batches within the budget.
 
-        Gives (1 + rows, answer), float64, for each job, as `patched` does. The first has nothing patched:
-        what it differs from the whole run by is rounding. Of several batches, the one that differs most.
+        Gives log-probabilities of the answer tokens, (1 + rows, answer), float64, for each job. The first has
+        nothing patched: what it differs from the whole run by is rounding, or the architecture is refused. Of
+        several batches, the one that differs most.
         """
         out = [job.base.log_probs.repeat(1 + len(job.rows), 1) for job in jobs]
         # Runs with as many answer tokens share batches: nothing is padded.

@@ -41,7 +41,7 @@ class Stretch:
 
 
 def plan_stretches(runs: Sequence[tuple[Sequence[int], int]]) -> list[Stretch]:
-    """Lay runs (tokens, n_answer) one behind the other, each without the tokens it shares with an earlier one.
+    """Lay runs (tokens, n_answer) one behind the other, each without what it shares with an earlier one.
 
     Examples
     --------

@@ -210,12 +210,12 @@ def compare_mediation(
             hint="take a segment that this prompt has"
             + ("" if own else ", or quantity='nie', which uses prompt 1"),
         )
-    moments = _Moments(mass[:, own][:, varies], mass[:, 1][:, varies] - mass[:, 0][:, varies], y, c)
+    seen = (mass[..., varies], y, c, own)
     acme = np.full(len(chosen), np.nan)
-    acme[varies] = moments.acme(np.ones((1, len(y))))[0]
+    acme[varies] = _acme(*seen, np.ones((1, len(y))))[0]
     rng = np.random.default_rng(random_state)
     weights = _bootstrap_weights(units, g, needed, draws, rng)
-    drawn = moments.acme(weights)
+    drawn = _acme(*seen, weights)
     tail = (1 - level) / 2
     low, high = np.full((2, len(chosen)), np.nan)
     low[varies], high[varies] = np.quantile(widened(drawn, acme[varies], g, rng), [tail, 1 - tail], axis=0)
@@ -248,30 +248,21 @@ def compare_mediation(
     return replace(out, sentence=_sentence(out, tellable))
 
 
-@dataclass(frozen=True, slots=True)
-class _Moments:
-    """What the ACME of every head is made of, for any weights of the items."""
-
-    mass: Array
-    shift: Array
-    y: Array
-    confounders: Array
-
-    def acme(self, weights: Array) -> Array:
-        """ACME of each head under each row of weights, draws x heads."""
-        m, y, p = self.mass, self.y, self.confounders.shape[1] + 1
-        # Centred once, so that the products lose no digits to a common level.
-        m, y = m - m.mean(0), y - y.mean()
-        x = np.column_stack([np.ones(len(y)), self.confounders])
-        total = weights.sum(1, keepdims=True)
-        mm, my = weights @ m**2, weights @ (m * y[:, None])
-        xx = np.stack([weights @ (x * x[:, [j]]) for j in range(p)], 1)
-        xm = np.stack([weights @ (m * x[:, [j]]) for j in range(p)], 1)
-        xy = weights @ (x * y[:, None])
-        inverse = np.linalg.pinv(xx, hermitian=True)
-        explained = np.einsum("djk,dkh->djh", inverse, xm)
-        slope = (my - np.einsum("dj,djh->dh", xy, explained)) / (mm - np.einsum("djh,djh->dh", xm, explained))
-        return np.asarray(weights @ self.shift / total * slope)
+def _acme(mass: Array, y: Array, confounders: Array, own: int, weights: Array) -> Array:
+    """ACME of each head under each row of weights of the items, draws x heads; mass: items x arms x heads."""
+    m, p = mass[:, own], confounders.shape[1] + 1
+    # Centred once, so that the products lose no digits to a common level.
+    m, y = m - m.mean(0), y - y.mean()
+    x = np.column_stack([np.ones(len(y)), confounders])
+    total = weights.sum(1, keepdims=True)
+    mm, my = weights @ m**2, weights @ (m * y[:, None])
+    xx = np.stack([weights @ (x * x[:, [j]]) for j in range(p)], 1)
+    xm = np.stack([weights @ (m * x[:, [j]]) for j in range(p)], 1)
+    xy = weights @ (x * y[:, None])
+    inverse = np.linalg.pinv(xx, hermitian=True)
+    explained = np.einsum("djk,dkh->djh", inverse, xm)
+    slope = (my - np.einsum("dj,djh->dh", xy, explained)) / (mm - np.einsum("djh,djh->dh", xm, explained))
+    return np.asarray(weights @ (mass[:, 1] - mass[:, 0]) / total * slope)
 
 
 def _heads(
