@@ -179,7 +179,7 @@ def explore(frame: Any, examples: Any = None) -> Exploration:  # noqa: ANN401 - 
         for c in ("question", "answer", "solution")
         if c in items
     }
-    repeats = [_within(items), _between(items, others) if others else (0, 0, 0, ())]
+    repeats = _repeats(items, others)
     categories = pd.DataFrame(_categories(items, others))
     return Exploration(
         n_items=n_items,
@@ -233,43 +233,26 @@ def _missing(cells: list[Any]) -> tuple[int, int]:
     return sum(v is None for v in cells), len(cells)
 
 
-def _masked(question: str) -> str:
-    return re.sub(r"\d+", "#", normalised_question(question))
+def _repeats(items: dict[str, list[Any]], others: dict[str, list[Any]]) -> list[Repeats]:
+    """Count, as in `_REPEATS`, what repeats within the items, and what of them is among the others."""
+    ids, keys, masks = _keys(items)
+    first: dict[str, int] = {}
+    pairs = [(ids[first[key]], ids[n]) for n, key in enumerate(keys) if first.setdefault(key, n) != n]
+    within = (len(ids) - len(set(ids)), len(pairs), len(ids) - len(set(masks)), tuple(pairs[:5]))
+    if not others:
+        return [within, (0, 0, 0, ())]
+    other_ids, other_keys, other_masks = _keys(others)
+    shown = dict(zip(other_keys, other_ids, strict=True))
+    pairs = [(i, shown[k]) for i, k in zip(ids, keys, strict=True) if k in shown]
+    known = [set(other_ids), set(other_masks)]
+    same = [sum(one in held for one in ours) for ours, held in zip((ids, masks), known, strict=True)]
+    return [within, (same[0], len(pairs), same[1], tuple(pairs[:5]))]
 
 
-def _within(items: dict[str, list[Any]]) -> Repeats:
-    ids = [str(v) for v in items["item_id"]]
-    questions = [str(v or "") for v in items["question"]]
-    first: dict[str, str] = {}
-    pairs: list[tuple[str, str]] = []
-    for name, question in zip(ids, questions, strict=True):
-        key = normalised_question(question)
-        if key in first:
-            pairs.append((first[key], name))
-        else:
-            first[key] = name
-    masked = {_masked(q) for q in questions}
-    return len(ids) - len(set(ids)), len(pairs), len(ids) - len(masked), tuple(pairs[:5])
-
-
-def _between(items: dict[str, list[Any]], others: dict[str, list[Any]]) -> Repeats:
-    shown = {
-        normalised_question(str(q or "")): str(i)
-        for i, q in zip(others["item_id"], others["question"], strict=True)
-    }
-    masked = {_masked(str(q or "")) for q in others["question"]}
-    shown_ids = {str(i) for i in others["item_id"]}
-    pairs = [
-        (str(i), shown[key])
-        for i, q in zip(items["item_id"], items["question"], strict=True)
-        if (key := normalised_question(str(q or ""))) in shown
-    ]
-    return (
-        sum(str(i) in shown_ids for i in items["item_id"]),
-        len(pairs),
-        sum(_masked(str(q or "")) in masked for q in items["question"]),
-        tuple(pairs[:5]),
-    )
+def _keys(table: dict[str, list[Any]]) -> tuple[list[str], list[str], list[str]]:
+    """Give ids, questions without case, punctuation and spacing, and these with their numbers masked."""
+    keys = [normalised_question(str(q or "")) for q in table["question"]]
+    return [str(v) for v in table["item_id"]], keys, [re.sub(r"\d+", "#", key) for key in keys]
 
 
 def _sentence(n_items: int, n_examples: int, n_tasks: int, duplicates: Repeats, leakage: Repeats) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import graphlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 from whyprompt.errors import GraphError
 from whyprompt.graph import identify as _identify
 from whyprompt.graph.notation import parse_any, parse_arrows, parse_dot, parse_gml, write_arrows, write_dot
-from whyprompt.graph.report import identification, stories, traces
+from whyprompt.graph.report import Identification, stories, strategy_of, told, traces
 from whyprompt.graph.separation import Step, ancestors, connected, descendants
 from whyprompt.graph.svg import draw
 from whyprompt.graph.testing import run_tests
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from narwhals.typing import IntoDataFrame
 
     from whyprompt.graph.notation import Parts
-    from whyprompt.graph.report import Identification
     from whyprompt.graph.separation import Adjacency
     from whyprompt.graph.types import Implication, Path
     from whyprompt.results import Check
@@ -402,18 +401,21 @@ class CausalGraph:
             svg = self.to_svg(treatment, outcome, given=sets[0] if sets else ())
         except GraphError as error:
             notes.append(f"paths: {error.message}")
-        return identification(
-            treatment,
-            outcome,
+        found = Identification(
+            sentence="",
+            treatment=treatment,
+            outcome=outcome,
             roles=self.roles(treatment, outcome),
             paths=paths,
+            front_door_paths=tuple(path for path in paths if front and path.kind == "causal"),
             adjustment_sets=sets,
             front_door_sets=front,
             instruments=self.instruments(treatment, outcome, observed=observed, conditional=True),
-            moves=outcome in self.descendants(treatment),
-            notes=notes,
+            warnings=tuple(notes),
             svg=svg,
         )
+        found = replace(found, strategy=strategy_of(found, moves=outcome in self.descendants(treatment)))
+        return replace(found, sentence=told(found))
 
     def adjustment_sets(
         self,

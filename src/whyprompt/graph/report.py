@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from whyprompt.results import Result, unlisted
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from whyprompt.graph.svg import Traces
     from whyprompt.graph.types import Path
 
-__all__ = ["Identification", "identification", "stories", "traces"]
+__all__ = ["Identification", "stories", "strategy_of", "told", "traces"]
 
 Strategy = Literal["no effect", "nothing to adjust for", "adjustment", "front-door", "instrument", "none"]
 
@@ -50,7 +50,7 @@ class Identification(Result):
 
     treatment: str
     outcome: str
-    strategy: Strategy
+    strategy: Strategy = "none"
     roles: Mapping[str, tuple[str, ...]]
     paths: tuple[Path, ...]
     front_door_paths: tuple[Path, ...]
@@ -76,42 +76,18 @@ class Identification(Result):
         return pd.DataFrame(rows, columns=["path", "kind", "open", "blocked_by", "colliders"])
 
 
-def identification(
-    treatment: str,
-    outcome: str,
-    *,
-    paths: tuple[Path, ...],
-    adjustment_sets: tuple[frozenset[str], ...],
-    front_door_sets: tuple[frozenset[str], ...],
-    instruments: Mapping[str, frozenset[str]],
-    moves: bool,
-    notes: Sequence[str],
-    **known: Any,  # noqa: ANN401 - roles and svg
-) -> Identification:
-    """Put together what a graph says of one question; `moves` where a causal path joins the two."""
-    strategy: Strategy = "none"
+def strategy_of(found: Identification, *, moves: bool) -> Strategy:
+    """Say by which way the effect is to be had; `moves` where a causal path joins the two."""
     if not moves:
-        strategy = "no effect"
-    elif adjustment_sets:
-        strategy = "adjustment" if adjustment_sets[0] else "nothing to adjust for"
-    elif front_door_sets:
-        strategy = "front-door"
-    elif instruments:
-        strategy = "instrument"
-    found = Identification(
-        sentence="",
-        treatment=treatment,
-        outcome=outcome,
-        strategy=strategy,
-        paths=paths,
-        front_door_paths=tuple(p for p in paths if p.kind == "causal") if front_door_sets else (),
-        adjustment_sets=adjustment_sets,
-        front_door_sets=front_door_sets,
-        instruments=instruments,
-        warnings=tuple(notes),
-        **known,
-    )
-    return replace(found, sentence=" ".join([_how(found), *_besides(found)]))
+        return "no effect"
+    if found.adjustment_sets:
+        return "adjustment" if found.adjustment_sets[0] else "nothing to adjust for"
+    return "front-door" if found.front_door_sets else "instrument" if found.instruments else "none"
+
+
+def told(found: Identification) -> str:
+    """Give the sentence of what a graph says of one question."""
+    return " ".join([_how(found), *_besides(found)])
 
 
 def _how(found: Identification) -> str:

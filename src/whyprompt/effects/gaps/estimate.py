@@ -218,7 +218,9 @@ def estimate_with_imputation(
     # A graph has given or checked the confounders; passing it on lets the assumptions say so.
     options |= {"confounders": confounders, "graph": graph}
     kept = ~no_outcome if missing_outcome == "exclude" else np.ones(len(no_outcome), dtype=bool)
-    results = tuple(_one(k, _rows(one, kept), options) for k, one in enumerate(made.frames, start=1))
+    results = tuple(
+        _one(k, open_table(one).rows(kept), options) for k, one in enumerate(made.frames, start=1)
+    )
     for k, one in enumerate(results, start=1):
         if one.std_error is None or not one.std_error > 0:
             raise EstimationError(
@@ -234,9 +236,7 @@ def estimate_with_imputation(
         df_complete=df,
         level=first.level,
     )
-    whole = np.ones(table.n_rows, dtype=bool)
-    for column in read.values():
-        whole &= ~column.missing
+    whole = ~np.any([column.missing for column in read.values()], axis=0)
     alone, why_not = _complete_case(table, whole, options)
     named = [] if alone is None else [of_effect(alone, "complete rows")]
     named += [of_effect(one, f"table {k}") for k, one in enumerate(results, start=1)]
@@ -271,12 +271,6 @@ def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  
         return estimated(frame, **options).result
     except EstimationError as error:
         raise EstimationError(f"completed table {number}: {error.message}", hint=error.hint) from error
-
-
-def _rows(frame: Any, kept: NDArray[np.bool_]) -> Any:  # noqa: ANN401 - the caller's kind
-    if kept.all():
-        return frame
-    return open_table(frame).rows(kept)
 
 
 def _check_gaps(
@@ -322,16 +316,8 @@ def _measures(results: Sequence[EffectResult], df: float) -> tuple[Estimate, ...
         every = [r.measures[k] for r in results if len(r.measures) > k]
         values = [(m.estimate, m.std_error) for m in every]
         if len(every) < len(results) or any(e is None or s is None or not s > 0 for e, s in values):
-            out.append(
-                replace(
-                    first,
-                    estimate=None,
-                    std_error=None,
-                    ci_low=None,
-                    ci_high=None,
-                    note="not defined in every completed table",
-                )
-            )
+            none: dict[str, Any] = dict.fromkeys(("estimate", "std_error", "ci_low", "ci_high"))
+            out.append(replace(first, **none, note="not defined in every completed table"))
             continue
         logs = first.label.endswith("ratio")
         q = np.array([e for e, _ in values], dtype=float)

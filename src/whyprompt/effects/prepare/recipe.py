@@ -125,15 +125,8 @@ class Recipe:
             lacking += [k for k in LEARNT[kind] if k not in item.get("settings", {})]
             if lacking:
                 raise DataError(f"step {number} of the recipe ({kind}) has no {lacking[0]!r}")
-            steps.append(
-                Step(
-                    kind=kind,
-                    column=str(item["column"]),
-                    into=tuple(map(str, item["into"])),
-                    settings=dict(item["settings"]),
-                    words=str(item["words"]),
-                )
-            )
+            column, words, into = str(item["column"]), str(item["words"]), tuple(map(str, item["into"]))
+            steps.append(Step(kind=kind, column=column, into=into, settings=item["settings"], words=words))
         return cls(steps=tuple(steps), n_fitted=int(raw.get("n_fitted", 0)))
 
     def __str__(self) -> str:
