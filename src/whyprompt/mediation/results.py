@@ -87,10 +87,6 @@ class Stored:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, ready for JSON.
 
-        Returns
-        -------
-        dict
-
         Examples
         --------
         >>> p = PairOutcomes(item_id="a", cluster="a", y00=-2.0, y11=-1.0, y10=np.array([-1.5]))
@@ -102,16 +98,7 @@ class Stored:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Inverse of `to_dict`.
-
-        Parameters
-        ----------
-        data : mapping
-
-        Returns
-        -------
-        object of the class
-        """
+        """Inverse of `to_dict`."""
         return cls(**{name: _read(name, value) for name, value in data.items()})
 
 

@@ -11,7 +11,7 @@ from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
 from whyprompt.mediation.intervals import interval_words, mean_interval, share_interval
 from whyprompt.mediation.results import columns_of
-from whyprompt.mediation.sweep import head_sweep, open_search, set_sweep, sweep_sets
+from whyprompt.mediation.sweep import head_sweep, open_runner, set_sweep, sweep_rows
 from whyprompt.results import Estimate, Result
 
 if TYPE_CHECKING:
@@ -199,11 +199,11 @@ def find_heads(
 
     path: list[Head] = []
     curve: list[Array] = []
-    with open_search(model, seen, **options) as runner:
+    with open_runner(model, seen, keep=True, **options) as runner:
 
         def grow(sets: list[list[Head]]) -> Array:
             """Share of the total effect that each set carries, directions x sets."""
-            joint = sweep_sets(runner, seen, {str(i): s for i, s in enumerate(sets)})
+            joint = sweep_rows(runner, seen, {str(i): s for i, s in enumerate(sets)})
             return np.stack([joint.effect(q).mean(0) for q in ways]) / total
 
         if method == "ranked":

@@ -117,11 +117,9 @@ def head_sweep(
     >>> sweep = head_sweep(model, pairs)  # doctest: +SKIP
     >>> sweep.grid("nie").mean(0)  # doctest: +SKIP
     """
-    with open_runtime(model, pairs, max_extra_bytes) as runtime:
-        chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
-        runner = Runner(runtime, [(h,) for h in chosen], mediator, _directions(directions), outcome)
-        rows = _run(runner, pairs, progress, on_pair, done)
-        return Sweep(mediator=mediator, outcome=outcome, heads=tuple(chosen), **_found(runtime, rows))
+    options: dict[str, Any] = {"mediator": mediator, "directions": directions, "outcome": outcome}
+    with open_runner(model, pairs, max_extra_bytes=max_extra_bytes, **options) as runner:
+        return sweep_rows(runner, pairs, heads, progress, on_pair, done)
 
 
 def set_sweep(
@@ -158,56 +156,63 @@ def set_sweep(
     """
     if not sets:
         raise MediationError("sets is empty", hint="name at least one set of heads")
-    return _sweep_of_sets(model, pairs, lambda _: sets, **options)
+    return _sweep_of_sets(model, pairs, lambda _: dict(sets), **options)
 
 
 def _sweep_of_sets(
     model: Any,  # noqa: ANN401  # a transformers model ships no type
     pairs: Sequence[PromptPair],
-    sets: Callable[[ModelRuntime], Mapping[str, Sequence[Head]]],
+    sets: Callable[[ModelRuntime], dict[str, Sequence[Head]]],
+    *,
+    progress: Progress | None = None,
+    on_pair: Callable[[PairOutcomes], None] | None = None,
+    done: Mapping[str, PairOutcomes] | None = None,
+    **options: Any,  # noqa: ANN401  # of `open_runner`
+) -> Sweep:
+    """Open the model once, see which sets it has, and sweep them."""
+    with open_runner(model, pairs, **options) as runner:
+        return sweep_rows(runner, pairs, sets(runner.runtime), progress, on_pair, done)
+
+
+@contextlib.contextmanager
+def open_runner(
+    model: Any,  # noqa: ANN401  # a transformers model ships no type
+    pairs: Sequence[PromptPair],
     *,
     mediator: Mediator = "head_output",
     directions: Sequence[Direction] = get_args(Direction),
     outcome: Outcome = "log_prob",
     max_extra_bytes: int = _MAX_EXTRA_BYTES,
-    progress: Progress | None = None,
-    on_pair: Callable[[PairOutcomes], None] | None = None,
-    done: Mapping[str, PairOutcomes] | None = None,
-) -> Sweep:
-    """Open the model once, see which sets it has, and sweep them."""
+    keep: bool = False,
+) -> Iterator[Runner]:
+    """Open a model for sweeps over the same pairs; `keep` holds clean runs for the next one, if they fit."""
     with open_runtime(model, pairs, max_extra_bytes) as runtime:
-        runner = Runner(runtime, (), mediator, _directions(directions), outcome)
-        return sweep_sets(runner, pairs, sets(runtime), progress, on_pair, done)
+        cache = WorldCache(max_extra_bytes // 2) if keep else None
+        yield Runner(runtime, (), mediator, _directions(directions), outcome, cache)
 
 
-def sweep_sets(
+def sweep_rows(
     runner: Runner,
     pairs: Sequence[PromptPair],
-    sets: Mapping[str, Sequence[Head]],
+    rows: dict[str, Sequence[Head]] | Sequence[Head] | None,
     progress: Progress | None = None,
     on_pair: Callable[[PairOutcomes], None] | None = None,
     done: Mapping[str, PairOutcomes] | None = None,
 ) -> Sweep:
-    """Joint effects on a model that is open already; the runner's own rows are left out."""
+    """Sweep named sets of heads, or single heads, on a model that is open already."""
     runtime = runner.runtime
-    checked = {}
-    for name, heads in sets.items():
-        if not heads:
-            raise MediationError(f"the set {name!r} holds no heads")
-        checked[name] = tuple(check_heads(heads, runtime.n_layers, runtime.n_heads))
-    rows = _run(replace(runner, rows=list(checked.values())), pairs, progress, on_pair, done)
-    return Sweep(mediator=runner.mediator, outcome=runner.outcome, sets=checked, **_found(runtime, rows))
-
-
-def _run(
-    runner: Runner,
-    pairs: Sequence[PromptPair],
-    progress: Progress | None,
-    on_pair: Callable[[PairOutcomes], None] | None,
-    done: Mapping[str, PairOutcomes] | None,
-) -> list[PairOutcomes]:
-    return run_pairs(
-        runner.runtime,
+    sets: dict[str, tuple[Head, ...]] = {}
+    heads: tuple[Head, ...] = ()
+    if isinstance(rows, dict):
+        for name, own in rows.items():
+            if not own:
+                raise MediationError(f"the set {name!r} holds no heads")
+            sets[name] = tuple(check_heads(own, runtime.n_layers, runtime.n_heads))
+    else:
+        heads = tuple(check_heads(rows, runtime.n_layers, runtime.n_heads))
+    runner = replace(runner, rows=[*sets.values()] or [(head,) for head in heads])
+    found = run_pairs(
+        runtime,
         pairs,
         runner.run,
         runner.fitting,
@@ -216,21 +221,9 @@ def _run(
         on_pair=on_pair,
         done=done,
     )
-
-
-@contextlib.contextmanager
-def open_search(
-    model: Any,  # noqa: ANN401  # a transformers model ships no type
-    pairs: Sequence[PromptPair],
-    *,
-    mediator: Mediator = "head_output",
-    outcome: Outcome = "log_prob",
-    max_extra_bytes: int = _MAX_EXTRA_BYTES,
-) -> Iterator[Runner]:
-    """Open a model for many sweeps of sets over the same pairs, whose clean runs are kept if they fit."""
-    with open_runtime(model, pairs, max_extra_bytes) as runtime:
-        cache = WorldCache(max_extra_bytes // 2)
-        yield Runner(runtime, (), mediator, _directions(get_args(Direction)), outcome, cache)
+    return Sweep(
+        mediator=runner.mediator, outcome=runner.outcome, heads=heads, sets=sets, **_found(runtime, found)
+    )
 
 
 def joint_effect(
@@ -290,7 +283,7 @@ def layer_sweep(
     >>> layer_sweep(model, pairs).nie.mean(0)  # doctest: +SKIP
     """
 
-    def layers(runtime: ModelRuntime) -> dict[str, list[Head]]:
+    def layers(runtime: ModelRuntime) -> dict[str, Sequence[Head]]:
         return {
             f"layer {layer}": [(layer, head) for head in range(runtime.n_heads)]
             for layer in range(runtime.n_layers)

@@ -164,12 +164,7 @@ def bootstrap_effects(
 ) -> dict[str, Array]:
     """Refit both models on the same resampled rows, or whole clusters, and give the effects of each sample.
 
-    The iterations start at the fits on all rows.
-
-    Raises
-    ------
-    EstimationError
-        If most samples cannot be fitted.
+    The iterations start at the fits on all rows. An EstimationError where most samples cannot be fitted.
     """
     n, groups, n_units = len(design.y), design.groups, design.units
     collected: list[dict[str, Array]] = []

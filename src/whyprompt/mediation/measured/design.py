@@ -215,14 +215,9 @@ def read_design(
     """Read the columns of a question; what its two models cannot use is refused.
 
     With `arms`, the two treatments compared, there must be rows or clusters enough for an interval.
-    `number_for` says what needs a treatment that is a number.
-
-    Raises
-    ------
-    DataError
-        If a column is missing, constant or in two roles, holds missing values, or is of the wrong kind.
-    EstimationError
-        If there are too few rows or clusters, or treatment and confounders leave nothing of the mediator.
+    `number_for` says what needs a treatment that is a number. A DataError names a column that is missing,
+    constant or in two roles, holds missing values or is of the wrong kind; an EstimationError says that there
+    is too little, or that treatment and confounders leave nothing of the mediator.
     """
     _check_roles(treatment, mediator, outcome, confounders)
     table = open_table(frame)
@@ -293,13 +288,7 @@ def _level(design: Design, label: str, value: float | str) -> float | str:
 
 
 def _check_roles(treatment: str, mediator: str, outcome: str, confounders: Sequence[str]) -> None:
-    """Refuse a column in two roles.
-
-    Raises
-    ------
-    DataError
-        If treatment, mediator, outcome and confounders are not columns of their own.
-    """
+    """Refuse a column in two roles: treatment, mediator, outcome and confounders are columns of their own."""
     if isinstance(confounders, str):
         raise DataError(f"confounders is the text {confounders!r}", hint=f"give a list: [{confounders!r}]")
     roles = {"treatment": treatment, "mediator": mediator, "outcome": outcome}
