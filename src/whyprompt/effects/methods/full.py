@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt.effects.methods.line import line_cover, split_at_gaps
-from whyprompt.effects.methods.mahalanobis import whitened, whitening_of
-from whyprompt.effects.methods.matched import on_grid, require_matches, set_from_strata
+from whyprompt.effects.methods.mahalanobis import distances, measured_in
+from whyprompt.effects.methods.matched import require_matches, set_from_strata
 from whyprompt.effects.methods.matching import Pairing, in_order_of_rows, in_order_of_ties
 from whyprompt.errors import EstimationError
 
@@ -109,19 +109,12 @@ def match_full(
     >>> matched.stratum.tolist(), round(matched.settings["total_distance"], 3)
     ([0, 1, 0, 0, 1], 0.34)
     """
-    if (score is None) == (X is None):
-        raise EstimationError("give a score or covariates to measure distance by, one of the two")
     n = len(treated)
     out = np.zeros(n, dtype=bool) if discarded is None else discarded
     code = np.zeros(n, dtype=np.int64) if strata is None else strata
-    bounds = list(limits)
-    if score is not None:
-        values = on_grid(score)[:, None]
-        if caliper is not None:
-            bounds.append((values[:, 0], caliper))
-    else:
-        assert X is not None
-        values = whitened(X, whitening_of(X, treated, ~out, metric=metric)[0])
+    values, bounds = measured_in(
+        treated, ~out, score=score, X=X, metric=metric, caliper=caliper, limits=limits
+    )
     left_parts: list[Ints] = []
     right_parts: list[Ints] = []
     for stratum in np.unique(code[~out]):
@@ -182,10 +175,7 @@ def _cover(
             hint="match on a score without a caliper, match exactly on a column to split the problem,"
             " or use method='subclass' with many strata",
         )
-    cost = np.zeros((len(a), len(b)))
-    for k in range(values.shape[1]):
-        cost += (values[a, k][:, None] - values[b, k]) ** 2
-    np.sqrt(cost, out=cost)
+    cost = distances(values, a, b)
     for column, width in bounds:
         cost[np.abs(column[a][:, None] - column[b]) > width] = np.inf
     return matrix_cover(cost)

@@ -211,21 +211,20 @@ class Controls:
         found: list[tuple[int, int]] = []
         active = focal.tolist()
 
-        def gap(row: int, pick: int) -> float:
-            return abs(float(self.score[row]) - self.scores[pick])
+        score, scores, places = self.score, self.scores, self.slot_place
 
         for _ in range(ratio):
             heap: list[tuple[float, int, int, int]] = []
             for k, row in enumerate(active):
                 pick = self._nearest_allowed(row, int(low[row]), int(high[row]), width, limits)
                 if pick >= 0:
-                    heap.append((gap(row, pick), k, row, pick))
+                    heap.append((abs(float(score[row]) - scores[pick]), k, row, pick))
             heapq.heapify(heap)
             again = 0
             active = []
             while heap:
                 _, _, row, pick = heapq.heappop(heap)
-                place = int(self.slot_place[pick])
+                place = int(places[pick])
                 reach = min(int(low[row]), place), max(int(high[row]), place)
                 if self.up[pick] == pick:
                     found.append((row, int(self.slot_row[pick])))
@@ -237,7 +236,7 @@ class Controls:
                 if pick >= 0:
                     # Among equals, a row that lost its control goes first.
                     again -= 1
-                    heapq.heappush(heap, (gap(row, pick), again, row, pick))
+                    heapq.heappush(heap, (abs(float(score[row]) - scores[pick]), again, row, pick))
             active.sort()
         pairs = np.asarray(found, dtype=np.int64).reshape(-1, 2)
         return pairs[:, 0], pairs[:, 1]
@@ -294,10 +293,9 @@ class Controls:
     def _reused_with_limits(
         self, focal: Ints, ratio: int, width: float, limits: Sequence[tuple[Floats, float]]
     ) -> tuple[Ints, Ints]:
-        """Nothing is taken, so each further match of a row is searched for beyond those it has."""
-        self._free_all()
+        scores, places = self.slot_score.tolist(), self.slot_place
         pairs: list[tuple[int, int]] = []
-        size = len(self.scores)
+        size = len(scores)
         for row in focal.tolist():
             s = float(self.score[row])
             right = int(self.start[row])
@@ -305,13 +303,11 @@ class Controls:
             here = int(self.place[row])
             n_found = 0
             while n_found < ratio:
-                below = s - self.scores[left] if left >= 0 else _INF
-                above = self.scores[right] - s if right < size else _INF
+                below = s - scores[left] if left >= 0 else _INF
+                above = scores[right] - s if right < size else _INF
                 if min(below, above) > width or (below == _INF and above == _INF):
                     break
-                go_left = below < above or (
-                    below == above and here - self.slot_place[left] <= self.slot_place[right] - here
-                )
+                go_left = below < above or (below == above and here - places[left] <= places[right] - here)
                 pick = left if go_left else right
                 other = int(self.slot_row[pick])
                 if all(abs(values[row] - values[other]) <= limit for values, limit in limits):

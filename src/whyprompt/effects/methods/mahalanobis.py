@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt.effects.methods.matched import on_grid
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Metric", "dense_pairs", "dense_ties", "whitened", "whitening_of"]
+__all__ = [
+    "Metric",
+    "dense_pairs",
+    "dense_ties",
+    "distances",
+    "measured_in",
+    "whitened",
+    "whitening_of",
+]
 
 Metric = Literal["pooled", "sample", "diagonal"]
 
@@ -82,6 +91,34 @@ def whitened(X: Floats, whitening: Floats) -> Floats:
         for j in range(X.shape[1]):
             out[:, k] += X[:, j] * whitening[j, k]
     return out
+
+
+def measured_in(
+    treated: Bools,
+    eligible: Bools,
+    *,
+    score: Floats | None,
+    X: Floats | None,
+    metric: Metric,
+    caliper: float | None,
+    limits: Sequence[tuple[Floats, float]],
+) -> tuple[Floats, list[tuple[Floats, float]]]:
+    """Return what distance is Euclidean in, shape (n, r), and the calipers: of a score, or of covariates."""
+    if (score is None) == (X is None):
+        raise EstimationError("give a score or covariates to measure distance by, one of the two")
+    if X is not None:
+        return whitened(X, whitening_of(X, treated, eligible, metric=metric)[0]), list(limits)
+    assert score is not None
+    values = on_grid(score)
+    return values[:, None], [*limits, *([] if caliper is None else [(values, caliper)])]
+
+
+def distances(values: Floats, a: Ints, b: Ints) -> Floats:
+    """Return the distances of rows `a` from rows `b`, a matrix."""
+    cost = np.zeros((len(a), len(b)))
+    for k in range(values.shape[1]):
+        cost += (values[a, k][:, None] - values[b, k]) ** 2
+    return np.sqrt(cost, out=cost)
 
 
 def dense_pairs(

@@ -10,7 +10,7 @@ import numpy as np
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -23,6 +23,7 @@ __all__ = [
     "Estimand",
     "MatchedSet",
     "focal_rows",
+    "of_both",
     "on_grid",
     "require_matches",
     "set_from_pairs",
@@ -97,6 +98,12 @@ def focal_rows(treated: Bools, estimand: str, eligible: Bools) -> tuple[Ints, Bo
     """Return the rows to be matched, and the mask of rows they may take; for the ATT or the ATC."""
     mine = treated if estimand == "att" else ~treated
     return np.flatnonzero(mine & eligible), ~mine & eligible
+
+
+def of_both(estimand: str, of_side: Callable[[str], tuple[Ints, Ints]]) -> tuple[Ints, Ints]:
+    """Join the pairs of the treated and of the controls, which the ATE needs both."""
+    parts = [of_side(side) for side in (("att", "atc") if estimand == "ate" else (estimand,))]
+    return np.concatenate([focal for focal, _ in parts]), np.concatenate([other for _, other in parts])
 
 
 def require_matches(focal: Ints, *, method: str, hint: str) -> None:

@@ -16,7 +16,7 @@ from whyprompt._arguments import at_least
 from whyprompt.effects.methods.greedy import Controls
 from whyprompt.effects.methods.mahalanobis import dense_pairs, dense_ties, whitened, whitening_of
 from whyprompt.effects.methods.matched import GRID as _GRID
-from whyprompt.effects.methods.matched import focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.methods.matched import focal_rows, of_both, on_grid, set_from_pairs
 from whyprompt.effects.methods.matching import Pairing
 from whyprompt.effects.methods.method import one_of
 from whyprompt.errors import EstimationError
@@ -247,25 +247,23 @@ def match_nearest(
     _check_ties(ties, replace=replace)
     if ties != "sorted" and limits:
         raise EstimationError(f"ties={ties!r} is not defined with further calipers", hint="use ties='sorted'")
-    focal_parts: list[Ints] = []
-    other_parts: list[Ints] = []
-    for side in ("att", "atc") if estimand == "ate" else (estimand,):
+
+    def of_side(side: str) -> tuple[Ints, Ints]:
         rows, candidate = focal_rows(treated, side, ~out)
         sample = Controls(score, candidate, strata=strata, tie_rank=tie_rank)
         if replace and ties == "average":
-            pair = _all_nearest(sample, rows, ratio, caliper, tie_tolerance, strata)
-        elif replace and ties == "first":
+            return _all_nearest(sample, rows, ratio, caliper, tie_tolerance, strata)
+        if replace and ties == "first":
             rank = np.arange(n) if tie_rank is None else tie_rank
             pair = _all_nearest(sample, rows, ratio, caliper, 0.0, strata)
-            pair = _first_of_each(score, *pair, ratio=ratio, rank=rank)
-        elif replace:
-            pair = sample.reused(rows, ratio=ratio, caliper=caliper, limits=limits)
-        else:
-            rows = _in_order(score, rows, order, side, tie_rank, random_state)
-            find = sample.closest if order == "closest" else sample.greedy
-            pair = find(rows, ratio=ratio, caliper=caliper, limits=limits)
-        focal_parts.append(pair[0])
-        other_parts.append(pair[1])
+            return _first_of_each(score, *pair, ratio=ratio, rank=rank)
+        if replace:
+            return sample.reused(rows, ratio=ratio, caliper=caliper, limits=limits)
+        rows = _in_order(score, rows, order, side, tie_rank, random_state)
+        find = sample.closest if order == "closest" else sample.greedy
+        return find(rows, ratio=ratio, caliper=caliper, limits=limits)
+
+    focal, other = of_both(estimand, of_side)
     settings: dict[str, Any] = {"ratio": ratio, "replace": replace}
     if caliper is not None:
         settings["caliper_width"] = float(caliper)
@@ -277,8 +275,8 @@ def match_nearest(
         method="nearest",
         estimand=estimand,
         treated=treated,
-        focal=np.concatenate(focal_parts),
-        other=np.concatenate(other_parts),
+        focal=focal,
+        other=other,
         replace=replace,
         discarded=out,
         settings=settings,
@@ -414,33 +412,21 @@ def match_mahalanobis(
     bounds = list(limits)
     if caliper is not None and score is not None:
         bounds.append((on_grid(score), caliper))
-    focal_parts, other_parts = [], []
-    for side in ("att", "atc") if estimand == "ate" else (estimand,):
+
+    def of_side(side: str) -> tuple[Ints, Ints]:
         rows, candidate = focal_rows(treated, side, ~out)
         if not replace:
             by = np.zeros(n) if score is None else on_grid(score)
-            rows = _in_order(
-                by, rows, order or ("data" if score is None else None), side, tie_rank, random_state
-            )
-        others = np.flatnonzero(candidate)
+            chosen = order or ("data" if score is None else None)
+            rows = _in_order(by, rows, chosen, side, tie_rank, random_state)
+        found: dict[str, Any] = {"ratio": ratio, "strata": strata, "limits": bounds}
         if ties == "average":
-            pair = dense_ties(
-                Z, rows, others, ratio=ratio, strata=strata, limits=bounds, tolerance=tie_tolerance
-            )
-        else:
-            pair = dense_pairs(
-                Z,
-                along,
-                rows,
-                others,
-                ratio=ratio,
-                replace=replace,
-                strata=strata,
-                limits=bounds,
-                tie_rank=tie_rank,
-            )
-        focal_parts.append(pair[0])
-        other_parts.append(pair[1])
+            return dense_ties(Z, rows, np.flatnonzero(candidate), tolerance=tie_tolerance, **found)
+        return dense_pairs(
+            Z, along, rows, np.flatnonzero(candidate), replace=replace, tie_rank=tie_rank, **found
+        )
+
+    focal, other = of_both(estimand, of_side)
     settings: dict[str, Any] = {
         "ratio": ratio,
         "replace": replace,
@@ -455,8 +441,8 @@ def match_mahalanobis(
         method="mahalanobis",
         estimand=estimand,
         treated=treated,
-        focal=np.concatenate(focal_parts),
-        other=np.concatenate(other_parts),
+        focal=focal,
+        other=other,
         replace=replace,
         discarded=out,
         settings=settings,

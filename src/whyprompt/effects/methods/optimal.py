@@ -12,8 +12,8 @@ import numpy as np
 
 from whyprompt._arguments import at_least
 from whyprompt.effects.methods.line import line_pairs, split_at_gaps
-from whyprompt.effects.methods.mahalanobis import whitened, whitening_of
-from whyprompt.effects.methods.matched import focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.methods.mahalanobis import distances, measured_in
+from whyprompt.effects.methods.matched import focal_rows, set_from_pairs
 from whyprompt.effects.methods.matching import Pairing, in_order_of_rows, in_order_of_ties
 from whyprompt.errors import EstimationError
 
@@ -118,21 +118,14 @@ def match_optimal(
         raise EstimationError(
             "optimal pair matching estimates the ATT or the ATC", hint="for the ATE use weights or subclasses"
         )
-    if (score is None) == (X is None):
-        raise EstimationError("give a score or covariates to measure distance by, one of the two")
     n = len(treated)
     out = np.zeros(n, dtype=bool) if discarded is None else discarded
     rows, candidate = focal_rows(treated, estimand, ~out)
     others = np.flatnonzero(candidate)
     code = np.zeros(n, dtype=np.int64) if strata is None else strata
-    bounds = list(limits)
-    if score is not None:
-        values = on_grid(score)[:, None]
-        if caliper is not None:
-            bounds.append((values[:, 0], caliper))
-    else:
-        assert X is not None
-        values = whitened(X, whitening_of(X, treated, ~out, metric=metric)[0])
+    values, bounds = measured_in(
+        treated, ~out, score=score, X=X, metric=metric, caliper=caliper, limits=limits
+    )
     focal_parts: list[Ints] = []
     other_parts: list[Ints] = []
     on_line = score is not None and not limits
@@ -196,10 +189,7 @@ def _by_matrix(
             hint="match on a score without a caliper, match exactly on a column to split the problem, or use"
             " method='nearest'",
         )
-    cost = np.zeros((len(r), len(c)))
-    for k in range(values.shape[1]):
-        cost += (values[r, k][:, None] - values[c, k]) ** 2
-    cost = np.sqrt(cost)
+    cost = distances(values, r, c)
     allowed = np.ones(cost.shape, dtype=bool)
     for column, width in bounds:
         allowed &= np.abs(column[r][:, None] - column[c]) <= width

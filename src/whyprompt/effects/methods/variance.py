@@ -221,56 +221,35 @@ def for_estimated_score(
     Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica 84, 781-807,
     theorems 1 and 2.
     """
+    along = propensity if score is None else score
     with one_blas_thread(len(y)):
-        return _for_estimated_score(
-            variance,
-            y,
-            treated,
-            matched,
-            X,
-            propensity,
-            score_covariance,
-            propensity if score is None else score,
-        )
-
-
-def _for_estimated_score(
-    variance: float,
-    y: Floats,
-    treated: Bools,
-    matched: MatchedSet,
-    X: Floats,
-    propensity: Floats,
-    score_covariance: Floats,
-    along: Floats,
-) -> float:
-    n = len(y)
-    w = matched.weights
-    target = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(n, dtype=bool)) & (w > 0)
-    count = int(target.sum())
-    centred = (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)
-    s = (along - along.mean()) / (along.std() or 1.0)
-    curve = np.column_stack([np.ones(n), s, s**2, s**3])
-    by_score, by_all = np.empty((2, n)), np.empty((2, n))
-    for k, arm in enumerate((~treated, treated)):
-        by_score[k] = least_squares(curve, y, arm)[0]
-        by_all[k] = least_squares(np.column_stack([curve, centred]), y, arm)[0]
-    tau = float(np.average(y[treated], weights=w[treated]) - np.average(y[~treated], weights=w[~treated]))
-    total = np.where(treated, w[treated].sum(), w[~treated].sum())
-    sign = np.where(treated, 1.0, -1.0)
-    own = np.where(treated, by_score[1], by_score[0])
-    influence = sign * w * count / total * (y - own) + target * (by_score[1] - by_score[0] - tau)
-    equations = (treated - propensity)[:, None] * np.column_stack([np.ones(n), centred])
-    explained, leverage = least_squares(equations, influence)
-    # Residuals as of a fit without the row itself: rows of great weight have great leverage as well.
-    residual = (influence - explained) / (1.0 - leverage)
-    left, whole = float(residual @ residual), float(influence @ influence)
-    corrected = variance * min(1.0, left / whole) if whole > 0 else variance
-    if matched.estimand == "ate":
-        return corrected
-    moved = propensity * (1.0 - propensity) * (by_all[1] - by_all[0] - tau) / count
-    d = np.concatenate([[moved.sum()], moved @ X])
-    return corrected + float(d @ score_covariance @ d)
+        n = len(y)
+        w = matched.weights
+        target = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(n, dtype=bool)) & (w > 0)
+        count = int(target.sum())
+        centred = (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)
+        s = (along - along.mean()) / (along.std() or 1.0)
+        curve = np.column_stack([np.ones(n), s, s**2, s**3])
+        by_score, by_all = np.empty((2, n)), np.empty((2, n))
+        for k, arm in enumerate((~treated, treated)):
+            by_score[k] = least_squares(curve, y, arm)[0]
+            by_all[k] = least_squares(np.column_stack([curve, centred]), y, arm)[0]
+        tau = float(np.average(y[treated], weights=w[treated]) - np.average(y[~treated], weights=w[~treated]))
+        total = np.where(treated, w[treated].sum(), w[~treated].sum())
+        sign = np.where(treated, 1.0, -1.0)
+        own = np.where(treated, by_score[1], by_score[0])
+        influence = sign * w * count / total * (y - own) + target * (by_score[1] - by_score[0] - tau)
+        equations = (treated - propensity)[:, None] * np.column_stack([np.ones(n), centred])
+        explained, leverage = least_squares(equations, influence)
+        # Residuals as of a fit without the row itself: rows of great weight have great leverage as well.
+        residual = (influence - explained) / (1.0 - leverage)
+        left, whole = float(residual @ residual), float(influence @ influence)
+        corrected = variance * min(1.0, left / whole) if whole > 0 else variance
+        if matched.estimand == "ate":
+            return corrected
+        moved = propensity * (1.0 - propensity) * (by_all[1] - by_all[0] - tau) / count
+        d = np.concatenate([[moved.sum()], moved @ X])
+        return corrected + float(d @ score_covariance @ d)
 
 
 def influence_after_matching(
@@ -283,29 +262,27 @@ def influence_after_matching(
     2017, JASA 112, 1720-1732, equation 6).
     """
     with one_blas_thread(len(y)):
-        return _influence(y, treated, matched, X)
-
-
-def _influence(y: Floats, treated: Bools, matched: MatchedSet, X: Floats) -> tuple[float, Floats]:
-    n = len(y)
-    Z = np.column_stack([np.ones(n), (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)])
-    mu = np.empty((2, n))
-    leverage = np.zeros(n)
-    for k, arm in enumerate((~treated, treated)):
-        mu[k], reach = least_squares(Z, y, arm)
-        leverage[arm] = reach[arm]
-    own = np.where(treated, mu[1], mu[0])
-    is_focal = np.zeros(n, dtype=bool)
-    is_focal[matched.focal] = True
-    received = np.bincount(matched.other, weights=matched.share, minlength=n)
-    count = int(is_focal.sum())
-    sign = np.where(treated, 1.0, -1.0)
-    effect = is_focal * (mu[1] - mu[0])
-    noise = sign * (is_focal + received) * (y - own)
-    estimate = float((effect + noise).sum()) / count
-    # Residuals are smaller than errors; they are brought to the errors' variance (as HC2 does).
-    noise = noise / np.sqrt(1.0 - leverage)
-    return estimate, (effect - is_focal * estimate + noise) / count
+        n = len(y)
+        Z = np.column_stack(
+            [np.ones(n), (X - X.mean(axis=0)) / np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)]
+        )
+        mu = np.empty((2, n))
+        leverage = np.zeros(n)
+        for k, arm in enumerate((~treated, treated)):
+            mu[k], reach = least_squares(Z, y, arm)
+            leverage[arm] = reach[arm]
+        own = np.where(treated, mu[1], mu[0])
+        is_focal = np.zeros(n, dtype=bool)
+        is_focal[matched.focal] = True
+        received = np.bincount(matched.other, weights=matched.share, minlength=n)
+        count = int(is_focal.sum())
+        sign = np.where(treated, 1.0, -1.0)
+        effect = is_focal * (mu[1] - mu[0])
+        noise = sign * (is_focal + received) * (y - own)
+        estimate = float((effect + noise).sum()) / count
+        # Residuals are smaller than errors; they are brought to the errors' variance (as HC2 does).
+        noise = noise / np.sqrt(1.0 - leverage)
+        return estimate, (effect - is_focal * estimate + noise) / count
 
 
 def wild_bootstrap(influence: Floats, *, draws: int = 1000, random_state: int = 0) -> Floats:
