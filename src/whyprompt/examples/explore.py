@@ -60,13 +60,7 @@ class Exploration:
     sentence: str
 
     def to_frame(self) -> pd.DataFrame:
-        """Return every figure as one long table.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Columns ``part``, ``name``, ``measure``, ``value``.
-        """
+        """Return every figure as one long table: ``part``, ``name``, ``measure``, ``value``."""
         import pandas as pd
 
         rows: list[tuple[str, str, str, float]] = [
@@ -141,10 +135,6 @@ def explore(frame: Any, examples: Any = None) -> Exploration:  # noqa: ANN401 - 
         With ``item_id``, ``task_type``, ``question``, ``answer``; ``solution`` where there is one.
     examples : DataFrame, optional
         Items kept out for worked examples.
-
-    Returns
-    -------
-    Exploration
 
     Raises
     ------

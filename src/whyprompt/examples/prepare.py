@@ -35,12 +35,9 @@ class ExampleData:
 
     Parameters
     ----------
-    example : str
-        ``example1`` or ``example2``.
-    kind : str
-        ``natural_instructions``, ``p3``, ``gsm8k`` or ``reasoning_gym``.
-    source : str
-        The path, the name on the hub, or the generators.
+    example, kind, source : str
+        ``example1`` or ``example2``; ``natural_instructions``, ``p3``, ``gsm8k`` or ``reasoning_gym``; the
+        path, the name on the hub, or the generators.
     generated : bool
         Whether the items were generated, rather than read from a data set.
     notices : tuple of str
@@ -51,13 +48,12 @@ class ExampleData:
         Reason to number of items that were left out for it, before ``size`` were drawn.
     lost : tuple of str
         Tasks of which nothing is left, for these reasons.
-    frame : pandas.DataFrame
+    frame, examples : pandas.DataFrame
         One row an item: ``item_id``, ``task_type``, ``difficulty``, ``question``, ``answer``, lengths in
-        words and characters, ``source``; for Example 2 also ``solution``.
-    examples : pandas.DataFrame
-        The same columns, for items kept out of the table, from which worked examples may be drawn.
+        words and characters, ``source``; for Example 2 also ``solution``. The examples are items kept out of
+        the table, from which worked examples may be drawn.
     path, examples_path : Path
-        The two CSV files.
+        Their CSV files.
     sentence : str
         What was prepared, in words.
     """
@@ -114,10 +110,6 @@ def prepare_example1(
         Longer items are left out, and counted.
     seed : int, default 0
         Of the draw and of the generators.
-
-    Returns
-    -------
-    ExampleData
 
     Raises
     ------

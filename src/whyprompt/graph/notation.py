@@ -124,6 +124,19 @@ class _Cursor:
         self.at += 1
         return token
 
+    def sees(self, *marks: str, ahead: int = 0) -> bool:
+        """Whether one of some marks comes next, or so far ahead; a name in quotes is none."""
+        token = (
+            self.tokens[min(self.at + ahead, len(self.tokens) - 1)] if self.at < len(self.tokens) else None
+        )
+        return token is not None and token.kind != "name" and token.text in marks
+
+    def takes(self, *marks: str) -> bool:
+        """Step over one of some marks where it comes next, and say whether it did."""
+        seen = self.sees(*marks)
+        self.at += seen
+        return seen
+
     def fail(self, message: str, token: _Token | None = None) -> GraphError:
         where = token or self.peek()
         return GraphError(f"{self.what}, line {where.line}: {message}")
@@ -152,15 +165,13 @@ def parse_arrows(text: str) -> Parts:
     cursor = _Cursor(_scan(text, _ARROW_TEXT, "graph"), "graph")
     parts: Parts = ({}, [])
     while cursor.peek().kind != "end":
-        if cursor.peek().kind == "end_statement":
-            cursor.take()
+        if cursor.takes(";", "\n"):
             continue
         left = _names(cursor, parts[0])
         while cursor.peek().kind == "arrow":
-            arrow = cursor.take().text
-            right = _names(cursor, parts[0])
-            _join(parts, left, arrow, right)
-            left = right
+            arrow, before = cursor.take().text, left
+            left = _names(cursor, parts[0])
+            _join(parts, before, arrow, left)
         if cursor.peek().kind not in {"end_statement", "end"}:
             raise cursor.fail(f"expected an arrow ({', '.join(ARROWS)}) or ';', found {cursor.peek().text!r}")
     return parts
@@ -177,9 +188,8 @@ def _names(cursor: _Cursor, nodes: Nodes) -> list[str]:
             if tag.text[1:-1].strip().lower() not in LATENT_WORDS:
                 raise cursor.fail(f"unknown tag {tag.text!r}; [latent] is the only one", tag)
             nodes[name] = True
-        if cursor.peek().kind != "comma":
+        if not cursor.takes(","):
             return names
-        cursor.take()
 
 
 _DOT = re.compile(
@@ -214,27 +224,23 @@ def parse_dot(text: str) -> Parts:
         raise cursor.fail(f"expected 'digraph', found {head.text!r}; an undirected graph has no causes", head)
     if cursor.peek().kind == "name":
         cursor.take()
-    if cursor.take().text != "{":
+    if not cursor.takes("{"):
         raise cursor.fail("expected '{' after the graph's name")
-    while cursor.peek().text != "}" or cursor.peek().kind == "name":
+    while not cursor.takes("}"):
         token = cursor.peek()
         if token.kind == "end":
             raise cursor.fail("the closing '}' is missing")
-        if token.text == ";" and token.kind == "punct":
-            cursor.take()
+        if cursor.takes(";"):
             continue
         if token.kind == "name" and token.text.lower() in {"subgraph", "cluster"}:
             raise cursor.fail("subgraphs are not read; list their nodes and edges at the top level")
-        following = cursor.tokens[cursor.at + 1] if cursor.at + 1 < len(cursor.tokens) else token
-        if token.kind == "name" and following.text == "=" and following.kind == "punct":
+        if token.kind == "name" and cursor.sees("=", ahead=1):
             _dot_attribute(cursor)
-            continue
-        if token.kind == "name" and token.text in {"node", "edge", "graph"} and following.text == "[":
+        elif token.kind == "name" and token.text in {"node", "edge", "graph"} and cursor.sees("[", ahead=1):
             cursor.take()
             _dot_attributes(cursor)
-            continue
-        _dot_statement(cursor, parts)
-    cursor.take()
+        else:
+            _dot_statement(cursor, parts)
     if cursor.peek().kind != "end":
         raise cursor.fail(f"text after the closing '}}': {cursor.peek().text!r}")
     return parts
@@ -243,7 +249,7 @@ def parse_dot(text: str) -> Parts:
 def _dot_group(cursor: _Cursor) -> list[str]:
     token = cursor.take()
     if token.kind == "name":
-        if cursor.peek().text == ":" and cursor.peek().kind == "punct":
+        if cursor.sees(":"):
             raise cursor.fail("ports (node:port) are not read")
         return [token.text]
     if token.text != "{":
@@ -267,7 +273,7 @@ def _dot_statement(cursor: _Cursor, parts: Parts) -> None:
         groups.append(_dot_group(cursor))
     if cursor.peek().kind == "undirected":
         raise cursor.fail("'--' has no direction; write '->', or '<->' for an unobserved common cause")
-    attributes = _dot_attributes(cursor) if cursor.peek().text == "[" else {}
+    attributes = _dot_attributes(cursor) if cursor.sees("[") else {}
     nodes = parts[0]
     for name in (name for group in groups for name in group):
         nodes.setdefault(name, False)
@@ -289,25 +295,17 @@ def _dot_statement(cursor: _Cursor, parts: Parts) -> None:
 def _dot_attributes(cursor: _Cursor) -> dict[str, str]:
     attributes: dict[str, str] = {}
     cursor.take()
-    while True:
-        token = cursor.peek()
-        if token.text == "]" and token.kind == "punct":
-            cursor.take()
-            return attributes
-        if token.text in {",", ";"} and token.kind == "punct":
-            cursor.take()
-            continue
-        key, value = _dot_attribute(cursor)
-        attributes[key] = value
+    while not cursor.takes("]"):
+        if not cursor.takes(",", ";"):
+            key, value = _dot_attribute(cursor)
+            attributes[key] = value
+    return attributes
 
 
 def _dot_attribute(cursor: _Cursor) -> tuple[str, str]:
     token = cursor.expect("name", "an attribute")
     key = token.text.lower()
-    value = ""
-    if cursor.peek().text == "=":
-        cursor.take()
-        value = cursor.expect("name", f"a value for {key!r}").text
+    value = cursor.expect("name", f"a value for {key!r}").text if cursor.takes("=") else ""
     # DAGitty marks roles as bare words; only 'latent' changes what may be adjusted for.
     known = _DOT_COSMETIC | LATENT_WORDS | {"dir", "observed", "exposure", "outcome", "adjusted"}
     if key not in known:
@@ -360,7 +358,20 @@ def _gml_record(block: str | _Gml, line: int, what: str, keys: frozenset[str]) -
     return record
 
 
-def parse_gml(text: str) -> Parts:  # noqa: C901, PLR0912 - one grammar rule, read from top to bottom
+def _gml_node(block: str | _Gml, line: int, nodes: Nodes, labels: dict[str, str]) -> None:
+    node = _gml_record(block, line, "node", frozenset({"id", "label", "observed"}))
+    if "id" not in node:
+        raise GraphError(f"GML, line {line}: a node without 'id'")
+    if node["id"] in labels:
+        raise GraphError(f"GML, line {line}: node id {node['id']} is used twice")
+    name = node.get("label", node["id"])
+    if name in nodes:
+        raise GraphError(f"GML, line {line}: two nodes are labelled {name!r}")
+    labels[node["id"]] = name
+    nodes[name] = node.get("observed", "yes").lower() in {"no", "0", "false"}
+
+
+def parse_gml(text: str) -> Parts:
     """Read one directed GML graph: nodes by ``id`` and ``label``, edges by ``source`` and ``target``."""
     top = _gml_block(_Cursor(_scan(text, _GML, "GML"), "GML"), top=True)
     graphs = [(value, line) for key, value, line in top if key == "graph"]
@@ -379,16 +390,7 @@ def parse_gml(text: str) -> Parts:  # noqa: C901, PLR0912 - one grammar rule, re
         if key == "directed":
             directed = value == "1"
         elif key == "node":
-            node = _gml_record(value, at, "node", frozenset({"id", "label", "observed"}))
-            if "id" not in node:
-                raise GraphError(f"GML, line {at}: a node without 'id'")
-            if node["id"] in labels:
-                raise GraphError(f"GML, line {at}: node id {node['id']} is used twice")
-            name = node.get("label", node["id"])
-            if name in parts[0]:
-                raise GraphError(f"GML, line {at}: two nodes are labelled {name!r}")
-            labels[node["id"]] = name
-            parts[0][name] = node.get("observed", "yes").lower() in {"no", "0", "false"}
+            _gml_node(value, at, parts[0], labels)
         elif key == "edge":
             edge = _gml_record(value, at, "edge", frozenset({"source", "target", "label"}))
             if not {"source", "target"} <= edge.keys():

@@ -60,13 +60,7 @@ class Identification(Result):
     svg: str = unlisted("")
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the paths.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row a path: ``path``, ``kind``, ``open``, ``blocked_by``, ``colliders``.
-        """
+        """Return the paths, a row each: ``path``, ``kind``, ``open``, ``blocked_by``, ``colliders``."""
         import pandas as pd
 
         rows = [

@@ -33,6 +33,10 @@ def little_test(
 ) -> Check:
     """Test whether the means differ between patterns of missing values.
 
+    The reference distribution needs patterns of a fair size, and the test looks at means only. Not rejecting
+    is no proof: a value that is missing because of itself (missing not at random) may leave the means of the
+    other columns alone.
+
     Parameters
     ----------
     frame : DataFrame
@@ -58,12 +62,6 @@ def little_test(
         If a column is absent, empty or of the wrong kind.
     EstimationError
         If nothing is missing, columns are collinear, or EM does not converge.
-
-    Notes
-    -----
-    The reference distribution needs patterns of a fair size, and the test looks at means only. Not rejecting
-    is no proof: a value that is missing because of itself (missing not at random) may leave the means of the
-    other columns alone.
 
     References
     ----------

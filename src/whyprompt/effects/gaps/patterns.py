@@ -58,13 +58,7 @@ class MissingPatterns(Result):
     n_complete: int
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the patterns.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row a pattern: 1 for present and 0 for missing a column, ``pattern_n`` and ``pattern_share``.
-        """
+        """Return a row a pattern: 1 for present and 0 for missing a column, then its rows, and their share."""
         import pandas as pd
 
         rows = [
