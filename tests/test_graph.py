@@ -121,7 +121,7 @@ def test_gml_subset_reads_what_networkx_and_dowhy_write():
         (CausalGraph.from_gml, "graph [ directed 1 node [ id 1 ] node [ id 1 ] ]", "used twice"),
         (CausalGraph.from_gml, "digraph 3", "unknown key 'digraph'"),
         (CausalGraph.from_gml, "graph [ directed 1", "expected a key"),
-        (CausalGraph.read, "no_such_file.dot", "no graph file"),
+        (CausalGraph.read, "no_such_file.dot", "neither a file nor arrow text"),
     ],
 )
 def test_what_is_not_understood_is_refused(read, text, message):

@@ -14,7 +14,7 @@ from whyprompt.cli.choices import names, read_choice
 from whyprompt.cli.common import AsJson, NoCode, Out, put, results_folder
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
 from whyprompt.cli.flags import in_flags, said_in_flags
-from whyprompt.cli.tables import TABLES, read_graph, read_table
+from whyprompt.cli.tables import TABLES, read_table
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -127,6 +127,8 @@ def effect(
     One of --graph and --confounders says what to adjust for; with neither, use --method naive. A table that
     holds both arms of every item is compared item by item, unless a --design or a --method is named.
     """
+    import whyprompt as wp
+
     given = _given(ctx)
     if table.suffix.lower() in _STUDIES:
         _refuse(
@@ -140,7 +142,7 @@ def effect(
     checks = read_checks(check or ())
     values: dict[str, Any] = {
         "confounders": names(confounders),
-        "graph": None if graph is None else read_graph(graph),
+        "graph": None if graph is None else wp.CausalGraph.read(graph),
         "estimand": estimand,
         "method": method,
         "treated": treated,

@@ -1,17 +1,14 @@
-"""Reading a table or a graph that a command names; every failure names the file and says what to do."""
+"""Reading a table that a command names; every failure names the file and says what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, refuse_repeats, unreadable
-from whyprompt.errors import DataError, GraphError
+from whyprompt.errors import DataError
 
-if TYPE_CHECKING:
-    from whyprompt.graph.model import CausalGraph
-
-__all__ = ["TABLES", "read_graph", "read_table"]
+__all__ = ["TABLES", "read_table"]
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 """Endings of the files that `read_table` reads."""
@@ -86,30 +83,3 @@ def _records(path: Path, *, lines: bool) -> Any:  # noqa: ANN401 - pandas.DataFr
                     hint="write the file anew; such halves come from text that was cut",
                 )
     return pd.DataFrame(rows)
-
-
-def read_graph(text: str) -> CausalGraph:
-    """Read a causal graph from the text itself, or from a file: ``.dot``, ``.gv``, ``.gml``, or arrow text.
-
-    Arrow text is such as ``"difficulty -> arm; difficulty -> score; arm -> score"``.
-    """
-    from whyprompt.graph.model import CausalGraph
-
-    content, suffix = text, ""
-    if not any(mark in text for mark in ("->", "<-", "{", "\n", ";")):
-        path = Path(text)
-        if not is_file(path):
-            raise GraphError(
-                f"the graph {text[:80]!r} is neither a file nor arrow text",
-                hint='write arrows, for example --graph "difficulty -> arm, score; arm -> score"',
-            )
-        try:
-            content, suffix = path.read_text(encoding="utf-8"), path.suffix.lower()
-        except UnicodeDecodeError as error:
-            raise GraphError(f"{path} is not UTF-8 text") from error
-    start = content.lstrip().lower()
-    if suffix in {".dot", ".gv"} or (start.startswith(("digraph", "strict", "dag")) and "{" in start):
-        return CausalGraph.from_dot(content)
-    if suffix == ".gml" or (start.startswith("graph") and "[" in start and "->" not in start):
-        return CausalGraph.from_gml(content)
-    return CausalGraph.parse(content)

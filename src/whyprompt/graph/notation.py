@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from whyprompt._rows import is_file
 from whyprompt.errors import GraphError
 
 if TYPE_CHECKING:
@@ -32,12 +33,16 @@ def parse_any(source: str | Path) -> Parts:
     text = str(source)
     if isinstance(source, Path) or not re.search(r"[-<]>|<-|[{\[\n;]", text):
         path = Path(source)
-        if not path.is_file():
+        if not is_file(path):
             raise GraphError(
-                f"no graph file {text!r}", hint='or give the graph itself, as in "a -> b; b -> c"'
+                f"the graph {text[:80]!r} is neither a file nor arrow text",
+                hint='write arrows, for example "difficulty -> arm, score; arm -> score"',
             )
-        text = path.read_text(encoding="utf-8")
-    body = re.sub(r"\A(?:\s+|#[^\n]*|//[^\n]*)*", "", text)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise GraphError(f"{path} is not UTF-8 text") from error
+    body = re.sub(r"\A(?:\s+|#[^\n]*|//[^\n]*|/\*.*?\*/)*", "", text, flags=re.DOTALL)
     if re.match(r"(strict\s+)?(di)?graph\b[^\[]*\{|dag\b[^\[]*\{", body, re.IGNORECASE):
         return parse_dot(text)
     if re.match(r"(Creator\b.*\n\s*|Version\b.*\n\s*)*graph\s*\[", body, re.IGNORECASE):

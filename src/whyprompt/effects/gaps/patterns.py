@@ -58,7 +58,7 @@ class MissingPatterns(Result):
     n_complete: int
 
     def to_frame(self) -> pd.DataFrame:
-        """Return a row a pattern: 1 for present and 0 for missing a column, then its rows, and their share."""
+        """Return a row a pattern: 1 for present and 0 for missing a column; its rows and their share."""
         import pandas as pd
 
         rows = [
