@@ -234,7 +234,6 @@ def compare_arms(
             from_graph=graph is not None,
             cautions=cautions,
             clustered=named is not None,
-            balance=(),
             overlap=arms_overlap(result),
         ),
         *arms_balance(result),
@@ -400,9 +399,8 @@ def _contrasts(
     blind: dict[str, str],
 ) -> tuple[Estimate, ...]:
     means, joint, df = found
-    C = np.zeros((len(pairs), len(arms)))
-    for k, (a, b) in enumerate(pairs):
-        C[k, a], C[k, b] = -1.0, 1.0
+    one = np.eye(len(arms))
+    C = np.array([one[b] - one[a] for a, b in pairs])
     estimates = C @ means
     covariance = C @ joint @ C.T
     errors = np.sqrt(np.clip(np.diag(covariance), 0.0, None))

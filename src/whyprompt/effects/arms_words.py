@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.assumptions import FEW_ROWS, not_claimed
 from whyprompt.effects.result import method_words
+from whyprompt.effects.several import excludes_zero
 from whyprompt.results import Assumption
 from whyprompt.stats.rules import SMD_LIMIT
 from whyprompt.stats.several import more_by_steps
@@ -74,13 +75,7 @@ def _adjusted(row: Estimate) -> float:
 def arms_sentence(result: EffectsResult, design: str, *, to_reference: bool) -> str:
     """Say which arms differ."""
     rows = list(zip(result.pairs, result.parts, strict=True))
-    seen = [
-        (pair, r)
-        for pair, r in rows
-        if r.simultaneous_low is not None
-        and r.simultaneous_high is not None
-        and (r.simultaneous_low > 0 or r.simultaneous_high < 0)
-    ]
+    seen = [(pair, r) for pair, r in rows if excludes_zero(r)]
     parts = [
         f"{arm!r} in place of {reference!r} by {format_number(r.estimate)}"
         f" ({format_number(r.simultaneous_low)} to {format_number(r.simultaneous_high)})"

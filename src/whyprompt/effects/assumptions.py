@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt._words import format_number
-from whyprompt.results import Assumption, BalanceRow
+from whyprompt.results import Assumption
 from whyprompt.stats.rules import SMD_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from whyprompt.results import Status
+    from whyprompt.results import BalanceRow, Status
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
@@ -37,8 +37,8 @@ def describe_assumptions(
     from_graph: bool,
     cautions: Sequence[str],
     clustered: bool,
-    balance: Sequence[BalanceRow],
     overlap: Assumption | None,
+    balance: Sequence[BalanceRow] = (),
     moved: Sequence[str] = (),
 ) -> tuple[Assumption, ...]:
     """List the assumptions, each with the check that was made of it.
@@ -53,7 +53,9 @@ def describe_assumptions(
     if overlap is not None:
         out.append(overlap)
     if balance:
-        out.append(judge_balance(balance, randomized=design == "randomized"))
+        sizes = {row.covariate: row.smd_after for row in balance}
+        what = "standardised mean difference of each covariate"
+        out.append(judge_balance(sizes, what, randomized=design == "randomized"))
     out.append(
         Assumption(
             name="no interference",
@@ -124,28 +126,22 @@ def not_claimed(assumptions: Sequence[Assumption], what: str, *, but: str = "") 
     return f" {'. '.join(failed)}. {what}" if failed else ""
 
 
-def judge_balance(balance: Sequence[BalanceRow], *, randomized: bool = False) -> Assumption:
-    """Say whether the covariates are balanced after adjustment.
+def judge_balance(sizes: Mapping[str, float | None], what: str, *, randomized: bool = False) -> Assumption:
+    """Say whether the covariates are balanced after adjustment, by a size of each, which `what` names.
 
-    Fails where a standardised mean difference exceeds 0.1 in size or cannot be computed. In a randomised
-    design what differs differs by chance, which the interval already counts: it then holds, naming the
-    difference.
+    Fails where one exceeds 0.1 or cannot be computed. In a randomised design what differs differs by chance,
+    which the interval already counts: it then holds, naming the difference.
     """
-    bad = [r for r in balance if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
-    largest = max((abs(r.smd_after) for r in balance if r.smd_after is not None), default=0.0)
+    bad = {name: size for name, size in sizes.items() if size is None or abs(size) > SMD_LIMIT}
+    largest = max((abs(size) for size in sizes.values() if size is not None), default=0.0)
     listed = ", ".join(
-        r.covariate if r.smd_after is None else f"{r.covariate} {format_number(r.smd_after, digits=2)}"
-        for r in bad
+        name if size is None else f"{name} {format_number(size, digits=2)}" for name, size in bad.items()
     )
     detail = f"over the limit: {listed}" if bad else f"the largest is {format_number(largest, digits=2)}"
     if bad and randomized:
         detail = f"by chance, {detail}; adjusting for it (method aipw) would narrow the interval"
-    return Assumption(
-        name="balance",
-        status="fails" if bad and not randomized else "holds",
-        check=f"standardised mean difference of each covariate, limit {SMD_LIMIT}",
-        detail=detail,
-    )
+    status: Status = "fails" if bad and not randomized else "holds"
+    return Assumption(name="balance", status=status, check=f"{what}, limit {SMD_LIMIT}", detail=detail)
 
 
 def judge_overlap(

@@ -178,7 +178,7 @@ def moves_with_arm(
     """
     from whyprompt.stats import errors as inference
 
-    out = []
+    out: list[str] = []
     n = len(treated)
     parts = 1.0 / treated.sum() + 1.0 / (~treated).sum()
     for name, column in zip(names, matrix.T, strict=True):
@@ -190,9 +190,14 @@ def moves_with_arm(
         else:
             _, error, df = inference.clustered_difference(column, treated, np.ones(n), cluster)
         p = two_sided_p(gap, error, df) if error > 0 else None
-        if p is not None and p * len(names) < _ALPHA:
-            out.append(f"{name} ({format_number(gap)} between the arms, p {p_words(p * len(names))})")
+        out += _moved(name, gap, p, len(names))
     return tuple(out)
+
+
+def _moved(name: str, gap: float, p: float | None, count: int) -> list[str]:
+    if p is None or p * count >= _ALPHA:
+        return []
+    return [f"{name} ({format_number(gap)} between the arms, p {p_words(p * count)})"]
 
 
 def moved_within_items(
@@ -203,7 +208,7 @@ def moved_within_items(
     As `moves_with_arm`, by the t test of the items' differences; a difference that is the same in every item
     is one.
     """
-    out = []
+    out: list[str] = []
     counts = [np.bincount(items[arm], minlength=int(items.max()) + 1) for arm in (treated, ~treated)]
     both = (counts[0] > 0) & (counts[1] > 0)
     n = int(both.sum())
@@ -216,6 +221,5 @@ def moved_within_items(
             continue
         gap, error = float(d.mean()), float(d.std(ddof=1) / np.sqrt(n))
         p = 2.0 ** (1 - n) if error <= 1e-12 * abs(gap) else two_sided_p(gap, error, n - 1.0)
-        if p is not None and p * len(columns) < _ALPHA:
-            out.append(f"{name} ({format_number(gap)} between the arms, p {p_words(p * len(columns))})")
+        out += _moved(name, gap, p, len(columns))
     return tuple(out)

@@ -15,7 +15,7 @@ import numpy as np
 from whyprompt._arguments import confidence
 from whyprompt._summary import balance_text, grid, reach
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.effects.assumptions import describe_assumptions, not_claimed
+from whyprompt.effects.assumptions import describe_assumptions, judge_balance, not_claimed
 from whyprompt.effects.measures import stated
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, entropy_influence, heavy_tails
 from whyprompt.effects.problem import choose_confounders
@@ -31,7 +31,7 @@ from whyprompt.stats.influence import (
     regression_influence,
     with_intercept,
 )
-from whyprompt.stats.rules import SMD_LIMIT, few_clusters
+from whyprompt.stats.rules import few_clusters
 from whyprompt.stats.several import correlation, max_t
 from whyprompt.tables import open_table
 
@@ -282,6 +282,7 @@ def dose_response(
         warnings.append("nothing was adjusted for")
     flat, nonlinear = (_wald(coef, covariance, slice(first, None), df) for first in (1, 2))
     adjusted = () if used == "naive" else names
+    left = {row.covariate: row.correlation_after or 0.0 for row in balance}
     assumptions = (
         *describe_assumptions(
             design=design,
@@ -289,7 +290,6 @@ def dose_response(
             from_graph=graph is not None,
             cautions=cautions,
             clustered=named is not None,
-            balance=(),
             overlap=Assumption(
                 name="overlap",
                 status="doubtful" if ess < _LOW_ESS * len(d) else "holds",
@@ -299,7 +299,7 @@ def dose_response(
             if adjusted
             else None,
         ),
-        *_balanced(balance),
+        *([judge_balance(left, "weighted correlation of the dose with each covariate")] if left else []),
     )
     result = DoseResponse(
         treatment=treatment,
@@ -517,25 +517,6 @@ def _wald(coef: Floats, covariance: Floats, which: slice, df: float | None) -> f
     if df is None:
         return float(stats.chi2.sf(statistic, count))
     return float(stats.f.sf(statistic / count, count, df))
-
-
-def _balanced(balance: Sequence[BalanceRow]) -> tuple[Assumption, ...]:
-    if not balance:
-        return ()
-    left = {r.covariate: r.correlation_after or 0.0 for r in balance}
-    bad = {name: value for name, value in left.items() if abs(value) > SMD_LIMIT}
-    largest = max(map(abs, left.values()))
-    listed = ", ".join(f"{name} {format_number(value, digits=2)}" for name, value in bad.items())
-    return (
-        Assumption(
-            name="balance",
-            status="fails" if bad else "holds",
-            check=f"weighted correlation of the dose with each covariate, limit {SMD_LIMIT}",
-            detail=f"over the limit: {listed}"
-            if bad
-            else f"the largest is {format_number(largest, digits=2)}",
-        ),
-    )
 
 
 def _sentence(made: DoseResponse, design: str) -> str:

@@ -15,7 +15,7 @@ from whyprompt._words import format_number, p_words, percent
 from whyprompt.effects.assumptions import not_claimed
 from whyprompt.effects.measures import ratio_of, stated
 from whyprompt.effects.result import method_words
-from whyprompt.effects.several import EffectsResult
+from whyprompt.effects.several import EffectsResult, excludes_zero
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption, Estimate, with_holm
 from whyprompt.stats.errors import interval
@@ -286,13 +286,7 @@ def _sentence(made: EffectsResult) -> str:
         return f"of reaching {level!r} by {format_number(row.estimate)} ({span})"
 
     rows = dict(zip(made.levels[1:], made.parts, strict=True))
-    seen = {
-        level: row
-        for level, row in rows.items()
-        if row.simultaneous_low is not None
-        and row.simultaneous_high is not None
-        and (row.simultaneous_low > 0 or row.simultaneous_high < 0)
-    }
+    seen = {level: row for level, row in rows.items() if excludes_zero(row)}
     start = f"Under {made.treated!r} instead of {made.control!r} the chance in {made.outcome!r}"
     by = f"{made.estimand.upper()}, by {method_words(made.method)}"
     several = "intervals that hold at once at" if len(rows) > 1 else "interval at"

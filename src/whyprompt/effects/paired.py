@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._arguments import confidence
-from whyprompt._words import counted, format_number, percent
+from whyprompt._words import counted, format_number
 from whyprompt.effects.measures import is_binary, ratio_measures
 from whyprompt.effects.paired_items import change_words, item_changes
 from whyprompt.effects.pairs import (
@@ -19,7 +19,7 @@ from whyprompt.effects.pairs import (
     paired_scale,
 )
 from whyprompt.effects.power import detectable_effect
-from whyprompt.effects.result import EffectResult, differ_words
+from whyprompt.effects.result import EffectResult, differ_words, interval_words
 from whyprompt.errors import EstimationError
 from whyprompt.results import Assumption, Estimate, with_holm
 from whyprompt.stats.clusters import mean_error
@@ -71,7 +71,6 @@ def paired_effect(
     scale = paired_scale(pairs, clustered=label is not None)
     shared: dict[str, Any] = {"level": level, "scale": scale, "size": size}
     subgroups = _subgroups(table, by, unit, pairs, d, label, shared)
-    differ = {} if label is not None else _heterogeneity(subgroups)
     counts = (int((d > 0).sum()), int((d < 0).sum()))
     names = (level_name(treated), level_name(control))
     items = replace(
@@ -94,7 +93,8 @@ def paired_effect(
         **shared,
     )
     error, df = overall.std_error, overall.df
-    return EffectResult(
+    made = EffectResult(
+        sentence="",
         overall=overall,
         parts=subgroups,
         level=level,
@@ -109,20 +109,20 @@ def paired_effect(
         ess_control=float(n),
         n_clusters=n_clusters,
         items=items,
-        heterogeneity=differ,
+        heterogeneity={} if label is not None else _heterogeneity(subgroups),
         measures=_measures(pairs, label, overall, level) if scale != "free" else (),
         minimum_detectable=None
         if error is None or df is None
         else detectable_effect(error, df=df, level=level, power=0.8),
         assumptions=_assumptions(items, clustered=label is not None),
-        warnings=_warnings(items, n, n_clusters, error, df, clustered=label is not None),
-        sentence=_sentence(overall, outcome, names, level, items, subgroups) + differ_words(differ, level),
         std_error_method="CR2 by cluster, Satterthwaite df"
         if label is not None
         else "items; interval of Bonett and Price (2012)"
         if scale == "counts"
         else "items, t distribution",
     )
+    text = _sentence(made, items) + differ_words(made.heterogeneity, level)
+    return replace(made, sentence=text, warnings=_warnings(made, items, clustered=label is not None))
 
 
 def _measures(
@@ -226,25 +226,18 @@ def _assumptions(pairs: PairedItems, *, clustered: bool) -> tuple[Assumption, ..
     )
 
 
-def _warnings(
-    pairs: PairedItems,
-    n: int,
-    n_clusters: int,
-    error: float | None,
-    df: float | None,
-    *,
-    clustered: bool,
-) -> tuple[str, ...]:
+def _warnings(made: EffectResult, items: PairedItems, *, clustered: bool) -> tuple[str, ...]:
+    n, n_clusters = made.n_pairs, made.n_clusters or 0
     out: list[str] = []
-    if pairs.incomplete:
-        shown = ", ".join(pairs.incomplete_units[:5])
-        reasons = ", ".join(f"{count} {why}" for why, count in pairs.incomplete.items())
-        out.append(f"{pairs.n_incomplete} item(s) left out as incomplete: {reasons} ({shown})")
-    if pairs.n_repeats:
-        out.append(f"{pairs.n_repeats} repeated trial(s) were averaged within item and arm")
+    if items.incomplete:
+        shown = ", ".join(items.incomplete_units[:5])
+        reasons = ", ".join(f"{count} {why}" for why, count in items.incomplete.items())
+        out.append(f"{items.n_incomplete} item(s) left out as incomplete: {reasons} ({shown})")
+    if items.n_repeats:
+        out.append(f"{items.n_repeats} repeated trial(s) were averaged within item and arm")
     if n_clusters < 2:
         out.append(f"{n} item(s) in {n_clusters} cluster(s): no standard error can be given")
-    elif error is None:
+    elif made.std_error is None:
         units = (
             "clusters change by the same amount on average"
             if clustered
@@ -255,36 +248,24 @@ def _warnings(
             " can be given"
         )
     elif clustered:
-        out += few_clusters(n_clusters, df)
+        out += few_clusters(n_clusters, made.df)
     elif n < 10:
         out.append(f"only {counted(n, 'item')}: the interval rests on their differences being roughly normal")
     return tuple(out)
 
 
-def _sentence(
-    overall: Estimate,
-    outcome: str,
-    names: tuple[str, str],
-    level: float,
-    items: PairedItems,
-    subgroups: Sequence[Estimate],
-) -> str:
-    low, high = overall.ci_low, overall.ci_high
-    interval = (
-        f"{percent(level)} interval {format_number(low)} to {format_number(high)}"
-        if low is not None and high is not None
-        else "no interval can be given"
-    )
+def _sentence(made: EffectResult, items: PairedItems) -> str:
+    low, high = made.ci_low, made.ci_high
     lost, single = items.n_incomplete, change_words(items)
     left_out = f"; {counted(lost, 'incomplete item')} left out" if lost else ""
     text = (
-        f"On {counted(overall.n_used or 0, 'item')} run under both arms, {names[0]!r} instead of {names[1]!r}"
-        f" changes {outcome!r} by {format_number(overall.estimate)} on average ({interval}){left_out}."
-        f" {single[0].upper()}{single[1:]}."
+        f"On {counted(made.n_pairs, 'item')} run under both arms, {made.treated!r} instead of"
+        f" {made.control!r} changes {made.outcome!r} by {format_number(made.estimate)} on average"
+        f" ({interval_words(made)}){left_out}. {single[0].upper()}{single[1:]}."
     )
     if low is not None and high is not None and low <= 0 <= high:
         text += " The interval includes zero: these items do not decide the sign."
-    distinct = [row for row in subgroups if row.p_adjusted is not None and row.p_adjusted < 1 - level]
+    distinct = [p for p in made.parts if p.p_adjusted is not None and p.p_adjusted < 1 - made.level]
     if distinct:
         listed = ", ".join(f"{row.by}={row.label} ({format_number(row.estimate)})" for row in distinct)
         text += f" After adjustment for the number of subgroups, an effect is seen in {listed}."

@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from whyprompt.effects.pairs import PairedItems
     from whyprompt.results import Assumption
 
-__all__ = ["EffectResult", "differ_words", "effect_sentence", "estimand_words", "method_words"]
+__all__ = [
+    "EffectResult",
+    "differ_words",
+    "effect_sentence",
+    "estimand_words",
+    "interval_words",
+    "method_words",
+]
 
 
 _PAIRED = "estimate_effect(design='paired')"
@@ -324,6 +331,14 @@ class EffectResult(Result):
         return overlap_plot(self.propensity, self.treated_rows)
 
 
+def interval_words(result: EffectResult) -> str:
+    """Give the interval of an effect as it stands in brackets behind it."""
+    low, high = result.ci_low, result.ci_high
+    if low is None or high is None:
+        return "no interval can be given"
+    return f"{percent(result.level)} interval {format_number(low)} to {format_number(high)}"
+
+
 def differ_words(differ: Mapping[str, float], level: float) -> str:
     """Say of each `by` column whether the effects differ over it, by the p-value of its test."""
     return "".join(
@@ -352,11 +367,7 @@ def effect_sentence(
     estimate, low, high = result.estimate, result.ci_low, result.ci_high
     used = (result.n_treated_used, result.n_control_used)
     total = (result.n_treated, result.n_control)
-    interval = (
-        f"{percent(result.level)} interval {format_number(low)} to {format_number(high)}"
-        if low is not None and high is not None
-        else "no interval can be given"
-    )
+    interval = interval_words(result)
     numbers = (
         f"{used[0]} of {total[0]} {treated!r} rows and {used[1]} of {total[1]} {control!r} rows are used"
     )

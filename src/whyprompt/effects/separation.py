@@ -77,9 +77,8 @@ def explain_separation(problem: Problem, plan: Plan, error: SeparatedError) -> S
     if not levels:
         return error
     n = int(rows.sum())
-    listed = "; ".join(_words(one, problem.arms) for one in levels[:_SHOWN])
-    more = f"; and {len(levels) - _SHOWN} more" if len(levels) > _SHOWN else ""
-    message = f"the propensity score is separated by levels that one arm has alone: {listed}{more}"
+    listed = _first([_words(one, problem.arms) for one in levels])
+    message = f"the propensity score is separated by levels that one arm has alone: {listed}"
     if not 0 < (problem.treated & ~rows).sum() < (~rows).sum():
         return SeparatedError(
             f"{message}; without them no row of both arms is left",
@@ -104,12 +103,15 @@ def explain_missing_arms(
     if not lacking:
         return error
     shown = [f"{level} (no row of {', '.join(arms)})" for level, arms in lacking.items()]
-    more = f"; and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
     return SeparatedError(
-        f"the multinomial score is separated by levels that an arm lacks: {'; '.join(shown[:_SHOWN])}{more}",
+        f"the multinomial score is separated by levels that an arm lacks: {_first(shown)}",
         hint="nothing in the table says what that arm does there: leave rows of these levels out, merge"
         " levels or arms, or run the arm on such items",
     )
+
+
+def _first(shown: Sequence[str]) -> str:
+    return "; ".join([*shown[:_SHOWN], *([f"and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else [])])
 
 
 def _words(one: OneArmed, arms: Arms) -> str:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.comparison import Comparison
-    from whyprompt.results import Assumption, BalanceRow
+    from whyprompt.results import BalanceRow
     from whyprompt.stats.several import Joint
 
-__all__ = ["EffectsResult", "outcome_names", "several_outcomes"]
+__all__ = ["EffectsResult", "excludes_zero", "outcome_names", "several_outcomes"]
 
 
 _TITLES = {"outcomes": "Outcomes", "levels": "Levels reached", "arms": "Pairs of arms"}
@@ -186,22 +186,20 @@ def several_outcomes(comparison: Comparison, *, draws: int = 20_000, random_stat
     level = about["level"]
     found, warnings = comparison.outcomes()
     joint, matrix, notes = comparison.at_once(found, level=level, draws=draws, random_state=random_state)
-    parts = _adjusted(comparison, found, joint, level)
-    repeats = comparison.repeats
-    return EffectsResult(
+    made = EffectsResult(
         **about,
         of="outcomes",
         axis=f"difference, {about['treated']} minus {about['control']}",
-        parts=parts,
+        parts=_adjusted(comparison, found, joint, level),
         correlation=() if matrix is None else tuple(tuple(float(v) for v in row) for row in matrix),
         adjustment="Holm" if joint is None else comparison.adjustment,
         p_least=(None if joint is None else joint[2]) or None,
         warnings=tuple(dict.fromkeys([*warnings, *notes])),
-        sentence=_sentence(
-            parts, (about["treated"], about["control"]), level, about["assumptions"], about["method"]
-        )
-        + (f" Rows repeat {repeats!r}, which the intervals allow for." if repeats else ""),
+        sentence="",
     )
+    repeats = comparison.repeats
+    text = f" Rows repeat {repeats!r}, which the intervals allow for." if repeats else ""
+    return replace(made, sentence=_sentence(made) + text)
 
 
 def _adjusted(
@@ -227,18 +225,19 @@ def _adjusted(
     return tuple(rows)
 
 
-def _includes_zero(row: Estimate) -> bool:
+def excludes_zero(row: Estimate) -> bool:
+    """Whether the interval that holds for all parts at once excludes zero."""
     low, high = row.simultaneous_low, row.simultaneous_high
-    return low is not None and high is not None and low <= 0 <= high
+    return low is not None and high is not None and (low > 0 or high < 0)
 
 
-def _sentence(
-    rows: Sequence[Estimate],
-    arms: tuple[str, str],
-    level: float,
-    assumptions: Sequence[Assumption],
-    method: str,
-) -> str:
+def _includes_zero(row: Estimate) -> bool:
+    return row.simultaneous_low is not None and not excludes_zero(row)
+
+
+def _sentence(made: EffectsResult) -> str:
+    rows, level = made.parts, made.level
+
     def one(row: Estimate) -> str:
         span = (
             f" ({format_number(row.simultaneous_low)} to {format_number(row.simultaneous_high)})"
@@ -254,21 +253,22 @@ def _sentence(
         else f"Adjusted for {len(rows)} outcomes, none of the differences is shown to be other than zero."
     )
     text = (
-        f"Under {arms[0]!r} instead of {arms[1]!r} there is a difference in {', '.join(one(r) for r in rows)}"
-        f" (intervals that hold at once at {percent(level)}; {method_words(method)}). {verdict}"
+        f"Under {made.treated!r} instead of {made.control!r} there is a difference in"
+        f" {', '.join(one(r) for r in rows)} (intervals that hold at once at {percent(level)};"
+        f" {method_words(made.method)}). {verdict}"
     )
     text += more_by_steps(
         [repr(row.label) for row in rows if row.label in seen and _includes_zero(row)],
         least=[row.p_adjusted for row in rows if row.p_adjusted is not None and _includes_zero(row)],
         level=level,
     )
-    open_question = any(a.name == "exchangeability" and a.status != "holds" for a in assumptions)
-    no = not_claimed(assumptions, "They may therefore not be claimed as effects of the arm.")
+    open_question = any(a.name == "exchangeability" and a.status != "holds" for a in made.assumptions)
+    no = not_claimed(made.assumptions, "They may therefore not be claimed as effects of the arm.")
     if no:
         text += no
-    elif method == "naive" and open_question:
+    elif made.method == "naive" and open_question:
         text += " They are comparisons and not effects: nothing was adjusted for."
     elif open_question:
-        detail = next(a.detail for a in assumptions if a.name == "exchangeability")
+        detail = next(a.detail for a in made.assumptions if a.name == "exchangeability")
         text += f" They are effects if, {detail}."
     return text

@@ -246,7 +246,6 @@ def heterogeneous_effects(
         from_graph=graph is not None,
         cautions=cautions,
         clustered=named is not None,
-        balance=(),
         overlap=overlap,
     )
     return _report(

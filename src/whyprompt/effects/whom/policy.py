@@ -246,9 +246,6 @@ def prompt_policy(
 
 
 def _sentence(made: PromptPolicy, found: HeterogeneousEffects) -> str:
-    def words(row: Estimate) -> str:
-        return with_interval(row.estimate, row.ci_low, row.ci_high)
-
     arms = (made.treated, made.control)
     by = ", ".join(made.modifiers)
     price = f", at a cost of {made.cost:g} a row for {arms[0]!r}," if made.cost else ""
@@ -257,13 +254,13 @@ def _sentence(made: PromptPolicy, found: HeterogeneousEffects) -> str:
         row = made.over_control if made.share_treated else made.over_treated
         return (
             f"By {by}{price} {only!r} is chosen for every row: nothing is gained by choosing item by item."
-            f" Over always {other!r} it gains {words(row)} in {made.outcome!r} ({percent(made.level)}"
+            f" Over always {other!r} it gains {with_interval(row)} in {made.outcome!r} ({percent(made.level)}"
             " interval)."
         ) + caveat(found, "The values")
-    over = f"than always {arms[0]!r} and by {words(made.over_control)} than always {arms[1]!r}"
+    over = f"than always {arms[0]!r} and by {with_interval(made.over_control)} than always {arms[1]!r}"
     text = (
         f"Choosing by {by}{price} {arms[0]!r} is taken for {made.share_treated:.0%} of {found.n_judged} rows."
-        f" That is better in {made.outcome!r} by {words(made.over_treated)} {over}"
+        f" That is better in {made.outcome!r} by {with_interval(made.over_treated)} {over}"
         f" ({percent(made.level)} intervals, each row's arm chosen by rows of earlier folds)."
     )
     ends = [row.ci_low is not None and row.ci_low > 0 for row in (made.over_treated, made.over_control)]

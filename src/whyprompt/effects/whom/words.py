@@ -21,21 +21,20 @@ GROUPING = Assumption(
 )
 
 
-def with_interval(estimate: float | None, low: float | None, high: float | None) -> str:
+def with_interval(row: Estimate | None) -> str:
     """Write an estimate with its interval, or without one.
 
     Examples
     --------
-    >>> with_interval(1.0, 0.5, 1.5), with_interval(1.0, None, None)
-    ('1.00 (0.500 to 1.50)', '1.00 (no interval)')
+    >>> from dataclasses import replace
+    >>> one = Estimate(label="", estimate=1.0)
+    >>> with_interval(one), with_interval(replace(one, ci_low=0.5, ci_high=1.5))
+    ('1.00 (no interval)', '1.00 (0.500 to 1.50)')
     """
-    span = "no interval" if low is None or high is None else f"{format_number(low)} to {format_number(high)}"
-    return f"{format_number(estimate)} ({span})"
-
-
-def _of(row: Estimate | None) -> str:
     assert row is not None
-    return with_interval(row.estimate, row.ci_low, row.ci_high)
+    known = row.ci_low is not None and row.ci_high is not None
+    span = f"{format_number(row.ci_low)} to {format_number(row.ci_high)}" if known else "no interval"
+    return f"{format_number(row.estimate)} ({span})"
 
 
 def caveat(found: HeterogeneousEffects, what: str) -> str:
@@ -54,15 +53,15 @@ def sentence(found: HeterogeneousEffects) -> str:
     rows = "items" if found.design == "paired" else "rows"
     text = (
         f"Under {found.treated!r} instead of {found.control!r}, {found.outcome!r} changes by"
-        f" {_of(found.overall)} on average over {len(found.rows.predicted)} {rows}"
+        f" {with_interval(found.overall)} on average over {len(found.rows.predicted)} {rows}"
     )
     least, most = found.parts[0], found.parts[-1]
     if found.most_minus_least is None:
         return f"{text}; {by} predict the same effect for all {rows}." + caveat(found, "The effects")
     text += (
-        f"; of {found.n_judged} grouped by what {by} predict, by {_of(least)} for those predicted to gain"
-        f" least and by {_of(most)} for those predicted to gain most, a difference of"
-        f" {_of(found.most_minus_least)} ({percent(found.level)} intervals)."
+        f"; of {found.n_judged} grouped by what {by} predict, by {with_interval(least)} for those predicted"
+        f" to gain least and by {with_interval(most)} for those predicted to gain most, a difference of"
+        f" {with_interval(found.most_minus_least)} ({percent(found.level)} intervals)."
     )
     p = None if found.calibration is None else found.calibration.p_value
     if p is None:
@@ -77,7 +76,7 @@ def sentence(found: HeterogeneousEffects) -> str:
         certain = row.p_value is not None and row.p_value < alpha and sign * row.estimate > 0
         text += (
             f" {row.n_used} {rows} are predicted to {verb if sign > 0 else 'lose'}; as a group they"
-            f" {'do' if certain else 'are not shown to'}: {_of(row)}."
+            f" {'do' if certain else 'are not shown to'}: {with_interval(row)}."
         )
     seen = [d.label for d in found.drivers if d.p_adjusted is not None and d.p_adjusted < alpha]
     if seen:
