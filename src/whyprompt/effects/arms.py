@@ -455,12 +455,7 @@ def _pairwise(
         }
         try:
             one = estimated(
-                table,
-                treatment=about["treatment"],
-                outcome=about["outcome"],
-                treated=b,
-                control=a,
-                **shared,
+                table, treatment=about["treatment"], outcome=about["outcome"], treated=b, control=a, **shared
             ).result
         except EstimationError as error:
             nothing = {**counts, "n_treated_used": 0, "n_control_used": 0}

@@ -14,7 +14,6 @@ from whyprompt.stats.several import more_by_steps
 
 if TYPE_CHECKING:
     from whyprompt.effects.several import EffectsResult
-    from whyprompt.results import Estimate
 
 __all__ = ["LOW_ESS", "arms_balance", "arms_overlap", "arms_sentence"]
 
@@ -68,10 +67,6 @@ def arms_balance(result: EffectsResult) -> tuple[Assumption, ...]:
     )
 
 
-def _adjusted(row: Estimate) -> float:
-    return 1.0 if row.p_adjusted is None else row.p_adjusted
-
-
 def arms_sentence(result: EffectsResult, design: str, *, to_reference: bool) -> str:
     """Say which arms differ."""
     rows = list(zip(result.pairs, result.parts, strict=True))
@@ -92,7 +87,8 @@ def arms_sentence(result: EffectsResult, design: str, *, to_reference: bool) -> 
         f" adjustment for their number ({result.estimand.upper()} by {method_words(result.method)})"
     )
     text += f": {'; '.join(parts)}; intervals hold at once at {percent(result.level)}." if parts else "."
-    rest = [(pair, _adjusted(r)) for pair, r in rows if (pair, r) not in seen]
+    ps = [1.0 if r.p_adjusted is None else r.p_adjusted for r in result.parts]
+    rest = [(pair, p) for (pair, r), p in zip(rows, ps, strict=True) if (pair, r) not in seen]
     text += more_by_steps(
         [f"{arm!r} in place of {reference!r}" for (arm, reference), p in rest if p < 1 - result.level],
         least=[p for _, p in rest],

@@ -27,13 +27,7 @@ from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate
 from whyprompt.stats.clusters import cluster_sums, mean_error
 from whyprompt.stats.errors import interval
-from whyprompt.stats.several import (
-    correlation,
-    covariance_by_errors,
-    max_t,
-    normal_scores,
-    sign_flip_max_t,
-)
+from whyprompt.stats.several import correlation, covariance_by_errors, max_t, normal_scores, sign_flip_max_t
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

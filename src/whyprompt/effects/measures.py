@@ -51,11 +51,7 @@ def is_binary(*outcomes: Floats) -> bool:
 
 
 def ratio_measures(
-    means: tuple[float, float],
-    error: LinearError,
-    *,
-    level: float,
-    draws: Floats | None = None,
+    means: tuple[float, float], error: LinearError, *, level: float, draws: Floats | None = None
 ) -> tuple[Estimate, Estimate]:
     """Compare two marginal risks (treated, control) by their ratio and by the ratio of their odds.
 

@@ -42,11 +42,7 @@ _ROUNDING = 1e-10
 
 
 def ordered_outcome(
-    table: Table,
-    outcome: str,
-    compare: Callable[[Table], Comparison],
-    *,
-    levels: Sequence[object],
+    table: Table, outcome: str, compare: Callable[[Table], Comparison], *, levels: Sequence[object]
 ) -> EffectsResult:
     """Estimate the effect of one arm against another on an ordered outcome.
 

@@ -11,13 +11,7 @@ from whyprompt._arguments import confidence
 from whyprompt._words import counted, format_number
 from whyprompt.effects.measures import is_binary, ratio_measures
 from whyprompt.effects.paired_items import change_words, item_changes
-from whyprompt.effects.pairs import (
-    item_labels,
-    mcnemar_p,
-    mean_change,
-    paired_differences,
-    paired_scale,
-)
+from whyprompt.effects.pairs import item_labels, mcnemar_p, mean_change, paired_differences, paired_scale
 from whyprompt.effects.power import detectable_effect
 from whyprompt.effects.result import EffectResult, differ_words, interval_words
 from whyprompt.errors import EstimationError
@@ -92,7 +86,9 @@ def paired_effect(
         mean_control=float(pairs.control.mean()),
         **shared,
     )
-    error, df = overall.std_error, overall.df
+    least = None
+    if overall.std_error is not None and overall.df is not None:
+        least = detectable_effect(overall.std_error, df=overall.df, level=level, power=0.8)
     made = EffectResult(
         sentence="",
         overall=overall,
@@ -111,9 +107,7 @@ def paired_effect(
         items=items,
         heterogeneity={} if label is not None else _heterogeneity(subgroups),
         measures=_measures(pairs, label, overall, level) if scale != "free" else (),
-        minimum_detectable=None
-        if error is None or df is None
-        else detectable_effect(error, df=df, level=level, power=0.8),
+        minimum_detectable=least,
         assumptions=_assumptions(items, clustered=label is not None),
         std_error_method="CR2 by cluster, Satterthwaite df"
         if label is not None
@@ -126,10 +120,7 @@ def paired_effect(
 
 
 def _measures(
-    pairs: PairedItems,
-    cluster: NDArray[Any] | None,
-    overall: Estimate,
-    level: float,
+    pairs: PairedItems, cluster: NDArray[Any] | None, overall: Estimate, level: float
 ) -> tuple[Estimate, ...]:
     means = (float(pairs.treated.mean()), float(pairs.control.mean()))
 

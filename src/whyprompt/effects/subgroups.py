@@ -41,12 +41,7 @@ _FEW_COUNTS = 5.0
 
 
 def subgroup_effects(
-    table: Table,
-    by: str | Sequence[str],
-    problem: Problem,
-    plan: Plan,
-    *,
-    graph: CausalGraph | None = None,
+    table: Table, by: str | Sequence[str], problem: Problem, plan: Plan, *, graph: CausalGraph | None = None
 ) -> tuple[tuple[Estimate, ...], tuple[str, ...]]:
     """Estimate within each level of each column, which are known before the arm was chosen.
 

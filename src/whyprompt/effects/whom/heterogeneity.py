@@ -217,28 +217,20 @@ def heterogeneous_effects(
     )
     columns = {name: problem.columns[name] for name in by}
     shown = _coded(columns)
-    scores = row_scores(
-        problem,
-        tuple(by),
-        shown,
-        outcome_model=outcome_model,
-        **learned,
-    )
+    scores = row_scores(problem, tuple(by), shown, outcome_model=outcome_model, **learned)
     warnings = list(notes)
     if scores.clipped:
         warnings.append(f"{scores.clipped} propensities were moved to 0.01 or 0.99: these rows say little")
     assert scores.propensity is not None
-    inverse = 1.0 / np.where(problem.treated, scores.propensity, 1.0 - scores.propensity)
+    t = problem.treated
+    inverse = 1.0 / np.where(t, scores.propensity, 1.0 - scores.propensity)
     overlap = judge_overlap(
         scores.propensity,
-        problem.treated,
+        t,
         estimand="ate",
-        weights=np.ones(len(problem.y)),
-        discarded=np.zeros(len(problem.y), dtype=bool),
-        ess=(
-            effective_sample_size(inverse[problem.treated]),
-            effective_sample_size(inverse[~problem.treated]),
-        ),
+        weights=np.ones(len(t)),
+        discarded=np.zeros(len(t), dtype=bool),
+        ess=(effective_sample_size(inverse[t]), effective_sample_size(inverse[~t])),
     )
     assumptions = describe_assumptions(
         design=design,
