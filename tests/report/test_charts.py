@@ -379,10 +379,10 @@ def test_strength_follows_its_rule(small):
         (0.01, 10.0, "undecided"),
     ):
         frame["y"] = np.concatenate([np.zeros(8), shift + scale * noise])
-        found = effect_strength(
+        found, _, _ = effect_strength(
             estimate_effect(frame, treatment="arm", outcome="y", treated="b", control="a", design="paired")
         )
-        assert found.verdict == verdict
-    naive = effect_strength(small.effect.draw.naive)
-    assert naive.verdict == "not an effect"
-    assert any("balance" in r for r in naive.reasons)
+        assert found == verdict
+    naive, _, reasons = effect_strength(small.effect.draw.naive)
+    assert naive == "not an effect"
+    assert any("balance" in r for r in reasons)

@@ -244,7 +244,7 @@ def test_what_a_sweep_says_of_its_numbers_is_on_the_page(small, page):
 
 
 def test_without_pictures_words_and_tables_tell_everything(small, monkeypatch):
-    monkeypatch.setattr("whyprompt.page.blocks.can_render", lambda: False)
+    monkeypatch.setattr("whyprompt.charts.render.can_render", lambda: False)
     bare = read(build_report(small.effect, small.mediation, MANIFEST, small.study))
     full = read(small.page)
     assert bare.tables == full.tables
@@ -302,7 +302,7 @@ def test_statistical_mediation_is_set_beside_the_intervention(small, page):
 
 
 def test_without_statistical_mediation_the_page_says_why(small, monkeypatch):
-    monkeypatch.setattr("whyprompt.page.blocks.can_render", lambda: False)
+    monkeypatch.setattr("whyprompt.charts.render.can_render", lambda: False)
     bare = replace(small.mediation, comparison=None, comparison_note="3 sampling units are too few")
     page = read(build_report(small.effect, bare, MANIFEST, small.study))
     assert "not set beside the intervention: 3 sampling units are too few." in page.words
@@ -399,7 +399,7 @@ def test_write_report_reads_a_results_folder(small, tmp_path, monkeypatch):
     assert path == folder / "report.html"
     assert path.read_text(encoding="utf-8") == small.page
     assert not list(folder.glob("*.part"))
-    monkeypatch.setattr("whyprompt.page.blocks.can_render", lambda: False)
+    monkeypatch.setattr("whyprompt.charts.render.can_render", lambda: False)
     elsewhere = write_report(file, folder, target=tmp_path / "page.html")
     assert elsewhere.is_file()
     with pytest.raises(StoreError, match="cannot be written"):

@@ -1,38 +1,32 @@
-"""What a page is made of: paragraphs, tables with exact values behind them, figures."""
+"""What a page is made of: text, tables with exact values behind them, figures, sections that hold them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
 
 from whyprompt._words import format_number, p_words
-from whyprompt.charts.render import can_render, inline_svg
+from whyprompt.charts import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 __all__ = [
-    "Answer",
-    "Artist",
     "Block",
     "Cell",
-    "Details",
     "Figure",
-    "Graph",
-    "ItemRow",
-    "Lines",
-    "Note",
     "Panel",
-    "Para",
+    "Run",
     "Section",
-    "Strip",
     "Table",
-    "Token",
-    "Verbatim",
+    "Text",
     "count",
+    "details",
+    "draw",
+    "interval",
     "num",
     "p_value",
     "table",
@@ -40,16 +34,28 @@ __all__ = [
 
 _NO_NUMBER = ("", "n/a", "none", "no bound")
 _LEAST_P = 1e-4
+_NONE = Markup("")
 # CSS pixels: the text column on a screen, and a phone of 390 less its margins.
 WIDE, NARROW = 700, 346
 
 
 @dataclass(frozen=True, slots=True)
+class Text:
+    """Words, by the kind of text they are; `label` is set in bold before them, `items` follow as a list."""
+
+    text: str
+    kind: Literal["para", "lead", "note", "verbatim"] = "para"
+    label: str = ""
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: what is read, and the number behind it."""
+    """What is read, and behind it the exact number (of a token its shade, 0 to 1) and further words."""
 
     text: str
     value: float | None = None
+    words: str = ""
 
 
 def num(value: float | None, *, digits: int = 3, percent: bool = False) -> Cell:
@@ -72,103 +78,9 @@ def p_value(value: float | None) -> Cell:
     return Cell(f"< {_LEAST_P:g}" if value < _LEAST_P else p_words(value), float(value))
 
 
-@dataclass(frozen=True, slots=True)
-class Para:
-    """A paragraph."""
-
-    text: str
-    kind: str = "para"
-
-
-@dataclass(frozen=True, slots=True)
-class Note:
-    """A remark set apart; `tone` is ``"note"`` or ``"warning"``."""
-
-    text: str
-    tone: str = "note"
-    kind: str = "note"
-
-
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """A list."""
-
-    items: tuple[str, ...]
-    kind: str = "lines"
-
-
-@dataclass(frozen=True, slots=True)
-class Verbatim:
-    """Text as it is: a prompt, a command, a file."""
-
-    text: str
-    label: str = ""
-    kind: str = "verbatim"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The answer, its strength, and what stands inside the model."""
-
-    sentence: str
-    headline: str
-    reasons: tuple[str, ...]
-    inside: str
-    kind: str = "answer"
-
-
-@dataclass(frozen=True, slots=True)
-class Graph:
-    """The causal graph; `svg` is drawn by `whyprompt.graph`, which escapes its names."""
-
-    svg: Markup
-    kind: str = "graph"
-
-
-@dataclass(frozen=True, slots=True)
-class ItemRow:
-    """One item's line in the panel of a chosen head; `bar` places its bar, in percent of the cell."""
-
-    number: int
-    item: str
-    task: str
-    effect: str
-    total: str
-    bar: tuple[float, float]
-
-
-@dataclass(frozen=True, slots=True)
-class Token:
-    """One token of a strip: its text, its shade from 0 to 1, and its words."""
-
-    text: str
-    shade: float
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """One prompt's tokens, in runs of one segment, shaded by one head's attention."""
-
-    item: str
-    arm: str
-    runs: tuple[tuple[str, str, tuple[Token, ...]], ...]
-    mass: tuple[tuple[str, str, float], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """A chosen head: its effect by item and its attention."""
-
-    options: tuple[tuple[int, str], ...]
-    chosen: int
-    words: str
-    rows: tuple[ItemRow, ...]
-    strips: tuple[Strip, ...]
-    arms: tuple[str, str]
-    mass: tuple[tuple[str, str, str], ...]
-    n_items: int
-    kind: str = "panel"
+def interval(row: Any) -> tuple[Cell, Cell, Cell]:  # noqa: ANN401 - an estimate, or a result
+    """Make the cells of an estimate and its interval."""
+    return num(row.estimate), num(row.ci_low), num(row.ci_high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,93 +109,97 @@ def table(
 ) -> Table:
     """Make a table out of cells and plain texts."""
     cells = tuple(tuple(c if isinstance(c, Cell) else Cell(str(c)) for c in row) for row in rows)
-    return Table(caption=caption, head=tuple(head), rows=cells, name=name)
+    return Table(caption, tuple(head), cells, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart in two widths; each is an SVG element, or empty where no picture can be made."""
+    """A picture in two widths; each is an SVG element, or empty where none can be made.
+
+    The marks of a ``"live"`` chart can be chosen; a ``"graph"`` has one width, and escapes its names itself.
+    """
 
     name: str
     title: str
     caption: str
     alt: str
     wide: Markup
-    narrow: Markup
-    interactive: bool = False
-    kind: str = "figure"
+    narrow: Markup = _NONE
+    kind: Literal["chart", "live", "graph"] = "chart"
+
+
+Run = tuple[str, str, tuple[Cell, ...]]
+"""Neighbouring tokens of one segment: its name, its colour, its tokens."""
 
 
 @dataclass(frozen=True, slots=True)
-class Details:
-    """Blocks that open on demand."""
+class Panel:
+    """A chosen head: its effect by item, and its attention.
 
-    summary: str
-    blocks: tuple[Block, ...]
-    kind: str = "details"
+    `options` holds every head's number and name, the chosen one first. `items` are rows of item, task, effect
+    (behind it its share of the largest) and total effect, and `order` their numbers in the sweep. `strips`
+    are prompts with their tokens shaded by the head's attention: item, arm, runs of tokens, and of each
+    segment the name, colour and share.
+    """
 
-
-Block = Para | Note | Lines | Verbatim | Answer | Graph | Panel | Table | Figure | Details
+    options: tuple[tuple[int, str], ...]
+    words: str
+    order: tuple[int, ...]
+    items: Table
+    strips: tuple[tuple[str, str, tuple[Run, ...], tuple[tuple[str, str, float], ...]], ...]
+    mass: Table
+    kind: str = "panel"
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One part of the page."""
+    """Blocks under a title: a part of the page, the answer set apart, or details that open on demand."""
 
     name: str
     title: str
-    blocks: tuple[Block, ...] = field(default=())
+    blocks: tuple[Block, ...] = ()
+    kind: Literal["section", "answer", "details"] = "section"
 
 
-class Artist:
-    """Draws charts for a page, where pictures can be made."""
+Block = Text | Figure | Panel | Table | Section
 
-    def __init__(self) -> None:
-        self.able = can_render()
 
-    def figure(
-        self,
-        name: str,
-        title: str,
-        make: Callable[[int], Any],
-        *,
-        caption: str = "",
-        interactive: bool = False,
-        narrow: bool = True,
-    ) -> Figure:
-        """Draw one chart at both widths.
+def details(title: str, *blocks: Block) -> Section:
+    """Put blocks where they open on demand."""
+    return Section("", title, blocks, "details")
 
-        Parameters
-        ----------
-        name : str
-            Unique on the page.
-        title, caption : str
-        make : callable
-            From a width in pixels to a chart.
-        interactive : bool
-            Whether its marks can be chosen.
-        narrow : bool
-            Whether phones get a drawing of their own; else the wide one scrolls.
-        """
-        wide = make(WIDE)
-        alt = str(wide.to_dict()["description"])
-        slim = self._svg(make(NARROW), f"{name}-n", alt, interactive=interactive) if narrow else Markup("")
-        return Figure(
-            name=name,
-            title=title,
-            caption=caption,
-            alt=alt,
-            wide=self._svg(wide, f"{name}-w", alt, interactive=interactive),
-            narrow=slim,
-            interactive=interactive,
-        )
 
-    def _svg(self, chart: Any, prefix: str, alt: str, *, interactive: bool) -> Markup:  # noqa: ANN401 - a chart
-        if not self.able:
-            return Markup("")
-        svg = inline_svg(chart, prefix=prefix, interactive=interactive)
-        # A picture to a screen reader, except where its marks are buttons.
-        role = "group" if interactive else "img"
-        label = Markup.escape(alt)
-        start = svg.index("<svg") + 4
-        return Markup(f'{svg[:start]} role="{role}" aria-label="{label}"{svg[start:]}')  # noqa: S704 - our own SVG
+def draw(
+    name: str,
+    title: str,
+    make: Callable[[int], Any],
+    *,
+    caption: str = "",
+    live: bool = False,
+    narrow: bool = True,
+) -> Figure:
+    """Draw a chart, which `make` gives for a width in pixels; without `narrow` phones scroll the wide one.
+
+    `name` is unique on the page.
+    """
+    wide = make(WIDE)
+    alt = str(wide.to_dict()["description"])
+    return Figure(
+        name=name,
+        title=title,
+        caption=caption,
+        alt=alt,
+        wide=_svg(wide, f"{name}-w", alt, live=live),
+        narrow=_svg(make(NARROW), f"{name}-n", alt, live=live) if narrow else _NONE,
+        kind="live" if live else "chart",
+    )
+
+
+def _svg(chart: Any, prefix: str, alt: str, *, live: bool) -> Markup:  # noqa: ANN401 - a chart
+    if not render.can_render():
+        return _NONE
+    svg = render.inline_svg(chart, prefix=prefix, interactive=live)
+    # A picture to a screen reader, except where its marks are buttons.
+    role = "group" if live else "img"
+    start = svg.index("<svg") + 4
+    return Markup(f'{svg[:start]} role="{role}" aria-label="{Markup.escape(alt)}"{svg[start:]}')  # noqa: S704 - our own SVG

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.page.blocks import Details, Lines, Para, Section, Verbatim, table
+from whyprompt.page.blocks import Text, details, table
 
 if TYPE_CHECKING:
     from whyprompt.page.blocks import Block
@@ -13,16 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["limits", "reproduce"]
 
 
-def limits(m: Material) -> Section:
+def limits(m: Material) -> list[Block]:
     """Say what may not be claimed, from the assumptions and warnings that the results carry."""
-    blocks: list[Block] = [
-        Para("On the strength of this page nobody may claim:"),
-        Lines((*_scope(m), *_assumed(m), *_inside(m))),
-    ]
+    claims = (*_scope(m), *_assumed(m), *_inside(m))
+    blocks: list[Block] = [Text("On the strength of this page nobody may claim:", items=claims)]
     noted = _warned(m)
-    if noted:
-        blocks += [Para("Notes that the results carry:"), Lines(tuple(noted))]
-    return Section("limits", "What may not be claimed", tuple(blocks))
+    return blocks + ([Text("Notes that the results carry:", items=tuple(noted))] if noted else [])
 
 
 def _scope(m: Material) -> list[str]:
@@ -118,24 +114,25 @@ def _inside(m: Material) -> list[str]:
     return out
 
 
-def reproduce(m: Material) -> Section:
+def reproduce(m: Material) -> list[Block]:
     """How to do it again."""
     manifest = m.manifest
-    file = "STUDY.yaml"
-    verbs = "\n".join(f"whyprompt {verb} {file} --out DIR" for verb in ("run", "effect", "mediate", "report"))
+    verbs = "\n".join(
+        f"whyprompt {verb} STUDY.yaml --out DIR" for verb in ("run", "effect", "mediate", "report")
+    )
     blocks: list[Block] = [
-        Para("Save the study below as STUDY.yaml. These commands run it, and write this page again:"),
-        Verbatim(verbs),
+        Text("Save the study below as STUDY.yaml. These commands run it, and write this page again:"),
+        Text(verbs, "verbatim"),
         table("What was run", ("", "value"), _facts(manifest), name="manifest"),
     ]
     versions = manifest.get("versions")
     if isinstance(versions, dict):
         rows = [(str(k), str(v)) for k, v in versions.items()]
-        blocks.append(Details("Versions", (table("Versions", ("package", "version"), rows),)))
+        blocks.append(details("Versions", table("Versions", ("package", "version"), rows)))
     text = manifest.get("study_text")
     if isinstance(text, str) and text:
-        blocks.append(Details("The study", (Verbatim(text),)))
-    return Section("reproduce", "How to reproduce it", tuple(blocks))
+        blocks.append(details("The study", Text(text, "verbatim")))
+    return blocks
 
 
 def _facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,15 +15,14 @@ from whyprompt.effects.paired_items import change_words
 from whyprompt.effects.result import method_words
 from whyprompt.graph.model import CausalGraph
 from whyprompt.page.blocks import (
-    Answer,
     Cell,
-    Details,
-    Graph,
-    Note,
-    Para,
+    Figure,
     Section,
-    Verbatim,
+    Text,
     count,
+    details,
+    draw,
+    interval,
     num,
     p_value,
     table,
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from whyprompt.answers.internal import StudyMediation
     from whyprompt.effects.pairs import PairedItems
     from whyprompt.effects.result import EffectResult
-    from whyprompt.page.blocks import Artist, Block, Table
+    from whyprompt.page.blocks import Block, Table
     from whyprompt.study import Study
 
 __all__ = ["Material", "answer", "design", "effects", "item_words", "overlap", "question", "who"]
@@ -45,22 +44,12 @@ _INTERVAL = ("", "n", "estimate", "from", "to", "p")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Material:
-    """All that a page is made from.
-
-    Attributes
-    ----------
-    effect : StudyEffect
-    mediation : StudyMediation or None
-    manifest : mapping
-    study : Study
-    artist : Artist
-    """
+    """All that a page is made from."""
 
     effect: StudyEffect
     mediation: StudyMediation | None
     manifest: dict[str, Any]
     study: Study
-    artist: Artist
 
     @property
     def paired(self) -> bool:
@@ -76,38 +65,42 @@ class Material:
         return dict(zip(frame["item_id"].astype(str), frame["task_type"].astype(str), strict=True))
 
 
-def answer(m: Material) -> Section:
+def answer(m: Material) -> list[Block]:
     """Give the answer in one sentence, and its strength."""
-    strength = effect_strength(m.effect.main)
-    inside = ""
-    if m.mediation is not None:
-        found = m.mediation
+    _, headline, reasons = effect_strength(m.effect.main)
+    said = [Text(m.effect.sentence, "lead"), Text(headline, label="Strength.", items=reasons)]
+    found = m.mediation
+    if found is not None:
         inside = (
             found.sentence if found.search is None else f"On items of {found.tasks}: {found.search.sentence}"
         )
-    said = Answer(m.effect.sentence, strength.headline, strength.reasons, inside)
-    return Section("answer", "The answer", (said,))
+        said.append(Text(inside, label="Inside the model."))
+    return [Section("", "", tuple(said), "answer")]
 
 
-def question(m: Material) -> Section:
+def question(m: Material) -> list[Block]:
     """Show the question and the graph."""
     e = m.effect
     blocks: list[Block] = [
-        Para(e.question.strip()),
-        Para(
+        Text(e.question.strip()),
+        Text(
             f"Compared: the arm {e.contrast.treated!r} in place of {e.contrast.control!r}. Outcome: "
             f"{e.outcome!r}. A positive number means that the outcome is higher under the first."
         ),
     ]
     if m.study.graph is None:
         blocks.append(
-            Note(
-                "The study states no causal graph. Where it had to adjust, it used the items' own covariates."
+            Text(
+                "The study states no causal graph. Where it had to adjust, it used the items' own "
+                "covariates.",
+                "note",
             )
         )
-        return Section("question", "The question and the graph", tuple(blocks))
+        return blocks
     graph = CausalGraph.parse(m.study.graph)
-    blocks.append(Graph(Markup(graph.to_svg("arm", e.outcome))))  # noqa: S704 - names are escaped there
+    svg = Markup(graph.to_svg("arm", e.outcome))  # noqa: S704 - names are escaped there
+    caption = "The causal graph that the study states"
+    blocks.append(Figure("graph", "", caption, "Causal graph", svg, kind="graph"))
     sets = graph.adjustment_sets("arm", e.outcome)
     said = (
         "No set of measured variables identifies the effect from logs."
@@ -120,22 +113,22 @@ def question(m: Material) -> Section:
     )
     if m.paired:
         said += " Here both arms were run on every item, so nothing has to be adjusted for."
-    blocks.append(Para(said))
+    blocks.append(Text(said))
     roles = graph.roles("arm", e.outcome)
     rows = [
         (name, ", ".join(role), ", ".join(graph.parents(name)) or "nothing named")
         for name, role in roles.items()
     ]
     blocks.append(
-        Details(
+        details(
             "The graph in words",
-            (table("Variables, their roles and causes", ("variable", "role", "caused by"), rows),),
+            table("Variables, their roles and causes", ("variable", "role", "caused by"), rows),
         )
     )
-    return Section("question", "The question and the graph", tuple(blocks))
+    return blocks
 
 
-def design(m: Material) -> Section:
+def design(m: Material) -> list[Block]:
     """Describe design and data."""
     e, frame = m.effect, m.effect.frame
     words = {
@@ -158,7 +151,7 @@ def design(m: Material) -> Section:
     example = _example(m)
     if example is not None:
         blocks.append(example)
-    return Section("design", "Design and data", tuple(blocks))
+    return blocks
 
 
 def _model(manifest: dict[str, Any]) -> str:
@@ -185,7 +178,7 @@ def _data_table(m: Material) -> Table:
     return table("Items by task family", head, rows, name="items")
 
 
-def _example(m: Material) -> Details | None:
+def _example(m: Material) -> Section | None:
     frame, e = m.effect.frame, m.effect
     if "prompt" not in frame.columns:
         return None
@@ -194,25 +187,25 @@ def _example(m: Material) -> Details | None:
     for arm in (e.contrast.control, e.contrast.treated):
         rows = frame[(frame["item_id"] == item) & (frame["arm"] == arm)]
         if not rows.empty:
-            shown.append(Verbatim(str(rows["prompt"].iloc[0]), f"Item {item} under {arm!r}"))
-    return Details("One item's prompt under both arms", tuple(shown))
+            shown += [Text(f"Item {item} under {arm!r}:"), Text(str(rows["prompt"].iloc[0]), "verbatim")]
+    return details("One item's prompt under both arms", *shown)
 
 
-def overlap(m: Material) -> Section:
+def overlap(m: Material) -> list[Block]:
     """Show overlap and balance."""
     main = m.effect.main
     blocks: list[Block] = []
     if main.items is not None:
         blocks.append(
-            Para(
+            Text(
                 "Each item is its own control: the two arms hold the same items, so every covariate is "
                 "balanced exactly and overlap is complete, whatever was measured or not."
             )
         )
         if m.effect.draw is None:
-            return Section("overlap", "Overlap and balance", tuple(blocks))
+            return blocks
         blocks.append(
-            Para(
+            Text(
                 "Overlap and balance matter where only one arm an item is at hand. The pictures below are "
                 "of such a draw from this study, made by a stated confounded rule and adjusted as logs "
                 "would have to be."
@@ -221,16 +214,16 @@ def overlap(m: Material) -> Section:
         shown, where = m.effect.draw.adjusted, "draw"
     else:
         shown, where = main, "main"
-    blocks += _overlap(m, shown, where)
-    return Section("overlap", "Overlap and balance", tuple(blocks))
+    blocks += _overlap(shown, where)
+    return blocks
 
 
-def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
+def _overlap(result: EffectResult, where: str) -> list[Block]:
     blocks: list[Block] = []
     score, treated = result.propensity, result.treated_rows
     if score is not None and treated is not None:
         blocks.append(
-            m.artist.figure(
+            draw(
                 f"overlap-{where}",
                 "Who could have got either arm",
                 lambda w: charts.overlap_plot(score, treated, result.weights, width=w),
@@ -255,7 +248,7 @@ def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
     if result.balance:
         if any(row.smd_before is not None or row.smd_after is not None for row in result.balance):
             blocks.append(
-                m.artist.figure(
+                draw(
                     f"love-{where}",
                     "Balance before and after adjustment",
                     lambda w: charts.love_plot(result.balance, width=w),
@@ -280,13 +273,13 @@ def _overlap(m: Material, result: EffectResult, where: str) -> list[Block]:
     return blocks
 
 
-def effects(m: Material) -> Section:
+def effects(m: Material) -> list[Block]:
     """Show the effects, with the truth where both arms were run."""
     e, main = m.effect, m.effect.main
     beside = None
     if e.draw is not None:
         beside = {f"logs, by {method_words(e.draw.adjusted.method)}": (e.draw.adjusted, e.draw.truth)}
-    blocks: list[Block] = [Para(main.sentence)]
+    blocks: list[Block] = [Text(main.sentence)]
     if any(row.estimate is not None for row in (main.overall, *main.parts) if row):
         truth = (
             " The last line is what adjusting one arm an item would give; the mark on it is the truth for "
@@ -295,7 +288,7 @@ def effects(m: Material) -> Section:
             else ""
         )
         blocks.append(
-            m.artist.figure(
+            draw(
                 "forest",
                 "The effect, over all items and within each task family",
                 lambda w: charts.forest_plot(main, beside=beside, width=w),
@@ -307,9 +300,7 @@ def effects(m: Material) -> Section:
         rows = [
             (
                 row.label if row.by == e.family[0].by else f"{row.label}, arm {row.by.rpartition(' - ')[0]}",
-                num(row.estimate),
-                num(row.ci_low),
-                num(row.ci_high),
+                *interval(row),
                 num(row.simultaneous_low),
                 num(row.simultaneous_high),
                 p_value(row.p_value),
@@ -338,7 +329,7 @@ def effects(m: Material) -> Section:
             )
         )
     blocks.append(_assumption_table(main))
-    return Section("effects", "Effects", tuple(blocks))
+    return blocks
 
 
 def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN401 - a result of any kind
@@ -346,9 +337,7 @@ def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN40
         (
             row.label,
             "" if (n := rows_used(row)) is None else count(n),
-            num(row.estimate),
-            num(row.ci_low),
-            num(row.ci_high),
+            *interval(row),
             p_value(row.p_value if row.p_adjusted is None else row.p_adjusted),
         )
         for row in (result.overall, *result.parts)
@@ -357,30 +346,30 @@ def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN40
     return table(caption, _INTERVAL, rows, name=name)
 
 
-def _assumption_table(result: Any) -> Details:  # noqa: ANN401 - a result of any kind
+def _assumption_table(result: Any) -> Section:  # noqa: ANN401 - a result of any kind
     rows = [(a.name, a.status, a.check, a.detail) for a in result.assumptions]
-    return Details(
+    return details(
         "What the effect rests on: assumptions and the check of each",
-        (table("Assumptions", ("assumption", "verdict", "check", "found"), rows),),
+        table("Assumptions", ("assumption", "verdict", "check", "found"), rows),
     )
 
 
-def who(m: Material) -> Section:
+def who(m: Material) -> list[Block]:
     """Show who gains and who is harmed."""
     main, found = m.effect.main, m.effect.main.items
     blocks: list[Block] = []
     if found is None:
         blocks.append(
-            Para(
+            Text(
                 "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on "
                 "the same items (design: paired) to see it."
             )
         )
-        return Section("who", "Who gains and who is harmed", tuple(blocks))
-    blocks.append(Para(item_words(found)))
+        return blocks
+    blocks.append(Text(item_words(found)))
     tasks = m.tasks
     blocks.append(
-        m.artist.figure(
+        draw(
             "gain-harm",
             "Every item's change, sorted within its task family",
             lambda w: charts.gain_harm_plot(main, tasks or None, width=w),
@@ -422,7 +411,7 @@ def who(m: Material) -> Section:
             name="who",
         )
     )
-    return Section("who", "Who gains and who is harmed", tuple(blocks))
+    return blocks
 
 
 def item_words(found: PairedItems) -> str:

@@ -10,7 +10,7 @@ from whyprompt import charts
 from whyprompt._words import counted, format_number
 from whyprompt.charts.style import span
 from whyprompt.errors import MediationError
-from whyprompt.page.blocks import Cell, Details, Note, Para, Section, num, p_value, table
+from whyprompt.page.blocks import Cell, Text, details, draw, interval, num, p_value, table
 from whyprompt.page.panel import head_panel
 
 if TYPE_CHECKING:
@@ -28,20 +28,16 @@ _MANY = 400
 _COLUMNS = ("head", "NIE", "from", "to", "NDE", "q", "p (family-wise)")
 
 
-def heads(m: Material) -> Section:
+def heads(m: Material) -> list[Block]:
     """Show which heads carry the effect."""
-    title = "Inside the model: which heads carry it"
     found = m.mediation
     if found is None:
-        return Section(
-            "heads",
-            title,
-            (Note("The internal level was not run for these trials. To run it: whyprompt mediate STUDY."),),
-        )
+        text = "The internal level was not run for these trials. To run it: whyprompt mediate STUDY."
+        return [Text(text, "note")]
     main = found.main
     inference = main.inference
     blocks: list[Block] = [
-        Para(
+        Text(
             f"The question: of the effect of {main.contrast.treated!r} in place of "
             f"{main.contrast.control!r} on {found.outcome!r}, how much goes through one attention head? NIE "
             "is the effect lost when one head, at the answer positions, is set to what it computes under "
@@ -49,16 +45,16 @@ def heads(m: Material) -> Section:
             "is left. Each is computed by running the model with that head replaced. Nothing is assumed "
             "about the head; what is uncertain is which items were drawn."
         ),
-        Para(f"On items of {found.tasks}: {inference.sentence}"),
+        Text(f"On items of {found.tasks}: {inference.sentence}"),
     ]
-    blocks += [Note(note) for note in found.notes]
-    blocks += _map(m, found)
+    blocks += [Text(note, "note") for note in found.notes]
+    blocks += _map(found)
     blocks.append(_head_table(inference, "The heads with the largest effects", "heads"))
     if inference.split_half is not None:
         half = inference.split_half.sentence
-        blocks.append(Para(f"Stability: {half[0].lower()}{half[1:]}"))
+        blocks.append(Text(f"Stability: {half[0].lower()}{half[1:]}"))
     blocks.append(
-        m.artist.figure(
+        draw(
             "layers",
             "Effects by layer",
             lambda w: charts.layer_plot(inference, outcome=found.outcome, width=w),
@@ -66,15 +62,15 @@ def heads(m: Material) -> Section:
             narrow=len(inference.heads) <= _MANY,
         )
     )
-    blocks += _search(m, found)
+    blocks += _search(found)
     blocks += _floor(found)
-    blocks += _contrasts(m, found)
-    return Section("heads", title, tuple(blocks))
+    blocks += _contrasts(found)
+    return blocks
 
 
-def _map(m: Material, found: StudyMediation) -> list[Block]:
+def _map(found: StudyMediation) -> list[Block]:
     inference = found.main.inference
-    figure = m.artist.figure(
+    figure = draw(
         "heatmap",
         "Effect of every head",
         lambda w: charts.head_heatmap(
@@ -82,7 +78,7 @@ def _map(m: Material, found: StudyMediation) -> list[Block]:
         ),
         caption=f"A dot marks q < {inference.alpha:g} (the false discovery rate over all heads). "
         "With scripts, choose a head to see its effect by item and its attention below.",
-        interactive=True,
+        live=True,
     )
     return [figure, head_panel(found)]
 
@@ -91,7 +87,7 @@ def _head_table(inference: HeadInference, caption: str, name: str) -> Table:
     rows: list[tuple[Cell | str, ...]] = []
     for at in np.argsort(-np.abs(inference.mean), kind="stable")[:_LISTED].tolist():
         part = inference.parts[at]
-        cells = [num(v) for v in (part.estimate, part.ci_low, part.ci_high)]
+        cells = [*interval(part)]
         if inference.nde is not None:
             cells.append(num(float(inference.nde[at])))
         cells += [p_value(float(inference.q_value[at])), p_value(part.p_adjusted)]
@@ -100,11 +96,11 @@ def _head_table(inference: HeadInference, caption: str, name: str) -> Table:
     return table(caption, head, rows, name=name)
 
 
-def _search(m: Material, found: StudyMediation) -> list[Block]:
+def _search(found: StudyMediation) -> list[Block]:
     search: HeadSearch | None = found.search
     if search is None:
         why = f": {found.search_note}" if found.search_note else ""
-        return [Note(f"No set of heads was searched for{why}.")]
+        return [Text(f"No set of heads was searched for{why}.", "note")]
     names = {"nie": "NIE", "pure_nie": "pure NIE"}
     columns = {f"searched on, {names[q]}": shares for q, shares in search.searched.items()}
     columns |= {f"held out, {names[q]}": shares for q, shares in search.held_out.items()}
@@ -117,8 +113,8 @@ def _search(m: Material, found: StudyMediation) -> list[Block]:
         for k, (layer, head) in enumerate(search.path, start=1)
     ]
     return [
-        Para(search.sentence),
-        m.artist.figure(
+        Text(search.sentence),
+        draw(
             "search",
             "The smallest set: joint effect of the first heads",
             lambda w: charts.search_plot(search, width=w),
@@ -138,15 +134,16 @@ def _floor(found: StudyMediation) -> list[Block]:
     placebo = found.placebo
     if placebo is None:
         return [
-            Note(
+            Text(
                 "No placebo arm was swept, so there is no noise floor to hold the heads against: some of "
-                "these effects may come from any change of the prompt."
+                "these effects may come from any change of the prompt.",
+                "note",
             )
         ]
     largest = float(np.abs(placebo.inference.mean).max())
     above = int((np.abs(found.main.inference.mean) > largest).sum())
     return [
-        Para(
+        Text(
             f"Noise floor. The placebo arm {placebo.contrast.treated!r} inserts text of no use. Its largest "
             f"single head has {format_number(largest)}; {above} of {len(found.main.inference.heads)} heads "
             f"exceed that in {found.main.name}."
@@ -157,23 +154,23 @@ def _floor(found: StudyMediation) -> list[Block]:
                 f"({span(*placebo.inference.overall.ends)})."
             )
         ),
-        Details(
-            "Heads under the placebo", (_head_table(placebo.inference, f"Heads, {placebo.name}", "placebo"),)
+        details(
+            "Heads under the placebo", _head_table(placebo.inference, f"Heads, {placebo.name}", "placebo")
         ),
     ]
 
 
-def _contrasts(m: Material, found: StudyMediation) -> list[Block]:
+def _contrasts(found: StudyMediation) -> list[Block]:
     out: list[Block] = [
-        Details(f"Further contrast: {study.name}", _one_contrast(m, study, found.outcome))
+        details(f"Further contrast: {study.name}", *_one_contrast(study, found.outcome))
         for study in found.further
     ]
     for number, (name, inference) in enumerate(found.differences.items()):
         slug = f"difference-{number}"
         blocks: tuple[Block, ...] = (
-            Para("What follows is of the difference of the two sweeps, first less second, head by head."),
-            Para(inference.sentence),
-            m.artist.figure(
+            Text("What follows is of the difference of the two sweeps, first less second, head by head."),
+            Text(inference.sentence),
+            draw(
                 slug,
                 f"Difference of the heads' effects: {name}",
                 lambda w, i=inference: charts.head_heatmap(  # type: ignore[misc]
@@ -183,15 +180,15 @@ def _contrasts(m: Material, found: StudyMediation) -> list[Block]:
             ),
             _head_table(inference, "The heads that differ most", slug),
         )
-        out.append(Details(f"Contrast of sweeps: {name}", blocks))
+        out.append(details(f"Contrast of sweeps: {name}", *blocks))
     return out
 
 
-def _one_contrast(m: Material, study: HeadStudy, outcome: str) -> tuple[Block, ...]:
+def _one_contrast(study: HeadStudy, outcome: str) -> tuple[Block, ...]:
     slug = f"contrast-{study.contrast.treated}-{study.contrast.control}"
     return (
-        Para(study.inference.sentence),
-        m.artist.figure(
+        Text(study.inference.sentence),
+        draw(
             slug,
             f"Effect of every head, {study.name}",
             lambda w: charts.head_heatmap(study.inference, outcome=outcome, width=w),
@@ -201,12 +198,11 @@ def _one_contrast(m: Material, study: HeadStudy, outcome: str) -> tuple[Block, .
     )
 
 
-def levels(m: Material) -> Section:
+def levels(m: Material) -> list[Block]:
     """Set the two levels side by side."""
-    title = "The two levels joined"
     found = m.mediation
     if found is None:
-        return Section("levels", title, (Note("There is one level only: the internal one was not run."),))
+        return [Text("There is one level only: the internal one was not run.", "note")]
     blocks: list[Block] = []
     same = (
         m.paired
@@ -218,33 +214,33 @@ def levels(m: Material) -> Section:
         blocks += _joined(m, found)
     else:
         blocks.append(
-            Para(
+            Text(
                 "The two levels answer different questions here: the contrast or the outcome is not the "
                 "same, so their numbers are not compared."
             )
         )
-    blocks += _beside(m, found)
-    return Section("levels", title, tuple(blocks))
+    blocks += _beside(found)
+    return blocks
 
 
-def _beside(m: Material, found: StudyMediation) -> list[Block]:
+def _beside(found: StudyMediation) -> list[Block]:
     """Set statistical mediation beside the intervention."""
     comparison = found.comparison
     if comparison is None:
         why = f": {found.comparison_note}" if found.comparison_note else ""
-        return [Note(f"Statistical mediation is not set beside the intervention{why}.")]
+        return [Text(f"Statistical mediation is not set beside the intervention{why}.", "note")]
     rows: list[tuple[Cell | str, ...]] = []
     for row in comparison.to_frame().head(_LISTED).to_dict("records"):
         cells = [num(row[k]) for k in ("acme", "acme_low", "acme_high", "nie", "nie_low", "nie_high")]
         rows.append((f"layer {row['layer']} head {row['head']}", *cells, p_value(row["p_adjusted"])))
     return [
-        Para(
+        Text(
             "Statistical mediation is what one could do who may look but not touch: a head's attention "
             f"mass on {comparison.segment!r} is taken as a measured mediator, and nothing else is assumed "
             "to link mediator and outcome (sequential ignorability). Intervention assumes none of that."
         ),
-        Para(comparison.sentence),
-        m.artist.figure(
+        Text(comparison.sentence),
+        draw(
             "statistical",
             "Statistical against interventional",
             lambda w: charts.statistical_vs_interventional(comparison.to_frame(), width=w),
@@ -278,17 +274,17 @@ def _joined(m: Material, found: StudyMediation) -> list[Block]:
     ]
     if not rows:
         return [
-            Para("No item of the sweep has both outcomes in the trial table, so the levels cannot be joined.")
+            Text("No item of the sweep has both outcomes in the trial table, so the levels cannot be joined.")
         ]
     gap = max(abs(r["external"] - r["internal"]) for r in rows)
     parts: list[Block] = [
-        Para(
+        Text(
             f"Both levels speak of one quantity: for an item, the change in {e.outcome!r} in the trials "
             "(first repetition) is its total effect inside the model, TE = NDE + NIE. They are computed by "
             f"different code, and over {counted(len(rows), 'item')} the largest difference between them is "
             f"{format_number(gap, digits=2)}."
         ),
-        m.artist.figure(
+        draw(
             "levels",
             "One effect, by two routes",
             lambda w: charts.levels_plot(rows, outcome=e.outcome, width=w),
@@ -321,7 +317,7 @@ def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a S
                 # One sampling unit has a mean and no interval.
                 cells += [num(float(values.mean())), Cell("n/a"), Cell("n/a")]
             else:
-                cells += [num(one.estimate), num(one.ci_low), num(one.ci_high)]
+                cells += interval(one)
         rows.append((task, *cells))
     return table(
         "By task family: the effect over all its items, and inside the model over the "

@@ -9,19 +9,18 @@ from whyprompt._words import counted
 from whyprompt.effects.checks.hidden import sensitivity_report
 from whyprompt.effects.result import method_words
 from whyprompt.errors import EstimationError
-from whyprompt.page.blocks import Cell, Details, Note, Para, Section, num, p_value, table
+from whyprompt.page.blocks import Cell, Text, details, draw, interval, num, p_value, table
 
 if TYPE_CHECKING:
-    from whyprompt.page.blocks import Block
+    from whyprompt.page.blocks import Block, Section
     from whyprompt.page.external import Material
 
 __all__ = ["logs", "sensitivity"]
 
 
-def logs(m: Material) -> Section:
+def logs(m: Material) -> list[Block]:
     """Show what one would have found with one arm an item."""
     e = m.effect
-    title = "If one had only logs"
     if e.draw is None:
         text = (
             "The study asks for no audit: effect.audit in the study file draws one arm of each item by a "
@@ -29,42 +28,30 @@ def logs(m: Material) -> Section:
             if m.paired
             else "These are such data: one arm an item, so no truth is here to hold the estimate against."
         )
-        return Section("logs", title, (Para(text),))
-    draw = e.draw
+        return [Text(text)]
+    drawn = e.draw
     blocks: list[Block] = [
-        Para(
+        Text(
             "Logs hold one arm an item, and something decided which. To see what that does, one arm of "
             f"each item was hidden by a stated rule ({_rule(m)}), and the rest was analysed as logs are."
         ),
-        Para(draw.sentence),
-        m.artist.figure(
-            "draw", "One draw: plain, adjusted, and true", lambda w: charts.draw_plot(draw, width=w)
-        ),
+        Text(drawn.sentence),
+        draw("draw", "One draw: plain, adjusted, and true", lambda w: charts.draw_plot(drawn, width=w)),
         table(
             "One draw",
             ("", "estimate", "from", "to"),
             [
-                (
-                    "plain difference",
-                    num(draw.naive.estimate),
-                    num(draw.naive.ci_low),
-                    num(draw.naive.ci_high),
-                ),
-                (
-                    f"adjusted, by {method_words(draw.adjusted.method)}",
-                    num(draw.adjusted.estimate),
-                    num(draw.adjusted.ci_low),
-                    num(draw.adjusted.ci_high),
-                ),
-                ("truth, same items", num(draw.truth), "", ""),
-                ("truth, all items", num(draw.truth_all), "", ""),
+                ("plain difference", *interval(drawn.naive)),
+                (f"adjusted, by {method_words(drawn.adjusted.method)}", *interval(drawn.adjusted)),
+                ("truth, same items", num(drawn.truth), "", ""),
+                ("truth, all items", num(drawn.truth_all), "", ""),
             ],
             name="draw",
         ),
     ]
     if e.audit is not None:
         audited = e.audit
-        blocks.append(Para(audited.sentence))
+        blocks.append(Text(audited.sentence))
         for what, words in (
             ("bias", "Bias of each method over the draws"),
             ("coverage", "How often each method's interval holds the truth"),
@@ -72,7 +59,7 @@ def logs(m: Material) -> Section:
             known = [row.estimate if what == "bias" else row["coverage"] for row in audited.parts]
             if any(value is not None for value in known):
                 blocks.append(
-                    m.artist.figure(
+                    draw(
                         f"audit-{what}",
                         words,
                         lambda w, what=what: charts.audit_plot(audited, what=what, width=w),  # type: ignore[misc]
@@ -100,7 +87,7 @@ def logs(m: Material) -> Section:
                 name="audit",
             )
         )
-    return Section("logs", title, tuple(blocks))
+    return blocks
 
 
 def _rule(m: Material) -> str:
@@ -110,21 +97,21 @@ def _rule(m: Material) -> str:
     return "" if settings is None else ", ".join(f"{v:g} x {k}" for k, v in settings.assignment.items())
 
 
-def sensitivity(m: Material) -> Section:
+def sensitivity(m: Material) -> list[Block]:
     """Say what an unmeasured cause could do."""
     e = m.effect
     blocks: list[Block] = []
     if m.paired:
         blocks.append(
-            Para(
+            Text(
                 "The paired effect has no confounder to be sensitive to: both outcomes of each item were "
                 "observed. It can still move with the items drawn (its interval) and with the seeds (its "
                 "repetitions, above)."
             )
         )
         if e.draw is None:
-            return Section("sensitivity", "Sensitivity", tuple(blocks))
-        blocks.append(Para("What follows is for the adjusted estimate from one arm an item."))
+            return blocks
+        blocks.append(Text("What follows is for the adjusted estimate from one arm an item."))
         result, frame = e.draw.adjusted, e.draw.table
     else:
         result = e.main
@@ -133,11 +120,11 @@ def sensitivity(m: Material) -> Section:
     try:
         found = sensitivity_report(frame, result)
     except EstimationError as error:
-        blocks.append(Note(f"No sensitivity analysis can be made of this estimate: {error.message}."))
-        return Section("sensitivity", "Sensitivity", tuple(blocks))
-    blocks += [Para(check.sentence) for check in found.checks.values()]
+        text = f"No sensitivity analysis can be made of this estimate: {error.message}."
+        return [*blocks, Text(text, "note")]
+    blocks += [Text(check.sentence) for check in found.checks.values()]
     if found.not_done:
-        blocks.append(Para("Not done: " + "; ".join(found.not_done) + "."))
+        blocks.append(Text("Not done: " + "; ".join(found.not_done) + "."))
     values = [part.estimate for part in found.checks["E-value"].parts] + [None]
     figures = [("E-value of the estimate", num(values[0])), ("E-value of the interval", num(values[1]))]
     pairs = found.checks.get("Rosenbaum bounds")
@@ -163,41 +150,34 @@ def sensitivity(m: Material) -> Section:
             for b in pairs.parts
         ]
         blocks.append(
-            Details(
+            details(
                 "Rosenbaum bounds",
-                (
-                    table(
-                        "Bounds on the p-value and the effect, by the odds that a hidden cause may change",
-                        ("", "p from", "p to", "effect from", "effect to"),
-                        rows,
-                        name="rosenbaum",
-                    ),
+                table(
+                    "Bounds on the p-value and the effect, by the odds that a hidden cause may change",
+                    ("", "p from", "p to", "effect from", "effect to"),
+                    rows,
+                    name="rosenbaum",
                 ),
             )
         )
     if r is not None and r.parts:
         blocks.append(_benchmarks(r.parts))
-    return Section("sensitivity", "Sensitivity", tuple(blocks))
+    return blocks
 
 
-def _benchmarks(bounds: Any) -> Details:  # noqa: ANN401 - bounds by benchmarks
+def _benchmarks(bounds: Any) -> Section:  # noqa: ANN401 - bounds by benchmarks
     rows = []
     for b in bounds:
         name = f"{b['times']:g} times {b['benchmark']}"
-        shown = (name, num(b["r2_treatment"]), num(b["r2_outcome"]))
-        if b["r2_outcome"] >= 1:
-            # The bound says nothing there: such a confounder could be the whole outcome.
-            rows.append((*shown, Cell("no bound"), Cell(""), Cell("")))
-        else:
-            rows.append((*shown, num(b.estimate), num(b.ci_low), num(b.ci_high)))
-    return Details(
+        # A bound of 1 says nothing: such a confounder could be the whole outcome.
+        could = (Cell("no bound"), Cell(""), Cell("")) if b["r2_outcome"] >= 1 else interval(b)
+        rows.append((name, num(b["r2_treatment"]), num(b["r2_outcome"]), *could))
+    return details(
         "A confounder as strong as a measured one",
-        (
-            table(
-                "What the regression estimate could become",
-                ("as strong as", "R² with the arm", "R² with the outcome", "estimate", "from", "to"),
-                rows,
-                name="benchmarks",
-            ),
+        table(
+            "What the regression estimate could become",
+            ("as strong as", "R² with the arm", "R² with the outcome", "estimate", "from", "to"),
+            rows,
+            name="benchmarks",
         ),
     )

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from whyprompt._files import read_json, whole_file
+from whyprompt.charts import render
 from whyprompt.errors import DataError, StoreError, WhypromptError
-from whyprompt.page import closing as _closing
-from whyprompt.page import external as _external
-from whyprompt.page import internal as _internal
-from whyprompt.page import logs as _logs
-from whyprompt.page.blocks import Artist
+from whyprompt.page import closing, external, internal, logs
+from whyprompt.page.blocks import Section
 from whyprompt.page.external import Material
 from whyprompt.page.panel import ATTENTION_BYTES, head_data
 
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
 
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
-    from whyprompt.page.blocks import Section
     from whyprompt.study import Study
 
 __all__ = ["MAX_BYTES", "build_report", "write_report"]
@@ -32,20 +29,20 @@ __all__ = ["MAX_BYTES", "build_report", "write_report"]
 MAX_BYTES = 3_000_000
 """A page is smaller than this, so that it can be sent by mail."""
 
-_PARTS = (
-    _external.answer,
-    _external.question,
-    _external.design,
-    _external.overlap,
-    _external.effects,
-    _external.who,
-    _logs.logs,
-    _logs.sensitivity,
-    _internal.heads,
-    _internal.levels,
-    _closing.limits,
-    _closing.reproduce,
-)
+_PARTS = {
+    "answer": ("The answer", external.answer),
+    "question": ("The question and the graph", external.question),
+    "design": ("Design and data", external.design),
+    "overlap": ("Overlap and balance", external.overlap),
+    "effects": ("Effects", external.effects),
+    "who": ("Who gains and who is harmed", external.who),
+    "logs": ("If one had only logs", logs.logs),
+    "sensitivity": ("Sensitivity", logs.sensitivity),
+    "heads": ("Inside the model: which heads carry it", internal.heads),
+    "levels": ("The two levels joined", internal.levels),
+    "limits": ("What may not be claimed", closing.limits),
+    "reproduce": ("How to reproduce it", closing.reproduce),
+}
 
 
 def build_report(
@@ -85,14 +82,8 @@ def build_report(
     for what, other in (("effect", effect), ("mediation", mediation)):
         if other is not None and other.study != study.name:
             raise DataError(f"{what} is of the study {other.study!r}, and the page is of {study.name!r}")
-    material = Material(
-        effect=effect,
-        mediation=mediation,
-        manifest=dict(manifest),
-        study=study,
-        artist=Artist(),
-    )
-    sections = [part(material) for part in _PARTS]
+    material = Material(effect=effect, mediation=mediation, manifest=dict(manifest), study=study)
+    sections = [Section(name, title, tuple(part(material))) for name, (title, part) in _PARTS.items()]
     page = _render(material, sections, room=ATTENTION_BYTES)
     size = len(page.encode())
     if size > MAX_BYTES:
@@ -129,7 +120,7 @@ def _render(material: Material, sections: list[Section], *, room: int) -> str:
         title=f"{material.study.name}: what the change of prompt causes",
         name=material.study.name,
         sections=sections,
-        drawn=material.artist.able,
+        drawn=render.can_render(),
         css=Markup(texts["page.css"]),  # noqa: S704 - a file of this package
         js=Markup(texts["page.js"]),  # noqa: S704 - a file of this package
         results=_json(results),

@@ -10,11 +10,12 @@ import numpy as np
 
 from whyprompt.charts.heads import head_words
 from whyprompt.charts.levels import segment_colours
-from whyprompt.page.blocks import ItemRow, Panel, Strip, Token, num
+from whyprompt.page.blocks import Cell, Panel, num, table
 
 if TYPE_CHECKING:
     from whyprompt.answers.internal import StudyMediation
     from whyprompt.mediation.capture import HeadCapture
+    from whyprompt.page.blocks import Run
 
 __all__ = ["ATTENTION_BYTES", "head_data", "head_panel"]
 
@@ -31,32 +32,35 @@ def head_panel(found: StudyMediation) -> Panel:
     best = order[0]
     effect = sweep.nie[:, best]
     most = float(np.abs(sweep.nie).max()) or 1.0
-    rows = tuple(
-        ItemRow(
-            number=i,
-            item=sweep.item_ids[i],
-            task=found.item_tasks.get(sweep.item_ids[i], ""),
-            effect=num(float(effect[i])).text,
-            total=num(float(sweep.te[i])).text,
-            bar=_bar(float(effect[i]) / most),
+    downward = np.argsort(-effect, kind="stable").tolist()
+    items = [
+        (
+            sweep.item_ids[i],
+            found.item_tasks.get(sweep.item_ids[i], ""),
+            Cell(num(float(effect[i])).text, float(effect[i]) / most),
+            num(float(sweep.te[i])),
         )
-        for i in np.argsort(-effect, kind="stable").tolist()
-    )
-    strips = (_strip(picture, inference.heads[best]) for picture in found.attention)
+        for i in downward
+    ]
+    mass = [
+        (name, *("none" if v is None else f"{100 * v:.1f}%" for v in arms))
+        for name, *arms in zip(found.capture.segments, *_mean_mass(found, inference.heads[best]), strict=True)
+    ]
     return Panel(
         options=tuple((i, "layer {} head {}".format(*inference.heads[i])) for i in order),
-        chosen=best,
         words=head_words(inference, best),
-        rows=rows,
-        strips=tuple(s for s in strips if s is not None),
-        arms=(found.main.contrast.control, found.main.contrast.treated),
-        mass=tuple(
-            (name, *("none" if v is None else f"{100 * v:.1f}%" for v in arms))
-            for name, *arms in zip(
-                found.capture.segments, *_mean_mass(found, inference.heads[best]), strict=True
-            )
+        order=tuple(downward),
+        items=table("Its effect, item by item", ("item", "task", "NIE", "total effect"), items),
+        strips=tuple(
+            _strip(picture, inference.heads[best])
+            for picture in found.attention
+            if inference.heads[best] in picture.heads
         ),
-        n_items=len(found.capture.item_ids),
+        mass=table(
+            f"Attention by segment, mean over {len(found.capture.item_ids)} items",
+            ("segment", found.main.contrast.control, found.main.contrast.treated),
+            mass,
+        ),
     )
 
 
@@ -74,20 +78,15 @@ def _mean_mass(found: StudyMediation, head: tuple[int, int]) -> list[list[float 
     ]
 
 
-def _bar(share: float) -> tuple[float, float]:
-    """Place a bar about the middle of its cell: where it starts and how wide it is, in percent."""
-    return (50.0, 50 * share) if share >= 0 else (50 + 50 * share, 50 * share)
-
-
-def _strip(picture: HeadCapture, head: tuple[int, int]) -> Strip | None:
-    if head not in picture.heads:
-        return None
+def _strip(
+    picture: HeadCapture, head: tuple[int, int]
+) -> tuple[str, str, tuple[Run, ...], tuple[tuple[str, str, float], ...]]:
     weight = picture.mean_weights[picture.heads.index(head)]
     most = float(weight.max()) or 1.0
     colours = {**segment_colours(picture.segments), _OTHER: "var(--grid)"}
     segments = [s or _OTHER for s in picture.segments]
     tokens = [
-        Token(_visible(text), float(np.sqrt(w / most)), f"{text!r}: weight {w:.3f}")
+        Cell(_visible(text), float(np.sqrt(w / most)), f"{text!r}: weight {w:.3f}")
         for text, w in zip(picture.tokens, weight.tolist(), strict=True)
     ]
     runs = tuple(
@@ -98,7 +97,7 @@ def _strip(picture: HeadCapture, head: tuple[int, int]) -> Strip | None:
         (name, colours[name], float(weight[[s == name for s in segments]].sum()))
         for name in dict.fromkeys(segments)
     )
-    return Strip(item=picture.item_id, arm=str(picture.arm), runs=runs, mass=mass)
+    return picture.item_id, str(picture.arm), runs, mass
 
 
 def _visible(token: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from whyprompt._words import format_number, p_words, percent
@@ -10,7 +9,7 @@ from whyprompt._words import format_number, p_words, percent
 if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
 
-__all__ = ["Strength", "effect_strength"]
+__all__ = ["effect_strength"]
 
 Verdict = Literal["not an effect", "no interval", "undecided", "sign settled", "sign and size settled"]
 
@@ -19,25 +18,7 @@ Verdict = Literal["not an effect", "no interval", "undecided", "sign settled", "
 _CLOSE = 1 / 3
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Strength:
-    """How strong an answer is.
-
-    Attributes
-    ----------
-    verdict : {"not an effect", "no interval", "undecided", "sign settled", "sign and size settled"}
-    headline : str
-        The verdict as a sentence.
-    reasons : tuple of str
-        What it rests on, and what it hangs on.
-    """
-
-    verdict: Verdict
-    headline: str
-    reasons: tuple[str, ...]
-
-
-def effect_strength(result: EffectResult) -> Strength:
+def effect_strength(result: EffectResult) -> tuple[Verdict, str, tuple[str, ...]]:
     """Say how strong an estimate is.
 
     Parameters
@@ -46,7 +27,11 @@ def effect_strength(result: EffectResult) -> Strength:
 
     Returns
     -------
-    Strength
+    verdict : {"not an effect", "no interval", "undecided", "sign settled", "sign and size settled"}
+    headline : str
+        The verdict as a sentence.
+    reasons : tuple of str
+        What it rests on, and what it hangs on.
 
     Notes
     -----
@@ -63,7 +48,7 @@ def effect_strength(result: EffectResult) -> Strength:
     >>> found = estimate_effect(
     ...     frame, treatment="arm", outcome="y", treated="b", control="a", design="paired"
     ... )
-    >>> effect_strength(found).verdict
+    >>> effect_strength(found)[0]
     'undecided'
     """
     failed = [a for a in result.assumptions if a.status == "fails"]
@@ -93,7 +78,7 @@ def effect_strength(result: EffectResult) -> Strength:
                 else f"The size is not: the interval reaches {half:.0%} of the estimate to either side."
             )
         )
-    return Strength(verdict=verdict, headline=headline, reasons=(*_design(result), *_open(result)))
+    return verdict, headline, (*_design(result), *_open(result))
 
 
 def _design(result: EffectResult) -> list[str]:
