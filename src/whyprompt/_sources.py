@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,54 +13,46 @@ from whyprompt._rows import is_file
 from whyprompt.errors import StudyError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["SourceText", "read_source"]
+__all__ = ["Lines", "known_location", "line_of", "read_source"]
 
 Location = tuple["str | int", ...]
-
+Lines = Mapping[Location, int]
 
 _MOST_BYTES = 1 << 20
 _MOST_ENTRIES = 20_000  # an alias counts as often as it is used
 
 
-@dataclass(frozen=True)
-class SourceText:
-    """A parsed file, its text, and the line of every key."""
-
-    path: Path
-    text: str
-    data: Any
-    lines: Mapping[Location, int]
-
-    def known_location(self, location: Sequence[str | int]) -> Location:
-        """Drop from a location the parts that are not in the file, other than its last."""
-        kept: Location = ()
-        for i, part in enumerate(location):
-            if (*kept, part) in self.lines or (i == len(location) - 1 and not self._is_tag(kept, part)):
-                kept = (*kept, part)
-        return kept
-
-    def _is_tag(self, parent: Location, part: str | int) -> bool:
-        # The last part is a union's tag, not a missing key, when the parent is not a mapping,
-        # or holds it as a value ("kind: direct"), or the tag is in parentheses.
-        if str(part).startswith("("):
-            return True
-        node: Any = self.data
-        for step in parent:
-            node = node[step]
-        return not isinstance(node, dict) or part in {v for v in node.values() if isinstance(v, str)}
-
-    def line_of(self, location: Location) -> int:
-        """Give the line of a key, or of the nearest key around it."""
-        while location and location not in self.lines:
-            location = location[:-1]
-        return self.lines.get(location, 1)
+def known_location(data: Any, lines: Lines, location: Sequence[str | int]) -> Location:  # noqa: ANN401 - a file's content
+    """Drop from a location the parts that are not in the file, other than its last."""
+    kept: Location = ()
+    for i, part in enumerate(location):
+        if (*kept, part) in lines or (i == len(location) - 1 and not _is_tag(data, kept, part)):
+            kept = (*kept, part)
+    return kept
 
 
-def read_source(path: Path) -> SourceText:
-    """Read a YAML or TOML file.
+def _is_tag(data: Any, parent: Location, part: str | int) -> bool:  # noqa: ANN401 - a file's content
+    # The last part is a union's tag, not a missing key, when the parent is not a mapping,
+    # or holds it as a value ("kind: direct"), or the tag is in parentheses.
+    if str(part).startswith("("):
+        return True
+    for step in parent:
+        data = data[step]
+    return not isinstance(data, dict) or part in {v for v in data.values() if isinstance(v, str)}
+
+
+def line_of(lines: Lines, location: Location) -> int:
+    """Give the line of a key, or of the nearest key around it."""
+    while location and location not in lines:
+        location = location[:-1]
+    return lines.get(location, 1)
+
+
+def read_source(path: Path) -> tuple[Any, Lines]:
+    """Read a YAML or TOML file: its content, and the line of every key.
 
     Raises
     ------
@@ -127,7 +119,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _read_yaml(path: Path, text: str) -> SourceText:
+def _read_yaml(path: Path, text: str) -> tuple[Any, Lines]:
     lines: dict[Location, int] = {}
 
     def walk(node: yaml.Node, location: Location) -> None:
@@ -162,17 +154,17 @@ def _read_yaml(path: Path, text: str) -> SourceText:
         raise StudyError(f"{path}:{line}: not valid YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise StudyError(f"{path}: not valid YAML: {error}") from None
-    return SourceText(path, text, data, lines)
+    return data, lines
 
 
-def _read_toml(path: Path, text: str) -> SourceText:
+def _read_toml(path: Path, text: str) -> tuple[Any, Lines]:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StudyError(f"{path}: not valid TOML: {error}") from None
     except ValueError:  # Python reads no whole number of more than 4,300 digits
         raise StudyError(f"{path}: holds a whole number of more than 4,300 digits") from None
-    return SourceText(path, text, data, _toml_lines(text))
+    return data, _toml_lines(text)
 
 
 def _toml_lines(text: str) -> dict[Location, int]:

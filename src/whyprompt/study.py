@@ -14,7 +14,7 @@ from pydantic import Field, PrivateAttr, ValidationError, field_validator, model
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from whyprompt._rows import unreadable
-from whyprompt._sources import SourceText, read_source
+from whyprompt._sources import Lines, known_location, line_of, read_source
 from whyprompt._study_items import (
     Columns,
     FileSource,
@@ -142,7 +142,7 @@ class Study(Strict):
         return self
 
     # Where the study was read is no part of what it says: two of the same settings are equal.
-    _source: SourceText | None = PrivateAttr(default=None)
+    _source: tuple[Path, Lines] | None = PrivateAttr(default=None)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Study) and dict(self) == dict(other)
@@ -166,7 +166,8 @@ class Study(Strict):
             key = ".".join(map(str, location))
             place = f"study {self.name!r}"
             if self._source is not None:
-                place = f"{self._source.path}:{self._source.line_of(location)}"
+                path, known = self._source
+                place = f"{path}:{line_of(known, location)}"
             lines.append(f"{place}: {key}: {message}")
         return StudyError("\n".join(lines))
 
@@ -384,23 +385,24 @@ def load_study(path: str | Path, *, code: bool = True) -> Study:
         If the file is missing, is not valid YAML or TOML, or a key is unknown or malformed; the message
         names the file, the line and the key. Or if it imports code and may not.
     """
-    source = read_source(Path(path))
-    if source.data is None:
-        raise StudyError(f"{source.path} is empty", hint="a study names its question, items and arms")
-    if not isinstance(source.data, dict):
-        raise StudyError(f"{source.path}: a study is a mapping of keys, not {type(source.data).__name__}")
+    path = Path(path)
+    data, lines = read_source(path)
+    if data is None:
+        raise StudyError(f"{path} is empty", hint="a study names its question, items and arms")
+    if not isinstance(data, dict):
+        raise StudyError(f"{path}: a study is a mapping of keys, not {type(data).__name__}")
     try:
-        study = Study.model_validate(source.data)
+        study = Study.model_validate(data)
     except ValidationError as error:
-        raise StudyError(_explain(source, error)) from None
-    study._source = source  # noqa: SLF001 - its own module
+        raise StudyError(_explain(path, data, lines, error)) from None
+    study._source = path, lines  # noqa: SLF001 - its own module
     calls = [(i, o.call) for i, o in enumerate(study.outcomes) if o.call is not None]
     if calls and not code:
         raise study.refusal(
             (("outcomes", i, "call"), f"imports and runs {call!r}, and code is not allowed here")
             for i, call in calls
         )
-    return _resolve_paths(study, source.path.parent)
+    return _resolve_paths(study, path.parent)
 
 
 def _resolve_paths(study: Study, folder: Path) -> Study:
@@ -429,18 +431,18 @@ def _refuse(problems: Iterable[Problem]) -> None:
 _MOST_LINES = 20
 
 
-def _explain(source: SourceText, error: ValidationError) -> str:
+def _explain(path: Path, data: dict[str, Any], known: Lines, error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         # pydantic puts the chosen member of a union (its tag or class) into the location: not a key.
-        location = source.known_location(tuple(part for part in problem["loc"] if part != "[key]"))
+        location = known_location(data, known, [part for part in problem["loc"] if part != "[key]"])
         key = ".".join(str(p) for p in location) or "study"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "unknown key"
         elif problem["type"] == "missing":
             message = "required key is missing"
-        lines.append(f"{source.path}:{source.line_of(location)}: {key}: {message}")
+        lines.append(f"{path}:{line_of(known, location)}: {key}: {message}")
     lines = list(dict.fromkeys(lines))
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"and {len(lines) - _MOST_LINES} more"]

@@ -6,16 +6,15 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from whyprompt.answers import saved as _saved
 from whyprompt.answers.pairs import chosen_items, study_pairs
-from whyprompt.errors import MediationError, StoreError, StudyError
+from whyprompt.answers.saved import Kept, Saved
+from whyprompt.errors import MediationError, StoreError
 from whyprompt.mediation.capture import capture_attention, capture_heads
 from whyprompt.mediation.inference import contrast_heads, infer_heads
 from whyprompt.mediation.measured.compare import compare_mediation
 from whyprompt.mediation.search import find_heads
 from whyprompt.mediation.sweep import head_sweep
 from whyprompt.results import plain
-from whyprompt.study import Contrast, MediationSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Sweep
     from whyprompt.mediation.search import HeadSearch
-    from whyprompt.study import Study
+    from whyprompt.study import Contrast, Study
     from whyprompt.trials.models.local import LocalModel
 
     Progress = Callable[[int, int, str], None]
@@ -305,25 +304,23 @@ def study_mediation(
         If another process is at the same mediation.
     """
     report = progress or (lambda _done, _total, _text: None)
-    settings = study.mediation or MediationSettings()
-    contrasts = _contrasts(study, settings)
-    saved = _saved.Saved.open(study, folder, frame)
-    kept = _whole(saved, contrasts, report)
+    saved = Saved.open(study, folder, frame)
+    kept = _whole(saved, report)
     if kept is None:
         with saved.writing():
             # Another process may have finished meanwhile.
-            kept = _whole(saved, contrasts, report) or _computed(
-                study, settings, contrasts, saved, frame, report
-            )
-    return _gather(study, settings, contrasts, saved, *kept)
+            kept = _whole(saved, report)
+            if kept is None:
+                _compute(saved, frame, report)
+                kept = saved.read()
+                assert kept is not None
+    return _gather(saved, kept)
 
 
-def _whole(
-    saved: _saved.Saved, contrasts: list[Contrast], report: Progress
-) -> tuple[list[Sweep], _saved.Rest] | None:
+def _whole(saved: Saved, report: Progress) -> Kept | None:
     """Read a mediation; None where it is not finished, or a file of it is damaged, which is said."""
     try:
-        return saved.read(contrasts)
+        return saved.read()
     except StoreError as error:
         report(0, 0, f"{error.message}: computed again")
         return None
@@ -348,36 +345,20 @@ def load_mediation(study: Study, folder: str | Path, frame: pd.DataFrame) -> Stu
     StoreError
         If it was finished, and a file of it is damaged since.
     """
-    settings = study.mediation or MediationSettings()
-    contrasts = _contrasts(study, settings)
-    saved = _saved.Saved.open(study, folder, frame)
-    kept = saved.read(contrasts)
-    return None if kept is None else _gather(study, settings, contrasts, saved, *kept)
+    saved = Saved.open(study, folder, frame)
+    kept = saved.read()
+    return None if kept is None else _gather(saved, kept)
 
 
-def _contrasts(study: Study, settings: MediationSettings) -> list[Contrast]:
-    """Give all contrasts to sweep: the main one, the further ones, the placebo's."""
-    main = settings.contrast or study.contrast
-    out = [main, *settings.contrasts]
-    if settings.placebo is not None:
-        if settings.placebo not in study.arms:
-            raise StudyError(
-                f"mediation.placebo names the arm {settings.placebo!r}; the arms are {', '.join(study.arms)}"
-            )
-        out.append(Contrast(treated=settings.placebo, control=main.control))
-    return list({(c.treated, c.control): c for c in out}.values())
+def _named(report: Progress, name: str) -> Progress:
+    """Report the progress of what says only how far it is."""
+    return lambda done, total, _text: report(done, total, name)
 
 
-def _computed(
-    study: Study,
-    settings: MediationSettings,
-    contrasts: list[Contrast],
-    saved: _saved.Saved,
-    frame: pd.DataFrame,
-    report: Progress,
-) -> tuple[list[Sweep], _saved.Rest]:
+def _compute(saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
     from whyprompt.trials.models.load import load_model
 
+    study, settings, contrasts = saved.study, saved.settings, saved.contrasts
     report(0, 0, "loading the model")
     lm = load_model(
         study.model.name,
@@ -386,26 +367,6 @@ def _computed(
         dtype=study.model.dtype,
         threads=study.model.threads,
     )
-    _compute(study, settings, contrasts, saved, lm, frame, report)
-    kept = saved.read(contrasts)
-    assert kept is not None
-    return kept
-
-
-def _named(report: Progress, name: str) -> Progress:
-    """Report the progress of what says only how far it is."""
-    return lambda done, total, _text: report(done, total, name)
-
-
-def _compute(
-    study: Study,
-    settings: MediationSettings,
-    contrasts: list[Contrast],
-    saved: _saved.Saved,
-    lm: LocalModel,
-    frame: pd.DataFrame,
-    report: Progress,
-) -> None:
     items = chosen_items(study, settings)
     main_pairs: list[PromptPair] = []
     for contrast in contrasts:
@@ -426,7 +387,7 @@ def _compute(
     main = saved.sweep(contrasts[0])
     report(0, settings.max_heads, "the smallest set")
     try:
-        search = find_heads(
+        search: HeadSearch | str = find_heads(
             lm.model,
             main_pairs,
             sweep=main,
@@ -438,14 +399,13 @@ def _compute(
             random_state=study.seeds.analysis,
             progress=lambda done, total, text: report(done, total, f"the smallest set, {text}"),
         )
-        note = ""
     except MediationError as error:
         # A study too small to hold items out still has its sweep; it says why it has no set.
-        search, note = None, error.message
+        search = error.message
     report(0, len(main_pairs), "attention")
     capture = capture_attention(lm.model, main_pairs, progress=_named(report, "attention"))
     pictures = _pictures(lm, main_pairs, contrasts[0], main)
-    saved.close(search, note, pictures, capture)
+    saved.close(search, pictures, capture)
 
 
 def _pictures(
@@ -466,19 +426,15 @@ def _pictures(
     return tuple(out)
 
 
-def _gather(
-    study: Study,
-    settings: MediationSettings,
-    contrasts: list[Contrast],
-    saved: _saved.Saved,
-    sweeps: list[Sweep],
-    rest: _saved.Rest,
-) -> StudyMediation:
+def _gather(saved: Saved, kept: Kept) -> StudyMediation:
+    study, settings = saved.study, saved.settings
+    sweeps, search, attention, capture = kept
+
     def studied(contrast: Contrast, sweep: Sweep) -> HeadStudy:
         inference = infer_heads(sweep, level=settings.level, random_state=study.seeds.analysis)
         return HeadStudy(contrast=contrast, sweep=sweep, inference=inference)
 
-    main, *others = (studied(c, s) for c, s in zip(contrasts, sweeps, strict=True))
+    main, *others = (studied(c, s) for c, s in zip(saved.contrasts, sweeps, strict=True))
     placebo = next((s for s in others if s.contrast.treated == settings.placebo), None)
     further = tuple(s for s in others if s is not placebo)
     differences = {
@@ -488,7 +444,6 @@ def _gather(
         for other in others
         if other.contrast.control == main.contrast.control
     }
-    capture = rest.capture
     try:
         comparison, why = (
             compare_mediation(
@@ -511,9 +466,9 @@ def _gather(
         further=further,
         differences=differences,
         placebo=placebo,
-        search=rest.search,
-        search_note=rest.note,
-        attention=rest.pictures,
+        search=None if isinstance(search, str) else search,
+        search_note=search if isinstance(search, str) else "",
+        attention=attention,
         capture=capture,
         comparison=comparison,
         comparison_note=why,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from whyprompt.errors import MediationError
+from whyprompt.errors import MediationError, StudyError
 from whyprompt.mediation.pairs import pair_from_rendered
+from whyprompt.study import Contrast
 from whyprompt.trials.items.load import load_items
 from whyprompt.trials.prompts import CHAIN_MARK, render
 
@@ -13,12 +14,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from whyprompt.mediation.pairs import PromptPair
-    from whyprompt.study import Contrast, MediationSettings, Study
+    from whyprompt.study import MediationSettings, Study
     from whyprompt.trials.items.item import Item, ItemPool
     from whyprompt.trials.models.local import PromptCodec
     from whyprompt.trials.prompts import Prompt
 
-__all__ = ["chosen_items", "study_pairs"]
+__all__ = ["chosen_items", "study_contrasts", "study_pairs"]
+
+
+def study_contrasts(study: Study, settings: MediationSettings) -> list[Contrast]:
+    """Give all contrasts to sweep: the main one, the further ones, the placebo's."""
+    main = settings.contrast or study.contrast
+    out = [main, *settings.contrasts]
+    if settings.placebo is not None:
+        if settings.placebo not in study.arms:
+            raise StudyError(
+                f"mediation.placebo names the arm {settings.placebo!r}; the arms are {', '.join(study.arms)}"
+            )
+        out.append(Contrast(treated=settings.placebo, control=main.control))
+    return list({(c.treated, c.control): c for c in out}.values())
 
 
 def chosen_items(study: Study, settings: MediationSettings) -> list[Item]:

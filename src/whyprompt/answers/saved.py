@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._files import file_errors, lock_for, read_json, whole_file, write_json
-from whyprompt.answers.pairs import chosen_items
+from whyprompt.answers.pairs import chosen_items, study_contrasts
 from whyprompt.errors import StoreError
 from whyprompt.mediation.capture import AttentionCapture, HeadCapture
 from whyprompt.mediation.results import PairOutcomes, Sweep
@@ -37,38 +37,26 @@ if TYPE_CHECKING:
 
     from whyprompt.study import Contrast, Study
 
-__all__ = ["Rest", "Saved"]
+__all__ = ["Kept", "Saved"]
 
 # Raised when the same study and model would give other numbers.
 _FORMAT = 4
 _DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Rest:
-    """What a mediation has beside its sweeps."""
-
-    search: HeadSearch | None
-    note: str
-    pictures: tuple[HeadCapture, ...]
-    capture: AttentionCapture
+Kept = tuple[list[Sweep], HeadSearch | str, tuple[HeadCapture, ...], AttentionCapture]
+"""A sweep a contrast; the set found, or why there is none; the attention of one item; the mass of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Saved:
-    """The saved parts of one study's mediation.
+    """One study's mediation: what is asked, and what of the answer is on disk."""
 
-    Attributes
-    ----------
-    folder : Path
-    items : tuple of str
-        Items that belong to the sweep.
-    item_tasks : mapping of str to str
-    """
-
+    study: Study
+    settings: MediationSettings
     folder: Path
-    items: tuple[str, ...]
-    item_tasks: dict[str, str]
+    contrasts: list[Contrast]  # the main one first
+    item_tasks: dict[str, str]  # of the items that belong to the sweep
 
     @classmethod
     def open(cls, study: Study, folder: str | Path, frame: pd.DataFrame) -> Saved:
@@ -83,20 +71,22 @@ class Saved:
                 f"the trial table has no item {missing[0]!r}, which the sweep needs",
                 hint="run the study again: whyprompt run STUDY",
             )
-        main = settings.contrast or study.contrast
+        contrasts = study_contrasts(study, settings)
         key = {
             "format": _FORMAT,
             "trials": trials,
             "model": model,
             # The search and the attention are of this one.
-            "contrast": [main.treated, main.control],
+            "contrast": [contrasts[0].treated, contrasts[0].control],
             "settings": settings.model_dump(mode="json"),
             "seed": study.seeds.analysis,
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
         return cls(
+            study=study,
+            settings=settings,
             folder=Path(folder) / "mediation" / name,
-            items=tuple(i.item_id for i in items),
+            contrasts=contrasts,
             item_tasks={i.item_id: i.task_type for i in items},
         )
 
@@ -111,23 +101,18 @@ class Saved:
         finally:
             lock.release()
 
-    def read(self, contrasts: list[Contrast]) -> tuple[list[Sweep], Rest] | None:
-        """Read the sweeps of these contrasts, and the rest.
-
-        Returns
-        -------
-        tuple of (list of Sweep, Rest), or None
-            None where they were not finished.
+    def read(self) -> Kept | None:
+        """Read all of it; None where it was not finished.
 
         Raises
         ------
         StoreError
-            If they were, and a file is damaged.
+            If it was, and a file is damaged.
         """
         # Written last: where this file is, everything was.
         if not (self.folder / "rest.json").is_file():
             return None
-        return [self.sweep(c) for c in contrasts], self._read_rest()
+        return [self.sweep(c) for c in self.contrasts], *self._read_rest()
 
     def outcomes(self, contrast: Contrast) -> dict[str, PairOutcomes]:
         """Read the finished items of one sweep; a line that is not whole is an item not finished."""
@@ -178,12 +163,12 @@ class Saved:
             If a file of it is damaged.
         """
         done = self.outcomes(contrast)
-        lost = [i for i in self.items if i not in done]
+        lost = [i for i in self.item_tasks if i not in done]
         if lost:
             raise StoreError(
                 f"{self._lines(contrast)} is damaged: it has no whole line of item {lost[0]!r}", hint=_DELETE
             )
-        rows = [done[i] for i in self.items]
+        rows = [done[i] for i in self.item_tasks]
         path = self._grid(contrast)
         with _reading(path):
             grid = read_json(path, hint=_DELETE)
@@ -221,21 +206,17 @@ class Saved:
         )
 
     def close(
-        self,
-        search: HeadSearch | None,
-        note: str,
-        pictures: tuple[HeadCapture, ...],
-        capture: AttentionCapture,
+        self, search: HeadSearch | str, pictures: tuple[HeadCapture, ...], capture: AttentionCapture
     ) -> None:
-        """Keep the set found, the attention of one item, and the attention mass of all."""
+        """Keep what a mediation has beside its sweeps."""
         with whole_file(self._mass) as file:
             np.savez_compressed(file, mass=capture.mass, entropy=capture.entropy)
         # Last: where this file is, everything is.
         write_json(
             self.folder / "rest.json",
             {
-                "search": None if search is None else search.to_dict(),
-                "note": note,
+                "search": None if isinstance(search, str) else search.to_dict(),
+                "note": search if isinstance(search, str) else "",
                 "attention": [
                     {
                         **{
@@ -258,14 +239,14 @@ class Saved:
             },
         )
 
-    def _read_rest(self) -> Rest:
+    def _read_rest(self) -> tuple[HeadSearch | str, tuple[HeadCapture, ...], AttentionCapture]:
         path = self.folder / "rest.json"
         with _reading(path):
             rest = read_json(path, hint=_DELETE)
             pictures = tuple(_picture(one) for one in rest["attention"])
             found, names = rest["search"], rest["capture"]
-            search = None if found is None else _search(found)
             note = _text(rest["note"])
+            search = note if found is None else _search(found)
             item_ids, clusters, segments = (
                 tuple(_text(x) for x in names[k]) for k in ("item_ids", "clusters", "segments")
             )
@@ -278,7 +259,7 @@ class Saved:
         capture = AttentionCapture(
             item_ids=item_ids, clusters=clusters, heads=heads, segments=segments, mass=mass, entropy=entropy
         )
-        return Rest(search=search, note=note, pictures=pictures, capture=capture)
+        return search, pictures, capture
 
     @property
     def _mass(self) -> Path:

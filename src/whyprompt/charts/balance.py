@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._words import counted, format_number
-from whyprompt.charts.style import BLUE, MUTED, VERMILION, data, finish, title_lines
+from whyprompt.charts.style import (
+    BLUE,
+    MUTED,
+    VERMILION,
+    coloured,
+    data,
+    finish,
+    layered,
+    rule_at,
+    title_lines,
+    told,
+)
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.rules import SMD_LIMIT
 
@@ -93,24 +104,19 @@ def love_plot(balance: Iterable[Any], *, limit: float = SMD_LIMIT, width: int = 
             sort=when,
             scale=alt.Scale(domain=when, range=["triangle-up", "circle"]),
         ),
-        tooltip=alt.Tooltip("words:N", title=" "),
-        description="words:N",
+        **told(),
     )
-    bound = (
-        alt.Chart(data([{"at": limit}]))
-        .mark_rule(color=MUTED, strokeDash=[4, 3], aria=False)
-        .encode(x="at:Q")
-    )
-    chart = alt.layer(bound, lines, points).properties(
-        width=width, height=24 * len(order) + 10, autosize={"type": "fit-x", "contains": "padding"}
-    )
-    out: alt.LayerChart = finish(
-        chart,
+    bound = rule_at(limit, "x")
+    return layered(
+        bound,
+        lines,
+        points,
         description="Balance: absolute standardised mean differences before and after adjustment. "
         + "; ".join(words)
         + f". The dashed line is {limit:g}.",
+        width=width,
+        height=24 * len(order) + 10,
     )
-    return out
 
 
 def _arms(
@@ -205,39 +211,29 @@ def overlap_plot(
                 axis=alt.Axis(labelExpr="abs(datum.value)", tickMinStep=1),
             ),
             y2="to:Q",
-            color=alt.Color(
-                "arm:N",
-                title="arm",
-                scale=alt.Scale(domain=["treated", "control"], range=[BLUE, VERMILION]),
-                legend=alt.Legend(orient="top"),
-            ),
+            color=coloured("arm", ["treated", "control"], [BLUE, VERMILION], title="arm"),
             opacity=alt.Opacity(
                 "state:N",
                 title="in the estimate",
                 scale=alt.Scale(domain=states, range=[0.9, 0.3]),
                 legend=None if w is None else alt.Legend(orient="top"),
             ),
-            tooltip=alt.Tooltip("words:N", title=" "),
-            description="words:N",
+            **told(),
         )
     )
-    zero = alt.Chart(data([{"at": 0}])).mark_rule(color=MUTED, aria=False).encode(y="at:Q")
+    zero = rule_at(0, "y", dashed=False)
     spans = {a: (float(score[t == a].min()), float(score[t == a].max())) for a in (True, False)}
     words = "Propensity scores. " + " ".join(
         f"{name}: {int((t == a).sum())} rows from {format_number(spans[a][0])} to "
         f"{format_number(spans[a][1])}, {int((used & (t == a)).sum())} used."
         for a, name in ((True, "Treated"), (False, "Control"))
     )
-    chart = alt.layer(bars, zero).properties(
-        width=width, height=240, autosize={"type": "fit-x", "contains": "padding"}
-    )
-    out: alt.LayerChart = finish(chart, description=words)
-    return out
+    return layered(bars, zero, description=words, width=width, height=240)
 
 
 def _curves(
     values: ArrayLike, treated: ArrayLike, weights: ArrayLike | None, name: str, kind: str, width: int
-) -> Any:  # noqa: ANN401 - a chart
+) -> alt.Chart:
     import altair as alt
 
     x, t, w = _arms(values, treated, weights, name)
@@ -253,18 +249,19 @@ def _curves(
     interpolate: Literal["linear", "step-after"] = "linear" if kind == "density" else "step-after"
     title = "density" if kind == "density" else "share of rows at or below"
     shown = [stage for stage, _ in stages]
-    chart = (
+    means = "; ".join(
+        f"{stage}: treated mean {format_number(float(np.average(x[t], weights=weight[t])))}, control mean "
+        f"{format_number(float(np.average(x[~t], weights=weight[~t])))}"
+        for stage, weight in stages
+    )
+    what = "Densities" if kind == "density" else "Distribution functions"
+    out: alt.Chart = finish(
         alt.Chart(data(rows))
         .mark_line(strokeWidth=2, aria=False, interpolate=interpolate)
         .encode(
             x=alt.X("value:Q", title=name, scale=alt.Scale(zero=False)),
             y=alt.Y("height:Q", title=title),
-            color=alt.Color(
-                "arm:N",
-                title="arm",
-                scale=alt.Scale(domain=["treated", "control"], range=[BLUE, VERMILION]),
-                legend=alt.Legend(orient="top"),
-            ),
+            color=coloured("arm", ["treated", "control"], [BLUE, VERMILION], title="arm"),
             strokeDash=alt.StrokeDash(
                 "stage:N",
                 title="adjustment",
@@ -272,16 +269,12 @@ def _curves(
                 scale=alt.Scale(domain=["before", "after"], range=[[4, 3], [1, 0]]),
                 legend=None if w is None else alt.Legend(orient="top"),
             ),
-        )
-        .properties(width=width, height=220, autosize={"type": "fit-x", "contains": "padding"})
+        ),
+        description=f"{what} of {name} in both arms. {means}.",
+        width=width,
+        height=220,
     )
-    means = "; ".join(
-        f"{stage}: treated mean {format_number(float(np.average(x[t], weights=weight[t])))}, control mean "
-        f"{format_number(float(np.average(x[~t], weights=weight[~t])))}"
-        for stage, weight in stages
-    )
-    what = "Densities" if kind == "density" else "Distribution functions"
-    return finish(chart, description=f"{what} of {name} in both arms. {means}.")
+    return out
 
 
 def _density(x: Floats, w: Floats, name: str) -> tuple[Floats, Floats]:
@@ -341,8 +334,7 @@ def density_plot(
     -----
     Gaussian kernel, Scott's bandwidth for the effective sample size.
     """
-    out: alt.Chart = _curves(values, treated, weights, name, "density", width)
-    return out
+    return _curves(values, treated, weights, name, "density", width)
 
 
 def ecdf_plot(
@@ -376,5 +368,4 @@ def ecdf_plot(
     EstimationError
         If an arm is empty or has no weight.
     """
-    out: alt.Chart = _curves(values, treated, weights, name, "ecdf", width)
-    return out
+    return _curves(values, treated, weights, name, "ecdf", width)

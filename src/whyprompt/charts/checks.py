@@ -7,9 +7,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number, p_words
-from whyprompt.charts.effects import _ROW, _fit, _intervals, _zero
+from whyprompt.charts.effects import ROW, intervals
 from whyprompt.charts.rows import number, records
-from whyprompt.charts.style import BLUE, GREY, MUTED, PURPLE, SKY, VERMILION, data, finish, span, title_lines
+from whyprompt.charts.style import (
+    BLUE,
+    GREY,
+    PURPLE,
+    SKY,
+    VERMILION,
+    coloured,
+    data,
+    finish,
+    layered,
+    rule_at,
+    span,
+    title_lines,
+    told,
+)
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -94,17 +108,16 @@ def interval_plot(
         raise EstimationError("there is no estimate to draw")
     drawn = rows[:_MOST_LINES]
     order = list(dict.fromkeys(r["label"] for r in drawn))
-    chart = _intervals(drawn, order, title_lines(title, width), colour=alt.value(BLUE))
+    layers = intervals(drawn, order, title_lines(title, width), colour=alt.value(BLUE))
     if limits:
         marks = alt.Chart(data({"at": float(at)} for at in limits))
-        chart = marks.mark_rule(color=GREY, strokeDash=[2, 3], aria=False).encode(x="at:Q") + chart
+        layers.insert(0, marks.mark_rule(color=GREY, strokeDash=[2, 3], aria=False).encode(x="at:Q"))
     words = f"{title}. " + "; ".join(r["words"] for r in drawn) + "."
     if len(rows) > len(drawn):
         words += f" The first {len(drawn)} of {len(rows)} are drawn."
     if lost:
         words += f" Without an estimate: {', '.join(lost)}."
-    out: alt.LayerChart = finish(_fit(chart, width=width, height=_ROW * len(order) + 10), description=words)
-    return out
+    return layered(*layers, description=words, width=width, height=ROW * len(order) + 10)
 
 
 def draws_plot(
@@ -173,8 +186,7 @@ def draws_plot(
             x2="high:Q",
             y=alt.Y("n:Q", title=f"number of {what}"),
             y2="none:Q",
-            tooltip=alt.Tooltip("words:N", title=" "),
-            description="words:N",
+            **told(),
         )
     )
     lines = [
@@ -188,17 +200,11 @@ def draws_plot(
         scale=alt.Scale(domain=names, range=[PURPLE, VERMILION, BLUE][: len(names)]),
         legend=alt.Legend(orient="top", symbolType="stroke"),
     )
-    rule = (
-        alt.Chart(data(lines))
-        .mark_rule(strokeWidth=3)
-        .encode(x="at:Q", color=colour, tooltip=alt.Tooltip("words:N", title=" "), description="words:N")
-    )
+    rule = alt.Chart(data(lines)).mark_rule(strokeWidth=3).encode(x="at:Q", color=colour, **told())
     low, high = np.quantile(found, [0.025, 0.975])
     words = f"{found.size} {what}, middle 95% from {span(float(low), float(high))}"
     words += "".join(f"; {line['words']}" for line in lines) + f". Axis: {title}."
-    chart = _fit(alt.layer(_zero(), bar, rule), width=width, height=220)
-    out: alt.LayerChart = finish(chart, description=words)
-    return out
+    return layered(rule_at(), bar, rule, description=words, width=width, height=220)
 
 
 def count_plot(
@@ -255,21 +261,15 @@ def count_plot(
     if groups != [""]:
         colours = [BLUE, VERMILION, SKY, PURPLE, GREY]
         encoded = {
-            "color": alt.Color(
-                "group:N",
-                title=None,
-                scale=alt.Scale(domain=groups, range=[colours[k % 5] for k in range(len(groups))]),
-                legend=alt.Legend(orient="top"),
-            ),
+            "color": coloured("group", groups, [colours[k % 5] for k in range(len(groups))], title=None),
             "yOffset": alt.YOffset("group:N", sort=groups),
         }
     bar = base.mark_bar().encode(
         x=alt.X("value:Q", title=title_lines(title, width)), description="words:N", **encoded
     )
-    height = max(_ROW, 14 * len(groups)) * len(order) + 10
+    height = max(ROW, 14 * len(groups)) * len(order) + 10
     words = f"{title}. " + "; ".join(r["words"] for r in rows) + "."
-    out: alt.LayerChart = finish(_fit(alt.layer(bar), width=width, height=height), description=words)
-    return out
+    return layered(bar, description=words, width=width, height=height)
 
 
 def pattern_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - patterns
@@ -316,23 +316,15 @@ def pattern_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
                 axis=alt.Axis(labelAngle=-40, labelOverlap=False),
             ),
             y=alt.Y("label:N", sort=order, title="rows with this pattern", axis=alt.Axis(labelOverlap=False)),
-            color=alt.Color(
-                "state:N",
-                title=None,
-                scale=alt.Scale(domain=["known", "missing"], range=[SKY, VERMILION]),
-                legend=alt.Legend(orient="top"),
-            ),
-            tooltip=alt.Tooltip("words:N", title=" "),
-            description="words:N",
+            color=coloured("state", ["known", "missing"], [SKY, VERMILION], title=None),
+            **told(),
         )
     )
     parts = [f"{n} rows lack {', '.join(gone) if gone else 'nothing'}" for gone, n in shown[:12]]
     words = f"Patterns of missing values in {counted(found.n_rows, 'row')}. " + "; ".join(parts) + "."
     if len(found.patterns) > len(shown):
         words += f" The {len(shown)} most frequent of {len(found.patterns)} patterns are drawn."
-    chart = _fit(alt.layer(tile), width=width, height=22 * len(order))
-    out: alt.LayerChart = finish(chart, description=words)
-    return out
+    return layered(tile, description=words, width=width, height=22 * len(order))
 
 
 def little_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - a test
@@ -373,12 +365,9 @@ def little_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN
     mark = (
         alt.Chart(data([{"at": found.estimate, "words": words}]))
         .mark_rule(color=PURPLE, strokeWidth=3)
-        .encode(x="at:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N")
+        .encode(x="at:Q", **told())
     )
-    out: alt.LayerChart = finish(
-        _fit(alt.layer(tail, line, mark), width=width, height=220), description=words
-    )
-    return out
+    return layered(tail, line, mark, description=words, width=width, height=220)
 
 
 def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - rows of deltas
@@ -420,19 +409,15 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     y = alt.Y("low:Q", title="estimate of the effect", scale=alt.Scale(zero=False))
     band = base.mark_area(color=BLUE, opacity=0.2, aria=False).encode(y=y, y2="high:Q")
     line = base.mark_line(color=BLUE, aria=False).encode(y="estimate:Q")
-    dots = base.mark_point(color=BLUE, filled=True, size=40, opacity=1).encode(
-        y="estimate:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
-    )
-    zero = (
-        alt.Chart(data([{"at": 0.0}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y="at:Q")
-    )
+    dots = base.mark_point(color=BLUE, filled=True, size=40, opacity=1).encode(y="estimate:Q", **told())
+    zero = rule_at(0.0, "y")
     layers = [zero, band, line, dots]
     tips = [t for t in (found["tipping_low"], found["tipping_high"]) if t is not None]
     if tips:
         layers.append(
             alt.Chart(data({"at": t, "words": f"the conclusion tips at {format_number(t)}"} for t in tips))
             .mark_rule(color=PURPLE, strokeWidth=2)
-            .encode(x="at:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N")
+            .encode(x="at:Q", **told())
         )
     words = f"Tipping point of {column} in {arm}. " + "; ".join(r["words"] for r in rows) + "."
     words += (
@@ -440,8 +425,7 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         if tips
         else f" The conclusion ({conclusion}) does not tip in this range."
     )
-    out: alt.LayerChart = finish(_fit(alt.layer(*layers), width=width, height=260), description=words)
-    return out
+    return layered(*layers, description=words, width=width, height=260)
 
 
 def imputation_plot(found: Any, *, width: int = 560) -> alt.VConcatChart:  # noqa: ANN401 - chains
@@ -492,5 +476,4 @@ def imputation_plot(found: Any, *, width: int = 560) -> alt.VConcatChart:  # noq
         + "; ".join(said)
         + "."
     )
-    out: alt.VConcatChart = finish(alt.vconcat(*panels, spacing=14), description=words)
-    return out
+    return finish(alt.vconcat(*panels, spacing=14), description=words)

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt._words import counted, format_number, percent
 from whyprompt.charts.rows import HasEstimates, number, records, row_words
-from whyprompt.charts.style import BLUE, MUTED, PURPLE, VERMILION, data, finish, span, title_lines, wrap
+from whyprompt.charts.style import (
+    BLUE,
+    MUTED,
+    PURPLE,
+    VERMILION,
+    data,
+    finish,
+    layered,
+    rule_at,
+    span,
+    title_lines,
+    told,
+    wrap,
+)
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -23,33 +36,20 @@ __all__ = [
     "specification_plot",
 ]
 
-_ROW = 30
+ROW = 30
 # A normal quantile: Monte Carlo errors are those of means over many draws.
 _Z95 = 1.959963984540054
 
 
-def _zero(at: float = 0.0) -> Any:  # noqa: ANN401 - a chart
-    import altair as alt
-
-    return (
-        alt.Chart(data([{"at": at}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(x="at:Q")
-    )
-
-
-def _fit(chart: Any, *, width: int, height: int) -> Any:  # noqa: ANN401 - a chart
-    """Make the whole picture, labels and all, as wide as asked."""
-    return chart.properties(width=width, height=height, autosize={"type": "fit-x", "contains": "padding"})
-
-
-def _intervals(
+def intervals(
     rows: list[dict[str, Any]],
     order: list[str],
     title: list[str],
     *,
     colour: Any,  # noqa: ANN401 - an encoding
     domain: list[float] | None = None,
-) -> Any:  # noqa: ANN401 - a chart
-    """Lay points with intervals over named lines."""
+) -> list[alt.Chart]:
+    """Give the layers of points with intervals over named lines, zero first."""
     import altair as alt
 
     y = alt.Y("label:N", sort=order, title=None, scale=alt.Scale(domain=order))
@@ -65,10 +65,9 @@ def _intervals(
         color=colour,
         shape=alt.Shape("shape:N", scale=None),
         size=alt.Size("size:Q", scale=None),
-        tooltip=alt.Tooltip("words:N", title=" "),
-        description="words:N",
+        **told(),
     )
-    return alt.layer(_zero(), bar, points)
+    return [rule_at(), bar, points]
 
 
 def forest_plot(
@@ -143,7 +142,7 @@ def forest_plot(
         }
         for line in drawn
     ]
-    chart = _intervals(rows, order, title_lines(title or result.axis, width), colour=alt.value(BLUE))
+    layers = intervals(rows, order, title_lines(title or result.axis, width), colour=alt.value(BLUE))
     if truths:
         marks = alt.Chart(
             data(
@@ -151,16 +150,16 @@ def forest_plot(
                 for k, v in truths.items()
             )
         )
-        chart += marks.mark_tick(color=PURPLE, thickness=3, size=20).encode(
-            x="truth:Q", y=alt.Y("label:N", sort=order), tooltip="words:N", description="words:N"
+        layers.append(
+            marks.mark_tick(color=PURPLE, thickness=3, size=20).encode(
+                x="truth:Q", y=alt.Y("label:N", sort=order), tooltip="words:N", description="words:N"
+            )
         )
     description = "Forest plot. " + "; ".join(row_words(line) for line in drawn) + "."
     if truths:
         description += " Vertical marks are the effects known from both arms: "
         description += "; ".join(f"{k} {format_number(v)}" for k, v in truths.items()) + "."
-    shaped = _fit(chart, width=width, height=_ROW * len(order) + 10)
-    out: alt.LayerChart = finish(shaped, description=description)
-    return out
+    return layered(*layers, description=description, width=width, height=ROW * len(order) + 10)
 
 
 def draw_plot(draw: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - one draw
@@ -212,13 +211,10 @@ def draw_plot(draw: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401
             }
         )
     title = title_lines(draw.adjusted.axis, width)
-    chart = _intervals(rows, list(names), title, colour=alt.Color("colour:N", scale=None))
+    layers = intervals(rows, list(names), title, colour=alt.Color("colour:N", scale=None))
     mark = alt.Chart(data([{"at": draw.truth}])).mark_rule(color=PURPLE, aria=False).encode(x="at:Q")
     description = "One arm an item, as logs would have it. " + "; ".join(r["words"] for r in rows) + "."
-    out: alt.LayerChart = finish(
-        _fit(mark + chart, width=width, height=_ROW * 4 + 10), description=description
-    )
-    return out
+    return layered(mark, *layers, description=description, width=width, height=ROW * 4 + 10)
 
 
 def audit_plot(
@@ -279,7 +275,7 @@ def audit_plot(
         if what == "bias"
         else f"share of {percent(result.level)} intervals that hold the truth"
     )
-    base = _intervals(
+    layers = intervals(
         rows,
         order,
         title_lines(title, width),
@@ -287,13 +283,11 @@ def audit_plot(
         domain=[0.0, 1.0] if what == "coverage" else None,
     )
     if what == "coverage":
-        base = alt.layer(*base.layer[1:], _zero(result.level))
+        layers = [*layers[1:], rule_at(result.level)]
     description = (
         f"Audit over {counted(result['draws'], 'draw')}. " + "; ".join(r["words"] for r in rows) + "."
     )
-    chart = _fit(base, width=width, height=_ROW * len(order) + 10)
-    out: alt.LayerChart = finish(chart, description=description)
-    return out
+    return layered(*layers, description=description, width=width, height=ROW * len(order) + 10)
 
 
 def dose_response_plot(
@@ -340,17 +334,13 @@ def dose_response_plot(
     y = alt.Y("low:Q", title=outcome_title, scale=alt.Scale(zero=False))
     band = base.mark_area(color=BLUE, opacity=0.2, aria=False).encode(y=y, y2="high:Q")
     line = base.mark_line(color=BLUE, aria=False).encode(y=alt.Y("estimate:Q", title=outcome_title))
-    dots = base.mark_point(color=BLUE, filled=True, size=30).encode(
-        y="estimate:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
-    )
+    dots = base.mark_point(color=BLUE, filled=True, size=30).encode(y="estimate:Q", **told())
     ends = [
         f"{format_number(r['estimate'])} ({span(r['low'], r['high'])}) at {format_number(r['dose'])}"
         for r in (rows[0], rows[-1])
     ]
     words = f"Dose and response: from {ends[0]} to {ends[1]}."
-    chart = _fit(alt.layer(band, line, dots), width=width, height=260)
-    out: alt.LayerChart = finish(chart, description=words)
-    return out
+    return layered(band, line, dots, description=words, width=width, height=260)
 
 
 def specification_plot(
@@ -413,9 +403,7 @@ def specification_plot(
         .mark_rule(color=BLUE, opacity=0.6, aria=False)
         .encode(y=alt.Y("low:Q", title=title), y2="high:Q")
     )
-    point = base.mark_point(filled=True, color=BLUE, size=28, opacity=1).encode(
-        y="estimate:Q", tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
-    )
+    point = base.mark_point(filled=True, color=BLUE, size=28, opacity=1).encode(y="estimate:Q", **told())
     lines = [{"at": 0.0, "colour": MUTED}] + ([] if truth is None else [{"at": truth, "colour": PURPLE}])
     rule = (
         alt.Chart(data(lines)).mark_rule(aria=False).encode(y="at:Q", color=alt.Color("colour:N", scale=None))
@@ -444,5 +432,4 @@ def specification_plot(
         below.properties(width=width, height=18 * len(order)),
         spacing=6,
     )
-    out: alt.VConcatChart = finish(chart, description=words)
-    return out
+    return finish(chart, description=words)

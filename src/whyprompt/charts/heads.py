@@ -18,10 +18,13 @@ from whyprompt.charts.style import (
     PURPLE,
     SKY,
     VERMILION,
+    coloured,
     data,
-    finish,
+    layered,
+    rule_at,
     span,
     title_lines,
+    told,
 )
 from whyprompt.errors import MediationError
 
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     import altair as alt
 
 __all__ = [
-    "FIT",
     "colours",
     "head_heatmap",
     "head_items_plot",
@@ -44,7 +46,6 @@ __all__ = [
 
 _PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
 _NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "total NDE"}
-FIT = {"type": "fit-x", "contains": "padding"}
 
 
 def head_words(inference: Any, at: int) -> str:  # noqa: ANN401 - arrays over heads
@@ -136,8 +137,7 @@ def head_heatmap(
             scale=alt.Scale(domain=[-most, 0, most], range=list(DIVERGING), interpolate="rgb"),
             legend=alt.Legend(orient="top", gradientLength=min(260, width - 90), format=".2~g", tickCount=5),
         ),
-        tooltip=alt.Tooltip("words:N", title=" "),
-        description="words:N",
+        **told(),
     )
     dots = (
         base.transform_filter("datum.mark")
@@ -146,13 +146,14 @@ def head_heatmap(
     )
     marked = sum(r["mark"] for r in rows)
     best = int(np.argmax(np.abs(inference.mean)))
-    chart = alt.layer(cells, dots).properties(width=width, height=cell * len(down), autosize=FIT)
-    out: alt.LayerChart = finish(
-        chart,
+    return layered(
+        cells,
+        dots,
         description=f"Heat map of {counted(len(rows), 'head')}. The largest effect is that of "
         f"{head_words(inference, best)}. {marked} heads are marked: q < {inference.alpha:g}.",
+        width=width,
+        height=cell * len(down),
     )
-    return out
 
 
 def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:  # noqa: ANN401 - arrays over heads
@@ -193,13 +194,8 @@ def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
     named = [{**row, "name": "{}.{}".format(*inference.heads[i])} for i, row in enumerate(rows) if i in top]
     x = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False, padding=10), axis=alt.Axis(tickMinStep=1))
     y = alt.Y("effect:Q", title=_unit(inference, outcome))
-    colour = alt.Color(
-        "sure:N",
-        title="head",
-        scale=alt.Scale(domain=states, range=[VERMILION, BLUE]),
-        legend=alt.Legend(orient="top"),
-    )
-    zero = alt.Chart(data([{"at": 0}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False).encode(y="at:Q")
+    colour = coloured("sure", states, [VERMILION, BLUE], title="head")
+    zero = rule_at(0, "y")
     bars = (
         alt.Chart(data(named))
         .mark_rule(opacity=0.7, aria=False)
@@ -215,8 +211,7 @@ def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
             shape=alt.Shape(
                 "sure:N", title="head", scale=alt.Scale(domain=states, range=["diamond", "circle"])
             ),
-            tooltip=alt.Tooltip("words:N", title=" "),
-            description="words:N",
+            **told(),
         )
     )
     labels = (
@@ -232,9 +227,15 @@ def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
     words = "Heads by layer. The layers with the largest single heads: " + "; ".join(
         f"layer {k}, {format_number(by_layer[k])}" for k in strongest
     )
-    chart = alt.layer(zero, bars, dots, labels).properties(width=width, height=240, autosize=FIT)
-    out: alt.LayerChart = finish(chart, description=words + ". Five heads carry their intervals.")
-    return out
+    return layered(
+        zero,
+        bars,
+        dots,
+        labels,
+        description=words + ". Five heads carry their intervals.",
+        width=width,
+        height=240,
+    )
 
 
 def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680) -> alt.LayerChart:  # noqa: ANN401 - arrays over sets
@@ -287,12 +288,7 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
         axis=alt.Axis(labelAngle=0 if layers else -40),
     )
     y = alt.Y("effect:Q", title=title_lines(f"joint {name} on {outcome}", 240))
-    colour = alt.Color(
-        "sure:N",
-        title=None,
-        scale=alt.Scale(domain=states, range=[VERMILION, BLUE]),
-        legend=alt.Legend(orient="top"),
-    )
+    colour = coloured("sure", states, [VERMILION, BLUE], title=None)
     total = float(inference.estimate)
     lines = [{"at": 0.0, "line": "none"}, {"at": total, "line": "total effect"}]
     rules = (
@@ -304,17 +300,14 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
         y=y,
         color=colour,
         shape=alt.Shape("sure:N", title=None, scale=alt.Scale(domain=states, range=["diamond", "circle"])),
-        tooltip=alt.Tooltip("words:N", title=" "),
-        description="words:N",
+        **told(),
     )
     strongest = sorted(rows, key=lambda r: -abs(float(r["effect"])))[:3]
     words = (
         f"Joint {name} of {len(rows)} {'layers' if layers else 'sets'}, beside a total effect of"
         f" {format_number(total)}. The largest: " + "; ".join(str(r["words"]) for r in strongest) + "."
     )
-    chart = alt.layer(rules, bars, dots).properties(width=width, height=240, autosize=FIT)
-    out: alt.LayerChart = finish(chart, description=words)
-    return out
+    return layered(rules, bars, dots, description=words, width=width, height=240)
 
 
 def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401 - a path of heads
@@ -364,9 +357,7 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         "items:N", sort=names, scale=alt.Scale(domain=names, range=[[4, 3], [1, 0]]), title=None
     )
     lines = base.mark_line(strokeWidth=2, aria=False).encode(strokeDash=dash)
-    dots = base.mark_point(filled=True, size=60, opacity=1).encode(
-        tooltip=alt.Tooltip("words:N", title=" "), description="words:N"
-    )
+    dots = base.mark_point(filled=True, size=60, opacity=1).encode(**told())
     k, least = len(search.heads), search.least
     ends = {"low": _end(least.ends[0]), "high": _end(least.ends[1])}
     interval = (
@@ -374,11 +365,7 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         .mark_rule(color=BLUE, strokeWidth=2, aria=False)
         .encode(x=x, y="low:Q", y2="high:Q")
     )
-    aim = (
-        alt.Chart(data([{"at": search.share}]))
-        .mark_rule(color=MUTED, strokeDash=[4, 3], aria=False)
-        .encode(y="at:Q")
-    )
+    aim = rule_at(search.share, "y")
     end = float(search.held_out_share[k - 1])
     words = (
         f"Cumulative joint effect. {counted(k, 'head')} {'carries' if k == 1 else 'carry'} {end:.0%} of the"
@@ -386,9 +373,7 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         + ("(no interval)" if None in ends.values() else "({:.0%} to {:.0%})".format(*least.ends))
         + f"; {search.share:.0%} was asked for."
     )
-    chart = alt.layer(aim, interval, lines, dots).properties(width=width, height=260, autosize=FIT)
-    out: alt.LayerChart = finish(chart, description=words)
-    return out
+    return layered(aim, interval, lines, dots, description=words, width=width, height=260)
 
 
 def head_items_plot(
@@ -456,21 +441,19 @@ def head_items_plot(
                 scale=alt.Scale(domain=tasks, range=colours(len(tasks))),
                 legend=alt.Legend(orient="top", columns=3 if width >= 500 else 2) if len(tasks) > 1 else None,
             ),
-            tooltip=alt.Tooltip("words:N", title=" "),
-            description="words:N",
+            **told(),
         )
     )
-    zero = alt.Chart(data([{"at": 0}])).mark_rule(color=MUTED, aria=False).encode(x="at:Q")
+    zero = rule_at(0, "x", dashed=False)
     up = int((effect > 0).sum())
-    chart = alt.layer(bars, zero).properties(
-        width=width, height=max(90, min(14 * len(rows), 800)), autosize=FIT
-    )
-    out: alt.LayerChart = finish(
-        chart,
+    return layered(
+        bars,
+        zero,
         description=f"{name} of layer {head[0]} head {head[1]}, item by item: positive in {up} of "
         f"{len(rows)}, mean {format_number(float(effect.mean()))}.",
+        width=width,
+        height=max(90, min(14 * len(rows), 800)),
     )
-    return out
 
 
 def colours(n: int) -> list[str]:

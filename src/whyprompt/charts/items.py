@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number
-from whyprompt.charts.effects import _fit, _zero
-from whyprompt.charts.style import BLUE, GREY, VERMILION, data, finish, title_lines
+from whyprompt.charts.style import BLUE, GREY, VERMILION, coloured, data, layered, rule_at, title_lines, told
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -69,8 +68,8 @@ def gain_harm_plot(
         at = np.flatnonzero(names == name)
         at = at[np.argsort(-change[at], kind="stable")]
         rows += _marks(name, at, change, states, found.units, size=size)
-        told = [f"{int((states[at] == state).sum())} {label}" for state, label in labels.items()]
-        counts.append(f"{name}: of {counted(len(at), 'item')} {', '.join(told)}")
+        said = [f"{int((states[at] == state).sum())} {label}" for state, label in labels.items()]
+        counts.append(f"{name}: of {counted(len(at), 'item')} {', '.join(said)}")
         tallest = max(tallest, len(at))
     y: dict[str, Any] = {
         "y": alt.Y("group:N", sort=order, title=None, scale=alt.Scale(domain=order, paddingInner=0.25)),
@@ -81,27 +80,25 @@ def gain_harm_plot(
     base = alt.Chart(data(rows))
     words = f"change in {result.outcome} of an item, {result.treated} minus {result.control}"
     title = title_lines(words, width)
-    colour = alt.Color(
-        "state:N",
-        title="item",
-        scale=alt.Scale(domain=list(labels.values()), range=[BLUE, VERMILION, GREY]),
-        legend=alt.Legend(orient="top"),
-    )
+    colour = coloured("state", list(labels.values()), [BLUE, VERMILION, GREY], title="item")
     lines = base.mark_rule(opacity=0.45, aria=False).encode(
         x=alt.X("zero:Q", title=title), x2="change:Q", color=colour, **y
     )
     dots = base.mark_point(filled=True, size=22, opacity=0.9).encode(
         x=alt.X("change:Q", title=title),
         color=colour,
-        tooltip=alt.Tooltip("words:N", title=" "),
-        description="words:N",
+        **told(),
         **y,
     )
-    layered = alt.layer(_zero(), lines.transform_calculate(zero="0"), dots)
     tall = max(60, min(130, 4 * tallest))
-    chart = _fit(layered, width=width, height=tall * len(order))
-    out: alt.LayerChart = finish(chart, description="Change of every item. " + "; ".join(counts) + ".")
-    return out
+    return layered(
+        rule_at(),
+        lines.transform_calculate(zero="0"),
+        dots,
+        description="Change of every item. " + "; ".join(counts) + ".",
+        width=width,
+        height=tall * len(order),
+    )
 
 
 def _marks(

@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number
-from whyprompt.charts.heads import FIT, colours, position
+from whyprompt.charts.heads import colours, position
 from whyprompt.charts.rows import records
-from whyprompt.charts.style import BLUE, GREY, INK, MUTED, VERMILION, data, finish, span, title_lines
+from whyprompt.charts.style import (
+    BLUE,
+    GREY,
+    INK,
+    MUTED,
+    VERMILION,
+    coloured,
+    data,
+    layered,
+    span,
+    title_lines,
+    told,
+)
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -93,8 +105,7 @@ def attention_plot(
         y=y,
         y2=alt.datum(0),
         color=colour,
-        tooltip=alt.Tooltip("words:N", title=" "),
-        description="words:N",
+        **told(),
     )
     strip = base.mark_rect(height=6, aria=False).encode(x=x, x2="next:Q", y=alt.datum(-0.015), color=colour)
     text = (
@@ -106,13 +117,15 @@ def attention_plot(
     for row in rows:
         mass[row["segment"]] = mass.get(row["segment"], 0.0) + row["weight"]
     said = ", ".join(f"{name} {value:.0%}" for name, value in sorted(mass.items(), key=lambda m: -m[1]))
-    chart = alt.layer(bars, strip, text).properties(width=width, height=190, autosize=FIT)
-    out: alt.LayerChart = finish(
-        chart,
+    return layered(
+        bars,
+        strip,
+        text,
         description=f"Attention of layer {head[0]} head {head[1]} on item {picture.item_id} under "
         f"{picture.arm}, by segment: {said}.",
+        width=width,
+        height=190,
     )
-    return out
 
 
 def statistical_vs_interventional(
@@ -155,12 +168,7 @@ def statistical_vs_interventional(
     rows = [_both(row, keys, states, known=known) for row in kept]
     x = alt.X("nie:Q", title="interventional NIE")
     y = alt.Y("acme:Q", title="statistical ACME")
-    colour = alt.Color(
-        "state:N",
-        title="the two",
-        scale=alt.Scale(domain=states, range=[VERMILION, BLUE]),
-        legend=alt.Legend(orient="top"),
-    )
+    colour = coloured("state", states, [VERMILION, BLUE], title="the two")
     # Those that differ last, on top of the others.
     base = alt.Chart(data(sorted(rows, key=lambda r: r["state"] == states[0]))).encode(color=colour)
     # The lines of all heads of a large model would be a blot: those of heads that differ, and of the largest.
@@ -175,8 +183,7 @@ def statistical_vs_interventional(
         shape=alt.Shape(
             "state:N", title="the two", scale=alt.Scale(domain=states, range=["diamond", "circle"])
         ),
-        tooltip=alt.Tooltip("words:N", title=" "),
-        description="words:N",
+        **told(),
     )
     top = sorted(rows, key=lambda r: -abs(r["acme"]) - abs(r["nie"]))[:4]
     labels = (
@@ -189,15 +196,13 @@ def statistical_vs_interventional(
         max(min(r["nie_low"] for r in rows), min(r["acme_low"] for r in rows)),
         min(max(r["nie_high"] for r in rows), max(r["acme_high"] for r in rows)),
     )
-    chart = alt.layer(_diagonal(inner), across, down, dots, labels)
     apart, lost = sum(r["state"] == states[0] for r in rows), len(table) - len(rows)
     words = f"Statistical against interventional mediation for {counted(len(rows), 'head')}: in {apart} " + (
         "the two differ." if known else "their intervals do not meet."
     )
     words += f" {lost} heads have no statistical effect." if lost else ""
-    shaped = chart.properties(width=width, height=360, autosize=FIT)
-    out: alt.LayerChart = finish(shaped, description=words)
-    return out
+    layers = (_diagonal(inner), across, down, dots, labels)
+    return layered(*layers, description=words, width=width, height=360)
 
 
 def _both(row: Mapping[str, Any], keys: Sequence[str], states: list[str], *, known: bool) -> dict[str, Any]:
@@ -267,18 +272,16 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
                 legend=alt.Legend(orient="top", columns=3 if width >= 500 else 2),
             ),
             shape=alt.Shape("task:N", title="task", scale=alt.Scale(domain=tasks, range=shapes)),
-            tooltip=alt.Tooltip("words:N", title=" "),
-            description="words:N",
+            **told(),
         )
     )
     gap = max(abs(r["external"] - r["internal"]) for r in rows)
-    chart = alt.layer(_diagonal([r[k] for r in rows for k in ("external", "internal")]), dots).properties(
-        width=width, height=320, autosize=FIT
-    )
-    out: alt.LayerChart = finish(
-        chart,
+    return layered(
+        _diagonal([r[k] for r in rows for k in ("external", "internal")]),
+        dots,
         description=f"{counted(len(rows), 'item')}: effect in the trials against total effect inside the"
         " model; the "
         f"largest difference between the two is {format_number(gap)}.",
+        width=width,
+        height=320,
     )
-    return out

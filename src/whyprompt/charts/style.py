@@ -7,7 +7,7 @@ the colours are those of Okabe and Ito.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from whyprompt._words import format_number
 from whyprompt.errors import DataError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import altair as alt
+
+_Chart = TypeVar("_Chart")
 
 __all__ = [
     "BLUE",
@@ -29,11 +31,15 @@ __all__ = [
     "PURPLE",
     "SKY",
     "VERMILION",
+    "coloured",
     "data",
     "finish",
     "finite",
+    "layered",
+    "rule_at",
     "span",
     "title_lines",
+    "told",
     "wrap",
 ]
 
@@ -46,15 +52,17 @@ INK, MUTED, GRID = "#1B1F24", "#57606A", "#D8DEE4"
 DIVERGING = (BLUE, "rgba(138,143,152,0.10)", VERMILION)
 
 
-def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN401 - the chart's own type
+def finish(chart: _Chart, *, description: str, width: int | None = None, height: int | None = None) -> _Chart:
     """Give a chart the shared look and its description.
 
     Parameters
     ----------
     chart : altair chart
-        With its width set, so that its axis gets as many labels as it has room for.
     description : str
         What it shows, for those who do not see it.
+    width, height : int, optional
+        Of the whole picture, labels and all, in pixels. A chart that has its width already is that wide
+        without its labels.
 
     Returns
     -------
@@ -64,16 +72,20 @@ def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN40
     Examples
     --------
     >>> import altair as alt
-    >>> bars = alt.Chart(data([{"task": "sum", "items": 3}]), width=300).mark_bar(color=BLUE)
-    >>> chart = finish(bars.encode(x="items:Q", y="task:N"), description="Items of each task")
+    >>> bars = alt.Chart(data([{"task": "sum", "items": 3}])).mark_bar(color=BLUE)
+    >>> chart = finish(bars.encode(x="items:Q", y="task:N"), description="Items of each task", width=300)
     >>> chart.to_dict()["description"]
     'Items of each task'
     """
     shown: Any = chart
+    if width is not None:
+        shown = shown.properties(width=width, autosize={"type": "fit-x", "contains": "padding"})
+    if height is not None:
+        shown = shown.properties(height=height)
     width = getattr(shown, "width", None)
     # One label about every 95 pixels: closer ones run into each other.
     ticks = max(3, width // 95) if isinstance(width, int) else 6
-    return shown.properties(description=description, background="#FFFFFF").configure(
+    shown = shown.properties(description=description, background="#FFFFFF").configure(
         font="sans-serif",
         view={"stroke": None},
         axis={
@@ -107,6 +119,43 @@ def finish(chart: alt.TopLevelMixin, *, description: str) -> Any:  # noqa: ANN40
         title={"color": INK, "fontSize": 13, "fontWeight": "normal", "anchor": "start"},
         text={"color": INK},
     )
+    out: _Chart = shown
+    return out
+
+
+def layered(*layers: Any, description: str, width: int, height: int) -> alt.LayerChart:  # noqa: ANN401 - charts
+    """Lay charts over each other, the first at the bottom, and finish them."""
+    import altair as alt
+
+    out: alt.LayerChart = finish(
+        cast("alt.LayerChart", alt.layer(*layers)), description=description, width=width, height=height
+    )
+    return out
+
+
+def told() -> dict[str, Any]:
+    """Let marks say the ``words`` of their rows, on hover and to a screen reader."""
+    import altair as alt
+
+    return {"tooltip": alt.Tooltip("words:N", title=" "), "description": "words:N"}
+
+
+def coloured(column: str, names: Sequence[str], colours: Sequence[str], *, title: str | None) -> alt.Color:
+    """Give each name in a column its colour, with a legend above the picture."""
+    import altair as alt
+
+    scale = alt.Scale(domain=names, range=colours)
+    return alt.Color(f"{column}:N", title=title, scale=scale, legend=alt.Legend(orient="top"))
+
+
+def rule_at(at: float = 0.0, along: Literal["x", "y"] = "x", *, dashed: bool = True) -> alt.Chart:
+    """Draw a grey line at one value of an axis."""
+    import altair as alt
+
+    dash: dict[str, Any] = {"strokeDash": [4, 3]} if dashed else {}
+    rule = alt.Chart(data([{"at": at}])).mark_rule(color=MUTED, aria=False, **dash)
+    out: alt.Chart = rule.encode(**{along: "at:Q"})
+    return out
 
 
 def data(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt._words import format_number
 from whyprompt.charts.rows import number, records
-from whyprompt.charts.style import BLUE, MUTED, VERMILION, data, finish, span, title_lines
+from whyprompt.charts.style import BLUE, VERMILION, coloured, data, layered, rule_at, span, title_lines, told
 
 if TYPE_CHECKING:
     import altair as alt
@@ -73,25 +73,15 @@ def uplift_plot(
         said += ", ".join(parts)
     x = alt.X("share:Q", title="share of rows that get the treated arm", axis=alt.Axis(format="%"))
     y = alt.Y("gain:Q", title=title_lines(title, width))
-    colour = alt.Color(
-        "tool:N",
-        title=None,
-        scale=alt.Scale(domain=["whyprompt", "CausalML"], range=[BLUE, VERMILION]),
-        legend=alt.Legend(orient="top"),
-    )
+    colour = coloured("tool", ["whyprompt", "CausalML"], [BLUE, VERMILION], title=None)
     base = alt.Chart(data(lines)).encode(x=x, color=colour)
     band = alt.Chart(data(bands)).mark_area(color=BLUE, opacity=0.2, aria=False)
-    none = alt.Chart(data([{"at": 0.0}])).mark_rule(color=MUTED, strokeDash=[4, 3], aria=False)
-    points = base.mark_point(filled=True, size=30)
-    chart = (
-        band.encode(x=x, y="low:Q", y2="high:Q")
-        + none.encode(y="at:Q")
-        + base.mark_line(aria=False).encode(y=y, strokeDash=alt.StrokeDash("tool:N", legend=None))
-        + points.encode(y=y, tooltip=alt.Tooltip("words:N", title=" "), description="words:N")
+    return layered(
+        band.encode(x=x, y="low:Q", y2="high:Q"),
+        rule_at(0.0, "y"),
+        base.mark_line(aria=False).encode(y=y, strokeDash=alt.StrokeDash("tool:N", legend=None)),
+        base.mark_point(filled=True, size=30).encode(y=y, **told()),
+        description=f"{title}, by share treated. {said}.",
+        width=width,
+        height=260,
     )
-    words = f"{title}, by share treated. {said}."
-    out: alt.LayerChart = finish(
-        chart.properties(width=width, height=260, autosize={"type": "fit-x", "contains": "padding"}),
-        description=words,
-    )
-    return out
