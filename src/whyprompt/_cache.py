@@ -29,22 +29,9 @@ def cache_dir() -> Path:
 
 
 def remembered(kind: str, key: str, form: str, make: Callable[[], str]) -> str:
-    """Give a short text that is made once and kept.
+    """Give a short text that is made once and kept, in the cache's folder `kind`.
 
-    Parameters
-    ----------
-    kind : str
-        Folder in the cache.
-    key : str
-        All that the text depends on.
-    form : str
-        Regular expression of a whole text: a file that holds anything else is made anew.
-    make : callable
-        Makes the text.
-
-    Returns
-    -------
-    str
+    `key` is all that it depends on; a file that does not match `form`, a regular expression, is made anew.
     """
     kept = cache_dir() / kind / hashlib.sha256(key.encode()).hexdigest()
     try:
@@ -63,19 +50,9 @@ def remembered(kind: str, key: str, form: str, make: Callable[[], str]) -> str:
 
 
 def remembered_ratio(what: str, measure: Callable[[], float]) -> float:
-    """Measure a ratio of speeds once on a machine: a run that goes on decides alike.
+    """Measure a ratio of speeds once on a machine, to two decimals: a run that goes on decides alike.
 
-    Parameters
-    ----------
-    what : str
-        Names the ratio and all that it depends on beside the processor and the version of torch.
-    measure : callable
-        Gives the ratio.
-
-    Returns
-    -------
-    float
-        To two decimals.
+    `what` names it and all that it depends on beside the processor and the version of torch.
     """
     import torch
 

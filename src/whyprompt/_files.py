@@ -28,13 +28,7 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 @contextlib.contextmanager
 def file_errors(path: Path, *, hint: str | None = None) -> Iterator[None]:
-    """Say which file could not be written, and why.
-
-    Parameters
-    ----------
-    path : Path
-    hint : str, optional
-        What to do where the place may not be written.
+    """Say which file could not be written, and why; `hint` is for where the place may not be written.
 
     Raises
     ------
@@ -59,26 +53,10 @@ def file_errors(path: Path, *, hint: str | None = None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, hint: str | None = None) -> Iterator[BinaryIO]:
-    """Write a file under a temporary name; it takes its own once all of it is on the disk.
+    """Write a file in a folder that exists under a temporary name; it takes its own once all is on the disk.
 
-    Who reads `path` finds what was there before or all of the new, also after a kill or a power cut.
-
-    Parameters
-    ----------
-    path : Path
-        In a folder that exists.
-    hint : str, optional
-        As for :func:`file_errors`.
-
-    Yields
-    ------
-    binary file
-        To be written, and left open.
-
-    Raises
-    ------
-    WhypromptError, StoreError
-        As :func:`file_errors`; `path` is as it was then.
+    Who reads `path` finds what was there before or all of the new, also after a kill or a power cut. The
+    binary file is left open by who writes it. Errors are those of `file_errors`; `path` is then as it was.
     """
     part = path.with_name(f".{secrets.token_hex(8)}{_PART}")
     with file_errors(path, hint=hint):
@@ -113,12 +91,6 @@ def write_json(path: Path, content: object) -> None:
 def read_json(path: Path, *, hint: str) -> dict[str, Any]:
     """Read a JSON object from a file.
 
-    Parameters
-    ----------
-    path : Path
-    hint : str
-        What to do where the file holds none.
-
     Raises
     ------
     OSError
@@ -138,17 +110,7 @@ def read_json(path: Path, *, hint: str) -> dict[str, Any]:
 def lock_for(path: Path) -> filelock.BaseFileLock:
     """Take the right to write `path`, whose lock is the file beside it that ends in ``.lock``.
 
-    The system gives it back when the process ends, however it ends.
-
-    Parameters
-    ----------
-    path : Path
-        A file or folder; the folder around it is made.
-
-    Returns
-    -------
-    filelock.BaseFileLock
-        Held; to be released.
+    The folder around it is made. The system gives the lock back when the process ends, however it ends.
 
     Raises
     ------

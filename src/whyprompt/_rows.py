@@ -54,12 +54,7 @@ def unreadable(value: object) -> str | None:
 
 
 def delimited_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Read a delimited file row by row, the header first.
-
-    Yields
-    ------
-    int, list of str
-        The line that a row ends on, and its fields, as many as the header has.
+    """Read a delimited file row by row, the header first: the line that a row ends on, and its fields.
 
     Raises
     ------
@@ -115,12 +110,7 @@ def _refuse_other_separator(header: list[str], separator: str, path: Path) -> No
 
 
 def refuse_repeats(names: Sequence[str], path: Path) -> None:
-    """Refuse a table in which a name means more than one column.
-
-    Raises
-    ------
-    DataError
-    """
+    """Refuse (`DataError`) a table in which a name means more than one column."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
@@ -130,16 +120,7 @@ def refuse_repeats(names: Sequence[str], path: Path) -> None:
 
 
 def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # noqa: ANN401 - any JSON
-    """Read one JSON value.
-
-    Parameters
-    ----------
-    text : bytes
-        UTF-8, with or without the mark of it.
-    path : Path
-        The file, for messages.
-    line : int, optional
-        The line it stands on, where it stands on one.
+    """Read one JSON value from UTF-8, with or without the mark of it; `path` and `line` say where it stands.
 
     Raises
     ------
@@ -166,19 +147,9 @@ def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # n
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read a file of one JSON object a line.
+    """Read a file of one JSON object a line: its number and the object, refused as by `json_value`.
 
     Only a line feed ends a line: other separators of lines may stand in a text.
-
-    Yields
-    ------
-    int, dict
-        Line number and object.
-
-    Raises
-    ------
-    DataError
-        As `json_value`; or if a line holds something else than an object.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):

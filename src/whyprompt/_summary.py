@@ -16,16 +16,6 @@ __all__ = ["assumption_lines", "balance_text", "figures", "grid", "measure_lines
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay text out in columns, the first to the left, the others to the right.
 
-    Parameters
-    ----------
-    header : sequence of str
-    rows : sequence of sequence of str
-        As many cells each as the header has.
-
-    Returns
-    -------
-    str
-
     Examples
     --------
     >>> print(grid(["arm", "mean"], [["direct", "0.5"], ["cot", "12"]]))
@@ -70,19 +60,8 @@ def parts_table(
 ) -> str:
     """Lay out the parts of a result, with a column for whatever some part has.
 
-    Parameters
-    ----------
-    parts : sequence of Estimate
-    at : str
-        What the place `at` of a part is, for the title of its column; without one there is no such column.
-    adjusted : str
-        What the adjusted p is adjusted by, for the title of its column.
-    least : float, optional
-        The least adjusted p that could have come out, as `p_words` takes it.
-
-    Returns
-    -------
-    str
+    `at` and `adjusted` are titles: what the place of a part is (no such column without), and what p is
+    adjusted by. `least` is the least adjusted p that could have come out, as `p_words` takes it.
     """
 
     def rows(part: Any) -> str:  # noqa: ANN401 - an estimate

@@ -13,15 +13,6 @@ _LEAST_P = 1e-300
 def percent(share: float) -> str:
     """Write a share in percent with the decimals that it was given with: 0.995 is no 100%.
 
-    Parameters
-    ----------
-    share : float
-        The level of an interval, for instance.
-
-    Returns
-    -------
-    str
-
     Examples
     --------
     >>> percent(0.95), percent(0.995), percent(0.975)
@@ -31,18 +22,7 @@ def percent(share: float) -> str:
 
 
 def format_number(value: float | None, *, digits: int = 3) -> str:
-    """Write a number with `digits` significant digits and no exponent where it can be avoided.
-
-    Parameters
-    ----------
-    value : float or None
-        The number; None is written as ``"n/a"``.
-    digits : int, default 3
-        Significant digits.
-
-    Returns
-    -------
-    str
+    """Write a number with `digits` significant digits and no exponent where it can be avoided; None is "n/a".
 
     Examples
     --------
@@ -62,20 +42,10 @@ def format_number(value: float | None, *, digits: int = 3) -> str:
 
 
 def p_words(p: float | None, *, least: float | None = None) -> str:
-    """Write a p-value: two digits, and never as a value where it is only known to be smaller.
+    """Write a p-value: two digits, and never as a value where it is only known to be smaller; None is "n/a".
 
-    Parameters
-    ----------
-    p : float or None
-        None is written as ``"n/a"``.
-    least : float, optional
-        The least p that what it was counted from can show: ``1 / (draws + 1)`` of random draws. A p of that
-        size is written as smaller. Leave it out where every pattern was counted.
-
-    Returns
-    -------
-    str
-        To stand behind the letter: ``f"p {p_words(p)}"``.
+    `least` is the least p that what it was counted from can show, ``1 / (draws + 1)`` of random draws; a p of
+    that size is written as smaller. It is left out where every pattern was counted.
 
     Examples
     --------
@@ -100,19 +70,7 @@ def p_words(p: float | None, *, least: float | None = None) -> str:
 
 
 def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """Write a number of things: "1 draw", "2 draws".
-
-    Parameters
-    ----------
-    n : int
-    noun : str
-        One of them.
-    plural : str, optional
-        Default: the noun with an s.
-
-    Returns
-    -------
-    str
+    """Write a number of things; the plural is the noun with an s by default.
 
     Examples
     --------

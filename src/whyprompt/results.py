@@ -48,32 +48,12 @@ _TOLD = ("label", "estimate", "std_error", "ci_low", "ci_high", "p_value")
 
 
 def unlisted(default: Any = None) -> Any:  # noqa: ANN401 - a dataclass field of any type
-    """Make a field that is no part of tables and JSON: an array of one number a row, a table, a model.
-
-    Parameters
-    ----------
-    default : object, default None
-
-    Returns
-    -------
-    dataclasses.Field
-    """
+    """Make a field that is no part of tables and JSON: an array of one number a row, a table, a model."""
     return field(default=default, repr=False, compare=False, metadata={"listed": False})
 
 
 def plain(value: Any) -> Any:  # noqa: ANN401 - any field of any result
-    """Turn a value into what JSON can hold; a number that is not finite becomes None.
-
-    Parameters
-    ----------
-    value : object
-        Number, text, sequence, mapping, estimate, result or other dataclass instance.
-
-    Returns
-    -------
-    object
-        Nested dicts, lists, str, int, float, bool and None.
-    """
+    """Turn any value of a result into what JSON can hold; a number that is not finite becomes None."""
     if isinstance(value, Result | Estimate):
         return value.to_dict()
     if hasattr(value, "__dataclass_fields__"):
@@ -167,13 +147,7 @@ class Estimate:
         return _figure(self.figures, name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the estimate as values that JSON can hold.
-
-        Returns
-        -------
-        dict
-            Label, estimate, error, interval and p, and of the rest what is known.
-        """
+        """Return what is known of the estimate as values that JSON can hold."""
         return {k: v for k, v in _cells(self).items() if k in _TOLD or v not in (None, "")}
 
     @property
@@ -517,17 +491,7 @@ class Checks(Result):
     not_done: tuple[str, ...] = ()
 
     def summary(self, *, brief: bool = False, words: Callable[[str], str] = str) -> str:
-        """Return the checks as text, a line each: the verdict and the check's own sentence.
-
-        Parameters
-        ----------
-        brief, words
-            As for every result.
-
-        Returns
-        -------
-        str
-        """
+        """Return the checks as text, a line each: the verdict and the check's own sentence."""
         # The sentence of several checks is theirs, one behind the other: said once.
         text = super().summary(brief=brief, words=words)
         return text.removeprefix(self.sentence).strip() if self.checks else text
@@ -575,35 +539,16 @@ def _line(row: Estimate) -> dict[str, Any]:
 
 
 def with_holm(rows: Sequence[_Row]) -> tuple[_Row, ...]:
-    """Adjust the p-values of estimates for their number by Holm's rule.
-
-    Parameters
-    ----------
-    rows : sequence of Estimate
-        Those without a p are not counted.
-
-    Returns
-    -------
-    tuple of Estimate
-    """
+    """Adjust the p-values of estimates for their number by Holm's rule; those without a p do not count."""
     adjusted = holm([row.p_value for row in rows])
     return tuple(replace(row, p_adjusted=p) for row, p in zip(rows, adjusted, strict=True))
 
 
 def rows_frame(rows: Sequence[Any], kind: type | None = None) -> pd.DataFrame:
-    """Turn a sequence of dataclass instances into a table.
+    """Turn dataclass instances into a table, one a row.
 
-    Parameters
-    ----------
-    rows : sequence of dataclass instance
-        One a row.
-    kind : type, optional
-        Their class, whose fields are the columns also where the sequence is empty. Default: that of the rows,
-        without the columns of an `Estimate` that no row has anything in.
-
-    Returns
-    -------
-    pandas.DataFrame
+    Columns are the fields of `kind`, also where there are no rows; by default those of the rows, without
+    what no row has anything in.
     """
     import pandas as pd
 

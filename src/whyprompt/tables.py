@@ -34,15 +34,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arms:
-    """A binary treatment read from a column.
-
-    Attributes
-    ----------
-    indicator : ndarray of bool, shape (n,)
-        True where the row received the treated arm.
-    treated, control : str
-        The two levels, as text.
-    """
+    """A binary treatment: per row whether it got the treated arm, and both levels as text."""
 
     indicator: NDArray[np.bool_]
     treated: str
@@ -53,14 +45,8 @@ class Arms:
 class Column:
     """One column of a table, gaps and all.
 
-    Attributes
-    ----------
-    name : str
-    kind : {"number", "boolean", "text"}
-    data : ndarray, shape (n,)
-        Floats with NaN for a gap (booleans as 0 and 1), or text objects with None for a gap.
-    missing : ndarray of bool, shape (n,)
-        Where there is a gap.
+    `data` has a value a row: floats with NaN for a gap (booleans as 0 and 1), or text objects with None for
+    one; `missing` says where the gaps are.
     """
 
     name: str
@@ -79,14 +65,7 @@ class Column:
         return tuple(sorted(set(self.data[~self.missing].tolist())))
 
     def coded(self, *, full: bool = False) -> Design:
-        """Return the column as numbers: itself, or a dummy for each level but the first; NaN at a gap.
-
-        With `full` each of more than two levels has a dummy.
-
-        Returns
-        -------
-        Design
-        """
+        """Give the column as numbers: itself, or a dummy for each level but the first; NaN at a gap."""
         there = ~self.missing
         made = design_matrix({self.name: self.data[there]}, full=full)
         matrix = np.full((len(self.data), made.matrix.shape[1]), np.nan)
@@ -95,17 +74,10 @@ class Column:
 
 
 class Table:
-    """A read-only view of a caller's frame.
+    """A read-only view of a caller's frame: pandas, polars, pyarrow or what else narwhals reads eagerly.
 
-    Parameters
-    ----------
-    frame : DataFrame
-        pandas, polars, pyarrow or anything else narwhals reads eagerly.
-
-    Raises
-    ------
-    DataError
-        If the object is not a frame, has no rows, or has a column name twice.
+    It refuses (`DataError`) what is no frame, has no rows, or has a column name twice. A `role` says in
+    messages what the caller wants a column for.
     """
 
     __slots__ = ("_frame", "columns", "n_rows")
@@ -142,51 +114,18 @@ class Table:
         return self._frame.to_native()
 
     def rows(self, mask: NDArray[np.bool_]) -> Any:  # noqa: ANN401 - the caller's kind
-        """Return the rows where `mask` is true, as a frame of the caller's kind.
-
-        Parameters
-        ----------
-        mask : ndarray of bool, shape (n,)
-
-        Returns
-        -------
-        DataFrame
-        """
+        """Give the rows where `mask` (n,) is true, as a frame of the caller's kind."""
         return self._frame.filter(mask.tolist()).to_native()
 
     def keep(self, rows: NDArray[np.bool_]) -> Table:
-        """Return the table of some rows.
-
-        Parameters
-        ----------
-        rows : ndarray of bool, shape (n,)
-
-        Returns
-        -------
-        Table
-
-        Raises
-        ------
-        DataError
-            If no row is kept.
-        """
+        """Give the table of some rows, by a mask (n,); refused where none is kept."""
         return Table(self.rows(rows))
 
     def written(self, values: Mapping[str, NDArray[Any]], *, keep_types: bool = True) -> Any:  # noqa: ANN401 - the caller's kind
-        """Return a frame of the caller's kind with columns set.
+        """Give a frame of the caller's kind with columns set, new ones at the end.
 
-        Parameters
-        ----------
-        values : mapping of str to ndarray, each shape (n,)
-            Floats with NaN for a gap, booleans, or text objects with None for a gap. New columns are put at
-            the end.
-        keep_types : bool, default True
-            Whether a column that exists keeps its type where the values allow it; False gives it the type of
-            the values, whatever they happen to be.
-
-        Returns
-        -------
-        DataFrame
+        Values are floats with NaN for a gap, booleans, or text objects with None for one, (n,) each. A
+        column that exists keeps its type where the values allow it, unless `keep_types` is false.
         """
         made = [self._series(name, column, keep_types=keep_types) for name, column in values.items()]
         return self._frame.with_columns(*made).to_native() if made else self.native
@@ -207,18 +146,9 @@ class Table:
         return numbers.cast(before) if before is not None and before.is_integer() and whole else numbers
 
     def raw(self, name: str, *, first: int | None = None) -> NDArray[Any]:
-        """Return a column as it is, gaps and all: numbers as such, anything else as objects.
+        """Give a column that is there as it is, gaps and all: numbers as such, anything else as objects.
 
-        Parameters
-        ----------
-        name : str
-            A column that is there.
-        first : int, optional
-            Only so many rows.
-
-        Returns
-        -------
-        ndarray, shape (n,)
+        With `first` only so many rows.
         """
         series = self._frame.get_column(name)
         if first is not None:
@@ -232,20 +162,7 @@ class Table:
         return out
 
     def require(self, names: Sequence[str], *, role: str) -> None:
-        """Check that every name is a column.
-
-        Parameters
-        ----------
-        names : sequence of str
-            Columns to look for.
-        role : str
-            What the caller wants them for, used in the message.
-
-        Raises
-        ------
-        DataError
-            Naming the first column that is absent and the closest one that is there.
-        """
+        """Refuse (`DataError`) the first name that is no column, with the closest one that is."""
         for name in names:
             if name not in self.columns:
                 near = difflib.get_close_matches(name, self.columns, n=1)
@@ -257,17 +174,6 @@ class Table:
 
     def column(self, name: str, *, role: str) -> Column:
         """Read a column, gaps and all.
-
-        Parameters
-        ----------
-        name : str
-            Column.
-        role : str
-            What the caller wants it for, used in messages.
-
-        Returns
-        -------
-        Column
 
         Raises
         ------
@@ -301,24 +207,7 @@ class Table:
         return _number_column(name, "boolean" if flags else "number", numbers, role)
 
     def read(self, names: Sequence[str] | None = None, *, role: str = "named") -> dict[str, Column]:
-        """Read columns, gaps and all.
-
-        Parameters
-        ----------
-        names : sequence of str, optional
-            Default: every column.
-        role : str, default "named"
-            What the columns are for, used in messages.
-
-        Returns
-        -------
-        dict of str to Column
-
-        Raises
-        ------
-        DataError
-            As for `column`; or if one is named twice.
-        """
+        """Read columns (all by default), gaps and all, as `column` does; one named twice is refused."""
         wanted = self.columns if names is None else tuple(names)
         self.require(wanted, role=role)
         twice = [name for name in wanted if wanted.count(name) > 1]
@@ -327,18 +216,7 @@ class Table:
         return {name: self.column(name, role=role) for name in wanted}
 
     def values(self, name: str, *, role: str) -> NDArray[Any]:
-        """Return a column as a numpy array: float64 for numbers and booleans, str objects for text.
-
-        Parameters
-        ----------
-        name : str
-            Column.
-        role : str
-            What the caller wants it for, used in messages.
-
-        Returns
-        -------
-        ndarray of float64 or of object (str), shape (n,)
+        """Give a column without gaps: float64 for numbers and booleans, str objects for text, (n,).
 
         Raises
         ------
@@ -363,20 +241,7 @@ class Table:
         return column.data
 
     def numbers(self, name: str, *, role: str, gaps: bool = False) -> NDArray[np.float64]:
-        """Return a numeric column.
-
-        Parameters
-        ----------
-        name : str
-            Column.
-        role : str
-            What the caller wants it for, used in messages.
-        gaps : bool, default False
-            Whether missing values become NaN, for a caller who counts them.
-
-        Returns
-        -------
-        ndarray of float64, shape (n,)
+        """Give a numeric column as float64, (n,); with `gaps` missing values are NaN, to be counted.
 
         Raises
         ------
@@ -393,19 +258,7 @@ class Table:
         return np.asarray(column, dtype=np.float64)
 
     def labels(self, name: str, *, role: str) -> NDArray[Any]:
-        """Return a column as text labels, whole numbers without a decimal point.
-
-        Parameters
-        ----------
-        name : str
-            Column.
-        role : str
-            What the caller wants it for, used in messages.
-
-        Returns
-        -------
-        ndarray of object (str), shape (n,)
-        """
+        """Give a column as text labels (n,), whole numbers without a decimal point."""
         column = self.keys(name, role=role)
         if column.dtype == object:
             return column
@@ -414,25 +267,10 @@ class Table:
         return np.asarray([level_name(value) for value in distinct], dtype=object)[place]
 
     def keys(self, name: str, *, role: str) -> NDArray[Any]:
-        """Return a column that tells rows or groups apart: as `values`, but whole numbers stay exact.
+        """Give a column that tells rows or groups apart: as `values`, but whole numbers stay exact.
 
-        Parameters
-        ----------
-        name : str
-            Column.
-        role : str
-            What the caller wants it for, used in messages.
-
-        Returns
-        -------
-        ndarray of float64, of integers or of object (str), shape (n,)
-            As float64 two 64-bit identifiers (a hash) beyond 2**53 may be one number. Whole numbers beyond
-            64 bits are given as text.
-
-        Raises
-        ------
-        DataError
-            As for `values`.
+        As float64 two 64-bit identifiers (a hash) beyond 2**53 may be one number: such come as integers, and
+        those beyond 64 bits as text.
         """
         column = self.values(name, role=role)
         if column.dtype == object or not (np.abs(column) >= _EXACT).any():
@@ -447,35 +285,12 @@ class Table:
 
 
 def open_table(frame: Any) -> Table:  # noqa: ANN401 - any frame library's type
-    """Wrap a caller's frame for reading.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        pandas, polars, pyarrow or anything else narwhals reads eagerly.
-
-    Returns
-    -------
-    Table
-    """
+    """Wrap a caller's frame for reading, unless it is wrapped already."""
     return frame if isinstance(frame, Table) else Table(frame)
 
 
 def arms(table: Table, column: str, *, treated: object | None = None, control: object | None = None) -> Arms:
-    """Read a binary treatment.
-
-    Parameters
-    ----------
-    table : Table
-        The frame.
-    column : str
-        Treatment column: 0/1, booleans, or two levels of any kind with `treated` naming one.
-    treated, control : object, optional
-        The level that counts as treated, and as control. Needed unless the column is 0/1 or boolean.
-
-    Returns
-    -------
-    Arms
+    """Read a binary treatment: 0/1, booleans, or two levels, `treated` or `control` naming one.
 
     Raises
     ------
@@ -518,20 +333,7 @@ def arms(table: Table, column: str, *, treated: object | None = None, control: o
 def rows_of_two_arms(
     table: Table, column: str, *, treated: object, control: object
 ) -> NDArray[np.bool_] | None:
-    """Return the rows of two named arms, or None where the table has no other.
-
-    Parameters
-    ----------
-    table : Table
-        The frame.
-    column : str
-        Treatment column.
-    treated, control : object
-        The two levels.
-
-    Returns
-    -------
-    ndarray of bool, shape (n,), or None
+    """Give the rows of two named arms as a mask (n,), or None where the table has no other.
 
     Raises
     ------
@@ -568,16 +370,7 @@ def _named_level(shown: list[str], *, treated: object | None, control: object | 
 
 
 def level_name(value: object) -> str:
-    """Write a level as text, so that 1, 1.0 and True name the same level of a numeric column.
-
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    str
-    """
+    """Write a level as text, so that 1, 1.0 and True name the same level of a numeric column."""
     if isinstance(value, bool | np.bool_):
         return str(int(value))
     if isinstance(value, float | np.floating) and float(value).is_integer():

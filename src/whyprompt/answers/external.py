@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from whyprompt._summary import grid
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.answers.family import family_rows, family_words
 from whyprompt.effects.checks.audit import audit, one_draw
@@ -17,8 +18,6 @@ from whyprompt.study import Contrast
 from whyprompt.trials.outcomes.score import needs_completion
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
 
     from whyprompt.effects.checks.audit import OneDraw
@@ -121,7 +120,7 @@ class StudyEffect:
         if rows:
             what = "items" if self.design == "paired" else "rows"
             head = ("", what, "effect", "interval", "p (Holm)")
-            blocks.append(_table(head, [_subgroup(r) for r in rows]))
+            blocks.append(grid(head, [_subgroup(r) for r in rows]))
         if len(self.family) > 1:
             lines = [
                 (
@@ -135,7 +134,7 @@ class StudyEffect:
                 for row in self.family
             ]
             titles = ("all questions", "effect", "interval", "at once", "p (Holm)", "arms")
-            blocks.append(_table(titles, lines))
+            blocks.append(grid(titles, lines))
         if self.spread is not None:
             blocks.append(self.spread.sentence)
         if self.draw is not None:
@@ -153,7 +152,7 @@ class StudyEffect:
             ]
             blocks.append(
                 f"{counted(self.audit['draws'], 'such draw')} against the truth ({self.audit['rule']}):\n"
-                + _table(("method", "bias", "std. error", "coverage", "failed"), found)
+                + grid(("method", "bias", "std. error", "coverage", "failed"), found)
             )
         if self.main.warnings:
             blocks.append("\n".join(f"note: {w}" for w in self.main.warnings))
@@ -175,32 +174,10 @@ def _span(low: float | None, high: float | None) -> str:
     return "no interval" if low is None else f"{format_number(low)} to {format_number(high)}"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(str(r[k])) for r in (head, *rows)) for k in range(len(head))]
-    lines = []
-    for row in (head, *rows):
-        cells = [
-            str(c).ljust(w) if k == 0 else str(c).rjust(w)
-            for k, (c, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  " + "  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
 def adjustment(study: Study, frame: pd.DataFrame) -> tuple[tuple[str, ...], CausalGraph | None]:
     """Say what a study adjusts for where it must: its own list, its graph's, or its items' covariates.
 
-    Parameters
-    ----------
-    study : Study
-    frame : pandas.DataFrame
-        The trial table.
-
-    Returns
-    -------
-    tuple of str
-        Columns.
-    CausalGraph or None
+    Columns of the trial table, and the graph where there is one.
 
     Raises
     ------

@@ -19,26 +19,11 @@ __all__ = ["family_rows", "family_words"]
 
 
 def family_rows(results: Mapping[tuple[str, str], EffectResult], *, control: str) -> tuple[Estimate, ...]:
-    """Adjust the results of one study for their number.
+    """Adjust the results of one study, by outcome and treated arm, for their number.
 
-    Parameters
-    ----------
-    results : mapping of (str, str) to result
-        From outcome and treated arm.
-    control : str
-        The arm that all are compared with.
-
-    Returns
-    -------
-    tuple of Estimate
-        In the order given: each labelled by its outcome, `by` its two arms. The adjusted p is Holm's, the
-        simultaneous intervals Bonferroni's; a result without a standard error has none.
-
-    References
-    ----------
-    Holm (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics
-    6.
-    Dunn (1961). Multiple comparisons among means. Journal of the American Statistical Association 56.
+    In the order given: each labelled by its outcome, `by` its two arms. The adjusted p is Holm's
+    (Scandinavian Journal of Statistics 6, 1979), the simultaneous intervals Bonferroni's (Dunn, Journal of the American
+    Statistical Association 56, 1961); a result without a standard error has none.
     """
     found = list(results.values())
     number = sum(r.p_value is not None for r in found)
@@ -69,16 +54,7 @@ def family_rows(results: Mapping[tuple[str, str], EffectResult], *, control: str
 def family_words(rows: tuple[Estimate, ...], *, level: float) -> str:
     """Say how many questions were asked and what is left of each answer; nothing for a single one.
 
-    Parameters
-    ----------
-    rows : tuple of Estimate
-        The study's main question first.
-    level : float
-        Of its intervals.
-
-    Returns
-    -------
-    str
+    The study's main question comes first.
     """
     known = [r for r in rows if r.p_adjusted is not None]
     if len(known) < 2:

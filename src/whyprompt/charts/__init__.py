@@ -1,7 +1,7 @@
 """Every chart, as a function from values to an altair chart.
 
 Each has axes with units, intervals, colours of Okabe and Ito's palette and a description for those who do not
-see it. `save_chart` writes one as PNG or SVG.
+see it; `width` is that of the whole picture, in pixels. `save_chart` writes one as PNG or SVG.
 """
 
 from __future__ import annotations

@@ -46,8 +46,6 @@ def love_plot(balance: Iterable[Any], *, limit: float = SMD_LIMIT, width: int = 
         From a result's ``balance``, or `balance_table`.
     limit : float, default 0.1
         Above it a difference is called an imbalance.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -150,8 +148,6 @@ def overlap_plot(
     treated : array_like of bool, shape (n,)
     weights : array_like, shape (n,), optional
         Of the estimate: rows that it uses are drawn full, the others pale.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -318,8 +314,6 @@ def density_plot(
         Of the estimate.
     name : str
         Title of the axis, with its unit.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -356,8 +350,6 @@ def ecdf_plot(
         Of the estimate.
     name : str
         Title of the axis, with its unit.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------

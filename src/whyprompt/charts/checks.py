@@ -63,8 +63,6 @@ def interval_plot(
         Of the axis, with its unit.
     limits : sequence of float
         Where grey marks are drawn beside zero, such as the limits of balance.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -140,8 +138,6 @@ def draws_plot(
         Of the axis, with its unit.
     what : str, default "draws"
         What was drawn, in the plural.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -221,8 +217,6 @@ def count_plot(
         Columns ``label``, ``value`` and ``group`` (empty where there is none).
     title : str
         Of the axis, with its unit.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -279,8 +273,6 @@ def pattern_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     ----------
     found : MissingPatterns
         Of more than 40 patterns the 40 most frequent are drawn.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -334,8 +326,6 @@ def little_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN
     ----------
     found : Check
         Of `little_test`.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -377,8 +367,6 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     ----------
     found : Check
         Of `tipping_point`.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------

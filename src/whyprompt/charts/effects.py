@@ -90,8 +90,6 @@ def forest_plot(
         Further estimates in lines of their own, each with its truth.
     title : str, optional
         Of the axis. Default: the result's own.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -168,8 +166,6 @@ def draw_plot(draw: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401
     Parameters
     ----------
     draw : OneDraw
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -232,8 +228,6 @@ def audit_plot(
     what : {"bias", "coverage"}, default "bias"
         Mean error against the paired truth, or the share of intervals that hold it; each with the interval
         that the Monte Carlo error of so many draws leaves.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -305,8 +299,6 @@ def dose_response_plot(
         Columns ``dose``, ``estimate``, ``low``, ``high``.
     dose_title, outcome_title : str
         Of the axes, with their units.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------

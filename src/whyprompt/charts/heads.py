@@ -87,8 +87,6 @@ def head_heatmap(
         What the effect is on, for the legend.
     transpose : bool, default False
         Layers downwards instead of to the right: for narrow screens.
-    width : int, default 680
-        Of the whole picture, in pixels.
     cell : int, default 17
         Height of a cell, in pixels.
 
@@ -165,8 +163,6 @@ def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
         From `infer_heads`, or over layers from a sweep of layers.
     outcome : str
         What the effect is on, for the axis.
-    width : int, default 680
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -247,8 +243,6 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
         From `infer_heads`, over `layer_sweep` or `set_sweep`.
     outcome : str
         What the effect is on, for the axis.
-    width : int, default 680
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -316,8 +310,6 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
     Parameters
     ----------
     search : HeadSearch
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -393,8 +385,6 @@ def head_items_plot(
     groups : mapping of str to str, optional
         The task family of each item.
     quantity : {"nie", "nde", "pure_nie", "total_nde"}
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -462,13 +452,7 @@ def colours(n: int) -> list[str]:
 
 
 def position(heads: Sequence[tuple[int, int]], head: tuple[int, int], where: str) -> int:
-    """Find a head.
-
-    Raises
-    ------
-    MediationError
-        If it is not there.
-    """
+    """Find a head; `MediationError` where it is not there."""
     if head not in heads:
         raise MediationError(
             f"{where} has no layer {head[0]} head {head[1]}",

@@ -40,8 +40,6 @@ def gain_harm_plot(
         repeats; where an item has one trial an arm, they tell only what these trials showed.
     groups : mapping of str to str, optional
         The task family of each item. Default: one group.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------

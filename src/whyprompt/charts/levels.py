@@ -56,8 +56,6 @@ def attention_plot(
     picture : HeadCapture
         One item's attention under one arm; tokens that are not decoded are shown by their numbers.
     head : (layer, head)
-    width : int, default 680
-        Of the whole picture, in pixels.
     labels : int, default 6
         Tokens that carry their text: those with the largest weights.
 
@@ -143,8 +141,6 @@ def statistical_vs_interventional(
         ``nie``, ``nie_low``, ``nie_high`` and, where it is known, ``disagree``. Without it heads are
         told apart by whether their two intervals meet. A head without an ``acme`` (None or NaN) is counted
         in the description and not drawn.
-    width : int, default 520
-        Of the whole picture, in pixels.
 
     Returns
     -------
@@ -238,8 +234,6 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
         Columns ``item_id``, ``task``, ``external``, ``internal``.
     outcome : str
         For the axes.
-    width : int, default 520
-        Of the whole picture, in pixels.
 
     Returns
     -------

@@ -75,10 +75,5 @@ def records(frame: Any, columns: Sequence[str], *, what: str) -> list[Mapping[st
 
 
 def number(value: Any) -> float | None:  # noqa: ANN401 - a cell
-    """Read a cell that may be empty: frames write an absent number as NaN.
-
-    Returns
-    -------
-    float or None
-    """
+    """Read a cell that may be empty: frames write an absent number as NaN."""
     return None if value is None or value != value else float(value)  # noqa: PLR0124 - NaN is not itself

@@ -182,23 +182,7 @@ def data(rows: Iterable[Mapping[str, Any]]) -> alt.InlineData:
 
 
 def finite(value: Any, name: str) -> Any:  # noqa: ANN401 - any cell
-    """Give a cell as Python's own type.
-
-    Parameters
-    ----------
-    value : any
-    name : str
-        Of its column, for the message.
-
-    Returns
-    -------
-    any
-
-    Raises
-    ------
-    DataError
-        If it is a number that is not finite.
-    """
+    """Give a cell as Python's own type; a number that is not finite is refused by its column's name."""
     plain = value.item() if hasattr(value, "item") else value
     if isinstance(plain, float) and not math.isfinite(plain):
         raise DataError(
@@ -208,34 +192,14 @@ def finite(value: Any, name: str) -> Any:  # noqa: ANN401 - any cell
 
 
 def span(low: float | None, high: float | None) -> str:
-    """Write an interval in words.
-
-    Parameters
-    ----------
-    low, high : float or None
-
-    Returns
-    -------
-    str
-    """
+    """Write an interval in words."""
     if low is None or high is None or not math.isfinite(high - low):
         return "no interval"
     return f"{format_number(low)} to {format_number(high)}"
 
 
 def title_lines(text: str, width: int) -> list[str]:
-    """Break an axis title so that a narrow picture does not cut it.
-
-    Parameters
-    ----------
-    text : str
-    width : int
-        Of the picture, in pixels.
-
-    Returns
-    -------
-    list of str
-    """
+    """Break an axis title so that a picture of so many pixels does not cut it."""
     import textwrap
 
     return textwrap.wrap(text, max(24, (width - 130) // 6))
@@ -243,15 +207,6 @@ def title_lines(text: str, width: int) -> list[str]:
 
 def wrap(words: Sequence[str], limit: int = 4) -> str:
     """List a few names and say how many more there are.
-
-    Parameters
-    ----------
-    words : sequence of str
-    limit : int, default 4
-
-    Returns
-    -------
-    str
 
     Examples
     --------

@@ -28,8 +28,6 @@ def uplift_plot(
         Columns ``share``, ``CausalML``, ``whyprompt``, ``low``, ``high``; the last three may be None.
     title : str
         Of the axis, with its unit.
-    width : int, default 560
-        Of the whole picture, in pixels.
 
     Returns
     -------
