@@ -22,8 +22,8 @@ def family_rows(results: Mapping[tuple[str, str], EffectResult], *, control: str
     """Adjust the results of one study, by outcome and treated arm, for their number.
 
     In the order given: each labelled by its outcome, `by` its two arms. The adjusted p is Holm's
-    (Scandinavian Journal of Statistics 6, 1979), the simultaneous intervals Bonferroni's (Dunn, Journal of the American
-    Statistical Association 56, 1961); a result without a standard error has none.
+    (Scandinavian Journal of Statistics 6, 1979), simultaneous intervals Bonferroni's (Dunn, Journal of the
+    American Statistical Association 56, 1961); a result without a standard error has none.
     """
     found = list(results.values())
     number = sum(r.p_value is not None for r in found)
