@@ -301,22 +301,12 @@ class Sweep(Stored):
         return array
 
     def grid(self, quantity: str = "nie") -> Array:
-        """One quantity as an array of items x layers x heads.
-
-        Parameters
-        ----------
-        quantity
-            As in `effect`.
+        """One quantity, by its name as in `effect`, laid out as the model's heads are.
 
         Returns
         -------
         ndarray, shape (items, layers, heads)
             NaN where a head was not swept by itself.
-
-        Raises
-        ------
-        MediationError
-            As in `effect`.
         """
         out = np.full((len(self.item_ids), self.n_layers, self.n_heads), np.nan)
         layers, heads = np.array(self.heads, dtype=np.intp).reshape(-1, 2).T
@@ -324,12 +314,7 @@ class Sweep(Stored):
         return out
 
     def ranked(self, quantity: str = "nie") -> tuple[Head, ...]:
-        """Heads from the largest mean effect down.
-
-        Parameters
-        ----------
-        quantity
-            As in `effect`.
+        """Heads from the largest mean effect down, of a quantity by its name as in `effect`.
 
         Returns
         -------
