@@ -25,20 +25,11 @@ if TYPE_CHECKING:
 
     from whyprompt.stats.design import Design
 
-__all__ = ["Arms", "Column", "Table", "arms", "level_name", "open_table", "rows_of_two_arms"]
+__all__ = ["Column", "Table", "arms", "level_name", "open_table", "rows_of_two_arms"]
 
 # Whole numbers below this are exact as float64.
 _EXACT = 2.0**53
 _HALF = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arms:
-    """A binary treatment: per row whether it got the treated arm, and both levels as text."""
-
-    indicator: NDArray[np.bool_]
-    treated: str
-    control: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -289,8 +280,12 @@ def open_table(frame: Any) -> Table:  # noqa: ANN401 - any frame library's type
     return frame if isinstance(frame, Table) else Table(frame)
 
 
-def arms(table: Table, column: str, *, treated: object | None = None, control: object | None = None) -> Arms:
+def arms(
+    table: Table, column: str, *, treated: object | None = None, control: object | None = None
+) -> tuple[NDArray[np.bool_], str, str]:
     """Read a binary treatment: 0/1, booleans, or two levels, `treated` or `control` naming one.
+
+    Gives the mask (n,) of the rows that received the treated arm, its level and the control's as text.
 
     Raises
     ------
@@ -327,7 +322,7 @@ def arms(table: Table, column: str, *, treated: object | None = None, control: o
     else:
         chosen = _named_level(shown, treated=treated, control=control, column=column)
     indicator = (names if names is not None else raw) == levels[chosen]
-    return Arms(indicator=np.asarray(indicator, dtype=bool), treated=shown[chosen], control=shown[1 - chosen])
+    return np.asarray(indicator, dtype=bool), shown[chosen], shown[1 - chosen]
 
 
 def rows_of_two_arms(

@@ -12,7 +12,6 @@ from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.design import Design
 from whyprompt.stats.influence import clean_arrays
 from whyprompt.stats.order import content_rank
-from whyprompt.tables import Arms
 
 
 def estimate_effects(frame, *, outcomes, **options):
@@ -83,7 +82,9 @@ def fit_arrays(
     problem = Problem(
         outcome_name="outcome",
         treatment_name="treatment",
-        arms=Arms(indicator=_indicator(clean["treatment"]), treated="1", control="0"),
+        treated=_indicator(clean["treatment"]),
+        treated_level="1",
+        control_level="0",
         y=outcome,
         confounders=columns,
         columns=dict(zip(columns, matrix.T, strict=True)),

@@ -346,8 +346,8 @@ def _paired_instead(
     found = paired_instead(frame, treatment=treatment, outcomes=outcomes, **given)
     if found is None:
         return asked, ""
-    unit, arms = found
-    settled = {"unit": unit.name, "treated": arms.treated, "control": arms.control, "design": "paired"}
+    unit, treated, control = found
+    settled = {"unit": unit.name, "treated": treated, "control": control, "design": "paired"}
     kept = {name: value for name, value in asked.items() if name not in {"confounders", "graph"}}
     if len(outcomes) == 1:
         kept.pop("random_state", None)

@@ -121,7 +121,7 @@ def estimated(
         rows = np.zeros(whole.n_rows, dtype=bool)
         rows[here[~aside]] = True
         table = table.keep(~aside)
-        columns |= {"treated": problem.arms.treated, "control": problem.arms.control}
+        columns |= {"treated": problem.treated_level, "control": problem.control_level}
         problem = prepare(table, **columns)
     try:
         fit = compute(problem, plan)
@@ -272,9 +272,9 @@ def _result(
         sentence="",
         treatment=problem.treatment_name,
         outcome=problem.outcome_name,
-        treated=problem.arms.treated,
-        control=problem.arms.control,
-        axis=f"difference in {problem.outcome_name}, {problem.arms.treated} minus {problem.arms.control}",
+        treated=problem.treated_level,
+        control=problem.control_level,
+        axis=f"difference in {problem.outcome_name}, {problem.treated_level} minus {problem.control_level}",
         estimand=plan.estimand,
         method=plan.method.name,
         overall=row,
@@ -344,9 +344,9 @@ def _warnings(
     out += [f"balance was not reached: {detail}" for detail in failed]
     used = (row.n_treated_used or 0, row.n_control_used or 0)
     total = (row.n_treated or 0, row.n_control or 0)
-    for name, n, m in zip((problem.arms.treated, problem.arms.control), total, used, strict=True):
+    for name, n, m in zip((problem.treated_level, problem.control_level), total, used, strict=True):
         focal = plan.estimand in {"ate", "ato"} or (
-            (plan.estimand == "att") == (name == problem.arms.treated)
+            (plan.estimand == "att") == (name == problem.treated_level)
         )
         if focal and m < n and plan.method.name != "naive":
             out.append(

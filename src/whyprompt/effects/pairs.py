@@ -320,8 +320,7 @@ def named_arms(table: Table, column: str, treated: object | None, control: objec
             f" {column!r} has {counted(len(named), 'level')}",
             hint="treated=..., control=...; for all of them at once compare_arms(design='paired')",
         )
-    found = arms(table, column, treated=treated, control=control)
-    return found.treated, found.control
+    return arms(table, column, treated=treated, control=control)[1:]
 
 
 def refuse_adjustment(asked: Mapping[str, object]) -> None:

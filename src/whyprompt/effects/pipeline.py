@@ -52,7 +52,7 @@ def if_known(problem: Problem, fit: Fit) -> Fit:
     elif problem.cluster is not None:
         count = [len(set(problem.cluster[arm].tolist())) for arm in arms]
         if min(count) == 1:
-            name = problem.arms.treated if count[0] == 1 else problem.arms.control
+            name = problem.treated_level if count[0] == 1 else problem.control_level
             why = f"all rows of {name!r} are in one cluster: no standard error can be given"
     nothing = max(_NOTHING * float(np.ptp(problem.y)), _ROUNDING * float(np.abs(problem.y).max()))
     if not why and (fit.std_error or 0.0) <= nothing:

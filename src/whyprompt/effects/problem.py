@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.tables import Arms, Table
+    from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -37,7 +37,9 @@ class Problem:
 
     outcome_name: str
     treatment_name: str
-    arms: Arms
+    treated: NDArray[np.bool_]  # the rows that received the treated arm
+    treated_level: str
+    control_level: str
     y: Floats
     confounders: tuple[str, ...]
     columns: dict[str, NDArray[Any]]  # the confounders as read
@@ -66,16 +68,11 @@ class Problem:
         ]
         return content_rank(*held)
 
-    @property
-    def treated(self) -> NDArray[np.bool_]:
-        """Mask of the treated rows."""
-        return self.arms.indicator
-
     def take(self, rows: Ints) -> Problem:
         """Return the problem of the given rows, repeated where they repeat; the coding stays the same."""
         return changed(
             self,
-            arms=changed(self.arms, indicator=self.treated[rows]),
+            treated=self.treated[rows],
             y=self.y[rows],
             columns={name: values[rows] for name, values in self.columns.items()},
             design=changed(self.design, matrix=np.asfortranarray(self.design.matrix[rows])),
@@ -215,9 +212,9 @@ def prepare(
     table.require([outcome], role="outcome")
     if treatment == outcome:
         raise EstimationError(f"{treatment!r} is both the treatment and the outcome")
-    two = arms(table, treatment, treated=treated, control=control)
-    for indicator, level in ((two.indicator, two.treated), (~two.indicator, two.control)):
-        if indicator.sum() < 2:
+    given, one, other = arms(table, treatment, treated=treated, control=control)
+    for rows, level in ((given, one), (~given, other)):
+        if rows.sum() < 2:
             raise EstimationError(
                 f"arm {level!r} of treatment column {treatment!r} has one row: its spread cannot be known",
                 hint="run that arm on more items",
@@ -255,7 +252,9 @@ def prepare(
     return Problem(
         outcome_name=outcome,
         treatment_name=treatment,
-        arms=two,
+        treated=given,
+        treated_level=one,
+        control_level=other,
         y=y,
         confounders=tuple(confounders),
         columns=columns,

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
-    from whyprompt.tables import Arms
 
     Bools = NDArray[np.bool_]
 
@@ -77,7 +76,7 @@ def explain_separation(problem: Problem, plan: Plan, error: SeparatedError) -> S
     if not levels:
         return error
     n = int(rows.sum())
-    listed = _first([_words(one, problem.arms) for one in levels])
+    listed = _first([_words(one, problem) for one in levels])
     message = f"the propensity score is separated by levels that one arm has alone: {listed}"
     if not 0 < (problem.treated & ~rows).sum() < (~rows).sum():
         return SeparatedError(
@@ -114,8 +113,8 @@ def _first(shown: Sequence[str]) -> str:
     return "; ".join([*shown[:_SHOWN], *([f"and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else [])])
 
 
-def _words(one: OneArmed, arms: Arms) -> str:
-    arm = arms.treated if one.treated else arms.control
+def _words(one: OneArmed, problem: Problem) -> str:
+    arm = problem.treated_level if one.treated else problem.control_level
     return f"{one.column} = {one.level} ({counted(one.n, 'row')}, all {arm!r})"
 
 

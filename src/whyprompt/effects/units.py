@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.problem import Problem
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.tables import Arms, Table
+    from whyprompt.tables import Table
 
 __all__ = [
     "NO_CLUSTER",
@@ -164,11 +164,11 @@ def paired_instead(
     graph: CausalGraph | None = None,
     treated: object | None = None,
     control: object | None = None,
-) -> tuple[Unit, Arms] | None:
+) -> tuple[Unit, str, str] | None:
     """Say whether a table holds both arms of its items, so that each is to be compared with itself.
 
-    Gives the item and the arms; None where it does not, or where it cannot be told. A confounder that varies
-    within an item is not settled by pairing.
+    Gives the item, the treated level and the control's; None where it does not, or where it cannot be told. A
+    confounder that varies within an item is not settled by pairing.
     """
     table = open_table(frame)
     table.require([treatment], role="treatment")
@@ -176,14 +176,14 @@ def paired_instead(
     if treated is not None and control is not None:
         rows = rows_of_two_arms(table, treatment, treated=treated, control=control)
         table = table if rows is None else table.keep(rows)
-    two = arms(table, treatment, treated=treated, control=control)
+    _, one, other = arms(table, treatment, treated=treated, control=control)
     chosen, _ = choose_confounders(
         table, treatment=treatment, outcome=outcomes[0], confounders=confounders, graph=graph
     )
     _, item = find_units(table, treatment=treatment, outcomes=outcomes, covariates=chosen or ())
     if item is None or not item.paired or not all(item.constant(table.raw(name)) for name in chosen or ()):
         return None
-    return item, two
+    return item, one, other
 
 
 def refuse_moved(table: Table, item: Unit | None, problem: Problem, graph: CausalGraph | None) -> None:

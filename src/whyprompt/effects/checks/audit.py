@@ -27,7 +27,7 @@ from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption, Estimate, Result, unlisted
 from whyprompt.stats.design import Design, design_matrix
 from whyprompt.stats.order import codes
-from whyprompt.tables import Arms, level_name, open_table
+from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -379,7 +379,9 @@ def _run(
         problem = Problem(
             outcome_name=outcome,
             treatment_name=treatment,
-            arms=Arms(indicator=indicator, treated=names[0], control=names[1]),
+            treated=indicator,
+            treated_level=names[0],
+            control_level=names[1],
             y=np.where(indicator, pairs.treated, pairs.control),
             confounders=tuple(setup.columns),
             columns=setup.columns,

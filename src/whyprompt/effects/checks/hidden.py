@@ -86,7 +86,7 @@ def sensitivity_report(
     if result.weights is None or len(result.weights) != table.n_rows:
         raise DataError(f"the table has {table.n_rows} rows and is not the one that was estimated from")
     y = table.numbers(result.outcome, role="outcome")
-    t = arms(table, result.treatment, treated=result.treated, control=result.control).indicator
+    t, *_ = arms(table, result.treatment, treated=result.treated, control=result.control)
     left_out: list[str] = []
     if not 0 < alpha < 0.5:
         raise EstimationError(f"alpha={alpha}: the level lies between 0 and 0.5")

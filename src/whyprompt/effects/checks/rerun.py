@@ -95,7 +95,7 @@ class Base:
     def with_arm(self, indicator: NDArray[np.bool_]) -> Fit | str:
         """Estimate with other arms, or say why it cannot be done."""
         problem = self.problem
-        return self._run(replace(problem, arms=replace(problem.arms, indicator=indicator)))
+        return self._run(replace(problem, treated=indicator))
 
     def with_covariate(self, name: str, values: NDArray[np.float64]) -> Fit | str:
         """Estimate with a numeric confounder added, or say why it cannot be done."""

@@ -311,7 +311,7 @@ class _Plan:
             for name, made in self.prepared.items()
         }
         named = {name: self.options.get(name) for name in ("treated", "control")}
-        treated = arms(self.kept(table), self.treatment, **named).indicator
+        treated, *_ = arms(self.kept(table), self.treatment, **named)
         seen: set[tuple[tuple[str, str], ...]] = set()
         for picked in product(*self.grid.values()):
             choices = dict(zip(self.dimensions, picked, strict=True))

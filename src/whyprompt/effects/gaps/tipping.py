@@ -110,9 +110,9 @@ def tipping_point(
     # Gaps in rows of other arms are filled and stay as they are: those rows are in no estimate.
     rows_used = None if None in named.values() else rows_of_two_arms(table, treatment, **named)
     chosen = np.ones(table.n_rows, dtype=bool) if rows_used is None else rows_used.copy()
-    two = arms(table.keep(chosen), treatment, **named)
+    indicator, treated, control = arms(table.keep(chosen), treatment, **named)
     if arm != "both":
-        chosen[chosen] = two.indicator if arm == "treated" else ~two.indicator
+        chosen[chosen] = indicator if arm == "treated" else ~indicator
     varied = int((read.missing & chosen).sum())
     if not varied:
         raise EstimationError(
@@ -166,7 +166,7 @@ def tipping_point(
             "tipping_high": _crossing(rows[at:], conclusion),
         },
     )
-    where = {"treated": f"under {two.treated!r}", "control": f"under {two.control!r}", "both": "in both arms"}
+    where = {"treated": f"under {treated!r}", "control": f"under {control!r}", "both": "in both arms"}
     return replace(
         found,
         sentence=_sentence(found, where[arm], (rows[0].at, rows[-1].at)),

@@ -247,8 +247,8 @@ def heterogeneous_effects(
         n_groups,
         warnings,
         **about,
-        treated=problem.arms.treated,
-        control=problem.arms.control,
+        treated=problem.treated_level,
+        control=problem.control_level,
         confounders=adjusted,
         assumptions=(*assumptions, GROUPING),
     )
