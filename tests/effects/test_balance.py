@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from whyprompt.effects.checks.balance import balance_table, effective_sample_size, ks_distance, moments
+from whyprompt.effects.checks.balance import balance_table, effective_sample_size, moments
 from whyprompt.effects.methods.cem import match_cem
 from whyprompt.effects.methods.matching import common_support
 from whyprompt.effects.methods.nearest import match_nearest
@@ -121,7 +121,8 @@ def test_the_largest_distance_is_that_of_scipy_and_of_the_definition(seed, n, ti
     t = rng.random(n) < 0.5
     t[:2] = True, False
     w = rng.exponential(size=n)
-    plain, weighted = ks_distance(x, t, [np.ones(n), w])
+    (row,) = balance_table(x[:, None], t, w, names=["x"])
+    plain, weighted = row.ks_before, row.ks_after
     assert plain == pytest.approx(ks_2samp(x[t], x[~t], method="asymp").statistic, abs=1e-12)
     grid = np.unique(x)
     below = x[None, :] <= grid[:, None]
@@ -130,7 +131,7 @@ def test_the_largest_distance_is_that_of_scipy_and_of_the_definition(seed, n, ti
     zero_one = (rng.random(n) < 0.7).astype(float)
     zero_one[:2] = 1.0
     used = zero_one > 0
-    got = ks_distance(x, t, [zero_one])[0]
+    got = balance_table(x[:, None], t, zero_one, names=["x"])[0].ks_after
     assert got == pytest.approx(ks_2samp(x[t & used], x[~t & used], method="asymp").statistic, abs=1e-12)
 
 
@@ -163,4 +164,5 @@ def test_what_has_no_spread():
     single = balance_table(np.arange(4.0)[:, None], t, np.array([1.0, 0.0, 1.0, 1.0]), names=["x"])[0]
     assert single.variance_ratio_after is None
     assert single.smd_after is not None
-    assert np.isnan(ks_distance(np.arange(4.0), t, [np.array([0.0, 0.0, 1.0, 1.0])])[0])
+    empty = balance_table(np.arange(4.0)[:, None], t, np.array([0.0, 0.0, 1.0, 1.0]), names=["x"])[0]
+    assert empty.ks_after is None

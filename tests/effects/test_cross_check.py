@@ -290,7 +290,7 @@ def test_what_is_said_of_two_sets(backdoor, identified, note):
     graph = CausalGraph.parse("a -> c, y; c -> arm; arm -> m; m -> y")
     row = {"backdoor": backdoor, "identified": identified}
     found = importlib.import_module("whyprompt.effects.checks.peers.cross_check")._identification(
-        {"identification": row}, graph, "arm", "y", ("a",)
+        row, graph, "arm", "y", ("a",)
     )
     assert found.sentence.startswith(note)
     assert (found.verdict == "passes") == (backdoor == ["a"])

@@ -8,7 +8,7 @@ from whyprompt.effects.checks.consistency import batch_consistency
 from whyprompt.effects.checks.evalue import e_value
 from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
 from whyprompt.effects.checks.partial_r2 import partial_r2_bounds
-from whyprompt.effects.checks.peers.result import CrossCheck
+from whyprompt.effects.checks.peers.cross_check import CrossCheck
 from whyprompt.effects.checks.random_cause import random_common_cause
 from whyprompt.effects.checks.repeats import error_of_mean
 from whyprompt.effects.checks.rosenbaum import rosenbaum_bounds

@@ -63,24 +63,16 @@ class _Setup:
 
 def _setup(
     frame: Any,  # noqa: ANN401 - any frame library's type
-    *,
-    unit: str,
-    treatment: str,
-    outcome: str,
-    treated: object,
-    control: object,
     confounders: Sequence[str],
     rule: Rule,
+    what: Mapping[str, Any],
 ) -> _Setup:
+    unit, treatment, outcome = what["unit"], what["treatment"], what["outcome"]
     refuse_post_treatment(tuple(confounders), treatment=treatment, outcome=outcome)
     if not confounders:
         raise EstimationError("an audit needs at least one confounder for its rule to act on")
     table = open_table(frame)
-    pairs = _by_name(
-        paired_differences(
-            table, unit=unit, treatment=treatment, outcome=outcome, treated=treated, control=control
-        )
-    )
+    pairs = _by_name(paired_differences(table, **what))
     columns: dict[str, NDArray[Any]] = {}
     units = table.labels(unit, role="unit")
     for name in confounders:
@@ -254,26 +246,25 @@ def audit(
     """
     if draws < 2:
         raise EstimationError(f"{draws} draw(s) were asked for; an audit needs at least two")
-    setup = _setup(
-        frame,
-        unit=unit,
-        treatment=treatment,
-        outcome=outcome,
-        treated=treated,
-        control=control,
-        confounders=confounders,
-        rule=rule,
-    )
-    pairs = setup.pairs
-    effect = pairs.treated - pairs.control
-    strata = _exact_strata(setup, exact)
+    what = {"unit": unit, "treatment": treatment, "outcome": outcome, "treated": treated, "control": control}
+    setup = _setup(frame, confounders, rule, what)
+    effect = setup.pairs.treated - setup.pairs.control
+    for name in exact:
+        if name not in setup.columns:
+            raise EstimationError(
+                f"exact names {name!r}, which is not among the audit's confounders",
+                hint=f"they are {', '.join(setup.columns)}",
+            )
+    strata = codes([setup.columns[name] for name in exact]) if exact else None
     rng = np.random.default_rng(random_state)
-    drawn = rng.random((draws, len(effect))) < setup.probability
+    problems = [
+        _problem(setup, indicator, strata, what)
+        for indicator in rng.random((draws, len(effect))) < setup.probability
+    ]
     rows = []
     for method in methods:
         plan = _plan_of(method, estimand, level, random_state, options)
-        names = (level_name(treated), level_name(control))
-        row = _run(setup, drawn, effect, plan, treatment, outcome, names, strata)
+        row = _run(problems, effect, plan)
         rows.append(row if isinstance(method, str) else replace(row, label=str(plan.method)))
     warnings = []
     low, high = float(setup.probability.min()), float(setup.probability.max())
@@ -281,18 +272,13 @@ def audit(
         warnings.append(
             f"the rule gives probabilities from {low:.3f} to {high:.3f}: some items hardly ever change arm"
         )
-    if pairs.incomplete:
-        warnings.append(f"{pairs.n_incomplete} item(s) without both outcomes are left out")
-    warnings.extend(
-        f"{row.label} could not estimate in {row['n_failed']} of {draws} draws"
-        for row in rows
-        if row["n_failed"]
-    )
-    warnings.extend(
-        f"{row.label} gave no interval in {row['n_no_interval']} of {draws} draws; coverage is of the others"
-        for row in rows
-        if row["n_no_interval"]
-    )
+    if setup.pairs.incomplete:
+        warnings.append(f"{setup.pairs.n_incomplete} item(s) without both outcomes are left out")
+    for name, words in (
+        ("n_failed", "could not estimate in {} of {} draws"),
+        ("n_no_interval", "gave no interval in {} of {} draws; coverage is of the others"),
+    ):
+        warnings += [f"{row.label} {words.format(row[name], draws)}" for row in rows if row[name]]
     found = Result(
         overall=Estimate(label="paired effect", estimate=float(effect.mean()), n_used=len(effect)),
         parts=tuple(rows),
@@ -311,18 +297,6 @@ def audit(
     return replace(
         found, pictures={what: partial(audit_plot, found, what=what) for what in ("bias", "coverage")}
     )
-
-
-def _exact_strata(setup: _Setup, exact: Sequence[str]) -> NDArray[np.int64] | None:
-    if not exact:
-        return None
-    for name in exact:
-        if name not in setup.columns:
-            raise EstimationError(
-                f"exact names {name!r}, which is not among the audit's confounders",
-                hint=f"they are {', '.join(setup.columns)}",
-            )
-    return codes([setup.columns[name] for name in exact])
 
 
 _FOR_ALL = ("std_error", "denominator", "propensity")
@@ -359,39 +333,40 @@ def _plan_of(
     )
 
 
-def _run(
+def _problem(
     setup: _Setup,
-    drawn: NDArray[np.bool_],
-    effect: Floats,
-    plan: Plan,
-    treatment: str,
-    outcome: str,
-    names: tuple[str, str],
+    indicator: NDArray[np.bool_],
     strata: NDArray[np.int64] | None,
-) -> Estimate:
+    what: Mapping[str, Any],
+) -> Problem:
+    """Give what a pipeline sees of one arm an item."""
     pairs = setup.pairs
+    return Problem(
+        outcome_name=what["outcome"],
+        treatment_name=what["treatment"],
+        treated=indicator,
+        treated_level=level_name(what["treated"]),
+        control_level=level_name(what["control"]),
+        y=np.where(indicator, pairs.treated, pairs.control),
+        confounders=tuple(setup.columns),
+        columns=setup.columns,
+        design=setup.design,
+        strata=strata,
+        limits=(),
+        cluster=None,
+        tie_rank=None,
+        known_score=None,
+    )
+
+
+def _run(problems: Sequence[Problem], effect: Floats, plan: Plan) -> Estimate:
     found: list[tuple[float, float, float | None, bool | None, int]] = []
     failures: Counter[str] = Counter()
-    for indicator in drawn:
+    for problem in problems:
+        indicator = problem.treated
         if not 2 <= int(indicator.sum()) <= len(indicator) - 2:
             failures["an arm has fewer than two rows"] += 1
             continue
-        problem = Problem(
-            outcome_name=outcome,
-            treatment_name=treatment,
-            treated=indicator,
-            treated_level=names[0],
-            control_level=names[1],
-            y=np.where(indicator, pairs.treated, pairs.control),
-            confounders=tuple(setup.columns),
-            columns=setup.columns,
-            design=setup.design,
-            strata=strata,
-            limits=(),
-            cluster=None,
-            tie_rank=None,
-            known_score=None,
-        )
         try:
             core = compute(problem, plan)
         except EstimationError as error:
@@ -496,12 +471,10 @@ def _audit_sentence(rows: Sequence[Estimate], truth: float, n: int, draws: int, 
             continue
         coverage, without, failed = row["coverage"], row["n_no_interval"], row["n_failed"]
         covers = f", its {percent(level)} intervals cover {coverage:.0%}" if coverage is not None else ""
-        if without:
-            covers += (
-                f" ({counted(without, 'draw')} gave an estimate and no interval)"
-                if coverage is not None
-                else ", without an interval in any draw"
-            )
+        if without and coverage is None:
+            covers = ", without an interval in any draw"
+        elif without:
+            covers += f" ({counted(without, 'draw')} gave an estimate and no interval)"
         lost = f" ({counted(failed, 'draw')} gave no estimate)" if failed else ""
         parts.append(
             f"{row.label} gives {format_number(row['mean_estimate'])} where its items show"
@@ -565,10 +538,8 @@ def one_draw(
     ----------
     frame, unit, treatment, outcome, treated, control, confounders, rule, random_state
         As for `audit`.
-    method : str, Method or mapping, default "nearest"
+    method, **options
         Of `estimate_effect`.
-    **options
-        Further options of `estimate_effect`.
 
     Returns
     -------
@@ -581,16 +552,8 @@ def one_draw(
     """
     import pandas as pd
 
-    setup = _setup(
-        frame,
-        unit=unit,
-        treatment=treatment,
-        outcome=outcome,
-        treated=treated,
-        control=control,
-        confounders=confounders,
-        rule=rule,
-    )
+    what = {"unit": unit, "treatment": treatment, "outcome": outcome, "treated": treated, "control": control}
+    setup = _setup(frame, confounders, rule, what)
     pairs = setup.pairs
     indicator = np.random.default_rng(random_state).random(len(pairs.units)) < setup.probability
     table = pd.DataFrame(
@@ -613,13 +576,10 @@ def one_draw(
     assert adjusted.weights is not None
     truth = _truth(effect, indicator, adjusted.weights, adjusted.estimand)
     said = method if isinstance(method, str) else adjusted.method
-    held = (
-        ""
-        if adjusted.ci_low is None or adjusted.ci_high is None
-        else ", and its interval holds it"
-        if adjusted.ci_low <= truth <= adjusted.ci_high
-        else ", and its interval misses it"
-    )
+    low, high = adjusted.ci_low, adjusted.ci_high
+    held = ""
+    if low is not None and high is not None:
+        held = f", and its interval {'holds' if low <= truth <= high else 'misses'} it"
     return OneDraw(
         overall=of_effect(adjusted, f"adjusted ({adjusted.method})"),
         parts=(
@@ -634,11 +594,9 @@ def one_draw(
         truth_all=float(effect.mean()),
         table=table,
         sentence=(
-            f"From one arm an item, the plain difference is {format_number(naive.estimate)} and"
-            f" {said}"
-            f" gives {format_number(adjusted.estimate)}; run under both arms, the items it"
-            f" speaks of show {format_number(truth)} ({adjusted.estimand.upper()}). {said.capitalize()}"
-            " is off"
-            f" by {format_number(adjusted.estimate - truth)}{held}."
+            f"From one arm an item, the plain difference is {format_number(naive.estimate)} and {said}"
+            f" gives {format_number(adjusted.estimate)}; run under both arms, the items it speaks of show"
+            f" {format_number(truth)} ({adjusted.estimand.upper()}). {said.capitalize()} is off by"
+            f" {format_number(adjusted.estimate - truth)}{held}."
         ),
     )

@@ -24,27 +24,16 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Denominator", "balance_table", "effective_sample_size", "ks_distance", "moments"]
+__all__ = ["Denominator", "balance_table", "effective_sample_size", "moments"]
 
 Denominator = Literal["pooled", "treated", "control", "all", "weighted"]
 
 
 def moments(x: Floats, weights: Floats | None = None, *, binary: bool = False) -> tuple[float, float]:
-    """Return the weighted mean and the unbiased weighted variance.
+    """Return the weighted mean and the unbiased weighted variance; p (1 - p) for a 0/1 covariate (`binary`).
 
-    Parameters
-    ----------
-    x : ndarray, shape (n,)
-        Values.
-    weights : ndarray, shape (n,), optional
-        Reliability weights: scaling them changes nothing.
-    binary : bool, default False
-        Use p (1 - p), for a 0/1 covariate.
-
-    Returns
-    -------
-    mean, variance : float
-        The variance is NaN where a single row carries all the weight.
+    Weights are reliability weights: scaling them changes nothing. The variance is NaN where a single row
+    carries all the weight.
 
     Examples
     --------
@@ -65,32 +54,6 @@ def moments(x: Floats, weights: Floats | None = None, *, binary: bool = False) -
     return mean, float(w @ (x - mean) ** 2) * total / free
 
 
-def ks_distance(x: Floats, treated: Bools, weights: Sequence[Floats]) -> list[float]:
-    """Return the largest distance between the weighted distribution functions of the arms.
-
-    Parameters
-    ----------
-    x : ndarray, shape (n,)
-        Values.
-    treated : ndarray of bool, shape (n,)
-        The arm.
-    weights : sequence of ndarray, each shape (n,)
-        One distance is computed for each, with a single sort.
-
-    Returns
-    -------
-    list of float
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> arm = np.array([True, True, False, False])
-    >>> ks_distance(np.array([1.0, 2.0, 2.0, 3.0]), arm, [np.ones(4)])
-    [0.5]
-    """
-    return [_finite_or_nan(d) for d in _ks(x, [_signed(treated, w) for w in weights])]
-
-
 def _signed(treated: Bools, weights: Floats) -> Floats | None:
     """Weights that sum to 1 over the treated and to -1 over the controls; None for an empty arm."""
     total_t = float(weights[treated].sum())
@@ -101,6 +64,7 @@ def _signed(treated: Bools, weights: Floats) -> Floats | None:
 
 
 def _ks(x: Floats, signed: Sequence[Floats | None]) -> list[float | None]:
+    """Give the largest distance of the arms' distribution functions, by each of several weights."""
     order = np.argsort(x)
     in_order = x[order]
     # The functions are compared where the value changes: inside a tie only its end counts.
@@ -114,10 +78,6 @@ def _ks(x: Floats, signed: Sequence[Floats | None]) -> list[float | None]:
         step[inside_tie] = 0.0
         out.append(float(max(step.max(), -step.min())))
     return out
-
-
-def _finite_or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def balance_table(

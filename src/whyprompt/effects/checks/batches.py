@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 
-__all__ = ["batch_interference"]
+__all__ = ["batch_interference", "ranges"]
 
 # Up to this many arrangements are enumerated; beyond it they are drawn.
 _EXACT = 20_000
@@ -143,7 +143,7 @@ def batch_interference(
     code = code[order]
     y, place = y[moved][order], np.unique(where[moved][order], return_inverse=True)[1]
     centred = _centre(y, code)
-    spread = _ranges(y, code)
+    spread = ranges(y, code)
     statistics = [_between(centred, place)]
     slopes = []
     for name, values in neighbours.items():
@@ -220,10 +220,11 @@ def _neighbours(values: Floats, where: NDArray[Any], name: str) -> Floats:
 def _centre(y: Floats, code: Ints) -> Floats:
     """Take item means out; items whose values are equal become exactly zero."""
     out = y - (np.bincount(code, weights=y) / np.bincount(code))[code]
-    return np.where(_ranges(y, code)[code] > 0, out, 0.0)
+    return np.where(ranges(y, code)[code] > 0, out, 0.0)
 
 
-def _ranges(y: Floats, code: Ints) -> Floats:
+def ranges(y: Floats, code: Ints) -> Floats:
+    """Give the largest less the smallest value of each item."""
     k = int(code.max()) + 1
     low, high = np.full(k, np.inf), np.full(k, -np.inf)
     np.minimum.at(low, code, y)

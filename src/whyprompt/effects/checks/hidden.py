@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects.checks.evalue import e_value
-from whyprompt.effects.checks.partial_r2 import bounds_that_hold, strength_words
-from whyprompt.effects.checks.rerun import of_effect
+from whyprompt.effects.checks.partial_r2 import check_strengths, partial_r2_bounds, strength_words
+from whyprompt.effects.checks.rerun import all_checks
 from whyprompt.effects.checks.rosenbaum import mcnemar_bounds, rosenbaum_bounds
 from whyprompt.errors import DataError, EstimationError
-from whyprompt.results import Checks
 from whyprompt.stats.design import design_matrix
 from whyprompt.tables import arms, open_table
 
@@ -21,7 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.result import EffectResult
-    from whyprompt.results import Check
+    from whyprompt.results import Check, Checks
+    from whyprompt.tables import Table
+
+    Floats = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
 
 __all__ = ["sensitivity_report"]
 
@@ -90,34 +93,17 @@ def sensitivity_report(
     left_out: list[str] = []
     if not 0 < alpha < 0.5:
         raise EstimationError(f"alpha={alpha}: the level lies between 0 and 0.5")
-    for k in times:
-        if not (np.isfinite(k) and k > 0):
-            raise EstimationError(f"times={k}: how many times as strong is a positive number")
+    check_strengths(times)
     made = (
         _rosenbaum(y, t, result, alpha, left_out),
         _e_value(y, t, result),
         _partial_r2(table, y, t, result, benchmarks, times, alpha, left_out),
     )
     found = {check.name: check for check in made if check is not None}
-    said = [check.sentence for check in found.values()]
-    if left_out:
-        said.append("Not done: " + "; ".join(left_out) + ".")
-    return Checks(
-        checks=found,
-        not_done=tuple(left_out),
-        overall=of_effect(result, "estimate"),
-        level=result.level,
-        sentence=" ".join(said),
-    )
+    return all_checks(found, left_out, result)
 
 
-def _rosenbaum(
-    y: NDArray[np.float64],
-    t: NDArray[np.bool_],
-    result: EffectResult,
-    alpha: float,
-    left_out: list[str],
-) -> Check | None:
+def _rosenbaum(y: Floats, t: Bools, result: EffectResult, alpha: float, left_out: list[str]) -> Check | None:
     matched = result.matched
     if matched is None or matched.n_pairs == 0:
         left_out.append(f"Rosenbaum bounds (method {result.method!r} makes no pairs)")
@@ -136,7 +122,7 @@ def _rosenbaum(
     return bounds(y[first], y[second], alternative="greater" if result.estimate >= 0 else "less", alpha=alpha)
 
 
-def _e_value(y: NDArray[np.float64], t: NDArray[np.bool_], result: EffectResult) -> Check:
+def _e_value(y: Floats, t: Bools, result: EffectResult) -> Check:
     w = result.weights
     assert w is not None
     risks = [float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t)]
@@ -153,9 +139,9 @@ def _e_value(y: NDArray[np.float64], t: NDArray[np.bool_], result: EffectResult)
 
 
 def _partial_r2(
-    table: Any,  # noqa: ANN401 - a Table
-    y: NDArray[np.float64],
-    t: NDArray[np.bool_],
+    table: Table,
+    y: Floats,
+    t: Bools,
     result: EffectResult,
     benchmarks: Sequence[str] | None,
     times: Sequence[float],
@@ -178,12 +164,19 @@ def _partial_r2(
             )
         groups[name] = members
     try:
-        found, refused = bounds_that_hold(
-            y, t, design.matrix, names=design.names, alpha=alpha, benchmarks=groups, times=times
+        found = partial_r2_bounds(
+            y,
+            t.astype(float),
+            design.matrix,
+            names=design.names,
+            alpha=alpha,
+            benchmarks=groups,
+            times=times,
+            strict=False,
         )
     except EstimationError as error:
         left_out.append(f"robustness values ({error.message})")
         return None
-    for (name, k), why in zip(found["not_bounded"], refused, strict=True):
-        left_out.append(f"the bound by one {strength_words([k])} {name!r} ({why.message})")
+    for (name, k), why in zip(found["not_bounded"], found["reasons"], strict=True):
+        left_out.append(f"the bound by one {strength_words([k])} {name!r} ({why})")
     return found

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["adjusted_estimate", "bounds_that_hold", "partial_r2_bounds", "robustness_value"]
+__all__ = ["adjusted_estimate", "check_strengths", "partial_r2_bounds", "robustness_value", "strength_words"]
 
 
 def robustness_value(t_statistic: float, df: int, *, q: float = 1.0, alpha: float = 1.0) -> float:
@@ -93,6 +93,7 @@ def partial_r2_bounds(
     names: Sequence[str] | None = None,
     q: float = 1.0,
     alpha: float = 0.05,
+    strict: bool = True,
 ) -> Check:
     """Ask how strong a confounder must be to overturn a regression estimate, measured in observed covariates.
 
@@ -113,6 +114,8 @@ def partial_r2_bounds(
         Share of the estimate to be explained away.
     alpha : float, default 0.05
         Level of the intervals and of the second robustness value.
+    strict : bool, default True
+        Refuse a bound that cannot be computed; else leave it out.
 
     Returns
     -------
@@ -125,16 +128,16 @@ def partial_r2_bounds(
           of the outcome must explain this share of the treatment's to undo the estimate;
         - ``robustness_value``, the partial R-squared with both that brings the estimate down by ``q``;
         - ``robustness_value_alpha``, that makes it insignificant at level ``alpha``; 0 where it is;
-        - ``not_bounded``, benchmarks and strengths whose bound cannot be computed, of which nothing is said
-          (`sensitivity_report` goes on without them).
+        - ``not_bounded``, benchmarks and strengths whose bound cannot be computed, of which nothing is said,
+          and ``reasons``, why each cannot.
 
     Raises
     ------
     DataError
         If a value is missing or infinite, or a benchmark is not a covariate.
     EstimationError
-        If the treatment is constant or determined by the covariates, or a bound cannot hold (a confounder
-        that many times as strong would explain the treatment, or the outcome, wholly).
+        If the treatment is constant or determined by the covariates, or a `strict` bound cannot hold (a
+        confounder that many times as strong would explain the treatment, or the outcome, wholly).
 
     References
     ----------
@@ -150,33 +153,17 @@ def partial_r2_bounds(
     >>> report.parts[0]["benchmark"], report["robustness_value"] > 0.4
     ('x0', True)
     """
-    report, refused = bounds_that_hold(
-        y, t, X, benchmarks=benchmarks, times=times, names=names, q=q, alpha=alpha
-    )
-    for error in refused:
-        raise error
-    return report
-
-
-def bounds_that_hold(
-    y: ArrayLike,
-    t: ArrayLike,
-    X: ArrayLike,
-    *,
-    benchmarks: Mapping[str, Sequence[int]] | Sequence[str] = (),
-    times: Sequence[float] = (1.0, 2.0, 3.0),
-    names: Sequence[str] | None = None,
-    q: float = 1.0,
-    alpha: float = 0.05,
-) -> tuple[Check, list[EstimationError]]:
-    """Make `partial_r2_bounds` without the bounds that cannot be computed, and give why they cannot."""
     from scipy import stats
 
     matrix, columns, clean = clean_arrays(
         np.asarray(X), names, outcome=np.asarray(y), treatment=np.asarray(t)
     )
     outcome, treatment = clean["outcome"], clean["treatment"]
-    _check_strengths(times, q, alpha)
+    check_strengths(times)
+    if not (np.isfinite(q) and q > 0):
+        raise EstimationError(f"q={q}: the share of the estimate to be explained away is a positive number")
+    if not 0 < alpha < 1:
+        raise EstimationError(f"alpha={alpha}: the level lies between 0 and 1")
     groups = _groups(benchmarks, columns)
     base = with_intercept(matrix)
     _, left, rank, _ = _regress(treatment, base)
@@ -197,7 +184,7 @@ def bounds_that_hold(
     quantile = float(stats.t.isf(alpha / 2, df))
     bounds: list[Estimate] = []
     not_bounded: list[tuple[str, float]] = []
-    refused = []
+    reasons: list[str] = []
     for label, members in groups.items():
         others = np.delete(base, [j + 1 for j in members], axis=1)
         r2_d = _group_r2(treatment, base, others)
@@ -206,7 +193,9 @@ def bounds_that_hold(
             try:
                 r2_treatment, r2_outcome = _bound(r2_d, r2_y, k, label)
             except EstimationError as why:
-                refused.append(why)
+                if strict:
+                    raise
+                reasons.append(why.message)
                 not_bounded.append((label, k))
                 continue
             after, error = map(float, adjusted_estimate(estimate, std_error, df, r2_treatment, r2_outcome))
@@ -227,7 +216,7 @@ def bounds_that_hold(
             )
     t_statistic = estimate / std_error
     value, value_alpha = (robustness_value(t_statistic, df, q=q, alpha=a) for a in (1.0, alpha))
-    report = Check(
+    return Check(
         name="partial R2",
         verdict="untestable",
         overall=Estimate(
@@ -248,20 +237,17 @@ def bounds_that_hold(
             "q": q,
             "alpha": alpha,
             "not_bounded": tuple(not_bounded),
+            "reasons": tuple(reasons),
         },
         sentence=_sentence(estimate, value, value_alpha, q, alpha, bounds, not_bounded),
     )
-    return report, refused
 
 
-def _check_strengths(times: Sequence[float], q: float, alpha: float) -> None:
+def check_strengths(times: Sequence[float]) -> None:
+    """Refuse a strength that is none."""
     for k in times:
         if not (np.isfinite(k) and k > 0):
             raise EstimationError(f"times={k}: how many times as strong is a positive number")
-    if not (np.isfinite(q) and q > 0):
-        raise EstimationError(f"q={q}: the share of the estimate to be explained away is a positive number")
-    if not 0 < alpha < 1:
-        raise EstimationError(f"alpha={alpha}: the level lies between 0 and 1")
 
 
 def _sentence(
@@ -326,6 +312,7 @@ def _strengths(pairs: Iterable[tuple[str, float]]) -> str:
 
 
 def strength_words(times: Sequence[float]) -> str:
+    """Write strengths: "as strong as", "2 or 3 times as strong as"."""
     shown = [f"{k:g}" for k in sorted(times)]
     if shown == ["1"]:
         return "as strong as"
@@ -360,27 +347,24 @@ def _group_r2(y: Floats, whole: Floats, without: Floats) -> float:
 
 
 def _bound(r2_d: float, r2_y: float, k: float, label: str) -> tuple[float, float]:
+    one = f"a confounder {strength_words([k])} {label!r}"
+    other = "take another benchmark"
     r2_treatment = k * r2_d / (1 - r2_d)
     if r2_treatment >= 1 or k * r2_d >= 1:
         raise EstimationError(
-            f"a confounder {strength_words([k])} {label!r} would explain the treatment wholly",
-            hint="ask for fewer times, or take another benchmark",
+            f"{one} would explain the treatment wholly", hint=f"ask for fewer times, or {other}"
         )
     if r2_y >= 1.0 - 1e-12:
         raise EstimationError(
-            f"{label!r} explains all that is left of the outcome; no confounder can be as strong",
-            hint="take another benchmark",
+            f"{label!r} explains all that is left of the outcome; no confounder can be as strong", hint=other
         )
     overlap = k * r2_d**2 / ((1 - k * r2_d) * (1 - r2_d))
     if overlap >= 1:
-        raise EstimationError(
-            f"a confounder {strength_words([k])} {label!r} is not possible", hint="ask for fewer times"
-        )
+        raise EstimationError(f"{one} is not possible", hint="ask for fewer times")
     share = ((np.sqrt(k) + np.sqrt(overlap)) / np.sqrt(1 - overlap)) ** 2 * r2_y / (1 - r2_y)
     if not share < 1.0 - 1e-12:
         raise EstimationError(
-            f"a confounder {strength_words([k])} {label!r} would explain all that is left of the outcome,"
-            " and more: the bound says nothing",
-            hint="ask for fewer times, or take another benchmark",
+            f"{one} would explain all that is left of the outcome, and more: the bound says nothing",
+            hint=f"ask for fewer times, or {other}",
         )
     return r2_treatment, float(share)

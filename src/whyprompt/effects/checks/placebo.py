@@ -8,13 +8,7 @@ import numpy as np
 
 from whyprompt._arguments import at_least, generator, names
 from whyprompt._words import counted, format_number, p_words, percent
-from whyprompt.effects.checks.placebo_arms import (
-    arm_units,
-    chance_of_arm,
-    placebo_blocks,
-    placebo_drawer,
-    settle_how,
-)
+from whyprompt.effects.checks.placebo_arms import arm_drawer, settle_how
 from whyprompt.effects.checks.rerun import Base, of_effect, repeat
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import EstimationError
@@ -23,7 +17,7 @@ from whyprompt.stats.rules import p_of_draws
 from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -139,7 +133,14 @@ def placebo_treatment(
     randomised = options.get("design") == "randomized"
     adjusted = bool(base.problem.confounders) or base.problem.known_score is not None
     chosen = settle_how(how, randomised=randomised, adjusted=adjusted)
-    draw = _drawer(base, chosen, within, generator(random_state))
+    draw = arm_drawer(
+        base.problem,
+        chosen,
+        score=base.score,
+        within={name: base.table.labels(name, role="within") for name in within},
+        rng=generator(random_state),
+        hint="how='permute' shuffles whole clusters",
+    )
     found, failed = repeat(draws, lambda: base.with_arm(draw()), "placebo arms")
     values = np.array([r.estimate for r in found])
     p_value = None
@@ -147,7 +148,7 @@ def placebo_treatment(
         real = _statistic(base.result)
         p_value = p_of_draws(sum(_statistic(r) >= real * (1 - 1e-12) for r in found), len(found))
     spread = float(values.std(ddof=1))
-    mean = float(values.mean())
+    mean, n = float(values.mean()), len(values)
     error = float(spread / np.sqrt(len(values)))
     bias_p = two_sided_p(mean, error, len(values) - 1) or 1.0
     limits = [(r.ci[0], r.ci[1]) for r in found if r.ci[0] is not None and r.ci[1] is not None]
@@ -160,23 +161,13 @@ def placebo_treatment(
     # A pipeline is not condemned by bad luck of the draws (one in five hundred, over two tests), nor for a
     # bias that many draws can show and that changes no interval's coverage by a percentage point.
     biased = bias_p < 0.001 and abs(mean) > _BIAS * spread
-    verdict: Verdict = (
-        "fails"
-        if biased or excess_p < 0.001
-        else "passes"
-        if p_value is None or p_value <= 0.05
-        else "doubtful"
-    )
+    verdict: Verdict = "passes" if p_value is None or p_value <= 0.05 else "doubtful"
+    if biased or excess_p < 0.001:
+        verdict = "fails"
+    what = "placebo estimates"
     parts = [
-        Estimate(
-            label="mean of placebo estimates",
-            estimate=mean,
-            std_error=error,
-            p_value=bias_p,
-            df=len(values) - 1,
-            n_used=len(values),
-        ),
-        Estimate(label="standard deviation of placebo estimates", estimate=spread, n_used=len(values)),
+        Estimate(label=f"mean of {what}", estimate=mean, std_error=error, p_value=bias_p, df=n - 1, n_used=n),
+        Estimate(label=f"standard deviation of {what}", estimate=spread, n_used=n),
     ]
     if rate is not None:
         parts.append(
@@ -195,32 +186,6 @@ def placebo_treatment(
         settings={"drawn": "placebo arms", "how": chosen, "within": tuple(within)},
         sentence=_placebo_sentence(base.result, values, p_value, bias_p, rate, verdict, chosen, within),
     )
-
-
-def _drawer(
-    base: Base, how: str, within: Sequence[str], rng: np.random.Generator
-) -> Callable[[], NDArray[np.bool_]]:
-    problem = base.problem
-    columns = [base.table.labels(name, role="within") for name in within]
-    blocks = placebo_blocks(columns, base.table.n_rows)
-    if within and not any(0 < base.treated[rows].sum() < len(rows) for rows in blocks):
-        raise EstimationError(
-            f"no block of {', '.join(within)} holds both arms: shuffling within them changes nothing"
-        )
-    units = arm_units(problem)
-    if units is not None and how == "propensity":
-        raise EstimationError(
-            "every cluster has one arm, so clusters got the arm and a propensity of rows cannot draw it",
-            hint="how='permute' shuffles whole clusters",
-        )
-    if units is not None and any(
-        len(set(units[rows].tolist()) & set(units[other].tolist())) > 0
-        for k, rows in enumerate(blocks)
-        for other in blocks[k + 1 :]
-    ):
-        raise EstimationError(f"a cluster with one arm lies in several blocks of {', '.join(within)}")
-    chance = chance_of_arm(problem, base.score) if how == "propensity" else None
-    return placebo_drawer(base.treated, blocks, chance=chance, within=bool(within), units=units, rng=rng)
 
 
 def _placebo_sentence(
@@ -253,15 +218,14 @@ def _placebo_sentence(
             " so whether its estimate is unusual among these is no test of no effect; placebos drawn from the"
             " propensity (how='propensity') give one."
         )
-    usual = "not unusual among them" if p_value > 0.05 else "unusual among them"
-    tail = (
-        ": the data do not show an effect of the arm on any row."
+    usual, tail = (
+        ("not unusual", ": the data do not show an effect of the arm on any row.")
         if p_value > 0.05
-        else ". This speaks against chance, and not against hidden confounding."
+        else ("unusual", ". This speaks against chance, and not against hidden confounding.")
     )
     return words + (
-        f"; the estimate of the real arm, {format_number(result.estimate)}, is {usual}"
-        f" (p {p_words(p_value, least=1 / (1 + len(values)))}){tail}"
+        f"; the estimate of the real arm, {format_number(result.estimate)}, is {usual} among them"
+        f" (p {p_words(p_value, least=p_of_draws(0, len(values)))}){tail}"
     )
 
 

@@ -10,7 +10,7 @@ from whyprompt.errors import EstimationError
 from whyprompt.stats.propensity import fit_logistic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Ints = NDArray[np.int64]
 
-__all__ = ["arm_units", "chance_of_arm", "placebo_blocks", "placebo_drawer", "settle_how"]
+__all__ = ["arm_drawer", "placebo_drawer", "settle_how"]
 
 # Steps of pair exchanges after which an arm has forgotten where it started (Berrett et al. take 50).
 _STEPS = 50
@@ -57,6 +57,36 @@ def arm_units(problem: Problem) -> Ints | None:
     size = np.bincount(code)
     treated = np.bincount(code, weights=problem.treated)
     return code if bool(((treated == 0) | (treated == size)).all()) and int(size.max()) > 1 else None
+
+
+def arm_drawer(
+    problem: Problem,
+    how: str,
+    *,
+    score: Floats | None,
+    within: Mapping[str, NDArray[Any]],
+    rng: np.random.Generator,
+    hint: str,
+) -> Callable[[], Bools]:
+    """Make a function that draws a placebo arm, shuffled or by propensity, `within` what is equal in columns.
+
+    `score` is what the estimate used; `hint` says what to do where a propensity of rows cannot draw the arm.
+    """
+    blocks = placebo_blocks(list(within.values()), len(problem.treated))
+    if within and not any(0 < problem.treated[rows].sum() < len(rows) for rows in blocks):
+        raise EstimationError(
+            f"no block of {', '.join(within)} holds both arms: shuffling within them changes nothing"
+        )
+    units = arm_units(problem)
+    if units is not None and how == "propensity":
+        raise EstimationError(
+            "every cluster has one arm, so clusters got the arm and a propensity of rows cannot draw it",
+            hint=hint,
+        )
+    if units is not None and sum(len(np.unique(units[rows])) for rows in blocks) > len(np.unique(units)):
+        raise EstimationError(f"a cluster with one arm lies in several blocks of {', '.join(within)}")
+    chance = chance_of_arm(problem, score) if how == "propensity" else None
+    return placebo_drawer(problem.treated, blocks, chance=chance, within=bool(within), units=units, rng=rng)
 
 
 def placebo_blocks(columns: Sequence[NDArray[Any]], n: int) -> list[Ints]:

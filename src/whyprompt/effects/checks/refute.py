@@ -13,16 +13,15 @@ from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
 from whyprompt.effects.checks.negative_controls import negative_control_outcome
 from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
-from whyprompt.effects.checks.rerun import Base, of_effect
+from whyprompt.effects.checks.rerun import Base, all_checks
 from whyprompt.effects.checks.subset import data_subset
 from whyprompt.errors import EstimationError
-from whyprompt.results import Checks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.results import Check
+    from whyprompt.results import Check, Checks
 
 __all__ = ["refute"]
 
@@ -107,13 +106,4 @@ def refute(
             found[name] = run()
         except EstimationError as error:
             not_done.append(f"{name} ({error.message})")
-    said = [check.sentence for check in found.values()]
-    if not_done:
-        said.append("Not done: " + "; ".join(not_done) + ".")
-    return Checks(
-        checks=found,
-        not_done=tuple(not_done),
-        overall=of_effect(base.result, "estimate"),
-        level=base.result.level,
-        sentence=" ".join(said),
-    )
+    return all_checks(found, not_done, base.result)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import format_number, percent
+from whyprompt.effects.checks.batches import ranges
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Estimate, Result
 from whyprompt.tables import open_table
@@ -165,25 +166,20 @@ def _rep_means(
 def _repeat_row(name: str, labels: NDArray[Any], y: Floats, level: float) -> Estimate:
     from scipy import stats
 
-    names, code = np.unique(labels.astype(str), return_inverse=True)
-    count = np.bincount(code)
-    single = int((count == 1).sum())
-    used = (count >= 2)[code]
-    where = f" of arm {name!r}" if name else ""
-    if int((count >= 2).sum()) < 2:
+    _, code, count = np.unique(labels.astype(str), return_inverse=True, return_counts=True)
+    often = int((count >= 2).sum())
+    if often < 2:
         raise EstimationError(
-            f"{int((count >= 2).sum())} item(s){where} are repeated; at least two are needed",
+            f"{often} item(s){f' of arm {name!r}' if name else ''} are repeated; at least two are needed",
             hint="run the study with repeats",
         )
+    used = (count >= 2)[code]
     names, code = np.unique(labels[used].astype(str), return_inverse=True)
     y = y[used]
-    count = np.bincount(code)
+    single, count = int((~used).sum()), np.bincount(code)
     n, k = len(y), len(names)
     means = np.bincount(code, weights=y) / count
-    low, high = np.full(k, np.inf), np.full(k, -np.inf)
-    np.minimum.at(low, code, y)
-    np.maximum.at(high, code, y)
-    spread = high - low
+    spread = ranges(y, code)
     # Equal outcomes differ from their mean by rounding only.
     inside = np.where(spread[code] > 0, y - means[code], 0.0)
     within = float(inside @ inside) / (n - k)

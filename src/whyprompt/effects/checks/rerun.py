@@ -12,6 +12,7 @@ from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError, WhypromptError
+from whyprompt.results import Checks
 from whyprompt.stats.design import design_matrix
 from whyprompt.tables import open_table
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from whyprompt.effects.problem import Problem
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.results import Estimate
+    from whyprompt.results import Check, Estimate
 
-__all__ = ["Base", "effect_options", "excludes_zero", "of_effect", "one_more_p", "repeat"]
+__all__ = ["Base", "all_checks", "effect_options", "excludes_zero", "of_effect", "one_more_p", "repeat"]
 
 _MAX_FAILED = 0.2
 _Drawn = TypeVar("_Drawn")
@@ -139,6 +140,20 @@ def effect_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def of_effect(result: EffectResult, label: str) -> Estimate:
     """Take the estimate out of a result, under another name."""
     return replace(result.overall, label=label)
+
+
+def all_checks(found: Mapping[str, Check], not_done: Sequence[str], result: EffectResult) -> Checks:
+    """Put the checks of one estimate together, and say what does not apply."""
+    said = [check.sentence for check in found.values()]
+    if not_done:
+        said.append("Not done: " + "; ".join(not_done) + ".")
+    return Checks(
+        checks=found,
+        not_done=tuple(not_done),
+        overall=of_effect(result, "estimate"),
+        level=result.level,
+        sentence=" ".join(said),
+    )
 
 
 def excludes_zero(row: Estimate | EffectResult) -> bool:

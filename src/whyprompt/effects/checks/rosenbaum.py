@@ -261,34 +261,9 @@ def mcnemar_bounds(
     alternative: Side = "greater",
     alpha: float = 0.05,
 ) -> Check:
-    """Bound the exact McNemar p-value of matched pairs with a binary outcome.
+    """Bound the exact McNemar p-value of pairs with outcomes of 0 and 1; no bounds on the effect (NaN).
 
-    Parameters
-    ----------
-    treated, control : array_like, shape (pairs,)
-        Outcomes, 0 or 1.
-    gammas : sequence of float
-        Strengths of hidden bias, each at least 1.
-    alternative : {"greater", "less"}, default "greater"
-        Whether the treatment is held to raise or to lower the outcome.
-    alpha : float, default 0.05
-        Level at which the sentence speaks of significance.
-
-    Returns
-    -------
-    Check
-        As `rosenbaum_bounds` has it, without bounds on the effect (NaN).
-
-    Raises
-    ------
-    DataError
-        If an outcome is not 0 or 1.
-    EstimationError
-        If no pair differs, or a gamma is below 1.
-
-    References
-    ----------
-    Rosenbaum (2002), section 4.3.2.
+    The rest as in `rosenbaum_bounds`. Source: Rosenbaum (2002), section 4.3.2.
 
     Examples
     --------

@@ -18,7 +18,7 @@ import numpy as np
 from whyprompt._arguments import at_least, generator
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.effects.checks.balance import balance_table
-from whyprompt.effects.checks.placebo_arms import arm_units, chance_of_arm, placebo_blocks, placebo_drawer
+from whyprompt.effects.checks.placebo_arms import arm_drawer
 from whyprompt.effects.checks.rerun import effect_options, excludes_zero, of_effect, repeat
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of
@@ -438,15 +438,15 @@ def _influence(
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
     values = np.array([_value(row) for row in rows])
     total = float(((values - values.mean()) ** 2).sum())
-    shares, medians = {}, {}
+    found = []
     for name in dimensions:
         labels = np.array([row["choices"][name] for row in rows], dtype=object)
         groups = {str(label): values[labels == label] for label in dict.fromkeys(labels.tolist())}
         between = sum(len(g) * float(g.mean() - values.mean()) ** 2 for g in groups.values())
-        shares[name] = float(between / total) if total > 0 else 0.0
-        medians[name] = {label: float(np.median(g)) for label, g in groups.items()}
-    order = sorted(shares, key=lambda name: -shares[name])
-    return {name: shares[name] for name in order}, {name: medians[name] for name in order}
+        share = float(between / total) if total > 0 else 0.0
+        found.append((name, share, {label: float(np.median(g)) for label, g in groups.items()}))
+    found.sort(key=lambda one: -one[1])
+    return {name: share for name, share, _ in found}, {name: medians for name, _, medians in found}
 
 
 def _summary(rows: Sequence[Estimate]) -> tuple[float, int]:
@@ -461,20 +461,13 @@ def _placebo_curves(
     plan: _Plan, table: Table, rows: Sequence[Estimate], draws: int, random_state: int, how: str
 ) -> tuple[float, float, int]:
     problem = plan.problem(table)
-    units = arm_units(problem)
-    chance = chance_of_arm(problem, None) if how == "propensity" else None
-    if chance is not None and units is not None:
-        raise EstimationError(
-            "every cluster has one arm, so clusters got the arm and a propensity of rows cannot draw it",
-            hint="draws=0, or design='randomized' if chance gave clusters their arm",
-        )
-    draw = placebo_drawer(
-        problem.treated,
-        placebo_blocks((), len(problem.y)),
-        chance=chance,
-        within=False,
-        units=units,
+    draw = arm_drawer(
+        problem,
+        how,
+        score=None,
+        within={},
         rng=generator(random_state),
+        hint="draws=0, or design='randomized' if chance gave clusters their arm",
     )
     levels = table.raw(plan.treatment)
     place = np.arange(len(levels)) if plan.rows is None else np.flatnonzero(plan.rows)

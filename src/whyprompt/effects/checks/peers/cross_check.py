@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt._arguments import at_least, seed
+from whyprompt._summary import grid, reach
 from whyprompt._words import format_number
+from whyprompt.charts import interval_plot, uplift_plot
 from whyprompt.effects.checks.peers import why as _why
 from whyprompt.effects.checks.peers.peers import find_python, run_peers
-from whyprompt.effects.checks.peers.result import CrossCheck
 from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
 from whyprompt.effects.checks.rerun import of_effect
@@ -21,7 +23,7 @@ from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
 from whyprompt.effects.whom.policy import prompt_policy
 from whyprompt.errors import EstimationError, GraphError
-from whyprompt.results import Check, Estimate
+from whyprompt.results import Check, Estimate, Result
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["cross_check"]
+__all__ = ["CrossCheck", "cross_check"]
 
 _SHARES = tuple(k / 10 for k in range(1, 11))
 _FEWEST_DRAWS = 10
@@ -51,13 +53,108 @@ _METHODS = {
     "x_learner": "X-learner (least squares)",
     "dr_learner": "doubly robust learner (least squares)",
 }
-_COMPARED = {
-    "dowhy_matching": "nearest",
-    "dowhy_weighting": "ipw",
-    "causalml_matching": "nearest",
-}
+_COMPARED = {"dowhy_matching": "nearest", "dowhy_weighting": "ipw", "causalml_matching": "nearest"}
 # Of the outcome's standard deviation: below this, a difference is rounding.
 _ROUNDING = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossCheck(Result):
+    """DoWhy's and CausalML's figures beside ours.
+
+    Attributes
+    ----------
+    parts : tuple of Estimate
+        One tool's figure each, ours first; without an error and an interval where the tool gives none. Their
+        figures, of which ours have the first three and None:
+
+        - ``tool``, ``method`` and ``estimand``;
+        - ``compared_with``, our method that estimates the same, and ``difference`` from its estimate, the sum
+          of the next three;
+        - ``from_settings``: what our estimate changes by when our code takes the tool's settings (or its
+          model), with our score; ``from_score``: when it takes the tool's propensity score as well;
+        - ``unexplained``: what is left, zero where our code with the tool's score and settings gives the
+          tool's figure; with ties, the choice among rows equally near;
+        - ``tie_range``: of rows equally near a tool may take any, the smallest and the largest estimate that
+          it could give;
+        - ``why``: the same in words, with what else a reader should know; ``seconds``, the tool's own time.
+    treatment, outcome, treated, control : str
+    estimand : str
+    confounders : tuple of str
+    identification : Check or None
+        Whether the graph says the same is to be adjusted for by both; `settings` hold the two sets. None
+        without a graph.
+    refuters : tuple of Estimate
+        Of each refutation of the weighted estimate, the mean of the refuted estimates by each tool (`by`):
+        DoWhy's with its p-value, small where the refutation fails; ours with the verdict as its note.
+    uplift : tuple of Estimate
+        By tool (`by`), what the treated arm gains a row when a share of the rows gets it, those predicted to
+        gain most first. CausalML's: arms' means compared as they are, on the rows learned from. Ours: doubly
+        robust, each row ranked by rows of earlier folds.
+    versions : mapping of str to str
+        Of the other environment.
+    not_done : tuple of str
+        What failed or does not apply, with the reason.
+    """
+
+    treatment: str
+    outcome: str
+    treated: str
+    control: str
+    estimand: str
+    confounders: tuple[str, ...]
+    identification: Check | None
+    refuters: tuple[Estimate, ...]
+    uplift: tuple[Estimate, ...]
+    versions: Mapping[str, str]
+    not_done: tuple[str, ...]
+
+    def _blocks(self) -> list[str]:
+        rows, words = [], []
+        for row in self.parts:
+            name = (row["tool"], row["method"])
+            apart = [row[k] for k in ("from_settings", "from_score", "unexplained")]
+            rows.append(
+                [
+                    ": ".join(name),
+                    row["estimand"].upper(),
+                    format_number(row.estimate),
+                    reach(row.ci_low, row.ci_high) if row.ci_low is not None else "none",
+                    *("" if v is None else format_number(v) for v in apart),
+                ]
+            )
+            if row["why"]:
+                words.append(f"  {', '.join(name)}: {'; '.join(row['why'])}.")
+        header = ["tool", "of", "estimate", "interval", "by settings", "by score", "left"]
+        return ["\n".join([grid(header, rows), "", *words])]
+
+    def _charts(self) -> Mapping[str, Callable[[], Any]]:
+        rows = [
+            {"label": row.label, "estimate": row.estimate, "low": row.ci_low, "high": row.ci_high}
+            for row in self.parts
+            if row.estimate is not None
+        ]
+        return {"estimates": lambda: interval_plot(rows, title=self.axis), "uplift": self._uplift}
+
+    def _uplift(self) -> Any:  # noqa: ANN401 - a chart
+        if not self.uplift:
+            raise EstimationError(
+                "there is no uplift curve",
+                hint=next((t for t in self.not_done if t.startswith("uplift")), None),
+            )
+        ours = {point.at: point for point in self.uplift if point.by == "whyprompt"}
+        rows = [
+            {
+                "share": point.at,
+                "CausalML": point.estimate,
+                "whyprompt": ours[point.at].estimate,
+                "low": ours[point.at].ci_low,
+                "high": ours[point.at].ci_high,
+            }
+            for point in self.uplift
+            if point.by == "CausalML"
+        ]
+        return uplift_plot(rows, title=f"gain in {self.outcome} a row")
 
 
 def cross_check(
@@ -83,10 +180,8 @@ def cross_check(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written; the tools get copies.
-    treatment, outcome, confounders, graph, treated, control
-        As in `estimate_effect`.
+    frame, treatment, outcome, confounders, graph, treated, control, level
+        As in `estimate_effect`; the tools get copies of the frame.
     estimand : {"att", "atc", "ate"}, default "att"
         Of matching and weighting. CausalML's learners estimate the ATE.
     caliper : float, default 0.2
@@ -97,8 +192,6 @@ def cross_check(
         Simulations of each refuter; 0 for none.
     uplift : bool, default True
         Draw CausalML's uplift curve beside ours.
-    level : float, default 0.95
-        Of our intervals.
     python : path, optional
         Interpreter of an environment with DoWhy and CausalML. Default: the one that the environment variable
         ``WHYPROMPT_CROSSCHECK_PYTHON`` names, else this one.
@@ -154,33 +247,25 @@ def cross_check(
     if not (isinstance(timeout, int | float) and timeout > 0):
         raise EstimationError(f"timeout={timeout!r} is no time", hint="seconds, 600 for example")
     interpreter = find_python(python)
-    columns = open_table(frame).columns
-    what: dict[str, Any] = {
+    settled: dict[str, Any] = {
         "treatment": treatment,
         "outcome": outcome,
         "treated": treated,
         "control": control,
-    }
-    asked = {**what, "confounders": confounders, "graph": graph, "level": level}
-    own = estimated(
-        frame,
-        **asked,
-        method="nearest",
-        estimand=estimand,
-        caliper=caliper,
-        replace=replace,
-        random_state=random_state,
+        "level": level,
+        "random_state": random_state,
         # The peers take every row as a unit, so that is what is compared.
-        cluster=NO_CLUSTER,
-    )
+        "cluster": NO_CLUSTER,
+    }
+    options: dict[str, Any] = {"estimand": estimand, "caliper": caliper, "replace": replace}
+    own = estimated(frame, method="nearest", confounders=confounders, graph=graph, **options, **settled)
     names = own.problem.confounders
     if not names:
         raise EstimationError(
             "there is nothing to adjust for: DoWhy and CausalML have no propensity score without a covariate",
             hint="give confounders=[...]",
         )
-    settled = {**what, "confounders": list(names), "level": level, "random_state": random_state}
-    settled["cluster"] = NO_CLUSTER
+    settled["confounders"] = list(names)
     replaced = own.fit.matched is not None and own.fit.matched.replace
     ours = {
         "nearest": own.result,
@@ -195,17 +280,17 @@ def cross_check(
             "draws": int(draws),
             "shares": list(_SHARES) if uplift else [],
             "random_state": random_state,
-            "graph": None if graph is None else _graph_job(graph, columns, treatment, outcome),
+            "graph": None if graph is None else _graph_job(graph, frame, treatment, outcome),
         },
         {"X": own.problem.design.matrix, "treated": own.problem.treated, "outcome": own.problem.y},
         python=interpreter,
         timeout=float(timeout),
     )
-    by_key = {row["key"]: row for row in found["rows"]}
+    by_key = {row["key"]: row for row in found["rows"] if "failed" not in row}
+    failed = {row["key"]: row for row in found["rows"] if "failed" in row}
     not_done = [
-        f"{_METHODS.get(row['key'], row['key'].replace('_', ' '))} of {row['tool']}: {row['failed']}"
-        for row in found["rows"]
-        if "failed" in row
+        f"{_METHODS.get(key, key.replace('_', ' '))} of {row['tool']}: {row['failed']}"
+        for key, row in failed.items()
     ]
     if estimand == "ate":
         not_done.append("nearest-neighbour matching of CausalML: it matches one arm to the other, not both")
@@ -216,23 +301,14 @@ def cross_check(
     compared = [
         _peer_row(key, by_key, ours, own.problem, score, scores, estimand, caliper, replaced)
         for key in _METHODS
-        if key in by_key and "failed" not in by_key[key]
+        if key in by_key
     ]
-    refuters = _refuters(by_key, frame, settled, estimand, int(draws)) if draws else ()
-    points, curve_not_done = _uplift(by_key, frame, settled) if uplift else ((), None)
-    if curve_not_done:
-        not_done.append(curve_not_done)
-    shown = (*(_own_row(name, result) for name, result in ours.items()), *compared)
-    warnings = dict.fromkeys(
-        [
-            *ours["nearest"].warnings,
-            *(
-                f"unexplained: {r['tool']}, {r['method']}"
-                for r in compared
-                if _is_unexplained(r, own.problem)
-            ),
-        ]
+    points, curve_not_done = (
+        _uplift(by_key["uplift"]["gain"], frame, settled) if "uplift" in by_key else ((), [])
     )
+    not_done += curve_not_done
+    unexplained = [row for row in compared if _is_unexplained(row, own.problem)]
+    warnings = [f"unexplained: {row['tool']}, {row['method']}" for row in unexplained]
     return CrossCheck(
         treatment=treatment,
         outcome=outcome,
@@ -242,36 +318,40 @@ def cross_check(
         level=level,
         axis=f"effect on {outcome}; a point alone has no interval",
         confounders=names,
-        parts=shown,
-        identification=_identification(by_key, graph, treatment, outcome, names),
-        refuters=refuters,
+        parts=(*(_own_row(name, result) for name, result in ours.items()), *compared),
+        identification=_identification(by_key.get("identification"), graph, treatment, outcome, names),
+        refuters=_refuters(by_key, failed, frame, settled, estimand, draws) if draws else (),
         uplift=points,
         versions=found["versions"],
         not_done=tuple(not_done),
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys([*own.result.warnings, *warnings])),
         sentence=_sentence(compared, ours, own.problem, found["versions"], not_done),
     )
 
 
-def _graph_job(graph: CausalGraph, columns: Sequence[str], treatment: str, outcome: str) -> dict[str, Any]:
-    nodes = [n for n in graph.nodes if n not in {treatment, outcome}]
+def _graph_job(
+    graph: CausalGraph,
+    frame: Any,  # noqa: ANN401 - any frame
+    treatment: str,
+    outcome: str,
+) -> dict[str, Any]:
+    known = set(open_table(frame).columns) - {treatment, outcome, *graph.unobserved}
     return {
         "edges": [[parent, node] for node in graph.nodes for parent in graph.parents(node)],
-        "observed": [n for n in nodes if n in set(columns) and n not in graph.unobserved],
+        "observed": [n for n in graph.nodes if n in known],
         "treatment": treatment,
         "outcome": outcome,
     }
 
 
 def _identification(
-    by_key: Mapping[str, Any],
+    row: Mapping[str, Any] | None,
     graph: CausalGraph | None,
     treatment: str,
     outcome: str,
     names: tuple[str, ...],
 ) -> Check | None:
-    row = by_key.get("identification")
-    if graph is None or row is None or "failed" in row:
+    if graph is None or row is None:
         return None
     theirs = tuple(row["backdoor"])
     verdict: Verdict = "doubtful"
@@ -294,14 +374,20 @@ def _identification(
     )
 
 
+_FIGURES = (
+    *("tool", "method", "estimand", "compared_with", "difference", "from_settings", "from_score"),
+    *("unexplained", "tie_range", "why", "seconds"),
+)
+
+
 def _label(tool: str, method: str, estimand: str) -> str:
     return f"{tool}: {method} ({estimand.upper()})"
 
 
 def _own_row(name: str, result: EffectResult) -> Estimate:
     row = of_effect(result, _label("whyprompt", name, result.estimand))
-    figures = {"tool": "whyprompt", "method": name, "estimand": result.estimand}
-    return dataclasses.replace(row, figures=figures)
+    figures: dict[str, Any] = {"tool": "whyprompt", "method": name, "estimand": result.estimand, "why": ()}
+    return dataclasses.replace(row, figures={**dict.fromkeys(_FIGURES), **figures})
 
 
 def _peer_row(
@@ -316,14 +402,13 @@ def _peer_row(
     replace: bool,  # noqa: FBT001 - private, and called once
 ) -> Estimate:
     row = by_key[key]
-    if key == "dowhy_matching":
-        twin = _why.dowhy_matching(problem, score, scores[key], estimand)
-    elif key == "dowhy_weighting":
-        twin = _why.dowhy_weighting(problem, score, scores[key], estimand)
-    elif key == "causalml_matching":
+    if key == "causalml_matching":
         twin = _why.causalml_matching(
             problem, score, scores["causalml"], estimand, caliper=caliper, replace=replace
         )
+    elif key in scores:
+        tool = _why.dowhy_matching if key == "dowhy_matching" else _why.dowhy_weighting
+        twin = tool(problem, score, scores[key], estimand)
     else:
         twin = _why.learner(problem, key)
     base = ours[_COMPARED.get(key, "aipw")]
@@ -369,82 +454,63 @@ def _is_unexplained(row: Estimate, problem: Problem) -> bool:
 
 def _refuters(
     by_key: Mapping[str, Any],
+    failed: Mapping[str, Any],
     frame: Any,  # noqa: ANN401 - any frame
     settled: Mapping[str, Any],
     estimand: str,
-    n: int,
+    draws: int,
 ) -> tuple[Estimate, ...]:
     options = {**settled, "method": "ipw", "estimand": estimand}
-    runs: list[tuple[str, str, Callable[[], Check], str]] = [
+    runs: tuple[tuple[str, str, Callable[..., Check], str], ...] = (
+        ("placebo", "placebo treatment", placebo_treatment, "mean of placebo effects; should be zero"),
         (
-            "placebo",
-            "placebo treatment",
-            lambda: placebo_treatment(frame, draws=n, **options),
-            "mean of placebo effects; should be zero",
-        ),
-        (
-            "random_cause",
-            "random common cause",
-            lambda: random_common_cause(frame, draws=n, **options),
+            *("random_cause", "random common cause", random_common_cause),
             "mean of estimates with a covariate of noise; should be the estimate",
         ),
         (
-            "subset",
-            "data subset",
-            lambda: data_subset(frame, draws=n, **options),
+            *("subset", "data subset", data_subset),
             "mean of estimates from 80% of the rows; should be the estimate",
         ),
-    ]
+    )
     out = []
-    for key, name, run, note in runs:
-        row = by_key.get(f"refuter_{key}", {"failed": "not run"})
-        said = f"{note}; DoWhy's failed: {row['failed']}" if "failed" in row else note
-        out.append(
-            Estimate(
-                label=name,
-                by="DoWhy",
-                estimate=row.get("estimate"),
-                p_value=_known(row.get("p_value")),
-                note=said,
-            )
+    for key, name, check, note in runs:
+        row = by_key.get(f"refuter_{key}", {})
+        reason = failed.get(f"refuter_{key}", {"failed": "not run"})["failed"]
+        p = row.get("p_value")
+        theirs = Estimate(
+            label=name,
+            by="DoWhy",
+            estimate=row.get("estimate"),
+            p_value=None if p is None or not np.isfinite(p) else float(p),
+            note=note if row else f"{note}; DoWhy's failed: {reason}",
         )
+        mine = Estimate(label=name, by="whyprompt", estimate=None)
         try:
-            mine = run()
+            found = check(frame, draws=draws, **options)
         except EstimationError as error:
-            out.append(Estimate(label=name, by="whyprompt", estimate=None, note=error.message))
+            mine = dataclasses.replace(mine, note=error.message)
         else:
-            mean = float(np.mean(mine.draws))
-            out.append(Estimate(label=name, by="whyprompt", estimate=mean, note=mine.verdict))
+            mine = dataclasses.replace(mine, estimate=float(np.mean(found.draws)), note=found.verdict)
+        out += [theirs, mine]
     return tuple(out)
 
 
-def _known(value: float | None) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)
-
-
 def _uplift(
-    by_key: Mapping[str, Any],
+    gains: Sequence[float],
     frame: Any,  # noqa: ANN401 - any frame
     settled: Mapping[str, Any],
-) -> tuple[tuple[Estimate, ...], str | None]:
-    row = by_key.get("uplift")
-    if row is None or "failed" in row:
-        return (), None
-    missing = None
-    curve: Sequence[Any] = [None] * len(_SHARES)
+) -> tuple[tuple[Estimate, ...], list[str]]:
+    missing = []
+    curve: Sequence[Estimate] = [Estimate(label="", estimate=None)] * len(_SHARES)
     try:
         curve = prompt_policy(heterogeneous_effects(frame, **settled)).curve
     except EstimationError as error:
-        missing = f"uplift curve of ours: {error.message}"
+        missing.append(f"uplift curve of ours: {error.message}")
     points = []
-    for share, gain, own in zip(_SHARES, row["gain"], curve, strict=True):
+    for share, gain, own in zip(_SHARES, gains, curve, strict=True):
         label = f"{share:.0%}"
         points.append(Estimate(label=label, at=share, by="CausalML", estimate=float(gain)))
-        points.append(
-            Estimate(label=label, at=share, by="whyprompt", estimate=None)
-            if own is None
-            else dataclasses.replace(own, label=label, at=share, by="whyprompt")
-        )
+        points.append(dataclasses.replace(own, label=label, at=share, by="whyprompt"))
     return tuple(points), missing
 
 

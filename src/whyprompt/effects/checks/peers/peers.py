@@ -40,19 +40,7 @@ _HINT = (
 def find_python(python: str | os.PathLike[str] | None) -> str:
     """Give the interpreter that is to run DoWhy and CausalML.
 
-    Parameters
-    ----------
-    python : path, optional
-        Named by the caller; else by the environment variable; else this one, where they are installed.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    EstimationError
-        If there is none.
+    The caller's; else that of the environment variable; else this one, where they are installed.
     """
     named = python if python is not None else os.environ.get(PYTHON_VARIABLE) or None
     if named is not None:
@@ -72,29 +60,10 @@ def find_python(python: str | os.PathLike[str] | None) -> str:
 def run_peers(
     job: dict[str, Any], arrays: dict[str, NDArray[Any]], *, python: str, timeout: float
 ) -> tuple[dict[str, Any], dict[str, Floats]]:
-    """Run the job in the other interpreter.
+    """Run the job in the other interpreter, on ``X``, ``treated`` and ``outcome``, within `timeout` seconds.
 
-    Parameters
-    ----------
-    job : dict
-        What `run_peers.py` reads.
-    arrays : dict of str to ndarray
-        ``X``, ``treated``, ``outcome``.
-    python : str
-    timeout : float
-        Seconds.
-
-    Returns
-    -------
-    found : dict
-        ``versions`` and ``rows``.
-    scores : dict of str to ndarray
-        Propensities that the tools estimated.
-
-    Raises
-    ------
-    EstimationError
-        If the run ends without a result, or takes too long.
+    Gives what it found (``versions`` and ``rows``) and the propensities that the tools estimated. A run that
+    ends without a result, or takes too long, is refused.
     """
     with tempfile.TemporaryDirectory(prefix="whyprompt-") as name:
         folder = Path(name)

@@ -26,23 +26,18 @@ _CLIP = (0.05, 0.95)
 
 @dataclass(frozen=True, kw_only=True)
 class Twin:
-    """Our code as the tool is set up.
+    """Our code as the tool is set up: with its settings or model and our score, and with its score as well.
 
-    Attributes
-    ----------
-    settings : float or None
-        With the tool's settings or model, and our score.
-    both : float or None
-        With its score as well.
-    why : tuple of str
-    ties : tuple of float, optional
-        The smallest and the largest figure that the tool's rule allows.
+    `ties` are the smallest and the largest figure that the tool's rule allows.
     """
 
     settings: float | None
     both: float | None
     why: tuple[str, ...]
     ties: tuple[float, float] | None = None
+
+
+_RIDGE = "a ridge-penalised logistic regression on columns as they are"
 
 
 def _again(problem: Problem, score: Floats, **options: Any) -> float | None:  # noqa: ANN401
@@ -104,7 +99,7 @@ def dowhy_matching(problem: Problem, ours: Floats, score: Floats, estimand: str)
     options = {"method": "nearest", "replace": True, "estimand": estimand}
     why = [
         "it matches with replacement and without a caliper: every row gets a match, however far",
-        _apart(score, ours, "a ridge-penalised logistic regression on columns as they are"),
+        _apart(score, ours, _RIDGE),
         _tied(score),
         "it gives no standard error; its bootstrap fails for such matches (Abadie and Imbens 2008)",
     ]
@@ -127,7 +122,7 @@ def dowhy_weighting(problem: Problem, ours: Floats, score: Floats, estimand: str
         both=_again(problem, score, **options),
         why=(
             f"it moves scores into {low} to {high}: {moved} by our score, each a change of the estimand",
-            _apart(score, inside, "a ridge-penalised logistic regression on columns as they are"),
+            _apart(score, inside, _RIDGE),
             "it gives no standard error",
         ),
     )
@@ -169,37 +164,24 @@ def learner(problem: Problem, key: str) -> Twin:
     """Give what a learner with straight lines comes to, in closed form."""
     X, t, y = problem.design.matrix, problem.treated, problem.y
     Z = np.column_stack([np.ones(len(y)), X])
+    both: float | None = None
+    why: tuple[str, ...] = (
+        "it estimates what our aipw does, with other folds and an elastic-net score",
+        "hold the difference against the standard errors",
+    )
     if key == "s_learner":
-        coef = np.linalg.lstsq(np.column_stack([t.astype(float), Z]), y, rcond=None)[0]
-        return Twin(
-            settings=float(coef[0]),
-            both=float(coef[0]),
-            why=(
-                "it is the arm's coefficient in one least-squares fit: one effect for all rows",
-                "its standard error takes that line for true, and the spread for the same in every row",
-            ),
+        both = float(np.linalg.lstsq(np.column_stack([t.astype(float), Z]), y, rcond=None)[0][0])
+        why = (
+            "it is the arm's coefficient in one least-squares fit: one effect for all rows",
+            "its standard error takes that line for true, and the spread for the same in every row",
         )
-    if key in {"t_learner", "x_learner"}:
+    elif key != "dr_learner":
         lines = [np.linalg.lstsq(Z[arm], y[arm], rcond=None)[0] for arm in (t, ~t)]
         both = float((Z @ (lines[0] - lines[1])).mean())
-        return Twin(
-            settings=both,
-            both=both,
-            why=(
-                "it draws each arm's line out to all rows: no weighting corrects what the lines miss",
-                *(
-                    ("with straight lines it is the T-learner, whatever its score",)
-                    if key == "x_learner"
-                    else ()
-                ),
-                "its interval is that of residuals, and leaves out that the lines are estimated",
-            ),
+        same = ("with straight lines it is the T-learner, whatever its score",) if key == "x_learner" else ()
+        why = (
+            "it draws each arm's line out to all rows: no weighting corrects what the lines miss",
+            *same,
+            "its interval is that of residuals, and leaves out that the lines are estimated",
         )
-    return Twin(
-        settings=None,
-        both=None,
-        why=(
-            "it estimates what our aipw does, with other folds and an elastic-net score",
-            "hold the difference against the standard errors",
-        ),
-    )
+    return Twin(settings=both, both=both, why=why)
