@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -159,7 +158,7 @@ class StudyMediation:
             else {
                 "segment": self.comparison.segment,
                 "rank_correlation": self.comparison.rank_correlation,
-                "heads": _comparison_rows(self.comparison)[:20],
+                "heads": _records(self.comparison.to_frame())[:20],
                 "sentence": self.comparison.sentence,
             },
             "statistical_note": self.comparison_note,
@@ -215,37 +214,16 @@ _PS = ("p_value", "p_adjusted", "q_value")
 def _heads(inference: HeadInference) -> list[dict[str, Any]]:
     keep = ("layer", "head", inference.quantity, "nde", "ci_low", "ci_high", *_PS)
     frame = inference.to_frame()
-    return [
-        {str(k): (int(v) if k in {"layer", "head"} else _known(v)) for k, v in row.items()}
-        for row in frame[[k for k in keep if k in frame.columns]].to_dict("records")
-    ]
+    return _records(frame[[k for k in keep if k in frame.columns]])
 
 
-def _comparison_rows(comparison: MediationComparison) -> list[dict[str, Any]]:
-    rows = []
-    for row in comparison.to_frame().to_dict("records"):
-        values = {str(k): v for k, v in row.items()}
-        rows.append(
-            {
-                k: int(v)
-                if k in {"layer", "head"}
-                else bool(v)
-                if k == "disagree"
-                # A head whose attention does not vary has no statistical answer.
-                else _known(v)
-                for k, v in values.items()
-            }
-        )
-    return rows
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Give rows that JSON can hold: None where the items do not bound a value, or nothing is known."""
+    return [{str(k): plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
 
 
 def _interval(inference: HeadInference) -> dict[str, Any]:
     return {k: plain(getattr(inference, k)) for k in ("estimate", "ci_low", "ci_high")}
-
-
-def _known(value: float) -> float | None:
-    """Give a value that JSON can hold; None where the items do not bound it, or nothing is known."""
-    return float(value) if math.isfinite(value) else None
 
 
 def _head_table(inference: HeadInference, top: int) -> str:
