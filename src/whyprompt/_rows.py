@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["delimited_rows", "is_file", "json_rows", "json_value", "refuse_repeats", "unreadable"]
+__all__ = ["delimited_rows", "is_file", "json_rows", "json_value", "parquet_table", "unreadable"]
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -68,7 +68,7 @@ def delimited_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]
             reader = csv.reader(file, delimiter=separator, strict=True)
             header = next(reader, [])
             _refuse_other_separator(header, separator, path)
-            refuse_repeats(header, path)
+            _refuse_repeats(header, path)
             yield reader.line_num, header
             for row in reader:
                 if not row:
@@ -109,7 +109,7 @@ def _refuse_other_separator(header: list[str], separator: str, path: Path) -> No
         )
 
 
-def refuse_repeats(names: Sequence[str], path: Path) -> None:
+def _refuse_repeats(names: Sequence[str], path: Path) -> None:
     """Refuse (`DataError`) a table in which a name means more than one column."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -117,6 +117,19 @@ def refuse_repeats(names: Sequence[str], path: Path) -> None:
             f"{path} has more than one column named {', '.join(map(repr, twice))}",
             hint="rename or drop the copies, so that a name means one column",
         )
+
+
+def parquet_table(path: Path) -> Any:  # noqa: ANN401 - pyarrow.Table
+    """Read a Parquet file; refuses what is none, is damaged, or has a column twice."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
+        raise DataError(f"{path} is not a Parquet file, or is damaged: {error}") from error
+    _refuse_repeats(table.column_names, path)
+    return table
 
 
 def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # noqa: ANN401 - any JSON
@@ -129,7 +142,7 @@ def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # n
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        refuse_repeats([key for key, _ in pairs], path)
+        _refuse_repeats([key for key, _ in pairs], path)
         return dict(pairs)
 
     where = str(path) if line is None else f"{path}:{line}"

@@ -496,7 +496,7 @@ SETTINGS += [
     Case(
         "damaged Parquet as items",
         DRY,
-        ("items.parquet: not a Parquet file, or damaged",),
+        ("items.parquet is not a Parquet file, or is damaged",),
         {"s.yaml": said(TEXT, "items.jsonl", "items.parquet"), "items.parquet": damaged_parquet()},
     ),
     study(

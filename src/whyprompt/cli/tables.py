@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, refuse_repeats, unreadable
+from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, parquet_table, unreadable
 from whyprompt.errors import DataError
 
 __all__ = ["TABLES", "read_table"]
@@ -33,7 +33,7 @@ def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
     if suffix in {".csv", ".tsv"}:
         return _delimited(path, "\t" if suffix == ".tsv" else ",")
     if suffix == ".parquet":
-        return _parquet(path)
+        return parquet_table(path)
     return _records(path, lines=suffix != ".json")
 
 
@@ -54,18 +54,6 @@ def _delimited(path: Path, separator: str) -> Any:  # noqa: ANN401 - pandas.Data
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataError(f"{path} cannot be read as a table: {str(error).strip()}") from error
-
-
-def _parquet(path: Path) -> Any:  # noqa: ANN401 - pyarrow.Table
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(path).read()
-    except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
-        raise DataError(f"{path} is not a Parquet file, or is damaged: {error}") from error
-    refuse_repeats(table.column_names, path)
-    return table
 
 
 def _records(path: Path, *, lines: bool) -> Any:  # noqa: ANN401 - pandas.DataFrame

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._rows import delimited_rows, is_file, json_rows, json_value
+from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, parquet_table
 from whyprompt.errors import DataError
 from whyprompt.trials.items.layouts import column_item, gsm8k_item, natural_instructions_items
 
@@ -40,13 +40,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     elif suffix in {".jsonl", ".ndjson"}:
         yield from (row for _, row in json_rows(path))
     elif suffix == ".parquet":
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        try:
-            yield from parquet.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError) as error:  # a damaged page is an OSError
-            raise DataError(f"{path}: not a Parquet file, or damaged: {error}") from None
+        yield from parquet_table(path).to_pylist()
     else:
         raise DataError(f"{path}: items are read from .csv, .jsonl and .parquet files")
 

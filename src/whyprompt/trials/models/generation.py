@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING
 
 from whyprompt.trials.models.packing import common_prefix
-from whyprompt.trials.models.scoring import RootCache, cache_argument
+from whyprompt.trials.models.scoring import RootCache, cache_argument, padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,8 +79,6 @@ def _batch(
     if n > 1:
         root = min(min(common_prefix(prompts[0], p), len(p) - 1) for p in prompts)
     tails = [p[root:] for p in prompts]
-    lengths = torch.tensor([len(t) for t in tails])
-    width = int(lengths.max())
     # The last token of each prompt is all that is looked at: a row of logits for each distinct length.
     last = sorted({len(t) - 1 for t in tails})
     keep: dict[str, torch.Tensor] = {}
@@ -88,15 +86,15 @@ def _batch(
     if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
         keep = {"logits_to_keep": torch.tensor(last, device=lm.device)}
         rows = [last.index(r) for r in rows]
-    ids = torch.tensor([[*t, *([t[-1]] * (width - len(t)))] for t in tails], device=lm.device)
-    mask = torch.ones(n, root + width, dtype=torch.long)
-    mask[:, root:] = (torch.arange(width)[None] < lengths[:, None]).long()
+    ids, mask = padded(tails, lm.device)
+    width, lengths = ids.shape[1], mask.sum(1)
+    mask = torch.cat([mask.new_ones(n, root), mask], dim=1)
     # A lone prompt runs with the model's own kind of cache, which every architecture has.
     cache = RootCache().fresh(lm, tuple(prompts[0][:root]), rows=n) if n > 1 else None
     named = cache_argument(lm.model)
     output = lm.model(
         input_ids=ids,
-        attention_mask=mask.to(lm.device),
+        attention_mask=mask,
         position_ids=(root + torch.arange(width).expand(n, -1)).to(lm.device),
         use_cache=True,
         **{named: cache},
@@ -122,10 +120,10 @@ def _batch(
                 done[i] = True
         if all(done) or step == most - 1:
             break
-        mask = torch.cat([mask, torch.ones(n, 1, dtype=torch.long)], dim=1)
+        mask = torch.cat([mask, mask.new_ones(n, 1)], dim=1)
         output = lm.model(
             input_ids=torch.tensor(chosen, device=lm.device)[:, None],
-            attention_mask=mask.to(lm.device),
+            attention_mask=mask,
             position_ids=(root + lengths + step)[:, None].to(lm.device),
             use_cache=True,
             **{named: cache},

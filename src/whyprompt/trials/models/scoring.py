@@ -30,6 +30,7 @@ __all__ = [
     "RootCache",
     "TokenScores",
     "cache_argument",
+    "padded",
     "plan_scoring",
     "probe_packing",
     "score",
@@ -126,12 +127,9 @@ def score(lm: LocalModel, requests: Sequence[Encoded]) -> list[TokenScores]:
     WhypromptError
         If the model gives a log-probability that is not a number.
     """
-    results: list[TokenScores | None] = [None] * len(requests)
     cache = RootCache()
-    for pack in plan_scoring(lm, requests):
-        for index, scores in score_pack(lm, requests, pack, cache):
-            results[index] = scores
-    return [r for r in results if r is not None]
+    found = dict(s for pack in plan_scoring(lm, requests) for s in score_pack(lm, requests, pack, cache))
+    return [found[i] for i in range(len(requests))]
 
 
 def score_pack(
@@ -148,25 +146,20 @@ def score_pack(
 
     with torch.inference_mode(), lean_layers(lm.model):
         wanted, logits = _packed(lm, requests, pack, cache) if lm.packs else _padded(lm, requests, pack)
-        # Several members may want the same token of the trie: its row stands in `logits` once.
-        where = np.concatenate(wanted)
         log_norm = torch.logsumexp(logits, dim=-1)
         best = logits.argmax(dim=-1).cpu().numpy()
-        at = 0
-        pairs: list[tuple[int, int]] = []
-        for m, i in enumerate(pack.members):
-            targets = requests[i].answer_ids
-            # A look-ahead adds a last wanted row, which has no target.
-            pairs += zip(where[at : at + len(targets)], targets, strict=True)
-            at += len(wanted[m])
-        row, token = (torch.tensor(x, device=lm.device) for x in zip(*pairs, strict=True))
+        # Several members may want the same token of the trie: its row stands in `logits` once. A look-ahead
+        # adds a last wanted row, which has no target.
+        targets = [requests[i].answer_ids for i in pack.members]
+        scored = [rows[: len(ids)] for rows, ids in zip(wanted, targets, strict=True)]
+        row = torch.from_numpy(np.concatenate(scored)).to(lm.device)
+        token = torch.tensor([t for ids in targets for t in ids], device=lm.device)
         found = (logits[row, token] - log_norm[row]).double().cpu().numpy()
-    at = scored = 0
-    for m, i in enumerate(pack.members):
+    at = 0
+    for i, rows, own in zip(pack.members, wanted, scored, strict=True):
         request = requests[i]
-        n = len(request.answer_ids)
-        mine = where[at : at + len(wanted[m])]
-        log_probs = found[scored : scored + n]
+        log_probs = found[at : at + len(own)]
+        at += len(own)
         if not np.all(np.isfinite(log_probs)):
             raise WhypromptError(
                 f"the model {lm.name!r} gives a log-probability that is not finite",
@@ -176,12 +169,10 @@ def score_pack(
             i,
             TokenScores(
                 log_probs=log_probs,
-                greedy=bool(np.array_equal(best[mine[:n]], request.answer_ids)),
-                next_token=int(best[mine[n]]) if request.look_ahead else None,
+                greedy=bool(np.array_equal(best[own], request.answer_ids)),
+                next_token=int(best[rows[-1]]) if request.look_ahead else None,
             ),
         )
-        at += len(wanted[m])
-        scored += n
 
 
 def _logits(lm: LocalModel, rows: NDArray[np.int64], **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the model's own
@@ -229,38 +220,35 @@ def _padded(lm: LocalModel, requests: Requests, pack: Pack) -> tuple[list[NDArra
     """Run the members in full, padded at the right, a few at a time."""
     import torch
 
-    order = sorted(range(len(pack.members)), key=lambda m: len(requests[pack.members[m]].fed))
-    wanted: list[NDArray[np.int64]] = [np.empty(0, dtype=np.int64)] * len(order)
+    waiting = sorted(pack.members, key=lambda i: len(requests[i].fed))
+    wanted: dict[int, NDArray[np.int64]] = {}
     found: list[torch.Tensor] = []
-    kept = at = 0
-    while at < len(order):
-        batch = order[at : at + 1]
-        while at + len(batch) < len(order):
-            longest = len(requests[pack.members[order[at + len(batch)]]].fed)
-            if longest * (len(batch) + 1) > 2 * lm.token_budget:
-                break
-            batch.append(order[at + len(batch)])
-        at += len(batch)
-        fed = [requests[pack.members[m]].fed for m in batch]
-        spans = [
-            np.arange(len(requests[pack.members[m]].ids) - 1, len(f)) for m, f in zip(batch, fed, strict=True)
-        ]
+    kept = 0
+    while waiting:
+        n = 1
+        while n < len(waiting) and len(requests[waiting[n]].fed) * (n + 1) <= 2 * lm.token_budget:
+            n += 1
+        batch, waiting = waiting[:n], waiting[n:]
+        fed = [requests[i].fed for i in batch]
+        spans = [np.arange(len(requests[i].ids) - 1, len(f)) for i, f in zip(batch, fed, strict=True)]
         rows = np.unique(np.concatenate(spans))
-        width = max(map(len, fed))
-        logits = _logits(
-            lm,
-            rows,
-            input_ids=torch.tensor([[*f, *([f[-1]] * (width - len(f)))] for f in fed], device=lm.device),
-            attention_mask=torch.tensor(
-                [[1] * len(f) + [0] * (width - len(f)) for f in fed], device=lm.device
-            ),
-            use_cache=False,
-        )
-        for row, (m, span) in enumerate(zip(batch, spans, strict=True)):
+        ids, mask = padded(fed, lm.device)
+        logits = _logits(lm, rows, input_ids=ids, attention_mask=mask, use_cache=False)
+        for row, (i, span) in enumerate(zip(batch, spans, strict=True)):
             found.append(logits[row, torch.from_numpy(np.searchsorted(rows, span)).to(lm.device)])
-            wanted[m] = np.arange(kept, kept + len(span))
+            wanted[i] = np.arange(kept, kept + len(span))
             kept += len(span)
-    return wanted, torch.cat(found)
+    return [wanted[i] for i in pack.members], torch.cat(found)
+
+
+def padded(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad sequences at the right: their ids, and 1 where a token is the sequence's own."""
+    import torch
+
+    width = max(map(len, sequences))
+    ids = [[*s, *([s[-1]] * (width - len(s)))] for s in sequences]
+    mask = [[1] * len(s) + [0] * (width - len(s)) for s in sequences]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
 def probe_packing(lm: LocalModel) -> tuple[LocalModel, str]:
