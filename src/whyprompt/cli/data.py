@@ -37,7 +37,7 @@ def example1(
         str | None,
         typer.Option(
             help="Folder of Natural Instructions task files, a name on the hub, or 'generated'. Default: "
-            "Natural Instructions from the hub, else P3 from the hub, else generated tasks.",
+            "Natural Instructions from the hub, else P3 from the hub, else generated tasks."
         ),
     ] = None,
     out: _Out = Path(),
@@ -72,7 +72,7 @@ def example2(
         str | None,
         typer.Option(
             help="File in the layout of GSM8K or folder with test.jsonl, a name on the hub, or 'generated'. "
-            "Default: GSM8K from the hub, else generated problems.",
+            "Default: GSM8K from the hub, else generated problems."
         ),
     ] = None,
     out: _Out = Path(),

@@ -39,8 +39,7 @@ _DOSE = {"confounders", "graph", "method", "design", "cluster", "std_error", "le
 def effect(
     ctx: typer.Context,
     table: Annotated[
-        Path,
-        typer.Argument(help="A table (.csv, .tsv, .parquet, .jsonl, .json) or a study (.yaml, .toml)."),
+        Path, typer.Argument(help="A table (.csv, .tsv, .parquet, .jsonl, .json) or a study (.yaml, .toml).")
     ],
     *,
     treatment: Annotated[str | None, typer.Option(help="Column with the arm.")] = None,
@@ -92,7 +91,7 @@ def effect(
         str,
         typer.Option(
             help="auto, pairs, abadie_imbens, strata, bootstrap or wild_bootstrap; a bootstrap with its"
-            " draws: bootstrap:draws=1000.",
+            " draws: bootstrap:draws=1000."
         ),
     ] = "auto",
     denominator: Annotated[

@@ -5,9 +5,4 @@ from __future__ import annotations
 from whyprompt.trials.run import Progress, RunResult
 from whyprompt.trials.store import TrialStore, export
 
-__all__ = [
-    "Progress",
-    "RunResult",
-    "TrialStore",
-    "export",
-]
+__all__ = ["Progress", "RunResult", "TrialStore", "export"]

@@ -369,14 +369,7 @@ def segments_of(arm: Arm) -> tuple[str, ...]:
 
 
 def render(  # noqa: C901 - one straight story: shots, question, reasoning, cue
-    item: Item,
-    arm: Arm,
-    *,
-    name: str,
-    pool: ItemPool,
-    renderer: ChatRenderer,
-    rep: int = 0,
-    seed: int = 0,
+    item: Item, arm: Arm, *, name: str, pool: ItemPool, renderer: ChatRenderer, rep: int = 0, seed: int = 0
 ) -> Prompt:
     """Render one item under one arm.
 

@@ -20,12 +20,7 @@ from whyprompt.trials.models.generation import complete
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.local import Encoded
 from whyprompt.trials.models.scoring import RootCache, plan_scoring, score, score_pack
-from whyprompt.trials.outcomes.score import (
-    needs_choices,
-    needs_completion,
-    needs_look_ahead,
-    score_outcomes,
-)
+from whyprompt.trials.outcomes.score import needs_choices, needs_completion, needs_look_ahead, score_outcomes
 from whyprompt.trials.plan import Trial, TrialPlan, make_plan, study_fingerprint
 from whyprompt.trials.store import TrialStore
 
@@ -40,14 +35,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.packing import Pack
     from whyprompt.trials.models.scoring import TokenScores
 
-__all__ = [
-    "Progress",
-    "RunResult",
-    "dry_run",
-    "load_trials",
-    "run_study",
-    "verify_study",
-]
+__all__ = ["Progress", "RunResult", "dry_run", "load_trials", "run_study", "verify_study"]
 
 Progress = Callable[[int, int, str], None]
 """Called with what is done, what there is in all, and what is being done."""
@@ -134,11 +122,7 @@ def _taken(plan: TrialPlan, codec: PromptCodec) -> RunResult:
 
 
 def run_study(
-    study: Study,
-    folder: str | Path,
-    *,
-    text: str | None = None,
-    progress: Progress = _silent,
+    study: Study, folder: str | Path, *, text: str | None = None, progress: Progress = _silent
 ) -> RunResult:
     """Run what is missing of a study.
 
@@ -177,12 +161,7 @@ def run_study(
             spec=plan.spec,
             model=lm.fingerprint,
             model_name=lm.name,
-            detail={
-                "name": lm.name,
-                "files": lm.sha256,
-                "dtype": str(lm.dtype),
-                "device": lm.device.type,
-            },
+            detail={"name": lm.name, "files": lm.sha256, "dtype": str(lm.dtype), "device": lm.device.type},
             started_at=started,
         )
         if lm.dtype.itemsize < 4:
@@ -356,9 +335,7 @@ def _with_chains(plan: TrialPlan, trials: Mapping[int, Trial], lm: LocalModel) -
 def _choice_scores(trials: Sequence[Trial], lm: LocalModel) -> list[dict[str, TokenScores]]:
     asked = {
         (n, choice): lm.codec.encode(
-            trial.prompt,
-            answer=trial.prompt.separator + choice,
-            where=f"{trial.where}, choice {choice!r}",
+            trial.prompt, answer=trial.prompt.separator + choice, where=f"{trial.where}, choice {choice!r}"
         )
         for n, trial in enumerate(trials)
         for choice in trial.item.choices

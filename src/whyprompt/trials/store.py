@@ -265,12 +265,7 @@ class TrialStore:
         self._db.execute("COMMIT")
 
     def add(
-        self,
-        study: str,
-        model: str,
-        *,
-        items: Sequence[tuple[int, Item]] = (),
-        trials: Sequence[Trial] = (),
+        self, study: str, model: str, *, items: Sequence[tuple[int, Item]] = (), trials: Sequence[Trial] = ()
     ) -> None:
         """Write items, each with its position, and trials, all or none.
 

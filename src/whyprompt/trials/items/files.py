@@ -79,9 +79,7 @@ def from_gsm8k(source: Gsm8kSource) -> list[Item]:
     return [gsm8k_item(row, index=i, task=task, where=str(path)) for i, row in enumerate(read_rows(path))]
 
 
-def from_natural_instructions(
-    source: NaturalInstructionsSource,
-) -> dict[str, tuple[list[Item], list[Item]]]:
+def from_natural_instructions(source: NaturalInstructionsSource) -> dict[str, tuple[list[Item], list[Item]]]:
     """Read the tasks of a file, or of every ``task*.json`` in a folder: items and worked examples by task.
 
     Raises

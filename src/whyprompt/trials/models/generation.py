@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from whyprompt.trials.models.packing import common_prefix
-from whyprompt.trials.models.scoring import RootCache, cache_argument, padded
+from whyprompt.trials.models.scoring import RootCache, cache_argument, logits_at, padded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,29 +80,25 @@ def _batch(
     if n > 1:
         root = min(min(common_prefix(prompts[0], p), len(p) - 1) for p in prompts)
     tails = [p[root:] for p in prompts]
-    # The last token of each prompt is all that is looked at: a row of logits for each distinct length.
-    last = sorted({len(t) - 1 for t in tails})
-    keep: dict[str, torch.Tensor] = {}
-    rows = [len(t) - 1 for t in tails]
-    if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
-        keep = {"logits_to_keep": torch.tensor(last, device=lm.device)}
-        rows = [last.index(r) for r in rows]
     ids, mask = padded(tails, lm.device)
     width, lengths = ids.shape[1], mask.sum(1)
     mask = torch.cat([mask.new_ones(n, root), mask], dim=1)
     # A lone prompt runs with the model's own kind of cache, which every architecture has.
     cache = RootCache().fresh(lm, tuple(prompts[0][:root]), rows=n) if n > 1 else None
     named = cache_argument(lm.model)
-    output = lm.model(
+    # The last token of each prompt is all that is looked at: a row of logits for each distinct length.
+    last, rows = np.unique([len(t) - 1 for t in tails], return_inverse=True)
+    logits, output = logits_at(
+        lm,
+        last,
         input_ids=ids,
         attention_mask=mask,
         position_ids=(root + torch.arange(width).expand(n, -1)).to(lm.device),
         use_cache=True,
         **{named: cache},
-        **keep,
     )
     cache = output[named]
-    logits = output.logits[torch.arange(n), rows].float().cpu()
+    logits = logits[torch.arange(n), torch.from_numpy(rows)].cpu()
     draws = [torch.Generator().manual_seed(seed) for seed in seeds]
     written: list[list[int]] = [[] for _ in prompts]
     texts = [""] * n

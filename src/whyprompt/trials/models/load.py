@@ -176,8 +176,7 @@ def usable_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:
         raise ModelError(
-            f"model.device is {name!r}, which cannot be used: {first_line(error)}",
-            hint="use 'auto' or 'cpu'",
+            f"model.device is {name!r}, which cannot be used: {first_line(error)}", hint="use 'auto' or 'cpu'"
         ) from None
     return device
 

@@ -30,6 +30,7 @@ __all__ = [
     "RootCache",
     "TokenScores",
     "cache_argument",
+    "logits_at",
     "padded",
     "plan_scoring",
     "probe_packing",
@@ -162,8 +163,7 @@ def score_pack(
         at += len(own)
         if not np.all(np.isfinite(log_probs)):
             raise WhypromptError(
-                f"the model {lm.name!r} gives a log-probability that is not finite",
-                hint="try dtype float32",
+                f"the model {lm.name!r} gives a log-probability that is not finite", hint="try dtype float32"
             )
         yield (
             i,
@@ -175,17 +175,16 @@ def score_pack(
         )
 
 
-def _logits(lm: LocalModel, rows: NDArray[np.int64], **inputs: Any) -> torch.Tensor:  # noqa: ANN401 - the model's own
-    """Run the model, with its own head on the wanted positions only."""
+def logits_at(lm: LocalModel, rows: NDArray[np.int64], **inputs: Any) -> tuple[torch.Tensor, Any]:  # noqa: ANN401 - the model's own
+    """Run the model, with its own head on the wanted positions only: their logits, and what it gave."""
     import torch
 
     keep = torch.from_numpy(rows).to(lm.device)
     if "logits_to_keep" in inspect.signature(lm.model.forward).parameters:
-        logits = lm.model(**inputs, logits_to_keep=keep).logits
-    else:
-        logits = lm.model(**inputs).logits[:, keep]
-    result: torch.Tensor = logits.float()
-    return result
+        output = lm.model(**inputs, logits_to_keep=keep)
+        return output.logits.float(), output
+    output = lm.model(**inputs)
+    return output.logits[:, keep].float(), output
 
 
 def _packed(
@@ -204,7 +203,7 @@ def _packed(
     mask = mask.to(lm.device)
     held = cache.fresh(lm, pack.root)
     with in_blocks(lm.model, mask) if lm.blocks else nullcontext():
-        logits = _logits(
+        logits, _ = logits_at(
             lm,
             rows,
             input_ids=torch.from_numpy(pack.tokens)[None].to(lm.device),
@@ -233,7 +232,7 @@ def _padded(lm: LocalModel, requests: Requests, pack: Pack) -> tuple[list[NDArra
         spans = [np.arange(len(requests[i].ids) - 1, len(f)) for i, f in zip(batch, fed, strict=True)]
         rows = np.unique(np.concatenate(spans))
         ids, mask = padded(fed, lm.device)
-        logits = _logits(lm, rows, input_ids=ids, attention_mask=mask, use_cache=False)
+        logits, _ = logits_at(lm, rows, input_ids=ids, attention_mask=mask, use_cache=False)
         for row, (i, span) in enumerate(zip(batch, spans, strict=True)):
             found.append(logits[row, torch.from_numpy(np.searchsorted(rows, span)).to(lm.device)])
             wanted[i] = np.arange(kept, kept + len(span))
