@@ -461,9 +461,7 @@ def render(  # noqa: C901 - one straight story: shots, question, reasoning, cue
         if reasoning == CHAIN_MARK:
             first, _ = build.strip(head)
             first = first if chat else first.rstrip("\n") + "\n"
-        build.names.append("reasoning")
-        n = len(build.names) - 1
-        tail += f"{chr(_OPEN + n)}{reasoning}{chr(_CLOSE + n)}\n"
+        tail = build.mark("reasoning", reasoning) + "\n"
     tail += build.mark("cue", fmt.cue) if fmt.cue else ""
     text, segments = build.strip(head + tail)
     trimmed = text.rstrip() if fmt.cue else text
