@@ -226,7 +226,7 @@ def test_two_at_once_are_one_and_a_message(results):
         assert "Traceback" not in err
         assert "Aborted" not in err
         assert r.returncode == 0 or "another process is writing to" in err
-    assert len((saved.folder / "few_shot-direct.jsonl").read_text().splitlines()) == len(saved.items)
+    assert len((saved.folder / "few_shot-direct.jsonl").read_text().splitlines()) == len(saved.item_tasks)
     assert load_mediation(study, folder, frame) is not None
 
 
