@@ -153,15 +153,15 @@ def count(
     sizes = np.ones(n)
     for _ in range(reps):
         heads, part, whole = sample(rng, n)
-        got = resampling.resample(heads, sizes, level=1 - ALPHA, draws=draws, rng=rng)
+        got, q_value, _ = resampling.resample(heads, sizes, level=1 - ALPHA, draws=draws, rng=rng)
         flips, family, *_ = sign_flips(heads, sizes, draws=draws - 1, rng=rng, flat=resampling.FLAT)
         ends, (low, high) = mean_interval(whole).ends, share_interval(part, whole)
         figures = {
             "familywise, flips": (family < ALPHA).any(),
-            "familywise": (got.p_fwer < ALPHA).any(),
+            "familywise": (got["p_adjusted"] < ALPHA).any(),
             "FDR, flips": (stats.false_discovery_control(flips) < ALPHA).any(),
-            "FDR": (got.q_value < ALPHA).any(),
-            "one head": ((got.low <= 0) & (got.high >= 0)).mean(),
+            "FDR": (q_value < ALPHA).any(),
+            "one head": ((got["ci_low"] <= 0) & (got["ci_high"] >= 0)).mean(),
             "total effect": ends[0] <= te <= ends[1],
             "share": low <= share <= high,
             "share not given": np.isinf([low, high]).any(),
@@ -184,13 +184,13 @@ def show(title: str, results: dict[int, dict[str, tuple[float, float]]]) -> None
 def power(columns: np.ndarray, n: int, draws: int) -> None:
     heads = columns[:n]
     rng = np.random.default_rng(0)
-    got = resampling.resample(heads, np.ones(len(heads)), level=1 - ALPHA, draws=draws, rng=rng)
+    got, q_value, _ = resampling.resample(heads, np.ones(len(heads)), level=1 - ALPHA, draws=draws, rng=rng)
     flips, family, *_ = sign_flips(heads, np.ones(len(heads)), draws=draws - 1, rng=rng, flat=resampling.FLAT)
     q_flips = stats.false_discovery_control(flips)
     print(
         f"  the first {len(heads)} items as they are: of {heads.shape[1]} heads the sign flips name "
         f"{(family < ALPHA).sum()} (FDR {(q_flips < ALPHA).sum()}), both together "
-        f"{(got.p_fwer < ALPHA).sum()} (FDR {(got.q_value < ALPHA).sum()})"
+        f"{(got['p_adjusted'] < ALPHA).sum()} (FDR {(q_value < ALPHA).sum()})"
     )
 
 

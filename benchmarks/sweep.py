@@ -124,8 +124,9 @@ def run_whyprompt(folder: str, kind: str) -> Any:
         if first is not None:
             options["heads"] = [(layer, h) for layer in range(first) for h in range(heads)]
         if kind == "knockout":
-            cut: list[list[float]] = knockout_sweep(model, given, "inserted", **options).y_cut.tolist()
-            return cut
+            crossed = knockout_sweep(model, given, "inserted", **options).y_cut
+            assert crossed is not None
+            return [list(row) for row in crossed.tolist()]
         if kind != "both":
             options["directions"] = ("nie",)
         if kind == "attention_row":
