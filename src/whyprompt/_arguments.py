@@ -11,9 +11,6 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MOST_DRAWS", "at_least", "confidence", "generator", "names", "seed"]
-
-
 MOST_DRAWS = 100_000
 """More repetitions of an analysis than this are a slip: they would take days, or all of the memory."""
 

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["attention_through"]
-
 
 @contextmanager
 def attention_through(model: torch.nn.Module, name: str) -> Iterator[None]:

@@ -17,8 +17,6 @@ from whyprompt.errors import WhypromptError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["cache_dir", "remembered", "remembered_ratio"]
-
 
 def cache_dir() -> Path:
     """Give the folder for converted models: ``$WHYPROMPT_CACHE``, or ``whyprompt`` in the user's cache."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["file_errors", "lock_for", "read_json", "whole_file", "write_json"]
-
 _PART = ".whyprompt-part"
 _LEFT_S = 3600
 # Not the user's to mend at the file itself: exit code 1.

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int, str], None]
 
-__all__ = ["show_progress"]
-
 _LINE_EVERY_S = 10.0
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["delimited_rows", "is_file", "json_rows", "json_value", "parquet_table", "unreadable"]
-
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["Lines", "known_location", "line_of", "read_source"]
-
 Location = tuple["str | int", ...]
 Lines = Mapping[Location, int]
 

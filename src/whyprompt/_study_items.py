@@ -6,20 +6,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = [
-    "BUILTIN_COLUMNS",
-    "BUILTIN_OUTCOMES",
-    "Columns",
-    "FileSource",
-    "Gsm8kSource",
-    "HubSource",
-    "ItemSource",
-    "Name",
-    "NaturalInstructionsSource",
-    "ReasoningGymSource",
-    "Strict",
-]
-
 Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", max_length=60)]
 
 

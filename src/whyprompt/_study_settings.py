@@ -8,28 +8,6 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from whyprompt._study_items import BUILTIN_COLUMNS, BUILTIN_OUTCOMES, Name, Strict
 
-__all__ = [
-    "Arm",
-    "AuditSettings",
-    "ChainOfThoughtArm",
-    "Contrast",
-    "DirectArm",
-    "EffectSettings",
-    "FewShotArm",
-    "FormatArm",
-    "GenerationSettings",
-    "MediationSettings",
-    "Method",
-    "ModelSettings",
-    "Outcome",
-    "OutcomeSettings",
-    "Problem",
-    "Seeds",
-    "TemperatureRange",
-    "TemplateArm",
-]
-
-
 Problem = tuple[tuple["str | int", ...], str]
 """A path of keys, and what is wrong there."""
 

@@ -10,8 +10,6 @@ from whyprompt._words import format_number, p_words, percent
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["assumption_lines", "balance_text", "figures", "grid", "measure_lines", "parts_table", "reach"]
-
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay text out in columns, the first to the left, the others to the right.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["counted", "first_line", "format_number", "p_words", "percent"]
-
 # Distributions are not known this far out, and doubles end a little further.
 _LEAST_P = 1e-300
 

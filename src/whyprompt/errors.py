@@ -18,19 +18,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-__all__ = [
-    "DataError",
-    "EstimationError",
-    "GraphError",
-    "InputError",
-    "MediationError",
-    "ModelError",
-    "PromptError",
-    "StoreError",
-    "StudyError",
-    "WhypromptError",
-]
-
 
 class WhypromptError(Exception):
     """Base of all errors raised on purpose.

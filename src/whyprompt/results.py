@@ -22,22 +22,6 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-__all__ = [
-    "Assumption",
-    "BalanceRow",
-    "Check",
-    "Checks",
-    "Estimate",
-    "Figure",
-    "Result",
-    "Status",
-    "Verdict",
-    "plain",
-    "rows_frame",
-    "unlisted",
-    "with_holm",
-]
-
 Status = Literal["holds", "fails", "doubtful", "untestable", "not checked"]
 Verdict = Literal["passes", "fails", "doubtful", "untestable", "not checked"]
 Figure = float | str | tuple["Figure", ...] | Mapping[str, "Figure"] | None

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from whyprompt.stats.design import Design
 
-__all__ = ["Column", "Table", "arms", "level_name", "open_table", "rows_of_two_arms"]
 
 # Whole numbers below this are exact as float64.
 _EXACT = 2.0**53

@@ -15,8 +15,6 @@ from transformers.activations import NewGELUActivation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["activation_forward", "gelu_new"]
-
 _BLOCK = 1 << 15
 _LINEAR = 2 * math.sqrt(2 / math.pi)
 _CUBIC = _LINEAR * 0.044715

@@ -18,7 +18,6 @@ from whyprompt._lean.products import round_up
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["block_forward"]
 
 # Enough for the products to be at full speed, about.
 _ROWS = 256

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["lean_layers"]
-
 
 @contextmanager
 def lean_layers(model: torch.nn.Module) -> Iterator[None]:

@@ -20,8 +20,6 @@ from whyprompt._cache import remembered_ratio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["linear", "linear_forward", "products_note", "room_for", "round_up"]
-
 _CLEARLY = 1.2
 # Fewer rows wait for the weights to be read, by either routine.
 _LEAST_ROWS = 4

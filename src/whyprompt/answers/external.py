@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.study import AuditSettings, Study
 
-__all__ = ["StudyEffect", "adjustment", "study_effect"]
-
 _ITEM_COVARIATES = ("task_type", "difficulty", "question_tokens")
 _AUDITED = ("naive", "ipw", "overlap", "aipw")
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.results import Estimate
 
-__all__ = ["family_rows", "family_words"]
-
 
 def family_rows(results: Mapping[tuple[str, str], EffectResult], *, control: str) -> tuple[Estimate, ...]:
     """Adjust the results of one study, by outcome and treated arm, for their number.

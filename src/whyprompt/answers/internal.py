@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
     Progress = Callable[[int, int, str], None]
 
-__all__ = ["HeadStudy", "StudyMediation", "load_mediation", "study_mediation"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class HeadStudy:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.local import PromptCodec
     from whyprompt.trials.prompts import Prompt
 
-__all__ = ["chosen_items", "study_contrasts", "study_pairs"]
-
 
 def study_contrasts(study: Study, settings: MediationSettings) -> list[Contrast]:
     """Give all contrasts to sweep: the main one, the further ones, the placebo's."""

@@ -37,12 +37,10 @@ if TYPE_CHECKING:
 
     from whyprompt.study import Contrast, Study
 
-__all__ = ["Kept", "Saved"]
 
 # Raised when the same study and model would give other numbers.
 _FORMAT = 4
 _DELETE = "delete it and run again: whyprompt mediate STUDY computes what is missing, and only that"
-
 
 Kept = tuple[list[Sweep], HeadSearch | str, tuple[HeadCapture, ...], AttentionCapture]
 """A sweep a contrast; the set found, or why there is none; the attention of one item; the mass of all."""

@@ -16,8 +16,6 @@ from whyprompt.trials.run import load_trials
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["run_effect", "run_mediation"]
-
 
 def run_effect(study: str | Path, out: str | Path) -> StudyEffect:
     """Answer a study file's question at the external level, and save the answer.

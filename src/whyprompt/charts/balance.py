@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
-__all__ = ["density_plot", "ecdf_plot", "love_plot", "overlap_plot"]
-
 _BINS = 30
 _GRID = 160
 

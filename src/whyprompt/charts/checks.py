@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-__all__ = [
-    "count_plot",
-    "draws_plot",
-    "imputation_plot",
-    "interval_plot",
-    "little_plot",
-    "pattern_plot",
-    "tipping_plot",
-]
 
 # More lines than this cannot be read; the description says how many there are.
 _MOST_LINES = 40

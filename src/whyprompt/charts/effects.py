@@ -28,14 +28,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-__all__ = [
-    "audit_plot",
-    "dose_response_plot",
-    "draw_plot",
-    "forest_plot",
-    "specification_plot",
-]
-
 ROW = 30
 # A normal quantile: Monte Carlo errors are those of means over many draws.
 _Z95 = 1.959963984540054

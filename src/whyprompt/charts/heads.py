@@ -33,17 +33,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-__all__ = [
-    "colours",
-    "head_heatmap",
-    "head_items_plot",
-    "head_words",
-    "joint_plot",
-    "layer_plot",
-    "position",
-    "search_plot",
-]
-
 _PALETTE = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
 _NAMES = {"nie": "NIE", "nde": "NDE", "pure_nie": "pure NIE", "total_nde": "total NDE"}
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["gain_harm_plot"]
 
 # Marks of items in one picture; two pictures of every chart go into a page.
 _MARKS = 1_500

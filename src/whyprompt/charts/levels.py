@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-__all__ = ["attention_plot", "levels_plot", "segment_colours", "statistical_vs_interventional"]
-
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "stroke")
 _LINES = 60
 

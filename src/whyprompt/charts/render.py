@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     import altair as alt
 
-__all__ = ["can_render", "inline_svg", "save_chart"]
-
 _KINDS = {".svg", ".png"}
 # vl-convert brings several releases of Vega-Lite; altair says which one it writes for.
 _HINT = "pip install 'whyprompt[charts]'"

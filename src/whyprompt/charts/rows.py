@@ -13,8 +13,6 @@ from whyprompt.errors import DataError, EstimationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["HasEstimates", "number", "records", "row_words", "rows_used"]
-
 
 @runtime_checkable
 class HasEstimates(Protocol):

@@ -19,29 +19,6 @@ if TYPE_CHECKING:
 
 _Chart = TypeVar("_Chart")
 
-__all__ = [
-    "BLUE",
-    "DIVERGING",
-    "GREEN",
-    "GREY",
-    "GRID",
-    "INK",
-    "MUTED",
-    "ORANGE",
-    "PURPLE",
-    "SKY",
-    "VERMILION",
-    "coloured",
-    "data",
-    "finish",
-    "finite",
-    "layered",
-    "rule_at",
-    "span",
-    "title_lines",
-    "told",
-    "wrap",
-]
 
 # Okabe and Ito (2008), Color Universal Design: told apart under every common colour blindness.
 BLUE, VERMILION, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"

@@ -11,8 +11,6 @@ from whyprompt.charts.style import BLUE, VERMILION, coloured, data, layered, rul
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["uplift_plot"]
-
 
 def uplift_plot(
     frame: Any,  # noqa: ANN401 - any frame

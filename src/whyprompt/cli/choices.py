@@ -9,8 +9,6 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["names", "read_choice", "read_value"]
-
 
 def names(text: str | None) -> list[str] | None:
     """Split columns at their commas; None stays None."""

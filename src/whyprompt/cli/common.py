@@ -12,8 +12,6 @@ import typer
 if TYPE_CHECKING:
     from whyprompt.study import Study
 
-__all__ = ["AsJson", "NoCode", "Out", "StudyPath", "put", "results_folder", "say", "show"]
-
 StudyPath = Annotated[Path, typer.Argument(help="A study file (.yaml, .yml or .toml).", metavar="STUDY")]
 Out = Annotated[
     Path | None,

@@ -13,8 +13,6 @@ from whyprompt.cli.common import AsJson, put, say
 if TYPE_CHECKING:
     from whyprompt.examples.prepare import ExampleData
 
-__all__ = ["app"]
-
 app = typer.Typer(
     help="Prepare, explore and save the data of the two worked examples.",
     no_args_is_help=True,

@@ -20,8 +20,6 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["effect", "inside_options"]
-
 _STUDIES = {".yaml", ".yml", ".toml"}
 _Columns = str | None
 _Frame = Any  # that the library reads

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from whyprompt.results import Result
 
-__all__ = ["CHECKS", "check_text", "own_draws", "read_checks", "refuse_checks", "run_checks"]
-
 CHECKS: dict[str, dict[str, str]] = {
     "sensitivity": {},
     "placebo": {"draws": "count", "within": "columns"},

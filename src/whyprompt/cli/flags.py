@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     import typer
 
-__all__ = ["in_flags", "said_in_flags"]
 
 # What is quoted is the caller's own, a column's name for instance, unless an argument stands before it. An
 # apostrophe inside a word opens no quotation.

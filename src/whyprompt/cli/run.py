@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from whyprompt.results import Check, Result
     from whyprompt.study import Study
 
-__all__ = ["doctor", "export", "mediate", "report", "run", "schema"]
-
 
 def run(
     study: StudyPath,

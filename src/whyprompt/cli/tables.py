@@ -8,8 +8,6 @@ from typing import Any
 from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, parquet_table, unreadable
 from whyprompt.errors import DataError
 
-__all__ = ["TABLES", "read_table"]
-
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 """Endings of the files that `read_table` reads."""
 

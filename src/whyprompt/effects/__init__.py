@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from whyprompt.effects.checks.audit import OneDraw
-from whyprompt.effects.checks.balance import effective_sample_size
 from whyprompt.effects.checks.consistency import batch_consistency
 from whyprompt.effects.checks.evalue import e_value
 from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
@@ -40,6 +39,7 @@ from whyprompt.effects.several import EffectsResult
 from whyprompt.effects.whom.policy import PromptPolicy
 from whyprompt.effects.whom.result import HeterogeneousEffects
 from whyprompt.results import Assumption, BalanceRow
+from whyprompt.stats.influence import effective_sample_size
 
 __all__ = [
     "AIPW",

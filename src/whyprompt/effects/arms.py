@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     # Of the arms: their means, the covariance of these, and the degrees of freedom of each two's difference.
     Means = tuple[Floats, Floats, Floats]
 
-__all__ = ["compare_arms"]
-
 _MANY_ARMS = 30
 # Methods that bring all arms to one population, and whose effects they then estimate.
 _AT_ONCE = {"ipw": ("ate", "att"), "overlap": ("ato",), "naive": ("ate",)}

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["pair_balance", "pair_known", "without_error"]
-
 _SAME = "its outcomes are all equal, in this sample"
 
 

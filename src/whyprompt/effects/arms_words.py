@@ -15,8 +15,6 @@ from whyprompt.stats.several import more_by_steps
 if TYPE_CHECKING:
     from whyprompt.effects.several import EffectsResult
 
-__all__ = ["LOW_ESS", "arms_balance", "arms_overlap", "arms_sentence"]
-
 LOW_ESS = 0.2
 """Weights worth less than this share of an arm's rows are said to rest on few of them."""
 

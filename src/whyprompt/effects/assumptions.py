@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["FEW_ROWS", "describe_assumptions", "judge_balance", "judge_overlap", "not_claimed"]
 
 # Share of the rows whose effect is wanted that may lie beyond the other arm's scores.
 _FEW, _MANY = 0.01, 0.10

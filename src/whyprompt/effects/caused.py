@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["ITEM_WORDS", "caused_by_arm", "doubt_of", "moved_within_items", "moves_with_arm", "name_words"]
-
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())

@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     # An outcome, or a function of it, under the treated and under the control arm.
     Sides = tuple[Floats, Floats]
 
-__all__ = ["Adjusted", "Comparison", "Paired", "paired"]
-
 
 # What results of every kind say of a comparison.
 _SHARED = (

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["DoseResponse", "dose_response"]
-
 _FEW_VALUES = 5
 _LOW_ESS = 0.2
 

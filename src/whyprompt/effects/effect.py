@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.several import EffectsResult
     from whyprompt.graph.model import CausalGraph
 
-__all__ = ["estimate_effect"]
 
 # Of a joint distribution, where none were asked for.
 _JOINT_DRAWS = 20_000

@@ -14,10 +14,10 @@ import numpy as np
 from whyprompt._words import counted, format_number
 from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects.caused import moves_with_arm
-from whyprompt.effects.checks.balance import balance_table, effective_sample_size
+from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.comparison import Adjusted
 from whyprompt.effects.measures import is_binary, risk_measures
-from whyprompt.effects.methods.make import METHODS, settle_plan
+from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.method import told
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
@@ -26,6 +26,7 @@ from whyprompt.effects.separation import explain_separation, without_counterpart
 from whyprompt.effects.subgroups import heterogeneity, impossible_limits, part_name, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.stats.design import design_matrix, independent_columns, moments
+from whyprompt.stats.influence import effective_sample_size
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.tables import open_table, rows_of_two_arms
 
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Assumption, BalanceRow, Estimate
     from whyprompt.tables import Table
-
-__all__ = ["METHODS", "adjusted", "estimated"]
 
 
 def estimated(

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     # Standard error and degrees of freedom of a * mean(treated) - b * mean(control).
     LinearError = Callable[[float, float], tuple[float | None, float | None]]
 
-__all__ = ["is_binary", "ratio_measures", "ratio_of", "risk_measures", "stated"]
-
 
 def stated(
     label: str,

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["ordered_outcome"]
-
 _MANY_LEVELS = 20
 # Shares are of size one: an error below this is rounding.
 _ROUNDING = 1e-10

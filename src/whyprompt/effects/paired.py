@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["paired_effect"]
-
 
 def paired_effect(
     table: Table,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["change_words", "item_changes", "item_states", "item_tests", "non_null", "seen_items"]
 
 # All assignments of ranks are counted up to this number of trials of an item (of more than two values).
 _EXACT = 50

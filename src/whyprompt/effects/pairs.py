@@ -34,19 +34,6 @@ if TYPE_CHECKING:
 Noise = Literal["independent", "shared", "none"]
 Scale = Literal["free", "risks", "counts"]
 
-__all__ = [
-    "Noise",
-    "PairedItems",
-    "item_labels",
-    "mcnemar_p",
-    "mean_change",
-    "named_arms",
-    "paired_differences",
-    "paired_interval",
-    "paired_scale",
-    "refuse_adjustment",
-]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PairedItems:

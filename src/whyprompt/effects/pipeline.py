@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 # A standard error below this share of the outcome's range, or of its size, is rounding.
 _NOTHING, _ROUNDING = 1e-10, 1e-15
 
-__all__ = ["bootstrapped", "compute", "if_known"]
-
 
 def compute(problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:
     """Estimate from arrays, for a bootstrap without a standard error.

@@ -6,8 +6,6 @@ import math
 
 from whyprompt.errors import EstimationError
 
-__all__ = ["detectable_effect", "items_needed", "power_of"]
-
 
 def power_of(noncentrality: float, *, df: float, level: float) -> float:
     """Return the power of a two-sided t test; `noncentrality` is the effect over its standard error.

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["Problem", "choose_confounders", "prepare", "refuse_post_treatment"]
 
 # A text column with more levels than this share of its rows is an identifier, not a covariate.
 _IDENTIFIER_SHARE = 0.5

@@ -29,16 +29,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.pairs import PairedItems
     from whyprompt.results import Assumption
 
-__all__ = [
-    "EffectResult",
-    "differ_words",
-    "effect_sentence",
-    "estimand_words",
-    "interval_words",
-    "method_words",
-]
-
-
 _PAIRED = "estimate_effect(design='paired')"
 _ESTIMAND_NAMES = {
     "ate": "the average effect over all rows",

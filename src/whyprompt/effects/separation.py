@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
 
-__all__ = ["OneArmed", "explain_missing_arms", "explain_separation", "one_armed", "without_counterpart"]
-
 _SHOWN = 8
 
 

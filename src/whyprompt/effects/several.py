@@ -25,9 +25,6 @@ if TYPE_CHECKING:
     from whyprompt.results import BalanceRow
     from whyprompt.stats.several import Joint
 
-__all__ = ["EffectsResult", "excludes_zero", "outcome_names", "several_outcomes"]
-
-
 _TITLES = {"outcomes": "Outcomes", "levels": "Levels reached", "arms": "Pairs of arms"}
 
 

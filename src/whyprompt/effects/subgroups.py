@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt._words import format_number
-from whyprompt.effects.checks.balance import balance_table, effective_sample_size
+from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.measures import is_binary
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Estimate, with_holm
 from whyprompt.stats.design import design_matrix
+from whyprompt.stats.influence import effective_sample_size
 from whyprompt.stats.rules import SMD_LIMIT
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
-__all__ = ["heterogeneity", "impossible_limits", "part_name", "subgroup_effects"]
 
 # More levels than this are not subgroups; a number of that kind is to be binned by the caller.
 _MANY_LEVELS = 30

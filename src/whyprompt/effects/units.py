@@ -25,16 +25,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
-__all__ = [
-    "NO_CLUSTER",
-    "Unit",
-    "find_units",
-    "paired_instead",
-    "paired_item",
-    "refuse_moved",
-    "settle_cluster",
-]
-
 NO_CLUSTER = "none"
 """Given as `cluster`, it says that every row is a unit of its own."""
 

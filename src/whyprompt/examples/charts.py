@@ -10,8 +10,6 @@ from whyprompt.examples.explore import explore, table_columns
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["exploration_charts"]
-
 
 def exploration_charts(
     frame: Any,  # noqa: ANN401 - any frame library's type

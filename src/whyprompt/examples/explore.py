@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     Repeats = tuple[int, int, int, tuple[tuple[str, str], ...]]
 
-__all__ = ["Exploration", "explore", "table_columns"]
-
 _NEEDED = ("item_id", "task_type", "question", "answer")
 _REPEATS = ("same_id", "same_question", "same_but_for_numbers", "pairs")
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from whyprompt.examples.sources import Found, Notices
     from whyprompt.trials.items.item import Item
 
-__all__ = ["ExampleData", "prepare_example1", "prepare_example2"]
-
 _EXAMPLE1 = ("Example1_Dataset", "instruction_format_data.csv")
 _EXAMPLE2 = ("Example2_Dataset", "attention_reasoning_data.csv")
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.items.item import Item
 
-__all__ = ["GENERATED", "Found", "Notices", "example1_items", "example2_items"]
-
 GENERATED = "generated"
 """The name that asks for generated tasks outright, so that no hub is tried."""
 
@@ -63,7 +61,6 @@ _TASKS: dict[str, dict[str, Any]] = {
     "calendar_arithmetic": {},
     "syllogism": {},
 }
-
 
 Found = tuple[str, str, "Sequence[Item]", "Sequence[Item]"]
 """Of a source its kind, its name, its items and its own worked examples, before any is dropped or drawn."""

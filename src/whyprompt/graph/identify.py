@@ -20,18 +20,6 @@ from whyprompt.graph.types import Implication, Path, PathKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
-__all__ = [
-    "adjustment_sets",
-    "causal_nodes",
-    "check_adjustment",
-    "front_door_sets",
-    "implications",
-    "instruments",
-    "list_paths",
-    "roles",
-    "without_causal_start",
-]
-
 T = TypeVar("T")
 
 # Subsets are tried one by one for front doors only: 2**14 separations take a second or two.

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.types import Implication, Path
     from whyprompt.results import Check
 
-__all__ = ["CausalGraph"]
-
 MAX_PATHS = 10_000
 MAX_SETS = 4_096
 HINT_SETS = 256

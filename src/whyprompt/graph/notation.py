@@ -17,8 +17,6 @@ from whyprompt.errors import GraphError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Parts", "parse_any", "parse_arrows", "parse_dot", "parse_gml", "write_arrows", "write_dot"]
-
 ARROWS = ("<->", "->", "<-")
 LATENT_WORDS = frozenset({"latent", "unobserved"})
 

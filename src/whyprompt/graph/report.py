@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.svg import Traces
     from whyprompt.graph.types import Path
 
-__all__ = ["Identification", "stories", "strategy_of", "told", "traces"]
-
 Strategy = Literal["no effect", "nothing to adjust for", "adjustment", "front-door", "instrument", "none"]
 
 

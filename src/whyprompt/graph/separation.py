@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
-__all__ = ["Adjacency", "Step", "ancestors", "connected", "descendants", "minimal_separators", "simple_paths"]
-
 
 class Step(NamedTuple):
     """One edge, seen from the node it leaves."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from html import escape
 from typing import NamedTuple
 
-__all__ = ["Traces", "draw"]
-
 Traces = dict[tuple[str, str, str], str]
 """What runs along an edge (tail, arrow, head): ``"causal"``, ``"open"`` or ``"blocked"``."""
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["run_tests"]
-
 _ALPHA = 0.05
 
 

@@ -7,8 +7,6 @@ from typing import Literal
 
 from whyprompt.results import Estimate
 
-__all__ = ["Implication", "Path", "PathKind"]
-
 PathKind = Literal["causal", "backdoor", "non-causal"]
 
 

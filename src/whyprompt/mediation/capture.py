@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["AttentionCapture", "HeadCapture", "capture_attention", "capture_heads"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AttentionCapture:

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["DRAWS", "interval_words", "mean_interval", "share_interval", "units_of"]
-
 DRAWS = 10_000
 
 
@@ -119,6 +117,7 @@ def share_interval(
 
 
 def check_level(level: float) -> None:
+    """Refuse what is no share."""
     if not 0 < level < 1:
         raise MediationError(f"level is {level!r}, but it lies between 0 and 1")
 

@@ -13,8 +13,6 @@ from whyprompt.errors import MediationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["TEMPLATE", "PromptPair", "RenderedPrompt", "Spans", "pair_from_rendered", "pair_from_text"]
-
 TEMPLATE = "template"
 """Segment of the tokens between the named parts: special tokens, role names, separators."""
 

@@ -37,18 +37,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = [
-    "Head",
-    "PairOutcomes",
-    "Sweep",
-    "column",
-    "columns_of",
-    "estimates",
-    "floor_of",
-    "head_words",
-    "stacked",
-]
-
 Head = tuple[int, int]
 """Layer and head."""
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["HeadSearch", "find_heads"]
-
 Way = Literal["nie", "pure_nie"]
 _FEW = 8
 """Held-out sampling units below which how often an interval holds the share was not counted."""

@@ -28,17 +28,6 @@ if TYPE_CHECKING:
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head
 
-__all__ = [
-    "Direction",
-    "Mediator",
-    "Outcome",
-    "head_sweep",
-    "joint_effect",
-    "knockout_sweep",
-    "layer_sweep",
-    "set_sweep",
-]
-
 _MAX_EXTRA_BYTES = 256 << 20
 
 

@@ -14,24 +14,6 @@ from whyprompt.charts import render
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = [
-    "Block",
-    "Cell",
-    "Figure",
-    "Panel",
-    "Run",
-    "Section",
-    "Table",
-    "Text",
-    "count",
-    "details",
-    "draw",
-    "interval",
-    "num",
-    "p_value",
-    "table",
-]
-
 _NO_NUMBER = ("", "n/a", "none", "no bound")
 _LEAST_P = 1e-4
 _NONE = Markup("")

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from whyprompt.page.blocks import Block
     from whyprompt.page.external import Material
 
-__all__ = ["limits", "reproduce"]
-
 
 def limits(m: Material) -> list[Block]:
     """Say what may not be claimed, from the assumptions and warnings that the results carry."""

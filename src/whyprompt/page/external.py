@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from whyprompt.page.blocks import Block, Table
     from whyprompt.study import Study
 
-__all__ = ["Material", "answer", "design", "effects", "item_words", "overlap", "question", "who"]
-
 _INTERVAL = ("", "n", "estimate", "from", "to", "p")
 
 

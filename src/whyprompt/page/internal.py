@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from whyprompt.page.blocks import Block, Table
     from whyprompt.page.external import Material
 
-__all__ = ["heads", "levels"]
-
 _LISTED = 12
 # With more heads than this, marks of their own for phones would take too much of the page.
 _MANY = 400

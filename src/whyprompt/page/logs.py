@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from whyprompt.page.blocks import Block, Section
     from whyprompt.page.external import Material
 
-__all__ = ["logs", "sensitivity"]
-
 
 def logs(m: Material) -> list[Block]:
     """Show what one would have found with one arm an item."""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from whyprompt.answers.internal import StudyMediation
     from whyprompt.study import Study
 
-__all__ = ["MAX_BYTES", "build_report", "write_report"]
-
 MAX_BYTES = 3_000_000
 """A page is smaller than this, so that it can be sent by mail."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from whyprompt.mediation.capture import HeadCapture
     from whyprompt.page.blocks import Run
 
-__all__ = ["ATTENTION_BYTES", "head_data", "head_panel"]
-
 ATTENTION_BYTES = 1_100_000
 """Of a page of 3 MB: where all heads' attention takes more, only the strongest keep theirs."""
 

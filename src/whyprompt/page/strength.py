@@ -9,8 +9,6 @@ from whyprompt._words import format_number, p_words, percent
 if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
 
-__all__ = ["effect_strength"]
-
 Verdict = Literal["not an effect", "no interval", "undecided", "sign settled", "sign and size settled"]
 
 # The interval's half-width over the estimate at which a size is called known: its ends then differ by less

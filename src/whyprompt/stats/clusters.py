@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "cluster_sums",
-    "clustered_means",
-    "known_error",
-    "mean_df",
-    "mean_error",
-    "mean_of_clusters",
-    "pairwise_df",
-    "rows_df",
-]
 
 # A standard error below this share of the outcomes' size is rounding.
 _ROUNDING = 1e-13

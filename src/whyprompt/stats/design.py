@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Design", "design_matrix", "independent_columns", "moments", "natural_spline", "standardised"]
 
 # Rows handled at a time, so that the temporaries of a block stay in cache and memory stays flat.
 _BLOCK = 8_192

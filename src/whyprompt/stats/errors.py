@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = [
-    "clustered_difference",
-    "interval",
-    "quantile",
-    "stratified_error",
-    "weighted_difference",
-]
-
 
 def quantile(level: float, df: float | None = None) -> float:
     """Return how many standard errors an interval reaches to either side, by the normal or a t distribution.

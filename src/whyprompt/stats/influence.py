@@ -24,18 +24,6 @@ if TYPE_CHECKING:
     # Functions of parameters are differentiated by a complex step, so they must accept complex arrays.
     Function = Callable[[NDArray[Any]], NDArray[Any]]
 
-__all__ = [
-    "clean_arrays",
-    "cluster_codes",
-    "effective_sample_size",
-    "influence_covariance",
-    "least_squares",
-    "nuisance_influence",
-    "regression_influence",
-    "standard_error",
-    "with_intercept",
-]
-
 _STEP = 1e-30
 
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["maximise"]
-
 _HALVINGS = 30
 _VANISHED = 1e-12
 # Share of the parameters that the last step may still move. Where the maximum is at infinity (a covariate

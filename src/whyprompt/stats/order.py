@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-__all__ = ["cluster_places", "codes", "content_rank"]
-
 
 def content_rank(*columns: NDArray[Any]) -> Ints:
     """Rank rows by their values, the first column first; rows with equal values share a rank.

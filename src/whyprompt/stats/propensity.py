@@ -25,11 +25,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = [
-    "SeparatedError",
-    "crossfit_propensity",
-    "fit_logistic",
-]
 
 # Rows handled at a time, so that the temporaries of a block stay in cache and memory stays flat.
 _BLOCK = 8_192

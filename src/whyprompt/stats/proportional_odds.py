@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["at_least", "category_scores", "fit_proportional_odds"]
-
 _MAX_STEPS = 100
 # A coefficient beyond this many logits means that a level is separated by a covariate.
 _RUNAWAY = 30.0

@@ -17,18 +17,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = [
-    "Family",
-    "Regression",
-    "fit",
-    "fit_multinomial",
-    "mean_of",
-    "multinomial_information",
-    "row_terms",
-    "softmax",
-    "solve_binary",
-]
-
 Family = Literal["linear", "logit", "probit", "ordered"]
 
 _HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)

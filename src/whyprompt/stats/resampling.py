@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = [
-    "FLAT",
-    "bootstrap_t",
-    "bounds",
-    "draw_counts",
-    "resample",
-    "tails",
-]
-
 _BLOCK = 1 << 21
 FLAT = 1e-5
 """Spread, as a share of the squares, below which effects count as all alike: rounding hides the rest."""

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, overload
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["SMD_LIMIT", "few_clusters", "holm", "p_of_draws"]
-
 SMD_LIMIT = 0.1
 """A standardised mean difference above this is called an imbalance (Austin 2009; Stuart 2010)."""
 

@@ -23,21 +23,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "Joint",
-    "correlation",
-    "covariance_by_errors",
-    "max_t",
-    "more_by_steps",
-    "normal_scores",
-    "reach",
-    "sign_flip_max_t",
-    "sign_flips",
-    "step_down",
-    "t_of",
-    "two_sided_p",
-]
-
 Joint = tuple["Floats", float, float]
 """Of the largest |t| of several estimates: adjusted p-values, step-down (the chance that the largest of the
 |t| not larger than this one comes out at least as large, were all effects nil); the standard errors to either

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["one_blas_thread", "one_openmp_thread"]
 
 # Below this many rows the products are too small for OpenBLAS to wake its threads.
 _MANY_ROWS = 2_000

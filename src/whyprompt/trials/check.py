@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from whyprompt.study import MediationSettings, Study
     from whyprompt.trials.items.item import ItemPool
 
-__all__ = ["check_study", "runnable_items"]
 
 # The plan lists every trial: this many take some gigabytes.
 _MOST_TRIALS = 1_000_000

@@ -14,8 +14,6 @@ from whyprompt.results import Check
 from whyprompt.trials.manifest import package_versions
 from whyprompt.trials.models.locate import EMBEDDED, locate_model
 
-__all__ = ["examine"]
-
 if TYPE_CHECKING:
     from whyprompt.results import Verdict
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.local import LocalModel
     from whyprompt.trials.plan import TrialPlan
 
-__all__ = ["package_versions", "save_manifest", "seed_everything"]
-
 _PACKAGES = (
     "numpy",
     "scipy",

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from whyprompt.trials.items.item import Item, ItemPool
     from whyprompt.trials.models.local import Encoded, PromptCodec
 
-__all__ = ["Trial", "TrialPlan", "make_plan", "study_fingerprint"]
 
 # Part of every fingerprint: raised when the same study would give other trials.
 _FORMAT = 1

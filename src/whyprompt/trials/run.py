@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.packing import Pack
     from whyprompt.trials.models.scoring import TokenScores
 
-__all__ = ["Progress", "RunResult", "dry_run", "load_trials", "run_study", "verify_study"]
-
 Progress = Callable[[int, int, str], None]
 """Called with what is done, what there is in all, and what is being done."""
 

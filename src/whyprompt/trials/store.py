@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from whyprompt.trials.items.item import Item
     from whyprompt.trials.plan import Trial
 
-__all__ = ["TrialStore", "export"]
-
 _VERSION = 1
 _ANEW = "move it aside and run the study again: whyprompt run STUDY"
 _SCHEMA = """

@@ -15,7 +15,6 @@ from jinja2.sandbox import SandboxedEnvironment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["ADDRESS", "Sandbox", "compiled", "filled"]
 
 # Characters that a template may make, passes of its loops, and the largest number it may hand to a function.
 _MOST = 1_000_000

@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["OneDraw", "Rule", "audit", "one_draw"]
-
 Rule = Callable[[Mapping[str, "NDArray[Any]"]], "NDArray[np.float64]"] | Mapping[str, float]
 """The probability of the treated arm: a function of the covariates, or logistic coefficients."""
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from whyprompt.errors import EstimationError
 from whyprompt.results import BalanceRow
-from whyprompt.stats.influence import effective_sample_size
 from whyprompt.stats.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
-
-__all__ = ["Denominator", "balance_table", "effective_sample_size", "moments"]
 
 Denominator = Literal["pooled", "treated", "control", "all", "weighted"]
 

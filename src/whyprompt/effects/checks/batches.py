@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 
-__all__ = ["batch_interference", "ranges"]
-
 # Up to this many arrangements are enumerated; beyond it they are drawn.
 _EXACT = 20_000
 # Of the verdict, after adjustment for the number of tests.

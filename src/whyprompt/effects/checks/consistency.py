@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-
-__all__ = ["batch_consistency"]
-
 Item = TypeVar("Item")
 
 

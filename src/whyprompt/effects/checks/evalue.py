@@ -10,8 +10,6 @@ from whyprompt._words import format_number
 from whyprompt.errors import EstimationError
 from whyprompt.results import Check, Estimate
 
-__all__ = ["e_value"]
-
 # In standard deviations; beyond it a risk ratio of exp(0.91 d) is no longer a number to speak of.
 _LARGEST = 100.0
 

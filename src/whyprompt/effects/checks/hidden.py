@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["sensitivity_report"]
-
 
 def sensitivity_report(
     frame: Any,  # noqa: ANN401 - any frame library's type

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
 
-__all__ = ["leave_one_covariate_out"]
-
 _SIGN = "the sign is the other"
 _ZERO = "whether the interval includes zero is the other"
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Estimate
 
-__all__ = ["negative_control_outcome"]
-
 
 def negative_control_outcome(
     frame: Any,  # noqa: ANN401 - any frame library's type

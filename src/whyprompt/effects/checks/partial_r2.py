@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["adjusted_estimate", "check_strengths", "partial_r2_bounds", "robustness_value", "strength_words"]
-
 
 def robustness_value(t_statistic: float, df: int, *, q: float = 1.0, alpha: float = 1.0) -> float:
     """Compute the robustness value of a regression coefficient, between 0 and 1.

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["placebo_treatment"]
-
 
 # A bias of a quarter of a standard error takes a 95% interval's coverage to 94.3%.
 _BIAS = 0.25

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Ints = NDArray[np.int64]
 
-__all__ = ["arm_drawer", "placebo_drawer", "settle_how"]
 
 # Steps of pair exchanges after which an arm has forgotten where it started (Berrett et al. take 50).
 _STEPS = 50

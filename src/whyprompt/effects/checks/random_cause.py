@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Verdict
 
-__all__ = ["random_common_cause"]
-
 
 def random_common_cause(
     frame: Any,  # noqa: ANN401 - any frame library's type

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Check, Checks
 
-__all__ = ["refute"]
-
 
 def refute(
     frame: Any,  # noqa: ANN401 - any frame library's type

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
-__all__ = ["error_of_mean", "repeat_variance"]
-
-
 def repeat_variance(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,

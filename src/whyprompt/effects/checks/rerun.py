@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Check, Estimate
 
-__all__ = ["Base", "all_checks", "effect_options", "excludes_zero", "of_effect", "one_more_p", "repeat"]
-
 _MAX_FAILED = 0.2
 _Drawn = TypeVar("_Drawn")
 

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["DEFAULT_GAMMAS", "mcnemar_bounds", "rosenbaum_bounds"]
 
 # All Walsh averages are held up to this many pairs (8 million numbers); beyond it they are counted.
 _WALSH_PAIRS = 4_000

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Table
 
-__all__ = ["SpecificationCurve", "specification_curve"]
-
 _DEFAULT_METHODS = ("nearest", "full", "subclass", "ipw", "entropy", "aipw")
 _DEFAULT_CALIPERS = (None, 0.1, 0.25)
 _OPTIONS = frozenset(inspect.signature(estimated).parameters) | {

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Verdict
 
-__all__ = ["data_subset"]
-
 _SUBSET_WORDS: dict[str, str] = {
     "passes": " The two agree, and no small part of the data carries the result.",
     "fails": " The average moves by over half a standard error: the answer depends on how many rows.",

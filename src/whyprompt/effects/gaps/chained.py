@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["Imputation", "impute"]
-
 METHODS = {
     "pmm": "predictive mean matching",
     "norm": "Bayesian linear regression",

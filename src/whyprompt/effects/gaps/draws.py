@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["draw_categories", "draw_normal", "draw_pmm"]
 
 # Relative ridge on the cross-products, so that collinear predictors do not stop a chain.
 _RIDGE = 1e-5

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.tables import Column, Table
 
-__all__ = ["ImputedEffect", "estimate_with_imputation"]
-
 MissingOutcome = Literal["raise", "exclude", "impute"]
 
 

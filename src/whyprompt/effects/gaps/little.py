@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["em_normal", "little_test"]
-
 
 def little_test(
     frame: Any,  # noqa: ANN401 - any frame library's type

@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 
     Bools = NDArray[np.bool_]
 
-__all__ = [
-    "DropReport",
-    "MissingPatterns",
-    "drop_incomplete",
-    "missing_patterns",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MissingPatterns(Result):

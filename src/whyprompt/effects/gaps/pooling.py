@@ -13,8 +13,6 @@ from whyprompt.results import Estimate, Result
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-__all__ = ["in_words", "pool_estimates", "rubin"]
-
 
 def pool_estimates(
     estimates: ArrayLike,

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.gaps.estimate import ImputedEffect
 
-__all__ = ["tipping_point"]
-
 
 def tipping_point(
     frame: Any,  # noqa: ANN401 - any frame library's type

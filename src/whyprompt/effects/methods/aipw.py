@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["AIPW", "OutcomeModel", "deal_folds", "predict_outcome"]
 
 # Deals of the folds by default: so many, and fewer where rows are so many that one decides little.
 _SPLITS, _ROWS = 10, 100_000

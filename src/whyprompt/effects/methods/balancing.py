@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["entropy_multipliers"]
-
 _MAX_STEPS = 200
 
 

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["CEM", "coarsen", "match_cem"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CEM(Matching):

@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = [
-    "dose_correlations",
-    "dose_weights",
-    "entropy_influence",
-    "heavy_tails",
-]
 
 # R-squared of the dose on the covariates: heavy tails from the first, E[w^2] infinite from the second (for a
 # normal dose and linear predictor with R^2 = R, E[w^2] is finite when 2 R / (1 - 2 R) < 1).

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Entropy"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entropy(Weighting):

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Full", "cover_cost", "match_full", "matrix_cover"]
-
 _CELLS = 40_000_000
 
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Controls"]
-
 _INF = float("inf")
 
 

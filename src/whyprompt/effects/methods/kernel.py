@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Kernel", "match_kernel", "silverman_bandwidth"]
-
 _KERNELS = ("epanechnikov", "gaussian", "biweight")
 _MAX_PAIRS = 60_000_000
 # Beyond this many bandwidths a Gaussian weight is below 1e-14 of its peak.

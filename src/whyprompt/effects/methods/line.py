@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
 
-__all__ = ["line_cover", "line_pairs", "split_at_gaps"]
-
 _INF = float("inf")
 
 

@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = [
-    "Metric",
-    "dense_pairs",
-    "dense_ties",
-    "distances",
-    "measured_in",
-    "whitened",
-    "whitening_of",
-]
-
 Metric = Literal["pooled", "sample", "diagonal"]
 
 _CELLS = 400_000_000

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.checks.balance import Denominator
 
-__all__ = ["METHODS", "MethodLike", "estimand_of", "make_method", "option_kinds", "options_of", "settle_plan"]
-
 _KINDS: dict[str, type[Method]] = {
     kind.name: kind
     for kind in (Naive, Nearest, Optimal, Full, Kernel, Subclass, CEM, IPW, Overlap, Entropy, AIPW)

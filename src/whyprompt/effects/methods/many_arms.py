@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["multinomial_weights"]
-
 
 def multinomial_weights(
     t: ArrayLike,

@@ -18,18 +18,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = [
-    "GRID",
-    "Estimand",
-    "MatchedSet",
-    "focal_rows",
-    "of_both",
-    "on_grid",
-    "require_matches",
-    "set_from_pairs",
-    "set_from_strata",
-]
-
 Estimand = Literal["att", "atc", "ate"]
 
 GRID = 12

@@ -33,16 +33,6 @@ if TYPE_CHECKING:
 Score = tuple["Floats", "Floats"]
 """The propensity of each row, and what is matched on: it, or its logit."""
 
-__all__ = [
-    "Matching",
-    "Pairing",
-    "Score",
-    "caliper_width",
-    "common_support",
-    "in_order_of_rows",
-    "in_order_of_ties",
-]
-
 _DISCARD = ("none", "treated", "control", "both", "crump")
 _UNITS = ("sd", "raw", "sd_logit", "raw_logit")
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Fit", "Method", "Plan", "distance_above_zero", "estimate_score", "one_of", "told"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:

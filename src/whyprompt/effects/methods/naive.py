@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
 
-__all__ = ["Naive"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Naive(Method):

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Nearest", "Order", "TieRule", "match_mahalanobis", "match_nearest"]
-
 Order = Literal["largest", "smallest", "random", "data", "closest"]
 TieRule = Literal["sorted", "average", "first"]
 

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["Optimal", "match_optimal"]
-
 _CELLS = 120_000_000
 
 

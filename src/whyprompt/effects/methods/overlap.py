@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
-__all__ = ["Overlap"]
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overlap(Weighting):

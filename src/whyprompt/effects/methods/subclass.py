@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["OneSided", "Subclass", "match_subclass"]
-
 OneSided = Literal["move", "merge"]
 
 

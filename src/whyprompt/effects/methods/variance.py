@@ -31,14 +31,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
-__all__ = [
-    "abadie_imbens",
-    "for_estimated_score",
-    "influence_after_matching",
-    "refuse_naive_bootstrap",
-    "wild_bootstrap",
-]
-
 
 def abadie_imbens(
     y: Floats,

@@ -51,15 +51,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = [
-    "Weighting",
-    "check_truncate",
-    "crump_threshold",
-    "raw_weights",
-    "score_weights",
-    "truncate_weights",
-    "weighed",
-]
 
 # Below this share of an arm's rows the weights rest on a handful of them.
 _LOW_ESS = 0.2

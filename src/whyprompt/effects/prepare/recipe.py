@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Prepared", "Recipe", "prepare_table"]
-
 _VERSION = 1
 
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Learnt = tuple[dict[str, Any], str]
 
-__all__ = ["LEARNT", "Step", "apply_step", "fit_step"]
-
 _MAX_LEVELS = 50
 
 LEARNT = {

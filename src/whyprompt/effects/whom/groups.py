@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["calibration", "effect_drivers", "group_effect", "group_effects", "places", "profile_of"]
 
 # An error below this share of the outcome's size is rounding.
 _ROUNDING = 1e-13

@@ -14,7 +14,6 @@ import numpy as np
 
 from whyprompt._arguments import at_least, confidence, names, seed
 from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
-from whyprompt.effects.checks.balance import effective_sample_size
 from whyprompt.effects.paired import paired_effect
 from whyprompt.effects.pairs import item_labels, named_arms, paired_differences, refuse_adjustment
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
@@ -32,6 +31,7 @@ from whyprompt.effects.whom.scores import paired_scores, row_scores
 from whyprompt.effects.whom.words import GROUPING, sentence
 from whyprompt.errors import EstimationError
 from whyprompt.stats.design import design_matrix
+from whyprompt.stats.influence import effective_sample_size
 from whyprompt.stats.order import content_rank
 from whyprompt.stats.rules import few_clusters
 from whyprompt.tables import open_table, rows_of_two_arms
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from whyprompt.graph.model import CausalGraph
     from whyprompt.stats.design import Design
     from whyprompt.tables import Table
-
-
-__all__ = ["heterogeneous_effects"]
 
 _FEW_IN_GROUP = 10
 

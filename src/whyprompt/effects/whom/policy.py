@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["PromptPolicy", "prompt_policy"]
-
 _SHARES = tuple(k / 10 for k in range(1, 11))
 
 

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.whom.scores import RowScores
 
-__all__ = ["HeterogeneousEffects"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class HeterogeneousEffects(Result):

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
-__all__ = ["RowScores", "paired_scores", "row_scores"]
-
 _CLIP = 0.01
 # Share of the folds that only teach the first model of the effect.
 _TEACH = 0.3

@@ -11,8 +11,6 @@ from whyprompt.results import Assumption, Estimate
 if TYPE_CHECKING:
     from whyprompt.effects.whom.result import HeterogeneousEffects
 
-__all__ = ["GROUPING", "caveat", "sentence", "with_interval"]
-
 GROUPING = Assumption(
     name="honest groups",
     status="holds",

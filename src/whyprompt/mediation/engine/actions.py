@@ -11,8 +11,6 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.engine.attention import LayerState, RowWeights
 
-__all__ = ["Action", "cut_edges", "set_output", "set_row"]
-
 
 class Action(Protocol):
     """What happens to the heads that rows patch: either their outputs or their weights are given."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.pairs import PromptPair, Spans
 
-__all__ = ["align_shorter"]
-
 
 def align_shorter(pair: PromptPair) -> tuple[int, ...]:
     """Position in the longer prompt of every token of the shorter one.

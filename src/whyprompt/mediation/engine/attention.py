@@ -10,8 +10,6 @@ import torch
 if TYPE_CHECKING:
     from whyprompt.mediation.engine.intercept import AttentionCall
 
-__all__ = ["LayerState", "RowWeights", "World", "attend_blockwise", "attend_rows", "attention_weights"]
-
 
 @dataclass(frozen=True, slots=True)
 class LayerState:

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     HeadSet = Sequence[tuple[int, int]]
 
-__all__ = ["ModelRuntime", "Observer", "Recorder", "World", "check_finite", "check_vocabulary"]
-
 _LOGITS_BYTES = 56 << 20
 _VOCABULARY_BLOCK, _HEAD_ROWS, _CACHE_ROWS = 2048, 512, 64
 

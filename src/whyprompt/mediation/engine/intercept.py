@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["NAME", "AttentionCall", "Handler", "handling", "intercept"]
-
 NAME = "whyprompt"
 
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.engine.intercept import AttentionCall
 
-__all__ = ["model_runtime"]
-
 _STAGES = 8
 
 

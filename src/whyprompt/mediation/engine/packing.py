@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from whyprompt.mediation.engine.intercept import AttentionCall
 
-__all__ = ["WORTHWHILE", "Packed", "Stretch", "plan_stretches"]
-
 WORTHWHILE = 8
 """So many first tokens alike are taken over; fewer are run again."""
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     HeadSet = Sequence[tuple[int, int]]
 
-__all__ = ["Job", "Part", "Plan", "rows_in_play", "split_jobs"]
-
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -25,19 +25,6 @@ if TYPE_CHECKING:
     from whyprompt.mediation.pairs import PromptPair
     from whyprompt.mediation.results import Head
 
-__all__ = [
-    "Direction",
-    "Mediator",
-    "Outcome",
-    "Runner",
-    "WorldCache",
-    "check_saved",
-    "digest_of",
-    "in_packs",
-    "run_pairs",
-    "score_of",
-]
-
 Mediator = Literal["head_output", "attention_row"]
 Outcome = Literal["log_prob", "prob", "margin"]
 Direction = Literal["nie", "nde", "pure_nie", "total_nde"]

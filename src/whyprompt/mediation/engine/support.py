@@ -18,8 +18,6 @@ from whyprompt.errors import MediationError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["NEVER_CALLS", "refuse", "refuse_known", "refusing", "tolerance"]
-
 NEVER_CALLS: Mapping[str, str] = MappingProxyType(
     dict.fromkeys(
         ("bloom", "falcon", "gpt_neo", "mpt"),
@@ -33,7 +31,6 @@ which side of that change it is on.
 """
 
 _INTERFACE = "ALL_ATTENTION_FUNCTIONS"
-
 
 _HINT = (
     "use a model whose attention goes through transformers.AttentionInterface "

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from whyprompt.stats.regression import Regression
 
-__all__ = ["baron_kenny"]
-
 _LEVEL = 0.05
 
 

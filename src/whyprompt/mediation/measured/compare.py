@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["MediationComparison", "compare_mediation"]
-
 _ATTEMPTS = 20
 _FEW_CLUSTERS = 10
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["bootstrap_effects", "effects_of", "widened"]
-
 _ROWS, _DRAWS = 4096, 8
 _WEIGHTS = 1 << 22
 

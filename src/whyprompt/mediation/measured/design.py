@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 _FEWEST_CLUSTERS = 6
 _FEWEST_LEFT = 5
 
-__all__ = ["Design", "check_draws", "read_design"]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Design:

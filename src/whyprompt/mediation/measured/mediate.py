@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["MediationResult", "contrast_mediations", "mediate"]
-
 _FEW = 10
 _MANY = 200
 _UNEVEN = 2.0

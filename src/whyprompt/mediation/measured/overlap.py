@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["ENOUGH", "check_left", "overlap_warnings", "share_inside"]
-
 ENOUGH = 0.5
 """Below this share most of what is asked of an arm's outcome model is beyond what that arm has shown."""
 

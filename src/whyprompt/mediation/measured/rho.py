@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["mediation_sensitivity"]
-
 _CELLS = 1 << 21
 
 

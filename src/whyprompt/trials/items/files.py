@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from whyprompt.study import FileSource, Gsm8kSource, NaturalInstructionsSource
     from whyprompt.trials.items.item import Item
 
-__all__ = ["from_file", "from_gsm8k", "from_natural_instructions", "read_rows"]
-
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,14})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d{1,2})?")
 

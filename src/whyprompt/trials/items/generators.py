@@ -10,8 +10,6 @@ from whyprompt.trials.items.item import Item, normalised_question
 if TYPE_CHECKING:
     from whyprompt.study import ReasoningGymSource
 
-__all__ = ["from_reasoning_gym"]
-
 _MOST_DRAWS = 50
 # So many draws in a row without a question that is new: the generator has no more of them.
 _PATIENCE = 20_000

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from whyprompt.study import HubSource
     from whyprompt.trials.items.item import Item
 
-__all__ = ["from_hub"]
-
 
 def from_hub(source: HubSource) -> list[Item]:
     """Load a data set of the hub by name, or a local folder that ``datasets`` can load, by its layout.

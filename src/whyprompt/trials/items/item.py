@@ -14,8 +14,6 @@ from whyprompt.errors import DataError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Item", "ItemPool", "check_items", "normalised_question"]
-
 Scalar = str | float | int | bool
 
 

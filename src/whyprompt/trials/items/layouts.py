@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from whyprompt.study import Columns
 
-__all__ = ["column_item", "gsm8k_item", "instance_item", "natural_instructions_items"]
-
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 

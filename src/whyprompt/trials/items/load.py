@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from whyprompt.study import ItemSource
 
-__all__ = ["load_items"]
-
 
 def load_items(sources: Sequence[ItemSource], *, seed: int = 0) -> ItemPool:
     """Load the items of a study and the examples kept out of it.

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
-__all__ = ["block_queries", "in_blocks", "plan_blocks"]
-
 _NAME = "whyprompt_blocks"
 
 # Queries a block: fewer see fewer keys, and make more calls.

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.models.local import LocalModel
 
-__all__ = ["complete"]
-
 
 def complete(
     lm: LocalModel,

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["load_codec", "load_model", "usable_device"]
-
 
 def _read(name: str, folder: Path) -> tuple[PromptCodec, Any]:
     """Read a model's tokenizer and configuration, which transformers has no common types of."""

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.prompts import Prompt
 
-__all__ = ["Encoded", "LocalModel", "PromptCodec"]
-
 
 @dataclass(frozen=True, slots=True)
 class Encoded:

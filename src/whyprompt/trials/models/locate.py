@@ -21,8 +21,6 @@ from whyprompt.errors import ModelError, WhypromptError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["EMBEDDED", "hash_files", "locate_model", "made_again", "quiet_transformers"]
-
 EMBEDDED = "embedded"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _REST = (

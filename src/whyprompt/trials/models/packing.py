@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Pack", "common_prefix", "pack_groups", "pack_sequences", "plan_packs"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Pack:

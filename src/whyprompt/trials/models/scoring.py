@@ -26,19 +26,6 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.models.local import LocalModel
 
-__all__ = [
-    "RootCache",
-    "TokenScores",
-    "cache_argument",
-    "logits_at",
-    "padded",
-    "plan_scoring",
-    "probe_packing",
-    "score",
-    "score_pack",
-]
-
-
 Requests = Sequence[Encoded] | Mapping[int, Encoded]
 
 

@@ -11,8 +11,6 @@ from whyprompt.errors import StudyError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["check_embedding", "similarity"]
-
 _DEFAULT = "sentence-transformers/all-MiniLM-L6-v2"
 
 

@@ -35,16 +35,6 @@ if TYPE_CHECKING:
     from whyprompt.trials.items.item import Item
     from whyprompt.trials.models.scoring import TokenScores
 
-__all__ = [
-    "Scorer",
-    "check_outcomes",
-    "needs_choices",
-    "needs_completion",
-    "needs_look_ahead",
-    "outcome_kind",
-    "score_outcomes",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Scorer:

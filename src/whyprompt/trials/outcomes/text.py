@@ -6,8 +6,6 @@ import re
 import string
 from fractions import Fraction
 
-__all__ = ["last_number", "normalise", "parse_number"]
-
 _NUMBER = re.compile(
     r"[-−]?\s?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+)?(?:[eE][+-]?\d+)?|[-−]?\.\d+"
 )

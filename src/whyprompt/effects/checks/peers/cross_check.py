@@ -39,8 +39,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["CrossCheck", "cross_check"]
-
 _SHARES = tuple(k / 10 for k in range(1, 11))
 _FEWEST_DRAWS = 10
 

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["PYTHON_VARIABLE", "find_python", "run_peers"]
-
 PYTHON_VARIABLE = "WHYPROMPT_CROSSCHECK_PYTHON"
 """Environment variable with the interpreter that has DoWhy and CausalML."""
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-__all__ = ["Twin", "causalml_matching", "dowhy_matching", "dowhy_weighting", "learner"]
 
 # DoWhy moves scores into this range before it weighs.
 _CLIP = (0.05, 0.95)
