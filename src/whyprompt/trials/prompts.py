@@ -30,6 +30,16 @@ if TYPE_CHECKING:
     from whyprompt.study import Arm
     from whyprompt.trials.items.item import Item, ItemPool
 
+__all__ = [
+    "CHAIN_MARK",
+    "ChatRenderer",
+    "Prompt",
+    "check_templates",
+    "cut_before_answer",
+    "render",
+    "trial_seed",
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
