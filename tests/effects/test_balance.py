@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from whyprompt.effects.checks.balance import balance_table, effective_sample_size, moments
+from whyprompt.effects.checks.balance import balance_table, moments
 from whyprompt.effects.methods.cem import match_cem
 from whyprompt.effects.methods.matching import common_support
 from whyprompt.effects.methods.nearest import match_nearest
 from whyprompt.effects.methods.subclass import match_subclass
 from whyprompt.errors import EstimationError
+from whyprompt.stats.influence import effective_sample_size
 
 CASES = {
     "match_nearest": "treated",
