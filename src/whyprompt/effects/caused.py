@@ -68,8 +68,6 @@ _ALPHA = 0.001
 def name_words(name: str) -> tuple[str, ...]:
     """Split a column's name into its words, in small letters.
 
-    Examples
-    --------
     >>> name_words("usage.promptTokens"), name_words("Latency (ms)")
     (('usage', 'prompt', 'tokens'), ('latency', 'ms'))
     """
@@ -80,8 +78,6 @@ def name_words(name: str) -> tuple[str, ...]:
 def doubt_of(name: str) -> str | None:
     """Say why a column may be one that the arm causes, where its name leaves that open.
 
-    Examples
-    --------
     >>> doubt_of("n_shots")
     'is a setting of the call: where the arm prescribes it, adjusting for it takes part of the effect away'
     >>> doubt_of("question_tokens") is None
@@ -106,8 +102,6 @@ def caused_by_arm(name: str, values: NDArray[Any] | None = None) -> str | None:
 
     The values tell a prompt that was sent from a factor of that name with a few levels.
 
-    Examples
-    --------
     >>> caused_by_arm("latency_ms")
     'it is a time, caused by what the arm makes the model read and write'
     >>> caused_by_arm("question_tokens"), caused_by_arm("prompt_id")

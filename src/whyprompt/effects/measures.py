@@ -57,8 +57,6 @@ def ratio_measures(
     the standard error of the difference of the risks, each scaled by the derivative of its logarithm (or
     logit). With bootstrap `draws` of the two risks, shape (draws, 2), intervals are their percentiles.
 
-    Examples
-    --------
     >>> ratio, odds = ratio_measures((0.4, 0.2), lambda a, b: (0.1 * a + 0.1 * b, None), level=0.95)
     >>> round(ratio.estimate, 6), round(ratio.std_error, 6)
     (2.0, 0.75)

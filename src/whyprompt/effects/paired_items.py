@@ -49,8 +49,6 @@ def item_changes(pairs: PairedItems, *, level: float = 0.95, noise: Noise = "ind
     among a large number of independently tested hypotheses. Annals of Statistics 34, 373-393. Benjamini, Y.
     and Hochberg, Y. (1995). Controlling the false discovery rate. JRSS B 57, 289-300.
 
-    Examples
-    --------
     >>> import pandas as pd
     >>> from whyprompt.effects.pairs import paired_differences
     >>> rows = [(i, arm, float(arm == "b" and i < 8)) for i in range(10) for arm in "ab" for _ in range(4)]
@@ -178,8 +176,6 @@ def non_null(p: Floats, alpha: float) -> int:
     `alpha` is the chance of a bound that is too high: half of it for Simes' test, half for counts of small
     p-values.
 
-    Examples
-    --------
     >>> non_null(np.array([1e-6, 1e-6, 0.5, 0.7]), 0.05), non_null(np.full(50, 0.1), 0.05)
     (2, 48)
     """

@@ -143,8 +143,6 @@ def paired_differences(
     A missing outcome makes its item incomplete where no repeat has one. Raises `DataError` if a column is
     absent or of the wrong kind, `EstimationError` if an arm does not occur or no item has both outcomes.
 
-    Examples
-    --------
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"item": [1, 1, 2], "arm": ["a", "b", "a"], "y": [0.0, 1.0, 1.0]})
     >>> d = paired_differences(frame, treatment="arm", unit="item", outcome="y", treated="b", control="a")

@@ -13,8 +13,6 @@ def power_of(noncentrality: float, *, df: float, level: float) -> float:
     Reference: Cohen, J. (1988). Statistical Power Analysis for the Behavioral Sciences, section 2.4, with the
     noncentral t distribution.
 
-    Examples
-    --------
     >>> round(power_of(2.8, df=1000, level=0.95), 2)
     0.8
     """
@@ -45,8 +43,6 @@ def detectable_effect(error: float, *, df: float, level: float, power: float) ->
 
     Raises `EstimationError` if the power is not between ``1 - level`` and 1.
 
-    Examples
-    --------
     >>> round(detectable_effect(0.1, df=99, level=0.95, power=0.8), 3)
     0.283
     """

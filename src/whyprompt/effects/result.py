@@ -49,8 +49,6 @@ def estimand_words(
     `used` and `total` are treated and control rows with a weight, and in the table; `how` is what the rows
     that count have in common.
 
-    Examples
-    --------
     >>> estimand_words("att", (180, 300), (180, 400))
     'the average effect on the treated rows'
     >>> estimand_words("att", (112, 300), (180, 400))

@@ -82,13 +82,9 @@ def match_cem(
     of a column that is not there are refused (`DataError`), and covariates of which no stratum holds both
     arms.
 
-    References
-    ----------
-    Iacus, S. M., King, G. and Porro, G. (2012). Causal inference without balance checking: coarsened exact
-    matching. Political Analysis 20, 1-24.
+    Reference: Iacus, S. M., King, G. and Porro, G. (2012). Causal inference without balance checking:
+    coarsened exact matching. Political Analysis 20, 1-24.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> matched = match_cem(
     ...     {"difficulty": np.array([1.0, 9.0, 1.5, 8.0])},
@@ -132,8 +128,6 @@ def coarsen(values: Floats, rule: int | str | Sequence[float], *, name: str = "c
 
     The rule is one of `match_cem`; 0 gives the values themselves.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> coarsen(np.array([0.0, 4.0, 5.0, 10.0]), 2).tolist()
     [0.0, 0.0, 1.0, 1.0]

@@ -37,8 +37,6 @@ def dose_weights(
     psi gives shape (n, k) and the weights shape (n,). Covariates that determine the dose are refused, and
     balance that cannot be reached.
 
-    Notes
-    -----
     Variances are maximum likelihood ones; the density of the standardised residual leaves out the constant
     ratio of the two standard deviations, as in WeightIt; estimates do not depend on it.
 
@@ -46,11 +44,9 @@ def dose_weights(
     heavy tails well before. In simulations the 95% interval of ``gps`` covered 92% at an R-squared of 0.14
     (1,500 rows; the bootstrap no more), that of ``entropy`` 95%. From 0.05 on the result says so.
 
-    References
-    ----------
-    Robins, Hernan and Brumback (2000). Marginal structural models and causal inference in epidemiology.
-    Epidemiology 11.
-    Tübbicke (2022). Entropy balancing for continuous treatments. Journal of Econometric Methods 11.
+    References: Robins, Hernan and Brumback (2000). Marginal structural models and causal inference in
+    epidemiology. Epidemiology 11. Tübbicke (2022). Entropy balancing for continuous treatments. Journal of
+    Econometric Methods 11.
     """
     if method == "gps":
         return _gps(d, scaled)

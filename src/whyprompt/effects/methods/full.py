@@ -92,15 +92,10 @@ def match_full(
     `discarded` are as for `match_nearest`. Covariates or calipers that ask for a distance matrix of more than
     4e7 cells are refused.
 
-    References
-    ----------
-    Rosenbaum, P. R. (1991). A characterization of optimal designs for observational studies. JRSS B 53,
-    597-610.
-    Hansen, B. B. and Klopfer, S. O. (2006). Optimal full matching and related designs via network flows.
-    Journal of Computational and Graphical Statistics 15, 609-627.
+    References: Rosenbaum, P. R. (1991). A characterization of optimal designs for observational studies. JRSS
+    B 53, 597-610. Hansen, B. B. and Klopfer, S. O. (2006). Optimal full matching and related designs via
+    network flows. Journal of Computational and Graphical Statistics 15, 609-627.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> score = np.array([0.5, 0.6, 0.52, 0.48, 0.9])
     >>> matched = match_full(np.array([True, True, False, False, False]), score=score)

@@ -79,12 +79,8 @@ class Kernel(Matching):
 def silverman_bandwidth(score: Floats) -> float:
     """Return Silverman's bandwidth, 0.9 min(sd, IQR / 1.34) n^(-1/5), for the rows that are averaged over.
 
-    References
-    ----------
-    Silverman, B. W. (1986). Density Estimation for Statistics and Data Analysis, equation 3.31.
+    Reference: Silverman, B. W. (1986). Density Estimation for Statistics and Data Analysis, equation 3.31.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> round(silverman_bandwidth(np.linspace(0, 1, 101)), 4)
     0.1048
@@ -111,13 +107,9 @@ def match_kernel(
     states. A row with no counterpart within the bandwidth (and its stratum) is not matched. Pairs that would
     not fit memory are refused.
 
-    References
-    ----------
-    Heckman, J. J., Ichimura, H. and Todd, P. (1998). Matching as an econometric evaluation estimator. Review
-    of Economic Studies 65, 261-294.
+    Reference: Heckman, J. J., Ichimura, H. and Todd, P. (1998). Matching as an econometric evaluation
+    estimator. Review of Economic Studies 65, 261-294.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> score = np.array([0.5, 0.4, 0.5, 0.6])
     >>> matched = match_kernel(score, np.array([True, False, False, False]), bandwidth=0.2)

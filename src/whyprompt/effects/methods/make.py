@@ -47,8 +47,6 @@ _ERRORS = ("abadie_imbens", "auto", "bootstrap", "pairs", "strata", "wild_bootst
 def options_of(method: str) -> tuple[str, ...]:
     """Name the options of a method.
 
-    Examples
-    --------
     >>> options_of("kernel")
     ('kernel', 'bandwidth', 'exact', 'distance', 'discard', 'neighbours')
     """
@@ -72,8 +70,6 @@ def option_kinds(method: str) -> dict[str, str]:
     ``"switch"``, ``"count"``, ``"number"``, ``"number or text"``, ``"columns"``, ``"sizes"`` (a number for
     each of some columns), ``"text"``, or ``"object"``, which has no text.
 
-    Examples
-    --------
     >>> option_kinds("ipw")
     {'stabilised': 'switch', 'truncate': 'number', 'discard': 'number or text'}
     """

@@ -48,23 +48,14 @@ def multinomial_weights(
     quantile (see `truncate_weights`). Fewer than two arms are refused, an arm with one row, and covariates
     that separate arms (`SeparatedError`).
 
-    Returns
-    -------
-    arms : tuple of str
-        The reference first (default: the first in sorted order), then the others in sorted order.
-    weights : ndarray, shape (n,)
-    found : (means, covariance, df) or None
-        Weighted outcome means by arm, their covariance, and the degrees of freedom of each difference of two,
-        arms by arms; None where no outcome is given.
+    Returns the arms, the reference first (default: the first in sorted order), then the others in sorted
+    order; the weights, shape (n,); and the weighted outcome means by arm, their covariance and the degrees of
+    freedom of each difference of two, arms by arms, or None where no outcome is given.
 
-    References
-    ----------
-    Imbens (2000). The role of the propensity score in estimating dose-response functions. Biometrika 87.
-    Li and Li (2019). Propensity score weighting for causal inference with multiple treatments. Annals of
-    Applied Statistics 13, table 1.
+    References: Imbens (2000). The role of the propensity score in estimating dose-response functions.
+    Biometrika 87. Li and Li (2019). Propensity score weighting for causal inference with multiple treatments.
+    Annals of Applied Statistics 13, table 1.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> x = np.array([0.0, 1.0, 2.0, 1.0, 0.0, 2.0, 1.0, 2.0, 0.0])[:, None]
     >>> _, _, found = multinomial_weights(["a", "a", "a", "b", "b", "b", "c", "c", "c"], x, y=x[:, 0])

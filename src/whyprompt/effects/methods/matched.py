@@ -38,30 +38,15 @@ def on_grid(score: Floats) -> Floats:
 class MatchedSet:
     """Who was matched with whom, and the weights that follow.
 
-    Attributes
-    ----------
-    method : str
-        Such as ``"nearest"``.
-    estimand : {"att", "atc", "ate"}
-        Whose counterfactual was looked for.
-    weights : ndarray, shape (n,)
-        0 for rows not used. For ATT the treated weigh 1 and the controls sum to their number used, for
-        ATC the reverse, for ATE each arm sums to its number used (MatchIt's scaling).
-    focal, other : ndarray of int, shape (pairs,)
-        Row whose counterfactual is looked for, and the row that gives it. Empty for strata.
-    share : ndarray, shape (pairs,)
-        Weight of `other` in the counterfactual of `focal`; sums to 1 over each focal row.
-    stratum : ndarray of int, shape (n,), optional
-        Pair or stratum of each row, -1 for none; None with replacement, where a row may be in many.
-    replace : bool
-        Whether a row could be used more than once.
-    errors : tuple of str
-        Standard errors that go with it, first the one to take where none is named; ``"bootstrap"`` where
-        resampling the rows is valid.
-    discarded : ndarray of bool, shape (n,)
-        Rows put aside before matching for want of common support.
-    settings : mapping
-        Caliper in absolute units, bandwidth, order, tie rule.
+    `estimand` (att, atc or ate) says whose counterfactual was looked for. `weights`, shape (n,), are 0 for
+    rows not used: for the ATT the treated weigh 1 and the controls sum to their number used, for the ATC the
+    reverse, for the ATE each arm sums to its number used (MatchIt's scaling). Of each pair `focal` is the row
+    whose counterfactual is looked for, `other` the row that gives it, and `share` its weight in it, which
+    sums to 1 over each focal row; empty for strata. `stratum`, shape (n,), is the pair or stratum of each
+    row, -1 for none; None with replacement (`replace`), where a row may be in many. `errors` are the standard
+    errors that go with it, first the one to take where none is named; ``"bootstrap"`` where resampling the
+    rows is valid. `discarded`, shape (n,), are rows put aside before matching for want of common support.
+    `settings` hold the caliper in absolute units, bandwidth, order and tie rule.
     """
 
     method: str

@@ -291,8 +291,6 @@ def caliper_width(caliper: float, values: Floats, *, unit: str = "sd") -> float:
 
     In standard deviations of `values` over the whole sample (MatchIt's ``std.caliper``), or their own units.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> round(caliper_width(0.2, np.array([0.1, 0.3, 0.5])), 3)
     0.04
@@ -312,8 +310,6 @@ def common_support(score: Floats, treated: Bools, *, rule: str = "none") -> Bool
     The rule discards treated rows outside the range of the controls' scores, control rows outside that of the
     treated, both, or scores beyond Crump's threshold. One that would discard a whole arm is refused.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> score = np.array([0.2, 0.9, 0.1, 0.3])
     >>> common_support(score, np.array([True, True, False, False]), rule="both").tolist()

@@ -191,39 +191,23 @@ def match_nearest(
     replacement. Options that contradict each other are refused, and a caliper within which nothing is
     matched.
 
-    Parameters
-    ----------
-    order : optional
-        Who chooses first, without replacement. Default: the rows hardest to match, which are those with the
-        largest score for the ATT and the smallest for the ATC. ``"closest"`` takes the closest pair of the
-        whole sample first.
-    caliper : float, optional
-        Largest allowed difference, in units of `score`. See `caliper_width`.
-    limits : sequence of (ndarray of shape (n,), float)
-        Calipers on other values: a covariate, or the logit.
-    strata : ndarray of int, shape (n,), optional
-        Codes 0..S-1; only rows with the same code are matched.
-    discarded : ndarray of bool, shape (n,), optional
-        Rows to leave out, from `common_support`.
-    ties
-        With replacement and several rows equally near: ``"sorted"`` takes the one fewest places away in the
-        sorted sample, as MatchIt does; ``"average"`` takes them all with equal shares, as Matching does;
-        ``"first"`` takes the one that comes first in the table, or in `tie_rank`. On the LaLonde data the ATT
-        is 1991.6, 1933.4 and 1967.9.
-    tie_tolerance : float
-        For ``"average"``: squared differences within this of the nearest, in variances of the score, count as
-        ties (Matching's ``distance.tolerance``).
-    tie_rank : ndarray of int, shape (n,), optional
-        Order among equal scores. Default: the order of the rows. Give the rank of an identifier to make the
-        result independent of how the table is sorted.
+    `order` says who chooses first, without replacement: by default the rows hardest to match, which are those
+    with the largest score for the ATT and the smallest for the ATC; ``"closest"`` takes the closest pair of
+    the whole sample first. `caliper` is in units of `score` (see `caliper_width`), `limits` are calipers on
+    other values, each of shape (n,), such as a covariate or the logit. Only rows with the same code in
+    `strata` are matched; `discarded` rows are left out.
 
-    References
-    ----------
-    Rubin, D. B. (1973). Matching to remove bias in observational studies. Biometrics 29, 159-183.
+    With replacement `ties` decides between rows equally near: ``"sorted"`` takes the one fewest places away
+    in the sorted sample, as MatchIt does; ``"average"`` takes them all with equal shares, as Matching does,
+    where squared differences within `tie_tolerance` of the nearest, in variances of the score, count as ties
+    (Matching's ``distance.tolerance``); ``"first"`` takes the one that comes first in the table, or in
+    `tie_rank`. On the LaLonde data the ATT is 1991.6, 1933.4 and 1967.9. `tie_rank` is the order among equal
+    scores, by default that of the rows; the rank of an identifier makes the result independent of how the
+    table is sorted.
+
+    References: Rubin, D. B. (1973). Matching to remove bias in observational studies. Biometrics 29, 159-183.
     Stuart, E. A. (2010). Matching methods for causal inference. Statistical Science 25, 1-21.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> score = np.array([0.2, 0.5, 0.21, 0.55, 0.9])
     >>> matched = match_nearest(score, np.array([True, True, False, False, False]))
@@ -378,12 +362,8 @@ def match_mahalanobis(
     MatchIt's scan; that the default order is that of the rows where no score is given; and that
     `tie_tolerance` is of squared distances.
 
-    References
-    ----------
-    Rubin, D. B. (1980). Bias reduction using Mahalanobis-metric matching. Biometrics 36, 293-298.
+    Reference: Rubin, D. B. (1980). Bias reduction using Mahalanobis-metric matching. Biometrics 36, 293-298.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> X = np.array([[0.0, 0.0], [1.0, 5.0], [0.1, 0.0], [1.0, 4.0], [3.0, 3.0]])
     >>> match_mahalanobis(X, np.array([True, True, False, False, False])).other.tolist()

@@ -100,12 +100,8 @@ def match_optimal(
     is refused: it would be needed on covariates, and on a score where a caliper binds or there are fewer rows
     than `ratio` asks for.
 
-    References
-    ----------
-    Rosenbaum, P. R. (1989). Optimal matching for observational studies. JASA 84, 1024-1032.
+    Reference: Rosenbaum, P. R. (1989). Optimal matching for observational studies. JASA 84, 1024-1032.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> score = np.array([0.5, 0.6, 0.55, 0.45])
     >>> matched = match_optimal(np.array([True, True, False, False]), score=score)

@@ -90,13 +90,9 @@ def match_subclass(
     with its neighbour below (above, for the first). `strata`, codes of exact columns, split every subclass
     further, and parts without both arms are lost.
 
-    References
-    ----------
-    Rosenbaum, P. R. and Rubin, D. B. (1984). Reducing bias in observational studies using subclassification
-    on the propensity score. JASA 79, 516-524.
+    Reference: Rosenbaum, P. R. and Rubin, D. B. (1984). Reducing bias in observational studies using
+    subclassification on the propensity score. JASA 79, 516-524.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> score = np.array([0.1, 0.2, 0.7, 0.8, 0.15, 0.75])
     >>> arm = np.array([True, False, True, False, True, True])

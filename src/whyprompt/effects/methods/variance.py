@@ -48,39 +48,23 @@ def abadie_imbens(
     The variance comes from the spread of the unit-level differences, and from using a row as a match more
     than once. A set without pairs is refused, and neighbours where no score is given.
 
-    Parameters
-    ----------
-    matched : MatchedSet
-        With pairs (nearest neighbours or kernel; any estimand).
-    score : ndarray, shape (n,), optional
-        What neighbours within an arm are sought by; needed with ``neighbours > 0``.
-    neighbours : int
-        Rows of the same arm from which each row's conditional variance is estimated (equation 14). 0 assumes
-        one variance for all rows, which is the default of R's Matching.
-    tolerance : float
-        Squared differences, in variances of the score, that count as ties among neighbours.
-    adjust : ndarray, shape (n, q), optional
-        Covariates whose remaining differences within pairs are taken out by a regression of the outcome on
-        them among the rows used as matches, weighted by their use (Abadie and Imbens 2011; Matching's
-        ``BiasAdjust``).
-    unmatched
-        Focal rows without a match within the caliper. ``"no_effect"`` counts them with an effect of 0 in the
-        variance, as R's Matching does; that is no property of the effect on the rows that were matched, and
-        makes the error smaller by their share.
+    `matched` has pairs (nearest neighbours or kernel; any estimand). `neighbours` rows of the same arm,
+    sought by `score`, give each row's conditional variance (equation 14); 0 assumes one variance for all
+    rows, which is the default of R's Matching. `tolerance`: squared differences, in variances of the score,
+    that count as ties among neighbours. `adjust`, shape (n, q), are covariates whose remaining differences
+    within pairs are taken out by a regression of the outcome on them among the rows used as matches, weighted
+    by their use (Abadie and Imbens 2011; Matching's ``BiasAdjust``). `unmatched` are focal rows without a
+    match within the caliper: ``"no_effect"`` counts them with an effect of 0 in the variance, as R's Matching
+    does; that is no property of the effect on the rows that were matched, and makes the error smaller by
+    their share.
 
-    Notes
-    -----
     With pair shares `s_ij`, `K_j = sum_i s_ij` and `K'_j = sum_i s_ij^2`, the variance of the effect on the N
     matched rows is ``sum_i (tau_i - tau)^2 / N^2 + sum_j sigma_j^2 (K_j^2 - K'_j) / N^2``, and for the ATE
     the second term has ``K_j^2 + 2 K_j - K'_j``. It holds for any fixed shares, so for kernels as well.
 
-    References
-    ----------
-    Abadie, A. and Imbens, G. W. (2006). Large sample properties of matching estimators for average treatment
-    effects. Econometrica 74, 235-267, theorems 6 and 7.
+    Reference: Abadie, A. and Imbens, G. W. (2006). Large sample properties of matching estimators for average
+    treatment effects. Econometrica 74, 235-267, theorems 6 and 7.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> from whyprompt.effects.methods.nearest import match_nearest
     >>> score = np.array([0.2, 0.5, 0.3, 0.6, 0.9])
@@ -199,8 +183,6 @@ def for_estimated_score(
     neighbours, kernel, full matching or subclasses. `X`, shape (n, p), are the covariates of the logistic
     regression without the intercept, `score_covariance` that of its coefficients, intercept first.
 
-    Notes
-    -----
     Abadie and Imbens write the variance as ``sigma^2 - c' I^-1 c + d' I^-1 d``, with c the covariance of the
     estimator with the score equations, and estimate c from neighbours. The difference of two estimates can be
     far too small or negative in samples of some hundred rows. Here the first two terms are ``sigma^2 (1 -
@@ -208,10 +190,8 @@ def for_estimated_score(
     the same number in large samples and never negative. The derivative d takes the effect given covariates
     from linear regressions in each arm.
 
-    References
-    ----------
-    Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica 84, 781-807,
-    theorems 1 and 2.
+    Reference: Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica
+    84, 781-807, theorems 1 and 2.
     """
     along = propensity if score is None else score
     with one_blas_thread(len(y)):
@@ -280,12 +260,8 @@ def influence_after_matching(
 def wild_bootstrap(influence: Floats, *, draws: int = 1000, random_state: int = 0) -> Floats:
     """Draw the error of a matching estimator, estimate minus truth, by random signs on its influence values.
 
-    References
-    ----------
-    Otsu, T. and Rai, Y. (2017). JASA 112, 1720-1732, section 2.3 (Rademacher weights).
+    Reference: Otsu, T. and Rai, Y. (2017). JASA 112, 1720-1732, section 2.3 (Rademacher weights).
 
-    Examples
-    --------
     >>> import numpy as np
     >>> errors = wild_bootstrap(np.array([0.1, -0.2, 0.1]), draws=4000)
     >>> bool(abs(errors.std() - np.sqrt(0.06)) < 0.01)
@@ -308,10 +284,8 @@ def wild_bootstrap(influence: Floats, *, draws: int = 1000, random_state: int = 
 def refuse_naive_bootstrap(matched: MatchedSet) -> None:
     """Raise if resampling rows is known to fail for this estimator: nearest neighbours with replacement.
 
-    References
-    ----------
-    Abadie, A. and Imbens, G. W. (2008). On the failure of the bootstrap for matching estimators. Econometrica
-    76, 1537-1557.
+    Reference: Abadie, A. and Imbens, G. W. (2008). On the failure of the bootstrap for matching estimators.
+    Econometrica 76, 1537-1557.
     """
     if "bootstrap" not in matched.errors:
         raise EstimationError(

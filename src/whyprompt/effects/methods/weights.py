@@ -213,18 +213,12 @@ def crump_threshold(propensity: ArrayLike) -> float:
     Of scores strictly between 0 and 1 those in ``[alpha, 1 - alpha]`` minimise the variance bound of the
     average effect among the rows kept (under homoskedastic outcomes). 0 where no trimming lowers it.
 
-    Notes
-    -----
     The condition ``g = 2 mean(g | g <= gamma)``, with ``g = 1 / (e (1 - e))`` and ``gamma = 1 / (alpha (1 -
     alpha))``, may hold at several points; the one with the least variance is taken.
 
-    References
-    ----------
-    Crump, Hotz, Imbens and Mitnik (2009). Dealing with limited overlap in estimation of average treatment
-    effects. Biometrika 96, theorem 1 and corollary 1.
+    Reference: Crump, Hotz, Imbens and Mitnik (2009). Dealing with limited overlap in estimation of average
+    treatment effects. Biometrika 96, theorem 1 and corollary 1.
 
-    Examples
-    --------
     >>> round(crump_threshold([0.5] * 10 + [0.001]), 2)
     0.15
     """
@@ -248,8 +242,6 @@ def truncate_weights(weights: ArrayLike, quantile: float) -> Floats:
 
     The quantile is an observed weight (R's ``type = 3``, as in ``WeightIt::trim``).
 
-    Examples
-    --------
     >>> truncate_weights([1.0, 1.0, 1.0, 9.0], 0.75).tolist()
     [1.0, 1.0, 1.0, 1.0]
     """

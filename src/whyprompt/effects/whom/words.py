@@ -22,8 +22,6 @@ GROUPING = Assumption(
 def with_interval(row: Estimate | None) -> str:
     """Write an estimate with its interval, or without one.
 
-    Examples
-    --------
     >>> from dataclasses import replace
     >>> one = Estimate(label="", estimate=1.0)
     >>> with_interval(one), with_interval(replace(one, ci_low=0.5, ci_high=1.5))
