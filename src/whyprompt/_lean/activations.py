@@ -25,8 +25,6 @@ def gelu_new(x: torch.Tensor) -> torch.Tensor:
 
     Hendrycks and Gimpel (2016). Gaussian error linear units, section 2 (the tanh approximation).
 
-    Examples
-    --------
     >>> round(float(gelu_new(torch.tensor(1.0))), 4)
     0.8412
     """

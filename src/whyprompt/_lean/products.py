@@ -84,8 +84,6 @@ def round_up(rows: int) -> int:
 
     oneDNN compiles a routine of 0.6 MiB for every new number of rows and keeps a thousand of them.
 
-    Examples
-    --------
     >>> [round_up(n) for n in (5, 16, 100, 600, 640)]
     [8, 16, 104, 640, 640]
     """

@@ -92,13 +92,9 @@ def share_interval(
     none is given where the whole's own interval holds zero. An end is infinite where the items do not bound
     it.
 
-    References
-    ----------
     Fieller (1954). Some problems in interval estimation. JRSS B 16.
     Hwang (1995). Fieller's problems and resampling techniques. Statistica Sinica 5.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> whole = np.array([1.0, 2.0, 2.5, 3.0, 4.0, 2.0, 1.5, 3.5])
     >>> [round(v, 3) for v in share_interval(0.5 * whole + [0.1, -0.1] * 4, whole)]

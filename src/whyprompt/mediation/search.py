@@ -9,7 +9,7 @@ import numpy as np
 
 from whyprompt._words import counted, percent
 from whyprompt.errors import MediationError
-from whyprompt.mediation.intervals import interval_words, mean_interval, share_interval
+from whyprompt.mediation.intervals import check_level, interval_words, mean_interval, share_interval
 from whyprompt.mediation.results import columns_of
 from whyprompt.mediation.sweep import head_sweep, open_runner, set_sweep, sweep_rows
 from whyprompt.results import Estimate, Result
@@ -185,8 +185,7 @@ def find_heads(
         raise MediationError(f"unknown method {method!r}", hint="greedy or ranked")
     if not share > 0 or not 0 < held_out < 1 or max_heads < 1 or candidates < 1:
         raise MediationError("share, max_heads and candidates are positive; held_out lies between 0 and 1")
-    if not 0 < level < 1:
-        raise MediationError(f"level is {level!r}, but it lies between 0 and 1")
+    check_level(level)
     options = _matching(sweep, mediator, outcome, max_extra_bytes)
     seen, unseen = _split(pairs, held_out, random_state)
     if sweep is None:

@@ -300,17 +300,13 @@ def knockout_sweep(
 
     Parameters
     ----------
-    model, pairs, heads, max_extra_bytes, progress
+    model, pairs, heads, max_extra_bytes, progress, on_pair, done
         As in `head_sweep`.
     segment : str
         Name of a segment of the prompt of `arm`, in every pair.
     arm : {0, 1}
         Which prompt.
     outcome : {"log_prob", "prob"}
-    on_pair : callable, optional
-        Called with each finished item's `PairOutcomes`, to save it.
-    done : mapping of item_id to PairOutcomes, optional
-        Items finished in an earlier run, which are not run again.
 
     Returns
     -------

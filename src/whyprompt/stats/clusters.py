@@ -41,8 +41,6 @@ def mean_of_clusters(sums: Floats, sizes: Floats, base: Floats | None = None) ->
     `sums` and `sizes` are from `cluster_sums`. With a `base`, shape (clusters,), other than the number of
     rows: the ratio of the two means and its delta-method error.
 
-    Examples
-    --------
     Clusters of one row: the usual error.
 
     >>> [value.tolist() for value in mean_of_clusters(np.array([[1.0], [2.0], [3.0]]), np.ones(3))]
@@ -110,18 +108,10 @@ def clustered_means(
     CR2 itself is not defined: its sums within clusters are divided by the square root of one minus the
     cluster's share of the arm's weight, as CR2 does where weights are equal.
 
-    Returns
-    -------
-    means : ndarray, shape (k,)
-    sums : ndarray, shape (clusters, k)
-        ``sums.T @ sums`` is the CR2 covariance of the means; 0 for an arm that is in one cluster, of whose
-        spread nothing can be known.
-    df : callable
-        Maps a contrast of the means, shape (k,), to Satterthwaite's degrees of freedom of its CR2 variance
-        under independent errors of one variance, at least 1.
+    Of the sums, shape (clusters, k), ``sums.T @ sums`` is the CR2 covariance of the means; 0 for an arm that
+    is in one cluster, of whose spread nothing can be known. The last maps a contrast of the means, shape
+    (k,), to Satterthwaite's degrees of freedom of its CR2 variance, at least 1.
 
-    Notes
-    -----
     This is ``clubSandwich::vcovCR(lm(y ~ arm, weights = w), cluster, type = "CR2")`` with its default target,
     independent errors of one variance, and ``coef_test(..., test = "Satterthwaite")``. In the regression on
     indicators of the arms, the residuals of arm a in cluster g have covariance ``I - 1 q' - q 1' + k 1 1'``
@@ -129,14 +119,10 @@ def clustered_means(
     identity outside the plane of 1 and q, and its determinant is ``(1 - Q)^2 + n_g (k - q'q)`` with Q the sum
     of q over the cluster; so the inverse root of a two by two matrix is all that is needed.
 
-    References
-    ----------
     Bell, R. M. and McCaffrey, D. F. (2002). Survey Methodology 28, 169-181.
     Imbens, G. W. and Kolesar, M. (2016). Review of Economics and Statistics 98, 701-712.
     Pustejovsky, J. E. and Tipton, E. (2018). Journal of Business and Economic Statistics 36, 672-683.
 
-    Examples
-    --------
     Four clusters of one arm and four of the other, all of one size: a t test on cluster means.
 
     >>> import numpy as np
@@ -234,8 +220,6 @@ def rows_df(arms: NDArray[np.bool_], weights: Floats) -> Floats:
     With a few dozen rows the normal distribution is too narrow, the more so the less equal the weights
     (Imbens and Kolesar 2016). `arms`, shape (n, k), are the rows of each mean.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> treated = np.arange(30) < 15
     >>> round(float(rows_df(np.column_stack([treated, ~treated]), np.ones(30))[0, 1]), 6)

@@ -51,8 +51,6 @@ def design_matrix(
     reference is the first in sorted order. With `full` a column of more than two levels has one dummy for
     each, as balance tables show them.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> made = design_matrix({"task": np.array(["math", "code", "math"], dtype=object)})
     >>> made.names, made.matrix.ravel().tolist(), made.levels
@@ -161,8 +159,6 @@ def natural_spline(x: ArrayLike, knots: ArrayLike) -> Floats:
     increasing order; beyond the outermost the functions are straight lines (Hastie, Tibshirani and Friedman
     2009, The Elements of Statistical Learning, equations 5.4 and 5.5).
 
-    Examples
-    --------
     >>> natural_spline([0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0]).round(2).tolist()
     [[0.0, 0.0], [1.0, 0.25], [2.0, 1.5], [3.0, 3.0]]
     """

@@ -40,8 +40,6 @@ def interval(
 ) -> tuple[float | None, float | None]:
     """Return a two-sided interval, by the t distribution where `df` is given; None without an error.
 
-    Examples
-    --------
     >>> low, high = interval(1.0, 0.5, level=0.95)
     >>> round(low, 2), round(high, 2)
     (0.02, 1.98)
@@ -67,14 +65,10 @@ def weighted_difference(
     are one labelling, or two for two-way clustering. The error is NaN with fewer than three rows or two
     clusters; degrees of freedom are rows minus 2, or clusters minus 1.
 
-    References
-    ----------
     MacKinnon, J. G. and White, H. (1985). Journal of Econometrics 29, 305-325.
     Cameron, A. C., Gelbach, J. B. and Miller, D. L. (2011). Journal of Business and Economic Statistics 29,
     238-249, equation 2.5.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> y = np.array([3.0, 5.0, 1.0, 2.0])
     >>> arm = np.array([True, True, False, False])
@@ -110,8 +104,6 @@ def clustered_difference(
     Also gives Satterthwaite's degrees of freedom; see `clustered_means`. Rows with weight 0 are not in the
     sample. The error is NaN where an arm's rows are all in one cluster.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> y, team = np.array([1.0, 3.0, 4.0, 4.0, 0.0, 2.0, 1.0, 1.0]), np.repeat([0, 1, 2, 3], 2)
     >>> [round(value, 9) for value in clustered_difference(y, team < 2, np.ones(8), team)]
@@ -164,13 +156,9 @@ def stratified_error(
     beyond their own errors, over the number of rows. Without it intervals are too short where the effect
     varies with the covariates.
 
-    References
-    ----------
     Imbens, G. W. and Rubin, D. B. (2015). Causal Inference for Statistics, Social, and Biomedical Sciences,
     section 9.4.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> y = np.array([1.0, 3.0, 0.0, 2.0])
     >>> arm = np.array([True, True, False, False])

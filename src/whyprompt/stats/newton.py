@@ -38,8 +38,6 @@ def maximise(
     converged : bool
         False where the information is singular, or the maximum is at infinity.
 
-    Examples
-    --------
     The logit of three successes in four trials:
 
     >>> import numpy as np

@@ -24,8 +24,6 @@ def content_rank(*columns: NDArray[Any]) -> Ints:
 
     Columns are numbers, shape (n,) or (n, k), or text.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> content_rank(np.array([2.0, 1.0, 2.0, 2.0]), np.array(["b", "a", "a", "b"], dtype=object)).tolist()
     [2, 0, 1, 2]
@@ -52,8 +50,6 @@ def cluster_places(rank: Ints, codes: NDArray[np.intp]) -> Ints:
     Clusters with the same rows share a place. `rank` is from `content_rank`, `codes` the cluster of each row,
     from 0.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> cluster_places(np.array([3, 1, 1, 0]), np.array([0, 1, 0, 2])).tolist()
     [2, 1, 0]

@@ -50,8 +50,6 @@ def fit_logistic(
     changes nothing but the conditioning. An empty arm is refused, and covariates that separate the arms, by
     name.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> x = np.array([[0.0], [0.0], [1.0], [1.0], [1.0], [0.0]])
     >>> t = np.array([True, False, True, True, False, False])
@@ -236,13 +234,9 @@ def crossfit_propensity(
     interchangeable for the score, but get different ones where their folds differ: give a rank that tells
     them apart if what is done with the scores does.
 
-    References
-    ----------
     Chernozhukov, V. et al. (2018). Double/debiased machine learning for treatment and structural parameters.
     The Econometrics Journal 21, C1-C68, definition 3.2.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> from sklearn.linear_model import LogisticRegression
     >>> rng = np.random.default_rng(0)

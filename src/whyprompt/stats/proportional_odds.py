@@ -47,13 +47,9 @@ def fit_proportional_odds(y: ArrayLike, X: ArrayLike, *, weights: ArrayLike | No
     covariance is that of the observed information. Values that are not finite are refused, an outcome with
     one level, and a likelihood that has no maximum (a covariate separates a level).
 
-    References
-    ----------
     McCullagh, P. (1980). Regression models for ordinal data. JRSS B 42, 109-142.
     Pratt, J. W. (1981). Concavity of the log likelihood. JASA 76, 103-106.
 
-    Examples
-    --------
     >>> y = [0, 0, 1, 2, 0, 1, 2, 2]
     >>> fit = fit_proportional_odds(y, [[0]] * 4 + [[1]] * 4)
     >>> round(float(fit.coef[-1]), 3)

@@ -22,13 +22,9 @@ def few_clusters(count: int, df: float | None = None) -> tuple[str, ...]:
     `df` are Satterthwaite's degrees of freedom; left out where an interval has none: by the bootstrap, the
     normal distribution or clusters minus one.
 
-    References
-    ----------
     Angrist, J. D. and Pischke, J.-S. (2009). Mostly Harmless Econometrics. Princeton, section 8.2.3.
     Pustejovsky, J. E. and Tipton, E. (2018). Journal of Business and Economic Statistics 36, 672-683.
 
-    Examples
-    --------
     >>> few_clusters(12)
     ('with only 12 clusters intervals are approximate and may be too short',)
     >>> few_clusters(5, df=2.75)
@@ -52,13 +48,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]: ...
 def holm(p_values: Sequence[float | None]) -> list[float] | list[float | None]:
     """Adjust p-values for their number by Holm's step-down rule; None stays None and is not counted.
 
-    References
-    ----------
     Holm, S. (1979). A simple sequentially rejective multiple test procedure. Scandinavian Journal of
     Statistics 6, 65-70.
 
-    Examples
-    --------
     >>> holm([0.01, None, 0.04, 0.03])
     [0.03, None, 0.06, 0.06]
     """
@@ -74,7 +66,7 @@ def holm(p_values: Sequence[float | None]) -> list[float] | list[float | None]:
 def p_of_draws(hits: float, draws: int) -> float:
     """Give the share of draws at least as far out, the real one counted in, so that no p is zero.
 
-    Source: Phipson and Smyth (2010). Permutation p-values should never be zero. Statistical Applications in
+    Phipson and Smyth (2010). Permutation p-values should never be zero. Statistical Applications in
     Genetics and Molecular Biology 9.
     """
     return (1 + hits) / (1 + draws)

@@ -42,8 +42,6 @@ def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> f
 
     None where there is no standard error, or none other than 0. Never 0.
 
-    Examples
-    --------
     >>> round(two_sided_p(1.96, 1.0, None), 3)
     0.05
     """
@@ -65,8 +63,6 @@ def normal_scores(t: Floats, df: Sequence[float | None]) -> Floats:
 
     A `df` of None is of a statistic that is normal already.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> normal_scores(np.array([-2.228, 1.96]), [10.0, None]).round(2).tolist()
     [-1.96, 1.96]
@@ -106,8 +102,6 @@ def covariance_by_errors(
     is not known, and then the covariance is. `scaled` says that each has an error of one: the matrix is then
     their correlation.
 
-    Examples
-    --------
     >>> norm = lambda v: float(np.linalg.norm(v))
     >>> covariance_by_errors(norm, [np.array([1.0, 0.0]), np.array([1.0, 1.0])]).round(9).tolist()
     [[1.0, 1.0], [1.0, 2.0]]
@@ -143,8 +137,6 @@ def step_down(observed: Floats, draws: Floats) -> Floats:
     `observed`, shape (k,), is the |t| of each hypothesis, `draws`, shape (draws, k), the same where all are
     true. The sample itself counts as one draw, so that none is 0.
 
-    Examples
-    --------
     >>> step_down(np.array([3.0, 1.0]), np.array([[0.5, 2.0], [1.0, 0.2], [3.5, 0.1]])).tolist()
     [0.5, 0.5]
     """
@@ -190,13 +182,9 @@ def max_t(
     For all pairs of independent means this is Tukey's studentised range test, made step-down. `t` are
     estimates over their errors, `df` the degrees of freedom of a common variance estimate.
 
-    References
-    ----------
     Hothorn, T., Bretz, F. and Westfall, P. (2008). Simultaneous inference in general parametric models.
     Biometrical Journal 50, 346-363.
 
-    Examples
-    --------
     >>> _, critical, _ = max_t(np.array([2.0, 2.0]), np.ones((2, 2)))
     >>> bool(abs(critical - 1.96) < 0.03)
     True
@@ -224,12 +212,8 @@ def sign_flip_max_t(
     where they are symmetric about zero under the null; all 2^n patterns are used for up to 14 units. No
     p-value can be below 2 / 2^n.
 
-    References
-    ----------
     Westfall, P. H. and Young, S. S. (1993). Resampling-Based Multiple Testing. Wiley, algorithm 2.8.
 
-    Examples
-    --------
     >>> d = np.array([[1.0], [2.0], [3.0]])
     >>> sign_flip_max_t(d)[0].tolist()
     [0.25]
@@ -256,16 +240,9 @@ def sign_flips(
     spread, as a share of the squares, below which effects count as all alike: it is a difference of sums that
     nearly cancel there, and rounding would make up the order of the patterns.
 
-    Returns
-    -------
-    single, family : ndarray, shape (k,)
-        Two-sided p-values of each column, and step-down ones over all of Westfall and Young. The sample
-        itself is one of its patterns, so that none is 0.
-    largest : ndarray, shape (patterns,)
-        Largest |t| of each pattern.
-    patterns : int
-    exact : bool
-        Whether all patterns were used.
+    Gives two-sided p-values of each column, step-down ones over all of Westfall and Young (the sample itself
+    is one of its patterns, so that none is 0), the largest |t| of each pattern, the number of patterns, and
+    whether all were used.
     """
     g, k = sums.shape
     exact = g <= _BITS and 1 << (g - 1) <= draws

@@ -71,8 +71,6 @@ def refuse_known(model: torch.nn.Module, model_type: str) -> None:
 def refusing(model_type: str, doing: str) -> Iterator[None]:
     """Refuse by name an architecture whose own code breaks inside the block; lack of memory stays what it is.
 
-    Examples
-    --------
     >>> try:
     ...     with refusing("odd", "its rows were batched"):
     ...         [][0]
@@ -103,8 +101,6 @@ def tolerance(eps: float) -> float:
 
     Of the model's machine epsilon: 1e-5 for float32 and better, a few epsilons for half precision.
 
-    Examples
-    --------
     >>> tolerance(1.2e-7)
     1e-05
     """

@@ -147,8 +147,6 @@ def widened(draws: Array, centre: Array | float, units: int, rng: np.random.Gene
     mended here in the same way: a mean's percentiles become its t interval. `centre` is the estimate, `units`
     the rows or clusters that were drawn.
 
-    References
-    ----------
     Hesterberg (2015). What teachers should know about the bootstrap. The American Statistician 69(4),
     section 5 (narrowness bias).
     """
