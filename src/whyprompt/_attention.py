@@ -13,18 +13,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def attention_through(model: torch.nn.Module, name: str) -> Iterator[None]:
-    """Route a model's attention through a function that is registered with transformers.
+    """Route a model's attention through a function of ``transformers.AttentionInterface``, by its name.
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-    name : str
-        Its name in ``transformers.AttentionInterface``.
-
-    Yields
-    ------
-    None
-        Afterwards every part of the model has its own implementation again.
+    Afterwards every part of the model has its own implementation again.
     """
     configs = {
         id(c): c

@@ -28,12 +28,7 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 def file_errors(path: Path, *, hint: str | None = None) -> Iterator[None]:
     """Say which file could not be written, and why; `hint` is for where the place may not be written.
 
-    Raises
-    ------
-    WhypromptError
-        If the disk is full or fails.
-    StoreError
-        If the folder does not exist or may not be written.
+    A full or failing disk is a `WhypromptError`; no folder, or one that may not be written, a `StoreError`.
     """
     try:
         yield
@@ -87,15 +82,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path, *, hint: str) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    StoreError
-        If it holds no JSON object.
-    """
+    """Read a JSON object from a file; a file that holds none is a `StoreError`."""
     try:
         found = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
@@ -109,11 +96,7 @@ def lock_for(path: Path) -> filelock.BaseFileLock:
     """Take the right to write `path`, whose lock is the file beside it that ends in ``.lock``.
 
     The folder around it is made. The system gives the lock back when the process ends, however it ends.
-
-    Raises
-    ------
-    StoreError
-        If another process holds it, or it cannot be taken.
+    Where another does hold it, or it cannot be taken, that is a `StoreError`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,18 +17,7 @@ _LINE_EVERY_S = 10.0
 
 @contextlib.contextmanager
 def show_progress(title: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show the progress of one long task.
-
-    Parameters
-    ----------
-    title : str
-        What is going on.
-
-    Yields
-    ------
-    callable
-        ``report(done, total, text)``.
-    """
+    """Show the progress of one long task, whose ``report(done, total, text)`` it gives."""
     if sys.stderr.isatty():
         yield from _bar(title)
     else:

@@ -54,11 +54,8 @@ def unreadable(value: object) -> str | None:
 def delimited_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Read a delimited file row by row, the header first: the line that a row ends on, and its fields.
 
-    Raises
-    ------
-    DataError
-        If a row has more fields than the header, or fewer; if a column occurs twice; if the file is not UTF-8
-        text, or is separated by something else.
+    Refused (`DataError`): a row of more fields than the header, or fewer; a column that occurs twice; a file
+    that is not UTF-8 text, or is separated by something else.
     """
     before = csv.field_size_limit(sys.maxsize)  # a prompt may be longer than 128 KiB
     try:
@@ -133,10 +130,7 @@ def parquet_table(path: Path) -> Any:  # noqa: ANN401 - pyarrow.Table
 def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # noqa: ANN401 - any JSON
     """Read one JSON value from UTF-8, with or without the mark of it; `path` and `line` say where it stands.
 
-    Raises
-    ------
-    DataError
-        If it is not JSON, is nested too deeply, gives a key twice, or holds a number of thousands of digits.
+    Refused (`DataError`): no JSON, too deep a nest, a key given twice, a number of thousands of digits.
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

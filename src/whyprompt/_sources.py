@@ -52,10 +52,7 @@ def line_of(lines: Lines, location: Location) -> int:
 def read_source(path: Path) -> tuple[Any, Lines]:
     """Read a YAML or TOML file: its content, and the line of every key.
 
-    Raises
-    ------
-    StudyError
-        If the file cannot be read, has another extension, or is malformed.
+    A file that cannot be read, is malformed or has another extension is a `StudyError`.
     """
     if not is_file(path):
         raise StudyError(f"{path} is a folder" if path.is_dir() else f"no such file: {path}")

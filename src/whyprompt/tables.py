@@ -163,14 +163,7 @@ class Table:
                 )
 
     def column(self, name: str, *, role: str) -> Column:
-        """Read a column, gaps and all.
-
-        Raises
-        ------
-        DataError
-            If the column is absent, holds infinite values, or is of a kind (dates, lists) that has no meaning
-            as a covariate.
-        """
+        """Read a column, gaps and all; refused where it is absent, infinite, or of dates or lists."""
         self.require([name], role=role)
         series = self._frame.get_column(name)
         if series.dtype.is_numeric() or str(series.dtype) == "Boolean":
@@ -208,10 +201,7 @@ class Table:
     def values(self, name: str, *, role: str) -> NDArray[Any]:
         """Give a column without gaps: float64 for numbers and booleans, str objects for text, (n,).
 
-        Raises
-        ------
-        DataError
-            As for `column`; or if a value is missing, or a text holds half a character.
+        Refused as by `column`, and where a value is missing or a text holds half a character.
         """
         column = self.column(name, role=role)
         if column.n_missing:
@@ -233,10 +223,7 @@ class Table:
     def numbers(self, name: str, *, role: str, gaps: bool = False) -> NDArray[np.float64]:
         """Give a numeric column as float64, (n,); with `gaps` missing values are NaN, to be counted.
 
-        Raises
-        ------
-        DataError
-            If the column is text, or as for `values` (with `gaps` as for `column`).
+        Refused where it is text, and as by `values` (with `gaps` as by `column`).
         """
         column = self.column(name, role=role).data if gaps else self.values(name, role=role)
         if column.dtype == object:
@@ -285,17 +272,11 @@ def arms(
     """Read a binary treatment: 0/1, booleans, or two levels, `treated` or `control` naming one.
 
     Gives the mask (n,) of the rows that received the treated arm, its level and the control's as text.
-
-    Raises
-    ------
-    DataError
-        If the column has missing values or not exactly two levels.
-    EstimationError
-        If every row received the same arm, or a named level does not occur.
+    Missing values, or more than two levels, are a `DataError`; a sole arm, or an absent level, an
+    `EstimationError`.
     """
     raw = table.keys(column, role="treatment")
     is_text = raw.dtype == object
-    names = raw if is_text else None
     levels = sorted(set(raw.tolist()))
     shown = [str(level) if is_text else level_name(level) for level in levels]
     if len(levels) == 1:
@@ -320,8 +301,7 @@ def arms(
         chosen = 1
     else:
         chosen = _named_level(shown, treated=treated, control=control, column=column)
-    indicator = (names if names is not None else raw) == levels[chosen]
-    return np.asarray(indicator, dtype=bool), shown[chosen], shown[1 - chosen]
+    return np.asarray(raw == levels[chosen], dtype=bool), shown[chosen], shown[1 - chosen]
 
 
 def rows_of_two_arms(
@@ -329,10 +309,7 @@ def rows_of_two_arms(
 ) -> NDArray[np.bool_] | None:
     """Give the rows of two named arms as a mask (n,), or None where the table has no other.
 
-    Raises
-    ------
-    EstimationError
-        If a named level does not occur, or both are the same.
+    A level that does not occur, or one named twice, is an `EstimationError`.
     """
     labels = table.labels(column, role="treatment")
     levels = sorted(set(labels.tolist()))
@@ -343,21 +320,22 @@ def rows_of_two_arms(
         return None
     for level in wanted:
         if level not in levels:
-            raise EstimationError(
-                f"no row of treatment column {column!r} has the level {level!r}: that arm is empty",
-                hint=f"the levels are {', '.join(map(repr, levels[:8]))}",
-            )
+            raise _empty_arm(column, level, ", ".join(map(repr, levels[:8])))
     return np.asarray(np.isin(labels, wanted), dtype=bool)
+
+
+def _empty_arm(column: str, level: str, levels: str) -> EstimationError:
+    return EstimationError(
+        f"no row of treatment column {column!r} has the level {level!r}: that arm is empty",
+        hint=f"the levels are {levels}",
+    )
 
 
 def _named_level(shown: list[str], *, treated: object | None, control: object | None, column: str) -> int:
     wanted = [None if level is None else level_name(level) for level in (treated, control)]
     for level in wanted:
         if level is not None and level not in shown:
-            raise EstimationError(
-                f"no row of treatment column {column!r} has the level {level!r}: that arm is empty",
-                hint=f"the levels are {shown[0]!r} and {shown[1]!r}",
-            )
+            raise _empty_arm(column, level, f"{shown[0]!r} and {shown[1]!r}")
     if wanted[0] is not None and wanted[0] == wanted[1]:
         raise EstimationError(f"the treated and the control level of {column!r} are both {wanted[0]!r}")
     return shown.index(wanted[0]) if wanted[0] is not None else 1 - shown.index(str(wanted[1]))

@@ -175,12 +175,8 @@ def _span(low: float | None, high: float | None) -> str:
 def adjustment(study: Study, frame: pd.DataFrame) -> tuple[tuple[str, ...], CausalGraph | None]:
     """Say what a study adjusts for where it must: its own list, its graph's, or its items' covariates.
 
-    Columns of the trial table, and the graph where there is one.
-
-    Raises
-    ------
-    StudyError
-        If the graph names the treatment's node otherwise than ``arm``, or lets nothing be identified.
+    Columns of the trial table, and the graph where there is one. A graph that has no node ``arm``, or lets
+    nothing be identified, is a `StudyError`.
     """
     graph = None if study.graph is None else CausalGraph.parse(study.graph)
     outcome = study.effect.outcome
@@ -246,35 +242,31 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
     )
 
     def compare(outcome: str, against: Contrast, *, subgroups: bool = False) -> EffectResult:
+        shared: dict[str, Any] = {
+            "treatment": "arm",
+            "outcome": outcome,
+            "treated": against.treated,
+            "control": against.control,
+            "by": by if subgroups else None,
+            "design": study.design,
+            "level": effect.level,
+        }
+        found: EffectResult
         if study.design == "paired":
-            return estimate_effect(
-                frame,
-                treatment="arm",
-                outcome=outcome,
-                design="paired",
-                treated=against.treated,
-                control=against.control,
-                cluster=_cluster(frame),
-                by=by if subgroups else None,
-                noise=_noise(study, outcome, against),
-                level=effect.level,
-            )
+            noise = _noise(study, outcome, against)
+            found = estimate_effect(frame, cluster=_cluster(frame), noise=noise, **shared)
+            return found
         both = frame[frame["arm"].isin([against.treated, against.control])]
-        found: EffectResult = estimate_effect(
+        method: Any = "naive" if study.design == "randomized" else effect.method
+        found = estimate_effect(
             both,
-            treatment="arm",
-            outcome=outcome,
             confounders=confounders,
             graph=graph if outcome == effect.outcome else None,
-            treated=against.treated,
-            control=against.control,
             estimand=effect.estimand,
-            design=study.design,
+            method=method,
             cluster=_cluster(frame) or ("item_id" if both["item_id"].duplicated().any() else None),
-            by=by if subgroups else None,
-            level=effect.level,
             random_state=study.seeds.analysis,
-            **_observational(study),
+            **shared,
         )
         return found
 
@@ -325,13 +317,6 @@ def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independen
         return "none"
     # One set of shots for all items of a task: a lucky set lifts them together.
     return "shared" if "per_rep" in draws else "independent"
-
-
-def _observational(study: Study) -> dict[str, Any]:
-    """Give the estimator of a design that is not paired."""
-    if study.design == "randomized":
-        return {"method": "naive"}
-    return {"method": study.effect.method}
 
 
 def _cluster(frame: pd.DataFrame) -> str | None:

@@ -118,25 +118,17 @@ class StudyMediation:
         """
         return {
             "study": self.study,
-            "treated": self.main.contrast.treated,
-            "control": self.main.contrast.control,
+            **_contrast(self.main),
             "mediator": self.mediator,
             "outcome": self.outcome,
             "n_items": len(self.main.sweep.item_ids),
             "n_clusters": self.main.inference.n_clusters,
             "smallest_possible_p": self.main.inference.min_p,
-            "total_effect": _interval(self.main.inference),
             "heads": _heads(self.main.inference),
             "set": None if self.search is None else self.search.to_dict(),
             "set_note": self.search_note,
             "contrasts": [
-                {
-                    "treated": s.contrast.treated,
-                    "control": s.contrast.control,
-                    "total_effect": _interval(s.inference),
-                    "heads": _heads(s.inference)[:20],
-                    "sentence": s.inference.sentence,
-                }
+                _contrast(s) | {"heads": _heads(s.inference)[:20], "sentence": s.inference.sentence}
                 for s in self.further
             ],
             "differences": {
@@ -145,12 +137,7 @@ class StudyMediation:
             },
             "placebo": None
             if self.placebo is None
-            else {
-                "treated": self.placebo.contrast.treated,
-                "control": self.placebo.contrast.control,
-                "total_effect": _interval(self.placebo.inference),
-                "largest_head": _heads(self.placebo.inference)[0],
-            },
+            else _contrast(self.placebo) | {"largest_head": _heads(self.placebo.inference)[0]},
             "statistical_beside": None
             if self.comparison is None
             else {
@@ -220,8 +207,9 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(k): plain(v) for k, v in row.items()} for row in frame.to_dict("records")]
 
 
-def _interval(inference: HeadInference) -> dict[str, Any]:
-    return {k: plain(getattr(inference, k)) for k in ("estimate", "ci_low", "ci_high")}
+def _contrast(study: HeadStudy) -> dict[str, Any]:
+    total = {k: plain(getattr(study.inference, k)) for k in ("estimate", "ci_low", "ci_high")}
+    return {"treated": study.contrast.treated, "control": study.contrast.control, "total_effect": total}
 
 
 def _head_table(inference: HeadInference, top: int) -> str:

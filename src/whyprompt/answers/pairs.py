@@ -52,10 +52,7 @@ def study_pairs(
 ) -> list[PromptPair]:
     """Render both arms of every item, as the first repetition of the study did.
 
-    Raises
-    ------
-    MediationError
-        If the arms' prompts do not end in the same cue, or an answer tokenises differently after them.
+    Prompts that do not end in one cue, or tokenise the answer differently, are a `MediationError`.
     """
     pool = load_items(study.items, seed=study.seeds.items)
     return [

@@ -100,13 +100,7 @@ class Saved:
             lock.release()
 
     def read(self) -> Kept | None:
-        """Read all of it; None where it was not finished.
-
-        Raises
-        ------
-        StoreError
-            If it was, and a file is damaged.
-        """
+        """Read all of it; None where it was not finished; a damaged file of it is a `StoreError`."""
         # Written last: where this file is, everything was.
         if not (self.folder / "rest.json").is_file():
             return None
@@ -153,13 +147,7 @@ class Saved:
         )
 
     def sweep(self, contrast: Contrast) -> Sweep:
-        """Read a finished sweep.
-
-        Raises
-        ------
-        StoreError
-            If a file of it is damaged.
-        """
+        """Read a finished sweep; a damaged file of it is a `StoreError`."""
         done = self.outcomes(contrast)
         lost = [i for i in self.item_tasks if i not in done]
         if lost:

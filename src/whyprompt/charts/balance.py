@@ -87,13 +87,7 @@ def love_plot(balance: Iterable[Any], *, limit: float = SMD_LIMIT, width: int = 
     )
     points = base.mark_point(filled=True, size=80, opacity=1).encode(
         x=alt.X("smd:Q", title=title),
-        color=alt.Color(
-            "when:N",
-            title="adjustment",
-            sort=when,
-            scale=alt.Scale(domain=when, range=[VERMILION, BLUE]),
-            legend=alt.Legend(orient="top"),
-        ),
+        color=coloured("when", when, [VERMILION, BLUE], title="adjustment"),
         shape=alt.Shape(
             "when:N",
             title="adjustment",
@@ -169,7 +163,6 @@ def overlap_plot(
     rows: list[dict[str, Any]] = []
     for arm, sign in ((True, 1), (False, -1)):
         name = "treated" if arm else "control"
-        at = 0
         counts = {s: np.histogram(score[(t == arm) & (used == (s == "used"))], edges)[0] for s in states}
         for i in range(_BINS):
             at = 0
@@ -177,17 +170,8 @@ def overlap_plot(
                 n = int(counts[state][i])
                 if n:
                     words = f"{name}, score {edges[i]:.2f} to {edges[i + 1]:.2f}: {counted(n, 'row')} {state}"
-                    rows.append(
-                        {
-                            "low": edges[i],
-                            "high": edges[i + 1],
-                            "from": sign * at,
-                            "to": sign * (at + n),
-                            "arm": name,
-                            "state": state,
-                            "words": words,
-                        }
-                    )
+                    ends = {"low": edges[i], "high": edges[i + 1], "from": sign * at, "to": sign * (at + n)}
+                    rows.append({**ends, "arm": name, "state": state, "words": words})
                 at += n
     bars = (
         alt.Chart(data(rows))
@@ -232,23 +216,21 @@ def _curves(
 
     x, t, w = _arms(values, treated, weights, name)
     rows: list[dict[str, Any]] = []
+    curve, interpolate, title, what = _KINDS[kind]
     stages = [("before", np.ones(len(x)))] + ([] if w is None else [("after", w)])
     for stage, weight in stages:
         for arm in (True, False):
-            at, height = (_density if kind == "density" else _ecdf)(x[t == arm], weight[t == arm], name)
+            at, height = curve(x[t == arm], weight[t == arm], name)
             rows += [
                 {"value": a, "height": h, "arm": "treated" if arm else "control", "stage": stage}
                 for a, h in zip(at.tolist(), height.tolist(), strict=True)
             ]
-    interpolate: Literal["linear", "step-after"] = "linear" if kind == "density" else "step-after"
-    title = "density" if kind == "density" else "share of rows at or below"
     shown = [stage for stage, _ in stages]
     means = "; ".join(
         f"{stage}: treated mean {format_number(float(np.average(x[t], weights=weight[t])))}, control mean "
         f"{format_number(float(np.average(x[~t], weights=weight[~t])))}"
         for stage, weight in stages
     )
-    what = "Densities" if kind == "density" else "Distribution functions"
     out: alt.Chart = finish(
         alt.Chart(data(rows))
         .mark_line(strokeWidth=2, aria=False, interpolate=interpolate)
@@ -291,6 +273,13 @@ def _ecdf(x: Floats, w: Floats, name: str) -> tuple[Floats, Floats]:
     # Of equal values only the last step counts.
     last = np.append(at[1:] != at[:-1], [True])
     return np.concatenate([at[:1], at[last]]), np.concatenate([[0.0], share[last]])
+
+
+# How a curve is computed and drawn, the title of its axis, and what several are called.
+_KINDS: dict[str, tuple[Any, Literal["linear", "step-after"], str, str]] = {
+    "density": (_density, "linear", "density", "Densities"),
+    "ecdf": (_ecdf, "step-after", "share of rows at or below", "Distribution functions"),
+}
 
 
 def density_plot(
@@ -341,13 +330,8 @@ def ecdf_plot(
 
     Parameters
     ----------
-    values : array_like, shape (n,)
-        Rows with NaN are left out.
-    treated : array_like of bool, shape (n,)
-    weights : array_like, shape (n,), optional
-        Of the estimate.
-    name : str
-        Title of the axis, with its unit.
+    values, treated, weights, name
+        As in `density_plot`.
 
     Returns
     -------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number, p_words
-from whyprompt.charts.effects import ROW, intervals
+from whyprompt.charts.effects import ROW, banded, intervals, line_of
 from whyprompt.charts.rows import number, records
 from whyprompt.charts.style import (
     BLUE,
@@ -82,17 +82,7 @@ def interval_plot(
             lost.append(str(row["label"]))
             continue
         shown = format_number(value) + ("" if low is None or high is None else f" ({span(low, high)})")
-        rows.append(
-            {
-                "label": str(row["label"]),
-                "estimate": value,
-                "low": low,
-                "high": high,
-                "words": f"{row['label']}: {shown}",
-                "shape": "circle",
-                "size": 80,
-            }
-        )
+        rows.append(line_of(str(row["label"]), (value, low, high), f"{row['label']}: {shown}", size=80))
     if not rows:
         raise EstimationError("there is no estimate to draw")
     drawn = rows[:_MOST_LINES]
@@ -384,13 +374,7 @@ def tipping_plot(found: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         title=title_lines(f"added to imputed {column} in {arm} ({unit})", width),
         scale=alt.Scale(zero=False),
     )
-    base = alt.Chart(data(rows)).encode(x=x)
-    y = alt.Y("low:Q", title="estimate of the effect", scale=alt.Scale(zero=False))
-    band = base.mark_area(color=BLUE, opacity=0.2, aria=False).encode(y=y, y2="high:Q")
-    line = base.mark_line(color=BLUE, aria=False).encode(y="estimate:Q")
-    dots = base.mark_point(color=BLUE, filled=True, size=40, opacity=1).encode(y="estimate:Q", **told())
-    zero = rule_at(0.0, "y")
-    layers = [zero, band, line, dots]
+    layers = [rule_at(0.0, "y"), *banded(rows, x, "estimate of the effect", size=40, opacity=1)]
     tips = [t for t in (found["tipping_low"], found["tipping_high"]) if t is not None]
     if tips:
         layers.append(

@@ -33,6 +33,18 @@ ROW = 30
 _Z95 = 1.959963984540054
 
 
+def line_of(
+    label: str,
+    ends: tuple[float | None, float | None, float | None],
+    words: str,
+    **look: Any,  # noqa: ANN401 - shape, size, colour
+) -> dict[str, Any]:
+    """Give the row that `intervals` draws of one line: its estimate, low and high, by default a circle."""
+    estimate, low, high = ends
+    named = {"label": label, "estimate": estimate, "low": low, "high": high, "words": words}
+    return {**named, "shape": "circle", "size": 90, **look}
+
+
 def intervals(
     rows: list[dict[str, Any]],
     order: list[str],
@@ -60,6 +72,17 @@ def intervals(
         **told(),
     )
     return [rule_at(), bar, points]
+
+
+def banded(rows: Sequence[Mapping[str, Any]], x: alt.X, title: str, **dot: Any) -> list[alt.Chart]:  # noqa: ANN401
+    """Give the layers of an estimate along x: the band of its interval, its line, and `dot` at each row."""
+    import altair as alt
+
+    base = alt.Chart(data(rows)).encode(x=x)
+    y = alt.Y("low:Q", title=title, scale=alt.Scale(zero=False))
+    band = base.mark_area(color=BLUE, opacity=0.2, aria=False).encode(y=y, y2="high:Q")
+    line = base.mark_line(color=BLUE, aria=False).encode(y=alt.Y("estimate:Q", title=title))
+    return [band, line, base.mark_point(color=BLUE, filled=True, **dot).encode(y="estimate:Q", **told())]
 
 
 def forest_plot(
@@ -120,16 +143,14 @@ def forest_plot(
     if not drawn:
         raise EstimationError("there is no estimate to draw: no part of the result could be estimated")
     order = [line.label for line in drawn]
+    looks = ({"size": 70}, {"shape": "diamond", "size": 150})
     rows = [
-        {
-            "label": line.label,
-            "estimate": line.estimate,
-            "low": line.ci_low,
-            "high": line.ci_high,
-            "words": row_words(line),
-            "shape": "diamond" if line is result.overall else "circle",
-            "size": 150 if line is result.overall else 70,
-        }
+        line_of(
+            line.label,
+            (line.estimate, line.ci_low, line.ci_high),
+            row_words(line),
+            **looks[line is result.overall],
+        )
         for line in drawn
     ]
     layers = intervals(rows, order, title_lines(title or result.axis, width), colour=alt.value(BLUE))
@@ -173,31 +194,12 @@ def draw_plot(draw: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: ANN401
     )
     rows: list[dict[str, Any]] = []
     for name, result in zip(names, (draw.naive, draw.adjusted), strict=False):
-        rows.append(
-            {
-                "label": name,
-                "estimate": result.estimate,
-                "low": result.ci_low,
-                "high": result.ci_high,
-                "words": f"{name}: {format_number(result.estimate)} ({span(result.ci_low, result.ci_high)})",
-                "shape": "circle",
-                "size": 90,
-                "colour": VERMILION if result is draw.naive else BLUE,
-            }
-        )
+        words = f"{name}: {format_number(result.estimate)} ({span(result.ci_low, result.ci_high)})"
+        colour = VERMILION if result is draw.naive else BLUE
+        rows.append(line_of(name, (result.estimate, result.ci_low, result.ci_high), words, colour=colour))
     for name, value in zip(names[2:], (draw.truth, draw.truth_all), strict=True):
-        rows.append(
-            {
-                "label": name,
-                "estimate": value,
-                "low": None,
-                "high": None,
-                "words": f"{name}, both arms run: {format_number(value)}",
-                "shape": "diamond",
-                "size": 120,
-                "colour": PURPLE,
-            }
-        )
+        words = f"{name}, both arms run: {format_number(value)}"
+        rows.append(line_of(name, (value, None, None), words, shape="diamond", size=120, colour=PURPLE))
     title = title_lines(draw.adjusted.axis, width)
     layers = intervals(rows, list(names), title, colour=alt.Color("colour:N", scale=None))
     mark = alt.Chart(data([{"at": draw.truth}])).mark_rule(color=PURPLE, aria=False).encode(x="at:Q")
@@ -238,21 +240,11 @@ def audit_plot(
         error = row.std_error if what == "bias" else row["coverage_error"]
         if value is None:
             continue
-        wide = None if error is None else _Z95 * error
+        low, high = (None, None) if error is None else (value - _Z95 * error, value + _Z95 * error)
         words = f"{row.label}: {what} {format_number(value)}"
         words += "" if error is None else f", Monte Carlo error {format_number(error, digits=2)}"
-        rows.append(
-            {
-                "label": row.label,
-                "estimate": value,
-                "low": None if wide is None else value - wide,
-                "high": None if wide is None else value + wide,
-                "words": words,
-                "shape": "circle",
-                "size": 90,
-                "colour": VERMILION if row.label == "naive" else BLUE,
-            }
-        )
+        colour = VERMILION if row.label == "naive" else BLUE
+        rows.append(line_of(row.label, (value, low, high), words, colour=colour))
     if not rows:
         raise EstimationError(f"no method of the audit has a {what} to draw")
     order = [r["label"] for r in rows]
@@ -314,17 +306,14 @@ def dose_response_plot(
         }
         for row in sorted(records(frame, needed, what="dose_response_plot"), key=lambda r: float(r["dose"]))
     ]
-    base = alt.Chart(data(rows)).encode(x=alt.X("dose:Q", title=dose_title, scale=alt.Scale(zero=False)))
-    y = alt.Y("low:Q", title=outcome_title, scale=alt.Scale(zero=False))
-    band = base.mark_area(color=BLUE, opacity=0.2, aria=False).encode(y=y, y2="high:Q")
-    line = base.mark_line(color=BLUE, aria=False).encode(y=alt.Y("estimate:Q", title=outcome_title))
-    dots = base.mark_point(color=BLUE, filled=True, size=30).encode(y="estimate:Q", **told())
+    x = alt.X("dose:Q", title=dose_title, scale=alt.Scale(zero=False))
+    layers = banded(rows, x, outcome_title, size=30)
     ends = [
         f"{format_number(r['estimate'])} ({span(r['low'], r['high'])}) at {format_number(r['dose'])}"
         for r in (rows[0], rows[-1])
     ]
     words = f"Dose and response: from {ends[0]} to {ends[1]}."
-    return layered(band, line, dots, description=words, width=width, height=260)
+    return layered(*layers, description=words, width=width, height=260)
 
 
 def specification_plot(

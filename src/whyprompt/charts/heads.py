@@ -22,6 +22,7 @@ from whyprompt.charts.style import (
     data,
     layered,
     rule_at,
+    shaped,
     span,
     title_lines,
     told,
@@ -56,6 +57,18 @@ def _end(value: float) -> float | None:
 
 def _unit(inference: Any, outcome: str) -> str:  # noqa: ANN401 - arrays over heads
     return f"{_NAMES.get(inference.quantity, inference.quantity)} on {outcome}"
+
+
+def _states(inference: Any) -> list[str]:  # noqa: ANN401 - arrays over heads
+    return [f"q < {inference.alpha:g}", "not marked"]
+
+
+def _marked(inference: Any, at: int) -> dict[str, Any]:  # noqa: ANN401 - arrays over heads
+    """Give a head's effect with its interval, and whether its q is below the level."""
+    part, sure = inference.parts[at], inference.q_value[at] < inference.alpha
+    low, high = map(_end, part.ends)
+    state = _states(inference)[0 if sure else 1]
+    return {"effect": float(part.estimate), "low": low, "high": high, "sure": state}
 
 
 def head_heatmap(
@@ -96,27 +109,15 @@ def head_heatmap(
         for i, (layer, head) in enumerate(inference.heads)
     ]
     most = max(abs(r["effect"]) for r in rows) or 1.0
-    layers = sorted({r["layer"] for r in rows})
-    heads = sorted({r["head"] for r in rows})
-    every = max(1, round(len(layers) / 16))
-    layer_axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=layers[::every])
-    head_axis = alt.Axis(
-        labelAngle=0, ticks=False, domain=False, values=heads[:: max(1, round(len(heads) / 16))]
-    )
-    across, down = (heads, layers) if transpose else (layers, heads)
-    x = alt.X(
-        "head:O" if transpose else "layer:O",
-        title="head" if transpose else "layer",
-        sort=across,
-        axis=head_axis if transpose else layer_axis,
-    )
-    y = alt.Y(
-        "layer:O" if transpose else "head:O",
-        title="layer" if transpose else "head",
-        sort=down,
-        axis=layer_axis if transpose else head_axis,
-    )
-    base = alt.Chart(data(rows)).encode(x=x, y=y)
+    across, down = ("head", "layer") if transpose else ("layer", "head")
+    places = {name: sorted({r[name] for r in rows}) for name in (across, down)}
+
+    def side(name: str) -> dict[str, Any]:
+        marks = places[name][:: max(1, round(len(places[name]) / 16))]
+        axis = alt.Axis(labelAngle=0, ticks=False, domain=False, values=marks)
+        return {"shorthand": f"{name}:O", "title": name, "sort": places[name], "axis": axis}
+
+    base = alt.Chart(data(rows)).encode(x=alt.X(**side(across)), y=alt.Y(**side(down)))
     cells = base.mark_rect(stroke="transparent").encode(
         color=alt.Color(
             "effect:Q",
@@ -139,7 +140,7 @@ def head_heatmap(
         description=f"Heat map of {counted(len(rows), 'head')}. The largest effect is that of "
         f"{head_words(inference, best)}. {marked} heads are marked: q < {inference.alpha:g}.",
         width=width,
-        height=cell * len(down),
+        height=cell * len(places[down]),
     )
 
 
@@ -164,17 +165,10 @@ def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
     import altair as alt
 
     rows: list[dict[str, Any]] = [
-        {
-            "layer": layer,
-            "effect": float(inference.mean[i]),
-            "low": _end(inference.parts[i].ends[0]),
-            "high": _end(inference.parts[i].ends[1]),
-            "sure": f"q < {inference.alpha:g}" if inference.q_value[i] < inference.alpha else "not marked",
-            "words": head_words(inference, i),
-        }
+        {"layer": layer, **_marked(inference, i), "words": head_words(inference, i)}
         for i, (layer, _) in enumerate(inference.heads)
     ]
-    states = [f"q < {inference.alpha:g}", "not marked"]
+    states = _states(inference)
     top = set(np.argsort(-np.abs(inference.mean), kind="stable")[:5].tolist())
     named = [{**row, "name": "{}.{}".format(*inference.heads[i])} for i, row in enumerate(rows) if i in top]
     x = alt.X("layer:Q", title="layer", scale=alt.Scale(nice=False, padding=10), axis=alt.Axis(tickMinStep=1))
@@ -193,9 +187,7 @@ def layer_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
             x=x,
             y=y,
             color=colour,
-            shape=alt.Shape(
-                "sure:N", title="head", scale=alt.Scale(domain=states, range=["diamond", "circle"])
-            ),
+            shape=shaped("sure", states, title="head"),
             **told(),
         )
     )
@@ -248,21 +240,16 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
     import altair as alt
 
     name = _NAMES.get(inference.quantity, inference.quantity)
-    states = [f"q < {inference.alpha:g}", "not marked"]
-    rows: list[dict[str, Any]] = []
-    for i, part in enumerate(inference.parts):
-        label, mean, (low, high) = part.label, float(part.estimate), part.ends
-        rows.append(
-            {
-                "set": label.removeprefix("layer "),
-                "effect": mean,
-                "low": _end(low),
-                "high": _end(high),
-                "sure": states[0] if inference.q_value[i] < inference.alpha else states[1],
-                "words": f"{label}: {name} {format_number(mean)} ({span(low, high)}), q "
-                f"{format_number(float(inference.q_value[i]), digits=2)}",
-            }
-        )
+    states = _states(inference)
+    rows: list[dict[str, Any]] = [
+        {
+            "set": part.label.removeprefix("layer "),
+            **_marked(inference, i),
+            "words": f"{part.label}: {name} {format_number(part.estimate)} ({span(*part.ends)}), q "
+            f"{format_number(float(inference.q_value[i]), digits=2)}",
+        }
+        for i, part in enumerate(inference.parts)
+    ]
     layers = all(part.label.startswith("layer ") for part in inference.parts)
     x = alt.X(
         "set:N",
@@ -280,10 +267,7 @@ def joint_plot(inference: Any, *, outcome: str = "the outcome", width: int = 680
     base = alt.Chart(data(rows)).encode(x=x)
     bars = base.mark_rule(opacity=0.7, aria=False).encode(y="low:Q", y2="high:Q", color=colour)
     dots = base.mark_point(filled=True, size=50, opacity=1).encode(
-        y=y,
-        color=colour,
-        shape=alt.Shape("sure:N", title=None, scale=alt.Scale(domain=states, range=["diamond", "circle"])),
-        **told(),
+        y=y, color=colour, shape=shaped("sure", states, title=None), **told()
     )
     strongest = sorted(rows, key=lambda r: -abs(float(r["effect"])))[:3]
     words = (
@@ -326,13 +310,7 @@ def search_plot(search: Any, *, width: int = 560) -> alt.LayerChart:  # noqa: AN
         scale=alt.Scale(domain=[0.8, len(search.path) + 0.2], nice=False),
     )
     y = alt.Y("share:Q", title="share of the total effect", axis=alt.Axis(format="%"))
-    colour = alt.Color(
-        "items:N",
-        title=None,
-        sort=names,
-        scale=alt.Scale(domain=names, range=[GREY, BLUE]),
-        legend=alt.Legend(orient="top"),
-    )
+    colour = coloured("items", names, [GREY, BLUE], title=None)
     base = alt.Chart(data(rows)).encode(x=x, y=y, color=colour)
     dash = alt.StrokeDash(
         "items:N", sort=names, scale=alt.Scale(domain=names, range=[[4, 3], [1, 0]]), title=None

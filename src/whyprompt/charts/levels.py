@@ -19,6 +19,7 @@ from whyprompt.charts.style import (
     coloured,
     data,
     layered,
+    shaped,
     span,
     title_lines,
     told,
@@ -88,21 +89,10 @@ def attention_plot(
         shades["no segment"] = GREY
     base = alt.Chart(data(rows))
     x = alt.X("position:Q", title="token of the prompt", scale=alt.Scale(domain=[0, len(rows)], nice=False))
-    colour = alt.Color(
-        "segment:N",
-        title="segment",
-        scale=alt.Scale(domain=list(shades), range=list(shades.values())),
-        legend=alt.Legend(orient="top", columns=5 if width >= 500 else 3),
-    )
+    columns = 5 if width >= 500 else 3
+    colour = coloured("segment", list(shades), list(shades.values()), title="segment", columns=columns)
     y = alt.Y("weight:Q", title="attention weight")
-    bars = base.mark_rect().encode(
-        x=x,
-        x2="next:Q",
-        y=y,
-        y2=alt.datum(0),
-        color=colour,
-        **told(),
-    )
+    bars = base.mark_rect().encode(x=x, x2="next:Q", y=y, y2=alt.datum(0), color=colour, **told())
     strip = base.mark_rect(height=6, aria=False).encode(x=x, x2="next:Q", y=alt.datum(-0.015), color=colour)
     text = (
         base.transform_filter("datum.label")
@@ -172,12 +162,7 @@ def statistical_vs_interventional(
     across = lines.mark_rule(opacity=0.2, aria=False).encode(x=alt.X("nie_low:Q"), x2="nie_high:Q", y=y)
     down = lines.mark_rule(opacity=0.2, aria=False).encode(x=x, y=alt.Y("acme_low:Q"), y2="acme_high:Q")
     dots = base.mark_point(filled=True, size=45, opacity=0.85).encode(
-        x=x,
-        y=y,
-        shape=alt.Shape(
-            "state:N", title="the two", scale=alt.Scale(domain=states, range=["diamond", "circle"])
-        ),
-        **told(),
+        x=x, y=y, shape=shaped("state", states, title="the two"), **told()
     )
     top = sorted(rows, key=lambda r: -abs(r["acme"]) - abs(r["nie"]))[:4]
     labels = (
@@ -257,11 +242,8 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
         .encode(
             x=alt.X("external:Q", title=title_lines(f"change in {outcome} in the trials", width)),
             y=alt.Y("internal:Q", title=f"effect on {outcome} inside the model"),
-            color=alt.Color(
-                "task:N",
-                title="task",
-                scale=alt.Scale(domain=tasks, range=colours(len(tasks))),
-                legend=alt.Legend(orient="top", columns=3 if width >= 500 else 2),
+            color=coloured(
+                "task", tasks, colours(len(tasks)), title="task", columns=3 if width >= 500 else 2
             ),
             shape=alt.Shape("task:N", title="task", scale=alt.Scale(domain=tasks, range=shapes)),
             **told(),
@@ -272,8 +254,7 @@ def levels_plot(frame: Any, *, outcome: str = "the outcome", width: int = 520) -
         _diagonal([r[k] for r in rows for k in ("external", "internal")]),
         dots,
         description=f"{counted(len(rows), 'item')}: effect in the trials against total effect inside the"
-        " model; the "
-        f"largest difference between the two is {format_number(gap)}.",
+        f" model; the largest difference between the two is {format_number(gap)}.",
         width=width,
         height=320,
     )

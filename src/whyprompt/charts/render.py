@@ -34,12 +34,7 @@ def _renderer() -> ModuleType:
     """Give vl-convert, once it is known that its engine can start here.
 
     V8 reserves address space by the dozen GiB as it starts, and where a limit forbids that it ends the
-    process. So where there is a limit it is first tried in another one.
-
-    Raises
-    ------
-    InputError
-        If it cannot.
+    process. So where there is a limit it is first tried in another one; `InputError` if it cannot.
     """
     import vl_convert
 

@@ -51,12 +51,7 @@ def row_words(row: Any) -> str:  # noqa: ANN401 - an estimate
 def records(frame: Any, columns: Sequence[str], *, what: str) -> list[Mapping[str, Any]]:  # noqa: ANN401 - any frame
     """Read a table: any frame, or a sequence of mappings.
 
-    Raises
-    ------
-    DataError
-        If a column is missing.
-    EstimationError
-        If the table is empty.
+    A missing column is a `DataError`, an empty table an `EstimationError`.
     """
     if isinstance(frame, list | tuple):
         rows: list[Mapping[str, Any]] = [dict(row) for row in frame]

@@ -62,18 +62,16 @@ def finish(chart: _Chart, *, description: str, width: int | None = None, height:
     width = getattr(shown, "width", None)
     # One label about every 95 pixels: closer ones run into each other.
     ticks = max(3, width // 95) if isinstance(width, int) else 6
+    text = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontWeight": "normal"}
     shown = shown.properties(description=description, background="#FFFFFF").configure(
         font="sans-serif",
         view={"stroke": None},
         axis={
-            "labelColor": INK,
-            "titleColor": INK,
+            **text,
             "gridColor": GRID,
             "domainColor": MUTED,
             "tickColor": MUTED,
-            "labelFontSize": 12,
             "titleFontSize": 12,
-            "titleFontWeight": "normal",
             "titlePadding": 8,
             "labelLimit": 260,
             "labelOverlap": "greedy",
@@ -85,14 +83,11 @@ def finish(chart: _Chart, *, description: str, width: int | None = None, height:
             "symbolBaseFillColor": MUTED,
             "symbolBaseStrokeColor": MUTED,
             "symbolOpacity": 1,
-            "labelColor": INK,
-            "titleColor": INK,
-            "labelFontSize": 12,
+            **text,
             "titleFontSize": 12,
-            "titleFontWeight": "normal",
             "labelLimit": 320,
         },
-        header={"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontWeight": "normal"},
+        header=text,
         title={"color": INK, "fontSize": 13, "fontWeight": "normal", "anchor": "start"},
         text={"color": INK},
     )
@@ -117,12 +112,28 @@ def told() -> dict[str, Any]:
     return {"tooltip": alt.Tooltip("words:N", title=" "), "description": "words:N"}
 
 
-def coloured(column: str, names: Sequence[str], colours: Sequence[str], *, title: str | None) -> alt.Color:
-    """Give each name in a column its colour, with a legend above the picture."""
+def coloured(
+    column: str,
+    names: Sequence[str],
+    colours: Sequence[str],
+    *,
+    title: str | None,
+    columns: int | None = None,
+) -> alt.Color:
+    """Give each name in a column its colour, with a legend above the picture, of so many columns."""
     import altair as alt
 
     scale = alt.Scale(domain=names, range=colours)
-    return alt.Color(f"{column}:N", title=title, scale=scale, legend=alt.Legend(orient="top"))
+    legend = alt.Legend(orient="top") if columns is None else alt.Legend(orient="top", columns=columns)
+    return alt.Color(f"{column}:N", title=title, scale=scale, legend=legend)
+
+
+def shaped(column: str, names: Sequence[str], *, title: str | None) -> alt.Shape:
+    """Give the two names in a column their shapes: a diamond for what is marked, a circle for the rest."""
+    import altair as alt
+
+    scale = alt.Scale(domain=names, range=["diamond", "circle"])
+    return alt.Shape(f"{column}:N", title=title, scale=scale)
 
 
 def rule_at(at: float = 0.0, along: Literal["x", "y"] = "x", *, dashed: bool = True) -> alt.Chart:

@@ -44,22 +44,17 @@ def _scope(m: Material) -> list[str]:
     return out
 
 
+_CLAIMS = {
+    "fails": "that the difference is an effect of the prompt: {!r} fails its check ({}).",
+    "doubtful": "anything that leans on {!r}, which is doubtful: {}.",
+    "untestable": "that {!r} was shown to hold; it was assumed, for no such data can test it: {}.",
+    "not checked": "that {!r} was checked; it was taken for granted: {}.",
+}
+
+
 def _assumed(m: Material) -> list[str]:
-    out = []
-    for a in m.effect.main.assumptions:
-        if a.status == "fails":
-            out.append(
-                f"that the difference is an effect of the prompt: {a.name!r} fails its check ({a.detail})."
-            )
-        elif a.status == "doubtful":
-            out.append(f"anything that leans on {a.name!r}, which is doubtful: {a.detail}.")
-        elif a.status == "untestable":
-            out.append(
-                f"that {a.name!r} was shown to hold; it was assumed, for no such data can test it: "
-                f"{a.detail}."
-            )
-        elif a.status == "not checked":
-            out.append(f"that {a.name!r} was checked; it was taken for granted: {a.detail}.")
+    assumptions = m.effect.main.assumptions
+    out = [_CLAIMS[a.status].format(a.name, a.detail) for a in assumptions if a.status in _CLAIMS]
     low, high = m.effect.main.ci_low, m.effect.main.ci_high
     if low is not None and high is not None and low <= 0 <= high:
         out.append("that there is no effect: an interval that includes zero is not evidence of none.")

@@ -87,14 +87,8 @@ def question(m: Material) -> list[Block]:
         ),
     ]
     if m.study.graph is None:
-        blocks.append(
-            Text(
-                "The study states no causal graph. Where it had to adjust, it used the items' own "
-                "covariates.",
-                "note",
-            )
-        )
-        return blocks
+        text = "The study states no causal graph. Where it had to adjust, it used the items' own covariates."
+        return [*blocks, Text(text, "note")]
     graph = CausalGraph.parse(m.study.graph)
     svg = Markup(graph.to_svg("arm", e.outcome))  # noqa: S704 - names are escaped there
     caption = "The causal graph that the study states"
@@ -146,10 +140,7 @@ def design(m: Material) -> list[Block]:
     blocks: list[Block] = [table("Design", ("", "value"), facts, name="design")]
     if "task_type" in frame.columns:
         blocks.append(_data_table(m))
-    example = _example(m)
-    if example is not None:
-        blocks.append(example)
-    return blocks
+    return blocks + _example(m)
 
 
 def _model(manifest: dict[str, Any]) -> str:
@@ -176,17 +167,17 @@ def _data_table(m: Material) -> Table:
     return table("Items by task family", head, rows, name="items")
 
 
-def _example(m: Material) -> Section | None:
+def _example(m: Material) -> list[Block]:
     frame, e = m.effect.frame, m.effect
     if "prompt" not in frame.columns:
-        return None
+        return []
     item = frame["item_id"].iloc[0]
     shown: list[Block] = []
     for arm in (e.contrast.control, e.contrast.treated):
         rows = frame[(frame["item_id"] == item) & (frame["arm"] == arm)]
         if not rows.empty:
             shown += [Text(f"Item {item} under {arm!r}:"), Text(str(rows["prompt"].iloc[0]), "verbatim")]
-    return details("One item's prompt under both arms", *shown)
+    return [details("One item's prompt under both arms", *shown)]
 
 
 def overlap(m: Material) -> list[Block]:
@@ -355,24 +346,21 @@ def _assumption_table(result: Any) -> Section:  # noqa: ANN401 - a result of any
 def who(m: Material) -> list[Block]:
     """Show who gains and who is harmed."""
     main, found = m.effect.main, m.effect.main.items
-    blocks: list[Block] = []
     if found is None:
-        blocks.append(
-            Text(
-                "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on "
-                "the same items (design: paired) to see it."
-            )
+        text = (
+            "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on "
+            "the same items (design: paired) to see it."
         )
-        return blocks
-    blocks.append(Text(item_words(found)))
+        return [Text(text)]
     tasks = m.tasks
-    blocks.append(
+    blocks: list[Block] = [
+        Text(item_words(found)),
         draw(
             "gain-harm",
             "Every item's change, sorted within its task family",
             lambda w: charts.gain_harm_plot(main, tasks or None, width=w),
-        )
-    )
+        ),
+    ]
     change, labels, states = found.changes, found.state_labels, main.item_states()
     names = [tasks.get(u, "all items") for u in found.units]
     rows: list[tuple[Cell | str, ...]] = []

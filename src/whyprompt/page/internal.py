@@ -201,24 +201,17 @@ def levels(m: Material) -> list[Block]:
     found = m.mediation
     if found is None:
         return [Text("There is one level only: the internal one was not run.", "note")]
-    blocks: list[Block] = []
     same = (
         m.paired
         and found.outcome == m.effect.outcome
         and found.main.contrast == m.effect.contrast
         and "rep" in m.effect.frame.columns
     )
-    if same:
-        blocks += _joined(m, found)
-    else:
-        blocks.append(
-            Text(
-                "The two levels answer different questions here: the contrast or the outcome is not the "
-                "same, so their numbers are not compared."
-            )
-        )
-    blocks += _beside(found)
-    return blocks
+    differ = (
+        "The two levels answer different questions here: the contrast or the outcome is not the same, so "
+        "their numbers are not compared."
+    )
+    return [*(_joined(m, found) if same else [Text(differ)]), *_beside(found)]
 
 
 def _beside(found: StudyMediation) -> list[Block]:
@@ -275,7 +268,7 @@ def _joined(m: Material, found: StudyMediation) -> list[Block]:
             Text("No item of the sweep has both outcomes in the trial table, so the levels cannot be joined.")
         ]
     gap = max(abs(r["external"] - r["internal"]) for r in rows)
-    parts: list[Block] = [
+    return [
         Text(
             f"Both levels speak of one quantity: for an item, the change in {e.outcome!r} in the trials "
             "(first repetition) is its total effect inside the model, TE = NDE + NIE. They are computed by "
@@ -288,9 +281,8 @@ def _joined(m: Material, found: StudyMediation) -> list[Block]:
             lambda w: charts.levels_plot(rows, outcome=e.outcome, width=w),
             caption="Marks on the diagonal agree.",
         ),
+        _by_task(found, e),
     ]
-    parts.append(_by_task(found, e))
-    return parts
 
 
 def _by_task(found: StudyMediation, effect: Any) -> Table:  # noqa: ANN401 - a StudyEffect

@@ -100,13 +100,12 @@ def sensitivity(m: Material) -> list[Block]:
     e = m.effect
     blocks: list[Block] = []
     if m.paired:
-        blocks.append(
-            Text(
-                "The paired effect has no confounder to be sensitive to: both outcomes of each item were "
-                "observed. It can still move with the items drawn (its interval) and with the seeds (its "
-                "repetitions, above)."
-            )
+        text = (
+            "The paired effect has no confounder to be sensitive to: both outcomes of each item were "
+            "observed. It can still move with the items drawn (its interval) and with the seeds (its "
+            "repetitions, above)."
         )
+        blocks.append(Text(text))
         if e.draw is None:
             return blocks
         blocks.append(Text("What follows is for the adjusted estimate from one arm an item."))
