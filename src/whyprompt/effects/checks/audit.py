@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number, percent
-from whyprompt.charts import audit_plot
+from whyprompt.charts import audit_plot, draw_plot
 from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of, settle_plan
@@ -177,15 +177,13 @@ def audit(
         How often one arm an item is drawn.
     methods : sequence of str, Method or mapping
         Of `estimate_effect`.
+    level, random_state
+        As in `estimate_effect`.
     estimand : {"att", "atc", "ate"}, optional
         Default: that of each method.
     exact : sequence of str
         Confounders on which matched items must be equal (``nearest``, ``optimal``, ``kernel``,
         ``subclass``).
-    level : float, default 0.95
-        Of intervals.
-    random_state : int, default 0
-        Seed.
     **options
         Further options of `estimate_effect`, such as ``caliper=0.2``; one that a method does not take is
         not given to it.
@@ -511,8 +509,6 @@ class OneDraw(Result):
     table: pd.DataFrame = unlisted()
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import draw_plot
-
         return {"draw": lambda: draw_plot(self)}
 
 

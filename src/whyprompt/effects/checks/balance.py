@@ -16,7 +16,7 @@ from whyprompt.results import BalanceRow
 from whyprompt.stats.threads import one_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -135,22 +135,15 @@ def balance_table(
         )
     base = np.ones(len(treated)) if base_weights is None else base_weights
     with one_blas_thread(len(treated)):
-        return _rows(X, treated, weights, base, names, denominator)
+        return tuple(_rows(X, treated, (base, weights), names, denominator))
 
 
 def _rows(
-    X: Floats,
-    treated: Bools,
-    weights: Floats,
-    base: Floats,
-    names: Sequence[str],
-    denominator: Denominator,
-) -> tuple[BalanceRow, ...]:
-    signed = [_signed(treated, base), _signed(treated, weights)]
+    X: Floats, treated: Bools, both: tuple[Floats, Floats], names: Sequence[str], denominator: Denominator
+) -> Iterator[BalanceRow]:
+    signed = [_signed(treated, weights) for weights in both]
     sides = (np.flatnonzero(treated), np.flatnonzero(~treated))
-    base_by_arm = [base[side] for side in sides]
-    weights_by_arm = [weights[side] for side in sides]
-    rows = []
+    by_side = [[weights[side] for side in sides] for weights in both]
     for j, name in enumerate(names):
         x = X[:, j]
         low, high = float(x.min()), float(x.max())
@@ -159,29 +152,28 @@ def _rows(
         if binary and high > low:
             x = (x - low) / (high - low)
         by_arm = [x[side] for side in sides]
-        before = [moments(v, w, binary=binary) for v, w in zip(by_arm, base_by_arm, strict=True)]
-        after = [moments(v, w, binary=binary) for v, w in zip(by_arm, weights_by_arm, strict=True)]
+        before, after = (
+            [moments(v, w, binary=binary) for v, w in zip(by_arm, weights, strict=True)]
+            for weights in by_side
+        )
         if denominator == "pooled":
             variance = (before[0][1] + before[1][1]) / 2.0
         elif denominator in {"treated", "control"}:
             variance = before[denominator == "control"][1]
         else:
-            variance = moments(x, base if denominator == "all" else weights, binary=binary)[1]
+            variance = moments(x, both[denominator == "weighted"], binary=binary)[1]
         scale = float(np.sqrt(variance)) if variance > 0 else 0.0
         ks = [_finite(abs(pair[0][0] - pair[1][0])) for pair in (before, after)] if binary else _ks(x, signed)
-        rows.append(
-            BalanceRow(
-                covariate=name,
-                binary=binary,
-                smd_before=_standardised(before, scale),
-                smd_after=_standardised(after, scale),
-                variance_ratio_before=None if binary else _ratio(before),
-                variance_ratio_after=None if binary else _ratio(after),
-                ks_before=ks[0],
-                ks_after=ks[1],
-            )
+        yield BalanceRow(
+            covariate=name,
+            binary=binary,
+            smd_before=_standardised(before, scale),
+            smd_after=_standardised(after, scale),
+            variance_ratio_before=None if binary else _ratio(before),
+            variance_ratio_after=None if binary else _ratio(after),
+            ks_before=ks[0],
+            ks_after=ks[1],
         )
-    return tuple(rows)
 
 
 def _standardised(pair: Sequence[tuple[float, float]], scale: float) -> float | None:

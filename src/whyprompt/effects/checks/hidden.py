@@ -8,7 +8,7 @@ import numpy as np
 
 from whyprompt.effects.checks.evalue import e_value
 from whyprompt.effects.checks.partial_r2 import check_strengths, partial_r2_bounds, strength_words
-from whyprompt.effects.checks.rerun import all_checks
+from whyprompt.effects.checks.rerun import all_checks, attempted
 from whyprompt.effects.checks.rosenbaum import mcnemar_bounds, rosenbaum_bounds
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.design import design_matrix
@@ -88,33 +88,35 @@ def sensitivity_report(
         raise DataError(f"the table has {table.n_rows} rows and is not the one that was estimated from")
     y = table.numbers(result.outcome, role="outcome")
     t, *_ = arms(table, result.treatment, treated=result.treated, control=result.control)
-    left_out: list[str] = []
     if not 0 < alpha < 0.5:
         raise EstimationError(f"alpha={alpha}: the level lies between 0 and 0.5")
     check_strengths(times)
-    made = (
-        _rosenbaum(y, t, result, alpha, left_out),
-        _e_value(y, t, result),
-        _partial_r2(table, y, t, result, benchmarks, times, alpha, left_out),
+    # An E-value that cannot be had says that the estimate or the table is wrong.
+    e_values = _e_value(y, t, result)
+    found, left_out = attempted(
+        {
+            "Rosenbaum bounds": lambda: _rosenbaum(y, t, result, alpha),
+            "E-value": lambda: e_values,
+            "robustness values": lambda: _partial_r2(table, y, t, result, benchmarks, times, alpha),
+        }
     )
-    found = {check.name: check for check in made if check is not None}
+    if bounds := found.get("partial R2"):
+        for (name, k), why in zip(bounds["not_bounded"], bounds["reasons"], strict=True):
+            left_out.append(f"the bound by one {strength_words([k])} {name!r} ({why})")
     return all_checks(found, left_out, result)
 
 
-def _rosenbaum(y: Floats, t: Bools, result: EffectResult, alpha: float, left_out: list[str]) -> Check | None:
+def _rosenbaum(y: Floats, t: Bools, result: EffectResult, alpha: float) -> Check:
     matched = result.matched
     if matched is None or matched.n_pairs == 0:
-        left_out.append(f"Rosenbaum bounds (method {result.method!r} makes no pairs)")
-        return None
+        raise EstimationError(f"method {result.method!r} makes no pairs")
     used = np.concatenate([matched.focal, matched.other])
     if len(np.unique(used)) != len(used):
-        left_out.append("Rosenbaum bounds (a row is in more than one pair)")
-        return None
+        raise EstimationError("a row is in more than one pair")
     first = np.where(t[matched.focal], matched.focal, matched.other)
     second = np.where(t[matched.focal], matched.other, matched.focal)
     if np.array_equal(y[first], y[second]):
-        left_out.append("Rosenbaum bounds (no pair differs in its outcome)")
-        return None
+        raise EstimationError("no pair differs in its outcome")
     binary = set(np.unique(y).tolist()) <= {0.0, 1.0}
     bounds = mcnemar_bounds if binary else rosenbaum_bounds
     return bounds(y[first], y[second], alternative="greater" if result.estimate >= 0 else "less", alpha=alpha)
@@ -144,11 +146,9 @@ def _partial_r2(
     benchmarks: Sequence[str] | None,
     times: Sequence[float],
     alpha: float,
-    left_out: list[str],
-) -> Check | None:
+) -> Check:
     if not result.confounders:
-        left_out.append("robustness values (nothing was adjusted for)")
-        return None
+        raise EstimationError("nothing was adjusted for")
     columns = {name: table.values(name, role="confounder") for name in result.confounders}
     design = design_matrix(columns)
     wanted = tuple(result.confounders) if benchmarks is None else tuple(benchmarks)
@@ -161,20 +161,5 @@ def _partial_r2(
                 hint=f"the confounders are {', '.join(result.confounders)}",
             )
         groups[name] = members
-    try:
-        found = partial_r2_bounds(
-            y,
-            t.astype(float),
-            design.matrix,
-            names=design.names,
-            alpha=alpha,
-            benchmarks=groups,
-            times=times,
-            strict=False,
-        )
-    except EstimationError as error:
-        left_out.append(f"robustness values ({error.message})")
-        return None
-    for (name, k), why in zip(found["not_bounded"], found["reasons"], strict=True):
-        left_out.append(f"the bound by one {strength_words([k])} {name!r} ({why})")
-    return found
+    options: dict[str, Any] = {"benchmarks": groups, "times": times, "alpha": alpha, "strict": False}
+    return partial_r2_bounds(y, t.astype(float), design.matrix, names=design.names, **options)

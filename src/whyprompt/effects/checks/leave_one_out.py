@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._words import format_number
-from whyprompt.effects.checks.rerun import Base, excludes_zero, of_effect
+from whyprompt.effects.checks.rerun import Base, estimate_or_why, excludes_zero, of_effect
 from whyprompt.errors import EstimationError
 from whyprompt.results import Check, Estimate
 
@@ -65,16 +65,14 @@ def leave_one_covariate_out(
     >>> found.parts[0].label, found.parts[0].note
     ("without 'a'", 'the sign is the other')
     """
-    base = Base(
-        frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
-    )
+    base = Base(frame, treatment, outcome, confounders, graph, options)
     names = base.confounders or ()
     if len(names) < 2 or base.result.method == "naive":
         raise EstimationError(f"{len(names)} confounder(s) adjusted for: leaving one out needs at least two")
     whole = base.result
     rows, lost = [], []
     for name in names:
-        one = base.with_confounders([c for c in names if c != name])
+        one = estimate_or_why(frame, **base.options, confounders=[c for c in names if c != name])
         label = f"without {name!r}"
         if isinstance(one, str):
             lost.append(name)

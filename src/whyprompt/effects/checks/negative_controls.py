@@ -93,10 +93,8 @@ def negative_control_outcome(
     found = []
     level = 0.95
     for name in outcomes:
-        base = Base(
-            frame, treatment=treatment, outcome=name, confounders=confounders, graph=graph, options=options
-        )
-        y = base.problem.y[~base.treated]
+        base = Base(frame, treatment, name, confounders, graph, options)
+        y = base.problem.y[~base.problem.treated]
         spread = float(y.std(ddof=1)) if len(y) > 1 else 0.0
         found.append(replace(of_effect(base.result, name), figures={"spread": spread}))
         level = base.result.level

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -180,6 +181,11 @@ def partial_r2_bounds(
     if residual @ residual <= 1e-20 * (spread @ spread):
         raise EstimationError("the regression fits the outcome without error; nothing is left to confound")
     quantile = float(stats.t.isf(alpha / 2, df))
+
+    def row(label: str, value: float, error: float, **more: Any) -> Estimate:  # noqa: ANN401 - its fields
+        low, high = value - quantile * error, value + quantile * error
+        return Estimate(label=label, estimate=value, std_error=error, ci_low=low, ci_high=high, **more)
+
     bounds: list[Estimate] = []
     not_bounded: list[tuple[str, float]] = []
     reasons: list[str] = []
@@ -197,35 +203,16 @@ def partial_r2_bounds(
                 not_bounded.append((label, k))
                 continue
             after, error = map(float, adjusted_estimate(estimate, std_error, df, r2_treatment, r2_outcome))
-            bounds.append(
-                Estimate(
-                    label=f"{strength_words([k])} {label!r}",
-                    estimate=after,
-                    std_error=error,
-                    ci_low=after - quantile * error,
-                    ci_high=after + quantile * error,
-                    figures={
-                        "benchmark": label,
-                        "times": k,
-                        "r2_treatment": r2_treatment,
-                        "r2_outcome": r2_outcome,
-                    },
-                )
-            )
+            figures = {"benchmark": label, "times": k, "r2_treatment": r2_treatment, "r2_outcome": r2_outcome}
+            bounds.append(row(f"{strength_words([k])} {label!r}", after, error, figures=figures))
     t_statistic = estimate / std_error
     value, value_alpha = (robustness_value(t_statistic, df, q=q, alpha=a) for a in (1.0, alpha))
-    return Check(
+    p = float(2 * stats.t.sf(abs(t_statistic), df))
+    found = Check(
+        sentence="",
         name="partial R2",
         verdict="untestable",
-        overall=Estimate(
-            label="regression",
-            estimate=estimate,
-            std_error=std_error,
-            ci_low=estimate - quantile * std_error,
-            ci_high=estimate + quantile * std_error,
-            p_value=float(2 * stats.t.sf(abs(t_statistic), df)),
-            df=df,
-        ),
+        overall=row("regression", estimate, std_error, p_value=p, df=df),
         parts=tuple(bounds),
         level=1 - alpha,
         figures={
@@ -237,8 +224,8 @@ def partial_r2_bounds(
             "not_bounded": tuple(not_bounded),
             "reasons": tuple(reasons),
         },
-        sentence=_sentence(estimate, value, value_alpha, q, alpha, bounds, not_bounded),
     )
+    return replace(found, sentence=_sentence(found))
 
 
 def check_strengths(times: Sequence[float]) -> None:
@@ -248,33 +235,26 @@ def check_strengths(times: Sequence[float]) -> None:
             raise EstimationError(f"times={k}: how many times as strong is a positive number")
 
 
-def _sentence(
-    estimate: float,
-    value: float,
-    value_alpha: float,
-    q: float,
-    alpha: float,
-    bounds: Sequence[Estimate],
-    not_bounded: Sequence[tuple[str, float]],
-) -> str:
+def _sentence(found: Check) -> str:
+    q, alpha, estimate = found["q"], found["alpha"], format_number(found.estimate)
+    value, value_alpha = found["robustness_value"], found["robustness_value_alpha"]
     what = "to zero" if q == 1 else f"down by {q:.0%}"
     words = (
         f"A confounder that explains {value:.1%} of what is left of both the treatment and the outcome would"
-        f" bring the regression estimate of {format_number(estimate)} {what}; one weaker in both would not. "
+        f" bring the regression estimate of {estimate} {what}; one weaker in both would not. "
     )
     words += (
         f"It is not significant at level {alpha:g} as it stands."
         if value_alpha == 0
         else f"{value_alpha:.1%} of both would make it insignificant at level {alpha:g}."
     )
-    return words if value_alpha == 0 else words + _bound_words(estimate, bounds, not_bounded)
+    return words if value_alpha == 0 else words + _bound_words(found)
 
 
-def _bound_words(
-    estimate: float, bounds: Sequence[Estimate], not_bounded: Sequence[tuple[str, float]]
-) -> str:
+def _bound_words(check: Check) -> str:
     """Say what each bound does to a significant estimate: leaves it, leaves its sign open, or turns it."""
-    sign = 1.0 if estimate > 0 else -1.0
+    bounds, not_bounded = check.parts, check["not_bounded"]
+    sign = 1.0 if (check.estimate or 0.0) > 0 else -1.0
     nearest = {id(b): min(sign * end for end in b.ends) for b in bounds}
     furthest = {id(b): max(sign * end for end in b.ends) for b in bounds}
     left = [b for b in bounds if nearest[id(b)] > 0]

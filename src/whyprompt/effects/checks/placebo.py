@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from whyprompt._arguments import at_least, generator, names
 from whyprompt._words import counted, format_number, p_words, percent
-from whyprompt.effects.checks.placebo_arms import arm_drawer, settle_how
+from whyprompt.effects.checks.placebo_arms import arm_drawer
 from whyprompt.effects.checks.rerun import Base, of_effect, repeat
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import EstimationError
@@ -121,16 +122,16 @@ def placebo_treatment(
 
     at_least(draws, 10, "draws")
     within = tuple(dict.fromkeys(names(within, "within")))
-    base = Base(
-        frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
-    )
+    base = Base(frame, treatment, outcome, confounders, graph, options)
     for name in {treatment, outcome} & set(within):
         role = "treatment" if name == treatment else "outcome"
         raise EstimationError(f"within names {name!r}, the {role}", hint="name columns known before the arm")
     refuse_post_treatment(within, treatment=treatment, outcome=outcome)
     randomised = options.get("design") == "randomized"
     adjusted = bool(base.problem.confounders) or base.problem.known_score is not None
-    chosen = settle_how(how, randomised=randomised, adjusted=adjusted)
+    if how not in {"auto", "permute", "propensity"}:
+        raise EstimationError(f"how={how!r} is not known", hint="'auto', 'permute' or 'propensity'")
+    chosen = how if how != "auto" else "propensity" if adjusted and not randomised else "permute"
     draw = arm_drawer(
         base.problem,
         chosen,
@@ -173,7 +174,8 @@ def placebo_treatment(
         )
     if p_value is not None:
         parts.append(Estimate(label="randomisation test", estimate=_statistic(base.result), p_value=p_value))
-    return Check(
+    made = Check(
+        sentence="",
         name="placebo treatment",
         verdict=verdict,
         overall=of_effect(base.result, "the real arm"),
@@ -182,32 +184,24 @@ def placebo_treatment(
         draws=tuple(values.tolist()),
         n_failed=len(failed),
         settings={"drawn": "placebo arms", "how": chosen, "within": tuple(within)},
-        sentence=_placebo_sentence(base.result, values, p_value, bias_p, rate, verdict, chosen, within),
     )
+    return replace(made, sentence=_sentence(made, p_value, rate))
 
 
-def _placebo_sentence(
-    result: EffectResult,
-    values: Floats,
-    p_value: float | None,
-    bias_p: float,
-    rate: float | None,
-    verdict: Verdict,
-    how: str,
-    within: Sequence[str],
-) -> str:
-    drawn = "shuffled" if how == "permute" else "drawn anew from the propensities"
-    place = f"within {', '.join(within)}" if within else "over the rows"
+def _sentence(found: Check, p_value: float | None, rate: float | None) -> str:
+    mean, spread = found.parts[:2]
+    within = ", ".join(found.settings["within"])
+    drawn = "shuffled" if found.settings["how"] == "permute" else "drawn anew from the propensities"
     words = (
-        f"With the arm {drawn} {place} {counted(len(values), 'time')}, estimates average"
-        f" {format_number(float(values.mean()))}"
-        f" with a standard deviation of {format_number(float(values.std(ddof=1)))}"
+        f"With the arm {drawn} {f'within {within}' if within else 'over the rows'}"
+        f" {counted(len(found.draws), 'time')}, estimates average {format_number(mean.estimate)}"
+        f" with a standard deviation of {format_number(spread.estimate)}"
     )
     if rate is not None:
-        words += f", and {rate:.0%} of their {percent(result.level)} intervals exclude zero"
-    if verdict == "fails":
+        words += f", and {rate:.0%} of their {percent(found.level)} intervals exclude zero"
+    if found.verdict == "fails":
         return words + (
-            f" (mean zero: p {p_words(bias_p)}): the pipeline finds effects of arms that"
+            f" (mean zero: p {p_words(mean.p_value)}): the pipeline finds effects of arms that"
             " have none, so its estimate or its interval is not to be trusted."
         )
     if p_value is None:
@@ -222,8 +216,8 @@ def _placebo_sentence(
         else ("unusual", ". This speaks against chance, and not against hidden confounding.")
     )
     return words + (
-        f"; the estimate of the real arm, {format_number(result.estimate)}, is {usual} among them"
-        f" (p {p_words(p_value, least=p_of_draws(0, len(values)))}){tail}"
+        f"; the estimate of the real arm, {format_number(found.estimate)}, is {usual} among them"
+        f" (p {p_words(p_value, least=p_of_draws(0, len(found.draws)))}){tail}"
     )
 
 

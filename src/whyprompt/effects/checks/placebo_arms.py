@@ -25,18 +25,6 @@ if TYPE_CHECKING:
 _STEPS = 50
 
 
-def settle_how(how: str, *, randomised: bool, adjusted: bool) -> str:
-    """Choose how placebo arms are drawn where the caller left it open.
-
-    `adjusted` says whether there are confounders, or a known propensity.
-    """
-    if how not in {"auto", "permute", "propensity"}:
-        raise EstimationError(f"how={how!r} is not known", hint="'auto', 'permute' or 'propensity'")
-    if how != "auto":
-        return how
-    return "propensity" if adjusted and not randomised else "permute"
-
-
 def chance_of_arm(problem: Problem, fitted: Floats | None) -> Floats:
     """Give each row's chance of the treated arm: the known one, the estimate's own, or a logistic one."""
     if problem.known_score is not None:

@@ -71,9 +71,7 @@ def random_common_cause(
     'passes'
     """
     at_least(draws, 5, "draws")
-    base = Base(
-        frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
-    )
+    base = Base(frame, treatment, outcome, confounders, graph, options)
     if not base.confounders or base.result.method == "naive":
         raise EstimationError("nothing is adjusted for, so a random covariate would change nothing")
     if base.problem.known_score is not None:

@@ -13,12 +13,12 @@ from whyprompt.effects.checks.leave_one_out import leave_one_covariate_out
 from whyprompt.effects.checks.negative_controls import negative_control_outcome
 from whyprompt.effects.checks.placebo import placebo_treatment
 from whyprompt.effects.checks.random_cause import random_common_cause
-from whyprompt.effects.checks.rerun import Base, all_checks
+from whyprompt.effects.checks.rerun import Base, all_checks, attempted
 from whyprompt.effects.checks.subset import data_subset
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Check, Checks
@@ -40,9 +40,7 @@ def refute(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome, confounders, graph
+    frame, treatment, outcome, confounders, graph
         As in `estimate_effect`.
     negative_controls : sequence of str
         Outcomes that the arm cannot have moved.
@@ -80,28 +78,22 @@ def refute(
     at_least(draws, 10, "draws")
     negative_controls = names(negative_controls, "negative_controls")
     # What is wrong with the table or the question is an error, and not a check that does not apply.
-    base = Base(
-        frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
-    )
+    base = Base(frame, treatment, outcome, confounders, graph, options)
     shared = {"treatment": treatment, "confounders": confounders, "graph": graph, **options}
     drawn = {**shared, "outcome": outcome, "draws": draws, "random_state": random_state}
-    tries: dict[str, Callable[[], Check]] = {
-        "placebo treatment": lambda: placebo_treatment(frame, **drawn),
-        "negative control outcome": lambda: negative_control_outcome(
-            frame, outcomes=negative_controls, **shared
-        ),
-        "random common cause": lambda: random_common_cause(frame, **drawn),
-        "data subset": lambda: data_subset(frame, **drawn),
-        "leave one covariate out": lambda: leave_one_covariate_out(frame, outcome=outcome, **shared),
-    }
-    found: dict[str, Check] = {}
-    not_done = []
-    for name, run in tries.items():
-        if name == "negative control outcome" and not negative_controls:
-            not_done.append(f"{name} (none was named)")
-            continue
-        try:
-            found[name] = run()
-        except EstimationError as error:
-            not_done.append(f"{name} ({error.message})")
+
+    def controls() -> Check:
+        if not negative_controls:
+            raise EstimationError("none was named")
+        return negative_control_outcome(frame, outcomes=negative_controls, **shared)
+
+    found, not_done = attempted(
+        {
+            "placebo treatment": lambda: placebo_treatment(frame, **drawn),
+            "negative control outcome": controls,
+            "random common cause": lambda: random_common_cause(frame, **drawn),
+            "data subset": lambda: data_subset(frame, **drawn),
+            "leave one covariate out": lambda: leave_one_covariate_out(frame, outcome=outcome, **shared),
+        }
+    )
     return all_checks(found, not_done, base.result)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._arguments import confidence
 from whyprompt._words import format_number, percent
 from whyprompt.effects.checks.batches import ranges
 from whyprompt.errors import DataError, EstimationError
@@ -89,8 +90,7 @@ def repeat_variance(
     >>> row["n_changed"], round(row["sd_repeats"] ** 2, 4), round(row["sd_items"] ** 2, 4)
     (2, 0.3333, 12.0833)
     """
-    if not 0 < level < 1:
-        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    confidence(level)
     table = open_table(frame)
     labels = table.labels(unit, role="unit")
     y = table.numbers(outcome, role="outcome")

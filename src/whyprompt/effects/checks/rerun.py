@@ -42,7 +42,6 @@ class Base:
     def __init__(
         self,
         frame: Any,  # noqa: ANN401 - any frame library's type
-        *,
         treatment: str,
         outcome: str,
         confounders: Sequence[str] | None,
@@ -51,18 +50,12 @@ class Base:
     ) -> None:
         table = open_table(frame)
         options = effect_options(options)
-        asked: dict[str, Any] = {
-            "treatment": treatment,
-            "outcome": outcome,
-            "confounders": confounders,
-            "graph": graph,
-        }
+        named: dict[str, Any] = {"treatment": treatment, "outcome": outcome}
+        asked = {**named, "confounders": confounders, "graph": graph}
         for name in set(asked) & set(options):
             raise EstimationError(f"option {name!r} is given twice")
         found = estimated(frame, **asked, **options)
-        chosen, _ = choose_confounders(
-            table, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph
-        )
+        chosen, _ = choose_confounders(table, **asked)
         self.result: EffectResult = found.result
         problem = found.problem
         if not problem.columns:  # a design without columns has no rows to take
@@ -72,44 +65,23 @@ class Base:
         self.score = found.fit.propensity
         self.frame = frame
         self.table = table if found.rows is None else table.keep(found.rows)
-        self.treatment, self.outcome = treatment, outcome
         self.confounders: tuple[str, ...] | None = None if chosen is None else tuple(chosen)
         # What the table shows of its units does not change with the confounders.
-        self.options = {**options, "cluster": found.problem.cluster_name or NO_CLUSTER}
-        self.treated: NDArray[np.bool_] = found.problem.treated
-
-    def with_confounders(self, names: Sequence[str]) -> EffectResult | str:
-        """Estimate with other confounders, without asking the graph again, or say why it cannot be done."""
-        try:
-            return estimated(
-                self.frame,
-                treatment=self.treatment,
-                outcome=self.outcome,
-                confounders=tuple(names),
-                **self.options,
-            ).result
-        except WhypromptError as error:
-            return error.message
+        self.options = {**named, **options, "cluster": found.problem.cluster_name or NO_CLUSTER}
 
     def with_arm(self, indicator: NDArray[np.bool_]) -> Fit | str:
         """Estimate with other arms, or say why it cannot be done."""
-        problem = self.problem
-        return self._run(replace(problem, treated=indicator))
+        return self._run(replace(self.problem, treated=indicator))
 
     def with_covariate(self, name: str, values: NDArray[np.float64]) -> Fit | str:
         """Estimate with a numeric confounder added, or say why it cannot be done."""
         problem = self.problem
         columns = {**problem.columns, name: values}
         levels = {column: kept[0] for column, kept in problem.design.levels.items()}
-        return self._run(
-            replace(
-                problem,
-                confounders=(*problem.confounders, name),
-                columns=columns,
-                design=design_matrix(columns, reference=levels),
-            ),
-            with_error=False,
-        )
+        design = design_matrix(columns, reference=levels)
+        named = (*problem.confounders, name)
+        more = replace(problem, confounders=named, columns=columns, design=design)
+        return self._run(more, with_error=False)
 
     def of_rows(self, rows: NDArray[np.int64]) -> Fit | str:
         """Estimate from some of the rows, in the table's order, or say why it cannot be done."""
@@ -130,6 +102,14 @@ class Base:
         return fit
 
 
+def estimate_or_why(frame: Any, **options: Any) -> EffectResult | str:  # noqa: ANN401 - of `estimate_effect`
+    """Estimate on a table, or say why it cannot be done."""
+    try:
+        return estimated(frame, **options).result
+    except WhypromptError as error:
+        return error.message
+
+
 def effect_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Name options as `estimate_effect` does: a check's own `draws` are not those of its bootstrap."""
     return {("draws" if name == "bootstrap_draws" else name): value for name, value in options.items()}
@@ -138,6 +118,20 @@ def effect_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def of_effect(result: EffectResult, label: str) -> Estimate:
     """Take the estimate out of a result, under another name."""
     return replace(result.overall, label=label)
+
+
+def attempted(tries: Mapping[str, Callable[[], Check]]) -> tuple[dict[str, Check], list[str]]:
+    """Run checks: those found, by their names, and which do not apply and why (an `EstimationError`)."""
+    found: dict[str, Check] = {}
+    not_done = []
+    for name, run in tries.items():
+        try:
+            check = run()
+        except EstimationError as error:
+            not_done.append(f"{name} ({error.message})")
+        else:
+            found[check.name] = check
+    return found, not_done
 
 
 def all_checks(found: Mapping[str, Check], not_done: Sequence[str], result: EffectResult) -> Checks:

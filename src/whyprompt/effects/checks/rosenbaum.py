@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Check, Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -180,36 +180,27 @@ def rosenbaum_bounds(
         )
         return low, high
 
-    return _result(
-        difference,
-        lambda gamma: _signed_rank_p(signed, gamma),
-        effect,
-        gammas=gammas,
-        alternative=alternative,
-        alpha=alpha,
-        test="signed rank",
-    )
+    asked = {"test": "signed rank", "alternative": alternative, "alpha": alpha}
+    return _result(difference, lambda gamma: _signed_rank_p(signed, gamma), effect, gammas, asked)
 
 
 def _result(
     difference: Floats,
     p: Callable[[float], tuple[float, float]],
     effect: Callable[[float], tuple[float, float]],
-    *,
     gammas: Sequence[float],
-    alternative: Side,
-    alpha: float,
-    test: str,
+    asked: Mapping[str, Any],
 ) -> Check:
+    alpha = asked["alpha"]
     for gamma in gammas:
         if not (np.isfinite(gamma) and gamma >= 1):
             raise EstimationError(f"gamma={gamma}: expected a number of at least 1 (1 is no hidden bias)")
     critical = _critical(lambda gamma: p(gamma)[1], alpha)
     plain_p = p(1.0)[1]
     n, tied = len(difference), int((difference == 0).sum())
-    direction = "positive" if alternative == "greater" else "negative"
+    direction = "positive" if asked["alternative"] == "greater" else "negative"
     start = (
-        f"In {n} matched pairs the one-sided {test} test for a {direction} effect gives"
+        f"In {n} matched pairs the one-sided {asked['test']} test for a {direction} effect gives"
         f" p {p_words(plain_p)} if nothing hidden decided which row of a pair was treated."
     )
     if critical == 1.0:
@@ -229,7 +220,7 @@ def _result(
         verdict="untestable",
         overall=Estimate(label="critical gamma", estimate=critical, n_used=n),
         parts=tuple(_row(gamma, p(gamma), effect(gamma)) for gamma in map(float, gammas)),
-        settings={"test": test, "alternative": alternative, "alpha": alpha, "n_tied": tied},
+        settings={**asked, "n_tied": tied},
         axis="gamma (factor on the odds of treatment within a pair)",
         sentence=start + rest + ties,
     )
@@ -285,12 +276,5 @@ def mcnemar_bounds(
         )
         return low, high
 
-    return _result(
-        difference,
-        p,
-        lambda _: (np.nan, np.nan),
-        gammas=gammas,
-        alternative=alternative,
-        alpha=alpha,
-        test="McNemar",
-    )
+    asked = {"test": "McNemar", "alternative": alternative, "alpha": alpha}
+    return _result(difference, p, lambda _: (np.nan, np.nan), gammas, asked)

@@ -17,9 +17,10 @@ import numpy as np
 
 from whyprompt._arguments import at_least, generator
 from whyprompt._words import counted, format_number, p_words
+from whyprompt.charts import specification_plot
 from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.checks.placebo_arms import arm_drawer
-from whyprompt.effects.checks.rerun import effect_options, excludes_zero, of_effect, repeat
+from whyprompt.effects.checks.rerun import effect_options, estimate_or_why, excludes_zero, of_effect, repeat
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of
 from whyprompt.effects.methods.method import Method
@@ -115,8 +116,6 @@ class SpecificationCurve(Result):
         return pd.concat([choices, table.drop(columns=["label", "choices"])], axis=1)
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import specification_plot
-
         return {
             "curve": lambda: specification_plot(self.to_frame(), choices=self.dimensions, title=self.axis)
         }
@@ -338,16 +337,9 @@ class _Plan:
         recipe = self.prepared[name]
         if isinstance(recipe, str):
             return recipe
-        try:
-            return estimated(
-                frames[name],
-                treatment=self.treatment,
-                outcome=self.outcome,
-                confounders=_after(recipe, tuple(self.sets[choices.get("confounders", "")])),
-                **{**self.options, **settings},
-            ).result
-        except WhypromptError as error:
-            return error.message
+        confounders = _after(recipe, tuple(self.sets[choices.get("confounders", "")]))
+        named = {"treatment": self.treatment, "outcome": self.outcome, "confounders": confounders}
+        return estimate_or_why(frames[name], **named, **{**self.options, **settings})
 
     def _row(self, result: EffectResult, choices: Mapping[str, str], treated: NDArray[np.bool_]) -> Estimate:
         assert result.weights is not None

@@ -85,9 +85,7 @@ def data_subset(
     if not isinstance(fraction, int | float | np.number) or not 0 < fraction < 1:
         raise EstimationError(f"fraction={fraction!r}: it lies between 0 and 1, 0.8 for example")
     at_least(draws, 10, "draws")
-    base = Base(
-        frame, treatment=treatment, outcome=outcome, confounders=confounders, graph=graph, options=options
-    )
+    base = Base(frame, treatment, outcome, confounders, graph, options)
     n = base.table.n_rows
     cluster = base.problem.cluster
     code = np.arange(n)

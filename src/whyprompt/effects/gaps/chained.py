@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._arguments import at_least, names, seed
+from whyprompt.charts import imputation_plot
 from whyprompt.effects.gaps.draws import draw_categories, draw_normal, draw_pmm
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Estimate, Result, unlisted
@@ -72,8 +73,6 @@ class Imputation(Result):
     trace: Mapping[str, Floats] = unlisted()
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import imputation_plot
-
         return {"chains": lambda: imputation_plot(self)}
 
 

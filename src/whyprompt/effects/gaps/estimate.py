@@ -11,7 +11,7 @@ import numpy as np
 from whyprompt._arguments import names
 from whyprompt._summary import figures, grid, measure_lines, reach
 from whyprompt._words import counted, format_number, percent
-from whyprompt.effects.checks.rerun import effect_options, of_effect
+from whyprompt.effects.checks.rerun import effect_options, estimate_or_why, of_effect
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.gaps.chained import impute
 from whyprompt.effects.gaps.pooling import in_words, rubin
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.gaps.chained import Imputation
     from whyprompt.graph.model import CausalGraph
-    from whyprompt.tables import Column, Table
+    from whyprompt.tables import Column
 
 MissingOutcome = Literal["raise", "exclude", "impute"]
 
@@ -128,9 +128,7 @@ def estimate_with_imputation(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome, confounders, graph
+    frame, treatment, outcome, confounders, graph
         As in `estimate_effect`.
     auxiliary : sequence of str
         Columns that help to fill gaps and are not adjusted for.
@@ -219,12 +217,6 @@ def estimate_with_imputation(
     results = tuple(
         _one(k, open_table(one).rows(kept), options) for k, one in enumerate(made.frames, start=1)
     )
-    for k, one in enumerate(results, start=1):
-        if one.std_error is None or not one.std_error > 0:
-            raise EstimationError(
-                f"imputation {k} has an estimate without a standard error: it cannot be pooled",
-                hint="take a method with one (ipw, aipw, overlap, nearest with more pairs)",
-            )
     first = results[0]
     # What complete data would have: rows less two means. Smaller than n, so on the safe side of normal.
     df = max(min(r.n_treated_used + r.n_control_used for r in results) - 2, 1)
@@ -235,7 +227,9 @@ def estimate_with_imputation(
         level=first.level,
     )
     whole = ~np.any([column.missing for column in read.values()], axis=0)
-    alone, why_not = _complete_case(table, whole, options)
+    # The comparison is a courtesy; that it cannot be had is itself worth a line.
+    tried = estimate_or_why(table.rows(whole), **options) if whole.any() else "no row is complete"
+    alone, why_not = (None, tried) if isinstance(tried, str) else (tried, "")
     named = [] if alone is None else [of_effect(alone, "complete rows")]
     named += [of_effect(one, f"table {k}") for k, one in enumerate(results, start=1)]
     found = ImputedEffect(
@@ -266,9 +260,15 @@ def estimate_with_imputation(
 
 def _one(number: int, frame: Any, options: Mapping[str, Any]) -> EffectResult:  # noqa: ANN401
     try:
-        return estimated(frame, **options).result
+        found = estimated(frame, **options).result
     except EstimationError as error:
         raise EstimationError(f"completed table {number}: {error.message}", hint=error.hint) from error
+    if found.std_error is None or not found.std_error > 0:
+        raise EstimationError(
+            f"imputation {number} has an estimate without a standard error: it cannot be pooled",
+            hint="take a method with one (ipw, aipw, overlap, nearest with more pairs)",
+        )
+    return found
 
 
 def _check_gaps(
@@ -294,18 +294,6 @@ def _check_gaps(
             "no value is missing in the columns of this estimate", hint="use estimate_effect"
         )
     return gone
-
-
-def _complete_case(
-    table: Table, whole: NDArray[np.bool_], options: Mapping[str, Any]
-) -> tuple[EffectResult | None, str]:
-    if not whole.any():
-        return None, "no row is complete"
-    try:
-        return estimated(table.rows(whole), **options).result, ""
-    except (DataError, EstimationError) as error:
-        # The comparison is a courtesy; that it cannot be had is itself worth a line.
-        return None, error.message
 
 
 def _measures(results: Sequence[EffectResult], df: float) -> tuple[Estimate, ...]:

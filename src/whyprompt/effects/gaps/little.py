@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._words import format_number, p_words
+from whyprompt.charts import little_plot
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Check, Estimate
 from whyprompt.tables import open_table
@@ -76,8 +77,6 @@ def little_test(
     True
     """
     from scipy import stats
-
-    from whyprompt.charts import little_plot
 
     if covariance not in {"unbiased", "ml"}:
         raise EstimationError(f"covariance={covariance!r}: choose 'unbiased' or 'ml'")

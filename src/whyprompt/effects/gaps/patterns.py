@@ -11,6 +11,7 @@ import numpy as np
 
 from whyprompt._arguments import names
 from whyprompt._words import format_number
+from whyprompt.charts import interval_plot, pattern_plot
 from whyprompt.errors import DataError
 from whyprompt.results import Estimate, Result, unlisted
 from whyprompt.stats.rules import SMD_LIMIT
@@ -61,8 +62,6 @@ class MissingPatterns(Result):
         return pd.DataFrame(rows, columns=[*self.columns, "pattern_n", "pattern_share"])
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import pattern_plot
-
         return {"patterns": lambda: pattern_plot(self)}
 
 
@@ -160,8 +159,6 @@ class DropReport(Result):
     by_group: Mapping[str, tuple[int, int]]
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import interval_plot
-
         rows = [{"label": d.label, "estimate": d.estimate, "low": None, "high": None} for d in self.parts]
         limits = (-SMD_LIMIT, SMD_LIMIT)
         return {"differences": lambda: interval_plot(rows, title=self.axis, limits=limits)}

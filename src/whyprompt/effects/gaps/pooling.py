@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt._arguments import confidence
 from whyprompt._words import counted, format_number, percent
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate, Result
+from whyprompt.stats.errors import interval
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -62,19 +64,11 @@ def pool_estimates(
     >>> round(got.estimate, 3), round(got.overall["total"], 6), round(got.df, 4)
     (0.446, 0.013316, 68.5853)
     """
-    from scipy import stats
-
     found = rubin(estimates, variances, df_complete=df_complete, level=level)
-    estimate = found.estimate or 0.0
-    error = found["within"] ** 0.5
-    half = float(stats.norm.ppf(0.5 + level / 2)) * error
-    alone = Estimate(
-        label="were nothing missing",
-        estimate=estimate,
-        std_error=error,
-        ci_low=estimate - half,
-        ci_high=estimate + half,
-    )
+    estimate, error = found.estimate or 0.0, found["within"] ** 0.5
+    low, high = interval(estimate, error, level=level)
+    label = "were nothing missing"
+    alone = Estimate(label=label, estimate=estimate, std_error=error, ci_low=low, ci_high=high)
     return Result(
         overall=found,
         parts=(alone,),
@@ -105,8 +99,7 @@ def rubin(estimates: ArrayLike, variances: ArrayLike, *, df_complete: float, lev
         )
     if not df_complete > 0:
         raise EstimationError(f"df_complete={df_complete}: degrees of freedom are positive")
-    if not 0 < level < 1:
-        raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
+    confidence(level)
     estimate, within = float(q.mean()), float(u.mean())
     # Estimates that agree to rounding vary by nothing that imputation did.
     between = float(q.var(ddof=1)) if np.ptp(q) > 1e-12 * np.abs(q).max() else 0.0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from whyprompt._words import format_number
+from whyprompt.charts import tipping_plot
 from whyprompt.effects.gaps.estimate import estimate_with_imputation
 from whyprompt.errors import EstimationError
 from whyprompt.results import Check, Estimate
@@ -41,10 +42,8 @@ def tipping_point(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
-    treatment, outcome : str
-        Columns.
+    frame, treatment, outcome
+        As in `estimate_with_imputation`.
     column : str, optional
         Whose missing values are varied. Default: the outcome, which is then imputed.
     arm : {"treated", "control", "both"}, default "both"
@@ -96,8 +95,6 @@ def tipping_point(
     >>> got["conclusion"], -4 < got["tipping_low"] < 0, got["tipping_high"]
     ('positive', True, None)
     """
-    from whyprompt.charts import tipping_plot
-
     name = outcome if column is None else column
     if arm not in {"treated", "control", "both"}:
         raise EstimationError(f"arm={arm!r} is not known", hint="'treated', 'control' or 'both'")

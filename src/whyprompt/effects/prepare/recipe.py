@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt.charts import count_plot
 from whyprompt.effects.prepare.steps import LEARNT, Step, apply_step, fit_step
 from whyprompt.errors import DataError
 from whyprompt.results import Estimate, Result, plain, unlisted
@@ -49,8 +50,6 @@ class Prepared(Result):
     n_rows: int
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
-        from whyprompt.charts import count_plot
-
         rows = [
             {"label": part.label, "value": count, "group": arm}
             for part in self.parts
