@@ -50,21 +50,13 @@ Rule = Callable[[Mapping[str, "NDArray[Any]"]], "NDArray[np.float64]"] | Mapping
 _RARE = 0.02
 
 
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class _Setup:
-    pairs: PairedItems
-    columns: dict[str, NDArray[Any]]
-    design: Design
-    probability: Floats
-    description: str
-
-
 def _setup(
     frame: Any,  # noqa: ANN401 - any frame library's type
     confounders: Sequence[str],
     rule: Rule,
     what: Mapping[str, Any],
-) -> _Setup:
+) -> tuple[PairedItems, Problem, Floats, str]:
+    """Give the items, what a pipeline sees were all controls, the chance of the treated arm, and the rule."""
     unit, treatment, outcome = what["unit"], what["treatment"], what["outcome"]
     refuse_post_treatment(tuple(confounders), treatment=treatment, outcome=outcome)
     if not confounders:
@@ -103,9 +95,23 @@ def _setup(
             "the rule gives a probability that is not strictly between 0 and 1",
             hint="an item that can have one arm only has no effect that such data could show",
         )
-    return _Setup(
-        pairs=pairs, columns=columns, design=design, probability=probability, description=description
+    problem = Problem(
+        outcome_name=outcome,
+        treatment_name=treatment,
+        treated=np.zeros(len(pairs.units), dtype=bool),
+        treated_level=level_name(what["treated"]),
+        control_level=level_name(what["control"]),
+        y=pairs.control,
+        confounders=tuple(columns),
+        columns=columns,
+        design=design,
+        strata=None,
+        limits=(),
+        cluster=None,
+        tie_rank=None,
+        known_score=None,
     )
+    return pairs, problem, probability, description
 
 
 def _by_name(pairs: PairedItems) -> PairedItems:
@@ -243,19 +249,19 @@ def audit(
     if draws < 2:
         raise EstimationError(f"{draws} draw(s) were asked for; an audit needs at least two")
     what = {"unit": unit, "treatment": treatment, "outcome": outcome, "treated": treated, "control": control}
-    setup = _setup(frame, confounders, rule, what)
-    effect = setup.pairs.treated - setup.pairs.control
+    pairs, controls, probability, description = _setup(frame, confounders, rule, what)
+    effect = pairs.treated - pairs.control
     for name in exact:
-        if name not in setup.columns:
+        if name not in controls.columns:
             raise EstimationError(
                 f"exact names {name!r}, which is not among the audit's confounders",
-                hint=f"they are {', '.join(setup.columns)}",
+                hint=f"they are {', '.join(controls.columns)}",
             )
-    strata = codes([setup.columns[name] for name in exact]) if exact else None
+    strata = codes([controls.columns[name] for name in exact]) if exact else None
     rng = np.random.default_rng(random_state)
     problems = [
-        _problem(setup, indicator, strata, what)
-        for indicator in rng.random((draws, len(effect))) < setup.probability
+        replace(controls, treated=arm, y=np.where(arm, pairs.treated, pairs.control), strata=strata)
+        for arm in rng.random((draws, len(effect))) < probability
     ]
     rows = []
     for method in methods:
@@ -263,13 +269,13 @@ def audit(
         row = _run(problems, effect, plan)
         rows.append(row if isinstance(method, str) else replace(row, label=str(plan.method)))
     warnings = []
-    low, high = float(setup.probability.min()), float(setup.probability.max())
+    low, high = float(probability.min()), float(probability.max())
     if low < _RARE or high > 1.0 - _RARE:
         warnings.append(
             f"the rule gives probabilities from {low:.3f} to {high:.3f}: some items hardly ever change arm"
         )
-    if setup.pairs.incomplete:
-        warnings.append(f"{setup.pairs.n_incomplete} item(s) without both outcomes are left out")
+    if pairs.incomplete:
+        warnings.append(f"{pairs.n_incomplete} item(s) without both outcomes are left out")
     for name, words in (
         ("n_failed", "could not estimate in {} of {} draws"),
         ("n_no_interval", "gave no interval in {} of {} draws; coverage is of the others"),
@@ -281,12 +287,12 @@ def audit(
         axis="bias (estimate minus truth, in units of the outcome)",
         figures={
             "draws": draws,
-            "rule": setup.description,
-            "mean_share_treated": float(setup.probability.mean()),
+            "rule": description,
+            "mean_share_treated": float(probability.mean()),
             "confounders": tuple(confounders),
         },
         level=level,
-        assumptions=_assumptions(setup),
+        assumptions=_assumptions(pairs, probability, description),
         warnings=tuple(warnings),
         sentence=_audit_sentence(rows, float(effect.mean()), len(effect), draws, level),
     )
@@ -326,32 +332,6 @@ def _plan_of(
         level=level,
         random_state=random_state,
         **{name: options[name] for name in _FOR_ALL if name in options},
-    )
-
-
-def _problem(
-    setup: _Setup,
-    indicator: NDArray[np.bool_],
-    strata: NDArray[np.int64] | None,
-    what: Mapping[str, Any],
-) -> Problem:
-    """Give what a pipeline sees of one arm an item."""
-    pairs = setup.pairs
-    return Problem(
-        outcome_name=what["outcome"],
-        treatment_name=what["treatment"],
-        treated=indicator,
-        treated_level=level_name(what["treated"]),
-        control_level=level_name(what["control"]),
-        y=np.where(indicator, pairs.treated, pairs.control),
-        confounders=tuple(setup.columns),
-        columns=setup.columns,
-        design=setup.design,
-        strata=strata,
-        limits=(),
-        cluster=None,
-        tie_rank=None,
-        known_score=None,
     )
 
 
@@ -405,16 +385,16 @@ def _run(problems: Sequence[Problem], effect: Floats, plan: Plan) -> Estimate:
     return replace(row, estimate=float(errors.mean()), std_error=noise, figures=figures)
 
 
-def _assumptions(setup: _Setup) -> tuple[Assumption, ...]:
-    low, high = float(setup.probability.min()), float(setup.probability.max())
-    lost = setup.pairs.n_incomplete
-    total = len(setup.pairs.units) + lost
+def _assumptions(pairs: PairedItems, probability: Floats, rule: str) -> tuple[Assumption, ...]:
+    low, high = float(probability.min()), float(probability.max())
+    lost = pairs.n_incomplete
+    total = len(pairs.units) + lost
     return (
         Assumption(
             name="exchangeability",
             status="holds",
             check="the rule, which is given the covariates and nothing else",
-            detail=f"arms are drawn by {setup.description}; no other cause of the arm exists in the draws",
+            detail=f"arms are drawn by {rule}; no other cause of the arm exists in the draws",
         ),
         Assumption(
             name="overlap",
@@ -547,15 +527,14 @@ def one_draw(
     import pandas as pd
 
     what = {"unit": unit, "treatment": treatment, "outcome": outcome, "treated": treated, "control": control}
-    setup = _setup(frame, confounders, rule, what)
-    pairs = setup.pairs
-    indicator = np.random.default_rng(random_state).random(len(pairs.units)) < setup.probability
+    pairs, controls, probability, _ = _setup(frame, confounders, rule, what)
+    indicator = np.random.default_rng(random_state).random(len(pairs.units)) < probability
     table = pd.DataFrame(
         {
             unit: list(pairs.units),
             treatment: np.where(indicator, level_name(treated), level_name(control)),
             outcome: np.where(indicator, pairs.treated, pairs.control),
-            **setup.columns,
+            **controls.columns,
         }
     )
     shared: dict[str, Any] = {
