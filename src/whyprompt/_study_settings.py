@@ -122,7 +122,6 @@ class OutcomeSettings(Strict):
     call: str | None = Field(
         default=None, pattern=r"^[\w.]+:[\w.]+$", description="'package.module:function'"
     )
-    kind: Literal["continuous", "binary", "ordinal"] | None = None
     needs: Literal["completion", "scores"] = "completion"
     options: dict[str, Any] = Field(default_factory=dict)
 

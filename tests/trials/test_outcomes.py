@@ -12,11 +12,8 @@ from whyprompt.study import OutcomeSettings
 from whyprompt.trials.items.item import Item
 from whyprompt.trials.models.scoring import TokenScores
 from whyprompt.trials.outcomes.score import (
+    any_reads,
     check_outcomes,
-    needs_choices,
-    needs_completion,
-    needs_look_ahead,
-    outcome_kind,
     score_outcomes,
 )
 from whyprompt.trials.outcomes.text import last_number, normalise, parse_number
@@ -203,7 +200,7 @@ def module(monkeypatch, tmp_path):
 @pytest.mark.usefixtures("module")
 def test_callables_by_import_path():
     text = completed(" abcdefgh")
-    assert value("stars", text, call="my_outcomes:stars", kind="ordinal") == 5
+    assert value("stars", text, call="my_outcomes:stars") == 5
     assert value("stars", text, call="my_outcomes:stars", options={"top": 3}) == 3
     assert value("worst", call="my_outcomes:worst", needs="scores") == -2
     assert value("right", call="my_outcomes:right") == 1.0
@@ -244,20 +241,16 @@ def test_several_outcomes_are_kept_as_they_are():
     assert found == {"log_prob": -1.5, "exact_match": 1.0, "string_match": 0.0}
 
 
-def test_what_outcomes_need_and_what_kind_they_are():
+def test_what_outcomes_read():
     def made(name, **settings):
         return OutcomeSettings(name=name, **settings)
 
-    assert not needs_completion([made("log_prob"), made("exact_match"), made("multiple_choice")])
+    assert not any_reads([made("log_prob"), made("exact_match"), made("multiple_choice")], "completion")
     for name in ("numeric_match", "string_match", "embedding_similarity"):
-        assert needs_completion([made(name)])
-    assert needs_completion([made("mine", call="a:b")])
-    assert not needs_completion([made("mine", call="a:b", needs="scores")])
-    assert needs_look_ahead([made("exact_match")])
-    assert not needs_look_ahead([made("log_prob")])
-    assert needs_choices([made("multiple_choice")])
-    assert not needs_choices([made("log_prob")])
-    assert outcome_kind(made("log_prob")) == "continuous"
-    assert outcome_kind(made("exact_match")) == "binary"
-    assert outcome_kind(made("mine", call="a:b")) == "continuous"
-    assert outcome_kind(made("mine", call="a:b", kind="ordinal")) == "ordinal"
+        assert any_reads([made(name)], "completion")
+    assert any_reads([made("mine", call="a:b")], "completion")
+    assert not any_reads([made("mine", call="a:b", needs="scores")], "completion")
+    assert any_reads([made("exact_match")], "ending")
+    assert not any_reads([made("log_prob")], "ending")
+    assert any_reads([made("multiple_choice")], "choices")
+    assert not any_reads([made("log_prob")], "choices")

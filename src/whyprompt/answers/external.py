@@ -15,7 +15,7 @@ from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.results import Estimate, Result, plain
 from whyprompt.study import Contrast
-from whyprompt.trials.outcomes.score import needs_completion
+from whyprompt.trials.outcomes.score import any_reads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -307,7 +307,7 @@ def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independen
     draws = {getattr(arm, "draw", "fixed") for arm in arms if getattr(arm, "shots", 0)}
     told = next(o for o in study.outcomes if o.name == outcome)
     # What reads no completion is a function of the prompt: nothing is sampled.
-    scored = told.call is None and not needs_completion([told])
+    scored = told.call is None and not any_reads([told], "completion")
     made = {getattr(arm, "reasoning", "instruction") for arm in arms}
     if (
         scored

@@ -15,6 +15,12 @@ def names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
+def refuse(listed: str, where: str) -> None:
+    """Refuse options that mean nothing there, where any are listed."""
+    if listed:
+        raise EstimationError(f"{listed} has no meaning {where}", hint="leave it out")
+
+
 def read_choice(
     text: str, flag: str, known: Mapping[str, Mapping[str, str]] | None = None
 ) -> tuple[str, dict[str, Any]]:

@@ -38,6 +38,9 @@ def put(content: dict[str, Any], text: str, *, as_json: bool) -> None:
     show(json.dumps(content, ensure_ascii=False, allow_nan=False) if as_json else text)
 
 
-def results_folder(study: Study, out: Path | None) -> Path:
-    """Give the folder of a study's results."""
-    return out if out is not None else Path("runs") / study.name
+def opened(path: Path, out: Path | None, *, no_code: bool) -> tuple[Study, Path]:
+    """Read a study, and give the folder of its results with it."""
+    from whyprompt.study import load_study
+
+    study = load_study(path, code=not no_code)
+    return study, out if out is not None else Path("runs") / study.name

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whyprompt._arguments import at_least
-from whyprompt.cli.choices import names, read_choice
-from whyprompt.cli.common import AsJson, NoCode, Out, put, results_folder
+from whyprompt.cli.choices import names, read_choice, refuse
+from whyprompt.cli.common import AsJson, NoCode, Out, opened, put
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
 from whyprompt.cli.flags import in_flags, said_in_flags
 from whyprompt.cli.tables import TABLES, read_table
@@ -132,7 +132,10 @@ def effect(
             given - {"table", "out", "no_code", "as_json"},
             "with a study file, which names its own arms and outcomes",
         )
-        _study(table, out, no_code=no_code, as_json=as_json)
+        from whyprompt.answers.verbs import run_effect
+
+        found = run_effect(table, opened(table, out, no_code=no_code)[1])
+        put(found.to_dict(), found.summary(), as_json=as_json)
         return
     _refuse_table(table, given, treatment, outcome)
     kind, of_kind = (None, {}) if as_ is None else read_choice(as_, "--as", _KINDS)
@@ -167,11 +170,11 @@ def effect(
             result, asked = _imputed(frame, treatment, outcomes[0], asked, impute)
         else:
             result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)
-    found = run_checks(frame, treatment, outcomes[0], asked, result, checks, ctx, inside_options())
+    checked = run_checks(frame, treatment, outcomes[0], asked, result, checks, ctx, inside_options())
     said = result.summary(words=lambda text: in_flags(text, ctx, inside_options()))
     put(
-        result.to_dict() | {name: one.to_dict() for name, one in found.items()},
-        "\n\n".join([said, *(check_text(name, one) for name, one in found.items())]),
+        result.to_dict() | {name: one.to_dict() for name, one in checked.items()},
+        "\n\n".join([said, *(check_text(name, one) for name, one in checked.items())]),
         as_json=as_json,
     )
 
@@ -184,9 +187,7 @@ def _given(ctx: typer.Context) -> set[str]:
 
 
 def _refuse(unwanted: set[str], where: str) -> None:
-    if unwanted:
-        listed = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in sorted(unwanted))
-        raise EstimationError(f"{listed} has no meaning {where}", hint="leave it out")
+    refuse(", ".join(f"--{name.strip('_').replace('_', '-')}" for name in sorted(unwanted)), where)
 
 
 def _refuse_table(table: Path, given: set[str], treatment: str | None, outcome: Sequence[str] | None) -> None:
@@ -358,11 +359,3 @@ def _paired_instead(
     if {"confounders", "graph"} & set(asked):
         note += "; what is the same in all rows of an item needs no adjustment"
     return {**kept, **settled}, note
-
-
-def _study(path: Path, out: Path | None, *, no_code: bool, as_json: bool) -> None:
-    from whyprompt.answers.verbs import run_effect
-    from whyprompt.study import load_study
-
-    found = run_effect(path, results_folder(load_study(path, code=not no_code), out))
-    put(found.to_dict(), found.summary(), as_json=as_json)

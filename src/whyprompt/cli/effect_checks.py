@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._arguments import at_least
-from whyprompt.cli.choices import read_choice
+from whyprompt.cli.choices import read_choice, refuse
 from whyprompt.cli.flags import said_in_flags
 from whyprompt.errors import EstimationError
 
@@ -46,17 +46,12 @@ def refuse_checks(
     listed = ", ".join(f"--check {name}" for name in checks)
     others = ", ".join(f"--check {name}" for name in checks if name != "whom")
     if impute is not None:
-        _refuse(listed, "with --impute: a check looks at one table")
+        refuse(listed, "with --impute: a check looks at one table")
     if not single:
-        _refuse(listed, "but for one outcome and two arms")
+        refuse(listed, "but for one outcome and two arms")
     if not single or paired:
         also = "--impute" if impute is not None else ""
-        _refuse(others or also, "but for one outcome and two arms that are not paired")
-
-
-def _refuse(listed: str, where: str) -> None:
-    if listed:
-        raise EstimationError(f"{listed} has no meaning {where}", hint="leave it out")
+        refuse(others or also, "but for one outcome and two arms that are not paired")
 
 
 def run_checks(

@@ -49,19 +49,16 @@ def in_flags(text: str, ctx: typer.Context, inside: Mapping[str, str] | None = N
     def said(found: re.Match[str]) -> str:
         name = found["name"]
         if inside is not None and name in inside:
-            return _inside_option(f"{inside[name]}{name}", found["value"])
+            key, value = f"{inside[name]}{name}", found["value"]
+            if value == "True":
+                return key
+            return f"{key}={value.lower() if value == 'False' else _listed(value, '+')}"
         option = None if name is None else options.get(_OTHER_NAMES.get(name, name))
         if option is None or getattr(option, "is_flag", False) or found["value"] in {"True", "False"}:
             return found[0]
         return f"{option.opts[0]} {_listed(found['value'], ',')}".rstrip()
 
     return _SAID.sub(said, text)
-
-
-def _inside_option(key: str, value: str) -> str:
-    if value == "True":
-        return key
-    return f"{key}={value.lower() if value == 'False' else _listed(value, '+')}"
 
 
 def _listed(value: str, joint: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whyprompt._words import counted
-from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, put, results_folder, say, show
+from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, opened, put, say, show
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
@@ -29,13 +29,11 @@ def run(
 ) -> None:
     """Run what is missing of a study, and only that."""
     from whyprompt._progress import show_progress
-    from whyprompt.study import load_study
     from whyprompt.trials.run import dry_run, run_study, verify_study
 
     if dry and verify:
         raise InputError("--dry-run runs nothing, and --verify scores again", hint="give one of them")
-    plan = load_study(study, code=not no_code)
-    folder = results_folder(plan, out)
+    plan, folder = opened(study, out, no_code=no_code)
     if dry:
         count = dry_run(plan)
         content = {
@@ -117,9 +115,8 @@ def mediate(study: StudyPath, out: Out = None, no_code: NoCode = False, as_json:
     """Find the attention heads through which a study's arms act. Resumes where it was stopped."""
     from whyprompt._progress import show_progress
     from whyprompt.answers.verbs import run_mediation
-    from whyprompt.study import load_study
 
-    folder = results_folder(load_study(study, code=not no_code), out)
+    _, folder = opened(study, out, no_code=no_code)
     with show_progress("mediate") as progress:
         answer = run_mediation(study, folder, progress=progress)
     put(answer.to_dict(), answer.summary(), as_json=as_json)
@@ -139,10 +136,8 @@ def report(
 ) -> None:
     """Write a study's self-contained HTML page."""
     from whyprompt.page.page import write_report
-    from whyprompt.study import load_study
 
-    folder = results_folder(load_study(study, code=not no_code), out)
-    path = write_report(study, folder, target=target)
+    path = write_report(study, opened(study, out, no_code=no_code)[1], target=target)
     content = {"report": str(path), "bytes": path.stat().st_size}
     put(content, f"The report is at {path.resolve()}", as_json=as_json)
 
@@ -155,12 +150,10 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write a study's trial table as .csv or .parquet."""
-    from whyprompt.study import load_study
     from whyprompt.trials.run import load_trials
     from whyprompt.trials.store import export as write
 
-    plan = load_study(study, code=not no_code)
-    frame = load_trials(plan, results_folder(plan, out))
+    frame = load_trials(*opened(study, out, no_code=no_code))
     write(frame, target)
     content = {"trials": len(frame), "columns": list(frame.columns), "file": str(target)}
     text = f"{counted(len(frame), 'trial')}, {counted(len(frame.columns), 'column')}: {target}"

@@ -167,6 +167,7 @@ def explore(frame: Any, examples: Any = None) -> Exploration:  # noqa: ANN401 - 
         for c in ("question", "answer", "solution")
         if c in items
     }
+    every = {c: [*values, *others.get(c, [])] for c, values in items.items()}
     repeats = _repeats(items, others)
     categories = pd.DataFrame(_categories(items, others))
     return Exploration(
@@ -174,7 +175,7 @@ def explore(frame: Any, examples: Any = None) -> Exploration:  # noqa: ANN401 - 
         n_examples=n_examples,
         categories=categories,
         lengths=pd.DataFrame([_lengths(c, values) for c, values in words.items() if values]),
-        missing={c: _missing([*values, *others.get(c, [])]) for c, values in items.items()},
+        missing={c: (cells.count(None), len(cells)) for c, cells in every.items()},
         repeats=pd.DataFrame(repeats, index=["duplicates", "leakage"], columns=list(_REPEATS)),
         sentence=_sentence(n_items, n_examples, len(categories), *repeats),
     )
@@ -215,10 +216,6 @@ def _lengths(column: str, values: list[int]) -> dict[str, Any]:
         "upper_quartile": float(high),
         "maximum": max(values),
     }
-
-
-def _missing(cells: list[Any]) -> tuple[int, int]:
-    return sum(v is None for v in cells), len(cells)
 
 
 def _repeats(items: dict[str, list[Any]], others: dict[str, list[Any]]) -> list[Repeats]:

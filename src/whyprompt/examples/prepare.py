@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,18 +13,20 @@ from whyprompt._words import counted
 from whyprompt.errors import DataError
 from whyprompt.examples.sources import example1_items, example2_items
 from whyprompt.results import plain, unlisted
-from whyprompt.trials.items.item import normalised_question
+from whyprompt.trials.items.item import by_task, draw, normalised_question, without
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pandas as pd
 
     from whyprompt.examples.sources import Found, Notices
     from whyprompt.trials.items.item import Item
 
-_EXAMPLE1 = ("Example1_Dataset", "instruction_format_data.csv")
-_EXAMPLE2 = ("Example2_Dataset", "attention_reasoning_data.csv")
+_PLACES = {
+    "example1": ("Example1_Dataset", "instruction_format_data.csv"),
+    "example2": ("Example2_Dataset", "attention_reasoning_data.csv"),
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -122,19 +124,9 @@ def prepare_example1(
     >>> data.generated, len(data.frame)
     (True, 18)
     """
-    _check(
-        size=size, examples=examples, max_question_words=max_question_words, max_answer_words=max_answer_words
-    )
-    return _save(
-        "example1",
-        *example1_items(source, size=size, examples=examples, seed=seed),
-        Path(folder, *_EXAMPLE1),
-        size=size,
-        examples=examples,
-        longest=(max_question_words, max_answer_words),
-        seed=seed,
-        solutions=False,
-    )
+    longest = {"max_question_words": max_question_words, "max_answer_words": max_answer_words}
+    counts = {"size": size, "examples": examples, "seed": seed}
+    return _prepared("example1", example1_items, source, folder, longest, **counts)
 
 
 def prepare_example2(
@@ -170,62 +162,47 @@ def prepare_example2(
     >>> "solution" in data.frame.columns, len(data.frame)
     (True, 4)
     """
-    _check(size=size, examples=examples, max_question_words=max_question_words)
-    return _save(
-        "example2",
-        *example2_items(source, size=size, examples=examples, seed=seed),
-        Path(folder, *_EXAMPLE2),
-        size=size,
-        examples=examples,
-        longest=(max_question_words, None),
-        seed=seed,
-        solutions=True,
-    )
+    longest, counts = {"max_question_words": max_question_words}, {"size": size, "examples": examples}
+    return _prepared("example2", example2_items, source, folder, longest, **counts, seed=seed)
 
 
-def _check(*, examples: int, **at_least_one: int) -> None:
-    if examples < 0:
-        raise DataError(f"examples is {examples}: it counts items, and cannot be negative")
-    for name, value in at_least_one.items():
-        if value < 1:
-            raise DataError(f"{name} is {value}: it must be at least 1")
-
-
-def _save(
+def _prepared(
     example: str,
-    found: Found,
-    notices: Notices,
-    path: Path,
+    find: Callable[..., tuple[Found, Notices]],
+    source: str | None,
+    folder: str | Path,
+    longest: Mapping[str, int],
     *,
     size: int,
     examples: int,
-    longest: tuple[int, int | None],
     seed: int,
-    solutions: bool,
 ) -> ExampleData:
     import pandas as pd
 
-    kind, name, items, worked = found
+    if examples < 0:
+        raise DataError(f"examples is {examples}: it counts items, and cannot be negative")
+    for name, value in {"size": size, **longest}.items():
+        if value < 1:
+            raise DataError(f"{name} is {value}: it must be at least 1")
+    (kind, name, items, worked), notices = find(source, size=size, examples=examples, seed=seed)
+    path = Path(folder, *_PLACES[example])
     usable, dropped = _usable(items, longest)
-    by_task = _by_task(usable)
-    if not by_task:
+    tasks = by_task(usable)
+    if not tasks:
         reasons = "; ".join(f"{n} {why}" for why, n in dropped.items()) or "it holds no items"
         raise DataError(
             f"{name}: nothing is left to prepare ({reasons})",
             hint="give another source, or raise the limits of length",
         )
-    shown = _by_task(_usable(worked, longest)[0])
+    shown = by_task(_usable(worked, longest)[0])
     taken: list[Item] = []
     kept: list[Item] = []
-    for task, of_task in by_task.items():
-        order = list(range(len(of_task)))
-        random.Random(f"{seed}/{task}").shuffle(order)  # noqa: S311 - a reproducible draw, not a secret
-        drawn = [of_task[i] for i in sorted(order[:size])]
-        questions = {normalised_question(i.question) for i in drawn}
-        # The source's own worked examples come first; a question of the table is never among them.
-        rest = [*shown.get(task, []), *(of_task[i] for i in sorted(order[size:]))]
+    for task, of_task in tasks.items():
+        drawn, rest = draw(of_task, size, seed=f"{seed}/{task}")
         taken += drawn
-        kept += [e for e in rest if normalised_question(e.question) not in questions][:examples]
+        # The source's own worked examples come first; a question of the table is never among them.
+        kept += without(drawn, [*shown.get(task, []), *rest])[:examples]
+    solutions = example == "example2"
     frame = pd.DataFrame([_row(i, kind, solutions=solutions) for i in taken])
     others = pd.DataFrame([_row(i, kind, solutions=solutions) for i in kept], columns=list(frame.columns))
     examples_path = path.with_name(f"{path.stem}_examples.csv")
@@ -238,7 +215,7 @@ def _save(
         notices=notices,
         n_read=len(items),
         dropped=dropped,
-        lost=tuple(dict.fromkeys(i.task_type for i in items if i.task_type not in by_task)),
+        lost=tuple(dict.fromkeys(i.task_type for i in items if i.task_type not in tasks)),
         frame=frame,
         examples=others,
         path=path,
@@ -254,16 +231,10 @@ def _save(
     return data
 
 
-def _by_task(items: Sequence[Item]) -> dict[str, list[Item]]:
-    out: dict[str, list[Item]] = {}
-    for item in items:
-        out.setdefault(item.task_type, []).append(item)
-    return out
-
-
-def _usable(items: Sequence[Item], longest: tuple[int, int | None]) -> tuple[list[Item], dict[str, int]]:
+def _usable(items: Sequence[Item], longest: Mapping[str, int]) -> tuple[list[Item], dict[str, int]]:
     """Leave out what cannot be asked or checked, and count it by reason."""
-    most_question, most_answer = longest
+    most_question = longest["max_question_words"]
+    most_answer = longest.get("max_answer_words", math.inf)
     kept: list[Item] = []
     dropped: Counter[str] = Counter()
     seen: set[str] = set()
@@ -274,7 +245,7 @@ def _usable(items: Sequence[Item], longest: tuple[int, int | None]) -> tuple[lis
             dropped["without a question or an answer"] += 1
         elif len(item.question.split()) > most_question:
             dropped[f"with a question of more than {most_question} words"] += 1
-        elif most_answer is not None and len(item.answer.split()) > most_answer:
+        elif len(item.answer.split()) > most_answer:
             dropped[f"with an answer of more than {most_answer} words"] += 1
         elif item.item_id in ids:
             dropped["with the id of an earlier item"] += 1
@@ -306,12 +277,9 @@ def _row(item: Item, kind: str, *, solutions: bool) -> dict[str, Any]:
 
 
 def _sentence(data: ExampleData) -> str:
-    origin = {
-        "natural_instructions": f"Natural Instructions ({data.source})",
-        "p3": f"P3 ({data.source})",
-        "gsm8k": f"GSM8K ({data.source})",
-        "reasoning_gym": f"GENERATED by reasoning-gym ({data.source}), not a published data set",
-    }[data.kind]
+    names = {"natural_instructions": "Natural Instructions", "p3": "P3", "gsm8k": "GSM8K"}
+    origin = f"{names.get(data.kind, 'GENERATED by reasoning-gym')} ({data.source})"
+    origin += ", not a published data set" if data.generated else ""
     tasks = data.frame["task_type"].nunique()
     left_out = "; ".join(f"{n} {why}" for why, n in data.dropped.items())
     return (

@@ -18,7 +18,7 @@ from whyprompt.graph.separation import (
 from whyprompt.graph.types import Implication, Path, PathKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
 T = TypeVar("T")
 
@@ -96,15 +96,19 @@ def list_paths(adjacency: Adjacency, x: str, y: str, given: Collection[str], lim
     return tuple(sorted(paths, key=lambda p: (rank[p.kind], len(p.nodes), p.nodes, p.arrows)))
 
 
+def _adjusting(adjacency: Adjacency, x: str, y: str, observed: Collection[str]) -> Iterator[frozenset[str]]:
+    """Yield every minimal set that satisfies the adjustment criterion."""
+    allowed = set(observed) - descendants(adjacency, [x]) - {x, y}
+    return minimal_separators(without_causal_start(adjacency, x, y), x, y, allowed=allowed)
+
+
 def adjustment_sets(
     adjacency: Adjacency, x: str, y: str, observed: Collection[str], limit: int
 ) -> list[frozenset[str]]:
     """List all minimal sets that satisfy the adjustment criterion."""
-    allowed = set(observed) - descendants(adjacency, [x]) - {x, y}
-    sets = minimal_separators(without_causal_start(adjacency, x, y), x, y, allowed=allowed)
     return _by_size(
         _capped(
-            sets,
+            _adjusting(adjacency, x, y, observed),
             limit,
             f"more than {limit} minimal adjustment sets for the effect of {x!r} on {y!r}",
             "raise max_sets, or narrow `observed` to the columns that you have",
@@ -133,18 +137,15 @@ def _why_forbidden(adjacency: Adjacency, x: str, y: str, name: str, after_x: set
     if name in causal_nodes(adjacency, x, y):
         path = _directed_path(adjacency, x, name) + _directed_path(adjacency, name, y).removeprefix(name)
         return f"{name!r} is a mediator: it lies on {path}, so adjusting for it removes part of the effect"
-    if name in after_x and name in after_y:
+    if name in after_x & after_y and any(step.to == name for step in adjacency[x]):
+        path = f"{x} -> {name} <- {y}"
+        return f"{name!r} is a collider of treatment and outcome: adjusting for it opens {path}"
+    if name in after_y:
         path = _directed_path(adjacency, y, name)
-        if any(step.to == name for step in adjacency[x]):
-            path = f"{x} -> {name} <- {y}"
-            return f"{name!r} is a collider of treatment and outcome: adjusting for it opens {path}"
         return f"{name!r} is caused by the outcome ({path}): adjusting for it selects on the outcome"
     if name in after_x:
         path = _directed_path(adjacency, x, name)
         return f"{name!r} is post-treatment: it is caused by the treatment, {path}"
-    if name in after_y:
-        path = _directed_path(adjacency, y, name)
-        return f"{name!r} is caused by the outcome ({path}): adjusting for it selects on the outcome"
     return None
 
 
@@ -187,10 +188,8 @@ def check_adjustment(
 
 
 def _what_works(adjacency: Adjacency, x: str, y: str, observed: Collection[str], limit: int) -> str:
-    allowed = set(observed) - descendants(adjacency, [x]) - {x, y}
     # The hint names the smallest of the first few: a hint must not fail because there are many.
-    few = islice(minimal_separators(without_causal_start(adjacency, x, y), x, y, allowed=allowed), limit)
-    smallest = _by_size(few)
+    smallest = _by_size(islice(_adjusting(adjacency, x, y, observed), limit))
     if smallest:
         return "a valid adjustment set is {" + ", ".join(sorted(smallest[0])) + "}"
     return (

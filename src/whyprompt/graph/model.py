@@ -251,12 +251,12 @@ class CausalGraph:
         if treatment is None or outcome is None:
             if given is not None:
                 raise GraphError("to_svg draws paths between a treatment and an outcome: name both")
-            return draw(self.nodes, self.directed, self.bidirected, {})
+            return draw(self.nodes, self._edges, {})
         named = self.roles(treatment, outcome)
         if given is None:
-            return draw(self.nodes, self.directed, self.bidirected, named)
+            return draw(self.nodes, self._edges, named)
         found = self.paths(treatment, outcome, given=given)
-        return draw(self.nodes, self.directed, self.bidirected, named, traces(found), stories(found))
+        return draw(self.nodes, self._edges, named, traces(found), stories(found))
 
     # ---------------------------------------------------------------------------------------- structure
 

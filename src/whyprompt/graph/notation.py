@@ -112,15 +112,14 @@ class _Cursor:
     """Tokens with one of lookahead."""
 
     def __init__(self, tokens: Iterator[_Token], what: str) -> None:
-        self.tokens = list(tokens)
+        found = list(tokens)
+        line = found[-1].line if found else 1
+        self.tokens = [*found, _Token(kind="end", text="end of text", line=line)]
         self.what = what
         self.at = 0
 
-    def peek(self) -> _Token:
-        if self.at < len(self.tokens):
-            return self.tokens[self.at]
-        line = self.tokens[-1].line if self.tokens else 1
-        return _Token(kind="end", text="end of text", line=line)
+    def peek(self, ahead: int = 0) -> _Token:
+        return self.tokens[min(self.at + ahead, len(self.tokens) - 1)]
 
     def take(self) -> _Token:
         token = self.peek()
@@ -129,10 +128,8 @@ class _Cursor:
 
     def sees(self, *marks: str, ahead: int = 0) -> bool:
         """Whether one of some marks comes next, or so far ahead; a name in quotes is none."""
-        token = (
-            self.tokens[min(self.at + ahead, len(self.tokens) - 1)] if self.at < len(self.tokens) else None
-        )
-        return token is not None and token.kind != "name" and token.text in marks
+        token = self.peek(ahead)
+        return token.kind != "name" and token.text in marks
 
     def takes(self, *marks: str) -> bool:
         """Step over one of some marks where it comes next, and say whether it did."""

@@ -102,24 +102,20 @@ def simple_paths(
 def _moral(adjacency: Adjacency, keep: set[str]) -> dict[str, set[str]]:
     """Moralise the graph on an ancestral set: join nodes linked by a path of colliders."""
     links: dict[str, set[str]] = {v: set() for v in keep}
-    district_of: dict[str, int] = {}
-    districts: list[set[str]] = []
+    done: set[str] = set()
     siblings = {
         v: [s.to for s in adjacency[v] if s.head_here and s.head_there and s.to in keep] for v in keep
     }
     for node in keep:
-        if node not in district_of:
-            district = _closure([node], siblings)
-            for member in district:
-                district_of[member] = len(districts)
-            districts.append(district)
-    for district in districts:
+        if node in done:
+            continue
+        district = _closure([node], siblings)
+        done |= district
         # Collider paths run inside a district and may end at its members' parents: all of these marry.
-        clique = set(district)
-        for node in district:
-            clique.update(s.to for s in adjacency[node] if s.head_here and not s.head_there and s.to in keep)
-        for node in clique:
-            links[node] |= clique - {node}
+        steps = [s for member in district for s in adjacency[member]]
+        clique = district | {s.to for s in steps if s.head_here and not s.head_there and s.to in keep}
+        for member in clique:
+            links[member] |= clique - {member}
     return links
 
 
@@ -129,16 +125,10 @@ def minimal_separators(
     """Yield every minimal set within ``allowed`` that d-separates ``x`` and ``y``, with polynomial delay.
 
     Every minimal d-separator lies among the ancestors of ``x`` and ``y`` (van der Zander, Liskiewicz and
-    Textor 2014), so these are the minimal vertex separators of one undirected graph: the moral graph of
-    those ancestors, with the nodes that may not be used eliminated. Separators are generated from the one
-    closest to ``x`` by pushing one of its members onto ``x``'s side at a time (Kloks and Kratsch 1998);
-    each is reached.
-
-    References
-    ----------
-    van der Zander, Liskiewicz and Textor (2014). Constructing separators and adjustment sets in ancestral
-    graphs. UAI Causal Inference Workshop, section 4.
-    Kloks and Kratsch (1998). Listing all minimal separators of a graph. SIAM J. Computing 27(3).
+    Textor 2014, section 4, as in `CausalGraph`), so these are the minimal vertex separators of one undirected
+    graph: the moral graph of those ancestors, with the nodes that may not be used eliminated. Separators are
+    generated from the one closest to ``x`` by pushing one of its members onto ``x``'s side at a time (Kloks
+    and Kratsch 1998, Listing all minimal separators of a graph, SIAM J. Computing 27(3)); each is reached.
     """
     keep = ancestors(adjacency, [x, y])
     links = _moral(adjacency, keep)

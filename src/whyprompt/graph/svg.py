@@ -5,6 +5,9 @@ from __future__ import annotations
 from html import escape
 from typing import NamedTuple
 
+Edges = list[tuple[str, str, str]]
+"""Tail, arrow and head of each, causes and effects before unobserved common causes."""
+
 Traces = dict[tuple[str, str, str], str]
 """What runs along an edge (tail, arrow, head): ``"causal"``, ``"open"`` or ``"blocked"``."""
 
@@ -44,7 +47,7 @@ class _Box(NamedTuple):
     width: float
 
 
-def _layers(nodes: tuple[str, ...], directed: tuple[tuple[str, str], ...]) -> dict[str, int]:
+def _layers(nodes: tuple[str, ...], directed: list[tuple[str, str]]) -> dict[str, int]:
     """Put a node right of its last cause, and one without causes by their first effect."""
     layer = dict.fromkeys(nodes, 0)
     for _ in nodes:
@@ -80,13 +83,13 @@ def _ordered(layer: dict[str, int], edges: list[tuple[str, str]]) -> list[list[s
 
 def draw(
     nodes: tuple[str, ...],
-    directed: tuple[tuple[str, str], ...],
-    bidirected: tuple[tuple[str, str], ...],
+    edges: Edges,
     roles: dict[str, tuple[str, ...]],
     traces: Traces | None = None,
     stories: tuple[str, ...] = (),
 ) -> str:
     """Draw the graph as one SVG element, with the paths that run along its edges where they are given."""
+    directed = [(a, b) for a, arrow, b in edges if arrow == "->"]
     layer = _layers(nodes, directed)
     # An edge across several layers gets a bend in each, so that it does not run through boxes.
     bends: dict[tuple[str, str], list[str]] = {}
@@ -102,19 +105,22 @@ def draw(
     height = max((box.y + HEIGHT / 2 for box in boxes.values()), default=0.0) + MARGIN
 
     kinds = traces or {}
-    shapes = [_edge(boxes, a, bends[a, b], b, kinds.get((a, "->", b), "")) for a, b in directed]
-    shapes += [_arc(boxes[a], boxes[b], kinds.get((a, "<->", b), "")) for a, b in bidirected]
+    drawn = [kinds.get(edge, "") for edge in edges]
+    shapes = [
+        _edge(boxes, a, bends[a, b], b, kind) if arrow == "->" else _arc(boxes[a], boxes[b], kind)
+        for (a, arrow, b), kind in zip(edges, drawn, strict=True)
+    ]
     shapes += [_node(node, boxes[node], roles.get(node, ())) for node in nodes]
-    title, description = _words(nodes, directed, bidirected, roles)
+    title, description = _words(nodes, edges, roles)
     description = " ".join([description, *stories])
     if traces is not None:
-        used = [k for k in STROKES if any(kinds.get(edge, "") == k for edge in _edges(directed, bidirected))]
+        used = [k for k in STROKES if k in drawn]
         shapes += [_legend(k, height + (i + 0.5) * LEGEND) for i, k in enumerate(used)]
         height += len(used) * LEGEND + 8
         longest = max((len(STROKES[k][2]) for k in used), default=0)
         width = max(width, MARGIN + 48 + longest * CHARACTER)
     # Arcs may rise above the top row.
-    rise = 60.0 if bidirected else 0.0
+    rise = 60.0 if len(directed) < len(edges) else 0.0
     head = (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 {-rise:.0f} {width:.0f} {height + rise:.0f}' "
         f"width='{width:.0f}' height='{height + rise:.0f}' role='img' aria-labelledby='wp-title wp-desc'>"
@@ -145,11 +151,9 @@ def draw(
 def _place(
     columns: list[list[str]], nodes: tuple[str, ...], roles: dict[str, tuple[str, ...]]
 ) -> dict[str, _Box]:
-    real = set(nodes)
-
     def label_width(node: str) -> float:
-        words = [node, _caption(roles.get(node, ()))] if node in real else [""]
-        return max(len(word) for word in words) * CHARACTER + 24 if node in real else 0.0
+        longest = max(len(node), len(_caption(roles.get(node, ()))))
+        return longest * CHARACTER + 24 if node in nodes else 0.0
 
     tallest = max((len(column) for column in columns), default=0) * (HEIGHT + GAP_Y)
     boxes, left = {}, MARGIN
@@ -158,7 +162,7 @@ def _place(
         top = MARGIN + (tallest - len(column) * (HEIGHT + GAP_Y)) / 2
         for i, node in enumerate(column):
             middle = top + i * (HEIGHT + GAP_Y) + HEIGHT / 2
-            boxes[node] = _Box(left + wide / 2, middle, label_width(node) if node in real else wide)
+            boxes[node] = _Box(left + wide / 2, middle, label_width(node) if node in nodes else wide)
         left += wide + GAP_X
     return boxes
 
@@ -166,12 +170,6 @@ def _place(
 def _caption(roles: tuple[str, ...]) -> str:
     shown = [role for role in roles if role != "unobserved"][:1]
     return ", ".join([*shown, *(["unobserved"] if "unobserved" in roles else [])])
-
-
-def _edges(
-    directed: tuple[tuple[str, str], ...], bidirected: tuple[tuple[str, str], ...]
-) -> list[tuple[str, str, str]]:
-    return [(a, "->", b) for a, b in directed] + [(a, "<->", b) for a, b in bidirected]
 
 
 def _head(kind: str) -> str:
@@ -243,17 +241,14 @@ def _node(name: str, box: _Box, roles: tuple[str, ...]) -> str:
     return "".join(shapes) + "</g>"
 
 
-def _words(
-    nodes: tuple[str, ...],
-    directed: tuple[tuple[str, str], ...],
-    bidirected: tuple[tuple[str, str], ...],
-    roles: dict[str, tuple[str, ...]],
-) -> tuple[str, str]:
+def _words(nodes: tuple[str, ...], edges: Edges, roles: dict[str, tuple[str, ...]]) -> tuple[str, str]:
     ends = [[n for n in nodes if roles.get(n, ())[:1] == (role,)] for role in ("treatment", "outcome")]
     title = "Causal graph"
     if ends[0] and ends[1]:
         title = f"Causal graph for the effect of {ends[0][0]} on {ends[1][0]}"
-    sentences = [f"{a} causes {b}." for a, b in directed]
-    sentences += [f"{a} and {b} share an unobserved cause." for a, b in bidirected]
+    sentences = [
+        f"{a} causes {b}." if arrow == "->" else f"{a} and {b} share an unobserved cause."
+        for a, arrow, b in edges
+    ]
     sentences += [f"{n}: {', '.join(roles[n])}." for n in nodes if n in roles]
     return title, " ".join(sentences)

@@ -14,7 +14,7 @@ from whyprompt.errors import GraphError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.study import Contrast
 from whyprompt.trials.items.load import load_items
-from whyprompt.trials.outcomes.score import check_outcomes, needs_completion
+from whyprompt.trials.outcomes.score import any_reads, check_outcomes
 from whyprompt.trials.prompts import check_templates, cue_of, segments_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def runnable_items(study: Study) -> ItemPool:
             f"study {study.name!r} is observational: its arms were chosen by others; there is nothing to run",
             hint="analyse the log with 'whyprompt effect TABLE', or set design to paired or randomized",
         )
-    reads = needs_completion(study.outcomes)
+    reads = any_reads(study.outcomes, "completion")
     for name, arm in study.arms.items():
         if arm.temperature != 0 and not reads:
             raise StudyError(

@@ -27,13 +27,9 @@ def examine() -> list[Check]:
     A check fails where a study on the embedded default could not run, and is doubtful where something
     optional lacks.
     """
-    return [_python(), *_packages(), _cache(), _device(), _model()]
-
-
-def _python() -> Check:
-    version = ".".join(map(str, sys.version_info[:3]))
-    fine = sys.version_info >= (3, 11)
-    return _check("Python", "passes" if fine else "fails", f"{version} (3.11 or newer is needed)")
+    said = f"{'.'.join(map(str, sys.version_info[:3]))} (3.11 or newer is needed)"
+    python = _check("Python", "passes" if sys.version_info >= (3, 11) else "fails", said)
+    return [python, *_packages(), _cache(), _device(), _model()]
 
 
 def _check(name: str, verdict: Verdict, sentence: str) -> Check:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt.study import TemperatureRange
 from whyprompt.trials.models.packing import Pack, plan_packs
-from whyprompt.trials.outcomes.score import needs_completion, needs_look_ahead
+from whyprompt.trials.outcomes.score import any_reads
 from whyprompt.trials.prompts import Prompt, render, trial_seed
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def make_plan(study: Study, pool: ItemPool, codec: PromptCodec, *, budget: int) 
     go wrong later, where it can be known now: a template that fails on an item, an answer that merges with
     its cue, a prompt longer than the context.
     """
-    reads, ahead = needs_completion(study.outcomes), needs_look_ahead(study.outcomes)
+    reads, ahead = any_reads(study.outcomes, "completion"), any_reads(study.outcomes, "ending")
     trials: list[Trial] = []
     units: list[tuple[Pack, ...]] = []
     for name, arm in study.arms.items():
@@ -168,7 +168,7 @@ def _units(
         replace(pack, members=tuple(first + m for m in pack.members))
         for pack in plan_packs(sequences, limits=limits, budget=budget)
     ]
-    least = 16 if chains or needs_completion(study.outcomes) else 1
+    least = 16 if chains or any_reads(study.outcomes, "completion") else 1
     units: list[tuple[Pack, ...]] = []
     gathered: list[Pack] = []
     for n, pack in enumerate(packs):

@@ -212,14 +212,10 @@ def _draw_shots(arm: Arm, name: str, item: Item, pool: ItemPool, *, rep: int, se
             "the study",
             hint="raise shot_pool, lower size, or lower shots",
         )
-    draw = getattr(arm, "draw", "fixed")
+    keys: dict[str, tuple[str | int, ...]] = {"per_rep": (rep,), "per_item": (rep, item.item_id)}
+    key = keys.get(getattr(arm, "draw", "fixed"), ())
     # The task is in the key, the arm is not: two arms with k shots see the same ones.
-    key: tuple[str | int, ...] = ("shots", item.task_type)
-    if draw == "per_rep":
-        key = (*key, rep)
-    elif draw == "per_item":
-        key = (*key, rep, item.item_id)
-    rng = random.Random(trial_seed(seed, *key))  # noqa: S311 - a reproducible draw, not a secret
+    rng = random.Random(trial_seed(seed, "shots", item.task_type, *key))  # noqa: S311 - a reproducible draw
     return rng.sample(list(examples), count)
 
 
@@ -265,10 +261,6 @@ def _format_of(arm: Arm) -> _Format:
         cue = arm.cue.rstrip()
         base = _Format(base.question, cue, " " if cue and cue[-1].isalnum() | (cue[-1] in ":.?!>") else "")
     return base
-
-
-def _fill(fmt: _Format, question: str) -> str:
-    return fmt.question.format(json.dumps(question, ensure_ascii=False) if fmt.json else question)
 
 
 def _answer_text(fmt: _Format, answer: str) -> str:
@@ -344,8 +336,11 @@ def _template_text(arm: TemplateArm, name: str, item: Item, shots: Sequence[Item
     return text
 
 
-def _asks(arm: Arm) -> bool:
-    return isinstance(arm, ChainOfThoughtArm) and arm.reasoning in {"instruction", "generated"}
+def _ask(arm: Arm) -> str | None:
+    """Give the words by which an arm asks for a chain; None where it does not ask."""
+    if isinstance(arm, ChainOfThoughtArm) and arm.reasoning in {"instruction", "generated"}:
+        return arm.ask.strip()
+    return None
 
 
 def cue_of(arm: Arm) -> str:
@@ -356,11 +351,10 @@ def cue_of(arm: Arm) -> str:
 def segments_of(arm: Arm) -> tuple[str, ...]:
     """Name the segments that an arm's prompts have; what a chat template adds has none."""
     reasoning = arm.reasoning if isinstance(arm, ChainOfThoughtArm) else None
-    asks = isinstance(arm, ChainOfThoughtArm) and _asks(arm) and bool(arm.ask.strip())
     found = {
         "system": bool((arm.system or "").strip()),
         "shots": isinstance(arm, FewShotArm),
-        "instruction": asks or bool((arm.instruction or "").strip()),
+        "instruction": bool(_ask(arm) or (arm.instruction or "").strip()),
         "question": True,
         "reasoning": reasoning not in {None, "instruction"},
         "cue": bool(cue_of(arm)),
@@ -407,19 +401,18 @@ def render(  # noqa: C901 - one straight story: shots, question, reasoning, cue
     shots = _draw_shots(arm, name, item, pool, rep=rep, seed=seed)
 
     instruction = (arm.instruction or "").strip()
-    asks = _asks(arm)
+    ask = _ask(arm)
     own_template = isinstance(arm, TemplateArm)
 
     def user(question: str, *, marked: bool) -> str:
-        body = question if own_template else _fill(fmt, question)
-        parts = [
-            build.mark("instruction", instruction) if marked and instruction else instruction,
-            build.mark("question", body) if marked else body,
-        ]
-        if asks:
-            ask = arm.ask.strip() if isinstance(arm, ChainOfThoughtArm) else ""
-            parts.append(build.mark("instruction", ask) if marked else ask)
-        return "\n".join(p for p in parts if p)
+        if not own_template:
+            question = fmt.question.format(json.dumps(question, ensure_ascii=False) if fmt.json else question)
+        parts = [("instruction", instruction)] if instruction else []
+        parts.append(("question", question))
+        if ask is not None:
+            parts.append(("instruction", ask))
+        written = [build.mark(name, text) if marked else text for name, text in parts]
+        return "\n".join(text for text in written if text)
 
     reasoning = ""
     if isinstance(arm, ChainOfThoughtArm):

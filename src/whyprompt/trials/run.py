@@ -20,7 +20,7 @@ from whyprompt.trials.models.generation import complete
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.local import Encoded
 from whyprompt.trials.models.scoring import RootCache, plan_scoring, score, score_pack
-from whyprompt.trials.outcomes.score import needs_choices, needs_completion, needs_look_ahead, score_outcomes
+from whyprompt.trials.outcomes.score import any_reads, score_outcomes
 from whyprompt.trials.plan import Trial, TrialPlan, make_plan, study_fingerprint
 from whyprompt.trials.store import TrialStore
 
@@ -267,9 +267,9 @@ def _run_unit(
     else:
         scores = {n: found for pack in unit for n, found in score_pack(lm, encoded, pack, cache)}
     trials = list(ready.values())
-    choices = _choice_scores(trials, lm) if needs_choices(outcomes) else [None] * len(trials)
+    choices = _choice_scores(trials, lm) if any_reads(outcomes, "choices") else [None] * len(trials)
     completions: Sequence[tuple[str | None, int | None]] = [(None, None)] * len(trials)
-    if needs_completion(outcomes):
+    if any_reads(outcomes, "completion"):
         completions = complete(
             lm,
             [e.ids for e in encoded.values()],
@@ -321,7 +321,7 @@ def _with_chains(plan: TrialPlan, trials: Mapping[int, Trial], lm: LocalModel) -
         seeds=[t.seed ^ 1 for t in waiting.values()],
         max_new_tokens=plan.study.generation.max_reasoning_tokens,
     )
-    ahead = needs_look_ahead(plan.study.outcomes)
+    ahead = any_reads(plan.study.outcomes, "ending")
     ready = dict(trials)
     for (n, trial), (chain, _) in zip(waiting.items(), chains, strict=True):
         prompt = trial.prompt.with_chain(chain or "...")

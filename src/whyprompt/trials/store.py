@@ -207,17 +207,16 @@ class TrialStore:
         list of str
             One line for each change; empty where nothing changed or nothing was here.
         """
-        with _errors(self.path):
-            # By the order of the runs: a clock may have been put back.
-            studies = self._db.execute(
-                "SELECT s.fingerprint, s.spec FROM runs r JOIN studies s ON s.fingerprint = r.study "
-                "WHERE s.name = ? ORDER BY r.rowid",
-                (name,),
-            ).fetchall()
-            models = self._db.execute(
-                "SELECT m.fingerprint, m.detail FROM runs r JOIN models m ON m.fingerprint = r.model "
-                "ORDER BY r.rowid"
-            ).fetchall()
+        # By the order of the runs: a clock may have been put back.
+        studies = self._rows(
+            "SELECT s.fingerprint, s.spec FROM runs r JOIN studies s ON s.fingerprint = r.study "
+            "WHERE s.name = ? ORDER BY r.rowid",
+            name,
+        )
+        models = self._rows(
+            "SELECT m.fingerprint, m.detail FROM runs r JOIN models m ON m.fingerprint = r.model "
+            "ORDER BY r.rowid"
+        )
         changes: list[str] = []
         if studies and study not in dict(studies):
             before = self._object(studies[-1][1], f"the specification of study {name!r}")
@@ -239,6 +238,10 @@ class TrialStore:
             self._db.execute("INSERT INTO runs VALUES (?, ?, ?)", (study, model, started_at))
         self._made = []
         return changes
+
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        with _errors(self.path):
+            return self._db.execute(query, values).fetchall()
 
     def _object(self, text: str, what: str) -> dict[str, Any]:
         """Read a JSON object that stands in a column."""
@@ -287,17 +290,13 @@ class TrialStore:
 
     def done_items(self, study: str, model: str) -> set[str]:
         """Give the ids of the items that are measured."""
-        with _errors(self.path):
-            rows = self._db.execute("SELECT item_id FROM items WHERE study = ? AND model = ?", (study, model))
-            return {item for (item,) in rows}
+        rows = self._rows("SELECT item_id FROM items WHERE study = ? AND model = ?", study, model)
+        return {item for (item,) in rows}
 
     def done_trials(self, study: str, model: str) -> set[tuple[str, str, int]]:
         """Give the keys (item, arm, repetition) of the trials that are there."""
-        with _errors(self.path):
-            rows = self._db.execute(
-                "SELECT item_id, arm, rep FROM trials WHERE study = ? AND model = ?", (study, model)
-            )
-            return {(item, arm, rep) for item, arm, rep in rows}
+        rows = self._rows("SELECT item_id, arm, rep FROM trials WHERE study = ? AND model = ?", study, model)
+        return set(rows)
 
     def latest(self, name: str) -> tuple[str, str]:
         """Give the study and model fingerprints of the last run of a study's name.
@@ -307,23 +306,20 @@ class TrialStore:
         StoreError
             If it was never run.
         """
-        with _errors(self.path):
-            row = self._db.execute(
-                "SELECT r.study, r.model FROM runs r JOIN studies s ON s.fingerprint = r.study "
-                "WHERE s.name = ? ORDER BY r.rowid DESC LIMIT 1",
-                (name,),
-            ).fetchone()
-        if row is None:
+        rows = self._rows(
+            "SELECT r.study, r.model FROM runs r JOIN studies s ON s.fingerprint = r.study "
+            "WHERE s.name = ? ORDER BY r.rowid DESC LIMIT 1",
+            name,
+        )
+        if not rows:
             raise StoreError(
                 f"{self.path} has no trials of study {name!r}", hint="run it first: whyprompt run STUDY"
             )
-        return row[0], row[1]
+        return rows[0][0], rows[0][1]
 
     def model_name(self, model: str) -> str:
         """Give the name under which a model, given by its fingerprint, last wrote here."""
-        with _errors(self.path):
-            row = self._db.execute("SELECT name FROM models WHERE fingerprint = ?", (model,)).fetchone()
-        return str(row[0])
+        return str(self._rows("SELECT name FROM models WHERE fingerprint = ?", model)[0][0])
 
     def frame(self, study: str, model: str) -> pd.DataFrame:
         """Give the trial table.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
@@ -93,6 +94,28 @@ def check_items(items: Sequence[Item], *, where: str) -> None:
             )
         if item.choices and item.answer not in item.choices:
             raise DataError(f"{where}: item {item.item_id!r}: the answer is not among its choices")
+
+
+def draw(items: Sequence[Item], size: int, *, seed: int | str) -> tuple[list[Item], list[Item]]:
+    """Draw so many items, and give them and the rest, both in the order in which they came."""
+    order = list(range(len(items)))
+    random.Random(seed).shuffle(order)  # noqa: S311 - a reproducible draw, not a secret
+    chosen, rest = sorted(order[:size]), sorted(order[size:])
+    return [items[i] for i in chosen], [items[i] for i in rest]
+
+
+def by_task(items: Sequence[Item]) -> dict[str, list[Item]]:
+    """Group items by their task family, in order of appearance."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.task_type, []).append(item)
+    return found
+
+
+def without(chosen: Sequence[Item], examples: Sequence[Item]) -> list[Item]:
+    """Leave out the examples whose question is among the chosen items."""
+    taken = {normalised_question(i.question) for i in chosen}
+    return [e for e in examples if normalised_question(e.question) not in taken]
 
 
 def normalised_question(text: str) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, assert_never
 
 from whyprompt.errors import DataError
 from whyprompt.trials.items.files import from_file, from_gsm8k, from_natural_instructions
 from whyprompt.trials.items.generators import from_reasoning_gym
 from whyprompt.trials.items.hub import from_hub
-from whyprompt.trials.items.item import Item, ItemPool, check_items, normalised_question
+from whyprompt.trials.items.item import ItemPool, by_task, check_items, draw, without
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from whyprompt.study import ItemSource
+    from whyprompt.trials.items.item import Item
 
 
 def load_items(sources: Sequence[ItemSource], *, seed: int = 0) -> ItemPool:
@@ -46,15 +46,14 @@ def load_items(sources: Sequence[ItemSource], *, seed: int = 0) -> ItemPool:
     (4, 2)
     """
     items: list[Item] = []
-    shots: dict[str, list[Item]] = {}
+    kept: list[Item] = []
     for source in sources:
         for chosen, examples in _load(source, seed):
             items += chosen
-            for example in examples:
-                shots.setdefault(example.task_type, []).append(example)
+            kept += examples
     check_items(items, where="the study's items")
     # Sources of one task may overlap: an example of one must not be an item of another.
-    return ItemPool(items=tuple(items), shots={k: tuple(_without(items, v)) for k, v in shots.items()})
+    return ItemPool(items=tuple(items), shots={k: tuple(without(items, v)) for k, v in by_task(kept).items()})
 
 
 def _load(source: ItemSource, seed: int) -> list[tuple[list[Item], list[Item]]]:
@@ -64,7 +63,7 @@ def _load(source: ItemSource, seed: int) -> list[tuple[list[Item], list[Item]]]:
         parts = []
         for name, (instances, examples) in from_natural_instructions(source).items():
             chosen, held_out = _split(instances, source.size, source.shot_pool, seed=seed, where=name)
-            parts.append((chosen, _without(chosen, [*examples, *held_out])[: source.shot_pool]))
+            parts.append((chosen, without(chosen, [*examples, *held_out])[: source.shot_pool]))
         return parts
     if source.source == "file":
         everything, where = from_file(source), source.path
@@ -87,16 +86,6 @@ def _split(
             f"{where}: holds {len(items)} items, the study wants {size}",
             hint=f"set size to at most {len(items)}",
         )
-    order = list(range(len(items)))
-    random.Random(seed).shuffle(order)  # noqa: S311 - a reproducible draw, not a secret
-    chosen = [items[i] for i in sorted(order[:size])]
-    rest = _without(chosen, [items[i] for i in sorted(order[size:])])
-    by_task: dict[str, list[Item]] = {}
-    for item in rest:
-        by_task.setdefault(item.task_type, []).append(item)
-    return chosen, [item for group in by_task.values() for item in group[:pool]]
-
-
-def _without(chosen: list[Item], examples: list[Item]) -> list[Item]:
-    taken = {normalised_question(i.question) for i in chosen}
-    return [e for e in examples if normalised_question(e.question) not in taken]
+    chosen, rest = draw(items, size, seed=seed)
+    groups = by_task(without(chosen, rest))
+    return chosen, [item for group in groups.values() for item in group[:pool]]

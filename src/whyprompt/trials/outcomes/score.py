@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.scoring import TokenScores
 
 
+What = Literal["scores", "ending", "completion", "choices"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scorer:
     """What a built-in outcome reads, and how it is worth a number.
@@ -45,9 +48,8 @@ class Scorer:
     refuses items and options that cannot be scored, before anything runs.
     """
 
-    reads: Literal["scores", "ending", "completion", "choices"]
+    reads: What
     value: Callable[[Any, Item, Mapping[str, Any]], float]
-    binary: bool = False
     options: tuple[str, ...] = ()
     check: Callable[[Sequence[Item], Mapping[str, Any]], None] | None = None
 
@@ -95,20 +97,18 @@ def _check_numbers(items: Sequence[Item], _: Mapping[str, Any]) -> None:
 _SCORERS = {
     "log_prob": Scorer(reads="scores", value=lambda scores, _item, _options: scores.total),
     "perplexity": Scorer(reads="scores", value=lambda scores, _item, _options: math.exp(-_mean(scores))),
-    "exact_match": Scorer(reads="ending", binary=True, value=lambda ends, _item, _options: float(ends)),
+    "exact_match": Scorer(reads="ending", value=lambda ends, _item, _options: float(ends)),
     "numeric_match": Scorer(
         reads="completion",
-        binary=True,
         value=lambda text, item, _options: float(last_number(text) == parse_number(item.answer)),
         check=_check_numbers,
     ),
     "string_match": Scorer(
         reads="completion",
-        binary=True,
         value=lambda text, item, _options: float(normalise(text) == normalise(item.answer)),
     ),
     "multiple_choice": Scorer(
-        reads="choices", binary=True, value=_best_choice, options=("normalise",), check=_check_choices
+        reads="choices", value=_best_choice, options=("normalise",), check=_check_choices
     ),
     "embedding_similarity": Scorer(
         reads="completion",
@@ -119,30 +119,13 @@ _SCORERS = {
 }
 
 
-def _reads(outcome: OutcomeSettings) -> str:
+def _reads(outcome: OutcomeSettings) -> What:
     return outcome.needs if outcome.call is not None else _SCORERS[outcome.name].reads
 
 
-def needs_completion(outcomes: Sequence[OutcomeSettings]) -> bool:
-    """Say whether any outcome reads a completion."""
-    return any(_reads(o) == "completion" for o in outcomes)
-
-
-def needs_look_ahead(outcomes: Sequence[OutcomeSettings]) -> bool:
-    """Say whether any outcome asks what follows the answer."""
-    return any(_reads(o) == "ending" for o in outcomes)
-
-
-def needs_choices(outcomes: Sequence[OutcomeSettings]) -> bool:
-    """Say whether any outcome compares the item's choices."""
-    return any(_reads(o) == "choices" for o in outcomes)
-
-
-def outcome_kind(outcome: OutcomeSettings) -> str:
-    """Give an outcome's kind: as the study says, else binary or continuous as its scorer is."""
-    if outcome.kind is not None:
-        return outcome.kind
-    return "binary" if outcome.call is None and _SCORERS[outcome.name].binary else "continuous"
+def any_reads(outcomes: Sequence[OutcomeSettings], what: What) -> bool:
+    """Say whether any outcome reads a completion, what follows the answer, or the item's choices."""
+    return any(_reads(o) == what for o in outcomes)
 
 
 def check_outcomes(outcomes: Sequence[OutcomeSettings], items: Sequence[Item]) -> None:
