@@ -193,6 +193,10 @@ def test_a_result_has_values_a_table_and_a_picture(name, tmp_path):
     assert type(found).__name__ == name or name in {*public.__all__, *wp.__all__}
     assert type(found).__dataclass_params__.frozen
     assert str(found) == found.sentence
+    # A figure of a field's name would hide the field in tables and JSON.
+    fields = {f.name for f in dataclasses.fields(Estimate)}
+    assert not set(found.figures) & (fields | {f.name for f in dataclasses.fields(found)})
+    assert not any(set(row.figures) & fields for row in found.parts)
     stored = found.to_dict()
     assert json.loads(json.dumps(stored, allow_nan=False)) == stored
     assert stored["sentence"] == found.sentence
