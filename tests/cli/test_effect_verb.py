@@ -475,6 +475,11 @@ def test_ordered_levels(run, tmp_path):
             ["--check", "cross-check", "--method", "nearest:caliper=1,caliper_unit=raw"],
             "no meaning with --method NAME:caliper_unit=",
         ),
+        (["--design", "instrument"], "--design instrument needs"),
+        (["--design", "instrument:column=z"], "--design instrument has no option 'column'"),
+        (["--design", "paired:instrument=z"], "--design paired has no option 'instrument'"),
+        (["--design", "instrument:instrument=x", "--impute", "3"], "--impute has no meaning with --design"),
+        (["--design", "instrument:instrument=x", "--unit", "x"], "--unit has no meaning with --design inst"),
         (["--check", "cross-check"], "WHYPROMPT_CROSSCHECK_PYTHON='/no/python' is no program"),
     ],
 )  # fmt: skip
@@ -901,3 +906,20 @@ def test_the_help_names_every_method(run):
     assert code == 0
     told = out[out.index("--method") : out.index("--estimand")]
     assert [name for name in METHODS if name not in told] == []
+
+
+def test_a_design_with_options_is_the_librarys(run):
+    asked = ["--treatment", "treat", "--outcome", "re78", "--confounders", "age,re74"]
+    code, out, err = run(
+        REFERENCE / "lalonde.csv", *asked, "--design", "instrument:instrument=married", "--json"
+    )
+    assert (code, err) == (0, "")
+    found = estimate_effect(
+        pd.read_csv(REFERENCE / "lalonde.csv"),
+        treatment="treat",
+        outcome="re78",
+        confounders=["age", "re74"],
+        design="instrument",
+        instrument="married",
+    )
+    assert json.loads(out) == json.loads(json.dumps(found.to_dict()))

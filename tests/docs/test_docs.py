@@ -167,8 +167,9 @@ def test_the_page_of_the_command_line_names_every_option_and_no_other():
         assert written == set().union(*(known[v] for v in of)), section
 
 
-def test_the_page_of_the_command_line_names_every_option_of_a_method_and_of_a_check():
+def test_the_page_of_the_command_line_names_every_option_of_a_method_a_design_and_a_check():
     from whyprompt.cli.effect_checks import CHECKS
+    from whyprompt.effects.designs.make import DESIGNS, design_options
     from whyprompt.effects.methods.make import METHODS, option_kinds
 
     page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
@@ -177,6 +178,9 @@ def test_the_page_of_the_command_line_names_every_option_of_a_method_and_of_a_ch
         told = " ".join(row for row in rows if f"`{method}`" in row)
         for option, kind in option_kinds(method).items():
             assert kind == "object" or re.search(rf"`{option}\b", told), f"{method} {option}"
+    for design in DESIGNS:
+        told = next(row for row in rows if f"`--design {design}:" in row)
+        assert all(re.search(rf"\b{option}\b", told) for option in design_options(design)), design
     for check, options in CHECKS.items():
         told = next(row for row in rows if f"`--check {check}" in row)
         assert all(re.search(rf"\b{option}\b", told) for option in options), check
@@ -243,6 +247,7 @@ def log(arms):
             "prompt_tokens": 30 + 60 * first + rng.poisson(5, n),
             "correct": correct,
             "score": -difficulty + 0.7 * first + rng.normal(size=n),
+            "drawn": np.where(first ^ (rng.random(n) < 0.2), *arms),
         }
     )
 

@@ -137,6 +137,9 @@ MADE = {
     "EffectsResult of levels": lambda: wp.estimate_effect(
         table(), treatment="arm", outcome="grade", levels="sorted", confounders=["hard"], method="ipw"
     ),
+    "EffectResult of an instrument": lambda: wp.estimate_effect(
+        table(), **ARM, design="instrument", instrument="batch", confounders=["hard"]
+    ),
     "estimate_effect": lambda: wp.estimate_effect(both_arms(), **ARM, **PAIR),
     "placebo_treatment": lambda: wp.placebo_treatment(table(), **ASKED, draws=20),
     "pool_estimates": lambda: public.pool_estimates([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),

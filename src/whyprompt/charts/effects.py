@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -147,7 +148,14 @@ def forest_plot(
     rows = [
         line_of(
             line.label,
-            (line.estimate, line.ci_low, line.ci_high),
+            (
+                line.estimate,
+                *(
+                    (line.ci_low, line.ci_high)
+                    if math.isfinite(line.ends[1] - line.ends[0])
+                    else (None, None)
+                ),
+            ),
             row_words(line),
             **looks[line is result.overall],
         )

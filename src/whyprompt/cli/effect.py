@@ -50,7 +50,12 @@ def effect(
     treated: Annotated[str | None, typer.Option(help="Level that counts as treated.")] = None,
     control: Annotated[str | None, typer.Option(help="Level that counts as control.")] = None,
     design: Annotated[
-        str, typer.Option(help="observational, randomized, or paired (each item under both arms).")
+        str,
+        typer.Option(
+            help="observational, randomized, paired (each item under both arms), or"
+            " instrument:instrument=COLUMN (a lot that the arm follows in part).",
+            metavar="NAME[:OPTION=VALUE,...]",
+        ),
     ] = "observational",
     unit: Annotated[str, typer.Option(help="With --design paired: column with the item.")] = "item_id",
     as_: Annotated[
@@ -140,6 +145,7 @@ def effect(
     _refuse_table(table, given, treatment, outcome)
     kind, of_kind = (None, {}) if as_ is None else read_choice(as_, "--as", _KINDS)
     checks = read_checks(check or ())
+    design, of_design = _design(design)
     values: dict[str, Any] = {
         "confounders": names(confounders),
         "graph": None if graph is None else wp.CausalGraph.read(graph),
@@ -158,12 +164,13 @@ def effect(
     }
     asked = {name: value for name, value in values.items() if name in given}
     asked |= {"random_state": seed} if "seed" in given else {}
-    asked |= _error(std_error) if "std_error" in given else {}
+    asked |= of_design | (_error(std_error) if "std_error" in given else {})
     outcomes = _outcomes(outcome or ())
     assert treatment is not None
     refuse_checks(
         checks, single=kind is None and len(outcomes) == 1, paired=design == "paired", impute=impute
     )
+    _refuse_beside(design, checks, kind, impute)
     frame = read_table(table)
     with said_in_flags(ctx, inside_options()):
         if impute is not None:
@@ -224,6 +231,27 @@ def _error(written: str) -> dict[str, Any]:
     return {"std_error": name, **read_choice(written, "--std-error", {name: {"draws": "count"}})[1]}
 
 
+def _design(written: str) -> tuple[str, dict[str, Any]]:
+    """Read --design: its name and, where it has some, its options."""
+    from whyprompt.effects.designs.make import DESIGNS, design_options
+
+    name = written.partition(":")[0].strip()
+    if name not in DESIGNS:
+        return (written, {}) if name == written else read_choice(written, "--design", {name: {}})
+    return read_choice(written, "--design", {name: design_options(name)})
+
+
+def _refuse_beside(
+    design: str, checks: dict[str, dict[str, Any]], kind: str | None, impute: str | None
+) -> None:
+    """Refuse what is not made for a design with an estimator of its own."""
+    from whyprompt.effects.designs.make import DESIGNS
+
+    if design in DESIGNS:
+        listed = [f"--check {name}" for name in checks] + ([f"--as {kind}"] if kind else [])
+        refuse(", ".join(listed + (["--impute"] if impute else [])), f"with --design {design}")
+
+
 def _method(written: str) -> tuple[str, dict[str, Any]]:
     """Read --method: its name and its options, which the method itself judges."""
     from whyprompt.effects.methods.make import METHODS, option_kinds
@@ -238,12 +266,14 @@ def _method(written: str) -> tuple[str, dict[str, Any]]:
 @cache
 def inside_options() -> dict[str, str]:
     """Give the library's arguments that stand inside an option, each with what goes before it."""
+    from whyprompt.effects.designs.make import DESIGNS, design_options
     from whyprompt.effects.methods.make import METHODS, options_of
 
     found = {option: "--method NAME:" for method in METHODS for option in options_of(method)}
     found |= {option: f"--check {name}:" for name, options in CHECKS.items() for option in options}
     found |= {option: f"--as {kind}:" for kind, options in _KINDS.items() for option in options}
     found |= dict.fromkeys(_GAPS, "--impute M:")
+    found |= {option: f"--design {name}:" for name in DESIGNS for option in design_options(name)}
     return {**found, "reference": "--as KIND:", "draws": "--std-error NAME:"}
 
 
@@ -287,6 +317,7 @@ def _estimated(
 ) -> tuple[Any, dict[str, Any]]:
     """Estimate, and give what was asked for as the library has it."""
     import whyprompt as wp
+    from whyprompt.effects.designs.make import DESIGNS
 
     several = len(outcomes) > 1
     if several and kind is not None:
@@ -296,7 +327,7 @@ def _estimated(
         asked, note = _paired_instead(frame, treatment, outcomes, asked)
     if asked.get("design") == "paired":
         _refuse_paired(asked, kind, several=several)
-    else:
+    elif asked.get("design") not in DESIGNS:
         _refuse(set(asked) & {"unit"}, "without --design paired")
         _refuse(set(asked) - _DOSE if kind == "dose" else set(), "with --as dose")
         by_arms = {"treated", "control", "by", "propensity"} if kind == "all-arms" else set()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from whyprompt._arguments import at_least, seed
 from whyprompt.effects.comparison import paired
+from whyprompt.effects.designs.make import DESIGNS, design_effect, refuse_foreign_options
 from whyprompt.effects.estimate import adjusted, estimated
 from whyprompt.effects.ordinal import ordered_outcome
 from whyprompt.effects.paired import paired_effect
@@ -120,9 +121,12 @@ def estimate_effect(
         ATE where there are confounders or a known propensity.
     estimand : {"att", "atc", "ate", "ato"}, optional
         Default ``"att"``; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for ``method="naive"``.
-    design : {"observational", "randomized", "paired"}, default "observational"
+    design : {"observational", "randomized", "paired", "instrument"}, default "observational"
         How rows got their arms. Paired: every item was run under both, and is compared with itself; nothing
-        has to be adjusted for, and what only an adjustment needs is refused.
+        has to be adjusted for, and what only an adjustment needs is refused. Instrument: the arm follows
+        something that moves the outcome through the arm alone, as a randomised assignment that was not always
+        kept; the effect is that on the rows that follow it, by two-stage least squares, with the interval of
+        Anderson and Rubin, which a weak instrument does not spoil (and may leave unbounded).
     treated, control : object, optional
         Levels of the treatment. Where both are named, rows of other arms are put aside and counted; for all
         arms at once see `compare_arms`.
@@ -157,7 +161,8 @@ def estimate_effect(
         ``item_id``), whose repeats under an arm are averaged, and `noise`: what makes trials of one item and
         arm differ, for what is said of single items. ``"independent"`` (default): draws of their own;
         ``"shared"``: draws that items share, as one set of shots for all items of a repetition; ``"none"``,
-        as where outcomes are scored and prompts fixed.
+        as where outcomes are scored and prompts fixed. Of an instrument: `instrument`, its column, a number
+        or two levels.
 
     Returns
     -------
@@ -170,10 +175,11 @@ def estimate_effect(
         If a column is absent, has missing or infinite values, or is of the wrong kind; in a paired design
         also if `cluster` or `by` varies within an item.
     EstimationError
-        If an arm is empty, scores are separated, nothing can be matched, a covariate is caused by the
-        arm, or options contradict each other or the design; or no item has an outcome under both arms.
+        If an arm is empty, scores are separated, nothing can be matched, a covariate is caused by the arm, an
+        instrument is constant or the arm itself, or options contradict each other or the design; or no item
+        has an outcome under both arms.
     GraphError
-        If the graph forbids a confounder.
+        If the graph forbids a confounder, or says that an instrument is none.
 
     See Also
     --------
@@ -189,6 +195,7 @@ def estimate_effect(
     Bonett, D. G. and Price, R. M. (2012). Adjusted Wald confidence interval for a difference of binomial
     proportions based on paired data. Journal of Educational and Behavioral Statistics 37, 479-488.
     Holm, S. (1979). Scandinavian Journal of Statistics 6, 65-70.
+    Anderson, T. W. and Rubin, H. (1949). Annals of Mathematical Statistics 20, 46-63.
 
     Examples
     --------
@@ -234,6 +241,17 @@ def estimate_effect(
         "denominator": denominator,
         **options,
     }
+    if design not in (known := ("observational", "randomized", "paired", *DESIGNS)):
+        raise EstimationError(f"design {design!r} is not known", hint=f"one of: {', '.join(known)}")
+    if design in DESIGNS:
+        if several is not None or levels is not None:
+            raise EstimationError(
+                f"design={design!r} takes one outcome that is not ordered", hint="name one outcome at a time"
+            )
+        of_call = {"outcome": str(outcome), "treated": treated, "control": control, "by": by}
+        of_call |= {"draws": draws, "random_state": random_state}
+        return design_effect(table, design, shared | asked | of_call)
+    refuse_foreign_options(design, options)
     if design == "paired":
         within = _paired_options(asked, draws=draws, single=several is None and levels is None)
         names = named_arms(table, treatment, treated, control)

@@ -35,10 +35,15 @@ _ESTIMAND_NAMES = {
     "att": "the average effect on the treated rows",
     "atc": "the average effect on the control rows",
     "ato": "the average effect on the rows where the arms overlap",
+    "late": "the average effect on the rows whose arm follows the instrument",
 }
 _HELP = "Randomising the arm, running both arms on the same items, or naming the confounders would help."
 # A method that is an option's word and no word of a sentence.
-_METHOD_NAMES = {"naive": "difference of means", "paired": "differences within items"}
+_METHOD_NAMES = {
+    "naive": "difference of means",
+    "paired": "differences within items",
+    "2sls": "two-stage least squares",
+}
 
 
 def estimand_words(
@@ -84,10 +89,10 @@ class EffectResult(Result):
         Columns.
     treated, control : str
         The two arms.
-    estimand : {"ate", "att", "atc", "ato"}
+    estimand : {"ate", "att", "atc", "ato", "late"}
         Whose average effect it is.
     method : str
-        Such as ``"nearest"``; ``"paired"`` for items run under both arms.
+        Such as ``"nearest"``; ``"paired"`` for items run under both arms, ``"2sls"`` for an instrument.
     ess_treated, ess_control : float
         Kish effective sample sizes, (sum w)^2 / sum w^2.
     balance : tuple of BalanceRow
