@@ -36,6 +36,7 @@ TITLES = {
     **OTHERS,
 }
 COIN = "coin"
+THEIRS = " (published)"
 HEAD = """\
 # Yardsticks: our estimates in the field's tables
 
@@ -70,7 +71,8 @@ Raghupathi (2020), arXiv:2011.15007.
 LALONDE = """\
 The treated of a randomised job-training programme, beside its own controls and beside those of two surveys,
 as they are and trimmed to where the arms overlap; in dollars, with 95% intervals. The covariates are those
-of the published table. Data and published estimates: Imbens and Xu (2024), arXiv:2406.00827.
+of the published table. Data and published estimates: Imbens and Xu (2024),
+LaLonde (1986) after nearly four decades: lessons learned.
 """
 PROMPTS = """\
 *simulated*: {items:,} questions drawn from {pool:,} real ones (GSM8K and thirteen tasks of Natural
@@ -99,7 +101,7 @@ def truth(one: Record) -> float | None:
 def misses(one: Record, target: float | None) -> bool | None:
     """Say whether the interval misses; None where there is no interval, or no truth."""
     low, high = one.get("low"), one.get("high")
-    if target is None or low is None or high is None:
+    if target is None or low is None or high is None or np.isnan(low) or np.isnan(high):
         return None
     return not low <= target <= high
 
@@ -163,8 +165,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def shown(entry: str) -> str:
-    """Write whose an entry is: ours in bold type, a peer by its name."""
-    return entry if entry in PEERS else "**default**" if entry == "default" else f"**`{entry}`**"
+    """Write whose an entry is: ours in bold type, others by their names."""
+    return (
+        entry
+        if entry in PEERS or entry.endswith(THEIRS)
+        else "**default**"
+        if entry == "default"
+        else f"**`{entry}`**"
+    )
 
 
 def by_entry(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -196,7 +204,7 @@ def acic2016(records: Sequence[Record], places: Places) -> list[str]:
     lines: dict[str, dict[str, float]] = {}
     groups = by_entry(records)
     for method, group in published.groupby("method"):
-        groups[str(method)] = [
+        groups[f"{method}{THEIRS}"] = [
             {"case": f"p{row:02d}", "estimate": None if np.isnan(satt) else satt, "low": low, "high": high}
             for row, satt, low, high in group[["row", "satt", "lower", "upper"]].itertuples(index=False)
         ]
@@ -204,11 +212,11 @@ def acic2016(records: Sequence[Record], places: Places) -> list[str]:
         at = [int(one["case"][1:3]) for one in here]
         lines[entry] = score(here, known.loc[at, "satt_y"].tolist(), known.loc[at, "sd_y"].tolist())
     ranked = sorted(lines, key=lambda name: lines[name]["rmse"] if lines[name]["rmse"] >= 0 else np.inf)
-    theirs = set(published["method"])
+    theirs = [name for name in ranked if name.endswith(THEIRS)]
     cells = [
         [
             str(rank),
-            f"{name} (published)" if name in theirs else shown(name),
+            shown(name),
             number(one["rmse"], 4),
             share(one["coverage"]),
             number(one["median"], 4),
@@ -218,7 +226,11 @@ def acic2016(records: Sequence[Record], places: Places) -> list[str]:
         ]
         for rank, (name, one) in enumerate(((name, lines[name]) for name in ranked), 1)
     ]
-    both = [n for n in ranked if n in theirs and lines[n]["rmse"] <= 0.0135 and lines[n]["coverage"] >= 0.93]
+    both = [
+        n.removesuffix(THEIRS)
+        for n in theirs
+        if lines[n]["rmse"] <= 0.0135 and lines[n]["coverage"] >= 0.93 and not lines[n]["failed"]
+    ]
     return [
         ACIC.format(n=len(rows)),
         *table(
@@ -240,9 +252,8 @@ def lalonde(records: Sequence[Record], places: Places) -> list[str]:
         ["table", "sample", "method", "Estimate", "CI_lower", "CI_upper"]
     ].itertuples(index=False):
         outcome = "re75" if name.endswith("placebo") else "re78"
-        groups[f"{outcome}/{sample}/{method}"] = {"estimate": estimate, "low": low, "high": high}
-    entries = list(dict.fromkeys([*(r["entry"] for r in records), *published["method"]]))
-    theirs = set(published["method"])
+        groups[f"{outcome}/{sample}/{method}{THEIRS}"] = {"estimate": estimate, "low": low, "high": high}
+    entries = list(dict.fromkeys([*(r["entry"] for r in records), *(published["method"] + THEIRS)]))
     out = [LALONDE]
     for outcome, title in (
         ("re78", "### Earnings in 1978: the experiment knows the effect"),
@@ -250,7 +261,7 @@ def lalonde(records: Sequence[Record], places: Places) -> list[str]:
     ):
         cells = [
             [
-                f"{entry} (published)" if entry in theirs else shown(entry),
+                shown(entry),
                 *(_interval(groups.get(f"{outcome}/{sample}/{entry}")) for sample in SAMPLES),
             ]
             for entry in entries
@@ -260,7 +271,10 @@ def lalonde(records: Sequence[Record], places: Places) -> list[str]:
     for entry in entries:
         inside = []
         for sample in ("out6", "out7"):
-            one, trusted = groups.get(f"re78/{sample}/{entry}"), groups[f"re78/{EXPERIMENT[sample]}/diff"]
+            one, trusted = (
+                groups.get(f"re78/{sample}/{entry}"),
+                groups[f"re78/{EXPERIMENT[sample]}/diff{THEIRS}"],
+            )
             got = None if one is None or one.get("estimate") is None else misses(trusted, one["estimate"])
             inside.append("-" if got is None else "no" if got else "yes")
         placebo = []
@@ -276,7 +290,7 @@ def lalonde(records: Sequence[Record], places: Places) -> list[str]:
                 if claims(one)
                 else "covers 0"
             )
-        cells.append([f"{entry} (published)" if entry in theirs else shown(entry), *inside, *placebo])
+        cells.append([shown(entry), *inside, *placebo])
     head = ["entry", *(f"{OTHERS[s]}: inside the experiment's interval" for s in ("out6", "out7"))]
     head += [f"{title}: placebo" for title in OTHERS.values()]
     out += ["### What is claimed", "", *table(head, cells), *failures(records)]
@@ -292,21 +306,20 @@ def _interval(one: Record | None) -> str:
 
 
 def realcause(records: Sequence[Record], places: Places) -> list[str]:
-    published = pd.read_csv(places.data / "realcause" / "published_estimators.csv.gz")
+    published = pd.read_csv(places.data / "realcause" / "published_estimators.csv.gz").dropna(
+        subset=["ate_rmse"]
+    )
     out = [REALCAUSE]
     for data in ("lalonde_psid", "lalonde_cps"):
         theirs = published[published["dataset"] == data]
         here = [one for one in records if one["case"].startswith(data)]
         lines = []
         for entry, group in by_entry(here).items():
-            ate = [one for one in group if one["case"].endswith("/ate")]
-            att = [one for one in group if one["case"].endswith("/att")]
             first, second = (
-                score(part, [one["truths"].get(name) for one in part]) if part else None
-                for part, name in ((ate, "ate"), (att, "att"))
+                score(part, [one["truths"].get(name) if _asked(one, name) else None for one in part])
+                for name in ("ate", "att")
+                for part in [[one for one in group if one["case"].endswith(f"/{name}")]]
             )
-            if first is None or second is None:
-                continue
             better = int((theirs["ate_rmse"] < first["rmse"]).sum())
             rank = "-" if not np.isfinite(first["rmse"]) else f"{better + 1}"
             lines.append(
@@ -353,6 +366,11 @@ def realcause(records: Sequence[Record], places: Places) -> list[str]:
             *failures(here),
         ]
     return out
+
+
+def _asked(one: Record, estimand: str) -> bool:
+    """Say whether an estimate is of what was asked for: some methods answer one question alone."""
+    return one.get("estimand") == estimand
 
 
 def prompts(records: Sequence[Record], places: Places) -> list[str]:
