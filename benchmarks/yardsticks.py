@@ -7,7 +7,7 @@ data and, with `--peers`, other libraries run on them here.
 acic2016   the 2016 data challenge: 39 settings, 58 covariates as they are, 24 published methods
 lalonde    the job-training experiment and its treated beside survey controls, trimmed and not, and a placebo
 realcause  outcomes of a model fitted to LaLonde's data, 516 published estimators of each
-prompts    14 families of real questions with simulated answers; and a study of both arms (`--trials`), of
+prompts    14 families of real questions with simulated answers; and studies of both arms (`--trials`), of
            which one arm an item is kept: by a coin, by difficulty, by family, by length, by all of these
 
 Each case is estimated in a process with one thread, and what it gave is one line of `--keep`: a run that was
@@ -18,8 +18,9 @@ stopped goes on where it was. Lines of other versions of the estimators are not 
     python benchmarks/yardsticks.py --keep lines.jsonl --only acic2016 --every 5
     python benchmarks/yardsticks.py --keep lines.jsonl --peers /path/to/python --write page.md
 
-The peers' Python has doubleml, lightgbm, econml, causallib and stochtree. The study's trials are made by
-``whyprompt run studies/few_shot.yaml`` and ``whyprompt export studies/few_shot.yaml trials.csv``.
+The peers' Python has doubleml, lightgbm, econml, causallib and stochtree. Trials are made by
+``whyprompt run studies/few_shot.yaml`` and ``whyprompt export studies/few_shot.yaml few_shot.csv``; with more
+items (``size``) they are a larger yardstick.
 """
 
 from __future__ import annotations
@@ -220,7 +221,7 @@ def run(tasks: list[Record], pythons: dict[str, str], args: argparse.Namespace) 
     broken: list[str] = []
     shown = [0.0]
     places = ["--data", str(args.data), "--questions", str(args.questions or args.data / "..")]
-    places += ["--trials", str(args.trials)] if args.trials else []
+    places += ["--trials", *map(str, args.trials)] if args.trials else []
 
     def serve() -> None:
         worker = Worker(places, args.seconds)
@@ -262,7 +263,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=Path("../shared/data/yardsticks"))
     parser.add_argument("--questions", type=Path, help="a folder with gsm8k/ and natural_instructions/")
-    parser.add_argument("--trials", type=Path, help="trials of studies/few_shot.yaml, as CSV")
+    parser.add_argument("--trials", type=Path, nargs="+", default=[], help="CSV files of trials of both arms")
     parser.add_argument("--only", nargs="+", choices=YARDS, default=list(YARDS))
     parser.add_argument(
         "--every", type=int, default=1, help="take every so many instances, samples and draws"
@@ -277,7 +278,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, help="the page to write")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    places = Places(data=args.data, questions=args.questions or args.data / "..", trials=args.trials)
+    places = Places(data=args.data, questions=args.questions or args.data / "..", trials=tuple(args.trials))
     if args.worker:
         work(places)
         return

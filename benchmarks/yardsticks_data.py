@@ -37,17 +37,23 @@ EXPERIMENT = dict(zip(SAMPLES, ("out1", "out2", "out3", "out1", "out1", "out2", 
 """The randomised sample that each sample's treated come from."""
 _PERSON = ("age", "education", "black", "hispanic", "married", "nodegree", "re74")
 RULES = ("coin", "difficulty", "family", "length", "all")
+SIMULATED = "simulated"
 ITEMS = 1500
 """Rows of a simulated log."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where the data lie: the yardsticks, real questions, and the trials of a study under both arms."""
+    """Where the data lie: the yardsticks, real questions, and trials of studies under both arms."""
 
     data: Path
     questions: Path
-    trials: Path | None = None
+    trials: tuple[Path, ...] = ()
+
+    @property
+    def studies(self) -> dict[str, Path]:
+        """The tables of trials, by name."""
+        return {path.stem: path for path in self.trials}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +107,7 @@ def names(yard: str, places: Places, *, draws: int, every: int = 1) -> list[str]
     if yard == "realcause":
         files = sorted((places.data / yard).glob("*_sample*.csv.gz"))[::every]
         return [f"{file.name.removesuffix('.csv.gz')}/{one}" for file in files for one in ("ate", "att")]
-    logs = ["simulated", *(["demo"] if places.trials else [])]
+    logs = [SIMULATED, *places.studies]
     return [f"{log}/{rule}/{draw}" for draw in range(0, draws, every) for log in logs for rule in RULES]
 
 
@@ -114,7 +120,9 @@ def case(yard: str, name: str, places: Places) -> Case:
     if yard == "realcause":
         return _realcause(places.data / yard, *name.split("/"))
     log, rule, draw = name.split("/")
-    return _simulated(places.questions, rule, int(draw)) if log == "simulated" else _demo(places, rule, draw)
+    if log == SIMULATED:
+        return _simulated(places.questions, rule, int(draw))
+    return _one_arm(places.studies[log], rule, int(draw))
 
 
 def _acic2016(folder: Path, name: str) -> Case:
@@ -271,9 +279,9 @@ def _simulated(folder: Path, rule: str, draw: int) -> Case:
     )
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _trials(path: Path) -> pd.DataFrame:
-    """One row an item of the demo's study: what was known of it, and its mean outcome under either arm."""
+    """Give one row an item of a study: what was known of it, and its mean outcome under either arm."""
     trials = pd.read_csv(path)
     known = ["task_type", "difficulty", "question_tokens", "question_perplexity"]
     items = trials.groupby("item_id")[known].first()
@@ -283,12 +291,11 @@ def _trials(path: Path) -> pd.DataFrame:
     return items.assign(ease=family, size=items["question_tokens"]).reset_index(drop=True)
 
 
-def _demo(places: Places, rule: str, draw: str) -> Case:
+def _one_arm(path: Path, rule: str, draw: int) -> Case:
     """Keep one arm of each item of a study that ran both; the truth is that of these items."""
-    assert places.trials is not None
-    items = _trials(places.trials)
+    items = _trials(path)
     chance, effect = chances(items, rule), (items["few_shot"] - items["direct"]).to_numpy()
-    treated = np.random.default_rng([int(draw), RULES.index(rule)]).random(len(items)) < chance
+    treated = np.random.default_rng([draw, RULES.index(rule)]).random(len(items)) < chance
     known = ("task_type", "difficulty", "question_tokens", "question_perplexity")
     arm, seen = np.where(treated, "few_shot", "direct"), np.where(treated, items["few_shot"], items["direct"])
     own = {"att": float(effect[treated].mean()), "atc": float(effect[~treated].mean())}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from yardsticks_data import EXPERIMENT, ITEMS, RULES, SAMPLES, Places, questions
+from yardsticks_data import EXPERIMENT, ITEMS, RULES, SAMPLES, SIMULATED, Places, questions
 from yardsticks_peers import PEERS
 
 if TYPE_CHECKING:
@@ -71,16 +71,16 @@ Raghupathi (2020), arXiv:2011.15007.
 LALONDE = """\
 The treated of a randomised job-training programme, beside its own controls and beside those of two surveys,
 as they are and trimmed to where the arms overlap; in dollars, with 95% intervals. The covariates are those
-of the published table. Data and published estimates: Imbens and Xu (2024),
-LaLonde (1986) after nearly four decades: lessons learned.
+of the published table. Data and published estimates: Imbens and Xu (2024), LaLonde (1986) after nearly four
+decades: lessons learned.
 """
 PROMPTS = """\
 *simulated*: {items:,} questions drawn from {pool:,} real ones (GSM8K and thirteen tasks of Natural
 Instructions; their lengths, numbers and difficulty), a right or wrong answer drawn from a made-up law in
-which families differ, and examples help most at middle difficulty. Truth and interval are of the pool.
-*demo*: items of a study that ran both arms, of which one arm each is kept; the truth is that of the very
-items, so that intervals, which count the sampling of items, should cover more than 95%. All adjust for the
-same under every rule: family, difficulty, length and one more column.
+which families differ, and examples help most at middle difficulty. Truth and interval are of the pool. The
+others are items of a study that ran both arms, {studies}, of which one arm each is kept; the truth is that
+of the very items, so that intervals, which count the sampling of items, should cover more than 95%. All
+adjust for the same under every rule: family, difficulty, length and one more column.
 
 An entry is held to the truth of the rows that its sentence speaks of. *claims*: the sentence calls it an
 effect and the interval excludes 0. *declines*: it says that the difference may not be claimed, or gives
@@ -374,8 +374,16 @@ def _asked(one: Record, estimand: str) -> bool:
 
 
 def prompts(records: Sequence[Record], places: Places) -> list[str]:
-    out = [PROMPTS.format(items=ITEMS, pool=len(questions(places.questions)))]
-    for log in ("simulated", "demo"):
+    sizes: dict[str, int] = {}
+    for one in records:
+        log = one["case"].split("/")[0]
+        sizes[log] = max(sizes.get(log, 0), one.get("rows", 0))
+    studies = (
+        ", ".join(f"*{log}* ({n:,} items)" for log, n in sizes.items() if log != SIMULATED) or "none here"
+    )
+    pool = len(questions(places.questions))
+    out = [PROMPTS.format(items=ITEMS, pool=pool, studies=studies)]
+    for log in sizes:
         for rule in RULES:
             here = [one for one in records if one["case"].startswith(f"{log}/{rule}/")]
             if not here:

@@ -192,9 +192,9 @@ def test_of_a_study_of_both_arms_one_is_kept(folder, asked, harness, tmp_path):
     arms = [items.assign(arm=a, log_prob=rng.normal(m, 1, n)) for a, m in (("direct", 0), ("few_shot", 1))]
     trials = pd.concat([*arms, *(a.assign(log_prob=a["log_prob"] + 2) for a in arms)])
     trials.to_csv(tmp_path / "trials.csv", index=False)
-    places = data.Places(data=folder, questions=asked, trials=tmp_path / "trials.csv")
-    assert "demo/all/0" in data.names("prompts", places, draws=1)
-    one = data.case("prompts", "demo/difficulty/3", places)
+    places = data.Places(data=folder, questions=asked, trials=(tmp_path / "trials.csv",))
+    assert "trials/all/0" in data.names("prompts", places, draws=1)
+    one = data.case("prompts", "trials/difficulty/3", places)
     effect = (arms[1]["log_prob"] - arms[0]["log_prob"]).to_numpy()
     np.testing.assert_allclose(np.sort(one.effect), np.sort(effect))
     assert one.truths["ate"] == pytest.approx(effect.mean())
