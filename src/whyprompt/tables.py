@@ -60,7 +60,7 @@ class Column:
         made = design_matrix({self.name: self.data[there]}, full=full)
         matrix = np.full((len(self.data), made.matrix.shape[1]), np.nan)
         matrix[there] = made.matrix
-        return replace(made, matrix=matrix)
+        return replace(made, build=lambda: matrix)
 
 
 class Table:

@@ -88,7 +88,7 @@ def fit_arrays(
         y=outcome,
         confounders=columns,
         columns=dict(zip(columns, matrix.T, strict=True)),
-        design=Design(matrix=matrix, names=columns, sources=columns),
+        design=Design(build=lambda: matrix, names=columns, sources=columns),
         strata=None,
         limits=(),
         cluster=None if cluster is None else np.asarray(cluster),

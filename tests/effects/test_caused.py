@@ -128,7 +128,7 @@ def test_the_lots_test_holds_its_size_over_many_covariates():
     said = 0
     for _ in range(300):
         X = np.column_stack([rng.normal(size=(200, 8)), rng.random((200, 4)) < 0.1])
-        said += bool(moves_with_arm(X, [f"x{k}" for k in range(12)], rng.random(200) < 0.5, None))
+        said += bool(moves_with_arm({f"x{k}": X[:, k] for k in range(12)}, rng.random(200) < 0.5, None))
     # 0.001 of 300 trials is 0.3; four or more have a chance below 1 in 3,000.
     assert said < 4
 
@@ -138,7 +138,7 @@ def test_the_lots_test_takes_repeated_rows_as_one_unit():
     said = 0
     for _ in range(60):
         x, arm = np.repeat(rng.normal(size=40), 50), np.repeat(rng.random(40) < 0.5, 50)
-        said += bool(moves_with_arm(x[:, None], ["x"], arm, np.repeat(np.arange(40), 50)))
+        said += bool(moves_with_arm({"x": x}, arm, np.repeat(np.arange(40), 50)))
     assert said == 0
 
 

@@ -1,6 +1,7 @@
 """Risks and odds, ordered levels, several outcomes, subgroups: statsmodels, closed forms, known truths."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -417,6 +418,27 @@ def test_the_correlation_of_the_estimates_is_that_of_their_influence_values(fram
     wanted /= np.sqrt(np.outer(np.diag(wanted), np.diag(wanted)))
     assert np.array(result.correlation) == pytest.approx(wanted, abs=1e-6)
     assert result.correlation[0][1] > 0.2
+
+
+@pytest.mark.parametrize("cluster", ["none", "site"])
+@pytest.mark.parametrize("method", ["ipw", "overlap", "entropy", "aipw"])
+def test_the_joint_distribution_is_that_of_the_errors_of_sums_and_differences(frame, method, cluster):
+    from whyprompt.effects.estimate import adjusted
+    from whyprompt.stats.several import covariance_by_errors
+    from whyprompt.tables import open_table
+
+    frame = frame.assign(site=np.arange(len(frame)) % 40)
+    options = {"confounders": ["x", "z"], "method": method, "cluster": cluster}
+    made = adjusted(open_table(frame), treatment="arm", outcomes=OUTCOMES, **options)
+
+    def error(y):
+        """Fit everything again, as for an outcome of its own."""
+        return made.plan.method.fit(replace(made.problem, y=y, rank=made.fit.rank), made.plan).std_error
+
+    ys = [frame[name].to_numpy(float) for name in OUTCOMES]
+    wanted = covariance_by_errors(error, [y / error(y) for y in ys], scaled=True)
+    result = estimate_effects(frame, treatment="arm", outcomes=OUTCOMES, **options)
+    assert np.array(result.correlation) == pytest.approx(wanted, abs=1e-9)
 
 
 def test_pairs_give_the_correlation_of_their_differences(frame):

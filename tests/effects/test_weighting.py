@@ -14,7 +14,7 @@ from whyprompt import compare_arms, estimate_effect
 from whyprompt.effects.methods.balancing import entropy_multipliers
 from whyprompt.effects.methods.doses import dose_correlations, dose_weights, heavy_tails
 from whyprompt.effects.methods.many_arms import multinomial_weights
-from whyprompt.effects.methods.weights import crump_threshold, truncate_weights
+from whyprompt.effects.methods.weights import crump_threshold, raw_weights, truncate_weights
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.design import standardised
 from whyprompt.stats.errors import interval
@@ -24,6 +24,7 @@ from whyprompt.stats.influence import (
     regression_influence,
     with_intercept,
 )
+from whyprompt.stats.propensity import fit_logistic
 
 
 def weigh(y, t, X, *, method="ipw", estimand=None, **options):
@@ -340,6 +341,60 @@ def test_the_error_equals_a_numerically_stacked_sandwich():
     result = weigh(y, t, X)
     assert result.estimate == pytest.approx(theta[4] - theta[5], rel=1e-8)
     assert result.std_error == pytest.approx(np.sqrt(cov[4, 4] + cov[5, 5] - 2 * cov[4, 5]), rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [{}, {"stabilised": True}, {"truncate": 0.9}])
+@pytest.mark.parametrize("estimand", ["ate", "att", "atc", "ato"])
+def test_the_error_by_one_product_is_that_of_the_equations_differentiated_one_by_one(estimand, options):
+    if "stabilised" in options and estimand != "ate":
+        pytest.skip("stabilised weights are defined for the ATE")
+    rng = np.random.default_rng(11)
+    y, t, X, _, _ = simulate(rng, 400)
+    X = np.column_stack([X, rng.normal(size=(400, 9)), X[:, 0] - 2 * X[:, 1]])
+    found = weigh(y, t, X, estimand=estimand, **options)
+    design = with_intercept(standardised(X, [f"x{j}" for j in range(13)]))
+    theta = np.zeros(13)
+    for _ in range(30):
+        e = 1 / (1 + np.exp(-design @ theta))
+        theta += np.linalg.solve((design * (e * (1 - e))[:, None]).T @ design, design.T @ (t - e))
+    share = np.where(t, t.mean(), 1 - t.mean()) if options.get("stabilised") else 1.0
+    cap = np.inf
+    if "truncate" in options:
+        reweighted = {"att": ~t, "atc": t}.get(estimand, np.ones(400, dtype=bool))
+        cap = found.weights[reweighted].max()
+
+    def weights(at):
+        raw = raw_weights(design @ at, t, estimand) * share
+        return np.where(raw.real < cap * (1 + 1e-9), raw, cap)
+
+    arms = np.column_stack([t, ~t]).astype(float)
+    psi = lambda at: design * (t - 1 / (1 + np.exp(-design @ at)))[:, None]  # noqa: E731
+    _, influence = regression_influence(
+        y,
+        arms,
+        found.weights,
+        weight_function=weights,
+        theta=theta,
+        nuisance=nuisance_influence(psi, theta),
+    )
+    assert found.influence == pytest.approx(influence, abs=1e-12 * np.abs(influence).max(), rel=1e-9)
+
+
+def test_another_outcome_is_fitted_with_the_score_and_the_folds_of_the_first(monkeypatch):
+    y, t, X, _, _ = simulate(np.random.default_rng(12), 300)
+    second = X[:, 1] + t + np.sin(np.arange(300))
+    calls = []
+    at = "whyprompt.effects.methods.score.fit_logistic"
+    monkeypatch.setattr(at, lambda *a, **k: calls.append(1) or fit_logistic(*a, **k))
+    for method in ("ipw", "overlap"):
+        first = weigh(y, t, X, method=method, discard=0.05)
+        fitted = len(calls)
+        found = first.again(second)
+        assert len(calls) == fitted > 0
+        alone = weigh(second, t, X, method=method, discard=0.05)
+        assert found.estimate == pytest.approx(alone.estimate, rel=1e-10)
+        assert found.std_error == pytest.approx(alone.std_error, rel=1e-10)
+        assert found.warnings == alone.warnings
 
 
 def test_a_known_score_is_used_as_it_is():

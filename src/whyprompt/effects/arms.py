@@ -30,9 +30,10 @@ from whyprompt.stats.clusters import clustered_means, pairwise_df
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.errors import interval
 from whyprompt.stats.influence import cluster_codes, effective_sample_size
+from whyprompt.stats.order import distinct
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.rules import few_clusters
-from whyprompt.stats.several import correlation, max_t, normal_scores, reach
+from whyprompt.stats.several import max_t_of_root, normal_scores, reach
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     # Of the arms: their means, the covariance of these, and the degrees of freedom of each two's difference.
     Means = tuple[Floats, Floats, Floats]
 
-_MANY_ARMS = 30
+# More values of a number are a dose; text is an arm however many there are, up to so many comparisons.
+_MANY_ARMS, _MANY_PAIRS = 30, 20_000
 # Methods that bring all arms to one population, and whose effects they then estimate.
 _AT_ONCE = {"ipw": ("ate", "att"), "overlap": ("ato",), "naive": ("ate",)}
 
@@ -249,17 +251,26 @@ def compare_arms(
 
 def _arms(table: Table, treatment: str, reference: object | None) -> tuple[list[str], NDArray[Any]]:
     labels = table.labels(treatment, role="treatment")
-    arms, counts = np.unique(labels.astype(str), return_counts=True)
-    found = [str(a) for a in arms]
+    found, code = distinct(labels)
+    counts = np.bincount(code)
     if len(found) < 2:
         raise EstimationError(
             f"treatment column {treatment!r} is constant: every row is {found[0]!r}",
             hint="an effect needs two arms or more",
         )
-    if len(found) > _MANY_ARMS:
+    if len(found) > _MANY_ARMS and table.values(treatment, role="treatment").dtype != object:
         raise EstimationError(
-            f"treatment column {treatment!r} has {len(found)} levels: too many to compare pair by pair",
-            hint="a number that takes many values is a dose: use dose_response",
+            f"treatment column {treatment!r} has {len(found)} levels, which are numbers: too many to be arms",
+            hint="a number that takes many values is a dose: use dose_response; numbers that name arms are to"
+            " be written as text",
+        )
+    n_pairs = len(found) - 1 if reference is not None else len(found) * (len(found) - 1) // 2
+    if n_pairs > _MANY_PAIRS:
+        fewer = "" if reference is not None else " or compare them with one arm, reference=...;"
+        raise EstimationError(
+            f"treatment column {treatment!r} has {len(found)} levels: {n_pairs} comparisons are too many",
+            hint=f"keep the arms with the most rows, or merge arms;{fewer} at most {_MANY_PAIRS} comparisons"
+            " are adjusted for each other",
         )
     for arm, count in zip(found, counts.tolist(), strict=True):
         if count < 2:
@@ -275,7 +286,7 @@ def _arms(table: Table, treatment: str, reference: object | None) -> tuple[list[
             )
         found.remove(named)
         found.insert(0, named)
-    return found, labels.astype(str)
+    return found, labels
 
 
 def _weighted(
@@ -397,16 +408,17 @@ def _contrasts(
     blind: dict[str, str],
 ) -> tuple[Estimate, ...]:
     means, joint, df = found
-    one = np.eye(len(arms))
-    C = np.array([one[b] - one[a] for a, b in pairs])
-    estimates = C @ means
-    covariance = C @ joint @ C.T
-    errors = np.sqrt(np.clip(np.diag(covariance), 0.0, None))
+    first, second = np.array(pairs).T
+    estimates = means[second] - means[first]
+    # A root of the differences' covariance from one of the means', which are fewer.
+    values, vectors = np.linalg.eigh(joint)
+    of_means = vectors * np.sqrt(np.clip(values, 0.0, None))
+    root = of_means[second] - of_means[first]
+    errors = np.linalg.norm(root, axis=1)
     t = np.divide(estimates, errors, out=np.zeros(len(pairs)), where=errors > 0)
     free = [float(df[a, b]) for a, b in pairs]
-    family, critical, _ = max_t(
-        normal_scores(t, free), correlation(covariance), level=level, random_state=random_state
-    )
+    root /= np.where(errors > 0, errors, 1.0)[:, None]
+    family, critical, _ = max_t_of_root(normal_scores(t, free), root, level=level, random_state=random_state)
     known = [pair_known(blind, arms[a], arms[b]) for a, b in pairs]
     rows = [
         stated(

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.checks.balance import moments
+from whyprompt.effects.checks.balance import level_shares, moments
 from whyprompt.results import BalanceRow
-from whyprompt.stats.design import design_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,32 +25,35 @@ def _two_valued(x: Floats) -> bool:
     return bool(((x == low) | (x == high)).all())
 
 
-def _denominators(
-    X: Floats,
-    labels: NDArray[Any],
-    arms: Sequence[str],
-    weights: Floats,
-    focal: str | None,
-    *,
-    weighted_spread: bool,
-) -> Floats:
-    """Spread of each covariate: pooled over arms for the ATE, the focal arm's, or the weighted sample's."""
-    out = np.empty(X.shape[1])
-    for j, x in enumerate(X.T):
-        binary = _two_valued(x)
-        unit = (x - x.min()) / (x.max() - x.min()) if binary and x.max() > x.min() else x
-        scale = float(x.max() - x.min()) if binary and x.max() > x.min() else 1.0
-        if weighted_spread:
-            variance = moments(unit, weights, binary=binary)[1]
+def _numbers(x: Floats, rows: Sequence[NDArray[np.bool_]], weights: Floats) -> tuple[Floats, Floats]:
+    """Give the weighted means and variances of groups of rows of a number; of two values p (1 - p)."""
+    low, high = float(x.min()), float(x.max())
+    binary = _two_valued(x)
+    scale = high - low if binary and high > low else 1.0
+    unit = (x - low) / scale if binary and high > low else x
+    found = [moments(unit[here], weights[here], binary=binary) for here in rows]
+    means = [float(np.average(x[here], weights=weights[here])) for here in rows]
+    return np.array(means), np.array([scale**2 * variance for _, variance in found])
+
+
+def _by_group(
+    columns: dict[str, NDArray[Any]], rows: Sequence[NDArray[np.bool_]], weights: Floats
+) -> tuple[list[str], Floats, Floats]:
+    """Give the names of covariates, of text every level, and their means and variances in groups of rows."""
+    names: list[str] = []
+    means, variances = [], []
+    for name, values in columns.items():
+        if values.dtype == object:
+            levels, shares = level_shares(values, rows, weights)
+            names += [f"{name}_{level}" for level in levels]
+            means.append(shares)
+            variances.append(shares * (1.0 - shares))
         else:
-            over = [focal] if focal is not None else list(arms)
-            variance = float(np.mean([moments(unit[labels == arm], binary=binary)[1] for arm in over]))
-        out[j] = scale * np.sqrt(max(variance, 0.0))
-    return out
-
-
-def _arm_means(X: Floats, labels: NDArray[Any], arms: Sequence[str], weights: Floats) -> Floats:
-    return np.array([np.average(X[labels == arm], axis=0, weights=weights[labels == arm]) for arm in arms])
+            names.append(name)
+            mean, variance = _numbers(values, rows, weights)
+            means.append(mean[:, None])
+            variances.append(variance[:, None])
+    return names, np.hstack(means), np.hstack(variances)
 
 
 def pair_balance(
@@ -72,15 +74,18 @@ def pair_balance(
     """
     if not columns:
         return (), {}
-    shown = design_matrix(columns, full=True)
-    X = shown.matrix
-    scale = _denominators(X, labels, arms, weights, focal, weighted_spread=weighted_spread)
-    before, after = (_arm_means(X, labels, arms, w) for w in (np.ones(len(labels)), weights))
+    groups = [*(labels == arm for arm in arms), np.ones(len(labels), dtype=bool)]
+    names, before, spread = _by_group(columns, groups, np.ones(len(labels)))
+    _, after, weighed = _by_group(columns, groups, weights)
+    before, after = before[:-1], after[:-1]
+    over = [arms.index(focal)] if focal is not None else list(range(len(arms)))
+    variance = weighed[-1] if weighted_spread else spread[over].mean(axis=0)
+    scale = np.sqrt(np.maximum(variance, 0.0))
     rows = []
-    for j, name in enumerate(shown.names):
-        spread = [float(np.ptp(means[:, j])) for means in (before, after)]
+    for j, name in enumerate(names):
+        gaps = [float(np.ptp(means[:, j])) for means in (before, after)]
         none = 1e-12 * float(np.abs(before[:, j]).max())
-        smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s <= none else None) for s in spread]
+        smd = [float(s / scale[j]) if scale[j] > 0 else (0.0 if s <= none else None) for s in gaps]
         worst = (arms[int(after[:, j].argmin())], arms[int(after[:, j].argmax())])
         rows.append(BalanceRow(covariate=name, smd_before=smd[0], smd_after=smd[1], worst_pair=worst))
     apart: dict[tuple[int, int], float | None] = {}

@@ -13,14 +13,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import format_number, p_words
+from whyprompt.stats.order import distinct
 from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+
+
+# Levels of a text column that are tested where each test takes a pass over all clusters.
+_MOST_LEVELS = 1_000
 
 
 def _words(text: str) -> frozenset[str]:
@@ -155,28 +160,57 @@ def _few_wordings(values: NDArray[Any]) -> bool:
 
 
 def moves_with_arm(
-    matrix: Floats, names: Sequence[str], treated: NDArray[np.bool_], cluster: NDArray[Any] | None
+    columns: Mapping[str, NDArray[Any]], treated: NDArray[np.bool_], cluster: NDArray[Any] | None
 ) -> tuple[str, ...]:
     """Name the covariates that differ between arms that were drawn by lot, by more than a lot would do.
 
-    Each with its p, times the number of covariates (Bonferroni), where that is below 0.001.
+    Each with its p, times the number of covariates (Bonferroni), where that is below 0.001; of text every
+    level but the first is one. Of clustered rows the thousand most frequent levels are looked at.
     """
+    coded = {name: distinct(values) for name, values in columns.items() if values.dtype == object}
+    count = sum(len(coded[name][0]) - 1 if name in coded else 1 for name in columns)
+    out: list[str] = []
+    for name, values in columns.items():
+        if name not in coded:
+            out += _differs(name, np.asarray(values, dtype=np.float64), treated, cluster, count)
+            continue
+        levels, code = coded[name]
+        for k in _worth_a_test(code, len(levels), treated, cluster):
+            out += _differs(f"{name}_{levels[k]}", (code == k).astype(float), treated, cluster, count)
+    return tuple(out)
+
+
+def _worth_a_test(
+    code: NDArray[np.int64], k: int, treated: NDArray[np.bool_], cluster: NDArray[Any] | None
+) -> list[int]:
+    """Give the levels, the first apart, whose shares may differ by more than a lot would do."""
+    counts = [np.bincount(code[arm], minlength=k) for arm in (treated, ~treated)]
+    both = counts[0] + counts[1]
+    if cluster is not None:
+        often = np.sort(np.argsort(-both, kind="stable")[:_MOST_LEVELS])
+        return [int(j) for j in often if j > 0]
+    p = both / len(code)
+    error = np.sqrt(p * (1.0 - p) * (1.0 / treated.sum() + 1.0 / (~treated).sum()))
+    gap = np.abs(counts[0] / treated.sum() - counts[1] / (~treated).sum())
+    # No difference of fewer errors has a p below 0.001.
+    return [int(j) for j in np.flatnonzero(gap > 3.0 * error) if j > 0]
+
+
+def _differs(
+    name: str, column: Floats, treated: NDArray[np.bool_], cluster: NDArray[Any] | None, count: int
+) -> list[str]:
     from whyprompt.stats import errors as inference
 
-    out: list[str] = []
     n = len(treated)
-    parts = 1.0 / treated.sum() + 1.0 / (~treated).sum()
-    for name, column in zip(names, matrix.T, strict=True):
-        gap = float(column[treated].mean() - column[~treated].mean())
-        df: float | None = n - 2.0
-        if cluster is None:
-            # With no difference both arms have one variance, which is what a shuffle of the arms would give.
-            error = float(np.sqrt(column.var() * n / (n - 2) * parts)) if n > 2 else 0.0
-        else:
-            _, error, df = inference.clustered_difference(column, treated, np.ones(n), cluster)
-        p = two_sided_p(gap, error, df) if error > 0 else None
-        out += _moved(name, gap, p, len(names))
-    return tuple(out)
+    gap = float(column[treated].mean() - column[~treated].mean())
+    df: float | None = n - 2.0
+    if cluster is None:
+        # With no difference both arms have one variance, which is what a shuffle of the arms would give.
+        parts = 1.0 / treated.sum() + 1.0 / (~treated).sum()
+        error = float(np.sqrt(column.var() * n / (n - 2) * parts)) if n > 2 else 0.0
+    else:
+        _, error, df = inference.clustered_difference(column, treated, np.ones(n), cluster)
+    return _moved(name, gap, two_sided_p(gap, error, df) if error > 0 else None, count)
 
 
 def _moved(name: str, gap: float, p: float | None, count: int) -> list[str]:

@@ -175,10 +175,17 @@ class Adjusted(Comparison):
         return found, matrix, []
 
     def _correlation(self) -> Floats | None:
-        """Correlation of the estimates, from the errors of sums and differences of scaled outcomes."""
+        """Correlation of the estimates, from what units add to their errors where the method has it.
+
+        Otherwise from the errors of sums and differences of scaled outcomes.
+        """
         errors = [found.std_error for found in self._drawn]
         if any(e is None for e in errors):
             return None
+        units = [found.by_unit for found in self._drawn if found.by_unit is not None]
+        if len(units) == len(errors):
+            values = np.column_stack(units)
+            return correlation(values.T @ values)
         scaled = [y / e if e else y * 0.0 for (y, _), e in zip(self.samples, errors, strict=True)]
         matrix = covariance_by_errors(lambda y: self._again(y).std_error, scaled, scaled=True)
         return None if matrix is None else correlation(matrix)

@@ -14,7 +14,7 @@ import numpy as np
 from whyprompt._words import counted, format_number
 from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects.caused import moves_with_arm
-from whyprompt.effects.checks.balance import balance_table
+from whyprompt.effects.checks.balance import covariate_balance
 from whyprompt.effects.comparison import Adjusted
 from whyprompt.effects.measures import is_binary, risk_measures
 from whyprompt.effects.methods.make import settle_plan
@@ -25,7 +25,8 @@ from whyprompt.effects.result import EffectResult, differ_words, effect_sentence
 from whyprompt.effects.separation import explain_separation, without_counterpart
 from whyprompt.effects.subgroups import heterogeneity, impossible_limits, part_name, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
-from whyprompt.stats.design import design_matrix, independent_columns, moments
+from whyprompt.stats.absorb import absorbed
+from whyprompt.stats.design import independent_columns, moments
 from whyprompt.stats.influence import effective_sample_size
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.tables import open_table, rows_of_two_arms
@@ -252,8 +253,7 @@ def _result(
     t, w = problem.treated, fit.weights
     balance: tuple[BalanceRow, ...] = ()
     if problem.confounders:
-        shown = design_matrix(problem.columns, full=True)
-        balance = balance_table(shown.matrix, t, w, names=shown.names, denominator=plan.denominator)
+        balance = covariate_balance(problem.columns, t, w, denominator=plan.denominator)
     ess = (effective_sample_size(w[t]), effective_sample_size(w[~t]))
     row = fit.row("overall", t)
     row = changed(row, n_treated=int(t.sum()) + lost[0], n_control=int((~t).sum()) + lost[1])
@@ -314,10 +314,10 @@ def _overlap(
 def _moved(problem: Problem, graph: CausalGraph | None) -> tuple[str, ...]:
     """Name the covariates that differ between randomised arms by more than a lot would do."""
     named = [name for name in problem.confounders if graph is None or name not in graph.nodes]
-    if not named or problem.known_score is not None:
+    if problem.known_score is not None:
         return ()
-    shape = design_matrix({name: problem.columns[name] for name in named})
-    return moves_with_arm(shape.matrix, shape.names, problem.treated, problem.cluster)
+    columns = {name: problem.columns[name] for name in named}
+    return moves_with_arm(columns, problem.treated, problem.cluster)
 
 
 def _risk_words(fit: Fit, measures: Sequence[Estimate]) -> str:
@@ -352,11 +352,9 @@ def _warnings(
                 f"{n - m} of {n} {name!r} rows are not used; the effect is that on the other {m},"
                 f" which is not the {plan.estimand.upper()} of the whole table"
             )
-    spare: tuple[str, ...] = ()
-    if fit.logit is not None:
-        spare = fit.logit.dropped
-    elif plan.method.linear:
-        spare = _spare_columns(problem)
+    spare = fit.dropped if fit.logit is None else fit.logit.dropped
+    if spare is None:
+        spare = _spare_columns(problem) if plan.method.linear else ()
     if spare:
         out.append(f"left out of the adjustment as constant or a copy of others: {', '.join(spare)}")
     if min(used) < 30 and is_binary(problem.y):
@@ -366,7 +364,10 @@ def _warnings(
 
 
 def _spare_columns(problem: Problem) -> tuple[str, ...]:
-    """Columns of the design that the ones before them determine."""
+    """Columns of the design that the ones before them determine, or levels of a text column that has many."""
+    x = absorbed(problem.columns, problem.design.levels)
+    if x is not None:
+        return x.dropped
     X = problem.design.matrix
     kept = set(independent_columns(X, *moments(X)))
     return tuple(name for j, name in enumerate(problem.design.names) if j not in kept)

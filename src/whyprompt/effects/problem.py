@@ -61,7 +61,13 @@ class Problem:
         """
         if self.rank is not None:
             return self.rank
-        held: list[NDArray[Any]] = [self.design.matrix, *(values for values, _ in self.limits)]
+        # A text column's levels as its dummies would order them, column by column: the reference first.
+        codes, levels = self.design.codes, self.design.levels
+        held: list[NDArray[Any]] = [
+            -codes[name] % len(levels[name]) if name in codes else values
+            for name, values in self.columns.items()
+        ]
+        held += [values for values, _ in self.limits]
         held += [
             x for x in (self.known_score, self.strata, self.tie_rank, self.y, self.cluster) if x is not None
         ]
@@ -74,7 +80,7 @@ class Problem:
             treated=self.treated[rows],
             y=self.y[rows],
             columns={name: values[rows] for name, values in self.columns.items()},
-            design=changed(self.design, matrix=np.asfortranarray(self.design.matrix[rows])),
+            design=self.design.take(rows),
             strata=None if self.strata is None else self.strata[rows],
             limits=tuple((values[rows], width) for values, width in self.limits),
             cluster=None if self.cluster is None else self.cluster[rows],
@@ -244,10 +250,8 @@ def prepare(
                 f"propensity column {propensity!r} must lie strictly between 0 and 1",
                 hint="a row that could have had one arm only carries no information on the effect",
             )
-    design = design_matrix(columns, reference=base_levels)
-    if not columns:
-        # With a known propensity nothing need be adjusted for; the rows are there all the same.
-        design = changed(design, matrix=np.empty((table.n_rows, 0)))
+    # With a known propensity nothing need be adjusted for; the rows are there all the same.
+    design = design_matrix(columns, reference=base_levels, n_rows=table.n_rows)
     return Problem(
         outcome_name=outcome,
         treatment_name=treatment,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whyprompt._words import counted
+from whyprompt.stats.order import distinct
 from whyprompt.stats.propensity import SeparatedError
 
 if TYPE_CHECKING:
@@ -39,24 +40,21 @@ def one_armed(columns: Mapping[str, NDArray[Any]], treated: Bools) -> tuple[tupl
     """
     coded = {}
     for name, values in columns.items():
-        distinct, code = np.unique(
-            values.astype(str) if values.dtype == object else values, return_inverse=True
-        )
-        if values.dtype == object or len(distinct) == 2:
-            coded[name] = (distinct, code)
+        levels, code = distinct(values)
+        if values.dtype == object or len(levels) == 2:
+            coded[name] = (levels, code)
     out = np.zeros(len(treated), dtype=bool)
     found: list[OneArmed] = []
     while True:
         before = len(found)
-        for name, (distinct, code) in coded.items():
-            counts = [np.bincount(code[arm & ~out], minlength=len(distinct)) for arm in (treated, ~treated)]
-            for k in np.flatnonzero((counts[0] == 0) != (counts[1] == 0)).tolist():
-                found.append(
-                    OneArmed(
-                        name, _shown(distinct[k]), bool(counts[0][k] > 0), int(counts[0][k] + counts[1][k])
-                    )
-                )
-                out |= code == k
+        for name, (levels, code) in coded.items():
+            counts = [np.bincount(code[arm & ~out], minlength=len(levels)) for arm in (treated, ~treated)]
+            alone = (counts[0] == 0) != (counts[1] == 0)
+            found += [
+                OneArmed(name, _shown(levels[k]), bool(counts[0][k] > 0), int(counts[0][k] + counts[1][k]))
+                for k in np.flatnonzero(alone).tolist()
+            ]
+            out |= alone[code]
         if len(found) == before:
             return tuple(found), out
 

@@ -170,9 +170,10 @@ def several_outcomes(comparison: Comparison, *, draws: int = 20_000, random_stat
     Rows are matched or weighted once; items are used for all outcomes or for none. `draws` are of the joint
     distribution; all sign patterns are used for up to 14 items (or clusters).
 
-    Of rows with one arm each, the covariance of two estimates is a quarter of the difference of the variances
-    of their sum and of their difference, each by the method's own error; the largest |t| is then simulated
-    from a normal (or t) distribution with that correlation. Of items under both arms, the adjusted p is the
+    Of rows with one arm each, the covariance of two estimates is that of their influence values, which
+    weighting has; otherwise a quarter of the difference of the variances of their sum and of their
+    difference, each by the method's own error. The largest |t| is then simulated from a normal (or t)
+    distribution with that correlation. Of items under both arms, the adjusted p is the
     step-down sign-flip p, exact where differences are symmetric under the null.
 
     References: Hothorn, T., Bretz, F. and Westfall, P. (2008). Simultaneous inference in general parametric

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt._words import format_number
-from whyprompt.effects.checks.balance import balance_table
+from whyprompt.effects.checks.balance import covariate_balance
 from whyprompt.effects.measures import is_binary
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import refuse_post_treatment
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Estimate, with_holm
-from whyprompt.stats.design import design_matrix
 from whyprompt.stats.influence import effective_sample_size
 from whyprompt.stats.rules import SMD_LIMIT
 
@@ -98,8 +97,7 @@ def _one(
         return Estimate(label=str(level), by=name, estimate=None, note=why, **counts), ""
     smd, notes = None, []
     if part.confounders:
-        shown = design_matrix(part.columns, full=True)
-        table = balance_table(shown.matrix, t, fit.weights, names=shown.names, denominator=plan.denominator)
+        table = covariate_balance(part.columns, t, fit.weights, denominator=plan.denominator)
         smd = max((abs(row.smd_after) for row in table if row.smd_after is not None), default=None)
         if any(row.smd_after is None for row in table):
             notes.append("the arms do not share the values of a covariate")

@@ -154,7 +154,9 @@ def _for_estimated_score(
 ) -> tuple[float, str]:
     """Correct an error for the estimated score, unless it was asked for by its name."""
     if fit.logit is None or not np.isfinite(error):
-        return error, name
+        # A score with absorbed levels is estimated too, but has no covariance of all coefficients.
+        known = fit.propensity is None or problem.known_score is not None or plan.score_model is not None
+        return error, name if known else name + ", score taken as known"
     # With further restrictions on pairs the score alone no longer says who is compared with whom.
     restricted = problem.strata is not None or bool(problem.limits) or not by_score_alone
     if plan.std_error != "auto" or restricted:

@@ -143,7 +143,11 @@ def clustered_means(
     adjusted = _adjusted(total, size, tilt, kappa)
 
     def df(contrast: Floats) -> float:
-        return _satterthwaite(np.asarray(contrast, dtype=np.float64) ** 2, total, size, tilt, kappa, adjusted)
+        # An arm that is not in the contrast adds nothing.
+        c = np.asarray(contrast, dtype=np.float64)
+        here = np.flatnonzero(c)
+        parts = (total[:, here], size[:, here], tilt[:, here], kappa[here])
+        return _satterthwaite(c[here] ** 2, *parts, (adjusted[0][:, here], adjusted[1][:, here]))
 
     means = np.asarray(share.T @ y, dtype=np.float64)
     if influence is not None:

@@ -2,39 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.order import distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 
+# Dummies beyond this many cells (2 GiB) are not made.
+_MOST_CELLS = 2**28
+# Levels that a message lists.
+_SHOWN = 20
 # Rows handled at a time, so that the temporaries of a block stay in cache and memory stays flat.
 _BLOCK = 8_192
 # A column whose variance beyond the columns before it is below this share is a copy of them.
 _COLLINEAR = 1e-9
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Design:
-    """Covariates as numbers, with the recipe that made them."""
+    """Covariates as numbers, with the recipe that makes them; dummies are made where they are asked for."""
 
-    # Shape (n, p) in Fortran order, no intercept. Text columns are coded by reference coding, or in full.
-    matrix: Floats
+    build: Callable[[], Floats]
     # Of the columns of `matrix`; ``column_level`` for a dummy.
     names: tuple[str, ...]
     # The column of the table that each came from.
     sources: tuple[str, ...]
     # Of each text column, reference first. Passed back, they give any other table the identical coding.
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    # Of each text column, the place of every row's level among its `levels`.
+    codes: Mapping[str, Ints] = field(default_factory=dict)
+
+    @cached_property
+    def matrix(self) -> Floats:
+        """Shape (n, p) in Fortran order, no intercept. Text columns are coded by reference, or in full.
+
+        Dummies that would not fit in memory are refused (`DataError`).
+        """
+        return self.build()
+
+    def take(self, rows: NDArray[Any]) -> Design:
+        """Return the same coding of the given rows, repeated where they repeat."""
+        codes = {name: code[rows] for name, code in self.codes.items()}
+        # Of the transposed matrix rows are taken without a copy in the other order.
+        return replace(self, build=lambda: np.take(self.matrix.T, rows, axis=1).T, codes=codes)
 
 
 def design_matrix(
@@ -43,13 +65,14 @@ def design_matrix(
     levels: Mapping[str, Sequence[str]] | None = None,
     reference: Mapping[str, str] | None = None,
     full: bool = False,
+    n_rows: int = 0,
 ) -> Design:
     """Code covariates as numbers: numbers as they are, text by dummies.
 
     `levels`, as recorded in a `Design` made before, give another table the identical coding; a level that is
     not among them is refused, as is a `reference` level that does not occur (`DataError`). Left out, the
     reference is the first in sorted order. With `full` a column of more than two levels has one dummy for
-    each, as balance tables show them.
+    each, as balance tables show them. `n_rows` is for a table of which no column is taken.
 
     >>> import numpy as np
     >>> made = design_matrix({"task": np.array(["math", "code", "math"], dtype=object)})
@@ -58,55 +81,82 @@ def design_matrix(
     """
     known = dict(levels or {})
     first = dict(reference or {})
-    parts: list[Floats] = []
+    # Of each column of the matrix: numbers, or the name of a text column and the level that is 1.
+    parts: list[Floats | tuple[str, int]] = []
     names: list[str] = []
     sources: list[str] = []
     recorded: dict[str, tuple[str, ...]] = {}
+    codes: dict[str, Ints] = {}
     for name, values in columns.items():
+        n_rows = len(values)
         if values.dtype != object:
             parts.append(np.asarray(values, dtype=np.float64))
             names.append(name)
             sources.append(name)
             continue
-        order = _levels(name, values, known.get(name), first.get(name))
+        order, codes[name] = _levels(name, values, known.get(name), first.get(name))
         recorded[name] = order
-        code = {level: k for k, level in enumerate(order)}
-        index = np.fromiter((code[value] for value in values), dtype=np.int64, count=len(values))
-        kept = order if full and len(order) > 2 else order[1:]
-        for level in kept:
-            parts.append((index == code[level]).astype(np.float64))
-            names.append(f"{name}_{level}")
-            sources.append(name)
-    n = len(next(iter(columns.values()))) if columns else 0
+        kept = range(0 if full and len(order) > 2 else 1, len(order))
+        parts.extend((name, level) for level in kept)
+        names.extend(f"{name}_{order[level]}" for level in kept)
+        sources.extend(name for _ in kept)
+    return Design(
+        build=lambda: _filled(n_rows, parts, codes, recorded),
+        names=tuple(names),
+        sources=tuple(sources),
+        levels=recorded,
+        codes=codes,
+    )
+
+
+def _filled(
+    n: int,
+    parts: Sequence[Floats | tuple[str, int]],
+    codes: Mapping[str, Ints],
+    levels: Mapping[str, Sequence[str]],
+) -> Floats:
+    dummies = sum(isinstance(part, tuple) for part in parts)
+    if n * dummies > _MOST_CELLS:
+        worst = max(levels, key=lambda name: len(levels[name]))
+        raise DataError(
+            f"column {worst!r} has {len(levels[worst])} levels: a column of numbers for each, in {n} rows,"
+            f" would take {n * dummies * 8 / 2**30:.0f} GiB",
+            hint=f"match exactly on it, exact=[{worst!r}], and leave it out of the confounders; or"
+            " method='cem', which takes it as it is; or merge rare levels",
+        )
     matrix = np.empty((n, len(parts)), order="F")
     for j, part in enumerate(parts):
-        matrix[:, j] = part
-    return Design(matrix=matrix, names=tuple(names), sources=tuple(sources), levels=recorded)
+        matrix[:, j] = codes[part[0]] == part[1] if isinstance(part, tuple) else part
+    return matrix
 
 
 def _levels(
     name: str, values: NDArray[Any], known: Sequence[str] | None, reference: str | None
-) -> tuple[str, ...]:
-    found = set(values.tolist())
-    if known is not None:
-        unknown = sorted(found - set(known))
-        if unknown:
-            raise DataError(
-                f"column {name!r} has the level {unknown[0]!r}, which the recorded coding does not know",
-                hint=f"the recorded levels are {', '.join(known)}",
-            )
-        order = list(known)
-    else:
-        order = sorted(found)
+) -> tuple[tuple[str, ...], Ints]:
+    """Give the levels of a text column, the reference first, and the place of each row's."""
+    found, code = distinct(values)
+    order = found if known is None else list(known)
+    place = {level: k for k, level in enumerate(order)}
+    unknown = [level for level in found if level not in place]
+    if unknown:
+        raise DataError(
+            f"column {name!r} has the level {unknown[0]!r}, which the recorded coding does not know",
+            hint=f"the recorded levels are {_listed(order)}",
+        )
     if reference is not None:
-        if reference not in order:
+        if reference not in place:
             raise DataError(
                 f"the reference level {reference!r} does not occur in column {name!r}",
-                hint=f"its levels are {', '.join(order)}",
+                hint=f"its levels are {_listed(order)}",
             )
-        order.remove(reference)
-        order.insert(0, reference)
-    return tuple(order)
+        order = [reference, *(level for level in order if level != reference)]
+        place = {level: k for k, level in enumerate(order)}
+    return tuple(order), np.array([place[level] for level in found], dtype=np.int64)[code]
+
+
+def _listed(levels: Sequence[str]) -> str:
+    more = [f"and {len(levels) - _SHOWN} more"] if len(levels) > _SHOWN else []
+    return ", ".join([*levels[:_SHOWN], *more])
 
 
 def moments(X: Floats) -> tuple[Floats, Floats]:

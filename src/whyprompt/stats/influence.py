@@ -131,11 +131,6 @@ def influence_covariance(influence: Floats, codes: NDArray[np.intp] | None) -> F
     return np.asarray(sums.T @ sums * len(sums) / (len(sums) - 1))
 
 
-def standard_error(influence: Floats, codes: NDArray[np.intp] | None) -> float:
-    """Return the standard error of one estimate from its influence values, shape (n,)."""
-    return float(np.sqrt(influence_covariance(influence[:, None], codes)[0, 0]))
-
-
 def effective_sample_size(weights: Floats) -> float:
     """Kish's effective sample size, (sum w)^2 / sum w^2.
 

@@ -30,9 +30,8 @@ def content_rank(*columns: NDArray[Any]) -> Ints:
     """
     keys: list[NDArray[Any]] = []
     for column in columns:
-        for values in np.atleast_2d(column.T):
-            text = values.dtype == object
-            keys.append(np.unique(values.astype(str), return_inverse=True)[1] if text else values)
+        both = np.atleast_2d(column.T)
+        keys += [distinct(values)[1] if values.dtype == object else values for values in both]
     n = len(keys[0])
     order = np.lexsort(keys[::-1])
     differs = np.zeros(n, dtype=bool)
@@ -61,14 +60,34 @@ def cluster_places(rank: Ints, codes: NDArray[np.intp]) -> Ints:
     return np.array([place[rows] for rows in held], dtype=np.int64)
 
 
+def distinct(values: NDArray[Any]) -> tuple[list[Any], Ints]:
+    """Give the distinct values of a column of numbers or text, sorted, and each row's place among them.
+
+    Text is told apart by its hash: an array of fixed width would take every row the longest text's memory.
+
+    >>> distinct(np.array(["b", "a", "b"], dtype=object))[1].tolist()
+    [1, 0, 1]
+    """
+    if values.dtype != object:
+        found, code = np.unique(values, return_inverse=True)
+        return found.tolist(), code.astype(np.int64)
+    import pandas as pd
+
+    code, found = pd.factorize(values)
+    texts = found.tolist()
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    place = np.empty(len(texts), dtype=np.int64)
+    place[order] = np.arange(len(texts))
+    return [texts[k] for k in order], place[code]
+
+
 def codes(columns: Sequence[NDArray[Any]]) -> Ints:
     """Give a number to the distinct combinations of columns (numbers or text), in sorted order."""
     total: Ints | None = None
     for column in columns:
-        values = column.astype(str) if column.dtype == object else column
-        _, code = np.unique(values, return_inverse=True)
-        total = (
-            code if total is None else np.unique(total * (int(code.max()) + 1) + code, return_inverse=True)[1]
-        )
+        _, code = distinct(column)
+        if total is not None:
+            _, code = distinct(total * (int(code.max()) + 1) + code)
+        total = code
     assert total is not None
-    return total.astype(np.int64)
+    return total

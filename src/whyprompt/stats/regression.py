@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Family = Literal["linear", "logit", "probit", "ordered"]
 
 _HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
+# Of the rows by coefficients that are multiplied at a time.
+_CELLS = 4_000_000
 _ALONE = 1e-10
 """A row or cluster of which the others leave less decides a coefficient alone: it has no value without it."""
 
@@ -166,14 +168,22 @@ def fit_multinomial(
 
 
 def multinomial_information(x: Array, share: Array, weights: Array) -> Array:
-    """Information on multinomial coefficients, level by level; `share` without the first level."""
+    """Information on multinomial coefficients, level by level; `share` without the first level.
+
+    The sum over rows of ``(diag p - p p') x x'``: of the second part one product for all pairs of levels.
+    """
     q, k = x.shape[1], share.shape[1]
-    out = np.empty((k, q, k, q))
+    out = np.zeros((k * q, k * q))
+    step = max(1, _CELLS // (k * q))
+    for first in range(0, len(x), step):
+        rows, p = x[first : first + step], share[first : first + step]
+        root = np.sqrt(weights[first : first + step])[:, None]
+        crossed = ((p * root)[:, :, None] * rows[:, None, :]).reshape(len(rows), k * q)
+        out -= crossed.T @ crossed
     for a in range(k):
-        for b in range(a, k):
-            w = weights * share[:, a] * ((a == b) - share[:, b])
-            out[a, :, b, :] = out[b, :, a, :] = (x * w[:, None]).T @ x
-    return out.reshape(k * q, k * q)
+        here = slice(a * q, (a + 1) * q)
+        out[here, here] += (x * (weights * share[:, a])[:, None]).T @ x
+    return out
 
 
 def fit(

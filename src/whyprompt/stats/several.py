@@ -16,7 +16,7 @@ from whyprompt.stats.errors import quantile
 from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -140,13 +140,23 @@ def step_down(observed: Floats, draws: Floats) -> Floats:
     >>> step_down(np.array([3.0, 1.0]), np.array([[0.5, 2.0], [1.0, 0.2], [3.5, 0.1]])).tolist()
     [0.5, 0.5]
     """
+    return _step_down(observed, [draws])[0]
+
+
+def _step_down(observed: Floats, blocks: Iterable[Floats]) -> tuple[Floats, Floats]:
+    """Do what `step_down` does with draws block by block, and give the largest |t| of each draw."""
     order = np.argsort(-observed, kind="stable")
-    # From the smallest up, so that the running maximum is over the hypotheses not yet rejected.
-    running = np.maximum.accumulate(draws[:, order[::-1]], axis=1)[:, ::-1]
-    hits = (running >= observed[order] * (1.0 - 1e-12)).sum(axis=0)
+    hits = np.zeros(len(observed))
+    largest = []
+    for draws in blocks:
+        # From the smallest up, so that the running maximum is over the hypotheses not yet rejected.
+        running = np.maximum.accumulate(draws[:, order[::-1]], axis=1)[:, ::-1]
+        hits += (running >= observed[order] * (1.0 - 1e-12)).sum(axis=0)
+        largest.append(running[:, 0])
+    maxima = np.concatenate(largest)
     raw = np.empty(len(observed))
-    raw[order] = np.maximum.accumulate((hits + 1.0) / (len(draws) + 1.0))
-    return np.minimum(raw, 1.0)
+    raw[order] = np.maximum.accumulate((hits + 1.0) / (len(maxima) + 1.0))
+    return np.minimum(raw, 1.0), maxima
 
 
 def more_by_steps(named: Sequence[str], *, least: Sequence[float], level: float) -> str:
@@ -189,18 +199,42 @@ def max_t(
     >>> bool(abs(critical - 1.96) < 0.03)
     True
     """
-    rng = np.random.default_rng(random_state)
     values, vectors = np.linalg.eigh(correlation_matrix)
     root = vectors * np.sqrt(np.clip(values, 0.0, None))
-    sample = np.abs(rng.standard_normal((draws, len(t))) @ root.T)
-    if df is not None:
-        sample /= np.sqrt(rng.chisquare(max(df, 1.0), draws) / max(df, 1.0))[:, None]
+    return max_t_of_root(t, root, level=level, df=df, draws=draws, random_state=random_state)
+
+
+def max_t_of_root(
+    t: Floats,
+    root: Floats,
+    *,
+    level: float = 0.95,
+    df: float | None = None,
+    draws: int = 20_000,
+    random_state: int = 0,
+) -> Joint:
+    """Do what `max_t` does with a root of the correlation, shape (k, r): ``root @ root.T`` is it.
+
+    Of many differences between few means, r is the number of means.
+    """
+    rng = np.random.default_rng(random_state)
+
+    def blocks() -> Iterator[Floats]:
+        step = max(1, _BLOCK // max(root.shape))
+        for first in range(0, draws, step):
+            rows = min(step, draws - first)
+            sample = np.abs(rng.standard_normal((rows, root.shape[1])) @ root.T)
+            if df is not None:
+                sample /= np.sqrt(rng.chisquare(max(df, 1.0), rows) / max(df, 1.0))[:, None]
+            yield sample
+
     # Simulation noise must not make an adjusted p-value smaller than the one it adjusts, nor larger than
     # Holm's, which bounds it: what no draw reached is not the reciprocal of their number.
     alone = [two_sided_p(float(value), 1.0, df) for value in t]
     most = np.array(holm(alone), dtype=np.float64)
-    p_values = np.clip(step_down(np.abs(t), sample), np.array(alone, dtype=float), most)
-    return p_values, max(float(np.quantile(sample.max(axis=1), level)), quantile(level, df)), 0.0
+    family, largest = _step_down(np.abs(t), blocks())
+    p_values = np.clip(family, np.array(alone, dtype=float), most)
+    return p_values, max(float(np.quantile(largest, level)), quantile(level, df)), 0.0
 
 
 def sign_flip_max_t(

@@ -7,16 +7,17 @@ on one scale. A two-valued covariate has the variance p (1 - p), as in cobalt.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from whyprompt.errors import EstimationError
 from whyprompt.results import BalanceRow
+from whyprompt.stats.order import distinct
 from whyprompt.stats.threads import one_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 Denominator = Literal["pooled", "treated", "control", "all", "weighted"]
+
+# Rows of balance that a text column has at most.
+_MOST_LEVELS = 1_000
 
 
 def moments(x: Floats, weights: Floats | None = None, *, binary: bool = False) -> tuple[float, float]:
@@ -128,14 +132,93 @@ def balance_table(
     >>> round(row.smd_before, 3), row.smd_after
     (-0.801, 0.0)
     """
-    if denominator not in {"pooled", "treated", "control", "all", "weighted"}:
-        raise EstimationError(
-            f"balance denominator {denominator!r} is not known",
-            hint="one of: pooled, treated, control, all, weighted",
-        )
+    _check(denominator)
     base = np.ones(len(treated)) if base_weights is None else base_weights
     with one_blas_thread(len(treated)):
         return tuple(_rows(X, treated, (base, weights), names, denominator))
+
+
+def _check(denominator: str) -> None:
+    if denominator not in get_args(Denominator):
+        raise EstimationError(
+            f"balance denominator {denominator!r} is not known",
+            hint=f"one of: {', '.join(get_args(Denominator))}",
+        )
+
+
+def covariate_balance(
+    columns: Mapping[str, NDArray[Any]], treated: Bools, weights: Floats, *, denominator: Denominator
+) -> tuple[BalanceRow, ...]:
+    """Compare the arms on covariates as they are read, every level of a text column a row of its own.
+
+    As `balance_table` of their dummies, which are not made: levels are counted. Of a column with more than a
+    thousand levels the thousand that differ most, before or after, are given.
+    """
+    _check(denominator)
+    base = np.ones(len(treated))
+    out: list[BalanceRow] = []
+    with one_blas_thread(len(treated)):
+        for name, values in columns.items():
+            if values.dtype == object:
+                out += _levels(name, values, treated, (base, weights), denominator)
+            else:
+                out += _rows(values[:, None], treated, (base, weights), (name,), denominator)
+    return tuple(out)
+
+
+def level_shares(values: NDArray[Any], rows: Sequence[Bools], weights: Floats) -> tuple[list[str], Floats]:
+    """Give the levels of a text column, and their weighted shares of some rows, groups by levels.
+
+    Of two levels the second alone, which says it all. NaN for rows without weight.
+    """
+    levels, code = distinct(values)
+    first = 0 if len(levels) > 2 else 1
+    shares = np.empty((len(rows), len(levels)))
+    for k, here in enumerate(rows):
+        total = float(weights[here].sum())
+        found = np.bincount(code[here], weights=weights[here], minlength=len(levels))
+        shares[k] = found / total if total > 0 else np.nan
+    return levels[first:], shares[:, first:]
+
+
+def _levels(
+    name: str,
+    values: NDArray[Any],
+    treated: Bools,
+    both: tuple[Floats, Floats],
+    denominator: Denominator,
+) -> list[BalanceRow]:
+    """Compare the shares of a text column's levels; a share p has the variance p (1 - p)."""
+    groups = (treated, ~treated, np.ones(len(treated), dtype=bool))
+    levels, before = level_shares(values, groups, both[0])
+    _, after = level_shares(values, groups, both[1])
+    variance = before * (1.0 - before)
+    if denominator == "pooled":
+        spread = variance[:2].mean(axis=0)
+    elif denominator == "weighted":
+        spread = after[2] * (1.0 - after[2])
+    else:
+        spread = variance[("treated", "control", "all").index(denominator)]
+    gaps = np.abs(np.array([shares[0] - shares[1] for shares in (before, after)]))
+    shown = np.arange(len(levels))
+    if len(levels) > _MOST_LEVELS:
+        sizes = np.nan_to_num(gaps).max(axis=0) / np.sqrt(np.where(spread > 0, spread, np.inf))
+        shown = np.sort(np.argsort(-sizes, kind="stable")[:_MOST_LEVELS])
+    out = []
+    for k in shown.tolist():
+        scale = float(np.sqrt(spread[k])) if spread[k] > 0 else 0.0
+        pairs = [[(float(shares[arm, k]), 0.0) for arm in (0, 1)] for shares in (before, after)]
+        out.append(
+            BalanceRow(
+                covariate=f"{name}_{levels[k]}",
+                binary=True,
+                smd_before=_standardised(pairs[0], scale),
+                smd_after=_standardised(pairs[1], scale),
+                ks_before=_finite(gaps[0, k]),
+                ks_after=_finite(gaps[1, k]),
+            )
+        )
+    return out
 
 
 def _rows(

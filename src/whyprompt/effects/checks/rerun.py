@@ -57,11 +57,7 @@ class Base:
         found = estimated(frame, **asked, **options)
         chosen, _ = choose_confounders(table, **asked)
         self.result: EffectResult = found.result
-        problem = found.problem
-        if not problem.columns:  # a design without columns has no rows to take
-            empty = np.empty((len(problem.y), 0))
-            problem = replace(problem, design=replace(problem.design, matrix=empty))
-        self.problem, self.plan = problem, found.plan
+        self.problem, self.plan = found.problem, found.plan
         self.score = found.fit.propensity
         self.frame = frame
         self.table = table if found.rows is None else table.keep(found.rows)

@@ -18,7 +18,7 @@ import numpy as np
 from whyprompt._arguments import at_least, generator
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.charts import specification_plot
-from whyprompt.effects.checks.balance import balance_table
+from whyprompt.effects.checks.balance import covariate_balance
 from whyprompt.effects.checks.placebo_arms import arm_drawer
 from whyprompt.effects.checks.rerun import effect_options, estimate_or_why, excludes_zero, of_effect, repeat
 from whyprompt.effects.estimate import estimated
@@ -30,7 +30,6 @@ from whyprompt.effects.problem import choose_confounders, prepare
 from whyprompt.effects.units import NO_CLUSTER, find_units, settle_cluster
 from whyprompt.errors import DataError, EstimationError, WhypromptError
 from whyprompt.results import Estimate, Result, rows_frame
-from whyprompt.stats.design import design_matrix
 from whyprompt.stats.rules import SMD_LIMIT, p_of_draws
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
@@ -268,7 +267,7 @@ class _Plan:
         self.cluster, _ = settle_cluster(options.get("cluster"), sampling)
         self.options["cluster"] = self.cluster or NO_CLUSTER
         raw = {name: kept.values(name, role="confounder") for name in confounders}
-        self.raw = design_matrix(raw, full=True)
+        self.raw = raw
         # Recipes look at the whole table and never at the arm, so other arms need no other.
         self.prepared = {
             name: self._fit(table, steps) for name, steps in self.grid.get("preparation", {"": ()}).items()
@@ -344,7 +343,8 @@ class _Plan:
     def _row(self, result: EffectResult, choices: Mapping[str, str], treated: NDArray[np.bool_]) -> Estimate:
         assert result.weights is not None
         weights = result.weights if self.rows is None else result.weights[self.rows]
-        left = [r.smd_after for r in balance_table(self.raw.matrix, treated, weights, names=self.raw.names)]
+        balance = covariate_balance(self.raw, treated, weights, denominator="pooled")
+        left = [r.smd_after for r in balance]
         known = [abs(v) for v in left if v is not None]
         largest = max(known) if len(known) == len(left) else None
         return replace(

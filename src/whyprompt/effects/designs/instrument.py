@@ -264,7 +264,7 @@ def _balance(z: Floats, matrix: Floats) -> list[float | None]:
 def _moved(
     z: Floats, matrix: Floats, names: Sequence[str], codes: NDArray[np.intp] | None
 ) -> tuple[str, ...]:
-    return moves_with_arm(matrix, names, _halves(z), codes) if matrix.shape[1] else ()
+    return moves_with_arm(dict(zip(names, matrix.T, strict=True)), _halves(z), codes)
 
 
 def _assumptions(

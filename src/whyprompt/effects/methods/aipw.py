@@ -10,7 +10,7 @@ import numpy as np
 from whyprompt._arguments import at_least
 from whyprompt.effects.methods.weights import Weighting, raw_weights, weighed
 from whyprompt.errors import EstimationError
-from whyprompt.stats.influence import cluster_codes, standard_error, with_intercept
+from whyprompt.stats.influence import cluster_codes, with_intercept
 from whyprompt.stats.order import cluster_places
 from whyprompt.stats.propensity import SeparatedError, fit_logistic
 from whyprompt.stats.rules import few_clusters
@@ -146,14 +146,15 @@ class AIPW(Weighting):
             )
         return tuple(out)
 
-    def error(self, problem: Problem, made: Fit) -> tuple[float, float | None, tuple[str, ...]]:
-        """Return the error of the influence values: cross-fitted residuals are not too small."""
+    def error(self, problem: Problem, made: Fit) -> tuple[Floats, float | None, tuple[str, ...]]:
+        """Return the influence values, summed within clusters: cross-fitted residuals are not too small."""
         assert made.influence is not None
         codes = cluster_codes(problem.cluster, len(problem.y))
-        error = standard_error(made.influence[:, 0] - made.influence[:, 1], codes)
+        values = made.influence[:, 0] - made.influence[:, 1]
         if codes is None:
-            return error, None, ()
-        return error, float(codes.max()), few_clusters(int(codes.max()) + 1)
+            return values, None, ()
+        g = int(codes.max()) + 1
+        return np.bincount(codes, weights=values) * np.sqrt(g / (g - 1)), g - 1.0, few_clusters(g)
 
     def _deal(
         self, problem: Problem, codes: NDArray[np.intp] | None, estimand: str, random_state: int

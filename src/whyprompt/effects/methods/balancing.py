@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
 
 _MAX_STEPS = 200
 
@@ -60,6 +61,47 @@ def entropy_multipliers(moments: Floats, names: Sequence[str]) -> Floats:
     if np.abs(gradient).max() > 1e-8:
         raise _unbalanced([name for name, g in zip(names, gradient, strict=True) if abs(g) > 1e-8])
     return multipliers / np.where(scale > 0, scale, 1.0)
+
+
+def entropy_within_levels(z: Floats, code: Ints, share: Floats, names: Sequence[str]) -> Floats:
+    """Give the weights closest to uniform with a share for each level and the means of `z` at zero.
+
+    `code`, shape (n,), is the level of each row and `share`, which sums to one, what each is to weigh; a
+    level with a share has rows. The levels' multipliers follow from those of `z`, so that Newton's steps on
+    the dual have its size. The weights, shape (n,), average one; what cannot be balanced is refused by its
+    `names`.
+    """
+    multipliers, value = np.zeros(z.shape[1]), np.inf
+    step = multipliers
+    decrement, size = 0.0, 1.0
+    for _ in range(_MAX_STEPS):
+        # Halved until the dual falls as it should; it is finite everywhere.
+        while True:
+            eta = z @ (multipliers + size * step)
+            top = np.full(len(share), -np.inf)
+            np.maximum.at(top, code, eta)
+            weights = np.exp(eta - top[code])
+            total = np.bincount(code, weights=weights, minlength=len(share))
+            held = share > 0
+            reached = float(share[held] @ (np.log(total[held]) + top[held]))
+            if reached <= value - 1e-4 * size * decrement + 1e-14 * abs(value) or size < 1e-10:
+                break
+            size /= 2
+        multipliers, value, size = multipliers + size * step, reached, 1.0
+        weights *= (share / np.where(total > 0, total, 1.0))[code]
+        weighted = z * weights[:, None]
+        gradient = weighted.sum(axis=0)
+        if np.abs(gradient).max(initial=0.0) < 1e-12 or np.abs(multipliers).max() > 1e6:
+            break
+        within = np.empty((len(share), z.shape[1]))
+        for j, column in enumerate(weighted.T):
+            within[:, j] = np.bincount(code, weights=column, minlength=len(share))
+        hessian = weighted.T @ z - within.T @ (within / np.where(held, share, np.inf)[:, None])
+        step = -np.linalg.lstsq(hessian, gradient, rcond=1e-12)[0]
+        decrement = float(-gradient @ step)
+    if np.abs(gradient).max(initial=0.0) > 1e-8:
+        raise _unbalanced([name for name, g in zip(names, gradient, strict=True) if abs(g) > 1e-8])
+    return np.asarray(weights * len(code))
 
 
 def _unbalanced(names: Sequence[str]) -> EstimationError:

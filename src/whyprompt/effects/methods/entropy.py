@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whyprompt.effects.methods.balancing import entropy_multipliers
-from whyprompt.effects.methods.weights import Weighting, weighed
+from whyprompt._words import counted
+from whyprompt.effects.methods.balancing import entropy_multipliers, entropy_within_levels
+from whyprompt.effects.methods.weights import Weighting, repeated, weighed
 from whyprompt.errors import EstimationError
+from whyprompt.stats.absorb import absorbed
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
+    from whyprompt.stats.absorb import Absorbed
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
@@ -63,39 +68,81 @@ class Entropy(Weighting):
 
 def _balance(problem: Problem, estimand: str, targets: str) -> Fit:
     y, treated = problem.y, problem.treated
-    matrix, names = problem.design.matrix, problem.design.names
-    spread = matrix.std(axis=0)
-    used = spread > 1e-12 * np.abs(matrix.mean(axis=0))
-    if not used.any():
-        raise EstimationError(
-            f"no covariate varies among {', '.join(names) or 'none given'}: there is nothing to balance",
-            hint="method='naive' gives the plain difference",
-        )
-    moments = (matrix[:, used] - matrix[:, used].mean(axis=0)) / spread[used]
-    labels = [name for name, keep in zip(names, used, strict=True) if keep]
     reference = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(y), dtype=bool))
-    goal = moments[reference].mean(axis=0)
-    weights = np.ones(len(y))
-    # The influence of each mean: residual y - mean, less its weighted regression on the balanced moments, as
-    # those are held at the target; plus what the target's own sampling adds.
-    means, influence = np.zeros(2), np.zeros((len(y), 2))
+    x = absorbed(problem.columns, problem.design.levels)
+    moments = _Moments(problem, reference) if x is None else _WithLevels(x, reference, problem)
     share = reference / reference.mean()
-    for column, arm in enumerate((treated, ~treated)):
-        centred = moments - goal
-        if not (arm == reference).all():
-            multipliers = entropy_multipliers(centred[arm], labels)
-            eta = centred[arm] @ multipliers
-            relative = np.exp(eta - eta.max())
-            weights[arm] = relative / relative.mean()
+    weights = np.ones(len(y))
+    sides: list[tuple[Floats, Callable[[Floats], Floats] | None]] = []
+    for arm in (treated, ~treated):
+        same = bool((arm == reference).all())
+        if not same:
+            weights[arm] = moments.weights(arm)
         w = np.where(arm, weights, 0.0) / arm.mean()
-        means[column] = (w * y).mean()
-        residual = y - means[column]
-        if not (arm == reference).all():
-            gram = (centred * w[:, None]).T @ centred
-            slope = np.linalg.lstsq(gram, (centred * w[:, None]).T @ residual, rcond=1e-12)[0]
-            influence[:, column] = w * (residual - centred @ slope)
-            if targets == "estimated":
-                influence[:, column] += share * (centred @ slope)
-        else:
+        sides.append((w, None if same else moments.projector(w)))
+
+    def of(y: Floats) -> Fit:
+        # The influence of each mean: residual y - mean, less its weighted regression on the balanced moments,
+        # as those are held at the target; plus what the target's own sampling adds.
+        means, influence = np.zeros(2), np.zeros((len(y), 2))
+        for column, (w, project) in enumerate(sides):
+            means[column] = (w * y).mean()
+            residual = y - means[column]
             influence[:, column] = w * residual
-    return weighed(weights, means, influence / len(y))
+            if project is not None:
+                fitted = project((w * residual)[:, None])[:, 0]
+                influence[:, column] += ((share if targets == "estimated" else 0.0) - w) * fitted
+        return weighed(weights, means, influence / len(y), dropped=None if x is None else x.dropped)
+
+    return repeated(of, y)
+
+
+class _Moments:
+    """The covariates' means, to be those of the reference rows."""
+
+    def __init__(self, problem: Problem, reference: Bools) -> None:
+        matrix, names = problem.design.matrix, problem.design.names
+        spread = matrix.std(axis=0)
+        used = spread > 1e-12 * np.abs(matrix.mean(axis=0))
+        if not used.any():
+            raise EstimationError(
+                f"no covariate varies among {', '.join(names) or 'none given'}: there is nothing to balance",
+                hint="method='naive' gives the plain difference",
+            )
+        moments = (matrix[:, used] - matrix[:, used].mean(axis=0)) / spread[used]
+        self.labels = [name for name, keep in zip(names, used, strict=True) if keep]
+        self.centred = moments - moments[reference].mean(axis=0)
+
+    def weights(self, arm: Bools) -> Floats:
+        """Give the weights of an arm's rows, which average one."""
+        eta = self.centred[arm] @ entropy_multipliers(self.centred[arm], self.labels)
+        relative = np.exp(eta - eta.max())
+        return np.asarray(relative / relative.mean())
+
+    def projector(self, weights: Floats) -> Callable[[Floats], Floats]:
+        """Map values, (n, m), to ``X (X' W X)^-1 X' values`` of the balanced moments X."""
+        held = np.linalg.pinv((self.centred * weights[:, None]).T @ self.centred, rcond=1e-12, hermitian=True)
+        return lambda values: np.asarray(self.centred @ (held @ (self.centred.T @ values)))
+
+
+class _WithLevels:
+    """The same where the levels of a text column are absorbed."""
+
+    def __init__(self, x: Absorbed, reference: Bools, problem: Problem) -> None:
+        self.x, self.projector = x, x.projector
+        self.share = np.bincount(x.code[reference], minlength=len(x.levels)) / reference.sum()
+        self.centred = x.rest - x.rest[reference].mean(axis=0)
+        self.names = {True: problem.treated_level, False: problem.control_level}
+        self.treated = problem.treated
+
+    def weights(self, arm: Bools) -> Floats:
+        """Give the weights of an arm's rows, which average one."""
+        x, name = self.x, self.names[bool(self.treated[arm][0])]
+        empty = (np.bincount(x.code[arm], minlength=len(x.levels)) == 0) & (self.share > 0)
+        if empty.any():
+            raise EstimationError(
+                f"entropy balancing has no solution: {counted(int(empty.sum()), 'level')} of {x.column!r}"
+                f" that weigh have no row of {name!r}",
+                hint=f"method='nearest' with exact=[{x.column!r}] leaves those levels out",
+            )
+        return entropy_within_levels(self.centred[arm], x.code[arm], self.share, x.names)

@@ -16,12 +16,12 @@ from whyprompt.stats.influence import (
     regression_influence,
     with_intercept,
 )
+from whyprompt.stats.order import distinct
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.regression import fit_multinomial, multinomial_information, softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -83,32 +83,20 @@ def multinomial_weights(
             hint="drop the covariate that determines the arm, or merge arms",
         )
     chosen = np.eye(n_arms)[index]
-    cap = np.inf
-
-    eta = design @ found[0].T
-
-    def weigh(linear: NDArray[Any]) -> NDArray[Any]:
-        p = softmax(linear)
-        own = (p * chosen).sum(axis=1)
-        if estimand == "ate":
-            raw = 1.0 / own
-        elif focal_at is not None:
-            raw = p[:, focal_at] / own
-        else:
-            raw = 1.0 / (own * (1.0 / p).sum(axis=1))
-        return np.where(raw.real <= cap, raw, cap)
-
-    weights = weigh(eta).real
+    share = softmax(design @ found[0].T)
+    weights, slopes = _weighed(share, index, estimand, focal_at)
     if truncate is not None:
         from whyprompt.effects.methods.weights import truncate_weights
 
         reweighted = index != focal_at if focal_at is not None else np.ones(n, dtype=bool)
         cap = float(truncate_weights(weights[reweighted], truncate).max())
-        weights = weigh(eta).real
+        slopes *= (weights <= cap)[:, None]
+        weights = np.minimum(weights, cap)
     if y is None:
         return arms, weights, None
     means, influence = regression_influence(clean["outcome"], chosen, weights)
-    influence += _score_influence(clean["outcome"], chosen, weights, weigh, eta, design, means)
+    residual = clean["outcome"] - means[index]
+    influence += _score_influence(residual, index, share, slopes, design) / (chosen.T @ weights)
     if codes is None:
         return arms, weights, (means, influence_covariance(influence, None), rows_df(chosen > 0, weights))
     _, sums, df = clustered_means(clean["outcome"], chosen > 0, weights, codes, influence=influence)
@@ -122,47 +110,57 @@ def _arms(t: ArrayLike, n: int, reference: object | None) -> tuple[tuple[str, ..
     missing = sum(label is None or label != label for label in labels.tolist())  # noqa: PLR0124 - NaN is not itself
     if missing:
         raise DataError(f"treatment has {missing} missing values")
-    found = sorted(set(labels.astype(str).tolist()))
+    found, index = distinct(np.array([str(label) for label in labels.tolist()], dtype=object))
     if len(found) < 2:
         raise EstimationError(f"every row has treatment {found[0]!r}: there is nothing to compare")
     if reference is not None:
         if str(reference) not in found:
             raise EstimationError(f"reference={reference!r} is not an arm; the arms are {', '.join(found)}")
-        found.remove(str(reference))
-        found.insert(0, str(reference))
-    place = {arm: a for a, arm in enumerate(found)}
-    index = np.array([place[label] for label in labels.astype(str).tolist()], dtype=np.intp)
+        first = found.index(str(reference))
+        # The reference goes before those that were before it.
+        index = np.where(index == first, 0, index + (index < first))
+        found.insert(0, found.pop(first))
     for a, count in enumerate(np.bincount(index)):
         if count < 2:
             raise EstimationError(f"arm {found[a]!r} has one row: its mean has no standard error")
     return tuple(found), index
 
 
-def _score_influence(
-    y: Floats,
-    chosen: Floats,
-    weights: Floats,
-    weigh: Callable[[NDArray[Any]], NDArray[Any]],
-    eta: Floats,
-    design: Floats,
-    means: Floats,
-) -> Floats:
-    """Add to the influence of the arms' means what the estimation of the score does, shape (n, arms).
+def _weighed(
+    share: Floats, index: NDArray[np.intp], estimand: str, focal_at: int | None
+) -> tuple[Floats, Floats]:
+    """Give the weights, and their slopes by the linear predictor of each arm but the first, (n, arms - 1)."""
+    own = np.take_along_axis(share, index[:, None], axis=1)[:, 0]
+    arms = np.arange(1, share.shape[1])
+    slopes = -(index[:, None] == arms).astype(float)
+    if estimand == "ate":
+        weights = 1.0 / own
+        slopes += share[:, 1:]
+    elif focal_at is not None:
+        weights = share[:, focal_at] / own
+        slopes += arms == focal_at
+    else:
+        inverse = (1.0 / share).sum(axis=1)
+        weights = 1.0 / (own * inverse)
+        slopes += 1.0 / (share[:, 1:] * inverse[:, None])
+    slopes *= weights[:, None]
+    return weights, slopes
 
-    The score's influence is its likelihood score over the information; the means move with the weights, whose
-    derivative by each linear predictor is exact by a complex step.
+
+def _score_influence(
+    residual: Floats, index: NDArray[np.intp], share: Floats, slopes: Floats, design: Floats
+) -> Floats:
+    """Give what the estimation of the score adds to the influence of the arms' weighted sums, (n, arms).
+
+    The score's influence is its likelihood score over the information; the sums move with the weights, whose
+    slopes by each linear predictor are given.
     """
-    n_arms, k = chosen.shape[1], design.shape[1]
-    p = softmax(eta).real
-    information = multinomial_information(design, p[:, 1:], np.ones(len(y)))
+    n_arms, k = share.shape[1], design.shape[1]
+    information = multinomial_information(design, share[:, 1:], np.ones(len(residual)))
     moves = np.empty(((n_arms - 1) * k, n_arms))
-    residual = chosen * (y[:, None] - means)
-    for a in range(n_arms - 1):
-        moved = eta.astype(complex)
-        moved[:, a] += 1e-30j
-        slope = weigh(moved).imag / 1e-30
-        moves[a * k : (a + 1) * k] = (design * slope[:, None]).T @ residual
-    # The coefficients move by score / information, and each mean by its share of its arm's weight.
-    change = np.linalg.solve(information, moves) / (chosen.T @ weights)
-    off = (chosen - p)[:, 1:]
+    for b in range(n_arms):
+        here = index == b
+        moves[:, b] = ((slopes[here] * residual[here, None]).T @ design[here]).ravel()
+    change = np.linalg.solve(information, moves)
+    off = (index[:, None] == np.arange(1, n_arms)) - share[:, 1:]
     return np.asarray(sum((design * off[:, [a]]) @ change[a * k : (a + 1) * k] for a in range(n_arms - 1)))

@@ -11,12 +11,15 @@ import math
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from whyprompt.effects.methods.score import logistic_score
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate
-from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
+from whyprompt.stats.propensity import crossfit_propensity
 from whyprompt.stats.several import two_sided_p
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -63,14 +66,21 @@ class Fit:
     # Of the two means, divided by n, shape (n, 2): squares sum to the variance, before what a cluster column
     # adds. Weighting has them.
     influence: Floats | None = None
+    # What each independent unit, a row or a cluster, adds to the error: squares sum to its square. Of several
+    # outcomes of the same rows the products sum to their covariance. Weighting has them.
+    by_unit: Floats | None = None
     propensity: Floats | None = None
     # The regression that the propensity is from, where matching fitted one.
     logit: Regression | None = None
+    # Covariates that others determine, where the method says which.
+    dropped: tuple[str, ...] | None = None
     matched: MatchedSet | None = None
     # Places of the rows that folds were dealt by.
     rank: Ints | None = None
     # The two means in each draw of a bootstrap, shape (draws, 2).
     mean_draws: Floats | None = None
+    # Estimates for another outcome of the same rows; what does not depend on the outcome is kept.
+    again: Callable[[Floats], Fit] | None = None
     # What options were settled at.
     settings: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -149,6 +159,8 @@ class Method:
 
     def fit_again(self, problem: Problem, plan: Plan, fit: Fit, y: Floats) -> Fit:
         """Estimate for another outcome of the same rows, with what does not depend on the outcome kept."""
+        if fit.again is not None:
+            return fit.again(y)
         rank = fit.rank if problem.rank is None else problem.rank
         return self.fit(replace(problem, y=y, rank=rank), plan)
 
@@ -157,12 +169,15 @@ def estimate_score(problem: Problem, plan: Plan) -> tuple[Floats, Regression | N
     """Give the known propensity, or one estimated, with the logistic regression where it is from one."""
     if problem.known_score is not None:
         return problem.known_score, None
-    matrix, treated = problem.design.matrix, problem.treated
     if plan.score_model is None:
-        fit = fit_logistic(matrix, treated, names=problem.design.names)
-        return fit.fitted, fit
+        found = logistic_score(problem)
+        return found.fitted, found.logit
     drawn = crossfit_propensity(
-        matrix, treated, plan.score_model, random_state=plan.random_state, rank=problem.places
+        problem.design.matrix,
+        problem.treated,
+        plan.score_model,
+        random_state=plan.random_state,
+        rank=problem.places,
     )
     return drawn, None
 

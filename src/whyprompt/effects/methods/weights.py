@@ -26,6 +26,7 @@ import numpy as np
 
 from whyprompt.effects.assumptions import FEW_ROWS
 from whyprompt.effects.methods.method import Fit, Method
+from whyprompt.effects.methods.score import logistic_score
 from whyprompt.errors import EstimationError
 from whyprompt.stats.clusters import clustered_means, rows_df
 from whyprompt.stats.errors import interval
@@ -33,14 +34,12 @@ from whyprompt.stats.influence import (
     cluster_codes,
     effective_sample_size,
     regression_influence,
-    standard_error,
-    with_intercept,
 )
-from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
+from whyprompt.stats.propensity import crossfit_propensity
 from whyprompt.stats.rules import few_clusters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -111,8 +110,7 @@ class Weighting(Method):
         cluster_codes(problem.cluster, len(problem.y))
         kept, alpha = self._kept(problem)
         part = problem if kept.all() else problem.take(np.flatnonzero(kept))
-        made = self.weigh(part, plan)
-        return self._result(problem, plan, part, made, kept, alpha, rank)
+        return self._result(problem, plan, part, self.weigh(part, plan), kept, alpha, rank)
 
     def _kept(self, problem: Problem) -> tuple[Bools, float]:
         """Return the rows whose score is not trimmed, and where the limit lies."""
@@ -121,7 +119,7 @@ class Weighting(Method):
             return np.ones(len(treated), dtype=bool), 0.0
         score = problem.known_score
         if score is None:
-            score = fit_logistic(problem.design.matrix, treated, names=problem.design.names).fitted
+            score = logistic_score(problem).fitted
         alpha = crump_threshold(score) if self.discard == "crump" else float(self.discard)
         kept = (score >= alpha) & (score <= 1 - alpha)
         if not (treated[kept].any() and (~treated[kept]).any()):
@@ -131,18 +129,18 @@ class Weighting(Method):
             )
         return kept, alpha
 
-    def error(self, problem: Problem, made: Fit) -> tuple[float, float | None, tuple[str, ...]]:
-        """Return the standard error, its degrees of freedom (None: normal) and remarks."""
+    def error(self, problem: Problem, made: Fit) -> tuple[Floats, float | None, tuple[str, ...]]:
+        """Return what each unit adds to the error, degrees of freedom (None: normal) and remarks."""
         assert made.influence is not None
         arms = np.column_stack([problem.treated, ~problem.treated])
         codes = cluster_codes(problem.cluster, len(problem.y))
         if codes is None:
             df = float(rows_df(arms, made.weights)[0, 1])
-            return standard_error(made.influence[:, 0] - made.influence[:, 1], None), df, ()
+            return made.influence[:, 0] - made.influence[:, 1], df, ()
         contrast = np.array([1.0, -1.0])
         _, sums, free = clustered_means(problem.y, arms, made.weights, codes, influence=made.influence)
-        df, sums = free(contrast), sums @ contrast
-        return float(np.sqrt(sums @ sums)), df, few_clusters(int(codes.max()) + 1, df)
+        df = free(contrast)
+        return sums @ contrast, df, few_clusters(int(codes.max()) + 1, df)
 
     def _result(
         self,
@@ -158,7 +156,15 @@ class Weighting(Method):
         n, treated = len(kept), problem.treated
         weights, influence = np.zeros(n), np.zeros((n, 2))
         weights[kept], influence[kept] = made.weights, made.influence
-        error, df, remarks = self.error(part, made)
+        by_unit, df, remarks = self.error(part, made)
+        error = float(np.linalg.norm(by_unit))
+        again = made.again
+
+        def of_another(y: Floats) -> Fit:
+            assert again is not None
+            other = replace(part, y=y[kept])
+            return self._result(replace(problem, y=y), plan, other, again(y[kept]), kept, alpha, rank)
+
         used = [kept & treated, kept & ~treated]
         ess = [effective_sample_size(weights[arm]) for arm in used]
         warnings = [
@@ -183,8 +189,10 @@ class Weighting(Method):
             std_error_method="stacked estimating equations, score estimated"
             + (", cluster-robust" if problem.cluster is not None else ""),
             influence=influence,
+            by_unit=by_unit,
             propensity=made.propensity if kept.all() else None,
             rank=rank,
+            again=None if again is None else of_another,
             warnings=tuple(warnings),
         )
 
@@ -195,6 +203,7 @@ def weighed(
     influence: Floats,
     propensity: Floats | None = None,
     warnings: tuple[str, ...] = (),
+    dropped: tuple[str, ...] | None = None,
 ) -> Fit:
     """Give the two means under weights as a fit without an error yet; `influence` is divided by n."""
     return Fit(
@@ -203,8 +212,14 @@ def weighed(
         discarded=np.zeros(len(weights), dtype=bool),
         influence=influence,
         propensity=propensity,
+        dropped=dropped,
         warnings=warnings,
     )
+
+
+def repeated(of: Callable[[Floats], Fit], y: Floats) -> Fit:
+    """Fit an outcome, and keep how others of the same rows are fitted."""
+    return replace(of(y), again=of)
 
 
 def crump_threshold(propensity: ArrayLike) -> float:
@@ -269,51 +284,40 @@ def raw_weights(linear: NDArray[Any], treated: Bools, estimand: str) -> NDArray[
     return np.asarray(np.where(treated, *pairs[estimand]))
 
 
-def _independent(matrix: Floats, treated: Bools, names: Sequence[str]) -> tuple[Floats, Floats, Floats]:
-    """Fit the score; return the regressors kept (scaled, with intercept), the linear predictor and scores."""
-    fit = fit_logistic(matrix, treated, names=names)
-    used = [j for j, name in enumerate(names) if name not in fit.dropped]
-    columns = matrix[:, used]
-    # Influence values do not depend on the columns' location and scale, rounding does.
-    return with_intercept((columns - columns.mean(axis=0)) / columns.std(axis=0)), fit.linear, fit.fitted
-
-
 def score_weights(
     problem: Problem, estimand: str, *, stabilised: bool = False, truncate: float | None = None
 ) -> Fit:
     """Weight by a propensity score."""
-    y, treated, given = problem.y, problem.treated, problem.known_score
-    if given is None:
-        design, linear, score = _independent(problem.design.matrix, treated, problem.design.names)
+    treated, fitted = problem.treated, None
+    if problem.known_score is None:
+        fitted = logistic_score(problem)
+        score, linear = fitted.fitted, fitted.linear
     else:
-        design, linear, score = np.ones((len(y), 1)), np.log(given / (1.0 - given)), given
+        score = problem.known_score
+        linear = np.log(score / (1.0 - score))
     weights = raw_weights(linear, treated, estimand).astype(float)
-    uncut = np.ones(len(y), dtype=bool)
-    if stabilised:
-        weights = weights * np.where(treated, treated.mean(), 1.0 - treated.mean())
-    if truncate is not None:
-        chosen = {"att": ~treated, "atc": treated}.get(estimand, uncut)
-        cut = weights.copy()
-        cut[chosen] = truncate_weights(weights[chosen], truncate)
-        uncut = cut == weights
-        weights = cut
-    arms = np.column_stack([treated, ~treated]).astype(float)
-    if given is not None:
-        means, influence = regression_influence(y, arms, weights)
-        return weighed(weights, means, influence, score)
     # d weight / d linear predictor, by one complex step; d linear predictor / d beta is the design.
     slope = raw_weights(linear + 1e-30j, treated, estimand).imag / 1e-30
     if stabilised:
-        slope = slope * np.where(treated, treated.mean(), 1.0 - treated.mean())
-    slope = slope * uncut
-    information = (design * (score * (1.0 - score))[:, None]).T @ design / len(y)
-    gradient = design * (treated - score)[:, None]
-    nuisance = np.asarray(np.linalg.solve(information, gradient.T).T, dtype=float)
+        shares = np.where(treated, treated.mean(), 1.0 - treated.mean())
+        weights, slope = weights * shares, slope * shares
+    if truncate is not None:
+        chosen = {"att": ~treated, "atc": treated}.get(estimand, np.ones(len(treated), dtype=bool))
+        cut = weights.copy()
+        cut[chosen] = truncate_weights(weights[chosen], truncate)
+        slope = slope * (cut == weights)
+        weights = cut
+    arms = np.column_stack([treated, ~treated]).astype(float)
+    size, off, along = arms.T @ weights, (treated - score)[:, None], slope[:, None]
+    project = None if fitted is None else fitted.projector(score * (1.0 - score))
 
-    def around(theta: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(weights + slope * (design @ theta))
+    def of(y: Floats) -> Fit:
+        means, influence = regression_influence(y, arms, weights)
+        if project is not None:
+            # The coefficients move by their likelihood score over the information, and each mean by the slope
+            # of the weights over its arm's weight: one product for all coefficients.
+            residual = arms * (y[:, None] - means)
+            influence = influence + off * project(along * residual) / size
+        return weighed(weights, means, influence, score, dropped=() if fitted is None else fitted.dropped)
 
-    means, influence = regression_influence(
-        y, arms, weights, weight_function=around, theta=np.zeros(design.shape[1]), nuisance=nuisance
-    )
-    return weighed(weights, means, influence, score)
+    return repeated(of, problem.y)

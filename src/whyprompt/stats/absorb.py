@@ -1,0 +1,128 @@
+"""Regressions on a text column of very many levels, without a dummy for each.
+
+The levels' part of every normal equation is diagonal, so that it is solved level by level, and what is left
+has the size of the other covariates (Frisch and Waugh 1933, Econometrica 1, 387-401).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt.stats.design import design_matrix, independent_columns, moments
+from whyprompt.stats.order import distinct
+from whyprompt.stats.regression import row_terms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+
+# Levels from which a text column is absorbed; fewer dummies cost little.
+MANY_LEVELS = 50
+_HALVINGS, _ITERATIONS = 30, 100
+_STILL = 1e-4
+# A linear predictor as large is on its way to infinity: covariates separate the arms within levels.
+_FAR = 35.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Absorbed:
+    """Covariates of which one text column is kept as its levels' numbers.
+
+    `code`, shape (n,), is the level of each row among `levels`; `rest`, shape (n, q), the other covariates,
+    centred within levels and scaled, without those that levels or others determine, which are `dropped`;
+    `names` are of its columns.
+    """
+
+    column: str
+    levels: tuple[str, ...]
+    code: Ints
+    rest: Floats
+    names: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    def sums(self, values: Floats) -> Floats:
+        """Sum the columns of values, shape (n, m), within levels."""
+        out = np.empty((len(self.levels), values.shape[1]))
+        for j, column in enumerate(values.T):
+            out[:, j] = np.bincount(self.code, weights=column, minlength=len(out))
+        return out
+
+    def projector(self, weights: Floats) -> Callable[[Floats], Floats]:
+        """Map values, (n, m), to ``X (X' W X)^-1 X' values``, X being all covariates, an indicator a level.
+
+        That is a step of Newton's in the linear predictor, and what a change of the equations moves it by. A
+        level without weight gets 0.
+        """
+        rest = self.rest
+        size = np.bincount(self.code, weights=weights, minlength=len(self.levels))[:, None]
+        size = np.where(size > 0, size, np.inf)
+        weighted = rest * weights[:, None]
+        across = self.sums(weighted)
+        inverse = np.linalg.pinv(weighted.T @ rest - across.T @ (across / size), rcond=1e-12, hermitian=True)
+
+        def project(values: Floats) -> Floats:
+            own = self.sums(values)
+            beta = inverse @ (rest.T @ values - across.T @ (own / size))
+            return np.asarray(rest @ beta + ((own - across @ beta) / size)[self.code], dtype=np.float64)
+
+        return project
+
+
+def absorbed(columns: Mapping[str, NDArray[Any]], levels: Mapping[str, tuple[str, ...]]) -> Absorbed | None:
+    """Absorb the text column with the most of the `levels`; None where none has many."""
+    widest = max(levels, key=lambda name: len(levels[name]), default="")
+    if not widest or len(levels[widest]) <= MANY_LEVELS:
+        return None
+    design = design_matrix({name: values for name, values in columns.items() if name != widest})
+    found, code = distinct(columns[widest])
+    made = Absorbed(column=widest, levels=tuple(found), code=code, rest=np.empty((len(code), 0)))
+    if not design.names:
+        return made
+    size = np.bincount(code)[:, None]
+    matrix = design.matrix
+    rest = matrix - (made.sums(matrix) / size)[code]
+    centre, scale = moments(rest)
+    # What levels determine is left with rounding.
+    scale = np.where(scale > 1e-10 * np.abs(matrix).max(axis=0), scale, 0.0)
+    kept = independent_columns(rest, centre, scale)
+    dropped = tuple(name for j, name in enumerate(design.names) if j not in kept)
+    names = tuple(design.names[j] for j in kept)
+    return replace(made, rest=rest[:, kept] / scale[kept], names=names, dropped=dropped)
+
+
+def absorbed_logit(x: Absorbed, y: Floats) -> Floats | None:
+    """Fit a logistic regression by maximum likelihood; None where there is no maximum.
+
+    Every level has rows with ``y = 1`` and rows without. Returns the linear predictor, shape (n,): damped
+    steps of Newton's, as in `whyprompt.stats.newton`, until what is left to gain is at rounding error.
+    """
+    share = y.mean()
+    eta = np.full(len(y), np.log(share / (1.0 - share)))
+    value, slope, curve = row_terms("logit", eta, y)
+    total = float(value.sum())
+    for _ in range(_ITERATIONS):
+        step = x.projector(curve)(slope[:, None])[:, 0]
+        decrement = float(slope @ step)
+        still = np.abs(step).max() <= _STILL * max(1.0, float(np.abs(eta).max()))
+        if still and decrement < 1e-14 * max(1.0, abs(total)):
+            return np.asarray(eta + step)
+        size = 1.0
+        for _ in range(_HALVINGS):
+            tried = eta + size * step
+            value, slope, curve = row_terms("logit", tried, y)
+            if float(value.sum()) >= total - 1e-10 * abs(total):
+                break
+            size /= 2.0
+        else:
+            return None
+        eta, total = tried, float(value.sum())
+        if float(np.abs(eta).max()) > _FAR:
+            return None
+    return None
