@@ -16,6 +16,7 @@ import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.design import design_matrix
+from whyprompt.stats.order import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -277,7 +278,7 @@ def arms(
     """
     raw = table.keys(column, role="treatment")
     is_text = raw.dtype == object
-    levels = sorted(set(raw.tolist()))
+    levels = distinct(raw)[0]
     shown = [str(level) if is_text else level_name(level) for level in levels]
     if len(levels) == 1:
         raise EstimationError(
@@ -354,6 +355,8 @@ def _floats(series: nw.Series[Any]) -> NDArray[np.float64]:
     import narwhals as nw
 
     if not series.dtype.is_numeric():
+        if not series.is_null().any():
+            return np.asarray(series.to_numpy(), dtype=np.float64)
         return np.asarray([np.nan if v is None else float(v) for v in series.to_list()], dtype=np.float64)
     gone = np.asarray(series.is_null().to_numpy(), dtype=bool)
     numbers = np.ascontiguousarray(series.cast(nw.Float64).to_numpy(), dtype=np.float64)

@@ -168,6 +168,15 @@ def moments(X: Floats) -> tuple[Floats, Floats]:
     return centre, np.where(flat, 0.0, scale)
 
 
+def weighted_gram(X: Floats, weights: Floats) -> Floats:
+    """Return ``X.T @ diag(weights) @ X``, a block of rows at a time."""
+    out = np.zeros((X.shape[1], X.shape[1]))
+    for a in range(0, len(X), _BLOCK):
+        block = X[a : a + _BLOCK]
+        out += (block * weights[a : a + _BLOCK, None]).T @ block
+    return out
+
+
 def independent_columns(X: Floats, centre: Floats, scale: Floats) -> list[int]:
     """Return the columns that are not constant nor a linear combination of those before them."""
     live = [j for j in range(X.shape[1]) if scale[j] > 0]

@@ -17,7 +17,7 @@ from whyprompt.stats.order import distinct
 from whyprompt.stats.threads import one_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -135,7 +135,7 @@ def balance_table(
     _check(denominator)
     base = np.ones(len(treated)) if base_weights is None else base_weights
     with one_blas_thread(len(treated)):
-        return tuple(_rows(X, treated, (base, weights), names, denominator))
+        return tuple(_rows(X.T, treated, (base, weights), names, denominator))
 
 
 def _check(denominator: str) -> None:
@@ -156,13 +156,15 @@ def covariate_balance(
     """
     _check(denominator)
     base = np.ones(len(treated))
+    numbers = {name: values for name, values in columns.items() if values.dtype != object}
     out: list[BalanceRow] = []
     with one_blas_thread(len(treated)):
+        rows = _rows(numbers.values(), treated, (base, weights), tuple(numbers), denominator)
         for name, values in columns.items():
-            if values.dtype == object:
-                out += _levels(name, values, treated, (base, weights), denominator)
+            if name in numbers:
+                out.append(next(rows))
             else:
-                out += _rows(values[:, None], treated, (base, weights), (name,), denominator)
+                out += _levels(name, values, treated, (base, weights), denominator)
     return tuple(out)
 
 
@@ -222,13 +224,17 @@ def _levels(
 
 
 def _rows(
-    X: Floats, treated: Bools, both: tuple[Floats, Floats], names: Sequence[str], denominator: Denominator
+    columns: Iterable[Floats],
+    treated: Bools,
+    both: tuple[Floats, Floats],
+    names: Sequence[str],
+    denominator: Denominator,
 ) -> Iterator[BalanceRow]:
     signed = [_signed(treated, weights) for weights in both]
     sides = (np.flatnonzero(treated), np.flatnonzero(~treated))
     by_side = [[weights[side] for side in sides] for weights in both]
-    for j, name in enumerate(names):
-        x = X[:, j]
+    for name, values in zip(names, columns, strict=True):
+        x = values
         low, high = float(x.min()), float(x.max())
         # A look at a few values spares a continuous column the full pass.
         binary = all(bool(((v == low) | (v == high)).all()) for v in (x[:64], x))

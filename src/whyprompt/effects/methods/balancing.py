@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt.errors import EstimationError
+from whyprompt.stats.design import moments as spreads
+from whyprompt.stats.design import weighted_gram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +29,7 @@ def entropy_multipliers(moments: Floats, names: Sequence[str]) -> Floats:
     rows, and moments (no column constant) that no weights balance are refused by their `names` (Hainmueller
     2012, Political Analysis 20, equations 8 to 10).
     """
-    scale = moments.std(axis=0)
+    scale = spreads(moments)[1]
     scaled = moments / np.where(scale > 0, scale, 1.0)
     spans = [(low <= 0 <= high) for low, high in zip(scaled.min(axis=0), scaled.max(axis=0), strict=True)]
     outside = [name for name, spanned in zip(names, spans, strict=True) if not spanned]
@@ -41,7 +43,7 @@ def entropy_multipliers(moments: Floats, names: Sequence[str]) -> Floats:
         share = np.exp(eta - eta.max())
         share /= share.sum()
         gradient = share @ scaled
-        hessian = (scaled * share[:, None]).T @ scaled - np.outer(gradient, gradient)
+        hessian = weighted_gram(scaled, share) - np.outer(gradient, gradient)
         # A pseudo-inverse: collinear moments (a full set of dummies) leave directions that do not matter.
         step = -np.linalg.lstsq(hessian, gradient, rcond=1e-12)[0]
         decrement = float(-gradient @ step)

@@ -12,6 +12,7 @@ from whyprompt.effects.methods.balancing import entropy_multipliers, entropy_wit
 from whyprompt.effects.methods.weights import Weighting, repeated, weighed
 from whyprompt.errors import EstimationError
 from whyprompt.stats.absorb import absorbed
+from whyprompt.stats.design import moments, weighted_gram
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,16 +71,16 @@ def _balance(problem: Problem, estimand: str, targets: str) -> Fit:
     y, treated = problem.y, problem.treated
     reference = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(y), dtype=bool))
     x = absorbed(problem.columns, problem.design.levels)
-    moments = _Moments(problem, reference) if x is None else _WithLevels(x, reference, problem)
+    balanced = _Moments(problem, reference) if x is None else _WithLevels(x, reference, problem)
     share = reference / reference.mean()
     weights = np.ones(len(y))
     sides: list[tuple[Floats, Callable[[Floats], Floats] | None]] = []
     for arm in (treated, ~treated):
         same = bool((arm == reference).all())
         if not same:
-            weights[arm] = moments.weights(arm)
+            weights[arm] = balanced.weights(arm)
         w = np.where(arm, weights, 0.0) / arm.mean()
-        sides.append((w, None if same else moments.projector(w)))
+        sides.append((w, None if same else balanced.projector(w)))
 
     def of(y: Floats) -> Fit:
         # The influence of each mean: residual y - mean, less its weighted regression on the balanced moments,
@@ -102,26 +103,29 @@ class _Moments:
 
     def __init__(self, problem: Problem, reference: Bools) -> None:
         matrix, names = problem.design.matrix, problem.design.names
-        spread = matrix.std(axis=0)
-        used = spread > 1e-12 * np.abs(matrix.mean(axis=0))
-        if not used.any():
+        centre, spread = moments(matrix)
+        used = np.flatnonzero(spread)
+        if not len(used):
             raise EstimationError(
                 f"no covariate varies among {', '.join(names) or 'none given'}: there is nothing to balance",
                 hint="method='naive' gives the plain difference",
             )
-        moments = (matrix[:, used] - matrix[:, used].mean(axis=0)) / spread[used]
-        self.labels = [name for name, keep in zip(names, used, strict=True) if keep]
-        self.centred = moments - moments[reference].mean(axis=0)
+        self.labels = [names[j] for j in used]
+        self.centred = np.empty((len(matrix), len(used)), order="F")
+        for place, j in enumerate(used):
+            column = (matrix[:, j] - centre[j]) / spread[j]
+            self.centred[:, place] = column - column[reference].mean()
 
     def weights(self, arm: Bools) -> Floats:
         """Give the weights of an arm's rows, which average one."""
-        eta = self.centred[arm] @ entropy_multipliers(self.centred[arm], self.labels)
+        centred = self.centred.T[:, np.flatnonzero(arm)].T
+        eta = centred @ entropy_multipliers(centred, self.labels)
         relative = np.exp(eta - eta.max())
         return np.asarray(relative / relative.mean())
 
     def projector(self, weights: Floats) -> Callable[[Floats], Floats]:
         """Map values, (n, m), to ``X (X' W X)^-1 X' values`` of the balanced moments X."""
-        held = np.linalg.pinv((self.centred * weights[:, None]).T @ self.centred, rcond=1e-12, hermitian=True)
+        held = np.linalg.pinv(weighted_gram(self.centred, weights), rcond=1e-12, hermitian=True)
         return lambda values: np.asarray(self.centred @ (held @ (self.centred.T @ values)))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from whyprompt._words import counted
 from whyprompt.stats.absorb import absorbed, absorbed_logit
+from whyprompt.stats.design import weighted_gram
 from whyprompt.stats.propensity import SeparatedError, fit_logistic
 from whyprompt.stats.regression import mean_of
 
@@ -48,7 +49,7 @@ def logistic_score(problem: Problem) -> LogisticScore:
     def projector(weights: Floats) -> Callable[[Floats], Floats]:
         kept = [j for j, name in enumerate(design.names) if name not in fit.dropped]
         regressors = _scaled(design.matrix, kept)
-        information = (regressors * weights[:, None]).T @ regressors
+        information = weighted_gram(regressors, weights)
         return lambda values: np.asarray(
             regressors @ np.linalg.solve(information, regressors.T @ values), dtype=np.float64
         )

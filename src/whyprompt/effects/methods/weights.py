@@ -275,13 +275,23 @@ def raw_weights(linear: NDArray[Any], treated: Bools, estimand: str) -> NDArray[
     """Weights as a function of the linear predictor (complex for differentiation)."""
     odds = np.exp(linear)
     # The pair is the weight of a treated and of a control row with these odds of treatment.
-    pairs = {
-        "ate": (1.0 + 1.0 / odds, 1.0 + odds),
-        "att": (1.0, odds),
-        "atc": (1.0 / odds, 1.0),
-        "ato": (1.0 / (1.0 + odds), odds / (1.0 + odds)),
-    }
-    return np.asarray(np.where(treated, *pairs[estimand]))
+    if estimand == "ate":
+        pair = 1.0 + 1.0 / odds, 1.0 + odds
+    elif estimand == "ato":
+        pair = 1.0 / (1.0 + odds), odds / (1.0 + odds)
+    else:
+        pair = (1.0, odds) if estimand == "att" else (1.0 / odds, 1.0)
+    return np.asarray(np.where(treated, *pair))
+
+
+def _slopes(linear: Floats, treated: Bools, estimand: str) -> Floats:
+    """Differentiate `raw_weights` with respect to the linear predictor."""
+    odds = np.exp(linear)
+    if estimand == "ato":
+        return np.asarray(np.where(treated, -odds, odds) / (1.0 + odds) ** 2)
+    one = 0.0 if estimand == "att" else -1.0 / odds
+    none = 0.0 if estimand == "atc" else odds
+    return np.asarray(np.where(treated, one, none))
 
 
 def score_weights(
@@ -296,8 +306,7 @@ def score_weights(
         score = problem.known_score
         linear = np.log(score / (1.0 - score))
     weights = raw_weights(linear, treated, estimand).astype(float)
-    # d weight / d linear predictor, by one complex step; d linear predictor / d beta is the design.
-    slope = raw_weights(linear + 1e-30j, treated, estimand).imag / 1e-30
+    slope = _slopes(linear, treated, estimand)
     if stabilised:
         shares = np.where(treated, treated.mean(), 1.0 - treated.mean())
         weights, slope = weights * shares, slope * shares
