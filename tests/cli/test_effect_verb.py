@@ -477,6 +477,10 @@ def test_ordered_levels(run, tmp_path):
         ),
         (["--design", "instrument"], "--design instrument needs"),
         (["--design", "instrument:column=z"], "--design instrument has no option 'column'"),
+        (["--design", "rollout:changed=5"], "--design rollout needs --design rollout:time="),
+        (["--design", "rollout:time=x,changed=a:5+7"], "--design rollout:changed gives a date to each name"),
+        (["--design", "rollout:time=x,leads=many"], "--design rollout:leads is 'many'; it is a whole number"),
+        (["--design", "rollout:time=x", "--cluster", "x"], "--cluster has no meaning with --design rollout"),
         (["--design", "paired:instrument=z"], "--design paired has no option 'instrument'"),
         (["--design", "instrument:instrument=x", "--impute", "3"], "--impute has no meaning with --design"),
         (["--design", "instrument:instrument=x", "--unit", "x"], "--unit has no meaning with --design inst"),
@@ -923,3 +927,28 @@ def test_a_design_with_options_is_the_librarys(run):
         instrument="married",
     )
     assert json.loads(out) == json.loads(json.dumps(found.to_dict()))
+
+
+def test_a_change_on_a_date_needs_no_arm(run, tmp_path):
+    days = np.arange(240) % 12
+    route = np.arange(240) // 12 % 5
+    frame = pd.DataFrame({"at": [f"2025-03-{d + 1:02d}" for d in days], "route": [f"r{g}" for g in route]})
+    frame["y"] = np.sin(np.arange(240.0)) + (days >= 6) * (route < 2)
+    frame.to_csv(tmp_path / "log.csv", index=False)
+    asked = ("--outcome", "y", "--unit", "route", "--json")
+    written = "rollout:time=at,changed=r0:2025-03-07+r1:2025-03-07T00:00,leads=2"
+    code, out, err = run(tmp_path / "log.csv", *asked, "--design", written)
+    assert (code, err) == (0, "")
+    found = estimate_effect(
+        frame,
+        outcome="y",
+        design="rollout",
+        time="at",
+        unit="route",
+        changed={"r0": "2025-03-07", "r1": "2025-03-07"},
+        leads=2,
+    )
+    assert json.loads(out) == json.loads(json.dumps(found.to_dict()))
+    code, _, err = run(tmp_path / "log.csv", *asked)
+    assert code == 2
+    assert "--treatment must be given with a table" in err

@@ -252,6 +252,25 @@ def log(arms):
     )
 
 
+def rollout():
+    """Make a log of six routes over thirty days, half of which got the second arm on a day of its own."""
+    rng = np.random.default_rng(6)
+    days, routes = np.tile(np.arange(30).repeat(6), 6), np.arange(6).repeat(180)
+    changed = np.array([15, 15, 20, 99, 99, 99])[routes]
+    started = pd.Timestamp("2025-03-01T08:00") + pd.to_timedelta(days, unit="D")
+    after = days >= changed
+    usual = 0.5 + 0.03 * routes + 0.004 * days + 0.08 * after
+    return pd.DataFrame(
+        {
+            "started_at": started.astype(str),
+            "route": np.array(["chat", "search", "mail", "code", "faq", "sales"])[routes],
+            "arm": np.where(after, "few_shot", "direct"),
+            "difficulty": rng.normal(size=len(days)),
+            "correct": (rng.random(len(days)) < usual).astype(int),
+        }
+    )
+
+
 def with_gaps():
     gaps = log(("few_shot", "direct"))
     gaps.loc[::7, "difficulty"] = np.nan
@@ -265,6 +284,7 @@ def place(tmp_path, monkeypatch, tiny_model):
         (tmp_path / folder).symlink_to(ROOT / folder, target_is_directory=True)
     log(("cot", "direct")).to_csv(tmp_path / "log.csv", index=False)
     with_gaps().to_csv(tmp_path / "gaps.csv", index=False)
+    rollout().to_csv(tmp_path / "rollout.csv", index=False)
     log(("few_shot", "direct")).to_csv(tmp_path / "logs.csv", index=False)
     monkeypatch.chdir(tmp_path)
     load = wp.load_model
@@ -280,7 +300,8 @@ NEEDS_A_RUN = ("write_report(",)
 @pytest.mark.slow
 @pytest.mark.parametrize("path", PYTHON, ids=name)
 def test_python_runs_in_the_order_of_the_page(path, place):
-    space = {"frame": with_gaps() if path.name == "missing.md" else log(("few_shot", "direct"))}
+    frames = {"missing.md": with_gaps, "changed-on-a-date.md": rollout}
+    space = {"frame": frames.get(path.name, lambda: log(("few_shot", "direct")))()}
     for code in blocks(path, "python"):
         if any(word in code for word in NEEDS_A_RUN):
             compile(code, name(path), "exec")

@@ -140,6 +140,14 @@ MADE = {
     "EffectResult of an instrument": lambda: wp.estimate_effect(
         table(), **ARM, design="instrument", instrument="batch", confounders=["hard"]
     ),
+    "EffectResult of a roll-out": lambda: wp.estimate_effect(
+        table().assign(day=np.arange(160) // 4 % 10),
+        outcome="y",
+        design="rollout",
+        time="day",
+        unit="batch",
+        changed={"0": 5},
+    ),
     "estimate_effect": lambda: wp.estimate_effect(both_arms(), **ARM, **PAIR),
     "placebo_treatment": lambda: wp.placebo_treatment(table(), **ASKED, draws=20),
     "pool_estimates": lambda: public.pool_estimates([1.0, 1.2, 0.9], [0.5, 0.5, 0.6]),

@@ -23,6 +23,7 @@ from whyprompt.charts.effects import (
     forest_plot,
     specification_plot,
 )
+from whyprompt.charts.events import event_plot
 from whyprompt.charts.heads import head_heatmap, head_items_plot, joint_plot, layer_plot, search_plot
 from whyprompt.charts.items import gain_harm_plot
 from whyprompt.charts.levels import attention_plot, levels_plot, statistical_vs_interventional
@@ -37,6 +38,7 @@ __all__ = [
     "draw_plot",
     "draws_plot",
     "ecdf_plot",
+    "event_plot",
     "forest_plot",
     "gain_harm_plot",
     "head_heatmap",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from whyprompt._words import counted, format_number, percent
-from whyprompt.charts.rows import HasEstimates, number, records, row_words
+from whyprompt.charts.rows import HasEstimates, bounded, number, records, row_words
 from whyprompt.charts.style import (
     BLUE,
     MUTED,
@@ -148,14 +147,7 @@ def forest_plot(
     rows = [
         line_of(
             line.label,
-            (
-                line.estimate,
-                *(
-                    (line.ci_low, line.ci_high)
-                    if math.isfinite(line.ends[1] - line.ends[0])
-                    else (None, None)
-                ),
-            ),
+            (line.estimate, *bounded(line)),
             row_words(line),
             **looks[line is result.overall],
         )

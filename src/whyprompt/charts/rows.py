@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import narwhals as nw
@@ -37,6 +38,13 @@ def rows_used(row: Any) -> int | None:  # noqa: ANN401 - an estimate
         used: int | None = row.n_used
         return used
     return int(row.n_treated_used + row.n_control_used)
+
+
+def bounded(row: Any) -> tuple[float | None, float | None]:  # noqa: ANN401 - an estimate
+    """Give the interval of an estimate where both its ends can be drawn."""
+    low, high = row.ci_low, row.ci_high
+    known = low is not None and high is not None and math.isfinite(high - low)
+    return (low, high) if known else (None, None)
 
 
 def row_words(row: Any) -> str:  # noqa: ANN401 - an estimate

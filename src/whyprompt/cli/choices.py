@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import EstimationError
@@ -64,12 +65,15 @@ def read_choice(
 def read_value(text: str | None, kind: str, where: str) -> Any:  # noqa: ANN401 - as its kind is
     """Read the value of an option; None where the option stands by itself.
 
-    The kinds are switch, count, number, number or text, columns, sizes, text, and object, which has no text.
+    The kinds are switch, count, number, number or text, columns, sizes, dates (one, or one for each of some
+    names), text, and object, which has no text.
 
     Examples
     --------
     >>> read_value("age:5+educ:1", "sizes", "--method nearest:covariate_calipers")
     {'age': 5, 'educ': 1}
+    >>> read_value("search:2025-03-01+chat:2025-04-01T14:00", "dates", "--design rollout:changed")
+    {'search': '2025-03-01', 'chat': '2025-04-01T14:00'}
     """
     if kind == "object":
         raise EstimationError(f"{where} is an object of Python, which has no text", hint="leave it out")
@@ -81,6 +85,15 @@ def read_value(text: str | None, kind: str, where: str) -> Any:  # noqa: ANN401 
         raise EstimationError(f"{where} has no value", hint=f"{where}=VALUE")
     if kind == "columns":
         return [part.strip() for part in text.split("+") if part.strip()]
+    if kind == "dates":
+        dates = [part.strip() for part in text.split("+")]
+        # A date begins with its year, and a name with a colon behind it.
+        named = [re.fullmatch(r"(?!\d{4}-)([^:]+):(.+)", part) for part in dates]
+        if len(dates) == 1 and named[0] is None:
+            return text if "-" in text[1:] else _number(text, where, strictly=False)
+        if not all(named):
+            raise EstimationError(f"{where} gives a date to each name", hint=f"{where}=chat:2025-03-01+...")
+        return {m[1].strip(): m[2].strip() for m in named if m}
     if kind == "sizes":
         pairs = [part.partition(":") for part in text.split("+")]
         if not all(colon for _, colon, _ in pairs):

@@ -53,11 +53,14 @@ def effect(
         str,
         typer.Option(
             help="observational, randomized, paired (each item under both arms), or"
-            " instrument:instrument=COLUMN (a lot that the arm follows in part).",
+            " instrument:instrument=COLUMN (a lot that the arm follows in part), or rollout:time=COLUMN (the"
+            " arm changed on a date; --unit has the routes).",
             metavar="NAME[:OPTION=VALUE,...]",
         ),
     ] = "observational",
-    unit: Annotated[str, typer.Option(help="With --design paired: column with the item.")] = "item_id",
+    unit: Annotated[
+        str, typer.Option(help="Column with the item (--design paired) or route (rollout).")
+    ] = "item_id",
     as_: Annotated[
         str | None,
         typer.Option(
@@ -142,10 +145,10 @@ def effect(
         found = run_effect(table, opened(table, out, no_code=no_code)[1])
         put(found.to_dict(), found.summary(), as_json=as_json)
         return
-    _refuse_table(table, given, treatment, outcome)
+    design, of_design = _design(design)
+    _refuse_table(table, given, treatment, outcome, needs_treatment="changed" not in of_design)
     kind, of_kind = (None, {}) if as_ is None else read_choice(as_, "--as", _KINDS)
     checks = read_checks(check or ())
-    design, of_design = _design(design)
     values: dict[str, Any] = {
         "confounders": names(confounders),
         "graph": None if graph is None else wp.CausalGraph.read(graph),
@@ -166,7 +169,6 @@ def effect(
     asked |= {"random_state": seed} if "seed" in given else {}
     asked |= of_design | (_error(std_error) if "std_error" in given else {})
     outcomes = _outcomes(outcome or ())
-    assert treatment is not None
     refuse_checks(
         checks, single=kind is None and len(outcomes) == 1, paired=design == "paired", impute=impute
     )
@@ -174,10 +176,10 @@ def effect(
     frame = read_table(table)
     with said_in_flags(ctx, inside_options()):
         if impute is not None:
-            result, asked = _imputed(frame, treatment, outcomes[0], asked, impute)
+            result, asked = _imputed(frame, str(treatment), outcomes[0], asked, impute)
         else:
             result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)
-    checked = run_checks(frame, treatment, outcomes[0], asked, result, checks, ctx, inside_options())
+    checked = run_checks(frame, str(treatment), outcomes[0], asked, result, checks, ctx, inside_options())
     said = result.summary(words=lambda text: in_flags(text, ctx, inside_options()))
     put(
         result.to_dict() | {name: one.to_dict() for name, one in checked.items()},
@@ -197,14 +199,22 @@ def _refuse(unwanted: set[str], where: str) -> None:
     refuse(", ".join(f"--{name.strip('_').replace('_', '-')}" for name in sorted(unwanted)), where)
 
 
-def _refuse_table(table: Path, given: set[str], treatment: str | None, outcome: Sequence[str] | None) -> None:
+def _refuse_table(
+    table: Path,
+    given: set[str],
+    treatment: str | None,
+    outcome: Sequence[str] | None,
+    *,
+    needs_treatment: bool = True,
+) -> None:
     """Refuse what is no table, a table without its columns named, and what only a study has."""
     if table.suffix.lower() not in TABLES:
         raise EstimationError(
             f"{table} is neither a table nor a study",
             hint=f"one of: {', '.join((*TABLES, *sorted(_STUDIES)))}",
         )
-    missing = [name for name, value in (("--treatment", treatment), ("--outcome", outcome)) if not value]
+    needed = {"--treatment": treatment or not needs_treatment, "--outcome": outcome}
+    missing = [name for name, value in needed.items() if not value]
     if missing:
         raise EstimationError(
             f"{' and '.join(missing)} must be given with a table", hint="name columns of the table"
@@ -308,7 +318,7 @@ def _imputed(
 
 def _estimated(
     frame: _Frame,
-    treatment: str,
+    treatment: str | None,
     outcomes: Sequence[str],
     asked: dict[str, Any],
     kind: str | None,
@@ -324,7 +334,7 @@ def _estimated(
         raise EstimationError(f"--outcome can be given once with --as {kind}")
     note = ""
     if kind in {None, "ordered"} and not set(checks) - {"whom"}:
-        asked, note = _paired_instead(frame, treatment, outcomes, asked)
+        asked, note = _paired_instead(frame, str(treatment), outcomes, asked)
     if asked.get("design") == "paired":
         _refuse_paired(asked, kind, several=several)
     elif asked.get("design") not in DESIGNS:

@@ -9,7 +9,7 @@ compared with themselves. Every further question is asked of either comparison.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from whyprompt._arguments import at_least, seed
 from whyprompt.effects.comparison import paired
@@ -48,6 +48,10 @@ def estimate_effect(
 ) -> EffectsResult: ...
 @overload
 def estimate_effect(
+    frame: Any, *, outcome: str, design: Literal["rollout"], treatment: None = ..., **options: Any
+) -> EffectResult: ...
+@overload
+def estimate_effect(
     frame: Any,
     *,
     treatment: str,
@@ -73,7 +77,7 @@ def estimate_effect(
 def estimate_effect(
     frame: Any,
     *,
-    treatment: str,
+    treatment: str | None = None,
     outcome: str | Sequence[str],
     levels: Sequence[object] | None = None,
     confounders: Sequence[str] | None = None,
@@ -101,7 +105,8 @@ def estimate_effect(
     frame : DataFrame
         pandas, polars or pyarrow. It is read and never written.
     treatment : str
-        Column with the arm: 0/1, boolean, or levels of which `treated` names one.
+        Column with the arm: 0/1, boolean, or levels of which `treated` names one. A roll-out with `changed`
+        does without.
     outcome : str or sequence of str
         Column. An outcome of 0 and 1 is also given as a risk ratio and an odds ratio (`measures`). Several
         are estimated together, with p-values and intervals adjusted for their number.
@@ -121,12 +126,15 @@ def estimate_effect(
         ATE where there are confounders or a known propensity.
     estimand : {"att", "atc", "ate", "ato"}, optional
         Default ``"att"``; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for ``method="naive"``.
-    design : {"observational", "randomized", "paired", "instrument"}, default "observational"
+    design : {"observational", "randomized", "paired", "instrument", "rollout"}, default "observational"
         How rows got their arms. Paired: every item was run under both, and is compared with itself; nothing
         has to be adjusted for, and what only an adjustment needs is refused. Instrument: the arm follows
         something that moves the outcome through the arm alone, as a randomised assignment that was not always
         kept; the effect is that on the rows that follow it, by two-stage least squares, with the interval of
-        Anderson and Rubin, which a weak instrument does not spoil (and may leave unbounded).
+        Anderson and Rubin, which a weak instrument does not spoil (and may leave unbounded). Roll-out: the
+        arm changed on a date. What changed rows would have been is imputed from routes that did not change,
+        or not yet, with route and period effects (difference in differences, event study, staggered dates);
+        from the series' own trend where every route changed at once, or there is but one.
     treated, control : object, optional
         Levels of the treatment. Where both are named, rows of other arms are put aside and counted; for all
         arms at once see `compare_arms`.
@@ -162,7 +170,12 @@ def estimate_effect(
         arm differ, for what is said of single items. ``"independent"`` (default): draws of their own;
         ``"shared"``: draws that items share, as one set of shots for all items of a repetition; ``"none"``,
         as where outcomes are scored and prompts fixed. Of an instrument: `instrument`, its column, a number
-        or two levels.
+        or two levels. Of a roll-out: `time`, the column with when rows ran (dates or numbers); `unit`, that
+        with their route; `changed`, the date or a mapping of route to date (default: where rows of the new
+        arm begin); `period`, the days in a period (1); `leads`, the periods before a change that are tested
+        (3); `trend` of one series (``"linear"`` or ``"none"``); its `std_error` is ``"jackknife"`` (a route
+        left out at a time) or ``"permutation"`` (`draws` other assignments of the dates, 999, or all), which
+        is taken unasked where fewer than three routes changed, or did not.
 
     Returns
     -------
@@ -196,6 +209,8 @@ def estimate_effect(
     proportions based on paired data. Journal of Educational and Behavioral Statistics 37, 479-488.
     Holm, S. (1979). Scandinavian Journal of Statistics 6, 65-70.
     Anderson, T. W. and Rubin, H. (1949). Annals of Mathematical Statistics 20, 46-63.
+    Borusyak, K., Jaravel, X. and Spiess, J. (2024). Revisiting event-study designs: robust and efficient
+    estimation. Review of Economic Studies 91, 3253-3285.
 
     Examples
     --------
@@ -251,6 +266,8 @@ def estimate_effect(
         of_call = {"outcome": str(outcome), "treated": treated, "control": control, "by": by}
         of_call |= {"draws": draws, "random_state": random_state}
         return design_effect(table, design, shared | asked | of_call)
+    if treatment is None:
+        raise EstimationError("treatment= is not given", hint="name the column with the arm")
     refuse_foreign_options(design, options)
     if design == "paired":
         within = _paired_options(asked, draws=draws, single=several is None and levels is None)

@@ -301,7 +301,8 @@ class EffectResult(Result):
                 f"these {counted(self.n_pairs, 'item')} detect an effect of"
                 f" {format_number(self.minimum_detectable)} with power 0.8"
             )
-        return out + ([f"Subgroups:\n{parts_table(self.parts, adjusted='Holm')}"] if self.parts else [])
+        title = "Subgroups" if all(p.at is None for p in self.parts) else "Periods"
+        return out + ([f"{title}:\n{parts_table(self.parts, adjusted='Holm')}"] if self.parts else [])
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         own = {"balance": self._love_plot, "overlap": self._overlap_plot} if self.items is None else {}

@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.effects.designs.instrument import instrument_effect
+from whyprompt.effects.designs.rollout import rollout_effect
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _DESIGNS: dict[str, tuple[Callable[..., EffectResult], str]] = {
     "instrument": (instrument_effect, "where two-stage least squares is the method"),
+    "rollout": (rollout_effect, "where routes are compared over time"),
 }
 DESIGNS = tuple(_DESIGNS)
 
