@@ -29,10 +29,11 @@ def quantile(level: float, df: float | None = None) -> float:
     >>> round(quantile(0.95), 2), round(quantile(0.95, 10), 3)
     (1.96, 2.228)
     """
-    from scipy import stats
+    from scipy import special
 
-    law = stats.norm if df is None else stats.t(max(df, 1.0))
-    return float(law.ppf(0.5 + level / 2.0))
+    if df is None or not np.isfinite(df):
+        return float(special.ndtri(0.5 + level / 2.0))
+    return float(special.stdtrit(max(df, 1.0), 0.5 + level / 2.0))
 
 
 def interval(

@@ -45,7 +45,7 @@ def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> f
     >>> round(two_sided_p(1.96, 1.0, None), 3)
     0.05
     """
-    from scipy import stats
+    from scipy import special
 
     if std_error is None or not np.isfinite(std_error):
         return None
@@ -53,7 +53,8 @@ def two_sided_p(estimate: float, std_error: float | None, df: float | None) -> f
         # No spread in the sample is no certainty of the population.
         return None
     z = abs(estimate) / std_error
-    p = 2.0 * (stats.norm.sf(z) if df is None else stats.t.sf(z, max(df, 1.0)))
+    normal = df is None or not np.isfinite(df)
+    p = 2.0 * (special.ndtr(-z) if normal else special.stdtr(max(df or 0.0, 1.0), -z))
     # Doubles end before distributions do.
     return float(max(p, np.finfo(float).tiny))
 
@@ -67,12 +68,12 @@ def normal_scores(t: Floats, df: Sequence[float | None]) -> Floats:
     >>> normal_scores(np.array([-2.228, 1.96]), [10.0, None]).round(2).tolist()
     [-1.96, 1.96]
     """
-    from scipy import stats
+    from scipy import special
 
     out = np.array(t, dtype=np.float64)
     for k, free in enumerate(df):
         if free is not None and np.isfinite(free):
-            size = float(stats.norm.isf(stats.t.sf(abs(out[k]), max(free, 1.0))))
+            size = -float(special.ndtri(special.stdtr(max(free, 1.0), -abs(float(out[k])))))
             # Beyond the smallest number that a p-value can be, the size itself will do.
             out[k] = np.sign(out[k]) * (size if np.isfinite(size) else abs(out[k]))
     return out
@@ -86,11 +87,11 @@ def reach(critical: float, df: float | None) -> float:
     >>> round(reach(1.96, 10.0), 3), reach(1.96, None)
     (2.228, 1.96)
     """
-    from scipy import stats
+    from scipy import special
 
     if df is None or not np.isfinite(df):
         return critical
-    return float(stats.t.isf(stats.norm.sf(critical), max(df, 1.0)))
+    return -float(special.stdtrit(max(df, 1.0), float(special.ndtr(-critical))))
 
 
 def covariance_by_errors(
@@ -152,7 +153,8 @@ def _step_down(observed: Floats, blocks: Iterable[Floats]) -> tuple[Floats, Floa
         # From the smallest up, so that the running maximum is over the hypotheses not yet rejected.
         running = np.maximum.accumulate(draws[:, order[::-1]], axis=1)[:, ::-1]
         hits += (running >= observed[order] * (1.0 - 1e-12)).sum(axis=0)
-        largest.append(running[:, 0])
+        # A copy: a view would hold the whole block.
+        largest.append(running[:, 0].copy())
     maxima = np.concatenate(largest)
     raw = np.empty(len(observed))
     raw[order] = np.maximum.accumulate((hits + 1.0) / (len(maxima) + 1.0))
