@@ -140,6 +140,9 @@ MADE = {
     "EffectResult of an instrument": lambda: wp.estimate_effect(
         table(), **ARM, design="instrument", instrument="batch", confounders=["hard"]
     ),
+    "EffectResult of a front door": lambda: wp.estimate_effect(
+        table(), **ARM, design="front_door", mediators=["z"], confounders=["hard"]
+    ),
     "EffectResult of a roll-out": lambda: wp.estimate_effect(
         table().assign(day=np.arange(160) // 4 % 10),
         outcome="y",

@@ -53,8 +53,9 @@ def effect(
         str,
         typer.Option(
             help="observational, randomized, paired (each item under both arms), or"
-            " instrument:instrument=COLUMN (a lot that the arm follows in part), or rollout:time=COLUMN (the"
-            " arm changed on a date; --unit has the routes).",
+            " instrument:instrument=COLUMN (a lot that the arm follows in part), front_door:mediators=A+B"
+            " (all that the arm works through), or rollout:time=COLUMN (the arm changed on a date; --unit has"
+            " the routes).",
             metavar="NAME[:OPTION=VALUE,...]",
         ),
     ] = "observational",

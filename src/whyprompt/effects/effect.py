@@ -126,13 +126,15 @@ def estimate_effect(
         ATE where there are confounders or a known propensity.
     estimand : {"att", "atc", "ate", "ato"}, optional
         Default ``"att"``; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for ``method="naive"``.
-    design : {"observational", "randomized", "paired", "instrument", "rollout"}, default "observational"
+    design : {"observational", "randomized", "paired", "instrument", "front_door", "rollout"}
         How rows got their arms. Paired: every item was run under both, and is compared with itself; nothing
         has to be adjusted for, and what only an adjustment needs is refused. Instrument: the arm follows
         something that moves the outcome through the arm alone, as a randomised assignment that was not always
         kept; the effect is that on the rows that follow it, by two-stage least squares, with the interval of
-        Anderson and Rubin, which a weak instrument does not spoil (and may leave unbounded). Roll-out: the
-        arm changed on a date. What changed rows would have been is imputed from routes that did not change,
+        Anderson and Rubin, which a weak instrument does not spoil (and may leave unbounded). Front door:
+        what decided the arm is not known, and all that the arm does goes through measured mediators, which it
+        did not decide; the effect is that of the arm on them times theirs on the outcome. Roll-out: the arm
+        changed on a date. What changed rows would have been is imputed from routes that did not change,
         or not yet, with route and period effects (difference in differences, event study, staggered dates);
         from the series' own trend where every route changed at once, or there is but one.
     treated, control : object, optional
@@ -164,18 +166,21 @@ def estimate_effect(
         For everything random (folds, draws, a random order), dealt to rows by what they hold: the order of
         the table decides only between equal scores, and not where `tie_break` is given.
     **options
-        Of the method: ``method="nearest", caliper=0.2`` is ``method=Nearest(caliper=0.2)``. One that the
-        method has not is refused by name. Of a paired design: `unit`, the column with the item (default
-        ``item_id``), whose repeats under an arm are averaged, and `noise`: what makes trials of one item and
-        arm differ, for what is said of single items. ``"independent"`` (default): draws of their own;
-        ``"shared"``: draws that items share, as one set of shots for all items of a repetition; ``"none"``,
-        as where outcomes are scored and prompts fixed. Of an instrument: `instrument`, its column, a number
-        or two levels. Of a roll-out: `time`, the column with when rows ran (dates or numbers); `unit`, that
-        with their route; `changed`, the date or a mapping of route to date (default: where rows of the new
-        arm begin); `period`, the days in a period (1); `leads`, the periods before a change that are tested
-        (3); `trend` of one series (``"linear"`` or ``"none"``); its `std_error` is ``"jackknife"`` (a route
-        left out at a time) or ``"permutation"`` (`draws` other assignments of the dates, 999, or all), which
-        is taken unasked where fewer than three routes changed, or did not.
+        Of the method: ``method="nearest", caliper=0.2`` is ``method=Nearest(caliper=0.2)``; of the design.
+        One that they have not is refused by name.
+        Of a paired design: `unit`, the column with the item (default ``item_id``), whose repeats under an arm
+        are averaged, and `noise`: what makes trials of one item and arm differ, for what is said of single
+        items. ``"independent"`` (default): draws of their own; ``"shared"``: draws that items share, as one
+        set of shots for all items of a repetition; ``"none"``, as where outcomes are scored and prompts
+        fixed.
+        Of an instrument: `instrument`, its column, a number or two levels. Of a front door: `mediators`,
+        numbers, or text as levels (default: the graph's).
+        Of a roll-out: `time`, the column with when rows ran (dates or numbers); `unit`, that with their
+        route; `changed`, the date or a mapping of route to date (default: where rows of the new arm begin);
+        `period`, the days in a period (1); `leads`, the periods before a change that are tested (3); `trend`
+        of one series (``"linear"`` or ``"none"``); its `std_error` is ``"jackknife"`` (a route left out at a
+        time) or ``"permutation"`` (`draws` other assignments of the dates, 999, or all), which is taken
+        unasked where fewer than three routes changed, or did not.
 
     Returns
     -------
@@ -209,6 +214,7 @@ def estimate_effect(
     proportions based on paired data. Journal of Educational and Behavioral Statistics 37, 479-488.
     Holm, S. (1979). Scandinavian Journal of Statistics 6, 65-70.
     Anderson, T. W. and Rubin, H. (1949). Annals of Mathematical Statistics 20, 46-63.
+    Pearl, J. (1995). Causal diagrams for empirical research. Biometrika 82, 669-688.
     Borusyak, K., Jaravel, X. and Spiess, J. (2024). Revisiting event-study designs: robust and efficient
     estimation. Review of Economic Studies 91, 3253-3285.
 

@@ -301,7 +301,7 @@ class EffectResult(Result):
                 f"these {counted(self.n_pairs, 'item')} detect an effect of"
                 f" {format_number(self.minimum_detectable)} with power 0.8"
             )
-        title = "Subgroups" if all(p.at is None for p in self.parts) else "Periods"
+        title = "Subgroups" if any(p.p_adjusted is not None for p in self.parts) else "Parts"
         return out + ([f"{title}:\n{parts_table(self.parts, adjusted='Holm')}"] if self.parts else [])
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:

@@ -104,11 +104,11 @@ def given_words(covariates: Sequence[str]) -> str:
 
 
 def drawn(made: EffectResult, **own: Callable[[], Any]) -> EffectResult:
-    """Give a result its charts: its own, then the effect with its interval; there is no score to draw."""
+    """Give a result its charts: its own, then the effect with its interval; its parts are of other kinds."""
 
     def effect() -> Any:  # noqa: ANN401 - a chart
         from whyprompt.charts import forest_plot
 
-        return forest_plot(made, title=made.axis)
+        return forest_plot(replace(made, parts=()), title=made.axis)
 
     return replace(made, pictures={**own, "effect": effect})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
+from whyprompt.effects.designs.front_door import front_door_effect
 from whyprompt.effects.designs.instrument import instrument_effect
 from whyprompt.effects.designs.rollout import rollout_effect
 from whyprompt.errors import EstimationError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _DESIGNS: dict[str, tuple[Callable[..., EffectResult], str]] = {
     "instrument": (instrument_effect, "where two-stage least squares is the method"),
+    "front_door": (front_door_effect, "where the mediators are what is regressed"),
     "rollout": (rollout_effect, "where routes are compared over time"),
 }
 DESIGNS = tuple(_DESIGNS)
