@@ -43,7 +43,7 @@ HEAD = """\
 Made by `python benchmarks/yardsticks.py --write`, which reads data with a known truth or a published table
 and estimates each by `estimate_effect(frame, treatment=, outcome=, confounders=)`. In bold type whyprompt
 {version}: {own}. **default** names no method. {peers}Every estimate was made in a process with one thread;
-seconds are by the clock, on a machine that others used too. What nobody reports stands as a dash.
+seconds are the processor's. What nobody reports stands as a dash.
 """
 HONESTY = """\
 ## Misses that nothing flags, and refusals without need
