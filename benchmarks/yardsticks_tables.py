@@ -211,16 +211,21 @@ def acic2016(records: Sequence[Record], places: Places) -> list[str]:
     for entry, here in groups.items():
         at = [int(one["case"][1:3]) for one in here]
         lines[entry] = score(here, known.loc[at, "satt_y"].tolist(), known.loc[at, "sd_y"].tolist())
-    ranked = sorted(lines, key=lambda name: lines[name]["rmse"] if lines[name]["rmse"] >= 0 else np.inf)
+    # An entry that refuses some sets is not ranked with those that answer on all.
+    ranked = sorted(lines, key=lambda name: (lines[name]["failed"], lines[name]["rmse"]))
     theirs = [name for name in ranked if name.endswith(THEIRS)]
     cells = [
         [
-            str(rank),
+            "-" if one["failed"] else str(rank),
             shown(name),
             number(one["rmse"], 4),
             share(one["coverage"]),
             number(one["median"], 4),
-            "-" if name in theirs or name in PEERS else share(one["silent"]),
+            *(
+                ["-", "-"]
+                if name in theirs or name in PEERS
+                else [share(one["silent"]), share(one["declines"])]
+            ),
             share(one["failed"]),
             number(one["seconds"], 1),
         ]
@@ -234,7 +239,11 @@ def acic2016(records: Sequence[Record], places: Places) -> list[str]:
     return [
         ACIC.format(n=len(rows)),
         *table(
-            ("rank", "entry", "RMSE", "coverage", "median error", "misses unflagged", "failed", "s"), cells
+            (
+                *("rank", "entry", "RMSE", "coverage", "median error"),
+                *("misses unflagged", "declines", "failed", "s"),
+            ),
+            cells,
         ),
         *failures(records),
         ACIC_END.format(both=", ".join(both) or "no published method"),

@@ -258,8 +258,8 @@ def test_a_run_that_was_stopped_goes_on_and_its_page_holds_the_published_beside_
     assert one == other
     assert second.stdout == text
 
-    assert "| 1 | close (published) | 0.0100 | 100% | 0.0100 | - | 0% | - |" in text
-    assert "| far (published) | 4.0000 | 0% | 4.0000 | - | 33% | - |" in text
+    assert "| 1 | close (published) | 0.0100 | 100% | 0.0100 | - | - | 0% | - |" in text
+    assert "| - | far (published) | 4.0000 | 0% | 4.0000 | - | - | 33% | - |" in text
     assert "is reached by close on these sets" in text
     assert "method 'none' is not known" in text
     assert re.search(r"\| reg \(published\) \| 0 \(-0 to 2\) \|", text)
