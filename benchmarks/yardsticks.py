@@ -269,7 +269,7 @@ def main() -> None:
         "--every", type=int, default=1, help="take every so many instances, samples and draws"
     )
     parser.add_argument("--draws", type=int, default=200, help="logs of each rule")
-    parser.add_argument("--methods", nargs="+", default=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--peers", help="a Python with doubleml, lightgbm, econml, causallib and stochtree")
     parser.add_argument("--peer-entries", nargs="+", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--jobs", type=int, default=2)
