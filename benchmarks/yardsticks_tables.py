@@ -36,6 +36,7 @@ TITLES = {
     **OTHERS,
 }
 COIN = "coin"
+CLAIMS = "claims one"
 THEIRS = " (published)"
 HEAD = """\
 # Yardsticks: our estimates in the field's tables
@@ -106,10 +107,13 @@ def misses(one: Record, target: float | None) -> bool | None:
     return not low <= target <= high
 
 
-def claims(one: Record) -> bool:
-    """Say whether an effect is claimed: the sentence does not decline, and the interval excludes zero."""
-    zero = misses(one, 0.0)
-    return bool(zero) and not one.get("declines", False)
+def said(one: Record) -> str:
+    """Say what is made of an estimate: an effect, by an interval without zero that no sentence takes back."""
+    if one.get("estimate") is None:
+        return "-"
+    if one.get("declines"):
+        return "declines"
+    return {None: "no interval", True: CLAIMS, False: "covers 0"}[misses(one, 0.0)]
 
 
 def silent(one: Record) -> bool:
@@ -138,7 +142,7 @@ def score(
         "median": float(np.median(np.abs(errors))) if len(errors) else nan,
         "coverage": cover,
         "coverage_error": float(np.sqrt(cover * (1 - cover) / len(missed))) if len(missed) else nan,
-        "claims": float(np.mean([claims(r) for r, *_ in held])) if held else nan,
+        "claims": float(np.mean([said(r) == CLAIMS for r, *_ in held])) if len(missed) else nan,
         "declines": sum(bool(r.get("declines")) or "failed" in r for r in records) / n,
         "silent": sum(silent(r) for r, *_ in held) / n,
         "failed": 1 - len(held) / n,
@@ -286,19 +290,7 @@ def lalonde(records: Sequence[Record], places: Places) -> list[str]:
             )
             got = None if one is None or one.get("estimate") is None else misses(trusted, one["estimate"])
             inside.append("-" if got is None else "no" if got else "yes")
-        placebo = []
-        for sample in OTHERS:
-            one = groups.get(f"re75/{sample}/{entry}", {})
-            nothing = one.get("estimate") is None
-            placebo.append(
-                "-"
-                if nothing
-                else "declines"
-                if one.get("declines")
-                else "claims one"
-                if claims(one)
-                else "covers 0"
-            )
+        placebo = [said(groups.get(f"re75/{sample}/{entry}", {})) for sample in OTHERS]
         cells.append([shown(entry), *inside, *placebo])
     head = ["entry", *(f"{OTHERS[s]}: inside the experiment's interval" for s in ("out6", "out7"))]
     head += [f"{title}: placebo" for title in OTHERS.values()]

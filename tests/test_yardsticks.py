@@ -228,7 +228,10 @@ def test_scores(harness):
     assert found["seconds"] == pytest.approx(2.0)
     # Rows that were left out have a truth of their own.
     assert not tables.silent(off | {"own": 3.1})
-    assert not tables.claims(good | {"low": -0.1})
+    words = [
+        tables.said(one) for one in (good, good | {"low": -0.1}, good | {"low": None}, records[3], records[4])
+    ]
+    assert words == ["claims one", "covers 0", "no interval", "declines", "-"]
     nothing = tables.score([{"failed": "no"}], [None])
     assert nothing["failed"] == 1
     assert np.isnan(nothing["rmse"])
