@@ -3,11 +3,13 @@
 Ten covariates, a quarter of the rows treated, the same table for everyone, two threads, each size in a
 process of its own. For every size: the score and a 1:1 caliper match without replacement; the same with the
 balance table, the effect and its analytical error, from arrays and through `estimate_effect` on a frame;
-optimal pair and full matching on the score. At 100,000 rows also the Abadie-Imbens error and two bootstraps
-of 1,000 draws. Times are the best of the repeats, with the processor's time beside them (on a shared machine
-the first holds the others' work as well), memory is the peak of the process above what it held before. A
-caliper of 0.2 standard deviations leaves a small imbalance; at a million rows the error is so small that it
-shows in the effect, which is why the largest mean difference stands beside it.
+optimal pair and full matching on the score; weights through `estimate_effect`, and, with a text column of
+5,000 levels (or a twentieth of the rows), coarsened exact matching and weights. At 100,000 rows also the
+Abadie-Imbens error and two bootstraps of 1,000 draws. Times are the best of the repeats, with the processor's
+time beside them (on a shared machine the first holds the others' work as well), memory is the peak of the
+process above what it held before. A caliper of 0.2 standard deviations leaves a small imbalance; at a million
+rows the error is so small that it shows in the effect, which is why the largest mean difference stands beside
+it.
 
 The floor is what no implementation on numpy gets below: a converged logistic regression by plain IRLS, one
 argsort, and one pass over the treated rows with a sorted list and next-free pointers.
@@ -173,26 +175,57 @@ def ours(n: int, repeats: int, draws: int) -> dict[str, Any]:
 
     frame = pd.DataFrame(dict(zip(names, X.T, strict=True)) | {"treated": treated, "y": y})
     asked: dict[str, Any] = {"treatment": "treated", "outcome": "y", "confounders": names}
+    nearest: dict[str, Any] = {"method": "nearest", "caliper": 0.2}
 
     to_the_error()
-    estimate_effect(frame, **asked, caliper=0.2)
+    estimate_effect(frame, **asked, **nearest)
     out: dict[str, Any] = {"n": n, "treated": float(treated.mean())}
     out["memory_match_mib"] = peak_above(score_and_match)
     out["memory_effect_mib"] = peak_above(to_the_error)
-    out["memory_frame_mib"] = peak_above(lambda: estimate_effect(frame, **asked, caliper=0.2))
+    out["memory_frame_mib"] = peak_above(lambda: estimate_effect(frame, **asked, **nearest))
     out["score"], fit = best(lambda: fit_logistic(X, treated), repeats)
     out["score_and_match"], matched = best(score_and_match, repeats)
     out["to_the_error"], (_, rows, effect) = best(to_the_error, repeats)
-    out["frame_to_result"], result = best(lambda: estimate_effect(frame, **asked, caliper=0.2), repeats)
+    out["frame_to_result"], result = best(lambda: estimate_effect(frame, **asked, **nearest), repeats)
     out["full"], _ = best(lambda: match_full(treated, score=fit.fitted), 1)
     out["optimal"], _ = best(lambda: match_optimal(treated, score=fit.fitted), 1)
     out["pairs"] = matched.n_pairs
     out["estimate"], out["std_error"] = effect[:2]
     out["worst_smd"] = max(abs(row.smd_after or 0.0) for row in rows)
     assert abs(result.estimate - effect[0]) < 1e-9
+    out["weights"] = weights(frame, asked, repeats)
     out["floor"] = floor(X, treated, repeats)
     if n == 100_000:
         out |= _at_one_size(X, treated, y, frame, asked, fit, draws)
+    return out
+
+
+def weights(frame: pd.DataFrame, asked: dict[str, Any], repeats: int) -> dict[str, Any]:
+    """Time weights, and methods that see a text column of very many levels, with the memory of each."""
+    from whyprompt import estimate_effect
+
+    rng = np.random.default_rng(1)
+    n, x = len(frame), frame["x0"].to_numpy()
+    levels = min(5_000, n // 20)
+    level, lean = rng.integers(0, levels, n), rng.normal(size=levels)
+    treated = rng.random(n) < 1.0 / (1.0 + np.exp(-(0.3 * x + 0.5 * lean[level] - 0.8)))
+    y = x + lean[level] + TRUTH * treated + rng.normal(size=n)
+    names = np.array([f"template {k}" for k in range(levels)], dtype=object)
+    coded = frame.assign(treated=treated, y=y, template=names[level])
+    both = coded.groupby("template")["treated"].transform("nunique") == 2
+    coded = coded[both].reset_index(drop=True)
+    out: dict[str, Any] = {"levels": levels}
+    runs = [(name, frame, asked, name) for name in ("ipw", "overlap", "entropy")]
+    named = {**asked, "confounders": ["x0", "template"]}
+    runs += [(f"{name}, text levels", coded, named, name) for name in ("cem", "ipw", "entropy")]
+    for label, rows, options, method in runs:
+
+        def once(rows: pd.DataFrame = rows, options: dict[str, Any] = options, method: str = method) -> Any:  # noqa: ANN401 - a result
+            return estimate_effect(rows, **options, method=method, cluster="none")
+
+        memory = peak_above(once)
+        seconds, found = best(once, repeats)
+        out[label] = {"seconds": seconds, "memory": memory, "estimate": found.estimate}
     return out
 
 
@@ -228,7 +261,10 @@ def _at_one_size(
     out["abadie_imbens_corrected"], variance = best(corrected, 3)
     out["abadie_imbens_se"] = float(np.sqrt(variance))
     out["wild_bootstrap"], result = best(
-        lambda: estimate_effect(frame, **asked, replace=True, std_error="wild_bootstrap", draws=draws), 1
+        lambda: estimate_effect(
+            frame, **asked, method="nearest", replace=True, std_error="wild_bootstrap", draws=draws
+        ),
+        1,
     )
     out["wild_bootstrap_se"] = result.std_error
     out["refit_bootstrap"], result = best(
@@ -312,6 +348,12 @@ def show(found: dict[str, Any]) -> None:
     line("estimate_effect(frame), everything", found["frame_to_result"], mib["memory_frame_mib"])
     line("optimal pair matching, no caliper", found["optimal"])
     line("optimal full matching", found["full"])
+    weighed = found["weights"]
+    for label, row in weighed.items():
+        if label != "levels":
+            memory = "n/a" if row["memory"] is None else f"{row['memory']:.0f} MiB"
+            title = label.replace("text levels", f"a text column of {weighed['levels']:,} levels")
+            line(title, row["seconds"], f"{memory}, effect {row['estimate']:.4f}")
     for part in ("irls", "argsort", "pass", "total"):
         line(f"floor: {part}", base[part])
     ratio = [mine / least for mine, least in zip(found["score_and_match"], base["total"], strict=True)]

@@ -182,19 +182,20 @@ def independent_columns(X: Floats, centre: Floats, scale: Floats) -> list[int]:
     live = [j for j in range(X.shape[1]) if scale[j] > 0]
     if not live:
         return []
-    gram = np.zeros((len(live), len(live)))
+    m = len(live)
+    gram = np.zeros((m, m))
     for a in range(0, X.shape[0], _BLOCK):
         Z = (X[a : a + _BLOCK][:, live] - centre[live]) / scale[live]
         gram += Z.T @ Z
     gram /= X.shape[0]
+    # Cholesky's factor, column by column; what is left of a column is its variance beyond those kept.
+    factor = np.zeros((m, m), order="F")
     kept: list[int] = []
-    for k in range(len(live)):
-        if kept:
-            across = gram[np.ix_(kept, [k])]
-            rest = gram[k, k] - (across.T @ np.linalg.solve(gram[np.ix_(kept, kept)], across)).item()
-        else:
-            rest = gram[k, k]
-        if rest > _COLLINEAR:
+    for k in range(m):
+        r = len(kept)
+        rest = gram[k:, k] - factor[k:, :r] @ factor[k, :r]
+        if rest[0] > _COLLINEAR:
+            factor[k:, r] = rest / np.sqrt(rest[0])
             kept.append(k)
     return [live[k] for k in kept]
 

@@ -13,6 +13,7 @@ from whyprompt.effects.methods.weights import Weighting, repeated, weighed
 from whyprompt.errors import EstimationError
 from whyprompt.stats.absorb import absorbed
 from whyprompt.stats.design import moments, weighted_gram
+from whyprompt.stats.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +65,8 @@ class Entropy(Weighting):
         return Weighting.fit(self, problem, plan, with_error=with_error)
 
     def weigh(self, problem: Problem, plan: Plan) -> Fit:  # noqa: D102
-        return _balance(problem, plan.estimand, self.targets)
+        with one_blas_thread(len(problem.y)):
+            return _balance(problem, plan.estimand, self.targets)
 
 
 def _balance(problem: Problem, estimand: str, targets: str) -> Fit:

@@ -37,6 +37,7 @@ from whyprompt.stats.influence import (
 )
 from whyprompt.stats.propensity import crossfit_propensity
 from whyprompt.stats.rules import few_clusters
+from whyprompt.stats.threads import one_blas_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -219,7 +220,12 @@ def weighed(
 
 def repeated(of: Callable[[Floats], Fit], y: Floats) -> Fit:
     """Fit an outcome, and keep how others of the same rows are fitted."""
-    return replace(of(y), again=of)
+
+    def fitted(y: Floats) -> Fit:
+        with one_blas_thread(len(y)):
+            return of(y)
+
+    return replace(fitted(y), again=fitted)
 
 
 def crump_threshold(propensity: ArrayLike) -> float:
@@ -318,7 +324,8 @@ def score_weights(
         weights = cut
     arms = np.column_stack([treated, ~treated]).astype(float)
     size, off, along = arms.T @ weights, (treated - score)[:, None], slope[:, None]
-    project = None if fitted is None else fitted.projector(score * (1.0 - score))
+    with one_blas_thread(len(treated)):
+        project = None if fitted is None else fitted.projector(score * (1.0 - score))
 
     def of(y: Floats) -> Fit:
         means, influence = regression_influence(y, arms, weights)
