@@ -186,6 +186,37 @@ class Contrast(Strict):
 _Options = dict[Method, dict[str, Any] | None]
 
 
+_WRITTEN = {
+    "switch": {"type": "boolean"},
+    "count": {"type": "integer"},
+    "number": {"type": "number"},
+    "number or text": {"type": ["number", "string"]},
+    "columns": {"type": "array", "items": {"type": "string"}},
+    "sizes": {"type": "object"},
+    "dates": {"type": ["string", "number", "object"]},
+    "text": {"type": "string"},
+}
+
+
+def _one_of(options: dict[str, dict[str, str]], what: str) -> dict[str, Any]:
+    """Give the schema of one name with its options, each of a kind that text can be written as."""
+    return {
+        "type": "object",
+        "description": what,
+        "properties": {
+            name: {
+                "type": ["object", "null"],
+                "properties": {key: _WRITTEN[kind] for key, kind in own.items() if kind in _WRITTEN},
+                "additionalProperties": False,
+            }
+            for name, own in options.items()
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
+        "maxProperties": 1,
+    }
+
+
 class _MethodOptions:
     """Adds the options of each method to the schema of a study."""
 
@@ -193,32 +224,25 @@ class _MethodOptions:
     def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's protocol
         from whyprompt.effects.methods.make import METHODS, option_kinds
 
-        written = {
-            "switch": {"type": "boolean"},
-            "count": {"type": "integer"},
-            "number": {"type": "number"},
-            "number or text": {"type": ["number", "string"]},
-            "columns": {"type": "array", "items": {"type": "string"}},
-            "sizes": {"type": "object"},
-            "text": {"type": "string"},
-        }
-        options = {
-            name: {key: written[kind] for key, kind in option_kinds(name).items() if kind in written}
-            for name in METHODS
-        }
-        return {
-            "type": "object",
-            "description": "One method with its options.",
-            "properties": {
-                name: {"type": ["object", "null"], "properties": own, "additionalProperties": False}
-                for name, own in options.items()
-            },
-            "additionalProperties": False,
-            "minProperties": 1,
-            "maxProperties": 1,
-        }
+        return _one_of({name: option_kinds(name) for name in METHODS}, "One method with its options.")
 
 
+class _DesignOptions:
+    """Adds the options of the designs that logs have to the schema of a study."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's protocol
+        from whyprompt.effects.designs.make import DESIGNS, study_options
+
+        return _one_of({name: study_options(name) for name in DESIGNS}, "One design with its options.")
+
+
+LogDesign = Literal["instrument", "front_door", "rollout"]
+DesignSetting = Annotated[
+    Annotated[Literal["paired", "randomized", "observational", "front_door"], Tag("(name)")]
+    | Annotated[dict[LogDesign, dict[str, Any] | None], _DesignOptions, Tag("(options)")],
+    Discriminator(lambda v: "(options)" if isinstance(v, dict) else "(name)"),
+]
 _MethodSetting = Annotated[
     Annotated[Method, Tag("(name)")] | Annotated[_Options, _MethodOptions, Tag("(options)")],
     # Judged as what it is written as: a message then speaks of that alone.

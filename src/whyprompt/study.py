@@ -31,6 +31,7 @@ from whyprompt._study_settings import (
     AuditSettings,
     ChainOfThoughtArm,
     Contrast,
+    DesignSetting,
     DirectArm,
     EffectSettings,
     FewShotArm,
@@ -112,11 +113,13 @@ class Study(Strict):
     generation: GenerationSettings = GenerationSettings()
     reps: Annotated[int, Field(ge=1, le=10_000, description="Repetitions, each with seeds of its own.")] = 1
     graph: str | None = Field(default=None, description="Causal graph, as 'a -> b; b -> c'.")
-    design: Literal["paired", "randomized", "observational"] = Field(
+    design: DesignSetting = Field(
         default="paired",
         description=(
             "paired: every item under every arm; randomized: one arm for each item and repetition, drawn "
-            "with equal chances; observational: the arms were chosen by others, as in a log."
+            "with equal chances; observational: the arms were chosen by others, as in a log. Of a log also "
+            "one with its options: {instrument: {instrument: drawn}}, {front_door: {mediators: [steps]}} or "
+            "{rollout: {time: started_at, unit: route}}."
         ),
     )
     effect: EffectSettings = EffectSettings()
@@ -170,6 +173,18 @@ class Study(Strict):
                 place = f"{path}:{line_of(known, location)}"
             lines.append(f"{place}: {key}: {message}")
         return StudyError("\n".join(lines))
+
+    @property
+    def design_name(self) -> str:
+        """The design without its options."""
+        return self.design if isinstance(self.design, str) else next(iter(self.design), "")
+
+    @property
+    def design_options(self) -> dict[str, Any]:
+        """Its options."""
+        if isinstance(self.design, str):
+            return {}
+        return dict(self.design.get(next(iter(self.design), "rollout")) or {})
 
     @property
     def contrast(self) -> Contrast:
@@ -312,30 +327,52 @@ _IDLE = {
         "each item is compared with itself; an audit has settings of its own",
     ),
     "randomized": (("method",), "the lot makes the arms comparable"),
+    "instrument": (("method", "estimand"), "two-stage least squares is the method"),
+    "front_door": (("method", "estimand"), "the mediators are what is regressed"),
+    "rollout": (("method", "estimand"), "routes are compared over time"),
 }
 
 
 def _design(study: Study) -> Iterator[Problem]:
     effect, audit = study.effect, study.effect.audit
-    idle, why = _IDLE.get(study.design, ((), ""))
+    name = study.design_name
+    yield from _design_options(study)
+    idle, why = _IDLE.get(name, ((), ""))
     for key in idle:
         silent = [type(effect).model_fields[key].get_default(call_default_factory=True)]
-        if study.design == "randomized":
+        if name == "randomized":
             silent.append("naive")
         if getattr(effect, key) not in silent:
-            yield ("effect", key), f"has no meaning with design: {study.design}, where {why}: leave it out"
-    if study.design == "paired" and effect.confounders and audit is None:
+            yield ("effect", key), f"has no meaning with design: {name}, where {why}: leave it out"
+    if name == "paired" and effect.confounders and audit is None:
         why = "each item is compared with itself, and there is no audit"
         yield ("effect", "confounders"), f"has no meaning with design: paired, where {why}: leave it out"
-    if study.design == "observational":
+    if name == "observational":
         yield from _options(effect, ("effect",))
     if audit is not None:
-        if study.design != "paired":
-            why = f"an audit needs every item under both arms, and the design is {study.design}"
+        if name != "paired":
+            why = f"an audit needs every item under both arms, and the design is {name}"
             yield ("effect", "audit"), f"{why}: leave it out, or set design: paired"
         if audit.draws == 1:
             yield ("effect", "audit", "draws"), "an audit needs at least two draws, or 0 for none"
         yield from _options(audit, ("effect", "audit"))
+
+
+def _design_options(study: Study) -> Iterator[Problem]:
+    """Let a design of a log judge its options, each at its key."""
+    from whyprompt.effects.designs.make import DESIGNS, refuse_options
+
+    name, given = study.design_name, study.design_options
+    if not isinstance(study.design, str) and len(study.design) != 1:
+        yield ("design",), f"is one design with its options: one of {', '.join(DESIGNS)}"
+        return
+    if name not in DESIGNS:
+        return
+    try:
+        refuse_options(name, given)
+    except EstimationError as error:
+        odd = [key for key in given if repr(key) in error.message]
+        yield ("design", name, *odd[:1]), error.message + (f": {error.hint}" if error.hint else "")
 
 
 def _options(settings: EffectSettings | AuditSettings, at: tuple[str, ...]) -> Iterator[Problem]:

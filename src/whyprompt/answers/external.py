@@ -9,6 +9,7 @@ from whyprompt._summary import grid
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.answers.family import family_rows, family_words
 from whyprompt.effects.checks.audit import audit, one_draw
+from whyprompt.effects.designs.make import DESIGNS
 from whyprompt.effects.effect import estimate_effect
 from whyprompt.effects.methods.make import estimand_of, options_of
 from whyprompt.errors import EstimationError, StudyError
@@ -237,8 +238,13 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
             hint=f"columns are {', '.join(frame.columns)}",
         )
     # Items run under both arms are their own controls: only the audit, which hides one, has to adjust.
+    of_log = study.design_name in DESIGNS
     confounders, graph = (
-        ((), None) if study.design == "paired" and effect.audit is None else adjustment(study, frame)
+        (tuple(effect.confounders), None)
+        if of_log
+        else ((), None)
+        if study.design == "paired" and effect.audit is None
+        else adjustment(study, frame)
     )
 
     def compare(outcome: str, against: Contrast, *, subgroups: bool = False) -> EffectResult:
@@ -248,10 +254,17 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
             "treated": against.treated,
             "control": against.control,
             "by": by if subgroups else None,
-            "design": study.design,
+            "design": study.design_name,
             "level": effect.level,
         }
         found: EffectResult
+        if of_log:
+            shared |= {"by": None, **study.design_options}
+            shared |= {} if study.design_name == "rollout" else {"cluster": _cluster(frame)}
+            if study.graph is not None and study.design_name != "rollout":
+                shared["graph"] = CausalGraph.parse(study.graph)
+            found = estimate_effect(frame, confounders=confounders or None, **shared)
+            return found
         if study.design == "paired":
             noise = _noise(study, outcome, against)
             found = estimate_effect(frame, cluster=_cluster(frame), noise=noise, **shared)
@@ -279,7 +292,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
     return StudyEffect(
         study=study.name,
         question=study.question,
-        design=study.design,
+        design=study.design_name,
         contrast=contrast,
         outcome=effect.outcome,
         main=main,

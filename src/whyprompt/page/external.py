@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,6 +127,9 @@ def design(m: Material) -> list[Block]:
         "paired": "Paired: every item is run under every arm.",
         "randomized": "Randomised: chance decided which arm an item got.",
         "observational": "Observational: something other than chance decided which arm an item got.",
+        "instrument": "An instrument: something that moves the outcome through the arm alone moved the arm.",
+        "front_door": "A front door: all that the arm does goes through what was measured on the way.",
+        "rollout": "A roll-out: the arm changed on a date.",
     }
     facts: list[tuple[Cell | str, ...]] = [
         ("design", words[e.design]),
@@ -280,11 +283,19 @@ def effects(m: Material) -> list[Block]:
             draw(
                 "forest",
                 "The effect, over all items and within each task family",
-                lambda w: charts.forest_plot(main, beside=beside, width=w),
+                # Parts of a design of logs are periods, or of another unit.
+                lambda w: charts.forest_plot(
+                    replace(main, parts=()) if main.pictures else main, beside=beside, width=w
+                ),
                 caption=f"Lines are {percent(main.level)} intervals, each by itself.{truth}",
             )
         )
-    blocks.append(_effect_table("Effects within families: p is adjusted by Holm's rule", main, "effects"))
+    caption = (
+        "The effect and its parts"
+        if main.pictures
+        else "Effects within families: p is adjusted by Holm's rule"
+    )
+    blocks.append(_effect_table(caption, main, "effects"))
     if len(e.family) > 1:
         rows = [
             (

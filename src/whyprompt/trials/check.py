@@ -31,15 +31,25 @@ _MOST_TRIALS = 1_000_000
 _UNNAMED = ("template", "(other)", "(answer)", "(sink)")
 
 
+# How the designs of logs are spoken of.
+_OF_LOGS = {
+    "observational": "observational",
+    "instrument": "one of a log with an instrument",
+    "front_door": "one of a log with a front door",
+    "rollout": "one of a log with a roll-out",
+}
+
+
 def runnable_items(study: Study) -> ItemPool:
     """Load the items of a study that is to be run, and refuse what would go wrong later.
 
     Raises `InputError` if the design cannot be run, an item, a template or an outcome is malformed, or as
     `check_study`.
     """
-    if study.design == "observational":
+    if study.design_name not in {"paired", "randomized"}:
         raise StudyError(
-            f"study {study.name!r} is observational: its arms were chosen by others; there is nothing to run",
+            f"study {study.name!r} is {_OF_LOGS[study.design_name]}: its arms were chosen by others; there"
+            " is nothing to run",
             hint="analyse the log with 'whyprompt effect TABLE', or set design to paired or randomized",
         )
     reads = any_reads(study.outcomes, "completion")

@@ -84,6 +84,11 @@ def sensitivity_report(
     True
     """
     table = open_table(frame)
+    if result.pictures:
+        raise EstimationError(
+            f"sensitivity to hidden confounding is of arms that are adjusted for, and not of {result.method}",
+            hint="its own assumptions are listed with the check of each",
+        )
     if result.weights is None or len(result.weights) != table.n_rows:
         raise DataError(f"the table has {table.n_rows} rows and is not the one that was estimated from")
     y = table.numbers(result.outcome, role="outcome")

@@ -47,6 +47,28 @@ def design_options(design: str) -> dict[str, str]:
     return {name: next((k for start, k in kinds if start in kind), "text") for name, kind in written.items()}
 
 
+def study_options(design: str) -> dict[str, str]:
+    """Give what a study says of a design beside its arms, outcome and confounders, as `design_options` does.
+
+    >>> study_options("rollout")["unit"], "level" in study_options("rollout")
+    ('text', False)
+    """
+    takes = _takes(design)
+    further = {"unit": "text", "std_error": "text", "draws": "count"}
+    return design_options(design) | {name: kind for name, kind in further.items() if name in takes}
+
+
+def refuse_options(design: str, given: Mapping[str, object]) -> None:
+    """Refuse what a study's design has not, and one without what it needs."""
+    known = study_options(design)
+    for name in given:
+        if name not in known:
+            raise EstimationError(f"{design} has no option {name!r}", hint=f"it has {', '.join(known)}")
+    for name in known:
+        if _takes(design)[name].default is inspect.Parameter.empty and given.get(name) is None:
+            raise EstimationError(f"{design} needs {name!r}, the name of a column", hint="name it")
+
+
 def refuse_foreign_options(design: str, asked: Mapping[str, Any]) -> None:
     """Refuse an option of one of the designs where another was named."""
     for other in DESIGNS:

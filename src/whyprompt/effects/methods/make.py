@@ -213,7 +213,10 @@ def settle_plan(
             hint="estimate_effect, compare_arms and heterogeneous_effects compare items run under both arms",
         )
     if design not in {"observational", "randomized"}:
-        raise EstimationError(f"design {design!r} is not known", hint="observational, randomized or paired")
+        also = "; estimate_effect has instrument, front_door and rollout as well"
+        raise EstimationError(
+            f"design {design!r} is not known", hint=f"observational, randomized or paired{also}"
+        )
     if not 0 < level < 1:
         raise EstimationError(f"the level is {level}; it lies between 0 and 1, 0.95 for example")
     if std_error not in _ERRORS:
