@@ -281,6 +281,7 @@ def test_the_naive_bootstrap_is_refused_where_it_fails(simulated):
 
 def test_an_error_asked_for_by_name_is_the_textbook_one(job, matching_r):
     asked = {"treatment": "treat", "outcome": "re78", "confounders": job.covariates}
+    asked["regression_adjustment"] = False
     plain = estimate_effect(
         job.frame, **asked, replace=True, ties="average", std_error="abadie_imbens", neighbours=0
     )

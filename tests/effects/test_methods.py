@@ -74,7 +74,7 @@ def test_both_entrances_take_the_same():
         ("replace", False),
         ("ratio", 1),
         ("exact", ["kind"]),
-        ("bias_correction", True),
+        ("regression_adjustment", False),
         ("metric", "sample"),
         ("order", "random"),
         ("ties", "average"),

@@ -84,7 +84,7 @@ def test_plain_risks_have_the_closed_forms_of_a_two_by_two_table(frame):
 
 @pytest.mark.filterwarnings("ignore:The (Identity|Log|identity|log) link")
 def test_ratios_of_matched_pairs_are_those_of_a_cluster_robust_glm(frame):
-    result = effect(frame, caliper=0.2)
+    result = effect(frame, caliper=0.2, regression_adjustment=False, std_error="pairs")
     used = result.weights > 0
     groups = result.matched.stratum[used]
     y, t = frame.right.to_numpy()[used], sm.add_constant(frame.arm.to_numpy()[used])
@@ -442,8 +442,9 @@ def test_the_joint_distribution_is_that_of_the_errors_of_sums_and_differences(fr
 
 
 def test_pairs_give_the_correlation_of_their_differences(frame):
-    result = estimate_effects(frame, treatment="arm", outcomes=OUTCOMES, confounders=["x", "z"], caliper=0.2)
-    alone = effect(frame, "score", caliper=0.2)
+    plain = {"caliper": 0.2, "regression_adjustment": False, "std_error": "pairs"}
+    result = estimate_effects(frame, treatment="arm", outcomes=OUTCOMES, confounders=["x", "z"], **plain)
+    alone = effect(frame, "score", **plain)
     order = np.argsort(alone.matched.focal)
     rows = alone.matched.focal[order], alone.matched.other[order]
     d = frame[OUTCOMES].to_numpy(float)

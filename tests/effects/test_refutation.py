@@ -105,6 +105,8 @@ MATCHED = {
     "outcome": "y",
     "confounders": ["hard"],
     "method": "nearest",
+    "caliper": "none",
+    "regression_adjustment": False,
     "exact": ["task"],
     "within": ["task"],
     "draws": 19,

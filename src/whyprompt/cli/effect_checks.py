@@ -105,6 +105,8 @@ def _cross_check(frame: Any, treatment: str, outcome: str, asked: dict[str, Any]
         raise EstimationError(
             "--check cross-check has no meaning with caliper_unit=, for CausalML's caliper is in deviations"
         )
+    if own.get("caliper") == "none":
+        raise EstimationError("--check cross-check has no meaning with caliper=none: CausalML needs one")
     takes = ("confounders", "graph", "treated", "control", "level", "estimand", "random_state")
     also = {name: asked[name] for name in takes if name in asked}
     also |= {name: own[name] for name in ("caliper", "replace") if name in own}

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects.methods.adjustment import regress
 from whyprompt.effects.methods.variance import (
     abadie_imbens,
     for_estimated_score,
     influence_after_matching,
     wild_bootstrap,
 )
-from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError
 from whyprompt.stats import errors as inference
+from whyprompt.stats.clusters import clustered_means, rows_df
+from whyprompt.stats.order import codes
 from whyprompt.stats.rules import few_clusters
 
 if TYPE_CHECKING:
@@ -64,44 +66,58 @@ def with_error(
             f"standard error {plan.std_error!r} does not go with method {plan.method.name!r}",
             hint="leave std_error='auto'",
         )
-    correct = partial(_for_estimated_score, problem, plan, fit, along)
+    if kind == "wild_bootstrap":
+        return _wild(problem, plan, fit, matched, along)
+    correct = partial(_for_estimated_score, problem, plan, fit, along, by_score_alone=by_score_alone)
     df: float | None = None
-    if kind == "strata":
+    if kind == "strata" and plan.std_error == "auto" and not _spread_within(problem, matched):
+        kind = "pairs"
+    # Those named are the textbook's; of pairs and strata with a cluster column they are as R has them.
+    by_cluster = problem.cluster is not None and (
+        adjust is not None or plan.std_error == "auto" or matched.stratum is None
+    )
+    if by_cluster:
+        assert problem.cluster is not None
+        units = codes([problem.cluster]).astype(np.intp)
+        error, name, df = _clustered(problem, fit, matched, along, adjust, units)
+        if adjust is None:
+            error, name = correct(error, name, units=units)
+    elif adjust is not None and kind != "abadie_imbens":
+        error, name, df = _of_residuals(problem, matched, adjust, rows=kind == "strata")
+    elif kind == "strata":
         error, name, df = _strata(problem, fit, matched)
-        if problem.cluster is None:
-            error, name = correct(error, name, by_score_alone=by_score_alone)
+        error, name = correct(error, name)
     elif kind == "pairs":
         error, name, df = _pairs(problem, fit, matched)
-        if problem.cluster is None and matched.n_pairs == 0:
-            error, name = correct(error, name, by_score_alone=by_score_alone)
+        error, name = correct(error, name, units=matched.stratum)
     else:
-        if problem.cluster is not None:
-            raise EstimationError(
-                "no standard error is known here for matching with replacement (or a kernel) where rows are"
-                f" clustered by {problem.cluster_name!r}",
-                hint="match without replacement (replace=False), or use ipw, overlap, entropy or aipw; if"
-                f" every row is a unit of its own, say so: cluster={NO_CLUSTER!r}",
-            )
-        if kind == "wild_bootstrap":
-            return _wild(problem, plan, fit, matched, along)
         # A kernel's shares are smooth in the score; its variance is that of fixed shares.
         neighbours = neighbours if along is not None else 0
         _, square = abadie_imbens(
-            problem.y, problem.treated, matched, score=along, neighbours=neighbours, adjust=adjust
+            problem.y,
+            problem.treated,
+            matched,
+            score=along,
+            neighbours=neighbours,
+            adjust=adjust,
+            implied=plan.std_error == "auto",
         )
         name = ("Abadie-Imbens (2006)" if adjust is None else "Abadie-Imbens (2011), bias corrected") + (
             f", {neighbours} neighbours" if neighbours else ", one variance for all rows"
         )
-        error, name = correct(
-            float(np.sqrt(max(square, 0.0))), name, by_score_alone=by_score_alone and adjust is None
-        )
+        error = float(np.sqrt(max(square, 0.0)))
+        if adjust is None:
+            error, name = correct(error, name)
+        elif plan.std_error == "auto":
+            arms = np.column_stack([problem.treated, ~problem.treated])
+            df = float(rows_df(arms, fit.weights)[0, 1])
     finite = float(error) if np.isfinite(error) else None
     extra: tuple[str, ...] = (
         () if finite is not None else ("there are too few pairs or rows for a standard error",)
     )
     if finite is not None and problem.cluster is not None:
         used = np.unique(problem.cluster[fit.weights > 0].astype(str))
-        extra += few_clusters(len(used), df if kind == "strata" else None)
+        extra += few_clusters(len(used), df if by_cluster or kind == "strata" else None)
     return replace(
         fit,
         std_error=finite,
@@ -110,6 +126,74 @@ def with_error(
         std_error_method=name,
         warnings=(*fit.warnings, *extra),
     )
+
+
+def _spread_within(problem: Problem, matched: MatchedSet) -> bool:
+    """Say whether the spread within strata is known by as many degrees of freedom as that between them."""
+    assert matched.stratum is not None
+    inside = matched.stratum >= 0
+    count = int(matched.stratum.max()) + 1
+    rows = (int((inside & problem.treated).sum()), int((inside & ~problem.treated).sum()))
+    return min(rows) - count >= count - 1
+
+
+def _clustered(
+    problem: Problem,
+    fit: Fit,
+    matched: MatchedSet,
+    along: Floats | None,
+    adjust: Floats | None,
+    units: NDArray[np.intp],
+) -> tuple[float, str, float]:
+    """Sum the influence of each row within clusters, which knows how often a row is used as a match.
+
+    Of a plain difference of means it is the residual of a regression on the score, or on covariates where
+    there is no score, among the matched rows (Otsu and Rai 2017, equation 6).
+    """
+    y, t = problem.y, problem.treated
+    if adjust is not None:
+        influence = regress(y, t, matched, adjust).influence(y, t)
+    else:
+        curve = problem.design.matrix if along is None else np.column_stack([along, along**2, along**3])
+        made = regress(y, t, matched, curve)
+        total = np.where(t, fit.weights[t].sum(), fit.weights[~t].sum())
+        influence = made._replace(implied=fit.weights / total).influence(y, t)
+    used = fit.weights > 0
+    contrast = np.array([1.0, -1.0])
+    _, sums, df = clustered_means(
+        y[used],
+        np.column_stack([t, ~t])[used],
+        fit.weights[used],
+        np.unique(units[used], return_inverse=True)[1],
+        influence=influence[used],
+    )
+    error = sums @ contrast
+    name = "influence values, CR2 by cluster, Satterthwaite df"
+    return float(np.sqrt(error @ error)), name, df(contrast)
+
+
+def _of_residuals(
+    problem: Problem, matched: MatchedSet, adjust: Floats, *, rows: bool
+) -> tuple[float, str, float]:
+    """Give the error of a regression-adjusted difference from residuals: of rows, or summed within sets."""
+    assert matched.stratum is not None
+    made = regress(problem.y, problem.treated, matched, adjust)
+    influence = made.influence(problem.y, problem.treated) @ np.array([1.0, -1.0])
+    used = matched.stratum >= 0
+    n = int(used.sum())
+    if rows:
+        df = n - 2.0 * made.rank
+        name = "HC2 after regression adjustment"
+    else:
+        influence = np.bincount(matched.stratum[used], weights=influence[used])
+        n, used = len(influence), np.ones(len(influence), dtype=bool)
+        df = n - 1.0
+        kind = "set" if matched.n_pairs == 0 else "pair"
+        name = f"{kind}-cluster-robust after regression adjustment"
+    if n < 2:
+        return float("nan"), name, 1.0
+    factor = 1.0 if rows else n / (n - 1.0)
+    return float(np.sqrt(factor * influence[used] @ influence[used])), name, max(df, 1.0)
 
 
 def _strata(problem: Problem, fit: Fit, matched: MatchedSet) -> tuple[float, str, float]:
@@ -151,6 +235,7 @@ def _for_estimated_score(
     name: str,
     *,
     by_score_alone: bool,
+    units: NDArray[np.intp] | None = None,
 ) -> tuple[float, str]:
     """Correct an error for the estimated score, unless it was asked for by its name."""
     if fit.logit is None or not np.isfinite(error):
@@ -172,6 +257,7 @@ def _for_estimated_score(
         propensity=fit.propensity,
         score_covariance=fit.logit.covariance,
         score=along,
+        units=units,
     )
     return float(np.sqrt(variance)), name + ", corrected for the estimated score (2016)"
 
@@ -181,6 +267,8 @@ def _wild(problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, along: Fl
     if along is not None:
         X = np.column_stack([X, along])
     estimate, influence = influence_after_matching(problem.y, problem.treated, matched, X=X)
+    if problem.cluster is not None:
+        influence = np.bincount(codes([problem.cluster]), weights=influence).astype(float)
     # Linear in the outcome: the treated mean is the estimate for an outcome that is nil in the control arm.
     only_treated = np.where(problem.treated, problem.y, 0.0)
     mean_treated, _ = influence_after_matching(only_treated, problem.treated, matched, X=X)
@@ -193,5 +281,5 @@ def _wild(problem: Problem, plan: Plan, fit: Fit, matched: MatchedSet, along: Fl
         ci=(float(estimate - high), float(estimate - low)),
         means=(mean_treated, mean_treated - estimate),
         std_error_method=f"wild bootstrap (Otsu and Rai 2017), {plan.draws} draws, bias-corrected estimate",
-        settings={"estimate_without_bias_correction": fit.estimate, **fit.settings},
+        settings={"estimate_without_regression_adjustment": fit.estimate, **fit.settings},
     )

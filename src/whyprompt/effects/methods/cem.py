@@ -39,6 +39,8 @@ class CEM(Matching):
         `match_cem`.
     exact : sequence of str
         Further columns on which matched rows must be equal.
+    regression_adjustment : bool, optional
+        As in `Nearest`.
     """
 
     name = "cem"
@@ -46,6 +48,7 @@ class CEM(Matching):
 
     cutpoints: Mapping[str, int | str | Sequence[float]] | None = None
     exact: Sequence[str] = ()
+    regression_adjustment: bool | None = None
 
     def __post_init__(self) -> None:
         self._settle("exact", names(self.exact, "exact"))

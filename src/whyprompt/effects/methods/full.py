@@ -17,8 +17,8 @@ import numpy as np
 
 from whyprompt.effects.methods.line import line_cover, split_at_gaps
 from whyprompt.effects.methods.mahalanobis import distances, measured_in
-from whyprompt.effects.methods.matched import require_matches, set_from_strata
-from whyprompt.effects.methods.matching import Pairing, in_order_of_rows, in_order_of_ties
+from whyprompt.effects.methods.matched import require_matches, set_from_strata, width_of
+from whyprompt.effects.methods.pairing import Pairing, in_order_of_rows, in_order_of_ties
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.mahalanobis import Metric
-    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.methods.matched import Caliper, MatchedSet
     from whyprompt.effects.methods.matching import Score
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
@@ -47,11 +47,13 @@ class Full(Pairing):
     ----------
     caliper, caliper_unit, covariate_calipers, exact, tie_break, distance, mahalanobis_on, metric, discard
         As in `Nearest`.
+    regression_adjustment : bool, optional
+        As in `Nearest`.
     """
 
     name = "full"
 
-    caliper: float | None = None
+    caliper: float | str | None = None
     caliper_unit: str = "sd"
     covariate_calipers: Mapping[str, float] | None = None
     exact: Sequence[str] = ()
@@ -60,11 +62,12 @@ class Full(Pairing):
     mahalanobis_on: Sequence[str] | None = None
     metric: Metric = "pooled"
     discard: str = "none"
+    regression_adjustment: bool | None = None
 
     def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
         width, where = self.measured(problem, score)
-        order, treated, shared = in_order_of_ties(problem, discarded, **where)
-        matched = match_full(treated, estimand=plan.estimand, caliper=width, metric=self.metric, **shared)
+        order, treated, shared = in_order_of_ties(problem, discarded, caliper=width, **where)
+        matched = match_full(treated, estimand=plan.estimand, metric=self.metric, **shared)
         return in_order_of_rows(matched, order)
 
 
@@ -75,7 +78,7 @@ def match_full(
     X: Floats | None = None,
     metric: Metric = "pooled",
     estimand: str = "att",
-    caliper: float | None = None,
+    caliper: Caliper | None = None,
     limits: Sequence[tuple[Floats, float]] = (),
     strata: Ints | None = None,
     discarded: Bools | None = None,
@@ -105,7 +108,7 @@ def match_full(
     n = len(treated)
     out = np.zeros(n, dtype=bool) if discarded is None else discarded
     code = np.zeros(n, dtype=np.int64) if strata is None else strata
-    values, bounds = measured_in(
+    values, within, bounds = measured_in(
         treated, ~out, score=score, X=X, metric=metric, caliper=caliper, limits=limits
     )
     left_parts: list[Ints] = []
@@ -114,7 +117,8 @@ def match_full(
         rows = np.flatnonzero((code == stratum) & ~out)
         if treated[rows].all() or not treated[rows].any():
             continue
-        for part in split_at_gaps(values[rows, 0], caliper) if score is not None else [np.arange(len(rows))]:
+        here = None if within is None else (within[0][rows], within[1])
+        for part in split_at_gaps(values[rows, 0], here) if score is not None else [np.arange(len(rows))]:
             inside = rows[part]
             a, b = inside[treated[inside]], inside[~treated[inside]]
             if len(a) == 0 or len(b) == 0:
@@ -134,7 +138,7 @@ def match_full(
         "largest_set": int(max(np.bincount(left).max(), np.bincount(right).max())) + 1,
     }
     if caliper is not None:
-        settings["caliper_width"] = float(caliper)
+        settings["caliper_width"] = width_of(caliper)
     return set_from_strata(
         method="full",
         estimand=estimand,

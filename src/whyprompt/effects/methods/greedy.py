@@ -34,13 +34,19 @@ class Controls:
     They lie in a list of slots with a sentinel below (score -inf, row -1) and above (+inf) every stratum. A
     place is one in the whole sorted sample, treated rows included; it decides ties.
 
-    Each search gives the pairs of some focal rows: the rows matched, and what they are matched with. Its
-    caliper is the largest allowed difference in the score; `limits` are further ones, each on values of all
-    rows. `ratio` is the number of matches a row.
+    Each search gives the pairs of some focal rows: the rows matched, and what they are matched with. The
+    `caliper` is the largest allowed difference, in values that rise with the score; `limits` are further
+    ones, each on values of all rows. `ratio` is the number of matches a row.
     """
 
     def __init__(
-        self, score: Floats, candidate: Bools, *, strata: Ints | None, tie_rank: Ints | None
+        self,
+        score: Floats,
+        candidate: Bools,
+        *,
+        strata: Ints | None,
+        tie_rank: Ints | None,
+        caliper: tuple[Floats, float] | None = None,
     ) -> None:
         """Sort the sample once for all searches; equal scores by `tie_rank`, or as they come."""
         n = len(score)
@@ -75,10 +81,14 @@ class Controls:
         self.slot_place[slot] = self.place[self.rows]
         self.slot_row = np.full(size, -1, dtype=np.int64)
         self.slot_row[slot] = self.rows
+        self.values, self.width = (score, _INF) if caliper is None else caliper
+        self.slot_value = self.slot_score.copy()
+        self.slot_value[slot] = self.values[self.rows]
 
     def _free_all(self) -> None:
         size = len(self.slot_score)
         self.scores: list[float] = self.slot_score.tolist()
+        self.bounds: list[float] = self.scores if self.values is self.score else self.slot_value.tolist()
         # The next free slot at or above each, and at or below.
         self.up, self.down = list(range(size)), list(range(size))
 
@@ -91,7 +101,6 @@ class Controls:
         focal: Ints,
         *,
         ratio: int = 1,
-        caliper: float | None = None,
         limits: Sequence[tuple[Floats, float]] = (),
     ) -> tuple[Ints, Ints]:
         """Match each row to its nearest free controls, without replacement, in the order given.
@@ -99,7 +108,6 @@ class Controls:
         Matches are chosen in rounds: everyone's first before anyone's second.
         """
         self._free_all()
-        width = _INF if caliper is None else caliper
         low, high = self.place[focal], self.place[focal]
         active = np.arange(len(focal))
         found_focal: list[Ints] = []
@@ -107,9 +115,9 @@ class Controls:
         for _ in range(ratio):
             rows = focal[active]
             if limits:
-                taken = self._round_with_limits(rows, low[active], high[active], width, limits)
+                taken = self._round_with_limits(rows, low[active], high[active], limits)
             else:
-                taken = self._round(rows, low[active], high[active], width)
+                taken = self._round(rows, low[active], high[active])
             hit = taken >= 0
             rows, taken, active = rows[hit], taken[hit], active[hit]
             found_focal.append(rows)
@@ -118,11 +126,15 @@ class Controls:
             high[active] = np.maximum(high[active], self.slot_place[taken])
         return np.concatenate(found_focal), np.concatenate(found_other)
 
-    def _round(self, rows: Ints, low: Ints, high: Ints, width: float) -> Ints:
+    def _round(self, rows: Ints, low: Ints, high: Ints) -> Ints:
         scores, places, up, down = self.scores, self.slot_place, self.up, self.down
+        bounds, width = self.bounds, self.width
         taken: list[int] = []
         take = taken.append
-        for s, first in zip(self.score[rows].tolist(), self.start[rows].tolist(), strict=True):
+        asked = zip(
+            self.score[rows].tolist(), self.values[rows].tolist(), self.start[rows].tolist(), strict=True
+        )
+        for s, value, first in asked:
             right, left = first, first - 1
             nearer = up[right]
             while nearer != right:
@@ -132,53 +144,47 @@ class Controls:
             while nearer != left:
                 nearer = down[left] = down[nearer]
                 left, nearer = nearer, down[nearer]
-            below = s - scores[left]
-            above = scores[right] - s
+            below = s - scores[left] if value - bounds[left] <= width else _INF
+            above = scores[right] - s if bounds[right] - value <= width else _INF
             if below < above:
-                pick, gap = left, below
+                pick = left
             elif above < below:
-                pick, gap = right, above
+                pick = right
             elif above == _INF:
                 take(-1)
                 continue
             else:
                 k = len(taken)
-                steps = (low[k] - places[left], places[right] - high[k])
-                pick, gap = (left, below) if steps[0] <= steps[1] else (right, above)
-            if gap > width:
-                take(-1)
-                continue
+                pick = left if low[k] - places[left] <= places[right] - high[k] else right
             take(pick)
             up[pick] = pick + 1
             down[pick] = pick - 1
         return np.asarray(taken, dtype=np.int64)
 
     def _round_with_limits(
-        self, rows: Ints, low: Ints, high: Ints, width: float, limits: Sequence[tuple[Floats, float]]
+        self, rows: Ints, low: Ints, high: Ints, limits: Sequence[tuple[Floats, float]]
     ) -> Ints:
         taken = np.full(len(rows), -1, dtype=np.int64)
         for k, row in enumerate(rows.tolist()):
-            pick = self._nearest_allowed(row, int(low[k]), int(high[k]), width, limits)
+            pick = self._nearest_allowed(row, int(low[k]), int(high[k]), limits)
             taken[k] = pick
             if pick >= 0:
                 self._take(pick)
         return taken
 
-    def _nearest_allowed(
-        self, row: int, low: int, high: int, width: float, limits: Sequence[tuple[Floats, float]]
-    ) -> int:
+    def _nearest_allowed(self, row: int, low: int, high: int, limits: Sequence[tuple[Floats, float]]) -> int:
         """Walk outwards from a row, always on the nearer side, to the first free slot within all limits.
 
         `low` and `high` are the outermost places of the row and of what it has already.
         """
-        scores, places = self.scores, self.slot_place
-        s = float(self.score[row])
+        scores, places, bounds, width = self.scores, self.slot_place, self.bounds, self.width
+        s, value = float(self.score[row]), float(self.values[row])
         right = _find(self.up, int(self.start[row]))
         left = _find(self.down, int(self.start[row]) - 1)
         while True:
-            below = s - scores[left]
-            above = scores[right] - s
-            if min(below, above) > width or (below == _INF and above == _INF):
+            below = s - scores[left] if value - bounds[left] <= width else _INF
+            above = scores[right] - s if bounds[right] - value <= width else _INF
+            if below == _INF and above == _INF:
                 return -1
             go_left = below < above or (below == above and low - places[left] <= places[right] - high)
             pick = left if go_left else right
@@ -195,7 +201,6 @@ class Controls:
         focal: Ints,
         *,
         ratio: int = 1,
-        caliper: float | None = None,
         limits: Sequence[tuple[Floats, float]] = (),
     ) -> tuple[Ints, Ints]:
         """Match without replacement, the closest pair of the whole sample first.
@@ -204,7 +209,6 @@ class Controls:
         round.
         """
         self._free_all()
-        width = _INF if caliper is None else caliper
         low, high = self.place.copy(), self.place.copy()
         found: list[tuple[int, int]] = []
         active = focal.tolist()
@@ -214,7 +218,7 @@ class Controls:
         for _ in range(ratio):
             heap: list[tuple[float, int, int, int]] = []
             for k, row in enumerate(active):
-                pick = self._nearest_allowed(row, int(low[row]), int(high[row]), width, limits)
+                pick = self._nearest_allowed(row, int(low[row]), int(high[row]), limits)
                 if pick >= 0:
                     heap.append((abs(float(score[row]) - scores[pick]), k, row, pick))
             heapq.heapify(heap)
@@ -230,7 +234,7 @@ class Controls:
                     low[row], high[row] = reach
                     active.append(row)
                     continue
-                pick = self._nearest_allowed(row, *reach, width, limits)
+                pick = self._nearest_allowed(row, *reach, limits)
                 if pick >= 0:
                     # Among equals, a row that lost its control goes first.
                     again -= 1
@@ -244,13 +248,11 @@ class Controls:
         focal: Ints,
         *,
         ratio: int = 1,
-        caliper: float | None = None,
         limits: Sequence[tuple[Floats, float]] = (),
     ) -> tuple[Ints, Ints]:
         """Match each row to its nearest controls with replacement; the pairs row by row, nearest first."""
-        width = _INF if caliper is None else caliper
         if limits:
-            return self._reused_with_limits(focal, ratio, width, limits)
+            return self._reused_with_limits(focal, ratio, limits)
         size = len(self.slot_score)
         rows_out: list[Ints] = []
         others_out: list[Ints] = []
@@ -261,7 +263,9 @@ class Controls:
             rows = focal[a : a + step]
             slots = self.start[rows][:, None] + offsets
             outside = (slots < 0) | (slots >= size)
-            gap = np.abs(self.score[rows][:, None] - self.slot_score[np.clip(slots, 0, size - 1)])
+            inside = np.clip(slots, 0, size - 1)
+            gap = np.abs(self.score[rows][:, None] - self.slot_score[inside])
+            outside |= np.abs(self.values[rows][:, None] - self.slot_value[inside]) > self.width
             gap[outside] = _INF
             for side in (gap[:, :ratio], gap[:, ratio:]):
                 side[np.logical_or.accumulate(np.isinf(side), axis=1)] = _INF
@@ -272,7 +276,7 @@ class Controls:
                 steps = np.abs(places - self.place[rows][:, None])
                 turn = 2 * steps + (offsets >= 0)
                 chosen = np.lexsort((turn, gap), axis=1)[:, :ratio]
-            ok = np.take_along_axis(gap, chosen, axis=1) <= min(width, np.finfo(float).max)
+            ok = np.isfinite(np.take_along_axis(gap, chosen, axis=1))
             picked = np.take_along_axis(slots, chosen, axis=1)
             rows_out.append(np.broadcast_to(rows[:, None], ok.shape)[ok])
             others_out.append(self.slot_row[picked[ok]])
@@ -289,21 +293,21 @@ class Controls:
         return chosen
 
     def _reused_with_limits(
-        self, focal: Ints, ratio: int, width: float, limits: Sequence[tuple[Floats, float]]
+        self, focal: Ints, ratio: int, limits: Sequence[tuple[Floats, float]]
     ) -> tuple[Ints, Ints]:
-        scores, places = self.slot_score.tolist(), self.slot_place
+        scores, bounds, places = self.slot_score.tolist(), self.slot_value.tolist(), self.slot_place
         pairs: list[tuple[int, int]] = []
         size = len(scores)
         for row in focal.tolist():
-            s = float(self.score[row])
+            s, value = float(self.score[row]), float(self.values[row])
             right = int(self.start[row])
             left = right - 1
             here = int(self.place[row])
             n_found = 0
             while n_found < ratio:
-                below = s - scores[left] if left >= 0 else _INF
-                above = scores[right] - s if right < size else _INF
-                if min(below, above) > width or (below == _INF and above == _INF):
+                below = s - scores[left] if left >= 0 and value - bounds[left] <= self.width else _INF
+                above = scores[right] - s if right < size and bounds[right] - value <= self.width else _INF
+                if below == _INF and above == _INF:
                     break
                 go_left = below < above or (below == above and here - places[left] <= places[right] - here)
                 pick = left if go_left else right

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._arguments import at_least
-from whyprompt.effects.methods.matched import focal_rows, on_grid, set_from_pairs
+from whyprompt.effects.methods.matched import (
+    MatchedSet,
+    focal_rows,
+    on_grid,
+    require_matches,
+    set_from_pairs,
+    weights_of_use,
+)
 from whyprompt.effects.methods.matching import Matching
 from whyprompt.effects.methods.method import distance_above_zero, one_of
+from whyprompt.effects.methods.smoother import Smoother, window_of
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -18,7 +26,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.effects.methods.matching import Score
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
@@ -28,7 +35,10 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 _KERNELS = ("epanechnikov", "gaussian", "biweight")
-_MAX_PAIRS = 60_000_000
+# Pairs are listed up to here; beyond it polynomial kernels are summed without a list, and the Gaussian up to
+# the second number is.
+_LISTED, _MAX_PAIRS = 2_000_000, 60_000_000
+_POWERS = {"epanechnikov": 1, "biweight": 2}
 # Beyond this many bandwidths a Gaussian weight is below 1e-14 of its peak.
 _GAUSSIAN_REACH = 8.0
 
@@ -46,6 +56,8 @@ class Kernel(Matching):
         As in `Nearest`.
     distance : {"logistic", "logit"}, default "logistic"
         The score, or its logit.
+    regression_adjustment : bool, optional
+        As in `Nearest`.
     """
 
     name = "kernel"
@@ -56,6 +68,7 @@ class Kernel(Matching):
     distance: str = "logistic"
     discard: str = "none"
     neighbours: int = 2
+    regression_adjustment: bool | None = None
 
     def __post_init__(self) -> None:
         Matching.__post_init__(self)
@@ -104,8 +117,9 @@ def match_kernel(
     """Match each row to a kernel-weighted average of the other arm.
 
     `bandwidth` is in units of `score`; by default Silverman's rule on the arm that is averaged, as `settings`
-    states. A row with no counterpart within the bandwidth (and its stratum) is not matched. Pairs that would
-    not fit memory are refused.
+    states. A row with no counterpart within the bandwidth (and its stratum) is not matched. More than two
+    million pairs are not listed, but summed as they are needed (`Smoother`); the Gaussian kernel, for which
+    that is not possible, is refused where its pairs would not fit memory.
 
     Reference: Heckman, J. J., Ichimura, H. and Todd, P. (1998). Matching as an econometric evaluation
     estimator. Review of Economic Studies 65, 261-294.
@@ -121,7 +135,7 @@ def match_kernel(
     if bandwidth is not None and not (np.isfinite(bandwidth) and bandwidth > 0):
         raise EstimationError(f"the bandwidth is {bandwidth}; it must be a positive number")
     out = np.zeros(len(score), dtype=bool) if discarded is None else discarded
-    parts: list[tuple[Ints, Ints, Floats]] = []
+    sides: list[tuple[Ints, Ints, float]] = []
     used: dict[str, Any] = {"kernel": kernel}
     for side in ("att", "atc") if estimand == "ate" else (estimand,):
         rows, candidate = focal_rows(treated, side, ~out)
@@ -134,50 +148,76 @@ def match_kernel(
             )
         arm = "control" if side == "att" else "treated"
         used["bandwidth" if estimand != "ate" else f"bandwidth_{arm}"] = float(h)
-        parts.append(_weigh(score, rows, others, float(h), kernel, strata))
+        sides += [(*both, float(h)) for both in _by_stratum(rows, others, strata)]
     if bandwidth is None:
         used["bandwidth_rule"] = "Silverman"
-    return set_from_pairs(
-        method="kernel",
-        estimand=estimand,
-        treated=treated,
-        focal=np.concatenate([p[0] for p in parts]),
-        other=np.concatenate([p[1] for p in parts]),
-        share=np.concatenate([p[2] for p in parts]),
-        replace=True,
+    shared: dict[str, Any] = {
+        "method": "kernel",
+        "estimand": estimand,
+        "replace": True,
         # Smooth in the score, so that resampling rows is valid as well.
-        errors=("abadie_imbens", "wild_bootstrap", "bootstrap"),
-        discarded=out,
-        settings=used,
-    )
-
-
-def _weigh(
-    score: Floats, rows: Ints, others: Ints, h: float, kernel: str, strata: Ints | None
-) -> tuple[Ints, Ints, Floats]:
-    ordered = others[np.argsort(score[others], kind="stable")]
-    reach = h * (_GAUSSIAN_REACH if kernel == "gaussian" else 1.0)
-    first = np.searchsorted(score[ordered], score[rows] - reach, side="left")
-    last = np.searchsorted(score[ordered], score[rows] + reach, side="right")
-    counts = last - first
-    total = int(counts.sum())
+        "errors": ("abadie_imbens", "wild_bootstrap", "bootstrap"),
+        "discarded": out,
+        "settings": used,
+    }
+    reached = [_reached(score, *side, kernel) for side in sides]
+    total = sum(int(counts.sum()) for _, counts in reached)
+    if total > _LISTED and kernel in _POWERS:
+        windows = (window_of(score, *side, _POWERS[kernel]) for side in sides)
+        smoother = Smoother(len(score), tuple(windows))
+        require_matches(np.flatnonzero(smoother.is_focal), method="kernel", hint="give a wider bandwidth")
+        empty = np.zeros(0, dtype=np.int64)
+        weights = weights_of_use(smoother.is_focal.astype(float), smoother.received(1), treated, estimand)
+        return MatchedSet(
+            weights=weights,
+            focal=empty,
+            other=empty,
+            share=empty.astype(float),
+            stratum=None,
+            kernel=smoother,
+            **shared,
+        )
     if total > _MAX_PAIRS:
         raise EstimationError(
             f"kernel matching would weigh {total:.0e} pairs",
-            hint="give a smaller bandwidth, or use nearest-neighbour matching or weighting",
+            hint="use the epanechnikov kernel, which needs no list of pairs, or a smaller bandwidth",
         )
-    offset = np.arange(total) - np.repeat(np.cumsum(counts) - counts, counts)
+    parts = [_weigh(score, *side, kernel, *reach) for side, reach in zip(sides, reached, strict=True)]
+    focal, other, weight = (np.concatenate([part[k] for part in parts]) for k in range(3))
+    sums = np.bincount(focal, weights=weight, minlength=len(score))
+    return set_from_pairs(treated=treated, focal=focal, other=other, share=weight / sums[focal], **shared)
+
+
+def _by_stratum(rows: Ints, others: Ints, strata: Ints | None) -> list[tuple[Ints, Ints]]:
+    """Split the rows of both sides by their stratum."""
+    if strata is None:
+        return [(rows, others)]
+    parts = []
+    for side in (rows, others):
+        order = side[np.argsort(strata[side], kind="stable")]
+        codes, first = np.unique(strata[order], return_index=True)
+        parts.append(dict(zip(codes.tolist(), np.split(order, first[1:]), strict=True)))
+    return [(parts[0][code], parts[1][code]) for code in parts[0] if code in parts[1]]
+
+
+def _reached(score: Floats, rows: Ints, others: Ints, h: float, kernel: str) -> tuple[Ints, Ints]:
+    """Return, of each row, the first of the others in order of the score within reach, and their number."""
+    ordered = np.sort(score[others])
+    reach = h * (_GAUSSIAN_REACH if kernel == "gaussian" else 1.0)
+    first = np.searchsorted(ordered, score[rows] - reach, side="left")
+    return first, np.searchsorted(ordered, score[rows] + reach, side="right") - first
+
+
+def _weigh(
+    score: Floats, rows: Ints, others: Ints, h: float, kernel: str, first: Ints, counts: Ints
+) -> tuple[Ints, Ints, Floats]:
+    ordered = others[np.argsort(score[others], kind="stable")]
+    offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     focal = np.repeat(rows, counts)
     other = ordered[np.repeat(first, counts) + offset]
     u = (score[focal] - score[other]) / h
-    if kernel == "gaussian":
-        weight = np.exp(-0.5 * u * u)
-    else:
-        core = np.maximum(1.0 - u * u, 0.0)
-        weight = core if kernel == "epanechnikov" else core * core
-    if strata is not None:
-        weight = np.where(strata[focal] == strata[other], weight, 0.0)
+    weight = np.exp(-0.5 * u * u)
+    if kernel in _POWERS:
+        weight = np.maximum(1.0 - u * u, 0.0) ** _POWERS[kernel]
     keep = weight > 0
-    focal, other, weight = focal[keep], other[keep], weight[keep]
-    sums = np.bincount(focal, weights=weight, minlength=len(score))
-    return focal, other, weight / sums[focal]
+    return focal[keep], other[keep], weight[keep]

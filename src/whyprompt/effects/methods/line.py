@@ -10,6 +10,7 @@ earlier S is read off the minima remembered on the way.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -24,15 +25,17 @@ if TYPE_CHECKING:
 _INF = float("inf")
 
 
-def split_at_gaps(score: Floats, caliper: float | None) -> list[Ints]:
+def split_at_gaps(score: Floats, caliper: tuple[Floats, float] | None) -> list[Ints]:
     """Split rows where neighbours in the score are further apart than the caliper: no pair crosses.
 
-    The rows of each part are in the order of the score.
+    The caliper is a largest difference in values that rise with the score. The rows of each part are in the
+    order of the score.
     """
     order = np.argsort(score, kind="stable")
     if caliper is None:
         return [order]
-    return list(np.split(order, np.flatnonzero(np.diff(score[order]) > caliper) + 1))
+    values, width = caliper
+    return list(np.split(order, np.flatnonzero(np.diff(values[order]) > width) + 1))
 
 
 def line_cover(a: Floats, b: Floats) -> tuple[Ints, Ints]:
@@ -130,6 +133,76 @@ def _used(gaps: list[float], is_a: list[bool], ratio: int) -> NDArray[np.bool_]:
             state -= ratio
         elif state < lowest[k]:
             # More was better before this point: it is used.
+            state += 1
+            used[k] = True
+    return used
+
+
+def line_pairs_within(
+    a: Floats, b: Floats, values: tuple[Floats, Floats], width: float, ratio: int = 1
+) -> tuple[Ints, Ints]:
+    """Join points of `a` with up to `ratio` points of `b` each, none further apart than a caliper.
+
+    The caliper is a largest difference `width` in `values` of both, which rise with the places. As many pairs
+    as possible are made, and among those matchings the distances sum to the least. The joined points come in
+    the order of their places.
+
+    A point of `a` may now be left out as well, at a price above every distance, and S may not exceed the
+    places of `a` within the caliper of the next point, nor fall below minus those of `b`. That is enough: a
+    place held open beyond its caliper can be left out in favour of a later one, which is no dearer. F is kept
+    by its slopes, in order, left and right of S = 0.
+    """
+    place = np.concatenate([np.repeat(a, ratio), b])
+    order = np.argsort(place, kind="stable")
+    is_a = order < len(a) * ratio
+    at = np.concatenate([np.repeat(values[0], ratio), values[1]])[order]
+    # The first point within the caliper of each, and so how many of each side are behind it within reach.
+    first = np.searchsorted(at, at - width * (1.0 + 1e-12), side="left")
+    behind = np.concatenate([[0], np.cumsum(is_a)])
+    n_a = behind[np.arange(len(at))] - behind[first]
+    n_b = np.arange(len(at)) - first - n_a
+    gaps = np.diff(place[order], prepend=place[order[:1]])
+    used = _chosen(gaps.tolist(), is_a.tolist(), n_a.tolist(), n_b.tolist())
+    i, j = order[used & is_a] // ratio, order[used & ~is_a] - len(a) * ratio
+    within = np.abs(values[0][i] - values[1][j]) <= width
+    return i[within], j[within]
+
+
+def _chosen(gaps: list[float], is_a: list[bool], n_a: list[int], n_b: list[int]) -> NDArray[np.bool_]:
+    """Say which of the sorted points are used; `n_a` and `n_b` bound S before each of them."""
+    price = 2.0 * sum(gaps) + 1.0
+    # Slopes of F over the steps of S left and right of 0, each list ascending and moved by its own amount.
+    left: list[float] = []
+    right: list[float] = []
+    down = up = 0.0
+    lowest: list[int] = []
+    for gap, focal, most_a, most_b in zip(gaps, is_a, n_a, n_b, strict=True):
+        del right[most_a:]
+        del left[: max(len(left) - most_b, 0)]
+        down -= gap
+        up += gap
+        # Where F stops falling by more than leaving the point out costs.
+        limit = -price if focal else 0.0
+        below = bisect_left(left, limit - down)
+        lowest.append(below - len(left) + (bisect_left(right, limit - up) if below == len(left) else 0))
+        if focal:
+            if left and left[-1] + down > limit:
+                insort(left, limit - down)
+                right.insert(0, left.pop() + down - up)
+            else:
+                insort(right, limit - up)
+        elif right and right[0] + up < limit:
+            insort(right, limit - up)
+            left.append(right.pop(0) + up - down)
+        else:
+            insort(left, limit - down)
+    state = 0
+    used = np.zeros(len(gaps), dtype=bool)
+    for k in range(len(gaps) - 1, -1, -1):
+        if is_a[k] and state > lowest[k]:
+            state -= 1
+            used[k] = True
+        elif not is_a[k] and state < lowest[k]:
             state += 1
             used[k] = True
     return used

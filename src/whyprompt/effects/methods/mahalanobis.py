@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whyprompt.effects.methods.matched import on_grid
+from whyprompt.effects.methods.matched import caliper_on, on_grid
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from whyprompt.effects.methods.matched import Caliper
 
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
@@ -90,17 +92,18 @@ def measured_in(
     score: Floats | None,
     X: Floats | None,
     metric: Metric,
-    caliper: float | None,
+    caliper: Caliper | None,
     limits: Sequence[tuple[Floats, float]],
-) -> tuple[Floats, list[tuple[Floats, float]]]:
-    """Return what distance is Euclidean in, shape (n, r), and the calipers: of a score, or of covariates."""
+) -> tuple[Floats, tuple[Floats, float] | None, list[tuple[Floats, float]]]:
+    """Return what distance is Euclidean in, shape (n, r), the caliper of a score, and all calipers."""
     if (score is None) == (X is None):
         raise EstimationError("give a score or covariates to measure distance by, one of the two")
     if X is not None:
-        return whitened(X, whitening_of(X, treated, eligible, metric=metric)[0]), list(limits)
+        return whitened(X, whitening_of(X, treated, eligible, metric=metric)[0]), None, list(limits)
     assert score is not None
     values = on_grid(score)
-    return values[:, None], [*limits, *([] if caliper is None else [(values, caliper)])]
+    within = caliper_on(values, caliper)
+    return values[:, None], within, [*limits, *([] if within is None else [within])]
 
 
 def distances(values: Floats, a: Ints, b: Ints) -> Floats:

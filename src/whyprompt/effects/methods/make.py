@@ -12,12 +12,12 @@ from whyprompt.effects.methods.entropy import Entropy
 from whyprompt.effects.methods.full import Full
 from whyprompt.effects.methods.ipw import IPW
 from whyprompt.effects.methods.kernel import Kernel
-from whyprompt.effects.methods.matching import Pairing
 from whyprompt.effects.methods.method import Method, Plan
 from whyprompt.effects.methods.naive import Naive
 from whyprompt.effects.methods.nearest import Nearest
 from whyprompt.effects.methods.optimal import Optimal
 from whyprompt.effects.methods.overlap import Overlap
+from whyprompt.effects.methods.pairing import Pairing
 from whyprompt.effects.methods.subclass import Subclass
 from whyprompt.errors import EstimationError
 

@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.smoother import Smoother
+
     Floats = NDArray[np.float64]
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
 
 Estimand = Literal["att", "atc", "ate"]
+
+Caliper = float | tuple["Floats", float]
+"""The largest allowed difference, in the score or in values of each row that rise with it."""
 
 GRID = 12
 """Decimals of a score that are compared, so that rounding (and so the order of the rows) decides no tie."""
@@ -42,11 +47,12 @@ class MatchedSet:
     rows not used: for the ATT the treated weigh 1 and the controls sum to their number used, for the ATC the
     reverse, for the ATE each arm sums to its number used (MatchIt's scaling). Of each pair `focal` is the row
     whose counterfactual is looked for, `other` the row that gives it, and `share` its weight in it, which
-    sums to 1 over each focal row; empty for strata. `stratum`, shape (n,), is the pair or stratum of each
-    row, -1 for none; None with replacement (`replace`), where a row may be in many. `errors` are the standard
-    errors that go with it, first the one to take where none is named; ``"bootstrap"`` where resampling the
-    rows is valid. `discarded`, shape (n,), are rows put aside before matching for want of common support.
-    `settings` hold the caliper in absolute units, bandwidth, order and tie rule.
+    sums to 1 over each focal row; empty for strata, and where a `kernel` has too many pairs to list.
+    `stratum`, shape (n,), is the pair or stratum of each row, -1 for none; None with replacement (`replace`),
+    where a row may be in many. `errors` are the standard errors that go with it, first the one to take where
+    none is named; ``"bootstrap"`` where resampling the rows is valid. `discarded`, shape (n,), are rows put
+    aside before matching for want of common support. `settings` hold the caliper in absolute units,
+    bandwidth, order and tie rule.
     """
 
     method: str
@@ -60,11 +66,42 @@ class MatchedSet:
     errors: tuple[str, ...]
     discarded: Bools
     settings: Mapping[str, Any] = field(default_factory=dict)
+    kernel: Smoother | None = None
 
     @property
     def n_pairs(self) -> int:
-        """Number of pairs."""
+        """Number of pairs listed."""
         return len(self.focal)
+
+    @property
+    def is_focal(self) -> Bools:
+        """Rows for which matches were found, shape (n,)."""
+        if self.kernel is not None:
+            return self.kernel.is_focal
+        return np.bincount(self.focal, minlength=len(self.weights)) > 0
+
+    def received(self, power: int = 1) -> Floats:
+        """Sum over focal rows each row's share in their counterfactuals, to a power of 1 or 2, shape (n,)."""
+        if self.kernel is not None:
+            return self.kernel.received(power)
+        return np.bincount(self.other, weights=self.share**power, minlength=len(self.weights)).astype(float)
+
+    def average(self, values: Floats) -> Floats:
+        """Average the matches of each focal row; 0 for other rows. Shape (n,)."""
+        if self.kernel is not None:
+            return self.kernel.average(values)
+        n = len(self.weights)
+        return np.bincount(self.focal, weights=self.share * values[self.other], minlength=n).astype(float)
+
+
+def caliper_on(score: Floats, caliper: Caliper | None) -> tuple[Floats, float] | None:
+    """Return a caliper with the values that it is on, which are the score where none are given."""
+    return (score, caliper) if isinstance(caliper, int | float) else caliper
+
+
+def width_of(caliper: Caliper) -> float:
+    """Return the width of a caliper."""
+    return float(caliper[1] if isinstance(caliper, tuple) else caliper)
 
 
 def focal_rows(treated: Bools, estimand: str, eligible: Bools) -> tuple[Ints, Bools]:
@@ -85,6 +122,19 @@ def require_matches(focal: Ints, *, method: str, hint: str) -> None:
         raise EstimationError(f"{method} matching found no pair: there is no effect to estimate", hint=hint)
 
 
+def weights_of_use(own: Floats, received: Floats, treated: Bools, estimand: str) -> Floats:
+    """Weigh rows by their own place (1 for focal rows) and by what they give to others, shape (n,)."""
+    weights = own + received
+    if estimand == "ate":
+        for arm in (treated, ~treated):
+            total = weights[arm].sum()
+            weights[arm] *= np.count_nonzero(weights[arm]) / total if total > 0 else 0.0
+    else:
+        given = ~treated if estimand == "att" else treated
+        weights[given] *= np.count_nonzero(weights[given]) / weights[given].sum()
+    return weights
+
+
 def set_from_pairs(
     *,
     method: str,
@@ -101,21 +151,17 @@ def set_from_pairs(
     """Build a matched set from pairs; by default each match of a focal row has an equal share."""
     n = len(treated)
     require_matches(
-        focal, method=method, hint="widen the caliper, drop an exact column, or use another method"
+        focal,
+        method=method,
+        hint="widen the caliper (or caliper='none'), drop an exact column, or use another method",
     )
     if share is None:
         share = 1.0 / np.bincount(focal, minlength=n)[focal]
     own = np.zeros(n)
     own[focal] = 1.0
-    received = np.bincount(other, weights=share, minlength=n)
-    weights = own + received
-    if estimand == "ate":
-        for arm in (treated, ~treated):
-            total = weights[arm].sum()
-            weights[arm] *= np.count_nonzero(weights[arm]) / total if total > 0 else 0.0
-    else:
-        given = ~treated if estimand == "att" else treated
-        weights[given] *= np.count_nonzero(weights[given]) / weights[given].sum()
+    weights = weights_of_use(
+        own, np.bincount(other, weights=share, minlength=n).astype(float), treated, estimand
+    )
     stratum = None
     if not replace:
         stratum = np.full(n, -1, dtype=np.int64)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from whyprompt._arguments import names
-from whyprompt.effects.methods.mahalanobis import Metric
-from whyprompt.effects.methods.method import Fit, Method, distance_above_zero, estimate_score, one_of
-from whyprompt.effects.methods.variance import abadie_imbens
+from whyprompt.effects.methods.adjustment import regress, too_few
+from whyprompt.effects.methods.method import Fit, Method, estimate_score, one_of
 from whyprompt.effects.methods.weights import crump_threshold
 from whyprompt.effects.uncertainty import with_error as error_of_matching
 from whyprompt.errors import EstimationError
-from whyprompt.stats.design import design_matrix
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -33,8 +31,7 @@ if TYPE_CHECKING:
 Score = tuple["Floats", "Floats"]
 """The propensity of each row, and what is matched on: it, or its logit."""
 
-_DISCARD = ("none", "treated", "control", "both", "crump")
-_UNITS = ("sd", "raw", "sd_logit", "raw_logit")
+DISCARD = ("none", "treated", "control", "both", "crump")
 
 
 class Matching(Method):
@@ -46,10 +43,11 @@ class Matching(Method):
     distance: str = "logistic"
     discard: str = "none"
     neighbours: int = 0
+    regression_adjustment: bool | None = None
 
     def __post_init__(self) -> None:
         self._settle("exact", names(self.exact, "exact"))
-        one_of(self.discard, _DISCARD, "discard rule")
+        one_of(self.discard, DISCARD, "discard rule")
         if self.distance == "mahalanobis":
             raise EstimationError(
                 f"the Mahalanobis distance has no meaning for method {self.name!r}",
@@ -69,12 +67,25 @@ class Matching(Method):
         """Match the rows that are not discarded; see the functions of each method's module."""
         raise NotImplementedError
 
-    def adjustment(self, problem: Problem) -> Floats | None:  # noqa: ARG002
-        """Return the covariates whose remaining differences within pairs are taken out; None for none."""
-        return None
+    def adjustment(self, problem: Problem, matched: MatchedSet) -> tuple[Floats | None, str]:
+        """Return the covariates of the regression in the matched sample, or None and why there is none."""
+        X = problem.design.matrix
+        if self.regression_adjustment is False or (X.shape[1] == 0 and not self.regression_adjustment):
+            return None, ""
+        why = too_few(problem.treated, matched, X) if X.shape[1] else "there are no confounders"
+        if why and self.regression_adjustment:
+            raise EstimationError(
+                f"no regression adjustment is possible: {why}",
+                hint="regression_adjustment=False, fewer confounders, or a method that keeps more rows",
+            )
+        return (None, f"not adjusted by regression: {why}") if why else (X, "")
 
-    def tied(self, problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:  # noqa: ARG002
-        """Say where equal rows are matched in the order of the table."""
+    def stated(self, matched: MatchedSet) -> dict[str, Any]:  # noqa: ARG002
+        """Return options that were settled without being asked for."""
+        return {}
+
+    def remarks(self, problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:  # noqa: ARG002
+        """Say what of the matches the caller may not have asked for."""
         return ()
 
     def fit(self, problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:
@@ -111,15 +122,11 @@ class Matching(Method):
     ) -> Fit:
         y, t, w = problem.y, problem.treated, matched.weights
         treated, control = (float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t))
-        settings, adjust = dict(matched.settings), self.adjustment(problem)
+        settings = {**matched.settings, **self.stated(matched)}
+        adjust, caution = self.adjustment(problem, matched)
         if adjust is not None:
-            settings["estimate_without_bias_correction"] = treated - control
-            # Linear in the outcome: the treated mean is the estimate where the control arm's outcome is nil.
-            corrected, treated = (
-                abadie_imbens(values, t, matched, neighbours=0, adjust=adjust)[0]
-                for values in (y, np.where(t, y, 0.0))
-            )
-            control = treated - corrected
+            settings["estimate_without_regression_adjustment"] = treated - control
+            treated, control = regress(y, t, matched, adjust).means
         fit = Fit(
             means=(treated, control),
             weights=w,
@@ -128,7 +135,7 @@ class Matching(Method):
             propensity=None if score is None else score[0],
             logit=logit,
             settings=settings,
-            warnings=self.tied(problem, matched, score),
+            warnings=(*((caution,) if caution else ()), *self.remarks(problem, matched, score)),
         )
         if with_error and plan.std_error != "bootstrap":
             return error_of_matching(
@@ -141,149 +148,6 @@ class Matching(Method):
                 adjust=adjust,
             )
         return fit
-
-
-class Pairing(Matching):
-    """Base of the methods that join rows within a caliper, on a score or by the Mahalanobis distance."""
-
-    # Fields of the methods.
-    caliper: float | None
-    caliper_unit: str
-    covariate_calipers: Mapping[str, float] | None
-    mahalanobis_on: Sequence[str] | None
-    metric: Metric = "pooled"
-    tie_break: str | None
-
-    def __post_init__(self) -> None:
-        self._settle("exact", names(self.exact, "exact"))
-        one_of(self.discard, _DISCARD, "discard rule")
-        one_of(self.caliper_unit, _UNITS, "caliper unit")
-        distance_above_zero(self.caliper, "caliper")
-        one_of(self.distance, ("logistic", "logit", "mahalanobis"), "distance")
-        one_of(self.metric, get_args(Metric), "metric")
-        if self.mahalanobis_on is not None:
-            self._settle("mahalanobis_on", names(self.mahalanobis_on, "mahalanobis_on"))
-            if self.distance != "mahalanobis":
-                raise EstimationError(
-                    "mahalanobis_on names what the Mahalanobis distance is over",
-                    hint="distance='mahalanobis'",
-                )
-
-    @property
-    def by_score(self) -> bool:
-        """Whether a score is matched on, or carries the caliper or the common support."""
-        return self.distance != "mahalanobis" or self.caliper is not None or self.discard != "none"
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The columns that pairs are equal, or close, in, and that which orders equal rows."""
-        return {
-            "exact": self.exact,
-            "covariate_calipers": self.covariate_calipers,
-            "tie_break": self.tie_break,
-        }
-
-    def covariates(self, problem: Problem) -> Floats | None:
-        """Return the covariates of the Mahalanobis distance; None where a score is matched on."""
-        if self.distance != "mahalanobis":
-            return None
-        chosen = self.mahalanobis_on if self.mahalanobis_on is not None else problem.confounders
-        for name in chosen:
-            if name not in problem.columns:
-                raise EstimationError(
-                    f"mahalanobis_on names {name!r}, which is not a confounder",
-                    hint=f"the confounders are {', '.join(problem.confounders)}",
-                )
-        # Every level has its own column, so that no level is nearer to the reference than to another.
-        return design_matrix({name: problem.columns[name] for name in chosen}, full=True).matrix
-
-    def limits(
-        self, problem: Problem, score: Score | None
-    ) -> tuple[float | None, list[tuple[Floats, float]]]:
-        """Return the caliper in units of what is matched on, and the calipers on other values."""
-        limits = list(problem.limits)
-        if self.caliper is None or score is None:
-            return None, limits
-        unit = self.caliper_unit.removesuffix("_logit")
-        if unit == self.caliper_unit:
-            return caliper_width(self.caliper, score[1], unit=unit), limits
-        logit = np.log(score[0] / (1.0 - score[0]))
-        limits.append((logit, caliper_width(self.caliper, logit, unit=unit)))
-        return None, limits
-
-    def measured(self, problem: Problem, score: Score | None) -> tuple[float | None, dict[str, Any]]:
-        """Return the caliper of a score; what distance is measured in, and the calipers on other values."""
-        width, limits = self.limits(problem, score)
-        along = None if score is None else score[1]
-        full = self.covariates(problem)
-        if full is None:
-            return width, {"score": along, "limits": limits}
-        if width is not None and along is not None:
-            limits = [*limits, (along, width)]
-        return None, {"X": full, "limits": limits}
-
-    def tied(self, problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:
-        """Say where equal rows are matched in the order of the table."""
-        if problem.tie_rank is not None or matched.settings.get("ties", "sorted") == "average":
-            return ()
-        full = self.covariates(problem)
-        if full is not None:
-            n_tied = len(problem.y) - len(np.unique(full, axis=0))
-            what = "covariates"
-        else:
-            assert score is not None
-            n_tied = len(score[1]) - len(np.unique(np.round(score[1], 12)))
-            what = "score"
-        if n_tied == 0:
-            return ()
-        way_out = "give tie_break= a column that identifies rows"
-        if matched.replace:
-            way_out += ", or ties='average'"
-        text = (
-            f"{n_tied} rows share their {what} with another row: which of them is matched follows the order"
-            f" of the table; {way_out}"
-        )
-        return (text,)
-
-
-def in_order_of_ties(
-    problem: Problem, discarded: Bools, *, limits: Sequence[tuple[Floats, float]], **where: Floats
-) -> tuple[Ints | None, Bools, dict[str, Any]]:
-    """Put what is matched optimally in the order of the tie-break column, where there is one.
-
-    Equally good solutions differ by the order of tied rows, which that column settles. `where` is what
-    distance is measured in. Returns the order (None where the rows are left as they are), the arm, and as
-    options of a matching function `strata`, `discarded`, `limits` and `where`.
-    """
-    if problem.tie_rank is None:
-        shared = {"strata": problem.strata, "discarded": discarded, "limits": limits}
-        return None, problem.treated, shared | where
-    order = np.argsort(problem.tie_rank)
-    return (
-        order,
-        problem.treated[order],
-        {
-            "strata": None if problem.strata is None else problem.strata[order],
-            "discarded": discarded[order],
-            "limits": [(values[order], width) for values, width in limits],
-        }
-        | {name: values[order] for name, values in where.items()},
-    )
-
-
-def in_order_of_rows(matched: MatchedSet, order: Ints | None) -> MatchedSet:
-    """Undo `in_order_of_ties`."""
-    if order is None:
-        return matched
-    back = np.argsort(order)
-    return replace(
-        matched,
-        weights=matched.weights[back],
-        focal=order[matched.focal],
-        other=order[matched.other],
-        stratum=None if matched.stratum is None else matched.stratum[back],
-        discarded=matched.discarded[back],
-    )
 
 
 def caliper_width(caliper: float, values: Floats, *, unit: str = "sd") -> float:

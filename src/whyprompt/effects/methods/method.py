@@ -197,7 +197,7 @@ def one_of(value: object, known: tuple[str, ...], what: str, *, hint: str = "") 
         raise EstimationError(f"{what} {value!r} is not known", hint=hint or f"one of: {', '.join(known)}")
 
 
-def distance_above_zero(value: float | None, name: str) -> None:
+def distance_above_zero(value: float | None, name: str, *, hint: str | None = None) -> None:
     """Refuse a size that is no finite number above zero."""
     if value is not None and not 0 < value < math.inf:
-        raise EstimationError(f"{name} is {value}; it is a distance above zero")
+        raise EstimationError(f"{name} is {value}; it is a distance above zero", hint=hint)

@@ -16,9 +16,16 @@ from whyprompt._arguments import at_least
 from whyprompt.effects.methods.greedy import Controls
 from whyprompt.effects.methods.mahalanobis import dense_pairs, dense_ties, whitened, whitening_of
 from whyprompt.effects.methods.matched import GRID as _GRID
-from whyprompt.effects.methods.matched import focal_rows, of_both, on_grid, set_from_pairs
-from whyprompt.effects.methods.matching import Pairing
+from whyprompt.effects.methods.matched import (
+    caliper_on,
+    focal_rows,
+    of_both,
+    on_grid,
+    set_from_pairs,
+    width_of,
+)
 from whyprompt.effects.methods.method import one_of
+from whyprompt.effects.methods.pairing import Pairing
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -27,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.mahalanobis import Metric
-    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.methods.matched import Caliper, MatchedSet
     from whyprompt.effects.methods.matching import Score
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
@@ -46,21 +53,23 @@ class Nearest(Pairing):
 
     Attributes
     ----------
-    caliper : float, optional
-        Largest allowed distance of a pair, in `caliper_unit`. Pairs within a wide one still differ, which
-        biases the estimate and which the error of pairs does not know: `placebo_treatment` shows it.
+    caliper : float or "none", optional
+        Largest allowed distance of a pair, in `caliper_unit`; rows without a match within it are left out,
+        and the effect is that on the others. Default: without replacement 0.2 standard deviations of the
+        logit of the score (Austin 2011); none with replacement and by the Mahalanobis distance.
     caliper_unit : {"sd", "raw", "sd_logit", "raw_logit"}, default "sd"
         Standard deviations (over all rows) or units of what is matched on, or of the logit of the score.
     covariate_calipers : mapping of str to float, optional
         Largest allowed difference in a column, in its units.
     replace : bool, optional
-        Whether a row may be matched more than once. Default: only for the ATE and for `bias_correction`,
-        which need it.
+        Whether a row may be matched more than once. Default: only for the ATE, which needs it.
     ratio : int, default 1
         Matches a row.
-    bias_correction : bool, default False
-        Take out what the confounders still differ by within pairs, by a regression of the outcome on them
-        among the rows used as matches (Abadie and Imbens 2011; Matching's ``BiasAdjust``).
+    regression_adjustment : bool, optional
+        Take out what the confounders still differ by within matches, by a regression of the outcome on them
+        in each arm of the matched, weighted sample. With replacement this is the bias-corrected estimator
+        (Abadie and Imbens 2011; Matching's ``BiasAdjust``). False for the plain difference of the matched
+        means. Default: wherever there are confounders, and two matched rows for each coefficient.
     exact : sequence of str
         Columns on which matched rows must be equal.
     order : {"largest", "smallest", "random", "data", "closest"}, optional
@@ -86,6 +95,8 @@ class Nearest(Pairing):
     ----------
     Abadie, A. and Imbens, G. W. (2011). Bias-corrected matching estimators for average treatment effects.
     Journal of Business and Economic Statistics 29, 1-11.
+    Austin, P. C. (2011). Optimal caliper widths for propensity-score matching when estimating differences in
+    means and differences in proportions in observational studies. Pharmaceutical Statistics 10, 150-161.
 
     Examples
     --------
@@ -95,16 +106,18 @@ class Nearest(Pairing):
     Traceback (most recent call last):
     ...
     whyprompt.errors.EstimationError: caliper is -1; it is a distance above zero
+      hint: 'none' for no caliper
     """
 
     name = "nearest"
+    usual_caliper = True
 
-    caliper: float | None = None
+    caliper: float | str | None = None
     caliper_unit: str = "sd"
     covariate_calipers: Mapping[str, float] | None = None
     replace: bool | None = None
     ratio: int = 1
-    bias_correction: bool = False
+    regression_adjustment: bool | None = None
     exact: Sequence[str] = ()
     order: Order | None = None
     ties: TieRule = "sorted"
@@ -117,8 +130,6 @@ class Nearest(Pairing):
 
     def __post_init__(self) -> None:
         Pairing.__post_init__(self)
-        if self.bias_correction and self.replace is False:
-            raise EstimationError("bias_correction is for matches with replacement", hint="replace=True")
         at_least(self.ratio, 1, "ratio", most=1_000)
         at_least(self.neighbours, 0, "neighbours", most=1_000)
         if self.order is not None:
@@ -126,7 +137,8 @@ class Nearest(Pairing):
         one_of(self.ties, get_args(TieRule), "tie rule")
 
     def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
-        width, limits = self.limits(problem, score)
+        replaced = plan.estimand == "ate" if self.replace is None else self.replace
+        width, limits = self.limits(problem, score, replaced=replaced)
         shared: dict[str, Any] = {
             "estimand": plan.estimand,
             "discarded": discarded,
@@ -134,9 +146,7 @@ class Nearest(Pairing):
             "ratio": self.ratio,
             "caliper": width,
             "limits": limits,
-            "replace": plan.estimand == "ate" or self.bias_correction
-            if self.replace is None
-            else self.replace,
+            "replace": replaced,
             "order": self.order,
             "ties": self.ties,
             "tie_rank": problem.tie_rank if self.order != "random" else _shuffled(problem, plan.random_state),
@@ -149,9 +159,6 @@ class Nearest(Pairing):
             return match_mahalanobis(full, problem.treated, score=by, metric=self.metric, **shared)
         assert along is not None
         return match_nearest(along, problem.treated, **shared)
-
-    def adjustment(self, problem: Problem) -> Floats | None:  # noqa: D102
-        return problem.design.matrix if self.bias_correction else None
 
     def tied(self, problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:  # noqa: D102
         # In random order the seed decides between equal rows as well.
@@ -176,7 +183,7 @@ def match_nearest(
     ratio: int = 1,
     replace: bool = False,
     order: Order | None = None,
-    caliper: float | None = None,
+    caliper: Caliper | None = None,
     limits: Sequence[tuple[Floats, float]] = (),
     strata: Ints | None = None,
     discarded: Bools | None = None,
@@ -193,9 +200,9 @@ def match_nearest(
 
     `order` says who chooses first, without replacement: by default the rows hardest to match, which are those
     with the largest score for the ATT and the smallest for the ATC; ``"closest"`` takes the closest pair of
-    the whole sample first. `caliper` is in units of `score` (see `caliper_width`), `limits` are calipers on
-    other values, each of shape (n,), such as a covariate or the logit. Only rows with the same code in
-    `strata` are matched; `discarded` rows are left out.
+    the whole sample first. `caliper` is in units of `score` (see `caliper_width`), or values that rise with
+    it, shape (n,), and a width in their units; `limits` are calipers on other values, such as a covariate.
+    Only rows with the same code in `strata` are matched; `discarded` rows are left out.
 
     With replacement `ties` decides between rows equally near: ``"sorted"`` takes the one fewest places away
     in the sorted sample, as MatchIt does; ``"average"`` takes them all with equal shares, as Matching does,
@@ -232,23 +239,24 @@ def match_nearest(
 
     def of_side(side: str) -> tuple[Ints, Ints]:
         rows, candidate = focal_rows(treated, side, ~out)
-        sample = Controls(score, candidate, strata=strata, tie_rank=tie_rank)
+        within = caliper_on(score, caliper)
+        sample = Controls(score, candidate, strata=strata, tie_rank=tie_rank, caliper=within)
         if replace and ties == "average":
-            return _all_nearest(sample, rows, ratio, caliper, tie_tolerance, strata)
+            return _all_nearest(sample, rows, ratio, tie_tolerance, strata)
         if replace and ties == "first":
             rank = np.arange(n) if tie_rank is None else tie_rank
-            pair = _all_nearest(sample, rows, ratio, caliper, 0.0, strata)
+            pair = _all_nearest(sample, rows, ratio, 0.0, strata)
             return _first_of_each(score, *pair, ratio=ratio, rank=rank)
         if replace:
-            return sample.reused(rows, ratio=ratio, caliper=caliper, limits=limits)
+            return sample.reused(rows, ratio=ratio, limits=limits)
         rows = _in_order(score, rows, order, side, tie_rank, random_state)
         find = sample.closest if order == "closest" else sample.greedy
-        return find(rows, ratio=ratio, caliper=caliper, limits=limits)
+        return find(rows, ratio=ratio, limits=limits)
 
     focal, other = of_both(estimand, of_side)
     settings: dict[str, Any] = {"ratio": ratio, "replace": replace}
     if caliper is not None:
-        settings["caliper_width"] = float(caliper)
+        settings["caliper_width"] = width_of(caliper)
     if replace:
         settings["ties"] = ties
     else:
@@ -304,21 +312,18 @@ def _all_nearest(
     sample: Controls,
     rows: Ints,
     ratio: int,
-    caliper: float | None,
     tolerance: float,
     strata: Ints | None,
 ) -> tuple[Ints, Ints]:
     """Every candidate at most as far as the `ratio`-th nearest, up to the tolerance."""
     score = sample.score
-    focal, other = sample.reused(rows, ratio=ratio, caliper=caliper)
+    focal, other = sample.reused(rows, ratio=ratio)
     reach = np.full(len(score), -1.0)
     np.maximum.at(reach, focal, np.abs(score[focal] - score[other]))
     matched = rows[reach[rows] >= 0]
     reach = np.sqrt(reach[matched] ** 2 + tolerance * float(score.var()))
     # The bound is widened by rounding error, so that a distance equal to the nearest one is inside.
     reach = reach * (1 + 1e-12) + 1e-15
-    if caliper is not None:
-        reach = np.minimum(reach, caliper)
     first = np.empty(len(matched), dtype=np.int64)
     last = np.empty(len(matched), dtype=np.int64)
     block = np.zeros(len(score), dtype=np.int64) if strata is None else strata
@@ -331,7 +336,9 @@ def _all_nearest(
         last[at] = edges[code] + np.searchsorted(values, score[matched[at]] + reach[at], side="right")
     counts = last - first
     offset = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return np.repeat(matched, counts), ordered[np.repeat(first, counts) + offset]
+    focal, other = np.repeat(matched, counts), ordered[np.repeat(first, counts) + offset]
+    within = np.abs(sample.values[focal] - sample.values[other]) <= sample.width
+    return focal[within], other[within]
 
 
 def match_mahalanobis(

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt._arguments import at_least
-from whyprompt.effects.methods.line import line_pairs, split_at_gaps
+from whyprompt.effects.methods.line import line_pairs, line_pairs_within, split_at_gaps
 from whyprompt.effects.methods.mahalanobis import distances, measured_in
-from whyprompt.effects.methods.matched import focal_rows, set_from_pairs
-from whyprompt.effects.methods.matching import Pairing, in_order_of_rows, in_order_of_ties
+from whyprompt.effects.methods.matched import focal_rows, set_from_pairs, width_of
+from whyprompt.effects.methods.pairing import Pairing, in_order_of_rows, in_order_of_ties
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.methods.mahalanobis import Metric
-    from whyprompt.effects.methods.matched import MatchedSet
+    from whyprompt.effects.methods.matched import Caliper, MatchedSet
     from whyprompt.effects.methods.matching import Score
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
@@ -47,12 +47,15 @@ class Optimal(Pairing):
         As in `Nearest`.
     neighbours : int, default 2
         Of the Abadie-Imbens error.
+    regression_adjustment : bool, optional
+        As in `Nearest`.
     """
 
     name = "optimal"
+    usual_caliper = True
     estimands = ("att", "atc")
 
-    caliper: float | None = None
+    caliper: float | str | None = None
     caliper_unit: str = "sd"
     covariate_calipers: Mapping[str, float] | None = None
     ratio: int = 1
@@ -63,6 +66,7 @@ class Optimal(Pairing):
     metric: Metric = "pooled"
     discard: str = "none"
     neighbours: int = 2
+    regression_adjustment: bool | None = None
 
     def __post_init__(self) -> None:
         Pairing.__post_init__(self)
@@ -71,8 +75,8 @@ class Optimal(Pairing):
 
     def match(self, problem: Problem, plan: Plan, score: Score | None, discarded: Bools) -> MatchedSet:  # noqa: D102
         width, where = self.measured(problem, score)
-        order, treated, shared = in_order_of_ties(problem, discarded, **where)
-        shared |= {"ratio": self.ratio, "caliper": width, "metric": self.metric}
+        order, treated, shared = in_order_of_ties(problem, discarded, caliper=width, **where)
+        shared |= {"ratio": self.ratio, "metric": self.metric}
         matched = match_optimal(treated, estimand=plan.estimand, **shared)
         return in_order_of_rows(matched, order)
 
@@ -85,7 +89,7 @@ def match_optimal(
     metric: Metric = "pooled",
     estimand: str = "att",
     ratio: int = 1,
-    caliper: float | None = None,
+    caliper: Caliper | None = None,
     limits: Sequence[tuple[Floats, float]] = (),
     strata: Ints | None = None,
     discarded: Bools | None = None,
@@ -96,9 +100,8 @@ def match_optimal(
     the `metric`. A row gets `ratio` matches or, with a caliper (the largest allowed difference in `score`),
     as many as there are: as many rows as possible are matched first, and among those matchings the sum is
     smallest. On a score many pairings of the same rows have that sum; the one in order of the score is taken.
-    `limits`, `strata` and `discarded` are as for `match_nearest`. A distance matrix of more than 1.2e8 cells
-    is refused: it would be needed on covariates, and on a score where a caliper binds or there are fewer rows
-    than `ratio` asks for.
+    `caliper`, `limits`, `strata` and `discarded` are as for `match_nearest`. On covariates, or with `limits`,
+    a distance matrix is needed; one of more than 1.2e8 cells is refused.
 
     Reference: Rosenbaum, P. R. (1989). Optimal matching for observational studies. JASA 84, 1024-1032.
 
@@ -117,17 +120,18 @@ def match_optimal(
     rows, candidate = focal_rows(treated, estimand, ~out)
     others = np.flatnonzero(candidate)
     code = np.zeros(n, dtype=np.int64) if strata is None else strata
-    values, bounds = measured_in(
+    values, within, bounds = measured_in(
         treated, ~out, score=score, X=X, metric=metric, caliper=caliper, limits=limits
     )
     focal_parts: list[Ints] = []
     other_parts: list[Ints] = []
     on_line = score is not None and not limits
     for stratum in np.intersect1d(code[rows], code[others]):
-        for r, c in _parts(values, rows, others, code == stratum, caliper if on_line else None):
-            pairs = _on_line(values[:, 0], r, c, ratio, caliper) if on_line else None
-            if pairs is None:
-                pairs = _by_matrix(values, r, c, ratio, bounds, straight=on_line)
+        for r, c in _parts(values, rows, others, code == stratum, within if on_line else None):
+            if on_line:
+                pairs = _on_line(values[:, 0], r, c, ratio, within)
+            else:
+                pairs = _by_matrix(values, r, c, ratio, bounds)
             focal_parts.append(pairs[0])
             other_parts.append(pairs[1])
     settings: dict[str, object] = {
@@ -135,7 +139,7 @@ def match_optimal(
         "distance": "score" if score is not None else "mahalanobis",
     }
     if caliper is not None:
-        settings["caliper_width"] = float(caliper)
+        settings["caliper_width"] = width_of(caliper)
     return set_from_pairs(
         method="optimal",
         estimand=estimand,
@@ -149,39 +153,41 @@ def match_optimal(
 
 
 def _parts(
-    values: Floats, rows: Ints, others: Ints, inside: Bools, caliper: float | None
+    values: Floats, rows: Ints, others: Ints, inside: Bools, caliper: tuple[Floats, float] | None
 ) -> Iterator[tuple[Ints, Ints]]:
     r, c = rows[inside[rows]], others[inside[others]]
     both = np.concatenate([r, c])
-    for part in split_at_gaps(values[both, 0], caliper) if caliper is not None else [np.arange(len(both))]:
+    within = None if caliper is None else (caliper[0][both], caliper[1])
+    for part in split_at_gaps(values[both, 0], within) if within is not None else [np.arange(len(both))]:
         mine, theirs = r[part[part < len(r)]], c[part[part >= len(r)] - len(r)]
         if len(mine) and len(theirs):
             yield mine, theirs
 
 
-def _on_line(score: Floats, r: Ints, c: Ints, ratio: int, caliper: float | None) -> tuple[Ints, Ints] | None:
-    """Match on a score without a matrix; None where the caliper binds or rows cannot get their number."""
-    if len(r) * ratio <= len(c):
-        i, j = line_pairs(score[r], score[c], ratio)
-    elif ratio == 1:
-        j, i = line_pairs(score[c], score[r])
-    else:
-        return None
-    if caliper is not None and (np.abs(score[r[i]] - score[c[j]]) > caliper).any():
-        return None
+def _on_line(
+    score: Floats, r: Ints, c: Ints, ratio: int, caliper: tuple[Floats, float] | None
+) -> tuple[Ints, Ints]:
+    values, width = (score, np.inf) if caliper is None else caliper
+    if len(r) * ratio <= len(c) or ratio == 1:
+        if len(r) * ratio <= len(c):
+            i, j = line_pairs(score[r], score[c], ratio)
+        else:
+            j, i = line_pairs(score[c], score[r])
+        if (np.abs(values[r[i]] - values[c[j]]) <= width).all():
+            return r[i], c[j]
+    i, j = line_pairs_within(score[r], score[c], (values[r], values[c]), width, ratio)
     return r[i], c[j]
 
 
 def _by_matrix(
-    values: Floats, r: Ints, c: Ints, ratio: int, bounds: Sequence[tuple[Floats, float]], *, straight: bool
+    values: Floats, r: Ints, c: Ints, ratio: int, bounds: Sequence[tuple[Floats, float]]
 ) -> tuple[Ints, Ints]:
     from scipy.optimize import linear_sum_assignment
 
     if len(r) * ratio * len(c) > _CELLS:
         raise EstimationError(
             f"optimal matching of {len(r)} with {len(c)} rows needs {len(r) * ratio * len(c):.0e} distances",
-            hint="match on a score without a caliper, match exactly on a column to split the problem, or use"
-            " method='nearest'",
+            hint="match on a score, match exactly on a column to split the problem, or use method='nearest'",
         )
     cost = distances(values, r, c)
     allowed = np.ones(cost.shape, dtype=bool)
@@ -192,9 +198,4 @@ def _by_matrix(
     i, j = linear_sum_assignment(np.repeat(cost, ratio, axis=0) if ratio > 1 else cost)
     i = i // ratio
     ok = allowed[i, j]
-    focal, other = r[i[ok]], c[j[ok]]
-    if straight:
-        # On a line crossing pairs cost the same as straight ones; see `line_pairs`.
-        focal = focal[np.argsort(values[focal, 0], kind="stable")]
-        other = other[np.argsort(values[other, 0], kind="stable")]
-    return focal, other
+    return r[i[ok]], c[j[ok]]

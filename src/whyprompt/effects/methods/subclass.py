@@ -44,6 +44,8 @@ class Subclass(Matching):
         As in `Nearest`.
     distance : {"logistic", "logit"}, default "logistic"
         The score, or its logit.
+    regression_adjustment : bool, optional
+        As in `Nearest`.
     """
 
     name = "subclass"
@@ -53,6 +55,7 @@ class Subclass(Matching):
     exact: Sequence[str] = ()
     distance: str = "logistic"
     discard: str = "none"
+    regression_adjustment: bool | None = None
 
     def __post_init__(self) -> None:
         Matching.__post_init__(self)

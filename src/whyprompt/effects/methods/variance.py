@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from whyprompt.effects.methods.adjustment import regress
 from whyprompt.errors import EstimationError
 from whyprompt.stats.influence import least_squares
 from whyprompt.stats.threads import one_blas_thread
@@ -41,6 +42,7 @@ def abadie_imbens(
     neighbours: int = 2,
     tolerance: float = 1e-5,
     adjust: Floats | None = None,
+    implied: bool = False,
     unmatched: Literal["left_out", "no_effect"] = "left_out",
 ) -> tuple[float, float]:
     """Return the estimate and the variance of a matching estimator that uses rows more than once.
@@ -49,14 +51,15 @@ def abadie_imbens(
     than once. A set without pairs is refused, and neighbours where no score is given.
 
     `matched` has pairs (nearest neighbours or kernel; any estimand). `neighbours` rows of the same arm,
-    sought by `score`, give each row's conditional variance (equation 14); 0 assumes one variance for all
-    rows, which is the default of R's Matching. `tolerance`: squared differences, in variances of the score,
-    that count as ties among neighbours. `adjust`, shape (n, q), are covariates whose remaining differences
-    within pairs are taken out by a regression of the outcome on them among the rows used as matches, weighted
-    by their use (Abadie and Imbens 2011; Matching's ``BiasAdjust``). `unmatched` are focal rows without a
-    match within the caliper: ``"no_effect"`` counts them with an effect of 0 in the variance, as R's Matching
-    does; that is no property of the effect on the rows that were matched, and makes the error smaller by
-    their share.
+    sought by `score`, give each row's conditional variance (equation 14), with `adjust` that of the
+    residuals; 0 assumes one variance for all rows, which is the default of R's Matching. `tolerance`: squared
+    differences, in variances of the score, that count as ties among neighbours. `adjust`, shape (n, q), are
+    covariates whose remaining differences within pairs are taken out by a regression of the outcome on them
+    among the rows used as matches, weighted by their use (Abadie and Imbens 2011; Matching's ``BiasAdjust``).
+    With `implied` the error also knows that the slopes of that regression are estimates. `unmatched` are
+    focal rows without a match within the caliper: ``"no_effect"`` counts them with an effect of 0 in the
+    variance, as R's Matching does; that is no property of the effect on the rows that were matched, and makes
+    the error smaller by their share.
 
     With pair shares `s_ij`, `K_j = sum_i s_ij` and `K'_j = sum_i s_ij^2`, the variance of the effect on the N
     matched rows is ``sum_i (tau_i - tau)^2 / N^2 + sum_j sigma_j^2 (K_j^2 - K'_j) / N^2``, and for the ATE
@@ -74,54 +77,54 @@ def abadie_imbens(
     >>> estimate, round(variance, 3)
     (2.0, 0.444)
     """
-    if matched.n_pairs == 0:
+    used = matched.is_focal
+    if not used.any():
         raise EstimationError("the Abadie-Imbens variance needs matched pairs", hint="strata have their own")
-    n = len(y)
-    sign = np.where(treated[matched.focal], 1.0, -1.0)
-    gap = sign * (y[matched.focal] - y[matched.other])
-    received = np.asarray(np.bincount(matched.other, weights=matched.share, minlength=n), dtype=np.float64)
+    sign = np.where(treated, 1.0, -1.0)
+    # What is compared within pairs and what the conditional variance is of: outcomes, or residuals of the
+    # regressions in the arm that gives the matches and in the own arm.
+    compared = own = (y, y)
     if adjust is not None:
-        gap -= sign * _remaining_difference(y, treated, matched, received, adjust)
-    used = np.bincount(matched.focal, minlength=n) > 0
-    tau = np.bincount(matched.focal, weights=matched.share * gap, minlength=n)[used]
+        made = regress(y, treated, matched, adjust)
+        compared = (y - made.predicted[1], y - made.predicted[0])
+        own = compared[::-1]
+    gap, squares = (np.zeros(len(y)) for _ in range(2))
+    for arm, values in zip((~treated, treated), compared, strict=True):
+        rows = arm & used
+        if rows.any():
+            centred = values - values[rows].mean()
+            average = matched.average(centred)
+            gap[rows] = (sign * (centred - average))[rows]
+            spread = matched.average(centred**2) - 2.0 * centred * average + centred**2
+            squares[rows] = spread[rows]
+    tau = gap[used]
     count = len(tau)
     estimate = float(tau.mean())
-    squared = np.bincount(matched.other, weights=matched.share**2, minlength=n)
     if neighbours == 0:
-        sigma2 = np.full(n, 0.5 * float(matched.share @ (gap - estimate) ** 2) / count)
+        # The mean over pairs of the squared difference from the estimate, each focal row alike.
+        common = 0.5 * float((squares[used] - 2.0 * estimate * tau + estimate**2).sum()) / count
+        sigma2 = np.full(len(y), max(common, 0.0))
     elif score is None:
         raise EstimationError("neighbours within an arm are sought by a score; none was given")
     else:
-        sigma2 = conditional_variance(y, treated, score, neighbours=neighbours, tolerance=tolerance)
-    factor = received**2 - squared
+        residual = np.where(treated, own[1], own[0])
+        if implied and adjust is not None:
+            residual /= np.sqrt(1.0 - made.leverage)
+        sigma2 = conditional_variance(residual, treated, score, neighbours=neighbours, tolerance=tolerance)
+    received = matched.received()
+    factor = received**2 - matched.received(2)
     if matched.estimand == "ate":
         factor = factor + 2.0 * received
-    spread = float(((tau - estimate) ** 2).sum())
+    if implied and adjust is not None:
+        factor = (count * made.implied) ** 2 - used - matched.received(2)
+    spread_of_tau = float(((tau - estimate) ** 2).sum())
     if unmatched == "no_effect":
-        side = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(n, dtype=bool))
+        side = {"att": treated, "atc": ~treated}.get(matched.estimand, np.ones(len(y), dtype=bool))
         lost = int((side & ~matched.discarded).sum()) - count
-        count, spread = count + lost, spread + lost * estimate**2
+        count, spread_of_tau = count + lost, spread_of_tau + lost * estimate**2
     elif unmatched != "left_out":
         raise EstimationError(f"unmatched={unmatched!r} is not known", hint="one of: left_out, no_effect")
-    return estimate, spread / count**2 + float(sigma2 @ factor) / count**2
-
-
-def _remaining_difference(
-    y: Floats, treated: Bools, matched: MatchedSet, received: Floats, covariates: Floats
-) -> Floats:
-    """Predict the outcome difference of each pair from the covariates that still differ within it."""
-    difference = covariates[matched.focal] - covariates[matched.other]
-    predicted = np.zeros(len(difference))
-    for arm in (treated, ~treated):
-        given = arm[matched.other]
-        rows = arm & (received > 0)
-        if not given.any():
-            continue
-        root = np.sqrt(received[rows])[:, None]
-        design = np.column_stack([np.ones(int(rows.sum())), covariates[rows]]) * root
-        slope = np.linalg.lstsq(design, y[rows] * root[:, 0], rcond=1e-12)[0][1:]
-        predicted[given] = difference[given] @ slope
-    return predicted
+    return estimate, spread_of_tau / count**2 + float(sigma2 @ factor) / count**2
 
 
 def conditional_variance(
@@ -171,6 +174,7 @@ def for_estimated_score(
     propensity: Floats,
     score_covariance: Floats,
     score: Floats | None = None,
+    units: NDArray[np.intp] | None = None,
 ) -> float:
     """Correct the variance of a matching estimator for a logistic score having been estimated.
 
@@ -180,8 +184,10 @@ def for_estimated_score(
     themselves, which adds to the variance where the effect differs between rows.
 
     `variance` takes the score as known. `matched` was made on `score` (default `propensity`): nearest
-    neighbours, kernel, full matching or subclasses. `X`, shape (n, p), are the covariates of the logistic
-    regression without the intercept, `score_covariance` that of its coefficients, intercept first.
+    neighbours, kernel, full matching or subclasses. `units`, shape (n,), are numbers of the clusters (or
+    pairs) that the variance is of, -1 for rows in none; None for rows. `X`, shape (n, p), are the covariates
+    of the logistic regression without the intercept, `score_covariance` that of its coefficients, intercept
+    first.
 
     Abadie and Imbens write the variance as ``sigma^2 - c' I^-1 c + d' I^-1 d``, with c the covariance of the
     estimator with the score equations, and estimate c from neighbours. The difference of two estimates can be
@@ -215,6 +221,11 @@ def for_estimated_score(
         explained, leverage = least_squares(equations, influence)
         # Residuals as of a fit without the row itself: rows of great weight have great leverage as well.
         residual = (influence - explained) / (1.0 - leverage)
+        if units is not None:
+            inside = units >= 0
+            residual, influence = (
+                np.bincount(units[inside], weights=part[inside]) for part in (residual, influence)
+            )
         left, whole = float(residual @ residual), float(influence @ influence)
         corrected = variance * min(1.0, left / whole) if whole > 0 else variance
         if matched.estimand == "ate":
@@ -244,9 +255,7 @@ def influence_after_matching(
             mu[k], reach = least_squares(Z, y, arm)
             leverage[arm] = reach[arm]
         own = np.where(treated, mu[1], mu[0])
-        is_focal = np.zeros(n, dtype=bool)
-        is_focal[matched.focal] = True
-        received = np.bincount(matched.other, weights=matched.share, minlength=n)
+        is_focal, received = matched.is_focal, matched.received()
         count = int(is_focal.sum())
         sign = np.where(treated, 1.0, -1.0)
         effect = is_focal * (mu[1] - mu[0])

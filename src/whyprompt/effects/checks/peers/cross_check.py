@@ -183,7 +183,8 @@ def cross_check(
     estimand : {"att", "atc", "ate"}, default "att"
         Of matching and weighting. CausalML's learners estimate the ATE.
     caliper : float, default 0.2
-        Of our matching and CausalML's, in standard deviations of the propensity; DoWhy's has none.
+        Of our matching and CausalML's, in standard deviations of the propensity; DoWhy's has none. The means
+        of the matches are compared as they are, without regression adjustment, as theirs are.
     replace : bool, optional
         Of our matching and CausalML's. Default as in `estimate_effect`.
     draws : int, default 20
@@ -256,6 +257,8 @@ def cross_check(
         "cluster": NO_CLUSTER,
     }
     options: dict[str, Any] = {"estimand": estimand, "caliper": caliper, "replace": replace}
+    # The peers compare the means of the matches, so that is what is compared.
+    options["regression_adjustment"] = False
     own = estimated(frame, method="nearest", confounders=confounders, graph=graph, **options, **settled)
     names = own.problem.confounders
     if not names:
