@@ -106,6 +106,9 @@ def cell_rows(cell: str, methods: dict[str, dict[str, Any]], draws: int) -> None
         "atc": float(whole.effect[~whole.treated].mean()),
         "ate": float(whole.effect.mean()),
     }
+    shared: dict[str, Any] = {"treatment": "arm", "outcome": "y", "confounders": list("abcde")}
+    shared["cluster"] = "group" if kind == "cluster" else "none"
+    plain: dict[str, Any] = {"regression_adjustment": False}
     found: dict[tuple[str, bool], list[tuple[float, float, bool]]] = {}
     lost: dict[tuple[str, bool], int] = {}
     for draw in range(draws):
@@ -118,15 +121,7 @@ def cell_rows(cell: str, methods: dict[str, dict[str, Any]], draws: int) -> None
                 found.setdefault(key, [])
                 lost.setdefault(key, 0)
                 try:
-                    result = estimate_effect(
-                        frame,
-                        treatment="arm",
-                        outcome="y",
-                        confounders=list("abcde"),
-                        cluster="group" if kind == "cluster" else "none",
-                        **asked,
-                        **({} if adjusted else {"regression_adjustment": False}),
-                    )
+                    result = estimate_effect(frame, **shared, **asked, **({} if adjusted else plain))
                 except EstimationError:
                     lost[key] += 1
                     continue

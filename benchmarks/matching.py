@@ -175,7 +175,9 @@ def ours(n: int, repeats: int, draws: int) -> dict[str, Any]:
 
     frame = pd.DataFrame(dict(zip(names, X.T, strict=True)) | {"treated": treated, "y": y})
     asked: dict[str, Any] = {"treatment": "treated", "outcome": "y", "confounders": names}
-    nearest: dict[str, Any] = {"method": "nearest", "caliper": 0.2}
+    # As the arrays: the difference of the matched means, without regression.
+    nearest: dict[str, Any] = {"method": "nearest", "caliper": 0.2, "regression_adjustment": False}
+    nearest["std_error"] = "pairs"
 
     to_the_error()
     estimate_effect(frame, **asked, **nearest)

@@ -70,6 +70,7 @@ def with_error(
         return _wild(problem, plan, fit, matched, along)
     correct = partial(_for_estimated_score, problem, plan, fit, along, by_score_alone=by_score_alone)
     df: float | None = None
+    by_unit: Floats | None = None
     if kind == "strata" and plan.std_error == "auto" and not _spread_within(problem, matched):
         kind = "pairs"
     # Those named are the textbook's; of pairs and strata with a cluster column they are as R has them.
@@ -79,11 +80,14 @@ def with_error(
     if by_cluster:
         assert problem.cluster is not None
         units = codes([problem.cluster]).astype(np.intp)
-        error, name, df = _clustered(problem, fit, matched, along, adjust, units)
+        by_unit, name, df = _clustered(problem, fit, matched, along, adjust, units)
+        error = float(np.linalg.norm(by_unit))
         if adjust is None:
             error, name = correct(error, name, units=units)
+            by_unit = None
     elif adjust is not None and kind != "abadie_imbens":
-        error, name, df = _of_residuals(problem, matched, adjust, rows=kind == "strata")
+        by_unit, name, df = _of_residuals(problem, matched, adjust, rows=kind == "strata")
+        error = float(np.linalg.norm(by_unit))
     elif kind == "strata":
         error, name, df = _strata(problem, fit, matched)
         error, name = correct(error, name)
@@ -124,6 +128,7 @@ def with_error(
         ci=inference.interval(fit.estimate, finite, level=plan.level, df=df),
         df=None if df is None else float(df),
         std_error_method=name,
+        by_unit=by_unit,
         warnings=(*fit.warnings, *extra),
     )
 
@@ -144,7 +149,7 @@ def _clustered(
     along: Floats | None,
     adjust: Floats | None,
     units: NDArray[np.intp],
-) -> tuple[float, str, float]:
+) -> tuple[Floats, str, float]:
     """Sum the influence of each row within clusters, which knows how often a row is used as a match.
 
     Of a plain difference of means it is the residual of a regression on the score, or on covariates where
@@ -167,33 +172,24 @@ def _clustered(
         np.unique(units[used], return_inverse=True)[1],
         influence=influence[used],
     )
-    error = sums @ contrast
-    name = "influence values, CR2 by cluster, Satterthwaite df"
-    return float(np.sqrt(error @ error)), name, df(contrast)
+    return sums @ contrast, "influence values, CR2 by cluster, Satterthwaite df", df(contrast)
 
 
 def _of_residuals(
     problem: Problem, matched: MatchedSet, adjust: Floats, *, rows: bool
-) -> tuple[float, str, float]:
+) -> tuple[Floats, str, float]:
     """Give the error of a regression-adjusted difference from residuals: of rows, or summed within sets."""
     assert matched.stratum is not None
     made = regress(problem.y, problem.treated, matched, adjust)
     influence = made.influence(problem.y, problem.treated) @ np.array([1.0, -1.0])
     used = matched.stratum >= 0
-    n = int(used.sum())
     if rows:
-        df = n - 2.0 * made.rank
-        name = "HC2 after regression adjustment"
-    else:
-        influence = np.bincount(matched.stratum[used], weights=influence[used])
-        n, used = len(influence), np.ones(len(influence), dtype=bool)
-        df = n - 1.0
-        kind = "set" if matched.n_pairs == 0 else "pair"
-        name = f"{kind}-cluster-robust after regression adjustment"
-    if n < 2:
-        return float("nan"), name, 1.0
-    factor = 1.0 if rows else n / (n - 1.0)
-    return float(np.sqrt(factor * influence[used] @ influence[used])), name, max(df, 1.0)
+        df = max(int(used.sum()) - 2.0 * made.rank, 1.0)
+        return influence[used], "HC2 after regression adjustment", df
+    sums = np.bincount(matched.stratum[used], weights=influence[used]).astype(float)
+    n = len(sums)
+    name = f"{'set' if matched.n_pairs == 0 else 'pair'}-cluster-robust after regression adjustment"
+    return sums * np.sqrt(n / (n - 1.0) if n > 1 else np.nan), name, max(n - 1.0, 1.0)
 
 
 def _strata(problem: Problem, fit: Fit, matched: MatchedSet) -> tuple[float, str, float]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Score = tuple["Floats", "Floats"]
 """The propensity of each row, and what is matched on: it, or its logit."""
 
+# Of the regression in the matched sample, each level of a text column being one.
+_MOST_COLUMNS = 500
 DISCARD = ("none", "treated", "control", "both", "crump")
 
 
@@ -69,16 +71,21 @@ class Matching(Method):
 
     def adjustment(self, problem: Problem, matched: MatchedSet) -> tuple[Floats | None, str]:
         """Return the covariates of the regression in the matched sample, or None and why there is none."""
-        X = problem.design.matrix
-        if self.regression_adjustment is False or (X.shape[1] == 0 and not self.regression_adjustment):
+        count, asked = len(problem.design.names), self.regression_adjustment
+        if asked is False or not (count or asked):
             return None, ""
-        why = too_few(problem.treated, matched, X) if X.shape[1] else "there are no confounders"
-        if why and self.regression_adjustment:
+        if count == 0:
+            why = "there are no confounders"
+        elif count > _MOST_COLUMNS:
+            why = f"the confounders have {count} columns, more than {_MOST_COLUMNS}"
+        else:
+            why = too_few(problem.treated, matched, problem.design.matrix)
+        if why and asked:
             raise EstimationError(
                 f"no regression adjustment is possible: {why}",
                 hint="regression_adjustment=False, fewer confounders, or a method that keeps more rows",
             )
-        return (None, f"not adjusted by regression: {why}") if why else (X, "")
+        return (None, f"not adjusted by regression: {why}") if why else (problem.design.matrix, "")
 
     def stated(self, matched: MatchedSet) -> dict[str, Any]:  # noqa: ARG002
         """Return options that were settled without being asked for."""
