@@ -275,6 +275,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=900, help="limit of one estimate")
     parser.add_argument("--keep", type=Path, help="what was estimated, a line each; a run goes on from there")
+    parser.add_argument("--as-it-is", action="store_true", help="make the page of what --keep holds")
     parser.add_argument("--write", type=Path, help="the page to write")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -302,7 +303,8 @@ def main() -> None:
         for name in names(yard, places, draws=args.draws, every=args.every):
             tasks += [{"yard": yard, "case": name, "entry": e, "stamp": s} for e, s in stamps.items()]
     found = [kept[key(t)] for t in tasks if key(t) in kept]
-    found += run([t for t in tasks if key(t) not in kept], pythons, args)
+    if not args.as_it_is:
+        found += run([t for t in tasks if key(t) not in kept], pythons, args)
     order = {key(task): place for place, task in enumerate(tasks)}
     found.sort(key=lambda one: order[key(one)])
     notes = {"whyprompt": version("whyprompt"), "peers": peers}

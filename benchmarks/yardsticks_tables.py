@@ -398,6 +398,7 @@ def prompts(records: Sequence[Record], places: Places) -> list[str]:
                         one["rmse"],
                         [
                             shown(entry),
+                            str(len(group)),
                             ", ".join(sorted(asked)) or "-",
                             f"{number(one['bias'])} ({number(one['bias_error'])})",
                             number(one["rmse"]),
@@ -411,15 +412,26 @@ def prompts(records: Sequence[Record], places: Places) -> list[str]:
                     )
                 )
             lines.sort(key=lambda line: (not np.isfinite(line[0]), line[0]))
-            draws = len({one["case"] for one in here})
-            head = ("entry", "estimand", "bias", "RMSE", "coverage", "claims", "declines", "misses unflagged")
+            head = ("entry", "logs", "estimand", "bias", "RMSE", "coverage", "claims", "declines")
             out += [
-                f"### {log}, arm by {rule}: {draws} logs (in brackets the Monte Carlo error)",
+                f"### {log}, arm by {rule} (in brackets the Monte Carlo error)",
                 "",
-                *table((*head, "failed", "s"), [cells for _, cells in lines]),
+                *table((*head, "misses unflagged", "failed", "s"), [cells for _, cells in lines]),
                 *failures(here),
             ]
     return out
+
+
+_COIN, _LOGS = "coin-flip logs", "confounded logs"
+_PARTS = ("ACIC 2016", "RealCause", "LaLonde's placebo", _LOGS, _COIN, "")
+
+
+def _part(one: Record) -> str:
+    """Say where a miss is counted; earnings in 1978 have no truth but another estimate."""
+    if one["yard"] == "prompts":
+        return _COIN if f"/{COIN}/" in one["case"] else _LOGS
+    placebo = "LaLonde's placebo" if one["case"].startswith("re75/") else ""
+    return {"acic2016": "ACIC 2016", "realcause": "RealCause", "lalonde": placebo}[one["yard"]]
 
 
 def honesty(records: Sequence[Record]) -> list[str]:
@@ -428,25 +440,17 @@ def honesty(records: Sequence[Record]) -> list[str]:
     for entry, group in by_entry(records).items():
         if entry in PEERS:
             continue
-        acic = [one for one in group if one["yard"] == "acic2016"]
-        logs = [one for one in group if one["yard"] == "prompts"]
-        confounded = [one for one in logs if f"/{COIN}/" not in one["case"]]
-        coin = [one for one in logs if f"/{COIN}/" in one["case"]]
-        missed = [
-            np.mean([silent(one) for one in part]) if part else np.nan for part in (acic, confounded, coin)
-        ]
+        parts: dict[str, list[Record]] = {name: [] for name in _PARTS}
+        for one in group:
+            parts[_part(one)].append(one)
+        missed = [np.mean([silent(one) for one in part]) if part else np.nan for part in parts.values()]
         refused = [
-            score(part, [None] * len(part))["declines"] if part else np.nan for part in (coin, confounded)
+            score(parts[name], [None] * len(parts[name]))["declines"] if parts[name] else np.nan
+            for name in (_COIN, _LOGS)
         ]
-        cells.append([shown(entry), *(share(float(value)) for value in (*missed, *refused))])
-    head = (
-        "entry",
-        "misses unflagged: ACIC 2016",
-        "confounded logs",
-        "coin-flip logs",
-        "declines: coin-flip logs (false refusals)",
-        "confounded logs",
-    )
+        cells.append([shown(entry), *(share(float(value)) for value in (*missed[:-1], *refused))])
+    head = ["entry", *(f"misses unflagged: {name}" for name in _PARTS[:-1])]
+    head += [f"declines: {_COIN} (false refusals)", f"declines: {_LOGS}"]
     return table(head, cells)
 
 
@@ -470,8 +474,7 @@ def page(
     own = [shown(entry) for entry in entries if entry not in PEERS]
     peers = f"Other libraries, run on the same data here: {notes['peers']}. " if notes["peers"] else ""
     out = [HEAD.format(version=notes["whyprompt"], own=", ".join(own), peers=peers)]
-    if any(one["yard"] in {"acic2016", "prompts"} for one in records):
-        out += [HONESTY, *honesty(records)]
+    out += [HONESTY, *honesty(records)] if records else []
     for yard, (title, section) in SECTIONS.items():
         here = [one for one in records if one["yard"] == yard]
         if here:
