@@ -197,6 +197,24 @@ def test_long_texts_are_numbered_by_their_hash():
     assert mib < 20  # of fixed width the column would take 600 MB
 
 
+def test_level_effects_are_those_of_least_squares_with_dummies():
+    rng = np.random.default_rng(7)
+    n, rows = 500, np.arange(500) < 420
+    codes = np.column_stack([rng.integers(0, 30, n), rng.integers(0, 12, n)])
+    codes[450:, 0] = 30  # a level that no fitted row has
+    rest = rng.normal(size=(n, 2))
+    y = rest @ [1.0, -2.0] + rng.normal(size=31)[codes[:, 0]] + rng.normal(size=12)[codes[:, 1]]
+    y += 0.1 * rng.normal(size=n)
+    found = absorb.level_effects(codes, rest, y, rows)
+    dummies = np.column_stack([np.eye(30)[np.minimum(codes[:, 0], 29)], np.eye(12)[codes[:, 1]]])
+    design = np.column_stack([rest, dummies])
+    coef = np.linalg.lstsq(design[rows], y[rows], rcond=None)[0]
+    wanted = dummies[rows] @ coef[2:]
+    assert found[rows] == pytest.approx(wanted - wanted.mean(), abs=1e-8)
+    one = absorb.level_effects(codes[:, :1], rest, y, rows)
+    assert one[450:] == pytest.approx(0.0, abs=1e-12)
+
+
 # ----------------------------------------------------------------------------------------- many text arms
 
 
@@ -241,3 +259,14 @@ def test_more_comparisons_than_can_be_adjusted_for_are_refused():
     assert "reference=" in caught.value.hint
     found = compare_arms(frame, treatment="template", outcome="y", method="naive", reference="t000")
     assert len(found.parts) == 299
+
+
+def test_a_multinomial_score_of_too_many_coefficients_is_refused_with_a_way_that_works():
+    frame = many_arms(12, 6_000)
+    frame["task"] = [f"k{k % 500}" for k in range(6_000)]
+    asked = {"treatment": "template", "outcome": "y", "confounders": ["x", "task"], "cluster": "none"}
+    with pytest.raises(EstimationError, match=r"5511 coefficients: .* \(500 levels of 'task'") as caught:
+        compare_arms(frame, **asked)
+    assert "'cem'" in caught.value.hint
+    frame = frame[frame["template"] < "t003"]
+    assert compare_arms(frame, method="cem", **asked).parts[0].estimate is not None

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from whyprompt.effects.methods.make import MethodLike
     from whyprompt.graph.model import CausalGraph
+    from whyprompt.stats.design import Design
     from whyprompt.tables import Table
 
     Floats = NDArray[np.float64]
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 # More values of a number are a dose; text is an arm however many there are, up to so many comparisons.
 _MANY_ARMS, _MANY_PAIRS = 30, 20_000
+# Coefficients of a multinomial score; their information has as many rows and columns.
+_MANY_COEFFICIENTS = 4_000
 # Methods that bring all arms to one population, and whose effects they then estimate.
 _AT_ONCE = {"ipw": ("ate", "att"), "overlap": ("ato",), "naive": ("ate",)}
 
@@ -317,6 +320,7 @@ def _weighted(
         found = _plain_means(y, labels, arms, units)
     else:
         design = design_matrix(columns)
+        _refuse_large(arms, design)
         try:
             _, weights, weighted = multinomial_weights(
                 labels,
@@ -372,6 +376,21 @@ def _weighted(
             else "CR2 by cluster, Satterthwaite df"
         ),
         weights=weights,
+    )
+
+
+def _refuse_large(arms: Sequence[str], design: Design) -> None:
+    """Refuse a multinomial score of more coefficients than can be estimated, or held in memory."""
+    size = (len(arms) - 1) * (len(design.names) + 1)
+    if size <= _MANY_COEFFICIENTS:
+        return
+    longest = max(design.levels, key=lambda name: len(design.levels[name]), default="")
+    columns = f" ({len(design.levels[longest])} levels of {longest!r} among them)" if longest else ""
+    raise EstimationError(
+        f"the multinomial score has {size} coefficients: {len(arms)} arms by {len(design.names)} columns"
+        f"{columns} are more than the {_MANY_COEFFICIENTS} that it can have",
+        hint="method='nearest', 'cem' or 'aipw' compares pair by pair; or merge levels or arms, or give fewer"
+        " confounders",
     )
 
 

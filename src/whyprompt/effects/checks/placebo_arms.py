@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects.methods.score import logistic_score
 from whyprompt.errors import EstimationError
-from whyprompt.stats.propensity import fit_logistic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ def chance_of_arm(problem: Problem, fitted: Floats | None) -> Floats:
         return fitted
     if not problem.confounders:
         raise EstimationError("without confounders there is no propensity to draw from", hint="how='permute'")
-    return fit_logistic(problem.design.matrix, problem.treated, names=problem.design.names).fitted
+    return logistic_score(problem).fitted
 
 
 def arm_units(problem: Problem) -> Ints | None:
