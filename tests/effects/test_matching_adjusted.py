@@ -89,7 +89,7 @@ def test_its_residuals_sum_by_pair_to_the_cluster_robust_error_of_statsmodels(es
     assert whole @ whole > sums @ sums
     root = np.sqrt(pairs.weights[used])
     leverage = sm.OLS(y[used] * root, design * root[:, None]).fit().get_influence().hat_matrix_diag
-    assert made.leverage[used] == pytest.approx(leverage, rel=1e-9)
+    assert made.spared[used] == pytest.approx(1.0 - leverage, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["nearest", "full_ate", "subclass", "kernel", "nearest_replaced"])

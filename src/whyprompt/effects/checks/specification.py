@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from whyprompt.tables import Table
 
 _DEFAULT_METHODS = ("nearest", "full", "subclass", "ipw", "entropy", "aipw")
-_DEFAULT_CALIPERS = (None, 0.1, 0.25)
+_DEFAULT_CALIPERS = ("none", 0.1, 0.25)
 _OPTIONS = frozenset(inspect.signature(estimated).parameters) | {
     name for method in METHODS for name in options_of(method)
 }
@@ -143,10 +143,10 @@ def specification_curve(
         From a dimension to its choices. ``"preparation"`` maps names to lists of steps (`prepare_table`);
         ``"confounders"`` maps names to lists of columns; every other dimension is an option of
         `estimate_effect` with a list of values: ``"method"``, ``"caliper"``, ``"replace"``, ``"ratio"``,
-        ``"distance"``, ... A method may have its options with it, as ``Nearest(caliper=0.1)``. A caliper
-        is tried only with methods, given by name, that have one. Default: confounders as they are, winsorised
-        at 1% and 99%, and in five bins; nearest and full matching without a caliper and with 0.1 and 0.25;
-        subclasses; ipw, entropy balancing and aipw.
+        ``"distance"``, ... A method may have its options with it, as ``Nearest(caliper=0.1)``. A caliper is
+        tried only with methods, given by name, that have one; None is none. Default: confounders as they are,
+        winsorised at 1% and 99%, and in five bins; nearest and full matching without a caliper and with 0.1
+        and 0.25; subclasses; ipw, entropy balancing and aipw.
     estimand : str, default "att"
         One for the whole curve, so that its estimates answer one question; only overlap weights, if the grid
         has them, answer their own.
@@ -317,6 +317,8 @@ class _Plan:
             if settings.get("caliper") is not None and "caliper" not in takes:
                 # The same specification as without one.
                 choices["caliper"], settings["caliper"] = _shown(None), None
+            elif "caliper" in settings and "caliper" in takes:
+                settings["caliper"] = settings["caliper"] or "none"
             key = tuple(choices.items())
             if key in seen:
                 continue

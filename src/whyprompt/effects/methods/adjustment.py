@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Matched rows for each coefficient, below which a regression is not asked of an arm.
 _ROWS_EACH = 2
+# A residual of which less is left says nothing of its error.
+_LEAST_SPARED = 0.01
 
 
 class Regressed(NamedTuple):
@@ -36,26 +38,27 @@ class Regressed(NamedTuple):
 
     `means` are those of the treated and the control arm over the rows that the effect is about, `predicted`,
     shape (2, n), what each regression says of every row. The weights `implied`, shape (n,), with which the
-    mean of each arm is that of its outcomes, sum to 1 over an arm and may be negative; `leverage`, shape
-    (n,), is that of each row in its own arm's regression. `target`, shape (n,), are the rows that the effect
-    is about, and `rank` is the number of coefficients of an arm.
+    mean of each arm is that of its outcomes, sum to 1 over an arm and may be negative. `spared`, shape (n,),
+    is what is left of an error's variance in the residual of its row, were all of one variance: one minus the
+    leverage where weights are equal, less for a row of great weight. `target`, shape (n,), are the rows that
+    the effect is about, and `rank` is the number of coefficients of an arm.
     """
 
     means: tuple[float, float]
     predicted: Floats
     implied: Floats
-    leverage: Floats
+    spared: Floats
     target: Bools
     rank: int
 
     def influence(self, y: Floats, treated: Bools) -> Floats:
         """Return the influence of the two means, divided by n, shape (n, 2).
 
-        Residuals are brought to the errors' variance (as HC2 does). The rows that the effect is about are a
-        sample as well: what the regressions say of them varies.
+        Residuals are brought to the errors' variance, as HC2 does where weights are equal. The rows that the
+        effect is about are a sample as well: what the regressions say of them varies.
         """
         own = np.where(treated, self.predicted[1], self.predicted[0])
-        noise = self.implied * (y - own) / np.sqrt(1.0 - self.leverage)
+        noise = self.implied * (y - own) / np.sqrt(self.spared)
         out = np.column_stack([np.where(treated, noise, 0.0), np.where(treated, 0.0, noise)])
         about = self.target / self.target.sum()
         for k, predicted in enumerate(self.predicted[::-1]):
@@ -123,7 +126,7 @@ def regress(y: Floats, treated: Bools, matched: MatchedSet, X: Floats) -> Regres
     n, target = len(y), target_rows(treated, matched)
     use = use_as_match(treated, matched)
     means = [0.0, 0.0]
-    predicted, implied, leverage = np.empty((2, n)), np.zeros(n), np.zeros(n)
+    predicted, implied, spared = np.empty((2, n)), np.zeros(n), np.ones(n)
     rank = 1
     with one_blas_thread(n):
         for k, arm in enumerate((~treated, treated)):
@@ -135,9 +138,13 @@ def regress(y: Floats, treated: Bools, matched: MatchedSet, X: Floats) -> Regres
             predicted[k] = own @ y + basis @ slope
             means[1 - k] = float(weight @ y + gap @ slope)
             implied += weight + own * (basis @ gap)
-            leverage += own * (1.0 + (basis**2).sum(axis=1))
-            rank = max(rank, basis.shape[1] + 1)
-    return Regressed((means[0], means[1]), predicted, implied, np.minimum(leverage, 0.99), target, rank)
+            # Of I - P with P the projection: one minus twice the leverage plus the squares of its row.
+            basis = np.column_stack([np.ones(n), basis])
+            squares = (basis * (own**2)[:, None]).T @ basis
+            shrunk = 1.0 - 2.0 * own * (basis**2).sum(axis=1) + ((basis @ squares) * basis).sum(axis=1)
+            spared[arm] = np.maximum(shrunk[arm], _LEAST_SPARED)
+            rank = max(rank, basis.shape[1])
+    return Regressed((means[0], means[1]), predicted, implied, spared, target, rank)
 
 
 def _basis(X: Floats, weights: Floats) -> Floats:

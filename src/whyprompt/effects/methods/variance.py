@@ -109,7 +109,7 @@ def abadie_imbens(
     else:
         residual = np.where(treated, own[1], own[0])
         if implied and adjust is not None:
-            residual /= np.sqrt(1.0 - made.leverage)
+            residual /= np.sqrt(made.spared)
         sigma2 = conditional_variance(residual, treated, score, neighbours=neighbours, tolerance=tolerance)
     received = matched.received()
     factor = received**2 - matched.received(2)
