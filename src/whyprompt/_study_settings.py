@@ -294,6 +294,9 @@ class EffectSettings(_Estimator):
     by: str | None = "task_type"
     level: Annotated[float, Field(gt=0, lt=1)] = 0.95
     confounders: list[str] = Field(default_factory=list)
+    propensity: str | None = Field(
+        default=None, description="Of an observational log: column with the known chances of the treated arm."
+    )
     audit: AuditSettings | None = None
 
 

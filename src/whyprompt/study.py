@@ -323,13 +323,13 @@ def _no_arm(study: Study, name: str) -> str:
 # Which of the keys of `effect` say nothing under a design, and why.
 _IDLE = {
     "paired": (
-        ("method", "estimand"),
+        ("method", "estimand", "propensity"),
         "each item is compared with itself; an audit has settings of its own",
     ),
-    "randomized": (("method",), "the lot makes the arms comparable"),
-    "instrument": (("method", "estimand"), "two-stage least squares is the method"),
-    "front_door": (("method", "estimand"), "the mediators are what is regressed"),
-    "rollout": (("method", "estimand"), "routes are compared over time"),
+    "randomized": (("method", "propensity"), "the lot makes the arms comparable"),
+    "instrument": (("method", "estimand", "propensity"), "two-stage least squares is the method"),
+    "front_door": (("method", "estimand", "propensity"), "the mediators are what is regressed"),
+    "rollout": (("method", "estimand", "propensity"), "routes are compared over time"),
 }
 
 

@@ -152,6 +152,21 @@ class Table:
             out[k] = value
         return out
 
+    def days(self, name: str) -> NDArray[np.float64] | None:
+        """Give a column of dates as days since 1970 (UTC), (n,), NaN for a gap; None where it is of no dates.
+
+        Dates in a column of text, or of objects, are not looked for.
+        """
+        import narwhals as nw
+
+        series = self._frame.get_column(name)
+        if not isinstance(series.dtype, nw.Datetime | nw.Date):
+            return None
+        gone = np.asarray(series.is_null().to_numpy(), dtype=bool)
+        whole = series.dt.timestamp("us").fill_null(0) if gone.any() else series.dt.timestamp("us")
+        days = np.asarray(whole.cast(nw.Float64).to_numpy(), dtype=np.float64) / 86_400e6
+        return np.where(gone, np.nan, days)
+
     def require(self, names: Sequence[str], *, role: str) -> None:
         """Refuse (`DataError`) the first name that is no column, with the closest one that is."""
         for name in names:

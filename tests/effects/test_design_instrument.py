@@ -228,6 +228,15 @@ def test_a_graph_says_whether_it_is_an_instrument_and_given_what():
             "determined by the confounders",
         ),
         ({"used": lambda f: np.resize(["a", "b", "c"], len(f))}, {}, DataError, "has 3 levels"),
+        (
+            {
+                "lot": lambda f: (np.arange(len(f)) // 2) % 2,
+                "used": lambda f: np.resize(["cot", "direct"], len(f)),
+            },
+            {},
+            EstimationError,
+            "does not move 'used' at all",
+        ),
         ({"y": 1.0}, {}, EstimationError, "outcome 'y' is constant"),
         ({"one": "same"}, {"cluster": "one"}, EstimationError, "cluster column 'one' has one value"),
         ({}, {"method": "ipw"}, EstimationError, "method= has no meaning with design='instrument'"),

@@ -514,3 +514,35 @@ def test_bad_input_is_named(change, options, error, text):
 def test_no_treatment_is_an_error_of_other_designs():
     with pytest.raises(EstimationError, match="treatment= is not given"):
         estimate_effect(staggered(), outcome="y", confounders=["x"])
+
+
+def test_no_spread_in_the_sample_is_no_certainty():
+    """Routes (or days) without any noise: the estimate, and no error that is only rounding."""
+    frame = staggered()
+    exact = frame.assign(y=frame.route + np.sin(frame.day) + 2.0 * (frame.arm == "new"))
+    found = estimate_effect(exact, **ASKED)
+    assert found.estimate == pytest.approx(2.0)
+    assert (found.std_error, found.ci_low, found.p_value) == (None, None, None)
+    one = frame[frame.route == 0]
+    series = estimate_effect(one.assign(y=one.day + 2.0 * (one.day >= 6)), **{**ONE, "changed": 6})
+    assert series.estimate == pytest.approx(2.0)
+    assert series.std_error is None
+    wide = one.groupby("day", as_index=False).first()
+    wide = wide.assign(**{f"c{k}": np.sin((k + 2.0) * wide.day**2) for k in range(16)})
+    with pytest.raises(EstimationError, match="cannot tell a change, a trend and"):
+        estimate_effect(wide, **{**ONE, "changed": 6}, confounders=[f"c{k}" for k in range(16)])
+
+
+def test_any_frame_and_any_kind_of_date():
+    import polars as pl
+    import pyarrow as pa
+
+    frame = staggered().assign(day=lambda f: pd.Timestamp("2025-03-01") + pd.to_timedelta(f.day, unit="D"))
+    base = estimate_effect(frame, **ASKED)
+    days = pl.from_pandas(frame).with_columns(pl.col("day").cast(pl.Date))
+    zoned = pa.Table.from_pandas(frame.assign(day=frame.day.dt.tz_localize("Europe/Berlin")))
+    for other in (days, zoned, pa.Table.from_pandas(frame)):
+        assert estimate_effect(other, **ASKED).estimate == pytest.approx(base.estimate, rel=1e-9)
+    gaps = pl.from_pandas(frame).with_columns(pl.when(pl.col("route") > 0).then(pl.col("day")).alias("day"))
+    with pytest.raises(DataError, match=r"time column 'day' has .* missing value"):
+        estimate_effect(gaps, **ASKED)

@@ -58,7 +58,9 @@ def test_every_method_is_a_frozen_dataclass_of_its_options(name):
 
 def test_both_entrances_take_the_same():
     one, other = (inspect.signature(f).parameters for f in (estimate_effect, estimated))
-    shared = [{k: p.default for k, p in f.items() if k not in {"levels", "draws"}} for f in (one, other)]
+    # A roll-out alone does without a treatment.
+    apart = {"levels", "draws", "treatment"}
+    shared = [{k: p.default for k, p in f.items() if k not in apart} for f in (one, other)]
     assert shared[0] == shared[1]
     # Levels and several outcomes are settled before; how many draws there are depends on what is drawn.
     assert set(one) - set(other) == {"levels"}

@@ -276,6 +276,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
             confounders=confounders,
             graph=graph if outcome == effect.outcome else None,
             estimand=effect.estimand,
+            propensity=effect.propensity,
             method=method,
             cluster=_cluster(frame) or ("item_id" if both["item_id"].duplicated().any() else None),
             random_state=study.seeds.analysis,

@@ -16,6 +16,7 @@ from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
 from whyprompt.effects.caused import moves_with_arm
 from whyprompt.effects.checks.balance import covariate_balance
 from whyprompt.effects.comparison import Adjusted
+from whyprompt.effects.logged import propensity_notes
 from whyprompt.effects.measures import is_binary, risk_measures
 from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.method import told
@@ -113,6 +114,9 @@ def estimated(
     }
     problem = prepare(table, **columns)
     refuse_moved(table, item, problem, graph)
+    notes += propensity_notes(
+        table, problem, columns["propensity"], {*(chosen or ()), *problem.exact, outcome}
+    )
     aside = without_counterpart(problem, plan)
     lost = (int((aside & problem.treated).sum()), int((aside & ~problem.treated).sum()))
     here = np.flatnonzero(np.ones(whole.n_rows, dtype=bool) if rows is None else rows)

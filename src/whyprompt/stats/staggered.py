@@ -95,12 +95,27 @@ def changed_cells(panel: Panel, change: Floats) -> NDArray[np.bool_]:
     return np.asarray(panel.periods[None, :] >= change[:, None], dtype=bool)
 
 
+def _linked(seen: NDArray[np.bool_]) -> bool:
+    """Whether one can go from any period to any other by routes that were seen in both."""
+    if not seen.size:
+        return False
+    reached, before = seen[0], -1
+    if not reached.any():
+        reached = seen[seen.any(axis=1)][0]
+    while reached.sum() != before:
+        before = int(reached.sum())
+        reached = seen[seen[:, reached].any(axis=1)].any(axis=0)
+    return bool(reached.all())
+
+
 def fit_unchanged(panel: Panel, change: Floats, extra: Floats | None = None) -> tuple[Floats, Floats] | None:
     """Fit the cells that are not changed by route, period, covariates and `extra` columns, (G, T, m).
 
     Gives what the model says of every cell, shape (G, T), NaN where nothing unchanged speaks of its route or
     period, and the coefficients of the extra columns. None where the periods are not linked.
     """
+    from scipy import linalg
+
     free = panel.only(~changed_cells(panel, change))
     g, t = free.rows.shape
     k = free.x.shape[2]
@@ -110,7 +125,7 @@ def fit_unchanged(panel: Panel, change: Floats, extra: Floats | None = None) -> 
     wide = np.concatenate([free.x, more * count[:, :, None]], axis=2)
     mean = wide / np.maximum(count, 1.0)[:, :, None]
     seen = np.flatnonzero(count.sum(axis=0) > 0)
-    if not len(seen):
+    if not _linked(count[:, seen] > 0):
         return None
     own = np.hstack([count[:, seen], wide.sum(axis=1)])
     total = count.sum(axis=1)
@@ -126,18 +141,16 @@ def fit_unchanged(panel: Panel, change: Floats, extra: Floats | None = None) -> 
     right[: len(seen)] = free.y.sum(axis=0)[seen]
     right[len(seen) :] = np.tensordot(mean, free.y, axes=([0, 1], [0, 1]))
     right[inside] += free.xy.sum(axis=(0, 1))
-    linked = gram[: len(seen), : len(seen)] - share[:, : len(seen)].T @ own[:, : len(seen)]
     gram -= share.T @ own
     right -= share.T @ free.y.sum(axis=1)
-    if np.linalg.matrix_rank(linked, hermitian=True) < len(seen) - 1:
-        return None
     # The first period is the one that others are measured from; what routes and periods determine is nil.
     size = np.sqrt(np.maximum(np.diag(gram), 0.0))
     size = np.where(size > 0, size, 1.0)
     kept = np.arange(1, q)
     scaled = (gram / np.outer(size, size))[np.ix_(kept, kept)]
     coef = np.zeros(q)
-    coef[kept] = np.linalg.lstsq(scaled, right[kept] / size[kept], rcond=1e-10)[0] / size[kept]
+    found = linalg.lstsq(scaled, right[kept] / size[kept], cond=1e-10, lapack_driver="gelsy")
+    coef[kept] = found[0] / size[kept]
     time = np.full(t, np.nan)
     time[seen] = coef[: len(seen)]
     slopes = coef[len(seen) :]

@@ -27,38 +27,40 @@ _WRITTEN = "write dates as 2025-03-01 or 2025-03-01T14:00, or give a column of n
 def read_times(table: Table, name: str) -> tuple[Floats, bool]:
     """Read when each row ran: numbers as they are, dates as days since 1970 (UTC); whether they are dates."""
     table.require([name], role="time")
-    raw = table.raw(name)
-    if raw.dtype != object:
+    days = table.days(name)
+    raw = None if days is not None else table.raw(name)
+    if raw is not None and raw.dtype != object:
         return table.numbers(name, role="time"), False
-    days = _days(raw)
-    gaps = np.array([v is None or v != v for v in raw.tolist()])  # noqa: PLR0124 - NaN test
+    days = _days(raw) if days is None else days
+    lost = np.flatnonzero(np.isnan(days))
+    if not len(lost):
+        return days, True
+    gaps = np.array([raw is None or raw[k] is None or raw[k] != raw[k] for k in lost])
     if gaps.any():
         raise DataError(
-            f"time column {name!r} has {int(gaps.sum())} missing value(s) in {len(raw)} rows",
+            f"time column {name!r} has {int(gaps.sum())} missing value(s) in {table.n_rows} rows",
             hint="no row is dropped unasked: fill them, or remove those rows on purpose",
         )
-    bad = np.flatnonzero(np.isnan(days))
-    if len(bad):
-        raise DataError(
-            f"time column {name!r} holds {raw[bad[0]]!r} in row {bad[0]}, which is no date"
-            + (f" ({len(bad)} such rows)" if len(bad) > 1 else ""),
-            hint=_WRITTEN,
-        )
-    return days, True
+    assert raw is not None
+    raise DataError(
+        f"time column {name!r} holds {raw[lost[0]]!r} in row {lost[0]}, which is no date"
+        + (f" ({len(lost)} such rows)" if len(lost) > 1 else ""),
+        hint=_WRITTEN,
+    )
 
 
-def _days(values: NDArray[Any]) -> Floats:
+def _days(values: Any) -> Floats:  # noqa: ANN401 - objects of any kind
     """Turn dates of any kind into days since 1970, NaN for what is none; without a zone they are UTC."""
     import pandas as pd
 
-    text = np.array([isinstance(v, str) for v in values.tolist()])
-    series = pd.Series(values, dtype=object)
-    if text.all():
-        found = pd.to_datetime(series, errors="coerce", utc=True, format="ISO8601")
-    else:
-        found = pd.to_datetime(series, errors="coerce", utc=True)
+    code, distinct = pd.factorize(np.asarray(values, dtype=object))
+    written = all(isinstance(v, str) for v in distinct)
+    series = pd.Series(distinct, dtype=object)
+    found = pd.to_datetime(series, errors="coerce", utc=True, format="ISO8601" if written else None)
     seconds = found.astype("datetime64[us, UTC]").astype("int64").to_numpy().astype(float)
-    return np.asarray(np.where(found.isna().to_numpy(), np.nan, seconds / 86_400e6), dtype=np.float64)
+    days = np.where(found.isna().to_numpy(), np.nan, seconds / 86_400e6)
+    # A gap has no code, which is then the last.
+    return np.asarray(np.append(days, np.nan)[code], dtype=np.float64)
 
 
 def date_words(day: float, *, dated: bool) -> str:
@@ -77,7 +79,7 @@ def _moment(value: object, *, dated: bool, of: str) -> float:
             raise EstimationError(f"changed={value!r}{of} is no date", hint=_WRITTEN)
         return float(day)
     try:
-        number = float(value)  # type: ignore[arg-type]  # what is none is refused below
+        number = np.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # what is none is refused below
     except (TypeError, ValueError):
         number = np.nan
     if not np.isfinite(number):

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 _WEAK = 10.0
 # What a number that is not 0/1 is read by.
 _UNIT = "one unit more"
+# A correlation that is rounding.
+_NIL = 1e-10
 
 
 def instrument_effect(
@@ -109,7 +111,7 @@ def instrument_effect(
             hint="leave out the confounder that it is a function of",
         )
     coef, covariance, df = found
-    if not covariance[1, 1] > 0 or coef[1] == 0:
+    if not covariance[1, 1] > 0 or abs(coef[1]) * z.std() <= _NIL * d.std():
         raise EstimationError(
             f"instrument {instrument!r} does not move {treatment!r} at all in these rows",
             hint="name the column that decided, in part, which arm a row got",

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # Periods on a side without which neither level nor trend can be told from their shocks.
 _LEAST = 3
 _FEW = 24
+# A share of the outcomes' spread below which a standard error is rounding.
+_NIL = 1e-12
 
 
 def interrupted_series(rows: Rollout, *, trend: str, level: float) -> EffectResult:
@@ -84,9 +86,10 @@ def _fit(
     routes = (rows.route[:, None] == np.arange(1, len(rows.routes))[None, :]).astype(float)
     wide = np.column_stack([*parts, routes, rows.x])
     kept = independent_columns(wide, *moments(wide))
-    if 0 not in kept or len(kept) + 1 >= len(np.unique(period)) + rows.x.shape[1]:
+    if 0 not in kept or len(kept) + 1 >= len(period):
         raise EstimationError(
-            f"{len(np.unique(period))} periods are too few for a change, a trend and the covariates",
+            f"{counted(len(period), 'row')} in {counted(len(np.unique(period)), 'period')} cannot tell a"
+            f" change, a trend and {counted(rows.x.shape[1], 'covariate')} apart",
             hint="shorten period=, or adjust for less",
         )
     design = with_intercept(wide[:, kept])
@@ -101,7 +104,7 @@ def _fit(
         Estimate(label=f"{e:+g}" if e else "0", estimate=float(v), by="periods since the change", at=float(e))
         for e, v in zip(at, means, strict=True)
     )
-    return float(coef[1]), error if error > 0 else None, df(1), dict(told), events
+    return float(coef[1]), error if error > _NIL * np.ptp(rows.y) else None, df(1), dict(told), events
 
 
 def _placebo(rows: Rollout, trend: str, level: float) -> tuple[Estimate, ...]:

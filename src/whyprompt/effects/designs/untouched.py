@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 # routes of twenty give intervals four times as long that cover 89%).
 _FEW = 3
 _SINGULAR = 1e-9
+# A share of the outcomes' spread below which a standard error is rounding.
+_NIL = 1e-12
 SINCE = "periods since the change"
 
 
@@ -72,7 +74,8 @@ def against_untouched(
         )
     few = min(sizes) < _FEW if sizes[1] else sizes[0] < 2 * _FEW
     by_lot = std_error == "permutation" or (std_error == "auto" and few)
-    judge: Judge = partial(_left_out, level=level)
+    nil = _NIL * float(np.ptp(rows.y))
+    judge: Judge = partial(_left_out, level=level, nil=nil)
     past, note = panel, ""
     if by_lot:
         others, every = assignments(change, draws, np.random.default_rng(random_state))
@@ -86,7 +89,7 @@ def against_untouched(
     counts |= {"n_treated_used": counts["n_treated"] - lost, "n_control_used": counts["n_control"]}
     overall = _row("overall", value[0], told[0], **counts)
     later = [_event(e, value[j + 1], told[j + 1]) for j, e in enumerate(since)]
-    earlier, before = _before(past, change, leads, level, judge, joint=not by_lot)
+    earlier, before = _before(past, change, leads, level, judge, joint=not by_lot, nil=nil)
     placebo = _placebo(past, change, judge)
     aside = (f"{counted(lost, 'changed row')} of a time when no route was unchanged any more are not used",)
     made = EffectResult(
@@ -137,16 +140,18 @@ def _event(event: float, value: float, told: dict[str, Any]) -> Estimate:
 
 
 def _left_out(
-    panel: Panel, change: Floats, statistic: Statistic, value: Floats, *, level: float
+    panel: Panel, change: Floats, statistic: Statistic, value: Floats, *, level: float, nil: float
 ) -> list[dict[str, Any]]:
     """Judge numbers by leaving out a route at a time."""
-    covariance, df = jackknife(panel, change, statistic, value)
+    return _told(value, *jackknife(panel, change, statistic, value), level=level, nil=nil)
+
+
+def _told(value: Floats, covariance: Floats, df: Floats, *, level: float, nil: float) -> list[dict[str, Any]]:
+    # An error that is rounding is none: no spread in the sample is no certainty.
     out = []
     for v, error, free in zip(value, np.sqrt(np.diag(covariance)), df, strict=True):
-        known = bool(np.isfinite(error) and error > 0 and np.isfinite(free))
-        row = (
-            stated("", v, float(error), float(free), level=level) if known else Estimate(label="", estimate=v)
-        )
+        known = bool(np.isfinite(error) and error > nil and np.isfinite(free))
+        row = stated("", v, float(error) if known else None, float(free) if known else None, level=level)
         out.append({name: getattr(row, name) for name in ("std_error", "df", "ci_low", "ci_high", "p_value")})
     return out
 
@@ -182,7 +187,7 @@ def _dealt(
 
 
 def _before(
-    panel: Panel, change: Floats, leads: int, level: float, judge: Judge, *, joint: bool
+    panel: Panel, change: Floats, leads: int, level: float, judge: Judge, *, joint: bool, nil: float
 ) -> tuple[list[Estimate], dict[str, float | None]]:
     """Compare the routes before the change: single periods, and the slope with the bias it would make."""
     since = panel.periods[None, :] - change[:, None]
@@ -193,23 +198,26 @@ def _before(
     value = statistic(panel, change) if len(seen) > 1 else None
     if value is None:
         return [], {}
-    told = judge(panel, change, statistic, value)
-    if not joint:
+    covariance = np.full((len(value), len(value)), np.nan)
+    if joint:
+        covariance, df = jackknife(panel, change, statistic, value)
+        told = _told(value, covariance, df, level=level, nil=nil)
+    else:
         # Dealing the dates anew says how likely each is, and nothing of its interval: no row is changed yet.
-        told = [{"p_value": one["p_value"]} for one in told]
+        told = [{"p_value": one["p_value"]} for one in judge(panel, change, statistic, value)]
     rows = [_event(e, value[j], told[j]) for j, e in enumerate(wanted)]
     last = told[-1]
-    error, df = last.get("std_error"), last.get("df")
+    error, free = last.get("std_error"), last.get("df")
     by = _bias_of_drift(panel, change) if joint else None
     least = None
-    if error is not None and df is not None and by is not None:
-        least = abs(by) * detectable_effect(error, df=max(df, 1.0), level=level, power=0.8)
+    if error is not None and free is not None and by is not None:
+        least = abs(by) * detectable_effect(error, df=max(free, 1.0), level=level, power=0.8)
     return rows, {
         "drift": float(value[-1]),
         "drift_p": last["p_value"],
         "drift_bias": None if by is None else float(value[-1]) * by,
         "detectable_drift_bias": least,
-        "leads_p": _jointly(value[:-1], panel, change, wanted) if joint and wanted else None,
+        "leads_p": _jointly(value[:-1], covariance[:-1, :-1], len(change) - 1),
     }
 
 
@@ -220,16 +228,13 @@ def _bias_of_drift(panel: Panel, change: Floats) -> float | None:
     return None if found is None else float(found[0])
 
 
-def _jointly(value: Floats, panel: Panel, change: Floats, leads: Sequence[float]) -> float | None:
+def _jointly(value: Floats, covariance: Floats, df: int) -> float | None:
     """Test all leads at once, by Hotelling's T squared of the routes left out one at a time."""
     from scipy import stats
 
-    whole = leads_and_drift(panel, change, leads)
-    assert whole is not None
-    covariance = jackknife(panel, change, partial(leads_and_drift, leads=leads), whole)[0][:-1, :-1]
-    k, df = len(value), len(change) - 1
+    k = len(value)
     scale = np.sqrt(np.diag(covariance))
-    if df < k or not np.isfinite(covariance).all() or not (scale > 0).all():
+    if not k or df < k or not np.isfinite(covariance).all() or not (scale > 0).all():
         return None
     joint = covariance / np.outer(scale, scale)
     if np.linalg.eigvalsh(joint)[0] < _SINGULAR:

@@ -59,11 +59,6 @@ class Entropy(Weighting):
     def by_score(self) -> bool:  # noqa: D102
         return False
 
-    def fit(self, problem: Problem, plan: Plan, *, with_error: bool = True) -> Fit:  # noqa: D102
-        if problem.known_score is not None or plan.score_model is not None:
-            raise EstimationError("entropy balancing has no propensity score; drop propensity=")
-        return Weighting.fit(self, problem, plan, with_error=with_error)
-
     def weigh(self, problem: Problem, plan: Plan) -> Fit:  # noqa: D102
         with one_blas_thread(len(problem.y)):
             return _balance(problem, plan.estimand, self.targets)

@@ -205,6 +205,12 @@ def settle_plan(
         if design == "randomized":
             method, estimand = ("ipw", estimand or "ate") if adjusts else ("naive", estimand)
     made = make_method(method, **options)
+    if propensity is not None and not made.by_score:
+        raise EstimationError(
+            f"propensity= has no meaning for method {made.name!r}, which has no propensity score"
+            + (" with a Mahalanobis distance" if getattr(made, "distance", "") == "mahalanobis" else ""),
+            hint="method='ipw', 'aipw' or 'overlap' weigh by it, 'full' and 'nearest' match on it",
+        )
     wanted = (estimand or made.estimands[0]).lower()
     _check_estimand(made, wanted, estimand)
     if design == "paired":

@@ -1,0 +1,105 @@
+"""Chances with which a log says that its arms were drawn: whether they fit, and where they lie unused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from whyprompt.effects.caused import name_words
+from whyprompt.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.problem import Problem
+    from whyprompt.tables import Table
+
+    Floats = NDArray[np.float64]
+
+# What the field calls them: of experiments, of bandits and of off-policy evaluation.
+_CALLED = {
+    *("propensity", "propensity_score", "pscore", "propensities"),
+    *("logging_probability", "logging_prob", "logging_propensity", "logged_propensity", "logged_probability"),
+    *("action_probability", "action_prob", "arm_probability", "arm_prob", "behavior_probability"),
+    *(
+        "behaviour_probability",
+        "behavior_prob",
+        "behaviour_prob",
+        "assignment_probability",
+        "assignment_prob",
+    ),
+    *("treatment_probability", "treatment_prob", "probability_treated", "prob_treated", "p_treated"),
+    *("policy_probability", "policy_prob", "sampling_probability", "sampling_prob"),
+}
+# Standard errors between the arms dealt and those that the chances lead to expect, beyond all chance.
+_FAR = 5.0
+
+
+def propensity_notes(
+    table: Table, problem: Problem, named: str | None, used: Collection[str]
+) -> tuple[str, ...]:
+    """Say where known chances do not fit the arms, or where a column that plainly holds them is not used.
+
+    `named` is the column that was given, None where none was; `used` are columns with another role.
+    """
+    if named is not None:
+        known = problem.known_score
+        assert known is not None
+        return _misfit(known, problem.treated, named)
+    out: list[str] = []
+    for name in table.columns:
+        if "_".join(name_words(name)) not in _CALLED or name in used:
+            continue
+        chance = _chances(table, name)
+        if chance is None:
+            continue
+        what = f"{name!r} looks like the chances with which the arms were drawn, and is not used"
+        if _distance(chance, problem.treated) < _FAR:
+            out.append(f"{what}: propensity={name!r} takes them")
+        elif _distance(_of_treated(chance, problem.treated), problem.treated) < _FAR:
+            out.append(
+                f"{what}: they fit the arms as the chance of the arm that each row got; propensity= takes a"
+                f" column with that of {problem.treated_level!r}, which is one minus it for the other rows"
+            )
+    return tuple(out)
+
+
+def _chances(table: Table, name: str) -> Floats | None:
+    """Read a column of chances, or None where it holds none."""
+    try:
+        values = table.numbers(name, role="propensity")
+    except DataError:
+        return None
+    return values if bool(((values > 0) & (values < 1)).all()) else None
+
+
+def _of_treated(chance: Floats, treated: NDArray[np.bool_]) -> Floats:
+    """Turn the chance of the arm that a row got into that of the treated arm."""
+    return np.where(treated, chance, 1.0 - chance)
+
+
+def _distance(chance: Floats, treated: NDArray[np.bool_]) -> float:
+    """How far the treated rows are from what the chances lead to expect, in standard errors.
+
+    In number, and in how it grows with the chance.
+    """
+    apart, variance = treated - chance, chance * (1.0 - chance)
+    found = []
+    for weight in (np.ones(len(chance)), chance - chance.mean()):
+        spread = float(np.sqrt(variance @ weight**2))
+        found.append(abs(float(apart @ weight)) / spread if spread > 0 else 0.0)
+    return max(found)
+
+
+def _misfit(chance: Floats, treated: NDArray[np.bool_], name: str) -> tuple[str, ...]:
+    if _distance(chance, treated) < _FAR:
+        return ()
+    text = (
+        f"the chances in {name!r} are not those of the treated arm: its rows are"
+        f" {_distance(chance, treated):.0f} standard errors from what they lead to expect"
+    )
+    turned = _distance(_of_treated(chance, treated), treated) < _FAR
+    return (text + ("; they fit as those of the arm that each row got" if turned else ""),)
