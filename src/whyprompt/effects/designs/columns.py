@@ -9,6 +9,7 @@ import numpy as np
 
 from whyprompt._arguments import names as listed
 from whyprompt.effects.problem import refuse_post_treatment
+from whyprompt.effects.result import EffectResult
 from whyprompt.effects.units import find_units, settle_cluster
 from whyprompt.errors import EstimationError
 from whyprompt.results import Assumption
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
+    from whyprompt.results import Estimate
     from whyprompt.stats.design import Design
     from whyprompt.tables import Table
 
@@ -101,6 +102,39 @@ def independent_units(*, clustered: bool) -> Assumption:
 def given_words(covariates: Sequence[str]) -> str:
     """Name what is held fixed, as it stands behind a condition."""
     return f", given {', '.join(covariates)}" if covariates else ""
+
+
+def arm_counts(given: NDArray[np.bool_], *, lost: int = 0) -> dict[str, int]:
+    """Count the rows of both arms, of which `lost` treated ones are not used."""
+    n = (int(given.sum()), int((~given).sum()))
+    return {
+        "n_treated": n[0],
+        "n_control": n[1],
+        "n_treated_used": n[0] - lost,
+        "n_control_used": n[1],
+    }
+
+
+def design_result(
+    overall: Estimate,
+    outcome: str,
+    names: Sequence[str],
+    *,
+    where: str = "",
+    **more: Any,  # noqa: ANN401 - fields
+) -> EffectResult:
+    """Put an estimate beside what every design says alike, without a sentence yet; `where` ends the axis."""
+    return EffectResult(
+        sentence="",
+        overall=overall,
+        outcome=outcome,
+        treated=names[0],
+        control=names[1],
+        axis=f"difference in {outcome}, {names[0]} minus {names[1]}{where}",
+        ess_treated=float(overall.n_treated_used or 0),
+        ess_control=float(overall.n_control_used or 0),
+        **more,
+    )
 
 
 def drawn(made: EffectResult, **own: Callable[[], Any]) -> EffectResult:

@@ -16,6 +16,8 @@ from whyprompt._arguments import confidence
 from whyprompt._arguments import names as listed
 from whyprompt._words import format_number, p_words
 from whyprompt.effects.designs.columns import (
+    arm_counts,
+    design_result,
     drawn,
     given_words,
     independent_units,
@@ -25,7 +27,7 @@ from whyprompt.effects.designs.columns import (
     spare_note,
 )
 from whyprompt.effects.measures import stated
-from whyprompt.effects.result import EffectResult, interval_words
+from whyprompt.effects.result import interval_words
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.results import Assumption, Estimate
 from whyprompt.stats.design import design_matrix, independent_columns, moments
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Status
     from whyprompt.stats.design import Design
@@ -98,37 +101,29 @@ def front_door_effect(
     df = free if codes is None else float(codes.max())
     covariance = influence_covariance(influence, codes) * scale
     error = float(np.sqrt(covariance[0, 0]))
-    counts = (int(given.sum()), int((~given).sum()))
     overall = stated(
         "overall",
         value,
         error if error > 0 else None,
         df,
         level=level,
-        n_treated=counts[0],
-        n_control=counts[1],
-        n_treated_used=counts[0],
-        n_control_used=counts[1],
+        **arm_counts(given),
     )
     plain = float(y[given].mean() - y[~given].mean())
     moved = [
         stated(name, alpha, float(np.sqrt(covariance[j, j])), df, level=level, by="effect on the mediator")
         for j, (name, alpha) in enumerate(zip(made.names, paths, strict=True), start=1)
     ]
-    found = EffectResult(
-        sentence="",
+    found = design_result(
+        overall,
+        outcome,
+        names,
+        where=f", through {', '.join(between)}",
         treatment=treatment,
-        outcome=outcome,
-        treated=names[0],
-        control=names[1],
-        axis=f"difference in {outcome}, {names[0]} minus {names[1]}, through {', '.join(between)}",
         estimand="ate",
         method="front door",
-        overall=overall,
         parts=tuple(moved),
         level=level,
-        ess_treated=float(counts[0]),
-        ess_control=float(counts[1]),
         assumptions=_assumptions(
             between,
             moved,

@@ -16,6 +16,8 @@ from whyprompt._words import format_number, percent
 from whyprompt.effects.caused import moves_with_arm
 from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.designs.columns import (
+    arm_counts,
+    design_result,
     drawn,
     given_words,
     independent_units,
@@ -25,7 +27,6 @@ from whyprompt.effects.designs.columns import (
     spare_note,
 )
 from whyprompt.effects.measures import stated
-from whyprompt.effects.result import EffectResult
 from whyprompt.errors import DataError, EstimationError, GraphError
 from whyprompt.results import Assumption
 from whyprompt.stats.errors import interval, quantile
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.result import EffectResult
     from whyprompt.graph.model import CausalGraph
     from whyprompt.results import Status
     from whyprompt.stats.instruments import Kind
@@ -129,10 +131,7 @@ def instrument_effect(
         ci_low=low if kind == "interval" else -np.inf,
         ci_high=top if kind == "interval" else np.inf,
         p_value=two_sided_p(float(coef[0]), float(np.sqrt(covariance[0, 0])), df),
-        n_treated=int(given.sum()),
-        n_control=int((~given).sum()),
-        n_treated_used=int(given.sum()),
-        n_control_used=int((~given).sum()),
+        **arm_counts(given),
         note=f"every effect but those between {format_number(low)} and {format_number(top)}"
         if kind == "outside"
         else "",
@@ -140,19 +139,15 @@ def instrument_effect(
     balance = _balance(z, made.matrix)
     usual = interval(estimate, error, level=level, df=df)
     moved = _moved(z, made.matrix, made.names, codes)
-    made_of = EffectResult(
-        sentence="",
+    made_of = design_result(
+        overall,
+        outcome,
+        names,
+        where=f", where the arm follows {instrument}",
         treatment=treatment,
-        outcome=outcome,
-        treated=names[0],
-        control=names[1],
-        axis=f"difference in {outcome}, {names[0]} minus {names[1]}, where the arm follows {instrument}",
         estimand="late",
         method="2sls",
-        overall=overall,
         level=level,
-        ess_treated=float(given.sum()),
-        ess_control=float((~given).sum()),
         assumptions=_assumptions(instrument, chosen, first_f, moved, clustered=clustered is not None),
         warnings=(*notes, *_warnings(codes, first_f, instrument), *spare_note(spare)),
         std_error_method=f"2SLS, {'HC1' if codes is None else 'CR1 by cluster'}; interval and p of Anderson"

@@ -9,9 +9,9 @@ import numpy as np
 
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.effects.assumptions import not_claimed
-from whyprompt.effects.designs.columns import given_words
+from whyprompt.effects.designs.columns import arm_counts, design_result, given_words
 from whyprompt.effects.measures import stated
-from whyprompt.effects.result import EffectResult, interval_words
+from whyprompt.effects.result import interval_words
 from whyprompt.errors import EstimationError
 from whyprompt.results import Assumption, Estimate
 from whyprompt.stats.design import independent_columns, moments
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.designs.rows import Rollout
+    from whyprompt.effects.result import EffectResult
     from whyprompt.results import Status
 
     Floats = NDArray[np.float64]
@@ -46,25 +47,17 @@ def interrupted_series(rows: Rollout, *, trend: str, level: float) -> EffectResu
                 hint="shorten period=, or give rows of routes that did not change (unit=)",
             )
     value, error, df, told, level_at = _fit(rows, after, trend)
-    counts = {"n_treated": int(after.sum()), "n_control": int((~after).sum())}
-    counts |= {f"{name}_used": n for name, n in list(counts.items())}
-    overall = stated("overall", value, error, df, level=level, **counts)
+    overall = stated("overall", value, error, df, level=level, **arm_counts(after))
     placebo = _placebo(rows, trend, level)
-    names = rows.names
-    made = EffectResult(
-        sentence="",
+    made = design_result(
+        overall,
+        rows.outcome,
+        rows.names,
         treatment=rows.treatment,
-        outcome=rows.outcome,
-        treated=names[0],
-        control=names[1],
-        axis=f"difference in {rows.outcome}, {names[0]} minus {names[1]}",
         estimand="att",
         method="interrupted series",
-        overall=overall,
         parts=(*level_at, *placebo),
         level=level,
-        ess_treated=float(after.sum()),
-        ess_control=float((~after).sum()),
         warnings=(*rows.warnings, *_warnings(sides)),
         std_error_method="shocks by period with first-order autocorrelation (REML), Satterthwaite's df",
         confounders=rows.confounders,

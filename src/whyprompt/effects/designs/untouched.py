@@ -10,10 +10,10 @@ import numpy as np
 
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.effects.assumptions import not_claimed
-from whyprompt.effects.designs.columns import given_words
+from whyprompt.effects.designs.columns import arm_counts, design_result, given_words
 from whyprompt.effects.measures import stated
 from whyprompt.effects.power import detectable_effect
-from whyprompt.effects.result import EffectResult, interval_words
+from whyprompt.effects.result import interval_words
 from whyprompt.errors import EstimationError
 from whyprompt.results import Assumption, Estimate
 from whyprompt.stats.rules import few_clusters, holm
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from whyprompt.effects.designs.rows import Rollout
+    from whyprompt.effects.result import EffectResult
     from whyprompt.results import Status
     from whyprompt.stats.staggered import Panel, Statistic
 
@@ -85,27 +86,20 @@ def against_untouched(
         note = _lot_note(sizes, len(others), few=few, every=every)
     told = judge(panel, change, estimate, value)
     lost = _lost(panel, change)
-    counts = {"n_treated": int(rows.after.sum()), "n_control": int((~rows.after).sum())}
-    counts |= {"n_treated_used": counts["n_treated"] - lost, "n_control_used": counts["n_control"]}
-    overall = _row("overall", value[0], told[0], **counts)
+    overall = _row("overall", value[0], told[0], **arm_counts(rows.after, lost=lost))
     later = [_event(e, value[j + 1], told[j + 1]) for j, e in enumerate(since)]
     earlier, before = _before(past, change, leads, level, judge, joint=not by_lot, nil=nil)
     placebo = _placebo(past, change, judge)
     aside = (f"{counted(lost, 'changed row')} of a time when no route was unchanged any more are not used",)
-    made = EffectResult(
-        sentence="",
+    made = design_result(
+        overall,
+        rows.outcome,
+        rows.names,
         treatment=rows.treatment,
-        outcome=rows.outcome,
-        treated=rows.names[0],
-        control=rows.names[1],
-        axis=f"difference in {rows.outcome}, {rows.names[0]} minus {rows.names[1]}",
         estimand="att",
         method="imputation",
-        overall=overall,
         parts=(*earlier, *later, *placebo),
         level=level,
-        ess_treated=float(counts["n_treated_used"]),
-        ess_control=float(counts["n_control_used"]),
         warnings=(
             *rows.warnings,
             *(aside if lost else ()),
@@ -127,7 +121,7 @@ def _lot_note(sizes: tuple[int, int], others: int, *, few: bool, every: bool) ->
     why = f"{sizes[0]} of {sum(sizes)} routes changed, too few of a kind to leave one out: " if few else ""
     return (
         f"{why}p and intervals are from {ways} in which the dates could have fallen on the routes, and hold"
-        " if which routes changed was as good as drawn by lot"
+        f" if which routes changed was as good as drawn by lot; no p can be below {1 / (others + 1):.2g}"
     )
 
 
