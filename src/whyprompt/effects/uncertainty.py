@@ -29,6 +29,7 @@ from whyprompt.stats.rules import few_clusters
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.adjustment import Projected
     from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
@@ -44,14 +45,14 @@ def with_error(
     along: Floats | None,
     neighbours: int,
     by_score_alone: bool,
-    adjust: Floats | None = None,
+    adjust: Projected | None = None,
 ) -> Fit:
     """Give a matched estimate the standard error that goes with its method.
 
     `along` is the score, or its logit, that was matched on; `neighbours` are the rows from which a
     conditional variance is estimated, 0 for one common variance; `by_score_alone` says that the score says
-    who is compared with whom, and not covariates; the estimate was corrected for the covariates `adjust`,
-    shape (n, q), where the method does. Raises `EstimationError` if the error asked for does not go with the
+    who is compared with whom, and not covariates; the estimate was corrected by the regressions `adjust`, where
+    the method does. Raises `EstimationError` if the error asked for does not go with the
     method.
     """
     kind, matched = plan.std_error, fit.matched
@@ -147,7 +148,7 @@ def _clustered(
     fit: Fit,
     matched: MatchedSet,
     along: Floats | None,
-    adjust: Floats | None,
+    adjust: Projected | None,
     units: NDArray[np.intp],
 ) -> tuple[Floats, str, float]:
     """Sum the influence of each row within clusters, which knows how often a row is used as a match.
@@ -176,7 +177,7 @@ def _clustered(
 
 
 def _of_residuals(
-    problem: Problem, matched: MatchedSet, adjust: Floats, *, rows: bool
+    problem: Problem, matched: MatchedSet, adjust: Projected, *, rows: bool
 ) -> tuple[Floats, str, float]:
     """Give the error of a regression-adjusted difference from residuals: of rows, or summed within sets."""
     assert matched.stratum is not None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from whyprompt.stats.design import weighted_gram
 from whyprompt.stats.threads import one_blas_thread
 
 if TYPE_CHECKING:
@@ -107,7 +108,87 @@ def too_few(treated: Bools, matched: MatchedSet, X: Floats) -> str:
     return ""
 
 
-def regress(y: Floats, treated: Bools, matched: MatchedSet, X: Floats) -> Regressed:
+class Projected(NamedTuple):
+    """What the regressions of both arms, control first, owe to the covariates alone, in n rows.
+
+    `weights`, shape (2, n), are those of each regression, which sum to 1, and `matched` those of the matched
+    sample; `centres` and `turns` take covariates to columns that are centred and orthonormal under them. The
+    rest is as in `Regressed`.
+    """
+
+    X: Floats
+    weights: Floats
+    matched: Floats
+    centres: tuple[Floats, Floats]
+    turns: tuple[Floats, Floats]
+    gaps: tuple[Floats, Floats]
+    implied: Floats
+    spared: Floats
+    target: Bools
+    rank: int
+
+    def of(self, y: Floats) -> Regressed:
+        """Fit an outcome."""
+        means = [0.0, 0.0]
+        predicted = np.empty((2, len(y)))
+        with one_blas_thread(len(y)):
+            for k, (own, weight) in enumerate(zip(self.weights, self.matched, strict=True)):
+                rows = np.flatnonzero(own)
+                held = own[rows] * y[rows]
+                level = float(held.sum())
+                slope = self.turns[k].T @ (held @ _rows(self.X, rows) - level * self.centres[k])
+                beta = self.turns[k] @ slope
+                predicted[k] = self.X @ beta + (level - self.centres[k] @ beta)
+                means[1 - k] = float(weight @ y + self.gaps[k] @ slope)
+        return Regressed((means[0], means[1]), predicted, self.implied, self.spared, self.target, self.rank)
+
+
+def project(treated: Bools, matched: MatchedSet, X: Floats) -> Projected:
+    """Prepare the regressions on the covariates `X`, shape (n, p), in each arm of the matched sample."""
+    n, target = len(treated), target_rows(treated, matched)
+    use = use_as_match(treated, matched)
+    implied, spared = np.zeros(n), np.ones(n)
+    rank = 1
+    about = target / target.sum()
+    weights, of_matched = np.zeros((2, n)), np.zeros((2, n))
+    centres, turns, gaps = [], [], []
+    with one_blas_thread(n):
+        for k, arm in enumerate((~treated, treated)):
+            of_matched[k] = np.where(arm, matched.weights, 0.0)
+            of_matched[k] /= of_matched[k].sum()
+            rows = np.flatnonzero(arm)
+            own = use[rows] / use[rows].sum()
+            weights[k, rows] = own
+            used = _rows(X, rows)
+            centre, turn = _turn(used, own, np.abs(X).max(axis=0, initial=0.0))
+            gap = ((about - of_matched[k]) @ X) @ turn
+            implied += of_matched[k]
+            # Of I - P with P the projection: one minus twice the leverage plus the squares of its row.
+            basis = np.column_stack([np.ones(len(rows)), (used - centre) @ turn])
+            implied[rows] += own * (basis[:, 1:] @ gap)
+            squares = weighted_gram(basis, own**2)
+            across = np.einsum("ij,ij->i", basis @ squares, basis)
+            shrunk = 1.0 - 2.0 * own * np.einsum("ij,ij->i", basis, basis) + across
+            spared[rows] = np.maximum(shrunk, _LEAST_SPARED)
+            rank = max(rank, basis.shape[1])
+            centres.append(centre)
+            turns.append(turn)
+            gaps.append(gap)
+    return Projected(
+        X,
+        weights,
+        of_matched,
+        (centres[0], centres[1]),
+        (turns[0], turns[1]),
+        (gaps[0], gaps[1]),
+        implied,
+        spared,
+        target,
+        rank,
+    )
+
+
+def regress(y: Floats, treated: Bools, matched: MatchedSet, X: Floats | Projected) -> Regressed:
     """Fit the outcome on the covariates `X`, shape (n, p), in each arm of the matched sample.
 
     References: Rubin, D. B. (1973). The use of matched sampling and regression adjustment to remove bias in
@@ -123,39 +204,28 @@ def regress(y: Floats, treated: Bools, matched: MatchedSet, X: Floats) -> Regres
     >>> round(made.means[0] - made.means[1], 9)
     1.0
     """
-    n, target = len(y), target_rows(treated, matched)
-    use = use_as_match(treated, matched)
-    means = [0.0, 0.0]
-    predicted, implied, spared = np.empty((2, n)), np.zeros(n), np.ones(n)
-    rank = 1
-    with one_blas_thread(n):
-        for k, arm in enumerate((~treated, treated)):
-            weight, own = (np.where(arm, values, 0.0) for values in (matched.weights, use))
-            weight, own = weight / weight.sum(), own / own.sum()
-            basis = _basis(X, own)
-            slope = basis.T @ (own * y)
-            gap = basis[target].mean(axis=0) - weight @ basis
-            predicted[k] = own @ y + basis @ slope
-            means[1 - k] = float(weight @ y + gap @ slope)
-            implied += weight + own * (basis @ gap)
-            # Of I - P with P the projection: one minus twice the leverage plus the squares of its row.
-            basis = np.column_stack([np.ones(n), basis])
-            squares = (basis * (own**2)[:, None]).T @ basis
-            shrunk = 1.0 - 2.0 * own * (basis**2).sum(axis=1) + ((basis @ squares) * basis).sum(axis=1)
-            spared[arm] = np.maximum(shrunk[arm], _LEAST_SPARED)
-            rank = max(rank, basis.shape[1])
-    return Regressed((means[0], means[1]), predicted, implied, spared, target, rank)
+    return (X if isinstance(X, Projected) else project(treated, matched, X)).of(y)
 
 
-def _basis(X: Floats, weights: Floats) -> Floats:
-    """Turn covariates into columns that are orthonormal and centred under the weights, which sum to 1.
+def _rows(X: Floats, rows: NDArray[np.intp]) -> Floats:
+    """Take rows of a matrix in Fortran order, in that order."""
+    return np.take(X.T, rows, axis=1).T
 
-    As many as are linearly independent among the rows of weight.
+
+def _turn(X: Floats, weights: Floats, sizes: Floats) -> tuple[Floats, Floats]:
+    """Give the centre of covariates, and what makes them orthonormal, under weights that sum to 1.
+
+    As many columns as are linearly independent; `sizes` are the covariates' largest values.
     """
-    centred = X - weights @ X
-    size = np.sqrt(weights @ centred**2)
-    live = size > 1e-12 * np.abs(X).max(axis=0, initial=0.0)
-    centred = centred[:, live] / size[live]
-    values, vectors = np.linalg.eigh((centred * weights[:, None]).T @ centred)
+    centre = weights @ X
+    spread = np.sqrt([weights @ (column - middle) ** 2 for column, middle in zip(X.T, centre, strict=True)])
+    live = np.flatnonzero(spread > 1e-12 * sizes)
+    turn = np.zeros((X.shape[1], 0))
+    if not len(live):
+        return centre, turn
+    gram = weighted_gram(X[:, live] - centre[live], weights) / np.outer(spread[live], spread[live])
+    values, vectors = np.linalg.eigh(gram)
     keep = values > 1e-10 * values.max(initial=0.0)
-    return np.asarray(centred @ (vectors[:, keep] / np.sqrt(values[keep])))
+    turn = np.zeros((X.shape[1], int(keep.sum())))
+    turn[live] = vectors[:, keep] / np.sqrt(values[keep]) / spread[live][:, None]
+    return centre, turn

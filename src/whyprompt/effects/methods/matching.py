@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from whyprompt._arguments import names
-from whyprompt.effects.methods.adjustment import regress, too_few
+from whyprompt.effects.methods.adjustment import project, too_few
 from whyprompt.effects.methods.method import Fit, Method, estimate_score, one_of
 from whyprompt.effects.methods.weights import crump_threshold
 from whyprompt.effects.uncertainty import with_error as error_of_matching
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.adjustment import Projected
     from whyprompt.effects.methods.matched import MatchedSet
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
@@ -103,14 +104,16 @@ class Matching(Method):
             out = common_support(propensity, problem.treated, rule=self.discard)
         score = self._score(propensity, logit)
         matched = self.match(problem, plan, score, out)
-        return self._estimate(problem, plan, matched, score, logit, with_error=with_error)
+        X, caution = self.adjustment(problem, matched)
+        adjust = None if X is None else project(problem.treated, matched, X)
+        settled = (matched, score, logit, adjust, caution)
 
-    def fit_again(self, problem: Problem, plan: Plan, fit: Fit, y: Floats) -> Fit:
-        """Estimate for another outcome with the matches already made."""
-        assert fit.matched is not None
-        other = replace(problem, y=y, rank=fit.rank if problem.rank is None else problem.rank)
-        score = self._score(fit.propensity, fit.logit)
-        return self._estimate(other, plan, fit.matched, score, fit.logit, with_error=True)
+        def again(y: Floats) -> Fit:
+            """Estimate with the matches, and what covariates alone say of them, as they are."""
+            made = self._estimate(replace(problem, y=y), plan, *settled, with_error=True)
+            return replace(made, again=again)
+
+        return replace(self._estimate(problem, plan, *settled, with_error=with_error), again=again)
 
     def _score(self, propensity: Floats | None, logit: Regression | None) -> Score | None:
         if propensity is None or self.distance != "logit":
@@ -124,16 +127,17 @@ class Matching(Method):
         matched: MatchedSet,
         score: Score | None,
         logit: Regression | None,
+        adjust: Projected | None,
+        caution: str,
         *,
         with_error: bool,
     ) -> Fit:
         y, t, w = problem.y, problem.treated, matched.weights
         treated, control = (float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t))
         settings = {**matched.settings, **self.stated(matched)}
-        adjust, caution = self.adjustment(problem, matched)
         if adjust is not None:
             settings["estimate_without_regression_adjustment"] = treated - control
-            treated, control = regress(y, t, matched, adjust).means
+            treated, control = adjust.of(y).means
         fit = Fit(
             means=(treated, control),
             weights=w,

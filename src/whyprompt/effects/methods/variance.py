@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from whyprompt.effects.methods.adjustment import regress
+from whyprompt.effects.methods.adjustment import Projected, regress
 from whyprompt.errors import EstimationError
 from whyprompt.stats.influence import least_squares
 from whyprompt.stats.threads import one_blas_thread
@@ -41,7 +41,7 @@ def abadie_imbens(
     score: Floats | None = None,
     neighbours: int = 2,
     tolerance: float = 1e-5,
-    adjust: Floats | None = None,
+    adjust: Floats | Projected | None = None,
     implied: bool = False,
     unmatched: Literal["left_out", "no_effect"] = "left_out",
 ) -> tuple[float, float]:
