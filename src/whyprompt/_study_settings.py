@@ -274,7 +274,7 @@ class AuditSettings(_Estimator):
     )
     intercept: float = 0.0
     method: _MethodSetting = Field(
-        default="nearest", description="By name, or with its options: {nearest: {caliper: 0.2}}."
+        default="aipw", description="By name, or with its options: {nearest: {caliper: 0.2}}."
     )
     estimand: Literal["ate", "att", "atc"] = "att"
     draws: Annotated[int, Field(ge=0, le=100_000)] = 200
@@ -287,7 +287,7 @@ class EffectSettings(_Estimator):
     contrast: Contrast | None = None
     estimand: Literal["ate", "att", "atc"] = "ate"
     method: _MethodSetting = Field(
-        default="nearest",
+        default="aipw",
         description="Estimator where the design is observational: by name, or with its options:"
         " {nearest: {caliper: 0.2}}.",
     )

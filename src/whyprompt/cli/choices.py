@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+# A comma that no bracket holds: the options of a learner written as text have commas of their own.
+_OUTSIDE = re.compile(r",(?![^(]*\))")
+
+
 def names(text: str | None) -> list[str] | None:
     """Split columns at their commas; None stays None."""
     return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
@@ -42,7 +46,7 @@ def read_choice(
     if known is not None and name not in known:
         raise EstimationError(f"{flag} {name!r} is not known", hint=f"one of: {', '.join(known)}")
     options: dict[str, Any] = {}
-    for one in rest.split(",") if colon else ():
+    for one in _OUTSIDE.split(rest) if colon else ():
         key, equals, value = (part.strip() for part in one.partition("="))
         if not key:
             raise EstimationError(

@@ -75,13 +75,19 @@ def effect(
         str | None, typer.Option(help="Causal graph: a file, or text such as 'x -> arm; x -> y; arm -> y'.")
     ] = None,
     confounders: Annotated[_Columns, typer.Option(help="Columns to adjust for: a,b,c.")] = None,
-    propensity: Annotated[str | None, typer.Option(help="Column with known propensities.")] = None,
+    propensity: Annotated[
+        str | None,
+        typer.Option(
+            help="Column with known propensities; or what estimates them: logit, boosted, or a class of"
+            " scikit-learn with its options."
+        ),
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(
-            help="nearest (default), optimal, full, kernel, subclass, cem, ipw, overlap, entropy, aipw, naive"
-            " (default in a randomised design; with confounders ipw), with its options:"
-            " nearest:caliper=0.2,replace or cem:exact=a+b.",
+            help="aipw (default), nearest, optimal, full, kernel, subclass, cem, ipw, overlap, entropy, naive"
+            " (default in a randomised design without confounders), with its options:"
+            " nearest:caliper=0.2,replace, cem:exact=a+b or aipw:folds=10,outcome_model=linear.",
             metavar="NAME[:OPTION=VALUE,...]",
         ),
     ] = None,

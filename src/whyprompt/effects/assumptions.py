@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.results import BalanceRow, Status
+    from whyprompt.results import BalanceRow, Estimate, Status
 
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _FEW, _MANY = 0.01, 0.10
 # Below this effective share of the rows used, the estimate rests on a handful of them.
 _LOW_ESS = 0.2
+# Of the confounding adjusted for: hidden confounding of this share is likely enough to claim nothing.
+_SHARE = 1 / 3
+# Of the standard error, that what is left over may move the estimate by.
+_MOVED = 0.5
 # Overlap weights leave out rows without a counterpart on purpose; what is left must still be a sample.
 FEW_ROWS = 30.0
 
@@ -39,14 +43,18 @@ def describe_assumptions(
     overlap: Assumption | None,
     balance: Sequence[BalanceRow] = (),
     moved: Sequence[str] = (),
+    left_over: tuple[float, float] | None = None,
+    removed: tuple[float, Estimate] | None = None,
 ) -> tuple[Assumption, ...]:
     """List the assumptions, each with the check that was made of it.
 
     `from_graph` says that a causal graph chose or approved the confounders, of which it remarked `cautions`;
     `overlap` is that of `judge_overlap`, None where there is no score to judge by; `moved` are covariates
-    that differ between randomised arms by more than a lot would do.
+    that differ between randomised arms by more than a lot would do; `left_over` is for a method with an
+    outcome model: what it left in which the arms still differ, and the standard error; `removed` is what
+    adjusting took from the plain difference, and the estimate that is left of it.
     """
-    out = [_exchangeability(design, confounders, from_graph=from_graph)]
+    out = [_exchangeability(design, confounders, removed, from_graph=from_graph)]
     if moved or from_graph or confounders:
         out.append(_no_post_treatment(moved, cautions, from_graph=from_graph))
     if overlap is not None:
@@ -54,7 +62,12 @@ def describe_assumptions(
     if balance:
         sizes = {row.covariate: row.smd_after for row in balance}
         what = "standardised mean difference of each covariate"
-        out.append(judge_balance(sizes, what, randomized=design == "randomized"))
+        randomized = design == "randomized"
+        out.append(
+            judge_balance(sizes, what, randomized=randomized)
+            if left_over is None or randomized
+            else judge_left_over(sizes, *left_over)
+        )
     out.append(
         Assumption(
             name="no interference",
@@ -97,7 +110,13 @@ def _no_post_treatment(moved: Sequence[str], cautions: Sequence[str], *, from_gr
     return Assumption(name="no post-treatment adjustment", status=status, check=check, detail=detail)
 
 
-def _exchangeability(design: str, confounders: Sequence[str], *, from_graph: bool) -> Assumption:
+def _exchangeability(
+    design: str,
+    confounders: Sequence[str],
+    removed: tuple[float, Estimate] | None,
+    *,
+    from_graph: bool,
+) -> Assumption:
     named = ", ".join(confounders)
     status: Status = "holds" if design in {"randomized", "paired"} else "untestable"
     check = "the design"
@@ -116,7 +135,37 @@ def _exchangeability(design: str, confounders: Sequence[str], *, from_graph: boo
             else "nothing was adjusted for: nothing would have to affect both the choice of arm and the"
             " outcome, which nobody states"
         )
+        rest = None if removed is None else _rest_of_confounding(*removed)
+        if rest is not None:
+            status, check = (
+                "fails",
+                (
+                    "share of the confounding adjusted for that hidden confounding would have to reach to"
+                    f" account for the whole estimate; limit {_SHARE:.0%}"
+                ),
+            )
+            detail = rest
     return Assumption(name="exchangeability", status=status, check=check, detail=detail)
+
+
+def _rest_of_confounding(removed: float, row: Estimate) -> str | None:
+    """Say that little more of the confounding found would explain an estimate away; None where it would not.
+
+    Confounders that nobody recorded lean as a rule the way that the recorded ones do. Where these took most
+    of a difference away, and what is left leans the same way and is told from zero, it is as likely the rest
+    of the confounding (Altonji, Elder and Taber 2005, Journal of Political Economy 113, 151-184; Oster 2019).
+    """
+    estimate, low, high = row.estimate, row.ci_low, row.ci_high
+    if estimate is None or low is None or high is None or low <= 0 <= high or removed * estimate <= 0:
+        return None
+    share = estimate / removed
+    if share > _SHARE:
+        return None
+    return (
+        f"adjusting took {format_number(removed)} of a difference of {format_number(removed + estimate)}"
+        f" away; hidden confounding {format_number(share, digits=2)} times as strong as that would account"
+        " for all the rest"
+    )
 
 
 def not_claimed(assumptions: Sequence[Assumption], what: str, *, but: str = "") -> str:
@@ -141,6 +190,29 @@ def judge_balance(sizes: Mapping[str, float | None], what: str, *, randomized: b
         detail = f"by chance, {detail}; adjusting for it (method aipw) would narrow the interval"
     status: Status = "fails" if bad and not randomized else "holds"
     return Assumption(name="balance", status=status, check=f"{what}, limit {SMD_LIMIT}", detail=detail)
+
+
+def judge_left_over(sizes: Mapping[str, float | None], moved: float, error: float) -> Assumption:
+    """Say whether weights and outcome model balance the arms: what the one leaves the other may take.
+
+    Fails where what both left of the covariates would move the estimate by more than half its standard error,
+    which turns a 95% interval into one of 92%; doubtful above a quarter.
+    """
+    share = abs(moved) / error if error > 0 else 0.0
+    largest = max((abs(size) for size in sizes.values() if size is not None), default=0.0)
+    detail = (
+        f"what the outcome model left of the covariates, in which the weighted arms still differ (by"
+        f" {format_number(largest, digits=2)} standard deviations at most), would move the estimate by"
+        f" {format_number(moved, digits=2)}, {format_number(share, digits=2)} of its standard error"
+    )
+    status: Status = "fails" if share > _MOVED else "doubtful" if share > _MOVED / 2 else "holds"
+    return Assumption(
+        name="balance",
+        status=status,
+        check="regression of the outcome model's residuals on the covariates and their squares, over the"
+        f" difference of the weighted arms in them; limit {_MOVED} standard errors",
+        detail=detail,
+    )
 
 
 def judge_overlap(

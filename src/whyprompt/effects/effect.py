@@ -120,12 +120,15 @@ def estimate_effect(
     graph : CausalGraph, optional
         Gives the confounders, or checks those given. It settles what the arm causes, whatever the names are.
     method : str, Method or mapping, optional
-        ``naive`` (difference of means), ``nearest``, ``optimal``, ``full``, ``kernel``, ``subclass``,
-        ``cem``, ``ipw``, ``overlap``, ``entropy`` or ``aipw``; or one with its options, such as
-        ``Nearest(caliper=0.2)``. Default ``nearest``; in a randomised design ``naive``, or ``ipw`` of the
-        ATE where there are confounders or a known propensity.
+        ``aipw``, ``nearest``, ``optimal``, ``full``, ``kernel``, ``subclass``, ``cem``, ``ipw``, ``overlap``,
+        ``entropy`` or ``naive`` (difference of means); or one with its options, such as
+        ``Nearest(caliper=0.2)``. Default ``aipw``, doubly robust with flexible models of the arm and of the
+        outcome; in a randomised design the same of the ATE, with the share of the arm for its score, and
+        ``naive`` where there is nothing to adjust for.
     estimand : {"att", "atc", "ate", "ato"}, optional
-        Default ``"att"``; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for ``method="naive"``.
+        Default ``"att"``, or ``"ato"`` with a warning where neither a method nor an estimand is named and the
+        treated rows hardly have a counterpart; ``"ato"`` for ``method="overlap"`` and ``"ate"`` for
+        ``method="naive"``.
     design : {"observational", "randomized", "paired", "instrument", "front_door", "rollout"}
         How rows got their arms. Paired: every item was run under both, and is compared with itself; nothing
         has to be adjusted for, and what only an adjustment needs is refused. Instrument: the arm follows
@@ -141,7 +144,9 @@ def estimate_effect(
         Levels of the treatment. Where both are named, rows of other arms are put aside and counted; for all
         arms at once see `compare_arms`.
     propensity : str or scikit-learn classifier, optional
-        Column with known propensities, or a classifier that is cross-fitted, in place of the logistic score.
+        Column with known propensities; or what estimates them in place of the method's own score,
+        cross-fitted: ``"logit"``, ``"boosted"``, a classifier, or the text of one,
+        ``"sklearn.ensemble.RandomForestClassifier(min_samples_leaf=10)"``.
     cluster : str, optional
         Column with the sampling unit. Default: ``cluster``, ``item_id`` or another column that plainly is one
         where its values repeat, with a warning; ``"none"`` takes every row as a unit of its own. In a paired
@@ -227,7 +232,7 @@ def estimate_effect(
     >>> score = 2.0 * arm - difficulty + rng.normal(size=400)
     >>> frame = pd.DataFrame({"arm": arm, "score": score, "difficulty": difficulty})
     >>> result = estimate_effect(
-    ...     frame, treatment="arm", outcome="score", confounders=["difficulty"], caliper=0.1
+    ...     frame, treatment="arm", outcome="score", confounders=["difficulty"]
     ... )
     >>> result.ci_low < 2.0 < result.ci_high
     True

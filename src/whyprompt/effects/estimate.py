@@ -18,12 +18,13 @@ from whyprompt.effects.checks.balance import covariate_balance
 from whyprompt.effects.comparison import Adjusted
 from whyprompt.effects.logged import propensity_notes
 from whyprompt.effects.measures import is_binary, risk_measures
+from whyprompt.effects.methods.learners import score_column
 from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.method import told
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.result import EffectResult, differ_words, effect_sentence
-from whyprompt.effects.separation import explain_separation, without_counterpart
+from whyprompt.effects.separation import explain_separation, spared_words, without_counterpart
 from whyprompt.effects.subgroups import heterogeneity, impossible_limits, part_name, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.stats.absorb import absorbed
@@ -107,17 +108,21 @@ def estimated(
         "treated": treated,
         "control": control,
         "cluster": named,
-        "propensity": propensity if isinstance(propensity, str) else None,
+        "propensity": score_column(propensity),
         "base_levels": base_levels,
         "graph": graph,
         **plan.method.columns,
     }
     problem = prepare(table, **columns)
+    if design == "randomized" and method is None and plan.method.dealt and problem.known_score is None:
+        # The lot gave every row the same chance.
+        problem = changed(problem, known_score=np.full(len(problem.y), problem.treated.mean()))
     refuse_moved(table, item, problem, graph)
     notes += propensity_notes(
         table, problem, columns["propensity"], {*(chosen or ()), *problem.exact, outcome}
     )
-    aside = without_counterpart(problem, plan)
+    spared, aside = without_counterpart(problem, plan)
+    cautious = spared_words(spared, problem, plan.estimand)
     lost = (int((aside & problem.treated).sum()), int((aside & ~problem.treated).sum()))
     here = np.flatnonzero(np.ones(whole.n_rows, dtype=bool) if rows is None else rows)
     gone = here[aside & problem.treated]
@@ -127,8 +132,11 @@ def estimated(
         table = table.keep(~aside)
         columns |= {"treated": problem.treated_level, "control": problem.control_level}
         problem = prepare(table, **columns)
+    moved: tuple[str, ...] = ()
     try:
         fit = compute(problem, plan)
+        if method is None and estimand is None and design == "observational":
+            plan, fit, moved = _where_arms_overlap(problem, plan, fit)
     except SeparatedError as error:
         raise explain_separation(problem, plan, error) from None
     if plan.std_error == "bootstrap":
@@ -151,7 +159,7 @@ def estimated(
         differ = heterogeneity(parts, few, table=table, cluster=problem.cluster)
         text += _subgroup_words(parts, few, differ, plan.level)
         result = changed(result, parts=parts, few=few, heterogeneity=differ)
-    result = changed(result, sentence=text, warnings=(*notes, *result.warnings))
+    result = changed(result, sentence=text, warnings=(*notes, *cautious, *moved, *result.warnings))
     if rows is not None:
         result = _spread(result, rows, whole.n_rows, gone, sum(lost))
     return Adjusted(
@@ -164,6 +172,24 @@ def estimated(
         samples=((problem.y, problem.y),),
         repeats=repeats,
     )
+
+
+def _where_arms_overlap(problem: Problem, plan: Plan, fit: Fit) -> tuple[Plan, Fit, tuple[str, ...]]:
+    """Ask for the effect where both arms occur, if the treated rows hardly have a counterpart.
+
+    Also say so: the estimand then is another one than it would have been.
+    """
+    ess = tuple(effective_sample_size(fit.weights[arm]) for arm in (problem.treated, ~problem.treated))
+    overlap = _overlap(problem, plan, fit, (ess[0], ess[1]), (0, 0))
+    if overlap is None or overlap.status != "fails":
+        return plan, fit, ()
+    plan = changed(plan, estimand="ato")
+    why = (
+        f"the effect on the treated rows cannot be had from this table ({overlap.detail}): the estimate is"
+        " that on rows that could have had either arm, weighted by how far they could (ATO); estimand='att'"
+        " asks for the other all the same"
+    )
+    return plan, compute(problem, plan), (why,)
 
 
 def adjusted(table: Table, *, treatment: str, outcomes: Sequence[str], **options: Any) -> Adjusted:  # noqa: ANN401
@@ -270,6 +296,8 @@ def _result(
         balance=balance,
         overlap=_overlap(problem, plan, fit, ess, lost),
         moved=_moved(problem, graph) if design == "randomized" else (),
+        removed=_removed(problem, fit, row),
+        left_over=None if fit.left_over is None else (fit.left_over, fit.std_error or 0.0),
     )
     return EffectResult(
         sentence="",
@@ -315,6 +343,14 @@ def _overlap(
     )
 
 
+def _removed(problem: Problem, fit: Fit, row: Estimate) -> tuple[float, Estimate] | None:
+    """Give what adjusting took from the plain difference, with the estimate that is left of it."""
+    if not problem.confounders and problem.known_score is None:
+        return None
+    plain = float(problem.y[problem.treated].mean() - problem.y[~problem.treated].mean())
+    return plain - fit.estimate, row
+
+
 def _moved(problem: Problem, graph: CausalGraph | None) -> tuple[str, ...]:
     """Name the covariates that differ between randomised arms by more than a lot would do."""
     named = [name for name in problem.confounders if graph is None or name not in graph.nodes]
@@ -348,9 +384,7 @@ def _warnings(
     used = (row.n_treated_used or 0, row.n_control_used or 0)
     total = (row.n_treated or 0, row.n_control or 0)
     for name, n, m in zip((problem.treated_level, problem.control_level), total, used, strict=True):
-        focal = plan.estimand in {"ate", "ato"} or (
-            (plan.estimand == "att") == (name == problem.treated_level)
-        )
+        focal = plan.estimand == "ate" or ((plan.estimand == "att") == (name == problem.treated_level))
         if focal and m < n and plan.method.name != "naive":
             out.append(
                 f"{n - m} of {n} {name!r} rows are not used; the effect is that on the other {m},"
@@ -382,9 +416,10 @@ def _settings(problem: Problem, plan: Plan, fit: Fit) -> dict[str, Any]:
     out: dict[str, Any] = dict(fit.settings)
     out["smd_denominator"] = plan.denominator
     if method.by_score or "distance" in method.asked:
-        distance = getattr(method, "distance", "logistic")
-        model = None if plan.score_model is None else type(plan.score_model).__name__
-        out["distance"] = "known propensity" if problem.known_score is not None else model or distance
+        distance = getattr(method, "distance", method.score)
+        if plan.score_model is not None:
+            distance = told(plan.score_model)
+        out["distance"] = "known propensity" if problem.known_score is not None else distance
     for name, value in method.asked.items():
         out.setdefault(name, told(value))
     if "caliper" in method.asked:

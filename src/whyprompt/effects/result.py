@@ -366,8 +366,10 @@ def effect_sentence(
         f"{used[0]} of {total[0]} {treated!r} rows and {used[1]} of {total[1]} {control!r} rows are used"
     )
     failed = [a for a in result.assumptions if a.status == "fails"]
-    # Chance imbalance is part of a randomised design's interval, and no bias.
-    judged = () if design == "randomized" else result.balance
+    # Chance imbalance is part of a randomised design's interval, and no bias; what weights leave an outcome
+    # model may take, and the assumption says whether it did.
+    modelled = any(a.name == "balance" and "outcome model" in a.check for a in result.assumptions)
+    judged = () if design == "randomized" or modelled else result.balance
     unbalanced = [r for r in judged if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
     change = f"a difference of {format_number(estimate)} in {outcome!r} ({interval})"
     # Weights leave out rows where they were told to trim, and not for want of a counterpart.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from whyprompt._words import counted
+from whyprompt.effects.methods.learners import LOGIT
 from whyprompt.stats.order import distinct
 from whyprompt.stats.propensity import SeparatedError
 
@@ -32,8 +33,12 @@ class OneArmed(NamedTuple):
     n: int
 
 
-def one_armed(columns: Mapping[str, NDArray[Any]], treated: Bools) -> tuple[tuple[OneArmed, ...], Bools]:
+def one_armed(
+    columns: Mapping[str, NDArray[Any]], treated: Bools, *, arm: bool | None = None
+) -> tuple[tuple[OneArmed, ...], Bools]:
     """Find the levels of text and two-valued columns that one arm has alone, and mask their rows.
+
+    `arm` looks for those of the treated (True) or of the control arm (False) only.
 
     Without those rows every level that is left has rows of both arms, also where leaving out a level of one
     column takes an arm from a level of another.
@@ -48,10 +53,11 @@ def one_armed(columns: Mapping[str, NDArray[Any]], treated: Bools) -> tuple[tupl
     while True:
         before = len(found)
         for name, (levels, code) in coded.items():
-            counts = [np.bincount(code[arm & ~out], minlength=len(levels)) for arm in (treated, ~treated)]
-            alone = (counts[0] == 0) != (counts[1] == 0)
+            one, none = (np.bincount(code[a & ~out], minlength=len(levels)) for a in (treated, ~treated))
+            sides = [(one > 0) & (none == 0), (one == 0) & (none > 0)]
+            alone = sides[0] | sides[1] if arm is None else sides[not arm]
             found += [
-                OneArmed(name, _shown(levels[k]), bool(counts[0][k] > 0), int(counts[0][k] + counts[1][k]))
+                OneArmed(name, _shown(levels[k]), bool(one[k] > 0), int(one[k] + none[k]))
                 for k in np.flatnonzero(alone).tolist()
             ]
             out |= alone[code]
@@ -122,20 +128,43 @@ def _hint(levels: Sequence[OneArmed], n: int, plan: Plan) -> str:
         text = f"match exactly on {' and '.join(names)}, {exact}, which leaves those {counted(n, 'row')} out"
     else:
         text += f", or match, which can leave them out: method='nearest' with {exact}"
-    spared = {"att": False, "atc": True}.get(plan.estimand)
-    if spared is not None and all(one.treated is spared for one in levels):
-        text += f". The {plan.estimand.upper()} does not need them"
-    return text
+    return f"{text}; method='aipw' has a penalised score, which no level separates"
 
 
-def without_counterpart(problem: Problem, plan: Plan) -> NDArray[np.bool_]:
-    """Mask the rows that matching exactly on a column leaves without a counterpart, shape (n,).
+def without_counterpart(problem: Problem, plan: Plan) -> tuple[tuple[OneArmed, ...], Bools]:
+    """Mask the rows that the estimate does not need and a logistic score has no estimate with, shape (n,).
 
-    They cannot be matched, and a score that has the column among its covariates has no estimate with them.
+    They are of levels that one arm has alone: where rows are matched exactly on the column, which leaves them
+    out; those of the control arm for the ATT, to which they add nothing, those of the treated arm for the
+    ATC, and both for the ATO. The levels of the latter come with them.
     """
-    by_score = plan.method.matches and plan.method.by_score
-    by_score &= plan.score_model is None and problem.known_score is None
+    logistic = plan.method.by_score and plan.score_model in (None, LOGIT) and problem.known_score is None
+    if plan.score_model is None:
+        logistic &= plan.method.score == "logistic"
+    out = np.zeros(len(problem.y), dtype=bool)
+    if not logistic:
+        return (), out
     both = {name: problem.columns[name] for name in problem.exact if name in problem.columns}
-    if not by_score or not both:
-        return np.zeros(len(problem.y), dtype=bool)
-    return one_armed(both, problem.treated)[1]
+    if both and plan.method.matches:
+        out = one_armed(both, problem.treated)[1]
+    if plan.estimand == "ate":
+        return (), out
+    rest = {name: values[~out] for name, values in problem.columns.items()}
+    spare = {"att": False, "atc": True}.get(plan.estimand)
+    levels, rows = one_armed(rest, problem.treated[~out], arm=spare)
+    if not 0 < (problem.treated[~out] & ~rows).sum() < (~rows).sum():
+        # Nothing would be left to compare: the fit says why.
+        return (), out
+    out[np.flatnonzero(~out)[rows]] = True
+    return levels, out
+
+
+def spared_words(levels: Sequence[OneArmed], problem: Problem, estimand: str) -> tuple[str, ...]:
+    """Say which levels were put aside because the estimand does not need them."""
+    if not levels:
+        return ()
+    n = sum(one.n for one in levels)
+    listed = _first([_words(one, problem) for one in levels])
+    put = "is" if n == 1 else "are"
+    text = f"{counted(n, 'row')} of levels that one arm has alone {put} put aside, which"
+    return (f"{text} the {estimand.upper()} does not need: {listed}",)

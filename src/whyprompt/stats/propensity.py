@@ -98,7 +98,7 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
         coef=coef,
         covariance=to_raw @ np.linalg.inv(information) @ to_raw.T,
         linear=linear,
-        log_likelihood=-float(np.logaddexp(0.0, np.where(y > 0, -linear, linear)).sum()),
+        log_likelihood=_log_likelihood(linear, y),
         n_iterations=iterations,
         dropped=tuple(columns[j] for j in sorted(set(range(p)) - set(kept))),
     )
@@ -110,6 +110,14 @@ def _linear(X: Floats, coef: Floats) -> Floats:
     for j in np.flatnonzero(coef[1:]):
         linear += X[:, j] * coef[j + 1]
     return linear
+
+
+def _log_likelihood(linear: Floats, y: Floats) -> float:
+    total = 0.0
+    for a in range(0, len(y), _BLOCK):
+        rows = slice(a, a + _BLOCK)
+        total -= float(np.logaddexp(0.0, np.where(y[rows] > 0, -linear[rows], linear[rows])).sum())
+    return total
 
 
 def _evaluator(

@@ -502,7 +502,7 @@ def one_draw(
     control: object,
     confounders: Sequence[str],
     rule: Rule,
-    method: MethodLike = "nearest",
+    method: MethodLike = "aipw",
     random_state: int = 0,
     **options: Any,  # noqa: ANN401 - options of estimate_effect
 ) -> OneDraw:

@@ -312,7 +312,7 @@ class _Plan:
         for picked in product(*self.grid.values()):
             choices = dict(zip(self.dimensions, picked, strict=True))
             settings = {d: self.grid[d][c] for d, c in choices.items() if d not in _NAMED}
-            method = settings.get("method", self.options.get("method", "nearest"))
+            method = settings.get("method", self.options.get("method", "aipw"))
             takes = options_of(method) if isinstance(method, str) else ()
             if settings.get("caliper") is not None and "caliper" not in takes:
                 # The same specification as without one.

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from whyprompt._arguments import at_least
+from whyprompt.effects.methods.learners import (
+    BOOSTED,
+    LINEAR,
+    LOGIT,
+    Covariates,
+    learn_outcome,
+    learn_score,
+    read_learner,
+    refuse_learner,
+)
+from whyprompt.effects.methods.method import told
 from whyprompt.effects.methods.weights import Weighting, raw_weights, weighed
 from whyprompt.errors import EstimationError
-from whyprompt.stats.influence import cluster_codes, with_intercept
+from whyprompt.stats.influence import cluster_codes
+from whyprompt.stats.left_over import left_over
 from whyprompt.stats.order import cluster_places
-from whyprompt.stats.propensity import SeparatedError, fit_logistic
+from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.rules import few_clusters
-from whyprompt.stats.threads import one_openmp_thread
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
+    from whyprompt.effects.methods.learners import OutcomeModel
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
@@ -26,36 +40,34 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 
-# Deals of the folds by default: so many, and fewer where rows are so many that one decides little.
+# Deals of the folds by default: so many, and fewer where rows are so many that one decides little. Penalised
+# learners move less from deal to deal and cost more.
 _SPLITS, _ROWS = 10, 100_000
-
-
-class OutcomeModel(Protocol):
-    """What is asked of an outcome model: scikit-learn's ``fit`` and ``predict``."""
-
-    def fit(self, X: Any, y: Any) -> object:  # noqa: ANN401 - scikit-learn's own types
-        """Fit to the rows of one arm."""
-
-    def predict(self, X: Any) -> Any:  # noqa: ANN401 - scikit-learn's own types
-        """Predict the outcome."""
+_LEARNED_SPLITS, _LEARNED_ROWS = 3, 9_000
+_FOLDS = 5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AIPW(Weighting):
     """Augmented inverse probability weights, cross-fitted: right if either the score or the outcome model is.
 
+    The default of observational tables. Its score is boosted trees and its outcome model a ridge regression
+    with boosted trees on what that leaves over; both are penalised, so that a level of one arm alone, or more
+    columns than rows, refuse nothing. ``propensity="logit", outcome_model="linear"`` is the textbook's.
+
     Attributes
     ----------
-    folds : int, default 5
+    folds : int, optional
         Each row's score and outcomes are predicted from the rows of the other folds; 1 fits on all rows. A
         cluster is never split between folds; the factor of its error is G / (G - 1) and the degrees of
-        freedom are G - 1.
+        freedom are G - 1. Default: 5, fewer where an arm has fewer rows, or there are fewer clusters.
     splits : int, optional
         How often rows are dealt to folds; estimates and influence values are averaged. With a few hundred
-        rows one deal can move the estimate by half a standard error. Default: 10, and fewer from 20,000 rows
-        on, where one says it all at 100,000.
-    outcome_model : scikit-learn regressor, optional
-        Cloned for each arm and fold. Default: least squares.
+        rows one deal can move the estimate by half a standard error. Default: 3, and 1 from 4,500 rows on; 10
+        for least squares and the logistic score, fewer from 20,000 rows on and 1 at 100,000.
+    outcome_model : {"boosted", "linear"} or scikit-learn regressor, default "boosted"
+        Cloned for each arm and fold. ``"linear"`` is least squares. Written as text a regressor is its class
+        and options, ``"sklearn.ensemble.RandomForestRegressor(n_estimators=200)"``.
     clip : float, default 0.01
         Scores estimated here are kept in ``[clip, 1 - clip]``, and a warning counts those that were not: a
         row's score comes from other rows and can be all but 0 or 1. DoubleML's default; 0 leaves them as
@@ -63,10 +75,15 @@ class AIPW(Weighting):
     discard : {"none", "crump"} or float, default "none"
         As in `IPW`.
 
+    Notes
+    -----
+    The ATO is the partially linear estimate, the residual of the outcome on that of the arm, whose weights
+    are those of overlap; it needs no row to have a counterpart.
+
     References
     ----------
     Robins, Rotnitzky and Zhao (1994). JASA 89; Chernozhukov et al. (2018). Double/debiased machine learning.
-    Econometrics Journal 21, section 5.1.
+    Econometrics Journal 21, sections 4.1 and 5.1.
 
     Examples
     --------
@@ -75,22 +92,31 @@ class AIPW(Weighting):
     """
 
     name = "aipw"
-    estimands = ("att", "atc", "ate")
+    estimands = ("att", "atc", "ate", "ato")
     dealt = True
+    linear = False
+    score = BOOSTED
 
-    folds: int = 5
+    folds: int | None = None
     splits: int | None = None
-    outcome_model: OutcomeModel | None = None
+    outcome_model: OutcomeModel | str | None = None
     clip: float = 0.01
     discard: float | str = "none"
 
     def __post_init__(self) -> None:
         Weighting.__post_init__(self)
-        at_least(self.folds, 1, "folds")
+        if self.folds is not None:
+            at_least(self.folds, 1, "folds")
         if self.splits is not None:
             at_least(self.splits, 1, "splits")
         if not 0 <= self.clip < 0.5:
             raise EstimationError(f"clip={self.clip}: expected a number from 0 to below 0.5")
+        model = self.outcome_model
+        if isinstance(model, str):
+            if model not in {BOOSTED, LINEAR}:
+                read_learner(model, "outcome_model")
+        elif model is not None:
+            refuse_learner(model, "outcome_model")
 
     def weigh(self, problem: Problem, plan: Plan) -> Fit:
         """Average over several deals of the folds: one deal decides too much where rows are few.
@@ -98,39 +124,63 @@ class AIPW(Weighting):
         Rows are put in the order of their content, so that neither folds nor models see that of the table.
         """
         order = np.argsort(problem.places, kind="stable")
-        back = np.argsort(order)
-        given, ordered = problem.known_score, problem.take(order)
+        ordered = problem.take(order)
         codes = cluster_codes(ordered.cluster, len(order))
+        folds = self._folds(ordered.treated, codes)
         seeds = [plan.random_state]
-        splits = max(1, min(_SPLITS, _ROWS // len(problem.y))) if self.splits is None else self.splits
-        if self.folds > 1 and splits > 1:
+        splits = self._deals(len(order), plan, known=problem.known_score is not None)
+        if folds > 1 and splits > 1:
             more = np.random.SeedSequence(plan.random_state).generate_state(splits - 1, dtype=np.uint64)
             seeds += more.tolist()
-        made: list[Fit] = []
+        deals: list[_Deal] = []
         refused: list[SeparatedError] = []
-        clipped = 0
         for one in seeds:
             try:
-                fitted, moved = self._deal(ordered, codes, plan.estimand, one)
-                made.append(fitted)
-                clipped = max(clipped, moved)
+                deals.append(
+                    self._score(ordered, plan, deal_folds(ordered.treated, codes, folds, one, ordered.places))
+                )
             except SeparatedError as error:
                 refused.append(error)
             # Where most deals separate the arms, the others are lucky ones.
             if 2 * len(refused) >= len(seeds):
                 raise SeparatedError(
                     f"without the rows of one fold, {refused[0].message}",
-                    hint="method='ipw' or 'overlap' fits one score to all rows; a penalised score"
-                    " (propensity=LogisticRegression()) has no such limit",
+                    hint="a penalised score has no such limit: leave propensity='logit' out",
                 )
-        scores = [fit.propensity for fit in made if fit.propensity is not None]
-        return weighed(
-            np.mean([fit.weights for fit in made], axis=0)[back],
-            np.mean([fit.means for fit in made], axis=0),
-            np.mean([fit.influence for fit in made if fit.influence is not None], axis=0)[back],
-            given if given is not None else np.mean(np.stack(scores), axis=0)[back],
-            self._remarks(len(problem.y), clipped, len(refused), len(seeds)),
-        )
+        model = BOOSTED if self.outcome_model is None else told(self.outcome_model)
+        settings = {"folds": folds, "splits": len(seeds), "outcome_model": model}
+        remarks = self._remarks(len(order), max(d.clipped for d in deals), len(refused), len(seeds))
+        back = np.argsort(order)
+
+        def of(y: Floats) -> Fit:
+            made = [self._estimate(replace(ordered, y=y[order]), plan.estimand, deal) for deal in deals]
+            score = problem.known_score
+            fit = weighed(
+                np.mean([fit.weights for fit in made], axis=0)[back],
+                np.mean([fit.means for fit in made], axis=0),
+                np.mean([fit.influence for fit in made if fit.influence is not None], axis=0)[back],
+                np.mean([deal.score for deal in deals], axis=0)[back] if score is None else score,
+                remarks,
+            )
+            left = float(np.mean([fit.left_over for fit in made if fit.left_over is not None]))
+            return replace(fit, left_over=left, settings=settings)
+
+        return replace(of(problem.y), again=of)
+
+    def _folds(self, treated: Bools, codes: NDArray[np.intp] | None) -> int:
+        if self.folds is not None:
+            return self.folds
+        most = int(min(treated.sum(), (~treated).sum()))
+        if codes is not None:
+            most = min(most, int(codes.max()) + 1)
+        return max(2, min(_FOLDS, most))
+
+    def _deals(self, n: int, plan: Plan, *, known: bool) -> int:
+        if self.splits is not None:
+            return self.splits
+        plain = self.outcome_model == LINEAR and (known or plan.score_model == LOGIT)
+        most, rows = (_SPLITS, _ROWS) if plain else (_LEARNED_SPLITS, _LEARNED_ROWS)
+        return max(1, min(most, rows // n))
 
     def _remarks(self, n: int, clipped: int, separated: int, deals: int) -> tuple[str, ...]:
         out = []
@@ -156,44 +206,68 @@ class AIPW(Weighting):
         g = int(codes.max()) + 1
         return np.bincount(codes, weights=values) * np.sqrt(g / (g - 1)), g - 1.0, few_clusters(g)
 
-    def _deal(
-        self, problem: Problem, codes: NDArray[np.intp] | None, estimand: str, random_state: int
-    ) -> tuple[Fit, int]:
-        """Fit with one deal of the folds; also return how many scores were moved away from 0 and 1."""
-        y, treated, matrix, given = problem.y, problem.treated, problem.design.matrix, problem.known_score
-        n = len(y)
-        clipped = 0
-        score = np.empty(n) if given is None else given
-        predicted = np.empty((n, 2))
-        for test in deal_folds(treated, codes, self.folds, random_state, problem.places):
-            train = ~test if self.folds > 1 else test
-            if given is None:
-                fit = fit_logistic(matrix[train], treated[train], names=problem.design.names)
-                score[test] = 1.0 / (1.0 + np.exp(-(fit.coef[0] + matrix[test] @ fit.coef[1:])))
-            for column, arm in enumerate((treated, ~treated)):
-                predicted[test, column] = predict_outcome(matrix, y, train & arm, test, self.outcome_model)
-        if given is None:
-            # A score from other rows can be all but 0 or 1; one such row would then be the whole estimate.
-            clipped = int(((score < self.clip) | (score > 1 - self.clip)).sum())
-            score = np.clip(score, self.clip, 1 - self.clip)
-        t = treated.astype(float)
-        parts = np.column_stack(
-            [
-                predicted[:, 0] + t * (y - predicted[:, 0]) / score,
-                predicted[:, 1] + (1 - t) * (y - predicted[:, 1]) / (1 - score),
-            ]
-        )
-        if estimand == "att":
-            other = t * predicted[:, 1] + (1 - t) * score / (1 - score) * (y - predicted[:, 1])
-            parts = np.column_stack([t * y, other])
-        elif estimand == "atc":
-            other = (1 - t) * predicted[:, 0] + t * (1 - score) / score * (y - predicted[:, 0])
-            parts = np.column_stack([other, (1 - t) * y])
-        size = {"att": t, "atc": 1 - t}.get(estimand, np.ones(n))
+    def _score(self, problem: Problem, plan: Plan, tests: Sequence[Bools]) -> _Deal:
+        """Learn the score of each fold from the others, and keep it from 0 and 1."""
+        if problem.known_score is not None:
+            return _Deal(tests, problem.known_score, 0)
+        treated, names = problem.treated, problem.design.names
+        covariates = Covariates.of(problem, dense=plan.score_model == LOGIT)
+        score = np.empty(len(treated))
+        for test in tests:
+            train = ~test if len(tests) > 1 else test
+            X, new = covariates.split(train, test, treated.astype(float))
+            score[test] = learn_score(X, treated[train], new, plan.score_model, names=names)
+        # A score from other rows can be all but 0 or 1; one such row would then be the whole estimate.
+        clipped = int(((score < self.clip) | (score > 1 - self.clip)).sum())
+        return _Deal(tests, np.clip(score, self.clip, 1 - self.clip), clipped)
+
+    def _estimate(self, problem: Problem, estimand: str, deal: _Deal) -> Fit:
+        """Learn the outcome of each fold from the others, and put it beside the score."""
+        y, treated, score = problem.y, problem.treated, deal.score
+        covariates = Covariates.of(problem, dense=self.outcome_model == LINEAR)
+        # An arm whose outcomes the estimand takes as they are needs no model.
+        wanted = {"att": (1,), "atc": (0,)}.get(estimand, (0, 1))
+        arms = (treated, ~treated)
+        predicted = np.zeros((len(y), 2))
+        for test in deal.tests:
+            train = ~test if len(deal.tests) > 1 else test
+            for column in wanted:
+                rows = train & arms[column]
+                X, new = covariates.split(rows, test, y)
+                predicted[test, column] = learn_outcome(X, y[rows], new, self.outcome_model)
+        parts, size = _parts(y, treated.astype(float), score, predicted, estimand)
         means = parts.sum(axis=0) / size.sum()
         influence = (parts - size[:, None] * means) / size.sum()
         weights = raw_weights(np.log(score / (1 - score)), treated, estimand).astype(float)
-        return weighed(weights, means, influence, score), clipped
+        left = sum(
+            (1.0, -1.0)[column]
+            * left_over(covariates.matrix, y - predicted[:, column], weights * arms[column], size)
+            for column in wanted
+        )
+        return replace(weighed(weights, means, influence, score), left_over=float(left))
+
+
+class _Deal(NamedTuple):
+    """The rows of each fold, the score learned from the others, and how many were moved from 0 and 1."""
+
+    tests: Sequence[Bools]
+    score: Floats
+    clipped: int
+
+
+def _parts(y: Floats, t: Floats, e: Floats, predicted: Floats, estimand: str) -> tuple[Floats, Floats]:
+    """Give each row's part in the two means, shape (n, 2), and how much the row counts, shape (n,)."""
+    one, none = predicted.T
+    if estimand == "att":
+        return np.column_stack([t * y, t * none + (1 - t) * e / (1 - e) * (y - none)]), t
+    if estimand == "atc":
+        return np.column_stack([(1 - t) * one + t * (1 - e) / e * (y - one), (1 - t) * y]), 1 - t
+    if estimand == "ato":
+        size = (t - e) ** 2
+        return np.column_stack(
+            [size * one + t * (1 - e) * (y - one), size * none + (1 - t) * e * (y - none)]
+        ), size
+    return np.column_stack([one + t * (y - one) / e, none + (1 - t) * (y - none) / (1 - e)]), np.ones(len(y))
 
 
 def deal_folds(
@@ -236,27 +310,3 @@ def deal_folds(
         fold_of[members] = (np.arange(len(members)) + offset) % folds
         offset += len(members)
     return [fold_of[units] == k for k in range(folds)]
-
-
-def predict_outcome(
-    matrix: Floats, y: Floats, train: Bools, test: Bools, model: OutcomeModel | None
-) -> Floats:
-    """Predict the rows of `test` from those of `train`, by least squares where no model is given.
-
-    A model is cloned, and left as it was.
-    """
-    if not train.any():
-        raise EstimationError(
-            "a fold leaves an arm without rows to fit its outcome model", hint="use fewer folds"
-        )
-    if model is not None:
-        from sklearn.base import clone
-
-        fitted = clone(model)
-        with one_openmp_thread(int(train.sum())):
-            fitted.fit(matrix[train], y[train])
-            return np.asarray(fitted.predict(matrix[test]), dtype=float)
-    centre = matrix[train].mean(axis=0)
-    scale = np.where(matrix[train].std(axis=0) > 0, matrix[train].std(axis=0), 1.0)
-    coef = np.linalg.lstsq(with_intercept((matrix[train] - centre) / scale), y[train], rcond=1e-10)[0]
-    return np.asarray(with_intercept((matrix[test] - centre) / scale) @ coef)

@@ -12,6 +12,7 @@ from whyprompt.effects.methods.entropy import Entropy
 from whyprompt.effects.methods.full import Full
 from whyprompt.effects.methods.ipw import IPW
 from whyprompt.effects.methods.kernel import Kernel
+from whyprompt.effects.methods.learners import score_column, score_model
 from whyprompt.effects.methods.method import Method, Plan
 from whyprompt.effects.methods.naive import Naive
 from whyprompt.effects.methods.nearest import Nearest
@@ -60,7 +61,7 @@ _WRITTEN = (
     ("float", "number"),
     ("Sequence[str]", "columns"),
     ("Mapping", "sizes"),
-    ("OutcomeModel", "object"),
+    ("OutcomeModel", "text"),
 )
 
 
@@ -194,16 +195,16 @@ def settle_plan(
     `chosen` is what is adjusted for, None where it was not said, which is refused where the method needs it;
     `options` are the method's, the rest is as in `estimate_effect`.
 
-    An observational table is matched. One whose arms were drawn by lot needs nothing but the difference of
-    means; where covariates are named, weights by their score keep every row, remove the chance imbalance and
-    so narrow the interval as regression would, and still average over all rows (Williamson, Forbes and White
-    2014, Statistics in Medicine 33, 721-737).
+    An observational table gets the doubly robust estimate. One whose arms were drawn by lot needs nothing but
+    the difference of means; where covariates are named, it is adjusted for what they predict of the outcome,
+    which narrows the interval and, the share of the arm being known, biases nothing (Wager, Du, Taylor and
+    Tibshirani 2016, PNAS 113, 12673-12678).
     """
-    adjusts = bool(chosen) or propensity is not None
+    adjusts = bool(chosen) or score_column(propensity) is not None
     if method is None:
-        method = "nearest"
+        method = "aipw"
         if design == "randomized":
-            method, estimand = ("ipw", estimand or "ate") if adjusts else ("naive", estimand)
+            method, estimand = ("aipw", estimand or "ate") if adjusts else ("naive", estimand)
     made = make_method(method, **options)
     if propensity is not None and not made.by_score:
         raise EstimationError(
@@ -249,7 +250,7 @@ def settle_plan(
         draws=draws,
         denominator=denominator,
         random_state=random_state,
-        score_model=None if isinstance(propensity, str) else propensity,
+        score_model=score_model(propensity),
     )
 
 

@@ -44,7 +44,7 @@ class Plan:
     draws: int = 1000
     denominator: Denominator = "pooled"
     random_state: int = 0
-    # A scikit-learn classifier, in place of the logistic score.
+    # A scikit-learn classifier or "logit", in place of the method's own score.
     score_model: Any = None
 
 
@@ -75,6 +75,9 @@ class Fit:
     # Covariates that others determine, where the method says which.
     dropped: tuple[str, ...] | None = None
     matched: MatchedSet | None = None
+    # How far what the outcome model left of the covariates, in which the arms still differ, would move the
+    # estimate; None for a method without an outcome model, whose balance is that of its weights.
+    left_over: float | None = None
     # Places of the rows that folds were dealt by.
     rank: Ints | None = None
     # The two means in each draw of a bootstrap, shape (draws, 2).
@@ -117,6 +120,10 @@ class Method:
     name: ClassVar[str]
     # What it can estimate, the default first.
     estimands: ClassVar[tuple[str, ...]] = ("att", "atc", "ate")
+    # What its propensity score is estimated by.
+    score: ClassVar[str] = "logistic"
+    # Whether rows are dealt to folds.
+    dealt: ClassVar[bool] = False
     # Whether rows stand in for rows.
     matches: ClassVar[bool] = False
     # Whether it adjusts for the columns of the design, so that one which others determine adds nothing.
@@ -169,7 +176,7 @@ def estimate_score(problem: Problem, plan: Plan) -> tuple[Floats, Regression | N
     """Give the known propensity, or one estimated, with the logistic regression where it is from one."""
     if problem.known_score is not None:
         return problem.known_score, None
-    if plan.score_model is None:
+    if plan.score_model in (None, "logit"):
         found = logistic_score(problem)
         return found.fitted, found.logit
     drawn = crossfit_propensity(

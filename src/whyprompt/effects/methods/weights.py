@@ -20,7 +20,7 @@ Survey Methodology 28.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,8 +59,6 @@ _LOW_ESS = 0.2
 class Weighting(Method):
     """Base of the methods that weight rows by a score or by moments."""
 
-    # Whether rows are dealt to folds.
-    dealt: ClassVar[bool] = False
     # Field of the methods.
     discard: float | str
 
@@ -94,7 +92,10 @@ class Weighting(Method):
                 hint="leave std_error='auto'",
             )
         rank = None
-        crossfitted = problem.known_score is None and plan.score_model is not None
+        # Where rows are dealt to folds, the score is learned in the same ones as the outcome.
+        crossfitted = (
+            problem.known_score is None and plan.score_model not in (None, "logit") and not self.dealt
+        )
         if crossfitted or self.dealt:
             rank = problem.places
             problem = replace(problem, rank=rank)

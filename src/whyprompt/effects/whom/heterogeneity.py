@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.aipw import OutcomeModel
+    from whyprompt.effects.methods.learners import OutcomeModel
     from whyprompt.effects.whom.scores import RowScores
     from whyprompt.graph.model import CausalGraph
     from whyprompt.stats.design import Design

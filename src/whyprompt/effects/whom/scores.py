@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt.effects.methods.aipw import deal_folds, predict_outcome
+from whyprompt.effects.methods.aipw import deal_folds
+from whyprompt.effects.methods.learners import LINEAR, learn_outcome
 from whyprompt.errors import EstimationError
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.influence import with_intercept
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from whyprompt.effects.methods.aipw import OutcomeModel
+    from whyprompt.effects.methods.learners import OutcomeModel
     from whyprompt.effects.pairs import PairedItems
     from whyprompt.effects.problem import Problem
     from whyprompt.stats.design import Design
@@ -119,7 +120,8 @@ def row_scores(
         kept = np.clip(score, _CLIP, 1.0 - _CLIP) if known is None else score
         t, value = treated[test].astype(float), y[test]
         one, none = (
-            predict_outcome(covariates, y, train & a, test, outcome_model) for a in (treated, ~treated)
+            learn_outcome(covariates[train & a], y[train & a], covariates[test], outcome_model or LINEAR)
+            for a in (treated, ~treated)
         )
         both = np.column_stack(
             [one + t * (value - one) / kept, none + (1.0 - t) * (value - none) / (1.0 - kept)]
@@ -197,11 +199,12 @@ def _in_sequence(
     effect = arms[:, 0] - arms[:, 1]
     n, folds = len(arms), int(fold.max()) + 1
     predicted, ahead, upto = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
-    every = np.ones(n, dtype=bool)
     for k in range(max(1, round(_TEACH * folds)), folds):
         test = fold == k
         # The rank is among the covariates of all rows, which say nothing of their outcomes.
-        drawn = _rounded(predict_outcome(modifiers, effect, fold < k, every, effect_model))
+        drawn = _rounded(
+            learn_outcome(modifiers[fold < k], effect[fold < k], modifiers, effect_model or LINEAR)
+        )
         predicted[test] = drawn[test]
         ahead[test] = (stats.rankdata(drawn, "min")[test] - 1.0) / n
         upto[test] = stats.rankdata(drawn, "max")[test] / n

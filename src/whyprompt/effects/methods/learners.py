@@ -1,0 +1,374 @@
+"""What nuisance models are: the default learners, those that have a name, and any of scikit-learn's.
+
+The defaults begin with a line and let boosted trees say what it leaves over: of an outcome a ridge regression
+and trees on its residuals, of the arm a penalised logistic regression and trees on its working residuals (one
+step of Newton's from there). Where the truth is a line, or many levels with few rows each, the line has it;
+what is not a line the trees find as far as the rows show it. Both are penalised, so that there may be more
+columns than rows, and no level of one arm alone drives a score to 0 or 1. Few rows show no trees.
+
+Numbers of trees were settled on simulated tables (`benchmarks/learners.py`), never on a table at hand.
+"""
+
+from __future__ import annotations
+
+import ast
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+
+from whyprompt.errors import EstimationError
+from whyprompt.stats.design import design_matrix
+from whyprompt.stats.influence import with_intercept
+from whyprompt.stats.propensity import fit_logistic
+from whyprompt.stats.threads import one_openmp_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.problem import Problem
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+BOOSTED, LINEAR, LOGIT = "boosted", "linear", "logit"
+# Packages whose learners may be written as text; a text of any other would run whatever it names.
+_PACKAGES = ("sklearn", "lightgbm", "xgboost", "catboost")
+# Trees of the outcome and of the score: so many, of such a rate, of so many leaves of at least so many rows.
+_OUTCOME: dict[str, Any] = {"max_iter": 200, "learning_rate": 0.1, "max_leaf_nodes": 8, "min_samples_leaf": 5}
+_SCORE: dict[str, Any] = {"max_iter": 150, "learning_rate": 0.08, "max_leaf_nodes": 7, "min_samples_leaf": 20}
+_SHARED: dict[str, Any] = {
+    "max_features": 0.5,
+    "l2_regularization": 1.0,
+    "early_stopping": False,
+    "random_state": 0,
+}
+# Fewer rows show no trees.
+_FEW = 100
+# Penalties of the logistic regression (the inverse of C), by the likelihood of rows left out, in so many
+# parts of so many rows at most.
+_COSTS, _PARTS, _TRIED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 4, 5_000
+# Working residuals are of probabilities no nearer to 0 or 1 than this.
+_EDGE = 0.03
+# Levels of a text column beyond which each has no column of its own.
+_WIDE = 100
+# Rows that one model is fitted to at most: beyond, more of them cost time and show nothing more.
+_ROWS = 200_000
+_EXAMPLE = {
+    "outcome_model": "sklearn.ensemble.RandomForestRegressor(n_estimators=200)",
+    "propensity": "sklearn.ensemble.RandomForestClassifier(min_samples_leaf=10)",
+}
+_PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 10))
+
+
+def score_column(propensity: object) -> str | None:
+    """Give the column that `propensity` names, None where it is a classifier or the text of one.
+
+    >>> score_column("logged_share"), score_column("boosted")
+    ('logged_share', None)
+    """
+    return propensity if isinstance(propensity, str) and not _is_learner(propensity) else None
+
+
+def score_model(propensity: Any) -> Any:  # noqa: ANN401 - any scikit-learn classifier, or its name
+    """Give the classifier that `propensity` is, its name, or None where it is a column."""
+    if not isinstance(propensity, str):
+        if propensity is not None:
+            refuse_learner(propensity, "propensity")
+        return propensity
+    if propensity == BOOSTED:
+        return LogitAndTrees()
+    if propensity == LOGIT or not _is_learner(propensity):
+        return LOGIT if propensity == LOGIT else None
+    return read_learner(propensity, "propensity")
+
+
+def _is_learner(text: str) -> bool:
+    return text in {BOOSTED, LOGIT} or text.partition(".")[0] in _PACKAGES
+
+
+class Covariates(NamedTuple):
+    """What learners learn from: numbers, and text columns of so many levels that each has no column.
+
+    `codes`, shape (n, k), are the places of the rows' levels; a level is replaced by the mean of what is
+    learned, drawn towards that of all rows where its own are few.
+    """
+
+    matrix: Floats
+    codes: Ints
+
+    @classmethod
+    def of(cls, problem: Problem, *, dense: bool = False) -> Covariates:
+        """Read the covariates of a problem, every level as a column where `dense`."""
+        design = problem.design
+        wide = [] if dense else [name for name, found in design.levels.items() if len(found) > _WIDE]
+        if not wide:
+            return cls(design.matrix, np.empty((len(problem.y), 0), dtype=np.int64))
+        narrow = {name: values for name, values in problem.columns.items() if name not in wide}
+        matrix = design_matrix(narrow, n_rows=len(problem.y)).matrix
+        return cls(matrix, np.column_stack([design.codes[name] for name in wide]))
+
+    def split(self, train: Bools, test: Bools, target: Floats) -> tuple[Floats, Floats]:
+        """Give the rows to learn from and those to predict, as numbers.
+
+        A row to learn from has the means of its levels from others, so that a level of few rows does not
+        tell what it is to be learned.
+        """
+        X, new = self.matrix[train], self.matrix[test]
+        if not self.codes.shape[1]:
+            return X, new
+        from sklearn.preprocessing import TargetEncoder
+
+        encoder = TargetEncoder(target_type="continuous", random_state=0)
+        levels = encoder.fit_transform(self.codes[train], target[train])
+        return np.column_stack([X, levels]), np.column_stack([new, encoder.transform(self.codes[test])])
+
+
+class OutcomeModel(Protocol):
+    """What is asked of an outcome model: scikit-learn's ``fit`` and ``predict``."""
+
+    def fit(self, X: Any, y: Any) -> object:  # noqa: ANN401 - scikit-learn's own types
+        """Fit to the rows of one arm."""
+
+    def predict(self, X: Any) -> Any:  # noqa: ANN401 - scikit-learn's own types
+        """Predict the outcome."""
+
+
+class _RidgeAndTrees:
+    """A ridge regression, its penalty by leaving out one, and boosted trees on its residuals."""
+
+    def fit(self, X: Floats, y: Floats) -> None:
+        from sklearn.linear_model import RidgeCV
+
+        self.scale = _Scale(X)
+        self.line = RidgeCV(alphas=_PENALTIES).fit(self.scale(X), y)
+        self.trees = _trees(X, y - self.line.predict(self.scale(X)), **_OUTCOME)
+        self.range = y.min(), y.max()
+
+    def predict(self, X: Floats) -> Floats:
+        line = self.line.predict(self.scale(X))
+        # Beyond the outcomes seen a line goes on for ever, and rows there are those that nothing supports.
+        return np.asarray(np.clip(line + _of_trees(self.trees, X), *self.range))
+
+
+class LogitAndTrees:
+    """A penalised logistic regression, and boosted trees on its working residuals: the default score."""
+
+    classes_ = np.array([0, 1])
+
+    def fit(self, X: Floats, y: Any) -> LogitAndTrees:  # noqa: ANN401 - 0 and 1
+        """Fit to rows of both arms."""
+        self.scale = _Scale(X)
+        scaled, t = self.scale(X), np.asarray(y).astype(bool)
+        self.line = _logit(_cost(scaled, t)).fit(scaled, t)
+        p = np.clip(self.line.predict_proba(scaled)[:, 1], _EDGE, 1 - _EDGE)
+        curve = p * (1 - p)
+        self.trees = _trees(X, (t - p) / curve, weights=curve, **_SCORE)
+        return self
+
+    def predict_proba(self, X: Floats) -> Floats:
+        """Give the probability of 0 and of 1."""
+        odds = self.line.decision_function(self.scale(X)) + _of_trees(self.trees, X)
+        p = 0.5 * (1.0 + np.tanh(0.5 * odds))
+        return np.column_stack([1 - p, p])
+
+    def __sklearn_clone__(self) -> LogitAndTrees:
+        return LogitAndTrees()
+
+
+class _Scale:
+    def __init__(self, X: Floats) -> None:
+        spread = X.std(axis=0)
+        self.centre = X.mean(axis=0)
+        self.spread = np.where(spread > 1e-12 * np.abs(self.centre), spread, np.inf)
+
+    def __call__(self, X: Floats) -> Floats:
+        return np.asarray((X - self.centre) / self.spread)
+
+
+def _trees(X: Floats, y: Floats, *, weights: Floats | None = None, **options: Any) -> Any:  # noqa: ANN401
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    if len(y) < _FEW or not X.shape[1]:
+        return None
+    return HistGradientBoostingRegressor(**options, **_SHARED).fit(X, y, sample_weight=weights)
+
+
+def _of_trees(trees: Any, X: Floats) -> Any:  # noqa: ANN401 - a scikit-learn regressor
+    return 0.0 if trees is None else trees.predict(X)
+
+
+def _logit(cost: float) -> Any:  # noqa: ANN401 - a scikit-learn classifier
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=cost, max_iter=1_000)
+
+
+def _cost(X: Floats, t: Bools) -> float:
+    """Choose the penalty by the likelihood of rows that were left out; the same for the same rows."""
+    rows = np.arange(len(t))[:: len(t) // _TRIED + 1]
+    parts = np.empty(len(rows), dtype=np.int64)
+    for arm in (t[rows], ~t[rows]):
+        parts[arm] = np.arange(int(arm.sum())) % _PARTS
+    loss = np.zeros(len(_COSTS))
+    for k in range(_PARTS):
+        train, test = rows[parts != k], rows[parts == k]
+        if not 0 < t[train].sum() < len(train):
+            return _COSTS[len(_COSTS) // 2]
+        for c, cost in enumerate(_COSTS):
+            odds = _logit(cost).fit(X[train], t[train]).decision_function(X[test])
+            loss[c] += float(np.logaddexp(0.0, np.where(t[test], -odds, odds)).sum())
+    return _COSTS[int(np.argmin(loss))]
+
+
+class _LeastSquares:
+    def fit(self, X: Floats, y: Floats) -> None:
+        if X.shape[1] >= len(y):
+            raise EstimationError(
+                f"outcome_model='linear' has {X.shape[1]} columns for the {len(y)} rows of an arm that it is"
+                " fitted to",
+                hint="outcome_model='boosted', which is penalised, or fewer confounders",
+            )
+        spread = X.std(axis=0)
+        self.centre, self.scale = X.mean(axis=0), np.where(spread > 0, spread, 1.0)
+        self.coef = np.linalg.lstsq(with_intercept((X - self.centre) / self.scale), y, rcond=1e-10)[0]
+
+    def predict(self, X: Floats) -> Floats:
+        return np.asarray(with_intercept((X - self.centre) / self.scale) @ self.coef)
+
+
+def learn_outcome(
+    X: Floats, y: Floats, test: Floats, model: OutcomeModel | str | None, random_state: int = 0
+) -> Floats:
+    """Predict the outcome of the rows `test`, shape (m,), by a model fitted to one arm's rows `X` and `y`.
+
+    The model is cloned, and left as it was. One whose predictions are no finite numbers is refused.
+    """
+    if not len(y):
+        raise EstimationError(
+            "a fold leaves an arm without rows to fit its outcome model", hint="use fewer folds"
+        )
+    fitted: Any
+    if model is None or model == BOOSTED:
+        fitted = _RidgeAndTrees()
+    elif model == LINEAR:
+        fitted = _LeastSquares()
+    else:
+        from sklearn.base import clone
+
+        fitted = clone(read_learner(model, "outcome_model") if isinstance(model, str) else model)
+    rows = _at_most(len(y), random_state)
+    with one_openmp_thread(len(y)):
+        try:
+            fitted.fit(X[rows], y[rows])
+            predicted = np.asarray(fitted.predict(test), dtype=float).reshape(-1)
+        except (ValueError, TypeError, np.linalg.LinAlgError) as error:
+            raise _failed("outcome_model", model, error) from None
+    if predicted.shape != (len(test),) or not np.isfinite(predicted).all():
+        raise EstimationError(
+            f"outcome_model {_name(model)} gives predictions that are not one finite number for each row",
+            hint="outcome_model='boosted' or 'linear'",
+        )
+    return predicted
+
+
+def learn_score(
+    X: Floats,
+    treated: Bools,
+    test: Floats,
+    model: Any,  # noqa: ANN401 - any scikit-learn classifier, "logit", or None for the default
+    *,
+    names: Sequence[str] | None = None,
+    random_state: int = 0,
+) -> Floats:
+    """Predict the propensity of the rows `test`, shape (m,), by a model fitted to the rows `X`.
+
+    The model is cloned, and left as it was. Raises `SeparatedError` for ``"logit"`` where covariates tell the
+    arms apart, and `EstimationError` where a model gives no probabilities.
+    """
+    if model == LOGIT:
+        fit = fit_logistic(X, treated, names=names)
+        return np.asarray(0.5 * (1.0 + np.tanh(0.5 * (fit.coef[0] + test @ fit.coef[1:]))))
+    from sklearn.base import clone
+
+    fitted = LogitAndTrees() if model is None else clone(model)
+    rows = _at_most(len(treated), random_state)
+    with one_openmp_thread(len(treated)):
+        try:
+            fitted.fit(X[rows], treated[rows].astype(np.int64))
+            predicted = np.asarray(fitted.predict_proba(test), dtype=float)
+            predicted = predicted[:, list(fitted.classes_).index(1)]
+        except (ValueError, TypeError, np.linalg.LinAlgError) as error:
+            raise _failed("propensity", model, error) from None
+    if not np.isfinite(predicted).all():
+        raise EstimationError(
+            f"propensity {_name(model)} gives probabilities that are not finite numbers",
+            hint="leave it out for the default, or choose another classifier",
+        )
+    return np.asarray(predicted)
+
+
+def read_learner(text: str, where: str) -> Any:  # noqa: ANN401 - any learner
+    """Make the learner that a text names with its options, as a study file or a command line has it.
+
+    Examples
+    --------
+    >>> read_learner("sklearn.linear_model.Ridge(alpha=2.0)", "outcome_model")
+    Ridge(alpha=2.0)
+    """
+    known = "boosted, linear" if where == "outcome_model" else "boosted, logit"
+    hint = f"one of: {known}; or a class of {', '.join(_PACKAGES)} with its options: {_EXAMPLE[where]}"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        called = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+        path = ast.unparse(called.func)
+        options = {str(one.arg): ast.literal_eval(one.value) for one in called.keywords}
+    except (SyntaxError, ValueError):
+        raise EstimationError(f"{where} {text!r} cannot be read", hint=hint) from None
+    if called.args or "None" in options:
+        raise EstimationError(f"{where} {text!r}: options are written with their names", hint=hint)
+    module, _, name = path.rpartition(".")
+    if module.partition(".")[0] not in _PACKAGES:
+        raise EstimationError(f"{where} {text!r} is not known", hint=hint)
+    try:
+        made = getattr(import_module(module), name)(**options)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise EstimationError(f"{where} {text!r} cannot be made: {error}", hint=hint) from None
+    refuse_learner(made, where)
+    return made
+
+
+def refuse_learner(model: object, where: str) -> None:
+    """Refuse what cannot be fitted, or does not predict what is needed there."""
+    wanted = "predict" if where == "outcome_model" else "predict_proba"
+    missing = [name for name in ("fit", wanted) if not hasattr(model, name)]
+    if missing or isinstance(model, type):
+        what = "is a class, not an object" if isinstance(model, type) else f"has no {missing[0]}"
+        raise EstimationError(
+            f"{where} {_name(model)} {what}",
+            hint=f"a scikit-learn {'regressor' if wanted == 'predict' else 'classifier'}, such as"
+            f" {_EXAMPLE[where]}",
+        )
+
+
+def _at_most(n: int, random_state: int) -> Any:  # noqa: ANN401 - a slice or rows
+    if n <= _ROWS:
+        return slice(None)
+    return np.sort(np.random.default_rng(random_state).choice(n, _ROWS, replace=False))
+
+
+def _name(model: object) -> str:
+    if isinstance(model, str):
+        return repr(model)
+    return model.__name__ if isinstance(model, type) else type(model).__name__
+
+
+def _failed(where: str, model: object, error: Exception) -> EstimationError:
+    first = str(error).strip().partition("\n")[0]
+    return EstimationError(
+        f"{where} {_name(model)} could not be fitted: {first}",
+        hint="leave it out for the default, or choose another",
+    )
