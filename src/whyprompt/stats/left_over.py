@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Rows that the regression is fitted to at most, evenly taken.
 _ROWS = 20_000
 _BLOCK = 50_000
-_PENALTIES = tuple(10.0 ** (k / 2) for k in range(0, 12))
+_PENALTIES = tuple(10.0 ** (k / 2) for k in range(12))
 
 
 def left_over(matrix: Floats, residual: Floats, weights: Floats, wanted: Floats) -> float:
