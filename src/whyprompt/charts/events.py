@@ -19,7 +19,7 @@ def event_plot(result: HasEstimates, *, title: str | None = None, width: int = 5
     ----------
     result : EffectResult
         Of `estimate_effect` with ``design="rollout"``: its parts by periods since the change, those before it
-        hollow.
+        hollow; thin lines are intervals that hold for all periods at once.
     title : str, optional
         Of the axis of estimates. Default: the result's own.
     width : int, default 560
@@ -55,6 +55,8 @@ def event_plot(result: HasEstimates, *, title: str | None = None, width: int = 5
             "at": p.at,
             "estimate": p.estimate,
             **dict(zip(("low", "high"), bounded(p), strict=True)),
+            "least": p.simultaneous_low,
+            "most": p.simultaneous_high,
             "fill": "transparent" if p.at < 0 else BLUE,
             "words": row_words(p),
         }
@@ -68,6 +70,11 @@ def event_plot(result: HasEstimates, *, title: str | None = None, width: int = 5
         .mark_rule(color=BLUE, strokeWidth=2, aria=False)
         .encode(y=alt.Y("low:Q"), y2="high:Q")
     )
+    band = (
+        base.transform_filter("isValid(datum.least)")
+        .mark_rule(color=BLUE, strokeWidth=1, opacity=0.5, aria=False)
+        .encode(y=alt.Y("least:Q"), y2="most:Q")
+    )
     points = base.mark_point(stroke=BLUE, size=60, opacity=1).encode(
         y=y, fill=alt.Fill("fill:N", scale=None), **told()
     )
@@ -77,4 +84,6 @@ def event_plot(result: HasEstimates, *, title: str | None = None, width: int = 5
     description = (
         f"Event study over {len(drawn)} periods, {before} before the change. From {'; to '.join(ends)}."
     )
-    return layered(rule_at(0.0, "y"), change, bar, points, description=description, width=width, height=280)
+    return layered(
+        rule_at(0.0, "y"), change, band, bar, points, description=description, width=width, height=280
+    )

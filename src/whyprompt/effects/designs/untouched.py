@@ -17,6 +17,7 @@ from whyprompt.effects.result import interval_words
 from whyprompt.errors import EstimationError
 from whyprompt.results import Assumption, Estimate
 from whyprompt.stats.rules import few_clusters, holm
+from whyprompt.stats.several import correlation, max_t
 from whyprompt.stats.staggered import (
     assignments,
     average_effects,
@@ -140,13 +141,30 @@ def _left_out(
     return _told(value, *jackknife(panel, change, statistic, value), level=level, nil=nil)
 
 
-def _told(value: Floats, covariance: Floats, df: Floats, *, level: float, nil: float) -> list[dict[str, Any]]:
-    # An error that is rounding is none: no spread in the sample is no certainty.
+def _told(
+    value: Floats,
+    covariance: Floats,
+    df: Floats,
+    *,
+    level: float,
+    nil: float,
+    together: slice = slice(1, None),
+) -> list[dict[str, Any]]:
+    """Give what each number is told with as an estimate; those `together` have intervals that hold at once."""
     out = []
     for v, error, free in zip(value, np.sqrt(np.diag(covariance)), df, strict=True):
+        # An error that is rounding is none: no spread in the sample is no certainty.
         known = bool(np.isfinite(error) and error > nil and np.isfinite(free))
         row = stated("", v, float(error) if known else None, float(free) if known else None, level=level)
         out.append({name: getattr(row, name) for name in ("std_error", "df", "ci_low", "ci_high", "p_value")})
+    live = [j for j in range(len(value))[together] if out[j]["std_error"] is not None]
+    if len(live) > 1:
+        joint = correlation(covariance[np.ix_(live, live)])
+        reach = max_t(np.zeros(len(live)), joint, level=level, df=float(df[live].min()))[1]
+        for j in live:
+            half = reach * out[j]["std_error"]
+            ends = (float(value[j]) - half, float(value[j]) + half)
+            out[j] |= dict(zip(("simultaneous_low", "simultaneous_high"), ends, strict=True))
     return out
 
 
@@ -195,7 +213,7 @@ def _before(
     covariance = np.full((len(value), len(value)), np.nan)
     if joint:
         covariance, df = jackknife(panel, change, statistic, value)
-        told = _told(value, covariance, df, level=level, nil=nil)
+        told = _told(value, covariance, df, level=level, nil=nil, together=slice(-1))
     else:
         # Dealing the dates anew says how likely each is, and nothing of its interval: no row is changed yet.
         told = [{"p_value": one["p_value"]} for one in judge(panel, change, statistic, value)]
