@@ -150,7 +150,7 @@ def _told(
     nil: float,
     together: slice = slice(1, None),
 ) -> list[dict[str, Any]]:
-    """Give what each number is told with as an estimate; those `together` have intervals that hold at once."""
+    """Give what each number is told with; those `together` have intervals that hold at once, too."""
     out = []
     for v, error, free in zip(value, np.sqrt(np.diag(covariance)), df, strict=True):
         # An error that is rounding is none: no spread in the sample is no certainty.
