@@ -190,6 +190,25 @@ def test_where_rows_do_not_allow_it_the_plain_difference_is_given_and_said_or_re
         estimate_effect(known, **asked, method="nearest", regression_adjustment=True)
 
 
+def test_a_row_that_decides_a_coefficient_alone_has_an_error_all_the_same():
+    """A level with one control row: the treated of that level are compared with what that row says."""
+    errors, stated = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        t = np.repeat([1, 0], [30, 90])
+        level = np.zeros(120)
+        level[:10] = 1.0
+        level[30] = 1.0
+        frame = pd.DataFrame({"t": t, "a": rng.normal(size=120), "rare": level})
+        frame["y"] = 1.0 * t + frame.a + 2.0 * level + rng.normal(size=120)
+        result = estimate_effect(
+            frame, treatment="t", outcome="y", confounders=["a", "rare"], method="full", cluster="none"
+        )
+        errors.append(result.estimate - 1.0)
+        stated.append(result.std_error)
+    assert 0.85 < np.mean(stated) / np.std(errors, ddof=1) < 1.3
+
+
 def test_several_outcomes_and_ratios_are_adjusted_alike():
     frame = drawn(8, 600).assign(z=lambda d: (d.y > 0.5).astype(float))
     both = estimate_effect(frame, **{**ASKED, "outcome": ["y", "z"]}, method="nearest", draws=200)

@@ -3,9 +3,11 @@
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import linear_sum_assignment
 
+from whyprompt import estimate_effect
 from whyprompt.effects.methods import kernel as kernels
 from whyprompt.effects.methods.kernel import match_kernel
 from whyprompt.effects.methods.line import line_pairs_within
@@ -56,6 +58,21 @@ def test_kernels_by_running_sums_are_kernels_by_pairs(monkeypatch, estimand, ker
     for options in ({}, {"adjust": X}, {"adjust": X, "neighbours": 0}, {"adjust": X, "implied": True}):
         found, wanted = (abadie_imbens(y, t, m, score=score, **options) for m in (summed, listed))
         assert found == pytest.approx(wanted, rel=1e-10)
+
+
+def test_rows_put_aside_leave_the_matches_of_a_kernel_where_they_are(monkeypatch):
+    score, t, y, x = drawn(3, 400)
+    frame = pd.DataFrame({"arm": np.where(t, "b", "c"), "y": y, "x": x, "score": score})
+    asked = {"treatment": "arm", "outcome": "y", "confounders": ["x"], "treated": "b", "control": "c"}
+    asked |= {"method": "kernel", "cluster": "none"}
+    third = pd.DataFrame({"arm": "a", "y": 0.0, "x": 0.0, "score": 0.5}, index=range(50))
+    whole = pd.concat([third, frame], ignore_index=True)
+    listed = estimate_effect(whole, **asked)
+    monkeypatch.setattr(kernels, "_LISTED", 0)
+    summed = estimate_effect(whole, **asked)
+    assert (summed.estimate, summed.std_error) == pytest.approx((listed.estimate, listed.std_error), rel=1e-9)
+    assert summed.matched.received() == pytest.approx(listed.matched.received(), rel=1e-8, abs=1e-12)
+    assert not summed.matched.is_focal[:50].any()
 
 
 def test_a_row_whose_window_weighs_little_is_summed_exactly():

@@ -229,6 +229,7 @@ def _spread(
             other=where[matched.other],
             stratum=None if matched.stratum is None else wide(matched.stratum, -1),
             discarded=wide(matched.discarded, 1),
+            kernel=None if matched.kernel is None else matched.kernel.at(where, n),
         )
     treated = None if result.treated_rows is None else wide(result.treated_rows, 0)
     if treated is not None:

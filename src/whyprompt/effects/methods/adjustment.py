@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 # Matched rows for each coefficient, below which a regression is not asked of an arm.
 _ROWS_EACH = 2
-# A residual of which less is left says nothing of its error.
-_LEAST_SPARED = 0.01
+# A residual of which so little is left says nothing of its error.
+_LEAST_SPARED = 0.02
 
 
 class Regressed(NamedTuple):
@@ -52,14 +52,26 @@ class Regressed(NamedTuple):
     target: Bools
     rank: int
 
+    def errors(self, y: Floats, treated: Bools) -> Floats:
+        """Return residuals brought to their errors' variance, shape (n,): HC2's where weights are equal.
+
+        A row that its regression goes through has the arm's mean error: its own does not show.
+        """
+        own = np.where(treated, self.predicted[1], self.predicted[0])
+        out: Floats = (y - own) / np.sqrt(self.spared)
+        for arm in (treated, ~treated):
+            through = arm & (self.spared <= _LEAST_SPARED)
+            seen = out[arm & ~through & (self.implied != 0)]
+            if through.any() and len(seen):
+                out[through] = np.sqrt((seen**2).mean())
+        return out
+
     def influence(self, y: Floats, treated: Bools) -> Floats:
         """Return the influence of the two means, divided by n, shape (n, 2).
 
-        Residuals are brought to the errors' variance, as HC2 does where weights are equal. The rows that the
-        effect is about are a sample as well: what the regressions say of them varies.
+        The rows that the effect is about are a sample as well: what the regressions say of them varies.
         """
-        own = np.where(treated, self.predicted[1], self.predicted[0])
-        noise = self.implied * (y - own) / np.sqrt(self.spared)
+        noise = self.implied * self.errors(y, treated)
         out = np.column_stack([np.where(treated, noise, 0.0), np.where(treated, 0.0, noise)])
         about = self.target / self.target.sum()
         for k, predicted in enumerate(self.predicted[::-1]):

@@ -48,8 +48,8 @@ _ERRORS = ("abadie_imbens", "auto", "bootstrap", "pairs", "strata", "wild_bootst
 def options_of(method: str) -> tuple[str, ...]:
     """Name the options of a method.
 
-    >>> options_of("kernel")
-    ('kernel', 'bandwidth', 'exact', 'distance', 'discard', 'neighbours')
+    >>> options_of("cem")
+    ('cutpoints', 'exact', 'regression_adjustment')
     """
     return tuple(f.name for f in fields(_kind(method)))  # type: ignore[arg-type]  # each is a dataclass
 

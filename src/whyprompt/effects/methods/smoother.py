@@ -47,6 +47,11 @@ class Smoother(NamedTuple):
     n: int
     windows: tuple[Window, ...]
 
+    def at(self, rows: Ints, n: int) -> Smoother:
+        """Return the same matches of rows at these places among n."""
+        moved = (w._replace(focal=rows[w.focal], other=rows[w.other]) for w in self.windows)
+        return Smoother(n, tuple(moved))
+
     @property
     def is_focal(self) -> Bools:
         """Rows with a counterpart in their window, shape (n,)."""

@@ -8,9 +8,9 @@ The ordinary bootstrap is wrong for nearest neighbours with replacement, however
 (Abadie and Imbens 2008); `refuse_naive_bootstrap` says so, and `wild_bootstrap` is the valid one.
 
 These take the score as known, as MatchIt's and Matching's do. A fitted score balances better than a known
-one, so they are too large, and much too large where covariates matter for the outcome apart from the score;
-`for_estimated_score` corrects those of matches with replacement, kernels, full matching and subclasses. For
-pairs without replacement no correction is known: their error stays on the safe side.
+one, so they are too large, and much too large where covariates matter for the outcome apart from the score.
+`for_estimated_score` corrects those of a plain difference of matched means. After a regression on the
+covariates in the matched sample (`adjustment`) nothing is left to correct.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def abadie_imbens(
     else:
         residual = np.where(treated, own[1], own[0])
         if implied and adjust is not None:
-            residual /= np.sqrt(made.spared)
+            residual = made.errors(y, treated)
         sigma2 = conditional_variance(residual, treated, score, neighbours=neighbours, tolerance=tolerance)
     received = matched.received()
     factor = received**2 - matched.received(2)
@@ -195,6 +195,9 @@ def for_estimated_score(
     R^2)``, with R^2 that of a regression of the estimator's influence values on the score equations, which is
     the same number in large samples and never negative. The derivative d takes the effect given covariates
     from linear regressions in each arm.
+
+    Their theorems are for matches with replacement; for pairs without it the same is right in simulations
+    (`benchmarks/coverage_matching.py`).
 
     Reference: Abadie, A. and Imbens, G. W. (2016). Matching on the estimated propensity score. Econometrica
     84, 781-807, theorems 1 and 2.
