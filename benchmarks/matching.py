@@ -203,7 +203,7 @@ def ours(n: int, repeats: int, draws: int) -> dict[str, Any]:
 
 
 def weights(frame: pd.DataFrame, asked: dict[str, Any], repeats: int) -> dict[str, Any]:
-    """Time weights, and methods that see a text column of very many levels, with the memory of each."""
+    """Time methods by name, and those that see a text column of very many levels, with the memory of each."""
     from whyprompt import estimate_effect
 
     rng = np.random.default_rng(1)
@@ -217,7 +217,7 @@ def weights(frame: pd.DataFrame, asked: dict[str, Any], repeats: int) -> dict[st
     both = coded.groupby("template")["treated"].transform("nunique") == 2
     coded = coded[both].reset_index(drop=True)
     out: dict[str, Any] = {"levels": levels}
-    runs = [(name, frame, asked, name) for name in ("ipw", "overlap", "entropy")]
+    runs = [(name, frame, asked, name) for name in ("kernel", "optimal", "ipw", "overlap", "entropy")]
     named = {**asked, "confounders": ["x0", "template"]}
     runs += [(f"{name}, text levels", coded, named, name) for name in ("cem", "ipw", "entropy")]
     for label, rows, options, method in runs:

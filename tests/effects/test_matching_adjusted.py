@@ -209,6 +209,17 @@ def test_a_row_that_decides_a_coefficient_alone_has_an_error_all_the_same():
     assert 0.85 < np.mean(stated) / np.std(errors, ddof=1) < 1.3
 
 
+def test_very_many_levels_are_matched_without_a_regression():
+    rng = np.random.default_rng(0)
+    level = rng.integers(0, 600, 4000)
+    frame = drawn(1, 4000).assign(task=[f"task {k}" for k in level])
+    asked = {**ASKED, "confounders": ["a", "task"], "method": "cem"}
+    result = estimate_effect(frame, **asked)
+    assert any("columns, more than 500" in w for w in result.warnings)
+    plain = estimate_effect(frame, **asked, regression_adjustment=False)
+    assert (result.estimate, result.std_error) == (plain.estimate, plain.std_error)
+
+
 def test_several_outcomes_and_ratios_are_adjusted_alike():
     frame = drawn(8, 600).assign(z=lambda d: (d.y > 0.5).astype(float))
     both = estimate_effect(frame, **{**ASKED, "outcome": ["y", "z"]}, method="nearest", draws=200)

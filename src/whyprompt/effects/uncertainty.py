@@ -51,9 +51,8 @@ def with_error(
 
     `along` is the score, or its logit, that was matched on; `neighbours` are the rows from which a
     conditional variance is estimated, 0 for one common variance; `by_score_alone` says that the score says
-    who is compared with whom, and not covariates; the estimate was corrected by the regressions `adjust`, where
-    the method does. Raises `EstimationError` if the error asked for does not go with the
-    method.
+    who is compared with whom, and not covariates; the estimate was corrected by the regressions `adjust`,
+    where the method does. Raises `EstimationError` if the error asked for does not go with the method.
     """
     kind, matched = plan.std_error, fit.matched
     assert matched is not None

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 Score = tuple["Floats", "Floats"]
 """The propensity of each row, and what is matched on: it, or its logit."""
 
-# Of the regression in the matched sample, each level of a text column being one.
-_MOST_COLUMNS = 500
+# Columns of the regression in the matched sample, each level of a text column being one, and their cells
+# (512 MiB).
+_MOST_COLUMNS, _MOST_CELLS = 500, 2**26
 DISCARD = ("none", "treated", "control", "both", "crump")
 
 
@@ -77,8 +78,8 @@ class Matching(Method):
             return None, ""
         if count == 0:
             why = "there are no confounders"
-        elif count > _MOST_COLUMNS:
-            why = f"the confounders have {count} columns, more than {_MOST_COLUMNS}"
+        elif count > (most := min(_MOST_COLUMNS, _MOST_CELLS // len(problem.y))):
+            why = f"the confounders have {count} columns, more than {most}"
         else:
             why = too_few(problem.treated, matched, problem.design.matrix)
         if why and asked:
