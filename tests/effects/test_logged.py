@@ -41,12 +41,17 @@ def test_every_method_uses_it_or_refuses_it(method):
 
 def test_weights_by_it_are_hajeks():
     frame = log()
-    found = estimate_effect(frame, **ASKED, propensity="propensity", design="randomized")
+    found = estimate_effect(
+        frame, **ASKED, propensity="propensity", design="randomized", method="ipw", estimand="ate"
+    )
     t, p = frame.arm == 1, frame.propensity
     means = [np.average(frame.y[a], weights=w[a]) for a, w in ((t, 1 / p), (~t, 1 / (1 - p)))]
-    assert found.method == "ipw"
     assert found.estimate == pytest.approx(means[0] - means[1], rel=1e-10)
     assert found.ci_low < 1 < found.ci_high
+    # Unasked it is doubly robust, with nothing to model the outcome by but its mean.
+    unasked = estimate_effect(frame, **ASKED, propensity="propensity", design="randomized")
+    assert unasked.settings["distance"] == "known propensity"
+    assert unasked.ci_low < 1 < unasked.ci_high
 
 
 def test_a_column_that_lies_unused_is_spoken_of():

@@ -251,6 +251,9 @@ def learn_outcome(
         raise EstimationError(
             "a fold leaves an arm without rows to fit its outcome model", hint="use fewer folds"
         )
+    if not X.shape[1]:
+        # With a known propensity nothing else need be adjusted for.
+        return np.full(len(test), float(y.mean()))
     fitted: Any
     if model is None or model == BOOSTED:
         fitted = _RidgeAndTrees()
