@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.results import Estimate
 from whyprompt.stats.errors import interval
 from whyprompt.stats.several import two_sided_p
@@ -129,6 +130,10 @@ def risk_measures(problem: Problem, plan: Plan, fit: Fit) -> tuple[Estimate, ...
     def error(a: float, b: float) -> tuple[float | None, float | None]:
         if fit.std_error is None:
             return None, None
+        if isinstance(plan.method, AIPW) and fit.influence is not None:
+            # Each arm's mean has its influence values, and models need not be fitted again.
+            by_unit, df, _ = plan.method.error(problem, replace(fit, influence=fit.influence * (a, b)))
+            return float(np.linalg.norm(by_unit)), df
         scaled = problem.y * np.where(problem.treated, a, b)
         other = plan.method.fit_again(problem, plan, fit, scaled)
         return other.std_error, other.df

@@ -13,6 +13,8 @@ from whyprompt.effects.methods.learners import (
     LINEAR,
     LOGIT,
     Covariates,
+    LogitAndTrees,
+    RidgeAndTrees,
     learn_outcome,
     learn_score,
     read_learner,
@@ -132,6 +134,8 @@ class AIPW(Weighting):
         if folds > 1 and splits > 1:
             more = np.random.SeedSequence(plan.random_state).generate_state(splits - 1, dtype=np.uint64)
             seeds += more.tolist()
+        if plan.score_model is None and problem.known_score is None:
+            plan = replace(plan, score_model=LogitAndTrees.settled(Covariates.of(ordered), ordered.treated))
         deals: list[_Deal] = []
         refused: list[SeparatedError] = []
         for one in seeds:
@@ -212,11 +216,11 @@ class AIPW(Weighting):
             return _Deal(tests, problem.known_score, 0)
         treated, names = problem.treated, problem.design.names
         covariates = Covariates.of(problem, dense=plan.score_model == LOGIT)
-        score = np.empty(len(treated))
+        score, model = np.empty(len(treated)), plan.score_model
         for test in tests:
             train = ~test if len(tests) > 1 else test
             X, new = covariates.split(train, test, treated.astype(float))
-            score[test] = learn_score(X, treated[train], new, plan.score_model, names=names)
+            score[test] = learn_score(X, treated[train], new, model, names=names)
         # A score from other rows can be all but 0 or 1; one such row would then be the whole estimate.
         clipped = int(((score < self.clip) | (score > 1 - self.clip)).sum())
         return _Deal(tests, np.clip(score, self.clip, 1 - self.clip), clipped)
@@ -228,13 +232,17 @@ class AIPW(Weighting):
         # An arm whose outcomes the estimand takes as they are needs no model.
         wanted = {"att": (1,), "atc": (0,)}.get(estimand, (0, 1))
         arms = (treated, ~treated)
+        models = [self.outcome_model, self.outcome_model]
+        if self.outcome_model in (None, BOOSTED):
+            for column in wanted:
+                models[column] = RidgeAndTrees.settled(covariates, arms[column], y)
         predicted = np.zeros((len(y), 2))
         for test in deal.tests:
             train = ~test if len(deal.tests) > 1 else test
             for column in wanted:
                 rows = train & arms[column]
                 X, new = covariates.split(rows, test, y)
-                predicted[test, column] = learn_outcome(X, y[rows], new, self.outcome_model)
+                predicted[test, column] = learn_outcome(X, y[rows], new, models[column])
         parts, size = _parts(y, treated.astype(float), score, predicted, estimand)
         means = parts.sum(axis=0) / size.sum()
         influence = (parts - size[:, None] * means) / size.sum()

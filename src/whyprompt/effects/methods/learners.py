@@ -46,11 +46,11 @@ _SHARED: dict[str, Any] = {
     "early_stopping": False,
     "random_state": 0,
 }
-# Fewer rows show no trees.
-_FEW = 100
+# Fewer rows show no trees; of more it is not asked how much of them is noise, in so many parts.
+_FEW, _MANY, _THIRDS = 100, 2_000, 3
 # Penalties of the logistic regression (the inverse of C), by the likelihood of rows left out, in so many
 # parts of so many rows at most.
-_COSTS, _PARTS, _TRIED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 4, 5_000
+_COSTS, _PARTS, _TRIED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 4, 3_000
 # Working residuals are of probabilities no nearer to 0 or 1 than this.
 _EDGE = 0.03
 # Levels of a text column beyond which each has no column of its own.
@@ -117,13 +117,15 @@ class Covariates(NamedTuple):
         A row to learn from has the means of its levels from others, so that a level of few rows does not
         tell what it is to be learned.
         """
-        X, new = self.matrix[train], self.matrix[test]
+        X, new = self.matrix[train], self.matrix[test] if len(test) else self.matrix[:0]
         if not self.codes.shape[1]:
             return X, new
         from sklearn.preprocessing import TargetEncoder
 
         encoder = TargetEncoder(target_type="continuous", random_state=0)
         levels = encoder.fit_transform(self.codes[train], target[train])
+        if not len(test):
+            return np.column_stack([X, levels]), new
         return np.column_stack([X, levels]), np.column_stack([new, encoder.transform(self.codes[test])])
 
 
@@ -137,21 +139,34 @@ class OutcomeModel(Protocol):
         """Predict the outcome."""
 
 
-class _RidgeAndTrees:
+class RidgeAndTrees:
     """A ridge regression, its penalty by leaving out one, and boosted trees on its residuals."""
 
-    def fit(self, X: Floats, y: Floats) -> None:
+    def __init__(self, share: float | None = None) -> None:
+        self.share = share
+
+    @classmethod
+    def settled(cls, covariates: Covariates, rows: Bools, y: Floats) -> RidgeAndTrees:
+        """Settle once for all folds how much of the trees is kept: one number says little of any row."""
+        X, _ = covariates.split(rows, rows[:0], y)
+        return cls(cls().fit(X, y[rows]).trees.share) if rows.sum() < _MANY else cls(1.0)
+
+    def fit(self, X: Floats, y: Floats) -> RidgeAndTrees:
+        """Fit to the rows of one arm."""
         from sklearn.linear_model import RidgeCV
 
         self.scale = _Scale(X)
         self.line = RidgeCV(alphas=_PENALTIES).fit(self.scale(X), y)
-        self.trees = _trees(X, y - self.line.predict(self.scale(X)), **_OUTCOME)
+        rest = y - self.line.predict(self.scale(X))
+        self.trees = _Trees(X, rest, np.ones(len(y)), _OUTCOME, self.share)
         self.range = y.min(), y.max()
+        return self
 
     def predict(self, X: Floats) -> Floats:
+        """Predict the outcome, within those that were seen."""
         line = self.line.predict(self.scale(X))
         # Beyond the outcomes seen a line goes on for ever, and rows there are those that nothing supports.
-        return np.asarray(np.clip(line + _of_trees(self.trees, X), *self.range))
+        return np.asarray(np.clip(line + self.trees.predict(X), *self.range))
 
 
 class LogitAndTrees:
@@ -159,24 +174,37 @@ class LogitAndTrees:
 
     classes_ = np.array([0, 1])
 
+    def __init__(self, cost: float | None = None, share: float | None = None) -> None:
+        self.given = cost, share
+
+    @classmethod
+    def settled(cls, covariates: Covariates, treated: Bools) -> LogitAndTrees:
+        """Settle the penalty and how much of the trees is kept once for all folds."""
+        every = np.ones(len(treated), dtype=bool)
+        X, _ = covariates.split(every, every[:0], treated.astype(float))
+        cost = _cost(_Scale(X)(X), treated)
+        return cls(cost, cls(cost).fit(X, treated).trees.share if len(treated) < _MANY else 1.0)
+
     def fit(self, X: Floats, y: Any) -> LogitAndTrees:  # noqa: ANN401 - 0 and 1
         """Fit to rows of both arms."""
         self.scale = _Scale(X)
         scaled, t = self.scale(X), np.asarray(y).astype(bool)
-        self.line = _logit(_cost(scaled, t)).fit(scaled, t)
+        cost, share = self.given
+        self.line = _logit(_cost(scaled, t) if cost is None else cost).fit(scaled, t)
         p = np.clip(self.line.predict_proba(scaled)[:, 1], _EDGE, 1 - _EDGE)
         curve = p * (1 - p)
-        self.trees = _trees(X, (t - p) / curve, weights=curve, **_SCORE)
+        self.trees = _Trees(X, (t - p) / curve, curve, _SCORE, share)
         return self
 
     def predict_proba(self, X: Floats) -> Floats:
         """Give the probability of 0 and of 1."""
-        odds = self.line.decision_function(self.scale(X)) + _of_trees(self.trees, X)
+        odds = self.line.decision_function(self.scale(X)) + self.trees.predict(X)
         p = 0.5 * (1.0 + np.tanh(0.5 * odds))
         return np.column_stack([1 - p, p])
 
     def __sklearn_clone__(self) -> LogitAndTrees:
-        return LogitAndTrees()
+        """Begin anew with what was given."""
+        return LogitAndTrees(*self.given)
 
 
 class _Scale:
@@ -189,16 +217,46 @@ class _Scale:
         return np.asarray((X - self.centre) / self.spread)
 
 
-def _trees(X: Floats, y: Floats, *, weights: Floats | None = None, **options: Any) -> Any:  # noqa: ANN401
+class _Trees:
+    """Boosted trees, drawn towards 0 by as much as they promise more than they keep on rows left out.
+
+    Where rows are few, trees of what a line leaves are noise as often as not, and an estimate pays for noise
+    with its interval. The factor is the slope of `y` on predictions from other parts, between 0 and 1.
+    """
+
+    def __init__(
+        self, X: Floats, y: Floats, weights: Floats, options: dict[str, Any], share: float | None
+    ) -> None:
+        self.share, self.model = 0.0, None
+        if len(y) < _FEW or not X.shape[1]:
+            return
+        self.share = share if share is not None else self._kept(X, y, weights, options)
+        if self.share > 0:
+            self.model = _boosted(X, y, weights, options)
+
+    @staticmethod
+    def _kept(X: Floats, y: Floats, weights: Floats, options: dict[str, Any]) -> float:
+        if len(y) >= _MANY:
+            return 1.0
+        drawn = np.empty(len(y))
+        part = np.arange(len(y)) % _THIRDS
+        for k in range(_THIRDS):
+            rows = part != k
+            drawn[~rows] = _boosted(X[rows], y[rows], weights[rows], options).predict(X[~rows])
+        size = float(weights @ drawn**2)
+        return float(np.clip(weights @ (drawn * y) / size, 0.0, 1.0)) if size > 0 else 0.0
+
+    def predict(self, X: Floats) -> Any:  # noqa: ANN401 - an array, or 0
+        return 0.0 if self.model is None else self.share * self.model.predict(X)
+
+
+def _boosted(X: Floats, y: Floats, weights: Floats, options: dict[str, Any]) -> Any:  # noqa: ANN401
     from sklearn.ensemble import HistGradientBoostingRegressor
 
-    if len(y) < _FEW or not X.shape[1]:
-        return None
-    return HistGradientBoostingRegressor(**options, **_SHARED).fit(X, y, sample_weight=weights)
-
-
-def _of_trees(trees: Any, X: Floats) -> Any:  # noqa: ANN401 - a scikit-learn regressor
-    return 0.0 if trees is None else trees.predict(X)
+    # Fewer rows are told apart by fewer trees.
+    number = options["max_iter"] if len(y) >= _MANY else options["max_iter"] // 2
+    model = HistGradientBoostingRegressor(**options | _SHARED | {"max_iter": number})
+    return model.fit(X, y, sample_weight=weights)
 
 
 def _logit(cost: float) -> Any:  # noqa: ANN401 - a scikit-learn classifier
@@ -255,10 +313,12 @@ def learn_outcome(
         # With a known propensity nothing else need be adjusted for.
         return np.full(len(test), float(y.mean()))
     fitted: Any
-    if model is None or model == BOOSTED:
-        fitted = _RidgeAndTrees()
-    elif model == LINEAR:
+    if model == LINEAR:
         fitted = _LeastSquares()
+    elif isinstance(model, RidgeAndTrees):
+        fitted = RidgeAndTrees(model.share)
+    elif model is None or model == BOOSTED:
+        fitted = RidgeAndTrees()
     else:
         from sklearn.base import clone
 
@@ -282,7 +342,7 @@ def learn_score(
     X: Floats,
     treated: Bools,
     test: Floats,
-    model: Any,  # noqa: ANN401 - any scikit-learn classifier, "logit", or None for the default
+    model: Any,  # noqa: ANN401 - any scikit-learn classifier, or "logit"
     *,
     names: Sequence[str] | None = None,
     random_state: int = 0,
@@ -297,7 +357,7 @@ def learn_score(
         return np.asarray(0.5 * (1.0 + np.tanh(0.5 * (fit.coef[0] + test @ fit.coef[1:]))))
     from sklearn.base import clone
 
-    fitted = LogitAndTrees() if model is None else clone(model)
+    fitted = clone(model)
     rows = _at_most(len(treated), random_state)
     with one_openmp_thread(len(treated)):
         try:
