@@ -180,14 +180,21 @@ class Table:
 
     def column(self, name: str, *, role: str) -> Column:
         """Read a column, gaps and all; refused where it is absent, infinite, or of dates or lists."""
+        import narwhals as nw
+
         self.require([name], role=role)
         series = self._frame.get_column(name)
         if series.dtype.is_numeric() or str(series.dtype) == "Boolean":
             kind: Literal["number", "boolean"] = "number" if series.dtype.is_numeric() else "boolean"
             return _number_column(name, kind, _floats(series), role)
         raw = series.to_list()
-        # A pandas object column may hold a NaN that narwhals does not call null.
         gone = np.asarray(series.is_null().to_numpy(), dtype=bool)
+        if series.dtype == nw.String and getattr(series.to_native(), "dtype", None) != np.dtype(object):
+            # Of a type that holds text and nothing else: no value need be looked at.
+            text = np.full(len(raw), None, dtype=object)
+            text[~gone] = raw if not gone.any() else [v for v in raw if isinstance(v, str)]
+            return Column(name=name, kind="text", data=text, missing=gone)
+        # A pandas object column may hold a NaN that narwhals does not call null.
         gone = gone | np.array([isinstance(v, float) and v != v for v in raw], dtype=bool)  # noqa: PLR0124
         present = raw if not gone.any() else [v for v, out in zip(raw, gone.tolist(), strict=True) if not out]
         if present and all(isinstance(value, str) for value in present):
@@ -227,7 +234,7 @@ class Table:
                 " purpose",
             )
         if column.kind == "text":
-            half = next((value for value in dict.fromkeys(column.data) if _HALF.search(value)), None)
+            half = next((value for value in distinct(column.data)[0] if _HALF.search(value)), None)
             if half is not None:
                 raise DataError(
                     f"{role} column {name!r} holds half a character (a lone surrogate) in"

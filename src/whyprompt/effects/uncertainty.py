@@ -120,8 +120,8 @@ def with_error(
         () if finite is not None else ("there are too few pairs or rows for a standard error",)
     )
     if finite is not None and problem.cluster is not None:
-        used = np.unique(problem.cluster[fit.weights > 0].astype(str))
-        extra += few_clusters(len(used), df if by_cluster or kind == "strata" else None)
+        used = len(set(problem.cluster[fit.weights > 0].tolist()))
+        extra += few_clusters(used, df if by_cluster or kind == "strata" else None)
     return replace(
         fit,
         std_error=finite,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from whyprompt.errors import DataError, EstimationError
+from whyprompt.stats.order import distinct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,10 +112,12 @@ def cluster_codes(cluster: NDArray[Any] | Sequence[object] | None, n: int) -> ND
     labels = np.asarray(cluster)
     if labels.shape != (n,):
         raise DataError(f"cluster has shape {labels.shape}; expected ({n},)")
-    missing = [label is None or label != label for label in labels.tolist()]  # noqa: PLR0124 - NaN is not itself
-    if any(missing):
-        raise DataError(f"cluster has {sum(missing)} missing labels")
-    codes: NDArray[np.intp] = np.unique(labels.astype(str), return_inverse=True)[1]
+    texts = labels.dtype == object and all(type(label) is str for label in labels.tolist())
+    if not texts:
+        missing = sum(label is None or label != label for label in labels.tolist())  # noqa: PLR0124 - NaN
+        if missing:
+            raise DataError(f"cluster has {missing} missing labels")
+    codes = distinct(labels if texts else labels.astype(str))[1]
     if codes.max() == 0:
         raise EstimationError("all rows are in one cluster: no standard error can be computed")
     return codes
