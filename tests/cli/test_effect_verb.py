@@ -107,15 +107,15 @@ def test_the_command_gives_matchits_numbers(run, matchit, key, options):
 
 
 def test_the_command_and_the_library_give_the_same(run):
-    _, out, _ = run(
-        *lalonde("--method", "aipw", "--estimand", "ate", "--seed", "3", "--by", "race", "--json")
-    )
+    method = ("--method", "aipw:outcome_model=linear,splits=2", "--propensity", "logit")
+    _, out, _ = run(*lalonde(*method, "--estimand", "ate", "--seed", "3", "--by", "race", "--json"))
     library = estimate_effect(
         pd.read_csv(LALONDE),
         treatment="treat",
         outcome="re78",
         confounders=COVARIATES.split(","),
-        method="aipw",
+        method={"aipw": {"outcome_model": "linear", "splits": 2}},
+        propensity="logit",
         estimand="ate",
         random_state=3,
         by=["race"],
@@ -174,7 +174,8 @@ def test_a_graph_chooses_the_confounders(run, tmp_path, form):
         graph = tmp_path / "graph.dot"
         edges = "; ".join(f"{v} -> {w}" for v in ("race", "age", "educ") for w in ("treat", "re78"))
         graph.write_text(f"digraph {{ {edges}; treat -> re78 }}")
-    code, out, err = run(LALONDE, "--treatment", "treat", "--outcome", "re78", "--graph", graph, "--json")
+    asked = ("--treatment", "treat", "--outcome", "re78", "--method", "ipw", "--json")
+    code, out, err = run(LALONDE, *asked, "--graph", graph)
     assert code == 0, err
     found = json.loads(out)
     assert found["confounders"] == ["age", "educ", "race"]
@@ -453,7 +454,7 @@ def test_ordered_levels(run, tmp_path):
         (["--method", "nearest:ratio=1.5"], "--method nearest:ratio is '1.5'; it is a whole number"),
         (["--method", "nearest:replace=maybe"], "--method nearest:replace is 'maybe'; it is true or false"),
         (["--method", "nearest:covariate_calipers=x"], "gives a size to each column"),
-        (["--method", "aipw:outcome_model=Ridge"], "outcome_model is an object of Python"),
+        (["--method", "aipw:outcome_model=Ridge"], "outcome_model 'Ridge' is not known"),
         (["--method", "nearest:ratio=0"], "--method NAME:ratio=0: at least 1"),
         (["--std-error", "bootstrap:draw=9"], "--std-error bootstrap has no option 'draw'"),
         (["--check", "placebos"], "--check 'placebos' is not known"),
@@ -855,7 +856,7 @@ def test_rows_that_are_said_to_be_independent_are_taken_so(run, both_arms):
     code, out, _ = run(both_arms[1], *options, "--cluster", "none", "--json")
     assert code == 0
     found = json.loads(out)
-    assert found["method"] == "nearest"
+    assert found["method"] == "aipw"
     assert not any("doc_id" in text for text in found["warnings"])
 
 
@@ -897,7 +898,11 @@ def test_the_commands_of_the_page_on_designs_work_as_printed(run, tmp_path):
         path, "--treatment", "arm", "--outcome", "y", "--design", "randomized", "--confounders", "x", "--json"
     )
     found = json.loads(out)
-    assert (found["method"], found["estimand"], found["n_treated_used"]) == ("ipw", "ate", found["n_treated"])
+    assert (found["method"], found["estimand"], found["n_treated_used"]) == (
+        "aipw",
+        "ate",
+        found["n_treated"],
+    )
 
 
 def test_a_p_value_is_written_in_one_way(run, tmp_path):

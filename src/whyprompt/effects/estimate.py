@@ -24,7 +24,7 @@ from whyprompt.effects.methods.method import told
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.result import EffectResult, differ_words, effect_sentence
-from whyprompt.effects.separation import explain_separation, spared_words, without_counterpart
+from whyprompt.effects.separation import explain_separation, refuse_apart, spared_words, without_counterpart
 from whyprompt.effects.subgroups import heterogeneity, impossible_limits, part_name, subgroup_effects
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.stats.absorb import absorbed
@@ -121,6 +121,7 @@ def estimated(
     notes += propensity_notes(
         table, problem, columns["propensity"], {*(chosen or ()), *problem.exact, outcome}
     )
+    refuse_apart(problem, plan)
     spared, aside = without_counterpart(problem, plan)
     cautious = spared_words(spared, problem, plan.estimand)
     lost = (int((aside & problem.treated).sum()), int((aside & ~problem.treated).sum()))

@@ -131,6 +131,15 @@ def _hint(levels: Sequence[OneArmed], n: int, plan: Plan) -> str:
     return f"{text}; method='aipw' has a penalised score, which no level separates"
 
 
+def refuse_apart(problem: Problem, plan: Plan) -> None:
+    """Refuse arms that share no level of a column: a penalised score would compare them all the same."""
+    if not plan.method.by_score or problem.known_score is not None:
+        return
+    for name, values in problem.columns.items():
+        if one_armed({name: values}, problem.treated)[1].all():
+            raise explain_separation(problem, plan, SeparatedError(f"the arms share no level of {name!r}"))
+
+
 def without_counterpart(problem: Problem, plan: Plan) -> tuple[tuple[OneArmed, ...], Bools]:
     """Mask the rows that the estimate does not need and a logistic score has no estimate with, shape (n,).
 
