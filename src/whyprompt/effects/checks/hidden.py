@@ -79,7 +79,8 @@ def sensitivity_report(
     >>> hard = rng.normal(size=300)
     >>> arm = rng.random(300) < 1 / (1 + np.exp(-hard))
     >>> frame = pd.DataFrame({"arm": arm, "y": 1.0 * arm - hard + rng.normal(size=300), "hard": hard})
-    >>> found = estimate_effect(frame, treatment="arm", outcome="y", confounders=["hard"], caliper=0.2)
+    >>> options = {"treatment": "arm", "outcome": "y", "confounders": ["hard"]}
+    >>> found = estimate_effect(frame, **options, method="nearest", caliper=0.2)
     >>> sensitivity_report(frame, found).checks["Rosenbaum bounds"].estimate > 1
     True
     """
