@@ -93,9 +93,10 @@ def test_every_specification_of_the_reference_is_here(matchit):
 @pytest.mark.parametrize("key", SPECIFICATIONS)
 def test_matchits_effects_rows_and_errors(lalonde, matchit, key):
     options = {"regression_adjustment": False, "std_error": "pairs", **SPECIFICATIONS[key]}
-    if "method" not in options:
-        options = {"caliper": "none", **options}
-    if "pairs" not in matchit[key] or options.get("replace") or "method" in options:
+    other = "method" in options
+    if not other:
+        options = {"method": "nearest", "caliper": "none", **options}
+    if "pairs" not in matchit[key] or options.get("replace") or other:
         del options["std_error"]
     result, wanted = effect(lalonde, **options), matchit[key]
     assert result.estimate == pytest.approx(wanted["att"], abs=1e-6)
@@ -197,7 +198,9 @@ def test_two_named_arms_of_three_put_the_others_aside():
     frame["arm"] = np.where(np.arange(400) % 4 == 0, "few_shot", np.where(frame.arm == 1, "cot", "direct"))
     two = frame[frame.arm != "few_shot"]
     rows = (frame.arm != "few_shot").to_numpy()
-    for options in ({"caliper": 0.2}, {"method": "ipw"}, {"method": "subclass"}):
+    matching = {"method": "nearest", "caliper": 0.2}
+    quick = {"method": "aipw", "propensity": "logit", "outcome_model": "linear", "splits": 1}
+    for options in (matching, quick, {"method": "ipw"}, {"method": "subclass"}):
         whole = arm_effect(frame, treated="cot", control="direct", **options)
         alone = arm_effect(two, treated="cot", **options)
         assert (whole.estimate, whole.std_error) == (alone.estimate, alone.std_error)
@@ -207,7 +210,7 @@ def test_two_named_arms_of_three_put_the_others_aside():
         assert np.isnan(whole.propensity[~rows]).all()
         assert (whole.treated_rows == (frame.arm == "cot")).all()
         assert "100 rows of other arms are put aside" in whole.warnings
-    matched = arm_effect(frame, treated="cot", control="direct", caliper=0.2).matched
+    matched = arm_effect(frame, treated="cot", control="direct", **matching).matched
     assert set(frame.arm.iloc[matched.focal]) == {"cot"}
     assert set(frame.arm.iloc[matched.other]) == {"direct"}
 
@@ -262,7 +265,7 @@ def test_a_balanced_estimate_is_an_effect_under_its_condition():
 
 
 def test_imbalance_and_missing_overlap_forbid_the_claim(lalonde):
-    crude = effect(lalonde)
+    crude = effect(lalonde, method="nearest")
     assert "may therefore not be claimed as an effect" in crude.sentence
     assert "Running both arms on the same items or randomising would settle it" in crude.sentence
     assert any(w.startswith("balance was not reached") for w in crude.warnings)
@@ -276,10 +279,10 @@ def test_imbalance_and_missing_overlap_forbid_the_claim(lalonde):
 
 
 def test_rows_left_out_are_said(lalonde):
-    result = effect(lalonde, caliper=0.2)
+    result = effect(lalonde, method="nearest", caliper=0.2)
     assert "72 of 185 '1' rows are not used" in " ".join(result.warnings)
     assert "113 of 185 '1' rows and 113 of 429 '0' rows are used" in result.sentence
-    trimmed = effect(lalonde, discard="both")
+    trimmed = effect(lalonde, method="nearest", discard="both")
     assert trimmed.settings["n_discarded"] > 0
     assert any("put aside" in a.detail for a in trimmed.assumptions if a.name == "overlap")
 
@@ -294,8 +297,8 @@ def test_nothing_adjusted_for_is_a_comparison():
 
 
 def test_ties_are_said_unless_rows_are_identified(lalonde):
-    assert any("follows the order of the table" in w for w in effect(lalonde).warnings)
-    named = effect(lalonde.assign(row=np.arange(len(lalonde))), tie_break="row")
+    assert any("follows the order of the table" in w for w in effect(lalonde, method="nearest").warnings)
+    named = effect(lalonde.assign(row=np.arange(len(lalonde))), method="nearest", tie_break="row")
     assert not any("follows the order" in w for w in named.warnings)
 
 
@@ -364,14 +367,14 @@ def test_columns_that_an_arm_causes_are_refused_everywhere_unless_a_graph_has_th
     frame = drawn().assign(**{column: np.arange(300.0) % 7})
     for options in (
         {"confounders": ["hard", column]},
-        {"exact": [column]},
-        {"covariate_calipers": {column: 1.0}},
+        {"method": "nearest", "exact": [column]},
+        {"method": "nearest", "covariate_calipers": {column: 1.0}},
         {"by": column},
     ):
         with pytest.raises(EstimationError, match=f"'{column}' cannot be a confounder"):
             arm_effect(frame, **options)
     for graph, options in (
-        (f"arm -> {column} -> y; arm -> y; hard -> y", {"exact": [column]}),
+        (f"arm -> {column} -> y; arm -> y; hard -> y", {"method": "nearest", "exact": [column]}),
         (f"arm -> {column} -> y; arm -> y; hard -> y", {"by": column}),
     ):
         with pytest.raises(
@@ -379,7 +382,7 @@ def test_columns_that_an_arm_causes_are_refused_everywhere_unless_a_graph_has_th
         ):
             arm_effect(frame, confounders=["hard"], graph=CausalGraph.parse(graph), **options)
     graph = CausalGraph.parse(f"{column} -> arm; {column} -> y; arm -> y")
-    result = arm_effect(frame, confounders=None, graph=graph)
+    result = arm_effect(frame, confounders=None, graph=graph, method="ipw")
     assert result.confounders == (column,)
     (said,) = (a for a in result.assumptions if a.name == "no post-treatment adjustment")
     assert said.status == "doubtful"
@@ -413,22 +416,22 @@ def test_columns_that_an_arm_causes_are_refused_everywhere_unless_a_graph_has_th
         ({}, {"outcome": "arm"}, EstimationError, "both the treatment and the outcome"),
         ({}, {"method": "psm"}, EstimationError, "method 'psm' is not known"),
         ({}, {"estimand": "late"}, EstimationError, "estimand 'late'"),
-        ({}, {"estimand": "ato"}, EstimationError, "overlap weights"),
+        ({}, {"method": "nearest", "estimand": "ato"}, EstimationError, "overlap weights"),
         ({}, {"design": "paired"}, EstimationError, "no meaning with design='paired'"),
         ({}, {"level": 95}, EstimationError, "level is 95"),
         ({}, {"std_error": "jackknife"}, EstimationError, "'jackknife' is not known"),
         ({}, {"caliper": 0.1, "method": "ipw"}, EstimationError, "no meaning for method 'ipw'"),
-        ({}, {"caliper": -0.1}, EstimationError, "caliper"),
-        ({}, {"caliper_unit": "percent"}, EstimationError, "'percent'"),
-        ({}, {"covariate_calipers": {"hard": 0}}, EstimationError, "caliper on 'hard' is 0"),
-        ({}, {"distance": "euclid"}, EstimationError, "distance 'euclid'"),
-        ({}, {"mahalanobis_on": ["hard"]}, EstimationError, "distance='mahalanobis'"),
-        ({}, {"distance": "mahalanobis", "mahalanobis_on": ["kind"]}, EstimationError, "not a confounder"),
+        ({}, {"method": "nearest", "caliper": -0.1}, EstimationError, "caliper"),
+        ({}, {"method": "nearest", "caliper_unit": "percent"}, EstimationError, "'percent'"),
+        ({}, {"method": "nearest", "covariate_calipers": {"hard": 0}}, EstimationError, "caliper on 'hard' is 0"),
+        ({}, {"method": "nearest", "distance": "euclid"}, EstimationError, "distance 'euclid'"),
+        ({}, {"method": "nearest", "mahalanobis_on": ["hard"]}, EstimationError, "distance='mahalanobis'"),
+        ({}, {"method": "nearest", "distance": "mahalanobis", "mahalanobis_on": ["kind"]}, EstimationError, "not a confounder"),
         ({}, {"discard": "some"}, EstimationError, "some"),
         ({}, {"denominator": "mine"}, EstimationError, "mine"),
-        ({}, {"tie_break": "item"}, DataError, "does not identify rows"),
+        ({}, {"method": "nearest", "tie_break": "item"}, DataError, "does not identify rows"),
         ({}, {"propensity": "hard"}, DataError, "strictly between 0 and 1"),
-        ({}, {"replace": True, "std_error": "bootstrap"}, EstimationError, "Abadie and Imbens 2008"),
+        ({}, {"method": "nearest", "replace": True, "std_error": "bootstrap"}, EstimationError, "Abadie and Imbens 2008"),
         ({}, {"method": "subclass", "std_error": "abadie_imbens"}, EstimationError, "leave std_error='auto'"),
         ({}, {"method": "ipw", "std_error": "pairs"}, EstimationError, "is for matching"),
         ({}, {"base_levels": {"kind": "z"}, "confounders": ["kind", "hard"]}, DataError, "z"),
@@ -445,8 +448,24 @@ def test_bad_input_is_named(change, options, error, message):
 def test_separated_scores_are_refused_by_name(method):
     frame = drawn()
     frame["hard"] = np.where(frame.arm == 1, 5.0, -5.0) + 0.1 * frame.hard
+    options = {"propensity": "logit"} if method == "aipw" else {}
     with pytest.raises(EstimationError, match="hard predicts the arm without error"):
-        arm_effect(frame, method=method)
+        arm_effect(frame, method=method, **options)
+
+
+def test_a_penalised_score_that_tells_the_arms_apart_claims_nothing():
+    frame = drawn(n=180)
+    frame["hard"] = np.where(frame.arm == 1, 5.0, -5.0) + 0.1 * frame.hard
+    result = arm_effect(frame)
+    assert (result.method, result.estimand) == ("aipw", "ato")
+    assert {a.name: a.status for a in result.assumptions}["overlap"] == "fails"
+    said = " ".join(result.warnings)
+    assert "the effect on the treated rows cannot be had from this table" in said
+    assert "propensity scores lay beyond 0.01 or 0.99" in said
+    assert "may therefore not be claimed as an effect" in result.sentence
+    asked = arm_effect(frame, estimand="att")
+    assert asked.estimand == "att"
+    assert "may therefore not be claimed as an effect" in asked.sentence
 
 
 def test_a_separated_covariate_cannot_be_balanced_by_entropy():

@@ -25,7 +25,13 @@ from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.result import EffectResult, differ_words, effect_sentence
 from whyprompt.effects.separation import explain_separation, refuse_apart, spared_words, without_counterpart
-from whyprompt.effects.subgroups import heterogeneity, impossible_limits, part_name, subgroup_effects
+from whyprompt.effects.subgroups import (
+    heterogeneity,
+    impossible_limits,
+    part_name,
+    subgroup_effects,
+    subgroup_labels,
+)
 from whyprompt.effects.units import NO_CLUSTER, find_units, refuse_moved, settle_cluster
 from whyprompt.stats.absorb import absorbed
 from whyprompt.stats.design import independent_columns, moments
@@ -133,6 +139,7 @@ def estimated(
         table = table.keep(~aside)
         columns |= {"treated": problem.treated_level, "control": problem.control_level}
         problem = prepare(table, **columns)
+    subgroups = subgroup_labels(table, by, problem, graph=graph)
     moved: tuple[str, ...] = ()
     try:
         fit = compute(problem, plan)
@@ -155,9 +162,9 @@ def estimated(
         item=None if both is None else both.name,
     )
     text += _risk_words(fit, result.measures)
-    if by is not None:
-        parts, few = subgroup_effects(table, by, problem, plan, graph=graph)
-        differ = heterogeneity(parts, few, table=table, cluster=problem.cluster)
+    if subgroups:
+        parts, few = subgroup_effects(subgroups, problem, plan)
+        differ = heterogeneity(parts, few, columns=subgroups, cluster=problem.cluster)
         text += _subgroup_words(parts, few, differ, plan.level)
         result = changed(result, parts=parts, few=few, heterogeneity=differ)
     result = changed(result, sentence=text, warnings=(*notes, *cautious, *moved, *result.warnings))

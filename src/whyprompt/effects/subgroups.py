@@ -18,7 +18,7 @@ from whyprompt.stats.influence import effective_sample_size
 from whyprompt.stats.rules import SMD_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
     from numpy.typing import NDArray
@@ -39,30 +39,40 @@ _FEW_ROWS = 15.0
 _FEW_COUNTS = 5.0
 
 
-def subgroup_effects(
-    table: Table, by: str | Sequence[str], problem: Problem, plan: Plan, *, graph: CausalGraph | None = None
-) -> tuple[tuple[Estimate, ...], tuple[str, ...]]:
-    """Estimate within each level of each column, which are known before the arm was chosen.
+def subgroup_labels(
+    table: Table, by: str | Sequence[str] | None, problem: Problem, *, graph: CausalGraph | None = None
+) -> dict[str, NDArray[Any]]:
+    """Read the columns that make subgroups, which are known before the arm was chosen.
 
-    Gives the parts, with an adjusted p by Holm's rule over all of them, and the names, as ``"by=label"``, of
-    those whose arms have too few rows for an interval. Raises `DataError` if a column is absent or has too
-    many levels, `EstimationError` if it is caused by the arm (the graph settles the columns that it has).
+    Raises `DataError` if one is absent or has too many levels, `EstimationError` if it is caused by the arm
+    (the graph settles the columns that it has).
     """
-    names = [by] if isinstance(by, str) else list(by)
+    names = [by] if isinstance(by, str) else list(by or ())
     refuse_post_treatment(
         names, treatment=problem.treatment_name, outcome=problem.outcome_name, table=table, graph=graph
     )
-    rows: list[Estimate] = []
-    few: list[str] = []
-    for name in names:
-        labels = table.labels(name, role="subgroup")
-        levels = sorted(set(labels.tolist()))
-        if len(levels) > _MANY_LEVELS:
+    found = {name: table.labels(name, role="subgroup") for name in names}
+    for name, labels in found.items():
+        if (n := len(set(labels.tolist()))) > _MANY_LEVELS:
             raise DataError(
-                f"subgroup column {name!r} has {len(levels)} levels: too many to look at one by one",
+                f"subgroup column {name!r} has {n} levels: too many to look at one by one",
                 hint="bin it into a few levels first",
             )
-        for level in levels:
+    return found
+
+
+def subgroup_effects(
+    columns: Mapping[str, NDArray[Any]], problem: Problem, plan: Plan
+) -> tuple[tuple[Estimate, ...], tuple[str, ...]]:
+    """Estimate within each level of each column.
+
+    Gives the parts, with an adjusted p by Holm's rule over all of them, and the names, as ``"by=label"``, of
+    those whose arms have too few rows for an interval.
+    """
+    rows: list[Estimate] = []
+    few: list[str] = []
+    for name, labels in columns.items():
+        for level in sorted(set(labels.tolist())):
             row, caution = _one(name, level, labels == level, problem, plan)
             rows.append(row)
             few += [part_name(row)] if caution else []
@@ -135,7 +145,11 @@ def impossible_limits(y: NDArray[np.float64], fit: Fit) -> tuple[str, ...]:
 
 
 def heterogeneity(
-    rows: Sequence[Estimate], few: Sequence[str], *, table: Table, cluster: NDArray[Any] | None
+    rows: Sequence[Estimate],
+    few: Sequence[str],
+    *,
+    columns: Mapping[str, NDArray[Any]],
+    cluster: NDArray[Any] | None,
 ) -> dict[str, float]:
     """Test for each column whether its subgroups have the same effect, by Cochran's Q.
 
@@ -149,7 +163,7 @@ def heterogeneity(
     from scipy import stats
 
     out: dict[str, float] = {}
-    for name in dict.fromkeys(row.by for row in rows):
+    for name in columns:
         known = [
             (row.estimate, row.std_error)
             for row in rows
@@ -162,7 +176,7 @@ def heterogeneity(
         if len(known) < 2:
             continue
         if cluster is not None:
-            labels = table.labels(name, role="subgroup")
+            labels = columns[name]
             if len(set(zip(cluster.tolist(), labels.tolist(), strict=True))) > len(set(cluster.tolist())):
                 continue
         value, error = (np.array(column) for column in zip(*known, strict=True))
