@@ -391,6 +391,9 @@ def test_columns_that_an_arm_causes_are_refused_everywhere_unless_a_graph_has_th
 
 # ------------------------------------------------------------------------------------ bad input
 
+NEAREST = {"method": "nearest"}
+AROUND_KIND = {"distance": "mahalanobis", "mahalanobis_on": ["kind"]}
+
 
 @pytest.mark.parametrize(
     ("change", "options", "error", "message"),
@@ -416,22 +419,22 @@ def test_columns_that_an_arm_causes_are_refused_everywhere_unless_a_graph_has_th
         ({}, {"outcome": "arm"}, EstimationError, "both the treatment and the outcome"),
         ({}, {"method": "psm"}, EstimationError, "method 'psm' is not known"),
         ({}, {"estimand": "late"}, EstimationError, "estimand 'late'"),
-        ({}, {"method": "nearest", "estimand": "ato"}, EstimationError, "overlap weights"),
+        ({}, NEAREST | {"estimand": "ato"}, EstimationError, "overlap weights"),
         ({}, {"design": "paired"}, EstimationError, "no meaning with design='paired'"),
         ({}, {"level": 95}, EstimationError, "level is 95"),
         ({}, {"std_error": "jackknife"}, EstimationError, "'jackknife' is not known"),
         ({}, {"caliper": 0.1, "method": "ipw"}, EstimationError, "no meaning for method 'ipw'"),
-        ({}, {"method": "nearest", "caliper": -0.1}, EstimationError, "caliper"),
-        ({}, {"method": "nearest", "caliper_unit": "percent"}, EstimationError, "'percent'"),
-        ({}, {"method": "nearest", "covariate_calipers": {"hard": 0}}, EstimationError, "caliper on 'hard' is 0"),
-        ({}, {"method": "nearest", "distance": "euclid"}, EstimationError, "distance 'euclid'"),
-        ({}, {"method": "nearest", "mahalanobis_on": ["hard"]}, EstimationError, "distance='mahalanobis'"),
-        ({}, {"method": "nearest", "distance": "mahalanobis", "mahalanobis_on": ["kind"]}, EstimationError, "not a confounder"),
+        ({}, NEAREST | {"caliper": -0.1}, EstimationError, "caliper"),
+        ({}, NEAREST | {"caliper_unit": "percent"}, EstimationError, "'percent'"),
+        ({}, NEAREST | {"covariate_calipers": {"hard": 0}}, EstimationError, "caliper on 'hard' is 0"),
+        ({}, NEAREST | {"distance": "euclid"}, EstimationError, "distance 'euclid'"),
+        ({}, NEAREST | {"mahalanobis_on": ["hard"]}, EstimationError, "distance='mahalanobis'"),
+        ({}, NEAREST | AROUND_KIND, EstimationError, "not a confounder"),
         ({}, {"discard": "some"}, EstimationError, "some"),
         ({}, {"denominator": "mine"}, EstimationError, "mine"),
-        ({}, {"method": "nearest", "tie_break": "item"}, DataError, "does not identify rows"),
+        ({}, NEAREST | {"tie_break": "item"}, DataError, "does not identify rows"),
         ({}, {"propensity": "hard"}, DataError, "strictly between 0 and 1"),
-        ({}, {"method": "nearest", "replace": True, "std_error": "bootstrap"}, EstimationError, "Abadie and Imbens 2008"),
+        ({}, NEAREST | {"replace": True, "std_error": "bootstrap"}, EstimationError, "and Imbens 2008"),
         ({}, {"method": "subclass", "std_error": "abadie_imbens"}, EstimationError, "leave std_error='auto'"),
         ({}, {"method": "ipw", "std_error": "pairs"}, EstimationError, "is for matching"),
         ({}, {"base_levels": {"kind": "z"}, "confounders": ["kind", "hard"]}, DataError, "z"),

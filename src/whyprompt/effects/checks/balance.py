@@ -132,13 +132,14 @@ def balance_table(
     >>> round(row.smd_before, 3), row.smd_after
     (-0.801, 0.0)
     """
-    _check(denominator)
+    check_denominator(denominator)
     base = np.ones(len(treated)) if base_weights is None else base_weights
     with one_blas_thread(len(treated)):
         return tuple(_rows(X.T, treated, (base, weights), names, denominator))
 
 
-def _check(denominator: str) -> None:
+def check_denominator(denominator: str) -> None:
+    """Raise `EstimationError` where there is no such denominator."""
     if denominator not in get_args(Denominator):
         raise EstimationError(
             f"balance denominator {denominator!r} is not known",
@@ -154,7 +155,7 @@ def covariate_balance(
     As `balance_table` of their dummies, which are not made: levels are counted. Of a column with more than a
     thousand levels the thousand that differ most, before or after, are given.
     """
-    _check(denominator)
+    check_denominator(denominator)
     base = np.ones(len(treated))
     numbers = {name: values for name, values in columns.items() if values.dtype != object}
     out: list[BalanceRow] = []

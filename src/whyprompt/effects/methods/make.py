@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._arguments import MOST_DRAWS, at_least, seed
+from whyprompt.effects.checks.balance import check_denominator
 from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.cem import CEM
 from whyprompt.effects.methods.entropy import Entropy
@@ -231,6 +232,7 @@ def settle_plan(
             f"standard error {std_error!r} is not known", hint=f"one of: {', '.join(_ERRORS)}"
         )
     at_least(draws, 2, "draws", most=MOST_DRAWS)
+    check_denominator(denominator)
     seed(random_state)
     if not adjusts and not isinstance(made, Naive):
         if chosen is None:
