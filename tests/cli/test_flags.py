@@ -116,7 +116,7 @@ def test_errors_assumptions_and_warnings_are_said_in_options(tmp_path, monkeypat
     code, printed = told(*asked)
     assert code == 2
     assert "give --confounders A,B or a graph, or --method naive for the plain difference" in printed.err
-    code, printed = told(*asked, "--confounders", "x")
+    code, printed = told(*asked, "--confounders", "x", "--method", "nearest")
     assert code == 0
     assert "--method NAME:tie_break=" in printed.out
     assert " tie_break=" not in printed.out

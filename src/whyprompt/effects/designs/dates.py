@@ -98,7 +98,7 @@ def changes_given(
         return np.full(len(routes), _moment(changed, dated=dated, of=""))
     if unit is None:
         raise EstimationError(
-            "changed= gives dates by route, and no column names the routes", hint="unit='...', the column"
+            "changed= gives dates by route, and no column names the routes", hint="unit= names that column"
         )
     out = np.full(len(routes), np.inf)
     for name, value in changed.items():
