@@ -270,12 +270,12 @@ def test_whom_the_arm_helps_and_which_to_choose_are_the_librarys(run, tmp_path):
         "--seed",
         "2",
     )
-    options = ("--method", "ipw", "--check", "whom:modifiers=age+re74,cost=500")
+    options = ("--method", "ipw", "--check", "whom:modifiers=age+re74,effect_model=linear,folds=5,cost=500")
     code, out, err = run(LALONDE, *asked, *options, "--json")
     assert code == 0, err
     found = heterogeneous_effects(
         pd.read_csv(LALONDE), treatment="treat", outcome="re78", modifiers=["age", "re74"],
-        confounders=["age", "educ", "race", "re74"], random_state=2,
+        confounders=["age", "educ", "race", "re74"], random_state=2, effect_model="linear", folds=5,
     )  # fmt: skip
     got = json.loads(out)
     assert got["heterogeneity"] == json.loads(json.dumps(found.to_dict()))
@@ -464,6 +464,7 @@ def test_ordered_levels(run, tmp_path):
         (["--check", "placebo:within=nothing"], "within column 'nothing' is not in the table"),
         (["--check", "sensitivity:draws=9"], "--check sensitivity has no option 'draws'"),
         (["--check", "whom"], "--check whom needs the columns to look at"),
+        (["--check", "whom:modifiers=x,effect_model=best"], "effect_model 'best' is not known"),
         (["--impute", "many"], "--impute 'many' is no number of imputations"),
         (["--impute", "3:aux=x"], "--impute 3 has no option 'aux'"),
         (["--impute", "3"], "no value is missing in the columns of this estimate"),

@@ -124,7 +124,8 @@ def effect(
             help="A check beside the estimate; may be given again. sensitivity (how strong a hidden"
             " confounder would have to be); placebo:draws=199,within=a+b; refute:draws=100,"
             "negative_controls=a+b (placebo arms, noise, subsets, a covariate less);"
-            " whom:modifiers=a+b,cost=0,better=higher (whom the arm helps, and which to choose);"
+            " whom:modifiers=a+b,effect_model=stacked,cost=0,better=higher (whom the arm helps, and which to"
+            " choose);"
             " cross-check (beside DoWhy and CausalML, where WHYPROMPT_CROSSCHECK_PYTHON says).",
             metavar="NAME[:OPTION=VALUE,...]",
         ),

@@ -20,7 +20,14 @@ CHECKS: dict[str, dict[str, str]] = {
     "sensitivity": {},
     "placebo": {"draws": "count", "within": "columns"},
     "refute": {"draws": "count", "negative_controls": "columns"},
-    "whom": {"modifiers": "columns", "cost": "number", "better": "text"},
+    "whom": {
+        "modifiers": "columns",
+        "effect_model": "text",
+        "n_groups": "count",
+        "folds": "count",
+        "cost": "number",
+        "better": "text",
+    },
     "cross-check": {},
 }
 """The checks there are, each with its options and what they take."""
@@ -84,9 +91,9 @@ def run_checks(
             elif name == "cross-check":
                 found["cross_check"] = _cross_check(frame, treatment, outcome, asked)
             else:
-                policy = dict(own)
-                modifiers = policy.pop("modifiers")
-                found["heterogeneity"] = _whom(frame, treatment, outcome, asked, modifiers)
+                policy = {option: own[option] for option in ("cost", "better") if option in own}
+                learned = {option: value for option, value in own.items() if option not in policy}
+                found["heterogeneity"] = _whom(frame, treatment, outcome, asked, learned)
                 found["policy"] = wp.prompt_policy(found["heterogeneity"], **policy)
     return found
 
@@ -113,7 +120,13 @@ def _cross_check(frame: Any, treatment: str, outcome: str, asked: dict[str, Any]
     return wp.cross_check(frame, treatment=treatment, outcome=outcome, **also)
 
 
-def _whom(frame: Any, treatment: str, outcome: str, asked: dict[str, Any], modifiers: list[str]) -> Any:  # noqa: ANN401
+def _whom(
+    frame: Any,  # noqa: ANN401 - any frame
+    treatment: str,
+    outcome: str,
+    asked: dict[str, Any],
+    learned: dict[str, Any],
+) -> Any:  # noqa: ANN401 - a HeterogeneousEffects
     """Group rows by predicted effect: by doubly robust scores, whatever the method of the estimate is."""
     import whyprompt as wp
 
@@ -121,9 +134,7 @@ def _whom(frame: Any, treatment: str, outcome: str, asked: dict[str, Any], modif
     if asked.get("design") != "paired":
         takes |= {"confounders", "graph", "propensity"}
     shared = {name: value for name, value in asked.items() if name in takes}
-    return wp.heterogeneous_effects(
-        frame, treatment=treatment, outcome=outcome, modifiers=modifiers, **shared
-    )
+    return wp.heterogeneous_effects(frame, treatment=treatment, outcome=outcome, **learned, **shared)
 
 
 _TITLES = {

@@ -60,6 +60,12 @@ _ROWS = 200_000
 _EXAMPLE = {
     "outcome_model": "sklearn.ensemble.RandomForestRegressor(n_estimators=200)",
     "propensity": "sklearn.ensemble.RandomForestClassifier(min_samples_leaf=10)",
+    "effect_model": "sklearn.linear_model.LassoCV()",
+}
+_NAMED = {
+    "outcome_model": "boosted, linear",
+    "propensity": "boosted, logit",
+    "effect_model": "stacked, linear, forest, x_learner",
 }
 _PENALTIES = tuple(10.0 ** (k / 2) for k in range(-2, 10))
 
@@ -298,6 +304,27 @@ class _LeastSquares:
         return np.asarray(with_intercept((X - self.centre) / self.scale) @ self.coef)
 
 
+class Fitted(NamedTuple):
+    """An outcome model that was fitted, by its name."""
+
+    name: str
+    learner: Any
+
+    def predict(self, X: Floats) -> Floats:
+        """Predict, shape (m,); what is not one finite number for each row is refused."""
+        with one_openmp_thread(len(X)):
+            try:
+                predicted = np.asarray(self.learner.predict(X), dtype=float).reshape(-1)
+            except (ValueError, TypeError, np.linalg.LinAlgError) as error:
+                raise _failed("outcome_model", self.name, error) from None
+        if predicted.shape != (len(X),) or not np.isfinite(predicted).all():
+            raise EstimationError(
+                f"outcome_model {self.name} gives predictions that are not one finite number for each row",
+                hint="outcome_model='boosted' or 'linear'",
+            )
+        return predicted
+
+
 def learn_outcome(
     X: Floats, y: Floats, test: Floats, model: OutcomeModel | str | None, random_state: int = 0
 ) -> Floats:
@@ -305,13 +332,20 @@ def learn_outcome(
 
     The model is cloned, and left as it was. One whose predictions are no finite numbers is refused.
     """
+    return fit_outcome(X, y, model, random_state).predict(test)
+
+
+def fit_outcome(X: Floats, y: Floats, model: OutcomeModel | str | None, random_state: int = 0) -> Fitted:
+    """Fit a model to one arm's rows `X` and outcomes `y`; it is cloned, and left as it was."""
     if not len(y):
         raise EstimationError(
             "a fold leaves an arm without rows to fit its outcome model", hint="use fewer folds"
         )
     if not X.shape[1]:
         # With a known propensity nothing else need be adjusted for.
-        return np.full(len(test), float(y.mean()))
+        from sklearn.dummy import DummyRegressor
+
+        return Fitted("mean", DummyRegressor().fit(X, y))
     fitted: Any
     if model == LINEAR:
         fitted = _LeastSquares()
@@ -327,15 +361,9 @@ def learn_outcome(
     with one_openmp_thread(len(y)):
         try:
             fitted.fit(X[rows], y[rows])
-            predicted = np.asarray(fitted.predict(test), dtype=float).reshape(-1)
         except (ValueError, TypeError, np.linalg.LinAlgError) as error:
-            raise _failed("outcome_model", model, error) from None
-    if predicted.shape != (len(test),) or not np.isfinite(predicted).all():
-        raise EstimationError(
-            f"outcome_model {_name(model)} gives predictions that are not one finite number for each row",
-            hint="outcome_model='boosted' or 'linear'",
-        )
-    return predicted
+            raise _failed("outcome_model", _name(model), error) from None
+    return Fitted(_name(model), fitted)
 
 
 def learn_score(
@@ -365,7 +393,7 @@ def learn_score(
             predicted = np.asarray(fitted.predict_proba(test), dtype=float)
             predicted = predicted[:, list(fitted.classes_).index(1)]
         except (ValueError, TypeError, np.linalg.LinAlgError) as error:
-            raise _failed("propensity", model, error) from None
+            raise _failed("propensity", _name(model), error) from None
     if not np.isfinite(predicted).all():
         raise EstimationError(
             f"propensity {_name(model)} gives probabilities that are not finite numbers",
@@ -382,8 +410,9 @@ def read_learner(text: str, where: str) -> Any:  # noqa: ANN401 - any learner
     >>> read_learner("sklearn.linear_model.Ridge(alpha=2.0)", "outcome_model")
     Ridge(alpha=2.0)
     """
-    known = "boosted, linear" if where == "outcome_model" else "boosted, logit"
-    hint = f"one of: {known}; or a class of {', '.join(_PACKAGES)} with its options: {_EXAMPLE[where]}"
+    hint = (
+        f"one of: {_NAMED[where]}; or a class of {', '.join(_PACKAGES)} with its options: {_EXAMPLE[where]}"
+    )
     try:
         node = ast.parse(text.strip(), mode="eval").body
         called = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
@@ -406,7 +435,7 @@ def read_learner(text: str, where: str) -> Any:  # noqa: ANN401 - any learner
 
 def refuse_learner(model: object, where: str) -> None:
     """Refuse what cannot be fitted, or does not predict what is needed there."""
-    wanted = "predict" if where == "outcome_model" else "predict_proba"
+    wanted = "predict_proba" if where == "propensity" else "predict"
     missing = [name for name in ("fit", wanted) if not hasattr(model, name)]
     if missing or isinstance(model, type):
         what = "is a class, not an object" if isinstance(model, type) else f"has no {missing[0]}"
@@ -429,9 +458,9 @@ def _name(model: object) -> str:
     return model.__name__ if isinstance(model, type) else type(model).__name__
 
 
-def _failed(where: str, model: object, error: Exception) -> EstimationError:
+def _failed(where: str, name: str, error: Exception) -> EstimationError:
     first = str(error).strip().partition("\n")[0]
     return EstimationError(
-        f"{where} {_name(model)} could not be fitted: {first}",
+        f"{where} {name} could not be fitted: {first}",
         hint="leave it out for the default, or choose another",
     )

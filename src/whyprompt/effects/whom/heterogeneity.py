@@ -14,6 +14,7 @@ import numpy as np
 
 from whyprompt._arguments import at_least, confidence, names, seed
 from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
+from whyprompt.effects.methods.learners import score_column, score_model
 from whyprompt.effects.paired import paired_effect
 from whyprompt.effects.pairs import item_labels, named_arms, paired_differences, refuse_adjustment
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
@@ -26,6 +27,7 @@ from whyprompt.effects.whom.groups import (
     places,
     profile_of,
 )
+from whyprompt.effects.whom.models import Stacked, read_effect_model
 from whyprompt.effects.whom.result import HeterogeneousEffects
 from whyprompt.effects.whom.scores import paired_scores, row_scores
 from whyprompt.effects.whom.words import GROUPING, sentence
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.learners import OutcomeModel
     from whyprompt.effects.whom.scores import RowScores
     from whyprompt.graph.model import CausalGraph
+    from whyprompt.results import Figure
     from whyprompt.stats.design import Design
     from whyprompt.tables import Table
 
@@ -61,13 +64,13 @@ def heterogeneous_effects(
     treated: object | None = None,
     control: object | None = None,
     design: str = "observational",
-    propensity: str | None = None,
+    propensity: Any = None,  # noqa: ANN401 - a column or any scikit-learn classifier
     unit: str | None = None,
     cluster: str | None = None,
     n_groups: int = 4,
-    folds: int = 10,
-    outcome_model: OutcomeModel | None = None,
-    effect_model: OutcomeModel | None = None,
+    folds: int | None = None,
+    outcome_model: OutcomeModel | str | None = None,
+    effect_model: OutcomeModel | str = "stacked",
     level: float = 0.95,
     random_state: int = 0,
 ) -> HeterogeneousEffects:
@@ -86,18 +89,24 @@ def heterogeneous_effects(
     design : {"observational", "randomized", "paired"}, default "observational"
         How rows got their arms; a randomised design needs no confounders. Paired: every item was run under
         both arms, and nothing is adjusted for.
-    propensity : str, optional
-        Column with known propensities.
+    propensity : str or scikit-learn classifier, optional
+        As in `estimate_effect`: a column with known propensities, or what estimates them.
     unit : str, optional
         In a paired design the column with the item, ``item_id`` by default; repeats of an item under an arm
         are averaged.
     n_groups : int, default 4
         Groups of rows by predicted effect.
-    folds : int, default 10
+    folds : int, optional
         Of rows (or clusters), in sequence: a row's effect is predicted from the folds before its own. The
-        first three tenths of the folds only teach.
-    outcome_model, effect_model : scikit-learn regressor, optional
-        Default least squares. A random one needs a seed of its own.
+        first three tenths of the folds only teach. Default: 10, and as few as 4 where an arm has fewer rows.
+    outcome_model : str or scikit-learn regressor, optional
+        As in `AIPW`. A random one needs a seed of its own.
+    effect_model : {"stacked", "linear", "forest", "x_learner"} or scikit-learn regressor
+        What predicts a row's effect from its modifiers. ``"linear"`` is a ridge regression of the rows'
+        scores, ``"forest"`` a random forest of them; ``"stacked"``, the default, is the convex combination of
+        both and one number for all rows that predicts left-out scores best, so that it is hardly ever worse
+        than that number: `found["shares"]` has its shares. ``"x_learner"`` fills in the outcome of the arm
+        that a row did not have, by the outcome model.
     random_state : int, default 0
         Seed of the folds, which are dealt to rows by what they hold.
 
@@ -119,6 +128,7 @@ def heterogeneous_effects(
     Notes
     -----
     Rows are scored by the doubly robust score of the ATE; scores outside 0.01 to 0.99 are moved to its ends.
+    Models with a name weigh a row by e (1 - e), the precision of its score (e is the propensity).
     Modifiers are held fixed in the propensity and the outcome models as well.
     Intervals rest on a normal distribution of weighted scores within a group: give groups 100 rows or more.
 
@@ -154,11 +164,13 @@ def heterogeneous_effects(
     """
     confidence(level)
     at_least(n_groups, 2, "n_groups")
-    at_least(folds, 2, "folds")
+    if folds is not None:
+        at_least(folds, 2, "folds")
     seed(random_state)
-    learned: dict[str, Any] = {"folds": folds, "effect_model": effect_model, "random_state": random_state}
+    learned: dict[str, Any] = {"folds": folds, "random_state": random_state}
+    learned["effect_model"] = read_effect_model(effect_model, design)
     about: dict[str, Any] = {"treatment": treatment, "outcome": outcome, "design": design}
-    about |= {"level": level, "n_folds": folds}
+    about["level"] = level
     table = open_table(frame)
     if design == "paired":
         given = {"confounders": confounders, "graph": graph, "propensity": propensity}
@@ -209,12 +221,13 @@ def heterogeneous_effects(
         treated=treated,
         control=control,
         cluster=named,
-        propensity=propensity,
+        propensity=score_column(propensity),
         graph=graph,
     )
     columns = {name: problem.columns[name] for name in by}
     shown = _coded(columns)
-    scores = row_scores(problem, tuple(by), shown, outcome_model=outcome_model, **learned)
+    learned |= {"outcome_model": outcome_model, "score_model": score_model(propensity)}
+    scores = row_scores(problem, tuple(by), shown, **learned)
     warnings = list(notes)
     if scores.clipped:
         warnings.append(f"{scores.clipped} propensities were moved to 0.01 or 0.99: these rows say little")
@@ -341,6 +354,7 @@ def _report(
         parts=groups,
         level=level,
         modifiers=tuple(columns),
+        n_folds=int(scores.fold.max()) + 1,
         n_judged=int(scores.judged.sum()),
         gain=gain,
         harmed=lose,
@@ -352,6 +366,14 @@ def _report(
         profile_means=means,
         warnings=tuple(dict.fromkeys(warnings)),
         sentence="",
+        figures=_shares(scores),
         rows=scores,
     )
     return replace(result, sentence=sentence(result))
+
+
+def _shares(scores: RowScores) -> dict[str, Figure]:
+    """Say what the stacked model of all rows is made of."""
+    if not isinstance(scores.model, Stacked):
+        return {}
+    return {"shares": dict(zip(("one number", "linear", "forest"), scores.model.shares, strict=True))}

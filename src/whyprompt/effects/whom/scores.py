@@ -8,19 +8,26 @@ folds for independent are too short. In sequence each fold is a fresh sample giv
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt.effects.methods.aipw import deal_folds
-from whyprompt.effects.methods.learners import LINEAR, learn_outcome
+from whyprompt.effects.methods.learners import (
+    BOOSTED,
+    LINEAR,
+    LOGIT,
+    Covariates,
+    LogitAndTrees,
+    RidgeAndTrees,
+    learn_outcome,
+    learn_score,
+)
+from whyprompt.effects.whom.models import Evidence, fit_effect, in_sequence, predict_effect
 from whyprompt.errors import EstimationError
 from whyprompt.stats.design import design_matrix
-from whyprompt.stats.influence import with_intercept
 from whyprompt.stats.order import cluster_places
-from whyprompt.stats.propensity import fit_logistic
-from whyprompt.stats.threads import one_openmp_thread
 from whyprompt.tables import open_table
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.learners import OutcomeModel
     from whyprompt.effects.pairs import PairedItems
     from whyprompt.effects.problem import Problem
+    from whyprompt.effects.whom.models import Predicts
     from whyprompt.stats.design import Design
 
     Floats = NDArray[np.float64]
@@ -38,10 +46,9 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 _CLIP = 0.01
+_FOLDS, _FEWEST = 10, 4
 # Share of the folds that only teach the first model of the effect.
 _TEACH = 0.3
-# Predictions that agree to this share of their size are one prediction.
-_DIGITS = 9
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -63,7 +70,7 @@ class RowScores:
     size: float  # of the largest outcome, which tells a spread from rounding
     modifiers: tuple[str, ...]
     levels: Mapping[str, tuple[str, ...]]
-    model: OutcomeModel  # fitted to the scores of all rows
+    model: Predicts  # fitted to the scores of all rows
     propensity: Floats | None = None
     clipped: int = 0  # propensities moved away from 0 and 1
 
@@ -82,7 +89,7 @@ class RowScores:
         table = open_table(frame)
         columns = {name: table.values(name, role="modifier") for name in self.modifiers}
         matrix = design_matrix(columns, levels=self.levels).matrix
-        return np.asarray(self.model.predict(matrix), dtype=np.float64)
+        return predict_effect(self.model, matrix)
 
 
 def row_scores(
@@ -90,9 +97,10 @@ def row_scores(
     by: tuple[str, ...],
     shown: Design,
     *,
-    folds: int,
-    outcome_model: OutcomeModel | None,
-    effect_model: OutcomeModel | None,
+    folds: int | None,
+    score_model: Any,  # noqa: ANN401 - any scikit-learn classifier, or as `learn_score` has it
+    outcome_model: OutcomeModel | str | None,
+    effect_model: OutcomeModel | str,
     random_state: int,
 ) -> RowScores:
     """Score rows that had one arm each; `shown` are the modifiers `by` as numbers.
@@ -104,42 +112,54 @@ def row_scores(
     and van der Laan, M. J. (2016). Annals of Statistics 44, 713-742; Wager, S. (2024). arXiv 2405.05534
     (folds in sequence).
     """
-    rank = problem.places
-    order = np.argsort(rank, kind="stable")
-    y, treated, covariates = problem.y[order], problem.treated[order], problem.design.matrix[order]
-    known = None if problem.known_score is None else problem.known_score[order]
-    codes = None if problem.cluster is None else _codes(problem.cluster)[order]
-
-    def scored(train: Bools, test: Bools) -> tuple[Floats, Floats]:
-        if known is None:
-            fit = fit_logistic(covariates[train], treated[train], names=problem.design.names)
-            linear = fit.coef[0] + covariates[test] @ fit.coef[1:]
-            score = 0.5 * (1.0 + np.tanh(0.5 * linear))
-        else:
-            score = known[test]
-        kept = np.clip(score, _CLIP, 1.0 - _CLIP) if known is None else score
-        t, value = treated[test].astype(float), y[test]
-        one, none = (
-            learn_outcome(covariates[train & a], y[train & a], covariates[test], outcome_model or LINEAR)
-            for a in (treated, ~treated)
-        )
-        both = np.column_stack(
-            [one + t * (value - one) / kept, none + (1.0 - t) * (value - none) / (1.0 - kept)]
-        )
-        return both, score
-
-    n = len(y)
-    arms, score, fold = np.empty((n, 2)), np.empty(n), np.empty(n, dtype=np.int64)
-    for k, test in enumerate(deal_folds(treated, codes, folds, random_state, rank[order])):
-        arms[test], score[test] = scored(~test, test)
+    order = np.argsort(problem.places, kind="stable")
+    problem = problem.take(order)
+    y, treated, known = problem.y, problem.treated, problem.known_score
+    codes = None if problem.cluster is None else _codes(problem.cluster)
+    of_arm = Covariates.of(problem, dense=score_model == LOGIT)
+    of_outcome = Covariates.of(problem, dense=outcome_model == LINEAR)
+    n, by_arm = len(y), (treated, ~treated)
+    folds = folds or _folds(int(min(treated.sum(), n - treated.sum())), codes)
+    tests = deal_folds(treated, codes, folds, random_state, problem.places)
+    of_score = score_model
+    if score_model is None and known is None:
+        of_score = LogitAndTrees.settled(of_arm, treated)
+    models: list[OutcomeModel | str | None] = [outcome_model, outcome_model]
+    if outcome_model in (None, BOOSTED):
+        models = [RidgeAndTrees.settled(of_outcome, arm, y) for arm in by_arm]
+    fold, score, one_none = np.empty(n, dtype=np.int64), np.empty(n), np.empty((n, 2))
+    for k, test in enumerate(tests):
         fold[test] = k
+        if known is None:
+            X, new = of_arm.split(~test, test, treated.astype(float))
+            score[test] = learn_score(X, treated[~test], new, of_score, names=problem.design.names)
+        else:
+            score[test] = known[test]
+        for column, arm in enumerate(by_arm):
+            X, new = of_outcome.split(~test & arm, test, y)
+            one_none[test, column] = learn_outcome(X, y[~test & arm], new, models[column])
+    kept = np.clip(score, _CLIP, 1.0 - _CLIP) if known is None else score
+    had = np.column_stack([treated / kept, ~treated / (1.0 - kept)])
+    arms = one_none + had * (y[:, None] - one_none)
+    seen = Evidence(
+        modifiers=shown.matrix[order],
+        effect=arms[:, 0] - arms[:, 1],
+        unit=np.arange(n) if codes is None else in_sequence(codes),
+        weight=np.clip(kept * (1.0 - kept), _CLIP * (1.0 - _CLIP), None),
+        covariates=of_outcome,
+        y=y,
+        treated=treated,
+        score=score,
+        outcome_model=outcome_model,
+    )
+    back = np.argsort(order)
     return RowScores(
-        **_in_sequence(arms, shown.matrix, fold, effect_model, order),
-        cluster=problem.cluster,
+        **_in_sequence(arms, seen, fold, effect_model, order),
+        cluster=None if problem.cluster is None else problem.cluster[back],
         size=float(np.abs(y).max()),
         modifiers=by,
         levels=dict(shown.levels),
-        propensity=score[np.argsort(order)],
+        propensity=score[back],
         clipped=0 if known is not None else int(((score < _CLIP) | (score > 1.0 - _CLIP)).sum()),
     )
 
@@ -151,8 +171,8 @@ def paired_scores(
     cluster: NDArray[Any] | None,
     rank: Ints,
     *,
-    folds: int,
-    effect_model: OutcomeModel | None,
+    folds: int | None,
+    effect_model: OutcomeModel | str,
     random_state: int,
 ) -> RowScores:
     """Score items that had both arms, as `row_scores` does rows; `rank` are their places by content.
@@ -165,6 +185,7 @@ def paired_scores(
     place = rank[order] if cluster is None else cluster_places(rank[order], units)
     n_units = int(units.max()) + 1
     what = "items" if cluster is None else "clusters"
+    folds = folds or _folds(n_units, None)
     if not 2 <= folds <= n_units:
         raise EstimationError(
             f"folds={folds}: there are {n_units} {what}, choose 2 to {n_units}",
@@ -173,8 +194,15 @@ def paired_scores(
     fold_of = np.empty(n_units, dtype=np.int64)
     members = np.argsort(place, kind="stable")
     fold_of[np.random.default_rng(random_state).permutation(members)] = np.arange(n_units) % folds
+    both = both[order]
+    seen = Evidence(
+        modifiers=shown.matrix[order],
+        effect=both[:, 0] - both[:, 1],
+        unit=in_sequence(units),
+        weight=np.ones(len(both)),
+    )
     return RowScores(
-        **_in_sequence(both[order], shown.matrix, fold_of[units], effect_model, order),
+        **_in_sequence(both, seen, fold_of[units], effect_model, order),
         cluster=cluster,
         size=float(np.abs(both).max()),
         modifiers=by,
@@ -182,77 +210,33 @@ def paired_scores(
     )
 
 
+def _folds(units: int, codes: NDArray[np.intp] | None) -> int:
+    """Choose the number of folds: fewer where there is little to deal, too many where there is nothing."""
+    return max(_FEWEST, min(_FOLDS, units if codes is None else int(codes.max()) + 1))
+
+
 def _codes(cluster: NDArray[Any]) -> NDArray[np.intp]:
     return np.unique(cluster.astype(str), return_inverse=True)[1]
 
 
 def _in_sequence(
-    arms: Floats, modifiers: Floats, fold: Ints, effect_model: OutcomeModel | None, order: Ints
+    arms: Floats, seen: Evidence, fold: Ints, effect_model: OutcomeModel | str, order: Ints
 ) -> dict[str, Any]:
     """Predict fold after fold, fit the model of all rows, and put rows back into the order of the table.
 
-    `arms` and `fold` are in `order`, `modifiers` as the table has them.
+    Everything given is in `order`.
     """
     from scipy import stats
 
-    modifiers = modifiers[order]
-    effect = arms[:, 0] - arms[:, 1]
     n, folds = len(arms), int(fold.max()) + 1
     predicted, ahead, upto = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
     for k in range(max(1, round(_TEACH * folds)), folds):
         test = fold == k
-        # The rank is among the covariates of all rows, which say nothing of their outcomes.
-        drawn = _rounded(
-            learn_outcome(modifiers[fold < k], effect[fold < k], modifiers, effect_model or LINEAR)
-        )
+        # The rank is among the modifiers of all rows, which say nothing of their outcomes.
+        drawn = predict_effect(fit_effect(effect_model, seen.take(fold < k)), seen.modifiers)
         predicted[test] = drawn[test]
         ahead[test] = (stats.rankdata(drawn, "min")[test] - 1.0) / n
         upto[test] = stats.rankdata(drawn, "max")[test] / n
     made = {"arms": arms, "predicted": predicted, "ahead": ahead, "upto": upto, "fold": fold}
     back = np.argsort(order)
-    return {name: values[back] for name, values in made.items()} | {
-        "model": _fitted(effect_model, modifiers, effect)
-    }
-
-
-def _rounded(predicted: Floats) -> Floats:
-    """Equal covariates have equal predictions, whatever rounding made of them."""
-    if not np.isfinite(predicted).all():
-        raise EstimationError("the effect model predicts a value that is not finite")
-    size = float(np.abs(predicted).max())
-    if size == 0:
-        return predicted
-    unit = 10.0 ** np.floor(np.log10(size))
-    return np.asarray(np.round(predicted / unit, _DIGITS) * unit, dtype=np.float64)
-
-
-@dataclass(slots=True, eq=False)
-class _LeastSquares:
-    """Least squares on standardised columns, as a scikit-learn regressor."""
-
-    centre: Floats = field(default_factory=lambda: np.zeros(0))
-    scale: Floats = field(default_factory=lambda: np.ones(0))
-    coef: Floats = field(default_factory=lambda: np.zeros(1))
-
-    def fit(self, X: Any, y: Any) -> _LeastSquares:  # noqa: ANN401 - as scikit-learn
-        """Fit."""
-        self.centre = np.asarray(X.mean(axis=0))
-        self.scale = np.where(X.std(axis=0) > 0, X.std(axis=0), 1.0)
-        matrix = with_intercept((X - self.centre) / self.scale)
-        self.coef = np.linalg.lstsq(matrix, y, rcond=1e-10)[0]
-        return self
-
-    def predict(self, X: Any) -> Any:  # noqa: ANN401 - as scikit-learn
-        """Predict."""
-        return with_intercept((X - self.centre) / self.scale) @ self.coef
-
-
-def _fitted(model: OutcomeModel | None, modifiers: Floats, effect: Floats) -> Any:  # noqa: ANN401
-    fitted: Any = _LeastSquares()
-    if model is not None:
-        from sklearn.base import clone
-
-        fitted = clone(model)
-    with one_openmp_thread(len(effect)):
-        fitted.fit(modifiers, effect)
-    return fitted
+    return {name: values[back] for name, values in made.items()} | {"model": fit_effect(effect_model, seen)}
