@@ -54,7 +54,13 @@ def fit_arrays(
     random_state=0,
     **options,
 ):
-    """Estimate an effect from arrays: y, t (0/1) of shape (n,), X (n, p) without an intercept."""
+    """Estimate an effect from arrays: y, t (0/1) of shape (n,), X (n, p) without an intercept.
+
+    `propensity` is an array of shape (n,), or what is asked of the score: a classifier or its name.
+    """
+    model = None
+    if isinstance(propensity, str) or hasattr(propensity, "fit"):
+        model, propensity = propensity, None
     vectors = {"outcome": np.asarray(y), "treatment": np.asarray(t)}
     if propensity is not None:
         vectors["propensity"] = np.asarray(propensity)
@@ -75,6 +81,7 @@ def fit_arrays(
         method=method,
         options=options,
         estimand=estimand,
+        propensity=model,
         level=level,
         std_error=std_error,
         random_state=random_state,

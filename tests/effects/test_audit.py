@@ -36,6 +36,8 @@ def both_arms(seed=0, n=400, effect=1.0, varying=0.0, noise=0.5):
 
 
 RULE = {"hard": 0.8, "length": -0.4}
+# The doubly robust estimate without trees, which many draws have no time for.
+QUICK = {"propensity": "logit", "outcome_model": "linear", "splits": 1}
 
 
 def run(frame, **options):
@@ -48,6 +50,7 @@ def test_the_plain_difference_is_biased_and_adjustment_is_not():
         draws=200,
         methods=["naive", "nearest", "ipw", "overlap", "entropy", "aipw"],
         caliper=0.1,
+        **QUICK,
     )
     rows = {row.label: row for row in result.parts}
     assert rows["naive"].estimate < -0.7
@@ -91,6 +94,20 @@ def test_what_the_audit_reports_is_what_its_draws_give():
     assert result.estimate == pytest.approx(paired_effect(frame, **ARMS).estimate, rel=1e-12)
 
 
+def test_a_score_model_is_for_the_methods_that_have_a_score():
+    frame = both_arms(n=60)
+    found = run(frame, draws=3, methods=["naive", "ipw", "entropy", "aipw"], **QUICK)
+    plain = run(frame, draws=3, methods=["naive", "ipw"])
+    assert [row.estimate for row in found.parts[:2]] == [row.estimate for row in plain.parts]
+    named = {"outcome_model": "linear", "splits": 1}
+    asked = run(frame, draws=3, methods=[{"aipw": named}], propensity="logit")
+    assert asked.parts[0].estimate == found.parts[3].estimate
+    boosted = run(frame, draws=3, methods=[{"aipw": named}])
+    assert boosted.parts[0].estimate != found.parts[3].estimate
+    with pytest.raises(EstimationError, match="an audit knows its propensities"):
+        run(frame, draws=3, methods=["ipw"], propensity="hard")
+
+
 @pytest.mark.slow
 def test_intervals_cover_when_the_items_are_new_each_time():
     """Fixed items would flatter the interval, which is for items yet to be seen; here they are drawn anew."""
@@ -106,7 +123,7 @@ def test_intervals_cover_when_the_items_are_new_each_time():
         table = pd.DataFrame({"arm": arm, "hard": hard, "y": y})
         shared = {"treatment": "arm", "outcome": "y", "confounders": ["hard"]}
         for name in hits:
-            options = {"replace": True} if name == "nearest" else {}
+            options = {"nearest": {"replace": True}, "aipw": QUICK}.get(name, {})
             one = estimate_effect(table, method=name, **shared, **options)
             hits[name] += one.ci_low <= 1.0 <= one.ci_high
             bias[name].append(one.estimate - 1.0)
@@ -126,7 +143,7 @@ def test_the_truth_is_that_of_the_rows_the_estimand_names():
     paired = run(frame, draws=2).estimate
     assert rows["ate"]["truth"] == pytest.approx(paired, rel=1e-12)
     # With an outcome linear in the covariates the doubly robust estimate is the truth of every draw.
-    exact = run(frame, draws=20, methods=["aipw"], estimand="ate").parts[0]
+    exact = run(frame, draws=20, methods=["aipw"], estimand="ate", **QUICK).parts[0]
     assert abs(exact.estimate) < 1e-6
     overlap = run(frame, draws=100, methods=["overlap"]).parts[0]
     assert overlap["estimand"] == "ato"
@@ -138,6 +155,7 @@ def test_the_truth_is_that_of_the_rows_that_a_caliper_leaves(estimand):
     """A caliper leaves out the hardest items of one arm, which gain most: theirs is no part of the truth."""
     frame = both_arms(n=150, varying=1.0)
     options = {"caliper": 0.05, "estimand": estimand}
+    nearest = {"method": "nearest", "random_state": 3, **options}
     row = run(frame, draws=20, methods=["nearest"], random_state=3, **options).parts[0]
     wide = frame.pivot_table(index="item_id", columns="arm", values="y")
     items = frame.drop_duplicates("item_id").set_index("item_id")[["hard", "length"]]
@@ -153,9 +171,7 @@ def test_the_truth_is_that_of_the_rows_that_a_caliper_leaves(estimand):
             treatment="arm",
             outcome="y",
             confounders=["hard", "length"],
-            method="nearest",
-            random_state=3,
-            **options,
+            **nearest,
         )
         wanted = treated if estimand == "att" else ~treated
         kept = wanted & (one.weights > 0)
@@ -171,16 +187,16 @@ def test_the_truth_is_that_of_the_rows_that_a_caliper_leaves(estimand):
     assert row["coverage"] == pytest.approx(np.mean(covered))
     assert row["mean_used"] == pytest.approx(np.mean(used))
     # And of one draw, which is shown by itself.
-    shown = one_draw(frame, **ARMS, confounders=["hard", "length"], rule=RULE, random_state=3, **options)
+    shown = one_draw(frame, **ARMS, confounders=["hard", "length"], rule=RULE, **nearest)
     assert shown.truth == pytest.approx(truths[0], rel=1e-9)
     assert abs(shown.truth - all_wanted[0]) > 0.05
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_can_be_audited(method):
-    result = run(both_arms(n=200), draws=5, methods=[method], caliper=0.5)
+    result = run(both_arms(n=200), draws=2 if method == "aipw" else 5, methods=[method], caliper=0.5)
     row = result.parts[0]
-    assert (row.label, row.n_used, row["n_failed"]) == (method, 5, 0)
+    assert (row.label, row.n_used, row["n_failed"]) == (method, result["draws"], 0)
     assert np.isfinite(row.estimate)
     assert 0 <= row["coverage"] <= 1
     assert 0 < row["mean_used"] <= 200

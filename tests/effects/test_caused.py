@@ -116,7 +116,7 @@ def test_a_covariate_that_a_lot_did_not_balance_forbids_the_claim(drawn):
     assert "hard" not in said.detail
     assert "may therefore not be claimed" in result.sentence
     # A known lot that depends on the covariate explains it.
-    known = moved.assign(p=0.5)
+    known = moved.assign(p=1 / (1 + np.exp(-0.8 * (moved.mood - 0.4))))
     weighed = estimate_effect(
         known, **ARM, confounders=["hard", "mood"], design="randomized", propensity="p", method="ipw"
     )

@@ -56,11 +56,13 @@ def test_64_bit_identifiers_stay_apart():
         data, treatment="arm", outcome="y", confounders=["x"], method="ipw", treated=BIG + 1
     )
     assert named.estimate == plain.estimate
+    nearest = {"method": "nearest", "tie_break": "id"}
     exact = [
-        effect(data.assign(k=data.id % 3 + shift), exact=["k"], tie_break="id").estimate for shift in (0, BIG)
+        effect(data.assign(k=data.id % 3 + shift), exact=["k"], **nearest).estimate for shift in (0, BIG)
     ]
     assert exact[0] == exact[1]
-    assert effect(data.assign(id=data.id + BIG), tie_break="id").estimate == effect(data).estimate
+    shifted = effect(data.assign(id=data.id + BIG), **nearest)
+    assert shifted.estimate == effect(data, method="nearest").estimate
 
 
 def test_welch_degrees_of_freedom_are_not_truncated():
@@ -119,7 +121,7 @@ def test_many_arms_without_spread_or_clusters_have_no_standard_error():
 @pytest.mark.parametrize(
     "options",
     [{"method": m} for m in METHODS if m not in {"naive", "cem"}]
-    + [{"distance": "mahalanobis"}, {"distance": "mahalanobis", "replace": True}],
+    + [{"method": "nearest", "distance": "mahalanobis", "replace": replace} for replace in (False, True)],
 )
 def test_units_of_a_covariate_change_nothing(options):
     data = table()
@@ -185,6 +187,7 @@ def test_an_option_without_meaning_is_refused_by_name(method, options):
 def test_common_support_is_kept_by_a_distance_on_covariates():
     data = table()
     data.loc[data.t == 1, "x"] += 1.0
-    results = {rule: effect(data, distance="mahalanobis", discard=rule) for rule in ("none", "both")}
+    options = {"method": "nearest", "distance": "mahalanobis"}
+    results = {rule: effect(data, discard=rule, **options) for rule in ("none", "both")}
     assert results["both"].settings["n_discarded"] > 0
     assert results["both"].n_treated_used < results["none"].n_treated_used

@@ -363,7 +363,8 @@ def _removed(problem: Problem, fit: Fit, row: Estimate) -> tuple[float, Estimate
 def _moved(problem: Problem, graph: CausalGraph | None) -> tuple[str, ...]:
     """Name the covariates that differ between randomised arms by more than a lot would do."""
     named = [name for name in problem.confounders if graph is None or name not in graph.nodes]
-    if problem.known_score is not None:
+    # A lot whose chances differ from row to row may go by the covariates.
+    if problem.known_score is not None and np.ptp(problem.known_score) > 0:
         return ()
     columns = {name: problem.columns[name] for name in named}
     return moves_with_arm(columns, problem.treated, problem.cluster)

@@ -20,6 +20,7 @@ from whyprompt.charts import audit_plot, draw_plot
 from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of, settle_plan
+from whyprompt.effects.methods.learners import score_column
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
 from whyprompt.effects.problem import Problem, refuse_post_treatment
@@ -322,16 +323,18 @@ def _plan_of(
         raise EstimationError(
             f"option {unknown[0]!r} is not one of an audit", hint=f"one of: {', '.join(sorted(known))}"
         )
-    if isinstance(options.get("propensity"), str):
+    if score_column(options.get("propensity")) is not None:
         raise EstimationError("an audit knows its propensities; propensity= is for a classifier")
+    made = make_method(method, **{name: value for name, value in options.items() if name in own})
+    shared = [name for name in _FOR_ALL if name in options and (name != "propensity" or made.by_score)]
     return settle_plan(
         ("an item's",),
-        method=method if made is None else made,
-        options={name: value for name, value in options.items() if name in own},
+        method=made,
+        options={},
         estimand=estimand_of(method, estimand),
         level=level,
         random_state=random_state,
-        **{name: options[name] for name in _FOR_ALL if name in options},
+        **{name: options[name] for name in shared},
     )
 
 
