@@ -215,6 +215,37 @@ def test_level_effects_are_those_of_least_squares_with_dummies():
     assert one[450:] == pytest.approx(0.0, abs=1e-12)
 
 
+def test_means_of_levels_are_drawn_as_far_as_variance_components_say():
+    import statsmodels.formula.api as smf
+
+    rng = np.random.default_rng(9)
+    code = np.repeat(np.arange(300), 4)
+    y = rng.normal(size=300)[code] + 1.5 * rng.normal(size=1_200)
+    _, new = absorb.drawn_means(code, y, np.arange(301))
+    # Balanced groups: the best linear prediction of a random intercept (REML is the analysis of variance).
+    fit = smf.mixedlm("y ~ 1", pd.DataFrame({"y": y, "code": code}), groups=code).fit()
+    wanted = [fit.random_effects[k].iloc[0] + fit.fe_params["Intercept"] for k in range(300)]
+    assert new[:300] == pytest.approx(wanted, abs=0.01)
+    assert new[300] == pytest.approx(y.mean())
+    # What is learned from does not hold the row's own outcome.
+    noise = rng.normal(size=1_200)
+    own, _ = absorb.drawn_means(code, noise + 0.3 * rng.normal(size=300)[code], np.arange(300))
+    assert abs(np.corrcoef(own, noise)[0, 1]) < 0.1
+    flat, everywhere = absorb.drawn_means(code, np.tile([1.0, -1.0, 1.0, -1.0], 300), np.arange(300))
+    assert not flat.any()
+    assert not everywhere.any()
+
+
+@pytest.mark.parametrize("outcome_model", ["boosted", "linear"])
+def test_the_doubly_robust_estimate_takes_out_what_levels_of_few_rows_do(outcome_model):
+    # Means of levels that are drawn towards each other leave four standard errors of bias here.
+    frame = table(4_000, 400, seed=8)
+    found = run(frame, "aipw", estimand="ate", splits=1, outcome_model=outcome_model)
+    plain = run(frame, "aipw", ("x",), estimand="ate", splits=1, outcome_model=outcome_model)
+    assert abs(found.estimate - 1.0) < 2.5 * found.std_error
+    assert abs(plain.estimate - 1.0) > 5 * plain.std_error
+
+
 # ----------------------------------------------------------------------------------------- many text arms
 
 

@@ -228,21 +228,25 @@ class AIPW(Weighting):
     def _estimate(self, problem: Problem, estimand: str, deal: _Deal) -> Fit:
         """Learn the outcome of each fold from the others, and put it beside the score."""
         y, treated, score = problem.y, problem.treated, deal.score
-        covariates = Covariates.of(problem, dense=self.outcome_model == LINEAR)
+        covariates = Covariates.of(problem)
         # An arm whose outcomes the estimand takes as they are needs no model.
         wanted = {"att": (1,), "atc": (0,)}.get(estimand, (0, 1))
         arms = (treated, ~treated)
         models = [self.outcome_model, self.outcome_model]
         if self.outcome_model in (None, BOOSTED):
+            rest = y - covariates.level_effects(np.ones(len(y), dtype=bool), treated, y)
             for column in wanted:
-                models[column] = RidgeAndTrees.settled(covariates, arms[column], y)
+                models[column] = RidgeAndTrees.settled(covariates, arms[column], rest)
         predicted = np.zeros((len(y), 2))
         for test in deal.tests:
             train = ~test if len(deal.tests) > 1 else test
+            # What levels without columns add is taken out whole; learners see how the arms differ in it.
+            common = covariates.level_effects(train, treated, y)
+            rest = y - common
             for column in wanted:
                 rows = train & arms[column]
-                X, new = covariates.split(rows, test, y)
-                predicted[test, column] = learn_outcome(X, y[rows], new, models[column])
+                X, new = covariates.split(rows, test, rest)
+                predicted[test, column] = common[test] + learn_outcome(X, rest[rows], new, models[column])
         parts, size = _parts(y, treated.astype(float), score, predicted, estimand)
         means = parts.sum(axis=0) / size.sum()
         influence = (parts - size[:, None] * means) / size.sum()

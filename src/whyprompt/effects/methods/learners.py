@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from whyprompt.errors import EstimationError
+from whyprompt.stats.absorb import drawn_means, level_effects
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.influence import with_intercept
 from whyprompt.stats.propensity import fit_logistic
@@ -117,6 +118,16 @@ class Covariates(NamedTuple):
         matrix = design_matrix(narrow, n_rows=len(problem.y)).matrix
         return cls(matrix, np.column_stack([design.codes[name] for name in wide]))
 
+    def level_effects(self, train: Bools, treated: Bools, y: Floats) -> Floats:
+        """Give what levels without columns add to the outcome in both arms alike, shape (n,).
+
+        By least squares on the rows `train`, not drawn towards each other: with twenty rows a level, means
+        that are drawn leave enough of the levels' confounding for most intervals to miss.
+        """
+        if not self.codes.shape[1]:
+            return np.zeros(len(y))
+        return level_effects(self.codes, np.column_stack([treated, self.matrix]), y, train)
+
     def split(self, train: Bools, test: Bools, target: Floats) -> tuple[Floats, Floats]:
         """Give the rows to learn from and those to predict, as numbers.
 
@@ -126,13 +137,12 @@ class Covariates(NamedTuple):
         X, new = self.matrix[train], self.matrix[test] if len(test) else self.matrix[:0]
         if not self.codes.shape[1]:
             return X, new
-        from sklearn.preprocessing import TargetEncoder
-
-        encoder = TargetEncoder(target_type="continuous", random_state=0)
-        levels = encoder.fit_transform(self.codes[train], target[train])
-        if not len(test):
-            return np.column_stack([X, levels]), new
-        return np.column_stack([X, levels]), np.column_stack([new, encoder.transform(self.codes[test])])
+        there = self.codes[test] if len(test) else self.codes[:0]
+        means = [
+            drawn_means(old, target[train], other)
+            for old, other in zip(self.codes[train].T, there.T, strict=True)
+        ]
+        return np.column_stack([X, *(m[0] for m in means)]), np.column_stack([new, *(m[1] for m in means)])
 
 
 class OutcomeModel(Protocol):
