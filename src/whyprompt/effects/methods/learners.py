@@ -52,6 +52,8 @@ _FEW, _MANY, _THIRDS = 100, 2_000, 3
 # Penalties of the logistic regression (the inverse of C), by the likelihood of rows left out, in so many
 # parts of so many rows at most.
 _COSTS, _PARTS, _TRIED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 4, 3_000
+# A row left out is given this chance at least.
+_LEAST = 1e-4
 # Working residuals are of probabilities no nearer to 0 or 1 than this.
 _EDGE = 0.03
 # Levels of a text column beyond which each has no column of its own.
@@ -186,23 +188,42 @@ class RidgeAndTrees:
 
 
 class LogitAndTrees:
-    """A penalised logistic regression, and boosted trees on its working residuals: the default score."""
+    """The default score: a penalised logistic regression, and boosted trees on its working residuals.
+
+    Where rows left out are likelier so, the trees are of the log-odds themselves, without a line: a line that
+    says next to nothing leaves one step of Newton's far from the score.
+    """
 
     classes_ = np.array([0, 1])
 
-    def __init__(self, cost: float | None = None, share: float | None = None) -> None:
-        self.given = cost, share
+    def __init__(self, cost: float | None = None, share: float | None = None, *, lined: bool = True) -> None:
+        self.given, self.lined = (cost, share), lined
 
     @classmethod
     def settled(cls, covariates: Covariates, treated: Bools) -> LogitAndTrees:
-        """Settle the penalty and how much of the trees is kept once for all folds."""
+        """Settle once for all folds the penalty, how much of the trees is kept, and whether a line is."""
         every = np.ones(len(treated), dtype=bool)
         X, _ = covariates.split(every, every[:0], treated.astype(float))
         cost = _cost(_Scale(X)(X), treated)
-        return cls(cost, cls(cost).fit(X, treated).trees.share if len(treated) < _MANY else 1.0)
+        if min(treated.sum(), (~treated).sum()) < _FEW // _THIRDS:
+            return cls(cost, 0.0)
+        share = cls(cost).fit(X, treated).trees.share if len(treated) < _MANY else 1.0
+        rows = np.arange(len(treated))[:: len(treated) // (2 * _TRIED) + 1]
+        part, loss = np.arange(len(rows)) % _THIRDS, np.zeros(2)
+        for k in range(_THIRDS):
+            train, test = rows[part != k], rows[part == k]
+            for lined in (False, True):
+                p = cls(cost, share, lined=lined).fit(X[train], treated[train]).predict_proba(X[test])
+                loss[int(lined)] -= np.log(np.maximum(np.where(treated[test], *p.T[::-1]), _LEAST)).sum()
+        return cls(cost, share, lined=bool(loss[1] <= loss[0]))
 
     def fit(self, X: Floats, y: Any) -> LogitAndTrees:  # noqa: ANN401 - 0 and 1
         """Fit to rows of both arms."""
+        if not self.lined:
+            from sklearn.ensemble import HistGradientBoostingClassifier
+
+            self.whole = HistGradientBoostingClassifier(**_SCORE | _SHARED).fit(X, y)
+            return self
         self.scale = _Scale(X)
         scaled, t = self.scale(X), np.asarray(y).astype(bool)
         cost, share = self.given
@@ -214,13 +235,15 @@ class LogitAndTrees:
 
     def predict_proba(self, X: Floats) -> Floats:
         """Give the probability of 0 and of 1."""
+        if not self.lined:
+            return np.asarray(self.whole.predict_proba(X))
         odds = self.line.decision_function(self.scale(X)) + self.trees.predict(X)
         p = 0.5 * (1.0 + np.tanh(0.5 * odds))
         return np.column_stack([1 - p, p])
 
     def __sklearn_clone__(self) -> LogitAndTrees:
         """Begin anew with what was given."""
-        return LogitAndTrees(*self.given)
+        return LogitAndTrees(*self.given, lined=self.lined)
 
 
 class _Scale:
