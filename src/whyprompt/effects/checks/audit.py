@@ -19,8 +19,8 @@ from whyprompt._words import counted, format_number, percent
 from whyprompt.charts import audit_plot, draw_plot
 from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.estimate import estimated
-from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of, settle_plan
 from whyprompt.effects.methods.learners import score_column
+from whyprompt.effects.methods.make import METHODS, estimand_of, make_method, options_of, settle_plan
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.effects.pipeline import compute
 from whyprompt.effects.problem import Problem, refuse_post_treatment
