@@ -167,7 +167,8 @@ class RidgeAndTrees:
     def settled(cls, covariates: Covariates, rows: Bools, y: Floats) -> RidgeAndTrees:
         """Settle once for all folds how much of the trees is kept: one number says little of any row."""
         X, _ = covariates.split(rows, rows[:0], y)
-        return cls(cls().fit(X, y[rows]).trees.share) if rows.sum() < _MANY else cls(1.0)
+        told = X.shape[1] and rows.sum() < _MANY
+        return cls(cls().fit(X, y[rows]).trees.share if told else 1.0)
 
     def fit(self, X: Floats, y: Floats) -> RidgeAndTrees:
         """Fit to the rows of one arm."""
