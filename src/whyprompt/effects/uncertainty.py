@@ -22,7 +22,7 @@ from whyprompt.effects.methods.variance import (
 )
 from whyprompt.errors import EstimationError
 from whyprompt.stats import errors as inference
-from whyprompt.stats.clusters import clustered_means, rows_df
+from whyprompt.stats.clusters import clustered_means
 from whyprompt.stats.order import codes
 from whyprompt.stats.rules import few_clusters
 
@@ -112,9 +112,6 @@ def with_error(
         error = float(np.sqrt(max(square, 0.0)))
         if adjust is None:
             error, name = correct(error, name)
-        elif plan.std_error == "auto":
-            arms = np.column_stack([problem.treated, ~problem.treated])
-            df = float(rows_df(arms, fit.weights)[0, 1])
     finite = float(error) if np.isfinite(error) else None
     extra: tuple[str, ...] = (
         () if finite is not None else ("there are too few pairs or rows for a standard error",)
