@@ -260,6 +260,7 @@ def test_the_naive_bootstrap_is_refused_where_it_fails(simulated):
         "confounders": ["a", "b"],
         "std_error": "bootstrap",
         "draws": 60,
+        "method": "nearest",
     }
     for options in (
         {"replace": True},
@@ -268,12 +269,12 @@ def test_the_naive_bootstrap_is_refused_where_it_fails(simulated):
         {"replace": True, "distance": "mahalanobis"},
     ):
         with pytest.raises(EstimationError, match="Abadie and Imbens 2008") as caught:
-            estimate_effect(frame, **asked, **options)
+            estimate_effect(frame, **{**asked, **options})
         assert "wild_bootstrap" in str(caught.value)
     for options in ({"method": "kernel"}, {"caliper": 0.3}, {"method": "subclass", "n_strata": 4}):
-        result = estimate_effect(frame, **asked, **options)
+        result = estimate_effect(frame, **{**asked, **options})
         assert "bootstrap of the whole pipeline, 60 draws" in result.std_error_method
-        analytical = estimate_effect(frame, **(asked | {"std_error": "auto"}), **options)
+        analytical = estimate_effect(frame, **{**asked, "std_error": "auto", **options})
         assert result.estimate == analytical.estimate
         assert 0.5 < result.std_error / analytical.std_error < 2.0
     refuse_naive_bootstrap(match_kernel(data.share, data.treated))
@@ -281,7 +282,7 @@ def test_the_naive_bootstrap_is_refused_where_it_fails(simulated):
 
 def test_an_error_asked_for_by_name_is_the_textbook_one(job, matching_r):
     asked = {"treatment": "treat", "outcome": "re78", "confounders": job.covariates}
-    asked["regression_adjustment"] = False
+    asked |= {"method": "nearest", "regression_adjustment": False}
     plain = estimate_effect(
         job.frame, **asked, replace=True, ties="average", std_error="abadie_imbens", neighbours=0
     )
@@ -298,7 +299,7 @@ def test_an_error_asked_for_by_name_is_the_textbook_one(job, matching_r):
         {"replace": True, "std_error": "pairs"},
     ):
         with pytest.raises(EstimationError, match=r"does not go with|not independent clusters"):
-            estimate_effect(job.frame, **asked, **options)
+            estimate_effect(job.frame, **{**asked, **options})
 
 
 def test_intervals_and_bad_input():

@@ -393,9 +393,8 @@ def test_crump_trimming_and_support_are_described():
     arm = rng.random(400) < 1 / (1 + np.exp(-x))
     frame = pd.DataFrame({"arm": arm, "x": x, "y": x + arm + rng.normal(size=400)})
     for rule in ("both", "crump"):
-        result = estimate_effect(
-            frame, treatment="arm", outcome="y", confounders=["x"], discard=rule, caliper=0.2
-        )
+        asked = {"method": "nearest", "discard": rule, "caliper": 0.2}
+        result = estimate_effect(frame, treatment="arm", outcome="y", confounders=["x"], **asked)
         assert result.settings["n_discarded"] > 0
         assert result.matched.discarded.sum() == result.settings["n_discarded"]
         assert not (result.weights[result.matched.discarded] > 0).any()

@@ -13,7 +13,7 @@ from whyprompt.effects.methods.variance import abadie_imbens
 from whyprompt.stats.order import codes
 
 # R's figures are of the plain difference, without a caliper that was not asked for, the score as known.
-PLAIN = {"regression_adjustment": False}
+PLAIN = {"method": "nearest", "regression_adjustment": False}
 
 SPECS = {
     "nearest_largest": {},
