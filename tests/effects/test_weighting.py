@@ -34,6 +34,8 @@ def weigh(y, t, X, *, method="ipw", estimand=None, **options):
     )
 
 
+# The textbook's doubly robust estimate: a logistic score and least squares.
+TEXTBOOK = {"method": "aipw", "propensity": "logit", "outcome_model": "linear"}
 REFERENCE = Path(__file__).parents[1] / "reference"
 NAMES = ("age", "educ", "hispan", "white", "married", "nodegree", "re74", "re75")
 
@@ -203,10 +205,9 @@ def test_intervals_cover():
     for _ in range(500):
         y, t, X, _, _ = simulate(rng, 400)
         for method, estimand in specs:
-            folds = 2  # two folds cost the least and are the least favourable
-            r = weigh(
-                y, t, X, method=method, estimand=estimand, **({"folds": folds} if method == "aipw" else {})
-            )
+            # Two folds cost the least and are the least favourable.
+            options = {**TEXTBOOK, "folds": 2} if method == "aipw" else {"method": method}
+            r = weigh(y, t, X, estimand=estimand, **options)
             hits[method, estimand] += r.ci[0] <= truth[estimand] <= r.ci[1]
     assert {spec: h / 500 for spec, h in hits.items() if not 0.93 <= h / 500 <= 0.97} == {}
 
@@ -415,10 +416,10 @@ def test_aipw_without_crossfitting_is_the_textbook_formula():
     design = np.column_stack([np.ones(300), X])
     m1, m0 = (design @ np.linalg.lstsq(design[arm], y[arm], rcond=None)[0] for arm in (t, ~t))
     phi = m1 - m0 + t * (y - m1) / e - ~t * (y - m0) / (1 - e)
-    result = weigh(y, t, X, method="aipw", folds=1)
+    result = weigh(y, t, X, **TEXTBOOK, folds=1)
     assert result.estimate == pytest.approx(phi.mean(), rel=1e-9)
     assert result.std_error == pytest.approx(phi.std() / np.sqrt(300), rel=1e-9)
-    att = weigh(y, t, X, method="aipw", estimand="att", folds=1)
+    att = weigh(y, t, X, **TEXTBOOK, estimand="att", folds=1)
     assert att.estimate == pytest.approx(
         (t * (y - m0) - ~t * e / (1 - e) * (y - m0)).sum() / t.sum(), rel=1e-9
     )
@@ -435,7 +436,7 @@ def test_aipw_is_doubly_robust_and_takes_any_outcome_model():
     y = 2.0 * t + 3 * np.tanh(3 * X[:, 0]) + rng.normal(size=n)
     wrong = {"propensity": np.full(n, 0.5)}
     constant, boosting = DummyRegressor(), HistGradientBoostingRegressor(max_iter=60)
-    right_score = weigh(y, t, X, method="aipw", outcome_model=constant)
+    right_score = weigh(y, t, X, method="aipw", propensity="logit", outcome_model=constant)
     right_outcome = weigh(y, t, X, method="aipw", outcome_model=boosting, splits=2, **wrong)
     both_wrong = weigh(y, t, X, method="aipw", outcome_model=constant, **wrong)
     assert abs(right_score.estimate - 2) < 4 * right_score.std_error
@@ -490,9 +491,9 @@ def test_trimmed_rows_are_counted_described_and_weightless(lalonde):
 
 def test_a_copied_column_changes_nothing(lalonde):
     y, t, X = lalonde
-    for method in ("ipw", "entropy", "aipw"):
-        plain = weigh(y, t, X, method=method)
-        doubled = weigh(y, t, np.column_stack([X, X[:, 0], np.ones(614)]), method=method)
+    for options in ({"method": "ipw"}, {"method": "entropy"}, TEXTBOOK):
+        plain = weigh(y, t, X, **options)
+        doubled = weigh(y, t, np.column_stack([X, X[:, 0], np.ones(614)]), **options)
         assert doubled.estimate == pytest.approx(plain.estimate, rel=1e-6)
         assert doubled.std_error == pytest.approx(plain.std_error, rel=1e-6)
 
@@ -558,9 +559,9 @@ def test_bad_input_is_named(arrays, options, error, message):
 def test_arms_that_do_not_overlap_are_refused():
     x = np.arange(40.0)
     t = x >= 20
-    for method in ("ipw", "overlap", "entropy", "aipw"):
+    for options in ({"method": "ipw"}, {"method": "overlap"}, {"method": "entropy"}, TEXTBOOK):
         with pytest.raises(EstimationError, match="age"):
-            weigh(x, t, x[:, None], method=method, names=["age"])
+            weigh(x, t, x[:, None], **options, names=["age"])
     with pytest.raises(EstimationError, match="one arm is empty"):
         weigh(x, np.ones(40), x[:, None])
     with pytest.raises(EstimationError, match="no weights balance 'a'"):
@@ -603,7 +604,7 @@ def test_a_cross_fitted_score_near_zero_does_not_become_the_estimate():
         t = rng.random(150) < 1 / (1 + np.exp(-3.0 * x[:, 0]))
         y = 1.0 * t + x[:, 0] ** 2 + rng.normal(size=150)
         for clip, kept in errors.items():
-            result = weigh(y, t, x, method="aipw", clip=clip, splits=1)
+            result = weigh(y, t, x, **TEXTBOOK, clip=clip, splits=1)
             kept.append(result.estimate - 1.0)
             assert any("cross-fitted" in w for w in result.warnings) == (
                 clip > 0 and bool(np.isin(result.propensity, [clip, 1 - clip]).any())
@@ -620,11 +621,11 @@ def test_several_deals_of_the_folds_leave_little_to_the_seed():
     y = t + x.sum(axis=1) + rng.normal(size=160) * 2
 
     def spread(splits):
-        runs = [weigh(y, t, x, method="aipw", splits=splits, random_state=s).estimate for s in range(25)]
+        runs = [weigh(y, t, x, **TEXTBOOK, splits=splits, random_state=s).estimate for s in range(25)]
         return float(np.std(runs))
 
     assert spread(None) < 0.6 * spread(1)
-    one, two = (weigh(y, t, x, method="aipw", splits=k, random_state=3) for k in (1, 1))
+    one, two = (weigh(y, t, x, **TEXTBOOK, splits=k, random_state=3) for k in (1, 1))
     assert one.estimate == two.estimate
     with pytest.raises(EstimationError, match="splits=0"):
         weigh(y, t, x, method="aipw", splits=0)
@@ -639,13 +640,13 @@ def test_a_deal_that_separates_the_arms_is_left_out_and_counted_and_most_of_them
     t = rng.random(90) < 0.5
     y = t + x[:, 0] + rng.normal(size=90)
     t[rare > 0] = [True, True, False, False, True, True]  # two controls: together in one of five deals
-    found = [weigh(y, t, X, method="aipw", random_state=s) for s in range(12)]
+    found = [weigh(y, t, X, **TEXTBOOK, random_state=s) for s in range(12)]
     counted = [w for r in found for w in r.warnings if "deals of the folds the rest of the rows tells" in w]
     assert 3 <= len(counted) <= 12
     assert all(abs(r.estimate - 1.0) < 4 * r.std_error for r in found)
     t[rare > 0] = [True, True, True, False, True, True]  # one control: some fold holds it in every deal
     with pytest.raises(EstimationError, match="separated"):
-        weigh(y, t, X, method="aipw")
+        weigh(y, t, X, **TEXTBOOK)
 
 
 def test_scores_that_are_given_are_not_clipped():
@@ -711,8 +712,9 @@ def test_intervals_cover_with_fifty_rows(method, estimand):
         t = rng.random(50) < 1 / (1 + np.exp(-0.6 * X[:, 0] + 0.4))
         if not 8 <= t.sum() <= 42:
             continue
+        options = TEXTBOOK if method == "aipw" else {"method": method}
         try:
-            r = weigh(t + X @ [1, 0.5] + rng.normal(size=50), t, X, method=method, estimand=estimand)
+            r = weigh(t + X @ [1, 0.5] + rng.normal(size=50), t, X, estimand=estimand, **options)
         except EstimationError:  # A separated draw; `draws` counts the others.
             continue
         draws += 1
@@ -727,4 +729,4 @@ def test_a_constant_covariate_leaves_entropy_nothing_to_balance_and_few_clusters
     with pytest.raises(EstimationError, match="no covariate varies among k"):
         weigh(y, t, np.ones((30, 1)), method="entropy", names=["k"])
     with pytest.raises(EstimationError, match="with 3 clusters, choose 1 to 3"):
-        weigh(y, t, rng.normal(size=(30, 1)), method="aipw", cluster=np.arange(30) % 3)
+        weigh(y, t, rng.normal(size=(30, 1)), method="aipw", folds=5, cluster=np.arange(30) % 3)

@@ -52,7 +52,7 @@ def test_coarsened_exact_matching_that_loses_half_has_thin_overlap_as_a_caliper_
     found = {}
     rng = np.random.default_rng(1)
     frame = sparse().assign(c=rng.normal(size=300), d=rng.normal(size=300))
-    for name, options in (("cem", {"method": "cem"}), ("caliper", {"caliper": 0.002})):
+    for name, options in (("cem", {"method": "cem"}), ("caliper", {"method": "nearest", "caliper": 0.002})):
         result = estimate_effect(frame, **ARM, confounders=["a", "b", "c", "d"], **options)
         assert result.n_treated_used < 0.6 * result.n_treated
         found[name] = next(a for a in result.assumptions if a.name == "overlap").status
@@ -196,4 +196,4 @@ def test_rows_that_weights_leave_out_found_no_counterpart_and_wanted_none():
     trimmed = estimate_effect(frame, **asked, method="ipw", estimand="ate", discard="crump")
     assert "rows that are left" in trimmed.sentence
     assert "counterpart" not in trimmed.sentence
-    assert "could be matched" in estimate_effect(frame, **asked, caliper=0.05).sentence
+    assert "could be matched" in estimate_effect(frame, **asked, method="nearest", caliper=0.05).sentence
