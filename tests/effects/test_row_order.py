@@ -34,23 +34,28 @@ def reordered(data, seed=3):
     return [mixed, data[::-1], mixed.set_index(rng.integers(0, 3, len(data)))]
 
 
+TEXTBOOK = {"method": {"aipw": {"outcome_model": "linear", "splits": 2}}, "propensity": "logit"}
 SEEDED = {
-    "aipw": {"method": "aipw", "estimand": "ate"},
-    "aipw, clusters": {"method": "aipw", "cluster": "team"},
-    "aipw, crump": {"method": "aipw", "estimand": "ate", "discard": "crump"},
+    "aipw": {**TEXTBOOK, "estimand": "ate"},
+    "aipw, learned": {"method": {"aipw": {"splits": 1}}, "estimand": "ate"},
+    "aipw, clusters": {**TEXTBOOK, "cluster": "team"},
+    "aipw, crump": {**TEXTBOOK, "estimand": "ate", "discard": "crump"},
     "classifier": {
         "method": "ipw", "propensity": DecisionTreeClassifier(min_samples_leaf=30, random_state=0),
     },
     "classifier, nearest": {
+        "method": "nearest",
         "propensity": DecisionTreeClassifier(min_samples_leaf=30, random_state=0), "tie_break": "id",
     },
     "bootstrap": {"method": "ipw", "std_error": "bootstrap", "draws": 30},
     "bootstrap, clusters": {"method": "overlap", "std_error": "bootstrap", "draws": 30, "cluster": "team"},
-    "bootstrap, pairs": {"std_error": "bootstrap", "draws": 30, "tie_break": "id"},
-    "bootstrap, aipw": {"method": "aipw", "std_error": "bootstrap", "draws": 10},
-    "signs": {"replace": True, "std_error": "wild_bootstrap", "draws": 200, "tie_break": "id"},
-    "random order": {"order": "random"},
-    "random order, Mahalanobis": {"order": "random", "distance": "mahalanobis"},
+    "bootstrap, pairs": {"method": "nearest", "std_error": "bootstrap", "draws": 30, "tie_break": "id"},
+    "bootstrap, aipw": {**TEXTBOOK, "std_error": "bootstrap", "draws": 10},
+    "signs": {
+        "method": "nearest", "replace": True, "std_error": "wild_bootstrap", "draws": 200, "tie_break": "id",
+    },
+    "random order": {"method": "nearest", "order": "random"},
+    "random order, Mahalanobis": {"method": "nearest", "order": "random", "distance": "mahalanobis"},
 }  # fmt: skip
 
 
@@ -99,8 +104,9 @@ def test_an_outcome_model_sees_rows_in_their_own_order():
     y, t = data.y.to_numpy(), data.t.to_numpy()
     forest = RandomForestRegressor(10, random_state=0)
     order = np.random.default_rng(0).permutation(len(y))
-    one = fit_arrays(y, t, X, method="aipw", estimand="ate", outcome_model=forest)
-    other = fit_arrays(y[order], t[order], X[order], method="aipw", estimand="ate", outcome_model=forest)
+    asked = {"method": "aipw", "propensity": "logit", "splits": 2, "estimand": "ate", "outcome_model": forest}
+    one = fit_arrays(y, t, X, **asked)
+    other = fit_arrays(y[order], t[order], X[order], **asked)
     assert other.estimate == pytest.approx(one.estimate, rel=1e-9)
     assert other.influence[:, 0] == pytest.approx(one.influence[:, 0][order], rel=1e-9)
 
@@ -109,7 +115,7 @@ def test_outcomes_share_their_folds():
     """Rows with equal covariates are told apart by the outcome; a second outcome must not deal them anew."""
     data = table(graded=True)
     data["twice"] = -2.0 * data.y
-    options = {"treatment": "t", "confounders": ["x"], "method": "aipw"}
+    options = {"treatment": "t", "confounders": ["x"], **TEXTBOOK}
     a, b = estimate_effects(data, outcomes=["y", "twice"], **options).parts
     assert b.estimate == pytest.approx(-2.0 * a.estimate, rel=1e-9)
     assert b.std_error == pytest.approx(2.0 * a.std_error, rel=1e-9)
@@ -138,7 +144,8 @@ def test_random_signs_and_drawn_arms_follow_no_order():
         return [r.p_adjusted for r in paired_effects(data, outcomes=["y", "words"], draws=500, **arms).parts]
 
     def audited(data):
-        return audit(data, methods=["nearest", "aipw"], draws=5, **ruled, **arms).to_dict()["parts"]
+        quick = {"aipw": {"splits": 1, "outcome_model": "linear"}}
+        return audit(data, methods=["nearest", quick], draws=5, **ruled, **arms).to_dict()["parts"]
 
     def drawn(data):
         return one_draw(data, method="nearest", **ruled, **arms).to_dict()["adjusted"]["estimate"]

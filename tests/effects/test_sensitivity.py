@@ -377,7 +377,7 @@ def test_no_sentence_speaks_for_a_benchmark_whose_bound_cannot_be_computed():
 
 def test_the_report_runs_what_applies_and_says_what_does_not(lalonde):
     options = {"treatment": "treat", "outcome": "re78", "confounders": ["age", "educ", "race", "re74"]}
-    found = estimate_effect(lalonde, **options)
+    found = estimate_effect(lalonde, method="nearest", **options)
     report = sensitivity_report(lalonde, found, benchmarks=["race", "re74"], times=[1, 3])
     y = lalonde["re78"].to_numpy()
     direct = rosenbaum_bounds(

@@ -11,8 +11,15 @@ from whyprompt.effects.separation import one_armed
 from whyprompt.stats.propensity import SeparatedError, fit_logistic
 
 ARM = {"treatment": "arm", "outcome": "y", "treated": "cot", "control": "direct"}
-SCORED = ["nearest", "optimal", "full", "subclass", "kernel", "ipw", "overlap", "aipw"]
+# Every method with a logistic score; overlap weights want no row of a level that one arm has alone.
+SCORED = ["nearest", "optimal", "full", "subclass", "kernel", "ipw", "aipw"]
 MATCHED = SCORED[:5]
+
+
+def by(method):
+    """Name a method; of aipw the textbook's, whose score is logistic as well, with one deal."""
+    textbook = {"propensity": "logit", "outcome_model": "linear", "splits": 1}
+    return {"method": method, **(textbook if method == "aipw" else {})}
 
 
 def tasks(lonely, n=1500, seed=0):
@@ -29,56 +36,106 @@ def tasks(lonely, n=1500, seed=0):
 LONELY = {"task-00": "direct", "task-07": "cot", "task-13": "direct", "task-20": "direct", "task-26": "cot"}
 
 
+def named_in(text):
+    found = re.findall(r"task = '([^']+)' \((\d+) rows, all '(\w+)'\)", text)
+    return [(task, int(n), only) for task, n, only in found]
+
+
 @pytest.mark.parametrize("method", SCORED)
 def test_the_levels_at_fault_are_named_with_their_arm_and_no_other(method):
     """task-00 is the reference level of the dummies, so that no column of the design is its own."""
     frame = tasks(LONELY)
+    # The ATT wants no row that every treated row could not be; there is no ATE by optimal pairs.
+    estimand = "att" if method == "optimal" else "ate"
     with pytest.raises(SeparatedError) as error:
-        estimate_effect(frame, **ARM, confounders=["task", "chars"], method=method)
+        estimate_effect(frame, **ARM, confounders=["task", "chars"], estimand=estimand, **by(method))
     count = frame.task.value_counts()
-    named = re.findall(r"task = '([^']+)' \((\d+) rows, all '(\w+)'\)", error.value.message)
-    assert named == [(task, str(count[task]), only) for task, only in LONELY.items()]
-    assert set(re.findall(r"task-\d\d", str(error.value))) == set(LONELY)
+    wanted = {task: only for task, only in LONELY.items() if estimand == "ate" or only == "cot"}
+    assert named_in(error.value.message) == [(task, count[task], only) for task, only in wanted.items()]
+    assert set(re.findall(r"task-\d\d", str(error.value))) == set(wanted)
 
 
-@pytest.mark.parametrize("lonely", [{"task-00": "cot"}, {"task-00": "direct", "task-01": "direct"}, LONELY])
+@pytest.mark.parametrize("method", SCORED)
+def test_levels_that_the_estimand_does_not_need_are_put_aside_and_said(method):
+    alone = {"task-00": "direct", "task-01": "direct"}
+    frame = tasks(alone, n=600)
+    outside = frame.task.isin(alone)
+    count = frame.task.value_counts()
+    given = {**ARM, "confounders": ["task", "chars"], **by(method)}
+    whole, rest = estimate_effect(frame, **given), estimate_effect(frame[~outside], **given)
+    assert (whole.estimand, whole.estimate) == ("att", pytest.approx(rest.estimate, abs=1e-12))
+    assert whole.std_error == pytest.approx(rest.std_error, rel=1e-12)
+    (said,) = (w for w in whole.warnings if "put aside" in w)
+    assert said.startswith(
+        f"{outside.sum()} rows of levels that one arm has alone are put aside, which the ATT"
+    )
+    assert named_in(said) == [(task, count[task], only) for task, only in alone.items()]
+    assert not [w for w in rest.warnings if "put aside" in w]
+    # The arrays lie on the rows of the table as given.
+    assert len(whole.weights) == len(frame)
+    assert not whole.weights[outside].any()
+    assert whole.weights[~outside] == pytest.approx(rest.weights, abs=1e-12)
+    # The same of the treated arm, for the ATC.
+    turned = {**given, "treated": "direct", "control": "cot", "estimand": "atc"}
+    assert estimate_effect(frame, **turned).estimate == pytest.approx(
+        estimate_effect(frame[~outside], **turned).estimate, abs=1e-12
+    )
+
+
+def test_overlap_weights_want_no_row_of_a_level_of_one_arm():
+    frame = tasks(LONELY)
+    outside = frame.task.isin(LONELY)
+    given = {**ARM, "confounders": ["task", "chars"], "method": "overlap"}
+    whole, rest = estimate_effect(frame, **given), estimate_effect(frame[~outside], **given)
+    assert whole.estimate == pytest.approx(rest.estimate, abs=1e-12)
+    assert whole.std_error == pytest.approx(rest.std_error, rel=1e-12)
+    (said,) = (w for w in whole.warnings if "put aside" in w)
+    assert "which the ATO does not need" in said
+    assert [(task, only) for task, _, only in named_in(said)] == list(LONELY.items())
+
+
+def test_a_penalised_score_is_separated_by_no_level_and_says_where_overlap_is_thin():
+    frame = tasks({"task-00": "cot"}, n=180)
+    found = estimate_effect(frame, **ARM, confounders=["task", "chars"], method={"aipw": {"splits": 1}})
+    assert found.n_treated_used == (frame.arm == "cot").sum()
+    assert not [w for w in found.warnings if "put aside" in w]
+
+
+@pytest.mark.parametrize("lonely", [{"task-00": "cot"}, LONELY])
 @pytest.mark.parametrize("method", SCORED)
 def test_the_hint_leads_to_an_estimate(lonely, method):
     frame = tasks(lonely)
+    given = {**ARM, "confounders": ["task", "chars"]}
     with pytest.raises(SeparatedError) as error:
-        estimate_effect(frame, **ARM, confounders=["task", "chars"], method=method)
+        estimate_effect(frame, **given, **by(method))
     hint = error.value.hint
     outside = frame.task.isin(lonely)
-    assert f"those {outside.sum()} rows" in hint
-    rest = estimate_effect(frame[~outside], **ARM, confounders=["task", "chars"], method=method)
+    treated = frame.task.isin([task for task, only in lonely.items() if only == "cot"])
+    assert f"those {treated.sum()} rows" in hint
+    rest = estimate_effect(frame[~treated], **given, **by(method))
     if method in MATCHED:
         assert "exact=['task']" in hint
-        exact = estimate_effect(frame, **ARM, confounders=["task", "chars"], method=method, exact=["task"])
-        same = estimate_effect(
-            frame[~outside], **ARM, confounders=["task", "chars"], method=method, exact=["task"]
-        )
+        exact = estimate_effect(frame, **given, method=method, exact=["task"])
+        same = estimate_effect(frame[~outside], **given, method=method, exact=["task"])
         assert exact.estimate == pytest.approx(same.estimate, abs=1e-12)
         assert exact.std_error == pytest.approx(same.std_error, rel=1e-12)
     else:
         assert "leave those" in hint
-        exact = estimate_effect(frame, **ARM, confounders=["task", "chars"], method="nearest", exact=["task"])
+        exact = estimate_effect(frame, **given, method="nearest", exact=["task"])
     assert (exact.n_treated, exact.n_control) == (
         int((frame.arm == "cot").sum()),
         int((frame.arm == "direct").sum()),
     )
-    assert rest.n_treated + rest.n_control == (~outside).sum()
+    assert rest.n_treated == int(((frame.arm == "cot") & ~treated).sum())
     # The arrays lie on the rows of the table as given.
     assert len(exact.weights) == len(exact.propensity) == len(exact.treated_rows) == len(frame)
     assert not exact.weights[outside].any()
     assert (exact.treated_rows == (frame.arm == "cot")).all()
     assert exact.matched.discarded[outside].all()
-    spared = all(only == "direct" for only in lonely.values())
-    assert ("The ATT does not need them" in hint) == (spared and rest.estimand == "att")
-    if not spared:
-        lost = int((outside & (frame.arm == "cot")).sum())
-        m = exact.n_treated_used
-        assert m <= exact.n_treated - lost
-        assert f"on the {m} of {exact.n_treated} treated rows that could be matched" in exact.sentence
+    lost = int((outside & (frame.arm == "cot")).sum())
+    m = exact.n_treated_used
+    assert m <= exact.n_treated - lost
+    assert f"on the {m} of {exact.n_treated} treated rows that could be matched" in exact.sentence
 
 
 def test_a_level_that_is_lonely_once_another_is_left_out_is_named_as_well():
@@ -100,11 +157,12 @@ def test_a_level_that_is_lonely_once_another_is_left_out_is_named_as_well():
         ("task", "'d'"),
     ]
     with pytest.raises(SeparatedError) as error:
-        estimate_effect(frame, **ARM, confounders=["task", "tongue"])
+        estimate_effect(frame, **ARM, confounders=["task", "tongue"], method="nearest", estimand="ate")
     assert "exact=['task', 'tongue']" in error.value.hint
+    given = {**ARM, "confounders": ["task", "tongue"], "method": "nearest", "estimand": "ate"}
     for options in ({"exact": ["task", "tongue"]}, {}):
         data = frame if options else frame[~rows]
-        assert estimate_effect(data, **ARM, confounders=["task", "tongue"], **options).estimate is not None
+        assert estimate_effect(data, **given, **options).estimate is not None
 
 
 def test_two_rows_of_a_rare_level_of_four_thousand():
@@ -116,9 +174,9 @@ def test_two_rows_of_a_rare_level_of_four_thousand():
     task[np.flatnonzero(arm == 0)[:2]] = "F"
     frame = pd.DataFrame({"arm": arm, "x": x, "task": task, "y": arm + x + rng.normal(size=n)})
     options = {"treatment": "arm", "outcome": "y", "confounders": ["x", "task"]}
-    for method in SCORED:
+    for method in ("nearest", "ipw"):
         with pytest.raises(SeparatedError, match=r"task = 'F' \(2 rows, all '0'\)\n") as error:
-            estimate_effect(frame, **options, method=method)
+            estimate_effect(frame, **options, **by(method), estimand="ate")
         assert "those 2 rows" in error.value.hint
     exact = estimate_effect(frame, **options, method="full", exact=["task"])
     assert exact.ci_low < 1.0 < exact.ci_high
@@ -127,15 +185,26 @@ def test_two_rows_of_a_rare_level_of_four_thousand():
 
 
 def test_columns_that_share_no_level_have_no_estimate_and_no_hint_to_one():
-    frame = tasks({}).assign(team=lambda d: np.where(d.arm == "cot", "red", "blue"))
-    with pytest.raises(SeparatedError, match="without them no row of both arms is left") as error:
-        estimate_effect(frame, **ARM, confounders=["team", "chars"])
-    assert "nothing compares them" in error.value.hint
+    frame = tasks({}, n=150).assign(team=lambda d: np.where(d.arm == "cot", "red", "blue"))
+    given = {**ARM, "confounders": ["team", "chars"]}
+    for method in SCORED:
+        with pytest.raises(SeparatedError, match="without them no row of both arms is left") as error:
+            estimate_effect(frame, **given, **by(method))
+        assert "nothing compares them" in error.value.hint
+    # A penalised score has an estimate, of which nothing may be claimed; there is no other population either.
+    found = estimate_effect(frame, **given)
+    assert (found.method, found.estimand) == ("aipw", "att")
+    assert {a.name: a.status for a in found.assumptions}["overlap"] == "fails"
+    assert "100.0% of the rows the effect speaks for lie beyond the other arm's scores" in found.sentence
+    assert "may therefore not be claimed as an effect of the arm" in found.sentence
+    assert not [w for w in found.warnings if "could have had either arm" in w]
 
 
 def test_exact_columns_that_are_no_confounders_stand_in_the_condition():
     frame = tasks({})
-    result = estimate_effect(frame, **ARM, confounders=["chars"], exact=["task"], caliper=0.05)
+    result = estimate_effect(
+        frame, **ARM, confounders=["chars"], method="nearest", exact=["task"], caliper=0.05
+    )
     assert result.settings["exact"] == ["task"]
     assert "if chars and task are all that affects both" in result.sentence
     assert "nothing but chars, task affects" in result.assumptions[0].detail

@@ -69,9 +69,9 @@ def test_the_interval_covers_where_rows_repeat_their_items_and_did_not_before():
     "options",
     [
         {"method": "kernel"},
-        {"replace": True},
-        {"estimand": "ate"},
-        {"std_error": "wild_bootstrap", "replace": True},
+        {"method": "nearest", "replace": True},
+        {"method": "nearest", "estimand": "ate"},
+        {"method": "nearest", "std_error": "wild_bootstrap", "replace": True},
     ],
 )
 def test_rows_used_more_than_once_have_an_error_by_cluster(options):
@@ -280,15 +280,19 @@ def test_a_randomised_table_without_confounders_is_a_difference_of_means():
     assert "nothing was adjusted for" not in curve.warnings
 
 
-def test_a_randomised_table_with_confounders_is_weighted_over_all_rows_and_gains_what_regression_gains():
+def test_a_randomised_table_with_confounders_is_adjusted_over_all_rows_and_gains_what_regression_gains():
     result = estimate_effect(lot(), **ARM, confounders=["a", "b"], design="randomized")
-    assert (result.method, result.estimand) == ("ipw", "ate")
+    assert (result.method, result.estimand) == ("aipw", "ate")
+    # The lot is known: half of the rows.
+    assert set(result.propensity) == {0.5}
+    assert result.settings["distance"] == "known propensity"
     assert (result.n_treated_used, result.n_control_used) == (100, 100)
     assert "the average effect over all rows" in result.sentence
     draws = 300
-    found = [
-        estimate_effect(lot(seed=s), **ARM, confounders=["a", "b"], design="randomized") for s in range(draws)
-    ]
+    # One deal of the folds, for time; the lot's share is that of the default.
+    quick = {"confounders": ["a", "b"], "design": "randomized", "estimand": "ate", "propensity": "p"}
+    quick["method"] = {"aipw": {"splits": 1, "outcome_model": "linear"}}
+    found = [estimate_effect(lot(seed=s).assign(p=0.5), **ARM, **quick) for s in range(draws)]
     values = np.array([r.estimate for r in found])
     # Noise of variance 1 is left in each of 2 x 100 rows, less two covariates' chance imbalance.
     closed = np.sqrt(4 / 200)
@@ -310,8 +314,9 @@ def test_what_is_named_is_done_and_a_known_lot_is_weighted_by():
         == "nearest"
     )
     known = estimate_effect(frame, **ARM, design="randomized", propensity="p")
-    assert (known.method, known.estimand) == ("ipw", "ate")
-    assert estimate_effect(frame, **ARM, confounders=["a"]).method == "nearest"
+    assert (known.method, known.estimand) == ("aipw", "ate")
+    observed = estimate_effect(frame, **ARM, confounders=["a"])
+    assert (observed.method, observed.estimand) == ("aipw", "att")
     assert (
         estimate_effect(frame, **ARM, confounders=["a"], design="randomized", estimand="att").estimand
         == "att"

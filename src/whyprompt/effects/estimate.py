@@ -185,19 +185,28 @@ def estimated(
 def _where_arms_overlap(problem: Problem, plan: Plan, fit: Fit) -> tuple[Plan, Fit, tuple[str, ...]]:
     """Ask for the effect where both arms occur, if the treated rows hardly have a counterpart.
 
-    Also say so: the estimand then is another one than it would have been.
+    Also say so: the estimand then is another one than it would have been. Where both arms occur nowhere, no
+    other estimand is to be had.
     """
-    ess = tuple(effective_sample_size(fit.weights[arm]) for arm in (problem.treated, ~problem.treated))
-    overlap = _overlap(problem, plan, fit, (ess[0], ess[1]), (0, 0))
+
+    def overlap_of(plan: Plan, fit: Fit) -> Assumption | None:
+        ess = tuple(effective_sample_size(fit.weights[arm]) for arm in (problem.treated, ~problem.treated))
+        return _overlap(problem, plan, fit, (ess[0], ess[1]), (0, 0))
+
+    overlap = overlap_of(plan, fit)
     if overlap is None or overlap.status != "fails":
         return plan, fit, ()
-    plan = changed(plan, estimand="ato")
+    other = changed(plan, estimand="ato")
+    found = compute(problem, other)
+    there = overlap_of(other, found)
+    if there is None or there.status == "fails":
+        return plan, fit, ()
     why = (
         f"the effect on the treated rows cannot be had from this table ({overlap.detail}): the estimate is"
         " that on rows that could have had either arm, weighted by how far they could (ATO); estimand='att'"
         " asks for the other all the same"
     )
-    return plan, compute(problem, plan), (why,)
+    return other, found, (why,)
 
 
 def adjusted(table: Table, *, treatment: str, outcomes: Sequence[str], **options: Any) -> Adjusted:  # noqa: ANN401
