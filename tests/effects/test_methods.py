@@ -142,18 +142,19 @@ def test_what_is_wrong_is_said_where_the_method_is_made(call, message):
 
 
 def test_options_of_weights_reach_the_estimate():
-    plain = effect(method="aipw", estimand="ate")
+    textbook = {"outcome_model": "linear", "splits": 2}
+    asked = {"estimand": "ate", "propensity": "logit"}
+    plain = effect(method=AIPW(**textbook), **asked)
     for options in (
         {"folds": 2},
         {"splits": 1},
         {"clip": 0.4},
         {"outcome_model": LinearRegression(fit_intercept=False)},
     ):
-        assert effect(method=AIPW(**options), estimand="ate").estimate != plain.estimate
-    told = effect(method="aipw", folds=2, outcome_model=LinearRegression()).settings
+        assert effect(method=AIPW(**textbook | options), **asked).estimate != plain.estimate
+    told = effect(method="aipw", folds=2, splits=1, outcome_model=LinearRegression()).settings
     assert (told["folds"], told["outcome_model"]) == (2, "LinearRegression")
-    # Least squares is the default.
-    same = effect(method="aipw", estimand="ate", outcome_model=LinearRegression())
+    same = effect(method="aipw", splits=2, outcome_model=LinearRegression(), **asked)
     assert same.estimate == pytest.approx(plain.estimate, rel=1e-9)
     fixed, estimated_targets = (effect(method="entropy", targets=t) for t in ("fixed", "estimated"))
     assert fixed.estimate == estimated_targets.estimate
@@ -166,10 +167,11 @@ def test_options_of_weights_reach_the_estimate():
 
 
 def test_a_classifier_gives_the_score_of_every_method_that_has_one():
-    for name in ("nearest", "kernel", "ipw", "aipw"):
-        found = effect(method=name, propensity=LogisticRegression(C=0.1))
+    quick = {"aipw": {"splits": 1, "outcome_model": "linear"}}
+    for method in ("nearest", "kernel", "ipw", quick):
+        found = effect(method=method, propensity=LogisticRegression(C=0.1))
         assert found.settings["distance"] == "LogisticRegression"
-        assert found.estimate != effect(method=name).estimate
+        assert found.estimate != effect(method=method, propensity="logit").estimate
     logit = effect(method="nearest", distance="logit", propensity=LogisticRegression(C=0.1))
     assert logit.propensity.max() < 1
 

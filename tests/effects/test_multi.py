@@ -188,7 +188,13 @@ def test_pairs_are_matched_each_by_itself(trials):
     for arm, reference, row in each(result):
         two = trials[trials.variant.isin([arm, reference])]
         alone = estimate_effect(
-            two, treatment="variant", outcome="score", confounders=X, treated=arm, caliper=0.1
+            two,
+            treatment="variant",
+            outcome="score",
+            confounders=X,
+            treated=arm,
+            method="nearest",
+            caliper=0.1,
         )
         assert row.estimate == pytest.approx(alone.estimate, rel=1e-12)
         assert row.std_error == pytest.approx(alone.std_error, rel=1e-12)
