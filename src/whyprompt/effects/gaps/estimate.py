@@ -171,7 +171,7 @@ def estimate_with_imputation(
     >>> hard[rng.random(400) < 0.2] = np.nan
     >>> frame = pd.DataFrame({"arm": arm, "y": y, "hard": hard})
     >>> got = estimate_with_imputation(
-    ...     frame, treatment="arm", outcome="y", confounders=["hard"], method="aipw", estimand="ate", draws=5
+    ...     frame, treatment="arm", outcome="y", confounders=["hard"], method="ipw", estimand="ate", draws=5
     ... )
     >>> got.ci_low < 2.0 < got.ci_high, got.n_complete < 400
     (True, True)
