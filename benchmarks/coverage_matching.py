@@ -12,7 +12,7 @@ square error, the mean of the stated errors over the spread of the estimates, an
 no interval. Of an effect on fewer rows than asked for (a caliper) the truth is still that of all: where the
 effect is the same for every row that is the same number.
 
-    python benchmarks/coverage_matching.py                       # 500 draws: about 40 minutes on one core
+    python benchmarks/coverage_matching.py                       # 500 draws: about 20 minutes on a quiet core
     python benchmarks/coverage_matching.py --cells lin-500 --methods nearest --draws 2000
 """
 
