@@ -460,15 +460,29 @@ def test_a_penalised_score_that_tells_the_arms_apart_claims_nothing():
     frame = drawn(n=180)
     frame["hard"] = np.where(frame.arm == 1, 5.0, -5.0) + 0.1 * frame.hard
     result = arm_effect(frame)
-    assert (result.method, result.estimand) == ("aipw", "ato")
+    # No row had a chance of the other arm: no other estimand is to be had either.
+    assert (result.method, result.estimand) == ("aipw", "att")
     assert {a.name: a.status for a in result.assumptions}["overlap"] == "fails"
-    said = " ".join(result.warnings)
-    assert "the effect on the treated rows cannot be had from this table" in said
-    assert "propensity scores lay beyond 0.01 or 0.99" in said
+    assert "propensity scores lay beyond 0.01 or 0.99" in " ".join(result.warnings)
     assert "may therefore not be claimed as an effect" in result.sentence
-    asked = arm_effect(frame, estimand="att")
-    assert asked.estimand == "att"
-    assert "may therefore not be claimed as an effect" in asked.sentence
+
+
+def test_where_few_treated_rows_have_a_counterpart_the_effect_is_that_where_both_arms_occur():
+    frame = drawn(n=180).assign(hard=lambda d: d.hard + 1.5 * d.arm)
+    frame["y"] = 1.0 * frame.arm - frame.hard + np.random.default_rng(5).normal(size=180)
+    result = arm_effect(frame)
+    assert (result.method, result.estimand) == ("aipw", "ato")
+    assert {a.name: a.status for a in result.assumptions}["overlap"] != "fails"
+    (said,) = (w for w in result.warnings if w.startswith("the effect on the treated rows cannot be had"))
+    assert "estimand='att'" in said
+    assert "on the rows where the arms overlap" in result.sentence
+    assert result.ci_low < 1.0 < result.ci_high
+    plain = {"propensity": "logit", "outcome_model": "linear", "splits": 1}
+    for asked in ({"estimand": "att"}, {"method": "aipw", **plain}):
+        named = arm_effect(frame, **asked)
+        assert named.estimand == "att"
+        assert {a.name: a.status for a in named.assumptions}["overlap"] == "fails"
+        assert "may therefore not be claimed as an effect" in named.sentence
 
 
 def test_a_separated_covariate_cannot_be_balanced_by_entropy():
