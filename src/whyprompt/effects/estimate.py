@@ -402,9 +402,12 @@ def _warnings(
     out += [f"balance was not reached: {detail}" for detail in failed]
     used = (row.n_treated_used or 0, row.n_control_used or 0)
     total = (row.n_treated or 0, row.n_control or 0)
+    if plan.estimand == "ato":
+        # Rows of levels that one arm has alone are none of the ATO's.
+        total = (int(problem.treated.sum()), int((~problem.treated).sum()))
+    arms = {"att": problem.treated_level, "atc": problem.control_level}
     for name, n, m in zip((problem.treated_level, problem.control_level), total, used, strict=True):
-        focal = plan.estimand == "ate" or ((plan.estimand == "att") == (name == problem.treated_level))
-        if focal and m < n and plan.method.name != "naive":
+        if arms.get(plan.estimand, name) == name and m < n and plan.method.name != "naive":
             out.append(
                 f"{n - m} of {n} {name!r} rows are not used; the effect is that on the other {m},"
                 f" which is not the {plan.estimand.upper()} of the whole table"

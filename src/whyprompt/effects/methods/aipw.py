@@ -53,9 +53,10 @@ _FOLDS = 5
 class AIPW(Weighting):
     """Augmented inverse probability weights, cross-fitted: right if either the score or the outcome model is.
 
-    The default of observational tables. Its score is boosted trees and its outcome model a ridge regression
-    with boosted trees on what that leaves over; both are penalised, so that a level of one arm alone, or more
-    columns than rows, refuse nothing. ``propensity="logit", outcome_model="linear"`` is the textbook's.
+    The default of observational tables. Its score is a penalised logistic regression and its outcome model a
+    ridge regression, each with boosted trees on what the line leaves over, as far as the rows show it; a
+    level of one arm alone, or more columns than rows, refuse nothing. ``propensity="logit",
+    outcome_model="linear"`` is the textbook's.
 
     Attributes
     ----------
