@@ -456,17 +456,6 @@ def test_separated_scores_are_refused_by_name(method):
         arm_effect(frame, method=method, **options)
 
 
-def test_a_penalised_score_that_tells_the_arms_apart_claims_nothing():
-    frame = drawn(n=180)
-    frame["hard"] = np.where(frame.arm == 1, 5.0, -5.0) + 0.1 * frame.hard
-    result = arm_effect(frame)
-    # No row had a chance of the other arm: no other estimand is to be had either.
-    assert (result.method, result.estimand) == ("aipw", "att")
-    assert {a.name: a.status for a in result.assumptions}["overlap"] == "fails"
-    assert "propensity scores lay beyond 0.01 or 0.99" in " ".join(result.warnings)
-    assert "may therefore not be claimed as an effect" in result.sentence
-
-
 def test_where_few_treated_rows_have_a_counterpart_the_effect_is_that_where_both_arms_occur():
     frame = drawn(n=180).assign(hard=lambda d: d.hard + 1.5 * d.arm)
     frame["y"] = 1.0 * frame.arm - frame.hard + np.random.default_rng(5).normal(size=180)
