@@ -53,6 +53,10 @@ if TYPE_CHECKING:
     from whyprompt.tables import Table
 
 
+# Of an arm's weight, that one row may carry before the estimate is that row's.
+_HEAVY = 0.1
+
+
 def estimated(
     frame: Any,  # noqa: ANN401 - any frame library's type
     *,
@@ -194,7 +198,16 @@ def _where_arms_overlap(problem: Problem, plan: Plan, fit: Fit) -> tuple[Plan, F
         return _overlap(problem, plan, fit, (ess[0], ess[1]), (0, 0))
 
     overlap = overlap_of(plan, fit)
-    if overlap is None or overlap.status != "fails":
+    if overlap is None:
+        return plan, fit, ()
+    weights = fit.weights[~problem.treated]
+    heaviest = float(weights.max() / weights.sum())
+    if overlap.status == "fails":
+        because = overlap.detail
+    elif heaviest > max(_HEAVY, 4.0 / len(weights)):
+        # An interval that one row makes is of no use, though it covers.
+        because = f"one {problem.control_level!r} row would carry {heaviest:.0%} of the weight of all"
+    else:
         return plan, fit, ()
     other = changed(plan, estimand="ato")
     found = compute(problem, other)
@@ -202,7 +215,7 @@ def _where_arms_overlap(problem: Problem, plan: Plan, fit: Fit) -> tuple[Plan, F
     if there is None or there.status == "fails":
         return plan, fit, ()
     why = (
-        f"the effect on the treated rows cannot be had from this table ({overlap.detail}): the estimate is"
+        f"the effect on the treated rows cannot be had from this table ({because}): the estimate is"
         " that on rows that could have had either arm, weighted by how far they could (ATO); estimand='att'"
         " asks for the other all the same"
     )
