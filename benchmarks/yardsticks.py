@@ -307,7 +307,8 @@ def main() -> None:
         found += run([t for t in tasks if key(t) not in kept], pythons, args)
     order = {key(task): place for place, task in enumerate(tasks)}
     found.sort(key=lambda one: order[key(one)])
-    notes = {"whyprompt": version("whyprompt"), "peers": peers}
+    own = f"{version('whyprompt')} (its estimators' files have the fingerprint {fingerprint()})"
+    notes = {"whyprompt": own, "peers": peers}
     text = page(found, places, notes=notes, entries=list(stamps), skipped=skipped)
     print(text)
     if args.write:

@@ -133,6 +133,8 @@ def score(
     missed = np.array([m for r, t, _ in held if (m := misses(r, t)) is not None], dtype=float)
     n, nan = len(records), float("nan")
     cover = 1 - missed.mean() if len(missed) else nan
+    # Two more of each: that all of a few cover leaves an error too.
+    near = ((1 - missed).sum() + 2) / (len(missed) + 4)
     seconds = [r["seconds"] for r in records if "seconds" in r and "failed" not in r]
     return {
         "n": n,
@@ -141,7 +143,7 @@ def score(
         "rmse": float(np.sqrt(np.mean(errors**2))) if len(errors) else nan,
         "median": float(np.median(np.abs(errors))) if len(errors) else nan,
         "coverage": cover,
-        "coverage_error": float(np.sqrt(cover * (1 - cover) / len(missed))) if len(missed) else nan,
+        "coverage_error": float(np.sqrt(near * (1 - near) / (len(missed) + 4))) if len(missed) else nan,
         "claims": float(np.mean([said(r) == CLAIMS for r, *_ in held])) if len(missed) else nan,
         "declines": sum(bool(r.get("declines")) or "failed" in r for r in records) / n,
         "silent": sum(silent(r) for r, *_ in held) / n,

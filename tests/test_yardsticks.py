@@ -221,7 +221,7 @@ def test_scores(harness):
     assert found["bias"] == pytest.approx(errors.mean())
     assert found["median"] == pytest.approx(2.0)
     assert found["coverage"] == pytest.approx(0.25)
-    assert found["coverage_error"] == pytest.approx(np.sqrt(0.25 * 0.75 / 4))
+    assert found["coverage_error"] == pytest.approx(np.sqrt(3 / 8 * 5 / 8 / 8))
     assert [found["silent"], found["failed"]] == pytest.approx([1 / 5, 1 / 5])
     assert found["declines"] == pytest.approx(2 / 5)
     assert found["claims"] == pytest.approx(3 / 4)
