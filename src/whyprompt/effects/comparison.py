@@ -141,7 +141,10 @@ class Adjusted(Comparison):
 
     @cached_property
     def _drawn(self) -> tuple[Fit, ...]:
-        return tuple(self._again(y) for y, _ in self.samples)
+        # The first is fitted already, unless its error was taken from a bootstrap, or away.
+        made = self.plan.std_error != "bootstrap" and self.fit.std_error is not None
+        first = self.fit if made else self._again(self.samples[0][0])
+        return (first, *(self._again(y) for y, _ in self.samples[1:]))
 
     def contrast(self, y: Sides) -> Estimate:
         """Estimate again, each row with the side of its own arm."""
