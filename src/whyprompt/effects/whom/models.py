@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 # Ridge penalties, in units of a column's variance: the heaviest leaves a tenth of a slope. They are judged on
 # so many parts of the rows.
 _PENALTIES, _PARTS = np.geomspace(0.003, 10.0, 20), 20
-_TREES, _LEAF = 100, 20
+# A tree has leaves of so many rows at least, and sees half of the rows, or so many where that is fewer.
+_TREES, _LEAF, _ROWS = 100, 20, 5_000
 # The share that one number for all leaves to the others: it moves no prediction, and keeps rows in an order.
 _LEAST = 0.02
 # Scores are rounded to this share of their spread, so that rounding decides no split of a tree.
@@ -208,7 +209,7 @@ class _Forest:
 
 
 def _forest(seen: Evidence) -> _Forest:
-    """Grow trees on half of the units each, drawn without replacement.
+    """Grow trees on half of the units each or fewer, drawn without replacement.
 
     scikit-learn's forests draw rows, by their weight, so that a heavy one is left out of no tree.
 
@@ -221,10 +222,11 @@ def _forest(seen: Evidence) -> _Forest:
     y = np.round((seen.effect - at) / size, _DIGITS)
     weight = np.round(seen.weight / seen.weight.max(), _DIGITS)
     units = int(unit.max()) + 1
+    drawn = int(np.ceil(units * min(0.5, _ROWS / len(y))))
     rng = np.random.default_rng(0)
     trees, total, times = [], np.zeros(len(y)), np.zeros(len(y))
     for k in range(_TREES):
-        half = (rng.permutation(units) < (units + 1) // 2)[unit]
+        half = (rng.permutation(units) < drawn)[unit]
         tree = DecisionTreeRegressor(min_samples_leaf=_LEAF, max_features=1 / 3, random_state=k)
         trees.append(tree.fit(X[half], y[half], sample_weight=weight[half]))
         if not half.all():
