@@ -91,6 +91,7 @@ def test_overlap_weights_want_no_row_of_a_level_of_one_arm():
     assert whole.std_error == pytest.approx(rest.std_error, rel=1e-12)
     (said,) = (w for w in whole.warnings if "put aside" in w)
     assert "which the ATO does not need" in said
+    assert not [w for w in whole.warnings if "not the ATO" in w]
     assert [(task, only) for task, _, only in named_in(said)] == list(LONELY.items())
 
 
