@@ -71,7 +71,7 @@ def test_models_fitted_fold_by_fold_do_not_wait_for_each_other_s_threads():
     model = WatchingRegressor()
     doors = {
         "aipw": lambda: fit_arrays(
-            frame.y.to_numpy(), t, X, method="aipw", estimand="ate", outcome_model=model
+            frame.y.to_numpy(), t, X, method="aipw", estimand="ate", propensity="logit", outcome_model=model
         ),
         "score": lambda: crossfit_propensity(X, t, WatchingClassifier(strategy="prior")),
         "outcome": lambda: heterogeneous_effects(frame, **asked, outcome_model=model),

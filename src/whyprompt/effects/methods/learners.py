@@ -461,7 +461,11 @@ def read_learner(text: str, where: str) -> Any:  # noqa: ANN401 - any learner
     if module.partition(".")[0] not in _PACKAGES:
         raise EstimationError(f"{where} {text!r} is not known", hint=hint)
     try:
-        made = getattr(import_module(module), name)(**options)
+        kind = getattr(import_module(module), name)
+        if not isinstance(kind, type):
+            # A function does what it does before it is seen that it makes no learner.
+            raise EstimationError(f"{where} {text!r} is no class", hint=hint)
+        made = kind(**options)
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise EstimationError(f"{where} {text!r} cannot be made: {error}", hint=hint) from None
     refuse_learner(made, where)

@@ -252,7 +252,10 @@ def settle_plan(
         draws=draws,
         denominator=denominator,
         random_state=random_state,
-        score_model=score_model(propensity),
+        # A method's own score is the same by its name.
+        score_model=None
+        if isinstance(propensity, str) and propensity == made.score
+        else score_model(propensity),
     )
 
 
