@@ -169,7 +169,13 @@ def test_a_number_is_no_risk_and_no_success_no_ratio(frame):
 
 
 def test_turning_success_into_failure_turns_the_odds_ratio_over(frame):
-    for options in ({"caliper": 0.2}, {"method": "ipw"}, {"method": "subclass"}, {"replace": True}):
+    near = {"method": "nearest"}
+    for options in (
+        {**near, "caliper": 0.2},
+        {"method": "ipw"},
+        {"method": "subclass"},
+        {**near, "replace": True},
+    ):
         there = effect(frame, **options)
         back = effect(frame.assign(right=1 - frame.right), **options)
         assert back.estimate == pytest.approx(-there.estimate, rel=1e-9)
@@ -185,7 +191,7 @@ def test_intervals_of_ratios_cover():
     risks = [logit(-0.4 + 0.8 * k + 0.7 * big_x[big_t]).mean() for k in (1, 0)]
     truth = {"risk ratio": risks[0] / risks[1]}
     truth["odds ratio"] = risks[0] / (1 - risks[0]) / (risks[1] / (1 - risks[1]))
-    ways = {"replace": {"replace": True}, "ipw": {"method": "ipw"}}
+    ways = {"replace": {"method": "nearest", "replace": True}, "ipw": {"method": "ipw"}}
     hits = {(m, r): 0 for m in ways for r in truth}
     draws = 1000
     for _ in range(draws):
@@ -552,7 +558,7 @@ def test_a_graph_is_asked_for_every_outcome(frame):
 
 
 @pytest.mark.parametrize(
-    "options", [{"caliper": 0.2}, {"method": "ipw"}, {"method": "aipw"}, {"method": "naive"}]
+    "options", [{"method": "nearest", "caliper": 0.2}, {"method": "ipw"}, TEXTBOOK, {"method": "naive"}]
 )
 def test_a_subgroup_is_the_analysis_of_its_rows(frame, options):
     result = effect(frame, "score", by="kind", **options)
