@@ -205,7 +205,7 @@ def judge_left_over(sizes: Mapping[str, float | None], moved: float, error: floa
     detail = (
         f"what the outcome model left of the covariates, in which the weighted arms still differ (by"
         f" {format_number(largest, digits=2)} standard deviations at most), would move the estimate by"
-        f" {format_number(moved, digits=2)}, {format_number(share, digits=2)} of its standard error"
+        f" {format_number(moved, digits=2)}, {format_number(share, digits=2)} times its standard error"
     )
     status: Status = "fails" if share > _MOVED else "doubtful" if share > _MOVED / 2 else "holds"
     return Assumption(

@@ -196,6 +196,7 @@ class LogitAndTrees:
     says next to nothing leaves one step of Newton's far from the score.
     """
 
+    name = BOOSTED
     classes_ = np.array([0, 1])
 
     def __init__(self, cost: float | None = None, share: float | None = None, *, lined: bool = True) -> None:

@@ -195,7 +195,7 @@ def told(value: Any) -> object:  # noqa: ANN401 - any option
         return value
     if isinstance(value, tuple):
         return list(value)
-    return dict(value) if hasattr(value, "items") else type(value).__name__
+    return dict(value) if hasattr(value, "items") else getattr(value, "name", type(value).__name__)
 
 
 def one_of(value: object, known: tuple[str, ...], what: str, *, hint: str = "") -> None:
