@@ -250,13 +250,14 @@ def judge_overlap(
         beyond = np.zeros(len(score), dtype=bool)
         for arm, other in ((treated, score[~treated]), (~treated, score[treated])):
             beyond |= arm & ((score < other.min()) | (score > other.max()))
-        # A score that was kept from 0 or 1 lies at the limit.
-        beyond |= np.where(treated, 1.0 - score, score) <= _CHANCE * (1 + 1e-9)
+        if not by_weight:
+            # A score that was kept from 0 or 1 lies at the limit.
+            beyond |= np.where(treated, 1.0 - score, score) <= _CHANCE * (1 + 1e-9)
         share = float(counts @ beyond / counts.sum()) if spoken_for.any() else 1.0
         what = "weight" if by_weight else "rows the effect speaks for"
         remarks.append(
-            f"{share:.1%} of the {what} {'lies' if by_weight else 'lie'} beyond the other arm's scores, or"
-            f" had a chance of {_CHANCE:.0%} at most to be in it"
+            f"{share:.1%} of the {what} {'lies' if by_weight else 'lie'} beyond the other arm's scores"
+            + ("" if by_weight else f", or had a chance of {_CHANCE:.0%} at most to be in it")
         )
     all_wanted = int(wanted.sum()) + {"att": lost[0], "atc": lost[1]}.get(estimand, sum(lost))
     gone = 1.0 - float(used[wanted].sum()) / all_wanted

@@ -115,7 +115,9 @@ class Pairing(Matching):
         plain = unit.removesuffix("_logit")
         if plain == unit:
             return caliper_width(size, score[1], unit=plain), limits
-        logit = on_grid(np.log(score[0] / (1.0 - score[0])))
+        # A score that rounds to 0 or 1 has no logit.
+        within = np.clip(score[0], 1e-15, 1.0 - 1e-15)
+        logit = on_grid(np.log(within / (1.0 - within)))
         width = caliper_width(size, logit, unit=plain)
         if self.distance == "mahalanobis":
             return None, [*limits, (logit, width)]
