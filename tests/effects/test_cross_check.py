@@ -186,7 +186,7 @@ def test_ours_are_those_of_estimate_effect(lalonde):
     frame = pd.read_csv(LALONDE)
     ask = {"treatment": "treat", "outcome": "re78", "confounders": sorted(CONFOUNDERS)}
     for method, more in (
-        ("nearest", {"caliper": 0.2}),
+        ("nearest", {"caliper": 0.2, "regression_adjustment": False}),
         ("ipw", {"estimand": "att"}),
         ("aipw", {"estimand": "ate"}),
     ):
