@@ -208,7 +208,7 @@ class LogitAndTrees:
         every = np.ones(len(treated), dtype=bool)
         X, _ = covariates.split(every, every[:0], treated.astype(float))
         cost = _cost(_Scale(X)(X), treated)
-        if min(treated.sum(), (~treated).sum()) < _FEW // _THIRDS:
+        if len(treated) < 2 * _FEW or min(treated.sum(), (~treated).sum()) < _FEW // _THIRDS:
             return cls(cost, 0.0)
         share = cls(cost).fit(X, treated).trees.share if len(treated) < _MANY else 1.0
         rows = np.arange(len(treated))[:: len(treated) // (2 * _TRIED) + 1]
