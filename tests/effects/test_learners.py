@@ -372,3 +372,13 @@ def test_constant_predictions_are_an_estimate_and_those_that_are_no_numbers_are_
             propensity="logit",
             outcome_model="sklearn.cross_decomposition.PLSRegression(n_components=9)",
         )
+
+
+def test_rows_of_an_item_that_follow_each_other_arm_by_arm_settle_a_score():
+    # One treated and two control rows an item, in that order by their outcome: every third row is treated.
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=120), 3)
+    t = np.tile([True, False, False], 120)
+    table = pd.DataFrame({"x": x, "t": t, "y": x + np.where(t, -5.0, 0.0) + np.tile([0.0, 0.1, 0.2], 120)})
+    found = estimate_effect(table, treatment="t", outcome="y", confounders=["x"], cluster="none")
+    assert found.estimate == pytest.approx(-5.15, abs=0.05)

@@ -233,11 +233,11 @@ def judge_overlap(
     `discarded` rows were put aside for want of support, and `lost` are treated and control rows without a
     counterpart that are not among these.
 
-    Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores; doubtful
-    above 1%, or where an arm's weight rests on less than a fifth of its rows used, or where a tenth of the
-    rows wanted found no counterpart. For the ATO rows count by their weight, which is small where the other
-    arm is rare, and it is doubtful only where the weights of an arm are worth fewer than 30 rows, or a tenth
-    of all rows were put aside.
+    Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores, or had next
+    to no chance of that arm; doubtful above 1%, or where an arm's weight rests on less than a fifth of its
+    rows used, or where a tenth of the rows wanted found no counterpart. For the ATO rows count by their
+    weight, which is small where the other arm is rare, and it is doubtful only where the weights of an arm
+    are worth fewer than 30 rows, or a tenth of all rows were put aside.
     """
     wanted = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(treated), dtype=bool))
     used = weights > 0

@@ -66,7 +66,7 @@ class AIPW(Weighting):
         freedom are G - 1. Default: 5, fewer where an arm has fewer rows, or there are fewer clusters.
     splits : int, optional
         How often rows are dealt to folds; estimates and influence values are averaged. With a few hundred
-        rows one deal can move the estimate by half a standard error. Default: 3, and 1 from 4,500 rows on; 10
+        rows one deal can move the estimate by half a standard error. Default: 3, and 1 beyond 4,500 rows; 10
         for least squares and the logistic score, fewer from 20,000 rows on and 1 at 100,000.
     outcome_model : {"boosted", "linear"} or scikit-learn regressor, default "boosted"
         Cloned for each arm and fold. ``"linear"`` is least squares. Written as text a regressor is its class

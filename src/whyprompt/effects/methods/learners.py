@@ -212,7 +212,7 @@ class LogitAndTrees:
             return cls(cost, 0.0)
         share = cls(cost).fit(X, treated).trees.share if len(treated) < _MANY else 1.0
         rows = np.arange(len(treated))[:: len(treated) // (2 * _TRIED) + 1]
-        part, loss = np.arange(len(rows)) % _THIRDS, np.zeros(2)
+        part, loss = _dealt(treated[rows], _THIRDS), np.zeros(2)
         for k in range(_THIRDS):
             train, test = rows[part != k], rows[part == k]
             for lined in (False, True):
@@ -310,10 +310,7 @@ def _logit(cost: float) -> Any:  # noqa: ANN401 - a scikit-learn classifier
 def _cost(X: Floats, t: Bools) -> float:
     """Choose the penalty by the likelihood of rows that were left out; the same for the same rows."""
     rows = np.arange(len(t))[:: len(t) // _TRIED + 1]
-    parts = np.empty(len(rows), dtype=np.int64)
-    for arm in (t[rows], ~t[rows]):
-        parts[arm] = np.arange(int(arm.sum())) % _PARTS
-    loss = np.zeros(len(_COSTS))
+    parts, loss = _dealt(t[rows], _PARTS), np.zeros(len(_COSTS))
     for k in range(_PARTS):
         train, test = rows[parts != k], rows[parts == k]
         if not 0 < t[train].sum() < len(train):
@@ -322,6 +319,14 @@ def _cost(X: Floats, t: Bools) -> float:
             odds = _logit(cost).fit(X[train], t[train]).decision_function(X[test])
             loss[c] += float(np.logaddexp(0.0, np.where(t[test], -odds, odds)).sum())
     return _COSTS[int(np.argmin(loss))]
+
+
+def _dealt(t: Bools, parts: int) -> Ints:
+    """Deal rows to parts, each arm by itself: rows of one item may follow each other arm by arm."""
+    part = np.empty(len(t), dtype=np.int64)
+    for arm in (t, ~t):
+        part[arm] = np.arange(int(arm.sum())) % parts
+    return part
 
 
 class _LeastSquares:
