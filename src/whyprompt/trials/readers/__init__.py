@@ -1,0 +1,1 @@
+"""Logs of other tools, one file a format, found by content."""
