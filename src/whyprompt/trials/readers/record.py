@@ -94,8 +94,8 @@ class LoggedTrial:
     choices: tuple[str, ...] = ()
     rep: int = 1
     scores: Mapping[str, float | None] = field(default_factory=dict)
-    covariates: Values = _NONE
-    settings: Mapping[str, Values] = MappingProxyType({})
+    covariates: Values = field(default_factory=dict)
+    settings: Mapping[str, Values] = field(default_factory=dict)
     prompt: str | None = None
     completion: str | None = None
     prompt_tokens: int | None = None
@@ -133,7 +133,7 @@ class Log:
     format: str
     trials: Callable[[], Iterator[LoggedTrial]]
     version: str = ""
-    settings: Mapping[str, Values] = MappingProxyType({})
+    settings: Mapping[str, Values] = field(default_factory=dict)
     stated: tuple[Stated, ...] = ()
     status: str = ""
     notes: tuple[str, ...] = ()
