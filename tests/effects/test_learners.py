@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from effect_verbs import estimate_effects, fit_arrays
-from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestClassifier, RandomForestRegressor
 from sklearn.linear_model import LinearRegression, Ridge
 
 from whyprompt import estimate_effect
 from whyprompt.cli.choices import read_choice
 from whyprompt.effects import AIPW, make_method
 from whyprompt.effects.estimate import estimated
+from whyprompt.effects.methods import learners
 from whyprompt.effects.methods.learners import (
     LogitAndTrees,
     RidgeAndTrees,
@@ -382,3 +383,17 @@ def test_rows_of_an_item_that_follow_each_other_arm_by_arm_settle_a_score():
     table = pd.DataFrame({"x": x, "t": t, "y": x + np.where(t, -5.0, 0.0) + np.tile([0.0, 0.1, 0.2], 120)})
     found = estimate_effect(table, treatment="t", outcome="y", confounders=["x"], cluster="none")
     assert found.estimate == pytest.approx(-5.15, abs=0.05)
+
+
+@pytest.mark.parametrize("n", [150, 700])
+def test_trees_with_weights_are_those_of_scikit_learn(n):
+    rng = np.random.default_rng(n)
+    X = np.column_stack([rng.normal(size=(n, 3)), rng.poisson(300, n), rng.random(n) < 0.2, np.ones(n)])
+    y, weights = X[:, 0] + np.abs(X[:, 1]) + rng.normal(size=n), 0.03 + 0.25 * rng.random(n)
+    new = np.vstack([X, 2.0 * rng.normal(size=(200, 6))])
+    # Half of the trees, since rows are few.
+    options = learners._SCORE | learners._SHARED
+    half = options | {"max_iter": options["max_iter"] // 2}
+    for given in (weights, None):
+        theirs = HistGradientBoostingRegressor(**half).fit(X, y, sample_weight=given)
+        assert learners._boosted(X, y, given, options).predict(new) == pytest.approx(theirs.predict(new))

@@ -13,6 +13,7 @@ Numbers of trees were settled on simulated outcomes, those of the ACIC 2016 chal
 from __future__ import annotations
 
 import ast
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -57,6 +58,8 @@ _COSTS, _PARTS, _TRIED = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0), 4, 3_000
 _LEAST = 1e-4
 # Working residuals are of probabilities no nearer to 0 or 1 than this.
 _EDGE = 0.03
+# Bins of a column that trees tell apart.
+_BINS = 255
 # Levels of a text column beyond which each has no column of its own.
 _WIDE = 100
 # Rows that one model is fitted to at most: beyond, more of them cost time and show nothing more.
@@ -178,7 +181,7 @@ class RidgeAndTrees:
         self.scale = _Scale(X)
         self.line = RidgeCV(alphas=_PENALTIES).fit(self.scale(X), y)
         rest = y - self.line.predict(self.scale(X))
-        self.trees = _Trees(X, rest, np.ones(len(y)), _OUTCOME, self.share)
+        self.trees = _Trees(X, rest, None, _OUTCOME, self.share)
         self.range = y.min(), y.max()
         return self
 
@@ -267,7 +270,7 @@ class _Trees:
     """
 
     def __init__(
-        self, X: Floats, y: Floats, weights: Floats, options: dict[str, Any], share: float | None
+        self, X: Floats, y: Floats, weights: Floats | None, options: dict[str, Any], share: float | None
     ) -> None:
         self.share, self.model = 0.0, None
         if len(y) < _FEW or not X.shape[1]:
@@ -277,28 +280,64 @@ class _Trees:
             self.model = _boosted(X, y, weights, options)
 
     @staticmethod
-    def _kept(X: Floats, y: Floats, weights: Floats, options: dict[str, Any]) -> float:
+    def _kept(X: Floats, y: Floats, weights: Floats | None, options: dict[str, Any]) -> float:
         if len(y) >= _MANY:
             return 1.0
         drawn = np.empty(len(y))
         part = np.arange(len(y)) % _THIRDS
         for k in range(_THIRDS):
             rows = part != k
-            drawn[~rows] = _boosted(X[rows], y[rows], weights[rows], options).predict(X[~rows])
-        size = float(weights @ drawn**2)
-        return float(np.clip(weights @ (drawn * y) / size, 0.0, 1.0)) if size > 0 else 0.0
+            given = None if weights is None else weights[rows]
+            drawn[~rows] = _boosted(X[rows], y[rows], given, options).predict(X[~rows])
+        w = np.ones(len(y)) if weights is None else weights
+        size = float(w @ drawn**2)
+        return float(np.clip(w @ (drawn * y) / size, 0.0, 1.0)) if size > 0 else 0.0
 
     def predict(self, X: Floats) -> Any:  # noqa: ANN401 - an array, or 0
         return 0.0 if self.model is None else self.share * self.model.predict(X)
 
 
-def _boosted(X: Floats, y: Floats, weights: Floats, options: dict[str, Any]) -> Any:  # noqa: ANN401
+@dataclass(frozen=True, slots=True, eq=False)
+class _Binned:
+    """Trees of the bins of columns, each with its quantiles by weight."""
+
+    cuts: list[Floats]
+    model: Any
+
+    @staticmethod
+    def told_by(cuts: list[Floats], X: Floats) -> Floats:
+        return np.column_stack([np.searchsorted(cut, x) for cut, x in zip(cuts, X.T, strict=True)]) * 1.0
+
+    def predict(self, X: Floats) -> Any:  # noqa: ANN401 - an array
+        return self.model.predict(self.told_by(self.cuts, X))
+
+
+def _boosted(X: Floats, y: Floats, weights: Floats | None, options: dict[str, Any]) -> Any:  # noqa: ANN401
     from sklearn.ensemble import HistGradientBoostingRegressor
 
     # Fewer rows are told apart by fewer trees.
     number = options["max_iter"] if len(y) >= _MANY else options["max_iter"] // 2
     model = HistGradientBoostingRegressor(**options | _SHARED | {"max_iter": number})
-    return model.fit(X, y, sample_weight=weights)
+    if weights is None:
+        return model.fit(X, y)
+    # The bins are those of scikit-learn, which sorts a column anew for each of them where there are weights:
+    # most of the time that a small table takes.
+    cuts = [_cuts(x, weights) for x in X.T]
+    return _Binned(cuts, model.fit(_Binned.told_by(cuts, X), y, sample_weight=weights))
+
+
+def _cuts(x: Floats, weights: Floats) -> Floats:
+    """Give what parts the bins of a column: quantiles by weight, or all values where they are few."""
+    distinct = np.unique(x)
+    if len(distinct) <= _BINS:
+        return np.asarray((distinct[1:] + distinct[:-1]) / 2.0)
+    order = np.argsort(x)
+    x, total = x[order], np.cumsum(weights[order])
+    wanted = np.linspace(0, 100, _BINS + 1)[1:-1] / 100 * total[-1]
+    at = np.minimum(np.searchsorted(total, wanted), len(x) - 1)
+    after = np.minimum(at + 1, len(x) - 1)
+    between = total[at] - wanted <= np.finfo(float).eps
+    return np.unique(np.where(between, (x[at] + x[after]) / 2.0, x[at]))
 
 
 def _logit(cost: float) -> Any:  # noqa: ANN401 - a scikit-learn classifier
