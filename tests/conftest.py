@@ -142,6 +142,16 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_logs() -> Path:
+    """Real logs of other tools: logs beside $WHYPROMPT_SHARED, or shared/logs beside the repository."""
+    own = os.environ.get("WHYPROMPT_SHARED")
+    folder = (Path(own).parent if own else Path(__file__).resolve().parents[2] / "shared") / "logs"
+    if not folder.is_dir():
+        pytest.skip(f"no real logs at {folder}")
+    return folder
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory):
     """Keep the tests' hashes out of the user's cache; the converted default model is shared with it."""

@@ -82,6 +82,8 @@ class LoggedTrial:
         By role (`ROLES`), where trials of one log differ: paths in the log with their values.
     prompt, completion : str or None
         What was sent, after the template, and what came back.
+    stop_reason : str or None
+        Why the completion ended, in the words of the log: ``"stop"``, ``"max_tokens"``, a limit.
     error : str or None
         Why there is no outcome.
     propensity : float or None
@@ -103,6 +105,7 @@ class LoggedTrial:
     cost: float | None = None
     latency_s: float | None = None
     started_at: str | None = None
+    stop_reason: str | None = None
     error: str | None = None
     propensity: float | None = None
 

@@ -1,0 +1,333 @@
+"""Logs of Inspect: ``.eval`` archives, ``.json``, and the Parquet file of its frame of samples.
+
+Schema versions 1 to 3. A sample's metadata are covariates as they stand in the log, at its end. Events, which
+are most of a log, are passed over. The question is the input before any template; the prompt is what stood
+before the model's first words.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError
+from whyprompt.trials.readers.fields import chat_text, content_text, flat, mapping, number, texts, whole
+from whyprompt.trials.readers.inspect_run import run_settings, stated_means
+from whyprompt.trials.readers.record import Log, LoggedTrial, score_value
+from whyprompt.trials.readers.stream import members, pieces
+from whyprompt.trials.readers.zips import Archive
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+
+name = "Inspect"
+
+_ENTRY = re.compile(rb"_journal/start\.json|header\.json|samples/[^\0]+_epoch_\d+")
+_WHOLE = re.compile(r"samples/.+_epoch_\d+\.json")
+_IN_PARTS = re.compile(r"(samples/.+_epoch_\d+)/sample\.json")
+_PLACE = re.compile(r"attachment://(\S+)")
+# Of a sample, what a trial is made of; all else is passed over.
+_SKIPPED = ("events", "events_data", "store", "timelines", "error_retries", "files", "setup")
+_FRAME = {"eval_id", "sample_id", "epoch", "input"}
+_STATUS = {"success": "complete", "cancelled": "cancelled", "error": "failed", "started": "cancelled"}
+
+
+def sniff(path: Path, head: bytes) -> float:
+    """Say how surely a file is a log of Inspect."""
+    if head.startswith(b"PK\x03\x04"):
+        return 1.0 if _ENTRY.search(head) else 0.0
+    if head.startswith(b"PAR1"):
+        return 0.9 if set(_columns(path)) >= _FRAME else 0.0
+    is_json = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
+    return (
+        0.95
+        if is_json and all(k in head for k in (b'"version"', b'"eval"', b'"task"', b'"dataset"'))
+        else 0.0
+    )
+
+
+def read(path: Path) -> Iterator[Log]:
+    """Give the log in a file; a frame of samples has one for each of its runs."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head.startswith(b"PK"):
+        yield _archive_log(path)
+    elif head == b"PAR1":
+        yield from _frame_logs(path)
+    else:
+        yield _json_log(path)
+
+
+# ----------------------------------------------------------------------------------------- containers
+def _archive_log(path: Path) -> Log:
+    with Archive(path) as archive:
+        entry = next((n for n in ("header.json", "_journal/start.json") if n in archive.sizes), None)
+        if entry is None:
+            raise DataError(f"{path}: no log of Inspect: it has neither header.json nor _journal/start.json")
+        header = dict(members(archive.pieces(entry), archive.where(entry)))
+        found = any(_WHOLE.fullmatch(n) or _IN_PARTS.fullmatch(n) for n in archive.sizes)
+        anew = archive.repeated
+    notes = [f"entries written anew, of which the last counts: {anew}"] if anew else []
+    if entry != "header.json":
+        header.setdefault("status", "started")
+    return _log(path, header, partial(_archive_samples, path), notes=notes, empty=not found)
+
+
+def _archive_samples(path: Path) -> Iterator[dict[str, Any]]:
+    with Archive(path) as archive:
+        for entry in archive.sizes:
+            if _WHOLE.fullmatch(entry):
+                yield dict(members(archive.pieces(entry), archive.where(entry), skip=_SKIPPED))
+            elif parts := _IN_PARTS.fullmatch(entry):
+                yield _in_parts(archive, entry, parts[1])
+
+
+def _in_parts(archive: Archive, entry: str, folder: str) -> dict[str, Any]:
+    """Put a sample together that is written in parts: its conversation points into a list of messages."""
+    sample = dict(members(archive.pieces(entry), archive.where(entry), skip=_SKIPPED))
+    said = _sequence(archive, f"{folder}/messages/")
+    refs = sample.get("message_refs") or []
+    sample["messages"] = [m for start, end in refs for m in said[start:end]]
+    sample["attachments"] = dict(enumerate(_sequence(archive, f"{folder}/attachments/")))
+    if (own := f"{folder}/metadata.json") in archive.sizes:
+        sample["metadata"] = dict(members(archive.pieces(own), archive.where(own)))
+    return sample
+
+
+def _sequence(archive: Archive, prefix: str) -> list[Any]:
+    starts = sorted(
+        int(n[len(prefix) : -5])
+        for n in archive.sizes
+        if n.startswith(prefix) and n[len(prefix) : -5].isdigit()
+    )
+    entries = [f"{prefix}{start}.json" for start in starts]
+    return [one for n in entries for _, one in members(archive.pieces(n), archive.where(n))]
+
+
+def _json_log(path: Path) -> Log:
+    header: dict[str, Any] = {}
+    found = False
+    for key, value in members(pieces(path), str(path), into=("samples",), skip=("reductions", "logging")):
+        if key == "samples":
+            found = True
+            if "eval" in header and "status" in header:
+                break
+        else:
+            header[key] = value
+    if not isinstance(header.get("eval"), dict):
+        raise DataError(
+            f"{path}: no log of Inspect: it has no 'eval'", hint="give the log as Inspect wrote it"
+        )
+    return _log(path, header, partial(_json_samples, path), empty=not found)
+
+
+def _json_samples(path: Path) -> Iterator[dict[str, Any]]:
+    for key, value in members(pieces(path), str(path), into=("samples",), skip=("reductions", "logging")):
+        if key == "samples":
+            if not isinstance(value, dict):
+                raise DataError(f"{path}: a sample is an object, not {type(value).__name__}")
+            yield value
+
+
+# ------------------------------------------------------------------------------------------- the run
+def _log(
+    path: Path,
+    header: Mapping[str, Any],
+    samples: Callable[[], Iterator[dict[str, Any]]],
+    *,
+    notes: Sequence[str] = (),
+    empty: bool = False,
+) -> Log:
+    spec = mapping(header.get("eval"))
+    status = str(header.get("status", ""))
+    said = list(notes)
+    version = header.get("version")
+    schema = "" if version is None else f"(schema {version})"
+    if isinstance(version, int) and version > 3:
+        said.append(f"its schema is version {version}; 1 to 3 are known")
+    if status == "started":
+        said.append("the run has not ended, or was killed: its status is 'started'")
+    if header.get("invalidated"):
+        said.append("some of its samples are marked as invalid")
+    if message := mapping(header.get("error")).get("message"):
+        said.append(f"the run ended in an error: {str(message).splitlines()[0]}")
+    if empty:
+        said.append("it holds no samples: it was run without log_samples, or ended before the first one")
+    results = mapping(header.get("results"))
+    first = next(iter(results.get("scores") or [results.get("scorer")]), None)
+    named = {"model": str(spec.get("model", "")), "scorer": str(mapping(first).get("name", "score"))}
+    return Log(
+        path=path,
+        format=name,
+        trials=lambda: (_trial(sample, named) for sample in samples()),
+        version=" ".join(filter(None, (mapping(spec.get("packages")).get("inspect_ai"), schema))),
+        settings=run_settings(header),
+        stated=stated_means(header),
+        status=_STATUS.get(status, ""),
+        notes=tuple(said),
+    )
+
+
+# ----------------------------------------------------------------------------------------- one trial
+def _trial(sample: Mapping[str, Any], named: Mapping[str, str]) -> LoggedTrial:
+    old = mapping(sample.get("transcript"))
+    kept = sample.get("attachments") or old.get("content") or {}
+
+    def attached(text: str) -> str:
+        place = _PLACE.fullmatch(text) if text.startswith("attachment://") else None
+        if place is None:
+            return text
+        return str(kept.get(place[1], kept.get(int(place[1])) if place[1].isdigit() else None) or text)
+
+    messages = [m for m in sample.get("messages") or [] if isinstance(m, dict)]
+    given = next((k for k, m in enumerate(messages) if _said(m)), len(messages))
+    output = mapping(sample.get("output"))
+    first = next(iter(output.get("choices") or []), None) or {}
+    completion = output.get("completion")
+    if completion is None and first:
+        completion = content_text(mapping(first.get("message")).get("content"), attached)
+    usage = mapping(sample.get("model_usage")).get(named["model"]) or output.get("usage") or {}
+    scores = dict(_scores(sample, named["scorer"]))
+    failed = not any(score is not None for score in scores.values())
+    return LoggedTrial(
+        item=texts(sample.get("id")),
+        question=chat_text(sample.get("input"), attached),
+        target=texts(sample.get("target"), ","),
+        choices=tuple(texts(c) for c in sample.get("choices") or ()),
+        rep=whole(sample.get("epoch")) or 1,
+        scores=scores,
+        covariates=dict(flat("", sample.get("metadata"), lists=False)),
+        prompt=chat_text(messages[:given], attached) if given else None,
+        completion=attached(completion) if isinstance(completion, str) and (first or completion) else None,
+        prompt_tokens=_prompt_tokens(usage),
+        completion_tokens=whole(usage.get("output_tokens")),
+        cost=number(usage.get("total_cost")),
+        latency_s=next(
+            (t for v in ("working_time", "total_time") if (t := number(sample.get(v))) is not None),
+            number(output.get("time")),
+        ),
+        started_at=sample.get("started_at") or None,
+        stop_reason=_stop(sample, first),
+        error=_error(sample, output) if failed else None,
+    )
+
+
+def _said(message: Mapping[str, Any]) -> bool:
+    """Whether the model said it; worked examples may be words of an assistant too."""
+    return message.get("role") == "assistant" and message.get("source") != "input"
+
+
+def _scores(sample: Mapping[str, Any], old_name: str) -> Iterator[tuple[str, float | None]]:
+    found = sample.get("scores")
+    if found is None and sample.get("score") is not None:
+        found = {old_name: sample["score"]}
+    for scorer, score in mapping(found).items():
+        value = score.get("value") if isinstance(score, dict) else score
+        if isinstance(value, dict):
+            yield from ((f"{scorer}.{key}", score_value(part)) for key, part in value.items())
+        elif isinstance(value, list):
+            yield from ((f"{scorer}.{k}", score_value(part)) for k, part in enumerate(value))
+        else:
+            yield scorer, score_value(value)
+
+
+def _prompt_tokens(usage: Mapping[str, Any]) -> int | None:
+    """Count what was read: what came from a cache, or went into one, is counted apart."""
+    kinds = ("input_tokens", "input_tokens_cache_read", "input_tokens_cache_write")
+    counts = [whole(usage.get(kind)) for kind in kinds]
+    return None if counts[0] is None else sum(count or 0 for count in counts)
+
+
+def _stop(sample: Mapping[str, Any], choice: Mapping[str, Any]) -> str | None:
+    limit = sample.get("limit")
+    kind = limit.get("type") if isinstance(limit, dict) else limit
+    return f"limit: {kind}" if kind else choice.get("stop_reason") or None
+
+
+def _error(sample: Mapping[str, Any], output: Mapping[str, Any]) -> str | None:
+    error = sample.get("error")
+    text = (error.get("message") if isinstance(error, dict) else error) or output.get("error")
+    limit = _stop(sample, {})
+    return str(text or limit) if text or limit else None
+
+
+# -------------------------------------------------------------------------------- frames of samples
+def _columns(path: Path) -> list[str]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        return list(parquet.ParquetFile(path).schema_arrow.names)
+    except (pa.ArrowException, OSError):
+        return []
+
+
+def _frame_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024, columns=columns):
+            yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is no Parquet file, or is damaged: {error}", hint="copy it again") from None
+
+
+def _frame_logs(path: Path) -> Iterator[Log]:
+    long = {"input", "target", "output", "choices"}
+    runs: dict[str, dict[str, Any]] = {}
+    for row in _frame_rows(path, [c for c in _columns(path) if c not in long]):
+        first = runs.setdefault(row["eval_id"], row)
+        # What a scorer of the run left empty is missing; a scorer of another run was not asked.
+        first.update({c: v for c, v in row.items() if c.startswith("score_") and v is not None})
+    for run, row in runs.items():
+        parts = str(row.get("log") or "").rpartition("/")[2].split("_")
+        spec: dict[str, Any] = {
+            **{key: row.get(key) for key in ("model", "model_base_url", "task_version", "solver")},
+            **{key: _json(row.get(key)) for key in ("model_args", "model_generate_config", "model_roles")},
+            "solver_args": _json(row.get("solver_args")),
+            "task": row.get("task_name") or "_".join(parts[1:-1]),
+            "task_args": _named(row, "task_arg_"),
+            "dataset": _named(row, "dataset_"),
+        }
+        asked = [scorer for scorer, value in _named(row, "score_").items() if value is not None]
+        header = {"eval": spec, "status": row.get("status") or ""}
+        yield _log(path, header, partial(_frame_samples, path, run, asked))
+
+
+def _named(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {column.removeprefix(prefix): _json(v) for column, v in row.items() if column.startswith(prefix)}
+
+
+def _frame_samples(path: Path, run: str, asked: Sequence[str]) -> Iterator[dict[str, Any]]:
+    kept = ("id", "epoch", "target", "total_time", "working_time", "limit")
+    for row in _frame_rows(path):
+        if row["eval_id"] == run:
+            given = row.get("input")
+            if isinstance(given, str) and given.startswith("user:\n"):
+                given = given.removeprefix("user:\n").strip("\n")
+            scores = _named(row, "score_")
+            yield {
+                **{key: row.get(key) for key in kept},
+                "input": given,
+                "choices": _json(row.get("choices")),
+                "scores": {scorer: {"value": scores[scorer]} for scorer in asked},
+                "metadata": _named(row, "metadata_"),
+                "model_usage": _json(row.get("model_usage")),
+                "output": {"completion": row.get("output")},
+                "error": row.get("error") or None,
+            }
+
+
+def _json(value: object) -> Any:  # noqa: ANN401 - any JSON
+    """Read a value that a frame keeps as JSON; a word that is none stays what it is."""
+    if isinstance(value, str) and value[:1] in {"{", "["}:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
