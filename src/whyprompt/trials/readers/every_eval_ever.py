@@ -1,0 +1,315 @@
+"""Files of the exchange format every_eval_ever: a line a sample and metric, and the aggregate beside them.
+
+Lines of one sample and answer are one trial, a score for each of the results that they belong to. The schema
+has no field for an arm or a repetition: they are read from a sample's metadata (``arm``, ``rep``), where
+`whyprompt.trials.readers.every_eval_ever_write.write` puts them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from whyprompt.errors import DataError
+from whyprompt.trials.readers.fields import Settings, chat_text, mapping, number, texts, whole
+from whyprompt.trials.readers.record import Log, LoggedTrial, Stated, score_value
+from whyprompt.trials.readers.stream import grouped, members, pieces, row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from whyprompt.trials.readers.record import Scalar
+
+name = "every_eval_ever"
+
+_SAMPLES = (b'"evaluation_id"', b'"sample_id"', b'"model_id"', b'"evaluation_name"')
+_AGGREGATE = (b'"evaluation_id"', b'"schema_version"', b'"model_info"')
+_FILE = re.compile(rb'"file_path"\s*:\s*"([^"]+)"')
+_OWN = ("arm", "rep")
+_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
+
+
+class _Result(NamedTuple):
+    """A result of the aggregate: what it is called, its metric and what its trials were made with."""
+
+    called: str
+    metric: str
+    settings: Settings
+
+
+class _Aggregate(NamedTuple):
+    """An aggregate as its samples need it: results by id, and by name where a name is one's alone."""
+
+    content: Mapping[str, Any]
+    results: Mapping[str, _Result]
+
+
+def sniff(path: Path, head: bytes) -> float:
+    """Say how surely a file is of every_eval_ever; of an aggregate with its samples beside, less."""
+    if b'"$schema"' in head:
+        return 0.0
+    if all(key in head for key in _SAMPLES):
+        return 0.95
+    if all(key in head for key in _AGGREGATE):
+        detailed = _FILE.search(head)
+        named = {"file_path": detailed[1].decode("utf-8", "replace")} if detailed else {}
+        return 0.3 if _samples_of(path, {"detailed_evaluation_results": named}) else 0.9
+    return 0.0
+
+
+def read(path: Path) -> Iterator[Log]:
+    """Give the log of a file of samples, or of an aggregate."""
+    with path.open("rb") as file:
+        head = file.read(1 << 16)
+    if all(key in head for key in _SAMPLES):
+        yield _log(path, _aggregate_of(path))
+        return
+    content = dict(members(pieces(path), str(path)))
+    samples = _samples_of(path, content)
+    if samples is None:
+        wanted = _detailed(content).rpartition("/")[2] or f"{path.stem}_samples.jsonl"
+        raise DataError(
+            f"{path} holds aggregate results alone: its samples ({wanted}) are not beside it",
+            hint="put the file of samples into the same folder; of aggregates alone no effect is known",
+        )
+    yield _log(samples, content)
+
+
+def _detailed(content: Mapping[str, Any]) -> str:
+    return str(mapping(content.get("detailed_evaluation_results")).get("file_path", ""))
+
+
+def _samples_of(path: Path, content: Mapping[str, Any]) -> Path | None:
+    names = (_detailed(content).rpartition("/")[2], f"{path.stem}_samples.jsonl", f"{path.stem}.jsonl")
+    return next((p for n in names if n and (p := path.with_name(n)).is_file()), None)
+
+
+def _aggregate_of(path: Path) -> Mapping[str, Any]:
+    for stem in (path.stem.removesuffix("_samples"), path.stem):
+        file = path.with_name(f"{stem}.json")
+        if file.is_file():
+            found = dict(members(pieces(file), str(file)))
+            if "evaluation_results" in found:
+                return found
+    return {}
+
+
+def _log(path: Path, content: Mapping[str, Any]) -> Log:
+    with path.open("rb") as file:
+        line = file.readline()
+    if not line.strip():
+        raise DataError(f"{path} is empty, or begins with an empty line", hint="copy it again")
+    first = row(line, path, 1)
+    notes = []
+    if not content:
+        notes.append("no aggregate lies beside it: settings, metrics and what it states are not known")
+    elif content.get("evaluation_id") != first.get("evaluation_id"):
+        notes.append(
+            f"its samples are of evaluation {first.get('evaluation_id')!r}, the aggregate beside it of "
+            f"{content.get('evaluation_id')!r}"
+        )
+    notes += _changed(path, mapping(content.get("detailed_evaluation_results")))
+    results = [one for one in content.get("evaluation_results") or () if isinstance(one, dict)]
+    settings = _settings(content, first)
+    known = {_id(one): _result(one) for one in results}
+    alike = {json.dumps(one.settings, sort_keys=True) for one in known.values()}
+    if len(alike) == 1:
+        for role, values in next(iter(known.values())).settings.items():
+            settings.setdefault(role, {}).update(values)
+        known = {key: one._replace(settings=Settings()) for key, one in known.items()}
+    names = Counter(one.called for one in known.values())
+    known |= {one.called: one for one in known.values() if names[one.called] == 1}
+    return Log(
+        path=path,
+        format=name,
+        trials=partial(_trials, path, _Aggregate(content, known)),
+        version=str(first.get("schema_version", "")),
+        settings=settings,
+        stated=tuple(_stated(results)),
+        notes=tuple(notes),
+    )
+
+
+def _changed(path: Path, detailed: Mapping[str, Any]) -> list[str]:
+    """Hold a file against the checksum and the number of rows that its aggregate states."""
+    algorithm, rows = detailed.get("hash_algorithm"), whole(detailed.get("total_rows"))
+    digest = hashlib.new(str(algorithm)) if algorithm in {"sha256", "md5"} else hashlib.sha256()
+    lines = 0
+    with path.open("rb") as file:
+        for line in file:
+            lines += bool(line.strip())
+            digest.update(line)
+    if rows is not None and lines < rows:
+        raise DataError(
+            f"{path} is cut off: it has {lines} rows, and its aggregate states {rows}", hint="copy it again"
+        )
+    stated = detailed.get("checksum")
+    return [] if stated in {None, "", digest.hexdigest()} else ["it was changed: its checksum is another one"]
+
+
+# ------------------------------------------------------------------------------------------- the run
+def _settings(content: Mapping[str, Any], first: Mapping[str, Any]) -> Settings:
+    out = Settings()
+    model = mapping(content.get("model_info")) or {"id": first.get("model_id")}
+    for key, value in model.items():
+        out.put("model" if key in {"name", "id", "developer"} else "engine", f"model_info.{key}", value)
+    out.put("harness", "eval_library", content.get("eval_library"))
+    out.put("date", "evaluation_timestamp", content.get("evaluation_timestamp"))
+    return out
+
+
+def _id(result: Mapping[str, Any]) -> str:
+    return str(result.get("evaluation_result_id") or result.get("evaluation_name", ""))
+
+
+def _metric(result: Mapping[str, Any]) -> str:
+    config = mapping(result.get("metric_config"))
+    return str(config.get("metric_name") or config.get("metric_id") or "score")
+
+
+def _result(result: Mapping[str, Any]) -> _Result:
+    """Give a result with the settings of its trials; a trial may have several metrics."""
+    out = Settings()
+    config = mapping(result.get("generation_config"))
+    for key, value in mapping(config.get("generation_args")).items():
+        prompt = key in {"prompt_template", "reasoning", "agentic_eval_config", "eval_plan"}
+        out.put("prompt" if prompt else "sampling", f"generation_args.{key}", value)
+    out.put("prompt", "generation_config", mapping(config.get("additional_details")))
+    out.put(
+        "items",
+        "source_data",
+        {k: v for k, v in mapping(result.get("source_data")).items() if k != "sample_ids"},
+    )
+    judge = {k: v for k, v in mapping(result.get("metric_config")).items() if k == "llm_scoring"}
+    out.put("judge", "metric_config", judge)
+    return _Result(str(result.get("evaluation_name", "")), _metric(result), out)
+
+
+def _stated(results: Sequence[Mapping[str, Any]]) -> Iterator[Stated]:
+    """Give the means that results state; a percentage is not on the scale of its samples."""
+    metrics = Counter(map(_metric, results))
+    for one in results:
+        config, details = mapping(one.get("metric_config")), mapping(one.get("score_details"))
+        spread = mapping(details.get("uncertainty"))
+        mean = number(details.get("score"))
+        if mean is None or config.get("metric_unit") == "percent" or config.get("max_score") == 100:
+            continue
+        arm = mapping(mapping(one.get("generation_config")).get("additional_details")).get("arm")
+        where: dict[str, Scalar] = {}
+        if arm is not None:
+            where["metadata.arm"] = str(arm)
+        elif metrics[_metric(one)] > 1:
+            where["evaluation_name"] = str(one.get("evaluation_name", ""))
+        error = number(mapping(spread.get("standard_error")).get("value"))
+        yield Stated(_metric(one), mean, where, whole(spread.get("num_samples")), error)
+
+
+# ----------------------------------------------------------------------------------------- the trials
+def _asked(found: Mapping[str, Any]) -> list[Any]:
+    asked, own = mapping(found.get("input")), mapping(found.get("metadata"))
+    return [
+        found.get("sample_id"),
+        asked.get("raw"),
+        asked.get("formatted"),
+        asked.get("reference"),
+        own.get("arm"),
+    ]
+
+
+def _key(path: Path, line: bytes, number_: int) -> bytes:
+    """Give what lines of one answer have in common."""
+    found = row(line, path, number_)
+    for field in ("sample_id", "input", "evaluation"):
+        if field not in found:
+            raise DataError(
+                f"{path}:{number_}: no {field!r}, which samples of {name} have",
+                hint="delete or mend the line",
+            )
+    answer = [mapping(found.get("output")).get("raw"), found.get("messages"), found.get("error")]
+    own = mapping(found.get("metadata")).get("rep")
+    return _digest([*_asked(found), *answer, own, found.get("model_id")])
+
+
+def _digest(value: object) -> bytes:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
+
+
+def _trials(path: Path, aggregate: _Aggregate) -> Iterator[LoggedTrial]:
+    reps: Counter[bytes] = Counter()
+    for group in grouped(path, partial(_key, path)):
+        # The same answer twice for one result is a repetition of it.
+        again: Counter[str] = Counter()
+        parts: list[list[Mapping[str, Any]]] = []
+        for _, found in group:
+            place = _id(found)
+            if again[place] == len(parts):
+                parts.append([])
+            parts[again[place]].append(found)
+            again[place] += 1
+        for part in parts:
+            key = _digest(_asked(part[0]))
+            reps[key] += 1
+            yield _trial(part, aggregate, reps[key])
+
+
+def _trial(part: list[Mapping[str, Any]], aggregate: _Aggregate, rep: int) -> LoggedTrial:
+    found = part[0]
+    scores: dict[str, float | None] = {}
+    for one in part:
+        result = aggregate.results.get(_id(one))
+        scorer = result.metric if result else "score"
+        score = score_value(mapping(one.get("evaluation")).get("score"))
+        if scorer in scores and scores[scorer] != score:
+            scorer = f"{scorer} ({_id(one)})"
+        scores[scorer] = score
+    asked, own = mapping(found.get("input")), mapping(found.get("metadata"))
+    result = aggregate.results.get(_id(found))
+    settings: dict[str, dict[str, Scalar]] = {
+        role: dict(v) for role, v in (result.settings if result else {}).items()
+    }
+    if "arm" in own:
+        settings.setdefault("prompt", {})["metadata.arm"] = str(own["arm"])
+    settings.setdefault("items", {})["evaluation_name"] = str(found.get("evaluation_name", ""))
+    usage, timing = mapping(found.get("token_usage")), mapping(found.get("performance"))
+    sent, said = _exchange(found)
+    latency = number(timing.get("latency_ms")) or number(timing.get("generation_time_ms"))
+    return LoggedTrial(
+        item=texts(found.get("sample_id")),
+        question=texts(asked.get("raw")),
+        target=texts(asked.get("reference")),
+        choices=tuple(map(texts, asked.get("choices") or ())),
+        rep=int(own["rep"]) if str(own.get("rep", "")).isdigit() else rep,
+        scores=scores,
+        covariates={key: _value(value) for key, value in own.items() if key not in _OWN},
+        settings=settings,
+        prompt=sent,
+        completion=said,
+        prompt_tokens=whole(usage.get("input_tokens")),
+        completion_tokens=whole(usage.get("output_tokens")),
+        latency_s=None if latency is None else latency / 1000,
+        error=found.get("error") or None,
+    )
+
+
+def _exchange(found: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Give what was sent and what came back, the last of it in a conversation."""
+    formatted = mapping(found.get("input")).get("formatted")
+    messages = [m for m in found.get("messages") or () if isinstance(m, dict)]
+    said = [k for k, m in enumerate(messages) if m.get("role") == "assistant"]
+    if messages:
+        sent = chat_text(messages[: said[0] if said else None])
+        return formatted or sent or None, str(messages[said[-1]].get("content") or "") if said else None
+    raw = mapping(found.get("output")).get("raw")
+    return formatted or None, texts(raw, "\n") if raw else None
+
+
+def _value(text: object) -> Scalar:
+    """Read what the schema makes a text as the number that it was."""
+    if isinstance(text, str) and _NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".eE") else int(text)
+    return text if isinstance(text, str | int | float | bool) else json.dumps(text)
