@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars (|)"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -51,11 +51,11 @@ def unreadable(value: object) -> str | None:
     return None
 
 
-def delimited_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+def delimited_rows(path: Path, separator: str, *, repeats: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Read a delimited file row by row, the header first: the line that a row ends on, and its fields.
 
-    Refused (`DataError`): a row of more fields than the header, or fewer; a column that occurs twice; a file
-    that is not UTF-8 text, or is separated by something else.
+    Refused (`DataError`): a row of more fields than the header, or fewer; a column that occurs twice, unless
+    `repeats`; a file that is not UTF-8 text, or is separated by something else.
     """
     before = csv.field_size_limit(sys.maxsize)  # a prompt may be longer than 128 KiB
     try:
@@ -63,7 +63,8 @@ def delimited_rows(path: Path, separator: str) -> Iterator[tuple[int, list[str]]
             reader = csv.reader(file, delimiter=separator, strict=True)
             header = next(reader, [])
             _refuse_other_separator(header, separator, path)
-            _refuse_repeats(header, path)
+            if not repeats:
+                _refuse_repeats(header, path)
             yield reader.line_num, header
             for row in reader:
                 if not row:
@@ -96,10 +97,10 @@ def _misfit(path: Path, line: int, row: list[str], header: list[str]) -> DataErr
 def _refuse_other_separator(header: list[str], separator: str, path: Path) -> None:
     if len(header) != 1:
         return
-    other = max(_SEPARATORS, key=header[0].count)
+    other = max(SEPARATORS, key=header[0].count)
     if other != separator and other in header[0]:
         raise DataError(
-            f"{path} is separated by {_SEPARATORS[other]}, not by {_SEPARATORS[separator]}",
+            f"{path} is separated by {SEPARATORS[other]}, not by {SEPARATORS[separator]}",
             hint="save it with commas as .csv, or with tabs as .tsv",
         )
 
@@ -134,8 +135,10 @@ def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # n
     """
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _refuse_repeats([key for key, _ in pairs], path)
-        return dict(pairs)
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            _refuse_repeats([key for key, _ in pairs], path)
+        return found
 
     where = str(path) if line is None else f"{path}:{line}"
     try:
@@ -144,7 +147,9 @@ def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # n
         raise DataError(f"{where}: not UTF-8 text: {error.reason}", hint="save it as UTF-8") from None
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}" if line is None else where
-        raise DataError(f"{place}: not JSON: {error.msg}") from None
+        # A run that was stopped leaves its last line half written.
+        hint = "drop the line where it was cut in writing, or write the file anew" if line else None
+        raise DataError(f"{place}: not JSON: {error.msg}", hint=hint) from None
     except RecursionError:
         raise DataError(f"{where}: the JSON is nested too deeply") from None
     except ValueError:  # Python reads no whole number of more than 4,300 digits

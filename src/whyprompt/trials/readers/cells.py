@@ -1,0 +1,209 @@
+"""What readers of logs do with the values they find: texts, numbers, conversations, names of settings."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError
+from whyprompt.trials.readers.record import content_key, score_value
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Mapping
+
+    from whyprompt.trials.readers.record import Scalar, Values
+
+QUESTIONS = ("question", "query", "problem", "instruction", "input", "user_input", "text", "prompt")
+TARGETS = (
+    *("target", "answer", "gold", "expected", "expected_output", "reference", "reference_answer", "ideal"),
+    *("ground_truth", "correct_answer", "label"),
+)
+ITEMS = (
+    *("item_id", "item", "question_id", "example_id", "sample_id", "instance_id", "problem_id", "task_id"),
+    *("doc_id", "test_id", "case_id", "qid", "id"),
+)
+SAMPLING = (
+    *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "max_output_tokens"),
+    *("frequency_penalty", "presence_penalty", "stop", "n", "reasoning_effort"),
+)
+_LONG = 500
+_MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
+
+
+def text(value: object) -> str:
+    """Write a value as text: a text is itself, nothing is "", what has parts is JSON.
+
+    Examples
+    --------
+    >>> text("a"), text(None), text(3), text({"b": 1})
+    ('a', '', '3', '{"b": 1}')
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, dict | list | bool | int | float):
+        return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+    return str(value)
+
+
+def said(value: object) -> str | None:
+    """Write what came back, or was sent, as text; None where there is none."""
+    return None if value is None else text(value)
+
+
+def parsed(value: object) -> Any:  # noqa: ANN401 - any JSON
+    """Read a cell that holds JSON; anything else is itself."""
+    if isinstance(value, str) and value.lstrip()[:1] in {"{", "[", '"'}:
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def number(value: object) -> float | None:
+    """Read a finite number; None for what is none."""
+    return None if isinstance(value, bool) else score_value(value) if not _is_word(value) else None
+
+
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and value.strip()[:1].isalpha()
+
+
+def count(value: object) -> int | None:
+    """Read a number of tokens; None for what is none."""
+    found = number(value)
+    return None if found is None else int(found)
+
+
+def missing(value: object) -> bool:
+    """Say whether a cell is empty, or says that it is."""
+    if isinstance(value, str):
+        return value.strip().lower() in _MISSING
+    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124 - not a number
+
+
+def scalars(values: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Scalar]:
+    """Keep of a mapping what is short and has no parts, by paths; mappings in it are gone into.
+
+    Examples
+    --------
+    >>> scalars({"n": 2, "m": {"a": True}, "l": [1]}, "meta.")
+    {'meta.n': 2, 'meta.m.a': True}
+    """
+    found: dict[str, Scalar] = {}
+    for key, value in (values or {}).items():
+        if isinstance(value, dict):
+            found.update(scalars(value, f"{prefix}{key}."))
+        elif isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= _LONG):
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def pick(values: Mapping[str, Any], names: Iterable[str], prefix: str = "") -> dict[str, Scalar]:
+    """Keep the settings of these names that there are, a list as JSON."""
+    found = ((name, values[name]) for name in names if values.get(name) not in (None, ""))
+    return {
+        f"{prefix}{name}": value if isinstance(value, str | int | float | bool) else text(value)
+        for name, value in found
+    }
+
+
+def roles(**by_role: Values) -> dict[str, Values]:
+    """Keep the roles that have a setting."""
+    return {role: values for role, values in by_role.items() if values}
+
+
+def question_of(values: object) -> tuple[str, str]:
+    """Give the key and the text of the question in an item's inputs; no key where no one field is called so.
+
+    A conversation's question is the last that the user said. Inputs with no field of a question are it whole.
+
+    Examples
+    --------
+    >>> question_of({"question": "1 + 1?", "n": 2}), question_of([{"role": "user", "content": "Why?"}])
+    (('question', '1 + 1?'), ('', 'Why?'))
+    """
+    if isinstance(values, dict):
+        spoken = values.get("messages")
+        if isinstance(spoken, list):
+            return "", last_said(spoken, "user")
+        if len(values) == 1:
+            ((key, value),) = values.items()
+            return key, text(value)
+        named = [name for name in values if name.lower() in QUESTIONS]
+        # "input" beside "question" is what the question is about: then the inputs are it whole.
+        return (named[0], text(values[named[0]])) if len(named) == 1 else ("", text(values))
+    if isinstance(values, list):
+        return "", last_said(values, "user")
+    return "", text(values)
+
+
+def last_said(messages: list[Any], role: str) -> str:
+    """Give what a role said last in a conversation; the whole of it where the role said nothing."""
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == role:
+            return _content(message)
+    return text(messages)
+
+
+def _content(message: dict[str, Any]) -> str:
+    parts = message.get("content", message.get("parts"))
+    if isinstance(parts, list):
+        found = [p.get("content", p.get("text")) for p in parts if isinstance(p, dict)]
+        return "\n".join(text(part) for part in found if part is not None)
+    return text(parts)
+
+
+def target_of(values: object) -> str:
+    """Give the right answer in an item's reference: the one field called so, else the whole of it."""
+    if isinstance(values, dict):
+        if len(values) == 1:
+            return text(next(iter(values.values())))
+        named = [name for name in values if name.lower() in TARGETS]
+        return text(values[named[0]]) if len(named) == 1 else text(values or None)
+    return text(values)
+
+
+class Repeats:
+    """Counts how often a cell, an item under an arm, was met: its repetition, from 1."""
+
+    def __init__(self) -> None:
+        self._met: defaultdict[Hashable, int] = defaultdict(int)
+
+    def next(self, *cell: Hashable) -> int:
+        """Give the number of this repetition of a cell."""
+        self._met[cell] += 1
+        return self._met[cell]
+
+
+def score_of(value: object, where: str, name: str) -> float | None:
+    """Read a score that a log gives, None where it is missing; what is no score is a `DataError`."""
+    if missing(value):
+        return None
+    found = score_value(value)
+    if found is None:
+        raise DataError(
+            f"{where}: {name!r} is {text(value)[:60]!r}, which is no score",
+            hint="a score is a number, true or false, or a word such as PASS, FAIL, yes, no, C, I",
+        )
+    return found
+
+
+def item_key(question: str, target: str = "") -> str:
+    """Give a name to an item that its log does not name."""
+    return content_key(question, (), target)
+
+
+def known(row: Mapping[str, Any], names: Mapping[str, bool]) -> dict[str, Scalar]:
+    """Keep a row's values in some columns, those that it has; those of which it is so are numbers."""
+    out: dict[str, Scalar] = {}
+    for name, counted in names.items():
+        value = row.get(name)
+        if not missing(value):
+            out[name] = value if isinstance(value, int | float) else text(value)
+            if counted and (found := number(value)) is not None:
+                out[name] = found
+    return out

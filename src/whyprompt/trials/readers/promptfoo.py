@@ -1,0 +1,356 @@
+"""promptfoo's results: the JSON file, JSON Lines of one result each, and the table as CSV.
+
+Follows promptfoo's documented output types (EvaluateSummaryV2, V3 and later) and the columns that its CSV
+export writes, one block of columns a prompt under names that repeat. Read in real files of 0.123.1.
+
+A repeat of a test has its own `testIdx`: it is the same item again, not another one. `error` is filled where
+an assertion fails as well: a trial went wrong where `failureReason` is 2.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from whyprompt._rows import delimited_rows, json_rows, json_value
+from whyprompt.errors import DataError
+from whyprompt.trials.readers import cells, heads
+from whyprompt.trials.readers.promptfoo_tests import Tests
+from whyprompt.trials.readers.record import Log, LoggedTrial, Stated, score_value
+from whyprompt.trials.readers.rows import Row, head_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from whyprompt.trials.readers.record import Scalar, Values
+
+name = "promptfoo"
+_WENT_WRONG = 2
+_BLOCK = ("Status", "Score")
+
+
+def sniff(path: Path, head: bytes) -> float:
+    """Say how surely a file is of promptfoo."""
+    del path
+    if _is_export(head):
+        return 1.0
+    keys = heads.keys(head)
+    if {"evalId", "results"} <= keys or {"results", "config", "shareableUrl"} <= keys:
+        return 1.0
+    old = {"results.version", "results.results"} <= keys or {"version", "results", "stats.successes"} <= keys
+    line = {"vars", "success", "score", "prompt.raw", "provider"} <= keys
+    return 0.95 if old or line else 0.0
+
+
+def read(path: Path) -> Iterator[Log]:
+    """Give the one run in a file."""
+    head = head_of(path)
+    kind = heads.container(head)
+    if _is_export(head):
+        yield _table(path, heads.separator(head))
+    elif kind == "lines" or (kind == "object" and "results" not in heads.keys(head)):
+        yield _log(path, {}, partial(_lines, path))
+    else:
+        document = json_value(path.read_bytes(), path)
+        summary = document.get("results") if isinstance(document.get("results"), dict) else document
+        results = summary.get("results")
+        if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
+            raise DataError(
+                f"{path}: 'results' does not hold a list of results",
+                hint="write the results anew: promptfoo export eval ID -o results.json",
+            )
+        yield _log(path, document | {"summary": summary}, partial(_placed, path, results))
+
+
+_Rows = Callable[[], Iterator[tuple[str, Row]]]
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Row]]:
+    return ((f"{path}:{line}", row) for line, row in json_rows(path))
+
+
+def _placed(path: Path, results: list[Row]) -> Iterator[tuple[str, Row]]:
+    return ((f"{path}, result {number}", row) for number, row in enumerate(results, start=1))
+
+
+# --- JSON and JSON Lines ----------------------------------------------------------------------------------
+
+
+def _log(path: Path, document: Row, rows: _Rows) -> Log:
+    summary = document.get("summary") or {}
+    prompts = summary.get("prompts") or ((summary.get("table") or {}).get("head") or {}).get("prompts") or []
+    config = document.get("config") or {}
+    about = document.get("metadata") or {}
+    items, arms, judges = _survey(path, rows(), prompts, config)
+    version = cells.text(about.get("promptfooVersion"))
+    return Log(
+        path=path,
+        format=name,
+        version=version or (f"results {summary['version']}" if "version" in summary else ""),
+        settings=cells.roles(
+            judge={"assert": "; ".join(sorted(judges))} if judges else {},
+            harness=cells.pick(about, ("promptfooVersion",)) | cells.pick(summary, ("version",), "results."),
+            date=cells.pick(summary, ("timestamp",), "results."),
+            items=cells.pick(config, ("description",), "config."),
+        ),
+        stated=tuple(_stated(prompts, arms)),
+        notes=items.notes(),
+        trials=partial(_trials, rows, items, arms),
+    )
+
+
+_Arm = tuple[Any, ...]
+
+
+def _arm(row: Row) -> _Arm:
+    provider = row.get("provider")
+    if isinstance(provider, str):
+        provider = {"id": provider}
+    prompt = row.get("prompt") or {}
+    prompt = {"raw": prompt} if isinstance(prompt, str) else prompt
+    return (
+        row.get("promptIdx"),
+        row.get("promptId") or prompt.get("id"),
+        prompt.get("label") or prompt.get("display"),
+        (provider or {}).get("id"),
+        (provider or {}).get("label"),
+    )
+
+
+def _survey(
+    path: Path, rows: Iterable[tuple[str, Row]], prompts: list[Row], config: Row
+) -> tuple[Tests, dict[_Arm, Mapping[str, Values]], set[str]]:
+    items = Tests()
+    arms: dict[_Arm, Mapping[str, Values]] = {}
+    judges: set[str] = set()
+    for where, row in rows:
+        if not ("success" in row or "score" in row):
+            raise DataError(
+                f"{where}: has neither 'success' nor 'score'",
+                hint="leave out results that promptfoo did not write",
+            )
+        items.meet(row)
+        arm = _arm(row)
+        if arm not in arms:
+            arms[arm] = _settings(arm, prompts, config)
+        asserts = (row.get("testCase") or {}).get("assert") or []
+        judges.update(_judge(each) for each in asserts if isinstance(each, dict))
+    if not arms:
+        raise DataError(f"{path} holds no results", hint="run the evaluation, then export it again")
+    return items, arms, judges
+
+
+def _judge(each: Row) -> str:
+    provider = each.get("provider")
+    by = cells.text(provider.get("id") if isinstance(provider, dict) else provider)
+    return " ".join(part for part in (cells.text(each.get("type")), each.get("metric"), by) if part)
+
+
+def _settings(arm: _Arm, prompts: list[Row], config: Row) -> Mapping[str, Values]:
+    _, identity, label, provider, shown = arm
+    index = _index(arm, prompts)
+    template = None if index is None else prompts[index].get("raw")
+    given = config.get("providers") or ()
+    served = [p for p in given if isinstance(p, dict) and provider in (p.get("id"), p.get("label"))]
+    options = (served[0].get("config") or {}) if len(served) == 1 else {}
+    address = urlsplit(cells.text(options.get("apiBaseUrl") or options.get("apiHost")))
+    return cells.roles(
+        prompt=cells.pick(
+            {"label": label, "id": identity, "raw": template}, ("label", "id", "raw"), "prompt."
+        ),
+        model=cells.pick({"id": provider, "label": shown}, ("id", "label"), "provider."),
+        # Nothing else of an address: a name and a password may stand in it.
+        engine={"apiBaseUrl": f"{address.hostname}{address.path}"} if address.hostname else {},
+        sampling=cells.pick(options, cells.SAMPLING, "config."),
+        seed=cells.pick(options, ("seed",), "config."),
+    )
+
+
+def _index(arm: _Arm, prompts: list[Row]) -> int | None:
+    """Give the place of an arm among the run's prompts; older layouts tell it by label and provider alone."""
+    index, _, label, *provider = arm
+    if isinstance(index, int):
+        return index if index < len(prompts) else None
+    same = [i for i, p in enumerate(prompts) if p.get("label") == label and p.get("provider") in provider]
+    return same[0] if len(same) == 1 else None
+
+
+def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -> Iterator[LoggedTrial]:
+    met = cells.Repeats()
+    for where, row in rows():
+        item, question, target, rest = items.of(row)
+        arm = _arm(row)
+        response = row.get("response") or {}
+        response = response if isinstance(response, dict) else {"output": response}
+        used = response.get("tokenUsage") or row.get("tokenUsage") or {}
+        wrong = _error(row, response)
+        latency = cells.number(row.get("latencyMs"))
+        yield LoggedTrial(
+            item=item,
+            question=question,
+            target=target,
+            rep=items.rep(row, arm, met),
+            scores=_scores(row, where, went=wrong is None),
+            covariates=cells.scalars(rest) | _about(row),
+            settings=arms[arm],
+            prompt=cells.said((row.get("prompt") or {}).get("raw"))
+            if isinstance(row.get("prompt"), dict)
+            else None,
+            completion=cells.said(response.get("output")),
+            prompt_tokens=cells.count(used.get("prompt")),
+            completion_tokens=cells.count(used.get("completion")),
+            cost=cells.number(row.get("cost")),
+            # What came out of promptfoo's cache took no time.
+            latency_s=None if latency is None or response.get("cached") else latency / 1000,
+            error=wrong,
+        )
+
+
+def _about(row: Row) -> dict[str, Scalar]:
+    about = cells.scalars((row.get("testCase") or {}).get("metadata"))
+    return {key: value for key, value in about.items() if key not in {"id", "item_id"}}
+
+
+def _error(row: Row, response: Row) -> str | None:
+    reason = row.get("failureReason")
+    # Older layouts have no reason: what was graded went well.
+    wrong = (
+        reason == _WENT_WRONG
+        if reason is not None
+        else bool(row.get("error")) and not row.get("gradingResult")
+    )
+    if not wrong:
+        return None
+    return cells.text(row.get("error") or response.get("error")) or "error without a message"
+
+
+def _scores(row: Row, where: str, *, went: bool) -> dict[str, float | None]:
+    asked = (each.get("metric") for each in (row.get("testCase") or {}).get("assert") or () if not went)
+    named = dict.fromkeys(metric for metric in asked if metric)
+    named |= row.get("namedScores") or (row.get("gradingResult") or {}).get("namedScores") or {}
+    return _read_scores(row.get("score"), row.get("success"), named, where, went=went)
+
+
+def _read_scores(
+    score: object, success: object, named: Mapping[str, object], where: str, *, went: bool
+) -> dict[str, float | None]:
+    found = {"score": score, "success": success} | {_named(key): value for key, value in named.items()}
+    return {
+        k: cells.score_of(v, where, k) if went else None
+        for k, v in found.items()
+        if v is not None or not went
+    }
+
+
+def _named(metric: str) -> str:
+    return f"namedScores.{metric}" if metric in {"score", "success"} else metric
+
+
+def _stated(prompts: list[Row], arms: dict[_Arm, Mapping[str, Values]]) -> Iterator[Stated]:
+    """Give the means of each prompt; trials that went wrong count as 0 in its sums, and are none of its n."""
+    for index, prompt in enumerate(prompts):
+        mine = [settings for arm, settings in arms.items() if _index(arm, prompts) == index]
+        metrics = prompt.get("metrics") or {}
+        n = (metrics.get("testPassCount") or 0) + (metrics.get("testFailCount") or 0)
+        if len(mine) != 1 or not n or sum(s == mine[0] for s in arms.values()) != 1:
+            continue
+        where = {**mine[0].get("prompt", {}), **mine[0].get("model", {})}
+        if metrics.get("score") is not None:
+            yield Stated("score", metrics["score"] / n, where, n)
+        yield Stated("success", metrics["testPassCount"] / n, where, n)
+        counted = metrics.get("namedScoresCount") or {}
+        for key, total in (metrics.get("namedScores") or {}).items():
+            if counted.get(key) == n:  # else it is a mean of other than one a trial
+                yield Stated(_named(key), total / n, where, n)
+
+
+# --- CSV --------------------------------------------------------------------------------------------------
+
+# Cells that a spreadsheet would take for a formula are written with an apostrophe before them.
+_ESCAPED = re.compile(r"\A'(?=[=+\-@\t\r])")
+_SHOWN = re.compile(r"\[(?P<provider>[^\]]*)\] (?P<label>.*)", re.DOTALL)
+
+
+def _is_export(head: bytes) -> bool:
+    columns = heads.header(head)
+    return bool(_blocks(columns)) and "Grader Reason" in columns
+
+
+def _blocks(columns: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Give where the columns of each prompt begin and end."""
+    starts = [i - 1 for i in range(1, len(columns) - 1) if columns[i : i + 2] == _BLOCK]
+    return list(zip(starts, [*starts[1:], len(columns)], strict=True)) if starts else []
+
+
+def _table(path: Path, separator: str) -> Log:
+    columns = tuple(next(delimited_rows(path, separator, repeats=True))[1])
+    settings = [_shown(columns[start]) for start, _ in _blocks(columns)]
+    if len({str(each) for each in settings}) < len(settings):
+        raise DataError(
+            f"{path} has two prompts under one name: their results cannot be told apart",
+            hint="give each prompt a label of its own, or export the results as JSON",
+        )
+    return Log(
+        path=path,
+        format=name,
+        settings={},
+        notes=("the table has no prompts, tokens, costs or versions: export JSON for these",),
+        trials=partial(_table_trials, path, separator, columns, settings),
+    )
+
+
+def _shown(title: str) -> Mapping[str, Values]:
+    shown = _SHOWN.fullmatch(title)
+    label, provider = (shown["label"], shown["provider"]) if shown else (title, "")
+    return cells.roles(prompt={"prompt.label": label}, model={"provider.label": provider} if provider else {})
+
+
+def _table_trials(
+    path: Path, separator: str, columns: tuple[str, ...], settings: list[Mapping[str, Values]]
+) -> Iterator[LoggedTrial]:
+    blocks = _blocks(columns)
+    described = int(columns[0] == "Description")
+    names = columns[described : blocks[0][0]]
+    rows = delimited_rows(path, separator, repeats=True)
+    next(rows)
+    tests = [(line, [_ESCAPED.sub("", cell) for cell in whole]) for line, whole in rows]
+    items = Tests()
+    given = []
+    for line, whole in tests:
+        values = dict(zip(names, whole[described : blocks[0][0]], strict=True))
+        row: Row = {"vars": values, "description": whole[0] if described else ""}
+        items.meet(row)
+        given.append((line, whole, row))
+    met = cells.Repeats()
+    for line, whole, row in given:
+        item, question, target, rest = items.of(row)
+        for arm, (start, end) in zip(settings, blocks, strict=True):
+            block = dict(zip(columns[start + 1 : end], whole[start + 1 : end], strict=True))
+            if not block["Status"]:
+                continue  # this prompt was not run on this test
+            wrong = block["Status"] == "ERROR"
+            reason = block.get("Grader Reason") or whole[start]
+            yield LoggedTrial(
+                item=item,
+                question=question,
+                target=target,
+                rep=items.rep(row, start, met),
+                scores=_block_scores(block, f"{path}:{line}", went=not wrong),
+                covariates=cells.scalars(rest),
+                settings=arm,
+                completion=whole[start] or None,
+                error=(reason or "error without a message") if wrong else None,
+            )
+
+
+def _block_scores(block: Mapping[str, str], where: str, *, went: bool) -> dict[str, float | None]:
+    if score_value(block["Status"]) is None and went:
+        raise DataError(f"{where}: the status is {block['Status']!r}, not PASS, FAIL or ERROR")
+    named = cells.parsed(block.get("Named Scores"))
+    given = {k.removeprefix("Metric: "): v for k, v in block.items() if k.startswith("Metric: ")}
+    given |= named if isinstance(named, dict) else {}
+    return _read_scores(block["Score"], block["Status"], given, where, went=went)

@@ -1,0 +1,79 @@
+"""The tests of a promptfoo run: their names, what they ask, and which of them are one test again."""
+
+from __future__ import annotations
+
+import bisect
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from whyprompt.trials.readers import cells
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from whyprompt.trials.readers.rows import Row
+
+
+class Tests:
+    """What the tests of a run are called: a description or id that several tests share names none of them."""
+
+    def __init__(self) -> None:
+        self._named: dict[str, set[str]] = defaultdict(set)
+        self._asked: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._tests: dict[tuple[str, str], list[int]] = defaultdict(list)
+
+    def meet(self, row: Row) -> None:
+        """Take note of a result's test."""
+        key = cells.item_key(cells.text(variables(row)))
+        told, test = described(row), row.get("testIdx")
+        self._named[told].add(key)
+        self._asked[self._question(variables(row))[:2]].add(key)
+        met = self._tests[told, key]
+        if isinstance(test, int) and test not in met:
+            bisect.insort(met, test)
+
+    def rep(self, row: Row, arm: Hashable, met: cells.Repeats) -> int:
+        """Give which repetition of its test a result is: by the tests' numbers, else in their order."""
+        cell = (described(row), cells.item_key(cells.text(variables(row))))
+        test = row.get("testIdx")
+        return self._tests[cell].index(test) + 1 if isinstance(test, int) else met.next(*cell, arm)
+
+    @staticmethod
+    def _question(values: Row) -> tuple[str, str, str]:
+        targets = [key for key in values if key.lower() in cells.TARGETS]
+        rest = {key: value for key, value in values.items() if targets != [key]}
+        key, question = cells.question_of(rest)
+        return question, cells.text(values[targets[0]]) if len(targets) == 1 else "", key
+
+    def of(self, row: Row) -> tuple[str, str, str, Row]:
+        """Give a test's name, its question and target, and the variables that are neither."""
+        values = variables(row)
+        whole = cells.text(values)
+        told, key = described(row), cells.item_key(whole)
+        item = told if told and len(self._named[told]) == 1 else key
+        question, target, asked = self._question(values)
+        if len(self._asked[question, target]) > 1:
+            # Another variable tells two tests of one question apart: it is part of what is asked.
+            return item, whole, target, {}
+        rest = {k: v for k, v in values.items() if k != asked and not (target and cells.text(v) == target)}
+        return item, question, target, rest if asked else {}
+
+    def notes(self) -> tuple[str, ...]:
+        """Say which names name no test."""
+        shared = sum(len(tests) > 1 for told, tests in self._named.items() if told)
+        return (f"{shared} descriptions name several tests each: these go by their variables",) * bool(shared)
+
+
+def variables(row: Row) -> Row:
+    """Give the variables of a result's test."""
+    found = row.get("vars") or (row.get("testCase") or {}).get("vars") or {}
+    # promptfoo puts what it adds itself beside the variables of the test.
+    return {k: v for k, v in found.items() if not k.startswith("_")} if isinstance(found, dict) else {}
+
+
+def described(row: Row) -> str:
+    """Give what a result's test is called, "" where it has no name."""
+    test = row.get("testCase") or {}
+    about = test.get("metadata") or {}
+    given = (test.get("description"), row.get("description"), about.get("id"), about.get("item_id"))
+    return next((cells.text(value) for value in given if value not in (None, "")), "")

@@ -1,0 +1,105 @@
+"""Formats are told by content: each real log by its own reader alone, whatever its name ends in."""
+
+import json
+import shutil
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from whyprompt.trials.readers import heads
+from whyprompt.trials.readers.rows import head_of
+
+FOLDER = Path(heads.__file__).parent
+READERS = [
+    module
+    for module in (
+        import_module(f"whyprompt.trials.readers.{p.stem}") for p in sorted(FOLDER.glob("[a-z]*.py"))
+    )
+    if hasattr(module, "sniff")
+]
+# Whose logs lie in which folder; what is of no run is nobody's.
+OWNERS = {
+    "promptfoo": "promptfoo",
+    "dspy": "DSPy",
+    "inspect_ai": "Inspect",
+    "lm_eval": "lm-eval",
+    "helm": "HELM",
+}
+NOT_LOGS = {".yaml", ".yml", ""}
+
+
+def claims(path):
+    head = head_of(path)
+    return {module.name: sure for module in READERS if (sure := module.sniff(path, head))}
+
+
+def test_no_format_claims_anothers_file(shared_logs):
+    """Of every file the reader of its format is surest; only a plain table may stand below it."""
+    known = {module.name for module in READERS}
+    seen = set()
+    for path in sorted(p for p in shared_logs.rglob("*") if p.is_file()):
+        found = claims(path)
+        plain = found.pop("a plain table", 0.0)
+        owner = OWNERS.get(path.relative_to(shared_logs).parts[0])
+        assert set(found) <= {owner}, path
+        assert plain < 0.5, path
+        if path.suffix in NOT_LOGS:
+            assert not found, path
+            assert not plain, path
+        if owner in {"promptfoo", "DSPy"} and path.suffix not in NOT_LOGS:
+            assert found.get(owner, 0) > 0.5, path
+        seen |= set(found)
+    assert {"promptfoo", "DSPy"} <= seen <= known
+
+
+def test_detection_is_fast(shared_logs):
+    for path in (p for p in shared_logs.rglob("*") if p.is_file()):
+        claims(path)  # imports
+        for cached in (heads.container, heads.keys, heads.header, heads.separator):
+            cached.cache_clear()
+        start = time.process_time()
+        claims(path)
+        assert time.process_time() - start < 0.2, path
+
+
+@pytest.mark.parametrize(
+    "file", ["promptfoo/small.json", "promptfoo/small.csv", "dspy/dspy_cot.csv", "dspy/dspy_cot.json"]
+)
+def test_a_wrong_ending_changes_nothing(shared_logs, tmp_path, file):
+    copy = tmp_path / "log.parquet"
+    shutil.copy(shared_logs / file, copy)
+    assert claims(copy) == claims(shared_logs / file)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (b'\xef\xbb\xbf{"a": 1}\n{"a": 2}', "lines"),
+        (b'{"a": "}\\n{"}', "object"),
+        (b'{\n "a": 1\n}\n', "object"),
+        (b'  [{"a": 1}', "list"),
+        (b"a,b\n1,2\n", "delimited"),
+        (b"first, second\nonly one\nand one\n", ""),
+        (b"name: x\nother: y\n", ""),
+        (b"PAR1\x00", "parquet"),
+        (b"PK\x03\x04", "zip"),
+        (b"\x89PNG\r\n\x1a\n\x00", ""),
+    ],
+)
+def test_containers(head, kind):
+    assert heads.container(head) == kind
+
+
+def test_the_keys_of_a_cut_text_are_those_of_the_whole():
+    whole = {"a": [{"b": 'q"{[', "c": {"d": 1}}], "e": "x" * 50, "f": None}
+    text = json.dumps(whole).encode()
+    assert heads.keys(text) == {"a", "a[].b", "a[].c", "a[].c.d", "e", "f"}
+    for end in range(len(text)):
+        assert heads.keys(text[:end]) <= heads.keys(text)
+
+
+def test_a_quoted_line_break_in_a_table_is_no_row():
+    assert heads.container(b'a,b\n"one\ntwo, three",2\n') == "delimited"
+    assert heads.separator(b"a;b;c\n1,5;2;3\n") == ";"
