@@ -15,6 +15,7 @@ from whyprompt._version import __version__
 if TYPE_CHECKING:
     from whyprompt.answers.external import study_effect
     from whyprompt.answers.internal import study_mediation
+    from whyprompt.answers.logs import log_effect
     from whyprompt.charts.render import save_chart
     from whyprompt.effects.arms import compare_arms
     from whyprompt.effects.checks.audit import audit, one_draw
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from whyprompt.page.page import write_report
     from whyprompt.results import Check, Estimate, Result
     from whyprompt.study import Study, load_study
+    from whyprompt.trials.logs.read import read_trials
     from whyprompt.trials.models.load import load_model
     from whyprompt.trials.run import dry_run, load_trials, run_study, verify_study
 
@@ -81,6 +83,7 @@ __all__ = [
     "load_model",
     "load_study",
     "load_trials",
+    "log_effect",
     "mediate",
     "mediation_sensitivity",
     "missing_patterns",
@@ -90,6 +93,7 @@ __all__ = [
     "placebo_treatment",
     "prepare_table",
     "prompt_policy",
+    "read_trials",
     "refute",
     "repeat_variance",
     "run_study",
@@ -108,6 +112,7 @@ __all__ = [
 _HOMES = {
     "answers.external": ("study_effect",),
     "answers.internal": ("study_mediation",),
+    "answers.logs": ("log_effect",),
     "charts.render": ("save_chart",),
     "effects.arms": ("compare_arms",),
     "effects.checks.audit": ("audit", "one_draw"),
@@ -141,6 +146,7 @@ _HOMES = {
     "page.page": ("write_report",),
     "results": ("Check", "Estimate", "Result"),
     "study": ("Study", "load_study"),
+    "trials.logs.read": ("read_trials",),
     "trials.models.load": ("load_model",),
     "trials.run": ("dry_run", "load_trials", "run_study", "verify_study"),
 }

@@ -1,4 +1,4 @@
-"""The command line: ``whyprompt run | effect | mediate | report | export | doctor | schema | data``.
+"""The command line: ``whyprompt run | effect | mediate | report | import | export | doctor | schema | data``.
 
 Exit codes: 0 done; 1 a failure that is not the user's; 2 something the user can mend; 130 stopped by Ctrl-C,
 143 by the system's request to end.
@@ -20,6 +20,7 @@ import typer
 from whyprompt._version import __version__
 from whyprompt.cli import data as _data
 from whyprompt.cli import effect as _effect
+from whyprompt.cli import logs as _logs
 from whyprompt.cli import run as _run
 from whyprompt.cli.common import say, show
 from whyprompt.errors import WhypromptError
@@ -44,6 +45,7 @@ app.command()(_effect.effect)
 app.command()(_run.mediate)
 app.command()(_run.report)
 app.command()(_run.export)
+app.command("import")(_logs.import_)
 app.command()(_run.schema)
 app.command()(_run.doctor)
 app.add_typer(_data.app, name="data")

@@ -14,6 +14,7 @@ from whyprompt.cli.choices import names, read_choice, refuse
 from whyprompt.cli.common import AsJson, NoCode, Out, opened, put
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
 from whyprompt.cli.flags import in_flags, said_in_flags
+from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_of_logs, refuse_for_logs
 from whyprompt.cli.tables import TABLES, read_table
 from whyprompt.errors import EstimationError
 
@@ -30,14 +31,21 @@ _KINDS = {
     "ordered": {"levels": "columns"},
 }
 _GAPS = {"missing_outcome": "text", "auxiliary": "columns"}
+# What a table has whose columns are named, and logs have not.
+_ONLY_TABLES = {"unit", "as_", "impute", "check", "out", "no_code"}
 _PAIRED = {"design", "unit", "treated", "control", "cluster", "level"}
 _DOSE = {"confounders", "graph", "method", "design", "cluster", "std_error", "level", "random_state"}
 
 
 def effect(
     ctx: typer.Context,
-    table: Annotated[
-        Path, typer.Argument(help="A table (.csv, .tsv, .parquet, .jsonl, .json) or a study (.yaml, .toml).")
+    tables: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A table (.csv, .tsv, .parquet, .jsonl, .json), a study (.yaml, .toml), or logs of other"
+            " tools: two or more, folders, patterns.",
+            metavar="TABLE|STUDY|LOG...",
+        ),
     ],
     *,
     treatment: Annotated[str | None, typer.Option(help="Column with the arm.")] = None,
@@ -131,21 +139,27 @@ def effect(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="For everything random.")] = 0,
+    arm: Arm = None,
+    scorer: Scorer = None,
+    item: Item = None,
+    reference: Reference = None,
     no_code: NoCode = False,
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what one arm changes against another, from a table or from a study.
+    """Estimate what one arm changes against another, from a table, a study, or the logs of other tools.
 
-    One of --graph and --confounders says what to adjust for; with neither, use --method naive. A table that
-    holds both arms of every item is compared item by item, unless a --design or a --method is named.
+    Logs need no option: items that were asked under both arms are compared with themselves. Of a table, one
+    of --graph and --confounders says what to adjust for; with neither, use --method naive. One that holds
+    both arms of every item is compared item by item, unless a --design or a --method is named.
     """
     import whyprompt as wp
 
     given = _given(ctx)
-    if table.suffix.lower() in _STUDIES:
+    table = tables[0]
+    if len(tables) == 1 and table.suffix.lower() in _STUDIES:
         _refuse(
-            given - {"table", "out", "no_code", "as_json"},
+            given - {"tables", "out", "no_code", "as_json"},
             "with a study file, which names its own arms and outcomes",
         )
         from whyprompt.answers.verbs import run_effect
@@ -154,7 +168,14 @@ def effect(
         put(found.to_dict(), found.summary(), as_json=as_json)
         return
     design, of_design = _design(design)
-    _refuse_table(table, given, treatment, outcome, needs_treatment="changed" not in of_design)
+    of_log = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}
+    logs = treatment is None and not outcome and not of_design
+    if logs:
+        refuse_for_logs(given & _ONLY_TABLES)
+    else:
+        _refuse(given & set(of_log), "with columns named by --treatment and --outcome")
+        _refuse_several(tables)
+        _refuse_table(table, given, treatment, outcome, needs_treatment="changed" not in of_design)
     kind, of_kind = (None, {}) if as_ is None else read_choice(as_, "--as", _KINDS)
     checks = read_checks(check or ())
     values: dict[str, Any] = {
@@ -176,6 +197,10 @@ def effect(
     asked = {name: value for name, value in values.items() if name in given}
     asked |= {"random_state": seed} if "seed" in given else {}
     asked |= of_design | (_error(std_error) if "std_error" in given else {})
+    if logs:
+        with said_in_flags(ctx, inside_options()):
+            effect_of_logs(tables, _with_method(asked), of_log, as_json=as_json)
+        return
     outcomes = _outcomes(outcome or ())
     refuse_checks(
         checks, single=kind is None and len(outcomes) == 1, paired=design == "paired", impute=impute
@@ -205,6 +230,14 @@ def _given(ctx: typer.Context) -> set[str]:
 
 def _refuse(unwanted: set[str], where: str) -> None:
     refuse(", ".join(f"--{name.strip('_').replace('_', '-')}" for name in sorted(unwanted)), where)
+
+
+def _refuse_several(tables: Sequence[Path]) -> None:
+    if len(tables) > 1:
+        raise EstimationError(
+            "--treatment and --outcome name columns of one table, and several files are given",
+            hint="logs need neither; or put the tables together",
+        )
 
 
 def _refuse_table(

@@ -369,16 +369,20 @@ def export(frame: pd.DataFrame, path: Path) -> None:
     StoreError
         If the extension is another, or the folder does not exist.
     """
-    suffix = path.suffix.lower()
-    if suffix not in {".csv", ".parquet"}:
-        raise StoreError(f"{path}: a trial table is exported as .csv or .parquet")
-    if not path.parent.is_dir():
-        raise StoreError(f"{path}: no such folder: {path.parent}", hint="make it first")
+    check_target(path)
     with whole_file(path) as file:
-        if suffix == ".csv":
+        if path.suffix.lower() == ".csv":
             frame.to_csv(file, index=False)
         else:
             frame.to_parquet(file, index=False)
+
+
+def check_target(path: Path) -> None:
+    """Refuse (`StoreError`) a file that `export` cannot write: of another extension, or in no folder."""
+    if path.suffix.lower() not in {".csv", ".parquet"}:
+        raise StoreError(f"{path}: a trial table is exported as .csv or .parquet")
+    if not path.parent.is_dir():
+        raise StoreError(f"{path}: no such folder: {path.parent}", hint="make it first")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

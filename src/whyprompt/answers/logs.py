@@ -1,0 +1,270 @@
+"""From logs to an answer: the design that the logs allow, its estimate, and what was read on the way."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._words import counted, format_number, p_words
+from whyprompt.effects.arms import compare_arms
+from whyprompt.effects.checks.balance import balance_table
+from whyprompt.effects.effect import estimate_effect
+from whyprompt.effects.gaps.bounds import missing_items, missing_rows
+from whyprompt.errors import EstimationError
+from whyprompt.trials.logs.adaptive import refuse_adaptive
+from whyprompt.trials.logs.pairing import ENOUGH
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from whyprompt.effects.gaps.bounds import MissingByArm
+    from whyprompt.effects.result import EffectResult
+    from whyprompt.effects.several import EffectsResult
+    from whyprompt.trials.logs.result import ReadTrials
+
+    Bools = NDArray[np.bool_]
+
+# What only a comparison of different rows takes: who asks for it wants one.
+_ADJUSTS = {"confounders", "graph", "method", "estimand", "propensity", "std_error", "denominator"}
+_CHANCE = "chance_of_treated"
+# Of a text that is adjusted for.
+_LEVELS = 50
+_MEASURED = ("question_chars", "question_words", "numbers", "task_type", "difficulty")
+
+
+def log_effect(
+    found: ReadTrials,
+    *,
+    treated: str | None = None,
+    control: str | None = None,
+    reference: str | None = None,
+    design: str | None = None,
+    level: float = 0.95,
+    **options: Any,  # noqa: ANN401 - of `estimate_effect`
+) -> EffectResult | EffectsResult:
+    """Estimate what one arm of logs changes against another, by the design that the logs allow.
+
+    Items that both arms were run on are compared with themselves: all of them where nine tenths of either
+    arm's are the other's too, else those that are, with the balance against the rest. Where no item is under
+    both, logged chances are used as such; without them rows are compared, adjusted for what the question
+    shows (its length, its numbers, its task, how other arms did on it).
+
+    Parameters
+    ----------
+    found : ReadTrials
+        Of `read_trials`.
+    treated, control : str, optional
+        The arms; the control is by default `found.reference`.
+    reference : str, optional
+        Compare every other arm with this one, adjusted for their number.
+    design : {"paired", "randomized", "observational"}, optional
+        In place of the one that the logs allow.
+    level : float, default 0.95
+        Of the intervals.
+    **options
+        Of `estimate_effect`, or of `compare_arms` with `reference`.
+
+    Returns
+    -------
+    EffectResult
+        Whose sentence says first what was read. ``result["missing"]`` has missingness by arm, its exact p
+        and worst-case bounds, where an outcome is missing. `EffectsResult` with `reference` and several arms.
+
+    Raises
+    ------
+    EstimationError
+        If there are more than two arms and none is named, or arms were drawn with shares that follow what
+        came out before and no chances were logged.
+
+    References
+    ----------
+    Manski, C. F. (1990). Nonparametric bounds on treatment effects. American Economic Review 80, 319-323.
+    """
+    if reference is not None and treated is None and len(found.arms) > 2:
+        several = compare_arms(
+            found.frame,
+            treatment="arm",
+            outcome=found.outcome,
+            reference=reference,
+            design=design or "paired",
+            unit="item_id",
+            level=level,
+            **options,
+        )
+        sentence = f"{found.sentence}\n{several.sentence}"
+        return replace(several, sentence=sentence, warnings=(*found.warnings, *several.warnings))
+    pair = _Pair(found, *_two(found, treated, control or reference), level)
+    chosen = design or pair.design(options)
+    made, missing = pair.within_items(options) if chosen == "paired" else pair.between_rows(chosen, options)
+    gone = _missing_words(missing, pair, made)
+    same = " Both arms were sent the same prompts: this difference is noise, and no effect of a prompt."
+    sentence = f"{found.sentence}\n{made.sentence}{gone}" + (same if found["same_prompts"] else "")
+    figures = {**made.figures, "read": found.sentence}
+    if missing is not None:
+        figures["missing"] = {k: v for k, v in missing._asdict().items() if v is not None}
+    warnings = (*found.warnings, *pair.warnings, *made.warnings)
+    return replace(made, sentence=sentence, warnings=warnings, figures=figures)
+
+
+def _two(found: ReadTrials, treated: str | None, control: str | None) -> tuple[str, str]:
+    """Settle which two arms are compared, where there is no doubt."""
+    for name in (treated, control):
+        if name is not None and name not in found.arms:
+            raise EstimationError(f"there is no arm {name!r}", hint=f"the arms are {', '.join(found.arms)}")
+    if treated is not None and treated == control:
+        raise EstimationError(f"the treated and the control arm are both {treated!r}")
+    if len(found.arms) == 2:
+        if treated is None:
+            treated = next(name for name in found.arms if name != (control or found.reference))
+        return treated, next(name for name in found.arms if name != treated)
+    if treated is None or control is None:
+        raise EstimationError(
+            f"there are {len(found.arms)} arms: {', '.join(map(repr, found.arms))}",
+            hint="name two (treated=..., control=...), or reference=... to compare all others with it",
+        )
+    return treated, control
+
+
+class _Pair:
+    """The trials of two arms, and how they are compared."""
+
+    def __init__(self, found: ReadTrials, treated: str, control: str, level: float) -> None:
+        self.found, self.treated, self.control = found, treated, control
+        frame = found.frame
+        rows = frame["arm"].isin([treated, control]).to_numpy()
+        self.two: pd.DataFrame = frame if rows.all() else frame[rows]
+        self.is_treated: Bools = self.two["arm"].to_numpy() == treated
+        self.item = np.unique(self.two["item_id"].to_numpy().astype(str), return_inverse=True)[1]
+        under = np.zeros((int(self.item.max()) + 1, 2), dtype=bool)
+        under[self.item, self.is_treated.astype(int)] = True
+        self.both: Bools = np.asarray(under.all(axis=1))
+        self.share = float(self.both.sum() / max(1, *under.sum(axis=0)))
+        self.y = self.two[found.outcome].to_numpy(dtype=float)
+        self.asked: dict[str, Any] = {
+            "treatment": "arm",
+            "outcome": found.outcome,
+            "treated": treated,
+            "control": control,
+            "level": level,
+        }
+        self.warnings: list[str] = []
+
+    def design(self, options: Mapping[str, Any]) -> str:
+        """Say which design the logs allow."""
+        if _ADJUSTS & set(options):
+            return "observational"
+        logged = "propensity" in self.two and bool(self.two["propensity"].notna().all())
+        if self.both.any() and (self.share >= ENOUGH or not logged):
+            return "paired"
+        return "randomized" if logged else "observational"
+
+    def within_items(self, options: Mapping[str, Any]) -> tuple[EffectResult, MissingByArm | None]:
+        """Compare items with themselves."""
+        some = self.share < ENOUGH and bool(self.both.any())
+        missing = missing_items(self.item, self.is_treated, self.y, one_sided=not some)
+        if some:
+            self.warnings.append(self._matched_words())
+        return estimate_effect(self.two, design="paired", **self.asked, **options), missing
+
+    def between_rows(
+        self, design: str, options: Mapping[str, Any]
+    ) -> tuple[EffectResult, MissingByArm | None]:
+        """Compare rows of the arms, by logged chances or adjusted for what is known of the items."""
+        asked: dict[str, Any] = {**self.asked, "design": design, **options}
+        if design == "randomized" and "propensity" not in options and "propensity" in self.two:
+            asked["propensity"] = _CHANCE
+        if "propensity" not in asked:
+            refuse_adaptive(self.found, self.two, self.treated)
+        missing = missing_rows(
+            self.is_treated, self.y, drawn=design == "randomized" and "propensity" not in asked
+        )
+        two = self.two.assign(**self._further(chances=asked.get("propensity") == _CHANCE))
+        two = two[~np.isnan(self.y)]
+        if design == "observational" and not {"confounders", "graph", "method", "propensity"} & set(options):
+            asked["confounders"] = self._measured(two)
+            self.warnings.append(
+                "no item was run under both arms: rows are adjusted for what was measured of the question"
+                f" afterwards ({', '.join(asked['confounders'])}), and nothing says that this is all that"
+                " decided the arm"
+            )
+        return estimate_effect(two, **asked), missing
+
+    def _further(self, *, chances: bool) -> dict[str, Any]:
+        """Give the chance of the treated arm, and how hard items were for arms that are not compared."""
+        out: dict[str, Any] = {}
+        frame, outcome = self.found.frame, self.found.outcome
+        if chances:
+            if len(self.found.arms) > 2:
+                raise EstimationError(
+                    "logged chances of more than two arms do not give those of one of two",
+                    hint="give the column with the treated arm's chance as propensity=",
+                )
+            got = self.two["propensity"].to_numpy(dtype=float)
+            out[_CHANCE] = np.where(self.is_treated, got, 1.0 - got)
+        others = frame[~frame["arm"].isin([self.treated, self.control])]
+        if len(others):
+            mean = others.groupby("item_id")[outcome].mean()
+            difficulty = -self.two["item_id"].map(mean).to_numpy(dtype=float)
+            if not np.isnan(difficulty).any():
+                out["difficulty"] = difficulty
+        return out
+
+    def _measured(self, two: pd.DataFrame) -> list[str]:
+        known = [name for name in _MEASURED if name in two and _tells(two[name])]
+        if not known:
+            raise EstimationError(
+                f"no item was run under both {self.treated!r} and {self.control!r}, and the logs say nothing"
+                " of the items that could be adjusted for",
+                hint="run both arms on the same items; or say design='randomized' if a lot decided the arm",
+            )
+        return known
+
+    def _matched_words(self) -> str:
+        """Say how the items under both arms differ from the others."""
+        first = self.two[~self.two["item_id"].duplicated()]
+        inside = self.both[self.item[~self.two["item_id"].duplicated().to_numpy()]]
+        names = [
+            n for n in _MEASURED if n in first and first[n].dtype.kind in "if" and first[n].notna().all()
+        ]
+        n = f"{int(self.both.sum())} of {counted(len(self.both), 'item')} were run under both arms"
+        if not names or inside.all() or min(inside.sum(), (~inside).sum()) < 2:
+            return f"{n}: the effect is theirs, and need not be the others'"
+        table = balance_table(first[names].to_numpy(dtype=float), inside, np.ones(len(inside)), names=names)
+        shown = ", ".join(
+            f"{row.covariate} {'n/a' if row.smd_before is None else format_number(row.smd_before, digits=2)}"
+            for row in table
+        )
+        return f"{n}: the effect is theirs; against the others they differ by (standardised): {shown}"
+
+
+def _tells(values: pd.Series[Any]) -> bool:
+    """Say whether a column is known of all rows, varies, and has no more levels than can be adjusted for."""
+    levels = values.nunique()
+    return bool(values.notna().all()) and levels > 1 and (values.dtype.kind in "if" or levels <= _LEVELS)
+
+
+def _missing_words(missing: MissingByArm | None, pair: _Pair, made: EffectResult) -> str:
+    """Say how outcomes are missing by arm, and what the worst of them would make of the effect."""
+    if missing is None:
+        return ""
+    noun = missing.unit
+    text = (
+        f" An outcome is missing for {missing.treated} of {counted(missing.of[0], noun)} under"
+        f" {pair.treated!r} and {missing.control} of {missing.of[1]} under {pair.control!r} (exact p"
+        f" {p_words(missing.p)} of no relation to the arm)"
+    )
+    if missing.low is None or missing.high is None:
+        return f"{text}; nothing bounds what they could have been."
+    low, high = made.ci_low, made.ci_high
+    text += (
+        f"; with the worst and the best in their place the mean difference lies between"
+        f" {format_number(missing.low)} and {format_number(missing.high)}"
+    )
+    if low is not None and high is not None and not low <= 0 <= high and missing.low <= 0 <= missing.high:
+        text += ": without an assumption on what is missing its sign is not identified"
+    return f"{text}."

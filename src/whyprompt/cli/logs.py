@@ -1,0 +1,122 @@
+"""Logs on the command line: ``whyprompt effect LOG LOG``, and ``whyprompt import`` of their table."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whyprompt._files import write_json
+from whyprompt._version import __version__
+from whyprompt._words import counted
+from whyprompt.cli.common import AsJson, put
+from whyprompt.errors import DataError, EstimationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from whyprompt.trials.logs.result import ReadTrials
+
+Arm = Annotated[
+    str | None,
+    typer.Option(
+        help="Of logs: what the arm is, a path in them (task_args.arm) or file. Default: what differs.",
+        metavar="PATH",
+    ),
+]
+Scorer = Annotated[
+    str | None,
+    typer.Option(help="Of logs: the scorer that is the outcome.", metavar="NAME[,FILTER]"),
+]
+Item = Annotated[
+    str | None,
+    typer.Option(
+        help="Of logs: what names the item, id or a covariate. Default: what was asked.", metavar="NAME"
+    ),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(help="Of logs: the arm that the others are held against.", metavar="ARM"),
+]
+
+_ONLY_COLUMNS = "write the logs' table and name its columns: whyprompt import LOG... --out trials.parquet"
+
+
+def effect_of_logs(
+    paths: Sequence[Path], given: Mapping[str, Any], of_log: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Read logs, and print the effect of one arm against another.
+
+    `given` are arguments of `log_effect` that were written, `of_log` those of `read_trials`.
+    """
+    import whyprompt as wp
+
+    if given.get("design", "paired") not in {"paired", "randomized", "observational"}:
+        raise EstimationError(f"--design {given['design']} needs columns", hint=_ONLY_COLUMNS)
+    found = wp.read_trials(*paths, texts=False, **of_log)
+    result = wp.log_effect(found, reference=of_log["reference"], **given)
+    put(result.to_dict() | {"logs": found.to_dict()}, result.summary(), as_json=as_json)
+
+
+def refuse_for_logs(unwanted: set[str]) -> None:
+    """Refuse options that only a table of named columns has."""
+    if unwanted:
+        listed = ", ".join(f"--{name.strip('_').replace('_', '-')}" for name in sorted(unwanted))
+        raise EstimationError(f"{listed} cannot be used with logs", hint=_ONLY_COLUMNS)
+
+
+def import_(
+    logs: Annotated[list[Path], typer.Argument(help="Logs, folders of them, or patterns.", metavar="LOG...")],
+    out: Annotated[
+        Path, typer.Option("--out", help="The table to write (.csv or .parquet).", metavar="FILE")
+    ],
+    arm: Arm = None,
+    scorer: Scorer = None,
+    item: Item = None,
+    reference: Reference = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the trial table of logs, and beside it what was taken for what.
+
+    The second file has the table's name and the ending .import.json: sources with their hashes, which field
+    became which column, what was left out.
+    """
+    import whyprompt as wp
+    from whyprompt.trials.store import check_target, export
+
+    check_target(out)
+    beside = out.with_suffix(".import.json")
+    there = [str(path) for path in (out, beside) if path.exists()]
+    if there and not overwrite:
+        raise DataError(f"{' and '.join(there)} would be overwritten", hint="another --out, or --overwrite")
+    asked: dict[str, Any] = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}
+    found = wp.read_trials(*logs, **asked)
+    export(found.frame, out)
+    record = _record(found, asked, out)
+    write_json(beside, record)
+    n = counted(len(found.frame), "trial")
+    text = f"{found.summary()}\n\n{n}, {counted(len(found.frame.columns), 'column')}: {out}; {beside}"
+    put(record | {"record": str(beside)}, text, as_json=as_json)
+
+
+def _record(found: ReadTrials, asked: Mapping[str, str | None], out: Path) -> dict[str, Any]:
+    """Give what makes an import traceable."""
+    read = found.to_dict()
+    dull = {"parts", "axis", "level", "assumptions"}
+    hashes = {str(one["file"]): _sha256(Path(str(one["file"]))) for one in found.sources}
+    return {
+        "whyprompt": __version__,
+        "table": str(out),
+        "trials": len(found.frame),
+        "asked": {name: value for name, value in asked.items() if value is not None},
+        **{name: value for name, value in read.items() if name not in dull},
+        "sources": [{**one, "sha256": hashes[one["file"]]} for one in read["sources"]],
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,186 @@
+"""Which setting of the logs is the arm: the caller's, or the one that differs; never a guess between two."""
+
+from __future__ import annotations
+
+import re
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+from whyprompt.errors import DataError
+from whyprompt.trials.logs.gather import differing
+from whyprompt.trials.readers.record import ROLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from whyprompt.trials.readers.record import Scalar
+
+    Settings = Mapping[str, Mapping[str, Scalar]]
+
+FILE = "file"
+"""The arm is the file that a trial is of."""
+
+# What arms may be, the first that differs.
+_ROLES = ("prompt", "few_shot", "chat_format", "model", "engine", "sampling")
+# Of paths that say the same: what people call an arm, before what only goes with it.
+_CALLED = ("arm", "prompt_label", "label", "variant", "prompt_name", "prompt", "version", "name", "task")
+_LONG = 60
+_ABSENT = "none"
+# Words by which people call the arm that others are held against.
+_BASE = frozenset(
+    (
+        *("baseline", "base", "control", "default", "direct", "old", "original", "plain", "reference"),
+        *("standard", "vanilla", "before", "none", "zero"),
+    )
+)
+
+
+class Arms(NamedTuple):
+    """The arm of every setting, "" for one that has none; where it was found, and what it is."""
+
+    of: tuple[str, ...]
+    path: str
+    role: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The arms, in order of appearance."""
+        return tuple(dict.fromkeys(name for name in self.of if name))
+
+
+def find_arms(settings: Sequence[Settings], files: Sequence[Path], asked: str | None = None) -> Arms:
+    """Say which arm each setting is, `files` having the file of each.
+
+    Raises
+    ------
+    DataError
+        If the path that was `asked` for is not there or the same everywhere, or nothing was and more than
+        one thing differs; the message lists what does.
+    """
+    if asked == FILE:
+        return _by_file(files)
+    if asked is not None:
+        return _asked(settings, asked)
+    for role in _ROLES:
+        found = differing(list(settings), role)
+        groups = _alike(_not_implied(found))
+        if len(groups) > 1:
+            listed = "; ".join(f"{_best(g, found)} ({_values(found[_best(g, found)])})" for g in groups)
+            raise DataError(
+                f"more than one thing that may be the arm differs in the {_said(role)}: {listed}",
+                hint="say which with arm='PATH', and name two arms; or give fewer logs",
+            )
+        if groups:
+            path = _best(groups[0], found)
+            return Arms(of=tuple(value or _ABSENT for value in found[path]), path=path, role=role)
+    return _by_file(files)
+
+
+def _by_file(files: Sequence[Path]) -> Arms:
+    names = _file_names(files)
+    if len(set(names)) < 2:
+        raise DataError(
+            f"{files[0]}: all of its trials are of one arm: nothing differs that an arm could be",
+            hint="give the log of the other arm too",
+        )
+    return Arms(of=tuple(names), path=FILE, role=FILE)
+
+
+def _file_names(files: Sequence[Path]) -> list[str]:
+    """Name files by their stems, with as many folders before them as tell them apart."""
+    distinct = len({str(path) for path in files})
+    for depth in range(1, 1 + max(len(path.parts) for path in files)):
+        names = ["/".join((*path.parts[-depth:-1], path.stem)) for path in files]
+        if len(set(names)) == distinct:
+            return names
+    return [str(path) for path in files]
+
+
+def _asked(settings: Sequence[Settings], asked: str) -> Arms:
+    every = [
+        (role, path) for role in ROLES for path in dict.fromkeys(p for s in settings for p in s.get(role, ()))
+    ]
+    found = [one for one in every if one[1] == asked] or [
+        one for one in every if one[1].endswith((f".{asked}", f"/{asked}"))
+    ]
+    if not found and asked in ROLES:
+        groups = differing(list(settings), asked)
+        found = [(asked, _best(list(groups), groups))] if len(_alike(groups)) == 1 else []
+    if len(found) != 1:
+        choices = [p for role in ROLES for p in differing(list(settings), role)]
+        raise DataError(
+            f"arm={asked!r} is {'no setting' if not found else 'more than one setting'} of these logs",
+            hint=f"what differs: {', '.join((*choices, FILE))}",
+        )
+    role, path = found[0]
+    values = ["" if (v := s.get(role, {}).get(path)) is None else str(v) for s in settings]
+    if len(set(values) - {""}) < 2:
+        raise DataError(
+            f"arm={asked!r} is the same in all of these logs: {values[0]!r}",
+            hint="what differs: "
+            + ", ".join((*(p for r in ROLES for p in differing(list(settings), r)), FILE)),
+        )
+    return Arms(of=tuple(values), path=path, role=role)
+
+
+def _partition(values: Sequence[str]) -> tuple[int, ...]:
+    first: dict[str, int] = {}
+    return tuple(first.setdefault(value, len(first)) for value in values)
+
+
+def _alike(found: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Put paths together whose values change together: they are one difference."""
+    pairs = sorted((_partition(values), n, path) for n, (path, values) in enumerate(found.items()))
+    groups = [[(n, path) for _, n, path in some] for _, some in groupby(pairs, key=lambda one: one[0])]
+    return [[path for _, path in sorted(group)] for group in sorted(groups)]
+
+
+def _not_implied(found: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Leave out what is set in some of the logs only, and there goes with what all of them have."""
+    whole = [values for values in found.values() if "" not in values]
+    return {
+        path: values
+        for path, values in found.items()
+        if "" not in values or not any(_goes_with(values, other) for other in whole)
+    }
+
+
+def _goes_with(values: Sequence[str], arm: Sequence[str]) -> bool:
+    """Say whether a setting, where it is there, has one value for each arm."""
+    seen: dict[str, str] = {}
+    return all(seen.setdefault(a, v) == v for a, v in zip(arm, values, strict=True) if v)
+
+
+def _best(paths: Sequence[str], found: Mapping[str, Sequence[str]]) -> str:
+    def rank(path: str) -> tuple[bool, int, int]:
+        last = re.split(r"[./]", path)[-1]
+        called = _CALLED.index(last) if last in _CALLED else len(_CALLED)
+        longest = max(map(len, found[path]))
+        return longest > _LONG or "" in found[path], called, longest
+
+    return min(paths, key=rank)
+
+
+def _values(values: Sequence[str]) -> str:
+    distinct = list(dict.fromkeys(values))
+    shown = ", ".join(repr(v if len(v) <= _LONG else f"{v[: _LONG - 3]}...") for v in distinct[:4])
+    return shown + (f" and {len(distinct) - 4} more" if len(distinct) > 4 else "")
+
+
+def _said(role: str) -> str:
+    return {"few_shot": "worked examples", "chat_format": "chat format"}.get(role, role)
+
+
+def reference_arm(names: Sequence[str], asked: str | None = None) -> str:
+    """Say which arm the others are held against: the one asked for, one called so, or the first.
+
+    >>> reference_arm(["gsm8k_cot", "gsm8k_direct"]), reference_arm(["v2", "v1"])
+    ('gsm8k_direct', 'v2')
+    """
+    if asked is not None:
+        if asked not in names:
+            raise DataError(f"there is no arm {asked!r}", hint=f"the arms are {', '.join(names)}")
+        return asked
+    called = [name for name in names if _BASE & set(re.split(r"[^a-z]+", name.lower()))]
+    return called[0] if len(called) == 1 else names[0]

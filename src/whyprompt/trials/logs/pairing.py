@@ -1,0 +1,140 @@
+"""Which trials of two arms are of the same item, and what stands in the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from whyprompt.trials.logs.gather import Items
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+ENOUGH = 0.9
+"""Share of both arms' items that must be the other's too for a paired design of all of them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pairing:
+    """How items meet: `by` what, how many are under every arm and under one alone, and what disagrees.
+
+    `repeated` are questions that a log has more than once, `targets` questions with another right answer
+    under another arm, `names` those of the log that mean one question here and another there.
+    """
+
+    by: str
+    matched: int
+    only: Mapping[str, int]
+    items: Mapping[str, int]
+    repeated: int = 0
+    targets: tuple[str, ...] = ()
+    n_targets: int = 0
+    names: tuple[str, ...] = ()
+    n_names: int = 0
+
+    @property
+    def share(self) -> float:
+        """Least share of an arm's items that are under every arm."""
+        return self.matched / max(1, *self.items.values())
+
+    @property
+    def design(self) -> str:
+        """The design that follows, where nothing is known of how arms were drawn."""
+        return "paired" if self.matched else "observational"
+
+
+def item_key(items: Items, item: Ints, name: Ints, log: Ints) -> tuple[Ints, str]:
+    """Give what pairs trials (n,), and by what: the finest that all logs have.
+
+    Content is the question with its choices and target; without the target where a log has none; the names
+    that logs give where one of them has no question.
+    """
+    if items.by is not None:
+        return item, repr(items.by)
+    known = np.asarray(items.known, dtype=bool)[item]
+    logs = range(int(log.max()) + 1 if len(log) else 0)
+    with_question = [bool(known[log == k].all()) for k in logs if (log == k).any()]
+    if not all(with_question):
+        return (name, "id") if any(with_question) else (item, "id")
+    target = np.asarray(items.target, dtype=np.int64)[item] != 0
+    if len({bool(target[log == k].any()) for k in logs if (log == k).any()}) > 1:
+        first: dict[str, int] = {}
+        of = np.fromiter(
+            (first.setdefault(q, len(first)) for q in items.question),
+            dtype=np.int64,
+            count=len(items.question),
+        )
+        return of[item], "question"
+    return item, "content"
+
+
+def pair(
+    items: Items,
+    *,
+    key: Ints,
+    by: str,
+    item: Ints,
+    name: Ints,
+    arm: Ints,
+    arms: Sequence[str],
+    names: Sequence[str],
+) -> Pairing:
+    """Count how the items of the arms meet; all arrays are (n,), a trial each."""
+    n_keys = int(key.max()) + 1
+    under = np.zeros((n_keys, len(arms)), dtype=bool)
+    under[key, arm] = True
+    every: NDArray[np.bool_] = np.asarray(under.all(axis=1))
+    alone = under.sum(axis=1) == 1
+    targets = _targets(items, item, key, arm, every)
+    clashing = _clashing(name, key, arm, names)
+    return Pairing(
+        by=by,
+        matched=int(every.sum()),
+        only={a: int((alone & under[:, k]).sum()) for k, a in enumerate(arms)},
+        items={a: int(under[:, k].sum()) for k, a in enumerate(arms)},
+        targets=tuple(targets[:5]),
+        n_targets=len(targets),
+        names=tuple(clashing[:5]),
+        n_names=len(clashing),
+    )
+
+
+def _targets(items: Items, item: Ints, key: Ints, arm: Ints, every: NDArray[np.bool_]) -> list[str]:
+    """Name the questions that arms share and whose right answer they do not."""
+    loose = np.unique(np.column_stack([item[~every[key]], arm[~every[key]]]), axis=0)
+    asked: dict[str, dict[int, int]] = {}
+    for one, a in loose.tolist():
+        asked.setdefault(items.question[one], {})[a] = one
+    return [items.name[min(m.values())] for m in asked.values() if len(set(m.values())) > 1]
+
+
+def _clashing(name: Ints, key: Ints, arm: Ints, names: Sequence[str]) -> list[str]:
+    """Name what one arm's log calls one question and another's another."""
+    seen = np.unique(np.column_stack([name, arm, key]), axis=0)
+    per_arm = np.unique(seen[:, :2], axis=0, return_index=True, return_counts=True)
+    # A name that means several things within one log tells nothing, and is none.
+    single = per_arm[1][per_arm[2] == 1]
+    one = seen[single]
+    out: dict[int, set[int]] = {}
+    for n, _, k in one.tolist():
+        out.setdefault(n, set()).add(k)
+    return [names[n] for n, keys in out.items() if len(keys) > 1 and names[n]]
+
+
+def copies(outcome: Floats, cell: Ints) -> tuple[int, int]:
+    """Count the cells, (item, arm), with more than one trial, and those of them that vary."""
+    order = np.lexsort((outcome, cell))
+    c, y = cell[order], outcome[order]
+    start = np.flatnonzero(np.concatenate([[True], c[1:] != c[:-1]]))
+    end = np.concatenate([start[1:], [len(c)]]) - 1
+    many = end > start
+    low, high = y[start[many]], y[end[many]]
+    same = (low == high) | (np.isnan(low) & np.isnan(high))
+    return int(many.sum()), int((~same).sum())

@@ -1,0 +1,338 @@
+"""The trial table of logs: which fields became what, which trials pair, and what a reader must know of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from whyprompt._words import counted
+from whyprompt.errors import DataError
+from whyprompt.trials.logs.arms import FILE, find_arms, reference_arm
+from whyprompt.trials.logs.gather import MISSING, Gathered, ints
+from whyprompt.trials.logs.pairing import copies, item_key, pair
+from whyprompt.trials.logs.prompts import prompt_notes
+from whyprompt.trials.logs.result import ReadTrials
+from whyprompt.trials.logs.scorers import check_stated, find_scorer
+from whyprompt.trials.logs.table import TAKEN, trial_frame
+from whyprompt.trials.logs.words import common, differences, read_sentence
+from whyprompt.trials.readers.find import find_logs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from whyprompt.trials.logs.arms import Arms
+    from whyprompt.trials.logs.scorers import Scorer
+    from whyprompt.trials.readers.find import FoundFile
+
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
+
+_BROKEN = ("cancelled", "failed")
+
+
+def read_trials(
+    *paths: str | Path,
+    arm: str | None = None,
+    scorer: str | None = None,
+    item: str | None = None,
+    reference: str | None = None,
+    texts: bool = True,
+) -> ReadTrials:
+    """Read logs of other tools into one trial table.
+
+    Files are known by what they hold. Nothing is taken silently: `taken`, `sentence` and `warnings` say which
+    fields became what, and what has two meanings is refused with its choices.
+
+    Parameters
+    ----------
+    *paths : str or Path
+        Logs, folders of them, or patterns such as ``"logs/*.eval"``.
+    arm : str, optional
+        What the arm is: a path in the logs (``"task_args.arm"``), or ``"file"``. Default: the one setting of
+        the prompt that differs, else of the worked examples, the chat format, the model, the engine or
+        sampling; else the file.
+    scorer : str, optional
+        Its name, with its filter behind a comma. Default: the only one; of several filters that under which
+        the fewest arms have no point at all.
+    item : str, optional
+        ``"id"``, or a covariate, that names the item. Default: what was asked, with its choices and target.
+    reference : str, optional
+        The arm that the others are held against. Default: one that is called so (``baseline``, ``direct``,
+        ...), else the first.
+    texts : bool, default True
+        Whether the table has prompts and completions.
+
+    Returns
+    -------
+    ReadTrials
+
+    Raises
+    ------
+    DataError
+        If nothing is a log, a log has no scores or contradicts the mean that it states, or the arm or the
+        scorer is ambiguous.
+    """
+    if not paths:
+        raise DataError("no log is given", hint="name logs, folders or patterns")
+    files = find_logs(paths)
+    gathered = Gathered(texts=texts, item=item)
+    warnings: list[str] = []
+    left_out = Counter({"files that are no logs": len(files.skipped)} if files.skipped else {})
+    for one in files.logs:
+        _read(one, gathered, warnings, left_out)
+    warnings = [*_notes(gathered), *warnings]
+    if not gathered.n:
+        raise DataError(f"no log of {', '.join(map(str, paths))} holds a trial with a score")
+    return _Reading(gathered, warnings, left_out).result(arm=arm, scorer=scorer, reference=reference)
+
+
+def _read(one: FoundFile, gathered: Gathered, warnings: list[str], left_out: Counter[str]) -> None:
+    """Gather the logs of a file; a log without scores is refused, or left out of a folder."""
+    for log in one.reader.read(one.path):
+        begin = gathered.n
+        n = gathered.add(log)
+        scored = any(gathered.scored[begin:])
+        if n and scored:
+            if log.status in _BROKEN:
+                warnings.append(
+                    f"{log.path}: the run was {log.status} after {counted(n, 'trial')}: those are paired"
+                )
+            continue
+        what = "has no scores: none of its trials was scored" if n else "holds no trial"
+        if not one.within:
+            raise DataError(f"{log.path} {what}", hint="score it first, or leave it out")
+        warnings.append(f"{log.path} {what}: left out")
+        left_out["logs without scores"] += 1
+
+
+def _notes(gathered: Gathered) -> list[str]:
+    """Give what the logs' readers say of them, each thing once."""
+    of: dict[str, list[str]] = {}
+    for log in gathered.logs:
+        for note in log.notes:
+            of.setdefault(note, []).append(str(log.path))
+    return [f"{some[0] if len(some) == 1 else f'{len(some)} logs'}: {note}" for note, some in of.items()]
+
+
+class _Reading:
+    """What is made of the gathered trials, step by step: rows that leave are counted."""
+
+    def __init__(self, gathered: Gathered, warnings: list[str], left_out: Counter[str]) -> None:
+        self.g = gathered
+        self.warnings = warnings
+        self.left_out = left_out
+        self.log = ints(gathered.log)
+        self.setting = ints(gathered.setting)
+        self.settings = gathered.merged()
+        self.keep = np.isin(self.log, np.unique(self.log[np.asarray(gathered.scored, dtype=bool)]))
+        self.notes: list[str] = []
+
+    def result(self, *, arm: str | None, scorer: str | None, reference: str | None) -> ReadTrials:
+        g = self.g
+        arms, self.arm = self._arms(arm)
+        names = list(arms.names)
+        ref = reference_arm(names, reference)
+        found, y = self._outcome(scorer, names)
+        key, by = item_key(g.items, ints(g.item), ints(g.name), self.log)
+        self._runs_twice(key, y, names)
+        self._one_epoch(key, y, names)
+        stated = self._stated(found, y)
+        kept = np.flatnonzero(self.keep)
+        rows = {"log": self.log, "arm": self.arm, "key": key, "item": ints(g.item), "name": ints(g.name)}
+        rows = {name: values[kept] for name, values in rows.items()}
+        pairing = pair(
+            g.items,
+            **{k: rows[k] for k in ("key", "item", "name", "arm")},
+            by=by,
+            arms=names,
+            names=list(g.names),
+        )
+        frame = trial_frame(g, kept, self.settings, found.column, y[kept], self.arm[kept], names, key[kept])
+        missing = self._missing(frame, found.column)
+        used = np.unique(self.setting[kept])
+        differs, shared = differences(self.settings, used), common(self.settings, used)
+        alone = not {"few_shot", "chat_format", "model", "engine", "sampling"} & set(differs)
+        of_prompts = prompt_notes(g, kept, rows["key"], rows["arm"], names, alone=alone)
+        self.warnings += [*found.warnings, *of_prompts.warnings]
+        made = ReadTrials(
+            sentence="",
+            frame=frame,
+            outcome=found.column,
+            scorer=found.name,
+            arms=tuple(names),
+            reference=ref,
+            taken=_taken(frame, arms, found, by),
+            sources=self._sources(names),
+            pairing=pairing,
+            differs=differs,
+            shared=shared,
+            missing=missing,
+            flicker=self.flicker,
+            left_out=dict(self.left_out),
+            figures={"means_checked": float(stated), "same_prompts": float(of_prompts.same)},
+        )
+        said = [*found.notes, *self.notes, *of_prompts.notes]
+        sentence, further = read_sentence(made, arms, said)
+        return replace(made, sentence=sentence, warnings=tuple(dict.fromkeys((*self.warnings, *further))))
+
+    def _arms(self, asked: str | None) -> tuple[Arms, Ints]:
+        used = np.unique(self.setting[self.keep])
+        logs = [list(self.g.settings)[k][0] for k in used]
+        arms = find_arms([self.settings[k] for k in used], [self.g.logs[log].path for log in logs], asked)
+        names = arms.names
+        place = np.full(len(self.settings), -1)
+        place[used] = [names.index(name) if name else -1 for name in arms.of]
+        arm = place[self.setting]
+        without = self.keep & (arm < 0)
+        if without.any():
+            self._leave(without, f"trials without {arms.path!r}")
+            self.warnings.append(f"{counted(int(without.sum()), 'trial')} without {arms.path!r} are left out")
+        return arms, arm
+
+    def _leave(self, rows: Bools, why: str) -> None:
+        self.keep = self.keep & ~rows
+        self.left_out[why] += int(rows.sum())
+
+    def _outcome(self, asked: str | None, names: Sequence[str]) -> tuple[Scorer, Floats]:
+        n = self.g.n
+        scores = {name: column.all(n) for name, column in self.g.scores.items()}
+        scores = {name: values for name, values in scores.items() if not np.isnan(values[self.keep]).all()}
+        arm = np.where(self.keep, self.arm, -1)
+        taken = {*TAKEN, *self.g.covariates}
+        found = find_scorer(scores, arm, names, asked, sorted(taken))
+        y = scores[found.name]
+        # A trial that another scorer scored and this one was not asked of is none of its trials.
+        foreign = self.keep & np.isnan(y) & np.asarray(self.g.scored, dtype=bool)
+        self._leave(foreign, f"trials that {found.name!r} did not score") if foreign.any() else None
+        return found, np.where(y == MISSING, np.nan, y)
+
+    def _runs_twice(self, key: Ints, y: Floats, names: Sequence[str]) -> None:
+        """Take a run that is there twice once, and say where an arm was run again."""
+        for a, name in enumerate(names):
+            logs = np.unique(self.log[self.keep & (self.arm == a)]).tolist()
+            for place, later in enumerate(logs[1:], start=1):
+                for earlier in logs[:place]:
+                    if self._again(earlier, later, a, name, key, y):
+                        break
+
+    def _again(self, earlier: int, later: int, a: int, name: str, key: Ints, y: Floats) -> bool:
+        """Say what a second run of an arm on the same items is, and whether it is one."""
+        rep, here = ints(self.g.rep), self.keep & (self.arm == a)
+        mine, other = here & (self.log == later), here & (self.log == earlier)
+        if not np.isin(key[mine], key[other]).any():
+            return False
+        first = dict(zip(zip(key[other].tolist(), rep[other].tolist(), strict=True), y[other], strict=True))
+        cells = zip(key[mine].tolist(), rep[mine].tolist(), strict=True)
+        same = all(
+            np.array_equal(first.get(cell, np.inf), value, equal_nan=True)
+            for cell, value in zip(cells, y[mine], strict=True)
+        )
+        one, two = self.g.logs[earlier], self.g.logs[later]
+        off = two.status in _BROKEN and one.status not in _BROKEN
+        if same:
+            self._leave(mine, "trials of a run that is there twice")
+            self.notes.append(f"counted once: {two.path} has the same outcomes of {name!r} as {one.path}")
+        elif off or (one.status in _BROKEN and two.status not in _BROKEN):
+            gone, kept = (two, one) if off else (one, two)
+            self._leave(mine if off else other, "trials of a run that was broken off and run again")
+            self.warnings.append(
+                f"{gone.path} was {gone.status} and {kept.path} ran {name!r} on the same items: only the"
+                " second is taken"
+            )
+        else:
+            self.warnings.append(
+                f"{one.path} and {two.path} both ran {name!r} on the same items: taken as repeats; leave one"
+                " out if it was not meant as one"
+            )
+        return True
+
+    def _one_epoch(self, key: Ints, y: Floats, names: Sequence[str]) -> None:
+        """Take repeats that agree in every cell as one, and count those that do not, by arm."""
+        cell = key * (int(self.arm.max()) + 1) + self.arm
+        kept = np.flatnonzero(self.keep)
+        many, vary = copies(y[kept], cell[kept])
+        self.flicker: dict[str, dict[str, int]] = {}
+        if not many:
+            return
+        if vary:
+            for a in np.unique(self.arm[kept]):
+                here = kept[self.arm[kept] == a]
+                cells, moved = copies(y[here], cell[here])
+                self.flicker[names[a]] = {"cells": cells, "vary": moved}
+            return
+        # The first of each cell, in the order of the logs.
+        order = np.lexsort((kept, cell[kept]))
+        sorted_cells = cell[kept][order]
+        first = np.concatenate([[True], sorted_cells[1:] != sorted_cells[:-1]])
+        drop = np.zeros(len(self.keep), dtype=bool)
+        drop[kept[order][~first]] = True
+        said = ints(self.g.completion)
+        words = copies(said[kept].astype(np.float64), cell[kept])[1]
+        self.notes.append(
+            f"the repeats are identical in {many} of {many} cells: they count as one"
+            + (f" (their completions differ in {words})" if words else "")
+        )
+        self._leave(drop, "repeats that agree in every cell")
+
+    def _stated(self, found: Scorer, y: Floats) -> int:
+        checked = 0
+        for k, log in enumerate(self.g.logs):
+            here = np.flatnonzero(self.log == k)
+            if not log.stated or not len(here):
+                continue
+            rep = ints(self.g.rep)[here]
+            whole = (
+                log.status in {"", "complete"} and bool(np.isfinite(y[here]).all()) and int(rep.max()) == 1
+            )
+            n, warned = check_stated(
+                log, found.name, y[here], self.setting[here], self.settings, complete=whole
+            )
+            checked += n
+            self.warnings += warned
+        return checked
+
+    def _missing(self, frame: pd.DataFrame, outcome: str) -> dict[str, dict[str, int]]:
+        gone = frame[frame[outcome].isna()]
+        return {
+            str(arm): {str(why): int(n) for why, n in rows["error"].value_counts().items()}
+            for arm, rows in gone.groupby("arm", sort=False)
+        }
+
+    def _sources(self, names: Sequence[str]) -> tuple[dict[str, Any], ...]:
+        out = []
+        for k, log in enumerate(self.g.logs):
+            here = self.log == k
+            arms = np.unique(self.arm[here & self.keep])
+            out.append(
+                {
+                    "file": str(log.path),
+                    "format": log.format,
+                    "version": log.version,
+                    "status": log.status,
+                    "trials": int(here.sum()),
+                    "used": int((here & self.keep).sum()),
+                    "arms": tuple(names[a] for a in arms),
+                }
+            )
+        return tuple(out)
+
+
+def _taken(frame: pd.DataFrame, arms: Arms, found: Scorer, by: str) -> dict[str, str]:
+    of_item = {"content": "the question, its choices and target", "question": "the question"}.get(by, by)
+    named = {
+        "item_id": f"{of_item}, by the log's own name where that is one item's",
+        "arm": "the file" if arms.path == FILE else f"{arms.path} ({arms.role})",
+        found.column: f"scorer {found.name!r}",
+        "question_chars": "counted in the question",
+        "question_words": "counted in the question",
+        "numbers": "counted in the question",
+    }
+    return {column: named.get(column, "the logs' own") for column in frame.columns}

@@ -1,0 +1,81 @@
+"""What reading logs gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.results import Result, unlisted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pandas as pd
+
+    from whyprompt.trials.logs.pairing import Pairing
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadTrials(Result):
+    """The trials of logs as one table, with what was taken for what.
+
+    Attributes
+    ----------
+    frame : pandas.DataFrame
+        One row a trial, with the columns that `whyprompt.load_trials` has as far as the logs know them:
+        ``item_id``, ``arm``, ``rep``, covariates of the item (``question_chars``, ``question_words``,
+        ``numbers``, those of the log), ``prompt``, ``completion``, the outcome, ``cost``, ``model``,
+        ``error`` (why there is no outcome), ``log``.
+    outcome : str
+        Column with it.
+    scorer : str
+        The scorer as the logs name it, its filter behind a comma.
+    arms : tuple of str
+        In order of appearance.
+    reference : str
+        The arm that the others are held against.
+    taken : mapping
+        Which field of the logs became which column.
+    sources : tuple of mapping
+        Each log: ``file``, ``format``, ``version``, ``status``, ``trials``, ``arms``.
+    pairing : Pairing
+        How the arms' items meet.
+    differs : mapping
+        By role (prompt, model, judge, ...) what differs between the logs or their trials: the values by path.
+    shared : mapping
+        By role what is the same in all of them: the value by path.
+    missing : mapping
+        By arm why outcomes are missing, and how often.
+    flicker : mapping
+        By arm ``cells`` (items with more than one trial) and ``vary``, those whose outcomes differ.
+    left_out : mapping
+        What is not in the table, and how often.
+    """
+
+    frame: pd.DataFrame = unlisted()
+    outcome: str
+    scorer: str
+    arms: tuple[str, ...]
+    reference: str
+    taken: Mapping[str, str]
+    sources: tuple[Mapping[str, Any], ...]
+    pairing: Pairing
+    differs: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    missing: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    flicker: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the trial table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            `frame`.
+        """
+        return self.frame
+
+    def _blocks(self) -> list[str]:
+        lines = [f"  {column}: {source}" for column, source in self.taken.items()]
+        return ["\n".join(["Taken for:", *lines])] if lines else []

@@ -1,0 +1,162 @@
+"""What was read, in a sentence: formats, arms, scorer, items, how they pair, and what is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whyprompt._words import counted
+from whyprompt.trials.logs.arms import FILE
+from whyprompt.trials.logs.gather import differing
+from whyprompt.trials.logs.pairing import ENOUGH
+from whyprompt.trials.readers.record import ROLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from whyprompt.trials.logs.arms import Arms
+    from whyprompt.trials.logs.result import ReadTrials
+    from whyprompt.trials.readers.record import Scalar
+
+_ALSO = ("few_shot", "chat_format", "model", "engine", "sampling", "judge", "items", "harness")
+_NAMES = {"few_shot": "worked examples", "chat_format": "chat format", "items": "item set"}
+
+
+def differences(
+    settings: Sequence[Mapping[str, Mapping[str, Scalar]]], used: NDArray[np.int64]
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Give what differs between settings, by role and path."""
+    some = [settings[k] for k in used]
+    found = {role: differing(some, role) for role in ROLES}
+    return {
+        role: {path: tuple(dict.fromkeys(values)) for path, values in paths.items()}
+        for role, paths in found.items()
+        if paths
+    }
+
+
+def common(
+    settings: Sequence[Mapping[str, Mapping[str, Scalar]]], used: NDArray[np.int64]
+) -> dict[str, dict[str, str]]:
+    """Give what is the same in all settings, by role and path."""
+    first, *rest = (settings[k] for k in used)
+    found = {
+        role: {
+            path: str(value)
+            for path, value in values.items()
+            if value is not None and all(one.get(role, {}).get(path) == value for one in rest)
+        }
+        for role, values in first.items()
+    }
+    return {role: paths for role, paths in found.items() if paths}
+
+
+def read_sentence(made: ReadTrials, arms: Arms, said: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Say what was read, and give what is to be warned of."""
+    sentences = [_what(made, arms), _items(made), *(text[:1].upper() + text[1:] for text in said)]
+    if made.flicker:
+        moved = "; ".join(f"{a!r} {f['vary']} of {f['cells']}" for a, f in made.flicker.items() if f["cells"])
+        sentences.append(f"Repeats change the outcome of an item: {moved}")
+    return " ".join(f"{text}." for text in sentences), _warnings(made, arms)
+
+
+def _what(made: ReadTrials, arms: Arms) -> str:
+    formats = sorted({str(one["format"]) for one in made.sources})
+    n = len(made.sources)
+    kind = f"{' and '.join(formats)} {'log' if n == 1 else 'logs'}"
+    where = "the file" if arms.path == FILE else arms.path
+    words = [
+        f"{kind}, {len(made.arms)} arms: {_listed(made.arms)} ({where})",
+        f"scorer {made.scorer!r}",
+        *(f"model {one}" for one in _only(made, "model")),
+        *(
+            f"temperature {value}"
+            for path, value in made.shared.get("sampling", {}).items()
+            if path.rpartition(".")[2] == "temperature"
+        ),
+    ]
+    return ", ".join(words)
+
+
+def _only(made: ReadTrials, column: str) -> list[str]:
+    if column not in made.frame:
+        return []
+    values = made.frame[column].dropna().unique()
+    return [str(values[0])] if len(values) == 1 else []
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = [repr(name) for name in names[:6]]
+    if len(names) > 6:
+        shown[-1] = f"{len(names) - 5} more"
+    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
+
+
+def _items(made: ReadTrials) -> str:
+    p = made.pairing
+    by = {"content": "content", "question": "question, since a log has no targets", "id": "id alone: no log"}
+    how = by.get(p.by, p.by)
+    if p.by == "id":
+        how = "id alone, since not every log has the questions"
+    reps = int(made.frame["rep"].max())
+    each = f" x up to {reps} trials each" if reps > 1 else ""
+    sizes = set(p.items.values())
+    if len(sizes) == 1 and p.matched == next(iter(sizes)):
+        text = f"{counted(p.matched, 'item')}{each}; paired by {how} in {p.matched} of {p.matched}"
+    elif p.matched:
+        here = ", ".join(f"{n} only under {a!r}" for a, n in p.only.items() if n)
+        text = f"Items{each}: {p.matched} under every arm{f', {here}' if here else ''}; paired by {how}"
+    else:
+        listed = ", ".join(f"{n} under {a!r}" for a, n in p.items.items())
+        text = f"No item was run under all arms ({listed})"
+    missing = {arm: sum(why.values()) for arm, why in made.missing.items()}
+    if not any(missing.values()):
+        return f"{text}; no outcome is missing"
+    listed = ", ".join(f"{n} under {arm!r}" for arm, n in missing.items())
+    return f"{text}; outcomes missing: {listed}"
+
+
+def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
+    p, out = made.pairing, []
+    out += [
+        f"outcomes missing under {arm!r}: {', '.join(f'{n} ({why})' for why, n in reasons.items())}"
+        for arm, reasons in made.missing.items()
+    ]
+    if p.n_targets:
+        out.append(
+            f"{counted(p.n_targets, 'question has', 'questions have')} another right answer under another"
+            f" arm, and {'is' if p.n_targets == 1 else 'are'} not paired ({', '.join(p.targets)})"
+        )
+    if p.n_names:
+        out.append(
+            f"{counted(p.n_names, 'id names', 'ids name')} another question under another arm"
+            f" ({', '.join(p.names)}): paired by {p.by}"
+        )
+    if p.by == "id" and p.matched:
+        out.append(
+            "items are paired by id alone, which may be a position: whether they ask the same is not known"
+        )
+    if p.matched > 0 and p.share < ENOUGH:
+        out.append(
+            f"only {p.matched} items are under every arm: what is said of them need not hold for the others"
+        )
+    for role in _ALSO:
+        paths = made.differs.get(role)
+        if not paths or role == arms.role:
+            continue
+        shown = "; ".join(
+            f"{path}: {' and '.join(map(_value, v[:3]))}" for path, v in list(paths.items())[:3]
+        )
+        out.append(
+            f"the {_NAMES.get(role, role)} differs too ({shown}): where it changes with the arm, the two are"
+            " one treatment"
+        )
+    if arms.role in {"model", "engine", "sampling"}:
+        out.append(f"what differs is the {arms.role}, and no prompt: the effect is that of the {arms.role}")
+    return tuple(out)
+
+
+def _value(text: str) -> str:
+    return repr(text if len(text) <= 40 else f"{text[:37]}...") if text else "none"

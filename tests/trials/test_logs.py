@@ -1,0 +1,431 @@
+"""From logs to a trial table and its effect, with a reader of the tests' own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import whyprompt as wp
+from whyprompt.errors import DataError, EstimationError
+from whyprompt.trials.readers import find
+from whyprompt.trials.readers.record import Log, LoggedTrial, Stated
+
+ITEMS = [f"How much is {k} and {k + 1}?" for k in range(10)]
+
+
+class Toy:
+    """Reads {"toy": {...}, "trials": [...]} as `Log` and `LoggedTrial` have their fields."""
+
+    name = "toy"
+
+    def sniff(self, _path, head):
+        return 0.9 if head.startswith(b'{"toy"') else 0.0
+
+    def read(self, path):
+        content = json.loads(path.read_text())
+        about = content["toy"]
+        stated = tuple(Stated(**one) for one in about.pop("stated", ()))
+
+        def trials():
+            for one in content["trials"]:
+                yield LoggedTrial(**{**one, "choices": tuple(one.get("choices", ()))})
+
+        yield Log(path=path, format="toy", trials=trials, stated=stated, **about)
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch):
+    own = find.readers()
+    monkeypatch.setattr(find, "readers", lambda: (Toy(), *own))
+
+
+@pytest.fixture
+def log(tmp_path):
+    def write(name, scores, *, arm=None, settings=None, about=None, **fields):
+        """Write a log of one trial an item, or as `scores` has by item; `fields` are by item or shared."""
+        trials = []
+        for k, value in enumerate(scores):
+            one = {"item": str(k), "question": ITEMS[k], "target": str(2 * k + 1)}
+            one["scores"] = value if isinstance(value, dict) else {"match": value}
+            if value is None:
+                one |= {"scores": {"match": None}, "error": "TimeoutError: 30 s"}
+            one |= {f: v[k] if isinstance(v, list) else v for f, v in fields.items()}
+            if arm is not None:
+                one.setdefault("prompt", f"{ITEMS[k]} {arm}")
+            trials.append(one)
+        of_arm = {} if arm is None else {"prompt": {"task_args.arm": arm}}
+        content = {"toy": {"settings": {**of_arm, **(settings or {})}, **(about or {})}, "trials": trials}
+        path = tmp_path / name
+        path.write_text(json.dumps(content))
+        return path
+
+    return write
+
+
+DIRECT = [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
+COT = [1, 1, 1, 1, 0, 1, 0, 1, 1, 0]
+
+
+# ----------------------------- what is the arm
+def test_the_setting_of_the_prompt_that_differs_is_the_arm(log):
+    found = wp.read_trials(log("a.toy", COT, arm="cot"), log("b.toy", DIRECT, arm="direct"))
+    assert found.arms == ("cot", "direct")
+    assert found.reference == "direct"
+    assert found.taken["arm"] == "task_args.arm (prompt)"
+    assert found.pairing.matched == 10
+    result = wp.log_effect(found)
+    assert (result.treated, result.control) == ("cot", "direct")
+    assert result.estimate == pytest.approx(np.mean(COT) - np.mean(DIRECT))
+    assert result.sentence.startswith("toy logs, 2 arms: 'cot' and 'direct' (task_args.arm), scorer 'match'")
+    assert "On 10 items run under both arms, 'cot' instead of 'direct'" in result.sentence
+    gained = sum(c > d for c, d in zip(COT, DIRECT, strict=True))
+    lost = sum(c < d for c, d in zip(COT, DIRECT, strict=True))
+    assert result.p_value == pytest.approx(stats.binomtest(gained, gained + lost).pvalue)
+
+
+def test_the_order_of_logs_and_rows_changes_nothing(log):
+    paths = log("a.toy", COT, arm="cot"), log("b.toy", DIRECT, arm="direct")
+    turned = json.loads(paths[0].read_text())
+    turned["trials"].reverse()
+    paths[0].write_text(json.dumps(turned))
+    one, other = wp.log_effect(wp.read_trials(*paths)), wp.log_effect(wp.read_trials(*reversed(paths)))
+    assert (one.estimate, one.ci_low, one.ci_high) == (other.estimate, other.ci_low, other.ci_high)
+
+
+def test_without_a_difference_the_file_is_the_arm(log):
+    found = wp.read_trials(log("new.toy", COT), log("old.toy", DIRECT))
+    assert (found.arms, found.reference, found.taken["arm"]) == (("new", "old"), "old", "the file")
+
+
+def test_what_changes_together_is_one_arm_and_what_does_not_is_refused(log):
+    def settings(task, system):
+        return {"prompt": {"task": task, "system": system}}
+
+    one = log("a.toy", DIRECT, settings=settings("plain", "You are terse." * 9))
+    two = log("b.toy", COT, settings=settings("cot", "You are wordy." * 9))
+    three = log("c.toy", COT, settings=settings("cot", "You are kind." * 9))
+    assert wp.read_trials(one, two).arms == ("plain", "cot")
+    with pytest.raises(DataError, match=r"more than one thing that may be the arm.*task.*system"):
+        wp.read_trials(one, two, three)
+    assert wp.read_trials(one, two, three, arm="task").arms == ("plain", "cot")
+    with pytest.raises(
+        DataError, match=r"no setting of these logs\n  hint: what differs: task, system, file"
+    ):
+        wp.read_trials(one, two, arm="nothing")
+
+
+def test_one_model_against_another_is_called_that(log):
+    one = log("a.toy", DIRECT, settings={"model": {"model": "m-1"}}, prompt="q")
+    two = log("b.toy", COT, settings={"model": {"model": "m-2"}}, prompt="q")
+    found = wp.read_trials(one, two)
+    assert found.arms == ("m-1", "m-2")
+    assert any("what differs is the model" in text for text in found.warnings)
+    assert "A/A" not in found.sentence
+
+
+def test_what_differs_beside_the_arm_is_named(log):
+    one = log("a.toy", DIRECT, arm="direct", settings={"judge": {"scorer.model": "j-1"}})
+    two = log("b.toy", COT, arm="cot", settings={"judge": {"scorer.model": "j-2"}})
+    found = wp.read_trials(one, two)
+    assert found.differs["judge"] == {"scorer.model": ("j-1", "j-2")}
+    assert any("the judge differs too (scorer.model: 'j-1' and 'j-2')" in text for text in found.warnings)
+
+
+def test_one_arm_alone_is_refused(log):
+    with pytest.raises(DataError, match=r"all of its trials are of one arm"):
+        wp.read_trials(log("a.toy", DIRECT, arm="direct"))
+
+
+def test_three_arms_are_listed_or_compared_with_one(log):
+    paths = [log(f"{a}.toy", y, arm=a) for a, y in (("direct", DIRECT), ("cot", COT), ("long", COT[::-1]))]
+    found = wp.read_trials(*paths)
+    with pytest.raises(EstimationError, match=r"3 arms: 'direct', 'cot', 'long'"):
+        wp.log_effect(found)
+    result = wp.log_effect(found, reference="direct")
+    assert len(result.parts) == 2
+    assert wp.log_effect(found, treated="long", control="cot").estimate == pytest.approx(0.0)
+
+
+# ----------------------------- which scorer it is
+def test_scorers_that_disagree_are_listed(log):
+    both = [{"match": float(y), "fuzzy": 1.0 - y} for y in DIRECT]
+    paths = log("a.toy", both, arm="direct"), log("b.toy", both, arm="cot")
+    with pytest.raises(DataError, match=r"more than one scorer: match; fuzzy"):
+        wp.read_trials(*paths)
+    with pytest.raises(DataError, match=r"no scorer 'exact'.*\n  hint: one of: match; fuzzy"):
+        wp.read_trials(*paths, scorer="exact")
+    assert wp.read_trials(*paths, scorer="fuzzy").frame["fuzzy"].tolist()[:3] == [1.0, 0.0, 1.0]
+
+
+def test_of_filters_the_one_that_reads_every_arm_is_taken_and_said(log):
+    direct = [{"em,none": float(y), "em,flex": float(y)} for y in DIRECT]
+    cot = [{"em,none": 0.0, "em,flex": float(y)} for y in COT]
+    paths = log("a.toy", direct, arm="direct"), log("b.toy", cot, arm="cot")
+    found = wp.read_trials(*paths)
+    assert (found.scorer, found.outcome) == ("em,flex", "em")
+    assert "'flex' was taken, not 'none', under which an arm has no point at all" in found.sentence
+    other = wp.read_trials(*paths, scorer="em,none")
+    assert any("every outcome of 'cot' is 0" in text for text in other.warnings)
+    assert wp.log_effect(other).estimate == pytest.approx(-np.mean(DIRECT))
+
+
+def test_a_row_for_each_filter_is_no_trial_more(log):
+    rows = [{"em,none": 0.0} for _ in DIRECT], [{"em,flex": float(y)} for y in COT]
+    paths = []
+    for name in ("direct", "cot"):
+        path = log(f"{name}.toy", rows[0], arm=name)
+        content = json.loads(path.read_text())
+        content["trials"] += json.loads(log("more.toy", rows[1], arm=name).read_text())["trials"]
+        path.write_text(json.dumps(content))
+        paths.append(path)
+    found = wp.read_trials(*paths, scorer="em,flex")
+    assert len(found.frame) == 20
+    assert found.missing == {}
+
+
+def test_the_mean_that_a_log_states_is_computed_anew(log):
+    right = {"stated": [{"scorer": "match", "mean": 0.5, "n": 10}]}
+    wrong = {"stated": [{"scorer": "match", "mean": 0.55}]}
+    cot = log("b.toy", COT, arm="cot")
+    found = wp.read_trials(log("a.toy", DIRECT, arm="direct", about=right), cot)
+    assert found["means_checked"] == 1
+    with pytest.raises(
+        DataError, match=r"a\.toy: the log states a mean 'match' of 0\.5500, and its 10 trials"
+    ):
+        wp.read_trials(log("a.toy", DIRECT, arm="direct", about=wrong), cot)
+    broken_off = wp.read_trials(
+        log("a.toy", DIRECT, arm="direct", about={**wrong, "status": "cancelled"}), cot
+    )
+    assert any("the log states a mean" in text for text in broken_off.warnings)
+    assert any("was cancelled after 10 trials" in text for text in broken_off.warnings)
+
+
+# ----------------------------- repeats and duplicates
+def test_repeats_that_agree_everywhere_are_one(log):
+    paths = []
+    for name, y in (("direct", DIRECT), ("cot", COT)):
+        path = log(f"{name}.toy", y, arm=name)
+        content = json.loads(path.read_text())
+        content["trials"] += [{**one, "rep": 2} for one in content["trials"]]
+        path.write_text(json.dumps(content))
+        paths.append(path)
+    found = wp.read_trials(*paths)
+    assert "identical in 20 of 20 cells: they count as one" in found.sentence
+    assert len(found.frame) == 20
+    content["trials"][-1] |= {"scores": {"match": 1.0}}
+    paths[1].write_text(json.dumps(content))
+    moved = wp.read_trials(*paths)
+    assert moved.flicker == {"direct": {"cells": 10, "vary": 0}, "cot": {"cells": 10, "vary": 1}}
+    assert len(moved.frame) == 40
+    assert wp.log_effect(moved).n_pairs == 10
+
+
+def test_a_run_that_is_there_twice_counts_once(log, tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    for name, y, arm in (("1.toy", DIRECT, "direct"), ("2.toy", COT, "cot"), ("3.toy", COT, "cot")):
+        log(name, y, arm=arm).rename(folder / name)
+    (folder / "notes.txt").write_text("no log")
+    found = wp.read_trials(folder)
+    assert "3.toy has the same outcomes of 'cot' as" in found.sentence
+    assert "Counted once: " in found.sentence
+    assert found.left_out == {"files that are no logs": 1, "trials of a run that is there twice": 10}
+    assert len(found.frame) == 20
+    log("3.toy", DIRECT, arm="cot").rename(folder / "3.toy")
+    again = wp.read_trials(str(folder / "*.toy"))
+    assert any("both ran 'cot' on the same items: taken as repeats" in text for text in again.warnings)
+    log("3.toy", DIRECT[:4], arm="cot", about={"status": "cancelled"}).rename(folder / "3.toy")
+    assert len(wp.read_trials(folder).frame) == 20
+
+
+# ----------------------------- pairing
+def test_items_pair_by_content_where_positions_say_otherwise(log):
+    one = log("a.toy", DIRECT, arm="direct")
+    two = log("b.toy", COT, arm="cot", item=[str(9 - k) for k in range(10)])
+    found = wp.read_trials(one, two)
+    assert (found.pairing.by, found.pairing.matched, found.pairing.n_names) == ("content", 10, 10)
+    assert wp.log_effect(found).estimate == pytest.approx(np.mean(COT) - np.mean(DIRECT))
+    assert any("10 ids name another question under another arm" in text for text in found.warnings)
+    by_id = wp.read_trials(one, two, item="id")
+    assert by_id.pairing.by == "'id'"
+
+
+def test_another_right_answer_is_another_item_and_said(log):
+    one = log("a.toy", DIRECT, arm="direct")
+    two = log("b.toy", COT, arm="cot", target=["99", *(str(2 * k + 1) for k in range(1, 10))])
+    found = wp.read_trials(one, two)
+    assert found.pairing.matched == 9
+    assert found.pairing.targets == ("0",)
+    assert any("1 question has another right answer under another arm" in text for text in found.warnings)
+
+
+def test_logs_without_questions_pair_by_id_and_say_so(log):
+    one = log("a.toy", DIRECT, arm="direct")
+    two = log("b.toy", COT, arm="cot", question="", target="")
+    found = wp.read_trials(one, two)
+    assert (found.pairing.by, found.pairing.matched) == ("id", 10)
+    assert any("by id alone" in text for text in found.warnings)
+
+
+def test_a_log_without_targets_pairs_by_the_question(log):
+    found = wp.read_trials(log("a.toy", DIRECT, arm="direct"), log("b.toy", COT, arm="cot", target=""))
+    assert (found.pairing.by, found.pairing.matched) == ("question", 10)
+
+
+def test_items_that_only_some_share_are_paired_and_weighed_against_the_rest(log):
+    found = wp.read_trials(log("a.toy", DIRECT, arm="direct"), log("b.toy", COT[:6], arm="cot"))
+    assert (found.pairing.matched, dict(found.pairing.only)) == (6, {"direct": 4, "cot": 0})
+    result = wp.log_effect(found)
+    assert result.n_pairs == 6
+    assert any("6 of 10 items were run under both arms" in text for text in result.warnings)
+    assert "missing" not in result.figures
+
+
+# ----------------------------- prompts against their names
+def test_the_same_prompts_are_an_a_a_comparison(log):
+    one = log("a.toy", DIRECT, arm="direct", prompt=ITEMS)
+    two = log("b.toy", COT, arm="cot", prompt=ITEMS)
+    found = wp.read_trials(one, two)
+    assert "the same prompt in 10 of 10 items: this is an A/A comparison" in found.sentence
+    assert "this difference is noise" in wp.log_effect(found).sentence
+
+
+def test_words_that_the_prompts_differ_by_are_said(log):
+    found = wp.read_trials(log("a.toy", DIRECT, arm="brief"), log("b.toy", COT, arm="think first"))
+    words = "The prompts sent differ in that 'brief' has 'brief' where 'think first' has 'think first'"
+    assert words in found.sentence
+
+
+def test_a_label_over_another_arms_prompt_is_warned_of(log):
+    wrong = [f"{q} {'direct' if k in {2, 5} else 'cot'}" for k, q in enumerate(ITEMS)]
+    found = wp.read_trials(log("a.toy", DIRECT, arm="direct"), log("b.toy", COT, arm="cot", prompt=wrong))
+    assert any(
+        "2 of 10 trials labelled 'cot' carry the template of 'direct'" in text for text in found.warnings
+    )
+
+
+# ----------------------------- missing
+def test_missing_outcomes_have_a_test_and_bounds(log):
+    gone = [None, None, None, *COT[3:]]
+    found = wp.read_trials(log("a.toy", DIRECT, arm="direct"), log("b.toy", gone, arm="cot"))
+    assert found.missing == {"cot": {"TimeoutError: 30 s": 3}}
+    result = wp.log_effect(found)
+    missing = result["missing"]
+    rest = [c - d for c, d in zip(COT[3:], DIRECT[3:], strict=True)]
+    low = (sum(rest) - sum(DIRECT[:3])) / 10
+    high = (sum(rest) + sum(1 - d for d in DIRECT[:3])) / 10
+    assert (missing["low"], missing["high"]) == pytest.approx((low, high))
+    assert (missing["treated"], missing["control"]) == (3, 0)
+    assert missing["p"] == pytest.approx(stats.binomtest(3, 3).pvalue)
+    assert "An outcome is missing for 3 of 10 items under 'cot' and 0 of 10 under 'direct'" in result.sentence
+    assert result.n_pairs == 7
+
+
+def test_a_log_without_scores_is_refused_or_left_out_of_a_folder(log, tmp_path):
+    bare = log("c.toy", [{}] * 10, arm="cot")
+    paths = log("a.toy", DIRECT, arm="direct"), log("b.toy", COT, arm="cot")
+    with pytest.raises(DataError, match=r"c\.toy has no scores"):
+        wp.read_trials(*paths, bare)
+    found = wp.read_trials(tmp_path)
+    assert found.left_out == {"logs without scores": 1}
+
+
+# ----------------------------- arms that were dealt to rows
+def _dealt(log, treated, y, **fields):
+    """Write a log in which every item has one arm."""
+    n = len(y)
+    trials = [
+        {
+            "item": str(k),
+            "question": f"Item {k}: {'word ' * (k % 7 + 1)}?",
+            "scores": {"match": float(y[k])},
+            "settings": {"prompt": {"label": "new" if treated[k] else "old"}},
+            **{name: values[k] for name, values in fields.items()},
+        }
+        for k in range(n)
+    ]
+    path = log("dealt.toy", [])
+    path.write_text(json.dumps({"toy": {}, "trials": trials}))
+    return path
+
+
+def test_logged_chances_are_used(log):
+    rng = np.random.default_rng(1)
+    hard = rng.random(600) < 0.5
+    chance = np.where(hard, 0.8, 0.2)
+    treated = rng.random(600) < chance
+    y = rng.random(600) < 0.3 + 0.2 * treated - 0.2 * hard
+    got = np.where(treated, chance, 1 - chance)
+    found = wp.read_trials(_dealt(log, treated, y, propensity=got.tolist()))
+    result = wp.log_effect(found)
+    frame = pd.DataFrame({"arm": treated.astype(int), "y": y.astype(float), "p": chance})
+    expected = wp.estimate_effect(frame, treatment="arm", outcome="y", design="randomized", propensity="p")
+    assert result.estimate == pytest.approx(expected.estimate)
+    assert abs(result.estimate - 0.2) < 3 * result.std_error
+
+
+def test_shares_that_move_with_time_are_refused_without_chances(log):
+    rng = np.random.default_rng(2)
+    n = 400
+    treated = rng.random(n) < np.linspace(0.1, 0.9, n)
+    y = rng.random(n) < 0.4 + 0.2 * treated
+    at = [f"2026-01-{1 + k // 20:02d}T{k % 20:02d}:00:00Z" for k in range(n)]
+    with pytest.raises(EstimationError, match=r"share of 'new' moves with time.*no chances were logged"):
+        wp.log_effect(wp.read_trials(_dealt(log, treated, y, started_at=at)))
+    steady = rng.random(n) < 0.5
+    result = wp.log_effect(wp.read_trials(_dealt(log, steady, y, started_at=at)))
+    assert result.confounders == ("question_chars", "question_words")
+    assert any("no item was run under both arms" in text for text in result.warnings)
+
+
+def test_a_log_that_says_that_a_bandit_chose_is_refused(log):
+    rng = np.random.default_rng(3)
+    treated, y = rng.random(60) < 0.5, rng.random(60) < 0.5
+    path = _dealt(log, treated, y)
+    content = json.loads(path.read_text())
+    content["toy"] = {"settings": {"other": {"router.policy": "thompson"}}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(EstimationError, match=r"chosen adaptively \(router\.policy: thompson\)"):
+        wp.log_effect(wp.read_trials(path))
+
+
+def test_missing_rows_of_dealt_arms_have_fishers_test(log):
+    rng = np.random.default_rng(4)
+    treated = np.arange(80) % 2 == 0
+    y = (rng.random(80) < 0.5).astype(float)
+    path = _dealt(log, treated, y)
+    content = json.loads(path.read_text())
+    for k in range(0, 24, 2):
+        content["trials"][k] |= {"scores": {"match": None}, "error": "refused"}
+    path.write_text(json.dumps(content))
+    result = wp.log_effect(wp.read_trials(path), design="randomized")
+    assert result["missing"]["p"] == pytest.approx(stats.fisher_exact([[12, 28], [0, 40]]).pvalue)
+    new, old = y[::2][12:].sum(), y[1::2].mean()
+    assert result["missing"]["low"] == pytest.approx(new / 40 - old)
+    assert result["missing"]["high"] == pytest.approx((new + 12) / 40 - old)
+
+
+# ----------------------------- what is no log
+def test_what_is_no_log_is_named(tmp_path):
+    odd = tmp_path / "odd.bin"
+    odd.write_bytes(b"\x00\x01")
+    with pytest.raises(DataError, match=r"odd\.bin is no log of a known format\n  hint: known are logs of"):
+        wp.read_trials(odd)
+    with pytest.raises(DataError, match="there is no such file"):
+        wp.read_trials(tmp_path / "absent.eval")
+    (tmp_path / "empty.json").write_text("")
+    with pytest.raises(DataError, match=r"empty\.json is empty"):
+        wp.read_trials(tmp_path / "empty.json")
+
+
+def test_a_reader_of_anothers_making_is_an_entry_point(monkeypatch):
+    monkeypatch.undo()
+    find.readers.cache_clear()
+    entry = find.metadata.EntryPoint("toy", "nowhere.at.all", find.GROUP)
+    monkeypatch.setattr(find.metadata, "entry_points", lambda **_: [entry])
+    with pytest.raises(DataError, match=r"the reader 'toy' \(nowhere\.at\.all\) cannot be loaded"):
+        find.readers()
