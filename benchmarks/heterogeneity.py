@@ -11,13 +11,15 @@ as published); the ACIC 2016 challenge, where ``--acic`` says it lies, whose two
 variance 2 (seen where the effect is constant), which is taken off; and logs of prompts whose arm goes by
 difficulty and task, with effects that go with them along a line, in steps, over a hump, hardly, or not.
 
-Of the logs also what the arm chosen for each row to come gains over the better arm for all, as a share of
-what the truth would; and with ``--coverage`` how often the default's intervals hold their truth: of
-`prompt_policy` over either arm for all, of the groups, their difference, the average, and of a driver where
-effects are linear.
+Of the logs also what the arm chosen for each row to come by the sign of its prediction gains over the better
+arm for all, as a share of what the truth would. With ``--policy`` that of `prompt_policy`, beside the sign
+of an X-learner and of the mean effect; and how often the default's intervals hold their truth: of the
+policy over either arm for all, in the rows that it was judged on (`over treated`, `over control`) and as the
+gain of the rule handed out in rows to come (`to come`), of the groups, their difference, and the average.
 
     python benchmarks/heterogeneity.py
     python benchmarks/heterogeneity.py --acic /path/to/acic2016
+    python benchmarks/heterogeneity.py --policy 100 --only "log, skewed"
     python benchmarks/heterogeneity.py --peers /path/to/python   # with econml and lightgbm
 
 References: Hill, J. L. (2011). Journal of Computational and Graphical Statistics 20, 217-240. Dorie, V. et
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
+
+    from whyprompt.effects.whom.scores import RowScores
 
     Floats = NDArray[np.float64]
     # The table, the effect of each row, and the noise in that as a variance.
@@ -111,6 +115,36 @@ def prompts(seed: int, kind: str, n: int = 2000, *, binary: bool = False) -> Tab
     frame = pd.DataFrame({"difficulty": hard, "length": length, "task": task})
     frame["family"] = rng.choice(["a", "b", "c"], n)
     frame[[f"w{j}" for j in range(4)]] = noise
+    return _answered(rng, frame, arm, base, gain, binary=binary)
+
+
+def skewed(seed: int, n: int = 2000, *, binary: bool = False) -> Table:
+    """Draw a log as they are: few tasks have most rows, lengths a long tail, and a third the new prompt."""
+    rng = np.random.default_rng(seed)
+    tasks = np.array(["chat", "qa", "code", "math", "summary", "extract", "translate", "agent"])
+    lean, often = np.array([-0.3, 0.0, 0.4, 0.9, -0.4, -0.5, -0.2, 0.6]), 1.0 / np.arange(1, 9)
+    task, hard = rng.choice(8, n, p=often / often.sum()), rng.normal(size=n)
+    tokens = np.round(np.exp(4.5 + rng.normal(size=n)))
+    frame = pd.DataFrame({"task": tasks[task], "difficulty": hard, "question_tokens": tokens})
+    frame["turns"], frame["returning"] = 1 + rng.geometric(0.5, n), (rng.random(n) < 0.3).astype(int)
+    long, lean = np.log(tokens) - 4.5, lean[task]
+    arm = rng.random(n) < 1.0 / (1.0 + np.exp(1.3 - 0.6 * hard - 0.8 * lean - 0.3 * long))
+    gain = 0.05 + 0.45 * hard + 0.6 * lean - 0.2 * long
+    base = -hard + 0.5 * lean + 0.3 * np.sin(2.0 * hard) - 0.3 * long
+    return _answered(rng, frame, arm, base, gain, binary=binary)
+
+
+def _answered(
+    rng: np.random.Generator,
+    frame: pd.DataFrame,
+    arm: NDArray[np.bool_],
+    base: Floats,
+    gain: Floats,
+    *,
+    binary: bool,
+) -> Table:
+    """Draw the outcome: with noise of variance 1, or 0/1 by log-odds."""
+    n = len(frame)
     frame["arm"], frame["y"] = arm.astype(int), base + arm * gain + rng.normal(size=n)
     if binary:
         none, one = (1.0 / (1.0 + np.exp(-x)) for x in (base, base + 1.2 * gain))
@@ -133,6 +167,8 @@ LOGS: dict[str, Callable[[int, int], Table]] = {
     "log, hump": lambda seed, n: prompts(seed, "hump", n),
     "log, weak": lambda seed, n: prompts(seed, "weak", n),
     "log, none": lambda seed, n: prompts(seed, "none", n),
+    "log, skewed": skewed,
+    "log, skewed, 0/1": lambda seed, n: skewed(seed, n, binary=True),
 }
 
 
@@ -158,37 +194,40 @@ def predictions(
 ) -> Iterator[tuple[str, Floats, Floats | None]]:
     """Predict the rows' effects, and those of new rows, by every model from the same scores of rows."""
     from whyprompt import heterogeneous_effects
+
+    rows = heterogeneous_effects(frame, **ASKED, confounders=covariates(frame)).rows
+    average = float(rows.effect.mean())
+    yield "one number", np.full(len(frame), average), None if new is None else np.full(len(new), average)
+    for name in models:
+        predict = rows.predict if name == "stacked" else fitted(name, frame, rows)
+        yield name, predict(frame), None if new is None else predict(new)
+
+
+def fitted(name: str, frame: pd.DataFrame, rows: RowScores) -> Callable[[pd.DataFrame], Floats]:
+    """Fit a model to the scores that another was fitted to, which spares the nuisances."""
     from whyprompt.effects.methods.learners import Covariates
     from whyprompt.effects.whom.models import Evidence, fit_effect, predict_effect
     from whyprompt.stats.design import design_matrix
 
-    names = covariates(frame)
-    found = heterogeneous_effects(frame, **ASKED, confounders=names, effect_model="linear")
-    rows = found.rows
     assert rows.propensity is not None
-    score = np.clip(rows.propensity, 0.01, 0.99)
 
     def coded(table: pd.DataFrame) -> Floats:
-        columns = {name: table[name].to_numpy() for name in names}
+        columns = {column: table[column].to_numpy() for column in covariates(table)}
         return design_matrix(columns, levels=rows.levels).matrix
 
-    X = coded(frame)
-    y, treated = frame["y"].to_numpy(float), frame["arm"].to_numpy() == 1
+    X, score = coded(frame), np.clip(rows.propensity, 0.01, 0.99)
     seen = Evidence(
         modifiers=X,
         effect=rows.effect,
         weight=score * (1.0 - score),
-        unit=np.arange(len(y)),
-        covariates=Covariates(X, np.empty((len(y), 0), dtype=np.int64)),
-        y=y,
-        treated=treated,
+        unit=np.arange(len(X)),
+        covariates=Covariates(X, np.empty((len(X), 0), dtype=np.int64)),
+        y=frame["y"].to_numpy(float),
+        treated=frame["arm"].to_numpy() == 1,
         score=score,
     )
-    average = float(rows.effect.mean())
-    yield "one number", np.full(len(y), average), None if new is None else np.full(len(new), average)
-    for name in models:
-        model = fit_effect(name, seen)
-        yield name, predict_effect(model, X), None if new is None else predict_effect(model, coded(new))
+    model = fit_effect(name, seen)
+    return lambda table: predict_effect(model, coded(table))
 
 
 def peer_predictions(job: Path) -> None:
@@ -245,32 +284,67 @@ def worth(effect: Floats, predicted: Floats) -> tuple[float, float]:
     ) - best
 
 
-def covers(frame: pd.DataFrame, effect: Floats, kind: str) -> dict[str, bool]:
-    """Say which intervals of the default hold what the rows' true effects give."""
+def judged(
+    log: Callable[[int, int], Table], seed: int, n: int, model: str
+) -> tuple[dict[str, tuple[float, float]], dict[str, bool]]:
+    """Give what rules gain of what there is, and which intervals of the default hold their truth."""
     from whyprompt import heterogeneous_effects, prompt_policy
     from whyprompt.effects.whom.groups import places
 
-    found = heterogeneous_effects(frame, **ASKED, confounders=covariates(frame))
+    frame, effect, _ = log(seed, n)
+    new, ahead, _ = log(10_000 + seed, 4000)
+    found = heterogeneous_effects(frame, **ASKED, confounders=covariates(frame), effect_model=model)
     policy = prompt_policy(found)
-    place, judged = places(found.rows, 4), found.rows.judged
+    takes = np.array([arm == "1" for arm in policy.choose(new)])
+    gains = {
+        "prompt_policy": worth(ahead, np.where(takes, 1.0, -1.0)),
+        "x_learner": worth(ahead, fitted("x_learner", frame, found.rows)(new)),
+        "predicted effect": worth(ahead, found.rows.predict(new)),
+        "mean effect": worth(ahead, np.full(len(new), found.estimate)),
+    }
+    place, here = places(found.rows, 4), effect[found.rows.judged]
     group = [float(effect[place == k].mean()) if (place == k).any() else np.nan for k in range(4)]
-    seen = effect[judged]
     known = {
         "group 1": (found.parts[0], group[0]),
         "group 4": (found.parts[-1], group[-1]),
         "difference": (found.most_minus_least, group[-1] - group[0]),
         "average": (found.overall, float(effect.mean())),
-        "over treated": (policy.over_treated, float(np.where(policy.chosen, 0.0, -seen).mean())),
-        "over control": (policy.over_control, float(np.where(policy.chosen, seen, 0.0).mean())),
+        "over treated": (policy.over_treated, float(np.where(policy.chosen, 0.0, -here).mean())),
+        "over control": (policy.over_control, float(np.where(policy.chosen, here, 0.0).mean())),
+        "over treated, to come": (policy.over_treated, float(np.where(takes, 0.0, -ahead).mean())),
+        "over control, to come": (policy.over_control, float(np.where(takes, ahead, 0.0).mean())),
     }
-    if kind in {"log, line", "log, none"}:
-        slope = 0.5 if kind == "log, line" else 0.0
-        known["driver"] = (next(d for d in found.drivers if d.label == "difficulty"), slope)
-    return {
+    return gains, {
         name: row.ci_low <= true <= row.ci_high
         for name, (row, true) in known.items()
         if row is not None and row.ci_low is not None and row.ci_high is not None
     }
+
+
+def show_policies(draws: int, rows: list[int], only: str, model: str) -> None:
+    """Print what rules gain, and how often intervals hold."""
+    for name, log in LOGS.items():
+        for n in rows if name == only or (only not in LOGS and name.startswith(only)) else ():
+            hits: dict[str, list[bool]] = {}
+            gains: dict[str, list[tuple[float, float]]] = {}
+            for seed in range(draws):
+                got, held = judged(log, seed, n, model)
+                for what, hit in held.items():
+                    hits.setdefault(what, []).append(hit)
+                for rule, pair in got.items():
+                    gains.setdefault(rule, []).append(pair)
+            print(
+                f"{name}, n={n}, {draws} draws: share of the achievable gain (Monte Carlo error); lost a row"
+            )
+            for rule, pairs in gains.items():
+                gain, most = np.array(pairs).T
+                lost = f"{(most - gain).mean():.4f}"
+                if most.mean() > 0.005:
+                    share = gain.sum() / most.sum()
+                    error = np.sqrt(((gain - share * most) ** 2).sum()) / most.sum()
+                    lost = f"{share:.2f} ({error:.2f}); {lost}"
+                print(f"    {rule:20} {lost}")
+            print("    " + ", ".join(f"{what} {np.mean(hit):.3f}" for what, hit in hits.items()), flush=True)
 
 
 def measured(
@@ -281,7 +355,7 @@ def measured(
     gains: dict[str, list[tuple[float, float]]] = {}
     for seed in range(draws):
         frame, effect, noise = make(seed)
-        log = next((key for key in LOGS if name.startswith(key)), None)
+        log = max((key for key in LOGS if name.startswith(key)), key=len, default=None)
         new, to_come = LOGS[log](10_000 + seed, 4000)[:2] if log else (None, None)
         unit = float(effect.var()) - noise
         unit = unit if unit > 1e-9 else float(frame["y"].var())
@@ -306,7 +380,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--draws", type=int, default=8)
-    parser.add_argument("--coverage", type=int, default=0, help="draws of each log for coverage")
+    parser.add_argument("--policy", type=int, default=0, help="draws of each log for policies and coverage")
+    parser.add_argument("--rows", type=int, nargs="+", default=[400, 2000], help="of a log, for --policy")
+    parser.add_argument("--model", default="stacked", help="of the effect, for --policy")
     parser.add_argument("--only", default="", help="tables whose names begin so")
     parser.add_argument("--acic", type=Path, help="the folder with x.csv.gz and instances/")
     parser.add_argument("--peers", help="a Python with econml and lightgbm")
@@ -314,6 +390,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.peer:
         peer_predictions(args.peer)
+        return
+    if args.policy:
+        show_policies(args.policy, args.rows, args.only, args.model)
         return
     from whyprompt.effects.whom.models import EFFECT_MODELS
 
@@ -337,15 +416,6 @@ def main() -> None:
                 f"{name:24}" + "".join(f"{cell:>18}" for cell in cells) + f"   {seconds:.1f} s a draw",
                 flush=True,
             )
-    for name, log in LOGS.items() if args.coverage else ():
-        for n in (300, 2000):
-            hits: dict[str, list[bool]] = {}
-            for seed in range(args.coverage):
-                frame, effect, _ = log(seed, n)
-                for what, hit in covers(frame, effect, name).items():
-                    hits.setdefault(what, []).append(hit)
-            shares = ", ".join(f"{what} {np.mean(hit):.3f} of {len(hit)}" for what, hit in hits.items())
-            print(f"coverage, {name}, n={n}: {shares}", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-import statsmodels.api as sm
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
@@ -76,30 +76,71 @@ def test_the_penalty_is_the_one_that_predicts_left_out_rows_best(monkeypatch):
 
 
 @pytest.mark.parametrize("units", [None, 80])
-@pytest.mark.parametrize("truth", [lambda X: X[:, 0], lambda X: 3.0 * (X[:, 0] > 0.5) * (X[:, 1] > 0)])
-def test_shares_predict_left_out_scores_best_and_are_shrunk_by_their_error(truth, units):
+@pytest.mark.parametrize("truth", [lambda X: 0.6 * X[:, 0], lambda X: 1.5 * (X[:, 0] > 0.5) * (X[:, 1] > 0)])
+def test_shares_go_by_the_likelihood_of_left_out_scores(truth, units):
     seen, _ = scores(2, truth, units=units)
+    if units:
+        seen = replace(
+            seen, effect=seen.effect + 2.0 * np.random.default_rng(3).normal(size=units)[seen.unit]
+        )
     made = fit_effect("stacked", seen)
+    line, forest = made.models
     part = models._parts(seen.unit)
     one = np.array([seen.effect[part != k].mean() for k in part])
-    added = np.column_stack([made.line.held - one, made.forest.held - one])
+    # Each judged by a normal likelihood of precision proportional to the weights, to the power of 1 / 4; half
+    # of the prior is the one number's. Rows of a unit count as their sums vary.
+    score = pd.Series(seen.weight * (seen.effect - one)).groupby(seen.unit).sum()
+    alike = max((score**2).sum() / (seen.weight**2 * (seen.effect - one) ** 2).sum(), 1.0)
+    held = {"one": one, "line": line.held, "forest": forest.held, "mean": (line.held + forest.held) / 2}
+    loss = {k: np.average((x - seen.effect) ** 2, weights=seen.weight) for k, x in held.items()}
+    variance = min(loss.values())
+    power = {k: np.exp(-len(one) * value / (2 * variance) / 4 / alike) for k, value in loss.items()}
+    chance = {k: value * (0.5 if k == "one" else 1 / 6) for k, value in power.items()}
+    total = sum(chance.values())
+    assert made.shares == pytest.approx(
+        {
+            "one number": chance["one"] / total,
+            "linear": (chance["line"] + chance["mean"] / 2) / total,
+            "forest": (chance["forest"] + chance["mean"] / 2) / total,
+        }
+    )
+    X = np.zeros((1, 6))
+    parts = [seen.effect.mean(), line.predict(X)[0], forest.predict(X)[0]]
+    assert made.predict(X)[0] == pytest.approx(sum(np.multiply(list(made.shares.values()), parts)))
+    assert alike > 1.5 if units else alike == pytest.approx(1.0)
 
-    def loss(shares):
-        return float(np.average((one + added @ shares - seen.effect) ** 2, weights=seen.weight))
 
-    steps = np.linspace(0, 1, 101)
-    best = min(([a, b] for a in steps for b in steps if a + b <= 1), key=loss)
-    root = np.sqrt(seen.weight)
-    clusters = {"groups": seen.unit, "use_correction": False}
-    fit = sm.OLS(root * (seen.effect - one), root * (added @ best)).fit(cov_type="cluster", cov_kwds=clusters)
-    residual = root * (seen.effect - one - added @ best)
-    by_unit = np.bincount(seen.unit, weights=residual * root * (added @ best))
-    error = np.sqrt((by_unit**2).sum()) / (seen.weight @ (added @ best) ** 2)
-    # The sum of the shares is bound, so that the slope is not quite 1.
-    assert error == pytest.approx(float(fit.bse[0]), rel=0.1)
-    assert made.shares[1:] == pytest.approx((1 - 2 * error**2) * np.array(best), abs=0.015)
-    assert sum(made.shares) == pytest.approx(1.0)
-    assert min(made.shares) >= 0
+def test_the_outcome_models_have_a_share_where_modifiers_are_all_that_is_adjusted_for():
+    # A step that both arms' trees find, where few rows are treated.
+    rng = np.random.default_rng(1)
+    frame = log(1, n=900, effect=lambda hard: np.where(hard > 0, 2.0, 0.0))
+    frame["noise"] = rng.normal(size=900)
+    asked = {**ARM, "confounders": ["hard", "size"]}
+    shares = heterogeneous_effects(frame, **asked)["shares"]
+    assert list(shares) == ["one number", "linear", "forest", "outcome models"]
+    assert shares["outcome models"] > 0.2
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert "outcome models" not in heterogeneous_effects(frame, **asked, modifiers=["hard"])["shares"]
+    again = heterogeneous_effects(frame.sample(frac=1, random_state=3), **asked)
+    assert again["shares"] == pytest.approx(shares)
+
+
+def test_an_arm_is_chosen_by_the_models_without_the_number_for_all():
+    frame = log(3, n=300, effect=lambda hard: 0.3 * hard)
+    found = heterogeneous_effects(frame, **ARM, **PLAIN, confounders=["hard", "size"])
+    model, policy = found.rows.model, prompt_policy(found)
+    assert 0.1 < model.shares["one number"] < 0.98
+    X = frame[["hard", "size"]].to_numpy()
+    by_model = np.column_stack([one.predict(X) for one in model.models])
+    alone = np.average(by_model, axis=1, weights=list(model.shares.values())[1:])
+    assert models.unshrunk(model, found.rows.predict(frame)) == pytest.approx(alone)
+    assert [arm == "1" for arm in policy.choose(frame)] == (alone > 0).tolist()
+    judged = found.rows.judged
+    assert policy.chosen.tolist() == (found.rows.unshrunk[judged] > 0).tolist()
+    # Both order rows alike; only the choice differs.
+    assert not np.array_equal(policy.chosen, found.rows.predicted[judged] > 0)
+    line = heterogeneous_effects(frame, **ARM, **PLAIN, confounders=["hard"], effect_model="linear")
+    assert np.array_equal(line.rows.unshrunk, line.rows.predicted, equal_nan=True)
 
 
 def test_trees_that_did_not_see_a_row_say_nothing_of_its_score():
@@ -115,9 +156,9 @@ def test_rows_of_a_unit_do_not_teach_each_other():
     X = rng.normal(size=(40, 4))[unit]
     effect = rng.normal(size=40)[unit] + 0.3 * rng.normal(size=1000)
     alone = Evidence(modifiers=X, effect=effect, weight=np.ones(1000), unit=np.arange(1000))
-    assert sum(fit_effect("stacked", alone).shares[1:]) > 0.9
+    assert fit_effect("stacked", alone).shares["one number"] < 0.1
     together = Evidence(modifiers=X, effect=effect, weight=np.ones(1000), unit=unit)
-    assert sum(fit_effect("stacked", together).shares[1:]) < 0.3
+    assert fit_effect("stacked", together).shares["one number"] > 0.4
 
 
 @pytest.mark.parametrize(

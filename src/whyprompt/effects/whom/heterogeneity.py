@@ -103,9 +103,11 @@ def heterogeneous_effects(
         As in `AIPW`. A random one needs a seed of its own.
     effect_model : {"stacked", "linear", "forest", "x_learner"} or scikit-learn regressor
         What predicts a row's effect from its modifiers. ``"linear"`` is a ridge regression of the rows'
-        scores, ``"forest"`` a random forest of them; ``"stacked"``, the default, is the convex combination of
-        both and one number for all rows that predicts left-out scores best, so that it is hardly ever worse
-        than that number: `found["shares"]` has its shares. ``"x_learner"`` fills in the outcome of the arm
+        scores, ``"forest"`` a random forest of them. ``"stacked"``, the default, is a convex combination of
+        both, of one number for all rows and, where the modifiers are all that is adjusted for and the outcome
+        model is the default, of the difference of the two arms' outcome models; shares go by how well each
+        predicts left-out scores, so that it is hardly ever worse than one number: `found["shares"]` has
+        them. ``"x_learner"`` fills in the outcome of the arm
         that a row did not have, by the outcome model.
     random_state : int, default 0
         Seed of the folds, which are dealt to rows by what they hold.
@@ -130,7 +132,9 @@ def heterogeneous_effects(
     Rows are scored by the doubly robust score of the ATE; scores outside 0.01 to 0.99 are moved to its ends.
     Models with a name weigh a row by e (1 - e), the precision of its score (e is the propensity).
     Modifiers are held fixed in the propensity and the outcome models as well.
-    Intervals rest on a normal distribution of weighted scores within a group: give groups 100 rows or more.
+    The interval of a group is of the mean effect on rows grouped as these were: by models that saw earlier
+    folds. No interval is of a single row's effect. Intervals rest on a normal distribution of weighted scores
+    within a group: give groups 100 rows or more.
 
     References
     ----------
@@ -374,6 +378,4 @@ def _report(
 
 def _shares(scores: RowScores) -> dict[str, Figure]:
     """Say what the stacked model of all rows is made of."""
-    if not isinstance(scores.model, Stacked):
-        return {}
-    return {"shares": dict(zip(("one number", "linear", "forest"), scores.model.shares, strict=True))}
+    return {"shares": dict(scores.model.shares)} if isinstance(scores.model, Stacked) else {}

@@ -1,9 +1,10 @@
 """Models of the effect: what modifiers say of it by the scores of rows, and no more than these show.
 
-The default is a convex combination of one number for all rows, a ridge regression and a forest, with shares
-that predict the scores of left-out rows best. Where effects hardly differ nearly all goes to the one number;
-where they differ along a line, to the line; elsewhere to the forest. Choosing shares among three costs
-little, so that the combination is about as good as the best of them: also as one number for all.
+The default is a convex combination of one number for all rows, a ridge regression, a forest and, where the
+modifiers are all that was adjusted for, the difference of the two arms' outcome models. Shares go by how well
+each predicts the scores of left-out rows, and begin with half for the one number. Scores are noisy: shares
+that predict them best, as in stacking, are shares chosen among noise where rows are few, and shrinking what
+was chosen takes back what is true with what is not. Shares that change slowly with the evidence do neither.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _PENALTIES, _PARTS = np.geomspace(0.003, 10.0, 20), 20
 _TREES, _LEAF, _ROWS = 100, 20, 5_000
 # The share that one number for all leaves to the others: it moves no prediction, and keeps rows in an order.
 _LEAST = 0.02
+# How many of its variances a left-out score is worth: 2 would be its likelihood.
+_TEMPERATURE = 8.0
 # Scores are rounded to this share of their spread, so that rounding decides no split of a tree.
 _DIGITS = 9
 
@@ -46,7 +49,9 @@ class Evidence:
     """What a model of the effect learns from, one value a row, shape (n,).
 
     Rows of one `unit` (a cluster, numbered from 0) are left out together. `weight` is the precision of the
-    scores: that of rows with one arm is about e (1 - e). What follows it is of rows that had one arm each.
+    scores: that of rows with one arm is about e (1 - e). What follows it is of rows that had one arm each;
+    `between` is the effect by the outcome models `arms`, the treated arm's and the control arm's, that saw
+    other folds, where modifiers are all that they look at.
     """
 
     modifiers: Floats  # shape (n, q)
@@ -58,16 +63,18 @@ class Evidence:
     treated: Bools | None = None
     score: Floats | None = None  # of the arm
     outcome_model: OutcomeModel | str | None = None
+    between: Floats | None = None
+    arms: tuple[OutcomeModel, OutcomeModel] | None = None
 
     def take(self, rows: Any) -> Evidence:  # noqa: ANN401 - a mask, a slice or places
         """Give the evidence of some rows."""
-        names = ("modifiers", "effect", "weight", "y", "treated", "score")
+        names = ("modifiers", "effect", "weight", "y", "treated", "score", "between")
         given = {name: getattr(self, name) for name in names}
         kept: dict[str, Any] = {name: x if x is None else x[rows] for name, x in given.items()}
         kept["unit"] = in_sequence(self.unit[rows])
         if self.covariates is not None:
             kept["covariates"] = Covariates(*(x[rows] for x in self.covariates))
-        return Evidence(**kept, outcome_model=self.outcome_model)
+        return Evidence(**kept, outcome_model=self.outcome_model, arms=self.arms)
 
 
 def in_sequence(labels: NDArray[Any]) -> Ints:
@@ -236,50 +243,91 @@ def _forest(seen: Evidence) -> _Forest:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stacked:
-    """One number for all, a line and a forest, by shares that sum to 1."""
+class _Arms:
+    """The difference of the outcome models of the treated and of the control rows."""
 
-    shares: tuple[float, float, float]
+    treated: Fitted
+    control: Fitted
+
+    def predict(self, X: Floats) -> Floats:
+        return np.asarray(self.treated.predict(X) - self.control.predict(X))
+
+
+def unshrunk(model: Predicts, predicted: Floats) -> Floats:
+    """Take back the share of one number for all from what a model predicted: what its models say alone.
+
+    Effects are known better when drawn towards their average. Which of two arms to take is not: where rows
+    are few, what all are drawn towards is itself hardly told from 0, and every row would follow it.
+    """
+    if not isinstance(model, Stacked):
+        return predicted
+    return model.at + (predicted - model.at) / (1.0 - model.shares["one number"])
+
+
+def _arms(seen: Evidence) -> _Arms | None:
+    """Fit the outcome models to the rows seen, where these are enough to tell."""
+    if seen.arms is None or seen.y is None or seen.treated is None:
+        return None
+    by_arm = (seen.treated, ~seen.treated)
+    if min(arm.sum() for arm in by_arm) < _LEAF:
+        return None
+    return _Arms(
+        *(
+            fit_outcome(seen.modifiers[arm], seen.y[arm], model)
+            for arm, model in zip(by_arm, seen.arms, strict=True)
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stacked:
+    """One number for all and the models, by shares that sum to 1: the number's, then each model's."""
+
+    shares: dict[str, float]
     at: float
-    line: _Line
-    forest: _Forest
+    models: tuple[Predicts, ...]
 
     def predict(self, X: Floats) -> Floats:
         """Predict the effect from modifiers."""
-        one, line, forest = self.shares
-        return np.asarray(one * self.at + line * self.line.predict(X) + forest * self.forest.predict(X))
+        one, *others = self.shares.values()
+        return np.asarray(
+            one * self.at + sum(k * m.predict(X) for k, m in zip(others, self.models, strict=True))
+        )
 
 
 def _stacked(seen: Evidence) -> Stacked:
-    """Choose the shares that predict left-out scores best, then take back what noise alone would give them.
+    """Give each model its share by its likelihood on left-out scores, tempered.
 
-    What the line and the forest add to one number is shrunk by 1 - 2 / t^2, not below 0, where t is its slope
-    on the scores over the slope's error: shares chosen among noise have a t of about 1.
+    The mean of the models is one of those judged: it is often better than each of them.
 
-    References: Breiman, L. (1996). Machine Learning 24, 49-64 (stacking, shares not negative). Lan, H. and
+    References: Dalalyan, A. S. and Tsybakov, A. B. (2008). Machine Learning 72, 39-61 (exponential weights;
+    at a temperature of 4 variances or more, here 8, their mean is about as good as the best). Lan, H. and
     Syrgkanis, V. (2024). Causal Q-aggregation for CATE model selection. AISTATS, PMLR 238 (of scores).
-    James, W. and Stein, C. (1961). Proceedings of the Fourth Berkeley Symposium 1, 361-379.
     """
-    from scipy.optimize import nnls
-
     y, w, n = seen.effect, seen.weight / seen.weight.sum(), len(seen.effect)
     at, line, forest = float(y.mean()), _line(seen), _forest(seen)
+    made: dict[str, tuple[Predicts, Floats]] = {"linear": (line, line.held), "forest": (forest, forest.held)}
+    arms = _arms(seen)
+    if arms is not None and seen.between is not None:
+        made["outcome models"] = (arms, seen.between)
     part = _parts(seen.unit)
     size = np.bincount(part)
     others = (y.sum() - np.bincount(part, weights=y)) / np.maximum(n - size, 1)
     one = np.where(n > size, others, at)[part]
-    off = (np.column_stack([one, line.held, forest.held]) - y[:, None]) * np.sqrt(w)[:, None]
-    # The smallest |off @ shares| of shares that sum to 1, by a row for the sum that outweighs all others.
-    heavy = 1e3 * float(np.sqrt((off**2).sum())) or 1.0
-    shares = nnls(np.vstack([off, np.full(3, heavy)]), np.r_[np.zeros(n), heavy])[0]
+    held = np.column_stack([one, *(x for _, x in made.values())])
+    held = np.column_stack([held, held[:, 1:].mean(axis=1)])
+    loss = w @ (held - y[:, None]) ** 2
+    # Rows of a unit say less than as many rows of their own.
+    off = w * (y - one)
+    alike = max(float((np.bincount(seen.unit, weights=off) ** 2).sum() / ((off @ off) or 1.0)), 1.0)
+    k = len(made)
+    prior = np.r_[0.5, np.full(k + 1, 0.5 / (k + 1))]
+    shares = prior * np.exp((1.0 - loss / (loss.min() or 1.0)) * n / (_TEMPERATURE * alike))
     shares /= shares.sum()
-    added = shares[1] * (line.held - one) + shares[2] * (forest.held - one)
-    by_unit = np.bincount(seen.unit, weights=w * added * (y - one - added))
-    strength = float(w @ added**2)
-    kept = max(0.0, 1.0 - 2.0 * float(by_unit @ by_unit) / strength**2) if strength > 0 else 0.0
-    by_line, by_forest = kept * shares[1], kept * shares[2]
-    by_line += max(0.0, _LEAST - by_line - by_forest)
-    return Stacked((float(1.0 - by_line - by_forest), float(by_line), float(by_forest)), at, line, forest)
+    each = shares[1:-1] + shares[-1] / k
+    each += max(0.0, _LEAST - float(each.sum())) / k
+    named = {"one number": 1.0 - float(each.sum())} | dict(zip(made, each.tolist(), strict=True))
+    return Stacked(named, at, tuple(model for model, _ in made.values()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

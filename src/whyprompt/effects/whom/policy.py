@@ -13,6 +13,7 @@ import numpy as np
 
 from whyprompt._words import percent
 from whyprompt.effects.measures import stated
+from whyprompt.effects.whom.models import unshrunk
 from whyprompt.effects.whom.words import caveat, with_interval
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate, Result, unlisted
@@ -116,7 +117,8 @@ class PromptPolicy(Result):
         DataError
             If a modifier is absent, has missing values, or a level that was not seen.
         """
-        takes = _takes(self.rows.predict(frame), self.better, self.cost)
+        gains = unshrunk(self.rows.model, self.rows.predict(frame))
+        takes = _takes(gains, self.better, self.cost)
         return tuple(self.treated if t else self.control for t in takes.tolist())
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
@@ -158,6 +160,13 @@ def prompt_policy(
     EstimationError
         If the cost is not a finite number, or `better` is neither.
 
+    Notes
+    -----
+    The default's predicted effects are drawn towards one number for all rows, and the choice goes by what its
+    models say without it: on few rows that number is a guess, which every row would follow.
+    The intervals are of the choices judged: those of models that saw earlier folds. `choose` goes by a model
+    of all rows, which is worth more as a rule.
+
     References
     ----------
     Luedtke, A. R. and van der Laan, M. J. (2016). Statistical inference for the mean outcome under a possibly
@@ -191,7 +200,7 @@ def prompt_policy(
     rows, level = found.rows, found.level
     judged = rows.judged
     cluster = None if rows.cluster is None else rows.cluster[judged]
-    chosen = _takes(rows.predicted[judged], better, cost)
+    chosen = _takes(rows.unshrunk[judged], better, cost)
     one, none = rows.arms[judged, 0] - sign * cost, rows.arms[judged, 1]
     size = float(np.abs(rows.arms).max())
     gain = sign * (one - none)

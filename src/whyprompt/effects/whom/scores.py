@@ -24,7 +24,7 @@ from whyprompt.effects.methods.learners import (
     learn_outcome,
     learn_score,
 )
-from whyprompt.effects.whom.models import Evidence, fit_effect, in_sequence, predict_effect
+from whyprompt.effects.whom.models import Evidence, fit_effect, in_sequence, predict_effect, unshrunk
 from whyprompt.errors import EstimationError
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.order import cluster_places
@@ -57,12 +57,14 @@ class RowScores:
 
     `arms`, shape (n, 2), is the outcome under the treated and under the control arm: seen in a paired design,
     else the doubly robust score, whose mean over any group of rows is that group's mean outcome. `predicted`
-    is the effect by a model that saw earlier folds alone, NaN for rows that only teach; `ahead` and `upto`
-    are the shares of all rows for which that model predicts less than for this row, and at most as much.
+    is the effect by a model that saw earlier folds alone, NaN for rows that only teach, and `unshrunk` the
+    same without the default's share of one number for all; `ahead` and `upto` are the shares of all rows for
+    which that model predicts less than for this row, and at most as much.
     """
 
     arms: Floats
     predicted: Floats
+    unshrunk: Floats
     ahead: Floats
     upto: Floats
     fold: Ints
@@ -125,8 +127,13 @@ def row_scores(
     if score_model is None and known is None:
         of_score = LogitAndTrees.settled(of_arm, treated)
     models: list[OutcomeModel | str | None] = [outcome_model, outcome_model]
+    told = None
     if outcome_model in (None, BOOSTED):
-        models = [RidgeAndTrees.settled(of_outcome, arm, y) for arm in by_arm]
+        settled = [RidgeAndTrees.settled(of_outcome, arm, y) for arm in by_arm]
+        models = [*settled]
+        # They look at all that is adjusted for, and text of many levels has no columns there.
+        if set(by) == set(problem.columns) and not of_outcome.codes.shape[1]:
+            told = (settled[0], settled[1])
     fold, score, one_none = np.empty(n, dtype=np.int64), np.empty(n), np.empty((n, 2))
     for k, test in enumerate(tests):
         fold[test] = k
@@ -151,6 +158,8 @@ def row_scores(
         treated=treated,
         score=score,
         outcome_model=outcome_model,
+        between=None if told is None else one_none[:, 0] - one_none[:, 1],
+        arms=told,
     )
     back = np.argsort(order)
     return RowScores(
@@ -229,14 +238,22 @@ def _in_sequence(
     from scipy import stats
 
     n, folds = len(arms), int(fold.max()) + 1
-    predicted, ahead, upto = np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan)
+    predicted, alone, ahead, upto = (np.full(n, np.nan) for _ in range(4))
     for k in range(max(1, round(_TEACH * folds)), folds):
         test = fold == k
         # The rank is among the modifiers of all rows, which say nothing of their outcomes.
-        drawn = predict_effect(fit_effect(effect_model, seen.take(fold < k)), seen.modifiers)
-        predicted[test] = drawn[test]
+        model = fit_effect(effect_model, seen.take(fold < k))
+        drawn = predict_effect(model, seen.modifiers)
+        predicted[test], alone[test] = drawn[test], unshrunk(model, drawn[test])
         ahead[test] = (stats.rankdata(drawn, "min")[test] - 1.0) / n
         upto[test] = stats.rankdata(drawn, "max")[test] / n
-    made = {"arms": arms, "predicted": predicted, "ahead": ahead, "upto": upto, "fold": fold}
+    made = {
+        "arms": arms,
+        "predicted": predicted,
+        "unshrunk": alone,
+        "ahead": ahead,
+        "upto": upto,
+        "fold": fold,
+    }
     back = np.argsort(order)
     return {name: values[back] for name, values in made.items()} | {"model": fit_effect(effect_model, seen)}
