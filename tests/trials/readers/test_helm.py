@@ -200,11 +200,11 @@ def test_a_shortened_prompt_a_failure_and_how_it_ended_are_told(tmp_path):
         record("b", stat("exact_match", None), stat("num_train_instances", 3)),
     ]
     failed = state("b") | {"result": {"success": False, "error": "refused", "completions": []}}
-    first, second = only(write(tmp_path, records, [state("a"), failed])).trials()
+    path = write(tmp_path, records, [state("a"), failed])
+    first, second = only(path).trials()
     assert first.stop_reason == "length"
-    assert first.settings["few_shot"] == {"num_train_instances": 1}
     assert (second.error, second.scores, second.completion) == ("refused", {"exact_match": None}, None)
-    assert "few_shot" not in second.settings
+    assert "1 of 2 prompts had fewer than 3 worked examples" in only(path).notes
 
 
 def test_without_what_lies_beside_it_the_statistics_are_read(tmp_path):

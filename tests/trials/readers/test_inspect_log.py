@@ -384,6 +384,15 @@ def test_a_run_that_has_not_ended_has_its_start(tmp_path):
     assert log.settings["model"] == {"eval.model": "p/m"}
 
 
+def test_the_version_may_be_left_out(tmp_path):
+    path = tmp_path / "a.json"
+    content = {**header(), "samples": [sample(1)]}
+    del content["version"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert sure(path) > 0.8
+    assert (only(path).version, len(trials(path))) == ("", 1)
+
+
 def test_a_log_without_samples_says_so(tmp_path):
     log = only(write_eval(tmp_path / "a.eval", []))
     assert "holds no samples" in log.notes[0]

@@ -30,6 +30,7 @@ name = "every_eval_ever"
 _SAMPLES = (b'"evaluation_id"', b'"sample_id"', b'"model_id"', b'"evaluation_name"')
 _AGGREGATE = (b'"evaluation_id"', b'"schema_version"', b'"model_info"')
 _FILE = re.compile(rb'"file_path"\s*:\s*"([^"]+)"')
+_PROMPT = re.compile(r"^arm$|prompt|template|instruction|system_message|chain_of_thought|\bcot\b")
 _OWN = ("arm", "rep")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 
@@ -179,7 +180,8 @@ def _result(result: Mapping[str, Any]) -> _Result:
     for key, value in mapping(config.get("generation_args")).items():
         prompt = key in {"prompt_template", "reasoning", "agentic_eval_config", "eval_plan"}
         out.put("prompt" if prompt else "sampling", f"generation_args.{key}", value)
-    out.put("prompt", "generation_config", mapping(config.get("additional_details")))
+    for key, value in mapping(config.get("additional_details")).items():
+        out.put("prompt" if _PROMPT.search(key) else "other", f"generation_config.{key}", value)
     out.put(
         "items",
         "source_data",

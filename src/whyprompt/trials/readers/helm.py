@@ -91,10 +91,11 @@ def read(path: Path) -> Iterator[Log]:
     left = sorted({s for one in found.values() for s in one.stats if s in _COUNTED})
     if left:
         notes.append(f"statistics that are no scores are left out: {', '.join(left)}")
+    notes += _shortened(found, whole(mapping(spec.get("adapter_spec")).get("max_train_instances")))
     yield Log(
         path=file,
         format=name,
-        trials=partial(_trials, file, spec),
+        trials=partial(_trials, file),
         settings=_settings(spec),
         stated=tuple(_stated(file, {s for one in found.values() for s in one.stats if s not in _COUNTED})),
         notes=tuple(notes),
@@ -131,6 +132,13 @@ def _settings(spec: Mapping[str, Any]) -> Settings:
     out.put("judge", "annotators", spec.get("annotators"))
     out.put("other", "name", spec.get("name"))
     return out
+
+
+def _shortened(found: Mapping[Key, _Merged], shots: int | None) -> list[str]:
+    """Say of how many trials the prompt had fewer worked examples than the run asks for."""
+    given = [one.stats.get("num_train_instances") for one in found.values()]
+    fewer = sum(n is not None and shots is not None and n < shots for n in given)
+    return [f"{fewer} of {len(given)} prompts had fewer than {shots} worked examples"] if fewer else []
 
 
 def _context(called: Mapping[str, Any]) -> tuple[str, str]:
@@ -199,21 +207,20 @@ def _merged(file: Path) -> dict[Key, _Merged]:
     return found
 
 
-def _trials(file: Path, spec: Mapping[str, Any]) -> Iterator[LoggedTrial]:
+def _trials(file: Path) -> Iterator[LoggedTrial]:
     left = _merged(file)
     state = file.parent / "scenario_state.json"
-    shots = whole(mapping(spec.get("adapter_spec")).get("max_train_instances"))
     if state.is_file():
         read_ = members(pieces(state), str(state), into=("request_states",))
         asked = (value for key, value in read_ if key == "request_states")
         for key, states in groupby(asked, key=lambda one: _key(one, mapping(one.get("instance")))):
             if key in left:
-                yield _trial(key, left.pop(key), list(states), shots)
+                yield _trial(key, left.pop(key), list(states))
     for key, found in left.items():
-        yield _trial(key, found, [], shots)
+        yield _trial(key, found, [])
 
 
-def _trial(key: Key, found: _Merged, states: list[Mapping[str, Any]], shots: int | None) -> LoggedTrial:
+def _trial(key: Key, found: _Merged, states: list[Mapping[str, Any]]) -> LoggedTrial:
     own, perturbed, trial = key
     stats = found.stats
     # One request a reference: what was answered is the one that was chosen.
@@ -225,10 +232,6 @@ def _trial(key: Key, found: _Merged, states: list[Mapping[str, Any]], shots: int
     references = [mapping(r) for r in instance.get("references") or ()]
     several = "reference_index" in state or state.get("output_mapping") is not None
     completion = mapping(next(iter(result.get("completions") or ()), None))
-    settings: dict[str, dict[str, Any]] = {"items": _where(found.split, perturbed)}
-    given = stats.get("num_train_instances")
-    if given is not None and given != shots:
-        settings["few_shot"] = {"num_train_instances": int(given)}
     counted = stats.get("num_references")
     return LoggedTrial(
         item=f"{own} ({perturbed})" if perturbed else own,
@@ -238,7 +241,7 @@ def _trial(key: Key, found: _Merged, states: list[Mapping[str, Any]], shots: int
         rep=trial + 1,
         scores={scorer: mean for scorer, mean in stats.items() if scorer not in _COUNTED},
         covariates={} if counted is None else {"num_references": int(counted)},
-        settings=settings,
+        settings={"items": _where(found.split, perturbed)},
         prompt=request.get("prompt"),
         completion=completion.get("text"),
         prompt_tokens=whole(stats.get("num_prompt_tokens")),

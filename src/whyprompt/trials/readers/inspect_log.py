@@ -32,6 +32,8 @@ _IN_PARTS = re.compile(r"(samples/.+_epoch_\d+)/sample\.json")
 _PLACE = re.compile(r"attachment://(\S+)")
 # Of a sample, what a trial is made of; all else is passed over.
 _SKIPPED = ("events", "events_data", "store", "timelines", "error_retries", "files", "setup")
+# "version" may be left out.
+_KEYS = (b'"status"', b'"eval"', b'"task"', b'"created"', b'"dataset"')
 _FRAME = {"eval_id", "sample_id", "epoch", "input"}
 _STATUS = {"success": "complete", "cancelled": "cancelled", "error": "failed", "started": "cancelled"}
 
@@ -43,11 +45,7 @@ def sniff(path: Path, head: bytes) -> float:
     if head.startswith(b"PAR1"):
         return 0.9 if set(_columns(path)) >= _FRAME else 0.0
     is_json = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
-    return (
-        0.95
-        if is_json and all(k in head for k in (b'"version"', b'"eval"', b'"task"', b'"dataset"'))
-        else 0.0
-    )
+    return 0.95 if is_json and all(key in head for key in _KEYS) else 0.0
 
 
 def read(path: Path) -> Iterator[Log]:

@@ -36,10 +36,9 @@ _QUESTION = (
     *("question", "query", "input", "problem", "prompt", "instruction", "text", "sentence", "ctx", "goal"),
     *("input_final_prompts", "premise", "context", "passage", "story", "title"),
 )
-_ANSWER = {
-    *("answer", "answers", "answerkey", "answer_key", "answer_index", "label", "labels", "gold"),
-    *("target", "targets", "solution", "output"),
-}
+_ANSWER = re.compile(
+    r"(^|_)(answers?|answer_?(key|index|idx)|labels?|gold|targets?|solution|output)$", re.IGNORECASE
+)
 _CHOICES = ("choices", "options", "endings")
 # A longer text is content, and no covariate.
 _LONG = 200
@@ -287,7 +286,7 @@ def _of_document(found: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterato
                 key: value
                 for key, value in flat("", doc, lists=False)
                 if key != field
-                and key.lower() not in _ANSWER
+                and not _ANSWER.search(key)
                 and not (isinstance(value, str) and len(value) > _LONG)
             },
             prompt=prompt,
