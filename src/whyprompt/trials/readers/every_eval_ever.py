@@ -15,7 +15,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import Settings, chat_text, mapping, number, texts, whole
+from whyprompt.trials.readers.fields import (
+    Settings,
+    chat_text,
+    content_text,
+    listed,
+    mapping,
+    number,
+    objects,
+    said,
+    texts,
+    whole,
+)
 from whyprompt.trials.readers.record import Log, LoggedTrial, Stated, score_value
 from whyprompt.trials.readers.stream import grouped, members, pieces, row
 
@@ -115,7 +126,7 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
             f"{content.get('evaluation_id')!r}"
         )
     notes += _changed(path, mapping(content.get("detailed_evaluation_results")))
-    results = [one for one in content.get("evaluation_results") or () if isinstance(one, dict)]
+    results = objects(content.get("evaluation_results"))
     settings = _settings(content, first)
     known = {_id(one): _result(one) for one in results}
     alike = {json.dumps(one.settings, sort_keys=True) for one in known.values()}
@@ -138,8 +149,8 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
 
 def _changed(path: Path, detailed: Mapping[str, Any]) -> list[str]:
     """Hold a file against the checksum and the number of rows that its aggregate states."""
-    algorithm, rows = detailed.get("hash_algorithm"), whole(detailed.get("total_rows"))
-    digest = hashlib.new(str(algorithm)) if algorithm in {"sha256", "md5"} else hashlib.sha256()
+    algorithm, rows = str(detailed.get("hash_algorithm")), whole(detailed.get("total_rows"))
+    digest = hashlib.new(algorithm if algorithm in {"sha256", "md5"} else "sha256")
     lines = 0
     with path.open("rb") as file:
         for line in file:
@@ -149,8 +160,8 @@ def _changed(path: Path, detailed: Mapping[str, Any]) -> list[str]:
         raise DataError(
             f"{path} is cut off: it has {lines} rows, and its aggregate states {rows}", hint="copy it again"
         )
-    stated = detailed.get("checksum")
-    return [] if stated in {None, "", digest.hexdigest()} else ["it was changed: its checksum is another one"]
+    stated = said(detailed.get("checksum"))
+    return [] if stated in {None, digest.hexdigest()} else ["it was changed: its checksum is another one"]
 
 
 # ------------------------------------------------------------------------------------------- the run
@@ -278,36 +289,38 @@ def _trial(part: list[Mapping[str, Any]], aggregate: _Aggregate, rep: int) -> Lo
         settings.setdefault("prompt", {})["metadata.arm"] = str(own["arm"])
     settings.setdefault("items", {})["evaluation_name"] = str(found.get("evaluation_name", ""))
     usage, timing = mapping(found.get("token_usage")), mapping(found.get("performance"))
-    sent, said = _exchange(found)
+    sent, answered = _exchange(found)
     latency = number(timing.get("latency_ms")) or number(timing.get("generation_time_ms"))
     return LoggedTrial(
         item=texts(found.get("sample_id")),
         question=texts(asked.get("raw")),
         target=texts(asked.get("reference")),
-        choices=tuple(map(texts, asked.get("choices") or ())),
+        choices=tuple(map(texts, listed(asked.get("choices")))),
         rep=int(own["rep"]) if str(own.get("rep", "")).isdigit() else rep,
         scores=scores,
         covariates={key: _value(value) for key, value in own.items() if key not in _OWN},
         settings=settings,
         prompt=sent,
-        completion=said,
+        completion=answered,
         prompt_tokens=whole(usage.get("input_tokens")),
         completion_tokens=whole(usage.get("output_tokens")),
         latency_s=None if latency is None else latency / 1000,
-        error=found.get("error") or None,
+        error=said(found.get("error")),
     )
 
 
 def _exchange(found: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """Give what was sent and what came back, the last of it in a conversation."""
-    formatted = mapping(found.get("input")).get("formatted")
-    messages = [m for m in found.get("messages") or () if isinstance(m, dict)]
-    said = [k for k, m in enumerate(messages) if m.get("role") == "assistant"]
+    formatted = said(mapping(found.get("input")).get("formatted"))
+    messages = objects(found.get("messages"))
+    answers = [k for k, m in enumerate(messages) if m.get("role") == "assistant"]
     if messages:
-        sent = chat_text(messages[: said[0] if said else None])
-        return formatted or sent or None, str(messages[said[-1]].get("content") or "") if said else None
+        sent = chat_text(messages[: answers[0] if answers else None])
+        return formatted or said(sent), content_text(
+            messages[answers[-1]].get("content")
+        ) if answers else None
     raw = mapping(found.get("output")).get("raw")
-    return formatted or None, texts(raw, "\n") if raw else None
+    return formatted, texts(raw, "\n") if raw else None
 
 
 def _value(text: object) -> Scalar:

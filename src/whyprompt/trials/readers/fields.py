@@ -41,6 +41,21 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def listed(value: object) -> list[Any]:
+    """Give a list, an empty one where it is none."""
+    return value if isinstance(value, list) else []
+
+
+def objects(value: object) -> list[Mapping[str, Any]]:
+    """Give the objects in a list."""
+    return [one for one in listed(value) if isinstance(one, dict)]
+
+
+def said(value: object) -> str | None:
+    """Give a text that says something, else None."""
+    return str(value) if value not in (None, "", [], {}) else None
+
+
 class Settings(dict[str, dict[str, "Scalar"]]):
     """Settings by role, each put under its path."""
 

@@ -12,7 +12,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import Settings, mapping, number, whole
+from whyprompt.trials.readers.fields import Settings, listed, mapping, number, objects, said, whole
 from whyprompt.trials.readers.record import Log, LoggedTrial, Stated
 from whyprompt.trials.readers.stream import members, pieces
 
@@ -155,9 +155,9 @@ def _stated(file: Path, scores: set[str]) -> Iterator[Stated]:
     there = file.parent / "stats.json"
     if not there.is_file():
         return
-    every = [stat for _, stat in members(pieces(there), str(there))]
+    every = objects([stat for _, stat in members(pieces(there), str(there))])
     sizes = {
-        _context(stat["name"]): whole(stat.get("mean"))
+        _context(mapping(stat["name"])): whole(stat.get("mean"))
         for stat in every
         if mapping(stat.get("name")).get("name") == "num_instances"
     }
@@ -166,7 +166,7 @@ def _stated(file: Path, scores: set[str]) -> Iterator[Stated]:
         mean = number(stat.get("mean")) if stat.get("count") else None
         # Worst cases over perturbations are no means of trials.
         worst = mapping(called.get("perturbation")).get("computed_on", "perturbed") != "perturbed"
-        if called.get("name") in scores and mean is not None and not worst:
+        if str(called.get("name")) in scores and mean is not None and not worst:
             context = _context(called)
             yield Stated(str(called["name"]), mean, where=_where(*context), n=sizes.get(context))
 
@@ -190,7 +190,7 @@ def _merged(file: Path) -> dict[Key, _Merged]:
                 hint="give the file as HELM wrote it",
             )
         key = _key(record)
-        for stat in record["stats"]:
+        for stat in objects(record["stats"]):
             split = _context(mapping(stat.get("name")))[0]
             stats = found.setdefault(key, _Merged(split, {})).stats
             called = str(mapping(stat.get("name")).get("name", ""))
@@ -229,21 +229,21 @@ def _trial(key: Key, found: _Merged, states: list[Mapping[str, Any]]) -> LoggedT
     state = state or next(iter(states), {})
     instance, request = mapping(state.get("instance")), mapping(state.get("request"))
     result = mapping(state.get("result"))
-    references = [mapping(r) for r in instance.get("references") or ()]
+    references = objects(instance.get("references"))
     several = "reference_index" in state or state.get("output_mapping") is not None
-    completion = mapping(next(iter(result.get("completions") or ()), None))
+    completion = next(iter(objects(result.get("completions"))), {})
     counted = stats.get("num_references")
     return LoggedTrial(
         item=f"{own} ({perturbed})" if perturbed else own,
         question=_text(instance.get("input")),
-        target=" | ".join(_text(r.get("output")) for r in references if "correct" in (r.get("tags") or ())),
+        target=" | ".join(_text(r.get("output")) for r in references if "correct" in listed(r.get("tags"))),
         choices=tuple(_text(r.get("output")) for r in references) if several else (),
         rep=trial + 1,
         scores={scorer: mean for scorer, mean in stats.items() if scorer not in _COUNTED},
         covariates={} if counted is None else {"num_references": int(counted)},
         settings={"items": _where(found.split, perturbed)},
-        prompt=request.get("prompt"),
-        completion=completion.get("text"),
+        prompt=said(request.get("prompt")),
+        completion=None if completion.get("text") is None else str(completion["text"]),
         prompt_tokens=whole(stats.get("num_prompt_tokens")),
         completion_tokens=whole(stats.get("num_output_tokens", stats.get("num_completion_tokens"))),
         latency_s=number(stats.get("inference_runtime", result.get("request_time"))),

@@ -13,7 +13,18 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import chat_text, content_text, flat, mapping, number, texts, whole
+from whyprompt.trials.readers.fields import (
+    chat_text,
+    content_text,
+    flat,
+    listed,
+    mapping,
+    number,
+    objects,
+    said,
+    texts,
+    whole,
+)
 from whyprompt.trials.readers.inspect_run import run_settings, stated_means
 from whyprompt.trials.readers.record import Log, LoggedTrial, score_value
 from whyprompt.trials.readers.stream import members, pieces
@@ -87,9 +98,9 @@ def _archive_samples(path: Path) -> Iterator[dict[str, Any]]:
 def _in_parts(archive: Archive, entry: str, folder: str) -> dict[str, Any]:
     """Put a sample together that is written in parts: its conversation points into a list of messages."""
     sample = dict(members(archive.pieces(entry), archive.where(entry), skip=_SKIPPED))
-    said = _sequence(archive, f"{folder}/messages/")
-    refs = sample.get("message_refs") or []
-    sample["messages"] = [m for start, end in refs for m in said[start:end]]
+    pool = _sequence(archive, f"{folder}/messages/")
+    refs = (ref for ref in listed(sample.get("message_refs")) if isinstance(ref, list))
+    sample["messages"] = [message for ref in refs for message in pool[slice(*ref)]]
     sample["attachments"] = dict(enumerate(_sequence(archive, f"{folder}/attachments/")))
     if (own := f"{folder}/metadata.json") in archive.sizes:
         sample["metadata"] = dict(members(archive.pieces(own), archive.where(own)))
@@ -142,19 +153,19 @@ def _log(
 ) -> Log:
     spec = mapping(header.get("eval"))
     status = str(header.get("status", ""))
-    said = list(notes)
+    told = list(notes)
     version = header.get("version")
     schema = "" if version is None else f"(schema {version})"
     if isinstance(version, int) and version > 3:
-        said.append(f"its schema is version {version}; 1 to 3 are known")
+        told.append(f"its schema is version {version}; 1 to 3 are known")
     if status == "started":
-        said.append("the run has not ended, or was killed: its status is 'started'")
+        told.append("the run has not ended, or was killed: its status is 'started'")
     if header.get("invalidated"):
-        said.append("some of its samples are marked as invalid")
+        told.append("some of its samples are marked as invalid")
     if message := mapping(header.get("error")).get("message"):
-        said.append(f"the run ended in an error: {str(message).splitlines()[0]}")
+        told.append(f"the run ended in an error: {str(message).splitlines()[0]}")
     if empty:
-        said.append("it holds no samples: it was run without log_samples, or ended before the first one")
+        told.append("it holds no samples: it was run without log_samples, or ended before the first one")
     results = mapping(header.get("results"))
     first = next(iter(results.get("scores") or [results.get("scorer")]), None)
     named = {"model": str(spec.get("model", "")), "scorer": str(mapping(first).get("name", "score"))}
@@ -166,7 +177,7 @@ def _log(
         settings=run_settings(header),
         stated=stated_means(header),
         status=_STATUS.get(status, ""),
-        notes=tuple(said),
+        notes=tuple(told),
     )
 
 
@@ -181,21 +192,22 @@ def _trial(sample: Mapping[str, Any], named: Mapping[str, str]) -> LoggedTrial:
             return text
         return str(kept.get(place[1], kept.get(int(place[1])) if place[1].isdigit() else None) or text)
 
-    messages = [m for m in sample.get("messages") or [] if isinstance(m, dict)]
-    given = next((k for k, m in enumerate(messages) if _said(m)), len(messages))
+    messages = objects(sample.get("messages"))
+    given = next((k for k, m in enumerate(messages) if _by_model(m)), len(messages))
     output = mapping(sample.get("output"))
-    first = next(iter(output.get("choices") or []), None) or {}
+    first = next(iter(objects(output.get("choices"))), {})
     completion = output.get("completion")
     if completion is None and first:
         completion = content_text(mapping(first.get("message")).get("content"), attached)
-    usage = mapping(sample.get("model_usage")).get(named["model"]) or output.get("usage") or {}
+    used = mapping(sample.get("model_usage")).get(named["model"])
+    usage = mapping(used or output.get("usage"))
     scores = dict(_scores(sample, named["scorer"]))
     failed = not any(score is not None for score in scores.values())
     return LoggedTrial(
         item=texts(sample.get("id")),
         question=chat_text(sample.get("input"), attached),
         target=texts(sample.get("target"), ","),
-        choices=tuple(texts(c) for c in sample.get("choices") or ()),
+        choices=tuple(texts(c) for c in listed(sample.get("choices"))),
         rep=whole(sample.get("epoch")) or 1,
         scores=scores,
         covariates=dict(flat("", sample.get("metadata"), lists=False)),
@@ -208,13 +220,13 @@ def _trial(sample: Mapping[str, Any], named: Mapping[str, str]) -> LoggedTrial:
             (t for v in ("working_time", "total_time") if (t := number(sample.get(v))) is not None),
             number(output.get("time")),
         ),
-        started_at=sample.get("started_at") or None,
+        started_at=said(sample.get("started_at")),
         stop_reason=_stop(sample, first),
         error=_error(sample, output) if failed else None,
     )
 
 
-def _said(message: Mapping[str, Any]) -> bool:
+def _by_model(message: Mapping[str, Any]) -> bool:
     """Whether the model said it; worked examples may be words of an assistant too."""
     return message.get("role") == "assistant" and message.get("source") != "input"
 
@@ -243,7 +255,7 @@ def _prompt_tokens(usage: Mapping[str, Any]) -> int | None:
 def _stop(sample: Mapping[str, Any], choice: Mapping[str, Any]) -> str | None:
     limit = sample.get("limit")
     kind = limit.get("type") if isinstance(limit, dict) else limit
-    return f"limit: {kind}" if kind else choice.get("stop_reason") or None
+    return f"limit: {kind}" if kind else said(choice.get("stop_reason"))
 
 
 def _error(sample: Mapping[str, Any], output: Mapping[str, Any]) -> str | None:
@@ -271,7 +283,7 @@ def _frame_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[s
     try:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024, columns=columns):
             yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is no Parquet file, or is damaged: {error}", hint="copy it again") from None
 
 

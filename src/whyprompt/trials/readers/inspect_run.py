@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.trials.readers.fields import Settings, flat, mapping, number, whole
+from whyprompt.trials.readers.fields import Settings, flat, listed, mapping, number, objects, whole
 from whyprompt.trials.readers.record import Stated
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def run_settings(header: Mapping[str, Any]) -> Settings:
     for key in ("task", "task_version", "solver"):
         out.put("prompt", f"eval.{key}", spec.get(key))
     plan = mapping(header.get("plan"))
-    steps = [step for step in [*(plan.get("steps") or []), plan.get("finish")] if isinstance(step, dict)]
+    steps = objects([*listed(plan.get("steps")), plan.get("finish")])
     args = [
         *flat("eval.task_args", spec.get("task_args")),
         *flat("eval.solver_args", spec.get("solver_args")),
@@ -88,7 +88,7 @@ def stated_means(header: Mapping[str, Any]) -> tuple[Stated, ...]:
     """Give the means that a log states; what another reducer than the mean made of epochs is none."""
     results = mapping(header.get("results"))
     epochs = mapping(mapping(header.get("eval")).get("config")).get("epochs")
-    scores = results.get("scores") or []
+    scores = objects(results.get("scores"))
     if isinstance(results.get("scorer"), dict):
         scores = [{**results["scorer"], "metrics": results.get("metrics")}]
     out = []

@@ -202,7 +202,7 @@ def _key(path: Path, line: bytes, number_: int) -> object:
     found = row(line, path, number_)
     if "doc_id" not in found:
         raise DataError(f"{path}:{number_}: no 'doc_id', which rows of {name} have", hint="delete the line")
-    return found["doc_id"]
+    return texts(found["doc_id"])
 
 
 def _trials(path: Path, run: _Run) -> Iterator[LoggedTrial]:
