@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-name = "lm-evaluation-harness"
+name = "lm-eval"
 
 _STAMP = re.compile(r"_(\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(?:\.\d+)?)\.jsonl?$")
 _ID = re.compile(rb'\s*\{"doc_id":\s*(\d+)\s*,')
