@@ -47,7 +47,7 @@ def log_effect(
     level: float = 0.95,
     **options: Any,  # noqa: ANN401 - of `estimate_effect`
 ) -> EffectResult | EffectsResult:
-    """Estimate what one arm of logs changes against another, by the design that the logs allow.
+    r"""Estimate what one arm of logs changes against another, by the design that the logs allow.
 
     Items that both arms were run on are compared with themselves: all of them where nine tenths of either
     arm's are the other's too, else those that are, with the balance against the rest. Where no item is under
@@ -84,6 +84,16 @@ def log_effect(
     References
     ----------
     Manski, C. F. (1990). Nonparametric bounds on treatment effects. American Economic Review 80, 319-323.
+
+    Examples
+    --------
+    >>> import json, pathlib, tempfile
+    >>> from whyprompt import read_trials
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "log.jsonl"
+    >>> rows = [{"item_id": i, "arm": arm, "score": s} for i in range(4) for arm, s in (("a", 0), ("b", 1))]
+    >>> _ = path.write_text("\n".join(map(json.dumps, rows)))
+    >>> log_effect(read_trials(path)).estimate
+    1.0
     """
     if reference is not None and treated is None and len(found.arms) > 2:
         several = compare_arms(
@@ -125,7 +135,8 @@ def _two(found: ReadTrials, treated: str | None, control: str | None) -> tuple[s
     if treated is None or control is None:
         raise EstimationError(
             f"there are {len(found.arms)} arms: {', '.join(map(repr, found.arms))}",
-            hint="name two (treated=..., control=...), or reference=... to compare all others with it",
+            hint=f"name two, treated={found.arms[1]!r} and control={found.arms[0]!r}; or give"
+            f" reference={found.arms[0]!r} to compare all others with it",
         )
     return treated, control
 

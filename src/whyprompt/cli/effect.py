@@ -198,7 +198,9 @@ def effect(
     asked |= {"random_state": seed} if "seed" in given else {}
     asked |= of_design | (_error(std_error) if "std_error" in given else {})
     if logs:
-        with said_in_flags(ctx, inside_options()):
+        # Logs have an option of this name; of a table it stands inside --as.
+        inside = {name: before for name, before in inside_options().items() if name != "reference"}
+        with said_in_flags(ctx, inside):
             effect_of_logs(tables, _with_method(asked), of_log, as_json=as_json)
         return
     outcomes = _outcomes(outcome or ())

@@ -12,6 +12,7 @@ from whyprompt._files import write_json
 from whyprompt._version import __version__
 from whyprompt._words import counted
 from whyprompt.cli.common import AsJson, put
+from whyprompt.cli.tables import TABLES
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -55,9 +56,23 @@ def effect_of_logs(
 
     if given.get("design", "paired") not in {"paired", "randomized", "observational"}:
         raise EstimationError(f"--design {given['design']} needs columns", hint=_ONLY_COLUMNS)
-    found = wp.read_trials(*paths, texts=False, **of_log)
+    found = _read(paths, of_log)
     result = wp.log_effect(found, reference=of_log["reference"], **given)
     put(result.to_dict() | {"logs": found.to_dict()}, result.summary(), as_json=as_json)
+
+
+def _read(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
+    """Read logs; of one table that cannot be read as logs, say how its columns are named."""
+    import whyprompt as wp
+
+    try:
+        return wp.read_trials(*paths, texts=False, **of_log)
+    except DataError as error:
+        if len(paths) == 1 and paths[0].suffix.lower() in TABLES:
+            hint = f"{error.hint}; " if error.hint else ""
+            hint += "or name columns of the table: --treatment, --outcome"
+            raise DataError(error.message, hint=hint) from None
+        raise
 
 
 def refuse_for_logs(unwanted: set[str]) -> None:

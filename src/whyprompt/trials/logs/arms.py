@@ -88,13 +88,16 @@ def _by_file(files: Sequence[Path]) -> Arms:
 
 
 def _file_names(files: Sequence[Path]) -> list[str]:
-    """Name files by their stems, with as many folders before them as tell them apart."""
-    distinct = len({str(path) for path in files})
+    """Name files by their stems, with as many folders before them as tell them apart.
+
+    One run in two formats is one file.
+    """
+    runs = len({path.with_suffix("") for path in files})
     for depth in range(1, 1 + max(len(path.parts) for path in files)):
         names = ["/".join((*path.parts[-depth:-1], path.stem)) for path in files]
-        if len(set(names)) == distinct:
+        if len(set(names)) == runs:
             return names
-    return [str(path) for path in files]
+    return [str(path.with_suffix("")) for path in files]
 
 
 def _asked(settings: Sequence[Settings], asked: str) -> Arms:

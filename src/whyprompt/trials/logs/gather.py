@@ -174,10 +174,11 @@ class Gathered:
         self.texts = {"prompt": Texts(), "completion": Texts()} if texts else {}
         self.settings: dict[Setting, int] = {}
         self.errors: dict[str, int] = {}
+        self.ends: dict[str, int] = {}
         self.names: dict[str, int] = {}
         self.log, self.rep = array("l"), array("l")
         self.item, self.name = array("q"), array("q")
-        self.setting, self.error = array("l"), array("l")
+        self.setting, self.error, self.end = array("l"), array("l"), array("l")
         self.prompt, self.template, self.completion = array("q"), array("q"), array("q")
         self.scored = array("b")
         self.scores: dict[str, Numbers] = {}
@@ -228,6 +229,8 @@ class Gathered:
             text.put(getattr(trial, name))
         error = trial.error
         self.error.append(-1 if error is None else self.errors.setdefault(_reason(error), len(self.errors)))
+        end = trial.stop_reason
+        self.end.append(-1 if end is None else self.ends.setdefault(end, len(self.ends)))
         self.scored.append(bool(trial.scores))
         for name, score in trial.scores.items():
             column = self.scores.get(name)

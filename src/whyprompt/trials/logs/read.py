@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 _BROKEN = ("cancelled", "failed")
+# Ends of a completion that are the model's own, as tools call them.
+_ENDS = ("stop", "end_turn", "eos", "endoftext", "eos_token", "stop_sequence", "tool_calls", "completed", "")
 
 
 def read_trials(
@@ -46,7 +48,7 @@ def read_trials(
     reference: str | None = None,
     texts: bool = True,
 ) -> ReadTrials:
-    """Read logs of other tools into one trial table.
+    r"""Read logs of other tools into one trial table.
 
     Files are known by what they hold. Nothing is taken silently: `taken`, `sentence` and `warnings` say which
     fields became what, and what has two meanings is refused with its choices.
@@ -79,6 +81,16 @@ def read_trials(
     DataError
         If nothing is a log, a log has no scores or contradicts the mean that it states, or the arm or the
         scorer is ambiguous.
+
+    Examples
+    --------
+    >>> import json, pathlib, tempfile
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> rows = [{"item_id": i, "arm": arm, "score": s} for i in range(4) for arm, s in (("a", 0), ("b", 1))]
+    >>> _ = (folder / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    >>> found = read_trials(folder / "log.jsonl")
+    >>> found.arms, found.outcome, found.pairing.matched
+    (('a', 'b'), 'score', 4)
     """
     if not paths:
         raise DataError("no log is given", hint="name logs, folders or patterns")
@@ -175,6 +187,7 @@ class _Reading:
             differs=differs,
             shared=shared,
             missing=missing,
+            cut_short=_cut_short(frame),
             flicker=self.flicker,
             left_out=dict(self.left_out),
             figures={"means_checked": float(stated), "same_prompts": float(of_prompts.same)},
@@ -323,6 +336,17 @@ class _Reading:
                 }
             )
         return tuple(out)
+
+
+def _cut_short(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Count by arm how completions ended that did not end by themselves."""
+    if "stop_reason" not in frame:
+        return {}
+    cut = frame[frame["stop_reason"].notna() & ~frame["stop_reason"].str.lower().isin(_ENDS)]
+    return {
+        str(arm): {str(why): int(n) for why, n in rows["stop_reason"].value_counts().items()}
+        for arm, rows in cut.groupby("arm", sort=False)
+    }
 
 
 def _taken(frame: pd.DataFrame, arms: Arms, found: Scorer, by: str) -> dict[str, str]:

@@ -46,6 +46,8 @@ class ReadTrials(Result):
         By role what is the same in all of them: the value by path.
     missing : mapping
         By arm why outcomes are missing, and how often.
+    cut_short : mapping
+        By arm the ends of completions other than the model's own (a limit, a refusal, a filter).
     flicker : mapping
         By arm ``cells`` (items with more than one trial) and ``vary``, those whose outcomes differ.
     left_out : mapping
@@ -63,6 +65,7 @@ class ReadTrials(Result):
     differs: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     shared: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     missing: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    cut_short: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     flicker: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
 

@@ -35,7 +35,7 @@ TAKEN = frozenset(
             "started_at",
             "model",
             "seed",
-            "error",
+            *("error", "stop_reason"),
         ),
         *("log", "cluster", *_COUNTED, *_NUMBERS),
     )
@@ -79,6 +79,8 @@ def trial_frame(
     for name in ("prompt", "prompt_tokens", "completion", "completion_tokens"):
         _put(columns, name, g, kept)
     columns[outcome] = y
+    if g.ends:
+        columns["stop_reason"] = np.asarray([*g.ends, None], dtype=object)[ints(g.end)[kept]]
     for name in ("propensity", "cost", "latency_s"):
         _put(columns, name, g, kept)
     if len(g.started_at):

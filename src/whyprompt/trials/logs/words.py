@@ -63,9 +63,11 @@ def read_sentence(made: ReadTrials, arms: Arms, said: Sequence[str]) -> tuple[st
 
 
 def _what(made: ReadTrials, arms: Arms) -> str:
-    formats = sorted({str(one["format"]) for one in made.sources})
-    n = len(made.sources)
-    kind = f"{' and '.join(formats)} {'log' if n == 1 else 'logs'}"
+    used = [one for one in made.sources if one["used"]]
+    formats, n = sorted({str(one["format"]) for one in used}), len(used)
+    kind = " and ".join(formats)
+    # A table is no log, and is not called one.
+    kind = kind[:1].upper() + kind[1:] if "table" in kind else f"{kind} {'log' if n == 1 else 'logs'}"
     where = "the file" if arms.path == FILE else arms.path
     words = [
         f"{kind}, {len(made.arms)} arms: {_listed(made.arms)} ({where})",
@@ -96,15 +98,17 @@ def _listed(names: Sequence[str]) -> str:
 
 def _items(made: ReadTrials) -> str:
     p = made.pairing
-    by = {"content": "content", "question": "question, since a log has no targets", "id": "id alone: no log"}
+    by = {
+        "content": "content",
+        "question": "question, since a log has no targets",
+        "id": "id alone, since not every log has the questions",
+    }
     how = by.get(p.by, p.by)
-    if p.by == "id":
-        how = "id alone, since not every log has the questions"
     reps = int(made.frame["rep"].max())
     each = f" x up to {reps} trials each" if reps > 1 else ""
     sizes = set(p.items.values())
     if len(sizes) == 1 and p.matched == next(iter(sizes)):
-        text = f"{counted(p.matched, 'item')}{each}; paired by {how} in {p.matched} of {p.matched}"
+        text = f"{counted(p.matched, 'item')}{each}, all of them under every arm; paired by {how}"
     elif p.matched:
         here = ", ".join(f"{n} only under {a!r}" for a, n in p.only.items() if n)
         text = f"Items{each}: {p.matched} under every arm{f', {here}' if here else ''}; paired by {how}"
@@ -123,6 +127,11 @@ def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
     out += [
         f"outcomes missing under {arm!r}: {', '.join(f'{n} ({why})' for why, n in reasons.items())}"
         for arm, reasons in made.missing.items()
+    ]
+    out += [
+        f"completions under {arm!r} that did not end by themselves:"
+        f" {', '.join(f'{n} ({why})' for why, n in reasons.items())}; they count as they were scored"
+        for arm, reasons in made.cut_short.items()
     ]
     if p.n_targets:
         out.append(
