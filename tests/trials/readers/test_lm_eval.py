@@ -237,6 +237,12 @@ def test_multiple_choice_has_its_choices_and_nothing_that_was_said(tmp_path):
     assert {t.completion for t in (first, second, third)} == {None}
 
 
+def test_rows_of_a_fork_have_the_prompt_alone(tmp_path):
+    fork = row(0, doc=None, arguments=None, metrics=None, input="Ask", token_counts=[{"n": 1}])
+    (found,) = only(write(tmp_path, [fork])).trials()
+    assert (found.prompt, found.question, found.scores) == ("Ask", "Ask", {"exact_match,none": 1.0})
+
+
 def test_repeats_with_a_score_each_are_repetitions(tmp_path):
     many = row(
         0,

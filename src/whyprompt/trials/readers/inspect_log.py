@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-
 name = "Inspect"
 
 _ENTRY = re.compile(rb"_journal/start\.json|header\.json|samples/[^\0]+_epoch_\d+")
 _WHOLE = re.compile(r"samples/.+_epoch_\d+\.json")
 _IN_PARTS = re.compile(r"(samples/.+_epoch_\d+)/sample\.json")
+_CHUNK = re.compile(r"(samples/.+_epoch_\d+/(?:messages|attachments)/)(\d+)\.json")
 _PLACE = re.compile(r"attachment://(\S+)")
 # Of a sample, what a trial is made of; all else is passed over.
 _SKIPPED = ("events", "events_data", "store", "timelines", "error_retries", "files", "setup")
@@ -88,33 +88,33 @@ def _archive_log(path: Path) -> Log:
 
 def _archive_samples(path: Path) -> Iterator[dict[str, Any]]:
     with Archive(path) as archive:
+        chunks: dict[str, list[int]] = {}
+        for entry in archive.sizes:
+            if chunk := _CHUNK.fullmatch(entry):
+                chunks.setdefault(chunk[1], []).append(int(chunk[2]))
         for entry in archive.sizes:
             if _WHOLE.fullmatch(entry):
                 yield dict(members(archive.pieces(entry), archive.where(entry), skip=_SKIPPED))
             elif parts := _IN_PARTS.fullmatch(entry):
-                yield _in_parts(archive, entry, parts[1])
+                yield _in_parts(archive, entry, parts[1], chunks)
 
 
-def _in_parts(archive: Archive, entry: str, folder: str) -> dict[str, Any]:
+def _in_parts(archive: Archive, entry: str, folder: str, chunks: Mapping[str, list[int]]) -> dict[str, Any]:
     """Put a sample together that is written in parts: its conversation points into a list of messages."""
+
+    def sequence(kind: str) -> list[Any]:
+        prefix = f"{folder}/{kind}/"
+        entries = [f"{prefix}{start}.json" for start in sorted(chunks.get(prefix, ()))]
+        return [one for n in entries for _, one in members(archive.pieces(n), archive.where(n))]
+
     sample = dict(members(archive.pieces(entry), archive.where(entry), skip=_SKIPPED))
-    pool = _sequence(archive, f"{folder}/messages/")
+    pool = sequence("messages")
     refs = (ref for ref in listed(sample.get("message_refs")) if isinstance(ref, list))
     sample["messages"] = [message for ref in refs for message in pool[slice(*ref)]]
-    sample["attachments"] = dict(enumerate(_sequence(archive, f"{folder}/attachments/")))
+    sample["attachments"] = {str(k): text for k, text in enumerate(sequence("attachments"))}
     if (own := f"{folder}/metadata.json") in archive.sizes:
         sample["metadata"] = dict(members(archive.pieces(own), archive.where(own)))
     return sample
-
-
-def _sequence(archive: Archive, prefix: str) -> list[Any]:
-    starts = sorted(
-        int(n[len(prefix) : -5])
-        for n in archive.sizes
-        if n.startswith(prefix) and n[len(prefix) : -5].isdigit()
-    )
-    entries = [f"{prefix}{start}.json" for start in starts]
-    return [one for n in entries for _, one in members(archive.pieces(n), archive.where(n))]
 
 
 def _json_log(path: Path) -> Log:
@@ -184,13 +184,13 @@ def _log(
 # ----------------------------------------------------------------------------------------- one trial
 def _trial(sample: Mapping[str, Any], named: Mapping[str, str]) -> LoggedTrial:
     old = mapping(sample.get("transcript"))
-    kept = sample.get("attachments") or old.get("content") or {}
+    kept = mapping(sample.get("attachments") or old.get("content"))
 
     def attached(text: str) -> str:
         place = _PLACE.fullmatch(text) if text.startswith("attachment://") else None
         if place is None:
             return text
-        return str(kept.get(place[1], kept.get(int(place[1])) if place[1].isdigit() else None) or text)
+        return str(kept.get(place[1], text))
 
     messages = objects(sample.get("messages"))
     given = next((k for k, m in enumerate(messages) if _by_model(m)), len(messages))

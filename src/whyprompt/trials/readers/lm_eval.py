@@ -30,7 +30,7 @@ _ID = re.compile(rb'\s*\{"doc_id":\s*(\d+)\s*,')
 # What a row has besides its metrics.
 _FIXED = {
     *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
-    *("doc_hash", "prompt_hash", "target_hash"),
+    *("doc_hash", "prompt_hash", "target_hash", "input"),
 }
 _QUESTION = (
     *("question", "query", "input", "problem", "prompt", "instruction", "text", "sentence", "ctx", "goal"),
@@ -126,8 +126,6 @@ def _samples_log(path: Path, results: Mapping[str, Any] | None = None, notes: Se
     if "filter" not in first[1] and len(filters) > 1:
         notes.append(f"its rows name no filter: they are taken in the order {', '.join(filters)}")
     scorers = [s for key in (filters or ("",)) for s in _named_scores(first[1], key)]
-    if len(set(filters)) > 1:
-        notes.append(f"a score a filter: {', '.join(filters)}")
     return Log(
         path=path,
         format=name,
@@ -264,7 +262,7 @@ def _responses(found: Mapping[str, Any]) -> list[Any]:
 def _of_document(found: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[LoggedTrial]:
     doc = found.get("doc")
     doc = doc if isinstance(doc, dict) else {"question": texts(doc)} if doc else {}
-    prompt, continuations = _arguments(found.get("arguments"))
+    prompt, continuations = _arguments(found.get("arguments", found.get("input")))
     field = next((f for f in _QUESTION if isinstance(doc.get(f), str) and doc[f].strip()), None)
     question = doc[field] if field else json.dumps(doc, ensure_ascii=False) if doc else prompt or ""
     said = [one for one in _responses(found) if isinstance(one, str)]
@@ -296,6 +294,8 @@ def _of_document(found: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterato
 
 def _arguments(arguments: object) -> tuple[str | None, tuple[str, ...]]:
     """Give the prompt, and the continuations of it that were scored."""
+    if isinstance(arguments, str):
+        return arguments, ()
     if isinstance(arguments, dict):
         asked = [list(one.values()) if isinstance(one, dict) else [one] for one in arguments.values()]
     elif isinstance(arguments, list):
