@@ -19,15 +19,15 @@ READERS = [
     )
     if hasattr(module, "sniff")
 ]
-# Whose logs lie in which folder; what is of no run is nobody's.
-OWNERS = {
-    "promptfoo": "promptfoo",
-    "dspy": "DSPy",
-    "inspect_ai": "Inspect",
-    "lm_eval": "lm-eval",
-    "helm": "HELM",
+# The logs in each folder, and whose they are; what lies beside them is read with them, or no log.
+LOGS = {
+    "promptfoo": ("promptfoo", ("*.json", "*.jsonl", "*.csv")),
+    "dspy": ("DSPy", ("*",)),
+    "inspect_ai": ("Inspect", ("*",)),
+    "lm_eval": ("lm-eval", ("samples_*.jsonl",)),
+    "helm": ("HELM", ("*/per_instance_stats.json",)),
+    "every_eval_ever": ("every_eval_ever", ()),
 }
-NOT_LOGS = {".yaml", ".yml", ""}
 
 
 def claims(path):
@@ -37,21 +37,15 @@ def claims(path):
 
 def test_no_format_claims_anothers_file(shared_logs):
     """Of every file the reader of its format is surest; only a plain table may stand below it."""
-    known = {module.name for module in READERS}
-    seen = set()
-    for path in sorted(p for p in shared_logs.rglob("*") if p.is_file()):
-        found = claims(path)
-        plain = found.pop("a plain table", 0.0)
-        owner = OWNERS.get(path.relative_to(shared_logs).parts[0])
-        assert set(found) <= {owner}, path
-        assert plain < 0.5, path
-        if path.suffix in NOT_LOGS:
-            assert not found, path
-            assert not plain, path
-        if owner in {"promptfoo", "DSPy"} and path.suffix not in NOT_LOGS:
-            assert found.get(owner, 0) > 0.5, path
-        seen |= set(found)
-    assert {"promptfoo", "DSPy"} <= seen <= known
+    for folder, (owner, patterns) in LOGS.items():
+        logs = {path for pattern in patterns for path in (shared_logs / folder).glob(pattern)}
+        assert logs or not patterns
+        for path in (p for p in (shared_logs / folder).rglob("*") if p.is_file()):
+            found = claims(path)
+            plain = found.pop("a plain table", 0.0)
+            assert set(found) <= {owner}, path
+            assert plain < found.get(owner, 0.01), path
+            assert (found.get(owner, 0.0) >= 0.5) == (path in logs), path
 
 
 def test_detection_is_fast(shared_logs):

@@ -23,6 +23,13 @@ ITEMS = (
     *("item_id", "item", "question_id", "example_id", "sample_id", "instance_id", "problem_id", "task_id"),
     *("doc_id", "test_id", "case_id", "qid", "id"),
 )
+# What a question is known for before it is asked.
+KNOWN = frozenset(
+    (
+        *("task_type", "task", "category", "subject", "topic", "domain", "dataset", "split", "difficulty"),
+        *("level", "language", "lang", "source", "cluster", "n_steps", "question_tokens", "subset"),
+    )
+)
 SAMPLING = (
     *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "max_output_tokens"),
     *("frequency_penalty", "presence_penalty", "stop", "n", "reasoning_effort"),

@@ -34,9 +34,9 @@ def sniff(path: Path, head: bytes) -> float:
     """Say how surely a file is of OpenAI evals."""
     del path
     keys = heads.keys(head)
-    if {"spec.eval_name", "spec.run_id"} <= keys:
+    if {"spec.eval_name", "spec.completion_fns"} & keys:
         return 1.0
-    return 0.9 if {"run_id", "event_id", "sample_id", "type", "data"} <= keys else 0.0
+    return 0.9 if {"sample_id", "type", "data"} <= keys else 0.0
 
 
 def read(path: Path) -> Iterator[Log]:

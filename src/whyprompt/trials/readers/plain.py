@@ -38,7 +38,7 @@ def sniff(path: Path, head: bytes) -> float:
     elif kind == "zip":
         try:
             with zipfile.ZipFile(path) as archive:
-                return 0.3 if "xl/workbook.xml" in archive.namelist() else 0.0
+                return 0.2 if "xl/workbook.xml" in archive.namelist() else 0.0
         except (zipfile.BadZipFile, OSError):
             return 0.0
     elif kind == "delimited":
@@ -48,7 +48,7 @@ def sniff(path: Path, head: bytes) -> float:
         columns = tuple(k.removeprefix(start) for k in heads.keys(head) if k.startswith(start))
     else:
         columns = ()
-    return 0.3 if len(columns) > 1 else 0.0
+    return 0.2 if len(columns) > 1 else 0.0
 
 
 def read(path: Path) -> Iterator[Log]:

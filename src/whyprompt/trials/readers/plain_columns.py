@@ -75,13 +75,6 @@ _SCORED = OUTCOMES | frozenset(
         *("mean", "std", "min", "max", "total", "sum", "normalized", "overall", "average"),
     )
 )
-# What a question is known for before it is asked.
-_KNOWN = frozenset(
-    (
-        *("task_type", "task", "category", "subject", "topic", "domain", "dataset", "split", "difficulty"),
-        *("level", "language", "lang", "source", "cluster", "n_steps", "question_tokens", "subset"),
-    )
-)
 _PREFIX = re.compile(r"(?:scores?|metrics?|outcomes?|feedback|evaluations?)[._:/ ](.+)", re.IGNORECASE)
 _PARTS = re.compile(r"[_.\-:/ ]+")
 SAMPLE = 1000
@@ -220,7 +213,7 @@ def _scores(
         or (plain[n] not in _WORDY and any(score_value(v) is not None for v in values[n]))
     }
     if not readable and not called:
-        readable = {n: n for n in free if plain[n] not in _KNOWN and _scored(values[n])}
+        readable = {n: n for n in free if plain[n] not in cells.KNOWN and _scored(values[n])}
     if not readable:
         raise DataError(
             f"{path}: no column holds a score",
@@ -332,5 +325,5 @@ def _covariates(
             left.append(name)
             continue
         same = _same_within(values[name], roles, sample)
-        (known if same or (same is None and plain[name] in _KNOWN) else left).append(name)
+        (known if same or (same is None and plain[name] in cells.KNOWN) else left).append(name)
     return tuple(known), left

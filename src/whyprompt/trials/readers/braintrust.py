@@ -1,0 +1,88 @@
+"""Braintrust's experiments: their rows as JSON, JSON Lines or CSV.
+
+Follows the experiment events of its documented API (`input`, `output`, `expected`, `scores`, `metadata`,
+`metrics`, spans by `root_span_id`), which its export writes; tested on files made by hand. A trial is a root
+span; what an experiment is called is its arm.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.trials.readers import cells, heads, traces
+from whyprompt.trials.readers.record import Log, LoggedTrial
+from whyprompt.trials.readers.rows import rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from whyprompt.trials.readers.rows import Row
+
+name = "Braintrust"
+_RUNS = ("experiment_name", "experiment_id")
+
+
+def sniff(path: Path, head: bytes) -> float:
+    """Say how surely a file is of Braintrust."""
+    del path
+    found = set(heads.header(head))
+    found |= {key.removeprefix("events[].").removeprefix("[].") for key in heads.keys(head)}
+    scored = {"input", "output"} <= found and any(key.partition(".")[0] == "scores" for key in found)
+    return 0.95 if scored and {"root_span_id", "experiment_id", "span_attributes"} & found else 0.0
+
+
+def read(path: Path) -> Iterator[Log]:
+    """Give the experiments in a file, as one log."""
+    yield Log(path=path, format=name, trials=partial(_trials, path))
+
+
+def _is_root(row: Row) -> bool:
+    if row.get("is_root") is not None:
+        return row["is_root"] in (True, "true", "True")
+    return row.get("span_id") == row.get("root_span_id")
+
+
+def _trials(path: Path) -> Iterator[LoggedTrial]:
+    met = cells.Repeats()
+    for _, row in rows_of(path):
+        if not _is_root(row):
+            continue
+        question = cells.question_of(traces.opened(row, ("input",)))[1]
+        target = cells.target_of(traces.opened(row, ("expected",)))
+        noted, known = traces.noted(row.get("metadata"))
+        run = cells.pick(row, next(([k] for k in _RUNS if row.get(k)), []))
+        settings = traces.together(cells.roles(prompt=run), noted)
+        metrics = traces.opened(row, ("metrics",))
+        metrics = metrics if isinstance(metrics, dict) else {}
+        wrong = row.get("error") or None
+        scores = _scores(row)
+        yield LoggedTrial(
+            item=cells.text(row.get("dataset_record_id") or _origin(row)),
+            question=question,
+            target=target,
+            rep=met.next(question, target, cells.text(settings)),
+            scores=scores if wrong is None else dict.fromkeys(scores),
+            covariates=known,
+            settings=settings,
+            completion=cells.said(traces.opened(row, ("output",))),
+            prompt_tokens=cells.count(metrics.get("prompt_tokens")),
+            completion_tokens=cells.count(metrics.get("completion_tokens")),
+            cost=cells.number(metrics.get("estimated_cost")),
+            latency_s=traces.seconds(metrics.get("start"), metrics.get("end")),
+            started_at=cells.said(row.get("created")),
+            error=cells.said(cells.parsed(wrong)),
+        )
+
+
+def _origin(row: Row) -> Any:  # noqa: ANN401 - an id
+    origin = traces.opened(row, ("origin",))
+    return origin.get("id") if isinstance(origin, dict) else None
+
+
+def _scores(row: Row) -> dict[str, float | None]:
+    found = traces.opened(row, ("scores",))
+    given = found if isinstance(found, dict) else {}
+    given |= {key.removeprefix("scores."): value for key, value in row.items() if key.startswith("scores.")}
+    return traces.named_scores((scorer, (value,)) for scorer, value in given.items())

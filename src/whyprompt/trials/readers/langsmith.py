@@ -1,0 +1,133 @@
+"""LangSmith's experiments: runs with their feedback, examples with runs, and tables of results.
+
+Follows three documented layouts: runs (the run data format, also of bulk exports) with `feedback_stats`;
+examples with their `runs` (the comparison of experiments); and the table that `ExperimentResults.to_pandas`
+makes, with columns `inputs.*`, `outputs.*`, `reference.*` and `feedback.*`. Tested on files made by hand. A
+trial is a root run; the session, LangSmith's word for an experiment, is its arm.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import DataError
+from whyprompt.trials.readers import cells, heads, traces
+from whyprompt.trials.readers.record import Log, LoggedTrial
+from whyprompt.trials.readers.rows import rows_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from whyprompt.trials.readers.rows import Row
+
+name = "LangSmith"
+_SESSIONS = ("session_name", "session_id", "experiment_name")
+
+
+def sniff(path: Path, head: bytes) -> float:
+    """Say how surely a file is of LangSmith."""
+    del path
+    found = set(heads.header(head))
+    found |= {key.removeprefix("[].") for key in heads.keys(head)}
+    # An answer of the interface holds its runs in a list.
+    found |= {key.removeprefix("runs[].") for key in found if "inputs" not in found}
+    runs = {"run_type", "inputs", "outputs"} <= found and bool({"dotted_order", "session_id"} & found)
+    compared = {"inputs", "runs"} <= found and "runs[].session_id" in found
+    table = "example_id" in found and {"inputs", "feedback"} <= {key.partition(".")[0] for key in found}
+    return 0.95 if runs or compared or (table and "execution_time" in found) else 0.0
+
+
+def read(path: Path) -> Iterator[Log]:
+    """Give the experiments in a file, as one log."""
+    yield Log(path=path, format=name, trials=partial(_trials, path))
+
+
+def _trials(path: Path) -> Iterator[LoggedTrial]:
+    met = cells.Repeats()
+    for where, row in rows_of(path):
+        if isinstance(row.get("runs"), list):
+            for run in row["runs"]:
+                yield _run(run, row, met)
+        elif any(key.startswith("inputs.") for key in row):
+            yield _of_table(row, met)
+        elif "run_type" not in row:
+            raise DataError(
+                f"{where}: is no run: it has no 'run_type'",
+                hint="leave out records that LangSmith did not write",
+            )
+        elif not row.get("parent_run_id"):
+            yield _run(row, {}, met)
+
+
+def _run(run: Row, example: Row, met: cells.Repeats) -> LoggedTrial:
+    question = cells.question_of(traces.opened(example or run, ("inputs",)))[1]
+    target = cells.target_of(
+        traces.opened(example, ("outputs",)) or traces.opened(run, ("reference_outputs",))
+    )
+    extra = traces.opened(run, ("extra",))
+    noted, _ = traces.noted((extra or {}).get("metadata") if isinstance(extra, dict) else None)
+    session = cells.pick(run, next(([k] for k in _SESSIONS if run.get(k)), []))
+    settings = traces.together(cells.roles(prompt=session), noted)
+    wrong = run.get("error") or None
+    scores = _feedback(traces.opened(run, ("feedback_stats",)))
+    return LoggedTrial(
+        item=cells.text(example.get("id") or run.get("reference_example_id")),
+        question=question,
+        target=target,
+        rep=met.next(cells.text(run.get("reference_example_id")), question, cells.text(settings)),
+        scores=scores if wrong is None else dict.fromkeys(scores),
+        covariates=traces.noted(example.get("metadata"))[1],
+        settings=settings,
+        completion=_output(traces.opened(run, ("outputs",))),
+        prompt_tokens=cells.count(run.get("prompt_tokens")),
+        completion_tokens=cells.count(run.get("completion_tokens")),
+        cost=cells.number(run.get("total_cost")),
+        latency_s=traces.seconds(run.get("start_time"), run.get("end_time")),
+        started_at=cells.said(run.get("start_time")),
+        error=cells.said(wrong),
+    )
+
+
+def _of_table(row: Row, met: cells.Repeats) -> LoggedTrial:
+    def part(prefix: str) -> Row:
+        return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix) and not _empty(v)}
+
+    question = cells.question_of(part("inputs."))[1]
+    target = cells.target_of(part("reference."))
+    item = cells.text(row.get("example_id"))
+    wrong = None if _empty(row.get("error")) else cells.text(row["error"])
+    scores = traces.named_scores(
+        (key.removeprefix("feedback."), () if wrong else (value,))
+        for key, value in row.items()
+        if key.startswith("feedback.")
+    )
+    return LoggedTrial(
+        item=item,
+        question=question,
+        target=target,
+        rep=met.next(item, question, target),
+        scores=scores,
+        completion=_output(part("outputs.")),
+        latency_s=cells.number(row.get("execution_time")),
+        error=wrong,
+    )
+
+
+def _empty(value: object) -> bool:
+    return value is None or value == "" or value != value  # noqa: PLR0124 - not a number
+
+
+def _feedback(stats: Any) -> dict[str, float | None]:  # noqa: ANN401 - any JSON
+    """Give the mean of each key's feedback; a run has one of each, but for several judges."""
+    found = stats if isinstance(stats, dict) else {}
+    return traces.named_scores(
+        (key, (one.get("avg") if isinstance(one, dict) else one,)) for key, one in found.items()
+    )
+
+
+def _output(outputs: Any) -> str | None:  # noqa: ANN401 - any JSON
+    if isinstance(outputs, dict) and len(outputs) == 1:
+        outputs = next(iter(outputs.values()))
+    return cells.said(outputs if outputs != {} else None)
