@@ -127,6 +127,39 @@ def test_one_model_against_another_is_called_that(log):
     assert "A/A" not in found.sentence
 
 
+def test_an_average_that_hides_opposite_signs_says_so(log):
+    def both(arm, good, bad):
+        path = log(f"{arm}.toy", good, arm=arm)
+        content = json.loads(path.read_text())
+        other = json.loads(log("other.toy", bad, arm=arm).read_text())["trials"]
+        for trials, model in ((content["trials"], "m-1"), (other, "m-2")):
+            for one in trials:
+                one["settings"] = {"model": {"name": model}}
+        content["trials"] += other
+        path.write_text(json.dumps(content))
+        return path
+
+    ones, none = [1] * 9 + [0], [0] * 9 + [0]
+    result = wp.log_effect(wp.read_trials(both("direct", none, ones), both("cot", [1] * 10, none)))
+    assert result.estimate == pytest.approx(0.05)
+    assert "The average hides that it goes the other way in model=m-2 (-0.900)" in result.sentence
+    assert [part.label for part in result.parts] == ["m-1", "m-2"]
+    assert any("every arm was run with each model" in text for text in result.warnings)
+    # Models that agree everywhere are no repeats that were copied.
+    agree = wp.read_trials(both("direct", none, none), both("cot", ones, ones))
+    assert (len(agree.frame), agree.left_out, agree.frame["rep"].max()) == (40, {}, 1)
+
+
+def test_names_that_contradict_each_other_are_warned_of(log):
+    found = wp.read_trials(log("run_direct.toy", COT, arm="cot"), log("run_cot.toy", DIRECT, arm="direct"))
+    assert sum("one name is wrong" in text for text in found.warnings) == 2
+    swapped = [f"{q} Let us think step by step." for q in ITEMS]
+    found = wp.read_trials(
+        log("a.toy", COT, arm="cot", prompt=ITEMS), log("b.toy", DIRECT, arm="direct", prompt=swapped)
+    )
+    assert any("their labels look exchanged" in text for text in found.warnings)
+
+
 def test_what_differs_beside_the_arm_is_named(log):
     one = log("a.toy", DIRECT, arm="direct", settings={"judge": {"scorer.model": "j-1"}})
     two = log("b.toy", COT, arm="cot", settings={"judge": {"scorer.model": "j-2"}})

@@ -13,6 +13,7 @@ from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.effect import estimate_effect
 from whyprompt.effects.gaps.bounds import missing_items, missing_rows
 from whyprompt.errors import EstimationError
+from whyprompt.results import with_holm
 from whyprompt.trials.logs.adaptive import refuse_adaptive
 from whyprompt.trials.logs.pairing import ENOUGH
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.gaps.bounds import MissingByArm
     from whyprompt.effects.result import EffectResult
     from whyprompt.effects.several import EffectsResult
+    from whyprompt.results import Estimate
     from whyprompt.trials.logs.result import ReadTrials
 
     Bools = NDArray[np.bool_]
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 # What only a comparison of different rows takes: who asks for it wants one.
 _ADJUSTS = {"confounders", "graph", "method", "estimand", "propensity", "std_error", "denominator"}
 _CHANCE = "chance_of_treated"
+# What an average may hide, and how many of it are looked at.
+_PARTS = ("model", "task_type")
+_MOST_PARTS = 20
 # Of a text that is adjusted for.
 _LEVELS = 50
 _MEASURED = ("question_chars", "question_words", "numbers", "task_type", "difficulty")
@@ -179,8 +184,34 @@ class _Pair:
         some = self.share < ENOUGH and bool(self.both.any())
         missing = missing_items(self.item, self.is_treated, self.y, one_sided=not some)
         if some:
+            # Where most items have one arm, something chose it.
+            if "propensity" not in self.two:
+                refuse_adaptive(self.found, self.two, self.treated)
             self.warnings.append(self._matched_words())
-        return estimate_effect(self.two, design="paired", **self.asked, **options), missing
+        made = estimate_effect(self.two, design="paired", **self.asked, **options)
+        return (made if {"by", "cluster"} & set(options) else self._by_parts(made)), missing
+
+    def _by_parts(self, made: EffectResult) -> EffectResult:
+        """Add the effect under each model and in each task, and say where it goes the other way."""
+        rows: list[Estimate] = []
+        for name in (n for n in _PARTS if n in self.two):
+            levels = self.two[name].dropna().unique()
+            if not 2 <= len(levels) <= _MOST_PARTS:
+                continue
+            for level in sorted(map(str, levels)):
+                here = self.two[self.two[name].astype(str) == level]
+                sides = [set(here["item_id"][here["arm"] == arm]) for arm in (self.treated, self.control)]
+                row = _part(here, self.asked) if len(sides[0] & sides[1]) >= 2 else None
+                if row is not None:
+                    rows.append(replace(row, label=level, by=name))
+        rows = list(with_holm(rows))
+        seen = [r for r in rows if r.p_adjusted is not None and r.p_adjusted < 1 - made.level]
+        turned = [r for r in seen if (r.estimate or 0.0) * made.estimate <= 0]
+        if turned:
+            listed = ", ".join(f"{r.by}={r.label} ({format_number(r.estimate)})" for r in turned)
+            sentence = f"{made.sentence} The average hides that it goes the other way in {listed}."
+            return replace(made, parts=tuple(rows), sentence=sentence)
+        return replace(made, parts=tuple(rows))
 
     def between_rows(
         self, design: str, options: Mapping[str, Any]
@@ -189,6 +220,11 @@ class _Pair:
         asked: dict[str, Any] = {**self.asked, "design": design, **options}
         if design == "randomized" and "propensity" not in options and "propensity" in self.two:
             asked["propensity"] = _CHANCE
+            got = self.two["propensity"]
+            self.warnings.append(
+                f"rows are weighed by the logged chances of their arms, {format_number(got.min())} to"
+                f" {format_number(got.max())}"
+            )
         if "propensity" not in asked:
             refuse_adaptive(self.found, self.two, self.treated)
         missing = missing_rows(
@@ -251,6 +287,15 @@ class _Pair:
             for row in table
         )
         return f"{n}: the effect is theirs; against the others they differ by (standardised): {shown}"
+
+
+def _part(rows: pd.DataFrame, asked: Mapping[str, Any]) -> Estimate | None:
+    """Estimate within a part of the items, or under one model; None where no item has both outcomes."""
+    try:
+        made: EffectResult = estimate_effect(rows, design="paired", **asked)
+    except EstimationError:
+        return None
+    return made.overall
 
 
 def _tells(values: pd.Series[Any]) -> bool:

@@ -25,7 +25,7 @@ ENOUGH = 0.9
 class Pairing:
     """How items meet: `by` what, how many are under every arm and under one alone, and what disagrees.
 
-    `repeated` are questions that a log has more than once, `targets` questions with another right answer
+    `repeated` are questions that a log has under several names, `targets` questions with another right answer
     under another arm, `names` those of the log that mean one question here and another there.
     """
 
@@ -82,6 +82,7 @@ def pair(
     by: str,
     item: Ints,
     name: Ints,
+    log: Ints,
     arm: Ints,
     arms: Sequence[str],
     names: Sequence[str],
@@ -97,6 +98,7 @@ def pair(
     return Pairing(
         by=by,
         matched=int(every.sum()),
+        repeated=_repeated(name, log, key, names),
         only={a: int((alone & under[:, k]).sum()) for k, a in enumerate(arms)},
         items={a: int(under[:, k].sum()) for k, a in enumerate(arms)},
         targets=tuple(targets[:5]),
@@ -115,6 +117,14 @@ def _targets(items: Items, item: Ints, key: Ints, arm: Ints, every: NDArray[np.b
     return [items.name[min(m.values())] for m in asked.values() if len(set(m.values())) > 1]
 
 
+def _repeated(name: Ints, log: Ints, key: Ints, names: Sequence[str]) -> int:
+    """Count the questions that a log has under several names of its own."""
+    named = np.array([bool(one) for one in names], dtype=bool)[name]
+    seen = np.unique(np.column_stack([log[named], key[named], name[named]]), axis=0)
+    _, count = np.unique(seen[:, :2], axis=0, return_counts=True)
+    return int((count > 1).sum())
+
+
 def _clashing(name: Ints, key: Ints, arm: Ints, names: Sequence[str]) -> list[str]:
     """Name what one arm's log calls one question and another's another."""
     seen = np.unique(np.column_stack([name, arm, key]), axis=0)
@@ -126,15 +136,3 @@ def _clashing(name: Ints, key: Ints, arm: Ints, names: Sequence[str]) -> list[st
     for n, _, k in one.tolist():
         out.setdefault(n, set()).add(k)
     return [names[n] for n, keys in out.items() if len(keys) > 1 and names[n]]
-
-
-def copies(outcome: Floats, cell: Ints) -> tuple[int, int]:
-    """Count the cells, (item, arm), with more than one trial, and those of them that vary."""
-    order = np.lexsort((outcome, cell))
-    c, y = cell[order], outcome[order]
-    start = np.flatnonzero(np.concatenate([[True], c[1:] != c[:-1]]))
-    end = np.concatenate([start[1:], [len(c)]]) - 1
-    many = end > start
-    low, high = y[start[many]], y[end[many]]
-    same = (low == high) | (np.isnan(low) & np.isnan(high))
-    return int(many.sum()), int((~same).sum())

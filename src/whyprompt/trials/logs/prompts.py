@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 _LONG = 80
+_STEPS = re.compile(r"step.by.step|step-wise|think|reason", re.IGNORECASE)
+_CALLED_STEPS = re.compile(r"(?<![a-z])(cot|chain|steps?|think(ing)?|reason(ing)?)(?![a-z])", re.IGNORECASE)
 
 
 class PromptNotes(NamedTuple):
@@ -75,8 +78,17 @@ def prompt_notes(
         + (": this is an A/A comparison, whatever their names say" if alone else "")
         for one, other, n in same
     )
-    if not same and len(names) == 2 and (differ := _differ(g, names, arm, kept)):
-        notes += (differ,)
+    if not same and len(names) == 2 and (parts := _differ(g, arm, kept)):
+        has = [f"{name!r} has {text!r}" for name, text in zip(names, parts, strict=True) if text]
+        notes += (f"the prompts sent differ in that {' where '.join(has)}",)
+        stepwise = [bool(_STEPS.search(text)) for text in parts]
+        if sorted(stepwise) == [False, True]:
+            with_steps, without = names[stepwise.index(True)], names[stepwise.index(False)]
+            if _CALLED_STEPS.search(without) and not _CALLED_STEPS.search(with_steps):
+                warnings.append(
+                    f"{with_steps!r} asks for steps and {without!r}, by its name the one that should, does"
+                    " not: their labels look exchanged"
+                )
     return PromptNotes(bool(same) and alone, notes, (*warnings, *mixed))
 
 
@@ -99,8 +111,8 @@ def _carried(template: Ints, arm: Ints, a: int, b: int, names: Sequence[str]) ->
     return out
 
 
-def _differ(g: Gathered, names: Sequence[str], arm: Ints, kept: Ints) -> str:
-    """Say by which words the two arms' prompts differ, where all that are at hand agree on it."""
+def _differ(g: Gathered, arm: Ints, kept: Ints) -> tuple[str, str] | None:
+    """Give the words by which the two arms' prompts differ, where all that are at hand agree on them."""
     setting = ints(g.setting)[kept]
     shown: list[dict[int, str]] = [{}, {}]
     for code, some in g.shown.items():
@@ -109,12 +121,9 @@ def _differ(g: Gathered, names: Sequence[str], arm: Ints, kept: Ints) -> str:
             shown[int(here[0])].update(some)
     parts = {_parts(shown[0][item], shown[1][item]) for item in shown[0].keys() & shown[1].keys()}
     if len(parts) != 1:
-        return ""
+        return None
     one, other = parts.pop()
-    if max(len(one), len(other)) > _LONG:
-        return ""
-    words = [f"{name!r} has {text!r}" for name, text in zip(names, (one, other), strict=True) if text]
-    return f"the prompts sent differ in that {' where '.join(words)}"
+    return (one, other) if max(len(one), len(other)) <= _LONG else None
 
 
 def _parts(one: str, other: str) -> tuple[str, str]:

@@ -12,12 +12,13 @@ from whyprompt._words import counted
 from whyprompt.errors import DataError
 from whyprompt.trials.logs.arms import FILE, find_arms, reference_arm
 from whyprompt.trials.logs.gather import MISSING, Gathered, ints
-from whyprompt.trials.logs.pairing import copies, item_key, pair
+from whyprompt.trials.logs.pairing import item_key, pair
 from whyprompt.trials.logs.prompts import prompt_notes
+from whyprompt.trials.logs.repeats import BROKEN_OFF, Rows, cells, one_epoch, run_twice
 from whyprompt.trials.logs.result import ReadTrials
 from whyprompt.trials.logs.scorers import check_stated, find_scorer
 from whyprompt.trials.logs.table import TAKEN, trial_frame
-from whyprompt.trials.logs.words import common, differences, read_sentence
+from whyprompt.trials.logs.words import common, crossed, differences, read_sentence
 from whyprompt.trials.readers.find import find_logs
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Floats = NDArray[np.float64]
 
-_BROKEN = ("cancelled", "failed")
 # Ends of a completion that are the model's own, as tools call them.
 _ENDS = ("stop", "end_turn", "eos", "endoftext", "eos_token", "stop_sequence", "tool_calls", "completed", "")
 
@@ -113,7 +113,7 @@ def _read(one: FoundFile, gathered: Gathered, warnings: list[str], left_out: Cou
         n = gathered.add(log)
         scored = any(gathered.scored[begin:])
         if n and scored:
-            if log.status in _BROKEN:
+            if log.status in BROKEN_OFF:
                 warnings.append(
                     f"{log.path}: the run was {log.status} after {counted(n, 'trial')}: those are paired"
                 )
@@ -134,18 +134,8 @@ def _notes(gathered: Gathered) -> list[str]:
     return [f"{some[0] if len(some) == 1 else f'{len(some)} logs'}: {note}" for note, some in of.items()]
 
 
-class _Reading:
-    """What is made of the gathered trials, step by step: rows that leave are counted."""
-
-    def __init__(self, gathered: Gathered, warnings: list[str], left_out: Counter[str]) -> None:
-        self.g = gathered
-        self.warnings = warnings
-        self.left_out = left_out
-        self.log = ints(gathered.log)
-        self.setting = ints(gathered.setting)
-        self.settings = gathered.merged()
-        self.keep = np.isin(self.log, np.unique(self.log[np.asarray(gathered.scored, dtype=bool)]))
-        self.notes: list[str] = []
+class _Reading(Rows):
+    """What is made of the gathered trials, step by step."""
 
     def result(self, *, arm: str | None, scorer: str | None, reference: str | None) -> ReadTrials:
         g = self.g
@@ -154,21 +144,28 @@ class _Reading:
         ref = reference_arm(names, reference)
         found, y = self._outcome(scorer, names)
         key, by = item_key(g.items, ints(g.item), ints(g.name), self.log)
-        self._runs_twice(key, y, names)
-        self._one_epoch(key, y, names)
+        run_twice(self, key, y, names)
+        flicker = one_epoch(self, key, y, names)
         stated = self._stated(found, y)
         kept = np.flatnonzero(self.keep)
         rows = {"log": self.log, "arm": self.arm, "key": key, "item": ints(g.item), "name": ints(g.name)}
         rows = {name: values[kept] for name, values in rows.items()}
         pairing = pair(
             g.items,
-            **{k: rows[k] for k in ("key", "item", "name", "arm")},
+            **rows,
             by=by,
             arms=names,
             names=list(g.names),
         )
-        frame = trial_frame(g, kept, self.settings, found.column, y[kept], self.arm[kept], names, key[kept])
-        missing = self._missing(frame, found.column)
+        frame = trial_frame(
+            g,
+            kept,
+            self.settings,
+            outcome=(found.column, y[kept]),
+            arm=np.asarray(names, dtype=object)[rows["arm"]],
+            key=rows["key"],
+            cell=cells(self, key)[kept],
+        )
         used = np.unique(self.setting[kept])
         differs, shared = differences(self.settings, used), common(self.settings, used)
         alone = not {"few_shot", "chat_format", "model", "engine", "sampling"} & set(differs)
@@ -186,14 +183,17 @@ class _Reading:
             pairing=pairing,
             differs=differs,
             shared=shared,
-            missing=missing,
+            missing=_by_arm(frame[frame[found.column].isna()], "error"),
             cut_short=_cut_short(frame),
-            flicker=self.flicker,
+            flicker=flicker,
             left_out=dict(self.left_out),
             figures={"means_checked": float(stated), "same_prompts": float(of_prompts.same)},
         )
         said = [*found.notes, *self.notes, *of_prompts.notes]
-        sentence, further = read_sentence(made, arms, said)
+        of_setting = np.full(len(self.settings), -1)
+        of_setting[self.setting[kept]] = rows["arm"]
+        within = crossed(self.settings, used, of_setting)
+        sentence, further = read_sentence(made, arms, said, within)
         return replace(made, sentence=sentence, warnings=tuple(dict.fromkeys((*self.warnings, *further))))
 
     def _arms(self, asked: str | None) -> tuple[Arms, Ints]:
@@ -206,13 +206,9 @@ class _Reading:
         arm = place[self.setting]
         without = self.keep & (arm < 0)
         if without.any():
-            self._leave(without, f"trials without {arms.path!r}")
+            self.leave(without, f"trials without {arms.path!r}")
             self.warnings.append(f"{counted(int(without.sum()), 'trial')} without {arms.path!r} are left out")
         return arms, arm
-
-    def _leave(self, rows: Bools, why: str) -> None:
-        self.keep = self.keep & ~rows
-        self.left_out[why] += int(rows.sum())
 
     def _outcome(self, asked: str | None, names: Sequence[str]) -> tuple[Scorer, Floats]:
         n = self.g.n
@@ -224,76 +220,8 @@ class _Reading:
         y = scores[found.name]
         # A trial that another scorer scored and this one was not asked of is none of its trials.
         foreign = self.keep & np.isnan(y) & np.asarray(self.g.scored, dtype=bool)
-        self._leave(foreign, f"trials that {found.name!r} did not score") if foreign.any() else None
+        self.leave(foreign, f"trials that {found.name!r} did not score") if foreign.any() else None
         return found, np.where(y == MISSING, np.nan, y)
-
-    def _runs_twice(self, key: Ints, y: Floats, names: Sequence[str]) -> None:
-        """Take a run that is there twice once, and say where an arm was run again."""
-        for a, name in enumerate(names):
-            logs = np.unique(self.log[self.keep & (self.arm == a)]).tolist()
-            for place, later in enumerate(logs[1:], start=1):
-                for earlier in logs[:place]:
-                    if self._again(earlier, later, a, name, key, y):
-                        break
-
-    def _again(self, earlier: int, later: int, a: int, name: str, key: Ints, y: Floats) -> bool:
-        """Say what a second run of an arm on the same items is, and whether it is one."""
-        rep, here = ints(self.g.rep), self.keep & (self.arm == a)
-        mine, other = here & (self.log == later), here & (self.log == earlier)
-        if not np.isin(key[mine], key[other]).any():
-            return False
-        first = dict(zip(zip(key[other].tolist(), rep[other].tolist(), strict=True), y[other], strict=True))
-        cells = zip(key[mine].tolist(), rep[mine].tolist(), strict=True)
-        same = all(
-            np.array_equal(first.get(cell, np.inf), value, equal_nan=True)
-            for cell, value in zip(cells, y[mine], strict=True)
-        )
-        one, two = self.g.logs[earlier], self.g.logs[later]
-        off = two.status in _BROKEN and one.status not in _BROKEN
-        if same:
-            self._leave(mine, "trials of a run that is there twice")
-            self.notes.append(f"counted once: {two.path} has the same outcomes of {name!r} as {one.path}")
-        elif off or (one.status in _BROKEN and two.status not in _BROKEN):
-            gone, kept = (two, one) if off else (one, two)
-            self._leave(mine if off else other, "trials of a run that was broken off and run again")
-            self.warnings.append(
-                f"{gone.path} was {gone.status} and {kept.path} ran {name!r} on the same items: only the"
-                " second is taken"
-            )
-        else:
-            self.warnings.append(
-                f"{one.path} and {two.path} both ran {name!r} on the same items: taken as repeats; leave one"
-                " out if it was not meant as one"
-            )
-        return True
-
-    def _one_epoch(self, key: Ints, y: Floats, names: Sequence[str]) -> None:
-        """Take repeats that agree in every cell as one, and count those that do not, by arm."""
-        cell = key * (int(self.arm.max()) + 1) + self.arm
-        kept = np.flatnonzero(self.keep)
-        many, vary = copies(y[kept], cell[kept])
-        self.flicker: dict[str, dict[str, int]] = {}
-        if not many:
-            return
-        if vary:
-            for a in np.unique(self.arm[kept]):
-                here = kept[self.arm[kept] == a]
-                cells, moved = copies(y[here], cell[here])
-                self.flicker[names[a]] = {"cells": cells, "vary": moved}
-            return
-        # The first of each cell, in the order of the logs.
-        order = np.lexsort((kept, cell[kept]))
-        sorted_cells = cell[kept][order]
-        first = np.concatenate([[True], sorted_cells[1:] != sorted_cells[:-1]])
-        drop = np.zeros(len(self.keep), dtype=bool)
-        drop[kept[order][~first]] = True
-        said = ints(self.g.completion)
-        words = copies(said[kept].astype(np.float64), cell[kept])[1]
-        self.notes.append(
-            f"the repeats are identical in {many} of {many} cells: they count as one"
-            + (f" (their completions differ in {words})" if words else "")
-        )
-        self._leave(drop, "repeats that agree in every cell")
 
     def _stated(self, found: Scorer, y: Floats) -> int:
         checked = 0
@@ -311,13 +239,6 @@ class _Reading:
             checked += n
             self.warnings += warned
         return checked
-
-    def _missing(self, frame: pd.DataFrame, outcome: str) -> dict[str, dict[str, int]]:
-        gone = frame[frame[outcome].isna()]
-        return {
-            str(arm): {str(why): int(n) for why, n in rows["error"].value_counts().items()}
-            for arm, rows in gone.groupby("arm", sort=False)
-        }
 
     def _sources(self, names: Sequence[str]) -> tuple[dict[str, Any], ...]:
         out = []
@@ -342,10 +263,14 @@ def _cut_short(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
     """Count by arm how completions ended that did not end by themselves."""
     if "stop_reason" not in frame:
         return {}
-    cut = frame[frame["stop_reason"].notna() & ~frame["stop_reason"].str.lower().isin(_ENDS)]
+    ended = frame["stop_reason"]
+    return _by_arm(frame[ended.notna() & ~ended.str.lower().isin(_ENDS)], "stop_reason")
+
+
+def _by_arm(rows: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
     return {
-        str(arm): {str(why): int(n) for why, n in rows["stop_reason"].value_counts().items()}
-        for arm, rows in cut.groupby("arm", sort=False)
+        str(arm): {str(why): int(n) for why, n in some[column].value_counts().items()}
+        for arm, some in rows.groupby("arm", sort=False)
     }
 
 

@@ -49,21 +49,24 @@ def trial_frame(
     g: Gathered,
     kept: Ints,
     settings: Sequence[Settings],
-    outcome: str,
-    y: Floats,
-    arm: Ints,
-    names: Sequence[str],
+    *,
+    outcome: tuple[str, Floats],
+    arm: NDArray[Any],
     key: Ints,
+    cell: Ints,
 ) -> pd.DataFrame:
-    """Build the table of the kept trials: `y`, `arm` (place in `names`) and `key`, the item, are (kept,)."""
+    """Build the table of the kept trials.
+
+    The outcome's name and values, the arm, the item (`key`) and what repeats are of (`cell`) are (kept,).
+    """
     import pandas as pd
 
     setting = ints(g.setting)[kept]
     item = ints(g.item)[kept]
     columns: dict[str, Any] = {
         "item_id": _item_names(g, key, item, ints(g.name)[kept]),
-        "arm": np.asarray(names, dtype=object)[arm],
-        "rep": _reps(key * len(names) + arm),
+        "arm": arm,
+        "rep": _reps(cell),
     }
     task = [_first(one.get("items", {}), ("task", "dataset", "name", "task_name")) for one in settings]
     if "task_type" not in g.covariates and any(task):
@@ -78,7 +81,8 @@ def trial_frame(
         columns[f"item_{name}" if name in TAKEN - {"task_type"} else name] = own
     for name in ("prompt", "prompt_tokens", "completion", "completion_tokens"):
         _put(columns, name, g, kept)
-    columns[outcome] = y
+    column, y = outcome
+    columns[column] = y
     if g.ends:
         columns["stop_reason"] = np.asarray([*g.ends, None], dtype=object)[ints(g.end)[kept]]
     for name in ("propensity", "cost", "latency_s"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from whyprompt._words import counted
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.record import Scalar
 
 _ALSO = ("few_shot", "chat_format", "model", "engine", "sampling", "judge", "items", "harness")
+_WORD = re.compile(r"[a-z]+|\d+")
 _NAMES = {"few_shot": "worked examples", "chat_format": "chat format", "items": "item set"}
 
 
@@ -35,6 +37,23 @@ def differences(
         for role, paths in found.items()
         if paths
     }
+
+
+def crossed(
+    settings: Sequence[Mapping[str, Mapping[str, Scalar]]], used: NDArray[np.int64], arm: NDArray[np.int64]
+) -> frozenset[str]:
+    """Name the paths whose every value is under every arm, so that they differ within arms and not with them.
+
+    `arm` has the arm of each setting.
+    """
+    some, arms = [settings[k] for k in used], [int(arm[k]) for k in used]
+    out = set()
+    for role in ROLES:
+        for path, values in differing(some, role).items():
+            under = {value: {a for a, v in zip(arms, values, strict=True) if v == value} for value in values}
+            if all(found == set(arms) for found in under.values()):
+                out.add(path)
+    return frozenset(out)
 
 
 def common(
@@ -53,13 +72,15 @@ def common(
     return {role: paths for role, paths in found.items() if paths}
 
 
-def read_sentence(made: ReadTrials, arms: Arms, said: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Say what was read, and give what is to be warned of."""
+def read_sentence(
+    made: ReadTrials, arms: Arms, said: Sequence[str], within: frozenset[str]
+) -> tuple[str, tuple[str, ...]]:
+    """Say what was read, and give what is to be warned of; `within` are settings that are `crossed`."""
     sentences = [_what(made, arms), _items(made), *(text[:1].upper() + text[1:] for text in said)]
     if made.flicker:
         moved = "; ".join(f"{a!r} {f['vary']} of {f['cells']}" for a, f in made.flicker.items() if f["cells"])
         sentences.append(f"Repeats change the outcome of an item: {moved}")
-    return " ".join(f"{text}." for text in sentences), _warnings(made, arms)
+    return " ".join(f"{text}." for text in sentences), _warnings(made, arms, within)
 
 
 def _what(made: ReadTrials, arms: Arms) -> str:
@@ -122,7 +143,7 @@ def _items(made: ReadTrials) -> str:
     return f"{text}; outcomes missing: {listed}"
 
 
-def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
+def _warnings(made: ReadTrials, arms: Arms, within: frozenset[str]) -> tuple[str, ...]:
     p, out = made.pairing, []
     out += [
         f"outcomes missing under {arm!r}: {', '.join(f'{n} ({why})' for why, n in reasons.items())}"
@@ -138,6 +159,11 @@ def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
             f"{counted(p.n_targets, 'question has', 'questions have')} another right answer under another"
             f" arm, and {'is' if p.n_targets == 1 else 'are'} not paired ({', '.join(p.targets)})"
         )
+    if p.repeated:
+        out.append(
+            f"{counted(p.repeated, 'question is', 'questions are')} in a log under several ids: each counts"
+            " as one item"
+        )
     if p.n_names:
         out.append(
             f"{counted(p.n_names, 'id names', 'ids name')} another question under another arm"
@@ -152,19 +178,41 @@ def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
             f"only {p.matched} items are under every arm: what is said of them need not hold for the others"
         )
     for role in _ALSO:
-        paths = made.differs.get(role)
-        if not paths or role == arms.role:
-            continue
-        shown = "; ".join(
-            f"{path}: {' and '.join(map(_value, v[:3]))}" for path, v in list(paths.items())[:3]
-        )
-        out.append(
-            f"the {_NAMES.get(role, role)} differs too ({shown}): where it changes with the arm, the two are"
-            " one treatment"
-        )
+        paths = {p: v for p, v in made.differs.get(role, {}).items() if p != arms.path}
+        name = _NAMES.get(role, role)
+        if role != arms.role and (with_arm := {p: v for p, v in paths.items() if p not in within}):
+            out.append(
+                f"the {name} differs too ({_shown(with_arm)}): where it changes with the arm, the two are"
+                " one treatment"
+            )
+        if inside := {p: v for p, v in paths.items() if p in within}:
+            out.append(f"every arm was run with each {name} ({_shown(inside)}): the effect is their average")
+    out += _other_names(made)
     if arms.role in {"model", "engine", "sampling"}:
         out.append(f"what differs is the {arms.role}, and no prompt: the effect is that of the {arms.role}")
     return tuple(out)
+
+
+def _other_names(made: ReadTrials) -> list[str]:
+    """Name the files that are called by another arm than the one that they hold."""
+    words = {arm: set(_WORD.findall(arm.lower())) for arm in made.arms}
+    own = {arm: found - set.union(*(w for a, w in words.items() if a != arm)) for arm, found in words.items()}
+    out = []
+    for one in made.sources:
+        if len(one["arms"]) != 1 or not one["used"]:
+            continue
+        name = set(_WORD.findall(str(one["file"]).replace("\\", "/").rpartition("/")[2].lower()))
+        mine = one["arms"][0]
+        called = [arm for arm in made.arms if arm != mine and own[arm] and own[arm] <= name]
+        if called and not own[mine] & name:
+            out.append(
+                f"{one['file']} holds the arm {mine!r} and is called by {called[0]!r}: one name is wrong"
+            )
+    return out
+
+
+def _shown(paths: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{path}: {' and '.join(map(_value, v[:3]))}" for path, v in list(paths.items())[:3])
 
 
 def _value(text: str) -> str:
