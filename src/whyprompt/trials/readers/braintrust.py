@@ -54,8 +54,7 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
         noted, known = traces.noted(row.get("metadata"))
         run = cells.pick(row, next(([k] for k in _RUNS if row.get(k)), []))
         settings = traces.together(cells.roles(prompt=run), noted)
-        metrics = traces.opened(row, ("metrics",))
-        metrics = metrics if isinstance(metrics, dict) else {}
+        metrics = cells.mapping(traces.opened(row, ("metrics",)))
         wrong = row.get("error") or None
         scores = _scores(row)
         yield LoggedTrial(
@@ -77,12 +76,10 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
 
 
 def _origin(row: Row) -> Any:  # noqa: ANN401 - an id
-    origin = traces.opened(row, ("origin",))
-    return origin.get("id") if isinstance(origin, dict) else None
+    return cells.mapping(traces.opened(row, ("origin",))).get("id")
 
 
 def _scores(row: Row) -> dict[str, float | None]:
-    found = traces.opened(row, ("scores",))
-    given = found if isinstance(found, dict) else {}
+    given = cells.mapping(traces.opened(row, ("scores",)))
     given |= {key.removeprefix("scores."): value for key, value in row.items() if key.startswith("scores.")}
     return traces.named_scores((scorer, (value,)) for scorer, value in given.items())

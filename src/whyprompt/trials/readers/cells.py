@@ -38,6 +38,16 @@ _LONG = 500
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 
 
+def mapping(value: object) -> dict[str, Any]:
+    """Give an object; an empty one where a log has none, or something else, in its place."""
+    return value if isinstance(value, dict) else {}
+
+
+def mappings(value: object) -> list[dict[str, Any]]:
+    """Give the objects in a list; none where a log has something else in its place."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def text(value: object) -> str:
     """Write a value as text: a text is itself, nothing is "", what has parts is JSON.
 

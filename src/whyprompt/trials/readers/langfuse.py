@@ -132,8 +132,7 @@ def _trials(
         noted, known = traces.noted(row.get("metadata"))
         sent = traces.opened(row, ("input",))
         question = cells.question_of(sent)[1]
-        parameters = traces.opened(row, ("model_parameters",))
-        parameters = parameters if isinstance(parameters, dict) else {}
+        parameters = cells.mapping(traces.opened(row, ("model_parameters",)))
         model = row.get("provided_model_name") or row.get("model")
         settings = traces.together(
             noted,
@@ -150,8 +149,7 @@ def _trials(
             | _inline(row)
         )
         wrong = row.get("level") == "ERROR"
-        used = traces.opened(row, ("usage_details", "usage"))
-        used = used if isinstance(used, dict) else {}
+        used = cells.mapping(traces.opened(row, ("usage_details", "usage")))
         yield LoggedTrial(
             item=cells.text(row.get("dataset_item_id")),
             question=question,
@@ -175,7 +173,7 @@ def _inline(row: Row) -> _Scores:
     found = traces.opened(row, ("scores",))
     if isinstance(found, dict):
         return traces.named_scores((scorer, (value,)) for scorer, value in found.items())
-    rows = [traces.snake(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    rows = [traces.snake(one) for one in cells.mappings(found)]
     return traces.named_scores(
         (cells.text(one.get("name")), (one.get("value"), one.get("string_value"))) for one in rows
     )

@@ -48,7 +48,7 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
     met = cells.Repeats()
     for where, row in rows_of(path):
         if isinstance(row.get("runs"), list):
-            for run in row["runs"]:
+            for run in cells.mappings(row["runs"]):
                 yield _run(run, row, met)
         elif any(key.startswith("inputs.") for key in row):
             yield _of_table(row, met)
@@ -66,8 +66,7 @@ def _run(run: Row, example: Row, met: cells.Repeats) -> LoggedTrial:
     target = cells.target_of(
         traces.opened(example, ("outputs",)) or traces.opened(run, ("reference_outputs",))
     )
-    extra = traces.opened(run, ("extra",))
-    noted, _ = traces.noted((extra or {}).get("metadata") if isinstance(extra, dict) else None)
+    noted, _ = traces.noted(cells.mapping(traces.opened(run, ("extra",))).get("metadata"))
     session = cells.pick(run, next(([k] for k in _SESSIONS if run.get(k)), []))
     settings = traces.together(cells.roles(prompt=session), noted)
     wrong = run.get("error") or None
@@ -121,9 +120,9 @@ def _empty(value: object) -> bool:
 
 def _feedback(stats: Any) -> dict[str, float | None]:  # noqa: ANN401 - any JSON
     """Give the mean of each key's feedback; a run has one of each, but for several judges."""
-    found = stats if isinstance(stats, dict) else {}
     return traces.named_scores(
-        (key, (one.get("avg") if isinstance(one, dict) else one,)) for key, one in found.items()
+        (key, (one.get("avg") if isinstance(one, dict) else one,))
+        for key, one in cells.mapping(stats).items()
     )
 
 

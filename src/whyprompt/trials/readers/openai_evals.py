@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from whyprompt._rows import json_rows
 from whyprompt.errors import DataError
@@ -48,9 +48,9 @@ def read(path: Path) -> Iterator[Log]:
     for line, row in json_rows(path):
         where = f"{path}:{line}"
         if "spec" in row:
-            spec = row["spec"] or {}
+            spec = cells.mapping(row["spec"])
         elif "final_report" in row:
-            report = row["final_report"] if isinstance(row["final_report"], dict) else {}
+            report = cells.mapping(row["final_report"])
         elif "type" in row and "sample_id" in row:
             events[cells.text(row["sample_id"])].append((where, row))
         else:
@@ -83,11 +83,11 @@ def read(path: Path) -> Iterator[Log]:
 
 
 def _settings(spec: Row) -> dict[str, Values]:
-    config = spec.get("run_config") or {}
-    evaluation = config.get("eval_spec") or {}
+    config = cells.mapping(spec.get("run_config"))
+    evaluation = cells.mapping(config.get("eval_spec"))
     functions = spec.get("completion_fns") or config.get("completion_fns") or spec.get("model_name")
     judge = cells.pick(evaluation, ("cls",), "eval_spec.") | cells.scalars(
-        evaluation.get("args"), "eval_spec.args."
+        cells.mapping(evaluation.get("args")), "eval_spec.args."
     )
     return cells.roles(
         model={"completion_fns": _one(functions)} if functions else {},
@@ -111,9 +111,9 @@ def _stated(report: Row, scorers: set[str]) -> Iterator[Stated]:
 
 
 def _trials(sample: str, events: list[tuple[str, Row]]) -> Iterator[LoggedTrial]:
-    by_type: defaultdict[str, list[tuple[str, Any]]] = defaultdict(list)
+    by_type: defaultdict[str, list[tuple[str, Row]]] = defaultdict(list)
     for where, event in events:
-        by_type[cells.text(event["type"])].append((where, event.get("data") or {}))
+        by_type[cells.text(event["type"])].append((where, cells.mapping(event.get("data"))))
     # A judge's own sampling comes after it.
     sent = by_type["sampling"][0][1] if by_type["sampling"] else {}
     matches, metrics = by_type["match"], by_type["metrics"]

@@ -10,7 +10,6 @@ A trial is a span of the operation that was evaluated; where none was, a call of
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -46,11 +45,12 @@ _Scores = dict[str, float | None]
 
 
 class _Span(NamedTuple):
-    """A span with its attributes, and its resource's."""
+    """A span or a log record with its attributes, its resource's, and those of its evaluations."""
 
     row: Row
-    attributes: dict[str, Any]
-    resource: dict[str, Any]
+    attributes: Row
+    resource: Row
+    results: list[Row]
 
 
 def sniff(path: Path, head: bytes) -> float:
@@ -76,9 +76,8 @@ def read(path: Path) -> Iterator[Log]:
         n += 1
         span = _span_id(one.row)
         operations[span] = _operation(found)
-        for event in one.row.get("events") or ():
-            if event.get("name") == _RESULT:
-                scores[span] |= _score(_attributes(event.get("attributes")))
+        for result in one.results:
+            scores[span] |= _score(result)
         if "gen_ai.evaluation.name" in found:
             # Some write an evaluation as a span of its own, under the one that it is of.
             scores[cells.text(one.row.get("parentSpanId"))] |= _score(found)
@@ -105,7 +104,7 @@ def _signals(path: Path) -> Iterator[tuple[str, _Span]]:
     for where, document in documents:
         try:
             yield from _parts(_renamed(document))
-        except (AttributeError, TypeError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise DataError(
                 f"{where}: is not as OTLP JSON is", hint="export with the OTLP JSON or file exporter"
             ) from None
@@ -128,11 +127,13 @@ def _parts(document: Row) -> Iterator[tuple[str, _Span]]:
             about = _attributes((resource.get("resource") or {}).get("attributes"))
             for scope in resource.get(inner) or ():
                 for row in scope.get(last) or ():
-                    yield kind, _Span(row, _attributes(row.get("attributes")), about)
+                    found = [e for e in row.get("events") or () if e.get("name") == _RESULT]
+                    results = [_attributes(event.get("attributes")) for event in found]
+                    yield kind, _Span(row, _attributes(row.get("attributes")), about, results)
 
 
 def _attributes(given: Any) -> dict[str, Any]:  # noqa: ANN401 - a list of keys and values
-    return {one["key"]: _value(one.get("value") or {}) for one in given or () if "key" in one}
+    return {one["key"]: _value(one.get("value") or {}) for one in given or () if isinstance(one["key"], str)}
 
 
 def _value(given: Row) -> Any:  # noqa: ANN401 - any JSON
@@ -176,7 +177,7 @@ def _operation(found: Row) -> str:
 
 def _trials(path: Path, scores: dict[str, _Scores], operations: frozenset[str]) -> Iterator[LoggedTrial]:
     met = cells.Repeats()
-    for kind, (row, found, resource) in _signals(path):
+    for kind, (row, found, resource, _) in _signals(path):
         if kind == "log" or _operation(found) not in operations or "gen_ai.evaluation.name" in found:
             continue
         sent = traces.opened(found, _SENT) or _indexed(found, "gen_ai.prompt")
@@ -186,6 +187,7 @@ def _trials(path: Path, scores: dict[str, _Scores], operations: frozenset[str]) 
         wrong = _error(row, found)
         own = scores.get(f"response {found.get('gen_ai.response.id')}", {}) | scores.get(_span_id(row), {})
         start, end = (_nanoseconds(row.get(key)) for key in ("startTimeUnixNano", "endTimeUnixNano"))
+        begun = None if start is None else traces.moment(start / 1e9)
         yield LoggedTrial(
             question=question,
             rep=met.next(question, cells.text(settings)),
@@ -196,7 +198,7 @@ def _trials(path: Path, scores: dict[str, _Scores], operations: frozenset[str]) 
             prompt_tokens=cells.count(traces.opened(found, _USED)),
             completion_tokens=cells.count(traces.opened(found, _MADE)),
             latency_s=None if start is None or end is None else (end - start) / 1e9,
-            started_at=None if start is None else datetime.fromtimestamp(start / 1e9, UTC).isoformat(),
+            started_at=begun.isoformat() if begun else None,
             error=wrong,
         )
 
@@ -206,8 +208,9 @@ def _settings(found: Row) -> dict[str, Values]:
 
 
 def _error(row: Row, found: Row) -> str | None:
-    status = row.get("status") or {}
-    if status.get("code") not in {2, "STATUS_CODE_ERROR"} and not found.get("error.type"):
+    status = cells.mapping(row.get("status"))
+    failed = cells.text(status.get("code")) in {"2", "STATUS_CODE_ERROR"}
+    if not failed and not found.get("error.type"):
         return None
     return cells.text(status.get("message") or found.get("error.type")) or "error without a message"
 

@@ -68,8 +68,7 @@ def _scores(row: Row) -> dict[str, float | None]:
         # An evaluator that failed has no score; its label may say one where it gives no number.
         return traces.named_scores(
             (cells.text(one.get("name")), () if one.get("error") else (one.get("score"), one.get("label")))
-            for one in annotations
-            if isinstance(one, dict)
+            for one in cells.mappings(annotations)
         )
     columns = ((match[1], column) for column in row if (match := _SCORE.fullmatch(column)))
     return traces.named_scores(

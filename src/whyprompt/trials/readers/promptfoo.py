@@ -13,7 +13,6 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from whyprompt._rows import delimited_rows, json_rows, json_value
 from whyprompt.errors import DataError
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
 name = "promptfoo"
 _WENT_WRONG = 2
+_ADDRESS = re.compile(r"\w+://(?:[^/@]*@)?(?P<host>[^?#]+)")
 _BLOCK = ("Status", "Score")
 
 
@@ -55,8 +55,8 @@ def read(path: Path) -> Iterator[Log]:
     elif kind == "lines" or (kind == "object" and "results" not in heads.keys(head)):
         yield _log(path, {}, partial(_lines, path))
     else:
-        document = json_value(path.read_bytes(), path)
-        summary = document.get("results") if isinstance(document.get("results"), dict) else document
+        document = cells.mapping(json_value(path.read_bytes(), path))
+        summary = cells.mapping(document.get("results")) or document
         results = summary.get("results")
         if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
             raise DataError(
@@ -81,10 +81,9 @@ def _placed(path: Path, results: list[Row]) -> Iterator[tuple[str, Row]]:
 
 
 def _log(path: Path, document: Row, rows: _Rows) -> Log:
-    summary = document.get("summary") or {}
-    prompts = summary.get("prompts") or ((summary.get("table") or {}).get("head") or {}).get("prompts") or []
-    config = document.get("config") or {}
-    about = document.get("metadata") or {}
+    summary, config, about = (cells.mapping(document.get(key)) for key in ("summary", "config", "metadata"))
+    head = cells.mapping(cells.mapping(summary.get("table")).get("head"))
+    prompts = cells.mappings(summary.get("prompts") or head.get("prompts"))
     items, arms, judges = _survey(path, rows(), prompts, config)
     version = cells.text(about.get("promptfooVersion"))
     return Log(
@@ -107,18 +106,14 @@ _Arm = tuple[Any, ...]
 
 
 def _arm(row: Row) -> _Arm:
-    provider = row.get("provider")
-    if isinstance(provider, str):
-        provider = {"id": provider}
-    prompt = row.get("prompt") or {}
-    prompt = {"raw": prompt} if isinstance(prompt, str) else prompt
-    return (
-        row.get("promptIdx"),
-        row.get("promptId") or prompt.get("id"),
-        prompt.get("label") or prompt.get("display"),
-        (provider or {}).get("id"),
-        (provider or {}).get("label"),
+    provider, prompt = row.get("provider"), cells.mapping(row.get("prompt"))
+    by = {"id": provider} if isinstance(provider, str) else cells.mapping(provider)
+    found = (
+        *(row.get("promptId") or prompt.get("id"), prompt.get("label") or prompt.get("display")),
+        *(by.get("id"), by.get("label")),
     )
+    index = row.get("promptIdx")
+    return (index if isinstance(index, int) else None, *(cells.text(each) or None for each in found))
 
 
 def _survey(
@@ -137,34 +132,37 @@ def _survey(
         arm = _arm(row)
         if arm not in arms:
             arms[arm] = _settings(arm, prompts, config)
-        asserts = (row.get("testCase") or {}).get("assert") or []
-        judges.update(_judge(each) for each in asserts if isinstance(each, dict))
+        judges.update(_judge(each) for each in _asserts(row))
     if not arms:
         raise DataError(f"{path} holds no results", hint="run the evaluation, then export it again")
     return items, arms, judges
 
 
+def _asserts(row: Row) -> list[Row]:
+    return cells.mappings(cells.mapping(row.get("testCase")).get("assert"))
+
+
 def _judge(each: Row) -> str:
     provider = each.get("provider")
-    by = cells.text(provider.get("id") if isinstance(provider, dict) else provider)
-    return " ".join(part for part in (cells.text(each.get("type")), each.get("metric"), by) if part)
+    by = provider.get("id") if isinstance(provider, dict) else provider
+    return " ".join(part for part in map(cells.text, (each.get("type"), each.get("metric"), by)) if part)
 
 
 def _settings(arm: _Arm, prompts: list[Row], config: Row) -> Mapping[str, Values]:
     _, identity, label, provider, shown = arm
     index = _index(arm, prompts)
     template = None if index is None else prompts[index].get("raw")
-    given = config.get("providers") or ()
-    served = [p for p in given if isinstance(p, dict) and provider in (p.get("id"), p.get("label"))]
-    options = (served[0].get("config") or {}) if len(served) == 1 else {}
-    address = urlsplit(cells.text(options.get("apiBaseUrl") or options.get("apiHost")))
+    given = cells.mappings(config.get("providers"))
+    served = [p for p in given if provider in (p.get("id"), p.get("label"))]
+    options = cells.mapping(served[0].get("config")) if len(served) == 1 else {}
+    # Nothing else of an address: a name and a password may stand in it.
+    address = _ADDRESS.match(cells.text(options.get("apiBaseUrl") or options.get("apiHost")))
     return cells.roles(
         prompt=cells.pick(
             {"label": label, "id": identity, "raw": template}, ("label", "id", "raw"), "prompt."
         ),
         model=cells.pick({"id": provider, "label": shown}, ("id", "label"), "provider."),
-        # Nothing else of an address: a name and a password may stand in it.
-        engine={"apiBaseUrl": f"{address.hostname}{address.path}"} if address.hostname else {},
+        engine={"apiBaseUrl": address["host"]} if address else {},
         sampling=cells.pick(options, cells.SAMPLING, "config."),
         seed=cells.pick(options, ("seed",), "config."),
     )
@@ -173,8 +171,8 @@ def _settings(arm: _Arm, prompts: list[Row], config: Row) -> Mapping[str, Values
 def _index(arm: _Arm, prompts: list[Row]) -> int | None:
     """Give the place of an arm among the run's prompts; older layouts tell it by label and provider alone."""
     index, _, label, *provider = arm
-    if isinstance(index, int):
-        return index if index < len(prompts) else None
+    if index is not None:
+        return index if 0 <= index < len(prompts) else None
     same = [i for i, p in enumerate(prompts) if p.get("label") == label and p.get("provider") in provider]
     return same[0] if len(same) == 1 else None
 
@@ -184,9 +182,9 @@ def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -
     for where, row in rows():
         item, question, target, rest = items.of(row)
         arm = _arm(row)
-        response = row.get("response") or {}
-        response = response if isinstance(response, dict) else {"output": response}
-        used = response.get("tokenUsage") or row.get("tokenUsage") or {}
+        given = row.get("response")
+        response = {"output": given} if isinstance(given, str) else cells.mapping(given)
+        used = cells.mapping(response.get("tokenUsage") or row.get("tokenUsage"))
         wrong = _error(row, response)
         latency = cells.number(row.get("latencyMs"))
         yield LoggedTrial(
@@ -197,9 +195,7 @@ def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -
             scores=_scores(row, where, went=wrong is None),
             covariates=cells.scalars(rest) | _about(row),
             settings=arms[arm],
-            prompt=cells.said((row.get("prompt") or {}).get("raw"))
-            if isinstance(row.get("prompt"), dict)
-            else None,
+            prompt=cells.said(cells.mapping(row.get("prompt")).get("raw")),
             completion=cells.said(response.get("output")),
             prompt_tokens=cells.count(used.get("prompt")),
             completion_tokens=cells.count(used.get("completion")),
@@ -211,7 +207,7 @@ def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -
 
 
 def _about(row: Row) -> dict[str, Scalar]:
-    about = cells.scalars((row.get("testCase") or {}).get("metadata"))
+    about = cells.scalars(cells.mapping(cells.mapping(row.get("testCase")).get("metadata")))
     return {key: value for key, value in about.items() if key not in {"id", "item_id"}}
 
 
@@ -229,9 +225,12 @@ def _error(row: Row, response: Row) -> str | None:
 
 
 def _scores(row: Row, where: str, *, went: bool) -> dict[str, float | None]:
-    asked = (each.get("metric") for each in (row.get("testCase") or {}).get("assert") or () if not went)
-    named = dict.fromkeys(metric for metric in asked if metric)
-    named |= row.get("namedScores") or (row.get("gradingResult") or {}).get("namedScores") or {}
+    # What went wrong has none of the scores that were asked for.
+    asked = () if went else (each.get("metric") for each in _asserts(row))
+    named: Row = dict.fromkeys(metric for metric in asked if metric and isinstance(metric, str))
+    named |= cells.mapping(
+        row.get("namedScores") or cells.mapping(row.get("gradingResult")).get("namedScores")
+    )
     return _read_scores(row.get("score"), row.get("success"), named, where, went=went)
 
 
@@ -254,17 +253,19 @@ def _stated(prompts: list[Row], arms: dict[_Arm, Mapping[str, Values]]) -> Itera
     """Give the means of each prompt; trials that went wrong count as 0 in its sums, and are none of its n."""
     for index, prompt in enumerate(prompts):
         mine = [settings for arm, settings in arms.items() if _index(arm, prompts) == index]
-        metrics = prompt.get("metrics") or {}
-        n = (metrics.get("testPassCount") or 0) + (metrics.get("testFailCount") or 0)
-        if len(mine) != 1 or not n or sum(s == mine[0] for s in arms.values()) != 1:
+        metrics = cells.mapping(prompt.get("metrics"))
+        passed, failed = (cells.count(metrics.get(f"test{k}Count")) for k in ("Pass", "Fail"))
+        n = (passed or 0) + (failed or 0)
+        if passed is None or not n or len(mine) != 1 or sum(s == mine[0] for s in arms.values()) != 1:
             continue
         where = {**mine[0].get("prompt", {}), **mine[0].get("model", {})}
-        if metrics.get("score") is not None:
-            yield Stated("score", metrics["score"] / n, where, n)
-        yield Stated("success", metrics["testPassCount"] / n, where, n)
-        counted = metrics.get("namedScoresCount") or {}
-        for key, total in (metrics.get("namedScores") or {}).items():
-            if counted.get(key) == n:  # else it is a mean of other than one a trial
+        if (total := cells.number(metrics.get("score"))) is not None:
+            yield Stated("score", total / n, where, n)
+        yield Stated("success", passed / n, where, n)
+        counted = cells.mapping(metrics.get("namedScoresCount"))
+        for key, given in cells.mapping(metrics.get("namedScores")).items():
+            # Counted otherwise, it is a mean of other than one a trial.
+            if counted.get(key) == n and (total := cells.number(given)) is not None:
                 yield Stated(_named(key), total / n, where, n)
 
 

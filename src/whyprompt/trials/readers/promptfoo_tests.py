@@ -66,14 +66,14 @@ class Tests:
 
 def variables(row: Row) -> Row:
     """Give the variables of a result's test."""
-    found = row.get("vars") or (row.get("testCase") or {}).get("vars") or {}
+    found = cells.mapping(row.get("vars") or cells.mapping(row.get("testCase")).get("vars"))
     # promptfoo puts what it adds itself beside the variables of the test.
-    return {k: v for k, v in found.items() if not k.startswith("_")} if isinstance(found, dict) else {}
+    return {k: v for k, v in found.items() if not k.startswith("_")}
 
 
 def described(row: Row) -> str:
     """Give what a result's test is called, "" where it has no name."""
-    test = row.get("testCase") or {}
-    about = test.get("metadata") or {}
+    test = cells.mapping(row.get("testCase"))
+    about = cells.mapping(test.get("metadata"))
     given = (test.get("description"), row.get("description"), about.get("id"), about.get("item_id"))
     return next((cells.text(value) for value in given if value not in (None, "")), "")

@@ -51,8 +51,7 @@ def noted(metadata: object, prefix: str = "metadata.") -> tuple[dict[str, Values
     """
     settings: defaultdict[str, dict[str, Scalar]] = defaultdict(dict)
     known: dict[str, Scalar] = {}
-    found = cells.parsed(metadata)
-    for key, value in (found if isinstance(found, dict) else {}).items():
+    for key, value in cells.mapping(cells.parsed(metadata)).items():
         role = _ROLES.get(key.lower())
         if role is not None and value not in (None, "") and isinstance(value, str | int | float | bool):
             settings[role][f"{prefix}{key}"] = value
@@ -87,13 +86,13 @@ def seconds(start: object, end: object) -> float | None:
 
 def moment(value: object) -> datetime | None:
     """Read an instant: as text, in seconds, or as what a table holds; without a zone it is UTC."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return datetime.fromtimestamp(value, UTC)
-    if isinstance(value, str):
-        try:
+    try:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return datetime.fromtimestamp(value, UTC)
+        if isinstance(value, str):
             value = datetime.fromisoformat(value)
-        except ValueError:
-            return None
+    except (ValueError, OverflowError, OSError):
+        return None
     if not isinstance(value, datetime):
         return None
     return value if value.tzinfo else value.replace(tzinfo=UTC)
