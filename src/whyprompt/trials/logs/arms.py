@@ -96,7 +96,9 @@ def _file_names(files: Sequence[Path]) -> list[str]:
     for depth in range(1, 1 + max(len(path.parts) for path in files)):
         names = ["/".join((*path.parts[-depth:-1], path.stem)) for path in files]
         if len(set(names)) == runs:
-            return names
+            # Files that are called alike are told by their folders alone.
+            folders = [name.rpartition("/")[0] for name in names]
+            return folders if len(set(folders)) == runs else names
     return [str(path.with_suffix("")) for path in files]
 
 

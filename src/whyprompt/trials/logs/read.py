@@ -108,7 +108,11 @@ def read_trials(
 
 def _read(one: FoundFile, gathered: Gathered, warnings: list[str], left_out: Counter[str]) -> None:
     """Gather the logs of a file; a log without scores is refused, or left out of a folder."""
+    already = {log.path for log in gathered.logs}
     for log in one.reader.read(one.path):
+        # A file of results leads to the logs beside it, which may be named too.
+        if log.path in already:
+            continue
         begin = gathered.n
         n = gathered.add(log)
         scored = any(gathered.scored[begin:])
@@ -178,7 +182,7 @@ class _Reading(Rows):
             scorer=found.name,
             arms=tuple(names),
             reference=ref,
-            taken=_taken(frame, arms, found, by),
+            taken={},
             sources=self._sources(names),
             pairing=pairing,
             differs=differs,
@@ -189,6 +193,7 @@ class _Reading(Rows):
             left_out=dict(self.left_out),
             figures={"means_checked": float(stated), "same_prompts": float(of_prompts.same)},
         )
+        made = replace(made, taken=_taken(g, made, arms, by))
         said = [*found.notes, *self.notes, *of_prompts.notes]
         of_setting = np.full(len(self.settings), -1)
         of_setting[self.setting[kept]] = rows["arm"]
@@ -274,14 +279,35 @@ def _by_arm(rows: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
     }
 
 
-def _taken(frame: pd.DataFrame, arms: Arms, found: Scorer, by: str) -> dict[str, str]:
-    of_item = {"content": "the question, its choices and target", "question": "the question"}.get(by, by)
+def _taken(g: Gathered, found: ReadTrials, arms: Arms, by: str) -> dict[str, str]:
+    """Say which field of the logs each column is."""
+    used = {str(one["file"]) for one in found.sources if one["used"]}
+    of: dict[str, dict[str, None]] = {}
+    for log in g.logs:
+        for name, field in log.fields.items() if str(log.path) in used else ():
+            of.setdefault(name, {})[field] = None
+    fields = {name: " or ".join(some) for name, some in of.items()}
+    model = [*found.differs.get("model", {}), *found.shared.get("model", {})]
+    scores = f" ({fields['scores']})" if "scores" in fields else ""
+    content = ", ".join(fields[name] for name in ("question", "choices", "target") if name in fields)
+    own = fields.get("item", "its own name")
     named = {
-        "item_id": f"{of_item}, by the log's own name where that is one item's",
+        "item_id": {
+            "content": f"what was asked ({content or 'question'}), called by {own} where that is one item's",
+            "question": f"the question ({fields.get('question', 'question')})",
+            "id": own,
+        }.get(by, by),
         "arm": "the file" if arms.path == FILE else f"{arms.path} ({arms.role})",
-        found.column: f"scorer {found.name!r}",
-        "question_chars": "counted in the question",
-        "question_words": "counted in the question",
-        "numbers": "counted in the question",
+        "rep": fields.get("rep", "the order in the log"),
+        found.outcome: f"scorer {found.scorer!r}{scores}",
+        **dict.fromkeys(("question_chars", "question_words", "numbers"), "counted in the question"),
+        "model": ", ".join(model[:3]),
+        "log": "the file",
+        "error": fields.get("error", "a score that is missing"),
     }
-    return {column: named.get(column, "the logs' own") for column in frame.columns}
+    covariates = fields.get("covariates", "a field of the item")
+    return {c: named.get(c) or fields.get(c) or _by_default(c, covariates) for c in found.frame.columns}
+
+
+def _by_default(column: str, covariates: str) -> str:
+    return "the logs' own" if column in TAKEN else f"covariate ({covariates})"

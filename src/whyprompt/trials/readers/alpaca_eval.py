@@ -24,6 +24,13 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.record import Values
 
 name = "AlpacaEval"
+_TAKEN = {
+    "question": "instruction",
+    "scores": "preference - 1, or characters of output",
+    "covariates": "dataset",
+    "completion": "output_2, or output",
+    "error": "a missing preference or output",
+}
 _JUDGED = frozenset({"instruction", "output_1", "output_2", "preference"})
 _ANSWERED = frozenset({"instruction", "output", "generator"})
 # What a preference is against, and whose it is.
@@ -65,13 +72,16 @@ def read(path: Path) -> Iterator[Log]:
         )
     if kinds == {"outputs"}:
         note = "'characters' is the length of each output, counted here: the file has no score"
-        yield Log(path=path, format=name, notes=(note, _GENERATOR), trials=partial(_outputs, path))
+        yield Log(
+            path=path, format=name, fields=_TAKEN, notes=(note, _GENERATOR), trials=partial(_outputs, path)
+        )
         return
     judges = {key: found for key, found in seen.items() if key in _JUDGES}
     varying = [key for key, found in judges.items() if len(found) > 1]
     yield Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         settings=cells.roles(judge={k: min(found) for k, found in judges.items() if k not in varying}),
         notes=("'preference' is the chance that generator_2 wins against generator_1", _GENERATOR),
         trials=partial(_annotations, path, varying),

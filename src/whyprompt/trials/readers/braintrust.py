@@ -21,6 +21,20 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.rows import Row
 
 name = "Braintrust"
+_TAKEN = {
+    "item": "dataset_record_id, else origin.id",
+    "question": "input",
+    "target": "expected",
+    "scores": "scores",
+    "covariates": "metadata",
+    "completion": "output",
+    "prompt_tokens": "metrics.prompt_tokens",
+    "completion_tokens": "metrics.completion_tokens",
+    "cost": "metrics.estimated_cost",
+    "latency_s": "metrics.start to metrics.end",
+    "started_at": "created",
+    "error": "error",
+}
 _RUNS = ("experiment_name", "experiment_id")
 
 
@@ -35,7 +49,7 @@ def sniff(path: Path, head: bytes) -> float:
 
 def read(path: Path) -> Iterator[Log]:
     """Give the experiments in a file, as one log."""
-    yield Log(path=path, format=name, trials=partial(_trials, path))
+    yield Log(path=path, format=name, fields=_TAKEN, trials=partial(_trials, path))
 
 
 def _is_root(row: Row) -> bool:

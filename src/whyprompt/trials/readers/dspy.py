@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 name = "DSPy"
+_TAKEN = {
+    "item": "item_id, else the example's inputs",
+    "question": "the example's inputs",
+    "target": "the example's answer",
+    "scores": "the metric's column",
+    "covariates": "the example's fields",
+    "completion": "the prediction's fields",
+    "error": "the prediction's error",
+}
 _EXAMPLE, _PREDICTION = "example_", "pred_"
 # What its modules add to a prediction.
 _ADDED = frozenset({"reasoning", "rationale", "trajectory", "completions", "prediction"})
@@ -70,6 +79,7 @@ def read(path: Path) -> Iterator[Log]:
     yield Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         settings={"judge": {"metric": metric}},
         notes=sides.notes(),
         trials=partial(_trials, path, metric, sides),

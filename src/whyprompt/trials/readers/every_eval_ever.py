@@ -37,6 +37,21 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.record import Scalar
 
 name = "every_eval_ever"
+_TAKEN = {
+    "item": "sample_id",
+    "question": "input.raw",
+    "target": "input.reference",
+    "choices": "input.choices",
+    "rep": "metadata.rep",
+    "scores": "evaluation.score",
+    "covariates": "metadata",
+    "prompt": "input.formatted, else messages",
+    "completion": "output.raw, else messages",
+    "prompt_tokens": "token_usage.input_tokens",
+    "completion_tokens": "token_usage.output_tokens",
+    "latency_s": "performance.latency_ms, else generation_time_ms",
+    "error": "error",
+}
 
 _SAMPLES = (b'"evaluation_id"', b'"sample_id"', b'"model_id"', b'"evaluation_name"')
 _AGGREGATE = (b'"evaluation_id"', b'"schema_version"', b'"model_info"')
@@ -139,6 +154,7 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
     return Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         trials=partial(_trials, path, _Aggregate(content, known)),
         version=str(first.get("schema_version", "")),
         settings=settings,

@@ -25,6 +25,23 @@ if TYPE_CHECKING:
     Stats = dict[str, float | None]
 
 name = "HELM"
+_TAKEN = {
+    "item": "instance_id and perturbation",
+    "question": "instance.input",
+    "target": "the correct references",
+    "choices": "instance.references",
+    "rep": "train_trial_index",
+    "scores": "stats, their means",
+    "covariates": "num_references",
+    "prompt": "request.prompt",
+    "completion": "result.completions",
+    "prompt_tokens": "num_prompt_tokens",
+    "completion_tokens": "num_output_tokens",
+    "latency_s": "inference_runtime",
+    "started_at": "result.request_datetime",
+    "stop_reason": "finish_reason",
+    "error": "result.error",
+}
 
 _STATS = "per_instance_stats.json"
 _COUNTED = frozenset(
@@ -95,6 +112,7 @@ def read(path: Path) -> Iterator[Log]:
     yield Log(
         path=file,
         format=name,
+        fields=_TAKEN,
         trials=partial(_trials, file),
         settings=_settings(spec),
         stated=tuple(_stated(file, {s for one in found.values() for s in one.stats if s not in _COUNTED})),

@@ -35,6 +35,24 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 name = "Inspect"
+_TAKEN = {
+    "item": "samples.id",
+    "question": "samples.input",
+    "target": "samples.target",
+    "choices": "samples.choices",
+    "rep": "samples.epoch",
+    "scores": "samples.scores",
+    "covariates": "samples.metadata",
+    "prompt": "samples.messages, before the model's first",
+    "completion": "samples.output",
+    "prompt_tokens": "samples.output.usage",
+    "completion_tokens": "samples.output.usage",
+    "cost": "samples.output.usage.total_cost",
+    "latency_s": "samples.working_time, else total_time",
+    "started_at": "samples.started_at",
+    "stop_reason": "samples.limit, else output.choices.stop_reason",
+    "error": "samples.error",
+}
 
 _ENTRY = re.compile(rb"_journal/start\.json|header\.json|samples/[^\0]+_epoch_\d+")
 _WHOLE = re.compile(r"samples/.+_epoch_\d+\.json")
@@ -172,6 +190,7 @@ def _log(
     return Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         trials=lambda: (_trial(sample, named) for sample in samples()),
         version=" ".join(filter(None, (mapping(spec.get("packages")).get("inspect_ai"), schema))),
         settings=run_settings(header),

@@ -27,6 +27,20 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.rows import Row
 
 name = "Langfuse"
+_TAKEN = {
+    "item": "dataset_item_id",
+    "question": "input",
+    "scores": "scores, by name",
+    "covariates": "metadata",
+    "prompt": "input",
+    "completion": "output",
+    "prompt_tokens": "usage_details.input",
+    "completion_tokens": "usage_details.output",
+    "cost": "total_cost",
+    "latency_s": "start_time to end_time",
+    "started_at": "start_time",
+    "error": "status_message, where level is ERROR",
+}
 _OBSERVED = frozenset({"trace_id", "type", "start_time"})
 _SCORED = frozenset({"trace_id", "data_type", "name", "value", "source"})
 _PROMPT = ("prompt_name", "prompt_version")
@@ -75,7 +89,13 @@ def read(path: Path) -> Iterator[Log]:
     if beside:
         notes.append("no scores lie beside the observations: put their folder 'scores' beside the file's own")
     own = {trace: found for trace, found in of_trace.items() if trace not in several}
-    yield Log(path=path, format=name, notes=tuple(notes), trials=partial(_trials, path, of_observation, own))
+    yield Log(
+        path=path,
+        format=name,
+        fields=_TAKEN,
+        notes=tuple(notes),
+        trials=partial(_trials, path, of_observation, own),
+    )
 
 
 def _folder(path: Path, called: str) -> list[Path]:

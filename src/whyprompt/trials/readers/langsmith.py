@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.rows import Row
 
 name = "LangSmith"
+_TAKEN = {
+    "item": "reference_example_id",
+    "question": "inputs",
+    "target": "reference outputs",
+    "scores": "feedback",
+    "covariates": "example.metadata",
+    "completion": "outputs",
+    "prompt_tokens": "prompt_tokens",
+    "completion_tokens": "completion_tokens",
+    "cost": "total_cost",
+    "latency_s": "start_time to end_time",
+    "started_at": "start_time",
+    "error": "error",
+}
 _SESSIONS = ("session_name", "session_id", "experiment_name")
 
 
@@ -41,7 +55,7 @@ def sniff(path: Path, head: bytes) -> float:
 
 def read(path: Path) -> Iterator[Log]:
     """Give the experiments in a file, as one log."""
-    yield Log(path=path, format=name, trials=partial(_trials, path))
+    yield Log(path=path, format=name, fields=_TAKEN, trials=partial(_trials, path))
 
 
 def _trials(path: Path) -> Iterator[LoggedTrial]:

@@ -24,6 +24,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 name = "lm-eval"
+_TAKEN = {
+    "item": "doc_hash, else doc_id",
+    "question": "doc",
+    "target": "target",
+    "choices": "doc, else the continuations scored",
+    "rep": "the place in resps",
+    "scores": "a metric and its filter",
+    "covariates": "doc",
+    "prompt": "arguments",
+    "completion": "resps",
+}
 
 _STAMP = re.compile(r"_(\d{4}-\d{2}-\d{2}T\d{2}-\d{2}-\d{2}(?:\.\d+)?)\.jsonl?$")
 _ID = re.compile(rb'\s*\{"doc_id":\s*(\d+)\s*,')
@@ -129,6 +140,7 @@ def _samples_log(path: Path, results: Mapping[str, Any] | None = None, notes: Se
     return Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         trials=partial(_trials, path, run),
         version=str(results.get("lm_eval_version") or ""),
         settings=run_settings(results, run.task),

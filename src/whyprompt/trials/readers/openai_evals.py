@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.rows import Row
 
 name = "OpenAI evals"
+_TAKEN = {
+    "item": "sample_id",
+    "question": "sampling.prompt, the user's last",
+    "target": "match.expected",
+    "rep": "order of events",
+    "scores": "match.correct, metrics",
+    "prompt": "sampling.prompt",
+    "completion": "sampling.sampled",
+    "started_at": "created_at",
+    "error": "error",
+}
 # The names that reports have for the standard error of an accuracy, the first one as the tool spells it.
 _ERRORS = ("boostrap_std", "bootstrap_std")
 
@@ -73,6 +84,7 @@ def read(path: Path) -> Iterator[Log]:
     yield Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         settings=_settings(spec),
         stated=tuple(_stated(report, scorers)),
         # A run that was stopped has no report.

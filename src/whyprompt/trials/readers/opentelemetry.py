@@ -26,6 +26,17 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.rows import Row
 
 name = "OpenTelemetry"
+_TAKEN = {
+    "question": "gen_ai.input.messages, the user's last",
+    "scores": "gen_ai.evaluation.result",
+    "prompt": "gen_ai.input.messages",
+    "completion": "gen_ai.output.messages",
+    "prompt_tokens": "gen_ai.usage.input_tokens",
+    "completion_tokens": "gen_ai.usage.output_tokens",
+    "latency_s": "the span's start to its end",
+    "started_at": "the span's start",
+    "error": "error.type, or the span's status",
+}
 _CALLS = frozenset({"chat", "text_completion", "generate_content"})
 _RESULT = "gen_ai.evaluation.result"
 # The names of conventions of other ages for the same thing, the present one first.
@@ -87,6 +98,7 @@ def read(path: Path) -> Iterator[Log]:
     yield Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         trials=partial(_trials, path, dict(scores), frozenset(evaluated) or _CALLS),
     )
 

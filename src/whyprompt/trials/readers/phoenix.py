@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.rows import Row
 
 name = "Phoenix"
+_TAKEN = {
+    "item": "example_id",
+    "question": "input",
+    "target": "reference_output",
+    "rep": "repetition_number",
+    "scores": "annotations",
+    "completion": "output",
+    "prompt_tokens": "prompt_token_count",
+    "completion_tokens": "completion_token_count",
+    "latency_s": "latency_ms, else start_time to end_time",
+    "started_at": "start_time",
+    "error": "error",
+}
 _FIELDS = frozenset({"example_id", "repetition_number", "reference_output", "output"})
 _SCORE = re.compile(r"annotation_(.+)_score")
 
@@ -35,7 +48,7 @@ def sniff(path: Path, head: bytes) -> float:
 
 def read(path: Path) -> Iterator[Log]:
     """Give the one experiment in a file."""
-    yield Log(path=path, format=name, trials=partial(_trials, path))
+    yield Log(path=path, format=name, fields=_TAKEN, trials=partial(_trials, path))
 
 
 def _trials(path: Path) -> Iterator[LoggedTrial]:

@@ -64,7 +64,16 @@ def read(path: Path) -> Iterator[Log]:
     for family in columns.wide:
         listed = ", ".join(map(repr, family.columns.values()))
         notes.append(f"the columns {listed} are {family.stem!r} under the arms {', '.join(family.columns)}")
-    yield Log(path=path, format=name, notes=tuple(notes), trials=trials)
+    yield Log(path=path, format=name, fields=_taken(columns), notes=tuple(notes), trials=trials)
+
+
+def _taken(columns: Columns) -> dict[str, str]:
+    """Say which columns are what a trial has."""
+    out = {"latency_s" if role == "latency_ms" else role: column for role, column in columns.roles.items()}
+    families = {family.stem: ", ".join(family.columns.values()) for family in columns.wide}
+    beside = {role: ", ".join(family.columns.values()) for role, family in columns.beside.items()}
+    scores = ", ".join((*columns.scores.values(), *families.values()))
+    return out | beside | ({"scores": scores} if scores else {})
 
 
 def _opened(sample: list[Row]) -> frozenset[str]:

@@ -28,6 +28,21 @@ if TYPE_CHECKING:
     from whyprompt.trials.readers.record import Scalar, Values
 
 name = "promptfoo"
+_TAKEN = {
+    "item": "testCase.metadata, else its description",
+    "question": "vars",
+    "target": "vars",
+    "rep": "the order of testIdx within an item",
+    "scores": "score, success, namedScores",
+    "covariates": "vars, testCase.metadata",
+    "prompt": "prompt.raw",
+    "completion": "response.output",
+    "prompt_tokens": "tokenUsage.prompt",
+    "completion_tokens": "tokenUsage.completion",
+    "cost": "cost",
+    "latency_s": "latencyMs",
+    "error": "error, where failureReason is 2",
+}
 _WENT_WRONG = 2
 _ADDRESS = re.compile(r"\w+://(?:[^/@]*@)?(?P<host>[^?#]+)")
 _BLOCK = ("Status", "Score")
@@ -89,6 +104,7 @@ def _log(path: Path, document: Row, rows: _Rows) -> Log:
     return Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         version=version or (f"results {summary['version']}" if "version" in summary else ""),
         settings=cells.roles(
             judge={"assert": "; ".join(sorted(judges))} if judges else {},
@@ -298,6 +314,7 @@ def _table(path: Path, separator: str) -> Log:
     return Log(
         path=path,
         format=name,
+        fields=_TAKEN,
         settings={},
         notes=("the table has no prompts, tokens, costs or versions: export JSON for these",),
         trials=partial(_table_trials, path, separator, columns, settings),

@@ -126,6 +126,8 @@ class Log:
         Means that the log states.
     status : str
         ``"complete"``, ``"cancelled"``, ``"failed"``; "" where the file does not say.
+    fields : mapping
+        By attribute of `LoggedTrial` the field of the log that it is read from, in words.
     notes : tuple of str
         What a reader of the log should know: what was left out, or is ambiguous.
     trials : callable
@@ -139,6 +141,7 @@ class Log:
     settings: Mapping[str, Values] = field(default_factory=dict)
     stated: tuple[Stated, ...] = ()
     status: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
