@@ -280,6 +280,7 @@ def test_means_are_stated_of_means_alone(tmp_path):
     made["configs"]["t"]["metric_list"].append({"metric": "ppl", "aggregation": "perplexity"})
     log = only(write(tmp_path, [row(0, ppl=1.0, metrics=["exact_match", "ppl"])], made))
     assert [(s.scorer, s.mean, s.error) for s in log.stated] == [("exact_match,none", 0.5, 0.05)]
+    assert log.notes == ("'ppl,none' of a document is what its perplexity is made of, not a part of a mean",)
 
 
 def test_seeds_shots_and_parts_of_model_args_have_their_roles(tmp_path):

@@ -88,17 +88,27 @@ def _parsed(value: object) -> Mapping[str, Any]:
     return mapping(value)
 
 
+def aggregations(results: Mapping[str, Any], task: str) -> dict[str, str]:
+    """Give how each metric of a task is made of its documents, by its name."""
+    listed = mapping(mapping(results.get("configs")).get(task)).get("metric_list")
+    return {
+        str(mapping(one).get("metric")): str(mapping(one).get("aggregation", "mean"))
+        for one in (listed if isinstance(listed, list) else ())
+    }
+
+
+def is_mean(how: Mapping[str, str], scorer: str) -> bool:
+    """Say whether a metric is the mean of its documents' numbers, as most are."""
+    return how.get(scorer.partition(",")[0], "mean") in {"mean", "nanmean"}
+
+
 def stated_means(results: Mapping[str, Any], task: str, scorers: Collection[str]) -> tuple[Stated, ...]:
     """Give the means that results state for the scorers that have a number a document.
 
     An aggregation that is no mean (a perplexity, F1 of all documents) is none of them.
     """
     found = mapping(mapping(results.get("results")).get(task))
-    listed = mapping(mapping(results.get("configs")).get(task)).get("metric_list")
-    how = {
-        str(mapping(one).get("metric")): str(mapping(one).get("aggregation", "mean"))
-        for one in (listed if isinstance(listed, list) else ())
-    }
+    how = aggregations(results, task)
     n = whole(found.get("sample_len", found.get("samples")))
     if n is None:
         n = whole(mapping(mapping(results.get("n-samples")).get(task)).get("effective"))
@@ -108,7 +118,7 @@ def stated_means(results: Mapping[str, Any], task: str, scorers: Collection[str]
         # Before 2024 no filter stood in the name.
         called = scorer if scorer in found or key not in {"", "none"} else metric
         mean = number(found.get(called))
-        if mean is not None and how.get(metric, "mean") in {"mean", "nanmean"}:
+        if mean is not None and is_mean(how, scorer):
             error = number(found.get(called.replace(metric, f"{metric}_stderr", 1)))
             out.append(Stated(scorer=scorer, mean=mean, n=n, error=error))
     return tuple(out)
