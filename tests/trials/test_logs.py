@@ -415,6 +415,22 @@ def test_shares_that_move_with_time_are_refused_without_chances(log):
     assert any("no item was run under both arms" in text for text in result.warnings)
 
 
+def test_a_bandit_that_met_some_items_twice_is_refused_too(log):
+    rng = np.random.default_rng(5)
+    n = 400
+    treated = rng.random(n) < np.linspace(0.1, 0.9, n)
+    at = [f"2026-01-{1 + k // 20:02d}T{k % 20:02d}:00:00Z" for k in range(n)]
+    path = _dealt(log, treated, rng.random(n) < 0.5, started_at=at)
+    content = json.loads(path.read_text())
+    for k in range(n - 60, n):
+        content["trials"][k]["question"] = content["trials"][k - 340]["question"]
+    path.write_text(json.dumps(content))
+    found = wp.read_trials(path)
+    assert 0 < found.pairing.matched < 60
+    with pytest.raises(EstimationError, match="moves with time"):
+        wp.log_effect(found)
+
+
 def test_a_log_that_says_that_a_bandit_chose_is_refused(log):
     rng = np.random.default_rng(3)
     treated, y = rng.random(60) < 0.5, rng.random(60) < 0.5
@@ -453,6 +469,13 @@ def test_what_is_no_log_is_named(tmp_path):
     (tmp_path / "empty.json").write_text("")
     with pytest.raises(DataError, match=r"empty\.json is empty"):
         wp.read_trials(tmp_path / "empty.json")
+
+
+def test_what_a_reader_stumbles_over_is_named(log):
+    path = log("a.toy", DIRECT, arm="direct")
+    path.write_text('{"toy": {"settings": {}}, "trials": [{"item": "1", "colour": 3}]}')
+    with pytest.raises(DataError, match=r"a\.toy cannot be read as a log of toy: TypeError: .*colour"):
+        wp.read_trials(path)
 
 
 def test_a_reader_of_anothers_making_is_an_entry_point(monkeypatch):

@@ -182,7 +182,7 @@ class _Pair:
     def within_items(self, options: Mapping[str, Any]) -> tuple[EffectResult, MissingByArm | None]:
         """Compare items with themselves."""
         some = self.share < ENOUGH and bool(self.both.any())
-        missing = missing_items(self.item, self.is_treated, self.y, one_sided=not some)
+        missing = missing_items(self.item, self.is_treated, self.y, absent=not some)
         if some:
             # Where most items have one arm, something chose it.
             if "propensity" not in self.two:

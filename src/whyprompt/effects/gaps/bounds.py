@@ -41,7 +41,7 @@ def outcome_range(y: Floats) -> tuple[float, float] | None:
     return (0.0, 1.0) if len(known) and known.min() >= 0.0 and known.max() <= 1.0 else None
 
 
-def missing_items(item: Ints, treated: Bools, y: Floats, *, one_sided: bool = True) -> MissingByArm | None:
+def missing_items(item: Ints, treated: Bools, y: Floats, *, absent: bool = True) -> MissingByArm | None:
     """Compare missingness within items, and bound their mean difference; None where nothing is missing.
 
     Parameters
@@ -49,7 +49,7 @@ def missing_items(item: Ints, treated: Bools, y: Floats, *, one_sided: bool = Tr
     item, treated, y : ndarray, shape (n,)
         The item of each trial, its arm and its outcome, NaN where it is missing. Repeats of a cell, (item,
         arm), are averaged, each missing one at its worst.
-    one_sided : bool
+    absent : bool
         Whether an item that was never run under an arm counts as missing there, and else not at all.
 
     References
@@ -77,7 +77,7 @@ def missing_items(item: Ints, treated: Bools, y: Floats, *, one_sided: bool = Tr
         rows[side] = np.bincount(item[here], minlength=n)
         seen[side] = np.bincount(item[here & ~gone], minlength=n)
         total[side] = np.bincount(item[here & ~gone], weights=y[here & ~gone], minlength=n)
-    used = np.ones(n, dtype=bool) if one_sided else (rows > 0).all(axis=0)
+    used = np.ones(n, dtype=bool) if absent else (rows > 0).all(axis=0)
     rows, seen, total = rows[:, used], seen[:, used], total[:, used]
     lost = (seen < rows) | (rows == 0)
     if not lost.any():

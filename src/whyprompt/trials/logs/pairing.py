@@ -110,29 +110,40 @@ def pair(
 
 def _targets(items: Items, item: Ints, key: Ints, arm: Ints, every: NDArray[np.bool_]) -> list[str]:
     """Name the questions that arms share and whose right answer they do not."""
-    loose = np.unique(np.column_stack([item[~every[key]], arm[~every[key]]]), axis=0)
+    loose = ~every[key]
     asked: dict[str, dict[int, int]] = {}
-    for one, a in loose.tolist():
+    for one, a in zip(*(column.tolist() for column in distinct_pairs(item[loose], arm[loose])), strict=True):
         asked.setdefault(items.question[one], {})[a] = one
     return [items.name[min(m.values())] for m in asked.values() if len(set(m.values())) > 1]
+
+
+def distinct_pairs(one: Ints, other: Ints) -> tuple[Ints, Ints]:
+    """Give the distinct pairs of two columns of numbers from 0, sorted.
+
+    >>> [column.tolist() for column in distinct_pairs(np.array([1, 0, 1]), np.array([2, 3, 2]))]
+    [[0, 1], [3, 2]]
+    """
+    if not len(one):
+        return one, other
+    size = int(other.max()) + 1
+    found = np.unique(one * size + other)
+    return found // size, found % size
 
 
 def _repeated(name: Ints, log: Ints, key: Ints, names: Sequence[str]) -> int:
     """Count the questions that a log has under several names of its own."""
     named = np.array([bool(one) for one in names], dtype=bool)[name]
-    seen = np.unique(np.column_stack([log[named], key[named], name[named]]), axis=0)
-    _, count = np.unique(seen[:, :2], axis=0, return_counts=True)
-    return int((count > 1).sum())
+    of_log = key[named] * (int(log.max()) + 1) + log[named]
+    cell, _ = distinct_pairs(np.unique(of_log, return_inverse=True)[1], name[named])
+    return int((np.bincount(cell) > 1).sum()) if len(cell) else 0
 
 
 def _clashing(name: Ints, key: Ints, arm: Ints, names: Sequence[str]) -> list[str]:
     """Name what one arm's log calls one question and another's another."""
-    seen = np.unique(np.column_stack([name, arm, key]), axis=0)
-    per_arm = np.unique(seen[:, :2], axis=0, return_index=True, return_counts=True)
+    size = int(arm.max()) + 1
+    of_arm, means = distinct_pairs(name * size + arm, key)
     # A name that means several things within one log tells nothing, and is none.
-    single = per_arm[1][per_arm[2] == 1]
-    one = seen[single]
-    out: dict[int, set[int]] = {}
-    for n, _, k in one.tolist():
-        out.setdefault(n, set()).add(k)
-    return [names[n] for n, keys in out.items() if len(keys) > 1 and names[n]]
+    single = np.bincount(of_arm)[of_arm] == 1
+    called, _ = distinct_pairs(of_arm[single] // size, means[single])
+    several = np.flatnonzero(np.bincount(called) > 1).tolist() if len(called) else []
+    return [names[n] for n in several if names[n]]

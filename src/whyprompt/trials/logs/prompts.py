@@ -9,6 +9,7 @@ import numpy as np
 
 from whyprompt._words import counted
 from whyprompt.trials.logs.gather import ints
+from whyprompt.trials.logs.pairing import distinct_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,24 +47,27 @@ def prompt_notes(
     sent = prompt != 0
     if not sent.any():
         return PromptNotes()
-    seen = np.unique(np.column_stack([key, arm, prompt])[sent], axis=0)
-    cells, first, per_cell = np.unique(seen[:, :2], axis=0, return_index=True, return_counts=True)
+    n_arms = len(names)
+    code = np.unique(prompt[sent], return_inverse=True)[1]
+    cell, text = distinct_pairs(key[sent] * n_arms + arm[sent], code)
+    first = np.concatenate([[True], cell[1:] != cell[:-1]])
+    several = np.unique(cell[~first]) % n_arms
     warnings = [
         f"under {names[a]!r} {counted(int(n), 'item was', 'items were')} sent more than one prompt: one"
         " label, several prompts"
-        for a, n in zip(*np.unique(cells[per_cell > 1, 1], return_counts=True), strict=True)
+        for a, n in enumerate(np.bincount(several, minlength=n_arms))
+        if n
     ]
-    single = seen[first]
+    item, of_arm, text = cell[first] // n_arms, cell[first] % n_arms, text[first]
     same: list[tuple[str, str, int]] = []
     mixed: list[str] = []
     for a in range(len(names)):
         for b in range(a + 1, len(names)):
-            both, one, other = np.intersect1d(
-                single[single[:, 1] == a, 0], single[single[:, 1] == b, 0], return_indices=True
-            )
+            mine, theirs = of_arm == a, of_arm == b
+            both, one, other = np.intersect1d(item[mine], item[theirs], return_indices=True)
             if not len(both):
                 continue
-            equal = single[single[:, 1] == a][one, 2] == single[single[:, 1] == b][other, 2]
+            equal = text[mine][one] == text[theirs][other]
             if equal.all():
                 same.append((names[a], names[b], len(both)))
             else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import counted
+from whyprompt._words import counted, first_line
 from whyprompt.errors import DataError
 from whyprompt.trials.logs.arms import FILE, find_arms, reference_arm
 from whyprompt.trials.logs.gather import MISSING, Gathered, ints
@@ -22,7 +23,7 @@ from whyprompt.trials.logs.words import common, crossed, differences, read_sente
 from whyprompt.trials.readers.find import find_logs
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.logs.arms import Arms
     from whyprompt.trials.logs.scorers import Scorer
     from whyprompt.trials.readers.find import FoundFile
+    from whyprompt.trials.readers.record import Log
 
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
@@ -109,12 +111,13 @@ def read_trials(
 def _read(one: FoundFile, gathered: Gathered, warnings: list[str], left_out: Counter[str]) -> None:
     """Gather the logs of a file; a log without scores is refused, or left out of a folder."""
     already = {log.path for log in gathered.logs}
-    for log in one.reader.read(one.path):
+    for log in _logs(one):
         # A file of results leads to the logs beside it, which may be named too.
         if log.path in already:
             continue
         begin = gathered.n
-        n = gathered.add(log)
+        with _named(one):
+            n = gathered.add(log)
         scored = any(gathered.scored[begin:])
         if n and scored:
             if log.status in BROKEN_OFF:
@@ -127,6 +130,24 @@ def _read(one: FoundFile, gathered: Gathered, warnings: list[str], left_out: Cou
             raise DataError(f"{log.path} {what}", hint="score it first, or leave it out")
         warnings.append(f"{log.path} {what}: left out")
         left_out["logs without scores"] += 1
+
+
+def _logs(one: FoundFile) -> Iterator[Log]:
+    with _named(one):
+        yield from one.reader.read(one.path)
+
+
+@contextmanager
+def _named(one: FoundFile) -> Iterator[None]:
+    """Name the file in what a reader stumbles over: a record that its format does not have."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{one.path} cannot be read as a log of {one.reader.name}:"
+            f" {type(error).__name__}: {first_line(error)}",
+            hint="it may be damaged, or of a version that the reader does not know",
+        ) from error
 
 
 def _notes(gathered: Gathered) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.trials.logs.gather import ints
+from whyprompt.trials.logs.pairing import distinct_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -139,11 +140,11 @@ def _first(values: Mapping[str, Scalar], called: Sequence[str]) -> str | None:
 
 def _item_names(g: Gathered, key: Ints, item: Ints, name: Ints) -> Any:  # noqa: ANN401 - a column of text
     """Name items as their logs do where a name is one item's and an item has one, else by content."""
-    pairs = np.unique(np.column_stack([key, name]), axis=0)
+    keys, called = distinct_pairs(key, name)
     names = np.asarray(list(g.names), dtype=object)
-    plain = len(np.unique(pairs[:, 0])) == len(pairs) == len(np.unique(pairs[:, 1])) and all(
-        names[pairs[:, 1]]
-    )
+    # The pairs are sorted by item: a name an item, and an item a name.
+    single = bool((keys[1:] != keys[:-1]).all()) and int(np.bincount(called).max()) == 1
+    plain = single and all(names[np.unique(name)])
     if plain:
         return names[name]
     first = np.zeros(int(key.max()) + 1, dtype=np.int64)
