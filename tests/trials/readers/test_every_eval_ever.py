@@ -238,11 +238,62 @@ def test_lines_of_one_answer_are_scores_of_one_trial(tmp_path, schemas):
     assert log.settings["engine"]["model_info.inference_platform"] == "x"
 
 
+def test_filters_of_one_metric_are_scores_of_one_trial(tmp_path, schemas):
+    """As the format's own converter writes them: the answer is what a filter left of it."""
+    lines = [
+        line(
+            s,
+            score,
+            evaluation_result_id=f"exact_match:{key}",
+            output={"raw": [text]},
+            metadata={"filter": key},
+        )
+        for key, score, text in (("strict", 0.0, "7"), ("none", 1.0, "It is 7"))
+        for s in ("a", "b")
+    ]
+    results = [
+        result(f"t/{key}", "exact_match", score, evaluation_result_id=f"exact_match:{key}")
+        for key, score in (("strict", 0.0), ("none", 1.0))
+    ]
+    log = only(put(tmp_path, schemas, lines, results))
+    found = list(log.trials())
+    assert [t.item for t in found] == ["a", "b"]
+    assert all(t.scores == {"exact_match,strict": 0.0, "exact_match,none": 1.0} for t in found)
+    assert {(t.completion, t.rep, len(t.covariates)) for t in found} == {("It is 7", 1, 0)}
+    assert [(s.scorer, s.mean, dict(s.where)) for s in log.stated] == [
+        ("exact_match,strict", 0.0, {}),
+        ("exact_match,none", 1.0, {}),
+    ]
+    (tmp_path / "1.json").unlink()
+    assert [set(t.scores) for t in only(tmp_path / "1_samples.jsonl").trials()] == [
+        {"exact_match:strict", "exact_match:none"}
+    ] * 2
+
+
+def test_metrics_meet_in_the_answer_that_they_are_of(tmp_path, schemas):
+    answers = [{"output": {"raw": [text]}} for text in ("x", "y")]
+    lines = [
+        line("a", 1.0, evaluation_result_id="em", **answers[0]),
+        line("a", 0.0, evaluation_result_id="em", **answers[1]),
+    ]
+    lines += [
+        line("a", 0.2, evaluation_result_id="f1", **answers[1]),
+        line("a", 0.9, evaluation_result_id="f1", **answers[0]),
+    ]
+    results = [result(metric=m, evaluation_result_id=m) for m in ("em", "f1")]
+    found = list(only(put(tmp_path, schemas, lines, results)).trials())
+    assert sorted((t.completion, t.scores["em"], t.scores["f1"]) for t in found) == [
+        ("x", 1.0, 0.9),
+        ("y", 0.0, 0.2),
+    ]
+    assert sorted(t.rep for t in found) == [1, 2]
+
+
 def test_answers_to_one_question_are_repetitions(tmp_path, schemas):
     """Also where two of them are the same word for word."""
     said = [{"output": {"raw": [text]}} for text in ("7", "8", "7")]
     found = list(only(put(tmp_path, schemas, [line("a", **own) for own in said])).trials())
-    assert sorted((t.rep, t.completion) for t in found) == [(1, "7"), (2, "7"), (3, "8")]
+    assert [(t.rep, t.completion) for t in found] == [(1, "7"), (2, "8"), (3, "7")]
 
 
 def test_names_of_subtasks_are_items_and_no_metrics(tmp_path, schemas):

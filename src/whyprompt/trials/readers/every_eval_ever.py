@@ -57,23 +57,16 @@ _SAMPLES = (b'"evaluation_id"', b'"sample_id"', b'"model_id"', b'"evaluation_nam
 _AGGREGATE = (b'"evaluation_id"', b'"schema_version"', b'"model_info"')
 _FILE = re.compile(rb'"file_path"\s*:\s*"([^"]+)"')
 _PROMPT = re.compile(r"^arm$|prompt|template|instruction|system_message|chain_of_thought|\bcot\b")
-_OWN = ("arm", "rep")
+# Of a sample's metadata, what is no property of its question.
+_OWN = {*("arm", "rep", "epoch", "filter", "prompt_hash", "stop_reason", "lm_eval_metrics")}
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
 
 
 class _Result(NamedTuple):
-    """A result of the aggregate: what it is called, its metric and what its trials were made with."""
+    """A result of the aggregate: what its score is called, and what its trials were made with."""
 
-    called: str
-    metric: str
+    scorer: str
     settings: Settings
-
-
-class _Aggregate(NamedTuple):
-    """An aggregate as its samples need it: results by id, and by name where a name is one's alone."""
-
-    content: Mapping[str, Any]
-    results: Mapping[str, _Result]
 
 
 def sniff(path: Path, head: bytes) -> float:
@@ -143,22 +136,26 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
     notes += _changed(path, mapping(content.get("detailed_evaluation_results")))
     results = objects(content.get("evaluation_results"))
     settings = _settings(content, first)
-    known = {_id(one): _result(one) for one in results}
-    alike = {json.dumps(one.settings, sort_keys=True) for one in known.values()}
-    if len(alike) == 1:
-        for role, values in next(iter(known.values())).settings.items():
+    made_with = {_id(one): _made_with(one) for one in results}
+    if len({json.dumps(one, sort_keys=True) for one in made_with.values()}) == 1:
+        for role, values in next(iter(made_with.values())).items():
             settings.setdefault(role, {}).update(values)
-        known = {key: one._replace(settings=Settings()) for key, one in known.items()}
-    names = Counter(one.called for one in known.values())
-    known |= {one.called: one for one in known.values() if names[one.called] == 1}
+        made_with = {}
+    scorers = _scorers(path, results, made_with)
+    known = {key: _Result(scorer, made_with.get(key, Settings())) for key, scorer in scorers.items()}
+    names = Counter(str(one.get("evaluation_name", "")) for one in results)
+    for one in results:
+        called = str(one.get("evaluation_name", ""))
+        if names[called] == 1:
+            known.setdefault(called, known[_id(one)])
     return Log(
         path=path,
         format=name,
         fields=_TAKEN,
-        trials=partial(_trials, path, _Aggregate(content, known)),
+        trials=partial(_trials, path, known),
         version=str(first.get("schema_version", "")),
         settings=settings,
-        stated=tuple(_stated(results)),
+        stated=tuple(_stated(results, scorers)),
         notes=tuple(notes),
     )
 
@@ -200,8 +197,36 @@ def _metric(result: Mapping[str, Any]) -> str:
     return str(config.get("metric_name") or config.get("metric_id") or "score")
 
 
-def _result(result: Mapping[str, Any]) -> _Result:
-    """Give a result with the settings of its trials; a trial may have several metrics."""
+def _scorers(
+    path: Path, results: Sequence[Mapping[str, Any]], made_with: Mapping[str, Settings]
+) -> dict[str, str]:
+    """Name the score of each result: by its metric, and by its id where one question has several of a metric.
+
+    So are filters of one metric told apart, which are scores of one trial; results of subtasks, each with
+    questions of its own, are one score.
+    """
+    metrics = {_id(one): _metric(one) for one in results}
+    if results and len(set(metrics.values())) == len(metrics):
+        return metrics
+    first: dict[bytes, str] = {}
+    together: set[str] = set()
+    with path.open("rb") as file:
+        for number_, line in enumerate(file, start=1):
+            if line.strip():
+                own = _id(row(line, path, number_))
+                other = first.setdefault(_key(path, made_with, line, number_), own)
+                if other != own and metrics.setdefault(own, "score") == metrics.setdefault(other, "score"):
+                    together |= {own, other}
+    return {key: _by_id(key, metric) if key in together else metric for key, metric in metrics.items()}
+
+
+def _by_id(key: str, metric: str) -> str:
+    parts = key.split(":")
+    return ",".join(parts) if metric in parts else key if metric == "score" else f"{metric} ({key})"
+
+
+def _made_with(result: Mapping[str, Any]) -> Settings:
+    """Give the settings of a result's trials."""
     out = Settings()
     config = mapping(result.get("generation_config"))
     for key, value in mapping(config.get("generation_args")).items():
@@ -216,13 +241,14 @@ def _result(result: Mapping[str, Any]) -> _Result:
     )
     judge = {k: v for k, v in mapping(result.get("metric_config")).items() if k == "llm_scoring"}
     out.put("judge", "metric_config", judge)
-    return _Result(str(result.get("evaluation_name", "")), _metric(result), out)
+    return out
 
 
-def _stated(results: Sequence[Mapping[str, Any]]) -> Iterator[Stated]:
+def _stated(results: Sequence[Mapping[str, Any]], scorers: Mapping[str, str]) -> Iterator[Stated]:
     """Give the means that results state; a percentage is not on the scale of its samples."""
-    metrics = Counter(map(_metric, results))
+    alike = Counter(scorers[_id(one)] for one in results)
     for one in results:
+        scorer = scorers[_id(one)]
         config, details = mapping(one.get("metric_config")), mapping(one.get("score_details"))
         spread = mapping(details.get("uncertainty"))
         mean = number(details.get("score"))
@@ -232,26 +258,15 @@ def _stated(results: Sequence[Mapping[str, Any]]) -> Iterator[Stated]:
         where: dict[str, Scalar] = {}
         if arm is not None:
             where["metadata.arm"] = str(arm)
-        elif metrics[_metric(one)] > 1:
+        elif alike[scorer] > 1:
             where["evaluation_name"] = str(one.get("evaluation_name", ""))
         error = number(mapping(spread.get("standard_error")).get("value"))
-        yield Stated(_metric(one), mean, where, whole(spread.get("num_samples")), error)
+        yield Stated(scorer, mean, where, whole(spread.get("num_samples")), error)
 
 
 # ----------------------------------------------------------------------------------------- the trials
-def _asked(found: Mapping[str, Any]) -> list[Any]:
-    asked, own = mapping(found.get("input")), mapping(found.get("metadata"))
-    return [
-        found.get("sample_id"),
-        asked.get("raw"),
-        asked.get("formatted"),
-        asked.get("reference"),
-        own.get("arm"),
-    ]
-
-
-def _key(path: Path, line: bytes, number_: int) -> bytes:
-    """Give what lines of one answer have in common."""
+def _key(path: Path, made_with: Mapping[str, Settings], line: bytes, number_: int) -> bytes:
+    """Give what lines of one question and arm have in common, and of one repetition where it has a number."""
     found = row(line, path, number_)
     for field in ("sample_id", "input", "evaluation"):
         if field not in found:
@@ -259,45 +274,46 @@ def _key(path: Path, line: bytes, number_: int) -> bytes:
                 f"{path}:{number_}: no {field!r}, which samples of {name} have",
                 hint="delete or mend the line",
             )
-    answer = [mapping(found.get("output")).get("raw"), found.get("messages"), found.get("error")]
-    own = mapping(found.get("metadata")).get("rep")
-    return _digest([*_asked(found), *answer, own, found.get("model_id")])
+    asked, own = mapping(found["input"]), mapping(found.get("metadata"))
+    parts = [
+        *(found["sample_id"], found.get("model_id"), made_with.get(_id(found))),
+        *(asked.get(field) for field in ("raw", "formatted", "reference")),
+        *(own.get(field) for field in ("arm", "rep", "epoch")),
+    ]
+    return _digest(parts)
 
 
 def _digest(value: object) -> bytes:
     return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).digest()
 
 
-def _trials(path: Path, aggregate: _Aggregate) -> Iterator[LoggedTrial]:
-    reps: Counter[bytes] = Counter()
-    for group in grouped(path, partial(_key, path)):
-        # The same answer twice for one result is a repetition of it.
-        again: Counter[str] = Counter()
-        parts: list[list[Mapping[str, Any]]] = []
-        for _, found in group:
-            place = _id(found)
-            if again[place] == len(parts):
-                parts.append([])
-            parts[again[place]].append(found)
-            again[place] += 1
-        for part in parts:
-            key = _digest(_asked(part[0]))
-            reps[key] += 1
-            yield _trial(part, aggregate, reps[key])
+def _answer(found: Mapping[str, Any]) -> bytes:
+    return _digest([mapping(found.get("output")).get("raw"), found.get("messages"), found.get("error")])
 
 
-def _trial(part: list[Mapping[str, Any]], aggregate: _Aggregate, rep: int) -> LoggedTrial:
+def _trials(path: Path, results: Mapping[str, _Result]) -> Iterator[LoggedTrial]:
+    made_with = {key: one.settings for key, one in results.items() if one.settings}
+    for group in grouped(path, partial(_key, path, made_with)):
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for _, one in group:
+            found.setdefault(_id(one), []).append(one)
+        if len(found) > 1 and len({tuple(sorted(map(_answer, lines))) for lines in found.values()}) == 1:
+            # Each result has the same answers: a trial has one of each.
+            for lines in found.values():
+                lines.sort(key=_answer)
+        for rep in range(max(map(len, found.values()))):
+            yield _trial([lines[rep] for lines in found.values() if rep < len(lines)], results, rep + 1)
+
+
+def _trial(part: list[Mapping[str, Any]], results: Mapping[str, _Result], rep: int) -> LoggedTrial:
     found = part[0]
     scores: dict[str, float | None] = {}
     for one in part:
-        result = aggregate.results.get(_id(one))
-        scorer = result.metric if result else "score"
+        result = results.get(_id(one))
         score = score_value(mapping(one.get("evaluation")).get("score"))
-        if scorer in scores and scores[scorer] != score:
-            scorer = f"{scorer} ({_id(one)})"
-        scores[scorer] = score
+        scores.setdefault(result.scorer if result else "score", score)
     asked, own = mapping(found.get("input")), mapping(found.get("metadata"))
-    result = aggregate.results.get(_id(found))
+    result = results.get(_id(found))
     settings: dict[str, dict[str, Scalar]] = {
         role: dict(v) for role, v in (result.settings if result else {}).items()
     }
@@ -305,14 +321,16 @@ def _trial(part: list[Mapping[str, Any]], aggregate: _Aggregate, rep: int) -> Lo
         settings.setdefault("prompt", {})["metadata.arm"] = str(own["arm"])
     settings.setdefault("items", {})["evaluation_name"] = str(found.get("evaluation_name", ""))
     usage, timing = mapping(found.get("token_usage")), mapping(found.get("performance"))
-    sent, answered = _exchange(found)
+    # A filter leaves less of what came back.
+    sent, answered = max(map(_exchange, part), key=lambda one: len(one[1] or ""))
+    number_ = str(own.get("rep", own.get("epoch", "")))
     latency = number(timing.get("latency_ms")) or number(timing.get("generation_time_ms"))
     return LoggedTrial(
         item=texts(found.get("sample_id")),
         question=texts(asked.get("raw")),
         target=texts(asked.get("reference")),
         choices=tuple(map(texts, listed(asked.get("choices")))),
-        rep=int(own["rep"]) if str(own.get("rep", "")).isdigit() else rep,
+        rep=int(number_) if number_.isdigit() else rep,
         scores=scores,
         covariates={key: _value(value) for key, value in own.items() if key not in _OWN},
         settings=settings,
@@ -321,6 +339,7 @@ def _trial(part: list[Mapping[str, Any]], aggregate: _Aggregate, rep: int) -> Lo
         prompt_tokens=whole(usage.get("input_tokens")),
         completion_tokens=whole(usage.get("output_tokens")),
         latency_s=None if latency is None else latency / 1000,
+        stop_reason=said(own.get("stop_reason")),
         error=said(found.get("error")),
     )
 
