@@ -147,8 +147,9 @@ def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # n
         raise DataError(f"{where}: not UTF-8 text: {error.reason}", hint="save it as UTF-8") from None
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}" if line is None else where
-        # A run that was stopped leaves its last line half written.
-        hint = "drop the line where it was cut in writing, or write the file anew" if line else None
+        # A run that was stopped, or a copy, leaves the end half written.
+        cut = "drop the line where it was cut in writing, or " if line else "where its end is missing, "
+        hint = f"{cut}write the file anew"
         raise DataError(f"{place}: not JSON: {error.msg}", hint=hint) from None
     except RecursionError:
         raise DataError(f"{where}: the JSON is nested too deeply") from None

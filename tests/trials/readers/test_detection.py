@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from whyprompt.trials.readers import heads
-from whyprompt.trials.readers.rows import head_of
+from whyprompt.trials.readers.rows import HEAD_BYTES, has_lines, head_of, rows_of
 
 FOLDER = Path(heads.__file__).parent
 READERS = [
@@ -97,3 +97,15 @@ def test_the_keys_of_a_cut_text_are_those_of_the_whole():
 def test_a_quoted_line_break_in_a_table_is_no_row():
     assert heads.container(b'a,b\n"one\ntwo, three",2\n') == "delimited"
     assert heads.separator(b"a;b;c\n1,5;2;3\n") == ";"
+
+
+def test_lines_longer_than_what_is_looked_at(tmp_path):
+    rows = [{"item_id": k, "score": k, "completion": "x" * HEAD_BYTES} for k in (0, 1)]
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert has_lines(path, head_of(path))
+    assert claims(path) == {"a plain table": 0.2}
+    assert [row for _, row in rows_of(path)] == rows
+    path.write_text(json.dumps({"rows": rows}))
+    assert not has_lines(path, head_of(path))
+    assert [row for _, row in rows_of(path)] == rows

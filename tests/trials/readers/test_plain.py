@@ -1,12 +1,15 @@
 """Plain tables: the same trials from every container, long and wide; what several columns fit is refused."""
 
 import json
+import random
 import sys
+from collections import Counter
 
 import pandas as pd
 import pytest
 
 from whyprompt.errors import DataError
+from whyprompt.trials.readers.cells import Repeats
 
 ROWS = [
     {"item_id": "q1", "arm": "direct", "score": 1.0, "category": "maths", "cost": 0.5},
@@ -267,3 +270,12 @@ def test_a_damaged_parquet_file_is_named(tmp_path, one_log):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match=r"t\.parquet is not a Parquet file, or is damaged"):
         one_log("plain", path)
+
+
+def test_repetitions_are_counted_in_each_cell_under_any_number_of_arms():
+    met, by_hand = Repeats(), Counter()
+    draw = random.Random(0)  # noqa: S311 - cells to count
+    for _ in range(5000):
+        cell = draw.randrange(40), draw.randrange(100)
+        by_hand[cell] += 1
+        assert met.next(*cell) == by_hand[cell]

@@ -163,12 +163,16 @@ def old_layout(version):
 
 
 @pytest.mark.parametrize("version", [2, 4])
-def test_other_layouts_of_the_results(written, one_log, recomputed, version):
+def test_other_layouts_of_the_results(written, reader, one_log, recomputed, version):
     """Version 2 keeps its prompts in a table, numbers no test, and may stand without a wrapper."""
     layout = old_layout(version)
     if version == 4:
         layout["prompts"] = layout.pop("table")["head"]["prompts"]
-    log, trials = one_log("promptfoo", written(name="r.json", results=layout, config={}, evalId="e"))
+    path = written(name="r.json", results=layout, config={}, evalId="e")
+    log, trials = one_log("promptfoo", path)
+    bare = written(name="summary.json", **layout)  # what `promptfoo.evaluate` gives back
+    assert reader("promptfoo").sniff(bare, bare.read_bytes()) > 0.9
+    assert one_log("promptfoo", bare)[1] == trials
     assert log.version == f"results {version}"
     assert sorted((t.question, t.settings["prompt"]["prompt.label"], t.rep) for t in trials) == [
         ("1 + 1?", "a", 1),
@@ -241,6 +245,12 @@ def test_damage_is_named_with_its_place(written, reader, one_log, tmp_path):
         list(reader("promptfoo").read(written(name="r.json", evalId="e", results={"results": 3})))
     with pytest.raises(DataError, match="holds no results"):
         list(reader("promptfoo").read(written(name="e.json", evalId="e", results={"results": []})))
+    half = written(name="half.json", evalId="e", results={"results": [result()]})
+    half.write_text(json.dumps(json.loads(half.read_text()), indent=1)[:300])
+    with pytest.raises(
+        DataError, match=r"half\.json:\d+: not JSON.*\n.*its end is missing, write the file anew"
+    ):
+        list(reader("promptfoo").read(half))
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes(json.dumps(result(), ensure_ascii=False).replace("Brief", "Bréf").encode("latin-1"))
     with pytest.raises(DataError, match=r"latin\.jsonl:1: not UTF-8"):

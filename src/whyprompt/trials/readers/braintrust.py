@@ -75,7 +75,7 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
             item=cells.text(row.get("dataset_record_id") or _origin(row)),
             question=question,
             target=target,
-            rep=met.next(question, target, cells.text(settings)),
+            rep=met.next((question, target), cells.text(settings)),
             scores=scores if wrong is None else dict.fromkeys(scores),
             covariates=known,
             settings=settings,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -184,16 +185,33 @@ def target_of(values: object) -> str:
     return text(values)
 
 
+_FEW = 64
+
+
 class Repeats:
-    """Counts how often a cell, an item under an arm, was met: its repetition, from 1."""
+    """Counts how often a cell, an item under an arm, was met: its repetition, from 1.
+
+    A million items under few arms are counted in a few bytes each, beside their names.
+    """
 
     def __init__(self) -> None:
-        self._met: defaultdict[Hashable, int] = defaultdict(int)
+        self._item: dict[Hashable, int] = {}
+        self._dense: dict[Hashable, array[int]] = {}
+        self._sparse: defaultdict[tuple[int, Hashable], int] = defaultdict(int)
 
-    def next(self, *cell: Hashable) -> int:
-        """Give the number of this repetition of a cell."""
-        self._met[cell] += 1
-        return self._met[cell]
+    def next(self, item: Hashable, arm: Hashable = None) -> int:
+        """Give the number of this repetition of an item under an arm."""
+        place = self._item.setdefault(item, len(self._item))
+        met = self._dense.get(arm)
+        if met is None:
+            if len(self._dense) == _FEW:
+                self._sparse[place, arm] += 1
+                return self._sparse[place, arm]
+            met = self._dense[arm] = array("l")
+        if place >= len(met):
+            met.extend([0] * (place + 1 - len(met)))
+        met[place] += 1
+        return met[place]
 
 
 def score_of(value: object, where: str, name: str) -> float | None:

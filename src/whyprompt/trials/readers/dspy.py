@@ -129,7 +129,7 @@ def _trials(path: Path, metric: str, sides: _Sides) -> Iterator[LoggedTrial]:
             item=item,
             question=question,
             target=target,
-            rep=met.next(item, question, target),
+            rep=met.next((item, question, target)),
             scores={metric: None if wrong else cells.score_of(row[metric], where, metric)},
             covariates=cells.scalars({k: v for k, v in example.items() if k != asked}) if asked else {},
             completion=_completion(given),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from whyprompt.errors import DataError
 from whyprompt.trials.readers import cells, heads, traces
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import parquet_columns, rows_of
+from whyprompt.trials.readers.rows import head_of, parquet_columns, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -66,14 +66,13 @@ def _kind(path: Path, head: bytes) -> str:
 
 def read(path: Path) -> Iterator[Log]:
     """Give the observations in a file; a file of scores is read with them, and holds no log itself."""
-    with path.open("rb") as file:
-        if _kind(path, file.read(1 << 16)) == "scores":
-            if not _folder(path, "observations"):
-                raise DataError(
-                    f"{path} has scores alone",
-                    hint="put the folder of observations beside it, and name the file of observations",
-                )
-            return
+    if _kind(path, head_of(path)) == "scores":
+        if not _folder(path, "observations"):
+            raise DataError(
+                f"{path} has scores alone",
+                hint="put the folder of observations beside it, and name the file of observations",
+            )
+        return
     of_observation, of_trace, left_out = _scores_beside(path)
     beside = not of_observation and not of_trace
     calls: defaultdict[str, list[str]] = defaultdict(list)

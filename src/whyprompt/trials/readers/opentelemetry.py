@@ -17,6 +17,7 @@ from whyprompt._rows import json_rows, json_value
 from whyprompt.errors import DataError
 from whyprompt.trials.readers import cells, heads, traces
 from whyprompt.trials.readers.record import Log, LoggedTrial
+from whyprompt.trials.readers.rows import has_lines, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,9 +106,7 @@ def read(path: Path) -> Iterator[Log]:
 
 def _signals(path: Path) -> Iterator[tuple[str, _Span]]:
     """Give the spans and log records of a file, each with its kind."""
-    with path.open("rb") as file:
-        kind = heads.container(file.read(1 << 16))
-    if kind == "lines":
+    if has_lines(path, head_of(path)):
         documents = ((f"{path}:{line}", row) for line, row in json_rows(path))
     else:
         whole = json_value(path.read_bytes(), path)

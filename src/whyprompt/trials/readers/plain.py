@@ -16,7 +16,7 @@ from whyprompt.errors import DataError
 from whyprompt.trials.readers import cells, heads
 from whyprompt.trials.readers.plain_columns import SAMPLE, find_columns
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import parquet_columns, rows_of
+from whyprompt.trials.readers.rows import has_lines, parquet_columns, rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -43,7 +43,7 @@ def sniff(path: Path, head: bytes) -> float:
             return 0.0
     elif kind == "delimited":
         columns = heads.header(head)
-    elif kind in {"lines", "list"}:
+    elif kind == "list" or has_lines(path, head):
         start = "[]." if kind == "list" else ""
         columns = tuple(k.removeprefix(start) for k in heads.keys(head) if k.startswith(start))
     else:

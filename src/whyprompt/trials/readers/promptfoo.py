@@ -56,7 +56,8 @@ def sniff(path: Path, head: bytes) -> float:
     keys = heads.keys(head)
     if {"evalId", "results"} <= keys or {"results", "config", "shareableUrl"} <= keys:
         return 1.0
-    old = {"results.version", "results.results"} <= keys or {"version", "results", "stats.successes"} <= keys
+    summary = {"version", "results"} <= keys and bool({"results[].success", "prompts[].metrics"} & keys)
+    old = summary or {"results.version", "results.results"} <= keys
     line = {"vars", "success", "score", "prompt.raw", "provider"} <= keys
     return 0.95 if old or line else 0.0
 

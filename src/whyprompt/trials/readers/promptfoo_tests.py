@@ -36,7 +36,7 @@ class Tests:
         """Give which repetition of its test a result is: by the tests' numbers, else in their order."""
         cell = (described(row), cells.item_key(cells.text(variables(row))))
         test = row.get("testIdx")
-        return self._tests[cell].index(test) + 1 if isinstance(test, int) else met.next(*cell, arm)
+        return self._tests[cell].index(test) + 1 if isinstance(test, int) else met.next(cell, arm)
 
     @staticmethod
     def _question(values: Row) -> tuple[str, str, str]:

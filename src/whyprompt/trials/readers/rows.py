@@ -30,6 +30,15 @@ def head_of(path: Path) -> bytes:
     return head
 
 
+def has_lines(path: Path, head: bytes) -> bool:
+    """Say whether a JSON file has an object a line, however long its first line is."""
+    kind = heads.container(head)
+    if kind != "object" or b"\n" in head.strip():
+        return kind == "lines"
+    with path.open("rb") as file:
+        return file.readline().rstrip().endswith(b"}") and any(line.strip() for line in file)
+
+
 def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
     """Read the rows of a file one by one, each with the place where it stands, for messages.
 
@@ -41,7 +50,7 @@ def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
         yield from _parquet(path)
     elif kind == "zip":
         yield from _excel(path)
-    elif kind == "lines":
+    elif has_lines(path, head):
         for number, row in json_rows(path):
             yield f"{path}:{number}", row
     elif kind in {"list", "object"}:
