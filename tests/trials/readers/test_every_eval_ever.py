@@ -260,6 +260,7 @@ def test_filters_of_one_metric_are_scores_of_one_trial(tmp_path, schemas):
     assert [t.item for t in found] == ["a", "b"]
     assert all(t.scores == {"exact_match,strict": 0.0, "exact_match,none": 1.0} for t in found)
     assert {(t.completion, t.rep, len(t.covariates)) for t in found} == {("It is 7", 1, 0)}
+    assert log.settings["prompt"] == {"evaluation_name": "t"}
     assert [(s.scorer, s.mean, dict(s.where)) for s in log.stated] == [
         ("exact_match,strict", 0.0, {}),
         ("exact_match,none", 1.0, {}),

@@ -148,6 +148,10 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
         called = str(one.get("evaluation_name", ""))
         if names[called] == 1:
             known.setdefault(called, known[_id(one)])
+    # What stands behind a slash is a filter of one evaluation; several are subtasks, which are of the items.
+    evaluations = {one.partition("/")[0] for one in names}
+    if len(evaluations) == 1:
+        settings.put("prompt", "evaluation_name", *evaluations)
     return Log(
         path=path,
         format=name,
