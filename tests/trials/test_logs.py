@@ -168,6 +168,33 @@ def test_what_differs_beside_the_arm_is_named(log):
     assert any("the judge differs too (scorer.model: 'j-1' and 'j-2')" in text for text in found.warnings)
 
 
+def test_a_number_is_named_with_what_it_is_of(log):
+    def shots(n):
+        return {"few_shot": {"config.num_fewshot": n}}
+
+    found = wp.read_trials(log("a.toy", COT, settings=shots(5)), log("b.toy", DIRECT, settings=shots(0)))
+    assert (found.arms, found.reference) == (("num_fewshot=5", "num_fewshot=0"), "num_fewshot=0")
+    assert wp.log_effect(found, control="5").treated == "num_fewshot=0"
+
+
+def test_a_setting_that_only_one_arm_has_is_the_arm(log):
+    long = "Reason about each of the numbers before you answer. " * 3
+    one, two = log("a.toy", DIRECT), log("b.toy", COT, settings={"prompt": {"plan.system": long}})
+    found = wp.read_trials(one, two)
+    assert (found.arms, found.taken["arm"]) == (("a", "b"), "plan.system (prompt)")
+    short = wp.read_trials(one, log("b.toy", COT, settings={"prompt": {"plan.system": "Reason."}}))
+    assert (short.arms, short.reference) == (("system=none", "system=Reason."), "system=none")
+
+
+def test_arms_on_data_sets_of_their_own_are_refused(log):
+    one = log("a.toy", DIRECT[:5], arm="direct", settings={"items": {"dataset": "gsm8k"}})
+    other = [f"Another: {q}" for q in ITEMS]
+    two = log("b.toy", COT, arm="cot", question=other, settings={"items": {"dataset": "arc"}})
+    found = wp.read_trials(one, two)
+    with pytest.raises(EstimationError, match=r"'cot' was run on 'arc' and 'direct' on 'gsm8k'"):
+        wp.log_effect(found)
+
+
 def test_one_arm_alone_is_refused(log):
     with pytest.raises(DataError, match=r"all of its trials are of one arm"):
         wp.read_trials(log("a.toy", DIRECT, arm="direct"))

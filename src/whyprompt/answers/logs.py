@@ -15,6 +15,7 @@ from whyprompt.effects.gaps.bounds import missing_items, missing_rows
 from whyprompt.errors import EstimationError
 from whyprompt.results import with_holm
 from whyprompt.trials.logs.adaptive import refuse_adaptive
+from whyprompt.trials.logs.arms import arm_called
 from whyprompt.trials.logs.pairing import ENOUGH
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ def log_effect(
     >>> log_effect(read_trials(path)).estimate
     1.0
     """
+    reference = None if reference is None else arm_called(found.arms, reference)
     if reference is not None and treated is None and len(found.arms) > 2:
         several = compare_arms(
             found.frame,
@@ -115,6 +117,8 @@ def log_effect(
         return replace(several, sentence=sentence, warnings=(*found.warnings, *several.warnings))
     pair = _Pair(found, *_two(found, treated, control or reference), level)
     chosen = design or pair.design(options)
+    if design is None and chosen == "observational":
+        pair.refuse_other_items()
     made, missing = pair.within_items(options) if chosen == "paired" else pair.between_rows(chosen, options)
     gone = _missing_words(missing, pair, made)
     same = " Both arms were sent the same prompts: this difference is noise, and no effect of a prompt."
@@ -128,9 +132,8 @@ def log_effect(
 
 def _two(found: ReadTrials, treated: str | None, control: str | None) -> tuple[str, str]:
     """Settle which two arms are compared, where there is no doubt."""
-    for name in (treated, control):
-        if name is not None and name not in found.arms:
-            raise EstimationError(f"there is no arm {name!r}", hint=f"the arms are {', '.join(found.arms)}")
+    treated = None if treated is None else arm_called(found.arms, treated)
+    control = None if control is None else arm_called(found.arms, control)
     if treated is not None and treated == control:
         raise EstimationError(f"the treated and the control arm are both {treated!r}")
     if len(found.arms) == 2:
@@ -178,6 +181,18 @@ class _Pair:
         if self.both.any() and (self.share >= ENOUGH or not logged):
             return "paired"
         return "randomized" if logged else "observational"
+
+    def refuse_other_items(self) -> None:
+        """Refuse arms that were run on data sets of their own: which of both is the cause no row can tell."""
+        if self.both.any() or "task_type" not in self.two:
+            return
+        mine, other = (set(self.two["task_type"][self.is_treated == side].dropna()) for side in (True, False))
+        if mine and other and not mine & other:
+            raise EstimationError(
+                f"{self.treated!r} was run on {_few(mine)} and {self.control!r} on {_few(other)}, without an"
+                " item in common: what the prompt does and what the items do is one difference",
+                hint="run both arms on the same items; or say design='observational' if the sets are alike",
+            )
 
     def within_items(self, options: Mapping[str, Any]) -> tuple[EffectResult, MissingByArm | None]:
         """Compare items with themselves."""
@@ -287,6 +302,11 @@ class _Pair:
             for row in table
         )
         return f"{n}: the effect is theirs; against the others they differ by (standardised): {shown}"
+
+
+def _few(names: set[Any]) -> str:
+    shown = sorted(map(repr, names))
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
 def _part(rows: pd.DataFrame, asked: Mapping[str, Any]) -> Estimate | None:

@@ -27,11 +27,17 @@ _ROLES = ("prompt", "few_shot", "chat_format", "model", "engine", "sampling")
 _CALLED = ("arm", "prompt_label", "label", "variant", "prompt_name", "prompt", "version", "name", "task")
 _LONG = 60
 _ABSENT = "none"
+# A value that says nothing without its setting; and settings whose values are names.
+_BARE = re.compile(r"-?[\d.e+-]+|true|false", re.IGNORECASE)
+_TOLD = (
+    *("arm", "arms", "label", "variant", "prompt", "version", "name", "task", "id", "condition"),
+    "treatment",
+)
 # Words by which people call the arm that others are held against.
 _BASE = frozenset(
     (
         *("baseline", "base", "control", "default", "direct", "old", "original", "plain", "reference"),
-        *("standard", "vanilla", "before", "none", "zero"),
+        *("standard", "vanilla", "before", "none", "zero", "false", "0"),
     )
 )
 
@@ -61,7 +67,7 @@ def find_arms(settings: Sequence[Settings], files: Sequence[Path], asked: str | 
     if asked == FILE:
         return _by_file(files)
     if asked is not None:
-        return _asked(settings, asked)
+        return _asked(settings, asked, files)
     for role in _ROLES:
         found = differing(list(settings), role)
         groups = _alike(_not_implied(found))
@@ -73,7 +79,7 @@ def find_arms(settings: Sequence[Settings], files: Sequence[Path], asked: str | 
             )
         if groups:
             path = _best(groups[0], found)
-            return Arms(of=tuple(value or _ABSENT for value in found[path]), path=path, role=role)
+            return Arms(of=_named(path, [v or _ABSENT for v in found[path]], files), path=path, role=role)
     return _by_file(files)
 
 
@@ -102,7 +108,24 @@ def _file_names(files: Sequence[Path]) -> list[str]:
     return [str(path.with_suffix("")) for path in files]
 
 
-def _asked(settings: Sequence[Settings], asked: str) -> Arms:
+def _named(path: str, values: Sequence[str], files: Sequence[Path]) -> tuple[str, ...]:
+    """Name arms by their values: a number with what it is of, a long text by its file or its beginning."""
+    last = re.split(r"[./]", path)[-1]
+    told = last.rpartition("_")[2] in _TOLD
+    if max(map(len, values)) > _LONG:
+        names = _file_names(files)
+        if _partition(names) == _partition(values):
+            return tuple(names)
+        short = [v if len(v) <= _LONG else f"{v[: _LONG - 3]}..." for v in values]
+        whole = _partition(values)
+        alike = len(set(short)) < len(set(values))
+        return tuple(f"{s} ({n + 1})" if alike else s for s, n in zip(short, whole, strict=True))
+    if not told and any(v == _ABSENT or _BARE.fullmatch(v) for v in values):
+        return tuple(f"{last}={v}" if v else v for v in values)
+    return tuple(values)
+
+
+def _asked(settings: Sequence[Settings], asked: str, files: Sequence[Path]) -> Arms:
     every = [
         (role, path) for role in ROLES for path in dict.fromkeys(p for s in settings for p in s.get(role, ()))
     ]
@@ -120,13 +143,15 @@ def _asked(settings: Sequence[Settings], asked: str) -> Arms:
         )
     role, path = found[0]
     values = ["" if (v := s.get(role, {}).get(path)) is None else str(v) for s in settings]
+    if len(set(values) - {""}) == 1 and "" in values:
+        values = [v or _ABSENT for v in values]
     if len(set(values) - {""}) < 2:
         raise DataError(
             f"arm={asked!r} is the same in all of these logs: {values[0]!r}",
             hint="what differs: "
             + ", ".join((*(p for r in ROLES for p in differing(list(settings), r)), FILE)),
         )
-    return Arms(of=tuple(values), path=path, role=role)
+    return Arms(of=_named(path, values, files), path=path, role=role)
 
 
 def _partition(values: Sequence[str]) -> tuple[int, ...]:
@@ -180,12 +205,22 @@ def _said(role: str) -> str:
 def reference_arm(names: Sequence[str], asked: str | None = None) -> str:
     """Say which arm the others are held against: the one asked for, one called so, or the first.
 
-    >>> reference_arm(["gsm8k_cot", "gsm8k_direct"]), reference_arm(["v2", "v1"])
-    ('gsm8k_direct', 'v2')
+    >>> reference_arm(["gsm8k_cot", "gsm8k_direct"]), reference_arm(["shots=5", "shots=0"])
+    ('gsm8k_direct', 'shots=0')
     """
     if asked is not None:
-        if asked not in names:
-            raise DataError(f"there is no arm {asked!r}", hint=f"the arms are {', '.join(names)}")
-        return asked
-    called = [name for name in names if _BASE & set(re.split(r"[^a-z]+", name.lower()))]
+        return arm_called(names, asked)
+    called = [name for name in names if _BASE & set(re.split(r"[^a-z0-9]+", name.lower()))]
     return called[0] if len(called) == 1 else names[0]
+
+
+def arm_called(names: Sequence[str], asked: str) -> str:
+    """Give the arm of a name, or of the value behind its equals sign; another is a `DataError`.
+
+    >>> arm_called(["num_fewshot=0", "num_fewshot=5"], "5")
+    'num_fewshot=5'
+    """
+    found = [name for name in names if name == asked] or [n for n in names if n.endswith(f"={asked}")]
+    if len(found) != 1:
+        raise DataError(f"there is no arm {asked!r}", hint=f"the arms are {', '.join(names)}")
+    return found[0]
