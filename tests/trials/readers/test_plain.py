@@ -1,9 +1,11 @@
 """Plain tables: the same trials from every container, long and wide; what several columns fit is refused."""
 
 import json
+import math
 import random
 import sys
 from collections import Counter
+from decimal import Decimal
 
 import pandas as pd
 import pytest
@@ -226,6 +228,7 @@ def test_a_scores_parts_are_scorers_and_no_arms(table, one_log):
         ("item_id,arm,note\n1,a,good\n2,b,bad\n", "no column holds a score\n  hint: call the column score"),
         ("item_id,arm,score\n1,a,1\n2,b,perhaps\n", r"t\.csv:3: 'score' is 'perhaps', which is no score"),
         ("item_id,arm,score\n1,a,1\n,b,1\n", r"t\.csv:3: 'item_id' is empty"),
+        ("item_id;arm;score\n1;a;0,5\n2;b;1\n", r"'score' is '0,5', which.*\n.*decimals with a point"),
         ("item_id,arm,score\n1,a,1\n2,b\n", r"t\.csv:3: 2 fields, where the first line names 3"),
         ("item_id,score,score\n1,1,1\n2,0,0\n", "more than one column named 'score'"),
         ("item_id,arm,score\n", "holds no rows"),
@@ -263,6 +266,17 @@ def test_rows_of_another_kind_far_down_are_refused(table, one_log):
     ]
     with pytest.raises(DataError, match=r"t\.jsonl:1002: has 'arm', which none of the first 1000 rows has"):
         one_log("plain", table("\n".join(lines), "t.jsonl"))
+
+
+def test_decimals_and_empty_cells_of_parquet(tmp_path, one_log):
+    rows = [
+        {"item_id": k, "arm": a, "score": Decimal("0.5"), "top_k": k or math.nan}
+        for k in (0, 1)
+        for a in "ab"
+    ]
+    _, trials = one_log("plain", write(tmp_path / "t.parquet", rows))
+    assert {t.scores["score"] for t in trials} == {0.5}
+    assert [t.settings.get("sampling") for t in trials] == [None, None, {"top_k": 1.0}, {"top_k": 1.0}]
 
 
 def test_a_damaged_parquet_file_is_named(tmp_path, one_log):

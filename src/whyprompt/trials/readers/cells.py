@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from array import array
 from collections import defaultdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
@@ -100,7 +102,7 @@ def missing(value: object) -> bool:
     """Say whether a cell is empty, or says that it is."""
     if isinstance(value, str):
         return value.strip().lower() in _MISSING
-    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124 - not a number
+    return _empty(value)
 
 
 def scalars(values: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Scalar]:
@@ -122,11 +124,15 @@ def scalars(values: Mapping[str, Any] | None, prefix: str = "") -> dict[str, Sca
 
 def pick(values: Mapping[str, Any], names: Iterable[str], prefix: str = "") -> dict[str, Scalar]:
     """Keep the settings of these names that there are, a list as JSON."""
-    found = ((name, values[name]) for name in names if values.get(name) not in (None, ""))
+    found = ((name, values[name]) for name in names if not _empty(values.get(name)))
     return {
         f"{prefix}{name}": value if isinstance(value, str | int | float | bool) else text(value)
         for name, value in found
     }
+
+
+def _empty(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def roles(**by_role: Values) -> dict[str, Values]:
@@ -218,11 +224,13 @@ def score_of(value: object, where: str, name: str) -> float | None:
     """Read a score that a log gives, None where it is missing; what is no score is a `DataError`."""
     if missing(value):
         return None
-    found = score_value(value)
+    found = score_value(float(value) if isinstance(value, Decimal) else value)
     if found is None:
+        hint = "a score is a number, true or false, or a word such as PASS, FAIL, yes, no, C, I"
+        comma = isinstance(value, str) and score_value(value.replace(",", ".")) is not None
         raise DataError(
             f"{where}: {name!r} is {text(value)[:60]!r}, which is no score",
-            hint="a score is a number, true or false, or a word such as PASS, FAIL, yes, no, C, I",
+            hint="write decimals with a point" if comma else hint,
         )
     return found
 

@@ -135,9 +135,15 @@ def _empty(value: object) -> bool:
 def _feedback(stats: Any) -> dict[str, float | None]:  # noqa: ANN401 - any JSON
     """Give the mean of each key's feedback; a run has one of each, but for several judges."""
     return traces.named_scores(
-        (key, (one.get("avg") if isinstance(one, dict) else one,))
+        (key, (one.get("avg"), *_only(one.get("values"))) if isinstance(one, dict) else (one,))
         for key, one in cells.mapping(stats).items()
     )
+
+
+def _only(values: object) -> tuple[str, ...]:
+    """Give the word of feedback that is no number, where all of it is one word."""
+    found = cells.mapping(values)
+    return tuple(found) if len(found) == 1 else ()
 
 
 def _output(outputs: Any) -> str | None:  # noqa: ANN401 - any JSON

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt.errors import DataError
@@ -195,7 +196,13 @@ def _shared(values: Mapping[str, list[Any]], sent: str, roles: Mapping[str, str]
 def _scored(values: Iterable[Any]) -> bool:
     """Say whether all the values that there are can be scores, and one is there."""
     found = [v for v in values if not cells.missing(v)]
-    return bool(found) and all(score_value(v) is not None for v in found)
+    return bool(found) and all(map(_is_score, found))
+
+
+def _is_score(value: object) -> bool:
+    # A decimal comma is told where it is read.
+    text = value.replace(",", ".") if isinstance(value, str) else value
+    return isinstance(text, Decimal) or score_value(text) is not None
 
 
 def _scores(
@@ -209,8 +216,7 @@ def _scores(
     readable = {
         scorer: n
         for scorer, n in called.items()
-        if _scored(values[n])
-        or (plain[n] not in _WORDY and any(score_value(v) is not None for v in values[n]))
+        if _scored(values[n]) or (plain[n] not in _WORDY and any(map(_is_score, values[n])))
     }
     if not readable and not called:
         readable = {n: n for n in free if plain[n] not in cells.KNOWN and _scored(values[n])}

@@ -111,7 +111,7 @@ def _log(path: Path, document: Row, rows: _Rows) -> Log:
             judge={"assert": "; ".join(sorted(judges))} if judges else {},
             harness=cells.pick(about, ("promptfooVersion",)) | cells.pick(summary, ("version",), "results."),
             date=cells.pick(summary, ("timestamp",), "results."),
-            items=cells.pick(config, ("description",), "config."),
+            other=cells.pick(config, ("description",), "config."),
         ),
         stated=tuple(_stated(prompts, arms)),
         notes=items.notes(),

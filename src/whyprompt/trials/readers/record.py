@@ -173,8 +173,10 @@ def content_key(question: str, choices: tuple[str, ...] = (), target: str = "") 
 
 # What tools write for a score that is a word.
 _WORDS: Mapping[str, float] = {
-    **dict.fromkeys(("c", "correct", "pass", "passed", "yes", "true", "success"), 1.0),
-    **dict.fromkeys(("i", "incorrect", "fail", "failed", "no", "false", "failure", "n", "noanswer"), 0.0),
+    **dict.fromkeys(("c", "correct", "pass", "passed", "yes", "y", "true", "t", "success"), 1.0),
+    **dict.fromkeys(
+        ("i", "incorrect", "fail", "failed", "no", "n", "false", "f", "failure", "noanswer"), 0.0
+    ),
     **dict.fromkeys(("p", "partial"), 0.5),
 }
 
