@@ -102,7 +102,7 @@ def chat_text(messages: object, name: Callable[[str], str] = str) -> str:
     >>> chat_text([{"role": "user", "content": "1 + 1 = ?"}])
     '1 + 1 = ?'
     >>> chat_text([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}])
-    'system:\\nBe brief.\\n\\nuser:\\nHi'
+    'system:\nBe brief.\n\nuser:\nHi'
     """
     if not isinstance(messages, list):
         return content_text(messages, name)
