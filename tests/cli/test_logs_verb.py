@@ -172,6 +172,8 @@ def test_import_writes_the_table_and_what_was_taken_for_what(run, long, tmp_path
     code, _, err = run("import", long, "--out", target)
     assert (code, "would be overwritten" in err, "--overwrite" in err) == (2, True, True)
     assert run("import", long, "--out", target, "--overwrite")[0] == 0
+    code, _, err = run("import", long, "--out", long, "--overwrite")
+    assert (code, "is one of the logs" in err) == (2, True)
     code, out, _ = run(
         *("effect", target, "--treatment", "arm", "--outcome", "correct", "--treated", "cot", "--control"),
         *("direct", "--design", "paired", "--json"),

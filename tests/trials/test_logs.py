@@ -196,8 +196,10 @@ def test_arms_on_data_sets_of_their_own_are_refused(log):
 
 
 def test_one_arm_alone_is_refused(log):
-    with pytest.raises(DataError, match=r"all of its trials are of one arm"):
-        wp.read_trials(log("a.toy", DIRECT, arm="direct"))
+    found = wp.read_trials(log("a.toy", DIRECT, arm="direct"))
+    assert (found.arms, len(found.frame)) == (("a",), 10)
+    with pytest.raises(EstimationError, match=r"a\.toy: all trials are of one arm"):
+        wp.log_effect(found)
 
 
 def test_three_arms_are_listed_or_compared_with_one(log):

@@ -132,6 +132,12 @@ def log_effect(
 
 def _two(found: ReadTrials, treated: str | None, control: str | None) -> tuple[str, str]:
     """Settle which two arms are compared, where there is no doubt."""
+    if len(found.arms) < 2:
+        files = ", ".join(str(one["file"]) for one in found.sources if one["used"])
+        raise EstimationError(
+            f"{files}: all trials are of one arm: nothing differs that an arm could be",
+            hint="give the log of the other arm too",
+        )
     treated = None if treated is None else arm_called(found.arms, treated)
     control = None if control is None else arm_called(found.arms, control)
     if treated is not None and treated == control:

@@ -109,6 +109,8 @@ def import_(
         raise DataError(f"{' and '.join(there)} would be overwritten", hint="another --out, or --overwrite")
     asked: dict[str, Any] = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}
     found = wp.read_trials(*logs, **asked)
+    if out.resolve() in {Path(str(one["file"])).resolve() for one in found.sources}:
+        raise DataError(f"{out} is one of the logs", hint="give the table a name of its own")
     export(found.frame, out)
     record = _record(found, asked, out)
     write_json(beside, record)

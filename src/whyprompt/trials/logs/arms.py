@@ -84,13 +84,7 @@ def find_arms(settings: Sequence[Settings], files: Sequence[Path], asked: str | 
 
 
 def _by_file(files: Sequence[Path]) -> Arms:
-    names = _file_names(files)
-    if len(set(names)) < 2:
-        raise DataError(
-            f"{files[0]}: all of its trials are of one arm: nothing differs that an arm could be",
-            hint="give the log of the other arm too",
-        )
-    return Arms(of=tuple(names), path=FILE, role=FILE)
+    return Arms(of=tuple(_file_names(files)), path=FILE, role=FILE)
 
 
 def _file_names(files: Sequence[Path]) -> list[str]:
@@ -104,7 +98,7 @@ def _file_names(files: Sequence[Path]) -> list[str]:
         if len(set(names)) == runs:
             # Files that are called alike are told by their folders alone.
             folders = [name.rpartition("/")[0] for name in names]
-            return folders if len(set(folders)) == runs else names
+            return folders if len(set(folders)) == runs > 1 else names
     return [str(path.with_suffix("")) for path in files]
 
 

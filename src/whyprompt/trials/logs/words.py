@@ -91,7 +91,7 @@ def _what(made: ReadTrials, arms: Arms) -> str:
     kind = kind[:1].upper() + kind[1:] if "table" in kind else f"{kind} {'log' if n == 1 else 'logs'}"
     where = "the file" if arms.path == FILE else arms.path
     words = [
-        f"{kind}, {len(made.arms)} arms: {_listed(made.arms)} ({where})",
+        f"{kind}, {counted(len(made.arms), 'arm')}: {_listed(made.arms)} ({where})",
         f"scorer {made.scorer!r}",
         *(f"model {one}" for one in _only(made, "model")),
         *(
@@ -128,7 +128,9 @@ def _items(made: ReadTrials) -> str:
     reps = int(made.frame["rep"].max())
     each = f" x up to {reps} trials each" if reps > 1 else ""
     sizes = set(p.items.values())
-    if len(sizes) == 1 and p.matched == next(iter(sizes)):
+    if len(made.arms) == 1:
+        text = f"{counted(p.matched, 'item')}{each}"
+    elif len(sizes) == 1 and p.matched == next(iter(sizes)):
         text = f"{counted(p.matched, 'item')}{each}, all of them under every arm; paired by {how}"
     elif p.matched:
         here = ", ".join(f"{n} only under {a!r}" for a, n in p.only.items() if n)
@@ -169,7 +171,7 @@ def _warnings(made: ReadTrials, arms: Arms, within: frozenset[str]) -> tuple[str
             f"{counted(p.n_names, 'id names', 'ids name')} another question under another arm"
             f" ({', '.join(p.names)}): paired by {p.by}"
         )
-    if p.by == "id" and p.matched:
+    if p.by == "id" and p.matched and len(made.arms) > 1:
         out.append(
             "items are paired by id alone, which may be a position: whether they ask the same is not known"
         )
@@ -177,8 +179,19 @@ def _warnings(made: ReadTrials, arms: Arms, within: frozenset[str]) -> tuple[str
         out.append(
             f"only {p.matched} items are under every arm: what is said of them need not hold for the others"
         )
+    untold = [
+        _NAMES.get(role, role)
+        for role in _ALSO
+        if role != arms.role and any("" in values for values in made.differs.get(role, {}).values())
+    ]
+    if untold:
+        out.append(f"not every log tells all of its {', '.join(untold)}: what it does not tell may differ")
     for role in _ALSO:
-        paths = {p: v for p, v in made.differs.get(role, {}).items() if p != arms.path}
+        paths = {
+            p: told
+            for p, values in made.differs.get(role, {}).items()
+            if p != arms.path and len(told := tuple(v for v in values if v)) > 1
+        }
         name = _NAMES.get(role, role)
         if role != arms.role and (with_arm := {p: v for p, v in paths.items() if p not in within}):
             out.append(
