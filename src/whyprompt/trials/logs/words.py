@@ -209,7 +209,9 @@ def _warnings(made: ReadTrials, arms: Arms, within: frozenset[str]) -> tuple[str
 def _other_names(made: ReadTrials) -> list[str]:
     """Name the files that are called by another arm than the one that they hold."""
     words = {arm: set(_WORD.findall(arm.lower())) for arm in made.arms}
-    own = {arm: found - set.union(*(w for a, w in words.items() if a != arm)) for arm, found in words.items()}
+    own = {
+        arm: found - set().union(*(w for a, w in words.items() if a != arm)) for arm, found in words.items()
+    }
     out = []
     for one in made.sources:
         if len(one["arms"]) != 1 or not one["used"]:
