@@ -437,7 +437,7 @@ def test_spans_with_their_evaluations(written, reader, one_log):
         ("q2", "cot", {"exact": 1.0}),
     ]
     first = trials[0]
-    assert (first.completion, first.latency_s, first.prompt_tokens) == ("out", 1.5, 7)
+    assert (first.prompt, first.completion, first.latency_s, first.prompt_tokens) == ("q1", "out", 1.5, 7)
     assert first.started_at == "2023-11-14T22:13:20+00:00"
     assert first.settings["engine"] == {"gen_ai.provider.name": "openai"}
     assert first.settings["sampling"] == {"gen_ai.request.temperature": 0.5}

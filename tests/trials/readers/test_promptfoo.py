@@ -259,3 +259,9 @@ def test_damage_is_named_with_its_place(written, reader, one_log, tmp_path):
     short.write_text(TABLE + "q,x,PASS\n")
     with pytest.raises(DataError, match=r"short\.csv:2: 3 fields"):
         one_log("promptfoo", short)
+
+
+def test_a_chat_that_was_sent_is_read_as_it_reads(written, one_log):
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1 + 1?\nNow."}]
+    _, (trial,) = one_log("promptfoo", written(result(prompt={"raw": json.dumps(chat), "label": "brief"})))
+    assert trial.prompt == "system:\nBe brief.\n\nuser:\n1 + 1?\nNow."

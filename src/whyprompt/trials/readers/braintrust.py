@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.trials.readers import cells, heads, traces
+from whyprompt.trials.readers.fields import mapping
 from whyprompt.trials.readers.record import Log, LoggedTrial
 from whyprompt.trials.readers.rows import rows_of
 
@@ -68,7 +69,7 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
         noted, known = traces.noted(row.get("metadata"))
         run = cells.pick(row, next(([k] for k in _RUNS if row.get(k)), []))
         settings = traces.together(cells.roles(prompt=run), noted)
-        metrics = cells.mapping(traces.opened(row, ("metrics",)))
+        metrics = mapping(traces.opened(row, ("metrics",)))
         wrong = row.get("error") or None
         scores = _scores(row)
         yield LoggedTrial(
@@ -90,10 +91,10 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
 
 
 def _origin(row: Row) -> Any:  # noqa: ANN401 - an id
-    return cells.mapping(traces.opened(row, ("origin",))).get("id")
+    return mapping(traces.opened(row, ("origin",))).get("id")
 
 
 def _scores(row: Row) -> dict[str, float | None]:
-    given = cells.mapping(traces.opened(row, ("scores",)))
+    given = mapping(traces.opened(row, ("scores",)))
     given |= {key.removeprefix("scores."): value for key, value in row.items() if key.startswith("scores.")}
     return traces.named_scores((scorer, (value,)) for scorer, value in given.items())

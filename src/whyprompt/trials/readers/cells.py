@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
+from whyprompt.trials.readers.fields import chat_text, content_text, objects
 from whyprompt.trials.readers.record import content_key, score_value
 
 if TYPE_CHECKING:
@@ -39,16 +40,6 @@ SAMPLING = (
 )
 _LONG = 500
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
-
-
-def mapping(value: object) -> dict[str, Any]:
-    """Give an object; an empty one where a log has none, or something else, in its place."""
-    return value if isinstance(value, dict) else {}
-
-
-def mappings(value: object) -> list[dict[str, Any]]:
-    """Give the objects in a list; none where a log has something else in its place."""
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def text(value: object) -> str:
@@ -167,18 +158,34 @@ def question_of(values: object) -> tuple[str, str]:
 
 def last_said(messages: list[Any], role: str) -> str:
     """Give what a role said last in a conversation; the whole of it where the role said nothing."""
-    for message in reversed(messages):
-        if isinstance(message, dict) and message.get("role") == role:
-            return _content(message)
-    return text(messages)
+    said_so = [one for one in objects(messages) if one.get("role") == role]
+    return content_text(_spoken(said_so[-1])["content"]) if said_so else text(messages)
 
 
-def _content(message: dict[str, Any]) -> str:
+def conversation(value: object) -> str | None:
+    r"""Write what was sent as it reads: a conversation, also as JSON in a cell, by its roles.
+
+    Examples
+    --------
+    >>> conversation('[{"role": "user", "content": "1 + 1?"}]'), conversation("[1]"), conversation(None)
+    ('1 + 1?', '[1]', None)
+    """
+    found = parsed(value)
+    messages = found.get("messages") if isinstance(found, dict) else found
+    if isinstance(messages, list) and messages and all(isinstance(m, dict) and "role" in m for m in messages):
+        return chat_text([_spoken(message) for message in messages])
+    return said(value)
+
+
+def _spoken(message: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a message with its content under one name: conventions differ in those of its parts."""
     parts = message.get("content", message.get("parts"))
     if isinstance(parts, list):
-        found = [p.get("content", p.get("text")) for p in parts if isinstance(p, dict)]
-        return "\n".join(text(part) for part in found if part is not None)
-    return text(parts)
+        parts = [
+            {"type": "text", "text": text(part.get("content"))} if "content" in part else part
+            for part in objects(parts)
+        ]
+    return {"role": message.get("role"), "content": parts}
 
 
 def target_of(values: object) -> str:

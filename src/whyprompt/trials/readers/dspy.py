@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 name = "DSPy"
 _TAKEN = {
-    "item": "item_id, else the example's inputs",
+    "item": "the example's item_id, or id",
     "question": "the example's inputs",
     "target": "the example's answer",
     "scores": "the metric's column",
     "covariates": "the example's fields",
     "completion": "the prediction's fields",
-    "error": "the prediction's error",
+    "error": "a row without a prediction",
 }
 _EXAMPLE, _PREDICTION = "example_", "pred_"
 # What its modules add to a prediction.

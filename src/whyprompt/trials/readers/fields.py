@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from whyprompt.trials.readers.record import Scalar
 
@@ -36,7 +36,7 @@ def flat(path: str, value: object, *, lists: bool = True) -> Iterator[tuple[str,
         yield path, json.dumps(value, ensure_ascii=False)
 
 
-def mapping(value: object) -> Mapping[str, Any]:
+def mapping(value: object) -> dict[str, Any]:
     """Give an object, an empty one where it is none."""
     return value if isinstance(value, dict) else {}
 
@@ -46,7 +46,7 @@ def listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def objects(value: object) -> list[Mapping[str, Any]]:
+def objects(value: object) -> list[dict[str, Any]]:
     """Give the objects in a list."""
     return [one for one in listed(value) if isinstance(one, dict)]
 

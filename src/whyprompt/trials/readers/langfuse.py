@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt.errors import DataError
 from whyprompt.trials.readers import cells, heads, traces
+from whyprompt.trials.readers.fields import mapping, objects
 from whyprompt.trials.readers.record import Log, LoggedTrial
 from whyprompt.trials.readers.rows import head_of, parquet_columns, rows_of
 
@@ -151,7 +152,7 @@ def _trials(
         noted, known = traces.noted(row.get("metadata"))
         sent = traces.opened(row, ("input",))
         question = cells.question_of(sent)[1]
-        parameters = cells.mapping(traces.opened(row, ("model_parameters",)))
+        parameters = mapping(traces.opened(row, ("model_parameters",)))
         model = row.get("provided_model_name") or row.get("model")
         settings = traces.together(
             noted,
@@ -168,7 +169,7 @@ def _trials(
             | _inline(row)
         )
         wrong = row.get("level") == "ERROR"
-        used = cells.mapping(traces.opened(row, ("usage_details", "usage")))
+        used = mapping(traces.opened(row, ("usage_details", "usage")))
         yield LoggedTrial(
             item=cells.text(row.get("dataset_item_id")),
             question=question,
@@ -176,7 +177,7 @@ def _trials(
             scores=dict.fromkeys(scores) if wrong else scores,
             covariates=known,
             settings=settings,
-            prompt=cells.said(sent),
+            prompt=cells.conversation(sent),
             completion=cells.said(traces.opened(row, ("output",))),
             prompt_tokens=cells.count(used.get("input")),
             completion_tokens=cells.count(used.get("output")),
@@ -192,7 +193,7 @@ def _inline(row: Row) -> _Scores:
     found = traces.opened(row, ("scores",))
     if isinstance(found, dict):
         return traces.named_scores((scorer, (value,)) for scorer, value in found.items())
-    rows = [traces.snake(one) for one in cells.mappings(found)]
+    rows = [traces.snake(one) for one in objects(found)]
     return traces.named_scores(
         (cells.text(one.get("name")), (one.get("value"), one.get("string_value"))) for one in rows
     )

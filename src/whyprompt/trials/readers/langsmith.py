@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
 from whyprompt.trials.readers import cells, heads, traces
+from whyprompt.trials.readers.fields import mapping, objects
 from whyprompt.trials.readers.record import Log, LoggedTrial
 from whyprompt.trials.readers.rows import rows_of
 
@@ -62,7 +63,7 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
     met = cells.Repeats()
     for where, row in rows_of(path):
         if isinstance(row.get("runs"), list):
-            for run in cells.mappings(row["runs"]):
+            for run in objects(row["runs"]):
                 yield _run(run, row, met)
         elif any(key.startswith("inputs.") for key in row):
             yield _of_table(row, met)
@@ -80,7 +81,7 @@ def _run(run: Row, example: Row, met: cells.Repeats) -> LoggedTrial:
     target = cells.target_of(
         traces.opened(example, ("outputs",)) or traces.opened(run, ("reference_outputs",))
     )
-    noted, _ = traces.noted(cells.mapping(traces.opened(run, ("extra",))).get("metadata"))
+    noted, _ = traces.noted(mapping(traces.opened(run, ("extra",))).get("metadata"))
     session = cells.pick(run, next(([k] for k in _SESSIONS if run.get(k)), []))
     settings = traces.together(cells.roles(prompt=session), noted)
     wrong = run.get("error") or None
@@ -136,13 +137,13 @@ def _feedback(stats: Any) -> dict[str, float | None]:  # noqa: ANN401 - any JSON
     """Give the mean of each key's feedback; a run has one of each, but for several judges."""
     return traces.named_scores(
         (key, (one.get("avg"), *_only(one.get("values"))) if isinstance(one, dict) else (one,))
-        for key, one in cells.mapping(stats).items()
+        for key, one in mapping(stats).items()
     )
 
 
 def _only(values: object) -> tuple[str, ...]:
     """Give the word of feedback that is no number, where all of it is one word."""
-    found = cells.mapping(values)
+    found = mapping(values)
     return tuple(found) if len(found) == 1 else ()
 
 

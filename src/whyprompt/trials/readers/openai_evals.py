@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from whyprompt._rows import json_rows
 from whyprompt.errors import DataError
 from whyprompt.trials.readers import cells, heads
+from whyprompt.trials.readers.fields import mapping
 from whyprompt.trials.readers.record import Log, LoggedTrial, Stated, score_value
 
 if TYPE_CHECKING:
@@ -59,9 +60,9 @@ def read(path: Path) -> Iterator[Log]:
     for line, row in json_rows(path):
         where = f"{path}:{line}"
         if "spec" in row:
-            spec = cells.mapping(row["spec"])
+            spec = mapping(row["spec"])
         elif "final_report" in row:
-            report = cells.mapping(row["final_report"])
+            report = mapping(row["final_report"])
         elif "type" in row and "sample_id" in row:
             events[cells.text(row["sample_id"])].append((where, row))
         else:
@@ -95,11 +96,11 @@ def read(path: Path) -> Iterator[Log]:
 
 
 def _settings(spec: Row) -> dict[str, Values]:
-    config = cells.mapping(spec.get("run_config"))
-    evaluation = cells.mapping(config.get("eval_spec"))
+    config = mapping(spec.get("run_config"))
+    evaluation = mapping(config.get("eval_spec"))
     functions = spec.get("completion_fns") or config.get("completion_fns") or spec.get("model_name")
     judge = cells.pick(evaluation, ("cls",), "eval_spec.") | cells.scalars(
-        cells.mapping(evaluation.get("args")), "eval_spec.args."
+        mapping(evaluation.get("args")), "eval_spec.args."
     )
     return cells.roles(
         model={"completion_fns": _one(functions)} if functions else {},
@@ -125,7 +126,7 @@ def _stated(report: Row, scorers: set[str]) -> Iterator[Stated]:
 def _trials(sample: str, events: list[tuple[str, Row]]) -> Iterator[LoggedTrial]:
     by_type: defaultdict[str, list[tuple[str, Row]]] = defaultdict(list)
     for where, event in events:
-        by_type[cells.text(event["type"])].append((where, cells.mapping(event.get("data"))))
+        by_type[cells.text(event["type"])].append((where, mapping(event.get("data"))))
     # A judge's own sampling comes after it.
     sent = by_type["sampling"][0][1] if by_type["sampling"] else {}
     matches, metrics = by_type["match"], by_type["metrics"]
@@ -152,7 +153,7 @@ def _trials(sample: str, events: list[tuple[str, Row]]) -> Iterator[LoggedTrial]
             scores=scores,
             covariates=_known(match),
             settings=cells.roles(model=cells.pick(sent, ("model",))),
-            prompt=cells.said(prompt),
+            prompt=cells.conversation(prompt),
             completion=_one(completion) if completion is not None else None,
             started_at=cells.said(events[0][1].get("created_at")),
             error=cells.said(wrong),

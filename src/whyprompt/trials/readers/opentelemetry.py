@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from whyprompt._rows import json_rows, json_value
 from whyprompt.errors import DataError
 from whyprompt.trials.readers import cells, heads, traces
+from whyprompt.trials.readers.fields import mapping
 from whyprompt.trials.readers.record import Log, LoggedTrial
 from whyprompt.trials.readers.rows import has_lines, head_of
 
@@ -204,7 +205,7 @@ def _trials(path: Path, scores: dict[str, _Scores], operations: frozenset[str]) 
             rep=met.next(question, cells.text(settings)),
             scores=dict.fromkeys(own) if wrong else own,
             settings=settings,
-            prompt=cells.said(sent),
+            prompt=cells.conversation(sent),
             completion=cells.last_said(came, "assistant") if isinstance(came, list) else cells.said(came),
             prompt_tokens=cells.count(traces.opened(found, _USED)),
             completion_tokens=cells.count(traces.opened(found, _MADE)),
@@ -219,7 +220,7 @@ def _settings(found: Row) -> dict[str, Values]:
 
 
 def _error(row: Row, found: Row) -> str | None:
-    status = cells.mapping(row.get("status"))
+    status = mapping(row.get("status"))
     failed = cells.text(status.get("code")) in {"2", "STATUS_CODE_ERROR"}
     if not failed and not found.get("error.type"):
         return None

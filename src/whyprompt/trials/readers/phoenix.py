@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt.errors import DataError
 from whyprompt.trials.readers import cells, heads, traces
+from whyprompt.trials.readers.fields import objects
 from whyprompt.trials.readers.record import Log, LoggedTrial
 from whyprompt.trials.readers.rows import rows_of
 
@@ -81,7 +82,7 @@ def _scores(row: Row) -> dict[str, float | None]:
         # An evaluator that failed has no score; its label may say one where it gives no number.
         return traces.named_scores(
             (cells.text(one.get("name")), () if one.get("error") else (one.get("score"), one.get("label")))
-            for one in cells.mappings(annotations)
+            for one in objects(annotations)
         )
     columns = ((match[1], column) for column in row if (match := _SCORE.fullmatch(column)))
     return traces.named_scores(

@@ -73,7 +73,8 @@ def _taken(columns: Columns) -> dict[str, str]:
     families = {family.stem: ", ".join(family.columns.values()) for family in columns.wide}
     beside = {role: ", ".join(family.columns.values()) for role, family in columns.beside.items()}
     scores = ", ".join((*columns.scores.values(), *families.values()))
-    return out | beside | ({"scores": scores} if scores else {})
+    named = {"scores": scores, "covariates": ", ".join(columns.covariates)}
+    return out | beside | {role: listed for role, listed in named.items() if listed}
 
 
 def _opened(sample: list[Row]) -> frozenset[str]:

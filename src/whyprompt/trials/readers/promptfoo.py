@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._rows import delimited_rows, json_rows, json_value
+from whyprompt._rows import json_rows, json_value
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads
-from whyprompt.trials.readers.promptfoo_tests import Tests
-from whyprompt.trials.readers.record import Log, LoggedTrial, Stated, score_value
+from whyprompt.trials.readers import cells, heads, promptfoo_table
+from whyprompt.trials.readers.fields import mapping, objects
+from whyprompt.trials.readers.promptfoo_tests import Tests, read_scores, score_name
+from whyprompt.trials.readers.record import Log, LoggedTrial, Stated
 from whyprompt.trials.readers.rows import Row, head_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 name = "promptfoo"
 _TAKEN = {
-    "item": "testCase.metadata, else its description",
+    "item": "testCase.description, else its metadata's id, else vars",
     "question": "vars",
     "target": "vars",
     "rep": "the order of testIdx within an item",
@@ -45,13 +46,12 @@ _TAKEN = {
 }
 _WENT_WRONG = 2
 _ADDRESS = re.compile(r"\w+://(?:[^/@]*@)?(?P<host>[^?#]+)")
-_BLOCK = ("Status", "Score")
 
 
 def sniff(path: Path, head: bytes) -> float:
     """Say how surely a file is of promptfoo."""
     del path
-    if _is_export(head):
+    if promptfoo_table.is_export(head):
         return 1.0
     keys = heads.keys(head)
     if {"evalId", "results"} <= keys or {"results", "config", "shareableUrl"} <= keys:
@@ -66,13 +66,13 @@ def read(path: Path) -> Iterator[Log]:
     """Give the one run in a file."""
     head = head_of(path)
     kind = heads.container(head)
-    if _is_export(head):
-        yield _table(path, heads.separator(head))
+    if promptfoo_table.is_export(head):
+        yield promptfoo_table.table(name, path, heads.separator(head))
     elif kind == "lines" or (kind == "object" and "results" not in heads.keys(head)):
         yield _log(path, {}, partial(_lines, path))
     else:
-        document = cells.mapping(json_value(path.read_bytes(), path))
-        summary = cells.mapping(document.get("results")) or document
+        document = mapping(json_value(path.read_bytes(), path))
+        summary = mapping(document.get("results")) or document
         results = summary.get("results")
         if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
             raise DataError(
@@ -93,13 +93,10 @@ def _placed(path: Path, results: list[Row]) -> Iterator[tuple[str, Row]]:
     return ((f"{path}, result {number}", row) for number, row in enumerate(results, start=1))
 
 
-# --- JSON and JSON Lines ----------------------------------------------------------------------------------
-
-
 def _log(path: Path, document: Row, rows: _Rows) -> Log:
-    summary, config, about = (cells.mapping(document.get(key)) for key in ("summary", "config", "metadata"))
-    head = cells.mapping(cells.mapping(summary.get("table")).get("head"))
-    prompts = cells.mappings(summary.get("prompts") or head.get("prompts"))
+    summary, config, about = (mapping(document.get(key)) for key in ("summary", "config", "metadata"))
+    head = mapping(mapping(summary.get("table")).get("head"))
+    prompts = objects(summary.get("prompts") or head.get("prompts"))
     items, arms, judges = _survey(path, rows(), prompts, config)
     version = cells.text(about.get("promptfooVersion"))
     return Log(
@@ -123,8 +120,8 @@ _Arm = tuple[Any, ...]
 
 
 def _arm(row: Row) -> _Arm:
-    provider, prompt = row.get("provider"), cells.mapping(row.get("prompt"))
-    by = {"id": provider} if isinstance(provider, str) else cells.mapping(provider)
+    provider, prompt = row.get("provider"), mapping(row.get("prompt"))
+    by = {"id": provider} if isinstance(provider, str) else mapping(provider)
     found = (
         *(row.get("promptId") or prompt.get("id"), prompt.get("label") or prompt.get("display")),
         *(by.get("id"), by.get("label")),
@@ -156,7 +153,7 @@ def _survey(
 
 
 def _asserts(row: Row) -> list[Row]:
-    return cells.mappings(cells.mapping(row.get("testCase")).get("assert"))
+    return objects(mapping(row.get("testCase")).get("assert"))
 
 
 def _judge(each: Row) -> str:
@@ -169,9 +166,9 @@ def _settings(arm: _Arm, prompts: list[Row], config: Row) -> Mapping[str, Values
     _, identity, label, provider, shown = arm
     index = _index(arm, prompts)
     template = None if index is None else prompts[index].get("raw")
-    given = cells.mappings(config.get("providers"))
+    given = objects(config.get("providers"))
     served = [p for p in given if provider in (p.get("id"), p.get("label"))]
-    options = cells.mapping(served[0].get("config")) if len(served) == 1 else {}
+    options = mapping(served[0].get("config")) if len(served) == 1 else {}
     # Nothing else of an address: a name and a password may stand in it.
     address = _ADDRESS.match(cells.text(options.get("apiBaseUrl") or options.get("apiHost")))
     return cells.roles(
@@ -200,8 +197,8 @@ def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -
         item, question, target, rest = items.of(row)
         arm = _arm(row)
         given = row.get("response")
-        response = {"output": given} if isinstance(given, str) else cells.mapping(given)
-        used = cells.mapping(response.get("tokenUsage") or row.get("tokenUsage"))
+        response = {"output": given} if isinstance(given, str) else mapping(given)
+        used = mapping(response.get("tokenUsage") or row.get("tokenUsage"))
         wrong = _error(row, response)
         latency = cells.number(row.get("latencyMs"))
         yield LoggedTrial(
@@ -212,7 +209,7 @@ def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -
             scores=_scores(row, where, went=wrong is None),
             covariates=cells.scalars(rest) | _about(row),
             settings=arms[arm],
-            prompt=cells.said(cells.mapping(row.get("prompt")).get("raw")),
+            prompt=cells.conversation(mapping(row.get("prompt")).get("raw")),
             completion=cells.said(response.get("output")),
             prompt_tokens=cells.count(used.get("prompt")),
             completion_tokens=cells.count(used.get("completion")),
@@ -224,7 +221,7 @@ def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -
 
 
 def _about(row: Row) -> dict[str, Scalar]:
-    about = cells.scalars(cells.mapping(cells.mapping(row.get("testCase")).get("metadata")))
+    about = cells.scalars(mapping(mapping(row.get("testCase")).get("metadata")))
     return {key: value for key, value in about.items() if key not in {"id", "item_id"}}
 
 
@@ -245,32 +242,15 @@ def _scores(row: Row, where: str, *, went: bool) -> dict[str, float | None]:
     # What went wrong has none of the scores that were asked for.
     asked = () if went else (each.get("metric") for each in _asserts(row))
     named: Row = dict.fromkeys(metric for metric in asked if metric and isinstance(metric, str))
-    named |= cells.mapping(
-        row.get("namedScores") or cells.mapping(row.get("gradingResult")).get("namedScores")
-    )
-    return _read_scores(row.get("score"), row.get("success"), named, where, went=went)
-
-
-def _read_scores(
-    score: object, success: object, named: Mapping[str, object], where: str, *, went: bool
-) -> dict[str, float | None]:
-    found = {"score": score, "success": success} | {_named(key): value for key, value in named.items()}
-    return {
-        k: cells.score_of(v, where, k) if went else None
-        for k, v in found.items()
-        if v is not None or not went
-    }
-
-
-def _named(metric: str) -> str:
-    return f"namedScores.{metric}" if metric in {"score", "success"} else metric
+    named |= mapping(row.get("namedScores") or mapping(row.get("gradingResult")).get("namedScores"))
+    return read_scores(row.get("score"), row.get("success"), named, where, went=went)
 
 
 def _stated(prompts: list[Row], arms: dict[_Arm, Mapping[str, Values]]) -> Iterator[Stated]:
     """Give the means of each prompt; trials that went wrong count as 0 in its sums, and are none of its n."""
     for index, prompt in enumerate(prompts):
         mine = [settings for arm, settings in arms.items() if _index(arm, prompts) == index]
-        metrics = cells.mapping(prompt.get("metrics"))
+        metrics = mapping(prompt.get("metrics"))
         passed, failed = (cells.count(metrics.get(f"test{k}Count")) for k in ("Pass", "Fail"))
         n = (passed or 0) + (failed or 0)
         if passed is None or not n or len(mine) != 1 or sum(s == mine[0] for s in arms.values()) != 1:
@@ -279,97 +259,8 @@ def _stated(prompts: list[Row], arms: dict[_Arm, Mapping[str, Values]]) -> Itera
         if (total := cells.number(metrics.get("score"))) is not None:
             yield Stated("score", total / n, where, n)
         yield Stated("success", passed / n, where, n)
-        counted = cells.mapping(metrics.get("namedScoresCount"))
-        for key, given in cells.mapping(metrics.get("namedScores")).items():
+        counted = mapping(metrics.get("namedScoresCount"))
+        for key, given in mapping(metrics.get("namedScores")).items():
             # Counted otherwise, it is a mean of other than one a trial.
             if counted.get(key) == n and (total := cells.number(given)) is not None:
-                yield Stated(_named(key), total / n, where, n)
-
-
-# --- CSV --------------------------------------------------------------------------------------------------
-
-# Cells that a spreadsheet would take for a formula are written with an apostrophe before them.
-_ESCAPED = re.compile(r"\A'(?=[=+\-@\t\r])")
-_SHOWN = re.compile(r"\[(?P<provider>[^\]]*)\] (?P<label>.*)", re.DOTALL)
-
-
-def _is_export(head: bytes) -> bool:
-    columns = heads.header(head)
-    return bool(_blocks(columns)) and "Grader Reason" in columns
-
-
-def _blocks(columns: tuple[str, ...]) -> list[tuple[int, int]]:
-    """Give where the columns of each prompt begin and end."""
-    starts = [i - 1 for i in range(1, len(columns) - 1) if columns[i : i + 2] == _BLOCK]
-    return list(zip(starts, [*starts[1:], len(columns)], strict=True)) if starts else []
-
-
-def _table(path: Path, separator: str) -> Log:
-    columns = tuple(next(delimited_rows(path, separator, repeats=True))[1])
-    settings = [_shown(columns[start]) for start, _ in _blocks(columns)]
-    if len({str(each) for each in settings}) < len(settings):
-        raise DataError(
-            f"{path} has two prompts under one name: their results cannot be told apart",
-            hint="give each prompt a label of its own, or export the results as JSON",
-        )
-    return Log(
-        path=path,
-        format=name,
-        fields=_TAKEN,
-        settings={},
-        notes=("the table has no prompts, tokens, costs or versions: export JSON for these",),
-        trials=partial(_table_trials, path, separator, columns, settings),
-    )
-
-
-def _shown(title: str) -> Mapping[str, Values]:
-    shown = _SHOWN.fullmatch(title)
-    label, provider = (shown["label"], shown["provider"]) if shown else (title, "")
-    return cells.roles(prompt={"prompt.label": label}, model={"provider.label": provider} if provider else {})
-
-
-def _table_trials(
-    path: Path, separator: str, columns: tuple[str, ...], settings: list[Mapping[str, Values]]
-) -> Iterator[LoggedTrial]:
-    blocks = _blocks(columns)
-    described = int(columns[0] == "Description")
-    names = columns[described : blocks[0][0]]
-    rows = delimited_rows(path, separator, repeats=True)
-    next(rows)
-    tests = [(line, [_ESCAPED.sub("", cell) for cell in whole]) for line, whole in rows]
-    items = Tests()
-    given = []
-    for line, whole in tests:
-        values = dict(zip(names, whole[described : blocks[0][0]], strict=True))
-        row: Row = {"vars": values, "description": whole[0] if described else ""}
-        items.meet(row)
-        given.append((line, whole, row))
-    met = cells.Repeats()
-    for line, whole, row in given:
-        item, question, target, rest = items.of(row)
-        for arm, (start, end) in zip(settings, blocks, strict=True):
-            block = dict(zip(columns[start + 1 : end], whole[start + 1 : end], strict=True))
-            if not block["Status"]:
-                continue  # this prompt was not run on this test
-            wrong = block["Status"] == "ERROR"
-            reason = block.get("Grader Reason") or whole[start]
-            yield LoggedTrial(
-                item=item,
-                question=question,
-                target=target,
-                rep=items.rep(row, start, met),
-                scores=_block_scores(block, f"{path}:{line}", went=not wrong),
-                covariates=cells.scalars(rest),
-                settings=arm,
-                completion=whole[start] or None,
-                error=(reason or "error without a message") if wrong else None,
-            )
-
-
-def _block_scores(block: Mapping[str, str], where: str, *, went: bool) -> dict[str, float | None]:
-    if score_value(block["Status"]) is None and went:
-        raise DataError(f"{where}: the status is {block['Status']!r}, not PASS, FAIL or ERROR")
-    named = cells.parsed(block.get("Named Scores"))
-    given = {k.removeprefix("Metric: "): v for k, v in block.items() if k.startswith("Metric: ")}
-    given |= named if isinstance(named, dict) else {}
-    return _read_scores(block["Score"], block["Status"], given, where, went=went)
+                yield Stated(score_name(key), total / n, where, n)

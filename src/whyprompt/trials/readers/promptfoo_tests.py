@@ -7,9 +7,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from whyprompt.trials.readers import cells
+from whyprompt.trials.readers.fields import mapping
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from whyprompt.trials.readers.rows import Row
 
@@ -66,14 +67,31 @@ class Tests:
 
 def variables(row: Row) -> Row:
     """Give the variables of a result's test."""
-    found = cells.mapping(row.get("vars") or cells.mapping(row.get("testCase")).get("vars"))
+    found = mapping(row.get("vars") or mapping(row.get("testCase")).get("vars"))
     # promptfoo puts what it adds itself beside the variables of the test.
     return {k: v for k, v in found.items() if not k.startswith("_")}
 
 
 def described(row: Row) -> str:
     """Give what a result's test is called, "" where it has no name."""
-    test = cells.mapping(row.get("testCase"))
-    about = cells.mapping(test.get("metadata"))
+    test = mapping(row.get("testCase"))
+    about = mapping(test.get("metadata"))
     given = (test.get("description"), row.get("description"), about.get("id"), about.get("item_id"))
     return next((cells.text(value) for value in given if value not in (None, "")), "")
+
+
+def read_scores(
+    score: object, success: object, named: Mapping[str, object], where: str, *, went: bool
+) -> dict[str, float | None]:
+    """Give a result's scores by their names: none of them where it went wrong."""
+    found = {"score": score, "success": success} | {score_name(key): value for key, value in named.items()}
+    return {
+        k: cells.score_of(v, where, k) if went else None
+        for k, v in found.items()
+        if v is not None or not went
+    }
+
+
+def score_name(metric: str) -> str:
+    """Give a metric another name than the score and the success of the whole test have."""
+    return f"namedScores.{metric}" if metric in {"score", "success"} else metric

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.trials.readers import cells
+from whyprompt.trials.readers.fields import mapping
 from whyprompt.trials.readers.record import score_value
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def noted(metadata: object, prefix: str = "metadata.") -> tuple[dict[str, Values
     """
     settings: defaultdict[str, dict[str, Scalar]] = defaultdict(dict)
     known: dict[str, Scalar] = {}
-    for key, value in cells.mapping(cells.parsed(metadata)).items():
+    for key, value in mapping(cells.parsed(metadata)).items():
         role = _ROLES.get(key.lower())
         if role is not None and value not in (None, "") and isinstance(value, str | int | float | bool):
             settings[role][f"{prefix}{key}"] = value
