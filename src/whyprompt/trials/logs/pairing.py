@@ -65,7 +65,7 @@ def item_key(items: Items, item: Ints, name: Ints, log: Ints) -> tuple[Ints, str
         return (name, "id") if any(with_question) else (item, "id")
     target = np.asarray(items.target, dtype=np.int64)[item] != 0
     if len({bool(target[log == k].any()) for k in logs if (log == k).any()}) > 1:
-        first: dict[str, int] = {}
+        first: dict[int, int] = {}
         of = np.fromiter(
             (first.setdefault(q, len(first)) for q in items.question),
             dtype=np.int64,
@@ -111,7 +111,7 @@ def pair(
 def _targets(items: Items, item: Ints, key: Ints, arm: Ints, every: NDArray[np.bool_]) -> list[str]:
     """Name the questions that arms share and whose right answer they do not."""
     loose = ~every[key]
-    asked: dict[str, dict[int, int]] = {}
+    asked: dict[int, dict[int, int]] = {}
     for one, a in zip(*(column.tolist() for column in distinct_pairs(item[loose], arm[loose])), strict=True):
         asked.setdefault(items.question[one], {})[a] = one
     return [items.name[min(m.values())] for m in asked.values() if len(set(m.values())) > 1]

@@ -115,7 +115,7 @@ def _put(columns: dict[str, Any], name: str, g: Gathered, kept: Ints) -> None:
 
         text = g.texts[name].all()
         if text.null_count < len(text):
-            columns[name] = pd.arrays.ArrowStringArray(text.take(kept))
+            columns[name] = pd.arrays.ArrowStringArray(text if len(text) == len(kept) else text.take(kept))
 
 
 def _tidy(values: list[Any], kept: Ints) -> Any:  # noqa: ANN401 - a column
@@ -149,10 +149,7 @@ def _item_names(g: Gathered, key: Ints, item: Ints, name: Ints) -> Any:  # noqa:
         return names[name]
     first = np.zeros(int(key.max()) + 1, dtype=np.int64)
     first[key[::-1]] = item[::-1]
-    codes = np.asarray(list(g.items.code), dtype=object)
-    return np.asarray(
-        [str(code).strip("=#").replace("\n", " ").strip()[:64] for code in codes], dtype=object
-    )[first[key]]
+    return np.asarray(g.items.labels(), dtype=object)[first[key]]
 
 
 def _reps(cell: Ints) -> Ints:
