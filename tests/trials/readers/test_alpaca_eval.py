@@ -38,7 +38,11 @@ def test_a_preference_is_the_chance_that_the_second_wins(written, one_log):
     assert [t.error for t in trials] == [None] * 4 + ["the judge gave no preference"]
     assert fmean(t.scores["preference"] for t in trials[:4]) == 0.4375
     assert log.settings == {"judge": {"annotator": "weighted", "generator_1": "gpt4"}}
-    assert trials[0].settings == {"model": {"generator": "m_concise"}}
+    # A generator is a model with its prompt: the two cannot be told apart.
+    assert trials[0].settings == {
+        "prompt": {"generator": "m_concise"},
+        "model": {"generator.model": "m_concise"},
+    }
     assert (trials[0].question, trials[0].completion) == ("Write 0", "mine")
     assert trials[0].covariates == {"dataset": "koala"}
 

@@ -465,6 +465,19 @@ def test_a_span_that_failed_and_labels_without_a_number(written, one_log):
     assert (second.error, second.scores) == (None, {"exact": 0.0})
 
 
+def test_system_instructions_are_sent_too(written, one_log):
+    told = {
+        "key": "gen_ai.system_instructions",
+        "value": {"stringValue": '[{"type": "text", "content": "Brief."}]'},
+    }
+    one = span(1, "a")
+    _, (trial,) = one_log(
+        "opentelemetry", written(document([one | {"attributes": [*one["attributes"], told]}]))
+    )
+    assert trial.prompt == "system:\nBrief.\n\nuser:\nq1"
+    assert trial.question == "q1"
+
+
 def test_conversations_of_older_conventions(written, one_log):
     old = {
         "spanId": "x",

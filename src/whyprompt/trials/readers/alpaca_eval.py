@@ -90,7 +90,9 @@ def read(path: Path) -> Iterator[Log]:
 
 def _generator(row: Mapping[str, Any], key: str) -> dict[str, Values]:
     found = row.get(key)
-    return {"model": {"generator": cells.text(found)}} if found not in (None, "") else {}
+    called = cells.text(found)
+    # Which of its two parts differs is not told: it stands for both, and neither is an effect alone.
+    return {"prompt": {"generator": called}, "model": {"generator.model": called}} if called else {}
 
 
 def _outputs(path: Path) -> Iterator[LoggedTrial]:

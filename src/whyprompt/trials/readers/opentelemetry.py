@@ -194,6 +194,8 @@ def _trials(path: Path, scores: dict[str, _Scores], operations: frozenset[str]) 
             continue
         sent = traces.opened(found, _SENT) or _indexed(found, "gen_ai.prompt")
         came = traces.opened(found, _CAME) or _indexed(found, "gen_ai.completion")
+        told = cells.parsed(found.get("gen_ai.system_instructions"))
+        whole = [{"role": "system", "content": told}, *sent] if told and isinstance(sent, list) else sent
         settings = _settings(resource | found)
         question = cells.question_of(sent)[1]
         wrong = _error(row, found)
@@ -205,7 +207,7 @@ def _trials(path: Path, scores: dict[str, _Scores], operations: frozenset[str]) 
             rep=met.next(question, cells.text(settings)),
             scores=dict.fromkeys(own) if wrong else own,
             settings=settings,
-            prompt=cells.conversation(sent),
+            prompt=cells.conversation(whole),
             completion=cells.last_said(came, "assistant") if isinstance(came, list) else cells.said(came),
             prompt_tokens=cells.count(traces.opened(found, _USED)),
             completion_tokens=cells.count(traces.opened(found, _MADE)),
