@@ -118,14 +118,18 @@ def prompts(seed: int, kind: str, n: int = 2000, *, binary: bool = False) -> Tab
     return _answered(rng, frame, arm, base, gain, binary=binary)
 
 
-def skewed(seed: int, n: int = 2000, *, binary: bool = False) -> Table:
-    """Draw a log as they are: few tasks have most rows, lengths a long tail, and a third the new prompt."""
+def skewed(seed: int, n: int = 2000, *, binary: bool = False, logged: bool = False) -> Table:
+    """Draw a log as they are: few tasks have most rows, lengths a long tail, and a quarter the new prompt.
+
+    Where `logged` the table has the length's logarithm, along which arm, outcome and effect go.
+    """
     rng = np.random.default_rng(seed)
     tasks = np.array(["chat", "qa", "code", "math", "summary", "extract", "translate", "agent"])
     lean, often = np.array([-0.3, 0.0, 0.4, 0.9, -0.4, -0.5, -0.2, 0.6]), 1.0 / np.arange(1, 9)
     task, hard = rng.choice(8, n, p=often / often.sum()), rng.normal(size=n)
-    tokens = np.round(np.exp(4.5 + rng.normal(size=n)))
-    frame = pd.DataFrame({"task": tasks[task], "difficulty": hard, "question_tokens": tokens})
+    tokens = np.maximum(np.round(np.exp(4.5 + rng.normal(size=n))), 1.0)
+    frame = pd.DataFrame({"task": tasks[task], "difficulty": hard})
+    frame["question_tokens"] = np.log(tokens) if logged else tokens
     frame["turns"], frame["returning"] = 1 + rng.geometric(0.5, n), (rng.random(n) < 0.3).astype(int)
     long, lean = np.log(tokens) - 4.5, lean[task]
     arm = rng.random(n) < 1.0 / (1.0 + np.exp(1.3 - 0.6 * hard - 0.8 * lean - 0.3 * long))
@@ -169,6 +173,7 @@ LOGS: dict[str, Callable[[int, int], Table]] = {
     "log, none": lambda seed, n: prompts(seed, "none", n),
     "log, skewed": skewed,
     "log, skewed, 0/1": lambda seed, n: skewed(seed, n, binary=True),
+    "log, skewed, length logged": lambda seed, n: skewed(seed, n, logged=True),
 }
 
 

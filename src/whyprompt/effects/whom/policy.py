@@ -164,8 +164,8 @@ def prompt_policy(
     -----
     The default's predicted effects are drawn towards one number for all rows, and the choice goes by what its
     models say without it: on few rows that number is a guess, which every row would follow.
-    The intervals are of the choices judged: those of models that saw earlier folds. `choose` goes by a model
-    of all rows, which is worth more as a rule.
+    The intervals are of the choices judged, which are by models of earlier folds. Of the rule that `choose`
+    goes by, learned from all rows, they are none.
 
     References
     ----------
