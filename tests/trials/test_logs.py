@@ -177,6 +177,21 @@ def test_a_number_is_named_with_what_it_is_of(log):
     assert wp.log_effect(found, control="5").treated == "num_fewshot=0"
 
 
+def test_the_arm_is_what_the_same_items_were_run_under(log):
+    paths = []
+    for task, part in (("arc", slice(0, 5)), ("gsm8k", slice(5, 10))):
+        for system, y in (("terse", DIRECT), ("wordy", COT)):
+            settings = {"prompt": {"task": task, "system": system}, "items": {"dataset": task}}
+            about = {"question": ITEMS[part], "target": [str(k) for k in range(10)][part]}
+            paths.append(log(f"{task}_{system}.toy", y[part], settings=settings, prompt=None, **about))
+    found = wp.read_trials(*paths)
+    assert (found.arms, found.taken["arm"]) == (("terse", "wordy"), "system (prompt)")
+    assert "not under each of task" in found.sentence
+    result = wp.log_effect(found)
+    assert result.estimate == pytest.approx(np.mean(COT) - np.mean(DIRECT))
+    assert [part.label for part in result.parts] == ["arc", "gsm8k"]
+
+
 def test_a_setting_that_only_one_arm_has_is_the_arm(log):
     long = "Reason about each of the numbers before you answer. " * 3
     one, two = log("a.toy", DIRECT), log("b.toy", COT, settings={"prompt": {"plan.system": long}})

@@ -11,7 +11,7 @@ from whyprompt.trials.logs.gather import differing
 from whyprompt.trials.readers.record import ROLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from whyprompt.trials.readers.record import Scalar
@@ -43,11 +43,12 @@ _BASE = frozenset(
 
 
 class Arms(NamedTuple):
-    """The arm of every setting, "" for one that has none; where it was found, and what it is."""
+    """The arm of every setting, "" for none; where it was found, what it is, and what to say of it."""
 
     of: tuple[str, ...]
     path: str
     role: str
+    note: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,8 +56,16 @@ class Arms(NamedTuple):
         return tuple(dict.fromkeys(name for name in self.of if name))
 
 
-def find_arms(settings: Sequence[Settings], files: Sequence[Path], asked: str | None = None) -> Arms:
+def find_arms(
+    settings: Sequence[Settings],
+    files: Sequence[Path],
+    asked: str | None = None,
+    shared: Callable[[Sequence[int]], bool] = lambda _: False,
+) -> Arms:
     """Say which arm each setting is, `files` having the file of each.
+
+    Where several things differ, each in its own way, that one is the arm under whose values the same items
+    were run, if it is the only one: `shared` says it of a number for each setting.
 
     Raises
     ------
@@ -70,7 +79,13 @@ def find_arms(settings: Sequence[Settings], files: Sequence[Path], asked: str | 
         return _asked(settings, asked, files)
     for role in _ROLES:
         found = differing(list(settings), role)
-        groups = _alike(_not_implied(found))
+        groups, note = _alike(_not_implied(found)), ""
+        if len(groups) > 1:
+            of_items = [g for g in groups if shared(_partition(found[g[0]]))]
+            if len(of_items) == 1:
+                rest = ", ".join(_best(g, found) for g in groups if g not in of_items)
+                note = f"the same items were run under each of the arms, and not under each of {rest}"
+                groups = of_items
         if len(groups) > 1:
             listed = "; ".join(f"{_best(g, found)} ({_values(found[_best(g, found)])})" for g in groups)
             raise DataError(
@@ -79,7 +94,8 @@ def find_arms(settings: Sequence[Settings], files: Sequence[Path], asked: str | 
             )
         if groups:
             path = _best(groups[0], found)
-            return Arms(of=_named(path, [v or _ABSENT for v in found[path]], files), path=path, role=role)
+            names = _named(path, [v or _ABSENT for v in found[path]], files)
+            return Arms(of=names, path=path, role=role, note=note)
     return _by_file(files)
 
 

@@ -50,21 +50,20 @@ class Pairing:
         return "paired" if self.matched else "observational"
 
 
-def item_key(items: Items, item: Ints, name: Ints, log: Ints) -> tuple[Ints, str]:
+def item_key(items: Items, item: Ints, name: Ints, log: Ints, used: Ints) -> tuple[Ints, str]:
     """Give what pairs trials (n,), and by what: the finest that all logs have.
 
     Content is the question with its choices and target; without the target where a log has none; the names
-    that logs give where one of them has no question.
+    that logs give where one of them has no question. `used` are the logs that count.
     """
     if items.by is not None:
         return item, repr(items.by)
     known = np.asarray(items.known, dtype=bool)[item]
-    logs = range(int(log.max()) + 1 if len(log) else 0)
-    with_question = [bool(known[log == k].all()) for k in logs if (log == k).any()]
+    with_question = [bool(known[log == k].all()) for k in used]
     if not all(with_question):
         return (name, "id") if any(with_question) else (item, "id")
     target = np.asarray(items.target, dtype=np.int64)[item] != 0
-    if len({bool(target[log == k].any()) for k in logs if (log == k).any()}) > 1:
+    if len({bool(target[log == k].any()) for k in used}) > 1:
         first: dict[int, int] = {}
         of = np.fromiter(
             (first.setdefault(q, len(first)) for q in items.question),
@@ -73,6 +72,18 @@ def item_key(items: Items, item: Ints, name: Ints, log: Ints) -> tuple[Ints, str
         )
         return of[item], "question"
     return item, "content"
+
+
+def matched_share(key: Ints, arm: Ints) -> float:
+    """Give the least share of an arm's items that every arm was run on; 0 of a single arm.
+
+    >>> matched_share(np.array([0, 1, 0, 1, 2]), np.array([0, 0, 1, 1, 1]))
+    0.6666666666666666
+    """
+    items, arms = distinct_pairs(np.unique(key, return_inverse=True)[1], arm)
+    n = int(arms.max()) + 1 if len(arms) else 0
+    every = int((np.bincount(items) == n).sum()) if n > 1 else 0
+    return every / max(1, int(np.bincount(arms).max())) if n else 0.0
 
 
 def pair(

@@ -13,7 +13,7 @@ from whyprompt._words import counted, first_line
 from whyprompt.errors import DataError
 from whyprompt.trials.logs.arms import FILE, find_arms, reference_arm
 from whyprompt.trials.logs.gather import MISSING, Gathered, ints
-from whyprompt.trials.logs.pairing import item_key, pair
+from whyprompt.trials.logs.pairing import ENOUGH, item_key, matched_share, pair
 from whyprompt.trials.logs.prompts import prompt_notes
 from whyprompt.trials.logs.repeats import BROKEN_OFF, Rows, cells, one_epoch, run_twice
 from whyprompt.trials.logs.result import ReadTrials
@@ -164,11 +164,11 @@ class _Reading(Rows):
 
     def result(self, *, arm: str | None, scorer: str | None, reference: str | None) -> ReadTrials:
         g = self.g
-        arms, self.arm = self._arms(arm)
+        key, by = item_key(g.items, ints(g.item), ints(g.name), self.log, np.unique(self.log[self.keep]))
+        arms, self.arm = self._arms(arm, key)
         names = list(arms.names)
         ref = reference_arm(names, reference)
         found, y = self._outcome(scorer, names)
-        key, by = item_key(g.items, ints(g.item), ints(g.name), self.log)
         run_twice(self, key, y, names)
         flicker = one_epoch(self, key, y, names)
         stated = self._stated(found, y)
@@ -222,12 +222,20 @@ class _Reading(Rows):
         sentence, further = read_sentence(made, arms, said, within)
         return replace(made, sentence=sentence, warnings=tuple(dict.fromkeys((*self.warnings, *further))))
 
-    def _arms(self, asked: str | None) -> tuple[Arms, Ints]:
+    def _arms(self, asked: str | None, key: Ints) -> tuple[Arms, Ints]:
         used = np.unique(self.setting[self.keep])
         logs = [list(self.g.settings)[k][0] for k in used]
-        arms = find_arms([self.settings[k] for k in used], [self.g.logs[log].path for log in logs], asked)
-        names = arms.names
         place = np.full(len(self.settings), -1)
+
+        def shared(of: Sequence[int]) -> bool:
+            place[used] = of
+            return matched_share(key[self.keep], place[self.setting][self.keep]) >= ENOUGH
+
+        arms = find_arms(
+            [self.settings[k] for k in used], [self.g.logs[log].path for log in logs], asked, shared
+        )
+        names = arms.names
+        self.notes += [arms.note] if arms.note else []
         place[used] = [names.index(name) if name else -1 for name in arms.of]
         arm = place[self.setting]
         without = self.keep & (arm < 0)

@@ -43,6 +43,7 @@ TAKEN = frozenset(
 )
 """Columns of the table that mean one thing in all of them."""
 
+_TASK = ("task", "dataset", "dataset_name", "task_name", "subset", "name")
 _NO_SCORE = "no score"
 
 
@@ -69,7 +70,7 @@ def trial_frame(
         "arm": arm,
         "rep": _reps(cell),
     }
-    task = [_first(one.get("items", {}), ("task", "dataset", "name", "task_name")) for one in settings]
+    task = [_first(one.get("items", {}), _TASK) for one in settings]
     if "task_type" not in g.covariates and any(task):
         columns["task_type"] = np.asarray(task, dtype=object)[setting]
     if any(g.items.known):
