@@ -279,6 +279,28 @@ def test_decimals_and_empty_cells_of_parquet(tmp_path, one_log):
     assert [t.settings.get("sampling") for t in trials] == [None, None, {"top_k": 1.0}, {"top_k": 1.0}]
 
 
+def test_the_numbers_of_a_frames_rows_are_no_column(tmp_path, one_log, reader):
+    frame = pd.DataFrame(ROWS)
+    path = tmp_path / "t.csv"
+    frame.to_csv(path)
+    expected = one_log("plain", write(tmp_path / "plain.csv", ROWS))[1]
+    assert reader("plain").sniff(path, path.read_bytes()) == 0.2
+    assert one_log("plain", path)[1] == expected
+    pd.read_csv(path).to_csv(path, index=False)  # "Unnamed: 0"
+    assert one_log("plain", path)[1] == expected
+
+
+def test_fields_in_a_mapping_go_by_their_own_names(table, one_log):
+    rows = [
+        {"input": {"question": f"{k}?"}, "metadata": {"item_id": k, "model": "m"}, "arm": a, "score": 1}
+        for k in (1, 2)
+        for a in "ab"
+    ]
+    _, trials = one_log("plain", table(json.dumps(rows), "t.json"))
+    assert told(trials[:1], "item", "question") == [("1", "1?")]
+    assert trials[0].settings["model"] == {"metadata.model": "m"}
+
+
 def test_a_damaged_parquet_file_is_named(tmp_path, one_log):
     path = write(tmp_path / "t.parquet", ROWS)
     path.write_bytes(path.read_bytes()[:-20])

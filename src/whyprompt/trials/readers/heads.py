@@ -73,6 +73,8 @@ def keys(head: bytes) -> frozenset[str]:
 def header(head: bytes) -> tuple[str, ...]:
     r"""Give the names in the first line of delimited text, none where it is of one field or leaves one empty.
 
+    The first one may be empty: frames are written so, with the numbers of their rows.
+
     Examples
     --------
     >>> header(b"id;score\na;1\nb;0\n")
@@ -80,7 +82,7 @@ def header(head: bytes) -> tuple[str, ...]:
     """
     rows = _parsed(head, separator(head))
     names = rows[0] if rows else []
-    return tuple(names) if len(names) > 1 and all(name.strip() for name in names) else ()
+    return tuple(names) if len(names) > 1 and all(name.strip() for name in names[1:]) else ()
 
 
 def _is_table(head: bytes) -> bool:

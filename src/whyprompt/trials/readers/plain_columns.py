@@ -77,6 +77,10 @@ _SCORED = OUTCOMES | frozenset(
     )
 )
 _PREFIX = re.compile(r"(?:scores?|metrics?|outcomes?|feedback|evaluations?)[._:/ ](.+)", re.IGNORECASE)
+# Mappings in which records keep what an item is, or was asked with.
+_HOLDERS = frozenset(
+    ("input", "inputs", "metadata", "meta", "item", "example", "vars", "doc", "sample", "params", "config")
+)
 _PARTS = re.compile(r"[_.\-:/ ]+")
 SAMPLE = 1000
 
@@ -112,7 +116,7 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
     """Say what each column means, from the first rows; refuses (`DataError`) what cannot be told."""
     names = list(dict.fromkeys(name for row in sample for name in row))
     values = {name: [row.get(name) for row in sample] for name in names}
-    plain = {name: re.sub(r"[\s\-]+", "_", name.strip().lower()) for name in names}
+    plain = {name: _called(name, names) for name in names}
     roles, notes = _roles(path, names, plain)
     arms = _arms(names, plain, values, roles)
     taken = {*roles.values(), *arms}
@@ -139,6 +143,13 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
         )
     counted = {n: all(cells.missing(v) or cells.number(v) is not None for v in values[n]) for n in known}
     return Columns(roles, arms, other, sampling, scores, counted, wide, beside, tuple(notes))
+
+
+def _called(name: str, names: Sequence[str]) -> str:
+    """Give a column's name as it is looked up: what is in a mapping goes by its own, where that is free."""
+    outer, dot, inner = name.partition(".")
+    own = inner if dot and outer.lower() in _HOLDERS and inner not in names else name
+    return re.sub(r"[\s\-]+", "_", own.strip().lower())
 
 
 def _roles(path: Path, names: Sequence[str], plain: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:

@@ -123,7 +123,7 @@ def _arm(row: Row) -> _Arm:
     provider, prompt = row.get("provider"), mapping(row.get("prompt"))
     by = {"id": provider} if isinstance(provider, str) else mapping(provider)
     found = (
-        *(row.get("promptId") or prompt.get("id"), prompt.get("label") or prompt.get("display")),
+        *(row.get("promptId") or prompt.get("id"), _called(prompt)),
         *(by.get("id"), by.get("label")),
     )
     index = row.get("promptIdx")
@@ -182,12 +182,16 @@ def _settings(arm: _Arm, prompts: list[Row], config: Row) -> Mapping[str, Values
     )
 
 
+def _called(prompt: Row) -> object:
+    return prompt.get("label") or prompt.get("display")
+
+
 def _index(arm: _Arm, prompts: list[Row]) -> int | None:
     """Give the place of an arm among the run's prompts; older layouts tell it by label and provider alone."""
     index, _, label, *provider = arm
     if index is not None:
         return index if 0 <= index < len(prompts) else None
-    same = [i for i, p in enumerate(prompts) if p.get("label") == label and p.get("provider") in provider]
+    same = [i for i, p in enumerate(prompts) if _called(p) == label and p.get("provider") in provider]
     return same[0] if len(same) == 1 else None
 
 

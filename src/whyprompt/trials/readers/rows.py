@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Where an export wraps its rows in an object.
 _WRAPPERS = ("data", "events", "rows", "records", "results", "runs", "examples")
 HEAD_BYTES = 1 << 16
+# The first column of a frame that was written with the numbers of its rows.
+_NUMBERED = frozenset({"", "Unnamed: 0"})
 
 Row = dict[str, Any]
 
@@ -78,8 +80,9 @@ def _delimited(path: Path, separator: str) -> Iterator[tuple[str, Row]]:
         raise DataError(
             f"{path} is no table: its first line names no columns", hint="give it a first line of names"
         )
+    first = int(names[0] in _NUMBERED)
     for line, fields in rows:
-        yield f"{path}:{line}", dict(zip(names, fields, strict=True))
+        yield f"{path}:{line}", dict(zip(names[first:], fields[first:], strict=True))
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
@@ -131,6 +134,8 @@ def _excel(path: Path) -> Iterator[tuple[str, Row]]:
         sheet = filled[0]
         rows = sheet.iter_rows(values_only=True)
         names = [str(name) if name is not None else "" for name in next(rows)]
+        first = int(names[0] in _NUMBERED)
+        names = names[first:]
         if "" in names or len(set(names)) < len(names):
             raise DataError(
                 f"{path}, sheet {sheet.title!r}: the first row does not name each column once",
@@ -138,6 +143,9 @@ def _excel(path: Path) -> Iterator[tuple[str, Row]]:
             )
         for number, values in enumerate(rows, start=2):
             if any(value is not None for value in values):
-                yield f"{path}, sheet {sheet.title!r}, row {number}", dict(zip(names, values, strict=False))
+                yield (
+                    f"{path}, sheet {sheet.title!r}, row {number}",
+                    dict(zip(names, values[first:], strict=False)),
+                )
     finally:
         book.close()
