@@ -114,7 +114,7 @@ def test_every_command_of_the_page_runs_and_prints_what_it_shows(run, tmp_path, 
     blocks = re.findall(r"^```\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     shown = next(block for block in blocks if block.startswith("Inspect logs"))
     commands = [block for block in blocks if block.startswith("whyprompt ")]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for number, command in enumerate(commands):
         code, out, err = run(*shlex.split(command)[1:])
         assert code == 0, err
@@ -179,6 +179,16 @@ def test_import_writes_the_table_and_what_was_taken_for_what(run, long, tmp_path
         *("direct", "--design", "paired", "--json"),
     )
     assert json.loads(out)["estimate"] == found(run, long)["estimate"]
+
+
+def test_changed_items_are_listed(run, long):
+    result = found(run, long, "--changed")
+    gains = [row["item_id"] for row in result["changed"]["gains"]]
+    assert (gains, len(result["changed"]["regressions"])) == (["q0", "q3", "q6"], 3)
+    out = run("effect", long, "--changed")[1]
+    assert "Gains in these trials (3):\n  q0: 0 -> 1.00\n" in out
+    code, _, err = run("effect", long, "--changed", "--design", "randomized")
+    assert (code, "--changed lists items that were run under both" in err) == (2, True)
 
 
 def test_options_of_logs_and_of_tables_are_not_mixed(run, long):

@@ -14,7 +14,7 @@ from whyprompt.cli.choices import names, read_choice, refuse
 from whyprompt.cli.common import AsJson, NoCode, Out, opened, put
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
 from whyprompt.cli.flags import in_flags, said_in_flags
-from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_of_logs, refuse_for_logs
+from whyprompt.cli.logs import Arm, Changed, Item, Reference, Scorer, effect_of_logs, refuse_for_logs
 from whyprompt.cli.tables import TABLES, read_table
 from whyprompt.errors import EstimationError
 
@@ -143,6 +143,7 @@ def effect(
     scorer: Scorer = None,
     item: Item = None,
     reference: Reference = None,
+    changed: Changed = False,
     no_code: NoCode = False,
     out: Out = None,
     as_json: AsJson = False,
@@ -173,7 +174,7 @@ def effect(
     if logs:
         refuse_for_logs(given & _ONLY_TABLES)
     else:
-        _refuse(given & set(of_log), "with columns named by --treatment and --outcome")
+        _refuse(given & {*of_log, "changed"}, "with columns named by --treatment and --outcome")
         _refuse_several(tables)
         _refuse_table(table, given, treatment, outcome, needs_treatment="changed" not in of_design)
     kind, of_kind = (None, {}) if as_ is None else read_choice(as_, "--as", _KINDS)
@@ -201,7 +202,7 @@ def effect(
         # Logs have an option of this name; of a table it stands inside --as.
         inside = {name: before for name, before in inside_options().items() if name != "reference"}
         with said_in_flags(ctx, inside):
-            effect_of_logs(tables, _with_method(asked), of_log, as_json=as_json)
+            effect_of_logs(tables, _with_method(asked), of_log, changed=changed, as_json=as_json)
         return
     outcomes = _outcomes(outcome or ())
     refuse_checks(

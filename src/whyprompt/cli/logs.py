@@ -10,7 +10,7 @@ import typer
 
 from whyprompt._files import write_json
 from whyprompt._version import __version__
-from whyprompt._words import counted
+from whyprompt._words import counted, format_number
 from whyprompt.cli.common import AsJson, put
 from whyprompt.cli.tables import TABLES
 from whyprompt.errors import DataError, EstimationError
@@ -18,6 +18,8 @@ from whyprompt.errors import DataError, EstimationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from whyprompt.effects.result import EffectResult
+    from whyprompt.effects.several import EffectsResult
     from whyprompt.trials.logs.result import ReadTrials
 
 Arm = Annotated[
@@ -42,15 +44,25 @@ Reference = Annotated[
     typer.Option(help="Of logs: the arm that the others are held against.", metavar="ARM"),
 ]
 
+Changed = Annotated[
+    bool, typer.Option("--changed", help="Of logs: list the items whose outcomes rise and fall.")
+]
+
 _ONLY_COLUMNS = "write the logs' table and name its columns: whyprompt import LOG... --out trials.parquet"
 
 
 def effect_of_logs(
-    paths: Sequence[Path], given: Mapping[str, Any], of_log: Mapping[str, Any], *, as_json: bool
+    paths: Sequence[Path],
+    given: Mapping[str, Any],
+    of_log: Mapping[str, Any],
+    *,
+    changed: bool,
+    as_json: bool,
 ) -> None:
     """Read logs, and print the effect of one arm against another.
 
-    `given` are arguments of `log_effect` that were written, `of_log` those of `read_trials`.
+    `given` are arguments of `log_effect` that were written, `of_log` those of `read_trials`; with `changed`
+    the items follow whose outcomes rise and fall.
     """
     import whyprompt as wp
 
@@ -58,7 +70,41 @@ def effect_of_logs(
         raise EstimationError(f"--design {given['design']} needs columns", hint=_ONLY_COLUMNS)
     found = _read(paths, of_log)
     result = wp.log_effect(found, reference=of_log["reference"], **given)
-    put(result.to_dict() | {"logs": found.to_dict()}, result.summary(), as_json=as_json)
+    content, text = result.to_dict() | {"logs": found.to_dict()}, result.summary()
+    if changed:
+        listed = _changed(result)
+        content |= {"changed": listed}
+        text = "\n\n".join([text, *(_changes_text(name, rows) for name, rows in listed.items())])
+    put(content, text, as_json=as_json)
+
+
+def _changed(result: EffectResult | EffectsResult) -> dict[str, list[dict[str, Any]]]:
+    """List the items whose outcome is higher under the treated arm, and lower, the largest change first."""
+    items = getattr(result, "items", None)
+    if items is None:
+        raise EstimationError(
+            "--changed lists items that were run under both of two arms, and these were not",
+            hint="leave it out, or name two arms: --treated, --control",
+        )
+    order = sorted(range(len(items.units)), key=lambda k: -abs(items.changes[k]))
+    out: dict[str, list[dict[str, Any]]] = {"gains": [], "regressions": []}
+    for k in order:
+        if change := float(items.changes[k]):
+            row = {
+                "item_id": items.units[k],
+                "control": float(items.control[k]),
+                "treated": float(items.treated[k]),
+            }
+            out["gains" if change > 0 else "regressions"].append(row)
+    return out
+
+
+def _changes_text(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        f"  {row['item_id']}: {format_number(row['control'])} -> {format_number(row['treated'])}"
+        for row in rows
+    ]
+    return "\n".join([f"{name.capitalize()} in these trials ({len(rows)}):", *lines])
 
 
 def _read(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
