@@ -210,6 +210,21 @@ def test_runs_of_langsmith(written, reader, one_log, kind):
     assert (trials[0].latency_s, trials[0].cost, trials[0].completion) == (2.0, 0.5, "out")
 
 
+def test_runs_with_a_few_fields_of_langsmith(written, reader, one_log):
+    stats = ({"exact": {"n": 1, "avg": 1.0}}, {"exact": {"n": 1, "avg": None, "values": {"CORRECT": 1}}}, {})
+    rows = [{"id": k, "reference_example_id": f"ex{k}", "feedback_stats": s} for k, s in enumerate(stats)]
+    path = written(rows, "jsonl")
+    assert sure(reader, "langsmith", path) == 0.95
+    _, trials = one_log("langsmith", path)
+    assert [(t.item, t.scores) for t in trials] == [
+        ("ex0", {"exact": 1.0}),
+        ("ex1", {"exact": 1.0}),
+        ("ex2", {}),
+    ]
+    with pytest.raises(DataError, match=r":2: is no run: it has none of feedback_stats"):
+        one_log("langsmith", written([rows[0], {"id": 3}], "jsonl"))
+
+
 def test_compared_examples_of_langsmith(written, reader, one_log):
     rows = [
         {

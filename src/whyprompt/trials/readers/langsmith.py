@@ -38,6 +38,7 @@ _TAKEN = {
     "started_at": "start_time",
     "error": "error",
 }
+_RUN = frozenset({"run_type", "reference_example_id", "feedback_stats"})
 _SESSIONS = ("session_name", "session_id", "experiment_name")
 
 
@@ -49,6 +50,7 @@ def sniff(path: Path, head: bytes) -> float:
     # An answer of the interface holds its runs in a list.
     found |= {key.removeprefix("runs[].") for key in found if "inputs" not in found}
     runs = {"run_type", "inputs", "outputs"} <= found and bool({"dotted_order", "session_id"} & found)
+    runs = runs or {"reference_example_id", "feedback_stats"} <= found
     compared = {"inputs", "runs"} <= found and "runs[].session_id" in found
     table = "example_id" in found and {"inputs", "feedback"} <= {key.partition(".")[0] for key in found}
     return 0.95 if runs or compared or (table and "execution_time" in found) else 0.0
@@ -67,9 +69,9 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
                 yield _run(run, row, met)
         elif any(key.startswith("inputs.") for key in row):
             yield _of_table(row, met)
-        elif "run_type" not in row:
+        elif not _RUN & row.keys():
             raise DataError(
-                f"{where}: is no run: it has no 'run_type'",
+                f"{where}: is no run: it has none of {', '.join(sorted(_RUN))}",
                 hint="leave out records that LangSmith did not write",
             )
         elif not row.get("parent_run_id"):

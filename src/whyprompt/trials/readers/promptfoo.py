@@ -56,10 +56,14 @@ def sniff(path: Path, head: bytes) -> float:
     keys = heads.keys(head)
     if {"evalId", "results"} <= keys or {"results", "config", "shareableUrl"} <= keys:
         return 1.0
-    summary = {"version", "results"} <= keys and bool({"results[].success", "prompts[].metrics"} & keys)
-    old = summary or {"results.version", "results.results"} <= keys
-    line = {"vars", "success", "score", "prompt.raw", "provider"} <= keys
-    return 0.95 if old or line else 0.0
+    known = (
+        {"results.version", "results.results"},
+        {"version", "results", "results[].success"},
+        {"version", "results", "prompts[].metrics"},
+        {"results[].success", "results[].vars"},
+        {"vars", "success", "score", "prompt.raw", "provider"},  # a line
+    )
+    return 0.95 if any(one <= keys for one in known) else 0.0
 
 
 def read(path: Path) -> Iterator[Log]:
