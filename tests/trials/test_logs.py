@@ -402,6 +402,17 @@ def test_missing_outcomes_have_a_test_and_bounds(log):
     assert result.n_pairs == 7
 
 
+def test_completions_that_were_cut_are_counted_by_arm(log):
+    cut = ["max_tokens" if k < 4 else "stop" for k in range(10)]
+    one, two = (
+        log("a.toy", DIRECT, arm="direct", stop_reason="stop"),
+        log("b.toy", COT, arm="cot", stop_reason=cut),
+    )
+    found = wp.read_trials(one, two)
+    assert found.cut_short == {"cot": {"max_tokens": 4}}
+    assert any("'cot' that did not end by themselves: 4 (max_tokens)" in text for text in found.warnings)
+
+
 def test_a_log_without_scores_is_refused_or_left_out_of_a_folder(log, tmp_path):
     bare = log("c.toy", [{}] * 10, arm="cot")
     paths = log("a.toy", DIRECT, arm="direct"), log("b.toy", COT, arm="cot")
