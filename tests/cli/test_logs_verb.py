@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -16,7 +17,9 @@ import pytest
 from whyprompt.cli import main
 
 ROOT = Path(__file__).parents[2]
-LOGS = ROOT / "shared" / "logs"
+# Real logs of other tools: beside $WHYPROMPT_SHARED, or in shared/logs beside the repository.
+OWN = os.environ.get("WHYPROMPT_SHARED")
+LOGS = Path(OWN).parent / "logs" if OWN else ROOT.parent / "shared" / "logs"
 PAGE = ROOT / "docs" / "howto" / "logs.md"
 needs_logs = pytest.mark.skipif(not LOGS.exists(), reason="the logs of other tools are not here")
 
