@@ -150,6 +150,19 @@ def test_an_average_that_hides_opposite_signs_says_so(log):
     assert (len(agree.frame), agree.left_out, agree.frame["rep"].max()) == (40, {}, 1)
 
 
+def test_runs_of_two_models_are_no_repeats_of_one_another(log):
+    def run(name, y, arm, model):
+        return log(name, y, arm=arm, settings={"model": {"name": model}})
+
+    paths = [
+        run(f"{a}_{m}.toy", y, a, m) for a, y in (("direct", DIRECT), ("cot", COT)) for m in ("m-1", "m-2")
+    ]
+    found = wp.read_trials(*paths)
+    assert (len(found.frame), found.left_out, found.frame["rep"].max()) == (40, {}, 1)
+    assert [part.label for part in wp.log_effect(found).parts] == ["m-1", "m-2"]
+    assert not any("repeats" in text for text in found.warnings)
+
+
 def test_names_that_contradict_each_other_are_warned_of(log):
     found = wp.read_trials(log("run_direct.toy", COT, arm="cot"), log("run_cot.toy", DIRECT, arm="direct"))
     assert sum("one name is wrong" in text for text in found.warnings) == 2

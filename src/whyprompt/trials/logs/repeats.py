@@ -60,7 +60,7 @@ def _again(rows: Rows, earlier: int, later: int, a: int, name: str, key: Ints, y
     """Say what a second run of an arm on the same items is, and whether it is one."""
     rep, here = ints(rows.g.rep), rows.keep & (rows.arm == a)
     mine, other = here & (rows.log == later), here & (rows.log == earlier)
-    if not np.isin(key[mine], key[other]).any():
+    if not np.isin(key[mine], key[other]).any() or _other_run(rows, mine, other):
         return False
     first = dict(zip(zip(key[other].tolist(), rep[other].tolist(), strict=True), y[other], strict=True))
     cells = zip(key[mine].tolist(), rep[mine].tolist(), strict=True)
@@ -86,6 +86,17 @@ def _again(rows: Rows, earlier: int, later: int, a: int, name: str, key: Ints, y
             " out if it was not meant as one"
         )
     return True
+
+
+def _other_run(rows: Rows, mine: Bools, other: Bools) -> bool:
+    """Say whether two runs have a model or sampling of their own, as far as both tell it."""
+    told: list[dict[str, set[str]]] = [{}, {}]
+    for some, values in zip((mine, other), told, strict=True):
+        for code in np.unique(rows.setting[some]).tolist():
+            for role in ("model", "sampling"):
+                for path, value in rows.settings[code].get(role, {}).items():
+                    values.setdefault(path, set()).add(str(value))
+    return any(told[0][path].isdisjoint(told[1][path]) for path in told[0].keys() & told[1].keys())
 
 
 def one_epoch(rows: Rows, key: Ints, y: Floats, names: Sequence[str]) -> dict[str, dict[str, int]]:
