@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from whyprompt import heterogeneous_effects
 from whyprompt.errors import EstimationError
 from whyprompt.stats.propensity import crossfit_propensity, fit_logistic
-from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
+from whyprompt.stats.threads import one_blas_thread
 
 
 def blas_threads():
@@ -86,6 +86,3 @@ def test_models_fitted_fold_by_fold_do_not_wait_for_each_other_s_threads():
             assert SEEN, name
             assert all(threads == {1} for threads in SEEN), name
             assert openmp_threads() == {2}, name
-        # Where rows are many, threads are the caller's affair.
-        with one_openmp_thread(10**6):
-            assert openmp_threads() == {2}

@@ -54,8 +54,9 @@ def test_a_line_is_learned_all_but_as_well_as_by_least_squares_and_a_step_far_be
     def step(X):
         return 3.0 * ((X[:, 0] > 0) & (X[:, 1] > 0))
 
-    # Noise of variance 1: least squares of 5 coefficients loses about 5 / 400, trees may add as much.
-    assert loss(line, "boosted") < loss(line, "linear") + 5 / 400
+    # Noise of variance 1: least squares of 5 coefficients loses about 5 / 400, of 15 curves more 20 / 400;
+    # penalised, and with trees, it loses less.
+    assert loss(line, "boosted") < 0.75 * 20 / 400
     assert loss(step, "boosted") < 0.5 * loss(step, "linear")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -25,14 +26,38 @@ if TYPE_CHECKING:
 _FEW, _MANY = 0.01, 0.10
 # Of the other arm, below which a row is taken to have had none.
 _CHANCE = 0.01
+# Standard errors that such rows may move the estimate by, were their other outcomes a standard deviation off.
+_REACH = 3.0
 # Below this effective share of the rows used, the estimate rests on a handful of them.
 _LOW_ESS = 0.2
 # Of the confounding adjusted for: hidden confounding of this share is likely enough to claim nothing.
 _SHARE = 1 / 3
 # Of the standard error, that what is left over may move the estimate by.
 _MOVED = 0.5
+# The same where no outcome model took its part; and of a lot's standard errors.
+_CURVED, _LOT = 1.0, 2.0
+# Of the standard error, that straight lines may lie away.
+_APART = 2.0
 # Overlap weights leave out rows without a counterpart on purpose; what is left must still be a sample.
 FEW_ROWS = 30.0
+
+
+class Left(NamedTuple):
+    """What adjusting left of the covariates.
+
+    `moved` is how far it would move the estimate, in its units, `chance` the standard error that a lot would
+    give it, and `error` that of the estimate;
+    `modelled` says that an outcome model took its part, and `curved` that it learned curves. `by_lines` is
+    the estimate of straight lines alone, where there is one to compare.
+    """
+
+    moved: float
+    chance: float
+    error: float
+    modelled: bool
+    curved: bool
+    estimate: float
+    by_lines: float | None
 
 
 def describe_assumptions(
@@ -45,15 +70,15 @@ def describe_assumptions(
     overlap: Assumption | None,
     balance: Sequence[BalanceRow] = (),
     moved: Sequence[str] = (),
-    left_over: tuple[float, float] | None = None,
+    left: Left | None = None,
     removed: tuple[float, Estimate] | None = None,
 ) -> tuple[Assumption, ...]:
     """List the assumptions, each with the check that was made of it.
 
     `from_graph` says that a causal graph chose or approved the confounders, of which it remarked `cautions`;
     `overlap` is that of `judge_overlap`, None where there is no score to judge by; `moved` are covariates
-    that differ between randomised arms by more than a lot would do; `left_over` is for a method with an
-    outcome model: what it left in which the arms still differ, and the standard error; `removed` is what
+    that differ between randomised arms by more than a lot would do; `left` is what adjusting left of the
+    covariates; `removed` is what
     adjusting took from the plain difference, and the estimate that is left of it.
     """
     out = [_exchangeability(design, confounders, removed, from_graph=from_graph)]
@@ -64,12 +89,13 @@ def describe_assumptions(
     if balance:
         sizes = {row.covariate: row.smd_after for row in balance}
         what = "standardised mean difference of each covariate"
-        randomized = design == "randomized"
-        out.append(
-            judge_balance(sizes, what, randomized=randomized)
-            if left_over is None or randomized
-            else judge_left_over(sizes, *left_over)
-        )
+        if left is not None and left.modelled:
+            out.append(_judge_left_over(sizes, left))
+        else:
+            found = judge_balance(sizes, what, randomized=design == "randomized")
+            out.append(found if left is None else _judge_curves(found, left))
+        if left is not None and left.by_lines is not None:
+            out.append(_judge_lines(left, left.by_lines))
     out.append(
         Assumption(
             name="no interference",
@@ -194,26 +220,72 @@ def judge_balance(sizes: Mapping[str, float | None], what: str, *, randomized: b
     return Assumption(name="balance", status=status, check=f"{what}, limit {SMD_LIMIT}", detail=detail)
 
 
-def judge_left_over(sizes: Mapping[str, float | None], moved: float, error: float) -> Assumption:
+def _judge_left_over(sizes: Mapping[str, float | None], left: Left) -> Assumption:
     """Say whether weights and outcome model balance the arms: what the one leaves the other may take.
 
     Fails where what both left of the covariates would move the estimate by more than half its standard error,
-    which turns a 95% interval into one of 92%; doubtful above a quarter.
+    which turns a 95% interval into one of 92%; doubtful above a quarter. Beside a model of straight lines the
+    limits are as in `_judge_curves`.
     """
-    share = abs(moved) / error if error > 0 else 0.0
+    limit = _MOVED if left.curved else _CURVED
+    share = abs(left.moved) / left.error if left.error > 0 else 0.0
     largest = max((abs(size) for size in sizes.values() if size is not None), default=0.0)
     detail = (
         f"what the outcome model left of the covariates, in which the weighted arms still differ (by"
         f" {format_number(largest, digits=2)} standard deviations at most), would move the estimate by"
-        f" {format_number(moved, digits=2)}, {format_number(share, digits=2)} times its standard error"
+        f" {format_number(left.moved, digits=2)}, {format_number(share, digits=2)} times its standard error"
     )
-    status: Status = "fails" if share > _MOVED else "doubtful" if share > _MOVED / 2 else "holds"
+    status = _status(share, limit, left)
     return Assumption(
         name="balance",
         status=status,
-        check="regression of the outcome model's residuals on the covariates and their squares, over the"
-        f" difference of the weighted arms in them; limit {_MOVED} standard errors",
+        check="regression of the outcome model's residuals on the covariates, their squares, fifths and"
+        f" products, over the difference of the weighted arms in them; limit {limit:g} standard errors",
         detail=detail,
+    )
+
+
+def _judge_curves(found: Assumption, left: Left) -> Assumption:
+    """Add to a balance of means what squares, fifths and products show.
+
+    Without an outcome model chance differences in them move an estimate as well, which its interval counts:
+    the limit is one standard error, by which a 95% interval is one of 83%, and what a lot would do in one
+    table of twenty; doubtful above a half.
+    """
+    share = abs(left.moved) / left.error if left.error > 0 else 0.0
+    text = (
+        "what is left in the covariates, their squares, fifths and products would move the estimate by"
+        f" {format_number(left.moved, digits=2)}, {format_number(share, digits=2)} times its standard error"
+    )
+    check = f"{found.check}; and of squares, fifths and products by what they say of the outcome, limit 1"
+    status = _status(share, _CURVED, left)
+    if found.status == "fails":
+        return replace(found, check=f"{check} standard error")
+    detail = f"{found.detail}; {text}" if status == "holds" else text
+    return replace(found, status=status, check=f"{check} standard error", detail=detail)
+
+
+def _status(share: float, limit: float, left: Left) -> Status:
+    by_lot = abs(left.moved) < _LOT * left.chance
+    return "fails" if share > limit and not by_lot else "doubtful" if share > limit / 2 else "holds"
+
+
+def _judge_lines(left: Left, by_lines: float) -> Assumption:
+    """Say how far the estimate rests on curves that were learned."""
+    gap = left.estimate - by_lines
+    share = abs(gap) / left.error if left.error > 0 else 0.0
+    far = share > _APART
+    return Assumption(
+        name="functional form",
+        status="doubtful" if far else "holds",
+        check=f"the estimate beside that of straight lines in each arm, limit {_APART:g} standard errors",
+        detail=f"straight lines alone would have {format_number(by_lines)},"
+        f" {format_number(share, digits=2)} standard errors away"
+        + (
+            "; the estimate rests on curves and joint effects that were learned from these rows"
+            if far
+            else ""
+        ),
     )
 
 
@@ -226,18 +298,22 @@ def judge_overlap(
     discarded: Bools,
     ess: tuple[float, float],
     lost: tuple[int, int] = (0, 0),
+    reach: float = 0.0,
 ) -> Assumption:
     """Say whether rows of the other arm exist where the effect is wanted.
 
     The `score` is None for a method that has none, which shows by the rows it leaves out (weight 0);
     `discarded` rows were put aside for want of support, and `lost` are treated and control rows without a
-    counterpart that are not among these.
+    counterpart that are not among these. `reach` is the outcome's standard deviation over the standard error:
+    of many rows a few without a counterpart may be worth more than the whole interval.
 
-    Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores, or had next
-    to no chance of that arm; doubtful above 1%, or where an arm's weight rests on less than a fifth of its
-    rows used, or where a tenth of the rows wanted found no counterpart. For the ATO rows count by their
-    weight, which is small where the other arm is rare, and it is doubtful only where the weights of an arm
-    are worth fewer than 30 rows, or a tenth of all rows were put aside.
+    Fails where more than 10% of the rows that are spoken for lie beyond the other arm's scores, or had
+    next to no chance of that arm, or where their outcomes in it, taken wrongly by one standard deviation,
+    would move the estimate by more than 3 standard errors; doubtful above 1% or one standard error, or
+    where an arm's weight rests on less than a fifth of its rows used, or where a tenth of the rows wanted
+    found no counterpart. For the ATO rows count by their weight, which is small where the other arm is
+    rare, and it is doubtful only where the weights of an arm are worth fewer than 30 rows, or a tenth of
+    all rows were put aside.
     """
     wanted = {"att": treated, "atc": ~treated}.get(estimand, np.ones(len(treated), dtype=bool))
     used = weights > 0
@@ -274,11 +350,17 @@ def judge_overlap(
         remarks.append(f"the weights are worth {ess[0]:.0f} treated and {ess[1]:.0f} control rows")
     elif few:
         remarks.append(f"an arm's weight rests on {thin:.0%} of its rows")
+    moved = 0.0 if by_weight else share * reach
+    if moved > 1.0:
+        remarks.append(
+            "taken wrongly by one standard deviation, their outcomes in it would move the estimate by"
+            f" {format_number(moved, digits=2)} standard errors"
+        )
     status: Status = (
         "fails"
-        if share > _MANY
+        if share > _MANY or moved > _REACH
         else "doubtful"
-        if (share > _FEW and not by_weight) or few or gone > 0.1
+        if (share > _FEW and not by_weight) or few or gone > 0.1 or moved > 1.0
         else "holds"
     )
     return Assumption(

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number
-from whyprompt.effects.assumptions import describe_assumptions, judge_overlap
+from whyprompt.effects.assumptions import Left, describe_assumptions, judge_overlap
 from whyprompt.effects.caused import moves_with_arm
 from whyprompt.effects.checks.balance import covariate_balance
+from whyprompt.effects.checks.curves import by_lines, left_of_covariates
 from whyprompt.effects.comparison import Adjusted
 from whyprompt.effects.logged import propensity_notes
 from whyprompt.effects.measures import is_binary, risk_measures
@@ -328,7 +329,7 @@ def _result(
         overlap=_overlap(problem, plan, fit, ess, lost),
         moved=_moved(problem, graph) if design == "randomized" else (),
         removed=_removed(problem, fit, row),
-        left_over=None if fit.left_over is None else (fit.left_over, fit.std_error or 0.0),
+        left=_left(problem, plan, fit) if design != "randomized" else None,
     )
     return EffectResult(
         sentence="",
@@ -371,6 +372,30 @@ def _overlap(
         discarded=fit.discarded,
         ess=ess,
         lost=lost,
+        reach=_spread_left(problem, fit) / fit.std_error if fit.std_error else 0.0,
+    )
+
+
+def _spread_left(problem: Problem, fit: Fit) -> float:
+    """Give the standard deviation of what is not known of an outcome, by the rows used."""
+    left = problem.y if fit.residual is None else fit.residual
+    rows = fit.weights > 0
+    return float(min(left[rows & arm].std() for arm in (problem.treated, ~problem.treated)))
+
+
+def _left(problem: Problem, plan: Plan, fit: Fit) -> Left | None:
+    """Give what adjusting left of the covariates, and what straight lines alone would have found."""
+    if not problem.confounders or plan.method.name == "naive":
+        return None
+    moved, chance = left_of_covariates(problem, plan, fit)
+    return Left(
+        moved=moved,
+        chance=chance,
+        error=fit.std_error or 0.0,
+        modelled=fit.residual is not None,
+        curved=plan.method.dealt,
+        estimate=fit.estimate,
+        by_lines=by_lines(problem, plan, fit),
     )
 
 

@@ -267,7 +267,7 @@ def crossfit_propensity(
     X, t = X[order], t[order]
     drawn = np.empty(len(t))
     for train, test in StratifiedKFold(n_folds, shuffle=True, random_state=random_state).split(X, t):
-        with one_openmp_thread(len(train)):
+        with one_openmp_thread():
             model = clone(classifier).fit(X[train], t[train])
             positive = list(model.classes_).index(1)
             drawn[test] = model.predict_proba(X[test])[:, positive]

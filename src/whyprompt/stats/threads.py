@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 # Below this many rows the products are too small for OpenBLAS to wake its threads.
 _MANY_ROWS = 2_000
 
-# Up to this many rows several threads gain little and may lose everything: boosted trees on 2,000 rows take
-# 0.1 s on one thread, and on two, beside one busy process, 7 s.
-_FEW_ROWS = 100_000
-
 
 @lru_cache(maxsize=1)
 def _known_to(n_modules: int) -> Any:  # noqa: ANN401, ARG001 - threadpoolctl has no type information
@@ -75,13 +71,12 @@ def one_blas_thread(n_rows: int) -> Iterator[None]:
 
 
 @contextmanager
-def one_openmp_thread(n_rows: int) -> Iterator[None]:
-    """Limit OpenMP to one thread inside the block, for fits to few rows.
+def one_openmp_thread() -> Iterator[None]:
+    """Limit OpenMP to one thread inside the block.
 
-    Unlike that of BLAS the limit is the calling thread's own.
+    Boosted trees gain little from several and may lose everything: on two threads, beside one busy process,
+    2,000 rows take 7 s instead of 0.1, and 200,000 rows five times as long. Unlike that of BLAS the limit is
+    the calling thread's own.
     """
-    if n_rows > _FEW_ROWS:
-        yield
-        return
     with _controller().limit(limits=1, user_api="openmp"):
         yield

@@ -24,10 +24,10 @@ from whyprompt.effects.methods.method import told
 from whyprompt.effects.methods.weights import Weighting, raw_weights, weighed
 from whyprompt.errors import EstimationError
 from whyprompt.stats.influence import cluster_codes
-from whyprompt.stats.left_over import left_over
 from whyprompt.stats.order import cluster_places
 from whyprompt.stats.propensity import SeparatedError
 from whyprompt.stats.rules import few_clusters
+from whyprompt.stats.threads import one_blas_thread, one_openmp_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +126,10 @@ class AIPW(Weighting):
 
         Rows are put in the order of their content, so that neither folds nor models see that of the table.
         """
+        with one_blas_thread(len(problem.y)), one_openmp_thread():
+            return self._weigh(problem, plan)
+
+    def _weigh(self, problem: Problem, plan: Plan) -> Fit:
         order = np.argsort(problem.places, kind="stable")
         ordered = problem.take(order)
         codes = cluster_codes(ordered.cluster, len(order))
@@ -167,8 +171,8 @@ class AIPW(Weighting):
                 np.mean([deal.score for deal in deals], axis=0)[back] if score is None else score,
                 remarks,
             )
-            left = float(np.mean([fit.left_over for fit in made if fit.left_over is not None]))
-            return replace(fit, left_over=left, settings=settings)
+            left = np.mean([fit.residual for fit in made if fit.residual is not None], axis=0)[back]
+            return replace(fit, residual=left, settings=settings)
 
         return replace(of(problem.y), again=of)
 
@@ -252,12 +256,8 @@ class AIPW(Weighting):
         means = parts.sum(axis=0) / size.sum()
         influence = (parts - size[:, None] * means) / size.sum()
         weights = raw_weights(np.log(score / (1 - score)), treated, estimand).astype(float)
-        left = sum(
-            (1.0, -1.0)[column]
-            * left_over(covariates.matrix, y - predicted[:, column], weights * arms[column], size)
-            for column in wanted
-        )
-        return replace(weighed(weights, means, influence, score), left_over=float(left))
+        left = y - np.where(treated, predicted[:, 0], predicted[:, 1])
+        return replace(weighed(weights, means, influence, score), residual=left)
 
 
 class _Deal(NamedTuple):

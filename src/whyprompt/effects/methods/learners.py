@@ -1,10 +1,11 @@
 """What nuisance models are: the default learners, those that have a name, and any of scikit-learn's.
 
-The defaults begin with a line and let boosted trees say what it leaves over: of an outcome a ridge regression
-and trees on its residuals, of the arm a penalised logistic regression and trees on its working residuals (one
-step of Newton's from there). Where the truth is a line, or many levels with few rows each, the line has it;
-what is not a line the trees find as far as the rows show it. Both are penalised, so that there may be more
-columns than rows, and no level of one arm alone drives a score to 0 or 1. Few rows show no trees.
+The defaults begin with a line, to which squares and products belong, and let boosted trees say what it leaves
+over: of an outcome a ridge regression and trees on its residuals, of the arm a penalised logistic regression
+and trees on its working residuals (one step of Newton's from there). Where the truth is a line, or many
+levels with few rows each, the line has it; what is no line the trees find as far as the rows show it. Both
+are penalised, so that there may be more columns than rows, and no level of one arm alone drives a score to 0
+or 1. Few rows show no trees.
 
 Numbers of trees were settled on simulated outcomes, those of the ACIC 2016 challenge and of
 `benchmarks/coverage_default.py`, and are the same for every table.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from whyprompt.effects.methods.curved import Curved
 from whyprompt.errors import EstimationError
 from whyprompt.stats.absorb import drawn_means, level_effects
 from whyprompt.stats.design import design_matrix
@@ -178,9 +180,10 @@ class RidgeAndTrees:
         """Fit to the rows of one arm."""
         from sklearn.linear_model import RidgeCV
 
-        self.scale = _Scale(X)
-        self.line = RidgeCV(alphas=_PENALTIES).fit(self.scale(X), y)
-        rest = y - self.line.predict(self.scale(X))
+        self.scale = Curved(X, y)
+        scaled = self.scale(X)
+        self.line = RidgeCV(alphas=_PENALTIES).fit(scaled, y)
+        rest = y - self.line.predict(scaled)
         self.trees = _Trees(X, rest, None, _OUTCOME, self.share)
         self.range = y.min(), y.max()
         return self
@@ -210,7 +213,7 @@ class LogitAndTrees:
         """Settle once for all folds the penalty, how much of the trees is kept, and whether a line is."""
         every = np.ones(len(treated), dtype=bool)
         X, _ = covariates.split(every, every[:0], treated.astype(float))
-        cost = _cost(_Scale(X)(X), treated)
+        cost = _cost(Curved(X, treated.astype(float))(X), treated)
         if len(treated) < 2 * _FEW or min(treated.sum(), (~treated).sum()) < _FEW // _THIRDS:
             return cls(cost, 0.0)
         share = cls(cost).fit(X, treated).trees.share if len(treated) < _MANY else 1.0
@@ -230,8 +233,9 @@ class LogitAndTrees:
 
             self.whole = HistGradientBoostingClassifier(**_SCORE | _SHARED).fit(X, y)
             return self
-        self.scale = _Scale(X)
-        scaled, t = self.scale(X), np.asarray(y).astype(bool)
+        t = np.asarray(y).astype(bool)
+        self.scale = Curved(X, t.astype(float))
+        scaled = self.scale(X)
         cost, share = self.given
         self.line = _logit(_cost(scaled, t) if cost is None else cost).fit(scaled, t)
         p = np.clip(self.line.predict_proba(scaled)[:, 1], _EDGE, 1 - _EDGE)
@@ -250,16 +254,6 @@ class LogitAndTrees:
     def __sklearn_clone__(self) -> LogitAndTrees:
         """Begin anew with what was given."""
         return LogitAndTrees(*self.given, lined=self.lined)
-
-
-class _Scale:
-    def __init__(self, X: Floats) -> None:
-        spread = X.std(axis=0)
-        self.centre = X.mean(axis=0)
-        self.spread = np.where(spread > 1e-12 * np.abs(self.centre), spread, np.inf)
-
-    def __call__(self, X: Floats) -> Floats:
-        return np.asarray((X - self.centre) / self.spread)
 
 
 class _Trees:
@@ -392,7 +386,7 @@ class Fitted(NamedTuple):
 
     def predict(self, X: Floats) -> Floats:
         """Predict, shape (m,); what is not one finite number for each row is refused."""
-        with one_openmp_thread(len(X)):
+        with one_openmp_thread():
             try:
                 predicted = np.asarray(self.learner.predict(X), dtype=float).reshape(-1)
             except (ValueError, TypeError, np.linalg.LinAlgError) as error:
@@ -438,7 +432,7 @@ def fit_outcome(X: Floats, y: Floats, model: OutcomeModel | str | None, random_s
 
         fitted = clone(read_learner(model, "outcome_model") if isinstance(model, str) else model)
     rows = _at_most(len(y), random_state)
-    with one_openmp_thread(len(y)):
+    with one_openmp_thread():
         try:
             fitted.fit(X[rows], y[rows])
         except (ValueError, TypeError, np.linalg.LinAlgError) as error:
@@ -467,7 +461,7 @@ def learn_score(
 
     fitted = clone(model)
     rows = _at_most(len(treated), random_state)
-    with one_openmp_thread(len(treated)):
+    with one_openmp_thread():
         try:
             fitted.fit(X[rows], treated[rows].astype(np.int64))
             predicted = np.asarray(fitted.predict_proba(test), dtype=float)

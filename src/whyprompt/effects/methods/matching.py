@@ -136,14 +136,17 @@ class Matching(Method):
         y, t, w = problem.y, problem.treated, matched.weights
         treated, control = (float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t))
         settings = {**matched.settings, **self.stated(matched)}
+        residual = None
         if adjust is not None:
             settings["estimate_without_regression_adjustment"] = treated - control
-            treated, control = adjust.of(y).means
+            (treated, control), (of_control, of_treated) = (made := adjust.of(y)).means, made.predicted
+            residual = y - np.where(t, of_treated, of_control)
         fit = Fit(
             means=(treated, control),
             weights=w,
             discarded=matched.discarded,
             matched=matched,
+            residual=residual,
             propensity=None if score is None else score[0],
             logit=logit,
             settings=settings,

@@ -75,9 +75,8 @@ class Fit:
     # Covariates that others determine, where the method says which.
     dropped: tuple[str, ...] | None = None
     matched: MatchedSet | None = None
-    # How far what the outcome model left of the covariates, in which the arms still differ, would move the
-    # estimate; None for a method without an outcome model, whose balance is that of its weights.
-    left_over: float | None = None
+    # What an outcome model leaves of each row's outcome; None for a method without one.
+    residual: Floats | None = None
     # Places of the rows that folds were dealt by.
     rank: Ints | None = None
     # The two means in each draw of a bootstrap, shape (draws, 2).

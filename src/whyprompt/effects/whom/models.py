@@ -115,7 +115,7 @@ def fit_effect(model: OutcomeModel | str, seen: Evidence) -> Predicts:
     from sklearn.base import clone
 
     fitted: OutcomeModel = clone(model)
-    with one_openmp_thread(len(seen.effect)):
+    with one_openmp_thread():
         try:
             fitted.fit(seen.modifiers, seen.effect)
         except (ValueError, TypeError) as error:

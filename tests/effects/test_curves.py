@@ -1,0 +1,99 @@
+"""Squares, fifths and products of covariates: what they show of an estimate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import RidgeCV
+
+from whyprompt import estimate_effect
+from whyprompt.stats.left_over import _Terms, left_over
+
+
+def world(n=1500, *, seed=0, bent=1.0, coin=False):
+    """Give a table whose arm and outcome go by a square and a product, by no line; the effect is 1."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4))
+    curve = bent * ((x[:, 0] ** 2 - 1) + x[:, 1] * x[:, 2])
+    chance = np.full(n, 0.5) if coin else 1 / (1 + np.exp(-0.35 * curve))
+    arm = rng.random(n) < chance
+    y = arm + x[:, 3] + curve + rng.normal(size=n)
+    return pd.DataFrame(x, columns=list("abcd")).assign(arm=arm.astype(int), y=y)
+
+
+def found(frame, **options):
+    return estimate_effect(frame, treatment="arm", outcome="y", confounders=list("abcd"), **options)
+
+
+def statuses(result):
+    return {a.name: a.status for a in result.assumptions}
+
+
+@pytest.mark.parametrize("method", ["ipw", "entropy", "nearest", "overlap", "full", "subclass"])
+def test_what_lines_do_not_balance_is_seen_and_not_claimed(method):
+    result = found(world(), method=method)
+    assert result.estimate > 1.2
+    assert statuses(result)["balance"] == "fails"
+    assert "may therefore not be claimed" in result.sentence
+    detail = next(a.detail for a in result.assumptions if a.name == "balance")
+    assert "times its standard error" in detail
+
+
+@pytest.mark.parametrize("method", ["ipw", "entropy", "nearest", "overlap", "full", None])
+def test_a_coin_leaves_nothing_to_be_seen(method):
+    failed = [
+        statuses(found(world(seed=seed, coin=True), method=method))["balance"] == "fails" for seed in range(8)
+    ]
+    assert sum(failed) <= 1
+
+
+def test_the_default_says_how_far_it_rests_on_curves():
+    bent = found(world())
+    assert abs(bent.estimate - 1) < 3 * bent.std_error
+    assert statuses(bent)["functional form"] == "doubtful"
+    plain = found(world(bent=0.0))
+    assert statuses(plain)["functional form"] == "holds"
+    drawn = found(world(coin=True), design="randomized")
+    assert "functional form" not in statuses(drawn)
+    asked = found(world(), method="aipw", propensity="logit", outcome_model="linear")
+    assert "functional form" not in statuses(asked)
+    assert statuses(asked)["balance"] == "fails"
+
+
+def test_straight_lines_are_those_of_least_squares_in_each_arm():
+    from whyprompt.effects.checks.curves import by_lines
+    from whyprompt.effects.estimate import estimated
+
+    frame = world(400)
+    done = estimated(frame, treatment="arm", outcome="y", confounders=list("abcd"), estimand="att")
+    got = by_lines(done.problem, done.plan, done.fit)
+    X = np.column_stack([np.ones(400), frame[list("abcd")]])
+    arm, y = frame["arm"].to_numpy() == 1, frame["y"].to_numpy()
+    beta = np.linalg.lstsq(X[~arm], y[~arm], rcond=None)[0]
+    assert got == pytest.approx((y[arm] - X[arm] @ beta).mean(), abs=1e-10)
+
+
+def test_terms_are_summed_as_they_are_written():
+    rng = np.random.default_rng(3)
+    X = np.column_stack([rng.normal(size=(300, 3)), rng.integers(0, 2, 300), rng.integers(0, 4, 300)])
+    residual, signed = rng.normal(size=300), rng.normal(size=300)
+    terms = _Terms.of(X, residual)
+    assert terms.columns(X).shape[1] == 5 + 4 + 10 + 3 * 4
+    np.testing.assert_allclose(terms.sums(X, signed), signed @ terms.columns(X), atol=1e-10)
+
+
+def test_what_is_left_is_that_of_a_ridge_regression():
+    rng = np.random.default_rng(5)
+    X = rng.normal(size=(500, 3))
+    residual = X[:, 0] ** 2 + X[:, 1] * X[:, 2] + rng.normal(size=500)
+    weights, wanted = (X[:, 0] > 0).astype(float), np.exp(X[:, 1])
+    columns = _Terms.of(X[weights > 0], residual[weights > 0]).columns(X)
+    scaled = columns / columns[weights > 0].std(axis=0)
+    ridge = RidgeCV(alphas=10.0 ** np.arange(0, 6, 0.5)).fit(scaled[weights > 0], residual[weights > 0])
+    signed = wanted / wanted.sum() - weights / weights.sum()
+    # Generalised cross-validation here, leaving out one there.
+    assert left_over(X, residual, weights, wanted)[0] == pytest.approx(signed @ scaled @ ridge.coef_, rel=0.1)
+    # It is in the units of the outcome, and does not see those of the covariates.
+    twice = np.array(left_over(X * 7 + 3, 2 * residual + 5, weights, wanted))
+    np.testing.assert_allclose(twice, 2 * np.array(left_over(X, residual, weights, wanted)), rtol=1e-6)
