@@ -398,3 +398,17 @@ def test_trees_with_weights_are_those_of_scikit_learn(n):
     for given in (weights, None):
         theirs = HistGradientBoostingRegressor(**half).fit(X, y, sample_weight=given)
         assert learners._boosted(X, y, given, options).predict(new) == pytest.approx(theirs.predict(new))
+
+
+def test_a_long_tail_is_no_obstacle():
+    """What goes by the logarithm of a count is learned from the count about as well."""
+    rng = np.random.default_rng(8)
+    size = rng.normal(size=(1200, 1))
+    other = rng.normal(size=(1200, 1))
+    y = size[:, 0] + other[:, 0] + rng.normal(size=1200)
+    lost = []
+    for column in (size, np.exp(1.2 * size)):
+        X = np.column_stack([column, other])
+        found = learn_outcome(X[:600], y[:600], X[600:], "boosted")
+        lost.append(float(((found - size[600:, 0] - other[600:, 0]) ** 2).mean()))
+    assert lost[1] < lost[0] + 0.02

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtri
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +22,9 @@ _SIZE = 0.3
 _FAR = 9.0
 # Rows that the values of a column are counted in.
 _LOOKED_AT = 2_000
+# Beyond this skewness a column is also taken by its place among the rows, in so many steps: counts of tokens
+# have long tails, and what goes by their logarithm is no line in them.
+_SKEWED, _STEPS = 1.0, 64
 
 
 class Curved:
@@ -43,6 +47,9 @@ class Curved:
         scaled, left = (X - self.centre) / self.spread, y - y.mean()
         squared = [len(np.unique(column[:_LOOKED_AT])) > 2 for column in scaled.T]
         self.squared = np.flatnonzero(squared)
+        skewed = np.abs((scaled**3).mean(axis=0)) > _SKEWED
+        self.steps = {j: _steps(scaled[:, j]) for j in np.flatnonzero(squared & skewed)}
+        scaled = self._tamed(scaled)
         told = np.abs(scaled.T @ left)
         bent = np.abs((scaled[:, self.squared] ** 2 - 1.0).T @ left) / np.sqrt(2.0)
         told[self.squared] = np.maximum(told[self.squared], bent)
@@ -53,6 +60,13 @@ class Curved:
         self.middle, size = curves.mean(axis=0), curves.std(axis=0)
         self.size = np.where(size > 1e-9, size, np.inf) / _SIZE
 
+    def _tamed(self, scaled: Floats) -> Floats:
+        """Put normal scores in the place of skewed columns."""
+        out = scaled.copy() if self.steps else scaled
+        for j, (at, score) in self.steps.items():
+            out[:, j] = np.interp(scaled[:, j], at, score)
+        return out
+
     def _curves(self, scaled: Floats) -> Floats:
         made = [scaled[:, self.squared] ** 2, scaled[:, self.first] * scaled[:, self.second]]
         return np.clip(np.column_stack(made), -_FAR, _FAR)
@@ -62,4 +76,15 @@ class Curved:
         scaled = np.asarray((X - self.centre) / self.spread)
         if not self.with_curves:
             return scaled
-        return np.column_stack([scaled, (self._curves(scaled) - self.middle) / self.size])
+        tamed = self._tamed(scaled)
+        curves = (self._curves(tamed) - self.middle) / self.size
+        return np.column_stack([scaled, tamed[:, list(self.steps)], curves])
+
+
+def _steps(values: Floats) -> tuple[Floats, Floats]:
+    """Give places along a column, and the normal score of each."""
+    share = (np.arange(_STEPS) + 0.5) / _STEPS
+    at, first = np.unique(np.quantile(values, share), return_index=True)
+    # Equal values have the middle of their scores.
+    last = np.append(first[1:], _STEPS) - 1
+    return at, ndtri((share[first] + share[last]) / 2.0)
