@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -113,3 +114,12 @@ def lock_for(path: Path) -> filelock.BaseFileLock:
     except OSError as error:
         raise StoreError(f"{path} cannot be locked: {error.strerror}") from None
     return lock
+
+
+def file_sha256(path: str | Path) -> str:
+    """Give the SHA-256 of a file, in hexadecimal digits; "" where it is not there."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a path may be text
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""

@@ -381,3 +381,48 @@ def test_on_paper_everything_is_open_and_nothing_is_left_out(visit):
     assert wide <= 794
     driver.execute_script("window.dispatchEvent(new Event('afterprint'))")
     assert driver.execute_script("return document.querySelectorAll('details[open]').length") == 0
+
+
+# --------------------------------------------------------------------------------------- the page of logs
+@pytest.fixture(scope="module")
+def logs_url(tmp_path_factory):
+    import whyprompt as wp
+
+    folder = tmp_path_factory.mktemp("logs")
+    hostile = "<script>window.broken = true</script> https://example.org/x " + "a" * 300
+    rows = [
+        {
+            "item_id": f"q{k}",
+            "question": f"What is {k} + 1? {hostile}",
+            "arm": arm,
+            "completion": f"{hostile} step by step " * 60,
+            "score": int((k * 7 + place * 3) % 5 > 1),
+        }
+        for k in range(20)
+        for place, arm in enumerate(("direct", "cot"))
+    ]
+    (folder / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = wp.read_trials(folder / "log.jsonl")
+    return wp.write_report(found, wp.log_effect(found), target=folder / "page.html").as_uri()
+
+
+@pytest.mark.parametrize("size", [PHONE, DESK])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_logs_fits_its_window_and_runs_nothing_of_a_log(browser, logs_url, size, scheme):
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": size[0] < 500},
+    )
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+    browser.get_log("browser")
+    browser.get(logs_url)
+    closed = browser.execute_script("return document.querySelectorAll('details:not([open])').length")
+    assert closed > 10
+    browser.execute_script("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    width = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width[0] <= width[1] + 1
+    assert browser.execute_script("return window.broken === undefined")
+    assert browser.execute_script("return document.querySelectorAll('main a').length") == 0
+    assert browser.get_log("browser") == []

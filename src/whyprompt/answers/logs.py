@@ -155,6 +155,13 @@ def _two(found: ReadTrials, treated: str | None, control: str | None) -> tuple[s
     return treated, control
 
 
+def compared_rows(found: ReadTrials, effect: EffectResult) -> pd.DataFrame:
+    """Give the rows that an effect of rows compares, with what was measured of their items."""
+    pair = _Pair(found, effect.treated, effect.control, effect.level)
+    rows: pd.DataFrame = pair.two.assign(**pair.further(chances=False))[~np.isnan(pair.y)]
+    return rows
+
+
 class _Pair:
     """The trials of two arms, and how they are compared."""
 
@@ -251,7 +258,7 @@ class _Pair:
         missing = missing_rows(
             self.is_treated, self.y, drawn=design == "randomized" and "propensity" not in asked
         )
-        two = self.two.assign(**self._further(chances=asked.get("propensity") == _CHANCE))
+        two = self.two.assign(**self.further(chances=asked.get("propensity") == _CHANCE))
         two = two[~np.isnan(self.y)]
         if design == "observational" and not {"confounders", "graph", "method", "propensity"} & set(options):
             asked["confounders"] = self._measured(two)
@@ -262,7 +269,7 @@ class _Pair:
             )
         return estimate_effect(two, **asked), missing
 
-    def _further(self, *, chances: bool) -> dict[str, Any]:
+    def further(self, *, chances: bool) -> dict[str, Any]:
         """Give the chance of the treated arm, and how hard items were for arms that are not compared."""
         out: dict[str, Any] = {}
         frame, outcome = self.found.frame, self.found.outcome

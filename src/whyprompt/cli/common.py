@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from whyprompt.study import Study
 
+STUDIES = {".yaml", ".yml", ".toml"}
 StudyPath = Annotated[Path, typer.Argument(help="A study file (.yaml, .yml or .toml).", metavar="STUDY")]
 Out = Annotated[
     Path | None,

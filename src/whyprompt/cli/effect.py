@@ -11,7 +11,7 @@ import typer
 
 from whyprompt._arguments import at_least
 from whyprompt.cli.choices import names, read_choice, refuse
-from whyprompt.cli.common import AsJson, NoCode, Out, opened, put
+from whyprompt.cli.common import STUDIES, AsJson, NoCode, Out, opened, put
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
 from whyprompt.cli.flags import in_flags, said_in_flags
 from whyprompt.cli.logs import Arm, Changed, Item, Reference, Scorer, effect_of_logs, refuse_for_logs
@@ -21,7 +21,6 @@ from whyprompt.errors import EstimationError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_STUDIES = {".yaml", ".yml", ".toml"}
 _Columns = str | None
 _Frame = Any  # that the library reads
 # What the arm or the outcome may be taken as, with options.
@@ -158,7 +157,7 @@ def effect(
 
     given = _given(ctx)
     table = tables[0]
-    if len(tables) == 1 and table.suffix.lower() in _STUDIES:
+    if len(tables) == 1 and table.suffix.lower() in STUDIES:
         _refuse(
             given - {"tables", "out", "no_code", "as_json"},
             "with a study file, which names its own arms and outcomes",
@@ -255,7 +254,7 @@ def _refuse_table(
     if table.suffix.lower() not in TABLES:
         raise EstimationError(
             f"{table} is neither a table nor a study",
-            hint=f"one of: {', '.join((*TABLES, *sorted(_STUDIES)))}",
+            hint=f"one of: {', '.join((*TABLES, *sorted(STUDIES)))}",
         )
     needed = {"--treatment": treatment or not needs_treatment, "--outcome": outcome}
     missing = [name for name, value in needed.items() if not value]

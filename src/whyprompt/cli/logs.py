@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from whyprompt._files import write_json
+from whyprompt._files import file_sha256, write_json
 from whyprompt._version import __version__
 from whyprompt._words import counted, format_number
 from whyprompt.cli.common import AsJson, put
@@ -78,6 +77,24 @@ def effect_of_logs(
     put(content, text, as_json=as_json)
 
 
+def effect_for_page(
+    paths: Sequence[Path], of_log: Mapping[str, Any], given: Mapping[str, Any]
+) -> tuple[ReadTrials, EffectResult]:
+    """Read logs with their texts, and estimate the effect of one arm against another.
+
+    `given` are arguments of `log_effect`, None where they were not written.
+    """
+    import whyprompt as wp
+
+    found = _read(paths, of_log, texts=True)
+    # A reference alone would ask for all other arms at once, and a page is of two.
+    asked = {name: value for name, value in given.items() if value is not None}
+    if of_log["reference"] is not None:
+        asked.setdefault("control", found.reference)
+    # Without `reference=` it is of two arms, or refused.
+    return found, cast("EffectResult", wp.log_effect(found, **asked))
+
+
 def _changed(result: EffectResult | EffectsResult) -> dict[str, list[dict[str, Any]]]:
     """List the items whose outcome is higher under the treated arm, and lower, the largest change first."""
     items = getattr(result, "items", None)
@@ -107,12 +124,12 @@ def _changes_text(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([f"{name.capitalize()} in these trials ({len(rows)}):", *lines])
 
 
-def _read(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
+def _read(paths: Sequence[Path], of_log: Mapping[str, Any], *, texts: bool = False) -> ReadTrials:
     """Read logs; of one table that cannot be read as logs, say how its columns are named."""
     import whyprompt as wp
 
     try:
-        return wp.read_trials(*paths, texts=False, **of_log)
+        return wp.read_trials(*paths, texts=texts, **of_log)
     except DataError as error:
         if len(paths) == 1 and paths[0].suffix.lower() in TABLES:
             hint = f"{error.hint}; " if error.hint else ""
@@ -169,7 +186,7 @@ def _record(found: ReadTrials, asked: Mapping[str, str | None], out: Path) -> di
     """Give what makes an import traceable."""
     read = found.to_dict()
     dull = {"parts", "axis", "level", "assumptions"}
-    hashes = {str(one["file"]): _sha256(Path(str(one["file"]))) for one in found.sources}
+    hashes = {str(one["file"]): file_sha256(str(one["file"])) for one in found.sources}
     return {
         "whyprompt": __version__,
         "table": str(out),
@@ -178,8 +195,3 @@ def _record(found: ReadTrials, asked: Mapping[str, str | None], out: Path) -> di
         **{name: value for name, value in read.items() if name not in dull},
         "sources": [{**one, "sha256": hashes[one["file"]]} for one in read["sources"]],
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

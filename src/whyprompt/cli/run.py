@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from whyprompt._words import counted
-from whyprompt.cli.common import AsJson, NoCode, Out, StudyPath, opened, put, say, show
+from whyprompt.cli.choices import names, refuse
+from whyprompt.cli.common import STUDIES, AsJson, NoCode, Out, StudyPath, opened, put, say, show
+from whyprompt.cli.flags import said_in_flags
+from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_for_page
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
@@ -123,21 +126,67 @@ def mediate(study: StudyPath, out: Out = None, no_code: NoCode = False, as_json:
 
 
 def report(
-    study: StudyPath,
-    target: Annotated[
-        Path | None,
+    ctx: typer.Context,
+    paths: Annotated[
+        list[Path],
         typer.Argument(
-            help="The page to write. Default: report.html in the folder of results.", metavar="[FILE]"
+            help="A study (.yaml, .toml) and the page to write (default: report.html in its folder of"
+            " results); or logs of other tools, folders, patterns.",
+            metavar="STUDY [FILE] | LOG...",
+        ),
+    ],
+    *,
+    arm: Arm = None,
+    scorer: Scorer = None,
+    item: Item = None,
+    reference: Reference = None,
+    treated: Annotated[str | None, typer.Option(help="Of logs: the arm that counts as treated.")] = None,
+    control: Annotated[str | None, typer.Option(help="Of logs: the arm that counts as control.")] = None,
+    design: Annotated[
+        str | None,
+        typer.Option(help="Of logs: paired, randomized or observational. Default: what they allow."),
+    ] = None,
+    confounders: Annotated[
+        str | None, typer.Option(help="Of logs, where rows are compared: columns to adjust for, a,b,c.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Of logs: subgroups, a,b.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="A study's folder of results (default: runs/NAME); of logs the page (default: report.html).",
+            metavar="DIR|FILE",
         ),
     ] = None,
-    out: Out = None,
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a study's self-contained HTML page."""
+    """Write one self-contained HTML page: a study's, or that of two arms of logs."""
     from whyprompt.page.page import write_report
 
-    path = write_report(study, opened(study, out, no_code=no_code)[1], target=target)
+    of_log = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}
+    asked: dict[str, Any] = {"treated": treated, "control": control, "design": design}
+    asked |= {"confounders": names(confounders), "by": names(by)}
+    study = paths[0]
+    if study.suffix.lower() in STUDIES:
+        given = [name for name, value in (of_log | asked).items() if value is not None]
+        refuse(
+            ", ".join(f"--{name}" for name in given), "with a study, which names its own arms and outcomes"
+        )
+        if len(paths) > 2:
+            raise InputError(
+                f"{paths[2]}: a study is followed by the page to write, and by nothing more",
+                hint="logs are not mixed with a study",
+            )
+        folder = opened(study, out, no_code=no_code)[1]
+        path = write_report(study, folder, target=paths[1] if len(paths) > 1 else None)
+    else:
+        refuse("--no-code" if no_code else "", "with logs, which import no code")
+        if out is not None and out.is_dir():
+            raise InputError(f"{out} is a folder", hint=f"name the page: --out {out / 'report.html'}")
+        with said_in_flags(ctx):
+            found, effect = effect_for_page(paths, of_log, asked)
+        path = write_report(found, effect, target=out)
     content = {"report": str(path), "bytes": path.stat().st_size}
     put(content, f"The report is at {path.resolve()}", as_json=as_json)
 

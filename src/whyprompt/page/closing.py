@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 from whyprompt.page.blocks import Text, details, table
 
 if TYPE_CHECKING:
+    from whyprompt.effects.result import EffectResult
     from whyprompt.page.blocks import Block
     from whyprompt.page.external import Material
 
 
 def limits(m: Material) -> list[Block]:
     """Say what may not be claimed, from the assumptions and warnings that the results carry."""
-    claims = (*_scope(m), *_assumed(m), *_inside(m))
+    claims = (*_scope(m), *assumed(m.effect.main), *_inside(m))
     blocks: list[Block] = [Text("On the strength of this page nobody may claim:", items=claims)]
     noted = _warned(m)
     return blocks + ([Text("Notes that the results carry:", items=tuple(noted))] if noted else [])
@@ -52,10 +53,10 @@ _CLAIMS = {
 }
 
 
-def _assumed(m: Material) -> list[str]:
-    assumptions = m.effect.main.assumptions
-    out = [_CLAIMS[a.status].format(a.name, a.detail) for a in assumptions if a.status in _CLAIMS]
-    low, high = m.effect.main.ci_low, m.effect.main.ci_high
+def assumed(main: EffectResult) -> list[str]:
+    """Say what an estimate alone does not bear out."""
+    out = [_CLAIMS[a.status].format(a.name, a.detail) for a in main.assumptions if a.status in _CLAIMS]
+    low, high = main.ci_low, main.ci_high
     if low is not None and high is not None and low <= 0 <= high:
         out.append("that there is no effect: an interval that includes zero is not evidence of none.")
     return out

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import Markup
 
 from whyprompt import charts
-from whyprompt._words import format_number, p_words, percent
+from whyprompt._words import percent
 from whyprompt.charts.rows import rows_used
-from whyprompt.effects.paired_items import change_words
 from whyprompt.effects.result import method_words
 from whyprompt.graph.model import CausalGraph
 from whyprompt.page.blocks import (
@@ -30,9 +28,12 @@ from whyprompt.page.blocks import (
 from whyprompt.page.strength import effect_strength
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pandas as pd
+
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
-    from whyprompt.effects.pairs import PairedItems
     from whyprompt.effects.result import EffectResult
     from whyprompt.page.blocks import Block, Table
     from whyprompt.study import Study
@@ -172,15 +173,24 @@ def _data_table(m: Material) -> Table:
 
 def _example(m: Material) -> list[Block]:
     frame, e = m.effect.frame, m.effect
+    arms = (e.contrast.control, e.contrast.treated)
+    shown: list[Block] = []
+    for label, prompt in sent_prompts(frame, arms):
+        shown += [Text(label), Text(prompt, "verbatim")]
+    return [details("One item's prompt under both arms", *shown)] if shown else []
+
+
+def sent_prompts(frame: pd.DataFrame, arms: Sequence[str]) -> list[tuple[str, str]]:
+    """Give what was sent for the first item under each of some arms, with the words that say so."""
     if "prompt" not in frame.columns:
         return []
     item = frame["item_id"].iloc[0]
-    shown: list[Block] = []
-    for arm in (e.contrast.control, e.contrast.treated):
-        rows = frame[(frame["item_id"] == item) & (frame["arm"] == arm)]
-        if not rows.empty:
-            shown += [Text(f"Item {item} under {arm!r}:"), Text(str(rows["prompt"].iloc[0]), "verbatim")]
-    return [details("One item's prompt under both arms", *shown)]
+    rows = [frame[(frame["item_id"] == item) & (frame["arm"] == arm)] for arm in arms]
+    return [
+        (f"Item {item} under {arm!r}:", str(some["prompt"].iloc[0]))
+        for arm, some in zip(arms, rows, strict=True)
+        if not some.empty
+    ]
 
 
 def overlap(m: Material) -> list[Block]:
@@ -206,11 +216,11 @@ def overlap(m: Material) -> list[Block]:
         shown, where = m.effect.draw.adjusted, "draw"
     else:
         shown, where = main, "main"
-    blocks += _overlap(shown, where)
-    return blocks
+    return blocks + overlap_blocks(shown, where)
 
 
-def _overlap(result: EffectResult, where: str) -> list[Block]:
+def overlap_blocks(result: EffectResult, where: str) -> list[Block]:
+    """Show who could have got either arm, which rows are used, and how they balance; `where` names them."""
     blocks: list[Block] = []
     score, treated = result.propensity, result.treated_rows
     if score is not None and treated is not None:
@@ -271,31 +281,7 @@ def effects(m: Material) -> list[Block]:
     beside = None
     if e.draw is not None:
         beside = {f"logs, by {method_words(e.draw.adjusted.method)}": (e.draw.adjusted, e.draw.truth)}
-    blocks: list[Block] = [Text(main.sentence)]
-    if any(row.estimate is not None for row in (main.overall, *main.parts) if row):
-        truth = (
-            " The last line is what adjusting one arm an item would give; the mark on it is the truth for "
-            "the same items, known because both arms were run."
-            if beside
-            else ""
-        )
-        blocks.append(
-            draw(
-                "forest",
-                "The effect, over all items and within each task family",
-                # Parts of a design of logs are periods, or of another unit.
-                lambda w: charts.forest_plot(
-                    replace(main, parts=()) if main.pictures else main, beside=beside, width=w
-                ),
-                caption=f"Lines are {percent(main.level)} intervals, each by itself.{truth}",
-            )
-        )
-    caption = (
-        "The effect and its parts"
-        if main.pictures
-        else "Effects within families: p is adjusted by Holm's rule"
-    )
-    blocks.append(_effect_table(caption, main, "effects"))
+    blocks: list[Block] = [Text(main.sentence), *effect_blocks(main, beside)]
     if len(e.family) > 1:
         rows = [
             (
@@ -328,8 +314,45 @@ def effects(m: Material) -> list[Block]:
                 name="spread",
             )
         )
-    blocks.append(_assumption_table(main))
+    blocks.append(assumption_table(main))
     return blocks
+
+
+def effect_blocks(
+    main: EffectResult,
+    beside: Mapping[str, tuple[EffectResult, float | None]] | None = None,
+    *,
+    of: tuple[str, str] = ("task family", "families"),
+) -> list[Block]:
+    """Show an effect and its parts, drawn and as a table; `beside` has other estimates, with the truth.
+
+    `of` is what one part and what all parts are called.
+    """
+    blocks: list[Block] = []
+    if any(row.estimate is not None for row in (main.overall, *main.parts) if row):
+        truth = (
+            " The last line is what adjusting one arm an item would give; the mark on it is the truth for "
+            "the same items, known because both arms were run."
+            if beside
+            else ""
+        )
+        blocks.append(
+            draw(
+                "forest",
+                f"The effect, over all items and within each {of[0]}",
+                # Parts of a design of logs are periods, or of another unit.
+                lambda w: charts.forest_plot(
+                    replace(main, parts=()) if main.pictures else main, beside=beside, width=w
+                ),
+                caption=f"Lines are {percent(main.level)} intervals, each by itself.{truth}",
+            )
+        )
+    caption = (
+        "The effect and its parts"
+        if main.pictures
+        else f"Effects within {of[1]}: p is adjusted by Holm's rule"
+    )
+    return [*blocks, _effect_table(caption, main, "effects")]
 
 
 def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN401 - a result of any kind
@@ -346,91 +369,10 @@ def _effect_table(caption: str, result: Any, name: str) -> Table:  # noqa: ANN40
     return table(caption, _INTERVAL, rows, name=name)
 
 
-def _assumption_table(result: Any) -> Section:  # noqa: ANN401 - a result of any kind
+def assumption_table(result: Any) -> Section:  # noqa: ANN401 - a result of any kind
+    """Show, on demand, what an estimate rests on."""
     rows = [(a.name, a.status, a.check, a.detail) for a in result.assumptions]
     return details(
         "What the effect rests on: assumptions and the check of each",
         table("Assumptions", ("assumption", "verdict", "check", "found"), rows),
     )
-
-
-def who(m: Material) -> list[Block]:
-    """Show who gains and who is harmed."""
-    main, found = m.effect.main, m.effect.main.items
-    if found is None:
-        text = (
-            "With one arm an item nobody can see whether an item gains or is harmed. Run both arms on "
-            "the same items (design: paired) to see it."
-        )
-        return [Text(text)]
-    tasks = m.tasks
-    blocks: list[Block] = [
-        Text(item_words(found)),
-        draw(
-            "gain-harm",
-            "Every item's change, sorted within its task family",
-            lambda w: charts.gain_harm_plot(main, tasks or None, width=w),
-        ),
-    ]
-    change, labels, states = found.changes, found.state_labels, main.item_states()
-    names = [tasks.get(u, "all items") for u in found.units]
-    rows: list[tuple[Cell | str, ...]] = []
-    counted = found.gain_at_least is not None and found.noise != "none"
-    for task in sorted(set(names)):
-        here = np.array([n == task for n in names])
-        part, state = change[here], states[here]
-        rows.append(
-            (
-                task,
-                count(len(part)),
-                *(count(int((side * part > 0).sum())) for side in (1, -1)),
-                count(int((part == 0).sum())),
-                *((count(int((state == s).sum())) for s in (1, -1)) if counted else ()),
-                num(float(part.max())),
-                num(float(part.min())),
-            )
-        )
-    blocks.append(
-        table(
-            "Items whose outcome was higher, lower and the same in these trials"
-            + (", and those whose change stands out of the noise of their repeats" if counted else ""),
-            (
-                "task family",
-                "items",
-                "higher",
-                "lower",
-                "the same",
-                *((labels[1], labels[-1]) if counted else ()),
-                "highest change",
-                "lowest change",
-            ),
-            rows,
-            name="who",
-        )
-    )
-    return blocks
-
-
-def item_words(found: PairedItems) -> str:
-    """Say how single items fare and what that rests on."""
-    said = change_words(found)
-    said = f"{said[0].upper()}{said[1:]}."
-    if found.noise == "none":
-        return f"{said} Another wording, or other shots, may move the same item the other way."
-    if found.gain_at_least is None:
-        return said
-    said += (
-        f" In these trials the outcome was higher on average for {found.higher} of {len(found.units)} items"
-        f" and lower for {found.lower}: that alone is what noise makes of items without any effect, too."
-    )
-    if found.noise == "shared":
-        said += " Items share the shots of a repetition, so that many can be lucky together."
-    if found.spread is not None:
-        said += (
-            f" The items' own effects are spread with a standard deviation of {format_number(found.spread)},"
-            " the noise of repeats taken off"
-            if found.spread_p is not None and found.spread_p < 1 - found.level
-            else " The items' effects are not shown to differ from each other beyond the noise of repeats"
-        )
-        said += f" (p {p_words(found.spread_p)})."
-    return said

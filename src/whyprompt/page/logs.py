@@ -12,6 +12,9 @@ from whyprompt.errors import EstimationError
 from whyprompt.page.blocks import Cell, Text, details, draw, interval, num, p_value, table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from whyprompt.effects.result import EffectResult
     from whyprompt.page.blocks import Block, Section
     from whyprompt.page.external import Material
 
@@ -114,12 +117,17 @@ def sensitivity(m: Material) -> list[Block]:
         result = e.main
         both = e.frame["arm"].isin([e.contrast.treated, e.contrast.control])
         frame = e.frame[both]
+    return blocks + hidden_blocks(frame, result)
+
+
+def hidden_blocks(frame: pd.DataFrame, result: EffectResult) -> list[Block]:
+    """Say what an unmeasured cause could do to an adjusted estimate of a table."""
     try:
         found = sensitivity_report(frame, result)
     except EstimationError as error:
         text = f"No sensitivity analysis can be made of this estimate: {error.message}."
-        return [*blocks, Text(text, "note")]
-    blocks += [Text(check.sentence) for check in found.checks.values()]
+        return [Text(text, "note")]
+    blocks: list[Block] = [Text(check.sentence) for check in found.checks.values()]
     if found.not_done:
         blocks.append(Text("Not done: " + "; ".join(found.not_done) + "."))
     values = [part.estimate for part in found.checks["E-value"].parts] + [None]

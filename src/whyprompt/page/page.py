@@ -12,7 +12,7 @@ from markupsafe import Markup
 from whyprompt._files import read_json, whole_file
 from whyprompt.charts import render
 from whyprompt.errors import DataError, StoreError, WhypromptError
-from whyprompt.page import closing, external, internal, logs
+from whyprompt.page import closing, external, internal, items, logs
 from whyprompt.page.blocks import Section
 from whyprompt.page.external import Material
 from whyprompt.page.panel import ATTENTION_BYTES, head_data
@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
+    from whyprompt.effects.result import EffectResult
     from whyprompt.study import Study
+    from whyprompt.trials.logs.result import ReadTrials
 
 MAX_BYTES = 3_000_000
 """A page is smaller than this, so that it can be sent by mail."""
+
+# No text of a page holds these, and a log may: controls, and marks that turn the direction of writing.
+_UNSEEN = dict.fromkeys(
+    [*{*range(32)} - {9, 10, 13}, 127, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], "\ufffd"
+)
 
 _PARTS = {
     "answer": ("The answer", external.answer),
@@ -33,7 +40,7 @@ _PARTS = {
     "design": ("Design and data", external.design),
     "overlap": ("Overlap and balance", external.overlap),
     "effects": ("Effects", external.effects),
-    "who": ("Who gains and who is harmed", external.who),
+    "who": ("Who gains and who is harmed", items.who),
     "logs": ("If one had only logs", logs.logs),
     "sensitivity": ("Sensitivity", logs.sensitivity),
     "heads": ("Inside the model: which heads carry it", internal.heads),
@@ -82,24 +89,38 @@ def build_report(
             raise DataError(f"{what} is of the study {other.study!r}, and the page is of {study.name!r}")
     material = Material(effect=effect, mediation=mediation, manifest=dict(manifest), study=study)
     sections = [Section(name, title, tuple(part(material))) for name, (title, part) in _PARTS.items()]
-    page = _render(material, sections, room=ATTENTION_BYTES)
+    title = f"{study.name}: what the change of prompt causes"
+    results = {
+        "effect": effect.to_dict(),
+        "mediation": None if mediation is None else mediation.to_dict(),
+    }
+    page = _render(title, sections, results, head_data(mediation, room=ATTENTION_BYTES))
     size = len(page.encode())
     if size > MAX_BYTES:
         # Many heads and a long prompt: fewer heads keep their attention.
         room = max(0, ATTENTION_BYTES - (size - MAX_BYTES))
-        page = _render(material, sections, room=room)
-        size = len(page.encode())
+        page = _render(title, sections, results, head_data(mediation, room=room))
+    return _small(
+        page,
+        hint="have fewer subgroups (effect.by), outcomes or arms in one study"
+        if mediation is None
+        else "sweep fewer contrasts, or report them in studies of their own",
+    )
+
+
+def _small(page: str, *, hint: str) -> str:
+    """Give a page that can be sent by mail."""
+    size = len(page.encode())
     if size > MAX_BYTES:
         raise WhypromptError(
-            f"the page would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}",
-            hint="have fewer subgroups (effect.by), outcomes or arms in one study"
-            if mediation is None
-            else "sweep fewer contrasts, or report them in studies of their own",
+            f"the page would have {size / 1e6:.1f} MB, more than {MAX_BYTES / 1e6:g}", hint=hint
         )
     return page
 
 
-def _render(material: Material, sections: list[Section], *, room: int) -> str:
+def _render(
+    title: str, sections: list[Section], results: Mapping[str, Any], heads: Mapping[str, Any] | None
+) -> str:
     from jinja2 import Environment, StrictUndefined
 
     folder = files("whyprompt.page") / "templates"
@@ -110,19 +131,14 @@ def _render(material: Material, sections: list[Section], *, room: int) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    results = {
-        "effect": material.effect.to_dict(),
-        "mediation": None if material.mediation is None else material.mediation.to_dict(),
-    }
     return environment.from_string(texts["page.html"]).render(
-        title=f"{material.study.name}: what the change of prompt causes",
-        name=material.study.name,
+        title=title,
         sections=sections,
         drawn=render.can_render(),
         css=Markup(texts["page.css"]),  # noqa: S704 - a file of this package
         js=Markup(texts["page.js"]),  # noqa: S704 - a file of this package
         results=_json(results),
-        heads=_json(head_data(material.mediation, room=room)),
+        heads=_json(heads),
     )
 
 
@@ -134,17 +150,20 @@ def _json(content: Any) -> Markup:  # noqa: ANN401 - nested plain values
     return Markup(text)  # noqa: S704 - escaped above
 
 
-def write_report(study: str | Path, folder: str | Path, *, target: str | Path | None = None) -> Path:
-    """Write the page of a study that was run.
+def write_report(
+    study: str | Path | ReadTrials, folder: str | Path | EffectResult, *, target: str | Path | None = None
+) -> Path:
+    r"""Write the page of a study that was run, or of two arms of logs.
 
     Parameters
     ----------
-    study : str or Path
-        The study file.
-    folder : str or Path
-        Of its results. The internal level is shown where `whyprompt mediate` finished.
+    study : str, Path or ReadTrials
+        The study file; or logs, as `read_trials` has read them.
+    folder : str, Path or EffectResult
+        Of the study's results: the internal level is shown where `whyprompt mediate` finished. Of logs their
+        effect, from `log_effect`.
     target : str or Path, optional
-        Where to write. Default: ``report.html`` in the folder.
+        Where to write. Default: ``report.html``, in a study's folder, or of logs here.
 
     Returns
     -------
@@ -153,14 +172,48 @@ def write_report(study: str | Path, folder: str | Path, *, target: str | Path | 
     Raises
     ------
     StoreError
-        If the study was not run, or its manifest cannot be read.
+        If the study was not run, its manifest cannot be read, or the page cannot be written.
+    DataError
+        If the effect is of other logs, or the page would take the place of a log.
     InputError
-        If its contrast cannot be estimated.
+        If a study's contrast cannot be estimated.
 
     Examples
     --------
     >>> write_report("studies/few_shot.yaml", "runs/few_shot")  # doctest: +SKIP
+
+    >>> import json, pathlib, tempfile
+    >>> from whyprompt import log_effect, read_trials
+    >>> log = pathlib.Path(tempfile.mkdtemp()) / "log.jsonl"
+    >>> rows = [{"item_id": i, "arm": arm, "score": s} for i in range(4) for arm, s in (("a", 0), ("b", 1))]
+    >>> _ = log.write_text("\n".join(map(json.dumps, rows)))
+    >>> found = read_trials(log)
+    >>> write_report(found, log_effect(found), target=log.with_name("page.html")).name
+    'page.html'
     """
+    from whyprompt.effects.result import EffectResult
+
+    if isinstance(study, str | Path):
+        if isinstance(folder, EffectResult):
+            raise DataError("an effect is of logs, and a study's page is made of its folder of results")
+        page, path = _study_page(study, Path(folder)), Path(folder) / "report.html"
+    else:
+        if not isinstance(folder, EffectResult):
+            raise DataError(
+                "the page of logs is made of the effect of one arm against another",
+                hint="log_effect(found, treated=..., control=...)",
+            )
+        page, path = _log_page(study, folder), Path("report.html")
+        target = path if target is None else target
+        if Path(target).resolve() in {Path(str(one["file"])).resolve() for one in study.sources}:
+            raise DataError(f"{target} is one of the logs", hint="give the page a name of its own")
+    path = path if target is None else Path(target)
+    with whole_file(path, hint="write it elsewhere") as file:
+        file.write(page.encode())
+    return path
+
+
+def _study_page(study: str | Path, folder: Path) -> str:
     from whyprompt.answers.external import study_effect
     from whyprompt.answers.internal import load_mediation
     from whyprompt.study import load_study
@@ -168,13 +221,21 @@ def write_report(study: str | Path, folder: str | Path, *, target: str | Path | 
 
     plan = load_study(study)
     frame = load_trials(plan, folder)
-    page = build_report(
-        study_effect(plan, frame), load_mediation(plan, folder, frame), _manifest(Path(folder)), plan
+    return build_report(
+        study_effect(plan, frame), load_mediation(plan, folder, frame), _manifest(folder), plan
     )
-    path = Path(folder) / "report.html" if target is None else Path(target)
-    with whole_file(path, hint="write it elsewhere: whyprompt report STUDY FILE") as file:
-        file.write(page.encode())
-    return path
+
+
+def _log_page(found: ReadTrials, effect: EffectResult) -> str:
+    from whyprompt.page.of_logs import log_results, log_sections
+
+    if effect["read"] != found.sentence or not {effect.treated, effect.control} <= {*found.arms}:
+        raise DataError("the effect is not of these logs", hint="log_effect(found)")
+    title = f"{effect.outcome}: {effect.treated!r} instead of {effect.control!r}"
+    page = _render(title, log_sections(found, effect), log_results(found, effect), None)
+    # Half a character has no UTF-8, and what turns the direction of writing turns the page's own words too.
+    page = page.encode("utf-8", "replace").decode().translate(_UNSEEN)
+    return _small(page, hint="compare fewer logs, or fewer subgroups (by)")
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

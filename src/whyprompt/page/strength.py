@@ -69,7 +69,8 @@ def effect_strength(result: EffectResult) -> tuple[Verdict, str, tuple[str, ...]
         settled = half <= _CLOSE
         verdict = "sign and size settled" if settled else "sign settled"
         headline = (
-            f"The sign is settled at the {level} level: on average the change of prompt {way} the outcome. "
+            f"The sign is settled at the {level} level: on average {result.treated!r} in place of"
+            f" {result.control!r} {way} the outcome. "
             + (
                 f"So is the size, to within {half:.0%} of the estimate."
                 if settled
