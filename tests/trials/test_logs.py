@@ -553,3 +553,81 @@ def test_a_reader_of_anothers_making_is_an_entry_point(monkeypatch):
     monkeypatch.setattr(find.metadata, "entry_points", lambda **_: [entry])
     with pytest.raises(DataError, match=r"the reader 'toy' \(nowhere\.at\.all\) cannot be loaded"):
         find.readers()
+
+
+# ----------------------------- what may not be said
+def test_a_folder_without_one_score_is_refused(log, tmp_path):
+    for name in ("a.toy", "b.toy"):
+        log(name, [{}] * 4, arm=name)
+    with pytest.raises(DataError, match="holds a trial with a score"):
+        wp.read_trials(tmp_path)
+
+
+def test_arms_of_other_scorers_are_not_compared(log):
+    one = log("a.toy", [{"match": v} for v in DIRECT], arm="direct")
+    two = log("b.toy", [{"includes": v} for v in COT], arm="cot")
+    with pytest.raises(
+        DataError, match=r"'match' scored no trial of 'cot' \(scored by 'includes'\): arms with other scorers"
+    ):
+        wp.read_trials(one, two, scorer="match")
+
+
+def test_an_arm_goes_by_the_end_of_several_paths_that_change_together(log):
+    def both(arm):
+        return {"prompt": {"task_args.arm": arm, "plan.arm": f"{arm}-1", "task": arm}}
+
+    one, two = log("a.toy", DIRECT, settings=both("direct")), log("b.toy", COT, settings=both("cot"))
+    assert wp.read_trials(one, two, arm="arm").arms == ("direct", "cot")
+    three = log("c.toy", COT, settings={"prompt": {"task_args.arm": "cot", "plan.arm": "tot", "task": "cot"}})
+    with pytest.raises(
+        DataError, match=r"more than one setting.*\n  hint: name one of them whole: task_args.arm, plan.arm$"
+    ):
+        wp.read_trials(one, two, three, arm="arm")
+
+
+def test_what_chose_items_that_are_paired_by_content_is_no_part_of_the_treatment(log):
+    def run(name, arm, epochs, limit):
+        items = {"epochs": epochs, **({"limit": limit} if limit else {})}
+        return log(name, DIRECT if arm == "direct" else COT, arm=arm, settings={"items": items})
+
+    found = wp.read_trials(run("a.toy", "direct", 1, 10), run("b.toy", "cot", 3, 0))
+    (said,) = (text for text in found.warnings if "item set" in text)
+    assert said.startswith(
+        "the item set differs too (epochs: '1' and '3'): items are paired by what was asked"
+    )
+
+
+def test_a_broken_off_run_that_was_run_again_is_not_said_to_be_paired(log):
+    logs = [
+        log("a.toy", DIRECT, arm="direct"),
+        log("b.toy", COT[:4], arm="cot", about={"status": "failed"}),
+        log("c.toy", [*COT[:3], 1 - COT[3], *COT[4:]], arm="cot"),
+    ]
+    warnings = wp.read_trials(*logs).warnings
+    assert any("b.toy failed and" in text and "only the second is taken" in text for text in warnings)
+    assert not any("those are paired" in text for text in warnings)
+
+
+def test_an_arm_left_out_for_want_of_scores_is_named(log, tmp_path):
+    log("a.toy", DIRECT, arm="direct")
+    gone = log("b.toy", [{}] * 10, arm="cot")
+    with pytest.raises(EstimationError, match=f"left out, without a score: {gone}"):
+        wp.log_effect(wp.read_trials(tmp_path))
+
+
+def test_the_effect_of_complete_pairs_may_be_impossible_for_all_items(log):
+    # Of ten items five have a gap under 'cot', all of them right under 'direct'.
+    direct, cot = [0] * 5 + [1] * 5, [1] * 5 + [None] * 5
+    result = wp.log_effect(wp.read_trials(log("a.toy", direct, arm="direct"), log("b.toy", cot, arm="cot")))
+    assert (result.estimate, result["missing"]["low"], result["missing"]["high"]) == (1.0, 0.0, 0.5)
+    assert "lies between 0 and 0.500" in result.sentence
+
+
+def test_items_without_both_outcomes_are_not_those_of_the_effect(log):
+    cot = [1, None, None, 1, 0, 1]
+    result = wp.log_effect(wp.read_trials(log("a.toy", DIRECT, arm="direct"), log("b.toy", cot, arm="cot")))
+    assert any(
+        text.startswith("6 of 10 items were run under both arms, and 4 have both outcomes: the effect is")
+        for text in result.warnings
+    )
+    assert result.overall.n_treated_used == 4

@@ -134,8 +134,10 @@ def _two(found: ReadTrials, treated: str | None, control: str | None) -> tuple[s
     """Settle which two arms are compared, where there is no doubt."""
     if len(found.arms) < 2:
         files = ", ".join(str(one["file"]) for one in found.sources if one["used"])
+        left = [str(one["file"]) for one in found.sources if not one["used"]]
         raise EstimationError(
-            f"{files}: all trials are of one arm: nothing differs that an arm could be",
+            f"{files}: all trials are of one arm: nothing differs that an arm could be"
+            + (f"; left out, without a score: {', '.join(left)}" if left else ""),
             hint="give the log of the other arm too",
         )
     treated = None if treated is None else arm_called(found.arms, treated)
@@ -307,6 +309,10 @@ class _Pair:
             n for n in _MEASURED if n in first and first[n].dtype.kind in "if" and first[n].notna().all()
         ]
         n = f"{int(self.both.sum())} of {counted(len(self.both), 'item')} were run under both arms"
+        seen = np.zeros((len(self.both), 2), dtype=bool)
+        seen[self.item[~np.isnan(self.y)], self.is_treated[~np.isnan(self.y)].astype(int)] = True
+        if (whole := int(seen.all(axis=1).sum())) < self.both.sum():
+            return f"{n}, and {whole} have both outcomes: the effect is theirs, and need not be the others'"
         if not names or inside.all() or min(inside.sum(), (~inside).sum()) < 2:
             return f"{n}: the effect is theirs, and need not be the others'"
         table = balance_table(first[names].to_numpy(dtype=float), inside, np.ones(len(inside)), names=names)
@@ -356,4 +362,8 @@ def _missing_words(missing: MissingByArm | None, pair: _Pair, made: EffectResult
     )
     if low is not None and high is not None and not low <= 0 <= high and missing.low <= 0 <= missing.high:
         text += ": without an assumption on what is missing its sign is not identified"
+    elif not missing.low <= made.estimate <= missing.high:
+        text += (
+            ": whatever is missing, the effect on all of these items is not the one of those without a gap"
+        )
     return f"{text}."

@@ -280,7 +280,20 @@ def test_means_are_stated_of_means_alone(tmp_path):
     made["configs"]["t"]["metric_list"].append({"metric": "ppl", "aggregation": "perplexity"})
     log = only(write(tmp_path, [row(0, ppl=1.0, metrics=["exact_match", "ppl"])], made))
     assert [(s.scorer, s.mean, s.error) for s in log.stated] == [("exact_match,none", 0.5, 0.05)]
-    assert log.notes == ("'ppl,none' of a document is what its perplexity is made of, not a part of a mean",)
+    (note,) = log.notes
+    assert note == (
+        "'ppl,none' of a document is what its perplexity is made of, not a part of a mean"
+        ": where these log-likelihoods rise, it falls"
+    )
+
+
+def test_a_metric_of_the_harness_that_is_no_mean_is_none_without_being_told(tmp_path):
+    made = results()
+    made["results"]["t"] |= {"perplexity,none": math.e}
+    made["configs"]["t"]["metric_list"].append({"metric": "perplexity"})
+    log = only(write(tmp_path, [row(0, perplexity=-1.0, metrics=["exact_match", "perplexity"])], made))
+    assert [s.scorer for s in log.stated] == ["exact_match,none"]
+    assert "where these log-likelihoods rise, it falls" in log.notes[0]
 
 
 def test_seeds_shots_and_parts_of_model_args_have_their_roles(tmp_path):

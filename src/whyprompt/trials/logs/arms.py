@@ -145,14 +145,21 @@ def _asked(settings: Sequence[Settings], asked: str, files: Sequence[Path]) -> A
     if not found and asked in ROLES:
         groups = differing(list(settings), asked)
         found = [(asked, _best(list(groups), groups))] if len(_alike(groups)) == 1 else []
+    told = {path: _at(settings, role, path) for role, path in found}
+    if len(found) > 1 and len(_alike(told)) == 1:
+        # Paths that change together say the same.
+        best = _best(list(told), told)
+        found = [one for one in found if one[1] == best]
     if len(found) != 1:
-        choices = [p for role in ROLES for p in differing(list(settings), role)]
+        choices = list(told) or [p for role in ROLES for p in differing(list(settings), role)]
         raise DataError(
             f"arm={asked!r} is {'no setting' if not found else 'more than one setting'} of these logs",
-            hint=f"what differs: {', '.join((*choices, FILE))}",
+            hint=f"name one of them whole: {', '.join(choices)}"
+            if found
+            else f"what differs: {', '.join((*choices, FILE))}",
         )
     role, path = found[0]
-    values = ["" if (v := s.get(role, {}).get(path)) is None else str(v) for s in settings]
+    values = _at(settings, role, path)
     if len(set(values) - {""}) == 1 and "" in values:
         values = [v or _ABSENT for v in values]
     if len(set(values) - {""}) < 2:
@@ -162,6 +169,11 @@ def _asked(settings: Sequence[Settings], asked: str, files: Sequence[Path]) -> A
             + ", ".join((*(p for r in ROLES for p in differing(list(settings), r)), FILE)),
         )
     return Arms(of=_named(path, values, files), path=path, role=role)
+
+
+def _at(settings: Sequence[Settings], role: str, path: str) -> list[str]:
+    """Give the value at a path in every setting, "" where it is not there."""
+    return ["" if (v := s.get(role, {}).get(path)) is None else str(v) for s in settings]
 
 
 def _partition(values: Sequence[str]) -> tuple[int, ...]:

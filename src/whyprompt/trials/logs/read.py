@@ -15,9 +15,9 @@ from whyprompt.trials.logs.arms import FILE, find_arms, reference_arm
 from whyprompt.trials.logs.gather import MISSING, Gathered, ints
 from whyprompt.trials.logs.pairing import ENOUGH, item_key, matched_share, pair
 from whyprompt.trials.logs.prompts import prompt_notes
-from whyprompt.trials.logs.repeats import BROKEN_OFF, Rows, cells, one_epoch, run_twice
+from whyprompt.trials.logs.repeats import Rows, broken_off, cells, one_epoch, run_twice
 from whyprompt.trials.logs.result import ReadTrials
-from whyprompt.trials.logs.scorers import check_stated, find_scorer
+from whyprompt.trials.logs.scorers import check_scored, check_stated, find_scorer
 from whyprompt.trials.logs.table import TAKEN, trial_frame
 from whyprompt.trials.logs.words import common, crossed, differences, read_sentence
 from whyprompt.trials.readers.find import find_logs
@@ -103,8 +103,11 @@ def read_trials(
     for one in files.logs:
         _read(one, gathered, warnings, left_out)
     warnings = [*_notes(gathered), *warnings]
-    if not gathered.n:
-        raise DataError(f"no log of {', '.join(map(str, paths))} holds a trial with a score")
+    if not any(gathered.scored):
+        raise DataError(
+            f"no log of {', '.join(map(str, paths))} holds a trial with a score",
+            hint="score them first, or name other logs",
+        )
     return _Reading(gathered, warnings, left_out).result(arm=arm, scorer=scorer, reference=reference)
 
 
@@ -120,10 +123,6 @@ def _read(one: FoundFile, gathered: Gathered, warnings: list[str], left_out: Cou
             n = gathered.add(log)
         scored = any(gathered.scored[begin:])
         if n and scored:
-            if log.status in BROKEN_OFF:
-                warnings.append(
-                    f"{log.path}: the run was {log.status} after {counted(n, 'trial')}: those are paired"
-                )
             continue
         what = "has no scores: none of its trials was scored" if n else "holds no trial"
         if not one.within:
@@ -170,6 +169,7 @@ class _Reading(Rows):
         ref = reference_arm(names, reference)
         found, y = self._outcome(scorer, names)
         run_twice(self, key, y, names)
+        broken_off(self)
         flicker = one_epoch(self, key, y, names)
         stated = self._stated(found, y)
         kept = np.flatnonzero(self.keep)
@@ -254,6 +254,7 @@ class _Reading(Rows):
         y = scores[found.name]
         # A trial that another scorer scored and this one was not asked of is none of its trials.
         foreign = self.keep & np.isnan(y) & np.asarray(self.g.scored, dtype=bool)
+        check_scored(found.name, scores, arm, foreign, names)
         self.leave(foreign, f"trials that {found.name!r} did not score") if foreign.any() else None
         return found, np.where(y == MISSING, np.nan, y)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from whyprompt._words import counted
 from whyprompt.trials.logs.gather import ints
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Floats = NDArray[np.float64]
 
-BROKEN_OFF = ("cancelled", "failed")
+BROKEN_OFF = {"cancelled": "was cancelled", "failed": "failed"}
 # With these a trial is no repeat of one that has others.
 _RUN = ("model", "engine", "sampling")
 
@@ -77,7 +78,7 @@ def _again(rows: Rows, earlier: int, later: int, a: int, name: str, key: Ints, y
         gone, kept = (two, one) if off else (one, two)
         rows.leave(mine if off else other, "trials of a run that was broken off and run again")
         rows.warnings.append(
-            f"{gone.path} was {gone.status} and {kept.path} ran {name!r} on the same items: only the"
+            f"{gone.path} {BROKEN_OFF[gone.status]} and {kept.path} ran {name!r} on the same items: only the"
             " second is taken"
         )
     else:
@@ -97,6 +98,14 @@ def _other_run(rows: Rows, mine: Bools, other: Bools) -> bool:
                 for path, value in rows.settings[code].get(role, {}).items():
                     values.setdefault(path, set()).add(str(value))
     return any(told[0][path].isdisjoint(told[1][path]) for path in told[0].keys() & told[1].keys())
+
+
+def broken_off(rows: Rows) -> None:
+    """Warn of the runs that were broken off and are taken all the same."""
+    for k, log in enumerate(rows.g.logs):
+        if log.status in BROKEN_OFF and (rows.keep & (rows.log == k)).any():
+            n = counted(int((rows.log == k).sum()), "trial")
+            rows.warnings.append(f"{log.path}: the run {BROKEN_OFF[log.status]} after {n}: those are paired")
 
 
 def one_epoch(rows: Rows, key: Ints, y: Floats, names: Sequence[str]) -> dict[str, dict[str, int]]:

@@ -97,6 +97,29 @@ def find_scorer(
     return Scorer(name=name, column=column, notes=tuple(notes), warnings=tuple(warnings))
 
 
+def check_scored(
+    name: str, scores: Mapping[str, Floats], arm: Ints, foreign: NDArray[np.bool_], names: Sequence[str]
+) -> None:
+    """Refuse a scorer that some arm was never scored by; `foreign` (n,) are trials that only others scored.
+
+    Raises
+    ------
+    DataError
+        Which lists the scorers of each such arm.
+    """
+    without = [k for k in range(len(names)) if (here := arm == k).any() and foreign[here].all()]
+    if without:
+        of = {
+            names[k]: [s for s, values in scores.items() if not np.isnan(values[arm == k]).all()]
+            for k in without
+        }
+        listed = ", ".join(f"{a!r} (scored by {' and '.join(map(repr, some))})" for a, some in of.items())
+        raise DataError(
+            f"the scorer {name!r} scored no trial of {listed}: arms with other scorers cannot be compared",
+            hint="score them alike, choose a scorer that all of them have, or leave their logs out",
+        )
+
+
 def _same(name: str, asked: str) -> bool:
     return name == asked or base(name) == base(asked)
 

@@ -179,10 +179,13 @@ def _warnings(made: ReadTrials, arms: Arms, within: frozenset[str]) -> tuple[str
         out.append(
             f"only {p.matched} items are under every arm: what is said of them need not hold for the others"
         )
+    # What chose the items, and how often each was run, does not part arms of the same items by content.
+    same_items = p.matched > 0 and p.by != "id"
     untold = [
         _NAMES.get(role, role)
         for role in _ALSO
-        if role != arms.role and any("" in values for values in made.differs.get(role, {}).values())
+        if role not in {arms.role, "items" if same_items else ""}
+        and any("" in values for values in made.differs.get(role, {}).values())
     ]
     if untold:
         out.append(f"not every log tells all of its {', '.join(untold)}: what it does not tell may differ")
@@ -194,10 +197,10 @@ def _warnings(made: ReadTrials, arms: Arms, within: frozenset[str]) -> tuple[str
         }
         name = _NAMES.get(role, role)
         if role != arms.role and (with_arm := {p: v for p, v in paths.items() if p not in within}):
-            out.append(
-                f"the {name} differs too ({_shown(with_arm)}): where it changes with the arm, the two are"
-                " one treatment"
-            )
+            means = "where it changes with the arm, the two are one treatment"
+            if role == "items" and same_items:
+                means = "items are paired by what was asked: it decides which are compared, and how often run"
+            out.append(f"the {name} differs too ({_shown(with_arm)}): {means}")
         if inside := {p: v for p, v in paths.items() if p in within}:
             out.append(f"every arm was run with each {name} ({_shown(inside)}): the effect is their average")
     out += _other_names(made)

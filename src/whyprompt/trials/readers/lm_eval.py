@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt.errors import DataError
 from whyprompt.trials.readers.fields import chat_text, flat, mapping, texts
-from whyprompt.trials.readers.lm_eval_run import aggregations, is_mean, run_settings, stated_means
+from whyprompt.trials.readers.lm_eval_run import no_mean, run_settings, stated_means
 from whyprompt.trials.readers.record import Log, LoggedTrial, score_value
 from whyprompt.trials.readers.stream import grouped, members, pieces, row
 
@@ -137,12 +137,11 @@ def _samples_log(path: Path, results: Mapping[str, Any] | None = None, notes: Se
     if "filter" not in first[1] and len(filters) > 1:
         notes.append(f"its rows name no filter: they are taken in the order {', '.join(filters)}")
     scorers = [s for key in (filters or ("",)) for s in _named_scores(first[1], key)]
-    how = aggregations(results, run.task)
     notes += [
-        f"{scorer!r} of a document is what its {how[scorer.partition(',')[0]]} is made of, not a part of a "
-        "mean"
+        f"{scorer!r} of a document is what its {how} is made of, not a part of a mean"
+        + (": where these log-likelihoods rise, it falls" if how.endswith("perplexity") else "")
         for scorer in scorers
-        if not is_mean(how, scorer)
+        if (how := no_mean(results, run.task, scorer)) is not None
     ]
     return Log(
         path=path,

@@ -20,6 +20,16 @@ _JUDGE = ("metric_list", "filter_list", "process_results", "should_decontaminate
 _MODEL = ("pretrained", "model", "peft", "delta", "revision", "subfolder", "tokenizer", "path", "engine")
 _SEEDS = ("random_seed", "numpy_seed", "torch_seed")
 _HARNESS = ("lm_eval_version", "git_hash", "upper_git_hash", "transformers_version")
+# Metrics that the harness does not average unless a task says so (its registry of metrics, 0.4.13).
+_OWN = {
+    "brier_score": "brier_score",
+    "perplexity": "perplexity",
+    "word_perplexity": "weighted_perplexity",
+    "byte_perplexity": "weighted_perplexity",
+    "bits_per_byte": "bits_per_byte",
+    "mcc": "matthews_corrcoef",
+    **{name: name for name in ("bypass", "f1", "bleu", "chrf", "ter")},
+}
 _LENGTH = ("max_gen_toks", "max_length", "truncation", "temperature", "top_p", "top_k", "enable_thinking")
 
 
@@ -88,18 +98,15 @@ def _parsed(value: object) -> Mapping[str, Any]:
     return mapping(value)
 
 
-def aggregations(results: Mapping[str, Any], task: str) -> dict[str, str]:
-    """Give how each metric of a task is made of its documents, by its name."""
+def no_mean(results: Mapping[str, Any], task: str, scorer: str) -> str | None:
+    """Give how a metric is made of its documents where it is not their mean, as most are."""
+    metric = scorer.partition(",")[0]
+    how = _OWN.get(metric, "mean")
     listed = mapping(mapping(results.get("configs")).get(task)).get("metric_list")
-    return {
-        str(mapping(one).get("metric")): str(mapping(one).get("aggregation", "mean"))
-        for one in (listed if isinstance(listed, list) else ())
-    }
-
-
-def is_mean(how: Mapping[str, str], scorer: str) -> bool:
-    """Say whether a metric is the mean of its documents' numbers, as most are."""
-    return how.get(scorer.partition(",")[0], "mean") in {"mean", "nanmean"}
+    for one in listed if isinstance(listed, list) else ():
+        if mapping(one).get("metric") == metric:
+            how = str(mapping(one).get("aggregation") or how)
+    return None if how in {"mean", "nanmean"} else how
 
 
 def stated_means(results: Mapping[str, Any], task: str, scorers: Collection[str]) -> tuple[Stated, ...]:
@@ -108,7 +115,6 @@ def stated_means(results: Mapping[str, Any], task: str, scorers: Collection[str]
     An aggregation that is no mean (a perplexity, F1 of all documents) is none of them.
     """
     found = mapping(mapping(results.get("results")).get(task))
-    how = aggregations(results, task)
     n = whole(found.get("sample_len", found.get("samples")))
     if n is None:
         n = whole(mapping(mapping(results.get("n-samples")).get(task)).get("effective"))
@@ -118,7 +124,7 @@ def stated_means(results: Mapping[str, Any], task: str, scorers: Collection[str]
         # Before 2024 no filter stood in the name.
         called = scorer if scorer in found or key not in {"", "none"} else metric
         mean = number(found.get(called))
-        if mean is not None and is_mean(how, scorer):
+        if mean is not None and no_mean(results, task, scorer) is None:
             error = number(found.get(called.replace(metric, f"{metric}_stderr", 1)))
             out.append(Stated(scorer=scorer, mean=mean, n=n, error=error))
     return tuple(out)
