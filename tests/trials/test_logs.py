@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 
 import numpy as np
@@ -631,3 +632,34 @@ def test_items_without_both_outcomes_are_not_those_of_the_effect(log):
         for text in result.warnings
     )
     assert result.overall.n_treated_used == 4
+
+
+@pytest.mark.parametrize("column", ["task", "subject", "model"])
+def test_a_sign_that_an_average_hides_is_found_in_any_kind_of_items(tmp_path, column):
+    rows = [
+        {"item_id": f"{kind}{k}", column: kind, "arm": arm, "score": int((arm == better) == (k % 8 > 0))}
+        for kind, better in (("law", "a"), ("math", "b"))
+        for k in range(24)
+        for arm in ("a", "b")
+    ]
+    path = tmp_path / "flip.csv"
+    pd.DataFrame(rows).to_csv(path, index=False)
+    result = wp.log_effect(wp.read_trials(path))
+    by = {(part.by, part.label): part.estimate for part in result.parts}
+    assert by == {(column, "law"): pytest.approx(-0.75), (column, "math"): pytest.approx(0.75)}
+    assert f"it goes the other way in {column}=law (-0.750)" in result.sentence
+
+
+def test_what_is_compressed_or_empty_is_named(tmp_path, log):
+    log("a.toy", DIRECT, arm="direct")
+    log("b.toy", COT, arm="cot")
+    packed, empty = tmp_path / "c.toy.gz", tmp_path / "d.toy"
+    packed.write_bytes(gzip.compress(b"{}"))
+    empty.touch()
+    (tmp_path / "notes.md").touch()
+    warnings = wp.read_trials(tmp_path).warnings
+    assert f"{packed} is compressed by gzip: left out" in warnings
+    assert f"{empty} is empty: left out" in warnings
+    assert not any("notes" in text for text in warnings)
+    with pytest.raises(DataError, match=r"compressed by gzip\n  hint: unpack it first, by gzip -d"):
+        wp.read_trials(packed)

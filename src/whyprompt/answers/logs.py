@@ -17,6 +17,7 @@ from whyprompt.results import with_holm
 from whyprompt.trials.logs.adaptive import refuse_adaptive
 from whyprompt.trials.logs.arms import arm_called
 from whyprompt.trials.logs.pairing import ENOUGH
+from whyprompt.trials.logs.table import TAKEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -222,9 +223,10 @@ class _Pair:
         return (made if {"by", "cluster"} & set(options) else self._by_parts(made)), missing
 
     def _by_parts(self, made: EffectResult) -> EffectResult:
-        """Add the effect under each model and in each task, and say where it goes the other way."""
+        """Add the effect under each model and in each kind of item, and say where it goes the other way."""
         rows: list[Estimate] = []
-        for name in (n for n in _PARTS if n in self.two):
+        own = {*TAKEN, self.found.outcome} - set(_PARTS)
+        for name in (n for n in map(str, self.two) if n not in own and self.two[n].dtype.kind == "O"):
             levels = self.two[name].dropna().unique()
             if not 2 <= len(levels) <= _MOST_PARTS:
                 continue
@@ -357,7 +359,7 @@ def _missing_words(missing: MissingByArm | None, pair: _Pair, made: EffectResult
         return f"{text}; nothing bounds what they could have been."
     low, high = made.ci_low, made.ci_high
     text += (
-        f"; with the worst and the best in their place the mean difference lies between"
+        f"; with the worst (0) and the best (1) in their place the mean difference lies between"
         f" {format_number(missing.low)} and {format_number(missing.high)}"
     )
     if low is not None and high is not None and not low <= 0 <= high and missing.low <= 0 <= missing.high:

@@ -132,8 +132,7 @@ def _read(paths: Sequence[Path], of_log: Mapping[str, Any], *, texts: bool = Fal
         return wp.read_trials(*paths, texts=texts, **of_log)
     except DataError as error:
         if len(paths) == 1 and paths[0].suffix.lower() in TABLES:
-            hint = f"{error.hint}; " if error.hint else ""
-            hint += "or name columns of the table: --treatment, --outcome"
+            hint = error.hint and f"{error.hint}; or name columns of the table: --treatment, --outcome"
             raise DataError(error.message, hint=hint) from None
         raise
 

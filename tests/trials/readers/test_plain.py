@@ -10,6 +10,7 @@ from decimal import Decimal
 import pandas as pd
 import pytest
 
+import whyprompt as wp
 from whyprompt.errors import DataError
 from whyprompt.trials.readers.cells import Repeats
 
@@ -315,3 +316,10 @@ def test_repetitions_are_counted_in_each_cell_under_any_number_of_arms():
         cell = draw.randrange(40), draw.randrange(100)
         by_hand[cell] += 1
         assert met.next(*cell) == by_hand[cell]
+
+
+def test_words_that_are_no_scores_are_shown(tmp_path):
+    path = tmp_path / "words.csv"
+    path.write_text("item_id,arm,score\n1,a,good\n1,b,bad\n")
+    with pytest.raises(DataError, match="no column holds a score: 'score' has 'good', which is none"):
+        wp.read_trials(path)

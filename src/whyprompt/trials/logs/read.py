@@ -98,7 +98,7 @@ def read_trials(
         raise DataError("no log is given", hint="name logs, folders or patterns")
     files = find_logs(paths)
     gathered = Gathered(texts=texts, item=item)
-    warnings: list[str] = []
+    warnings = [f"{path} {why}: left out" for path, why in files.unread.items()]
     left_out = Counter({"files that are no logs": len(files.skipped)} if files.skipped else {})
     for one in files.logs:
         _read(one, gathered, warnings, left_out)

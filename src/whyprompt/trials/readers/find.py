@@ -24,6 +24,8 @@ _HEAD = 64 * 1024
 # What plainly is of a format stands above what merely looks like a table.
 _PLAIN = 0.5
 _GLOB = "*?["
+# How files begin that are to be unpacked first.
+_PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 class FoundFile(NamedTuple):
@@ -39,6 +41,18 @@ class FoundFiles(NamedTuple):
 
     logs: tuple[FoundFile, ...]
     skipped: tuple[Path, ...] = ()
+
+    @property
+    def unread(self) -> dict[Path, str]:
+        """Why files of folders that may well be logs were not read: empty ones, and compressed ones."""
+        endings = {one.path.suffix for one in self.logs}
+        out = {}
+        for path in self.skipped:
+            if program := _packed(path):
+                out[path] = f"is compressed by {program}"
+            elif path.suffix in endings and path.stat().st_size == 0:
+                out[path] = "is empty"
+        return out
 
 
 @cache
@@ -117,8 +131,17 @@ def _named(path: Path) -> FoundFile:
         raise DataError(f"{path} is empty")
     reader = sniffed(path)[1]
     if reader is None:
+        if packed := _packed(path):
+            raise DataError(f"{path} is compressed by {packed}", hint=f"unpack it first, by {packed} -d")
         raise DataError(f"{path} is no log of a known format", hint=_known())
     return FoundFile(path, reader)
+
+
+def _packed(path: Path) -> str:
+    """Name the program that compressed a file, "" where none did."""
+    with path.open("rb") as file:
+        head = file.read(6)
+    return next((name for start, name in _PACKED.items() if head.startswith(start)), "")
 
 
 def _of_folder(files: Iterable[Path], within: str) -> tuple[list[FoundFile], list[Path]]:

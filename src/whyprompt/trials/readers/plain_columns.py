@@ -232,8 +232,12 @@ def _scores(
     if not readable and not called:
         readable = {n: n for n in free if plain[n] not in cells.KNOWN and _scored(values[n])}
     if not readable:
+        wrong = [
+            (n, v) for n in called.values() for v in values[n] if not cells.missing(v) and not _is_score(v)
+        ]
+        held = f": {wrong[0][0]!r} has {wrong[0][1]!r}, which is none" if wrong else ""
         raise DataError(
-            f"{path}: no column holds a score",
+            f"{path}: no column holds a score{held}",
             hint=f"call the column score, and give numbers, true or false; there are: {', '.join(values)}",
         )
     return readable
