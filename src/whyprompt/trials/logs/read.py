@@ -12,6 +12,7 @@ import numpy as np
 from whyprompt._words import counted, first_line
 from whyprompt.errors import DataError
 from whyprompt.trials.logs.arms import FILE, find_arms, reference_arm
+from whyprompt.trials.logs.differences import Cell
 from whyprompt.trials.logs.gather import MISSING, Gathered, ints
 from whyprompt.trials.logs.pairing import ENOUGH, item_key, matched_share, pair
 from whyprompt.trials.logs.prompts import prompt_notes
@@ -19,7 +20,7 @@ from whyprompt.trials.logs.repeats import Rows, broken_off, cells, one_epoch, ru
 from whyprompt.trials.logs.result import ReadTrials
 from whyprompt.trials.logs.scorers import check_scored, check_stated, find_scorer
 from whyprompt.trials.logs.table import TAKEN, trial_frame
-from whyprompt.trials.logs.words import common, crossed, differences, read_sentence
+from whyprompt.trials.logs.words import common, differences, read_sentence
 from whyprompt.trials.readers.find import find_logs
 
 if TYPE_CHECKING:
@@ -202,12 +203,16 @@ class _Reading(Rows):
             outcome=found.column,
             scorer=found.name,
             arms=tuple(names),
+            arm_role=arms.role,
             reference=ref,
             taken={},
             sources=self._sources(names),
             pairing=pairing,
             differs=differs,
             shared=shared,
+            cells=self._cells(kept, names),
+            rows=kept,
+            logs=tuple(g.logs),
             missing=_by_arm(frame[frame[found.column].isna()], "error"),
             cut_short=_cut_short(frame),
             flicker=flicker,
@@ -216,10 +221,7 @@ class _Reading(Rows):
         )
         made = replace(made, taken=_taken(g, made, arms, by))
         said = [*found.notes, *self.notes, *of_prompts.notes]
-        of_setting = np.full(len(self.settings), -1)
-        of_setting[self.setting[kept]] = rows["arm"]
-        within = crossed(self.settings, used, of_setting)
-        sentence, further = read_sentence(made, arms, said, within)
+        sentence, further = read_sentence(made, arms, said)
         return replace(made, sentence=sentence, warnings=tuple(dict.fromkeys((*self.warnings, *further))))
 
     def _arms(self, asked: str | None, key: Ints) -> tuple[Arms, Ints]:
@@ -243,6 +245,16 @@ class _Reading(Rows):
             self.leave(without, f"trials without {arms.path!r}")
             self.warnings.append(f"{counted(int(without.sum()), 'trial')} without {arms.path!r} are left out")
         return arms, arm
+
+    def _cells(self, kept: Ints, names: Sequence[str]) -> tuple[Cell, ...]:
+        settings, first, trials = np.unique(self.setting[kept], return_index=True, return_counts=True)
+        where = list(self.g.settings)
+        return tuple(
+            Cell(
+                names[self.arm[kept[row]]], str(self.g.logs[where[k][0]].path), int(n), self.settings[int(k)]
+            )
+            for k, row, n in zip(settings, first, trials, strict=True)
+        )
 
     def _outcome(self, asked: str | None, names: Sequence[str]) -> tuple[Scorer, Floats]:
         n = self.g.n

@@ -10,9 +10,13 @@ from whyprompt.results import Result, unlisted
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
+    from whyprompt.trials.logs.differences import Cell
     from whyprompt.trials.logs.pairing import Pairing
+    from whyprompt.trials.readers.record import Log
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class ReadTrials(Result):
         The scorer as the logs name it, its filter behind a comma.
     arms : tuple of str
         In order of appearance.
+    arm_role : str
+        What the arm is: ``"prompt"``, ``"model"``, ..., or ``"file"``.
     reference : str
         The arm that the others are held against.
     taken : mapping
@@ -52,12 +58,19 @@ class ReadTrials(Result):
         By arm ``cells`` (items with more than one trial) and ``vary``, those whose outcomes differ.
     left_out : mapping
         What is not in the table, and how often.
+    cells : tuple of Cell
+        The settings that trials were run under, each with its arm, its log and the number of its trials.
+    rows : ndarray of int, shape (trials,)
+        Which trial of the `logs`, counted through all of them, each row of the table is.
+    logs : tuple of Log
+        In the order that they were read in.
     """
 
     frame: pd.DataFrame = unlisted()
     outcome: str
     scorer: str
     arms: tuple[str, ...]
+    arm_role: str = "prompt"
     reference: str
     taken: Mapping[str, str]
     sources: tuple[Mapping[str, Any], ...]
@@ -68,6 +81,9 @@ class ReadTrials(Result):
     cut_short: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     flicker: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    cells: tuple[Cell, ...] = unlisted(())
+    rows: NDArray[np.int64] = unlisted()
+    logs: tuple[Log, ...] = unlisted(())
 
     def to_frame(self) -> pd.DataFrame:
         """Return the trial table.

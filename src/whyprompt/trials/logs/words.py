@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt._words import counted
 from whyprompt.trials.logs.arms import FILE
+from whyprompt.trials.logs.differences import difference_words, find_differences
 from whyprompt.trials.logs.gather import differing
 from whyprompt.trials.logs.pairing import ENOUGH
 from whyprompt.trials.readers.record import ROLES
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 _ALSO = ("few_shot", "chat_format", "model", "engine", "sampling", "judge", "items", "harness")
 _WORD = re.compile(r"[a-z]+|\d+")
-_NAMES = {"few_shot": "worked examples", "chat_format": "chat format", "items": "item set"}
 
 
 def differences(
@@ -37,23 +37,6 @@ def differences(
         for role, paths in found.items()
         if paths
     }
-
-
-def crossed(
-    settings: Sequence[Mapping[str, Mapping[str, Scalar]]], used: NDArray[np.int64], arm: NDArray[np.int64]
-) -> frozenset[str]:
-    """Name the paths whose every value is under every arm, so that they differ within arms and not with them.
-
-    `arm` has the arm of each setting.
-    """
-    some, arms = [settings[k] for k in used], [int(arm[k]) for k in used]
-    out = set()
-    for role in ROLES:
-        for path, values in differing(some, role).items():
-            under = {value: {a for a, v in zip(arms, values, strict=True) if v == value} for value in values}
-            if all(found == set(arms) for found in under.values()):
-                out.add(path)
-    return frozenset(out)
 
 
 def common(
@@ -72,15 +55,13 @@ def common(
     return {role: paths for role, paths in found.items() if paths}
 
 
-def read_sentence(
-    made: ReadTrials, arms: Arms, said: Sequence[str], within: frozenset[str]
-) -> tuple[str, tuple[str, ...]]:
-    """Say what was read, and give what is to be warned of; `within` are settings that are `crossed`."""
+def read_sentence(made: ReadTrials, arms: Arms, said: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Say what was read, and give what is to be warned of."""
     sentences = [_what(made, arms), _items(made), *(text[:1].upper() + text[1:] for text in said)]
     if made.flicker:
         moved = "; ".join(f"{a!r} {f['vary']} of {f['cells']}" for a, f in made.flicker.items() if f["cells"])
         sentences.append(f"Repeats change the outcome of an item: {moved}")
-    return " ".join(f"{text}." for text in sentences), _warnings(made, arms, within)
+    return " ".join(f"{text}." for text in sentences), _warnings(made, arms)
 
 
 def _what(made: ReadTrials, arms: Arms) -> str:
@@ -145,7 +126,7 @@ def _items(made: ReadTrials) -> str:
     return f"{text}; outcomes missing: {listed}"
 
 
-def _warnings(made: ReadTrials, arms: Arms, within: frozenset[str]) -> tuple[str, ...]:
+def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
     p, out = made.pairing, []
     out += [
         f"outcomes missing under {arm!r}: {', '.join(f'{n} ({why})' for why, n in reasons.items())}"
@@ -179,30 +160,14 @@ def _warnings(made: ReadTrials, arms: Arms, within: frozenset[str]) -> tuple[str
         out.append(
             f"only {p.matched} items are under every arm: what is said of them need not hold for the others"
         )
-    # What chose the items, and how often each was run, does not part arms of the same items by content.
-    same_items = p.matched > 0 and p.by != "id"
-    untold = [
-        _NAMES.get(role, role)
-        for role in _ALSO
-        if role not in {arms.role, "items" if same_items else ""}
-        and any("" in values for values in made.differs.get(role, {}).values())
-    ]
+    beside = find_differences(
+        made.cells, made.arms, arm_role=arms.role, paired=p.matched > 0 and p.by != "id"
+    )
+    told = [d for d in beside if d.role in _ALSO and d.verdict != "arm"]
+    untold = list(dict.fromkeys(d.name for d in told if d.verdict == "untold"))
     if untold:
         out.append(f"not every log tells all of its {', '.join(untold)}: what it does not tell may differ")
-    for role in _ALSO:
-        paths = {
-            p: told
-            for p, values in made.differs.get(role, {}).items()
-            if p != arms.path and len(told := tuple(v for v in values if v)) > 1
-        }
-        name = _NAMES.get(role, role)
-        if role != arms.role and (with_arm := {p: v for p, v in paths.items() if p not in within}):
-            means = "where it changes with the arm, the two are one treatment"
-            if role == "items" and same_items:
-                means = "items are paired by what was asked: it decides which are compared, and how often run"
-            out.append(f"the {name} differs too ({_shown(with_arm)}): {means}")
-        if inside := {p: v for p, v in paths.items() if p in within}:
-            out.append(f"every arm was run with each {name} ({_shown(inside)}): the effect is their average")
+    out += [difference_words(d) for d in told if d.verdict != "untold"]
     out += _other_names(made)
     if arms.role in {"model", "engine", "sampling"}:
         out.append(f"what differs is the {arms.role}, and no prompt: the effect is that of the {arms.role}")
@@ -227,11 +192,3 @@ def _other_names(made: ReadTrials) -> list[str]:
                 f"{one['file']} holds the arm {mine!r} and is called by {called[0]!r}: one name is wrong"
             )
     return out
-
-
-def _shown(paths: Mapping[str, Sequence[str]]) -> str:
-    return "; ".join(f"{path}: {' and '.join(map(_value, v[:3]))}" for path, v in list(paths.items())[:3])
-
-
-def _value(text: str) -> str:
-    return repr(text if len(text) <= 40 else f"{text[:37]}...") if text else "none"
