@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from whyprompt._version import __version__
 
 if TYPE_CHECKING:
+    from whyprompt.answers.compare import compare_runs
     from whyprompt.answers.external import study_effect
     from whyprompt.answers.internal import study_mediation
     from whyprompt.answers.logs import log_effect
@@ -66,6 +67,7 @@ __all__ = [
     "capture_attention",
     "compare_arms",
     "compare_mediation",
+    "compare_runs",
     "contrast_heads",
     "cross_check",
     "dose_response",
@@ -110,6 +112,7 @@ __all__ = [
 
 # Where each is written: no folder of these is imported before a name of it is asked for.
 _HOMES = {
+    "answers.compare": ("compare_runs",),
     "answers.external": ("study_effect",),
     "answers.internal": ("study_mediation",),
     "answers.logs": ("log_effect",),

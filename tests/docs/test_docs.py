@@ -155,6 +155,7 @@ def test_the_page_of_the_command_line_names_every_option_and_no_other():
         "run": ["run"],
         "effect": ["effect"],
         "mediate and report": ["mediate", "report"],
+        "compare": ["compare"],
         "import": ["import"],
         "export": ["export"],
         "data": ["data example1", "data example2"],

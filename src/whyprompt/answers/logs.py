@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number, p_words
+from whyprompt.answers.apart import called, differences_of, one_treatment
 from whyprompt.effects.arms import compare_arms
 from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.effect import estimate_effect
@@ -116,14 +117,17 @@ def log_effect(
         )
         sentence = f"{found.sentence}\n{several.sentence}"
         return replace(several, sentence=sentence, warnings=(*found.warnings, *several.warnings))
-    pair = _Pair(found, *_two(found, treated, control or reference), level)
+    pair = _Pair(found, *two_arms(found, treated, control or reference), level)
     chosen = design or pair.design(options)
     if design is None and chosen == "observational":
         pair.refuse_other_items()
     made, missing = pair.within_items(options) if chosen == "paired" else pair.between_rows(chosen, options)
     gone = _missing_words(missing, pair, made)
     same = " Both arms were sent the same prompts: this difference is noise, and no effect of a prompt."
+    arms = (pair.control, pair.treated)
+    one = one_treatment(differences_of(found, arms), arms, called(found))
     sentence = f"{found.sentence}\n{made.sentence}{gone}" + (same if found["same_prompts"] else "")
+    sentence += f" {one}" if one else ""
     figures = {**made.figures, "read": found.sentence}
     if missing is not None:
         figures["missing"] = {k: v for k, v in missing._asdict().items() if v is not None}
@@ -131,7 +135,7 @@ def log_effect(
     return replace(made, sentence=sentence, warnings=warnings, figures=figures)
 
 
-def _two(found: ReadTrials, treated: str | None, control: str | None) -> tuple[str, str]:
+def two_arms(found: ReadTrials, treated: str | None, control: str | None) -> tuple[str, str]:
     """Settle which two arms are compared, where there is no doubt."""
     if len(found.arms) < 2:
         files = ", ".join(str(one["file"]) for one in found.sources if one["used"])

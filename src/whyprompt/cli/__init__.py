@@ -1,4 +1,4 @@
-"""The command line: ``whyprompt run | effect | mediate | report | import | export | doctor | schema | data``.
+"""The command line: ``whyprompt run | effect | compare | mediate | report | import | export | data``, ...
 
 Exit codes: 0 done; 1 a failure that is not the user's; 2 something the user can mend; 130 stopped by Ctrl-C,
 143 by the system's request to end.
@@ -42,6 +42,7 @@ app = typer.Typer(
 
 app.command()(_run.run)
 app.command()(_effect.effect)
+app.command()(_logs.compare)
 app.command()(_run.mediate)
 app.command()(_run.report)
 app.command()(_run.export)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -9,7 +10,7 @@ import typer
 
 from whyprompt._files import file_sha256, write_json
 from whyprompt._version import __version__
-from whyprompt._words import counted, format_number
+from whyprompt._words import counted
 from whyprompt.cli.common import AsJson, put
 from whyprompt.cli.tables import TABLES
 from whyprompt.errors import DataError, EstimationError
@@ -17,6 +18,7 @@ from whyprompt.errors import DataError, EstimationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from whyprompt.answers.changes import Changed as ChangedItems
     from whyprompt.effects.result import EffectResult
     from whyprompt.effects.several import EffectsResult
     from whyprompt.trials.logs.result import ReadTrials
@@ -71,9 +73,11 @@ def effect_of_logs(
     result = wp.log_effect(found, reference=of_log["reference"], **given)
     content, text = result.to_dict() | {"logs": found.to_dict()}, result.summary()
     if changed:
-        listed = _changed(result)
+        from whyprompt.answers.changes import changed_text
+
+        listed = _changed(found, result)
         content |= {"changed": listed}
-        text = "\n\n".join([text, *(_changes_text(name, rows) for name, rows in listed.items())])
+        text = f"{text}\n\n{changed_text(listed, width=_width())}"
     put(content, text, as_json=as_json)
 
 
@@ -95,33 +99,70 @@ def effect_for_page(
     return found, cast("EffectResult", wp.log_effect(found, **asked))
 
 
-def _changed(result: EffectResult | EffectsResult) -> dict[str, list[dict[str, Any]]]:
+def _changed(found: ReadTrials, result: EffectResult | EffectsResult) -> ChangedItems:
     """List the items whose outcome is higher under the treated arm, and lower, the largest change first."""
+    from whyprompt.answers.changes import changed_items
+
     items = getattr(result, "items", None)
     if items is None:
         raise EstimationError(
             "--changed lists items that were run under both of two arms, and these were not",
             hint="leave it out, or name two arms: --treated, --control",
         )
-    order = sorted(range(len(items.units)), key=lambda k: -abs(items.changes[k]))
-    out: dict[str, list[dict[str, Any]]] = {"gains": [], "regressions": []}
-    for k in order:
-        if change := float(items.changes[k]):
-            row = {
-                "item_id": items.units[k],
-                "control": float(items.control[k]),
-                "treated": float(items.treated[k]),
-            }
-            out["gains" if change > 0 else "regressions"].append(row)
-    return out
+    return changed_items(found, items, treated=str(result.treated), control=str(result.control))
 
 
-def _changes_text(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        f"  {row['item_id']}: {format_number(row['control'])} -> {format_number(row['treated'])}"
-        for row in rows
-    ]
-    return "\n".join([f"{name.capitalize()} in these trials ({len(rows)}):", *lines])
+def _width() -> int:
+    """Give the width of texts on the screen."""
+    return max(40, shutil.get_terminal_size((110, 24)).columns - 16)
+
+
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(help="Logs, folders of them, or patterns: two runs, or more.", metavar="RUN..."),
+    ],
+    *,
+    treated: Annotated[str | None, typer.Option(help="The arm that is held against the control.")] = None,
+    control: Annotated[str | None, typer.Option(help="The arm that it is held against.")] = None,
+    arm: Arm = None,
+    scorer: Scorer = None,
+    item: Item = None,
+    reference: Reference = None,
+    level: Annotated[float, typer.Option(help="Of the range of flips that noise makes.")] = 0.95,
+    changed: Changed = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say all that differs between two runs, and which of it can be told from the prompt.
+
+    Further logs may separate what changes with the prompt. Items whose outcomes changed are held against the
+    flips that repeats make; --changed lists them with their texts.
+    """
+    import whyprompt as wp
+    from whyprompt._arguments import confidence
+
+    confidence(level)
+    result = wp.compare_runs(
+        *runs,
+        arm=arm,
+        scorer=scorer,
+        item=item,
+        reference=reference,
+        treated=treated,
+        control=control,
+        level=level,
+    )
+    text = result.summary()
+    if changed:
+        from whyprompt.answers.changes import changed_text
+
+        if not result.changed:
+            raise EstimationError(
+                "--changed lists items with an outcome under both arms, and there is none",
+                hint="leave it out; or give runs on the same items",
+            )
+        text = f"{text}\n\n{changed_text(result.changed, width=_width())}"
+    put(result.to_dict() | {"logs": result.trials.to_dict()}, text, as_json=as_json)
 
 
 def _read(paths: Sequence[Path], of_log: Mapping[str, Any], *, texts: bool = False) -> ReadTrials:

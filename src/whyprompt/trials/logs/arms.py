@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     Settings = Mapping[str, Mapping[str, Scalar]]
 
+LABELS = (
+    *("arm", "arms", "label", "variant", "prompt", "version", "name", "task", "id", "condition"),
+    "treatment",
+)
+"""How settings end whose values are names."""
+
 FILE = "file"
 """The arm is the file that a trial is of."""
 
@@ -27,12 +33,8 @@ _ROLES = ("prompt", "few_shot", "chat_format", "model", "engine", "sampling")
 _CALLED = ("arm", "prompt_label", "label", "variant", "prompt_name", "prompt", "version", "name", "task")
 _LONG = 60
 _ABSENT = "none"
-# A value that says nothing without its setting; and settings whose values are names.
+# A value that says nothing without its setting.
 _BARE = re.compile(r"-?[\d.e+-]+|true|false", re.IGNORECASE)
-_TOLD = (
-    *("arm", "arms", "label", "variant", "prompt", "version", "name", "task", "id", "condition"),
-    "treatment",
-)
 # Words by which people call the arm that others are held against.
 _BASE = frozenset(
     (
@@ -121,7 +123,7 @@ def _file_names(files: Sequence[Path]) -> list[str]:
 def _named(path: str, values: Sequence[str], files: Sequence[Path]) -> tuple[str, ...]:
     """Name arms by their values: a number with what it is of, a long text by its file or its beginning."""
     last = re.split(r"[./]", path)[-1]
-    told = last.rpartition("_")[2] in _TOLD
+    told = last.rpartition("_")[2] in LABELS
     if max(map(len, values)) > _LONG:
         names = _file_names(files)
         if _partition(names) == _partition(values):

@@ -48,7 +48,7 @@ class Difference:
     ----------
     role : str
         What they are (`whyprompt.trials.readers.record.ROLES`): ``"model"``, ``"judge"``, ...
-    values : mapping of str to mapping of str to tuple of str
+    settings : mapping of str to mapping of str to tuple of str
         By path in the logs and by arm, in order of appearance; "" where a log has none.
     verdict : str
         ``"arm"``: part of what the arm is. ``"aligned"``: no value was run under two arms, so that it and the
@@ -62,14 +62,18 @@ class Difference:
     """
 
     role: str
-    values: Mapping[str, Mapping[str, tuple[str, ...]]]
+    settings: Mapping[str, Mapping[str, tuple[str, ...]]]
     verdict: Verdict
     under_every: tuple[str, ...] = ()
 
     @property
     def path(self) -> str:
         """The first path: the others say the same."""
-        return next(iter(self.values))
+        return next(iter(self.settings))
+
+    def of(self, arm: str) -> tuple[str, ...]:
+        """Values of the first path under an arm."""
+        return self.settings[self.path][arm]
 
     @property
     def name(self) -> str:
@@ -115,7 +119,7 @@ def find_differences(
                 }
                 for path in paths
             }
-            out.append(Difference(role=role, values=by_arm, verdict=verdict, under_every=every))
+            out.append(Difference(role=role, settings=by_arm, verdict=verdict, under_every=every))
     return tuple(out)
 
 
@@ -209,7 +213,7 @@ def shown(values: Sequence[str], *, most: int = 3) -> str:
 
 def difference_words(found: Difference) -> str:
     """Say what differs and how it goes with the arm, without a capital and a full stop."""
-    values = list(dict.fromkeys(v for some in found.values[found.path].values() for v in some))
+    values = list(dict.fromkeys(v for some in found.settings[found.path].values() for v in some))
     told = [value for value in values if value] if found.role not in _NONE_IS_A_VALUE else values
     what = f"{found.name} differs too ({found.path}: {shown(told)})"
     if found.verdict == "untold":

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 BROKEN_OFF = {"cancelled": "was cancelled", "failed": "failed"}
+COPIES = "repeats that agree in every cell"
+"""Why such trials are left out."""
 # With these a trial is no repeat of one that has others.
 _RUN = ("model", "engine", "sampling")
 
@@ -134,7 +136,7 @@ def one_epoch(rows: Rows, key: Ints, y: Floats, names: Sequence[str]) -> dict[st
         f"the repeats are identical in {many} of {many} cells: they count as one"
         + (f" (their completions differ in {words})" if words else "")
     )
-    rows.leave(drop, "repeats that agree in every cell")
+    rows.leave(drop, COPIES)
     return {}
 
 

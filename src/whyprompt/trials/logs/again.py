@@ -1,0 +1,32 @@
+"""Single trials of logs with their texts, read a second time: nothing is kept of the others."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from whyprompt.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from whyprompt.trials.logs.result import ReadTrials
+    from whyprompt.trials.readers.record import LoggedTrial
+
+
+def trials_again(found: ReadTrials, places: Iterable[int]) -> dict[int, LoggedTrial]:
+    """Give the trials of these rows of the table, by row, as their logs have them.
+
+    Raises `DataError` if the logs have become shorter since.
+    """
+    wanted = {int(found.rows[place]): int(place) for place in places}
+    out: dict[int, LoggedTrial] = {}
+    for k, trial in enumerate(chain.from_iterable(log.trials() for log in found.logs)):
+        if len(out) == len(wanted):
+            break
+        if k in wanted:
+            out[wanted[k]] = trial
+    if len(out) < len(wanted):
+        files = ", ".join(str(log.path) for log in found.logs)
+        raise DataError(f"trials are gone that {files} had", hint="read the logs again")
+    return out
