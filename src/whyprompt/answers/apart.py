@@ -117,7 +117,7 @@ def besides(found: ReadTrials, beside: Sequence[Difference], arms: Sequence[str]
         if some := [d for d in by.get("aligned", []) if d.role == role]:
             out.append(f"The {listed([named(d, arms) for d in some])} changes with {arm} as well{words}.")
     out += [
-        f"The {named(d, arms)} is not alike in the arms, but {shown(d.under_every)} was run under both, and"
+        f"The {named(d, arms)} is not alike in the arms, but both were run with {shown(d.under_every)}, and"
         f" there {arm} can be told."
         for d in by.get("overlapping", [])
     ]

@@ -13,7 +13,7 @@ from whyprompt.answers.noise import noise_words
 from whyprompt.effects.pairs import paired_differences
 from whyprompt.errors import EstimationError
 from whyprompt.results import Result, unlisted
-from whyprompt.trials.logs.differences import Difference, shown, unlike_together
+from whyprompt.trials.logs.differences import Difference, difference_words, shown, unlike_together
 from whyprompt.trials.logs.read import read_trials
 from whyprompt.trials.logs.result import ReadTrials
 
@@ -215,7 +215,7 @@ def _compared(found: ReadTrials, treated: str, control: str, level: float) -> Ru
         graph=graph,
         changed=changed,
         trials=found,
-        warnings=found.warnings,
+        warnings=tuple(text for text in found.warnings if text not in set(map(difference_words, beside))),
         figures=figures,
         level=level,
     )

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
 def trials_again(found: ReadTrials, places: Iterable[int]) -> dict[int, LoggedTrial]:
     """Give the trials of these rows of the table, by row, as their logs have them.
 
-    Raises `DataError` if the logs have become shorter since.
+    Raises `DataError` if the logs are no longer those that were read.
     """
     wanted = {int(found.rows[place]): int(place) for place in places}
+    y = found.frame[found.outcome].to_numpy(dtype=float)
     out: dict[int, LoggedTrial] = {}
     for k, trial in enumerate(chain.from_iterable(log.trials() for log in found.logs)):
         if len(out) == len(wanted):
             break
-        if k in wanted:
+        if k in wanted and trial.scores.get(found.scorer) == y[wanted[k]]:
             out[wanted[k]] = trial
     if len(out) < len(wanted):
         files = ", ".join(str(log.path) for log in found.logs)
-        raise DataError(f"trials are gone that {files} had", hint="read the logs again")
+        raise DataError(f"a log has other trials than were read: {files}", hint="read the logs again")
     return out
