@@ -76,6 +76,12 @@ class Difference:
         return self.settings[self.path][arm]
 
     @property
+    def told(self) -> tuple[str, ...]:
+        """Values of the first path, without those that a log does not tell."""
+        values = dict.fromkeys(v for some in self.settings[self.path].values() for v in some)
+        return tuple(v for v in values if v or self.role in _NONE_IS_A_VALUE)
+
+    @property
     def name(self) -> str:
         """What it is in a sentence: "model", "worked examples"."""
         return NAMES.get(self.role, self.role)
@@ -213,8 +219,7 @@ def shown(values: Sequence[str], *, most: int = 3) -> str:
 
 def difference_words(found: Difference) -> str:
     """Say what differs and how it goes with the arm, without a capital and a full stop."""
-    values = list(dict.fromkeys(v for some in found.settings[found.path].values() for v in some))
-    told = [value for value in values if value] if found.role not in _NONE_IS_A_VALUE else values
+    told = found.told
     what = f"{found.name} differs too ({found.path}: {shown(told)})"
     if found.verdict == "untold":
         return f"not every log tells its {found.name} ({found.path}: {shown(told)}): it may differ"

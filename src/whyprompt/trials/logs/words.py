@@ -167,7 +167,7 @@ def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
     untold = list(dict.fromkeys(d.name for d in told if d.verdict == "untold"))
     if untold:
         out.append(f"not every log tells all of its {', '.join(untold)}: what it does not tell may differ")
-    out += [difference_words(d) for d in told if d.verdict != "untold"]
+    out += [difference_words(d) for d in told if d.verdict != "untold" and len(d.told) > 1]
     out += _other_names(made)
     if arms.role in {"model", "engine", "sampling"}:
         out.append(f"what differs is the {arms.role}, and no prompt: the effect is that of the {arms.role}")
