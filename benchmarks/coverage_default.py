@@ -2,7 +2,8 @@
 
 Logs have 27 task families of unlike difficulty, a right-skewed length, a 0/1 outcome and an effect that
 differs by family; the arm is drawn by a coin, by family, by length, or by both. The other tables are linear,
-have heavy tails, or a curved score and outcome. Each draw is a fresh sample, and the interval is held to the
+have heavy tails, or a curved score and outcome, or a text column with a level for every 20 rows, whose levels
+move arm and outcome. Each draw is a fresh sample, and the interval is held to the
 effect in the population that it comes from (of the estimand that the result names). Beside bias, error and
 coverage stands how often the sentence declines, with Monte Carlo errors.
 
@@ -64,11 +65,22 @@ def numbers(n: int, rng: np.random.Generator, *, curved: bool = False) -> World:
     return frame, 1 / (1 + np.exp(-odds)), none, none + 1.0
 
 
+def levels(n: int, rng: np.random.Generator) -> World:
+    """A level for every 20 rows, as of templates or documents, and a number; the effect is 1."""
+    many = max(n // 20, 1)
+    own = np.random.default_rng(11).normal(size=many)
+    at, x = rng.integers(0, many, n), rng.normal(size=n)
+    frame = pd.DataFrame({"level": [f"l{k:05d}" for k in at], "x": x})
+    none = own[at] + x
+    return frame, 1 / (1 + np.exp(-(0.7 * own[at] + 0.5 * x))), none, none + 1.0
+
+
 CELLS: dict[str, Callable[[int, np.random.Generator], World]] = {
     **{f"log-{rule}": partial(logs, rule=rule) for rule in ("coin", "family", "length", "both")},
     "linear": numbers,
     "heavy": numbers,
     "curved": partial(numbers, curved=True),
+    "levels": levels,
 }
 
 

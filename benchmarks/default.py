@@ -1,0 +1,156 @@
+"""The default estimator at 10,000 to 1,000,000 rows, beside DoubleML with the same learners, in one run.
+
+Ten covariates, arm and outcome that go by curves of them, an effect of 1, the same tables for both.
+`default` names no method. Of the others each entry learns the score and the outcome by the same scikit-
+learn learners in five folds dealt once: boosted trees with the options that the default's have, or straight
+lines. Each fit is in a process of its own, with one thread unless `--threads` says otherwise; beside the
+time stands the processor's (on a shared machine the first holds the others' work as well) and the peak of
+memory above what the process held before. Estimates of several tables say that both are as accurate.
+
+    python benchmarks/default.py --peers /path/to/python       # a Python with doubleml
+    python benchmarks/default.py --rows 10000 --tables 20
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+COLUMNS = 10
+OUTCOME = {"max_iter": 200, "learning_rate": 0.1, "max_leaf_nodes": 8, "min_samples_leaf": 5}
+SCORE = {"max_iter": 150, "learning_rate": 0.08, "max_leaf_nodes": 7, "min_samples_leaf": 20}
+SHARED = {"max_features": 0.5, "l2_regularization": 1.0, "early_stopping": False, "random_state": 0}
+
+
+def table(n: int, seed: int) -> tuple[Any, Any, Any]:
+    """Draw covariates, arm and outcome."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, COLUMNS))
+    odds = np.clip(0.5 * x[:, 0] + 0.4 * (x[:, 1] ** 2 - 1) + 0.3 * x[:, 2] * x[:, 3] - 0.5, -2.5, 2.5)
+    arm = rng.random(n) < 1 / (1 + np.exp(-odds))
+    mean = 2 * np.sin(x[:, 0]) + x[:, 1] ** 2 + x[:, 2] * x[:, 3] + x[:, 4:] @ np.linspace(1, 0.2, 6)
+    return x, arm, mean + arm + rng.normal(size=n)
+
+
+def learners(entry: str) -> tuple[Any, Any]:
+    """Give the learners of the outcome and of the score."""
+    if entry.endswith("trees"):
+        made = import_module("sklearn.ensemble")
+        return (
+            made.HistGradientBoostingRegressor(**OUTCOME, **SHARED),
+            made.HistGradientBoostingClassifier(**SCORE, **SHARED),
+        )
+    made = import_module("sklearn.linear_model")
+    return made.LinearRegression(), made.LogisticRegression(max_iter=1000)
+
+
+def ours(entry: str, estimand: str, data: tuple[Any, Any, Any]) -> tuple[float, float]:
+    import pandas as pd
+
+    from whyprompt import estimate_effect
+
+    x, arm, y = data
+    names = [f"x{j}" for j in range(COLUMNS)]
+    asked: dict[str, Any] = {}
+    if entry != "default":
+        outcome, score = learners(entry)
+        asked = {"method": {"aipw": {"outcome_model": outcome, "folds": 5, "splits": 1}}, "propensity": score}
+    frame = pd.DataFrame(x, columns=names).assign(arm=arm, y=y)
+    made = estimate_effect(frame, treatment="arm", outcome="y", confounders=names, estimand=estimand, **asked)
+    assert made.estimate is not None
+    assert made.std_error is not None
+    return made.estimate, made.std_error
+
+
+def doubleml(entry: str, estimand: str, data: tuple[Any, Any, Any]) -> tuple[float, float]:
+    peer = import_module("doubleml")
+    x, arm, y = data
+    outcome, score = learners(entry)
+    model = peer.DoubleMLIRM(
+        peer.DoubleMLData.from_arrays(x, y, arm.astype(float)),
+        outcome,
+        score,
+        n_folds=5,
+        score={"att": "ATTE", "ate": "ATE"}[estimand],
+    )
+    model.fit()
+    return float(model.coef[0]), float(model.se[0])
+
+
+def measure(entry: str, estimand: str, n: int, tables: int) -> dict[str, Any]:
+    """Estimate from tables; the first and its imports are not timed where there are several."""
+    import resource
+
+    who = doubleml if entry.startswith("DoubleML") else ours
+    name = entry.removeprefix("DoubleML ")
+    who(name, estimand, table(2_000, 0))
+    found, wall, cpu = [], [], []
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for seed in range(1, tables + 1):
+        data = table(n, seed)
+        if seed == 1:
+            before = max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        a, b = time.perf_counter(), time.process_time()
+        found.append(who(name, estimand, data))
+        wall.append(time.perf_counter() - a)
+        cpu.append(time.process_time() - b)
+    off = np.array(found)[:, 0] - 1.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {
+        "rmse": float(np.sqrt((off**2).mean())),
+        "error": float(np.array(found)[:, 1].mean()),
+        "wall": min(wall),
+        "cpu": min(cpu),
+        "mib": peak / 1024,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--tables", type=int, default=5, help="of each size; one from 1,000,000 rows on")
+    parser.add_argument("--estimands", nargs="+", choices=("att", "ate"), default=["att", "ate"])
+    parser.add_argument("--peers", help="a Python with doubleml")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        entry, estimand, n, tables = args.worker
+        print(json.dumps(measure(entry, estimand, int(n), int(tables))))
+        return
+    threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    print("| rows | estimand | entry | processor s | wall s | MiB | RMSE | mean error |")
+    print("|---|---|---|---|---|---|---|---|")
+    for n in args.rows:
+        tables = 1 if n >= 1_000_000 else args.tables
+        for estimand in args.estimands:
+            entries = {"default": sys.executable, "trees": sys.executable, "lines": sys.executable}
+            if args.peers:
+                entries |= {"DoubleML trees": args.peers, "DoubleML lines": args.peers}
+            for entry, python in entries.items():
+                command = [python, __file__, "--worker", entry, estimand, str(n), str(tables)]
+                done = subprocess.run(
+                    command, capture_output=True, text=True, env=os.environ | threads, check=False
+                )
+                if done.returncode:
+                    raise SystemExit(f"{entry}, {n} rows: {done.stderr.strip().splitlines()[-1]}")
+                r = json.loads(done.stdout.strip().splitlines()[-1])
+                print(
+                    f"| {n:,} | {estimand} | {entry} | {r['cpu']:.2f} | {r['wall']:.2f} | {r['mib']:.0f} |"
+                    f" {r['rmse']:.4f} | {r['error']:.4f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
