@@ -384,3 +384,19 @@ def test_a_p_value_of_random_patterns_counts_the_sample_among_them():
     """None of 99 random patterns is as one-sided as 30 units that all gain: one in a hundred, not none."""
     d = 1.0 + np.arange(30.0)[:, None] / 100.0
     assert sign_flip_max_t(d, draws=99)[0].tolist() == [0.01]
+
+
+def test_arms_that_differ_by_one_amount_have_no_error_made_of_rounding():
+    y = [0, 1, 0, 1, 1, 1, 0, 1]
+    frame = pd.DataFrame(
+        [
+            {"item": k, "arm": arm, "y": value}
+            for k, one in enumerate(y)
+            for arm, value in (("a", one), ("b", one), ("c", 1 - one if k < 3 else one))
+        ]
+    )
+    found = compare_arms(frame, treatment="arm", outcome="y", reference="a", design="paired", unit="item")
+    errors = {row.label: row.std_error for row in found.parts}
+    assert errors["b - a"] is None
+    assert errors["c - a"] == pytest.approx(np.std([1, -1, 1, 0, 0, 0, 0, 0], ddof=1) / np.sqrt(8))
+    assert "b - a: all differ by one amount: the spread is zero" in " ".join(found.warnings)

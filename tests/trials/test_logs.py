@@ -613,3 +613,54 @@ def test_what_is_compressed_or_empty_is_named(tmp_path, log):
     assert not any("notes" in text for text in warnings)
     with pytest.raises(DataError, match=r"compressed by gzip\n  hint: unpack it first, by gzip -d"):
         wp.read_trials(packed)
+
+
+def repeated(log, name, values, arm, **fields):
+    """Write a log of two repeats an item."""
+    path = log(name, [v[0] for v in values], arm=arm, **fields)
+    content = json.loads(path.read_text())
+    again = [{**one, "rep": 2} for one in content["trials"]]
+    for one, (_, value) in zip(again, values, strict=True):
+        one["scores"], one["error"] = {"match": value}, None if value is not None else "HTTP 429"
+    content["trials"] += again
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_a_repeat_that_failed_is_no_other_outcome(log):
+    one = repeated(log, "a.toy", [(0, 0)] * 6, "direct")
+    two = repeated(log, "b.toy", [(1, None)] * 3 + [(1, 1)] * 3, "cot")
+    found = wp.read_trials(one, two)
+    assert found.flicker == {"direct": {"cells": 6, "vary": 0}, "cot": {"cells": 3, "vary": 0}}
+    assert wp.log_effect(found)["missing"]["treated"] == 3
+
+
+def test_runs_of_two_models_are_not_called_repeats(log):
+    def run(arm, model, scores):
+        return log(f"{arm}-{model}.toy", scores, arm=arm, settings={"model": {"model": model}})
+
+    better, worse = [1] * 10, [0] * 10
+    logs = [run("direct", "m", worse), run("cot", "m", better)]
+    result = wp.log_effect(
+        wp.read_trials(*logs, run("direct", "n", [*better[:9], 0]), run("cot", "n", worse))
+    )
+    assert result.estimate == pytest.approx(0.05)
+    assert {part.label: part.estimate for part in result.parts} == {"m": 1.0, "n": pytest.approx(-0.9)}
+    assert "repeat" not in result.sentence + " ".join(result.warnings)
+
+
+def test_texts_are_arms_by_how_they_begin_where_files_are_called_by_their_time(log):
+    def run(stamp, text, scores):
+        return log(f"2026-11-26T18-40-{stamp}_task.toy", scores, settings={"prompt": {"template": text}})
+
+    long = "Think about the problem before you answer, and check the result twice."
+    found = wp.read_trials(run(10, "Be brief.", DIRECT), run(11, long, COT))
+    assert found.arms == ("Be brief.", f"{long[:57]}...")
+
+
+def test_why_no_run_has_scores_is_told(log, tmp_path):
+    log("a.toy", [{}] * 3, about={"status": "failed", "notes": ["the run ended in an error: no route"]})
+    with pytest.raises(
+        DataError, match=r"holds a trial with a score\n.*: the run ended in an error: no route"
+    ):
+        wp.read_trials(tmp_path)

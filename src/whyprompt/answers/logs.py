@@ -223,8 +223,18 @@ class _Pair:
             if "propensity" not in self.two:
                 refuse_adaptive(self.found, self.two, self.treated)
             self.warnings.append(self._matched_words())
-        made = estimate_effect(self.two, design="paired", **self.asked, **options)
+        made = estimate_effect(self._by_items(options), design="paired", **self.asked, **options)
         return (made if {"by", "cluster"} & set(options) else self._by_parts(made)), missing
+
+    def _by_items(self, options: Mapping[str, Any]) -> pd.DataFrame:
+        """Give the trials; runs of several models, which are no repeats, as the mean of each item and arm."""
+        cell = ["item_id", "arm"]
+        if "by" in options or not self.two.duplicated([*cell, "rep"]).any():
+            return self.two
+        mean: dict[str, Any] = {
+            self.found.outcome: self.two.groupby(cell, sort=False)[self.found.outcome].transform("mean")
+        }
+        return self.two.assign(**mean).drop_duplicates(cell)
 
     def _by_parts(self, made: EffectResult) -> EffectResult:
         """Add the effect under each model and in each kind of item, and say where it goes the other way."""

@@ -353,6 +353,11 @@ def _weighted(
         known = [float(found[2][a, b]) for a, b in pairs]
         warnings.extend(few_clusters(len(np.unique(units.astype(str))), min(known)))
     warnings.extend(f"no standard error of arm {arm!r}: {why}" for arm, why in blind.items())
+    warnings.extend(
+        f"{row.label}: all differ by one amount: the spread is zero in this sample, not in the population"
+        for row in rows
+        if row.std_error is None and not blind
+    )
     errors = np.sqrt(np.diag(found[1]))
     return EffectsResult(
         **about,
@@ -434,11 +439,14 @@ def _contrasts(
     of_means = vectors * np.sqrt(np.clip(values, 0.0, None))
     root = of_means[second] - of_means[first]
     errors = np.linalg.norm(root, axis=1)
+    # What is left of the root of a variance that is zero is rounding: arms that differ by one amount.
+    errors[errors <= 1e-7 * np.sqrt(max(float(values[-1]), 0.0))] = 0.0
+    apart = errors > 0 if errors.any() else np.ones(len(pairs), dtype=bool)
     t = np.divide(estimates, errors, out=np.zeros(len(pairs)), where=errors > 0)
     free = [float(df[a, b]) for a, b in pairs]
     root /= np.where(errors > 0, errors, 1.0)[:, None]
     family, critical, _ = max_t_of_root(normal_scores(t, free), root, level=level, random_state=random_state)
-    known = [pair_known(blind, arms[a], arms[b]) for a, b in pairs]
+    known = [pair_known(blind, arms[a], arms[b]) and bool(apart[k]) for k, (a, b) in enumerate(pairs)]
     rows = [
         stated(
             f"{arms[b]} - {arms[a]}",

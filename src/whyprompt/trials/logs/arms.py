@@ -33,6 +33,7 @@ _ROLES = ("prompt", "few_shot", "chat_format", "model", "engine", "sampling")
 _CALLED = ("arm", "prompt_label", "label", "variant", "prompt_name", "prompt", "version", "name", "task")
 _LONG = 60
 _ABSENT = "none"
+_STAMP = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}")
 # A value that says nothing without its setting.
 _BARE = re.compile(r"-?[\d.e+-]+|true|false", re.IGNORECASE)
 # Words by which people call the arm that others are held against.
@@ -126,7 +127,8 @@ def _named(path: str, values: Sequence[str], files: Sequence[Path]) -> tuple[str
     told = last.rpartition("_")[2] in LABELS
     if max(map(len, values)) > _LONG:
         names = _file_names(files)
-        if _partition(names) == _partition(values):
+        # A name that is made of the time of a run tells its reader nothing.
+        if _partition(names) == _partition(values) and not any(map(_STAMP.search, names)):
             return tuple(names)
         short = [v if len(v) <= _LONG else f"{v[: _LONG - 3]}..." for v in values]
         whole = _partition(values)

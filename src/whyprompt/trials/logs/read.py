@@ -106,7 +106,9 @@ def read_trials(
     warnings = [*_notes(gathered), *warnings]
     if not any(gathered.scored):
         raise DataError(
-            f"no log of {', '.join(map(str, paths))} holds a trial with a score",
+            "\n  ".join(
+                (f"no log of {', '.join(map(str, paths))} holds a trial with a score", *warnings[:5])
+            ),
             hint="score them first, or name other logs",
         )
     return _Reading(gathered, warnings, left_out).result(arm=arm, scorer=scorer, reference=reference)

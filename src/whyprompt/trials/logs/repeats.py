@@ -111,7 +111,10 @@ def broken_off(rows: Rows) -> None:
 
 
 def one_epoch(rows: Rows, key: Ints, y: Floats, names: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Take repeats that agree in every cell as one, and count those that do not, by arm."""
+    """Take repeats that agree in every cell as one, and count those that do not, by arm.
+
+    One without an outcome is no other outcome, and no copy of those that have one.
+    """
     cell = cells(rows, key)
     kept = np.flatnonzero(rows.keep)
     many, vary = copies(y[kept], cell[kept])
@@ -120,7 +123,7 @@ def one_epoch(rows: Rows, key: Ints, y: Floats, names: Sequence[str]) -> dict[st
     if vary:
         flicker = {}
         for a in np.unique(rows.arm[kept]):
-            here = kept[rows.arm[kept] == a]
+            here = kept[(rows.arm[kept] == a) & ~np.isnan(y[kept])]
             n, moved = copies(y[here], cell[here])
             flicker[names[a]] = {"cells": n, "vary": moved}
         return flicker
