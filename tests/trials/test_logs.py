@@ -664,3 +664,56 @@ def test_why_no_run_has_scores_is_told(log, tmp_path):
         DataError, match=r"holds a trial with a score\n.*: the run ended in an error: no route"
     ):
         wp.read_trials(tmp_path)
+
+
+def table(tmp_path, rows, name="table.csv"):
+    path = tmp_path / name
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def test_ids_that_are_of_their_data_set_are_items_with_it(tmp_path):
+    rows = [
+        {"id": k, "dataset": kind, "arm": arm, "score": (k + (arm == "b") * (kind == "x")) % 2}
+        for kind in ("x", "y")
+        for k in range(6)
+        for arm in ("a", "b")
+    ]
+    found = wp.read_trials(table(tmp_path, rows))
+    assert found.pairing.matched == 12
+    assert {"x/0", "y/0"} <= set(found.frame["item_id"])
+    assert any("'id' names an item within its 'dataset': an item is both" in text for text in found.warnings)
+    # A data set that goes with the arm is not part of what the arms share.
+    of_arm = [{**row, "dataset": f"{row['dataset']}_{row['arm']}"} for row in rows if row["dataset"] == "x"]
+    assert wp.read_trials(table(tmp_path, of_arm)).pairing.matched == 6
+    # Where a table is longer than what is looked at, a data set under both arms is enough.
+    long = [{"id": k, "dataset": d, "arm": a, "score": 1} for d in "xy" for k in range(600) for a in "ab"]
+    assert wp.read_trials(table(tmp_path, long)).pairing.matched == 1200
+
+
+def test_a_judge_in_a_table_that_changes_with_the_arm_is_told(tmp_path):
+    rows = [
+        {"item_id": k, "arm": arm, "judge": judge, "score": k % 2}
+        for k in range(5)
+        for arm, judge in (("a", "small"), ("b", "large"))
+    ]
+    found = wp.read_trials(table(tmp_path, rows))
+    assert found.differs["judge"] == {"judge": ("small", "large")}
+    assert any("the judge differs too (judge: 'small' and 'large')" in text for text in found.warnings)
+
+
+def test_a_score_beside_an_error_is_told(tmp_path):
+    rows = [
+        {"item_id": k, "arm": arm, "score": 0 if arm == "b" else 1, "error": "timeout" if arm == "b" else ""}
+        for k in range(4)
+        for arm in ("a", "b")
+    ]
+    warnings = wp.read_trials(table(tmp_path, rows)).warnings
+    assert any("4 trials have a score under 'b' and an error too (timeout)" in text for text in warnings)
+
+
+def test_a_question_with_another_answer_is_not_called_another_question(log):
+    one = log("a.toy", DIRECT, arm="direct")
+    two = log("b.toy", COT, arm="cot", target=["wrong", *(str(2 * k + 1) for k in range(1, 10))])
+    pairing = wp.read_trials(one, two).pairing
+    assert (pairing.n_targets, pairing.n_names) == (1, 0)

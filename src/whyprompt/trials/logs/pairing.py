@@ -105,7 +105,9 @@ def pair(
     every: NDArray[np.bool_] = np.asarray(under.all(axis=1))
     alone = under.sum(axis=1) == 1
     targets = _targets(items, item, key, arm, every)
-    clashing = _clashing(name, key, arm, names)
+    # A question with another right answer is the same question.
+    asked = np.unique(np.asarray(items.question, dtype=np.int64)[item], return_inverse=True)[1]
+    clashing = _clashing(name, key if by == "id" else asked, arm, names)
     return Pairing(
         by=by,
         matched=int(every.sum()),

@@ -132,6 +132,12 @@ def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
         f"outcomes missing under {arm!r}: {', '.join(f'{n} ({why})' for why, n in reasons.items())}"
         for arm, reasons in made.missing.items()
     ]
+    scored = made.frame[made.frame["error"].notna() & made.frame[made.outcome].notna()]
+    out += [
+        f"{counted(len(some), 'trial has', 'trials have')} a score under {arm!r} and an error too ("
+        f"{some['error'].iloc[0]}): the score counts, which may be that of no answer"
+        for arm, some in scored.groupby("arm", sort=False)
+    ]
     out += [
         f"completions under {arm!r} that did not end by themselves:"
         f" {', '.join(f'{n} ({why})' for why, n in reasons.items())}; they count as they were scored"
@@ -140,7 +146,7 @@ def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
     if p.n_targets:
         out.append(
             f"{counted(p.n_targets, 'question has', 'questions have')} another right answer under another"
-            f" arm, and {'is' if p.n_targets == 1 else 'are'} not paired ({', '.join(p.targets)})"
+            f" arm, and {'is' if p.n_targets == 1 else 'are'} not paired ({_ids(p.targets)})"
         )
     if p.repeated:
         out.append(
@@ -150,7 +156,7 @@ def _warnings(made: ReadTrials, arms: Arms) -> tuple[str, ...]:
     if p.n_names:
         out.append(
             f"{counted(p.n_names, 'id names', 'ids name')} another question under another arm"
-            f" ({', '.join(p.names)}): paired by {p.by}"
+            f" ({_ids(p.names)}): paired by {p.by}"
         )
     if p.by == "id" and p.matched and len(made.arms) > 1:
         out.append(
@@ -192,3 +198,7 @@ def _other_names(made: ReadTrials) -> list[str]:
                 f"{one['file']} holds the arm {mine!r} and is called by {called[0]!r}: one name is wrong"
             )
     return out
+
+
+def _ids(names: Sequence[str]) -> str:
+    return ", ".join(name if len(name) <= 24 else f"{name[:12]}..." for name in names)

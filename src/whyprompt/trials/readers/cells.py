@@ -38,6 +38,16 @@ SAMPLING = (
     *("temperature", "top_p", "top_k", "max_tokens", "max_completion_tokens", "max_output_tokens"),
     *("frequency_penalty", "presence_penalty", "stop", "n", "reasoning_effort"),
 )
+JUDGES = (
+    "judge",
+    "judge_model",
+    "judge_name",
+    "judge_prompt",
+    "annotator",
+    "grader",
+    "grader_model",
+    "rater",
+)
 _LONG = 500
 _MISSING = frozenset({"", "na", "n/a", "nan", "null", "none"})
 

@@ -113,6 +113,7 @@ class _Shared:
             "prompt": columns.arms,
             "model": tuple(c for role, c in columns.roles.items() if role == "model"),
             "sampling": columns.sampling,
+            "judge": columns.judges,
             "other": columns.other,
         }
         self.groups = [(role, names) for role, names in groups.items() if names]
@@ -176,11 +177,13 @@ def _repetitions(column: str | None) -> Callable[[Row, str, str, object], int]:
 def _long(path: Path, columns: Columns, opened: frozenset[str], known: set[str]) -> Iterator[LoggedTrial]:
     roles = columns.roles
     shared, scores, rep = _Shared(columns), _Scores(columns.scores), _repetitions(roles.get("rep"))
-    item, question, target = (roles.get(role) for role in ("item", "question", "target"))
+    item, within, question, target = (roles.get(role) for role in ("item", "set", "question", "target"))
     prompt, completion, error = (roles.get(role) for role in ("prompt", "completion", "error"))
     further = _Further(roles)
     for where, row in _rows(path, opened, known):
         named = _named(row, item, where) if item is not None else ""
+        if within is not None:
+            named = f"{cells.text(row.get(within))}/{named}"
         asked = cells.text(row.get(question)) if question is not None else ""
         settings = shared.of(row)
         yield LoggedTrial(
@@ -258,6 +261,8 @@ def _wide(path: Path, columns: Columns, opened: frozenset[str], known: set[str])
         asked = cells.text(row.get(roles["question"])) if "question" in roles else ""
         # A table that names no item has one a row.
         named = _named(row, item, where) if item is not None else "" if asked else str(number)
+        if "set" in roles:
+            named = f"{cells.text(row.get(roles['set']))}/{named}"
         common: dict[str, Any] = {
             "item": named,
             "question": asked,

@@ -68,6 +68,8 @@ OUTCOMES = frozenset(
     )
 )
 _WORDY = frozenset({"outcome", "grade", "result", "verdict", "judgment", "judgement", "match", "quality"})
+# Data sets that items are of.
+_SETS = frozenset(("dataset", "dataset_name", "task", "task_name", "benchmark", "subset", "split"))
 # What a score may be of: after "score_" they name a scorer, and no arm.
 _SCORED = OUTCOMES | frozenset(
     (
@@ -95,8 +97,9 @@ class Family(NamedTuple):
 class Columns(NamedTuple):
     """What the columns of a table mean.
 
-    `roles` are columns by meaning; `arms` settings of the prompt, `other` those beside it, `sampling` of
-    sampling; `scores` scorers' columns by their names; `covariates` say which of them are numbers. Of a
+    `roles` are columns by meaning, ``"set"`` the one within whose values alone items have names of their own;
+    `arms` settings of the prompt, `other` those beside it, `sampling` of sampling, `judges` of who scored;
+    `scores` scorers' columns by their names; `covariates` say which of them are numbers. Of a
     wide table, `wide` are the families of its
     scores and `beside` those of what else is there once an arm.
     """
@@ -105,6 +108,7 @@ class Columns(NamedTuple):
     arms: tuple[str, ...]
     other: tuple[str, ...]
     sampling: tuple[str, ...]
+    judges: tuple[str, ...]
     scores: Mapping[str, str]
     covariates: Mapping[str, bool]
     wide: tuple[Family, ...]
@@ -122,7 +126,8 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
     taken = {*roles.values(), *arms}
     other = tuple(n for n in names if n not in taken and plain[n] in _ARMS[1])
     sampling = tuple(n for n in names if n not in taken and plain[n] in cells.SAMPLING)
-    free = [n for n in names if n not in {*taken, *other, *sampling}]
+    judges = tuple(n for n in names if n not in taken and plain[n] in cells.JUDGES)
+    free = [n for n in names if n not in {*taken, *other, *sampling, *judges}]
     wide: tuple[Family, ...] = ()
     if not arms and not any(plain[n] in OUTCOMES and _scored(values[n]) for n in free):
         wide = _families(path, free, values)
@@ -133,6 +138,8 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
     free = [n for n in free if n not in scores.values()]
     _answer(free, plain, values, roles, sample)
     free = [n for n in free if n not in roles.values()]
+    if (within := _set(names, plain, arms, roles, sample)) is not None:
+        roles["set"] = within
     known, left = _covariates(free, plain, values, roles, sample)
     if left:
         notes.append(f"columns left out, as they may not be known beforehand: {', '.join(map(repr, left))}")
@@ -142,7 +149,9 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
             hint=f"call the column item_id, or question; there are: {', '.join(names)}",
         )
     counted = {n: all(cells.missing(v) or cells.number(v) is not None for v in values[n]) for n in known}
-    return Columns(roles, arms, other, sampling, scores, counted, wide, beside, tuple(notes))
+    if "set" in roles:
+        notes.append(f"{roles['item']!r} names an item within its {roles['set']!r}: an item is both")
+    return Columns(roles, arms, other, sampling, judges, scores, counted, wide, beside, tuple(notes))
 
 
 def _called(name: str, names: Sequence[str]) -> str:
@@ -318,14 +327,44 @@ def _answer(
             roles.setdefault("completion", name)
 
 
+def _set(
+    names: Sequence[str],
+    plain: Mapping[str, str],
+    arms: Sequence[str],
+    roles: Mapping[str, str],
+    sample: Sequence[Row],
+) -> str | None:
+    """Find the data set that an item's name is of: one name is of several, or may be beyond the sample.
+
+    A column whose values go with the arm is none: items that arms share would be called otherwise.
+    """
+    if "item" not in roles:
+        return None
+    for name in (n for n in names if plain[n] in _SETS):
+        named: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+        under: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
+        for row in sample:
+            arm, value = tuple(cells.text(row.get(a)) for a in arms), cells.text(row.get(name))
+            named[*arm, cells.text(row.get(roles["item"]))].add(value)
+            under[value].add(arm)
+        several = any(len(found) > 1 for found in named.values())
+        if several or (len(sample) >= SAMPLE and any(len(found) > 1 for found in under.values())):
+            return name
+    return None
+
+
+def _item_of(row: Row, roles: Mapping[str, str]) -> str:
+    """Give what a row's item is called, within its data set where there is one."""
+    return "\0".join(cells.text(row.get(roles[r])) for r in ("set", "item", "question") if r in roles)
+
+
 def _same_within(values: Sequence[Any], roles: Mapping[str, str], sample: Sequence[Row]) -> bool | None:
     """Say whether a column is the same in all rows of an item; None where no item has two rows."""
-    item = roles.get("item") or roles.get("question")
-    if item is None:
+    if "item" not in roles and "question" not in roles:
         return None
     met: dict[str, set[str]] = defaultdict(set)
     for row, value in zip(sample, values, strict=True):
-        met[cells.text(row.get(item))].add(cells.text(value))
+        met[_item_of(row, roles)].add(cells.text(value))
     if any(len(found) > 1 for found in met.values()):
         return False
     return True if len(met) < len(sample) else None
