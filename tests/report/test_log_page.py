@@ -190,7 +190,7 @@ def test_a_page_of_ten_thousand_items_with_long_texts_is_bounded_and_says_what_i
     assert len(listed) == 2
     assert sum(map(int, listed)) == len(re.findall(r"<summary>q\d+: ", text)) > 20
     # Where there is no more room for a whole text the page says where it is.
-    assert f"The text has {len(long):,} characters. The whole is in" in page.words
+    assert f"The text has {len(long):,} characters. The whole is in its log." in page.words
 
 
 def test_missing_outcomes_have_their_test_and_bounds(written, page_of):
@@ -239,6 +239,22 @@ def test_repeats_that_differ_are_counted_by_arm(written, page_of):
     found, _, _, page = page_of(written(rows(20, reps=2)))
     flicker = body(page.tables["flicker"])
     assert flicker == {arm: [f["cells"], f["vary"]] for arm, f in found.flicker.items()}
+
+
+def test_what_differs_beside_the_arm_is_shown_with_its_graph(written, page_of):
+    trials = rows(20)
+    for trial in trials:
+        trial["model"] = "m-2" if trial["arm"] == "cot" else "m-1"
+    found, effect, _, page = page_of(written(trials))
+    compared = wp.compare_runs(found)
+    told = {row[0][0]: [text for text, _ in row[1:]] for row in page.tables["differs"][1:]}
+    assert told["model"] == ["model", "m-1", "m-2", "no"]
+    for line in compared.sentence.split("\n")[1:]:
+        assert " ".join(line.split()) in page.words
+    assert "model" in compared.graph.unobserved
+    assert "run causes model." in page.words
+    assert json.loads(page.scripts["results"])["comparison"]["differences"]
+    assert effect.sentence.split("\n")[1] in page.words
 
 
 def test_an_effect_of_other_logs_and_a_page_in_the_place_of_a_log_are_refused(written, tmp_path):

@@ -84,13 +84,13 @@ def effect_of_logs(
 def effect_for_page(
     paths: Sequence[Path], of_log: Mapping[str, Any], given: Mapping[str, Any]
 ) -> tuple[ReadTrials, EffectResult]:
-    """Read logs with their texts, and estimate the effect of one arm against another.
+    """Read logs, and estimate the effect of one arm against another.
 
     `given` are arguments of `log_effect`, None where they were not written.
     """
     import whyprompt as wp
 
-    found = _read(paths, of_log, texts=True)
+    found = _read(paths, of_log)
     # A reference alone would ask for all other arms at once, and a page is of two.
     asked = {name: value for name, value in given.items() if value is not None}
     if of_log["reference"] is not None:
@@ -165,12 +165,12 @@ def compare(
     put(result.to_dict() | {"logs": result.trials.to_dict()}, text, as_json=as_json)
 
 
-def _read(paths: Sequence[Path], of_log: Mapping[str, Any], *, texts: bool = False) -> ReadTrials:
+def _read(paths: Sequence[Path], of_log: Mapping[str, Any]) -> ReadTrials:
     """Read logs; of one table that cannot be read as logs, say how its columns are named."""
     import whyprompt as wp
 
     try:
-        return wp.read_trials(*paths, texts=texts, **of_log)
+        return wp.read_trials(*paths, texts=False, **of_log)
     except DataError as error:
         if len(paths) == 1 and paths[0].suffix.lower() in TABLES:
             hint = error.hint and f"{error.hint}; or name columns of the table: --treatment, --outcome"

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import escape
 
 from whyprompt.page.blocks import Text, details, num
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from collections.abc import Mapping
 
+    from whyprompt.answers.changes import Changed
     from whyprompt.effects.result import EffectResult
     from whyprompt.page.blocks import Block, Section
 
@@ -22,112 +22,78 @@ LISTED = 100
 """Items listed in each direction, the largest change first."""
 
 _SHOWN = 700
-# Bytes, of all texts as they stand in the page.
-_ROOM = 1_100_000
+# Bytes as they stand in the page: of what is shown at once, and of whole texts behind what is cut.
+_ROOM, _BEHIND = 600_000, 500_000
 
 
 class Texts:
     """Text blocks, as long as there is room on the page."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int = _ROOM, behind: int = _BEHIND) -> None:
         self.left = room
+        self.behind = behind
 
-    def block(self, label: str, text: str, file: str) -> list[Block]:
+    def block(self, label: str, text: str) -> list[Block]:
         """Show a text, its beginning where it is long, with the whole behind it or where it is found."""
         head = Text(label)
-        if len(text) <= _SHOWN and self._fits(text):
+        if len(text) <= _SHOWN:
+            self.left -= _bytes(text)
             return [head, Text(text or "(nothing)", "verbatim")]
         start = text[:_SHOWN].rstrip() + "…"
-        self._fits(start)
+        self.left -= _bytes(start)
         blocks: list[Block] = [head, Text(start, "verbatim")]
-        if self._fits(text):
+        if (size := _bytes(text)) <= self.behind:
+            self.behind -= size
             return [*blocks, details(f"All {len(text):,} characters", Text(text, "verbatim"))]
-        return [*blocks, Text(f"The text has {len(text):,} characters. The whole is in {file}.", "note")]
-
-    def _fits(self, text: str) -> bool:
-        size = len(str(escape(text)).encode("utf-8", "replace"))
-        if size > self.left:
-            return False
-        self.left -= size
-        return True
+        return [*blocks, Text(f"The text has {len(text):,} characters. The whole is in its log.", "note")]
 
 
-def changed_items(frame: pd.DataFrame, effect: EffectResult) -> list[Block]:
-    """List the items of a paired effect whose outcome rises, and those whose outcome falls.
+def _bytes(text: str) -> int:
+    return len(str(escape(text)).encode("utf-8", "replace"))
 
-    `frame` has their trials, with ``question``, ``prompt`` and ``completion`` as far as logs tell them.
-    """
+
+def changed_items(changed: Changed, effect: EffectResult) -> list[Block]:
+    """List the items of a paired effect whose outcome rises, and those whose outcome falls."""
     items = effect.items
     assert items is not None
-    changes = items.changes
-    order = np.argsort(-np.abs(changes), kind="stable")
-    ways = [[k for k in order.tolist() if side * changes[k] > 0] for side in (1, -1)]
-    shown = {items.units[k] for way in ways for k in way[:LISTED]}
-    rows = _first_trials(frame, effect, shown)
-    texts = Texts(_ROOM)
+    ways = [changed[name] for name in ("gains", "regressions")]
+    texts = Texts()
+    listed: list[list[Block]] = [[], []]
     # One of each in turn, so that where the room ends it ends for both.
-    made: dict[int, Section] = {}
     for place in range(LISTED):
-        for way in ways:
-            if place < len(way) and texts.left > 4 * _SHOWN:
-                made[way[place]] = _item(way[place], effect, rows.get(items.units[way[place]], {}), texts)
-    blocks: list[Block] = []
-    for way, word in zip(ways, ("higher", "lower"), strict=True):
+        for way, blocks in zip(ways, listed, strict=True):
+            if place < len(way) and texts.left > 0:
+                blocks.append(_item(way[place], effect, texts))
+    out: list[Block] = []
+    for way, blocks, word in zip(ways, listed, ("higher", "lower"), strict=True):
         title = f"Items whose outcome is {word} under {effect.treated!r}: {len(way)}"
-        listed: list[Block] = [made[k] for k in way if k in made]
-        if len(listed) < len(way):
-            note = (
-                f"Listed are the {len(listed)} with the largest change; whyprompt import writes all trials."
-            )
-            listed.insert(0, Text(note, "note"))
-        blocks.append(details(title, *listed) if listed else Text(f"{title}."))
-    if items.n_repeats and made:
+        if len(blocks) < len(way):
+            note = f"Listed are the {len(blocks)} with the largest change; --changed --json has all."
+            blocks.insert(0, Text(note, "note"))
+        out.append(details(title, *blocks) if blocks else Text(f"{title}."))
+    if items.n_repeats and any(ways):
         text = (
-            "Outcomes are means over an item's repeats; answers are those of its first trial under each arm."
+            "Outcomes are means over an item's repeats; of its answers those are shown that differ most"
+            " in the direction of the change."
         )
-        blocks.append(Text(text))
-    return blocks
-
-
-def _first_trials(
-    frame: pd.DataFrame, effect: EffectResult, units: set[str]
-) -> dict[str, dict[str, dict[str, Any]]]:
-    """Give the first scored trial of each item under each arm."""
-    names = [n for n in ("question", "prompt", "completion", "log") if n in frame]
-    some = frame[
-        frame["item_id"].astype(str).isin(units)
-        & frame["arm"].isin([effect.treated, effect.control])
-        & frame[effect.outcome].notna()
-    ]
-    some = some[~some.duplicated(["item_id", "arm"])]
-    out: dict[str, dict[str, dict[str, Any]]] = {}
-    for item, arm, *values in some[["item_id", "arm", *names]].itertuples(index=False):
-        out.setdefault(str(item), {})[str(arm)] = dict(zip(names, values, strict=True))
+        out.append(Text(text))
     return out
 
 
-def _item(place: int, effect: EffectResult, trials: dict[str, dict[str, Any]], texts: Texts) -> Section:
-    """Show one item: what was asked, and under each arm what came and its score."""
-    items = effect.items
-    assert items is not None
-    scores = {effect.control: float(items.control[place]), effect.treated: float(items.treated[place])}
+def _item(row: Mapping[str, Any], effect: EffectResult, texts: Texts) -> Section:
+    """Show one item: what was asked, its right answer, and under each arm what came and its score."""
+    before, after = (num(row[side]).text for side in ("control", "treated"))
     blocks: list[Block] = []
-    asked = next((t["question"] for t in trials.values() if isinstance(t.get("question"), str)), None)
-    if asked is not None:
-        file = next(iter(trials.values()))["log"]
-        blocks += texts.block("What was asked:", asked, file)
-    for arm, score in scores.items():
-        trial = trials.get(arm, {})
-        if asked is None and isinstance(trial.get("prompt"), str):
-            blocks += texts.block(f"What was sent under {arm!r}:", trial["prompt"], trial["log"])
-        said, shown = trial.get("completion"), num(score).text
-        if isinstance(said, str):
-            blocks += texts.block(
-                f"The answer under {arm!r}, {effect.outcome!r} {shown}:", said, trial["log"]
+    if row["question"] is not None:
+        blocks += texts.block("What was asked:", row["question"])
+    if row["target"] is not None:
+        blocks += texts.block("The right answer:", row["target"])
+    for side, score in (("control", before), ("treated", after)):
+        arm, said = getattr(effect, side), row[f"completion_{side}"]
+        if said is None:
+            blocks.append(
+                Text(f"The logs do not have the answer under {arm!r}; {effect.outcome!r} is {score}.")
             )
         else:
-            blocks.append(
-                Text(f"The logs do not have the answer under {arm!r}; {effect.outcome!r} is {shown}.")
-            )
-    before, after = (num(scores[arm]).text for arm in (effect.control, effect.treated))
-    return details(f"{items.units[place][:120]}: {before} → {after}", *blocks)
+            blocks += texts.block(f"The answer under {arm!r}, {effect.outcome!r} {score}:", said)
+    return details(f"{str(row['item_id'])[:120]}: {before} → {after}", *blocks)

@@ -28,9 +28,7 @@ from whyprompt.page.blocks import (
 from whyprompt.page.strength import effect_strength
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import pandas as pd
+    from collections.abc import Mapping
 
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
@@ -173,24 +171,15 @@ def _data_table(m: Material) -> Table:
 
 def _example(m: Material) -> list[Block]:
     frame, e = m.effect.frame, m.effect
-    arms = (e.contrast.control, e.contrast.treated)
-    shown: list[Block] = []
-    for label, prompt in sent_prompts(frame, arms):
-        shown += [Text(label), Text(prompt, "verbatim")]
-    return [details("One item's prompt under both arms", *shown)] if shown else []
-
-
-def sent_prompts(frame: pd.DataFrame, arms: Sequence[str]) -> list[tuple[str, str]]:
-    """Give what was sent for the first item under each of some arms, with the words that say so."""
     if "prompt" not in frame.columns:
         return []
     item = frame["item_id"].iloc[0]
-    rows = [frame[(frame["item_id"] == item) & (frame["arm"] == arm)] for arm in arms]
-    return [
-        (f"Item {item} under {arm!r}:", str(some["prompt"].iloc[0]))
-        for arm, some in zip(arms, rows, strict=True)
-        if not some.empty
-    ]
+    shown: list[Block] = []
+    for arm in (e.contrast.control, e.contrast.treated):
+        rows = frame[(frame["item_id"] == item) & (frame["arm"] == arm)]
+        if not rows.empty:
+            shown += [Text(f"Item {item} under {arm!r}:"), Text(str(rows["prompt"].iloc[0]), "verbatim")]
+    return [details("One item's prompt under both arms", *shown)]
 
 
 def overlap(m: Material) -> list[Block]:

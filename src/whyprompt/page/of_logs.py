@@ -6,28 +6,35 @@ import platform
 import shlex
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from markupsafe import Markup
+
 from whyprompt._files import file_sha256
 from whyprompt._version import __version__
 from whyprompt._words import counted
+from whyprompt.answers.apart import ARM
+from whyprompt.answers.compare import text_difference
 from whyprompt.answers.logs import compared_rows
-from whyprompt.page.blocks import Section, Text, count, details, num, p_value, table
+from whyprompt.page.blocks import Figure, Section, Text, count, details, num, p_value, table
 from whyprompt.page.changed import Texts, changed_items
 from whyprompt.page.closing import assumed
-from whyprompt.page.external import assumption_table, effect_blocks, overlap_blocks, sent_prompts
+from whyprompt.page.external import assumption_table, effect_blocks, overlap_blocks
 from whyprompt.page.items import item_blocks
 from whyprompt.page.logs import hidden_blocks
 from whyprompt.page.strength import effect_strength
+from whyprompt.trials.logs.again import trials_again
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from whyprompt.answers.compare import RunComparison
     from whyprompt.effects.result import EffectResult
     from whyprompt.page.blocks import Block, Cell, Table
     from whyprompt.trials.logs.result import ReadTrials
 
 # Rows of a table of what logs hold, and characters of a value in it.
 _ROWS, _CHARS = 60, 120
-# Bytes of the prompts that are shown as an example.
+# Bytes of prompts behind the beginnings that are shown as an example.
 _EXAMPLE = 100_000
 _ROLES = {
     "prompt": "the prompt",
@@ -39,10 +46,10 @@ _ROLES = {
 }
 
 
-def log_sections(found: ReadTrials, effect: EffectResult) -> list[Section]:
+def log_sections(compared: RunComparison, effect: EffectResult) -> list[Section]:
     """Make the parts of the page of two arms of logs.
 
-    `effect` is of `log_effect` from `found`.
+    `effect` is of `log_effect`, and `compared` of `compare_runs`, for the same two arms of the same logs.
     """
     parts = {
         "answer": ("The answer", _answer),
@@ -58,7 +65,7 @@ def log_sections(found: ReadTrials, effect: EffectResult) -> list[Section]:
         "limits": ("What may not be claimed", _limits),
         "reproduce": ("How to reproduce it", _reproduce),
     }
-    return [Section(name, title, tuple(part(found, effect))) for name, (title, part) in parts.items()]
+    return [Section(name, title, tuple(part(compared, effect))) for name, (title, part) in parts.items()]
 
 
 def _said(effect: EffectResult) -> str:
@@ -66,7 +73,8 @@ def _said(effect: EffectResult) -> str:
     return effect.sentence.removeprefix(str(effect["read"])).strip()
 
 
-def _answer(found: ReadTrials, effect: EffectResult) -> list[Block]:
+def _answer(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    found = compared.trials
     said = [Text(_said(effect), "lead")]
     if found.figures.get("same_prompts"):
         words = "None: both arms were sent the same prompts, so that whatever differs is noise."
@@ -80,7 +88,8 @@ def _answer(found: ReadTrials, effect: EffectResult) -> list[Block]:
     return [Section("", "", tuple(said), "answer")]
 
 
-def _read(found: ReadTrials, effect: EffectResult) -> list[Block]:
+def _read(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    found = compared.trials
     rows = [
         (
             str(one["file"]),
@@ -104,14 +113,25 @@ def _read(found: ReadTrials, effect: EffectResult) -> list[Block]:
     taken = [(column, _cut(field)) for column, field in found.taken.items()]
     shown = _some("Columns of the trial table, and what was taken for them", ("column", "taken from"), taken)
     blocks.append(details("What was taken for what", shown))
-    texts = Texts(_EXAMPLE)
+    return blocks + _example(found, effect)
+
+
+def _example(found: ReadTrials, effect: EffectResult) -> list[Block]:
+    """Show what was sent for the first item of the table under each arm, as far as logs have it."""
+    item, arm = found.frame["item_id"].to_numpy(), found.frame["arm"].to_numpy()
+    known = found.frame[found.outcome].notna().to_numpy()
+    texts = Texts(behind=_EXAMPLE)
     sent: list[Block] = []
-    for label, prompt in sent_prompts(found.frame, (effect.control, effect.treated)):
-        sent += texts.block(label, prompt, "the log")
-    return [*blocks, details("One item's prompt under both arms", *sent)] if sent else blocks
+    for name in (effect.control, effect.treated):
+        here = np.flatnonzero((item == item[0]) & (arm == name) & known)[:1].tolist()
+        for trial in trials_again(found, here).values():
+            if trial.prompt:
+                sent += texts.block(f"Item {item[0]} under {name!r}:", trial.prompt)
+    return [details("One item's prompt under both arms", *sent)] if sent else []
 
 
-def _design(found: ReadTrials, effect: EffectResult) -> list[Block]:
+def _design(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    found = compared.trials
     p = found.pairing
     paired = effect.items is not None
     facts: list[tuple[Cell | str, ...]] = [
@@ -152,33 +172,27 @@ def _design(found: ReadTrials, effect: EffectResult) -> list[Block]:
     return [*blocks, Text(text), *overlap_blocks(effect, "main")]
 
 
-def _differs(found: ReadTrials, _effect: EffectResult) -> list[Block]:
-    arm = found.taken.get("arm", "")
-    rows = [
-        (
-            _ROLES.get(role, role),
-            path,
-            "this is the arm" if arm.startswith(f"{path} (") else "",
-            _values(values),
-        )
-        for role, paths in found.differs.items()
-        for path, values in paths.items()
-    ]
-    others = [row for row in rows if not row[2]]
-    blocks: list[Block] = []
-    if others:
-        text = (
-            "What differs beside the arm and changes with it cannot be told from the arm: the two are one"
-            " treatment."
-        )
-    else:
-        text = "Of what the logs tell, nothing differs but the arm. What they do not tell may."
-    blocks.append(Text(text))
+def _sentences(compared: RunComparison) -> tuple[list[str], str]:
+    """Give what the comparison says of differences, and what it says of noise."""
+    said = compared.sentence.removeprefix(compared.trials.sentence).strip().split("\n")
+    noise = said.pop() if "items" in compared.figures else ""
+    return [text for text in said if text], noise
+
+
+def _differs(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    found = compared.trials
+    blocks: list[Block] = [Text(text) for text in _sentences(compared)[0]]
+    rows = []
+    for role, path, one, other, told in compared.to_frame().itertuples(index=False):
+        # Of two long texts what differs, or both would be cut before it.
+        sides = (one, other) if max(len(one), len(other)) <= _CHARS else text_difference(one, other)
+        rows.append((_ROLES.get(role, role), path, *map(_cut, sides), told))
     if rows:
-        head = ("kind", "setting", "", "values")
-        blocks.append(
-            _some("Settings that differ between the logs or their trials", head, rows, name="differs")
-        )
+        head = ("kind", "setting", effect.control, effect.treated, "told from the arm?")
+        blocks.append(_some("Settings that differ between the two arms", head, rows, name="differs"))
+        graph = Markup(compared.graph.to_svg(ARM, effect.outcome))  # noqa: S704 - names are escaped there
+        caption = "These differences as a graph: what is not alike in the arms shares the choice of the run"
+        blocks.append(Figure("graph", "", caption, "Causal graph of the differences", graph, kind="graph"))
     same = [
         (_ROLES.get(role, role), path, _cut(value))
         for role, paths in found.shared.items()
@@ -190,12 +204,8 @@ def _differs(found: ReadTrials, _effect: EffectResult) -> list[Block]:
     return blocks
 
 
-def _values(values: Sequence[str]) -> str:
-    shown = " | ".join(_cut(value, 60) if value else "(not told)" for value in values[:4])
-    return shown + (f" | and {len(values) - 4} more" if len(values) > 4 else "")
-
-
-def _missing(found: ReadTrials, effect: EffectResult) -> list[Block]:
+def _missing(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    found = compared.trials
     blocks: list[Block] = []
     head = ("arm", "reason", "trials")
     for caption, name, by_arm in (
@@ -241,7 +251,7 @@ def _missing(found: ReadTrials, effect: EffectResult) -> list[Block]:
     return blocks
 
 
-def _effects(_found: ReadTrials, effect: EffectResult) -> list[Block]:
+def _effects(_compared: RunComparison, effect: EffectResult) -> list[Block]:
     blocks: list[Block] = [Text(_said(effect)), *effect_blocks(effect, of=("part", "parts"))]
     if effect.measures:
         rows = [(m.label, num(m.estimate), num(m.ci_low), num(m.ci_high)) for m in effect.measures]
@@ -250,43 +260,38 @@ def _effects(_found: ReadTrials, effect: EffectResult) -> list[Block]:
     return [*blocks, assumption_table(effect)]
 
 
-def _items(found: ReadTrials, effect: EffectResult) -> list[Block]:
-    frame = found.frame
+def _items(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    frame = compared.trials.frame
     tasks = {}
     if "task_type" in frame:
         tasks = dict(zip(frame["item_id"].astype(str), frame["task_type"].astype(str), strict=True))
     blocks = item_blocks(effect, tasks)
-    return blocks if effect.items is None else blocks + changed_items(frame, effect)
+    return blocks if effect.items is None else blocks + changed_items(compared.changed, effect)
 
 
-def _noise(found: ReadTrials, _effect: EffectResult) -> list[Block]:
+def _noise(compared: RunComparison, _effect: EffectResult) -> list[Block]:
+    found = compared.trials
     blocks: list[Block] = []
     if found.figures.get("same_prompts"):
         text = "Both arms were sent the same prompts in every item: their difference is an A/A comparison."
         blocks.append(Text(text))
+    text = _sentences(compared)[1] or (
+        "No item was run under both arms, so that no item's outcome is seen to change. The interval"
+        " covers chance in the average."
+    )
+    blocks.append(Text(text))
     if found.flicker:
         rows = [(arm, count(f["cells"]), count(f["vary"])) for arm, f in found.flicker.items()]
         head = ("arm", "items with repeats", "of them with outcomes that differ")
         blocks.append(table("Repeats of an item under one arm", head, rows, name="flicker"))
-        text = "What repeats of one arm differ by is no effect. Repeats are averaged, and count as one item."
-        return [*blocks, Text(text)]
-    same = found.left_out.get("repeats that agree in every cell")
-    if same:
-        text = (
-            f"The logs have repeats ({counted(same, 'trial')} beyond the first), and they agree with the"
-            " first in every item: they count as one run, and do not show how much chance moves an outcome."
+        blocks.append(
+            Text("What repeats of one arm differ by is no effect. Repeats are averaged within their item.")
         )
-    else:
-        text = (
-            "The logs have one trial of an item under an arm, so that they do not show how much chance"
-            " moves an item's outcome. The interval covers chance in the average; of single items nothing"
-            " can be said."
-        )
-    text += " To see it, run both arms again with another seed, and give those logs too."
-    return [*blocks, Text(text)]
+    return blocks
 
 
-def _sensitivity(found: ReadTrials, effect: EffectResult) -> list[Block]:
+def _sensitivity(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    found = compared.trials
     if effect.items is None:
         return hidden_blocks(compared_rows(found, effect), effect)
     text = (
@@ -297,7 +302,7 @@ def _sensitivity(found: ReadTrials, effect: EffectResult) -> list[Block]:
     return [Text(text)]
 
 
-def _inside(_found: ReadTrials, _effect: EffectResult) -> list[Block]:
+def _inside(_compared: RunComparison, _effect: EffectResult) -> list[Block]:
     text = (
         "This page has no internal part. Logs hold what a model answered and nothing of how it came to"
         " it: which attention heads carry the change is seen only by running the model, as a study does"
@@ -306,7 +311,8 @@ def _inside(_found: ReadTrials, _effect: EffectResult) -> list[Block]:
     return [Text(text, "note")]
 
 
-def _limits(found: ReadTrials, effect: EffectResult) -> list[Block]:
+def _limits(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    found = compared.trials
     models = found.frame["model"].dropna().unique().tolist() if "model" in found.frame else []
     named = (
         f"the model {models[0]!r}"
@@ -339,7 +345,8 @@ def _limits(found: ReadTrials, effect: EffectResult) -> list[Block]:
     return blocks + ([Text("Warnings that the results carry:", items=own)] if own else [])
 
 
-def _reproduce(found: ReadTrials, effect: EffectResult) -> list[Block]:
+def _reproduce(compared: RunComparison, effect: EffectResult) -> list[Block]:
+    found = compared.trials
     files = [str(one["file"]) for one in found.sources]
     hashes = [(name, file_sha256(name) or "not there any more") for name in files[:_ROWS]]
     blocks: list[Block] = [
@@ -394,6 +401,8 @@ def _cut(text: str, most: int = _CHARS) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def log_results(found: ReadTrials, effect: EffectResult) -> Mapping[str, Any]:
+def log_results(compared: RunComparison, effect: EffectResult) -> Mapping[str, Any]:
     """Give what the page holds for programs."""
-    return {"effect": effect.to_dict(), "logs": found.to_dict()}
+    # Not the items' texts: they stand on the page, as far as it has room for them.
+    differences = {name: value for name, value in compared.to_dict().items() if name != "changed"}
+    return {"effect": effect.to_dict(), "logs": compared.trials.to_dict(), "comparison": differences}

@@ -227,12 +227,14 @@ def _study_page(study: str | Path, folder: Path) -> str:
 
 
 def _log_page(found: ReadTrials, effect: EffectResult) -> str:
+    from whyprompt.answers.compare import compare_runs
     from whyprompt.page.of_logs import log_results, log_sections
 
     if effect["read"] != found.sentence or not {effect.treated, effect.control} <= {*found.arms}:
         raise DataError("the effect is not of these logs", hint="log_effect(found)")
     title = f"{effect.outcome}: {effect.treated!r} instead of {effect.control!r}"
-    page = _render(title, log_sections(found, effect), log_results(found, effect), None)
+    compared = compare_runs(found, treated=effect.treated, control=effect.control, level=effect.level)
+    page = _render(title, log_sections(compared, effect), log_results(compared, effect), None)
     # Half a character has no UTF-8, and what turns the direction of writing turns the page's own words too.
     page = page.encode("utf-8", "replace").decode().translate(_UNSEEN)
     return _small(page, hint="compare fewer logs, or fewer subgroups (by)")
