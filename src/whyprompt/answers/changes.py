@@ -10,7 +10,7 @@ from whyprompt._words import format_number
 from whyprompt.trials.logs.again import trials_again
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from whyprompt.effects.pairs import PairedItems
     from whyprompt.trials.logs.result import ReadTrials
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     Changed = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
-def changed_items(found: ReadTrials, items: PairedItems, *, treated: str, control: str) -> Changed:
+def changed_items(
+    found: ReadTrials, items: PairedItems, *, treated: str, control: str, texts: bool = True
+) -> Changed:
     """List ``gains`` and ``regressions``, the largest first, with the texts of one trial of each arm.
 
     Each has ``item_id``, its mean outcomes ``control`` and ``treated``, what was asked (``question``, else
@@ -28,47 +30,44 @@ def changed_items(found: ReadTrials, items: PairedItems, *, treated: str, contro
     read from the logs anew, those of changed items alone.
     """
     order = sorted(np.flatnonzero(items.changes).tolist(), key=lambda k: -abs(items.changes[k]))
-    shown = {k: _most_apart(found, items, k, rows) for k, rows in _rows(found, items, treated, control)}
+    shown = _most_apart(found, items, treated, control) if texts else {}
     told = trials_again(found, [row for both in shown.values() for row in both])
     out: dict[str, list[dict[str, Any]]] = {"gains": [], "regressions": []}
     for k in order:
-        without, under = (told[row] for row in shown[k])
-        out["gains" if items.changes[k] > 0 else "regressions"].append(
-            {
-                "item_id": items.units[k],
-                "control": float(items.control[k]),
-                "treated": float(items.treated[k]),
+        one: dict[str, Any] = {
+            "item_id": items.units[k],
+            "control": float(items.control[k]),
+            "treated": float(items.treated[k]),
+        }
+        if texts:
+            without, under = (told[row] for row in shown[k])
+            one |= {
                 "question": _asked(without) or _asked(under),
                 "target": without.target or under.target or None,
                 "completion_control": without.completion,
                 "completion_treated": under.completion,
             }
-        )
+        out["gains" if items.changes[k] > 0 else "regressions"].append(one)
     return out
 
 
-def _rows(
+def _most_apart(
     found: ReadTrials, items: PairedItems, treated: str, control: str
-) -> Iterator[tuple[int, tuple[list[int], list[int]]]]:
-    """Give each changed item's rows of the table under the control and under the treated arm."""
+) -> dict[int, tuple[int, int]]:
+    """Give the rows of each changed item, control and treated, that differ most in its direction."""
     changed = {items.units[k]: k for k in np.flatnonzero(items.changes).tolist()}
-    frame = found.frame
-    arm, name = frame["arm"].to_numpy(), frame["item_id"].astype(str).to_numpy()
-    known = frame[found.outcome].notna().to_numpy()
-    here: dict[int, tuple[list[int], list[int]]] = {k: ([], []) for k in changed.values()}
-    for row in np.flatnonzero(known & np.isin(arm, [treated, control])).tolist():
+    arm, name = found.frame["arm"].to_numpy(), found.frame["item_id"].astype(str).to_numpy()
+    y = found.frame[found.outcome].to_numpy(dtype=float)
+    rows: dict[int, tuple[list[int], list[int]]] = {k: ([], []) for k in changed.values()}
+    for row in np.flatnonzero(~np.isnan(y) & np.isin(arm, [treated, control])).tolist():
         k = changed.get(name[row])
         if k is not None:
-            here[k][int(arm[row] == treated)].append(row)
-    yield from here.items()
-
-
-def _most_apart(
-    found: ReadTrials, items: PairedItems, k: int, rows: tuple[list[int], list[int]]
-) -> tuple[int, int]:
-    outcome = found.frame[found.outcome].to_numpy(dtype=float)
-    low, high = (min, max) if items.changes[k] > 0 else (max, min)
-    return low(rows[0], key=outcome.__getitem__), high(rows[1], key=outcome.__getitem__)
+            rows[k][int(arm[row] == treated)].append(row)
+    out = {}
+    for k, (without, under) in rows.items():
+        low, high = (min, max) if items.changes[k] > 0 else (max, min)
+        out[k] = low(without, key=y.__getitem__), high(under, key=y.__getitem__)
+    return out
 
 
 def _asked(trial: LoggedTrial) -> str | None:
@@ -85,10 +84,10 @@ def changed_text(changed: Changed, *, width: int = 100, most: int = 20) -> str:
                 f"  {row['item_id']}: {format_number(row['control'])} -> {format_number(row['treated'])}"
             )
             texts = {
-                "asked": row["question"],
-                "target": row["target"],
-                "before": row["completion_control"],
-                "after": row["completion_treated"],
+                "asked": row.get("question"),
+                "target": row.get("target"),
+                "before": row.get("completion_control"),
+                "after": row.get("completion_treated"),
             }
             lines += [f"    {what}: {_cut(text, width)}" for what, text in texts.items() if text is not None]
         if len(rows) > most:

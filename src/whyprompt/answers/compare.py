@@ -117,6 +117,7 @@ def compare_runs(
     treated: str | None = None,
     control: str | None = None,
     level: float = 0.95,
+    texts: bool = True,
 ) -> RunComparison:
     r"""Say all that differs between two runs, which of it can be told from the arm, and what may be noise.
 
@@ -134,6 +135,8 @@ def compare_runs(
         The arms, where there are more than two.
     level : float, default 0.95
         Of the range of flips that noise makes.
+    texts : bool, default True
+        Whether changed items have their texts, for which logs are read again.
 
     Returns
     -------
@@ -182,10 +185,10 @@ def compare_runs(
         )
     )
     treated, control = two_arms(found, treated, control or reference)
-    return _compared(found, treated, control, level)
+    return _compared(found, treated, control, level, texts=texts)
 
 
-def _compared(found: ReadTrials, treated: str, control: str, level: float) -> RunComparison:
+def _compared(found: ReadTrials, treated: str, control: str, level: float, *, texts: bool) -> RunComparison:
     arms = (control, treated)
     two = found.frame[found.frame["arm"].isin(arms)]
     beside = differences_of(found, arms)
@@ -202,7 +205,7 @@ def _compared(found: ReadTrials, treated: str, control: str, level: float) -> Ru
     changed: Changed = {}
     items = _items(two, found.outcome, treated, control)
     if items is not None:
-        changed = changed_items(found, items, treated=treated, control=control)
+        changed = changed_items(found, items, treated=treated, control=control, texts=texts)
         words, more = noise_words(found, two, items, beside, treated, level)
         figures |= more
         sentences.append(words)

@@ -81,6 +81,8 @@ def _flip_words(found: ReadTrials, flips: Flips, level: float, *, same: bool) ->
             f"{k} of {items} flip, and the repeats were copies: whether another draw would flip as many they"
             " do not tell; repeats with seeds of their own would."
         )
+    if flips.expected is None and not k:
+        return "Each item was run once under each arm, and none flips."
     if flips.expected is None:
         return (
             f"Each item was run once under each arm: how many of the {k} that flip are noise cannot be told."

@@ -151,6 +151,7 @@ def compare(
         treated=treated,
         control=control,
         level=level,
+        texts=changed or as_json,
     )
     text = result.summary()
     if changed:
