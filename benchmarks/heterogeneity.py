@@ -210,8 +210,9 @@ def predictions(
 
 def fitted(name: str, frame: pd.DataFrame, rows: RowScores) -> Callable[[pd.DataFrame], Floats]:
     """Fit a model to the scores that another was fitted to, which spares the nuisances."""
-    from whyprompt.effects.methods.learners import Covariates
-    from whyprompt.effects.whom.models import Evidence, fit_effect, predict_effect
+    from whyprompt.effects.methods.covariates import Covariates
+    from whyprompt.effects.whom.evidence import Evidence
+    from whyprompt.effects.whom.models import fit_effect, predict_effect
     from whyprompt.stats.design import design_matrix
 
     assert rows.propensity is not None

@@ -13,7 +13,8 @@ from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 
 from whyprompt import heterogeneous_effects, prompt_policy
 from whyprompt.effects.whom import models
-from whyprompt.effects.whom.models import EFFECT_MODELS, Evidence, fit_effect
+from whyprompt.effects.whom.evidence import Evidence
+from whyprompt.effects.whom.models import EFFECT_MODELS, fit_effect
 from whyprompt.errors import EstimationError
 
 ARM = {"treatment": "arm", "outcome": "y"}

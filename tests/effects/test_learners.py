@@ -13,10 +13,9 @@ from whyprompt import estimate_effect
 from whyprompt.cli.choices import read_choice
 from whyprompt.effects import AIPW, make_method
 from whyprompt.effects.estimate import estimated
-from whyprompt.effects.methods import learners
+from whyprompt.effects.methods import boosted
+from whyprompt.effects.methods.boosted import LogitAndTrees, RidgeAndTrees
 from whyprompt.effects.methods.learners import (
-    LogitAndTrees,
-    RidgeAndTrees,
     learn_outcome,
     learn_score,
     read_learner,
@@ -393,11 +392,11 @@ def test_trees_with_weights_are_those_of_scikit_learn(n):
     y, weights = X[:, 0] + np.abs(X[:, 1]) + rng.normal(size=n), 0.03 + 0.25 * rng.random(n)
     new = np.vstack([X, 2.0 * rng.normal(size=(200, 6))])
     # Half of the trees, since rows are few.
-    options = learners._SCORE | learners._SHARED
+    options = boosted._SCORE | boosted._SHARED
     half = options | {"max_iter": options["max_iter"] // 2}
     for given in (weights, None):
         theirs = HistGradientBoostingRegressor(**half).fit(X, y, sample_weight=given)
-        assert learners._boosted(X, y, given, options).predict(new) == pytest.approx(theirs.predict(new))
+        assert boosted._boosted(X, y, given, options).predict(new) == pytest.approx(theirs.predict(new))
 
 
 def test_a_long_tail_is_no_obstacle():

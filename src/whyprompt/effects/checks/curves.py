@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from whyprompt.effects.methods.learners import LINEAR, Covariates
+from whyprompt.effects.methods.covariates import Covariates
+from whyprompt.effects.methods.learners import LINEAR
 from whyprompt.stats.design import independent_columns, moments, weighted_gram
 from whyprompt.stats.left_over import left_over
 

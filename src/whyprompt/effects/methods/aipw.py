@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from whyprompt._arguments import at_least
+from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTrees
+from whyprompt.effects.methods.covariates import Covariates
 from whyprompt.effects.methods.learners import (
-    BOOSTED,
     LINEAR,
     LOGIT,
-    Covariates,
-    LogitAndTrees,
-    RidgeAndTrees,
     learn_outcome,
     learn_score,
     read_learner,
