@@ -717,3 +717,34 @@ def test_a_question_with_another_answer_is_not_called_another_question(log):
     two = log("b.toy", COT, arm="cot", target=["wrong", *(str(2 * k + 1) for k in range(1, 10))])
     pairing = wp.read_trials(one, two).pairing
     assert (pairing.n_targets, pairing.n_names) == (1, 0)
+
+
+def test_an_arm_without_one_outcome_is_named(tmp_path):
+    rows = [
+        {"item_id": k, "arm": arm, "score": "" if arm == "b" else 1, "error": "boom" if arm == "b" else ""}
+        for k in range(4)
+        for arm in ("a", "b")
+    ]
+    with pytest.raises(EstimationError, match=r"no trial of 'b' has an outcome: 4 \(boom\)"):
+        wp.log_effect(wp.read_trials(table(tmp_path, rows)))
+
+
+def test_a_chance_that_some_rows_lack_is_named(tmp_path):
+    rows = [
+        {"item_id": k, "arm": "ab"[k % 2], "score": k % 3 == 0, "propensity": "" if k == 5 else 0.5}
+        for k in range(30)
+    ]
+    with pytest.raises(EstimationError, match=r"1 trial has no logged chance.*and 29 have one"):
+        wp.log_effect(wp.read_trials(table(tmp_path, rows)))
+    whole = wp.log_effect(wp.read_trials(table(tmp_path, rows[:5] + rows[6:])))
+    assert "score known" in whole.std_error_method
+
+
+def test_a_row_of_no_arm_and_a_row_of_too_many_cells_are_named(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("item_id,arm,score\n1,a,1\n1,,0\n2,a,1\n2,b,0\n")
+    with pytest.raises(DataError, match=r"t.csv:3: 'arm' is empty"):
+        wp.read_trials(path)
+    path.write_text("item_id,arm,score\n1,a,1\n1,b,0,9\n")
+    with pytest.raises(DataError, match=r"t.csv:3"):
+        wp.read_trials(path)

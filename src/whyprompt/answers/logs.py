@@ -192,12 +192,25 @@ class _Pair:
             "level": level,
         }
         self.warnings: list[str] = []
+        for arm, rows in ((treated, self.is_treated), (control, ~self.is_treated)):
+            if np.isnan(self.y[rows]).all():
+                why = ", ".join(f"{n} ({text})" for text, n in found.missing.get(arm, {}).items())
+                raise EstimationError(
+                    f"no trial of {arm!r} has an outcome: {why}", hint="run it again, or score its trials"
+                )
 
     def design(self, options: Mapping[str, Any]) -> str:
         """Say which design the logs allow."""
         if _ADJUSTS & set(options):
             return "observational"
-        logged = "propensity" in self.two and bool(self.two["propensity"].notna().all())
+        chances = self.two["propensity"].notna() if "propensity" in self.two else np.zeros(1, dtype=bool)
+        logged = bool(chances.all())
+        if not logged and chances.any() and not self.both.any():
+            raise EstimationError(
+                f"{counted(int((~chances).sum()), 'trial has', 'trials have')} no logged chance of the arm"
+                f" (propensity), and {int(chances.sum())} have one",
+                hint="log the chance of each, or leave those without out",
+            )
         if self.both.any() and (self.share >= ENOUGH or not logged):
             return "paired"
         return "randomized" if logged else "observational"

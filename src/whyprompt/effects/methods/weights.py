@@ -160,6 +160,7 @@ class Weighting(Method):
         weights[kept], influence[kept] = made.weights, made.influence
         by_unit, df, remarks = self.error(part, made)
         error = float(np.linalg.norm(by_unit))
+        known = problem.known_score is not None and (self.dealt or plan.score_model in (None, "logit"))
         again = made.again
 
         def of_another(y: Floats) -> Fit:
@@ -188,7 +189,7 @@ class Weighting(Method):
             std_error=error,
             ci=interval(made.estimate, error, level=plan.level, df=df),
             df=df,
-            std_error_method="stacked estimating equations, score estimated"
+            std_error_method=f"stacked estimating equations, score {'known' if known else 'estimated'}"
             + (", cluster-robust" if problem.cluster is not None else ""),
             influence=influence,
             by_unit=by_unit,

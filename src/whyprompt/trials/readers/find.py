@@ -24,6 +24,7 @@ _HEAD = 64 * 1024
 # What plainly is of a format stands above what merely looks like a table.
 _PLAIN = 0.5
 _GLOB = "*?["
+_TABLES = (".csv", ".tsv")
 # How files begin that are to be unpacked first.
 _PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 
@@ -133,6 +134,9 @@ def _named(path: Path) -> FoundFile:
     if reader is None:
         if packed := _packed(path):
             raise DataError(f"{path} is compressed by {packed}", hint=f"unpack it first, by {packed} -d")
+        # What is called a table is read as one, so that what is wrong with it is named.
+        reader = next((r for r in readers() if r.name == "a plain table" and path.suffix in _TABLES), None)
+    if reader is None:
         raise DataError(f"{path} is no log of a known format", hint=_known())
     return FoundFile(path, reader)
 

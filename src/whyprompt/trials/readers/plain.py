@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 name = "a plain table"
 _NUMBERS = ("cost", "prompt_tokens", "completion_tokens")
+# Of these no row is without; a prompt's text may be none.
+_LABELS = frozenset(("arm", "variant", "condition", "treatment"))
 
 
 def sniff(path: Path, head: bytes) -> float:
@@ -180,7 +182,12 @@ def _long(path: Path, columns: Columns, opened: frozenset[str], known: set[str])
     item, within, question, target = (roles.get(role) for role in ("item", "set", "question", "target"))
     prompt, completion, error = (roles.get(role) for role in ("prompt", "completion", "error"))
     further = _Further(roles)
+    label = next((column for column in columns.arms if column.lower() in _LABELS), None)
     for where, row in _rows(path, opened, known):
+        if label is not None and _blank(row.get(label)):
+            raise DataError(
+                f"{where}: {label!r} is empty", hint="say which arm each row is of, or drop the row"
+            )
         named = _named(row, item, where) if item is not None else ""
         if within is not None:
             named = f"{cells.text(row.get(within))}/{named}"
@@ -201,11 +208,15 @@ def _long(path: Path, columns: Columns, opened: frozenset[str], known: set[str])
         )
 
 
+def _blank(value: object) -> bool:
+    return value is None or value == "" or value != value  # noqa: PLR0124 - not a number
+
+
 def _named(row: Row, column: str, where: str) -> str:
     value = row.get(column)
     if value.__class__ is str and value:
         return value
-    if value is None or value == "" or value != value:  # noqa: PLR0124 - not a number
+    if _blank(value):
         raise DataError(f"{where}: {column!r} is empty", hint="name the item of every row")
     # A spreadsheet makes 3.0 of 3.
     return str(int(value)) if isinstance(value, float) and value.is_integer() else cells.text(value)
