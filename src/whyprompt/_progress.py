@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,25 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int, str], None]
 
 _LINE_EVERY_S = 10.0
+# Where what is computed far below tells how far it is; nowhere, unless a caller listens.
+_LISTENER: ContextVar[Progress | None] = ContextVar("listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(report: Progress) -> Iterator[None]:
+    """Have steps of a long computation told to `report` inside the block."""
+    token = _LISTENER.set(report)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def tell(done: int, total: int, text: str) -> None:
+    """Tell who listens that so many steps of a computation are done."""
+    report = _LISTENER.get()
+    if report is not None:
+        report(done, total, text)
 
 
 @contextlib.contextmanager

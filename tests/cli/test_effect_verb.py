@@ -965,3 +965,17 @@ def test_a_change_on_a_date_needs_no_arm(run, tmp_path):
     code, _, err = run(tmp_path / "log.csv", *asked)
     assert code == 2
     assert "--treatment must be given with a table" in err
+
+
+def test_a_long_estimate_tells_how_far_it_is(run, monkeypatch):
+    import importlib
+
+    # The package's name for the module is that of its command.
+    verb = importlib.import_module("whyprompt.cli.effect")
+    quiet = run(*lalonde("--json"))
+    monkeypatch.setattr(verb, "_LONG", 600)
+    code, out, err = run(*lalonde("--json"))
+    assert code == 0
+    assert (quiet[1], quiet[2]) == (out, "")
+    assert "lalonde.csv: learning what decides the arm 0/10" in err
+    assert "lalonde.csv: learned 10/10" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whyprompt._arguments import at_least
+from whyprompt._progress import listening, show_progress
 from whyprompt.cli.choices import names, read_choice, refuse
 from whyprompt.cli.common import STUDIES, AsJson, NoCode, Out, opened, put
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
@@ -19,8 +21,10 @@ from whyprompt.cli.tables import TABLES, read_table
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+# Rows from which on an estimate takes so long that its progress is shown.
+_LONG = 50_000
 _Columns = str | None
 _Frame = Any  # that the library reads
 # What the arm or the outcome may be taken as, with options.
@@ -213,7 +217,8 @@ def effect(
         if impute is not None:
             result, asked = _imputed(frame, str(treatment), outcomes[0], asked, impute)
         else:
-            result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)
+            with _told(frame, table.name):
+                result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)
     checked = run_checks(frame, str(treatment), outcomes[0], asked, result, checks, ctx, inside_options())
     said = result.summary(words=lambda text: in_flags(text, ctx, inside_options()))
     put(
@@ -331,6 +336,16 @@ def inside_options() -> dict[str, str]:
 
 
 # ---------------------------------------------------------------------------------- what is computed
+@contextmanager
+def _told(frame: _Frame, title: str) -> Iterator[None]:
+    """Show how far a long computation is: that on a table of many rows."""
+    if len(frame) < _LONG:
+        yield
+        return
+    with show_progress(title) as report, listening(report):
+        yield
+
+
 def _with_method(asked: dict[str, Any]) -> dict[str, Any]:
     """Put the method object in the place of its words: the same as of Python and of a study file."""
     if asked.get("method") is None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from whyprompt._arguments import at_least
+from whyprompt._progress import tell
 from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTrees
 from whyprompt.effects.methods.covariates import Covariates
 from whyprompt.effects.methods.learners import (
@@ -220,7 +221,8 @@ class AIPW(Weighting):
         treated, names = problem.treated, problem.design.names
         covariates = Covariates.of(problem, dense=plan.score_model == LOGIT)
         score, model = np.empty(len(treated)), plan.score_model
-        for test in tests:
+        for k, test in enumerate(tests):
+            tell(k, 2 * len(tests), "learning what decides the arm")
             train = ~test if len(tests) > 1 else test
             X, new = covariates.split(train, test, treated.astype(float))
             score[test] = learn_score(X, treated[train], new, model, names=names)
@@ -241,7 +243,8 @@ class AIPW(Weighting):
             for column in wanted:
                 models[column] = RidgeAndTrees.settled(covariates, arms[column], rest)
         predicted = np.zeros((len(y), 2))
-        for test in deal.tests:
+        for k, test in enumerate(deal.tests, start=len(deal.tests)):
+            tell(k, 2 * len(deal.tests), "learning the outcome")
             train = ~test if len(deal.tests) > 1 else test
             # What levels without columns add is taken out whole; learners see how the arms differ in it.
             common = covariates.level_effects(train, treated, y)
@@ -250,6 +253,7 @@ class AIPW(Weighting):
                 rows = train & arms[column]
                 X, new = covariates.split(rows, test, rest)
                 predicted[test, column] = common[test] + learn_outcome(X, rest[rows], new, models[column])
+        tell(2 * len(deal.tests), 2 * len(deal.tests), "learned")
         parts, size = _parts(y, treated.astype(float), score, predicted, estimand)
         means = parts.sum(axis=0) / size.sum()
         influence = (parts - size[:, None] * means) / size.sum()
