@@ -150,7 +150,10 @@ def json_value(text: bytes, path: Path, *, line: int | None = None) -> Any:  # n
         # A run that was stopped, or a copy, leaves the end half written.
         cut = "drop the line where it was cut in writing, or " if line else "where its end is missing, "
         hint = f"{cut}write the file anew"
-        raise DataError(f"{place}: not JSON: {error.msg}", hint=hint) from None
+        ended = error.msg.startswith("Unterminated") or error.pos >= len(error.doc.rstrip())
+        left_off = line is not None and ended and not text.endswith(b"\n")
+        why = "the last line is cut off" if left_off else error.msg
+        raise DataError(f"{place}: not JSON: {why}", hint=hint) from None
     except RecursionError:
         raise DataError(f"{where}: the JSON is nested too deeply") from None
     except ValueError:  # Python reads no whole number of more than 4,300 digits
@@ -166,7 +169,14 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
-            row = json_value(line, path, line=number)
-            if not isinstance(row, dict):
-                raise DataError(f"{path}:{number}: a row is an object, not {type(row).__name__}")
-            yield number, row
+            yield number, json_row(line, path, number)
+
+
+def json_row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    """Read one line of a file of one JSON object a line, refused as by `json_value`."""
+    row = json_value(line, path, line=number)
+    if not isinstance(row, dict):
+        raise DataError(
+            f"{path}:{number}: a row is an object, not {type(row).__name__}", hint="delete or mend the line"
+        )
+    return row

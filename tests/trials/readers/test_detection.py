@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from whyprompt.trials.readers import heads
-from whyprompt.trials.readers.rows import HEAD_BYTES, has_lines, head_of, rows_of
+from whyprompt.trials.readers import find
+from whyprompt.trials.reading import heads
+from whyprompt.trials.reading.rows import has_lines, head_of, rows_of
 
-FOLDER = Path(heads.__file__).parent
+FOLDER = Path(find.__file__).parent
 READERS = [
     module
     for module in (
@@ -100,7 +101,7 @@ def test_a_quoted_line_break_in_a_table_is_no_row():
 
 
 def test_lines_longer_than_what_is_looked_at(tmp_path):
-    rows = [{"item_id": k, "score": k, "completion": "x" * HEAD_BYTES} for k in (0, 1)]
+    rows = [{"item_id": k, "score": k, "completion": "x" * heads.HEAD_BYTES} for k in (0, 1)]
     path = tmp_path / "long.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     assert has_lines(path, head_of(path))

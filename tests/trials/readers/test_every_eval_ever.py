@@ -388,7 +388,7 @@ def test_damaged_lines_are_named(tmp_path, schemas):
     path = put(tmp_path, schemas, [line("a"), line("b")])
     whole = path.read_bytes()
     path.write_bytes(whole[:-30])
-    with pytest.raises(DataError, match=r"1_samples\.jsonl:2: the last line is cut off"):
+    with pytest.raises(DataError, match=r"1_samples\.jsonl:2: not JSON: the last line is cut off"):
         list(only(path).trials())
     path.write_bytes(whole + b'{"sample_id": "c"}\n')
     with pytest.raises(DataError, match=r"1_samples\.jsonl:3: no 'input'"):

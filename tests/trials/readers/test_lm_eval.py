@@ -348,7 +348,7 @@ def test_results_of_which_some_samples_are_missing_say_so(tmp_path):
 def test_a_half_written_line_is_named(tmp_path):
     path = write(tmp_path, [row(0), row(1)])
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DataError, match=r"samples_t_.*\.jsonl:2: the last line is cut off"):
+    with pytest.raises(DataError, match=r"samples_t_.*\.jsonl:2: not JSON: the last line is cut off"):
         list(only(path).trials())
 
 

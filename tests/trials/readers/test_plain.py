@@ -12,7 +12,7 @@ import pytest
 
 import whyprompt as wp
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.cells import Repeats
+from whyprompt.trials.reading.questions import Repeats
 
 ROWS = [
     {"item_id": "q1", "arm": "direct", "score": 1.0, "category": "maths", "cost": 0.5},

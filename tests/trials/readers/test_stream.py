@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from whyprompt._rows import json_row
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import chat_text, content_text, flat
-from whyprompt.trials.readers.stream import grouped, members, row
+from whyprompt.trials.reading.chats import chat_text, content_text
+from whyprompt.trials.reading.settings import flat
+from whyprompt.trials.reading.stream import grouped, members
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -85,7 +87,7 @@ def test_lines_of_a_key_are_together_however_far_apart(tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [{"k": k, "part": part} for part in range(20) for k in (3, 1, 2)]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n\n", encoding="utf-8")
-    found = list(grouped(path, lambda line, number: row(line, path, number)["k"]))
+    found = list(grouped(path, lambda line, number: json_row(line, path, number)["k"]))
     assert [g[0][1]["k"] for g in found] == [3, 1, 2]
     assert [[one["part"] for _, one in g] for g in found] == [list(range(20))] * 3
     assert [number for number, _ in found[1]][:2] == [2, 5]
@@ -94,14 +96,14 @@ def test_lines_of_a_key_are_together_however_far_apart(tmp_path):
 def test_a_line_is_refused_by_its_number(tmp_path):
     path = tmp_path / "rows.jsonl"
     for line, said in [
-        (b'{"a": 1', r"rows.jsonl:7: the last line is cut off"),
+        (b'{"a": 1', r"rows.jsonl:7: not JSON: the last line is cut off"),
         (b'{"a": 1\n', r"rows.jsonl:7: not JSON"),
-        (b"[1]\n", r"rows.jsonl:7: a line is an object, not list"),
+        (b"[1]\n", r"rows.jsonl:7: a row is an object, not list"),
         (b'{"a": "\xff"}\n', r"rows.jsonl:7: not UTF-8"),
     ]:
         with pytest.raises(DataError, match=said):
-            row(line, path, 7)
-    assert row(b'\xef\xbb\xbf{"a": 1}', path, 1) == {"a": 1}
+            json_row(line, path, 7)
+    assert json_row(b'\xef\xbb\xbf{"a": 1}', path, 1) == {"a": 1}
 
 
 def test_secrets_are_no_settings():

@@ -13,9 +13,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import rows_of
+from whyprompt.trials.reading import heads
+from whyprompt.trials.reading.fields import missing, number_of, text_of, text_or_none
+from whyprompt.trials.reading.questions import Repeats
+from whyprompt.trials.reading.rows import rows_of
+from whyprompt.trials.reading.settings import by_role, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,7 +66,7 @@ def read(path: Path) -> Iterator[Log]:
         seen.setdefault("kind", set()).add("annotations" if judged else "outputs")
         for key in _JUDGES:
             if row.get(key) is not None:
-                seen.setdefault(key, set()).add(cells.text(row[key]))
+                seen.setdefault(key, set()).add(text_of(row[key]))
     kinds = seen.get("kind", set())
     if len(kinds) != 1:
         raise DataError(
@@ -82,7 +85,7 @@ def read(path: Path) -> Iterator[Log]:
         path=path,
         format=name,
         fields=_TAKEN,
-        settings=cells.roles(judge={k: min(found) for k, found in judges.items() if k not in varying}),
+        settings=by_role(judge={k: min(found) for k, found in judges.items() if k not in varying}),
         notes=("'preference' is the chance that generator_2 wins against generator_1", _GENERATOR),
         trials=partial(_annotations, path, varying),
     )
@@ -90,21 +93,21 @@ def read(path: Path) -> Iterator[Log]:
 
 def _generator(row: Mapping[str, Any], key: str) -> dict[str, Values]:
     found = row.get(key)
-    called = cells.text(found)
+    called = text_of(found)
     # Which of its two parts differs is not told: it stands for both, and neither is an effect alone.
     return {"prompt": {"generator": called}, "model": {"generator.model": called}} if called else {}
 
 
 def _outputs(path: Path) -> Iterator[LoggedTrial]:
-    met = cells.Repeats()
+    met = Repeats()
     for _, row in rows_of(path):
-        question, output = cells.text(row["instruction"]), cells.said(row["output"])
+        question, output = text_of(row["instruction"]), text_or_none(row["output"])
         settings = _generator(row, "generator")
         yield LoggedTrial(
             question=question,
-            rep=met.next(question, cells.text(settings)),
+            rep=met.next(question, text_of(settings)),
             scores={"characters": None if output is None else float(len(output))},
-            covariates=cells.pick(row, ("dataset",)),
+            covariates=pick(row, ("dataset",)),
             settings=settings,
             completion=output,
             error="no output" if output is None else None,
@@ -112,26 +115,26 @@ def _outputs(path: Path) -> Iterator[LoggedTrial]:
 
 
 def _annotations(path: Path, varying: list[str]) -> Iterator[LoggedTrial]:
-    met = cells.Repeats()
+    met = Repeats()
     for where, row in rows_of(path):
-        question = cells.text(row["instruction"])
-        settings = _generator(row, "generator_2") | cells.roles(judge=cells.pick(row, varying))
+        question = text_of(row["instruction"])
+        settings = _generator(row, "generator_2") | by_role(judge=pick(row, varying))
         won = _won(row["preference"], where)
         yield LoggedTrial(
             question=question,
-            rep=met.next(question, cells.text(settings)),
+            rep=met.next(question, text_of(settings)),
             scores={"preference": won},
-            covariates=cells.pick(row, ("dataset",)),
+            covariates=pick(row, ("dataset",)),
             settings=settings,
-            completion=cells.said(row["output_2"]),
+            completion=text_or_none(row["output_2"]),
             error="the judge gave no preference" if won is None else None,
         )
 
 
 def _won(preference: object, where: str) -> float | None:
-    if cells.missing(preference):
+    if missing(preference):
         return None
-    value = cells.number(preference)
+    value = number_of(preference)
     if value == 0:
         return 0.5
     if value is None or not 1 <= value <= 2:

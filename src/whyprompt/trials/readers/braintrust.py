@@ -10,16 +10,18 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.trials.readers import cells, heads, traces
-from whyprompt.trials.readers.fields import mapping
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import rows_of
+from whyprompt.trials.reading import heads, traces
+from whyprompt.trials.reading.fields import mapping, number_of, parsed, text_of, text_or_none, whole_of
+from whyprompt.trials.reading.questions import Repeats, question_of, target_of
+from whyprompt.trials.reading.rows import rows_of
+from whyprompt.trials.reading.settings import by_role, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 name = "Braintrust"
 _TAKEN = {
@@ -60,33 +62,33 @@ def _is_root(row: Row) -> bool:
 
 
 def _trials(path: Path) -> Iterator[LoggedTrial]:
-    met = cells.Repeats()
+    met = Repeats()
     for _, row in rows_of(path):
         if not _is_root(row):
             continue
-        question = cells.question_of(traces.opened(row, ("input",)))[1]
-        target = cells.target_of(traces.opened(row, ("expected",)))
+        question = question_of(traces.opened(row, ("input",)))[1]
+        target = target_of(traces.opened(row, ("expected",)))
         noted, known = traces.noted(row.get("metadata"))
-        run = cells.pick(row, next(([k] for k in _RUNS if row.get(k)), []))
-        settings = traces.together(cells.roles(prompt=run), noted)
+        run = pick(row, next(([k] for k in _RUNS if row.get(k)), []))
+        settings = traces.together(by_role(prompt=run), noted)
         metrics = mapping(traces.opened(row, ("metrics",)))
         wrong = row.get("error") or None
         scores = _scores(row)
         yield LoggedTrial(
-            item=cells.text(row.get("dataset_record_id") or _origin(row)),
+            item=text_of(row.get("dataset_record_id") or _origin(row)),
             question=question,
             target=target,
-            rep=met.next((question, target), cells.text(settings)),
+            rep=met.next((question, target), text_of(settings)),
             scores=scores if wrong is None else dict.fromkeys(scores),
             covariates=known,
             settings=settings,
-            completion=cells.said(traces.opened(row, ("output",))),
-            prompt_tokens=cells.count(metrics.get("prompt_tokens")),
-            completion_tokens=cells.count(metrics.get("completion_tokens")),
-            cost=cells.number(metrics.get("estimated_cost")),
+            completion=text_or_none(traces.opened(row, ("output",))),
+            prompt_tokens=whole_of(metrics.get("prompt_tokens")),
+            completion_tokens=whole_of(metrics.get("completion_tokens")),
+            cost=number_of(metrics.get("estimated_cost")),
             latency_s=traces.seconds(metrics.get("start"), metrics.get("end")),
-            started_at=cells.said(row.get("created")),
-            error=cells.said(cells.parsed(wrong)),
+            started_at=text_or_none(row.get("created")),
+            error=text_or_none(parsed(wrong)),
         )
 
 

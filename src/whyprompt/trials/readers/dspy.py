@@ -15,9 +15,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import Row, rows_of
+from whyprompt.trials.reading import heads
+from whyprompt.trials.reading.fields import score_of, text_of
+from whyprompt.trials.reading.questions import ITEMS, QUESTIONS, TARGETS, Repeats, question_of
+from whyprompt.trials.reading.rows import Row, rows_of
+from whyprompt.trials.reading.settings import scalars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -93,15 +96,13 @@ class _Sides:
         shared = _shared(columns)
         known = [k for k in columns if k.removeprefix(_EXAMPLE) in shared and k.startswith(_EXAMPLE)]
         # What is asked for is what both sides have, when that is one thing.
-        self.targets = shared - set(cells.QUESTIONS) if len(shared) == 1 else set(cells.TARGETS)
+        self.targets = shared - set(QUESTIONS) if len(shared) == 1 else set(TARGETS)
         last = max((columns.index(k) for k in known), default=-1)
         first = next(
             (i for i, k in enumerate(columns) if k in _ADDED or k.startswith(_PREDICTION)), len(columns)
         )
         # The example's fields stand first. Those of a row without a prediction are the example's too.
-        self.example = [
-            k for i, k in enumerate(columns) if i <= last or k in failed or k.lower() in cells.ITEMS
-        ]
+        self.example = [k for i, k in enumerate(columns) if i <= last or k in failed or k.lower() in ITEMS]
         self.prediction = [k for i, k in enumerate(columns) if i >= first and k not in self.example]
         self.unclear = [k for k in columns if k not in self.example and k not in self.prediction]
 
@@ -114,13 +115,13 @@ class _Sides:
 
 
 def _trials(path: Path, metric: str, sides: _Sides) -> Iterator[LoggedTrial]:
-    met = cells.Repeats()
+    met = Repeats()
     for where, row in rows_of(path):
         example = {k.removeprefix(_EXAMPLE): row[k] for k in sides.example if row.get(k) not in (None, "")}
-        item = next((cells.text(example.pop(k)) for k in cells.ITEMS if k in example), "")
+        item = next((text_of(example.pop(k)) for k in ITEMS if k in example), "")
         targets = [k for k in example if k in sides.targets]
-        target = cells.text(example.pop(targets[0])) if len(targets) == 1 else ""
-        asked, question = cells.question_of(example)
+        target = text_of(example.pop(targets[0])) if len(targets) == 1 else ""
+        asked, question = question_of(example)
         given = {
             k.removeprefix(_PREDICTION): row[k] for k in sides.prediction if row.get(k) not in (None, "")
         }
@@ -130,8 +131,8 @@ def _trials(path: Path, metric: str, sides: _Sides) -> Iterator[LoggedTrial]:
             question=question,
             target=target,
             rep=met.next((item, question, target)),
-            scores={metric: None if wrong else cells.score_of(row[metric], where, metric)},
-            covariates=cells.scalars({k: v for k, v in example.items() if k != asked}) if asked else {},
+            scores={metric: None if wrong else score_of(row[metric], where, metric)},
+            covariates=scalars({k: v for k, v in example.items() if k != asked}) if asked else {},
             completion=_completion(given),
             error=wrong,
         )
@@ -139,5 +140,5 @@ def _trials(path: Path, metric: str, sides: _Sides) -> Iterator[LoggedTrial]:
 
 def _completion(given: Row) -> str | None:
     if len(given) == 1:
-        return cells.text(next(iter(given.values())))
-    return cells.text(given) if given else None
+        return text_of(next(iter(given.values())))
+    return text_of(given) if given else None

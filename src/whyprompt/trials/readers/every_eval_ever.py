@@ -14,21 +14,21 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from whyprompt._rows import json_row
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import (
-    Settings,
-    chat_text,
-    content_text,
-    listed,
-    mapping,
-    number,
-    objects,
-    said,
-    texts,
-    whole,
+from whyprompt.trials.readers.every_eval_ever_run import (
+    metric_of,
+    result_id,
+    result_settings,
+    run_settings,
+    stated_means,
 )
-from whyprompt.trials.readers.record import Log, LoggedTrial, Stated, score_value
-from whyprompt.trials.readers.stream import grouped, members, pieces, row
+from whyprompt.trials.readers.record import Log, LoggedTrial, score_value
+from whyprompt.trials.reading.chats import chat_text, content_text
+from whyprompt.trials.reading.fields import listed, mapping, number_of, objects, said, texts, whole_of
+from whyprompt.trials.reading.heads import HEAD_BYTES
+from whyprompt.trials.reading.settings import Settings
+from whyprompt.trials.reading.stream import grouped, members, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +56,6 @@ _TAKEN = {
 _SAMPLES = (b'"evaluation_id"', b'"sample_id"', b'"model_id"', b'"evaluation_name"')
 _AGGREGATE = (b'"evaluation_id"', b'"schema_version"', b'"model_info"')
 _FILE = re.compile(rb'"file_path"\s*:\s*"([^"]+)"')
-_PROMPT = re.compile(r"^arm$|prompt|template|instruction|system_message|chain_of_thought|\bcot\b")
 # Of a sample's metadata, what is no property of its question.
 _OWN = {*("arm", "rep", "epoch", "filter", "prompt_hash", "stop_reason", "lm_eval_metrics")}
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?")
@@ -85,7 +84,7 @@ def sniff(path: Path, head: bytes) -> float:
 def read(path: Path) -> Iterator[Log]:
     """Give the log of a file of samples, or of an aggregate."""
     with path.open("rb") as file:
-        head = file.read(1 << 16)
+        head = file.read(HEAD_BYTES)
     if all(key in head for key in _SAMPLES):
         yield _log(path, _aggregate_of(path))
         return
@@ -124,7 +123,7 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
         line = file.readline()
     if not line.strip():
         raise DataError(f"{path} is empty, or begins with an empty line", hint="copy it again")
-    first = row(line, path, 1)
+    first = json_row(line, path, 1)
     notes = []
     if not content:
         notes.append("no aggregate lies beside it: settings, metrics and what it states are not known")
@@ -135,8 +134,8 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
         )
     notes += _changed(path, mapping(content.get("detailed_evaluation_results")))
     results = objects(content.get("evaluation_results"))
-    settings = _settings(content, first)
-    made_with = {_id(one): _made_with(one) for one in results}
+    settings = run_settings(content, first)
+    made_with = {result_id(one): result_settings(one) for one in results}
     if len({json.dumps(one, sort_keys=True) for one in made_with.values()}) == 1:
         for role, values in next(iter(made_with.values())).items():
             settings.setdefault(role, {}).update(values)
@@ -147,7 +146,7 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
     for one in results:
         called = str(one.get("evaluation_name", ""))
         if names[called] == 1:
-            known.setdefault(called, known[_id(one)])
+            known.setdefault(called, known[result_id(one)])
     # What stands behind a slash is a filter of one evaluation; several are subtasks, which are of the items.
     evaluations = {one.partition("/")[0] for one in names}
     if len(evaluations) == 1:
@@ -159,14 +158,14 @@ def _log(path: Path, content: Mapping[str, Any]) -> Log:
         trials=partial(_trials, path, known),
         version=str(first.get("schema_version", "")),
         settings=settings,
-        stated=tuple(_stated(results, scorers)),
+        stated=tuple(stated_means(results, scorers)),
         notes=tuple(notes),
     )
 
 
 def _changed(path: Path, detailed: Mapping[str, Any]) -> list[str]:
     """Hold a file against the checksum and the number of rows that its aggregate states."""
-    algorithm, rows = str(detailed.get("hash_algorithm")), whole(detailed.get("total_rows"))
+    algorithm, rows = str(detailed.get("hash_algorithm")), whole_of(detailed.get("total_rows"))
     digest = hashlib.new(algorithm if algorithm in {"sha256", "md5"} else "sha256")
     lines = 0
     with path.open("rb") as file:
@@ -181,26 +180,7 @@ def _changed(path: Path, detailed: Mapping[str, Any]) -> list[str]:
     return [] if stated in {None, digest.hexdigest()} else ["it was changed: its checksum is another one"]
 
 
-# ------------------------------------------------------------------------------------------- the run
-def _settings(content: Mapping[str, Any], first: Mapping[str, Any]) -> Settings:
-    out = Settings()
-    model = mapping(content.get("model_info")) or {"id": first.get("model_id")}
-    for key, value in model.items():
-        out.put("model" if key in {"name", "id", "developer"} else "engine", f"model_info.{key}", value)
-    out.put("harness", "eval_library", content.get("eval_library"))
-    out.put("date", "evaluation_timestamp", content.get("evaluation_timestamp"))
-    return out
-
-
-def _id(result: Mapping[str, Any]) -> str:
-    return str(result.get("evaluation_result_id") or result.get("evaluation_name", ""))
-
-
-def _metric(result: Mapping[str, Any]) -> str:
-    config = mapping(result.get("metric_config"))
-    return str(config.get("metric_name") or config.get("metric_id") or "score")
-
-
+# ------------------------------------------------------------------------------------------- scores
 def _scorers(
     path: Path, results: Sequence[Mapping[str, Any]], made_with: Mapping[str, Settings]
 ) -> dict[str, str]:
@@ -209,16 +189,16 @@ def _scorers(
     So are filters of one metric told apart, which are scores of one trial; results of subtasks, each with
     questions of its own, are one score.
     """
-    metrics = {_id(one): _metric(one) for one in results}
+    metrics = {result_id(one): metric_of(one) for one in results}
     if results and len(set(metrics.values())) == len(metrics):
         return metrics
     first: dict[bytes, str] = {}
     together: set[str] = set()
     with path.open("rb") as file:
-        for number_, line in enumerate(file, start=1):
+        for number, line in enumerate(file, start=1):
             if line.strip():
-                own = _id(row(line, path, number_))
-                other = first.setdefault(_key(path, made_with, line, number_), own)
+                own = result_id(json_row(line, path, number))
+                other = first.setdefault(_key(path, made_with, line, number), own)
                 if other != own and metrics.setdefault(own, "score") == metrics.setdefault(other, "score"):
                     together |= {own, other}
     return {key: _by_id(key, metric) if key in together else metric for key, metric in metrics.items()}
@@ -229,58 +209,19 @@ def _by_id(key: str, metric: str) -> str:
     return ",".join(parts) if metric in parts else key if metric == "score" else f"{metric} ({key})"
 
 
-def _made_with(result: Mapping[str, Any]) -> Settings:
-    """Give the settings of a result's trials."""
-    out = Settings()
-    config = mapping(result.get("generation_config"))
-    for key, value in mapping(config.get("generation_args")).items():
-        prompt = key in {"prompt_template", "reasoning", "agentic_eval_config", "eval_plan"}
-        out.put("prompt" if prompt else "sampling", f"generation_args.{key}", value)
-    for key, value in mapping(config.get("additional_details")).items():
-        out.put("prompt" if _PROMPT.search(key) else "other", f"generation_config.{key}", value)
-    out.put(
-        "items",
-        "source_data",
-        {k: v for k, v in mapping(result.get("source_data")).items() if k != "sample_ids"},
-    )
-    judge = {k: v for k, v in mapping(result.get("metric_config")).items() if k == "llm_scoring"}
-    out.put("judge", "metric_config", judge)
-    return out
-
-
-def _stated(results: Sequence[Mapping[str, Any]], scorers: Mapping[str, str]) -> Iterator[Stated]:
-    """Give the means that results state; a percentage is not on the scale of its samples."""
-    alike = Counter(scorers[_id(one)] for one in results)
-    for one in results:
-        scorer = scorers[_id(one)]
-        config, details = mapping(one.get("metric_config")), mapping(one.get("score_details"))
-        spread = mapping(details.get("uncertainty"))
-        mean = number(details.get("score"))
-        if mean is None or config.get("metric_unit") == "percent" or config.get("max_score") == 100:
-            continue
-        arm = mapping(mapping(one.get("generation_config")).get("additional_details")).get("arm")
-        where: dict[str, Scalar] = {}
-        if arm is not None:
-            where["metadata.arm"] = str(arm)
-        elif alike[scorer] > 1:
-            where["evaluation_name"] = str(one.get("evaluation_name", ""))
-        error = number(mapping(spread.get("standard_error")).get("value"))
-        yield Stated(scorer, mean, where, whole(spread.get("num_samples")), error)
-
-
 # ----------------------------------------------------------------------------------------- the trials
-def _key(path: Path, made_with: Mapping[str, Settings], line: bytes, number_: int) -> bytes:
+def _key(path: Path, made_with: Mapping[str, Settings], line: bytes, number: int) -> bytes:
     """Give what lines of one question and arm have in common, and of one repetition where it has a number."""
-    found = row(line, path, number_)
+    found = json_row(line, path, number)
     for field in ("sample_id", "input", "evaluation"):
         if field not in found:
             raise DataError(
-                f"{path}:{number_}: no {field!r}, which samples of {name} have",
+                f"{path}:{number}: no {field!r}, which samples of {name} have",
                 hint="delete or mend the line",
             )
     asked, own = mapping(found["input"]), mapping(found.get("metadata"))
     parts = [
-        *(found["sample_id"], found.get("model_id"), made_with.get(_id(found))),
+        *(found["sample_id"], found.get("model_id"), made_with.get(result_id(found))),
         *(asked.get(field) for field in ("raw", "formatted", "reference")),
         *(own.get(field) for field in ("arm", "rep", "epoch")),
     ]
@@ -300,7 +241,7 @@ def _trials(path: Path, results: Mapping[str, _Result]) -> Iterator[LoggedTrial]
     for group in grouped(path, partial(_key, path, made_with)):
         found: dict[str, list[Mapping[str, Any]]] = {}
         for _, one in group:
-            found.setdefault(_id(one), []).append(one)
+            found.setdefault(result_id(one), []).append(one)
         if len(found) > 1 and len({tuple(sorted(map(_answer, lines))) for lines in found.values()}) == 1:
             # Each result has the same answers: a trial has one of each.
             for lines in found.values():
@@ -313,11 +254,11 @@ def _trial(part: list[Mapping[str, Any]], results: Mapping[str, _Result], rep: i
     found = part[0]
     scores: dict[str, float | None] = {}
     for one in part:
-        result = results.get(_id(one))
+        result = results.get(result_id(one))
         score = score_value(mapping(one.get("evaluation")).get("score"))
         scores.setdefault(result.scorer if result else "score", score)
     asked, own = mapping(found.get("input")), mapping(found.get("metadata"))
-    result = results.get(_id(found))
+    result = results.get(result_id(found))
     settings: dict[str, dict[str, Scalar]] = {
         role: dict(v) for role, v in (result.settings if result else {}).items()
     }
@@ -327,21 +268,21 @@ def _trial(part: list[Mapping[str, Any]], results: Mapping[str, _Result], rep: i
     usage, timing = mapping(found.get("token_usage")), mapping(found.get("performance"))
     # A filter leaves less of what came back.
     sent, answered = max(map(_exchange, part), key=lambda one: len(one[1] or ""))
-    number_ = str(own.get("rep", own.get("epoch", "")))
-    latency = number(timing.get("latency_ms")) or number(timing.get("generation_time_ms"))
+    number = str(own.get("rep", own.get("epoch", "")))
+    latency = number_of(timing.get("latency_ms")) or number_of(timing.get("generation_time_ms"))
     return LoggedTrial(
         item=texts(found.get("sample_id")),
         question=texts(asked.get("raw")),
         target=texts(asked.get("reference")),
         choices=tuple(map(texts, listed(asked.get("choices")))),
-        rep=int(number_) if number_.isdigit() else rep,
+        rep=int(number) if number.isdigit() else rep,
         scores=scores,
         covariates={key: _value(value) for key, value in own.items() if key not in _OWN},
         settings=settings,
         prompt=sent,
         completion=answered,
-        prompt_tokens=whole(usage.get("input_tokens")),
-        completion_tokens=whole(usage.get("output_tokens")),
+        prompt_tokens=whole_of(usage.get("input_tokens")),
+        completion_tokens=whole_of(usage.get("output_tokens")),
         latency_s=None if latency is None else latency / 1000,
         stop_reason=said(own.get("stop_reason")),
         error=said(found.get("error")),

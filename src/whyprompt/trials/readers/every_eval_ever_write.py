@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from whyprompt._files import whole_file, write_json
 from whyprompt._version import __version__
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import number, whole
+from whyprompt.trials.reading.fields import number_of, whole_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -227,7 +227,7 @@ def _put(
     same = json.dumps(
         {"raw": asked["raw"], "reference": asked["reference"]}, sort_keys=True, separators=(",", ":")
     )
-    latency = number(trial.get("latency_s"))
+    latency = number_of(trial.get("latency_s"))
     said = _text(trial.get("completion"))
     record: dict[str, Any] = {
         "schema_version": SCHEMA,
@@ -251,7 +251,7 @@ def _put(
     }
     for outcome in outcomes:
         value = trial[outcome]
-        score = float(value) if isinstance(value, bool) else number(value)
+        score = float(value) if isinstance(value, bool) else number_of(value)
         sheet.sums.setdefault((arm, outcome), _Sum()).add(item, score)
         if score is not None:
             sheet.write(
@@ -264,7 +264,7 @@ def _put(
 
 
 def _usage(trial: Mapping[str, Any]) -> dict[str, int] | None:
-    sent, said = whole(trial.get("prompt_tokens")), whole(trial.get("completion_tokens"))
+    sent, said = whole_of(trial.get("prompt_tokens")), whole_of(trial.get("completion_tokens"))
     if sent is None or said is None:
         return None
     return {"input_tokens": sent, "output_tokens": said, "total_tokens": sent + said}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from whyprompt._words import counted, first_line
 from whyprompt.errors import DataError
+from whyprompt.trials.reading.heads import HEAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 GROUP = "whyprompt.readers"
 """Entry points of this group are readers of others' making."""
 
-_HEAD = 64 * 1024
 # What plainly is of a format stands above what merely looks like a table.
 _PLAIN = 0.5
 _GLOB = "*?["
@@ -85,7 +85,7 @@ def sniffed(path: Path) -> tuple[float, Reader | None]:
     """Say which reader knows a file best, and how surely, from its first 64 KiB."""
     try:
         with path.open("rb") as file:
-            head = file.read(_HEAD)
+            head = file.read(HEAD_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from None
     best: tuple[float, Reader | None] = (0.0, None)

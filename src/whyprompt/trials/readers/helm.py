@@ -12,9 +12,11 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import Settings, listed, mapping, number, objects, said, whole
 from whyprompt.trials.readers.record import Log, LoggedTrial, Stated
-from whyprompt.trials.readers.stream import members, pieces
+from whyprompt.trials.reading.fields import listed, mapping, number_of, objects, said, whole_of
+from whyprompt.trials.reading.heads import HEAD_BYTES
+from whyprompt.trials.reading.settings import Settings
+from whyprompt.trials.reading.stream import members, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -108,7 +110,7 @@ def read(path: Path) -> Iterator[Log]:
     left = sorted({s for one in found.values() for s in one.stats if s in _COUNTED})
     if left:
         notes.append(f"statistics that are no scores are left out: {', '.join(left)}")
-    notes += _shortened(found, whole(mapping(spec.get("adapter_spec")).get("max_train_instances")))
+    notes += _shortened(found, whole_of(mapping(spec.get("adapter_spec")).get("max_train_instances")))
     yield Log(
         path=file,
         format=name,
@@ -122,7 +124,7 @@ def read(path: Path) -> Iterator[Log]:
 
 def _is_stats(path: Path) -> bool:
     with path.open("rb") as file:
-        return sniff(path, file.read(1 << 16)) > 0.5
+        return sniff(path, file.read(HEAD_BYTES)) > 0.5
 
 
 def _beside(file: Path, other: str) -> Mapping[str, Any]:
@@ -175,13 +177,13 @@ def _stated(file: Path, scores: set[str]) -> Iterator[Stated]:
         return
     every = objects([stat for _, stat in members(pieces(there), str(there))])
     sizes = {
-        _context(mapping(stat["name"])): whole(stat.get("mean"))
+        _context(mapping(stat["name"])): whole_of(stat.get("mean"))
         for stat in every
         if mapping(stat.get("name")).get("name") == "num_instances"
     }
     for stat in every:
         called = mapping(stat.get("name"))
-        mean = number(stat.get("mean")) if stat.get("count") else None
+        mean = number_of(stat.get("mean")) if stat.get("count") else None
         # Worst cases over perturbations are no means of trials.
         worst = mapping(called.get("perturbation")).get("computed_on", "perturbed") != "perturbed"
         if str(called.get("name")) in scores and mean is not None and not worst:
@@ -195,16 +197,16 @@ def _key(record: Mapping[str, Any], instance: Mapping[str, Any] | None = None) -
     own = str(of.get("instance_id" if instance is None else "id", ""))
     perturbed = of.get("perturbation")
     called = mapping(perturbed).get("name", perturbed or "")
-    return own, str(called), whole(record.get("train_trial_index")) or 0
+    return own, str(called), whole_of(record.get("train_trial_index")) or 0
 
 
 def _merged(file: Path) -> dict[Key, _Merged]:
     """Put the records of an instance and trial together."""
     found: dict[Key, _Merged] = {}
-    for number_, (_, record) in enumerate(members(pieces(file), str(file)), start=1):
+    for number, (_, record) in enumerate(members(pieces(file), str(file)), start=1):
         if not isinstance(record, dict) or not isinstance(record.get("stats"), list):
             raise DataError(
-                f"{file}: record {number_} has no 'stats', which records of {name} have",
+                f"{file}: record {number} has no 'stats', which records of {name} have",
                 hint="give the file as HELM wrote it",
             )
         key = _key(record)
@@ -212,11 +214,11 @@ def _merged(file: Path) -> dict[Key, _Merged]:
             split = _context(mapping(stat.get("name")))[0]
             stats = found.setdefault(key, _Merged(split, {})).stats
             called = str(mapping(stat.get("name")).get("name", ""))
-            mean = number(stat.get("mean")) if stat.get("count") else None
+            mean = number_of(stat.get("mean")) if stat.get("count") else None
             before = stats.get(called)
             if None not in {before, mean} and before != mean and called not in _COUNTED:
                 raise DataError(
-                    f"{file}: record {number_}: {called!r} of instance {key[0]!r} is {mean:g}, and was "
+                    f"{file}: record {number}: {called!r} of instance {key[0]!r} is {mean:g}, and was "
                     f"{before:g} in a record before it",
                     hint="the file is of two runs, or two metrics have one name: give each its own folder",
                 )
@@ -262,9 +264,9 @@ def _trial(key: Key, found: _Merged, states: list[Mapping[str, Any]]) -> LoggedT
         settings={"items": _where(found.split, perturbed)},
         prompt=said(request.get("prompt")),
         completion=None if completion.get("text") is None else str(completion["text"]),
-        prompt_tokens=whole(stats.get("num_prompt_tokens")),
-        completion_tokens=whole(stats.get("num_output_tokens", stats.get("num_completion_tokens"))),
-        latency_s=number(stats.get("inference_runtime", result.get("request_time"))),
+        prompt_tokens=whole_of(stats.get("num_prompt_tokens")),
+        completion_tokens=whole_of(stats.get("num_output_tokens", stats.get("num_completion_tokens"))),
+        latency_s=number_of(stats.get("inference_runtime", result.get("request_time"))),
         started_at=_time(result.get("request_datetime")),
         stop_reason=_stop(stats, completion),
         error=None if result.get("success", True) else str(result.get("error") or "the request failed"),
@@ -285,5 +287,5 @@ def _stop(stats: Stats, completion: Mapping[str, Any]) -> str | None:
 
 
 def _time(seconds: object) -> str | None:
-    when = number(seconds)
+    when = number_of(seconds)
     return None if when is None else datetime.fromtimestamp(when, UTC).isoformat()

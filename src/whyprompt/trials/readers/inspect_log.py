@@ -13,22 +13,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import (
-    chat_text,
-    content_text,
-    flat,
-    listed,
-    mapping,
-    number,
-    objects,
-    said,
-    texts,
-    whole,
-)
 from whyprompt.trials.readers.inspect_run import run_settings, stated_means
 from whyprompt.trials.readers.record import Log, LoggedTrial, score_value
-from whyprompt.trials.readers.stream import members, pieces
-from whyprompt.trials.readers.zips import Archive
+from whyprompt.trials.reading.chats import chat_text, content_text
+from whyprompt.trials.reading.fields import listed, mapping, number_of, objects, said, texts, whole_of
+from whyprompt.trials.reading.rows import parquet_columns, parquet_rows
+from whyprompt.trials.reading.settings import flat
+from whyprompt.trials.reading.stream import members, pieces
+from whyprompt.trials.reading.zips import Archive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +64,7 @@ def sniff(path: Path, head: bytes) -> float:
     if head.startswith(b"PK\x03\x04"):
         return 1.0 if _ENTRY.search(head) else 0.0
     if head.startswith(b"PAR1"):
-        return 0.9 if set(_columns(path)) >= _FRAME else 0.0
+        return 0.9 if set(parquet_columns(path)) >= _FRAME else 0.0
     is_json = head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{")
     return 0.95 if is_json and all(key in head for key in _KEYS) else 0.0
 
@@ -227,17 +219,17 @@ def _trial(sample: Mapping[str, Any], named: Mapping[str, str]) -> LoggedTrial:
         question=chat_text(sample.get("input"), attached),
         target=texts(sample.get("target"), ","),
         choices=tuple(texts(c) for c in listed(sample.get("choices"))),
-        rep=whole(sample.get("epoch")) or 1,
+        rep=whole_of(sample.get("epoch")) or 1,
         scores=scores,
         covariates=dict(flat("", sample.get("metadata"), lists=False)),
         prompt=chat_text(messages[:given], attached) if given else None,
         completion=attached(completion) if isinstance(completion, str) and (first or completion) else None,
         prompt_tokens=_prompt_tokens(usage),
-        completion_tokens=whole(usage.get("output_tokens")),
-        cost=number(usage.get("total_cost")),
+        completion_tokens=whole_of(usage.get("output_tokens")),
+        cost=number_of(usage.get("total_cost")),
         latency_s=next(
-            (t for v in ("working_time", "total_time") if (t := number(sample.get(v))) is not None),
-            number(output.get("time")),
+            (t for v in ("working_time", "total_time") if (t := number_of(sample.get(v))) is not None),
+            number_of(output.get("time")),
         ),
         started_at=said(sample.get("started_at")),
         stop_reason=_stop(sample, first),
@@ -267,7 +259,7 @@ def _scores(sample: Mapping[str, Any], old_name: str) -> Iterator[tuple[str, flo
 def _prompt_tokens(usage: Mapping[str, Any]) -> int | None:
     """Count what was read: what came from a cache, or went into one, is counted apart."""
     kinds = ("input_tokens", "input_tokens_cache_read", "input_tokens_cache_write")
-    counts = [whole(usage.get(kind)) for kind in kinds]
+    counts = [whole_of(usage.get(kind)) for kind in kinds]
     return None if counts[0] is None else sum(count or 0 for count in counts)
 
 
@@ -285,31 +277,10 @@ def _error(sample: Mapping[str, Any], output: Mapping[str, Any]) -> str | None:
 
 
 # -------------------------------------------------------------------------------- frames of samples
-def _columns(path: Path) -> list[str]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        return list(parquet.ParquetFile(path).schema_arrow.names)
-    except (pa.ArrowException, OSError):
-        return []
-
-
-def _frame_rows(path: Path, columns: list[str] | None = None) -> Iterator[dict[str, Any]]:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        for batch in parquet.ParquetFile(path).iter_batches(batch_size=1024, columns=columns):
-            yield from batch.to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DataError(f"{path} is no Parquet file, or is damaged: {error}", hint="copy it again") from None
-
-
 def _frame_logs(path: Path) -> Iterator[Log]:
     long = {"input", "target", "output", "choices"}
     runs: dict[str, dict[str, Any]] = {}
-    for row in _frame_rows(path, [c for c in _columns(path) if c not in long]):
+    for row in parquet_rows(path, [c for c in parquet_columns(path) if c not in long]):
         first = runs.setdefault(row["eval_id"], row)
         # What a scorer of the run left empty is missing; a scorer of another run was not asked.
         first.update({c: v for c, v in row.items() if c.startswith("score_") and v is not None})
@@ -334,7 +305,7 @@ def _named(row: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 def _frame_samples(path: Path, run: str, asked: Sequence[str]) -> Iterator[dict[str, Any]]:
     kept = ("id", "epoch", "target", "total_time", "working_time", "limit")
-    for row in _frame_rows(path):
+    for row in parquet_rows(path):
         if row["eval_id"] == run:
             given = row.get("input")
             if isinstance(given, str) and given.startswith("user:\n"):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.trials.readers.fields import Settings, flat, listed, mapping, number, objects, whole
 from whyprompt.trials.readers.record import Stated
+from whyprompt.trials.reading.fields import listed, mapping, number_of, objects, whole_of
+from whyprompt.trials.reading.settings import Settings, flat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -99,11 +100,11 @@ def stated_means(header: Mapping[str, Any]) -> tuple[Stated, ...]:
         metrics: dict[str, float | None] = {}
         for key, metric in mapping(one.get("metrics")).items():
             called = str(mapping(metric).get("name", key)).rpartition("/")[2]
-            metrics.setdefault(called, number(mapping(metric).get("value")))
+            metrics.setdefault(called, number_of(mapping(metric).get("value")))
         mean = next((v for k in ("accuracy", "mean") if (v := metrics.get(k)) is not None), None)
         if mean is not None:
             own, scorer = str(one.get("name")), str(one.get("scorer") or one.get("name"))
-            n = whole(one.get("scored_samples")) or None
+            n = whole_of(one.get("scored_samples")) or None
             scored = own if own == scorer else f"{scorer}.{own}"
             out.append(Stated(scorer=scored, mean=mean, n=n, error=metrics.get("stderr")))
     return tuple(out)

@@ -16,16 +16,27 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads, traces
-from whyprompt.trials.readers.fields import mapping, objects
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import head_of, parquet_columns, rows_of
+from whyprompt.trials.reading import heads, traces
+from whyprompt.trials.reading.chats import conversation
+from whyprompt.trials.reading.fields import (
+    mapping,
+    missing,
+    number_of,
+    objects,
+    text_of,
+    text_or_none,
+    whole_of,
+)
+from whyprompt.trials.reading.questions import Repeats, question_of
+from whyprompt.trials.reading.rows import head_of, parquet_columns, rows_of
+from whyprompt.trials.reading.settings import SAMPLING, by_role, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 name = "Langfuse"
 _TAKEN = {
@@ -80,7 +91,7 @@ def read(path: Path) -> Iterator[Log]:
     for where, row in _generations(path):
         if "trace_id" not in row:
             raise DataError(f"{where}: has no 'trace_id'", hint="leave out rows that Langfuse did not write")
-        calls[cells.text(row["trace_id"])].append(cells.text(row.get("id")))
+        calls[text_of(row["trace_id"])].append(text_of(row.get("id")))
         beside = beside and "scores" not in row
     several = {trace for trace, found in calls.items() if len(found) > 1 and trace in of_trace}
     notes = list(left_out)
@@ -113,17 +124,17 @@ def _scores_beside(path: Path) -> tuple[dict[str, _Scores], dict[str, _Scores], 
             row = traces.snake(given)
             if not row.keys() >= {"trace_id", "name", "value"}:
                 raise DataError(f"{where}: is no score: it has no 'trace_id', 'name' and 'value'")
-            scorer, kind = cells.text(row["name"]), cells.text(row.get("data_type"))
+            scorer, kind = text_of(row["name"]), text_of(row.get("data_type"))
             # The number of a category is its place in a list; a text has none.
             value = row.get("string_value") if kind in {"CATEGORICAL", "TEXT"} else row["value"]
             score = traces.named_scores([(scorer, (value,))])
-            if score[scorer] is None and not cells.missing(value):
+            if score[scorer] is None and not missing(value):
                 words.add(scorer)
                 continue
             if row.get("observation_id"):
-                of_observation[cells.text(row["observation_id"])] |= score
+                of_observation[text_of(row["observation_id"])] |= score
             elif row["trace_id"]:  # else it is of a session, or of none
-                of_trace[cells.text(row["trace_id"])] |= score
+                of_trace[text_of(row["trace_id"])] |= score
     notes = [f"left out, as their values are no scores: {', '.join(sorted(words))}"] if words else []
     return dict(of_observation), dict(of_trace), notes
 
@@ -147,45 +158,45 @@ def _is_call(row: Row) -> bool:
 def _trials(
     path: Path, of_observation: dict[str, _Scores], of_trace: dict[str, _Scores]
 ) -> Iterator[LoggedTrial]:
-    met = cells.Repeats()
+    met = Repeats()
     for _, row in _generations(path):
         noted, known = traces.noted(row.get("metadata"))
         sent = traces.opened(row, ("input",))
-        question = cells.question_of(sent)[1]
+        question = question_of(sent)[1]
         parameters = mapping(traces.opened(row, ("model_parameters",)))
         model = row.get("provided_model_name") or row.get("model")
         settings = traces.together(
             noted,
-            cells.roles(
-                prompt=cells.pick(row, _PROMPT),
-                model={"provided_model_name": cells.text(model)} if model else {},
-                sampling=cells.pick(parameters, cells.SAMPLING, "model_parameters."),
-                seed=cells.pick(parameters, ("seed",), "model_parameters."),
+            by_role(
+                prompt=pick(row, _PROMPT),
+                model={"provided_model_name": text_of(model)} if model else {},
+                sampling=pick(parameters, SAMPLING, "model_parameters."),
+                seed=pick(parameters, ("seed",), "model_parameters."),
             ),
         )
         scores = (
-            of_trace.get(cells.text(row.get("trace_id")), {})
-            | of_observation.get(cells.text(row.get("id")), {})
+            of_trace.get(text_of(row.get("trace_id")), {})
+            | of_observation.get(text_of(row.get("id")), {})
             | _inline(row)
         )
         wrong = row.get("level") == "ERROR"
         used = mapping(traces.opened(row, ("usage_details", "usage")))
         yield LoggedTrial(
-            item=cells.text(row.get("dataset_item_id")),
+            item=text_of(row.get("dataset_item_id")),
             question=question,
-            rep=met.next(question, cells.text(settings)),
+            rep=met.next(question, text_of(settings)),
             scores=dict.fromkeys(scores) if wrong else scores,
             covariates=known,
             settings=settings,
-            prompt=cells.conversation(sent),
-            completion=cells.said(traces.opened(row, ("output",))),
-            prompt_tokens=cells.count(used.get("input")),
-            completion_tokens=cells.count(used.get("output")),
-            cost=cells.number(row.get("total_cost")),
+            prompt=conversation(sent),
+            completion=text_or_none(traces.opened(row, ("output",))),
+            prompt_tokens=whole_of(used.get("input")),
+            completion_tokens=whole_of(used.get("output")),
+            cost=number_of(row.get("total_cost")),
             # Exports give it in seconds or in milliseconds, by their age.
             latency_s=traces.seconds(row.get("start_time"), row.get("end_time")),
-            started_at=cells.said(row.get("start_time")),
-            error=cells.text(row.get("status_message")) or "error without a message" if wrong else None,
+            started_at=text_or_none(row.get("start_time")),
+            error=text_of(row.get("status_message")) or "error without a message" if wrong else None,
         )
 
 
@@ -195,5 +206,5 @@ def _inline(row: Row) -> _Scores:
         return traces.named_scores((scorer, (value,)) for scorer, value in found.items())
     rows = [traces.snake(one) for one in objects(found)]
     return traces.named_scores(
-        (cells.text(one.get("name")), (one.get("value"), one.get("string_value"))) for one in rows
+        (text_of(one.get("name")), (one.get("value"), one.get("string_value"))) for one in rows
     )

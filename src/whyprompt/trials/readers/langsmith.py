@@ -12,16 +12,26 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads, traces
-from whyprompt.trials.readers.fields import mapping, objects
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import rows_of
+from whyprompt.trials.reading import heads, traces
+from whyprompt.trials.reading.fields import (
+    empty,
+    mapping,
+    number_of,
+    objects,
+    text_of,
+    text_or_none,
+    whole_of,
+)
+from whyprompt.trials.reading.questions import Repeats, question_of, target_of
+from whyprompt.trials.reading.rows import rows_of
+from whyprompt.trials.reading.settings import by_role, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 name = "LangSmith"
 _TAKEN = {
@@ -62,7 +72,7 @@ def read(path: Path) -> Iterator[Log]:
 
 
 def _trials(path: Path) -> Iterator[LoggedTrial]:
-    met = cells.Repeats()
+    met = Repeats()
     for where, row in rows_of(path):
         if isinstance(row.get("runs"), list):
             for run in objects(row["runs"]):
@@ -78,42 +88,40 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
             yield _run(row, {}, met)
 
 
-def _run(run: Row, example: Row, met: cells.Repeats) -> LoggedTrial:
-    question = cells.question_of(traces.opened(example or run, ("inputs",)))[1]
-    target = cells.target_of(
-        traces.opened(example, ("outputs",)) or traces.opened(run, ("reference_outputs",))
-    )
+def _run(run: Row, example: Row, met: Repeats) -> LoggedTrial:
+    question = question_of(traces.opened(example or run, ("inputs",)))[1]
+    target = target_of(traces.opened(example, ("outputs",)) or traces.opened(run, ("reference_outputs",)))
     noted, _ = traces.noted(mapping(traces.opened(run, ("extra",))).get("metadata"))
-    session = cells.pick(run, next(([k] for k in _SESSIONS if run.get(k)), []))
-    settings = traces.together(cells.roles(prompt=session), noted)
+    session = pick(run, next(([k] for k in _SESSIONS if run.get(k)), []))
+    settings = traces.together(by_role(prompt=session), noted)
     wrong = run.get("error") or None
     scores = _feedback(traces.opened(run, ("feedback_stats",)))
     return LoggedTrial(
-        item=cells.text(example.get("id") or run.get("reference_example_id")),
+        item=text_of(example.get("id") or run.get("reference_example_id")),
         question=question,
         target=target,
-        rep=met.next((cells.text(run.get("reference_example_id")), question), cells.text(settings)),
+        rep=met.next((text_of(run.get("reference_example_id")), question), text_of(settings)),
         scores=scores if wrong is None else dict.fromkeys(scores),
         covariates=traces.noted(example.get("metadata"))[1],
         settings=settings,
         completion=_output(traces.opened(run, ("outputs",))),
-        prompt_tokens=cells.count(run.get("prompt_tokens")),
-        completion_tokens=cells.count(run.get("completion_tokens")),
-        cost=cells.number(run.get("total_cost")),
+        prompt_tokens=whole_of(run.get("prompt_tokens")),
+        completion_tokens=whole_of(run.get("completion_tokens")),
+        cost=number_of(run.get("total_cost")),
         latency_s=traces.seconds(run.get("start_time"), run.get("end_time")),
-        started_at=cells.said(run.get("start_time")),
-        error=cells.said(wrong),
+        started_at=text_or_none(run.get("start_time")),
+        error=text_or_none(wrong),
     )
 
 
-def _of_table(row: Row, met: cells.Repeats) -> LoggedTrial:
+def _of_table(row: Row, met: Repeats) -> LoggedTrial:
     def part(prefix: str) -> Row:
-        return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix) and not _empty(v)}
+        return {k.removeprefix(prefix): v for k, v in row.items() if k.startswith(prefix) and not empty(v)}
 
-    question = cells.question_of(part("inputs."))[1]
-    target = cells.target_of(part("reference."))
-    item = cells.text(row.get("example_id"))
-    wrong = None if _empty(row.get("error")) else cells.text(row["error"])
+    question = question_of(part("inputs."))[1]
+    target = target_of(part("reference."))
+    item = text_of(row.get("example_id"))
+    wrong = None if empty(row.get("error")) else text_of(row["error"])
     scores = traces.named_scores(
         (key.removeprefix("feedback."), () if wrong else (value,))
         for key, value in row.items()
@@ -126,13 +134,9 @@ def _of_table(row: Row, met: cells.Repeats) -> LoggedTrial:
         rep=met.next((item, question, target)),
         scores=scores,
         completion=_output(part("outputs.")),
-        latency_s=cells.number(row.get("execution_time")),
+        latency_s=number_of(row.get("execution_time")),
         error=wrong,
     )
-
-
-def _empty(value: object) -> bool:
-    return value is None or value == "" or value != value  # noqa: PLR0124 - not a number
 
 
 def _feedback(stats: Any) -> dict[str, float | None]:  # noqa: ANN401 - any JSON
@@ -152,4 +156,4 @@ def _only(values: object) -> tuple[str, ...]:
 def _output(outputs: Any) -> str | None:  # noqa: ANN401 - any JSON
     if isinstance(outputs, dict) and len(outputs) == 1:
         outputs = next(iter(outputs.values()))
-    return cells.said(outputs if outputs != {} else None)
+    return text_or_none(outputs if outputs != {} else None)

@@ -13,11 +13,15 @@ import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from whyprompt._rows import json_row
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.fields import chat_text, flat, mapping, texts
 from whyprompt.trials.readers.lm_eval_run import no_mean, run_settings, stated_means
 from whyprompt.trials.readers.record import Log, LoggedTrial, score_value
-from whyprompt.trials.readers.stream import grouped, members, pieces, row
+from whyprompt.trials.reading.chats import chat_text
+from whyprompt.trials.reading.fields import mapping, texts
+from whyprompt.trials.reading.heads import HEAD_BYTES
+from whyprompt.trials.reading.settings import flat
+from whyprompt.trials.reading.stream import grouped, members, pieces
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,7 +82,7 @@ def sniff(path: Path, head: bytes) -> float:
 def read(path: Path) -> Iterator[Log]:
     """Give the log of a file of samples, or those that belong to a file of results."""
     with path.open("rb") as file:
-        head = file.read(1 << 16)
+        head = file.read(HEAD_BYTES)
     if b'"doc_id"' in head:
         yield _samples_log(path)
         return
@@ -186,13 +190,13 @@ def _filters(run: _Run, first: Mapping[str, Any]) -> tuple[str, ...]:
 def _rows(path: Path, most: int | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read rows from the start, also where they are one JSON list, as versions before 2024 wrote them."""
     if _is_list(path):
-        for number_, (_, found) in enumerate(members(pieces(path), str(path)), start=1):
-            yield number_, found
+        for number, (_, found) in enumerate(members(pieces(path), str(path)), start=1):
+            yield number, found
         return
     with path.open("rb") as file:
-        for number_, line in enumerate(file, start=1):
+        for number, line in enumerate(file, start=1):
             if line.strip():
-                yield number_, row(line, path, number_)
+                yield number, json_row(line, path, number)
                 if most is not None:
                     return
 
@@ -204,20 +208,20 @@ def _is_list(path: Path) -> bool:
 def _groups(path: Path) -> Iterator[list[tuple[int, dict[str, Any]]]]:
     if _is_list(path):
         groups: dict[Any, list[tuple[int, dict[str, Any]]]] = {}
-        for number_, found in _rows(path):
-            groups.setdefault(found.get("doc_id"), []).append((number_, found))
+        for number, found in _rows(path):
+            groups.setdefault(found.get("doc_id"), []).append((number, found))
         yield from groups.values()
     else:
         yield from grouped(path, partial(_key, path))
 
 
-def _key(path: Path, line: bytes, number_: int) -> object:
+def _key(path: Path, line: bytes, number: int) -> object:
     quick = _ID.match(line)
     if quick is not None:
         return int(quick[1])
-    found = row(line, path, number_)
+    found = json_row(line, path, number)
     if "doc_id" not in found:
-        raise DataError(f"{path}:{number_}: no 'doc_id', which rows of {name} have", hint="delete the line")
+        raise DataError(f"{path}:{number}: no 'doc_id', which rows of {name} have", hint="delete the line")
     return texts(found["doc_id"])
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.trials.readers.fields import Settings, mapping, number, whole
 from whyprompt.trials.readers.record import Stated
+from whyprompt.trials.reading.fields import mapping, number_of, whole_of
+from whyprompt.trials.reading.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -70,7 +71,7 @@ def run_settings(results: Mapping[str, Any], task: str) -> Settings:
     for key in _HARNESS:
         out.put("harness", key, results.get(key))
     when = results.get("date")
-    if (seconds := number(when)) is not None:
+    if (seconds := number_of(when)) is not None:
         when = datetime.fromtimestamp(seconds, UTC).isoformat()
     out.put("date", "date", when)
     return out
@@ -115,16 +116,16 @@ def stated_means(results: Mapping[str, Any], task: str, scorers: Collection[str]
     An aggregation that is no mean (a perplexity, F1 of all documents) is none of them.
     """
     found = mapping(mapping(results.get("results")).get(task))
-    n = whole(found.get("sample_len", found.get("samples")))
+    n = whole_of(found.get("sample_len", found.get("samples")))
     if n is None:
-        n = whole(mapping(mapping(results.get("n-samples")).get(task)).get("effective"))
+        n = whole_of(mapping(mapping(results.get("n-samples")).get(task)).get("effective"))
     out = []
     for scorer in scorers:
         metric, _, key = scorer.partition(",")
         # Before 2024 no filter stood in the name.
         called = scorer if scorer in found or key not in {"", "none"} else metric
-        mean = number(found.get(called))
+        mean = number_of(found.get(called))
         if mean is not None and no_mean(results, task, scorer) is None:
-            error = number(found.get(called.replace(metric, f"{metric}_stderr", 1)))
+            error = number_of(found.get(called.replace(metric, f"{metric}_stderr", 1)))
             out.append(Stated(scorer=scorer, mean=mean, n=n, error=error))
     return tuple(out)

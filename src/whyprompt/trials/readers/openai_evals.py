@@ -15,16 +15,19 @@ from typing import TYPE_CHECKING
 
 from whyprompt._rows import json_rows
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads
-from whyprompt.trials.readers.fields import mapping
 from whyprompt.trials.readers.record import Log, LoggedTrial, Stated, score_value
+from whyprompt.trials.reading import heads
+from whyprompt.trials.reading.chats import conversation
+from whyprompt.trials.reading.fields import mapping, number_of, score_of, text_of, text_or_none
+from whyprompt.trials.reading.questions import question_of
+from whyprompt.trials.reading.settings import by_role, pick, scalars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from whyprompt.trials.readers.record import Scalar, Values
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 name = "OpenAI evals"
 _TAKEN = {
@@ -64,13 +67,13 @@ def read(path: Path) -> Iterator[Log]:
         elif "final_report" in row:
             report = mapping(row["final_report"])
         elif "type" in row and "sample_id" in row:
-            events[cells.text(row["sample_id"])].append((where, row))
+            events[text_of(row["sample_id"])].append((where, row))
         else:
             raise DataError(
                 f"{where}: is no event: it has no 'type' and 'sample_id'",
                 hint="leave out lines that oaieval did not write",
             )
-        runs |= {cells.text(found) for found in (row.get("run_id"), spec.get("run_id")) if found}
+        runs |= {text_of(found) for found in (row.get("run_id"), spec.get("run_id")) if found}
     if len(runs) > 1:
         raise DataError(
             f"{path} holds events of {len(runs)} runs: {', '.join(sorted(runs))}",
@@ -99,17 +102,17 @@ def _settings(spec: Row) -> dict[str, Values]:
     config = mapping(spec.get("run_config"))
     evaluation = mapping(config.get("eval_spec"))
     functions = spec.get("completion_fns") or config.get("completion_fns") or spec.get("model_name")
-    judge = cells.pick(evaluation, ("cls",), "eval_spec.") | cells.scalars(
+    judge = pick(evaluation, ("cls",), "eval_spec.") | scalars(
         mapping(evaluation.get("args")), "eval_spec.args."
     )
-    return cells.roles(
+    return by_role(
         model={"completion_fns": _one(functions)} if functions else {},
-        items=cells.pick(spec, ("eval_name", "base_eval", "split"))
-        | cells.pick(config, ("max_samples",), "run_config.")
+        items=pick(spec, ("eval_name", "base_eval", "split"))
+        | pick(config, ("max_samples",), "run_config.")
         | {k: v for k, v in judge.items() if "samples" in k},
         judge={k: v for k, v in judge.items() if "samples" not in k},
-        seed=cells.pick(config, ("seed",), "run_config."),
-        date=cells.pick(spec, ("created_at",)),
+        seed=pick(config, ("seed",), "run_config."),
+        date=pick(spec, ("created_at",)),
     )
 
 
@@ -117,16 +120,16 @@ def _stated(report: Row, scorers: set[str]) -> Iterator[Stated]:
     for key, value in report.items():
         # The report's accuracy is the share of matches that are correct.
         scorer = "match" if key == "accuracy" and key not in scorers else key
-        mean = cells.number(value)
+        mean = number_of(value)
         if scorer in scorers and mean is not None:
             given = next((report[k] for k in _ERRORS if k in report), None) if key == "accuracy" else None
-            yield Stated(scorer, mean, error=cells.number(given))
+            yield Stated(scorer, mean, error=number_of(given))
 
 
 def _trials(sample: str, events: list[tuple[str, Row]]) -> Iterator[LoggedTrial]:
     by_type: defaultdict[str, list[tuple[str, Row]]] = defaultdict(list)
     for where, event in events:
-        by_type[cells.text(event["type"])].append((where, mapping(event.get("data"))))
+        by_type[text_of(event["type"])].append((where, mapping(event.get("data"))))
     # A judge's own sampling comes after it.
     sent = by_type["sampling"][0][1] if by_type["sampling"] else {}
     matches, metrics = by_type["match"], by_type["metrics"]
@@ -142,21 +145,21 @@ def _trials(sample: str, events: list[tuple[str, Row]]) -> Iterator[LoggedTrial]
         where, match = matches[rep] if rep < len(matches) else ("", {})
         scores = _metrics(metrics[rep][1]) if rep < len(metrics) else {}
         if matches:
-            scores["match"] = cells.score_of(match.get("correct"), where, "correct")
+            scores["match"] = score_of(match.get("correct"), where, "correct")
         prompt = match.get("prompt", sent.get("prompt"))
         completion = match.get("sampled", sent.get("sampled"))
         yield LoggedTrial(
             item=sample,
-            question=cells.question_of(prompt)[1] if isinstance(prompt, list) else "",
+            question=question_of(prompt)[1] if isinstance(prompt, list) else "",
             target=_one(match.get("expected")),
             rep=rep + 1,
             scores=scores,
             covariates=_known(match),
-            settings=cells.roles(model=cells.pick(sent, ("model",))),
-            prompt=cells.conversation(prompt),
+            settings=by_role(model=pick(sent, ("model",))),
+            prompt=conversation(prompt),
             completion=_one(completion) if completion is not None else None,
-            started_at=cells.said(events[0][1].get("created_at")),
-            error=cells.said(wrong),
+            started_at=text_or_none(events[0][1].get("created_at")),
+            error=text_or_none(wrong),
         )
 
 
@@ -167,8 +170,8 @@ def _metrics(data: Row) -> dict[str, float | None]:
 
 
 def _known(match: Row) -> dict[str, Scalar]:
-    return {"task": cells.text(match["task"])} if match.get("task") else {}
+    return {"task": text_of(match["task"])} if match.get("task") else {}
 
 
 def _one(value: object) -> str:
-    return cells.text(value[0] if isinstance(value, list) and len(value) == 1 else value)
+    return text_of(value[0] if isinstance(value, list) and len(value) == 1 else value)

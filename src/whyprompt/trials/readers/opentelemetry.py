@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt._rows import json_rows, json_value
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads, traces
-from whyprompt.trials.readers.fields import mapping
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import has_lines, head_of
+from whyprompt.trials.reading import heads, traces
+from whyprompt.trials.reading.chats import conversation, last_said
+from whyprompt.trials.reading.fields import mapping, parsed, text_of, text_or_none, whole_of
+from whyprompt.trials.reading.questions import Repeats, question_of
+from whyprompt.trials.reading.rows import has_lines, head_of
+from whyprompt.trials.reading.settings import SAMPLING, by_role, pick
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from whyprompt.trials.readers.record import Values
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 name = "OpenTelemetry"
 _TAKEN = {
@@ -50,7 +53,7 @@ _ROLES: Mapping[str, tuple[str, ...]] = {
     "prompt": ("gen_ai.prompt.name", "gen_ai.prompt.version", "gen_ai.system_instructions"),
     "model": ("gen_ai.request.model", "gen_ai.response.model"),
     "engine": ("gen_ai.provider.name", "gen_ai.system", "server.address"),
-    "sampling": tuple(f"gen_ai.request.{key}" for key in cells.SAMPLING),
+    "sampling": tuple(f"gen_ai.request.{key}" for key in SAMPLING),
     "seed": ("gen_ai.request.seed",),
     "harness": ("service.name", "service.version"),
 }
@@ -93,7 +96,7 @@ def read(path: Path) -> Iterator[Log]:
             scores[span] |= _score(result)
         if "gen_ai.evaluation.name" in found:
             # Some write an evaluation as a span of its own, under the one that it is of.
-            scores[cells.text(one.row.get("parentSpanId"))] |= _score(found)
+            scores[text_of(one.row.get("parentSpanId"))] |= _score(found)
     if not n:
         raise DataError(f"{path} holds no spans", hint="export the traces too, not the logs alone")
     evaluated = {operations[span] for span in scores if span in operations}
@@ -161,12 +164,12 @@ def _value(given: Row) -> Any:  # noqa: ANN401 - any JSON
 
 
 def _span_id(row: Row) -> str:
-    return cells.text(row.get("spanId"))
+    return text_of(row.get("spanId"))
 
 
 def _event_name(row: Row) -> str:
     older = _attributes(row.get("attributes")).get("event.name")
-    return cells.text(row.get("eventName") or older)
+    return text_of(row.get("eventName") or older)
 
 
 def _whose(row: Row, found: Row) -> str:
@@ -178,39 +181,39 @@ def _score(found: Row) -> _Scores:
     value, label = found.get("gen_ai.evaluation.score.value"), found.get("gen_ai.evaluation.score.label")
     if found.get("error.type"):
         value = label = None
-    return traces.named_scores([(cells.text(found.get("gen_ai.evaluation.name")), (value, label))])
+    return traces.named_scores([(text_of(found.get("gen_ai.evaluation.name")), (value, label))])
 
 
 def _operation(found: Row) -> str:
     given = found.get("gen_ai.operation.name")
     # Older conventions name no operation; a call names the model that it asks for.
-    return cells.text(given) or ("chat" if "gen_ai.request.model" in found else "")
+    return text_of(given) or ("chat" if "gen_ai.request.model" in found else "")
 
 
 def _trials(path: Path, scores: dict[str, _Scores], operations: frozenset[str]) -> Iterator[LoggedTrial]:
-    met = cells.Repeats()
+    met = Repeats()
     for kind, (row, found, resource, _) in _signals(path):
         if kind == "log" or _operation(found) not in operations or "gen_ai.evaluation.name" in found:
             continue
         sent = traces.opened(found, _SENT) or _indexed(found, "gen_ai.prompt")
         came = traces.opened(found, _CAME) or _indexed(found, "gen_ai.completion")
-        told = cells.parsed(found.get("gen_ai.system_instructions"))
+        told = parsed(found.get("gen_ai.system_instructions"))
         whole = [{"role": "system", "content": told}, *sent] if told and isinstance(sent, list) else sent
         settings = _settings(resource | found)
-        question = cells.question_of(sent)[1]
+        question = question_of(sent)[1]
         wrong = _error(row, found)
         own = scores.get(f"response {found.get('gen_ai.response.id')}", {}) | scores.get(_span_id(row), {})
         start, end = (_nanoseconds(row.get(key)) for key in ("startTimeUnixNano", "endTimeUnixNano"))
         begun = None if start is None else traces.moment(start / 1e9)
         yield LoggedTrial(
             question=question,
-            rep=met.next(question, cells.text(settings)),
+            rep=met.next(question, text_of(settings)),
             scores=dict.fromkeys(own) if wrong else own,
             settings=settings,
-            prompt=cells.conversation(whole),
-            completion=cells.last_said(came, "assistant") if isinstance(came, list) else cells.said(came),
-            prompt_tokens=cells.count(traces.opened(found, _USED)),
-            completion_tokens=cells.count(traces.opened(found, _MADE)),
+            prompt=conversation(whole),
+            completion=last_said(came, "assistant") if isinstance(came, list) else text_or_none(came),
+            prompt_tokens=whole_of(traces.opened(found, _USED)),
+            completion_tokens=whole_of(traces.opened(found, _MADE)),
             latency_s=None if start is None or end is None else (end - start) / 1e9,
             started_at=begun.isoformat() if begun else None,
             error=wrong,
@@ -218,15 +221,15 @@ def _trials(path: Path, scores: dict[str, _Scores], operations: frozenset[str]) 
 
 
 def _settings(found: Row) -> dict[str, Values]:
-    return cells.roles(**{role: cells.pick(found, names) for role, names in _ROLES.items()})
+    return by_role(**{role: pick(found, names) for role, names in _ROLES.items()})
 
 
 def _error(row: Row, found: Row) -> str | None:
     status = mapping(row.get("status"))
-    failed = cells.text(status.get("code")) in {"2", "STATUS_CODE_ERROR"}
+    failed = text_of(status.get("code")) in {"2", "STATUS_CODE_ERROR"}
     if not failed and not found.get("error.type"):
         return None
-    return cells.text(status.get("message") or found.get("error.type")) or "error without a message"
+    return text_of(status.get("message") or found.get("error.type")) or "error without a message"
 
 
 def _nanoseconds(value: object) -> int | None:

@@ -11,16 +11,17 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads, traces
-from whyprompt.trials.readers.fields import objects
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import rows_of
+from whyprompt.trials.reading import heads, traces
+from whyprompt.trials.reading.fields import number_of, objects, parsed, text_of, text_or_none, whole_of
+from whyprompt.trials.reading.questions import question_of, target_of
+from whyprompt.trials.reading.rows import rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 name = "Phoenix"
 _TAKEN = {
@@ -57,22 +58,22 @@ def _trials(path: Path) -> Iterator[LoggedTrial]:
         if not row.keys() >= _FIELDS:
             lacks = ", ".join(map(repr, sorted(_FIELDS - row.keys())))
             raise DataError(f"{where}: has no {lacks}", hint="leave out records that Phoenix did not write")
-        latency = cells.number(row.get("latency_ms"))
+        latency = number_of(row.get("latency_ms"))
         wrong = row.get("error") or None
         yield LoggedTrial(
-            item=cells.text(row["example_id"]),
-            question=cells.question_of(cells.parsed(row.get("input")))[1],
-            target=cells.target_of(cells.parsed(row["reference_output"])),
-            rep=cells.count(row["repetition_number"]) or 1,
+            item=text_of(row["example_id"]),
+            question=question_of(parsed(row.get("input")))[1],
+            target=target_of(parsed(row["reference_output"])),
+            rep=whole_of(row["repetition_number"]) or 1,
             scores=_scores(row) if wrong is None else dict.fromkeys(_scores(row)),
-            completion=cells.said(cells.parsed(row["output"])),
-            prompt_tokens=cells.count(row.get("prompt_token_count")),
-            completion_tokens=cells.count(row.get("completion_token_count")),
+            completion=text_or_none(parsed(row["output"])),
+            prompt_tokens=whole_of(row.get("prompt_token_count")),
+            completion_tokens=whole_of(row.get("completion_token_count")),
             latency_s=traces.seconds(row.get("start_time"), row.get("end_time"))
             if latency is None
             else latency / 1000,
-            started_at=cells.said(row.get("start_time")),
-            error=cells.said(wrong),
+            started_at=text_or_none(row.get("start_time")),
+            error=text_or_none(wrong),
         )
 
 
@@ -81,7 +82,7 @@ def _scores(row: Row) -> dict[str, float | None]:
     if isinstance(annotations, list):
         # An evaluator that failed has no score; its label may say one where it gives no number.
         return traces.named_scores(
-            (cells.text(one.get("name")), () if one.get("error") else (one.get("score"), one.get("label")))
+            (text_of(one.get("name")), () if one.get("error") else (one.get("score"), one.get("label")))
             for one in objects(annotations)
         )
     columns = ((match[1], column) for column in row if (match := _SCORE.fullmatch(column)))

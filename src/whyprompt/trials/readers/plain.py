@@ -13,10 +13,13 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads
 from whyprompt.trials.readers.plain_columns import SAMPLE, find_columns
 from whyprompt.trials.readers.record import Log, LoggedTrial
-from whyprompt.trials.readers.rows import has_lines, parquet_columns, rows_of
+from whyprompt.trials.reading import heads
+from whyprompt.trials.reading.fields import missing, number_of, score_of, text_of, text_or_none, whole_of
+from whyprompt.trials.reading.questions import Repeats
+from whyprompt.trials.reading.rows import has_lines, parquet_columns, rows_of
+from whyprompt.trials.reading.settings import by_role, covariates_of, pick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.readers.plain_columns import Columns
     from whyprompt.trials.readers.record import Values
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 name = "a plain table"
 _NUMBERS = ("cost", "prompt_tokens", "completion_tokens")
@@ -130,10 +133,8 @@ class _Shared:
             if key in self.made:
                 return self.made[key]
         except TypeError:  # a list is none to find by
-            key = tuple(map(cells.text, key))
-        return self.made.setdefault(
-            key, cells.roles(**{role: cells.pick(row, names) for role, names in self.groups})
-        )
+            key = tuple(map(text_of, key))
+        return self.made.setdefault(key, by_role(**{role: pick(row, names) for role, names in self.groups}))
 
 
 class _Scores:
@@ -153,25 +154,25 @@ class _Scores:
                 out[scorer] = value
             elif kind is str:
                 if value not in self.met:
-                    self.met[value] = cells.score_of(value, where, column)
+                    self.met[value] = score_of(value, where, column)
                 out[scorer] = self.met[value]
             else:
-                out[scorer] = cells.score_of(value, where, column)
+                out[scorer] = score_of(value, where, column)
         return out
 
 
 def _repetitions(column: str | None) -> Callable[[Row, str, str, object], int]:
     if column is None:
-        met = cells.Repeats()
+        met = Repeats()
         return lambda _row, _where, item, arm: met.next(item, id(arm))
     order: dict[Any, int] = {}
 
     def rep(row: Row, where: str, _item: str, _arm: object) -> int:
         value = row.get(column)
-        if cells.missing(value):
+        if missing(value):
             raise DataError(f"{where}: {column!r} is empty", hint="say which repetition each row is")
         # Repetitions may be counted from 0, or be seeds: they are numbered as they come.
-        return order.setdefault(cells.text(value), len(order) + 1)
+        return order.setdefault(text_of(value), len(order) + 1)
 
     return rep
 
@@ -190,20 +191,20 @@ def _long(path: Path, columns: Columns, opened: frozenset[str], known: set[str])
             )
         named = _named(row, item, where) if item is not None else ""
         if within is not None:
-            named = f"{cells.text(row.get(within))}/{named}"
-        asked = cells.text(row.get(question)) if question is not None else ""
+            named = f"{text_of(row.get(within))}/{named}"
+        asked = text_of(row.get(question)) if question is not None else ""
         settings = shared.of(row)
         yield LoggedTrial(
             item=named,
             question=asked,
-            target=cells.text(row.get(target)) if target is not None else "",
+            target=text_of(row.get(target)) if target is not None else "",
             rep=rep(row, where, named or asked, settings),
             scores=scores.of(row, where),
-            covariates=cells.known(row, columns.covariates) if columns.covariates else {},
+            covariates=covariates_of(row, columns.covariates) if columns.covariates else {},
             settings=settings,
-            prompt=cells.said(row.get(prompt)) if prompt is not None else None,
-            completion=cells.said(row.get(completion)) if completion is not None else None,
-            error=(cells.text(row.get(error)) or None) if error is not None else None,
+            prompt=text_or_none(row.get(prompt)) if prompt is not None else None,
+            completion=text_or_none(row.get(completion)) if completion is not None else None,
+            error=(text_of(row.get(error)) or None) if error is not None else None,
             **further.of(row, where),
         )
 
@@ -219,7 +220,7 @@ def _named(row: Row, column: str, where: str) -> str:
     if _blank(value):
         raise DataError(f"{where}: {column!r} is empty", hint="name the item of every row")
     # A spreadsheet makes 3.0 of 3.
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else cells.text(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else text_of(value)
 
 
 class _Further:
@@ -236,19 +237,19 @@ class _Further:
         out: dict[str, Any] = {}
         for role, column in self.numbers:
             value = row.get(column)
-            out[role] = cells.number(value) if role == "cost" else cells.count(value)
+            out[role] = number_of(value) if role == "cost" else whole_of(value)
         for column, by in self.latency:
-            found = cells.number(row.get(column))
+            found = number_of(row.get(column))
             out["latency_s"] = None if found is None else found / by
         if self.started is not None:
-            out["started_at"] = cells.text(row.get(self.started)) or None
+            out["started_at"] = text_of(row.get(self.started)) or None
         if self.propensity is not None:
             out["propensity"] = self._chance(row.get(self.propensity), where)
         return out
 
     def _chance(self, value: object, where: str) -> float | None:
-        found = cells.number(value)
-        if (found is None and not cells.missing(value)) or (found is not None and not 0 < found <= 1):
+        found = number_of(value)
+        if (found is None and not missing(value)) or (found is not None and not 0 < found <= 1):
             raise DataError(
                 f"{where}: {self.propensity!r} is {value!r}, which is no chance above 0 and up to 1",
                 hint="log the chance with which the row's own arm was chosen",
@@ -269,27 +270,27 @@ def _wide(path: Path, columns: Columns, opened: frozenset[str], known: set[str])
     prompts = {arm: {"prompt": {"arm": arm}} for arm in arms}
     item = roles.get("item")
     for number, (where, row) in enumerate(_rows(path, opened, known), start=1):
-        asked = cells.text(row.get(roles["question"])) if "question" in roles else ""
+        asked = text_of(row.get(roles["question"])) if "question" in roles else ""
         # A table that names no item has one a row.
         named = _named(row, item, where) if item is not None else "" if asked else str(number)
         if "set" in roles:
-            named = f"{cells.text(row.get(roles['set']))}/{named}"
+            named = f"{text_of(row.get(roles['set']))}/{named}"
         common: dict[str, Any] = {
             "item": named,
             "question": asked,
-            "target": cells.text(row.get(roles["target"])) if "target" in roles else "",
-            "covariates": cells.known(row, columns.covariates),
+            "target": text_of(row.get(roles["target"])) if "target" in roles else "",
+            "covariates": covariates_of(row, columns.covariates),
         }
         for arm in arms:
             own = beside[arm]
-            model = {"model": {own["model"]: cells.text(row[own["model"]])}} if "model" in own else {}
+            model = {"model": {own["model"]: text_of(row[own["model"]])}} if "model" in own else {}
             yield LoggedTrial(
                 **common,
                 rep=rep(row, where, named or asked, prompts[arm]),
                 scores=scores[arm].of(row, where),
                 settings=shared.of(row) | model | prompts[arm],
-                prompt=cells.said(row.get(own["prompt"])) if "prompt" in own else None,
-                completion=cells.said(row.get(own["completion"])) if "completion" in own else None,
-                error=(cells.text(row.get(own["error"])) or None) if "error" in own else None,
+                prompt=text_or_none(row.get(own["prompt"])) if "prompt" in own else None,
+                completion=text_or_none(row.get(own["completion"])) if "completion" in own else None,
+                error=(text_of(row.get(own["error"])) or None) if "error" in own else None,
                 **further[arm].of(row, where),
             )

@@ -8,18 +8,20 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells
 from whyprompt.trials.readers.record import score_value
+from whyprompt.trials.reading.fields import missing, number_of, text_of
+from whyprompt.trials.reading.questions import ITEMS, KNOWN
+from whyprompt.trials.reading.settings import JUDGES, SAMPLING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 # The names of one meaning, in ranks: of a rank all fit alike, and a better rank is asked first.
 _NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "item": (("item_id",), tuple(n for n in cells.ITEMS if n not in {"item_id", "id"}), ("id",)),
+    "item": (("item_id",), tuple(n for n in ITEMS if n not in {"item_id", "id"}), ("id",)),
     "rep": (
         ("rep",),
         ("epoch", "repeat", "repetition", "replicate", "repetition_number"),
@@ -125,8 +127,8 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
     arms = _arms(names, plain, values, roles)
     taken = {*roles.values(), *arms}
     other = tuple(n for n in names if n not in taken and plain[n] in _ARMS[1])
-    sampling = tuple(n for n in names if n not in taken and plain[n] in cells.SAMPLING)
-    judges = tuple(n for n in names if n not in taken and plain[n] in cells.JUDGES)
+    sampling = tuple(n for n in names if n not in taken and plain[n] in SAMPLING)
+    judges = tuple(n for n in names if n not in taken and plain[n] in JUDGES)
     free = [n for n in names if n not in {*taken, *other, *sampling, *judges}]
     wide: tuple[Family, ...] = ()
     if not arms and not any(plain[n] in OUTCOMES and _scored(values[n]) for n in free):
@@ -148,7 +150,7 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
             f"{path}: no column names the item",
             hint=f"call the column item_id, or question; there are: {', '.join(names)}",
         )
-    counted = {n: all(cells.missing(v) or cells.number(v) is not None for v in values[n]) for n in known}
+    counted = {n: all(missing(v) or number_of(v) is not None for v in values[n]) for n in known}
     if "set" in roles:
         notes.append(f"{roles['item']!r} names an item within its {roles['set']!r}: an item is both")
     return Columns(roles, arms, other, sampling, judges, scores, counted, wide, beside, tuple(notes))
@@ -209,13 +211,13 @@ def _shared(values: Mapping[str, list[Any]], sent: str, roles: Mapping[str, str]
     item = roles.get("item") or roles.get("question")
     of: defaultdict[str, set[str]] = defaultdict(set)
     for number, prompt in enumerate(values[sent]):
-        of[cells.text(prompt)].add(str(number) if item is None else cells.text(values[item][number]))
+        of[text_of(prompt)].add(str(number) if item is None else text_of(values[item][number]))
     return 2 * sum(len(items) > 1 for items in of.values()) > len(of)
 
 
 def _scored(values: Iterable[Any]) -> bool:
     """Say whether all the values that there are can be scores, and one is there."""
-    found = [v for v in values if not cells.missing(v)]
+    found = [v for v in values if not missing(v)]
     return bool(found) and all(map(_is_score, found))
 
 
@@ -239,11 +241,9 @@ def _scores(
         if _scored(values[n]) or (plain[n] not in _WORDY and any(map(_is_score, values[n])))
     }
     if not readable and not called:
-        readable = {n: n for n in free if plain[n] not in cells.KNOWN and _scored(values[n])}
+        readable = {n: n for n in free if plain[n] not in KNOWN and _scored(values[n])}
     if not readable:
-        wrong = [
-            (n, v) for n in called.values() for v in values[n] if not cells.missing(v) and not _is_score(v)
-        ]
+        wrong = [(n, v) for n in called.values() for v in values[n] if not missing(v) and not _is_score(v)]
         held = f": {wrong[0][0]!r} has {wrong[0][1]!r}, which is none" if wrong else ""
         raise DataError(
             f"{path}: no column holds a score{held}",
@@ -344,8 +344,8 @@ def _set(
         named: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
         under: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
         for row in sample:
-            arm, value = tuple(cells.text(row.get(a)) for a in arms), cells.text(row.get(name))
-            named[*arm, cells.text(row.get(roles["item"]))].add(value)
+            arm, value = tuple(text_of(row.get(a)) for a in arms), text_of(row.get(name))
+            named[*arm, text_of(row.get(roles["item"]))].add(value)
             under[value].add(arm)
         several = any(len(found) > 1 for found in named.values())
         if several or (len(sample) >= SAMPLE and any(len(found) > 1 for found in under.values())):
@@ -355,7 +355,7 @@ def _set(
 
 def _item_of(row: Row, roles: Mapping[str, str]) -> str:
     """Give what a row's item is called, within its data set where there is one."""
-    return "\0".join(cells.text(row.get(roles[r])) for r in ("set", "item", "question") if r in roles)
+    return "\0".join(text_of(row.get(roles[r])) for r in ("set", "item", "question") if r in roles)
 
 
 def _same_within(values: Sequence[Any], roles: Mapping[str, str], sample: Sequence[Row]) -> bool | None:
@@ -364,7 +364,7 @@ def _same_within(values: Sequence[Any], roles: Mapping[str, str], sample: Sequen
         return None
     met: dict[str, set[str]] = defaultdict(set)
     for row, value in zip(sample, values, strict=True):
-        met[_item_of(row, roles)].add(cells.text(value))
+        met[_item_of(row, roles)].add(text_of(value))
     if any(len(found) > 1 for found in met.values()):
         return False
     return True if len(met) < len(sample) else None
@@ -385,5 +385,5 @@ def _covariates(
             left.append(name)
             continue
         same = _same_within(values[name], roles, sample)
-        (known if same or (same is None and plain[name] in cells.KNOWN) else left).append(name)
+        (known if same or (same is None and plain[name] in KNOWN) else left).append(name)
     return tuple(known), left

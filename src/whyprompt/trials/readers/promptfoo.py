@@ -16,11 +16,15 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt._rows import json_rows, json_value
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads, promptfoo_table
-from whyprompt.trials.readers.fields import mapping, objects
+from whyprompt.trials.readers import promptfoo_table
 from whyprompt.trials.readers.promptfoo_tests import Tests, read_scores, score_name
 from whyprompt.trials.readers.record import Log, LoggedTrial, Stated
-from whyprompt.trials.readers.rows import Row, head_of
+from whyprompt.trials.reading import heads
+from whyprompt.trials.reading.chats import conversation
+from whyprompt.trials.reading.fields import mapping, number_of, objects, text_of, text_or_none, whole_of
+from whyprompt.trials.reading.questions import Repeats
+from whyprompt.trials.reading.rows import Row, head_of
+from whyprompt.trials.reading.settings import SAMPLING, by_role, pick, scalars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -102,17 +106,17 @@ def _log(path: Path, document: Row, rows: _Rows) -> Log:
     head = mapping(mapping(summary.get("table")).get("head"))
     prompts = objects(summary.get("prompts") or head.get("prompts"))
     items, arms, judges = _survey(path, rows(), prompts, config)
-    version = cells.text(about.get("promptfooVersion"))
+    version = text_of(about.get("promptfooVersion"))
     return Log(
         path=path,
         format=name,
         fields=_TAKEN,
         version=version or (f"results {summary['version']}" if "version" in summary else ""),
-        settings=cells.roles(
+        settings=by_role(
             judge={"assert": "; ".join(sorted(judges))} if judges else {},
-            harness=cells.pick(about, ("promptfooVersion",)) | cells.pick(summary, ("version",), "results."),
-            date=cells.pick(summary, ("timestamp",), "results."),
-            other=cells.pick(config, ("description",), "config."),
+            harness=pick(about, ("promptfooVersion",)) | pick(summary, ("version",), "results."),
+            date=pick(summary, ("timestamp",), "results."),
+            other=pick(config, ("description",), "config."),
         ),
         stated=tuple(_stated(prompts, arms)),
         notes=items.notes(),
@@ -131,7 +135,7 @@ def _arm(row: Row) -> _Arm:
         *(by.get("id"), by.get("label")),
     )
     index = row.get("promptIdx")
-    return (index if isinstance(index, int) else None, *(cells.text(each) or None for each in found))
+    return (index if isinstance(index, int) else None, *(text_of(each) or None for each in found))
 
 
 def _survey(
@@ -163,7 +167,7 @@ def _asserts(row: Row) -> list[Row]:
 def _judge(each: Row) -> str:
     provider = each.get("provider")
     by = provider.get("id") if isinstance(provider, dict) else provider
-    return " ".join(part for part in map(cells.text, (each.get("type"), each.get("metric"), by)) if part)
+    return " ".join(part for part in map(text_of, (each.get("type"), each.get("metric"), by)) if part)
 
 
 def _settings(arm: _Arm, prompts: list[Row], config: Row) -> Mapping[str, Values]:
@@ -174,15 +178,13 @@ def _settings(arm: _Arm, prompts: list[Row], config: Row) -> Mapping[str, Values
     served = [p for p in given if provider in (p.get("id"), p.get("label"))]
     options = mapping(served[0].get("config")) if len(served) == 1 else {}
     # Nothing else of an address: a name and a password may stand in it.
-    address = _ADDRESS.match(cells.text(options.get("apiBaseUrl") or options.get("apiHost")))
-    return cells.roles(
-        prompt=cells.pick(
-            {"label": label, "id": identity, "raw": template}, ("label", "id", "raw"), "prompt."
-        ),
-        model=cells.pick({"id": provider, "label": shown}, ("id", "label"), "provider."),
+    address = _ADDRESS.match(text_of(options.get("apiBaseUrl") or options.get("apiHost")))
+    return by_role(
+        prompt=pick({"label": label, "id": identity, "raw": template}, ("label", "id", "raw"), "prompt."),
+        model=pick({"id": provider, "label": shown}, ("id", "label"), "provider."),
         engine={"apiBaseUrl": address["host"]} if address else {},
-        sampling=cells.pick(options, cells.SAMPLING, "config."),
-        seed=cells.pick(options, ("seed",), "config."),
+        sampling=pick(options, SAMPLING, "config."),
+        seed=pick(options, ("seed",), "config."),
     )
 
 
@@ -200,7 +202,7 @@ def _index(arm: _Arm, prompts: list[Row]) -> int | None:
 
 
 def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -> Iterator[LoggedTrial]:
-    met = cells.Repeats()
+    met = Repeats()
     for where, row in rows():
         item, question, target, rest = items.of(row)
         arm = _arm(row)
@@ -208,20 +210,20 @@ def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -
         response = {"output": given} if isinstance(given, str) else mapping(given)
         used = mapping(response.get("tokenUsage") or row.get("tokenUsage"))
         wrong = _error(row, response)
-        latency = cells.number(row.get("latencyMs"))
+        latency = number_of(row.get("latencyMs"))
         yield LoggedTrial(
             item=item,
             question=question,
             target=target,
             rep=items.rep(row, arm, met),
             scores=_scores(row, where, went=wrong is None),
-            covariates=cells.scalars(rest) | _about(row),
+            covariates=scalars(rest) | _about(row),
             settings=arms[arm],
-            prompt=cells.conversation(mapping(row.get("prompt")).get("raw")),
-            completion=cells.said(response.get("output")),
-            prompt_tokens=cells.count(used.get("prompt")),
-            completion_tokens=cells.count(used.get("completion")),
-            cost=cells.number(row.get("cost")),
+            prompt=conversation(mapping(row.get("prompt")).get("raw")),
+            completion=text_or_none(response.get("output")),
+            prompt_tokens=whole_of(used.get("prompt")),
+            completion_tokens=whole_of(used.get("completion")),
+            cost=number_of(row.get("cost")),
             # What came out of promptfoo's cache took no time.
             latency_s=None if latency is None or response.get("cached") else latency / 1000,
             error=wrong,
@@ -229,7 +231,7 @@ def _trials(rows: _Rows, items: Tests, arms: dict[_Arm, Mapping[str, Values]]) -
 
 
 def _about(row: Row) -> dict[str, Scalar]:
-    about = cells.scalars(mapping(mapping(row.get("testCase")).get("metadata")))
+    about = scalars(mapping(mapping(row.get("testCase")).get("metadata")))
     return {key: value for key, value in about.items() if key not in {"id", "item_id"}}
 
 
@@ -243,7 +245,7 @@ def _error(row: Row, response: Row) -> str | None:
     )
     if not wrong:
         return None
-    return cells.text(row.get("error") or response.get("error")) or "error without a message"
+    return text_of(row.get("error") or response.get("error")) or "error without a message"
 
 
 def _scores(row: Row, where: str, *, went: bool) -> dict[str, float | None]:
@@ -259,16 +261,16 @@ def _stated(prompts: list[Row], arms: dict[_Arm, Mapping[str, Values]]) -> Itera
     for index, prompt in enumerate(prompts):
         mine = [settings for arm, settings in arms.items() if _index(arm, prompts) == index]
         metrics = mapping(prompt.get("metrics"))
-        passed, failed = (cells.count(metrics.get(f"test{k}Count")) for k in ("Pass", "Fail"))
+        passed, failed = (whole_of(metrics.get(f"test{k}Count")) for k in ("Pass", "Fail"))
         n = (passed or 0) + (failed or 0)
         if passed is None or not n or len(mine) != 1 or sum(s == mine[0] for s in arms.values()) != 1:
             continue
         where = {**mine[0].get("prompt", {}), **mine[0].get("model", {})}
-        if (total := cells.number(metrics.get("score"))) is not None:
+        if (total := number_of(metrics.get("score"))) is not None:
             yield Stated("score", total / n, where, n)
         yield Stated("success", passed / n, where, n)
         counted = mapping(metrics.get("namedScoresCount"))
         for key, given in mapping(metrics.get("namedScores")).items():
             # Counted otherwise, it is a mean of other than one a trial.
-            if counted.get(key) == n and (total := cells.number(given)) is not None:
+            if counted.get(key) == n and (total := number_of(given)) is not None:
                 yield Stated(score_name(key), total / n, where, n)

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 from whyprompt._rows import delimited_rows
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import cells, heads
 from whyprompt.trials.readers.promptfoo_tests import Tests, read_scores
 from whyprompt.trials.readers.record import Log, LoggedTrial, score_value
+from whyprompt.trials.reading import heads
+from whyprompt.trials.reading.fields import parsed
+from whyprompt.trials.reading.questions import Repeats
+from whyprompt.trials.reading.settings import by_role, scalars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from whyprompt.trials.readers.record import Values
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 _BLOCK = ("Status", "Score")
 _TAKEN = {
@@ -69,7 +72,7 @@ def table(name: str, path: Path, separator: str) -> Log:
 def _shown(title: str) -> Mapping[str, Values]:
     shown = _SHOWN.fullmatch(title)
     label, provider = (shown["label"], shown["provider"]) if shown else (title, "")
-    return cells.roles(prompt={"prompt.label": label}, model={"provider.label": provider} if provider else {})
+    return by_role(prompt={"prompt.label": label}, model={"provider.label": provider} if provider else {})
 
 
 def _trials(
@@ -88,7 +91,7 @@ def _trials(
         row: Row = {"vars": values, "description": whole[0] if described else ""}
         items.meet(row)
         given.append((line, whole, row))
-    met = cells.Repeats()
+    met = Repeats()
     for line, whole, row in given:
         item, question, target, rest = items.of(row)
         for arm, (start, end) in zip(settings, blocks, strict=True):
@@ -103,7 +106,7 @@ def _trials(
                 target=target,
                 rep=items.rep(row, start, met),
                 scores=_block_scores(block, f"{path}:{line}", went=not wrong),
-                covariates=cells.scalars(rest),
+                covariates=scalars(rest),
                 settings=arm,
                 completion=whole[start] or None,
                 error=(reason or "error without a message") if wrong else None,
@@ -113,7 +116,7 @@ def _trials(
 def _block_scores(block: Mapping[str, str], where: str, *, went: bool) -> dict[str, float | None]:
     if score_value(block["Status"]) is None and went:
         raise DataError(f"{where}: the status is {block['Status']!r}, not PASS, FAIL or ERROR")
-    named = cells.parsed(block.get("Named Scores"))
+    named = parsed(block.get("Named Scores"))
     given = {k.removeprefix("Metric: "): v for k, v in block.items() if k.startswith("Metric: ")}
     given |= named if isinstance(named, dict) else {}
     return read_scores(block["Score"], block["Status"], given, where, went=went)

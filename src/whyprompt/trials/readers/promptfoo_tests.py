@@ -6,13 +6,13 @@ import bisect
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from whyprompt.trials.readers import cells
-from whyprompt.trials.readers.fields import mapping
+from whyprompt.trials.reading.fields import mapping, score_of, text_of
+from whyprompt.trials.reading.questions import TARGETS, Repeats, item_key, question_of
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
 
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 
 class Tests:
@@ -25,7 +25,7 @@ class Tests:
 
     def meet(self, row: Row) -> None:
         """Take note of a result's test."""
-        key = cells.item_key(cells.text(variables(row)))
+        key = item_key(text_of(variables(row)))
         told, test = described(row), row.get("testIdx")
         self._named[told].add(key)
         self._asked[self._question(variables(row))[:2]].add(key)
@@ -33,30 +33,30 @@ class Tests:
         if isinstance(test, int) and test not in met:
             bisect.insort(met, test)
 
-    def rep(self, row: Row, arm: Hashable, met: cells.Repeats) -> int:
+    def rep(self, row: Row, arm: Hashable, met: Repeats) -> int:
         """Give which repetition of its test a result is: by the tests' numbers, else in their order."""
-        cell = (described(row), cells.item_key(cells.text(variables(row))))
+        cell = (described(row), item_key(text_of(variables(row))))
         test = row.get("testIdx")
         return self._tests[cell].index(test) + 1 if isinstance(test, int) else met.next(cell, arm)
 
     @staticmethod
     def _question(values: Row) -> tuple[str, str, str]:
-        targets = [key for key in values if key.lower() in cells.TARGETS]
+        targets = [key for key in values if key.lower() in TARGETS]
         rest = {key: value for key, value in values.items() if targets != [key]}
-        key, question = cells.question_of(rest)
-        return question, cells.text(values[targets[0]]) if len(targets) == 1 else "", key
+        key, question = question_of(rest)
+        return question, text_of(values[targets[0]]) if len(targets) == 1 else "", key
 
     def of(self, row: Row) -> tuple[str, str, str, Row]:
         """Give a test's name, its question and target, and the variables that are neither."""
         values = variables(row)
-        whole = cells.text(values)
-        told, key = described(row), cells.item_key(whole)
+        whole = text_of(values)
+        told, key = described(row), item_key(whole)
         item = told if told and len(self._named[told]) == 1 else key
         question, target, asked = self._question(values)
         if len(self._asked[question, target]) > 1:
             # Another variable tells two tests of one question apart: it is part of what is asked.
             return item, whole, target, {}
-        rest = {k: v for k, v in values.items() if k != asked and not (target and cells.text(v) == target)}
+        rest = {k: v for k, v in values.items() if k != asked and not (target and text_of(v) == target)}
         return item, question, target, rest if asked else {}
 
     def notes(self) -> tuple[str, ...]:
@@ -77,7 +77,7 @@ def described(row: Row) -> str:
     test = mapping(row.get("testCase"))
     about = mapping(test.get("metadata"))
     given = (test.get("description"), row.get("description"), about.get("id"), about.get("item_id"))
-    return next((cells.text(value) for value in given if value not in (None, "")), "")
+    return next((text_of(value) for value in given if value not in (None, "")), "")
 
 
 def read_scores(
@@ -85,11 +85,7 @@ def read_scores(
 ) -> dict[str, float | None]:
     """Give a result's scores by their names: none of them where it went wrong."""
     found = {"score": score, "success": success} | {score_name(key): value for key, value in named.items()}
-    return {
-        k: cells.score_of(v, where, k) if went else None
-        for k, v in found.items()
-        if v is not None or not went
-    }
+    return {k: score_of(v, where, k) if went else None for k, v in found.items() if v is not None or not went}
 
 
 def score_name(metric: str) -> str:

@@ -9,6 +9,7 @@ from array import array
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from whyprompt._rows import json_row
 from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-_PIECE = 1 << 20
+PIECE = 1 << 20
 _DECODER = json.JSONDecoder()
 _SPACE = re.compile(r"[ \t\r\n]*")
 _AFTER = " \t\r\n,]}"
@@ -24,13 +25,13 @@ _AFTER = " \t\r\n,]}"
 _NEAR = 5_000
 # So many places of a file are read in step before one of them is left for another.
 _PLACES = 16
-_AGAIN = "copy it again; if a run is still writing it, wait until that ends"
+AGAIN = "copy it again; if a run is still writing it, wait until that ends"
 
 
 def pieces(path: Path) -> Iterator[bytes]:
     """Read a file a mebibyte at a time."""
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
+        while piece := file.read(PIECE):
             yield piece
 
 
@@ -125,7 +126,7 @@ class _Text:
 
     def cut(self) -> NoReturn:
         """Say that the rest is missing."""
-        raise DataError(f"{self.where} is cut off: its JSON ends in the middle", hint=_AGAIN)
+        raise DataError(f"{self.where} is cut off: its JSON ends in the middle", hint=AGAIN)
 
 
 def members(
@@ -143,7 +144,7 @@ def members(
     """
     text = _Text(source, where)
     if not text.peek():
-        raise DataError(f"{where} is empty", hint=_AGAIN)
+        raise DataError(f"{where} is empty", hint=AGAIN)
     if text.peek() == "[":
         yield from (("", element) for element in text.elements())
     else:
@@ -173,29 +174,6 @@ def _object(text: _Text, into: Collection[str], skip: Collection[str]) -> Iterat
             yield key, text.value()
         if text.take(",}") == "}":
             return
-
-
-def _not_utf8(where: str, error: UnicodeDecodeError) -> DataError:
-    return DataError(f"{where}: not UTF-8 text: {error.reason}", hint="save it as UTF-8")
-
-
-def row(line: bytes, path: Path, number: int) -> dict[str, Any]:
-    """Read one line of a file that has a JSON object a line."""
-    try:
-        value = json.loads(line.removeprefix(codecs.BOM_UTF8))
-    except UnicodeDecodeError as error:
-        raise _not_utf8(f"{path}:{number}", error) from None
-    except json.JSONDecodeError as error:
-        if not line.endswith(b"\n"):
-            raise DataError(
-                f"{path}:{number}: the last line is cut off", hint=f"delete it, or {_AGAIN}"
-            ) from None
-        raise DataError(f"{path}:{number}: not JSON: {error.msg}", hint="delete or mend the line") from None
-    except (RecursionError, ValueError) as error:
-        raise DataError(f"{path}:{number}: cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{path}:{number}: a line is an object, not {type(value).__name__}")
-    return value
 
 
 def grouped(path: Path, key: Callable[[bytes, int], Hashable]) -> Iterator[list[tuple[int, dict[str, Any]]]]:
@@ -230,6 +208,6 @@ def grouped(path: Path, key: Callable[[bytes, int], Hashable]) -> Iterator[list[
                 here = files[k % _PLACES]
                 if here.tell() != place[which]:
                     here.seek(place[which])
-                group.append((numbers[which], row(here.readline(), path, numbers[which])))
+                group.append((numbers[which], json_row(here.readline(), path, numbers[which])))
             yield group
             start = end

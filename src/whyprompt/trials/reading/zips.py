@@ -11,12 +11,11 @@ import zlib
 from typing import TYPE_CHECKING, Any, Self
 
 from whyprompt.errors import DataError
+from whyprompt.trials.reading.stream import AGAIN, PIECE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-_PIECE = 1 << 20
 
 
 def _zipfile() -> Any:  # noqa: ANN401 - the module zipfile, or one with its face
@@ -44,7 +43,7 @@ class Archive:
         except (module.BadZipFile, OSError, struct.error, ValueError) as error:
             raise DataError(
                 f"{path} is cut off or damaged: its list of entries cannot be read ({error})",
-                hint="copy it again; if a run is still writing it, wait until that ends",
+                hint=AGAIN,
             ) from None
         # Of entries of one name the last is what the archive holds.
         self.sizes: dict[str, int] = {info.filename: info.file_size for info in self._zip.infolist()}
@@ -68,7 +67,7 @@ class Archive:
         """Read an entry a mebibyte at a time; its checksum is held against it at the end."""
         try:
             with self._zip.open(name) as entry:
-                while piece := entry.read(_PIECE):
+                while piece := entry.read(PIECE):
                     yield piece
         except NotImplementedError as error:
             raise DataError(

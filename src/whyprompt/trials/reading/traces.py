@@ -7,15 +7,16 @@ from collections import defaultdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from whyprompt.trials.readers import cells
-from whyprompt.trials.readers.fields import mapping
 from whyprompt.trials.readers.record import score_value
+from whyprompt.trials.reading.fields import mapping, parsed
+from whyprompt.trials.reading.questions import KNOWN
+from whyprompt.trials.reading.settings import SAMPLING, scalars
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from whyprompt.trials.readers.record import Scalar, Values
-    from whyprompt.trials.readers.rows import Row
+    from whyprompt.trials.reading.rows import Row
 
 _UPPER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 # What people write down of a run, by the role that it has.
@@ -29,7 +30,7 @@ _ROLES: Mapping[str, str] = {
     ),
     **dict.fromkeys(("model", "model_name", "model_id", "ls_model_name", "deployment"), "model"),
     **dict.fromkeys(("provider", "ls_provider"), "engine"),
-    **dict.fromkeys((*cells.SAMPLING, "ls_temperature", "ls_max_tokens", "ls_stop"), "sampling"),
+    **dict.fromkeys((*SAMPLING, "ls_temperature", "ls_max_tokens", "ls_stop"), "sampling"),
     "seed": "seed",
 }
 
@@ -52,12 +53,12 @@ def noted(metadata: object, prefix: str = "metadata.") -> tuple[dict[str, Values
     """
     settings: defaultdict[str, dict[str, Scalar]] = defaultdict(dict)
     known: dict[str, Scalar] = {}
-    for key, value in mapping(cells.parsed(metadata)).items():
+    for key, value in mapping(parsed(metadata)).items():
         role = _ROLES.get(key.lower())
         if role is not None and value not in (None, "") and isinstance(value, str | int | float | bool):
             settings[role][f"{prefix}{key}"] = value
-        elif key.lower() in cells.KNOWN:
-            known |= cells.scalars({key: value})
+        elif key.lower() in KNOWN:
+            known |= scalars({key: value})
     return dict(settings), known
 
 
@@ -101,4 +102,4 @@ def moment(value: object) -> datetime | None:
 
 def opened(row: Row, names: Iterable[str]) -> Any:  # noqa: ANN401 - any JSON
     """Give the first of some fields that a row has, read where it is JSON in a cell."""
-    return next((cells.parsed(row[name]) for name in names if row.get(name) not in (None, "")), None)
+    return next((parsed(row[name]) for name in names if row.get(name) not in (None, "")), None)

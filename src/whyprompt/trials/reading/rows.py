@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt._rows import delimited_rows, is_file, json_rows, json_value
 from whyprompt.errors import DataError
-from whyprompt.trials.readers import heads
+from whyprompt.trials.reading import heads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 # Where an export wraps its rows in an object.
 _WRAPPERS = ("data", "events", "rows", "records", "results", "runs", "examples")
-HEAD_BYTES = 1 << 16
 # The first column of a frame that was written with the numbers of its rows.
 _NUMBERED = frozenset({"", "Unnamed: 0"})
 
@@ -26,7 +25,7 @@ def head_of(path: Path) -> bytes:
     if not is_file(path):
         raise DataError(f"{path}: there is no such file")
     with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+        head = file.read(heads.HEAD_BYTES)
     if not head.strip():
         raise DataError(f"{path} is empty", hint="write the log anew, or leave the file out")
     return head
@@ -49,7 +48,8 @@ def rows_of(path: Path) -> Iterator[tuple[str, Row]]:
     head = head_of(path)
     kind = heads.container(head)
     if kind == "parquet":
-        yield from _parquet(path)
+        for number, row in enumerate(parquet_rows(path), start=1):
+            yield f"{path}, row {number}", row
     elif kind == "zip":
         yield from _excel(path)
     elif has_lines(path, head):
@@ -85,20 +85,24 @@ def _delimited(path: Path, separator: str) -> Iterator[tuple[str, Row]]:
         yield f"{path}:{line}", dict(zip(names[first:], fields[first:], strict=True))
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, Row]]:
+def parquet_rows(path: Path, columns: list[str] | None = None) -> Iterator[Row]:
+    """Read the rows of a Parquet file, of some columns or all; a damaged one is refused.
+
+    Few at a time: a cell may hold a conversation.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
         file = parquet.ParquetFile(path)
-        names = file.schema_arrow.names
-        number = 0
-        for batch in file.iter_batches(batch_size=8192):
-            for values in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                number += 1
-                yield f"{path}, row {number}", dict(zip(names, values, strict=True))
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a Parquet file, or is damaged: {error}") from error
+        names = columns or file.schema_arrow.names
+        for batch in file.iter_batches(batch_size=1024, columns=columns):
+            for values in zip(*(batch[name].to_pylist() for name in names), strict=True):
+                yield dict(zip(names, values, strict=True))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{path} is not a Parquet file, or is damaged: {error}", hint="copy it again"
+        ) from error
 
 
 def parquet_columns(path: Path) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from whyprompt._rows import SEPARATORS
 
+HEAD_BYTES = 1 << 16
 _TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|[{}\[\]]', re.DOTALL)
 # The keys of a JSON text are told from its first bytes without reading it whole.
 _DEEP = 5
@@ -109,7 +110,7 @@ def _parsed(head: bytes, mark: str) -> list[list[str]]:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark))
     except csv.Error:
         return []
-    return rows if len(head) < 1 << 16 else rows[:-1]
+    return rows if len(head) < HEAD_BYTES else rows[:-1]
 
 
 def _text(head: bytes) -> str:

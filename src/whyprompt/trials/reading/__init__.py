@@ -1,0 +1,1 @@
+"""What readers of logs share: files opened piece by piece, and what the fields in them say."""
