@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt.effects.methods.curved import Curved
+from whyprompt.stats.threads import one_openmp_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +61,7 @@ class RidgeAndTrees:
         self.share = share
 
     @classmethod
+    @one_openmp_thread()
     def settled(cls, covariates: Covariates, rows: Bools, y: Floats) -> RidgeAndTrees:
         """Settle once for all folds how much of the trees is kept: one number says little of any row."""
         X, _ = covariates.split(rows, rows[:0], y)
@@ -99,6 +101,7 @@ class LogitAndTrees:
         self.given, self.lined = (cost, share), lined
 
     @classmethod
+    @one_openmp_thread()
     def settled(cls, covariates: Covariates, treated: Bools) -> LogitAndTrees:
         """Settle once for all folds the penalty, how much of the trees is kept, and whether a line is."""
         every = np.ones(len(treated), dtype=bool)
