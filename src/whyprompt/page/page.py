@@ -208,7 +208,8 @@ def write_report(
         if Path(target).resolve() in {Path(str(one["file"])).resolve() for one in study.sources}:
             raise DataError(f"{target} is one of the logs", hint="give the page a name of its own")
     path = path if target is None else Path(target)
-    with whole_file(path, hint="write it elsewhere") as file:
+    elsewhere = "STUDY FILE" if isinstance(study, str | Path) else "LOG... --out FILE"
+    with whole_file(path, hint=f"write it elsewhere: whyprompt report {elsewhere}") as file:
         file.write(page.encode())
     return path
 
