@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import textwrap
 from pathlib import Path
 
@@ -150,6 +151,25 @@ def shared_logs() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real logs at {folder}")
     return folder
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Call the command as a shell would: exit code, standard output, standard error."""
+
+    from whyprompt.cli import main
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["whyprompt", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(autouse=True, scope="session")

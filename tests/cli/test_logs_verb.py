@@ -14,31 +14,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from whyprompt.cli import main
-
 ROOT = Path(__file__).parents[2]
 # Real logs of other tools: beside $WHYPROMPT_SHARED, or in shared/logs beside the repository.
 OWN = os.environ.get("WHYPROMPT_SHARED")
 LOGS = Path(OWN).parent / "logs" if OWN else ROOT.parent / "shared" / "logs"
 PAGE = ROOT / "docs" / "howto" / "logs.md"
 needs_logs = pytest.mark.skipif(not LOGS.exists(), reason="the logs of other tools are not here")
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the command as a shell would: exit code, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["whyprompt", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def found(run, *arguments):

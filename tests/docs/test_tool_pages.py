@@ -15,23 +15,6 @@ FOLDER = ROOT / "docs" / "howto" / "tools"
 PAGES = sorted(path for path in FOLDER.glob("*.md") if path.name != "index.md")
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    from whyprompt.cli import main
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["whyprompt", *arguments])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 def plain(text):
     return " ".join(text.split())
 

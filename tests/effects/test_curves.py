@@ -8,6 +8,7 @@ import pytest
 from sklearn.linear_model import RidgeCV
 
 from whyprompt import estimate_effect
+from whyprompt.effects.assumptions import judge_overlap
 from whyprompt.stats.left_over import _Terms, left_over
 
 
@@ -97,3 +98,30 @@ def test_what_is_left_is_that_of_a_ridge_regression():
     # It is in the units of the outcome, and does not see those of the covariates.
     twice = np.array(left_over(X * 7 + 3, 2 * residual + 5, weights, wanted))
     np.testing.assert_allclose(twice, 2 * np.array(left_over(X, residual, weights, wanted)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("reach", "estimand", "status"),
+    [
+        (0.0, "att", "holds"),
+        (150.0, "att", "holds"),
+        (250.0, "att", "doubtful"),
+        (700.0, "att", "fails"),
+        (700.0, "ato", "holds"),
+    ],
+)
+def test_a_few_rows_without_a_counterpart_count_for_more_where_rows_are_many(reach, estimand, status):
+    """Half a percent of the treated had hardly a chance: little in a wide interval, much in a narrow one."""
+    treated = np.arange(4000) < 2000
+    score = np.where(treated, np.where(np.arange(4000) < 10, 0.995, 0.5), np.linspace(0.0, 0.995, 4000))
+    found = judge_overlap(
+        score,
+        treated,
+        estimand=estimand,
+        weights=np.ones(4000),
+        discarded=np.zeros(4000, dtype=bool),
+        ess=(2000.0, 2000.0),
+        reach=reach,
+    )
+    assert found.status == status
+    assert ("standard errors" in found.detail) == (status != "holds")

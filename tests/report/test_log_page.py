@@ -12,7 +12,6 @@ import pytest
 from page_reader import body, read
 
 import whyprompt as wp
-from whyprompt.cli import main
 from whyprompt.errors import DataError
 from whyprompt.page.page import MAX_BYTES, write_report
 
@@ -76,21 +75,6 @@ def page_of(tmp_path):
         return found, effect, text, read(text)
 
     return make
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["whyprompt", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_the_page_is_a_studys_as_far_as_logs_bear_it(written, page_of):

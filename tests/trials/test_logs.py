@@ -459,6 +459,9 @@ def test_a_log_that_says_that_a_bandit_chose_is_refused(log):
     path.write_text(json.dumps(content))
     with pytest.raises(EstimationError, match=r"chosen adaptively \(router\.policy: thompson\)"):
         wp.log_effect(wp.read_trials(path))
+    content["toy"] = {"settings": {"other": {"adaptive_connections": "False"}}}
+    path.write_text(json.dumps(content))
+    assert wp.log_effect(wp.read_trials(path)).estimate is not None
 
 
 def test_missing_rows_of_dealt_arms_have_fishers_test(log):

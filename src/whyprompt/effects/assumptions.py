@@ -353,8 +353,8 @@ def judge_overlap(
     moved = 0.0 if by_weight else share * reach
     if moved > 1.0:
         remarks.append(
-            "taken wrongly by one standard deviation, their outcomes in it would move the estimate by"
-            f" {format_number(moved, digits=2)} standard errors"
+            "wrong by one standard deviation of what is left of the outcome, what they would have done in it"
+            f" moves the estimate by {format_number(moved, digits=2)} standard errors"
         )
     status: Status = (
         "fails"

@@ -48,7 +48,7 @@ def _about(problem: Problem, plan: Plan, fit: Fit) -> Floats:
     if plan.estimand == "ato":
         return weights if score is None else np.where(weights > 0, score * (1.0 - score), 0.0)
     side = {"att": treated, "atc": ~treated}.get(plan.estimand, np.ones(len(treated), dtype=bool))
-    # Beside the other arm some rows have a weight of their own where the weights of pairs are shared.
+    # Rows of the arm that the effect is about count as the method counts them; of the ATE each counts once.
     return np.where(side & (weights > 0), weights if plan.estimand != "ate" else 1.0, 0.0)
 
 

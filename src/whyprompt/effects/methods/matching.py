@@ -139,8 +139,9 @@ class Matching(Method):
         residual = None
         if adjust is not None:
             settings["estimate_without_regression_adjustment"] = treated - control
-            (treated, control), (of_control, of_treated) = (made := adjust.of(y)).means, made.predicted
-            residual = y - np.where(t, of_treated, of_control)
+            made = adjust.of(y)
+            treated, control = made.means
+            residual = y - np.where(t, made.predicted[1], made.predicted[0])
         fit = Fit(
             means=(treated, control),
             weights=w,

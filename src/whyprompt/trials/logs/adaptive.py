@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.logs.result import ReadTrials
 
 _SAID = re.compile(r"bandit|thompson|epsilon.?greedy|\bucb\b|\bexp3\b|adaptive|explore", re.IGNORECASE)
+_OFF = {"false", "no", "none", "off", "0", ""}
 _ROLES = ("engine", "harness", "other")
 _BLOCKS = 10
 _LEAST = 100
@@ -40,7 +41,7 @@ def refuse_adaptive(found: ReadTrials, two: pd.DataFrame, treated: str) -> None:
             p: " ".join(v) for p, v in found.differs.get(role, {}).items()
         }
         for path, text in every.items():
-            if _SAID.search(f"{path} {text}"):
+            if _SAID.search(f"{path} {text}") and str(text).lower() not in _OFF:
                 raise EstimationError(
                     f"the arms were chosen adaptively ({path}: {text}) and no chances were logged: means of"
                     " such trials are biased",
