@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from whyprompt._study_items import BUILTIN_COLUMNS, BUILTIN_OUTCOMES, Name, Strict
+from whyprompt._study_items import Strict
 
 Problem = tuple[tuple["str | int", ...], str]
 """A path of keys, and what is wrong there."""
@@ -96,7 +96,7 @@ Arm = Annotated[
 ]
 
 
-# -------------------------------------------------------------------------------- model and outcomes
+# --------------------------------------------------------------------------------- model and sampling
 class ModelSettings(Strict):
     """Which model, and how it runs."""
 
@@ -113,43 +113,6 @@ class ModelSettings(Strict):
         "the memory of their files.",
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-
-
-class OutcomeSettings(Strict):
-    """One outcome: a built-in scorer by name, or a Python callable by import path."""
-
-    name: Name
-    call: str | None = Field(
-        default=None, pattern=r"^[\w.]+:[\w.]+$", description="'package.module:function'"
-    )
-    needs: Literal["completion", "scores"] = "completion"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _known(self) -> OutcomeSettings:
-        if self.name in BUILTIN_COLUMNS:
-            raise ValueError(f"{self.name!r} is a column of the trial table itself: choose another name")
-        if self.call is None and self.name not in BUILTIN_OUTCOMES:
-            raise ValueError(
-                f"no built-in outcome {self.name!r}: choose one of {', '.join(BUILTIN_OUTCOMES)}, "
-                "or give 'call: package.module:function'"
-            )
-        return self
-
-
-# In a file the name of a built-in outcome stands for the whole entry; the published schema says so.
-_SHORT = {"type": "string", "enum": list(BUILTIN_OUTCOMES), "description": "A built-in outcome by name."}
-
-
-class _ShortOutcome:
-    """Adds the short form to the schema of an outcome."""
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's protocol
-        return {"anyOf": [_SHORT, handler(core)]}
-
-
-Outcome = Annotated[OutcomeSettings, _ShortOutcome]
 
 
 class GenerationSettings(Strict):

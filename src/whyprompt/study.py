@@ -26,6 +26,7 @@ from whyprompt._study_items import (
     ReasoningGymSource,
     Strict,
 )
+from whyprompt._study_outcomes import Outcome, OutcomeSettings
 from whyprompt._study_settings import (
     Arm,
     AuditSettings,
@@ -39,8 +40,6 @@ from whyprompt._study_settings import (
     GenerationSettings,
     MediationSettings,
     ModelSettings,
-    Outcome,
-    OutcomeSettings,
     Problem,
     Seeds,
     TemperatureRange,
@@ -271,6 +270,11 @@ def _outcomes(study: Study) -> Iterator[Problem]:
     for i, name in enumerate(names):
         if name in names[:i]:
             yield ("outcomes", i), f"outcome {name!r} is listed twice"
+        if name.endswith("_extracted"):
+            yield (
+                ("outcomes", i, "name"),
+                f"{name!r} ends as the column of what an outcome took for the answer",
+            )
     for i, source in enumerate(study.items):
         for k, column in enumerate(getattr(getattr(source, "columns", None), "covariates", ())):
             if column in names:
@@ -433,12 +437,13 @@ def load_study(path: str | Path, *, code: bool = True) -> Study:
     except ValidationError as error:
         raise StudyError(_explain(path, data, lines, error)) from None
     study._source = path, lines  # noqa: SLF001 - its own module
-    calls = [(i, o.call) for i, o in enumerate(study.outcomes) if o.call is not None]
+    calls: list[Problem] = [
+        (("outcomes", i, *at), f"imports and runs {call!r}, and code is not allowed here")
+        for i, outcome in enumerate(study.outcomes)
+        for at, call in outcome.calls
+    ]
     if calls and not code:
-        raise study.refusal(
-            (("outcomes", i, "call"), f"imports and runs {call!r}, and code is not allowed here")
-            for i, call in calls
-        )
+        raise study.refusal(calls)
     return _resolve_paths(study, path.parent)
 
 

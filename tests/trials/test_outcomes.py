@@ -29,7 +29,7 @@ def value(name, observed=None, *, item=ITEM, **settings):
     outcome = OutcomeSettings(name=name, **settings)
     check_outcomes([outcome], [item])
     observed = observed or {"scores": scores(-1.0, -2.0), "ends": True, "completion": " 7"}
-    return score_outcomes([outcome], item, **observed, where="arm 'x', item 'a'")[name]
+    return score_outcomes([outcome], item, **observed, where="arm 'x', item 'a'").values[name]
 
 
 def completed(text):
@@ -238,7 +238,8 @@ def test_several_outcomes_are_kept_as_they_are():
         OutcomeSettings(name="string_match"),
     ]
     found = score_outcomes(outcomes, ITEM, scores(-1.5), ends=True, completion="8", where="w")
-    assert found == {"log_prob": -1.5, "exact_match": 1.0, "string_match": 0.0}
+    assert found.values == {"log_prob": -1.5, "exact_match": 1.0, "string_match": 0.0}
+    assert found.extracted == {}
 
 
 def test_what_outcomes_read():

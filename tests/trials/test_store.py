@@ -240,7 +240,7 @@ def test_what_is_no_store(tmp_path):
     with sqlite3.connect(other) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(StoreError, match="is a store of version 99, this whyprompt reads version 1"):
+    with pytest.raises(StoreError, match="is a store of version 99, this whyprompt reads version 2"):
         TrialStore(other, write=True)
     (tmp_path / "folder.sqlite").mkdir()
     with pytest.raises(StoreError, match="cannot be opened"):

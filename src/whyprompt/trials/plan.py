@@ -39,7 +39,11 @@ class Trial:
     unit: int = 0
     completion: str | None = None
     completion_tokens: int | None = None
+    finish: str | None = None  # of the completion: "stop" or "length"
+    reasoning_tokens: int | None = None  # of the model's own chain
+    reasoning_finish: str | None = None
     outcomes: Mapping[str, float] = field(default_factory=dict)
+    extracted: Mapping[str, str | None] = field(default_factory=dict)  # what outcomes took for the answer
     latency_s: float = 0.0
     started_at: str = ""
 

@@ -16,7 +16,7 @@ from whyprompt.results import Check, Estimate
 from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.items.load import load_items
 from whyprompt.trials.manifest import save_manifest, seed_everything
-from whyprompt.trials.models.generation import complete
+from whyprompt.trials.models.generation import Completion, complete
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.local import Encoded
 from whyprompt.trials.models.scoring import RootCache, plan_scoring, score, score_pack
@@ -268,7 +268,7 @@ def _run_unit(
         scores = {n: found for pack in unit for n, found in score_pack(lm, encoded, pack, cache)}
     trials = list(ready.values())
     choices = _choice_scores(trials, lm) if any_reads(outcomes, "choices") else [None] * len(trials)
-    completions: Sequence[tuple[str | None, int | None]] = [(None, None)] * len(trials)
+    completions: Sequence[Completion | None] = [None] * len(trials)
     if any_reads(outcomes, "completion"):
         completions = complete(
             lm,
@@ -280,14 +280,14 @@ def _run_unit(
         )
     latency = (time.perf_counter() - begun) / len(trials)
     made = []
-    for (n, trial), (text, tokens), of_choices in zip(ready.items(), completions, choices, strict=True):
+    for (n, trial), written, of_choices in zip(ready.items(), completions, choices, strict=True):
         after = scores[n].next_token
-        values = score_outcomes(
+        found = score_outcomes(
             outcomes,
             trial.item,
             scores[n],
             ends=None if after is None else lm.codec.ends_answer(after),
-            completion=text,
+            completion=None if written is None else written.text,
             choices=of_choices,
             where=trial.where,
         )
@@ -295,9 +295,11 @@ def _run_unit(
             replace(
                 trial,
                 unit=number,
-                completion=text,
-                completion_tokens=tokens,
-                outcomes=values,
+                completion=None if written is None else written.text,
+                completion_tokens=None if written is None else written.tokens,
+                finish=None if written is None else written.finish,
+                outcomes=found.values,
+                extracted=found.extracted,
                 latency_s=latency,
                 started_at=started,
             )
@@ -323,10 +325,16 @@ def _with_chains(plan: TrialPlan, trials: Mapping[int, Trial], lm: LocalModel) -
     )
     ahead = any_reads(plan.study.outcomes, "ending")
     ready = dict(trials)
-    for (n, trial), (chain, _) in zip(waiting.items(), chains, strict=True):
-        prompt = trial.prompt.with_chain(chain or "...")
+    for (n, trial), chain in zip(waiting.items(), chains, strict=True):
+        prompt = trial.prompt.with_chain(chain.text or "...")
         encoded = lm.codec.encode(prompt, where=trial.where, look_ahead=ahead)
-        ready[n] = replace(trial, prompt=prompt, encoded=encoded)
+        ready[n] = replace(
+            trial,
+            prompt=prompt,
+            encoded=encoded,
+            reasoning_tokens=chain.tokens,
+            reasoning_finish=chain.finish,
+        )
     return ready
 
 

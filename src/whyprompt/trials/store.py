@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.items.item import Item
     from whyprompt.trials.plan import Trial
 
-_VERSION = 1
+_VERSION = 2
 _ANEW = "move it aside and run the study again: whyprompt run STUDY"
 _SCHEMA = """
 CREATE TABLE studies (
@@ -42,7 +42,8 @@ CREATE TABLE trials (
     study TEXT NOT NULL REFERENCES studies, model TEXT NOT NULL REFERENCES models,
     item_id TEXT NOT NULL, arm TEXT NOT NULL, rep INTEGER NOT NULL, unit INTEGER NOT NULL,
     prompt TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion TEXT, completion_tokens INTEGER,
-    outcomes TEXT NOT NULL, temperature REAL NOT NULL, seed INTEGER NOT NULL,
+    finish TEXT, reasoning_tokens INTEGER, reasoning_finish TEXT,
+    outcomes TEXT NOT NULL, extracted TEXT NOT NULL, temperature REAL NOT NULL, seed INTEGER NOT NULL,
     cost REAL, latency_s REAL NOT NULL, started_at TEXT NOT NULL, error TEXT,
     UNIQUE (study, model, item_id, arm, rep)
 ) STRICT;
@@ -52,12 +53,18 @@ CREATE TABLE runs (
 """
 
 
+# What follows an outcome's name in the column of what it took for the answer.
+EXTRACTED = "_extracted"
 # The columns that an item and a trial have under the same names.
 _OF_ITEM = ("item_id", "task_type", "difficulty", "question", "answer")
-_OF_TRIAL = ("arm", "rep", "unit", "completion", "completion_tokens", "temperature", "seed", "latency_s")
+_OF_TRIAL = (
+    *("arm", "rep", "unit", "completion", "completion_tokens", "finish"),
+    *("reasoning_tokens", "reasoning_finish", "temperature", "seed", "latency_s"),
+)
 # The columns of the table: then come an item's covariates, the middle ones, the outcomes, and the last ones.
 _FIRST = ("item_id", "arm", "rep", "task_type", "difficulty")
-_MIDDLE = ("prompt", "prompt_tokens", "completion", "completion_tokens")
+_WRITTEN = ("reasoning_tokens", "reasoning_finish", "completion", "completion_tokens", "finish")
+_MIDDLE = ("prompt", "prompt_tokens", *_WRITTEN)
 _LAST = ("temperature", "cluster", "cost", "latency_s", "started_at", "model", "seed", "unit", "error")
 
 
@@ -79,6 +86,7 @@ def _trial_row(trial: Trial) -> dict[str, Any]:
         "prompt": trial.prompt.text,
         "prompt_tokens": len(trial.encoded.ids),
         "outcomes": json.dumps(dict(trial.outcomes), ensure_ascii=False),
+        "extracted": json.dumps(dict(trial.extracted), ensure_ascii=False),
     }
 
 
@@ -354,11 +362,17 @@ class TrialStore:
                 **self._object(r["covariates"], f"covariates of item {r['item_id']!r}"),
                 **{name: r[name] for name in _MIDDLE},
                 **self._object(r["outcomes"], f"outcomes of item {r['item_id']!r} under arm {r['arm']!r}"),
+                **{f"{name}{EXTRACTED}": text for name, text in self._extracted(r).items()},
                 **{name: r[name] for name in _LAST},
             }
             for r in raw
         ]
-        return pd.DataFrame(rows).dropna(axis="columns", how="all")
+        # A column of what was extracted says by its gaps where nothing was: it stays when all are.
+        table = pd.DataFrame(rows)
+        return table[[c for c in table.columns if c.endswith(EXTRACTED) or table[c].notna().any()]]
+
+    def _extracted(self, row: dict[str, Any]) -> dict[str, Any]:
+        return self._object(row["extracted"], f"what was extracted of item {row['item_id']!r}")
 
 
 def export(frame: pd.DataFrame, path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.local import LocalModel
 
 
+class Completion(NamedTuple):
+    """What a model wrote after a prompt."""
+
+    text: str
+    tokens: int
+    finish: Literal["stop", "length"]
+    """Whether it came to its end, or was cut off at the most tokens that it might have."""
+
+
 def complete(
     lm: LocalModel,
     prompts: Sequence[Sequence[int]],
@@ -25,7 +34,7 @@ def complete(
     stop: Sequence[str] = (),
     temperatures: Sequence[float] | None = None,
     seeds: Sequence[int] | None = None,
-) -> list[tuple[str, int]]:
+) -> list[Completion]:
     """Continue a batch of prompts until a special token, a stop string, or ``max_new_tokens``.
 
     Parameters
@@ -43,8 +52,8 @@ def complete(
 
     Returns
     -------
-    list of (str, int)
-        What the model wrote after each, without what stopped it, and how many tokens it took.
+    list of Completion
+        What the model wrote after each, without what stopped it.
     """
     import torch
 
@@ -70,7 +79,7 @@ def _batch(
     seeds: Sequence[int],
     most: int,
     stop: Sequence[str],
-) -> list[tuple[str, int]]:
+) -> list[Completion]:
     import torch
 
     n = len(prompts)
@@ -124,7 +133,10 @@ def _batch(
             **{named: cache},
         )
         logits = output.logits[:, -1].float().cpu()
-    return [(_cut(t, stop), len(w)) for t, w in zip(texts, written, strict=True)]
+    return [
+        Completion(_cut(t, stop), len(w), "stop" if d else "length")
+        for t, w, d in zip(texts, written, done, strict=True)
+    ]
 
 
 def _cut(text: str, stop: Sequence[str]) -> str:

@@ -1,0 +1,113 @@
+"""The part of a study that says what is measured of a trial: outcomes, and how a completion is read."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from whyprompt._study_items import BUILTIN_COLUMNS, BUILTIN_OUTCOMES, Name, Strict
+
+# ------------------------------------------------------------------------- what is read of a completion
+ExtractName = Literal["last_number", "first_number", "choice", "code"]
+ExtractKey = Literal["marker", "regex", "json", "call"]
+
+
+def _written(value: object) -> str:
+    """Judge a step as what it is written as: a message then speaks of that alone."""
+    return "(key)" if isinstance(value, dict) else "(several)" if isinstance(value, list) else "(name)"
+
+
+ExtractStep = Annotated[
+    Annotated[ExtractName, Tag("(name)")]
+    | Annotated[
+        dict[ExtractKey, Annotated[str, Field(min_length=1)]],
+        Field(min_length=1, max_length=1),
+        Tag("(key)"),
+    ],
+    Discriminator(_written),
+]
+"""One step of reading an answer out of a completion: `trials/outcomes/extract.py` says what each does."""
+
+
+class OutcomeSettings(Strict):
+    """One outcome: a built-in scorer by name, or a Python callable by import path."""
+
+    name: Name
+    call: str | None = Field(
+        default=None, pattern=r"^[\w.]+:[\w.]+$", description="'package.module:function'"
+    )
+    needs: Literal["completion", "scores"] = "completion"
+    options: dict[str, Any] = Field(default_factory=dict)
+    extract: (
+        Annotated[
+            Annotated[ExtractStep, Tag("(one)")]
+            | Annotated[list[ExtractStep], Field(min_length=1), Tag("(several)")],
+            Discriminator(lambda v: "(several)" if isinstance(v, list) else "(one)"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="What of a completion is the answer: last_number, first_number, choice, code, "
+        "{marker: TEXT}, {regex: PATTERN}, {json: FIELD}, {call: 'package.module:function'}, or several, "
+        "each of which reads what the one before found. Default: what the outcome is of.",
+    )
+    wrong_format: float = Field(
+        default=0.0, description="What a completion is worth in which there is nothing to extract."
+    )
+
+    @property
+    def steps(self) -> tuple[str | dict[ExtractKey, str], ...] | None:
+        """The steps of extraction, None where the outcome's own are meant."""
+        if self.extract is None:
+            return None
+        return tuple(self.extract) if isinstance(self.extract, list) else (self.extract,)
+
+    @property
+    def calls(self) -> tuple[tuple[tuple[str, ...], str], ...]:
+        """Every Python function that the outcome names, each with its key."""
+        own = [] if self.call is None else [(("call",), self.call)]
+        steps = [s["call"] for s in self.steps or () if isinstance(s, dict) and "call" in s]
+        return (*own, *((("extract",), path) for path in steps))
+
+    @model_validator(mode="after")
+    def _known(self) -> OutcomeSettings:
+        if self.name in BUILTIN_COLUMNS:
+            raise ValueError(f"{self.name!r} is a column of the trial table itself: choose another name")
+        if self.call is None and self.name not in BUILTIN_OUTCOMES:
+            raise ValueError(
+                f"no built-in outcome {self.name!r}: choose one of {', '.join(BUILTIN_OUTCOMES)}, "
+                "or give 'call: package.module:function'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _readable(self) -> OutcomeSettings:
+        for step in self.steps or ():
+            if isinstance(step, str):
+                continue
+            ((key, value),) = step.items()
+            if key == "regex":
+                try:
+                    re.compile(value)
+                except re.error as error:
+                    raise ValueError(f"extract.regex {value!r} is no pattern: {error}") from None
+            elif key == "call" and re.fullmatch(r"[\w.]+:[\w.]+", value) is None:
+                raise ValueError(f"extract.call is {value!r}: write 'package.module:function'")
+        return self
+
+
+# In a file the name of a built-in outcome stands for the whole entry; the published schema says so.
+_SHORT = {"type": "string", "enum": list(BUILTIN_OUTCOMES), "description": "A built-in outcome by name."}
+
+
+class _ShortOutcome:
+    """Adds the short form to the schema of an outcome."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401 - pydantic's protocol
+        return {"anyOf": [_SHORT, handler(core)]}
+
+
+Outcome = Annotated[OutcomeSettings, _ShortOutcome]
