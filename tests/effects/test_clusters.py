@@ -149,10 +149,12 @@ def test_few_clusters_are_said_where_the_interval_cannot_count_them():
     data, few = clustered(), "clusters intervals are approximate and may be too short"
     by_pairs = ({"method": method, "std_error": "pairs"} for method in ("nearest", "optimal", "full"))
     plain = {"regression_adjustment": False}
-    for options in ({"method": "aipw"}, *(named | plain for named in by_pairs)):
+    textbook = {"method": "aipw", "calibrate": False}
+    for options in (textbook, *(named | plain for named in by_pairs)):
         assert any(few in w for w in effect(data, **options).warnings), options
         assert not any(few in w for w in effect(clustered(clusters=60), **options).warnings)
-    for method in ("naive", "nearest", "optimal", "full", "kernel", "ipw", "overlap", "entropy", "subclass"):
+    by_df = ("naive", "nearest", "optimal", "full", "kernel", "ipw", "overlap", "entropy", "subclass", "aipw")
+    for method in by_df:
         result = effect(data, method=method)
         assert not any("clusters" in w for w in result.warnings), result.warnings
         assert 4 < result.df < 12

@@ -1,5 +1,8 @@
 """Threads are limited where they cost more than they give, and are as before afterwards."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -86,3 +89,22 @@ def test_models_fitted_fold_by_fold_do_not_wait_for_each_other_s_threads():
             assert SEEN, name
             assert all(threads == {1} for threads in SEEN), name
             assert openmp_threads() == {2}, name
+
+
+def test_the_first_trees_of_a_process_are_held_to_one_thread_too():
+    """The library that brings the threads was loaded inside the limit, which did not reach it."""
+    code = (
+        "from whyprompt.stats.threads import one_openmp_thread\n"
+        "with one_openmp_thread():\n"
+        "    from sklearn.ensemble import HistGradientBoostingRegressor\n"
+        "    from threadpoolctl import threadpool_info\n"
+        "    print(sorted({e['num_threads'] for e in threadpool_info() if e['user_api'] == 'openmp'}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "[1]"

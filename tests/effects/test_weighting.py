@@ -35,7 +35,7 @@ def weigh(y, t, X, *, method="ipw", estimand=None, **options):
 
 
 # The textbook's doubly robust estimate: a logistic score and least squares.
-TEXTBOOK = {"method": "aipw", "propensity": "logit", "outcome_model": "linear"}
+TEXTBOOK = {"method": "aipw", "propensity": "logit", "outcome_model": "linear", "calibrate": False}
 REFERENCE = Path(__file__).parents[1] / "reference"
 NAMES = ("age", "educ", "hispan", "white", "married", "nodegree", "re74", "re75")
 

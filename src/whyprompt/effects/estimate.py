@@ -22,6 +22,7 @@ from whyprompt.effects.measures import is_binary, risk_measures
 from whyprompt.effects.methods.learners import score_column
 from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.method import told
+from whyprompt.effects.methods.weights import raw_weights
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.result import EffectResult, differ_words, effect_sentence
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
     from whyprompt.effects.checks.balance import Denominator
     from whyprompt.effects.methods.make import MethodLike
@@ -194,14 +197,10 @@ def _where_arms_overlap(problem: Problem, plan: Plan, fit: Fit) -> tuple[Plan, F
     other estimand is to be had.
     """
 
-    def overlap_of(plan: Plan, fit: Fit) -> Assumption | None:
-        ess = tuple(effective_sample_size(fit.weights[arm]) for arm in (problem.treated, ~problem.treated))
-        return _overlap(problem, plan, fit, (ess[0], ess[1]), (0, 0))
-
-    overlap = overlap_of(plan, fit)
+    overlap = _overlap(problem, plan, fit, (0, 0))
     if overlap is None:
         return plan, fit, ()
-    weights = fit.weights[~problem.treated]
+    weights = _by_chances(problem, plan, fit)[~problem.treated]
     heaviest = float(weights.max() / weights.sum())
     if overlap.status == "fails":
         because = overlap.detail
@@ -212,7 +211,7 @@ def _where_arms_overlap(problem: Problem, plan: Plan, fit: Fit) -> tuple[Plan, F
         return plan, fit, ()
     other = changed(plan, estimand="ato")
     found = compute(problem, other)
-    there = overlap_of(other, found)
+    there = _overlap(problem, other, found, (0, 0))
     if there is None or there.status == "fails":
         return plan, fit, ()
     why = (
@@ -326,7 +325,7 @@ def _result(
         cautions=cautions,
         clustered=problem.cluster is not None,
         balance=balance,
-        overlap=_overlap(problem, plan, fit, ess, lost),
+        overlap=_overlap(problem, plan, fit, lost),
         moved=_moved(problem, graph) if design == "randomized" else (),
         removed=_removed(problem, fit, row),
         left=_left(problem, plan, fit) if design != "randomized" else None,
@@ -358,19 +357,27 @@ def _result(
     )
 
 
-def _overlap(
-    problem: Problem, plan: Plan, fit: Fit, ess: tuple[float, float], lost: tuple[int, int]
-) -> Assumption | None:
+def _by_chances(problem: Problem, plan: Plan, fit: Fit) -> Floats:
+    """Give the weights to judge overlap by: those of the chances alone, where others were made of them."""
+    score = fit.propensity
+    if score is None or not getattr(plan.method, "calibrate", False) or plan.estimand == "ato":
+        return fit.weights
+    return raw_weights(np.log(score / (1.0 - score)), problem.treated, plan.estimand)
+
+
+def _overlap(problem: Problem, plan: Plan, fit: Fit, lost: tuple[int, int]) -> Assumption | None:
     """Judge overlap where there is a score, or matches, to judge it by."""
     if fit.propensity is None and fit.matched is None:
         return None
+    weights = _by_chances(problem, plan, fit)
+    ess = tuple(effective_sample_size(weights[arm]) for arm in (problem.treated, ~problem.treated))
     return judge_overlap(
         fit.propensity,
         problem.treated,
         estimand=plan.estimand,
         weights=fit.weights,
         discarded=fit.discarded,
-        ess=ess,
+        ess=(ess[0], ess[1]),
         lost=lost,
         reach=_spread_left(problem, fit) / fit.std_error if fit.std_error else 0.0,
     )
