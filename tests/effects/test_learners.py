@@ -352,7 +352,14 @@ class Fixed:
 
 def test_constant_predictions_are_an_estimate_and_those_that_are_no_numbers_are_refused():
     frame = table()
-    asked = {**ARM, "confounders": ["x"], "method": "aipw", "splits": 1, "estimand": "ate", "calibrate": False}
+    asked = {
+        **ARM,
+        "confounders": ["x"],
+        "method": "aipw",
+        "splits": 1,
+        "estimand": "ate",
+        "calibrate": False,
+    }
     half = estimate_effect(frame, **asked, propensity=Fixed(0.5), outcome_model=Fixed(0.0))
     t, y = frame.arm.to_numpy(), frame.y.to_numpy()
     # Both nuisances say nothing: the mean of 2 t y - 2 (1 - t) y.

@@ -196,7 +196,6 @@ def _where_arms_overlap(problem: Problem, plan: Plan, fit: Fit) -> tuple[Plan, F
     Also say so: the estimand then is another one than it would have been. Where both arms occur nowhere, no
     other estimand is to be had.
     """
-
     overlap = _overlap(problem, plan, fit, (0, 0))
     if overlap is None:
         return plan, fit, ()

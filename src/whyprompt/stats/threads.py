@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# Below this many rows the products are too small for OpenBLAS to wake its threads: at 1,500 rows, beside other work,
+# Below this many rows the products are too small for OpenBLAS to wake its threads. At 1,500, beside other work,
 # they double the processor time of the default estimator.
 _MANY_ROWS = 300
 
@@ -77,8 +77,8 @@ def one_openmp_thread() -> Iterator[None]:
 
     Boosted trees gain little from several and may lose everything: on two threads, beside one busy process,
     2,000 rows take 7 s instead of 0.1, and 200,000 rows five times as long. Unlike that of BLAS the limit is
-    the calling thread's own. It reaches the libraries that are loaded: scikit-learn's is loaded here, else the
-    first trees of a process, which bring it themselves, would run without the limit.
+    the calling thread's own. It reaches the libraries that are loaded: scikit-learn's is loaded here, or the
+    first trees of a process, which bring it themselves, would run without.
     """
     import sklearn.ensemble  # noqa: F401
 

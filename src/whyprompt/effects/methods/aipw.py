@@ -80,8 +80,8 @@ class AIPW(Weighting):
     calibrate : bool, default True
         Lower the largest of the weights that estimated scores give, to a limit that grows with the rows, and
         move them until the arms have the means of the covariates that the rows have which the effect is
-        about. Where the arms overlap little it halves the variance, and moves the
-        estimate by far less than its error. False is the textbook's, whose weights do not sum to one.
+        about. Where the arms overlap little this takes up to half of the variance away; overlap is judged
+        by the scores all the same. False is the textbook's, whose weights do not sum to one.
     discard : {"none", "crump"} or float, default "none"
         As in `IPW`.
 
