@@ -53,7 +53,7 @@ FLOORS = (
     *("errors", "_version", "_words", "_summary", "_progress", "_attention"),
     *("_arguments", "_files", "_rows", "_cache", "_sources", "_lean"),
     *("stats", "charts", "results", "tables", "graph", "effects", "mediation"),
-    *("_study_items", "_study_outcomes", "_study_settings", "study"),
+    *("_study_items", "_endpoint_settings", "_study_outcomes", "_study_settings", "study"),
     *("trials", "examples", "answers", "page"),
     # The front door; the command line comes in by it.
     *("whyprompt", "cli"),

@@ -70,9 +70,11 @@ def _lines(title: str) -> Iterator[Callable[[int, int, str], None]]:
         nonlocal shown_at, shown
         now = time.monotonic()
         finished = total > 0 and done >= total
-        if text != shown or finished or now - shown_at > _LINE_EVERY_S:
+        # What comes after a comma changes with every step: how much, how long.
+        kind = text.partition(",")[0]
+        if kind != shown or finished or now - shown_at > _LINE_EVERY_S:
             count = f" {done}/{total}" if total else ""
             print(f"{title}: {text}{count}", file=sys.stderr, flush=True)  # noqa: T201 - progress is printed
-            shown_at, shown = now, text
+            shown_at, shown = now, kind
 
     yield report

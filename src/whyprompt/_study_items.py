@@ -63,6 +63,7 @@ BUILTIN_COLUMNS = frozenset(
         "seed",
         "unit",
         "error",
+        "answered_by",
     ]
 )
 

@@ -10,9 +10,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from whyprompt._endpoint_settings import (
+    BudgetSettings,
+    EndpointSettings,
+    KeySettings,
+    LimitSettings,
+    MissingSettings,
+    OrderSettings,
+    PriceSettings,
+    SamplingSettings,
+)
 from whyprompt._rows import unreadable
 from whyprompt._sources import Lines, known_location, line_of, read_source
 from whyprompt._study_items import (
@@ -53,11 +63,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Arm",
     "AuditSettings",
+    "BudgetSettings",
     "ChainOfThoughtArm",
     "Columns",
     "Contrast",
     "DirectArm",
     "EffectSettings",
+    "EndpointSettings",
     "FewShotArm",
     "FileSource",
     "FormatArm",
@@ -65,17 +77,30 @@ __all__ = [
     "Gsm8kSource",
     "HubSource",
     "ItemSource",
+    "KeySettings",
+    "LimitSettings",
     "MediationSettings",
+    "MissingSettings",
     "ModelSettings",
     "NaturalInstructionsSource",
+    "OrderSettings",
     "OutcomeSettings",
+    "PriceSettings",
     "ReasoningGymSource",
+    "SamplingSettings",
     "Seeds",
     "Study",
     "TemperatureRange",
     "TemplateArm",
     "load_study",
     "study_json_schema",
+]
+
+
+_Model = Annotated[
+    Annotated[ModelSettings, Tag("(local)")] | Annotated[EndpointSettings, Tag("(endpoint)")],
+    # Judged as what it is written as: a message then speaks of that alone.
+    Discriminator(lambda v: "(endpoint)" if _on_endpoint(v) else "(local)"),
 ]
 
 
@@ -98,7 +123,7 @@ class Study(Strict):
     name: Name
     question: str
     items: list[ItemSource] = Field(min_length=1)
-    model: ModelSettings = ModelSettings()
+    model: _Model = ModelSettings()
     arms: dict[Name, Arm] = Field(min_length=1)
     outcomes: list[Outcome] = Field(
         default_factory=lambda: [OutcomeSettings(name="log_prob"), OutcomeSettings(name="exact_match")],
@@ -107,7 +132,8 @@ class Study(Strict):
     covariates: tuple[Literal["question_tokens", "question_perplexity"], ...] = Field(
         default=("question_tokens", "question_perplexity"),
         strict=False,  # a file has lists, not tuples
-        description="Measured for every item, beside task_type, difficulty and the source's own.",
+        description="Measured for every item, beside task_type, difficulty and the source's own. Default on"
+        " an endpoint: none.",
     )
     generation: GenerationSettings = GenerationSettings()
     reps: Annotated[int, Field(ge=1, le=10_000, description="Repetitions, each with seeds of its own.")] = 1
@@ -124,6 +150,8 @@ class Study(Strict):
     effect: EffectSettings = EffectSettings()
     mediation: MediationSettings | None = None
     seeds: Seeds = Seeds()
+    order: OrderSettings = OrderSettings()
+    missing: MissingSettings = MissingSettings()
 
     @field_validator("outcomes", mode="before")
     @classmethod
@@ -136,6 +164,9 @@ class Study(Strict):
     @classmethod
     def _readable(cls, value: Any) -> Any:  # noqa: ANN401 - raw input, whatever the file holds
         _refuse(_unreadable_values(value))
+        if isinstance(value, dict) and "covariates" not in value and _on_endpoint(value.get("model")):
+            # Nothing there measures a question for free.
+            return {**value, "covariates": []}
         return value
 
     @model_validator(mode="after")
@@ -234,6 +265,10 @@ class Study(Strict):
         return n_items * self.reps * (1 if self.design == "randomized" else len(self.arms))
 
 
+def _on_endpoint(model: object) -> bool:
+    return isinstance(model, EndpointSettings) or (isinstance(model, dict) and "endpoint" in model)
+
+
 # ------------------------------------------------------------------------------- what contradicts itself
 def _unreadable_values(node: Any, at: tuple[str | int, ...] = ()) -> Iterator[Problem]:  # noqa: ANN401 - raw
     """Find values that no setting can hold: half characters, NUL, nan, infinity, numbers beyond 64 bits."""
@@ -263,6 +298,20 @@ def _contradictions(study: Study) -> Iterator[Problem]:
     yield from _outcomes(study)
     yield from _arms(study)
     yield from _design(study)
+    yield from _endpoint(study)
+
+
+def _endpoint(study: Study) -> Iterator[Problem]:
+    local = isinstance(study.model, ModelSettings)
+    for key, default in (("order", OrderSettings()), ("missing", MissingSettings())):
+        if local and getattr(study, key) != default:
+            yield (key,), "has no meaning on a local model, which answers every trial: leave it out"
+    if local:
+        return
+    if "question_perplexity" in study.covariates:
+        yield ("covariates",), "question_perplexity is not measured on an endpoint: leave it out"
+    if study.mediation is not None:
+        yield ("mediation",), "needs a model's own weights, and this one is behind an endpoint: leave it out"
 
 
 def _outcomes(study: Study) -> Iterator[Problem]:
@@ -453,7 +502,7 @@ def _resolve_paths(study: Study, folder: Path) -> Study:
         for s in study.items
     ]
     model = study.model
-    if model.name.startswith((".", "/", "~")):
+    if isinstance(model, ModelSettings) and model.name.startswith((".", "/", "~")):
         model = model.model_copy(update={"name": str((folder / Path(model.name).expanduser()).resolve())})
     return study.model_copy(update={"items": items, "model": model})
 

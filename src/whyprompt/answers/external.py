@@ -5,17 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from whyprompt._summary import grid
 from whyprompt._words import counted, format_number, p_words
 from whyprompt.answers.family import family_rows, family_words
+from whyprompt.answers.missing import missing_words
 from whyprompt.effects.checks.audit import audit, one_draw
 from whyprompt.effects.designs.make import DESIGNS
 from whyprompt.effects.effect import estimate_effect
+from whyprompt.effects.gaps.bounds import missing_items, missing_rows
 from whyprompt.effects.methods.make import estimand_of, options_of
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.results import Estimate, Result, plain
 from whyprompt.study import Contrast
+from whyprompt.trials.endpoints.run import OVERFLOW
 from whyprompt.trials.outcomes.score import any_reads
 
 if TYPE_CHECKING:
@@ -268,8 +273,8 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         if study.design == "paired":
             noise = _noise(study, outcome, against)
             found = estimate_effect(frame, cluster=_cluster(frame), noise=noise, **shared)
-            return found
-        both = frame[frame["arm"].isin([against.treated, against.control])]
+            return _with_missing(found, frame, outcome, against, study.design_name)
+        both = frame[frame["arm"].isin([against.treated, against.control]) & frame[outcome].notna()]
         method: Any = "naive" if study.design == "randomized" else effect.method
         found = estimate_effect(
             both,
@@ -282,7 +287,7 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
             random_state=study.seeds.analysis,
             **shared,
         )
-        return found
+        return _with_missing(found, frame, outcome, against, study.design_name)
 
     main = compare(effect.outcome, contrast, subgroups=True)
     further = [Contrast(treated=a, control=contrast.control) for a in study.arms]
@@ -313,6 +318,37 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         confounders=confounders,
         frame=frame,
     )
+
+
+def _with_missing(
+    made: EffectResult, frame: pd.DataFrame, outcome: str, against: Contrast, design: str
+) -> EffectResult:
+    """Add what is missing by arm, why, and what bounds that leaves. Only an endpoint leaves trials out."""
+    rows = frame[frame["arm"].isin([against.treated, against.control])]
+    if not rows[outcome].isna().any():
+        return made
+    note, left = "", rows
+    if "error" in rows:
+        # Items that leave every arm are no gap: the effect is said to be that on the others.
+        left = rows[rows["error"] != OVERFLOW]
+        if n := rows["item_id"].nunique() - left["item_id"].nunique():
+            have = "has a prompt" if n == 1 else "have prompts"
+            note = f" {counted(n, 'item')} {have} beyond the context: the effect is that on the others."
+    y, treated = left[outcome].to_numpy(dtype=float), left["arm"].to_numpy() == against.treated
+    if design == "paired":
+        missing = missing_items(np.unique(left["item_id"], return_inverse=True)[1], treated, y)
+    else:
+        missing = missing_rows(treated, y, drawn=design == "randomized")
+    reasons: dict[str, dict[str, int]] = {}
+    if "error" in left:
+        gone = left[left[outcome].isna()].fillna({"error": "no outcome"})
+        for arm, some in gone.groupby("arm")["error"]:
+            reasons[str(arm)] = {str(k): int(v) for k, v in some.value_counts().items()}
+    words = missing_words(missing, made, treated=against.treated, control=against.control, reasons=reasons)
+    figures = {**made.figures, "missing_reasons": reasons}
+    if missing is not None:
+        figures["missing"] = {k: v for k, v in missing._asdict().items() if v is not None}
+    return replace(made, sentence=f"{made.sentence}{note}{words}", figures=figures)
 
 
 def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independent", "shared", "none"]:

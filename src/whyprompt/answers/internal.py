@@ -14,6 +14,7 @@ from whyprompt.mediation.measured.compare import compare_mediation
 from whyprompt.mediation.search import find_heads
 from whyprompt.mediation.sweep import head_sweep
 from whyprompt.results import plain
+from whyprompt.study import ModelSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -323,14 +324,13 @@ def _compute(saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
     from whyprompt.trials.models.load import load_model
 
     study, settings, contrasts = saved.study, saved.settings, saved.contrasts
+    if not isinstance(study.model, ModelSettings):
+        raise MediationError(
+            f"study {study.name!r} runs on an endpoint, and heads are set and cut in a model's own weights",
+            hint="run the study on a local model: model: {name: ...}",
+        )
     report(0, 0, "loading the model")
-    lm = load_model(
-        study.model.name,
-        revision=study.model.revision,
-        device=study.model.device,
-        dtype=study.model.dtype,
-        threads=study.model.threads,
-    )
+    lm = load_model(**study.model.model_dump())
     items = chosen_items(study, settings)
     main_pairs: list[PromptPair] = []
     for contrast in contrasts:

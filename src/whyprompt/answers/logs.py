@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import counted, format_number, p_words
+from whyprompt._words import counted, format_number
 from whyprompt.answers.apart import called, differences_of, one_treatment
+from whyprompt.answers.missing import missing_words
 from whyprompt.effects.arms import compare_arms
 from whyprompt.effects.checks.balance import balance_table
 from whyprompt.effects.effect import estimate_effect
@@ -122,7 +123,7 @@ def log_effect(
     if design is None and chosen == "observational":
         pair.refuse_other_items()
     made, missing = pair.within_items(options) if chosen == "paired" else pair.between_rows(chosen, options)
-    gone = _missing_words(missing, pair, made)
+    gone = missing_words(missing, made, treated=pair.treated, control=pair.control)
     same = " Both arms were sent the same prompts: this difference is noise, and no effect of a prompt."
     arms = (pair.control, pair.treated)
     one = one_treatment(differences_of(found, arms), arms, called(found))
@@ -370,29 +371,3 @@ def _tells(values: pd.Series[Any]) -> bool:
     """Say whether a column is known of all rows, varies, and has no more levels than can be adjusted for."""
     levels = values.nunique()
     return bool(values.notna().all()) and levels > 1 and (values.dtype.kind in "if" or levels <= _LEVELS)
-
-
-def _missing_words(missing: MissingByArm | None, pair: _Pair, made: EffectResult) -> str:
-    """Say how outcomes are missing by arm, and what the worst of them would make of the effect."""
-    if missing is None:
-        return ""
-    noun = missing.unit
-    text = (
-        f" An outcome is missing for {missing.treated} of {counted(missing.of[0], noun)} under"
-        f" {pair.treated!r} and {missing.control} of {missing.of[1]} under {pair.control!r} (exact p"
-        f" {p_words(missing.p)} of no relation to the arm)"
-    )
-    if missing.low is None or missing.high is None:
-        return f"{text}; nothing bounds what they could have been."
-    low, high = made.ci_low, made.ci_high
-    text += (
-        f"; with the worst (0) and the best (1) in their place the mean difference lies between"
-        f" {format_number(missing.low)} and {format_number(missing.high)}"
-    )
-    if low is not None and high is not None and not low <= 0 <= high and missing.low <= 0 <= missing.high:
-        text += ": without an assumption on what is missing its sign is not identified"
-    elif not missing.low <= made.estimate <= missing.high:
-        text += (
-            ": whatever is missing, the effect on all of these items is not the one of those without a gap"
-        )
-    return f"{text}."

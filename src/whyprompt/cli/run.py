@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whyprompt._words import counted
+from whyprompt._words import counted, format_number
 from whyprompt.cli.choices import names, refuse
 from whyprompt.cli.common import STUDIES, AsJson, NoCode, Out, StudyPath, opened, put, say, show
 from whyprompt.cli.flags import said_in_flags
@@ -16,8 +16,11 @@ from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_for_page
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from whyprompt.results import Check, Result
     from whyprompt.study import Study
+    from whyprompt.trials.result import RunResult
 
 
 def run(
@@ -39,7 +42,7 @@ def run(
     plan, folder = opened(study, out, no_code=no_code)
     if dry:
         count = dry_run(plan)
-        content = {
+        content: dict[str, Any] = {
             "trials": count.trials,
             "items": count.items,
             "tokens": count.tokens,
@@ -48,6 +51,10 @@ def run(
         said = (counted(count.trials, "trial"), counted(count.items, "item"), counted(count.tokens, "token"))
         lines = ["{} of {}, {}:".format(*said)]
         lines += [f"  {arm}: {counted(tokens, 'token')}" for arm, tokens in count.arms.items()]
+        if count.checks:
+            content |= {"paid_at_most": dict(count.paid), "currency": count.currency}
+            content |= {"probe": _rows(count.checks), "notices": list(count.notices)}
+            lines += [_at_most(count), *_lines(count.checks), *(f"note: {n}" for n in count.notices)]
         put(content, "\n".join(lines), as_json=as_json)
         return
     if verify:
@@ -59,6 +66,7 @@ def run(
     for notice in result.notices:
         say(f"note: {notice}")
     spread = _spread_over_reps(plan, folder) if plan.reps > 1 else {}
+    flickering = _flicker(plan, folder) if result.checks and plan.reps > 1 else {}
     content = {
         "trials": result.trials,
         "new_trials": result.new_trials,
@@ -71,6 +79,9 @@ def run(
             outcome: [row.to_dict() for row in found.parts] for outcome, found in spread.items()
         },
     }
+    if result.checks:
+        content |= {"paid": dict(result.paid), "currency": result.currency}
+        content |= {"flicker": {arm: {"items": n, "vary": v} for arm, (n, v) in flickering.items()}}
     kept = result.trials - result.new_trials
     head = f"{counted(result.trials, 'trial')} in {result.store}: {result.new_trials} new"
     lines = [f"{head} in {result.seconds:.1f} s, {kept} kept."]
@@ -81,7 +92,42 @@ def run(
         for outcome, found in spread.items()
         for v in found.parts
     ]
+    if result.checks:
+        paid = result.paid
+        money = f", {format_number(paid['money'])} {result.currency}" if "money" in paid else ""
+        sent, tokens = counted(int(paid["requests"]), "request"), counted(int(paid["tokens"]), "token")
+        lines.append(f"  {sent} sent; in all {int(paid['replies'])} replies stored, {tokens}{money}")
+    lines += [
+        f"  flicker, {arm}: {vary} of {counted(n, 'item')} got another text at temperature 0"
+        for arm, (n, vary) in flickering.items()
+    ]
     put(content, "\n".join(lines), as_json=as_json)
+
+
+def _at_most(count: RunResult) -> str:
+    paid = count.paid
+    money = f", {format_number(paid['money'])} {count.currency}" if "money" in paid else ""
+    sent, tokens = counted(int(paid["requests"]), "request"), counted(int(paid["tokens"]), "token")
+    return f"At most {sent}, {tokens}{money}, the probe's few aside."
+
+
+_SAID = {"passes": "ok", "doubtful": "warn", "fails": "fail"}
+
+
+def _rows(checks: Sequence[Check]) -> list[dict[str, str]]:
+    return [{"name": c.name, "status": _SAID[c.verdict], "detail": c.sentence} for c in checks]
+
+
+def _lines(checks: Sequence[Check]) -> list[str]:
+    return [f"{row['status']:>4}  {row['name']}: {row['detail']}" for row in _rows(checks)]
+
+
+def _flicker(plan: Study, folder: Path) -> dict[str, tuple[int, int]]:
+    """Count the items whose repeats at temperature 0 differ, by arm."""
+    from whyprompt.trials.endpoints.drift import flicker
+    from whyprompt.trials.run import load_trials
+
+    return flicker(load_trials(plan, folder))
 
 
 def _verified(found: Check, *, as_json: bool) -> None:
@@ -216,16 +262,20 @@ def schema(as_json: AsJson = False) -> None:
     show(json.dumps(study_json_schema(), indent=None if as_json else 2))
 
 
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    model: Annotated[
+        Path | None,
+        typer.Option("--model", help="Probe the endpoint of this study instead.", metavar="STUDY"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check that this environment can run a study."""
-    from whyprompt.trials.doctor import examine
+    from whyprompt.trials.doctor import examine, examine_endpoint
 
-    checks = examine()
-    said = {"passes": "ok", "doubtful": "warn", "fails": "fail"}
+    checks = examine() if model is None else examine_endpoint(opened(model, None, no_code=True)[0])
     failed = [c for c in checks if c.verdict == "fails"]
-    rows = [{"name": c.name, "status": said[c.verdict], "detail": c.sentence} for c in checks]
-    lines = [f"{row['status']:>4}  {row['name']}: {row['detail']}" for row in rows]
+    lines = _lines(checks)
     lines.append("Everything a study needs is here." if not failed else f"{len(failed)} check(s) failed.")
-    put({"ok": not failed, "checks": rows}, "\n".join(lines), as_json=as_json)
+    put({"ok": not failed, "checks": _rows(checks)}, "\n".join(lines), as_json=as_json)
     if failed:
         raise typer.Exit(1)

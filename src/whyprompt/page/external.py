@@ -149,6 +149,8 @@ def _model(manifest: dict[str, Any]) -> str:
     model = manifest.get("model")
     if not isinstance(model, dict):
         return "not recorded"
+    if "endpoint" in model:
+        return f"{model.get('name')}, behind {model['endpoint']}"
     return f"{model.get('name')}, {model.get('dtype')}, on {model.get('device')}"
 
 

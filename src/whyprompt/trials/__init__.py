@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whyprompt.trials.run import Progress, RunResult
+from whyprompt.trials.result import Progress, RunResult
 from whyprompt.trials.store import TrialStore, export
 
 __all__ = ["Progress", "RunResult", "TrialStore", "export"]

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from whyprompt._cache import cache_dir
 from whyprompt._words import counted
-from whyprompt.errors import WhypromptError
+from whyprompt.errors import StudyError, WhypromptError
 from whyprompt.results import Check
+from whyprompt.study import EndpointSettings
+from whyprompt.trials.endpoints.run import probe_study
 from whyprompt.trials.manifest import package_versions
 from whyprompt.trials.models.locate import EMBEDDED, locate_model
 
 if TYPE_CHECKING:
     from whyprompt.results import Verdict
+    from whyprompt.study import Study
 
 _NEEDED = ("torch", "transformers", "tokenizers", "numpy", "pandas")
 _LEAST_FREE = 2 * 1024**3
@@ -30,6 +33,19 @@ def examine() -> list[Check]:
     said = f"{'.'.join(map(str, sys.version_info[:3]))} (3.11 or newer is needed)"
     python = _check("Python", "passes" if sys.version_info >= (3, 11) else "fails", said)
     return [python, *_packages(), _cache(), _device(), _model()]
+
+
+def examine_endpoint(study: Study) -> list[Check]:
+    """Probe the endpoint of a study, on a few tokens.
+
+    Raises `StudyError` if its model is a local one.
+    """
+    if not isinstance(study.model, EndpointSettings):
+        raise StudyError(
+            f"study {study.name!r} runs on a local model, {study.model.name!r}",
+            hint="whyprompt doctor, without --model, looks at this machine",
+        )
+    return list(probe_study(study))
 
 
 def _check(name: str, verdict: Verdict, sentence: str) -> Check:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from whyprompt.study import Study
     from whyprompt.trials.models.local import LocalModel
     from whyprompt.trials.plan import TrialPlan
 
@@ -61,19 +62,11 @@ def seed_everything(seed: int) -> dict[str, int]:
     return {"python": seed, "numpy": seed % 2**32, "torch": seed, "cuda": seed}
 
 
-def _content(plan: TrialPlan, lm: LocalModel, *, started_at: str, text: str | None) -> dict[str, Any]:
-    """Collect what made the results."""
+def local_facts(study: Study, lm: LocalModel) -> dict[str, Any]:
+    """Give what of a manifest a model on this machine decides."""
     import torch
 
-    study = plan.study
     return {
-        "study": study.name,
-        "study_fingerprint": plan.fingerprint,
-        "study_text": text,
-        "study_spec": study.model_dump(mode="json"),
-        "data_fingerprint": plan.pool.digest,
-        "trials": len(plan.trials),
-        "items": len(plan.pool.items),
         "model": {
             "name": lm.name,
             "files_sha256": lm.sha256,
@@ -86,6 +79,23 @@ def _content(plan: TrialPlan, lm: LocalModel, *, started_at: str, text: str | No
         },
         "threads": torch.get_num_threads(),
         "seeds": {**study.seeds.model_dump(), **seed_everything(study.seeds.sampling)},
+    }
+
+
+def _content(
+    plan: TrialPlan, facts: Mapping[str, Any], *, started_at: str, text: str | None
+) -> dict[str, Any]:
+    """Collect what made the results."""
+    study = plan.study
+    return {
+        "study": study.name,
+        "study_fingerprint": plan.fingerprint,
+        "study_text": text,
+        "study_spec": study.model_dump(mode="json"),
+        "data_fingerprint": plan.pool.digest,
+        "trials": len(plan.trials),
+        "items": len(plan.pool.items),
+        **facts,
         "versions": package_versions(),
         "platform": {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()},
         "command": ["whyprompt", *sys.argv[1:]],
@@ -96,7 +106,7 @@ def _content(plan: TrialPlan, lm: LocalModel, *, started_at: str, text: str | No
 def save_manifest(
     folder: Path,
     plan: TrialPlan,
-    lm: LocalModel,
+    facts: Mapping[str, Any],
     *,
     started_at: str,
     text: str | None,
@@ -105,11 +115,12 @@ def save_manifest(
 ) -> None:
     """Write ``manifest.json`` of a run, and keep in it what earlier runs of the same trials were made with.
 
-    ``started_at`` is ISO 8601, ``text`` the study file as it was read, ``notices`` what changed since the
-    store's last study of this name, and ``new_trials`` how many this run computed, None while it runs.
+    ``facts`` are the model, the threads and the seeds; ``started_at`` is ISO 8601, ``text`` the study file as
+    it was read, ``notices`` what changed since the store's last study of this name, and ``new_trials`` how
+    many this run computed, None while it runs.
     """
     path = folder / "manifest.json"
-    content = _content(plan, lm, started_at=started_at, text=text)
+    content = _content(plan, facts, started_at=started_at, text=text)
     run = {
         "started_at": started_at,
         "new_trials": new_trials,

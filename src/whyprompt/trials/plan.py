@@ -6,19 +6,19 @@ import hashlib
 import json
 import random
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from whyprompt.study import TemperatureRange
 from whyprompt.trials.models.packing import Pack, plan_packs
 from whyprompt.trials.outcomes.score import any_reads
-from whyprompt.trials.prompts import Prompt, render, trial_seed
+from whyprompt.trials.prompts import ChatRenderer, Prompt, render, trial_seed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from whyprompt.study import Study
     from whyprompt.trials.items.item import Item, ItemPool
-    from whyprompt.trials.models.local import Encoded, PromptCodec
+    from whyprompt.trials.models.local import Encoded
 
 
 # Part of every fingerprint: raised when the same study would give other trials.
@@ -42,10 +42,15 @@ class Trial:
     finish: str | None = None  # of the completion: "stop" or "length"
     reasoning_tokens: int | None = None  # of the model's own chain
     reasoning_finish: str | None = None
-    outcomes: Mapping[str, float] = field(default_factory=dict)
+    outcomes: Mapping[str, float | None] = field(default_factory=dict)
     extracted: Mapping[str, str | None] = field(default_factory=dict)  # what outcomes took for the answer
     latency_s: float = 0.0
     started_at: str = ""
+    # Where an endpoint counts tokens, is paid, and may give nothing.
+    prompt_tokens: int | None = None
+    cost: float | None = None
+    error: str | None = None
+    answered_by: str | None = None  # model, fingerprint and provider, as the endpoint reports them
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -89,8 +94,28 @@ def study_fingerprint(study: Study, pool: ItemPool) -> str:
     return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(study: Study, pool: ItemPool, codec: PromptCodec, *, budget: int) -> TrialPlan:
+class Codec(ChatRenderer, Protocol):
+    """What a plan needs of a tokenizer, or of whatever stands for one."""
+
+    def tokens(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """Tokenise a text."""
+
+    def encode(
+        self,
+        prompt: Prompt,
+        *,
+        answer: str | None = None,
+        room: int = 0,
+        where: str = "",
+        look_ahead: bool = False,
+    ) -> Encoded:
+        """Tokenise a prompt and an answer as one text."""
+
+
+def make_plan(study: Study, pool: ItemPool, codec: Codec, *, budget: int | None) -> TrialPlan:
     """Render and tokenise every trial, and decide what is computed together: ``budget`` tokens at once.
+
+    Without a budget nothing is: an endpoint is asked for one trial after the other.
 
     The pool is that of :func:`whyprompt.trials.check.runnable_items`. Raises `InputError` for whatever would
     go wrong later, where it can be known now: a template that fails on an item, an answer that merges with
@@ -128,7 +153,8 @@ def make_plan(study: Study, pool: ItemPool, codec: PromptCodec, *, budget: int) 
                         encoded=encoded,
                     )
                 )
-        units += _units(study, trials, first, codec, budget)
+        if budget is not None:
+            units += _units(study, trials, first, codec, budget)
     return TrialPlan(
         study=study,
         pool=pool,
@@ -153,7 +179,7 @@ def _temperature(study: Study, arm: str, item: Item, rep: int) -> float:
 
 
 def _units(
-    study: Study, trials: list[Trial], first: int, codec: PromptCodec, budget: int
+    study: Study, trials: list[Trial], first: int, codec: Codec, budget: int
 ) -> list[tuple[Pack, ...]]:
     """Group an arm's trials: one pack of the scorer each, or more where completions profit from a batch."""
     sequences: list[tuple[int, ...]] = []

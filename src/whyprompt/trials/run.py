@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from whyprompt._words import counted
 from whyprompt.errors import DataError, StoreError
 from whyprompt.results import Check, Estimate
+from whyprompt.study import EndpointSettings
 from whyprompt.trials.check import check_study, runnable_items
+from whyprompt.trials.endpoints.drift import drift
+from whyprompt.trials.endpoints.run import dry_endpoint, run_endpoint
 from whyprompt.trials.items.load import load_items
-from whyprompt.trials.manifest import save_manifest, seed_everything
+from whyprompt.trials.manifest import local_facts, save_manifest, seed_everything
 from whyprompt.trials.models.generation import Completion, complete
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.local import Encoded
 from whyprompt.trials.models.scoring import RootCache, plan_scoring, score, score_pack
 from whyprompt.trials.outcomes.score import any_reads, score_outcomes
 from whyprompt.trials.plan import Trial, TrialPlan, make_plan, study_fingerprint
+from whyprompt.trials.result import Progress, RunResult, now, silent
 from whyprompt.trials.store import TrialStore
 
 if TYPE_CHECKING:
@@ -35,54 +37,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.packing import Pack
     from whyprompt.trials.models.scoring import TokenScores
 
-Progress = Callable[[int, int, str], None]
-"""Called with what is done, what there is in all, and what is being done."""
-
 _CPU_BUDGET = 768
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunResult:
-    """What a study takes, and what a run of it did.
-
-    Parameters
-    ----------
-    study : str
-        Its fingerprint.
-    trials, items : int
-        Of the whole study.
-    arms : mapping of str to int
-        The tokens of each arm's prompts and answers; with the longest chain, where a model writes its own.
-    new_trials : int
-        Those that this run computed: none in a dry run.
-    model : str or None
-        Its fingerprint; None of a dry run, as the store is.
-    store : Path or None
-        The SQLite file.
-    notices : tuple of str
-        What changed since the store's last study of this name.
-    seconds : float
-        Spent on the trials, after the model was loaded.
-    """
-
-    study: str
-    trials: int
-    items: int
-    arms: Mapping[str, int]
-    new_trials: int = 0
-    model: str | None = None
-    store: Path | None = None
-    notices: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of all arms."""
-        return sum(self.arms.values())
-
-
-def _silent(_done: int, _total: int, _text: str) -> None:
-    """Report nothing."""
 
 
 def dry_run(study: Study) -> RunResult:
@@ -103,6 +58,8 @@ def dry_run(study: Study) -> RunResult:
         Whatever `run_study` would refuse.
     """
     pool = runnable_items(study)
+    if isinstance(study.model, EndpointSettings):
+        return dry_endpoint(study, pool)
     codec = load_codec(study.model.name, revision=study.model.revision)
     usable_device(study.model.device)
     return _taken(make_plan(study, pool, codec, budget=_CPU_BUDGET), codec)
@@ -120,7 +77,7 @@ def _taken(plan: TrialPlan, codec: PromptCodec) -> RunResult:
 
 
 def run_study(
-    study: Study, folder: str | Path, *, text: str | None = None, progress: Progress = _silent
+    study: Study, folder: str | Path, *, text: str | None = None, progress: Progress = silent
 ) -> RunResult:
     """Run what is missing of a study.
 
@@ -147,12 +104,14 @@ def run_study(
     folder = Path(folder)
     path = folder / "trials.sqlite"
     pool = runnable_items(study)
+    if isinstance(study.model, EndpointSettings):
+        return run_endpoint(study, pool, folder, text=text, progress=progress)
     progress(0, 0, "loading the model")
     with TrialStore(path, write=True) as store:
         lm = load_model(**study.model.model_dump())
         plan = make_plan(study, pool, lm.codec, budget=lm.token_budget)
         seed_everything(study.seeds.sampling)
-        started = _now()
+        started = now()
         notices = store.begin(
             study=plan.fingerprint,
             name=study.name,
@@ -167,10 +126,11 @@ def run_study(
         begun = time.perf_counter()
         _measure_items(store, plan, lm, progress)
         # Written before and after: a run that is killed leaves a manifest beside what it computed.
-        save_manifest(folder, plan, lm, started_at=started, text=text, notices=notices)
+        facts = local_facts(study, lm)
+        save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices)
         new = _run_units(store, plan, lm, progress)
         seconds = time.perf_counter() - begun
-        save_manifest(folder, plan, lm, started_at=started, text=text, notices=notices, new_trials=new)
+        save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices, new_trials=new)
         store.check_there()
     return replace(
         _taken(plan, lm.codec),
@@ -180,10 +140,6 @@ def run_study(
         notices=tuple(notices),
         seconds=seconds,
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _measure_items(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Progress) -> None:
@@ -257,7 +213,7 @@ def _run_unit(
     lm: LocalModel,
     cache: RootCache,
 ) -> list[Trial]:
-    started, begun = _now(), time.perf_counter()
+    started, begun = now(), time.perf_counter()
     outcomes, settings = plan.study.outcomes, plan.study.generation
     ready = _with_chains(plan, planned, lm)
     encoded = {n: t.encoded for n, t in ready.items() if t.encoded is not None}
@@ -369,6 +325,8 @@ def load_trials(study: Study, folder: str | Path) -> pd.DataFrame:
     ------
     StudyError
         If the study names what its items, arms or graph do not have.
+    ModelError
+        If its arms were answered by different models behind one endpoint.
     StoreError
         If the study was not run, was changed since, ran on another model, or its run is not complete: trials
         of two versions or two models are never mixed.
@@ -394,7 +352,9 @@ def load_trials(study: Study, folder: str | Path) -> pd.DataFrame:
                 f"{path} holds {done} of the {wanted} trials of study {study.name!r}",
                 hint="run the study again: whyprompt run goes on where it stopped",
             )
-        return store.frame(fingerprint, model)
+        frame = store.frame(fingerprint, model)
+    drift(frame)
+    return frame
 
 
 def verify_study(
@@ -403,7 +363,7 @@ def verify_study(
     *,
     sample: int = 32,
     tolerance: float = 1e-3,
-    progress: Progress = _silent,
+    progress: Progress = silent,
 ) -> Check:
     """Score a sample of stored trials again, each alone, and report the largest difference.
 
@@ -428,6 +388,11 @@ def verify_study(
     """
     if not any(o.name == "log_prob" and o.call is None for o in study.outcomes):
         raise StoreError("run --verify compares log-probabilities, and 'log_prob' is not among the outcomes")
+    if isinstance(study.model, EndpointSettings):
+        raise StoreError(
+            "run --verify scores again on this machine, and the model is behind an endpoint",
+            hint="its replies are stored as they came: repetitions (reps) show what moves",
+        )
     stored = load_trials(study, folder)
     lm = load_model(**study.model.model_dump())
     plan = make_plan(study, runnable_items(study), lm.codec, budget=lm.token_budget)

@@ -44,7 +44,7 @@ CREATE TABLE trials (
     prompt TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion TEXT, completion_tokens INTEGER,
     finish TEXT, reasoning_tokens INTEGER, reasoning_finish TEXT,
     outcomes TEXT NOT NULL, extracted TEXT NOT NULL, temperature REAL NOT NULL, seed INTEGER NOT NULL,
-    cost REAL, latency_s REAL NOT NULL, started_at TEXT NOT NULL, error TEXT,
+    cost REAL, latency_s REAL NOT NULL, started_at TEXT NOT NULL, error TEXT, answered_by TEXT,
     UNIQUE (study, model, item_id, arm, rep)
 ) STRICT;
 CREATE TABLE runs (
@@ -60,12 +60,16 @@ _OF_ITEM = ("item_id", "task_type", "difficulty", "question", "answer")
 _OF_TRIAL = (
     *("arm", "rep", "unit", "completion", "completion_tokens", "finish"),
     *("reasoning_tokens", "reasoning_finish", "temperature", "seed", "latency_s"),
+    *("cost", "error", "answered_by", "started_at"),
 )
 # The columns of the table: then come an item's covariates, the middle ones, the outcomes, and the last ones.
 _FIRST = ("item_id", "arm", "rep", "task_type", "difficulty")
 _WRITTEN = ("reasoning_tokens", "reasoning_finish", "completion", "completion_tokens", "finish")
 _MIDDLE = ("prompt", "prompt_tokens", *_WRITTEN)
-_LAST = ("temperature", "cluster", "cost", "latency_s", "started_at", "model", "seed", "unit", "error")
+_LAST = (
+    *("temperature", "cluster", "cost", "latency_s", "started_at", "model", "answered_by", "seed", "unit"),
+    "error",
+)
 
 
 def _item_row(position: int, item: Item) -> dict[str, Any]:
@@ -78,13 +82,12 @@ def _item_row(position: int, item: Item) -> dict[str, Any]:
 
 
 def _trial_row(trial: Trial) -> dict[str, Any]:
-    assert trial.encoded is not None
+    ids = () if trial.encoded is None else trial.encoded.ids
     return {
         "item_id": trial.item.item_id,
         **{name: getattr(trial, name) for name in _OF_TRIAL},
-        "started_at": trial.started_at,
         "prompt": trial.prompt.text,
-        "prompt_tokens": len(trial.encoded.ids),
+        "prompt_tokens": len(ids) if trial.prompt_tokens is None else trial.prompt_tokens,
         "outcomes": json.dumps(dict(trial.outcomes), ensure_ascii=False),
         "extracted": json.dumps(dict(trial.extracted), ensure_ascii=False),
     }
@@ -216,12 +219,12 @@ class TrialStore:
             One line for each change; empty where nothing changed or nothing was here.
         """
         # By the order of the runs: a clock may have been put back.
-        studies = self._rows(
+        studies = self.rows(
             "SELECT s.fingerprint, s.spec FROM runs r JOIN studies s ON s.fingerprint = r.study "
             "WHERE s.name = ? ORDER BY r.rowid",
             name,
         )
-        models = self._rows(
+        models = self.rows(
             "SELECT m.fingerprint, m.detail FROM runs r JOIN models m ON m.fingerprint = r.model "
             "ORDER BY r.rowid"
         )
@@ -247,7 +250,8 @@ class TrialStore:
         self._made = []
         return changes
 
-    def _rows(self, query: str, *values: str) -> list[Any]:
+    def rows(self, query: str, *values: object) -> list[Any]:
+        """Give what a query finds."""
         with _errors(self.path):
             return self._db.execute(query, values).fetchall()
 
@@ -260,6 +264,18 @@ class TrialStore:
         if not isinstance(found, dict):
             raise StoreError(f"{self.path} is damaged: {what} is not a JSON object", hint=_ANEW)
         return found
+
+    def write_through(self, schema: str) -> None:
+        """Add tables where they are not there, and have every change on the disk before it is relied on."""
+        with _errors(self.path):
+            self._db.executescript(schema)
+            self._db.execute("PRAGMA synchronous = FULL")
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """Change tables, all of what is done inside the block or nothing."""
+        with _errors(self.path), self._transaction():
+            yield self._db
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -276,7 +292,7 @@ class TrialStore:
     def add(
         self, study: str, model: str, *, items: Sequence[tuple[int, Item]] = (), trials: Sequence[Trial] = ()
     ) -> None:
-        """Write items, each with its position, and trials, all or none.
+        """Write items, each with its position, and trials, all or none; a trial that failed makes room.
 
         Raises
         ------
@@ -290,6 +306,12 @@ class TrialStore:
             rows += [("trials", _trial_row(trial)) for trial in trials]
             for table, row in rows:
                 columns, marks = ", ".join(row), ", ".join("?" * (len(row) + 2))
+                if table == "trials":
+                    self._db.execute(
+                        "DELETE FROM trials WHERE (study, model, item_id, arm, rep) = (?, ?, ?, ?, ?) "
+                        "AND error IS NOT NULL",
+                        [study, model, row["item_id"], row["arm"], row["rep"]],
+                    )
                 self._db.execute(
                     f"INSERT INTO {table} (study, model, {columns}) VALUES ({marks})",  # noqa: S608 - fixed names
                     [study, model, *row.values()],
@@ -298,12 +320,15 @@ class TrialStore:
 
     def done_items(self, study: str, model: str) -> set[str]:
         """Give the ids of the items that are measured."""
-        rows = self._rows("SELECT item_id FROM items WHERE study = ? AND model = ?", study, model)
+        rows = self.rows("SELECT item_id FROM items WHERE study = ? AND model = ?", study, model)
         return {item for (item,) in rows}
 
-    def done_trials(self, study: str, model: str) -> set[tuple[str, str, int]]:
-        """Give the keys (item, arm, repetition) of the trials that are there."""
-        rows = self._rows("SELECT item_id, arm, rep FROM trials WHERE study = ? AND model = ?", study, model)
+    def done_trials(self, study: str, model: str, *, failed: bool = True) -> set[tuple[str, str, int]]:
+        """Give the keys (item, arm, repetition) of the trials that are there; of those without an error."""
+        rows = self.rows(
+            "SELECT item_id, arm, rep FROM trials WHERE study = ? AND model = ? AND (? OR error IS NULL)",
+            *(study, model, failed),
+        )
         return set(rows)
 
     def latest(self, name: str) -> tuple[str, str]:
@@ -314,7 +339,7 @@ class TrialStore:
         StoreError
             If it was never run.
         """
-        rows = self._rows(
+        rows = self.rows(
             "SELECT r.study, r.model FROM runs r JOIN studies s ON s.fingerprint = r.study "
             "WHERE s.name = ? ORDER BY r.rowid DESC LIMIT 1",
             name,
@@ -327,7 +352,7 @@ class TrialStore:
 
     def model_name(self, model: str) -> str:
         """Give the name under which a model, given by its fingerprint, last wrote here."""
-        return str(self._rows("SELECT name FROM models WHERE fingerprint = ?", model)[0][0])
+        return str(self.rows("SELECT name FROM models WHERE fingerprint = ?", model)[0][0])
 
     def frame(self, study: str, model: str) -> pd.DataFrame:
         """Give the trial table.

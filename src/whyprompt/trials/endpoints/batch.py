@@ -1,0 +1,155 @@
+"""Requests as batches (OpenAI's ``/v1/files`` and ``/v1/batches``): slower, and for less money.
+
+A batch is written down before it is waited for: a run that ends meanwhile goes on waiting for the same one.
+What comes back goes where every reply goes; what a batch leaves out is asked for alone afterwards.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from whyprompt.errors import ModelError, WhypromptError
+from whyprompt.trials.endpoints.wire import Reply
+from whyprompt.trials.result import now
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from whyprompt.trials.endpoints.client import Client
+    from whyprompt.trials.endpoints.wire import Request
+
+# Of a batch, as its provider documents it.
+_MOST_REQUESTS = 50_000
+_POLL_S, _LONGEST_POLL_S = 5.0, 300.0
+_OVER = {"completed", "expired", "cancelled", "failed"}
+
+
+class PendingError(Exception):
+    """A request without a stored reply: it goes into the next batch."""
+
+
+class Collector:
+    """Stands in for a client: gives what is stored, and gathers what is not."""
+
+    def __init__(self, client: Client) -> None:
+        self.ledger = client.ledger
+        self.missing: dict[str, Request] = {}
+
+    async def ask(self, request: Request) -> Reply:
+        """Give a stored reply, or gather the request."""
+        known = self.ledger.find(request.hash)
+        if known is None:
+            self.missing[request.hash] = request
+            raise PendingError
+        return known
+
+
+async def send_batches(client: Client, requests: Sequence[Request], told: Callable[[str], None]) -> None:
+    """Send requests as batches, one for each path, and keep their replies.
+
+    Parameters
+    ----------
+    client : Client
+    requests : sequence of Request
+        None of them stored.
+    told : callable
+        Given what is waited for.
+
+    Raises
+    ------
+    WhypromptError
+        If not one of the requests is within the budget, or the endpoint takes no batches.
+    """
+    by_hash = {r.hash: r for r in requests}
+    # Those of a run that ended while it waited come first.
+    waiting = [(one, hashes) for one, hashes in client.ledger.batches() if set(hashes) & set(by_hash)]
+    under_way = {h for _, hashes in waiting for h in hashes}
+    fresh = client.purse.affordable([r for r in requests if r.hash not in under_way])
+    if not fresh and not waiting:
+        raise WhypromptError(
+            f"the budget is used up: {client.purse.said()}, and no further request fits",
+            hint="raise model.budget and run again: it goes on",
+        )
+    for path in dict.fromkeys(r.path for r in fresh):
+        same = [r for r in fresh if r.path == path]
+        for start in range(0, len(same), _MOST_REQUESTS):
+            part = same[start : start + _MOST_REQUESTS]
+            waiting.append((await _submit(client, path, part), [r.hash for r in part]))
+    for batch, _ in waiting:
+        await _collect(client, batch, by_hash, told)
+
+
+async def _submit(client: Client, path: str, requests: Sequence[Request]) -> str:
+    lines = [
+        json.dumps({"custom_id": r.hash, "method": "POST", "url": f"/v1/{path}", "body": dict(r.body)})
+        for r in requests
+    ]
+    file = await client.call(
+        "POST",
+        "files",
+        data={"purpose": "batch"},
+        files={"file": ("requests.jsonl", "\n".join(lines).encode(), "application/jsonl")},
+    )
+    # Written down before: what may have been begun is never begun again in silence.
+    for request in requests:
+        money, tokens = client.purse.most(request)
+        n = client.ledger.attempts(request.hash) + 1
+        client.ledger.begin(request.hash, n, now(), cost=money, tokens=tokens)
+    body = {"input_file_id": file.get("id"), "endpoint": f"/v1/{path}", "completion_window": "24h"}
+    batch = str((await client.call("POST", "batches", json=body)).get("id"))
+    client.ledger.add_batch(batch, [r.hash for r in requests])
+    client.sent += len(requests)
+    return batch
+
+
+async def _collect(
+    client: Client, batch: str, by_hash: dict[str, Request], told: Callable[[str], None]
+) -> None:
+    wait = _POLL_S
+    while True:
+        state = await client.call("GET", f"batches/{batch}")
+        if (status := state.get("status")) in _OVER:
+            break
+        done = (state.get("request_counts") or {}).get("completed", 0)
+        told(f"a batch is {status}, {done} of its requests are done")
+        await asyncio.sleep(wait)
+        wait = min(_LONGEST_POLL_S, wait * 1.5)
+    for name in ("output_file_id", "error_file_id"):
+        if state.get(name):
+            text = await client.call_text(f"files/{state[name]}/content")
+            for line in text.splitlines():
+                _keep(client, json.loads(line), by_hash, state)
+    client.ledger.close_batch(batch)
+    if status == "failed":
+        errors = (state.get("errors") or {}).get("data") or [{}]
+        said = client.clean(str(errors[0].get("message", "no reason is given")))
+        raise ModelError(
+            f"the endpoint refuses the batch: {said}", hint="leave batch out: each is then asked alone"
+        )
+
+
+def _keep(client: Client, row: dict[str, Any], by_hash: dict[str, Request], state: dict[str, Any]) -> None:
+    """Keep one line of a batch's results; one that failed is asked for alone afterwards."""
+    key = str(row.get("custom_id"))
+    request, response = by_hash.get(key), row.get("response") or {}
+    if request is None or client.ledger.find(key) is not None:
+        return
+    n = max(1, client.ledger.attempts(key))
+    if response.get("status_code") != 200 or not isinstance(response.get("body"), dict):
+        client.ledger.fail(key, n, f"batch {response.get('status_code') or 'error'}")
+        return
+    reply = Reply(
+        request_hash=key,
+        status=200,
+        body=client.clean(json.dumps(response["body"])),
+        headers={"x-batch": str(state.get("id"))},
+        sent_at=now(),
+        got_at=now(),
+        latency_s=0.0,
+        attempts=n,
+    )
+    cost, tokens = client.purse.charge(request, reply.answer)
+    client.ledger.keep(request, reply, n, cost=cost, tokens=tokens)
+    client.purse.count(cost or 0.0, tokens)

@@ -1,0 +1,383 @@
+"""One endpoint, asked over HTTP: every reply is on the disk before it is used, and none is paid for twice.
+
+A request whose reply is stored is not sent. What may be paid twice are requests in flight when the process
+ends, and replies that broke off on the way: HTTP allows no better. Both are counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections import Counter
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from whyprompt._words import counted, first_line
+from whyprompt.errors import ModelError, WhypromptError
+from whyprompt.trials.endpoints.pace import Pace, retry_after
+from whyprompt.trials.endpoints.purse import Purse
+from whyprompt.trials.endpoints.wire import Reply, kept_headers
+from whyprompt.trials.result import now
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx2
+
+    from whyprompt._endpoint_settings import EndpointSettings
+    from whyprompt.trials.endpoints.ledger import Ledger
+    from whyprompt.trials.endpoints.wire import Request
+
+# Of the server or of the way to it: the same request may well be answered later.
+_AGAIN = {408, 425, 500, 502, 503, 504, 520, 522, 524, 529}
+# Whatever is asked, the answer will be the same.
+_HOPELESS = {401: "the key is refused", 402: "nothing is left to pay with", 403: "the key may not do this"}
+_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
+_BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
+
+
+class FailedError(WhypromptError):
+    """A request that got no reply it could use; `reason` is the word for it in the table of trials."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class _Outcome(NamedTuple):
+    """How one attempt ended without a reply."""
+
+    what: str
+    perhaps_paid: bool
+    wait: float | None = None  # the endpoint's own, where it says so
+    too_fast: bool = False
+
+
+class Client:
+    """An endpoint that is open.
+
+    Parameters
+    ----------
+    settings : EndpointSettings
+    ledger : Ledger
+        Where replies are kept.
+    secret : str
+        The key; "" for none. It goes into one header and into nothing else.
+    """
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        ledger: Ledger,
+        secret: str,
+        http: httpx2.AsyncClient,
+        waiting: httpx2.Client,
+    ) -> None:
+        self.settings = settings
+        self.ledger = ledger
+        self.purse = Purse(settings, ledger.spent())
+        self.pace = Pace(settings.limits)
+        self.sent = 0
+        self.faults: Counter[str] = Counter()
+        self._secret = secret
+        self._http = http
+        self._waiting = waiting
+        # Set once nothing more is to be sent: what is on its way is still awaited, for it is paid.
+        self.stopped: WhypromptError | None = None
+        self._jitter = random.Random()  # noqa: S311 - so that clients do not come back together
+
+    # ------------------------------------------------------------------------------------------ free
+    async def look(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+        """Ask what costs nothing: a status, and JSON where it is some. `path` is from the server's root."""
+        url = self._url(path)
+        call = self._http.get(url) if body is None else self._http.post(url, json=body)
+        for attempt in range(self.settings.limits.attempts):
+            reply = await self._looked(call, url)
+            if reply.status_code != 503:
+                break
+            # A server that is loading its model says so.
+            await asyncio.sleep(self._backoff(attempt))
+            call = self._http.get(url) if body is None else self._http.post(url, json=body)
+        try:
+            return reply.status_code, reply.json()
+        except ValueError:
+            return reply.status_code, None
+
+    def look_now(self, path: str, body: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON
+        """Post what costs nothing, and wait for it: while a plan is made nothing else is on its way."""
+        import httpx2
+
+        url = self._url(path)
+        try:
+            response = self._waiting.post(url, json=body)
+        except httpx2.HTTPError as error:
+            raise self._unreachable(url, error) from None
+        if response.status_code != 200:
+            raise ModelError(f"{url} answers with {response.status_code}: {self.clean(_message(response))}")
+        return response.json()
+
+    async def _looked(self, call: Any, url: str) -> httpx2.Response:  # noqa: ANN401 - an awaitable of httpx2
+        import httpx2
+
+        try:
+            response: httpx2.Response = await call
+        except httpx2.HTTPError as error:
+            raise self._unreachable(url, error) from None
+        return response
+
+    def _url(self, path: str) -> str:
+        base = self.settings.endpoint
+        return f"{base}/{path}" if not path.startswith("/") else f"{base.removesuffix('/v1')}{path}"
+
+    def _unreachable(self, url: str, error: Exception) -> ModelError:
+        return ModelError(
+            f"the endpoint {url} cannot be reached: {self.clean(first_line(error))}",
+            hint="is the server running, and the address right?",
+        )
+
+    async def call(self, method: str, path: str, **body: Any) -> dict[str, Any]:  # noqa: ANN401 - of httpx2
+        """Ask what a batch needs, and give the JSON object that comes back."""
+        found = json.loads(await self.call_text(path, method, **body))
+        return found if isinstance(found, dict) else {}
+
+    async def call_text(self, path: str, method: str = "GET", **body: Any) -> str:  # noqa: ANN401 - of httpx2
+        """Ask what a batch needs, and give the text that comes back; failures on the way are tried again."""
+        url = self._url(path)
+        for attempt in range(self.settings.limits.attempts):
+            response = await self._looked(self._http.request(method, url, **body), url)
+            # What was begun with a POST is not begun again.
+            if response.status_code not in {429, *_AGAIN} or method == "POST":
+                break
+            await asyncio.sleep(retry_after(response.headers) or self._backoff(attempt))
+        if response.status_code != 200:
+            raise ModelError(
+                f"{url} answers with {response.status_code}: {self.clean(_message(response))}",
+                hint="does the provider have batches? leave batch out: each is then asked alone",
+            )
+        return str(response.text)
+
+    # ------------------------------------------------------------------------------------------ paid
+    async def ask(self, request: Request) -> Reply:
+        """Give the reply to a request: the one that is stored, else a new one, stored first.
+
+        Raises
+        ------
+        FailedError
+            If this request gets none.
+        WhypromptError
+            If no request will: the key is refused, the budget or a quota is used up.
+        """
+        known = self.ledger.find(key := request.hash)
+        if known is not None:
+            return known
+        before = self.ledger.attempts(key)
+        waited, failed, rejected = 0.0, 0, 0
+        while True:
+            self._go_on()
+            await self.purse.reserve(request)
+            cost, used = 0.0, 0
+            try:
+                sent = await self.pace.turn(self.purse.most(request)[1])
+                self._go_on()
+                reply = await self._tried(request, n=failed + rejected + 1, before=before)
+                if isinstance(reply, Reply):
+                    paid, used = self.purse.charge(request, reply.answer)
+                    cost = paid or 0.0
+                    return reply
+                if reply.perhaps_paid:
+                    cost, used = self.purse.most(request)
+            finally:
+                await self.purse.settle(request, cost, used)
+            failed += not reply.too_fast
+            rejected += reply.too_fast
+            wait = reply.wait if reply.wait is not None else self._backoff(failed + rejected)
+            waited += wait
+            self._refuse_waiting(wait, waited, reply)
+            if failed >= self.settings.limits.attempts:
+                raise FailedError(reply.what, f"{counted(failed, 'attempt')} failed, the last: {reply.what}")
+            if reply.too_fast:
+                self.pace.rejected(sent, wait)
+            else:
+                await asyncio.sleep(wait)
+
+    async def _tried(self, request: Request, *, n: int, before: int) -> Reply | _Outcome:
+        """Send a request once, and write down that it goes, and what comes of it."""
+        key, (money, tokens) = request.hash, self.purse.most(request)
+        self.ledger.begin(key, before + n, now(), cost=money, tokens=tokens)
+        try:
+            reply = await self._attempt(request, n)
+        except WhypromptError as error:
+            self.ledger.fail(key, before + n, error.reason if isinstance(error, FailedError) else "refused")
+            raise
+        if isinstance(reply, Reply):
+            cost, used = self.purse.charge(request, reply.answer)
+            self.ledger.keep(request, reply, before + n, cost=cost, tokens=used)
+            self.pace.replied()
+        else:
+            self.ledger.fail(key, before + n, reply.what)
+            self.faults[reply.what] += 1
+        return reply
+
+    def stop(self, error: WhypromptError) -> None:
+        """Send nothing more."""
+        self.stopped = self.stopped or error
+
+    def _go_on(self) -> None:
+        if self.stopped is not None:
+            raise self.stopped
+
+    def _refuse_waiting(self, wait: float, waited: float, reply: _Outcome) -> None:
+        most = self.settings.limits.wait_s
+        if wait <= most and not (reply.too_fast and waited > most):
+            return
+        error = WhypromptError(
+            f"the endpoint asks to wait for {max(wait, waited):,.0f} s ({reply.what}), and limits.wait_s is"
+            f" {most:,.0f}",
+            hint="run again later: it goes on where it stopped",
+        )
+        self.stop(error)
+        raise error
+
+    async def _attempt(self, request: Request, n: int) -> Reply | _Outcome:
+        """Send a request once."""
+        import httpx2
+
+        sent_at, begun = now(), time.perf_counter()
+        self.sent += 1
+        try:
+            response = await self._http.post(self._url(request.path), json=dict(request.body))
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
+            return _Outcome("not connected", perhaps_paid=False)
+        except httpx2.TimeoutException:
+            return _Outcome("no answer in time", perhaps_paid=True)
+        except httpx2.HTTPError:
+            # Cut off or reset: it may have been generated, and charged, all the same.
+            return _Outcome("broken off", perhaps_paid=True)
+        if response.status_code != 200:
+            return self._refused(response)
+        reply = Reply(
+            request_hash=request.hash,
+            status=200,
+            body=self.clean(response.text),
+            headers=kept_headers(response.headers),
+            sent_at=sent_at,
+            got_at=now(),
+            latency_s=time.perf_counter() - begun,
+            attempts=n,
+        )
+        if not reply.content:
+            if "<html" in response.text[:2000].lower():
+                raise ModelError(
+                    f"{self._url(request.path)} answers with a page of HTML",
+                    hint="model.endpoint is the base URL of the interface, such as https://HOST/v1",
+                )
+            return _Outcome("not whole", perhaps_paid=True)
+        if isinstance(reply.content.get("error"), dict):
+            # Some providers pass another's failure on under 200.
+            return _Outcome("an error under 200", perhaps_paid=False)
+        return reply
+
+    def _refused(self, response: httpx2.Response) -> _Outcome:
+        status, said = response.status_code, self.clean(_message(response))
+        code = _code(response)
+        wait = retry_after(response.headers)
+        if status == 429 or status in _HOPELESS:
+            if code in _QUOTA or status == 402:
+                raise WhypromptError(
+                    f"a quota of the endpoint is used up ({code or status}): {said}",
+                    hint="run again when it is renewed: it goes on where it stopped",
+                )
+            if status == 429:
+                return _Outcome("http 429", perhaps_paid=False, wait=wait, too_fast=True)
+            raise ModelError(f"{_HOPELESS[status]} ({status}): {said}", hint="check model.key and its rights")
+        if status in _AGAIN:
+            return _Outcome(f"http {status}", perhaps_paid=False, wait=wait)
+        if 300 <= status < 400:
+            raise ModelError(
+                f"the endpoint sends elsewhere ({status}), and a key is sent nowhere else",
+                hint="give the address it redirects to as model.endpoint",
+            )
+        if status == 404:
+            raise ModelError(
+                f"{response.url} is not there (404): {said}", hint="check model.endpoint, model.name and api"
+            )
+        raise FailedError(_reason(code, said, status), f"the request is refused ({status}): {said}")
+
+    def _backoff(self, n: int) -> float:
+        """Draw a wait: full jitter, so that those who failed together do not come back together."""
+        return self._jitter.uniform(0.0, min(_LONGEST_BACKOFF_S, _BACKOFF_S * 2.0**n))
+
+    def clean(self, text: str) -> str:
+        """Take the key out of what a server says: some repeat it."""
+        return text.replace(self._secret, "***") if self._secret else text
+
+
+def _error_of(response: httpx2.Response) -> dict[str, Any]:
+    try:
+        found = response.json()
+    except ValueError:
+        return {}
+    error = found.get("error", found) if isinstance(found, dict) else {}
+    return error if isinstance(error, dict) else {"message": str(error)}
+
+
+def _message(response: httpx2.Response) -> str:
+    said = _error_of(response).get("message") or response.text
+    return " ".join(str(said).split())[:300]
+
+
+def _code(response: httpx2.Response) -> str:
+    error = _error_of(response)
+    codes = [str(error[k]) for k in ("code", "type") if error.get(k) is not None]
+    return next((c for c in codes if not c.isdigit()), "")
+
+
+def _reason(code: str, said: str, status: int) -> str:
+    """Name why a request was refused: an overflow, a filter, or its status."""
+    text = f"{code} {said}".lower()
+    if "context" in text and any(w in text for w in ("exceed", "maximum", "length", "too long")):
+        return "overflow"
+    if "content_filter" in text or "content management policy" in text:
+        return "filtered"
+    return f"http {status}"
+
+
+@asynccontextmanager
+async def connected(settings: EndpointSettings, ledger: Ledger) -> AsyncIterator[Client]:
+    """Open an endpoint with the key that the study names.
+
+    Raises
+    ------
+    ModelError
+        If the key's variable is not set.
+    """
+    try:
+        import httpx2
+    except ImportError:
+        raise ModelError(
+            "httpx2 is not installed, and asking an endpoint needs it",
+            hint='pip install "whyprompt[endpoints]"',
+        ) from None
+    secret = ""
+    if settings.key is not None:
+        secret = os.environ.get(settings.key.env, "").strip()
+        if not secret:
+            raise ModelError(
+                f"the variable {settings.key.env} is not set, and model.key names it",
+                hint=f"export {settings.key.env}=... before the run",
+            )
+    limits = settings.limits
+    shared: dict[str, Any] = {
+        "headers": {"Authorization": f"Bearer {secret}"} if secret else {},
+        "timeout": httpx2.Timeout(limits.timeout_s),
+        "limits": httpx2.Limits(max_connections=limits.concurrency + 2),
+        "trust_env": settings.proxy,
+        # A key is sent to no other address.
+        "follow_redirects": False,
+    }
+    async with httpx2.AsyncClient(**shared) as http:
+        with httpx2.Client(**shared) as waiting:
+            yield Client(settings, ledger, secret, http, waiting)

@@ -1,0 +1,150 @@
+"""A study's trials as an endpoint is asked for them: in which order, in how many requests, for how much."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, NamedTuple
+
+from whyprompt._words import counted
+from whyprompt.errors import ModelError, PromptError, StudyError
+from whyprompt.trials.outcomes.score import any_reads
+from whyprompt.trials.prompts import trial_seed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from whyprompt.study import Study
+    from whyprompt.trials.endpoints.codec import EndpointCodec
+    from whyprompt.trials.endpoints.probe import Abilities
+    from whyprompt.trials.plan import Trial, TrialPlan
+
+# Rough, and said to be: three characters a token where the server does not tell.
+_CHARACTERS = 3
+
+
+class Wanted(NamedTuple):
+    """What the outcomes of a study read of each trial."""
+
+    scores: bool
+    ending: bool
+    choices: bool
+    completion: bool
+
+
+class Taken(NamedTuple):
+    """What a plan takes."""
+
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    by_arm: Mapping[str, int]
+
+
+def wanted_of(study: Study) -> Wanted:
+    """Say what the outcomes read."""
+    reads = [any_reads(study.outcomes, what) for what in ("scores", "ending", "choices", "completion")]
+    return Wanted(*reads)
+
+
+def refuse_unable(study: Study, abilities: Abilities) -> None:
+    """Refuse a study that relies on what the endpoint was not seen to do, by name."""
+    wanted, way = wanted_of(study), abilities.scoring
+    unscored = [
+        o.name for o in study.outcomes if any(any_reads([o], w) for w in ("scores", "ending", "choices"))
+    ]
+    if unscored and way is None:
+        seen = "; ".join(f"{c.name}: {c.sentence}" for c in abilities.checks if "scoring" in c.name)
+        raise StudyError(
+            f"outcome {unscored[0]!r} needs the log-probability of a given answer, which this endpoint"
+            " does not give exactly" + (f" ({seen})" if seen else ""),
+            hint="use outcomes that read a completion: numeric_match, string_match, choice_match",
+        )
+    if wanted.ending and way == "top_logprobs":
+        raise StudyError(
+            "outcome 'exact_match' needs the token after the answer, which top_logprobs does not tell",
+            hint="use string_match, which reads a completion",
+        )
+    warm = [name for name, arm in study.arms.items() if arm.temperature != 0]
+    if warm and not abilities.sampling:
+        raise ModelError(
+            f"arm {warm[0]!r} sets a temperature, and the probe saw that this endpoint does not honour it",
+            hint="drop the temperature, or use another endpoint",
+        )
+    if "question_tokens" in study.covariates and abilities.offers.tokenize is None:
+        raise StudyError(
+            "the covariate 'question_tokens' needs a server that tokenises, and this one does not",
+            hint="leave it out of the study's covariates",
+        )
+
+
+def blocks(plan: TrialPlan) -> list[list[int]]:
+    """Give the trials, as indices, in the order in which they are asked for: all arms of an item together.
+
+    The order within a block is drawn by lot. What moves in time (load, caches, a model that is replaced) then
+    moves all arms alike.
+    """
+    order, seed = plan.study.order, plan.study.seeds.sampling
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for n, trial in enumerate(plan.trials):
+        groups.setdefault((trial.item.item_id, trial.rep) if order.blocks == "item" else (), []).append(n)
+    found = list(groups.items())
+    if order.shuffle:
+        for key, members in found:
+            rng = random.Random(trial_seed(seed, "order", *map(str, key)))  # noqa: S311 - a reproducible draw
+            rng.shuffle(members)
+    return [members for _, members in found]
+
+
+def overflowing(plan: TrialPlan, codec: EndpointCodec, context: int | None) -> dict[int, int]:
+    """Give the trials whose prompt and completion do not fit the context, with the tokens they need."""
+    if context is None or not codec.tokenizes:
+        return {}
+    needed = {n: sum(_tokens(t, plan.study, codec)[:2]) for n, t in enumerate(plan.trials)}
+    return {n: tokens for n, tokens in needed.items() if tokens > context}
+
+
+def refuse_overflow(plan: TrialPlan, over: Mapping[int, int], context: int | None) -> set[str]:
+    """Refuse prompts beyond the context, or give the items that leave all arms because of one."""
+    if not over:
+        return set()
+    if plan.study.missing.overflow == "drop_item":
+        return {plan.trials[n].item.item_id for n in over}
+    worst = max(over, key=lambda n: over[n])
+    arms = ", ".join(sorted({repr(plan.trials[n].arm) for n in over}))
+    raise PromptError(
+        f"{plan.trials[worst].where}: prompt and completion have {over[worst]} tokens, and the model's"
+        f" context is {context}; in all {counted(len(over), 'trial')} of {arms}",
+        hint="shorten them, or say missing: {overflow: drop_item}: such items then leave every arm",
+    )
+
+
+def _tokens(trial: Trial, study: Study, codec: EndpointCodec) -> tuple[int, int, int]:
+    """Give the most tokens of a trial's longest prompt, of what follows it, and of a chain before it."""
+    text, settings = trial.prompt.text, study.generation
+    chain = settings.max_reasoning_tokens if trial.encoded is None else 0
+    known = trial.encoded.ids if trial.encoded is not None else ()
+    prompt = (len(known) or codec.most_tokens(text)) + chain
+    after = settings.max_new_tokens if wanted_of(study).completion else 0
+    answer = trial.encoded.answer_ids if trial.encoded is not None else ()
+    return prompt, max(after, len(answer) + 1), chain
+
+
+def taken(plan: TrialPlan, codec: EndpointCodec, numbers: Sequence[int] | None = None) -> Taken:
+    """Count the requests and tokens of trials, completions at their longest."""
+    wanted, settings = wanted_of(plan.study), plan.study.generation
+    requests = prompts = completions = 0
+    by_arm = dict.fromkeys(plan.study.arms, 0)
+    for n in range(len(plan.trials)) if numbers is None else numbers:
+        trial = plan.trials[n]
+        prompt, _, chain = _tokens(trial, plan.study, codec)
+        if not codec.tokenizes:
+            prompt = len(trial.prompt.text) // _CHARACTERS + chain
+        answer = len(trial.encoded.answer_ids) + 1 if trial.encoded is not None else 1
+        scored = (wanted.scores or wanted.ending) + wanted.choices * len(trial.item.choices)
+        asked = scored + wanted.completion + (chain > 0)
+        made = scored * answer + wanted.completion * settings.max_new_tokens + chain
+        requests += asked
+        prompts += asked * prompt
+        completions += made
+        by_arm[trial.arm] += asked * prompt + made
+    return Taken(requests, prompts, completions, by_arm)

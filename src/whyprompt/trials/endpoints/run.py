@@ -1,0 +1,359 @@
+"""Runs what is missing of a study on an endpoint: what is stored is not asked for, nor paid for, again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from whyprompt._words import counted, format_number
+from whyprompt.errors import InputError, WhypromptError
+from whyprompt.study import EndpointSettings
+from whyprompt.trials.endpoints.batch import Collector, PendingError, send_batches
+from whyprompt.trials.endpoints.client import connected
+from whyprompt.trials.endpoints.codec import EndpointCodec
+from whyprompt.trials.endpoints.drift import drift
+from whyprompt.trials.endpoints.ledger import Ledger
+from whyprompt.trials.endpoints.plan import (
+    blocks,
+    overflowing,
+    refuse_overflow,
+    refuse_unable,
+    taken,
+    wanted_of,
+)
+from whyprompt.trials.endpoints.probe import doubts, probe
+from whyprompt.trials.endpoints.trials import Asker
+from whyprompt.trials.manifest import save_manifest
+from whyprompt.trials.plan import make_plan
+from whyprompt.trials.result import RunResult, now
+from whyprompt.trials.store import TrialStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from pathlib import Path
+
+    from whyprompt.results import Check
+    from whyprompt.study import Study
+    from whyprompt.trials.endpoints.client import Client
+    from whyprompt.trials.endpoints.probe import Abilities
+    from whyprompt.trials.items.item import Item, ItemPool
+    from whyprompt.trials.plan import Trial, TrialPlan
+    from whyprompt.trials.result import Progress
+
+_T = TypeVar("_T")
+
+# Rows can be made again from the replies: they are written some at a time.
+_ROWS = 32
+_SHOWN_EVERY_S = 1.0
+OVERFLOW = "beyond the context"
+
+
+def _settings(study: Study) -> EndpointSettings:
+    assert isinstance(study.model, EndpointSettings)
+    return study.model
+
+
+def _ran(work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Run a coroutine to its end, in a thread of its own where a loop is running already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work())
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(lambda: asyncio.run(work())).result()
+
+
+def probe_study(study: Study) -> tuple[Check, ...]:
+    """Try what a study's endpoint can do, on a few tokens, and keep nothing."""
+
+    async def work() -> tuple[Check, ...]:
+        async with connected(_settings(study), Ledger(None)) as client:
+            return (await probe(client)).checks
+
+    return _ran(work)
+
+
+def dry_endpoint(study: Study, pool: ItemPool) -> RunResult:
+    """Probe an endpoint, and count what a study would ask of it and cost at most."""
+
+    async def work() -> RunResult:
+        async with connected(_settings(study), Ledger(None)) as client:
+            abilities, codec, plan, dropped = await _ready(client, study, pool)
+            kept = [n for n, t in enumerate(plan.trials) if t.item.item_id not in dropped]
+            count = taken(plan, codec, kept)
+            money = client.purse.price(count.prompt_tokens, count.completion_tokens)
+            tokens = count.prompt_tokens + count.completion_tokens
+            paid: dict[str, float] = {"requests": count.requests, "tokens": tokens}
+            return RunResult(
+                study=plan.fingerprint,
+                trials=len(plan.trials),
+                items=len(pool.items),
+                arms=count.by_arm,
+                checks=abilities.checks,
+                paid=paid if money is None else {**paid, "money": money},
+                currency=client.purse.currency,
+                notices=tuple(_notices(abilities, codec, dropped)),
+            )
+
+    return _ran(work)
+
+
+def run_endpoint(
+    study: Study, pool: ItemPool, folder: Path, *, text: str | None, progress: Progress
+) -> RunResult:
+    """Run what is missing of a study on an endpoint: `run_study` for such a model."""
+
+    async def work() -> RunResult:
+        with TrialStore(folder / "trials.sqlite", write=True) as store:
+            progress(0, 0, "probing the endpoint")
+            async with connected(_settings(study), Ledger(store)) as client:
+                return await _run(client, store, study, pool, folder, text, progress)
+
+    return _ran(work)
+
+
+async def _ready(
+    client: Client, study: Study, pool: ItemPool
+) -> tuple[Abilities, EndpointCodec, TrialPlan, set[str]]:
+    """Probe, plan, and refuse what cannot be asked."""
+    wanted = wanted_of(study)
+    abilities = await probe(client, scoring=wanted.scores or wanted.ending or wanted.choices)
+    refuse_unable(study, abilities)
+    offers = abilities.offers
+    codec = EndpointCodec(client.look_now, offers, chat=abilities.asking.api == "chat")
+    plan = make_plan(study, pool, codec, budget=None)
+    over = overflowing(plan, codec, offers.context)
+    return abilities, codec, plan, refuse_overflow(plan, over, offers.context)
+
+
+def _fingerprint(settings: EndpointSettings, abilities: Abilities) -> str:
+    """Hash what is asked of whom: what decides the replies. Who answered is a column of the table."""
+    asking = abilities.asking
+    parts = [settings.endpoint, settings.name, asking.api, abilities.scoring, settings.extra]
+    parts += [settings.sampling.model_dump(), dict(asking.neutral)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _notices(abilities: Abilities, codec: EndpointCodec, dropped: set[str]) -> list[str]:
+    notices = [f"the probe leaves in doubt: {line}" for line in doubts(abilities)]
+    if not codec.tokenizes:
+        notices.append("tokens of prompts are an estimate, of three characters each; budgets count bytes")
+    if dropped:
+        notices.append(
+            f"{counted(len(dropped), 'item')} with a prompt beyond the context leave every arm: the effect is"
+            " that on the others"
+        )
+    return notices
+
+
+async def _run(
+    client: Client,
+    store: TrialStore,
+    study: Study,
+    pool: ItemPool,
+    folder: Path,
+    text: str | None,
+    progress: Progress,
+) -> RunResult:
+    settings = client.settings
+    abilities, codec, plan, dropped = await _ready(client, study, pool)
+    model, started = _fingerprint(settings, abilities), now()
+    detail = {
+        "endpoint": settings.endpoint,
+        "name": settings.name,
+        "api": abilities.asking.api,
+        "scoring": abilities.scoring,
+        "reported": abilities.model,
+    }
+    notices = store.begin(
+        study=plan.fingerprint,
+        name=study.name,
+        spec=plan.spec,
+        model=model,
+        model_name=settings.name,
+        detail=detail,
+        started_at=started,
+    )
+    notices += _notices(abilities, codec, dropped)
+    facts = {
+        "model": {**detail, "fingerprint": model, "probe": {c.name: c.sentence for c in abilities.checks}},
+        "threads": None,
+        "seeds": study.seeds.model_dump(),
+    }
+    done_items = store.done_items(plan.fingerprint, model)
+    items = [
+        (n, _measured(study, item, codec))
+        for n, item in enumerate(pool.items)
+        if item.item_id not in done_items
+    ]
+    store.add(plan.fingerprint, model, items=items)
+    save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices)
+    begun = time.perf_counter()
+    sender = _Sender(client, store, plan, model, Asker(client, abilities, codec, plan), progress)
+    try:
+        await sender.send_all(dropped)
+    finally:
+        sender.flush()
+        save_manifest(
+            folder, plan, facts, started_at=started, text=text, notices=notices, new_trials=sender.new
+        )
+    store.check_there()
+    spent = client.ledger.spent()
+    notices += drift(store.frame(plan.fingerprint, model))
+    if spent.perhaps:
+        money = f", {format_number(spent.perhaps_money)} {client.purse.currency}" if settings.price else ""
+        notices.append(
+            f"{counted(spent.perhaps, 'request')} perhaps paid for without a reply (broken off, or on the way"
+            f" when a run ended): at most {counted(spent.perhaps_tokens, 'token')}{money}"
+        )
+    paid: dict[str, float] = {
+        "requests": client.sent,
+        "replies": spent.replies,
+        "tokens": spent.tokens,
+        "perhaps_paid": spent.perhaps,
+        "perhaps_tokens": spent.perhaps_tokens,
+    }
+    if settings.price is not None:
+        paid |= {"money": spent.money, "perhaps_money": spent.perhaps_money}
+    count = taken(plan, codec)
+    return RunResult(
+        study=plan.fingerprint,
+        trials=len(plan.trials),
+        items=len(pool.items),
+        arms=count.by_arm,
+        new_trials=sender.new,
+        model=model,
+        store=store.path,
+        notices=tuple(notices),
+        seconds=time.perf_counter() - begun,
+        checks=abilities.checks,
+        paid=paid,
+        currency=client.purse.currency,
+    )
+
+
+def _measured(study: Study, item: Item, codec: EndpointCodec) -> Item:
+    if "question_tokens" not in study.covariates:
+        return item
+    return replace(item, covariates={"question_tokens": len(codec.tokens(item.question)), **item.covariates})
+
+
+class _Sender:
+    """Asks for what is missing, a few trials at a time, and writes what comes of it."""
+
+    def __init__(
+        self,
+        client: Client,
+        store: TrialStore,
+        plan: TrialPlan,
+        model: str,
+        asker: Asker,
+        progress: Progress,
+    ) -> None:
+        self.client = client
+        self.new = 0
+        self._store = store
+        self._plan = plan
+        self._model = model
+        self._asker = asker
+        self._progress = progress
+        self._rows: list[Trial] = []
+        self._done = 0
+        self._begun = time.monotonic()
+        self._shown = 0.0
+
+    async def send_all(self, dropped: set[str]) -> None:
+        """Ask for every trial that is not there; one that failed is asked for again."""
+        plan = self._plan
+        done = self._store.done_trials(plan.fingerprint, self._model, failed=False)
+        waiting = [
+            (unit, plan.trials[n])
+            for unit, members in enumerate(blocks(plan))
+            for n in members
+            if plan.trials[n].key not in done
+        ]
+        self._done = len(plan.trials) - len(waiting)
+        if self.client.settings.batch:
+            await self._send_batches([t for _, t in waiting if t.item.item_id not in dropped])
+        queue = iter(waiting)
+
+        async def worker() -> None:
+            for unit, trial in queue:
+                if trial.item.item_id in dropped:
+                    made = self._asker.without(trial, OVERFLOW)
+                else:
+                    made = await self._asker.ask(trial)
+                self._keep(replace(made, unit=unit))
+
+        async def guarded() -> None:
+            try:
+                await worker()
+            except WhypromptError as error:
+                # The others finish what is on its way: it is paid for.
+                self.client.stop(error)
+
+        workers = min(self.client.settings.limits.concurrency, len(waiting))
+        await asyncio.gather(*(guarded() for _ in range(workers)))
+        if (error := self.client.stopped) is not None:
+            self.flush()
+            left = len(plan.trials) - self._done
+            kind = type(error) if isinstance(error, InputError) else WhypromptError
+            message = (
+                f"{error.message}; {self._done} of {len(plan.trials)} trials are stored, {left} are left"
+            )
+            raise kind(message, hint=error.hint)
+        self._progress(len(plan.trials), len(plan.trials), "done")
+
+    async def _send_batches(self, trials: list[Trial]) -> None:
+        """Send as batches what the trials lack, a step of each at a time: a chain comes before its answer."""
+        asked: set[str] = set()
+        while True:
+            collector = Collector(self.client)
+            asker = self._asker.with_client(collector)
+            for trial in trials:
+                with contextlib.suppress(PendingError):
+                    await asker.ask(trial)
+            missing = [r for key, r in collector.missing.items() if key not in asked]
+            if not missing:
+                return
+            asked |= {r.hash for r in missing}
+            await send_batches(self.client, missing, self._waits)
+
+    def _waits(self, text: str) -> None:
+        self._progress(self._done, len(self._plan.trials), text)
+
+    def _keep(self, trial: Trial) -> None:
+        self._rows.append(trial)
+        self._done += 1
+        self.new += 1
+        if len(self._rows) >= _ROWS:
+            self.flush()
+        moment = time.monotonic()
+        if moment - self._shown > _SHOWN_EVERY_S:
+            self._shown = moment
+            total = len(self._plan.trials)
+            left = (moment - self._begun) / self.new * (total - self._done)
+            spent = self.client.purse.said()
+            self._progress(self._done, total, f"asking, {spent} spent, {_duration(left)} left")
+
+    def flush(self) -> None:
+        """Write the rows that are made."""
+        rows, self._rows = self._rows, []
+        self._store.add(self._plan.fingerprint, self._model, trials=rows)
+
+
+def _duration(seconds: float) -> str:
+    """Write a time that is left.
+
+    >>> _duration(42), _duration(400), _duration(9000)
+    ('42 s', '7 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,75 @@
+"""What a study takes, and what a run of it did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from whyprompt.results import Check
+
+Progress = Callable[[int, int, str], None]
+"""Called with what is done, what there is in all, and what is being done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a study takes, and what a run of it did.
+
+    Parameters
+    ----------
+    study : str
+        Its fingerprint.
+    trials, items : int
+        Of the whole study.
+    arms : mapping of str to int
+        The tokens of each arm's prompts and answers; with the longest chain, where a model writes its own.
+    new_trials : int
+        Those that this run computed: none in a dry run.
+    model : str or None
+        Its fingerprint; None of a dry run, as the store is.
+    store : Path or None
+        The SQLite file.
+    notices : tuple of str
+        What changed since the store's last study of this name.
+    seconds : float
+        Spent on the trials, after the model was loaded.
+    checks : tuple of Check
+        Of an endpoint: what its probe saw, a row each.
+    paid : mapping of str to float
+        Of an endpoint: requests, replies, tokens, money, and what may have been paid for nothing.
+    currency : str
+        Of the money.
+    """
+
+    study: str
+    trials: int
+    items: int
+    arms: Mapping[str, int]
+    new_trials: int = 0
+    model: str | None = None
+    store: Path | None = None
+    notices: tuple[str, ...] = ()
+    seconds: float = 0.0
+    checks: tuple[Check, ...] = ()
+    paid: Mapping[str, float] = field(default_factory=dict)
+    currency: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all arms."""
+        return sum(self.arms.values())
+
+
+def silent(_done: int, _total: int, _text: str) -> None:
+    """Report nothing."""
+
+
+def now() -> str:
+    """Give this moment, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

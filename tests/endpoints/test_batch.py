@@ -1,0 +1,143 @@
+"""Batches by OpenAI's documented protocol, from a fake server on loopback: none that has them runs here."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from fakeserver import MODELS, FakeServer, toy_chat
+
+from whyprompt import load_trials, run_study
+from whyprompt.errors import ModelError, WhypromptError
+
+
+class Batches:
+    """The files and batches of one provider; `polls` are answered before a batch is done."""
+
+    def __init__(self, *, polls=1, odd=None, state="completed"):
+        self.files, self.batches, self.polls, self.odd, self.state = {}, {}, polls, odd, state
+        self.server = FakeServer(
+            MODELS
+            | {
+                ("POST", "/v1/chat/completions"): toy_chat,
+                ("POST", "/v1/files"): self.upload,
+                ("POST", "/v1/batches"): self.begin,
+            }
+        )
+        self.server.answer = self.answer
+
+    def answer(self, method, path, raw):
+        if found := re.fullmatch(r"/v1/files/(\w+)/content", path):
+            return 200, self.files[found[1]].encode()
+        if method == "GET" and (found := re.fullmatch(r"/v1/batches/(\w+)", path)):
+            return 200, json.dumps(self.poll(found[1])).encode()
+        return FakeServer.answer(self.server, method, path, raw)
+
+    def upload(self, raw):
+        # A form of two parts: what it is for, and the file.
+        assert b'name="purpose"\r\n\r\nbatch' in raw
+        text = raw.split(b"application/jsonl\r\n\r\n")[1].split(b"\r\n--")[0].decode()
+        name = f"file{len(self.files)}"
+        self.files[name] = text
+        return 200, {"id": name, "object": "file"}
+
+    def begin(self, body):
+        assert body["completion_window"] == "24h"
+        name = f"batch{len(self.batches)}"
+        self.batches[name] = body | {"left": self.polls}
+        return 200, {"id": name, "status": "validating"}
+
+    def poll(self, name):
+        batch = self.batches[name]
+        batch["left"] -= 1
+        if batch["left"] >= 0:
+            return {"id": name, "status": "in_progress", "request_counts": {"completed": 0}}
+        if self.state == "failed":
+            return {"id": name, "status": "failed", "errors": {"data": [{"message": "no such model"}]}}
+        rows = []
+        for line in self.files[batch["input_file_id"]].splitlines():
+            row = json.loads(line)
+            assert (row["method"], row["url"]) == ("POST", batch["endpoint"])
+            answer = {"status_code": 200, "body": toy_chat(row["body"])[1]}
+            if self.odd and self.odd(row):
+                answer = {"status_code": 500, "body": {"error": {"message": "odd"}}}
+            rows.append({"custom_id": row["custom_id"], "response": answer, "error": None})
+        # In no order, as the documentation says.
+        self.files["out" + name] = "\n".join(map(json.dumps, reversed(rows)))
+        return {"id": name, "status": self.state, "output_file_id": "out" + name}
+
+
+@pytest.fixture
+def provider(monkeypatch):
+    made = []
+
+    def make(**options):
+        made.append(Batches(**options))
+        return made[-1]
+
+    monkeypatch.setattr("whyprompt.trials.endpoints.batch._POLL_S", 0.01)
+    yield make
+    for one in made:
+        one.server.close()
+
+
+MODEL = {"name": "toy", "batch": True}
+
+
+@pytest.mark.usefixtures("known")
+def test_a_batch_gives_what_single_requests_give(provider, plan, tmp_path):
+    one = provider()
+    study = plan(one.server.url, n=4, model=MODEL)
+    result = run_study(study, tmp_path / "batch")
+    assert len(one.batches) == 1
+    assert not [a for a in one.server.asked if a[1].endswith("completions")]
+    assert result.paid["replies"] == 8
+    assert result.paid["perhaps_paid"] == 0
+    single = plan(one.server.url, n=4, model=MODEL | {"batch": False})
+    run_study(single, tmp_path / "single")
+    a, b = (load_trials(s, tmp_path / f) for s, f in ((study, "batch"), (single, "single")))
+    assert a["completion"].tolist() == b["completion"].tolist()
+    assert run_study(study, tmp_path / "batch").new_trials == 0
+    assert len(one.batches) == 1
+
+
+@pytest.mark.usefixtures("known")
+def test_what_a_batch_leaves_out_is_asked_for_alone(provider, plan, tmp_path):
+    one = provider(odd=lambda row: "What is 1 plus" in json.dumps(row))
+    study = plan(one.server.url, n=3, model=MODEL)
+    run_study(study, tmp_path)
+    assert load_trials(study, tmp_path)["string_match"].notna().all()
+    assert len([a for a in one.server.asked if a[1].endswith("completions")]) == 2
+
+
+@pytest.mark.usefixtures("known")
+def test_a_run_that_ended_goes_on_waiting_for_its_batch(provider, plan, tmp_path, monkeypatch):
+    one = provider(polls=10**9)
+    study = plan(one.server.url, n=3, model=MODEL)
+
+    async def ended(_seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("whyprompt.trials.endpoints.batch.asyncio.sleep", ended)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, tmp_path)
+    one.batches["batch0"]["left"] = 0
+    assert run_study(study, tmp_path).new_trials == 6
+    assert len(one.batches) == 1
+
+
+@pytest.mark.usefixtures("known")
+def test_a_batch_stays_within_the_budget(provider, plan, tmp_path):
+    one = provider()
+    model = MODEL | {"price": {"input": 0, "output": 0.5, "per": 1}, "budget": {"money": 3}}
+    with pytest.raises(WhypromptError, match="3 of 8 trials are stored, 5 are left"):
+        run_study(plan(one.server.url, n=4, model=model), tmp_path)
+    assert len(one.files["file0"].splitlines()) == 3
+
+
+@pytest.mark.usefixtures("known")
+def test_a_batch_that_is_refused_says_why(provider, plan, tmp_path):
+    with pytest.raises(ModelError, match="refuses the batch: no such model"):
+        run_study(plan(provider(state="failed").server.url, n=2, model=MODEL), tmp_path)

@@ -1,0 +1,246 @@
+"""Every ability is shown before it is relied on: on the real server, and where a server lies."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+from fakeserver import FakeServer, toy_routes
+
+from whyprompt import dry_run, run_study
+from whyprompt._endpoint_settings import EndpointSettings
+from whyprompt.errors import ModelError, PromptError, StudyError
+from whyprompt.trials.endpoints.asking import Asking, Prompted, Purpose
+from whyprompt.trials.endpoints.client import connected
+from whyprompt.trials.endpoints.ledger import Ledger
+from whyprompt.trials.endpoints.probe import offered, probe, tokenized
+from whyprompt.trials.endpoints.scoring import Given, ask_score, read_score
+
+NAME = "smollm2"
+TOY = {"name": "toy", "limits": {"attempts": 1}}
+
+
+def asked(url, work=probe, **settings):
+    async def run():
+        model = EndpointSettings.model_validate({"endpoint": url, "name": NAME, **settings})
+        async with connected(model, Ledger(None)) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+def table(abilities):
+    return {c.name: (c.verdict, c.sentence) for c in abilities.checks}
+
+
+@pytest.fixture
+def fake():
+    made = []
+
+    def make(routes=None, **options):
+        made.append(FakeServer(routes, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+# ------------------------------------------------------------------------------------ the real server
+@pytest.mark.slow
+def test_the_table_of_the_real_server(server):
+    found = asked(f"{server}/v1")
+    rows = table(found)
+    assert [n for n, (verdict, _) in rows.items() if verdict == "doubtful"] == [
+        "scoring: echo",
+        "scoring: prompt_logprobs",
+    ]
+    assert not [n for n, (verdict, _) in rows.items() if verdict == "fails"]
+    assert found.scoring == "token_grammar"
+    assert found.asking.api == "completions"
+    assert found.asking.neutral["top_k"] == 0  # llama.cpp's own defaults are switched off
+    assert rows["context"] == ("passes", "2048 tokens")
+
+
+@pytest.mark.slow
+def test_a_given_answer_is_scored_as_one_token_after_the_other(server):
+    """By the token grammar in one request, by the whole of the vocabulary token by token."""
+    url, text = f"{server}/v1", "Question: What is 7 plus 5?\nAnswer:"
+
+    async def work(client):
+        offers = await offered(client)
+        asking, rows = Asking(client.settings, "completions"), []
+        ids = await tokenized(client, offers, text, special=True)
+        for answer in (" 12", " forty-two", " The answer is 12."):
+            answer_ids = (await tokenized(client, offers, text + answer, special=True))[len(ids) :]
+            given = Given(text, answer, ids, answer_ids)
+            request = ask_score(asking, "token_grammar", given, Purpose("", "", 0, answer), ahead=True)
+            found = read_score("token_grammar", given, await client.ask(request), ahead=True)
+            one_by_one = []
+            for k, token in enumerate(answer_ids):
+                prompt = Prompted({"prompt": [*ids, *answer_ids[:k]]}, len(ids) + k)
+                body = asking.completion(
+                    prompt, Purpose("", "", k, answer), most=1, temperature=0.0, seed=0, top=49152
+                )
+                top = (await client.ask(body)).answer.tokens[0].top
+                one_by_one.append({t[0]: t[2] for t in top}[token])
+            rows.append((found, one_by_one))
+        return rows
+
+    for found, one_by_one in asked(url, work):
+        assert len(found.scores.log_probs) == len(one_by_one)
+        assert max(abs(a - b) for a, b in zip(found.scores.log_probs, one_by_one, strict=True)) < 3e-5
+        assert math.fsum(one_by_one) < -3
+
+
+@pytest.mark.slow
+def test_a_study_of_scores_counts_before_it_runs(server, plan, tmp_path):
+    """Tokens and money at their most; what is then spent is no more."""
+    study = plan(
+        f"{server}/v1",
+        n=2,
+        model={"api": "auto", "price": {"input": 1.0, "output": 2.0, "per": 1}},
+        outcomes=["log_prob", "exact_match", "string_match"],
+        covariates=["question_tokens"],
+    )
+    count = dry_run(study)
+    assert count.paid["requests"] == 8
+    result = run_study(study, tmp_path)
+    probing = result.paid["requests"] - 8
+    assert 5 <= probing <= 15
+    assert {c.name for c in count.checks} == {c.name for c in result.checks}
+    frame = __import__("whyprompt").load_trials(study, tmp_path)
+    assert frame["log_prob"].lt(0).all()
+    assert set(frame["exact_match"]) <= {0.0, 1.0}
+    assert frame["cost"].sum() <= count.paid["money"]
+    assert (frame["question_tokens"] > 3).all()
+
+
+@pytest.mark.slow
+def test_a_prompt_beyond_the_context_is_refused_before_anything_runs(server, plan, tmp_path):
+    arms = {"direct": {"kind": "direct"}, "long": {"kind": "direct", "instruction": "very " * 2100}}
+    study = plan(f"{server}/v1", n=2, model={"api": "completions"}, arms=arms)
+    with pytest.raises(
+        PromptError, match=r"arm 'long', item 'q0': .* context is 2048; in all 2 trials of 'long'"
+    ):
+        run_study(study, tmp_path)
+
+
+# ------------------------------------------------------------------------------------ servers that lie
+def test_nothing_there(plan, tmp_path):
+    with pytest.raises(ModelError, match=r"127.0.0.1:9/v1/models cannot be reached"):
+        run_study(plan("http://127.0.0.1:9/v1"), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_page_of_html(fake, plan, tmp_path):
+    with pytest.raises(ModelError, match="answers with no JSON, but perhaps a page of HTML"):
+        run_study(plan(fake(html=True).url), tmp_path)
+
+
+def test_another_model_than_the_one_asked_for(fake):
+    with pytest.raises(ModelError, match="asked for the model 'smollm2' and answers as 'toy'"):
+        asked(fake(toy_routes()).url)
+
+
+def test_a_model_that_is_not_there(fake):
+    gone = lambda _body: (404, {"error": {"message": "no model smollm2"}})  # noqa: E731 - a route
+    with pytest.raises(ModelError, match=r"not there \(404\): no model smollm2"):
+        asked(fake(toy_routes() | {("POST", "/v1/chat/completions"): gone}).url)
+
+
+@pytest.mark.parametrize("way", ["echo", "prompt_logprobs"])
+def test_ways_of_other_servers_by_their_protocol(fake, way):
+    """vLLM's forms, from a toy that follows its documentation."""
+    server = fake(toy_routes(tokenizes=way == "prompt_logprobs"))
+    found = asked(server.url, **TOY, api="completions", scoring=way)
+    assert found.scoring == way
+    assert table(found)[f"scoring: {way}"][0] == "passes"
+
+
+def shifted(reply):
+    """As a server that reports the token after the answer."""
+    told = reply["choices"][0].get("logprobs")
+    if told and len(told["tokens"]) > 3:
+        told.update({k: v[-1:] for k, v in told.items()})
+    return reply
+
+
+def blurred(reply):
+    told = reply["choices"][0].get("logprobs")
+    if told and len(told["tokens"]) > 3:
+        told["token_logprobs"] = [None if v is None else v + 0.01 for v in told["token_logprobs"]]
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(shifted, "did not come back"), (blurred, "differs by 2.0e-02")]
+)
+def test_scores_that_are_not_the_answers_are_refused(fake, plan, tmp_path, change, said):
+    server = fake(toy_routes(change=change))
+    found = asked(server.url, **TOY, api="completions")
+    assert found.scoring is None
+    assert said in table(found)["scoring: echo"][1]
+    study = plan(server.url, model=TOY | {"api": "completions"}, outcomes=["log_prob"], effect={})
+    with pytest.raises(
+        StudyError, match="outcome 'log_prob' needs the log-probability of a given answer"
+    ) as refusal:
+        run_study(study, tmp_path / "new")
+    assert "numeric_match" in refusal.value.hint
+    assert not (tmp_path / "new").exists()
+
+
+def test_one_token_answers_of_a_chat(fake, plan, tmp_path):
+    from whyprompt import load_trials
+
+    study = plan(fake(toy_routes()).url, n=13, model=TOY, outcomes=["log_prob"], effect={})
+    run_study(study, tmp_path)
+    frame = load_trials(study, tmp_path)
+    told = frame.set_index(["item_id", "arm"])
+    # The answers 7 and 12 are among the toy's most probable tokens, the others are not.
+    seven = frame[frame["log_prob"].notna()]
+    assert set(seven["log_prob"].round(6)) == {-0.3, -1.0}
+    assert set(told["error"].dropna()) == {"not scored"}
+
+
+def test_usage_that_lies_is_not_believed(fake, plan, tmp_path):
+    def lying(reply):
+        reply["usage"]["completion_tokens"] = 1
+        return reply
+
+    server = fake(toy_routes(change=lying))
+    model = TOY | {"api": "completions", "price": {"input": 0, "output": 1, "per": 1}}
+    found = asked(server.url, **model)
+    assert table(found)["usage"] == (
+        "fails",
+        "wrong (1 tokens where 4 came back): every reply is charged at its most",
+    )
+    result = run_study(plan(server.url, n=2, model=model, generation={"max_new_tokens": 5}), tmp_path)
+    assert result.paid["money"] >= 4 * 5
+
+
+def test_a_temperature_that_is_ignored(fake, plan, tmp_path):
+    cold = lambda body: toy_routes()["POST", "/v1/chat/completions"](body | {"temperature": 0})  # noqa: E731
+    server = fake(toy_routes() | {("POST", "/v1/chat/completions"): cold})
+    assert table(asked(server.url, **TOY))["sampling"][0] == "fails"
+    arms = {"direct": {"kind": "direct"}, "warm": {"kind": "direct", "temperature": 0.7}}
+    with pytest.raises(ModelError, match="arm 'warm' sets a temperature, and the probe saw"):
+        run_study(plan(server.url, model=TOY, arms=arms), tmp_path)
+
+
+def test_parameters_by_their_newer_names(fake):
+    def newer(body):
+        if "max_tokens" in body:
+            return 400, {
+                "error": {"message": "Unsupported: 'max_tokens'. Use 'max_completion_tokens' instead."}
+            }
+        if "logprobs" in body:
+            return 400, {"error": {"message": "logprobs are not available with this model"}}
+        return toy_routes()["POST", "/v1/chat/completions"](
+            body | {"max_tokens": body["max_completion_tokens"]}
+        )
+
+    found = asked(fake(toy_routes() | {("POST", "/v1/chat/completions"): newer}).url, **TOY)
+    assert found.asking.limit == "max_completion_tokens"
+    assert table(found)["log-probabilities"][0] == "doubtful"
