@@ -2,8 +2,9 @@
 
 Ten covariates, arm and outcome that go by curves of them, an effect of 1, the same tables for both.
 `default` names no method. Of the others each entry learns the score and the outcome by the same scikit-
-learn learners in five folds dealt once: boosted trees with the options that the default's have, or straight
-lines. Each fit is in a process of its own, with one thread unless `--threads` says otherwise; beside the
+learn learners: boosted trees with the options that the default's have, or straight lines. Folds are dealt
+once; their number is each library's own (three here, where rows are so many; five in DoubleML), or that of
+`--folds`. Each fit is in a process of its own, with one thread unless `--threads` says otherwise; beside the
 time stands the processor's (on a shared machine the first holds the others' work as well) and the peak of
 memory above what the process held before. Estimates of several tables say that both are as accurate.
 
@@ -52,7 +53,7 @@ def learners(entry: str) -> tuple[Any, Any]:
     return made.LinearRegression(), made.LogisticRegression(max_iter=1000)
 
 
-def ours(entry: str, estimand: str, data: tuple[Any, Any, Any]) -> tuple[float, float]:
+def ours(entry: str, estimand: str, folds: int | None, data: tuple[Any, Any, Any]) -> tuple[float, float]:
     import pandas as pd
 
     from whyprompt import estimate_effect
@@ -62,7 +63,10 @@ def ours(entry: str, estimand: str, data: tuple[Any, Any, Any]) -> tuple[float, 
     asked: dict[str, Any] = {}
     if entry != "default":
         outcome, score = learners(entry)
-        asked = {"method": {"aipw": {"outcome_model": outcome, "folds": 5, "splits": 1}}, "propensity": score}
+        asked = {
+            "method": {"aipw": {"outcome_model": outcome, "folds": folds, "splits": 1}},
+            "propensity": score,
+        }
     frame = pd.DataFrame(x, columns=names).assign(arm=arm, y=y)
     made = estimate_effect(frame, treatment="arm", outcome="y", confounders=names, estimand=estimand, **asked)
     assert made.estimate is not None
@@ -70,7 +74,7 @@ def ours(entry: str, estimand: str, data: tuple[Any, Any, Any]) -> tuple[float, 
     return made.estimate, made.std_error
 
 
-def doubleml(entry: str, estimand: str, data: tuple[Any, Any, Any]) -> tuple[float, float]:
+def doubleml(entry: str, estimand: str, folds: int | None, data: tuple[Any, Any, Any]) -> tuple[float, float]:
     peer = import_module("doubleml")
     x, arm, y = data
     outcome, score = learners(entry)
@@ -78,20 +82,20 @@ def doubleml(entry: str, estimand: str, data: tuple[Any, Any, Any]) -> tuple[flo
         peer.DoubleMLData.from_arrays(x, y, arm.astype(float)),
         outcome,
         score,
-        n_folds=5,
+        n_folds=folds or 5,
         score={"att": "ATTE", "ate": "ATE"}[estimand],
     )
     model.fit()
     return float(model.coef[0]), float(model.se[0])
 
 
-def measure(entry: str, estimand: str, n: int, tables: int) -> dict[str, Any]:
+def measure(entry: str, estimand: str, folds: int | None, n: int, tables: int) -> dict[str, Any]:
     """Estimate from tables, after one of 2,000 rows that brings the imports in and is not timed."""
     import resource
 
     who = doubleml if entry.startswith("DoubleML") else ours
     name = entry.removeprefix("DoubleML ")
-    who(name, estimand, table(2_000, 0))
+    who(name, estimand, folds, table(2_000, 0))
     found, wall, cpu = [], [], []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for seed in range(1, tables + 1):
@@ -99,7 +103,7 @@ def measure(entry: str, estimand: str, n: int, tables: int) -> dict[str, Any]:
         if seed == 1:
             before = max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         a, b = time.perf_counter(), time.process_time()
-        found.append(who(name, estimand, data))
+        found.append(who(name, estimand, folds, data))
         wall.append(time.perf_counter() - a)
         cpu.append(time.process_time() - b)
     off = np.array(found)[:, 0] - 1.0
@@ -122,11 +126,12 @@ def main() -> None:
     parser.add_argument("--estimands", nargs="+", choices=("att", "ate"), default=["att", "ate"])
     parser.add_argument("--peers", help="a Python with doubleml")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folds", type=int, help="of both; each library's own where left out")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         entry, estimand, n, tables = args.worker
-        print(json.dumps(measure(entry, estimand, int(n), int(tables))))
+        print(json.dumps(measure(entry, estimand, args.folds, int(n), int(tables))))
         return
     threads = {name: str(args.threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     print("| rows | estimand | entry | processor s | wall s | MiB | RMSE | mean error |")
@@ -139,6 +144,7 @@ def main() -> None:
                 entries |= {"DoubleML trees": args.peers, "DoubleML lines": args.peers}
             for entry, python in entries.items():
                 command = [python, __file__, "--worker", entry, estimand, str(n), str(tables)]
+                command += ["--folds", str(args.folds)] if args.folds else []
                 done = subprocess.run(
                     command, capture_output=True, text=True, env=os.environ | threads, check=False
                 )

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# Below this many rows the products are too small for OpenBLAS to wake its threads. At 1,500, beside other work,
-# they double the processor time of the default estimator.
+# Below this many rows the products are too small for OpenBLAS to wake its threads. At 1,500, beside other
+# work, they double the processor time of the default estimator.
 _MANY_ROWS = 300
 
 
