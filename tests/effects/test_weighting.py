@@ -200,13 +200,16 @@ def test_intervals_cover():
     truth = {name: float(effect @ w / w.sum()) for name, w in tilt.items()}
     specs = [("ipw", "ate"), ("ipw", "att"), ("ipw", "atc"), ("overlap", "ato"), ("entropy", "ate")]
     specs += [("entropy", "att"), ("entropy", "atc"), ("aipw", "ate"), ("aipw", "att"), ("aipw", "atc")]
+    specs += [("calibrated", "ate"), ("calibrated", "att"), ("calibrated", "atc")]
     hits = dict.fromkeys(specs, 0)
     rng = np.random.default_rng(20)
     for _ in range(500):
         y, t, X, _, _ = simulate(rng, 400)
         for method, estimand in specs:
             # Two folds cost the least and are the least favourable.
-            options = {**TEXTBOOK, "folds": 2} if method == "aipw" else {"method": method}
+            options = {"method": method}
+            if method in {"aipw", "calibrated"}:
+                options = {**TEXTBOOK, "calibrate": method == "calibrated", "folds": 2}
             r = weigh(y, t, X, estimand=estimand, **options)
             hits[method, estimand] += r.ci[0] <= truth[estimand] <= r.ci[1]
     assert {spec: h / 500 for spec, h in hits.items() if not 0.93 <= h / 500 <= 0.97} == {}

@@ -130,9 +130,10 @@ def risk_measures(problem: Problem, plan: Plan, fit: Fit) -> tuple[Estimate, ...
     def error(a: float, b: float) -> tuple[float | None, float | None]:
         if fit.std_error is None:
             return None, None
-        if isinstance(plan.method, AIPW) and fit.influence is not None:
+        if isinstance(plan.method, AIPW) and fit.influence is not None and fit.between is not None:
             # Each arm's mean has its influence values, and models need not be fitted again.
-            by_unit, df, _ = plan.method.error(problem, replace(fit, influence=fit.influence * (a, b)))
+            means = replace(fit, influence=fit.influence * (a, b), between=fit.between * (a, b))
+            by_unit, df, _ = plan.method.error(problem, means)
             return float(np.linalg.norm(by_unit)), df
         scaled = problem.y * np.where(problem.treated, a, b)
         other = plan.method.fit_again(problem, plan, fit, scaled)

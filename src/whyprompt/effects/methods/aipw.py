@@ -171,16 +171,17 @@ class AIPW(Weighting):
 
         def of(y: Floats) -> Fit:
             made = [self._estimate(replace(ordered, y=y[order]), plan.estimand, deal) for deal in deals]
-            score = problem.known_score
+            score, means = problem.known_score, np.array([fit.means for fit in made])
             fit = weighed(
                 np.mean([fit.weights for fit in made], axis=0)[back],
-                np.mean([fit.means for fit in made], axis=0),
+                means.mean(axis=0),
                 np.mean([fit.influence for fit in made if fit.influence is not None], axis=0)[back],
                 np.mean([deal.score for deal in deals], axis=0)[back] if score is None else score,
                 remarks,
             )
             left = np.mean([fit.residual for fit in made if fit.residual is not None], axis=0)[back]
-            return replace(fit, residual=left, settings=settings)
+            between = (means - means.mean(axis=0)) / np.sqrt(len(means))
+            return replace(fit, residual=left, between=between, settings=settings)
 
         return replace(of(problem.y), again=of)
 
@@ -214,11 +215,13 @@ class AIPW(Weighting):
         return tuple(out)
 
     def error(self, problem: Problem, made: Fit) -> tuple[Floats, float | None, tuple[str, ...]]:
-        """Return the influence values, summed within clusters."""
-        if self.calibrate and problem.known_score is None:
-            return Weighting.error(self, problem, made)
-        # Cross-fitted residuals are not too small: nothing is made larger but by the number of clusters.
+        """Return the influence values, summed within clusters, and what one deal of the folds adds."""
         assert made.influence is not None
+        assert made.between is not None
+        if self.calibrate and problem.known_score is None:
+            values, df, remarks = Weighting.error(self, problem, made)
+            return np.append(values, made.between[:, 0] - made.between[:, 1]), df, remarks
+        # Cross-fitted residuals are not too small: nothing is made larger but by the number of clusters.
         codes = cluster_codes(problem.cluster, len(problem.y))
         values = made.influence[:, 0] - made.influence[:, 1]
         if codes is None:

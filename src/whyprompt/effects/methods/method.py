@@ -66,6 +66,9 @@ class Fit:
     # Of the two means, divided by n, shape (n, 2): squares sum to the variance, before what a cluster column
     # adds. Weighting has them.
     influence: Floats | None = None
+    # How far each deal of the folds has the two means from these, over the root of the deals' number, shape
+    # (deals, 2): added to the error as more units (Chernozhukov et al. 2018, definition 3.3).
+    between: Floats | None = None
     # What each independent unit, a row or a cluster, adds to the error: squares sum to its square. Of several
     # outcomes of the same rows the products sum to their covariance. Weighting has them.
     by_unit: Floats | None = None
