@@ -228,11 +228,7 @@ class Table:
         """
         column = self.column(name, role=role)
         if column.n_missing:
-            raise DataError(
-                f"{role} column {name!r} has {column.n_missing} missing value(s) in {self.n_rows} rows",
-                hint="no row is dropped unasked: impute (whyprompt.effects.missing), or remove those rows on"
-                " purpose",
-            )
+            raise missing_values(name, role, column.n_missing, self.n_rows)
         if column.kind == "text":
             half = next((value for value in distinct(column.data)[0] if _HALF.search(value)), None)
             if half is not None:
@@ -250,11 +246,7 @@ class Table:
         """
         column = self.column(name, role=role).data if gaps else self.values(name, role=role)
         if column.dtype == object:
-            example = next(value for value in column if value is not None)
-            raise DataError(
-                f"{role} column {name!r} is text (for example {example!r}); a number is needed",
-                hint="score it first: 1 for a success and 0 for a failure, or a numeric measure",
-            )
+            raise is_text(name, role, next(value for value in column if value is not None))
         return np.asarray(column, dtype=np.float64)
 
     def labels(self, name: str, *, role: str) -> NDArray[Any]:
@@ -282,6 +274,30 @@ class Table:
         if any(isinstance(value, float | np.floating) for value in raw):
             return column
         return np.asarray([str(int(value)) for value in raw], dtype=object)
+
+
+def is_text(name: str, role: str, example: object) -> DataError:
+    """Say that a column holds text where a number is needed."""
+    return DataError(
+        f"{role} column {name!r} is text (for example {example!r}); a number is needed",
+        hint="score it first: 1 for a success and 0 for a failure, or a numeric measure",
+    )
+
+
+def missing_values(name: str, role: str, count: int, n_rows: int) -> DataError:
+    """Say that a column has gaps."""
+    return DataError(
+        f"{role} column {name!r} has {count} missing value(s) in {n_rows} rows",
+        hint="no row is dropped unasked: impute (whyprompt.effects.missing), or remove those rows on purpose",
+    )
+
+
+def infinite_values(name: str, role: str, count: int, first: int) -> DataError:
+    """Say that a column has values without a size; `first` is the row of one, from 0."""
+    return DataError(
+        f"{role} column {name!r} has {count} infinite value(s), the first in row {first}",
+        hint="an infinite value has no mean; correct it or remove those rows on purpose",
+    )
 
 
 def open_table(frame: Any) -> Table:  # noqa: ANN401 - any frame library's type
@@ -393,11 +409,7 @@ def _number_column(
 ) -> Column:
     infinite = np.isinf(numbers)
     if infinite.any():
-        raise DataError(
-            f"{role} column {name!r} has {int(infinite.sum())} infinite value(s), the first in row"
-            f" {int(np.flatnonzero(infinite)[0])}",
-            hint="an infinite value has no mean; correct it or remove those rows on purpose",
-        )
+        raise infinite_values(name, role, int(infinite.sum()), int(np.flatnonzero(infinite)[0]))
     return Column(name=name, kind=kind, data=numbers, missing=np.isnan(numbers))
 
 

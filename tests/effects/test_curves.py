@@ -9,7 +9,7 @@ from sklearn.linear_model import RidgeCV
 
 from whyprompt import estimate_effect
 from whyprompt.effects.assumptions import judge_overlap
-from whyprompt.stats.left_over import _Terms, left_over
+from whyprompt.stats.left_over import Terms, left_over
 
 
 def world(n=1500, *, seed=0, bent=1.0, coin=False):
@@ -79,7 +79,7 @@ def test_terms_are_summed_as_they_are_written():
     rng = np.random.default_rng(3)
     X = np.column_stack([rng.normal(size=(300, 3)), rng.integers(0, 2, 300), rng.integers(0, 4, 300)])
     residual, signed = rng.normal(size=300), rng.normal(size=300)
-    terms = _Terms.of(X, residual)
+    terms = Terms.of(X, residual)
     assert terms.columns(X).shape[1] == 5 + 4 + 10 + 3 * 4
     np.testing.assert_allclose(terms.sums(X, signed), signed @ terms.columns(X), atol=1e-10)
 
@@ -89,7 +89,7 @@ def test_what_is_left_is_that_of_a_ridge_regression():
     X = rng.normal(size=(500, 3))
     residual = X[:, 0] ** 2 + X[:, 1] * X[:, 2] + rng.normal(size=500)
     weights, wanted = (X[:, 0] > 0).astype(float), np.exp(X[:, 1])
-    columns = _Terms.of(X[weights > 0], residual[weights > 0]).columns(X)
+    columns = Terms.of(X[weights > 0], residual[weights > 0]).columns(X)
     scaled = columns / columns[weights > 0].std(axis=0)
     ridge = RidgeCV(alphas=10.0 ** np.arange(0, 6, 0.5)).fit(scaled[weights > 0], residual[weights > 0])
     signed = wanted / wanted.sum() - weights / weights.sum()

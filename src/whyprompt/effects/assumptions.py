@@ -319,10 +319,9 @@ def judge_overlap(
     used = weights > 0
     spoken_for = wanted & used
     by_weight = estimand == "ato"
-    counts = np.where(spoken_for, weights if by_weight else 1.0, 0.0)
-    share = 0.0
-    remarks = []
+    share = None
     if score is not None:
+        counts = np.where(spoken_for, weights if by_weight else 1.0, 0.0)
         beyond = np.zeros(len(score), dtype=bool)
         for arm, other in ((treated, score[~treated]), (~treated, score[treated])):
             beyond |= arm & ((score < other.min()) | (score > other.max()))
@@ -330,22 +329,49 @@ def judge_overlap(
             # A score that was kept from 0 or 1 lies at the limit.
             beyond |= np.where(treated, 1.0 - score, score) <= _CHANCE * (1 + 1e-9)
         share = float(counts @ beyond / counts.sum()) if spoken_for.any() else 1.0
+    all_wanted = int(wanted.sum()) + {"att": lost[0], "atc": lost[1]}.get(estimand, sum(lost))
+    return overlap_of(
+        share,
+        estimand=estimand,
+        gone=1.0 - float(used[wanted].sum()) / all_wanted,
+        used=(int((used & treated).sum()), int((used & ~treated).sum())),
+        discarded=int(discarded.sum()),
+        ess=ess,
+        reach=reach,
+    )
+
+
+def overlap_of(
+    beyond: float | None,
+    *,
+    estimand: str,
+    gone: float,
+    used: tuple[int, int],
+    discarded: int,
+    ess: tuple[float, float],
+    reach: float,
+) -> Assumption:
+    """Judge overlap as `judge_overlap` does, by its figures.
+
+    They are the share `beyond` the other arm's scores (None without a score), the share of the rows wanted
+    that is `gone`, and the numbers of rows used of each arm and discarded.
+    """
+    by_weight = estimand == "ato"
+    share, remarks = beyond or 0.0, []
+    if beyond is not None:
         what = "weight" if by_weight else "rows the effect speaks for"
         remarks.append(
             f"{share:.1%} of the {what} {'lies' if by_weight else 'lie'} beyond the other arm's scores"
             + ("" if by_weight else f", or had a chance of {_CHANCE:.0%} at most to be in it")
         )
-    all_wanted = int(wanted.sum()) + {"att": lost[0], "atc": lost[1]}.get(estimand, sum(lost))
-    gone = 1.0 - float(used[wanted].sum()) / all_wanted
-    n_used = (int((used & treated).sum()), int((used & ~treated).sum()))
-    thin = min(e / max(n, 1) for e, n in zip(ess, n_used, strict=True))
+    thin = min(e / max(n, 1) for e, n in zip(ess, used, strict=True))
     few = min(ess) < FEW_ROWS if by_weight else thin < _LOW_ESS
     if gone > 0:
         remarks.append(f"{gone:.1%} of the rows wanted are not used")
-    elif score is None:
+    elif beyond is None:
         remarks.append("every row wanted found a counterpart")
-    if discarded.any():
-        remarks.append(f"{int(discarded.sum())} row(s) were put aside before matching")
+    if discarded:
+        remarks.append(f"{discarded} row(s) were put aside before matching")
     if by_weight:
         remarks.append(f"the weights are worth {ess[0]:.0f} treated and {ess[1]:.0f} control rows")
     elif few:
@@ -366,7 +392,7 @@ def judge_overlap(
     return Assumption(
         name="overlap",
         status=status,
-        check=("" if score is None else "range of the propensity scores of the two arms, ")
+        check=("" if beyond is None else "range of the propensity scores of the two arms, ")
         + "rows used, effective sample sizes",
         detail="; ".join(remarks),
     )

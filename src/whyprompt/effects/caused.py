@@ -201,16 +201,20 @@ def _differs(
 ) -> list[str]:
     from whyprompt.stats import errors as inference
 
-    n = len(treated)
     gap = float(column[treated].mean() - column[~treated].mean())
-    df: float | None = n - 2.0
     if cluster is None:
-        # With no difference both arms have one variance, which is what a shuffle of the arms would give.
-        parts = 1.0 / treated.sum() + 1.0 / (~treated).sum()
-        error = float(np.sqrt(column.var() * n / (n - 2) * parts)) if n > 2 else 0.0
-    else:
-        _, error, df = inference.clustered_difference(column, treated, np.ones(n), cluster)
+        sizes = (int(treated.sum()), int((~treated).sum()))
+        return differs(name, gap, float(column.var()), sizes, count)
+    _, error, df = inference.clustered_difference(column, treated, np.ones(len(treated)), cluster)
     return _moved(name, gap, two_sided_p(gap, error, df) if error > 0 else None, count)
+
+
+def differs(name: str, gap: float, variance: float, sizes: tuple[int, int], count: int) -> list[str]:
+    """Say that arms drawn by lot, of so many rows, differ in a column, one of `count`, by too much."""
+    # With no difference both arms have one variance, which is what a shuffle of the arms would give.
+    n = sum(sizes)
+    error = float(np.sqrt(variance * n / (n - 2) * (1.0 / sizes[0] + 1.0 / sizes[1]))) if n > 2 else 0.0
+    return _moved(name, gap, two_sided_p(gap, error, n - 2.0) if error > 0 else None, count)
 
 
 def _moved(name: str, gap: float, p: float | None, count: int) -> list[str]:
@@ -236,9 +240,12 @@ def moved_within_items(
             np.bincount(items[arm], weights=column[arm], minlength=len(both)) for arm in (treated, ~treated)
         ]
         d = sums[0][both] / counts[0][both] - sums[1][both] / counts[1][both]
-        if n < 2 or not d.any():
-            continue
-        gap, error = float(d.mean()), float(d.std(ddof=1) / np.sqrt(n))
-        p = 2.0 ** (1 - n) if error <= 1e-12 * abs(gap) else two_sided_p(gap, error, n - 1.0)
-        out += _moved(name, gap, p, len(columns))
+        if n >= 2 and d.any():
+            out += moved_by(name, float(d.mean()), float(d.std(ddof=1) / np.sqrt(n)), n, len(columns))
     return tuple(out)
+
+
+def moved_by(name: str, gap: float, error: float, n: int, count: int) -> list[str]:
+    """Say how far the arm moves a column in the same `n` items, one column of `count`."""
+    p = 2.0 ** (1 - n) if error <= 1e-12 * abs(gap) else two_sided_p(gap, error, n - 1.0)
+    return _moved(name, gap, p, count)

@@ -21,12 +21,12 @@ from whyprompt.effects.logged import propensity_notes
 from whyprompt.effects.measures import is_binary, risk_measures
 from whyprompt.effects.methods.learners import score_column
 from whyprompt.effects.methods.make import settle_plan
-from whyprompt.effects.methods.method import told
 from whyprompt.effects.methods.weights import raw_weights
 from whyprompt.effects.pipeline import bootstrapped, compute
 from whyprompt.effects.problem import choose_confounders, prepare, refuse_post_treatment
 from whyprompt.effects.result import EffectResult, differ_words, effect_sentence
 from whyprompt.effects.separation import explain_separation, refuse_apart, spared_words, without_counterpart
+from whyprompt.effects.stated import adjusted_for, risk_words, settings_of, warnings_of
 from whyprompt.effects.subgroups import (
     heterogeneity,
     impossible_limits,
@@ -164,12 +164,12 @@ def estimated(
     settled = "graph" if graph is not None and not problem.confounders and design != "randomized" else design
     text = effect_sentence(
         result,
-        confounders=_adjusted_for(problem, plan),
+        confounders=adjusted_for(problem.confounders, problem.exact, plan),
         design=settled,
         repeats=repeats,
         item=None if both is None else both.name,
     )
-    text += _risk_words(fit, result.measures)
+    text += risk_words(fit.means, result.measures)
     if subgroups:
         parts, few = subgroup_effects(subgroups, problem, plan)
         differ = heterogeneity(parts, few, columns=subgroups, cluster=problem.cluster)
@@ -293,12 +293,6 @@ def _subgroup_words(
     return text
 
 
-def _adjusted_for(problem: Problem, plan: Plan) -> tuple[str, ...]:
-    """Name what is adjusted for or matched exactly on."""
-    every = (*problem.confounders, *problem.exact)
-    return () if plan.method.name == "naive" else tuple(dict.fromkeys(every))
-
-
 def _result(
     problem: Problem,
     plan: Plan,
@@ -319,7 +313,7 @@ def _result(
     row = changed(row, n_treated=int(t.sum()) + lost[0], n_control=int((~t).sum()) + lost[1])
     assumptions = describe_assumptions(
         design=design,
-        confounders=_adjusted_for(problem, plan),
+        confounders=adjusted_for(problem.confounders, problem.exact, plan),
         from_graph=graph is not None,
         cautions=cautions,
         clustered=problem.cluster is not None,
@@ -344,9 +338,28 @@ def _result(
         ess_control=ess[1],
         balance=balance,
         assumptions=assumptions,
-        warnings=_warnings(problem, plan, fit, row, assumptions, design=design),
+        warnings=warnings_of(
+            plan,
+            row,
+            assumptions,
+            fit.warnings,
+            problem,
+            design=design,
+            adjusted=bool(problem.confounders),
+            arms=(int(t.sum()), int((~t).sum())),
+            spare=_left_out(problem, plan, fit),
+            binary=is_binary(problem.y),
+            impossible=impossible_limits(problem.y, fit),
+        ),
         std_error_method=fit.std_error_method,
-        settings=_settings(problem, plan, fit),
+        settings=settings_of(
+            plan,
+            fit.settings,
+            known=problem.known_score is not None,
+            discarded=int(fit.discarded.sum()),
+            cluster=problem.cluster_name,
+            levels=problem.design.levels,
+        ),
         confounders=() if plan.method.name == "naive" else problem.confounders,
         measures=risk_measures(problem, plan, fit),
         treated_rows=t,
@@ -423,48 +436,10 @@ def _moved(problem: Problem, graph: CausalGraph | None) -> tuple[str, ...]:
     return moves_with_arm(columns, problem.treated, problem.cluster)
 
 
-def _risk_words(fit: Fit, measures: Sequence[Estimate]) -> str:
-    ratio = next((m for m in measures if m.label == "risk ratio"), None)
-    if ratio is None:
-        return ""
-    text = f" The risks are {format_number(fit.means[0])} and {format_number(fit.means[1])}"
-    if ratio.estimate is None:
-        return f"{text}; {ratio.note}."
-    text += f", a risk ratio of {format_number(ratio.estimate)}"
-    if ratio.ci_low is not None and ratio.ci_high is not None:
-        text += f" ({format_number(ratio.ci_low)} to {format_number(ratio.ci_high)})"
-    return text + "."
-
-
-def _warnings(
-    problem: Problem, plan: Plan, fit: Fit, row: Estimate, assumptions: Sequence[Assumption], *, design: str
-) -> tuple[str, ...]:
-    out = list(fit.warnings)
-    if plan.method.name == "naive" and not problem.confounders and design != "randomized":
-        out.append("nothing was adjusted for")
-    failed = (a.detail for a in assumptions if (a.name, a.status) == ("balance", "fails"))
-    out += [f"balance was not reached: {detail}" for detail in failed]
-    used = (row.n_treated_used or 0, row.n_control_used or 0)
-    total = (row.n_treated or 0, row.n_control or 0)
-    if plan.estimand == "ato":
-        # Rows of levels that one arm has alone are none of the ATO's.
-        total = (int(problem.treated.sum()), int((~problem.treated).sum()))
-    arms = {"att": problem.treated_level, "atc": problem.control_level}
-    for name, n, m in zip((problem.treated_level, problem.control_level), total, used, strict=True):
-        if arms.get(plan.estimand, name) == name and m < n and plan.method.name != "naive":
-            out.append(
-                f"{n - m} of {n} {name!r} rows are not used; the effect is that on the other {m},"
-                f" which is not the {plan.estimand.upper()} of the whole table"
-            )
+def _left_out(problem: Problem, plan: Plan, fit: Fit) -> tuple[str, ...]:
+    """Name the columns that add nothing, as the method says or as the design shows."""
     spare = fit.dropped if fit.logit is None else fit.logit.dropped
-    if spare is None:
-        spare = _spare_columns(problem) if plan.method.linear else ()
-    if spare:
-        out.append(f"left out of the adjustment as constant or a copy of others: {', '.join(spare)}")
-    if min(used) < 30 and is_binary(problem.y):
-        out.append("a risk difference from fewer than 30 rows in an arm: the interval is approximate")
-    out.extend(impossible_limits(problem.y, fit))
-    return tuple(out)
+    return _spare_columns(problem) if spare is None and plan.method.linear else spare or ()
 
 
 def _spare_columns(problem: Problem) -> tuple[str, ...]:
@@ -475,25 +450,3 @@ def _spare_columns(problem: Problem) -> tuple[str, ...]:
     X = problem.design.matrix
     kept = set(independent_columns(X, *moments(X)))
     return tuple(name for j, name in enumerate(problem.design.names) if j not in kept)
-
-
-def _settings(problem: Problem, plan: Plan, fit: Fit) -> dict[str, Any]:
-    method = plan.method
-    out: dict[str, Any] = dict(fit.settings)
-    out["smd_denominator"] = plan.denominator
-    if method.by_score or "distance" in method.asked:
-        distance = getattr(method, "distance", method.score)
-        if plan.score_model is not None:
-            distance = told(plan.score_model)
-        out["distance"] = "known propensity" if problem.known_score is not None else distance
-    for name, value in method.asked.items():
-        out.setdefault(name, told(value))
-    if "caliper" in method.asked:
-        out["caliper_unit"] = getattr(method, "caliper_unit", "sd")
-    if "discard" in method.asked:
-        out["n_discarded"] = int(fit.discarded.sum())
-    if problem.cluster_name is not None:
-        out["cluster"] = problem.cluster_name
-    if problem.design.levels:
-        out["levels"] = {name: list(levels) for name, levels in problem.design.levels.items()}
-    return out

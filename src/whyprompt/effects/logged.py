@@ -10,7 +10,7 @@ from whyprompt.effects.caused import name_words
 from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -45,24 +45,46 @@ def propensity_notes(
 
     `named` is the column that was given, None where none was; `used` are columns with another role.
     """
+    treated = problem.treated
+
+    def distances(name: str) -> tuple[float, float] | None:
+        chance = problem.known_score if name == named else _chances(table, name)
+        if chance is None:
+            return None
+        return _distance(chance, treated), _distance(_of_treated(chance, treated), treated)
+
+    return notes_by_distance(table.columns, problem.treated_level, named, used, distances)
+
+
+def notes_by_distance(
+    columns: Sequence[str],
+    treated_level: str,
+    named: str | None,
+    used: Collection[str],
+    distances: Callable[[str], tuple[float, float] | None],
+) -> tuple[str, ...]:
+    """Say what `propensity_notes` does, by how far chances are from the arms.
+
+    `distances` gives, of a column of chances, that of the chances of the treated arm and of the arm that each
+    row got; None of any other column.
+    """
     if named is not None:
-        known = problem.known_score
-        assert known is not None
-        return _misfit(known, problem.treated, named)
+        found = distances(named)
+        return () if found is None else _misfit(named, *found)
     out: list[str] = []
-    for name in table.columns:
+    for name in columns:
         if "_".join(name_words(name)) not in _CALLED or name in used:
             continue
-        chance = _chances(table, name)
-        if chance is None:
+        found = distances(name)
+        if found is None:
             continue
         what = f"{name!r} looks like the chances with which the arms were drawn, and is not used"
-        if _distance(chance, problem.treated) < _FAR:
+        if found[0] < _FAR:
             out.append(f"{what}: propensity={name!r} takes them")
-        elif _distance(_of_treated(chance, problem.treated), problem.treated) < _FAR:
+        elif found[1] < _FAR:
             out.append(
                 f"{what}: they fit the arms as the chance of the arm that each row got; propensity= takes a"
-                f" column with that of {problem.treated_level!r}, which is one minus it for the other rows"
+                f" column with that of {treated_level!r}, which is one minus it for the other rows"
             )
     return tuple(out)
 
@@ -94,12 +116,11 @@ def _distance(chance: Floats, treated: NDArray[np.bool_]) -> float:
     return max(found)
 
 
-def _misfit(chance: Floats, treated: NDArray[np.bool_], name: str) -> tuple[str, ...]:
-    if _distance(chance, treated) < _FAR:
+def _misfit(name: str, far: float, turned: float) -> tuple[str, ...]:
+    if far < _FAR:
         return ()
     text = (
         f"the chances in {name!r} are not those of the treated arm: its rows are"
-        f" {_distance(chance, treated):.0f} standard errors from what they lead to expect"
+        f" {far:.0f} standard errors from what they lead to expect"
     )
-    turned = _distance(_of_treated(chance, treated), treated) < _FAR
-    return (text + ("; they fit as those of the arm that each row got" if turned else ""),)
+    return (text + ("; they fit as those of the arm that each row got" if turned < _FAR else ""),)

@@ -16,6 +16,8 @@ from whyprompt.errors import EstimationError
 from whyprompt.stats.order import cluster_places
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
 
@@ -38,29 +40,47 @@ def if_known(problem: Problem, fit: Fit) -> Fit:
     if fit.std_error is None:
         return fit
     arms = [arm & (fit.weights > 0) for arm in (problem.treated, ~problem.treated)]
-    why = ""
-    if all(bool((problem.y[arm] == problem.y[arm][0]).all()) for arm in arms):
-        why = (
+    ends = [(float(problem.y[arm].min()), float(problem.y[arm].max())) for arm in arms]
+    in_one = None
+    if problem.cluster is not None:
+        count = [len(set(problem.cluster[arm].tolist())) for arm in arms]
+        if min(count) == 1:
+            in_one = problem.treated_level if count[0] == 1 else problem.control_level
+    why = no_error(fit.std_error, ends, (float(problem.y.min()), float(problem.y.max())), in_one)
+    if not why:
+        return fit
+    if _same_within(ends):
+        # What is left of a difference of equal means is rounding.
+        fit = replace(fit, means=(ends[0][0], ends[1][0]))
+    return replace(fit, std_error=None, ci=(None, None), df=None, warnings=(*fit.warnings, why))
+
+
+def _same_within(ends: Sequence[tuple[float, float]]) -> bool:
+    return all(low == high for low, high in ends)
+
+
+def no_error(
+    std_error: float, ends: Sequence[tuple[float, float]], of_all: tuple[float, float], in_one: str | None
+) -> str:
+    """Say why the sample cannot show a standard error; empty where it can.
+
+    `ends` are the least and the greatest outcome of the rows used of each arm, `of_all` those of all rows;
+    `in_one` names an arm whose rows are all in one cluster.
+    """
+    if _same_within(ends):
+        return (
             "the outcome does not differ within either arm: the spread is zero in this sample, not in the"
             " population, and no standard error can be given"
         )
-        # What is left of a difference of equal means is rounding.
-        means = (float(problem.y[arms[0]][0]), float(problem.y[arms[1]][0]))
-        fit = replace(fit, means=means)
-    elif problem.cluster is not None:
-        count = [len(set(problem.cluster[arm].tolist())) for arm in arms]
-        if min(count) == 1:
-            name = problem.treated_level if count[0] == 1 else problem.control_level
-            why = f"all rows of {name!r} are in one cluster: no standard error can be given"
-    nothing = max(_NOTHING * float(np.ptp(problem.y)), _ROUNDING * float(np.abs(problem.y).max()))
-    if not why and (fit.std_error or 0.0) <= nothing:
-        why = (
+    if in_one is not None:
+        return f"all rows of {in_one!r} are in one cluster: no standard error can be given"
+    low, high = of_all
+    if std_error <= max(_NOTHING * (high - low), _ROUNDING * max(abs(low), abs(high))):
+        return (
             "what is left of the outcome, or of its means by cluster, does not differ in this sample: no"
             " standard error can be given"
         )
-    if not why:
-        return fit
-    return replace(fit, std_error=None, ci=(None, None), df=None, warnings=(*fit.warnings, why))
+    return ""
 
 
 def bootstrapped(problem: Problem, plan: Plan, fit: Fit) -> Fit:

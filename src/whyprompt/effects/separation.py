@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from whyprompt.stats.order import distinct
 from whyprompt.stats.propensity import SeparatedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -20,8 +20,21 @@ if TYPE_CHECKING:
     from whyprompt.effects.problem import Problem
 
     Bools = NDArray[np.bool_]
+    Ints = NDArray[np.int64]
 
 _SHOWN = 8
+
+
+class Arms(Protocol):
+    """What knows the names of the two arms."""
+
+    @property
+    def treated_level(self) -> str:
+        """Name of the treated arm."""
+
+    @property
+    def control_level(self) -> str:
+        """Name of the control arm."""
 
 
 class OneArmed(NamedTuple):
@@ -49,20 +62,44 @@ def one_armed(
         if values.dtype == object or len(levels) == 2:
             coded[name] = (levels, code)
     out = np.zeros(len(treated), dtype=bool)
+
+    def counts(name: str) -> tuple[list[Any], Ints, Ints]:
+        levels, code = coded[name]
+        one, none = (np.bincount(code[a & ~out], minlength=len(levels)) for a in (treated, ~treated))
+        return levels, one, none
+
+    def leave_out(name: str, alone: Bools) -> None:
+        out[alone[coded[name][1]]] = True
+
+    return levels_of_one_arm(tuple(coded), counts, leave_out, arm=arm), out
+
+
+def levels_of_one_arm(
+    names: Sequence[str],
+    counts: Callable[[str], tuple[list[Any], Ints, Ints]],
+    leave_out: Callable[[str, Bools], None],
+    *,
+    arm: bool | None = None,
+) -> tuple[OneArmed, ...]:
+    """Find what `one_armed` does, of rows that `counts` counts and `leave_out` takes away.
+
+    The first gives a column's levels, and how many treated and control rows that are left have each; the
+    second takes those of a mask of the levels away.
+    """
     found: list[OneArmed] = []
     while True:
         before = len(found)
-        for name, (levels, code) in coded.items():
-            one, none = (np.bincount(code[a & ~out], minlength=len(levels)) for a in (treated, ~treated))
+        for name in names:
+            levels, one, none = counts(name)
             sides = [(one > 0) & (none == 0), (one == 0) & (none > 0)]
             alone = sides[0] | sides[1] if arm is None else sides[not arm]
             found += [
                 OneArmed(name, _shown(levels[k]), bool(one[k] > 0), int(one[k] + none[k]))
                 for k in np.flatnonzero(alone).tolist()
             ]
-            out |= alone[code]
+            leave_out(name, alone)
         if len(found) == before:
-            return tuple(found), out
+            return tuple(found)
 
 
 def _shown(value: object) -> str:
@@ -75,12 +112,20 @@ def explain_separation(problem: Problem, plan: Plan, error: SeparatedError) -> S
     The fit's error sees dummies and no levels; it is given back where no level of a column is at fault.
     """
     levels, rows = one_armed(problem.columns, problem.treated)
+    left = (int((problem.treated & ~rows).sum()), int((~problem.treated & ~rows).sum()))
+    return explained(levels, left, problem, plan, error)
+
+
+def explained(
+    levels: Sequence[OneArmed], left: tuple[int, int], arms: Arms, plan: Plan, error: SeparatedError
+) -> SeparatedError:
+    """Say what `explain_separation` does of levels; `left` are rows of either arm without them."""
     if not levels:
         return error
-    n = int(rows.sum())
-    listed = _first([_words(one, problem) for one in levels])
+    n = sum(one.n for one in levels)
+    listed = _first([_words(one, arms) for one in levels])
     message = f"the propensity score is separated by levels that one arm has alone: {listed}"
-    if not 0 < (problem.treated & ~rows).sum() < (~rows).sum():
+    if not all(left):
         return SeparatedError(
             f"{message}; without them no row of both arms is left",
             hint="the arms share no level of these columns, so that nothing compares them: run both arms on"
@@ -115,8 +160,8 @@ def _first(shown: Sequence[str]) -> str:
     return "; ".join([*shown[:_SHOWN], *([f"and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else [])])
 
 
-def _words(one: OneArmed, problem: Problem) -> str:
-    arm = problem.treated_level if one.treated else problem.control_level
+def _words(one: OneArmed, arms: Arms) -> str:
+    arm = arms.treated_level if one.treated else arms.control_level
     return f"{one.column} = {one.level} ({counted(one.n, 'row')}, all {arm!r})"
 
 
@@ -140,6 +185,13 @@ def refuse_apart(problem: Problem, plan: Plan) -> None:
             raise explain_separation(problem, plan, SeparatedError(f"the arms share no level of {name!r}"))
 
 
+def by_logit(plan: Plan, *, known: bool) -> bool:
+    """Whether a plan estimates a logistic score, which levels of one arm alone leave without an estimate."""
+    if not plan.method.by_score or known:
+        return False
+    return plan.score_model == LOGIT or (plan.score_model is None and plan.method.score == "logistic")
+
+
 def without_counterpart(problem: Problem, plan: Plan) -> tuple[tuple[OneArmed, ...], Bools]:
     """Mask the rows that the estimate does not need and a logistic score has no estimate with, shape (n,).
 
@@ -147,11 +199,8 @@ def without_counterpart(problem: Problem, plan: Plan) -> tuple[tuple[OneArmed, .
     out; those of the control arm for the ATT, to which they add nothing, those of the treated arm for the
     ATC, and both for the ATO. The levels of the latter come with them.
     """
-    logistic = plan.method.by_score and plan.score_model in (None, LOGIT) and problem.known_score is None
-    if plan.score_model is None:
-        logistic &= plan.method.score == "logistic"
     out = np.zeros(len(problem.y), dtype=bool)
-    if not logistic:
+    if not by_logit(plan, known=problem.known_score is not None):
         return (), out
     both = {name: problem.columns[name] for name in problem.exact if name in problem.columns}
     if both and plan.method.matches:
@@ -168,12 +217,12 @@ def without_counterpart(problem: Problem, plan: Plan) -> tuple[tuple[OneArmed, .
     return levels, out
 
 
-def spared_words(levels: Sequence[OneArmed], problem: Problem, estimand: str) -> tuple[str, ...]:
+def spared_words(levels: Sequence[OneArmed], arms: Arms, estimand: str) -> tuple[str, ...]:
     """Say which levels were put aside because the estimand does not need them."""
     if not levels:
         return ()
     n = sum(one.n for one in levels)
-    listed = _first([_words(one, problem) for one in levels])
+    listed = _first([_words(one, arms) for one in levels])
     put = "is" if n == 1 else "are"
     text = f"{counted(n, 'row')} of levels that one arm has alone {put} put aside, which"
     return (f"{text} the {estimand.upper()} does not need: {listed}",)

@@ -17,7 +17,7 @@ from whyprompt.errors import DataError, EstimationError
 from whyprompt.tables import arms, open_table, rows_of_two_arms
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -39,19 +39,20 @@ _GROUPS = ("user_id", "customer_id", "author_id", "session_id", "conversation_id
 _FEWEST = 10
 # An item whose other arm failed now and then does not make a paired table an unpaired one.
 _MOST = 0.9
-_HEAD = 2_000
+HEAD = 2_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Unit:
     """A column whose values repeat because its things do.
 
-    `codes`, shape (n,), number its values; `is_item` says that it is what the arms are run on, and `both` how
-    many of the `count` have rows under every arm.
+    `codes`, shape (n,), number its values, where the table of `n_rows` is in memory; `is_item` says that it
+    is what the arms are run on, and `both` how many of the `count` have rows under every arm.
     """
 
     name: str
     codes: NDArray[np.intp]
+    n_rows: int
     count: int
     is_item: bool
     both: int
@@ -69,7 +70,7 @@ class Unit:
     def clustered_note(self) -> str:
         """What a reader must know where the error is clustered by it unasked."""
         return (
-            f"{self.name!r} repeats ({self.count} in {len(self.codes)} rows): it is taken as the sampling"
+            f"{self.name!r} repeats ({self.count} in {self.n_rows} rows): it is taken as the sampling"
             " unit, and errors are clustered by it; to take every row as a unit of its own, say"
             f" cluster={NO_CLUSTER!r}"
         )
@@ -127,21 +128,45 @@ def find_units(
     name is taken if it has far fewer values than there are rows, every covariate is the same in all rows of
     each value, and those that are numbers tell most of its values apart: it is what they are properties of.
     """
-    covariates = [name for name in covariates if name in table.columns]
-    given = {treatment, *outcomes, *covariates}
-    free = [name for name in table.columns if name not in given]
+    by = None if dose else treatment
+    return units_among(
+        table.columns,
+        {treatment, *outcomes},
+        covariates,
+        read=lambda name, is_item: _read(table, name, by, is_item=is_item),
+        constant=lambda unit, name: unit.constant(table.raw(name)),
+        by_content=lambda free, held: _by_content(table, free, by, held),
+    )
+
+
+def units_among(
+    columns: Sequence[str],
+    given: Collection[str],
+    covariates: Sequence[str],
+    *,
+    read: Callable[[str, bool], Unit | None],
+    constant: Callable[[Unit, str], bool],
+    by_content: Callable[[Sequence[str], Sequence[str]], Sequence[Unit]],
+) -> tuple[Unit | None, Unit | None]:
+    """Find what `find_units` does among the columns that are not `given`, read by three functions.
+
+    They read a column as a unit (or as None), say whether a column is the same in all rows of a unit, and
+    find one by what the covariates are properties of.
+    """
+    covariates = [name for name in covariates if name in columns]
+    free = [name for name in columns if name not in {*given, *covariates}]
     called = {name: "_".join(name_words(name)) for name in free}
     known = [*_CANONICAL, *_ITEMS, *_GROUPS]
     ranked = sorted((name for name in free if called[name] in known), key=lambda n: known.index(called[n]))
     found: list[Unit] = []
     for name in ranked:
-        unit = _read(
-            table, name, None if dose else treatment, is_item=called[name] not in {"cluster", *_GROUPS}
-        )
-        if unit is not None and (called[name] in _CANONICAL or _plausible(table, unit, covariates, free)):
+        unit = read(name, called[name] not in {"cluster", *_GROUPS})
+        if unit is None:
+            continue
+        if called[name] in _CANONICAL or _plausible(unit, covariates, free, constant):
             found.append(unit)
     if not found and covariates:
-        found = _by_content(table, free, None if dose else treatment, covariates)
+        found = list(by_content(free, covariates))
     return next(iter(found), None), next((unit for unit in found if unit.is_item), None)
 
 
@@ -254,10 +279,19 @@ def _read(table: Table, name: str, treatment: str | None, *, is_item: bool) -> U
         arm, levels = pd.factorize(table.raw(treatment))
         cells = np.unique(codes.astype(np.int64) * len(levels) + arm)
         both = int((np.bincount(cells // len(levels), minlength=count) == len(levels)).sum())
-    return Unit(name=name, codes=np.asarray(codes, dtype=np.intp), count=count, is_item=is_item, both=both)
+    return Unit(
+        name=name,
+        codes=np.asarray(codes, dtype=np.intp),
+        n_rows=table.n_rows,
+        count=count,
+        is_item=is_item,
+        both=both,
+    )
 
 
-def _plausible(table: Table, unit: Unit, covariates: Sequence[str], free: Sequence[str]) -> bool:
+def _plausible(
+    unit: Unit, covariates: Sequence[str], free: Sequence[str], constant: Callable[[Unit, str], bool]
+) -> bool:
     """Whether a column of a telling name is a unit: what belongs to an item does not vary within one."""
     if unit.count < _FEWEST:
         return False
@@ -268,49 +302,61 @@ def _plausible(table: Table, unit: Unit, covariates: Sequence[str], free: Sequen
         for name in free
         if name != unit.name and set(name_words(name)) & ITEM_WORDS and caused_by_arm(name) is None
     ]
-    return all(unit.constant(table.raw(name)) for name in (*covariates, *of_item))
+    return all(constant(unit, name) for name in (*covariates, *of_item))
 
 
 def _by_content(
     table: Table, free: Sequence[str], treatment: str | None, covariates: Sequence[str]
 ) -> list[Unit]:
     """Return the column, if there is one, that the covariates are properties of."""
-    import pandas as pd
-
     held = [table.raw(name) for name in covariates]
     if not all(_readable(values) for values in held):
         return []
     found: list[Unit] = []
     for name in free:
-        if caused_by_arm(name) is not None or doubt_of(name) is not None:
-            continue
         # Of a large table the first rows tell most columns off.
-        some = table.raw(name, first=_HEAD)
-        if not _readable(some):
-            continue
-        head = pd.factorize(some)[0]
-        if not all(_constant(head, int(head.max()) + 1, column[: len(head)]) for column in held):
+        some = table.raw(name, first=HEAD)
+        if not may_be_unit(name, some, held):
             continue
         if some.dtype != object and not bool((table.raw(name) == np.floor(table.raw(name))).all()):
             continue
         unit = _read(table, name, treatment, is_item=True)
-        if unit is None or not _FEWEST <= unit.count <= table.n_rows / 2:
+        if unit is None or not repeats_enough(unit):
             continue
         if all(unit.constant(column) for column in held) and _told_apart(unit, held):
             found.append(unit)
     return sorted(found, key=lambda unit: -unit.count)[:1]
 
 
+def may_be_unit(name: str, some: NDArray[Any], held: Sequence[NDArray[Any]]) -> bool:
+    """Whether the first rows of a column leave it possible that the covariates are properties of it."""
+    import pandas as pd
+
+    if caused_by_arm(name) is not None or doubt_of(name) is not None or not _readable(some):
+        return False
+    head = pd.factorize(some)[0]
+    return all(_constant(head, int(head.max()) + 1, column[: len(head)]) for column in held)
+
+
+def repeats_enough(unit: Unit) -> bool:
+    """Whether a column of any name has far fewer values than rows, and more than levels of something."""
+    return _FEWEST <= unit.count <= unit.n_rows / 2
+
+
 def _told_apart(unit: Unit, columns: Sequence[NDArray[Any]]) -> bool:
     """Whether numbers among the covariates tell a column's values apart, and none only respells it."""
-    numbers = []
-    for values in columns:
-        coded = values.dtype == object or bool((values == np.floor(values)).all())
-        if coded and _profiles([values]) == unit.count:
-            return False
-        if values.dtype != object:
-            numbers.append(values)
-    return bool(numbers) and _profiles(numbers) >= unit.count / 2
+    numbers = [values for values in columns if values.dtype != object]
+    coded = [
+        _profiles([values])
+        for values in columns
+        if values.dtype == object or bool((values == np.floor(values)).all())
+    ]
+    return tells_apart(unit, coded, _profiles(numbers) if numbers else 0)
+
+
+def tells_apart(unit: Unit, coded: Sequence[int], together: int) -> bool:
+    """Say it by the numbers of values: of each covariate of levels, and of all numbers together."""
+    return unit.count not in coded and together > 0 and together >= unit.count / 2
 
 
 def _profiles(columns: Sequence[NDArray[Any]]) -> int:

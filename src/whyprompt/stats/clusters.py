@@ -134,12 +134,33 @@ def clustered_means(
     """
     share = np.where(arms, weights[:, None], 0.0)
     share = share / share.sum(axis=0)
-    total, squares, size = (_within(part, codes) for part in (share, share**2, (share > 0).astype(float)))
+    means = np.asarray(share.T @ y, dtype=np.float64)
+    parts = (share, share**2, (share > 0).astype(float))
+    if influence is not None:
+        return means, *within_clusters(*(_within(part, codes) for part in (*parts, influence)))
+    residual = np.where(share > 0, y[:, None] - means, 0.0)
+    sums = [_within(part, codes) for part in (*parts, residual, share * residual)]
+    return means, *within_clusters(*sums[:3], residuals=(sums[3], sums[4]))
+
+
+def within_clusters(
+    total: Floats,
+    squares: Floats,
+    size: Floats,
+    influence: Floats | None = None,
+    *,
+    residuals: tuple[Floats, Floats] | None = None,
+) -> tuple[Floats, Callable[[Floats], float]]:
+    """Give what `clustered_means` does but the means, from sums within clusters, each (clusters, k).
+
+    They are those of the rows' shares of their arm's weight, of the squares of the shares, of the rows, and
+    of the influence or, where weights are known, of the residuals and of shares times residuals.
+    """
     # Of the shares within a cluster: the length of what is not along the ones. Rounding leaves equal weights
     # with a tiny one.
     spread = squares - total**2 / np.maximum(size, 1.0)
     tilt = np.sqrt(np.where(spread > 1e-13 * squares, spread, 0.0))
-    kappa = (share**2).sum(axis=0)
+    kappa = squares.sum(axis=0)
     adjusted = _adjusted(total, size, tilt, kappa)
 
     def df(contrast: Floats) -> float:
@@ -149,15 +170,14 @@ def clustered_means(
         parts = (total[:, here], size[:, here], tilt[:, here], kappa[here])
         return _satterthwaite(c[here] ** 2, *parts, (adjusted[0][:, here], adjusted[1][:, here]))
 
-    means = np.asarray(share.T @ y, dtype=np.float64)
     if influence is not None:
         spare = 1.0 - total
-        return means, _within(influence, codes) / np.sqrt(np.where(spare > 1e-12, spare, 1.0)), df
-    residual = np.where(share > 0, y[:, None] - means, 0.0)
-    ones, along = _within(residual, codes), _within(share * residual, codes)
+        return influence / np.sqrt(np.where(spare > 1e-12, spare, 1.0)), df
+    assert residuals is not None
+    ones, along = residuals
     across = along - total * ones / np.maximum(size, 1.0)
     second = np.divide(across, tilt, out=np.zeros_like(tilt), where=tilt > 0)
-    return means, adjusted[0] * ones / np.sqrt(np.maximum(size, 1.0)) + adjusted[1] * second, df
+    return adjusted[0] * ones / np.sqrt(np.maximum(size, 1.0)) + adjusted[1] * second, df
 
 
 def pairwise_df(df: Callable[[Floats], float], k: int) -> Floats:

@@ -187,8 +187,13 @@ def independent_columns(X: Floats, centre: Floats, scale: Floats) -> list[int]:
     for a in range(0, X.shape[0], _BLOCK):
         Z = (X[a : a + _BLOCK][:, live] - centre[live]) / scale[live]
         gram += Z.T @ Z
-    gram /= X.shape[0]
+    return independent_of(gram / X.shape[0], live)
+
+
+def independent_of(gram: Floats, live: Sequence[int]) -> list[int]:
+    """Return which of the `live` columns none before them determine, by their correlations `gram`."""
     # Cholesky's factor, column by column; what is left of a column is its variance beyond those kept.
+    m = len(live)
     factor = np.zeros((m, m), order="F")
     kept: list[int] = []
     for k in range(m):

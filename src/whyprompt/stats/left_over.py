@@ -39,18 +39,40 @@ def left_over(matrix: Floats, residual: Floats, weights: Floats, wanted: Floats)
     0.48
     """
     rows = np.flatnonzero(weights > 0)
-    rows = rows[:: len(rows) // _ROWS + 1]
-    terms = _Terms.of(matrix[rows], residual[rows]) if len(rows) >= 3 else None
-    if terms is None:
+    rows = rows[:: every(len(rows))]
+    rest = Predicted.of(matrix[rows], residual[rows])
+    if rest is None:
         return 0.0, 0.0
-    columns = terms.columns(matrix[rows])
-    spread = columns.std(axis=0)
-    there = spread > 1e-9
-    slope = _ridge(columns[:, there] / spread[there], residual[rows]) / spread[there]
     signed = wanted / wanted.sum() - weights / weights.sum()
     sizes = [effective_sample_size(part[part > 0]) for part in (weights, wanted)]
-    chance = float((columns[:, there] @ slope).std() * np.sqrt(sum(1.0 / size for size in sizes)))
-    return float(terms.sums(matrix, signed)[there] @ slope), chance
+    chance = rest.spread * np.sqrt(sum(1.0 / size for size in sizes))
+    return float(rest.terms.sums(matrix, signed) @ rest.slope), float(chance)
+
+
+def every(n: int) -> int:
+    """Give the step at which `n` rows are taken for the regression."""
+    return n // _ROWS + 1
+
+
+class Predicted(NamedTuple):
+    """What covariates predict of a residual: slopes of the terms, and how far it spreads over the sample."""
+
+    terms: Terms
+    slope: Floats
+    spread: float
+
+    @classmethod
+    def of(cls, X: Floats, residual: Floats) -> Predicted | None:
+        """Learn it from the rows of a sample; None where there is nothing to learn."""
+        terms = Terms.of(X, residual) if len(X) >= 3 else None
+        if terms is None:
+            return None
+        columns = terms.columns(X)
+        spread = columns.std(axis=0)
+        there = spread > 1e-9
+        slope = np.zeros(len(spread))
+        slope[there] = _ridge(columns[:, there] / spread[there], residual) / spread[there]
+        return cls(terms, slope, float((columns @ slope).std()))
 
 
 def _ridge(X: Floats, y: Floats) -> Floats:
@@ -69,7 +91,7 @@ def _ridge(X: Floats, y: Floats) -> Floats:
     return np.asarray(found)
 
 
-class _Terms(NamedTuple):
+class Terms(NamedTuple):
     """Columns of a matrix that vary, scaled, with their squares, fifths and products."""
 
     kept: Ints
@@ -82,7 +104,7 @@ class _Terms(NamedTuple):
     second: Ints
 
     @classmethod
-    def of(cls, X: Floats, residual: Floats) -> _Terms | None:
+    def of(cls, X: Floats, residual: Floats) -> Terms | None:
         """Choose the terms by the rows of a sample; None where no column varies."""
         centre, spread = X.mean(axis=0), X.std(axis=0)
         kept = np.flatnonzero(spread > 1e-12 * np.abs(centre))

@@ -83,15 +83,11 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
     evaluate = _evaluator(X, y, kept, centre, scale)
     beta, information, iterations, converged = maximise(evaluate, start, max_iterations=max_iterations)
 
-    to_raw = np.zeros((p + 1, len(kept) + 1))
-    to_raw[0, 0] = 1.0
-    for k, j in enumerate(kept):
-        to_raw[j + 1, k + 1] = 1.0 / scale[j]
-        to_raw[0, k + 1] = -centre[j] / scale[j]
+    to_raw = unscaling(kept, centre, scale)
     coef = to_raw @ beta
     linear = _linear(X, coef)
     if not converged or np.abs(linear).max() > 12.0:
-        _refuse_separation(X, y, columns, kept, converged=converged)
+        refuse_separation(X, y, columns, kept, converged=converged)
     return Regression(
         family="logit",
         names=("(Intercept)", *columns),
@@ -102,6 +98,16 @@ def _fit(X: Floats, y: Floats, columns: tuple[str, ...], max_iterations: int) ->
         n_iterations=iterations,
         dropped=tuple(columns[j] for j in sorted(set(range(p)) - set(kept))),
     )
+
+
+def unscaling(kept: Sequence[int], centre: Floats, scale: Floats) -> Floats:
+    """Give what takes coefficients of the scaled columns `kept`, intercept first, to those of all columns."""
+    to_raw = np.zeros((len(centre) + 1, len(kept) + 1))
+    to_raw[0, 0] = 1.0
+    for k, j in enumerate(kept):
+        to_raw[j + 1, k + 1] = 1.0 / scale[j]
+        to_raw[0, k + 1] = -centre[j] / scale[j]
+    return to_raw
 
 
 def _linear(X: Floats, coef: Floats) -> Floats:
@@ -161,10 +167,13 @@ def _warm_start(
     return beta if converged else start
 
 
-def _refuse_separation(
-    X: Floats, y: Floats, names: Sequence[str], kept: list[int], *, converged: bool
+def refuse_separation(
+    X: Floats, y: Floats, names: Sequence[str], kept: Sequence[int], *, converged: bool, sample: bool = False
 ) -> None:
-    """Raise if the arms are separated; the maximum of the likelihood is then at infinity."""
+    """Raise if the arms are separated; the maximum of the likelihood is then at infinity.
+
+    A `sample` has both ends of every column in each arm, and not all rows.
+    """
     by_itself = []
     ones = y > 0
     for j in kept:
@@ -177,7 +186,7 @@ def _refuse_separation(
                 for value in values
                 if len(set(ones[X[:, j] == value].tolist())) == 1
             )
-    together = by_itself or _separating_columns(X, y, names, kept)
+    together = by_itself or ([] if sample else _separating_columns(X, y, names, kept))
     if together:
         raise SeparatedError(
             f"the propensity score is separated: {', '.join(together)}"
@@ -193,7 +202,7 @@ def _refuse_separation(
         )
 
 
-def _separating_columns(X: Floats, y: Floats, names: Sequence[str], kept: list[int]) -> list[str]:
+def _separating_columns(X: Floats, y: Floats, names: Sequence[str], kept: Sequence[int]) -> list[str]:
     """Find separation by a combination of columns, and leave out those that it does not need."""
     if X.shape[0] * (len(kept) + 1) > _LARGE:
         return []
@@ -206,7 +215,7 @@ def _separating_columns(X: Floats, y: Floats, names: Sequence[str], kept: list[i
     return [names[j] for j in found]
 
 
-def _separates(X: Floats, y: Floats, kept: list[int]) -> list[int]:
+def _separates(X: Floats, y: Floats, kept: Sequence[int]) -> list[int]:
     """Find columns whose combination separates the arms, as a linear program (Konis 2007, section 4)."""
     from scipy.optimize import linprog
 

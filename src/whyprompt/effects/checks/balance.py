@@ -246,24 +246,43 @@ def _rows(
             [moments(v, w, binary=binary) for v, w in zip(by_arm, weights, strict=True)]
             for weights in by_side
         )
-        if denominator == "pooled":
-            variance = (before[0][1] + before[1][1]) / 2.0
-        elif denominator in {"treated", "control"}:
-            variance = before[denominator == "control"][1]
-        else:
-            variance = moments(x, both[denominator == "weighted"], binary=binary)[1]
-        scale = float(np.sqrt(variance)) if variance > 0 else 0.0
-        ks = [_finite(abs(pair[0][0] - pair[1][0])) for pair in (before, after)] if binary else _ks(x, signed)
-        yield BalanceRow(
-            covariate=name,
-            binary=binary,
-            smd_before=_standardised(before, scale),
-            smd_after=_standardised(after, scale),
-            variance_ratio_before=None if binary else _ratio(before),
-            variance_ratio_after=None if binary else _ratio(after),
-            ks_before=ks[0],
-            ks_after=ks[1],
-        )
+        of_all = 0.0
+        if denominator in {"all", "weighted"}:
+            of_all = moments(x, both[denominator == "weighted"], binary=binary)[1]
+        ks = None if binary else _ks(x, signed)
+        yield balance_row(name, before, after, of_all, binary=binary, denominator=denominator, ks=ks)
+
+
+def balance_row(
+    name: str,
+    before: Sequence[tuple[float, float]],
+    after: Sequence[tuple[float, float]],
+    of_all: float,
+    *,
+    binary: bool,
+    denominator: Denominator,
+    ks: Sequence[float | None] | None = None,
+) -> BalanceRow:
+    """State a covariate's balance by its mean and variance (`moments`) in the treated and the control arm.
+
+    `of_all` is the variance of all rows, for the denominators ``"all"`` and ``"weighted"``; a two-valued
+    covariate counts as 0 and 1.
+    """
+    by_arm = {"pooled": (before[0][1] + before[1][1]) / 2.0, "treated": before[0][1], "control": before[1][1]}
+    variance = by_arm.get(denominator, of_all)
+    scale = float(np.sqrt(variance)) if variance > 0 else 0.0
+    if binary:
+        ks = [_finite(abs(pair[0][0] - pair[1][0])) for pair in (before, after)]
+    return BalanceRow(
+        covariate=name,
+        binary=binary,
+        smd_before=_standardised(before, scale),
+        smd_after=_standardised(after, scale),
+        variance_ratio_before=None if binary else _ratio(before),
+        variance_ratio_after=None if binary else _ratio(after),
+        ks_before=None if ks is None else ks[0],
+        ks_after=None if ks is None else ks[1],
+    )
 
 
 def _standardised(pair: Sequence[tuple[float, float]], scale: float) -> float | None:

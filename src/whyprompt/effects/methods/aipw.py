@@ -48,6 +48,8 @@ _SPLITS, _ROWS = 10, 100_000
 _LEARNED_SPLITS, _LEARNED_ROWS = 3, 9_000
 # Folds by default, and where rows are so many that two thirds of them teach as much as four fifths.
 _FOLDS, _FEWER_FOLDS, _FEWER_FROM = 5, 3, 9_000
+# Rows beyond which units are dealt to folds one by one.
+HASHED = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,6 +300,21 @@ class AIPW(Weighting):
         return replace(weighed(weights, means, influence, score), residual=left)
 
 
+def hashed_folds(first: int, count: int, folds: int, random_state: int) -> NDArray[np.int64]:
+    """Give the folds of `count` units from the place `first` on, by the seed and by each one's place alone.
+
+    Units are so many that folds of equal size need not be enforced, and no deal of all of them at once need
+    be held in memory: the finaliser of Steele, Lea and Flood (2014, OOPSLA, SplittableRandom).
+    """
+    word = np.uint64
+    start = np.random.SeedSequence(random_state).generate_state(1, dtype=np.uint64)[0]
+    with np.errstate(over="ignore"):
+        z = start + (np.arange(first, first + count, dtype=word) + word(1)) * word(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> word(30))) * word(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> word(27))) * word(0x94D049BB133111EB)
+    return np.asarray((z ^ (z >> word(31))) % word(folds), dtype=np.int64)
+
+
 class _Deal(NamedTuple):
     """The rows of each fold, the score learned from the others, its weights, and how many were clipped."""
 
@@ -378,7 +395,10 @@ def deal_folds(
     fold_of = np.empty(n_units, dtype=int)
     offset = 0
     for ordered in groups:
-        members = rng.permutation(ordered)
-        fold_of[members] = (np.arange(len(members)) + offset) % folds
-        offset += len(members)
+        if n > HASHED:
+            fold_of[ordered] = hashed_folds(offset, len(ordered), folds, random_state)
+        else:
+            members = rng.permutation(ordered)
+            fold_of[members] = (np.arange(len(members)) + offset) % folds
+        offset += len(ordered)
     return [fold_of[units] == k for k in range(folds)]

@@ -11,7 +11,7 @@ from whyprompt.stats.design import moments as spreads
 from whyprompt.stats.design import weighted_gram
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,19 +31,35 @@ def entropy_multipliers(moments: Floats, names: Sequence[str]) -> Floats:
     """
     scale = spreads(moments)[1]
     scaled = moments / np.where(scale > 0, scale, 1.0)
-    spans = [(low <= 0 <= high) for low, high in zip(scaled.min(axis=0), scaled.max(axis=0), strict=True)]
-    outside = [name for name, spanned in zip(names, spans, strict=True) if not spanned]
+    refuse_outside(scaled.min(axis=0), scaled.max(axis=0), names)
+
+    def dual(multipliers: Floats) -> tuple[float, Floats, Floats]:
+        eta = scaled @ multipliers
+        top = eta.max()
+        share = np.exp(eta - top)
+        total = share.sum()
+        share /= total
+        return float(top + np.log(total)), share @ scaled, weighted_gram(scaled, share)
+
+    return lowest_dual(dual, names) / np.where(scale > 0, scale, 1.0)
+
+
+def refuse_outside(low: Floats, high: Floats, names: Sequence[str]) -> None:
+    """Refuse moments that no weights bring to zero, by their ends."""
+    outside = [name for name, a, b in zip(names, low, high, strict=True) if not a <= 0 <= b]
     if outside:
         raise _unbalanced(outside)
-    multipliers = np.zeros(scaled.shape[1])
-    value = np.log(len(scaled))
-    gradient = scaled.mean(axis=0)
+
+
+def lowest_dual(dual: Callable[[Floats], tuple[float, Floats, Floats]], names: Sequence[str]) -> Floats:
+    """Minimise ``log sum exp`` by damped Newton steps.
+
+    `dual` maps multipliers to the value, and to the means and the second moments under the weights.
+    """
+    multipliers = np.zeros(len(names))
+    value, gradient, second = dual(multipliers)
     for _ in range(_MAX_STEPS):
-        eta = scaled @ multipliers
-        share = np.exp(eta - eta.max())
-        share /= share.sum()
-        gradient = share @ scaled
-        hessian = weighted_gram(scaled, share) - np.outer(gradient, gradient)
+        hessian = second - np.outer(gradient, gradient)
         # A pseudo-inverse: collinear moments (a full set of dummies) leave directions that do not matter.
         step = -np.linalg.lstsq(hessian, gradient, rcond=1e-12)[0]
         decrement = float(-gradient @ step)
@@ -51,18 +67,16 @@ def entropy_multipliers(moments: Floats, names: Sequence[str]) -> Floats:
             break
         size = 1.0
         while size > 1e-10:
-            trial = scaled @ (multipliers + size * step)
-            top = trial.max()
-            reached = float(top + np.log(np.exp(trial - top).sum()))
-            if reached <= value - 1e-4 * size * decrement + 1e-14 * abs(value):
+            reached = dual(multipliers + size * step)
+            if reached[0] <= value - 1e-4 * size * decrement + 1e-14 * abs(value):
                 break
             size /= 2
-        multipliers, value = multipliers + size * step, reached
+        multipliers, (value, gradient, second) = multipliers + size * step, reached
         if np.abs(multipliers).max() > 1e6:
             break
     if np.abs(gradient).max() > 1e-8:
         raise _unbalanced([name for name, g in zip(names, gradient, strict=True) if abs(g) > 1e-8])
-    return multipliers / np.where(scale > 0, scale, 1.0)
+    return multipliers
 
 
 def entropy_within_levels(z: Floats, code: Ints, share: Floats, names: Sequence[str]) -> Floats:

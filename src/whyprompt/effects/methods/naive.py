@@ -13,8 +13,20 @@ from whyprompt.stats.errors import clustered_difference, interval
 from whyprompt.stats.rules import few_clusters
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from whyprompt.effects.methods.method import Plan
     from whyprompt.effects.problem import Problem
+
+
+WELCH, BY_CLUSTER = "unequal variances (Welch)", "CR2 by cluster, Satterthwaite df"
+
+
+def welch(variances: Sequence[float], sizes: Sequence[float]) -> tuple[float, float]:
+    """Give the error of a difference of two means, and Welch's degrees of freedom."""
+    parts = [variance / n for variance, n in zip(variances, sizes, strict=True)]
+    below = sum(p**2 / (n - 1) for p, n in zip(parts, sizes, strict=True))
+    return float(np.sqrt(sum(parts))), float(sum(parts) ** 2 / below if below > 0 else sum(sizes) - 2.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,15 +58,10 @@ class Naive(Method):
         if problem.cluster is not None:
             _, error, free = clustered_difference(y, t, np.ones(n), problem.cluster)
             warnings = few_clusters(len(np.unique(problem.cluster.astype(str))), free)
-            how = "CR2 by cluster, Satterthwaite df"
+            how = BY_CLUSTER
         else:
-            parts = [float(y[arm].var(ddof=1)) / int(arm.sum()) for arm in (t, ~t)]
-            error = float(np.sqrt(sum(parts)))
-            sizes = (int(t.sum()), int((~t).sum()))
-            # Welch's degrees of freedom
-            below = sum(p**2 / (m - 1) for p, m in zip(parts, sizes, strict=True))
-            free = sum(parts) ** 2 / below if below > 0 else n - 2.0
-            how = "unequal variances (Welch)"
+            error, free = welch([float(y[arm].var(ddof=1)) for arm in (t, ~t)], [t.sum(), (~t).sum()])
+            how = WELCH
         return Fit(
             means=means,
             weights=np.ones(n),

@@ -40,7 +40,7 @@ from whyprompt.stats.rules import few_clusters
 from whyprompt.stats.threads import one_blas_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -170,12 +170,7 @@ class Weighting(Method):
 
         used = [kept & treated, kept & ~treated]
         ess = [effective_sample_size(weights[arm]) for arm in used]
-        warnings = [
-            f"the weights of the {arm} rows are worth {size:.0f} of {rows.sum()}: the estimate rests on few"
-            " rows"
-            for arm, size, rows in zip(("treated", "control"), ess, used, strict=True)
-            if size < min(_LOW_ESS * rows.sum(), FEW_ROWS if plan.estimand == "ato" else np.inf)
-        ]
+        warnings = worth_little(ess, [int(rows.sum()) for rows in used], plan.estimand)
         warnings += [*made.warnings, *remarks]
         if not kept.all():
             warnings.append(
@@ -189,8 +184,7 @@ class Weighting(Method):
             std_error=error,
             ci=interval(made.estimate, error, level=plan.level, df=df),
             df=df,
-            std_error_method=f"stacked estimating equations, score {'known' if known else 'estimated'}"
-            + (", cluster-robust" if problem.cluster is not None else ""),
+            std_error_method=error_name(known=known, clustered=problem.cluster is not None),
             influence=influence,
             by_unit=by_unit,
             propensity=made.propensity if kept.all() else None,
@@ -198,6 +192,21 @@ class Weighting(Method):
             again=None if again is None else of_another,
             warnings=tuple(warnings),
         )
+
+
+def worth_little(ess: Sequence[float], used: Sequence[int], estimand: str) -> list[str]:
+    """Say which arm's weights are worth few of its rows used."""
+    return [
+        f"the weights of the {arm} rows are worth {size:.0f} of {n}: the estimate rests on few rows"
+        for arm, size, n in zip(("treated", "control"), ess, used, strict=True)
+        if size < min(_LOW_ESS * n, FEW_ROWS if estimand == "ato" else np.inf)
+    ]
+
+
+def error_name(*, known: bool, clustered: bool) -> str:
+    """Name the standard error of weighting."""
+    text = f"stacked estimating equations, score {'known' if known else 'estimated'}"
+    return text + (", cluster-robust" if clustered else "")
 
 
 def weighed(

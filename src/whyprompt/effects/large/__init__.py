@@ -1,0 +1,1 @@
+"""Tables larger than memory: the same estimates from sums that DuckDB takes over Parquet files."""
