@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Share of the rows whose effect is wanted that may lie beyond the other arm's scores.
 _FEW, _MANY = 0.01, 0.10
 # Of the other arm, below which a row is taken to have had none.
-_CHANCE = 0.01
+CHANCE = 0.01
 # Standard errors that such rows may move the estimate by, were their other outcomes a standard deviation off.
 _REACH = 3.0
 # Below this effective share of the rows used, the estimate rests on a handful of them.
@@ -327,7 +327,7 @@ def judge_overlap(
             beyond |= arm & ((score < other.min()) | (score > other.max()))
         if not by_weight:
             # A score that was kept from 0 or 1 lies at the limit.
-            beyond |= np.where(treated, 1.0 - score, score) <= _CHANCE * (1 + 1e-9)
+            beyond |= np.where(treated, 1.0 - score, score) <= CHANCE * (1 + 1e-9)
         share = float(counts @ beyond / counts.sum()) if spoken_for.any() else 1.0
     all_wanted = int(wanted.sum()) + {"att": lost[0], "atc": lost[1]}.get(estimand, sum(lost))
     return overlap_of(
@@ -362,7 +362,7 @@ def overlap_of(
         what = "weight" if by_weight else "rows the effect speaks for"
         remarks.append(
             f"{share:.1%} of the {what} {'lies' if by_weight else 'lie'} beyond the other arm's scores"
-            + ("" if by_weight else f", or had a chance of {_CHANCE:.0%} at most to be in it")
+            + ("" if by_weight else f", or had a chance of {CHANCE:.0%} at most to be in it")
         )
     thin = min(e / max(n, 1) for e, n in zip(ess, used, strict=True))
     few = min(ess) < FEW_ROWS if by_weight else thin < _LOW_ESS

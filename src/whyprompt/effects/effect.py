@@ -8,6 +8,7 @@ compared with themselves. Every further question is asked of either comparison.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,9 +16,11 @@ from whyprompt._arguments import at_least, seed
 from whyprompt.effects.comparison import paired
 from whyprompt.effects.designs.make import DESIGNS, design_effect, refuse_foreign_options
 from whyprompt.effects.estimate import adjusted, estimated
+from whyprompt.effects.large.source import is_path, parquet_files, words_of
 from whyprompt.effects.ordinal import ordered_outcome
 from whyprompt.effects.paired import paired_effect
 from whyprompt.effects.pairs import named_arms, refuse_adjustment
+from whyprompt.effects.result import EffectResult
 from whyprompt.effects.several import outcome_names, several_outcomes
 from whyprompt.errors import EstimationError
 from whyprompt.tables import open_table
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.checks.balance import Denominator
     from whyprompt.effects.comparison import Comparison
     from whyprompt.effects.methods.make import MethodLike
-    from whyprompt.effects.result import EffectResult
     from whyprompt.effects.several import EffectsResult
     from whyprompt.graph.model import CausalGraph
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 # Of a joint distribution, where none were asked for.
 _JOINT_DRAWS = 20_000
 _BOOTSTRAP_DRAWS = 1_000
+# Designs with one arm a row.
+_ONE_ARM = ("observational", "randomized")
 
 
 @overload
@@ -102,8 +106,10 @@ def estimate_effect(
 
     Parameters
     ----------
-    frame : DataFrame
-        pandas, polars or pyarrow. It is read and never written.
+    frame : DataFrame, str or list of str
+        pandas, polars or pyarrow. It is read and never written. Or the path of a Parquet file, a pattern such
+        as ``"logs/*.parquet"``, or several: read whole where that takes no more than `memory`, and in passes
+        by DuckDB otherwise, as ``settings["table"]`` and a warning say.
     treatment : str
         Column with the arm: 0/1, boolean, or levels of which `treated` names one. A roll-out with `changed`
         does without.
@@ -171,6 +177,7 @@ def estimate_effect(
         For everything random (folds, draws, a random order), dealt to rows by what they hold: the order of
         the table decides only between equal scores, and not where `tie_break` is given.
     **options
+        Of a path: `memory`, what the table may take, bytes or ``"2GB"`` (default a quarter of what is free).
         Of the method: ``method="nearest", caliper=0.2`` is ``method=Nearest(caliper=0.2)``; of the design.
         One that they have not is refused by name.
         Of a paired design: `unit`, the column with the item (default ``item_id``), whose repeats under an arm
@@ -249,6 +256,14 @@ def estimate_effect(
     >>> [part.label for part in estimate_effect(frame, outcome="grade", levels="sorted", **shared).parts]
     ['at least 2', 'at least 3']
     """
+    asked_for = {name: value for name, value in locals().items() if name not in {"frame", "options"}}
+    memory = options.pop("memory", None)
+    if is_path(frame):
+        return _of_files(frame, memory, {**asked_for, **options})
+    if memory is not None:
+        raise EstimationError(
+            "memory= is of a table given by its path, and this one is in memory", hint="leave it out"
+        )
     table = open_table(frame)
     several = None if isinstance(outcome, str) else outcome_names(outcome)
     if levels is not None:
@@ -302,6 +317,34 @@ def estimate_effect(
     at_least(count, 2, "draws")
     seed(random_state)
     return several_outcomes(compare(table, outcomes=several), draws=count, random_state=random_state)
+
+
+def _of_files(paths: Any, memory: float | str | None, asked: dict[str, Any]) -> EffectResult | EffectsResult:
+    """Read files whole where they fit in memory, and say how they were read."""
+    table = parquet_files(paths, memory)
+    if table.fits:
+        found: EffectResult | EffectsResult = estimate_effect(table.read(), **asked)
+        if not isinstance(found, EffectResult):
+            return found
+        return replace(found, settings={**found.settings, "table": "read whole"})
+    where = f"{table.label} takes {words_of(table.size)} and may take {words_of(table.memory)}"
+    idle = {"levels": None, "by": None, "draws": None}
+    for name, value in idle.items():
+        if asked.pop(name) != value:
+            raise EstimationError(
+                f"{where}: {name}= is not offered beyond that", hint="give more with memory="
+            )
+    if not isinstance(asked["outcome"], str) or asked["design"] not in _ONE_ARM:
+        what = "several outcomes" if asked["design"] in _ONE_ARM else ""
+        raise EstimationError(
+            f"{where}: {what or 'design=' + repr(asked['design'])} is not offered beyond that",
+            hint="name one outcome at a time" if what else "give more with memory=, or average by item first",
+        )
+    if asked["treatment"] is None:
+        raise EstimationError("treatment= is not given", hint="name the column with the arm")
+    from whyprompt.effects.large.estimate import large_effect
+
+    return large_effect(table, **asked)
 
 
 def _refuse_ordered(*, by: object, std_error: str, several: object) -> None:

@@ -79,6 +79,9 @@ def subgroup_effects(
     return with_holm(rows), tuple(few)
 
 
+IMPOSSIBLE = "the interval of the risk difference passes 1 or -1: the rows are too few for it"
+
+
 def part_name(part: Estimate) -> str:
     """Name a subgroup by its column and level."""
     return f"{part.by}={part.label}"
@@ -141,7 +144,7 @@ def impossible_limits(y: NDArray[np.float64], fit: Fit) -> tuple[str, ...]:
     low, high = fit.ci
     if low is None or high is None or not is_binary(y) or (low >= -1.0 and high <= 1.0):
         return ()
-    return ("the interval of the risk difference passes 1 or -1: the rows are too few for it",)
+    return (IMPOSSIBLE,)
 
 
 def heterogeneity(

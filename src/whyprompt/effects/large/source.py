@@ -40,6 +40,11 @@ class Parquet(NamedTuple):
         return self.size <= self.memory
 
     @property
+    def limit(self) -> int:
+        """What DuckDB may take."""
+        return max(self.memory, _LEAST)
+
+    @property
     def label(self) -> str:
         """What it is called in a message."""
         first = self.paths[0].name
@@ -178,7 +183,7 @@ def connected(table: Parquet) -> Iterator[duckdb.DuckDBPyConnection]:
         ) from None
     with tempfile.TemporaryDirectory(prefix="whyprompt-") as folder:
         config: dict[str, Any] = {
-            "memory_limit": f"{max(table.memory, _LEAST)}B",
+            "memory_limit": f"{table.limit}B",
             "temp_directory": folder,
             "preserve_insertion_order": True,
             # Each thread holds blocks of its own.
@@ -190,7 +195,7 @@ def connected(table: Parquet) -> Iterator[duckdb.DuckDBPyConnection]:
             yield connection
         except duckdb.OutOfMemoryException as error:
             raise DataError(
-                f"{table.label}: DuckDB needs more than {words_of(max(table.memory, _LEAST))}, or more disk"
+                f"{table.label}: DuckDB needs more than {words_of(table.limit)}, or more disk"
                 f" for what it puts aside than is free in {Path(folder).parent}: {_first(error)}",
                 hint="give more with memory=, free disk space, or name a folder with more of it in TMPDIR",
             ) from None

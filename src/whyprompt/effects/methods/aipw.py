@@ -50,6 +50,7 @@ _LEARNED_SPLITS, _LEARNED_ROWS = 3, 9_000
 _FOLDS, _FEWER_FOLDS, _FEWER_FROM = 5, 3, 9_000
 # Rows beyond which units are dealt to folds one by one.
 HASHED = 1_000_000
+_WORD = np.uint64(0xFFFFFFFF)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,7 +144,7 @@ class AIPW(Weighting):
         order = np.argsort(problem.places, kind="stable")
         ordered = problem.take(order)
         codes = cluster_codes(ordered.cluster, len(order))
-        folds = self._folds(ordered.treated, codes)
+        folds = self.settled_folds([int(ordered.treated.sum()), int((~ordered.treated).sum())], codes)
         seeds = [plan.random_state]
         splits = self._deals(len(order), plan, known=problem.known_score is not None)
         if folds > 1 and splits > 1:
@@ -162,13 +163,10 @@ class AIPW(Weighting):
                 refused.append(error)
             # Where most deals separate the arms, the others are lucky ones.
             if 2 * len(refused) >= len(seeds):
-                raise SeparatedError(
-                    f"without the rows of one fold, {refused[0].message}",
-                    hint="a penalised score has no such limit: leave propensity='logit' out",
-                )
+                raise separated_without_a_fold(refused[0])
         model = BOOSTED if self.outcome_model is None else told(self.outcome_model)
         settings = {"folds": folds, "splits": len(seeds), "outcome_model": model}
-        remarks = self._remarks(len(order), max(d.clipped for d in deals), len(refused), len(seeds))
+        remarks = self.remarks(len(order), max(d.clipped for d in deals), len(refused), len(seeds))
         back = np.argsort(order)
 
         def of(y: Floats) -> Fit:
@@ -187,13 +185,12 @@ class AIPW(Weighting):
 
         return replace(of(problem.y), again=of)
 
-    def _folds(self, treated: Bools, codes: NDArray[np.intp] | None) -> int:
+    def settled_folds(self, arms: Sequence[int], codes: NDArray[np.intp] | None = None) -> int:
+        """Give the number of folds, by the rows of either arm and the clusters."""
         if self.folds is not None:
             return self.folds
-        most = int(min(treated.sum(), (~treated).sum()))
-        if codes is not None:
-            most = min(most, int(codes.max()) + 1)
-        return max(2, min(_FOLDS if len(treated) < _FEWER_FROM else _FEWER_FOLDS, most))
+        most = min(arms) if codes is None else min(*arms, int(codes.max()) + 1)
+        return max(2, min(_FOLDS if sum(arms) < _FEWER_FROM else _FEWER_FOLDS, most))
 
     def _deals(self, n: int, plan: Plan, *, known: bool) -> int:
         if self.splits is not None:
@@ -202,7 +199,8 @@ class AIPW(Weighting):
         most, rows = (_SPLITS, _ROWS) if plain else (_LEARNED_SPLITS, _LEARNED_ROWS)
         return max(1, min(most, rows // n))
 
-    def _remarks(self, n: int, clipped: int, separated: int, deals: int) -> tuple[str, ...]:
+    def remarks(self, n: int, clipped: int, separated: int, deals: int) -> tuple[str, ...]:
+        """Say what of the scores a reader must know."""
         out = []
         if clipped:
             out.append(
@@ -300,19 +298,47 @@ class AIPW(Weighting):
         return replace(weighed(weights, means, influence, score), residual=left)
 
 
+def separated_without_a_fold(error: SeparatedError) -> SeparatedError:
+    """Say that what separates the arms does so among the rows of the other folds."""
+    return SeparatedError(
+        f"without the rows of one fold, {error.message}",
+        hint="a penalised score has no such limit: leave propensity='logit' out",
+    )
+
+
+def check_folds(folds: int, smallest: int, n_units: int) -> None:
+    """Refuse a number of folds that so many rows of the smaller arm, or units, do not allow."""
+    most = min(n_units, smallest)
+    if not 2 <= folds <= most:
+        what = f"{smallest} rows in an arm" if most == smallest else f"{n_units} clusters"
+        raise EstimationError(
+            f"folds={folds}: with {what}, choose 1 to {most}",
+            hint="cross-fitting needs units to fit on and units to predict; ipw and overlap do not",
+        )
+
+
 def hashed_folds(first: int, count: int, folds: int, random_state: int) -> NDArray[np.int64]:
     """Give the folds of `count` units from the place `first` on, by the seed and by each one's place alone.
 
-    Units are so many that folds of equal size need not be enforced, and no deal of all of them at once need
-    be held in memory: the finaliser of Steele, Lea and Flood (2014, OOPSLA, SplittableRandom).
+    Units are so many that folds of equal size need not be enforced, and that no deal of all of them at once
+    is to be held in memory. The finaliser of MurmurHash3 (Appleby 2011, public domain), of 32 bits.
     """
-    word = np.uint64
-    start = np.random.SeedSequence(random_state).generate_state(1, dtype=np.uint64)[0]
-    with np.errstate(over="ignore"):
-        z = start + (np.arange(first, first + count, dtype=word) + word(1)) * word(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> word(30))) * word(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> word(27))) * word(0x94D049BB133111EB)
-    return np.asarray((z ^ (z >> word(31))) % word(folds), dtype=np.int64)
+    z = (np.arange(first, first + count, dtype=np.uint64) + _word(random_state)) & _WORD
+    z = ((z ^ (z >> np.uint64(16))) * np.uint64(0x85EBCA6B)) & _WORD
+    z = ((z ^ (z >> np.uint64(13))) * np.uint64(0xC2B2AE35)) & _WORD
+    return np.asarray((z ^ (z >> np.uint64(16))) % np.uint64(folds), dtype=np.int64)
+
+
+def hashed_sql(place: str, folds: int, random_state: int) -> str:
+    """Write `hashed_folds` of the whole number `place`."""
+    z = f"(({place} + {int(_word(random_state))})::ubigint & {_WORD}::ubigint)"
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        z = f"((xor({z}, {z} >> {shift}) * {factor}::ubigint) & {_WORD}::ubigint)"
+    return f"(xor({z}, {z} >> 16) % {folds})"
+
+
+def _word(random_state: int) -> np.uint64:
+    return np.uint64(np.random.SeedSequence(random_state).generate_state(1)[0])
 
 
 class _Deal(NamedTuple):
@@ -377,13 +403,7 @@ def deal_folds(
     units = np.arange(n) if codes is None else codes
     n_units = int(units.max()) + 1
     smallest = int(min(treated.sum(), n - treated.sum()))
-    most = min(n_units, smallest)
-    if not 2 <= folds <= most:
-        what = f"{smallest} rows in an arm" if most == smallest else f"{n_units} clusters"
-        raise EstimationError(
-            f"folds={folds}: with {what}, choose 1 to {most}",
-            hint="cross-fitting needs units to fit on and units to predict; ipw and overlap do not",
-        )
+    check_folds(folds, smallest, n_units)
     rng = np.random.default_rng(random_state)
     # A cluster goes by the arm of most of its rows; those with as many of each are dealt by themselves.
     lean = np.sign(np.bincount(units, weights=treated - 0.5))
