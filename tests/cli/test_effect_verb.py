@@ -979,3 +979,29 @@ def test_a_long_estimate_tells_how_far_it_is(run, monkeypatch):
     assert (quiet[1], quiet[2]) == (out, "")
     assert "lalonde.csv: learning what decides the arm 0/10" in err
     assert "lalonde.csv: learned 10/10" in err
+
+
+def test_a_parquet_table_larger_than_its_memory_is_computed_in_passes(run, tmp_path):
+    frame = pd.read_csv(LALONDE)
+    paths = [tmp_path / f"part{k}.parquet" for k in range(2)]
+    frame.iloc[:300].to_parquet(paths[0])
+    frame.iloc[300:].to_parquet(paths[1])
+    asked = ("--treatment", "treat", "--outcome", "re78", "--confounders", COVARIATES, "--method", "overlap")
+    code, out, _ = run(*paths, *asked, "--memory", "1KB", "--json")
+    found = json.loads(out)
+    whole = estimate_effect(
+        frame, treatment="treat", outcome="re78", confounders=COVARIATES.split(","), method="overlap"
+    )
+    assert (code, found["estimate"]) == (0, pytest.approx(whole.estimate, rel=1e-10))
+    assert "DuckDB" in found["settings"]["table"]
+    code, out, _ = run(*paths, *asked, "--json")
+    assert (code, json.loads(out)["estimate"]) == (0, pytest.approx(whole.estimate, rel=1e-12))
+    for extra, said in (
+        (("--check", "sensitivity"), "--check has no meaning with a table that is larger than --memory"),
+        (("--method", "full"), "method 'full' is not offered beyond that"),
+        (("--memory", "much"), "--memory much is no amount of memory"),
+    ):
+        code, _, err = run(*paths, *asked, "--memory", "1KB", *extra)
+        assert (code, said in err) == (2, True), err
+    code, _, err = run(LALONDE, *asked, "--memory", "1KB")
+    assert (code, "with a table that is not Parquet" in err) == (2, True)

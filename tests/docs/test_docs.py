@@ -288,6 +288,7 @@ def place(tmp_path, monkeypatch, tiny_model):
     with_gaps().to_csv(tmp_path / "gaps.csv", index=False)
     rollout().to_csv(tmp_path / "rollout.csv", index=False)
     log(("few_shot", "direct")).to_csv(tmp_path / "logs.csv", index=False)
+    log(("few_shot", "direct")).to_parquet(tmp_path / "logs.parquet")
     monkeypatch.chdir(tmp_path)
     load = wp.load_model
     monkeypatch.setattr(wp, "load_model", lambda _name: load(str(tiny_model)))
@@ -346,7 +347,7 @@ EFFECTS = [
     for path in TEXTS
     for number, (tool, *words) in enumerate(commands(path))
     # Pages on tools have their logs made for them: test_tool_pages.py runs them.
-    if words[0] == "effect" and any(w.endswith(".csv") for w in words) and path.parent.name != "tools"
+    if words[0] == "effect" and any(w.endswith((".csv", ".parquet")) for w in words) and path.parent.name != "tools"
 ]
 
 

@@ -35,7 +35,7 @@ _KINDS = {
 }
 _GAPS = {"missing_outcome": "text", "auxiliary": "columns"}
 # What a table has whose columns are named, and logs have not.
-_ONLY_TABLES = {"unit", "as_", "impute", "check", "out", "no_code"}
+_ONLY_TABLES = {"unit", "as_", "impute", "check", "memory", "out", "no_code"}
 _PAIRED = {"design", "unit", "treated", "control", "cluster", "level"}
 _DOSE = {"confounders", "graph", "method", "design", "cluster", "std_error", "level", "random_state"}
 
@@ -147,6 +147,13 @@ def effect(
     item: Item = None,
     reference: Reference = None,
     changed: Changed = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="What a Parquet table may take, such as 2GB; a larger one is computed in passes by DuckDB."
+            " Default: a quarter of what is free."
+        ),
+    ] = None,
     no_code: NoCode = False,
     out: Out = None,
     as_json: AsJson = False,
@@ -212,9 +219,14 @@ def effect(
         checks, single=kind is None and len(outcomes) == 1, paired=design == "paired", impute=impute
     )
     _refuse_beside(design, checks, kind, impute)
-    frame = read_table(table)
     with said_in_flags(ctx, inside_options()):
-        if impute is not None:
+        frame = _read(tables, memory)
+        if isinstance(frame, list):
+            _refuse(given & {"check", "impute", "as_", "unit"}, "with a table that is larger than --memory")
+            asked = {**_with_method(asked), "memory": memory}
+            shown: Any = outcomes if len(outcomes) > 1 else outcomes[0]
+            result = wp.estimate_effect(frame, treatment=treatment, outcome=shown, **asked)
+        elif impute is not None:
             result, asked = _imputed(frame, str(treatment), outcomes[0], asked, impute)
         else:
             with _told(frame, table.name):
@@ -239,11 +251,23 @@ def _refuse(unwanted: set[str], where: str) -> None:
     refuse(", ".join(f"--{name.strip('_').replace('_', '-')}" for name in sorted(unwanted)), where)
 
 
+def _read(tables: Sequence[Path], memory: str | None) -> _Frame:
+    """Read the table, or give its paths where it is larger than the memory that it may take."""
+    if tables[0].suffix.lower() != ".parquet":
+        _refuse({"memory"} if memory is not None else set(), "with a table that is not Parquet")
+        return read_table(tables[0])
+    from whyprompt.effects.large.source import parquet_files
+
+    paths = [str(path) for path in tables]
+    found = parquet_files(paths, memory)
+    return found.read() if found.fits else paths
+
+
 def _refuse_several(tables: Sequence[Path]) -> None:
-    if len(tables) > 1:
+    if len(tables) > 1 and {path.suffix.lower() for path in tables} != {".parquet"}:
         raise EstimationError(
             "--treatment and --outcome name columns of one table, and several files are given",
-            hint="logs need neither; or put the tables together",
+            hint="logs need neither; Parquet files may be several; or put the tables together",
         )
 
 

@@ -16,8 +16,6 @@ from whyprompt.stats.clusters import within_clusters
 from whyprompt.stats.left_over import Predicted, every
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from whyprompt.effects.checks.balance import Denominator
@@ -150,20 +148,20 @@ def errors_of_clusters(
     found = rows.connection.execute("select * from clusters").fetchnumpy()
     g = np.column_stack([np.asarray(found[f"g{k}"], dtype=np.float64) for k in range(len(asked))])
     total, squares, size, values = g[:, :2], g[:, 2:4], g[:, 4:6], g[:, 6:8]
-    df: Callable[[Floats], float | None] = lambda _: count - 1.0  # noqa: E731 - the same for all
+    df, contrast = count - 1.0, np.array([1.0, -1.0])
     if summed:
         sums = values * np.sqrt(count / (count - 1))
-    elif known:
-        # Residuals over the arm's size are their shares times themselves.
-        sizes = np.array([a.weight for a in arms])
-        sums, df = within_clusters(total, squares, size, residuals=(values * sizes, values))
     else:
-        sums, df = within_clusters(total, squares, size, values)
+        # Residuals over the arm's size are their shares times themselves.
+        residuals = (values * np.array([a.weight for a in arms]), values) if known else None
+        sums, of_contrast = within_clusters(
+            total, squares, size, None if known else values, residuals=residuals
+        )
+        df = of_contrast(contrast)
     alone = known and bool((total.max(axis=0) > 1.0 - 1e-12).any())
 
     def error(one: float, none: float) -> tuple[float | None, float | None]:
-        contrast = np.array([one, -none])
-        return (None, None) if alone else (float(np.linalg.norm(sums @ contrast)), df(contrast))
+        return (None, None) if alone else (float(np.linalg.norm(sums @ (contrast * (one, none)))), df)
 
     in_arms = (size > 0).sum(axis=0)
     return Errors(error, count, (int(in_arms[0]), int(in_arms[1])))

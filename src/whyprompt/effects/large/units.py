@@ -48,8 +48,8 @@ def find_units_of(rows: Rows, outcome: str, covariates: Sequence[str]) -> tuple[
         if rows.first([f"count(*) filter ({gone})"])[0]:
             return None
         t = rows.is_treated
-        groups = f"(select bool_or({t}) and not bool_and({t}) as both from {rows.source} group by {column})"
-        count, both = rows.first(["count(*)", "count(*) filter (both)"], groups)
+        groups = f"(select bool_or({t}) and not bool_and({t}) as two from {rows.source} group by {column})"
+        count, both = rows.first(["count(*)", "count(*) filter (two)"], groups)
         if not 1 < count < rows.n_rows:
             return None
         codes = np.empty(0, dtype=np.intp)

@@ -1,0 +1,307 @@
+"""Tables larger than memory: every figure and every word as in memory, and every bad input by its name."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+
+from whyprompt import CausalGraph, estimate_effect
+from whyprompt.effects.large import source
+from whyprompt.effects.methods import aipw
+from whyprompt.effects.methods.aipw import hashed_folds, hashed_sql
+from whyprompt.errors import DataError, EstimationError, GraphError
+
+ARMS = {"treatment": "arm", "outcome": "y", "treated": "cot", "control": "direct"}
+ALL = {**ARMS, "confounders": ["x", "z", "b", "task"]}
+TEXTBOOK = {
+    "method": "aipw",
+    "outcome_model": "linear",
+    "calibrate": False,
+    "propensity": "logit",
+    "splits": 1,
+}
+# Of a table as small: passes are taken all the same.
+PASSES = {"memory": "1KB"}
+
+
+def frame_of(n=600, *, seed=1, binary=False):
+    rng = np.random.default_rng(seed)
+    x, z, b = rng.normal(size=n) * 3 + 10, rng.exponential(size=n), rng.random(n) < 0.3
+    task = np.array(["math", "code", "qa"])[rng.integers(0, 3, n)]
+    chance = 1 / (1 + np.exp(0.4 - 0.12 * (x - 10) - 0.4 * (z - 1) + 0.3 * b - 0.5 * (task == "code")))
+    t = rng.random(n) < chance
+    y = 1 + 0.3 * t + 0.5 * (x - 10) + 0.3 * z + 0.4 * (task == "qa") + rng.normal(size=n)
+    if binary:
+        y = (rng.random(n) < 1 / (1 + np.exp(-0.3 * t - 0.3 * (x - 10) + 0.2 * z))).astype(int)
+    columns = {"arm": np.where(t, "cot", "direct"), "y": y, "x": x, "z": z, "b": b, "task": task}
+    return pd.DataFrame({**columns, "site": rng.integers(0, 40, n), "share": chance})
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("large")
+    out = {}
+    for kind in ("number", "binary"):
+        frame = frame_of(binary=kind == "binary")
+        path = folder / f"{kind}.parquet"
+        frame.to_parquet(path, row_group_size=250)
+        out[kind] = (frame, str(path))
+    return out
+
+
+def close(one, other):
+    """To ten digits; what is rounding of nothing may be any rounding."""
+    if one is None or other is None:
+        assert one is other
+    else:
+        assert one == pytest.approx(other, rel=1e-10, abs=1e-12)
+
+
+def rounded(text):
+    """Leave out figures that are rounding of nothing."""
+    return re.sub(r"the largest is (0|\S+e-1\d)", "the largest is 0", text)
+
+
+def same(frame, path, **asked):
+    one, other = estimate_effect(frame, **asked), estimate_effect(path, **PASSES, **asked)
+    for name in (
+        "estimate",
+        "std_error",
+        "ci_low",
+        "ci_high",
+        "p_value",
+        "df",
+        "mean_treated",
+        "mean_control",
+    ):
+        close(getattr(other.overall, name), getattr(one.overall, name))
+    for name in ("n_treated", "n_control", "n_treated_used", "n_control_used", "ess_treated", "ess_control"):
+        close(getattr(other, name), getattr(one, name))
+    assert [r.covariate for r in other.balance] == [r.covariate for r in one.balance]
+    for mine, row in zip(other.balance, one.balance, strict=True):
+        for name in ("smd_before", "smd_after", "variance_ratio_before", "variance_ratio_after"):
+            close(getattr(mine, name), getattr(row, name))
+        assert (mine.ks_after is None) is not mine.binary
+        if mine.binary:
+            close(mine.ks_after, row.ks_after)
+    for mine, row in zip(other.measures, one.measures, strict=True):
+        for name in ("estimate", "std_error", "ci_low", "ci_high"):
+            close(getattr(mine, name), getattr(row, name))
+    assert other.sentence == one.sentence
+    assert [rounded(str(a)) for a in other.assumptions] == [rounded(str(a)) for a in one.assumptions]
+    assert other.warnings[:-1] == one.warnings
+    assert "DuckDB took its sums in passes" in other.warnings[-1]
+    assert {k: v for k, v in other.settings.items() if k != "table"} == one.settings
+    assert other.std_error_method == one.std_error_method
+    return other
+
+
+CASES = [
+    {"method": "naive"},
+    {"method": "naive", "cluster": "site"},
+    {"method": "naive", "design": "randomized"},
+    {"method": "ipw"},
+    {"method": "ipw", "estimand": "ate", "stabilised": True},
+    {"method": "ipw", "estimand": "atc", "cluster": "site"},
+    {"method": "ipw", "propensity": "share"},
+    {"method": "overlap", "denominator": "weighted", "level": 0.9},
+    {"method": "overlap", "cluster": "site", "denominator": "all"},
+    {"method": "entropy"},
+    {"method": "entropy", "estimand": "ate", "cluster": "site"},
+    {"method": "entropy", "estimand": "atc", "targets": "fixed"},
+    *({**TEXTBOOK, "estimand": estimand} for estimand in ("att", "atc", "ate", "ato")),
+    {**TEXTBOOK, "folds": 1, "cluster": "site"},
+    {**TEXTBOOK, "propensity": "share", "folds": 2, "random_state": 3},
+]
+
+
+@pytest.mark.parametrize("asked", CASES, ids=lambda a: "-".join(str(v) for v in a.values()))
+def test_every_digit_and_word_is_that_of_the_rows_in_memory(tables, asked):
+    kind = "binary" if asked.get("estimand", "att") in {"att", "ato"} else "number"
+    same(*tables[kind], **ALL, **asked)
+
+
+def test_several_files_and_a_pattern_are_one_table(tables, tmp_path):
+    frame, path = tables["number"]
+    for k in range(3):
+        frame.iloc[200 * k : 200 * (k + 1)].to_parquet(tmp_path / f"part{k}.parquet")
+    whole = estimate_effect(path, method="ipw", **ALL, **PASSES)
+    parts = [str(tmp_path / f"part{k}.parquet") for k in range(3)]
+    for given in (str(tmp_path / "part*.parquet"), parts):
+        close(estimate_effect(given, method="ipw", **ALL, **PASSES).estimate, whole.estimate)
+    found = estimate_effect(parts, method="ipw", **ALL)
+    assert (found.settings["table"], found.weights.shape) == ("read whole", (600,))
+    close(found.std_error, whole.std_error)
+
+
+def test_levels_of_one_arm_items_other_arms_and_a_graph(tables, tmp_path):
+    frame = tables["number"][0].copy()
+    frame.loc[(frame["arm"] == "direct") & (frame.index < 30), "task"] = "law"
+    frame.loc[frame.index % 97 == 0, "arm"] = "other"
+    frame["copy"], frame["item_id"] = 2.0 * frame["x"] - 1.0, frame.index // 2
+    path = str(tmp_path / "t.parquet")
+    frame.to_parquet(path)
+    asked = {**ARMS, "confounders": ["x", "copy", "task"], "base_levels": {"task": "qa"}}
+    found = same(frame, path, method="overlap", **asked)
+    assert found.settings["cluster"] == "item_id"
+    assert any("'law'" in text for text in found.warnings)
+    same(frame, path, method="ipw", cluster="none", **asked)
+    graph = CausalGraph.read("x -> arm; x -> y; task -> arm; task -> y; arm -> y; arm -> z")
+    same(frame, path, method="entropy", cluster="none", graph=graph, **ARMS)
+    with pytest.raises(GraphError):
+        estimate_effect(path, method="ipw", graph=graph, confounders=["x", "z"], **ARMS, **PASSES)
+    for shown, more in ((frame, {}), (path, PASSES)):
+        with pytest.raises(EstimationError, match="levels that one arm has alone: task = 'law'"):
+            estimate_effect(shown, method="ipw", estimand="ate", cluster="none", **asked, **more)
+
+
+def test_rows_are_dealt_alike_by_place_where_they_are_very_many(tables, monkeypatch):
+    """Beyond so many rows folds follow from places, in memory and not; here from the first row on."""
+    frame, path = tables["number"]
+    drawn = estimate_effect(frame, **ALL, **TEXTBOOK).estimate
+    for module in (aipw, sys.modules["whyprompt.effects.large.weighed"]):
+        monkeypatch.setattr(module, "HASHED", 10)
+    assert same(frame, path, **ALL, **TEXTBOOK).estimate != drawn
+    shuffled = estimate_effect(frame.sample(frac=1.0, random_state=0), **ALL, **TEXTBOOK).estimate
+    close(shuffled, estimate_effect(frame, **ALL, **TEXTBOOK).estimate)
+    made = duckdb.sql("from range(20000) t(i)").project(hashed_sql("(i + 7)", 5, 3)).fetchall()
+    folds = np.array([row[0] for row in made])
+    np.testing.assert_array_equal(folds, hashed_folds(7, 20_000, 5, 3))
+    assert np.abs(np.bincount(folds) / 4_000 - 1).max() < 0.06
+
+
+def test_a_table_without_a_spread_and_a_separated_one_say_so_as_in_memory(tables, tmp_path):
+    frame = tables["number"][0].copy()
+    path = str(tmp_path / "t.parquet")
+    frame["flat"], frame["apart"] = 2.0, np.where(frame["arm"] == "cot", 1.0, -1.0) * frame["z"]
+    frame["same"] = np.where(frame["arm"] == "cot", 1.0, 0.0)
+    frame.to_parquet(path)
+    asked = {**ARMS, "confounders": ["x"], "method": "ipw", "outcome": "same"}
+    assert same(frame, path, **asked).std_error is None
+    same(frame, path, **{**asked, "outcome": "y", "confounders": ["x", "flat"]})
+    for columns in (["apart", "x"], ["x", "same"]):
+        messages = []
+        for shown, more in ((frame, {}), (path, PASSES)):
+            with pytest.raises(EstimationError) as error:
+                estimate_effect(shown, **{**asked, "outcome": "y", "confounders": columns}, **more)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+        assert "separated" in messages[0]
+
+
+BAD = [
+    ({"outcome": "gap"}, "outcome column 'gap' has 1 missing value"),
+    ({"outcome": "infinite"}, "has 1 infinite value(s), the first in row 3"),
+    ({"outcome": "task"}, "outcome column 'task' is text"),
+    ({"outcome": "yy"}, "outcome column 'yy' is not in the table"),
+    ({"confounders": ["when"]}, "confounder column 'when' holds"),
+    ({"confounders": ["name"]}, "confounder 'name' has 600 levels in 600 rows"),
+    ({"confounders": ["latency_ms"]}, "'latency_ms' cannot be a confounder"),
+    ({"treatment": "one", "treated": None, "control": None}, "treatment column 'one' is constant"),
+    ({"treatment": "task", "treated": None, "control": None}, "has 3 levels (code, math, qa)"),
+    ({"treated": "none"}, "no row of treatment column 'arm' has the level 'none'"),
+    ({"propensity": "x"}, "must lie strictly between 0 and 1"),
+    ({"base_levels": {"task": "law"}, "confounders": ["task"]}, "reference level 'law' does not occur"),
+    ({"estimand": "atx"}, "estimand 'atx' is not known"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), BAD, ids=lambda v: v if isinstance(v, str) else "")
+def test_bad_columns_are_refused_in_the_words_of_memory(tables, tmp_path, change, said):
+    frame = tables["number"][0].copy()
+    frame["gap"], frame["infinite"], frame["one"] = frame["y"], frame["y"], "cot"
+    frame.loc[5, "gap"], frame.loc[3, "infinite"] = None, np.inf
+    frame["when"], frame["name"] = pd.Timestamp("2025-01-01"), [f"n{k}" for k in range(len(frame))]
+    frame["latency_ms"] = frame["x"]
+    path = str(tmp_path / "t.parquet")
+    frame.to_parquet(path)
+    messages = []
+    for shown, more in ((frame, {}), (path, PASSES)):
+        with pytest.raises((DataError, EstimationError)) as error:
+            estimate_effect(shown, **{**ARMS, "confounders": ["x"], "method": "ipw", **change}, **more)
+        messages.append(str(error.value))
+    assert said in messages[0]
+    assert messages[1] == messages[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "the default, aipw with learned models, needs its rows"),
+        ({"method": "kernel"}, "method 'kernel' is not offered"),
+        ({"method": "aipw", "propensity": "logit"}, "weights are not calibrated"),
+        ({**TEXTBOOK, "outcome_model": "boosted"}, "learned models need its rows"),
+        ({**TEXTBOOK, "cluster": "site"}, "are not dealt to folds"),
+        ({"method": "ipw", "truncate": 0.99}, "truncate= sorts its scores"),
+        ({"method": "ipw", "std_error": "bootstrap"}, "std_error='bootstrap' is not offered"),
+        ({"method": "ipw", "by": "task"}, "by= is not offered"),
+        ({"method": "ipw", "outcome": ["y", "z"]}, "several outcomes is not offered"),
+        ({"design": "paired"}, "design='paired' is not offered"),
+    ],
+)
+def test_what_needs_rows_is_refused_with_what_is_offered(tables, asked, said):
+    with pytest.raises(EstimationError) as error:
+        estimate_effect(tables["number"][1], **{**ALL, **asked}, **PASSES)
+    assert said in error.value.message
+    assert "may take 0 MB" in error.value.message or "cluster" in error.value.message
+    if "method" in said:
+        assert "naive, ipw, overlap, entropy" in str(error.value.hint)
+
+
+def test_files_that_are_no_table(tables, tmp_path, monkeypatch):
+    frame, path = tables["number"]
+    text = tmp_path / "t.parquet"
+    text.write_text("a,b\n1,2\n")
+    for given, said in (
+        (str(text), "is not a Parquet file"),
+        (str(tmp_path / "none.parquet"), "there is no such file"),
+        (str(tmp_path / "*.pq"), "no file has a name of this pattern"),
+    ):
+        with pytest.raises(DataError, match=re.escape(said)):
+            estimate_effect(given, method="ipw", **ALL)
+    other = str(tmp_path / "other.parquet")
+    frame.drop(columns="z").to_parquet(other)
+    with pytest.raises(DataError, match="are not one table: not both have 'z'"):
+        estimate_effect([path, other], method="ipw", **ALL)
+    frame.iloc[:0].to_parquet(other)
+    with pytest.raises(DataError, match="the table has no rows"):
+        estimate_effect(other, method="ipw", **ALL)
+    with pytest.raises(EstimationError, match="memory='much' is no amount"):
+        estimate_effect(path, method="ipw", memory="much", **ALL)
+    with pytest.raises(EstimationError, match="memory= is of a table given by its path"):
+        estimate_effect(frame, method="ipw", memory="1GB", **ALL)
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(DataError, match="is not installed") as error:
+        estimate_effect(path, method="ipw", **ALL, **PASSES)
+    assert "pip install 'whyprompt[tables]'" in str(error.value.hint)
+
+
+def _sorted_without_room(table):
+    with source.connected(table) as connection:
+        connection.execute("set max_temp_directory_size = '1KB'")
+        connection.execute(
+            "create temp table t as select i, i::varchar v from range(20000000) t(i) order by v"
+        )
+
+
+def test_a_disk_without_room_is_named(tables):
+    """A folder for what is put aside, of no size, stands for a disk that is full."""
+    table = source.parquet_files(tables["number"][1], "1KB")
+    with pytest.raises(DataError, match="more disk for what it puts aside") as error:
+        _sorted_without_room(table)
+    assert "TMPDIR" in str(error.value.hint)
+
+
+def test_the_size_of_a_table_decides(tables, monkeypatch):
+    table = source.parquet_files(tables["number"][1])
+    assert table.size == pytest.approx(600 * 8 * 8, rel=0.4)
+    assert table.fits
+    monkeypatch.setattr(source, "_free", lambda: 1e9)
+    assert source.bytes_of(None) == 250_000_000
+    assert not source.parquet_files(tables["number"][1], table.size - 1).fits
+    assert source.parquet_files(tables["number"][1], table.size).fits
