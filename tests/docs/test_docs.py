@@ -347,7 +347,8 @@ EFFECTS = [
     for path in TEXTS
     for number, (tool, *words) in enumerate(commands(path))
     # Pages on tools have their logs made for them: test_tool_pages.py runs them.
-    if words[0] == "effect" and any(w.endswith((".csv", ".parquet")) for w in words) and path.parent.name != "tools"
+    if path.parent.name != "tools"
+    if words[0] == "effect" and any(w.endswith((".csv", ".parquet")) for w in words)
 ]
 
 
