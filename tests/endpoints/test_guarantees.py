@@ -50,7 +50,9 @@ def killed(study, folder, proxy, after, rng):
     return os.WIFSIGNALED(os.waitpid(pid, 0)[1])
 
 
-def test_killed_at_any_moment_it_goes_on_and_pays_twice_at_most_what_was_on_its_way(proxy, plan, tmp_path):
+def test_killed_at_any_moment_it_goes_on_and_pays_twice_at_most_what_was_on_its_way(
+    proxy, plan, tmp_path, record_property
+):
     link, rng = proxy(), random.Random(5)  # noqa: S311 - moments, drawn anew alike
     study = plan(link.url, n=12)
     alone = load(run_study(study, tmp_path / "alone"), study, tmp_path / "alone")
@@ -65,6 +67,10 @@ def test_killed_at_any_moment_it_goes_on_and_pays_twice_at_most_what_was_on_its_
     assert link.sent == sent  # nothing is asked for that is there
     twice = sum(n - 1 for n in link.generated.values()) - needed  # the first run asked for each once
     perhaps = attempts(tmp_path / "killed", where="outcome IS NULL")
+    # In the report of --junitxml.
+    record_property(
+        "needed, sent, kills, generated twice, perhaps paid", (needed, sent, kills, twice, perhaps)
+    )
     assert kills >= 5
     assert 0 <= twice <= perhaps <= 4 * kills
     assert result.paid["perhaps_paid"] == perhaps
@@ -84,18 +90,22 @@ def pd_equal(one, other):
 
 
 # ------------------------------------------------------------------------------------ G3: faults
-def test_what_fails_on_the_way_is_sent_again_and_what_is_refused_is_not(proxy, plan, tmp_path):
+def test_what_fails_on_the_way_is_sent_again_and_what_is_refused_is_not(
+    proxy, plan, tmp_path, record_property
+):
     link = proxy(faults={"503": 0.15, "reset": 0.1, "truncated": 0.1}, seed=3)
     study = plan(link.url, n=12)
     result = run_study(study, tmp_path)
     frame = load_trials(study, tmp_path)
+    twice = sum(n - 1 for n in link.generated.values())
+    record_property("needed, sent, faults, generated twice", (24, link.sent, dict(link.failed), twice))
     assert len(frame) == 24
     assert frame["string_match"].notna().all()
     assert min(link.failed[f] for f in ("503", "reset", "truncated")) >= 1
     assert result.paid["requests"] == link.sent == 24 + link.failed.total()
     assert attempts(tmp_path, where="outcome = 'http 503'") == link.failed["503"]
     assert result.paid["perhaps_paid"] == link.failed["reset"] + link.failed["truncated"]
-    assert sum(n - 1 for n in link.generated.values()) == link.failed["truncated"]
+    assert twice == link.failed["truncated"]
 
 
 def test_a_refused_request_is_sent_once_and_says_why(proxy, plan, tmp_path):
@@ -110,13 +120,14 @@ def test_a_refused_request_is_sent_once_and_says_why(proxy, plan, tmp_path):
 
 
 # ------------------------------------------------------------------------------------ G4 to G7
-def test_a_rejection_lowers_the_rate_and_costs_no_attempt(proxy, plan, tmp_path):
+def test_a_rejection_lowers_the_rate_and_costs_no_attempt(proxy, plan, tmp_path, record_property):
     bucket, sound = Bucket(8.0, headers={"retry-after-ms": "150"}), (200, {}, json.dumps(SOUND))
     # Answered by the proxy itself: a server that is slow today would never be asked too fast.
     link = proxy(before=lambda n, body: bucket(n, body) or sound)
     study = plan(link.url, n=12, model={"limits": {"concurrency": 8, "attempts": 1}})
     run_study(study, tmp_path)
     assert load_trials(study, tmp_path)["string_match"].notna().all()
+    record_property("needed, sent, rejected", (24, link.sent, bucket.rejected))
     assert 1 <= bucket.rejected <= 20
     assert link.sent == 24 + bucket.rejected
 

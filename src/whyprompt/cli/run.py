@@ -108,7 +108,9 @@ def _at_most(count: RunResult) -> str:
     paid = count.paid
     money = f", {format_number(paid['money'])} {count.currency}" if "money" in paid else ""
     sent, tokens = counted(int(paid["requests"]), "request"), counted(int(paid["tokens"]), "token")
-    return f"At most {sent}, {tokens}{money}, the probe's few aside."
+    exact = all(c.verdict == "passes" for c in count.checks if c.name == "tokens")
+    at_most = "At most" if exact else "By an estimate of three characters a token, at most"
+    return f"{at_most} {sent}, {tokens}{money}, the probe's few aside."
 
 
 _SAID = {"passes": "ok", "doubtful": "warn", "fails": "fail"}
@@ -272,7 +274,7 @@ def doctor(
     """Check that this environment can run a study."""
     from whyprompt.trials.doctor import examine, examine_endpoint
 
-    checks = examine() if model is None else examine_endpoint(opened(model, None, no_code=True)[0])
+    checks = examine() if model is None else examine_endpoint(opened(model, None, no_code=False)[0])
     failed = [c for c in checks if c.verdict == "fails"]
     lines = _lines(checks)
     lines.append("Everything a study needs is here." if not failed else f"{len(failed)} check(s) failed.")

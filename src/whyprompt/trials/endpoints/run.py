@@ -143,7 +143,7 @@ def _fingerprint(settings: EndpointSettings, abilities: Abilities) -> str:
 def _notices(abilities: Abilities, codec: EndpointCodec, dropped: set[str]) -> list[str]:
     notices = [f"the probe leaves in doubt: {line}" for line in doubts(abilities)]
     if not codec.tokenizes:
-        notices.append("tokens of prompts are an estimate, of three characters each; budgets count bytes")
+        notices.append("budgets count a token for every byte of a prompt before it goes, and its usage after")
     if dropped:
         notices.append(
             f"{counted(len(dropped), 'item')} with a prompt beyond the context leave every arm: the effect is"

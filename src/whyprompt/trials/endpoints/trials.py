@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ class Asker:
         self._codec = codec
         self._study = plan.study
         self._wanted = wanted_of(plan.study)
+        self._scoring = asyncio.Lock()
 
     def with_client(self, client: Client | Collector) -> Asker:
         """Give the same that asks another."""
@@ -171,15 +173,18 @@ class Asker:
         )
         if said is not None and (why := self._unusable(said)) is not None:
             return self.without(trial, why)
-        values = score_outcomes(
-            study.outcomes,
-            trial.item,
-            None if found is None else found.scores,
-            ends=None if found is None else found.ends,
-            completion=trial.completion,
-            choices=choices,
-            where=trial.where,
-        )
+        async with self._scoring:
+            # A judge takes its time, and what is on its way is to be received meanwhile.
+            values = await asyncio.to_thread(
+                score_outcomes,
+                study.outcomes,
+                trial.item,
+                None if found is None else found.scores,
+                ends=None if found is None else found.ends,
+                completion=trial.completion,
+                choices=choices,
+                where=trial.where,
+            )
         return replace(trial, outcomes=values.values, extracted=values.extracted)
 
     def _unusable(self, said: Answer) -> str | None:
