@@ -72,7 +72,7 @@ def test_a_given_answer_is_scored_as_one_token_after_the_other(server):
         offers = await offered(client)
         asking, rows = Asking(client.settings, "completions"), []
         ids = await tokenized(client, offers, text, special=True)
-        for answer in (" 12", " forty-two", " The answer is 12."):
+        for answer in (" 12", " forty-two"):
             answer_ids = (await tokenized(client, offers, text + answer, special=True))[len(ids) :]
             given = Given(text, answer, ids, answer_ids)
             request = ask_score(asking, "token_grammar", given, Purpose("", "", 0, answer), ahead=True)
@@ -118,9 +118,10 @@ def test_a_study_of_scores_counts_before_it_runs(server, plan, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_prompt_beyond_the_context_is_refused_before_anything_runs(server, plan, tmp_path):
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_a_prompt_beyond_the_context_is_refused_before_anything_runs(server, plan, tmp_path, api):
     arms = {"direct": {"kind": "direct"}, "long": {"kind": "direct", "instruction": "very " * 2100}}
-    study = plan(f"{server}/v1", n=2, model={"api": "completions"}, arms=arms)
+    study = plan(f"{server}/v1", n=2, model={"api": api}, arms=arms)
     with pytest.raises(
         PromptError, match=r"arm 'long', item 'q0': .* context is 2048; in all 2 trials of 'long'"
     ):
@@ -244,3 +245,25 @@ def test_parameters_by_their_newer_names(fake):
     found = asked(fake(toy_routes() | {("POST", "/v1/chat/completions"): newer}).url, **TOY)
     assert found.asking.limit == "max_completion_tokens"
     assert table(found)["log-probabilities"][0] == "doubtful"
+
+
+def test_an_item_beyond_the_context_leaves_every_arm(fake, plan, tmp_path):
+    from whyprompt import load_trials
+    from whyprompt.answers.external import study_effect
+
+    long = "{% if item_id == 'q0' %}{% for i in range(600) %}very {% endfor %}{% endif %}{{ question }}"
+    arms = {"direct": {"kind": "direct"}, "long": {"kind": "template", "template": long}}
+    server, model = fake(toy_routes(tokenizes=True)), TOY | {"api": "completions"}
+    study = plan(server.url, n=5, model=model, arms=arms, missing={"overflow": "drop_item"})
+    result = run_study(study, tmp_path)
+    assert any("1 item leaves every arm, with a prompt beyond the context" in n for n in result.notices)
+    frame = load_trials(study, tmp_path)
+    assert frame[frame["error"].notna()][["item_id", "arm"]].to_numpy().tolist() == [
+        ["q0", "direct"],
+        ["q0", "long"],
+    ]
+    found = study_effect(study, frame).main
+    assert "1 item has a prompt beyond the context: the effect is that on the others." in found.sentence
+    assert "An outcome is missing" not in found.sentence
+    with pytest.raises(PromptError, match="context is 512"):
+        run_study(plan(server.url, n=5, model=model, arms=arms), tmp_path)

@@ -38,6 +38,7 @@ class EndpointCodec:
         self.tokenizes = offers.tokenize is not None and not chat
         self._offers = offers
         self._post = post
+        self._counts: dict[str, int] = {}
         self._ids = lru_cache(maxsize=100_000)(self._asked)
 
     @property
@@ -77,6 +78,17 @@ class EndpointCodec:
             if self.tokenizes
             else len(text.encode()) + _AROUND * (2 + text.count('"role"'))
         )
+
+    def exact_tokens(self, prompt: Prompt) -> int | None:
+        """Count a prompt's tokens as the server will; None where it does not tell."""
+        if self.tokenizes:
+            return len(self.tokens(prompt.text, special=not prompt.chat))
+        if self._offers.tokenize is None or not self._offers.template:
+            return None
+        if prompt.text not in self._counts:
+            said = self._post("/apply-template", {"messages": self.messages(prompt)})
+            self._counts[prompt.text] = len(self._ids(str(said["prompt"]), False))
+        return self._counts[prompt.text]
 
     def encode(
         self,

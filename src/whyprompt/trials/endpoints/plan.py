@@ -97,10 +97,15 @@ def blocks(plan: TrialPlan) -> list[list[int]]:
 
 def overflowing(plan: TrialPlan, codec: EndpointCodec, context: int | None) -> dict[int, int]:
     """Give the trials whose prompt and completion do not fit the context, with the tokens they need."""
-    if context is None or not codec.tokenizes:
+    if context is None:
         return {}
-    needed = {n: sum(_tokens(t, plan.study, codec)[:2]) for n, t in enumerate(plan.trials)}
-    return {n: tokens for n, tokens in needed.items() if tokens > context}
+    over = {}
+    for n, trial in enumerate(plan.trials):
+        prompt, after, _ = _tokens(trial, plan.study, codec)
+        # What is not counted is not refused: the server says so when it is asked.
+        if prompt is not None and prompt + after > context:
+            over[n] = prompt + after
+    return over
 
 
 def refuse_overflow(plan: TrialPlan, over: Mapping[int, int], context: int | None) -> set[str]:
@@ -118,15 +123,14 @@ def refuse_overflow(plan: TrialPlan, over: Mapping[int, int], context: int | Non
     )
 
 
-def _tokens(trial: Trial, study: Study, codec: EndpointCodec) -> tuple[int, int, int]:
-    """Give the most tokens of a trial's longest prompt, of what follows it, and of a chain before it."""
-    text, settings = trial.prompt.text, study.generation
+def _tokens(trial: Trial, study: Study, codec: EndpointCodec) -> tuple[int | None, int, int]:
+    """Give the tokens of a trial's longest prompt, where known, of what follows it, and of a chain in it."""
+    settings = study.generation
     chain = settings.max_reasoning_tokens if trial.encoded is None else 0
-    known = trial.encoded.ids if trial.encoded is not None else ()
-    prompt = (len(known) or codec.most_tokens(text)) + chain
+    prompt = codec.exact_tokens(trial.prompt)
     after = settings.max_new_tokens if wanted_of(study).completion else 0
     answer = trial.encoded.answer_ids if trial.encoded is not None else ()
-    return prompt, max(after, len(answer) + 1), chain
+    return None if prompt is None else prompt + chain, max(after, len(answer) + 1), chain
 
 
 def taken(plan: TrialPlan, codec: EndpointCodec, numbers: Sequence[int] | None = None) -> Taken:
@@ -136,9 +140,8 @@ def taken(plan: TrialPlan, codec: EndpointCodec, numbers: Sequence[int] | None =
     by_arm = dict.fromkeys(plan.study.arms, 0)
     for n in range(len(plan.trials)) if numbers is None else numbers:
         trial = plan.trials[n]
-        prompt, _, chain = _tokens(trial, plan.study, codec)
-        if not codec.tokenizes:
-            prompt = len(trial.prompt.text) // _CHARACTERS + chain
+        known, _, chain = _tokens(trial, plan.study, codec)
+        prompt = len(trial.prompt.text) // _CHARACTERS + chain if known is None else known
         answer = len(trial.encoded.answer_ids) + 1 if trial.encoded is not None else 1
         scored = (wanted.scores or wanted.ending) + wanted.choices * len(trial.item.choices)
         asked = scored + wanted.completion + (chain > 0)

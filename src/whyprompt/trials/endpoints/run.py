@@ -145,9 +145,9 @@ def _notices(abilities: Abilities, codec: EndpointCodec, dropped: set[str]) -> l
     if not codec.tokenizes:
         notices.append("budgets count a token for every byte of a prompt before it goes, and its usage after")
     if dropped:
+        items = counted(len(dropped), "item leaves", "items leave")
         notices.append(
-            f"{counted(len(dropped), 'item')} with a prompt beyond the context leave every arm: the effect is"
-            " that on the others"
+            f"{items} every arm, with a prompt beyond the context: the effect is that on the others"
         )
     return notices
 
