@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
+from pathlib import Path
 
 import pytest
 from fakeserver import FakeServer, toy_routes
@@ -18,6 +20,7 @@ from whyprompt.trials.endpoints.probe import offered, probe, tokenized
 from whyprompt.trials.endpoints.scoring import Given, ask_score, read_score
 
 NAME = "smollm2"
+PAGE = Path(__file__).parents[2] / "docs" / "howto" / "endpoints.md"
 TOY = {"name": "toy", "limits": {"attempts": 1}}
 
 
@@ -61,6 +64,9 @@ def test_the_table_of_the_real_server(server):
     assert found.asking.api == "completions"
     assert found.asking.neutral["top_k"] == 0  # llama.cpp's own defaults are switched off
     assert rows["context"] == ("passes", "2048 tokens")
+    # What the page shows, the size of the gap aside.
+    page = re.sub(r"\de-\d\d", "", PAGE.read_text(encoding="utf-8"))
+    assert not [n for n, (_, s) in rows.items() if f"{n}: {re.sub(r'[0-9]e-[0-9]+', '', s)}" not in page]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Reply:
     latency_s: float
     attempts: int
 
-    @property
+    @cached_property
     def content(self) -> dict[str, Any]:
         """The JSON object that the body is; empty where it is none."""
         try:
@@ -83,7 +84,7 @@ class Reply:
             return {}
         return found if isinstance(found, dict) else {}
 
-    @property
+    @cached_property
     def answer(self) -> Answer:
         """What it says."""
         return read_answer(self.content)

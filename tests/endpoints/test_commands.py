@@ -1,0 +1,83 @@
+"""The command line on an endpoint: what is printed, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from fakeserver import FakeServer, toy_routes
+
+
+@pytest.fixture
+def toy():
+    server = FakeServer(toy_routes())
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def study(plan, tmp_path):
+    def write(url, **model):
+        made = plan(url, n=4, model={"name": "toy"} | model, reps=2)
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump(made.model_dump(mode="json", exclude_defaults=True)), encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_the_probe_the_count_and_the_run(run, study, toy, tmp_path):
+    path = study(toy.url, price={"input": 1, "output": 2, "currency": "EUR"})
+    code, out, _ = run("doctor", "--model", path, "--json")
+    assert (code, json.loads(out)["ok"]) == (0, True)
+    assert {"name": "model", "status": "ok", "detail": "replies say 'toy'"} in json.loads(out)["checks"]
+    code, out, _ = run("run", path, "--dry-run")
+    assert code == 0
+    assert "16 trials of 4 items" in out
+    assert "By an estimate of three characters a token, at most 16 requests, " in out
+    assert "EUR, the probe's few aside." in out
+    assert "  ok  sampling: temperature is honoured" in out
+    code, out, err = run("run", path, "--out", tmp_path / "runs")
+    assert code == 0
+    assert "16 new" in out
+    assert "requests sent; in all" in out
+    assert "flicker, polite: 0 of 4 items got another text at temperature 0" in out
+    assert "note: the probe leaves in doubt: tokens: an estimate" in err
+    code, out, _ = run("run", path, "--out", tmp_path / "runs", "--json")
+    said = json.loads(out)
+    assert (said["new_trials"], said["paid"]["requests"], said["currency"]) == (0, 0, "EUR")
+    code, out, _ = run("effect", path, "--out", tmp_path / "runs")
+    assert (code, "4 items run under both arms" in out) == (0, True)
+
+
+@pytest.mark.parametrize("verb", [["run"], ["run", "--dry-run"], ["doctor", "--model"]])
+def test_nothing_there_is_one_message(run, study, verb):
+    code, out, err = run(*verb, study("http://127.0.0.1:9/v1"))
+    assert (code, out) == (2, "")
+    assert "http://127.0.0.1:9/v1/models cannot be reached" in err
+    assert "Traceback" not in err
+
+
+def test_a_budget_that_is_used_up_is_no_mistake_of_the_study(run, study, toy, tmp_path):
+    path = study(toy.url, price={"input": 0, "output": 1, "per": 1}, budget={"money": 64})
+    code, _, err = run("run", path, "--out", tmp_path / "runs")
+    assert code == 1
+    assert "the budget is used up: " in err
+    assert "trials are stored" in err
+    assert "raise model.budget" in err
+
+
+def test_what_needs_a_local_model_says_so(run, study, toy, tmp_path):
+    path = study(toy.url)
+    run("run", path, "--out", tmp_path / "runs")
+    code, _, err = run("run", path, "--out", tmp_path / "runs", "--verify")
+    assert (code, "the model is behind an endpoint" in err) == (2, True)
+    code, _, err = run("mediate", path, "--out", tmp_path / "runs")
+    assert (code, "endpoint" in err or "mediation" in err) == (2, True)
+    local = tmp_path / "local.yaml"
+    local.write_text(
+        path.read_text(encoding="utf-8").replace(f"endpoint: {toy.url}", "revision: x"), encoding="utf-8"
+    )
+    code, _, err = run("doctor", "--model", local)
+    assert code == 2
