@@ -386,13 +386,13 @@ def verify_study(
     StoreError
         If there are no trials, or ``log_prob`` is not among the outcomes.
     """
-    if not any(o.name == "log_prob" and o.call is None for o in study.outcomes):
-        raise StoreError("run --verify compares log-probabilities, and 'log_prob' is not among the outcomes")
     if isinstance(study.model, EndpointSettings):
         raise StoreError(
             "run --verify scores again on this machine, and the model is behind an endpoint",
             hint="its replies are stored as they came: repetitions (reps) show what moves",
         )
+    if not any(o.name == "log_prob" and o.call is None for o in study.outcomes):
+        raise StoreError("run --verify compares log-probabilities, and 'log_prob' is not among the outcomes")
     stored = load_trials(study, folder)
     lm = load_model(**study.model.model_dump())
     plan = make_plan(study, runnable_items(study), lm.codec, budget=lm.token_budget)
