@@ -139,6 +139,22 @@ def test_several_files_and_a_pattern_are_one_table(tables, tmp_path):
     close(found.std_error, whole.std_error)
 
 
+def test_columns_may_be_called_as_those_of_the_queries_are(tables, tmp_path):
+    frame = tables["number"][0].rename(columns={"x": "t", "z": "w", "b": "x0", "task": "e", "site": "c"})
+    path = str(tmp_path / 't "of" it\'s.parquet')
+    frame.rename(columns={"w": 'w "1"'}).to_parquet(path)
+    same(
+        frame.rename(columns={"w": 'w "1"'}),
+        path,
+        method="ipw",
+        **ARMS,
+        confounders=["t", 'w "1"', "x0", "e"],
+    )
+    frame.assign(T=1.0).to_parquet(path)
+    with pytest.raises(DataError, match="the names 'T', 't' differ by capital letters alone"):
+        estimate_effect(path, method="ipw", **ARMS, confounders=["t"], **PASSES)
+
+
 def test_levels_of_one_arm_items_other_arms_and_a_graph(tables, tmp_path):
     frame = tables["number"][0].copy()
     frame.loc[(frame["arm"] == "direct") & (frame.index < 30), "task"] = "law"

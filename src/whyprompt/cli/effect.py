@@ -225,7 +225,8 @@ def effect(
             _refuse(given & {"check", "impute", "as_", "unit"}, "with a table that is larger than --memory")
             asked = {**_with_method(asked), "memory": memory}
             shown: Any = outcomes if len(outcomes) > 1 else outcomes[0]
-            result = wp.estimate_effect(frame, treatment=treatment, outcome=shown, **asked)
+            with show_progress(table.name) as report, listening(report):
+                result = wp.estimate_effect(frame, treatment=treatment, outcome=shown, **asked)
         elif impute is not None:
             result, asked = _imputed(frame, str(treatment), outcomes[0], asked, impute)
         else:

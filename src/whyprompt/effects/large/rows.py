@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from whyprompt._progress import tell
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.absorb import MANY_LEVELS
 from whyprompt.stats.design import design_matrix
@@ -65,9 +66,21 @@ class Rows:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Parquet) -> None:
         self.connection, self.table, self.columns = connection, table, table.columns
+        # One count for all that are made of it.
+        self.passes = [0]
         files = ", ".join(literal(str(path)) for path in table.paths)
-        self.scan = f"read_parquet([{files}], union_by_name=true)"
+        self.scan = f"read_parquet([{files}], union_by_name=true, hive_partitioning=false)"
         self.types = {str(row[0]): str(row[1]) for row in self.ask(f"describe select * from {self.scan}")}
+        # DuckDB would call one of them by another name.
+        alike = sorted(
+            {name for name in table.columns if [*map(str.lower, table.columns)].count(name.lower()) > 1}
+        )
+        if alike:
+            raise DataError(
+                f"{table.label}: the names {', '.join(map(repr, alike))} differ by capital letters alone,"
+                " which DuckDB does not tell apart",
+                hint="rename one of them",
+            )
         self.where: tuple[str, ...] = ()
         self.n_rows = table.n_rows
         self.treated_level = self.control_level = self.treatment = self.outcome = ""
@@ -78,6 +91,8 @@ class Rows:
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query, and give its rows."""
+        self.passes[0] += 1
+        tell(self.passes[0], 0, f"pass {self.passes[0]}")
         return self.connection.execute(sql).fetchall()
 
     def first(self, expressions: Sequence[str], of: str | None = None) -> tuple[Any, ...]:
