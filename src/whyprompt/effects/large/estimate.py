@@ -29,6 +29,7 @@ from whyprompt.effects.large.units import (
     levels_alone,
     moved_by_lot,
     refuse_moved_in,
+    with_levels,
 )
 from whyprompt.effects.large.weighed import by_entropy, by_nothing, by_score, doubly_robust
 from whyprompt.effects.measures import ratio_measures
@@ -233,12 +234,13 @@ def _spared(rows: Rows, plan: Plan, confounders: Sequence[str]) -> tuple[tuple[O
     Arms that share no level of a column are refused.
     """
     known = rows.known is not None
-    if plan.method.by_score and not known:
-        for name in confounders:
-            levels, left = levels_alone(rows, [name])
-            if levels and not left.n_rows:
-                error = SeparatedError(f"the arms share no level of {name!r}")
-                raise _explained(rows, plan, confounders, error)
+    if not plan.method.by_score or known:
+        return (), rows
+    confounders = with_levels(rows, confounders)
+    for name in confounders:
+        levels, left = levels_alone(rows, [name])
+        if levels and not left.n_rows:
+            raise _explained(rows, plan, confounders, SeparatedError(f"the arms share no level of {name!r}"))
     if not by_logit(plan, known=known) or plan.estimand == "ate":
         return (), rows
     spare = {"att": False, "atc": True}.get(plan.estimand)
@@ -247,7 +249,7 @@ def _spared(rows: Rows, plan: Plan, confounders: Sequence[str]) -> tuple[tuple[O
 
 
 def _explained(rows: Rows, plan: Plan, confounders: Sequence[str], error: SeparatedError) -> SeparatedError:
-    levels, left = levels_alone(rows, confounders)
+    levels, left = levels_alone(rows, with_levels(rows, confounders))
     return explained(levels, left.n_arms(), rows, plan, error)
 
 

@@ -170,9 +170,8 @@ def _distance(rows: Rows, treated: str, chance: str) -> float:
 def levels_alone(
     rows: Rows, names: Sequence[str], *, arm: bool | None = None
 ) -> tuple[tuple[OneArmed, ...], Rows]:
-    """Find the levels of text and two-valued columns that one arm has alone, and the rows without them."""
+    """Find the levels of some columns (`with_levels`) that one arm has alone, and the rows without them."""
     left = [rows]
-    several = [name for name in names if rows.kind(name) == "text" or _two_valued(rows, name)]
 
     def counts(name: str) -> tuple[list[Any], Ints, Ints]:
         column, t = quoted(name), rows.is_treated
@@ -193,15 +192,19 @@ def levels_alone(
             n = left[0].n_rows - sum(count for _, count in gone)
             left[0] = left[0].kept(f"{quoted(name)} not in ({listed})", n)
 
-    return levels_of_one_arm(several, counts, leave_out, arm=arm), left[0]
+    return levels_of_one_arm(names, counts, leave_out, arm=arm), left[0]
 
 
-def _two_valued(rows: Rows, name: str) -> bool:
-    column = quoted(name)
-    low, high = rows.first([f"min({column})", f"max({column})"])
-    if low == high:
-        return False
-    return bool(rows.first([f"bool_and({column} in ({literal(low)}, {literal(high)}))"])[0])
+def with_levels(rows: Rows, names: Sequence[str]) -> list[str]:
+    """Name the text and two-valued columns."""
+    numbers = [name for name in names if rows.kind(name) != "text"]
+    if not numbers:
+        return list(names)
+    found = rows.first([f"{f}({quoted(name)})" for name in numbers for f in ("min", "max")])
+    ends = dict(zip(numbers, zip(found[::2], found[1::2], strict=True), strict=True))
+    two = rows.first([f"bool_and({quoted(n)} in ({literal(a)}, {literal(b)}))" for n, (a, b) in ends.items()])
+    several = {n for n, only in zip(numbers, two, strict=True) if only and ends[n][0] != ends[n][1]}
+    return [name for name in names if name in several or name not in ends]
 
 
 def moved_by_lot(rows: Rows, means: Means, graph: CausalGraph | None) -> tuple[str, ...]:
