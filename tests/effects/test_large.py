@@ -180,7 +180,7 @@ def test_rows_are_dealt_alike_by_place_where_they_are_very_many(tables, monkeypa
     """Beyond so many rows folds follow from places, in memory and not; here from the first row on."""
     frame, path = tables["number"]
     drawn = estimate_effect(frame, **ALL, **TEXTBOOK).estimate
-    for module in (aipw, sys.modules["whyprompt.effects.large.weighed"]):
+    for module in (aipw, sys.modules["whyprompt.effects.large.robust"]):
         monkeypatch.setattr(module, "HASHED", 10)
     assert same(frame, path, **ALL, **TEXTBOOK).estimate != drawn
     shuffled = estimate_effect(frame.sample(frac=1.0, random_state=0), **ALL, **TEXTBOOK).estimate

@@ -20,6 +20,8 @@ from whyprompt.effects.large.judged import (
     overlap_by_sums,
     sums_by_arm,
 )
+from whyprompt.effects.large.offered import refuse_clusters, refuse_rows
+from whyprompt.effects.large.robust import doubly_robust
 from whyprompt.effects.large.rows import Rows
 from whyprompt.effects.large.source import connected, words_of
 from whyprompt.effects.large.sums import take_means
@@ -31,14 +33,14 @@ from whyprompt.effects.large.units import (
     refuse_moved_in,
     with_levels,
 )
-from whyprompt.effects.large.weighed import by_entropy, by_nothing, by_score, doubly_robust
+from whyprompt.effects.large.weighed import by_entropy, by_nothing, by_score
 from whyprompt.effects.measures import ratio_measures
 from whyprompt.effects.methods.aipw import AIPW
 from whyprompt.effects.methods.entropy import Entropy
 from whyprompt.effects.methods.ipw import IPW
-from whyprompt.effects.methods.learners import LINEAR, LOGIT, score_column
+from whyprompt.effects.methods.learners import LOGIT, score_column
 from whyprompt.effects.methods.make import settle_plan
-from whyprompt.effects.methods.naive import BY_CLUSTER, WELCH, Naive
+from whyprompt.effects.methods.naive import BY_CLUSTER, WELCH
 from whyprompt.effects.methods.overlap import Overlap
 from whyprompt.effects.methods.weights import error_name, worth_little
 from whyprompt.effects.pipeline import no_error
@@ -48,7 +50,6 @@ from whyprompt.effects.separation import by_logit, explained, spared_words
 from whyprompt.effects.stated import adjusted_for, risk_words, settings_of, warnings_of
 from whyprompt.effects.subgroups import IMPOSSIBLE
 from whyprompt.effects.units import NO_CLUSTER, settle_cluster
-from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate
 from whyprompt.stats.errors import interval
 from whyprompt.stats.propensity import SeparatedError
@@ -67,12 +68,6 @@ if TYPE_CHECKING:
     from whyprompt.effects.separation import OneArmed
     from whyprompt.effects.units import Unit
     from whyprompt.graph.model import CausalGraph
-
-OFFERED = (
-    "naive, ipw, overlap, entropy, and aipw with outcome_model='linear', calibrate=False and"
-    " propensity='logit'"
-)
-"""The methods that take sums over rows and nothing else."""
 
 
 def large_effect(
@@ -124,7 +119,7 @@ def large_effect(
             denominator=denominator,
             random_state=random_state,
         )
-        _refuse_rows(
+        refuse_rows(
             plan,
             table,
             unasked=method is None and plan.method.name == "aipw",
@@ -133,7 +128,7 @@ def large_effect(
         rows = rows.of_two_arms(treatment, treated, control)
         sampling, item = find_units_of(rows, outcome, chosen or ())
         named, notes = settle_cluster(cluster, sampling)
-        _refuse_clusters(plan, named)
+        refuse_clusters(plan, named)
         rows = rows.read(
             outcome,
             chosen or (),
@@ -186,46 +181,6 @@ def _of_table(table: Parquet, found: EffectResult) -> tuple[str, ...]:
     if any(row.ks_after is None for row in found.balance):
         text += ", and the distributions of covariates (KS) are not compared"
     return (text,)
-
-
-def _refuse_rows(plan: Plan, table: Parquet, *, unasked: bool, known: bool) -> None:
-    """Refuse a method or an option that needs the rows, and not their sums."""
-    method, hint = plan.method, f"offered: {OFFERED}; or give more with memory="
-    why = f"{table.label} takes {words_of(table.size)} and may take {words_of(table.memory)}"
-    if unasked:
-        raise EstimationError(f"{why}: the default, aipw with learned models, needs its rows", hint=hint)
-    if not isinstance(method, Naive | IPW | Overlap | Entropy | AIPW):
-        raise EstimationError(f"{why}: method {method.name!r} is not offered beyond that", hint=hint)
-    if plan.std_error != "auto":
-        raise EstimationError(
-            f"{why}: std_error={plan.std_error!r} is not offered beyond that", hint="leave std_error='auto'"
-        )
-    for name in ("truncate", "discard"):
-        if name in method.asked and method.asked[name] != "none":
-            raise EstimationError(
-                f"{why}: {name}= sorts its scores, and is not offered beyond that",
-                hint="leave it out, or give more with memory=",
-            )
-    learned = plan.score_model not in (None, LOGIT)
-    if isinstance(method, AIPW):
-        learned |= method.outcome_model != LINEAR or (plan.score_model is None and not known)
-        if method.calibrate and not known:
-            raise EstimationError(
-                f"{why}: weights are not calibrated beyond that", hint="calibrate=False, the textbook's"
-            )
-        if method.splits not in {None, 1}:
-            raise EstimationError(f"{why}: its rows are dealt to folds once", hint="leave splits= out")
-    if learned:
-        raise EstimationError(f"{why}: learned models need its rows", hint=hint)
-
-
-def _refuse_clusters(plan: Plan, named: str | None) -> None:
-    if named is not None and isinstance(plan.method, AIPW) and plan.method.folds != 1:
-        raise EstimationError(
-            f"rows come in clusters by {named!r}, which are not dealt to folds in a table larger than memory",
-            hint="folds=1 fits on all rows; ipw, overlap and entropy have errors by cluster; or"
-            f" cluster={NO_CLUSTER!r}, which takes every row as a unit of its own",
-        )
 
 
 def _spared(rows: Rows, plan: Plan, confounders: Sequence[str]) -> tuple[tuple[OneArmed, ...], Rows]:

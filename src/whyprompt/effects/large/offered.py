@@ -1,0 +1,65 @@
+"""Which methods take sums over rows and nothing else; the others are refused by name with these."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from whyprompt.effects.large.source import words_of
+from whyprompt.effects.methods.aipw import AIPW
+from whyprompt.effects.methods.entropy import Entropy
+from whyprompt.effects.methods.ipw import IPW
+from whyprompt.effects.methods.learners import LINEAR, LOGIT
+from whyprompt.effects.methods.naive import Naive
+from whyprompt.effects.methods.overlap import Overlap
+from whyprompt.effects.units import NO_CLUSTER
+from whyprompt.errors import EstimationError
+
+if TYPE_CHECKING:
+    from whyprompt.effects.large.source import Parquet
+    from whyprompt.effects.methods.method import Plan
+
+OFFERED = (
+    "naive, ipw, overlap, entropy, and aipw with outcome_model='linear', calibrate=False and"
+    " propensity='logit'"
+)
+
+
+def refuse_rows(plan: Plan, table: Parquet, *, unasked: bool, known: bool) -> None:
+    """Refuse a method or an option that needs the rows, and not their sums."""
+    method, hint = plan.method, f"offered: {OFFERED}; or give more with memory="
+    why = f"{table.label} takes {words_of(table.size)} and may take {words_of(table.memory)}"
+    if unasked:
+        raise EstimationError(f"{why}: the default, aipw with learned models, needs its rows", hint=hint)
+    if not isinstance(method, Naive | IPW | Overlap | Entropy | AIPW):
+        raise EstimationError(f"{why}: method {method.name!r} is not offered beyond that", hint=hint)
+    if plan.std_error != "auto":
+        raise EstimationError(
+            f"{why}: std_error={plan.std_error!r} is not offered beyond that", hint="leave std_error='auto'"
+        )
+    for name in ("truncate", "discard"):
+        if name in method.asked and method.asked[name] != "none":
+            raise EstimationError(
+                f"{why}: {name}= sorts its scores, and is not offered beyond that",
+                hint="leave it out, or give more with memory=",
+            )
+    learned = plan.score_model not in (None, LOGIT)
+    if isinstance(method, AIPW):
+        learned |= method.outcome_model != LINEAR or (plan.score_model is None and not known)
+        if method.calibrate and not known:
+            raise EstimationError(
+                f"{why}: weights are not calibrated beyond that", hint="calibrate=False, the textbook's"
+            )
+        if method.splits not in {None, 1}:
+            raise EstimationError(f"{why}: its rows are dealt to folds once", hint="leave splits= out")
+    if learned:
+        raise EstimationError(f"{why}: learned models need its rows", hint=hint)
+
+
+def refuse_clusters(plan: Plan, named: str | None) -> None:
+    """Refuse clusters where rows are dealt to folds."""
+    if named is not None and isinstance(plan.method, AIPW) and plan.method.folds != 1:
+        raise EstimationError(
+            f"rows come in clusters by {named!r}, which are not dealt to folds in a table larger than memory",
+            hint="folds=1 fits on all rows; ipw, overlap and entropy have errors by cluster; or"
+            f" cluster={NO_CLUSTER!r}, which takes every row as a unit of its own",
+        )
