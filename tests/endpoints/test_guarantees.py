@@ -67,7 +67,7 @@ def test_killed_at_any_moment_it_goes_on_and_pays_twice_at_most_what_was_on_its_
     assert link.sent == sent  # nothing is asked for that is there
     twice = sum(n - 1 for n in link.generated.values()) - needed  # the first run asked for each once
     perhaps = attempts(tmp_path / "killed", where="outcome IS NULL")
-    # In the report of --junitxml.
+    # Told by: --junitxml=FILE -o junit_family=xunit1
     record_property(
         "needed, sent, kills, generated twice, perhaps paid", (needed, sent, kills, twice, perhaps)
     )
