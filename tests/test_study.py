@@ -298,6 +298,7 @@ def test_the_arms_of_the_chain_of_thought_study():
         "worked": "worked",
         "cut": "cut",
         "other": "other",
+        "thinks": "generated",
     }
     assert study.mediation.placebo == "other"
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from whyprompt.answers.logs import log_effect
     from whyprompt.charts.render import save_chart
     from whyprompt.effects.arms import compare_arms
+    from whyprompt.effects.checks.agreement import agreement
     from whyprompt.effects.checks.audit import audit, one_draw
     from whyprompt.effects.checks.balance import balance_table
     from whyprompt.effects.checks.batches import batch_interference
@@ -61,6 +62,7 @@ __all__ = [
     "Result",
     "Study",
     "__version__",
+    "agreement",
     "audit",
     "balance_table",
     "batch_interference",
@@ -118,6 +120,7 @@ _HOMES = {
     "answers.logs": ("log_effect",),
     "charts.render": ("save_chart",),
     "effects.arms": ("compare_arms",),
+    "effects.checks.agreement": ("agreement",),
     "effects.checks.audit": ("audit", "one_draw"),
     "effects.checks.balance": ("balance_table",),
     "effects.checks.batches": ("batch_interference",),

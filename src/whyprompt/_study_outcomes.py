@@ -31,13 +31,59 @@ ExtractStep = Annotated[
 """One step of reading an answer out of a completion: `trials/outcomes/extract.py` says what each does."""
 
 
+_CALL = r"^[\w.]+:[\w.]+$"
+
+
+class JudgeSettings(Strict):
+    """Who judges a completion: a local model by name, or a function that is given a text and gives one."""
+
+    model: str | None = Field(
+        default=None, min_length=1, description="A local model, named as the study's own."
+    )
+    call: str | None = Field(
+        default=None,
+        pattern=_CALL,
+        description="'package.module:function': given the judge's prompt, it gives the judge's reply.",
+    )
+    prompt: str = Field(
+        default=(
+            "Question:\n{{ question }}\n\nReference answer:\n{{ answer }}\n\nResponse:\n{{ completion }}\n\n"
+            "Does the response give the reference answer? Reply with one word, yes or no."
+        ),
+        description="A template (jinja2, sandboxed) of question, answer, completion, solution, choices and "
+        "task_type. The arm is never shown.",
+    )
+    verdicts: dict[Annotated[str, Field(pattern=r"\w")], float] = Field(
+        default_factory=lambda: {"yes": 1.0, "no": 0.0},
+        min_length=2,
+        description="What each of the words that the judge may say is worth.",
+    )
+    reps: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=1, description="How often each completion is judged; the outcome is the mean."
+    )
+    temperature: Annotated[float, Field(ge=0, le=5)] = Field(
+        default=0.0, description="At which a model's verdicts are drawn; 0 takes the likeliest."
+    )
+    labels: str | None = Field(
+        default=None, description="Another 0/1 outcome of the study, with which its agreement is given."
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> JudgeSettings:
+        if (self.model is None) == (self.call is None):
+            raise ValueError("a judge is one of 'model' and 'call': give one of them")
+        if self.call is not None and self.temperature:
+            raise ValueError("temperature is a local model's: what 'call' asks has its own")
+        if self.model is not None and self.reps > 1 and not self.temperature:
+            raise ValueError("at temperature 0 every repetition is the same: raise it, or leave reps out")
+        return self
+
+
 class OutcomeSettings(Strict):
     """One outcome: a built-in scorer by name, or a Python callable by import path."""
 
     name: Name
-    call: str | None = Field(
-        default=None, pattern=r"^[\w.]+:[\w.]+$", description="'package.module:function'"
-    )
+    call: str | None = Field(default=None, pattern=_CALL, description="'package.module:function'")
     needs: Literal["completion", "scores"] = "completion"
     options: dict[str, Any] = Field(default_factory=dict)
     extract: (
@@ -53,6 +99,9 @@ class OutcomeSettings(Strict):
         "{marker: TEXT}, {regex: PATTERN}, {json: FIELD}, {call: 'package.module:function'}, or several, "
         "each of which reads what the one before found. Default: what the outcome is of.",
     )
+    judge: JudgeSettings | None = Field(
+        default=None, description="Who says what a completion is worth: then the name is the study's own."
+    )
     wrong_format: float = Field(
         default=0.0, description="What a completion is worth in which there is nothing to extract."
     )
@@ -67,7 +116,9 @@ class OutcomeSettings(Strict):
     @property
     def calls(self) -> tuple[tuple[tuple[str, ...], str], ...]:
         """Every Python function that the outcome names, each with its key."""
-        own = [] if self.call is None else [(("call",), self.call)]
+        own: list[tuple[tuple[str, ...], str]] = [] if self.call is None else [(("call",), self.call)]
+        if self.judge is not None and self.judge.call is not None:
+            own.append((("judge", "call"), self.judge.call))
         steps = [s["call"] for s in self.steps or () if isinstance(s, dict) and "call" in s]
         return (*own, *((("extract",), path) for path in steps))
 
@@ -75,10 +126,15 @@ class OutcomeSettings(Strict):
     def _known(self) -> OutcomeSettings:
         if self.name in BUILTIN_COLUMNS:
             raise ValueError(f"{self.name!r} is a column of the trial table itself: choose another name")
-        if self.call is None and self.name not in BUILTIN_OUTCOMES:
+        if self.judge is not None:
+            if self.call is not None or self.options or self.needs != "completion":
+                raise ValueError("a judge reads a completion, and takes no call, needs or options beside it")
+            if self.name in BUILTIN_OUTCOMES:
+                raise ValueError(f"{self.name!r} is a built-in outcome: give the judge's a name of its own")
+        elif self.call is None and self.name not in BUILTIN_OUTCOMES:
             raise ValueError(
                 f"no built-in outcome {self.name!r}: choose one of {', '.join(BUILTIN_OUTCOMES)}, "
-                "or give 'call: package.module:function'"
+                "or give 'call: package.module:function' or a 'judge'"
             )
         return self
 

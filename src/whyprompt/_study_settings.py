@@ -65,12 +65,12 @@ class ChainOfThoughtArm(_Arm):
     """Reasoning before the answer."""
 
     kind: Literal["chain_of_thought"]
-    reasoning: Literal["instruction", "worked", "cut", "other", "generated"] = Field(
-        default="instruction",
+    reasoning: Literal["generated", "asked_only", "worked", "cut", "other"] = Field(
+        default="generated",
         description=(
-            "instruction: only asked for; worked: the item's own solution inserted; cut: the same, cut "
-            "before the answer first appears; other: another item's solution; generated: the model's own, "
-            "made first."
+            "generated: the model writes its own first, then its answer; asked_only: it is asked for, and"
+            " the answer scored at once, with nothing written before it; worked: the item's own solution;"
+            " cut: the same, cut before the answer first appears; other: another item's solution."
         ),
     )
     ask: str = "Let's think step by step."

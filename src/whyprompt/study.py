@@ -36,7 +36,7 @@ from whyprompt._study_items import (
     ReasoningGymSource,
     Strict,
 )
-from whyprompt._study_outcomes import Outcome, OutcomeSettings
+from whyprompt._study_outcomes import JudgeSettings, Outcome, OutcomeSettings
 from whyprompt._study_settings import (
     Arm,
     AuditSettings,
@@ -77,6 +77,7 @@ __all__ = [
     "Gsm8kSource",
     "HubSource",
     "ItemSource",
+    "JudgeSettings",
     "KeySettings",
     "LimitSettings",
     "MediationSettings",
@@ -324,6 +325,12 @@ def _outcomes(study: Study) -> Iterator[Problem]:
                 ("outcomes", i, "name"),
                 f"{name!r} ends as the column of what an outcome took for the answer",
             )
+    for i, outcome in enumerate(study.outcomes):
+        labels = None if outcome.judge is None else outcome.judge.labels
+        others = [n for n in names if n != outcome.name]
+        if labels is not None and labels not in others:
+            why = f"{labels!r} is no other outcome of the study: {', '.join(others) or 'there is none'}"
+            yield ("outcomes", i, "judge", "labels"), why
     for i, source in enumerate(study.items):
         for k, column in enumerate(getattr(getattr(source, "columns", None), "covariates", ())):
             if column in names:
@@ -502,9 +509,19 @@ def _resolve_paths(study: Study, folder: Path) -> Study:
         for s in study.items
     ]
     model = study.model
-    if isinstance(model, ModelSettings) and model.name.startswith((".", "/", "~")):
-        model = model.model_copy(update={"name": str((folder / Path(model.name).expanduser()).resolve())})
-    return study.model_copy(update={"items": items, "model": model})
+    if isinstance(model, ModelSettings):
+        model = model.model_copy(update={"name": _resolved(model.name, folder)})
+    outcomes = list(study.outcomes)
+    for i, outcome in enumerate(outcomes):
+        if outcome.judge is not None and outcome.judge.model is not None:
+            judge = outcome.judge.model_copy(update={"model": _resolved(outcome.judge.model, folder)})
+            outcomes[i] = outcome.model_copy(update={"judge": judge})
+    return study.model_copy(update={"items": items, "model": model, "outcomes": outcomes})
+
+
+def _resolved(name: str, folder: Path) -> str:
+    """Give a model's name; of a path, seen from the study's folder, the whole path."""
+    return str((folder / Path(name).expanduser()).resolve()) if name.startswith((".", "/", "~")) else name
 
 
 def _refuse(problems: Iterable[Problem]) -> None:

@@ -74,14 +74,23 @@ def study_path(tmp_path, tiny_model, items_writer):
     return path
 
 
+# What a model wrote is kept by itself until its trial is there, which has it then: one text, or two.
+COUNTS = (
+    "SELECT count(*) FROM items",
+    "SELECT count(*) FROM trials",
+    "SELECT (SELECT count(*) FROM texts) + (SELECT coalesce(sum(1 + (arm = 'own')), 0) FROM trials)",
+)
+
+
 def stored(path):
     if not path.is_file():
-        return 0, 0
+        return 0, 0, 0
     with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10) as db:
         try:
-            found = tuple(db.execute(f"SELECT count(*) FROM {t}").fetchone()[0] for t in ("items", "trials"))  # noqa: S608
+            db.execute("BEGIN")  # one moment for all three
+            found = tuple(db.execute(query).fetchone()[0] for query in COUNTS)
         except sqlite3.OperationalError:
-            found = (0, 0)  # killed before the tables were made
+            found = (0, 0, 0)  # killed before the tables were made
     db.close()
     return found
 
@@ -152,6 +161,7 @@ def test_killed_at_many_moments_and_finished(study_path, tmp_path):
             now = stored(out / "trials.sqlite")
             assert now[0] >= before[0], "items are lost"
             assert now[1] >= before[1], "trials are lost"
+            assert now[2] >= before[2], "finished texts are lost"
             if status == "killed":
                 kills += 1
                 here += 1

@@ -182,7 +182,7 @@ def cot(reasoning, **options):
 
 def test_the_chain_of_thought_arms(base):
     direct = made(DirectArm(kind="direct"), base)
-    asked = made(cot("instruction", ask="Think."), base)
+    asked = made(cot("asked_only", ask="Think."), base)
     assert asked.text == "What is 3 plus 4?\nThink.\nAnswer:"
     assert ("instruction", "Think.") in segments(asked)
     worked = made(cot("worked"), base)
@@ -416,7 +416,7 @@ def test_an_address_in_the_items_own_text_is_text(base):
         template("{{ question }}", instruction="Answer."),
         *(
             ChainOfThoughtArm(kind="chain_of_thought", reasoning=r, ask=ask)
-            for r in ("instruction", "worked", "cut", "other", "generated")
+            for r in ("asked_only", "worked", "cut", "other", "generated")
             for ask in ("Think.", " ")
         ),
     ],
@@ -438,7 +438,7 @@ def test_a_covariate_named_like_a_variable_does_not_replace_it(base):
 ARMS = [
     DirectArm(kind="direct", system="Be brief.", instruction="Add."),
     FewShotArm(kind="few_shot", shots=3, with_solution=True),
-    cot("instruction"),
+    cot("asked_only"),
     cot("worked"),
     cot("cut"),
     cot("other"),

@@ -15,9 +15,9 @@ import transformers
 from whyprompt import dry_run, load_model, load_trials, repeat_variance, run_study, verify_study
 from whyprompt.errors import DataError, PromptError, StoreError, StudyError
 from whyprompt.study import load_study
-from whyprompt.trials import export, run
+from whyprompt.trials import export, run, writing
 from whyprompt.trials.items.load import load_items
-from whyprompt.trials.models.generation import complete
+from whyprompt.trials.models.generation import completions
 from whyprompt.trials.models.local import LocalModel
 from whyprompt.trials.models.locate import locate_model
 from whyprompt.trials.plan import make_plan
@@ -27,7 +27,7 @@ ARMS = """\
 arms:
   direct: {kind: direct}
   few_shot: {kind: few_shot, shots: 2, draw: per_item}
-  asked: {kind: chain_of_thought}
+  asked: {kind: chain_of_thought, reasoning: asked_only}
   worked: {kind: chain_of_thought, reasoning: worked}
   cut: {kind: chain_of_thought, reasoning: cut}
   other: {kind: chain_of_thought, reasoning: other}
@@ -131,7 +131,7 @@ def test_a_second_run_computes_nothing(study_file, tmp_path):
     second = run_study(study, tmp_path / "out", text="the text")
     assert (first.trials, first.new_trials, second.new_trials) == (64, 64, 0)
     pd.testing.assert_frame_equal(before, load_trials(study, tmp_path / "out"))
-    assert second.notices == ()
+    assert [text.split(" asks")[0] for text in second.notices] == ["Arm 'asked'"]  # as of every run of it
 
 
 def test_two_folders_give_the_same_numbers(study_file, tmp_path):
@@ -209,9 +209,9 @@ def test_the_models_own_chain_has_a_random_stream_of_its_own(study_file, tmp_pat
     def spied(lm, prompts, *, max_new_tokens, **rest):
         kind = "chain" if max_new_tokens == 9 else "completion"
         seeds[kind] += [s for s, t in zip(rest["seeds"], rest["temperatures"], strict=True) if t > 0]
-        return complete(lm, prompts, max_new_tokens=max_new_tokens, **rest)
+        return completions(lm, prompts, max_new_tokens=max_new_tokens, **rest)
 
-    monkeypatch.setattr(run, "complete", spied)
+    monkeypatch.setattr(writing, "completions", spied)
     run_study(study, tmp_path / "out")
     frame = load_trials(study, tmp_path / "out")
     own = frame.loc[frame["arm"] == "own", "seed"].tolist()
@@ -259,7 +259,9 @@ def test_a_unit_that_was_laid_otherwise_keeps_the_trials_that_are_there(study_fi
 
 @pytest.mark.parametrize("when", ["items", "trials", "last", "manifest"])
 def test_a_folder_deleted_under_a_run_is_no_success(study_file, tmp_path, monkeypatch, when):
-    study = load_study(study_file("arms: {direct: {kind: direct}, asked: {kind: chain_of_thought}}\n"))
+    study = load_study(
+        study_file("arms: {direct: {kind: direct}, asked: {kind: chain_of_thought, reasoning: asked_only}}\n")
+    )
     out = tmp_path / "out"
     real = TrialStore.add
 

@@ -5,7 +5,8 @@ import transformers
 
 from whyprompt import load_model
 from whyprompt.errors import ModelError, WhypromptError
-from whyprompt.trials.models.generation import complete
+from whyprompt.trials.models import generation, rows
+from whyprompt.trials.models.generation import complete, completions
 from whyprompt.trials.models.local import Encoded, LocalModel, PromptCodec
 from whyprompt.trials.models.scoring import (
     RootCache,
@@ -60,9 +61,9 @@ class NoTokenizer:
         return " ".join(map(str, ids))
 
 
-def tiny(name):
+def tiny(name, dtype=torch.float64):
     torch.manual_seed(1)
-    model = transformers.AutoModelForCausalLM.from_config(TINY[name]()).eval().double()
+    model = transformers.AutoModelForCausalLM.from_config(TINY[name]()).eval().to(dtype)
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3)
     return LocalModel(
@@ -71,7 +72,7 @@ def tiny(name):
         name=name,
         sha256="",
         device=torch.device("cpu"),
-        dtype=torch.float64,
+        dtype=dtype,
         packs=True,
     )
 
@@ -156,25 +157,133 @@ def test_log_probabilities_that_are_not_finite_are_refused(tiny_model):
         score(lm, requests())
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2", "gemma2"])
-def test_greedy_completions_equal_generate(name):
-    lm = tiny(name)
-    lm, _ = probe_packing(lm)
-    prompts = [whole(r) for r in requests(5, 6)]
-    found = complete(lm, prompts, max_new_tokens=8)
-    for ids, (text, n_tokens) in zip(prompts, found, strict=True):
-        with torch.inference_mode():
-            out = lm.model.generate(
-                torch.tensor([ids]),
-                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
-                max_new_tokens=8,
-                do_sample=False,
-                eos_token_id=2,
-                pad_token_id=0,
-            )
-        new = [t for t in out[0, len(ids) :].tolist() if t != 2]
-        assert text == " ".join(map(str, new))
-        assert n_tokens == len(new)
+# Ends of a text that random models come to now and then.
+STOPS = tuple(range(2, 9))
+
+
+def by_transformers(model, ids, most):
+    """Give the tokens that `generate` writes greedily after one prompt, alone."""
+    with torch.inference_mode():
+        out = model.generate(
+            torch.tensor([ids]),
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            max_new_tokens=most,
+            do_sample=False,
+            eos_token_id=list(STOPS),
+            pad_token_id=0,
+        )
+    return [t for t in out[0, len(ids) :].tolist() if t not in STOPS]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", TINY)
+def test_greedy_completions_equal_generate_on_every_kind_of_model(name, dtype, monkeypatch):
+    monkeypatch.setattr(NoTokenizer, "all_special_ids", STOPS)
+    lm, _ = probe_packing(tiny(name, dtype))
+    # More prompts than rows, of every length, one of them without the others' root: rows come and go.
+    prompts = [whole(r) for r in requests(5, 11)]
+    prompts += [prompts[0][:3], prompts[1] * 3, prompts[2]]
+    monkeypatch.setattr(generation, "_SIDE_BY_SIDE", {"cpu": 4})
+    found = complete(lm, prompts, max_new_tokens=23)
+    for ids, made in zip(prompts, found, strict=True):
+        new = by_transformers(lm.model, list(ids), 23)
+        assert made.text == " ".join(map(str, new))
+        assert made.tokens == len(new)
+        assert made.finish == ("length" if len(new) == 23 else "stop")
+
+
+def test_the_models_that_write_side_by_side_are_those_that_do_so_exactly():
+    exact = {name for name in TINY if (lm := probe_packing(tiny(name))[0]).packs and generation._tried(lm)}
+    assert exact == PACKS
+
+
+def test_a_model_that_is_not_exact_in_rows_writes_one_by_one(monkeypatch):
+    lm, _ = probe_packing(tiny("llama"))
+    prompts = [whole(r) for r in requests(1, 6)]
+    expected = complete(lm, prompts, max_new_tokens=9)
+    own = rows.Rows.step
+
+    def wrong(self, lengths, lm):
+        positions, mask = own(self, lengths, lm)
+        return positions + 1, mask
+
+    monkeypatch.setattr(rows.Rows, "step", wrong)
+    generation._exact.clear()
+    assert complete(lm, prompts, max_new_tokens=9) == expected
+    assert list(generation._exact.values()) == [False]
+    generation._exact.clear()
+
+
+def test_what_is_written_is_handed_on_when_it_is_finished(monkeypatch):
+    monkeypatch.setattr(NoTokenizer, "all_special_ids", STOPS)
+    lm, _ = probe_packing(tiny("llama"))
+    prompts = [whole(r) for r in requests(5, 9)]
+    monkeypatch.setattr(generation, "_SIDE_BY_SIDE", {"cpu": 4})
+    calls = []
+    hook = lm.model.register_forward_pre_hook(lambda *_: calls.append(1))
+    seen = [(n, len(calls)) for n, _ in completions(lm, prompts, max_new_tokens=12)]
+    hook.remove()
+    assert sorted(n for n, _ in seen) == list(range(9))
+    assert seen[0][1] < seen[-1][1] - 5, "the first is there long before the last"
+    # A reader that stops early leaves the model as it was.
+    before = [m.__dict__.get("forward") for m in lm.model.modules()]
+    writing = completions(lm, prompts, max_new_tokens=12)
+    next(writing)
+    assert not torch.is_inference_mode_enabled()
+    assert [m.__dict__.get("forward") for m in lm.model.modules()] == before
+    writing.close()
+
+
+def test_rows_that_are_done_leave_and_others_enter(monkeypatch):
+    monkeypatch.setattr(NoTokenizer, "all_special_ids", STOPS)
+    lm, _ = probe_packing(tiny("llama", torch.float32))
+    prompts = [whole(r) for r in requests(5, 24)]
+    monkeypatch.setattr(generation, "_SIDE_BY_SIDE", {"cpu": 8})
+    generation._in_rows_is_exact(lm)
+    widths = []
+    hook = lm.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, x: widths.append(tuple(x[0].shape))
+    )
+    found = complete(lm, prompts, max_new_tokens=20)
+    hook.remove()
+    steps = [rows for rows, width in widths if width == 1]
+    assert max(steps) == 8
+    assert min(steps) == 4  # filled up: a product of fewer rows rounds otherwise
+    # The first token of each comes of its prompt; a row that is done computes nothing more.
+    needed = sum(max(0, f.tokens - 1 + (f.finish == "stop")) for f in found)
+    assert sum(steps) <= needed + 4 * 20
+    # What all share is read once.
+    assert sum(width > 8 for _, width in widths) <= 1 + sum(len(p) > 20 for p in prompts)
+
+
+def test_completions_do_not_depend_on_order_or_company(tiny_model, monkeypatch):
+    lm = load_model(str(tiny_model), threads=1)
+    seen = {}
+
+    def noted(lm, text, best, logits, *rest):
+        seen[text.number, len(text.written)] = logits.clone()
+        return own(lm, text, best, logits, *rest)
+
+    own = generation._take
+    monkeypatch.setattr(generation, "_take", noted)
+    prompts = [whole(r) for r in requests(3, 20)]
+    root = prompts[0][:12]
+    heats, seeds = [0.0, 1.1] * 10, list(range(20))
+    together = complete(lm, prompts, max_new_tokens=15, temperatures=heats, seeds=seeds, root=root)
+    first = dict(seen)
+    for subset in ([3, 17, 4], [11], list(range(19, -1, -1)), list(range(1, 20, 2))):
+        seen.clear()
+        found = complete(
+            lm,
+            [prompts[n] for n in subset],
+            max_new_tokens=15,
+            temperatures=[heats[n] for n in subset],
+            seeds=[seeds[n] for n in subset],
+            root=root,
+        )
+        assert found == [together[n] for n in subset]
+        for (place, at), logits in seen.items():
+            torch.testing.assert_close(logits, first[subset[place], at], rtol=0, atol=1e-5)
 
 
 def test_a_sampled_completion_does_not_depend_on_its_neighbours():
@@ -197,17 +306,18 @@ def test_sampling_follows_the_models_probabilities():
     with torch.inference_mode():
         p = torch.softmax(lm.model(torch.tensor([ids])).logits[0, -1] / 0.7, -1)
     top = int(p.argmax())
-    share = np.mean([text == str(top) for text, _ in drawn])
+    share = np.mean([text == str(top) for text, *_ in drawn])
     assert abs(share - p[top].item()) < 4 * np.sqrt(p[top].item() / 600)
 
 
 def test_stop_strings_cut_the_completion():
     lm = tiny("llama")
     ids = whole(requests()[0])
-    (written, _), *_ = complete(lm, [ids], max_new_tokens=6)
+    (written, *_), *_ = complete(lm, [ids], max_new_tokens=6)
     second = written.split()[1]
-    (cut, _), *_ = complete(lm, [ids], max_new_tokens=6, stop=[f" {second}"])
+    (cut, _, finish), *_ = complete(lm, [ids], max_new_tokens=6, stop=[f" {second}"])
     assert cut == written.split()[0]
+    assert finish == "stop"
 
 
 def test_model_names_that_lead_nowhere(tmp_path):
@@ -243,7 +353,24 @@ def test_the_embedded_model_loads_packs_and_answers():
         + "The capital of France is"
     )
     found = complete(lm, [lm.codec.tokens(text)], max_new_tokens=3)
-    assert "Paris" in found[0][0]
+    assert "Paris" in found[0].text
+    prompts = [
+        lm.codec.tokens(lm.codec.chat([{"role": "user", "content": f"What is {a} plus {b}?"}]))
+        for a, b in ((7, 5), (12, 30), (100, 1), (3, 3), (8, 90))
+    ]
+    special = sorted(lm.codec.stop_ids)
+    for ids, made in zip(prompts, complete(lm, prompts, max_new_tokens=24), strict=True):
+        with torch.inference_mode():
+            out = lm.model.generate(
+                torch.tensor([ids]),
+                attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                max_new_tokens=24,
+                do_sample=False,
+                eos_token_id=special,
+            )
+        new = [t for t in out[0, len(ids) :].tolist() if t not in special]
+        assert made.text == lm.codec.tokenizer.decode(new)
+        assert made.tokens == len(new)
 
 
 def test_a_root_is_computed_once_and_its_keys_and_values_reused(tiny_model):

@@ -22,6 +22,7 @@ from whyprompt.results import Estimate, Result, plain
 from whyprompt.study import Contrast
 from whyprompt.trials.endpoints.run import OVERFLOW
 from whyprompt.trials.outcomes.score import any_reads
+from whyprompt.trials.told import asked_only, judged, lacking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -289,7 +290,15 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         )
         return _with_missing(found, frame, outcome, against, study.design_name)
 
-    main = compare(effect.outcome, contrast, subgroups=True)
+    def told(outcome: str, against: Contrast, *, subgroups: bool = False) -> EffectResult:
+        # With what must be said of answers that the model wrote in these arms, or had no room to write.
+        found, arms = compare(outcome, against, subgroups=subgroups), (against.treated, against.control)
+        asked = asked_only(study, arms)
+        lacks = [*lacking(study, frame, arms=arms, outcome=outcome), *judged(study, frame, outcome=outcome)]
+        sentence = " ".join([found.sentence, *(f"{text}." for text in asked)])
+        return replace(found, sentence=sentence, warnings=(*found.warnings, *asked, *lacks))
+
+    main = told(effect.outcome, contrast, subgroups=True)
     further = [Contrast(treated=a, control=contrast.control) for a in study.arms]
     ran = set(frame["arm"].unique())
     draw = checked = None
@@ -303,12 +312,12 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         outcome=effect.outcome,
         main=main,
         outcomes={
-            o.name: compare(o.name, contrast)
+            o.name: told(o.name, contrast)
             for o in study.outcomes
             if o.name != effect.outcome and o.name in frame.columns
         },
         arms={
-            c.treated: compare(effect.outcome, c)
+            c.treated: told(effect.outcome, c)
             for c in further
             if c.treated not in {contrast.treated, contrast.control} and c.treated in ran
         },
@@ -358,7 +367,7 @@ def _noise(study: Study, outcome: str, against: Contrast) -> Literal["independen
     told = next(o for o in study.outcomes if o.name == outcome)
     # What reads no completion is a function of the prompt: nothing is sampled.
     scored = told.call is None and not any_reads([told], "completion")
-    made = {getattr(arm, "reasoning", "instruction") for arm in arms}
+    made = {getattr(arm, "reasoning", None) for arm in arms}
     if (
         scored
         and "generated" not in made

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from whyprompt.study import TemperatureRange
-from whyprompt.trials.models.packing import Pack, plan_packs
+from whyprompt.trials.models.packing import Pack, common_prefix, plan_packs
 from whyprompt.trials.outcomes.score import any_reads
 from whyprompt.trials.prompts import ChatRenderer, Prompt, render, trial_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from whyprompt.study import Study
     from whyprompt.trials.items.item import Item, ItemPool
@@ -76,6 +76,7 @@ class TrialPlan:
     pool: ItemPool
     trials: tuple[Trial, ...]
     units: tuple[tuple[Pack, ...], ...]
+    roots: Mapping[str, tuple[int, ...]]  # for each arm, the tokens that all its prompts begin with
     fingerprint: str
 
     @property
@@ -124,6 +125,7 @@ def make_plan(study: Study, pool: ItemPool, codec: Codec, *, budget: int | None)
     reads, ahead = any_reads(study.outcomes, "completion"), any_reads(study.outcomes, "ending")
     trials: list[Trial] = []
     units: list[tuple[Pack, ...]] = []
+    roots: dict[str, tuple[int, ...]] = {}
     for name, arm in study.arms.items():
         first = len(trials)
         for rep in range(study.reps):
@@ -155,13 +157,29 @@ def make_plan(study: Study, pool: ItemPool, codec: Codec, *, budget: int | None)
                 )
         if budget is not None:
             units += _units(study, trials, first, codec, budget)
+            roots[name] = _beginning([first_tokens(trial, codec) for trial in trials[first:]])
     return TrialPlan(
         study=study,
         pool=pool,
         trials=tuple(trials),
         units=tuple(units),
+        roots=roots,
         fingerprint=study_fingerprint(study, pool),
     )
+
+
+def first_tokens(trial: Trial, codec: Codec) -> tuple[int, ...]:
+    """Give the tokens that a model is given first: the prompt, or that for its own chain."""
+    if trial.encoded is not None:
+        return trial.encoded.ids
+    assert trial.prompt.reasoning_first is not None
+    return codec.tokens(trial.prompt.reasoning_first, special=not trial.prompt.chat)
+
+
+def _beginning(texts: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    # Sorted: what the first and the last share, all share.
+    ends = sorted(map(tuple, texts))
+    return ends[0][: common_prefix(ends[0], ends[-1])] if ends else ()
 
 
 def _drawn_arm(study: Study, item: Item, rep: int) -> str:
@@ -187,8 +205,7 @@ def _units(
     chains = False
     for trial in trials[first:]:
         if trial.encoded is None:
-            assert trial.prompt.reasoning_first is not None
-            sequences.append(codec.tokens(trial.prompt.reasoning_first, special=not trial.prompt.chat))
+            sequences.append(first_tokens(trial, codec))
             limits.append(len(sequences[-1]) - 1)
             chains = True
         else:

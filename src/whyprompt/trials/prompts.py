@@ -338,7 +338,7 @@ def _template_text(arm: TemplateArm, name: str, item: Item, shots: Sequence[Item
 
 def _ask(arm: Arm) -> str | None:
     """Give the words by which an arm asks for a chain; None where it does not ask."""
-    if isinstance(arm, ChainOfThoughtArm) and arm.reasoning in {"instruction", "generated"}:
+    if isinstance(arm, ChainOfThoughtArm) and arm.reasoning in {"asked_only", "generated"}:
         return arm.ask.strip()
     return None
 
@@ -356,7 +356,7 @@ def segments_of(arm: Arm) -> tuple[str, ...]:
         "shots": isinstance(arm, FewShotArm),
         "instruction": bool(_ask(arm) or (arm.instruction or "").strip()),
         "question": True,
-        "reasoning": reasoning not in {None, "instruction"},
+        "reasoning": reasoning not in {None, "asked_only"},
         "cue": bool(cue_of(arm)),
     }
     return tuple(name for name, there in found.items() if there)

@@ -36,7 +36,7 @@ class RunResult:
     store : Path or None
         The SQLite file.
     notices : tuple of str
-        What changed since the store's last study of this name.
+        What changed since the store's last study of this name, and what must be said of what was written.
     seconds : float
         Spent on the trials, after the model was loaded.
     checks : tuple of Check

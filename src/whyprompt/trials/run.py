@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from dataclasses import replace
@@ -17,7 +18,6 @@ from whyprompt.trials.endpoints.drift import drift
 from whyprompt.trials.endpoints.run import dry_endpoint, run_endpoint
 from whyprompt.trials.items.load import load_items
 from whyprompt.trials.manifest import local_facts, save_manifest, seed_everything
-from whyprompt.trials.models.generation import Completion, complete
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.local import Encoded
 from whyprompt.trials.models.scoring import RootCache, plan_scoring, score, score_pack
@@ -25,6 +25,8 @@ from whyprompt.trials.outcomes.score import any_reads, score_outcomes
 from whyprompt.trials.plan import Trial, TrialPlan, make_plan, study_fingerprint
 from whyprompt.trials.result import Progress, RunResult, now, silent
 from whyprompt.trials.store import TrialStore
+from whyprompt.trials.told import told
+from whyprompt.trials.writing import PARTS, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.local import LocalModel, PromptCodec
     from whyprompt.trials.models.packing import Pack
     from whyprompt.trials.models.scoring import TokenScores
+    from whyprompt.trials.writing import Part, Text, Texts
 
 _CPU_BUDGET = 768
 
@@ -132,6 +135,7 @@ def run_study(
         seconds = time.perf_counter() - begun
         save_manifest(folder, plan, facts, started_at=started, text=text, notices=notices, new_trials=new)
         store.check_there()
+        notices = [*notices, *told(study, store.frame(plan.fingerprint, lm.fingerprint))]
     return replace(
         _taken(plan, lm.codec),
         model=lm.fingerprint,
@@ -190,12 +194,19 @@ def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Pro
     done = store.done_trials(plan.fingerprint, lm.fingerprint)
     count, new = len(done), 0
     cache = RootCache()
+    texts = store.texts(plan.fingerprint, lm.fingerprint)
+    begun = ""
     for number, unit in enumerate(plan.units):
         trials = {n: plan.trials[n] for pack in unit for n in pack.members}
         if all(t.key in done for t in trials.values()):
             continue
-        progress(count, len(plan.trials), f"arm {plan.trials[unit[0].members[0]].arm}")
-        made = _run_unit(plan, unit, number, trials, lm, cache)
+        arm = plan.trials[unit[0].members[0]].arm
+        if arm != begun:
+            # Units stand by arm. What the model writes in all of an arm's is written side by side.
+            _write_arm(store, plan, arm, done, lm, texts, progress)
+            begun = arm
+        progress(count, len(plan.trials), f"arm {arm}")
+        made = _run_unit(plan, unit, number, trials, lm, cache, texts)
         # Another version may have laid the units otherwise: a trial that is there stays as it is.
         fresh = [trial for trial in made if trial.key not in done]
         store.add(plan.fingerprint, lm.fingerprint, trials=fresh)
@@ -205,6 +216,27 @@ def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Pro
     return new
 
 
+def _write_arm(
+    store: TrialStore,
+    plan: TrialPlan,
+    arm: str,
+    done: set[tuple[str, str, int]],
+    lm: LocalModel,
+    texts: Texts,
+    progress: Progress,
+) -> None:
+    """Let the model write all that an arm lacks, side by side over its units; each text is stored at once."""
+    waiting = {n: t for n, t in enumerate(plan.trials) if t.arm == arm and t.key not in done}
+    each = any_reads(plan.study.outcomes, "completion") + any(t.encoded is None for t in waiting.values())
+    there = itertools.count(1 + sum((t.key, part) in texts for t in waiting.values() for part in PARTS))
+
+    def keep(key: tuple[str, str, int], part: Part, text: Text) -> None:
+        store.add_text(plan.fingerprint, lm.fingerprint, key, part, text)
+        progress(next(there), each * len(waiting), f"arm {arm}: the model writes")
+
+    write(plan, waiting, lm, texts, keep)
+
+
 def _run_unit(
     plan: TrialPlan,
     unit: Sequence[Pack],
@@ -212,10 +244,11 @@ def _run_unit(
     planned: Mapping[int, Trial],
     lm: LocalModel,
     cache: RootCache,
+    texts: Texts,
 ) -> list[Trial]:
     started, begun = now(), time.perf_counter()
-    outcomes, settings = plan.study.outcomes, plan.study.generation
-    ready = _with_chains(plan, planned, lm)
+    outcomes = plan.study.outcomes
+    ready = write(plan, planned, lm, texts)
     encoded = {n: t.encoded for n, t in ready.items() if t.encoded is not None}
     if any(t.encoded is None for t in planned.values()):
         # The unit's packs are of the prompts for the chains.
@@ -224,26 +257,16 @@ def _run_unit(
         scores = {n: found for pack in unit for n, found in score_pack(lm, encoded, pack, cache)}
     trials = list(ready.values())
     choices = _choice_scores(trials, lm) if any_reads(outcomes, "choices") else [None] * len(trials)
-    completions: Sequence[Completion | None] = [None] * len(trials)
-    if any_reads(outcomes, "completion"):
-        completions = complete(
-            lm,
-            [e.ids for e in encoded.values()],
-            temperatures=[t.temperature for t in trials],
-            seeds=[t.seed for t in trials],
-            max_new_tokens=settings.max_new_tokens,
-            stop=settings.stop,
-        )
     latency = (time.perf_counter() - begun) / len(trials)
     made = []
-    for (n, trial), written, of_choices in zip(ready.items(), completions, choices, strict=True):
+    for (n, trial), of_choices in zip(ready.items(), choices, strict=True):
         after = scores[n].next_token
         found = score_outcomes(
             outcomes,
             trial.item,
             scores[n],
             ends=None if after is None else lm.codec.ends_answer(after),
-            completion=None if written is None else written.text,
+            completion=trial.completion,
             choices=of_choices,
             where=trial.where,
         )
@@ -251,47 +274,14 @@ def _run_unit(
             replace(
                 trial,
                 unit=number,
-                completion=None if written is None else written.text,
-                completion_tokens=None if written is None else written.tokens,
-                finish=None if written is None else written.finish,
                 outcomes=found.values,
                 extracted=found.extracted,
-                latency_s=latency,
+                latency_s=latency
+                + sum(texts[trial.key, p].seconds for p in PARTS if (trial.key, p) in texts),
                 started_at=started,
             )
         )
     return made
-
-
-def _with_chains(plan: TrialPlan, trials: Mapping[int, Trial], lm: LocalModel) -> Mapping[int, Trial]:
-    """Let the model write its own chain where an arm asks for it, and put it into the prompt."""
-    waiting = {n: t for n, t in trials.items() if t.encoded is None}
-    if not waiting:
-        return trials
-    chains = complete(
-        lm,
-        [
-            lm.codec.tokens(t.prompt.reasoning_first or "", special=not t.prompt.chat)
-            for t in waiting.values()
-        ],
-        temperatures=[t.temperature for t in waiting.values()],
-        # A stream of its own: the completion after the chain draws from the trial's seed.
-        seeds=[t.seed ^ 1 for t in waiting.values()],
-        max_new_tokens=plan.study.generation.max_reasoning_tokens,
-    )
-    ahead = any_reads(plan.study.outcomes, "ending")
-    ready = dict(trials)
-    for (n, trial), chain in zip(waiting.items(), chains, strict=True):
-        prompt = trial.prompt.with_chain(chain.text or "...")
-        encoded = lm.codec.encode(prompt, where=trial.where, look_ahead=ahead)
-        ready[n] = replace(
-            trial,
-            prompt=prompt,
-            encoded=encoded,
-            reasoning_tokens=chain.tokens,
-            reasoning_finish=chain.finish,
-        )
-    return ready
 
 
 def _choice_scores(trials: Sequence[Trial], lm: LocalModel) -> list[dict[str, TokenScores]]:

@@ -2,7 +2,8 @@
 
 A trial is unique on (study fingerprint, model fingerprint, item, arm, repetition). Trials are written a unit
 at a time, each unit in one transaction, so a process killed at any moment leaves whole units behind, and the
-next run computes the missing units exactly as an undisturbed run would have.
+next run computes the missing units exactly as an undisturbed run would have. What a model writes in a trial
+whose unit is not done is kept text by text, until the trial is there and has it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from whyprompt._files import lock_for, whole_file
 from whyprompt.errors import StoreError, WhypromptError
+from whyprompt.trials.models.generation import Completion
+from whyprompt.trials.writing import Text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
     from whyprompt.trials.items.item import Item
     from whyprompt.trials.plan import Trial
+    from whyprompt.trials.writing import Key, Part, Texts
 
 _VERSION = 2
 _ANEW = "move it aside and run the study again: whyprompt run STUDY"
@@ -47,12 +51,19 @@ CREATE TABLE trials (
     cost REAL, latency_s REAL NOT NULL, started_at TEXT NOT NULL, error TEXT, answered_by TEXT,
     UNIQUE (study, model, item_id, arm, rep)
 ) STRICT;
+CREATE TABLE texts (
+    study TEXT NOT NULL REFERENCES studies, model TEXT NOT NULL REFERENCES models,
+    item_id TEXT NOT NULL, arm TEXT NOT NULL, rep INTEGER NOT NULL, part TEXT NOT NULL,
+    text TEXT NOT NULL, tokens INTEGER NOT NULL, finish TEXT NOT NULL, seconds REAL NOT NULL,
+    PRIMARY KEY (study, model, item_id, arm, rep, part)
+) STRICT;
 CREATE TABLE runs (
     study TEXT NOT NULL REFERENCES studies, model TEXT NOT NULL REFERENCES models, started_at TEXT NOT NULL
 ) STRICT;
 """
 
 
+_THE_TRIAL = "study = ? AND model = ? AND item_id = ? AND arm = ? AND rep = ?"
 # What follows an outcome's name in the column of what it took for the answer.
 EXTRACTED = "_extracted"
 # The columns that an item and a trial have under the same names.
@@ -316,7 +327,34 @@ class TrialStore:
                     f"INSERT INTO {table} (study, model, {columns}) VALUES ({marks})",  # noqa: S608 - fixed names
                     [study, model, *row.values()],
                 )
+            for trial in trials:
+                self._db.execute(f"DELETE FROM texts WHERE {_THE_TRIAL}", [study, model, *trial.key])  # noqa: S608 - fixed names
         self.check_there()
+
+    def add_text(self, study: str, model: str, key: Key, part: Part, text: Text) -> None:
+        """Keep a text of a trial whose outcomes are not there yet.
+
+        Raises
+        ------
+        WhypromptError, StoreError
+            As :meth:`add`.
+        """
+        with _errors(self.path):
+            self._db.execute(
+                "INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (study, model, *key, part, *text.written, text.seconds),
+            )
+        self.check_there()
+
+    def texts(self, study: str, model: str) -> Texts:
+        """Give the texts of trials whose outcomes are not there yet."""
+        rows = self.rows(
+            "SELECT item_id, arm, rep, part, text, tokens, finish, seconds FROM texts "
+            "WHERE study = ? AND model = ?",
+            study,
+            model,
+        )
+        return {(tuple(r[:3]), r[3]): Text(Completion(*r[4:7]), r[7]) for r in rows}
 
     def done_items(self, study: str, model: str) -> set[str]:
         """Give the ids of the items that are measured."""

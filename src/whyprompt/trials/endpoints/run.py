@@ -33,6 +33,7 @@ from whyprompt.trials.manifest import save_manifest
 from whyprompt.trials.plan import make_plan
 from whyprompt.trials.result import RunResult, now
 from whyprompt.trials.store import TrialStore
+from whyprompt.trials.told import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -205,7 +206,8 @@ async def _run(
         )
     store.check_there()
     spent = client.ledger.spent()
-    notices += drift(store.frame(plan.fingerprint, model))
+    table = store.frame(plan.fingerprint, model)
+    notices += [*drift(table), *told(study, table)]
     if spent.perhaps:
         money = f", {format_number(spent.perhaps_money)} {client.purse.currency}" if settings.price else ""
         notices.append(

@@ -41,8 +41,10 @@ def load_call(path: str, *, outcome: str) -> Callable[..., Any]:
     return result
 
 
-def called(path: str, given: Mapping[str, Any], *, outcome: str, where: str) -> Any:  # noqa: ANN401 - what it gives
-    """Call a function of the user's own; any failure is theirs to see, with the trial it happened on.
+def called(path: str, given: Mapping[str, Any] | str, *, outcome: str, where: str) -> Any:  # noqa: ANN401 - what it gives
+    """Call a function of the user's own, by its keywords or with one text.
+
+    Any failure is theirs to see, with the trial it happened on.
 
     Raises
     ------
@@ -51,6 +53,6 @@ def called(path: str, given: Mapping[str, Any], *, outcome: str, where: str) -> 
     """
     call = load_call(path, outcome=outcome)
     try:
-        return call(**given)
+        return call(given) if isinstance(given, str) else call(**given)
     except Exception as error:
         raise StudyError(f"outcome {outcome!r} failed on {where}: {type(error).__name__}: {error}") from error

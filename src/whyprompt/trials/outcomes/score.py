@@ -12,6 +12,7 @@
 ``well_formed``           1 where the completion has what ``extract`` looks for
 ``multiple_choice``       1 where the gold answer is the most probable of the item's choices
 ``embedding_similarity``  cosine similarity of completion and answer (extra ``embedding``)
+a judge's name            what its verdicts on the completion are worth (``judge``)
 a callable's name         ``call(completion=..., answer=..., item=...)``, or ``needs: scores``
 ========================  ==============================================================================
 
@@ -34,6 +35,7 @@ from whyprompt.errors import DataError, StudyError
 from whyprompt.trials.outcomes.calls import called, load_call
 from whyprompt.trials.outcomes.embedding import check_embedding, similarity
 from whyprompt.trials.outcomes.extract import extract, find_choice, find_code
+from whyprompt.trials.outcomes.judge import check_judge, judged
 from whyprompt.trials.outcomes.text import (
     find_number,
     normalise,
@@ -219,7 +221,11 @@ _SCORERS = {
 
 
 def _reads(outcome: OutcomeSettings) -> What:
-    return outcome.needs if outcome.call is not None else _SCORERS[outcome.name].reads
+    return (
+        outcome.needs
+        if outcome.name not in _SCORERS or outcome.call is not None
+        else _SCORERS[outcome.name].reads
+    )
 
 
 def any_reads(outcomes: Sequence[OutcomeSettings], what: What) -> bool:
@@ -239,7 +245,9 @@ def check_outcomes(outcomes: Sequence[OutcomeSettings], items: Sequence[Item]) -
         for _, path in outcome.calls:
             load_call(path, outcome=outcome.name)
         _check_extract(outcome, items)
-        if outcome.call is not None:
+        if outcome.judge is not None:
+            check_judge(outcome.judge, outcome.name)
+        if outcome.call is not None or outcome.judge is not None:
             continue
         scorer = _SCORERS[outcome.name]
         unknown = next((k for k in outcome.options if k not in scorer.options), None)
@@ -323,13 +331,19 @@ def score_outcomes(
         if _reads(outcome) == "completion":
             assert completion is not None
             read = extract(outcome.steps or (), completion, item, outcome=outcome.name, where=where)
-            part = None if outcome.call is not None else _SCORERS[outcome.name].part
+            own = outcome.call is not None or outcome.judge is not None
+            part = None if own else _SCORERS[outcome.name].part
             if read is not None and part is not None:
                 read = part(read, item, outcome.options)
             if outcome.steps is not None or part is not None:
                 found.extracted[outcome.name] = read
         if read is None:
             found.values[outcome.name] = outcome.wrong_format
+        elif outcome.judge is not None:
+            assert isinstance(read, str)
+            found.values[outcome.name], found.extracted[outcome.name] = judged(
+                outcome.judge, item, read, outcome=outcome.name, where=where
+            )
         elif outcome.call is not None:
             found.values[outcome.name] = _called(outcome, item, read, where)
         else:
