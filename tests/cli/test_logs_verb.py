@@ -233,3 +233,37 @@ def test_a_folder_without_logs_says_so(run, tmp_path):
     code, _, err = run("effect", tmp_path)
     assert (code, "none of its 1 file is a log" in err) == (2, True)
     assert "known are logs of" in err
+
+
+@pytest.mark.parametrize("verb", ["effect", "compare", "import", "report"])
+def test_every_verb_names_its_own_options(run, tmp_path, verb):
+    path = tmp_path / "two.jsonl"
+    rows = [{"item_id": k, "arm": arm, "f1": 0.5, "em": k % 2} for k in range(4) for arm in "ab"]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    code, _, err = run(verb, path, *(("--out", tmp_path / "t.csv") if verb == "import" else ()))
+    assert code == 2
+    assert "more than one scorer: f1; em" in err
+    assert "say which with --scorer NAME" in err
+
+
+def test_a_bandit_of_three_arms_is_compared_by_its_chances(run, tmp_path):
+    rows = [
+        {
+            "arm": arm,
+            "action_prob": 0.25 if arm == "b" else 0.375,
+            "score": int(k % n == 0),
+            "item_id": f"{arm}{k}",
+        }
+        for arm, n, of in (("a", 2, 150), ("b", 3, 100), ("c", 5, 150))
+        for k in range(of)
+    ]
+    path = tmp_path / "bandit.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    made = found(run, path, "--reference", "a")
+    assert [part["label"] for part in made["parts"]] == ["b - a", "c - a"]
+    assert [part["estimate"] for part in made["parts"]] == pytest.approx([34 / 100 - 0.5, 30 / 150 - 0.5])
+    table = found(
+        run, path, "--treatment", "arm", "--outcome", "score", "--design", "randomized",
+        "--propensity", "action_prob", "--as", "all-arms:reference=a", "--cluster", "none",
+    )  # fmt: skip
+    assert [p["std_error"] for p in table["parts"]] == [p["std_error"] for p in made["parts"]]

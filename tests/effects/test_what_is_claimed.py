@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from effect_verbs import estimate_effects
+from scipy import stats
 
 from whyprompt import compare_arms, estimate_effect, estimate_with_imputation
+from whyprompt.page.strength import effect_strength
 
 ARM = {"treatment": "arm", "outcome": "y"}
 
@@ -197,3 +199,22 @@ def test_rows_that_weights_leave_out_found_no_counterpart_and_wanted_none():
     assert "rows that are left" in trimmed.sentence
     assert "counterpart" not in trimmed.sentence
     assert "could be matched" in estimate_effect(frame, **asked, method="nearest", caliper=0.05).sentence
+
+
+@pytest.mark.parametrize(
+    ("n", "rises", "falls", "said"),
+    [(20, 5, 0, "leaves zero out"), (30, 12, 4, "leaves zero out"), (30, 8, 1, ""), (30, 6, 4, "")],
+)
+def test_an_exact_p_and_the_interval_that_part_are_said_to(n, rises, falls, said):
+    treated = [1] * rises + [0] * (n - rises)
+    control = [0] * rises + [1] * falls + [0] * (n - rises - falls)
+    frame = pd.DataFrame({"item_id": [*range(n)] * 2, "arm": ["b"] * n + ["a"] * n, "y": treated + control})
+    made = estimate_effect(frame, treatment="arm", outcome="y", treated="b", control="a", design="paired")
+    p = stats.binomtest(rises, rises + falls).pvalue
+    apart = (made.ci_low <= 0 <= made.ci_high) != (p >= 0.05)
+    assert apart == bool(said)
+    assert ("these items hardly decide the sign" in made.sentence) == apart
+    assert said in made.sentence
+    verdict, headline, _ = effect_strength(made)
+    assert (verdict == "undecided") == (p >= 0.05)
+    assert ("McNemar" in headline) == apart

@@ -282,10 +282,66 @@ def test_a_reference_is_the_control_of_the_page(run, written, tmp_path):
     assert "score: 'direct' instead of 'cot'" in read((tmp_path / "p.html").read_text()).words
 
 
+@pytest.mark.parametrize("gaps", [0, 3])
+def test_more_than_two_arms_have_a_page_against_one_of_them(run, written, tmp_path, monkeypatch, gaps):
+    monkeypatch.chdir(tmp_path)
+    trials = rows(30, arms=("direct", "cot", "long"))
+    for k in range(gaps):
+        trials[9 * k + 2] |= {"score": None, "error": "time-out"}
+    path = written(trials)
+    code, _, err = run("report", path, "--reference", "direct")
+    assert (code, err) == (0, "")
+    first = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = read(first)
+    assert len(page.ids) == len(set(page.ids))
+    found = wp.read_trials(path)
+    several = wp.log_effect(found, reference="direct")
+    assert [words for tag, words in page.headings if tag == "h2"] == [
+        "The answer", "What was read, and taken for what", "Missing outcomes", "Effects",
+        "'cot' instead of 'direct'", "'long' instead of 'direct'",
+        "Inside the model", "What may not be claimed", "How to reproduce it",
+    ]  # fmt: skip
+    for sentence in several.sentence.split("\n"):
+        assert " ".join(sentence.split()) in page.words
+    shown = body(page.tables["effects"])
+    for row in several.parts:
+        assert shown[row.label][1:] == [
+            row.estimate, row.ci_low, row.ci_high, row.simultaneous_low, row.simultaneous_high,
+            row.p_value, row.p_adjusted,
+        ]  # fmt: skip
+    for place, arm in enumerate(("cot", "long"), start=1):
+        one = wp.log_effect(found, treated=arm, control="direct")
+        assert body(page.tables[f"effects-{place}"])["all items"][1:4] == [
+            one.estimate, one.ci_low, one.ci_high,
+        ]  # fmt: skip
+        gains = int((one.items.changes > 0).sum())
+        assert f"Items whose outcome is higher under {arm!r}: {gains}" in page.words
+        assert (f"bounds-{place}" in page.tables) == (gaps > 0 and arm == "long")
+    assert len(json.loads(page.scripts["results"])["comparison"]) == 2
+    command = re.search(r"<pre[^>]*>(whyprompt report [^<]+)</pre>", first)[1].replace("&#39;", "'")
+    assert "--reference direct" in command
+    assert run(*shlex.split(command)[1:])[0] == 0
+    again = json.loads(read((tmp_path / "report.html").read_text(encoding="utf-8")).scripts["results"])
+    assert again["effect"]["parts"] == json.loads(page.scripts["results"])["effect"]["parts"]
+
+
+def test_words_on_groups_are_those_of_the_log(written, page_of):
+    trials = rows()
+    _, _, text, _ = page_of(written(trials))
+    assert "sorted within its task<" in text
+    for trial in trials:
+        trial.pop("task_type")
+    _, _, text, page = page_of(written(trials, "other.jsonl"))
+    assert "family" not in page.words
+    assert "<h3>Every item&#39;s change, sorted</h3>" in text.replace("’", "&#39;")
+    assert "<h3>The effect, over all items</h3>" in text
+
+
 def test_what_means_nothing_is_refused(run, written, tmp_path):
     path = written(rows(10, arms=("a", "b", "c")))
     for arguments, message in (
         ((path,), "there are 3 arms"),
+        ((path, "--reference", "a", "--by", "x"), "--by has no meaning on the page of more than two arms"),
         ((path, "--no-code"), "--no-code has no meaning with logs"),
         ((path, "--out", tmp_path), "is a folder"),
         ((tmp_path / "s.yaml", "--arm", "file"), "--arm has no meaning with a study"),

@@ -156,6 +156,20 @@ def test_the_arm_is_what_the_same_items_were_run_under(log):
     assert [part.label for part in result.parts] == ["arc", "gsm8k"]
 
 
+def test_a_system_prompt_that_one_of_two_runs_of_several_tasks_has_is_the_arm(log):
+    """As a harness logs a group of tasks: a file a task, and the prompt of the run in each."""
+    paths = []
+    for task, part in (("law", slice(0, 5)), ("math", slice(5, 10))):
+        for system, y in ((None, DIRECT), ("Think step by step.", COT)):
+            prompt = {"task": task} | ({"system_instruction": system} if system else {})
+            about = {"question": ITEMS[part], "target": [str(k) for k in range(10)][part], "prompt": None}
+            settings = {"prompt": prompt, "items": {"dataset": task}}
+            paths.append(log(f"{task}_{len(prompt)}.toy", y[part], settings=settings, **about))
+    found = wp.read_trials(*paths)
+    assert found.taken["arm"] == "system_instruction (prompt)"
+    assert wp.log_effect(found).estimate == pytest.approx(np.mean(COT) - np.mean(DIRECT))
+
+
 def test_a_setting_that_only_one_arm_has_is_the_arm(log):
     long = "Reason about each of the numbers before you answer. " * 3
     one, two = log("a.toy", DIRECT), log("b.toy", COT, settings={"prompt": {"plan.system": long}})
@@ -420,6 +434,90 @@ def test_logged_chances_are_used(log):
     assert abs(result.estimate - 0.2) < 3 * result.std_error
 
 
+def test_chances_of_one_arm_in_every_trial_are_refused(log):
+    rng = np.random.default_rng(1)
+    chance = rng.choice([0.1, 0.9], 600)
+    treated = rng.random(600) < chance
+    found = wp.read_trials(_dealt(log, treated, rng.random(600) < 0.5, propensity=chance.tolist()))
+    with pytest.raises(EstimationError, match="fit as the chance of 'new' in every trial"):
+        wp.log_effect(found)
+    taken = wp.log_effect(found, propensity="propensity", design="randomized", treated="new")
+    assert taken.settings["distance"] == "known propensity"
+
+
+def _many(tmp_path, n=900, *, arms="abc", scores=(0.3, 0.5, 0.6), **change):
+    """Write a log of arms drawn with logged chances that go by the kind of question."""
+    rng = np.random.default_rng(7)
+    rows = []
+    for k in range(n):
+        hard = rng.random() < 0.5
+        chance = np.array([0.6, 0.3, 0.1] if hard else [0.1, 0.3, 0.6])
+        a = rng.choice(3, p=chance)
+        score = int(rng.random() < scores[a] - 0.2 * hard)
+        rows.append({"item_id": f"q{k}", "question": f"What is {k}?", "arm": arms[a], "score": score})
+        rows[-1] |= {"propensity": float(chance[a])} | {name: of(k) for name, of in change.items()}
+    path = tmp_path / "bandit.jsonl"
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path, pd.DataFrame(rows)
+
+
+def test_logged_chances_of_many_arms_are_used(tmp_path):
+    path, frame = _many(tmp_path)
+    found = wp.read_trials(path)
+    several = wp.log_effect(found, reference="a")
+    mean = {arm: np.average(f.score, weights=1 / f.propensity) for arm, f in frame.groupby("arm")}
+    for other in "bc":
+        row = several.contrast(other, "a")
+        assert row.estimate == pytest.approx(mean[other] - mean["a"])
+        one = wp.log_effect(found, treated=other, control="a")
+        assert (one.estimate, one.std_error, one.ci_low) == (row.estimate, row.std_error, row.ci_low)
+        assert (one.method, one.estimand, len(one.weights)) == (
+            "ipw",
+            "ate",
+            int(sum(frame.arm != "bc"["cb".index(other)])),
+        )
+        assert one.overall.p_adjusted is None
+    plain = frame.groupby("arm").score.mean()
+    assert abs(plain["c"] - plain["a"] - 0.3) > abs(several.contrast("c", "a").estimate - 0.3)
+    assert "with the chances in 'propensity', so these are effects of the arms" in several.sentence
+    assert "logged chances" in {a.name for a in several.assumptions}
+    # Wrong chances are held against all rows, also where two arms are named.
+    wrong, _ = _many(tmp_path, propensity=lambda _: 0.2)
+    one = wp.log_effect(wp.read_trials(wrong), treated="b", control="a")
+    assert "may therefore not be claimed as an effect" in one.sentence
+
+
+def test_arms_of_which_some_outcomes_are_missing_are_compared_side_by_side(log):
+    paths = [log(f"{arm}.toy", DIRECT, arm=arm) for arm in ("direct", "long")]
+    gap = [None if k in (2, 5) else y for k, y in enumerate(COT)]
+    paths.append(log("cot.toy", [{"match": None if y is None else float(y)} for y in gap], arm="cot"))
+    found = wp.read_trials(*paths)
+    several = wp.log_effect(found, reference="direct")
+    for arm, n in (("long", 10), ("cot", 8)):
+        one = wp.log_effect(found, treated=arm, control="direct")
+        row = several.contrast(arm, "direct")
+        assert (row.estimate, row.std_error, row.p_value, row.n_used) == (
+            one.estimate, one.std_error, one.p_value, n,
+        )  # fmt: skip
+        assert one.sentence.split("\n")[-1] in several.sentence
+    assert several["missing"]["cot"]["treated"] == 2
+    assert several.adjustment == "Bonferroni"
+    p = [row.p_value for row in several.parts]
+    assert [row.p_adjusted for row in several.parts] == pytest.approx(
+        [None if v is None else min(1.0, max(2 * min(x for x in p if x is not None), v)) for v in p]
+    )
+
+
+def test_what_every_arm_has_besides_its_prompt_is_said_of_many_too(log):
+    paths = [
+        log(f"{arm}.toy", y, arm=arm, settings={"judge": {"scorer.model": judge}})
+        for arm, y, judge in (("direct", DIRECT, "j-1"), ("cot", COT, "j-2"), ("long", COT, "j-1"))
+    ]
+    several = wp.log_effect(wp.read_trials(*paths), reference="direct")
+    (line,) = (text for text in several.sentence.split("\n") if "one treatment" in text)
+    assert "'cot' instead of 'direct' changes" in line
+
+
 def test_shares_that_move_with_time_are_refused_without_chances(log):
     rng = np.random.default_rng(2)
     n = 400
@@ -432,6 +530,15 @@ def test_shares_that_move_with_time_are_refused_without_chances(log):
     result = wp.log_effect(wp.read_trials(_dealt(log, steady, y, started_at=at)))
     assert result.confounders == ("question_chars", "question_words")
     assert any("no item was run under both arms" in text for text in result.warnings)
+
+
+def test_times_that_cannot_be_read_are_named(log):
+    rng = np.random.default_rng(2)
+    treated = rng.random(120) < 0.5
+    at = ["yesterday" if k == 7 else f"2026-01-{1 + k // 20:02d}T{k % 20:02d}:00:00Z" for k in range(120)]
+    found = wp.read_trials(_dealt(log, treated, rng.random(120) < 0.5, started_at=at))
+    said = " ".join(wp.log_effect(found).warnings)
+    assert "dealt.toy: 1 of 120 times (started_at) cannot be read, such as 'yesterday'" in said
 
 
 def test_a_bandit_that_met_some_items_twice_is_refused_too(log):
@@ -491,6 +598,9 @@ def test_what_is_no_log_is_named(tmp_path):
     (tmp_path / "empty.json").write_text("")
     with pytest.raises(DataError, match=r"empty\.json is empty"):
         wp.read_trials(tmp_path / "empty.json")
+    (tmp_path / "wide.eval").write_bytes(json.dumps({"status": 1}).encode("utf-16"))
+    with pytest.raises(DataError, match=r"wide\.eval is UTF-16 text.*\n  hint: write it as UTF-8"):
+        wp.read_trials(tmp_path / "wide.eval")
 
 
 def test_what_a_reader_stumbles_over_is_named(log):

@@ -89,8 +89,8 @@ def effect(
     propensity: Annotated[
         str | None,
         typer.Option(
-            help="Column with known propensities; or what estimates them: logit, boosted, or a class of"
-            " scikit-learn with its options."
+            help="Column with known propensities (with --as all-arms: of the arm that each row got); or what"
+            " estimates them: logit, boosted, or a class of scikit-learn with its options."
         ),
     ] = None,
     method: Annotated[
@@ -423,7 +423,7 @@ def _estimated(
     elif asked.get("design") not in DESIGNS:
         _refuse(set(asked) & {"unit"}, "without --design paired")
         _refuse(set(asked) - _DOSE if kind == "dose" else set(), "with --as dose")
-        by_arms = {"treated", "control", "by", "propensity"} if kind == "all-arms" else set()
+        by_arms = {"treated", "control", "by"} if kind == "all-arms" else set()
         _refuse(set(asked) & by_arms, "with --as all-arms")
     asked = asked if kind in {"dose", "all-arms"} else _with_method(asked)
     options = asked | of_kind

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from whyprompt._files import file_sha256, write_json
 from whyprompt._version import __version__
 from whyprompt._words import counted
+from whyprompt.cli.choices import refuse
 from whyprompt.cli.common import AsJson, put
+from whyprompt.cli.flags import said_in_flags
 from whyprompt.cli.tables import TABLES
 from whyprompt.errors import DataError, EstimationError
 
@@ -83,20 +85,23 @@ def effect_of_logs(
 
 def effect_for_page(
     paths: Sequence[Path], of_log: Mapping[str, Any], given: Mapping[str, Any]
-) -> tuple[ReadTrials, EffectResult]:
-    """Read logs, and estimate the effect of one arm against another.
+) -> tuple[ReadTrials, EffectResult | EffectsResult]:
+    """Read logs, and estimate the effect of one arm against another, or of all others against a reference.
 
     `given` are arguments of `log_effect`, None where they were not written.
     """
     import whyprompt as wp
 
     found = _read(paths, of_log)
-    # A reference alone would ask for all other arms at once, and a page is of two.
     asked = {name: value for name, value in given.items() if value is not None}
     if of_log["reference"] is not None:
-        asked.setdefault("control", found.reference)
-    # Without `reference=` it is of two arms, or refused.
-    return found, cast("EffectResult", wp.log_effect(found, **asked))
+        asked["reference"] = found.reference
+        several = len(found.arms) > 2 and not {"treated", "control"} & set(asked)
+        refuse(
+            ", ".join(f"--{name}" for name in ("confounders", "by") if several and name in asked),
+            "on the page of more than two arms; name two: --treated, --control",
+        )
+    return found, wp.log_effect(found, **asked)
 
 
 def _changed(found: ReadTrials, result: EffectResult | EffectsResult) -> ChangedItems:
@@ -118,6 +123,7 @@ def _width() -> int:
 
 
 def compare(
+    ctx: typer.Context,
     runs: Annotated[
         list[Path],
         typer.Argument(help="Logs, folders of them, or patterns: two runs, or more.", metavar="RUN..."),
@@ -142,17 +148,18 @@ def compare(
     from whyprompt._arguments import confidence
 
     confidence(level)
-    result = wp.compare_runs(
-        *runs,
-        arm=arm,
-        scorer=scorer,
-        item=item,
-        reference=reference,
-        treated=treated,
-        control=control,
-        level=level,
-        texts=changed or as_json,
-    )
+    with said_in_flags(ctx):
+        result = wp.compare_runs(
+            *runs,
+            arm=arm,
+            scorer=scorer,
+            item=item,
+            reference=reference,
+            treated=treated,
+            control=control,
+            level=level,
+            texts=changed or as_json,
+        )
     text = result.summary()
     if changed:
         from whyprompt.answers.changes import changed_text
@@ -187,6 +194,7 @@ def refuse_for_logs(unwanted: set[str]) -> None:
 
 
 def import_(
+    ctx: typer.Context,
     logs: Annotated[list[Path], typer.Argument(help="Logs, folders of them, or patterns.", metavar="LOG...")],
     out: Annotated[
         Path, typer.Option("--out", help="The table to write (.csv or .parquet).", metavar="FILE")
@@ -212,7 +220,8 @@ def import_(
     if there and not overwrite:
         raise DataError(f"{' and '.join(there)} would be overwritten", hint="another --out, or --overwrite")
     asked: dict[str, Any] = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}
-    found = wp.read_trials(*logs, **asked)
+    with said_in_flags(ctx):
+        found = wp.read_trials(*logs, **asked)
     if out.resolve() in {Path(str(one["file"])).resolve() for one in found.sources}:
         raise DataError(f"{out} is one of the logs", hint="give the table a name of its own")
     export(found.frame, out)

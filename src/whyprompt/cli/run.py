@@ -209,7 +209,7 @@ def report(
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write one self-contained HTML page: a study's, or that of two arms of logs."""
+    """Write one self-contained HTML page: a study's, or that of two arms of logs, or of all against one."""
     from whyprompt.page.page import write_report
 
     of_log = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}

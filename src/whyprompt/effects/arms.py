@@ -19,7 +19,8 @@ from whyprompt.effects.assumptions import FEW_ROWS, describe_assumptions
 from whyprompt.effects.estimate import estimated
 from whyprompt.effects.measures import stated
 from whyprompt.effects.methods.make import make_method
-from whyprompt.effects.methods.many_arms import multinomial_weights
+from whyprompt.effects.methods.many_arms import multinomial_weights, weighted_means
+from whyprompt.effects.own_chances import near_none, own_chances, own_fit, own_overlap, unused_chances
 from whyprompt.effects.problem import choose_confounders, refuse_post_treatment
 from whyprompt.effects.separation import explain_missing_arms
 from whyprompt.effects.several import EffectsResult
@@ -70,6 +71,7 @@ def compare_arms(
     focal: object | None = None,
     reference: object | None = None,
     design: str = "observational",
+    propensity: str | None = None,
     unit: str | None = None,
     cluster: str | None = None,
     level: float = 0.95,
@@ -101,6 +103,10 @@ def compare_arms(
         every pair is.
     design : {"observational", "randomized", "paired"}, default "observational"
         How rows got their arms. Paired: every item was run under every arm, equally often.
+    propensity : str, optional
+        Column with the chance, above 0 and up to 1, with which each row got the arm that it got, as a bandit
+        or a gateway logs it: rows then weigh one over it, in place of a score. (The column of
+        `estimate_effect` is of the treated arm, which of many arms says nothing of the others.)
     unit : str, optional
         In a paired design the column with the item; default the one that the table shows.
     cluster : str, optional
@@ -130,8 +136,14 @@ def compare_arms(
     adjusted p-values step down: they may fall below 1 - level where the interval that holds at once includes
     zero, and hold the rate of false findings all the same.
 
+    Chances that followed earlier outcomes leave the weighted means without bias as long as no arm's chance
+    comes near 0. Where it does, their intervals are too narrow, and a warning says so; weights that adapt to
+    the chances (Hadad et al. 2021) would mend it and are not made here.
+
     References
     ----------
+    Hadad, V., Hirshberg, D. A., Zhan, R., Wager, S. and Athey, S. (2021). Confidence intervals for policy
+    evaluation in adaptive experiments. PNAS 118, e2014602118.
     Imbens, G. W. (2000). The role of the propensity score in estimating dose-response functions. Biometrika
     87, 706-710.
     Hothorn, T., Bretz, F. and Westfall, P. (2008). Simultaneous inference in general parametric models.
@@ -180,11 +192,20 @@ def compare_arms(
         way = "design='paired' compares each with itself, and needs no adjustment"
         notes = (*notes, f"{every}: {way}")
     if method is None:
-        method = "naive" if design != "observational" and not chosen else "ipw"
+        method = "naive" if design != "observational" and not chosen and propensity is None else "ipw"
     used = method if isinstance(method, str) else make_method(method).name
+    refuse = None if propensity is None else _without_meaning(design, used, estimand, chosen)
+    if refuse is not None:
+        raise refuse
     if design == "paired":
         named, notes = paired_item(table, labels, named, used, chosen), ()
-    if chosen is None and used != "naive":
+    known = None if propensity is None else own_chances(table, propensity)
+    idle = {*(chosen or ()), treatment, outcome}
+    notes = (
+        *notes,
+        *(unused_chances(table, labels, arms, idle) if known is None else near_none(known, arms)),
+    )
+    if chosen is None and known is None and used != "naive":
         raise EstimationError(
             f"method {used!r} needs to know what to adjust for",
             hint="give confounders=[...] or a graph, or method='naive' for plain differences",
@@ -217,6 +238,7 @@ def compare_arms(
             pairs,
             estimand=estimand,
             focal=None if focal is None else level_name(focal),
+            known=known,
             cluster=named,
             random_state=random_state,
         )
@@ -237,19 +259,37 @@ def compare_arms(
             from_graph=graph is not None,
             cautions=cautions,
             clustered=named is not None,
-            overlap=arms_overlap(result),
+            overlap=arms_overlap(result) if known is None else own_overlap(known, labels, result),
         ),
-        *arms_balance(result),
+        *(arms_balance(result) if known is None else (own_fit(known, labels, arms),)),
     )
-    if not names and design == "observational":
+    if not names and design == "observational" and known is None:
         notes = (*notes, "nothing was adjusted for")
     result = changed(
         result, assumptions=assumptions, confounders=adjusted, warnings=(*notes, *result.warnings)
     )
-    text = arms_sentence(result, design, to_reference=reference is not None)
+    text = arms_sentence(result, design, to_reference=reference is not None, chances=propensity)
     if named and cluster is None and design != "paired":
         text += f" Rows repeat {named!r}, which the intervals allow for."
     return changed(result, sentence=text)
+
+
+def _without_meaning(
+    design: str, method: str, estimand: str | None, chosen: Sequence[str] | None
+) -> EstimationError | None:
+    """Give the refusal of what has no meaning beside the chances that decided the arms."""
+    what, hint = "", "leave it out"
+    if design == "paired":
+        what = "with design='paired', where each item has every arm"
+    elif method != "ipw":
+        what = f"for method {method!r} of many arms, which does not weigh by it"
+        hint = "method='ipw', or leave the method out"
+    elif (estimand or "ate").lower() != "ate":
+        what = f"with estimand={estimand!r}: chances of the arms that rows got give the ATE alone"
+        hint = "estimand='ate'"
+    elif chosen:
+        what, hint = "beside confounders: what decided the arm is in the chances", "leave out either"
+    return EstimationError(f"propensity= has no meaning {what}", hint=hint) if what else None
 
 
 def _arms(table: Table, treatment: str, reference: object | None) -> tuple[list[str], NDArray[Any]]:
@@ -301,6 +341,7 @@ def _weighted(
     *,
     estimand: str | None,
     focal: str | None,
+    known: Floats | None,
     cluster: str | None,
     random_state: int,
 ) -> EffectsResult:
@@ -316,7 +357,11 @@ def _weighted(
             hint=f"it estimates {', '.join(_AT_ONCE[method])}",
         )
     weights = np.ones(len(y))
-    if method == "naive" or not names:
+    if known is not None:
+        weights = 1.0 / known
+        chosen = np.column_stack([labels == arm for arm in arms]).astype(float)
+        found = weighted_means(y, chosen, weights, cluster_codes(units, len(y)))
+    elif method == "naive" or not names:
         found = _plain_means(y, labels, arms, units)
     else:
         design = design_matrix(columns)
@@ -350,8 +395,8 @@ def _weighted(
         if ess < min(LOW_ESS * n, FEW_ROWS if wanted == "ato" else np.inf)
     ]
     if units is not None:
-        known = [float(found[2][a, b]) for a, b in pairs]
-        warnings.extend(few_clusters(len(np.unique(units.astype(str))), min(known)))
+        free = [float(found[2][a, b]) for a, b in pairs]
+        warnings.extend(few_clusters(len(np.unique(units.astype(str))), min(free)))
     warnings.extend(f"no standard error of arm {arm!r}: {why}" for arm, why in blind.items())
     warnings.extend(
         f"{row.label}: all differ by one amount: the spread is zero in this sample, not in the population"
@@ -373,9 +418,9 @@ def _weighted(
         adjustment="the joint distribution of the contrasts (largest |t|)",
         warnings=tuple(warnings),
         std_error_method=(
-            "stacked estimating equations, score estimated"
+            f"stacked estimating equations, {'score estimated' if known is None else 'chances known'}"
             + (", cluster-robust" if cluster is not None else "")
-            if method != "naive" and names
+            if method != "naive" and (names or known is not None)
             else "unequal variances (Welch)"
             if cluster is None
             else "CR2 by cluster, Satterthwaite df"

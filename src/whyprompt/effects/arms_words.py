@@ -65,10 +65,15 @@ def arms_balance(result: EffectsResult) -> tuple[Assumption, ...]:
     )
 
 
-def arms_sentence(result: EffectsResult, design: str, *, to_reference: bool) -> str:
+def differing_words(result: EffectsResult, *, to_reference: bool) -> str:
     """Say which arms differ."""
     rows = list(zip(result.pairs, result.parts, strict=True))
-    seen = [(pair, r) for pair, r in rows if excludes_zero(r)]
+    # An exact p may not bear out an interval that is an approximation.
+    seen = [
+        (pair, r)
+        for pair, r in rows
+        if excludes_zero(r) and (r.p_adjusted is None or r.p_adjusted < 1 - result.level)
+    ]
     parts = [
         f"{arm!r} in place of {reference!r} by {format_number(r.estimate)}"
         f" ({format_number(r.simultaneous_low)} to {format_number(r.simultaneous_high)})"
@@ -87,11 +92,21 @@ def arms_sentence(result: EffectsResult, design: str, *, to_reference: bool) -> 
     text += f": {'; '.join(parts)}; intervals hold at once at {percent(result.level)}." if parts else "."
     ps = [1.0 if r.p_adjusted is None else r.p_adjusted for r in result.parts]
     rest = [(pair, p) for (pair, r), p in zip(rows, ps, strict=True) if (pair, r) not in seen]
-    text += more_by_steps(
+    return text + more_by_steps(
         [f"{arm!r} in place of {reference!r}" for (arm, reference), p in rest if p < 1 - result.level],
         least=[p for _, p in rest],
         level=result.level,
     )
+
+
+def arms_sentence(
+    result: EffectsResult, design: str, *, to_reference: bool, chances: str | None = None
+) -> str:
+    """Say which arms differ, and whether that is their effect.
+
+    `chances` is the column of those with which the arms were drawn, if there is one.
+    """
+    text = differing_words(result, to_reference=to_reference)
     no = not_claimed(
         result.assumptions, "The differences may therefore not be claimed as effects of the arms."
     )
@@ -99,6 +114,13 @@ def arms_sentence(result: EffectsResult, design: str, *, to_reference: bool) -> 
         return text + no
     if design == "paired":
         return f"{text} Each item was run under every arm, so these are effects of the arms on these items."
+    if chances is not None:
+        thin = [a.detail for a in result.assumptions if a.name == "overlap" and a.status == "doubtful"]
+        text += "".join(f" Overlap is thin: {detail}." for detail in thin)
+        drawn = f"the arms were drawn with the chances in {chances!r}"
+        if design == "randomized":
+            return f"{text} T{drawn[1:]}, so these are effects of the arms."
+        return f"{text} They are effects if {drawn}."
     if design == "randomized":
         return f"{text} The arms were randomised, so these are effects of the arms."
     if not result.confounders:

@@ -199,6 +199,7 @@ def _rest_of_confounding(removed: float, row: Estimate) -> str | None:
 def not_claimed(assumptions: Sequence[Assumption], what: str, *, but: str = "") -> str:
     """Say why `what` may not be claimed, where an assumption (`but` one) fails its check; else nothing."""
     failed = [a.detail.rstrip(".") for a in assumptions if a.status == "fails" and a.name != but]
+    failed = [text[:1].upper() + text[1:] for text in failed]
     return f" {'. '.join(failed)}. {what}" if failed else ""
 
 

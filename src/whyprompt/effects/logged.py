@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-# What the field calls them: of experiments, of bandits and of off-policy evaluation.
-_CALLED = {
+# What the field calls chances: of experiments, of bandits and of off-policy evaluation.
+CALLED = {
     *("propensity", "propensity_score", "pscore", "propensities"),
     *("logging_probability", "logging_prob", "logging_propensity", "logged_propensity", "logged_probability"),
     *("action_probability", "action_prob", "arm_probability", "arm_prob", "behavior_probability"),
@@ -35,7 +35,7 @@ _CALLED = {
     *("policy_probability", "policy_prob", "sampling_probability", "sampling_prob"),
 }
 # Standard errors between the arms dealt and those that the chances lead to expect, beyond all chance.
-_FAR = 5.0
+FAR = 5.0
 
 
 def propensity_notes(
@@ -48,7 +48,7 @@ def propensity_notes(
     treated = problem.treated
 
     def distances(name: str) -> tuple[float, float] | None:
-        chance = problem.known_score if name == named else _chances(table, name)
+        chance = problem.known_score if name == named else chances_in(table, name)
         if chance is None:
             return None
         return _distance(chance, treated), _distance(_of_treated(chance, treated), treated)
@@ -73,15 +73,15 @@ def notes_by_distance(
         return () if found is None else _misfit(named, *found)
     out: list[str] = []
     for name in columns:
-        if "_".join(name_words(name)) not in _CALLED or name in used:
+        if "_".join(name_words(name)) not in CALLED or name in used:
             continue
         found = distances(name)
         if found is None:
             continue
         what = f"{name!r} looks like the chances with which the arms were drawn, and is not used"
-        if found[0] < _FAR:
+        if found[0] < FAR:
             out.append(f"{what}: propensity={name!r} takes them")
-        elif found[1] < _FAR:
+        elif found[1] < FAR:
             out.append(
                 f"{what}: they fit the arms as the chance of the arm that each row got; propensity= takes a"
                 f" column with that of {treated_level!r}, which is one minus it for the other rows"
@@ -89,8 +89,8 @@ def notes_by_distance(
     return tuple(out)
 
 
-def _chances(table: Table, name: str) -> Floats | None:
-    """Read a column of chances, or None where it holds none."""
+def chances_in(table: Table, name: str) -> Floats | None:
+    """Read a column of chances strictly between 0 and 1, or None where it holds none."""
     try:
         values = table.numbers(name, role="propensity")
     except DataError:
@@ -101,6 +101,12 @@ def _chances(table: Table, name: str) -> Floats | None:
 def _of_treated(chance: Floats, treated: NDArray[np.bool_]) -> Floats:
     """Turn the chance of the arm that a row got into that of the treated arm."""
     return np.where(treated, chance, 1.0 - chance)
+
+
+def of_the_treated(chance: Floats, treated: NDArray[np.bool_]) -> bool:
+    """Say whether chances fit as those of the treated arm in every row, and not of each row's own."""
+    own = _of_treated(chance, treated)
+    return _distance(own, treated) >= FAR > _distance(chance, treated)
 
 
 def _distance(chance: Floats, treated: NDArray[np.bool_]) -> float:
@@ -117,10 +123,10 @@ def _distance(chance: Floats, treated: NDArray[np.bool_]) -> float:
 
 
 def _misfit(name: str, far: float, turned: float) -> tuple[str, ...]:
-    if far < _FAR:
+    if far < FAR:
         return ()
     text = (
         f"the chances in {name!r} are not those of the treated arm: its rows are"
         f" {far:.0f} standard errors from what they lead to expect"
     )
-    return (text + ("; they fit as those of the arm that each row got" if turned < _FAR else ""),)
+    return (text + ("; they fit as those of the arm that each row got" if turned < FAR else ""),)

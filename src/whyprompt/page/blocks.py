@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from markupsafe import Markup
@@ -144,6 +144,18 @@ class Section:
 
 
 Block = Text | Figure | Panel | Table | Section
+
+
+def suffixed(blocks: Sequence[Block], suffix: str) -> tuple[Block, ...]:
+    """Give blocks whose tables have names of their own on a page that shows the same of several effects."""
+    return tuple(
+        replace(block, blocks=suffixed(block.blocks, suffix))
+        if isinstance(block, Section)
+        else replace(block, name=f"{block.name}{suffix}")
+        if isinstance(block, Table) and block.name
+        else block
+        for block in blocks
+    )
 
 
 def details(title: str, *blocks: Block) -> Section:

@@ -314,10 +314,11 @@ def effect_blocks(
     beside: Mapping[str, tuple[EffectResult, float | None]] | None = None,
     *,
     of: tuple[str, str] = ("task family", "families"),
+    name: str = "",
 ) -> list[Block]:
     """Show an effect and its parts, drawn and as a table; `beside` has other estimates, with the truth.
 
-    `of` is what one part and what all parts are called.
+    `of` is what one part and what all parts are called; `name` tells the picture from others of the page.
     """
     blocks: list[Block] = []
     if any(row.estimate is not None for row in (main.overall, *main.parts) if row):
@@ -329,8 +330,8 @@ def effect_blocks(
         )
         blocks.append(
             draw(
-                "forest",
-                f"The effect, over all items and within each {of[0]}",
+                f"forest{name}",
+                f"The effect, over all items{f' and within each {of[0]}' if main.parts else ''}",
                 # Parts of a design of logs are periods, or of another unit.
                 lambda w: charts.forest_plot(
                     replace(main, parts=()) if main.pictures else main, beside=beside, width=w
@@ -342,6 +343,8 @@ def effect_blocks(
         "The effect and its parts"
         if main.pictures
         else f"Effects within {of[1]}: p is adjusted by Holm's rule"
+        if main.parts
+        else "The effect"
     )
     return [*blocks, _effect_table(caption, main, "effects")]
 

@@ -25,8 +25,13 @@ def who(m: Material) -> list[Block]:
     return item_blocks(m.effect.main, m.tasks)
 
 
-def item_blocks(main: EffectResult, tasks: Mapping[str, str]) -> list[Block]:
-    """Show how single items fare, by the task family of each where there are any."""
+def item_blocks(
+    main: EffectResult, tasks: Mapping[str, str], *, kind: str = "task family", name: str = ""
+) -> list[Block]:
+    """Show how single items fare, by the group of each where there are any, which are of this `kind`.
+
+    `name` tells the picture from those of other effects on the page.
+    """
     found = main.items
     if found is None:
         text = (
@@ -37,8 +42,8 @@ def item_blocks(main: EffectResult, tasks: Mapping[str, str]) -> list[Block]:
     blocks: list[Block] = [
         Text(item_words(found)),
         draw(
-            "gain-harm",
-            "Every item's change, sorted within its task family",
+            f"gain-harm{name}",
+            f"Every item's change, sorted{f' within its {kind}' if tasks else ''}",
             lambda w: charts.gain_harm_plot(main, tasks or None, width=w),
         ),
     ]
@@ -65,7 +70,7 @@ def item_blocks(main: EffectResult, tasks: Mapping[str, str]) -> list[Block]:
             "Items whose outcome was higher, lower and the same in these trials"
             + (", and those whose change stands out of the noise of their repeats" if counted else ""),
             (
-                "task family",
+                kind if tasks else "",
                 "items",
                 "higher",
                 "lower",

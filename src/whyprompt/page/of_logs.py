@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-import platform
-import shlex
+import re
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from markupsafe import Markup
 
-from whyprompt._files import file_sha256
-from whyprompt._version import __version__
 from whyprompt._words import counted
 from whyprompt.answers.apart import ARM
 from whyprompt.answers.compare import text_difference
 from whyprompt.answers.logs import compared_rows
-from whyprompt.page.blocks import Figure, Section, Text, count, details, num, p_value, table
-from whyprompt.page.changed import Texts, changed_items
+from whyprompt.page.blocks import Figure, Section, Text, count, details, num, table
+from whyprompt.page.changed import changed_items
 from whyprompt.page.closing import assumed
 from whyprompt.page.external import assumption_table, effect_blocks, overlap_blocks
 from whyprompt.page.items import item_blocks
+from whyprompt.page.log_read import (
+    CHARS,
+    again_blocks,
+    cut,
+    gone_blocks,
+    missing_blocks,
+    read_blocks,
+    report_command,
+    some,
+)
 from whyprompt.page.logs import hidden_blocks
 from whyprompt.page.strength import effect_strength
-from whyprompt.trials.logs.again import trials_again
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from whyprompt.answers.compare import RunComparison
     from whyprompt.effects.result import EffectResult
-    from whyprompt.page.blocks import Block, Cell, Table
+    from whyprompt.effects.several import EffectsResult
+    from whyprompt.page.blocks import Block, Cell
     from whyprompt.trials.logs.result import ReadTrials
 
-# Rows of a table of what logs hold, and characters of a value in it.
-_ROWS, _CHARS = 60, 120
-# Bytes of prompts behind the beginnings that are shown as an example.
-_EXAMPLE = 100_000
+_IDS = re.compile(r"(id='|url\(#|labelledby='|(?<=='wp-title) )wp-")
 _ROLES = {
     "prompt": "the prompt",
     "few_shot": "worked examples",
@@ -51,86 +54,64 @@ def log_sections(compared: RunComparison, effect: EffectResult) -> list[Section]
 
     `effect` is of `log_effect`, and `compared` of `compare_runs`, for the same two arms of the same logs.
     """
-    parts = {
-        "answer": ("The answer", _answer),
-        "read": ("What was read, and taken for what", _read),
-        "design": ("Items, pairing and design", _design),
-        "differs": ("What else differed", _differs),
-        "missing": ("Missing outcomes", _missing),
-        "effects": ("Effects", _effects),
-        "who": ("Which items rise and which fall", _items),
-        "noise": ("Is it noise?", _noise),
-        "sensitivity": ("Sensitivity", _sensitivity),
-        "heads": ("Inside the model", _inside),
-        "limits": ("What may not be claimed", _limits),
-        "reproduce": ("How to reproduce it", _reproduce),
+    found = compared.trials
+    read = read_blocks(found, (effect.control, effect.treated))
+    missing = [*missing_blocks(found), *gone_blocks(effect)]
+    parts = pair_parts(compared, effect)
+    return [
+        Section("answer", "The answer", tuple(_answer(compared, effect))),
+        Section("read", "What was read, and taken for what", tuple(read)),
+        *(Section(name, *parts[name]) for name in ("design", "differs")),
+        Section("missing", "Missing outcomes", tuple(missing)),
+        *(Section(name, *parts[name]) for name in ("effects", "who", "noise", "sensitivity")),
+        Section("heads", "Inside the model", (inside(),)),
+        Section("limits", "What may not be claimed", tuple(limits(found, [effect]))),
+        Section("reproduce", "How to reproduce it", tuple(_reproduce(compared, effect))),
+    ]
+
+
+def pair_parts(
+    compared: RunComparison, effect: EffectResult, *, name: str = ""
+) -> dict[str, tuple[str, tuple[Block, ...]]]:
+    """Give the titles and blocks of what is of two arms alone; `name` tells its pictures from others'."""
+    return {
+        "design": ("Items, pairing and design", tuple(_design(compared, effect, name))),
+        "differs": ("What else differed", tuple(_differs(compared, effect, name))),
+        "effects": ("Effects", tuple(_effects(effect, name))),
+        "who": ("Which items rise and which fall", tuple(_items(compared, effect, name))),
+        "noise": ("Is it noise?", tuple(_noise(compared))),
+        "sensitivity": ("Sensitivity", tuple(_sensitivity(compared, effect))),
     }
-    return [Section(name, title, tuple(part(compared, effect))) for name, (title, part) in parts.items()]
 
 
-def _said(effect: EffectResult) -> str:
+def said_of(effect: EffectResult | EffectsResult) -> str:
     """Give the sentence without what was read, which has a section of its own."""
     return effect.sentence.removeprefix(str(effect["read"])).strip()
 
 
 def _answer(compared: RunComparison, effect: EffectResult) -> list[Block]:
     found = compared.trials
-    said = [Text(_said(effect), "lead")]
-    if found.figures.get("same_prompts"):
-        words = "None: both arms were sent the same prompts, so that whatever differs is noise."
-        said.append(Text(words, label="Strength."))
-    else:
-        _, headline, reasons = effect_strength(effect)
-        said.append(Text(headline, label="Strength.", items=reasons))
-    warned = tuple(f"{w[:1].upper()}{w[1:]}." for w in found.warnings)
-    if warned:
-        said.append(Text("What was read has warnings:", label="Beware.", items=warned))
+    said = [Text(said_of(effect), "lead"), strength(found, effect), *beware(found)]
     return [Section("", "", tuple(said), "answer")]
 
 
-def _read(compared: RunComparison, effect: EffectResult) -> list[Block]:
-    found = compared.trials
-    rows = [
-        (
-            str(one["file"]),
-            str(one["format"]),
-            str(one["version"] or "not told"),
-            str(one["status"] or "not told"),
-            count(one["trials"]),
-            count(one["used"]),
-            _cut(", ".join(one["arms"])),
-        )
-        for one in found.sources
-    ]
-    head = ("file", "format", "version", "status", "trials", "of them used", "arms")
-    blocks: list[Block] = [Text(found.sentence), _some("The logs", head, rows, name="logs")]
-    checked: Any = found.figures.get("means_checked", 0)
-    if checked:
-        blocks.append(Text(f"Means that the logs state, computed anew from their trials: {checked:.0f}."))
-    if found.left_out:
-        left = [(what, count(n)) for what, n in found.left_out.items()]
-        blocks.append(_some("What was left out", ("", "number"), left, name="left-out"))
-    taken = [(column, _cut(field)) for column, field in found.taken.items()]
-    shown = _some("Columns of the trial table, and what was taken for them", ("column", "taken from"), taken)
-    blocks.append(details("What was taken for what", shown))
-    return blocks + _example(found, effect)
+def strength(found: ReadTrials, effect: EffectResult, *, of: str = "") -> Text:
+    """Say how strong an effect is; `of` names it among others."""
+    label = f"Strength{of}."
+    if found.figures.get("same_prompts"):
+        words = "None: both arms were sent the same prompts, so that whatever differs is noise."
+        return Text(words, label=label)
+    _, headline, reasons = effect_strength(effect)
+    return Text(headline, label=label, items=reasons)
 
 
-def _example(found: ReadTrials, effect: EffectResult) -> list[Block]:
-    """Show what was sent for the first item of the table under each arm, as far as logs have it."""
-    item, arm = found.frame["item_id"].to_numpy(), found.frame["arm"].to_numpy()
-    known = found.frame[found.outcome].notna().to_numpy()
-    texts = Texts(behind=_EXAMPLE)
-    sent: list[Block] = []
-    for name in (effect.control, effect.treated):
-        here = np.flatnonzero((item == item[0]) & (arm == name) & known)[:1].tolist()
-        for trial in trials_again(found, here).values():
-            if trial.prompt:
-                sent += texts.block(f"Item {item[0]} under {name!r}:", trial.prompt)
-    return [details("One item's prompt under both arms", *sent)] if sent else []
+def beware(found: ReadTrials) -> list[Text]:
+    """Give the warnings of what was read, where there are any."""
+    warned = tuple(f"{w[:1].upper()}{w[1:]}." for w in found.warnings)
+    return [Text("What was read has warnings:", label="Beware.", items=warned)] if warned else []
 
 
-def _design(compared: RunComparison, effect: EffectResult) -> list[Block]:
+def _design(compared: RunComparison, effect: EffectResult, name: str) -> list[Block]:
     found = compared.trials
     p = found.pairing
     paired = effect.items is not None
@@ -169,7 +150,7 @@ def _design(compared: RunComparison, effect: EffectResult) -> list[Block]:
         "The arms hold other items, so that what decided which item got which arm may be what the"
         " difference shows. Below is how far the arms can be compared."
     )
-    return [*blocks, Text(text), *overlap_blocks(effect, "main")]
+    return [*blocks, Text(text), *overlap_blocks(effect, f"main{name}")]
 
 
 def _sentences(compared: RunComparison) -> tuple[list[str], str]:
@@ -179,80 +160,36 @@ def _sentences(compared: RunComparison) -> tuple[list[str], str]:
     return [text for text in said if text], noise
 
 
-def _differs(compared: RunComparison, effect: EffectResult) -> list[Block]:
+def _differs(compared: RunComparison, effect: EffectResult, name: str) -> list[Block]:
     found = compared.trials
     blocks: list[Block] = [Text(text) for text in _sentences(compared)[0]]
     rows = []
     for role, path, one, other, told in compared.to_frame().itertuples(index=False):
         # Of two long texts what differs, or both would be cut before it.
-        sides = (one, other) if max(len(one), len(other)) <= _CHARS else text_difference(one, other)
-        rows.append((_ROLES.get(role, role), path, *map(_cut, sides), told))
+        sides = (one, other) if max(len(one), len(other)) <= CHARS else text_difference(one, other)
+        rows.append((_ROLES.get(role, role), path, *map(cut, sides), told))
     if rows:
         head = ("kind", "setting", effect.control, effect.treated, "told from the arm?")
-        blocks.append(_some("Settings that differ between the two arms", head, rows, name="differs"))
-        graph = Markup(compared.graph.to_svg(ARM, effect.outcome))  # noqa: S704 - names are escaped there
+        blocks.append(some("Settings that differ between the two arms", head, rows, name="differs"))
+        # Each picture on a page has ids of its own.
+        svg = _IDS.sub(rf"\1wp{name}-", compared.graph.to_svg(ARM, effect.outcome))
+        graph = Markup(svg)  # noqa: S704 - names are escaped there
         caption = "These differences as a graph: what is not alike in the arms shares the choice of the run"
         blocks.append(Figure("graph", "", caption, "Causal graph of the differences", graph, kind="graph"))
     same = [
-        (_ROLES.get(role, role), path, _cut(value))
+        (_ROLES.get(role, role), path, cut(value))
         for role, paths in found.shared.items()
         for path, value in paths.items()
     ]
     if same:
-        shown = _some("Settings that are the same in all", ("kind", "setting", "value"), same)
+        shown = some("Settings that are the same in all", ("kind", "setting", "value"), same)
         blocks.append(details("What did not differ", shown))
     return blocks
 
 
-def _missing(compared: RunComparison, effect: EffectResult) -> list[Block]:
-    found = compared.trials
-    blocks: list[Block] = []
-    head = ("arm", "reason", "trials")
-    for caption, name, by_arm in (
-        ("Outcomes that are missing", "missing", found.missing),
-        (
-            "Completions that did not end by themselves; they count as they were scored",
-            "cut",
-            found.cut_short,
-        ),
-    ):
-        reasons = [(arm, _cut(why), count(n)) for arm, whys in by_arm.items() for why, n in whys.items()]
-        if reasons:
-            blocks.append(_some(caption, head, reasons, name=name))
-    if not found.missing:
-        blocks.insert(0, Text("No outcome is missing in the trials that were read."))
-    test: Any = effect.figures.get("missing")
-    if test is None:
-        return blocks
-    noun = test["unit"]
-    rows = [
-        (arm, count(n), count(of))
-        for arm, n, of in zip(
-            (effect.control, effect.treated),
-            (test["control"], test["treated"]),
-            reversed(test["of"]),
-            strict=True,
-        )
-    ]
-    blocks.append(
-        table(
-            f"{noun}s without an outcome".capitalize(), ("arm", "missing", f"of {noun}s"), rows, name="gone"
-        )
-    )
-    figures: list[tuple[str, Cell | str]] = [("exact p of no relation to the arm", p_value(test["p"]))]
-    if "low" in test:
-        figures += [
-            ("mean difference if all that is missing were the worst for it", num(test["low"])),
-            ("mean difference if all that is missing were the best for it", num(test["high"])),
-        ]
-    else:
-        figures.append(("bounds of the mean difference", "none: the outcome has no bounds"))
-    blocks.append(table("What the missing ones may mean", ("", "value"), figures, name="bounds"))
-    return blocks
-
-
-def _effects(_compared: RunComparison, effect: EffectResult) -> list[Block]:
-    blocks: list[Block] = [Text(_said(effect)), *effect_blocks(effect, of=("part", "parts"))]
+def _effects(effect: EffectResult, name: str) -> list[Block]:
+    of = ("part", "parts")
+    blocks: list[Block] = [Text(said_of(effect)), *effect_blocks(effect, of=of, name=name)]
     if effect.measures:
         rows = [(m.label, num(m.estimate), num(m.ci_low), num(m.ci_high)) for m in effect.measures]
         head = ("", "estimate", "from", "to")
@@ -260,16 +197,16 @@ def _effects(_compared: RunComparison, effect: EffectResult) -> list[Block]:
     return [*blocks, assumption_table(effect)]
 
 
-def _items(compared: RunComparison, effect: EffectResult) -> list[Block]:
+def _items(compared: RunComparison, effect: EffectResult, name: str) -> list[Block]:
     frame = compared.trials.frame
     tasks = {}
     if "task_type" in frame:
         tasks = dict(zip(frame["item_id"].astype(str), frame["task_type"].astype(str), strict=True))
-    blocks = item_blocks(effect, tasks)
+    blocks = item_blocks(effect, tasks, kind="task", name=name)
     return blocks if effect.items is None else blocks + changed_items(compared.changed, effect)
 
 
-def _noise(compared: RunComparison, _effect: EffectResult) -> list[Block]:
+def _noise(compared: RunComparison) -> list[Block]:
     found = compared.trials
     blocks: list[Block] = []
     if found.figures.get("same_prompts"):
@@ -281,7 +218,8 @@ def _noise(compared: RunComparison, _effect: EffectResult) -> list[Block]:
     )
     blocks.append(Text(text))
     if found.flicker:
-        rows = [(arm, count(f["cells"]), count(f["vary"])) for arm, f in found.flicker.items()]
+        flicker = {arm: f for arm, f in found.flicker.items() if arm in {compared.control, compared.treated}}
+        rows = [(arm, count(f["cells"]), count(f["vary"])) for arm, f in flicker.items()]
         head = ("arm", "items with repeats", "of them with outcomes that differ")
         blocks.append(table("Repeats of an item under one arm", head, rows, name="flicker"))
         blocks.append(
@@ -302,17 +240,18 @@ def _sensitivity(compared: RunComparison, effect: EffectResult) -> list[Block]:
     return [Text(text)]
 
 
-def _inside(_compared: RunComparison, _effect: EffectResult) -> list[Block]:
+def inside() -> Text:
+    """Say that logs tell nothing of what happens inside the model."""
     text = (
         "This page has no internal part. Logs hold what a model answered and nothing of how it came to"
         " it: which attention heads carry the change is seen only by running the model, as a study does"
         " (whyprompt mediate)."
     )
-    return [Text(text, "note")]
+    return Text(text, "note")
 
 
-def _limits(compared: RunComparison, effect: EffectResult) -> list[Block]:
-    found = compared.trials
+def limits(found: ReadTrials, effects: Sequence[EffectResult]) -> list[Block]:
+    """Say what nobody may claim on the strength of effects of logs, and the warnings that they carry."""
     models = found.frame["model"].dropna().unique().tolist() if "model" in found.frame else []
     named = (
         f"the model {models[0]!r}"
@@ -332,77 +271,43 @@ def _limits(compared: RunComparison, effect: EffectResult) -> list[Block]:
     ]
     if found.figures.get("same_prompts"):
         claims.insert(0, "that there is an effect of a prompt: both arms were sent the same prompts.")
-    single = effect.items
-    if single is not None and single.noise != "none":
+    if any(effect.items is not None and effect.items.noise != "none" for effect in effects):
         claims.append(
             "that an item whose outcome was higher once is higher always: single differences hold the"
             " chance of sampling."
         )
-    blocks: list[Block] = [
-        Text("On the strength of this page nobody may claim:", items=(*claims, *assumed(effect)))
-    ]
-    own = tuple(f"{w[:1].upper()}{w[1:]}." for w in effect.warnings)
-    return blocks + ([Text("Warnings that the results carry:", items=own)] if own else [])
+    own: list[str] = []
+    for effect in effects:
+        of = f"{effect.treated!r} instead of {effect.control!r}: " if len(effects) > 1 else ""
+        claims += [f"{of}{claim}" for claim in assumed(effect)]
+        own += [f"{of}{w}." if of else f"{w[:1].upper()}{w[1:]}." for w in effect.warnings]
+    blocks: list[Block] = [Text("On the strength of this page nobody may claim:", items=tuple(claims))]
+    return blocks + ([Text("Warnings that the results carry:", items=tuple(own))] if own else [])
 
 
 def _reproduce(compared: RunComparison, effect: EffectResult) -> list[Block]:
-    found = compared.trials
-    files = [str(one["file"]) for one in found.sources]
-    hashes = [(name, file_sha256(name) or "not there any more") for name in files[:_ROWS]]
-    blocks: list[Block] = [
-        Text("This command writes this page again, from the same files:"),
-        Text(report_command(found, effect), "verbatim"),
-        _some("The files", ("file", "SHA-256"), hashes, of=len(files), name="manifest"),
-    ]
-    facts = [
-        ("whyprompt", __version__),
-        ("Python", platform.python_version()),
-        ("method", effect.method),
-        ("adjusted for", ", ".join(effect.confounders) or "nothing"),
-        *((name, _cut(str(value))) for name, value in effect.settings.items()),
-    ]
-    return [*blocks, table("How it was estimated", ("", "value"), facts, name="facts")]
-
-
-def report_command(found: ReadTrials, effect: EffectResult) -> str:
-    """Write the command that makes the page of an effect of logs, with all its choices named."""
-    arm, by = found.taken.get("arm", ""), found.pairing.by
-    chosen: dict[str, str] = {
-        "--arm": "file" if arm == "the file" else arm.rpartition(" (")[0],
-        "--scorer": found.scorer,
-        # An item that was named, and not what was asked, stands in quotes.
-        "--item": by.strip("'") if by.startswith("'") else "",
+    chosen = {
         "--treated": effect.treated,
         "--control": effect.control,
         "--design": "paired" if effect.items is not None else "",
         "--confounders": ",".join(effect.confounders),
     }
-    words = ["whyprompt", "report", *(str(one["file"]) for one in found.sources)]
-    words += [word for flag, value in chosen.items() if value for word in (flag, value)]
-    return shlex.join([*words, "--out", "report.html"])
+    facts = [
+        ("method", effect.method),
+        ("adjusted for", ", ".join(effect.confounders) or "nothing"),
+        *((name, str(value)) for name, value in effect.settings.items()),
+    ]
+    return again_blocks(compared.trials, report_command(compared.trials, chosen), facts)
 
 
-def _some(
-    caption: str,
-    head: Sequence[str],
-    rows: Sequence[Sequence[Cell | str]],
-    *,
-    of: int | None = None,
-    name: str = "",
-) -> Table:
-    """Make a table of the first rows, and say how many there are."""
-    n = len(rows) if of is None else of
-    return table(
-        caption if n <= _ROWS else f"{caption} (the first {_ROWS} of {n})", head, rows[:_ROWS], name=name
-    )
-
-
-def _cut(text: str, most: int = _CHARS) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
-def log_results(compared: RunComparison, effect: EffectResult) -> Mapping[str, Any]:
+def log_results(compared: Sequence[RunComparison], effect: EffectResult | EffectsResult) -> Mapping[str, Any]:
     """Give what the page holds for programs."""
     # Not the items' texts: they stand on the page, as far as it has room for them.
-    differences = {name: value for name, value in compared.to_dict().items() if name != "changed"}
-    return {"effect": effect.to_dict(), "logs": compared.trials.to_dict(), "comparison": differences}
+    differences = [
+        {name: value for name, value in one.to_dict().items() if name != "changed"} for one in compared
+    ]
+    return {
+        "effect": effect.to_dict(),
+        "logs": compared[0].trials.to_dict(),
+        "comparison": differences[0] if len(differences) == 1 else differences,
+    }

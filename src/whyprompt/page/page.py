@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from markupsafe import Markup
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from whyprompt.answers.external import StudyEffect
     from whyprompt.answers.internal import StudyMediation
     from whyprompt.effects.result import EffectResult
+    from whyprompt.effects.several import EffectsResult
     from whyprompt.study import Study
     from whyprompt.trials.logs.result import ReadTrials
 
@@ -151,17 +152,20 @@ def _json(content: Any) -> Markup:  # noqa: ANN401 - nested plain values
 
 
 def write_report(
-    study: str | Path | ReadTrials, folder: str | Path | EffectResult, *, target: str | Path | None = None
+    study: str | Path | ReadTrials,
+    folder: str | Path | EffectResult | EffectsResult,
+    *,
+    target: str | Path | None = None,
 ) -> Path:
-    r"""Write the page of a study that was run, or of two arms of logs.
+    r"""Write the page of a study that was run, or of arms of logs.
 
     Parameters
     ----------
     study : str, Path or ReadTrials
         The study file; or logs, as `read_trials` has read them.
-    folder : str, Path or EffectResult
+    folder : str, Path, EffectResult or EffectsResult
         Of the study's results: the internal level is shown where `whyprompt mediate` finished. Of logs their
-        effect, from `log_effect`.
+        effect, from `log_effect`: of one arm against another, or of all others against a `reference`.
     target : str or Path, optional
         Where to write. Default: ``report.html``, in a study's folder, or of logs here.
 
@@ -192,16 +196,17 @@ def write_report(
     'page.html'
     """
     from whyprompt.effects.result import EffectResult
+    from whyprompt.effects.several import EffectsResult
 
     if isinstance(study, str | Path):
-        if isinstance(folder, EffectResult):
+        if isinstance(folder, EffectResult | EffectsResult):
             raise DataError("an effect is of logs, and a study's page is made of its folder of results")
         page, path = _study_page(study, Path(folder)), Path(folder) / "report.html"
     else:
-        if not isinstance(folder, EffectResult):
+        if not isinstance(folder, EffectResult | EffectsResult):
             raise DataError(
                 "the page of logs is made of the effect of one arm against another",
-                hint="log_effect(found, treated=..., control=...)",
+                hint="log_effect(found, treated=..., control=...), or reference=... for all others",
             )
         page, path = _log_page(study, folder), Path("report.html")
         target = path if target is None else target
@@ -227,15 +232,35 @@ def _study_page(study: str | Path, folder: Path) -> str:
     )
 
 
-def _log_page(found: ReadTrials, effect: EffectResult) -> str:
+def _log_page(found: ReadTrials, effect: EffectResult | EffectsResult) -> str:
     from whyprompt.answers.compare import compare_runs
+    from whyprompt.answers.logs import log_effect
+    from whyprompt.effects.result import EffectResult
     from whyprompt.page.of_logs import log_results, log_sections
+    from whyprompt.page.of_many_logs import many_sections
 
-    if effect["read"] != found.sentence or not {effect.treated, effect.control} <= {*found.arms}:
+    named = [(effect.treated, effect.control)] if isinstance(effect, EffectResult) else effect.pairs
+    if effect.figures.get("read") != found.sentence or not {a for pair in named for a in pair} <= {
+        *found.arms
+    }:
         raise DataError("the effect is not of these logs", hint="log_effect(found)")
-    title = f"{effect.outcome}: {effect.treated!r} instead of {effect.control!r}"
-    compared = compare_runs(found, treated=effect.treated, control=effect.control, level=effect.level)
-    page = _render(title, log_sections(compared, effect), log_results(compared, effect), None)
+    of = [compare_runs(found, treated=one, control=other, level=effect.level) for one, other in named]
+    if isinstance(effect, EffectResult):
+        title = f"{effect.outcome}: {effect.treated!r} instead of {effect.control!r}"
+        sections = log_sections(of[0], effect)
+    else:
+        title = f"{effect.outcome}: {len(named)} arms in place of {effect.control!r}"
+        design = str(effect.figures.get("design") or "") or None
+        each = [
+            # Of two named arms it is of these.
+            cast(
+                "EffectResult",
+                log_effect(found, treated=one, control=other, design=design, level=effect.level),
+            )
+            for one, other in named
+        ]
+        sections = many_sections(effect, list(zip(of, each, strict=True)))
+    page = _render(title, sections, log_results(of, effect), None)
     # Half a character has no UTF-8, and what turns the direction of writing turns the page's own words too.
     page = page.encode("utf-8", "replace").decode().translate(_UNSEEN)
     return _small(page, hint="compare fewer logs, or fewer subgroups (by)")

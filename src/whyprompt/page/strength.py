@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from whyprompt._words import format_number, p_words, percent
+from whyprompt.effects.paired import exact_against_interval
 
 if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult
@@ -34,7 +35,8 @@ def effect_strength(result: EffectResult) -> tuple[Verdict, str, tuple[str, ...]
     Notes
     -----
     The rule, in this order: an assumption that fails its check makes the number no effect; without an
-    interval nothing is said; an interval that includes zero leaves the sign undecided; a half-width of at
+    interval nothing is said; an interval that includes zero, or that an exact p does not bear out, leaves the
+    sign undecided; a half-width of at
     most a third of the estimate (the ends then differ by a factor of two at most) settles the size too.
 
     Examples
@@ -60,6 +62,8 @@ def effect_strength(result: EffectResult) -> tuple[Verdict, str, tuple[str, ...]
             "no interval",
             "There is no interval, so nothing is said about the size or the sign.",
         )
+    elif exact := exact_against_interval(result):
+        verdict, headline = "undecided", f"Undecided. {exact}"
     elif low <= 0 <= high:
         verdict = "undecided"
         headline = f"Undecided: the {level} interval includes zero, so the data do not settle the sign."

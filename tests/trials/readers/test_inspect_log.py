@@ -9,6 +9,7 @@ import zipfile
 
 import pytest
 
+from whyprompt import read_trials
 from whyprompt.errors import DataError
 from whyprompt.trials.readers import inspect_log
 from whyprompt.trials.readers.record import ROLES
@@ -262,7 +263,22 @@ def test_worked_examples_of_an_assistant_are_part_of_the_prompt(tmp_path):
         {"role": "user", "content": "Sure?"},
     ]
     (found,) = trials(write_eval(tmp_path / "a.eval", [given]))
-    assert found.prompt == f"user:\n1 + 1\n\nassistant:\n2\n\nuser:\n{QUESTION}"
+    assert found.prompt == f"user:\n1 + 1\n\nassistant:\n2\n\nuser:\n{QUESTION}\n\nuser:\nSure?"
+
+
+def test_an_arm_that_asks_again_was_not_sent_the_same(tmp_path):
+    """As self_critique does: the first words are those of the other arm."""
+    paths = []
+    for solver, more in (("generate", []), ("self_critique", [{"role": "user", "content": "Sure?"}])):
+        samples = [sample(k, input=f"{k} + 1") for k in range(1, 5)]
+        for one in samples:
+            one["messages"] += [{"role": "tool", "content": solver}, *more]
+        head = header(plan={"name": "plan", "steps": [{"solver": solver, "params": {}}], "config": {}})
+        paths.append(write_eval(tmp_path / f"{solver}.eval", samples, head))
+    found = read_trials(*paths)
+    assert found.arms == ("generate", "self_critique")
+    assert not found["same_prompts"]
+    assert not any("A/A" in text for text in (found.sentence, *found.warnings))
 
 
 def test_attachments_are_put_back_and_events_passed_over(tmp_path):

@@ -217,14 +217,13 @@ def test_multiple_choice_has_its_choices_and_nothing_that_was_said(tmp_path):
         "arguments": args,
         "resps": [[["-1.0", "True"]], [["-2.0", "False"]]],
         "acc": True,
-        "metrics": ["acc", "f1", "word_perplexity"],
+        "metrics": ["acc", "f1"],
     }
     asked = [
         row(
             0,
             doc={"ctx": "C", "endings": ["x", "y"], "label": 1},
             f1=[0, 1],
-            word_perplexity=[-3.5, 2],
             **more,
         ),
         row(1, doc={"goal": "G", "choices": {"text": ["u", "v"], "label": ["A", "B"]}}, **more),
@@ -282,8 +281,8 @@ def test_means_are_stated_of_means_alone(tmp_path):
     assert [(s.scorer, s.mean, s.error) for s in log.stated] == [("exact_match,none", 0.5, 0.05)]
     (note,) = log.notes
     assert note == (
-        "'ppl,none' of a document is what its perplexity is made of, not a part of a mean"
-        ": where these log-likelihoods rise, it falls"
+        "a document's 'ppl' is what its perplexity is made of, not a part of a mean: it is taken as"
+        " 'ppl_log_likelihood', and where that rises the perplexity falls"
     )
 
 
@@ -293,7 +292,30 @@ def test_a_metric_of_the_harness_that_is_no_mean_is_none_without_being_told(tmp_
     made["configs"]["t"]["metric_list"].append({"metric": "perplexity"})
     log = only(write(tmp_path, [row(0, perplexity=-1.0, metrics=["exact_match", "perplexity"])], made))
     assert [s.scorer for s in log.stated] == ["exact_match,none"]
-    assert "where these log-likelihoods rise, it falls" in log.notes[0]
+    assert "it is taken as 'log_likelihood', and where that rises the perplexity falls" in log.notes[0]
+    assert [set(t.scores) for t in log.trials()] == [{"exact_match,none", "log_likelihood,none"}]
+
+
+def test_scores_that_numpy_left_as_text_are_scores(tmp_path):
+    """The harness writes what JSON does not know by `str`: a truth value or a short float of numpy."""
+    rows = [row(0, score="True"), row(1, score="False"), row(2, score="0.5"), row(3, score="C")]
+    found = [t.scores for t in only(write(tmp_path, rows)).trials()]
+    assert found == [{"exact_match,none": 1.0}, {"exact_match,none": 0.0}, {"exact_match,none": 0.5}, {}]
+
+
+def test_a_rolling_task_has_the_log_likelihood_of_each_document(tmp_path):
+    """As `loglikelihood_rolling` writes it: a pair of the log-likelihood and the words or bytes, a metric."""
+    names = ("word_perplexity", "byte_perplexity", "bits_per_byte")
+    made = results()
+    made["results"]["t"] = {f"{name},none": 9.0 for name in names}
+    made["configs"]["t"]["metric_list"] = [{"metric": name} for name in names]
+    pairs = {"word_perplexity": [-60.0, 20], "byte_perplexity": [-60.0, 120], "bits_per_byte": [-60.0, 120]}
+    rows = [row(k, metrics=list(names), exact_match=None, resps=[[-60.0]], **pairs) for k in range(3)]
+    log = only(write(tmp_path, rows, made))
+    for trial in log.trials():
+        assert trial.scores == {"log_likelihood_per_word,none": -3.0, "log_likelihood_per_byte,none": -0.5}
+    assert log.stated == ()
+    assert [note.split("'")[2] for note in log.notes] == ["word_perplexity", "byte_perplexity"]
 
 
 def test_seeds_shots_and_parts_of_model_args_have_their_roles(tmp_path):

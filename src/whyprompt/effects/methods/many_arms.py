@@ -94,13 +94,38 @@ def multinomial_weights(
         weights = np.minimum(weights, cap)
     if y is None:
         return arms, weights, None
-    means, influence = regression_influence(clean["outcome"], chosen, weights)
+    means = chosen.T @ (weights * clean["outcome"]) / (chosen.T @ weights)
     residual = clean["outcome"] - means[index]
-    influence += _score_influence(residual, index, share, slopes, design) / (chosen.T @ weights)
+    of_score = _score_influence(residual, index, share, slopes, design) / (chosen.T @ weights)
+    return arms, weights, weighted_means(clean["outcome"], chosen, weights, codes, of_score)
+
+
+def weighted_means(
+    y: Floats,
+    chosen: Floats,
+    weights: Floats,
+    codes: NDArray[np.intp] | None,
+    of_score: Floats | float = 0.0,
+) -> tuple[Floats, Floats, Floats]:
+    """Give the arms' weighted means, normalised within arms (Hajek), their covariance and degrees of freedom.
+
+    `chosen`, shape (n, arms), is 1 where a row is of an arm; `codes` are clusters; `of_score` is what the
+    estimation of the weights adds to the influence of each mean, nothing where they are known. The degrees of
+    freedom, (arms, arms), are those of the difference of two means.
+
+    Reference: Hajek (1971), in Foundations of Statistical Inference, Holt, Rinehart and Winston, p. 236.
+
+    >>> chosen = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    >>> y, weights = np.array([1.0, 4.0, 2.0, 2.0]), np.array([2.0, 1.0, 1.0, 1.0])
+    >>> weighted_means(y, chosen, weights, None)[0].tolist()
+    [2.0, 2.0]
+    """
+    means, influence = regression_influence(y, chosen, weights)
+    influence = influence + of_score
     if codes is None:
-        return arms, weights, (means, influence_covariance(influence, None), rows_df(chosen > 0, weights))
-    _, sums, df = clustered_means(clean["outcome"], chosen > 0, weights, codes, influence=influence)
-    return arms, weights, (means, sums.T @ sums, pairwise_df(df, n_arms))
+        return means, influence_covariance(influence, None), rows_df(chosen > 0, weights)
+    _, sums, df = clustered_means(y, chosen > 0, weights, codes, influence=influence)
+    return means, sums.T @ sums, pairwise_df(df, chosen.shape[1])
 
 
 def _arms(t: ArrayLike, n: int, reference: object | None) -> tuple[tuple[str, ...], NDArray[np.intp]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,14 +28,18 @@ _HINT = (
 )
 
 
-def refuse_adaptive(found: ReadTrials, two: pd.DataFrame, treated: str) -> None:
+def refuse_adaptive(found: ReadTrials, two: pd.DataFrame, treated: str) -> list[str]:
     """Refuse rows of two arms that were dealt adaptively, where a log says so or their shares show it.
+
+    Gives what could not be looked at.
 
     Raises
     ------
     EstimationError
         Naming the log, or the shares.
     """
+    import pandas as pd
+
     for role in _ROLES:
         every = {**found.shared.get(role, {})} | {
             p: " ".join(v) for p, v in found.differs.get(role, {}).items()
@@ -48,9 +52,18 @@ def refuse_adaptive(found: ReadTrials, two: pd.DataFrame, treated: str) -> None:
                     hint=_HINT,
                 )
     if "started_at" not in two or two["started_at"].isna().any():
-        return
+        return []
+    notes = []
     for log, rows in two.groupby("log", sort=False):
-        drift = _drift(rows, treated)
+        at = pd.to_datetime(rows["started_at"], errors="coerce", utc=True, format="mixed")
+        if at.isna().any():
+            notes.append(
+                f"{log}: {int(at.isna().sum())} of {len(rows)} times (started_at) cannot be read, such as"
+                f" {str(rows['started_at'][at.isna()].iloc[0])!r}: whether the shares of the arms move with"
+                " time was not looked at"
+            )
+            continue
+        drift = _drift(rows, at, treated)
         if drift is not None:
             first, last, p = drift
             raise EstimationError(
@@ -59,17 +72,16 @@ def refuse_adaptive(found: ReadTrials, two: pd.DataFrame, treated: str) -> None:
                 " by what came out before, or at other times, are not comparable as they stand",
                 hint=_HINT,
             )
+    return notes
 
 
-def _drift(rows: pd.DataFrame, treated: str) -> tuple[float, float, float] | None:
+def _drift(rows: pd.DataFrame, at: pd.Series[Any], treated: str) -> tuple[float, float, float] | None:
     """Give the share of the treated arm in the first and last tenth, and the p of one share throughout."""
-    import pandas as pd
     from scipy import stats
 
     if len(rows) < _LEAST or rows["arm"].nunique() < 2:
         return None
-    at = pd.to_datetime(rows["started_at"], errors="coerce", utc=True, format="mixed")
-    if at.isna().any() or at.nunique() < _BLOCKS:
+    if at.nunique() < _BLOCKS:
         return None
     order = np.argsort(at.to_numpy(), kind="stable")
     arm = (rows["arm"].to_numpy() == treated)[order]

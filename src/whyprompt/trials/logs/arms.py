@@ -203,9 +203,13 @@ def _not_implied(found: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]
 
 
 def _goes_with(values: Sequence[str], arm: Sequence[str]) -> bool:
-    """Say whether a setting, where it is there, has one value for each arm."""
+    """Say whether a setting, where it is there, has one value for each arm.
+
+    One of a single value, a system prompt that half the logs have, is told from none by where it is not.
+    """
+    single = len(set(values) - {""}) == 1
     seen: dict[str, str] = {}
-    return all(seen.setdefault(a, v) == v for a, v in zip(arm, values, strict=True) if v)
+    return all(seen.setdefault(a, v) == v for a, v in zip(arm, values, strict=True) if v or single)
 
 
 def _best(paths: Sequence[str], found: Mapping[str, Sequence[str]]) -> str:

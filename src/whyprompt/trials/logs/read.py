@@ -11,7 +11,7 @@ import numpy as np
 
 from whyprompt._words import counted, first_line
 from whyprompt.errors import DataError
-from whyprompt.trials.logs.arms import FILE, find_arms, reference_arm
+from whyprompt.trials.logs.arms import find_arms, reference_arm
 from whyprompt.trials.logs.differences import Cell
 from whyprompt.trials.logs.gather import MISSING, Gathered, ints
 from whyprompt.trials.logs.pairing import ENOUGH, item_key, matched_share, pair
@@ -20,6 +20,7 @@ from whyprompt.trials.logs.repeats import Rows, broken_off, cells, one_epoch, ru
 from whyprompt.trials.logs.result import ReadTrials
 from whyprompt.trials.logs.scorers import check_scored, check_stated, find_scorer
 from whyprompt.trials.logs.table import TAKEN, trial_frame
+from whyprompt.trials.logs.taken import by_arm, cut_short, taken_for
 from whyprompt.trials.logs.words import common, differences, read_sentence
 from whyprompt.trials.readers.find import find_logs
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt.trials.logs.arms import Arms
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
     Bools = NDArray[np.bool_]
     Floats = NDArray[np.float64]
-
-# Ends of a completion that are the model's own, as tools call them.
-_ENDS = ("stop", "end_turn", "eos", "endoftext", "eos_token", "stop_sequence", "tool_calls", "completed", "")
 
 
 def read_trials(
@@ -215,13 +212,13 @@ class _Reading(Rows):
             cells=self._cells(kept, names),
             rows=kept,
             logs=tuple(g.logs),
-            missing=_by_arm(frame[frame[found.column].isna()], "error"),
-            cut_short=_cut_short(frame),
+            missing=by_arm(frame[frame[found.column].isna()], "error"),
+            cut_short=cut_short(frame),
             flicker=flicker,
             left_out=dict(self.left_out),
             figures={"means_checked": float(stated), "same_prompts": float(of_prompts.same)},
         )
-        made = replace(made, taken=_taken(g, made, arms, by))
+        made = replace(made, taken=taken_for(g, made, arms, by))
         said = [*found.notes, *self.notes, *of_prompts.notes]
         sentence, further = read_sentence(made, arms, said)
         return replace(made, sentence=sentence, warnings=tuple(dict.fromkeys((*self.warnings, *further))))
@@ -306,52 +303,3 @@ class _Reading(Rows):
                 }
             )
         return tuple(out)
-
-
-def _cut_short(frame: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count by arm how completions ended that did not end by themselves."""
-    if "stop_reason" not in frame:
-        return {}
-    ended = frame["stop_reason"]
-    return _by_arm(frame[ended.notna() & ~ended.str.lower().isin(_ENDS)], "stop_reason")
-
-
-def _by_arm(rows: pd.DataFrame, column: str) -> dict[str, dict[str, int]]:
-    return {
-        str(arm): {str(why): int(n) for why, n in some[column].value_counts().items()}
-        for arm, some in rows.groupby("arm", sort=False)
-    }
-
-
-def _taken(g: Gathered, found: ReadTrials, arms: Arms, by: str) -> dict[str, str]:
-    """Say which field of the logs each column is."""
-    used = {str(one["file"]) for one in found.sources if one["used"]}
-    of: dict[str, dict[str, None]] = {}
-    for log in g.logs:
-        for name, field in log.fields.items() if str(log.path) in used else ():
-            of.setdefault(name, {})[field] = None
-    fields = {name: " or ".join(some) for name, some in of.items()}
-    model = [*found.differs.get("model", {}), *found.shared.get("model", {})]
-    scores = f" ({fields['scores']})" if "scores" in fields else ""
-    content = ", ".join(fields[name] for name in ("question", "choices", "target") if name in fields)
-    own = fields.get("item", "its own name")
-    named = {
-        "item_id": {
-            "content": f"what was asked ({content or 'question'}), called by {own} where that is one item's",
-            "question": f"the question ({fields.get('question', 'question')})",
-            "id": own,
-        }.get(by, by),
-        "arm": "the file" if arms.path == FILE else f"{arms.path} ({arms.role})",
-        "rep": fields.get("rep", "the order in the log"),
-        found.outcome: f"scorer {found.scorer!r}{scores}",
-        **dict.fromkeys(("question_chars", "question_words", "numbers"), "counted in the question"),
-        "model": ", ".join(model[:3]),
-        "log": "the file",
-        "error": fields.get("error", "a score that is missing"),
-    }
-    covariates = fields.get("covariates", "a field of the item")
-    return {c: named.get(c) or fields.get(c) or _by_default(c, covariates) for c in found.frame.columns}
-
-
-def _by_default(column: str, covariates: str) -> str:
-    return "the logs' own" if column in TAKEN else f"covariate ({covariates})"

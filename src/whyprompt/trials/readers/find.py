@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import glob
 import pkgutil
 from functools import cache
@@ -137,6 +138,10 @@ def _named(path: Path) -> FoundFile:
         # What is called a table is read as one, so that what is wrong with it is named.
         reader = next((r for r in readers() if r.name == "a plain table" and path.suffix in _TABLES), None)
     if reader is None:
+        with path.open("rb") as file:
+            if file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+                hint = "write it as UTF-8: iconv -f UTF-16 -t UTF-8"
+                raise DataError(f"{path} is UTF-16 text, which logs are not read from", hint=hint)
         raise DataError(f"{path} is no log of a known format", hint=_known())
     return FoundFile(path, reader)
 

@@ -2,7 +2,7 @@
 
 Schema versions 1 to 3. A sample's metadata are covariates as they stand in the log, at its end. Events, which
 are most of a log, are passed over. The question is the input before any template; the prompt is what stood
-before the model's first words.
+before the model's first words, and what it was sent later (a critique, a further turn), but no tool's words.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TAKEN = {
     "rep": "samples.epoch",
     "scores": "samples.scores",
     "covariates": "samples.metadata",
-    "prompt": "samples.messages, before the model's first",
+    "prompt": "samples.messages that are neither the model's nor a tool's",
     "completion": "samples.output",
     "prompt_tokens": "samples.output.usage",
     "completion_tokens": "samples.output.usage",
@@ -205,6 +205,7 @@ def _trial(sample: Mapping[str, Any], named: Mapping[str, str]) -> LoggedTrial:
 
     messages = objects(sample.get("messages"))
     given = next((k for k, m in enumerate(messages) if _by_model(m)), len(messages))
+    sent = messages[:given] + [m for m in messages[given:] if m.get("role") in {"user", "system"}]
     output = mapping(sample.get("output"))
     first = next(iter(objects(output.get("choices"))), {})
     completion = output.get("completion")
@@ -222,7 +223,7 @@ def _trial(sample: Mapping[str, Any], named: Mapping[str, str]) -> LoggedTrial:
         rep=whole_of(sample.get("epoch")) or 1,
         scores=scores,
         covariates=dict(flat("", sample.get("metadata"), lists=False)),
-        prompt=chat_text(messages[:given], attached) if given else None,
+        prompt=chat_text(sent, attached) if sent else None,
         completion=attached(completion) if isinstance(completion, str) and (first or completion) else None,
         prompt_tokens=_prompt_tokens(usage),
         completion_tokens=whole_of(usage.get("output_tokens")),

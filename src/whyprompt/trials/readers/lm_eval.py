@@ -7,20 +7,17 @@ A document has a row for each filter, far apart in the file: they are scores of 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt._rows import json_row
 from whyprompt.errors import DataError
+from whyprompt.trials.readers.lm_eval_document import of_document, responses
 from whyprompt.trials.readers.lm_eval_run import no_mean, run_settings, stated_means
-from whyprompt.trials.readers.record import Log, LoggedTrial, score_value
-from whyprompt.trials.reading.chats import chat_text
+from whyprompt.trials.readers.record import Log, LoggedTrial
 from whyprompt.trials.reading.fields import mapping, texts
 from whyprompt.trials.reading.heads import HEAD_BYTES
-from whyprompt.trials.reading.settings import flat
 from whyprompt.trials.reading.stream import grouped, members, pieces
 
 if TYPE_CHECKING:
@@ -47,16 +44,6 @@ _FIXED = {
     *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics"),
     *("doc_hash", "prompt_hash", "target_hash", "input"),
 }
-_QUESTION = (
-    *("question", "query", "input", "problem", "prompt", "instruction", "text", "sentence", "ctx", "goal"),
-    *("input_final_prompts", "premise", "context", "passage", "story", "title"),
-)
-_ANSWER = re.compile(
-    r"(^|_)(answers?|answer_?(key|index|idx)|labels?|gold|targets?|solution|output)$", re.IGNORECASE
-)
-_CHOICES = ("choices", "options", "endings")
-# A longer text is content, and no covariate.
-_LONG = 200
 
 
 class _Run(NamedTuple):
@@ -65,6 +52,15 @@ class _Run(NamedTuple):
     task: str
     results: Mapping[str, Any]
     filters: tuple[str, ...] = ()
+
+    def called(self, metric: str) -> str:
+        """Give what a document's value of a metric is: of a perplexity its log-likelihood."""
+        how = no_mean(self.results, self.task, metric)
+        if how == "perplexity":
+            return "log_likelihood" if metric == "perplexity" else f"{metric}_log_likelihood"
+        if how == "weighted_perplexity":
+            return f"log_likelihood_per_{metric.partition('_')[0]}"
+        return metric
 
 
 def sniff(path: Path, head: bytes) -> float:
@@ -140,12 +136,17 @@ def _samples_log(path: Path, results: Mapping[str, Any] | None = None, notes: Se
     run = run._replace(filters=filters)
     if "filter" not in first[1] and len(filters) > 1:
         notes.append(f"its rows name no filter: they are taken in the order {', '.join(filters)}")
-    scorers = [s for key in (filters or ("",)) for s in _named_scores(first[1], key)]
+    scorers = [s for key in (filters or ("",)) for s in _named_scores(first[1], key, run)]
     notes += [
-        f"{scorer!r} of a document is what its {how} is made of, not a part of a mean"
-        + (": where these log-likelihoods rise, it falls" if how.endswith("perplexity") else "")
-        for scorer in scorers
-        if (how := no_mean(results, run.task, scorer)) is not None
+        f"a document's {metric!r} is what its {how} is made of, not a part of a mean"
+        + (
+            f": it is taken as {run.called(metric)!r}, and where that rises the perplexity falls"
+            if how.endswith("perplexity")
+            else ""
+        )
+        for metric in _metrics(first[1])
+        if (how := no_mean(results, run.task, metric)) is not None
+        and any(scorer.partition(",")[0] == run.called(metric) for scorer in scorers)
     ]
     return Log(
         path=path,
@@ -244,108 +245,52 @@ def _trials(path: Path, run: _Run) -> Iterator[LoggedTrial]:
                     hint="put the results.json of the run beside it; or the file is of two runs",
                 )
             key = str(found["filter"]) if named else (run.filters[k] if k < len(run.filters) else "")
-            new = dict(_named_scores(found, key))
+            new = dict(_named_scores(found, key, run))
             if twice := next((s for s in new if s in scores), None):
                 raise DataError(
                     f"{path}:{line}: document {found.get('doc_id')} has {twice!r} twice",
                     hint="the file is of two runs, or a run was written to it twice: keep one",
                 )
             scores.update(new)
-        yield from _of_document(group[0][1], scores)
+        yield from of_document(group[0][1], scores)
 
 
-def _named_scores(found: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Give a row's scores by scorer; a list where a metric has one for each repeat."""
+def _metrics(found: Mapping[str, Any]) -> list[str]:
     listed = found.get("metrics")
-    metrics = listed if isinstance(listed, list) else [k for k in found if k not in _FIXED]
-    repeats = len(_responses(found))
+    return list(map(str, listed)) if isinstance(listed, list) else [k for k in found if k not in _FIXED]
+
+
+def _named_scores(found: Mapping[str, Any], key: str, run: _Run) -> dict[str, Any]:
+    """Give a row's scores by scorer; a list where a metric has one for each repeat."""
+    repeats = len(responses(found))
     out: dict[str, Any] = {}
-    for metric in metrics:
-        value = found.get(metric)
+    for metric in _metrics(found):
+        value, called = _plain_value(found.get(metric)), run.called(metric)
+        if called.startswith("log_likelihood_per_"):
+            # The log-likelihood of a whole document, and its words or bytes.
+            pair = (
+                value if isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) else ()
+            )
+            value = pair[0] / pair[1] if pair and pair[1] else None
+            if value is None:
+                continue
         many = isinstance(value, list) and len(value) == repeats > 1
         if value is None or isinstance(value, bool | int | float) or (many and all(map(_is_number, value))):
-            out[f"{metric},{key}" if key else str(metric)] = value
+            out[f"{called},{key}" if key else called] = value
     return out
+
+
+def _plain_value(value: Any) -> Any:  # noqa: ANN401 - as JSON has it
+    """Read a number or a truth value that the harness wrote as text, as it does with numpy's own types."""
+    if not isinstance(value, str):
+        return value
+    if value in {"True", "False"}:
+        return value == "True"
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, bool | int | float)
-
-
-def _responses(found: Mapping[str, Any]) -> list[Any]:
-    """Give what came back for a document's one request, one for each repeat; none of several requests."""
-    asked = found.get("resps")
-    if not isinstance(asked, list) or len(asked) != 1 or not isinstance(asked[0], list):
-        return []
-    return asked[0]
-
-
-# --------------------------------------------------------------------------------------- one document
-def _of_document(found: Mapping[str, Any], scores: Mapping[str, Any]) -> Iterator[LoggedTrial]:
-    doc = found.get("doc")
-    doc = doc if isinstance(doc, dict) else {"question": texts(doc)} if doc else {}
-    prompt, continuations = _arguments(found.get("arguments", found.get("input")))
-    field = next((f for f in _QUESTION if isinstance(doc.get(f), str) and doc[f].strip()), None)
-    question = doc[field] if field else json.dumps(doc, ensure_ascii=False) if doc else prompt or ""
-    said = [one for one in _responses(found) if isinstance(one, str)]
-    lists = [value for value in scores.values() if isinstance(value, list)]
-    for rep in range(len(lists[0]) if lists else 1):
-        yield LoggedTrial(
-            item=str(found.get("doc_hash") or found.get("doc_id", "")),
-            question=question,
-            target=texts(found.get("target")),
-            choices=_choices(doc) or continuations,
-            rep=rep + 1,
-            # A score of all repeats together is there once.
-            scores={
-                scorer: score_value(value[rep] if isinstance(value, list) else value)
-                for scorer, value in scores.items()
-                if isinstance(value, list) or rep == 0
-            },
-            covariates={
-                key: value
-                for key, value in flat("", doc, lists=False)
-                if key != field
-                and not _ANSWER.search(key)
-                and not (isinstance(value, str) and len(value) > _LONG)
-            },
-            prompt=prompt,
-            completion=said[rep] if rep < len(said) else None,
-        )
-
-
-def _arguments(arguments: object) -> tuple[str | None, tuple[str, ...]]:
-    """Give the prompt, and the continuations of it that were scored."""
-    if isinstance(arguments, str):
-        return arguments, ()
-    if isinstance(arguments, dict):
-        asked = [list(one.values()) if isinstance(one, dict) else [one] for one in arguments.values()]
-    elif isinstance(arguments, list):
-        asked = [one if isinstance(one, list) else [one] for one in arguments]
-        if arguments and not isinstance(arguments[0], list):
-            asked = [arguments]
-    else:
-        return None, ()
-    first = asked[0][0] if asked and asked[0] else None
-    rest = tuple(one[1] for one in asked if len(one) > 1 and isinstance(one[1], str))
-    return _prompt(first), rest if len(rest) > 1 else ()
-
-
-def _prompt(given: object) -> str | None:
-    """Give a prompt as text: a chat is a list of messages, or the JSON of one, in a list of one."""
-    while isinstance(given, list) and len(given) == 1 and isinstance(given[0], str | list):
-        given = given[0]
-    if isinstance(given, str) and given.startswith('[{"role"'):
-        with contextlib.suppress(ValueError):
-            given = json.loads(given)
-    return None if given is None else chat_text(given)
-
-
-def _choices(doc: Mapping[str, Any]) -> tuple[str, ...]:
-    for key in _CHOICES:
-        value = doc.get(key)
-        if isinstance(value, dict):
-            value = value.get("text")
-        if isinstance(value, list) and value and all(isinstance(one, str | int | float) for one in value):
-            return tuple(map(str, value))
-    return ()

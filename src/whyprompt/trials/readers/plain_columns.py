@@ -4,96 +4,37 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt.errors import DataError
-from whyprompt.trials.readers.record import score_value
+from whyprompt.trials.readers.plain_names import (
+    ARMS,
+    NAMES,
+    NEEDED,
+    OUTCOMES,
+    SETS,
+    WORDY,
+    is_score,
+    scored,
+)
+from whyprompt.trials.readers.plain_wide import beside_of, families
 from whyprompt.trials.reading.fields import missing, number_of, text_of
-from whyprompt.trials.reading.questions import ITEMS, KNOWN
+from whyprompt.trials.reading.questions import KNOWN
 from whyprompt.trials.reading.settings import JUDGES, SAMPLING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from whyprompt.trials.readers.plain_wide import Family
     from whyprompt.trials.reading.rows import Row
 
-# The names of one meaning, in ranks: of a rank all fit alike, and a better rank is asked first.
-_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "item": (("item_id",), tuple(n for n in ITEMS if n not in {"item_id", "id"}), ("id",)),
-    "rep": (
-        ("rep",),
-        ("epoch", "repeat", "repetition", "replicate", "repetition_number"),
-        ("run", "attempt", "seed"),
-    ),
-    "question": (("question",), ("query", "problem", "instruction", "user_input"), ("input", "text")),
-    "target": (
-        ("target",),
-        ("gold", "gold_answer", "expected", "expected_output", "reference", "reference_answer"),
-        ("ground_truth", "correct_answer", "ideal"),
-    ),
-    "prompt": (("prompt",), ("full_prompt", "prompt_text", "rendered_prompt", "messages")),
-    "completion": (
-        ("completion",),
-        ("output", "response", "generation", "model_output", "prediction", "model_answer", "reply"),
-    ),
-    "model": (("model",), ("model_name", "model_id", "llm")),
-    "error": (("error",), ("error_message", "exception")),
-    "cost": (("cost",), ("cost_usd", "total_cost", "price_usd")),
-    "latency_s": (("latency_s",), ("latency", "latency_seconds", "duration_s", "elapsed_s")),
-    "latency_ms": (("latency_ms", "duration_ms", "elapsed_ms"),),
-    "prompt_tokens": (("prompt_tokens",), ("input_tokens", "tokens_in", "n_prompt_tokens")),
-    "completion_tokens": (("completion_tokens",), ("output_tokens", "tokens_out", "n_completion_tokens")),
-    "started_at": (("started_at",), ("timestamp", "created_at", "start_time"), ("date", "datetime")),
-    "propensity": (
-        ("propensity",),
-        ("propensity_score", "assignment_probability", "action_probability", "arm_probability"),
-    ),
-}
-# Without a table of its own a meaning is that of the whole file, or is left out.
-_NEEDED = frozenset({"item"})
-# An arm goes by many names: all that there are of the best rank are settings of the prompt.
-_ARMS = (
-    ("arm",),
-    (
-        *("variant", "condition", "treatment", "prompt_version", "prompt_name", "prompt_variant"),
-        *("prompt_label", "prompt_id", "prompt_type", "prompt_template", "system_prompt"),
-    ),
-    ("prompt", "version", "group", "strategy", "template", "experiment"),
-)
-OUTCOMES = frozenset(
-    (
-        *("score", "correct", "is_correct", "passed", "pass", "is_pass", "success", "accuracy", "acc"),
-        *("exact_match", "em", "f1", "reward", "rating", "outcome", "grade", "result", "win", "preference"),
-        *("log_prob", "quality", "verdict", "judgment", "judgement", "hit", "match"),
-    )
-)
-_WORDY = frozenset({"outcome", "grade", "result", "verdict", "judgment", "judgement", "match", "quality"})
-# Data sets that items are of.
-_SETS = frozenset(("dataset", "dataset_name", "task", "task_name", "benchmark", "subset", "split"))
-# What a score may be of: after "score_" they name a scorer, and no arm.
-_SCORED = OUTCOMES | frozenset(
-    (
-        *("fluency", "relevance", "coherence", "helpfulness", "faithfulness", "correctness", "groundedness"),
-        *("precision", "recall", "bleu", "rouge", "rougel", "harmlessness", "safety", "toxicity"),
-        *("mean", "std", "min", "max", "total", "sum", "normalized", "overall", "average"),
-    )
-)
 _PREFIX = re.compile(r"(?:scores?|metrics?|outcomes?|feedback|evaluations?)[._:/ ](.+)", re.IGNORECASE)
 # Mappings in which records keep what an item is, or was asked with.
 _HOLDERS = frozenset(
     ("input", "inputs", "metadata", "meta", "item", "example", "vars", "doc", "sample", "params", "config")
 )
-_PARTS = re.compile(r"[_.\-:/ ]+")
 SAMPLE = 1000
-
-
-class Family(NamedTuple):
-    """Columns of one stem, one for each arm: their columns by the arms' names."""
-
-    stem: str
-    columns: Mapping[str, str]
 
 
 class Columns(NamedTuple):
@@ -126,14 +67,14 @@ def find_columns(path: Path, sample: Sequence[Row]) -> Columns:
     roles, notes = _roles(path, names, plain)
     arms = _arms(names, plain, values, roles)
     taken = {*roles.values(), *arms}
-    other = tuple(n for n in names if n not in taken and plain[n] in _ARMS[1])
+    other = tuple(n for n in names if n not in taken and plain[n] in ARMS[1])
     sampling = tuple(n for n in names if n not in taken and plain[n] in SAMPLING)
     judges = tuple(n for n in names if n not in taken and plain[n] in JUDGES)
     free = [n for n in names if n not in {*taken, *other, *sampling, *judges}]
     wide: tuple[Family, ...] = ()
-    if not arms and not any(plain[n] in OUTCOMES and _scored(values[n]) for n in free):
-        wide = _families(path, free, values)
-    beside = _beside(wide, free) if wide else {}
+    if not arms and not any(plain[n] in OUTCOMES and scored(values[n]) for n in free):
+        wide = families(path, free, values)
+    beside = beside_of(wide, free) if wide else {}
     pivoted = {c for family in (*wide, *beside.values()) for c in family.columns.values()}
     free = [n for n in free if n not in pivoted]
     scores = {} if wide else _scores(path, free, plain, values)
@@ -167,7 +108,7 @@ def _roles(path: Path, names: Sequence[str], plain: Mapping[str, str]) -> tuple[
     roles: dict[str, str] = {}
     notes: list[str] = []
     unclear: dict[str, list[str]] = {}
-    for role, ranks in _NAMES.items():
+    for role, ranks in NAMES.items():
         for rank in ranks:
             fit = [n for n in names if plain[n] in rank and n not in roles.values()]
             if len(fit) == 1:
@@ -178,9 +119,9 @@ def _roles(path: Path, names: Sequence[str], plain: Mapping[str, str]) -> tuple[
                 break
     for role, fit in unclear.items():
         listed = " or ".join(map(repr, fit))
-        if role in _NEEDED and "question" not in roles:
+        if role in NEEDED and "question" not in roles:
             raise DataError(
-                f"{path}: {listed} may be the {role}", hint=f"call the right one {_NAMES[role][0][0]}"
+                f"{path}: {listed} may be the {role}", hint=f"call the right one {NAMES[role][0][0]}"
             )
         notes.append(f"{listed} may be the {role.replace('_', ' ')}: none was taken")
     if "latency_s" in roles:
@@ -194,7 +135,7 @@ def _arms(
     values: Mapping[str, list[Any]],
     roles: dict[str, str],
 ) -> tuple[str, ...]:
-    for rank in _ARMS:
+    for rank in ARMS:
         found = [n for n in names if plain[n] in rank]
         if "prompt" in rank and (sent := roles.get("prompt")) in found:
             if _shared(values, sent, roles):
@@ -215,98 +156,29 @@ def _shared(values: Mapping[str, list[Any]], sent: str, roles: Mapping[str, str]
     return 2 * sum(len(items) > 1 for items in of.values()) > len(of)
 
 
-def _scored(values: Iterable[Any]) -> bool:
-    """Say whether all the values that there are can be scores, and one is there."""
-    found = [v for v in values if not missing(v)]
-    return bool(found) and all(map(_is_score, found))
-
-
-def _is_score(value: object) -> bool:
-    # A decimal comma is told where it is read.
-    text = value.replace(",", ".") if isinstance(value, str) else value
-    return isinstance(text, Decimal) or score_value(text) is not None
-
-
 def _scores(
     path: Path, free: Sequence[str], plain: Mapping[str, str], values: Mapping[str, list[Any]]
 ) -> dict[str, str]:
     called = {n: n for n in free if plain[n] in OUTCOMES}
     for name in free:
-        if (match := _PREFIX.fullmatch(name)) and _scored(values[name]):
+        if (match := _PREFIX.fullmatch(name)) and scored(values[name]):
             called[match[1] if match[1] not in called else name] = name
     # What is called a score is read as one, and refused where it is none; a verdict may be a judge's words.
     readable = {
         scorer: n
         for scorer, n in called.items()
-        if _scored(values[n]) or (plain[n] not in _WORDY and any(map(_is_score, values[n])))
+        if scored(values[n]) or (plain[n] not in WORDY and any(map(is_score, values[n])))
     }
     if not readable and not called:
-        readable = {n: n for n in free if plain[n] not in KNOWN and _scored(values[n])}
+        readable = {n: n for n in free if plain[n] not in KNOWN and scored(values[n])}
     if not readable:
-        wrong = [(n, v) for n in called.values() for v in values[n] if not missing(v) and not _is_score(v)]
+        wrong = [(n, v) for n in called.values() for v in values[n] if not missing(v) and not is_score(v)]
         held = f": {wrong[0][0]!r} has {wrong[0][1]!r}, which is none" if wrong else ""
         raise DataError(
             f"{path}: no column holds a score{held}",
             hint=f"call the column score, and give numbers, true or false; there are: {', '.join(values)}",
         )
     return readable
-
-
-def _families(path: Path, free: Sequence[str], values: Mapping[str, list[Any]]) -> tuple[Family, ...]:
-    """Find the scores of a wide table: the families whose stem names a score, else the only one there is."""
-    every = [f for f in _stems(free) if all(_scored(values[c]) for c in f.columns.values())]
-    every = [f for f in every if not {e.lower() for e in f.columns} & _SCORED]
-    called = _widest([f for f in every if f.stem in OUTCOMES])
-    found = called or _widest([f for f in every if f.stem not in _COMPANIONS])
-    if len(found) > 1 and (not called or len({frozenset(f.columns) for f in found}) > 1):
-        listed = "; ".join(f"{f.stem} ({', '.join(f.columns.values())})" for f in found)
-        raise DataError(
-            f"{path}: more than one family of columns may hold the scores of its arms: {listed}",
-            hint="keep one family, or give a row a trial with the columns item_id, arm and score",
-        )
-    return tuple(found)
-
-
-def _stems(free: Sequence[str], least: int = 2) -> list[Family]:
-    groups: defaultdict[str, dict[str, str]] = defaultdict(dict)
-    for name in free:
-        for cut in _PARTS.finditer(name):
-            stem, ending = name[: cut.start()].lower(), name[cut.end() :]
-            if stem and ending:
-                groups[stem][ending] = name
-    return [Family(stem, found) for stem, found in groups.items() if len(found) >= least]
-
-
-def _widest(families: Sequence[Family]) -> list[Family]:
-    """Leave out families inside others: of one set of columns, that with the longest stem stays."""
-    kept: list[Family] = []
-    for family in sorted(families, key=lambda f: (-len(f.columns), -len(f.stem))):
-        columns = set(family.columns.values())
-        if not any(columns <= set(other.columns.values()) for other in kept):
-            kept.append(family)
-    return kept
-
-
-_COMPANIONS: Mapping[str, str] = {
-    name: role
-    for role in (
-        *("prompt", "completion", "error", "cost", "latency_s", "latency_ms", "model"),
-        *("prompt_tokens", "completion_tokens"),
-    )
-    for rank in _NAMES[role]
-    for name in rank
-}
-
-
-def _beside(wide: Sequence[Family], free: Sequence[str]) -> dict[str, Family]:
-    """Find what else a wide table has once an arm: outputs, costs, errors."""
-    arms = set(wide[0].columns)
-    found: dict[str, Family] = {}
-    for family in _stems(free, 1):
-        role = _COMPANIONS.get(family.stem)
-        if role is not None and set(family.columns) <= arms:
-            found[role] = family
-    return found
 
 
 def _answer(
@@ -340,7 +212,7 @@ def _set(
     """
     if "item" not in roles:
         return None
-    for name in (n for n in names if plain[n] in _SETS):
+    for name in (n for n in names if plain[n] in SETS):
         named: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
         under: defaultdict[str, set[tuple[str, ...]]] = defaultdict(set)
         for row in sample:
