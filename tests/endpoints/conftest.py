@@ -11,7 +11,8 @@ import pytest
 from whyprompt.results import Check
 from whyprompt.study import Study
 from whyprompt.trials.endpoints.asking import Asking
-from whyprompt.trials.endpoints.probe import Abilities, Offers
+from whyprompt.trials.endpoints.offers import Offers
+from whyprompt.trials.endpoints.probe import Abilities
 
 sys.path.append(str(Path(__file__).parent))  # helpers beside the tests
 

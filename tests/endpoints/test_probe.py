@@ -16,7 +16,8 @@ from whyprompt.errors import ModelError, PromptError, StudyError
 from whyprompt.trials.endpoints.asking import Asking, Prompted, Purpose
 from whyprompt.trials.endpoints.client import connected
 from whyprompt.trials.endpoints.ledger import Ledger
-from whyprompt.trials.endpoints.probe import offered, probe, tokenized
+from whyprompt.trials.endpoints.offers import offered, tokenized
+from whyprompt.trials.endpoints.probe import probe
 from whyprompt.trials.endpoints.scoring import Given, ask_score, read_score
 
 NAME = "smollm2"

@@ -19,6 +19,7 @@ from whyprompt._words import counted, first_line
 from whyprompt.errors import ModelError, WhypromptError
 from whyprompt.trials.endpoints.pace import Pace, retry_after
 from whyprompt.trials.endpoints.purse import Purse
+from whyprompt.trials.endpoints.refusals import code_of, message_of, reason_of
 from whyprompt.trials.endpoints.wire import Reply, kept_headers
 from whyprompt.trials.result import now
 
@@ -116,7 +117,7 @@ class Client:
         except httpx2.HTTPError as error:
             raise self._unreachable(url, error) from None
         if response.status_code != 200:
-            raise ModelError(f"{url} answers with {response.status_code}: {self.clean(_message(response))}")
+            raise ModelError(f"{url} answers with {response.status_code}: {self.clean(message_of(response))}")
         return response.json()
 
     async def _looked(self, call: Any, url: str) -> httpx2.Response:  # noqa: ANN401 - an awaitable of httpx2
@@ -154,7 +155,7 @@ class Client:
             await asyncio.sleep(retry_after(response.headers) or self._backoff(attempt))
         if response.status_code != 200:
             raise ModelError(
-                f"{url} answers with {response.status_code}: {self.clean(_message(response))}",
+                f"{url} answers with {response.status_code}: {self.clean(message_of(response))}",
                 hint="does the provider have batches? leave batch out: each is then asked alone",
             )
         return str(response.text)
@@ -281,8 +282,8 @@ class Client:
         return reply
 
     def _refused(self, response: httpx2.Response) -> _Outcome:
-        status, said = response.status_code, self.clean(_message(response))
-        code = _code(response)
+        status, said = response.status_code, self.clean(message_of(response))
+        code = code_of(response)
         wait = retry_after(response.headers)
         if status == 429 or status in _HOPELESS:
             if code in _QUOTA or status == 402:
@@ -304,7 +305,7 @@ class Client:
             raise ModelError(
                 f"{response.url} is not there (404): {said}", hint="check model.endpoint, model.name and api"
             )
-        raise FailedError(_reason(code, said, status), f"the request is refused ({status}): {said}")
+        raise FailedError(reason_of(code, said, status), f"the request is refused ({status}): {said}")
 
     def _backoff(self, n: int) -> float:
         """Draw a wait: full jitter, so that those who failed together do not come back together."""
@@ -313,36 +314,6 @@ class Client:
     def clean(self, text: str) -> str:
         """Take the key out of what a server says: some repeat it."""
         return text.replace(self._secret, "***") if self._secret else text
-
-
-def _error_of(response: httpx2.Response) -> dict[str, Any]:
-    try:
-        found = response.json()
-    except ValueError:
-        return {}
-    error = found.get("error", found) if isinstance(found, dict) else {}
-    return error if isinstance(error, dict) else {"message": str(error)}
-
-
-def _message(response: httpx2.Response) -> str:
-    said = _error_of(response).get("message") or response.text
-    return " ".join(str(said).split())[:300]
-
-
-def _code(response: httpx2.Response) -> str:
-    error = _error_of(response)
-    codes = [str(error[k]) for k in ("code", "type") if error.get(k) is not None]
-    return next((c for c in codes if not c.isdigit()), "")
-
-
-def _reason(code: str, said: str, status: int) -> str:
-    """Name why a request was refused: an overflow, a filter, or its status."""
-    text = f"{code} {said}".lower()
-    if "context" in text and any(w in text for w in ("exceed", "maximum", "length", "too long")):
-        return "overflow"
-    if "content_filter" in text or "content management policy" in text:
-        return "filtered"
-    return f"http {status}"
 
 
 @asynccontextmanager

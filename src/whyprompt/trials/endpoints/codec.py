@@ -12,7 +12,7 @@ from whyprompt.trials.models.local import Encoded
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from whyprompt.trials.endpoints.probe import Offers
+    from whyprompt.trials.endpoints.offers import Offers
     from whyprompt.trials.prompts import Prompt
 
 # What a chat template may put around a message, in tokens; more than any that is known.
