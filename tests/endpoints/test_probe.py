@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 from pathlib import Path
@@ -274,3 +275,26 @@ def test_an_item_beyond_the_context_leaves_every_arm(fake, plan, tmp_path):
     assert "An outcome is missing" not in found.sentence
     with pytest.raises(PromptError, match="context is 512"):
         run_study(plan(server.url, n=5, model=model, arms=arms), tmp_path)
+
+
+@pytest.mark.parametrize("api", ["chat", "completions"])
+def test_a_chain_is_written_first_and_stands_before_the_answer(fake, plan, tmp_path, api):
+    from whyprompt import load_trials
+
+    arms = {"direct": {"kind": "direct"}, "thinks": {"kind": "chain_of_thought", "reasoning": "generated"}}
+    server = fake(toy_routes())
+    study = plan(server.url, n=2, model=TOY | {"api": api}, arms=arms)
+    run_study(study, tmp_path)
+    sent = [
+        json.loads(raw) for _, path, raw in server.asked if path.endswith("completions") and b"What is" in raw
+    ]
+    made = [b for b in sent if "logprobs" not in b]
+    thought = "12 12 12"
+    after = [b for b in made if thought in json.dumps(b)]
+    assert (len(made), len(after)) == (6, 2)
+    if api == "chat":
+        assert all([m["role"] for m in b["messages"]] == ["user", "assistant", "user"] for b in after)
+        assert {b["messages"][-1]["content"] for b in after} == {"Answer:"}
+    frame = load_trials(study, tmp_path)
+    assert frame.groupby("arm")["reasoning_tokens"].count().to_dict() == {"direct": 0, "thinks": 2}
+    assert frame.loc[frame["arm"] == "thinks", "prompt"].str.contains(thought).all()
