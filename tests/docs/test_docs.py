@@ -348,7 +348,7 @@ EFFECTS = [
     for number, (tool, *words) in enumerate(commands(path))
     # Pages on tools have their logs made for them: test_tool_pages.py runs them.
     if path.parent.name != "tools"
-    if words[0] == "effect" and any(w.endswith((".csv", ".parquet")) for w in words)
+    if words[0] == "effect" and any(w.endswith(".csv") or w == "logs.parquet" for w in words)
 ]
 
 
