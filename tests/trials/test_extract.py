@@ -248,6 +248,20 @@ def test_fractions_are_read_back(top, bottom, whole):
         assert float(parse_number(f"{whole} {top}/{bottom}")) == pytest.approx(whole + top / bottom)
 
 
+@given(st.text(alphabet="0123456789 /-.,\n\teE%$−", max_size=30))
+def test_whatever_looks_like_numbers_is_read(text):
+    for value, start, stop in numbers(text):
+        assert 0 <= start < stop <= len(text)
+        assert parse_number(text[start:stop]) == value
+
+
+def test_fractions_with_spaces_and_numbers_on_two_lines():
+    assert parse_number("7 / 2") == parse_number("7/2") == parse_number("3.5")
+    assert parse_number("-1 1 / 2") == parse_number("-1.5")
+    assert find_number("1\n1/2") == "1/2"
+    assert find_number("12 /\n") == "12"
+
+
 def test_two_numbers_are_not_one():
     assert find_number("in step 1 7/2") == "7/2"
     assert find_number("7/0 3 1/0") == "3"

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _NUMBER = re.compile(
-    r"[-−]?\s?(?:\d+\s+\d+\s?/\s?\d+|(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+)?(?:[eE][+-]?\d+)?)"
+    r"[-−]?\s?(?:\d+[ \t]+\d+[ \t]?/[ \t]?\d+"
+    r"|(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:\s?/\s?\d+)?(?:[eE][+-]?\d+)?)"
     r"|[-−]?\.\d+"
 )
+_MIXED = re.compile(r"\s*(-?)\s*(\d+)[ \t]+(\d+)[ \t]?/[ \t]?(\d+)")
 _FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}")
 _UNIT = re.compile(r"[\s$]*(%|°?[^\W\d_]+(?:[/^][\w^/]+)?)")
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -47,19 +49,16 @@ def numbers(text: str) -> list[tuple[Fraction, int, int]]:
 def _value(token: str) -> tuple[Fraction | None, int]:
     """Read a token, and say how much of it that is: what looks like a mixed number may be two."""
     plain = token.replace(",", "").replace("−", "-")
-    whole, _, rest = plain.strip().lstrip("-").strip().partition(" ")
-    if "/" in rest and whole.isdigit():
-        try:
-            part = Fraction(re.sub(r"\s", "", rest))
-        except ZeroDivisionError:
-            part = Fraction(1)
-        if part >= 1:
+    mixed = _MIXED.fullmatch(plain)
+    if mixed is not None:
+        whole, top, bottom = (int(mixed[k]) for k in (2, 3, 4))
+        if top >= bottom:
             # "1 7/2" are two numbers: the first of them, then the other.
             first = re.match(r"\D*\d+", token)
             assert first is not None
             return _value(first[0])[0], first.end()
-        value = Fraction(whole) + part
-        return (-value if plain.strip().startswith("-") else value), len(token)
+        value = whole + Fraction(top, bottom)
+        return (-value if mixed[1] else value), len(token)
     try:
         return Fraction(re.sub(r"\s", "", plain)), len(token)
     except (ValueError, ZeroDivisionError):
