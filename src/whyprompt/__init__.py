@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from whyprompt._version import __version__
 
 if TYPE_CHECKING:
+    from whyprompt._workers.place import workers
     from whyprompt.answers.compare import compare_runs
     from whyprompt.answers.external import study_effect
     from whyprompt.answers.internal import study_mediation
@@ -109,11 +110,13 @@ __all__ = [
     "study_mediation",
     "tipping_point",
     "verify_study",
+    "workers",
     "write_report",
 ]
 
 # Where each is written: no folder of these is imported before a name of it is asked for.
 _HOMES = {
+    "_workers.place": ("workers",),
     "answers.compare": ("compare_runs",),
     "answers.external": ("study_effect",),
     "answers.internal": ("study_mediation",),

@@ -107,10 +107,14 @@ class ModelSettings(Strict):
     )
     revision: str | None = None
     device: str = "auto"
+    device_map: Literal["auto", "balanced", "sequential"] | None = Field(
+        default=None,
+        description="How a model that one GPU cannot hold is spread over several, by transformers.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = Field(
         default="auto",
         description="auto is float32, also for a checkpoint in half precision: its weights then take twice "
-        "the memory of their files.",
+        "the memory of their files. On a GPU it is bfloat16 for a checkpoint in bfloat16.",
     )
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 

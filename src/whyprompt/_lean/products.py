@@ -24,6 +24,8 @@ _CLEARLY = 1.2
 # Fewer rows wait for the weights to be read, by either routine.
 _LEAST_ROWS = 4
 _ROUNDS = 9
+# What another process has found; nothing where this one measures itself.
+_decided: list[bool] = []
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -116,13 +118,18 @@ def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
 
 
 def onednn_pays() -> bool:
-    """Whether oneDNN's products are clearly faster here, as measured once on a machine."""
-    return _ratio(torch.get_num_threads()) >= _CLEARLY
+    """Whether oneDNN's products are clearly faster here, as measured once on a machine, or as decided."""
+    return _decided[0] if _decided else _ratio(1) >= _CLEARLY
+
+
+def decide_products(*, onednn: bool) -> None:
+    """Multiply in this process as another has measured to be right: the numbers are then the same."""
+    _decided[:] = [onednn]
 
 
 def products_note() -> str:
     """Say which routine multiplies, and why."""
-    ratio = _ratio(torch.get_num_threads())
+    ratio = _ratio(1)
     if ratio == 0:
         return "products by torch's own routine: oneDNN's cannot be used here"
     chosen = "oneDNN" if ratio >= _CLEARLY else "torch's own routine"
@@ -156,19 +163,25 @@ def _measure() -> float:
     if not _right():
         return 0.0
     x, weight = _operands()
+    # On one thread: how many there are is then no reason for another routine, and other digits.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     # The median of rounds that lie apart: other work on the machine disturbs some of them, seldom most.
     ratios = []
-    with torch.inference_mode():
-        for _ in range(_ROUNDS):
-            ratios.append(_ratio_of_a_round(x, weight))
-            time.sleep(0.02)
+    try:
+        with torch.inference_mode():
+            for _ in range(_ROUNDS):
+                ratios.append(_ratio_of_a_round(x, weight))
+                time.sleep(0.02)
+    finally:
+        torch.set_num_threads(threads)
     return statistics.median(ratios)
 
 
 def _ratio_of_a_round(x: torch.Tensor, weight: torch.Tensor) -> float:
     """How many times as fast oneDNN is, by the best of some products in turn."""
-    # On one thread the processor's own time: what other processes take is not counted.
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+    # The thread's own time: what other processes take is not counted.
+    clock = time.thread_time
     best = [float("inf")] * 2
     for _ in range(4):
         for i in range(2):

@@ -321,9 +321,11 @@ def _named(report: Progress, name: str) -> Progress:
 
 
 def _compute(saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
+    from whyprompt.mediation.engine.apart import model_from
     from whyprompt.trials.models.load import load_model
+    from whyprompt.trials.models.remote import Loader
 
-    study, settings, contrasts = saved.study, saved.settings, saved.contrasts
+    study = saved.study
     if not isinstance(study.model, ModelSettings):
         raise MediationError(
             f"study {study.name!r} runs on an endpoint, and heads are set and cut in a model's own weights",
@@ -331,6 +333,12 @@ def _compute(saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
         )
     report(0, 0, "loading the model")
     lm = load_model(**study.model.model_dump())
+    with model_from(Loader(lm.described(), study.model)):
+        _compute_with(lm, saved, frame, report)
+
+
+def _compute_with(lm: LocalModel, saved: Saved, frame: pd.DataFrame, report: Progress) -> None:
+    study, settings, contrasts = saved.study, saved.settings, saved.contrasts
     items = chosen_items(study, settings)
     main_pairs: list[PromptPair] = []
     for contrast in contrasts:

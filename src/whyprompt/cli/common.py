@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whyprompt.errors import InputError
+
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from whyprompt.study import Study
 
 STUDIES = {".yaml", ".yml", ".toml"}
@@ -21,6 +26,17 @@ Out = Annotated[
 NoCode = Annotated[
     bool, typer.Option("--no-code", help="Refuse a study that imports Python code (an outcome's 'call').")
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", help="Where work is done: processes, ray or ray://HOST:PORT. Default: here.", metavar="PLACE"
+    ),
+]
+Workers = Annotated[
+    str | None,
+    typer.Option("--workers", help="How many workers. Default: auto, as many as fit.", metavar="N|auto"),
+]
+Gpus = Annotated[int, typer.Option("--gpus-per-worker", help="GPUs of each worker; with 0 it sees none.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -37,6 +53,31 @@ def show(text: str) -> None:
 def put(content: dict[str, Any], text: str, *, as_json: bool) -> None:
     """Print a result to standard output: as one JSON object, or as text."""
     show(json.dumps(content, ensure_ascii=False, allow_nan=False) if as_json else text)
+
+
+def given_places(on: str | None, count: str | None, gpus: int) -> str:
+    """Name those of --on, --workers and --gpus-per-worker that were given."""
+    given = {"--on": on is not None, "--workers": count is not None, "--gpus-per-worker": gpus != 0}
+    return ", ".join(name for name, is_given in given.items() if is_given)
+
+
+def placed(
+    on: str | None, count: str | None, gpus: int, cpus: int | None = None
+) -> AbstractContextManager[None]:
+    """Have the block computed where --on, --workers and --gpus-per-worker say; here where none is given."""
+    if on is None and count is None and not gpus:
+        return nullcontext()
+    from whyprompt._workers.place import workers
+
+    number = None
+    if count not in {None, "auto"}:
+        try:
+            number = int(str(count))
+        except ValueError:
+            raise InputError(
+                f"--workers {count!r} is no number of workers", hint="2, for example, or auto"
+            ) from None
+    return workers(on or "processes", count=number, cpus_per_worker=cpus or 1, gpus_per_worker=gpus)
 
 
 def opened(path: Path, out: Path | None, *, no_code: bool) -> tuple[Study, Path]:

@@ -13,7 +13,7 @@ import typer
 from whyprompt._arguments import at_least
 from whyprompt._progress import listening, show_progress
 from whyprompt.cli.choices import names, read_choice, refuse
-from whyprompt.cli.common import STUDIES, AsJson, NoCode, Out, opened, put
+from whyprompt.cli.common import STUDIES, AsJson, NoCode, On, Out, Workers, opened, placed, put
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
 from whyprompt.cli.flags import in_flags, said_in_flags
 from whyprompt.cli.logs import Arm, Changed, Item, Reference, Scorer, effect_of_logs, refuse_for_logs
@@ -154,6 +154,8 @@ def effect(
             " Default: a quarter of what is free."
         ),
     ] = None,
+    on: On = None,
+    workers: Workers = None,
     no_code: NoCode = False,
     out: Out = None,
     as_json: AsJson = False,
@@ -166,8 +168,10 @@ def effect(
     """
     import whyprompt as wp
 
-    given = _given(ctx)
+    given = _given(ctx) - {"on", "workers"}
     table = tables[0]
+    # An audit's draws, and a bootstrap's; until the command is done.
+    ctx.with_resource(placed(on, workers, 0))
     if len(tables) == 1 and table.suffix.lower() in STUDIES:
         _refuse(
             given - {"tables", "out", "no_code", "as_json"},

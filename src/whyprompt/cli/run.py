@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,13 +11,29 @@ import typer
 
 from whyprompt._words import counted, format_number
 from whyprompt.cli.choices import names, refuse
-from whyprompt.cli.common import STUDIES, AsJson, NoCode, Out, StudyPath, opened, put, say, show
+from whyprompt.cli.common import (
+    STUDIES,
+    AsJson,
+    Gpus,
+    NoCode,
+    On,
+    Out,
+    StudyPath,
+    Workers,
+    given_places,
+    opened,
+    placed,
+    put,
+    say,
+    show,
+)
 from whyprompt.cli.flags import said_in_flags
 from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_for_page
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from whyprompt.results import Check, Result
     from whyprompt.study import Study
@@ -30,6 +47,9 @@ def run(
     verify: Annotated[
         bool, typer.Option("--verify", help="Score a sample of stored trials again and compare.")
     ] = False,
+    on: On = None,
+    workers: Workers = None,
+    gpus_per_worker: Gpus = 0,
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,6 +59,10 @@ def run(
 
     if dry and verify:
         raise InputError("--dry-run runs nothing, and --verify scores again", hint="give one of them")
+    if dry or verify:
+        refuse(
+            given_places(on, workers, gpus_per_worker), "with --dry-run or --verify, which one process does"
+        )
     plan, folder = opened(study, out, no_code=no_code)
     if dry:
         count = dry_run(plan)
@@ -61,7 +85,7 @@ def run(
         with show_progress(plan.name) as progress:
             _verified(verify_study(plan, folder, progress=progress), as_json=as_json)
         return
-    with show_progress(plan.name) as progress:
+    with _placed(plan, on, workers, gpus_per_worker), show_progress(plan.name) as progress:
         result = run_study(plan, folder, text=study.read_text(encoding="utf-8"), progress=progress)
     for notice in result.notices:
         say(f"note: {notice}")
@@ -132,6 +156,19 @@ def _flicker(plan: Study, folder: Path) -> dict[str, tuple[int, int]]:
     return flicker(load_trials(plan, folder))
 
 
+def _placed(plan: Study, on: str | None, workers: str | None, gpus: int) -> AbstractContextManager[None]:
+    """Have a study's local model run by workers, each with as many threads as the study says."""
+    from whyprompt.study import ModelSettings
+
+    if isinstance(plan.model, ModelSettings):
+        return placed(on, workers, gpus, plan.model.threads)
+    refuse(
+        given_places(on, workers, gpus),
+        "with an endpoint, whose limits.concurrency does",
+    )
+    return nullcontext()
+
+
 def _verified(found: Check, *, as_json: bool) -> None:
     assert found.overall is not None
     content = {
@@ -162,13 +199,21 @@ def _spread_over_reps(plan: Study, folder: Path) -> dict[str, Result]:
     }
 
 
-def mediate(study: StudyPath, out: Out = None, no_code: NoCode = False, as_json: AsJson = False) -> None:
+def mediate(
+    study: StudyPath,
+    out: Out = None,
+    on: On = None,
+    workers: Workers = None,
+    gpus_per_worker: Gpus = 0,
+    no_code: NoCode = False,
+    as_json: AsJson = False,
+) -> None:
     """Find the attention heads through which a study's arms act. Resumes where it was stopped."""
     from whyprompt._progress import show_progress
     from whyprompt.answers.verbs import run_mediation
 
-    _, folder = opened(study, out, no_code=no_code)
-    with show_progress("mediate") as progress:
+    plan, folder = opened(study, out, no_code=no_code)
+    with _placed(plan, on, workers, gpus_per_worker), show_progress("mediate") as progress:
         answer = run_mediation(study, folder, progress=progress)
     put(answer.to_dict(), answer.summary(), as_json=as_json)
 

@@ -5,18 +5,22 @@ The bootstrap and the audit call it on resampled or redrawn rows.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from whyprompt._words import counted
+from whyprompt._workers.place import crew_size, map_units, part_sizes
 from whyprompt.effects.methods.variance import refuse_naive_bootstrap
 from whyprompt.errors import EstimationError
 from whyprompt.stats.order import cluster_places
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from whyprompt.effects.methods.method import Fit, Plan
     from whyprompt.effects.problem import Problem
@@ -83,6 +87,52 @@ def no_error(
     return ""
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """The work of a bootstrap: a unit is the state of the generator of random numbers, and how many draws."""
+
+    problem: Problem
+    plan: Plan
+    own: NDArray[np.int64]
+    groups: tuple[NDArray[np.int64], ...] | None
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[tuple[dict[str, Any], int]], list[tuple[float, float] | None]]]:
+        def draw(unit: tuple[dict[str, Any], int]) -> list[tuple[float, float] | None]:
+            rng = np.random.default_rng()
+            rng.bit_generator.state = unit[0]
+            return [self._means(self.rows(rng)) for _ in range(unit[1])]
+
+        yield draw
+
+    def rows(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Draw one sample's rows."""
+        if self.groups is None:
+            n = len(self.own)
+            # In the order of the table: memory is read in order, and ties stay as they were.
+            return np.sort(self.own[rng.integers(0, n, n)])
+        drawn = rng.integers(0, len(self.groups), len(self.groups))
+        return np.concatenate([self.groups[g] for g in drawn])
+
+    def _means(self, rows: NDArray[np.int64]) -> tuple[float, float] | None:
+        try:
+            return compute(self.problem.take(rows), self.plan, with_error=False).means
+        except EstimationError:
+            return None
+
+
+def _chunks(work: _Samples, rng: np.random.Generator, draws: int) -> list[tuple[dict[str, Any], int]]:
+    """Cut the draws into units that draw what one stream would have drawn; without workers in one."""
+    if not crew_size():
+        return [(dict(rng.bit_generator.state), draws)]
+    units = []
+    for size in part_sizes(draws):
+        units.append((dict(rng.bit_generator.state), size))
+        for _ in range(size):
+            work.rows(rng)
+    return units
+
+
 def bootstrapped(problem: Problem, plan: Plan, fit: Fit) -> Fit:
     """Replace the standard error by a bootstrap that refits the whole pipeline.
 
@@ -92,7 +142,7 @@ def bootstrapped(problem: Problem, plan: Plan, fit: Fit) -> Fit:
     if fit.matched is not None:
         refuse_naive_bootstrap(fit.matched)
     rng = np.random.default_rng(plan.random_state)
-    n, whole = len(problem.y), problem
+    whole = problem
     if problem.tie_rank is not None:
         # A sample holds rows more than once and cannot be told apart by the column: ties go by its order.
         problem = problem.take(np.argsort(problem.tie_rank))
@@ -107,18 +157,10 @@ def bootstrapped(problem: Problem, plan: Plan, fit: Fit) -> Fit:
         groups = [
             groups[g] for g in np.argsort(cluster_places(2 * places + problem.treated, label), kind="stable")
         ]
-    values: list[tuple[float, float]] = []
-    failed = 0
-    for _ in range(plan.draws):
-        if groups is None:
-            # In the order of the table: memory is read in order, and ties stay as they were.
-            rows = np.sort(own[rng.integers(0, n, n)])
-        else:
-            rows = np.concatenate([groups[g] for g in rng.integers(0, len(groups), len(groups))])
-        try:
-            values.append(compute(problem.take(rows), plan, with_error=False).means)
-        except EstimationError:
-            failed += 1
+    work = _Samples(problem, plan, own, None if groups is None else tuple(groups))
+    parts = dict(map_units(work, _chunks(work, rng, plan.draws)))
+    values = [means for k in sorted(parts) for means in parts[k] if means is not None]
+    failed = plan.draws - len(values)
     if failed > 0.1 * plan.draws or len(values) < 2:
         raise EstimationError(
             f"{failed} of {plan.draws} bootstrap samples could not be estimated (an arm or level is lost)",

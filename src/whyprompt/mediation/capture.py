@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._workers.place import map_units
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.apart import Opening, goes_apart
 from whyprompt.mediation.sweep import check_heads, open_runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
 
     from whyprompt._progress import Progress
+    from whyprompt.mediation.engine.engine import ModelRuntime
     from whyprompt.mediation.pairs import PromptPair, Spans
     from whyprompt.mediation.results import Head
 
@@ -154,30 +158,14 @@ def capture_attention(
         chosen = check_heads(heads, runtime.n_layers, runtime.n_heads)
         mass = np.full((len(pairs), 2, len(chosen), len(segments)), np.nan)
         entropy = np.zeros(mass.shape[:3])
-        for i, pair in enumerate(pairs):
-            worlds = runtime.clean_many(
-                [(ids, pair.answer_ids) for ids in (pair.ids0, pair.ids1)],
-                keep_weights=True,
-                items=[pair.item_id] * 2,
-                patched=[False] * 2,
-            )
-            for arm, (ids, spans) in enumerate(((pair.ids0, pair.segments0), (pair.ids1, pair.segments1))):
-                world = worlds[arm]
-                rows = [state.weights for state in world.layers]
-                w = np.stack([_numpy(rows[layer], head) for layer, head in chosen])
-                other = np.ones(len(ids), dtype=bool)
-                for name, value in spans.items():
-                    inside = np.zeros(len(ids), dtype=bool)
-                    for start, stop in value:
-                        inside[start:stop] = True
-                    other &= ~inside
-                    mass[i, arm, :, names.index(name)] = w[..., : len(ids)][..., inside].sum(-1).mean(-1)
-                mass[i, arm, :, -3] = w[..., : len(ids)][..., other].sum(-1).mean(-1)
-                mass[i, arm, :, -2] = w[..., len(ids) :].sum(-1).mean(-1)
-                mass[i, arm, :, -1] = np.clip(1 - w.sum(-1), 0, None).mean(-1)
-                entropy[i, arm] = -(w * np.log(np.where(w > 0, w, 1))).sum(-1).mean(-1)
+        if goes_apart():
+            found = map_units(_MassWork(Opening.of(runtime, pairs), tuple(chosen), tuple(names)), pairs)
+        else:
+            found = ((i, _masses(runtime, pair, chosen, names)) for i, pair in enumerate(pairs))
+        for count, (i, of_pair) in enumerate(found, start=1):
+            mass[i], entropy[i] = of_pair
             if progress is not None:
-                progress(i + 1, len(pairs), "items")
+                progress(count, len(pairs), "items")
     return AttentionCapture(
         item_ids=tuple(p.item_id for p in pairs),
         clusters=tuple(p.cluster for p in pairs),
@@ -186,6 +174,49 @@ def capture_attention(
         mass=mass,
         entropy=entropy,
     )
+
+
+@dataclass(frozen=True)
+class _MassWork:
+    """The work of one pair's attention mass at a time."""
+
+    opening: Opening
+    heads: tuple[Head, ...]
+    names: tuple[str, ...]
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[PromptPair], tuple[Array, Array]]]:
+        with self.opening.opened() as runtime:
+            yield lambda pair: _masses(runtime, pair, self.heads, self.names)
+
+
+def _masses(
+    runtime: ModelRuntime, pair: PromptPair, heads: Sequence[Head], names: Sequence[str]
+) -> tuple[Array, Array]:
+    """Mass on each segment, the last three beside them, and entropy, of one pair under both prompts."""
+    mass = np.full((2, len(heads), len(names) + 3), np.nan)
+    entropy = np.zeros(mass.shape[:2])
+    worlds = runtime.clean_many(
+        [(ids, pair.answer_ids) for ids in (pair.ids0, pair.ids1)],
+        keep_weights=True,
+        items=[pair.item_id] * 2,
+        patched=[False] * 2,
+    )
+    for arm, (ids, spans) in enumerate(((pair.ids0, pair.segments0), (pair.ids1, pair.segments1))):
+        rows = [state.weights for state in worlds[arm].layers]
+        w = np.stack([_numpy(rows[layer], head) for layer, head in heads])
+        other = np.ones(len(ids), dtype=bool)
+        for name, value in spans.items():
+            inside = np.zeros(len(ids), dtype=bool)
+            for start, stop in value:
+                inside[start:stop] = True
+            other &= ~inside
+            mass[arm, :, names.index(name)] = w[..., : len(ids)][..., inside].sum(-1).mean(-1)
+        mass[arm, :, -3] = w[..., : len(ids)][..., other].sum(-1).mean(-1)
+        mass[arm, :, -2] = w[..., len(ids) :].sum(-1).mean(-1)
+        mass[arm, :, -1] = np.clip(1 - w.sum(-1), 0, None).mean(-1)
+        entropy[arm] = -(w * np.log(np.where(w > 0, w, 1))).sum(-1).mean(-1)
+    return mass, entropy
 
 
 def capture_heads(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -91,6 +92,12 @@ class PromptPair:
                             f"which is not inside the prompt's {n} tokens"
                         )
             object.__setattr__(self, name, MappingProxyType(spans))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A view of a mapping cannot be pickled, and pairs are sent to workers.
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain |= {name: dict(plain[name]) for name in ("segments0", "segments1")}
+        return partial(type(self), **plain), ()
 
     def _check_cue(self) -> None:
         n = self.cue_tokens

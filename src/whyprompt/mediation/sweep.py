@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
+from whyprompt._workers.place import map_units
 from whyprompt.errors import MediationError
+from whyprompt.mediation.engine.apart import PairWork, goes_apart, longest_of
 from whyprompt.mediation.engine.runner import (
     Direction,
     Mediator,
@@ -200,10 +203,19 @@ def sweep_rows(
     else:
         heads = tuple(check_heads(rows, runtime.n_layers, runtime.n_heads))
     runner = replace(runner, rows=[*sets.values()] or [(head,) for head in heads])
+
+    def run(packs: list[list[PromptPair]]) -> Iterator[tuple[int, list[PairOutcomes]]]:
+        if not goes_apart():
+            return _here(runner.run, packs)
+        # A search comes back to its pairs: to the worker that has their clean runs.
+        alike = [pack[0].item_id for pack in packs]
+        units = [(runner.rows, pack) for pack in packs]
+        return map_units(PairWork.of(runner, pairs), units, alike=alike)
+
     found = run_pairs(
         runtime,
         pairs,
-        runner.run,
+        run,
         runner.fitting,
         kept=runner.kept_tokens,
         progress=progress,
@@ -213,6 +225,13 @@ def sweep_rows(
     return Sweep(
         mediator=runner.mediator, outcome=runner.outcome, heads=heads, sets=sets, **_found(runtime, found)
     )
+
+
+def _here(
+    run: Callable[[Sequence[PromptPair]], Iterator[PairOutcomes]], packs: list[list[PromptPair]]
+) -> Iterator[tuple[int, list[PairOutcomes]]]:
+    for number, pack in enumerate(packs):
+        yield number, list(run(pack))
 
 
 def joint_effect(
@@ -370,7 +389,7 @@ def knockout_sweep(
         rows = run_pairs(
             runtime,
             pairs,
-            run,
+            partial(_here, run),
             fitting,
             kept=lambda p: len(p.ids1 if arm else p.ids0),
             progress=progress,
@@ -421,11 +440,8 @@ def open_runtime(model: Any, pairs: Sequence[PromptPair], max_extra_bytes: int) 
         if pair.item_id in seen:
             raise MediationError(f"item {pair.item_id!r} is given twice", hint="one pair an item")
         seen.add(pair.item_id)
-    longest = max(pairs, key=lambda p: max(len(p.ids0), len(p.ids1)))
-    ids = max(longest.ids0, longest.ids1, key=len)
-    return model_runtime(
-        model, check=(ids, longest.answer_ids), item=longest.item_id, max_extra_bytes=max_extra_bytes
-    )
+    ids, answer, item = longest_of(pairs)
+    return model_runtime(model, check=(ids, answer), item=item, max_extra_bytes=max_extra_bytes)
 
 
 def check_heads(heads: Sequence[Head] | None, n_layers: int, n_heads: int) -> list[Head]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +55,7 @@ class Design:
     def take(self, rows: NDArray[Any]) -> Design:
         """Return the same coding of the given rows, repeated where they repeat."""
         codes = {name: code[rows] for name, code in self.codes.items()}
-        # Of the transposed matrix rows are taken without a copy in the other order.
-        return replace(self, build=lambda: np.take(self.matrix.T, rows, axis=1).T, codes=codes)
+        return replace(self, build=partial(_of_rows, self, rows), codes=codes)
 
 
 def design_matrix(
@@ -101,12 +100,18 @@ def design_matrix(
         names.extend(f"{name}_{order[level]}" for level in kept)
         sources.extend(name for _ in kept)
     return Design(
-        build=lambda: _filled(n_rows, parts, codes, recorded),
+        build=partial(_filled, n_rows, parts, codes, recorded),
         names=tuple(names),
         sources=tuple(sources),
         levels=recorded,
         codes=codes,
     )
+
+
+# Both are functions of the module, so that a design can be pickled.
+def _of_rows(design: Design, rows: NDArray[Any]) -> Floats:
+    # Of the transposed matrix rows are taken without a copy in the other order.
+    return np.take(design.matrix.T, rows, axis=1).T
 
 
 def _filled(

@@ -73,7 +73,7 @@ def local_facts(study: Study, lm: LocalModel) -> dict[str, Any]:
             "fingerprint": lm.fingerprint,
             "dtype": str(lm.dtype).removeprefix("torch."),
             "device": str(lm.device),
-            "device_name": torch.cuda.get_device_name(lm.device) if lm.device.type == "cuda" else None,
+            "device_name": lm.device_name,
             "context": lm.codec.context,
             "notes": list(lm.notes),
         },

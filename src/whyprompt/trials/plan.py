@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.local import Encoded
 
 
+# A unit is at most so many trials, or, where that is more, the study's share of them over so many units: ten
+# for each of 64 workers, who then wait for the last one for a tenth of their time at most.
+_UNIT_TRIALS, _UNITS = 16, 640
+
 # Part of every fingerprint: raised when the same study would give other trials.
 _FORMAT = 1
 
@@ -125,6 +129,7 @@ def make_plan(study: Study, pool: ItemPool, codec: Codec, *, budget: int | None)
     reads, ahead = any_reads(study.outcomes, "completion"), any_reads(study.outcomes, "ending")
     trials: list[Trial] = []
     units: list[tuple[Pack, ...]] = []
+    most = max(_UNIT_TRIALS, study.n_trials(len(pool.items)) // _UNITS)
     roots: dict[str, tuple[int, ...]] = {}
     for name, arm in study.arms.items():
         first = len(trials)
@@ -156,7 +161,7 @@ def make_plan(study: Study, pool: ItemPool, codec: Codec, *, budget: int | None)
                     )
                 )
         if budget is not None:
-            units += _units(study, trials, first, codec, budget)
+            units += _units(study, trials, first, codec, budget, most)
             roots[name] = _beginning([first_tokens(trial, codec) for trial in trials[first:]])
     return TrialPlan(
         study=study,
@@ -197,9 +202,9 @@ def _temperature(study: Study, arm: str, item: Item, rep: int) -> float:
 
 
 def _units(
-    study: Study, trials: list[Trial], first: int, codec: Codec, budget: int
+    study: Study, trials: list[Trial], first: int, codec: Codec, budget: int, most: int
 ) -> list[tuple[Pack, ...]]:
-    """Group an arm's trials: one pack of the scorer each, or more where completions profit from a batch."""
+    """Group an arm's trials, so many at most: a pack of the scorer, or more where completions are a batch."""
     sequences: list[tuple[int, ...]] = []
     limits: list[int] = []
     chains = False
@@ -213,14 +218,13 @@ def _units(
             limits.append(len(trial.encoded.ids) - 1)
     packs = [
         replace(pack, members=tuple(first + m for m in pack.members))
-        for pack in plan_packs(sequences, limits=limits, budget=budget)
+        for pack in plan_packs(sequences, limits=limits, budget=budget, most=most)
     ]
-    least = 16 if chains or any_reads(study.outcomes, "completion") else 1
+    together = chains or any_reads(study.outcomes, "completion")
     units: list[tuple[Pack, ...]] = []
-    gathered: list[Pack] = []
-    for n, pack in enumerate(packs):
-        gathered.append(pack)
-        if sum(len(p.members) for p in gathered) >= least or n == len(packs) - 1:
-            units.append(tuple(gathered))
-            gathered = []
+    for pack in packs:
+        if together and units and sum(len(p.members) for p in (*units[-1], pack)) <= most:
+            units[-1] = (*units[-1], pack)
+        else:
+            units.append((pack,))
     return units

@@ -5,14 +5,18 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from whyprompt._words import counted
+from whyprompt._workers.place import crew_size, map_units
 from whyprompt.errors import DataError, StoreError
 from whyprompt.results import Check, Estimate
-from whyprompt.study import EndpointSettings
+from whyprompt.study import EndpointSettings, ModelSettings
 from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.endpoints.drift import drift
 from whyprompt.trials.endpoints.run import dry_endpoint, run_endpoint
@@ -20,16 +24,18 @@ from whyprompt.trials.items.load import load_items
 from whyprompt.trials.manifest import local_facts, save_manifest, seed_everything
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.local import Encoded
+from whyprompt.trials.models.remote import loaded, open_model, sent
 from whyprompt.trials.models.scoring import RootCache, plan_scoring, score, score_pack
 from whyprompt.trials.outcomes.score import any_reads, score_outcomes
 from whyprompt.trials.plan import Trial, TrialPlan, make_plan, study_fingerprint
+from whyprompt.trials.prompts import trial_seed
 from whyprompt.trials.result import Progress, RunResult, now, silent
 from whyprompt.trials.store import TrialStore
 from whyprompt.trials.told import told
 from whyprompt.trials.writing import PARTS, write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import pandas as pd
 
@@ -111,9 +117,8 @@ def run_study(
         return run_endpoint(study, pool, folder, text=text, progress=progress)
     progress(0, 0, "loading the model")
     with TrialStore(path, write=True) as store:
-        lm = load_model(**study.model.model_dump())
+        lm = open_model(study.model)
         plan = make_plan(study, pool, lm.codec, budget=lm.token_budget)
-        seed_everything(study.seeds.sampling)
         started = now()
         notices = store.begin(
             study=plan.fingerprint,
@@ -162,22 +167,38 @@ def _measure_items(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress:
         # The first token has nothing before it where the tokenizer sets no beginning: it is not scored.
         requests = [Encoded(i[:1], i[1:]) for i in ids]
     packs = plan_scoring(lm, requests)
-    units = [pack.members for pack in packs] or [tuple(range(len(items)))]
-    cache = RootCache()
+    waiting = [
+        (pack.members, pack, {n: requests[n] for n in pack.members})
+        for pack in packs
+        if not all(items[n].item_id in done for n in pack.members)
+    ]
     count = len(done)
-    for number, unit in enumerate(units):
-        if all(items[n].item_id in done for n in unit):
-            continue
+    progress(count, len(items), "measuring the items")
+    if not packs:
+        waiting = []
+        _add_items(store, plan, lm, range(len(items)), done, {})
+    for number, scores in map_units(_Scoring(_settings(plan), sent(lm)), waiting):
+        members = waiting[number][0]
+        count += _add_items(store, plan, lm, members, done, scores)
         progress(count, len(items), "measuring the items")
-        scores = dict(score_pack(lm, requests, packs[number], cache)) if packs else {}
-        fresh = [n for n in unit if items[n].item_id not in done]
-        store.add(
-            plan.fingerprint,
-            lm.fingerprint,
-            items=[(n, _measured(plan.study, items[n], lm.codec, scores.get(n))) for n in fresh],
-        )
-        count += len(unit)
     progress(len(items), len(items), "measuring the items")
+
+
+def _add_items(
+    store: TrialStore,
+    plan: TrialPlan,
+    lm: LocalModel,
+    members: Iterable[int],
+    done: set[str],
+    scores: Mapping[int, TokenScores],
+) -> int:
+    """Write those of some items that are not there, and count them."""
+    items = plan.pool.items
+    fresh = [n for n in members if items[n].item_id not in done]
+    found = [(n, _measured(plan.study, items[n], lm.codec, scores.get(n))) for n in fresh]
+    if found:
+        store.add(plan.fingerprint, lm.fingerprint, items=found)
+    return len(found)
 
 
 def _measured(study: Study, item: Item, codec: PromptCodec, scores: TokenScores | None) -> Item:
@@ -192,28 +213,99 @@ def _measured(study: Study, item: Item, codec: PromptCodec, scores: TokenScores 
 
 def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Progress) -> int:
     done = store.done_trials(plan.fingerprint, lm.fingerprint)
-    count, new = len(done), 0
-    cache = RootCache()
     texts = store.texts(plan.fingerprint, lm.fingerprint)
-    begun = ""
-    for number, unit in enumerate(plan.units):
-        trials = {n: plan.trials[n] for pack in unit for n in pack.members}
-        if all(t.key in done for t in trials.values()):
-            continue
-        arm = plan.trials[unit[0].members[0]].arm
-        if arm != begun:
-            # Units stand by arm. What the model writes in all of an arm's is written side by side.
-            _write_arm(store, plan, arm, done, lm, texts, progress)
-            begun = arm
-        progress(count, len(plan.trials), f"arm {arm}")
-        made = _run_unit(plan, unit, number, trials, lm, cache, texts)
-        # Another version may have laid the units otherwise: a trial that is there stays as it is.
-        fresh = [trial for trial in made if trial.key not in done]
-        store.add(plan.fingerprint, lm.fingerprint, trials=fresh)
-        count += len(fresh)
-        new += len(fresh)
+    waiting: dict[str, list[tuple[int, Sequence[Pack], dict[int, Trial]]]] = {}
+    for number, packs in enumerate(plan.units):
+        trials = {n: plan.trials[n] for pack in packs for n in pack.members}
+        if not all(t.key in done for t in trials.values()):
+            waiting.setdefault(next(iter(trials.values())).arm, []).append((number, packs, trials))
+    apart = crew_size() > 0
+    count, new = len(done), 0
+    for arms in [tuple(waiting)] if apart else [(arm,) for arm in waiting]:
+        if not apart:
+            # What the model writes is written side by side over an arm; a worker writes it by units.
+            _write_arm(store, plan, arms[0], done, lm, texts, progress)
+        units = [
+            (
+                *unit,
+                {
+                    key: texts[key]
+                    for t in unit[2].values()
+                    for key in product([t.key], PARTS)
+                    if key in texts
+                },
+            )
+            for arm in arms
+            for unit in waiting[arm]
+        ]
+        if units:
+            progress(count, len(plan.trials), f"arm {arms[0]}")
+        for n, made in _computed(plan, lm, units):
+            # Another version may have laid the units otherwise: a trial that is there stays as it is.
+            fresh = [trial for trial in made if trial.key not in done]
+            store.add(plan.fingerprint, lm.fingerprint, trials=fresh)
+            count += len(fresh)
+            new += len(fresh)
+            progress(count, len(plan.trials), f"arm {_arm_of(units[n])}")
     progress(len(plan.trials), len(plan.trials), "done")
     return new
+
+
+def _arm_of(unit: _Unit) -> str:
+    return next(iter(unit[2].values())).arm
+
+
+def _computed(plan: TrialPlan, lm: LocalModel, units: Sequence[_Unit]) -> Iterator[tuple[int, list[Trial]]]:
+    return map_units(
+        _Units(replace(plan, trials=(), units=()), _settings(plan), sent(lm)),
+        units,
+        cost=[float(sum(len(pack.tokens) for pack in unit[1])) for unit in units],
+        # What prompts share at their beginning is computed once by the worker that has them.
+        alike=[(_arm_of(unit), unit[1][0].root) for unit in units],
+    )
+
+
+def _settings(plan: TrialPlan) -> ModelSettings:
+    assert isinstance(plan.study.model, ModelSettings)
+    return plan.study.model
+
+
+_Unit = tuple[int, Sequence["Pack"], dict[int, Trial], "Texts"]
+"""Its number, its packs, the trials that they are of, and what the model has written of them."""
+
+
+@dataclass(frozen=True)
+class _Scoring:
+    """The work of scoring packs, each with the requests that it is of."""
+
+    settings: ModelSettings
+    lm: LocalModel
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[Any], Any]]:
+        lm, cache = loaded(self.lm, self.settings), RootCache()
+        yield lambda unit: dict(score_pack(lm, unit[2], unit[1], cache))
+
+
+@dataclass(frozen=True)
+class _Units:
+    """The work of a study's units, wherever it is done; the plan comes without its trials."""
+
+    plan: TrialPlan
+    settings: ModelSettings
+    lm: LocalModel
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[_Unit], list[Trial]]]:
+        lm, cache = loaded(self.lm, self.settings), RootCache()
+
+        def run(unit: _Unit) -> list[Trial]:
+            number, packs, trials, texts = unit
+            # What a user's code draws from the global generators depends on the unit, not on who runs it.
+            seed_everything(trial_seed(self.plan.study.seeds.sampling, "unit", number) % 2**32)
+            return _run_unit(self.plan, packs, number, trials, lm, cache, texts)
+
+        yield run
 
 
 def _write_arm(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._words import counted, format_number, percent
+from whyprompt._workers.place import map_units
 from whyprompt.charts import audit_plot, draw_plot
 from whyprompt.effects.checks.rerun import of_effect
 from whyprompt.effects.estimate import estimated
@@ -31,7 +33,7 @@ from whyprompt.stats.order import codes
 from whyprompt.tables import level_name, open_table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -260,14 +262,15 @@ def audit(
             )
     strata = codes([controls.columns[name] for name in exact]) if exact else None
     rng = np.random.default_rng(random_state)
-    problems = [
-        replace(controls, treated=arm, y=np.where(arm, pairs.treated, pairs.control), strata=strata)
-        for arm in rng.random((draws, len(effect))) < probability
-    ]
+    arms = rng.random((draws, len(effect))) < probability
+    plans = [_plan_of(method, estimand, level, random_state, options) for method in methods]
+    outcomes = (pairs.control, pairs.treated)
+    work = _Draws(replace(controls, strata=strata), outcomes, tuple(plans))
+    # One draw a unit: a method that boosts trees takes seconds for it.
+    of_draw = dict(map_units(work, list(arms)))
     rows = []
-    for method in methods:
-        plan = _plan_of(method, estimand, level, random_state, options)
-        row = _run(problems, effect, plan)
+    for k, (method, plan) in enumerate(zip(methods, plans, strict=True)):
+        row = _row([of_draw[d][k] for d in range(draws)], plan)
         rows.append(row if isinstance(method, str) else replace(row, label=str(plan.method)))
     warnings = []
     low, high = float(probability.min()), float(probability.max())
@@ -338,23 +341,45 @@ def _plan_of(
     )
 
 
-def _run(problems: Sequence[Problem], effect: Floats, plan: Plan) -> Estimate:
-    found: list[tuple[float, float, float | None, bool | None, int]] = []
-    failures: Counter[str] = Counter()
-    for problem in problems:
-        indicator = problem.treated
-        if not 2 <= int(indicator.sum()) <= len(indicator) - 2:
-            failures["an arm has fewer than two rows"] += 1
-            continue
-        try:
-            core = compute(problem, plan)
-        except EstimationError as error:
-            failures[error.message] += 1
-            continue
-        truth = _truth(effect, indicator, core.weights, plan.estimand)
-        low, high = core.ci
-        covered = None if low is None or high is None else bool(low <= truth <= high)
-        found.append((core.estimate, truth, core.std_error, covered, int((core.weights > 0).sum())))
+# Estimate, truth, standard error, whether the interval covers, and rows used; or why there is no estimate.
+_Drawn = tuple[float, float, float | None, bool | None, int] | str
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """The work of an audit: a unit says which items are treated, and gives what each method finds."""
+
+    controls: Problem
+    outcomes: tuple[Floats, Floats]  # of both arms
+    plans: tuple[Plan, ...]
+
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[NDArray[np.bool_]], list[_Drawn]]]:
+        def draw(arm: NDArray[np.bool_]) -> list[_Drawn]:
+            control, treated = self.outcomes
+            problem = replace(self.controls, treated=arm, y=np.where(arm, treated, control))
+            return [_drawn(problem, treated - control, plan) for plan in self.plans]
+
+        yield draw
+
+
+def _drawn(problem: Problem, effect: Floats, plan: Plan) -> _Drawn:
+    indicator = problem.treated
+    if not 2 <= int(indicator.sum()) <= len(indicator) - 2:
+        return "an arm has fewer than two rows"
+    try:
+        core = compute(problem, plan)
+    except EstimationError as error:
+        return error.message
+    truth = _truth(effect, indicator, core.weights, plan.estimand)
+    low, high = core.ci
+    covered = None if low is None or high is None else bool(low <= truth <= high)
+    return core.estimate, truth, core.std_error, covered, int((core.weights > 0).sum())
+
+
+def _row(drawn: Sequence[_Drawn], plan: Plan) -> Estimate:
+    found = [one for one in drawn if not isinstance(one, str)]
+    failures = Counter(one for one in drawn if isinstance(one, str))
     row = Estimate(label=plan.method.name, estimate=None, n_used=len(found))
     figures: dict[str, Any] = {
         "estimand": plan.estimand,

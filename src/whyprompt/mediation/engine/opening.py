@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from whyprompt._attention import entry_device
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.actions import set_output
 from whyprompt.mediation.engine.attention import World
@@ -126,11 +127,7 @@ def _entry_device(
             f"{name!r} of {model_type!r} holds no values (it is on the device 'meta')",
             hint="load the model's weights, for example by load_model(...)",
         )
-    embedding = model.get_input_embeddings()
-    # Weights that accelerate keeps elsewhere are on no device until it loads them for a call.
-    runs_on = getattr(getattr(embedding, "_hf_hook", None), "execution_device", None)
-    first = next(embedding.parameters(), None)
-    return torch.device(runs_on if runs_on is not None else model.device if first is None else first.device)
+    return entry_device(model)
 
 
 class _Probe:

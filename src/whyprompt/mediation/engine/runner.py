@@ -36,7 +36,7 @@ class WorldCache:
     """Clean runs kept for the next sweep over the same pairs, within a budget of bytes."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._left = max_bytes
+        self.max_bytes = self._left = max_bytes
         self._held: dict[str, list[World]] = {}
 
     def get(self, item: str) -> list[World] | None:
@@ -248,7 +248,7 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 def run_pairs(
     runtime: ModelRuntime,
     pairs: Sequence[PromptPair],
-    run: Callable[[Sequence[PromptPair]], Iterator[PairOutcomes]],
+    run: Callable[[list[list[PromptPair]]], Iterator[tuple[int, list[PairOutcomes]]]],
     fitting: Callable[[PromptPair, PairOutcomes], PairOutcomes],
     *,
     kept: Callable[[PromptPair], int],
@@ -258,14 +258,20 @@ def run_pairs(
 ) -> list[PairOutcomes]:
     """Run all pairs but those done, and give their outcomes in the order of the pairs.
 
-    `run` runs the pairs of a pack, `fitting` checks a saved item, `kept` is as in `in_packs`.
+    `run` runs packs, each by its number, in any order; `fitting` checks a saved item, `kept` is as in
+    `in_packs`. The packs are those of all pairs, done or not: who runs together decides the last digits.
     """
     rows = {p.item_id: fitting(p, done[p.item_id]) for p in pairs if done and p.item_id in done}
     finished = len(rows)
     if progress is not None and finished:
         progress(finished, len(pairs), "items")
-    for pack in in_packs(runtime, [p for p in pairs if p.item_id not in rows], kept=kept):
-        for row in run(pack):
+    packs = [
+        pack for pack in in_packs(runtime, pairs, kept=kept) if not all(pair.item_id in rows for pair in pack)
+    ]
+    for _, found in run(packs):
+        for row in found:
+            if row.item_id in rows:
+                continue
             rows[row.item_id] = row
             finished += 1
             if on_pair is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -178,6 +178,10 @@ class LocalModel:
         Whether the model computes packed tries exactly; else batches are padded and prefixes computed anew.
     blocks : bool
         Whether it does so too with its attention in blocks (:mod:`whyprompt.trials.models.blocks`).
+    onednn : bool or None
+        Whether float32 products on a CPU go by oneDNN, as measured at loading; None elsewhere.
+    device_name : str or None
+        Of a GPU.
     notes : tuple of str
         What was measured and decided at loading.
     """
@@ -190,7 +194,14 @@ class LocalModel:
     dtype: torch.dtype
     packs: bool
     blocks: bool = True
+    onednn: bool | None = None
+    device_name: str | None = None
     notes: tuple[str, ...] = ()
+
+    def described(self) -> LocalModel:
+        """Give the model without its weights and tokenizer: what another process needs to load it alike."""
+        codec: Any = None
+        return replace(self, model=None, codec=codec)
 
     @property
     def fingerprint(self) -> str:

@@ -89,14 +89,22 @@ def pack_groups(sequences: Sequence[Sequence[int]], *, limits: Sequence[int]) ->
 
 
 def pack_sequences(
-    sequences: Sequence[Sequence[int]], members: Sequence[int], *, root: int, budget: int
+    sequences: Sequence[Sequence[int]],
+    members: Sequence[int],
+    *,
+    root: int,
+    budget: int,
+    most: int | None = None,
 ) -> list[Pack]:
-    """Lay the sequences of one group out as tries of at most ``budget`` tokens.
+    """Lay the sequences of one group out as tries of at most ``budget`` tokens and ``most`` sequences.
 
     ``members`` are the indices of the group's sequences in sorted order, ``root`` the length of their common
     root. A single sequence longer than the budget makes a pack of its own.
     """
     packs: list[Pack] = []
+    if most is not None and members:
+        # As many packs as that takes, of about one size: they end together on several workers.
+        most = -(-len(members) // -(-len(members) // most))
     at = 0
     while at < len(members):
         tokens: list[int] = []
@@ -107,7 +115,7 @@ def pack_sequences(
         while at < len(members):
             sequence = sequences[members[at]][root:]
             share = common_prefix(sequence, sequences[taken[-1]][root:]) if taken else 0
-            if taken and len(tokens) + len(sequence) - share > budget:
+            if taken and (len(taken) == most or len(tokens) + len(sequence) - share > budget):
                 break
             path = paths[-1][:share] if paths else []
             for i in range(share, len(sequence)):
@@ -132,13 +140,19 @@ def pack_sequences(
 
 
 def plan_packs(
-    sequences: Sequence[Sequence[int]], *, limits: Sequence[int], budget: int, least_root: int = 8
+    sequences: Sequence[Sequence[int]],
+    *,
+    limits: Sequence[int],
+    budget: int,
+    most: int | None = None,
+    least_root: int = 8,
 ) -> list[Pack]:
     """Plan the packs of any number of sequences; each is a member of exactly one.
 
     ``limits`` says how long each sequence's root may be at most, for the root holds no token whose output is
-    wanted, and ``least_root`` below what length it is not worth a cache of its own. The plan depends on the
-    set of sequences alone, not on their order.
+    wanted, ``most`` how many sequences a pack has at most, where that is limited, and ``least_root`` below
+    what length a root is not worth a cache of its own. The plan depends on the set of sequences alone, not on
+    their order.
 
     Examples
     --------
@@ -151,7 +165,11 @@ def plan_packs(
     planned: list[tuple[int, int, list[Pack]]] = []
     for start, stop, root in groups:
         length = root if root >= least_root else 0
-        here = (start, stop, pack_sequences(sequences, order[start:stop], root=length, budget=budget))
+        here = (
+            start,
+            stop,
+            pack_sequences(sequences, order[start:stop], root=length, budget=budget, most=most),
+        )
         # Roots are weighed one against the other above; a trie shares what they have in common as well. So
         # two neighbours become one group wherever that computes less in all.
         while planned:
@@ -161,7 +179,7 @@ def plan_packs(
             shared = common_prefix(sequences[members[0]], sequences[members[-1]])
             shared = min(shared, *(limits[i] for i in members))
             joined = pack_sequences(
-                sequences, members, root=shared if shared >= least_root else 0, budget=budget
+                sequences, members, root=shared if shared >= least_root else 0, budget=budget, most=most
             )
             if _cost(joined) > _cost(before) + _cost(here[2]):
                 break
