@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
+from sklearn.ensemble import RandomForestClassifier
 
 from whyprompt import estimate_effect
 from whyprompt.effects.methods.balancing import entropy_multipliers
 from whyprompt.effects.methods.calibrated import _LARGEST, _PENALTY, calibrated
+from whyprompt.errors import EstimationError
 
 
 def arms(n=600, p=3, *, apart=0.5, seed=0):
@@ -87,6 +89,17 @@ def test_known_chances_and_the_textbook_keep_their_weights():
     plain = estimate_effect(frame, **asked, method={"aipw": {"calibrate": False, "splits": 1}})
     score = plain.propensity
     assert plain.weights == pytest.approx(np.where(t, 1 / score, 1 / (1 - score)))
+
+
+@pytest.mark.parametrize("calibrate", [True, False])
+def test_a_learned_chance_of_exactly_one_is_refused_where_nothing_clips_it(calibrate):
+    X, t, _ = arms(300, 1, apart=3.0)
+    frame = pd.DataFrame({"x": X[:, 0], "arm": t, "y": X[:, 0] + t})
+    asked = {"treatment": "arm", "outcome": "y", "confounders": ["x"], "estimand": "ate"}
+    method = {"aipw": {"clip": 0.0, "calibrate": calibrate, "outcome_model": "linear"}}
+    forest = RandomForestClassifier(n_estimators=20, random_state=0)
+    with pytest.raises(EstimationError, match=r"clip=0: \d+ rows of 300 have a learned propensity"):
+        estimate_effect(frame, **asked, method=method, propensity=forest)
 
 
 def test_where_arms_hardly_overlap_the_error_is_smaller_and_still_true():

@@ -9,6 +9,7 @@ import numpy as np
 
 from whyprompt._arguments import at_least
 from whyprompt._progress import tell
+from whyprompt._words import counted
 from whyprompt.effects.methods.boosted import BOOSTED, LogitAndTrees, RidgeAndTrees
 from whyprompt.effects.methods.calibrated import calibrated
 from whyprompt.effects.methods.covariates import Covariates
@@ -246,6 +247,12 @@ class AIPW(Weighting):
         # A score from other rows can be all but 0 or 1; one such row would then be the whole estimate.
         clipped = int(((score < self.clip) | (score > 1 - self.clip)).sum())
         score = np.clip(score, self.clip, 1 - self.clip)
+        if certain := int(((score == 0) | (score == 1)).sum()):
+            raise EstimationError(
+                f"clip={self.clip:g}: {counted(certain, 'row')} of {len(score)} have a learned propensity of"
+                " exactly 0 or 1, whose weight is infinite",
+                hint="clip=0.01 is the default",
+            )
         return _Deal(tests, score, self._weights(problem, plan.estimand, score), clipped)
 
     def _calibrates(self, problem: Problem, estimand: str) -> bool:
