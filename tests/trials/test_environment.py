@@ -102,7 +102,8 @@ def test_a_checkpoint_in_half_precision_is_scored_and_swept_in_float32(tiny_mode
 def test_a_checkpoint_in_full_precision_keeps_it(tiny_model):
     lm = load_model(str(tiny_model), device="cpu", threads=1)
     assert lm.notes[0] == "dtype float32: the checkpoint's own"
-    assert load._dtype("float64", lm.model.config) == (torch.float64, "dtype float64: as the study asks")
+    asked = load._dtype("float64", lm.model.config, torch.device("cpu"))
+    assert asked == (torch.float64, "dtype float64: as the study asks")
 
 
 def test_half_precision_that_is_asked_for_is_said(tiny_study, tmp_path):

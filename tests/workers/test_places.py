@@ -141,7 +141,7 @@ def test_processes_compute_what_one_process_computes_and_one_may_be_killed(
     assert multiprocessing.active_children() == []
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster():
     ray = pytest.importorskip("ray", reason="ray is not installed: pip install 'whyprompt[scale]'")
     from ray.cluster_utils import Cluster
