@@ -254,6 +254,7 @@ def test_bad_columns_are_refused_in_the_words_of_memory(tables, tmp_path, change
         ({"method": "aipw", "propensity": "logit"}, "weights are not calibrated"),
         ({**TEXTBOOK, "outcome_model": "boosted"}, "learned models need its rows"),
         ({**TEXTBOOK, "cluster": "site"}, "are not dealt to folds"),
+        ({"method": "naive", "design": "randomized", "cluster": "site"}, "by which what the lot left"),
         ({"method": "ipw", "truncate": 0.99}, "truncate= sorts its scores"),
         ({"method": "ipw", "std_error": "bootstrap"}, "std_error='bootstrap' is not offered"),
         ({"method": "ipw", "by": "task"}, "by= is not offered"),

@@ -128,7 +128,8 @@ def large_effect(
         rows = rows.of_two_arms(treatment, treated, control)
         sampling, item = find_units_of(rows, outcome, chosen or ())
         named, notes = settle_cluster(cluster, sampling)
-        refuse_clusters(plan, named)
+        known = score_column(propensity) is not None
+        refuse_clusters(plan, named, by_lot=design == "randomized" and bool(chosen) and not known)
         rows = rows.read(
             outcome,
             chosen or (),

@@ -55,8 +55,14 @@ def refuse_rows(plan: Plan, table: Parquet, *, unasked: bool, known: bool) -> No
         raise EstimationError(f"{why}: learned models need its rows", hint=hint)
 
 
-def refuse_clusters(plan: Plan, named: str | None) -> None:
-    """Refuse clusters where rows are dealt to folds."""
+def refuse_clusters(plan: Plan, named: str | None, *, by_lot: bool) -> None:
+    """Refuse clusters where rows are dealt to folds, or where what a lot left of covariates is judged."""
+    if named is not None and by_lot:
+        raise EstimationError(
+            f"rows come in clusters by {named!r}, by which what the lot left of the covariates is not judged"
+            " in a table larger than memory",
+            hint="leave the confounders out: a lot needs none; or memory= more, where the table fits",
+        )
     if named is not None and isinstance(plan.method, AIPW) and plan.method.folds != 1:
         raise EstimationError(
             f"rows come in clusters by {named!r}, which are not dealt to folds in a table larger than memory",
