@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from effect_verbs import fit_arrays
 from scipy.optimize import minimize
 from sklearn.ensemble import RandomForestClassifier
 
@@ -89,6 +90,63 @@ def test_known_chances_and_the_textbook_keep_their_weights():
     plain = estimate_effect(frame, **asked, method={"aipw": {"calibrate": False, "splits": 1}})
     score = plain.propensity
     assert plain.weights == pytest.approx(np.where(t, 1 / score, 1 / (1 - score)))
+
+
+LINES = {"method": "aipw", "propensity": "logit", "outcome_model": "linear"}
+
+
+@pytest.mark.parametrize("estimand", ["att", "atc", "ate"])
+def test_the_estimate_and_its_error_are_those_written_out(estimand):
+    X, t, _ = arms(300, 2, seed=3)
+    y = X @ [1.0, -0.5] + t * (1 + X[:, 0]) + np.random.default_rng(4).normal(size=300)
+    found = fit_arrays(y, t, X, estimand=estimand, folds=1, splits=1, **LINES)
+    design = np.column_stack([np.ones(300), X])
+    about = {"att": t, "atc": ~t, "ate": np.ones(300, dtype=bool)}[estimand]
+    share, effect, influence = about / about.sum(), 0.0, np.zeros(300)
+    for sign, arm in ((1, t), (-1, ~t)):
+        guess = design @ np.linalg.lstsq(design[arm], y[arm], rcond=None)[0]
+        if (arm == about).all():
+            guess = np.zeros(300)
+        w = np.where(arm, found.weights, 0.0) / found.weights[arm].sum()
+        left = y - guess
+        effect += sign * (share @ guess + w @ left)
+        influence += sign * (share * (guess - share @ guess) + w * (left - w @ left))
+    assert found.estimate == pytest.approx(effect, rel=1e-9)
+    assert found.std_error == pytest.approx(np.linalg.norm(influence), rel=1e-9)
+
+
+def test_what_deals_of_the_folds_differ_by_is_in_the_error():
+    X, t, _ = arms(200, 2, seed=5)
+    y = X @ [1.0, -0.5] + t + np.random.default_rng(6).normal(size=200)
+    seeds = [7, int(np.random.SeedSequence(7).generate_state(1, dtype=np.uint64)[0])]
+    asked = {"estimand": "ate", "folds": 2, **LINES}
+    each = [fit_arrays(y, t, X, splits=1, random_state=seed, **asked) for seed in seeds]
+    both = fit_arrays(y, t, X, splits=2, random_state=7, **asked)
+    estimates = [one.estimate for one in each]
+    assert both.estimate == pytest.approx(np.mean(estimates))
+    influence = np.mean([one.influence for one in each], axis=0) @ [1.0, -1.0]
+    assert np.var(estimates) > 0
+    assert both.std_error**2 == pytest.approx(influence @ influence + np.var(estimates))
+
+
+def test_overlap_is_judged_by_the_chances_and_not_by_what_was_made_of_them():
+    X, t, _ = arms(800, 2, apart=2.5, seed=8)
+    frame = pd.DataFrame(X, columns=["x0", "x1"]).assign(arm=t, y=X[:, 0] + t)
+    asked = {"treatment": "arm", "outcome": "y", "confounders": ["x0", "x1"], "estimand": "att"}
+    told = {}
+    for calibrate in (True, False):
+        method = {"aipw": {"calibrate": calibrate, "splits": 1, "outcome_model": "linear"}}
+        result = estimate_effect(frame, **asked, method=method, propensity="logit")
+        overlap = next(a for a in result.assumptions if a.name == "overlap")
+        told[calibrate] = (overlap.status, [p for p in overlap.detail.split("; ") if "rests on" in p])
+    assert told[True] == told[False]
+    assert told[True][1]
+
+
+@pytest.mark.parametrize(("rows", "folds"), [(8_998, 5), (9_000, 3)])
+def test_many_rows_are_dealt_to_fewer_folds(rows, folds):
+    X, t, _ = arms(rows, 1)
+    assert fit_arrays(X[:, 0] + t, t, X, estimand="ate", splits=1, **LINES).settings["folds"] == folds
 
 
 @pytest.mark.parametrize("calibrate", [True, False])

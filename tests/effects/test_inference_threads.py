@@ -56,6 +56,8 @@ def test_the_limit_is_lifted_after_nested_parallel_and_failing_use():
         assert blas_threads() == before
         with one_blas_thread(100):
             assert blas_threads() == before
+        with one_blas_thread(1_500):
+            assert blas_threads() == {1}
         with ThreadPoolExecutor(4) as pool:
             fits = list(pool.map(lambda _: fit_logistic(X, t).coef, range(12)))
         assert all((fit == fits[0]).all() for fit in fits)
