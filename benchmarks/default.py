@@ -3,7 +3,7 @@
 Ten covariates, arm and outcome that go by curves of them, an effect of 1, the same tables for both.
 `default` names no method. Of the others each entry learns the score and the outcome by the same scikit-
 learn learners: boosted trees with the options that the default's have, or straight lines. Folds are dealt
-once; their number is each library's own (three here, where rows are so many; five in DoubleML), or that of
+once; their number is each library's own (five, and three here from 100,000 rows), or that of
 `--folds`. Each fit is in a process of its own, with one thread unless `--threads` says otherwise; beside the
 time stands the processor's (on a shared machine the first holds the others' work as well) and the peak of
 memory above what the process held before. Estimates of several tables say that both are as accurate.

@@ -143,7 +143,7 @@ def test_overlap_is_judged_by_the_chances_and_not_by_what_was_made_of_them():
     assert told[True][1]
 
 
-@pytest.mark.parametrize(("rows", "folds"), [(8_998, 5), (9_000, 3)])
+@pytest.mark.parametrize(("rows", "folds"), [(99_998, 5), (100_000, 3)])
 def test_many_rows_are_dealt_to_fewer_folds(rows, folds):
     X, t, _ = arms(rows, 1)
     assert fit_arrays(X[:, 0] + t, t, X, estimand="ate", splits=1, **LINES).settings["folds"] == folds
