@@ -91,8 +91,8 @@ class AIPW(Weighting):
 
     Notes
     -----
-    Errors by cluster are CR2 with Satterthwaite's degrees of freedom; with ``calibrate=False`` their factor is
-    G / (G - 1) and the degrees of freedom G - 1.
+    Errors by cluster are CR2 with Satterthwaite's degrees of freedom; with ``calibrate=False`` their factor
+    is G / (G - 1) and the degrees of freedom G - 1.
 
     The ATO is the partially linear estimate, the residual of the outcome on that of the arm, whose weights
     are those of overlap; it needs no row to have a counterpart.
