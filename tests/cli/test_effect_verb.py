@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +34,9 @@ BALANCE_KEYS = {"covariate", "smd_before", "smd_after", "variance_ratio_after"}
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    """Call the command as a shell would: exit code, standard output, standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["whyprompt", "effect", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def run(run):
+    """The same of `whyprompt effect`."""
+    return partial(run, "effect")
 
 
 @pytest.fixture(scope="module")

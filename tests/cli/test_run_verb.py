@@ -20,20 +20,9 @@ MAIN = "from whyprompt.cli import main; main()"
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
+def call(run, monkeypatch, tmp_path):
     """Run the command line here, and give its exit code and what it printed."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["whyprompt", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code or 0
-        out, err = capsys.readouterr()
-        return code, out, err
-
     return run
 
 
