@@ -180,6 +180,14 @@ def test_a_work_that_comes_back_is_not_sent_or_opened_again():
     assert (len(backend.hired), backend.sent) == (1, 1)
 
 
+def test_a_work_of_fewer_units_than_workers_is_given_to_those_that_opened_it():
+    crew = Crew(Threads(3))
+    assert len(list(crew.map(Squares(), list(range(9)), [1.0] * 9, [None] * 9))) == 9
+    other = Squares(fails_at=99)
+    assert sorted(crew.map(other, [2, 3], [1.0] * 2, [None] * 2)) == [(0, 4), (1, 9)]
+    crew.end()
+
+
 def test_units_alike_stay_with_one_worker():
     kinds = [k for k in "abcdef" for _ in range(10)]
     queue = Queue([1.0] * 60, kinds, {})

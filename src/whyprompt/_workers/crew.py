@@ -122,7 +122,9 @@ class _Mapping:
 
     def done(self) -> Iterator[tuple[int, Any]]:
         """Give units to workers until all are done."""
-        for place in range(min(self.crew.backend.count, len(self.units))):
+        # A crew may have more workers, of a larger work: those have not opened this one.
+        places = range(min(self.crew.backend.count, len(self.units)))
+        for place in places:
             self._start(place)
         left = len(self.units)
         while left:
@@ -147,7 +149,7 @@ class _Mapping:
                     left -= 1
                     yield n, answer.value
             # A unit that came back may be all that is left, and its worker gone: any that is free takes it.
-            for place in set(self.crew.workers) - {place for place, _ in self.flight.values()}:
+            for place in set(places) - {place for place, _ in self.flight.values()}:
                 self._feed(place)
 
     def _next(self) -> set[Future[Answer]]:
