@@ -140,12 +140,60 @@ def test_a_lost_worker_costs_what_it_had_in_hand_and_nothing_else():
 
 
 def test_a_unit_that_ends_its_worker_again_and_again_is_given_up():
-    backend = Threads(2, lambda _, n: n == 5)
+    died = []
+
+    def dies(_, n):
+        died.extend([n] * (n == 5))
+        return n == 5
+
+    backend = Threads(2, dies)
     with pytest.raises(
         WhypromptError, match=r"a worker ended 3 times over the same unit \(5\): killed"
     ) as error:
         list(mapped(backend, Squares(), list(range(9))))
     assert error.value.exit_code == 1
+    assert len(died) == 3
+
+
+class Opening(Threads):
+    """Threads that die as often as they are told to while they open the work."""
+
+    def __init__(self, left):
+        super().__init__(1)
+        self.left = left
+
+    def hire(self, place):
+        made = super().hire(place)
+        if self.left:
+            self.left -= 1
+            made.pool.shutdown()
+        return made
+
+
+def test_a_worker_that_ends_while_it_gets_ready_is_started_again_three_times_in_all():
+    backend = Opening(2)
+    assert list(mapped(backend, Squares(), [3])) == [(0, 9)]
+    assert len(backend.hired) == 3
+    backend = Opening(9)
+    with pytest.raises(WhypromptError, match="ended 3 times while it got ready: killed before"):
+        list(mapped(backend, Squares(), [3]))
+    assert len(backend.hired) == 3
+
+
+def test_losses_of_a_worker_that_was_ready_between_are_not_added_up():
+    backend, died = Opening(2), []
+
+    def dies(_, n):
+        died.append(n)
+        # Ready once: then it goes over a unit, and its next two are gone before they are ready.
+        backend.left = 2 * (len(died) == 1)
+        return len(died) == 1
+
+    backend.dies = dies
+    crew = Crew(backend)
+    assert list(crew.map(Squares(), [3], [1.0], [None])) == [(0, 9)]
+    assert len(backend.hired) == 6
+    crew.end()
 
 
 def test_an_error_of_a_unit_is_raised_as_it_is_and_a_warning_is_handed_on():
