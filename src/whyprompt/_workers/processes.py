@@ -13,7 +13,7 @@ from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whyprompt._workers.seat import Answer, Seat
+from whyprompt._workers.seat import Answer, Seat, threads_here
 from whyprompt.errors import InputError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Processes:
     lost = (BrokenExecutor,)
 
     def __init__(self, count: int | None, cpus: int, gpus: int) -> None:
-        cores = len(os.sched_getaffinity(0))
+        cores = threads_here()
         self._devices = _visible_devices() if gpus else []
         self._gpus = gpus
         room = len(self._devices) // gpus if gpus else max(1, cores // cpus)

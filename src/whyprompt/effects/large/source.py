@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from whyprompt._rows import is_file, parquet_table
+from whyprompt._workers.seat import threads_here
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def connected(table: Parquet) -> Iterator[duckdb.DuckDBPyConnection]:
             "temp_directory": folder,
             "preserve_insertion_order": True,
             # Each thread holds blocks of its own.
-            "threads": max(1, min(os.cpu_count() or 1, table.memory // 100_000_000)),
+            "threads": max(1, min(threads_here(), table.memory // 100_000_000)),
             "autoinstall_known_extensions": False,
         }
         connection = duckdb.connect(":memory:", config=config)

@@ -145,11 +145,9 @@ def z_of(means: Means) -> list[str]:
 
 
 class Logit(NamedTuple):
-    """A logistic score: coefficients of the design's columns, intercept first, and of the scaled ones."""
+    """A logistic score: coefficients of the design's columns, intercept first, and those left out."""
 
     coef: Floats
-    beta: Floats
-    covariance: Floats
     dropped: tuple[str, ...]
 
 
@@ -194,12 +192,12 @@ def fit_logit(rows: Rows, means: Means, relation: str, *, start: Floats | None =
         )
         found, _, _, converged = maximise(lambda b: evaluate(b, name), beta, max_iterations=12)
         beta = found if converged else beta
-    beta, information, _, converged = maximise(evaluate, beta)
+    beta, _, _, converged = maximise(evaluate, beta)
     if not converged or reached > _FAR:
         _refuse_separation(rows, means, relation, converged=converged)
     to_raw = unscaling(means.kept, means.centre[1:], means.scale)
     dropped = tuple(name for j, name in enumerate(names) if j not in means.kept)
-    return Logit(to_raw @ beta, beta, to_raw @ np.linalg.inv(information) @ to_raw.T, dropped)
+    return Logit(to_raw @ beta, dropped)
 
 
 def _refuse_separation(rows: Rows, means: Means, relation: str, *, converged: bool) -> None:
