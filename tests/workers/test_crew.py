@@ -247,6 +247,16 @@ def test_units_alike_stay_with_one_worker():
     assert changes == 4, "each does three kinds, one after the other"
 
 
+def test_the_kind_that_costs_most_is_begun_first_and_the_one_with_most_left_is_helped_with():
+    kinds = ["a", "b", "b", "c", "c", "c"]
+    queue = Queue([1.0, 1.0, 3.0, 1.0, 1.0, 1.0], kinds, {})
+    # Kinds of their own by what they cost in all: 4, 3 and 1.
+    assert [kinds[queue.take(worker)] for worker in (0, 1, 2)] == ["b", "c", "a"]
+    # What was taken of a kind no longer counts.
+    queue = Queue([5.0, 1.0, 1.0, 2.0], ["a", "a", "b", "b"], {})
+    assert [queue.take(worker) for worker in (0, 1, 2)] == [0, 2, 3]
+
+
 def test_a_worker_comes_back_to_the_kinds_that_it_had_before():
     owners = {}
     for _ in range(2):
