@@ -14,6 +14,7 @@ from whyprompt import load_trials, run_study, study_effect, study_mediation
 from whyprompt.answers import load_mediation, run_effect, run_mediation
 from whyprompt.answers.family import family_rows, family_words
 from whyprompt.cli import main
+from whyprompt.effects.result import EffectResult
 from whyprompt.errors import EstimationError, MediationError, StoreError, StudyError
 from whyprompt.study import Study, load_study
 
@@ -77,12 +78,70 @@ def test_the_family_is_holms_and_bonferronis_by_hand():
     assert family_words(rows[:1], level=0.95) == ""
 
 
+@pytest.mark.parametrize("cluster", [None, "family"])
+def test_intervals_at_once_are_of_a_questions_own_kind_and_nowhere_that_no_difference_of_risks_can_be(
+    cluster,
+):
+    """Of few items a t interval of five questions passes 1; all of them alike have no t interval at all."""
+    control = [0, 0, 0, 0, 0, 0, 1]
+    frame = pd.DataFrame(
+        {
+            "item_id": [f"i{k}" for k in range(7)] * 2,
+            "family": [k // 2 for k in range(7)] * 2,
+            "arm": ["plain"] * 7 + ["cot"] * 7,
+            "right": [*control, *[1.0] * 7],
+            "every": [*[0.0] * 7, *[1.0] * 7],
+        }
+    )
+
+    def effect(outcome, level):
+        return wp.estimate_effect(
+            frame, treatment="arm", outcome=outcome, treated="cot", control="plain", design="paired",
+            unit="item_id", cluster=cluster, level=level,
+        )  # fmt: skip
+
+    asked = {(name, f"cot {k}"): effect(name, 0.95) for k in range(3) for name in ("right", "every")}
+    number = sum(r.p_value is not None for r in asked.values())
+    for row in family_rows(asked, control="plain"):
+        strict = effect(row.label, 1 - 0.05 / number)
+        assert (row.simultaneous_low, row.simultaneous_high) == (strict.ci_low, strict.ci_high)
+        assert (row.simultaneous_high is None) == (cluster is not None and row.label == "every")
+        assert row.simultaneous_high is None or row.ci_high <= row.simultaneous_high <= 1
+    assert "passes 1 or -1" not in family_words(family_rows(asked, control="plain"), level=0.95)
+
+
+def test_an_interval_at_once_that_passes_what_can_be_is_told():
+    frame = pd.DataFrame({"arm": ["plain"] * 6 + ["cot"] * 6, "right": [0.0] * 5 + [1.0] * 6 + [0.0]})
+    one = wp.estimate_effect(
+        frame, treatment="arm", outcome="right", treated="cot", control="plain", design="randomized"
+    )
+    assert one.ci_high is not None
+    asked = {("right", f"cot {k}"): one for k in range(20)}
+    rows = family_rows(asked, control="plain")
+    assert rows[0].simultaneous_high > 1
+    words = family_words(rows[:2], level=0.95)
+    assert "Adjusted for their number, the interval of the risk difference passes 1 or -1" in words
+    assert "(right, right under cot 1)" in words
+
+
 def result(estimate, error, *, p, df=30):
     low, high = (None, None) if error is None else (estimate - 2 * error, estimate + 2 * error)
     overall = wp.Estimate(
         label="overall", estimate=estimate, std_error=error, ci_low=low, ci_high=high, p_value=p, df=df
     )
-    return wp.Result(sentence="", overall=overall)
+    return EffectResult(
+        sentence="",
+        overall=overall,
+        treatment="arm",
+        outcome="score",
+        treated="cot",
+        control="plain",
+        estimand="ate",
+        method="ipw",
+        ess_treated=9.0,
+        ess_control=9.0,
+        std_error_method="",
+    )
 
 
 def test_effect_by_task_type_is_in_the_summary(ran):

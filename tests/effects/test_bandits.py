@@ -62,8 +62,11 @@ def over_draws(truth, **options):
         off.append(errors)
         sizes.append(size)
         covered.append(np.abs(errors) <= stats.t.ppf(0.975, [df[a, b] for a, b in pairs]) * size)
-    off, sizes = np.array(off), np.array(sizes)
-    return off.mean(0), off.std(0) / np.sqrt(len(off)), off.std(0) / sizes.mean(0), np.mean(covered, axis=0)
+    off, sizes, coverage = np.array(off), np.array(sizes), np.mean(covered, axis=0)
+    # What docs/howto/logs.md and the warning of `near_none` quote: pytest -rP shows it.
+    held = f"{coverage.min():.1%} to {coverage.max():.1%}"
+    print(f"{truth} {options}: 95% intervals hold the truth in {held}")  # noqa: T201 - see above
+    return off.mean(0), off.std(0) / np.sqrt(len(off)), off.std(0) / sizes.mean(0), coverage
 
 
 def test_it_is_hajeks_estimate_by_hand():
@@ -141,9 +144,15 @@ def test_bandits_with_a_floor_are_met_without_bias_and_covered(truth, options):
 
 def test_without_a_floor_intervals_are_too_narrow_and_the_estimate_says_so():
     truth = (0.3, 0.5, 0.6)
-    _, _, ratio, coverage = over_draws(truth)
-    assert coverage.min() < 0.85
-    assert ratio.max() > 1.5
+    for each in (truth, (0.3, 0.5, 0.5, 0.6)):
+        bias, error, ratio, coverage = over_draws(each)
+        assert 0.70 < coverage.min() < 0.78
+        assert ratio.max() > 1.5
+        # Of the worst arm and those above it: the difference is taken for larger than it is.
+        assert (bias / error).max() > 3.5
+    _, _, ratio, coverage = over_draws((0.5, 0.5, 0.5))
+    assert 0.93 < coverage.min() <= coverage.max() < 0.98
+    assert ratio.min() > 1.2
     arm, chance, y = bandits(truth, runs=20, seed=1)
     judged = []
     for own, e, outcome in zip(arm, chance, y, strict=True):

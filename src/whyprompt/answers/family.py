@@ -6,7 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from whyprompt._words import counted, p_words
-from whyprompt.stats.errors import quantile
+from whyprompt.effects.pairs import paired_interval, paired_scale
+from whyprompt.effects.subgroups import IMPOSSIBLE
+from whyprompt.stats.errors import interval
 from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
@@ -21,20 +23,16 @@ def family_rows(results: Mapping[tuple[str, str], EffectResult], *, control: str
 
     In the order given: each labelled by its outcome, `by` its two arms. The adjusted p is Holm's
     (Scandinavian Journal of Statistics 6, 1979), simultaneous intervals Bonferroni's (Dunn, Journal of the
-    American Statistical Association 56, 1961); a result without a standard error has none.
+    American Statistical Association 56, 1961): each result's own kind at the stricter level, or none. One
+    that goes where no difference of risks can be has a note of it.
     """
     found = list(results.values())
     number = sum(r.p_value is not None for r in found)
     adjusted = holm([r.p_value for r in found])
     out = []
     for (outcome, treated), r, p in zip(results, found, adjusted, strict=True):
-        low = high = None
-        if r.std_error is not None and number:
-            q = quantile(1 - (1 - r.level) / number, r.df)
-            low, high = r.estimate - q * r.std_error, r.estimate + q * r.std_error
-            # That of a 0/1 outcome by itself is no t interval, and may reach further on one side.
-            low = low if r.ci_low is None else min(low, r.ci_low)
-            high = high if r.ci_high is None else max(high, r.ci_high)
+        low, high = _interval_at(r, 1 - (1 - r.level) / max(number, 1))
+        beyond = bool(r.measures) and low is not None and high is not None and not -1 <= low <= high <= 1
         assert r.overall is not None
         out.append(
             replace(
@@ -44,9 +42,19 @@ def family_rows(results: Mapping[tuple[str, str], EffectResult], *, control: str
                 simultaneous_low=low,
                 simultaneous_high=high,
                 p_adjusted=p,
+                note=IMPOSSIBLE if beyond else r.overall.note,
             )
         )
     return tuple(out)
+
+
+def _interval_at(r: EffectResult, level: float) -> tuple[float | None, float | None]:
+    """Give the interval of a result at another level."""
+    if r.items is None:
+        return interval(r.estimate, r.std_error, level=level, df=r.df)
+    # Items have an exact p unless they are clustered, or their means are no counts in any case.
+    scale = paired_scale(r.items, clustered=r.items.mcnemar_p is None)
+    return paired_interval(r.items.treated - r.items.control, r.std_error, r.df, level, scale)[:2]
 
 
 def family_words(rows: tuple[Estimate, ...], *, level: float) -> str:
@@ -71,6 +79,8 @@ def family_words(rows: tuple[Estimate, ...], *, level: float) -> str:
             f" Counted so, {', '.join(_name(r, rows[0]) for r in lost)} may not be claimed:"
             " among as many questions such a difference comes by chance."
         )
+    if beyond := [_name(r, rows[0]) for r in rows if r.note == IMPOSSIBLE]:
+        words += f" Adjusted for their number, {IMPOSSIBLE} ({', '.join(beyond)})."
     return words
 
 

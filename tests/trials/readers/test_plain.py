@@ -226,7 +226,10 @@ def test_a_scores_parts_are_scorers_and_no_arms(table, one_log):
     [
         ("question_id,task_id,arm,score\n1,a,1,1\n2,b,1,0\n", "'question_id' or 'task_id' may be the item"),
         ("arm,score\na,1\nb,0\n", "no column names the item\n  hint: call the column item_id, or question"),
-        ("item_id,arm,note\n1,a,good\n2,b,bad\n", "no column holds a score\n  hint: call the column score"),
+        (
+            "item_id,arm,note\n1,a,good\n2,b,bad\n",
+            "a score: 'note' has 'good' and 'bad', no scores\n  hint: call the",
+        ),
         ("item_id,arm,score\n1,a,1\n2,b,perhaps\n", r"t\.csv:3: 'score' is 'perhaps', which is no score"),
         ("item_id,arm,score\n1,a,1\n,b,1\n", r"t\.csv:3: 'item_id' is empty"),
         ("item_id;arm;score\n1;a;0,5\n2;b;1\n", r"'score' is '0,5', which.*\n.*decimals with a point"),
@@ -318,8 +321,11 @@ def test_repetitions_are_counted_in_each_cell_under_any_number_of_arms():
         assert met.next(*cell) == by_hand[cell]
 
 
-def test_words_that_are_no_scores_are_shown(tmp_path):
+@pytest.mark.parametrize("name", ["score", "verdict", "judge", "judge_verdict", "score_judge", "label"])
+def test_words_that_are_no_scores_are_shown(tmp_path, name):
     path = tmp_path / "words.csv"
-    path.write_text("item_id,arm,score\n1,a,good\n1,b,bad\n")
-    with pytest.raises(DataError, match="no column holds a score: 'score' has 'good', which is none"):
+    path.write_text(
+        f"item_id,arm,text,{name}\n" + "".join(f"{k},a,a text {k},GOOD\n{k},b,,BAD\n" for k in range(9))
+    )
+    with pytest.raises(DataError, match=f"no column holds a score: '{name}' has 'GOOD' and 'BAD', no scores"):
         wp.read_trials(path)

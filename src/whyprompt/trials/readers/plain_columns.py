@@ -35,6 +35,8 @@ _HOLDERS = frozenset(
     ("input", "inputs", "metadata", "meta", "item", "example", "vars", "doc", "sample", "params", "config")
 )
 SAMPLE = 1000
+# Of a column that may be a judge's verdicts.
+_WORDS = 5
 
 
 class Columns(NamedTuple):
@@ -172,13 +174,24 @@ def _scores(
     if not readable and not called:
         readable = {n: n for n in free if plain[n] not in KNOWN and scored(values[n])}
     if not readable:
-        wrong = [(n, v) for n in called.values() for v in values[n] if not missing(v) and not is_score(v)]
-        held = f": {wrong[0][0]!r} has {wrong[0][1]!r}, which is none" if wrong else ""
+        # Where nothing is called a score, a column of few words may be a judge's verdicts.
+        words = {n: _words_in(values[n]) for n in values if n in free or plain[n] in JUDGES}
+        shown = called.values() or [n for n, found in words.items() if len(found) <= _WORDS]
+        held = "; ".join(
+            f"{n!r} has {' and '.join(map(repr, words[n][:_WORDS]))}, no scores" for n in shown if words[n]
+        )
+        held = f": {held}" if held else ""
         raise DataError(
             f"{path}: no column holds a score{held}",
-            hint=f"call the column score, and give numbers, true or false; there are: {', '.join(values)}",
+            hint="call the column score, and give numbers, true or false, or words such as PASS and FAIL;"
+            f" there are: {', '.join(values)}",
         )
     return readable
+
+
+def _words_in(values: Sequence[Any]) -> list[str]:
+    """Give what a column holds that is no score."""
+    return list(dict.fromkeys(text_of(v)[:60] for v in values if not missing(v) and not is_score(v)))
 
 
 def _answer(
