@@ -178,11 +178,13 @@ def main() -> None:
         if kind not in args.only:
             continue
         for count in (1, 2):
-            units = measured(f"{kind}, {count}", wp.workers(kind, count=count), args.items) or units
+            units = measured(f"{kind}, {count}", wp.workers(kind, count=count), args.items)
         measured(f"{kind}, 2, one is killed", wp.workers(kind, count=2), args.items, kill)
     if "node" in args.only:
         on_two_nodes(args.items)
-    size = 4 * args.items * 4 / len(units) if units else 0
+    if not units:
+        return
+    size = 4 * args.items * 4 / len(units)
     print(f"{len(units)} units of {size:.1f} trials; the same units, so often that they make a study of ...")
     for trials in args.trials:
         # A larger study has larger units: the times of these are put together.

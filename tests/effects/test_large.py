@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from whyprompt import CausalGraph, estimate_effect
+from whyprompt.effects.assumptions import describe_assumptions
 from whyprompt.effects.large import source
 from whyprompt.effects.methods import aipw
 from whyprompt.effects.methods.aipw import hashed_folds, hashed_sql
@@ -124,6 +125,37 @@ CASES = [
 def test_every_digit_and_word_is_that_of_the_rows_in_memory(tables, asked):
     kind = "binary" if asked.get("estimand", "att") in {"att", "ato"} else "number"
     same(*tables[kind], **ALL, **asked)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"method": "ipw"},
+        {"method": "ipw", "estimand": "ate"},
+        {"method": "overlap"},
+        {"method": "entropy", "estimand": "atc"},
+        {**TEXTBOOK, "estimand": "ate"},
+    ],
+    ids=lambda a: "-".join(str(v) for v in a.values()),
+)
+def test_what_adjusting_left_and_its_chance_are_those_of_the_rows_in_memory(tables, monkeypatch, asked):
+    """A verdict has room for a wrong figure; these are the figures that it is of."""
+    frame, path = tables["number"]
+    seen = []
+
+    def noted(**about):
+        seen.append(about["left"])
+        return describe_assumptions(**about)
+
+    for module in ("whyprompt.effects.estimate", "whyprompt.effects.large.estimate"):
+        monkeypatch.setattr(f"{module}.describe_assumptions", noted)
+    estimate_effect(frame, **ALL, **asked)
+    estimate_effect(path, **ALL, **asked, **PASSES)
+    one, other = seen
+    for name in ("moved", "chance", "error", "estimate"):
+        close(getattr(other, name), getattr(one, name))
+    assert one.chance > 0
+    assert (other.modelled, other.curved) == (one.modelled, one.curved)
 
 
 def test_several_files_and_a_pattern_are_one_table(tables, tmp_path):
