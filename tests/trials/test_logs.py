@@ -500,6 +500,11 @@ def test_arms_of_which_some_outcomes_are_missing_are_compared_side_by_side(log):
             one.estimate, one.std_error, one.p_value, n,
         )  # fmt: skip
         assert one.sentence.split("\n")[-1] in several.sentence
+        strict = wp.log_effect(found, treated=arm, control="direct", level=0.975)
+        assert (row.simultaneous_low, row.simultaneous_high) == (strict.ci_low, strict.ci_high)
+    # Each assumption is shown as it stands in the pair where it stands worst.
+    complete = next(a for a in several.assumptions if a.name == "complete pairs")
+    assert (complete.status, complete.detail[:19]) == ("doubtful", "cot against direct:")
     assert several["missing"]["cot"]["treated"] == 2
     assert several.adjustment == "Bonferroni"
     p = [row.p_value for row in several.parts]

@@ -11,7 +11,7 @@ from whyprompt.effects.several import EffectsResult
 from whyprompt.results import with_holm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from whyprompt.effects.result import EffectResult
     from whyprompt.results import Assumption
@@ -23,22 +23,24 @@ _WORST = ("holds", "not checked", "untestable", "doubtful", "fails")
 def against_reference(
     found: ReadTrials,
     reference: str,
-    pairs: Sequence[tuple[EffectResult, str]],
-    spans: Sequence[tuple[float | None, float | None]],
+    pairs_at: Callable[[float], Sequence[tuple[EffectResult, str]]],
     *,
     design: str | None,
     level: float,
 ) -> EffectsResult:
     """Put the effects of the arms against one of them side by side.
 
-    `pairs` has the effect of each other arm, with what logs add to its sentence; `spans` are its intervals
-    that hold for all of them at once, and `design` is what was asked. Where all rows have logged chances, the
-    arms have a joint distribution; else each pair stands by itself, with Holm's p and Bonferroni's intervals.
+    `pairs_at` gives at a level the effect of each other arm, with what logs add to its sentence, and `design`
+    is what was asked. Where all rows have logged chances, the arms have a joint distribution; else each pair
+    stands by itself, with Holm's p and Bonferroni's intervals.
     """
+    pairs = pairs_at(level)
     designs = {str(made["design"]) for made, _ in pairs}
     adds = [f"{made.treated!r} instead of {reference!r}:{said}" for made, said in pairs if said]
     joint = _joint(found, reference, level) if designs == {"randomized"} else None
     if joint is None:
+        strict = pairs_at(1.0 - (1.0 - level) / len(pairs))
+        spans = [(made.ci_low, made.ci_high) for made, _ in strict]
         several = _side_by_side(found, reference, [made for made, _ in pairs], spans, level)
         sentences = [several.sentence, *(f"{made.sentence}{said}" for made, said in pairs)]
     else:

@@ -84,14 +84,13 @@ def log_effect(
     """
     reference = None if reference is None else arm_called(found.arms, reference)
     if reference is not None and treated is None and len(found.arms) > 2:
-        others = [arm for arm in found.arms if arm != reference]
-        strict = 1.0 - (1.0 - level) / len(others)
-        pairs, at_once = (
-            [_pair_effect(found, arm, reference, design, one, options) for arm in others]
-            for one in (level, strict)
-        )
-        spans = [(made.ci_low, made.ci_high) for made, _ in at_once]
-        return against_reference(found, reference, pairs, spans, design=design, level=level)
+        against = reference
+
+        def pairs_at(level: float) -> list[tuple[EffectResult, str]]:
+            others = (arm for arm in found.arms if arm != against)
+            return [_pair_effect(found, arm, against, design, level, options) for arm in others]
+
+        return against_reference(found, reference, pairs_at, design=design, level=level)
     made, said = _pair_effect(found, *two_arms(found, treated, control or reference), design, level, options)
     return replace(
         made,
