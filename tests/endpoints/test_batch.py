@@ -53,6 +53,8 @@ class Batches:
         batch["left"] -= 1
         if batch["left"] >= 0:
             return {"id": name, "status": "in_progress", "request_counts": {"completed": 0}}
+        if self.state is None:
+            return {"id": name}
         if self.state == "failed":
             return {"id": name, "status": "failed", "errors": {"data": [{"message": "no such model"}]}}
         rows = []
@@ -141,3 +143,43 @@ def test_a_batch_stays_within_the_budget(provider, plan, tmp_path):
 def test_a_batch_that_is_refused_says_why(provider, plan, tmp_path):
     with pytest.raises(ModelError, match="refuses the batch: no such model"):
         run_study(plan(provider(state="failed").server.url, n=2, model=MODEL), tmp_path)
+
+
+@pytest.mark.usefixtures("known")
+def test_what_answers_without_batches_is_not_waited_for(provider, plan, tmp_path):
+    study = plan(provider(state=None).server.url, n=2, model=MODEL)
+    with pytest.raises(ModelError, match="does not say how batch 'batch0' stands"):
+        run_study(study, tmp_path)
+
+
+@pytest.mark.usefixtures("known")
+def test_a_batch_is_judged_once_and_counted_once(provider, plan, tmp_path, monkeypatch):
+    """Of a run that ended while it waited, too; what the batch left out is within the budget."""
+    (tmp_path / "counting.py").write_text(
+        "seen = []\ndef call(prompt):\n    seen.append(prompt)\n    return 'yes'\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    one = provider(polls=10**9, odd=lambda row: "What is 1 plus" in json.dumps(row))
+    judge = {
+        "call": "counting:call",
+        "prompt": "{{ completion }} yes or no?",
+        "verdicts": {"yes": 1, "no": 0},
+    }
+    study = plan(
+        one.server.url,
+        n=3,
+        model=MODEL | {"price": {"input": 0, "output": 0.5, "per": 1}, "budget": {"money": 6}},
+        outcomes=[{"name": "good", "judge": judge}],
+        effect={"outcome": "good"},
+    )
+
+    async def ended(_seconds):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("whyprompt.trials.endpoints.batch.asyncio.sleep", ended)
+        with pytest.raises(KeyboardInterrupt):
+            run_study(study, tmp_path / "runs")
+    one.batches["batch0"]["left"] = 0
+    assert run_study(study, tmp_path / "runs").paid["money"] == 6
+    assert len(__import__("counting").seen) == 6

@@ -147,6 +147,21 @@ def test_a_daily_quota_stops_the_run_and_says_what_is_left(proxy, plan, tmp_path
     assert run_study(study, tmp_path).new_trials == 5
 
 
+def test_a_rejection_that_names_no_wait_is_not_waited_for_without_end(proxy, plan, tmp_path):
+    over = (429, {"retry-after": "0"}, json.dumps({"error": {"message": "busy", "type": "rate_limit"}}))
+    study = plan(proxy(before=lambda _n, _body: over).url, n=1, model={"limits": {"wait_s": 0.5}})
+    with pytest.raises(WhypromptError, match=r"and limits.wait_s is 0; 0 of 2 trials are stored"):
+        run_study(study, tmp_path)
+
+
+def test_a_reply_without_a_completion_is_no_answer(proxy, plan, tmp_path):
+    link = proxy(before=lambda n, _body: (200, {}, '{"choices": []}') if n <= 2 else None)
+    study = plan(link.url, n=2, model={"limits": {"attempts": 1, "concurrency": 1}})
+    run_study(study, tmp_path)
+    assert load_trials(study, tmp_path)["error"].dropna().tolist() == ["not whole"] * 2
+    assert run_study(study, tmp_path).new_trials == 2
+
+
 @pytest.mark.parametrize("most", [4, 2])
 def test_never_more_in_flight_than_the_study_allows(proxy, plan, tmp_path, most):
     link = proxy(on_request=lambda _n: time.sleep(0.05))

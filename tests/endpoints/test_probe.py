@@ -238,6 +238,27 @@ def test_a_temperature_that_is_ignored(fake, plan, tmp_path):
         run_study(plan(server.url, model=TOY, arms=arms), tmp_path)
 
 
+def test_a_temperature_is_tried_without_a_seed_too(fake):
+    drawn = iter(range(100))
+
+    def random(body):
+        return toy_routes()["POST", "/v1/chat/completions"](body | {"temperature": 1, "seed": next(drawn)})
+
+    server = fake(toy_routes() | {("POST", "/v1/chat/completions"): random})
+    rows = table(asked(server.url, **TOY, sampling={"seed": "none"}))
+    assert rows["sampling"] == ("fails", "temperature 0 gives different texts: it is not honoured")
+
+
+def test_log_probabilities_that_are_no_numbers_prove_nothing(fake):
+    def nothing(reply):
+        told = reply["choices"][0].get("logprobs")
+        if told and len(told["tokens"]) == 1:
+            told["top_logprobs"] = [dict.fromkeys(told["top_logprobs"][0])]
+        return reply
+
+    assert asked(fake(toy_routes(change=nothing)).url, **TOY, api="completions").scoring is None
+
+
 def test_parameters_by_their_newer_names(fake):
     def newer(body):
         if "max_tokens" in body:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from whyprompt._endpoint_settings import EndpointSettings
 
-# A token by its id is exact where a text is tokenised anew, and otherwise, by the server's grammar.
+# Some read a seed as a signed number of 32 bits.
 _LARGEST_SEED = 2**31 - 1
 
 
@@ -60,7 +60,6 @@ class Asking(NamedTuple):
             "top_p": settings.sampling.top_p,
         }
         if settings.sampling.seed == "per_trial":
-            # Some read it as a signed number of 32 bits.
             body["seed"] = seed % _LARGEST_SEED
         return body | ({"stop": list(stop)} if stop else {})
 

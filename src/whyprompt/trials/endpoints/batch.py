@@ -11,6 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from whyprompt.errors import ModelError, WhypromptError
+from whyprompt.trials.endpoints.client import NO_BATCHES
 from whyprompt.trials.endpoints.wire import Reply
 from whyprompt.trials.result import now
 
@@ -79,6 +80,7 @@ async def send_batches(client: Client, requests: Sequence[Request], told: Callab
             waiting.append((await _submit(client, path, part), [r.hash for r in part]))
     for batch, _ in waiting:
         await _collect(client, batch, by_hash, told)
+    client.purse.recount(client.ledger.spent())
 
 
 async def _submit(client: Client, path: str, requests: Sequence[Request]) -> str:
@@ -92,16 +94,23 @@ async def _submit(client: Client, path: str, requests: Sequence[Request]) -> str
         data={"purpose": "batch"},
         files={"file": ("requests.jsonl", "\n".join(lines).encode(), "application/jsonl")},
     )
+    named = _id(file, "files")
     # Written down before: what may have been begun is never begun again in silence.
     for request in requests:
         money, tokens = client.purse.most(request)
         n = client.ledger.attempts(request.hash) + 1
         client.ledger.begin(request.hash, n, now(), cost=money, tokens=tokens)
-    body = {"input_file_id": file.get("id"), "endpoint": f"/v1/{path}", "completion_window": "24h"}
-    batch = str((await client.call("POST", "batches", json=body)).get("id"))
+    body = {"input_file_id": named, "endpoint": f"/v1/{path}", "completion_window": "24h"}
+    batch = _id(await client.call("POST", "batches", json=body), "batches")
     client.ledger.add_batch(batch, [r.hash for r in requests])
     client.sent += len(requests)
     return batch
+
+
+def _id(made: dict[str, Any], what: str) -> str:
+    if not isinstance(found := made.get("id"), str):
+        raise ModelError(f"the endpoint's /{what} answers without an id", hint=NO_BATCHES)
+    return found
 
 
 async def _collect(
@@ -112,6 +121,8 @@ async def _collect(
         state = await client.call("GET", f"batches/{batch}")
         if (status := state.get("status")) in _OVER:
             break
+        if not isinstance(status, str):
+            raise ModelError(f"the endpoint does not say how batch {batch!r} stands", hint=NO_BATCHES)
         done = (state.get("request_counts") or {}).get("completed", 0)
         told(f"a batch is {status}, {done} of its requests are done")
         await asyncio.sleep(wait)
@@ -137,19 +148,18 @@ def _keep(client: Client, row: dict[str, Any], by_hash: dict[str, Request], stat
     if request is None or client.ledger.find(key) is not None:
         return
     n = max(1, client.ledger.attempts(key))
-    if response.get("status_code") != 200 or not isinstance(response.get("body"), dict):
-        client.ledger.fail(key, n, f"batch {response.get('status_code') or 'error'}")
-        return
     reply = Reply(
         request_hash=key,
         status=200,
-        body=client.clean(json.dumps(response["body"])),
+        body=client.clean(json.dumps(response.get("body"))),
         headers={"x-batch": str(state.get("id"))},
         sent_at=now(),
         got_at=now(),
         latency_s=0.0,
         attempts=n,
     )
+    if response.get("status_code") != 200 or not reply.whole:
+        client.ledger.fail(key, n, f"batch {response.get('status_code') or 'error'}")
+        return
     cost, tokens = client.purse.charge(request, reply.answer)
     client.ledger.keep(request, reply, n, cost=cost, tokens=tokens)
-    client.purse.count(cost or 0.0, tokens)

@@ -38,6 +38,7 @@ _AGAIN = {408, 425, 500, 502, 503, 504, 520, 522, 524, 529}
 _HOPELESS = {401: "the key is refused", 402: "nothing is left to pay with", 403: "the key may not do this"}
 _QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "quota_exceeded")
 _BACKOFF_S, _LONGEST_BACKOFF_S = 0.5, 30.0
+NO_BATCHES = "does the provider have batches? leave batch out: each is then asked alone"
 
 
 class FailedError(WhypromptError):
@@ -94,14 +95,14 @@ class Client:
     async def look(self, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
         """Ask what costs nothing: a status, and JSON where it is some. `path` is from the server's root."""
         url = self._url(path)
-        call = self._http.get(url) if body is None else self._http.post(url, json=body)
         for attempt in range(self.settings.limits.attempts):
+            if attempt:
+                # A server that is loading its model says so.
+                await asyncio.sleep(self._backoff(attempt - 1))
+            call = self._http.get(url) if body is None else self._http.post(url, json=body)
             reply = await self._looked(call, url)
             if reply.status_code != 503:
                 break
-            # A server that is loading its model says so.
-            await asyncio.sleep(self._backoff(attempt))
-            call = self._http.get(url) if body is None else self._http.post(url, json=body)
         try:
             return reply.status_code, reply.json()
         except ValueError:
@@ -141,8 +142,14 @@ class Client:
 
     async def call(self, method: str, path: str, **body: Any) -> dict[str, Any]:  # noqa: ANN401 - of httpx2
         """Ask what a batch needs, and give the JSON object that comes back."""
-        found = json.loads(await self.call_text(path, method, **body))
-        return found if isinstance(found, dict) else {}
+        text = await self.call_text(path, method, **body)
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise ModelError(f"{self._url(path)} answers with no JSON object", hint=NO_BATCHES)
+        return found
 
     async def call_text(self, path: str, method: str = "GET", **body: Any) -> str:  # noqa: ANN401 - of httpx2
         """Ask what a batch needs, and give the text that comes back; failures on the way are tried again."""
@@ -156,7 +163,7 @@ class Client:
         if response.status_code != 200:
             raise ModelError(
                 f"{url} answers with {response.status_code}: {self.clean(message_of(response))}",
-                hint="does the provider have batches? leave batch out: each is then asked alone",
+                hint=NO_BATCHES,
             )
         return str(response.text)
 
@@ -195,7 +202,8 @@ class Client:
             failed += not reply.too_fast
             rejected += reply.too_fast
             wait = reply.wait if reply.wait is not None else self._backoff(failed + rejected)
-            waited += wait
+            # One that asks for no wait at all is waited for too: the gap between requests grows.
+            waited += max(wait, self.pace.gap) if reply.too_fast else wait
             self._refuse_waiting(wait, waited, reply)
             if failed >= self.settings.limits.attempts:
                 raise FailedError(reply.what, f"{counted(failed, 'attempt')} failed, the last: {reply.what}")
@@ -235,8 +243,8 @@ class Client:
         if wait <= most and not (reply.too_fast and waited > most):
             return
         error = WhypromptError(
-            f"the endpoint asks to wait for {max(wait, waited):,.0f} s ({reply.what}), and limits.wait_s is"
-            f" {most:,.0f}",
+            f"the endpoint has a request wait for {max(wait, waited):,.0f} s ({reply.what}), and"
+            f" limits.wait_s is {most:,.0f}",
             hint="run again later: it goes on where it stopped",
         )
         self.stop(error)
@@ -269,16 +277,16 @@ class Client:
             latency_s=time.perf_counter() - begun,
             attempts=n,
         )
-        if not reply.content:
+        if isinstance(reply.content.get("error"), dict):
+            # Some providers pass another's failure on under 200.
+            return _Outcome("an error under 200", perhaps_paid=False)
+        if not reply.whole:
             if "<html" in response.text[:2000].lower():
                 raise ModelError(
                     f"{self._url(request.path)} answers with a page of HTML",
                     hint="model.endpoint is the base URL of the interface, such as https://HOST/v1",
                 )
             return _Outcome("not whole", perhaps_paid=True)
-        if isinstance(reply.content.get("error"), dict):
-            # Some providers pass another's failure on under 200.
-            return _Outcome("an error under 200", perhaps_paid=False)
         return reply
 
     def _refused(self, response: httpx2.Response) -> _Outcome:

@@ -7,6 +7,7 @@ model's name. Every ability that a study relies on is tried on a few tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 from whyprompt._words import counted
@@ -191,14 +192,17 @@ async def _sampling(client: Client, asking: Asking, offers: Offers) -> tuple[Che
     """See whether temperature is honoured, by texts that must be equal and texts that must not."""
     prompt = await prompted(client, asking, offers, "Write a few random words:")
 
-    async def text(temperature: float, seed: int, again: int = 0) -> str:
-        purpose = Purpose("", "", again, "probe")
+    # Numbered: requests that differ in a seed that is not sent would be one, whose reply is stored.
+    numbers = count()
+
+    async def text(temperature: float, seed: int) -> str:
+        purpose = Purpose("", "", next(numbers), "probe")
         request = asking.completion(prompt, purpose, most=8, temperature=temperature, seed=seed)
         return (await client.ask(request)).answer.text
 
     cold = [await text(0.0, 1), await text(0.0, 2)]
     warm = [await text(1.9, seed) for seed in (1, 2, 3)]
-    again = await text(1.9, 1, again=1)
+    again = await text(1.9, 1)
     if cold[0] != cold[1]:
         sampled = row("sampling", False, "temperature 0 gives different texts: it is not honoured")
     elif len({*warm, cold[0]}) == 1:

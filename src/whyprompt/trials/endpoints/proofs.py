@@ -48,7 +48,7 @@ async def prove_scoring(client: Client, asking: Asking, offers: Offers) -> tuple
             rows.append(row(f"scoring: {way}", None, error.message))
             continue
         gap = abs(found.scores.total - reference)
-        if len(found.scores.log_probs) != 2 or gap > _TOLERANCE:
+        if len(found.scores.log_probs) != 2 or not gap <= _TOLERANCE:
             rows.append(row(f"scoring: {way}", None, f"differs by {gap:.1e} from one token after the other"))
             continue
         rows.append(

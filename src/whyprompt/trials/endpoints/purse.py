@@ -30,8 +30,7 @@ class Purse:
     def __init__(self, settings: EndpointSettings, spent: Spent) -> None:
         self._price = settings.price
         self._budget = settings.budget
-        self.money = spent.money + spent.perhaps_money
-        self.tokens = spent.tokens + spent.perhaps_tokens
+        self.recount(spent)
         self._reserved: dict[str, tuple[float, int]] = {}
         self._changed = asyncio.Condition()
         # Until the probe has seen that usage is counted right, each reply is charged at its most.
@@ -98,10 +97,10 @@ class Purse:
             fitting.append(request)
         return fitting
 
-    def count(self, money: float, tokens: int) -> None:
-        """Count what a reply has cost for which nothing was held."""
-        self.money += money
-        self.tokens += tokens
+    def recount(self, spent: Spent) -> None:
+        """Take what is spent from the ledger: of a batch nothing is held here."""
+        self.money = spent.money + spent.perhaps_money
+        self.tokens = spent.tokens + spent.perhaps_tokens
 
     async def settle(self, request: Request, money: float, tokens: int) -> None:
         """Count what a request has cost, and give back what was held for it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import time
@@ -318,9 +317,13 @@ class _Sender:
         while True:
             collector = Collector(self.client)
             asker = self._asker.with_client(collector)
+            pending = []
             for trial in trials:
-                with contextlib.suppress(PendingError):
-                    await asker.ask(trial)
+                try:
+                    await asker.gather(trial)
+                except PendingError:
+                    pending.append(trial)
+            trials = pending
             missing = [r for key, r in collector.missing.items() if key not in asked]
             if not missing:
                 return

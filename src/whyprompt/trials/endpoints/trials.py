@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from copy import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from whyprompt.errors import WhypromptError
 from whyprompt.trials.endpoints.asking import Prompted, Purpose
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from whyprompt.trials.prompts import Prompt
 
 _FILTERED = {"content_filter", "filtered"}
+
+
+class _Answered(NamedTuple):
+    """A trial with what was written in it, and what its outcomes are scored from."""
+
+    trial: Trial
+    found: Found | None
+    choices: dict[str, TokenScores] | None
+    said: Answer | None
 
 
 class Asker:
@@ -114,8 +124,14 @@ class Asker:
             return Prompted({"prompt": list(ids)}, len(ids))
         return Prompted({"prompt": prompt.text}, self._codec.most_tokens(prompt.text))
 
-    async def _asked(self, trial: Trial, replies: list[Reply]) -> Trial:
-        study, settings, wanted = self._study, self._study.generation, self._wanted
+    async def gather(self, trial: Trial) -> None:
+        """Ask for what a trial needs, and make nothing of it."""
+        with contextlib.suppress(FailedError):
+            await self._answered(trial, [])
+
+    async def _answered(self, trial: Trial, replies: list[Reply]) -> _Answered:
+        """Ask for all that the outcomes read of a trial."""
+        settings, wanted = self._study.generation, self._wanted
         key = (trial.item.item_id, trial.arm, trial.rep)
         prompt, encoded, chain = trial.prompt, trial.encoded, None
         if prompt.reasoning_first is not None:
@@ -171,13 +187,17 @@ class Asker:
             completion_tokens=None if said is None else said.completion_tokens,
             finish=None if said is None else said.finish,
         )
+        return _Answered(trial, found, choices, said)
+
+    async def _asked(self, trial: Trial, replies: list[Reply]) -> Trial:
+        trial, found, choices, said = await self._answered(trial, replies)
         if said is not None and (why := self._unusable(said)) is not None:
             return self.without(trial, why)
         async with self._scoring:
             # A judge takes its time, and what is on its way is to be received meanwhile.
             values = await asyncio.to_thread(
                 score_outcomes,
-                study.outcomes,
+                self._study.outcomes,
                 trial.item,
                 None if found is None else found.scores,
                 ends=None if found is None else found.ends,

@@ -84,6 +84,12 @@ class Reply:
             return {}
         return found if isinstance(found, dict) else {}
 
+    @property
+    def whole(self) -> bool:
+        """Whether it holds a completion, be it an empty one."""
+        choices = self.content.get("choices")
+        return isinstance(choices, list) and bool(choices) and isinstance(choices[0], dict)
+
     @cached_property
     def answer(self) -> Answer:
         """What it says."""

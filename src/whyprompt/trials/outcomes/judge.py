@@ -115,7 +115,8 @@ def _read(reply: object, judge: JudgeSettings) -> str:
     return max(ends, key=lambda v: (ends[v], len(v))) if ends else UNREAD
 
 
-@lru_cache(maxsize=1)
+# Judges take turns over the trials: two of them are not loaded anew for each.
+@lru_cache(maxsize=4)
 def _model(name: str) -> LocalModel:
     return load_model(name)
 
