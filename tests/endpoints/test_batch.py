@@ -9,7 +9,10 @@ import pytest
 from fakeserver import MODELS, FakeServer, toy_chat
 
 from whyprompt import load_trials, run_study
+from whyprompt._endpoint_settings import EndpointSettings
 from whyprompt.errors import ModelError, WhypromptError
+from whyprompt.trials.endpoints.ledger import Spent
+from whyprompt.trials.endpoints.purse import Purse
 
 
 class Batches:
@@ -183,3 +186,9 @@ def test_a_batch_is_judged_once_and_counted_once(provider, plan, tmp_path, monke
     one.batches["batch0"]["left"] = 0
     assert run_study(study, tmp_path / "runs").paid["money"] == 6
     assert len(__import__("counting").seen) == 6
+
+
+def test_what_was_perhaps_paid_counts_against_the_budget():
+    settings = EndpointSettings.model_validate({"endpoint": "http://127.0.0.1:9/v1", "name": "toy"})
+    purse = Purse(settings, Spent(1.0, 10, 1, 2.0, 20, 1))
+    assert (purse.money, purse.tokens) == (3.0, 30)
