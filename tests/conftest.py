@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import textwrap
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from whyprompt.errors import EstimationError
+from whyprompt.results import Checks, Result
 
 # The same examples in every run, whatever the machine's speed: a failure is then a change's own. New ones
 # are looked for with HYPOTHESIS_PROFILE=search.
@@ -170,6 +175,44 @@ def run(monkeypatch, capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def shows_itself():
+    """Hold a result to what every result shows: a line, a sentence with a table, a text, its intervals."""
+    return check_shown
+
+
+def check_shown(found):
+    line = repr(found)
+    assert "\n" not in line
+    assert len(line) < 220, "a wall of fields"
+    assert type(found).__name__ in line
+    assert str(found) == found.sentence
+    assert found.sentence in found.summary() or isinstance(found, Checks)
+    shown = ET.fromstring(f"<div>{found._repr_html_()}</div>")  # noqa: S314 - our own
+    told = "\n".join(["".join(p.itertext()) for p in shown.iter("p")][:1])
+    assert told == found.sentence.replace("\n", ""), "the sentence comes first"
+    rows = [[cell.text or "" for cell in row] for row in shown.iter("tr")]
+    assert len(rows) <= 13
+    assert len({len(row) for row in rows}) <= 1
+    assert not {"nan", "None", "<NA>"} & {cell for row in rows for cell in row}
+    # Readable on dark and on light paper: no colour of its own but the lines between rows.
+    styles = " ".join(one.get("style", "") for one in shown.iter())
+    assert not re.search(r"(?<![-\w])(color|background[-\w]*):", styles)
+    if not isinstance(found, Result):
+        return
+    assert [row[0] for row in rows[1:]] or not found.parts
+    bounded = [e for e in (found.overall, *found.parts) if e and not e.ci_low is e.ci_high is None]
+    if bounded:
+        table = found.conf_int()
+        assert list(table.columns) == ["low", "high"]
+        assert len(table) == len(found.parts) + (found.overall is not None)
+        if found.overall is not None and found.ci_low is not None:
+            assert table["low"].iloc[0] == found.ci_low
+    else:
+        with pytest.raises(EstimationError, match="no interval"):
+            found.conf_int()
 
 
 @pytest.fixture(autouse=True, scope="session")

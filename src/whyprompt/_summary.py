@@ -56,7 +56,14 @@ def figures(row: Any, *, level: float, how: str = "") -> str:  # noqa: ANN401 - 
 def parts_table(
     parts: Sequence[Any], *, at: str = "", adjusted: str = "adjusted", least: float | None = None
 ) -> str:
-    """Lay out the parts of a result, with a column for whatever some part has.
+    """Lay out the parts of a result as text; see `parts_cells`."""
+    return grid(*parts_cells(parts, at=at, adjusted=adjusted, least=least))
+
+
+def parts_cells(
+    parts: Sequence[Any], *, at: str = "", adjusted: str = "adjusted", least: float | None = None
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Give the parts of a result as text, with a column for whatever some part has: titles, and rows.
 
     `at` and `adjusted` are titles: what the place of a part is (no such column without), and what p is
     adjusted by. `least` is the least adjusted p that could have come out, as `p_words` takes it.
@@ -89,7 +96,7 @@ def parts_table(
     ]
     table = [(title, [cell(part) for part in parts]) for title, cell in columns]
     kept = [(title, cells) for title, cells in table if any(cells)]
-    return grid([title for title, _ in kept], list(zip(*(cells for _, cells in kept), strict=True)))
+    return [title for title, _ in kept], list(zip(*(cells for _, cells in kept), strict=True))
 
 
 def measure_lines(measures: Sequence[Any]) -> list[str]:

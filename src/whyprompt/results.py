@@ -7,14 +7,15 @@ result with a verdict. Printing, tables, JSON and charts are written here once.
 
 from __future__ import annotations
 
-import html
+import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from whyprompt._summary import assumption_lines, figures, parts_table
-from whyprompt._words import format_number, p_words
+from whyprompt._display import Cells, Shown, frame_cells, told_repr
+from whyprompt._summary import assumption_lines, figures, parts_cells, parts_table
+from whyprompt._words import counted, format_number, p_words, percent
 from whyprompt.stats.rules import holm
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ Figure = float | str | tuple["Figure", ...] | Mapping[str, "Figure"] | None
 
 # Always told of an estimate; the rest where there is something to tell.
 _TOLD = ("label", "estimate", "std_error", "ci_low", "ci_high", "p_value")
+
+# Charts by the names that the field has for them.
+_ALSO_CALLED = {"love": "balance", "forest": "effect", "propensity": "overlap", "support": "overlap"}
 
 
 def unlisted(default: Any = None) -> Any:  # noqa: ANN401 - a dataclass field of any type
@@ -127,6 +131,8 @@ class Estimate:
     at: float | None = None
     figures: Mapping[str, Figure] = field(default_factory=dict, hash=False)
 
+    __repr__ = told_repr
+
     def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a figure
         return _figure(self.figures, name)
 
@@ -223,9 +229,11 @@ class BalanceRow:
     correlation_before: float | None = None
     correlation_after: float | None = None
 
+    __repr__ = told_repr
+
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(Shown):
     """What an analysis gives back; its kinds add what is their own.
 
     Attributes
@@ -351,7 +359,43 @@ class Result:
         pandas.DataFrame
             One row each, the overall one first; a column for every field that a row has something in.
         """
-        return rows_frame(([] if self.overall is None else [self.overall]) + list(self.parts))
+        return rows_frame(self._every())
+
+    def conf_int(self) -> pd.DataFrame:
+        """Return the intervals, at the level of the result.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns ``low`` and ``high``; a row for the overall estimate and for each part, by its label, and
+            by the column whose level it is where there is one (``"task=sum"``). An end that is not bounded is
+            infinite; one that is not known is NaN.
+
+        Raises
+        ------
+        EstimationError
+            If nothing in it has an interval.
+
+        Examples
+        --------
+        >>> whole = Estimate(label="overall", estimate=0.2, ci_low=0.1, ci_high=0.3)
+        >>> Result(sentence="Said.", overall=whole).conf_int()
+                 low  high
+        overall  0.1   0.3
+        """
+        import pandas as pd
+
+        rows = self._every()
+        if all(row.ci_low is None and row.ci_high is None for row in rows):
+            from whyprompt.errors import EstimationError
+
+            raise EstimationError(f"this {type(self).__name__} has no interval", hint="see .to_frame()")
+        names = [f"{row.by}={row.label}" if row.by else row.label for row in rows]
+        ends = {"low": [row.ci_low for row in rows], "high": [row.ci_high for row in rows]}
+        return pd.DataFrame(ends, index=names, dtype=float)
+
+    def _every(self) -> list[Estimate]:
+        return ([] if self.overall is None else [self.overall]) + list(self.parts)
 
     def plot(self, kind: str | None = None) -> Any:  # noqa: ANN401 - a chart
         """Draw the result.
@@ -359,7 +403,8 @@ class Result:
         Parameters
         ----------
         kind : str, optional
-            One of its charts; the first by default.
+            One of its charts, also by a name that the field has for it (``"love"`` for ``"balance"``,
+            ``"forest"`` for ``"effect"``); the first by default.
 
         Returns
         -------
@@ -367,15 +412,20 @@ class Result:
 
         Raises
         ------
-        WhypromptError
+        EstimationError
             If it has no such chart, or nothing to draw in it.
         """
         charts = self.pictures or self._charts()
         name = next(iter(charts)) if kind is None else kind
+        name = name if name in charts else _ALSO_CALLED.get(name, name)
         if name not in charts:
             from whyprompt.errors import EstimationError
 
-            raise EstimationError(f"plot kind {kind!r} is not known", hint=f"one of: {', '.join(charts)}")
+            near = difflib.get_close_matches(name, charts, n=1)
+            guess = f"; did you mean {near[0]!r}?" if near else ""
+            raise EstimationError(
+                f"plot kind {kind!r} is not known{guess}", hint=f"one of: {', '.join(charts)}"
+            )
         return charts[name]()
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
@@ -413,13 +463,20 @@ class Result:
         out = [] if self.overall is None else [figures(self.overall, level=self.level)]
         return out + ([f"Parts:\n{parts_table(self.parts)}"] if self.parts else [])
 
-    def __str__(self) -> str:
-        return self.sentence
+    def _brief(self) -> str:
+        counts = [counted(len(self.parts), "part")] if self.parts else []
+        counts += [counted(len(self.warnings), "warning")] if self.warnings else []
+        said = self.sentence if self.overall is None else self.overall.words
+        return "; ".join([said, *counts])
 
-    def _repr_html_(self) -> str:
-        table = self.to_frame().to_html(index=False, na_rep="", float_format=format_number, border=0)
-        notes = "".join(f"<li>{html.escape(text)}</li>" for text in self.warnings)
-        return f"<p>{html.escape(self.sentence)}</p>{table}" + (f"<ul>{notes}</ul>" if notes else "")
+    def _cells(self) -> Cells:
+        if type(self).to_frame is not Result.to_frame:
+            return frame_cells(self.to_frame())
+        titles, rows = parts_cells(self._every())
+        return [f"{percent(self.level)} interval" if t == "interval" else t for t in titles], rows
+
+    def _remarks(self) -> tuple[str, ...]:
+        return self.warnings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -516,6 +573,32 @@ class Checks(Result):
             elif check.axis == self.axis:
                 rows += [_line(part) for part in check.parts]
         return [{"low": None, "high": None, **row} for row in rows]
+
+
+class AroundResult(Shown):
+    """What a class has that holds a result and more: it shows and draws itself as that result does."""
+
+    __slots__ = ()
+
+    def _held(self) -> Result:
+        raise NotImplementedError
+
+    def conf_int(self) -> pd.DataFrame:
+        """Return the intervals of the main result, as its own `conf_int` does."""
+        return self._held().conf_int()
+
+    def plot(self, kind: str | None = None) -> Any:  # noqa: ANN401 - a chart
+        """Draw the main result, as its own `plot` does."""
+        return self._held().plot(kind)
+
+    def _brief(self) -> str:
+        return self._held()._brief()  # noqa: SLF001 - what holds it shows it
+
+    def _cells(self) -> Cells:
+        return self._held()._cells()  # noqa: SLF001 - what holds it shows it
+
+    def _remarks(self) -> Sequence[str]:
+        return self._held().warnings
 
 
 def _line(row: Estimate) -> dict[str, Any]:

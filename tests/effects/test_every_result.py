@@ -200,8 +200,9 @@ def test_every_public_result_is_looked_at():
 
 
 @pytest.mark.parametrize("name", sorted(MADE))
-def test_a_result_has_values_a_table_and_a_picture(name, tmp_path):
+def test_a_result_has_values_a_table_and_a_picture(name, tmp_path, shows_itself):
     found = MADE[name]()
+    shows_itself(found)
     name = name.partition(" ")[0]
     # A result without fields of its own goes by the verb that makes it.
     assert type(found).__name__ == name or name in {*public.__all__, *wp.__all__}

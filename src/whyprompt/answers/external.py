@@ -18,7 +18,7 @@ from whyprompt.effects.gaps.bounds import missing_items, missing_rows
 from whyprompt.effects.methods.make import estimand_of, options_of
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
-from whyprompt.results import Estimate, Result, plain
+from whyprompt.results import AroundResult, Estimate, Result, plain
 from whyprompt.study import Contrast
 from whyprompt.trials.endpoints.run import OVERFLOW
 from whyprompt.trials.outcomes.score import any_reads
@@ -36,7 +36,7 @@ _AUDITED = ("naive", "ipw", "overlap", "aipw")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StudyEffect:
+class StudyEffect(AroundResult):
     """What a study says about its contrast.
 
     Attributes
@@ -77,6 +77,9 @@ class StudyEffect:
     audit: Result | None
     confounders: tuple[str, ...]
     frame: pd.DataFrame
+
+    def _held(self) -> Result:
+        return self.main
 
     @property
     def sentence(self) -> str:

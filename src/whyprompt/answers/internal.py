@@ -13,7 +13,7 @@ from whyprompt.mediation.inference import contrast_heads, infer_heads
 from whyprompt.mediation.measured.compare import compare_mediation
 from whyprompt.mediation.search import find_heads
 from whyprompt.mediation.sweep import head_sweep
-from whyprompt.results import plain
+from whyprompt.results import AroundResult, Result, plain
 from whyprompt.study import ModelSettings
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeadStudy:
+class HeadStudy(AroundResult):
     """Every head's effect in one contrast of arms.
 
     Attributes
@@ -51,6 +51,14 @@ class HeadStudy:
     sweep: Sweep
     inference: HeadInference
 
+    def _held(self) -> Result:
+        return self.inference
+
+    @property
+    def sentence(self) -> str:
+        """What its heads do, in words."""
+        return self.inference.sentence
+
     @property
     def name(self) -> str:
         """The contrast in words."""
@@ -58,7 +66,7 @@ class HeadStudy:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StudyMediation:
+class StudyMediation(AroundResult):
     """Through which heads a study's contrast acts.
 
     Attributes
@@ -106,6 +114,9 @@ class StudyMediation:
     comparison_note: str
     item_tasks: dict[str, str]
     sentence: str
+
+    def _held(self) -> Result:
+        return self.main.inference
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as values that JSON can hold.

@@ -72,8 +72,7 @@ def run(
             "tokens": count.tokens,
             "tokens_by_arm": dict(count.arms),
         }
-        said = (counted(count.trials, "trial"), counted(count.items, "item"), counted(count.tokens, "token"))
-        lines = ["{} of {}, {}:".format(*said)]
+        lines = [f"{count.sentence.removesuffix('.')}:"]
         lines += [f"  {arm}: {counted(tokens, 'token')}" for arm, tokens in count.arms.items()]
         if count.checks:
             content |= {"paid_at_most": dict(count.paid), "currency": count.currency}
@@ -106,9 +105,7 @@ def run(
     if result.checks:
         content |= {"paid": dict(result.paid), "currency": result.currency}
         content |= {"flicker": {arm: {"items": n, "vary": v} for arm, (n, v) in flickering.items()}}
-    kept = result.trials - result.new_trials
-    head = f"{counted(result.trials, 'trial')} in {result.store}: {result.new_trials} new"
-    lines = [f"{head} in {result.seconds:.1f} s, {kept} kept."]
+    lines = [result.sentence]
     lines += [
         f"  {outcome}, {v.label}: mean {v['mean']:.4f}; variance over repetitions of an item "
         f"{v['sd_repeats'] ** 2:.4f}, between items {v['sd_items'] ** 2:.4f}; the mean moves by "

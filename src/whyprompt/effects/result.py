@@ -138,6 +138,16 @@ class EffectResult(Result):
     >>> result = estimate_effect(frame, treatment="arm", outcome="y", method="naive")
     >>> json.loads(json.dumps(result.to_dict()))["estimate"]
     2.0
+    >>> result
+    <EffectResult: overall: 2.00 (-2.16 to 6.16, p 0.22); 1 warning>
+    >>> result.conf_int().round(2)
+              low  high
+    overall -2.16  6.16
+    >>> result.summary().splitlines()[2]
+    'estimate 2.00, standard error 1.29 (unequal variances (Welch)), 95% interval -2.16 to 6.16, p 0.22'
+    >>> chart = result.plot("effect")  # or "balance" ("love"), "overlap", where something was adjusted for
+    >>> "<table" in result._repr_html_()  # what a notebook shows
+    True
     """
 
     overall: Estimate
@@ -306,7 +316,8 @@ class EffectResult(Result):
 
     def _charts(self) -> Mapping[str, Callable[[], Any]]:
         own = {"balance": self._love_plot, "overlap": self._overlap_plot} if self.items is None else {}
-        return {**own, **super()._charts()}
+        # The first is drawn unasked: balance, where there is one.
+        return {**own, **super()._charts()} if self.balance else {**super()._charts(), **own}
 
     def _love_plot(self) -> Any:  # noqa: ANN401 - a chart
         from whyprompt.charts import love_plot

@@ -8,6 +8,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._display import Cells, Shown, frame_cells
 from whyprompt.errors import DataError
 from whyprompt.results import plain
 from whyprompt.trials.items.item import normalised_question
@@ -24,7 +25,7 @@ _REPEATS = ("same_id", "same_question", "same_but_for_numbers", "pairs")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Exploration:
+class Exploration(Shown):
     """What a prepared table holds.
 
     Parameters
@@ -56,6 +57,9 @@ class Exploration:
     missing: Mapping[str, tuple[int, int]]
     repeats: pd.DataFrame
     sentence: str
+
+    def _cells(self) -> Cells:
+        return frame_cells(self.categories)
 
     def to_frame(self) -> pd.DataFrame:
         """Return every figure as one long table: ``part``, ``name``, ``measure``, ``value``."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whyprompt._display import Cells, Shown, frame_cells
 from whyprompt._files import whole_file, write_json
 from whyprompt._words import counted
 from whyprompt.errors import DataError
@@ -30,7 +31,7 @@ _PLACES = {
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class ExampleData:
+class ExampleData(Shown):
     """A prepared table, and where it came from.
 
     Parameters
@@ -71,6 +72,12 @@ class ExampleData:
     path: Path
     examples_path: Path
     sentence: str
+
+    def _cells(self) -> Cells:
+        return frame_cells(self.frame)
+
+    def _remarks(self) -> tuple[str, ...]:
+        return self.notices
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the tables, as values that JSON can hold."""

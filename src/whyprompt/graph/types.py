@@ -73,5 +73,7 @@ class Implication(Estimate):
     statistic: float | None = None
     df_numerator: float | None = None
 
+    __repr__ = Estimate.__repr__
+
     def __str__(self) -> str:
         return self.label

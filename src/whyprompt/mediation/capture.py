@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._display import Cells, Shown
+from whyprompt._words import counted, format_number
 from whyprompt._workers.place import map_units
 from whyprompt.errors import MediationError
 from whyprompt.mediation.engine.apart import Opening, goes_apart
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AttentionCapture:
+class AttentionCapture(Shown):
     """Attention mass by named segment, and entropy, of chosen heads under both prompts.
 
     Attributes
@@ -51,6 +53,23 @@ class AttentionCapture:
     segments: tuple[str, ...]
     mass: Array
     entropy: Array
+
+    @property
+    def sentence(self) -> str:
+        """What was looked at, in words."""
+        heads, items = counted(len(self.heads), "head"), counted(len(self.item_ids), "item")
+        return f"Where {heads} look at the answer positions of {items}, under both prompts; no effects."
+
+    def _cells(self) -> Cells:
+        """Give the mass of each segment, its mean over items and heads, under either prompt."""
+        there = ~np.isnan(self.mass)
+        n = there.sum((0, 2))
+        mean = np.where(there, self.mass, 0.0).sum((0, 2)) / np.maximum(n, 1)
+        rows = [
+            [name, *(format_number(float(mean[arm, k])) if n[arm, k] else "" for arm in (0, 1))]
+            for k, name in enumerate(self.segments)
+        ]
+        return ["segment", "mass under prompt 0", "mass under prompt 1"], rows
 
     def to_frame(self) -> pd.DataFrame:
         """One row an item, arm, head and segment that the arm has, with mass and entropy.
@@ -81,7 +100,7 @@ class AttentionCapture:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class HeadCapture:
+class HeadCapture(Shown):
     """Attention patterns and outputs of chosen heads at chosen positions of one prompt, token by token.
 
     A study keeps one of each arm, the mean over the answer positions, without outputs; its page shows it.
@@ -115,6 +134,12 @@ class HeadCapture:
     positions: tuple[int, ...] = ()
     token_ids: tuple[int, ...] = ()
     tokens: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What was looked at, in words."""
+        heads, places = counted(len(self.heads), "head"), counted(self.weights.shape[1], "position")
+        return f"Where {heads} look from {places} of {self.item_id!r} under prompt {self.arm}; no effects."
 
     @property
     def mean_weights(self) -> Array:

@@ -21,11 +21,14 @@ direct and indirect effects. Epidemiology 3(2), 143-155 (pure and total effects)
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from whyprompt._display import Cells, Shown
+from whyprompt._words import counted, format_number
 from whyprompt.errors import MediationError
 from whyprompt.results import Estimate
 
@@ -101,7 +104,7 @@ def _read(name: str, value: Any) -> Any:  # noqa: ANN401  # any field of the cla
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class PairOutcomes(Stored):
+class PairOutcomes(Stored, Shown):
     """Outcomes of one item: the unit in which a sweep is saved and resumed; what was not run is None.
 
     Attributes
@@ -133,6 +136,12 @@ class PairOutcomes(Stored):
     floor: float | None = None
     made_with: str = ""
 
+    @property
+    def sentence(self) -> str:
+        """Which outcomes of the item there are."""
+        found = (name for name in (*_CLEAN, *_PATCHED) if getattr(self, name) is not None)
+        return f"Outcomes of item {self.item_id!r}: {', '.join(found) or 'none'}."
+
 
 def floor_of(rows: Sequence[PairOutcomes]) -> float | None:
     """Largest floor of the items; None where one does not know its own."""
@@ -161,7 +170,7 @@ def stacked(rows: Sequence[PairOutcomes]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sweep(Stored):
+class Sweep(Stored, Shown):
     """Effects of single heads, or joint effects of sets of heads, item by item.
 
     They are natural ones, `nie`, `nde`, `pure_nie` and `total_nde`; or, of a knockout, the
@@ -224,6 +233,24 @@ class Sweep(Stored):
     arm: int | None = None
     floor: float | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What was swept, in words; `infer_heads` says what may be said of it."""
+        shapes = [np.shape(x) for x in (getattr(self, n) for n in (*_PATCHED, *_CLEAN)) if x is not None]
+        what = counted(math.prod(shapes[0][1:]), "set" if self.sets else "head") if shapes else "no head"
+        effects = ", ".join(self.quantities) or "no effects"
+        return f"{effects} of {what}, each of {counted(shapes[0][0] if shapes else 0, 'item')}; no intervals."
+
+    def _cells(self) -> Cells:
+        """Give the means over the items, the largest of the first effect first."""
+        means = [self.effect(q).mean(0).ravel() for q in self.quantities]
+        order = np.argsort(-np.abs(means[0]), kind="stable").tolist() if means and self.labels else []
+        rows = [[self.labels[k], *(format_number(float(m[k])) for m in means)] for k in order]
+        return ["set" if self.sets else "head", *(f"mean {q}" for q in self.quantities)], rows
+
+    def _remarks(self) -> tuple[str, ...]:
+        return self.notes
 
     @property
     def te(self) -> Array:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from whyprompt._display import Shown
+from whyprompt._words import counted
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -18,7 +21,7 @@ Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
+class RunResult(Shown):
     """What a study takes, and what a run of it did.
 
     Parameters
@@ -59,6 +62,22 @@ class RunResult:
     checks: tuple[Check, ...] = ()
     paid: Mapping[str, float] = field(default_factory=dict)
     currency: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """What it takes, or what was done, in words."""
+        if self.store is None:
+            said = (counted(self.trials, "trial"), counted(self.items, "item"), counted(self.tokens, "token"))
+            return "{} of {}, {}.".format(*said)
+        kept = self.trials - self.new_trials
+        head = f"{counted(self.trials, 'trial')} in {self.store}: {self.new_trials} new"
+        return f"{head} in {self.seconds:.1f} s, {kept} kept."
+
+    def _cells(self) -> tuple[list[str], list[list[str]]]:
+        return ["arm", "tokens"], [[arm, f"{tokens:,}"] for arm, tokens in self.arms.items()]
+
+    def _remarks(self) -> tuple[str, ...]:
+        return self.notices
 
     @property
     def tokens(self) -> int:
