@@ -53,7 +53,8 @@ FLOORS = (
     *("errors", "_version", "_words", "_summary", "_display", "_progress", "_attention"),
     *("_arguments", "_files", "_rows", "_cache", "_sources", "_lean", "_workers"),
     *("stats", "charts", "results", "tables", "graph", "effects", "mediation"),
-    *("_study_items", "_endpoint_settings", "_study_outcomes", "_study_settings", "study"),
+    *("_study_items", "_endpoint_settings", "_study_outcomes", "_study_settings"),
+    *("_study_forms", "_study_words", "study"),
     *("trials", "examples", "answers", "page"),
     # The front door; the command line comes in by it.
     *("whyprompt", "cli"),

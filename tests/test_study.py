@@ -1,4 +1,5 @@
 import json
+import re
 import textwrap
 import tomllib
 from pathlib import Path
@@ -10,7 +11,7 @@ import yaml
 
 from whyprompt._study_settings import Method
 from whyprompt.errors import StudyError
-from whyprompt.study import Study, load_study, study_json_schema
+from whyprompt.study import EffectSettings, Study, load_study, study_json_schema
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
@@ -112,12 +113,22 @@ def test_yaml_and_toml_give_the_same_study(tmp_path):
         ("    size: 4", "    sise: 4", 7, "items.0.sise: unknown key"),
         ("      difficulty: level", "      dificulty: level", 13, "items.1.columns.dificulty: unknown key"),
         ("    shots: 2", "    shot: 2", 19, "arms.shots.shot: unknown key"),
-        ("    shots: 2", "    shots: none", 19, "arms.shots.shots: Input should be a valid integer"),
+        (
+            "    shots: 2",
+            "    shots: none",
+            19,
+            "arms.shots.shots: 'none' is not a whole number; write shots: 3",
+        ),
         ("low: 0.1", "lo: 0.1", 20, "arms.shots.temperature.lo: unknown key"),
         ("{items: 3}", "{itms: 3}", 28, "seeds.itms: unknown key"),
-        ("dtype: float32", "dtype: float31", 3, "model.dtype: Input should be"),
+        (
+            "dtype: float32",
+            "dtype: float31",
+            3,
+            "model.dtype: 'float31' is not known; did you mean 'float32'?",
+        ),
         ("{name: numeric_match}", "{name: nmeric_match}", 21, "no built-in outcome 'nmeric_match'"),
-        ("  direct: {kind: direct}", "  direct: {kind: drect}", 16, "'drect'"),
+        ("  direct: {kind: direct}", "  direct: {kind: drect}", 16, "arms.direct.kind: 'drect' is not known"),
         ("    dataset: chain_sum\n", "", 5, "items.0.dataset: required key is missing"),
     ],
 )
@@ -312,9 +323,12 @@ def test_the_methods_of_a_study_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("value", "said"),
     [
-        (7.0, "arms.shots.temperature: Input should be less than or equal to 5"),
-        ("hot", "arms.shots.temperature: Input should be a valid number"),
-        ({"low": 0.1}, "arms.shots.temperature.high: required key is missing"),
+        (7.0, "arms.shots.temperature: 7.0: at most 5.0"),
+        ("hot", "arms.shots.temperature: 'hot' is not a number; write temperature: 0.0"),
+        (
+            {"low": 0.1},
+            "arms.shots.temperature.high: required key is missing; write temperature: {low: 0.0, high: 1.0}",
+        ),
         ({"low": 1.0, "high": 0.5}, "arms.shots.temperature: 'low' must be below 'high'"),
     ],
 )
@@ -367,3 +381,115 @@ def test_an_estimand_that_the_method_has_not_is_refused_at_its_key(tmp_path, whe
     path.write_text(yaml.safe_dump(study, sort_keys=False))
     with pytest.raises(StudyError, match=r"estimand: ate is not what optimal estimates: att, atc"):
         load_study(path)
+
+
+SHORT = """\
+name: short
+question: Which of these helps?
+items: questions.csv
+model: gpt2
+arms: [zero-shot, few_shot, cot, {kind: direct, name: warm, temperature: 0.7}, {terse: {kind: direct}}]
+outcomes: [exact_match, numeric_match]
+"""
+
+
+def test_short_forms_are_stored_as_the_standard_ones(tmp_path):
+    study = load_study(write(tmp_path, SHORT))
+    assert {name: arm.kind for name, arm in study.arms.items()} == {
+        "zero_shot": "direct",
+        "few_shot": "few_shot",
+        "cot": "chain_of_thought",
+        "warm": "direct",
+        "terse": "direct",
+    }
+    assert study.arms["warm"].temperature == 0.7
+    assert study.effect.outcome == "exact_match"
+    assert study.model.name == "gpt2"
+    assert study.items[0].source == "file"
+    assert study.items[0].size is None
+    # A file in the long form says the same, to the letter.
+    long = study.model_dump(mode="json", exclude={"items", "model"})
+    again = Study.model_validate({**long, "items": [{"source": "csv", "path": "questions.csv"}]})
+    assert again.trial_spec() == study.trial_spec()
+
+
+@pytest.mark.parametrize("kind", ["cot", "COT", "chain-of-thought", "Chain of Thought", "zero_shot_cot"])
+def test_a_kind_goes_by_the_names_that_the_field_has(kind):
+    base = yaml.safe_load(YAML)
+    del base["effect"]
+    study = Study.model_validate({**base, "arms": {"direct": None, "thinks": {"kind": kind}, "cot": None}})
+    assert [arm.kind for arm in study.arms.values()] == ["direct", "chain_of_thought", "chain_of_thought"]
+
+
+def test_the_effect_is_of_the_first_outcome_unless_another_is_named():
+    base = yaml.safe_load(YAML)
+    for effect in ({}, {"by": None}, EffectSettings(by=None)):
+        study = Study.model_validate({**base, "outcomes": ["numeric_match", "log_prob"], "effect": effect})
+        assert study.effect.outcome == "numeric_match"
+    named = {**base, "outcomes": ["numeric_match", "log_prob"], "effect": {"outcome": "log_prob"}}
+    assert Study.model_validate(named).effect.outcome == "log_prob"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"outcome": ["log_prob"]}, "outcome: unknown key; did you mean 'outcomes'?"),
+        (
+            {"arms": {"a": {"kind": "direct"}, "b": {"kind": "few shots"}}},
+            "arms.b.kind: 'few shots' is not known; did you mean 'few_shot'?",
+        ),
+        (
+            {"arms": {"a": {"kind": "direct"}, "b": {}}},
+            "arms.b.kind: required key is missing; one of direct, few_shot",
+        ),
+        ({"arms": {"a": {"kind": "direct"}, "b": {"cue": "A:"}}}, "write kind: few_shot"),
+        ({"arms": ["direct", "direct"]}, "arms.1: two arms are called 'direct': give each a name of its own"),
+        ({"arms": 3}, "arms: 3 is not a mapping of keys; write arms: [direct, few_shot]"),
+        (
+            {"arms": {"bad name": {"kind": "direct"}}},
+            "'bad name' is no name: a letter first, then letters, digits and _; write bad_name",
+        ),
+        (
+            {"items": [{"source": "fil", "path": "x.csv"}]},
+            "items.0.source: 'fil' is not known; did you mean 'file'?",
+        ),
+        ({"items": [{"dataset": "chain_sum", "sise": 3}]}, "items.0.sise: unknown key; did you mean 'size'?"),
+        ({"outcomes": ["exact"]}, "no built-in outcome 'exact'; did you mean 'exact_match'?"),
+        (
+            {"effect": {"outcome": "log-prob"}},
+            "'log-prob' is not among the outcomes (log_prob, exact_match); did you mean 'log_prob'?",
+        ),
+        (
+            {"effect": {"contrast": {"treated": "shot", "control": "direct"}}},
+            "the arms are direct, shots; did you mean 'shots'?",
+        ),
+        ({"question": None}, "question: nothing is not text; write question: Do worked examples help?"),
+        ({"design": "pairs"}, "design: 'pairs' is not known; did you mean 'paired'?"),
+        ({"mediation": {"items_per_task": 0}}, "mediation.items_per_task: 0: at least 1"),
+    ],
+)
+def test_a_refusal_is_plain_and_says_what_to_write(tmp_path, change, said):
+    base = {key: value for key, value in yaml.safe_load(YAML).items() if key not in {"effect", "outcomes"}}
+    message = problem(tmp_path, yaml.safe_dump({**base, **change}, sort_keys=False))
+    assert said in message
+    assert not re.search(r"Input should|discriminator|Unable to|union|pattern|valid \w+|\[key\]", message)
+
+
+@pytest.mark.parametrize("key", ["name", "question", "items", "arms"])
+def test_the_line_that_a_refusal_gives_can_be_pasted(tmp_path, key):
+    base = {k: v for k, v in yaml.safe_load(YAML).items() if k not in {"effect", "graph", key}}
+    message = problem(tmp_path, yaml.safe_dump(base))
+    line = message.partition("; write ")[2]
+    assert line.startswith(f"{key}: ")
+    load_study(write(tmp_path, f"{line}\n{yaml.safe_dump(base)}"))
+
+
+def test_no_key_that_was_written_by_mistake_is_repeated(tmp_path):
+    base = yaml.safe_load(YAML)
+    secret = "sk-0123456789"  # noqa: S105 - none
+    for model in (
+        {"endpoint": "https://x/v1", "name": "m", "key": {"env": secret}},
+        {"endpoint": "https://x/v1", "name": "m", "key": {"env": [secret]}},
+        {"endpoint": "https://x/v1", "name": "m", "extra": secret},
+    ):
+        assert secret not in problem(tmp_path, yaml.safe_dump({**base, "model": model}))

@@ -51,18 +51,27 @@ def unreadable(value: object) -> str | None:
     return None
 
 
+def separator_of(path: Path) -> str:
+    """Give what separates the columns of a delimited file: a comma (a tab in .tsv), else the commonest."""
+    with path.open("rb") as file:
+        first = file.readline().decode("utf-8-sig", errors="replace")
+    usual = "\t" if path.suffix.lower() == ".tsv" else ","
+    if len(next(csv.reader([first], delimiter=usual), [])) > 1:
+        return usual
+    return max(SEPARATORS, key=lambda mark: (first.count(mark), mark == usual))
+
+
 def delimited_rows(path: Path, separator: str, *, repeats: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Read a delimited file row by row, the header first: the line that a row ends on, and its fields.
 
     Refused (`DataError`): a row of more fields than the header, or fewer; a column that occurs twice, unless
-    `repeats`; a file that is not UTF-8 text, or is separated by something else.
+    `repeats`; a file that is not UTF-8 text.
     """
     before = csv.field_size_limit(sys.maxsize)  # a prompt may be longer than 128 KiB
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, delimiter=separator, strict=True)
             header = next(reader, [])
-            _refuse_other_separator(header, separator, path)
             if not repeats:
                 _refuse_repeats(header, path)
             yield reader.line_num, header
@@ -92,17 +101,6 @@ def _misfit(path: Path, line: int, row: list[str], header: list[str]) -> DataErr
     return DataError(
         f"{path}:{line}: {len(row)} fields, where the first line names {len(header)} columns", hint=hint
     )
-
-
-def _refuse_other_separator(header: list[str], separator: str, path: Path) -> None:
-    if len(header) != 1:
-        return
-    other = max(SEPARATORS, key=header[0].count)
-    if other != separator and other in header[0]:
-        raise DataError(
-            f"{path} is separated by {SEPARATORS[other]}, not by {SEPARATORS[separator]}",
-            hint="save it with commas as .csv, or with tabs as .tsv",
-        )
 
 
 def _refuse_repeats(names: Sequence[str], path: Path) -> None:

@@ -68,8 +68,15 @@ BUILTIN_COLUMNS = frozenset(
 )
 
 
+_Size = Annotated[int, Field(ge=1, le=100_000)]
+
+
 class _Source(Strict):
-    size: Annotated[int, Field(ge=1, le=100_000, description="How many items enter the study.")] = 32
+    size: _Size | None = Field(
+        default=None,
+        description="How many items enter the study. Default: all; where an arm draws examples and shot_pool"
+        " is not given either, at most a quarter of each task's is kept out for them.",
+    )
     shot_pool: Annotated[
         int,
         Field(
@@ -86,6 +93,7 @@ class ReasoningGymSource(_Source):
 
     source: Literal["reasoning_gym"]
     dataset: str
+    size: _Size = Field(default=32, description="How many items enter the study.")
     settings: dict[str, Any] = Field(default_factory=dict, description="Settings of the generator.")
     levels: list[dict[str, Any]] | None = Field(
         default=None,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from whyprompt._study_items import BUILTIN_COLUMNS, BUILTIN_OUTCOMES, Name, Strict
+from whyprompt._words import did_you_mean
 
 # ------------------------------------------------------------------------- what is read of a completion
 ExtractName = Literal["last_number", "first_number", "choice", "code"]
@@ -133,7 +134,8 @@ class OutcomeSettings(Strict):
                 raise ValueError(f"{self.name!r} is a built-in outcome: give the judge's a name of its own")
         elif self.call is None and self.name not in BUILTIN_OUTCOMES:
             raise ValueError(
-                f"no built-in outcome {self.name!r}: choose one of {', '.join(BUILTIN_OUTCOMES)}, "
+                f"no built-in outcome {self.name!r}{did_you_mean(self.name, BUILTIN_OUTCOMES) or ':'}"
+                f" choose one of {', '.join(BUILTIN_OUTCOMES)}, "
                 "or give 'call: package.module:function' or a 'judge'"
             )
         return self

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # Distributions are not known this far out, and doubles end a little further.
 _LEAST_P = 1e-300
@@ -76,6 +81,19 @@ def counted(n: int, noun: str, plural: str | None = None) -> str:
     ('1 draw', '0 draws', '2 families')
     """
     return f"{n} {noun if n == 1 else plural or noun + 's'}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Give the closest of the names there are as the end of a sentence, "" where none is close.
+
+    Examples
+    --------
+    >>> did_you_mean("outcome", ["items", "outcomes"]), did_you_mean("seed", ["items"])
+    ("; did you mean 'outcomes'?", '')
+    """
+    by_small = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(name.lower(), by_small, n=1)
+    return f"; did you mean {by_small[near[0]]!r}?" if near else ""
 
 
 def first_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, PrivateAttr, Tag, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from whyprompt._endpoint_settings import (
@@ -25,6 +25,7 @@ from whyprompt._endpoint_settings import (
 )
 from whyprompt._rows import unreadable
 from whyprompt._sources import Lines, known_location, line_of, read_source
+from whyprompt._study_forms import standard, told_twice
 from whyprompt._study_items import (
     Columns,
     FileSource,
@@ -55,6 +56,8 @@ from whyprompt._study_settings import (
     TemperatureRange,
     TemplateArm,
 )
+from whyprompt._study_words import plain_problem
+from whyprompt._words import did_you_mean
 from whyprompt.errors import EstimationError, StudyError
 
 if TYPE_CHECKING:
@@ -154,17 +157,13 @@ class Study(Strict):
     order: OrderSettings = OrderSettings()
     missing: MissingSettings = MissingSettings()
 
-    @field_validator("outcomes", mode="before")
-    @classmethod
-    def _short_outcomes(cls, value: Any) -> Any:  # noqa: ANN401 - raw input, whatever the file holds
-        if isinstance(value, list):
-            return [{"name": v} if isinstance(v, str) else v for v in value]
-        return value
-
     @model_validator(mode="before")
     @classmethod
     def _readable(cls, value: Any) -> Any:  # noqa: ANN401 - raw input, whatever the file holds
         _refuse(_unreadable_values(value))
+        if isinstance(value, dict):
+            _refuse(told_twice(value.get("arms")))
+            value = standard(value)
         if isinstance(value, dict) and "covariates" not in value and _on_endpoint(value.get("model")):
             # Nothing there measures a question for free.
             return {**value, "covariates": []}
@@ -226,7 +225,7 @@ class Study(Strict):
         if len(arms) < 2:
             raise StudyError(
                 f"study {self.name!r} has one arm ({arms[0]}): there is nothing to compare",
-                hint="add a second arm",
+                hint="add a second arm, for example arms: [direct, few_shot]",
             )
         return Contrast(treated=arms[1], control=arms[0])
 
@@ -339,11 +338,9 @@ def _outcomes(study: Study) -> Iterator[Problem]:
                     f"{column!r} is both an outcome and a covariate: rename one",
                 )
     if study.effect.outcome not in names:
-        listed = ", ".join(names)
-        yield (
-            ("effect", "outcome"),
-            f"{study.effect.outcome!r} is not among the outcomes ({listed}): name one of them",
-        )
+        asked = study.effect.outcome
+        near = did_you_mean(asked, names) or ": name one of them"
+        yield ("effect", "outcome"), f"{asked!r} is not among the outcomes ({', '.join(names)}){near}"
 
 
 def _arms(study: Study) -> Iterator[Problem]:
@@ -377,7 +374,7 @@ def _arms(study: Study) -> Iterator[Problem]:
 
 
 def _no_arm(study: Study, name: str) -> str:
-    return f"names the arm {name!r}; the arms are {', '.join(study.arms)}"
+    return f"names the arm {name!r}; the arms are {', '.join(study.arms)}{did_you_mean(name, study.arms)}"
 
 
 # Which of the keys of `effect` say nothing under a design, and why.
@@ -485,7 +482,7 @@ def load_study(path: str | Path, *, code: bool = True) -> Study:
     path = Path(path)
     data, lines = read_source(path)
     if data is None:
-        raise StudyError(f"{path} is empty", hint="a study names its question, items and arms")
+        raise StudyError(f"{path} is empty", hint="whyprompt init writes one that runs")
     if not isinstance(data, dict):
         raise StudyError(f"{path}: a study is a mapping of keys, not {type(data).__name__}")
     try:
@@ -543,13 +540,9 @@ def _explain(path: Path, data: dict[str, Any], known: Lines, error: ValidationEr
     lines = []
     for problem in error.errors():
         # pydantic puts the chosen member of a union (its tag or class) into the location: not a key.
-        location = known_location(data, known, [part for part in problem["loc"] if part != "[key]"])
+        at, message = plain_problem(problem, Study)
+        location = known_location(data, known, [part for part in at if part != "[key]"])
         key = ".".join(str(p) for p in location) or "study"
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "unknown key"
-        elif problem["type"] == "missing":
-            message = "required key is missing"
         lines.append(f"{path}:{line_of(known, location)}: {key}: {message}")
     lines = list(dict.fromkeys(lines))
     if len(lines) > _MOST_LINES:

@@ -7,13 +7,13 @@ is of its kind.
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from whyprompt._words import did_you_mean
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.design import design_matrix
 from whyprompt.stats.order import distinct
@@ -171,10 +171,8 @@ class Table:
         """Refuse (`DataError`) the first name that is no column, with the closest one that is."""
         for name in names:
             if name not in self.columns:
-                near = difflib.get_close_matches(name, self.columns, n=1)
-                guess = f"; did you mean {near[0]!r}?" if near else ""
                 raise DataError(
-                    f"{role} column {name!r} is not in the table{guess}",
+                    f"{role} column {name!r} is not in the table{did_you_mean(name, self.columns)}",
                     hint=f"the table has: {', '.join(self.columns)}",
                 )
 

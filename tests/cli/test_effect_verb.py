@@ -134,6 +134,12 @@ def test_in_a_process_of_its_own(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(("mark", "file"), [(";", "t.csv"), ("\t", "t.csv"), ("|", "t.csv"), (",", "t.tsv")])
+def test_a_delimited_table_is_read_whatever_separates_its_columns(run, tmp_path, mark, file):
+    pd.read_csv(LALONDE).to_csv(tmp_path / file, index=False, sep=mark)
+    assert run(tmp_path / file, *lalonde()[1:], "--json") == run(*lalonde(), "--json")
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "jsonl", "json"])
 def test_every_kind_of_file_gives_the_same(run, tmp_path, kind):
     frame = pd.read_csv(LALONDE)

@@ -26,13 +26,13 @@ SECRET = "sk-0123456789"  # noqa: S105
     ("line", "key", "said"),
     [
         (f"key: {SECRET}", "model.key", "a key never stands in a file"),
-        (f"key: {{env: {SECRET}}}", "model.key.env", "should match pattern"),
+        (f"key: {{env: {SECRET}}}", "model.key.env", "is no name of an environment variable"),
         (f"key: {{value: {SECRET}}}", "model.key.value", "unknown key"),
         (f"extra: {{api_key: {SECRET}}}", "model.extra", "looks like a key"),
         ("extra: {temperature: 1}", "model.extra", "set by the study itself"),
         ("budget: {money: 5}", "model", "'budget.money' is set and no 'price'"),
         ("sampling: {temperature: 0.5}", "model.sampling", "set elsewhere: arms.NAME.temperature"),
-        ("api: telepathy", "model.api", "Input should be"),
+        ("api: telepathy", "model.api", "is not known; one of auto, chat"),
         ("device: cuda", "model.device", "unknown key"),
     ],
 )

@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import sys
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
@@ -96,6 +97,36 @@ def test_formats_give_the_same_items_and_digest(tmp_path):
     assert load_items([file(tmp_path / "items.csv")], seed=4).digest != pools[0].digest
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_a_delimited_file_of_items_is_read_whatever_separates_its_columns(tmp_path, mark):
+    plain = load_items([file(write(tmp_path / "items.csv", ROWS))], seed=3)
+    with (tmp_path / "other.csv").open("w", newline="", encoding="utf-8") as out:
+        writer = csv.DictWriter(out, list(ROWS[0]), delimiter=mark)
+        writer.writeheader()
+        writer.writerows(ROWS)
+    assert load_items([file(tmp_path / "other.csv")], seed=3).digest == plain.digest
+
+
+def test_without_a_size_all_items_are_taken_but_the_examples_that_arms_draw(tmp_path):
+    source = FileSource(source="file", path=str(write(tmp_path / "a.csv", ROWS)), columns=COLUMNS)
+    assert len(load_items([source]).items) == 10
+    assert load_items([source]).shots == {}
+    # Of either task's five items a quarter is one, and an arm draws two: three are left.
+    drawn = load_items([source], shots=2)
+    assert Counter(item.task_type for item in drawn.items) == {"even": 3, "odd": 3}
+    assert {task: len(kept) for task, kept in drawn.shots.items()} == {"even": 2, "odd": 2}
+    # A pool that is asked for is kept out, whatever is left.
+    asked = source.model_copy(update={"shot_pool": 4})
+    asked = FileSource(**{**asked.model_dump(exclude={"size"}), "columns": COLUMNS})
+    assert len(load_items([asked], shots=2).items) == 2
+
+
+def test_a_file_without_rows_has_no_items(tmp_path):
+    (tmp_path / "a.csv").write_text("question,answer\n")
+    with pytest.raises(DataError, match=r"a\.csv: holds no items"):
+        load_items([FileSource(source="file", path=str(tmp_path / "a.csv"))])
+
+
 def test_numbers_keep_their_type_and_whole_floats_read_as_integers(tmp_path):
     rows = [{"question": f"q{i}", "answer": float(i), "score": i} for i in range(3)]
     source = file(write(tmp_path / "a.jsonl", rows), size=3, pool=0, covariates=["score"])
@@ -124,13 +155,17 @@ def test_choices_may_stand_with_bars(tmp_path):
         ),
         ("a.csv", b"question,question\nq,a\n", "more than one column named 'question'"),
         ("a.csv", b"question,answer\nq,\xff\n", r"a\.csv:\d: not UTF-8 text"),
-        ("a.csv", b"qestion,answer\nq,a\n", r"row 1: no column 'question'; it has qestion, answer"),
-        ("a.csv", b"", "holds 0 items, the study wants 1"),
+        (
+            "a.csv",
+            b"qestion,answer\nq,a\n",
+            r"row 1: no column 'question'; it has qestion, answer; did you mean 'qestion'\?(.|\n)*: {que",
+        ),
+        ("a.csv", b"", "holds no items"),
         ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question"\n', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", b"[1]\n", r"a\.jsonl:1: a row is an object, not list"),
         ("a.jsonl", b'{"question": "\xff"}\n', r"a\.jsonl:1: not UTF-8 text"),
         ("a.parquet", b"not parquet at all", "not a Parquet file"),
-        ("a.xlsx", b"x", r"read from \.csv, \.jsonl and \.parquet"),
+        ("a.xlsx", b"x", r"read from \.csv, \.tsv, \.jsonl and \.parquet"),
         ("a.jsonl", b'{"question": "q", "answer": ""}\n', "item 'a-0' has an empty answer"),
         ("a.jsonl", b'{"question": "q", "answer": null}\n', "item 'a-0' has an empty answer"),
         ("a.jsonl", b'{"question": "q", "answer": NaN}\n', "item 'a-0' has an empty answer"),

@@ -16,7 +16,7 @@ from whyprompt import dry_run, load_model, load_trials, repeat_variance, run_stu
 from whyprompt.errors import DataError, PromptError, StoreError, StudyError
 from whyprompt.study import load_study
 from whyprompt.trials import export, run, writing
-from whyprompt.trials.items.load import load_items
+from whyprompt.trials.items.load import items_of
 from whyprompt.trials.models.generation import completions
 from whyprompt.trials.models.local import LocalModel
 from whyprompt.trials.models.locate import locate_model
@@ -244,7 +244,7 @@ def test_a_unit_that_was_laid_otherwise_keeps_the_trials_that_are_there(study_fi
     monkeypatch.setattr(LocalModel, "token_budget", 2000)
     lm = load_model(study.model.name, device="cpu", threads=1)
     keys = {row[:3] for row in before}
-    plan = make_plan(study, load_items(study.items, seed=study.seeds.items), lm.codec, budget=2000)
+    plan = make_plan(study, items_of(study), lm.codec, budget=2000)
     halves = [{plan.trials[n].key in keys for p in unit for n in p.members} for unit in plan.units]
     assert {True, False} in halves
     assert len(units) > 1

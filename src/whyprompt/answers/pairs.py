@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from whyprompt.errors import MediationError, StudyError
 from whyprompt.mediation.pairs import pair_from_rendered
 from whyprompt.study import Contrast
-from whyprompt.trials.items.load import load_items
+from whyprompt.trials.items.load import items_of
 from whyprompt.trials.prompts import CHAIN_MARK, render
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def study_contrasts(study: Study, settings: MediationSettings) -> list[Contrast]
 
 def chosen_items(study: Study, settings: MediationSettings) -> list[Item]:
     """Give the items a sweep runs on: the first of every task family, as many as the study says."""
-    items = load_items(study.items, seed=study.seeds.items).items
+    items = items_of(study).items
     taken: dict[str, int] = {}
     out = []
     for item in items:
@@ -54,7 +54,7 @@ def study_pairs(
 
     Prompts that do not end in one cue, or tokenise the answer differently, are a `MediationError`.
     """
-    pool = load_items(study.items, seed=study.seeds.items)
+    pool = items_of(study)
     return [
         pair_from_rendered(
             codec,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, parquet_table, unreadable
+from whyprompt._rows import (
+    delimited_rows,
+    is_file,
+    json_rows,
+    json_value,
+    parquet_table,
+    separator_of,
+    unreadable,
+)
 from whyprompt.errors import DataError
 
 TABLES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
@@ -18,6 +26,8 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "NULL"]
 def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
     """Read a table by the ending of its file; ``.json`` holds a list of records.
 
+    A delimited one may have commas, semicolons, tabs or bars between its columns.
+
     Refuses a file that is absent, empty, not of its ending's format, or has a column twice.
     """
     suffix = path.suffix.lower()
@@ -29,7 +39,7 @@ def read_table(path: Path) -> Any:  # noqa: ANN401 - a pandas or pyarrow table
     if not is_file(path):
         raise DataError(f"{path}: there is no such file")
     if suffix in {".csv", ".tsv"}:
-        return _delimited(path, "\t" if suffix == ".tsv" else ",")
+        return _delimited(path, separator_of(path))
     if suffix == ".parquet":
         return parquet_table(path)
     return _records(path, lines=suffix != ".json")

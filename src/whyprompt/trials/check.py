@@ -13,7 +13,7 @@ from whyprompt._study_items import BUILTIN_COLUMNS
 from whyprompt.errors import GraphError, StudyError
 from whyprompt.graph.model import CausalGraph
 from whyprompt.study import Contrast
-from whyprompt.trials.items.load import load_items
+from whyprompt.trials.items.load import items_of
 from whyprompt.trials.outcomes.score import any_reads, check_outcomes
 from whyprompt.trials.prompts import check_templates, cue_of, segments_of
 
@@ -59,7 +59,7 @@ def runnable_items(study: Study) -> ItemPool:
                 f"arm {name!r} sets a temperature, and no outcome reads a completion",
                 hint="add an outcome such as numeric_match or string_match, or drop the temperature",
             )
-    pool = load_items(study.items, seed=study.seeds.items)
+    pool = items_of(study)
     count = study.n_trials(len(pool.items))
     if count > _MOST_TRIALS:
         raise StudyError(

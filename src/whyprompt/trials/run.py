@@ -20,7 +20,7 @@ from whyprompt.study import EndpointSettings, ModelSettings
 from whyprompt.trials.check import check_study, runnable_items
 from whyprompt.trials.endpoints.drift import drift
 from whyprompt.trials.endpoints.run import dry_endpoint, run_endpoint
-from whyprompt.trials.items.load import load_items
+from whyprompt.trials.items.load import items_of
 from whyprompt.trials.manifest import local_facts, save_manifest, seed_everything
 from whyprompt.trials.models.load import load_codec, load_model, usable_device
 from whyprompt.trials.models.local import Encoded
@@ -414,7 +414,7 @@ def load_trials(study: Study, folder: str | Path) -> pd.DataFrame:
         of two versions or two models are never mixed.
     """
     path = Path(folder) / "trials.sqlite"
-    pool = load_items(study.items, seed=study.seeds.items)
+    pool = items_of(study)
     check_study(study, pool)
     with TrialStore(path, write=False) as store:
         fingerprint, model = store.latest(study.name)

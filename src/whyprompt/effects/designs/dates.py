@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from whyprompt._words import counted
+from whyprompt._words import counted, did_you_mean
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.tables import arms, level_name
 
@@ -104,10 +103,8 @@ def changes_given(
     for name, value in changed.items():
         route = level_name(name)
         if route not in routes:
-            near = difflib.get_close_matches(route, routes, n=1)
-            guess = f"; did you mean {near[0]!r}?" if near else ""
             raise DataError(
-                f"changed= names {route!r}, which {unit!r} does not hold{guess}",
+                f"changed= names {route!r}, which {unit!r} does not hold{did_you_mean(route, routes)}",
                 hint=f"it holds {', '.join(routes[:8])}" + (", ..." if len(routes) > 8 else ""),
             )
         if value is not None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, parquet_table
+from whyprompt._rows import delimited_rows, is_file, json_rows, json_value, parquet_table, separator_of
 from whyprompt.errors import DataError
 from whyprompt.trials.items.layouts import column_item, gsm8k_item, natural_instructions_items
 
@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d{1,2})?")
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the rows of a CSV, JSONL or Parquet file, each a mapping of column to value.
+    """Read the rows of a delimited, JSONL or Parquet file, each a mapping of column to value.
 
     Raises
     ------
@@ -31,8 +31,8 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     if not is_file(path):
         raise DataError(f"no such file: {path}")
     suffix = path.suffix.lower()
-    if suffix == ".csv":
-        rows = delimited_rows(path, ",")
+    if suffix in {".csv", ".tsv"}:
+        rows = delimited_rows(path, separator_of(path))
         _, names = next(rows)
         yield from (dict(zip(names, row, strict=True)) for _, row in rows)
     elif suffix in {".jsonl", ".ndjson"}:
@@ -40,7 +40,7 @@ def read_rows(path: Path) -> Iterator[dict[str, Any]]:
     elif suffix == ".parquet":
         yield from parquet_table(path).to_pylist()
     else:
-        raise DataError(f"{path}: items are read from .csv, .jsonl and .parquet files")
+        raise DataError(f"{path}: items are read from .csv, .tsv, .jsonl and .parquet files")
 
 
 def from_file(source: FileSource) -> list[Item]:
@@ -48,7 +48,7 @@ def from_file(source: FileSource) -> list[Item]:
     path = Path(source.path)
     task = source.task_type or path.stem
     rows = list(read_rows(path))
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in {".csv", ".tsv"}:
         _numbers(rows, source.columns.covariates)
     return [
         column_item(row, source.columns, index=i, task=task, where=str(path)) for i, row in enumerate(rows)

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._rows import unreadable
+from whyprompt._words import did_you_mean
 from whyprompt.errors import DataError
 from whyprompt.trials.items.item import Item, Scalar
 
@@ -21,7 +22,13 @@ _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 def _text(row: Mapping[str, Any], column: str, where: str) -> str:
     if column not in row:
-        raise DataError(f"{where}: no column {column!r}; it has {', '.join(map(str, row))}")
+        has = [str(name) for name in row]
+        raise DataError(
+            f"{where}: no column {column!r}; it has {', '.join(has)}{did_you_mean(column, has)}",
+            hint=f"say which column holds what: columns: {{{column}: NAME}}"
+            if column in {"question", "answer"}
+            else None,
+        )
     value = row[column]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
