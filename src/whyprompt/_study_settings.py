@@ -264,6 +264,14 @@ class EffectSettings(_Estimator):
     propensity: str | None = Field(
         default=None, description="Of an observational log: column with the known chances of the treated arm."
     )
+    better: Literal["higher", "lower"] | None = Field(
+        default=None,
+        description="Which is better of the outcome. Default: what is known of exact_match and its like.",
+    )
+    margin: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="How much worse is still no worse, in units of the outcome: 0.02 is 2 points of 0/1.",
+    )
     audit: AuditSettings | None = None
 
 

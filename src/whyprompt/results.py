@@ -449,7 +449,7 @@ class Result(Shown):
         -------
         str
         """
-        blocks = [self.sentence, *self._blocks()]
+        blocks = [*self._first(), *self._blocks()]
         if brief:
             return "\n\n".join(blocks)
         if self.assumptions:
@@ -457,6 +457,10 @@ class Result(Shown):
         if self.warnings:
             blocks.append("\n".join(["Warnings:", *(f"  {words(text)}" for text in self.warnings)]))
         return "\n\n".join(blocks)
+
+    def _first(self) -> list[str]:
+        """Give what stands first: the sentence."""
+        return [self.sentence]
 
     def _blocks(self) -> list[str]:
         """Give what stands between the sentence and the assumptions, a block of text each."""

@@ -15,6 +15,7 @@ from whyprompt.effects.checks.audit import audit, one_draw
 from whyprompt.effects.designs.make import DESIGNS
 from whyprompt.effects.effect import estimate_effect
 from whyprompt.effects.gaps.bounds import missing_items, missing_rows
+from whyprompt.effects.headline import headline
 from whyprompt.effects.methods.make import estimand_of, options_of
 from whyprompt.errors import EstimationError, StudyError
 from whyprompt.graph.model import CausalGraph
@@ -123,7 +124,7 @@ class StudyEffect(AroundResult):
         -------
         str
         """
-        blocks = [self.question.strip(), self.sentence]
+        blocks = [self.question.strip(), headline(self.main), self.sentence]
         rows = self.main.parts
         if rows:
             what = "items" if self.design == "paired" else "rows"
@@ -302,6 +303,8 @@ def study_effect(study: Study, frame: pd.DataFrame) -> StudyEffect:
         return replace(found, sentence=sentence, warnings=(*found.warnings, *asked, *lacks))
 
     main = told(effect.outcome, contrast, subgroups=True)
+    stated = {"better": effect.better, "margin": effect.margin}
+    main = replace(main, figures={**main.figures, **{k: v for k, v in stated.items() if v is not None}})
     further = [Contrast(treated=a, control=contrast.control) for a in study.arms]
     ran = set(frame["arm"].unique())
     draw = checked = None

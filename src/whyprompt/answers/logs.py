@@ -120,6 +120,9 @@ def _pair_effect(
     arms = (control, treated)
     one = one_treatment(differences_of(found, arms), arms, called(found))
     figures = {**made.figures, "design": chosen}
+    # What the verdict must know.
+    figures |= {"same_prompts": 1.0} if found["same_prompts"] else {}
+    figures |= {"one_treatment": 1.0} if one else {}
     if missing is not None:
         figures["missing"] = {k: v for k, v in missing._asdict().items() if v is not None}
     made = replace(made, warnings=(*pair.warnings, *made.warnings), figures=figures)

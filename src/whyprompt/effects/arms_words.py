@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from whyprompt._words import counted, format_number, percent
 from whyprompt.effects.assumptions import FEW_ROWS, not_claimed
-from whyprompt.effects.result import method_words
+from whyprompt.effects.headline import method_words
 from whyprompt.effects.several import excludes_zero
 from whyprompt.results import Assumption
 from whyprompt.stats.rules import SMD_LIMIT

@@ -13,8 +13,8 @@ import numpy as np
 
 from whyprompt._words import format_number, p_words, percent
 from whyprompt.effects.assumptions import not_claimed
+from whyprompt.effects.headline import method_words
 from whyprompt.effects.measures import ratio_of, stated
-from whyprompt.effects.result import method_words
 from whyprompt.effects.several import EffectsResult, excludes_zero
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.results import Assumption, Estimate, with_holm

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._arguments import confidence
-from whyprompt._words import counted, format_number, p_words
+from whyprompt._words import counted, format_number
+from whyprompt.effects.headline import exact_against_interval
 from whyprompt.effects.measures import is_binary, ratio_measures
 from whyprompt.effects.paired_items import change_words, item_changes
 from whyprompt.effects.pairs import item_labels, mcnemar_p, mean_change, paired_differences, paired_scale
@@ -263,23 +264,3 @@ def _sentence(made: EffectResult, items: PairedItems) -> str:
         listed = ", ".join(f"{row.by}={row.label} ({format_number(row.estimate)})" for row in distinct)
         text += f" After adjustment for the number of subgroups, an effect is seen in {listed}."
     return text
-
-
-def exact_against_interval(made: EffectResult) -> str:
-    """Say that the exact McNemar p and the interval of a 0/1 outcome disagree, "" where they do not.
-
-    The interval is an approximation and the p is not: with few items that changed they may part.
-    """
-    p = None if made.items is None else made.items.mcnemar_p
-    low, high = made.ci_low, made.ci_high
-    if p is None or low is None or high is None or (low <= 0 <= high) == (p >= 1 - made.level):
-        return ""
-    if p < 1 - made.level:
-        return (
-            f"The interval, an approximation, includes zero, and the exact McNemar p is {p_words(p)}: these"
-            " items hardly decide the sign."
-        )
-    return (
-        f"The interval, an approximation, leaves zero out, and the exact McNemar p, {p_words(p)}, does not"
-        " bear it out: these items hardly decide the sign."
-    )

@@ -13,6 +13,7 @@ import numpy as np
 
 from whyprompt._summary import balance_text, figures, measure_lines, parts_table
 from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt.effects.headline import headline, method_words
 from whyprompt.effects.paired_items import item_states
 from whyprompt.effects.power import detectable_effect, items_needed
 from whyprompt.errors import EstimationError
@@ -38,12 +39,6 @@ _ESTIMAND_NAMES = {
     "late": "the average effect on the rows whose arm follows the instrument",
 }
 _HELP = "Randomising the arm, running both arms on the same items, or naming the confounders would help."
-# A method that is an option's word and no word of a sentence.
-_METHOD_NAMES = {
-    "naive": "difference of means",
-    "paired": "differences within items",
-    "2sls": "two-stage least squares",
-}
 
 
 def estimand_words(
@@ -64,11 +59,6 @@ def estimand_words(
         return _ESTIMAND_NAMES.get(estimand, estimand)
     which = {"att": "treated rows", "atc": "control rows", "ate": "rows"}[estimand]
     return f"the average effect {'over' if estimand == 'ate' else 'on'} the {m} of {n} {which} that {how}"
-
-
-def method_words(method: str) -> str:
-    """Return the name of a method as it stands in a sentence, behind "by"."""
-    return _METHOD_NAMES.get(method, method)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,6 +285,9 @@ class EffectResult(Result):
         """
         table = rows_frame(self.balance, BalanceRow)
         return table.drop(columns=["worst_pair", "correlation_before", "correlation_after"])
+
+    def _first(self) -> list[str]:
+        return [headline(self), self.sentence]
 
     def _blocks(self) -> list[str]:
         out = [figures(self.overall, level=self.level, how=self.std_error_method)]

@@ -10,7 +10,7 @@ import numpy as np
 from whyprompt._summary import balance_text, parts_table
 from whyprompt._words import format_number, percent
 from whyprompt.effects.assumptions import not_claimed
-from whyprompt.effects.result import method_words
+from whyprompt.effects.headline import method_words
 from whyprompt.errors import EstimationError
 from whyprompt.results import Estimate, Result, unlisted, with_holm
 from whyprompt.stats.several import more_by_steps

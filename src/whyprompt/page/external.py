@@ -10,7 +10,7 @@ from markupsafe import Markup
 from whyprompt import charts
 from whyprompt._words import percent
 from whyprompt.charts.rows import rows_used
-from whyprompt.effects.result import method_words
+from whyprompt.effects.headline import method_words
 from whyprompt.graph.model import CausalGraph
 from whyprompt.page.blocks import (
     Cell,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from whyprompt import charts
 from whyprompt._words import counted
 from whyprompt.effects.checks.hidden import sensitivity_report
-from whyprompt.effects.result import method_words
+from whyprompt.effects.headline import method_words
 from whyprompt.errors import EstimationError
 from whyprompt.page.blocks import Cell, Text, details, draw, interval, num, p_value, table
 

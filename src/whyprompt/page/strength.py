@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from whyprompt._words import format_number, p_words, percent
-from whyprompt.effects.paired import exact_against_interval
+from whyprompt.effects.headline import exact_against_interval
 
 if TYPE_CHECKING:
     from whyprompt.effects.result import EffectResult

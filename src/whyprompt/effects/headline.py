@@ -1,0 +1,308 @@
+"""An effect for someone who decides: from what to what, and the verdict.
+
+A verdict is read off the interval (and the exact p of a 0/1 outcome), so that it says no more than they do.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from whyprompt._words import counted, format_number, p_words, percent
+from whyprompt.effects.power import detectable_effect
+
+# An `EffectResult`, whose summary begins with the headline: to import it here would close a circle.
+_Effect = Any
+
+Verdict = Literal[
+    "better", "worse", "higher", "lower", "no worse", "alike", "undecided", "no interval", "no effect"
+]
+
+# Outcomes of which it is known that more, or less, is better: by name, for a column says no more of itself.
+# A log-probability is not among them: a right answer that is likelier may still not be given. Nor is "score".
+_RIGHT = {
+    *("exact_match", "numeric_match", "string_match", "choice_match", "code_match", "multiple_choice"),
+    *("match", "includes", "accuracy", "acc", "correct", "is_correct", "em", "pass", "passed", "pass@1"),
+}
+_HIGHER = {*_RIGHT, "token_f1", "f1", "acc_norm", "well_formed", "quasi_exact_match", "bleu", "rouge"}
+_LOWER = {"perplexity", "error_rate", "wer", "cer"}
+# A method that is an option's word and no word of a sentence.
+_METHOD_NAMES = {
+    "naive": "difference of means",
+    "paired": "differences within items",
+    "2sls": "two-stage least squares",
+}
+POWER = 0.8
+
+
+def better_way(result: _Effect) -> int:
+    """Say which way is better: 1 up, -1 down, 0 where it is not known of the outcome."""
+    stated = result.figures.get("better")
+    if stated is not None:
+        return 1 if stated == "higher" else -1
+    name = result.outcome.lower()
+    return 1 if name in _HIGHER else -1 if name in _LOWER else 0
+
+
+def no_effect(result: _Effect) -> str:
+    """Say why the difference is no effect of the arm, "" where nothing says so."""
+    if result.figures.get("same_prompts"):
+        return "noise, for both arms were sent the same prompts"
+    failed = [repr(a.name) for a in result.assumptions if a.status == "fails"]
+    if failed:
+        return f"not to be called an effect, for {' and '.join(failed)} {_fail(failed)}"
+    if any(a.name == "exchangeability" and a.detail.startswith("nothing was") for a in result.assumptions):
+        return "a comparison and no effect, for nothing was adjusted for"
+    return ""
+
+
+def _fail(names: list[str]) -> str:
+    return "fails its check" if len(names) == 1 else "fail their checks"
+
+
+def method_words(method: str) -> str:
+    """Return the name of a method as it stands in a sentence, behind "by"."""
+    return _METHOD_NAMES.get(method, method)
+
+
+def exact_against_interval(result: _Effect) -> str:
+    """Say that the exact McNemar p and the interval of a 0/1 outcome disagree, "" where they do not.
+
+    The interval is an approximation and the p is not: with few items that changed they may part.
+    """
+    p = None if result.items is None else result.items.mcnemar_p
+    low, high = result.ci_low, result.ci_high
+    if p is None or low is None or high is None or (low <= 0 <= high) == (p >= 1 - result.level):
+        return ""
+    if p < 1 - result.level:
+        return (
+            f"The interval, an approximation, includes zero, and the exact McNemar p is {p_words(p)}: these"
+            " items hardly decide the sign."
+        )
+    return (
+        f"The interval, an approximation, leaves zero out, and the exact McNemar p, {p_words(p)}, does not"
+        " bear it out: these items hardly decide the sign."
+    )
+
+
+def verdict(result: _Effect) -> Verdict:
+    """Give the verdict on an effect, by its interval.
+
+    Parameters
+    ----------
+    result : EffectResult
+        Its figures ``better`` ("higher" or "lower") and ``margin`` (in units of the outcome) count where they
+        are there, as of a study's ``effect.better`` and ``effect.margin``.
+
+    Returns
+    -------
+    {"better", "worse", "higher", "lower", "no worse", "alike", "undecided", "no interval", "no effect"}
+        ``"higher"`` and ``"lower"`` where it is not known which is better. ``"no worse"``: the interval
+        includes zero, and excludes that it is worse by the margin or more; ``"alike"``: the same of both
+        sides, where it is not known which is worse.
+
+    Notes
+    -----
+    The rule, in this order: what is no effect of the arm is none; without an interval nothing is said; a sign
+    is settled where the interval leaves zero out and the exact p of a 0/1 outcome bears it out; else a margin
+    may be (a two-sided interval of 95% is then a one-sided test at 2.5%); else it is undecided.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from whyprompt import estimate_effect
+    >>> frame = pd.DataFrame({"item_id": [1, 1, 2, 2, 3, 3], "arm": ["a", "b"] * 3})
+    >>> frame["y"] = [1.0, 2.0, 1.0, 4.0, 0.0, 2.0]
+    >>> found = estimate_effect(
+    ...     frame, treatment="arm", outcome="y", treated="b", control="a", design="paired"
+    ... )
+    >>> verdict(found)
+    'undecided'
+    """
+    low, high, way = result.ci_low, result.ci_high, better_way(result)
+    if no_effect(result):
+        return "no effect"
+    if low is None or high is None:
+        return "no interval"
+    if exact_against_interval(result):
+        return "undecided"
+    if low > 0 or high < 0:
+        side = 1 if low > 0 else -1
+        if way == 0:
+            return "higher" if side > 0 else "lower"
+        return "better" if side == way else "worse"
+    margin = _margin(result)
+    if margin is not None and way and (low if way > 0 else -high) > -margin:
+        return "no worse"
+    if margin is not None and not way and max(-low, high) < margin:
+        return "alike"
+    return "undecided"
+
+
+def _margin(result: _Effect) -> float | None:
+    stated = result.figures.get("margin")
+    return float(stated) if isinstance(stated, int | float) else None
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+def of_shares(result: _Effect) -> bool:
+    """Say whether means are shares of trials: of a 0/1 outcome."""
+    return bool(result.measures)
+
+
+def _decimals(result: _Effect) -> int:
+    """Give the decimals of percentages: as few as tell both means, and the ends of the interval from zero."""
+    told = [abs(v) for v in (result.ci_low, result.ci_high, result.estimate) if v]
+    least = min(told, default=1.0)
+    wide = 1.0 if result.ci_low is None or result.ci_high is None else result.ci_high - result.ci_low
+    by_width = 0 if wide >= 0.015 else 1 if wide >= 0.0015 else 2
+    return max(by_width, min(3, next((d for d in range(4) if round(100 * least, d)), 3)))
+
+
+def size_words(result: _Effect, value: float, *, unit: bool = True) -> str:
+    """Write a change: in points of a 0/1 outcome, else in the outcome's own units."""
+    if not of_shares(result):
+        return _plain(value)
+    text = f"{100 * value:.{_decimals(result)}f}"
+    text = text.lstrip("-") if not float(text) else text
+    return text + ((" point" if float(text) == 1 else " points") if unit else "")
+
+
+def _plain(value: float) -> str:
+    return format_number(value, digits=3)
+
+
+def mean_words(result: _Effect, value: float) -> str:
+    """Write a mean of the outcome: in percent of a 0/1 outcome."""
+    return f"{100 * value:.{_decimals(result)}f}%" if of_shares(result) else _plain(value)
+
+
+def means(result: _Effect) -> tuple[float, float] | None:
+    """Give both arms' means, control first; None where the estimate is not their difference."""
+    before, after = result.mean_control, result.mean_treated
+    if before is None or after is None or not math.isfinite(after - before):
+        return None
+    size = max(abs(before), abs(after), abs(result.estimate), 1e-300)
+    return (before, after) if abs(after - before - result.estimate) <= 1e-6 * size else None
+
+
+def interval_words(result: _Effect) -> str:
+    """Give the interval of the change in the words of the headline."""
+    low, high = result.ci_low, result.ci_high
+    if low is None or high is None:
+        return "no interval"
+    ends = f"{size_words(result, low, unit=False)} to {size_words(result, high)}"
+    return f"{percent(result.level)} interval {ends}"
+
+
+# --------------------------------------------------------------------------------------------- sentences
+def headline(result: _Effect) -> str:
+    """Say from what to what, and the verdict: the first sentence of the page and of the command line.
+
+    Parameters
+    ----------
+    result : EffectResult
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from whyprompt import estimate_effect
+    >>> rows = [(i, arm, int(i % 5 > 1 or arm == "b" and i > 40)) for i in range(60) for arm in "ab"]
+    >>> frame = pd.DataFrame(rows, columns=["item_id", "arm", "correct"])
+    >>> found = estimate_effect(
+    ...     frame, treatment="arm", outcome="correct", treated="b", control="a", design="paired"
+    ... )
+    >>> headline(found)
+    '60% right becomes 72%: better, by 2 to 20 points (95% interval).'
+    """
+    what = verdict(result)
+    if what == "no effect":
+        return f"{_beside(result)}: {no_effect(result)}."
+    return f"{_from_to(result)}: {_said(result, what)}{condition(result)}."
+
+
+def _named(result: _Effect) -> str:
+    return "right" if result.outcome.lower() in _RIGHT else repr(result.outcome)
+
+
+def _from_to(result: _Effect) -> str:
+    both = means(result)
+    if both is None:
+        return f"{result.outcome!r} changes by {size_words(result, result.estimate)}"
+    before, after = (mean_words(result, value) for value in both)
+    name = f"{before} {_named(result)}" if of_shares(result) else f"{result.outcome!r}, {before} on average,"
+    return f"{name} {'stays at' if before == after else 'becomes'} {after}"
+
+
+def _beside(result: _Effect) -> str:
+    both = means(result)
+    if both is None:
+        return f"{result.outcome!r} differs by {size_words(result, result.estimate)}"
+    before, after = (mean_words(result, value) for value in both)
+    first = (
+        f"{before} {_named(result)}" if of_shares(result) else f"{result.outcome!r} is {before} on average"
+    )
+    return f"{first} under {result.control!r} and {after} under {result.treated!r}"
+
+
+def _said(result: _Effect, what: Verdict) -> str:
+    low, high, margin = result.ci_low, result.ci_high, _margin(result)
+    if low is None or high is None:
+        return "undecided, for there is no interval"
+    if what in {"better", "worse", "higher", "lower"}:
+        small, large = sorted((abs(low), abs(high)))
+        ends = f"{size_words(result, small, unit=False)} to {size_words(result, large)}"
+        return f"{what}, by {ends} ({percent(result.level)} interval)"
+    if what in {"no worse", "alike"} and margin is not None:
+        words = "no worse than" if what == "no worse" else "alike within"
+        return f"{words} the margin of {size_words(result, margin)} allows ({interval_words(result)})"
+    text = f"undecided ({interval_words(result)})"
+    least = detectable(result)
+    if exact_against_interval(result):
+        return f"{text}; the interval and the exact test part"
+    if margin is not None:
+        return f"{text}; the margin of {size_words(result, margin)} is not excluded"
+    if least is None:
+        return text
+    return f"{text}; {size_words(result, least)} would be needed to see it with these {_units(result)}"
+
+
+def condition(result: _Effect) -> str:
+    """Say what the sentence hangs on where chance did not decide the arm, or more than the arm differed."""
+    if result.figures.get("one_treatment"):
+        return ", by all at once that differs between the runs"
+    if result.items is not None:
+        return ""
+    open_ones = [a.name for a in result.assumptions if a.status == "untestable"]
+    if not open_ones:
+        return ""
+    names = result.confounders
+    if not names or "exchangeability" not in open_ones:
+        return ", if what it rests on holds"
+    if len(names) > 2:
+        return f", if the {len(names)} confounders adjusted for are all there are"
+    return f", if {' and '.join(map(repr, names))} {'is' if len(names) == 1 else 'are'} all that confounds it"
+
+
+def _units(result: _Effect) -> str:
+    if result.items is not None:
+        return counted(result.n_pairs, "item")
+    return counted(result.n_treated_used + result.n_control_used, "row")
+
+
+def detectable(result: _Effect) -> float | None:
+    """Give the change that these items or rows show with power 0.8; None where their spread is not known."""
+    if result.minimum_detectable is not None:
+        return float(result.minimum_detectable)
+    if not result.std_error:
+        return None
+    return detectable_effect(result.std_error, df=result.df or 1e6, level=result.level, power=POWER)
+
+
+def question(result: _Effect) -> str:
+    """Ask what the result answers, where nobody has asked it in words."""
+    return f"Does {result.treated!r} instead of {result.control!r} change {result.outcome!r}?"

@@ -1,0 +1,214 @@
+"""The first sentence, and what stands under it: they say what the interval bears, and no more."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from whyprompt import estimate_effect
+from whyprompt.effects.headline import better_way, detectable, headline, mean_words, question, verdict
+from whyprompt.effects.outlook import harmed, noise_share, settles, sure
+
+
+def paired(outcome="correct", *, gains=8, losses=2, same=(20, 20), repeats=1, **options):
+    """Give items of which so many rise, fall, and stay wrong and right."""
+    pairs = [(0, 1)] * gains + [(1, 0)] * losses + [(0, 0)] * same[0] + [(1, 1)] * same[1]
+    rows = [
+        (k, arm, float(y))
+        for k, both in enumerate(pairs)
+        for arm, y in zip("ab", both, strict=True)
+        for _ in range(repeats)
+    ]
+    frame = pd.DataFrame(rows, columns=["item_id", "arm", outcome])
+    return estimate_effect(
+        frame, treatment="arm", outcome=outcome, treated="b", control="a", design="paired", **options
+    )
+
+
+def with_ends(result, low, high, **figures):
+    middle = (low + high) / 2
+    items = replace(result.items, mcnemar_p=None)
+    overall = replace(
+        result.overall, estimate=middle, ci_low=low, ci_high=high, mean_treated=result.mean_control + middle
+    )
+    return replace(result, overall=overall, items=items, figures={**result.figures, **figures})
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "figures", "expected"),
+    [
+        (0.04, 0.13, {}, "better"),
+        (-0.13, -0.04, {}, "worse"),
+        (-0.14, 0.06, {}, "undecided"),
+        (-0.04, 0.06, {"margin": 0.05}, "no worse"),
+        (-0.06, 0.06, {"margin": 0.05}, "undecided"),
+        (0.0, 0.13, {}, "undecided"),
+        # What is worse is worse, however wide the margin.
+        (-0.03, -0.01, {"margin": 0.05}, "worse"),
+        (0.04, 0.13, {"better": "lower"}, "worse"),
+        (-0.13, -0.04, {"better": "lower"}, "better"),
+        (-0.06, 0.04, {"better": "lower", "margin": 0.05}, "no worse"),
+    ],
+)
+def test_the_verdict_is_the_intervals(low, high, figures, expected):
+    result = with_ends(paired(), low, high, **figures)
+    assert verdict(result) == expected
+    said = headline(result)
+    assert expected.split()[0] in said
+    if expected in {"better", "worse"}:
+        ends = sorted(round(100 * abs(end)) for end in (low, high))
+        assert f"by {ends[0]} to {ends[1]} points (95% interval)" in said
+    else:
+        assert f"95% interval {round(100 * low)} to {round(100 * high)} points" in said
+    assert ("margin of 5 points" in said) == ("margin" in figures and expected != "worse")
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [("exact_match", 1), ("accuracy", 1), ("perplexity", -1), ("log_prob", 0), ("score", 0), ("refused", 0)],
+)
+def test_better_is_said_only_where_it_is_known(name, way):
+    result = with_ends(paired(name), 0.04, 0.13)
+    assert better_way(result) == way
+    assert verdict(result) == {1: "better", -1: "worse", 0: "higher"}[way]
+    assert ("right becomes" in headline(result)) == (way > 0)
+    # Of what has no better side, alike is what lies within the margin on both.
+    close = with_ends(paired(name), -0.03, 0.04, margin=0.05)
+    assert verdict(close) == ("no worse" if way else "alike")
+
+
+def test_an_exact_test_that_parts_from_the_interval_leaves_it_undecided():
+    result = paired(gains=6, losses=0, same=(60, 60))
+    low = replace(result.overall, ci_low=0.001, ci_high=0.09)
+    apart = replace(result, overall=low, items=replace(result.items, mcnemar_p=0.07))
+    assert verdict(apart) == "undecided"
+    assert "the interval and the exact test part" in headline(apart)
+    assert "exact McNemar p, 0.070, does not bear it out" in sure(apart)
+
+
+def test_the_sentence_is_from_what_to_what():
+    result = paired(gains=9, losses=3, same=(28, 20))
+    assert mean_words(result, result.mean_control) == "38%"
+    assert headline(result).startswith("38% right becomes 48%: undecided (95% interval ")
+    needed = round(100 * result.minimum_detectable)
+    assert f"; {needed} points would be needed to see it with these 60 items." in headline(result)
+    assert result.summary().split("\n\n")[:2] == [headline(result), result.sentence]
+    assert question(result) == "Does 'b' instead of 'a' change 'correct'?"
+
+
+def test_small_changes_of_many_items_have_the_decimals_that_tell_them():
+    result = paired(gains=260, losses=200, same=(20_000, 20_000))
+    before, after, low, high = map(float, re.findall(r"[\d.]+(?=%| to| points)", headline(result))[:4])
+    assert before < after
+    assert 0 < low < high
+    assert high == pytest.approx(100 * result.ci_high, abs=0.006)
+
+
+def test_what_is_no_effect_is_not_called_one():
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"arm": rng.integers(0, 2, 300), "x": rng.normal(size=300)})
+    frame["correct"] = (rng.random(300) < 0.3 + 0.3 * frame["arm"]).astype(float)
+    naive = estimate_effect(frame, treatment="arm", outcome="correct", method="naive")
+    assert verdict(naive) == "no effect"
+    assert "right under '0' and" in headline(naive)
+    assert headline(naive).endswith("a comparison and no effect, for nothing was adjusted for.")
+    assert "becomes" not in headline(naive)
+    adjusted = estimate_effect(frame, treatment="arm", outcome="correct", confounders=["x"])
+    assert verdict(adjusted) == "better"
+    assert headline(adjusted).endswith("(95% interval), if 'x' is all that confounds it.")
+    drawn = estimate_effect(frame, treatment="arm", outcome="correct", design="randomized")
+    assert headline(drawn).endswith("points (95% interval).")
+    failed = replace(adjusted.assumptions[0], name="balance", status="fails")
+    broken = replace(adjusted, assumptions=(*adjusted.assumptions, failed))
+    assert headline(broken).endswith("not to be called an effect, for 'balance' fails its check.")
+    assert "lot" in settles(broken)
+    same = replace(drawn, figures={"same_prompts": 1.0})
+    assert headline(same).endswith("noise, for both arms were sent the same prompts.")
+
+
+def test_what_would_settle_it_has_the_power_that_it_says():
+    result = paired(gains=9, losses=3, same=(28, 20))
+    many = int(
+        re.search(r"would need about ([\d,]+) items under both arms", settles(result))[1].replace(",", "")
+    )
+    spread = result.std_error * np.sqrt(60)
+    shift = result.estimate * np.sqrt(many) / spread
+    q = stats.t.ppf(0.975, many - 1)
+    assert 0.80 <= stats.nct.sf(q, many - 1, shift) < 0.84
+    # And for rows, whose error is that of the method.
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"arm": rng.integers(0, 2, 400), "y": rng.normal(size=400)})
+    rows = estimate_effect(frame, treatment="arm", outcome="y", design="randomized")
+    least = detectable(rows)
+    q = stats.t.ppf(0.975, rows.df)
+    both = stats.nct.sf(q, rows.df, least / rows.std_error)
+    assert both == pytest.approx(0.8, abs=1e-3)
+
+
+def test_a_verdict_without_an_effect_is_as_rare_as_its_level_says():
+    rng = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(200):
+        y = rng.random((60, 2)) < 0.5
+        frame = pd.DataFrame(
+            {
+                "item_id": np.repeat(np.arange(60), 2),
+                "arm": ["a", "b"] * 60,
+                "correct": y.ravel().astype(float),
+            }
+        )
+        made = estimate_effect(
+            frame, treatment="arm", outcome="correct", treated="b", control="a", design="paired"
+        )
+        wrong += verdict(made) != "undecided"
+    assert stats.binom.sf(wrong - 1, 200, 0.05) > 0.01
+
+
+def test_who_is_harmed_is_told_from_chance_where_repeats_can():
+    assert "2 of 50 items went from right to wrong in these trials" in harmed(paired())
+    many = paired(gains=20, losses=20, same=(10, 10), repeats=6)
+    bound = many.items.harmed_at_least
+    assert bound > 0
+    assert harmed(many).startswith(f"At least {bound} of 60 items")
+    lower = replace(many, figures={"better": "lower"})
+    assert harmed(lower).startswith(f"At least {many.items.gain_at_least} of 60 items")
+    unknown = paired("refused")
+    assert "2 of 50 items fell and 8 rose" in harmed(unknown)
+    assert "'log_prob'" not in harmed(paired("log_prob"))
+
+
+def test_a_part_that_goes_the_other_way_is_named():
+    rng = np.random.default_rng(4)
+    rows = [
+        (k, arm, task, (1 if task == "x" else -1) * (arm == "b") + rng.normal(0, 0.3))
+        for k in range(60)
+        for task in ["x" if k < 40 else "z"]
+        for arm in "ab"
+    ]
+    frame = pd.DataFrame(rows, columns=["item_id", "arm", "task", "correct"])
+    made = estimate_effect(
+        frame, treatment="arm", outcome="correct", treated="b", control="a", design="paired", by="task"
+    )
+    assert "It goes worse in z (-0.9" in harmed(made)
+
+
+def test_noise_of_repeats_is_told_from_the_spread_of_items():
+    rng = np.random.default_rng(5)
+    own = rng.normal(0, 1, 300)
+    rows = [
+        (k, arm, own[k] * (arm == "b") + rng.normal(0, 1))
+        for k in range(300)
+        for arm in "ab"
+        for _ in range(2)
+    ]
+    frame = pd.DataFrame(rows, columns=["item_id", "arm", "y"])
+    made = estimate_effect(frame, treatment="arm", outcome="y", treated="b", control="a", design="paired")
+    # Two means of two draws of variance one: one of noise beside one of the items' own.
+    assert noise_share(made) == pytest.approx(0.5, abs=0.08)
+    assert "More repeats would help too" in settles(made)
+    assert noise_share(paired()) is None
