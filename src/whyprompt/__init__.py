@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from whyprompt.effects.prepare.recipe import prepare_table
     from whyprompt.effects.whom.heterogeneity import heterogeneous_effects
     from whyprompt.effects.whom.policy import prompt_policy
+    from whyprompt.examples.tables import load_example
     from whyprompt.graph.model import CausalGraph
     from whyprompt.mediation.capture import capture_attention
     from whyprompt.mediation.inference import contrast_heads, infer_heads
@@ -85,6 +86,7 @@ __all__ = [
     "joint_effect",
     "knockout_sweep",
     "layer_sweep",
+    "load_example",
     "load_model",
     "load_study",
     "load_trials",
@@ -143,6 +145,7 @@ _HOMES = {
     "effects.prepare.recipe": ("prepare_table",),
     "effects.whom.heterogeneity": ("heterogeneous_effects",),
     "effects.whom.policy": ("prompt_policy",),
+    "examples.tables": ("load_example",),
     "graph.model": ("CausalGraph",),
     "mediation.capture": ("capture_attention",),
     "mediation.inference": ("contrast_heads", "infer_heads"),

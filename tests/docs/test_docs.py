@@ -158,8 +158,8 @@ def test_the_page_of_the_command_line_names_every_option_and_no_other():
         "compare": ["compare"],
         "import": ["import"],
         "export": ["export"],
-        "data": ["data example1", "data example2"],
-        "schema and doctor": ["schema", "doctor"],
+        "data": ["data table", "data example1", "data example2"],
+        "schema, doctor and skill": ["schema", "doctor", "skill"],
     }
     assert set(parts) == set(sections)
     known = verbs()

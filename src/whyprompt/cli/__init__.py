@@ -49,6 +49,7 @@ app.command()(_run.export)
 app.command("import")(_logs.import_)
 app.command()(_run.schema)
 app.command()(_run.doctor)
+app.command()(_run.skill)
 app.add_typer(_data.app, name="data")
 
 _STOPPED = 128 + signal.SIGINT

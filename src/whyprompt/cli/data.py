@@ -1,4 +1,4 @@
-"""``whyprompt data``: the data of the two worked examples, prepared, explored and saved."""
+"""``whyprompt data``: small tables to try things on, and the data of the two worked examples."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import typer
 
 from whyprompt._files import whole_file
 from whyprompt.cli.common import AsJson, put, say
+from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
     from whyprompt.examples.prepare import ExampleData
 
 app = typer.Typer(
-    help="Prepare, explore and save the data of the two worked examples.",
+    help="Save a small table to try things on; prepare and explore the data of the two worked examples.",
     no_args_is_help=True,
     rich_markup_mode=None,
     add_completion=False,
@@ -27,6 +28,27 @@ _Examples = Annotated[
 _Words = Annotated[int, typer.Option(min=1, help="Longer questions are left out, and counted.")]
 _Seed = Annotated[int, typer.Option(min=0, help="Of the draw, and of generators.")]
 _Charts = Annotated[bool, typer.Option("--charts/--no-charts", help="Draw the exploration as PNG files.")]
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(help="'log', 'paired' or 'rollout'.", metavar="NAME")],
+    file: Annotated[Path, typer.Argument(help="Gets it: .csv or .parquet.", metavar="FILE")],
+    as_json: AsJson = False,
+) -> None:
+    """Save one of the tables that come with the package: whyprompt data table log logs.csv."""
+    from whyprompt.examples.tables import load_example
+
+    frame = load_example(name)
+    if file.suffix not in {".csv", ".parquet"}:
+        raise DataError(f"{file} ends in neither .csv nor .parquet")
+    with whole_file(file) as place:
+        if file.suffix == ".csv":
+            frame.to_csv(place, index=False)
+        else:
+            frame.to_parquet(place, index=False)
+    content = {"file": str(file), "rows": len(frame), "columns": list(frame.columns)}
+    put(content, f"{len(frame)} rows in {file}: {', '.join(frame.columns)}", as_json=as_json)
 
 
 @app.command()
