@@ -208,6 +208,28 @@ def test_levels_of_one_arm_items_other_arms_and_a_graph(tables, tmp_path):
             estimate_effect(shown, method="ipw", estimand="ate", cluster="none", **asked, **more)
 
 
+def test_known_chances_that_do_not_fit_or_lie_unused_and_a_moved_covariate_are_said(tables, tmp_path):
+    frame = tables["number"][0].assign(other=lambda t: 1.0 - t["share"])
+    path = str(tmp_path / "t.parquet")
+    frame.to_parquet(path)
+    asked = {**ARMS, "confounders": ["x"], "method": "ipw", "cluster": "none"}
+    assert any("other" in text for text in same(frame, path, propensity="other", **asked).warnings)
+    named = frame.rename(columns={"share": "propensity"})
+    named.to_parquet(path)
+    assert any("propensity" in text for text in same(named, path, **asked).warnings)
+    apart = frame.assign(x=frame["x"] + 2.0 * (frame["arm"] == "cot"))
+    apart.to_parquet(path)
+    found = same(apart, path, **{**asked, "method": "naive", "design": "randomized"})
+    assert any("x" in str(a) and a.status == "fails" for a in found.assumptions)
+    items = apart.assign(item_id=np.arange(len(apart)) // 2)
+    items["arm"] = np.where(items.index % 2, "cot", "direct")
+    items["x"] = items["z"] + 2.0 * (items["arm"] == "cot") + 0.1 * (items.index % 3)
+    items.to_parquet(path)
+    for shown, more in ((items, {}), (path, PASSES)):
+        with pytest.raises(EstimationError, match=r"the arm moves x .* in the same 'item_id'"):
+            estimate_effect(shown, **{**ARMS, "confounders": ["x"], "method": "ipw"}, **more)
+
+
 def test_rows_are_dealt_alike_by_place_where_they_are_very_many(tables, monkeypatch):
     """Beyond so many rows folds follow from places, in memory and not; here from the first row on."""
     frame, path = tables["number"]
