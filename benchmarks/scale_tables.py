@@ -33,6 +33,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "ipw": {"method": "ipw", "estimand": "ate"},
     "overlap": {"method": "overlap"},
     "entropy": {"method": "entropy"},
+    "nearest": {"method": "nearest"},
     "aipw": {"method": {"aipw": TEXTBOOK}, "propensity": "logit", "estimand": "ate"},
 }
 COMPARED = ("estimate", "std_error", "ci_low", "ci_high", "mean_treated", "mean_control")

@@ -12,9 +12,11 @@ import pytest
 
 from whyprompt import CausalGraph, estimate_effect
 from whyprompt.effects.assumptions import describe_assumptions
-from whyprompt.effects.large import source
+from whyprompt.effects.large import source, sweep
 from whyprompt.effects.methods import aipw
 from whyprompt.effects.methods.aipw import hashed_folds, hashed_sql
+from whyprompt.effects.methods.matched import on_grid
+from whyprompt.effects.methods.nearest import match_nearest
 from whyprompt.errors import DataError, EstimationError, GraphError
 
 ARMS = {"treatment": "arm", "outcome": "y", "treated": "cot", "control": "direct"}
@@ -97,7 +99,10 @@ def same(frame, path, **asked):
     assert [rounded(str(a)) for a in other.assumptions] == [rounded(str(a)) for a in one.assumptions]
     assert other.warnings[:-1] == one.warnings
     assert "DuckDB took its sums in passes" in other.warnings[-1]
-    assert {k: v for k, v in other.settings.items() if k != "table"} == one.settings
+    mine = {k: v for k, v in other.settings.items() if k != "table"}
+    assert mine == {
+        k: pytest.approx(v, rel=1e-12) if isinstance(v, float) else v for k, v in one.settings.items()
+    }
     assert other.std_error_method == one.std_error_method
     return other
 
@@ -116,6 +121,12 @@ CASES = [
     {"method": "entropy", "estimand": "ate", "cluster": "site"},
     {"method": "entropy", "estimand": "atc", "targets": "fixed"},
     *({**TEXTBOOK, "estimand": estimand} for estimand in ("att", "atc", "ate", "ato")),
+    {"method": "nearest"},
+    {"method": "nearest", "estimand": "atc", "cluster": "site"},
+    {"method": "nearest", "caliper": "none", "propensity": "share"},
+    {"method": "nearest", "caliper": 0.1, "distance": "logit", "order": "smallest"},
+    {"method": "nearest", "caliper": 0.02, "caliper_unit": "raw", "level": 0.9},
+    {"method": "nearest", "propensity": "share", "regression_adjustment": False},
     {**TEXTBOOK, "folds": 1, "cluster": "site"},
     {**TEXTBOOK, "propensity": "share", "folds": 2, "random_state": 3},
 ]
@@ -134,6 +145,7 @@ def test_every_digit_and_word_is_that_of_the_rows_in_memory(tables, asked):
         {"method": "ipw", "estimand": "ate"},
         {"method": "overlap"},
         {"method": "entropy", "estimand": "atc"},
+        {"method": "nearest"},
         {**TEXTBOOK, "estimand": "ate"},
     ],
     ids=lambda a: "-".join(str(v) for v in a.values()),
@@ -230,6 +242,76 @@ def test_known_chances_that_do_not_fit_or_lie_unused_and_a_moved_covariate_are_s
             estimate_effect(shown, **{**ARMS, "confounders": ["x"], "method": "ipw"}, **more)
 
 
+def test_pairs_are_those_of_memory_however_rows_lie_in_blocks(tmp_path, monkeypatch):
+    """Scores alone, all different, few different or both; blocks of few rows; a caliper, or none."""
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        monkeypatch.setattr(sweep, "_BLOCK", int(rng.integers(2, 40)))
+        n, share = int(rng.integers(4, 60)), rng.choice([0.2, 0.5, 0.8])
+        treated = rng.random(n) < share
+        treated[:2] = True, False
+        few, all_different = rng.integers(1, rng.choice([6, 20]), n) / 20, rng.uniform(0.05, 0.95, n)
+        score = on_grid(np.where(rng.random(n) < rng.choice([0.0, 0.5, 1.0]), few, all_different))
+        value, width = on_grid(np.log(score / (1 - score))), float(rng.choice([0.1, 0.4, np.inf]))
+        order, estimand = rng.choice(["largest", "smallest"]), rng.choice(["att", "atc"])
+        asked = {"estimand": estimand, "order": order, "caliper": (value, width)}
+        at = np.lexsort((np.arange(n), score))
+        place = np.argsort(at)
+        arms = []
+        for k, arm in enumerate((treated, ~treated)):
+            rows = at[arm[at]]
+            path = tmp_path / str(k)
+            path.write_bytes(sweep.Sorted.bytes_of(score[rows], value[rows], place[rows], rows))
+            arms.append(sweep.Sorted(path, len(rows)))
+        arms = arms if estimand == "att" else arms[::-1]
+        found = list(sweep.swept(*arms, width, largest=order == "largest", memory=10**6))
+        pairs = [np.concatenate([part[k] for part in found]).tolist() for k in (0, 1)]
+        try:
+            one = match_nearest(score, treated, **asked)
+        except EstimationError:
+            assert pairs == [[], []]
+        else:
+            assert pairs == [one.focal.tolist(), one.other.tolist()]
+
+
+def test_more_free_rows_in_a_caliper_than_memory_holds_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "_BLOCK", 50)
+    arms = []
+    for k, score in enumerate((np.linspace(0.1, 0.2, 60), np.linspace(0.3, 0.9, 400))):
+        n = len(score)
+        path = tmp_path / str(k)
+        path.write_bytes(sweep.Sorted.bytes_of(score, score, np.arange(n), np.arange(n)))
+        arms.append(sweep.Sorted(path, n))
+    assert len(list(sweep.swept(*arms, np.inf, largest=True, memory=20_000))) == 3
+    with pytest.raises(EstimationError, match="rows that are still free lie within a caliper"):
+        list(sweep.swept(*arms, np.inf, largest=True, memory=1_000))
+    arms[0] = arms[0]._replace(path=arms[1].path)
+    (tmp_path / "1").write_bytes(
+        sweep.Sorted.bytes_of(np.full(400, 0.5), np.zeros(400), np.arange(400), np.arange(400))
+    )
+    for several in ((arms[1], arms[0]), (arms[0]._replace(n_rows=1), arms[1])):
+        with pytest.raises(EstimationError, match="more rows share a score than memory holds"):
+            list(sweep.swept(*several, np.inf, largest=True, memory=1_000))
+
+
+def test_equal_rows_are_matched_in_the_order_of_the_table_or_of_a_column(tables, tmp_path):
+    frame = tables["number"][0].assign(x=lambda t: (t["x"] > 10) * 1.0, z=lambda t: t["z"].round())
+    frame["key"] = np.random.default_rng(1).permutation(len(frame)).astype(str)
+    # One row alone has its level in the matched sample: its regression goes through it.
+    frame["rare"] = np.where(frame.index == 7, "r", "s")
+    path = str(tmp_path / "t.parquet")
+    frame.to_parquet(path, row_group_size=100)
+    asked = {**ARMS, "confounders": ["x", "z", "b"], "method": "nearest"}
+    by_table = same(frame, path, **asked)
+    assert any("rows share their score" in text for text in by_table.warnings)
+    by_key = same(frame, path, tie_break="key", **asked)
+    assert not any("rows share their score" in text for text in by_key.warnings)
+    assert by_key.estimate != by_table.estimate
+    same(frame, path, **{**asked, "confounders": ["x", "z", "rare"]}, propensity="share", caliper=0.5)
+    with pytest.raises(DataError, match="'site' does not identify rows"):
+        estimate_effect(path, tie_break="site", **asked, **PASSES)
+
+
 def test_rows_are_dealt_alike_by_place_where_they_are_very_many(tables, monkeypatch):
     """Beyond so many rows folds follow from places, in memory and not; here from the first row on."""
     frame, path = tables["number"]
@@ -305,6 +387,11 @@ def test_bad_columns_are_refused_in_the_words_of_memory(tables, tmp_path, change
     [
         ({}, "the default, aipw with learned models, needs its rows"),
         ({"method": "kernel"}, "method 'kernel' is not offered"),
+        ({"method": "nearest", "exact": ["task"]}, "method 'nearest' with exact=('task',) is not offered"),
+        ({"method": "nearest", "ratio": 2}, "method 'nearest' with ratio=2 is not offered"),
+        ({"method": "nearest", "order": "closest"}, "with order='closest' is not offered"),
+        ({"method": "nearest", "estimand": "ate"}, "needs replacement for the ATE"),
+        ({"method": "nearest", "regression_adjustment": False}, "the error of an estimated score without"),
         ({"method": "aipw", "propensity": "logit"}, "weights are not calibrated"),
         ({**TEXTBOOK, "outcome_model": "boosted"}, "learned models need its rows"),
         ({**TEXTBOOK, "cluster": "site"}, "are not dealt to folds"),
@@ -320,8 +407,8 @@ def test_what_needs_rows_is_refused_with_what_is_offered(tables, asked, said):
     with pytest.raises(EstimationError) as error:
         estimate_effect(tables["number"][1], **{**ALL, **asked}, **PASSES)
     assert said in error.value.message
-    assert "may take 0 MB" in error.value.message or "cluster" in error.value.message
-    if "method" in said:
+    assert re.search("may take 0 MB|cluster|larger than memory", error.value.message)
+    if "kernel" in said:
         assert "naive, ipw, overlap, entropy" in str(error.value.hint)
 
 

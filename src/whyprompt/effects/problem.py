@@ -276,8 +276,13 @@ def _ranks(table: Table, name: str) -> Ints:
     values = table.keys(name, role="tie-break")
     _, rank = np.unique(values.astype(str) if values.dtype == object else values, return_inverse=True)
     if int(rank.max()) + 1 != len(rank):
-        raise DataError(
-            f"tie-break column {name!r} does not identify rows: a value occurs more than once",
-            hint="give a column with one value a row",
-        )
+        raise not_identified(name)
     return rank.astype(np.int64)
+
+
+def not_identified(name: str) -> DataError:
+    """Say that a column that is to order equal rows does not identify rows."""
+    return DataError(
+        f"tie-break column {name!r} does not identify rows: a value occurs more than once",
+        hint="give a column with one value a row",
+    )

@@ -353,13 +353,14 @@ def effect_sentence(
     design: str = "observational",
     repeats: str | None = None,
     item: str | None = None,
+    matched: bool = False,
 ) -> str:
     """Say the result so that a careful scientist would sign it.
 
     `confounders` are columns adjusted for or matched exactly on; the design ``"graph"`` is that of a graph
     which says that nothing needs adjusting; `repeats` is the column that rows repeat and that the interval
     allows for, where it was not asked to; `item` is the column of the items, where all were run under both
-    arms.
+    arms; of rows that were `matched` the result may have no list.
     """
     treated, control, outcome, method = result.treated, result.control, result.outcome, result.method
     estimate, low, high = result.estimate, result.ci_low, result.ci_high
@@ -377,7 +378,7 @@ def effect_sentence(
     unbalanced = [r for r in judged if r.smd_after is None or abs(r.smd_after) > SMD_LIMIT]
     change = f"a difference of {format_number(estimate)} in {outcome!r} ({interval})"
     # Weights leave out rows where they were told to trim, and not for want of a counterpart.
-    trimmed = result.matched is None
+    trimmed = result.matched is None and not matched
     whose = estimand_words(result.estimand, used, total, "are left" if trimmed else "could be matched")
     way_out = f"Both arms were run on the same {item!r}: compare each with itself." if item else ""
     again = f" Rows repeat {repeats!r}, which the interval allows for." if repeats else ""

@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 
+AFTER = "cluster-robust after regression adjustment"
+BY_CLUSTER = "influence values, CR2 by cluster, Satterthwaite df"
+
+
 def with_error(
     problem: Problem,
     plan: Plan,
@@ -169,7 +173,7 @@ def _clustered(
         np.unique(units[used], return_inverse=True)[1],
         influence=influence[used],
     )
-    return sums @ contrast, "influence values, CR2 by cluster, Satterthwaite df", df(contrast)
+    return sums @ contrast, BY_CLUSTER, df(contrast)
 
 
 def _of_residuals(
@@ -185,7 +189,7 @@ def _of_residuals(
         return influence[used], "HC2 after regression adjustment", df
     sums = np.bincount(matched.stratum[used], weights=influence[used]).astype(float)
     n = len(sums)
-    name = f"{'set' if matched.n_pairs == 0 else 'pair'}-cluster-robust after regression adjustment"
+    name = f"{'set' if matched.n_pairs == 0 else 'pair'}-{AFTER}"
     return sums * np.sqrt(n / (n - 1.0) if n > 1 else np.nan), name, max(n - 1.0, 1.0)
 
 

@@ -15,11 +15,13 @@ from whyprompt.effects.large.judged import (
     balance_of,
     errors_of_clusters,
     errors_of_means,
+    errors_of_pairs,
     errors_of_rows,
     left_by_sums,
     overlap_by_sums,
     sums_by_arm,
 )
+from whyprompt.effects.large.matched import by_pairs
 from whyprompt.effects.large.offered import refuse_clusters, refuse_rows
 from whyprompt.effects.large.robust import doubly_robust
 from whyprompt.effects.large.rows import Rows
@@ -41,6 +43,7 @@ from whyprompt.effects.methods.ipw import IPW
 from whyprompt.effects.methods.learners import LOGIT, score_column
 from whyprompt.effects.methods.make import settle_plan
 from whyprompt.effects.methods.naive import BY_CLUSTER, WELCH
+from whyprompt.effects.methods.nearest import Nearest
 from whyprompt.effects.methods.overlap import Overlap
 from whyprompt.effects.methods.weights import error_name, worth_little
 from whyprompt.effects.pipeline import no_error
@@ -49,6 +52,8 @@ from whyprompt.effects.result import EffectResult, effect_sentence
 from whyprompt.effects.separation import by_logit, explained, spared_words
 from whyprompt.effects.stated import adjusted_for, risk_words, settings_of, warnings_of
 from whyprompt.effects.subgroups import IMPOSSIBLE
+from whyprompt.effects.uncertainty import AFTER
+from whyprompt.effects.uncertainty import BY_CLUSTER as MATCHED_BY_CLUSTER
 from whyprompt.effects.units import NO_CLUSTER, settle_cluster
 from whyprompt.results import Estimate
 from whyprompt.stats.errors import interval
@@ -130,26 +135,21 @@ def large_effect(
         named, notes = settle_cluster(cluster, sampling)
         known = score_column(propensity) is not None
         refuse_clusters(plan, named, by_lot=design == "randomized" and bool(chosen) and not known)
-        rows = rows.read(
-            outcome,
-            chosen or (),
-            cluster=named,
-            propensity=score_column(propensity),
-            base_levels=base_levels,
-        )
+        asked: dict[str, Any] = {
+            "cluster": named,
+            "propensity": score_column(propensity),
+            "base_levels": base_levels,
+            "tie_break": getattr(plan.method, "tie_break", None),
+        }
+        rows = rows.read(outcome, chosen or (), **asked)
         refuse_moved_in(rows, item, chosen or (), graph)
         notes += chance_notes(rows, rows.known, {*(chosen or ()), outcome})
         whole = rows.n_arms()
         spared, rows = _spared(rows, plan, chosen or ())
         arms = rows.n_arms()
         if spared:
-            rows = rows.of_two_arms(treatment, rows.treated_level, rows.control_level).read(
-                outcome,
-                chosen or (),
-                cluster=named,
-                propensity=score_column(propensity),
-                base_levels=base_levels,
-            )
+            rows = rows.of_two_arms(treatment, rows.treated_level, rows.control_level)
+            rows = rows.read(outcome, chosen or (), **asked)
         both = item if item is not None and item.paired and cluster != NO_CLUSTER else None
         found = _estimated(
             rows,
@@ -215,6 +215,8 @@ def _weighed(rows: Rows, means: Means, plan: Plan) -> Weighed:
         return by_score(rows, means, plan, method)
     if isinstance(method, Entropy):
         return by_entropy(rows, means, plan, method)
+    if isinstance(method, Nearest):
+        return by_pairs(rows, means, plan, method)
     return doubly_robust(rows, means, plan, method) if isinstance(method, AIPW) else by_nothing(rows, means)
 
 
@@ -243,13 +245,18 @@ def _estimated(
     worth = (arms[0].worth, arms[1].worth)
     errors = _errors(rows, made, means, plan, influence, arms)
     error, df = errors.of(1.0, 1.0)
-    of_fit = () if naive else (*worth_little(worth, means.n, plan.estimand), *made.remarks)
+    used = (arms[0].used, arms[1].used)
+    of_fit: tuple[str, ...] = made.remarks
+    if not (naive or made.pairs):
+        of_fit = (*worth_little(worth, used, plan.estimand), *made.remarks)
+    if error is None and made.pairs:
+        of_fit += ("there are too few pairs or rows for a standard error",)
     if errors.clusters is not None:
         of_fit += few_clusters(errors.clusters, None if plan.method.dealt else df)
     in_one = None
     if errors.in_arms is not None and min(errors.in_arms) == 1:
         in_one = rows.treated_level if errors.in_arms[0] == 1 else rows.control_level
-    ends = [(float(a[0]), float(b[0])) for a, b in zip(means.low, means.high, strict=True)]
+    ends = made.ends or [(float(a[0]), float(b[0])) for a, b in zip(means.low, means.high, strict=True)]
     why = no_error(error if error is not None else 1.0, ends, means.ends, in_one)
     if why:
         of_fit, error, df = (*of_fit, why), None, None
@@ -267,8 +274,8 @@ def _estimated(
         df=df,
         n_treated=means.n[0] + lost[0],
         n_control=means.n[1] + lost[1],
-        n_treated_used=means.n[0],
-        n_control_used=means.n[1],
+        n_treated_used=used[0],
+        n_control_used=used[1],
         mean_treated=values[0],
         mean_control=values[1],
     )
@@ -346,6 +353,7 @@ def _estimated(
         design=settled,
         repeats=repeats,
         item=None if item is None else item.name,
+        matched=made.pairs > 0,
     )
     return replace(found, sentence=text + risk_words(values, measures))
 
@@ -363,6 +371,8 @@ def _errors(
         return errors_of_clusters(rows, made, influence, arms, known=naive, summed=dealt)
     if naive:
         return errors_of_means(means)
+    if made.pairs:
+        return errors_of_pairs(rows, made, influence)
     one, none = ((a.second / a.weight**2, a.fourth / a.weight**4) for a in arms)
     df = max((one[0] + none[0]) ** 2 / (one[1] + none[1]), 1.0)
     return errors_of_rows(rows, made, influence, None if dealt else df)
@@ -372,6 +382,8 @@ def _error_name(plan: Plan, made: Weighed, errors: Errors) -> str:
     clustered = errors.clusters is not None
     if plan.method.name == "naive":
         return BY_CLUSTER if clustered else WELCH
+    if made.pairs:
+        return MATCHED_BY_CLUSTER if clustered else made.how or f"pair-{AFTER}"
     known = made.known and (plan.method.dealt or plan.score_model in (None, LOGIT))
     return error_name(known=known, clustered=clustered)
 

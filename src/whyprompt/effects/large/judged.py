@@ -16,6 +16,8 @@ from whyprompt.stats.clusters import within_clusters
 from whyprompt.stats.left_over import Predicted, every
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
     from whyprompt.effects.checks.balance import Denominator
@@ -40,6 +42,8 @@ class Sums(NamedTuple):
     left: tuple[float, float]
     # Least and greatest score; sums of its variance and of that squared.
     score: tuple[float, float, float, float]
+    # Rows of a weight above 0.
+    used: int
     # Of the design's columns, centred: weighted sums, and of their squares.
     columns: Floats
     squares: Floats
@@ -58,6 +62,7 @@ def sums_by_arm(rows: Rows, made: Weighed) -> tuple[tuple[Sums, Sums], tuple[Flo
         if made.score
         else ["0"] * 4
     )
+    asked += ["count(*) filter (w > 0)" if made.pairs else "count(*)"]
     p = len(rows.x)
     asked += [f"sum(w * u{j})" for j in range(p)] + [f"sum(w * u{j} * u{j})" for j in range(p)]
     found = {
@@ -71,11 +76,10 @@ def sums_by_arm(rows: Rows, made: Weighed) -> tuple[tuple[Sums, Sums], tuple[Flo
                 "a weight is not a finite number: a propensity score is 0 or 1 to rounding",
                 hint="leave out what tells the arms apart, or weigh by overlap, method='overlap'",
             )
-        w, w2, w4, r, r2, *e = part[:9].tolist()
-        arms.append(
-            Sums(w, w2, w4, (r, r2), (e[0], e[1], e[2], e[3]), part[9 : 9 + p], part[9 + p : 9 + 2 * p])
-        )
-    return (arms[0], arms[1]), (found[True][9 + 2 * p :], found[False][9 + 2 * p :])
+        w, w2, w4, r, r2, *e, used = part[:10].tolist()
+        columns, squares = part[10 : 10 + p], part[10 + p : 10 + 2 * p]
+        arms.append(Sums(w, w2, w4, (r, r2), (e[0], e[1], e[2], e[3]), round(used), columns, squares))
+    return (arms[0], arms[1]), (found[True][10 + 2 * p :], found[False][10 + 2 * p :])
 
 
 # -------------------------------------------------------------------------------------------- errors
@@ -87,16 +91,38 @@ class Errors(NamedTuple):
     in_arms: tuple[int, int] | None = None
 
 
+def errors_of_pairs(rows: Rows, made: Weighed, influence: tuple[str, str]) -> Errors:
+    """Sum what rows add within pairs."""
+    one, none = influence
+    pairs = f"(select pair, {one} as i1, {none} as i0 from {made.relation} where w > 0)"
+    pairs = f"(select sum(i1) as i1, sum(i0) as i0 from {pairs} group by pair)"
+    factor = made.inflated * made.pairs / (made.pairs - 1.0) if made.pairs > 1 else np.nan
+    found = errors_of_sums(rows.first(["sum(i1 * i1)", "sum(i1 * i0)", "sum(i0 * i0)"], pairs), factor)
+
+    def error(one: float, none: float) -> tuple[float | None, float | None]:
+        size = found(one, none)
+        return (size if np.isfinite(size) else None), made.pairs - 1.0
+
+    return Errors(error)
+
+
+def errors_of_sums(sums: Sequence[float], factor: float = 1.0) -> Callable[[float, float], float]:
+    """Give the error of any combination of two means from the squares and products of their influence."""
+    a, b, c = sums
+
+    def error(one: float, none: float) -> float:
+        square = max(one * one * a - 2.0 * one * none * b + none * none * c, 0.0)
+        return float(np.sqrt(factor * square))
+
+    return error
+
+
 def errors_of_rows(rows: Rows, made: Weighed, influence: tuple[str, str], df: float | None) -> Errors:
     """Take the squares of what rows add to the means."""
     one, none = influence
     relation = f"(select {one} as i1, {none} as i0 from {made.relation})"
-    a, b, c = rows.first(["sum(i1 * i1)", "sum(i1 * i0)", "sum(i0 * i0)"], relation)
-
-    def error(one: float, none: float) -> tuple[float, float | None]:
-        return float(np.sqrt(max(one * one * a - 2.0 * one * none * b + none * none * c, 0.0))), df
-
-    return Errors(error)
+    error = errors_of_sums(rows.first(["sum(i1 * i1)", "sum(i1 * i0)", "sum(i0 * i0)"], relation))
+    return Errors(lambda one, none: (error(one, none), df))
 
 
 def errors_of_means(means: Means) -> Errors:
@@ -133,7 +159,7 @@ def errors_of_clusters(
     asked += ["sum(i1)", "sum(i0)"]
     columns = ", ".join(f"{sql} as g{k}" for k, sql in enumerate(asked))
     one, none = influence
-    relation = f"(select c, t, w, {one} as i1, {none} as i0 from {made.relation})"
+    relation = f"(select c, t, w, {one} as i1, {none} as i0 from {made.relation}{_of_used(made)})"
     rows.connection.execute(
         f"create or replace temp table clusters as select {columns} from {relation} group by c"
     )
@@ -167,6 +193,10 @@ def errors_of_clusters(
     return Errors(error, count, (int(in_arms[0]), int(in_arms[1])))
 
 
+def _of_used(made: Weighed) -> str:
+    return " where w > 0" if made.pairs else ""
+
+
 # -------------------------------------------------------------------------------------------- checks
 def balance_of(
     rows: Rows, means: Means, arms: tuple[Sums, Sums], denominator: Denominator
@@ -174,7 +204,7 @@ def balance_of(
     """Compare the arms in each covariate by means and variances; their distributions take a sort of each."""
     design, out = rows.design, []
     before = tuple(
-        Sums(n, n, n, (0.0, 0.0), (0.0, 0.0, 0.0, 0.0), gram[0, 2:], np.diag(gram)[2:])
+        Sums(n, n, n, (0.0, 0.0), (0.0, 0.0, 0.0, 0.0), n, gram[0, 2:], np.diag(gram)[2:])
         for n, gram in zip(means.n, means.grams, strict=True)
     )
     for name in dict.fromkeys(design.sources):
@@ -257,7 +287,7 @@ def overlap_by_sums(
         f"case when t then e < {literal(low0)} or e > {literal(high0)}"
         f" else e < {literal(low1)} or e > {literal(high1)} end"
     )
-    wanted = {"att": "t", "atc": "not t"}.get(estimand, "true")
+    wanted = {"att": "t", "atc": "not t"}.get(estimand, "true") + (" and w > 0" if made.pairs else "")
     if estimand != "ato":
         beyond = f"({beyond} or case when t then 1.0 - e else e end <= {literal(CHANCE * (1 + 1e-9))})"
     counted = "w" if estimand == "ato" else "1.0::double"
@@ -266,16 +296,17 @@ def overlap_by_sums(
         f"sum({counted}) filter ({wanted})",
     ]
     out, total = rows.first(asked, made.relation)
-    n = {"att": (means.n[0], lost[0]), "atc": (means.n[1], lost[1])}.get(estimand, (sum(means.n), sum(lost)))
+    used = (arms[0].used, arms[1].used)
+    here = {"att": used[0], "atc": used[1]}.get(estimand, sum(used))
+    n = {"att": means.n[0] + lost[0], "atc": means.n[1] + lost[1]}.get(estimand, sum(means.n) + sum(lost))
     left = min(
-        float(np.sqrt(max(arm.left[1] / m - (arm.left[0] / m) ** 2, 0.0)))
-        for arm, m in zip(arms, means.n, strict=True)
+        float(np.sqrt(max(arm.left[1] / arm.used - (arm.left[0] / arm.used) ** 2, 0.0))) for arm in arms
     )
     return overlap_of(
         float(out / total),
         estimand=estimand,
-        gone=1.0 - n[0] / sum(n),
-        used=means.n,
+        gone=1.0 - here / n,
+        used=used,
         discarded=0,
         ess=(arms[0].worth, arms[1].worth),
         reach=left / std_error if std_error else 0.0,
@@ -305,10 +336,10 @@ def left_by_sums(
     wanted, size, worth = about[estimand]
     own = {"att": 1.0, "atc": -1.0}.get(estimand, 0.0)
     total, chance = 0.0, 0.0
-    for sign, mine, arm, count in ((1.0, "t", arms[0], means.n[0]), (-1.0, "not t", arms[1], means.n[1])):
+    for sign, mine, arm in ((1.0, "t", arms[0]), (-1.0, "not t", arms[1])):
         if sign == own:
             continue
-        rest = Predicted.of(*_sample(rows, made, mine, count))
+        rest = Predicted.of(*_sample(rows, made, mine, arm.used))
         if rest is None:
             continue
         signed = (
@@ -331,12 +362,22 @@ def left_by_sums(
 def _sample(rows: Rows, made: Weighed, mine: str, count: int) -> tuple[Floats, Floats]:
     """Give every so many-th row of an arm, in the order of the files: its columns, and what is left."""
     step = every(count)
-    relation = f"(select * from {made.relation} where {mine})"
-    if not made.placed:
+    relation, place = (
+        f"(select * from {made.relation} where {mine}{' and w > 0' if made.pairs else ''})",
+        "turn",
+    )
+    if made.place == "turn":
+        chosen = f"turn % {step} = 0"
+    elif made.place:
+        place = made.place
+        placed = f"(select {place} from {relation} order by all)"
+        placed = f"(select {place}, row_number() over () - 1 as turn from {placed})"
+        chosen = f"{place} in (select {place} from {placed} where turn % {step} = 0)"
+    else:
         relation = f"(select *, row_number() over () - 1 as turn from {relation})"
-    columns = ", ".join([*rows.x, "r", "turn"])
+        chosen = f"turn % {step} = 0"
     found = rows.connection.execute(
-        f"select {columns} from {relation} where turn % {step} = 0 order by turn"
+        f"select {', '.join([*rows.x, 'r'])} from {relation} where {chosen} order by {place}"
     ).fetchnumpy()
     X = np.column_stack([np.asarray(found[x], dtype=np.float64) for x in rows.x])
     return X, np.asarray(found["r"], dtype=np.float64)

@@ -10,6 +10,7 @@ from whyprompt.effects.methods.entropy import Entropy
 from whyprompt.effects.methods.ipw import IPW
 from whyprompt.effects.methods.learners import LINEAR, LOGIT
 from whyprompt.effects.methods.naive import Naive
+from whyprompt.effects.methods.nearest import Nearest
 from whyprompt.effects.methods.overlap import Overlap
 from whyprompt.effects.units import NO_CLUSTER
 from whyprompt.errors import EstimationError
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     from whyprompt.effects.methods.method import Plan
 
 OFFERED = (
-    "naive, ipw, overlap, entropy, and aipw with outcome_model='linear', calibrate=False and"
+    "naive, ipw, overlap, entropy, nearest, and aipw with outcome_model='linear', calibrate=False and"
     " propensity='logit'"
 )
+# Of `Nearest`; others need rows beside each other in more than one order.
+_MATCHED = {"caliper", "caliper_unit", "order", "tie_break", "distance", "regression_adjustment"}
 
 
 def refuse_rows(plan: Plan, table: Parquet, *, unasked: bool, known: bool) -> None:
@@ -30,7 +33,7 @@ def refuse_rows(plan: Plan, table: Parquet, *, unasked: bool, known: bool) -> No
     why = f"{table.label} takes {words_of(table.size)} and may take {words_of(table.memory)}"
     if unasked:
         raise EstimationError(f"{why}: the default, aipw with learned models, needs its rows", hint=hint)
-    if not isinstance(method, Naive | IPW | Overlap | Entropy | AIPW):
+    if not isinstance(method, Naive | IPW | Overlap | Entropy | Nearest | AIPW):
         raise EstimationError(f"{why}: method {method.name!r} is not offered beyond that", hint=hint)
     if plan.std_error != "auto":
         raise EstimationError(
@@ -42,6 +45,8 @@ def refuse_rows(plan: Plan, table: Parquet, *, unasked: bool, known: bool) -> No
                 f"{why}: {name}= sorts its scores, and is not offered beyond that",
                 hint="leave it out, or give more with memory=",
             )
+    if isinstance(method, Nearest):
+        _refuse_matches(method, plan, why)
     learned = plan.score_model not in (None, LOGIT)
     if isinstance(method, AIPW):
         learned |= method.outcome_model != LINEAR or (plan.score_model is None and not known)
@@ -53,6 +58,23 @@ def refuse_rows(plan: Plan, table: Parquet, *, unasked: bool, known: bool) -> No
             raise EstimationError(f"{why}: its rows are dealt to folds once", hint="leave splits= out")
     if learned:
         raise EstimationError(f"{why}: learned models need its rows", hint=hint)
+
+
+def _refuse_matches(method: Nearest, plan: Plan, why: str) -> None:
+    """Refuse what is matched otherwise than one to one, without replacement, in the order of a score."""
+    for name, value in method.asked.items():
+        plain = (name, value) in {("replace", False), ("ratio", 1)} or name == "neighbours"
+        if not plain and (name not in _MATCHED or value in {"random", "data", "closest", "mahalanobis"}):
+            raise EstimationError(
+                f"{why}: method 'nearest' with {name}={value!r} is not offered beyond that",
+                hint="offered: one to one without replacement in a caliper on the score, the largest or the"
+                " smallest score first; or give more with memory=",
+            )
+    if plan.estimand == "ate":
+        raise EstimationError(
+            f"{why}: method 'nearest' needs replacement for the ATE, which is not offered beyond that",
+            hint="estimand='att' or 'atc'; or ipw, entropy or aipw",
+        )
 
 
 def refuse_clusters(plan: Plan, named: str | None, *, by_lot: bool) -> None:

@@ -102,7 +102,7 @@ def doubly_robust(rows: Rows, means: Means, plan: Plan, method: AIPW) -> Weighed
         known=rows.known is not None,
         settings={"folds": folds, "splits": 1, "outcome_model": "linear"},
         remarks=method.remarks(sum(means.n), n_clipped, 0, 1),
-        placed=folds > 1,
+        place="turn" if folds > 1 else "",
     )
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from whyprompt._progress import tell
+from whyprompt.effects.problem import not_identified
 from whyprompt.errors import DataError, EstimationError
 from whyprompt.stats.absorb import MANY_LEVELS
 from whyprompt.stats.design import design_matrix
@@ -61,7 +62,7 @@ class Rows:
     """The rows of two arms in files. What it reads for an estimate is a relation of its own columns.
 
     `relation` has ``t`` (boolean), ``y``, and ``x0``, ``x1``, ..., the design's columns, as DOUBLE; where
-    there are such, ``c``, the cluster, and ``e``, a known propensity.
+    there are such, ``c``, the cluster, ``e``, a known propensity, and ``k``, which identifies rows.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: Parquet) -> None:
@@ -88,12 +89,17 @@ class Rows:
         self.design: Design = design_matrix({})
         self.cluster: str | None = None
         self.known: str | None = None
+        self.tie: str | None = None
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """Run a query, and give its rows."""
+        self.tell_pass()
+        return self.connection.execute(sql).fetchall()
+
+    def tell_pass(self) -> None:
+        """Count a pass over the rows, and show it."""
         self.passes[0] += 1
         tell(self.passes[0], 0, f"pass {self.passes[0]}")
-        return self.connection.execute(sql).fetchall()
 
     def first(self, expressions: Sequence[str], of: str | None = None) -> tuple[Any, ...]:
         """Give the one row of some aggregates of the rows kept."""
@@ -232,6 +238,7 @@ class Rows:
         cluster: str | None,
         propensity: str | None,
         base_levels: Mapping[str, str] | None,
+        tie_break: str | None = None,
     ) -> Rows:
         """Check and name the columns of an estimate."""
         if self.treatment == outcome:
@@ -239,6 +246,7 @@ class Rows:
         roles = {outcome: "outcome"} | dict.fromkeys(confounders, "confounder")
         roles |= {} if propensity is None else {propensity: "propensity"}
         roles |= {} if cluster is None else {cluster: "cluster"}
+        roles |= {} if tie_break is None else {tie_break: "tie-break"}
         self.check(roles)
         for name, role in ((outcome, "outcome"), (propensity, "propensity")):
             if name is not None:
@@ -250,6 +258,8 @@ class Rows:
                     f"propensity column {propensity!r} must lie strictly between 0 and 1",
                     hint="a row that could have had one arm only carries no information on the effect",
                 )
+        if tie_break is not None and self.first([f"count(distinct {quoted(tie_break)})"])[0] < self.n_rows:
+            raise not_identified(tie_break)
         columns: dict[str, NDArray[Any]] = {}
         texts = {name: self.levels(name) for name in confounders if self.kind(name) == "text"}
         longest = max(map(len, texts.values()), default=1)
@@ -258,7 +268,7 @@ class Rows:
             listed = [texts[name][k % len(texts[name])] for k in range(longest)] if name in texts else None
             columns[name] = np.zeros(longest) if listed is None else np.array(listed, dtype=object)
         out = copy.copy(self)
-        out.outcome, out.cluster, out.known = outcome, cluster, propensity
+        out.outcome, out.cluster, out.known, out.tie = outcome, cluster, propensity, tie_break
         out.design = design_matrix(columns, reference=base_levels, n_rows=longest)
         return out
 
@@ -282,5 +292,6 @@ class Rows:
         read += [f"{self.column_of(j)} as {x}" for j, x in enumerate(self.x)]
         read += [] if self.cluster is None else [f"{quoted(self.cluster)} as c"]
         read += [] if self.known is None else [f"cast({quoted(self.known)} as double) as e"]
+        read += [] if self.tie is None else [f"{quoted(self.tie)} as k"]
         where = f" where {' and '.join(self.where)}" if self.where else ""
         return f"(select {', '.join(read)} from {self.scan}{where})"

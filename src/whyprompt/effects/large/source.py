@@ -200,7 +200,7 @@ def connected(table: Parquet) -> Iterator[duckdb.DuckDBPyConnection]:
                 f" for what it puts aside than is free in {Path(folder).parent}: {_first(error)}",
                 hint="give more with memory=, free disk space, or name a folder with more of it in TMPDIR",
             ) from None
-        except duckdb.IOException as error:
+        except (duckdb.IOException, OSError) as error:
             raise DataError(
                 f"{table.label}: a file could not be read, or what is put aside not be written in"
                 f" {Path(folder).parent}: {_first(error)}",

@@ -55,8 +55,15 @@ class Weighed(NamedTuple):
     dropped: tuple[str, ...] | None = None
     settings: dict[str, Any] = {}  # noqa: RUF012 - never changed
     remarks: tuple[str, ...] = ()
-    # Whether `relation` has ``turn``, the place of a row in its arm.
-    placed: bool = False
+    # A column of the places of rows in the table, or ``turn`` of those in their arm; empty where rows are in
+    # the order of the files.
+    place: str = ""
+    # Pairs by the column ``pair``: rows without one have the weight 0. Of the rows used the ends of the
+    # outcome by arm, a factor of the variance besides that of the pairs, and the name of the error.
+    pairs: int = 0
+    ends: tuple[tuple[float, float], tuple[float, float]] | None = None
+    inflated: float = 1.0
+    how: str = ""
 
 
 def centred(rows: Rows, means: Means, relation: str | None = None) -> str:

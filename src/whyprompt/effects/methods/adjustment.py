@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
 
 # Matched rows for each coefficient, below which a regression is not asked of an arm.
-_ROWS_EACH = 2
+ROWS_EACH = 2
 # A residual of which so little is left says nothing of its error.
-_LEAST_SPARED = 0.02
+LEAST_SPARED = 0.02
 
 
 class Regressed(NamedTuple):
@@ -60,7 +60,7 @@ class Regressed(NamedTuple):
         own = np.where(treated, self.predicted[1], self.predicted[0])
         out: Floats = (y - own) / np.sqrt(self.spared)
         for arm in (treated, ~treated):
-            through = arm & (self.spared <= _LEAST_SPARED)
+            through = arm & (self.spared <= LEAST_SPARED)
             seen = out[arm & ~through & (self.implied != 0)]
             if through.any() and len(seen):
                 out[through] = np.sqrt((seen**2).mean())
@@ -112,12 +112,17 @@ def too_few(treated: Bools, matched: MatchedSet, X: Floats) -> str:
             continue
         rows = arm & (use > 0)
         rank = 1 + int((X[rows].max(axis=0) > X[rows].min(axis=0)).sum())
-        if rows.sum() < _ROWS_EACH * rank:
-            return (
-                f"{int(rows.sum())} matched {name} rows are too few for a regression on {rank - 1}"
-                f" covariate{'' if rank == 2 else 's'}"
-            )
+        if rows.sum() < ROWS_EACH * rank:
+            return few_words(int(rows.sum()), name, rank)
     return ""
+
+
+def few_words(rows: int, arm: str, rank: int) -> str:
+    """Say that an arm's matched rows are too few for so many coefficients."""
+    return (
+        f"{rows} matched {arm} rows are too few for a regression on {rank - 1}"
+        f" covariate{'' if rank == 2 else 's'}"
+    )
 
 
 class Projected(NamedTuple):
@@ -181,7 +186,7 @@ def project(treated: Bools, matched: MatchedSet, X: Floats) -> Projected:
             squares = weighted_gram(basis, own**2)
             across = np.einsum("ij,ij->i", basis @ squares, basis)
             shrunk = 1.0 - 2.0 * own * np.einsum("ij,ij->i", basis, basis) + across
-            spared[rows] = np.maximum(shrunk, _LEAST_SPARED)
+            spared[rows] = np.maximum(shrunk, LEAST_SPARED)
             rank = max(rank, basis.shape[1])
             centres.append(centre)
             turns.append(turn)
@@ -232,12 +237,19 @@ def _turn(X: Floats, weights: Floats, sizes: Floats) -> tuple[Floats, Floats]:
     centre = weights @ X
     spread = np.sqrt([weights @ (column - middle) ** 2 for column, middle in zip(X.T, centre, strict=True)])
     live = np.flatnonzero(spread > 1e-12 * sizes)
-    turn = np.zeros((X.shape[1], 0))
+    return centre, turn_of(weighted_gram(X[:, live] - centre[live], weights), spread, live)
+
+
+def turn_of(gram: Floats, spread: Floats, live: NDArray[np.intp]) -> Floats:
+    """Give what makes columns orthonormal, as many as are linearly independent, shape (p, rank).
+
+    `gram` are the sums of products of the `live` columns less their means, of weights that sum to 1; `spread`
+    has the root of those of a column by itself.
+    """
     if not len(live):
-        return centre, turn
-    gram = weighted_gram(X[:, live] - centre[live], weights) / np.outer(spread[live], spread[live])
-    values, vectors = np.linalg.eigh(gram)
+        return np.zeros((len(spread), 0))
+    values, vectors = np.linalg.eigh(gram / np.outer(spread[live], spread[live]))
     keep = values > 1e-10 * values.max(initial=0.0)
-    turn = np.zeros((X.shape[1], int(keep.sum())))
+    turn = np.zeros((len(spread), int(keep.sum())))
     turn[live] = vectors[:, keep] / np.sqrt(values[keep]) / spread[live][:, None]
-    return centre, turn
+    return turn

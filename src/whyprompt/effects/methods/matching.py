@@ -89,7 +89,7 @@ class Matching(Method):
             )
         return (None, f"not adjusted by regression: {why}") if why else (problem.design.matrix, "")
 
-    def stated(self, matched: MatchedSet) -> dict[str, Any]:  # noqa: ARG002
+    def stated(self, *, replaced: bool) -> dict[str, Any]:  # noqa: ARG002
         """Return options that were settled without being asked for."""
         return {}
 
@@ -135,7 +135,7 @@ class Matching(Method):
     ) -> Fit:
         y, t, w = problem.y, problem.treated, matched.weights
         treated, control = (float(np.average(y[arm], weights=w[arm])) for arm in (t, ~t))
-        settings = {**matched.settings, **self.stated(matched)}
+        settings = {**matched.settings, **self.stated(replaced=matched.replace)}
         residual = None
         if adjust is not None:
             settings["estimate_without_regression_adjustment"] = treated - control

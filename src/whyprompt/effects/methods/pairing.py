@@ -96,9 +96,15 @@ class Pairing(Matching):
         by_score = self.distance != "mahalanobis"
         return self.usual_caliper and self.caliper is None and by_score and not replaced
 
-    def stated(self, matched: MatchedSet) -> dict[str, Any]:
+    def settled_caliper(self, *, replaced: bool = False) -> tuple[float | None, str]:
+        """Return the caliper, None for none, and its unit."""
+        if self._usual(replaced=replaced):
+            return _USUAL_CALIPER
+        return None if isinstance(self.caliper, str) else self.caliper, self.caliper_unit
+
+    def stated(self, *, replaced: bool) -> dict[str, Any]:
         """Return the caliper that was not asked for."""
-        if not self._usual(replaced=matched.replace):
+        if not self._usual(replaced=replaced):
             return {}
         return dict(zip(("caliper", "caliper_unit"), _USUAL_CALIPER, strict=True))
 
@@ -107,10 +113,8 @@ class Pairing(Matching):
     ) -> tuple[Caliper | None, list[tuple[Floats, float]]]:
         """Return the caliper on what is matched on, and the calipers on other values."""
         limits = list(problem.limits)
-        size, unit = self.caliper, self.caliper_unit
-        if self._usual(replaced=replaced):
-            size, unit = _USUAL_CALIPER
-        if size is None or isinstance(size, str) or score is None:
+        size, unit = self.settled_caliper(replaced=replaced)
+        if size is None or score is None:
             return None, limits
         plain = unit.removesuffix("_logit")
         if plain == unit:
@@ -138,12 +142,31 @@ class Pairing(Matching):
         """Say where rows are lost to a caliper that was not asked for, or matched in the table's order."""
         side = {"att": problem.treated, "atc": ~problem.treated}.get(matched.estimand, matched.weights >= 0)
         lost = bool((side & ~matched.discarded & ~matched.is_focal).any())
+        cautions = self.lost_words() if lost and self._usual(replaced=matched.replace) else ()
+        return (*cautions, *self.tied(problem, matched, score))
+
+    @staticmethod
+    def lost_words() -> tuple[str, ...]:
+        """Say that the caliper that was not asked for loses rows."""
         text = (
             f"pairs lie within the usual caliper, {_USUAL_CALIPER[0]} standard deviations of the logit of the"
             " score (Austin 2011); caliper='none' pairs rows however far apart"
         )
-        cautions = (text,) if lost and self._usual(replaced=matched.replace) else ()
-        return (*cautions, *self.tied(problem, matched, score))
+        return (text,)
+
+    @staticmethod
+    def tied_words(count: int, what: str, *, replaced: bool) -> tuple[str, ...]:
+        """Say that so many equal rows are matched in the order of the table."""
+        if count == 0:
+            return ()
+        way_out = "give tie_break= a column that identifies rows"
+        if replaced:
+            way_out += ", or ties='average'"
+        text = (
+            f"{count} rows share their {what} with another row: which of them is matched follows the order"
+            f" of the table; {way_out}"
+        )
+        return (text,)
 
     def tied(self, problem: Problem, matched: MatchedSet, score: Score | None) -> tuple[str, ...]:
         """Say where equal rows are matched in the order of the table."""
@@ -157,16 +180,7 @@ class Pairing(Matching):
             assert score is not None
             n_tied = len(score[1]) - len(np.unique(np.round(score[1], 12)))
             what = "score"
-        if n_tied == 0:
-            return ()
-        way_out = "give tie_break= a column that identifies rows"
-        if matched.replace:
-            way_out += ", or ties='average'"
-        text = (
-            f"{n_tied} rows share their {what} with another row: which of them is matched follows the order"
-            f" of the table; {way_out}"
-        )
-        return (text,)
+        return self.tied_words(n_tied, what, replaced=matched.replace)
 
 
 def in_order_of_ties(
