@@ -51,7 +51,7 @@ class Squares:
 class Thread:
     def __init__(self, place, dies):
         self.place, self.dies, self.seat = place, dies, Seat()
-        self.pool = ThreadPoolExecutor(1)
+        self.pool, self.said = ThreadPoolExecutor(1), Future()
         self.most = self.waiting = 0
 
     def open(self, digest, sent, wanted):
@@ -77,8 +77,13 @@ class Thread:
         future.add_done_callback(lambda _: setattr(self, "waiting", self.waiting - 1))
         return future
 
+    def hear(self):
+        return self.said
+
     def end(self):
         self.pool.shutdown(wait=True)
+        if not self.said.done():
+            self.said.set_exception(GoneError("it says nothing more"))
 
 
 class Threads:

@@ -5,7 +5,12 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
+import time
+from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +19,9 @@ import pytest
 import whyprompt as wp
 from whyprompt._workers import place
 from whyprompt.answers.verbs import run_mediation
+from whyprompt.cli import _GOES_ON
 from whyprompt.errors import InputError
+from whyprompt.trials.store import TrialStore
 
 # On a busy machine workers take minutes to be ready, which is said.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:no worker is ready")]
@@ -122,21 +129,154 @@ def judged(table):
     return json.dumps([audit.to_dict(), fitted.to_dict()], default=str)
 
 
-def test_processes_compute_what_one_process_computes_and_one_may_be_killed(
-    study_path, alone, table, tmp_path
+TELLING = """\
+import os, signal
+from contextlib import contextmanager
+from dataclasses import dataclass
+from whyprompt._workers.seat import hand_on
+
+@dataclass(frozen=True)
+class Telling:
+    file: str
+
+    @contextmanager
+    def opened(self):
+        def tell(unit):
+            n, there = unit
+            for k in range(6):
+                if k not in there:
+                    with open(self.file, "a") as file:
+                        file.write(f"{n} {k}\\n")
+                    hand_on((n, k))
+                    if (n, k) in {(1, 3), (2, 0)}:
+                        os.kill(os.getpid(), signal.SIGKILL)
+            return n
+        yield tell
+"""
+
+
+def test_what_a_killed_worker_handed_on_is_not_done_again(tmp_path, monkeypatch):
+    (tmp_path / "telling.py").write_text(TELLING, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from telling import Telling
+
+    units = [(n, set()) for n in range(4)]
+    with wp.workers("processes", count=2):
+        found = list(
+            place.map_units(
+                Telling(str(tmp_path / "done")), units, heard=lambda said: units[said[0]][1].add(said[1])
+            )
+        )
+    assert sorted(found) == [(n, n) for n in range(4)]
+    # Two died in the moment after a word of theirs.
+    done = (tmp_path / "done").read_text(encoding="utf-8").split("\n")[:-1]
+    assert sorted(done) == [f"{n} {k}" for n in range(4) for k in range(6)]
+
+
+MAIN = "from whyprompt.cli import main; main()"
+
+
+def descendants(pid):
+    """The processes below one, while it lives."""
+    pairs = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        pairs.append((int(path.parent.name), int(fields[1])))
+    found, below = set(), {pid}
+    while below:
+        found |= below
+        below = {child for child, parent in pairs if parent in below} - found
+    return found - {pid}
+
+
+def gone(pids, within_s=60):
+    """Say whether processes end, none of which is waited for by us."""
+    ends = time.monotonic() + within_s
+    while time.monotonic() < ends:
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def count_of(path, table):
+    if not path.is_file():
+        return 0
+    with sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10) as db:
+        try:
+            return db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+        except sqlite3.OperationalError:
+            return 0
+
+
+def disturbed_run(study_path, out, number, *on):
+    """Start the command with workers, and stop it in the middle of a unit; its texts, error and workers."""
+    run = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "run", str(study_path), "--out", str(out), *on],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    ends = time.monotonic() + 400
+    while count_of(out / "trials.sqlite", "texts") < 5 and time.monotonic() < ends:
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.002)
+    below = descendants(run.pid)
+    # As a terminal does: all of them hear Ctrl-C.
+    (os.killpg if number == signal.SIGINT else os.kill)(run.pid, number)
+    _, said = run.communicate(timeout=120)
+    return run.returncode, said, below
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_is_ended_leaves_no_worker_and_loses_nothing(study_path, alone, tmp_path, number):
+    out = tmp_path / "out"
+    code, said, below = disturbed_run(study_path, out, number, "--workers", "2")
+    assert len(below) >= 2
+    assert gone(below)
+    if number == signal.SIGINT:
+        assert code == 130
+        assert said.splitlines()[-1] == _GOES_ON
+        assert "Traceback" not in said
+    else:
+        assert code == -signal.SIGKILL
+    texts, trials = count_of(out / "trials.sqlite", "texts"), count_of(out / "trials.sqlite", "trials")
+    assert texts >= 5 or trials
+    on = wp.workers("processes", count=2) if number == signal.SIGKILL else nullcontext()
+    with on:
+        found = wp.run_study(wp.load_study(study_path), out)
+    assert found.new_trials == 120 - trials
+    assert kept(out)[:2] == alone[:2]
+
+
+def test_processes_compute_what_one_process_computes_and_all_may_be_killed(
+    study_path, alone, table, tmp_path, monkeypatch
 ):
     killed = []
 
-    def kill_one(done, _total, text):
-        if text.startswith("arm") and done and not killed:
-            victim = multiprocessing.active_children()[0]
-            os.kill(victim.pid, signal.SIGKILL)
-            killed.append(victim.pid)
+    texts, add_text = Counter(), TrialStore.add_text
 
+    def noted(store, study, model, key, part, text):
+        add_text(store, study, model, key, part, text)
+        texts[key, part] += 1
+        if len(texts) == 5:
+            # In the middle of a unit: all there are.
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+                killed.append(child.pid)
+
+    monkeypatch.setattr(TrialStore, "add_text", noted)
     here = judged(table)
     with wp.workers("processes", count=2):
-        assert computed(study_path, tmp_path / "two", kill_one) == alone
-        assert killed
+        assert computed(study_path, tmp_path / "two") == alone
+        assert len(killed) == 2
+        # An answer of every trial, and a chain where the arm has one; or they came with their unit.
+        assert set(texts.values()) == {1}
+        assert 40 < len(texts) <= 40 * 4
         assert judged(table) == here
     assert multiprocessing.active_children() == []
 

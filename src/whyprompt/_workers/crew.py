@@ -1,6 +1,7 @@
 """Workers of one kind, and the loop that gives them units: any number, none of which is needed.
 
-A worker that is lost costs the units that it had in hand: they are done again by another. What a unit gives
+A worker that is lost costs the units that it had in hand: they are done again by another, without what it had
+handed on of them. What a unit gives
 depends on the unit alone, so it is the same whoever does it, and when.
 """
 
@@ -19,7 +20,7 @@ from whyprompt._workers.seat import versions
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from whyprompt._workers.seat import Answer, Work
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _IN_HAND = 2
 _ATTEMPTS = 3
 _PATIENCE_S = 300
+# What a lost worker had handed on is there at once, or, where its machine is gone, never.
+_LAST_WORDS_S = 5
 
 
 class Worker(Protocol):
@@ -38,6 +41,10 @@ class Worker(Protocol):
 
     def do(self, digest: str, unit: bytes) -> Future[Answer]:
         """Do one unit."""
+        ...
+
+    def hear(self) -> Future[tuple[str, list[Any]]]:
+        """Give what its units hand on next, and of which work; an error once it has ended."""
         ...
 
     def end(self) -> None:
@@ -82,11 +89,17 @@ class Crew:
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
         self.workers: dict[int, Worker] = {}
+        self.ears: dict[int, Future[tuple[str, list[Any]]]] = {}
         self._owners: dict[str, dict[Hashable, int]] = {}
         self._sent: dict[str, Any] = {}
 
     def map(
-        self, work: Work, units: Sequence[Any], cost: Sequence[float], alike: Sequence[Hashable]
+        self,
+        work: Work,
+        units: Sequence[Any],
+        cost: Sequence[float],
+        alike: Sequence[Hashable],
+        heard: Callable[[Any], None] = lambda _: None,
     ) -> Iterator[tuple[int, Any]]:
         """Do all units, and give each one's number and what it gave, as they are done."""
         try:
@@ -100,21 +113,31 @@ class Crew:
         if digest not in self._sent:
             self._sent = {digest: self.backend.send(blob)}
         queue = Queue(cost, alike, self._owners.setdefault(digest, {}))
-        yield from _Mapping(self, digest, self._sent[digest], units, queue).done()
+        yield from _Mapping(self, digest, self._sent[digest], units, queue, heard).done()
 
     def end(self) -> None:
         """End all workers."""
         for worker in self.workers.values():
             worker.end()
         self.workers.clear()
+        self.ears.clear()
         self.backend.end()
 
 
 class _Mapping:
     """One work that a crew does."""
 
-    def __init__(self, crew: Crew, digest: str, sent: Any, units: Sequence[Any], queue: Queue) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        crew: Crew,
+        digest: str,
+        sent: Any,  # noqa: ANN401 - of `Backend.send`
+        units: Sequence[Any],
+        queue: Queue,
+        heard: Callable[[Any], None],
+    ) -> None:
         self.crew, self.digest, self.sent, self.units, self.queue = crew, digest, sent, units, queue
+        self.heard = heard
         # What each future is of: a worker's place, and the unit; none while the worker opens the work.
         self.flight: dict[Future[Answer], tuple[int, int | None]] = {}
         self.losses: Counter[tuple[str, int]] = Counter()
@@ -128,8 +151,11 @@ class _Mapping:
             self._start(place)
         left = len(self.units)
         while left:
-            for future in self._next():
-                # Its worker may have been given up over another of its units just now.
+            found = self._next()
+            for place in [place for place, ear in self.crew.ears.items() if ear.done()]:
+                self._listen(place, self.crew.workers[place])
+            for future in found:
+                # It was an ear. Or its worker may have been given up over another of its units just now.
                 if future not in self.flight:
                     continue
                 place, n = self.flight.pop(future)
@@ -155,18 +181,33 @@ class _Mapping:
     def _next(self) -> set[Future[Answer]]:
         """Wait for the next futures; it is said once where no worker gets ready."""
         if not self.ready:
-            done = wait(self.flight, timeout=_PATIENCE_S, return_when=FIRST_COMPLETED).done
+            done = wait(self._awaited(), timeout=_PATIENCE_S, return_when=FIRST_COMPLETED).done
             if done:
                 return done
             needs = self.crew.backend.needs
             warnings.warn(f"no worker is ready after {_PATIENCE_S} s: each takes {needs}", stacklevel=2)
-        return wait(self.flight, return_when=FIRST_COMPLETED).done
+        return wait(self._awaited(), return_when=FIRST_COMPLETED).done
+
+    def _awaited(self) -> list[Future[Any]]:
+        return [*self.flight, *self.crew.ears.values()]
+
+    def _listen(self, place: int, worker: Worker) -> None:
+        """Hear what a worker has handed on, and listen to it further unless it has ended."""
+        try:
+            digest, values = self.crew.ears.pop(place).result()
+        except Exception:  # noqa: BLE001 - of whatever kind: it has ended, which its units tell
+            return
+        for value in values if digest == self.digest else ():
+            self.heard(value)
+        self.crew.ears[place] = worker.hear()
 
     def _start(self, place: int) -> None:
         workers = self.crew.workers
         if place not in workers:
             workers[place] = self.crew.backend.hire(place)
         self.flight[workers[place].open(self.digest, self.sent, versions())] = (place, None)
+        if place not in self.crew.ears:
+            self.crew.ears[place] = workers[place].hear()
 
     def _feed(self, place: int) -> None:
         # Towards the end none is kept waiting in a worker that another could do at once.
@@ -180,10 +221,16 @@ class _Mapping:
 
     def _lost(self, place: int, n: int | None, error: BaseException) -> None:
         """Take back what a worker had that is no more, and start another in its place."""
+        worker = self.crew.workers.pop(place)
+        worker.end()
+        while place in self.crew.ears:
+            if not wait([self.crew.ears[place]], timeout=_LAST_WORDS_S).done:
+                del self.crew.ears[place]
+                break
+            self._listen(place, worker)
         self._count_loss(place, n, error)
         for future in [f for f, (at, _) in self.flight.items() if at == place]:
             self._count_loss(place, self.flight.pop(future)[1], error)
-        self.crew.workers.pop(place).end()
         self._start(place)
 
     def _count_loss(self, place: int, n: int | None, error: BaseException) -> None:

@@ -7,10 +7,11 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from whyprompt._workers.crew import Crew
+from whyprompt._workers.seat import heard_by
 from whyprompt.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Sequence
 
     from whyprompt._workers.crew import Backend
     from whyprompt._workers.seat import Work
@@ -107,6 +108,7 @@ def map_units(
     *,
     cost: Sequence[float] | None = None,
     alike: Sequence[Hashable] | None = None,
+    heard: Callable[[Any], None] = lambda _: None,
 ) -> Iterator[tuple[int, Any]]:
     """Do every unit of a work: here in their order, or by the workers of the block around.
 
@@ -119,6 +121,9 @@ def map_units(
         How long each takes, in any measure: long kinds are begun first.
     alike : sequence of hashable, optional
         Units of one kind stay with one worker while there are others.
+    heard : callable, optional
+        Called here with whatever a unit hands on (:func:`whyprompt._workers.seat.hand_on`) before it is done.
+        What it adds to a unit is part of it where that has to be done again.
 
     Yields
     ------
@@ -129,7 +134,7 @@ def map_units(
         return
     crew = _crew.get()
     if crew is None:
-        with work.opened() as do:
+        with work.opened() as do, heard_by(heard):
             for n, unit in enumerate(units):
                 yield n, do(unit)
         return
@@ -138,4 +143,5 @@ def map_units(
         units,
         [1.0] * len(units) if cost is None else cost,
         [None] * len(units) if alike is None else alike,
+        heard,
     )

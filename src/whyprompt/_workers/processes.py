@@ -8,25 +8,29 @@ import os
 import signal
 import tempfile
 import threading
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing.context import SpawnContext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from whyprompt._workers import seat
 from whyprompt._workers.seat import Answer, Seat, threads_here
 from whyprompt.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
 _WAIT_S = 5.0
 _SEAT = Seat()
 
 
-def _sit_down(devices: Sequence[str]) -> None:
+def _sit_down(devices: Sequence[str], said: Connection) -> None:
     """Make a new process a worker: Ctrl-C is the driver's to answer, and it ends with the driver."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Written at once and by this thread: what stands in the pipe outlives the process.
+    seat._ears[:] = [lambda value: said.send((_SEAT.digest, [value]))]  # noqa: SLF001 - its own package
     # Before torch is imported: it looks once.
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     parent = multiprocessing.parent_process()
@@ -61,13 +65,20 @@ class _Process:
             return self._made[-1]
 
         context.Process = noted  # type: ignore[assignment, misc]
-        self._pool = ProcessPoolExecutor(1, context, _sit_down, (tuple(devices),))
+        self._said, self._child = context.Pipe(duplex=False)
+        self._pool = ProcessPoolExecutor(1, context, _sit_down, (tuple(devices), self._child))
+        self._ear = ThreadPoolExecutor(1)
 
     def open(self, digest: str, sent: Path, wanted: dict[str, str]) -> Future[Answer]:
         return self._submitted(_open, digest, sent, wanted, self._threads)
 
     def do(self, digest: str, unit: bytes) -> Future[Answer]:
         return self._submitted(_do, digest, unit)
+
+    def hear(self) -> Future[tuple[str, list[Any]]]:
+        # The end of the child alone is left open: it ends with the child.
+        self._child.close()
+        return self._ear.submit(self._said.recv)
 
     def _submitted(self, call: object, *args: object) -> Future[Answer]:
         try:
@@ -87,8 +98,9 @@ class _Process:
             if process.is_alive():
                 process.kill()
                 process.join(_WAIT_S)
-        # What watches over it ends with it.
+        # What watches over it, and what listens to it, ends with it; what it said is still to be read.
         self._pool.shutdown(wait=True)
+        self._child.close()
 
 
 class Processes:

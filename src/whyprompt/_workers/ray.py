@@ -26,24 +26,33 @@ _MISSING = 'pip install "whyprompt[scale]"'
 
 def _actor() -> type:
     """Make the class of the actors: made here, it travels as it is, also to a node without whyprompt."""
+    import ray
 
     class WhypromptWorker:
         def __init__(self) -> None:
+            from queue import SimpleQueue
+
             self.seat: Any = None
+            self.said: Any = SimpleQueue()
 
         def open(self, digest: str, blob: bytes, wanted: dict[str, str], threads: int) -> Any:  # noqa: ANN401
             import platform
 
             where = platform.node()
             try:
-                from whyprompt._workers.seat import Seat
+                from whyprompt._workers import seat
             except ImportError as error:
                 return f"the worker on {where} has no whyprompt {wanted['whyprompt']} ({error})"
-            self.seat = self.seat or Seat()
+            self.seat = self.seat or seat.Seat()
+            seat._ears[:] = [lambda value: self.said.put((self.seat.digest, [value]))]  # noqa: SLF001
             return self.seat.open(digest, blob, wanted, where, threads)
 
         def do(self, digest: str, unit: bytes) -> Any:  # noqa: ANN401
             return self.seat.do(digest, unit)
+
+        @ray.method(concurrency_group="ears")
+        def hear(self) -> Any:  # noqa: ANN401
+            return self.said.get()
 
     return WhypromptWorker
 
@@ -75,6 +84,10 @@ class _Actor:
         found: Future[Answer] = self._made.do.remote(digest, unit).future()
         return found
 
+    def hear(self) -> Future[tuple[str, list[Any]]]:
+        found: Future[tuple[str, list[Any]]] = self._made.hear.remote().future()
+        return found
+
     def end(self) -> None:
         with contextlib.suppress(Exception):  # it may be gone, or its cluster
             self._ray.kill(self._made)
@@ -103,7 +116,8 @@ class Cluster:
         self.needs = f"a Ray actor of {cpus} CPU and {gpus} GPU"
         # Not started again by Ray: of a lost node it says late or never that an actor is there again.
         options = {"num_cpus": cpus, "num_gpus": gpus, "max_restarts": 0, "max_task_retries": 0}
-        self._kind = self._ray.remote(**options)(_actor())
+        # One thread works, and another gives what the work hands on.
+        self._kind = self._ray.remote(concurrency_groups={"ears": 1}, **options)(_actor())
 
     def send(self, blob: bytes) -> Any:  # noqa: ANN401 - a reference of Ray
         return self._ray.put(blob)

@@ -8,7 +8,7 @@ import pickle
 import platform
 import traceback
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
@@ -19,13 +19,15 @@ from whyprompt._version import __version__
 from whyprompt.errors import InputError, WhypromptError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
 # Those that can change a number of a unit.
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "transformers", "tokenizers")
 # The threads that are this worker's own; none outside a worker.
 _share: list[int] = []
+# Who hears what a unit hands on before it is done.
+_ears: list[Callable[[Any], None]] = []
 
 
 class Work(Protocol):
@@ -47,6 +49,22 @@ class Answer(NamedTuple):
 def threads_here() -> int:
     """Give how many threads this process may keep busy: a worker's share, or all processors."""
     return _share[0] if _share else len(os.sched_getaffinity(0))
+
+
+def hand_on(value: Any) -> None:  # noqa: ANN401 - the work's own
+    """Give the driver something before the unit is done: it is there then though this worker ends."""
+    for ear in _ears:
+        ear(value)
+
+
+@contextmanager
+def heard_by(ear: Callable[[Any], None]) -> Iterator[None]:
+    """Have what units hand on heard, as long as the block lasts."""
+    _ears.append(ear)
+    try:
+        yield
+    finally:
+        _ears.remove(ear)
 
 
 @lru_cache

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt._words import counted
 from whyprompt._workers.place import crew_size, map_units
+from whyprompt._workers.seat import hand_on
 from whyprompt.errors import DataError, StoreError
 from whyprompt.results import Check, Estimate
 from whyprompt.study import EndpointSettings, ModelSettings
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from whyprompt.trials.models.local import LocalModel, PromptCodec
     from whyprompt.trials.models.packing import Pack
     from whyprompt.trials.models.scoring import TokenScores
-    from whyprompt.trials.writing import Part, Text, Texts
+    from whyprompt.trials.writing import Key, Part, Text, Texts
 
 _CPU_BUDGET = 768
 
@@ -240,9 +241,20 @@ def _run_units(store: TrialStore, plan: TrialPlan, lm: LocalModel, progress: Pro
         ]
         if units:
             progress(count, len(plan.trials), f"arm {arms[0]}")
-        for n, made in _computed(plan, lm, units):
+        # A unit that is done again is given what was written of it. A trial that is there needs no more.
+        unwritten = {t.key: unit[3] for unit in units for t in unit[2].values()}
+
+        def keep(said: tuple[Key, Part, Text], unwritten: dict[Key, Texts] = unwritten) -> None:
+            key, part, text = said
+            if key in unwritten and (key, part) not in unwritten[key]:
+                unwritten[key][key, part] = text
+                store.add_text(plan.fingerprint, lm.fingerprint, key, part, text)
+
+        for n, made in _computed(plan, lm, units, keep):
             # Another version may have laid the units otherwise: a trial that is there stays as it is.
             fresh = [trial for trial in made if trial.key not in done]
+            for trial in made:
+                unwritten.pop(trial.key)
             store.add(plan.fingerprint, lm.fingerprint, trials=fresh)
             count += len(fresh)
             new += len(fresh)
@@ -255,13 +267,16 @@ def _arm_of(unit: _Unit) -> str:
     return next(iter(unit[2].values())).arm
 
 
-def _computed(plan: TrialPlan, lm: LocalModel, units: Sequence[_Unit]) -> Iterator[tuple[int, list[Trial]]]:
+def _computed(
+    plan: TrialPlan, lm: LocalModel, units: Sequence[_Unit], keep: Callable[[Any], None]
+) -> Iterator[tuple[int, list[Trial]]]:
     return map_units(
         _Units(replace(plan, trials=(), units=()), _settings(plan), sent(lm)),
         units,
         cost=[float(sum(len(pack.tokens) for pack in unit[1])) for unit in units],
         # What prompts share at their beginning is computed once by the worker that has them.
         alike=[(_arm_of(unit), unit[1][0].root) for unit in units],
+        heard=keep,
     )
 
 
@@ -338,9 +353,10 @@ def _run_unit(
     cache: RootCache,
     texts: Texts,
 ) -> list[Trial]:
-    started, begun = now(), time.perf_counter()
-    outcomes = plan.study.outcomes
-    ready = write(plan, planned, lm, texts)
+    started, outcomes = now(), plan.study.outcomes
+    ready = write(plan, planned, lm, texts, lambda *said: hand_on(said))
+    # What was written has times of its own.
+    begun = time.perf_counter()
     encoded = {n: t.encoded for n, t in ready.items() if t.encoded is not None}
     if any(t.encoded is None for t in planned.values()):
         # The unit's packs are of the prompts for the chains.
