@@ -10,8 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
+import follow
 import pytest
 import yaml
 
@@ -231,87 +230,37 @@ def test_studies_and_parts_of_studies_are_valid(path, code):
 
 
 # ----------------------------------------------------------------------------------- code that runs
-def log(arms):
-    """Make a log in which hard items got the first arm more often."""
-    rng = np.random.default_rng(5)
-    n = 240
-    difficulty = rng.normal(size=n)
-    first = rng.random(n) < 1 / (1 + np.exp(-0.8 * difficulty))
-    correct = (rng.random(n) < 1 / (1 + np.exp(difficulty - 0.8 * first))).astype(int)
-    return pd.DataFrame(
-        {
-            "item_id": [f"q{i}" for i in range(n)],
-            "arm": np.where(first, *arms),
-            "task_type": rng.choice(["sum", "word"], n),
-            "difficulty": difficulty,
-            "question_tokens": 12 + rng.poisson(6, n) + np.round(2 * difficulty),
-            "question_perplexity": 20 + 3 * difficulty + rng.normal(size=n),
-            "prompt_tokens": 30 + 60 * first + rng.poisson(5, n),
-            "correct": correct,
-            "score": -difficulty + 0.7 * first + rng.normal(size=n),
-            "drawn": np.where(first ^ (rng.random(n) < 0.2), *arms),
-        }
-    )
-
-
-def rollout():
-    """Make a log of six routes over thirty days, half of which got the second arm on a day of its own."""
-    rng = np.random.default_rng(6)
-    days, routes = np.tile(np.arange(30).repeat(6), 6), np.arange(6).repeat(180)
-    changed = np.array([15, 15, 20, 99, 99, 99])[routes]
-    started = pd.Timestamp("2025-03-01T08:00") + pd.to_timedelta(days, unit="D")
-    after = days >= changed
-    usual = 0.5 + 0.03 * routes + 0.004 * days + 0.08 * after
-    return pd.DataFrame(
-        {
-            "started_at": started.astype(str),
-            "route": np.array(["chat", "search", "mail", "code", "faq", "sales"])[routes],
-            "arm": np.where(after, "few_shot", "direct"),
-            "difficulty": rng.normal(size=len(days)),
-            "correct": (rng.random(len(days)) < usual).astype(int),
-        }
-    )
-
-
-def with_gaps():
-    gaps = log(("few_shot", "direct"))
-    gaps.loc[::7, "difficulty"] = np.nan
-    return gaps
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, tiny_model):
-    """A folder as the pages assume it: logs, the repository's own folders, and a model that is quick."""
-    for folder in ("tests", "studies"):
-        (tmp_path / folder).symlink_to(ROOT / folder, target_is_directory=True)
-    log(("cot", "direct")).to_csv(tmp_path / "log.csv", index=False)
-    with_gaps().to_csv(tmp_path / "gaps.csv", index=False)
-    rollout().to_csv(tmp_path / "rollout.csv", index=False)
-    log(("few_shot", "direct")).to_csv(tmp_path / "logs.csv", index=False)
-    log(("few_shot", "direct")).to_parquet(tmp_path / "logs.parquet")
-    monkeypatch.chdir(tmp_path)
-    load = wp.load_model
-    monkeypatch.setattr(wp, "load_model", lambda _name: load(str(tiny_model)))
-    return tmp_path
-
-
-PYTHON = [path for path in TEXTS if blocks(path, "python")]
-# These read the results of a study that the page says to run first.
-NEEDS_A_RUN = ("write_report(",)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("path", PYTHON, ids=name)
-def test_python_runs_in_the_order_of_the_page(path, place):
-    frames = {"missing.md": with_gaps, "changed-on-a-date.md": rollout}
-    space = {"frame": frames.get(path.name, lambda: log(("few_shot", "direct")))()}
-    for code in blocks(path, "python"):
-        if any(word in code for word in NEEDS_A_RUN):
-            compile(code, name(path), "exec")
-            continue
-        exec(compile(code, name(path), "exec"), space)  # noqa: S102 - the page's own code
+@pytest.mark.parametrize("path", follow.PAGES[1:], ids=name)
+def test_a_page_can_be_followed_in_an_empty_folder(path, tmp_path, monkeypatch, tiny_model):
+    """Every command and every snippet, in the page's order; of models and studies small ones stand in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WHYPROMPT_CROSSCHECK_PYTHON", str(follow.PEERS))
+    follow.lay_out(tmp_path, tiny_model)
+    done = follow.follow(path, tmp_path, tiny_model)
     if path.name == "report.md":
-        assert {"balance.svg", "overlap.png"} <= {p.name for p in place.iterdir()}
+        assert {"balance.svg", "overlap.png", "for_a_colleague.html"} <= {p.name for p in tmp_path.iterdir()}
+    if path.name == "effect-from-table.md":
+        shown = [code.strip() for code in blocks(path, "") if code.startswith("estimate ")]
+        assert shown
+        assert all(line in done[0]["out"] for line in shown)
+
+
+def test_what_is_not_followed_is_little_and_has_its_reason():
+    every = [(kind, text) for path in follow.PAGES for kind, text in follow.steps(path)]
+    for kind, reasons in (("command", follow.NOT_DONE), ("python", follow.NOT_RUN)):
+        texts = [text for k, text in every if k == kind]
+        assert [part for part in reasons if not any(part in text for text in texts)] == [], "said of nothing"
+    code = [text for kind, text in every if kind == "python"]
+    assert len([text for text in code if any(part in text for part in follow.NOT_RUN)]) <= 1 < len(code) / 10
+    verbs = [text for kind, text in every if text.startswith("whyprompt ")]
+    left = [text for text in verbs if any(part in text for part in follow.NOT_DONE)]
+    assert len(left) <= len(verbs) / 3
+    # Nothing that looks like a command escapes the reader that follows.
+    for path in follow.PAGES:
+        blank = "\n".join(blocks(path, "")).replace("\\\n", " ")
+        shown = re.findall(r"^whyprompt .+", blank, re.MULTILINE)
+        assert len(shown) <= sum(text.startswith("whyprompt ") for _, text in follow.steps(path))
 
 
 SNIPPETS = blocks(ROOT / "README.md", "python")
@@ -340,43 +289,3 @@ def test_python_of_the_readme_runs_as_it_stands(code, tmp_path, tiny_model):
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) >= code.count("print(") > 0
     assert "embedded" not in code or 'load_model("embedded")' in code
-
-
-EFFECTS = [
-    pytest.param(path, words, id=f"{name(path)}-{number}")
-    for path in TEXTS
-    for number, (tool, *words) in enumerate(commands(path))
-    # Pages on tools have their logs made for them: test_tool_pages.py runs them.
-    if path.parent.name != "tools"
-    if words[0] == "effect" and any(w.endswith(".csv") or w == "logs.parquet" for w in words)
-]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("place")
-@pytest.mark.parametrize(("path", "words"), EFFECTS)
-def test_commands_on_tables_run_and_print_what_the_page_shows(path, words, monkeypatch, capsys):
-    from whyprompt.cli import main
-
-    if path.name == "missing.md":
-        Path("gaps.csv").replace("logs.csv")
-    if "cross-check" in words:
-        peers = ROOT / ".venv-crosscheck" / "bin" / "python"
-        if not peers.exists():
-            pytest.skip("no environment with DoWhy and CausalML: `make crosscheck` makes one")
-        monkeypatch.setenv("WHYPROMPT_CROSSCHECK_PYTHON", str(peers))
-    monkeypatch.setattr(sys, "argv", ["whyprompt", *words])
-    with pytest.raises(SystemExit) as stop:
-        main()
-    out, err = capsys.readouterr()
-    assert stop.value.code == 0, err
-    shown = [code.strip() for code in blocks(path, "") if code.startswith("estimate ")]
-    if path.name == "effect-from-table.md" and "nearest:caliper=0.1" in words:
-        assert shown
-        assert all(line in out for line in shown)
-
-
-def test_the_pages_have_code_to_run():
-    assert len(PYTHON) >= 5
-    assert len(SNIPPETS) >= 2
-    assert len(EFFECTS) >= 5

@@ -32,7 +32,7 @@ _Charts = Annotated[bool, typer.Option("--charts/--no-charts", help="Draw the ex
 
 @app.command()
 def table(
-    name: Annotated[str, typer.Argument(help="'log', 'paired' or 'rollout'.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="'log', 'gaps', 'paired' or 'rollout'.", metavar="NAME")],
     file: Annotated[Path, typer.Argument(help="Gets it: .csv or .parquet.", metavar="FILE")],
     as_json: AsJson = False,
 ) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from whyprompt.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NAMES = ("log", "paired", "rollout")
+NAMES = ("gaps", "log", "paired", "rollout")
 
 
 def load_example(name: str) -> pd.DataFrame:
@@ -18,10 +20,11 @@ def load_example(name: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    name : {"log", "paired", "rollout"}
+    name : {"gaps", "log", "paired", "rollout"}
         ``"paired"``: 600 generated questions of six families, each under both prompts of this project's
         example study, as the embedded model answered them. ``"log"``: the same items with one prompt each,
-        as a router would have chosen it; what is true of them is in ``"paired"``. ``"rollout"``: 1,080
+        as a router would have chosen it; what is true of them is in ``"paired"``. ``"gaps"``: the log with
+        every seventh ``difficulty`` or so lost, of long questions more often. ``"rollout"``: 1,080
         simulated trials of six routes over thirty days, three of which changed their prompt, which raises
         the chance of a right answer by 0.08.
 
@@ -61,4 +64,8 @@ def load_example(name: str) -> pd.DataFrame:
         raise DataError(f"there is no example table {name!r}", hint=f"one of: {', '.join(NAMES)}")
     import pandas as pd
 
-    return pd.read_csv(Path(__file__).with_name(f"{name}.csv"))
+    frame = pd.read_csv(Path(__file__).with_name(f"{'log' if name == 'gaps' else name}.csv"))
+    if name == "gaps":
+        lost = frame["question_tokens"].rank(pct=True) * 0.3
+        frame.loc[np.random.default_rng(0).random(len(frame)) < lost, "difficulty"] = np.nan
+    return frame
