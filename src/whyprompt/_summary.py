@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
-def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay text out in columns, the first to the left, the others to the right.
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> str:
+    """Lay text out in columns, the first (or so many) to the left, the others to the right.
 
     Examples
     --------
@@ -24,7 +24,8 @@ def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[k]) for line in (header, *rows)) for k in range(len(header))]
 
     def one(line: Sequence[str]) -> str:
-        cells = [t.rjust(w) if k else t.ljust(w) for k, (t, w) in enumerate(zip(line, widths, strict=True))]
+        padded = zip(line, widths, strict=True)
+        cells = [t.ljust(w) if k < left else t.rjust(w) for k, (t, w) in enumerate(padded)]
         return ("  " + "  ".join(cells)).rstrip()
 
     return "\n".join(one(line) for line in (header, *rows))

@@ -286,7 +286,7 @@ def missing_values(name: str, role: str, count: int, n_rows: int) -> DataError:
     """Say that a column has gaps."""
     return DataError(
         f"{role} column {name!r} has {count} missing value(s) in {n_rows} rows",
-        hint="no row is dropped unasked: impute (whyprompt.effects.missing), or remove those rows on purpose",
+        hint="no row is dropped unasked: impute (estimate_with_imputation), or remove those rows on purpose",
     )
 
 
@@ -333,7 +333,7 @@ def arms(
             raise DataError(
                 f"treatment column {column!r} has the levels {shown[0]!r} and {shown[1]!r};"
                 " it is not known which one is the treated arm",
-                hint=f"say treated={shown[1]!r} (or {shown[0]!r}); on the command line --treated {shown[1]}",
+                hint=f"say treated={shown[1]!r} (or {shown[0]!r})",
             )
         chosen = 1
     else:

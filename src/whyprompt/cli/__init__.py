@@ -1,4 +1,4 @@
-"""The command line: ``whyprompt run | effect | compare | mediate | report | import | export | data``, ...
+"""The command line: ``whyprompt init | run | effect | compare | mediate | report | export``, ...
 
 Exit codes: 0 done; 1 a failure that is not the user's; 2 something the user can mend; 130 stopped by Ctrl-C,
 143 by the system's request to end.
@@ -20,12 +20,15 @@ import typer
 from whyprompt._version import __version__
 from whyprompt.cli import data as _data
 from whyprompt.cli import effect as _effect
+from whyprompt.cli import init as _init
 from whyprompt.cli import logs as _logs
 from whyprompt.cli import run as _run
 from whyprompt.cli.common import say, show
+from whyprompt.cli.verb import Verb
 from whyprompt.errors import WhypromptError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 __all__ = ["app", "main"]
@@ -34,22 +37,65 @@ app = typer.Typer(
     name="whyprompt",
     help="What a change of prompt causes in a language model, how sure you may be, and which heads carry it.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     # Plain help: importing rich for it would double the time that --help takes.
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
-app.command()(_run.run)
-app.command()(_effect.effect)
-app.command()(_logs.compare)
-app.command()(_run.mediate)
-app.command()(_run.report)
-app.command()(_run.export)
-app.command("import")(_logs.import_)
-app.command()(_run.schema)
-app.command()(_run.doctor)
-app.command()(_run.skill)
+_EXAMPLES: dict[Callable[..., None], str] = {
+    _init.init: """
+whyprompt init                            # on a terminal it asks; else generated tasks
+whyprompt init questions.csv --arms direct,cot
+whyprompt init questions.csv --question-column q --answer-column gold --out mine.yaml
+whyprompt init questions.csv --endpoint https://HOST/v1 --model NAME --key-env OPENAI_API_KEY
+whyprompt init log.csv                    # trials are there: the command that answers
+""",
+    _run.run: """
+whyprompt run study.yaml --dry-run        # what it would take
+whyprompt run study.yaml                  # goes on where it was stopped
+whyprompt run study.yaml --workers auto   # by several processes
+""",
+    _effect.effect: """
+whyprompt effect study.yaml
+whyprompt effect direct.eval cot.eval     # two logs of another tool
+whyprompt effect log.csv                  # reads the columns; proposes where it cannot tell
+whyprompt effect log.csv --treatment arm --treated cot --control direct \\
+    --outcome score --confounders difficulty,question_tokens --check sensitivity
+whyprompt effect log.csv --treatment arm --outcome score --method nearest:caliper=0.2
+""",
+    _logs.compare: """
+whyprompt compare monday.eval tuesday.eval --changed
+""",
+    _run.mediate: """
+whyprompt mediate study.yaml
+""",
+    _run.report: """
+whyprompt report study.yaml               # writes runs/NAME/report.html
+whyprompt report direct.eval cot.eval --out page.html
+""",
+    _run.export: """
+whyprompt export study.yaml trials.csv
+whyprompt export study.yaml answers.csv --wide
+""",
+    _logs.import_: """
+whyprompt import logs/ --out trials.parquet
+""",
+    _run.schema: """
+whyprompt schema > schema.json
+""",
+    _run.doctor: """
+whyprompt doctor
+whyprompt doctor --model study.yaml
+""",
+    _run.skill: """
+whyprompt skill > SKILL.md
+""",
+}
+"""The verbs in the order of their work, each with the examples that its help ends in."""
+
+for _verb, _lines in _EXAMPLES.items():
+    app.command(_verb.__name__.rstrip("_"), cls=Verb, epilog=_lines)(_verb)
 app.add_typer(_data.app, name="data")
 
 _STOPPED = 128 + signal.SIGINT

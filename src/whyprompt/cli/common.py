@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whyprompt.cli.flags import speak
 from whyprompt.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,25 +19,50 @@ if TYPE_CHECKING:
     from whyprompt.study import Study
 
 STUDIES = {".yaml", ".yml", ".toml"}
+# A group of options in the help of several verbs.
+WHERE = "Where"
 StudyPath = Annotated[Path, typer.Argument(help="A study file (.yaml, .yml or .toml).", metavar="STUDY")]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="The study's folder of results. Default: runs/NAME.", metavar="DIR"),
+    typer.Option(
+        "--out",
+        help="The study's folder of results. Default: runs/NAME.",
+        metavar="DIR",
+        rich_help_panel=WHERE,
+    ),
 ]
 NoCode = Annotated[
-    bool, typer.Option("--no-code", help="Refuse a study that imports Python code (an outcome's 'call').")
+    bool,
+    typer.Option(
+        "--no-code",
+        help="Refuse a study that imports Python code (an outcome's 'call').",
+        rich_help_panel=WHERE,
+    ),
 ]
 On = Annotated[
     str | None,
     typer.Option(
-        "--on", help="Where work is done: processes, ray or ray://HOST:PORT. Default: here.", metavar="PLACE"
+        "--on",
+        help="Where work is done: processes, ray or ray://HOST:PORT. Default: here.",
+        metavar="PLACE",
+        rich_help_panel=WHERE,
     ),
 ]
 Workers = Annotated[
     str | None,
-    typer.Option("--workers", help="How many workers. Default: auto, as many as fit.", metavar="N|auto"),
+    typer.Option(
+        "--workers",
+        help="How many workers. Default: auto, as many as fit.",
+        metavar="N|auto",
+        rich_help_panel=WHERE,
+    ),
 ]
-Gpus = Annotated[int, typer.Option("--gpus-per-worker", help="GPUs of each worker; with 0 it sees none.")]
+Gpus = Annotated[
+    int,
+    typer.Option(
+        "--gpus-per-worker", help="GPUs of each worker; with 0 it sees none.", rich_help_panel=WHERE
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 
 
@@ -84,5 +110,7 @@ def opened(path: Path, out: Path | None, *, no_code: bool) -> tuple[Study, Path]
     """Read a study, and give the folder of its results with it."""
     from whyprompt.study import load_study
 
+    # From here on what is wrong is a key of the study, and no option of the verb.
+    speak(None)
     study = load_study(path, code=not no_code)
     return study, out if out is not None else Path("runs") / study.name

@@ -13,9 +13,9 @@ import typer
 from whyprompt._arguments import at_least
 from whyprompt._progress import listening, show_progress
 from whyprompt.cli.choices import names, read_choice, refuse
-from whyprompt.cli.common import STUDIES, AsJson, NoCode, On, Out, Workers, opened, placed, put
+from whyprompt.cli.common import STUDIES, WHERE, AsJson, NoCode, On, Out, Workers, opened, placed, put
 from whyprompt.cli.effect_checks import CHECKS, check_text, own_draws, read_checks, refuse_checks, run_checks
-from whyprompt.cli.flags import in_flags, said_in_flags
+from whyprompt.cli.flags import said, speak
 from whyprompt.cli.logs import Arm, Changed, Item, Reference, Scorer, effect_of_logs, refuse_for_logs
 from whyprompt.cli.tables import TABLES, read_table
 from whyprompt.errors import EstimationError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # Rows from which on an estimate takes so long that its progress is shown.
 _LONG = 50_000
+# The groups of its help.
+_COMPARED, _ADJUSTED, _HOW = "What is compared", "What is adjusted for", "How"
+_SURE, _GAPS_CHECKS = "How sure", "Gaps, and checks beside the estimate"
 _Columns = str | None
 _Frame = Any  # that the library reads
 # What the arm or the outcome may be taken as, with options.
@@ -51,15 +54,22 @@ def effect(
         ),
     ],
     *,
-    treatment: Annotated[str | None, typer.Option(help="Column with the arm.")] = None,
+    treatment: Annotated[
+        str | None, typer.Option(help="Column with the arm.", rich_help_panel=_COMPARED)
+    ] = None,
     outcome: Annotated[
         list[str] | None,
         typer.Option(
-            help="Column with the outcome. Several (a,b or given again) are adjusted for their number."
+            help="Column with the outcome. Several (a,b or given again) are adjusted for their number.",
+            rich_help_panel=_COMPARED,
         ),
     ] = None,
-    treated: Annotated[str | None, typer.Option(help="Level that counts as treated.")] = None,
-    control: Annotated[str | None, typer.Option(help="Level that counts as control.")] = None,
+    treated: Annotated[
+        str | None, typer.Option(help="Level that counts as treated.", rich_help_panel=_COMPARED)
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(help="Level that counts as control.", rich_help_panel=_COMPARED)
+    ] = None,
     design: Annotated[
         str,
         typer.Option(
@@ -68,10 +78,14 @@ def effect(
             " (all that the arm works through), or rollout:time=COLUMN (the arm changed on a date; --unit has"
             " the routes).",
             metavar="NAME[:OPTION=VALUE,...]",
+            rich_help_panel=_COMPARED,
         ),
     ] = "observational",
     unit: Annotated[
-        str, typer.Option(help="Column with the item (--design paired) or route (rollout).")
+        str,
+        typer.Option(
+            help="Column with the item (--design paired) or route (rollout).", rich_help_panel=_COMPARED
+        ),
     ] = "item_id",
     as_: Annotated[
         str | None,
@@ -80,17 +94,25 @@ def effect(
             help="Take the arms two by two, as a dose, or the outcome as ordered levels:"
             " all-arms:reference=ARM,focal=ARM, dose:knots=4,reference=DOSE or ordered:levels=low+mid+high.",
             metavar="KIND[:OPTION=VALUE,...]",
+            rich_help_panel=_COMPARED,
         ),
     ] = None,
     graph: Annotated[
-        str | None, typer.Option(help="Causal graph: a file, or text such as 'x -> arm; x -> y; arm -> y'.")
+        str | None,
+        typer.Option(
+            help="Causal graph: a file, or text such as 'x -> arm; x -> y; arm -> y'.",
+            rich_help_panel=_ADJUSTED,
+        ),
     ] = None,
-    confounders: Annotated[_Columns, typer.Option(help="Columns to adjust for: a,b,c.")] = None,
+    confounders: Annotated[
+        _Columns, typer.Option(help="Columns to adjust for: a,b,c.", rich_help_panel=_ADJUSTED)
+    ] = None,
     propensity: Annotated[
         str | None,
         typer.Option(
             help="Column with known propensities (with --as all-arms: of the arm that each row got); or what"
-            " estimates them: logit, boosted, or a class of scikit-learn with its options."
+            " estimates them: logit, boosted, or a class of scikit-learn with its options.",
+            rich_help_panel=_ADJUSTED,
         ),
     ] = None,
     method: Annotated[
@@ -100,26 +122,30 @@ def effect(
             " (default in a randomised design without confounders), with its options:"
             " nearest:caliper=0.2,replace, cem:exact=a+b or aipw:folds=10,outcome_model=linear.",
             metavar="NAME[:OPTION=VALUE,...]",
+            rich_help_panel=_HOW,
         ),
     ] = None,
-    estimand: Annotated[str | None, typer.Option(help="att, atc, ate or ato.")] = None,
+    estimand: Annotated[str | None, typer.Option(help="att, atc, ate or ato.", rich_help_panel=_HOW)] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
-            help="Column with the sampling unit; none: every row is one. Default: one that repeats."
+            help="Column with the sampling unit; none: every row is one. Default: one that repeats.",
+            rich_help_panel=_SURE,
         ),
     ] = None,
-    by: Annotated[_Columns, typer.Option(help="Subgroups: a,b.")] = None,
-    level: Annotated[float, typer.Option(help="Of the intervals.")] = 0.95,
+    by: Annotated[_Columns, typer.Option(help="Subgroups: a,b.", rich_help_panel=_SURE)] = None,
+    level: Annotated[float, typer.Option(help="Of the intervals.", rich_help_panel=_SURE)] = 0.95,
     std_error: Annotated[
         str,
         typer.Option(
             help="auto, pairs, abadie_imbens, strata, bootstrap or wild_bootstrap; a bootstrap with its"
-            " draws: bootstrap:draws=1000."
+            " draws: bootstrap:draws=1000.",
+            rich_help_panel=_SURE,
         ),
     ] = "auto",
     denominator: Annotated[
-        str, typer.Option(help="Of balance: pooled, treated, control, all or weighted.")
+        str,
+        typer.Option(help="Of balance: pooled, treated, control, all or weighted.", rich_help_panel=_SURE),
     ] = "pooled",
     impute: Annotated[
         str | None,
@@ -127,6 +153,7 @@ def effect(
             help="Fill gaps in covariates so many times and pool: 20, or"
             " 20:auxiliary=a+b,missing_outcome=exclude (or raise, impute).",
             metavar="M[:OPTION=VALUE,...]",
+            rich_help_panel=_GAPS_CHECKS,
         ),
     ] = None,
     check: Annotated[
@@ -139,9 +166,10 @@ def effect(
             " choose);"
             " cross-check (beside DoWhy and CausalML, where WHYPROMPT_CROSSCHECK_PYTHON says).",
             metavar="NAME[:OPTION=VALUE,...]",
+            rich_help_panel=_GAPS_CHECKS,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="For everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="For everything random.", rich_help_panel=_SURE)] = 0,
     arm: Arm = None,
     scorer: Scorer = None,
     item: Item = None,
@@ -151,7 +179,8 @@ def effect(
         str | None,
         typer.Option(
             help="What a Parquet table may take, such as 2GB; a larger one is computed in passes by DuckDB."
-            " Default: a quarter of what is free."
+            " Default: a quarter of what is free.",
+            rich_help_panel=WHERE,
         ),
     ] = None,
     on: On = None,
@@ -168,6 +197,7 @@ def effect(
     """
     import whyprompt as wp
 
+    speak(ctx, inside_options())
     given = _given(ctx) - {"on", "workers"}
     table = tables[0]
     # An audit's draws, and a bootstrap's; until the command is done.
@@ -180,7 +210,7 @@ def effect(
         from whyprompt.answers.verbs import run_effect
 
         found = run_effect(table, opened(table, out, no_code=no_code)[1])
-        put(found.to_dict(), found.summary(), as_json=as_json)
+        put(found.to_dict(), said(found.summary()), as_json=as_json)
         return
     design, of_design = _design(design)
     of_log = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}
@@ -214,33 +244,31 @@ def effect(
     asked |= of_design | (_error(std_error) if "std_error" in given else {})
     if logs:
         # Logs have an option of this name; of a table it stands inside --as.
-        inside = {name: before for name, before in inside_options().items() if name != "reference"}
-        with said_in_flags(ctx, inside):
-            effect_of_logs(tables, _with_method(asked), of_log, changed=changed, as_json=as_json)
+        speak(ctx, {name: before for name, before in inside_options().items() if name != "reference"})
+        effect_of_logs(tables, _with_method(asked), of_log, changed=changed, as_json=as_json)
         return
     outcomes = _outcomes(outcome or ())
     refuse_checks(
         checks, single=kind is None and len(outcomes) == 1, paired=design == "paired", impute=impute
     )
     _refuse_beside(design, checks, kind, impute)
-    with said_in_flags(ctx, inside_options()):
-        frame = _read(tables, memory)
-        if isinstance(frame, list):
-            _refuse(given & {"check", "impute", "as_", "unit"}, "with a table that is larger than --memory")
-            asked = {**_with_method(asked), "memory": memory}
-            shown: Any = outcomes if len(outcomes) > 1 else outcomes[0]
-            with show_progress(table.name) as report, listening(report):
-                result = wp.estimate_effect(frame, treatment=treatment, outcome=shown, **asked)
-        elif impute is not None:
-            result, asked = _imputed(frame, str(treatment), outcomes[0], asked, impute)
-        else:
-            with _told(frame, table.name):
-                result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)
+    frame = _read(tables, memory)
+    if isinstance(frame, list):
+        _refuse(given & {"check", "impute", "as_", "unit"}, "with a table that is larger than --memory")
+        asked = {**_with_method(asked), "memory": memory}
+        shown: Any = outcomes if len(outcomes) > 1 else outcomes[0]
+        with show_progress(table.name) as report, listening(report):
+            result = wp.estimate_effect(frame, treatment=treatment, outcome=shown, **asked)
+    elif impute is not None:
+        result, asked = _imputed(frame, str(treatment), outcomes[0], asked, impute)
+    else:
+        with _told(frame, table.name):
+            result, asked = _estimated(frame, treatment, outcomes, asked, kind, of_kind, checks)
     checked = run_checks(frame, str(treatment), outcomes[0], asked, result, checks, ctx, inside_options())
-    said = result.summary(words=lambda text: in_flags(text, ctx, inside_options()))
+    text = result.summary(words=said)
     put(
         result.to_dict() | {name: one.to_dict() for name, one in checked.items()},
-        "\n\n".join([said, *(check_text(name, one) for name, one in checked.items())]),
+        "\n\n".join([text, *(check_text(name, one) for name, one in checked.items())]),
         as_json=as_json,
     )
 

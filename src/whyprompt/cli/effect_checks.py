@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from whyprompt._arguments import at_least
 from whyprompt.cli.choices import read_choice, refuse
-from whyprompt.cli.flags import said_in_flags
+from whyprompt.cli.flags import speak
 from whyprompt.errors import EstimationError
 
 if TYPE_CHECKING:
@@ -79,22 +79,22 @@ def run_checks(
     shared = {"treatment": treatment, "outcome": outcome, **options}
     found: dict[str, Any] = {}
     for name, own in checks.items():
-        with said_in_flags(ctx, {**inside, **dict.fromkeys(CHECKS[name], f"--check {name}:")}):
-            if "draws" in own:
-                at_least(own["draws"], 10, "draws")
-            if name == "sensitivity":
-                found["sensitivity"] = wp.sensitivity_report(frame, result)
-            elif name == "placebo":
-                found["placebo"] = wp.placebo_treatment(frame, **own, **shared)
-            elif name == "refute":
-                found["refutation"] = wp.refute(frame, **own, **shared)
-            elif name == "cross-check":
-                found["cross_check"] = _cross_check(frame, treatment, outcome, asked)
-            else:
-                policy = {option: own[option] for option in ("cost", "better") if option in own}
-                learned = {option: value for option, value in own.items() if option not in policy}
-                found["heterogeneity"] = _whom(frame, treatment, outcome, asked, learned)
-                found["policy"] = wp.prompt_policy(found["heterogeneity"], **policy)
+        speak(ctx, {**inside, **dict.fromkeys(CHECKS[name], f"--check {name}:")})
+        if "draws" in own:
+            at_least(own["draws"], 10, "draws")
+        if name == "sensitivity":
+            found["sensitivity"] = wp.sensitivity_report(frame, result)
+        elif name == "placebo":
+            found["placebo"] = wp.placebo_treatment(frame, **own, **shared)
+        elif name == "refute":
+            found["refutation"] = wp.refute(frame, **own, **shared)
+        elif name == "cross-check":
+            found["cross_check"] = _cross_check(frame, treatment, outcome, asked)
+        else:
+            policy = {option: own[option] for option in ("cost", "better") if option in own}
+            learned = {option: value for option, value in own.items() if option not in policy}
+            found["heterogeneity"] = _whom(frame, treatment, outcome, asked, learned)
+            found["policy"] = wp.prompt_policy(found["heterogeneity"], **policy)
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -13,8 +13,8 @@ from whyprompt._version import __version__
 from whyprompt._words import counted
 from whyprompt.cli.choices import refuse
 from whyprompt.cli.common import AsJson, put
-from whyprompt.cli.flags import said_in_flags
-from whyprompt.cli.tables import TABLES
+from whyprompt.cli.flags import said
+from whyprompt.cli.tables import TABLES, read_table
 from whyprompt.errors import DataError, EstimationError
 
 if TYPE_CHECKING:
@@ -25,30 +25,41 @@ if TYPE_CHECKING:
     from whyprompt.effects.several import EffectsResult
     from whyprompt.trials.logs.result import ReadTrials
 
+_LOGS = "Logs of other tools"
 Arm = Annotated[
     str | None,
     typer.Option(
+        rich_help_panel=_LOGS,
         help="Of logs: what the arm is, a path in them (task_args.arm) or file. Default: what differs.",
         metavar="PATH",
     ),
 ]
 Scorer = Annotated[
     str | None,
-    typer.Option(help="Of logs: the scorer that is the outcome.", metavar="NAME[,FILTER]"),
+    typer.Option(
+        rich_help_panel=_LOGS, help="Of logs: the scorer that is the outcome.", metavar="NAME[,FILTER]"
+    ),
 ]
 Item = Annotated[
     str | None,
     typer.Option(
-        help="Of logs: what names the item, id or a covariate. Default: what was asked.", metavar="NAME"
+        rich_help_panel=_LOGS,
+        help="Of logs: what names the item, id or a covariate. Default: what was asked.",
+        metavar="NAME",
     ),
 ]
 Reference = Annotated[
     str | None,
-    typer.Option(help="Of logs: the arm that the others are held against.", metavar="ARM"),
+    typer.Option(
+        rich_help_panel=_LOGS, help="Of logs: the arm that the others are held against.", metavar="ARM"
+    ),
 ]
 
 Changed = Annotated[
-    bool, typer.Option("--changed", help="Of logs: list the items whose outcomes rise and fall.")
+    bool,
+    typer.Option(
+        "--changed", rich_help_panel=_LOGS, help="Of logs: list the items whose outcomes rise and fall."
+    ),
 ]
 
 _ONLY_COLUMNS = "write the logs' table and name its columns: whyprompt import LOG... --out trials.parquet"
@@ -71,9 +82,14 @@ def effect_of_logs(
 
     if given.get("design", "paired") not in {"paired", "randomized", "observational"}:
         raise EstimationError(f"--design {given['design']} needs columns", hint=_ONLY_COLUMNS)
-    found = _read(paths, of_log)
+    try:
+        found = _read(paths, of_log)
+    except DataError:
+        if len(paths) > 1 or paths[0].suffix.lower() not in TABLES or any(of_log.values()):
+            raise
+        _propose(paths[0], as_json=as_json)
     result = wp.log_effect(found, reference=of_log["reference"], **given)
-    content, text = result.to_dict() | {"logs": found.to_dict()}, result.summary()
+    content, text = result.to_dict() | {"logs": found.to_dict()}, result.summary(words=said)
     if changed:
         from whyprompt.answers.changes import changed_text
 
@@ -81,6 +97,15 @@ def effect_of_logs(
         content |= {"changed": listed}
         text = f"{text}\n\n{changed_text(listed, width=_width())}"
     put(content, text, as_json=as_json)
+
+
+def _propose(path: Path, *, as_json: bool) -> NoReturn:
+    """Say what a table that is no log may be asked, and that nothing was estimated."""
+    from whyprompt.answers.proposal import propose
+
+    proposal = propose(read_table(path), str(path))
+    put(proposal.to_dict(), proposal.text, as_json=as_json)
+    raise EstimationError("nothing was estimated, since no column was named", hint=proposal.command)
 
 
 def effect_for_page(
@@ -123,7 +148,6 @@ def _width() -> int:
 
 
 def compare(
-    ctx: typer.Context,
     runs: Annotated[
         list[Path],
         typer.Argument(help="Logs, folders of them, or patterns: two runs, or more.", metavar="RUN..."),
@@ -148,19 +172,18 @@ def compare(
     from whyprompt._arguments import confidence
 
     confidence(level)
-    with said_in_flags(ctx):
-        result = wp.compare_runs(
-            *runs,
-            arm=arm,
-            scorer=scorer,
-            item=item,
-            reference=reference,
-            treated=treated,
-            control=control,
-            level=level,
-            texts=changed or as_json,
-        )
-    text = result.summary()
+    result = wp.compare_runs(
+        *runs,
+        arm=arm,
+        scorer=scorer,
+        item=item,
+        reference=reference,
+        treated=treated,
+        control=control,
+        level=level,
+        texts=changed or as_json,
+    )
+    text = result.summary(words=said)
     if changed:
         from whyprompt.answers.changes import changed_text
 
@@ -194,7 +217,6 @@ def refuse_for_logs(unwanted: set[str]) -> None:
 
 
 def import_(
-    ctx: typer.Context,
     logs: Annotated[list[Path], typer.Argument(help="Logs, folders of them, or patterns.", metavar="LOG...")],
     out: Annotated[
         Path, typer.Option("--out", help="The table to write (.csv or .parquet).", metavar="FILE")
@@ -220,15 +242,16 @@ def import_(
     if there and not overwrite:
         raise DataError(f"{' and '.join(there)} would be overwritten", hint="another --out, or --overwrite")
     asked: dict[str, Any] = {"arm": arm, "scorer": scorer, "item": item, "reference": reference}
-    with said_in_flags(ctx):
-        found = wp.read_trials(*logs, **asked)
+    found = wp.read_trials(*logs, **asked)
     if out.resolve() in {Path(str(one["file"])).resolve() for one in found.sources}:
         raise DataError(f"{out} is one of the logs", hint="give the table a name of its own")
     export(found.frame, out)
     record = _record(found, asked, out)
     write_json(beside, record)
     n = counted(len(found.frame), "trial")
-    text = f"{found.summary()}\n\n{n}, {counted(len(found.frame.columns), 'column')}: {out}; {beside}"
+    text = (
+        f"{found.summary(words=said)}\n\n{n}, {counted(len(found.frame.columns), 'column')}: {out}; {beside}"
+    )
     put(record | {"record": str(beside)}, text, as_json=as_json)
 
 

@@ -27,7 +27,7 @@ from whyprompt.cli.common import (
     say,
     show,
 )
-from whyprompt.cli.flags import said_in_flags
+from whyprompt.cli.flags import said
 from whyprompt.cli.logs import Arm, Item, Reference, Scorer, effect_for_page
 from whyprompt.errors import InputError, WhypromptError
 
@@ -212,11 +212,10 @@ def mediate(
     plan, folder = opened(study, out, no_code=no_code)
     with _placed(plan, on, workers, gpus_per_worker), show_progress("mediate") as progress:
         answer = run_mediation(study, folder, progress=progress)
-    put(answer.to_dict(), answer.summary(), as_json=as_json)
+    put(answer.to_dict(), said(answer.summary()), as_json=as_json)
 
 
 def report(
-    ctx: typer.Context,
     paths: Annotated[
         list[Path],
         typer.Argument(
@@ -274,8 +273,7 @@ def report(
         refuse("--no-code" if no_code else "", "with logs, which import no code")
         if out is not None and out.is_dir():
             raise InputError(f"{out} is a folder", hint=f"name the page: --out {out / 'report.html'}")
-        with said_in_flags(ctx):
-            found, effect = effect_for_page(paths, of_log, asked)
+        found, effect = effect_for_page(paths, of_log, asked)
         path = write_report(found, effect, target=out)
     content = {"report": str(path), "bytes": path.stat().st_size}
     put(content, f"The report is at {path.resolve()}", as_json=as_json)

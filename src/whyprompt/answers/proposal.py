@@ -1,0 +1,319 @@
+"""What a table may be asked: what each column is taken for, and why, before anything is estimated.
+
+Names and values say what a column may be. They do not say what decided the arm: that is for the person who
+asks, so that a proposal is shown and no number is.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+
+from whyprompt._summary import grid
+from whyprompt._words import counted, format_number
+from whyprompt.effects.caused import caused_by_arm, doubt_of, name_words
+from whyprompt.effects.units import find_units
+from whyprompt.errors import DataError
+from whyprompt.stats.order import distinct
+from whyprompt.tables import level_name, open_table
+from whyprompt.trials.logs.arms import reference_arm
+from whyprompt.trials.readers.plain_names import ARMS, NAMES, OUTCOMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from whyprompt.effects.units import Unit
+    from whyprompt.tables import Column, Table
+
+Role = Literal["treatment", "outcome", "confounder", "item", "cluster", "propensity", "left out"]
+
+# Arms of an experiment are few; more levels are items, or a dose.
+_MOST_ARMS = 12
+# Text with more levels than this, or a new one in every third row, tells rows apart and no kinds of them.
+_MOST_LEVELS = 50
+_ARM_WORDS = {
+    *("arm", "variant", "condition", "treatment", "treated", "treat", "prompt", "version", "template"),
+    *("strategy", "cot", "shots", "format", "experiment", "group"),
+}
+_SCORE_WORDS = {"score", "correct", "passed", "pass", "success", "accuracy", "reward", "rating", "grade", "y"}
+_ITEMS = {name for rank in NAMES["item"] for name in rank}
+_PROPENSITY = {name for rank in NAMES["propensity"] for name in rank}
+
+
+class Taken(NamedTuple):
+    """What a column is taken for, and why."""
+
+    column: str
+    role: Role
+    why: str
+
+
+class Proposal(NamedTuple):
+    """A question that a table may answer; `file` is its name on the command line."""
+
+    file: str
+    n_rows: int
+    columns: tuple[Taken, ...]
+    levels: tuple[str, ...]
+    control: str
+    paired: bool
+    doubts: tuple[str, ...]
+
+    def named(self, role: Role) -> tuple[str, ...]:
+        """Give the columns that are taken for one thing."""
+        return tuple(taken.column for taken in self.columns if taken.role == role)
+
+    @property
+    def command(self) -> str:
+        """The command line that asks the question."""
+        (treatment,), (outcome,) = self.named("treatment"), self.named("outcome")
+        words = ["whyprompt", "effect", self.file, "--treatment", treatment, "--outcome", outcome]
+        if len(self.levels) > 2:
+            words += ["--as", f"all-arms:reference={self.control}"]
+        else:
+            treated = next(level for level in self.levels if level != self.control)
+            words += ["--treated", treated, "--control", self.control]
+        adjusted, known = self.named("confounder"), self.named("propensity")
+        if self.paired:
+            words += ["--design", "paired", "--unit", *self.named("item")]
+        elif known:
+            words += ["--propensity", known[0], *(["--confounders", ",".join(adjusted)] if adjusted else [])]
+        elif adjusted:
+            words += ["--confounders", ",".join(adjusted)]
+        else:
+            words += ["--method", "naive"]
+        cluster = self.named("cluster")
+        return shlex.join([*words, *(["--cluster", cluster[0]] if cluster else [])])
+
+    @property
+    def question(self) -> str:
+        """The question in words."""
+        (treatment,), (outcome,) = self.named("treatment"), self.named("outcome")
+        others = [level for level in self.levels if level != self.control]
+        one = f"{others[0]!r}" if len(others) == 1 else f"each of {', '.join(map(repr, others))}"
+        said = f"What does {one} instead of {self.control!r} ({treatment}) change in {outcome!r}"
+        adjusted = self.named("confounder")
+        if self.paired:
+            return f"{said}, each {self.named('item')[0]!r} compared with itself?"
+        but = f"nothing but {_and(adjusted)}" if adjusted else "nothing"
+        return f"{said}, if {but} affects both the choice of arm and the outcome?"
+
+    @property
+    def text(self) -> str:
+        """The proposal for a reader."""
+        rows = [(t.column, t.role, t.why) for t in self.columns]
+        lines = [
+            f"{self.file}: {counted(self.n_rows, 'row')} of {counted(len(rows), 'column')}.",
+            grid(("column", "taken for", "because"), rows, left=3),
+            self.question,
+            f"  {self.command}",
+            *([_LOT] if not self.paired else []),
+            *self.doubts,
+        ]
+        return "\n\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the proposal as values that JSON has."""
+        columns = [taken._asdict() for taken in self.columns]
+        return {
+            "question": self.question,
+            "command": self.command,
+            "columns": columns,
+            "doubts": list(self.doubts),
+        }
+
+
+_LOT = (
+    "What decided the arm is for you to say: leave out of --confounders what came after the arm, and add what"
+    " is missing. Where a lot decided it, say --design randomized in place of --confounders."
+)
+
+
+def _and(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def propose(frame: Any, file: str) -> Proposal:  # noqa: ANN401 - any frame
+    """Say what a table may be asked, and what each of its columns is taken for.
+
+    Raises
+    ------
+    DataError
+        If no column can be an arm, or none an outcome.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> log = pd.DataFrame({"arm": list("ab") * 20, "length": [1, 2, 2, 5] * 10, "score": [0, 1, 1, 0] * 10})
+    >>> propose(log, "t.csv").command
+    'whyprompt effect t.csv --treatment arm --outcome score --treated b --control a --confounders length'
+    """
+    table = open_table(frame)
+    read: dict[str, Column] = {}
+    left: dict[str, str] = {}
+    for name in table.columns:
+        try:
+            read[name] = table.column(name, role="named")
+        except DataError as error:
+            left[name] = error.message.partition("holds ")[2].partition(";")[0] or "cannot be read"
+    treatment, arm_why, other_arms = _treatment(table, read)
+    outcome, outcome_why, other_outcomes = _outcome(table, read, treatment)
+    levels = _levels(read[treatment])
+    free = [name for name in read if name not in {treatment, outcome}]
+    chances = next((name for name in free if "_".join(name_words(name)) in _PROPENSITY), None)
+    first = {name: _after_arm(name, read[name], table.n_rows) for name in free if name != chances}
+    sampling, item = find_units(table, treatment=treatment, outcomes=[outcome], covariates=())
+    units = _units(sampling, item, table.n_rows)
+    confounders = [name for name, why in first.items() if not why and name not in units]
+    roles: dict[str, Taken] = {
+        treatment: Taken(treatment, "treatment", f"{arm_why}: {_counts(read[treatment], levels)}"),
+        outcome: Taken(outcome, "outcome", f"{outcome_why}: {_range(read[outcome])}"),
+    }
+    if chances is not None:
+        roles[chances] = Taken(chances, "propensity", "it is called as the logged chance of an arm is")
+    roles |= units
+    paired = item is not None and item.paired
+    for name in confounders:
+        why = (
+            "pairing settles what belongs to the item" if paired else "nothing says that it comes of the arm"
+        )
+        roles[name] = Taken(name, "left out" if paired else "confounder", why)
+    for name in table.columns:
+        roles.setdefault(name, Taken(name, "left out", first.get(name) or left.get(name, "")))
+    return Proposal(
+        file=file,
+        n_rows=table.n_rows,
+        columns=tuple(roles[name] for name in sorted(table.columns, key=lambda n: _ORDER[roles[n].role])),
+        levels=levels,
+        control=reference_arm(levels),
+        paired=paired,
+        doubts=tuple(_doubts(other_arms, other_outcomes)),
+    )
+
+
+_ORDER: dict[str, int] = {
+    role: n
+    for n, role in enumerate(
+        ("treatment", "outcome", "item", "cluster", "propensity", "confounder", "left out")
+    )
+}
+
+
+def _doubts(arms: Sequence[str], outcomes: Sequence[str]) -> list[str]:
+    said = [("treatment", arms), ("outcome", outcomes)]
+    return [
+        f"{_and(list(map(repr, names)))} may be the {what} too: --{what}." for what, names in said if names
+    ]
+
+
+def _levels(column: Column) -> tuple[str, ...]:
+    values = distinct(column.data[~column.missing])[0]
+    return tuple(str(v) if column.kind == "text" else level_name(v) for v in values)
+
+
+def _treatment(table: Table, read: dict[str, Column]) -> tuple[str, str, list[str]]:
+    """Choose the arm: by its name, a word in it, else a column of two texts; why, and what may be it too."""
+    few = {n: len(_levels(c)) for n, c in read.items() if not c.n_missing and _countable(c)}
+    may = [
+        n for n, count in few.items() if 2 <= count <= _MOST_ARMS and caused_by_arm(n, read[n].data) is None
+    ]
+    may = [n for n in may if "_".join(name_words(n)) not in OUTCOMES]
+    ranks = [
+        [n for n in may if "_".join(name_words(n)) in ARMS[0]],
+        [n for n in may if "_".join(name_words(n)) in {*ARMS[1], *ARMS[2]}],
+        [n for n in may if _ARM_WORDS & set(name_words(n))],
+        [n for n in may if few[n] == 2 and read[n].kind == "text"],
+    ]
+    whys = (
+        "called as an arm is",
+        "called as an arm is",
+        "a word of its name is an arm's",
+        "text of two levels",
+    )
+    found, why = next(((rank, why) for rank, why in zip(ranks, whys, strict=True) if rank), ([], ""))
+    if not found:
+        raise DataError(
+            "no column looks like an arm: one of two levels or some more, called arm, variant, version, ...",
+            hint=f"say which it is with treatment=; the table has {', '.join(table.columns)}",
+        )
+    return found[0], why, found[1:]
+
+
+def _countable(column: Column) -> bool:
+    return column.kind != "number" or bool((column.data == np.round(column.data)).all())
+
+
+def _outcome(table: Table, read: dict[str, Column], treatment: str) -> tuple[str, str, list[str]]:
+    """Choose the outcome: by its name, by a word in it, else a judgement; why, and what may be it too."""
+    may = [n for n, c in read.items() if n != treatment and c.kind != "text" and not _constant(c)]
+    ranks = [
+        [n for n in may if "_".join(name_words(n)) in OUTCOMES],
+        [n for n in may if _SCORE_WORDS & set(name_words(n))],
+        [n for n in may if (caused_by_arm(n) or "").startswith("it is a judgement")],
+    ]
+    whys = (
+        "called as an outcome is",
+        "a word of its name is an outcome's",
+        "a judgement of what was written",
+    )
+    found, why = next(((rank, why) for rank, why in zip(ranks, whys, strict=True) if rank), ([], ""))
+    if not found:
+        raise DataError(
+            "no column of numbers looks like an outcome: called score, correct, passed, ...",
+            hint=f"say which it is with outcome=; the table has {', '.join(table.columns)}",
+        )
+    return found[0], why, found[1:]
+
+
+def _constant(column: Column) -> bool:
+    return len(distinct(column.data[~column.missing])[0]) < 2
+
+
+def _after_arm(name: str, column: Column, n_rows: int) -> str:
+    """Say why a column is not adjusted for, "" where nothing speaks against it."""
+    if (why := caused_by_arm(name, column.data) or doubt_of(name)) is not None:
+        return why
+    if "_".join(name_words(name)) in OUTCOMES:
+        return "it is called as an outcome is"
+    if "_".join(name_words(name)) in _ITEMS:
+        return "it names the row"
+    if _constant(column):
+        return "the same in every row"
+    levels = len(distinct(column.data[~column.missing])[0])
+    if column.kind == "text" and (levels > _MOST_LEVELS or levels > n_rows / 3):
+        return f"text with {levels} values: it tells rows apart"
+    if column.n_missing:
+        return f"{column.n_missing} of its values are missing; --impute 20 fills them"
+    if column.kind == "number" and levels == n_rows and _counts_rows(column):
+        return "it numbers the rows"
+    return ""
+
+
+def _counts_rows(column: Column) -> bool:
+    steps = np.diff(column.data)
+    return bool(len(steps) and steps[0] != 0 and (steps == steps[0]).all())
+
+
+def _units(sampling: Unit | None, item: Unit | None, n_rows: int) -> dict[str, Taken]:
+    out: dict[str, Taken] = {}
+    if sampling is not None:
+        role: Role = "cluster"
+        why = f"repeats: {sampling.count} in {n_rows} rows"
+        out[sampling.name] = Taken(sampling.name, role, why)
+    if item is not None and item.paired:
+        share = "every" if item.both == item.count else f"{item.both} of {item.count}"
+        out = {item.name: Taken(item.name, "item", f"{share} one was run under both arms")}
+    return out
+
+
+def _counts(column: Column, levels: Sequence[str]) -> str:
+    values = [str(v) if column.kind == "text" else level_name(v) for v in column.data.tolist()]
+    return ", ".join(f"{level} ({values.count(level)} rows)" for level in levels)
+
+
+def _range(column: Column) -> str:
+    values = np.asarray(column.data[~column.missing], dtype=np.float64)
+    low, high, mean = (format_number(float(x)) for x in (values.min(), values.max(), values.mean()))
+    return f"{low} to {high}, mean {mean}"

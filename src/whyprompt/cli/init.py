@@ -1,0 +1,183 @@
+"""``whyprompt init``: a first study, or the command that answers from trials that are there already."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from whyprompt._files import whole_file
+from whyprompt.cli.choices import names
+from whyprompt.cli.common import AsJson, put
+from whyprompt.cli.tables import TABLES, read_table
+from whyprompt.errors import DataError, StudyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from whyprompt.trials.starting import Questions
+
+_MODEL, _COLUMNS = "The model", "Columns of a file of questions"
+
+
+def init(
+    start: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Questions and answers (.csv, .tsv, .jsonl, .parquet); or what was run already: trials in"
+            " a table, logs of other tools. Default: generated tasks, or on a terminal a few questions.",
+            metavar="[QUESTIONS|TABLE|LOG...]",
+        ),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option("--out", help="The study to write (.yaml).", metavar="FILE")] = Path(
+        "study.yaml"
+    ),
+    arms: Annotated[
+        str | None,
+        typer.Option(help="Prompts to compare: a,b of direct, few_shot, chain_of_thought (cot), json."),
+    ] = None,
+    outcomes: Annotated[
+        str | None, typer.Option(help="What is measured: a,b. Default: what fits the answers and the model.")
+    ] = None,
+    question: Annotated[str | None, typer.Option(help="What the study asks, in words.")] = None,
+    question_column: Annotated[
+        str | None, typer.Option(help="Column with the question.", rich_help_panel=_COLUMNS)
+    ] = None,
+    answer_column: Annotated[
+        str | None, typer.Option(help="Column with the right answer.", rich_help_panel=_COLUMNS)
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="embedded (default), gpt2, a folder, ...", rich_help_panel=_MODEL),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Base URL of an OpenAI-compatible server.", metavar="URL", rich_help_panel=_MODEL),
+    ] = None,
+    key_env: Annotated[
+        str | None,
+        typer.Option(help="Environment variable with its key.", metavar="VARIABLE", rich_help_panel=_MODEL),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a study that runs; of trials that are there already, say the command that answers from them.
+
+    Comments in the file say what each key does.
+    """
+    from whyprompt.study import load_study
+    from whyprompt.trials.starting import look_at_questions, study_text
+
+    paths = list(start or ())
+    given = (arms, outcomes, question, question_column, answer_column, model, endpoint, key_env)
+    if not paths and not any(given) and not as_json and _on_terminal():
+        path, arms, model, endpoint, key_env = _asked()
+        paths = [path] if path is not None else []
+    if paths and (command := _answers(paths, asked=bool(question_column or answer_column))) is not None:
+        listed = " ".join(map(str, paths))
+        text = f"{listed}: trials that were run, so that there is nothing to set up. Next:\n  {command}"
+        put({"command": command}, text, as_json=as_json)
+        return
+    if out.suffix.lower() not in {".yaml", ".yml"}:
+        raise StudyError(f"{out}: a study is written as .yaml", hint=f"--out {out.with_suffix('.yaml')}")
+    if out.exists() and not overwrite:
+        raise StudyError(f"{out} would be overwritten", hint="another --out, or --overwrite")
+    if not out.parent.is_dir():
+        raise StudyError(f"{out}: no such folder: {out.parent}", hint="make it first")
+    if endpoint is not None and model is None:
+        raise StudyError("--endpoint needs the model's name there", hint="--model NAME")
+    found: Questions | None = None
+    if paths:
+        found = look_at_questions(paths[0], question_column=question_column, answer_column=answer_column)
+    text = study_text(
+        found,
+        target=out.resolve(),
+        arms=names(arms) or ("direct", "few_shot"),
+        outcomes=names(outcomes),
+        question=question,
+        model=model or "embedded",
+        endpoint=endpoint,
+        key_env=key_env,
+    )
+    _checked(text, out)
+    study = load_study(out)
+    shown = shlex.quote(str(out))
+    taken = "" if found is None or found.gsm8k else f" ({_taken(found)})"
+    said = f"{out}: {' against '.join(reversed(list(study.arms)))} on {_what(found)}{taken}."
+    steps = [f"whyprompt run {shown} --dry-run", f"whyprompt run {shown}", f"whyprompt effect {shown}"]
+    content: dict[str, Any] = {"study": str(out), "next": steps}
+    put(content, "\n".join([said, "Next:", *(f"  {step}" for step in steps)]), as_json=as_json)
+
+
+def _checked(text: str, out: Path) -> None:
+    """Write the file, and take it away again where it is no valid study: its name then says why."""
+    from whyprompt.study import load_study
+
+    before = out.read_bytes() if out.exists() else None
+    with whole_file(out) as file:
+        file.write(text.encode())
+    try:
+        load_study(out)
+    except StudyError:
+        if before is None:
+            out.unlink()
+        else:
+            out.write_bytes(before)
+        raise
+
+
+def _what(found: Questions | None) -> str:
+    return "24 generated sums" if found is None else f"the {found.size} questions of {found.path}"
+
+
+def _taken(found: Questions) -> str:
+    return ", ".join(f"{what}: {column!r}" for what, column in found.columns.items())
+
+
+def _answers(paths: Sequence[Path], *, asked: bool) -> str | None:
+    """Give the command that answers from trials that were run; None of a file of questions."""
+    from whyprompt.answers.proposal import propose
+    from whyprompt.trials.readers.find import sniffed
+
+    listed = shlex.join(["whyprompt", "effect", *map(str, paths)])
+    if len(paths) > 1 or paths[0].is_dir():
+        return listed
+    path = paths[0]
+    if not path.is_file():
+        raise StudyError(f"{path}: there is no such file", hint="name a file of questions, or logs")
+    sure, reader = sniffed(path)
+    if reader is not None and reader.name != "a plain table" and sure >= 0.5:
+        return listed
+    if asked or path.suffix.lower() not in TABLES:
+        return None
+    try:
+        proposal = propose(read_table(path), str(path))
+    except DataError:
+        # No arm, or no outcome: questions. What is wrong with the file itself is said where it is read.
+        return None
+    return listed if proposal.paired else proposal.command
+
+
+def _on_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _asked() -> tuple[Path | None, str, str | None, str | None, str | None]:
+    """Ask what the options say, each with its default."""
+    written = _answer("File of questions and answers, or of trials (Enter: generated sums)")
+    path = Path(written).expanduser() if written else None
+    arms = typer.prompt("Prompts to compare: direct, few_shot, cot, json", default="direct,few_shot")
+    endpoint = _answer("Base URL of an OpenAI-compatible server (Enter: a model on this machine)")
+    if not endpoint:
+        model = typer.prompt("Model: embedded, gpt2, a folder, ...", default="embedded")
+        return path, arms, model, None, None
+    model = typer.prompt("Its name there")
+    return path, arms, model, endpoint, _answer("Environment variable with its key (Enter: none)") or None
+
+
+def _answer(asked: str) -> str:
+    return str(typer.prompt(asked, default="", show_default=False)).strip()

@@ -1,0 +1,208 @@
+"""``whyprompt init``: a study that runs, from questions, trials or nothing, and asks only on a terminal."""
+
+import io
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from whyprompt.cli import init as verb
+from whyprompt.cli import main
+from whyprompt.study import load_study, study_json_schema
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO())  # nobody answers
+    return tmp_path
+
+
+def questions(path, n=24, **columns):
+    names = {"question": "question", "answer": "answer"} | columns
+    rows = [
+        {
+            "key": f"k{i}",
+            names["question"]: f"What is {i} plus {i % 5}?",
+            names["answer"]: str(i + i % 5),
+            "topic": "sums" if i % 2 else "more sums",
+            "level": i % 3,
+        }
+        for i in range(n)
+    ]
+    if path.suffix == ".csv":
+        pd.DataFrame(rows).to_csv(path, index=False)
+    elif path.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(path)
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def dry(run, study):
+    code, out, err = run("run", study, "--dry-run", "--json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.mark.parametrize("file", ["q.csv", "q.jsonl", "q.parquet"])
+def test_a_study_of_a_file_of_questions_runs_at_once(run, here, tiny_model, file):
+    questions(here / file)
+    code, out, err = run("init", file, "--model", tiny_model)
+    assert code == 0, err
+    assert "study.yaml: few_shot against direct on the 24 questions of" in out
+    assert "question: 'question', answer: 'answer', difficulty: 'level', task_type: 'topic'" in out
+    study = load_study(here / "study.yaml")
+    assert study.items[0].columns.task_type == "topic"
+    assert list(study.arms) == ["direct", "few_shot"]
+    # Of either task's twelve a quarter is kept out, since an arm draws three examples.
+    assert dry(run, "study.yaml")["items"] == 18
+
+
+def test_a_study_without_anything_runs_at_once(run, here, tiny_model):
+    code, out, err = run(
+        "init", "--model", tiny_model, "--arms", "direct,cot", "--question", 'Does "cot" help?'
+    )
+    assert code == 0, err
+    assert out.splitlines()[1:] == [
+        "Next:",
+        "  whyprompt run study.yaml --dry-run",
+        "  whyprompt run study.yaml",
+        "  whyprompt effect study.yaml",
+    ]
+    study = load_study(here / "study.yaml")
+    assert study.question == 'Does "cot" help?'
+    assert study.arms["cot"].kind == "chain_of_thought"
+    assert dry(run, "study.yaml")["trials"] == 48
+
+
+def test_the_study_that_is_written_is_run_and_answered(run, here, tiny_model):
+    """From an empty folder to an answer by the commands that `init` prints."""
+    questions(here / "q.csv", n=12)
+    _, out, _ = run("init", "q.csv", "--model", tiny_model, "--arms", "direct,json", "--out", "mine.yaml")
+    for command in re.findall(r"^  whyprompt (.*)$", out, re.MULTILINE):
+        code, printed, err = run(*command.split())
+        assert code == 0, err
+    assert "'json' instead of 'direct'" in printed
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_trials_need_no_study_but_a_command(run, here, separator):
+    rows = [
+        {"item_id": i, "arm": arm, "correct": (i + k) % 2} for i in range(20) for k, arm in enumerate("ab")
+    ]
+    pd.DataFrame(rows).to_csv("both.csv", index=False, sep=separator)
+    code, out, _ = run("init", "both.csv")
+    assert code == 0
+    assert out.splitlines()[-1] == "  whyprompt effect both.csv"
+    assert not (here / "study.yaml").exists()
+    assert run("effect", "both.csv")[0] == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_a_log_of_one_arm_a_row_gets_the_command_that_names_its_columns(run):
+    rows = [
+        {"prompt_version": "ab"[i % 2], "hard": i % 7, "score": i % 3, "latency_ms": i} for i in range(60)
+    ]
+    pd.DataFrame(rows).to_csv("log.csv", index=False)
+    code, out, _ = run("init", "log.csv", "--json")
+    assert code == 0
+    command = json.loads(out)["command"]
+    assert command.endswith(
+        "--treatment prompt_version --outcome score --treated b --control a --confounders hard"
+    )
+    assert run(*command.split()[1:])[0] == 0
+
+
+@pytest.mark.usefixtures("here")
+def test_logs_of_another_tool_get_their_command(run, shared_logs):
+    logs = sorted(shared_logs.rglob("*.eval"))[:2]
+    if len(logs) < 2:
+        pytest.skip("no two Inspect logs among the real ones")
+    code, out, _ = run("init", *logs)
+    assert code == 0
+    assert out.splitlines()[-1].split() == ["whyprompt", "effect", *map(str, logs)]
+
+
+def test_columns_by_other_names_are_named(run, here):
+    questions(here / "q.csv", question="asked", answer="solved")
+    code, _, err = run("init", "q.csv")
+    assert code == 2
+    assert "no column is called as a question is; it has key, asked, solved, topic, level" in err
+    assert "say which it is with --question-column" in err
+    code, _, err = run("init", "q.csv", "--question-column", "askd", "--answer-column", "solved")
+    assert (code, "--question-column askd is no column; did you mean 'asked'?" in err) == (2, True)
+    assert run("init", "q.csv", "--question-column", "asked", "--answer-column", "solved")[0] == 0
+    assert load_study(here / "study.yaml").items[0].columns.answer == "solved"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("absent.csv",), "absent.csv: there is no such file"),
+        (("--out", "study.txt"), "study.txt: a study is written as .yaml"),
+        (("--out", "no/study.yaml"), "no such folder: no"),
+        (("--arms", "direct,few_shots"), "did you mean 'few_shot'?"),
+        (("--endpoint", "https://x/v1"), "--endpoint needs the model's name there"),
+        (("--outcomes", "exact"), "no built-in outcome 'exact'; did you mean 'exact_match'?"),
+        (("--endpoint", "http://x/v1", "--model", "m"), "sends prompts and keys unencrypted"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(run, here, words, said):
+    code, out, err = run("init", *words)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert list(here.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_left_alone(run, here):
+    (here / "study.yaml").write_text("mine")
+    assert run("init")[0] == 2
+    assert (here / "study.yaml").read_text() == "mine"
+    # Also where what would replace it is no valid study.
+    assert run("init", "--overwrite", "--outcomes", "exact")[0] == 2
+    assert (here / "study.yaml").read_text() == "mine"
+    assert run("init", "--overwrite")[0] == 0
+
+
+def test_behind_an_endpoint_what_is_measured_reads_a_completion(run, here):
+    questions(here / "q.csv")
+    words = ("--endpoint", "https://h/v1", "--model", "m", "--key-env", "MY_KEY")
+    assert run("init", "q.csv", *words)[0] == 0
+    study = load_study(here / "study.yaml")
+    assert [o.name for o in study.outcomes] == ["numeric_match"]
+    assert (study.model.name, study.model.key.env) == ("m", "MY_KEY")
+
+
+def test_on_a_terminal_it_asks_and_elsewhere_it_never_does(here, monkeypatch, capsys):
+    questions(here / "q.csv")
+    answers = iter(["q.csv", "direct,cot", "", "gpt2"])
+    asked = []
+
+    def prompt(text, **options):
+        asked.append(text)
+        return next(answers) or options["default"]
+
+    monkeypatch.setattr(verb.typer, "prompt", prompt)
+    monkeypatch.setattr("sys.argv", ["whyprompt", "init"])
+    with pytest.raises(SystemExit):
+        main()
+    assert asked == []
+    (here / "study.yaml").unlink()
+    monkeypatch.setattr(verb, "_on_terminal", lambda: True)
+    with pytest.raises(SystemExit):
+        main()
+    assert len(asked) == 4
+    study = load_study(here / "study.yaml")
+    assert (list(study.arms), study.model.name) == (["direct", "cot"], "gpt2")
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("words", [(), ("q.csv",), ("q.csv", "--endpoint", "https://h/v1", "--model", "m")])
+def test_what_comments_offer_is_a_key_that_there_is(run, here, words):
+    questions(here / "q.csv")
+    assert run("init", *words)[0] == 0
+    schema = json.dumps(study_json_schema())
+    offered = re.findall(r"^\s*#\s+-? ?\{?([a-z_]+): ", (here / "study.yaml").read_text(), re.MULTILINE)
+    assert {"reps", "contrast"} <= set(offered)
+    assert all(f'"{key}"' in schema for key in offered)
