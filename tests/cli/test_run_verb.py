@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from whyprompt import __version__, cli
-from whyprompt.study import study_json_schema
+from whyprompt.study import load_study, study_json_schema
+from whyprompt.trials.items.load import items_of
 
 MAIN = "from whyprompt.cli import main; main()"
 
@@ -137,6 +138,29 @@ def test_variance_over_repetitions(call, tiny_study):
     assert direct["sd_repeats"] ** 2 < 1e-8 < few["sd_repeats"] ** 2
     assert set(answer["variance_over_reps"]) == {"log_prob", "exact_match"}
     assert "log_prob, few_shot: mean " in call("run", tiny_study)[1]
+
+
+@pytest.mark.parametrize("reps", [1, 2])
+def test_export_side_by_side(call, tiny_study, tmp_path, reps):
+    """A row an item and repetition: what was asked, what is right, and the same figures as in the long table."""
+    edit(tiny_study, reps=reps, outcomes=["log_prob", "numeric_match"])
+    call("run", tiny_study)
+    call("export", tiny_study, tmp_path / "long.csv")
+    code, out, _ = call("export", tiny_study, tmp_path / "wide.csv", "--wide")
+    assert code == 0
+    assert f"{24 * reps} trials, {12 * reps} rows," in out
+    wide, long = pd.read_csv(tmp_path / "wide.csv"), pd.read_csv(tmp_path / "long.csv")
+    assert ("rep" in wide) == (reps > 1)
+    keys = ["item_id", "rep"] if reps > 1 else ["item_id"]
+    for arm in ("direct", "few_shot"):
+        own = long[long["arm"] == arm].set_index(keys)
+        beside = wide.set_index(keys)
+        for name in ("log_prob", "numeric_match", "completion", "prompt"):
+            pd.testing.assert_series_equal(beside[f"{arm}.{name}"], own[name], check_names=False)
+    # The question stands in the prompt that was sent, and the right answer is the item's own.
+    assert all(q in p for q, p in zip(wide["question"], wide["direct.prompt"], strict=True))
+    right = {item.item_id: item.answer for item in items_of(load_study(tiny_study)).items}
+    assert dict(zip(wide["item_id"], wide["answer"].astype(str), strict=True)) == right
 
 
 def test_export(call, fails, tiny_study, tmp_path):

@@ -151,6 +151,7 @@ def test_the_page_of_the_command_line_names_every_option_and_no_other():
     page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
     parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL))
     sections = {
+        "init": ["init"],
         "run": ["run"],
         "effect": ["effect"],
         "mediate and report": ["mediate", "report"],

@@ -282,18 +282,35 @@ def report(
 def export(
     study: StudyPath,
     target: Annotated[Path, typer.Argument(help="The table to write (.csv or .parquet).", metavar="FILE")],
+    wide: Annotated[
+        bool,
+        typer.Option(
+            "--wide", help="A row an item: question, right answer, and what each arm gave beside it."
+        ),
+    ] = False,
     out: Out = None,
     no_code: NoCode = False,
     as_json: AsJson = False,
 ) -> None:
-    """Write a study's trial table as .csv or .parquet."""
+    """Write a study's trial table as .csv or .parquet: a row a trial, or with --wide a row an item."""
+    from whyprompt.trials.items.load import items_of
     from whyprompt.trials.run import load_trials
+    from whyprompt.trials.store import check_target
     from whyprompt.trials.store import export as write
+    from whyprompt.trials.wide import side_by_side
 
-    frame = load_trials(*opened(study, out, no_code=no_code))
+    check_target(target)
+    plan, folder = opened(study, out, no_code=no_code)
+    frame = load_trials(plan, folder)
+    trials = len(frame)
+    if wide:
+        outcomes = [outcome.name for outcome in plan.outcomes]
+        frame = side_by_side(frame, items_of(plan).items, arms=list(plan.arms), outcomes=outcomes)
     write(frame, target)
-    content = {"trials": len(frame), "columns": list(frame.columns), "file": str(target)}
-    text = f"{counted(len(frame), 'trial')}, {counted(len(frame.columns), 'column')}: {target}"
+    content = {"trials": trials, "rows": len(frame), "columns": list(frame.columns), "file": str(target)}
+    rows = counted(len(frame), "row") if wide else ""
+    said = [counted(trials, "trial"), *([rows] if rows else []), counted(len(frame.columns), "column")]
+    text = f"{', '.join(said)}: {target}"
     put(content, text, as_json=as_json)
 
 
