@@ -142,7 +142,7 @@ def test_variance_over_repetitions(call, tiny_study):
 
 @pytest.mark.parametrize("reps", [1, 2])
 def test_export_side_by_side(call, tiny_study, tmp_path, reps):
-    """A row an item and repetition: what was asked, what is right, and the same figures as in the long table."""
+    """A row an item and repetition: what was asked, what is right, and the figures of the long table."""
     edit(tiny_study, reps=reps, outcomes=["log_prob", "numeric_match"])
     call("run", tiny_study)
     call("export", tiny_study, tmp_path / "long.csv")
